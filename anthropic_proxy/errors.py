@@ -1,0 +1,168 @@
+"""The one exception tree.
+
+ProxyError
+├─ ClientError                       the caller can fix it
+│  ├─ InvalidRequest, UnsupportedFeature   400 invalid_request_error
+│  ├─ AuthenticationFailed                 401 authentication_error
+│  ├─ PermissionDenied                     403 permission_error
+│  ├─ UnknownModel                         404 not_found_error
+│  ├─ RequestTooLarge                      413 request_too_large
+│  └─ LimitReached                         429 rate_limit_error
+├─ UpstreamError                     the provider failed; carries provider, status, retry_after
+│  ├─ UpstreamRefused                      status and kind mapped from its answer
+│  ├─ UpstreamUnreachable, UpstreamProtocolError   502 api_error
+│  ├─ UpstreamTimeout                      504 timeout_error
+│  └─ UpstreamOverloaded                   529 overloaded_error
+├─ ConfigurationError                found at start; never reaches a client
+└─ InternalError                     500 api_error; our bug, logged with its trace
+
+Only kinds that Anthropic documents leave the house (https://docs.anthropic.com/en/api/errors): the client's retry
+behaviour depends on them.
+"""
+
+from typing import Any
+
+
+class ProxyError(Exception):
+    """Anything that this project raises on purpose; its text says what the reader can do."""
+
+    status: int = 500
+    """The HTTP status that the client receives."""
+    kind: str = "api_error"
+    """The `error.type` of Anthropic's envelope."""
+    retryable: bool = False
+    """Whether the same call may succeed when made again, unchanged, a moment later."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: dict[str, Any] | None = None,
+        retry_after: float | None = None,
+        should_retry: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+        """`error.details` of the envelope, for example `{"error_code": …}`."""
+        self.retry_after = retry_after
+        """Seconds until the client should try again; None: not known."""
+        self.should_retry = should_retry
+        """False tells the official clients not to retry (header `x-should-retry`); None: they decide by the status."""
+
+
+class ClientError(ProxyError):
+    """The caller can fix it."""
+
+    status = 400
+    kind = "invalid_request_error"
+
+
+class InvalidRequest(ClientError):
+    """A field is missing or has a value that is not allowed; the text names the field, the value and what is allowed."""
+
+
+class UnsupportedFeature(ClientError):
+    """The request would be meaningless without something that the backend does not have."""
+
+
+class AuthenticationFailed(ClientError):
+    """The client's credential is missing or wrong, or a provider's key is missing or refused."""
+
+    status = 401
+    kind = "authentication_error"
+
+
+class PermissionDenied(ClientError):
+    """The caller is known, or known to be foreign, and may not do this."""
+
+    status = 403
+    kind = "permission_error"
+
+
+class UnknownModel(ClientError):
+    """No such model, path or resource."""
+
+    status = 404
+    kind = "not_found_error"
+
+
+class RequestTooLarge(ClientError):
+    """The body is larger than the proxy takes."""
+
+    status = 413
+    kind = "request_too_large"
+
+
+class LimitReached(ClientError):
+    """A limit of this proxy (rate, budget) is reached."""
+
+    status = 429
+    kind = "rate_limit_error"
+
+
+class UpstreamError(ProxyError):
+    """The provider failed. Its text starts with the provider's name."""
+
+    status = 502
+
+    def __init__(  # the widest constructor of the tree, because everything that a provider may say ends here
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        status: int | None = None,
+        kind: str | None = None,
+        retryable: bool | None = None,
+        details: dict[str, Any] | None = None,
+        retry_after: float | None = None,
+        should_retry: bool | None = None,
+        parameter: str | None = None,
+    ) -> None:
+        super().__init__(message, details=details, retry_after=retry_after, should_retry=should_retry)
+        self.provider = provider
+        self.status = type(self).status if status is None else status
+        self.kind = type(self).kind if kind is None else kind
+        if retryable is not None:
+            self.retryable = retryable
+        self.parameter = parameter
+        """The request parameter that the provider named as the cause, in its own spelling; None: none named."""
+
+
+class UpstreamRefused(UpstreamError):
+    """The provider answered with an error; status and kind are mapped from its answer."""
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection: DNS, TLS, refused or reset before an answer."""
+
+    retryable = True
+
+
+class UpstreamProtocolError(UpstreamError):
+    """The provider's answer broke its own rules, or ended before it was complete."""
+
+    retryable = True
+
+
+class UpstreamTimeout(UpstreamError):
+    """The provider stayed silent for longer than the limit."""
+
+    status = 504
+    kind = "timeout_error"
+
+
+class UpstreamOverloaded(UpstreamError):
+    """The provider says that it has no capacity now."""
+
+    status = 529
+    kind = "overloaded_error"
+    retryable = True
+
+
+class ConfigurationError(ProxyError):
+    """A setting is wrong; found at start, never reaches a client."""
+
+
+class InternalError(ProxyError):
+    """Our bug; logged with its trace."""

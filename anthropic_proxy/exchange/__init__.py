@@ -1,0 +1,1 @@
+"""The corridor: walks one request through the rooms. Names no provider."""

@@ -1,0 +1,254 @@
+"""The Messages API as structs (source: the API reference and the official SDK's types, read 2026-11).
+
+Unknown fields are ignored. Text that only moves stays `Raw`: one JSON string, quotes included, ready to be spliced into
+another body without being decoded and encoded again.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct, field
+
+ABSENT = Raw(b"")
+"""Stands for "not given" where a field is `Raw`, because `Raw` cannot stand in a union with None."""
+
+
+class TextBlock(Struct, tag="text", tag_field="type"):
+    """Text of a message or of the system prompt."""
+
+    text: Raw
+    """A JSON string."""
+    cache_control: Raw = ABSENT
+
+
+class Source(Struct, omit_defaults=True):
+    """Where an image or a document comes from: `base64`, `url`, `file`, `text` or `content`."""
+
+    type: str
+    media_type: str = ""
+    data: str = ""
+    url: str = ""
+    file_id: str = ""
+    content: Raw = ABSENT
+    """Of a `content` source: a JSON string or a list of text and image blocks."""
+
+
+class ImageBlock(Struct, tag="image", tag_field="type"):
+    """A picture."""
+
+    source: Source
+
+
+class DocumentBlock(Struct, tag="document", tag_field="type"):
+    """A PDF or a text with a title."""
+
+    source: Source
+    title: str | None = None
+    context: str | None = None
+
+
+class SearchResultBlock(Struct, tag="search_result", tag_field="type"):
+    """A passage found by the client's own search."""
+
+    source: str
+    title: str
+    content: Raw
+    """A list of text blocks."""
+
+
+class ThinkingBlock(Struct, tag="thinking", tag_field="type"):
+    """Reasoning of an earlier reply; its signature may be ours (`wire/carry.py`) or foreign."""
+
+    thinking: str
+    signature: str = ""
+
+
+class RedactedThinkingBlock(Struct, tag="redacted_thinking", tag_field="type"):
+    """Reasoning that the provider encrypted."""
+
+    data: str
+
+
+class ToolUseBlock(Struct, tag="tool_use", tag_field="type"):
+    """A call that the model made."""
+
+    id: str
+    name: str
+    input: Raw = Raw(b"{}")  # noqa: RUF009  # immutable
+    """A JSON object, as text."""
+
+
+class ToolResultBlock(Struct, tag="tool_result", tag_field="type"):
+    """What the client's tool answered; `blocks_of(content)` reads it."""
+
+    tool_use_id: str
+    content: Raw = ABSENT
+    """A JSON string or a list of blocks; absent counts as the empty string."""
+    is_error: bool | None = None
+
+
+class ToolReferenceBlock(Struct, tag="tool_reference", tag_field="type"):
+    """Inside a tool result: a deferred tool that the search found."""
+
+    tool_name: str
+
+
+class ServerToolUseBlock(Struct, tag="server_tool_use", tag_field="type"):
+    """A call that the API, not the client, ran."""
+
+    id: str
+    name: str
+    input: Raw = Raw(b"{}")  # noqa: RUF009  # immutable
+
+
+class WebSearchResultBlock(Struct, tag="web_search_tool_result", tag_field="type"):
+    """What a web search found: a list of results, or an error object."""
+
+    tool_use_id: str
+    content: Raw = ABSENT
+
+
+class UnknownBlock(Struct, tag="px.unknown", tag_field="type"):
+    """A block of a type that we do not model; only the slow way of `decode_request` makes it."""
+
+    kind: str
+    """The block's `type`."""
+    raw: Raw
+    """The whole block, as JSON text."""
+
+
+Block = (
+    TextBlock
+    | ImageBlock
+    | DocumentBlock
+    | SearchResultBlock
+    | ThinkingBlock
+    | RedactedThinkingBlock
+    | ToolUseBlock
+    | ToolResultBlock
+    | ToolReferenceBlock
+    | ServerToolUseBlock
+    | WebSearchResultBlock
+    | UnknownBlock
+)
+
+
+class Message(Struct):
+    """One entry of `messages`."""
+
+    role: str
+    """`user`, `assistant` or `system`; `decode_request` refuses any other."""
+    content: str | list[Block]
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The content as blocks: a plain string is one text block."""
+        if isinstance(self.content, str):
+            return [TextBlock(text_raw(self.content))]
+        return self.content
+
+
+class Tool(Struct, kw_only=True):
+    """A tool definition; `source` is the JSON text that it was read from, the key of every cache of encoded tools."""
+
+    name: str = ""
+    type: str | None = None
+    description: str | None = None
+    input_schema: Raw = ABSENT
+    strict: bool | None = None
+    defer_loading: bool | None = None
+    max_uses: int | None = None
+    allowed_domains: list[str] | None = None
+    blocked_domains: list[str] | None = None
+    source: bytes = b""
+
+
+class ToolChoice(Struct):
+    """`auto`, `any`, `tool` (with `name`) or `none`."""
+
+    type: str
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class ThinkingConfig(Struct):
+    """`enabled` with `budget_tokens`, `adaptive`, `between_tools` or `disabled`."""
+
+    type: str
+    budget_tokens: int | None = None
+    display: str | None = None
+
+
+class OutputFormat(Struct):
+    """Structured output: `{"type": "json_schema", "schema": …}`."""
+
+    type: str
+    schema: Raw = ABSENT
+
+
+class OutputConfig(Struct):
+    """Effort and format of the reply."""
+
+    effort: str | None = None
+    format: OutputFormat | None = None
+
+
+class Metadata(Struct):
+    """Who asks; never forwarded as it is."""
+
+    user_id: str | None = None
+
+
+class MessagesRequest(Struct, kw_only=True):
+    """A request as the client wrote it."""
+
+    model: str
+    messages: list[Message]
+    max_tokens: int | None = None
+    """None only where the client counts tokens."""
+    system: str | list[Block] = ""
+    stream: bool = False
+    tools: list[Tool] = field(default_factory=list)
+    tool_choice: ToolChoice | None = None
+    thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
+    stop_sequences: list[str] = field(default_factory=list)
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    metadata: Metadata | None = None
+    service_tier: str | None = None
+    mended: list[str] = field(default_factory=list)
+    """What the slow way of `decode_request` mended, in words; for the fidelity report."""
+
+
+class UsageBody(Struct, kw_only=True):
+    """`usage` of a reply; every count is an integer ≥ 0, in tokens."""
+
+    input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    output_tokens: int = 0
+    output_tokens_details: dict[str, int] = field(default_factory=lambda: {"thinking_tokens": 0})
+    server_tool_use: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    service_tier: str | None = "standard"
+
+
+class MessagesResponse(Struct, kw_only=True):
+    """A whole reply, as a client that does not stream receives it."""
+
+    id: str
+    type: str = "message"
+    role: str = "assistant"
+    model: str
+    content: list[Raw]
+    stop_reason: str | None
+    stop_sequence: str | None = None
+    stop_details: dict[str, Any] | None = None
+    usage: UsageBody
+
+
+def text_raw(text: str) -> Raw:
+    """Return `text` as a JSON string."""
+    return Raw(msgspec.json.encode(text))

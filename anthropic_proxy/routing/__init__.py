@@ -1,0 +1,1 @@
+"""The office: which provider and model serve a request, and with which credential."""

@@ -1,0 +1,1 @@
+"""The street: the only room that opens sockets."""

@@ -1,0 +1,144 @@
+"""What a wire is, and what travels between it and the corridor.
+
+A wire is a module with five names: `Dialect`, `FRAMING`, `encode_request`, `new_decoder` and `decode_error`. It does no
+I/O, holds no state between calls, and compares no provider's or model's name: what differs is a field of its `Dialect`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+
+from anthropic_proxy.messages.deltas import Delta
+from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.prepare import PreparedRequest
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """One request on its way to one target."""
+
+    request: PreparedRequest
+    """As it will be said: cleaned, paired, with the names that the wire allows."""
+    model: str
+    """The upstream's id of the model, without a prefix."""
+    dialect: Any
+    """The wire's own `Dialect`, with the rules for this model merged in."""
+    stream: bool
+    """Whether the upstream is asked to stream; the client may want the other."""
+    raw: bytes = b""
+    """The body as the client sent it; only a relay reads it."""
+    headers: Mapping[str, str] = {}
+    """The client's headers, names in lower case, without credentials; only a relay reads them."""
+    aliases: Mapping[str, str] = {}
+    """Tool names said upstream → the client's own names, where they differ."""
+    new_id: Callable[[str], str]
+    """`new_id("toolu_px")` gives a fresh identifier with that prefix; the only source of identifiers."""
+    provider: str
+    """The provider's name, for messages."""
+
+
+class UpstreamRequest(Struct, frozen=True, kw_only=True):
+    """An HTTP request without address and secrets."""
+
+    path: str
+    """Below the provider's base address, with a leading slash, percent-encoded; may carry a query."""
+    body: bytes
+    headers: Mapping[str, str] = {}
+    method: str = "POST"
+    notes: Sequence[Note] = ()
+    """What the encoder could not keep."""
+
+
+class Credential(Struct, frozen=True):
+    """One header that proves who we are; joins the request when it is sent."""
+
+    header: str
+    value: str
+    """Secret; with its scheme where the header has one (`Bearer …`)."""
+    origin: str = ""
+    """Where it comes from, in words fit for an error message: `OPENAI_API_KEY`."""
+
+    def __repr__(self) -> str:
+        return f"Credential(header={self.header!r}, value='…', origin={self.origin!r})"
+
+
+class UpstreamResponse(Protocol):
+    """An answer whose status and headers are here and whose body is still on its way."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers; look-up by lower-case name works."""
+        ...
+
+    async def read(self) -> bytes:
+        """Return the next bytes as the network gave them, b"" at the end.
+
+        Raises `UpstreamUnreachable` or `UpstreamProtocolError` where the connection breaks.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End the call: return the connection if the body was read whole, else cut it. Safe to call twice."""
+        ...
+
+
+class Send(Protocol):
+    """A way out: sends one request to one address."""
+
+    async def __call__(
+        self, base_url: str, request: UpstreamRequest, credential: Credential | None
+    ) -> UpstreamResponse:
+        """Send and wait for status and headers. Raises `UpstreamUnreachable`, `UpstreamTimeout`."""
+        ...
+
+
+class Decoder(Protocol):
+    """Reads one answer. Its methods raise `UpstreamError` where the answer is an error or breaks the wire's rules."""
+
+    @property
+    def signature(self) -> str:
+        """What a thinking block of ours is signed with when the upstream gave nothing to carry (`wire/carry.py`)."""
+        ...
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        """Read one SSE data field or one NDJSON line."""
+        ...
+
+    def decode_end(self) -> list[Delta]:
+        """Say what is left when the stream has ended; raises `UpstreamProtocolError` if it ended too early."""
+        ...
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        """Read an answer that was not streamed: the same deltas, all at once."""
+        ...
+
+
+class Wire(Protocol):
+    """The five names of a wire module."""
+
+    @property
+    def Dialect(self) -> type[Any]:  # noqa: N802  # a class, named as one
+        """The frozen struct of this wire's quirks; its defaults are what the wire's own vendor does."""
+        ...
+
+    @property
+    def FRAMING(self) -> Literal["sse", "ndjson"]:  # noqa: N802  # a constant of the module
+        """How a streamed body is cut into frames."""
+        ...
+
+    def encode_request(self, call: Call) -> UpstreamRequest:
+        """Say the request in the wire's language. Raises `UnsupportedFeature` where it would be meaningless."""
+        ...
+
+    def new_decoder(self, call: Call) -> Decoder:
+        """Return a fresh decoder for one answer."""
+        ...
+
+    def decode_error(self, call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:
+        """Read an answer whose status is not 2xx: an `UpstreamError`, or deltas where it is a reply after all."""
+        ...
