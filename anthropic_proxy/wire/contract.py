@@ -105,6 +105,11 @@ class Decoder(Protocol):
         """What a thinking block of ours is signed with when the upstream gave nothing to carry (`wire/carry.py`)."""
         ...
 
+    @property
+    def finished(self) -> bool:
+        """Whether the wire's own last frame has come (`[DONE]`, `response.completed`), so that nobody need wait for the end."""
+        ...
+
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Read one SSE data field or one NDJSON line."""
         ...
