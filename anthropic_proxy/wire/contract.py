@@ -82,8 +82,11 @@ class UpstreamResponse(Protocol):
         """
         ...
 
-    async def close(self) -> None:
-        """End the call: return the connection if the body was read whole, else cut it. Safe to call twice."""
+    async def close(self, *, complete: bool = False) -> None:
+        """End the call: give the connection back if the body was read whole, else cut it. Safe to call twice.
+
+        `complete` says that the wire's last frame has come, so that the end of the body is worth a short wait.
+        """
         ...
 
 

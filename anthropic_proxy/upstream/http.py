@@ -1,0 +1,169 @@
+"""The way out over HTTP: one pooled client session behind the three calls `send`, `read` and `close`.
+
+Why aiohttp, and which of its defaults are changed: docs/decisions (the HTTP client).
+"""
+
+import asyncio
+import urllib.request
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import urlsplit
+from weakref import WeakSet
+
+import aiohttp
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
+
+from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+
+KEEP_ALIVE_SECONDS = 60.0
+DRAIN_SECONDS = 0.25
+"""How long `close` waits for the last bytes of an answer that is complete, so that its connection can be used again."""
+
+_connection_was_reused: ContextVar[bool] = ContextVar("connection_was_reused", default=False)
+"""Set by the connector in the task of `send`: aiohttp does not say it on the exception."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A connector that says whether a connection had been used before."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._known: WeakSet[Any] = WeakSet()
+
+    async def connect(self, req: ClientRequest, traces: Any, timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109
+        connection = await super().connect(req, traces, timeout)
+        protocol = connection.protocol
+        _connection_was_reused.set(protocol in self._known)
+        if protocol is not None:
+            self._known.add(protocol)
+        return connection
+
+
+class HttpResponse:
+    """An `UpstreamResponse` over an aiohttp response."""
+
+    __slots__ = ("_response", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        """Look-up ignores case."""
+
+    async def read(self) -> bytes:
+        """Return what has arrived, waiting only where nothing has; b"" at the end."""
+        try:
+            return await self._response.content.readany()
+        except aiohttp.ClientPayloadError as error:
+            raise UpstreamProtocolError("the reply broke off before it was complete") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamProtocolError(f"the connection broke in the middle of the reply ({_reason(error)})") from error
+
+    async def close(self, *, complete: bool = False) -> None:
+        """Give the connection back if the answer was read whole, or is `complete` and ends at once; else cut it."""
+        content = self._response.content
+        if complete and not content.is_eof() and not self._response.closed:
+            try:
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    while await content.readany():
+                        pass
+            except (TimeoutError, aiohttp.ClientError, OSError):
+                pass
+        if content.is_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+class HttpUpstream:
+    """Sends requests to providers; its session is made with the first one, because it belongs to the running loop."""
+
+    def __init__(self, connect_timeout: float) -> None:
+        self._connect_timeout = connect_timeout
+        self._session: aiohttp.ClientSession | None = None
+        self._proxies: dict[str, str | None] = {}
+
+    async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> HttpResponse:
+        """Send and wait for status and headers.
+
+        Repeats once, at no cost, where a reused connection turns out to be closed before any byte of an answer: the
+        provider cannot have begun, it had closed an idle connection.
+        """
+        url = base_url + request.path
+        headers = dict(request.headers)
+        if credential is not None:
+            headers[credential.header] = credential.value
+        try:
+            return await self._request(url, request, headers)
+        except aiohttp.ServerDisconnectedError as error:
+            if not _connection_was_reused.get():
+                raise UpstreamUnreachable(f"{_origin(url)} closed the connection without an answer") from error
+        except (aiohttp.ClientOSError, ConnectionResetError) as error:
+            if isinstance(error, aiohttp.ClientConnectorError) or not _connection_was_reused.get():
+                raise UpstreamUnreachable(f"nothing answers at {_origin(url)} ({_reason(error)})") from error
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise _unreachable(url, error) from error
+        try:
+            return await self._request(url, request, headers)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise _unreachable(url, error) from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _request(self, url: str, request: UpstreamRequest, headers: Mapping[str, str]) -> HttpResponse:
+        session = self._session or self._open()
+        response = await session.request(
+            request.method,
+            url,
+            data=request.body or None,
+            headers=headers,
+            proxy=self._proxy(url),
+            allow_redirects=False,
+        )
+        return HttpResponse(response)
+
+    def _open(self) -> aiohttp.ClientSession:
+        self._session = aiohttp.ClientSession(
+            connector=_Connector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=300),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
+            # identity: inflating costs more than it saves on a stream; no user agent of a library's own
+            headers={"accept-encoding": "identity", "user-agent": "anthropic-proxy"},
+            trust_env=False,
+        )
+        return self._session
+
+    def _proxy(self, url: str) -> str | None:
+        """Return the proxy that the environment names for this address, looked up once an address.
+
+        aiohttp's own way reads the environment, and `.netrc` with its passwords, at every request.
+        """
+        parts = urlsplit(url)
+        if parts.netloc not in self._proxies:
+            bypassed = urllib.request.proxy_bypass(parts.hostname or "")
+            self._proxies[parts.netloc] = None if bypassed else urllib.request.getproxies().get(parts.scheme)
+        return self._proxies[parts.netloc]
+
+
+def _unreachable(url: str, error: Exception) -> UpstreamUnreachable:
+    return UpstreamUnreachable(f"nothing answers at {_origin(url)} ({_reason(error)})")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no connection in time"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or str(error.os_error) or type(error).__name__
+    return str(error) or type(error).__name__
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
