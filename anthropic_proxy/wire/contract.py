@@ -35,6 +35,11 @@ class Call(Struct, frozen=True, kw_only=True):
     """`new_id("toolu_px")` gives a fresh identifier with that prefix; the only source of identifiers."""
     provider: str
     """The provider's name, for messages."""
+    window: int | None = None
+    """Tokens of input and output together that the model takes; None: not known. Fills in what an overflow message or
+    a finish reason leaves out."""
+    estimate: int = 0
+    """Estimated input tokens; 0: not estimated. Stands in an overflow error where the provider gives no number."""
 
 
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
