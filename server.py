@@ -1,0 +1,3 @@
+from anthropic_proxy.app import app_from_environment
+
+app = app_from_environment()
