@@ -1,5 +1,7 @@
 """Network bytes → frames: SSE data fields and NDJSON lines, cut at any byte. What a frame means is not known here."""
 
+from typing import Literal
+
 from anthropic_proxy.errors import UpstreamProtocolError
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
@@ -115,3 +117,12 @@ class NDJSONReader(_Lines):
     def finish(self) -> list[bytes]:
         """Return the last line, if its end is missing."""
         return self.feed(b"\n") if self._pieces else []
+
+
+FrameReader = SSEReader | NDJSONReader
+"""`feed(bytes)` and `finish()`, each giving frames."""
+
+
+def new_reader(framing: Literal["sse", "ndjson"]) -> FrameReader:
+    """Return a fresh reader for a wire's `FRAMING`."""
+    return SSEReader() if framing == "sse" else NDJSONReader()
