@@ -1,0 +1,194 @@
+"""Reduce a JSON Schema to what a wire accepts.
+
+The walk goes by schema position: a key inside `properties` or `$defs` is a name, never a keyword, so a property called
+`default` or `type` survives. Values inside `enum`, `const`, `default` and `examples` are data and are not looked at.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+
+Schema = dict[str, Any]
+
+_NAMED = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
+"""Keywords whose value maps names to schemas."""
+_LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
+"""Keywords whose value is a list of schemas."""
+_SINGLE = ("items", "contains", "not", "if", "then", "else", "propertyNames")
+"""Keywords whose value is one schema (`items` may be a list in old drafts)."""
+_SWITCHES = ("additionalProperties", "additionalItems", "unevaluatedProperties", "unevaluatedItems")
+"""Keywords whose value is a schema or a plain true or false that means something."""
+_DROPPED = frozenset(("$schema", "$id", "$comment"))
+_CHOICES = ("anyOf", "oneOf", "allOf")
+
+MAX_INLINED = 1_000
+"""References that one schema may have inlined; definitions that double at each level would fill the memory."""
+MAX_ROOT_CHOICES = 8
+"""Levels of alternatives at the root that are merged; a definition may contain itself."""
+
+_STRICT = frozenset(
+    (
+        *("type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "const"),
+        *("$ref", "$defs", "definitions", "title", "description", "pattern", "format", "multipleOf"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems"),
+    )
+)
+"""Keywords that OpenAI's strict mode takes (platform.openai.com, Structured Outputs, "Supported schemas", 2026-11)."""
+
+
+class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
+    """What a wire's schema language lacks."""
+
+    inlines_references: bool = False
+    """Whether `$ref` must be replaced by what it points to; a cycle becomes a plain object."""
+    types_beside_choices: bool = True
+    """False: `type` may not stand beside `anyOf`; it moves into the alternatives."""
+
+
+STANDARD = SchemaRules()
+
+
+def clean_schema(schema: Any, rules: SchemaRules = STANDARD) -> tuple[Schema, list[str]]:
+    """Return a schema whose root is a plain object type, and in words what it no longer says.
+
+    The argument is not changed. Raises nothing: what is no schema at all becomes an object without properties.
+    """
+    lost: list[str] = []
+    root = _flatten_root(schema if isinstance(schema, dict) else {}, lost, 0)
+    cleaned = _Walk(root, rules).clean(root, ())
+    if rules.inlines_references:
+        cleaned.pop("$defs", None)
+        cleaned.pop("definitions", None)
+    return cleaned, list(dict.fromkeys(lost))
+
+
+def qualifies_for_strict(schema: Schema) -> bool:
+    """Whether a cleaned schema obeys strict mode: every property required, no others allowed, no foreign keyword."""
+    return _is_strict(schema)
+
+
+class _Walk:
+    """One walk over one schema, by schema position."""
+
+    def __init__(self, root: Schema, rules: SchemaRules) -> None:
+        self._root = root
+        self._rules = rules
+        self._inlined = 0
+
+    def clean(self, schema: Any, trail: tuple[str, ...]) -> Schema:
+        """Return the schema without what no wire takes; `trail` holds the references being followed."""
+        if not isinstance(schema, dict):
+            return {}
+        reference = schema.get("$ref")
+        if self._rules.inlines_references and isinstance(reference, str):
+            return self._inline(schema, reference, trail)
+        cleaned: Schema = {}
+        for key, value in schema.items():
+            if key in _DROPPED:
+                continue
+            if key in _NAMED and isinstance(value, dict):
+                cleaned[key] = {name: self.clean(inner, trail) for name, inner in value.items()}
+            elif isinstance(value, list) and (key in _LISTED or key in _SINGLE):
+                cleaned[key] = [self.clean(inner, trail) for inner in value]
+            elif key in _SINGLE or (key in _SWITCHES and isinstance(value, dict)):
+                cleaned[key] = self.clean(value, trail)
+            else:
+                cleaned[key] = value
+        if not self._rules.types_beside_choices and cleaned.get("anyOf") and "type" in cleaned:
+            kind = {"type": cleaned.pop("type")}
+            cleaned["anyOf"] = [one if "type" in one or "$ref" in one else kind | one for one in cleaned["anyOf"]]
+        return cleaned
+
+    def _inline(self, schema: Schema, reference: str, trail: tuple[str, ...]) -> Schema:
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        target = _find(self._root, reference)
+        self._inlined += 1
+        if reference in trail or not isinstance(target, dict) or self._inlined > MAX_INLINED:
+            return {"type": "object", **self.clean(beside, trail)}
+        return self.clean({**target, **beside}, (*trail, reference))
+
+
+def _find(root: Schema, reference: str) -> Any:
+    """Return what a local reference (`#/$defs/Name`) points to; None where it points nowhere."""
+    if not reference.startswith("#"):
+        return None
+    found: Any = root
+    for step in reference[1:].split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        elif isinstance(found, dict):
+            found = found.get(name)
+        else:
+            return None
+    return found
+
+
+def _flatten_root(root: Schema, lost: list[str], depth: int) -> Schema:
+    """Return a root that is an object with `properties`: references followed, alternatives merged, the rest dropped."""
+    flat = {**_follow(root, root), **_definitions(root)}
+    for key in _CHOICES:
+        branches = flat.pop(key, None)
+        if isinstance(branches, list):
+            objects = [_follow(one, root) | _definitions(root) for one in branches if _is_object(one)]
+            known = [_flatten_root(one, lost, depth + 1) for one in objects] if depth < MAX_ROOT_CHOICES else []
+            _merge(flat, known, everyone_holds=key == "allOf")
+            if key != "allOf" or len(known) < len(branches):
+                lost.append(f"{key} at the root became one object with all its properties")
+    lost += [f"{key} at the root was left out" for key in ("enum", "const", "not") if key in flat]
+    if flat.get("type", "object") != "object":
+        lost.append(f"type {flat['type']} at the root became object")
+    properties = flat.get("properties")
+    kept = {key: value for key, value in flat.items() if key not in ("enum", "const", "not")}
+    return {**kept, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
+
+
+def _is_object(schema: Any) -> bool:
+    return isinstance(schema, dict) and schema.get("type", "object") == "object"
+
+
+def _definitions(root: Schema) -> Schema:
+    return {key: root[key] for key in ("$defs", "definitions") if key in root}
+
+
+def _follow(schema: Schema, root: Schema) -> Schema:
+    """Return the schema with references at its own level replaced; a cycle ends in what was read so far."""
+    seen: set[str] = set()
+    while isinstance(reference := schema.get("$ref"), str) and reference not in seen:
+        seen.add(reference)
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        target = _find(root, reference)
+        schema = {**target, **beside} if isinstance(target, dict) else beside
+    return {key: value for key, value in schema.items() if key != "$ref"}
+
+
+def _merge(flat: Schema, branches: list[Schema], *, everyone_holds: bool) -> None:
+    """Put the properties of the branches into `flat`; required is what every one (or, of `allOf`, any one) requires."""
+    properties = dict(flat.get("properties") or {})
+    for branch in branches:
+        for name, schema in branch["properties"].items():
+            known = properties.setdefault(name, schema)
+            if known != schema:
+                properties[name] = {"allOf" if everyone_holds else "anyOf": [known, schema]}
+    demands: list[set[str]] = [set(branch.get("required") or ()) for branch in branches]
+    shared = (set.union(*demands) if everyone_holds else set.intersection(*demands)) if demands else set()
+    required = [*(flat.get("required") or ()), *(name for name in properties if name in shared)]
+    flat["properties"] = properties
+    if required:
+        flat["required"] = list(dict.fromkeys(required))
+
+
+def _is_strict(schema: Any) -> bool:
+    if not isinstance(schema, dict) or not _STRICT.issuperset(schema):
+        return False
+    if schema.get("type") == "object" or "properties" in schema:
+        names = schema.get("properties", {})
+        if schema.get("additionalProperties") is not False or set(names) != set(schema.get("required", ())):
+            return False
+    elif "type" not in schema and not {"anyOf", "$ref", "enum", "const"} & set(schema):
+        return False
+    inner = [*schema.get("properties", {}).values(), *schema.get("$defs", {}).values(), *schema.get("anyOf", ())]
+    inner += schema.get("definitions", {}).values()
+    if "items" in schema:
+        inner.append(schema["items"])
+    return all(_is_strict(one) for one in inner)

@@ -1,0 +1,228 @@
+"""Tool schemas keep their meaning on the way to a wire that takes less."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthropic_proxy.wire.schema import SchemaRules, clean_schema, qualifies_for_strict
+
+MOONSHOT = SchemaRules(inlines_references=True, types_beside_choices=False)
+SEARCH = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
+
+
+def cleaned(schema: Any, rules: SchemaRules | None = None) -> Any:
+    return clean_schema(schema, rules or SchemaRules())[0]
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({}, {"type": "object", "properties": {}}),
+        (None, {"type": "object", "properties": {}}),
+        (True, {"type": "object", "properties": {}}),
+        ({"type": "object"}, {"type": "object", "properties": {}}),
+        ({"type": "object", "properties": None}, {"type": "object", "properties": {}}),
+        (SEARCH, SEARCH),
+        (
+            {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "x", "$comment": "y", **SEARCH},
+            SEARCH,
+        ),
+        (
+            {"type": "object", "properties": {"any": True, "none": False, "list": {"type": "array", "items": True}}},
+            {"type": "object", "properties": {"any": {}, "none": {}, "list": {"type": "array", "items": {}}}},
+        ),
+        (
+            {"type": "object", "properties": {}, "additionalProperties": False},
+            {"type": "object", "properties": {}, "additionalProperties": False},
+        ),
+    ],
+)
+def test_roots_become_plain_objects(schema: Any, expected: Any) -> None:
+    assert cleaned(schema) == expected
+
+
+def test_properties_named_like_keywords_survive() -> None:
+    names = ["$schema", "$id", "$comment", "type", "default", "title", "properties", "anyOf", "enum", "not", "$ref"]
+    schema = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": names}
+    assert cleaned(schema) == schema
+    assert cleaned(schema, MOONSHOT) == schema
+
+
+def test_values_are_not_taken_for_schemas() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "mode": {
+                "enum": [True, {"$schema": "kept"}],
+                "default": {"$id": "kept"},
+                "examples": [{"$comment": "kept"}],
+            }
+        },
+    }
+    assert cleaned(schema) == schema
+
+
+def test_metadata_is_dropped_at_every_schema_position() -> None:
+    dirty = {"type": "string", "$comment": "x"}
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "array", "items": dirty, "prefixItems": [dirty]}, "b": {"anyOf": [dirty, True]}},
+        "$defs": {"D": dirty},
+        "additionalProperties": dirty,
+    }
+    clean = {"type": "string"}
+    assert cleaned(schema) == {
+        "type": "object",
+        "properties": {"a": {"type": "array", "items": clean, "prefixItems": [clean]}, "b": {"anyOf": [clean, {}]}},
+        "$defs": {"D": clean},
+        "additionalProperties": clean,
+    }
+
+
+def test_alternatives_at_the_root_become_one_object_and_that_is_said() -> None:
+    by_id = {
+        "type": "object",
+        "properties": {"id": {"type": "integer"}, "how": {"const": 1}},
+        "required": ["id", "how"],
+    }
+    by_name = {"type": "object", "properties": {"name": {"type": "string"}, "how": {"const": 2}}, "required": ["how"]}
+    schema, lost = clean_schema({"oneOf": [by_id, by_name], "description": "Find."})
+    assert schema == {
+        "description": "Find.",
+        "type": "object",
+        "properties": {
+            "id": {"type": "integer"},
+            "how": {"anyOf": [{"const": 1}, {"const": 2}]},
+            "name": {"type": "string"},
+        },
+        "required": ["how"],
+    }
+    assert lost == ["oneOf at the root became one object with all its properties"]
+
+
+def test_parts_at_the_root_join_without_loss() -> None:
+    schema, lost = clean_schema(
+        {
+            "allOf": [{"$ref": "#/$defs/Base"}, {"properties": {"b": {"type": "string"}}, "required": ["b"]}],
+            "properties": {"c": {"type": "null"}},
+            "$defs": {"Base": SEARCH},
+        }
+    )
+    assert set(schema["properties"]) == {"query", "b", "c"}
+    assert sorted(schema["required"]) == ["b", "query"]
+    assert lost == []
+
+
+def test_a_reference_at_the_root_is_followed() -> None:
+    node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}}
+    assert cleaned({"$ref": "#/$defs/Node", "$defs": {"Node": node}}) == {**node, "$defs": {"Node": node}}
+
+
+@pytest.mark.parametrize("keyword", ["enum", "const", "not"])
+def test_what_a_root_may_not_say_is_left_out_and_that_is_said(keyword: str) -> None:
+    schema, lost = clean_schema({**SEARCH, keyword: [{}]})
+    assert schema == SEARCH
+    assert lost == [f"{keyword} at the root was left out"]
+
+
+def test_roots_that_contain_themselves_end() -> None:
+    assert cleaned({"anyOf": [{"$ref": "#"}, SEARCH]})["properties"] == SEARCH["properties"]
+    assert cleaned({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}})["type"] == "object"
+
+
+def test_references_are_inlined_where_the_wire_has_none() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"where": {"$ref": "#/$defs/Place", "description": "Here."}, "lost": {"$ref": "#/$defs/None"}},
+        "$defs": {"Place": {"type": "object", "properties": {"inside": {"$ref": "#/$defs/Place"}}}},
+    }
+    assert cleaned(schema, MOONSHOT) == {
+        "type": "object",
+        "properties": {
+            "where": {"type": "object", "properties": {"inside": {"type": "object"}}, "description": "Here."},
+            "lost": {"type": "object"},
+        },
+    }
+
+
+def test_definitions_that_double_do_not_fill_the_memory() -> None:
+    level = {f"L{n}": {"properties": {side: {"$ref": f"#/$defs/L{n + 1}"} for side in "ab"}} for n in range(60)}
+    assert cleaned({"properties": {"a": {"$ref": "#/$defs/L0"}}, "$defs": level}, MOONSHOT)["type"] == "object"
+
+
+def test_types_move_into_the_alternatives_where_the_wire_wants_it() -> None:
+    schema = {"properties": {"a": {"type": "string", "anyOf": [{"minLength": 2}, {"type": "null"}]}}}
+    assert cleaned(schema, MOONSHOT)["properties"]["a"] == {
+        "anyOf": [{"type": "string", "minLength": 2}, {"type": "null"}]
+    }
+
+
+@pytest.mark.parametrize(
+    ("schema", "strict"),
+    [
+        ({"type": "object", "properties": {}, "additionalProperties": False}, True),
+        ({**SEARCH, "additionalProperties": False}, True),
+        (SEARCH, False),
+        ({**SEARCH, "additionalProperties": False, "required": []}, False),
+        ({**SEARCH, "additionalProperties": False, "allOf": []}, False),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"anyOf": [{"type": "array", "items": {"$ref": "#/$defs/D"}}, {"type": "null"}]}},
+                "required": ["a"],
+                "additionalProperties": False,
+                "$defs": {"D": {"enum": ["x"]}},
+            },
+            True,
+        ),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"type": "object", "properties": {}}},
+                "required": ["a"],
+                "additionalProperties": False,
+            },
+            False,
+        ),
+        (
+            {"type": "object", "properties": {"a": {}}, "required": ["a"], "additionalProperties": False},
+            False,
+        ),
+    ],
+)
+def test_strict_mode_is_claimed_only_where_it_holds(schema: Any, strict: bool) -> None:
+    assert qualifies_for_strict(schema) is strict
+
+
+NAMES = st.sampled_from(["a", "type", "$ref", "properties", "enum", "items", "anyOf"])
+SCHEMAS = st.recursive(
+    st.one_of(
+        st.booleans(),
+        st.sampled_from([{"type": "string"}, {"$ref": "#/$defs/a"}, {"$ref": "#"}, {"$ref": "#/properties/a"}]),
+    ),
+    lambda inner: st.fixed_dictionaries(
+        {},
+        optional={
+            "type": st.sampled_from(["object", "array"]),
+            "properties": st.dictionaries(NAMES, inner, max_size=3),
+            "$defs": st.dictionaries(NAMES, inner, max_size=2),
+            "items": inner,
+            "anyOf": st.lists(inner, max_size=2),
+            "allOf": st.lists(inner, max_size=2),
+            "required": st.lists(NAMES, max_size=2),
+            "$comment": st.just("x"),
+        },
+    ),
+    max_leaves=8,
+)
+
+
+@given(SCHEMAS, st.sampled_from([SchemaRules(), MOONSHOT]))
+def test_any_schema_becomes_an_object_and_cleaning_again_changes_nothing(schema: Any, rules: SchemaRules) -> None:
+    once = cleaned(schema, rules)
+    assert once["type"] == "object"
+    assert isinstance(once["properties"], dict)
+    assert not {"$ref", "anyOf", "oneOf", "allOf"} & set(once)
+    assert cleaned(once, rules) == once
