@@ -35,8 +35,8 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     """Without the billing line and without empty blocks."""
     messages: list[Message]
     """`content` is always a list. Roles: user, assistant, system (kept in place); neighbours of one role are merged.
-    Calls and results are paired: the results of one step stand first in the next user message, in the order of the calls.
-    Unknown blocks have become text."""
+    Calls and results are paired: the results of one step stand first in the next user message, in the order of
+    the calls. Unknown blocks have become text."""
     tools: list[Tool]
     """Client tools and server tools that may be offered, under their aliases; deferred ones included."""
     tool_choice: ToolChoice | None

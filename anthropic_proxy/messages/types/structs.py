@@ -1,8 +1,4 @@
-"""The Messages API as structs (source: the API reference and the official SDK's types, read 2026-11).
-
-Unknown fields are ignored. Text that only moves stays `Raw`: one JSON string, quotes included, ready to be spliced into
-another body without being decoded and encoded again.
-"""
+"""The structs (source: the API reference and the official SDK's types, read 2026-11)."""
 
 from typing import Any
 
@@ -13,7 +9,7 @@ ABSENT = Raw(b"")
 """Stands for "not given" where a field is `Raw`, because `Raw` cannot stand in a union with None."""
 
 
-class TextBlock(Struct, tag="text", tag_field="type"):
+class TextBlock(Struct, tag="text", tag_field="type", gc=False):
     """Text of a message or of the system prompt."""
 
     text: Raw
@@ -21,7 +17,7 @@ class TextBlock(Struct, tag="text", tag_field="type"):
     cache_control: Raw = ABSENT
 
 
-class Source(Struct, omit_defaults=True):
+class Source(Struct, omit_defaults=True, gc=False):
     """Where an image or a document comes from: `base64`, `url`, `file`, `text` or `content`."""
 
     type: str
@@ -33,13 +29,13 @@ class Source(Struct, omit_defaults=True):
     """Of a `content` source: a JSON string or a list of text and image blocks."""
 
 
-class ImageBlock(Struct, tag="image", tag_field="type"):
+class ImageBlock(Struct, tag="image", tag_field="type", gc=False):
     """A picture."""
 
     source: Source
 
 
-class DocumentBlock(Struct, tag="document", tag_field="type"):
+class DocumentBlock(Struct, tag="document", tag_field="type", gc=False):
     """A PDF or a text with a title."""
 
     source: Source
@@ -47,7 +43,7 @@ class DocumentBlock(Struct, tag="document", tag_field="type"):
     context: str | None = None
 
 
-class SearchResultBlock(Struct, tag="search_result", tag_field="type"):
+class SearchResultBlock(Struct, tag="search_result", tag_field="type", gc=False):
     """A passage found by the client's own search."""
 
     source: str
@@ -56,29 +52,29 @@ class SearchResultBlock(Struct, tag="search_result", tag_field="type"):
     """A list of text blocks."""
 
 
-class ThinkingBlock(Struct, tag="thinking", tag_field="type"):
+class ThinkingBlock(Struct, tag="thinking", tag_field="type", gc=False):
     """Reasoning of an earlier reply; its signature may be ours (`wire/carry.py`) or foreign."""
 
     thinking: str
     signature: str = ""
 
 
-class RedactedThinkingBlock(Struct, tag="redacted_thinking", tag_field="type"):
+class RedactedThinkingBlock(Struct, tag="redacted_thinking", tag_field="type", gc=False):
     """Reasoning that the provider encrypted."""
 
     data: str
 
 
-class ToolUseBlock(Struct, tag="tool_use", tag_field="type"):
+class ToolUseBlock(Struct, tag="tool_use", tag_field="type", gc=False):
     """A call that the model made."""
 
     id: str
     name: str
-    input: Raw = Raw(b"{}")  # noqa: RUF009  # immutable
+    input: Raw = Raw(b"{}")  # immutable
     """A JSON object, as text."""
 
 
-class ToolResultBlock(Struct, tag="tool_result", tag_field="type"):
+class ToolResultBlock(Struct, tag="tool_result", tag_field="type", gc=False):
     """What the client's tool answered; `blocks_of(content)` reads it."""
 
     tool_use_id: str
@@ -87,28 +83,60 @@ class ToolResultBlock(Struct, tag="tool_result", tag_field="type"):
     is_error: bool | None = None
 
 
-class ToolReferenceBlock(Struct, tag="tool_reference", tag_field="type"):
+class ToolReferenceBlock(Struct, tag="tool_reference", tag_field="type", gc=False):
     """Inside a tool result: a deferred tool that the search found."""
 
     tool_name: str
 
 
-class ServerToolUseBlock(Struct, tag="server_tool_use", tag_field="type"):
+class ServerToolUseBlock(Struct, tag="server_tool_use", tag_field="type", gc=False):
     """A call that the API, not the client, ran."""
 
     id: str
     name: str
-    input: Raw = Raw(b"{}")  # noqa: RUF009  # immutable
+    input: Raw = Raw(b"{}")  # immutable
 
 
-class WebSearchResultBlock(Struct, tag="web_search_tool_result", tag_field="type"):
+class WebSearchResultBlock(Struct, tag="web_search_tool_result", tag_field="type", gc=False):
     """What a web search found: a list of results, or an error object."""
 
     tool_use_id: str
     content: Raw = ABSENT
 
 
-class UnknownBlock(Struct, tag="px.unknown", tag_field="type"):
+class ChangedTool(Struct):
+    """What a `tool_addition` or `tool_removal` is about."""
+
+    type: str = ""
+    """`tool_reference` with `name`, or `tool_definition` with `definition`; others are never offered here."""
+    name: str = ""
+    definition: Raw = ABSENT
+    """A tool, as `tools` would hold it."""
+
+
+class ToolAdditionBlock(Struct, tag="tool_addition", tag_field="type", gc=False):
+    """In a system message: from here on this tool is offered."""
+
+    tool: ChangedTool
+
+
+class ToolRemovalBlock(Struct, tag="tool_removal", tag_field="type", gc=False):
+    """In a system message: from here on this tool is not offered."""
+
+    tool: ChangedTool
+
+
+class CompactionBlock(Struct, tag="compaction", tag_field="type", gc=False):
+    """A summary that stands for the messages before it; None: the compaction failed and says nothing."""
+
+    content: str | None = None
+
+
+class FallbackBlock(Struct, tag="fallback", tag_field="type", gc=False):
+    """Marks where another model took over; says nothing to a model."""
+
+
+class UnknownBlock(Struct, tag="px.unknown", tag_field="type", gc=False):
     """A block of a type that we do not model; only the slow way of `decode_request` makes it."""
 
     kind: str
@@ -129,6 +157,10 @@ Block = (
     | ToolReferenceBlock
     | ServerToolUseBlock
     | WebSearchResultBlock
+    | ToolAdditionBlock
+    | ToolRemovalBlock
+    | CompactionBlock
+    | FallbackBlock
     | UnknownBlock
 )
 
@@ -148,8 +180,8 @@ class Message(Struct):
         return self.content
 
 
-class Tool(Struct, kw_only=True):
-    """A tool definition; `source` is the JSON text that it was read from, the key of every cache of encoded tools."""
+class Tool(Struct, kw_only=True, frozen=True):
+    """A tool definition; shared between requests."""
 
     name: str = ""
     type: str | None = None
@@ -160,7 +192,14 @@ class Tool(Struct, kw_only=True):
     max_uses: int | None = None
     allowed_domains: list[str] | None = None
     blocked_domains: list[str] | None = None
-    source: bytes = b""
+    user_location: Raw = ABSENT
+    input_examples: Raw = ABSENT
+    """A list of objects that fit the schema."""
+    display_width_px: int | None = None
+    display_height_px: int | None = None
+    source: bytes = field(default=b"", name="px.source")
+    """The JSON text that the tool was read from: the key of every cache of encoded tools. Equal tools of different
+    requests share one object, so its hash is computed once."""
 
 
 class ToolChoice(Struct):
@@ -219,6 +258,10 @@ class MessagesRequest(Struct, kw_only=True):
     top_k: int | None = None
     metadata: Metadata | None = None
     service_tier: str | None = None
+    mcp_servers: bool = False
+    """Whether the client asked for servers that only Anthropic can reach."""
+    container: bool = False
+    """Whether the client asked for a container that only Anthropic has."""
     mended: list[str] = field(default_factory=list)
     """What the slow way of `decode_request` mended, in words; for the fidelity report."""
 

@@ -1,0 +1,80 @@
+"""The Messages API as structs, and how a request is read.
+
+Unknown fields are ignored. Text that only moves stays `Raw`: one JSON string, quotes included, ready to be spliced into
+another body without being decoded and encoded again.
+"""
+
+from msgspec import Raw
+
+from anthropic_proxy.messages.types.blocks import blocks_of
+from anthropic_proxy.messages.types.reading import decode_request
+from anthropic_proxy.messages.types.structs import (
+    ABSENT,
+    Block,
+    ChangedTool,
+    CompactionBlock,
+    DocumentBlock,
+    FallbackBlock,
+    ImageBlock,
+    Message,
+    MessagesRequest,
+    MessagesResponse,
+    Metadata,
+    OutputConfig,
+    OutputFormat,
+    RedactedThinkingBlock,
+    SearchResultBlock,
+    ServerToolUseBlock,
+    Source,
+    TextBlock,
+    ThinkingBlock,
+    ThinkingConfig,
+    Tool,
+    ToolAdditionBlock,
+    ToolChoice,
+    ToolReferenceBlock,
+    ToolRemovalBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
+    UsageBody,
+    WebSearchResultBlock,
+    text_raw,
+)
+
+__all__ = [
+    "ABSENT",
+    "Block",
+    "ChangedTool",
+    "CompactionBlock",
+    "DocumentBlock",
+    "FallbackBlock",
+    "ImageBlock",
+    "Message",
+    "MessagesRequest",
+    "MessagesResponse",
+    "Metadata",
+    "OutputConfig",
+    "OutputFormat",
+    "Raw",
+    "RedactedThinkingBlock",
+    "SearchResultBlock",
+    "ServerToolUseBlock",
+    "Source",
+    "TextBlock",
+    "ThinkingBlock",
+    "ThinkingConfig",
+    "Tool",
+    "ToolAdditionBlock",
+    "ToolChoice",
+    "ToolReferenceBlock",
+    "ToolRemovalBlock",
+    "ToolResultBlock",
+    "ToolUseBlock",
+    "UnknownBlock",
+    "UsageBody",
+    "WebSearchResultBlock",
+    "blocks_of",
+    "decode_request",
+    "text_raw",
+]

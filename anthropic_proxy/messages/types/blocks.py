@@ -1,0 +1,139 @@
+"""Lists of blocks: read in one pass where every block is known and well formed, else block by block."""
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.messages.types import structs
+from anthropic_proxy.messages.types.refusals import explain, missing, wrong_type
+from anthropic_proxy.messages.types.structs import (
+    Block,
+    SearchResultBlock,
+    TextBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
+)
+
+DEEPEST = 200
+"""Levels of lists and objects inside each other that a schema or a call's input may have."""
+DEEP_TEXT = "nests lists and objects too deeply; at most 200 levels are read"
+_SHALLOW_BYTES = 2 * DEEPEST
+"""Text that is no longer cannot nest deeper than `DEEPEST`."""
+
+_QUOTE, _LIST, _OBJECT, _NULL = b'"[{n'
+_CHECKED = frozenset({ToolUseBlock, ToolResultBlock, SearchResultBlock, UnknownBlock})
+_CONTENT_STARTS = (b'"', b"[", b"", b"n")
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+_decode_block = msgspec.json.Decoder(Block).decode
+_decode_blocks = msgspec.json.Decoder(list[Block]).decode
+_decode_raws = msgspec.json.Decoder(list[Raw]).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def _known_types() -> frozenset[str]:
+    kinds = (kind for kind in vars(structs).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct))
+    tags = (kind.__struct_config__.tag for kind in kinds if kind is not UnknownBlock)
+    return frozenset(tag for tag in tags if isinstance(tag, str))
+
+
+_KNOWN_TYPES = _known_types()
+
+
+def blocks_of(content: Raw) -> list[Block]:
+    """Read the `content` of a tool result or a search result: a JSON string, a list of blocks, null or nothing.
+
+    An empty string gives no block. Raises `InvalidRequest`; paths in its text start at `content`.
+    """
+    view = memoryview(content)
+    if not view.nbytes or view[0] == _NULL or bytes(view[:2]) == b'""':
+        return []
+    if view[0] == _QUOTE:
+        return [TextBlock(content)]
+    return read_blocks(content, "content")
+
+
+def read_blocks(content: Raw, path: str) -> list[Block]:
+    """Read a list of blocks that stands at `path` in the body. Raises `InvalidRequest`."""
+    try:
+        blocks = _decode_blocks(content)
+    except RecursionError:
+        raise InvalidRequest(f"{path}: {DEEP_TEXT}") from None
+    except msgspec.ValidationError:
+        pass
+    else:
+        if all_sound(blocks):
+            return blocks
+    if memoryview(content)[0] != _LIST:
+        raise wrong_type(path, "a string or a list of blocks", content)
+    return [_read_block(raw, f"{path}.{index}") for index, raw in enumerate(_decode_raws(content))]
+
+
+def all_sound(blocks: list[Block]) -> bool:
+    """Whether what one pass left as `Raw` has the right JSON type; looks at first characters only."""
+    for block in blocks:
+        kind = type(block)
+        if kind is TextBlock:
+            if memoryview(block.text)[0] != _QUOTE:  # type: ignore[union-attr]
+                return False
+        elif kind in _CHECKED and not _is_sound(block):
+            return False
+    return True
+
+
+def _is_sound(block: Block) -> bool:
+    if isinstance(block, ToolUseBlock):
+        view = memoryview(block.input)
+        return view[0] == _OBJECT and (view.nbytes <= _SHALLOW_BYTES or not is_deep(bytes(view)))
+    if isinstance(block, ToolResultBlock):
+        return bytes(memoryview(block.content)[:1]) in _CONTENT_STARTS
+    return isinstance(block, SearchResultBlock) and bytes(memoryview(block.content)[:1]) in _CONTENT_STARTS
+
+
+def is_deep(text: bytes) -> bool:
+    """Whether JSON text nests lists and objects deeper than `DEEPEST`."""
+    if text.count(b"{") + text.count(b"[") <= DEEPEST:
+        return False
+    depth = 0
+    for bracket in _STRINGS.sub(b"", text).translate(None, _NOT_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > DEEPEST:
+            return True
+    return False
+
+
+def _read_block(raw: Raw, path: str) -> Block:
+    """Read one block the slow way: unknown types are kept whole, null counts as not given."""
+    if memoryview(raw)[0] != _OBJECT:
+        raise wrong_type(path, "an object", raw)
+    fields = {name: value for name, value in _decode_fields(raw).items() if memoryview(value)[0] != _NULL}
+    kind = msgspec.json.decode(fields["type"]) if "type" in fields else None
+    if kind is None:
+        raise missing(f"{path}.type")
+    if not isinstance(kind, str):
+        raise wrong_type(f"{path}.type", "a string", kind)
+    if kind not in _KNOWN_TYPES:
+        return UnknownBlock(kind, raw)
+    whole = msgspec.json.encode(fields)
+    try:
+        block: Block = _decode_block(whole)
+    except msgspec.ValidationError as error:
+        raise explain(error, whole, path) from None
+    if not all_sound([block]):
+        raise _unsound(block, path)
+    return block
+
+
+def _unsound(block: Any, path: str) -> InvalidRequest:
+    if isinstance(block, TextBlock):
+        return wrong_type(f"{path}.text", "a string", block.text)
+    if not isinstance(block, ToolUseBlock):
+        return wrong_type(f"{path}.content", "a string or a list of blocks", block.content)
+    if memoryview(block.input)[0] != _OBJECT:
+        return wrong_type(f"{path}.input", "an object", block.input)
+    return InvalidRequest(f"{path}.input: {DEEP_TEXT}")

@@ -1,0 +1,224 @@
+"""`decode_request`: one pass over the body where it is as it should be, else field by field."""
+
+import re
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
+from anthropic_proxy.messages.types.blocks import DEEP_TEXT, all_sound, is_deep, read_blocks
+from anthropic_proxy.messages.types.refusals import decode_fields, missing, wrong_type
+from anthropic_proxy.messages.types.structs import (
+    ABSENT,
+    Block,
+    Message,
+    MessagesRequest,
+    Metadata,
+    OutputConfig,
+    OutputFormat,
+    ThinkingConfig,
+    ToolChoice,
+)
+from anthropic_proxy.messages.types.tools import read_tools
+
+_ROLES = frozenset({"user", "assistant", "system"})
+_PIECE = 1 << 16
+"""Bytes of a body that are checked at a time: a larger copy needs fresh pages, which costs more than the check."""
+_QUOTE, _LIST, _OBJECT, _NULL = b'"[{n'
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
+"""A pair of surrogates, one alone (the group), or any other escape."""
+_SPARE = frozenset({"metadata", "service_tier"})
+"""Fields that the request keeps its meaning without; of an unexpected type they are left out."""
+
+
+class _Body(Struct, kw_only=True):
+    """The body as one pass reads it: optional fields may be null, tools are left for the cache of tools."""
+
+    model: str
+    messages: list[Message]
+    max_tokens: int | None = None
+    system: str | list[Block] | None = None
+    stream: bool | None = None
+    tools: list[Raw] | None = None
+    tool_choice: ToolChoice | None = None
+    thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
+    stop_sequences: list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    metadata: Metadata | None = None
+    service_tier: str | None = None
+    mcp_servers: Raw = ABSENT
+    container: Raw = ABSENT
+    thread: Raw = ABSENT
+    compaction: Raw = ABSENT
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_message = msgspec.json.Decoder(Message).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_raws = msgspec.json.Decoder(list[Raw]).decode
+_decode_string = msgspec.json.Decoder(str).decode
+
+
+def decode_request(body: bytes, *, counting: bool = False) -> MessagesRequest:
+    """Read a body of `POST /v1/messages`, or of its token counting where `max_tokens` may be absent.
+
+    Raises `InvalidRequest` with the path of what is wrong, and `UnsupportedFeature` where ignoring a field would lose
+    history.
+    """
+    mended: list[str] = []
+    try:
+        read = _decode_body(body)
+        if not (_are_sound(read.messages) and _is_utf8(body) and _is_sound(read.system)):
+            read = _read_slowly(body, mended)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        read = _read_slowly(body, mended)
+    _refuse(read, counting)
+    return _request(read, mended)
+
+
+def _request(read: _Body, mended: list[str]) -> MessagesRequest:
+    return MessagesRequest(
+        model=read.model,
+        messages=read.messages,
+        max_tokens=read.max_tokens,
+        system=read.system or "",
+        stream=bool(read.stream),
+        tools=read_tools(read.tools) if read.tools else [],
+        tool_choice=read.tool_choice,
+        thinking=read.thinking,
+        output_config=read.output_config,
+        output_format=read.output_format,
+        stop_sequences=read.stop_sequences or [],
+        temperature=read.temperature,
+        top_p=read.top_p,
+        top_k=read.top_k,
+        metadata=read.metadata,
+        service_tier=read.service_tier,
+        mcp_servers=_is_given(read.mcp_servers),
+        container=_is_given(read.container),
+        mended=mended,
+    )
+
+
+def _refuse(read: _Body, counting: bool) -> None:
+    if not read.messages:
+        raise InvalidRequest("messages: at least one message is required")
+    if read.max_tokens is None and not counting:
+        raise missing("max_tokens")
+    if read.max_tokens is not None and read.max_tokens < 0:
+        raise wrong_type("max_tokens", "greater than or equal to 0", read.max_tokens)
+    if _is_given(read.thread):
+        raise UnsupportedFeature(
+            "thread: this server keeps no conversations; send the whole history in messages",
+            details={"error_code": "thread_unsupported_request"},
+        )
+    if _is_given(read.compaction):
+        raise UnsupportedFeature("compaction: not available here; send the whole history in messages")
+    for form in (read.output_format, read.output_config and read.output_config.format):
+        if form and is_deep(bytes(form.schema)):
+            raise InvalidRequest(f"output_config.format.schema: {DEEP_TEXT}")
+
+
+def _is_given(raw: Raw) -> bool:
+    return bytes(raw) not in (b"", b"null", b"[]")
+
+
+def _are_sound(messages: list[Message]) -> bool:
+    return all(message.role in _ROLES and _is_sound(message.content) for message in messages)
+
+
+def _is_sound(content: str | list[Block] | None) -> bool:
+    return content is None or isinstance(content, str) or all_sound(content)
+
+
+def _is_utf8(body: bytes) -> bool:
+    view, start, end = memoryview(body), 0, len(body)
+    try:
+        while start < end:
+            cut = min(start + _PIECE, end)
+            while cut < end and view[cut] & 0xC0 == 0x80 and cut > start + _PIECE - 4:
+                cut -= 1
+            str(view[start:cut], "utf-8")
+            start = cut
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _read_slowly(body: bytes, mended: list[str]) -> _Body:
+    body = _mend(body, mended)
+    try:
+        return _read_fields(_decode_fields(body), mended)
+    except RecursionError:
+        raise InvalidRequest(f"The request body {DEEP_TEXT}.") from None
+    except msgspec.ValidationError:
+        raise InvalidRequest("The request body must be a JSON object.") from None
+    except msgspec.DecodeError as error:
+        reason = str(error).removeprefix("JSON is malformed: ")
+        raise InvalidRequest(f"The request body is not valid JSON: {reason}.") from None
+
+
+def _mend(body: bytes, mended: list[str]) -> bytes:
+    """Return the body without byte order mark and lone surrogates; refuse it where it is no text."""
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"The request body is not valid UTF-8: {error.reason} (byte {error.start}).") from None
+    if not text.strip():
+        raise InvalidRequest("The request body is empty; it must be a JSON object.")
+    lone = 0
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal lone
+        lone += match[1] is not None
+        return match[0] if match[1] is None else "\\ufffd"
+
+    text = _ESCAPE.sub(replace, text) if "\\u" in text else text
+    if lone:
+        mended.append(f"{lone} lone surrogate{'s' if lone > 1 else ''} replaced by U+FFFD")
+    return text.encode()
+
+
+def _read_fields(fields: dict[str, Raw], mended: list[str]) -> _Body:
+    given = {name: raw for name, raw in fields.items() if memoryview(raw)[0] != _NULL}
+    messages, system = given.get("messages"), given.pop("system", None)
+    if messages is not None:
+        given["messages"] = Raw(b"[]") if memoryview(messages)[0] == _LIST else messages
+    read, left_out = decode_fields(given, _decode_body, _SPARE)
+    mended.extend(f"{name}: left out, its type is not the documented one" for name in left_out)
+    if messages is not None:
+        raws = _decode_raws(messages)
+        read.messages = [_read_message(raw, f"messages.{index}") for index, raw in enumerate(raws)]
+    if system is not None:
+        read.system = _read_content(system, "system")
+    return read
+
+
+def _read_message(raw: Raw, path: str) -> Message:
+    try:
+        message = _decode_message(raw)
+    except msgspec.ValidationError:
+        pass
+    else:
+        if _are_sound([message]):
+            return message
+    if memoryview(raw)[0] != _OBJECT:
+        raise wrong_type(path, "an object", raw)
+    fields = {name: value for name, value in _decode_fields(raw).items() if memoryview(value)[0] != _NULL}
+    for name in ("role", "content"):
+        if name not in fields:
+            raise missing(f"{path}.{name}")
+    role = msgspec.json.decode(fields["role"])
+    if not isinstance(role, str) or role not in _ROLES:
+        raise wrong_type(f"{path}.role", "'user', 'assistant' or 'system'", fields["role"])
+    return Message(role, _read_content(fields["content"], f"{path}.content"))
+
+
+def _read_content(raw: Raw, path: str) -> str | list[Block]:
+    return _decode_string(raw) if memoryview(raw)[0] == _QUOTE else read_blocks(raw, path)

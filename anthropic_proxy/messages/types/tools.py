@@ -1,0 +1,88 @@
+"""Tool definitions: the same ones come with every request of a session, so they are read once and kept."""
+
+import functools
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.messages.types.blocks import DEEP_TEXT, is_deep
+from anthropic_proxy.messages.types.refusals import decode_fields, missing, wrong_type
+from anthropic_proxy.messages.types.structs import Tool
+
+_KEPT = 512
+_LONGEST = 32 * 1024
+"""Bytes of the longest definition that is kept: `_KEPT` of them are the most that the cache may hold."""
+_OBJECT = b"{"[0]
+_NO_ARGUMENTS = Raw(b'{"type":"object","properties":{}}')
+_SPARE = frozenset(Tool.__struct_encode_fields__) - {"name", "type", "description", "input_schema"}
+"""Fields that a tool can do without where they have a type that we do not expect."""
+
+_decode_tool = msgspec.json.Decoder(Tool).decode
+_decode_raws = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def read_tools(raws: Sequence[Raw]) -> list[Tool]:
+    """Return the tools in order. Raises `InvalidRequest` for one that cannot be offered and for names used twice."""
+    tools = [_find(bytes(raw)) or _read_slowly(raw, f"tools.{index}") for index, raw in enumerate(raws)]
+    names = [tool.name for tool in tools if tool.name]
+    if len(set(names)) < len(names):
+        raise InvalidRequest("tools: Tool names must be unique.")
+    return tools
+
+
+def read_tool(raw: Raw, path: str) -> Tool:
+    """Return the one tool that stands at `path` in the body. Raises `InvalidRequest`."""
+    return _find(bytes(raw)) or _read_slowly(raw, path)
+
+
+def is_client_tool(tool: Tool) -> bool:
+    """Whether the client runs the tool and describes it by a schema, as opposed to types that Anthropic defines."""
+    return tool.type is None or tool.type == "custom"
+
+
+def _find(source: bytes) -> Tool | None:
+    return _kept(source) if len(source) <= _LONGEST else _load(source)
+
+
+def _load(source: bytes) -> Tool | None:
+    try:
+        tool = _decode_tool(source)
+    except (msgspec.ValidationError, RecursionError):
+        return None
+    return _finish(tool, source) if _is_sound(tool) else None
+
+
+_kept = functools.lru_cache(maxsize=_KEPT)(_load)
+
+
+def _is_sound(tool: Tool) -> bool:
+    if not is_client_tool(tool):
+        return True
+    schema = bytes(tool.input_schema)
+    return bool(tool.name) and (not schema or (schema[0] == _OBJECT and not is_deep(schema)))
+
+
+def _finish(tool: Tool, source: bytes) -> Tool:
+    msgspec.structs.force_setattr(tool, "source", source)
+    if is_client_tool(tool) and not memoryview(tool.input_schema).nbytes:
+        msgspec.structs.force_setattr(tool, "input_schema", _NO_ARGUMENTS)
+    return tool
+
+
+def _read_slowly(raw: Raw, path: str) -> Tool:
+    if memoryview(raw)[0] != _OBJECT:
+        raise wrong_type(path, "an object", raw)
+    fields = {name: value for name, value in _decode_raws(raw).items() if bytes(value) != b"null"}
+    kind = msgspec.json.decode(fields["type"]) if "type" in fields else None
+    foreign = kind not in (None, "custom")
+    spare = _SPARE | {"description", "input_schema"} if foreign else _SPARE
+    tool, _ = decode_fields(fields, _decode_tool, spare, path)
+    if not foreign and not tool.name:
+        raise missing(f"{path}.name")
+    if not _is_sound(tool):
+        if is_deep(bytes(tool.input_schema)):
+            raise InvalidRequest(f"{path}.input_schema: {DEEP_TEXT}")
+        raise wrong_type(f"{path}.input_schema", "an object", tool.input_schema)
+    return _finish(tool, bytes(raw))
