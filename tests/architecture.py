@@ -1,0 +1,329 @@
+"""The shape of the code as rules, each with its reason. `docs/architecture.md` draws the same in words."""
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from anthropic_proxy.routing.providers import PROVIDERS
+
+PACKAGE = "anthropic_proxy"
+ROOT = Path(__file__).parent.parent
+ROOMS = {"server", "exchange", "routing", "messages", "wire", "upstream"}
+
+# Module → what it may import of this project, beside `errors` and its own folder. The longest name that fits counts;
+# a name means everything below it; `*` means everything.
+MAY_IMPORT: Mapping[str, str] = {
+    "": "app settings",
+    "__main__": "cli",
+    "cli": "*",
+    "app": "*",
+    "settings": "",
+    "errors": "",
+    "hooks": "messages.deltas messages.notes",
+    "log": "hooks",
+    "server": "",
+    "server.guard": "hooks settings",
+    "server.endpoints": "exchange messages server.replies server.guard",
+    "server.replies": "messages",
+    "server.runner": "settings",
+    "exchange": "messages routing wire.contract wire.framing upstream hooks log exchange",
+    "exchange.house": "messages routing wire.contract wire.framing upstream hooks log settings",
+    "exchange.attempts": "messages routing wire.contract wire.framing upstream hooks exchange.house exchange.watch",
+    "exchange.turns": "messages exchange.attempts",
+    "routing": "settings hooks wire.contract routing",
+    "routing.providers": "wire",
+    "routing.router": "settings wire.contract routing.providers routing.catalogue",
+    "routing.catalogue": "wire.contract",
+    "routing.health": "hooks",
+    "routing.learned": "hooks",
+    "routing.store": "hooks",
+    "messages": "messages.deltas messages.types messages.events",
+    "messages.deltas": "",
+    "messages.types": "",
+    "messages.notes": "",
+    "messages.grammar": "",
+    "messages.prepare": "messages.types messages.notes",
+    "messages.fold": "messages.deltas messages.types messages.events messages.writer",
+    "wire": "messages wire.contract wire.schema wire.carry wire.failures wire.recover",
+    "wire.contract": "messages",
+    "wire.framing": "",
+    "wire.schema": "messages",
+    "wire.carry": "messages",
+    "wire.failures": "messages",
+    "wire.recover": "messages",
+    "upstream": "wire.contract",
+}
+NO_LANGUAGE = {
+    "contract",
+    "framing",
+    "schema",
+    "carry",
+    "failures",
+    "recover",
+    "__init__",
+}  # modules of wire/ that are no wire
+BROAD_CATCH_ALLOWED = {"exchange.run"}
+SOCKET_LIBRARIES = "socket aiohttp httpx requests urllib.request urllib3 http.client pycurl websockets grpc smtplib"
+SOCKET_CALLS = {
+    "open_connection",
+    "open_unix_connection",
+    "create_connection",
+    "create_unix_connection",
+    "sock_connect",
+}
+CHANCE = "time datetime random secrets uuid asyncio threading"
+MODEL_FAMILIES = {
+    "claude",
+    "gpt",
+    "chatgpt",
+    "gemini",
+    "gemma",
+    "grok",
+    "kimi",
+    "llama",
+    "mistral",
+    "mixtral",
+    "qwen",
+    "deepseek",
+}
+FOREIGN_NAMES = {word for row in PROVIDERS for word in (row.name, row.prefix)} | MODEL_FAMILIES
+
+
+class Module(NamedTuple):
+    """One source file."""
+
+    name: str
+    """Dotted, without the package: `wire.openai_chat.stream`; the package itself is ``."""
+    source: str
+    is_folder: bool = False
+
+    @property
+    def tree(self) -> ast.Module:
+        return _parsed(self.source)
+
+    @property
+    def room(self) -> str:
+        return self.name.split(".")[0]
+
+    @property
+    def own(self) -> str:
+        """The file, or the folder that a file has become: what may know its own parts."""
+        parts = self.name.split(".")
+        return ".".join(parts[:2] if parts[0] in ROOMS else parts[:1])
+
+    def imports(self) -> Iterator[tuple[int, str]]:
+        """Line and absolute dotted name of everything imported, anywhere in the file."""
+        here = [PACKAGE, *filter(None, self.name.split("."))]
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from ((node.lineno, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                parents = here[: len(here) - node.level + self.is_folder] if node.level else []
+                base = ".".join([*parents, *filter(None, [node.module])])
+                yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+    def functions(self) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+        return (node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    def literals(self) -> Iterator[ast.Constant]:
+        """Texts that the program uses: not docstrings, which are statements of their own."""
+        said = {id(node.value) for node in ast.walk(self.tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
+                yield node
+
+
+@cache
+def _parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+def below(name: str, roots: str | Sequence[str]) -> bool:
+    """Whether a dotted name is one of the roots or lies below one."""
+    return any(
+        name == root or name.startswith(root + ".") for root in (roots.split() if isinstance(roots, str) else roots)
+    )
+
+
+Breaches = Iterator[tuple[int, str]]
+
+
+def imports_keep_to_their_column(module: Module) -> Breaches:
+    row = max((key for key in MAY_IMPORT if key == "" or below(module.name, [key])), key=len)
+    allowed = MAY_IMPORT["" if module.name == "" else row or module.name]
+    for line, name in module.imports():
+        inside = name.removeprefix(PACKAGE).removeprefix(".")
+        if not below(name, PACKAGE) or allowed == "*" or below(inside, ["errors", "__version__", module.own]):
+            continue
+        if not below(inside, allowed):
+            yield line, f"imports {inside}; it may import {allowed or 'nothing'} of this project"
+
+
+def only_upstream_opens_sockets(module: Module) -> Breaches:
+    if module.room == "upstream":
+        return
+    for line, name in module.imports():
+        if below(name, SOCKET_LIBRARIES) and not (module.name == "server.runner" and below(name, "socket")):
+            yield line, f"imports {name}"
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and node.attr in SOCKET_CALLS:
+            yield node.lineno, f"calls {node.attr}"
+
+
+def only_settings_reads_the_environment(module: Module) -> Breaches:
+    if module.name == "settings" or module.name.startswith("settings."):
+        return
+    given = set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "load_settings":
+            given |= {id(argument) for argument in [*node.args, *(pair.value for pair in node.keywords)]}
+    for node in ast.walk(module.tree):
+        touched = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+        if touched in ("os.environ", "os.environb", "os.getenv") and id(node) not in given:
+            yield node.lineno, f"touches {touched} otherwise than to hand it to load_settings"
+    for line, name in module.imports():
+        if name in ("os.environ", "os.getenv", "os.environb") or below(name, "dotenv"):
+            yield line, f"imports {name}"
+
+
+def wires_have_five_names(module: Module) -> Breaches:
+    if module.room != "wire" or module.own != module.name or module.name.split(".")[-1] in {*NO_LANGUAGE, "wire"}:
+        return
+    names: set[str] = set()
+    for node in module.tree.body:
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                names.add(name)
+            case ast.ImportFrom(names=aliases):
+                names |= {alias.asname or alias.name for alias in aliases}
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                names.add(name)
+    for name in ("Dialect", "FRAMING", "encode_request", "new_decoder", "decode_error"):
+        if name not in names:
+            yield 1, f"has no {name}"
+
+
+def wires_name_no_provider_and_no_model(module: Module) -> Breaches:
+    if module.room != "wire":
+        return
+    foreign = FOREIGN_NAMES - {module.own.split(".")[-1]}  # a wire may carry its vendor's name, as the file does
+    for node in module.literals():
+        for word in re.findall(r"[a-z]+", str(node.value).lower()):
+            if word in foreign:
+                yield node.lineno, f"holds the text {node.value!r}, which names {word}"
+    for node in ast.walk(module.tree):
+        compared = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            compared = [node.func.value] if node.func.attr in ("startswith", "endswith", "find", "count") else []
+        for side in compared:
+            if isinstance(side, ast.Attribute) and side.attr in ("model", "provider"):
+                yield node.lineno, f"compares {ast.unparse(side)}"
+
+
+def inner_rooms_know_no_clock_and_no_chance(module: Module) -> Breaches:
+    if module.room in ("messages", "wire"):
+        yield from ((line, f"imports {name}") for line, name in module.imports() if below(name, CHANCE))
+
+
+def modules_are_short(module: Module) -> Breaches:
+    lines = module.source.count("\n")
+    if lines > 350:
+        yield 350, f"has {lines} lines"
+
+
+def functions_are_short(module: Module) -> Breaches:
+    for node in module.functions():
+        lines = (node.end_lineno or node.lineno) - node.lineno + 1
+        if lines > 40:
+            yield node.lineno, f"{node.name} has {lines} lines"
+
+
+def no_module_is_a_drawer(module: Module) -> Breaches:
+    if drawers := {"utils", "util", "helpers", "helper", "common", "misc"} & set(module.name.split(".")):
+        yield 1, f"is called {drawers.pop()}"
+
+
+def failures_are_caught_by_name(module: Module) -> Breaches:
+    if module.name in BROAD_CATCH_ALLOWED:
+        return
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ExceptHandler):
+            caught = "everything" if node.type is None else ast.unparse(node.type)
+            raises = any(isinstance(inner, ast.Raise) and inner.exc is None for inner in node.body)
+            if re.search(r"\b(everything|Exception|BaseException)\b", caught) and not raises:
+                yield node.lineno, f"catches {caught} and does not raise it again"
+
+
+def public_names_have_docstrings(module: Module) -> Breaches:
+    def walk(node: ast.Module | ast.ClassDef) -> Breaches:
+        for child in node.body:
+            if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith(
+                "_"
+            ):
+                if ast.get_docstring(child) is None and "override" not in ast.dump(ast.List(child.decorator_list)):
+                    yield child.lineno, f"{child.name} has none"
+                if isinstance(child, ast.ClassDef):
+                    yield from walk(child)
+
+    if ast.get_docstring(module.tree) is None:
+        yield 1, "the module has none"
+    yield from walk(module.tree)
+
+
+class Rule(NamedTuple):
+    """What must hold, and why."""
+
+    check: Callable[[Module], Breaches]
+    reason: str
+
+
+RULES = (
+    Rule(
+        imports_keep_to_their_column,
+        "Rooms do not call each other; the corridor walks between them. What a room does not know cannot break it.",
+    ),
+    Rule(
+        only_upstream_opens_sockets,
+        "Limits, proxies and cancellation hold only if every byte leaves by one door: upstream/.",
+    ),
+    Rule(
+        only_settings_reads_the_environment,
+        "A variable that is read elsewhere has no default, no check and no line in the documentation.",
+    ),
+    Rule(
+        wires_have_five_names,
+        "The corridor calls every wire in the same five ways; with one missing it fails at the first request.",
+    ),
+    Rule(
+        wires_name_no_provider_and_no_model,
+        "The catalogue changes weekly. What differs is a field of the Dialect, set by a row of routing/providers.py.",
+    ),
+    Rule(
+        inner_rooms_know_no_clock_and_no_chance,
+        "Golden files replay to the byte only if clock and identifiers are arguments.",
+    ),
+    Rule(modules_are_short, "More than 350 lines are two subjects. Make it a folder of the same name."),
+    Rule(functions_are_short, "More than 40 lines do not fit in one look. Name the steps."),
+    Rule(
+        no_module_is_a_drawer,
+        "Such a name says nothing about what is inside, so everything ends there. Put it where it is used.",
+    ),
+    Rule(
+        failures_are_caught_by_name,
+        "A failure that looks like an ending is the worst failure. Only the corridor's edge catches everything.",
+    ),
+    Rule(public_names_have_docstrings, "One line says what it gives: shapes, units, errors, source."),
+)
+
+
+def modules_of_the_package() -> list[Module]:
+    """Every source file, as it is on disk."""
+    found = []
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
+        is_folder = parts[-1] == "__init__"
+        found.append(Module(".".join(parts[:-1] if is_folder else parts), path.read_text("utf-8"), is_folder))
+    return found
