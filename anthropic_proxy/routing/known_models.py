@@ -1,0 +1,120 @@
+"""Names of models that a bare id may have, by provider. Users add theirs with `<PROVIDER>_KNOWN_MODELS`.
+
+The first lines of each list are the contract's; the rest are the provider's current models.
+"""
+
+OPENAI = (
+    *("o3-mini", "o1", "o1-mini", "o1-pro", "gpt-4.5-preview", "gpt-4o", "gpt-4o-audio-preview", "chatgpt-4o-latest"),
+    *("gpt-4o-mini", "gpt-4o-mini-audio-preview", "gpt-4.1", "gpt-4.1-mini"),
+    *("gpt-4.1-nano", "o3", "o3-pro", "o4-mini", "gpt-5", "gpt-5-mini", "gpt-5-nano", "gpt-5-pro"),
+    *("gpt-5.1", "gpt-5.2", "gpt-5.3-codex", "gpt-5.4", "gpt-5.4-mini", "gpt-5.4-nano", "gpt-5.5", "gpt-5.5-pro"),
+    *("gpt-5.6", "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"),
+    *("gpt-6-astra", "gpt-6-sol", "gpt-6-luna", "gpt-6.1-sol", "gpt-6.1-terra"),
+)
+
+_GEMINI_NOW = (
+    *("gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini-3-flash-preview"),
+    *("gemini-3.1-pro-preview", "gemini-3.1-flash-lite", "gemini-3.5-flash", "gemini-3.5-flash-lite"),
+    *("gemini-3.6-flash", "gemini-3.7-flash", "gemini-3.8-flash", "gemini-4-argon"),
+)
+
+GEMINI = ("gemini-2.5-pro-preview-03-25", "gemini-2.0-flash", *_GEMINI_NOW)
+
+VERTEX = (
+    *("gemini-2.5-pro-preview-03-25", "gemini-2.5-flash-preview-04-17", "gemini-2.0-flash"),
+    *("gemini-1.5-flash-preview-0514", "gemini-1.5-pro-preview-0514"),
+    *_GEMINI_NOW,
+)
+
+XAI = (
+    *("grok-3", "grok-3-beta", "grok-3-mini-beta", "grok-2-vision-latest", "grok-2", "grok-1"),
+    *("grok-3-mini", "grok-4.3", "grok-4.5", "grok-4.6", "grok-4.7", "grok-build-0.1", "grok-code-fast-1"),
+)
+
+OLLAMA = (
+    *("llama3", "llama3:8b", "llama3:70b", "llama2", "mistral", "mistral:instruct", "mixtral", "mixtral:instruct"),
+    *("phi3:mini", "phi3:medium"),
+)
+
+GROQ = (
+    *("llama-3.3-70b-versatile", "llama-3.1-8b-instant", "llama3-70b-8192", "llama3-8b-8192", "gemma2-9b-it"),
+    *("whisper-large-v3", "whisper-large-v3-turbo", "distil-whisper-large-v3-en", "llama-guard-3-8b"),
+    *("meta-llama/llama-4-scout-17b-16e-instruct", "meta-llama/llama-4-maverick-17b-128e-instruct"),
+    *("qwen-qwq-32b", "qwen-2.5-coder-32b", "qwen-2.5-32b", "deepseek-r1-distill-qwen-32b"),
+    *("deepseek-r1-distill-llama-70b", "mistral-saba-24b", "llama-3.2-1b-preview", "llama-3.2-3b-preview"),
+    *("llama-3.2-11b-vision-preview", "llama-3.2-90b-vision-preview", "llama-3.3-70b-specdec"),
+    *("openai/gpt-oss-120b", "openai/gpt-oss-20b", "qwen/qwen3.8-27b"),
+)
+
+GROQ_AUDIO = ("whisper-large-v3", "whisper-large-v3-turbo", "distil-whisper-large-v3-en")
+
+MOONSHOT = (
+    *("kimi-k2-base", "kimi-k2-instruct"),
+    *("kimi-k2.5", "kimi-k2.6", "kimi-k2.7-code", "kimi-k3", "kimi-k3.1-pro"),
+)
+
+ANTHROPIC = (
+    *("claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-2"),
+    *("claude-sonnet-4-6", "claude-opus-4-6", "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"),
+)
+
+LITELLM_PREFIXES = frozenset(
+    (
+        *(
+            "ai21",
+            "aiml",
+            "anyscale",
+            "azure",
+            "azure_ai",
+            "baseten",
+            "bedrock",
+            "bedrock_converse",
+            "cerebras",
+            "cloudflare",
+        ),
+        *(
+            "codestral",
+            "cohere",
+            "cohere_chat",
+            "databricks",
+            "deepinfra",
+            "deepseek",
+            "featherless_ai",
+            "fireworks_ai",
+        ),
+        *(
+            "friendliai",
+            "galadriel",
+            "github",
+            "github_copilot",
+            "hosted_vllm",
+            "huggingface",
+            "hyperbolic",
+            "lambda_ai",
+        ),
+        *(
+            "llamafile",
+            "lm_studio",
+            "minimax",
+            "mistral",
+            "nebius",
+            "novita",
+            "nscale",
+            "nvidia_nim",
+            "oci",
+            "openrouter",
+        ),
+        *(
+            "perplexity",
+            "predibase",
+            "replicate",
+            "sagemaker",
+            "sagemaker_chat",
+            "sambanova",
+            "snowflake",
+            "together_ai",
+        ),
+        *("vercel_ai_gateway", "vllm", "volcengine", "watsonx", "zai"),
+    )
+)
+"""LiteLLM's own words for providers, which are prefixes where its engine is installed."""

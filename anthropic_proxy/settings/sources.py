@@ -1,0 +1,139 @@
+"""Where a value comes from: the environment, then the `.env` file. Placeholders of examples count as not given."""
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+
+from dotenv.parser import Binding, parse_stream
+from dotenv.variables import parse_variables
+from msgspec import Struct
+
+from anthropic_proxy.errors import ConfigurationError
+
+_PLACEHOLDER = re.compile(
+    r"""
+    (?:^|[^a-z0-9])your(?:[-_\s.]|$)                     # your-key, sk-your-key-here, https://your-endpoint.com
+    | ^(?:sk-)?your(?:api|key|token|openai|gemini)       # yourapikey
+    | \.\.\. | …                                         # sk-..., AIza…
+    | ^<.*>$ | <[a-z][\w\s-]*> | ^\[.*\]$ | ^\{.*\}$     # <key>, https://<resource>.example.com
+    | (?:^|[-_])x{3,}(?:[-_]|$) | \*{3,}                 # sk-xxxx, ****
+    | ^(?:change|replace|fill|set)[-_\s]?(?:me|this|it|in)\b | ^(?:insert|enter|paste|replace|add)[-_\s]
+    | [-_\s]here$                                        # put-key-here
+    | (?:^|[-_])(?:example|placeholder)(?:[-_]|$)        # example-key
+    | ^(?:unset|todo|tbd|undefined)$
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_QUOTED = re.compile(r"""(["'])(.*)\1\s*(?:\#.*)?""", re.DOTALL)
+_COMMENT = re.compile(r"(?:^|\s+)#(?:\s.*)?$|\s+#.*$", re.DOTALL)
+
+
+class Found(Struct, frozen=True):
+    """A value that was given, and where."""
+
+    variable: str
+    text: str
+    origin: str
+    """`environment`, or file and line: `.env line 4`."""
+    parts: tuple[str, ...] = ()
+    """Of a list: its members that are no placeholders, without the commas."""
+
+    @property
+    def where(self) -> str:
+        """The origin inside a sentence: `in .env, line 4`, `in the environment`."""
+        return (
+            "in the environment" if self.origin == "environment" else "in " + self.origin.replace(" line ", ", line ")
+        )
+
+
+class _Given(Struct, frozen=True):
+    text: str
+    origin: str
+
+
+class Sources:
+    """The environment and the `.env` file, asked variable by variable; remembers what it saw."""
+
+    def __init__(self, environ: Mapping[str, str], env_file: str | None) -> None:
+        self._environ = environ
+        self.warnings: list[str] = []
+        self.origins: dict[str, str] = {}
+        self.asked: list[str] = []
+        """Every variable that anybody asked for, aliases included."""
+        self.file: dict[str, _Given] = {}
+        if env_file is not None:
+            self.file = {key: given for key, given in self._load_file(env_file) if given.text}
+
+    def find(self, *variables: str, several: bool = False) -> Found | None:
+        """Return the value of the first variable that has one; None where none does.
+
+        The environment wins over the file whatever the name, so an alias there beats the main name in the file.
+        With `several` the value is a list by comma, and a placeholder among its members is left out alone.
+        """
+        self.asked.extend(variables)
+        for look_up in (self._find_in_environment, self.file.get):
+            for variable in variables:
+                given = look_up(variable)
+                found = given and self._keep(variable, given, several)
+                if found:
+                    self.origins[variable] = found.origin
+                    return found
+        return None
+
+    def _find_in_environment(self, variable: str) -> _Given | None:
+        literal = self._environ.get(variable, "").strip()
+        if not literal:
+            return None
+        quoted = _QUOTED.fullmatch(literal)
+        text = quoted[2].strip() if quoted else _COMMENT.sub("", literal)
+        if text != literal:
+            self.warnings.append(
+                f"{variable} in the environment carries {'quotes' if quoted else 'a comment'}, as some container tools "
+                f"pass them on; {'they were' if quoted else 'it was'} left out."
+            )
+        return _Given(text, "environment") if text else None
+
+    def _keep(self, variable: str, given: _Given, several: bool) -> Found | None:
+        parts = [part.strip() for part in given.text.split(",")] if several else [given.text]
+        kept = tuple(part for part in parts if part and not _PLACEHOLDER.search(part))
+        found = Found(variable, given.text, given.origin, kept)
+        placeholders = sum(1 for part in parts if part) - len(kept)
+        if placeholders and not kept:
+            self.warnings.append(f"{variable} {found.where} still has an example's value, so it counts as not set.")
+        elif placeholders:
+            self.warnings.append(
+                f"{variable} {found.where} has an example's value among its members; that one is left out."
+            )
+        return found if kept else None
+
+    def _load_file(self, env_file: str) -> Iterator[tuple[str, _Given]]:
+        try:
+            with open(env_file, encoding="utf-8-sig") as stream:
+                text = stream.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except IsADirectoryError:  # what container tools make of a file to be mounted that is not there
+            self.warnings.append(f"{env_file} is a folder, so nothing was read from it.")
+            return
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(
+                f"{env_file} is not UTF-8 text: byte {error.start} does not fit. Save it as UTF-8."
+            ) from None
+        except OSError as error:
+            raise ConfigurationError(f"{env_file} cannot be read: {error.strerror}.") from None
+        known: dict[str, str | None] = {}
+        for binding in parse_stream(io.StringIO(text)):
+            line = _first_line(binding)
+            if binding.error:
+                self.warnings.append(f"{env_file}, line {line}, is not of the form NAME=value and was left out.")
+            elif binding.key is not None and binding.value is not None:
+                scope = {**known, **self._environ}
+                value = "".join(atom.resolve(scope) for atom in parse_variables(binding.value)).strip()
+                known[binding.key] = value
+                yield binding.key, _Given(value, f"{env_file} line {line}")
+
+
+def _first_line(binding: Binding) -> int:
+    # the parser counts blank lines before an assignment as part of it
+    text = binding.original.string
+    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")

@@ -1,0 +1,136 @@
+"""What a value may be: each function reads one kind, or raises `ConfigurationError` with what is allowed."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.settings.fields import Secret
+from anthropic_proxy.settings.sources import Found
+
+_BOOLEANS = {
+    **dict.fromkeys(("true", "1", "yes", "on", "y", "t"), True),
+    **dict.fromkeys(("false", "0", "no", "off", "n", "f"), False),
+}
+_LOOKS_SECRET = re.compile(r"^(?:sk|gsk|xai|rk|pk|ghp|hf)[-_]|^AIza|^AKIA|^ey[JI]|//[^/]*@")
+_HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
+_MODEL_NAME = re.compile(r"[^\s\x00-\x1f,]+")
+_HOST_NAME = re.compile(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
+_SHOWN_CHARACTERS = 60
+
+
+def refuse(found: Found, allowed: str, suggestion: str = "") -> ConfigurationError:
+    """Return the error for a wrong value: what it is, what is allowed, where it was set, and what was perhaps meant."""
+    sentences = [f'{found.variable} is "{_shown(found.text)}".', allowed, f"Set {found.where}."]
+    if suggestion:
+        sentences.append(f"Did you mean {found.variable}={suggestion}")
+    return ConfigurationError(" ".join(sentences))
+
+
+def decode_choice(found: Found, choices: Mapping[str, str], listed: Sequence[str]) -> str:
+    """Return what the value stands for; any case. `choices` has every accepted word, `listed` those to advertise."""
+    chosen = choices.get(found.text.lower())
+    if chosen is None:
+        raise refuse(found, f"It can be {enumerate_words(listed)}.", find_nearest(found.text.lower(), choices))
+    return chosen
+
+
+def decode_boolean(found: Found) -> bool:
+    """Return a truth; any case of true, 1, yes, on and their opposites."""
+    value = _BOOLEANS.get(found.text.lower())
+    if value is None:
+        raise refuse(found, "It can be true or false.", find_nearest(found.text.lower(), ("true", "false")))
+    return value
+
+
+def decode_seconds(found: Found) -> float:
+    """Return a time in seconds, above 0."""
+    try:
+        seconds = float(found.text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise refuse(found, "It can be a number of seconds above 0, such as 300.")
+    return seconds
+
+
+def decode_integer(found: Found, least: int, most: int, unit: str) -> int:
+    """Return a whole number between two limits, both included."""
+    text = found.text.replace("_", "")
+    if not (text.isascii() and text.isdigit() and least <= int(text[:20]) <= most):
+        raise refuse(found, f"It can be a whole number{unit and ' of ' + unit} from {least} to {most}.")
+    return int(text)
+
+
+def decode_url(found: Found) -> str:
+    """Return an http or https address without a trailing slash."""
+    allowed = "It can be an address that begins with http:// or https://, without a query."
+    try:
+        parts = urlsplit(found.text)
+        port = parts.port
+    except ValueError:
+        raise refuse(found, allowed) from None
+    if parts.scheme.lower() not in {"http", "https"} or not parts.hostname or port == 0:
+        guess = f"http://{found.text}" if re.fullmatch(r"[\w.-]+(:\d+)?(/\S*)?", found.text) else ""
+        raise refuse(found, allowed, guess)
+    if parts.query or parts.fragment or not _HEADER_TEXT.fullmatch(found.text):
+        raise refuse(found, allowed)
+    return found.text.rstrip("/")
+
+
+def decode_keys(found: Found) -> tuple[Secret, ...]:
+    """Return the keys, in order, each once."""
+    for part in found.parts:
+        if not _HEADER_TEXT.fullmatch(part):
+            raise ConfigurationError(
+                f"{found.variable} holds a character that no key has: a space, a line break or a letter outside ASCII. "
+                f"It can be one key, or several by comma. Set {found.where}."
+            )
+    origin = f"{found.variable} {found.where}"
+    return tuple(Secret(part, origin) for part in dict.fromkeys(found.parts))
+
+
+def decode_model(found: Found) -> str:
+    """Return the name of one model, with or without a prefix."""
+    return _model(found, found.text)
+
+
+def decode_models(found: Found) -> tuple[str, ...]:
+    """Return names of models, in order, each once."""
+    return tuple(_model(found, part) for part in dict.fromkeys(found.parts))
+
+
+def decode_hosts(found: Found) -> tuple[str, ...]:
+    """Return host names in lower case, without the ports and brackets that they may have been written with."""
+    names = [_HOST_NAME.fullmatch(part) for part in found.parts]
+    if not all(names):
+        raise refuse(found, "It can be host names by comma, such as proxy.example.org, without http:// and path.")
+    return tuple(dict.fromkeys((name["name"] or name["address"]).lower() for name in names if name))
+
+
+def enumerate_words(words: Sequence[str]) -> str:
+    """Return words as a sentence has them: `a, b or c`."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def find_nearest(text: str, choices: Mapping[str, object] | Sequence[str]) -> str:
+    """Return the choice that was probably meant, or the empty string."""
+    from difflib import get_close_matches  # noqa: PLC0415  # only a mistake needs it
+
+    return next(iter(get_close_matches(text, list(choices), n=1)), "")
+
+
+def _model(found: Found, name: str) -> str:
+    if not _MODEL_NAME.fullmatch(name) or name.startswith("/") or name.endswith("/"):
+        raise refuse(
+            found, "It can be the name of a model, with or without its provider in front, such as openai/gpt-4.1."
+        )
+    return name
+
+
+def _shown(text: str) -> str:
+    if _LOOKS_SECRET.search(text):
+        return repr(Secret(text.rpartition("@")[2] if "@" in text else text))
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
