@@ -1,0 +1,25 @@
+FROM python:3.12-slim AS build
+WORKDIR /src
+COPY requirements.lock requirements-build.lock ./
+RUN python3 -m venv /opt/build && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes -r requirements-build.lock
+RUN python3 -m venv --without-pip /opt/proxy && /opt/build/bin/python -m pip --python /opt/proxy/bin/python install --no-cache-dir --require-hashes -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY anthropic_proxy anthropic_proxy
+RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /opt/build/wheels . && /opt/build/bin/python -m pip --python /opt/proxy/bin/python install --no-cache-dir --no-deps --no-index --find-links /opt/build/wheels anthropic-proxy
+
+FROM python:3.12-slim
+COPY --from=build /opt/proxy /opt/proxy
+WORKDIR /app
+COPY server.py ./
+COPY app app
+# The port mapping decides who reaches the container, so the proxy itself must not refuse what is not loopback.
+ENV PATH=/opt/proxy/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    ALLOW_UNAUTHENTICATED=true
+USER 65532:65532
+EXPOSE 8082
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \
+    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('PORT') or 8082), timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
+CMD ["anthropic-proxy", "serve", "--host", "0.0.0.0"]
