@@ -147,3 +147,11 @@ Event = (
     | MessageStop
     | Failure
 )
+
+
+def mend(text: str) -> str:
+    """Return text that can be encoded: half a surrogate pair becomes U+FFFD.
+
+    Such halves come from upstreams that cut a character in two; one unreadable character is better than no reply.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

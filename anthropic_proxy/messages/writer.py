@@ -89,7 +89,8 @@ class MessageWriter:
         """What the upstream gave as its end; the first one counts."""
         self.usage = Usage()
         """What the upstream said of its cost so far; `totals` fills the gaps."""
-        self._estimate = 0
+        self.estimate = 0
+        """The input in tokens, as `start` was told; counts where the upstream never says. May be set anew."""
         self._characters = 0
         self._events: list[Event] = []
         self._state = _NONE
@@ -131,7 +132,7 @@ class MessageWriter:
         searches, tier = usage.web_search_requests, usage.service_tier
         server_tools = {"web_search_requests": max(searches or 0, 0), "web_fetch_requests": 0}
         return Totals(
-            input_tokens=max(self._estimate - cached - written if said is None else said, 0),
+            input_tokens=max(self.estimate - cached - written if said is None else said, 0),
             cache_creation_input_tokens=written,
             cache_read_input_tokens=cached,
             output_tokens=max(output, 0),
@@ -145,8 +146,8 @@ class MessageWriter:
         if self.started:
             raise InternalError("The message was started twice.")
         self.started = True
-        self._estimate = max(estimate, 0)
-        usage = UsageBody(input_tokens=self._estimate)
+        self.estimate = max(estimate, 0)
+        usage = UsageBody(input_tokens=self.estimate)
         message = MessagesResponse(id=self.message_id, model=self.model, content=[], stop_reason=None, usage=usage)
         return [MessageStart(message)]
 

@@ -28,6 +28,7 @@ from anthropic_proxy.messages.events import (
     TextStart,
     ThinkingDelta,
     ThinkingStart,
+    mend,
 )
 from anthropic_proxy.messages.types import MessagesResponse
 
@@ -64,7 +65,6 @@ def encode_events(events: Iterable[Event], request_id: str = "") -> bytes:
     try:
         return _encode_frames(events, request_id)
     except UnicodeEncodeError:
-        # Half a surrogate pair: an upstream that cuts characters in two. One unreadable character is better than none.
         return _encode_frames([_mend_event(event) for event in events], request_id)
 
 
@@ -86,7 +86,7 @@ def encode_message(message: MessagesResponse) -> bytes:
 
 def encode_error(error: ProxyError, request_id: str) -> bytes:
     """Return Anthropic's error envelope: the body of a refusal, and the data of an `error` event."""
-    described: dict[str, Any] = {"type": error.kind, "message": _mend(error.message)}
+    described: dict[str, Any] = {"type": error.kind, "message": mend(error.message)}
     if error.details is not None:
         described["details"] = error.details
     envelope: dict[str, Any] = {"type": "error", "error": described}
@@ -125,13 +125,9 @@ def _flatten(raw: Raw) -> bytes:
     return bytes(raw).replace(b"\n", b" ").replace(b"\r", b" ")
 
 
-def _mend(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def _mend_event(event: Event) -> Event:
     mended = {
-        name: _mend(value)
+        name: mend(value)
         for name in event.__struct_fields__
         if isinstance(value := getattr(event, name), str) and not value.isascii()
     }

@@ -1,0 +1,141 @@
+"""`fold`: the same deltas as one whole message, for clients that do not stream.
+
+It feeds a `MessageWriter` and collects its events as a client would, so the two ways cannot drift apart.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.errors import InternalError
+from anthropic_proxy.messages.arguments import whole_input
+from anthropic_proxy.messages.deltas import Delta
+from anthropic_proxy.messages.events import (
+    BlockStart,
+    BlockStop,
+    CallStart,
+    CitationDelta,
+    Event,
+    InputDelta,
+    MessageDelta,
+    SignatureDelta,
+    TextDelta,
+    TextStart,
+    ThinkingDelta,
+    ThinkingStart,
+    Totals,
+    mend,
+)
+from anthropic_proxy.messages.types import MessagesResponse, UsageBody
+from anthropic_proxy.messages.writer import MessageWriter
+
+_encode = msgspec.json.Encoder().encode
+
+
+def fold(
+    deltas: Iterable[Delta], *, message_id: str, model: str, signature: str, estimate: int = 0
+) -> MessagesResponse:
+    """Return the message that these deltas make; the arguments are those of `MessageWriter` and its `start`."""
+    writer = MessageWriter(message_id=message_id, model=model, signature=signature)
+    writer.start(estimate)
+    whole = Fold(writer)
+    whole.feed(deltas)
+    return whole.finish()
+
+
+class Fold:
+    """Collects one reply from deltas that come in lists. A writer that was not started yet is started here."""
+
+    def __init__(self, writer: MessageWriter) -> None:
+        self._writer = writer
+        self._content: list[Raw] = []
+        self._block: _OpenBlock | None = None
+        if not writer.started:
+            writer.start(writer.estimate)
+
+    def feed(self, deltas: Iterable[Delta]) -> None:
+        """Take what one network read brought."""
+        self._collect(self._writer.feed(deltas))
+
+    def finish(self) -> MessagesResponse:
+        """Return the message. Raises `UpstreamProtocolError` without a `Stop`, as the writer does."""
+        events = self._writer.finish()
+        self._collect(events)
+        for event in events:
+            if isinstance(event, MessageDelta):
+                return MessagesResponse(
+                    id=self._writer.message_id,
+                    model=self._writer.model,
+                    content=self._content,
+                    stop_reason=event.stop_reason,
+                    stop_sequence=event.stop_sequence,
+                    stop_details=event.stop_details,
+                    usage=_whole_usage(event.usage),
+                )
+        raise InternalError("The writer finished a message without saying why it ended.")
+
+    def _collect(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if isinstance(event, TextStart | ThinkingStart | CallStart | BlockStart):
+                self._block = _OpenBlock(event)
+            elif isinstance(event, BlockStop) and self._block is not None:
+                self._content.append(self._block.whole())
+                self._block = None
+            elif self._block is not None:
+                self._block.feed(event)
+
+
+class _OpenBlock:
+    def __init__(self, start: TextStart | ThinkingStart | CallStart | BlockStart) -> None:
+        self._start = start
+        self._fragments: list[str] = []
+        self._citations: list[Raw] = []
+        self._signature = ""
+
+    def feed(self, event: Event) -> None:
+        if isinstance(event, TextDelta | ThinkingDelta):
+            self._fragments.append(event.text)
+        elif isinstance(event, InputDelta):
+            self._fragments.append(event.json)
+        elif isinstance(event, CitationDelta):
+            self._citations.append(event.raw)
+        elif isinstance(event, SignatureDelta):
+            self._signature = event.signature
+
+    def whole(self) -> Raw:
+        start, block = self._start, dict[str, Any]()
+        if isinstance(start, BlockStart):
+            return start.raw
+        if isinstance(start, TextStart):
+            block |= {"type": "text", "text": self._text()}
+            if self._citations:
+                block["citations"] = self._citations
+        elif isinstance(start, ThinkingStart):
+            block |= {"type": "thinking", "thinking": self._text(), "signature": self._signature}
+        else:
+            block |= {"type": "tool_use", "id": mend(start.id), "name": mend(start.name)}
+            block["input"] = whole_input(self._text())
+        return Raw(_encode(block))
+
+    def _text(self) -> str:
+        text = "".join(self._fragments)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            # Fragment by fragment, as the stream has to, so that both ways give the same text.
+            return "".join(map(mend, self._fragments))
+        return text
+
+
+def _whole_usage(totals: Totals) -> UsageBody:
+    return UsageBody(
+        input_tokens=totals.input_tokens,
+        cache_creation_input_tokens=totals.cache_creation_input_tokens,
+        cache_read_input_tokens=totals.cache_read_input_tokens,
+        output_tokens=totals.output_tokens,
+        output_tokens_details=totals.output_tokens_details,
+        server_tool_use=totals.server_tool_use,
+        service_tier="standard" if isinstance(totals.service_tier, msgspec.UnsetType) else totals.service_tier,
+    )
