@@ -14,7 +14,7 @@ COPY server.py ./
 COPY app app
 # The port mapping decides who reaches the container, so the proxy itself must not refuse what is not loopback.
 ENV PATH=/opt/proxy/bin:$PATH \
-    HOME=/tmp \
+    HOME=/app \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     ALLOW_UNAUTHENTICATED=true
