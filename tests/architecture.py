@@ -315,7 +315,7 @@ RULES = (
     ),
     Rule(
         failures_are_caught_by_name,
-        "A failure that looks like an ending is the worst failure. Only the edges of the corridor and the door catch everything.",
+        "A failure that looks like an ending is the worst failure. Only two edges catch everything.",
     ),
     Rule(public_names_have_docstrings, "One line says what it gives: shapes, units, errors, source."),
 )
