@@ -1,0 +1,147 @@
+"""Error bodies in all the shapes that servers give them → one `Fault`."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.wire.failures.delays import find_delay
+
+_EXCERPT_CHARACTERS = 200
+
+_KEYS = re.compile(
+    r"(?P<bearer>\bBearer\s+)[^\s\"',;]+"
+    r"|(?P<prefix>\b(?:sk-|gsk_|xai-|AIza|ya29\.|eyJ))[A-Za-z0-9_.*-]{5,}[A-Za-z0-9_*]"
+)
+_NAME = r"[`'\"](?P<{}>[\w.\[\]]+)[`'\"]"
+_PARAMETERS = re.compile(
+    r"(?:unsupported|unknown|unrecognized|invalid) (?:parameter|name|request argument supplied|field)s?:? "
+    rf"{_NAME.format('a')}"
+    rf"|{_NAME.format('b')} (?:is|are) not supported"
+    r"|does not support (?:the )?(?:parameter )?[`'\"]?(?P<c>\w+(?:\.\w+)*)[`'\"]?(?: parameter)?(?:[.,;]|$)"
+    r"|only 1 is allowed for (?P<d>temperature)"
+    r"|(?P<e>[\w.\[\]]+): Extra inputs are not permitted",
+    re.IGNORECASE,
+)
+
+
+class Fault(Struct, frozen=True, kw_only=True):
+    """What an upstream says went wrong."""
+
+    status: int | None = None
+    """The HTTP status, or the one that the body names inside a 200; None: not said."""
+    message: str = ""
+    """The upstream's own words; empty: it had none."""
+    codes: frozenset[str] = frozenset()
+    """`code`, `type`, `status` and reasons of the body, as they are spelled there."""
+    parameter: str | None = None
+    """The request parameter named as the cause, in the upstream's spelling."""
+    retry_after: float | None = None
+    """Whole seconds, 1 to 3,600."""
+    tokens: int | None = None
+    """Prompt tokens, where the body counts them in a field."""
+    window: int | None = None
+    generation: str | None = None
+    """What the model said, where the server could not read it as a tool call (Groq's `failed_generation`)."""
+    excerpt: str = ""
+    """The beginning of a body that is no error object; for the log only."""
+
+
+def decode_fault(status: int | None, headers: Mapping[str, str], body: bytes) -> Fault:
+    """Read the body of an answer that failed; any bytes will do."""
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        content = None
+    if isinstance(content, dict | list | str):
+        fault = read_fault(content, status, headers)
+        if fault.message or fault.codes:
+            return fault
+    text = "".join(character for character in body[:2_000].decode(errors="replace") if character.isprintable())
+    excerpt = mask_keys(text[:_EXCERPT_CHARACTERS])
+    return Fault(status=status, retry_after=find_delay(headers, None, ""), excerpt=excerpt)
+
+
+def read_fault(content: Any, status: int | None, headers: Mapping[str, str]) -> Fault:
+    """Read a decoded error: the whole body, or what stood under its `error`.
+
+    Shapes: `{"error": {…}}`, `{"error": "text", "code": …}` (xAI, Ollama), `[{"error": …}]` (Gemini),
+    `{"message": …}`, `{"detail": …}` (FastAPI) and plain text.
+    """
+    while isinstance(content, list) and content:
+        content = content[0]
+    outer = content if isinstance(content, dict) else {}
+    inner = outer.get("error", content)
+    error = inner if isinstance(inner, dict) else {"message": inner, "code": outer.get("code")}
+    message = _text_of(error)
+    code = error.get("code")
+    if status in (None, 200):
+        status = next((number for number in map(_status, (code, error.get("status_code"))) if number), None)
+    return Fault(
+        status=status,
+        message=mask_keys(message),
+        codes=frozenset(_codes_of(error)),
+        parameter=_string(error.get("param")) or _find_parameter(message),
+        retry_after=find_delay(headers, error.get("details"), message),
+        tokens=_integer(error.get("n_prompt_tokens")),
+        window=_integer(error.get("n_ctx")),
+        generation=_string(error.get("failed_generation")),
+    )
+
+
+def mask_keys(text: str) -> str:
+    """Return the text with everything that looks like a key shortened to its last four characters."""
+
+    def shorten(match: re.Match[str]) -> str:
+        kept = match["bearer"] or match["prefix"]
+        secret = match[0][len(kept) :]
+        return f"{kept}…{secret[-4:] if len(secret) >= 16 else ''}"
+
+    return _KEYS.sub(shorten, text)
+
+
+def _text_of(error: dict[str, Any]) -> str:
+    text = error.get("message") or error.get("detail") or error.get("msg") or ""
+    if not isinstance(text, str):
+        text = msgspec.json.encode(text).decode()
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    return f"{text}: {raw}" if isinstance(raw, str) and raw else text  # OpenRouter keeps the cause there
+
+
+def _codes_of(error: dict[str, Any]) -> list[str]:
+    codes = [error.get("code"), error.get("type"), error.get("status")]
+    inner = error.get("innererror")
+    if isinstance(inner, dict):
+        codes.append(inner.get("code"))  # Azure
+    details = error.get("details")
+    if isinstance(details, list):
+        codes += [detail.get("reason") for detail in details if isinstance(detail, dict)]  # Google
+        codes += [_quota_of(detail) for detail in details if isinstance(detail, dict)]
+    return [code for code in codes if isinstance(code, str) and code]
+
+
+def _quota_of(detail: dict[str, Any]) -> str | None:
+    violations = detail.get("violations")
+    first = violations[0] if isinstance(violations, list) and violations else None
+    return _string(first.get("quotaId")) if isinstance(first, dict) else None
+
+
+def _find_parameter(message: str) -> str | None:
+    match = _PARAMETERS.search(message)
+    return next(name for name in match.groups() if name) if match else None
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _status(value: Any) -> int | None:
+    number = int(value) if isinstance(value, str) and value.isdecimal() else _integer(value)
+    return number if number is not None and 400 <= number < 600 else None
+
+
+def _integer(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,73 @@
+"""Requests that do not fit the window: the providers' many texts → the one that Anthropic's clients understand."""
+
+import re
+from typing import Literal
+
+from msgspec import Struct
+
+from anthropic_proxy.wire.failures.fault import Fault
+
+_N = r"(?P<n>\d[\d,]*)"
+_M = r"(?P<m>\d[\d,]*)"
+_TEXTS = tuple(
+    re.compile(text, re.IGNORECASE | re.DOTALL)
+    for text in (
+        rf"prompt is too long: {_N} tokens > {_M}",
+        rf"input length and `?max_tokens`? exceed context limit: {_N} \+ (?P<b>\d+) > {_M}",
+        rf"is too large: (?P<b>\d+).*?maximum context length is {_M}.*?has {_N} input tokens",
+        rf"maximum context length is {_M}.*?requested (?P<b>\d+) output tokens.*?contains (?:at least )?{_N} input",
+        rf"maximum (?:context|model) length (?:is|of) {_M}.*?(?:resulted in|requested|contains|has) (?:at least )?{_N}"
+        r"(?: (?:input )?tokens)?(?: \((?P<a>\d[\d,]*) (?:in|of|from) the (?:messages|text input|prompt|input).*?"
+        r"(?P<b>\d[\d,]*) (?:in|of|for|from) the (?:completion|output))?",
+        rf"input tokens exceed the configured limit of {_M}.*?{_N}",
+        rf"input token count \(?{_N}\)? exceeds the maximum number of tokens allowed \(?{_M}",
+        rf"maximum prompt length is {_M} but the request contains {_N}",
+        rf"exceeded model token limit:? {_M} \(requested:? {_N}\)",
+        rf"request \({_N} tokens\) exceeds the available context size \({_M}",
+        rf"input \({_N} tokens\) is longer than the model's context length \({_M}",
+        rf"prompt token count of {_N} exceeds the limit of {_M}",
+        rf"prompt contains {_N} tokens.*?(?:too large for|exceeds).*?{_M}",
+        rf"requested tokens \({_N}\) exceed context window of {_M}",
+        rf"maximum (?:context|model) length (?:is|of) {_M}",
+    )
+)
+_MARKS = re.compile(
+    r"context[_ ]length[_ ]exceeded|exceeds the context window|prompt is too long|reduce the length of the messages"
+    r"|prompt is longer than the context length|input length exceeds the context length"
+    r"|exceeds the available context size|greater than the context length|context window exceeds limit"
+    r"|exceeds the model's maximum context|exceed_context_size",
+    re.IGNORECASE,
+)
+_CODES = frozenset(("context_length_exceeded", "exceed_context_size_error"))
+_OTHERWISE = re.compile(r"per[- ](?:minute|day|hour)|\bTPM\b|rate limit|string_above_max_length", re.IGNORECASE)
+
+
+class Overflow(Struct, frozen=True):
+    """A request that does not fit."""
+
+    message: str
+    """In Anthropic's words: clients read the numbers and compact, or ask for less output."""
+    parameter: Literal["messages", "max_tokens"]
+    """What is too long: the input alone, or only together with the output that was asked for."""
+
+
+def find_overflow(fault: Fault, window: int | None, estimate: int, asked: int) -> Overflow | None:
+    """Return what does not fit, if that is what the fault is about.
+
+    `window` and `estimate` stand in for numbers that the provider does not say; `asked` is the output limit as sent.
+    """
+    if "string_above_max_length" in fault.codes or _OTHERWISE.search(fault.message):
+        return None
+    match = next((match for text in _TEXTS if (match := text.search(fault.message))), None)
+    if match is None and not fault.codes & _CODES and not _MARKS.search(fault.message):
+        return None
+    said = {name: int(number.replace(",", "")) for name, number in match.groupdict().items() if number} if match else {}
+    limit = said.get("m") or fault.window or window or max(estimate, 1)
+    tokens = said.get("a") or said.get("n") or fault.tokens or max(estimate, limit + 1)
+    output = said.get("b") or (asked if "n" in said else 0)
+    if tokens <= limit < tokens + output:
+        text = f"input length and `max_tokens` exceed context limit: {tokens} + {output} > {limit}"
+        return Overflow(f"{text}, decrease input length or `max_tokens` and try again", "max_tokens")
+    if tokens <= limit:  # the provider counted otherwise than what is known here
+        tokens = limit + 1
+    return Overflow(f"prompt is too long: {tokens} tokens > {limit} maximum", "messages")

@@ -1,0 +1,327 @@
+"""Every way in which a provider says no becomes an error that Anthropic's clients know what to do with."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.wire.failures import decode_fault, is_policy_refusal, judge, mask_keys, read_fault
+
+
+def refused(
+    status: int, body: Any, *, window: int | None = None, estimate: int = 0, asked: int = 0, **headers: str
+) -> UpstreamError:
+    encoded = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return judge(decode_fault(status, names, encoded), "groq", window=window, estimate=estimate, asked=asked)
+
+
+def openai(message: str, **fields: Any) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None, **fields}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (400, openai("No."), (400, "invalid_request_error", False, None)),
+        (422, {"detail": [{"loc": ["body"], "msg": "bad"}]}, (400, "invalid_request_error", False, None)),
+        (418, b"", (400, "invalid_request_error", False, None)),
+        (401, openai("Incorrect API key provided"), (401, "authentication_error", False, False)),
+        (400, {"code": "x", "error": "Incorrect API key provided"}, (401, "authentication_error", False, False)),
+        (400, {"error": {"message": "API key not valid."}}, (401, "authentication_error", False, False)),
+        (402, openai("Insufficient Balance"), (402, "billing_error", False, False)),
+        (429, openai("quota", code="insufficient_quota"), (402, "billing_error", False, False)),
+        (429, openai("x", type="exceeded_current_quota_error"), (402, "billing_error", False, False)),
+        (400, openai("Your credit balance is too low"), (402, "billing_error", False, False)),
+        (403, openai("Forbidden"), (403, "permission_error", False, None)),
+        (404, openai("no", code="model_not_found"), (404, "not_found_error", False, None)),
+        (400, openai("no", code="model_not_found"), (404, "not_found_error", False, None)),
+        (404, {"error": 'model "llama9" not found, try pulling it first'}, (404, "not_found_error", False, None)),
+        (413, openai("Request Entity Too Large"), (413, "request_too_large", False, None)),
+        (413, openai("on tokens per minute (TPM): Limit 6000, Requested 9000"), (429, "rate_limit_error", False, None)),
+        (429, openai("Slow down"), (429, "rate_limit_error", False, None)),
+        (500, openai("x", type="rate_limit_exceeded"), (429, "rate_limit_error", False, None)),
+        (429, openai("x", type="engine_overloaded_error"), (529, "overloaded_error", True, None)),
+        (498, openai("Flex tier capacity exceeded"), (529, "overloaded_error", True, None)),
+        (529, b"", (529, "overloaded_error", True, None)),
+        (503, openai("The server is overloaded"), (529, "overloaded_error", True, None)),
+        (503, b"<html>Service Unavailable</html>", (503, "api_error", True, None)),
+        (504, b"", (504, "timeout_error", False, None)),
+        (408, b"", (504, "timeout_error", False, None)),
+        (409, openai("Conflict"), (409, "conflict_error", False, None)),
+        (500, openai("boom", type="server_error"), (500, "api_error", False, None)),
+        (502, b"Bad gateway", (500, "api_error", True, None)),
+        (500, b"\xff\x00", (500, "api_error", False, None)),
+    ],
+)
+def test_statuses_and_kinds(status: int, body: Any, expected: tuple[int, str, bool, bool | None]) -> None:
+    error = refused(status, body)
+    assert (error.status, error.kind, error.retryable, error.should_retry) == expected
+    assert error.message.startswith("groq")
+    assert error.provider == "groq"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ({"message": "Provider returned error", "code": 429}, 429),
+        ({"message": "Provider returned error", "code": "502"}, 500),
+        ({"message": "bad", "status_code": 400}, 400),
+        ({"message": "bad", "type": "invalid_request_error"}, 400),
+        ({"message": "Overloaded", "type": "overloaded_error"}, 529),
+        ({"message": "no idea"}, 500),
+        ({"message": "no idea", "code": True}, 500),
+        ("plain text", 500),
+        ({}, 500),
+    ],
+)
+def test_errors_inside_a_stream_find_their_status(error: Any, status: int) -> None:
+    assert judge(read_fault({"error": error}, 200, {}), "openrouter").status == status
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (openai("Plain."), "groq: Plain."),
+        ({"error": "text"}, "groq: text"),
+        ([{"error": {"message": "in a list"}}], "groq: in a list"),
+        ({"message": "bare"}, "groq: bare"),
+        ({"detail": "from a framework"}, "groq: from a framework"),
+        (
+            {"error": {"message": "Provider returned error", "metadata": {"raw": "slow"}}},
+            "groq: Provider returned error: slow",
+        ),
+        ({"error": {"code": "odd"}}, "groq returned HTTP 400"),
+        (b"<html>nginx</html>", "groq returned HTTP 400"),
+        (b"", "groq returned HTTP 400"),
+        (b"null", "groq returned HTTP 400"),
+        (b"[[[[", "groq returned HTTP 400"),
+    ],
+)
+def test_the_provider_speaks_for_itself(body: Any, message: str) -> None:
+    assert refused(400, body).message == message
+
+
+def test_a_page_instead_of_an_error_is_kept_for_the_log_only() -> None:
+    error = refused(500, b"<html>Bearer abcdefghijklmnopqrstuvwxyz</html>" + b"x" * 5_000)
+    assert error.message == "groq returned HTTP 500"
+    assert error.__notes__[0].startswith("<html>Bearer …")
+    assert len(error.__notes__[0]) <= 200
+
+
+def test_a_wrong_key_is_said_to_be_the_proxys_and_is_masked() -> None:
+    error = refused(401, openai("Incorrect API key provided: sk-proj-0123456789abcdef4f2a."))
+    assert error.message == (
+        "groq: Incorrect API key provided: sk-…4f2a. "
+        "The key that the proxy has for groq was refused; the client's own key was not used."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("sk-" + "a" * 40, "sk-…aaaa"),
+        ("key gsk_0123456789abcdefghij!", "key gsk_…ghij!"),
+        ("xai-0123456789abcdefghij", "xai-…ghij"),
+        ("AIzaSyD0123456789abcdefghij", "AIza…ghij"),
+        ("Authorization: Bearer short12", "Authorization: Bearer …"),
+        ("sk-1234567", "sk-…"),
+        ("risk-free and ask-me", "risk-free and ask-me"),
+    ],
+)
+def test_keys_are_masked(text: str, masked: str) -> None:
+    assert mask_keys(text) == masked
+
+
+def test_long_messages_are_cut() -> None:
+    assert len(refused(400, openai("x" * 9_000)).message) == 2_000
+    assert len(refused(401, openai("x" * 9_000)).message) == 2_000
+
+
+@pytest.mark.parametrize(
+    ("headers", "message", "seconds"),
+    [
+        ({"retry_after": "7"}, "", 7),
+        ({"retry_after": "0.2"}, "", 1),
+        ({"retry_after": "99999"}, "", 3600),
+        ({"retry_after_ms": "1200", "retry_after": "9"}, "", 2),
+        ({"retry_after": "Wed, 21 Oct 2026 07:28:09 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, "", 9),
+        ({"retry_after": "Wed, 21 Oct 2026 07:28:09 GMT"}, "", None),
+        ({"retry_after": "soon"}, "", None),
+        ({"x_ratelimit_reset_tokens": "1m2.5s"}, "", 63),
+        ({"x_ratelimit_reset_requests": "2ms", "x_ratelimit_reset_tokens": "30s"}, "", 30),
+        (
+            {
+                "x_ratelimit_reset_requests": "40s",
+                "x_ratelimit_remaining_requests": "9",
+                "x_ratelimit_reset_tokens": "3s",
+                "x_ratelimit_remaining_tokens": "0",
+            },
+            "",
+            3,
+        ),
+        ({}, "Please try again in 1.2s.", 2),
+        ({}, "Please try again in 1m2.5s. Need more?", 63),
+        ({}, "Please try again in 250ms.", 1),
+        ({}, "Please retry after 10 seconds.", 10),
+        ({}, "no hint", None),
+    ],
+)
+def test_when_to_try_again(headers: dict[str, str], message: str, seconds: float | None) -> None:
+    assert refused(429, openai(message), **headers).retry_after == seconds
+
+
+def test_googles_hints_are_read() -> None:
+    details = [
+        {"@type": "QuotaFailure", "violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},
+        {"@type": "RetryInfo", "retryDelay": "12s"},
+    ]
+    error = refused(429, {"error": {"code": 429, "message": "q", "status": "RESOURCE_EXHAUSTED", "details": details}})
+    assert (error.status, error.retry_after, error.should_retry) == (429, 12, False)
+
+
+def test_a_short_limit_is_worth_one_more_try_and_an_unavailable_server_names_a_time() -> None:
+    assert refused(429, openai(""), retry_after="5").retryable
+    assert not refused(429, openai(""), retry_after="6").retryable
+    assert refused(503, b"").retry_after == 5
+
+
+OVERFLOWS = [
+    "This model's maximum context length is 1000 tokens. However, your messages resulted in 1200 tokens.",
+    "This model's maximum context length is 1000 tokens. However, you requested 1300 tokens (1200 in the messages, "
+    "100 in the completion). Please reduce the length of the messages or completion.",
+    "Input tokens exceed the configured limit of 1,000 tokens. Your messages resulted in 1,200 tokens.",
+    "The input token count (1200) exceeds the maximum number of tokens allowed (1000).",
+    "This model's maximum prompt length is 1000 but the request contains 1200 tokens.",
+    "Invalid request: Your request exceeded model token limit: 1000 (requested: 1200)",
+    "the request (1200 tokens) exceeds the available context size (1000 tokens), try increasing it",
+    "The input (1200 tokens) is longer than the model's context length (1000 tokens).",
+    "prompt token count of 1200 exceeds the limit of 1000",
+    "prompt is too long: 1200 tokens > 1000 maximum",
+]
+
+
+@pytest.mark.parametrize("message", OVERFLOWS)
+@pytest.mark.parametrize("status", [400, 413, 500])
+def test_a_prompt_that_is_too_long_is_said_in_anthropics_words(message: str, status: int) -> None:
+    error = refused(status, openai(message), window=5, estimate=7)
+    assert error.message == "prompt is too long: 1200 tokens > 1000 maximum"
+    assert (error.status, error.kind, error.retryable, error.parameter) == (
+        400,
+        "invalid_request_error",
+        False,
+        "messages",
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "window", "estimate", "numbers"),
+    [
+        (
+            openai("Please reduce the length of the messages", code="context_length_exceeded"),
+            8192,
+            9000,
+            "9000 tokens > 8192",
+        ),
+        (openai("Please reduce the length of the messages"), 8192, 100, "8193 tokens > 8192"),
+        (openai("x", code="context_length_exceeded"), None, 500, "501 tokens > 500"),
+        (
+            {
+                "error": {
+                    "code": 400,
+                    "message": "x",
+                    "type": "exceed_context_size_error",
+                    "n_prompt_tokens": 900,
+                    "n_ctx": 256,
+                }
+            },
+            None,
+            0,
+            "900 tokens > 256",
+        ),
+        ({"error": "prompt is longer than the context length"}, 4096, 0, "4097 tokens > 4096"),
+        (openai("This model's maximum context length is 1000 tokens."), None, 0, "1001 tokens > 1000"),
+    ],
+)
+def test_missing_numbers_come_from_what_is_known(body: Any, window: int | None, estimate: int, numbers: str) -> None:
+    assert refused(400, body, window=window, estimate=estimate).message == f"prompt is too long: {numbers} maximum"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "This model's maximum context length is 1000 tokens. However, you requested 1100 tokens (900 in the messages, "
+        "200 in the completion). Please reduce the length of the messages or completion.",
+        "'max_tokens' or 'max_completion_tokens' is too large: 200. This model's maximum context length is 1000 tokens "
+        "and your request has 900 input tokens (200 > 1000 - 900).",
+        "This model's maximum context length is 1000 tokens. However, you requested 200 output tokens and your prompt "
+        "contains at least 900 input tokens, for a total of at least 1100 tokens.",
+        "This model's maximum context length is 1000 tokens and your request has 900 input tokens.",
+    ],
+)
+def test_too_much_output_asked_for_is_not_too_long_a_prompt(message: str) -> None:
+    error = refused(400, openai(message), asked=200)
+    assert error.message.startswith("input length and `max_tokens` exceed context limit: 900 + 200 > 1000")
+    assert error.parameter == "max_tokens"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        openai("Invalid 'input': string too long. Expected maximum length 10", code="string_above_max_length"),
+        openai("Rate limit reached: context_length_exceeded? Limit 6000 tokens per minute"),
+        openai("Request too large for model on tokens per minute (TPM): Limit 6000"),
+    ],
+)
+def test_other_limits_are_not_taken_for_the_window(body: Any) -> None:
+    assert "prompt is too long" not in refused(400, body).message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "filtered", "code": "content_filter", "innererror": {"code": "ResponsibleAIPolicyViolation"}},
+        {"message": "filtered", "innererror": {"code": "ResponsibleAIPolicyViolation"}},
+        {"message": "no", "code": "content_policy_violation"},
+        {"message": "no", "type": "content_filter"},
+    ],
+)
+def test_policy_stops_are_replies(error: Any) -> None:
+    assert is_policy_refusal(read_fault({"error": error}, 400, {}))
+    assert not is_policy_refusal(read_fault({"error": {"message": "no"}}, 400, {}))
+
+
+@pytest.mark.parametrize(
+    ("error", "parameter"),
+    [
+        ({"message": "x", "param": "max_tokens"}, "max_tokens"),
+        ({"message": "Unsupported parameter: 'max_tokens' is not supported with this model."}, "max_tokens"),
+        ({"message": "'temperature' is not supported with this model"}, "temperature"),
+        ({"message": 'Unknown name "top_k": Cannot find field.'}, "top_k"),
+        ({"message": "Model grok does not support parameter stop."}, "stop"),
+        ({"message": "invalid temperature: only 1 is allowed for temperature"}, "temperature"),
+        ({"message": "body.tools[0].strict: Extra inputs are not permitted"}, "body.tools[0].strict"),
+        ({"message": "nothing named"}, None),
+    ],
+)
+def test_the_parameter_to_blame_is_found(error: Any, parameter: str | None) -> None:
+    assert judge(read_fault({"error": error}, 400, {}), "openai").parameter == parameter
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.sampled_from(["error", "message", "code", "details", "type", "detail"]), inner)
+    ),
+)
+
+
+@given(st.one_of(st.binary(), JSON.map(msgspec.json.encode)), st.integers(400, 599))
+def test_any_body_gives_an_error(body: bytes, status: int) -> None:
+    error = refused(status, body)
+    assert 400 <= error.status < 600
+    assert len(error.message) <= 2_000
