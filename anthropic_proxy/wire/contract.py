@@ -115,7 +115,7 @@ class Decoder(Protocol):
 
     @property
     def finished(self) -> bool:
-        """Whether the wire's own last frame has come (`[DONE]`, `response.completed`), so that nobody need wait for the end."""
+        """Whether the wire's own last frame has come (`[DONE]`, `response.completed`): nobody need wait for the end."""
         ...
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
