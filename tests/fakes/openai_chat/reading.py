@@ -1,0 +1,115 @@
+"""Reads a Chat Completions request as a conversation, and counts its tokens as the stand-in bills them."""
+
+import json
+from typing import Any
+
+from tests.fakes.agent import Call, Conversation, Picture, Result, Tool, Turn
+from tests.fakes.openai_chat.messages import decode_data_url
+
+PICTURE_TOKENS = 765
+_CACHE_STEP = 128
+_CACHE_LEAST = 1024
+
+
+def count(text: str) -> int:
+    """Return about how many tokens a text has: four bytes each."""
+    return (len(text.encode("utf-8", "replace")) + 3) // 4
+
+
+def _picture(url: str) -> Picture:
+    decoded = decode_data_url(url)
+    if decoded is None:
+        return Picture("url", None)
+    media_type, data = decoded
+    size = (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) if media_type == "image/png" else None
+    return Picture(media_type, size)
+
+
+def _content(message: dict[str, Any]) -> tuple[str, list[Picture]]:
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content, []
+    text = "\n".join(part["text"] for part in content if part["type"] == "text")
+    return text, [_picture(part["image_url"]["url"]) for part in content if part["type"] == "image_url"]
+
+
+def _arguments(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _turns(messages: list[dict[str, Any]]) -> list[Turn]:
+    turns: list[Turn] = []
+    open_calls: dict[str, Result] = {}
+    for message in messages:
+        text, pictures = _content(message)
+        if message["role"] == "tool":
+            result = open_calls[message["tool_call_id"]]
+            result.text, result.pictures = text, pictures
+            continue
+        calls = [
+            Call(call["function"]["name"], _arguments(call["function"]["arguments"]), call["id"])
+            for call in message.get("tool_calls") or ()
+            if "function" in call
+        ]
+        results = [Result(call, "") for call in calls]
+        open_calls |= {result.call.id: result for result in results}
+        role = "system" if message["role"] == "developer" else message["role"]
+        turns.append(Turn(role, text, pictures, results))
+    return turns
+
+
+def read_conversation(body: dict[str, Any]) -> Conversation:
+    """Return what a valid request says."""
+    offered = [tool["function"] for tool in body.get("tools") or () if "function" in tool]
+    choice = body.get("tool_choice", "auto")
+    wanted = body.get("response_format") or {}
+    return Conversation(
+        model=body["model"],
+        turns=_turns(body["messages"]),
+        tools={tool["name"]: Tool(tool["name"], tool.get("parameters") or {}) for tool in offered},
+        schema=wanted["json_schema"].get("schema", {}) if wanted.get("type") == "json_schema" else None,
+        choice=choice["function"]["name"] if isinstance(choice, dict) else choice,
+        parallel=body.get("parallel_tool_calls", True),
+    )
+
+
+def prompt_of(body: dict[str, Any]) -> tuple[str, int]:
+    """Return the billed text, in the order in which a beginning of it is cached, and the number of pictures."""
+    pictures = 0
+
+    def shorten(value: Any) -> Any:
+        nonlocal pictures
+        if isinstance(value, dict):
+            return {key: shorten(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [shorten(inner) for inner in value]
+        if isinstance(value, str) and value.startswith("data:") and ";base64," in value:
+            pictures += 1
+            return f"data of {len(value)}"
+        return value
+
+    said = [shorten(body.get("tools") or []), *(shorten(message) for message in body["messages"])]
+    return "\n".join(json.dumps(part, ensure_ascii=False) for part in said), pictures
+
+
+class PromptCache:
+    """Remembers prompts, so that a repeated beginning is billed as cached: a client that keeps it stable can see so."""
+
+    def __init__(self) -> None:
+        self.prompts: list[str] = []
+
+    def feed(self, prompt: str) -> int:
+        """Return how many tokens at the start of this prompt were seen before, in the provider's steps."""
+        most = 0
+        for known in self.prompts:
+            low, high = 0, min(len(known), len(prompt))
+            while low < high:
+                middle = (low + high + 1) // 2
+                low, high = (middle, high) if known.startswith(prompt[:middle]) else (low, middle - 1)
+            most = max(most, low)
+        self.prompts = [*self.prompts[-15:], prompt]
+        tokens = count(prompt[:most]) // _CACHE_STEP * _CACHE_STEP
+        return tokens if tokens >= _CACHE_LEAST else 0
