@@ -54,15 +54,12 @@ CHARACTERS_PER_TOKEN = 4
 _NONE, _TEXT, _THINKING, _CALL = range(4)
 
 
-class _WaitingCall:
+class _WaitingCall(msgspec.Struct):
     """A call that has begun upstream while another is being written."""
 
-    __slots__ = ("arguments", "call", "ended")
-
-    def __init__(self, call: ToolCall) -> None:
-        self.call = call
-        self.arguments: list[ToolArgs] = []
-        self.ended = False
+    call: ToolCall
+    arguments: list[ToolArgs] = []  # noqa: RUF012  # a struct copies it
+    ended: bool = False
 
 
 class MessageWriter:
@@ -169,8 +166,7 @@ class MessageWriter:
         if self._state == _CALL:
             return [InputDelta(self._index, "")]
         if self._state == _NONE:
-            self._open(_THINKING)
-            self._events.append(ThinkingStart(self._index))
+            self._open(_THINKING, ThinkingStart)
         self._events.append(ThinkingDelta(self._index, ""))
         return self._take_events()
 
@@ -187,8 +183,7 @@ class MessageWriter:
         while self._waiting:
             self._release()
             self._close()
-        self._events.append(MessageDelta(reason, self.stop.sequence, self.stop.details, self.totals))
-        self._events.append(MessageStop())
+        self._events += [MessageDelta(reason, self.stop.sequence, self.stop.details, self.totals), MessageStop()]
         self.finished = True
         return self._take_events()
 
@@ -209,17 +204,18 @@ class MessageWriter:
         events, self._events = self._events, []
         return events
 
-    def _open(self, state: int) -> None:
+    def _open(self, state: int, start: Callable[[int], Event]) -> None:
         self._close()
         self._state = state
         self._filled = False
+        self._events.append(start(self._index))
 
-    def _close(self) -> None:
+    def _close(self, signature: str = "") -> None:
         if self._state == _NONE:
             return
         if self._state == _THINKING:
-            # An open thinking block is never signed yet: a signature closes it.
-            self._events.append(SignatureDelta(self._index, self.signature if self._filled else KEEP_ALIVE_SIGNATURE))
+            signature = signature or (self.signature if self._filled else KEEP_ALIVE_SIGNATURE)
+            self._events.append(SignatureDelta(self._index, signature))
         elif self._state == _CALL and not self._filled:
             self._events.append(InputDelta(self._index, "{}"))
         self._events.append(BlockStop(self._index))
@@ -240,10 +236,10 @@ class MessageWriter:
             if item.ended:
                 self._close()
 
-    def _find_waiting(self, key: int | str) -> _WaitingCall:
-        waiting = self._waiting_calls.get(key)
+    def _find_waiting(self, delta: ToolArgs | ToolEnd) -> _WaitingCall:
+        waiting = self._waiting_calls.get(delta.key)
         if waiting is None or waiting.ended:
-            raise InternalError(f"A tool call was continued that is not open: key {key!r}.")
+            self._refuse(delta)
         return waiting
 
     # The rules. Each is one verb of the table.
@@ -259,8 +255,7 @@ class MessageWriter:
 
     def _open_text(self, delta: Text) -> None:
         if delta.text:
-            self._open(_TEXT)
-            self._events.append(TextStart(self._index))
+            self._open(_TEXT, TextStart)
             self._write_text(delta)
 
     def _write_text(self, delta: Text) -> None:
@@ -274,8 +269,7 @@ class MessageWriter:
 
     def _open_thinking(self, delta: Thinking) -> None:
         if delta.text or delta.signature:
-            self._open(_THINKING)
-            self._events.append(ThinkingStart(self._index))
+            self._open(_THINKING, ThinkingStart)
             self._write_thinking(delta)
 
     def _write_thinking(self, delta: Thinking) -> None:
@@ -284,10 +278,7 @@ class MessageWriter:
             self._characters += len(delta.text)
             self._events.append(ThinkingDelta(self._index, delta.text))
         if delta.signature:
-            self._events.append(SignatureDelta(self._index, delta.signature))
-            self._events.append(BlockStop(self._index))
-            self._index += 1
-            self._state = _NONE
+            self._close(delta.signature)
 
     def _claim_key(self, call: ToolCall) -> None:
         if call.key in self._keys:
@@ -300,8 +291,7 @@ class MessageWriter:
         self._write_call(delta)
 
     def _write_call(self, call: ToolCall) -> None:
-        self._open(_CALL)
-        self._events.append(CallStart(self._index, call.id, call.name))
+        self._open(_CALL, lambda index: CallStart(index, call.id, call.name))
         self._key = call.key
         self._characters += len(call.name)
 
@@ -313,7 +303,7 @@ class MessageWriter:
     def _write_arguments(self, delta: ToolArgs) -> None:
         json = delta.json
         if delta.key != self._key:
-            self._find_waiting(delta.key).arguments.append(delta)
+            self._find_waiting(delta).arguments.append(delta)
         elif json:
             # White space alone would leave the client with text that is no JSON.
             if not self._filled and not json.isspace():
@@ -323,15 +313,14 @@ class MessageWriter:
 
     def _end_call(self, delta: ToolEnd) -> None:
         if delta.key != self._key:
-            self._find_waiting(delta.key).ended = True
+            self._find_waiting(delta).ended = True
             return
         self._close()
         self._release()
 
     def _write_block(self, delta: Block) -> None:
         self._close()
-        self._events.append(BlockStart(self._index, delta.raw))
-        self._events.append(BlockStop(self._index))
+        self._events += [BlockStart(self._index, delta.raw), BlockStop(self._index)]
         self._index += 1
 
     def _remember_usage(self, delta: Usage) -> None:
