@@ -58,7 +58,7 @@ class _WaitingCall(msgspec.Struct):
     """A call that has begun upstream while another is being written."""
 
     call: ToolCall
-    arguments: list[ToolArgs] = []  # noqa: RUF012  # a struct copies it
+    arguments: list[ToolArgs] = []  # a struct copies it
     ended: bool = False
 
 
