@@ -10,7 +10,6 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.errors import InternalError
-from anthropic_proxy.messages.arguments import whole_input
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.events import (
     BlockStart,
@@ -28,6 +27,7 @@ from anthropic_proxy.messages.events import (
     Totals,
     mend,
 )
+from anthropic_proxy.messages.fold.arguments import whole_input
 from anthropic_proxy.messages.types import MessagesResponse, UsageBody
 from anthropic_proxy.messages.writer import MessageWriter
 
