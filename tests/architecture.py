@@ -35,7 +35,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "exchange.turns": "messages exchange.attempts",
     "routing": "settings hooks wire.contract routing",
     "routing.providers": "wire routing.known_models",
-    "routing.router": "settings wire.contract routing.providers routing.catalogue",
+    "routing.router": "settings wire.contract routing.providers routing.catalogue routing.naming",
     "routing.catalogue": "wire.contract",
     "routing.health": "hooks",
     "routing.learned": "hooks",
