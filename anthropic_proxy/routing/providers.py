@@ -1,6 +1,6 @@
 """Providers as a table of rows. What one does otherwise than its wire's vendor is a field of the row's dialect."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -27,6 +27,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     """As `PREFERRED_PROVIDER` says it: `google`."""
     prefix: str
     """As a model id says it, without the slash: `gemini`."""
+    other_prefixes: Collection[str] = ()
+    """Prefixes that are its own too and stay part of the name."""
     title: str
     """As people call it: `Google Gemini`."""
     speeches: Mapping[str, Speech]
@@ -35,7 +37,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     """Pattern of model ids → wire name; the first that matches; none: the first of `speeches`."""
     base_url: str
     stem: str = ""
-    """How its variables begin: `GEMINI` of `GEMINI_BASE_URL`, `GEMINI_WIRE`, `GEMINI_KNOWN_MODELS`; empty: it has none."""
+    """How its variables begin: `GEMINI` of `GEMINI_BASE_URL`, `GEMINI_KNOWN_MODELS`; empty: it has none."""
     base_url_variable: str | None = None
     key_variable: str | None = None
     key_header: str = "authorization"
@@ -49,6 +51,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     small_model: str | None = None
     keeps_tiers: bool = False
     """Whether it serves Claude models itself, so that ids stay as they are and BIG_MODEL, SMALL_MODEL say nothing."""
+    runs_what_is_pulled: bool = False
+    """Whether its defaults hold only if the user has them; else the largest and the smallest that there are."""
     families: Sequence[str] = ()
     """Patterns of names that are its own though they stand in no list."""
     lends_strangers: bool = False
@@ -118,6 +122,9 @@ PROVIDERS: tuple[Provider, ...] = (
         base_url="http://localhost:11434",
         base_url_variable="OLLAMA_API_BASE",
         key_needed="never",
+        big_model="llama3",
+        small_model="llama3:8b",
+        runs_what_is_pulled=True,
         lends_strangers=True,
         known_models=known_models.OLLAMA,
         docs="https://github.com/ollama/ollama/blob/main/docs/api.md",
@@ -196,6 +203,7 @@ PROVIDERS: tuple[Provider, ...] = (
     Provider(
         name="litellm",
         prefix="litellm",
+        other_prefixes=known_models.LITELLM_PREFIXES,
         title="LiteLLM",
         speeches={},
         base_url="litellm:",

@@ -1,0 +1,80 @@
+"""Where a key comes from, and whose turn it is among several. Nobody but its owner is ever sent one."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from anthropic_proxy.errors import AuthenticationFailed, UpstreamError
+from anthropic_proxy.routing.providers import Provider
+from anthropic_proxy.settings import Secret, Settings
+from anthropic_proxy.wire.contract import Credential
+
+REFUSED_REST_SECONDS = 600.0
+"""How long a key rests that its provider refused: it may be new and not known everywhere yet."""
+LIMITED_REST_SECONDS = 20.0
+"""How long a key rests that is over its limit, where the provider does not say."""
+
+
+class Credentials:
+    """The keys of all providers, used in turn; one object for each set of settings.
+
+    `clock` gives seconds that only grow.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._turns: dict[str, int] = {}
+        self._rests: dict[str, float] = {}
+        """Key → when it may be used again. Only keys that have a sister ever rest."""
+
+    def find(self, provider: Provider) -> Credential | None:
+        """Return the next key's header, or None where the provider needs none.
+
+        Raises `AuthenticationFailed` naming the variable to set.
+        """
+        keys = self._settings.keys.get(provider.name, ())
+        if not keys:
+            if problem := describe_missing_key(provider, self._settings):
+                raise AuthenticationFailed(problem, should_retry=False)
+            return None
+        key = self._next(provider.name, keys)
+        return Credential(provider.key_header, provider.key_scheme + key.reveal(), key.origin)
+
+    def turn(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
+        """Say whether another key may do what this one could not; the key that failed rests.
+
+        A key is at fault where it was refused (401, 403) or is over its limit (402, 429).
+        """
+        keys = self._settings.keys.get(provider.name, ())
+        if credential is None or len(keys) < 2 or error.status not in (401, 402, 403, 429):
+            return False
+        secret = credential.value.removeprefix(provider.key_scheme)
+        limited = error.status == 429
+        rest = (error.retry_after or LIMITED_REST_SECONDS) if limited else REFUSED_REST_SECONDS
+        self._rests[secret] = self._clock() + rest
+        return any(self._is_awake(key) for key in keys)
+
+    def _next(self, name: str, keys: Sequence[Secret]) -> Secret:
+        start = self._turns.get(name, 0)
+        for step in range(len(keys)):
+            position = (start + step) % len(keys)
+            if self._is_awake(keys[position]):
+                self._turns[name] = position + 1
+                return keys[position]
+        return min(keys, key=lambda key: self._rests[key.reveal()])
+
+    def _is_awake(self, key: Secret) -> bool:
+        return self._rests.get(key.reveal(), 0.0) <= self._clock()
+
+
+def describe_missing_key(provider: Provider, settings: Settings) -> str:
+    """Return in words that a provider's key is missing and what to do; empty: none is missing."""
+    own_server = provider.key_needed == "own_address" and provider.name in settings.base_urls
+    if provider.key_variable is None or provider.key_needed == "never" or own_server:
+        return ""
+    if settings.keys.get(provider.name):
+        return ""
+    return (
+        f"{provider.name} has no key: {provider.key_variable} is not set. "
+        "Set it in .env or in the environment and start the proxy again."
+    )

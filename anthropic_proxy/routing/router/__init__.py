@@ -1,0 +1,28 @@
+"""Which provider and model serve a request: `resolve`, one pure function.
+
+`naming` knows names, `targets` what can be called.
+"""
+
+from anthropic_proxy.routing.router.targets import (
+    Facts,
+    Mapped,
+    Route,
+    Target,
+    asks_ollama,
+    describe_mapping,
+    find_home,
+    preferred,
+    resolve,
+)
+
+__all__ = [
+    "Facts",
+    "Mapped",
+    "Route",
+    "Target",
+    "asks_ollama",
+    "describe_mapping",
+    "find_home",
+    "preferred",
+    "resolve",
+]

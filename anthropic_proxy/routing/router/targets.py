@@ -1,0 +1,161 @@
+"""From a choice of provider and model to what can be called: wire, dialect, facts and address."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
+from anthropic_proxy.routing.catalogue import Catalogue, ModelFacts
+from anthropic_proxy.routing.providers import Provider, find_provider
+from anthropic_proxy.routing.router.naming import Choice, choose, choose_for_tier
+from anthropic_proxy.settings import TIERS, Settings
+from anthropic_proxy.wire.contract import Wire
+
+_ORDER = ("openai", "google", "vertex", "groq", "moonshot", "xai", "anthropic")
+"""Who is preferred first where the user does not say; anthropic last, because users of Claude Code have that key in
+their environment anyway."""
+
+
+class Facts(Struct, frozen=True):
+    """What routing may know of a request."""
+
+    model: str
+    """As the client asked for it."""
+
+
+class Target(Struct, frozen=True, kw_only=True):
+    """One provider, model and language that can serve the request."""
+
+    provider: Provider
+    model: str
+    """The upstream's id, without the prefix."""
+    wire: Wire
+    dialect: Any
+    """The speech's dialect with the model's rules merged in."""
+    facts: ModelFacts
+    base_url: str
+
+
+class Route(Struct, frozen=True):
+    """The decision."""
+
+    targets: Sequence[Target]
+    """In the order in which they are tried; never empty."""
+    why: str
+    """The reason in words, for the log and `explain`."""
+    notes: Sequence[str] = ()
+    """What the log should say once, because the user may not expect it."""
+
+
+class Mapped(Struct, frozen=True, kw_only=True):
+    """Where the ids of one Claude tier go, for the start banner and `models`."""
+
+    tier: str
+    target: str
+    """Prefix and model: `openai/gpt-4.1`; of the provider that serves Claude models itself `anthropic/claude-…`."""
+    reason: str
+    """What decides and where it is set: `BIG_MODEL, .env line 4`, `SMALL_MODEL, default`."""
+    fallbacks: Sequence[str] = ()
+    problem: str = ""
+    """Why requests of this tier are refused in this version; empty: they are served."""
+
+
+def resolve(facts: Facts, settings: Settings, catalogue: Catalogue) -> Route:
+    """Decide. Raises `UnsupportedFeature` or `InvalidRequest` with what the reader can do."""
+    home = find_home(settings, catalogue)
+    choices = choose(facts.model, home, settings, catalogue)
+    targets: list[Target] = []
+    notes: list[str] = [choice.note for choice in choices if choice.note]
+    refusal: ClientError | None = None
+    for choice in choices:
+        try:
+            targets.append(_aim(choice, settings, catalogue))
+        except ClientError as error:
+            refusal = refusal or error
+            notes.append(error.message)
+    if not targets and refusal is not None:
+        raise refusal
+    return Route(targets, choices[0].why, notes)
+
+
+def preferred(settings: Settings, ollama_models: Sequence[str] | None) -> str:
+    """Return the name of the provider that bare names and tiers go to.
+
+    `ollama_models` is what Ollama said that it has; None: it did not answer, or was not asked.
+    """
+    if settings.preferred_provider is not None:
+        return settings.preferred_provider
+    for name in _ORDER:
+        if settings.keys.get(name) or (name == "vertex" and settings.vertex_project):
+            return name
+    return "demo" if ollama_models is None else "ollama"
+
+
+def asks_ollama(settings: Settings) -> bool:
+    """Say whether start-up should ask Ollama what it has: it is preferred, or nothing else is configured."""
+    return preferred(settings, ()) == "ollama"
+
+
+def find_home(settings: Settings, catalogue: Catalogue) -> Provider:
+    """Return the preferred provider's row."""
+    return find_provider(preferred(settings, catalogue.listing("ollama")))
+
+
+def describe_mapping(settings: Settings, catalogue: Catalogue) -> list[Mapped]:
+    """Return where each tier goes, in the order haiku, sonnet, opus, fable."""
+    home = find_home(settings, catalogue)
+    rows = []
+    for tier in TIERS:
+        first, *others = choose_for_tier(tier, f"claude-{tier}-…", home, settings, catalogue)
+        problem = ""
+        try:
+            _aim(first, settings, catalogue)
+        except ClientError as error:
+            problem = error.message
+        fallbacks = tuple(choice.name for choice in others)
+        rows.append(Mapped(tier=tier, target=first.name, reason=first.setting, fallbacks=fallbacks, problem=problem))
+    return rows
+
+
+def _aim(choice: Choice, settings: Settings, catalogue: Catalogue) -> Target:
+    """Return the target of a choice. Raises where the model cannot chat, or its provider's wire is not there."""
+    row, model = choice.provider, choice.model
+    if reason := row.refused_models.get(model):
+        command = f"anthropic-proxy models {row.name}"
+        raise InvalidRequest(f"{choice.name} {reason} and cannot chat. Chat models at {row.name}: {command}")
+    if not row.speeches:
+        raise UnsupportedFeature(
+            f"{choice.name} cannot be reached: {row.title} is not in this version yet. "
+            "Name another provider in PREFERRED_PROVIDER, or in the model's id, such as openai/gpt-4.1"
+        )
+    wire_name = _pick_wire(row, model, settings)
+    speech = row.speeches[wire_name]
+    return Target(
+        provider=row,
+        model=model,
+        wire=speech.wire,
+        dialect=_merge_dialect(row.name, wire_name, model),
+        facts=catalogue.find(row.name, model),
+        base_url=settings.base_urls.get(row.name, row.base_url),
+    )
+
+
+def _pick_wire(row: Provider, model: str, settings: Settings) -> str:
+    asked = settings.wires.get(row.name)
+    if asked is not None:
+        return asked
+    ruled = (wire for pattern, wire in row.wire_rules if fnmatchcase(model, pattern))
+    return next(ruled, next(iter(row.speeches)))
+
+
+@lru_cache(maxsize=1024)
+def _merge_dialect(provider: str, wire_name: str, model: str) -> Any:
+    speech = find_provider(provider).speeches[wire_name]
+    changes: dict[str, Any] = {}
+    for pattern, fields in speech.model_rules:
+        if fnmatchcase(model, pattern):
+            changes.update(fields)
+    return structs.replace(speech.dialect, **changes) if changes else speech.dialect
