@@ -41,6 +41,7 @@ from anthropic_proxy.messages.types.structs import (
     WebSearchResultBlock,
     text_raw,
 )
+from anthropic_proxy.messages.types.tools import read_tool
 
 __all__ = [
     "ABSENT",
@@ -76,5 +77,6 @@ __all__ = [
     "WebSearchResultBlock",
     "blocks_of",
     "decode_request",
+    "read_tool",
     "text_raw",
 ]

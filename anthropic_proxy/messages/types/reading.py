@@ -79,10 +79,10 @@ def decode_request(body: bytes, *, counting: bool = False) -> MessagesRequest:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         read = _read_slowly(body, mended)
     _refuse(read, counting)
-    return _request(read, mended)
+    return _request(read, len(body), mended)
 
 
-def _request(read: _Body, mended: list[str]) -> MessagesRequest:
+def _request(read: _Body, size: int, mended: list[str]) -> MessagesRequest:
     return MessagesRequest(
         model=read.model,
         messages=read.messages,
@@ -102,6 +102,7 @@ def _request(read: _Body, mended: list[str]) -> MessagesRequest:
         service_tier=read.service_tier,
         mcp_servers=_is_given(read.mcp_servers),
         container=_is_given(read.container),
+        size=size,
         mended=mended,
     )
 

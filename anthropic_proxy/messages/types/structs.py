@@ -9,7 +9,7 @@ ABSENT = Raw(b"")
 """Stands for "not given" where a field is `Raw`, because `Raw` cannot stand in a union with None."""
 
 
-class TextBlock(Struct, tag="text", tag_field="type", gc=False):
+class TextBlock(Struct, tag="text", tag_field="type", omit_defaults=True, gc=False):
     """Text of a message or of the system prompt."""
 
     text: Raw
@@ -262,6 +262,8 @@ class MessagesRequest(Struct, kw_only=True):
     """Whether the client asked for servers that only Anthropic can reach."""
     container: bool = False
     """Whether the client asked for a container that only Anthropic has."""
+    size: int = 0
+    """Bytes of the body; 0: not read from one."""
     mended: list[str] = field(default_factory=list)
     """What the slow way of `decode_request` mended, in words; for the fidelity report."""
 

@@ -1,11 +1,16 @@
-"""The common steps before any wire: cleaning, effort, pairing of calls and results, aliases, session key, limits."""
+"""What `prepare` is told about a target, and what it gives."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 
-from msgspec import Struct
+import msgspec
+from msgspec import Raw, Struct
 
 from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.types import Message, MessagesRequest, Raw, TextBlock, Tool, ToolChoice
+from anthropic_proxy.messages.types import Message, TextBlock, Tool, ToolChoice
+
+_SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
 
 
 class Limits(Struct, frozen=True, kw_only=True, cache_hash=True):
@@ -63,7 +68,32 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
 
     def session_key(self) -> str:
         """Return 32 hex characters that stay the same through a session; computed only when a wire asks."""
-        raise NotImplementedError
+        said = _session_of(self.user_id) if self.user_id else None
+        if said is not None:
+            return hashlib.sha256(said.encode()).hexdigest()[:32]
+        digest = hashlib.sha256()
+        for block in self.system:
+            digest.update(block.text)
+        digest.update(self._first_user_text())
+        return digest.hexdigest()[:32]
+
+    def _first_user_text(self) -> bytes:
+        users = (message.blocks for message in self.messages if message.role == "user")
+        texts = (block.text for blocks in users for block in blocks if isinstance(block, TextBlock))
+        return bytes(next(texts, b""))
+
+
+class _UserId(Struct):
+    session_id: str
+
+
+def _session_of(user_id: str) -> str | None:
+    """Return the session in a `user_id`: a JSON object that names one, or text that ends with it."""
+    try:
+        return msgspec.json.decode(user_id, type=_UserId).session_id
+    except (msgspec.DecodeError, RecursionError):
+        ending = _SESSION.search(user_id)
+        return ending[1] if ending else None
 
 
 class Prepared(Struct, frozen=True):
@@ -73,8 +103,3 @@ class Prepared(Struct, frozen=True):
     aliases: Mapping[str, str]
     """Name said upstream → the client's own name, where they differ."""
     notes: tuple[Note, ...]
-
-
-def prepare(request: MessagesRequest, limits: Limits) -> Prepared:
-    """Return the request as it will be said to a target with these limits."""
-    raise NotImplementedError

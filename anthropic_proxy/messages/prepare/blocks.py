@@ -1,0 +1,151 @@
+"""Blocks that no wire has a place for, said as text; and the others, as they are."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.messages.types import (
+    Block,
+    DocumentBlock,
+    ImageBlock,
+    RedactedThinkingBlock,
+    SearchResultBlock,
+    ServerToolUseBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolReferenceBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
+    WebSearchResultBlock,
+    blocks_of,
+    text_raw,
+)
+
+EMPTY_TEXT = 2
+"""Bytes of an empty JSON string."""
+_SAYS_NOTHING = (b"", b'""', b"null")
+_QUOTE = b'"'[0]
+_SHOWN = 200
+"""Characters of an argument that are shown of a call that the provider ran."""
+
+
+def text_block(text: str) -> TextBlock:
+    """Return a text as a block."""
+    return TextBlock(text_raw(text))
+
+
+def as_said(block: Block) -> Iterable[Block]:
+    """Return what stands for a block upstream: itself, texts, or nothing."""
+    if isinstance(block, TextBlock):
+        return (block,) if memoryview(block.text).nbytes > EMPTY_TEXT else ()
+    if isinstance(block, ToolResultBlock):
+        return (_plain_result(block),)
+    if isinstance(block, ImageBlock | DocumentBlock):
+        return _plain_source(block)
+    if isinstance(block, ThinkingBlock | RedactedThinkingBlock | ToolUseBlock):
+        return (block,)
+    if isinstance(block, SearchResultBlock):
+        body = (text for part in blocks_of(block.content) for text in as_said(part))
+        return (text_block(f"{block.title}\n{block.source}"), *body)
+    return _texts(_in_words(block))
+
+
+def text_of(blocks: Iterable[Block]) -> str:
+    """Return the text of text blocks, by lines."""
+    return "\n".join(msgspec.json.decode(block.text, type=str) for block in blocks if isinstance(block, TextBlock))
+
+
+def _texts(words: str) -> Iterable[Block]:
+    return (text_block(words),) if words else ()
+
+
+def _in_words(block: Block) -> str:
+    if isinstance(block, ToolReferenceBlock):
+        return f"Tool available: {block.tool_name}"
+    if isinstance(block, ServerToolUseBlock):
+        return _call_in_words(block.name, block.input)
+    if isinstance(block, WebSearchResultBlock):
+        return _search_in_words(block.content)
+    if isinstance(block, UnknownBlock):
+        return _unknown_in_words(block)
+    return ""
+
+
+def _plain_result(block: ToolResultBlock) -> ToolResultBlock:
+    view = memoryview(block.content)
+    if not view.nbytes or view[0] == _QUOTE:
+        return block
+    before = blocks_of(block.content)
+    after = [said for part in before if not isinstance(part, ToolResultBlock | ToolUseBlock) for said in as_said(part)]
+    if len(after) == len(before) and all(old is new for old, new in zip(before, after, strict=True)):
+        return block
+    content = Raw(msgspec.json.encode(after)) if after else Raw(b'""')
+    return ToolResultBlock(block.tool_use_id, content, block.is_error)
+
+
+def _plain_source(block: ImageBlock | DocumentBlock) -> Iterable[Block]:
+    source = block.source
+    kind = "image" if isinstance(block, ImageBlock) else "document"
+    if source.type == "file":
+        return (text_block(f"[{kind} file {source.file_id} not available]"),)
+    if isinstance(block, ImageBlock) or source.type not in ("text", "content"):
+        return (block,)
+    heading = "\n".join(filter(None, (block.title, block.context)))
+    body: list[Block] = [text_block(source.data)] if source.type == "text" else blocks_of(source.content)
+    return [said for part in (text_block(heading), *body) for said in as_said(part)]
+
+
+def _call_in_words(name: str, arguments: Raw) -> str:
+    values = _object(arguments)
+    said = next((value for value in values.values() if isinstance(value, str)), "")
+    return f"[{name}: {said[:_SHOWN]}]" if said else f"[{name}]"
+
+
+def _search_in_words(content: Raw) -> str:
+    found = _value(content)
+    if isinstance(found, dict):
+        return f"[web_search failed: {found.get('error_code', 'unknown error')}]"
+    results = [result for result in found if isinstance(result, dict)] if isinstance(found, list) else []
+    return "\n".join(f"{result.get('title', '')} – {result.get('url', '')}" for result in results)
+
+
+def _unknown_in_words(block: UnknownBlock) -> str:
+    value = _object(block.raw)
+    if block.kind.endswith("_tool_use") and isinstance(value.get("name"), str):
+        return _call_in_words(value["name"], Raw(msgspec.json.encode(value.get("input"))))
+    for name in ("text", "content"):
+        if isinstance(value.get(name), str):
+            return str(value[name])
+    return _result_in_words(value.get("content")) or f"[unsupported block: {block.kind}]"
+
+
+def _result_in_words(content: Any) -> str:
+    """Say what a tool that the provider ran gave back: text, output of a program, tools found, or an error's code."""
+    if isinstance(content, list):
+        return "\n".join(filter(None, map(_result_in_words, content)))
+    if not isinstance(content, dict):
+        return ""
+    if isinstance(found := content.get("tool_references"), list):
+        return "\n".join(f"Tool available: {tool.get('tool_name', '')}" for tool in found if isinstance(tool, dict))
+    names = ("title", "url", "text", "data", "stdout", "stderr", "error_code")
+    said = [content[name] for name in names if isinstance(content.get(name), str) and content[name]]
+    nested = (_result_in_words(content.get(name)) for name in ("content", "source"))
+    return "\n".join(filter(None, (*said, *nested)))
+
+
+def _object(raw: Raw) -> dict[str, Any]:
+    value = _value(raw)
+    return value if isinstance(value, dict) else {}
+
+
+def _value(raw: Raw) -> Any:
+    """Return what we only quote from; what cannot be read says nothing."""
+    if bytes(raw) in _SAYS_NOTHING:
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None

@@ -1,0 +1,141 @@
+"""Messages as blocks that wires know, without empty texts, neighbours of one role merged."""
+
+from msgspec import Raw
+
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.messages.prepare.blocks import EMPTY_TEXT, as_said, text_block, text_of
+from anthropic_proxy.messages.types import (
+    Block,
+    CompactionBlock,
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    RedactedThinkingBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    blocks_of,
+    text_raw,
+)
+
+_BILLING = b"x-anthropic-billing-header:"
+_QUOTE = b'"'[0]
+_STAYS: dict[str, frozenset[type]] = {
+    "user": frozenset({ImageBlock, DocumentBlock, ToolResultBlock}),
+    "assistant": frozenset({ThinkingBlock, RedactedThinkingBlock, ToolUseBlock}),
+    "system": frozenset(),
+}
+"""Role → blocks that it may hold beside text."""
+_SOURCED = (ImageBlock, DocumentBlock)
+_SAID_OTHERWISE = ("file", "text", "content")
+"""Sources that no wire takes; `blocks.as_said` says what stands for them."""
+
+
+def clean_system(system: str | list[Block]) -> list[TextBlock]:
+    """Return the system prompt as texts, without the line that names the client's build.
+
+    That line's nonce changes with each session and would spoil every cache of prefixes.
+    """
+    blocks: list[Block] = [TextBlock(text_raw(system))] if isinstance(system, str) else system
+    texts = []
+    for block in blocks:
+        for said in as_said(block):
+            kept = _without_billing(said) if isinstance(said, TextBlock) else None
+            if kept is not None and memoryview(kept.text).nbytes > EMPTY_TEXT:
+                texts.append(kept)
+    return texts
+
+
+def clean_messages(messages: list[Message]) -> list[Message]:
+    """Return the messages as wires read them; those that need no change are the same objects.
+
+    Raises `InvalidRequest` where nothing is left to say.
+    """
+    cleaned: list[Message] = []
+    for message in messages:
+        role, content = message.role, message.content
+        if isinstance(content, str):
+            append_merged(cleaned, Message(role, [TextBlock(text_raw(content))] if content else []))
+        elif _is_clean(content, role):
+            append_merged(cleaned, message)
+        else:
+            summary, content = _since_compaction(content)
+            if summary:
+                cleaned = [Message("user", [text_block(summary)])]
+            append_merged(cleaned, Message(role, _cleaned(content, role)))
+    if not cleaned:
+        raise InvalidRequest("messages: at least one message must have content that is not empty")
+    return cleaned
+
+
+def append_merged(messages: list[Message], message: Message) -> None:
+    """Append a message unless it is empty; a neighbour of the same role takes its blocks in, as a new message."""
+    if not message.content:
+        return
+    if messages and messages[-1].role == message.role:
+        messages[-1] = Message(message.role, [*messages[-1].blocks, *message.blocks])
+    else:
+        messages.append(message)
+
+
+def as_text(result: ToolResultBlock) -> list[Block]:
+    """Return a result whose call is not there as blocks of a user message: what it says, then its pictures."""
+    parts = blocks_of(result.content)
+    pictures = [part for part in parts if isinstance(part, ImageBlock | DocumentBlock)]
+    return [text_block(f"[result of an earlier tool call] {text_of(parts)}".rstrip()), *pictures]
+
+
+def _since_compaction(content: list[Block]) -> tuple[str, list[Block]]:
+    """Return the last summary in a message and what follows it.
+
+    What a summary stands for is left out, as the API itself does; the summary is said as the user's.
+    """
+    for index in range(len(content) - 1, -1, -1):
+        block = content[index]
+        if isinstance(block, CompactionBlock) and block.content:
+            return block.content, content[index + 1 :]
+    return "", content
+
+
+def _without_billing(block: TextBlock) -> TextBlock | None:
+    text = memoryview(block.text)
+    if bytes(text[1 : 1 + len(_BILLING)]) != _BILLING:
+        return block
+    _, line_end, rest = bytes(text).partition(b"\\n")
+    return TextBlock(Raw(b'"' + rest), block.cache_control) if line_end else None
+
+
+def _is_clean(content: list[Block], role: str) -> bool:
+    stays = _STAYS[role]
+    for block in content:
+        kind = type(block)
+        if kind is TextBlock:
+            if memoryview(block.text).nbytes == EMPTY_TEXT:  # type: ignore[union-attr]
+                return False
+        elif kind is ToolResultBlock:
+            view = memoryview(block.content)  # type: ignore[union-attr,arg-type]
+            if role != "user" or (view.nbytes and view[0] != _QUOTE):
+                return False
+        elif kind not in stays or (kind in _SOURCED and block.source.type in _SAID_OTHERWISE):  # type: ignore[union-attr]
+            return False
+    return True
+
+
+def _cleaned(content: list[Block], role: str) -> list[Block]:
+    return [placed for block in content for said in as_said(block) for placed in _in_place(said, role)]
+
+
+def _in_place(block: Block, role: str) -> tuple[Block, ...]:
+    """Return what a message of that role can hold in place of a block."""
+    if type(block) is TextBlock or type(block) in _STAYS[role]:
+        return (block,)
+    if isinstance(block, ToolUseBlock):
+        return (text_block(f"[call of {block.name}] {bytes(block.input).decode()}"),)
+    if isinstance(block, ToolResultBlock):
+        return tuple(placed for part in as_text(block) for placed in _in_place(part, role))
+    if isinstance(block, ImageBlock):
+        return (text_block(f"[image omitted: {block.source.media_type or block.source.url}]"),)
+    if isinstance(block, DocumentBlock):
+        return (text_block(f"[document omitted: {block.title or block.source.media_type or block.source.url}]"),)
+    return ()

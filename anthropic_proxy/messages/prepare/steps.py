@@ -1,0 +1,90 @@
+"""`prepare`: the steps in their order."""
+
+from collections.abc import Callable
+
+from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.prepare.cleaning import clean_messages, clean_system
+from anthropic_proxy.messages.prepare.effort import resolve_effort
+from anthropic_proxy.messages.prepare.names import Names
+from anthropic_proxy.messages.prepare.pairing import pair_calls
+from anthropic_proxy.messages.prepare.request import Limits, Prepared, PreparedRequest
+from anthropic_proxy.messages.prepare.tools import offered_choice, offered_tools
+from anthropic_proxy.messages.types import ABSENT, MessagesRequest, OutputFormat, Raw
+
+_WINDOW_MARGIN = 64
+"""Tokens that are left free between input and output."""
+_BYTES_PER_TOKEN = 2
+"""At least so many bytes of a body make a token: an input that fits by this measure is not counted."""
+_WITHOUT_LIMIT = 8_192
+"""Output tokens where neither the client nor the catalogue says a number."""
+
+
+def prepare(
+    request: MessagesRequest, limits: Limits, count: Callable[[MessagesRequest], int] | None = None
+) -> Prepared:
+    """Return the request as it will be said to a target with these limits.
+
+    The request itself stays as it is, so that it can be prepared again for another target. `count` estimates its input
+    in tokens; it is asked only where input and output might not fit the window together; None: nobody checks.
+    Raises `InvalidRequest` and `UnsupportedFeature` where nothing sensible can be said.
+    """
+    notes = _notes_on_body(request)
+    names = Names(limits.name_pattern, limits.name_length)
+    effort, changes = resolve_effort(request, limits)
+    notes += changes
+    tools = offered_tools(request, limits, names, notes)
+    config, thinking = request.output_config, request.thinking
+    said = PreparedRequest(
+        system=clean_system(request.system),
+        messages=pair_calls(clean_messages(request.messages), names),
+        tools=tools,
+        tool_choice=offered_choice(request, tools, limits, names, notes),
+        max_tokens=_output_limit(request, limits, count, notes),
+        effort=effort,
+        budget_tokens=thinking.budget_tokens if thinking else None,
+        shows_thinking=thinking is None or thinking.display != "omitted",
+        output_schema=_schema(config.format if config and config.format else request.output_format),
+        stop_sequences=[text for text in request.stop_sequences if text.strip()],
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        service_tier=request.service_tier,
+        user_id=request.metadata.user_id if request.metadata else None,
+        vision=limits.vision,
+        pdf=limits.pdf,
+    )
+    return Prepared(said, names.aliases, tuple(notes))
+
+
+def _notes_on_body(request: MessagesRequest) -> list[Note]:
+    notes = [Note("approximated", "body", what) for what in request.mended]
+    if request.mcp_servers:
+        notes.append(Note("dropped", "mcp_servers", "only Anthropic connects to them"))
+    if request.container:
+        notes.append(Note("dropped", "container", "only Anthropic has it"))
+    return notes
+
+
+def _output_limit(
+    request: MessagesRequest, limits: Limits, count: Callable[[MessagesRequest], int] | None, notes: list[Note]
+) -> int:
+    asked = request.max_tokens if request.max_tokens is not None else limits.max_output or _WITHOUT_LIMIT
+    limit, reason = asked, ""
+    if limits.max_output is not None and limit > limits.max_output:
+        limit, reason = limits.max_output, "the model's limit"
+    if limits.window is not None and count is not None and _may_overflow(request, limit, limits.window):
+        room = limits.window - count(request) - _WINDOW_MARGIN
+        if limit > room:
+            limit, reason = room, "what the window leaves"
+    limit = max(limit, 1)
+    if limit < asked:
+        notes.append(Note("approximated", "max_tokens", f"{asked} → {limit}, {reason}"))
+    return limit
+
+
+def _may_overflow(request: MessagesRequest, limit: int, window: int) -> bool:
+    return not request.size or request.size // _BYTES_PER_TOKEN + limit + _WINDOW_MARGIN > window
+
+
+def _schema(form: OutputFormat | None) -> Raw:
+    return form.schema if form is not None and form.type == "json_schema" else ABSENT

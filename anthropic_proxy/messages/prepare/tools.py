@@ -1,0 +1,107 @@
+"""Which tools are offered, under which names, and which of them the model must call."""
+
+import functools
+
+from msgspec.structs import replace
+
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
+from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.prepare.client_tools import as_function
+from anthropic_proxy.messages.prepare.names import Names
+from anthropic_proxy.messages.prepare.request import Limits
+from anthropic_proxy.messages.types import (
+    MessagesRequest,
+    Tool,
+    ToolAdditionBlock,
+    ToolChoice,
+    ToolRemovalBlock,
+    read_tool,
+)
+
+_PLACEHOLDER = "DeferredToolPlaceholder"
+"""A tool that Claude Code sends where others are deferred; it does nothing, so no model should see it."""
+_FREE = ("auto", "none")
+_FORCED = ("any", "tool")
+_LISTED = 20
+"""Names that a refusal lists."""
+
+
+def offered_tools(request: MessagesRequest, limits: Limits, names: Names, notes: list[Note]) -> list[Tool]:
+    """Return the tools that may be offered, under their aliases, deferred ones and the provider's own included."""
+    declared = _with_changes(request)
+    if declared and not limits.tools:
+        notes.append(Note("dropped", "tools", "the model takes no tools"))
+        return []
+    return [_as_offered(tool, names) for tool in declared if tool.name != _PLACEHOLDER]
+
+
+def offered_choice(
+    request: MessagesRequest, tools: list[Tool], limits: Limits, names: Names, notes: list[Note]
+) -> ToolChoice | None:
+    """Return the choice that the model is left, None for no say.
+
+    Raises `InvalidRequest` where it forces a tool that is not offered, `UnsupportedFeature` where the model takes none.
+    """
+    choice = request.tool_choice
+    if choice is None:
+        return None
+    if choice.type not in _FREE + _FORCED:
+        notes.append(Note("dropped", "tool_choice", f"{choice.type!r} is not auto, any, tool or none"))
+        return None
+    if not tools:
+        if choice.type in _FREE:
+            return None
+        if request.tools and not limits.tools:
+            raise UnsupportedFeature(f"tool_choice: '{choice.type}' forces a tool call, but the model takes no tools")
+        raise InvalidRequest(f"tool_choice: '{choice.type}' forces a tool call, but no tool is offered in tools")
+    if choice.type != "tool":
+        return choice
+    said = names.say(choice.name or "")
+    if all(tool.name != said for tool in tools):
+        listed = ", ".join(names.aliases.get(tool.name, tool.name) for tool in tools[:_LISTED])
+        more = f" and {len(tools) - _LISTED} more" if len(tools) > _LISTED else ""
+        raise InvalidRequest(f"tool_choice.name: no tool named {choice.name!r} is offered; there are: {listed}{more}")
+    return choice if said == choice.name else replace(choice, name=said)
+
+
+def _as_offered(tool: Tool, names: Names) -> Tool:
+    if tool.type is not None:
+        tool = as_function(tool) or tool
+    said = names.say(tool.name) if tool.name else ""
+    return tool if said == tool.name else _renamed(tool, said)
+
+
+def _renamed(tool: Tool, name: str) -> Tool:
+    """Return the tool under another name, with a source of its own: caches of encoded tools go by it."""
+    return replace(tool, name=name, source=_source_under(tool.source, name))
+
+
+@functools.lru_cache(maxsize=512)
+def _source_under(source: bytes, name: str) -> bytes:
+    return b"%b %b" % (name.encode(), source)
+
+
+def _with_changes(request: MessagesRequest) -> list[Tool]:
+    """Return the tools after what system messages added and removed."""
+    changes = [
+        block
+        for message in request.messages
+        if message.role == "system" and not isinstance(message.content, str)
+        for block in message.content
+        if isinstance(block, ToolAdditionBlock | ToolRemovalBlock)
+    ]
+    if not changes:
+        return request.tools
+    tools = {tool.name: tool for tool in request.tools}
+    removed = set()
+    for change in changes:
+        name = change.tool.name
+        if isinstance(change, ToolRemovalBlock):
+            removed.add(name)
+        elif memoryview(change.tool.definition).nbytes:
+            tool = read_tool(change.tool.definition, "messages.tool_addition.tool.definition")
+            tools[tool.name] = tool
+            removed.discard(tool.name)
+        else:
+            removed.discard(name)
+    return [tool for name, tool in tools.items() if name not in removed]
