@@ -1,0 +1,484 @@
+"""The writer: every cell of its table, its eight rules, then properties over random deltas."""
+
+import json
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from anthropic_proxy.errors import InternalError, UpstreamProtocolError, UpstreamTimeout
+from anthropic_proxy.messages.deltas import (
+    Block,
+    Citation,
+    Delta,
+    Stop,
+    Text,
+    Thinking,
+    ToolArgs,
+    ToolCall,
+    ToolEnd,
+    Usage,
+)
+from anthropic_proxy.messages.events import (
+    BlockStart,
+    BlockStop,
+    CallStart,
+    CitationDelta,
+    Event,
+    Failure,
+    InputDelta,
+    MessageDelta,
+    MessageStart,
+    MessageStop,
+    SignatureDelta,
+    TextDelta,
+    TextStart,
+    ThinkingDelta,
+    ThinkingStart,
+)
+from anthropic_proxy.messages.grammar import check_bytes
+from anthropic_proxy.messages.writer import KEEP_ALIVE_SIGNATURE, MessageWriter
+from anthropic_proxy.server.replies import encode_events
+from tests.replies import a_reply, any_deltas, cut_at
+
+SIGNED = "px1.test.e30"
+CITATION = Raw(b'{"type":"char_location","cited_text":"a"}')
+OPAQUE = Raw(b'{"type":"web_search_tool_result","tool_use_id":"s1","content":[]}')
+
+
+def started(*deltas: Delta, estimate: int = 10) -> MessageWriter:
+    writer = MessageWriter(message_id="msg_1", model="claude-test", signature=SIGNED)
+    writer.start(estimate)
+    writer.feed(deltas)
+    return writer
+
+
+def whole(deltas: Sequence[Delta], estimate: int = 10) -> list[Event]:
+    writer = MessageWriter(message_id="msg_1", model="claude-test", signature=SIGNED)
+    return writer.start(estimate) + writer.feed(deltas) + writer.finish()
+
+
+def ending(events: Sequence[Event]) -> MessageDelta:
+    (found,) = [event for event in events if isinstance(event, MessageDelta)]
+    return found
+
+
+STATES: dict[str, list[Delta]] = {
+    "none": [],
+    "text": [Text("a")],
+    "thinking": [Thinking("a")],
+    "call": [ToolCall(1, "c1", "read")],
+    "call, another waiting": [ToolCall(1, "c1", "read"), ToolCall(2, "c2", "list")],
+}
+CLOSES_TEXT = [BlockStop(0)]
+CLOSES_THINKING = [SignatureDelta(0, SIGNED), BlockStop(0)]
+CLOSES_CALL = [InputDelta(0, "{}"), BlockStop(0)]
+CLOSES_CALL_2 = [BlockStop(0), CallStart(1, "c2", "list")]
+
+
+def opens_text(index: int) -> list[Event]:
+    return [TextStart(index), TextDelta(index, "b")]
+
+
+def opens_thinking(index: int) -> list[Event]:
+    return [ThinkingStart(index), ThinkingDelta(index, "b")]
+
+
+def opens_call(index: int) -> list[Event]:
+    return [CallStart(index, "c3", "write")]
+
+
+def writes_block(index: int) -> list[Event]:
+    return [BlockStart(index, OPAQUE), BlockStop(index)]
+
+
+CELLS: list[tuple[Delta, str, list[Event]]] = [
+    (Text("b"), "none", opens_text(0)),
+    (Text("b"), "text", [TextDelta(0, "b")]),
+    (Text("b"), "thinking", CLOSES_THINKING + opens_text(1)),
+    (Citation(CITATION), "none", []),
+    (Citation(CITATION), "text", [CitationDelta(0, CITATION)]),
+    (Citation(CITATION), "thinking", []),
+    (Thinking("b"), "none", opens_thinking(0)),
+    (Thinking("b"), "text", CLOSES_TEXT + opens_thinking(1)),
+    (Thinking("b"), "thinking", [ThinkingDelta(0, "b")]),
+    (ToolCall(3, "c3", "write"), "none", opens_call(0)),
+    (ToolCall(3, "c3", "write"), "text", CLOSES_TEXT + opens_call(1)),
+    (ToolCall(3, "c3", "write"), "thinking", CLOSES_THINKING + opens_call(1)),
+    (ToolArgs(1, "{}"), "call", [InputDelta(0, "{}")]),
+    (ToolEnd(1), "call", CLOSES_CALL),
+    (Block(OPAQUE), "none", writes_block(0)),
+    (Block(OPAQUE), "text", CLOSES_TEXT + writes_block(1)),
+    (Block(OPAQUE), "thinking", CLOSES_THINKING + writes_block(1)),
+    *[(Usage(output_tokens=1), state, []) for state in STATES],
+    *[(Stop("end_turn"), state, []) for state in STATES],
+]
+
+
+@pytest.mark.parametrize(("delta", "state", "expected"), CELLS, ids=lambda value: getattr(value, "__name__", None))
+def test_a_delta_is_written_as_the_table_says(delta: Delta, state: str, expected: list[Event]) -> None:
+    assert started(*STATES[state]).feed([delta]) == expected
+
+
+WAITING: list[tuple[Delta, str, list[Event]]] = [
+    (Text("b"), "call", CLOSES_CALL + opens_text(1)),
+    (Citation(CITATION), "call", CLOSES_CALL),
+    (Thinking("b"), "call", CLOSES_CALL + opens_thinking(1)),
+    (ToolCall(3, "c3", "write"), "call", CLOSES_CALL + opens_call(1)),
+    (Block(OPAQUE), "call", CLOSES_CALL + writes_block(1)),
+    (ToolArgs(2, "{"), "call, another waiting", [InputDelta(0, "{}"), *CLOSES_CALL_2, InputDelta(1, "{")]),
+    (ToolEnd(2), "call, another waiting", [InputDelta(0, "{}"), *CLOSES_CALL_2, InputDelta(1, "{}"), BlockStop(1)]),
+]
+
+
+@pytest.mark.parametrize(("delta", "state", "released"), WAITING)
+def test_what_comes_during_a_call_waits_until_the_call_ends(delta: Delta, state: str, released: list[Event]) -> None:
+    writer = started(*STATES[state])
+
+    assert writer.feed([delta]) == []
+    assert writer.feed([ToolEnd(1)]) == released
+
+
+@pytest.mark.parametrize("state", ["none", "text", "thinking"])
+@pytest.mark.parametrize("delta", [ToolArgs(1, "{"), ToolEnd(1)], ids=["arguments", "end"])
+@pytest.mark.parametrize("before", [[], [ToolCall(1, "c1", "read"), ToolEnd(1)]], ids=["never begun", "ended"])
+def test_a_call_that_is_not_open_cannot_go_on(state: str, delta: Delta, before: list[Delta]) -> None:
+    with pytest.raises(InternalError, match="not open: key 1"):
+        started(*before, *STATES[state]).feed([delta])
+
+
+@pytest.mark.parametrize("delta", [ToolArgs(2, "{"), ToolEnd(2)], ids=["arguments", "end"])
+@pytest.mark.parametrize("ended", [[], [ToolCall(2, "c2", "list"), ToolEnd(2)]], ids=["never begun", "waits, ended"])
+def test_nor_during_another_call(delta: Delta, ended: list[Delta]) -> None:
+    with pytest.raises(InternalError, match="not open: key 2"):
+        started(*STATES["call"], *ended).feed([delta])
+
+
+class TestStart:
+    def test_the_message_begins_with_the_estimate_and_without_content(self) -> None:
+        writer = MessageWriter(message_id="msg_1", model="claude-test", signature=SIGNED)
+
+        (event,) = writer.start(42)
+
+        assert isinstance(event, MessageStart)
+        message = event.message
+        assert (message.id, message.model, message.content, message.stop_reason) == ("msg_1", "claude-test", [], None)
+        assert (message.usage.input_tokens, message.usage.output_tokens) == (42, 0)
+        assert writer.started
+
+    @pytest.mark.parametrize(
+        "use",
+        [lambda writer: writer.feed([Text("a")]), MessageWriter.keep_alive, MessageWriter.finish],
+        ids=["feed", "keep_alive", "finish"],
+    )
+    def test_nothing_may_be_written_before_or_after(self, use: Callable[[MessageWriter], object]) -> None:
+        with pytest.raises(InternalError, match="before it was started"):
+            use(MessageWriter(message_id="msg_1", model="m", signature=SIGNED))
+        writer = started(Stop("end_turn"))
+        writer.finish()
+        with pytest.raises(InternalError, match="after its end"):
+            use(writer)
+
+    def test_twice_is_a_bug(self) -> None:
+        with pytest.raises(InternalError, match="twice"):
+            started().start(1)
+
+
+class TestEmptyFragments:
+    @pytest.mark.parametrize("delta", [Text(""), Thinking("")])
+    @pytest.mark.parametrize("state", STATES)
+    def test_write_nothing(self, delta: Delta, state: str) -> None:
+        assert started(*STATES[state]).feed([delta]) == []
+
+    def test_of_arguments_write_nothing(self) -> None:
+        assert started(*STATES["call"]).feed([ToolArgs(1, "")]) == []
+
+    def test_open_no_block_after_they_waited(self) -> None:
+        assert started(*STATES["call"]).feed([Text(""), Thinking(""), ToolEnd(1)]) == CLOSES_CALL
+
+
+class TestSignatures:
+    def test_one_from_the_upstream_closes_its_block(self) -> None:
+        written = started(Thinking("a")).feed([Thinking(signature="s"), Thinking("b")])
+
+        assert written == [SignatureDelta(0, "s"), BlockStop(0), *opens_thinking(1)]
+
+    def test_one_without_text_makes_a_block(self) -> None:
+        assert started().feed([Thinking("", "s")]) == [ThinkingStart(0), SignatureDelta(0, "s"), BlockStop(0)]
+
+    def test_the_default_may_change_until_the_block_closes(self) -> None:
+        writer = started(Thinking("a"))
+        writer.signature = "px1.other.e30"
+
+        assert writer.feed([Text("b")])[0] == SignatureDelta(0, "px1.other.e30")
+
+
+class TestKeepAlive:
+    @pytest.mark.parametrize(
+        ("state", "expected"),
+        [
+            ("none", [ThinkingStart(0), ThinkingDelta(0, "")]),
+            ("text", [TextDelta(0, "")]),
+            ("thinking", [ThinkingDelta(0, "")]),
+            ("call", [InputDelta(0, "")]),
+        ],
+    )
+    def test_writes_into_the_open_block_or_opens_one(self, state: str, expected: list[Event]) -> None:
+        assert started(*STATES[state]).keep_alive() == expected
+
+    def test_a_block_that_stayed_empty_is_signed_as_ours(self) -> None:
+        writer = started()
+        writer.keep_alive()
+        writer.keep_alive()
+
+        assert writer.feed([Text("b")]) == [SignatureDelta(0, KEEP_ALIVE_SIGNATURE), BlockStop(0), *opens_text(1)]
+
+    def test_a_block_that_thinking_filled_is_not(self) -> None:
+        writer = started()
+        writer.keep_alive()
+
+        assert writer.feed([Thinking("b")]) == [ThinkingDelta(0, "b")]
+        assert writer.feed([Text("b")])[0] == SignatureDelta(0, SIGNED)
+
+    def test_a_call_that_stayed_empty_still_gets_its_arguments(self) -> None:
+        writer = started(*STATES["call"])
+        writer.keep_alive()
+
+        assert writer.feed([ToolEnd(1)]) == CLOSES_CALL
+
+
+class TestCalls:
+    @pytest.mark.parametrize("state", ["none", "text", "call"])
+    def test_a_used_key_is_a_bug(self, state: str) -> None:
+        used = [ToolCall(9, "c9", "read"), ToolEnd(9)]
+        with pytest.raises(InternalError, match="same key: 9"):
+            started(*used, *STATES[state]).feed([ToolCall(9, "c10", "read")])
+
+    def test_arguments_of_white_space_become_an_object(self) -> None:
+        written = started(*STATES["call"]).feed([ToolArgs(1, " \n"), ToolEnd(1)])
+
+        assert json.loads("".join(event.json for event in written if isinstance(event, InputDelta))) == {}
+
+    def test_parallel_calls_come_one_after_the_other_in_their_order(self) -> None:
+        deltas = [
+            ToolCall("x", "c1", "read"),
+            ToolCall("y", "c2", "list"),
+            ToolArgs("y", '{"d":'),
+            ToolArgs("x", '{"p":'),
+            ToolEnd("x"),
+            ToolArgs("y", "1}"),
+        ]
+
+        assert started().feed(deltas[:4]) == [CallStart(0, "c1", "read"), InputDelta(0, '{"p":')]
+        assert started(*deltas[:4]).feed(deltas[4:]) == [
+            BlockStop(0),
+            CallStart(1, "c2", "list"),
+            InputDelta(1, '{"d":'),
+            InputDelta(1, "1}"),
+        ]
+
+    def test_a_thousand_that_wait_are_all_written(self) -> None:
+        calls: list[Delta] = [ToolCall(key, f"c{key}", "read") for key in range(1000)]
+        ends: list[Delta] = [ToolEnd(key) for key in reversed(range(1000))]
+
+        written = started(*calls).feed(ends)
+
+        assert sum(isinstance(event, BlockStop) for event in written) == 1000
+
+
+class TestFinish:
+    def test_without_a_stop_is_not_an_end(self) -> None:
+        writer = started(Text("a"))
+        with pytest.raises(UpstreamProtocolError):
+            writer.finish()
+        assert not writer.finished
+        assert writer.fail(UpstreamTimeout("silent"))
+
+    def test_closes_an_open_call_as_it_stands_and_what_waits_behind_it(self) -> None:
+        writer = started(ToolCall(1, "c1", "read"), ToolArgs(1, '{"p'), ToolCall(2, "c2", "list"), Text("b"))
+        writer.feed([Stop("max_tokens")])
+
+        assert writer.finish()[:-2] == [
+            BlockStop(0),
+            CallStart(1, "c2", "list"),
+            InputDelta(1, "{}"),
+            BlockStop(1),
+            *opens_text(2),
+            BlockStop(2),
+        ]
+
+    def test_an_empty_reply_has_no_invented_block(self) -> None:
+        assert [type(event) for event in whole([Stop("end_turn")])] == [MessageStart, MessageDelta, MessageStop]
+
+    def test_usage_may_follow_the_stop_and_only_the_first_stop_counts(self) -> None:
+        end = ending(whole([Stop("max_tokens"), Usage(input_tokens=3, output_tokens=4), Stop("end_turn")]))
+
+        assert (end.stop_reason, end.usage.input_tokens, end.usage.output_tokens) == ("max_tokens", 3, 4)
+
+    @pytest.mark.parametrize(
+        ("said", "called", "reason"),
+        [
+            ("end_turn", False, "end_turn"),
+            ("end_turn", True, "tool_use"),
+            ("tool_use", True, "tool_use"),
+            ("tool_use", False, "end_turn"),
+            ("max_tokens", True, "max_tokens"),
+            ("refusal", True, "refusal"),
+            ("pause_turn", True, "pause_turn"),
+        ],
+    )
+    def test_the_reason_agrees_with_the_content(self, said: str, called: bool, reason: str) -> None:
+        call: list[Delta] = [ToolCall(1, "c1", "read")] if called else [Text("a")]
+
+        assert ending(whole([*call, Stop(said)])).stop_reason == reason
+
+    def test_sequence_and_details_are_passed(self) -> None:
+        details = {"type": "refusal", "category": None, "explanation": "no"}
+
+        assert ending(whole([Stop("stop_sequence", "END")])).stop_sequence == "END"
+        assert ending(whole([Stop("refusal", details=details)])).stop_details == details
+
+    def test_the_writer_knows_what_a_receipt_needs(self) -> None:
+        writer = started(*STATES["call"], ToolEnd(1), Usage(input_tokens=5))
+        assert (writer.calls, writer.stop_reason, writer.finished) == (1, None, False)
+        writer.feed([Stop("end_turn")])
+        writer.finish()
+        assert (writer.stop_reason, writer.finished, writer.totals.input_tokens) == ("tool_use", True, 5)
+
+
+class TestUsage:
+    def test_the_last_number_said_wins_and_silence_changes_none(self) -> None:
+        said = [
+            Usage(input_tokens=10, output_tokens=1, thinking_tokens=1),
+            Usage(output_tokens=7, cache_read_tokens=3, cache_write_tokens=2),
+            Usage(),
+        ]
+
+        usage = ending(whole([*said, Stop("end_turn")], estimate=99)).usage
+
+        assert (usage.input_tokens, usage.output_tokens) == (10, 7)
+        assert (usage.cache_read_input_tokens, usage.cache_creation_input_tokens) == (3, 2)
+        assert usage.output_tokens_details == {"thinking_tokens": 1}
+
+    def test_nothing_said_leaves_the_estimate_and_counts_what_was_written(self) -> None:
+        usage = ending(whole([Thinking("1234"), Text("12345678"), Text("9"), Stop("end_turn")], estimate=99)).usage
+
+        assert (usage.input_tokens, usage.output_tokens) == (99, 4)
+
+    def test_a_reply_cut_at_a_stop_sequence_counts_at_least_what_was_written(self) -> None:
+        text = Text("x" * 400)
+
+        assert ending(whole([text, Usage(output_tokens=1), Stop("stop_sequence", "S")])).usage.output_tokens == 100
+        assert ending(whole([text, Usage(output_tokens=250), Stop("stop_sequence", "S")])).usage.output_tokens == 250
+        assert ending(whole([text, Usage(output_tokens=1), Stop("end_turn")])).usage.output_tokens == 1
+
+    def test_a_cached_part_does_not_count_twice_where_only_it_is_said(self) -> None:
+        usage = ending(whole([Usage(cache_read_tokens=60), Stop("end_turn")], estimate=100)).usage
+
+        assert (usage.input_tokens, usage.cache_read_input_tokens) == (40, 60)
+
+    def test_no_number_is_negative(self) -> None:
+        said = Usage(input_tokens=-1, output_tokens=-1, cache_read_tokens=-1, cache_write_tokens=-1, thinking_tokens=-1)
+
+        frame = encode_events([ending(whole([said, Stop("end_turn")]))])
+
+        assert b"-" not in frame.split(b"usage")[1]
+
+    def test_searches_and_tier_are_said_only_where_known(self) -> None:
+        silent = encode_events([ending(whole([Stop("end_turn")]))])
+        assert b"server_tool_use" not in silent
+        assert b"service_tier" not in silent
+
+        said = encode_events([ending(whole([Usage(web_search_requests=2, service_tier="priority"), Stop("end_turn")]))])
+        assert b'"server_tool_use":{"web_search_requests":2,"web_fetch_requests":0}' in said
+        assert b'"service_tier":"priority"' in said
+
+
+class TestFail:
+    def test_writes_one_error_and_nothing_after_it(self) -> None:
+        writer = started(*STATES["call"], Text("b"))
+        error = UpstreamTimeout("silent")
+
+        assert writer.fail(error) == [Failure(error)]
+        assert writer.finished
+        assert writer.fail(error) == []
+        with pytest.raises(InternalError):
+            writer.feed([Text("a")])
+
+    def test_says_nothing_after_a_complete_reply(self) -> None:
+        writer = started(Stop("end_turn"))
+        writer.finish()
+
+        assert writer.fail(UpstreamTimeout("late")) == []
+
+
+@given(reply=a_reply(), cuts=st.lists(st.integers(0, 60)), pauses=st.sets(st.integers(0, 60)))
+def test_every_reply_keeps_what_was_said_and_obeys_the_grammar(
+    reply: list[Delta], cuts: list[int], pauses: set[int]
+) -> None:
+    writer = MessageWriter(message_id="msg_1", model="claude-test", signature=SIGNED)
+    events = writer.start(1)
+    for number, deltas in enumerate(cut_at(reply, cuts)):
+        if number in pauses:
+            events += writer.keep_alive()
+        events += writer.feed(deltas)
+    events += writer.finish()
+
+    assert check_bytes(encode_events(events)) == []
+    assert _indexes_are_dense(events)
+    assert _joined(events, TextDelta) == "".join(delta.text for delta in reply if isinstance(delta, Text))
+    assert _joined(events, ThinkingDelta) == "".join(delta.text for delta in reply if isinstance(delta, Thinking))
+    assert _arguments_written(events) == _arguments_said(reply)
+    assert [e.raw for e in events if isinstance(e, BlockStart)] == [d.raw for d in reply if isinstance(d, Block)]
+    assert [type(event) for event in events].count(MessageDelta) == 1
+    assert [type(event) for event in events].count(MessageStop) == 1
+    assert isinstance(events[-1], MessageStop)
+
+
+@given(reply=a_reply(), cuts=st.lists(st.integers(0, 60)))
+def test_how_the_network_cuts_a_reply_makes_no_difference(reply: list[Delta], cuts: list[int]) -> None:
+    writer = started()
+    events = [event for deltas in cut_at(reply, cuts) for event in writer.feed(deltas)]
+
+    assert events + writer.finish() == whole(reply)[1:]
+
+
+@given(deltas=st.lists(any_deltas()), cuts=st.lists(st.integers(0, 60)))
+def test_deltas_in_any_order_give_a_lawful_stream_or_our_own_error(deltas: list[Delta], cuts: list[int]) -> None:
+    writer = MessageWriter(message_id="msg_1", model="claude-test", signature=SIGNED)
+    events = writer.start(1)
+    try:
+        for some in cut_at(deltas, cuts):
+            events += writer.feed(some)
+        events += writer.finish()
+    except (InternalError, UpstreamProtocolError) as error:
+        events += writer.fail(error)
+
+    assert check_bytes(encode_events(events, "req_1"), whole_arguments=False) == []
+
+
+def _indexes_are_dense(events: Sequence[Event]) -> bool:
+    starts = [e.index for e in events if isinstance(e, TextStart | ThinkingStart | CallStart | BlockStart)]
+    stops = [e.index for e in events if isinstance(e, BlockStop)]
+    return starts == stops == list(range(len(starts)))
+
+
+def _joined(events: Sequence[Event], kind: type[TextDelta] | type[ThinkingDelta]) -> str:
+    return "".join(event.text for event in events if isinstance(event, kind))
+
+
+def _arguments_written(events: Sequence[Event]) -> list[tuple[str, str, str]]:
+    calls = {e.index: (e.id, e.name) for e in events if isinstance(e, CallStart)}
+    fragments = dict.fromkeys(calls, "")
+    for event in events:
+        if isinstance(event, InputDelta):
+            fragments[event.index] += event.json
+    return [(*calls[index], fragments[index]) for index in calls]
+
+
+def _arguments_said(reply: Sequence[Delta]) -> list[tuple[str, str, str]]:
+    calls = {d.key: (d.id, d.name) for d in reply if isinstance(d, ToolCall)}
+    said = {key: "".join(d.json for d in reply if isinstance(d, ToolArgs) and d.key == key) for key in calls}
+    return [(*calls[key], said[key] if said[key].strip() else said[key] + "{}") for key in calls]
