@@ -59,7 +59,7 @@ class ClientError(ProxyError):
 
 
 class InvalidRequest(ClientError):
-    """A field is missing or has a value that is not allowed; the text names the field, the value and what is allowed."""
+    """A field is missing or wrong; the text names the field, the value and what is allowed."""
 
 
 class UnsupportedFeature(ClientError):

@@ -30,7 +30,7 @@ class Ticket(Struct, frozen=True, kw_only=True):
 
 
 class Receipt(Struct, kw_only=True):
-    """What an observer sees after the last byte: ids, names, counts, times; never content. Filled as the exchange goes."""
+    """What an observer sees after the last byte: ids, names, counts, times; never content."""
 
     request_id: str
     client: Client

@@ -60,7 +60,9 @@ class HttpResponse:
         except aiohttp.ClientPayloadError as error:
             raise UpstreamProtocolError("the reply broke off before it was complete") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamProtocolError(f"the connection broke in the middle of the reply ({_reason(error)})") from error
+            raise UpstreamProtocolError(
+                f"the connection broke in the middle of the reply ({_reason(error)})"
+            ) from error
 
     async def close(self, *, complete: bool = False) -> None:
         """Give the connection back if the answer was read whole, or is `complete` and ends at once; else cut it."""

@@ -1,0 +1,68 @@
+"""The command line: one table of commands; without one, it serves."""
+
+import os
+import sys
+from functools import partial
+from typing import Annotated
+
+from cyclopts import App as Commands
+from cyclopts import Parameter
+
+from anthropic_proxy import __version__
+from anthropic_proxy.errors import ConfigurationError, ProxyError
+
+commands = Commands(
+    name="anthropic-proxy",
+    version=f"anthropic-proxy {__version__}",
+    help="Use Claude Code and every Anthropic SDK with the model that you have.",
+    version_flags=["--version", "-V"],
+)
+
+
+@commands.default
+@commands.command
+def serve(
+    *,
+    host: str | None = None,
+    port: Annotated[int | None, Parameter(validator=())] = None,
+    workers: int = 1,
+    reload: bool = False,
+) -> None:
+    """Serve the Anthropic Messages API until a signal ends it.
+
+    Parameters
+    ----------
+    host
+        Address to listen on; the default is HOST, else 127.0.0.1.
+    port
+        Port to listen on; the default is PORT, else 8082.
+    workers
+        Processes that share the port.
+    reload
+        Start again when the code changes.
+    """
+    from anthropic_proxy.app import app_from_environment  # noqa: PLC0415  # --help and --version need none of it
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
+    from anthropic_proxy.server.guard import is_loopback  # noqa: PLC0415
+    from anthropic_proxy.server.runner import serve as run  # noqa: PLC0415
+    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings(os.environ, PROVIDERS)
+    host = host or settings.host
+    port = settings.port if port is None else port
+    if not (is_loopback(host) or settings.proxy_api_keys or settings.allow_unauthenticated):
+        raise ConfigurationError(
+            f"{host} can be reached from other machines, and no key is asked for. "
+            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true if something else decides who comes in."
+        )
+    load_app = partial(app_from_environment, {"host": host, "port": port}, address=f"http://{host}:{port}")
+    run(load_app, host=host, port=port, workers=workers, reload=reload)
+
+
+def main() -> None:
+    """Run the command line; an error is one message on stderr and exit status 2, never a trace."""
+    try:
+        commands()
+    except ProxyError as error:
+        print(f"✕ {error.message}", file=sys.stderr)
+        sys.exit(2)

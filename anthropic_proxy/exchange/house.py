@@ -1,0 +1,41 @@
+"""What an exchange works with: everything that outlives one request, put together in `app.py`."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import Struct
+
+from anthropic_proxy.hooks import Client, Observer, Policy
+from anthropic_proxy.log import Log
+from anthropic_proxy.routing.catalogue import Catalogue
+from anthropic_proxy.routing.credentials import Credentials
+from anthropic_proxy.settings import Settings
+from anthropic_proxy.wire.contract import Send
+
+
+class House(Struct, frozen=True, kw_only=True):
+    """One set of parts; a reload builds another, running exchanges keep theirs."""
+
+    settings: Settings
+    catalogue: Catalogue
+    credentials: Credentials
+    ways: Mapping[str, Send]
+    """Ways out, by the name that a provider's row gives (`http`, `demo`)."""
+    log: Log
+    new_id: Callable[[str], str]
+    """`new_id("msg_")` → a fresh identifier with that prefix."""
+    clock: Callable[[], float]
+    """Seconds since the epoch."""
+    policies: Sequence[Policy] = ()
+    observers: Sequence[Observer] = ()
+
+
+class Inbound(Struct, frozen=True, kw_only=True):
+    """A request as the door hands it in."""
+
+    request_id: str
+    client: Client
+    headers: Mapping[str, str]
+    """Names in lower case; without credentials, except where they may be passed on."""
+    body: bytes
+    path: str = "/v1/messages"
+    query: str = ""

@@ -1,0 +1,239 @@
+"""One exchange, from the client's bytes to the last byte of the reply. Read it aloud: nine steps."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from anthropic_proxy.errors import InternalError, ProxyError, UpstreamTimeout
+from anthropic_proxy.exchange.attempts import Answer, Attempts
+from anthropic_proxy.exchange.house import House, Inbound
+from anthropic_proxy.exchange.watch import Watch
+from anthropic_proxy.hooks import Receipt, Ticket
+from anthropic_proxy.messages import tokens
+from anthropic_proxy.messages.deltas import Delta, Stop, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.events import Event, Ping
+from anthropic_proxy.messages.fold import Fold
+from anthropic_proxy.messages.types import MessagesRequest, MessagesResponse, decode_request
+from anthropic_proxy.messages.writer import MessageWriter
+from anthropic_proxy.routing.router import Facts, Route, resolve
+
+
+class Outlet(Protocol):
+    """The door's side of one HTTP response."""
+
+    async def write(self, events: Sequence[Event], *, last: bool = False) -> None:
+        """Send events; the first call sends status 200 and the headers of a stream before them."""
+        ...
+
+    async def message(self, response: MessagesResponse) -> None:
+        """Send a whole reply."""
+        ...
+
+    async def refuse(self, error: ProxyError) -> None:
+        """Send an error with its HTTP status; nothing was sent before it."""
+        ...
+
+    async def gone(self) -> None:
+        """Return when the client has left."""
+        ...
+
+
+async def run(house: House, inbound: Inbound, outlet: Outlet) -> None:
+    """Serve one request. A failure is an HTTP status while nothing was sent, and an `error` event after that.
+
+    Step 1, identify, lies behind us: the guard did it before the body was read.
+    """
+    receipt = Receipt(request_id=inbound.request_id, client=inbound.client, started=house.clock(), path=inbound.path)
+    try:
+        request = decode_request(inbound.body)  # 2 read
+        receipt.asked_model, receipt.stream = request.model, request.stream
+        receipt.tools, receipt.messages = len(request.tools), len(request.messages)
+        route = resolve(Facts(request.model), house.settings, house.catalogue)  # 3 route
+        receipt.why = route.why
+        for note in route.notes:
+            house.log.once(note)
+        for policy in house.policies:  # 4 admit
+            await policy.admit(Ticket(client=inbound.client, model=request.model, size=len(inbound.body)))
+        await _Exchange(house, inbound, outlet, request, receipt).run(route)  # 5 to 9
+    except ProxyError as error:
+        note_failure(receipt, error)
+        await outlet.refuse(error)
+    except asyncio.CancelledError:
+        receipt.outcome = "cancelled"
+        raise
+    finally:
+        receipt.seconds = house.clock() - receipt.started
+        house.log.exchange(receipt)
+        for observer in house.observers:
+            await observer.record(receipt)
+
+
+class _Exchange:
+    """What the steps 5 to 9 of one exchange share."""
+
+    def __init__(
+        self, house: House, inbound: Inbound, outlet: Outlet, request: MessagesRequest, receipt: Receipt
+    ) -> None:
+        self._house = house
+        self._inbound = inbound
+        self._outlet = outlet
+        self._request = request
+        self._receipt = receipt
+        self._opened = False
+        """Whether status and headers of a stream have left."""
+
+    async def run(self, route: Route) -> None:
+        request, timeouts = self._request, self._house.settings.timeouts
+        self._writer = MessageWriter(message_id=self._house.new_id("msg_"), model=request.model, signature="")
+        if request.max_tokens == 0:
+            await self._warm_up()
+            self._count()
+            return
+        watch = self._watch = Watch(
+            gone=self._outlet.gone,
+            silent=self._keep_alive if request.stream else None,
+            first_byte_seconds=timeouts.first_byte,
+            idle_seconds=timeouts.idle,
+        )
+        try:
+            await self._serve(route)
+        except asyncio.CancelledError:
+            if watch.reason == "gone":
+                _uncancel()
+                self._receipt.outcome = "cancelled"
+            elif watch.reason == "upstream silent":
+                _uncancel()
+                await self._fail(self._silence())
+            else:
+                await self._fail(_shutdown())
+                raise
+        except ProxyError as error:
+            await self._fail(error)
+        except Exception as error:  # noqa: BLE001  # the corridor's edge: whatever is left is our bug
+            self._house.log.trace(self._inbound.request_id)
+            await self._fail(InternalError(f"{type(error).__name__} inside the proxy; its log has the trace."))
+        finally:
+            watch.stop()
+            self._count()
+
+    async def _serve(self, route: Route) -> None:
+        answer = await Attempts(self._house, self._inbound, self._request, self._receipt, self._watch).open(route)
+        try:
+            self._receipt.first_delta_seconds = self._house.clock() - self._receipt.started
+            if self._request.stream:
+                await self._stream(answer)
+            else:
+                await self._fold(answer)
+        finally:
+            await answer.close()
+
+    async def _stream(self, answer: Answer) -> None:
+        writer, outlet, watch = self._writer, self._outlet, self._watch
+        writer.signature = answer.signature
+        only_one = _OneCall() if self._one_call() else None
+        while (deltas := await answer.read()) is not None:
+            if only_one is not None:
+                deltas = only_one.feed(deltas)
+            events = self._start() + writer.feed(deltas)
+            if events:
+                watch.writing = True
+                await outlet.write(events)
+                watch.client_at = watch.upstream_at = watch.now()
+                watch.writing = False
+        await outlet.write(self._start() + writer.finish(), last=True)
+
+    async def _fold(self, answer: Answer) -> None:
+        fold = Fold(self._writer)
+        self._writer.signature = answer.signature
+        only_one = _OneCall() if self._one_call() else None
+        while (deltas := await answer.read()) is not None:
+            fold.feed(only_one.feed(deltas) if only_one is not None else deltas)
+        await self._outlet.message(fold.finish())
+
+    async def _warm_up(self) -> None:
+        """Answer `max_tokens: 0` here: it asks for a warm cache and no output."""
+        writer = self._writer
+        ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
+        if self._request.stream:
+            await self._outlet.write(self._start() + writer.feed(ending) + writer.finish(), last=True)
+        else:
+            fold = Fold(writer)
+            fold.feed(ending)
+            await self._outlet.message(fold.finish())
+
+    def _start(self) -> list[Event]:
+        """Return the events that begin a stream, the first time."""
+        if self._opened:
+            return []
+        self._opened = True
+        return [*self._writer.start(tokens.estimate(self._request)), Ping()]
+
+    async def _keep_alive(self) -> None:
+        """Tell a streaming client that we live; before the first delta this gives up a real HTTP status."""
+        events = self._start() or self._writer.keep_alive()
+        await self._outlet.write(events)
+
+    async def _fail(self, error: ProxyError) -> None:
+        note_failure(self._receipt, error)
+        if self._opened:
+            await self._outlet.write(self._writer.fail(error), last=True)
+        else:
+            await self._outlet.refuse(error)
+
+    def _silence(self) -> UpstreamTimeout:
+        provider = self._receipt.provider
+        seconds = round(self._watch.upstream_limit)
+        return UpstreamTimeout(
+            f"{provider} was silent for {seconds} s; UPSTREAM_FIRST_BYTE_TIMEOUT and UPSTREAM_IDLE_TIMEOUT set that.",
+            provider=provider,
+        )
+
+    def _one_call(self) -> bool:
+        choice = self._request.tool_choice
+        return choice is not None and bool(choice.disable_parallel_tool_use)
+
+    def _count(self) -> None:
+        """Fill in the receipt what the writer knows."""
+        writer, receipt = self._writer, self._receipt
+        totals = writer.totals
+        receipt.input_tokens, receipt.output_tokens = totals.input_tokens, totals.output_tokens
+        receipt.cache_read_tokens = totals.cache_read_input_tokens
+        receipt.cache_write_tokens = totals.cache_creation_input_tokens
+        receipt.thinking_tokens = totals.output_tokens_details["thinking_tokens"]
+        if not receipt.outcome and writer.stop_reason:
+            receipt.status, receipt.outcome = 200, writer.stop_reason
+
+
+class _OneCall:
+    """Drops every tool call after the first, where the client disabled parallel ones and the backend made some."""
+
+    def __init__(self) -> None:
+        self._key: int | str | None = None
+
+    def feed(self, deltas: list[Delta]) -> list[Delta]:
+        return [delta for delta in deltas if self._keeps(delta)]
+
+    def _keeps(self, delta: Delta) -> bool:
+        if isinstance(delta, ToolCall) and self._key is None:
+            self._key = delta.key
+        return not isinstance(delta, ToolCall | ToolArgs | ToolEnd) or delta.key == self._key
+
+
+def note_failure(receipt: Receipt, error: ProxyError) -> None:
+    """Write into a receipt how the exchange failed."""
+    receipt.outcome = "error"
+    receipt.status = error.status
+    receipt.error_kind, receipt.error = error.kind, error.message
+
+
+def _shutdown() -> ProxyError:
+    error = ProxyError("The proxy is shutting down; the reply is not complete.", retry_after=1)
+    error.status = 503
+    return error
+
+
+def _uncancel() -> None:
+    """Take back the watch's own cancellation, so that this task goes on."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()

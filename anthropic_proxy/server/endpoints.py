@@ -1,0 +1,214 @@
+"""HTTP in and out: one function an endpoint, on the bare ASGI interface."""
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+
+from anthropic_proxy import __version__
+from anthropic_proxy.errors import InternalError, InvalidRequest, ProxyError, RequestTooLarge, UnknownModel
+from anthropic_proxy.exchange.house import House, Inbound
+from anthropic_proxy.exchange.run import note_failure, run
+from anthropic_proxy.hooks import Client, Receipt
+from anthropic_proxy.messages.events import Event
+from anthropic_proxy.messages.tokens import estimate
+from anthropic_proxy.messages.types import MessagesResponse, decode_request
+from anthropic_proxy.routing.listing import ModelEntry, list_models
+from anthropic_proxy.server.guard import BODY_BYTES, headers_of, identify
+from anthropic_proxy.server.replies import (
+    encode_error,
+    encode_events,
+    encode_message,
+    error_headers,
+    json_headers,
+    stream_headers,
+)
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+DEFAULT_PAGE = 20
+LARGEST_PAGE = 1000
+
+
+class HttpOutlet:
+    """One HTTP response on its way to the client."""
+
+    def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
+        self._receive = receive
+        self._send = send
+        self._request_id = request_id
+        self._opened = False
+
+    async def write(self, events: Sequence[Event], *, last: bool = False) -> None:
+        """Send events in one piece; before the first, status 200 and the headers of a stream."""
+        if not self._opened:
+            await self._open(200, stream_headers(self._request_id))
+        body = encode_events(events, self._request_id)
+        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+
+    async def message(self, response: MessagesResponse) -> None:
+        """Send a whole reply."""
+        await self.respond(200, encode_message(response))
+
+    async def respond(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Send a JSON body with its length."""
+        headers = headers or json_headers(self._request_id)
+        await self._open(status, {**headers, "content-length": str(len(body))})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def refuse(self, error: ProxyError) -> None:
+        """Send the error envelope; nothing where an answer has begun."""
+        if self._opened:
+            return
+        body = encode_error(error, self._request_id)
+        await self.respond(error.status, body, error_headers(error, self._request_id))
+
+    async def gone(self) -> None:
+        """Return when the client has left."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def _open(self, status: int, headers: Mapping[str, str]) -> None:
+        self._opened = True
+        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": pairs})
+
+
+async def serve(house: House, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer one HTTP request; every failure becomes Anthropic's error envelope."""
+    request_id = house.new_id("req_")
+    outlet = HttpOutlet(receive, send, request_id)
+    receipt = Receipt(request_id=request_id, client=Client(), started=house.clock())
+    receipt.method, receipt.path = scope["method"], scope["path"]
+    try:
+        headers = headers_of(scope)
+        client = receipt.client = await identify(scope, headers, house.settings, house.policies)
+        endpoint = find_endpoint(receipt.method, receipt.path)
+        body = await _read_body(receive) if receipt.method == "POST" else b""
+        query = scope.get("query_string", b"").decode("latin-1")
+        await endpoint(
+            house,
+            Inbound(request_id=request_id, client=client, headers=headers, body=body, path=receipt.path, query=query),
+            outlet,
+        )
+    except ProxyError as error:
+        note_failure(receipt, error)
+        house.log.refusal(receipt)
+        await outlet.refuse(error)
+    except Exception as error:  # noqa: BLE001  # the edge of the door: a client is always answered in the envelope
+        house.log.trace(request_id)
+        await outlet.refuse(InternalError(f"{type(error).__name__} inside the proxy; its log has the trace."))
+
+
+async def post_messages(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
+    """`POST /v1/messages`: the main job."""
+    await run(house, inbound, outlet)
+
+
+async def post_count_tokens(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
+    """`POST /v1/messages/count_tokens`: an estimate, made here."""
+    request = decode_request(inbound.body, counting=True)
+    await outlet.respond(200, b'{"input_tokens":%d}' % estimate(request))
+
+
+async def get_models(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
+    """`GET /v1/models`: what may be asked for, in pages (`limit`, `after_id`, `before_id`)."""
+    query = {name: values[-1] for name, values in parse_qs(inbound.query).items()}
+    models = list_models(house.settings, house.catalogue)
+    await outlet.respond(200, msgspec.json.encode(page_of(models, query)))
+
+
+async def get_model(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
+    """`GET /v1/models/{id}`: one of them."""
+    wanted = unquote(inbound.path.removeprefix("/v1/models/"))
+    for entry in list_models(house.settings, house.catalogue):
+        if entry.id == wanted:
+            await outlet.respond(200, msgspec.json.encode(entry))
+            return
+    raise UnknownModel(f"model: {wanted!r} is not listed here. GET /v1/models lists what is.")
+
+
+async def get_root(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
+    """`GET /` and `HEAD /`: somebody is here."""
+    text = f"anthropic-proxy {__version__} speaks the Anthropic Messages API: set ANTHROPIC_BASE_URL to this address."
+    await outlet.respond(200, msgspec.json.encode({"message": text}))
+
+
+async def get_health(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
+    """`GET /health`: the process lives and takes requests."""
+    await outlet.respond(200, msgspec.json.encode({"status": "ok", "version": __version__}))
+
+
+Endpoint = Callable[[House, Inbound, HttpOutlet], Awaitable[None]]
+
+ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
+    "/v1/messages": {"POST": post_messages},
+    "/v1/messages/count_tokens": {"POST": post_count_tokens},
+    "/v1/models": {"GET": get_models},
+    "/": {"GET": get_root, "HEAD": get_root},
+    "/health": {"GET": get_health, "HEAD": get_health},
+}
+MODEL_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_model}
+
+
+def find_endpoint(method: str, path: str) -> Endpoint:
+    """Return the function that serves a path; raises `UnknownModel` (404) or `InvalidRequest` (405)."""
+    methods = ENDPOINTS.get(path)
+    if methods is None and path.startswith("/v1/models/"):
+        methods = MODEL_ENDPOINTS
+    if methods is None:
+        raise UnknownModel(f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages.")
+    if method not in methods:
+        error = InvalidRequest(f"{method} is not served at {path!r}; {' and '.join(methods)} is.")
+        error.status = 405
+        raise error
+    return methods[method]
+
+
+def page_of(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
+    """Return one page in Anthropic's shape. Raises `InvalidRequest` for a wrong `limit` or an unknown id."""
+    limit = query.get("limit", str(DEFAULT_PAGE))
+    if not limit.isdecimal() or not 1 <= int(limit) <= LARGEST_PAGE:
+        raise InvalidRequest(f"limit: {limit!r} is not allowed; it is a number from 1 to {LARGEST_PAGE}.")
+    ids = [entry.id for entry in models]
+    start, end = 0, len(ids)
+    if "after_id" in query:
+        start = _position(ids, "after_id", query["after_id"]) + 1
+    if "before_id" in query:
+        end = _position(ids, "before_id", query["before_id"])
+        start = max(start, end - int(limit))
+        has_more = start > 0
+    else:
+        has_more = start + int(limit) < end
+    page = models[start : min(end, start + int(limit))]
+    return {
+        "data": page,
+        "has_more": has_more,
+        "first_id": page[0].id if page else None,
+        "last_id": page[-1].id if page else None,
+    }
+
+
+def _position(ids: Sequence[str], name: str, value: str) -> int:
+    if value not in ids:
+        raise InvalidRequest(f"{name}: {value!r} is no id of this list.")
+    return ids.index(value)
+
+
+async def _read_body(receive: Receive) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise InvalidRequest("The client left before its request was complete.")
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > BODY_BYTES:
+            raise RequestTooLarge(f"The body is larger than {BODY_BYTES:,} bytes (32 MB).")
+        pieces.append(piece)
+        if not message.get("more_body"):
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -1,0 +1,1 @@
+"""The server as a real process, spoken to over a socket."""

@@ -1,0 +1,30 @@
+"""One strict stand-in provider and one proxy in front of it, for all tests of this folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.openai_chat.server import KEY, new_openai
+from tests.fakes.skeleton import Running, serving
+from tests.process import Proxy, running_proxy
+
+
+@pytest.fixture(scope="session")
+def openai() -> Iterator[Running]:
+    with serving(new_openai()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def settings(openai: Running) -> dict[str, str]:
+    """What a user with an OpenAI key sets."""
+    return {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1", "PREFERRED_PROVIDER": "openai"}
+
+
+@pytest.fixture(scope="session")
+def proxy(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    directory: Path = tmp_path_factory.mktemp("proxy")
+    with running_proxy(directory, settings) as running:
+        yield running
+        assert "Traceback" not in running.log

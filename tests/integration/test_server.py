@@ -1,0 +1,410 @@
+"""What a client on a socket sees: endpoints, errors, streams, stopping."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from anthropic_proxy.messages.grammar import check_bytes
+from tests.fakes.openai_chat.server import KEY
+from tests.fakes.skeleton import Running
+from tests.process import Proxy, free_port, running_proxy
+
+MESSAGES = "/v1/messages"
+
+
+def ask(text: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 200,
+        "messages": [{"role": "user", "content": text}],
+        **fields,
+    }
+
+
+def error_of(response: httpx.Response) -> tuple[int, str, str]:
+    body = response.json()
+    assert body["type"] == "error"
+    assert body["request_id"] == response.headers["request-id"]
+    return response.status_code, body["error"]["type"], body["error"]["message"]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be in time"
+        time.sleep(0.02)
+
+
+# Endpoints
+
+
+def test_root_and_health_answer_probes(proxy: Proxy) -> None:
+    client = proxy.client()
+    assert client.get("/").json()["message"]
+    assert client.head("/").status_code == 200
+    assert client.head("/").content == b""
+    assert client.get("/health").json()["status"] == "ok"
+
+
+def test_a_message_is_answered_in_one_piece(proxy: Proxy) -> None:
+    response = proxy.client().post(MESSAGES, json=ask("Say exactly: good morning"))
+    body = response.json()
+    assert response.status_code == 200
+    assert response.headers["request-id"].startswith("req_")
+    assert body["content"] == [{"type": "text", "text": "good morning"}]
+    assert body["model"] == "claude-sonnet-4-5"
+    assert body["stop_reason"] == "end_turn"
+    assert body["usage"]["input_tokens"] > 0
+    assert body["usage"]["output_tokens"] > 0
+
+
+def test_a_message_is_streamed_in_the_grammar_of_the_api(proxy: Proxy) -> None:
+    response = proxy.client().post(MESSAGES + "?beta=true", json=ask("Count to 40", stream=True))
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert check_bytes(response.content) == []
+    data = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
+    text = "".join(event["delta"]["text"] for event in data if event["type"] == "content_block_delta")
+    assert text == " ".join(str(number) for number in range(1, 41))
+
+
+def test_max_tokens_of_zero_is_answered_here(proxy: Proxy, openai: Running) -> None:
+    before = len(openai.journal.exchanges)
+    body = proxy.client().post(MESSAGES, json=ask("Say exactly: x", max_tokens=0)).json()
+    assert body["content"] == []
+    assert body["stop_reason"] == "max_tokens"
+    stream = proxy.client().post(MESSAGES, json=ask("Say exactly: x", max_tokens=0, stream=True)).content
+    assert check_bytes(stream) == []
+    assert len(openai.journal.exchanges) == before
+
+
+def test_a_stop_sequence_cuts_the_reply_and_is_named(proxy: Proxy) -> None:
+    for stream in (False, True):
+        body = ask("Say exactly: one two END three", stop_sequences=["never", "END"], stream=stream)
+        response = proxy.client().post(MESSAGES, json=body)
+        assert "three" not in response.text
+        assert '"stop_sequence":"END"' in response.text.replace(" ", "")
+
+
+def test_only_one_call_is_kept_where_parallel_calls_are_disabled(proxy: Proxy) -> None:
+    tools = [{"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}]
+    choice = {"type": "auto", "disable_parallel_tool_use": True}
+    body = ask("How is the weather in Oslo and Rome?", tools=tools, tool_choice=choice)
+    content = proxy.client().post(MESSAGES, json=body).json()["content"]
+    assert [block["type"] for block in content].count("tool_use") == 1
+
+
+def test_tokens_are_counted_without_asking_the_provider(proxy: Proxy, openai: Running) -> None:
+    before = len(openai.journal.exchanges)
+    client = proxy.client()
+    plain = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "foo"}]}
+    tools = [{"name": "t", "description": "does a thing " * 20, "input_schema": {"type": "object"}}]
+    few = client.post(MESSAGES + "/count_tokens", json=plain).json()["input_tokens"]
+    many = client.post(MESSAGES + "/count_tokens", json={**plain, "tools": tools}).json()["input_tokens"]
+    assert 0 < few < many
+    assert len(openai.journal.exchanges) == before
+
+
+def test_models_are_listed_in_pages_and_one_by_one(proxy: Proxy) -> None:
+    client = proxy.client()
+    everything = client.get("/v1/models?limit=1000").json()
+    ids = [entry["id"] for entry in everything["data"]]
+    assert not everything["has_more"]
+    assert everything["first_id"] == ids[0]
+    assert everything["last_id"] == ids[-1]
+    assert "claude-openai/gpt-4.1" in ids
+    assert all("claude" in name or "anthropic" in name for name in ids)
+    walked: list[str] = []
+    query = "limit=3"
+    while True:
+        page = client.get(f"/v1/models?{query}").json()
+        walked += [entry["id"] for entry in page["data"]]
+        if not page["has_more"]:
+            break
+        query = f"limit=3&after_id={page['last_id']}"
+    assert walked == ids
+    back = client.get(f"/v1/models?limit=2&before_id={ids[4]}").json()
+    assert [entry["id"] for entry in back["data"]] == ids[2:4]
+    one = client.get("/v1/models/claude-openai/gpt-4.1").json()
+    assert one["type"] == "model"
+    assert one["max_input_tokens"] > 0
+    assert error_of(client.get("/v1/models/nobody"))[:2] == (404, "not_found_error")
+    assert error_of(client.get("/v1/models?limit=0"))[:2] == (400, "invalid_request_error")
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b"{", "JSON"),
+        (b"", "JSON"),
+        (b"[1, 2]", "object"),
+        (b'"text"', "object"),
+        (b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}', "max_tokens: Field required"),
+        (b'{"max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}', "model: Field required"),
+        (b'{"model": "m", "max_tokens": 5}', "messages: Field required"),
+        (b'{"model": "m", "max_tokens": 5, "messages": []}', "messages"),
+        (b'{"model": "m", "max_tokens": "5", "messages": [{"role": "user", "content": "x"}]}', "max_tokens"),
+        (b'{"model": "m", "max_tokens": 5, "messages": [{"role": "robot", "content": "x"}]}', "role"),
+        (b'{"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "\xff"}]}', "UTF-8"),
+        (b"[" * 100_000, ""),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused_by_name(proxy: Proxy, body: bytes, named: str) -> None:
+    status, kind, message = error_of(proxy.client().post(MESSAGES, content=body))
+    assert (status, kind) == (400, "invalid_request_error")
+    assert named in message
+
+
+def test_an_unknown_path_and_a_wrong_method_are_told(proxy: Proxy) -> None:
+    client = proxy.client()
+    assert error_of(client.get("/nowhere"))[:2] == (404, "not_found_error")
+    assert error_of(client.post("/v1/complete", json={}))[:2] == (404, "not_found_error")
+    assert error_of(client.get(MESSAGES))[:2] == (405, "invalid_request_error")
+
+
+def test_a_body_over_the_limit_is_refused(proxy: Proxy) -> None:
+    response = proxy.client().post(MESSAGES, content=b'{"model": "' + b"x" * (33 << 20) + b'"}')
+    assert error_of(response)[:2] == (413, "request_too_large")
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "kind"),
+    [
+        ("unauthorized", 401, "authentication_error"),
+        ("forbidden", 403, "permission_error"),
+        ("missing", 404, "not_found_error"),
+        ("quota", 402, "billing_error"),
+        ("rate after=20", 429, "rate_limit_error"),
+        ("server", 500, "api_error"),
+        ("overflow", 400, "invalid_request_error"),
+    ],
+)
+def test_a_provider_that_refuses_becomes_a_status(proxy: Proxy, fault: str, status: int, kind: str) -> None:
+    for stream in (False, True):
+        response = proxy.client().post(MESSAGES, json=ask(f"Say exactly: x [fault:{fault}]", stream=stream))
+        got, got_kind, message = error_of(response)
+        assert (got, got_kind) == (status, kind)
+        assert KEY not in message
+        if status in (401, 402):
+            assert response.headers["x-should-retry"] == "false"
+        if status == 429:
+            assert response.headers["retry-after"] == "20"
+        if fault == "overflow":
+            assert message.startswith("prompt is too long: ")
+            assert "tokens > " in message
+
+
+def test_a_failure_that_heals_at_once_is_tried_again(proxy: Proxy) -> None:
+    response = proxy.client().post(MESSAGES, json=ask("Say exactly: healed [fault:unavailable times=1]"))
+    assert response.json()["content"][0]["text"].startswith("healed")
+
+
+def test_a_wrong_key_names_the_setting_it_comes_from(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {**settings, "OPENAI_API_KEY": "sk-other-0123456789abcdef"}) as other:
+        response = other.client().post(MESSAGES, json=ask("Say exactly: x"))
+        status, kind, message = error_of(response)
+        assert (status, kind) == (401, "authentication_error")
+        assert "OPENAI_API_KEY" in message
+        assert "sk-other-0123456789abcdef" not in message + other.log
+        assert response.headers["x-should-retry"] == "false"
+
+
+def test_a_dead_backend_and_a_missing_key_are_told_and_the_server_goes_on(tmp_path: Path) -> None:
+    dead = {
+        "OPENAI_API_KEY": KEY,
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{free_port()}/v1",
+        "PREFERRED_PROVIDER": "openai",
+    }
+    with running_proxy(tmp_path, dead) as other:
+        client = other.client()
+        for stream in (False, True):
+            status, kind, message = error_of(client.post(MESSAGES, json=ask("x", stream=stream)))
+            assert (status, kind) == (502, "api_error")
+            assert "OPENAI_BASE_URL" in message
+        response = client.post(MESSAGES, json=ask("x", model="groq/llama-3.3-70b-versatile"))
+        status, kind, message = error_of(response)
+        assert (status, kind) == (401, "authentication_error")
+        assert "GROQ_API_KEY" in message
+        assert response.headers["x-should-retry"] == "false"
+        assert client.get("/health").status_code == 200
+
+
+# Who may come in
+
+
+def test_a_proxy_key_is_asked_for_and_never_forwarded(
+    settings: dict[str, str], openai: Running, tmp_path: Path
+) -> None:
+    with running_proxy(tmp_path, {**settings, "PROXY_API_KEY": "first-key-123456,second-key-123456"}) as guarded:
+        client = guarded.client()
+        assert client.get("/health").status_code == 200
+        assert error_of(client.post(MESSAGES, json=ask("Say exactly: x")))[:2] == (401, "authentication_error")
+        wrong = {"x-api-key": "first-key-123457"}
+        assert error_of(client.get("/v1/models", headers=wrong))[:2] == (401, "authentication_error")
+        for headers in ({"x-api-key": "second-key-123456"}, {"Authorization": "Bearer first-key-123456"}):
+            assert client.post(MESSAGES, json=ask("Say exactly: x"), headers=headers).status_code == 200
+        assert "key-123456" not in json.dumps([exchange.headers for exchange in openai.journal.exchanges])
+        assert "key-123456" not in guarded.log
+
+
+@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}])
+def test_without_a_key_pages_of_other_sites_are_refused(proxy: Proxy, headers: dict[str, str]) -> None:
+    response = proxy.client().post(MESSAGES, json=ask("Say exactly: x"), headers=headers)
+    assert error_of(response)[:2] == (403, "permission_error")
+
+
+# Streams that do not go as planned
+
+
+def test_a_stream_that_breaks_ends_with_one_error_event(proxy: Proxy) -> None:
+    response = proxy.client().post(MESSAGES, json=ask("Count to 200 [fault:cut]", stream=True))
+    assert response.status_code == 200
+    assert response.text.count("event: error") == 1
+    assert "message_stop" not in response.text
+    assert check_bytes(response.content) == []
+
+
+def test_a_client_that_leaves_takes_the_upstream_with_it(proxy: Proxy, openai: Running) -> None:
+    for text in ("Say exactly: early [fault:silent seconds=60]", "Count to 500 [fault:stall seconds=60]"):
+        with socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2]))) as client:
+            body = json.dumps(ask(text, stream=True)).encode()
+            head = f"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+            before = len(openai.journal.exchanges)
+            client.sendall(head.encode() + body)
+            wait_for(lambda before=before: len(openai.journal.exchanges) > before)
+        wait_for(lambda: openai.journal.exchanges[-1].outcome == "cancelled")
+    wait_for(lambda: proxy.log.count("client left") >= 2)
+
+
+def test_a_silent_provider_is_bridged_with_pings(proxy: Proxy) -> None:
+    response = proxy.client().post(MESSAGES, json=ask("Say exactly: late [fault:silent seconds=9]", stream=True))
+    events = [line[7:] for line in response.text.splitlines() if line.startswith("event: ")]
+    assert events[:2] == ["message_start", "ping"]
+    assert check_bytes(response.content) == []
+    assert "late" in response.text
+
+
+def test_an_upstream_that_stays_silent_becomes_a_timeout(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {**settings, "UPSTREAM_TIMEOUT": "1"}) as impatient:
+        for stream in (False, True):
+            body = ask("Say exactly: never [fault:silent seconds=30]", stream=stream)
+            assert error_of(impatient.client().post(MESSAGES, json=body))[:2] == (504, "timeout_error")
+        stalled = impatient.client().post(MESSAGES, json=ask("Count to 300 [fault:stall seconds=30]", stream=True))
+        assert stalled.text.count("event: error") == 1
+        assert "timeout_error" in stalled.text
+
+
+# The process
+
+
+def test_the_log_has_two_lines_for_an_exchange_and_no_content(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, settings) as other:
+        other.client().post(MESSAGES, json=ask("Say exactly: quite secret words"))
+        wait_for(lambda: "POST /v1/messages" in other.log)
+        first, second = other.log.splitlines()[-2:]
+        assert "POST /v1/messages 200" in first
+        assert "claude-sonnet-4-5 → openai/gpt-4.1" in second
+        assert "secret words" not in other.log
+        assert KEY not in other.log
+    with running_proxy(tmp_path, {**settings, "LOG_FORMAT": "json"}) as other:
+        other.client().post(MESSAGES, json=ask("Say exactly: x"))
+        wait_for(lambda: '"asked_model"' in other.log)
+        line = json.loads(other.log.splitlines()[-1])
+        assert line["asked_model"] == "claude-sonnet-4-5"
+        assert line["status"] == 200
+
+
+def test_a_stop_signal_lets_running_streams_finish(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, settings) as other:
+        replies: list[bytes] = []
+        body = ask("Count to 30 [fault:stall seconds=2]", stream=True)
+        client = other.client()
+        thread = threading.Thread(target=lambda: replies.append(client.post(MESSAGES, json=body).content))
+        thread.start()
+        wait_for(lambda: _has_connection(other))
+        assert other.stop(signal.SIGTERM) == 0
+        thread.join(20)
+        assert check_bytes(replies[0]) == []
+        assert b"message_stop" in replies[0]
+        assert "Traceback" not in other.log
+
+
+def _has_connection(proxy: Proxy) -> bool:
+    established = Path(f"/proc/{proxy.process.pid}/net/tcp").read_text()
+    port = f":{int(proxy.url.rpartition(':')[2]):04X}"
+    return any(port in line.split()[1] and line.split()[3] == "01" for line in established.splitlines()[1:])
+
+
+def test_a_taken_port_is_one_clear_line(proxy: Proxy, settings: dict[str, str], tmp_path: Path) -> None:
+    port = proxy.url.rpartition(":")[2]
+    ended = _run("serve", "--port", port, settings=settings, directory=tmp_path)
+    assert ended.returncode == 2
+    assert f"Port {port}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"PREFERRED_PROVIDER": "opnai"}, ["PREFERRED_PROVIDER", "opnai", "openai"]),
+        ({"PORT": "many"}, ["PORT", "many"]),
+        ({"UPSTREAM_TIMEOUT": "-3"}, ["UPSTREAM_TIMEOUT", "-3"]),
+        ({"HOST": "0.0.0.0"}, ["PROXY_API_KEY", "ALLOW_UNAUTHENTICATED"]),
+    ],
+)
+def test_a_wrong_setting_ends_the_start_with_one_message(
+    settings: dict[str, str], tmp_path: Path, wrong: dict[str, str], said: list[str]
+) -> None:
+    ended = _run("serve", settings={**settings, **wrong}, directory=tmp_path)
+    assert ended.returncode == 2
+    assert all(word in ended.stderr for word in said)
+    assert "Traceback" not in ended.stderr
+    assert KEY not in ended.stderr
+
+
+def _run(*words: str, settings: dict[str, str], directory: Path) -> "subprocess.CompletedProcess[str]":
+    checkout = Path(__file__).resolve().parents[2]
+    return subprocess.run(
+        [sys.executable, "-m", "anthropic_proxy", *words],
+        cwd=directory,
+        env={"HOME": str(directory), "PYTHONPATH": str(checkout), **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("-m", "uvicorn", "server:app", "--host", "127.0.0.1", "--port", "{port}"),
+        ("-m", "uvicorn", "app.main:app", "--port", "{port}", "--workers", "4"),
+        ("-m", "anthropic_proxy", "--port", "{port}"),
+        ("-m", "anthropic_proxy", "serve", "--port", "{port}", "--workers", "2"),
+    ],
+)
+def test_every_historic_command_serves(settings: dict[str, str], tmp_path: Path, command: tuple[str, ...]) -> None:
+    with running_proxy(tmp_path, settings, command) as other:
+        body = other.client().post(MESSAGES, json=ask("Say exactly: here I am")).json()
+        assert body["content"][0]["text"] == "here I am"
+
+
+def test_without_any_key_the_demo_answers_and_says_so(tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {"OLLAMA_API_BASE": f"http://127.0.0.1:{free_port()}"}) as other:
+        response = other.client().post(MESSAGES, json=ask("hello", stream=True))
+        assert check_bytes(response.content) == []
+        assert "demo" in response.text.lower()
+        assert "demo" in other.log

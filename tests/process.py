@@ -1,0 +1,99 @@
+"""The server as a user starts it: a real process with an environment of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2 as httpx
+
+START_SECONDS = 30
+
+
+@dataclass
+class Proxy:
+    """A running server."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log_file: Path
+    clients: list[httpx.Client] = field(default_factory=list)
+
+    @property
+    def log(self) -> str:
+        """What it wrote on stdout and stderr so far."""
+        return self.log_file.read_text()
+
+    def client(self, **options: object) -> httpx.Client:
+        """Return an HTTP client of this server; closed with it."""
+        client = httpx.Client(base_url=self.url, timeout=30, trust_env=False, **options)  # type: ignore[arg-type]
+        self.clients.append(client)
+        return client
+
+    def stop(self, sign: int = signal.SIGTERM) -> int:
+        """Ask it to stop and return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(sign)
+        return self.process.wait(timeout=60)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running_proxy(
+    directory: Path, settings: Mapping[str, str], command: Sequence[str] = ("-m", "anthropic_proxy", "serve")
+) -> Iterator[Proxy]:
+    """Start `python <command>` in `directory` with only these settings, wait until it answers, stop it at the end.
+
+    `{port}` in the command stands for the port; a command without it is given `--port`.
+    """
+    port = free_port()
+    words = [word.format(port=port) for word in command]
+    if "{port}" not in " ".join(command):
+        words += ["--port", str(port)]
+    checkout = Path(__file__).resolve().parent.parent
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(checkout), **settings}
+    log_file = directory / f"proxy-{port}.log"
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *words], cwd=directory, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        )
+    proxy = Proxy(f"http://127.0.0.1:{port}", process, log_file)
+    try:
+        _wait_until_it_answers(proxy)
+        yield proxy
+    finally:
+        for client in proxy.clients:
+            client.close()
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_until_it_answers(proxy: Proxy) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if proxy.process.poll() is not None:
+            raise AssertionError(f"the server ended with {proxy.process.returncode}:\n{proxy.log}")
+        try:
+            httpx.get(proxy.url + "/health", trust_env=False, timeout=5)
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"the server did not answer within {START_SECONDS} s:\n{proxy.log}")
