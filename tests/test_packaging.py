@@ -87,6 +87,20 @@ def test_shims_hold_no_logic(shim: str) -> None:
     assert lines[1:] == ["from anthropic_proxy.app import app_from_environment", "app = app_from_environment()"]
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+def test_no_committed_file_names_a_machine_or_a_registry() -> None:
+    """What is committed must install from any index and run in any folder."""
+    foreign = re.compile("/(?:work|root)/|" + "|".join((f"{name}[.]" for name in ("py" + "pi", "python" + "hosted", "npm" + "js"))))
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    found = [
+        f"{name}: {match[0]}"
+        for name in names.split("\0")
+        if name and (ROOT / name).is_file()
+        for match in foreign.finditer((ROOT / name).read_text("utf-8", errors="replace"))
+    ]
+    assert not found
+
+
 def test_the_readme_begins_with_two_whole_commands() -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert blocks[:2] == ["sh scripts/serve\n", "sh scripts/test\n"]
