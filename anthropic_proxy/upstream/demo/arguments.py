@@ -113,11 +113,15 @@ def _candidates(name: str, schema: Schema, filling: _Filling, *, required: bool)
         return _lists(name, schema, filling, required=required)
     if kind == "object":
         return [_fill_object(schema, filling)] if required else []
-    return _texts(name, filling, required=required) if kind == "string" else []
+    return _texts(name, schema, filling, required=required) if kind == "string" else []
 
 
-def _texts(name: str, filling: _Filling, *, required: bool) -> list[str]:
+def _texts(name: str, schema: Schema, filling: _Filling, *, required: bool) -> list[str]:
     source = filling.source
+    shaped = {"email": source.facts.emails, "uri": source.facts.urls, "date": source.facts.dates}
+    known = [value for value in shaped.get(str(schema.get("format")), ()) if value not in filling.taken]
+    if known:
+        return known
     if not required:
         kind = kind_of(name)
         path_given = kind in _SURE_WITH_PATH and bool(source.facts.paths) and not source.writes

@@ -11,7 +11,7 @@ from anthropic_proxy.upstream.demo.conversation import Conversation, Tool
 from anthropic_proxy.upstream.demo.facts import find_facts
 from anthropic_proxy.upstream.demo.schema import resolve_schema
 from anthropic_proxy.upstream.demo.texts import Source, find_command, kind_of
-from anthropic_proxy.upstream.demo.words import VERBS, concepts, split_words
+from anthropic_proxy.upstream.demo.words import GENERAL, VERBS, concepts, split_words
 
 _ENOUGH = 1.4
 """Score from which a tool is thought to be meant."""
@@ -84,8 +84,9 @@ def _plan(conversation: Conversation, result: str) -> list[list[ToolUse]]:
     for sentence in _sentences(prompt):
         refers = bool(_REFERS.search(_MASKED.sub(" ", sentence)))
         calls = _calls(conversation, tools, _source(conversation, sentence, result if refers and stages else None))
-        if not calls and refers and subject:
+        if not calls and subject:
             # "read a.txt, then edit it": the path stands in the sentence before.
+            refers = True
             calls = _calls(
                 conversation, tools, _source(conversation, f"{sentence} {subject}", result if stages else None)
             )
@@ -188,15 +189,16 @@ def _score(tool: Tool, source: Source, tools: Sequence[Tool]) -> float:
     said = _said(source)
     words = _words_of(tool)
     names = concepts(words[:-1] if words[-1:] == ["tool"] and len(words) > 1 else words)
-    weights = {name: 0.5 if name in VERBS else 1.0 for name in names}
-    coverage = sum(weights[name] for name in names & said) / (sum(weights.values()) or 1.0)
+    weights = {name: 0.1 if name in GENERAL else 0.5 if name in VERBS else 1.0 for name in names}
+    matched = sum(weights[name] for name in names & said)
+    coverage = matched / (sum(weights.values()) or 1.0)
     about = (_described(tool) & said) - names
     rare = sum(
         0.4 if concept in VERBS else 0.7 / sum(concept in _described(other) for other in tools) ** 0.5
         for concept in about
     )
     acts = 0.8 if _actions(tool) & said & VERBS else 0.0
-    score = acts + 3 * coverage * (coverage >= 0.5) + min(rare, 1.6)
+    score = acts + (3 * coverage + 0.3 * matched) * (coverage >= 0.45) + min(rare, 1.6)
     if re.search(rf"(?<![\w-]){re.escape(tool.name)}(?![\w-])", text) and (
         "_" in tool.name or f"{tool.name} tool" in text
     ):

@@ -43,6 +43,8 @@ VERBS = word_set(
     " compute start new current"
 )
 """Concepts that say what is done, not to what; they weigh less when a tool is chosen."""
+GENERAL = word_set("get do use call set retrieve current new")
+"""Those of them that nearly every name has."""
 _EMPTY = word_set(
     "a an the of for to by in on with and or my your this that it is are be from as at its their i me you we us"
     " api function based please can could would will what who which how does do not no any if"
