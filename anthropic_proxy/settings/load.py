@@ -1,6 +1,6 @@
 """Reads every setting once, at start."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -13,6 +13,8 @@ _MOST_TOKENS = 100_000_000
 _FIDELITIES = ("best-effort", "strict")
 _LOG_FORMATS = ("auto", "plain", "json")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
+_OTHER_LOG_LEVELS = {"warn": "warning", "critical": "error", "fatal": "error"}
+_MISSPELT_FROM = 0.85
 
 
 class ProviderNames(Protocol):
@@ -64,8 +66,8 @@ def load_settings(
     """
     sources = Sources(environ, env_file)
     fields = _load_fields(sources, providers)
-    _warn_of_misspellings(sources)
-    return Settings(**fields, origins=sources.origins, warnings=tuple(sources.warnings))
+    warnings = (*sources.list_warnings(), *_find_misspellings(sources))
+    return Settings(**fields, origins=sources.origins, warnings=warnings)
 
 
 def list_variables(providers: Sequence[ProviderNames]) -> tuple[str, ...]:
@@ -143,6 +145,10 @@ def _choice(*words: str) -> Callable[[Found], str]:
     return lambda found: values.decode_choice(found, {word: word for word in words}, words)
 
 
+def _log_level(found: Found) -> str:
+    return values.decode_choice(found, {**{word: word for word in _LOG_LEVELS}, **_OTHER_LOG_LEVELS}, _LOG_LEVELS)
+
+
 def _text(found: Found) -> str:
     return found.text
 
@@ -196,12 +202,12 @@ _SIMPLE: tuple[tuple[str, Callable[[Found], object], bool, tuple[str, ...]], ...
         ("MAX_UPSTREAM_CALLS",),
     ),
     ("log_format", _choice(*_LOG_FORMATS), False, ("LOG_FORMAT",)),
-    ("log_level", _choice(*_LOG_LEVELS), False, ("LOG_LEVEL",)),
+    ("log_level", _log_level, False, ("LOG_LEVEL",)),
 )
 """Field of `Settings`, how its value is read, whether it is a list, and its variables: the main name first."""
 
 
-def _warn_of_misspellings(sources: Sources) -> None:
-    for name in (name for name in sources.file if name not in sources.asked):
-        if meant := values.find_nearest(name.upper(), sources.asked):
-            sources.warnings.append(f"{sources.file[name].origin}: {name} is no setting. Did you mean {meant}")
+def _find_misspellings(sources: Sources) -> Iterator[str]:
+    for name, given in sources.file.items():
+        if name not in sources.asked and (meant := values.find_nearest(name.upper(), sources.asked, _MISSPELT_FROM)):
+            yield f"{given.origin}: {name} is no setting. Did you mean {meant}"

@@ -12,19 +12,19 @@ from anthropic_proxy.errors import ConfigurationError
 
 _PLACEHOLDER = re.compile(
     r"""
-    (?:^|[^a-z0-9])your(?:[-_\s.]|$)                     # your-key, sk-your-key-here, https://your-endpoint.com
-    | ^(?:sk-)?your(?:api|key|token|openai|gemini)       # yourapikey
-    | \.\.\. | …                                         # sk-..., AIza…
-    | ^<.*>$ | <[a-z][\w\s-]*> | ^\[.*\]$ | ^\{.*\}$     # <key>, https://<resource>.example.com
-    | (?:^|[-_])x{3,}(?:[-_]|$) | \*{3,}                 # sk-xxxx, ****
-    | ^(?:change|replace|fill|set)[-_\s]?(?:me|this|it|in)\b | ^(?:insert|enter|paste|replace|add)[-_\s]
-    | [-_\s]here$                                        # put-key-here
-    | (?:^|[-_])(?:example|placeholder)(?:[-_]|$)        # example-key
+    (?:^|[^a-z0-9])your(?:[-_\s.]|$)                             # your-key, sk-your-key-here, https://your-endpoint.com
+    | ^(?:sk-)?your(?:api|key|token|openai|gemini)               # yourapikey
+    | \.\.\. | … | \*{3,} | (?:^|[-_])x{3,}(?:[-_]|$)            # sk-..., AIza…, ****, sk-xxxx
+    | ^(?:sk-(?:ant-|proj-)?|gsk_|xai-|AIza)$                    # a vendor's prefix alone
+    | ^<.*>$ | <[a-z][\w\s-]*> | ^\[[a-z\s_-]+\]$ | ^\{+[\w\s-]+\}+$ | ^\$\{?\w+\}?$    # <key>, [key], {key}, ${KEY}
+    | ^(?:change|replace|fill|set)[-_\s]?(?:me|this|it|in)(?![a-z]) | ^(?:insert|enter|paste|replace)[-_\s]
+    | [-_\s]here$ | ^/path/to/                                   # put-key-here, /path/to/file.json
+    | ^(?:sk-|gsk_|xai-)?(?:example|placeholder)(?:[-_]\w+)?$    # example-key
     | ^(?:unset|todo|tbd|undefined)$
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-_QUOTED = re.compile(r"""(["'])(.*)\1\s*(?:\#.*)?""", re.DOTALL)
+_QUOTED = re.compile(r"""(["'])(.*?)\1\s*(?:\#.*)?""", re.DOTALL)
 _COMMENT = re.compile(r"(?:^|\s+)#(?:\s.*)?$|\s+#.*$", re.DOTALL)
 
 
@@ -56,7 +56,8 @@ class Sources:
 
     def __init__(self, environ: Mapping[str, str], env_file: str | None) -> None:
         self._environ = environ
-        self.warnings: list[str] = []
+        self._warnings: list[str] = []
+        self._placeholders: dict[str, list[str]] = {}
         self.origins: dict[str, str] = {}
         self.asked: list[str] = []
         """Every variable that anybody asked for, aliases included."""
@@ -80,6 +81,15 @@ class Sources:
                     return found
         return None
 
+    def list_warnings(self) -> list[str]:
+        """Return what start-up must say aloud, in sentences."""
+        placeholders = [
+            f"Still an example's value, so not set: {', '.join(names)} "
+            f"(in {'the environment' if place == 'environment' else place})."
+            for place, names in self._placeholders.items()
+        ]
+        return self._warnings + placeholders
+
     def _find_in_environment(self, variable: str) -> _Given | None:
         literal = self._environ.get(variable, "").strip()
         if not literal:
@@ -87,7 +97,7 @@ class Sources:
         quoted = _QUOTED.fullmatch(literal)
         text = quoted[2].strip() if quoted else _COMMENT.sub("", literal)
         if text != literal:
-            self.warnings.append(
+            self._warnings.append(
                 f"{variable} in the environment carries {'quotes' if quoted else 'a comment'}, as some container tools "
                 f"pass them on; {'they were' if quoted else 'it was'} left out."
             )
@@ -97,13 +107,9 @@ class Sources:
         parts = [part.strip() for part in given.text.split(",")] if several else [given.text]
         kept = tuple(part for part in parts if part and not _PLACEHOLDER.search(part))
         found = Found(variable, given.text, given.origin, kept)
-        placeholders = sum(1 for part in parts if part) - len(kept)
-        if placeholders and not kept:
-            self.warnings.append(f"{variable} {found.where} still has an example's value, so it counts as not set.")
-        elif placeholders:
-            self.warnings.append(
-                f"{variable} {found.where} has an example's value among its members; that one is left out."
-            )
+        if placeholders := sum(1 for part in parts if part) - len(kept):
+            what = f"{placeholders} of {variable}" if kept else variable
+            self._placeholders.setdefault(found.origin.partition(" line ")[0], []).append(what)
         return found if kept else None
 
     def _load_file(self, env_file: str) -> Iterator[tuple[str, _Given]]:
@@ -113,7 +119,7 @@ class Sources:
         except (FileNotFoundError, NotADirectoryError):
             return
         except IsADirectoryError:  # what container tools make of a file to be mounted that is not there
-            self.warnings.append(f"{env_file} is a folder, so nothing was read from it.")
+            self._warnings.append(f"{env_file} is a folder, so nothing was read from it.")
             return
         except UnicodeDecodeError as error:
             raise ConfigurationError(
@@ -125,7 +131,7 @@ class Sources:
         for binding in parse_stream(io.StringIO(text)):
             line = _first_line(binding)
             if binding.error:
-                self.warnings.append(f"{env_file}, line {line}, is not of the form NAME=value and was left out.")
+                self._warnings.append(f"{env_file}, line {line}, is not of the form NAME=value and was left out.")
             elif binding.key is not None and binding.value is not None:
                 scope = {**known, **self._environ}
                 value = "".join(atom.resolve(scope) for atom in parse_variables(binding.value)).strip()

@@ -13,7 +13,10 @@ _BOOLEANS = {
     **dict.fromkeys(("true", "1", "yes", "on", "y", "t"), True),
     **dict.fromkeys(("false", "0", "no", "off", "n", "f"), False),
 }
-_LOOKS_SECRET = re.compile(r"^(?:sk|gsk|xai|rk|pk|ghp|hf)[-_]|^AIza|^AKIA|^ey[JI]|//[^/]*@")
+_LOOKS_SECRET = re.compile(
+    r"^(?:sk|gsk|xai|rk|pk|ghp|hf)[-_]|^AIza|^AKIA|^ey[JI]|//[^/]*@|[?&]\w*(?:key|token|secret)=|"
+    r"^(?=.*[a-zA-Z])(?=.*\d)[\w-]{32,}$"
+)
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
 _MODEL_NAME = re.compile(r"[^\s\x00-\x1f,]+")
 _HOST_NAME = re.compile(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
@@ -23,7 +26,7 @@ _SHOWN_CHARACTERS = 60
 def refuse(found: Found, allowed: str, suggestion: str = "") -> ConfigurationError:
     """Return the error for a wrong value: what it is, what is allowed, where it was set, and what was perhaps meant."""
     sentences = [f'{found.variable} is "{_shown(found.text)}".', allowed, f"Set {found.where}."]
-    if suggestion:
+    if suggestion and not _LOOKS_SECRET.search(found.text):
         sentences.append(f"Did you mean {found.variable}={suggestion}")
     return ConfigurationError(" ".join(sentences))
 
@@ -65,7 +68,7 @@ def decode_integer(found: Found, least: int, most: int, unit: str) -> int:
 
 def decode_url(found: Found) -> str:
     """Return an http or https address without a trailing slash."""
-    allowed = "It can be an address that begins with http:// or https://, without a query."
+    allowed = "It can be an address that begins with http:// or https://, without password and query."
     try:
         parts = urlsplit(found.text)
         port = parts.port
@@ -74,7 +77,7 @@ def decode_url(found: Found) -> str:
     if parts.scheme.lower() not in {"http", "https"} or not parts.hostname or port == 0:
         guess = f"http://{found.text}" if re.fullmatch(r"[\w.-]+(:\d+)?(/\S*)?", found.text) else ""
         raise refuse(found, allowed, guess)
-    if parts.query or parts.fragment or not _HEADER_TEXT.fullmatch(found.text):
+    if parts.query or parts.fragment or "@" in parts.netloc or not _HEADER_TEXT.fullmatch(found.text):
         raise refuse(found, allowed)
     return found.text.rstrip("/")
 
@@ -115,11 +118,11 @@ def enumerate_words(words: Sequence[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def find_nearest(text: str, choices: Mapping[str, object] | Sequence[str]) -> str:
-    """Return the choice that was probably meant, or the empty string."""
+def find_nearest(text: str, choices: Mapping[str, object] | Sequence[str], likeness: float = 0.6) -> str:
+    """Return the choice that was probably meant, or the empty string; `likeness` is the least, of 1."""
     from difflib import get_close_matches  # noqa: PLC0415  # only a mistake needs it
 
-    return next(iter(get_close_matches(text, list(choices), n=1)), "")
+    return next(iter(get_close_matches(text, list(choices), n=1, cutoff=likeness)), "")
 
 
 def _model(found: Found, name: str) -> str:
