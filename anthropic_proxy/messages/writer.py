@@ -304,10 +304,9 @@ class MessageWriter:
         json = delta.json
         if delta.key != self._key:
             self._find_waiting(delta).arguments.append(delta)
-        elif json:
-            # White space alone would leave the client with text that is no JSON.
-            if not self._filled and not json.isspace():
-                self._filled = True
+        elif json and (self._filled or not json.isspace()):
+            # The official SDKs read the arguments at each delta and fail where the first is white space alone.
+            self._filled = True
             self._characters += len(json)
             self._events.append(InputDelta(self._index, json))
 

@@ -1,0 +1,213 @@
+"""The fold: equal to what the official SDK accumulates from the stream, and readable where the model was not."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import anthropic
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jiter import from_json
+from msgspec import Raw
+
+from anthropic_proxy.errors import InternalError, UpstreamProtocolError
+from anthropic_proxy.messages.deltas import Block, Citation, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, Usage
+from anthropic_proxy.messages.fold import Fold, fold
+from anthropic_proxy.messages.fold.arguments import whole_input
+from anthropic_proxy.messages.types import MessagesResponse
+from anthropic_proxy.messages.writer import MessageWriter
+from anthropic_proxy.server.replies import encode_events, encode_message
+from tests.replies import a_reply, cut_at, json_objects
+
+NAMES: dict[str, Any] = {"message_id": "msg_1", "model": "claude-test", "signature": "px1.test.e30"}
+ESTIMATE = 12
+
+
+class Answers(httpx2.BaseTransport):
+    """Answers every request with the bytes that it is given."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.content_type = ""
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": self.content_type}, content=self.body)
+
+
+class Sdk:
+    """The official client, and what it makes of a reply in both forms."""
+
+    def __init__(self) -> None:
+        self._answers = Answers()
+        self._client = anthropic.Anthropic(
+            api_key="none", base_url="http://proxy.test", http_client=httpx2.Client(transport=self._answers)
+        )
+        self._ask: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+
+    def accumulate(self, stream: bytes) -> dict[str, Any]:
+        self._answers.body, self._answers.content_type = stream, "text/event-stream; charset=utf-8"
+        with self._client.messages.stream(**self._ask) as events:
+            return events.get_final_message().to_dict(mode="json", exclude_none=True)
+
+    def read(self, body: bytes) -> dict[str, Any]:
+        self._answers.body, self._answers.content_type = body, "application/json"
+        return self._client.messages.create(**self._ask).to_dict(mode="json", exclude_none=True)
+
+
+@pytest.fixture(scope="module")
+def sdk() -> Sdk:
+    return Sdk()
+
+
+def streamed(deltas: Sequence[Delta]) -> bytes:
+    writer = MessageWriter(**NAMES)
+    return encode_events(writer.start(ESTIMATE) + writer.feed(deltas) + writer.finish())
+
+
+def folded(*deltas: Delta) -> MessagesResponse:
+    return fold(deltas, estimate=ESTIMATE, **NAMES)
+
+
+def content(message: MessagesResponse) -> list[Any]:
+    return [json.loads(bytes(block)) for block in message.content]
+
+
+@given(reply=a_reply())
+def test_a_whole_message_is_what_the_sdk_accumulates_from_the_stream(sdk: Sdk, reply: list[Delta]) -> None:
+    assert sdk.read(encode_message(folded(*reply))) == sdk.accumulate(streamed(reply))
+
+
+@given(reply=a_reply(), cuts=st.lists(st.integers(0, 60)))
+def test_lists_as_the_network_brings_them_give_the_same(reply: list[Delta], cuts: list[int]) -> None:
+    writer = MessageWriter(**NAMES)
+    writer.start(ESTIMATE)
+    piecemeal = Fold(writer)
+    for deltas in cut_at(reply, cuts):
+        piecemeal.feed(deltas)
+
+    assert piecemeal.finish() == folded(*reply)
+
+
+@given(value=json_objects, length=st.integers(0, 200), indent=st.sampled_from([None, 1]))
+def test_a_call_that_the_limit_cut_is_what_the_sdk_accumulates(
+    sdk: Sdk, value: dict[str, Any], length: int, indent: int | None
+) -> None:
+    cut = json.dumps(value, indent=indent)[:length]
+    reply: list[Delta] = [ToolCall(0, "c", "read"), ToolArgs(0, cut), Stop("max_tokens")]
+
+    assert sdk.read(encode_message(folded(*reply))) == sdk.accumulate(streamed(reply))
+
+
+class TestContent:
+    def test_every_kind_of_block(self) -> None:
+        message = folded(
+            Thinking("hm"),
+            Text("a"),
+            Citation(Raw(b'{"cited_text":"c"}')),
+            Text("b"),
+            ToolCall(0, "c", "read"),
+            ToolArgs(0, '{"p" :'),
+            ToolArgs(0, " 1.50}"),
+            Block(Raw(b'{"type":"later","x":1}')),
+            Stop("end_turn"),
+        )
+
+        assert content(message) == [
+            {"type": "thinking", "thinking": "hm", "signature": "px1.test.e30"},
+            {"type": "text", "text": "ab", "citations": [{"cited_text": "c"}]},
+            {"type": "tool_use", "id": "c", "name": "read", "input": {"p": 1.5}},
+            {"type": "later", "x": 1},
+        ]
+        assert message.stop_reason == "tool_use"
+
+    def test_arguments_pass_as_they_were_written(self) -> None:
+        arguments = '{"b": 1.50, "a": 12345678901234567890, "b": "\\u00e9"}'
+
+        message = folded(ToolCall(0, "c", "read"), ToolArgs(0, arguments), Stop("tool_use"))
+
+        assert arguments.encode() in encode_message(message)
+
+    def test_half_a_character_is_mended_as_in_the_stream(self) -> None:
+        message = folded(Text("\ud83d"), Text("\ude00é"), Stop("end_turn"))
+
+        assert content(message)[0]["text"] == "\ufffd\ufffdé"
+        assert '"text":"\ufffd"' in streamed([Text("\ud83d"), Stop("end_turn")]).decode()
+
+    def test_the_tier_is_the_upstreams(self) -> None:
+        assert folded(Usage(service_tier="priority"), Stop("end_turn")).usage.service_tier == "priority"
+        assert folded(Stop("end_turn")).usage.service_tier == "standard"
+
+
+class TestEnds:
+    def test_without_a_stop_there_is_no_message(self) -> None:
+        with pytest.raises(UpstreamProtocolError):
+            folded(Text("half"))
+
+    def test_a_writer_that_was_not_started_is_started(self) -> None:
+        writer = MessageWriter(**NAMES)
+        writer.estimate = 7
+
+        whole = Fold(writer)
+        whole.feed([Stop("end_turn")])
+
+        assert whole.finish().usage.input_tokens == 7
+
+    def test_our_own_mistakes_are_raised(self) -> None:
+        with pytest.raises(InternalError):
+            folded(ToolArgs(0, "{}"), Stop("end_turn"))
+
+
+class TestArguments:
+    @pytest.mark.parametrize("text", ["", " ", "\n\t"])
+    def test_none_are_an_empty_object(self, text: str) -> None:
+        assert bytes(whole_input(text)) == b"{}"
+
+    @pytest.mark.parametrize("text", ['{"a":1} x', '{"a":1}{"b":2}', '{"a":1}}'])
+    def test_what_follows_an_object_is_left_out(self, text: str) -> None:
+        assert (
+            bytes(whole_input(text))
+            == b'{"a":1}'
+            == json.dumps(from_json(text.encode(), partial_mode=True)).replace(" ", "").encode()
+        )
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "[1]",
+            "null",
+            '"text"',
+            "1",
+            "no JSON",
+            "{'a': 1}",
+            '{"a":1,}',
+            '{"a":NaN}',
+            '{"a" 1',
+            '{"a":[1}',
+            '{"a":01',
+            '{"a":tx',
+            '{"a":"\\q',
+            '{"a":"\x01"}',
+            "{tru",
+            "{,",
+            '{"\\ud800":1}',
+            '{"a":' * 100_000,
+        ],
+    )
+    def test_what_is_no_object_is_shown_as_it_was(self, text: str) -> None:
+        wrapped = json.loads(bytes(whole_input(text)))
+
+        assert wrapped == {"__unparsedToolInput": {"raw": text, "len": len(text)}}
+
+    def test_length_is_counted_as_the_client_counts_it(self) -> None:
+        assert json.loads(bytes(whole_input("😀")))["__unparsedToolInput"]["len"] == 2
+
+    @given(value=json_objects, ascii_only=st.booleans())
+    def test_every_beginning_of_an_object_reads_as_the_sdk_reads_it(
+        self, value: dict[str, Any], ascii_only: bool
+    ) -> None:
+        text = json.dumps(value, ensure_ascii=ascii_only)
+        for length in range(1, len(text) + 1):
+            read = json.loads(bytes(whole_input(text[:length])))
+            assert read == from_json(text[:length].encode(), partial_mode=True)
