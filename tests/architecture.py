@@ -90,7 +90,7 @@ MODEL_FAMILIES = {
     "qwen",
     "deepseek",
 }
-FIELD_NAMES = {"google"}  # JSON fields on a wire (`extra_content.google`) that look like a provider's name
+FIELD_NAMES = {"google", "x_groq"}  # JSON fields on a wire (`extra_content.google`) that hold a provider's name
 FOREIGN_NAMES = {word for row in PROVIDERS for word in (row.name, row.prefix)} | MODEL_FAMILIES
 
 
