@@ -3,6 +3,8 @@
 import http.client
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -232,6 +234,37 @@ def test_a_caller_that_leaves_is_journalled(running: Running) -> None:
             break
     assert status == 404
     assert running.journal.exchanges[0].outcome == "cancelled"
+
+
+def test_the_stand_in_runs_by_itself_and_keeps_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "journal.jsonl"
+    command = [
+        sys.executable,
+        "-m",
+        "tests.fakes.openai_chat",
+        "--port",
+        "0",
+        "--key",
+        "sk-other-key",
+        "--log",
+        str(log),
+    ]
+    checkout = Path(__file__).parents[1]
+    with subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().split()[-1]
+            with openai.OpenAI(api_key="sk-other-key", base_url=f"{url}/v1", max_retries=0) as client:
+                client.chat.completions.create(model="gpt-4.1", messages=[USER])
+                with pytest.raises(openai.BadRequestError):
+                    client.chat.completions.create(model="gpt-4.1", messages=[], stream=True)
+                for page, numbers in (("__requests", [1, 2]), ("__violations", [2])):
+                    kept = client.get(f"{url}/{page}", cast_to=list[dict[str, Any]])  # type: ignore[type-var]
+                    assert [entry["number"] for entry in kept] == numbers
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+    assert [json.loads(line)["outcome"] for line in log.read_text().splitlines()] == ["answered", "refused"]
 
 
 UNLIKE = {
