@@ -1,0 +1,182 @@
+"""The stop-sequence cutter, against a reference that sees the whole text at once."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from anthropic_proxy.messages.deltas import (
+    Block,
+    Citation,
+    Delta,
+    Stop,
+    Text,
+    Thinking,
+    ToolArgs,
+    ToolCall,
+    ToolEnd,
+    Usage,
+)
+from anthropic_proxy.messages.fold import fold
+from anthropic_proxy.messages.stops import StopCutter
+
+CITATION = Citation(Raw(b'{"cited_text":"c"}'))
+
+
+def cut(sequences: Sequence[str], *deltas: Delta) -> list[Delta]:
+    cutter = StopCutter(sequences)
+    return cutter.feed(deltas) + cutter.finish()
+
+
+def text_of(deltas: Sequence[Delta]) -> str:
+    return "".join(delta.text for delta in deltas if isinstance(delta, Text))
+
+
+class TestMatch:
+    def test_cuts_before_the_sequence_and_says_which(self) -> None:
+        cutter = StopCutter(["END", "HALT"])
+
+        assert cutter.feed([Text("one HALT two")]) == [Text("one "), Stop("stop_sequence", "HALT")]
+        assert cutter.matched == "HALT"
+
+    def test_spans_deltas(self) -> None:
+        assert cut(["END"], Text("one E"), Text("N"), Text("D two")) == [Text("one "), Stop("stop_sequence", "END")]
+
+    def test_at_the_very_beginning_leaves_no_text(self) -> None:
+        assert cut(["END"], Text("END")) == [Stop("stop_sequence", "END")]
+
+    @pytest.mark.parametrize(
+        "between", [Thinking("hm"), ToolCall(0, "c", "read"), Block(Raw(b"{}"))], ids=["thinking", "call", "block"]
+    )
+    def test_does_not_span_blocks(self, between: Delta) -> None:
+        assert cut(["END"], Text("EN"), between, Text("D")) == [Text("EN"), between, Text("D")]
+
+    @pytest.mark.parametrize("between", [Usage(output_tokens=1), ToolArgs(0, "{"), ToolEnd(0)])
+    def test_spans_what_is_no_block(self, between: Delta) -> None:
+        assert cut(["END"], Text("EN"), between, Text("D")) == [between, Stop("stop_sequence", "END")]
+
+    def test_is_looked_for_in_text_only(self) -> None:
+        deltas: list[Delta] = [Thinking("END"), ToolCall(0, "c", "END"), ToolArgs(0, '"END"'), ToolEnd(0)]
+
+        assert cut(["END"], *deltas) == deltas
+
+    def test_special_characters_mean_themselves(self) -> None:
+        assert cut(["a.c", "\n\n"], Text("abc (x|y)* a.c")) == [Text("abc (x|y)* "), Stop("stop_sequence", "a.c")]
+
+    def test_the_earliest_position_wins_then_the_order_of_the_list(self) -> None:
+        assert cut(["b", "ab"], Text("xab"))[-1] == Stop("stop_sequence", "ab")
+        assert cut(["ab", "abc"], Text("xabc"))[-1] == Stop("stop_sequence", "ab")
+        assert cut(["abc", "ab"], Text("xabc"))[-1] == Stop("stop_sequence", "abc")
+
+    @pytest.mark.parametrize(("rest", "sequence"), [("d", "abcd"), ("x", "bc"), ("", "bc")])
+    def test_waits_where_an_earlier_one_is_still_possible(self, rest: str, sequence: str) -> None:
+        assert cut(["abcd", "bc"], Text("abc"), Text(rest))[-1] == Stop("stop_sequence", sequence)
+
+
+class TestHoldingBack:
+    def test_keeps_only_what_may_become_a_sequence(self) -> None:
+        cutter = StopCutter(["END"])
+
+        assert cutter.feed([Text("one E")]) == [Text("one ")]
+        assert cutter.feed([Text("x")]) == [Text("Ex")]
+
+    def test_text_that_is_free_passes_as_it_came(self) -> None:
+        delta = Text("one")
+
+        assert cut(["END"], delta)[0] is delta
+
+    def test_the_rest_comes_with_the_end_of_the_answer(self) -> None:
+        assert cut(["END"], Text("one E"), Stop("end_turn")) == [Text("one "), Text("E"), Stop("end_turn")]
+        assert cut(["END"], Text("one E")) == [Text("one "), Text("E")]
+
+    def test_a_match_that_waited_wins_over_the_upstreams_end(self) -> None:
+        assert cut(["abcd", "bc"], Text("abc"), Stop("end_turn")) == [Text("a"), Stop("stop_sequence", "bc")]
+
+    def test_a_citation_stays_behind_its_text(self) -> None:
+        assert cut(["END"], Text("E"), CITATION, Text("x")) == [Text("Ex"), CITATION]
+        assert cut(["END"], Text("a"), CITATION) == [Text("a"), CITATION]
+
+
+class TestAfterTheMatch:
+    def test_only_the_cost_is_told(self) -> None:
+        usage = Usage(input_tokens=3)
+
+        written = cut(["END"], Text("aEND"), Text("b"), usage, ToolCall(0, "c", "read"), Stop("end_turn"))
+
+        assert written == [Text("a"), Stop("stop_sequence", "END"), usage]
+
+    def test_later_lists_give_nothing_more(self) -> None:
+        cutter = StopCutter(["END"])
+        cutter.feed([Text("END")])
+
+        assert cutter.feed([Text("END"), Stop("end_turn")]) == []
+        assert cutter.finish() == []
+
+    def test_the_client_reads_the_reason(self) -> None:
+        message = fold(cut(["END"], Text("aEND")), message_id="msg_1", model="m", signature="s")
+
+        assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "END")
+
+
+@pytest.mark.parametrize("sequences", [[], [""], [" ", "\n\t"]])
+def test_empty_sequences_and_white_space_cut_nothing(sequences: list[str]) -> None:
+    deltas: list[Delta] = [Text("a \n\t b"), CITATION, Stop("end_turn")]
+
+    assert cut(sequences, *deltas) == deltas
+
+
+letters = st.text("abc", max_size=5)
+breaks = st.sampled_from([Thinking("abc"), ToolCall(0, "c", "abc"), Block(Raw(b"{}"))])
+others = st.sampled_from([Usage(output_tokens=1), ToolArgs(0, "abc"), ToolEnd(0)])
+
+
+@given(
+    sequences=st.lists(letters | st.just(" "), max_size=4),
+    deltas=st.lists(st.one_of(letters.map(Text), letters.map(Text), breaks, others, st.just(Stop("end_turn")))),
+)
+def test_the_same_as_a_reader_of_the_whole_text(sequences: list[str], deltas: list[Delta]) -> None:
+    cutter = StopCutter(sequences)
+    written: list[Delta] = []
+    for delta in deltas:
+        written += cutter.feed([delta])
+    written += cutter.finish()
+
+    runs, matched = _reference([sequence for sequence in sequences if sequence.strip()], deltas)
+
+    assert _runs(written) == runs
+    assert cutter.matched == matched
+    assert (Stop("stop_sequence", matched) in written) == (matched is not None)
+
+
+@given(sequences=st.lists(letters, min_size=1, max_size=4), texts=st.lists(letters))
+def test_no_more_is_held_than_a_match_needs(sequences: list[str], texts: list[str]) -> None:
+    cutter = StopCutter(sequences)
+    received = written = ""
+    for text in texts:
+        received += text
+        written += text_of(cutter.feed([Text(text)]))
+        held = received[len(written) :]
+        assert cutter.matched is not None or any(sequence.startswith(held) for sequence in [*sequences, ""])
+
+
+def _runs(deltas: Sequence[Delta]) -> list[str]:
+    """The text between the borders of blocks, up to the answer's end by a sequence."""
+    runs = [""]
+    for delta in deltas:
+        if isinstance(delta, Text):
+            runs[-1] += delta.text
+        elif isinstance(delta, Thinking | ToolCall | Block) or delta == Stop("end_turn"):
+            runs.append("")
+    return runs
+
+
+def _reference(sequences: Sequence[str], deltas: Sequence[Delta]) -> tuple[list[str], str | None]:
+    runs = _runs(deltas)
+    for number, run in enumerate(runs):
+        places = [(run.find(sequence), order) for order, sequence in enumerate(sequences) if sequence in run]
+        if places:
+            place, order = min(places)
+            return [*runs[:number], run[:place]], sequences[order]
+    return runs, None
