@@ -1,0 +1,110 @@
+"""`estimate`: what of a request is text, what is a picture, and what each message and tool adds."""
+
+import functools
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.messages.tokens.density import tokens_in
+from anthropic_proxy.messages.tokens.pictures import pdf_tokens, picture_tokens
+from anthropic_proxy.messages.types import (
+    Block,
+    DocumentBlock,
+    ImageBlock,
+    MessagesRequest,
+    SearchResultBlock,
+    TextBlock,
+    Tool,
+    ToolResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
+    blocks_of,
+)
+
+_PER_MESSAGE = 4
+_PER_CALL = 8
+_PER_RESULT = 6
+_PER_TOOL = 8
+_ANY_TOOL = 30
+_LONGEST_KEPT = 32 * 1024
+"""Bytes of the longest tool whose count is kept."""
+_QUOTE = b'"'[0]
+
+
+class _Tally:
+    """Texts that are weighed together, because what one text costs is mostly the asking; and tokens counted already."""
+
+    def __init__(self) -> None:
+        self.texts: list[Raw | bytes] = []
+        self.tokens = 0
+
+    def add(self, blocks: list[Block]) -> None:
+        """Add the blocks of a message, or those inside one."""
+        for block in blocks:
+            if isinstance(block, TextBlock):
+                self.texts.append(block.text)
+            elif isinstance(block, ToolUseBlock):
+                self.texts.append(block.input)
+                self.tokens += _PER_CALL
+            elif isinstance(block, ToolResultBlock):
+                self.tokens += _PER_RESULT
+                self._add_content(block.content)
+            else:
+                self._add_rare(block)
+
+    def _add_content(self, content: Raw) -> None:
+        view = memoryview(content)
+        if view.nbytes and view[0] == _QUOTE:
+            self.texts.append(content)
+        else:
+            self.add(blocks_of(content))
+
+    def _add_rare(self, block: Block) -> None:
+        if isinstance(block, ImageBlock):
+            self.tokens += picture_tokens(block)
+        elif isinstance(block, DocumentBlock):
+            self._add_document(block)
+        elif isinstance(block, SearchResultBlock):
+            self.texts.append(f"{block.title}\n{block.source}".encode())
+            self._add_content(block.content)
+        elif isinstance(block, UnknownBlock):
+            self.texts.append(block.raw)
+
+    def _add_document(self, block: DocumentBlock) -> None:
+        source = block.source
+        self.texts.append(f"{block.title or ''}\n{block.context or ''}".encode())
+        if source.type == "text":
+            self.texts.append(source.data.encode())
+        elif source.type == "content":
+            self._add_content(source.content)
+        else:
+            self.tokens += pdf_tokens(source)
+
+
+def estimate(request: MessagesRequest) -> int:
+    """Return the input of a request in tokens: system, messages, tools, pictures and PDFs.
+
+    Reasoning of earlier replies is left out: most targets never see it.
+    """
+    tally = _Tally()
+    for content in (request.system, *[message.content for message in request.messages]):
+        if isinstance(content, str):
+            tally.texts.append(content.encode(errors="replace"))
+        else:
+            tally.add(content)
+    total = tally.tokens + _PER_MESSAGE * (1 + len(request.messages)) + tokens_in(b"".join(tally.texts))
+    if request.tools:
+        total += _ANY_TOOL + sum(map(_tool_tokens, request.tools))
+    return max(1, round(total))
+
+
+def _tool_tokens(tool: Tool) -> float:
+    source = tool.source or msgspec.json.encode([tool.name, tool.description])
+    return _kept(source) if len(source) <= _LONGEST_KEPT else _weigh(source)
+
+
+def _weigh(source: bytes) -> float:
+    return _PER_TOOL + tokens_in(source)
+
+
+_kept = functools.lru_cache(maxsize=1024)(_weigh)
