@@ -170,4 +170,4 @@ def _error(row: _Row, fault: Fault, provider: str) -> UpstreamError:
 def _is_retryable(row: _Row, fault: Fault) -> bool:
     if row.status == 429:
         return fault.retry_after is not None and fault.retry_after <= SHORT_DELAY_SECONDS
-    return row.status in (503, 529) or fault.status == 502
+    return row.status in (502, 503, 529) or fault.status == 502

@@ -1,0 +1,140 @@
+"""Tool calls as they arrive in fragments: which fragment belongs to which call, and when a call is complete."""
+
+import re
+
+import msgspec
+
+from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
+from anthropic_proxy.messages.types import ToolUseBlock
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.openai_chat.chunks import CallPiece, Function
+
+_KEEPABLE_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NO_FUNCTION = Function()
+
+
+class _OpenCall:
+    __slots__ = ("arguments", "id", "key", "name")
+
+    def __init__(self, key: int, upstream_id: str) -> None:
+        self.key = key
+        self.id = upstream_id
+        self.name = ""
+        self.arguments: list[str] = []
+
+    def is_complete(self) -> bool:
+        """Whether the arguments are a whole JSON object, so that nothing but white space can follow."""
+        text = "".join(self.arguments).strip()
+        if not text.endswith("}"):
+            return False
+        try:
+            msgspec.json.decode(text, type=dict)
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        return True
+
+
+class CallReader:
+    """Turns fragments into `ToolCall`, `ToolArgs` and `ToolEnd`.
+
+    Servers key fragments by `index`; some leave it out, some leave out ids, some repeat id and name in each fragment,
+    some begin every call at index 0, some write two calls in turn. A call ends as soon as something else begins and its
+    arguments are a whole object; what is not whole by then waits for the end of the message, so nothing is lost.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._slots: dict[int, _OpenCall] = {}
+        self._by_id: dict[str, _OpenCall] = {}
+        self._last: _OpenCall | None = None
+        self._open: list[_OpenCall] = []
+        self.count = 0
+        """Calls begun so far."""
+        self._used: set[str] | None = None
+
+    def read(self, piece: CallPiece, deltas: list[Delta]) -> None:
+        """Read one fragment, or a whole call."""
+        function = piece.function or _NO_FUNCTION
+        call = self._find(piece, function)
+        if call is None:
+            self.end_complete(deltas)
+            call = self._begin(piece)
+        if not call.name and function.name:
+            call.name = function.name
+            name = self._call.aliases.get(call.name, call.name)
+            deltas.append(ToolCall(call.key, self._client_id(call.id), name))
+            deltas += [ToolArgs(call.key, text) for text in call.arguments]
+        if function.arguments:
+            call.arguments.append(function.arguments)
+            if call.name:
+                deltas.append(ToolArgs(call.key, function.arguments))
+
+    def end_complete(self, deltas: list[Delta]) -> None:
+        """End the calls whose arguments are whole."""
+        for call in [call for call in self._open if call.is_complete()]:
+            self._end(call, deltas)
+
+    def end_all(self, deltas: list[Delta]) -> None:
+        """End every call: the message is complete. Raises `UpstreamProtocolError` where one has no name."""
+        for call in list(self._open):
+            self._end(call, deltas)
+
+    def _end(self, call: _OpenCall, deltas: list[Delta]) -> None:
+        if not call.name:
+            raise UpstreamProtocolError(
+                f"{self._call.provider} sent a tool call without a name.", provider=self._call.provider
+            )
+        self._open.remove(call)
+        deltas.append(ToolEnd(call.key))
+
+    def _find(self, piece: CallPiece, function: Function) -> _OpenCall | None:
+        """Return the open call that a fragment continues; None: it begins one."""
+        if piece.index is not None:
+            call = self._slots.get(piece.index)
+        elif piece.id:
+            call = self._by_id.get(piece.id)
+        else:
+            call = None if function.name else self._last
+        if call is None or call not in self._open:
+            return self._after_the_end(call, piece, function)
+        if piece.id and call.id and piece.id != call.id:
+            return None
+        if piece.id or not function.name or not call.name:
+            return call
+        # Without ids a name alone says whether this is the next call or the same one repeating its name.
+        is_next = function.name != call.name or (function.arguments and call.is_complete())
+        return None if is_next else call
+
+    def _after_the_end(self, call: _OpenCall | None, piece: CallPiece, function: Function) -> _OpenCall | None:
+        """Return an ended call for a fragment that adds nothing to it, so that it is not taken for a new one."""
+        if call is None or function.name or (piece.id and piece.id != call.id):
+            return None
+        if (function.arguments or "").strip():
+            provider = self._call.provider
+            raise UpstreamProtocolError(f"{provider} continued a tool call that was complete.", provider=provider)
+        return call
+
+    def _begin(self, piece: CallPiece) -> _OpenCall:
+        call = _OpenCall(self.count, piece.id or "")
+        self.count += 1
+        self._open.append(call)
+        self._last = call
+        if piece.index is not None:
+            self._slots[piece.index] = call
+        if piece.id:
+            self._by_id[piece.id] = call
+        return call
+
+    def _client_id(self, upstream_id: str) -> str:
+        """Return the upstream's id if it may be kept: well formed, and new in this reply and the whole history."""
+        if self._used is None:
+            messages = self._call.request.messages
+            self._used = {
+                block.id for message in messages for block in message.content if isinstance(block, ToolUseBlock)
+            }
+        client_id = upstream_id
+        if not _KEEPABLE_ID.fullmatch(client_id) or client_id in self._used:
+            client_id = self._call.new_id("toolu_px")
+        self._used.add(client_id)
+        return client_id

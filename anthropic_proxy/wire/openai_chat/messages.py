@@ -1,0 +1,289 @@
+"""Messages: system, user, assistant and tool; text is spliced as the JSON that it already is."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.types import (
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    blocks_of,
+    text_raw,
+)
+from anthropic_proxy.wire.carry import Carry, decode_carry
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.openai_chat.dialect import Dialect
+
+CONTINUE = "Continue exactly from the end of your last message."
+"""What a user text says after a last assistant message, which these servers would not go on from."""
+
+_EMPTY = Raw(b'""')
+_NULL = Raw(b"null")
+_NINE = re.compile(r"[a-zA-Z0-9]{9}")
+_LONGEST_ID = 40
+_LOST_THINKING = " "
+"""What stands for reasoning that a server insists on and the client no longer has."""
+
+
+class _Said(Struct):
+    role: str
+    content: Any
+    """`Raw` (a JSON string) or a list of parts."""
+
+
+class _Result(Struct, tag="tool", tag_field="role"):
+    tool_call_id: str
+    content: Raw
+
+
+class _TextPart(Struct, tag="text", tag_field="type"):
+    text: Raw
+
+
+class _Function(Struct):
+    name: str
+    arguments: str
+
+
+class _Call(Struct, kw_only=True):
+    id: str
+    type: str = "function"
+    function: _Function
+    extra_content: Any = UNSET
+
+
+class _Reply(Struct, kw_only=True, tag="assistant", tag_field="role"):
+    content: Raw | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    reasoning_details: Raw | UnsetType = UNSET
+    tool_calls: list[_Call] | UnsetType = UNSET
+    prefix: bool | UnsetType = UNSET
+    partial: bool | UnsetType = UNSET
+
+
+def join_texts(texts: Sequence[Raw], before: bytes = b"", after: bytes = b"") -> Raw:
+    """Return JSON strings as one, a blank line between them; `before` and `after` are escaped already."""
+    if len(texts) == 1 and not before and not after:
+        return texts[0]
+    inner = b"\\n\\n".join([memoryview(text)[1:-1] for text in texts])
+    return Raw(b'"%b%b%b"' % (before, inner, after))
+
+
+class MessageEncoder:
+    """Says the messages of one request, in order."""
+
+    def __init__(self, call: Call, dialect: Dialect) -> None:
+        self.said: list[Any] = []
+        self.notes: list[Note] = []
+        self._call = call
+        self._dialect = dialect
+        self._thinking = dialect.is_thinking(call.request.effort)
+        self._ids: dict[str, str] = {}
+        self._late: list[Raw] = []  # system texts that wait for the results of an open step, or for a user message
+        self._open = False  # whether the last assistant message waits for results
+
+    def encode(self, *, extra_system: str = "", ask: str = "") -> list[Any]:
+        """Return the list for `messages`; `extra_system` ends the system prompt, `ask` is a last user text."""
+        system = [block.text for block in self._call.request.system]
+        if extra_system:
+            system.append(text_raw(extra_system))
+        if system:
+            self.said.append(_Said(self._dialect.system_role, join_texts(system)))
+        for message in self._call.request.messages:
+            if message.role == "assistant":
+                self._say_reply(message)
+            elif message.role == "user":
+                self._say_user(message)
+            else:
+                self._say_late(message)
+        self._say_rest(ask)
+        return self.said
+
+    def _say_late(self, message: Message) -> None:
+        texts = [block.text for block in message.content if isinstance(block, TextBlock)]
+        if not texts:
+            return
+        if self._dialect.late_system == "remind":
+            self._late.append(join_texts(texts, rb"<system-reminder>\n", rb"\n</system-reminder>"))
+        elif self._open:
+            self._late.append(join_texts(texts))
+        else:
+            self.said.append(_Said(self._dialect.system_role, join_texts(texts)))
+
+    def _say_rest(self, ask: str) -> None:
+        last = self.said[-1] if self.said else None
+        if isinstance(last, _Reply):
+            if self._dialect.prefill == "prefix":
+                last.prefix = True
+            elif self._dialect.prefill == "partial":
+                last.partial = True
+            else:
+                self.said.append(_Said("user", text_raw(CONTINUE)))
+                self.notes.append(
+                    Note("emulated", "messages", "a user text asks to continue the last assistant message")
+                )
+        self._flush_late()
+        if ask:
+            self.said.append(_Said("user", text_raw(ask)))
+
+    def _flush_late(self) -> None:
+        role = "user" if self._dialect.late_system == "remind" else self._dialect.system_role
+        if self._late:
+            self.said.append(_Said(role, join_texts(self._late)))
+            self._late.clear()
+
+    # User messages: results first, each its own message, then everything that a tool message cannot hold.
+
+    def _say_user(self, message: Message) -> None:
+        parts: list[Any] = []
+        for block in message.content:
+            if isinstance(block, ToolResultBlock):
+                self._say_result(block, parts)
+        self._open = False
+        if self._dialect.late_system == "keep":
+            self._flush_late()
+        elif self._late:
+            parts += [_TextPart(text) for text in self._late]
+            self._late.clear()
+        for block in message.content:
+            if isinstance(block, TextBlock):
+                parts.append(_TextPart(block.text))
+            elif isinstance(block, ImageBlock | DocumentBlock):
+                parts.append(self._media(block))
+        if not parts:
+            return
+        texts = [part.text for part in parts if isinstance(part, _TextPart)]
+        content = join_texts(texts) if len(texts) == len(parts) else parts
+        self.said.append(_Said("user", content))
+
+    def _say_result(self, block: ToolResultBlock, parts: list[Any]) -> None:
+        call_id = self._id_of(block.tool_use_id, "")
+        texts: list[Raw] = []
+        media: list[Any] = []
+        for part in blocks_of(block.content):
+            if isinstance(part, TextBlock):
+                texts.append(part.text)
+            elif isinstance(part, ImageBlock | DocumentBlock):
+                said = self._media(part)
+                if isinstance(said, _TextPart):
+                    texts.append(said.text)
+                else:
+                    kind = "image" if isinstance(part, ImageBlock) else "document"
+                    texts.append(text_raw(f"[{kind}: see the next user message]"))
+                    media.append(said)
+        content = join_texts(texts or [_EMPTY], b"[tool error] " if block.is_error else b"")
+        self.said.append(_Result(call_id, content))
+        if media:
+            parts.append(_TextPart(text_raw(f"From the result of tool call {call_id}:")))
+            parts += media
+
+    def _media(self, block: ImageBlock | DocumentBlock) -> Any:
+        """Return the part for a picture or PDF, or a text where the server or the model takes none."""
+        said = _image(block, self._dialect) if isinstance(block, ImageBlock) else _file(block)
+        takes = self._call.request.vision if isinstance(block, ImageBlock) else self._call.request.pdf
+        if takes and said is not None:
+            return said
+        kind = "image" if isinstance(block, ImageBlock) else "document"
+        source = block.source
+        title = block.title if isinstance(block, DocumentBlock) else None
+        if takes and source.type == "url":
+            text = f"[{kind}: {source.url}]"
+        else:
+            text = f"[{kind} omitted: {title or source.media_type or source.url}]"
+        self.notes.append(Note("dropped", "messages", f"{kind}: the model or its server takes none such; {text}"))
+        return _TextPart(text_raw(text))
+
+    # Assistant messages.
+
+    def _say_reply(self, message: Message) -> None:
+        reply = _Reply()
+        texts = [block.text for block in message.content if isinstance(block, TextBlock)]
+        calls = [block for block in message.content if isinstance(block, ToolUseBlock)]
+        if not texts and not calls:
+            return
+        self._flush_late()
+        if texts:
+            reply.content = join_texts(texts)
+        elif not self._dialect.omits_null:
+            reply.content = _NULL
+        if calls:
+            reply.tool_calls = [
+                _Call(id=self._id_of(block.id, block.name), function=_Function(block.name, bytes(block.input).decode()))
+                for block in calls
+            ]
+        self._open = bool(calls)
+        self._replay_thinking(message, reply, bool(calls))
+        self.said.append(reply)
+
+    def _replay_thinking(self, message: Message, reply: _Reply, has_calls: bool) -> None:
+        blocks = [block for block in message.content if isinstance(block, ThinkingBlock)]
+        dialect = self._dialect
+        carries = [(block, decode_carry(dialect.carry_tag, block.signature)) for block in blocks]
+        kept = [(block, carry) for block, carry in carries if carry is not None]
+        if dialect.carries_details:
+            details = [carry.encrypted for _, carry in kept if carry.encrypted]
+            if details:
+                reply.reasoning_details = Raw(details[-1].encode())
+        if dialect.carries_call_signatures and reply.tool_calls:
+            _put_signatures([carry for _, carry in kept], reply.tool_calls)
+        if not dialect.thinking_field:
+            return
+        text = "".join(block.thinking for block, carry in kept if carry.replay)
+        must = dialect.thinking_replay == "every" or (dialect.thinking_replay == "calls" and has_calls)
+        if not text and must and self._thinking:
+            text = _LOST_THINKING
+        if text:
+            setattr(reply, dialect.thinking_field, text)
+
+    def _id_of(self, client_id: str, name: str) -> str:
+        """Return what a call is called upstream; the name is known where the call stands, before its result."""
+        known = self._ids.get(client_id)
+        if known is None:
+            known = self._ids[client_id] = self._new_id(client_id, name)
+        return known
+
+    def _new_id(self, client_id: str, name: str) -> str:
+        form = self._dialect.call_ids
+        if form == "counted":
+            return f"functions.{name}:{len(self._ids)}"
+        digest = hashlib.sha256(client_id.encode(errors="surrogatepass")).hexdigest()
+        if form == "nine":
+            return client_id if _NINE.fullmatch(client_id) else digest[:9]
+        return client_id if len(client_id) <= _LONGEST_ID else f"call_{digest[:32]}"
+
+
+def _image(block: ImageBlock, dialect: Dialect) -> Any:
+    source = block.source
+    if source.type == "base64" and source.media_type in dialect.image_types:
+        url = f"data:{source.media_type};base64,{source.data}"
+    elif source.type == "url" and dialect.image_urls:
+        url = source.url
+    else:
+        return None
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _file(block: DocumentBlock) -> Any:
+    source = block.source
+    if source.type != "base64" or source.media_type != "application/pdf":
+        return None
+    name = block.title or "document"
+    data = f"data:application/pdf;base64,{source.data}"
+    filename = name if name.endswith(".pdf") else f"{name}.pdf"
+    return {"type": "file", "file": {"filename": filename, "file_data": data}}
+
+
+def _put_signatures(carries: Sequence[Carry], calls: list[_Call]) -> None:
+    for carry in carries:
+        if carry.call_signature and carry.position < len(calls):
+            calls[carry.position].extra_content = {"google": {"thought_signature": carry.call_signature}}

@@ -1,0 +1,108 @@
+"""Reasoning that arrives otherwise than as a plain field of its own."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.messages.deltas import Delta, Text, Thinking
+
+_OPEN, _CLOSE = "<think>", "</think>"
+_JOINED = ("text", "summary", "data", "signature")
+"""Fields of a reasoning detail that arrive in fragments."""
+
+
+class ThinkTags:
+    """Lifts `<think>…</think>` at the very start of the text; everything else stays text."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._state = "start"
+
+    def feed(self, text: str) -> list[Delta]:
+        """Return what is certain; the beginning of a tag is held back until it is."""
+        self._held += text
+        deltas: list[Delta] = []
+        if self._state == "start":
+            self._begin()
+        if self._state == "thinking":
+            self._think(deltas)
+        if self._state == "after":
+            self._held = self._held.lstrip("\r\n")
+            if self._held:
+                self._state = "text"
+        if self._state == "text" and self._held:
+            deltas.append(Text(self._held))
+            self._held = ""
+        return deltas
+
+    def finish(self) -> list[Delta]:
+        """Return what was held back."""
+        held, self._held = self._held, ""
+        if not held or self._state == "after":
+            return []
+        return [Thinking(held) if self._state == "thinking" else Text(held)]
+
+    def _begin(self) -> None:
+        start = self._held.lstrip()
+        if start.startswith(_OPEN):
+            self._held = start[len(_OPEN) :]
+            self._state = "thinking"
+        elif not _OPEN.startswith(start):
+            self._state = "text"
+
+    def _think(self, deltas: list[Delta]) -> None:
+        end = self._held.find(_CLOSE)
+        if end >= 0:
+            thought, self._held = self._held[:end], self._held[end + len(_CLOSE) :]
+            self._state = "after"
+        else:
+            kept = next((size for size in range(len(_CLOSE) - 1, 0, -1) if self._held.endswith(_CLOSE[:size])), 0)
+            cut = len(self._held) - kept
+            thought, self._held = self._held[:cut], self._held[cut:]
+        if thought:
+            deltas.append(Thinking(thought))
+
+
+class DetailsJoiner:
+    """Joins the fragments of `reasoning_details` into the list that OpenRouter wants back ("Reasoning tokens")."""
+
+    def __init__(self) -> None:
+        self._details: list[dict[str, Any]] = []
+
+    def feed(self, raw: Raw) -> None:
+        """Take the fragments of one frame."""
+        for fragment in _objects(raw):
+            last = self._details[-1] if self._details else None
+            if last is None or any(last.get(key) != fragment.get(key) for key in ("type", "index")):
+                self._details.append(dict(fragment))
+                continue
+            for key, value in fragment.items():
+                if key in _JOINED and isinstance(value, str) and isinstance(last.get(key), str):
+                    last[key] += value
+                elif value is not None:
+                    last[key] = value
+
+    def take(self) -> str:
+        """Return the list as JSON text and forget it; empty where there is none."""
+        details, self._details = self._details, []
+        return msgspec.json.encode(details).decode() if details else ""
+
+
+def text_of_details(raw: Raw) -> str:
+    """Return the readable part of `reasoning_details`."""
+    texts = (detail.get("text") or detail.get("summary") for detail in _objects(raw))
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def find_call_signature(raw: Raw) -> str:
+    """Return `google.thought_signature` of an `extra_content`; empty where there is none."""
+    extra = msgspec.json.decode(raw)
+    google = extra.get("google") if isinstance(extra, dict) else None
+    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    return signature if isinstance(signature, str) else ""
+
+
+def _objects(raw: Raw) -> list[dict[str, Any]]:
+    content = msgspec.json.decode(raw)
+    return [detail for detail in content if isinstance(detail, dict)] if isinstance(content, list) else []

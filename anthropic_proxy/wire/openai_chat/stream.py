@@ -1,0 +1,272 @@
+"""Chat Completions answers → deltas, streamed or whole."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
+from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.wire.carry import Carry, encode_carry
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.failures import Fault, blocked, is_policy_refusal, judge, read_fault
+from anthropic_proxy.wire.openai_chat.calls import CallReader
+from anthropic_proxy.wire.openai_chat.chunks import (
+    ABSENT,
+    CallPiece,
+    Choice,
+    Chunk,
+    Counts,
+    Details,
+    Piece,
+    decode_chunk,
+    is_said,
+)
+from anthropic_proxy.wire.openai_chat.dialect import Dialect
+from anthropic_proxy.wire.openai_chat.reasoning import DetailsJoiner, ThinkTags, find_call_signature, text_of_details
+from anthropic_proxy.wire.recover import find_call
+
+_DONE = b"[DONE]"
+_STOP_REASONS = {"stop": "end_turn", "tool_calls": "tool_use", "function_call": "tool_use", "length": "max_tokens"}
+"""Finish reason → stop reason; an unknown one is an ordinary end."""
+_BLOCKED = frozenset(("content_filter", "sensitive"))
+_FAILED = frozenset(("insufficient_system_resource", "network_error", "error"))
+_UNREADABLE = "tool_use_failed"
+"""Groq's code for a tool call of the model that it could not read; also the key of the call recovered from it."""
+_NO_DETAILS = Details()
+
+
+class ChatDecoder:
+    """Reads one answer."""
+
+    def __init__(self, call: Call) -> None:
+        dialect: Dialect = call.dialect
+        self._call = call
+        self._provider = call.provider
+        self.signature = encode_carry(dialect.carry_tag, Carry(replay=1 if dialect.thinking_field else 0))
+        """Signs thinking that came without anything to carry."""
+        self.finished = False
+        """Whether `[DONE]` has come."""
+        self._calls: CallReader | None = None
+        self._tags = ThinkTags() if dialect.lifts_think_tags else None
+        self._details = DetailsJoiner() if dialect.carries_details else None
+        self._signs_calls = dialect.carries_call_signatures
+        self._tag = dialect.carry_tag
+        self._answered = False  # whether any choice was seen
+        self._stop: Stop | None = None
+        self._stop_said = False
+        self._refusal = ""
+        self._usage = Usage()
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        """Read one data field. Raises `UpstreamError` where it is an error or no JSON."""
+        if frame == _DONE:
+            self.finished = True
+            return []
+        return self._read(self._decode(frame))
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        """Read an answer that was not streamed."""
+        deltas = self._read(self._decode(body))
+        self.finished = True
+        return deltas + self.decode_end()
+
+    def decode_end(self) -> list[Delta]:
+        """End what is open. Raises `UpstreamProtocolError` where the answer never said that it was complete."""
+        deltas: list[Delta] = []
+        if self._stop is None:
+            if not (self.finished and self._answered):
+                raise UpstreamProtocolError(
+                    f"{self._provider} ended its answer before it was complete.", provider=self._provider
+                )
+            self._finish("stop", deltas)
+        self._end_blocks(deltas)
+        self._say_stop(deltas)
+        return deltas
+
+    def _decode(self, data: bytes) -> Chunk:
+        try:
+            return decode_chunk(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            failure = UpstreamProtocolError(f"{self._provider} sent what is no JSON.", provider=self._provider)
+            raise failure from error
+
+    def _read(self, chunk: Chunk) -> list[Delta]:
+        deltas: list[Delta] = []
+        if is_said(chunk.error):
+            if self._stop is not None:  # OpenRouter: an error after the end says nothing new
+                self._read_usage(chunk, None, deltas)
+                return deltas
+            return self._fail(msgspec.json.decode(chunk.error))
+        choice = chunk.choices[0] if chunk.choices else None
+        if choice is not None:
+            self._answered = True
+            piece = choice.delta or choice.message
+            if piece is not None:
+                self._read_piece(piece, deltas)
+            if choice.finish_reason:
+                self._finish(choice.finish_reason, deltas)
+        if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):
+            self._read_usage(chunk, choice, deltas)
+        return deltas
+
+    def _read_piece(self, piece: Piece, deltas: list[Delta]) -> None:
+        thinking = piece.reasoning_content or piece.reasoning
+        details = piece.reasoning_details
+        if details is not ABSENT and is_said(details):
+            if self._details is not None:
+                self._details.feed(details)
+            thinking = thinking or text_of_details(details)
+        if thinking:
+            if self._calls is not None:
+                self._calls.end_complete(deltas)
+            deltas.append(Thinking(thinking))
+        if piece.content:
+            self._read_text(piece.content, deltas)
+        if piece.refusal:
+            self._refusal += piece.refusal
+            self._read_text(piece.refusal, deltas)
+        if piece.tool_calls:
+            self._read_calls(piece, piece.tool_calls, deltas)
+
+    def _read_text(self, text: str, deltas: list[Delta]) -> None:
+        if self._calls is not None:
+            self._calls.end_complete(deltas)
+        if self._details is not None:
+            self._sign_details(deltas)
+        if self._tags is not None:
+            deltas += self._tags.feed(text)
+        else:
+            deltas.append(Text(text))
+
+    def _read_calls(self, piece: Piece, calls: list[CallPiece], deltas: list[Delta]) -> None:
+        if self._details is not None:
+            self._sign_details(deltas)
+        if self._tags is not None:
+            deltas += self._tags.finish()
+        if self._calls is None:
+            self._calls = CallReader(self._call)
+        for call in calls:
+            if self._signs_calls:
+                self._sign_call(call.extra_content if is_said(call.extra_content) else piece.extra_content, deltas)
+            self._calls.read(call, deltas)
+
+    def _sign_details(self, deltas: list[Delta]) -> None:
+        assert self._details is not None
+        details = self._details.take()
+        if details:
+            deltas.append(Thinking(signature=encode_carry(self._tag, Carry(encrypted=details))))
+
+    def _sign_call(self, extra: Raw, deltas: list[Delta]) -> None:
+        """Say the signature of the call that follows, in a thinking block of its own; the first one counts."""
+        signature = find_call_signature(extra) if is_said(extra) else ""
+        if signature and self._calls is not None and self._calls.count == 0:
+            deltas.append(Thinking(signature=encode_carry(self._tag, Carry(call_signature=signature))))
+
+    def _finish(self, reason: str, deltas: list[Delta]) -> None:
+        """Take the first finish reason; the blocks are complete with it."""
+        if self._stop is not None:
+            return
+        if reason in _FAILED:
+            fault = Fault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))
+            raise judge(fault, self._provider)
+        self._end_blocks(deltas)
+        if self._refusal:
+            details = {"type": "refusal", "category": None, "explanation": self._refusal}
+            self._stop = Stop("refusal", details=details)
+        elif reason in _BLOCKED:
+            self._stop = blocked(self._provider, reason)
+        else:
+            self._stop = Stop(_STOP_REASONS.get(reason, "end_turn"))
+        if self._stop.reason != "max_tokens" or self._call.window is None:
+            self._say_stop(deltas)
+
+    def _end_blocks(self, deltas: list[Delta]) -> None:
+        if self._tags is not None:
+            deltas += self._tags.finish()
+        if self._details is not None:
+            self._sign_details(deltas)
+        if self._calls is not None:
+            self._calls.end_all(deltas)
+
+    def _say_stop(self, deltas: list[Delta]) -> None:
+        if self._stop_said or self._stop is None:
+            return
+        self._stop_said = True
+        if self._stop.reason == "max_tokens" and _fills(self._usage, self._call.window):
+            self._stop = Stop("model_context_window_exceeded")
+        deltas.append(self._stop)
+
+    def _fail(self, error: Any) -> list[Delta]:
+        fault = read_fault({"error": error}, 200, {})
+        reply = find_reply(fault, self._call)
+        if reply is None:
+            raise judge_fault(fault, self._call)
+        deltas: list[Delta] = []
+        self._end_blocks(deltas)
+        self._stop = next(delta for delta in reply if isinstance(delta, Stop))
+        self._stop_said = True
+        return deltas + reply
+
+    def _read_usage(self, chunk: Chunk, choice: Choice | None, deltas: list[Delta]) -> None:
+        counts = chunk.usage or (choice.usage if choice is not None else None)
+        if counts is None and chunk.x_groq is not None:
+            counts = chunk.x_groq.usage
+        if counts is None or counts.prompt_tokens is None is counts.completion_tokens:
+            return
+        self._usage = decode_usage(counts)
+        deltas.append(self._usage)
+
+
+def decode_usage(counts: Counts) -> Usage:
+    """Return token totals in Anthropic's meaning.
+
+    Chat Completions counts cached input inside `prompt_tokens`; Anthropic counts it beside. xAI counts reasoning
+    beside `completion_tokens`, which shows in its total (recorded: xai/tool_call); Anthropic counts it inside.
+    Never negative: an upstream that counts more cached than prompted gives 0.
+    """
+    within, spent = counts.prompt_tokens_details or _NO_DETAILS, counts.completion_tokens_details or _NO_DETAILS
+    beside = counts.cached_tokens if counts.prompt_cache_hit_tokens is None else counts.prompt_cache_hit_tokens
+    cached = beside if within.cached_tokens is None else within.cached_tokens
+    written = within.cache_write_tokens
+    prompt, output, thinking = counts.prompt_tokens, counts.completion_tokens, spent.reasoning_tokens
+    if prompt and output is not None and thinking and counts.total_tokens == prompt + output + thinking:
+        output += thinking
+    return Usage(
+        input_tokens=None if prompt is None else max(prompt - (cached or 0) - (written or 0), 0),
+        output_tokens=output,
+        cache_read_tokens=cached,
+        cache_write_tokens=written,
+        thinking_tokens=thinking,
+    )
+
+
+def find_reply(fault: Fault, call: Call) -> list[Delta] | None:
+    """Return the reply that a fault stands for: a policy refusal, or a call that the server could not read."""
+    if is_policy_refusal(fault):
+        return [blocked(call.provider, fault.message or "content policy")]
+    if fault.generation is None or _UNREADABLE not in fault.codes:
+        return None
+    found = find_call(fault.generation, {tool.name for tool in call.request.tools})
+    if found is None:
+        return None
+    name = call.aliases.get(found.name, found.name)
+    return [
+        ToolCall(_UNREADABLE, call.new_id("toolu_px"), name),
+        ToolArgs(_UNREADABLE, found.arguments),
+        ToolEnd(_UNREADABLE),
+        Stop("tool_use"),
+    ]
+
+
+def judge_fault(fault: Fault, call: Call) -> UpstreamError:
+    """Return the error that a fault is, with what the call knows of its own size."""
+    return judge(fault, call.provider, window=call.window, estimate=call.estimate, asked=call.request.max_tokens)
+
+
+def _fills(usage: Usage, window: int | None) -> bool:
+    """Whether input and output together reach the end of the window."""
+    if window is None or usage.output_tokens is None:
+        return False
+    read = (usage.input_tokens or 0) + (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
+    return read + usage.output_tokens >= window - 1
