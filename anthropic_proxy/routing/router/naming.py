@@ -21,6 +21,7 @@ from anthropic_proxy.settings import TIERS, Settings
 _TIER = re.compile(rf"(?<![a-z])({'|'.join(TIERS)})(?![a-z])")
 _ALIAS = "claude-"
 _LONG_CONTEXT = "[1m]"
+_LONGEST_NAME = 512
 _BY_PREFIX = {row.prefix: row for row in PROVIDERS}
 _OPENAI = find_provider("openai")
 _GOOGLE = find_provider("google")
@@ -102,9 +103,11 @@ def _without_decoration(asked: str) -> str:
         name = name[: -len(_LONG_CONTEXT)]
     if not name:
         raise InvalidRequest("model: an empty name is not allowed. Examples: claude-sonnet-5-5, openai/gpt-4.1")
+    if len(name) > _LONGEST_NAME:  # names are remembered, and shown in errors
+        raise InvalidRequest(f"model: a name of {len(name)} characters is not allowed; {_LONGEST_NAME} are.")
     if name[: len(_ALIAS)].lower() == _ALIAS:
-        row, rest = _split_prefix(name[len(_ALIAS) :])
-        if row is not None and rest:
+        row, _ = _split_prefix(name[len(_ALIAS) :])
+        if row is not None:
             return name[len(_ALIAS) :]
     return name
 

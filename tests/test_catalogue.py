@@ -1,0 +1,106 @@
+import pytest
+
+from anthropic_proxy.routing.catalogue import Catalogue, ModelFacts, load_catalogue
+from anthropic_proxy.routing.providers import PROVIDERS
+
+LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "window", "max_output", "vision", "pdf"),
+    [
+        ("openai", "gpt-4.1", 1_047_576, 32_768, True, True),
+        ("openai", "gpt-4.1-mini-2025-04-14", 1_047_576, 32_768, True, True),
+        ("openai", "gpt-4o-2024-08-06", 128_000, 16_384, True, True),
+        ("openai", "chatgpt-4o-latest", 128_000, 16_384, True, False),
+        ("openai", "o3-mini", 200_000, 100_000, False, False),
+        ("openai", "gpt-5-nano", 400_000, 128_000, True, True),
+        ("openai", "gpt-5.4-mini", 400_000, 128_000, True, True),
+        ("openai", "gpt-5.4", 1_050_000, 128_000, True, True),
+        ("openai", "gpt-5-pro", 400_000, 272_000, True, True),
+        ("openai", "gpt-6.1-sol", 1_050_000, 128_000, True, True),
+        ("openai", "ft:gpt-4o-mini:mine::id", 128_000, 16_384, True, True),
+        ("openai", "openai/gpt-4.1", 1_047_576, 32_768, True, True),
+        ("google", "models/gemini-2.5-pro-preview-03-25", 1_048_576, 65_536, True, True),
+        ("vertex", "gemini-2.0-flash", 1_048_576, 8_192, True, True),
+        ("google", "gemma-4-31b", 262_144, 32_768, True, False),
+        ("xai", "grok-4.7", 500_000, 65_536, True, False),
+        ("xai", "grok-3-mini-beta", 131_072, 65_536, False, False),
+        ("moonshot", "kimi-k2-instruct", 131_072, 131_072, False, False),
+        ("moonshot", "kimi-k3.1-pro", 1_048_576, 131_072, True, False),
+        ("groq", "llama-3.3-70b-versatile", 131_072, 32_768, False, False),
+        ("groq", "openai/gpt-oss-120b", 131_072, 65_536, False, False),
+        ("groq", "qwen/qwen3.8-27b", 131_072, 16_384, True, False),
+        ("anthropic", "claude-haiku-5-5", 1_000_000, 128_000, True, True),
+        ("anthropic", "claude-sonnet-4-6", 1_000_000, 128_000, True, True),
+        ("anthropic", "claude-sonnet-4-5-20250929", 200_000, 64_000, True, True),
+    ],
+)
+def test_known_models_have_their_numbers(provider, model, window, max_output, vision, pdf):
+    facts = Catalogue().find(provider, model)
+    assert (facts.window, facts.max_output, facts.vision, facts.pdf, facts.known) == (
+        window,
+        max_output,
+        vision,
+        pdf,
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "efforts", "default"),
+    [
+        ("openai", "gpt-4.1", "", None),
+        ("openai", "gpt-5", "minimal low medium high", "medium"),
+        ("openai", "gpt-5.1", "none low medium high", "none"),
+        ("openai", "gpt-5.2", "none low medium high xhigh", "none"),
+        ("openai", "gpt-5.3-codex", "low medium high xhigh", None),
+        ("openai", "gpt-5.6-sol", "none low medium high xhigh", "medium"),
+        ("openai", "gpt-6-astra", "low medium high xhigh max", None),
+        ("openai", "gpt-6-luna", "none low medium high xhigh max", None),
+        ("openai", "o4-mini", "low medium high", "medium"),
+        ("google", "gemini-4-argon", "low medium high", "medium"),
+        ("google", "gemini-3.5-flash", "minimal low medium high", None),
+        ("google", "gemini-3.1-pro-preview", "low medium high", None),
+        ("xai", "grok-4.6", "low medium high xhigh", None),
+        ("xai", "grok-4.20", "", None),
+        ("moonshot", "kimi-k3", "low high max", "max"),
+        ("groq", "openai/gpt-oss-20b", "low medium high", "medium"),
+    ],
+)
+def test_known_models_have_their_levels_of_effort(provider, model, efforts, default):
+    facts = Catalogue().find(provider, model)
+    assert (facts.efforts, facts.default_effort) == (tuple(efforts.split()), default)
+
+
+@pytest.mark.parametrize("provider", [*(row.name for row in PROVIDERS), "unheard-of"])
+def test_an_unknown_model_gets_the_fallback_and_says_so(provider):
+    facts = Catalogue().find(provider, "unheard-of")
+    assert not facts.known
+    if provider not in {"google", "vertex", "anthropic"}:
+        assert facts == ModelFacts(window=128_000, max_output=8_192)
+
+
+@pytest.mark.parametrize("row", PROVIDERS, ids=lambda row: row.name)
+def test_every_known_model_is_in_the_table_and_makes_sense(row):
+    catalogue = Catalogue()
+    for model in row.known_models:
+        if model in row.refused_models or row.way == "demo" or row.name == "ollama":
+            continue
+        facts = catalogue.find(row.name, model)
+        assert facts.known, model
+        assert 0 < facts.max_output <= facts.window
+        assert [level for level in LEVELS if level in facts.efforts] == list(facts.efforts)
+        assert facts.default_effort is None or facts.default_effort in facts.efforts
+
+
+def test_names_in_any_case_and_found_again_are_the_same():
+    catalogue = Catalogue()
+    assert catalogue.find("openai", "GPT-4.1") == catalogue.find("openai", "gpt-4.1")
+    assert catalogue.find("openai", "gpt-4.1") is catalogue.find("openai", "gpt-4.1")
+
+
+def test_what_a_provider_says_that_it_has():
+    assert load_catalogue(["big", "small"]).listing("ollama") == ("big", "small")
+    assert load_catalogue([]).listing("ollama") == ()
+    assert load_catalogue().listing("ollama") is None

@@ -1,0 +1,330 @@
+import pytest
+
+from anthropic_proxy.errors import AuthenticationFailed, InvalidRequest, UnsupportedFeature
+from anthropic_proxy.routing.catalogue import Catalogue, load_catalogue
+from anthropic_proxy.routing.credentials import Credentials
+from anthropic_proxy.routing.listing import list_models
+from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.router import Facts, asks_ollama, describe_mapping, find_home, resolve
+from anthropic_proxy.routing.router.naming import choose, find_tier
+from anthropic_proxy.settings import load_settings
+
+ALL_KEYS = {row.key_variable: f"{row.name}-key" for row in PROVIDERS if row.key_variable}
+
+
+def load(**environ):
+    return load_settings(environ, PROVIDERS, env_file=None)
+
+
+def choice_for(asked, settings, catalogue=None):
+    catalogue = catalogue or Catalogue()
+    return choose(asked, find_home(settings, catalogue), settings, catalogue)[0]
+
+
+def goes_to(asked, settings, catalogue=None):
+    return choice_for(asked, settings, catalogue).name
+
+
+@pytest.mark.parametrize(
+    ("rule", "preferred", "asked", "expected"),
+    [
+        (0, "openai", "claude-openai/gpt-5.5", "openai/gpt-5.5"),
+        (0, "openai", "claude-gemini/gemini-2.0-flash", "gemini/gemini-2.0-flash"),
+        (0, "openai", "claude-groq/openai/gpt-oss-120b", "groq/openai/gpt-oss-120b"),
+        (0, "openai", "claude-openai/gpt-5.5[1m]", "openai/gpt-5.5"),
+        (0, "openai", "claude-ollama/qwen3-coder:30b", "ollama/qwen3-coder:30b"),
+        (0, "openai", "claude-unheard/of", "openai/claude-unheard/of"),
+        (1, "openai", "openai/anything-at-all", "openai/anything-at-all"),
+        (1, "openai", "gemini/gemini-9", "gemini/gemini-9"),
+        (1, "openai", "vertex_ai/gemini-9", "vertex_ai/gemini-9"),
+        (1, "openai", "ollama/mistral:7b", "ollama/mistral:7b"),
+        (1, "openai", "groq/llama-9", "groq/llama-9"),
+        (1, "openai", "moonshot/kimi-9", "moonshot/kimi-9"),
+        (1, "openai", "xai/grok-9", "xai/grok-9"),
+        (1, "openai", "anthropic/claude-2.1", "anthropic/claude-2.1"),
+        (1, "openai", "OpenAI/gpt-4o", "openai/gpt-4o"),
+        (1, "openai", "openai/claude-sonnet-4-6", "openai/claude-sonnet-4-6"),
+        (1, "openai", "openai/openai/gpt-4o", "openai/openai/gpt-4o"),
+        (1, "groq", "openai/gpt-oss-120b", "groq/openai/gpt-oss-120b"),
+        (1, "groq", "groq/openai/gpt-oss-120b", "groq/openai/gpt-oss-120b"),
+        (1, "openai", "openai/gpt-oss-120b", "openai/gpt-oss-120b"),
+        (2, "openai", "claude-3-5-haiku-20241022", "openai/gpt-4.1-mini"),
+        (2, "openai", "CLAUDE-Sonnet-4-6", "openai/gpt-4.1"),
+        (2, "openai", "claude-opus-4-1-20250805", "openai/gpt-4.1"),
+        (2, "openai", "claude-fable-5-2", "openai/gpt-4.1"),
+        (2, "openai", "anthropic/claude-sonnet-4-6", "openai/gpt-4.1"),
+        (2, "openai", "Anthropic/claude-haiku-4-5", "openai/gpt-4.1-mini"),
+        (2, "openai", "claude-sonnet-4-6[1m]", "openai/gpt-4.1"),
+        (2, "openai", "claude-sonnet-4-6[1M]", "openai/gpt-4.1"),
+        (2, "openai", "sonnet", "openai/gpt-4.1"),
+        (2, "openai", "claude-3-7-sonnet-latest", "openai/gpt-4.1"),
+        (2, "anthropic", "anthropic/claude-opus-5-5[1m]", "anthropic/claude-opus-5-5"),
+        (2, "demo", "claude-opus-5-5", "demo/demo"),
+        (4, "groq", "gpt-4o", "openai/gpt-4o"),
+        (4, "groq", "meta-llama/llama-4-scout-17b-16e-instruct", "groq/meta-llama/llama-4-scout-17b-16e-instruct"),
+        (4, "openai", "meta-llama/llama-4-scout-17b-16e-instruct", "groq/meta-llama/llama-4-scout-17b-16e-instruct"),
+        (4, "openai", "gemini-2.0-flash", "gemini/gemini-2.0-flash"),
+        (4, "vertex", "gemini-2.0-flash", "vertex_ai/gemini-2.0-flash"),
+        (4, "google", "gemini-2.5-flash-preview-04-17", "vertex_ai/gemini-2.5-flash-preview-04-17"),
+        (4, "openai", "llama3:8b", "ollama/llama3:8b"),
+        (4, "openai", "octopus-v2", "openai/octopus-v2"),
+        (4, "xai", "mistralai/devstral", "xai/mistralai/devstral"),
+        (4, "groq", "unheard-of", "groq/unheard-of"),
+        (4, "google", "unheard-of", "gemini/unheard-of"),
+    ],
+)
+def test_the_rules_for_what_clients_ask_for(rule, preferred, asked, expected):
+    assert goes_to(asked, load(PREFERRED_PROVIDER=preferred, **ALL_KEYS)) == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"PREFERRED_PROVIDER": "openai", "BIG_MODEL": "groq/llama-9"}, "groq/llama-9"),
+        ({"PREFERRED_PROVIDER": "openai", "BIG_MODEL": "anthropic/claude-sonnet-4-6"}, "anthropic/claude-sonnet-4-6"),
+        ({"PREFERRED_PROVIDER": "openai", "BIG_MODEL": "claude-sonnet-4-6"}, "anthropic/claude-sonnet-4-6"),
+        ({"PREFERRED_PROVIDER": "openai", "BIG_MODEL": "grok-3"}, "xai/grok-3"),
+        ({"PREFERRED_PROVIDER": "openai", "BIG_MODEL": "unheard-of"}, "openai/unheard-of"),
+        ({"PREFERRED_PROVIDER": "groq", "BIG_MODEL": "unheard-of", "OPENAI_API_KEY": "o"}, "groq/unheard-of"),
+        ({"PREFERRED_PROVIDER": "groq", "BIG_MODEL": "openai/gpt-oss-120b"}, "groq/openai/gpt-oss-120b"),
+        ({"PREFERRED_PROVIDER": "google", "BIG_MODEL": "unheard-of", "OPENAI_API_KEY": "o"}, "openai/unheard-of"),
+        ({"PREFERRED_PROVIDER": "google", "BIG_MODEL": "unheard-of"}, "gemini/unheard-of"),
+        ({"PREFERRED_PROVIDER": "google", "BIG_MODEL": "gemini-9", "OPENAI_API_KEY": "o"}, "gemini/gemini-9"),
+        ({"PREFERRED_PROVIDER": "google", "BIG_MODEL": "gemma-9", "OPENAI_API_KEY": "o"}, "gemini/gemma-9"),
+        ({"PREFERRED_PROVIDER": "google", "BIG_MODEL": "gpt-4o"}, "openai/gpt-4o"),
+        ({"PREFERRED_PROVIDER": "ollama", "BIG_MODEL": "unheard-of", "OPENAI_API_KEY": "o"}, "openai/unheard-of"),
+        ({"PREFERRED_PROVIDER": "ollama", "BIG_MODEL": "unheard-of"}, "ollama/unheard-of"),
+        ({"PREFERRED_PROVIDER": "ollama", "BIG_MODEL": "mistral", "OPENAI_API_KEY": "o"}, "ollama/mistral"),
+        ({"PREFERRED_PROVIDER": "vertex", "BIG_MODEL": "unheard-of", "OPENAI_API_KEY": "o"}, "vertex_ai/unheard-of"),
+        ({"PREFERRED_PROVIDER": "google", "USE_VERTEX_AUTH": "1"}, "vertex_ai/gemini-2.5-pro-preview-03-25"),
+        ({"PREFERRED_PROVIDER": "google", "USE_VERTEX_AUTH": "1", "BIG_MODEL": "gemini/g"}, "vertex_ai/g"),
+        (
+            {"PREFERRED_PROVIDER": "openai", "USE_VERTEX_AUTH": "1", "BIG_MODEL": "gemini-2.0-flash"},
+            "vertex_ai/gemini-2.0-flash",
+        ),
+        ({"PREFERRED_PROVIDER": "google", "USE_VERTEX_AUTH": "1", "BIG_MODEL": "gpt-4o"}, "openai/gpt-4o"),
+        ({"PREFERRED_PROVIDER": "openai", "OPENAI_KNOWN_MODELS": "my-tune", "BIG_MODEL": "my-tune"}, "openai/my-tune"),
+        ({"PREFERRED_PROVIDER": "xai", "GROQ_KNOWN_MODELS": "my-tune", "BIG_MODEL": "my-tune"}, "groq/my-tune"),
+        ({"PREFERRED_PROVIDER": "openai", "MIDDLE_MODEL": "gpt-4o"}, "openai/gpt-4o"),
+        ({"PREFERRED_PROVIDER": "openai", "MIDDLE_MODEL": "gpt-4o", "MODEL_SONNET": "o3"}, "openai/o3"),
+        ({"PREFERRED_PROVIDER": "anthropic", "MIDDLE_MODEL": "gpt-4o"}, "anthropic/claude-sonnet-4-6"),
+        ({"PREFERRED_PROVIDER": "anthropic", "MODEL_SONNET": "gpt-4o"}, "openai/gpt-4o"),
+    ],
+)
+def test_the_rules_for_models_in_settings(environ, expected):
+    assert goes_to("claude-sonnet-4-6", load(**environ)) == expected
+
+
+def test_use_vertex_auth_sends_a_request_s_own_prefix_to_vertex():
+    assert (
+        goes_to("gemini/gemini-2.0-flash", load(USE_VERTEX_AUTH="true", OPENAI_API_KEY="o"))
+        == "vertex_ai/gemini-2.0-flash"
+    )
+    assert goes_to("gemini-2.0-flash", load(USE_VERTEX_AUTH="true", OPENAI_API_KEY="o")) == "vertex_ai/gemini-2.0-flash"
+
+
+def test_a_prefix_stays_where_vertex_is_only_preferred():
+    assert goes_to("gemini/gemini-2.0-flash", load(PREFERRED_PROVIDER="vertex")) == "gemini/gemini-2.0-flash"
+
+
+def test_middle_and_single_tiers():
+    settings = load(
+        OPENAI_API_KEY="o", BIG_MODEL="o3", MIDDLE_MODEL="gpt-4.1", SMALL_MODEL="gpt-4.1-nano", MODEL_FABLE="xai/grok-3"
+    )
+    targets = {row.tier: row.target for row in describe_mapping(settings, Catalogue())}
+    assert targets == {
+        "haiku": "openai/gpt-4.1-nano",
+        "sonnet": "openai/gpt-4.1",
+        "opus": "openai/o3",
+        "fable": "xai/grok-3",
+    }
+
+
+def test_what_ollama_has_is_its_own_even_with_an_openai_key():
+    settings = load(PREFERRED_PROVIDER="ollama", OPENAI_API_KEY="o", BIG_MODEL="qwen3-coder", SMALL_MODEL="qwen3:4b")
+    catalogue = load_catalogue(["qwen3-coder:latest", "qwen3:4b"])
+    assert goes_to("claude-sonnet-4-6", settings, catalogue) == "ollama/qwen3-coder"
+    assert goes_to("claude-haiku-4-5", settings, catalogue) == "ollama/qwen3:4b"
+    assert goes_to("qwen3:4b", settings, catalogue) == "ollama/qwen3:4b"
+
+
+def test_start_up_asks_ollama_where_the_answer_matters():
+    assert asks_ollama(load())
+    assert asks_ollama(load(PREFERRED_PROVIDER="ollama", OPENAI_API_KEY="o"))
+    assert not asks_ollama(load(OPENAI_API_KEY="o"))
+
+
+@pytest.mark.parametrize("asked", ["", "  ", "[1m]", "openai/", "claude-openai/", "x" * 513])
+def test_an_id_that_names_no_model_is_refused(asked):
+    with pytest.raises(InvalidRequest, match=r"^model: "):
+        resolve(Facts(asked), load(OPENAI_API_KEY="o"), Catalogue())
+
+
+@pytest.mark.parametrize(
+    ("name", "tier"),
+    [
+        ("claude-sonnet-4-6", "sonnet"),
+        ("CLAUDE-3-OPUS", "opus"),
+        ("claude_haiku", "haiku"),
+        ("claude3sonnet4", "sonnet"),
+        ("anthropic.claude-fable-5-v1:0", "fable"),
+        ("octopus-v2", None),
+        ("fabled", None),
+        ("gpt-4.1", None),
+    ],
+)
+def test_a_tier_is_a_word_of_its_own(name, tier):
+    assert find_tier(name) == tier
+
+
+@pytest.mark.parametrize(
+    ("environ", "asked", "why"),
+    [
+        (
+            {"OPENAI_API_KEY": "o", "BIG_MODEL": "gpt-4.1"},
+            "claude-sonnet-4-6",
+            "sonnet is BIG_MODEL (environment), and a bare name gets its list's prefix: openai",
+        ),
+        ({"OPENAI_API_KEY": "o"}, "claude-haiku-4-5", "haiku is SMALL_MODEL (default of openai)"),
+        ({"OPENAI_API_KEY": "o"}, "groq/x", "the request names its provider: groq"),
+        ({"GROQ_API_KEY": "g"}, "openai/gpt-oss-20b", "openai/gpt-oss-20b stands whole in the list of groq"),
+        ({"OPENAI_API_KEY": "o"}, "mine", "a name in no list goes to the preferred provider: openai"),
+        (
+            {"OPENAI_API_KEY": "o", "PREFERRED_PROVIDER": "google", "MODEL_OPUS": "mine"},
+            "claude-opus-5-5",
+            "opus is MODEL_OPUS (environment), and neither google nor a list knows it, so it goes to openai, "
+            "whose key is set",
+        ),
+    ],
+)
+def test_the_reason_is_said_in_words(environ, asked, why):
+    assert resolve(Facts(asked), load(**environ), Catalogue()).why == why
+
+
+def test_the_reason_names_file_and_line(tmp_path):
+    path = tmp_path / ".env"
+    path.write_text("# mine\n\nOPENAI_API_KEY=o\nBIG_MODEL=gpt-4o\n")
+    settings = load_settings({}, PROVIDERS, env_file=str(path))
+    assert f"BIG_MODEL ({path} line 4)" in resolve(Facts("claude-sonnet-4-6"), settings, Catalogue()).why
+    assert describe_mapping(settings, Catalogue())[1].reason == f"BIG_MODEL, {path} line 4"
+
+
+def test_what_the_user_may_not_expect_is_noted_for_the_log():
+    settings = load(OPENAI_API_KEY="o", PREFERRED_PROVIDER="google", BIG_MODEL="mine")
+    (note,) = resolve(Facts("claude-sonnet-4-6"), settings, Catalogue()).notes
+    assert note.startswith("mine: neither google nor a list knows it")
+    (note,) = resolve(Facts("mine"), load(OPENAI_API_KEY="o"), Catalogue()).notes
+    assert note == "mine: a name in no list goes to the preferred provider: openai"
+    assert not resolve(Facts("claude-sonnet-4-6"), load(OPENAI_API_KEY="o"), Catalogue()).notes
+
+
+def names(route):
+    return [f"{target.provider.prefix}/{target.model}" for target in route.targets]
+
+
+def test_fallbacks_of_a_tier_follow_each_once():
+    settings = load(
+        **ALL_KEYS,
+        FALLBACK_SONNET="groq/llama-3.3-70b-versatile, gpt-4.1, xai/grok-3, groq/llama-3.3-70b-versatile",
+    )
+    route = resolve(Facts("claude-sonnet-4-6"), settings, Catalogue())
+    assert names(route) == ["openai/gpt-4.1", "groq/llama-3.3-70b-versatile", "xai/grok-3"]
+    assert names(resolve(Facts("claude-haiku-4-5"), settings, Catalogue())) == ["openai/gpt-4.1-mini"]
+    assert names(resolve(Facts("openai/gpt-4.1"), settings, Catalogue())) == ["openai/gpt-4.1"]
+    assert describe_mapping(settings, Catalogue())[1].fallbacks == ("groq/llama-3.3-70b-versatile", "xai/grok-3")
+
+
+def test_a_target_that_is_not_in_this_version_is_passed_over_where_another_is_configured():
+    settings = load(PREFERRED_PROVIDER="google", GEMINI_API_KEY="g", FALLBACK_SONNET="groq/llama-9")
+    route = resolve(Facts("claude-sonnet-4-6"), settings, Catalogue())
+    assert names(route) == ["groq/llama-9"]
+    assert "is not in this version yet" in route.notes[0]
+
+
+@pytest.mark.parametrize("row", [row for row in PROVIDERS if not row.speeches], ids=lambda row: row.name)
+def test_a_provider_whose_wire_comes_later_says_so(row):
+    with pytest.raises(UnsupportedFeature) as caught:
+        resolve(Facts(f"{row.prefix}/some-model"), load(), Catalogue())
+    assert caught.value.message.startswith(
+        f"{row.prefix}/some-model cannot be reached: {row.title} is not in this version"
+    )
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("model", ["whisper-large-v3", "whisper-large-v3-turbo", "distil-whisper-large-v3-en"])
+@pytest.mark.parametrize("prefix", ["", "groq/", "claude-groq/"])
+def test_audio_models_are_refused_for_chat(model, prefix):
+    with pytest.raises(InvalidRequest) as caught:
+        resolve(Facts(prefix + model), load(GROQ_API_KEY="g"), Catalogue())
+    assert caught.value.message == (
+        f"groq/{model} turns sound into text and cannot chat. Chat models at groq: anthropic-proxy models groq"
+    )
+
+
+def test_an_audio_model_in_a_setting_is_a_problem_that_the_mapping_shows():
+    settings = load(GROQ_API_KEY="g", SMALL_MODEL="whisper-large-v3")
+    haiku, sonnet, *_ = describe_mapping(settings, Catalogue())
+    assert "cannot chat" in haiku.problem
+    assert sonnet.problem == ""
+
+
+@pytest.mark.parametrize("row", [row for row in PROVIDERS if row.speeches], ids=lambda row: row.name)
+def test_a_target_has_all_that_a_call_needs(row):
+    (target,) = resolve(Facts(f"{row.prefix}/some-model"), load(), Catalogue()).targets
+    assert target.provider is row
+    assert target.model == "some-model"
+    assert target.base_url == row.base_url
+    assert isinstance(target.dialect, target.wire.Dialect)
+
+
+def test_an_address_of_the_user_s_wins():
+    settings = load(GROQ_BASE_URL="http://gateway.example.org/groq/")
+    (target,) = resolve(Facts("groq/x"), settings, Catalogue()).targets
+    assert target.base_url == "http://gateway.example.org/groq"
+
+
+@pytest.mark.parametrize("row", [row for row in PROVIDERS if row.speeches], ids=lambda row: row.name)
+@pytest.mark.parametrize("model", ["some-model", "gpt-4.1", "openai/gpt-oss-120b", "kimi-k3", "grok-4.7", "o3"])
+def test_the_rules_for_models_only_change_fields_that_the_dialect_has(row, model):
+    for speech in row.speeches.values():
+        for _, fields in speech.model_rules:
+            assert set(fields) <= set(speech.dialect.__struct_fields__)
+    first = resolve(Facts(f"{row.prefix}/{model}"), load(), Catalogue()).targets[0].dialect
+    assert resolve(Facts(f"{row.prefix}/{model}"), load(), Catalogue()).targets[0].dialect is first
+
+
+def test_rows_are_of_one_mould():
+    assert len({row.name for row in PROVIDERS}) == len({row.prefix for row in PROVIDERS}) == len(PROVIDERS)
+    for row in PROVIDERS:
+        assert find_provider(row.name) is row
+        assert set(row.refused_models) <= set(row.known_models)
+        assert len(set(row.known_models)) == len(row.known_models)
+        assert row.docs or row.way == "demo"
+        assert all(wire in row.speeches for _, wire in row.wire_rules)
+
+
+def test_a_provider_without_a_key_says_which_variable_to_set():
+    settings = load(PREFERRED_PROVIDER="groq")
+    target = resolve(Facts("claude-sonnet-4-6"), settings, Catalogue()).targets[0]
+    with pytest.raises(AuthenticationFailed, match="GROQ_API_KEY is not set"):
+        Credentials(settings).find(target.provider)
+
+
+def test_the_list_of_models_has_claude_s_ids_first_and_aliases_that_route():
+    settings = load(OPENAI_API_KEY="o", GROQ_API_KEY="g", GROQ_KNOWN_MODELS="mine")
+    entries = list_models(settings, Catalogue())
+    ids = [entry.id for entry in entries]
+    assert ids[:4] == ["claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-2"]
+    assert len(set(ids)) == len(ids)
+    assert all("claude" in name for name in ids)
+    assert "claude-groq/openai/gpt-oss-120b" in ids
+    assert "claude-groq/mine" in ids
+    assert not [name for name in ids if "whisper" in name or "xai/" in name or "gemini/" in name]
+    assert all(resolve(Facts(name), settings, Catalogue()).targets for name in ids)
+    sonnet = entries[1]
+    assert (sonnet.display_name, sonnet.max_input_tokens) == ("Claude Sonnet 5.5 → openai/gpt-4.1", 1_047_576)
+
+
+def test_the_list_of_models_of_anthropic_is_its_own():
+    entries = list_models(load(ANTHROPIC_API_KEY="a"), Catalogue())
+    assert (entries[1].display_name, entries[1].max_input_tokens) == ("Claude Sonnet 5.5", 1_000_000)
