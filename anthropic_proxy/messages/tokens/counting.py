@@ -1,12 +1,10 @@
 """`estimate`: what of a request is text, what is a picture, and what each message and tool adds."""
 
-import functools
-
-import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.messages.tokens.density import tokens_in
 from anthropic_proxy.messages.tokens.pictures import pdf_tokens, picture_tokens
+from anthropic_proxy.messages.tokens.tools import tool_tokens
 from anthropic_proxy.messages.types import (
     Block,
     DocumentBlock,
@@ -14,7 +12,7 @@ from anthropic_proxy.messages.types import (
     MessagesRequest,
     SearchResultBlock,
     TextBlock,
-    Tool,
+    ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
     UnknownBlock,
@@ -24,10 +22,7 @@ from anthropic_proxy.messages.types import (
 _PER_MESSAGE = 4
 _PER_CALL = 8
 _PER_RESULT = 6
-_PER_TOOL = 8
-_ANY_TOOL = 30
-_LONGEST_KEPT = 32 * 1024
-"""Bytes of the longest tool whose count is kept."""
+_ANY_TOOL = 50
 _QUOTE = b'"'[0]
 
 
@@ -41,15 +36,16 @@ class _Tally:
     def add(self, blocks: list[Block]) -> None:
         """Add the blocks of a message, or those inside one."""
         for block in blocks:
-            if isinstance(block, TextBlock):
-                self.texts.append(block.text)
-            elif isinstance(block, ToolUseBlock):
-                self.texts.append(block.input)
-                self.tokens += _PER_CALL
-            elif isinstance(block, ToolResultBlock):
+            kind = type(block)
+            if kind is TextBlock:
+                self.texts.append(block.text)  # type: ignore[union-attr]
+            elif kind is ToolResultBlock:
                 self.tokens += _PER_RESULT
-                self._add_content(block.content)
-            else:
+                self._add_content(block.content)  # type: ignore[union-attr,arg-type]
+            elif kind is ToolUseBlock:
+                self.tokens += _PER_CALL
+                self.texts.append(block.input)  # type: ignore[union-attr]
+            elif kind is not ThinkingBlock:
                 self._add_rare(block)
 
     def _add_content(self, content: Raw) -> None:
@@ -94,17 +90,5 @@ def estimate(request: MessagesRequest) -> int:
             tally.add(content)
     total = tally.tokens + _PER_MESSAGE * (1 + len(request.messages)) + tokens_in(b"".join(tally.texts))
     if request.tools:
-        total += _ANY_TOOL + sum(map(_tool_tokens, request.tools))
+        total += _ANY_TOOL + sum(map(tool_tokens, request.tools))
     return max(1, round(total))
-
-
-def _tool_tokens(tool: Tool) -> float:
-    source = tool.source or msgspec.json.encode([tool.name, tool.description])
-    return _kept(source) if len(source) <= _LONGEST_KEPT else _weigh(source)
-
-
-def _weigh(source: bytes) -> float:
-    return _PER_TOOL + tokens_in(source)
-
-
-_kept = functools.lru_cache(maxsize=1024)(_weigh)

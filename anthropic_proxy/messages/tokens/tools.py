@@ -1,0 +1,82 @@
+"""Tokens of a tool's definition.
+
+Most providers do not show a model the JSON Schema itself but a signature made from it, so what counts is what a
+signature holds: names, types, descriptions, allowed values.
+"""
+
+import functools
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.messages.tokens.density import tokens_in
+from anthropic_proxy.messages.types import Tool
+
+_PER_TOOL = 10
+_PER_PROPERTY = 5
+"""Its type, and the marks around it."""
+_PER_VALUE = 1
+_NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+"""Keywords below which keys are names."""
+_LONGEST_KEPT = 32 * 1024
+"""Bytes of the longest definition whose count is kept."""
+
+
+class _Definition(Struct):
+    name: str = ""
+    description: str | None = None
+    input_schema: Any = None
+
+
+_decode = msgspec.json.Decoder(_Definition).decode
+
+
+def tool_tokens(tool: Tool) -> float:
+    """Return the tokens of a tool as it is shown to a model; counted once for tools that come again."""
+    if len(tool.source) > _LONGEST_KEPT:
+        return _weigh(tool.source)
+    return _kept(tool.source) if tool.source else _weigh_made(tool)
+
+
+def _weigh(source: bytes) -> float:
+    try:
+        tool = _decode(source)
+    except (msgspec.DecodeError, RecursionError):
+        return _PER_TOOL + tokens_in(source)
+    return _signature(tool.name, tool.description, tool.input_schema)
+
+
+_kept = functools.lru_cache(maxsize=1024)(_weigh)
+
+
+def _weigh_made(tool: Tool) -> float:
+    schema = msgspec.json.decode(tool.input_schema) if memoryview(tool.input_schema).nbytes else None
+    return _signature(tool.name, tool.description, schema)
+
+
+def _signature(name: str, description: str | None, schema: Any) -> float:
+    words = [name, description or ""]
+    marks = _walk(schema, words)
+    return _PER_TOOL + marks + tokens_in("\n".join(words).encode(errors="replace"))
+
+
+def _walk(schema: Any, words: list[str]) -> int:
+    """Collect the words of a schema; return the tokens of what stands between them."""
+    if isinstance(schema, list):
+        return sum(_walk(part, words) for part in schema)
+    if not isinstance(schema, dict):
+        return 0
+    marks = 0
+    for keyword, value in schema.items():
+        if keyword in _NAMED and isinstance(value, dict):
+            words.extend(value)
+            marks += _PER_PROPERTY * len(value) + sum(_walk(part, words) for part in value.values())
+        elif keyword == "enum" and isinstance(value, list):
+            words.extend(map(str, value))
+            marks += _PER_VALUE * len(value)
+        elif keyword in ("description", "const", "pattern") and isinstance(value, str):
+            words.append(value)
+        else:
+            marks += _walk(value, words)
+    return marks
