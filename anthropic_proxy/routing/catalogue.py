@@ -1,6 +1,5 @@
 """What is known about models: windows, limits, abilities (`models.toml`), and what providers said that they have."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -76,6 +75,8 @@ def _look_up(provider: str, model: str) -> ModelFacts:
 @cache
 def _load_rows() -> dict[str, tuple[tuple[tuple[str, ModelFacts], ...], ModelFacts]]:
     """Return provider → rows, the longest start first, and its fallback. Read at the first request, not at start."""
+    import tomllib  # noqa: PLC0415  # for the same reason
+
     tables: dict[str, dict[str, Any]] = tomllib.loads(_FILE.read_text(encoding="utf-8"))
     loaded = {}
     for provider, table in tables.items():

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from anthropic_proxy.routing import known_models
+from anthropic_proxy.routing import dialects, known_models
 from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.contract import Wire
 
@@ -70,7 +70,7 @@ PROVIDERS: tuple[Provider, ...] = (
         prefix="openai",
         title="OpenAI",
         stem="OPENAI",
-        speeches={"chat": Speech(wire=openai_chat, dialect=openai_chat.Dialect())},
+        speeches={"chat": Speech(wire=openai_chat, dialect=dialects.OPENAI, model_rules=dialects.OPENAI_RULES)},
         base_url="https://api.openai.com/v1",
         base_url_variable="OPENAI_BASE_URL",
         key_variable="OPENAI_API_KEY",
@@ -134,7 +134,7 @@ PROVIDERS: tuple[Provider, ...] = (
         prefix="groq",
         title="Groq",
         stem="GROQ",
-        speeches={"chat": Speech(wire=openai_chat, dialect=openai_chat.Dialect())},
+        speeches={"chat": Speech(wire=openai_chat, dialect=dialects.GROQ, model_rules=dialects.GROQ_RULES)},
         base_url="https://api.groq.com/openai/v1",
         base_url_variable="GROQ_BASE_URL",
         key_variable="GROQ_API_KEY",
@@ -149,7 +149,7 @@ PROVIDERS: tuple[Provider, ...] = (
         prefix="moonshot",
         title="Moonshot",
         stem="MOONSHOT",
-        speeches={"chat": Speech(wire=openai_chat, dialect=openai_chat.Dialect())},
+        speeches={"chat": Speech(wire=openai_chat, dialect=dialects.MOONSHOT, model_rules=dialects.MOONSHOT_RULES)},
         base_url="https://api.moonshot.ai/v1",
         base_url_variable="MOONSHOT_BASE_URL",
         key_variable="MOONSHOT_API_KEY",
@@ -163,7 +163,7 @@ PROVIDERS: tuple[Provider, ...] = (
         prefix="xai",
         title="xAI",
         stem="XAI",
-        speeches={"chat": Speech(wire=openai_chat, dialect=openai_chat.Dialect())},
+        speeches={"chat": Speech(wire=openai_chat, dialect=dialects.XAI, model_rules=dialects.XAI_RULES)},
         base_url="https://api.x.ai/v1",
         base_url_variable="XAI_BASE_URL",
         key_variable="XAI_API_KEY",
@@ -191,7 +191,7 @@ PROVIDERS: tuple[Provider, ...] = (
         name="demo",
         prefix="demo",
         title="the built-in demo",
-        speeches={"chat": Speech(wire=openai_chat, dialect=openai_chat.Dialect())},
+        speeches={"chat": Speech(wire=openai_chat, dialect=openai_chat.Dialect(carry_tag="demo"))},
         base_url="demo:",
         key_needed="never",
         choosable=False,

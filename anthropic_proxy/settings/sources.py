@@ -4,8 +4,6 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 
-from dotenv.parser import Binding, parse_stream
-from dotenv.variables import parse_variables
 from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
@@ -127,9 +125,12 @@ class Sources:
             ) from None
         except OSError as error:
             raise ConfigurationError(f"{env_file} cannot be read: {error.strerror}.") from None
+        from dotenv.parser import parse_stream  # noqa: PLC0415  # start-up without a file does not wait for it
+        from dotenv.variables import parse_variables  # noqa: PLC0415
+
         known: dict[str, str | None] = {}
         for binding in parse_stream(io.StringIO(text)):
-            line = _first_line(binding)
+            line = _first_line(binding.original.string, binding.original.line)
             if binding.error:
                 self._warnings.append(f"{env_file}, line {line}, is not of the form NAME=value and was left out.")
             elif binding.key is not None and binding.value is not None:
@@ -139,7 +140,6 @@ class Sources:
                 yield binding.key, _Given(value, f"{env_file} line {line}")
 
 
-def _first_line(binding: Binding) -> int:
+def _first_line(text: str, line: int) -> int:
     # the parser counts blank lines before an assignment as part of it
-    text = binding.original.string
-    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+    return line + text[: len(text) - len(text.lstrip())].count("\n")
