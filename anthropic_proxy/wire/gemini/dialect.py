@@ -1,0 +1,80 @@
+"""How models deviate inside one language; the defaults are what Google does for its newest models (3 and later).
+
+What a provider's row must say: `carry_tag`, and where its API lacks something `search_with_functions`. What model rules
+must say, oldest last: `thinking` with its budgets, `says_sampling`, `needs_signatures`, `results_hold_media`,
+`json_with_functions`, `search_with_functions`, `file_urls` and, before 2.0, `schema_style`.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
+    """One provider's, and by model rules one model's, way of speaking `generateContent`."""
+
+    carry_tag: str = "gem"
+    """First word of the reasoning carry: `px1.<tag>.…`; only a carry with this very tag is read back.
+
+    AI Studio and Vertex AI need two: neither takes the other's signatures.
+    Proven by: golden/gemini/foreign_signature.
+    """
+    streams_always: bool = False
+    """Whether to stream upstream even where the client does not.
+
+    4 and later end a reply that is not streamed at 32,768 tokens, a streamed one at 65,536 (developer guide of
+    Gemini 4 Argon, "Long decode", 2026-11).
+    """
+    tool_name_pattern: str = r"[a-zA-Z_][a-zA-Z0-9_.:-]*"
+    """What a function's name must match (reference of FunctionDeclaration)."""
+    tool_name_length: int = 128
+    thinking: Literal["none", "budget", "level"] = "level"
+    """How an effort is said: `thinkingLevel` (3 and later), `thinkingBudget` (2.5) or, to 2.0 and before, not at all.
+
+    Both in one request are refused, and either is by models that do not think.
+    Proven by: golden/gemini/thinking_budget, golden/gemini/no_thinking.
+    """
+    least_budget: int = 128
+    """Tokens of the smallest budget that is not 0 (2.5-flash-lite: 512)."""
+    most_budget: int = 24_576
+    """Tokens of the largest budget (2.5-pro: 32,768)."""
+    output_limit: int = 65_536
+    """Most that `maxOutputTokens` may be raised to. A budget that we chose ourselves is added to the client's limit,
+    because thoughts count inside; 3 and later say no number, so nothing is added there."""
+    says_sampling: bool = False
+    """Whether `temperature`, `topP` and `topK` are sent: 3 and later loop below 1.0, or ignore or refuse them.
+
+    Proven by: golden/gemini/thinking_budget (sent), golden/gemini/text (not sent).
+    """
+    needs_signatures: bool = True
+    """Whether the first call of every step of the current turn must carry a thought signature.
+
+    3 and later answer 400 without one. Where the history has none that fits, the documented placeholder is sent;
+    2.5 takes signatures but wants no placeholder.
+    Proven by: golden/gemini/foreign_signature.
+    """
+    results_hold_media: bool = True
+    """Whether pictures and PDFs stand inside `functionResponse.parts` (3 and later) or beside the response.
+
+    Proven by: golden/gemini/tool_result_image, golden/gemini/tool_result_image_beside.
+    """
+    json_with_functions: bool = True
+    """Whether `responseJsonSchema` may stand beside tools; else the schema is asked for in words (before 3).
+
+    Proven by: golden/gemini/json_output_in_words.
+    """
+    search_with_functions: Literal["", "plain", "announced"] = "announced"
+    """Whether search and URL context may stand beside functions.
+
+    AI Studio wants `includeServerSideToolInvocations` with it ("announced"), Vertex AI knows no such field ("plain"),
+    before 3 it is refused: then the functions stay and the search is left out.
+    """
+    schema_style: Literal["json_schema", "lowered"] = "json_schema"
+    """`parametersJsonSchema`, or the OpenAPI subset in `parameters` for models before 2.0."""
+    file_urls: bool = True
+    """Whether any public URL may be a file's place ("File input methods", 2026-01; not 2.0 and before).
+
+    False: only the provider's own storage is referred to, other URLs become text.
+    """
+    image_types: tuple[str, ...] = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
+    """Pictures that the models read ("Image understanding", 2026-11); others become a text."""
