@@ -1,0 +1,138 @@
+"""What Google answers with, as far as we read it; every field may be null.
+
+Source: reference of `GenerateContentResponse` (2026-11) and recorded traffic.
+"""
+
+from typing import Any
+
+from msgspec import Raw, Struct, field
+
+ABSENT = Raw(b"")
+
+
+class PartialArgument(Struct, rename="camel", gc=False):
+    """A piece of one argument of a call whose arguments are streamed."""
+
+    json_path: str | None = None
+    string_value: str | None = None
+    number_value: int | float | None = None
+    bool_value: bool | None = None
+
+
+class FunctionCall(Struct, rename="camel"):
+    """A call; whole, or one of its pieces where `will_continue` or `partial_args` say so."""
+
+    name: str | None = None
+    args: Raw = ABSENT
+    id: str | None = None
+    partial_args: list[PartialArgument] | None = None
+    will_continue: bool | None = None
+
+
+class Blob(Struct, rename="camel", gc=False):
+    """A generated file, in base64."""
+
+    mime_type: str | None = None
+    data: str | None = None
+
+
+class Code(Struct, rename="camel", gc=False):
+    """A program that the provider ran."""
+
+    code: str | None = None
+    language: str | None = None
+
+
+class CodeResult(Struct, rename="camel", gc=False):
+    """What it printed."""
+
+    output: str | None = None
+
+
+class Part(Struct, rename="camel"):
+    """A piece of the answer; one of the fields is set, a signature may stand beside it."""
+
+    text: str | None = None
+    thought: bool | None = None
+    thought_signature: str | None = None
+    function_call: FunctionCall | None = None
+    inline_data: Blob | None = None
+    executable_code: Code | None = None
+    code_execution_result: CodeResult | None = None
+
+
+class Content(Struct):
+    """What the model said."""
+
+    parts: list[Part] | None = None
+
+
+class Page(Struct, gc=False):
+    """A page that the search found."""
+
+    uri: str | None = None
+    title: str | None = None
+
+
+class GroundingChunk(Struct, gc=False):
+    """A source."""
+
+    web: Page | None = None
+
+
+class Segment(Struct, gc=False):
+    """A passage of the answer."""
+
+    text: str | None = None
+
+
+class GroundingSupport(Struct, rename="camel"):
+    """Which sources a passage rests on."""
+
+    segment: Segment | None = None
+    grounding_chunk_indices: list[int] | None = None
+
+
+class Grounding(Struct, rename="camel"):
+    """What the search did."""
+
+    web_search_queries: list[str] | None = None
+    grounding_chunks: list[GroundingChunk] | None = None
+    grounding_supports: list[GroundingSupport] | None = None
+
+
+class Candidate(Struct, rename="camel"):
+    """An answer; we never ask for more than one."""
+
+    content: Content | None = None
+    finish_reason: str | None = None
+    finish_message: str | None = None
+    index: int | None = None
+    grounding_metadata: Grounding | None = None
+
+
+class PromptFeedback(Struct, rename="camel", gc=False):
+    """Why there is no answer at all."""
+
+    block_reason: str | None = None
+    block_reason_message: str | None = None
+
+
+class UsageMetadata(Struct, rename="camel", gc=False):
+    """Running totals, in tokens."""
+
+    prompt_token_count: int | None = None
+    tool_use_prompt_token_count: int | None = None
+    cached_content_token_count: int | None = None
+    candidates_token_count: int | None = None
+    thoughts_token_count: int | None = None
+
+
+class Reply(Struct, rename="camel"):
+    """A whole answer, or a piece of a streamed one."""
+
+    candidates: list[Candidate] | None = None
+    prompt_feedback: PromptFeedback | None = None
+    usage_metadata: UsageMetadata | None = None
+    error: Any = field(default=None)
+    """An error inside a stream that began well."""

@@ -1,0 +1,57 @@
+"""Pictures and documents → parts, or a text in their place."""
+
+import posixpath
+from typing import Any
+from urllib.parse import urlsplit
+
+from anthropic_proxy.errors import UnsupportedFeature
+from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.types import DocumentBlock, ImageBlock
+from anthropic_proxy.wire.contract import Call
+
+_PDF = "application/pdf"
+_TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".heic": "image/heic",
+    ".heif": "image/heif",
+    ".pdf": _PDF,
+}
+_OWN_PLACES = ("gs://", "https://generativelanguage.googleapis.com/")
+"""Where the provider keeps files itself; every model reads those."""
+
+
+def inline_part(part: dict[str, Any]) -> bool:
+    """Whether a part holds the bytes themselves, as a function's response may."""
+    return "inlineData" in part
+
+
+def media_part(call: Call, path: str, block: ImageBlock | DocumentBlock, notes: list[Note]) -> dict[str, Any]:
+    """Return the part for a picture or a document, or a text in its place with a note at `path`.
+
+    Raises `UnsupportedFeature` for sound and film: to leave them out would be to answer another question.
+    """
+    source = block.source
+    kind = "image" if isinstance(block, ImageBlock) else "document"
+    if source.media_type.startswith(("audio/", "video/")):
+        raise UnsupportedFeature(f"{path}: {source.media_type} cannot be sent; only pictures, PDFs and text are taken")
+    said = source.media_type or _type_of(source.url) or (_PDF if kind == "document" else "")
+    allowed = call.dialect.image_types if kind == "image" else (_PDF,)
+    sees = call.request.vision if kind == "image" else call.request.pdf
+    title = block.title if isinstance(block, DocumentBlock) else None
+    if source.type == "url":
+        if sees and said in allowed and (call.dialect.file_urls or source.url.startswith(_OWN_PLACES)):
+            return {"fileData": {"mimeType": said, "fileUri": source.url}}
+        notes.append(Note("approximated", path, f"the {kind} is only named, by its URL"))
+        return {"text": f"[{kind}: {source.url}]"}
+    if sees and said in allowed:
+        return {"inlineData": {"mimeType": said, "data": source.data}}
+    why = f"the model does not read {said}" if sees else f"the model takes no {kind}s"
+    notes.append(Note("dropped", path, why))
+    return {"text": f"[{kind} omitted: {title or said}]"}
+
+
+def _type_of(url: str) -> str:
+    return _TYPES.get(posixpath.splitext(urlsplit(url).path)[1].lower(), "")

@@ -1,0 +1,114 @@
+"""A prepared request → the body of `generateContent`."""
+
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.types import TextBlock
+from anthropic_proxy.wire.contract import Call, UpstreamRequest
+from anthropic_proxy.wire.gemini.contents import Contents
+from anthropic_proxy.wire.gemini.schema import reply_schema_of
+from anthropic_proxy.wire.gemini.tools import Toolbox, pack_tools
+
+_BUDGETS = {"low": 2_048, "medium": 8_192, "high": 24_576}
+_LEVELS = {"xhigh": "high", "max": "high"}
+"""Efforts that have no level of their own name."""
+_ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Schema:\n"
+
+
+def encode_request(call: Call) -> UpstreamRequest:
+    """Say the request as a `generateContent` body.
+
+    Raises `UnsupportedFeature` where it would be meaningless.
+    """
+    request, dialect = call.request, call.dialect
+    notes: list[Note] = []
+    toolbox = pack_tools(request, dialect, notes)
+    config, instruction = _encode_config(call, toolbox, notes)
+    contents = Contents(call, notes)
+    for place, message in enumerate(request.messages):
+        contents.add(place, message)
+    body: dict[str, Any] = {"contents": contents.finish()}
+    system = _join_texts([*request.system, *instruction])
+    if system is not None:
+        body["systemInstruction"] = {"parts": [{"text": system}]}
+    if toolbox.tools:
+        body["tools"] = toolbox.tools
+    if toolbox.config:
+        body["toolConfig"] = toolbox.config
+    body["generationConfig"] = config
+    method = "streamGenerateContent?alt=sse" if call.stream else "generateContent"
+    model = quote(call.model.removeprefix("models/"), safe="")
+    return UpstreamRequest(
+        path=f"/models/{model}:{method}",
+        body=msgspec.json.encode(body),
+        headers={"content-type": "application/json"},
+        notes=notes,
+    )
+
+
+def _join_texts(blocks: list[TextBlock]) -> Raw | None:
+    """Return the texts as one JSON string with a blank line between them, without reading them."""
+    if len(blocks) < 2:
+        return blocks[0].text if blocks else None
+    return Raw(b'"' + rb"\n\n".join(bytes(block.text)[1:-1] for block in blocks) + b'"')
+
+
+def _encode_config(call: Call, toolbox: Toolbox, notes: list[Note]) -> tuple[dict[str, Any], list[TextBlock]]:
+    """Return `generationConfig`, and what must be said in the system text instead."""
+    request, dialect = call.request, call.dialect
+    thinking, chosen = _encode_thinking(call)
+    limit = request.max_tokens
+    config: dict[str, Any] = {"maxOutputTokens": max(limit, min(limit + chosen, dialect.output_limit))}
+    if dialect.says_sampling:
+        sampling = {"temperature": request.temperature, "topP": request.top_p, "topK": request.top_k}
+        config |= {name: value for name, value in sampling.items() if value is not None}
+    else:
+        asked = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
+        notes += [
+            Note("dropped", name, "the model chooses its own sampling")
+            for name, value in asked.items()
+            if value is not None
+        ]
+    if thinking:
+        config["thinkingConfig"] = thinking
+    instruction: list[TextBlock] = []
+    if memoryview(request.output_schema).nbytes:
+        if toolbox.tools and not dialect.json_with_functions:
+            notes.append(Note("emulated", "output_config.format", "asked for in words: there are tools beside it"))
+            words = msgspec.json.encode(_ANSWER_IN_JSON + bytes(request.output_schema).decode())
+            instruction.append(TextBlock(Raw(words)))
+        else:
+            lowered = dialect.schema_style == "lowered"
+            config["responseMimeType"] = "application/json"
+            schema = reply_schema_of(msgspec.json.decode(request.output_schema), lowered=lowered)
+            config["responseSchema" if lowered else "responseJsonSchema"] = schema
+    return config, instruction
+
+
+def _encode_thinking(call: Call) -> tuple[dict[str, Any], int]:
+    """Return `thinkingConfig`, and the tokens of a budget that the client did not count into its limit."""
+    request, dialect = call.request, call.dialect
+    effort = request.effort
+    if dialect.thinking == "none":
+        return {}, 0
+    config: dict[str, Any] = {}
+    if request.shows_thinking and effort != "none":
+        config["includeThoughts"] = True
+    if dialect.thinking == "level":
+        if effort not in ("default", "none"):
+            config["thinkingLevel"] = _LEVELS.get(effort, effort)
+        return config, 0
+    if effort == "none":
+        return {"thinkingBudget": 0}, 0
+    if request.budget_tokens is not None:
+        config["thinkingBudget"] = min(max(request.budget_tokens, dialect.least_budget), dialect.most_budget)
+        return config, 0
+    if effort == "default":
+        return config, 0
+    budget = dialect.least_budget if effort == "minimal" else _BUDGETS.get(effort, dialect.most_budget)
+    config["thinkingBudget"] = budget
+    return config, budget

@@ -1,0 +1,254 @@
+"""Answers of `generateContent`, streamed or whole → deltas."""
+
+import re
+
+import msgspec
+
+from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.types import ToolUseBlock
+from anthropic_proxy.wire.carry import Carry, encode_carry
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.failures import blocked, judge, read_fault
+from anthropic_proxy.wire.gemini.frames import Blob, Candidate, FunctionCall, Part, Reply, UsageMetadata
+from anthropic_proxy.wire.gemini.grounding import Search
+from anthropic_proxy.wire.gemini.partial import PartialArguments
+from anthropic_proxy.wire.gemini.stops import is_broken, is_limit, is_refusal
+from anthropic_proxy.wire.gemini.tools import searches_the_web
+
+_USABLE_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_LONGEST_WORDS = 300
+"""Characters of the provider's explanation that an error repeats; it may hold the whole reply."""
+_NO_ARGUMENTS = (b"", b"null", b"{}")
+
+_decode_reply = msgspec.json.Decoder(Reply).decode
+_decode_replies = msgspec.json.Decoder(list[Reply]).decode
+
+
+def new_decoder(call: Call) -> "GeminiDecoder":
+    """Return a fresh decoder for one answer."""
+    return GeminiDecoder(call)
+
+
+class GeminiDecoder:
+    """Reads one answer: each frame is a `GenerateContentResponse` with what is new."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._search = Search(call.new_id) if searches_the_web(call.request, call.dialect) else None
+        self._usage = UsageMetadata()
+        self._calls = 0
+        self._taken: set[str] | None = None
+        """Call ids of the history and of this answer; read when the first one comes."""
+        self._streamed: tuple[FunctionCall, str, PartialArguments] | None = None
+        """A call whose arguments come in pieces, with its signature."""
+        self._is_thinking = False
+        """Whether the last thing said was a thought without a signature."""
+        self._answered = False
+        self._stopped = False
+
+    @property
+    def signature(self) -> str:
+        """What a thinking block is signed with when nothing is to be carried."""
+        return encode_carry(self._call.dialect.carry_tag, Carry())
+
+    @property
+    def finished(self) -> bool:
+        """Never: no frame is marked as the last, and one after the finish reason may still count tokens."""
+        return False
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        """Read one SSE data field. Raises `UpstreamError`."""
+        deltas: list[Delta] = []
+        for reply in self._replies_in(frame):
+            self._read(reply, deltas)
+        return deltas
+
+    def decode_end(self) -> list[Delta]:
+        """Raise `UpstreamProtocolError` if no finish reason has come."""
+        if not self._stopped:
+            raise self._protocol_error("the stream ended before the reply was complete")
+        return self._release()
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        """Read a whole answer. Raises `UpstreamError`."""
+        deltas = self.decode_frame(body)
+        if not self._stopped:
+            if not self._answered:
+                raise self._protocol_error("the reply holds no answer")
+            deltas += self._stop(Stop("end_turn"))
+        return deltas + self._release()
+
+    def _replies_in(self, frame: bytes) -> list[Reply]:
+        try:
+            start = frame.lstrip()
+            if start[:1] == b"[":
+                return [] if start.startswith(b"[DONE]") else _decode_replies(frame)
+            return [_decode_reply(frame)]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._protocol_error(f"a piece of the reply cannot be read: {error}") from None
+
+    def _read(self, reply: Reply, deltas: list[Delta]) -> None:
+        if reply.error is not None and not self._stopped:
+            fault = read_fault({"error": reply.error}, None, {})
+            call = self._call
+            asked = call.request.max_tokens
+            raise judge(fault, call.provider, window=call.window, estimate=call.estimate, asked=asked)
+        candidate = next((one for one in reply.candidates or () if not one.index), None)
+        if candidate is not None and candidate.content is not None:
+            for part in candidate.content.parts or ():
+                self._read_part(part, deltas)
+        if reply.usage_metadata is not None:
+            self._count(reply.usage_metadata, deltas)
+        if candidate is not None:
+            if candidate.grounding_metadata is not None and self._search is not None:
+                self._search.feed(candidate.grounding_metadata)
+            if candidate.finish_reason and not self._stopped:
+                deltas += self._stop(self._find_stop(candidate.finish_reason, candidate))
+        elif (feedback := reply.prompt_feedback) is not None and feedback.block_reason and not self._stopped:
+            words = feedback.block_reason_message
+            reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
+            deltas += self._stop(blocked(self._call.provider, reason))
+
+    def _read_part(self, part: Part, deltas: list[Delta]) -> None:
+        text, signature = part.text, part.thought_signature or ""
+        if text is not None:
+            if part.thought:
+                if text:
+                    deltas.append(Thinking(text))
+                    self._is_thinking = True
+                return
+            if signature and self._is_thinking:
+                deltas.append(self._carry(signature))
+            if text:
+                self._say(text, deltas)
+        elif part.function_call is not None:
+            self._read_call(part.function_call, signature, deltas)
+        elif (words := _in_words(part)) is not None:
+            self._say(words, deltas)
+
+    def _say(self, text: str, deltas: list[Delta]) -> None:
+        self._answered = True
+        self._is_thinking = False
+        if self._search is None:
+            deltas.append(Text(text))
+        else:
+            self._search.feed_text(text)
+
+    def _carry(self, signature: str) -> Thinking:
+        """Return the end of a thinking block, or one without text, that carries the signature of the next part."""
+        self._is_thinking = False
+        carry = Carry(model=self._call.model, call_signature=signature)
+        return Thinking(signature=encode_carry(self._call.dialect.carry_tag, carry))
+
+    def _read_call(self, call: FunctionCall, signature: str, deltas: list[Delta]) -> None:
+        """Read a call, or a piece of one: pieces begin with a name and end with one that will not continue."""
+        if call.will_continue and call.name:
+            self._streamed = (call, signature, PartialArguments())
+        if self._streamed is None:
+            if call.name:
+                args = b"" if bytes(call.args) in _NO_ARGUMENTS else bytes(call.args)
+                self._say_call(call, signature, args, deltas)
+            return
+        begun, signature, arguments = self._streamed
+        try:
+            arguments.feed(call.partial_args or [])
+        except ValueError as error:
+            raise self._protocol_error(f"a call's argument has the path {error}") from None
+        if not call.will_continue:
+            self._streamed = None
+            self._say_call(begun, signature, msgspec.json.encode(arguments.whole), deltas)
+
+    def _say_call(self, call: FunctionCall, signature: str, args: bytes, deltas: list[Delta]) -> None:
+        deltas += self._release()
+        if signature:
+            deltas.append(self._carry(signature))
+        key, name = self._calls, call.name or ""
+        deltas.append(ToolCall(key, self._usable_id(call.id), self._call.aliases.get(name, name)))
+        if args:
+            deltas.append(ToolArgs(key, args.decode()))
+        deltas.append(ToolEnd(key))
+        self._calls += 1
+        self._answered = True
+        self._is_thinking = False
+
+    def _usable_id(self, identifier: str | None) -> str:
+        """Return the provider's id of a call where it can be the client's too, else a fresh one."""
+        if self._taken is None:
+            blocks = (block for message in self._call.request.messages for block in message.blocks)
+            self._taken = {block.id for block in blocks if isinstance(block, ToolUseBlock)}
+        if identifier is None or identifier in self._taken or not _USABLE_ID.fullmatch(identifier):
+            identifier = self._call.new_id("toolu_px")
+        self._taken.add(identifier)
+        return identifier
+
+    def _count(self, said: UsageMetadata, deltas: list[Delta]) -> None:
+        """Add up the counts: each frame repeats those known so far, and leaves out others.
+
+        Cached input is inside `promptTokenCount`, thoughts are beside `candidatesTokenCount`; Anthropic does it the
+        other way round. Source: reference of `UsageMetadata` (2026-11).
+        """
+        totals = self._usage
+        for name in said.__struct_fields__:
+            value = getattr(said, name)
+            if value is not None:
+                setattr(totals, name, value)
+        prompt, cached = totals.prompt_token_count, totals.cached_content_token_count
+        output, thoughts = totals.candidates_token_count, totals.thoughts_token_count
+        whole = None if prompt is None else prompt + (totals.tool_use_prompt_token_count or 0)
+        usage = Usage(
+            input_tokens=None if whole is None else max(0, whole - (cached or 0)),
+            output_tokens=None if output is None and thoughts is None else (output or 0) + (thoughts or 0),
+            cache_read_tokens=cached,
+            thinking_tokens=thoughts,
+        )
+        deltas.append(usage)
+
+    def _find_stop(self, reason: str, candidate: Candidate) -> Stop:
+        if is_refusal(reason):
+            words = candidate.finish_message
+            return blocked(self._call.provider, f"{reason}: {words}" if words else reason)
+        if is_limit(reason):
+            return Stop("model_context_window_exceeded" if self._fills_window() else "max_tokens")
+        if is_broken(reason) and not self._answered:
+            words = (candidate.finish_message or "the model's reply could not be read")[:_LONGEST_WORDS]
+            raise self._protocol_error(f"{words} ({reason})")
+        return Stop("end_turn")
+
+    def _fills_window(self) -> bool:
+        totals, window = self._usage, self._call.window
+        counts = (totals.prompt_token_count, totals.candidates_token_count, totals.thoughts_token_count)
+        return window is not None and sum(count or 0 for count in counts) >= window - 1
+
+    def _stop(self, stop: Stop) -> list[Delta]:
+        self._stopped = True
+        deltas: list[Delta] = []
+        if self._streamed is not None:  # cut by the limit: the client gets what there is
+            call, signature, arguments = self._streamed
+            self._say_call(call, signature, msgspec.json.encode(arguments.whole), deltas)
+        return [*deltas, *self._release(), stop]
+
+    def _release(self) -> list[Delta]:
+        return self._search.release() if self._search is not None else []
+
+    def _protocol_error(self, words: str) -> UpstreamProtocolError:
+        provider = self._call.provider
+        return UpstreamProtocolError(f"{provider}: {words}", provider=provider)
+
+
+def _in_words(part: Part) -> str | None:
+    """Return a part that Anthropic's replies have no block for, as text; None: it says nothing."""
+    if part.executable_code is not None and part.executable_code.code:
+        language = (part.executable_code.language or "").lower().removesuffix("language_unspecified")
+        return f"\n```{language}\n{part.executable_code.code.rstrip()}\n```\n"
+    if part.code_execution_result is not None and part.code_execution_result.output:
+        return f"\n```\n{part.code_execution_result.output.rstrip()}\n```\n"
+    if part.inline_data is not None:
+        return _image_in_words(part.inline_data)
+    return None
+
+
+def _image_in_words(blob: Blob) -> str:
+    kind = (blob.mime_type or "file").split("/")[0]
+    size = len(blob.data or "") * 3 // 4
+    return f"[{kind} generated: {blob.mime_type or 'unknown type'}, {max(1, round(size / 1000))} kB]"

@@ -1,0 +1,121 @@
+"""Tools and the choice among them: function declarations, search and URL context."""
+
+import functools
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.errors import UnsupportedFeature
+from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.prepare import PreparedRequest
+from anthropic_proxy.messages.types import Tool
+from anthropic_proxy.messages.types.tools import is_client_tool
+from anthropic_proxy.wire.gemini.dialect import Dialect
+from anthropic_proxy.wire.gemini.schema import parameters_of
+
+_SEARCH, _FETCH = "web_search_", "web_fetch_"
+_KEPT = 1_024
+_LONGEST = 32 * 1024
+"""Bytes of the longest definition whose encoded form is kept: with `_KEPT` the most that the cache may hold."""
+_MODES = {"any": "ANY", "none": "NONE"}
+
+_decode_tool = msgspec.json.Decoder(Tool).decode
+
+
+class Toolbox(Struct, frozen=True):
+    """What a request says about tools."""
+
+    tools: list[dict[str, Any]]
+    config: dict[str, Any]
+    """`toolConfig`; empty: nothing to say."""
+    searches: bool
+    """Whether the provider may search the web."""
+
+
+def pack_tools(request: PreparedRequest, dialect: Dialect, notes: list[Note]) -> Toolbox:
+    """Return the tools as this wire says them.
+
+    Raises `UnsupportedFeature` where the request forces a tool that cannot be offered.
+    """
+    declarations = [_declare(tool, dialect.schema_style) for tool in request.tools if is_client_tool(tool)]
+    own = _server_tools(request, dialect, bool(declarations), notes)
+    tools: list[dict[str, Any]] = [{"functionDeclarations": declarations}] if declarations else []
+    tools += [{name: settings} for name, settings in own.items()]
+    config = _encode_choice(request, bool(declarations), own)
+    if declarations and own and dialect.search_with_functions == "announced":
+        config["includeServerSideToolInvocations"] = True
+    return Toolbox(tools, config, "googleSearch" in own)
+
+
+def searches_the_web(request: PreparedRequest, dialect: Dialect) -> bool:
+    """Whether the request, once encoded, lets the provider search the web."""
+    return pack_tools(request, dialect, []).searches if any(_is_search(tool) for tool in request.tools) else False
+
+
+def _is_search(tool: Tool) -> bool:
+    return (tool.type or "").startswith(_SEARCH)
+
+
+def _server_tools(
+    request: PreparedRequest, dialect: Dialect, has_functions: bool, notes: list[Note]
+) -> dict[str, dict[str, Any]]:
+    own: dict[str, dict[str, Any]] = {}
+    for place, tool in enumerate(request.tools):
+        kind = tool.type or ""
+        if is_client_tool(tool):
+            continue
+        if not kind.startswith((_SEARCH, _FETCH)):
+            notes.append(Note("dropped", f"tools[{place}]", f"{kind} has no counterpart here"))
+        elif has_functions and not dialect.search_with_functions:
+            notes.append(Note("dropped", f"tools[{place}]", f"{kind} cannot stand beside functions at this model"))
+        else:
+            own["googleSearch" if kind.startswith(_SEARCH) else "urlContext"] = {}
+            notes += [
+                Note("dropped", f"tools[{place}].{name}", "the provider's own tool has no such limit")
+                for name in ("allowed_domains", "blocked_domains", "max_uses")
+                if getattr(tool, name)
+            ]
+    return own
+
+
+def _encode_choice(request: PreparedRequest, has_functions: bool, own: dict[str, Any]) -> dict[str, Any]:
+    choice = request.tool_choice
+    if choice is None or choice.type == "auto":
+        return {}
+    if choice.type == "tool" and not any(is_client_tool(tool) and tool.name == choice.name for tool in request.tools):
+        forced = next((tool for tool in request.tools if tool.name == choice.name), None)
+        kind = (forced.type or "") if forced else ""
+        offered = "googleSearch" if kind.startswith(_SEARCH) else "urlContext" if kind.startswith(_FETCH) else ""
+        if offered in own:
+            return {}  # a tool of the provider's own cannot be forced; alone in the request it is used anyway
+        raise UnsupportedFeature(f"tool_choice: {choice.name} cannot be forced, it is not available at this backend")
+    if not has_functions:
+        if choice.type == "any" and not own:
+            raise UnsupportedFeature("tool_choice: any needs a tool, and none of those given is available here")
+        return {}
+    calling: dict[str, Any] = {"mode": _MODES.get(choice.type, "ANY")}
+    if choice.type == "tool":
+        calling["allowedFunctionNames"] = [choice.name]
+    return {"functionCallingConfig": calling}
+
+
+def _declare(tool: Tool, style: str) -> Raw:
+    declare = _kept_declaration if len(tool.source) <= _LONGEST else _declaration
+    return declare(tool.source, tool.name, style)
+
+
+def _declaration(source: bytes, name: str, style: str) -> Raw:
+    """Return the function declaration of the tool that was read from `source`, under the name that is said."""
+    tool = _decode_tool(source)
+    declaration: dict[str, Any] = {"name": name}
+    if tool.description is not None:
+        declaration["description"] = tool.description
+    schema = msgspec.json.decode(tool.input_schema) if memoryview(tool.input_schema).nbytes else {}
+    parameters = parameters_of(schema, lowered=style == "lowered")
+    if parameters is not None:
+        declaration["parameters" if style == "lowered" else "parametersJsonSchema"] = parameters
+    return Raw(msgspec.json.encode(declaration))
+
+
+_kept_declaration = functools.lru_cache(maxsize=_KEPT)(_declaration)
