@@ -1,0 +1,62 @@
+"""What a provider's row holds."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from anthropic_proxy.wire.contract import Wire
+
+
+class Speech(Struct, frozen=True, kw_only=True):
+    """One language that a provider understands, and how."""
+
+    wire: Wire
+    dialect: Any
+    """The wire's `Dialect` for all models of this provider."""
+    model_rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    """Pattern of model ids (`fnmatch`) → dialect fields that differ; every rule that matches counts, in order."""
+
+
+class Provider(Struct, frozen=True, kw_only=True):
+    """One company or server that we call."""
+
+    name: str
+    """As `PREFERRED_PROVIDER` says it: `google`."""
+    prefix: str
+    """As a model id says it, without the slash: `gemini`."""
+    other_prefixes: Collection[str] = ()
+    """Prefixes that are its own too and stay part of the name."""
+    title: str
+    """As people call it: `Google Gemini`."""
+    speeches: Mapping[str, Speech]
+    """Wire name (`chat`, `responses`, `gemini`, `ollama`, `messages`) → how this provider speaks it; empty: not yet."""
+    wire_rules: Sequence[tuple[str, str]] = ()
+    """Pattern of model ids → wire name; the first that matches; none: the first of `speeches`."""
+    base_url: str
+    stem: str = ""
+    """How its variables begin: `GEMINI` of `GEMINI_BASE_URL`, `GEMINI_KNOWN_MODELS`; empty: it has none."""
+    base_url_variable: str | None = None
+    key_variable: str | None = None
+    key_header: str = "authorization"
+    key_scheme: str = "Bearer "
+    key_needed: Literal["always", "own_address", "never"] = "always"
+    """`own_address`: only at the row's own address; a server of the user's may ask for none."""
+    choosable: bool = True
+    """Whether messages name it among the providers to prefer."""
+    big_model: str | None = None
+    """What sonnet, opus and fable map to, without prefix; None: untouched, or the user's own."""
+    small_model: str | None = None
+    keeps_tiers: bool = False
+    """Whether it serves Claude models itself, so that ids stay as they are and BIG_MODEL, SMALL_MODEL say nothing."""
+    runs_what_is_pulled: bool = False
+    """Whether its defaults hold only if the user has them; else the largest and the smallest that there are."""
+    families: Sequence[str] = ()
+    """Patterns of names that are its own though they stand in no list."""
+    lends_strangers: bool = False
+    """Whether a BIG_MODEL or SMALL_MODEL that nobody knows goes to OpenAI if its key is set, as users are used to."""
+    known_models: Sequence[str] = ()
+    refused_models: Mapping[str, str] = {}
+    """Known models that cannot chat → why (`turns sound into text`)."""
+    way: Literal["http", "demo", "litellm"] = "http"
+    docs: str = ""
