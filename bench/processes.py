@@ -1,0 +1,95 @@
+"""Processes of the bench: started, watched through /proc, stopped."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class Process:
+    """A child process with a log file; a context manager that stops it."""
+
+    def __init__(
+        self, command: Sequence[str], directory: Path, environment: Mapping[str, str], name: str, logs: Path
+    ) -> None:
+        self.log = logs / f"{name}.log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, cwd=directory, env=dict(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def alive(self) -> bool:
+        """Say whether it still runs."""
+        return self._process.poll() is None
+
+    def cpu_seconds(self) -> float:
+        """Return user and system time of the process and its descendants so far."""
+        return sum(_cpu_seconds(pid) for pid in _tree(self._process.pid))
+
+    def resident_mib(self) -> float:
+        """Return the memory that the process and its descendants hold, shared pages counted once where /proc tells."""
+        return sum(_memory_kib(pid) for pid in _tree(self._process.pid)) / 1024
+
+    def last_words(self) -> str:
+        """Return the last lines of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _tree(root: int) -> list[int]:
+    found = [root]
+    for pid in found:
+        for task in _tasks(pid):
+            children = _read(f"/proc/{pid}/task/{task}/children").split()
+            found += [int(child) for child in children]
+    return found
+
+
+def _tasks(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Sum nanoseconds on the CPU where the kernel counts them, else clock ticks (10 ms)."""
+    tasks = [_read(f"/proc/{pid}/task/{task}/schedstat").split() for task in _tasks(pid)]
+    if tasks and all(len(fields) == 3 for fields in tasks) and any(int(fields[0]) for fields in tasks):
+        return sum(int(fields[0]) for fields in tasks) / 1e9
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return sum(int(field) for field in fields[11:13]) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def _memory_kib(pid: int) -> int:
+    for name, label in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
+        for line in _read(f"/proc/{pid}/{name}").splitlines():
+            if line.startswith(label):
+                return int(line.split()[1])
+    return 0
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
