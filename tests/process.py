@@ -63,7 +63,9 @@ def running_proxy(
     if "{port}" not in " ".join(command):
         words += ["--port", str(port)]
     checkout = Path(__file__).resolve().parent.parent
-    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(checkout), **settings}
+    measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+    own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(checkout)}
+    environment = {**own, **measured, **settings}
     log_file = directory / f"proxy-{port}.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(

@@ -107,6 +107,7 @@ def test_the_readme_begins_with_two_whole_commands() -> None:
 
 
 def test_the_wheel_holds_the_package_alone(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=ROOT, check=True)
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     held = {name for name in names if ".dist-info/" not in name}
