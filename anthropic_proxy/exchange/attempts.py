@@ -255,10 +255,9 @@ def _next_target_may_help(error: UpstreamError) -> bool:
 
 def _name_provider(error: UpstreamError, target: Target, credential: Credential | None) -> None:
     """Say in the message which provider failed and, where it is the key or the address, which setting holds it."""
-    name = target.provider.name
-    if not error.message.startswith(name):
-        error.message = f"{name}: {error.message}"
-    error.provider = name
+    if not error.provider:  # the street does not know whom it calls; a wire has said it where it may be said
+        error.provider = target.provider.name
+        error.message = f"{error.provider}: {error.message}"
     if error.status == 401 and credential is not None and credential.origin not in error.message:
         error.message += f" The key comes from {credential.origin}; the client's own key was not looked at."
     variable = target.provider.base_url_variable

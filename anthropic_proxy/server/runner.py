@@ -1,5 +1,6 @@
 """`anthropic-proxy serve`: the server process, its workers, signals and reload."""
 
+import signal
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -40,6 +41,8 @@ def serve(load_app: Callable[[], Any], *, host: str, port: int, workers: int = 1
         backlog=BACKLOG,
     )
     listener = bind(host, port)
+    # uvicorn raises the signal that ended it once more when all is done; a stop that was asked for is no failure
+    signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         if reload:
             ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()

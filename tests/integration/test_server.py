@@ -277,7 +277,7 @@ def test_a_stream_that_breaks_ends_with_one_error_event(proxy: Proxy) -> None:
 
 
 def test_a_client_that_leaves_takes_the_upstream_with_it(proxy: Proxy, openai: Running) -> None:
-    for text in ("Say exactly: early [fault:silent seconds=60]", "Count to 500 [fault:stall seconds=60]"):
+    for text in ("Say exactly: early [fault:late seconds=60]", "Count to 500 [fault:stall seconds=60]"):
         with socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2]))) as client:
             body = json.dumps(ask(text, stream=True)).encode()
             head = f"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -289,7 +289,7 @@ def test_a_client_that_leaves_takes_the_upstream_with_it(proxy: Proxy, openai: R
 
 
 def test_a_silent_provider_is_bridged_with_pings(proxy: Proxy) -> None:
-    response = proxy.client().post(MESSAGES, json=ask("Say exactly: late [fault:silent seconds=9]", stream=True))
+    response = proxy.client().post(MESSAGES, json=ask("Say exactly: late [fault:silence seconds=9]", stream=True))
     events = [line[7:] for line in response.text.splitlines() if line.startswith("event: ")]
     assert events[:2] == ["message_start", "ping"]
     assert check_bytes(response.content) == []
@@ -299,7 +299,7 @@ def test_a_silent_provider_is_bridged_with_pings(proxy: Proxy) -> None:
 def test_an_upstream_that_stays_silent_becomes_a_timeout(settings: dict[str, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, {**settings, "UPSTREAM_TIMEOUT": "1"}) as impatient:
         for stream in (False, True):
-            body = ask("Say exactly: never [fault:silent seconds=30]", stream=stream)
+            body = ask("Say exactly: never [fault:late seconds=30]", stream=stream)
             assert error_of(impatient.client().post(MESSAGES, json=body))[:2] == (504, "timeout_error")
         stalled = impatient.client().post(MESSAGES, json=ask("Count to 300 [fault:stall seconds=30]", stream=True))
         assert stalled.text.count("event: error") == 1
