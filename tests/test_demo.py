@@ -1,17 +1,25 @@
 """The demonstration answers as a Chat Completions server does, and calls what the user asks for."""
 
+import itertools
 import json
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from anthropic_proxy.messages.deltas import Delta
+from anthropic_proxy.messages.fold import fold
+from anthropic_proxy.messages.prepare import Limits, prepare
+from anthropic_proxy.messages.types import decode_request
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.upstream import demo
-from anthropic_proxy.wire.contract import UpstreamRequest
+from anthropic_proxy.wire import openai_chat
+from anthropic_proxy.wire.contract import Call, UpstreamRequest
+from anthropic_proxy.wire.framing import SSEReader
 
 Json = dict[str, Any]
 STRING: Json = {"type": "string"}
@@ -586,3 +594,110 @@ async def test_any_text_gets_an_answer_and_only_offered_tools_are_called(prompt:
     choice = await complete(prompt, tools)
     assert {name for name, _ in calls_of(choice)} <= {entry["function"]["name"] for entry in tools}
     assert choice["message"]["content"] or calls_of(choice)
+
+
+class Session:
+    """A client of the Messages API whose requests go through the real wire, in process."""
+
+    def __init__(self, tools: list[Json], *, streams: bool) -> None:
+        self.messages: list[Json] = []
+        self._tools = [
+            {"name": entry["function"]["name"], "input_schema": entry["function"]["parameters"]} for entry in tools
+        ]
+        self._streams = streams
+        self._ids = itertools.count()
+
+    async def say(self, content: Any, **fields: Any) -> Json:
+        """Send one user message and return the reply as a Messages response."""
+        self.messages.append({"role": "user", "content": content})
+        request = {"model": "x", "max_tokens": 1000, "messages": self.messages, "tools": self._tools, **fields}
+        prepared = prepare(decode_request(json.dumps(request).encode()), Limits())
+        call = Call(
+            request=prepared.request,
+            model="demo",
+            dialect=openai_chat.Dialect(),
+            stream=self._streams,
+            aliases=prepared.aliases,
+            new_id=lambda prefix: f"{prefix}{next(self._ids):020}",
+            provider="demo",
+        )
+        response = await demo.new_demo()("demo:", openai_chat.encode_request(call), None)
+        assert response.status == 200
+        decoder, reader = openai_chat.new_decoder(call), SSEReader()
+        deltas: list[Delta] = []
+        body = b""
+        while part := await response.read():
+            body += part
+            for frame in reader.feed(part) if self._streams else ():
+                deltas += decoder.decode_frame(frame)
+        deltas += decoder.decode_end() if self._streams else decoder.decode_body(body)
+        message = fold(deltas, message_id="msg_1", model="x", signature=decoder.signature)
+        reply: Json = json.loads(msgspec.json.encode(message))
+        self.messages.append({"role": "assistant", "content": reply["content"]})
+        return reply
+
+
+def uses_of(reply: Json) -> list[Json]:
+    return [block for block in reply["content"] if block["type"] == "tool_use"]
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_an_agent_s_session_works_through_the_real_wire(streams: bool) -> None:
+    session = Session(CODE_AGENT, streams=streams)
+    system = [
+        {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1.328.abc;"},
+        {"type": "text", "text": "You are an agent.", "cache_control": {"type": "ephemeral"}},
+    ]
+    session.messages = [
+        {"role": "user", "content": [{"type": "text", "text": "<system-reminder>Read x.txt.</system-reminder>"}]},
+        {"role": "system", "content": "# Environment\n - Primary working directory: /srv/app\n - Platform: linux"},
+    ]
+    reply = await session.say("Read a.txt and b.txt, then write 'done' to c.txt", system=system)
+    first, second = uses_of(reply)
+    assert reply["stop_reason"] == "tool_use"
+    assert [use["input"]["file_path"] for use in (first, second)] == ["/srv/app/a.txt", "/srv/app/b.txt"]
+
+    # Results of parallel calls come in the order in which they finished.
+    results = [
+        {"type": "tool_result", "tool_use_id": second["id"], "content": [{"type": "text", "text": "1→bee"}]},
+        {"type": "tool_result", "tool_use_id": first["id"], "content": "1→ant"},
+        {"type": "text", "text": "<system-reminder>Read y.txt.</system-reminder>"},
+    ]
+    [write] = uses_of(await session.say(results, system=system))
+    assert (write["name"], write["input"]) == ("Write", {"file_path": "/srv/app/c.txt", "content": "done"})
+    result = {"type": "tool_result", "tool_use_id": write["id"], "content": "File created.", "cache_control": {}}
+    reply = await session.say([result], system=system)
+    text = reply["content"][0]["text"]
+    assert reply["stop_reason"] == "end_turn"
+    assert text.index("ant") < text.index("bee") < text.index("File created.")
+    assert reply["usage"]["input_tokens"] > 0
+    assert reply["usage"]["output_tokens"] > 0
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_an_unlike_set_of_tools_works_through_the_real_wire(streams: bool) -> None:
+    session = Session(OFFICE, streams=streams)
+    [use] = uses_of(await session.say("What's the weather in Paris?"))
+    assert (use["name"], use["input"]) == ("get_weather", {"city": "Paris"})
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}}
+    content = [{"type": "text", "text": "17 degrees and drizzle"}, picture]
+    reply = await session.say([{"type": "tool_result", "tool_use_id": use["id"], "content": content}])
+    assert reply["stop_reason"] == "end_turn"
+    assert "17 degrees and drizzle" in reply["content"][0]["text"]
+    forced = await session.say("thank you", tool_choice={"type": "tool", "name": "lookup_customer"})
+    assert [use["name"] for use in uses_of(forced)] == ["lookup_customer"]
+
+
+async def test_an_error_of_a_tool_is_told_through_the_real_wire() -> None:
+    session = Session(FILES, streams=True)
+    [use] = uses_of(await session.say("read a.txt"))
+    result = {"type": "tool_result", "tool_use_id": use["id"], "content": "No such file.", "is_error": True}
+    reply = await session.say([result])
+    assert "failed" in reply["content"][0]["text"]
+    assert "No such file." in reply["content"][0]["text"]
+
+
+async def test_the_token_limit_is_a_stop_reason() -> None:
+    reply = await Session([], streams=True).say("hello", max_tokens=4)
+    assert reply["stop_reason"] == "max_tokens"
+    assert reply["usage"]["output_tokens"] == 4

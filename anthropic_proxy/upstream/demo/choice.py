@@ -29,6 +29,7 @@ _CUT = re.compile(
     rf"|,?\s+and\s+(?=(?:{_STARTS})\b)|,\s+(?=(?:{_STARTS})\b)",
     re.IGNORECASE,
 )
+_LATER = re.compile(r"\W*(?:and\s+)?(?:then|afterwards|after that|finally)\b", re.IGNORECASE)
 _REFERS = re.compile(r"\b(?:it|its|them|that|this|the (?:result|output|contents?|answer|text|same))\b", re.IGNORECASE)
 _NO_TOOLS = re.compile(
     r"\b(?:do not|don't|never|without)\s+(?:call(?:ing)?|us(?:e|ing))\s+(?:any\s+)?(?:of\s+the\s+)?tools?\b"
@@ -81,7 +82,7 @@ def _plan(conversation: Conversation, result: str) -> list[list[ToolUse]]:
     tools = [tool for tool in conversation.tools if conversation.chosen in {None, tool.name}]
     stages: list[list[ToolUse]] = []
     subject = ""
-    for sentence in _sentences(prompt):
+    for sentence, later in _sentences(prompt):
         refers = bool(_REFERS.search(_MASKED.sub(" ", sentence)))
         calls = _calls(conversation, tools, _source(conversation, sentence, result if refers and stages else None))
         if not calls and subject:
@@ -95,7 +96,7 @@ def _plan(conversation: Conversation, result: str) -> list[list[ToolUse]]:
         if not calls:
             continue
         subject = " ".join(find_facts(sentence).paths) or subject
-        if stages and not refers:
+        if stages and not refers and not later:
             stages[-1].extend(calls)
         else:
             stages.append(calls)
@@ -148,16 +149,21 @@ def _paths_of(call: ToolUse) -> list[str]:
     return [value for name, value in call.arguments.items() if kind_of(name) == "path" and isinstance(value, str)]
 
 
-def _sentences(prompt: str) -> list[str]:
-    """Cut the prompt where one wish ends, never inside quotes or code."""
+def _sentences(prompt: str) -> list[tuple[str, bool]]:
+    """Cut the prompt where one wish ends, never inside quotes or code; true: it stands after "then"."""
     masked = _MASKED.sub(lambda match: "_" * len(match[0]), prompt)
-    places = [0]
-    for cut in _CUT.finditer(masked):
-        places += [cut.start(), cut.end()]
-    pieces = [prompt[start:end] for start, end in zip(places[::2], [*places[1::2], len(prompt)], strict=True)]
-    ends = [prompt[start : start + 1] for start in places[1::2]]
-    marked = zip(pieces, [*ends, ""], strict=True)
-    return [piece.strip() + (end if end in "?!" else "") for piece, end in marked if piece.strip()]
+    sentences: list[tuple[str, bool]] = []
+    start, later = 0, False
+    for cut in [*_CUT.finditer(masked), None]:
+        end = cut.start() if cut else len(prompt)
+        mark = prompt[end : end + 1]
+        sentence = prompt[start:end].strip()
+        later = later or bool(_LATER.match(sentence))
+        if sentence:
+            sentences.append((sentence + (mark if mark in "?!" else ""), later))
+        if cut:
+            start, later = cut.end(), bool(_LATER.search(cut[0]))
+    return sentences
 
 
 def _halves(sentence: str) -> list[str]:

@@ -36,7 +36,8 @@ def find_answer(conversation: Conversation, key_variables: Sequence[str]) -> Ans
     if conversation.json_mode:
         return Answer(_structured(conversation))
     if conversation.steps:
-        return Answer(_results(conversation.steps[-1], key_variables))
+        told = conversation.steps[-max(conversation.done, 1) :]
+        return Answer(_results([step for steps in told for step in steps], key_variables))
     if "<summary>" in conversation.prompt:
         return Answer(_summary(key_variables))
     return Answer(_introduction(conversation, key_variables))
