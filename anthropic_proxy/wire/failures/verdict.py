@@ -40,7 +40,6 @@ class _Row(Struct, frozen=True, kw_only=True):
     """Matches the message without regard to case; where `only` is set, of an answer with that status."""
     only: int | None = None
     should_retry: bool | None = None
-    advice: str = ""
 
     def matches(self, fault: Fault) -> bool:
         if fault.status in self.statuses or self.codes & fault.codes:
@@ -66,7 +65,6 @@ _ROWS = (
         codes=frozenset(("invalid_api_key", "API_KEY_INVALID")),
         text=r"api key not valid|incorrect api key",
         should_retry=False,
-        advice="The key that the proxy has for {provider} was refused; the client's own key was not used.",
     ),
     _Row(status=403, kind="permission_error", statuses=(403,), codes=frozenset(("PERMISSION_DENIED",))),
     _Row(
@@ -144,9 +142,6 @@ def judge(
 
 def _error(row: _Row, fault: Fault, provider: str) -> UpstreamError:
     text = f"{provider}: {fault.message}" if fault.message else f"{provider} returned HTTP {fault.status or row.status}"
-    advice = row.advice.format(provider=provider)
-    if advice:
-        text = f"{text[: MAX_MESSAGE_CHARACTERS - len(advice) - 2].rstrip('. ')}. {advice}"
     delay = fault.retry_after
     if row.status == 503 and delay is None:
         delay = UNAVAILABLE_SECONDS
