@@ -306,7 +306,7 @@ RULES = (
     ),
     Rule(
         wires_name_no_provider_and_no_model,
-        "The catalogue changes weekly. What differs is a field of the Dialect, set by a row of routing/providers.py.",
+        "The catalogue changes weekly. What differs is a field of the Dialect, set by a row of routing/providers.",
     ),
     Rule(
         inner_rooms_know_no_clock_and_no_chance,
