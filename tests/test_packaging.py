@@ -20,6 +20,7 @@ from tests.image import Image
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-dev.lock")
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file())
 
 
@@ -104,6 +105,21 @@ def test_no_committed_file_names_a_machine_or_a_registry() -> None:
 def test_the_readme_begins_with_two_whole_commands() -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert blocks[:2] == ["sh scripts/serve\n", "sh scripts/test\n"]
+
+
+def anchors(text: str) -> set[str]:
+    """The addresses of a page's headings, as code hosts make them."""
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_of_the_documentation_lead_somewhere(page: Path) -> None:
+    for address in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text("utf-8")):
+        name, _, anchor = address.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), address
+        assert not anchor or anchor in anchors(target.read_text("utf-8")), address
 
 
 def test_the_wheel_holds_the_package_alone(tmp_path: Path) -> None:
