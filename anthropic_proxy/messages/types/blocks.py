@@ -74,6 +74,11 @@ def read_blocks(content: Raw, path: str) -> list[Block]:
     return [_read_block(raw, f"{path}.{index}") for index, raw in enumerate(_decode_raws(content))]
 
 
+def given_fields(raw: Raw | bytes) -> dict[str, Raw]:
+    """Return the fields of an object without those that are null, which counts as not given."""
+    return {name: value for name, value in _decode_fields(raw).items() if memoryview(value)[0] != _NULL}
+
+
 def all_sound(blocks: list[Block]) -> bool:
     """Whether what one pass left as `Raw` has the right JSON type; looks at first characters only."""
     for block in blocks:
@@ -108,10 +113,10 @@ def is_deep(text: bytes) -> bool:
 
 
 def _read_block(raw: Raw, path: str) -> Block:
-    """Read one block the slow way: unknown types are kept whole, null counts as not given."""
+    """Read one block the slow way, and keep it whole where its type is unknown."""
     if memoryview(raw)[0] != _OBJECT:
         raise wrong_type(path, "an object", raw)
-    fields = {name: value for name, value in _decode_fields(raw).items() if memoryview(value)[0] != _NULL}
+    fields = given_fields(raw)
     kind = msgspec.json.decode(fields["type"]) if "type" in fields else None
     if kind is None:
         raise missing(f"{path}.type")
@@ -119,6 +124,8 @@ def _read_block(raw: Raw, path: str) -> Block:
         raise wrong_type(f"{path}.type", "a string", kind)
     if kind not in _KNOWN_TYPES:
         return UnknownBlock(kind, raw)
+    if "source" in fields and memoryview(fields["source"])[0] == _OBJECT:
+        fields["source"] = Raw(msgspec.json.encode(given_fields(fields["source"])))
     whole = msgspec.json.encode(fields)
     try:
         block: Block = _decode_block(whole)

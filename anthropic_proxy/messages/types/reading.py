@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
-from anthropic_proxy.messages.types.blocks import DEEP_TEXT, all_sound, is_deep, read_blocks
+from anthropic_proxy.messages.types.blocks import DEEP_TEXT, all_sound, given_fields, is_deep, read_blocks
 from anthropic_proxy.messages.types.refusals import decode_fields, missing, wrong_type
 from anthropic_proxy.messages.types.structs import (
     ABSENT,
@@ -24,11 +24,12 @@ from anthropic_proxy.messages.types.tools import read_tools
 _ROLES = frozenset({"user", "assistant", "system"})
 _PIECE = 1 << 16
 """Bytes of a body that are checked at a time: a larger copy needs fresh pages, which costs more than the check."""
-_QUOTE, _LIST, _OBJECT, _NULL = b'"[{n'
+_QUOTE, _LIST, _OBJECT = b'"[{'
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 )
 """A pair of surrogates, one alone (the group), or any other escape."""
+_INTEGERS = frozenset({"max_tokens", "top_k"})
 _SPARE = frozenset({"metadata", "service_tier"})
 """Fields that the request keeps its meaning without; of an unexpected type they are left out."""
 
@@ -60,7 +61,6 @@ class _Body(Struct, kw_only=True):
 
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_message = msgspec.json.Decoder(Message).decode
-_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_raws = msgspec.json.Decoder(list[Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
@@ -155,7 +155,7 @@ def _is_utf8(body: bytes) -> bool:
 def _read_slowly(body: bytes, mended: list[str]) -> _Body:
     body = _mend(body, mended)
     try:
-        return _read_fields(_decode_fields(body), mended)
+        return _read_fields(given_fields(body), mended)
     except RecursionError:
         raise InvalidRequest(f"The request body {DEEP_TEXT}.") from None
     except msgspec.ValidationError:
@@ -186,8 +186,9 @@ def _mend(body: bytes, mended: list[str]) -> bytes:
     return text.encode()
 
 
-def _read_fields(fields: dict[str, Raw], mended: list[str]) -> _Body:
-    given = {name: raw for name, raw in fields.items() if memoryview(raw)[0] != _NULL}
+def _read_fields(given: dict[str, Raw], mended: list[str]) -> _Body:
+    for name in _INTEGERS & given.keys():
+        given[name] = _without_fraction(given[name])
     messages, system = given.get("messages"), given.pop("system", None)
     if messages is not None:
         given["messages"] = Raw(b"[]") if memoryview(messages)[0] == _LIST else messages
@@ -201,6 +202,12 @@ def _read_fields(fields: dict[str, Raw], mended: list[str]) -> _Body:
     return read
 
 
+def _without_fraction(number: Raw) -> Raw:
+    """Return `64.0` as `64`; some languages write every number so."""
+    value = msgspec.json.decode(number)
+    return Raw(b"%d" % value) if isinstance(value, float) and value.is_integer() else number
+
+
 def _read_message(raw: Raw, path: str) -> Message:
     try:
         message = _decode_message(raw)
@@ -211,7 +218,7 @@ def _read_message(raw: Raw, path: str) -> Message:
             return message
     if memoryview(raw)[0] != _OBJECT:
         raise wrong_type(path, "an object", raw)
-    fields = {name: value for name, value in _decode_fields(raw).items() if memoryview(value)[0] != _NULL}
+    fields = given_fields(raw)
     for name in ("role", "content"):
         if name not in fields:
             raise missing(f"{path}.{name}")

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.types.blocks import DEEP_TEXT, is_deep
+from anthropic_proxy.messages.types.blocks import DEEP_TEXT, given_fields, is_deep
 from anthropic_proxy.messages.types.refusals import decode_fields, missing, wrong_type
 from anthropic_proxy.messages.types.structs import Tool
 
@@ -20,7 +20,6 @@ _SPARE = frozenset(Tool.__struct_encode_fields__) - {"name", "type", "descriptio
 """Fields that a tool can do without where they have a type that we do not expect."""
 
 _decode_tool = msgspec.json.Decoder(Tool).decode
-_decode_raws = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def read_tools(raws: Sequence[Raw]) -> list[Tool]:
@@ -74,7 +73,7 @@ def _finish(tool: Tool, source: bytes) -> Tool:
 def _read_slowly(raw: Raw, path: str) -> Tool:
     if memoryview(raw)[0] != _OBJECT:
         raise wrong_type(path, "an object", raw)
-    fields = {name: value for name, value in _decode_raws(raw).items() if bytes(value) != b"null"}
+    fields = given_fields(raw)
     kind = msgspec.json.decode(fields["type"]) if "type" in fields else None
     foreign = kind not in (None, "custom")
     spare = _SPARE | {"description", "input_schema"} if foreign else _SPARE

@@ -1,0 +1,493 @@
+"""Reading a request: what clients really send passes, what cannot be read is refused in words, nothing crashes."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
+from anthropic_proxy.messages.types import (
+    Block,
+    CompactionBlock,
+    ImageBlock,
+    MessagesRequest,
+    Raw,
+    SearchResultBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolReferenceBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
+    blocks_of,
+    decode_request,
+)
+
+HELLO = {"role": "user", "content": "hi"}
+
+
+def body(**fields: Any) -> bytes:
+    """A small request with some fields changed; `...` leaves one out."""
+    whole = {"model": "claude-sonnet-5-5", "max_tokens": 100, "messages": [HELLO], **fields}
+    return json.dumps({name: value for name, value in whole.items() if value is not ...}).encode()
+
+
+def read(**fields: Any) -> MessagesRequest:
+    return decode_request(body(**fields))
+
+
+def read_block(block: Any, role: str = "user") -> Block:
+    (message,) = read(messages=[{"role": role, "content": [block]}]).messages
+    (found,) = message.content
+    assert not isinstance(found, str)
+    return found
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(InvalidRequest) as caught:
+        decode_request(data)
+    return caught.value.message
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+def test_a_request_of_every_field_is_read() -> None:
+    request = read(
+        system=[{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        stream=True,
+        tools=[{"name": "ls", "description": "Lists.", "input_schema": {"type": "object"}, "strict": True}],
+        tool_choice={"type": "tool", "name": "ls", "disable_parallel_tool_use": True},
+        thinking={"type": "enabled", "budget_tokens": 2048, "display": "omitted"},
+        output_config={"effort": "high", "format": {"type": "json_schema", "schema": {"type": "object"}}},
+        stop_sequences=["END"],
+        temperature=0.5,
+        top_p=1,
+        top_k=40,
+        metadata={"user_id": "u"},
+        service_tier="auto",
+        context_management={"edits": []},
+        safeguards=[{"type": "dangerous_tool_use"}],
+    )
+    assert (request.model, request.max_tokens, request.stream) == ("claude-sonnet-5-5", 100, True)
+    assert [tool.name for tool in request.tools] == ["ls"]
+    assert request.tool_choice is not None
+    assert request.tool_choice.disable_parallel_tool_use
+    assert request.thinking is not None
+    assert request.thinking.budget_tokens == 2048
+    assert request.output_config is not None
+    assert request.output_config.format is not None
+    assert bytes(request.output_config.format.schema) == b'{"type": "object"}'
+    assert (request.stop_sequences, request.temperature, request.top_p, request.top_k) == (["END"], 0.5, 1.0, 40)
+    assert request.metadata is not None
+    assert request.metadata.user_id == "u"
+    assert request.mended == []
+    assert request.size > 300
+
+
+def test_text_keeps_the_bytes_that_the_client_wrote() -> None:
+    data = (
+        '{"model":"m","max_tokens":1,"messages":[{"role":"user","content":[{"type":"text","text":"\\u00e9 é\\n😀"}]}]}'
+    )
+    (block,) = decode_request(data.encode()).messages[0].blocks
+    assert isinstance(block, TextBlock)
+    assert bytes(block.text).decode() == '"\\u00e9 é\\n😀"'
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"system": None},
+        {"system": ""},
+        {"system": "one"},
+        {"system": []},
+        {"tools": None},
+        {"tools": []},
+        {"stop_sequences": None},
+        {"metadata": None},
+        {"metadata": {}},
+        {"metadata": {"user_id": None}},
+        {"metadata": {"user_id": 5}},
+        {"tool_choice": None},
+        {"thinking": None},
+        {"thinking": {"type": "of the future", "display": "as a poem", "block_binding": 1}},
+        {"thinking": {"type": "adaptive", "display": None}},
+        {"output_config": {"effort": None, "format": None, "task_budget": {"tokens": 5}}},
+        {"service_tier": ["auto"]},
+        {"temperature": None, "top_p": None, "top_k": None},
+        {"temperature": 1},
+        {"max_tokens": 0},
+        {"max_tokens": 10**30},
+        {"max_tokens": 64.0},
+        {"stream": None},
+        {"thread": None, "compaction": None},
+        {"cache_control": None, "speed": "fast", "fallbacks": [{}], "anything": {"x": [1]}},
+        {"tools": [{"name": "a", "description": None, "input_schema": None, "type": None}]},
+        {"tools": [{"name": "a", "strict": "yes", "defer_loading": 1, "cache_control": None, "input_examples": [{}]}]},
+        {"tools": [{"type": "web_search_20990101", "name": "web_search", "max_uses": "many", "user_location": {}}]},
+        {"tools": [{"type": "mcp_toolset", "mcp_server_name": "x"}, {"type": "mcp_toolset", "mcp_server_name": "y"}]},
+        {"messages": [{"role": "system", "content": "s", "clear_at": "x", "output_config": {"effort": "low"}}]},
+        {"messages": [{"role": "assistant", "content": [{"type": "text", "text": "a", "citations": None}]}]},
+    ],
+)
+def test_what_real_clients_send_is_accepted(fields: dict[str, Any]) -> None:
+    assert read(**fields).model == "claude-sonnet-5-5"
+
+
+@pytest.mark.parametrize(
+    ("block", "kind"),
+    [
+        ({"type": "text", "text": "a", "cache_control": None}, TextBlock),
+        ({"type": "image", "source": {"type": "url", "url": "https://x", "media_type": None}}, ImageBlock),
+        ({"type": "thinking", "thinking": "a", "signature": None}, ThinkingBlock),
+        ({"type": "thinking", "thinking": ""}, ThinkingBlock),
+        ({"type": "tool_use", "id": "a", "name": "b", "input": {}, "caller": {}}, ToolUseBlock),
+        ({"type": "tool_use", "id": "a", "name": "b", "input": None}, ToolUseBlock),
+        ({"type": "tool_use", "id": "a", "name": "b"}, ToolUseBlock),
+        ({"type": "tool_result", "tool_use_id": "a"}, ToolResultBlock),
+        ({"type": "tool_result", "tool_use_id": "a", "content": None, "is_error": None}, ToolResultBlock),
+        ({"type": "tool_reference", "tool_name": "a"}, ToolReferenceBlock),
+        ({"type": "search_result", "source": "s", "title": "t", "content": []}, SearchResultBlock),
+        ({"type": "compaction", "content": None, "encrypted_content": "x"}, CompactionBlock),
+        ({"type": "of_the_future", "x": 1}, UnknownBlock),
+        ({"type": "px.unknown", "kind": "k", "raw": 1}, UnknownBlock),
+    ],
+)
+def test_a_block_is_read_as_its_kind(block: dict[str, Any], kind: type) -> None:
+    assert type(read_block(block)) is kind
+
+
+def test_a_call_without_input_has_an_empty_object() -> None:
+    block = read_block({"type": "tool_use", "id": "a", "name": "b", "input": None}, "assistant")
+    assert isinstance(block, ToolUseBlock)
+    assert bytes(block.input) == b"{}"
+
+
+def test_an_unknown_block_keeps_its_type_and_its_bytes() -> None:
+    block = read_block({"type": "future", "n": 1.10, "text": "a"})
+    assert isinstance(block, UnknownBlock)
+    assert block.kind == "future"
+    assert json.loads(bytes(block.raw)) == {"type": "future", "n": 1.10, "text": "a"}
+
+
+def test_numbers_of_a_call_survive_the_slow_way() -> None:
+    data = body(
+        messages=[{"role": "user", "content": [{"type": "future"}, {"type": "tool_use", "id": "a", "name": "b"}]}]
+    )
+    data = data.replace(b'"name": "b"', b'"name": "b", "input": {"n": 1.10, "big": 123456789012345678901234567890}')
+    block = decode_request(data).messages[0].blocks[1]
+    assert isinstance(block, ToolUseBlock)
+    assert bytes(block.input) == b'{"n": 1.10, "big": 123456789012345678901234567890}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_tokens": ...}, "max_tokens: Field required"),
+        ({"model": ...}, "model: Field required"),
+        ({"messages": ...}, "messages: Field required"),
+        ({"messages": None}, "messages: Field required"),
+        ({"messages": []}, "messages: at least one message is required"),
+        ({"messages": "x"}, 'messages: Input should be a list, got "x"'),
+        ({"messages": ["x"]}, 'messages.0: Input should be an object, got "x"'),
+        ({"messages": [HELLO, {"role": "user"}]}, "messages.1.content: Field required"),
+        ({"messages": [{"content": "x"}]}, "messages.0.role: Field required"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content: Input should be a string or a list of"),
+        ({"model": 5}, "model: Input should be a string, got 5"),
+        ({"max_tokens": -1}, "max_tokens: Input should be greater than or equal to 0, got -1"),
+        ({"max_tokens": "9"}, 'max_tokens: Input should be an integer, got "9"'),
+        ({"temperature": "hot"}, 'temperature: Input should be a number, got "hot"'),
+        ({"stream": "yes"}, 'stream: Input should be true or false, got "yes"'),
+        ({"stop_sequences": [1]}, "stop_sequences.0: Input should be a string, got 1"),
+        ({"thinking": {}}, "thinking.type: Field required"),
+        ({"system": 5}, "system: Input should be a string or a list of blocks, got 5"),
+        ({"system": [{"type": "text", "text": 5}]}, "system.0.text: Input should be a string, got 5"),
+        ({"tools": [5]}, "tools.0: Input should be an object, got 5"),
+        ({"tools": [{"name": "a"}, {}]}, "tools.1.name: Field required"),
+        ({"tools": [{"name": "a", "input_schema": []}]}, "tools.0.input_schema: Input should be an object, got []"),
+        ({"tools": [{"name": "a", "description": 5}]}, "tools.0.description: Input should be a string, got 5"),
+        ({"tools": [{"name": "a"}, {"name": "a"}]}, "tools: Tool names must be unique."),
+        ({"tools": [{"name": "a", "input_schema": nested(300)}]}, "tools.0.input_schema: nests lists and objects too"),
+        (
+            {"output_config": {"format": {"type": "json_schema", "schema": nested(300)}}},
+            "output_config.format.schema: nests lists and objects too deeply",
+        ),
+    ],
+)
+def test_a_refusal_names_field_value_and_rule(fields: dict[str, Any], message: str) -> None:
+    assert refusal(body(**fields)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("x", 'Input should be an object, got "x"'),
+        ({"text": "x"}, "type: Field required"),
+        ({"type": 5}, "type: Input should be a string, got 5"),
+        ({"type": "text"}, "text: Field required"),
+        ({"type": "text", "text": 5}, "text: Input should be a string, got 5"),
+        ({"type": "text", "text": None}, "text: Field required"),
+        ({"type": "tool_use", "id": "a", "name": "b", "input": "{}"}, 'input: Input should be an object, got "{}"'),
+        ({"type": "tool_use", "id": 1, "name": "b"}, "id: Input should be a string, got 1"),
+        (
+            {"type": "tool_use", "id": "a", "name": "b", "input": nested(300)},
+            "input: nests lists and objects too deeply",
+        ),
+        ({"type": "tool_result"}, "tool_use_id: Field required"),
+        ({"type": "tool_result", "tool_use_id": "a", "content": 5}, "content: Input should be a string or a list of"),
+        ({"type": "image", "source": {"type": "base64", "data": 5}}, "source.data: Input should be a string, got 5"),
+        ({"type": "image", "source": {"type": ["x" * 100]}}, 'source.type: Input should be a string, got ["xxx'),
+    ],
+)
+def test_a_wrong_block_is_refused_by_its_path(block: Any, message: str) -> None:
+    found = refusal(body(messages=[HELLO, {"role": "assistant", "content": [{"type": "text", "text": "a"}, block]}]))
+    where, _, _ = message.partition(":")
+    path = "messages.1.content.1" + (": " if where.startswith("Input") else ".")
+    assert found.startswith(path + message)
+    assert len(found) < 200
+
+
+def test_roles_other_than_the_three_are_refused() -> None:
+    assert refusal(body(messages=[{"role": "tool", "content": "x"}])) == (
+        "messages.0.role: Input should be 'user', 'assistant' or 'system', got \"tool\""
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty"),
+        (b" \n ", "empty"),
+        (b"{", "not valid JSON"),
+        (b'{"model":"m",}', "not valid JSON"),
+        (b'{"temperature":NaN}', "not valid JSON"),
+        (body() + b"x", "not valid JSON"),
+        (b"[1]", "must be a JSON object"),
+        (b"null", "must be a JSON object"),
+        (b'"text"', "must be a JSON object"),
+        (body().replace(b"hi", b"h\xff"), "not valid UTF-8"),
+        (b'{"x":"\xed\xa0\x80"}', "not valid UTF-8"),
+        (b'{"a":' * 100_000, "nests lists and objects too deeply"),
+        (b'{"messages":' + b"[" * 100_000, "nests lists and objects too deeply"),
+    ],
+)
+def test_a_body_that_is_no_request_is_refused_in_words(data: bytes, words: str) -> None:
+    assert words in refusal(data)
+
+
+@pytest.mark.parametrize("place", [0, 65_400, 65_536, 131_072])
+def test_bad_utf_8_is_found_in_text_that_is_not_decoded(place: int) -> None:
+    """Also where the check cuts a large body into pieces, and a good character lies across a cut."""
+    text = "é😀" * 30_000
+    data = json.dumps(
+        {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]},
+        ensure_ascii=False,
+    ).encode()
+    assert decode_request(data).size == len(data)
+    spoiled = data.index("é".encode(), place)
+    assert "not valid UTF-8" in refusal(data[:spoiled] + b"\xff" + data[spoiled + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        (r"\ud800", "�"),
+        (r"\udc00 end", "� end"),
+        (r"a \uD83D b", "a � b"),
+        (r"\ud83d\ude00", "😀"),
+        (r"\ud83d\ud83d\ude00", "�😀"),
+        (r"\\ud800", "\\ud800"),
+    ],
+)
+@pytest.mark.parametrize("as_list", [True, False])
+def test_lone_surrogates_are_mended(text: str, mended: str, as_list: bool) -> None:
+    content = f'[{{"type":"text","text":"{text}"}}]' if as_list else f'"{text}"'
+    data = f'{{"model":"m","max_tokens":1,"messages":[{{"role":"user","content":{content}}}]}}'
+    request = decode_request(data.encode())
+    (block,) = request.messages[0].blocks
+    assert isinstance(block, TextBlock)
+    assert json.loads(bytes(block.text)) == mended
+    assert bool(request.mended) == ("�" in mended)
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    assert decode_request(b"\xef\xbb\xbf" + body()).model == "claude-sonnet-5-5"
+
+
+def test_of_a_repeated_key_the_last_one_counts() -> None:
+    data = body(messages=[{"role": "user", "content": [{"type": "future"}]}])
+    assert decode_request(data[:-1] + b',"model":"other"}').model == "other"
+
+
+def test_counting_needs_no_limit() -> None:
+    assert decode_request(body(max_tokens=...), counting=True).max_tokens is None
+
+
+@pytest.mark.parametrize("thread", [{"type": "new"}, "x", 0, False])
+def test_a_thread_is_refused_so_that_the_client_sends_everything(thread: Any) -> None:
+    with pytest.raises(UnsupportedFeature) as caught:
+        read(thread=thread)
+    assert caught.value.details == {"error_code": "thread_unsupported_request"}
+
+
+def test_compaction_is_refused() -> None:
+    with pytest.raises(UnsupportedFeature):
+        read(compaction={"trigger": 1})
+
+
+def test_what_only_anthropic_has_is_remembered() -> None:
+    request = read(mcp_servers=[{"type": "url"}], container="c")
+    assert request.mcp_servers
+    assert request.container
+    assert not read(mcp_servers=[], container=None).mcp_servers
+
+
+def test_equal_tools_of_different_requests_share_one_source() -> None:
+    tools = [{"name": "a", "input_schema": {"type": "object", "properties": {}}}, {"name": "b"}]
+    first, second = read(tools=tools), read(tools=tools, stream=True)
+    assert [tool.source for tool in first.tools] == [json.dumps(tool).encode() for tool in tools]
+    assert all(one.source is other.source for one, other in zip(first.tools, second.tools, strict=True))
+
+
+def test_a_tool_cannot_bring_a_source_of_its_own() -> None:
+    (tool,) = read(tools=[{"name": "a", "source": "eA==", "px.source": "eA=="}]).tools
+    assert tool.name == "a"
+    assert json.loads(tool.source)["name"] == "a"
+
+
+def test_a_huge_tool_is_read() -> None:
+    (tool,) = read(tools=[{"name": "a", "description": "x" * 100_000}]).tools
+    assert tool.description == "x" * 100_000
+
+
+def test_a_client_tool_without_schema_takes_no_arguments() -> None:
+    (tool,) = read(tools=[{"name": "a"}]).tools
+    assert json.loads(bytes(tool.input_schema)) == {"type": "object", "properties": {}}
+
+
+@pytest.mark.parametrize(
+    ("content", "kinds"),
+    [
+        (b"", []),
+        (b"null", []),
+        (b'""', []),
+        (b'"a"', [TextBlock]),
+        (b"[]", []),
+        (b'[{"type":"text","text":"a"},{"type":"tool_reference","tool_name":"b"}]', [TextBlock, ToolReferenceBlock]),
+        (b'[{"type":"browser_state","tabs":[]},{"type":"text","text":"a"}]', [UnknownBlock, TextBlock]),
+    ],
+)
+def test_the_content_of_a_result_is_read(content: bytes, kinds: list[type]) -> None:
+    assert [type(block) for block in blocks_of(Raw(content))] == kinds
+
+
+def test_wrong_content_of_a_result_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"content\.0\.text: Input should be a string, got 5"):
+        blocks_of(Raw(b'[{"type":"text","text":5}]'))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+BLOCK_TYPES = st.sampled_from(
+    [
+        "text",
+        "image",
+        "document",
+        "search_result",
+        "thinking",
+        "redacted_thinking",
+        "tool_use",
+        "tool_result",
+        "tool_reference",
+        "server_tool_use",
+        "web_search_tool_result",
+        "tool_addition",
+        "tool_removal",
+        "compaction",
+        "fallback",
+        "px.unknown",
+        "future",
+    ]
+)
+FIELDS = st.sampled_from(
+    [
+        "text",
+        "source",
+        "title",
+        "content",
+        "context",
+        "thinking",
+        "signature",
+        "data",
+        "id",
+        "name",
+        "input",
+        "tool_use_id",
+        "is_error",
+        "tool_name",
+        "tool",
+    ]
+)
+BLOCKS = st.builds(
+    lambda kind, fields: {**fields, "type": kind}, BLOCK_TYPES, st.dictionaries(FIELDS, JSON, max_size=6)
+)
+CONTENT = st.text() | st.lists(BLOCKS | JSON, max_size=4)
+MESSAGES = st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": CONTENT}), max_size=4
+)
+TOP = st.sampled_from(
+    [
+        "system",
+        "stream",
+        "tools",
+        "tool_choice",
+        "thinking",
+        "output_config",
+        "output_format",
+        "stop_sequences",
+        "temperature",
+        "top_p",
+        "top_k",
+        "metadata",
+        "service_tier",
+        "mcp_servers",
+        "container",
+        "thread",
+        "compaction",
+        "model",
+        "max_tokens",
+        "messages",
+    ]
+)
+NEAR_REQUESTS = st.builds(
+    lambda messages, fields: {"model": "m", "max_tokens": 5, "messages": messages, **fields},
+    MESSAGES,
+    st.dictionaries(TOP, JSON, max_size=3),
+)
+
+
+@given(NEAR_REQUESTS | JSON)
+def test_no_json_gives_anything_but_a_request_or_a_refusal(value: Any) -> None:
+    with contextlib.suppress(ClientError):
+        request = decode_request(json.dumps(value).encode())
+        for message in request.messages:
+            for block in message.blocks:
+                if isinstance(block, ToolResultBlock):
+                    blocks_of(block.content)
+
+
+@given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 200))
+def test_no_bytes_give_anything_but_a_request_or_a_refusal(noise: bytes, start: int, stop: int) -> None:
+    data = body(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}]}])
+    with contextlib.suppress(ClientError):
+        decode_request(data[:start] + noise + data[stop:])
