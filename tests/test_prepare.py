@@ -1,0 +1,697 @@
+"""Preparing a request: what reaches a wire is clean, paired, named and within the target's limits."""
+
+import contextlib
+import json
+import re
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
+from anthropic_proxy.messages.prepare import Limits, Prepared, PreparedRequest, prepare
+from anthropic_proxy.messages.types import (
+    Block,
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    MessagesRequest,
+    RedactedThinkingBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    blocks_of,
+    decode_request,
+)
+
+ANY = Limits()
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def call(identifier: str, name: str = "f", **arguments: Any) -> dict[str, Any]:
+    return {"type": "tool_use", "id": identifier, "name": name, "input": arguments}
+
+
+def result(identifier: str, content: Any = "ok", **more: Any) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": identifier, "content": content, **more}
+
+
+def user(*blocks: Any) -> dict[str, Any]:
+    return {"role": "user", "content": list(blocks)}
+
+
+def assistant(*blocks: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": list(blocks)}
+
+
+def system(*blocks: Any) -> dict[str, Any]:
+    return {"role": "system", "content": list(blocks)}
+
+
+def request_of(*messages: dict[str, Any], **fields: Any) -> MessagesRequest:
+    whole = {"model": "m", "max_tokens": 100, "messages": list(messages) or [user(text("hi"))], **fields}
+    return decode_request(json.dumps(whole).encode())
+
+
+def prepared(*messages: dict[str, Any], limits: Limits = ANY, **fields: Any) -> Prepared:
+    return prepare(request_of(*messages, **fields), limits)
+
+
+def words_of(block: Block) -> str:
+    """A block on one line: texts as they are, calls as `id:name`, results as `id=words`."""
+    if isinstance(block, TextBlock):
+        return str(json.loads(bytes(block.text)))
+    if isinstance(block, ToolUseBlock):
+        return f"{block.id}:{block.name}"
+    if isinstance(block, ToolResultBlock):
+        return f"{block.tool_use_id}={'|'.join(words_of(part) for part in blocks_of(block.content))}"
+    return type(block).__name__
+
+
+def said(messages: list[Message]) -> list[tuple[str, list[str]]]:
+    return [(message.role, [words_of(block) for block in message.blocks]) for message in messages]
+
+
+def spoken(*messages: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    return said(prepared(*messages).request.messages)
+
+
+BILLING = "x-anthropic-billing-header: cc_version=2.1.328.abc; cc_entrypoint=sdk-cli;"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "left"),
+    [
+        ("Be brief.", ["Be brief."]),
+        ("", []),
+        (f"{BILLING}\nBe brief.\nPlease.", ["Be brief.\nPlease."]),
+        (BILLING, []),
+        ([text(BILLING), text("Be brief."), text("")], ["Be brief."]),
+        ([text(f"{BILLING}\n"), text("a"), text("b")], ["a", "b"]),
+        ([text("said: x-anthropic-billing-header: no")], ["said: x-anthropic-billing-header: no"]),
+        ([{"type": "future", "text": "a"}], ["a"]),
+    ],
+)
+def test_the_system_prompt_loses_its_billing_line_and_empty_texts(prompt: Any, left: list[str]) -> None:
+    assert [words_of(block) for block in prepared(system=prompt).request.system] == left
+
+
+def test_empty_texts_go_and_neighbours_of_one_role_merge() -> None:
+    assert spoken(
+        {"role": "user", "content": "a"},
+        user(text(""), text("b")),
+        assistant(text("")),
+        user(text("c")),
+        assistant(text("d")),
+        {"role": "assistant", "content": ""},
+        assistant(text("e")),
+        system(text("f")),
+        {"role": "system", "content": "g"},
+    ) == [("user", ["a", "b", "c"]), ("assistant", ["d", "e"]), ("system", ["f", "g"])]
+
+
+def test_nothing_to_say_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="at least one message must have content"):
+        prepared(user(text("")), {"role": "assistant", "content": ""})
+
+
+SEARCHED = assistant(
+    {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "cats"}},
+    {
+        "type": "web_search_tool_result",
+        "tool_use_id": "s",
+        "content": [{"type": "web_search_result", "title": "Cats", "url": "https://cats", "encrypted_content": "x"}],
+    },
+    text("Found."),
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (SEARCHED, ["[web_search: cats]", "Cats – https://cats", "Found."]),
+        (
+            assistant({"type": "web_search_tool_result", "tool_use_id": "s", "content": {"error_code": "unavailable"}}),
+            ["[web_search failed: unavailable]"],
+        ),
+        (
+            assistant({"type": "server_tool_use", "id": "s", "name": "web_fetch", "input": {"url": "u"}}),
+            ["[web_fetch: u]"],
+        ),
+        (assistant({"type": "mcp_tool_use", "id": "s", "name": "find", "input": {"q": "x"}}), ["[find: x]"]),
+        (assistant({"type": "mcp_tool_result", "tool_use_id": "s", "content": [text("a"), text("b")]}), ["a\nb"]),
+        (
+            assistant(
+                {
+                    "type": "bash_code_execution_tool_result",
+                    "tool_use_id": "s",
+                    "content": {"type": "bash_code_execution_result", "stdout": "out", "stderr": "", "return_code": 0},
+                }
+            ),
+            ["out"],
+        ),
+        (
+            assistant(
+                {
+                    "type": "tool_search_tool_result",
+                    "tool_use_id": "s",
+                    "content": {"tool_references": [{"type": "tool_reference", "tool_name": "Web"}]},
+                }
+            ),
+            ["Tool available: Web"],
+        ),
+        (user({"type": "future", "text": "a"}), ["a"]),
+        (user({"type": "future", "content": "b"}), ["b"]),
+        (user({"type": "future", "n": 1}), ["[unsupported block: future]"]),
+        (user({"type": "container_upload", "file_id": "f"}), ["[unsupported block: container_upload]"]),
+        (user({"type": "image", "source": {"type": "file", "file_id": "f1"}}), ["[image file f1 not available]"]),
+        (user({"type": "document", "source": {"type": "file", "file_id": "f1"}}), ["[document file f1 not available]"]),
+        (
+            user({"type": "document", "title": "T", "context": "C", "source": {"type": "text", "data": "body"}}),
+            ["T\nC", "body"],
+        ),
+        (user({"type": "document", "source": {"type": "content", "content": [text("a"), text("")]}}), ["a"]),
+        (
+            user({"type": "search_result", "title": "T", "source": "https://s", "content": [text("body")]}),
+            ["T\nhttps://s", "body"],
+        ),
+        (user({"type": "tool_reference", "tool_name": "Web"}), ["Tool available: Web"]),
+        (user(text("a"), {"type": "fallback", "from": {}, "to": {}}), ["a"]),
+        (user(text("a"), {"type": "thinking", "thinking": "t", "signature": "s"}), ["a"]),
+        (
+            assistant({"type": "image", "source": {"type": "base64", "media_type": "image/png"}}),
+            ["[image omitted: image/png]"],
+        ),
+        (user(call("1", "f", x=1)), ['[call of f] {"x": 1}']),
+    ],
+)
+def test_blocks_that_no_wire_knows_become_text(message: dict[str, Any], words: list[str]) -> None:
+    assert spoken(message) == [(message["role"], words)]
+
+
+def test_pictures_pdfs_and_reasoning_stay_for_the_wire_to_decide() -> None:
+    image = {"type": "image", "source": {"type": "url", "url": "https://x"}}
+    pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="}}
+    thought = {"type": "thinking", "thinking": "t", "signature": "s"}
+    hidden = {"type": "redacted_thinking", "data": "d"}
+    assert spoken(user(image, pdf), assistant(thought, hidden)) == [
+        ("user", ["ImageBlock", "DocumentBlock"]),
+        ("assistant", ["ThinkingBlock", "RedactedThinkingBlock"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("plain", "plain"),
+        ("", ""),
+        (None, ""),
+        ([], ""),
+        ([text("")], ""),
+        (
+            [{"type": "tool_reference", "tool_name": "A"}, {"type": "tool_reference", "tool_name": "B"}],
+            "Tool available: A|Tool available: B",
+        ),
+        ([text("a"), {"type": "browser_state", "tabs": []}], "a|[unsupported block: browser_state]"),
+        ([{"type": "image", "source": {"type": "url", "url": "u"}}, text("a")], "ImageBlock|a"),
+        ([{"type": "search_result", "title": "T", "source": "S", "content": [text("b")]}], "T\nS|b"),
+    ],
+)
+def test_what_a_result_holds_is_said_in_blocks_that_wires_know(content: Any, words: str) -> None:
+    _, _, answer = spoken(user(text("a")), assistant(call("1")), user(result("1", content)))
+    assert answer == ("user", [f"1={words}"])
+
+
+def test_a_summary_stands_for_what_was_before_it() -> None:
+    assert spoken(
+        user(text("old")),
+        assistant(text("old"), {"type": "compaction", "content": "summary"}, text("after")),
+        user(text("new")),
+    ) == [("user", ["summary"]), ("assistant", ["after"]), ("user", ["new"])]
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        pytest.param(
+            [assistant(call("1"), call("2")), user(text("x"), result("2", "two"), result("1", "one"))],
+            [("assistant", ["1:f", "2:f"]), ("user", ["1=one", "2=two", "x"])],
+            id="out of order, after text",
+        ),
+        pytest.param(
+            [assistant(text("a"), call("1"))],
+            [("assistant", ["a", "1:f"]), ("user", ["1=[no result recorded]"])],
+            id="no answer at the end",
+        ),
+        pytest.param(
+            [assistant(call("1"), call("2")), user(result("2", "two")), assistant(text("b"))],
+            [("assistant", ["1:f", "2:f"]), ("user", ["1=[no result recorded]", "2=two"]), ("assistant", ["b"])],
+            id="one missing",
+        ),
+        pytest.param(
+            [assistant(call("1")), system(text("s")), user(text("x"), result("1"))],
+            [("assistant", ["1:f"]), ("user", ["1=ok"]), ("system", ["s"]), ("user", ["x"])],
+            id="a system message in between",
+        ),
+        pytest.param(
+            [assistant(call("1"), call("2")), user(result("1")), system(text("s")), user(result("2"))],
+            [("assistant", ["1:f", "2:f"]), ("user", ["1=ok", "2=ok"]), ("system", ["s"])],
+            id="results on both sides of a system message",
+        ),
+        pytest.param(
+            [user(result("9", "lost")), assistant(text("a")), user(result("8", "late"), text("x"))],
+            [
+                ("user", ["[result of an earlier tool call] lost"]),
+                ("assistant", ["a"]),
+                ("user", ["[result of an earlier tool call] late", "x"]),
+            ],
+            id="orphans",
+        ),
+        pytest.param(
+            [assistant(call("1")), user(result("1", "a"), result("1", "a"), result("1", "b"))],
+            [("assistant", ["1:f"]), ("user", ["1=a", "[result of an earlier tool call] b"])],
+            id="the same result twice, and another",
+        ),
+        pytest.param(
+            [assistant(call("1"), call("1")), user(result("1", "a"), result("1", "b"))],
+            [("assistant", ["1:f", "1_2:f"]), ("user", ["1=a", "1_2=b"])],
+            id="one id for two calls of a message",
+        ),
+        pytest.param(
+            [assistant(call("1")), user(result("1", "a")), assistant(call("1")), user(result("1", "b"))],
+            [("assistant", ["1:f"]), ("user", ["1=a"]), ("assistant", ["1_2:f"]), ("user", ["1_2=b"])],
+            id="ids that start again with each step",
+        ),
+        pytest.param(
+            [assistant(call("")), user(result("", "a"))],
+            [("assistant", ["call:f"]), ("user", ["call=a"])],
+            id="an empty id",
+        ),
+        pytest.param(
+            [assistant(call("1")), assistant(call("2")), user(result("2", "two"), result("1", "one"))],
+            [("assistant", ["1:f", "2:f"]), ("user", ["1=one", "2=two"])],
+            id="calls in two messages of the model",
+        ),
+    ],
+)
+def test_calls_and_results_are_paired(messages: list[dict[str, Any]], expected: list[tuple[str, list[str]]]) -> None:
+    assert spoken(*messages) == expected
+
+
+def test_the_pictures_of_an_orphan_result_stay() -> None:
+    picture = {"type": "image", "source": {"type": "url", "url": "u"}}
+    assert spoken(user(result("9", [text("a"), picture]))) == [
+        ("user", ["[result of an earlier tool call] a", "ImageBlock"])
+    ]
+
+
+def test_an_error_stays_an_error() -> None:
+    messages = prepared(assistant(call("1")), user(text("x"), result("1", [text("")], is_error=True))).request.messages
+    answer = messages[1].blocks[0]
+    assert isinstance(answer, ToolResultBlock)
+    assert answer.is_error
+
+
+def test_clean_messages_are_not_made_anew() -> None:
+    request = request_of(user(text("a")), assistant(text("b"), call("1")), user(result("1"), text("c")))
+    assert all(old is new for old, new in zip(request.messages, prepare(request, ANY).request.messages, strict=True))
+
+
+LONG = "mcp__server__" + "x" * 80
+
+
+def test_names_that_a_wire_does_not_allow_get_an_alias_everywhere() -> None:
+    names = [LONG, "päth.read", "fine"]
+    ready = prepared(
+        user(text("a")),
+        assistant(*[call(str(index), name) for index, name in enumerate(names)]),
+        tools=[{"name": name} for name in names],
+        tool_choice={"type": "tool", "name": LONG, "disable_parallel_tool_use": True},
+    )
+    offered = [tool.name for tool in ready.request.tools]
+    assert offered[2] == "fine"
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name) for name in offered)
+    assert re.fullmatch(r"mcp__server__x{37}_[0-9a-f]{8}", offered[0])
+    assert ready.aliases == {offered[0]: LONG, offered[1]: "päth.read"}
+    assert [block.name for block in ready.request.messages[1].blocks if isinstance(block, ToolUseBlock)] == offered
+    assert ready.request.tool_choice is not None
+    assert (ready.request.tool_choice.name, ready.request.tool_choice.disable_parallel_tool_use) == (offered[0], True)
+
+
+def test_an_alias_is_always_the_same_and_fits_stricter_patterns() -> None:
+    strict = Limits(name_pattern=r"[a-zA-Z][a-zA-Z0-9_]*", name_length=20)
+    first, second = (prepared(tools=[{"name": "9-lives"}], limits=strict) for _ in range(2))
+    assert first.aliases == second.aliases
+    (alias,) = first.aliases
+    assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]{0,19}", alias)
+
+
+def test_a_renamed_tool_is_another_tool_for_caches() -> None:
+    request = request_of(tools=[{"name": LONG}])
+    (tool,) = prepare(request, ANY).request.tools
+    (wide,) = prepare(request, Limits(name_length=128)).request.tools
+    assert wide.name == LONG
+    assert tool.source != wide.source
+    assert tool.source is prepare(request, ANY).request.tools[0].source
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "arguments"),
+    [
+        ("bash_20250124", "bash", {"command", "restart"}),
+        ("text_editor_20241022", "str_replace_editor", {"command", "path", "old_str", "new_str", "view_range"}),
+        ("text_editor_20250728", "str_replace_based_edit_tool", {"command", "path", "old_str", "insert_text"}),
+        ("computer_20250124", "computer", {"action", "coordinate", "scroll_direction"}),
+        ("memory_20250818", "memory", {"command", "path", "old_path", "new_path"}),
+    ],
+)
+def test_tools_that_claude_knows_by_type_become_functions(kind: str, name: str, arguments: set[str]) -> None:
+    (tool,) = prepared(
+        tools=[{"type": kind, "name": name, "display_width_px": 800, "display_height_px": 600}]
+    ).request.tools
+    schema = json.loads(bytes(tool.input_schema))
+    assert (tool.type, tool.name, schema["type"]) == (None, name, "object")
+    assert arguments <= schema["properties"].keys()
+    assert tool.description
+    assert "800 × 600" in tool.description
+
+
+def test_an_old_editor_can_undo_and_a_new_one_cannot() -> None:
+    for kind, undoes in (("text_editor_20250124", True), ("text_editor_20250429", False)):
+        (tool,) = prepared(tools=[{"type": kind, "name": "e"}]).request.tools
+        commands = json.loads(bytes(tool.input_schema))["properties"]["command"]["enum"]
+        assert ("undo_edit" in commands) == undoes
+
+
+def test_deferred_tools_and_server_tools_are_offered_and_the_placeholder_is_not() -> None:
+    tools = [
+        {"name": "Read"},
+        {"name": "WebFetch", "defer_loading": True},
+        {"name": "DeferredToolPlaceholder"},
+        {"type": "web_search_20250305", "name": "web_search", "max_uses": 5},
+        {"type": "code_execution_20250825", "name": "code_execution"},
+    ]
+    offered = prepared(tools=tools).request.tools
+    assert [(tool.name, tool.type) for tool in offered] == [
+        ("Read", None),
+        ("WebFetch", None),
+        ("web_search", "web_search_20250305"),
+        ("code_execution", "code_execution_20250825"),
+    ]
+
+
+def test_system_messages_add_and_remove_tools() -> None:
+    def change(kind: str, tool: dict[str, Any]) -> dict[str, Any]:
+        return {"type": kind, "tool": tool}
+
+    ready = prepared(
+        user(text("a")),
+        system(
+            change("tool_removal", {"type": "tool_reference", "name": "a"}),
+            change("tool_removal", {"type": "tool_reference", "name": "b"}),
+            text("s"),
+        ),
+        system(
+            change("tool_addition", {"type": "tool_reference", "name": "b"}),
+            change("tool_addition", {"type": "tool_definition", "definition": {"name": "d"}}),
+            change("tool_addition", {"type": "mcp_toolset_reference", "server_name": "x"}),
+        ),
+        tools=[{"name": "a"}, {"name": "b"}, {"name": "c"}],
+    )
+    assert [tool.name for tool in ready.request.tools] == ["b", "c", "d"]
+    assert said(ready.request.messages) == [("user", ["a"]), ("system", ["s"])]
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools", "left"),
+    [
+        ({"type": "auto"}, [{"name": "a"}], "auto"),
+        ({"type": "none"}, [{"name": "a"}], "none"),
+        ({"type": "any"}, [{"name": "a"}], "any"),
+        ({"type": "tool", "name": "a"}, [{"name": "a"}], "tool"),
+        ({"type": "auto"}, [], None),
+        ({"type": "none"}, [{"name": "DeferredToolPlaceholder"}], None),
+        ({"type": "of the future"}, [{"name": "a"}], None),
+    ],
+)
+def test_the_choice_of_a_tool(choice: dict[str, Any], tools: list[Any], left: str | None) -> None:
+    found = prepared(tools=tools, tool_choice=choice).request.tool_choice
+    assert (found.type if found else None) == left
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools", "words"),
+    [
+        (
+            {"type": "tool", "name": "b"},
+            [{"name": "a"}, {"name": LONG}],
+            f"no tool named 'b' is offered; there are: a, {LONG}",
+        ),
+        ({"type": "tool"}, [{"name": "a"}], "no tool named None is offered"),
+        ({"type": "tool", "name": "b"}, [], "forces a tool call, but no tool is offered"),
+        ({"type": "any"}, [], "forces a tool call, but no tool is offered"),
+    ],
+)
+def test_a_forced_tool_that_is_not_offered_is_refused(choice: dict[str, Any], tools: list[Any], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(words)):
+        prepared(tools=tools, tool_choice=choice)
+
+
+def test_a_model_without_tools_gets_none() -> None:
+    bare = Limits(tools=False)
+    ready = prepared(tools=[{"name": "a"}], tool_choice={"type": "auto"}, limits=bare)
+    assert ready.request.tools == []
+    assert ready.request.tool_choice is None
+    assert [(note.fate, note.field) for note in ready.notes] == [("dropped", "tools")]
+    with pytest.raises(UnsupportedFeature, match="the model takes no tools"):
+        prepared(tools=[{"name": "a"}], tool_choice={"type": "any"}, limits=bare)
+
+
+FULL = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+@pytest.mark.parametrize(
+    ("fields", "efforts", "default", "effort"),
+    [
+        ({}, FULL, "medium", "default"),
+        ({"thinking": {"type": "adaptive"}}, FULL, "medium", "default"),
+        ({"thinking": {"type": "adaptive"}}, FULL, "none", "medium"),
+        ({"thinking": {"type": "enabled"}}, ("low", "high"), "none", "low"),
+        ({"thinking": {"type": "between_tools"}}, FULL, "none", "low"),
+        ({"thinking": {"type": "of the future"}}, FULL, "medium", "default"),
+        ({"thinking": {"type": "disabled"}, "output_config": {"effort": "max"}}, FULL, "high", "none"),
+        ({"thinking": {"type": "disabled"}}, ("minimal", "low", "high"), "low", "minimal"),
+        ({"thinking": {"type": "disabled"}}, ("medium", "high"), "high", "medium"),
+        ({"thinking": {"type": "disabled"}}, (), None, "default"),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}}, FULL, None, "high"),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 32000}, "output_config": {"effort": "low"}},
+            FULL,
+            None,
+            "low",
+        ),
+        ({"thinking": {"type": "enabled", "budget_tokens": 4096}}, FULL, None, "low"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 16384}}, FULL, None, "medium"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 32000}}, FULL, None, "high"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 32001}}, FULL, None, "xhigh"),
+        ({"output_config": {"effort": "max"}}, ("none", "low", "medium", "high"), "none", "high"),
+        ({"output_config": {"effort": "low"}}, ("none", "medium", "high"), "none", "medium"),
+        ({"output_config": {"effort": "low"}}, ("none",), "none", "default"),
+        ({"output_config": {"effort": "max"}}, (), None, "default"),
+        ({"output_config": {"effort": "of the future"}}, FULL, "low", "default"),
+    ],
+)
+def test_effort_is_one_value_that_the_model_knows(
+    fields: dict[str, Any], efforts: tuple[str, ...], default: str | None, effort: str
+) -> None:
+    assert prepared(limits=Limits(efforts=efforts, default_effort=default), **fields).request.effort == effort
+
+
+def test_a_changed_effort_is_noted() -> None:
+    (note,) = prepared(limits=Limits(efforts=("low", "high")), output_config={"effort": "max"}).notes
+    assert (note.fate, note.field) == ("approximated", "output_config.effort")
+    assert note.reason.startswith("max → high")
+
+
+@pytest.mark.parametrize(
+    ("asked", "limits", "counted", "given"),
+    [
+        (100, Limits(), 0, 100),
+        (0, Limits(max_output=50), 0, 1),
+        (128_000, Limits(max_output=32_768), 0, 32_768),
+        (128_000, Limits(max_output=65_536, window=131_072), 1_000, 65_536),
+        (128_000, Limits(max_output=65_536, window=131_072), 100_000, 131_072 - 100_000 - 64),
+        (128_000, Limits(window=8_192), 9_000, 1),
+    ],
+)
+def test_the_output_limit_fits_model_and_window(asked: int, limits: Limits, counted: int, given: int) -> None:
+    request = request_of(user(text("x" * 200_000)), max_tokens=asked)
+    ready = prepare(request, limits, lambda _: counted)
+    assert ready.request.max_tokens == given
+    assert [note.field for note in ready.notes] == (["max_tokens"] if given < asked else [])
+
+
+def test_nobody_counts_what_surely_fits() -> None:
+    def count(_: MessagesRequest) -> int:
+        raise AssertionError
+
+    assert prepare(request_of(max_tokens=500), Limits(window=8_192), count).request.max_tokens == 500
+
+
+def test_what_only_anthropic_has_is_noted() -> None:
+    notes = prepared(mcp_servers=[{"type": "url"}], container="c").notes
+    assert [(note.fate, note.field) for note in notes] == [("dropped", "mcp_servers"), ("dropped", "container")]
+
+
+def test_mending_is_noted() -> None:
+    data = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"a \\ud800"}]}'
+    (note,) = prepare(decode_request(data), ANY).notes
+    assert note.reason == "1 lone surrogate replaced by U+FFFD"
+
+
+def test_the_rest_is_passed_on() -> None:
+    ready = prepared(
+        stop_sequences=["END", "", "  "],
+        temperature=0.5,
+        top_p=0.9,
+        top_k=5,
+        service_tier="auto",
+        metadata={"user_id": "u"},
+        thinking={"type": "enabled", "budget_tokens": 2000, "display": "omitted"},
+        output_format={"type": "json_schema", "schema": {"a": 1}},
+        limits=Limits(vision=False, pdf=True),
+    ).request
+    assert (ready.stop_sequences, ready.temperature, ready.top_p, ready.top_k) == (["END"], 0.5, 0.9, 5)
+    assert (ready.service_tier, ready.user_id, ready.budget_tokens, ready.shows_thinking) == ("auto", "u", 2000, False)
+    assert (ready.vision, ready.pdf) == (False, True)
+    assert json.loads(bytes(ready.output_schema)) == {"a": 1}
+
+
+def test_the_newer_way_to_ask_for_a_schema_wins() -> None:
+    ready = prepared(
+        output_format={"type": "json_schema", "schema": {"old": 1}},
+        output_config={"format": {"type": "json_schema", "schema": {"new": 1}}},
+    ).request
+    assert json.loads(bytes(ready.output_schema)) == {"new": 1}
+    assert bytes(prepared().request.output_schema) == b""
+
+
+def key(request: PreparedRequest) -> str:
+    found = request.session_key()
+    assert re.fullmatch(r"[0-9a-f]{32}", found)
+    return found
+
+
+def test_the_session_key_stays_through_a_session() -> None:
+    def keyed(session: str | None, words: str = "a", more: str = "") -> str:
+        turns = [user(text(words)), assistant(text("b")), user(text(more))] if more else [user(text(words))]
+        metadata = {"user_id": session} if session is not None else None
+        return key(prepared(*turns, system="s", metadata=metadata).request)
+
+    as_json = json.dumps({"device_id": "d", "account_uuid": "", "session_id": "0c1d"})
+    assert keyed(as_json) == keyed(as_json, "other", "more") == keyed("user_1_account__session_0c1d")
+    assert keyed(as_json) != keyed(as_json.replace("0c1d", "0c1e"))
+    assert keyed(None) == keyed(None, more="more") == keyed("somebody")
+    assert keyed(None) != keyed(None, "other")
+    assert "0c1d" not in keyed(as_json)
+
+
+IDS = st.sampled_from(["1", "2", "3", ""])
+WORDS = st.sampled_from(["", "a", "b"])
+TEXTS = st.builds(text, WORDS)
+NESTED = st.lists(
+    TEXTS | st.just({"type": "tool_reference", "tool_name": "t"}) | st.just({"type": "future"}), max_size=2
+)
+CALLS = st.builds(call, IDS, st.sampled_from(["f", "g.h", LONG]))
+RESULTS = st.builds(result, IDS, WORDS | NESTED | st.none())
+PICTURES = st.just({"type": "image", "source": {"type": "url", "url": "u"}})
+OTHERS = st.sampled_from(
+    [
+        {"type": "future", "n": 1},
+        {"type": "thinking", "thinking": "t"},
+        {"type": "redacted_thinking", "data": "d"},
+        {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+        {"type": "compaction", "content": "summary"},
+        {"type": "fallback"},
+        {"type": "document", "source": {"type": "text", "data": ""}},
+    ]
+)
+CONTENTS = WORDS | st.lists(TEXTS | CALLS | RESULTS | PICTURES | OTHERS, max_size=5)
+ROLES = st.sampled_from(["user", "assistant", "system"])
+HISTORIES = st.lists(
+    st.builds(lambda role, content: {"role": role, "content": content}, ROLES, CONTENTS), min_size=1, max_size=8
+)
+HOLDS = {
+    "user": TextBlock | ImageBlock | DocumentBlock | ToolResultBlock,
+    "assistant": TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock,
+    "system": TextBlock,
+}
+
+
+def check_pairs(messages: list[Message]) -> None:
+    """Every call is answered directly after its message, in order, before anything else; no result stands elsewhere."""
+    owed: list[str] = []
+    seen: set[str] = set()
+    for message in messages:
+        results = [block.tool_use_id for block in message.blocks if isinstance(block, ToolResultBlock)]
+        assert results == owed
+        assert all(isinstance(block, ToolResultBlock) for block in message.blocks[: len(owed)])
+        owed = [block.id for block in message.blocks if isinstance(block, ToolUseBlock)]
+        assert not seen & set(owed)
+        assert len(set(owed)) == len(owed)
+        assert all(owed)
+        seen.update(owed)
+    assert not owed
+
+
+@given(HISTORIES)
+def test_any_history_is_paired_clean_and_alternating(history: list[dict[str, Any]]) -> None:
+    request = request_of(*history)
+    before = msgspec.json.encode([said([message]) for message in request.messages])
+    with contextlib.suppress(ClientError):
+        messages = prepare(request, ANY).request.messages
+        check_pairs(messages)
+        assert all(one.role != other.role for one, other in pairwise(messages))
+        for message in messages:
+            assert message.content
+            for block in message.blocks:
+                assert isinstance(block, HOLDS[message.role])
+                assert words_of(block) or not isinstance(block, TextBlock)
+    assert msgspec.json.encode([said([message]) for message in request.messages]) == before
+
+
+@given(HISTORIES)
+def test_preparing_twice_changes_nothing_more(history: list[dict[str, Any]]) -> None:
+    request = request_of(*history)
+    with contextlib.suppress(ClientError):
+        once = prepare(request, ANY).request
+        again = prepare(MessagesRequest(model="m", messages=once.messages, max_tokens=1), ANY).request
+        assert said(again.messages) == said(once.messages)
+
+
+@given(HISTORIES)
+def test_no_result_is_lost(history: list[dict[str, Any]]) -> None:
+    """What a tool answered is said somewhere, paired or as text, unless a summary stands for it."""
+    for message in history:
+        for index, block in enumerate(message["content"]):
+            if isinstance(block, dict) and block["type"] == "tool_result":
+                block["content"] = f"answer {index}"
+    if any(isinstance(block, dict) and block["type"] == "compaction" for m in history for block in m["content"]):
+        return
+    answers = {
+        block["content"]
+        for message in history
+        for block in message["content"]
+        if isinstance(block, dict) and block["type"] == "tool_result"
+    }
+    with contextlib.suppress(ClientError):
+        messages = prepare(request_of(*history), ANY).request.messages
+        spoken_words = json.dumps(said(messages))
+        assert all(answer in spoken_words for answer in answers)
