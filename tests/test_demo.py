@@ -701,3 +701,8 @@ async def test_the_token_limit_is_a_stop_reason() -> None:
     reply = await Session([], streams=True).say("hello", max_tokens=4)
     assert reply["stop_reason"] == "max_tokens"
     assert reply["usage"]["output_tokens"] == 4
+
+
+async def test_a_remark_that_never_closes_is_text() -> None:
+    choice = await complete("<system-reminder> read a.txt", FILES)
+    assert calls_of(choice) == [("read_file", {"path": "a.txt"})]

@@ -16,7 +16,7 @@ from anthropic_proxy.upstream.demo.words import GENERAL, VERBS, concepts, split_
 _ENOUGH = 1.4
 """Score from which a tool is thought to be meant."""
 _NAMED = 5.0
-_LONGEST_PROMPT = 4000
+_LONGEST_PROMPT = 2000
 """Characters; what is longer is material to work on, not a sentence that asks for one thing."""
 _MASKED = re.compile(r"```.*?```|`[^`\n]*`|\"[^\"\n]*\"|“[^”\n]*”|(?<!\w)'[^'\n]*'(?!\w)", re.DOTALL)
 _STARTS = (
@@ -69,7 +69,7 @@ def _forced(conversation: Conversation) -> list[ToolUse]:
     tools = [tool for tool in conversation.tools if conversation.chosen in {None, tool.name}]
     if not tools:
         return []
-    source = _source(conversation, conversation.prompt, None)
+    source = _source(conversation, conversation.prompt[:_LONGEST_PROMPT], None)
     best = max(tools, key=lambda tool: (_score(tool, source, tools), bool(fill_arguments(tool, _for(tool, source)))))
     return [ToolUse(best.name, fill_arguments(best, _for(best, source), forced=True)[0])]
 
@@ -109,9 +109,9 @@ def _calls(conversation: Conversation, tools: Sequence[Tool], source: Source) ->
         each = [_calls(conversation, tools, _source(conversation, half, source.result)) for half in halves]
         if all(each) and len({calls[0].name for calls in each}) > 1:
             return [call for calls in each for call in calls]
-    ranked = sorted(tools, key=lambda tool: -_score(tool, source, tools))
-    for tool in ranked:
-        if _score(tool, source, tools) < _ENOUGH and conversation.chosen is None:
+    scored = [(_score(tool, source, tools), tool) for tool in tools]
+    for score, tool in sorted(scored, key=lambda pair: -pair[0]):
+        if score < _ENOUGH and conversation.chosen is None:
             break
         filled = fill_arguments(tool, _for(tool, source))
         if filled:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-_REMINDER = re.compile(r"<(system-reminder|local-command-[a-z]+|command-[a-z]+)>.*?</\1>", re.DOTALL)
+_REMINDER = re.compile(r"<(system-reminder|local-command-[a-z]+|command-[a-z]+)>")
 _DIRECTORY = re.compile(r"working directory(?: is)?:?\s*[`\"']?(/[^\n`\"'<]*|[A-Za-z]:\\[^\n`\"'<]*)", re.IGNORECASE)
 _NUMBERING = re.compile(r"^\s*\d+(?:→|\t)", re.MULTILINE)
 _FAILED = "[tool error]"
@@ -109,11 +109,29 @@ def decode_conversation(body: bytes) -> Conversation:
 
 def plain(result: str) -> str:
     """Return a tool's result without the client's remarks and without line numbers."""
-    text = _REMINDER.sub("", result).strip("\n")
+    text = without_remarks(result).strip("\n")
     lines = [line for line in text.splitlines() if line.strip()]
     if lines and all(_NUMBERING.match(line) for line in lines):
         text = _NUMBERING.sub("", text)
     return text.strip()
+
+
+def without_remarks(text: str) -> str:
+    """Return a text without what the client, not the user, put between tags; a tag that never closes is text."""
+    kept = []
+    place = 0
+    unclosed = set()
+    for opening in _REMINDER.finditer(text):
+        if opening.start() < place or opening[1] in unclosed:
+            continue
+        closing = f"</{opening[1]}>"
+        end = text.find(closing, opening.end())
+        if end < 0:
+            unclosed.add(opening[1])
+            continue
+        kept.append(text[place : opening.start()])
+        place = end + len(closing)
+    return "".join([*kept, text[place:]])
 
 
 def _tool(function: dict[str, Any]) -> Tool:
@@ -133,7 +151,7 @@ def _walk(turn: _Turn, message: dict[str, Any]) -> None:
         _walk_result(turn, str(message.get("tool_call_id")), text)
         turn.images += images
     elif role == "user":
-        _walk_prompt(turn, _REMINDER.sub("", text).strip(), images)
+        _walk_prompt(turn, without_remarks(text).strip(), images)
 
 
 def _walk_answer(turn: _Turn, calls: Sequence[dict[str, Any]]) -> None:

@@ -99,7 +99,7 @@ def _structured(conversation: Conversation) -> str:
     if conversation.schema is None:
         return msgspec.json.encode({"answer": "anthropic-proxy demonstration"}).decode()
     schema = resolve_schema(conversation.schema, conversation.schema)
-    facts = find_facts(conversation.prompt)
+    facts = find_facts(conversation.prompt[:_LONGEST_QUOTE])
     source = Source(facts=facts, subject=(), directory=conversation.directory)
     title = (schema.get("properties") or {}).get("title", {})
     value: Any = MISSING
@@ -111,7 +111,7 @@ def _structured(conversation: Conversation) -> str:
 
 
 def _title(prompt: str) -> str:
-    words = re.findall(r"[\w'’.-]+", re.sub(r"<[^>]+>", " ", prompt))[:_TITLE_WORDS]
+    words = re.findall(r"[\w'’.-]+", re.sub(r"<[^>]+>", " ", prompt[:_LONGEST_QUOTE]))[:_TITLE_WORDS]
     title = " ".join(words) or "Demonstration"
     return title[0].upper() + title[1:]
 
