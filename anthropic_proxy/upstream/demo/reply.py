@@ -49,7 +49,8 @@ def _results(steps: Sequence[Step], key_variables: Sequence[str]) -> str:
 
 
 def _result(step: Step) -> str:
-    subject = next((value for value in step.arguments.values() if isinstance(value, str | int | float)), None)
+    said = [value for value in step.arguments.values() if isinstance(value, str | int | float)]
+    subject = next((value for value in said if not isinstance(value, bool)), None)
     about = f" for {_shorten(str(subject), _LONGEST_ECHO)}" if subject is not None else ""
     if step.failed:
         return f"{step.name} failed{about}:\n\n{_shorten(step.result, _LONGEST_QUOTE)}"
@@ -76,7 +77,7 @@ def _introduction(conversation: Conversation, key_variables: Sequence[str]) -> s
             "or name that it needs, and I call it."
         )
     lines.append(
-        f"For a real model, {_hint(key_variables)}. The same line can stand in a file named .env. "
+        f"For a real model, {_hint(key_variables)}, or put {key_variables[0]}=… into a file named .env. "
         f"Other settings that work: {', '.join(key_variables[1:]) or 'see .env.example'}."
     )
     return "\n\n".join(lines)
