@@ -57,7 +57,9 @@ def _shout(task: Task) -> Reply:
         first = text.split("\n", maxsplit=1)[0]
         write = task.tools.write(target, text.upper() + "\n")
         return _calls(
-            write, task.tools.edit(source, first, f"done: {first}"), text="Two changes at once, “wie gewünscht” ✓."
+            write,
+            task.tools.edit(source, text + "\n", first, f"done: {first}"),
+            text="Two changes at once, “wie gewünscht” ✓.",
         )
     if len(task.rounds) == 2:
         return _calls(task.tools.read(target))
