@@ -17,6 +17,9 @@ from anthropic_proxy.messages.types import MessagesRequest, MessagesResponse, de
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.routing.router import Facts, Route, resolve
 
+DELTA_AFTER_SECONDS = 240.0
+"""Silence of the upstream from which on empty deltas take the place of pings: those alone hold a client ten minutes."""
+
 
 class Outlet(Protocol):
     """The door's side of one HTTP response."""
@@ -61,6 +64,10 @@ async def run(house: House, inbound: Inbound, outlet: Outlet) -> None:
     except asyncio.CancelledError:
         receipt.outcome = "cancelled"
         raise
+    except Exception as error:  # noqa: BLE001  # the corridor's edge: whatever is left is our bug
+        failure = our_bug(error, house, inbound.request_id)
+        note_failure(receipt, failure)
+        await outlet.refuse(failure)
     finally:
         receipt.seconds = house.clock() - receipt.started
         house.log.exchange(receipt)
@@ -110,8 +117,7 @@ class _Exchange:
         except ProxyError as error:
             await self._fail(error)
         except Exception as error:  # noqa: BLE001  # the corridor's edge: whatever is left is our bug
-            self._house.log.trace(self._inbound.request_id)
-            await self._fail(InternalError(f"{type(error).__name__} inside the proxy; its log has the trace."))
+            await self._fail(our_bug(error, self._house, self._inbound.request_id))
         finally:
             watch.stop()
             self._count()
@@ -125,6 +131,7 @@ class _Exchange:
             else:
                 await self._fold(answer)
         finally:
+            self._watch.stop()  # the reply is whole or lost: a client that leaves now changes nothing
             await answer.close()
 
     async def _stream(self, answer: Answer) -> None:
@@ -148,6 +155,8 @@ class _Exchange:
         only_one = _OneCall() if self._one_call() else None
         while (deltas := await answer.read()) is not None:
             fold.feed(only_one.feed(deltas) if only_one is not None else deltas)
+        if self._writer.usage.input_tokens is None:
+            self._writer.estimate = tokens.estimate(self._request)
         await self._outlet.message(fold.finish())
 
     async def _warm_up(self) -> None:
@@ -170,7 +179,8 @@ class _Exchange:
 
     async def _keep_alive(self) -> None:
         """Tell a streaming client that we live; before the first delta this gives up a real HTTP status."""
-        events = self._start() or self._writer.keep_alive()
+        silence = self._watch.now() - self._watch.upstream_at
+        events = self._start() or (self._writer.keep_alive() if silence > DELTA_AFTER_SECONDS else [Ping()])
         await self._outlet.write(events)
 
     async def _fail(self, error: ProxyError) -> None:
@@ -224,6 +234,12 @@ def note_failure(receipt: Receipt, error: ProxyError) -> None:
     receipt.outcome = "error"
     receipt.status = error.status
     receipt.error_kind, receipt.error = error.kind, error.message
+
+
+def our_bug(error: Exception, house: House, request_id: str) -> InternalError:
+    """Write the trace of an exception that nobody foresaw, and return what the client is told."""
+    house.log.trace(request_id)
+    return InternalError(f"{type(error).__name__} inside the proxy; its log has the trace.")
 
 
 def _shutdown() -> ProxyError:

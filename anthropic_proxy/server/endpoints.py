@@ -7,9 +7,9 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from anthropic_proxy import __version__
-from anthropic_proxy.errors import InternalError, InvalidRequest, ProxyError, RequestTooLarge, UnknownModel
+from anthropic_proxy.errors import InvalidRequest, ProxyError, RequestTooLarge, UnknownModel
 from anthropic_proxy.exchange.house import House, Inbound
-from anthropic_proxy.exchange.run import note_failure, run
+from anthropic_proxy.exchange.run import note_failure, our_bug, run
 from anthropic_proxy.hooks import Client, Receipt
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.tokens import estimate
@@ -99,8 +99,7 @@ async def serve(house: House, scope: Scope, receive: Receive, send: Send) -> Non
         house.log.refusal(receipt)
         await outlet.refuse(error)
     except Exception as error:  # noqa: BLE001  # the edge of the door: a client is always answered in the envelope
-        house.log.trace(request_id)
-        await outlet.refuse(InternalError(f"{type(error).__name__} inside the proxy; its log has the trace."))
+        await outlet.refuse(our_bug(error, house, request_id))
 
 
 async def post_messages(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
