@@ -4,6 +4,7 @@ from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.prepare.blocks import EMPTY_TEXT, as_said, text_block, text_of
+from anthropic_proxy.messages.prepare.transcript import Transcript
 from anthropic_proxy.messages.types import (
     Block,
     CompactionBlock,
@@ -21,12 +22,14 @@ from anthropic_proxy.messages.types import (
 
 _BILLING = b"x-anthropic-billing-header:"
 _QUOTE = b'"'[0]
+_RESULT = "result"
 _STAYS: dict[str, frozenset[type]] = {
     "user": frozenset({ImageBlock, DocumentBlock, ToolResultBlock}),
     "assistant": frozenset({ThinkingBlock, RedactedThinkingBlock, ToolUseBlock}),
     "system": frozenset(),
+    _RESULT: frozenset({ImageBlock, DocumentBlock}),
 }
-"""Role → blocks that it may hold beside text."""
+"""Role, or the inside of a result → blocks that may stand there beside text."""
 _SOURCED = (ImageBlock, DocumentBlock)
 _SAID_OTHERWISE = ("file", "text", "content")
 """Sources that no wire takes; `blocks.as_said` says what stands for them."""
@@ -52,31 +55,22 @@ def clean_messages(messages: list[Message]) -> list[Message]:
 
     Raises `InvalidRequest` where nothing is left to say.
     """
-    cleaned: list[Message] = []
+    cleaned = Transcript()
     for message in messages:
         role, content = message.role, message.content
         if isinstance(content, str):
-            append_merged(cleaned, Message(role, [TextBlock(text_raw(content))] if content else []))
+            cleaned.append(Message(role, [TextBlock(text_raw(content))] if content else []))
         elif _is_clean(content, role):
-            append_merged(cleaned, message)
+            cleaned.append(message)
         else:
             summary, content = _since_compaction(content)
             if summary:
-                cleaned = [Message("user", [text_block(summary)])]
-            append_merged(cleaned, Message(role, _cleaned(content, role)))
-    if not cleaned:
+                cleaned = Transcript()
+                cleaned.append(Message("user", [text_block(summary)]))
+            cleaned.append(Message(role, _cleaned(content, role)))
+    if not cleaned.messages:
         raise InvalidRequest("messages: at least one message must have content that is not empty")
-    return cleaned
-
-
-def append_merged(messages: list[Message], message: Message) -> None:
-    """Append a message unless it is empty; a neighbour of the same role takes its blocks in, as a new message."""
-    if not message.content:
-        return
-    if messages and messages[-1].role == message.role:
-        messages[-1] = Message(message.role, [*messages[-1].blocks, *message.blocks])
-    else:
-        messages.append(message)
+    return cleaned.messages
 
 
 def as_text(result: ToolResultBlock) -> list[Block]:
@@ -114,12 +108,19 @@ def _is_clean(content: list[Block], role: str) -> bool:
             if memoryview(block.text).nbytes == EMPTY_TEXT:  # type: ignore[union-attr]
                 return False
         elif kind is ToolResultBlock:
-            view = memoryview(block.content)  # type: ignore[union-attr,arg-type]
-            if role != "user" or (view.nbytes and view[0] != _QUOTE):
+            if role != "user" or not _is_clean_result(block.content):  # type: ignore[union-attr,arg-type]
                 return False
         elif kind not in stays or (kind in _SOURCED and block.source.type in _SAID_OTHERWISE):  # type: ignore[union-attr]
             return False
     return True
+
+
+def _is_clean_result(content: Raw) -> bool:
+    view = memoryview(content)
+    if not view.nbytes or view[0] == _QUOTE:
+        return True
+    parts = blocks_of(content)
+    return bool(parts) and _is_clean(parts, _RESULT)
 
 
 def _cleaned(content: list[Block], role: str) -> list[Block]:

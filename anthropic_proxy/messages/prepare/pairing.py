@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from msgspec import Raw
 from msgspec.structs import replace
 
-from anthropic_proxy.messages.prepare.cleaning import append_merged, as_text
+from anthropic_proxy.messages.prepare.cleaning import as_text
 from anthropic_proxy.messages.prepare.names import Names
+from anthropic_proxy.messages.prepare.transcript import Transcript
 from anthropic_proxy.messages.types import Block, Message, ToolResultBlock, ToolUseBlock
 
 _NO_RESULT = Raw(b'"[no result recorded]"')
@@ -23,7 +24,9 @@ def pair_calls(messages: list[Message], names: Names) -> list[Message]:
 
     Messages that need no change are the same objects.
     """
-    paired: list[Message] = []
+    if _are_in_order(messages, names):
+        return messages
+    paired = Transcript()
     seen: set[str] = set()
     start, end = 0, len(messages)
     while start < end:
@@ -36,9 +39,34 @@ def pair_calls(messages: list[Message], names: Names) -> list[Message]:
         if not (_is_paired(calls, step) and all(old is new for old, new in zip(calls, said, strict=True))):
             step = _repaired(step, calls, said)
         for message in step:
-            append_merged(paired, message)
+            paired.append(message)
         start = stop
-    return paired
+    return paired.messages
+
+
+def _are_in_order(messages: list[Message], names: Names) -> bool:
+    """Whether there is nothing to do, as in every history of a client without faults."""
+    owed: list[str] = []
+    seen: set[str] = set()
+    for message in messages:
+        blocks = message.blocks
+        if message.role == "assistant":
+            calls = [block for block in blocks if type(block) is ToolUseBlock]
+            if owed or any(_must_change(call, seen, names) for call in calls):
+                return False
+            owed = [call.id for call in calls]
+            continue
+        answers = [block.tool_use_id for block in blocks if type(block) is ToolResultBlock]
+        if answers != owed or len(_results_of(blocks[: len(owed)])) < len(owed):
+            return False
+        owed = []
+    return not owed
+
+
+def _must_change(call: ToolUseBlock, seen: set[str], names: Names) -> bool:
+    known = not call.id or call.id in seen
+    seen.add(call.id)
+    return known or names.say(call.name) != call.name
 
 
 def _calls_of(message: Message) -> list[ToolUseBlock]:
