@@ -72,6 +72,23 @@ def _read(task: Task) -> Reply:
     return Reply(f"The file says: {task.last.strip()}")
 
 
+def _compare(task: Task) -> Reply:
+    """Read two files at once; the answer shows which result belongs to which."""
+    if not task.rounds:
+        return _calls(*(task.tools.read(path) for path in task.words))
+    said = [f"{path}: {plain(result.text).strip()}" for path, result in zip(task.words, task.rounds[-1], strict=False)]
+    return Reply("; ".join(said))
+
+
+def _delegate(task: Task) -> Reply:
+    """Give a task to a helper of the client's own, which is another conversation with other tools."""
+    if not task.rounds:
+        helper = task.tools.find(r"^(agent|task)$", prompt=("^prompt$", task.words[0]))
+        return _calls(task.tools.need("delegate", helper))
+    told = [turn.text for turn in task.conversation.turns if turn.role == "user"][-1]
+    return Reply(f"The helper said: {task.last} {told}")
+
+
 def _run(task: Task) -> Reply:
     if not task.rounds:
         return _calls(task.tools.run(task.words[0]), text="Running it.")
@@ -162,6 +179,8 @@ def _call(task: Task) -> Reply:
 
 _PATH = r"(\S+?)[.,;:]?(?=\s|$)"
 PLANS: tuple[tuple[str, Plan], ...] = (
+    (r"Delegate: ([^\n]*)", _delegate),
+    (rf"Compare the files {_PATH} and {_PATH}", _compare),
     (rf"Read {_PATH} and write its words in upper case to {_PATH}", _shout),
     (rf"Look at the picture {_PATH}", _look),
     (rf"Load (\S+) and read {_PATH}", _load),

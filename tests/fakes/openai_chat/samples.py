@@ -17,6 +17,21 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def pdf() -> bytes:
+    """Return a document of one empty page."""
+    objects = (
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]>>",
+    )
+    made, places = b"%PDF-1.4\n", []
+    for number, content in enumerate(objects, 1):
+        places.append(b"%010d 00000 n \n" % len(made))
+        made += b"%d 0 obj\n%b\nendobj\n" % (number, content)
+    table = b"xref\n0 4\n0000000000 65535 f \n" + b"".join(places)
+    return made + table + b"trailer<</Size 4/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF\n" % len(made)
+
+
 PNG_URL = "data:image/png;base64," + base64.b64encode(png(3, 2)).decode()
 USER = {"role": "user", "content": "hello"}
 READ = {
