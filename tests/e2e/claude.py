@@ -1,0 +1,86 @@
+"""Runs the real Claude Code without a terminal and reads what it did."""
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.npm import install
+
+VERSION = "2.1.328"  # pinned: an unpinned installation resolves to an older release where node is older than it wants
+TIMEOUT_SECONDS = 240
+
+
+def find_claude() -> Path:
+    """Return the native program, which the package for this platform brings; it needs no node."""
+    found = sorted((install("@anthropic-ai/claude-code", VERSION) / "@anthropic-ai").glob("claude-code-*/claude"))
+    assert found, "no package of Claude Code for this platform"
+    return found[0]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run. `events` are the lines of its JSON stream."""
+
+    events: list[dict[str, Any]]
+    stderr: str
+    returncode: int
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return next((event for event in reversed(self.events) if event["type"] == "result"), {})
+
+    @property
+    def text(self) -> str:
+        """The answer, or the words of the failure."""
+        return str(self.result.get("result", ""))
+
+    def calls(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the tools that ran, with their arguments, in order."""
+        return [(block["name"], block["input"]) for block in self._blocks("assistant", "tool_use")]
+
+    def results(self) -> list[dict[str, Any]]:
+        return self._blocks("user", "tool_result")
+
+    def _blocks(self, speaker: str, kind: str) -> list[dict[str, Any]]:
+        said = [event["message"]["content"] for event in self.events if event["type"] == speaker]
+        return [block for content in said if isinstance(content, list) for block in content if block["type"] == kind]
+
+
+def environment(url: str, home: Path, **more: str) -> dict[str, str]:
+    """Return an environment in which Claude Code knows this server and can reach nothing else."""
+    nowhere = "http://127.0.0.1:9"
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "ANTHROPIC_BASE_URL": url,
+        "ANTHROPIC_API_KEY": "sk-the-clients-own",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "DISABLE_AUTOUPDATER": "1",
+        "HTTPS_PROXY": nowhere,
+        "HTTP_PROXY": nowhere,
+        "NO_PROXY": "127.0.0.1,localhost",
+    } | more
+
+
+def run_claude(
+    program: Path, url: str, directory: Path, prompt: str, *options: str, home: Path | None = None, **more: str
+) -> Run:
+    """Run `claude -p` in a directory; `more` are further variables of its environment."""
+    home = home or directory.parent / "home"
+    home.mkdir(exist_ok=True)
+    command = [str(program), "-p", prompt, "--output-format", "stream-json", "--verbose", *options]
+    done = subprocess.run(
+        command,
+        cwd=directory,
+        env=environment(url, home, **more),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    return Run([json.loads(line) for line in lines], done.stderr + done.stdout[-2_000:], done.returncode)

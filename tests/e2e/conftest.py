@@ -1,0 +1,53 @@
+"""A strict stand-in provider, a proxy in front of it and a directory to work in, fresh for every test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.claude import find_claude
+from tests.fakes.openai_chat import KEY, new_openai
+from tests.fakes.skeleton import Running, serving
+from tests.process import Proxy, running_proxy
+
+
+@pytest.fixture(scope="session")
+def claude() -> Path:
+    return find_claude()
+
+
+@pytest.fixture
+def openai() -> Iterator[Running]:
+    """The stand-in; a test fails where any request to it broke one of its rules."""
+    with serving(new_openai()) as running:
+        yield running
+        assert running.journal.violations() == []
+
+
+@pytest.fixture
+def settings(openai: Running) -> dict[str, str]:
+    """What a user with an OpenAI key sets."""
+    return {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1", "PREFERRED_PROVIDER": "openai"}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Path:
+    """The directory in which the proxy runs, apart from the one in which its client works."""
+    place = tmp_path / "server"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def proxy(settings: dict[str, str], server: Path) -> Iterator[Proxy]:
+    with running_proxy(server, settings) as running:
+        yield running
+        assert "Traceback" not in running.log
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """The directory in which Claude Code works."""
+    place = tmp_path / "work"
+    place.mkdir()
+    return place
