@@ -4,6 +4,7 @@ Source: the API reference of both (2026-11), the types of the official SDK `goog
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 from anthropic_proxy.messages.deltas import Delta, Usage
 from anthropic_proxy.wire.contract import Call
@@ -12,7 +13,7 @@ from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.request import encode_request
 from anthropic_proxy.wire.gemini.stream import new_decoder
 
-FRAMING = "sse"
+FRAMING: Literal["sse"] = "sse"
 
 __all__ = ["FRAMING", "Dialect", "decode_error", "encode_request", "new_decoder"]
 

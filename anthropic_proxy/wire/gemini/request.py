@@ -79,13 +79,14 @@ def _encode_config(call: Call, toolbox: Toolbox, notes: list[Note]) -> tuple[dic
     if memoryview(request.output_schema).nbytes:
         if toolbox.tools and not dialect.json_with_functions:
             notes.append(Note("emulated", "output_config.format", "asked for in words: there are tools beside it"))
-            words = msgspec.json.encode(_ANSWER_IN_JSON + bytes(request.output_schema).decode())
+            schema = msgspec.json.format(bytes(request.output_schema), indent=-1).decode()
+            words = msgspec.json.encode(_ANSWER_IN_JSON + schema)
             instruction.append(TextBlock(Raw(words)))
         else:
             lowered = dialect.schema_style == "lowered"
             config["responseMimeType"] = "application/json"
-            schema = reply_schema_of(msgspec.json.decode(request.output_schema), lowered=lowered)
-            config["responseSchema" if lowered else "responseJsonSchema"] = schema
+            said = reply_schema_of(msgspec.json.decode(request.output_schema), lowered=lowered)
+            config["responseSchema" if lowered else "responseJsonSchema"] = said
     return config, instruction
 
 

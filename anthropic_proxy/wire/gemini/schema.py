@@ -125,9 +125,7 @@ def _reduce(schema: Any) -> Schema:
 
 def _lower(schema: Any) -> Schema:
     """Return a schema without references as the message `Schema` says it."""
-    if not isinstance(schema, dict):
-        schema = {}
-    schema = _plain(schema)
+    schema = _plain(schema) if isinstance(schema, dict) else {}
     words: list[str] = []
     lowered: Schema = _lower_kind(schema)
     for key, value in schema.items():
@@ -142,14 +140,14 @@ def _lower(schema: Any) -> Schema:
                 _keep_values(lowered, value, words)
             case "format" if value not in _FORMATS:
                 words += _in_words(key, value)
-            case "required" if not isinstance(schema.get("properties"), dict):
-                pass
             case _ if key in _LOWERED and key != "nullable":
                 lowered[key] = value
             case _:
                 words += _in_words(key, value)
-    if lowered.get("type") == "ARRAY" and "items" not in lowered:
-        lowered["items"] = {"type": "STRING"}
+    if lowered.get("type") == "ARRAY":
+        lowered.setdefault("items", {"type": "STRING"})
+    if not lowered.get("properties"):
+        lowered.pop("properties", None)  # refused where it is empty
     if lowered.get("type") != "STRING" and "enum" in lowered:
         words += _in_words("one of", lowered.pop("enum"))  # refused there, and text would change the argument's type
     return _finish(lowered, words)
@@ -184,16 +182,14 @@ def _only_of(schema: Schema, kind: str) -> Schema:
 def _kind_of(schema: Schema) -> str:
     if "properties" in schema or "additionalProperties" in schema:
         return "object"
-    values = schema.get("enum")
-    if isinstance(values, list) and values and all(isinstance(value, bool) for value in values):
-        return "boolean"
-    if isinstance(values, list) and values and all(isinstance(value, int | float) for value in values):
-        return "number"
     return "array" if "items" in schema or "prefixItems" in schema else "string"
 
 
 def _lower_items(lowered: Schema, items: list[Any]) -> None:
-    kinds = [_lower(one) for one in items]
+    kinds = []
+    for one in map(_lower, items):
+        if one not in kinds:
+            kinds.append(one)
     lowered["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {"type": "STRING"}
 
 
@@ -204,12 +200,20 @@ def _plain(schema: Schema) -> Schema:
         plain = {**plain, "type": [plain["type"], "null"]}  # OpenAPI's way
     if "const" in plain:
         plain = {key: value for key, value in plain.items() if key != "const"} | {"enum": [plain["const"]]}
+    if isinstance(plain.get("enum"), list) and not plain.keys() & {"type", "anyOf", "oneOf", "$ref"}:
+        plain = {"type": _kinds_of(plain["enum"]), **plain}
     if plain.get("type") == "integer":
         for key, bound, step in (("exclusiveMinimum", "minimum", 1), ("exclusiveMaximum", "maximum", -1)):
             edge = plain.get(key)
             if isinstance(edge, int) and not isinstance(edge, bool) and bound not in plain:
                 plain = {name: value for name, value in plain.items() if name != key} | {bound: edge + step}
     return plain
+
+
+def _kinds_of(values: list[Any]) -> str | list[str]:
+    names = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
+    kinds = list(dict.fromkeys(names.get(type(value), "null") for value in values)) or ["string"]
+    return kinds[0] if len(kinds) == 1 else kinds
 
 
 def _merged(schema: Schema) -> Schema:

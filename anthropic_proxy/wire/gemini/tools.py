@@ -107,7 +107,7 @@ def _declare(tool: Tool, style: str) -> Raw:
 
 def _declaration(source: bytes, name: str, style: str) -> Raw:
     """Return the function declaration of the tool that was read from `source`, under the name that is said."""
-    tool = _decode_tool(source)
+    tool = _decode_tool(source[source.index(b"{") :])  # an alias may stand before the text
     declaration: dict[str, Any] = {"name": name}
     if tool.description is not None:
         declaration["description"] = tool.description
