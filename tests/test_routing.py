@@ -235,7 +235,7 @@ def test_fallbacks_of_a_tier_follow_each_once():
 
 
 def test_a_target_that_is_not_in_this_version_is_passed_over_where_another_is_configured():
-    settings = load(PREFERRED_PROVIDER="google", GEMINI_API_KEY="g", FALLBACK_SONNET="groq/llama-9")
+    settings = load(PREFERRED_PROVIDER="vertex", VERTEX_PROJECT="p", FALLBACK_SONNET="groq/llama-9")
     route = resolve(Facts("claude-sonnet-4-6"), settings, Catalogue())
     assert names(route) == ["groq/llama-9"]
     assert "is not in this version yet" in route.notes[0]

@@ -1,7 +1,7 @@
 """Providers as a table of rows. What one does otherwise than its wire's vendor is a field of the row's dialect."""
 
 from anthropic_proxy.routing import known_models
-from anthropic_proxy.routing.providers import chat
+from anthropic_proxy.routing.providers import chat, gemini
 from anthropic_proxy.routing.providers.rows import Provider, Speech
 
 __all__ = ["PROVIDERS", "Provider", "Speech", "find_provider"]
@@ -27,7 +27,7 @@ PROVIDERS: tuple[Provider, ...] = (
         prefix="gemini",
         title="Google Gemini",
         stem="GEMINI",
-        speeches={},
+        speeches={"gemini": gemini.AI_STUDIO},
         base_url="https://generativelanguage.googleapis.com/v1beta",
         base_url_variable="GEMINI_BASE_URL",
         key_variable="GEMINI_API_KEY",
