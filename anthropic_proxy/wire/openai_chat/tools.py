@@ -9,23 +9,15 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.types import ABSENT, Tool, ToolChoice
+from anthropic_proxy.messages.types import Tool, ToolChoice
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.schema import SchemaRules, clean_schema, qualifies_for_strict
 
-_CACHED = 4_096
+_CACHED = 1_024
 """Encoded tools and schemas that are kept: a session has dozens, and repeats them in every request."""
-
-
-class _Definition(Struct):
-    description: str | None = None
-    input_schema: Raw = ABSENT
-    strict: bool | None = None
-    input_examples: Raw = ABSENT
-
-
-_decode_definition = msgspec.json.Decoder(_Definition).decode
+_LONGEST = 32 * 1024
+"""Bytes of the longest definition or schema that is kept."""
 
 
 class Tools(Struct):
@@ -47,7 +39,8 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
         if tool.type not in (None, "custom"):
             tools.notes.append(Note("dropped", f"tools.{tool.name}", f"{call.provider} does not run {tool.type}"))
             continue
-        definition, lost = _encode_tool(tool.source, tool.name, dialect.schema, dialect.says_strict)
+        encode = _encode_kept if len(tool.source) <= _LONGEST else _encode_tool
+        definition, lost = encode(_Definition(tool), dialect.schema, dialect.says_strict)
         tools.definitions.append(definition)
         for what in lost:
             tools.notes.append(Note("approximated", f"tools.{tool.name}", what))
@@ -61,32 +54,54 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
     return tools
 
 
-@functools.lru_cache(maxsize=_CACHED)
-def encode_schema(schema: bytes, rules: SchemaRules) -> tuple[Raw, bool, Sequence[str]]:
+class _Definition:
+    """A tool as a key: equal where the sources are, which Python hashes once."""
+
+    __slots__ = ("source", "tool")
+
+    def __init__(self, tool: Tool) -> None:
+        self.tool = tool
+        self.source = tool.source
+
+    def __hash__(self) -> int:
+        return hash(self.source)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Definition) and other.source == self.source
+
+
+def encode_schema(schema: bytes, rules: SchemaRules) -> tuple[Raw, bool, tuple[str, ...]]:
     """Return a cleaned schema, whether it qualifies for strict mode, and what it no longer says."""
+    return (_clean_kept if len(schema) <= _LONGEST else _clean)(schema, rules)
+
+
+def _clean(schema: bytes, rules: SchemaRules) -> tuple[Raw, bool, tuple[str, ...]]:
     cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules)
     return Raw(msgspec.json.encode(cleaned)), qualifies_for_strict(cleaned), tuple(lost)
 
 
-@functools.lru_cache(maxsize=_CACHED)
-def _encode_tool(source: bytes, name: str, rules: SchemaRules, says_strict: bool) -> tuple[Raw, Sequence[str]]:
-    definition = _decode_definition(source)
-    parameters, strict, lost = encode_schema(bytes(definition.input_schema), rules)
-    function: dict[str, Any] = {"name": name}
-    description = definition.description or ""
-    examples = bytes(definition.input_examples)
+def _encode_tool(definition: _Definition, rules: SchemaRules, says_strict: bool) -> tuple[Raw, tuple[str, ...]]:
+    tool = definition.tool
+    parameters, strict, lost = _clean(bytes(tool.input_schema), rules)
+    function: dict[str, Any] = {"name": tool.name}
+    description = tool.description or ""
+    examples = bytes(tool.input_examples)
     if examples not in (b"", b"[]", b"null"):
         description = f"{description}\n\nExamples of input: {examples.decode()}".strip()
     if description:
         function["description"] = description
     function["parameters"] = parameters
-    if definition.strict:
+    if tool.strict:
         if says_strict and strict:
             function["strict"] = True
         else:
             why = "the schema has what strict mode refuses" if says_strict else "the server has no strict mode"
             lost = (*lost, f"strict was not asked for: {why}")
     return Raw(msgspec.json.encode({"type": "function", "function": function})), lost
+
+
+_clean_kept = functools.lru_cache(maxsize=_CACHED)(_clean)
+_encode_kept = functools.lru_cache(maxsize=_CACHED)(_encode_tool)
 
 
 def _choose(choice: ToolChoice, tools: Tools, asked: Sequence[Tool], call: Call, dialect: Dialect) -> None:
