@@ -80,7 +80,11 @@ class _Tally:
 def estimate(request: MessagesRequest) -> int:
     """Return the input of a request in tokens: system, messages, tools, pictures and PDFs.
 
-    Reasoning of earlier replies is left out: most targets never see it.
+    Text is within 6 % on average (`density.py`). What a provider itself puts before tools is not in the request and
+    makes small ones differ more: in recorded traffic 20 to 50 % too high for OpenAI and Gemini, which say a tool in few
+    words, and 40 to 60 % too low for DeepSeek and Anthropic, which add some 200 to 400 tokens once a tool is offered.
+    Reasoning of earlier replies is left out: most targets never see it. Raises `InvalidRequest` where a result cannot
+    be read.
     """
     tally = _Tally()
     for content in (request.system, *[message.content for message in request.messages]):

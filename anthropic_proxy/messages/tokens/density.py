@@ -1,20 +1,29 @@
 """Tokens of a text, judged by a sample.
 
 The sample is at most `_SAMPLE` bytes in short stretches from the whole text. Its words, letters, capitals, digits,
-marks and characters of other scripts are each worth a fraction of a token.
+marks and characters of other scripts are each worth a fraction of a token: the fractions that come nearest to OpenAI's
+o200k vocabulary on prose, code, data and shell output in ten languages.
+
+Error against that vocabulary, 157 texts: 6 % on average, four in five within 10 %, 94 % within 20 %. Random hexadecimal
+and base64 text is the worst, 30 % too low. Taking a sample adds up to 3 %.
 """
 
 import re
 
 _SAMPLE = 4_096
 _STRETCH = 128
-"""Bytes that are read at a time, so that words stay whole."""
+"""Bytes that are read at a time: enough for whole words, and few enough to look into many places."""
+_LONG_STRETCH = 1_024
+_MANY_ESCAPES = 64
+"""Characters written as their numbers in a sample, above which the cuts through them would count."""
+_OF_TWO, _OF_THREE = "\u0430".encode(), "\u4e00".encode()
 
 _CAPITALS = bytes(range(ord("A"), ord("Z") + 1))
 _LETTERS = _CAPITALS + _CAPITALS.lower()
 _DIGITS = b"0123456789"
 _ASCII = bytes(range(128))
 _LETTERS_ALONE = bytes(byte if byte in _LETTERS else ord(" ") for byte in range(256))
+_MARKS_ALONE = bytes(byte if byte < 128 and byte not in _LETTERS + _DIGITS else ord(" ") for byte in range(256))
 _NOT_FIRST_OF_TWO = bytes(byte for byte in range(256) if not 0xC2 <= byte < 0xE0)
 _NOT_FIRST_OF_THREE = bytes(byte for byte in range(256) if not 0xE0 <= byte < 0xF0)
 _NOT_FIRST_OF_FOUR = bytes(byte for byte in range(256) if byte < 0xF0)
@@ -23,30 +32,41 @@ _ESCAPED = re.compile(rb"\\u(?:(0[0-9a-fA-F])|[0-9a-fA-F]{2})[0-9a-fA-F]{2}")
 
 
 def tokens_in(text: bytes) -> float:
-    """Return the tokens of JSON string text (escapes as they stand) or of JSON."""
+    """Return the tokens of JSON string text, escapes as they stand, or of JSON."""
     if len(text) <= _SAMPLE:
         return _weigh(text)
-    step = len(text) * _STRETCH // _SAMPLE
-    sample = b"".join([text[start : start + _STRETCH] for start in range(0, len(text), step)])
+    sample = _sampled(text, _STRETCH)
+    if sample.count(rb"\u") > _MANY_ESCAPES:
+        sample = _sampled(text, _LONG_STRETCH)
     return _weigh(sample) * len(text) / len(sample)
 
 
+def _sampled(text: bytes, stretch: int) -> bytes:
+    step = len(text) * stretch // _SAMPLE
+    return b"".join([text[start : start + stretch] for start in range(0, len(text), step)])
+
+
 def _weigh(text: bytes) -> float:
+    """Return the tokens of text that is read whole.
+
+    A backslash weighs nothing, so that `\\"` weighs what `"` does, and a line's end what its `n` does.
+    """
     if rb"\u" in text:
-        text = _ESCAPED.sub(lambda match: b"\xd0\xb0" if match[1] else b"\xe4\xb8\x80", text)
+        text = _ESCAPED.sub(lambda match: _OF_TWO if match[1] else _OF_THREE, text)
     words = len(text.translate(_LETTERS_ALONE).split())
     rest = text.translate(None, _LETTERS)
     letters = len(text) - len(rest)
     capitals = len(text) - len(text.translate(None, _CAPITALS))
     digits = len(rest) - len(rest.translate(None, _DIGITS))
     spaces = rest.count(b" ")
-    escapes = rest.count(b"\\")
-    marks = len(rest) - digits - spaces - escapes
-    tokens = 0.363 * words + 0.107 * letters + 0.329 * capitals + 0.621 * digits + 0.17 * spaces + 0.215 * escapes
+    marks = len(rest) - digits - spaces - rest.count(b"\\")
+    runs = len(text.translate(_MARKS_ALONE, b"\\").split())
+    tokens = 0.0
     if not rest.isascii():
         others = rest.translate(None, _ASCII)
         marks -= len(others)
-        tokens += 0.256 * len(others.translate(None, _NOT_FIRST_OF_TWO))
-        tokens += 0.707 * len(others.translate(None, _NOT_FIRST_OF_THREE))
-        tokens += 2.685 * len(others.translate(None, _NOT_FIRST_OF_FOUR))
-    return tokens + 0.531 * marks
+        tokens += 0.245 * len(others.translate(None, _NOT_FIRST_OF_TWO))
+        tokens += 0.705 * len(others.translate(None, _NOT_FIRST_OF_THREE))
+        tokens += 2.69 * len(others.translate(None, _NOT_FIRST_OF_FOUR))
+    tokens += 0.49 * words + 0.06 * letters + 0.37 * capitals + 0.55 * digits
+    return tokens + 0.46 * runs + 0.33 * marks + 0.20 * spaces
