@@ -164,18 +164,24 @@ def _follow(schema: Schema, root: Schema) -> Schema:
 
 def _merge(flat: Schema, branches: list[Schema], *, everyone_holds: bool) -> None:
     """Put the properties of the branches into `flat`; required is what every one (or, of `allOf`, any one) requires."""
-    properties = dict(flat.get("properties") or {})
+    said, demanded = flat.get("properties"), flat.get("required")
+    properties = dict(said) if isinstance(said, dict) else {}
     for branch in branches:
         for name, schema in branch["properties"].items():
             known = properties.setdefault(name, schema)
             if known != schema:
                 properties[name] = {"allOf" if everyone_holds else "anyOf": [known, schema]}
-    demands: list[set[str]] = [set(branch.get("required") or ()) for branch in branches]
+    demands = [set(_names_in(branch.get("required"))) for branch in branches]
     shared = (set.union(*demands) if everyone_holds else set.intersection(*demands)) if demands else set()
-    required = [*(flat.get("required") or ()), *(name for name in properties if name in shared)]
+    required = _names_in(demanded) | dict.fromkeys(name for name in properties if name in shared)
     flat["properties"] = properties
     if required:
-        flat["required"] = list(dict.fromkeys(required))
+        flat["required"] = list(required)
+
+
+def _names_in(required: Any) -> dict[str, None]:
+    """Return the names of a `required`, in order; a keyword with another value demands nothing."""
+    return dict.fromkeys(one for one in required if isinstance(one, str)) if isinstance(required, list) else {}
 
 
 def _is_strict(schema: Any) -> bool:
