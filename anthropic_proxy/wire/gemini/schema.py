@@ -101,7 +101,7 @@ def _reduce(schema: Any) -> Schema:
     reduced: Schema = {}
     for key, value in schema.items():
         match key:
-            case "$ref":
+            case "$ref" if isinstance(value, str):
                 reduced[key] = _REFERENCE.sub(r"#/$defs/\1", value)
             case "properties" | "$defs" | "definitions" if isinstance(value, dict):
                 name = "$defs" if key == "definitions" else key
@@ -148,7 +148,8 @@ def _lower(schema: Any) -> Schema:
         lowered.setdefault("items", {"type": "STRING"})
     if not lowered.get("properties"):
         lowered.pop("properties", None)  # refused where it is empty
-    if lowered.get("type") != "STRING" and "enum" in lowered:
+    is_text = lowered.get("type") == "STRING" and all(isinstance(one, str) for one in lowered.get("enum", ()))
+    if "enum" in lowered and not is_text:
         words += _in_words("one of", lowered.pop("enum"))  # refused there, and text would change the argument's type
     return _finish(lowered, words)
 
@@ -200,8 +201,8 @@ def _plain(schema: Schema) -> Schema:
         plain = {**plain, "type": [plain["type"], "null"]}  # OpenAPI's way
     if "const" in plain:
         plain = {key: value for key, value in plain.items() if key != "const"} | {"enum": [plain["const"]]}
-    if isinstance(plain.get("enum"), list) and not plain.keys() & {"type", "anyOf", "oneOf", "$ref"}:
-        plain = {"type": _kinds_of(plain["enum"]), **plain}
+    if isinstance(plain.get("enum"), list) and not any(map(plain.get, ("type", "anyOf", "oneOf", "$ref"))):
+        plain = {**plain, "type": _kinds_of(plain["enum"])}
     if plain.get("type") == "integer":
         for key, bound, step in (("exclusiveMinimum", "minimum", 1), ("exclusiveMaximum", "maximum", -1)):
             edge = plain.get(key)
@@ -274,7 +275,8 @@ def _around_reference(reduced: Schema) -> Schema:
 def _finish(reduced: Schema, words: list[str]) -> Schema:
     names, required = reduced.get("properties"), reduced.get("required")
     if isinstance(required, list):
-        kept = [name for name in required if isinstance(names, dict) and name in names]  # others are refused
+        known = names if isinstance(names, dict) else {}
+        kept = [name for name in required if isinstance(name, str) and name in known]  # others are refused
         reduced = {key: value for key, value in reduced.items() if key != "required"}
         if kept:
             reduced["required"] = kept
