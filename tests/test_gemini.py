@@ -320,6 +320,30 @@ def test_sound_and_film_are_refused(block: str, kind: str) -> None:
         gemini.encode_request(a_call(user({"type": block, "source": source})))
 
 
+@pytest.mark.parametrize(
+    ("effort", "asked", "limit", "budget", "sent"),
+    [
+        ("none", None, 100, 0, 100),
+        ("minimal", None, 100, 512, 612),
+        ("low", None, 100, 2_048, 2_148),
+        ("high", None, 50_000, 24_576, 65_536),
+        ("max", None, 100, 24_576, 24_676),
+        ("high", None, 70_000, 24_576, 70_000),
+        ("low", 1_024, 2_000, 1_024, 2_000),
+        ("low", 200, 2_000, 512, 2_000),
+        ("max", 60_000, 64_000, 24_576, 64_000),
+        ("default", None, 100, None, 100),
+    ],
+)
+def test_budgets(effort: str, asked: int | None, limit: int, budget: int | None, sent: int) -> None:
+    call = a_call(dialect={"thinking": "budget", "least_budget": 512})
+    request = msgspec.structs.replace(call.request, effort=effort, budget_tokens=asked, max_tokens=limit)
+    config = said(gemini.encode_request(msgspec.structs.replace(call, request=request)))["generationConfig"]
+    assert config["thinkingConfig"].get("thinkingBudget") == budget
+    assert config["maxOutputTokens"] == sent
+    assert config["thinkingConfig"].get("includeThoughts", False) is (effort != "none")
+
+
 def test_a_model_s_name_is_escaped_in_the_path() -> None:
     call = msgspec.structs.replace(a_call(), model="models/tuned/my model?")
     assert gemini.encode_request(call).path == "/models/tuned%2Fmy%20model%3F:streamGenerateContent?alt=sse"

@@ -24,10 +24,12 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     4 and later end a reply that is not streamed at 32,768 tokens, a streamed one at 65,536 (developer guide of
     Gemini 4 Argon, "Long decode", 2026-11).
+    Proven by: golden/gemini/continuation.
     """
     tool_name_pattern: str = r"[a-zA-Z_][a-zA-Z0-9_.:-]*"
-    """What a function's name must match (reference of FunctionDeclaration)."""
+    """What a function's name must match (reference of FunctionDeclaration). Proven by: golden/gemini/long_names."""
     tool_name_length: int = 128
+    """Characters that a function's name may have. Proven by: golden/gemini/long_names."""
     thinking: Literal["none", "budget", "level"] = "level"
     """How an effort is said: `thinkingLevel` (3 and later), `thinkingBudget` (2.5) or, to 2.0 and before, not at all.
 
@@ -35,12 +37,13 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/gemini/thinking_budget, golden/gemini/no_thinking.
     """
     least_budget: int = 128
-    """Tokens of the smallest budget that is not 0 (2.5-flash-lite: 512)."""
+    """Tokens of the smallest budget that is not 0 (2.5-flash-lite: 512). Proven by: test_gemini, budgets."""
     most_budget: int = 24_576
-    """Tokens of the largest budget (2.5-pro: 32,768)."""
+    """Tokens of the largest budget (2.5-pro: 32,768). Proven by: golden/gemini/thinking_budget."""
     output_limit: int = 65_536
     """Most that `maxOutputTokens` may be raised to. A budget that we chose ourselves is added to the client's limit,
-    because thoughts count inside; 3 and later say no number, so nothing is added there."""
+    because thoughts count inside; 3 and later say no number, so nothing is added there.
+    Proven by: test_gemini, budgets."""
     says_sampling: bool = False
     """Whether `temperature`, `topP` and `topK` are sent: 3 and later loop below 1.0, or ignore or refuse them.
 
@@ -68,13 +71,21 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     AI Studio wants `includeServerSideToolInvocations` with it ("announced"), Vertex AI knows no such field ("plain"),
     before 3 it is refused: then the functions stay and the search is left out.
+    Proven by: golden/gemini/search_beside_functions, golden/gemini/vertex, golden/gemini/search_left_out.
     """
     schema_style: Literal["json_schema", "lowered"] = "json_schema"
-    """`parametersJsonSchema`, or the OpenAPI subset in `parameters` for models before 2.0."""
+    """`parametersJsonSchema`, or the OpenAPI subset in `parameters` for models before 2.0.
+
+    Proven by: golden/gemini/schema, golden/gemini/schema_lowered.
+    """
     file_urls: bool = True
     """Whether any public URL may be a file's place ("File input methods", 2026-01; not 2.0 and before).
 
     False: only the provider's own storage is referred to, other URLs become text.
+    Proven by: golden/gemini/image_and_pdf, golden/gemini/image_url_named.
     """
     image_types: tuple[str, ...] = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
-    """Pictures that the models read ("Image understanding", 2026-11); others become a text."""
+    """Pictures that the models read ("Image understanding", 2026-11); others become a text.
+
+    Proven by: golden/gemini/image_and_pdf.
+    """

@@ -188,21 +188,18 @@ class GeminiDecoder:
         Cached input is inside `promptTokenCount`, thoughts are beside `candidatesTokenCount`; Anthropic does it the
         other way round. Source: reference of `UsageMetadata` (2026-11).
         """
-        totals = self._usage
-        for name in said.__struct_fields__:
-            value = getattr(said, name)
-            if value is not None:
-                setattr(totals, name, value)
+        totals = self._usage = _later(self._usage, said)
         prompt, cached = totals.prompt_token_count, totals.cached_content_token_count
         output, thoughts = totals.candidates_token_count, totals.thoughts_token_count
         whole = None if prompt is None else prompt + (totals.tool_use_prompt_token_count or 0)
-        usage = Usage(
-            input_tokens=None if whole is None else max(0, whole - (cached or 0)),
-            output_tokens=None if output is None and thoughts is None else (output or 0) + (thoughts or 0),
-            cache_read_tokens=cached,
-            thinking_tokens=thoughts,
+        deltas.append(
+            Usage(
+                input_tokens=None if whole is None else max(0, whole - (cached or 0)),
+                output_tokens=None if output is None and thoughts is None else (output or 0) + (thoughts or 0),
+                cache_read_tokens=cached,
+                thinking_tokens=thoughts,
+            )
         )
-        deltas.append(usage)
 
     def _find_stop(self, reason: str, candidate: Candidate) -> Stop:
         if is_refusal(reason):
@@ -234,6 +231,21 @@ class GeminiDecoder:
     def _protocol_error(self, words: str) -> UpstreamProtocolError:
         provider = self._call.provider
         return UpstreamProtocolError(f"{provider}: {words}", provider=provider)
+
+
+def _later(before: UsageMetadata, said: UsageMetadata) -> UsageMetadata:
+    """Return the counts that were said last, each."""
+    if said.prompt_token_count is None:
+        said.prompt_token_count = before.prompt_token_count
+    if said.tool_use_prompt_token_count is None:
+        said.tool_use_prompt_token_count = before.tool_use_prompt_token_count
+    if said.cached_content_token_count is None:
+        said.cached_content_token_count = before.cached_content_token_count
+    if said.candidates_token_count is None:
+        said.candidates_token_count = before.candidates_token_count
+    if said.thoughts_token_count is None:
+        said.thoughts_token_count = before.thoughts_token_count
+    return said
 
 
 def _in_words(part: Part) -> str | None:
