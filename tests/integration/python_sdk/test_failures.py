@@ -1,0 +1,105 @@
+"""Each failure is the exception that the SDK has for it."""
+
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+
+from tests.integration.python_sdk.asking import MODEL, WEATHER, Upstream, said, text_of
+from tests.process import Proxy, running_proxy
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "words"),
+    [
+        ("unauthorized", anthropic.AuthenticationError, "OPENAI_API_KEY"),
+        ("forbidden", anthropic.PermissionDeniedError, "not supported"),
+        ("missing", anthropic.NotFoundError, "does not exist"),
+        ("rate after=30", anthropic.RateLimitError, "Rate limit reached"),
+        ("quota", anthropic.PaymentRequiredError, "quota"),
+        ("server", anthropic.InternalServerError, "had an error"),
+        ("overloaded", anthropic.OverloadedError, "overloaded"),
+        ("unavailable", anthropic.ServiceUnavailableError, ""),
+        ("gateway", anthropic.InternalServerError, ""),
+        ("overflow", anthropic.BadRequestError, r"prompt is too long: \d+ tokens > 1047576 maximum"),
+        ("reset", anthropic.InternalServerError, ""),
+        ("error pieces=0", anthropic.InternalServerError, "had an error"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failure_before_the_answer_is_its_own_exception(
+    client: anthropic.Anthropic, fault: str, error: type[anthropic.APIStatusError], words: str, stream: bool
+) -> None:
+    with pytest.raises(error, match=words or None) as caught:
+        client.messages.create(model=MODEL, max_tokens=50, messages=said(f"hi [fault:{fault}]"), stream=stream)
+    assert caught.value.body["type"] == "error"  # type: ignore[index]
+    assert caught.value.request_id is not None
+    assert caught.value.request_id.startswith("req_")
+    assert "openai" in caught.value.message.lower() or "prompt is too long" in caught.value.message
+
+
+@pytest.mark.parametrize("fault", ["cut pieces=5", "torn pieces=5", "error pieces=5"])
+def test_a_failure_within_the_answer_is_raised_after_what_came(client: anthropic.Anthropic, fault: str) -> None:
+    came: list[str] = []
+
+    def read() -> None:
+        asked = said(f"Count to 50 [fault:{fault}]")
+        with client.messages.stream(model=MODEL, max_tokens=200, messages=asked) as stream:
+            for piece in stream.text_stream:
+                came.append(piece)  # noqa: PERF402  # what came before the failure is what counts
+
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        read()
+    assert "".join(came) == "1 2 3 4"
+    assert caught.value.body["error"]["type"] == "api_error"  # type: ignore[index]
+
+
+def test_the_sdks_own_retry_ends_well(proxy: Proxy) -> None:
+    with anthropic.Anthropic(base_url=proxy.url, api_key="x", max_retries=2) as client:
+        asked = said("Say exactly: at last [fault:server times=2]")
+        assert text_of(client.messages.create(model=MODEL, max_tokens=50, messages=asked)).startswith("at last")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"max_tokens": None}, "max_tokens"),
+        ({"max_tokens": "many"}, "max_tokens"),
+        ({"messages": None}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"model": None}, "model"),
+        ({"tools": [WEATHER, WEATHER]}, "unique"),
+    ],
+)
+def test_a_wrong_request_is_named(
+    client: anthropic.Anthropic, upstream: Upstream, wrong: dict[str, Any], words: str
+) -> None:
+    body = {"model": MODEL, "max_tokens": 5, "messages": said("hi")} | wrong
+    body = {name: value for name, value in body.items() if value is not None}
+    with pytest.raises(anthropic.BadRequestError, match=words):
+        client.post("/v1/messages", body=body, cast_to=object)
+    assert upstream.exchanges == []
+
+
+def test_a_wrong_provider_key_is_not_tried_again(settings: dict[str, str], tmp_path: Path, upstream: Upstream) -> None:
+    wrong = settings | {"OPENAI_API_KEY": "sk-fake-0000000000000000"}
+    with (
+        running_proxy(tmp_path, wrong) as proxy,
+        anthropic.Anthropic(base_url=proxy.url, api_key="x", max_retries=5) as client,
+        pytest.raises(anthropic.AuthenticationError, match="OPENAI_API_KEY"),
+    ):
+        client.messages.create(model=MODEL, max_tokens=5, messages=said("hi"))
+    assert len(upstream.exchanges) == 1
+
+
+def test_the_proxys_own_key_is_asked_for_in_either_header(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, settings | {"PROXY_API_KEY": "open-sesame-1"}) as proxy:
+        for credential in ({"api_key": "open-sesame-1"}, {"auth_token": "open-sesame-1"}):
+            with anthropic.Anthropic(base_url=proxy.url, max_retries=0, **credential) as client:
+                assert client.messages.create(model=MODEL, max_tokens=5, messages=said("Count to 2")).content
+        with (
+            anthropic.Anthropic(base_url=proxy.url, api_key="open-barley", max_retries=0) as client,
+            pytest.raises(anthropic.AuthenticationError),
+        ):
+            client.messages.create(model=MODEL, max_tokens=5, messages=said("hi"))
