@@ -15,16 +15,16 @@ _AGAIN = re.compile(r"(?:try again|retry) (?:in|after) (\d[\d.hms]*)( ?seconds?|
 def find_delay(headers: Mapping[str, str], details: Any, message: str) -> float | None:
     """Return the seconds until the next try, rounded up, 1 to 3,600; None where nobody says.
 
-    In this order: `retry-after-ms`, `retry-after`, `x-ratelimit-reset-*` of what is used up, Google's `RetryInfo`, and
-    "try again in 1.2s" in the text.
+    In this order: `retry-after-ms`, `retry-after`, Google's `RetryInfo`, "try again in 1.2s" in the text, and
+    `x-ratelimit-reset-*` of what is used up: that one says when all is free again, which is later than needed.
     """
     seconds = _from_headers(headers)
     if seconds is None:
         seconds = _from_details(details)
-    if seconds is None and (match := _AGAIN.search(message)):
-        unit = (match[2] or "").strip()
-        number = match[1].rstrip(".")
-        seconds = _duration(number + ("ms" if unit == "ms" else "s" if number[-1:].isdigit() else ""))
+    if seconds is None:
+        seconds = _from_text(message)
+    if seconds is None:
+        seconds = _from_limits(headers)
     if seconds is None:
         return None
     return float(min(max(math.ceil(seconds), 1), LONGEST_SECONDS))
@@ -38,6 +38,10 @@ def _from_headers(headers: Mapping[str, str]) -> float | None:
     if after is not None:
         seconds = _number(after)
         return _until(after, headers.get("date")) if seconds is None else seconds
+    return None
+
+
+def _from_limits(headers: Mapping[str, str]) -> float | None:
     resets = []
     for what in ("requests", "tokens"):
         reset = headers.get(f"x-ratelimit-reset-{what}")
@@ -52,6 +56,15 @@ def _from_details(details: Any) -> float | None:
         if isinstance(delay, str):
             return _duration(delay)
     return None
+
+
+def _from_text(message: str) -> float | None:
+    match = _AGAIN.search(message)
+    if match is None:
+        return None
+    unit = (match[2] or "").strip()
+    number = match[1].rstrip(".")
+    return _duration(number + ("ms" if unit == "ms" else "s" if number[-1:].isdigit() else ""))
 
 
 def _until(date: str, now: str | None) -> float | None:

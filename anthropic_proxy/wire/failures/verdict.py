@@ -96,6 +96,7 @@ _ROWS = (
         codes=frozenset(("RESOURCE_EXHAUSTED", "rate_limit_exceeded", "rate_limit_reached_error", "rate_limit_error")),
     ),
     _Row(status=503, kind="api_error", statuses=(503,)),
+    _Row(status=502, kind="api_error", codes=frozenset(("tool_use_failed",))),
     _Row(
         status=504, kind="timeout_error", statuses=(504, 408), codes=frozenset(("DEADLINE_EXCEEDED", "timeout_error"))
     ),

@@ -26,9 +26,12 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Moonshot wants a letter first. Proven by: golden/openai_chat/moonshot_tool_names.
     """
     tool_name_length: int = 64
-    """Characters that a tool name may have. Proven by: golden/openai_chat/long_tool_names."""
+    """Characters that a tool name may have. Proven by: golden/openai_chat/long_tool_names, short_tool_names."""
     streams_always: bool = False
-    """Whether the upstream is asked to stream even where the client is not answered so. Nobody needs it yet."""
+    """Whether the upstream is asked to stream even where the client is not answered so, because it does nothing else.
+
+    Proven by: golden/openai_chat/always_streaming_server.
+    """
     system_role: Literal["system", "developer"] = "system"
     """Role of the system prompt.
 

@@ -90,6 +90,7 @@ class MessageEncoder:
         self._thinking = dialect.is_thinking(call.request.effort)
         self._ids: dict[str, str] = {}
         self._late: list[Raw] = []  # system texts that wait for the results of an open step, or for a user message
+        self._forgets = False  # whether reasoning of an earlier reply is left out
         self._open = False  # whether the last assistant message waits for results
 
     def encode(self, *, extra_system: str = "", ask: str = "") -> list[Any]:
@@ -107,6 +108,9 @@ class MessageEncoder:
             else:
                 self._say_late(message)
         self._say_rest(ask)
+        if self._forgets:
+            why = "reasoning of earlier replies is said again only where this backend wrote it and wants it back"
+            self.notes.append(Note("dropped", "messages.thinking", why))
         return self.said
 
     def _say_late(self, message: Message) -> None:
@@ -114,11 +118,21 @@ class MessageEncoder:
         if not texts:
             return
         if self._dialect.late_system == "remind":
-            self._late.append(join_texts(texts, rb"<system-reminder>\n", rb"\n</system-reminder>"))
+            self._remind(join_texts(texts, rb"<system-reminder>\n", rb"\n</system-reminder>"))
         elif self._open:
             self._late.append(join_texts(texts))
         else:
             self.said.append(_Said(self._dialect.system_role, join_texts(texts)))
+
+    def _remind(self, text: Raw) -> None:
+        """Add a reminder to the user message that it follows, or else to the next one: roles must take turns there."""
+        last = self.said[-1] if self.said else None
+        if not isinstance(last, _Said) or last.role != "user":
+            self._late.append(text)
+        elif isinstance(last.content, Raw):
+            last.content = join_texts([last.content, text])
+        else:
+            last.content.append(_TextPart(text))
 
     def _say_rest(self, ask: str) -> None:
         last = self.said[-1] if self.said else None
@@ -229,7 +243,9 @@ class MessageEncoder:
         blocks = [block for block in message.content if isinstance(block, ThinkingBlock)]
         dialect = self._dialect
         carries = [(block, decode_carry(dialect.carry_tag, block.signature)) for block in blocks]
-        kept = [(block, carry) for block, carry in carries if carry is not None]
+        kept = [(block, carry) for block, carry in carries if carry is not None and _says_something(carry)]
+        if len(kept) < len(blocks):
+            self._forgets = True
         if dialect.carries_details:
             details = [carry.encrypted for _, carry in kept if carry.encrypted]
             if details:
@@ -281,6 +297,10 @@ def _file(block: DocumentBlock) -> Any:
     data = f"data:application/pdf;base64,{source.data}"
     filename = name if name.endswith(".pdf") else f"{name}.pdf"
     return {"type": "file", "file": {"filename": filename, "file_data": data}}
+
+
+def _says_something(carry: Carry) -> bool:
+    return bool(carry.replay or carry.encrypted or carry.call_signature)
 
 
 def _put_signatures(carries: Sequence[Carry], calls: list[_Call]) -> None:

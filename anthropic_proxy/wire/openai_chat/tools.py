@@ -87,7 +87,8 @@ def _encode_tool(definition: _Definition, rules: SchemaRules, says_strict: bool)
     description = tool.description or ""
     examples = bytes(tool.input_examples)
     if examples not in (b"", b"[]", b"null"):
-        description = f"{description}\n\nExamples of input: {examples.decode()}".strip()
+        shown = msgspec.json.format(examples, indent=-1).decode()
+        description = f"{description}\n\nExamples of input: {shown}".strip()
     if description:
         function["description"] = description
     function["parameters"] = parameters

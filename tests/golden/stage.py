@@ -1,0 +1,209 @@
+"""Plays one scenario through the real router, preparation, wire, framing, cutter and writer, without a socket."""
+
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct, structs
+
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.exchange.attempts import limits_of
+from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
+from anthropic_proxy.messages.events import Ping
+from anthropic_proxy.messages.fold import fold
+from anthropic_proxy.messages.prepare import prepare
+from anthropic_proxy.messages.stops import StopCutter
+from anthropic_proxy.messages.types import MessagesRequest, decode_request
+from anthropic_proxy.messages.writer import MessageWriter
+from anthropic_proxy.routing.catalogue import Catalogue
+from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.router import Facts, Target, resolve
+from anthropic_proxy.server.replies import encode_error, encode_events, encode_message, error_headers
+from anthropic_proxy.settings import load_settings
+from anthropic_proxy.wire.contract import Call, UpstreamRequest
+from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
+
+ESTIMATE = 100
+"""Input tokens that `message_start` says in every scenario: how well they are counted is proven elsewhere."""
+READERS: dict[str, Callable[[], SSEReader | NDJSONReader]] = {"sse": SSEReader, "ndjson": NDJSONReader}
+UPSTREAM_FILES = ("upstream.sse", "upstream.ndjson", "upstream.json")
+
+
+class Played(Struct, kw_only=True):
+    """What a client received; None: nothing of that kind."""
+
+    events: bytes | None = None
+    message: bytes | None = None
+    error: bytes | None = None
+    """Status, headers and envelope of the answer that a client gets which does not stream."""
+
+
+class Scenario:
+    """One folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.facts: dict[str, Any] = tomllib.loads((folder / "scenario.toml").read_text(encoding="utf-8"))
+        self.provider = find_provider(self.facts["provider"])
+        self.posted = (folder / "request.json").read_bytes()
+        self.request: MessagesRequest = decode_request(self.posted)
+        files = [folder / name for name in UPSTREAM_FILES if (folder / name).exists()]
+        self.upstream = files[0].read_bytes() if files else None
+        """None: nothing is sent, because the request is refused before."""
+        self.streams = bool(files) and files[0].suffix != ".json"
+        """Whether the upstream streams; a refusal never does."""
+        self.target = self._resolve()
+
+    def change_target(self, target: Target) -> None:
+        """Play for another target than the router's."""
+        self.target = target
+
+    def _resolve(self) -> Target:
+        """Where the real router sends the request, with the dialect that the scenario asks for."""
+        row = self.provider
+        environ = {"BIG_MODEL": f"{row.prefix}/{self.facts['model']}"}
+        if row.key_variable:
+            environ[row.key_variable] = "golden"
+        if row.choosable:
+            environ["PREFERRED_PROVIDER"] = row.name
+        settings = load_settings({**environ, **self.facts.get("settings", {})}, PROVIDERS, env_file=None)
+        target = resolve(Facts(self.request.model), settings, Catalogue()).targets[0]
+        changes = {name: _frozen(value) for name, value in self.facts.get("dialect", {}).items()}
+        return structs.replace(
+            target,
+            dialect=structs.replace(target.dialect, **changes),
+            facts=structs.replace(target.facts, **{k: _frozen(v) for k, v in self.facts.get("facts", {}).items()}),
+        )
+
+    def call(self) -> Call:
+        """Return the prepared call; its identifiers count from 1."""
+        target = self.target
+        prepared = prepare(self.request, limits_of(target))
+        count = iter(range(1, 1_000))
+        return Call(
+            request=prepared.request,
+            model=target.model,
+            dialect=target.dialect,
+            stream=self.request.stream or bool(prepared.request.stop_sequences) or target.dialect.streams_always,
+            raw=self.posted,
+            aliases=prepared.aliases,
+            new_id=lambda prefix: f"{prefix}{next(count):022d}",
+            provider=target.provider.name,
+            window=target.facts.window if target.facts.known else None,
+            estimate=ESTIMATE,
+        )
+
+    def upstream_request(self) -> bytes:
+        """Return what goes upstream, without secrets, as a readable file; notes of the wire stand at its end."""
+        target, call = self.target, self.call()
+        request: UpstreamRequest = target.wire.encode_request(call)
+        said: dict[str, Any] = {
+            "method": request.method,
+            "url": target.base_url + request.path,
+            "headers": dict(request.headers),
+            "body": msgspec.json.decode(request.body),
+        }
+        if request.notes:
+            said["notes"] = [f"{note.fate} {note.field}: {note.reason}" for note in request.notes]
+        return readable(said)
+
+    def play(self, chunks: Sequence[bytes]) -> Played:
+        """Return what the client receives when the upstream's bytes arrive in these pieces."""
+        try:
+            call = self.call()
+            self.target.wire.encode_request(call)
+        except ProxyError as error:
+            return Played(error=_refusal(error))
+        reads = _Reads(self, call, chunks)
+        writer = MessageWriter(message_id="msg_golden", model=self.request.model, signature=reads.signature)
+        sent: list[Any] = []
+        deltas: list[Delta] = []
+        try:
+            for some in reads:
+                deltas += some
+                if not writer.started and any(map(_delivers, deltas)):
+                    sent += [*writer.start(ESTIMATE), Ping()]
+                    sent += writer.feed(deltas)
+                elif writer.started:
+                    sent += writer.feed(some)
+            sent += writer.finish()
+        except ProxyError as error:
+            played = Played(error=_refusal(error))
+            if writer.started:
+                played.events = encode_events([*sent, *writer.fail(error)], "req_golden")
+            return played
+        whole = fold(
+            deltas, message_id="msg_golden", model=self.request.model, signature=reads.signature, estimate=ESTIMATE
+        )
+        return Played(events=encode_events(sent), message=readable(msgspec.json.decode(encode_message(whole))))
+
+
+class _Reads:
+    """The lists of deltas of one answer, one for each network read."""
+
+    def __init__(self, scenario: Scenario, call: Call, chunks: Sequence[bytes]) -> None:
+        self._scenario = scenario
+        self._call = call
+        self._chunks = chunks
+        self._wire = scenario.target.wire
+        self._decoder = self._wire.new_decoder(call)
+        self.signature = self._decoder.signature
+
+    def __iter__(self) -> Iterable[list[Delta]]:
+        sequences = self._call.request.stop_sequences
+        cutter = StopCutter(sequences) if sequences else None
+        for deltas in self._uncut():
+            yield deltas if cutter is None else cutter.feed(deltas)
+            if cutter is not None and cutter.matched:
+                return
+        if cutter is not None:
+            yield cutter.finish()
+
+    def _uncut(self) -> Iterable[list[Delta]]:
+        status = self._scenario.facts.get("status", 200)
+        if status != 200:
+            outcome = self._wire.decode_error(
+                self._call, status, self._scenario.facts.get("headers", {}), b"".join(self._chunks)
+            )
+            if isinstance(outcome, Exception):
+                raise outcome
+            yield outcome
+        elif not self._call.stream:
+            yield self._decoder.decode_body(b"".join(self._chunks))
+        else:
+            yield from self._streamed()
+
+    def _streamed(self) -> Iterable[list[Delta]]:
+        reader = READERS[self._wire.FRAMING]()
+        for chunk in (*self._chunks, b""):
+            for frame in reader.feed(chunk) if chunk else reader.finish():
+                yield self._decoder.decode_frame(frame)
+            if self._decoder.finished:
+                break
+        yield self._decoder.decode_end()
+
+
+def readable(value: Any) -> bytes:
+    """Return JSON as a file that people read."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def _refusal(error: ProxyError) -> bytes:
+    headers = {name: value for name, value in error_headers(error, "req_golden").items() if name != "content-type"}
+    envelope = msgspec.json.decode(encode_error(error, "req_golden"))
+    return readable({"status": error.status, "headers": headers, "body": envelope})
+
+
+def _delivers(delta: Delta) -> bool:
+    if isinstance(delta, Text):
+        return bool(delta.text)
+    if isinstance(delta, Thinking):
+        return bool(delta.text or delta.signature)
+    return isinstance(delta, ToolCall | Block | Stop)
+
+
+def _frozen(value: Any) -> Any:
+    """Return TOML's lists as the tuples that frozen structs hold."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

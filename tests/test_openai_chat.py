@@ -1,0 +1,300 @@
+"""Chat Completions against what others know of it: OpenAI's own types, recordings; and the need for each quirk."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw, structs
+
+from anthropic_proxy.errors import ProxyError, UpstreamError
+from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.prepare import Limits, prepare
+from anthropic_proxy.messages.types import decode_request
+from anthropic_proxy.wire import openai_chat
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.framing import SSEReader
+from anthropic_proxy.wire.openai_chat.messages import join_texts
+from tests.golden.stage import Scenario
+
+GOLDEN = Path(__file__).parent / "golden" / "openai_chat"
+FOLDERS = sorted(path.parent for path in GOLDEN.glob("*/scenario.toml"))
+RECORDED = Path(__file__).parent.parent.parent / "shared" / "recorded"
+CHAT_FOLDERS = ("openai_chat", "groq", "xai", "moonshot", "deepseek", "zai", "ollama_openai", "openrouter")
+
+
+def new_call(*tools: str, stream: bool = True, **dialect: Any) -> Call:
+    body = {
+        "model": "claude",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "tools": [{"name": name, "input_schema": {"type": "object"}} for name in tools],
+    }
+    prepared = prepare(decode_request(msgspec.json.encode(body)), Limits())
+    count = iter(range(1, 1_000_000))
+    return Call(
+        request=prepared.request,
+        model="m",
+        dialect=openai_chat.Dialect(**dialect),
+        stream=stream,
+        new_id=lambda prefix: f"{prefix}{next(count):022d}",
+        provider="somebody",
+    )
+
+
+def decode_stream(body: bytes, call: Call) -> list[Delta]:
+    decoder, reader = openai_chat.new_decoder(call), SSEReader()
+    deltas = [delta for frame in reader.feed(body) + reader.finish() for delta in decoder.decode_frame(frame)]
+    return deltas + decoder.decode_end()
+
+
+def frames(*chunks: Any) -> bytes:
+    return b"".join(b"data: " + msgspec.json.encode(chunk) + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+
+
+def piece(finish: str | None = None, **delta: Any) -> Any:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+# OpenAI's own types
+
+
+def openai_scenarios() -> Iterator[Any]:
+    for folder in FOLDERS:
+        scenario = Scenario(folder)
+        own_address = "OPENAI_BASE_URL" not in scenario.facts.get("settings", {})
+        path = folder / "expected_upstream_request.json"
+        if scenario.facts["provider"] == "openai" and own_address and path.exists():
+            yield pytest.param(json.loads(path.read_text(encoding="utf-8"))["body"], id=folder.name)
+
+
+@pytest.mark.parametrize("body", list(openai_scenarios()))
+def test_openai_knows_every_field(body: Any) -> None:
+    from openai.types.chat import ChatCompletionContentPartParam
+    from openai.types.chat import completion_create_params as params
+
+    for message in body["messages"]:
+        if isinstance(message.get("content"), list):  # pydantic reads a list inside a choice of types only once
+            for part in message["content"]:
+                assert _understood(ChatCompletionContentPartParam, part) == part
+            message["content"] = "parts"
+    kind = params.CompletionCreateParamsStreaming if body.get("stream") else params.CompletionCreateParamsNonStreaming
+    assert _understood(kind, body) == body, "a field that OpenAI's types do not know is lost on the way through them"
+
+
+def _understood(kind: Any, value: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    return json.loads(adapter.dump_json(adapter.validate_python(value)))
+
+
+# Quirks
+
+
+@pytest.mark.parametrize("field", openai_chat.Dialect.__struct_fields__)
+def test_every_quirk_changes_a_scenario(field: str) -> None:
+    default = getattr(openai_chat.Dialect(), field)
+    for folder in FOLDERS:
+        scenario = Scenario(folder)
+        if getattr(scenario.target.dialect, field) != default and _outcome(scenario) != _outcome(scenario, field):
+            return
+    pytest.fail(f"no scenario changes when {field} is reset: then nobody needs the quirk")
+
+
+def _outcome(scenario: Scenario, reset: str | None = None) -> Any:
+    """Return request and answer, with one field of the dialect reset."""
+    if reset is not None:
+        default = getattr(openai_chat.Dialect(), reset)
+        target = scenario.target
+        scenario.change_target(structs.replace(target, dialect=structs.replace(target.dialect, **{reset: default})))
+    try:
+        request = scenario.upstream_request()
+    except ProxyError as error:  # a refusal is an outcome too
+        return repr(error)
+    return request, scenario.play([scenario.upstream or b""])
+
+
+def test_the_scenarios_that_quirks_name_exist() -> None:
+    source = Path(openai_chat.__file__).with_name("dialect.py").read_text(encoding="utf-8")
+    fields = dict(re.findall(r'^    (\w+): .*?\n    """(.*?)"""', source, re.DOTALL | re.MULTILINE))
+    assert set(fields) == set(openai_chat.Dialect.__struct_fields__)
+    existing = {folder.name for folder in FOLDERS}
+    for field, text in fields.items():
+        proof = re.search(r"Proven by: (.*?)\.\s*$", " ".join(text.split()))
+        assert proof, f"{field} names no scenario"
+        named = {name.strip().removeprefix("golden/openai_chat/") for name in proof[1].split(",")}
+        assert named <= existing, f"{field} names {named - existing}, which do not exist"
+
+
+# Recorded answers
+
+
+def recorded() -> list[Path]:
+    files = [path for name in CHAT_FOLDERS for path in sorted((RECORDED / name).glob("*"))]
+    return [path for path in files if not path.name.endswith(".request.json") and "responses" not in path.name]
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason="the recordings are not here: ../shared/recorded")
+def test_recorded_answers_are_read_without_loss() -> None:
+    read = 0
+    for path in recorded():
+        outcome = _read_recorded(path)
+        if outcome is not None:
+            read += 1
+            _check_totals(path, *outcome)
+    assert read >= 30
+
+
+def _read_recorded(path: Path) -> tuple[list[Delta], Any] | None:
+    """Return the deltas and the last usage of a recording; None for refusals and other wires."""
+    call = new_call("get_something_by_name")
+    body = path.read_bytes()
+    if path.suffix == ".sse":
+        chunks = [json.loads(frame) for frame in SSEReader().feed(body) if frame != b"[DONE]"]
+        usages = [chunk["usage"] for chunk in chunks if chunk.get("usage")]
+        return decode_stream(body, call), usages[-1] if usages else None
+    content = json.loads(body)
+    response = content.get("response", content)
+    if "choices" not in response:
+        return None
+    decoder = openai_chat.new_decoder(structs.replace(call, stream=False))
+    return decoder.decode_body(msgspec.json.encode(response)), response.get("usage")
+
+
+def _check_totals(path: Path, deltas: list[Delta], usage: Any) -> None:
+    assert isinstance(next(delta for delta in deltas if isinstance(delta, Stop)), Stop), path
+    assert {delta.key for delta in deltas if isinstance(delta, ToolCall)} == {
+        delta.key for delta in deltas if isinstance(delta, ToolEnd)
+    }, path
+    for call in (delta for delta in deltas if isinstance(delta, ToolCall)):
+        arguments = "".join(delta.json for delta in deltas if isinstance(delta, ToolArgs) and delta.key == call.key)
+        assert isinstance(json.loads(arguments or "{}"), dict), path
+    if usage is None:
+        return
+    said = [delta for delta in deltas if isinstance(delta, Usage)][-1]
+    assert (said.input_tokens or 0) + (said.cache_read_tokens or 0) == usage["prompt_tokens"], path
+    spent = usage["completion_tokens"]
+    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    assert said.output_tokens in (spent, spent + reasoning), path
+    if said.output_tokens != spent:
+        assert usage["total_tokens"] == usage["prompt_tokens"] + spent + reasoning, path
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason="the recordings are not here: ../shared/recorded")
+def test_recorded_refusals_become_errors_or_replies() -> None:
+    seen = 0
+    for path in recorded():
+        content = json.loads(path.read_bytes()) if path.suffix == ".json" else {}
+        response = content.get("response", content)
+        if "error" not in response:
+            continue
+        seen += 1
+        status = content.get("status", 400)
+        outcome = openai_chat.decode_error(new_call("get_something_by_name"), status, {}, msgspec.json.encode(response))
+        if isinstance(outcome, list):
+            assert response["error"]["code"] == "tool_use_failed"
+        else:
+            assert isinstance(outcome, UpstreamError)
+            assert response["error"]["message"] in outcome.message
+    assert seen >= 6
+
+
+# Streams of any shape
+
+TEXTS = st.text(min_size=1, max_size=8)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["content", "reasoning", "reasoning_content"]), TEXTS)))
+def test_all_text_arrives_in_order(parts: list[tuple[str, str]]) -> None:
+    deltas = decode_stream(frames(*(piece(**{name: text}) for name, text in parts), piece("stop")), new_call())
+    said = [("content" if isinstance(delta, Text) else "thinking", delta.text) for delta in deltas[:-1]]
+    assert said == [("content" if name == "content" else "thinking", text) for name, text in parts]
+
+
+@given(
+    calls=st.lists(
+        st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=5), max_size=2), min_size=1, max_size=4
+    ),
+    size=st.integers(1, 6),
+    order=st.randoms(use_true_random=False),
+    in_turn=st.booleans(),
+    has_ids=st.booleans(),
+)
+def test_arguments_survive_however_they_are_mixed(
+    calls: list[dict[str, Any]], size: int, order: Any, in_turn: bool, has_ids: bool
+) -> None:
+    texts = [json.dumps(arguments) for arguments in calls]
+    queues = [[text[at : at + size] for at in range(0, len(text), size)] for text in texts]
+    chunks = []
+    for index in range(len(queues)):
+        first = {"index": index, "function": {"name": f"tool{index}", "arguments": ""}}
+        chunks.append([{**first, "id": f"call_{index}"} if has_ids else first])
+        if not in_turn:
+            chunks += [[{"index": index, "function": {"arguments": text}}] for text in queues[index]]
+            queues[index] = []
+    while any(queues):
+        index = order.choice([index for index, queue in enumerate(queues) if queue])
+        chunks.append([{"index": index, "function": {"arguments": queues[index].pop(0)}}])
+    deltas = decode_stream(frames(*(piece(tool_calls=one) for one in chunks), piece("tool_calls")), new_call())
+    begun = [delta for delta in deltas if isinstance(delta, ToolCall)]
+    assert [delta.name for delta in begun] == [f"tool{index}" for index in range(len(calls))]
+    for call, text in zip(begun, texts, strict=True):
+        assert "".join(delta.json for delta in deltas if isinstance(delta, ToolArgs) and delta.key == call.key) == text
+        assert [type(delta) for delta in deltas if isinstance(delta, ToolEnd) and delta.key == call.key] == [ToolEnd]
+    assert len({delta.id for delta in begun}) == len(calls)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    *("choices", "delta", "message", "content", "tool_calls", "function", "name", "arguments"),
+                    *("index", "id", "usage", "error", "finish_reason", "reasoning", "reasoning_details"),
+                    *("extra_content", "prompt_tokens"),
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.lists(st.one_of(st.binary(max_size=30), JSON.map(msgspec.json.encode)), max_size=4))
+def test_whatever_comes_is_read_or_refused(bodies: list[bytes]) -> None:
+    call = new_call("a", carries_details=True, carries_call_signatures=True, lifts_think_tags=True)
+    for read in (openai_chat.new_decoder(call).decode_frame, openai_chat.new_decoder(call).decode_body):
+        try:
+            for body in bodies:
+                read(body)
+        except UpstreamError:
+            continue
+
+
+@given(st.lists(st.text(max_size=10), min_size=1))
+def test_joined_texts_are_the_texts(texts: list[str]) -> None:
+    joined = join_texts([Raw(msgspec.json.encode(text)) for text in texts])
+    assert msgspec.json.decode(joined) == "\n\n".join(texts)
+
+
+@given(st.text(max_size=30), st.lists(st.integers(0, 60), max_size=6))
+def test_think_tags_are_found_at_any_cut(text: str, points: list[int]) -> None:
+    whole = f"<think>{text.replace('<', '')}</think>\n\nThe answer."
+    edges = sorted({0, len(whole), *(point % len(whole) for point in points)})
+    parts = [whole[start:end] for start, end in itertools.pairwise(edges)]
+    deltas = decode_stream(
+        frames(*(piece(content=part) for part in parts), piece("stop")), new_call(lifts_think_tags=True)
+    )
+    assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)) == text.replace("<", "")
+    assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "The answer."
