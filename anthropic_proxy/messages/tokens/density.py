@@ -4,8 +4,8 @@ The sample is at most `_SAMPLE` bytes in short stretches from the whole text. It
 marks and characters of other scripts are each worth a fraction of a token: the fractions that come nearest to OpenAI's
 o200k vocabulary on prose, code, data and shell output in ten languages.
 
-Error against that vocabulary, 157 texts: 6 % on average, four in five within 10 %, 94 % within 20 %. Random hexadecimal
-and base64 text is the worst, 30 % too low. Taking a sample adds up to 3 %.
+Error against that vocabulary: 6 % on average over the 157 texts of the fit; of texts held out of it 78 % are within
+10 % and 91 % within 20 %. Random hexadecimal and base64 text is the worst, 30 % too low. Taking a sample adds up to 3 %.
 """
 
 import re
