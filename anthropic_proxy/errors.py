@@ -125,6 +125,10 @@ class UpstreamError(ProxyError):
         self.kind = type(self).kind if kind is None else kind
         if retryable is not None:
             self.retryable = retryable
+        self.body: bytes | None = None
+        """The provider's own error body, where it is passed on as it came (a relay)."""
+        self.headers: dict[str, str] = {}
+        """The provider's headers that are passed on with it."""
         self.parameter = parameter
         """The request parameter that the provider named as the cause, in its own spelling; None: none named."""
 

@@ -50,9 +50,13 @@ def test_a_key_becomes_the_header_that_its_provider_reads(name, header, value):
 @pytest.mark.parametrize("row", [row for row in PROVIDERS if row.key_variable], ids=lambda row: row.name)
 def test_a_missing_key_is_a_401_that_names_the_variable_and_asks_for_no_retry(row):
     with pytest.raises(AuthenticationFailed) as caught:
-        Credentials(load()).find(row)
+        Credentials(load(PROXY_API_KEY="a-key-of-this-proxy")).find(row)
     assert (caught.value.status, caught.value.kind, caught.value.should_retry) == (401, "authentication_error", False)
     assert f"{row.key_variable} is not set" in caught.value.message
+
+
+def test_without_a_key_of_the_proxy_anthropic_judges_the_clients_own():
+    assert Credentials(load()).find(find_provider("anthropic")) is None
 
 
 @pytest.mark.parametrize("name", ["ollama", "vertex", "demo"])

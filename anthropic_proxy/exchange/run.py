@@ -1,21 +1,24 @@
 """One exchange, from the client's bytes to the last byte of the reply. Read it aloud: nine steps."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from anthropic_proxy.errors import InternalError, ProxyError, UpstreamTimeout
-from anthropic_proxy.exchange.attempts import Answer, Attempts
+from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamTimeout
+from anthropic_proxy.exchange.answer import Answer
+from anthropic_proxy.exchange.attempts import Attempts
 from anthropic_proxy.exchange.house import House, Inbound
+from anthropic_proxy.exchange.relay import RelayedAnswer
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Receipt, Ticket
 from anthropic_proxy.messages import tokens
 from anthropic_proxy.messages.deltas import Delta, Stop, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.messages.events import Event, Ping
+from anthropic_proxy.messages.events import Event, Failure, Ping
 from anthropic_proxy.messages.fold import Fold
-from anthropic_proxy.messages.types import MessagesRequest, MessagesResponse, decode_request
+from anthropic_proxy.messages.types import MessagesRequest, MessagesResponse, decode_request, read_envelope
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.routing.router import Facts, Route, resolve
+from anthropic_proxy.wire.contract import relays
 
 DELTA_AFTER_SECONDS = 240.0
 """Silence of the upstream from which on empty deltas take the place of pings: those alone hold a client ten minutes."""
@@ -26,6 +29,10 @@ class Outlet(Protocol):
 
     async def write(self, events: Sequence[Event], *, last: bool = False) -> None:
         """Send events; the first call sends status 200 and the headers of a stream before them."""
+        ...
+
+    async def relay(self, data: bytes, headers: Mapping[str, str], *, last: bool) -> None:
+        """Send bytes as an upstream sent them, with its headers before the first; `last`: they are the whole body."""
         ...
 
     async def message(self, response: MessagesResponse) -> None:
@@ -48,11 +55,12 @@ async def run(house: House, inbound: Inbound, outlet: Outlet) -> None:
     """
     receipt = Receipt(request_id=inbound.request_id, client=inbound.client, started=house.clock(), path=inbound.path)
     try:
-        request = decode_request(inbound.body)  # 2 read
+        request = _read(inbound.body)  # 2 read
         receipt.asked_model, receipt.stream = request.model, request.stream
         receipt.tools, receipt.messages = len(request.tools), len(request.messages)
         route = resolve(Facts(request.model), house.settings, house.catalogue)  # 3 route
         receipt.why = route.why
+        _expect_readable(request, route)
         for note in route.notes:
             house.log.once(note)
         for policy in house.policies:  # 4 admit
@@ -73,6 +81,18 @@ async def run(house: House, inbound: Inbound, outlet: Outlet) -> None:
         house.log.exchange(receipt)
         for observer in house.observers:
             await observer.record(receipt)
+
+
+def _read(body: bytes) -> MessagesRequest:
+    try:
+        return decode_request(body)
+    except ClientError as refusal:
+        return read_envelope(body, refusal)
+
+
+def _expect_readable(request: MessagesRequest, route: Route) -> None:
+    if request.refusal is not None and not relays(route.targets[0].wire):
+        raise request.refusal
 
 
 class _Exchange:
@@ -123,10 +143,14 @@ class _Exchange:
             self._count()
 
     async def _serve(self, route: Route) -> None:
-        answer = await Attempts(self._house, self._inbound, self._request, self._receipt, self._watch).open(route)
+        attempts = Attempts(self._house, self._inbound, self._request, self._receipt, self._watch)
+        self._attempts = attempts
+        answer = await attempts.open(route)
         try:
             self._receipt.first_delta_seconds = self._house.clock() - self._receipt.started
-            if self._request.stream:
+            if isinstance(answer, RelayedAnswer):
+                await self._relay(answer)
+            elif self._request.stream:
                 await self._stream(answer)
             else:
                 await self._fold(answer)
@@ -159,6 +183,23 @@ class _Exchange:
             self._writer.estimate = tokens.estimate(self._request)
         await self._outlet.message(fold.finish())
 
+    async def _relay(self, answer: RelayedAnswer) -> None:
+        outlet, watch, writer = self._outlet, self._watch, self._writer
+        while (data := await answer.read()) is not None:
+            watch.writing = True
+            await outlet.relay(data, answer.headers, last=not self._request.stream)
+            watch.upstream_at = watch.now()
+            watch.writing = False
+        writer.usage = answer.usage
+        self._receipt.outcome = answer.stop_reason or ""
+        if answer.failure is not None:
+            note_failure(self._receipt, answer.failure)
+        if self._request.stream:
+            if answer.torn:
+                await outlet.relay(b"\n\n", answer.headers, last=False)  # ends a frame that was cut
+            ending: list[Event] = [Failure(answer.failure)] if answer.torn and answer.failure else []
+            await outlet.write(ending, last=True)
+
     async def _warm_up(self) -> None:
         """Answer `max_tokens: 0` here: it asks for a warm cache and no output."""
         writer = self._writer
@@ -178,7 +219,12 @@ class _Exchange:
         return [*self._writer.start(tokens.estimate(self._request)), Ping()]
 
     async def _keep_alive(self) -> None:
-        """Tell a streaming client that we live; before the first delta this gives up a real HTTP status."""
+        """Tell a streaming client that we live; before the first delta this gives up a real HTTP status.
+
+        A relay writes nothing of its own: the pings of the API pass.
+        """
+        if self._attempts.relaying:
+            return
         silence = self._watch.now() - self._watch.upstream_at
         events = self._start() or (self._writer.keep_alive() if silence > DELTA_AFTER_SECONDS else [Ping()])
         await self._outlet.write(events)
@@ -210,8 +256,8 @@ class _Exchange:
         receipt.cache_read_tokens = totals.cache_read_input_tokens
         receipt.cache_write_tokens = totals.cache_creation_input_tokens
         receipt.thinking_tokens = totals.output_tokens_details["thinking_tokens"]
-        if not receipt.outcome and writer.stop_reason:
-            receipt.status, receipt.outcome = 200, writer.stop_reason
+        receipt.outcome = receipt.outcome or writer.stop_reason or ""
+        receipt.status = receipt.status or 200
 
 
 class _OneCall:

@@ -72,6 +72,8 @@ def describe_missing_key(provider: Provider, settings: Settings) -> str:
     own_server = provider.key_needed == "own_address" and provider.name in settings.base_urls
     if provider.key_variable is None or provider.key_needed == "never" or own_server:
         return ""
+    if provider.takes_client_key and not settings.proxy_api_keys:
+        return ""  # what the client sends is passed on, and the provider judges it
     if settings.keys.get(provider.name):
         return ""
     return (

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from anthropic_proxy import __version__
-from anthropic_proxy.errors import InvalidRequest, ProxyError, RequestTooLarge, UnknownModel
+from anthropic_proxy.errors import InvalidRequest, ProxyError, RequestTooLarge, UnknownModel, UpstreamError
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.run import note_failure, our_bug, run
 from anthropic_proxy.hooks import Client, Receipt
@@ -49,6 +49,15 @@ class HttpOutlet:
         body = encode_events(events, self._request_id)
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
+    async def relay(self, data: bytes, headers: Mapping[str, str], *, last: bool) -> None:
+        """Send bytes as an upstream sent them, with its headers before the first; `last`: they are the whole body."""
+        if last:
+            await self.respond(200, data, {**json_headers(self._request_id), **headers})
+            return
+        if not self._opened:
+            await self._open(200, {**stream_headers(self._request_id), **headers})
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
     async def message(self, response: MessagesResponse) -> None:
         """Send a whole reply."""
         await self.respond(200, encode_message(response))
@@ -63,8 +72,11 @@ class HttpOutlet:
         """Send the error envelope; nothing where an answer has begun."""
         if self._opened:
             return
+        headers = error_headers(error, self._request_id)
         body = encode_error(error, self._request_id)
-        await self.respond(error.status, body, error_headers(error, self._request_id))
+        if isinstance(error, UpstreamError) and error.body is not None:
+            body, headers = error.body, {**headers, **error.headers}
+        await self.respond(error.status, body, headers)
 
     async def gone(self) -> None:
         """Return when the client has left."""

@@ -5,7 +5,7 @@ I/O, holds no state between calls, and compares no provider's or model's name: w
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeGuard
 
 from msgspec import Struct
 
@@ -21,6 +21,8 @@ class Call(Struct, frozen=True, kw_only=True):
     """As it will be said: cleaned, paired, with the names that the wire allows."""
     model: str
     """The upstream's id of the model, without a prefix."""
+    asked_model: str = ""
+    """The id that the client asked for, which the reply says."""
     dialect: Any
     """The wire's own `Dialect`, with the rules for this model merged in."""
     stream: bool
@@ -29,6 +31,10 @@ class Call(Struct, frozen=True, kw_only=True):
     """The body as the client sent it; only a relay reads it."""
     headers: Mapping[str, str] = {}
     """The client's headers, names in lower case, without credentials; only a relay reads them."""
+    path: str = "/v1/messages"
+    """The path that the client asked for; only a relay reads it."""
+    query: str = ""
+    """The query of the client's own address; only a relay reads it."""
     aliases: Mapping[str, str] = {}
     """Tool names said upstream → the client's own names, where they differ."""
     new_id: Callable[[str], str]
@@ -155,3 +161,21 @@ class Wire(Protocol):
     def decode_error(self, call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:
         """Read an answer whose status is not 2xx: an `UpstreamError`, or deltas where it is a reply after all."""
         ...
+
+
+class RelayWire(Wire, Protocol):
+    """The wire that the clients speak themselves: bytes pass as they are and are only read along."""
+
+    @property
+    def RELAY(self) -> Literal[True]:  # noqa: N802  # a constant of the module
+        """Says so; no other wire has this name."""
+        ...
+
+    def with_reply_model(self, reply: bytes, model: str) -> bytes:
+        """Return a message, or the bytes of a stream from its first event on, as the reply of that model."""
+        ...
+
+
+def relays(wire: Wire) -> TypeGuard[RelayWire]:
+    """Whether bytes pass this wire as they are."""
+    return getattr(wire, "RELAY", False)

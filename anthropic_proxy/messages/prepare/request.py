@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.types import Message, TextBlock, Tool, ToolChoice
+from anthropic_proxy.messages.types import ABSENT, Message, TextBlock, Tool, ToolChoice
 
 _SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
 
@@ -81,6 +81,28 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
         users = (message.blocks for message in self.messages if message.role == "user")
         texts = (block.text for blocks in users for block in blocks if isinstance(block, TextBlock))
         return bytes(next(texts, b""))
+
+
+UNPREPARED = PreparedRequest(
+    system=[],
+    messages=[],
+    tools=[],
+    tool_choice=None,
+    max_tokens=1,
+    effort="default",
+    budget_tokens=None,
+    shows_thinking=True,
+    output_schema=ABSENT,
+    stop_sequences=[],
+    temperature=None,
+    top_p=None,
+    top_k=None,
+    service_tier=None,
+    user_id=None,
+    vision=True,
+    pdf=True,
+)
+"""Stands for a request that nobody prepares, because its bytes are relayed."""
 
 
 class _UserId(Struct):

@@ -5,7 +5,7 @@ import re
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
+from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 from anthropic_proxy.messages.types.blocks import DEEP_TEXT, all_sound, given_fields, is_deep, read_blocks
 from anthropic_proxy.messages.types.refusals import decode_fields, missing, wrong_type
 from anthropic_proxy.messages.types.structs import (
@@ -59,6 +59,12 @@ class _Body(Struct, kw_only=True):
     compaction: Raw = ABSENT
 
 
+class _Envelope(Struct):
+    model: str
+    stream: bool | None = None
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_message = msgspec.json.Decoder(Message).decode
 _decode_raws = msgspec.json.Decoder(list[Raw]).decode
@@ -80,6 +86,18 @@ def decode_request(body: bytes, *, counting: bool = False) -> MessagesRequest:
         read = _read_slowly(body, mended)
     _refuse(read, counting)
     return _request(read, len(body), mended)
+
+
+def read_envelope(body: bytes, refusal: ClientError) -> MessagesRequest:
+    """Return only the model and whether to stream, of a body that `decode_request` refused.
+
+    A relay may pass it on all the same, for the API to judge. Raises the refusal where not even those can be read.
+    """
+    try:
+        read = _decode_envelope(body)
+    except (msgspec.DecodeError, RecursionError):
+        raise refusal from None
+    return MessagesRequest(model=read.model, messages=[], stream=bool(read.stream), size=len(body), refusal=refusal)
 
 
 def _request(read: _Body, size: int, mended: list[str]) -> MessagesRequest:

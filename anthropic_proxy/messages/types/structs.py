@@ -5,6 +5,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, field
 
+from anthropic_proxy.errors import ClientError
+
 ABSENT = Raw(b"")
 """Stands for "not given" where a field is `Raw`, because `Raw` cannot stand in a union with None."""
 
@@ -264,6 +266,8 @@ class MessagesRequest(Struct, kw_only=True):
     """Whether the client asked for a container that only Anthropic has."""
     size: int = 0
     """Bytes of the body; 0: not read from one."""
+    refusal: ClientError | None = None
+    """Why the rest could not be read, or would lose history here: only a relay may serve it, whose API judges."""
     mended: list[str] = field(default_factory=list)
     """What the slow way of `decode_request` mended, in words; for the fidelity report."""
 

@@ -3,6 +3,7 @@
 from anthropic_proxy.routing import known_models
 from anthropic_proxy.routing.providers import chat, gemini
 from anthropic_proxy.routing.providers.rows import Provider, Speech
+from anthropic_proxy.wire import anthropic
 
 __all__ = ["PROVIDERS", "Provider", "Speech", "find_provider"]
 
@@ -119,12 +120,13 @@ PROVIDERS: tuple[Provider, ...] = (
         prefix="anthropic",
         title="Anthropic",
         stem="ANTHROPIC",
-        speeches={},
+        speeches={"messages": Speech(wire=anthropic, dialect=anthropic.Dialect())},
         base_url="https://api.anthropic.com",
         base_url_variable="ANTHROPIC_UPSTREAM_URL",
         key_variable="ANTHROPIC_API_KEY",
         key_header="x-api-key",
         key_scheme="",
+        takes_client_key=True,
         keeps_tiers=True,
         known_models=known_models.ANTHROPIC,
         docs="https://docs.anthropic.com/en/api/messages",

@@ -40,6 +40,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     key_variable: str | None = None
     key_header: str = "authorization"
     key_scheme: str = "Bearer "
+    takes_client_key: bool = False
+    """Whether the credential that our client sends is meant for it, where neither it nor this proxy has a key set."""
     key_needed: Literal["always", "own_address", "never"] = "always"
     """`own_address`: only at the row's own address; a server of the user's may ask for none."""
     choosable: bool = True

@@ -1,0 +1,127 @@
+"""Step 8, decode: one upstream answer as lists of deltas."""
+
+from collections.abc import Iterable
+
+from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
+from anthropic_proxy.exchange.watch import Watch
+from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
+from anthropic_proxy.messages.stops import StopCutter
+from anthropic_proxy.routing.router import Target
+from anthropic_proxy.wire.contract import Call, UpstreamResponse
+from anthropic_proxy.wire.framing import new_reader
+
+BODY_BYTES = 64 * 1024 * 1024
+"""What an answer that is not streamed, or an error, may have."""
+
+
+class Answer:
+    """One upstream answer, from its first delta on, as lists of deltas: one list a network read."""
+
+    def __init__(self, target: Target, call: Call, response: UpstreamResponse, watch: Watch) -> None:
+        self.target = target
+        self.call = call
+        self._response = response
+        self._watch = watch
+        self._decoder = target.wire.new_decoder(call)
+        self._reader = new_reader(target.wire.FRAMING) if call.stream else None
+        self._cutter = StopCutter(call.request.stop_sequences) if call.request.stop_sequences else None
+        self._first: list[Delta] = []
+        self._failure: UpstreamError | None = None
+        self._ended = False
+
+    @property
+    def signature(self) -> str:
+        """What an unsigned thinking block of this answer is signed with."""
+        return self._decoder.signature
+
+    async def open(self) -> None:
+        """Wait for the first delta that delivers something; what came until then is kept for `read`."""
+        while not any(_delivers(delta) for delta in self._first):
+            deltas = await self._next()
+            if deltas is None:
+                return
+            self._first += deltas
+
+    async def read(self) -> list[Delta] | None:
+        """Return the deltas of the next network read that had any; None at the end.
+
+        Raises `UpstreamError` where the answer fails, after everything before the failure was returned.
+        """
+        if self._first:
+            first, self._first = self._first, []
+            return first
+        return await self._next()
+
+    async def close(self) -> None:
+        """End the upstream call."""
+        await self._response.close(complete=self._decoder.finished)
+
+    def keep(self, deltas: Iterable[Delta]) -> None:
+        """Take deltas that an error answer turned out to hold; there is nothing more to read."""
+        self._first = list(deltas)
+        self._ended = True
+
+    async def _next(self) -> list[Delta] | None:
+        if self._failure is not None:
+            raise self._failure
+        while not self._ended:
+            deltas = await self._decode_next()
+            if self._cutter is not None:
+                deltas = self._cut(deltas)
+            if deltas:
+                return deltas
+        return None
+
+    async def _decode_next(self) -> list[Delta]:
+        if self._reader is None:
+            self._ended = True
+            return self._decoder.decode_body(await read_whole(self._response, self._watch))
+        chunk = await self._response.read()
+        self._watch.first_byte()
+        if chunk:
+            frames = self._reader.feed(chunk)
+        else:
+            frames = self._reader.finish()
+            self._ended = True
+        deltas: list[Delta] = []
+        try:
+            for frame in frames:
+                deltas += self._decoder.decode_frame(frame)
+            if self._ended or self._decoder.finished:
+                self._ended = True
+                deltas += self._decoder.decode_end()
+        except UpstreamError as error:
+            if not deltas:
+                raise
+            self._failure = error
+        return deltas
+
+    def _cut(self, deltas: list[Delta]) -> list[Delta]:
+        assert self._cutter is not None
+        deltas = self._cutter.feed(deltas)
+        if self._cutter.matched:
+            self._ended = True
+        elif self._ended and self._failure is None:
+            deltas += self._cutter.finish()
+        return deltas
+
+
+async def read_whole(response: UpstreamResponse, watch: Watch) -> bytes:
+    """Return a whole body. Raises `UpstreamProtocolError` where it grows beyond 64 MiB or breaks off."""
+    pieces: list[bytes] = []
+    size = 0
+    while piece := await response.read():
+        watch.first_byte()
+        size += len(piece)
+        if size > BODY_BYTES:
+            raise UpstreamProtocolError(f"the reply is larger than {BODY_BYTES >> 20} MiB")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _delivers(delta: Delta) -> bool:
+    if isinstance(delta, Text):
+        return bool(delta.text)
+    if isinstance(delta, Thinking):
+        return bool(delta.text or delta.signature)
+    return isinstance(delta, ToolCall | Block | Stop)
