@@ -95,8 +95,8 @@ class _Walk:
             else:
                 cleaned[key] = value
         if not self._rules.types_beside_choices and cleaned.get("anyOf") and "type" in cleaned:
-            kind = {"type": cleaned.pop("type")}
-            cleaned["anyOf"] = [one if "type" in one or "$ref" in one else kind | one for one in cleaned["anyOf"]]
+            kind = cleaned.pop("type")
+            cleaned["anyOf"] = [_typed(one, kind) for one in cleaned["anyOf"]]
         return cleaned
 
     def _inline(self, schema: Schema, reference: str, trail: tuple[str, ...]) -> Schema:
@@ -106,6 +106,15 @@ class _Walk:
         if reference in trail or not isinstance(target, dict) or self._inlined > MAX_INLINED:
             return {"type": "object", **self.clean(beside, trail)}
         return self.clean({**target, **beside}, (*trail, reference))
+
+
+def _typed(schema: Schema, kind: Any) -> Schema:
+    """Return the schema with a type that its surroundings had, given on to its own alternatives where it has some."""
+    if "type" in schema or "$ref" in schema:
+        return schema
+    if schema.get("anyOf"):
+        return {**schema, "anyOf": [_typed(one, kind) for one in schema["anyOf"]]}
+    return {"type": kind, **schema}
 
 
 def _find(root: Schema, reference: str) -> Any:
