@@ -37,13 +37,9 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/gemini/thinking_budget, golden/gemini/no_thinking.
     """
     least_budget: int = 128
-    """Tokens of the smallest budget that is not 0 (2.5-flash-lite: 512). Proven by: test_gemini, budgets."""
+    """Tokens of the smallest budget that is not 0 (2.5-flash-lite: 512). Proven by: golden/gemini/client_budget."""
     most_budget: int = 24_576
     """Tokens of the largest budget (2.5-pro: 32,768). Proven by: golden/gemini/thinking_budget."""
-    output_limit: int = 65_536
-    """Most that `maxOutputTokens` may be raised to. A budget that we chose ourselves is added to the client's limit,
-    because thoughts count inside; 3 and later say no number, so nothing is added there.
-    Proven by: test_gemini, budgets."""
     says_sampling: bool = False
     """Whether `temperature`, `topP` and `topK` are sent: 3 and later loop below 1.0, or ignore or refuse them.
 
@@ -83,9 +79,4 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     False: only the provider's own storage is referred to, other URLs become text.
     Proven by: golden/gemini/image_and_pdf, golden/gemini/image_url_named.
-    """
-    image_types: tuple[str, ...] = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
-    """Pictures that the models read ("Image understanding", 2026-11); others become a text.
-
-    Proven by: golden/gemini/image_and_pdf.
     """

@@ -19,6 +19,8 @@ _TYPES = {
     ".heif": "image/heif",
     ".pdf": _PDF,
 }
+_PICTURES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
+"""Pictures that the models read ("Image understanding", 2026-11): no GIF."""
 _OWN_PLACES = ("gs://", "https://generativelanguage.googleapis.com/")
 """Where the provider keeps files itself; every model reads those."""
 
@@ -38,7 +40,7 @@ def media_part(call: Call, path: str, block: ImageBlock | DocumentBlock, notes: 
     if source.media_type.startswith(("audio/", "video/")):
         raise UnsupportedFeature(f"{path}: {source.media_type} cannot be sent; only pictures, PDFs and text are taken")
     said = source.media_type or _type_of(source.url) or (_PDF if kind == "document" else "")
-    allowed = call.dialect.image_types if kind == "image" else (_PDF,)
+    allowed = _PICTURES if kind == "image" else (_PDF,)
     sees = call.request.vision if kind == "image" else call.request.pdf
     title = block.title if isinstance(block, DocumentBlock) else None
     if source.type == "url":

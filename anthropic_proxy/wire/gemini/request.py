@@ -16,6 +16,9 @@ from anthropic_proxy.wire.gemini.tools import Toolbox, pack_tools
 _BUDGETS = {"low": 2_048, "medium": 8_192, "high": 24_576}
 _LEVELS = {"xhigh": "high", "max": "high"}
 """Efforts that have no level of their own name."""
+_MOST_OUTPUT = 65_536
+"""Most that `maxOutputTokens` is raised to. Thoughts count inside it, so a budget that we chose ourselves is added to
+the client's limit; models with levels name no number, so nothing is added there."""
 _ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Schema:\n"
 
 
@@ -62,7 +65,7 @@ def _encode_config(call: Call, toolbox: Toolbox, notes: list[Note]) -> tuple[dic
     request, dialect = call.request, call.dialect
     thinking, chosen = _encode_thinking(call)
     limit = request.max_tokens
-    config: dict[str, Any] = {"maxOutputTokens": max(limit, min(limit + chosen, dialect.output_limit))}
+    config: dict[str, Any] = {"maxOutputTokens": max(limit, min(limit + chosen, _MOST_OUTPUT))}
     if dialect.says_sampling:
         sampling = {"temperature": request.temperature, "topP": request.top_p, "topK": request.top_k}
         config |= {name: value for name, value in sampling.items() if value is not None}
