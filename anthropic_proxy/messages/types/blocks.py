@@ -10,6 +10,7 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.types import structs
 from anthropic_proxy.messages.types.refusals import explain, missing, wrong_type
 from anthropic_proxy.messages.types.structs import (
+    ABSENT,
     Block,
     SearchResultBlock,
     TextBlock,
@@ -25,8 +26,7 @@ _SHALLOW_BYTES = 2 * DEEPEST
 """Text that is no longer cannot nest deeper than `DEEPEST`."""
 
 _QUOTE, _LIST, _OBJECT, _NULL = b'"[{n'
-_CHECKED = frozenset({ToolUseBlock, ToolResultBlock, SearchResultBlock, UnknownBlock})
-_CONTENT_STARTS = (b'"', b"[", b"", b"n")
+_CONTENT_STARTS = frozenset(b'"[n')
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -86,18 +86,17 @@ def all_sound(blocks: list[Block]) -> bool:
         if kind is TextBlock:
             if memoryview(block.text)[0] != _QUOTE:  # type: ignore[union-attr]
                 return False
-        elif kind in _CHECKED and not _is_sound(block):
+        elif kind is ToolUseBlock:
+            view = memoryview(block.input)  # type: ignore[union-attr]
+            if view[0] != _OBJECT or (view.nbytes > _SHALLOW_BYTES and is_deep(bytes(view))):
+                return False
+        elif kind is ToolResultBlock or kind is SearchResultBlock:
+            content = block.content  # type: ignore[union-attr]
+            if content is not ABSENT and memoryview(content)[0] not in _CONTENT_STARTS:  # type: ignore[arg-type]
+                return False
+        elif kind is UnknownBlock:
             return False
     return True
-
-
-def _is_sound(block: Block) -> bool:
-    if isinstance(block, ToolUseBlock):
-        view = memoryview(block.input)
-        return view[0] == _OBJECT and (view.nbytes <= _SHALLOW_BYTES or not is_deep(bytes(view)))
-    if isinstance(block, ToolResultBlock):
-        return bytes(memoryview(block.content)[:1]) in _CONTENT_STARTS
-    return isinstance(block, SearchResultBlock) and bytes(memoryview(block.content)[:1]) in _CONTENT_STARTS
 
 
 def is_deep(text: bytes) -> bool:
