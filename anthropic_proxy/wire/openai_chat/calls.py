@@ -15,13 +15,14 @@ _NO_FUNCTION = Function()
 
 
 class _OpenCall:
-    __slots__ = ("arguments", "id", "key", "name")
+    __slots__ = ("arguments", "ended", "id", "key", "name")
 
     def __init__(self, key: int, upstream_id: str) -> None:
         self.key = key
         self.id = upstream_id
         self.name = ""
         self.arguments: list[str] = []
+        self.ended = False
 
     def is_complete(self) -> bool:
         """Whether the arguments are a whole JSON object, so that nothing but white space can follow."""
@@ -56,6 +57,13 @@ class CallReader:
     def read(self, piece: CallPiece, deltas: list[Delta]) -> None:
         """Read one fragment, or a whole call."""
         function = piece.function or _NO_FUNCTION
+        if piece.id is None and function.name is None and piece.index is not None:
+            known = self._slots.get(piece.index)
+            if known is not None and known.name and not known.ended:  # the usual fragment
+                if function.arguments:
+                    known.arguments.append(function.arguments)
+                    deltas.append(ToolArgs(known.key, function.arguments))
+                return
         call = self._find(piece, function)
         if call is None:
             self.end_complete(deltas)
@@ -86,6 +94,7 @@ class CallReader:
                 f"{self._call.provider} sent a tool call without a name.", provider=self._call.provider
             )
         self._open.remove(call)
+        call.ended = True
         deltas.append(ToolEnd(call.key))
 
     def _find(self, piece: CallPiece, function: Function) -> _OpenCall | None:
@@ -96,7 +105,7 @@ class CallReader:
             call = self._by_id.get(piece.id)
         else:
             call = None if function.name else self._last
-        if call is None or call not in self._open:
+        if call is None or call.ended:
             return self._after_the_end(call, piece, function)
         if piece.id and call.id and piece.id != call.id:
             return None

@@ -220,12 +220,21 @@ class MessageEncoder:
     # Assistant messages.
 
     def _say_reply(self, message: Message) -> None:
-        reply = _Reply()
-        texts = [block.text for block in message.content if isinstance(block, TextBlock)]
-        calls = [block for block in message.content if isinstance(block, ToolUseBlock)]
+        texts: list[Raw] = []
+        calls: list[ToolUseBlock] = []
+        thoughts: list[ThinkingBlock] = []
+        for block in message.content:
+            if isinstance(block, TextBlock):
+                texts.append(block.text)
+            elif isinstance(block, ToolUseBlock):
+                calls.append(block)
+            elif isinstance(block, ThinkingBlock):
+                thoughts.append(block)
         if not texts and not calls:
             return
-        self._flush_late()
+        if self._late:
+            self._flush_late()
+        reply = _Reply()
         if texts:
             reply.content = join_texts(texts)
         elif not self._dialect.omits_null:
@@ -236,11 +245,11 @@ class MessageEncoder:
                 for block in calls
             ]
         self._open = bool(calls)
-        self._replay_thinking(message, reply, bool(calls))
+        if thoughts or self._dialect.thinking_replay != "kept":
+            self._replay_thinking(thoughts, reply, bool(calls))
         self.said.append(reply)
 
-    def _replay_thinking(self, message: Message, reply: _Reply, has_calls: bool) -> None:
-        blocks = [block for block in message.content if isinstance(block, ThinkingBlock)]
+    def _replay_thinking(self, blocks: list[ThinkingBlock], reply: _Reply, has_calls: bool) -> None:
         dialect = self._dialect
         carries = [(block, decode_carry(dialect.carry_tag, block.signature)) for block in blocks]
         kept = [(block, carry) for block, carry in carries if carry is not None and _says_something(carry)]
@@ -272,10 +281,11 @@ class MessageEncoder:
         form = self._dialect.call_ids
         if form == "counted":
             return f"functions.{name}:{len(self._ids)}"
+        fits = len(client_id) <= _LONGEST_ID if form == "short" else _NINE.fullmatch(client_id)
+        if fits:
+            return client_id
         digest = hashlib.sha256(client_id.encode(errors="surrogatepass")).hexdigest()
-        if form == "nine":
-            return client_id if _NINE.fullmatch(client_id) else digest[:9]
-        return client_id if len(client_id) <= _LONGEST_ID else f"call_{digest[:32]}"
+        return digest[:9] if form == "nine" else f"call_{digest[:32]}"
 
 
 def _image(block: ImageBlock, dialect: Dialect) -> Any:

@@ -93,7 +93,7 @@ class ChatDecoder:
 
     def _read(self, chunk: Chunk) -> list[Delta]:
         deltas: list[Delta] = []
-        if is_said(chunk.error):
+        if chunk.error is not ABSENT and is_said(chunk.error):
             if self._stop is not None:  # OpenRouter: an error after the end says nothing new
                 self._read_usage(chunk, None, deltas)
                 return deltas
