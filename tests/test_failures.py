@@ -180,10 +180,11 @@ def test_googles_hints_are_read() -> None:
     assert (error.status, error.retry_after, error.should_retry) == (429, 12, False)
 
 
-def test_a_short_limit_is_worth_one_more_try_and_an_unavailable_server_names_a_time() -> None:
-    assert refused(429, openai(""), retry_after="5").retryable
-    assert not refused(429, openai(""), retry_after="6").retryable
-    assert refused(503, b"").retry_after == 5
+def test_a_short_pause_is_worth_one_more_try_and_an_unavailable_server_names_a_time() -> None:
+    for status in (429, 503, 529):
+        assert refused(status, openai(""), retry_after="5").retryable
+        assert not refused(status, openai(""), retry_after="6").retryable
+    assert refused(503, b"").retry_after == 2
 
 
 OVERFLOWS = [

@@ -11,8 +11,8 @@ from anthropic_proxy.wire.failures.overflow import find_overflow
 
 MAX_MESSAGE_CHARACTERS = 2_000
 SHORT_DELAY_SECONDS = 5
-"""A provider that is over its limit for no longer than this is asked once more by the proxy itself."""
-UNAVAILABLE_SECONDS = 5.0
+"""A provider that wants no longer a pause than this is asked once more by the proxy itself."""
+UNAVAILABLE_SECONDS = 2.0
 """What a client is told to wait after a 503 that names no time."""
 
 _POLICY = frozenset(
@@ -164,6 +164,9 @@ def _error(row: _Row, fault: Fault, provider: str) -> UpstreamError:
 
 
 def _is_retryable(row: _Row, fault: Fault) -> bool:
+    """Whether the proxy itself may ask once more: not where the provider wants a longer pause than a client notices."""
+    if fault.retry_after is not None and fault.retry_after > SHORT_DELAY_SECONDS:
+        return False
     if row.status == 429:
-        return fault.retry_after is not None and fault.retry_after <= SHORT_DELAY_SECONDS
+        return fault.retry_after is not None
     return row.status in (502, 503, 529) or fault.status == 502
