@@ -55,6 +55,7 @@ def environment(url: str, home: Path, **more: str) -> dict[str, str]:
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
+        "TMPDIR": str(home),
         "ANTHROPIC_BASE_URL": url,
         "ANTHROPIC_API_KEY": "sk-the-clients-own",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",

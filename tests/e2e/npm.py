@@ -1,7 +1,7 @@
 """Installs packages of npm into a cache outside the checkout, once a version."""
 
+import contextlib
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -27,6 +27,6 @@ def install(package: str, version: str) -> Path:
             command = ["npm", "install", "--prefix", str(target), "--ignore-scripts", "--no-audit", "--no-fund"]
             done = subprocess.run([*command, f"{package}@{version}"], capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"npm could not install {package}@{version}:\n{done.stderr}"
-            if not place.is_dir():
-                shutil.move(target, place)
+            with contextlib.suppress(OSError):  # another run was faster
+                target.rename(place)
     return place / "node_modules"

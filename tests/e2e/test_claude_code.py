@@ -44,6 +44,7 @@ def test_a_task_of_several_turns_reads_writes_and_edits_files(
     assert [len(tool_texts(body)) for body in asked] == [0, 1, 3, 4]
     assert "Traceback" not in proxy.log
     assert " 500 " not in proxy.log
+    assert "client left" not in proxy.log
 
 
 def test_the_prompt_stays_the_same_from_turn_to_turn(claude: Path, proxy: Proxy, openai: Running, work: Path) -> None:
