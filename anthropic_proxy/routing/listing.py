@@ -53,7 +53,8 @@ def _list_others(settings: Settings, catalogue: Catalogue) -> Iterator[ModelEntr
         if not row.choosable or row.keeps_tiers or not row.speeches or describe_missing_key(row, settings):
             continue
         extra, listed = settings.extra_models.get(row.name, ()), catalogue.listing(row.name)
-        for model in (*(row.known_models if listed is None else listed), *extra):
+        known = () if row.runs_what_is_pulled else row.known_models
+        for model in (*(known if listed is None else listed), *extra):
             if model not in row.refused_models:
                 name = f"{row.prefix}/{model}"
                 yield _entry(f"claude-{name}", name, row, model, catalogue)

@@ -94,7 +94,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     google_credentials_file: str | None = None
     """`GOOGLE_APPLICATION_CREDENTIALS`: path of a file for google-auth."""
     ollama_context_length: int | None = None
-    """`OLLAMA_CONTEXT_LENGTH`, in tokens, sent as `num_ctx`; None: Ollama decides."""
+    """`OLLAMA_CONTEXT_LENGTH`, in tokens, sent as `num_ctx`; None: what the model has, up to 65,536."""
+    ollama_keep_alive: str | None = None
+    """`OLLAMA_KEEP_ALIVE`: how long Ollama keeps a model in memory after a reply, in seconds or as `10m`; `-1`: for
+    ever; None: Ollama decides."""
     proxy_api_keys: Sequence[Secret] = ()
     """`PROXY_API_KEY`: any of them lets a client in; none: only loopback callers are served."""
     allow_unauthenticated: bool = False

@@ -186,6 +186,7 @@ _SIMPLE: tuple[tuple[str, Callable[[Found], object], bool, tuple[str, ...]], ...
         False,
         ("OLLAMA_CONTEXT_LENGTH",),
     ),
+    ("ollama_keep_alive", values.decode_duration, False, ("OLLAMA_KEEP_ALIVE",)),
     ("proxy_api_keys", values.decode_keys, True, ("PROXY_API_KEY",)),
     ("allow_unauthenticated", values.decode_boolean, False, ("ALLOW_UNAUTHENTICATED",)),
     ("allowed_hosts", values.decode_hosts, True, ("ALLOWED_HOSTS",)),

@@ -18,6 +18,7 @@ _LOOKS_SECRET = re.compile(
     r"^(?=.*[a-zA-Z])(?=.*\d)[\w-]{32,}$"
 )
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
+_DURATION = re.compile(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
 _MODEL_NAME = re.compile(r"[^\s\x00-\x1f,]+")
 _HOST_NAME = re.compile(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
 _SHOWN_CHARACTERS = 60
@@ -56,6 +57,13 @@ def decode_seconds(found: Found) -> float:
     if not 0 < seconds < math.inf:
         raise refuse(found, "It can be a number of seconds above 0, such as 300.")
     return seconds
+
+
+def decode_duration(found: Found) -> str:
+    """Return a time as Go writes it (`10m`, `1h30m`), or whole seconds; below 0 means for ever."""
+    if not _DURATION.fullmatch(found.text):
+        raise refuse(found, "It can be seconds, or a time such as 30s, 10m or 24h; -1 means for ever.")
+    return found.text
 
 
 def decode_integer(found: Found, least: int, most: int, unit: str) -> int:

@@ -1,7 +1,7 @@
 """Providers as a table of rows. What one does otherwise than its wire's vendor is a field of the row's dialect."""
 
 from anthropic_proxy.routing import known_models
-from anthropic_proxy.routing.providers import chat, gemini
+from anthropic_proxy.routing.providers import chat, gemini, ollama
 from anthropic_proxy.routing.providers.rows import Provider, Speech
 from anthropic_proxy.wire import anthropic
 
@@ -61,9 +61,10 @@ PROVIDERS: tuple[Provider, ...] = (
         prefix="ollama",
         title="Ollama",
         stem="OLLAMA",
-        speeches={},
+        speeches={"ollama": ollama.OLLAMA},
         base_url="http://localhost:11434",
         base_url_variable="OLLAMA_API_BASE",
+        key_variable="OLLAMA_API_KEY",
         key_needed="never",
         big_model="llama3",
         small_model="llama3:8b",

@@ -16,6 +16,8 @@ class Speech(Struct, frozen=True, kw_only=True):
     """The wire's `Dialect` for all models of this provider."""
     model_rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
     """Pattern of model ids (`fnmatch`) → dialect fields that differ; every rule that matches counts, in order."""
+    settings: Mapping[str, str] = {}
+    """Dialect field → the field of `Settings` that it has the value of, where the user set one."""
 
 
 class Provider(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 from anthropic_proxy.routing.catalogue import Catalogue, ModelFacts
-from anthropic_proxy.routing.providers import Provider, find_provider
+from anthropic_proxy.routing.providers import Provider, Speech, find_provider
 from anthropic_proxy.routing.router.naming import Choice, choose, choose_for_tier
 from anthropic_proxy.settings import TIERS, Settings
 from anthropic_proxy.wire.contract import Wire
@@ -137,7 +137,7 @@ def _aim(choice: Choice, settings: Settings, catalogue: Catalogue) -> Target:
         provider=row,
         model=model,
         wire=speech.wire,
-        dialect=_merge_dialect(row.name, wire_name, model),
+        dialect=_set_by_user(_merge_dialect(row.name, wire_name, model), speech, settings),
         facts=catalogue.find(row.name, model),
         base_url=settings.base_urls.get(row.name, row.base_url),
     )
@@ -149,6 +149,14 @@ def _pick_wire(row: Provider, model: str, settings: Settings) -> str:
         return asked
     ruled = (wire for pattern, wire in row.wire_rules if fnmatchcase(model, pattern))
     return next(ruled, next(iter(row.speeches)))
+
+
+def _set_by_user(dialect: Any, speech: Speech, settings: Settings) -> Any:
+    """Return the dialect with what the user says about it."""
+    changes = {
+        field: value for field, name in speech.settings.items() if (value := getattr(settings, name)) is not None
+    }
+    return structs.replace(dialect, **changes) if changes else dialect
 
 
 @lru_cache(maxsize=1024)

@@ -1,0 +1,41 @@
+"""How models that Ollama serves deviate from each other; the defaults are a model that runs on the user's machine."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
+    """One server's, and by model rules one model's, way of speaking `/api/chat`."""
+
+    carry_tag: str = "oll"
+    """First word of the reasoning carry, `px1.<tag>.…`: only a carry with this very tag is read back.
+
+    Proven by: golden/ollama/thinking_replayed.
+    """
+    tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
+    """What a tool name must match; others get an alias. Proven by: golden/ollama/long_names."""
+    tool_name_length: int = 128
+    """Characters that a tool name may have: Ollama sets no limit, this is the client's own.
+
+    Proven by: golden/ollama/long_names.
+    """
+    streams_always: bool = False
+    """Whether the upstream is asked to stream even where the client is not answered so. Nobody needs it yet."""
+    says_window: bool = True
+    """Whether `num_ctx` is said: it sizes the memory that a model takes on the user's machine.
+
+    Models in Ollama's cloud (`…-cloud`, `…:cloud`) always have their whole window. Proven by: golden/ollama/cloud.
+    """
+    thinking: Literal["switch", "level", "never"] = "switch"
+    """Whether `think` is a boolean, the level of effort by its name, or not said at all.
+
+    Every model takes the boolean, but gpt-oss passes over it and wants low, medium or high, and a few others tell the
+    levels apart (docs.ollama.com, Thinking; `model/renderers`). Proven by: golden/ollama/thinking_level.
+    """
+    keep_alive: str | None = None
+    """How long the model stays in memory after the reply: seconds, or a duration as Go writes it (`30m`, `-1s`); None:
+    the server decides.
+
+    Set by the user. Proven by: golden/ollama/keep_alive.
+    """

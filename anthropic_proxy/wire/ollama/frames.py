@@ -1,0 +1,46 @@
+"""Lines and bodies as structs that declare only what we read (`ChatResponse` in `api/types.go`, 2026-08)."""
+
+import msgspec
+from msgspec import Raw, Struct
+
+ABSENT = Raw(b"")
+
+
+class Function(Struct, gc=False):
+    """A call's name and arguments."""
+
+    name: str = ""
+    arguments: Raw = ABSENT
+    """An object; older models' parsers may leave it out."""
+
+
+class CallPart(Struct):
+    """A whole call."""
+
+    function: Function
+    id: str | None = None
+    """Missing before Ollama 0.12."""
+
+
+class Part(Struct):
+    """What is new of the message, or all of it."""
+
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[CallPart] | None = None
+
+
+class Frame(Struct):
+    """One line, or one whole body."""
+
+    message: Part | None = None
+    done: bool = False
+    done_reason: str | None = None
+    prompt_eval_count: int | None = None
+    """All of the input; missing where the whole prompt was still in memory (before 0.5)."""
+    eval_count: int | None = None
+    error: Raw = ABSENT
+
+
+decode_frame = msgspec.json.Decoder(Frame).decode
+"""Read a line or body. Raises `msgspec.DecodeError` (or its `ValidationError`) where it is none."""

@@ -1,0 +1,203 @@
+"""Messages: system, user, assistant and tool. A message has one text; pictures lie beside it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.types import (
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    blocks_of,
+    text_raw,
+)
+from anthropic_proxy.wire.carry import decode_carry
+from anthropic_proxy.wire.contract import Call
+
+_EMPTY = Raw(b'""')
+
+
+class _Function(Struct):
+    index: int
+    name: str
+    arguments: Raw
+    """An object, not the text of one."""
+
+
+class _Call(Struct):
+    id: str
+    function: _Function
+
+
+class _Said(Struct, kw_only=True):
+    role: str
+    content: Raw = _EMPTY
+    """A JSON string; the field may not be missing in servers before 0.6."""
+    thinking: str | UnsetType = UNSET
+    images: list[str] | UnsetType = UNSET
+    tool_calls: list[_Call] | UnsetType = UNSET
+    tool_name: str | UnsetType = UNSET
+    tool_call_id: str | UnsetType = UNSET
+
+
+class _Gathered:
+    """Texts and pictures on their way into one message."""
+
+    def __init__(self) -> None:
+        self.texts: list[Raw] = []
+        self.images: list[str] = []
+
+
+def join_texts(texts: Sequence[Raw], before: bytes = b"", after: bytes = b"") -> Raw:
+    """Return JSON strings as one, a blank line between them; `before` and `after` are escaped already."""
+    if len(texts) == 1 and not before and not after:
+        return texts[0]
+    inner = b"\\n\\n".join([memoryview(text)[1:-1] for text in texts])
+    return Raw(b'"%b%b%b"' % (before, inner, after))
+
+
+class MessageEncoder:
+    """Says the messages of one request, in order."""
+
+    def __init__(self, call: Call) -> None:
+        self.said: list[_Said] = []
+        self.notes: list[Note] = []
+        self.begins_reply = False
+        """Whether the last message is the assistant's: Ollama goes on from its end."""
+        self._call = call
+        self._names: dict[str, str] = {}
+        self._late: list[Raw] = []  # system texts that wait for the next user message
+
+    def encode(self, *, extra_system: str = "", ask: str = "") -> list[Any]:
+        """Return the list for `messages`; `extra_system` ends the system prompt, `ask` ends the last user text."""
+        request = self._call.request
+        system = [block.text for block in request.system]
+        if extra_system:
+            system.append(text_raw(extra_system))
+        if system:
+            self.said.append(_Said(role="system", content=join_texts(system)))
+        loop = _start_of_loop(request.messages)
+        for place, message in enumerate(request.messages):
+            if message.role == "assistant":
+                self._say_reply(message, in_loop=place >= loop)
+            elif message.role == "user":
+                self._say_user(message)
+            else:
+                self._keep_late(message)
+        self.begins_reply = bool(self.said) and self.said[-1].role == "assistant"
+        if ask:
+            self._late.append(text_raw(ask))
+        if self._late:
+            self.begins_reply = False
+            self._say(_Gathered())
+        return self.said
+
+    def _keep_late(self, message: Message) -> None:
+        """Keep a system text for the next user message: templates take one at the beginning only, or move it there."""
+        texts = [block.text for block in message.content if isinstance(block, TextBlock)]
+        if texts:
+            self._late.append(join_texts(texts, rb"<system-reminder>\n", rb"\n</system-reminder>"))
+
+    def _say(self, gathered: _Gathered) -> None:
+        """Say what was gathered, after the texts that waited, in the last user message or a new one."""
+        texts = [*self._late, *gathered.texts]
+        self._late.clear()
+        if not texts and not gathered.images:
+            return
+        last = self.said[-1] if self.said else None
+        if last is not None and last.role == "user":
+            texts.insert(0, last.content)
+        else:
+            last = _Said(role="user")
+            self.said.append(last)
+        if texts:
+            last.content = join_texts(texts)
+        if gathered.images:
+            last.images = [*(last.images or ()), *gathered.images]
+
+    # User messages: results first, each its own message, then everything that a tool message cannot hold.
+
+    def _say_user(self, message: Message) -> None:
+        gathered = _Gathered()
+        for block in message.content:
+            if isinstance(block, ToolResultBlock):
+                self._say_result(block, gathered)
+        for block in message.content:
+            if isinstance(block, TextBlock):
+                gathered.texts.append(block.text)
+            elif isinstance(block, ImageBlock | DocumentBlock):
+                self._add_media(block, gathered.texts, gathered.images)
+        self._say(gathered)
+
+    def _say_result(self, block: ToolResultBlock, after: _Gathered) -> None:
+        texts: list[Raw] = []
+        images: list[str] = []
+        name = self._names.get(block.tool_use_id, "")
+        for part in blocks_of(block.content):
+            if isinstance(part, TextBlock):
+                texts.append(part.text)
+            elif isinstance(part, ImageBlock | DocumentBlock):
+                self._add_media(part, texts, images)
+        if images:
+            texts.append(text_raw("[image: see the next user message]"))
+            after.texts.append(text_raw(f"From the result of {name} ({block.tool_use_id}):"))
+            after.images += images
+        content = join_texts(texts or [_EMPTY], b"[tool error] " if block.is_error else b"")
+        self.said.append(_Said(role="tool", tool_name=name, tool_call_id=block.tool_use_id, content=content))
+
+    def _add_media(self, block: ImageBlock | DocumentBlock, texts: list[Raw], images: list[str]) -> None:
+        """Add a picture, or a text in place of what the model or the server does not take."""
+        request, source = self._call.request, block.source
+        if isinstance(block, ImageBlock):
+            if request.vision and source.type == "base64":
+                images.append(source.data)
+                return
+            text = f"[image: {source.url}]" if source.type == "url" else f"[image omitted: {source.media_type}]"
+        else:
+            text = f"[document omitted: {block.title or source.media_type or source.url}]"
+        why = "the server does not fetch addresses" if source.type == "url" else "the model or its server takes none"
+        self.notes.append(Note("dropped", "messages", f"{why}; {text}"))
+        texts.append(text_raw(text))
+
+    # Assistant messages.
+
+    def _say_reply(self, message: Message, *, in_loop: bool) -> None:
+        texts = [block.text for block in message.content if isinstance(block, TextBlock)]
+        calls = [block for block in message.content if isinstance(block, ToolUseBlock)]
+        if not texts and not calls:
+            return
+        if self._late:
+            self._say(_Gathered())
+        said = _Said(role="assistant", content=join_texts(texts) if texts else _EMPTY)
+        thinking = self._thinking_of(message) if in_loop else ""
+        if thinking:
+            said.thinking = thinking
+        if calls:
+            said.tool_calls = [
+                _Call(block.id, _Function(index, block.name, block.input)) for index, block in enumerate(calls)
+            ]
+            self._names |= {block.id: block.name for block in calls}
+        self.said.append(said)
+
+    def _thinking_of(self, message: Message) -> str:
+        tag = self._call.dialect.carry_tag
+        blocks = (block for block in message.content if isinstance(block, ThinkingBlock))
+        return "".join(block.thinking for block in blocks if decode_carry(tag, block.signature) is not None)
+
+
+def _start_of_loop(messages: Sequence[Message]) -> int:
+    """Return the place after the last message that a user wrote: from there on the model is at work on it.
+
+    What it thought before is not said again, as models are trained (`filterThinkTags` in `server/routes.go`).
+    """
+    for place in range(len(messages) - 1, -1, -1):
+        message = messages[place]
+        if message.role == "user" and not any(isinstance(block, ToolResultBlock) for block in message.blocks):
+            return place + 1
+    return 0

@@ -1,0 +1,118 @@
+"""Answers of `/api/chat`, streamed or whole → deltas."""
+
+import re
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.types import ToolUseBlock
+from anthropic_proxy.wire.carry import Carry, encode_carry
+from anthropic_proxy.wire.contract import Call, Decoder
+from anthropic_proxy.wire.failures import read_fault
+from anthropic_proxy.wire.ollama.faults import judge_fault
+from anthropic_proxy.wire.ollama.frames import CallPart, Frame, Part, decode_frame
+
+_KEEPABLE_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NO_ARGUMENTS = (b"", b"null", b"{}")
+_QUOTE = b'"'[0]
+
+
+def new_decoder(call: Call) -> Decoder:
+    """Return a fresh decoder for one answer."""
+    return OllamaDecoder(call)
+
+
+class OllamaDecoder:
+    """Reads one answer: each line holds what is new, the last one says `done` and counts."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.signature = encode_carry(call.dialect.carry_tag, Carry())
+        """Signs thinking: there is nothing to carry beside its text."""
+        self.finished = False
+        """Whether the line with `done` has come."""
+        self._calls = 0
+        self._used: set[str] | None = None
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        """Read one line. Raises `UpstreamError` where it is an error or no JSON."""
+        try:
+            read = decode_frame(frame)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._protocol_error("sent what is no line of a reply") from error
+        if memoryview(read.error).nbytes:
+            fault = read_fault({"error": msgspec.json.decode(read.error)}, None, {})
+            raise judge_fault(fault, self._call)
+        deltas: list[Delta] = []
+        if read.message is not None:
+            self._read(read.message, deltas)
+        if read.done:
+            self._finish(read, deltas)
+        return deltas
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        """Read an answer that was not streamed."""
+        return self.decode_frame(body) + self.decode_end()
+
+    def decode_end(self) -> list[Delta]:
+        """Raise `UpstreamProtocolError` where the answer never said that it was complete."""
+        if not self.finished:
+            raise self._protocol_error("ended its answer before it was complete")
+        return []
+
+    def _read(self, part: Part, deltas: list[Delta]) -> None:
+        if part.thinking:
+            deltas.append(Thinking(part.thinking))
+        if part.content:
+            deltas.append(Text(part.content))
+        for call in part.tool_calls or ():
+            self._read_call(call, deltas)
+
+    def _read_call(self, part: CallPart, deltas: list[Delta]) -> None:
+        key, name = self._calls, part.function.name
+        if not name:
+            raise self._protocol_error("sent a tool call without a name")
+        self._calls += 1
+        deltas.append(ToolCall(key, self._client_id(part.id or ""), self._call.aliases.get(name, name)))
+        if arguments := _text_of(part.function.arguments):
+            deltas.append(ToolArgs(key, arguments))
+        deltas.append(ToolEnd(key))
+
+    def _client_id(self, upstream_id: str) -> str:
+        """Return the upstream's id if it may be kept: well formed, and new in this reply and the whole history."""
+        if self._used is None:
+            blocks = (block for message in self._call.request.messages for block in message.blocks)
+            self._used = {block.id for block in blocks if isinstance(block, ToolUseBlock)}
+        if not _KEEPABLE_ID.fullmatch(upstream_id) or upstream_id in self._used:
+            upstream_id = self._call.new_id("toolu_px")
+        self._used.add(upstream_id)
+        return upstream_id
+
+    def _finish(self, last: Frame, deltas: list[Delta]) -> None:
+        if self.finished:
+            return
+        self.finished = True
+        if last.prompt_eval_count is not None or last.eval_count is not None:
+            deltas.append(Usage(input_tokens=last.prompt_eval_count, output_tokens=last.eval_count))
+        deltas.append(Stop(self._reason(last)))
+
+    def _reason(self, last: Frame) -> str:
+        if last.done_reason != "length":
+            return "end_turn"  # `stop`; `load` and `unload` of an empty request; an unknown one is an ordinary end
+        window = self._call.window
+        spent = (last.prompt_eval_count or 0) + (last.eval_count or 0)
+        return "max_tokens" if window is None or spent < window - 1 else "model_context_window_exceeded"
+
+    def _protocol_error(self, words: str) -> UpstreamProtocolError:
+        provider = self._call.provider
+        return UpstreamProtocolError(f"{provider} {words}.", provider=provider)
+
+
+def _text_of(arguments: Raw) -> str:
+    """Return arguments as JSON text; empty: there are none. Compatible servers send the text of an object."""
+    text = bytes(arguments)
+    if text in _NO_ARGUMENTS:
+        return ""
+    return str(msgspec.json.decode(text)) if text[0] == _QUOTE else text.decode()

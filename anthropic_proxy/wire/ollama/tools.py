@@ -1,0 +1,110 @@
+"""Tool definitions. There is no `tool_choice` here: what it asks for is said by the tools offered and in words."""
+
+import functools
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.errors import UnsupportedFeature
+from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.types import Tool
+from anthropic_proxy.messages.types.tools import is_client_tool
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.ollama.schema import encode_parameters
+
+_KEPT = 1_024
+"""Encoded tools that are kept: a session has dozens, and repeats them in every request."""
+_LONGEST = 32 * 1024
+"""Bytes of the longest definition that is kept."""
+
+
+class Tools(Struct):
+    """What a request says of tools."""
+
+    definitions: list[Raw]
+    asks: str = ""
+    """What a user text must ask for, because the server cannot be made to."""
+    notes: list[Note] = []
+
+
+def encode_tools(call: Call) -> Tools:
+    """Say the request's tools; raises `UnsupportedFeature` where one is forced that cannot be offered."""
+    choice = call.request.tool_choice
+    tools = Tools([])
+    offered = [tool for tool in call.request.tools if is_client_tool(tool)]
+    if choice is not None and choice.type == "tool":
+        offered = [tool for tool in offered if tool.name == choice.name]
+    elif choice is not None and choice.type == "none":
+        offered = []
+    for tool in offered:
+        encode = _encode_kept if len(tool.source) <= _LONGEST else _encode_tool
+        definition, lost = encode(_Definition(tool))
+        tools.definitions.append(definition)
+        tools.notes += [Note("approximated", f"tools.{tool.name}", what) for what in lost]
+    tools.notes += [
+        Note("dropped", f"tools.{tool.name}", f"{call.provider} does not run {tool.type}")
+        for tool in call.request.tools
+        if not is_client_tool(tool)
+    ]
+    if choice is not None:
+        _choose(choice.type, choice.name or "", tools, call)
+        if choice.disable_parallel_tool_use and tools.definitions:
+            why = f"{call.provider} cannot be told; further calls of a reply are discarded"
+            tools.notes.append(Note("emulated", "tool_choice.disable_parallel_tool_use", why))
+    return tools
+
+
+def _choose(kind: str, name: str, tools: Tools, call: Call) -> None:
+    if kind not in ("any", "tool"):
+        return
+    if not tools.definitions:
+        asked = name or ", ".join(tool.name for tool in call.request.tools) or "nothing"
+        raise UnsupportedFeature(
+            f"tool_choice: {call.provider} cannot be asked to call a tool, because none of those given can be offered "
+            f"there: {asked}."
+        )
+    tools.asks = f"Call the tool {name} now." if kind == "tool" else "Call one of the tools now."
+    how = "it alone is offered, and a user text" if kind == "tool" else "a user text"
+    tools.notes.append(Note("emulated", "tool_choice", f"{call.provider} does not force calls; {how} asks for one"))
+
+
+class _Definition:
+    """A tool as a key: equal where the sources are, which Python hashes once."""
+
+    __slots__ = ("source", "tool")
+
+    def __init__(self, tool: Tool) -> None:
+        self.tool = tool
+        self.source = tool.source
+
+    def __hash__(self) -> int:
+        return hash(self.source)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Definition) and other.source == self.source
+
+
+def _encode_tool(definition: _Definition) -> tuple[Raw, tuple[str, ...]]:
+    """Return the tool as the server reads it, and in words what it no longer says."""
+    tool = definition.tool
+    schema = msgspec.json.decode(tool.input_schema) if memoryview(tool.input_schema).nbytes else {}
+    parameters, rest, lost = encode_parameters(schema)
+    description = "\n\n".join(filter(None, (tool.description, rest, _examples(tool))))
+    function: dict[str, Any] = {"name": tool.name}
+    if description:
+        function["description"] = description
+    function["parameters"] = parameters
+    if tool.strict:
+        lost = (*lost, "strict was not asked for: the server has no strict mode")
+    return Raw(msgspec.json.encode({"type": "function", "function": function})), lost
+
+
+def _examples(tool: Tool) -> str:
+    examples = bytes(tool.input_examples)
+    if examples in (b"", b"[]", b"null"):
+        return ""
+    return f"Examples of input: {msgspec.json.format(examples, indent=-1).decode()}"
+
+
+_encode_kept = functools.lru_cache(maxsize=_KEPT)(_encode_tool)
