@@ -5,22 +5,26 @@ import os
 import random
 import string
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from anthropic_proxy.banner import write_banner
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.exchange.house import House
+from anthropic_proxy.hooks import Observer
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.catalogue import load_catalogue
 from anthropic_proxy.routing.credentials import Credentials
+from anthropic_proxy.routing.learned import Learned
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
 from anthropic_proxy.routing.router import asks_ollama
+from anthropic_proxy.routing.store import MemoryStore
 from anthropic_proxy.server.endpoints import Receive, Scope, Send, serve
 from anthropic_proxy.settings import Settings, load_settings
 from anthropic_proxy.upstream.http import HttpUpstream
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest, UpstreamResponse
+from anthropic_proxy.wire.contract import Send as UpstreamSend
 
 OLLAMA_PROBE_SECONDS = 1.0
 _ALPHABET = string.digits + string.ascii_letters
@@ -73,7 +77,8 @@ class App:
         async with self._opening:
             if self._house is None:
                 pulled = await self._find_ollama() if asks_ollama(self._settings) else None
-                house = build_house(self._settings, self._http, self._log, pulled)
+                ways = {"http": self._http.send, "demo": _send_to_demo}
+                house = build_house(self._settings, ways, self._log, pulled, new_id=new_id)
                 write_banner(house, self._address)
                 self._house = house
         return self._house
@@ -95,16 +100,26 @@ class App:
         return [model.name for model in sorted(pulled, key=lambda model: -model.size)]
 
 
-def build_house(settings: Settings, http: HttpUpstream, log: Log, pulled: Sequence[str] | None) -> House:
+def build_house(
+    settings: Settings,
+    ways: Mapping[str, UpstreamSend],
+    log: Log,
+    pulled: Sequence[str] | None,
+    *,
+    new_id: Callable[[str], str],
+    observers: Sequence[Observer] = (),
+) -> House:
     """Return one set of parts. `pulled`: the models that a local Ollama has; None: it does not answer."""
     return House(
         settings=settings,
         catalogue=load_catalogue(pulled),
         credentials=Credentials(settings),
-        ways={"http": http.send, "demo": _send_to_demo},
+        learned=Learned(MemoryStore()),
+        ways=ways,
         log=log,
         new_id=new_id,
         clock=time.time,
+        observers=observers,
     )
 
 

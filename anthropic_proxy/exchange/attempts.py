@@ -11,13 +11,16 @@ from anthropic_proxy.exchange.relay import RelayedAnswer, passed_headers
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Receipt
 from anthropic_proxy.messages.deltas import Delta
+from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import UNPREPARED, Limits, prepare
 from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.messages.types import MessagesRequest
 from anthropic_proxy.routing.router import Route, Target
-from anthropic_proxy.wire.contract import Call, Credential, UpstreamResponse, relays
+from anthropic_proxy.wire.contract import Call, Credential, UpstreamResponse, heals, relays
 
 REPEATS_PER_TARGET = 1
+MOST_HEALINGS = 2
+"""Refusals of a parameter that one request may learn from, beside its repeat."""
 REPEAT_SECONDS = 0.5
 """Pause before the repeat where the provider did not say how long."""
 
@@ -33,6 +36,8 @@ class Attempts:
         self._request = request
         self._receipt = receipt
         self._watch = watch
+        self._lessons: list[Note] = []
+        """What refusals taught in the course of this request."""
         self.relaying = False
         """Whether the attempt under way passes bytes as they come."""
 
@@ -55,23 +60,46 @@ class Attempts:
     async def _try_target(self, target: Target) -> Answer | RelayedAnswer:
         pool = self._house.credentials
         self.relaying = relays(target.wire)
-        repeats = REPEATS_PER_TARGET
+        target = await self._with_learned(target)
+        repeats, healings = REPEATS_PER_TARGET, MOST_HEALINGS
         while True:
             credential = self._lent_credential(target) or pool.find(target.provider)
+            call = self._relay_call(target) if self.relaying else self._prepare_call(target)
             try:
-                return await self._attempt(target, credential)
+                return await self._attempt(target, call, credential)
             except UpstreamError as error:
                 _name_provider(error, target, credential)
-                if pool.turn(target.provider, credential, error):
+                if healings and (healed := await self._heal(target, call, error)):
+                    target, healings = healed, healings - 1
+                elif pool.turn(target.provider, credential, error):
                     continue
-                if not error.retryable or not repeats:
+                elif error.retryable and repeats:
+                    repeats -= 1
+                    self._receipt.tried.append(f"{target.provider.name} {error.status}")
+                    await asyncio.sleep(error.retry_after or REPEAT_SECONDS)
+                else:
                     raise
-                repeats -= 1
-                self._receipt.tried.append(f"{target.provider.name} {error.status}")
-                await asyncio.sleep(error.retry_after or REPEAT_SECONDS)
 
-    async def _attempt(self, target: Target, credential: Credential | None) -> Answer | RelayedAnswer:
-        call = self._relay_call(target) if self.relaying else self._prepare_call(target)
+    async def _with_learned(self, target: Target) -> Target:
+        """Return the target with what earlier refusals taught about its model."""
+        if heals(target.wire):
+            for name in await self._house.learned.find(target.provider.name, target.model):
+                target = structs.replace(target, dialect=target.wire.heal(target.dialect, name))
+        return target
+
+    async def _heal(self, target: Target, call: Call, error: UpstreamError) -> Target | None:
+        """Return the target as it can be tried again after a refusal of one parameter; None where that stands."""
+        if not heals(target.wire) or (healing := target.wire.find_healing(call, error)) is None:
+            return None
+        provider = target.provider.name
+        self._house.log.once(f"{provider}/{target.model}: {healing.name}, because of: {error.message}")
+        self._lessons.append(Note("approximated", error.parameter or "", f"{provider} refused it: {healing.name}"))
+        self._receipt.tried.append(f"{provider} {error.status}")
+        if healing.lasts:
+            await self._house.learned.remember(provider, target.model, healing.name)
+        return structs.replace(target, dialect=target.wire.heal(target.dialect, healing.name))
+
+    async def _attempt(self, target: Target, call: Call, credential: Credential | None) -> Answer | RelayedAnswer:
         upstream_request = target.wire.encode_request(call)
         self._receipt.notes.extend(upstream_request.notes)
         self._receipt.provider, self._receipt.model = target.provider.name, target.model
@@ -102,7 +130,7 @@ class Attempts:
         if self._request.refusal is not None:
             raise self._request.refusal
         prepared = prepare(self._request, limits_of(target), estimate)
-        self._receipt.notes[:] = prepared.notes
+        self._receipt.notes[:] = *prepared.notes, *self._lessons
         return Call(
             request=prepared.request,
             model=target.model,

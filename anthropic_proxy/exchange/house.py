@@ -8,6 +8,7 @@ from anthropic_proxy.hooks import Client, Observer, Policy
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.catalogue import Catalogue
 from anthropic_proxy.routing.credentials import Credentials
+from anthropic_proxy.routing.learned import Learned
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.wire.contract import Send
 
@@ -18,6 +19,7 @@ class House(Struct, frozen=True, kw_only=True):
     settings: Settings
     catalogue: Catalogue
     credentials: Credentials
+    learned: Learned
     ways: Mapping[str, Send]
     """Ways out, by the name that a provider's row gives (`http`, `demo`)."""
     log: Log

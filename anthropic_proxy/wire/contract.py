@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeGuard
 
 from msgspec import Struct
 
+from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import PreparedRequest
@@ -161,6 +162,32 @@ class Wire(Protocol):
     def decode_error(self, call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:
         """Read an answer whose status is not 2xx: an `UpstreamError`, or deltas where it is a reply after all."""
         ...
+
+
+class Healing(Struct, frozen=True):
+    """How to say a request again after a refusal of one of its parameters."""
+
+    name: str
+    """What `heal` understands, with its value: `drop temperature`, `limit 4096`. Fit for a log and a store."""
+    lasts: bool = True
+    """Whether it holds for the model from now on; False: for this request only."""
+
+
+class HealingWire(Wire, Protocol):
+    """A wire that can learn from a refusal what a model does not take."""
+
+    def find_healing(self, call: Call, error: UpstreamError) -> Healing | None:
+        """Return what to do differently, or None where the refusal stands."""
+        ...
+
+    def heal(self, dialect: Any, name: str) -> Any:
+        """Return the dialect under which the request is said again; an unknown name changes nothing."""
+        ...
+
+
+def heals(wire: Wire) -> TypeGuard[HealingWire]:
+    """Whether this wire can learn from a refusal."""
+    return hasattr(wire, "find_healing")
 
 
 class RelayWire(Wire, Protocol):

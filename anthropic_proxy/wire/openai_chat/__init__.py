@@ -7,12 +7,13 @@ from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import decode_fault
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
+from anthropic_proxy.wire.openai_chat.healing import find_healing, heal
 from anthropic_proxy.wire.openai_chat.request import encode_request
 from anthropic_proxy.wire.openai_chat.stream import ChatDecoder, find_reply, judge_fault
 
 FRAMING: Literal["sse"] = "sse"
 
-__all__ = ["FRAMING", "Dialect", "decode_error", "encode_request", "new_decoder"]
+__all__ = ["FRAMING", "Dialect", "decode_error", "encode_request", "find_healing", "heal", "new_decoder"]
 
 
 def new_decoder(call: Call) -> Decoder:

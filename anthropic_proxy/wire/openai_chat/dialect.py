@@ -50,6 +50,16 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     OpenAI deprecates `max_tokens` and refuses it for reasoning models (recorded: err_max_tokens_unsupported). DeepSeek,
     Mistral, Z.ai and most local servers know only `max_tokens`. Proven by: golden/openai_chat/local_server.
     """
+    output_limit: int | None = None
+    """Tokens that one reply may have, where a refusal said so; None: what the request says.
+
+    Proven by: tests/test_healing.py.
+    """
+    takes_pictures: bool = True
+    """Whether pictures and files are taken at all; False only where a refusal said so.
+
+    Proven by: tests/test_healing.py.
+    """
     sampling: Literal["always", "not_thinking", "never"] = "always"
     """When temperature and top_p are said.
 

@@ -205,6 +205,7 @@ class MessageEncoder:
         """Return the part for a picture or PDF, or a text where the server or the model takes none."""
         said = _image(block, self._dialect) if isinstance(block, ImageBlock) else _file(block)
         takes = self._call.request.vision if isinstance(block, ImageBlock) else self._call.request.pdf
+        takes = takes and self._dialect.takes_pictures
         if takes and said is not None:
             return said
         kind = "image" if isinstance(block, ImageBlock) else "document"

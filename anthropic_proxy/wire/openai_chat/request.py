@@ -29,7 +29,7 @@ def encode_request(call: Call) -> UpstreamRequest:
     body: dict[str, Any] = {
         "model": call.model,
         "messages": messages.encode(extra_system=extra_system, ask=tools.asks),
-        dialect.limit_name: request.max_tokens,
+        dialect.limit_name: min(request.max_tokens, dialect.output_limit or request.max_tokens),
     }
     _add_tools(body, tools, call, dialect, notes)
     if output is not None:

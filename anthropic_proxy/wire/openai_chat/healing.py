@@ -1,0 +1,115 @@
+"""What a refusal teaches about a model: which parameter to leave out or to say otherwise (`translation.md` F.4).
+
+The table knows parameters, not servers: whoever refuses `temperature` is not sent it again.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.messages.types import DocumentBlock, ImageBlock
+from anthropic_proxy.wire.contract import Call, Healing
+from anthropic_proxy.wire.openai_chat.dialect import Dialect
+
+_DROPS: Mapping[str, Mapping[str, Any]] = {
+    "temperature": {"sampling": "never"},
+    "top_p": {"sampling": "never"},
+    "parallel_tool_calls": {"says_parallel": False},
+    "stream_options": {"says_usage": False},
+    "safety_identifier": {"names_user": False},
+    "prompt_cache_key": {"names_user": False},
+    "store": {"says_store": False},
+    "service_tier": {"says_service_tier": False},
+    "strict": {"says_strict": False},
+    "reasoning_effort": {"effort": "omit", "effort_with_tools": ""},
+    "include_reasoning": {"thinking_request": ""},
+    "reasoning_format": {"thinking_request": ""},
+    "tool_choice": {"forces_tools": "never"},
+    "response_format": {"json_output": "ask"},
+    "json_schema": {"json_output": "ask"},
+    "reasoning_content": {"thinking_field": ""},
+    "image_url": {"takes_pictures": False},
+    "image": {"takes_pictures": False},
+    "file": {"takes_pictures": False},
+}
+"""Parameter → dialect fields under which it is not said."""
+
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_LIMIT = re.compile(
+    r"(?:at most|less than or equal to|maximum (?:value|of)?:?|up to|limit of)\D{0,20}(\d[\d,]{2,})", re.I
+)
+_SUPPORTED = re.compile(r"supported values are:?(.*)|must be one of(.*)", re.IGNORECASE | re.DOTALL)
+_WORD = re.compile(r"[`'\"](\w+)[`'\"]")
+_OVERFLOW = re.compile(r"exceed context limit: (\d+) \+ \d+ > (\d+)")
+_LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_MARGIN = 64
+"""Tokens left free between input and output, because the provider counts otherwise than its message says."""
+
+
+def find_healing(call: Call, error: UpstreamError) -> Healing | None:
+    """Return what to do differently after a 400 or 422 that names a parameter; None where the refusal stands."""
+    if error.status not in (400, 422) or error.parameter is None:
+        return None
+    parameter = error.parameter
+    if overflow := _OVERFLOW.search(error.message):
+        room = int(overflow[2]) - int(overflow[1]) - _MARGIN
+        return Healing(f"limit {room}", lasts=False) if room > 0 else None
+    last = re.split(r"[.\[\]]+", parameter.rstrip("]"))[-1]
+    if last in _LIMITS:
+        return _heal_limit(call, last, error.message)
+    if last == "reasoning_effort" and (level := _nearest_level(call, error.message)):
+        return Healing(f"effort {call.request.effort} {level}")
+    if "developer" in error.message and (last == "role" or parameter.startswith("messages")):
+        return Healing("role system") if call.dialect.system_role == "developer" else None
+    if last in ("image_url", "image", "file") and _asks_about_picture(call):
+        return None  # the question is about the picture: an answer without it would be worse than the error
+    name = next((name for name in (last, parameter) if name in _DROPS), None)
+    if name is None or heal(call.dialect, f"drop {name}") == call.dialect:
+        return None
+    return Healing(f"drop {name}")
+
+
+def heal(dialect: Dialect, name: str) -> Dialect:
+    """Return the dialect with one thing learned; an unknown name changes nothing."""
+    verb, _, value = name.partition(" ")
+    if verb == "drop" and value in _DROPS:
+        return structs.replace(dialect, **_DROPS[value])
+    if verb == "say" and value in _LIMITS:
+        return structs.replace(dialect, limit_name=value)
+    if verb == "limit" and value.isdecimal():
+        return structs.replace(dialect, output_limit=int(value))
+    if verb == "role" and value == "system":
+        return structs.replace(dialect, system_role="system")
+    if verb == "effort" and len(levels := value.split()) == 2:
+        return structs.replace(dialect, effort_names=(*dialect.effort_names, (levels[0], levels[1])))
+    return dialect
+
+
+def _heal_limit(call: Call, name: str, message: str) -> Healing | None:
+    """Say the limit by its other name, or take the number that the message names."""
+    if found := _LIMIT.search(message):
+        limit = int(found[1].replace(",", ""))
+        if 0 < limit < call.request.max_tokens:
+            return Healing(f"limit {limit}")
+    other = _LIMITS[1 - _LIMITS.index(name)]
+    return Healing(f"say {other}") if call.dialect.limit_name == name else None
+
+
+def _nearest_level(call: Call, message: str) -> str | None:
+    """Return the nearest level that the message lists: the next below, else the lowest."""
+    listed = _SUPPORTED.search(message)
+    words = _WORD.findall(listed[0]) if listed else []
+    supported = [level for level in _LEVELS if level in words]
+    asked = call.request.effort
+    if not supported or asked not in _LEVELS or asked in supported:
+        return None
+    below = [level for level in supported if _LEVELS.index(level) < _LEVELS.index(asked)]
+    return below[-1] if below else supported[0]
+
+
+def _asks_about_picture(call: Call) -> bool:
+    users = [message for message in call.request.messages if message.role == "user"]
+    return bool(users) and any(isinstance(block, ImageBlock | DocumentBlock) for block in users[-1].blocks)
