@@ -77,6 +77,13 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
         digest.update(self._first_user_text())
         return digest.hexdigest()[:32]
 
+    def user_key(self) -> str:
+        """Return 64 hex characters that stay the same for a user through all sessions; "" where nobody is named."""
+        if not self.user_id:
+            return ""
+        user = _user_of(self.user_id) or self.user_id
+        return hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest()
+
     def _first_user_text(self) -> bytes:
         users = (message.blocks for message in self.messages if message.role == "user")
         texts = (block.text for blocks in users for block in blocks if isinstance(block, TextBlock))
@@ -116,6 +123,20 @@ def _session_of(user_id: str) -> str | None:
     except (msgspec.DecodeError, RecursionError):
         ending = _SESSION.search(user_id)
         return ending[1] if ending else None
+
+
+class _User(Struct):
+    device_id: str = ""
+    account_uuid: str = ""
+
+
+def _user_of(user_id: str) -> str:
+    """Return a `user_id` without the session in it."""
+    try:
+        known = msgspec.json.decode(user_id, type=_User)
+    except (msgspec.DecodeError, RecursionError):
+        return _SESSION.sub("", user_id)
+    return known.device_id + known.account_uuid
 
 
 class Prepared(Struct, frozen=True):
