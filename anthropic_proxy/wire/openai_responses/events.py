@@ -1,0 +1,154 @@
+"""Frames and bodies as structs that declare only what we read.
+
+A stream's first frames repeat the whole request, tools and all: what is not needed stays `Raw` and is never built.
+"""
+
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+ABSENT = Raw(b"")
+
+
+class Part(Struct):
+    """A piece of an item: `output_text`, `refusal`, `summary_text` or `reasoning_text`."""
+
+    type: str = ""
+    text: str | None = None
+    refusal: str | None = None
+    annotations: list[Raw] | None = None
+
+
+class Item(Struct):
+    """One item of the output, begun or complete."""
+
+    type: str = ""
+    id: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    input: str | None = None
+    """Of a `custom_tool_call`: plain text."""
+    content: list[Part] | None = None
+    summary: list[Part] | None = None
+    encrypted_content: str | None = None
+    action: Raw = ABSENT
+    """Of a `web_search_call`."""
+    output_format: str | None = None
+    result: str | None = None
+    """Of an `image_generation_call`: base64."""
+    code: str | None = None
+
+
+class InputDetails(Struct, gc=False):
+    """Parts of the prompt's count."""
+
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class OutputDetails(Struct, gc=False):
+    """Parts of the output's count."""
+
+    reasoning_tokens: int | None = None
+
+
+class Counts(Struct):
+    """`usage`."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: InputDetails | None = None
+    output_tokens_details: OutputDetails | None = None
+
+
+class Incomplete(Struct):
+    """`incomplete_details`."""
+
+    reason: str | None = None
+
+
+class Response(Struct):
+    """A whole answer, or the `response` of an event."""
+
+    status: str | None = None
+    output: list[Raw] | None = None
+    """Its items; `decode_item` reads one."""
+    usage: Counts | None = None
+    error: Raw = ABSENT
+    incomplete_details: Incomplete | None = None
+
+
+class Event(Struct):
+    """One frame of a stream."""
+
+    type: str = ""
+    output_index: int | None = None
+    summary_index: int = 0
+    content_index: int = 0
+    delta: str | None = None
+    text: str | None = None
+    arguments: str | None = None
+    input: str | None = None
+    item: Raw = ABSENT
+    response: Raw = ABSENT
+    annotation: Raw = ABSENT
+    error: Raw = ABSENT
+
+
+_Kind = TypeVar("_Kind", bound=Struct)
+
+_decode_event = msgspec.json.Decoder(Event).decode
+_decode_item = msgspec.json.Decoder(Item).decode
+_decode_response = msgspec.json.Decoder(Response).decode
+
+
+def decode_event(data: bytes) -> Event:
+    """Read a frame. Raises `msgspec.DecodeError` (or its `ValidationError`) where it is none.
+
+    Frames that lack their last brace are read too: so they were recorded (parallel_tool_wrapper_stream).
+    """
+    try:
+        return _decode_event(data)
+    except msgspec.ValidationError:
+        return _mended(data, Event())
+    except msgspec.DecodeError:
+        return _decode_event(data + b"}")
+
+
+def decode_item(raw: Raw) -> Item:
+    """Read an item; one without a usable shape is an item of no type. Raises `msgspec.DecodeError`."""
+    try:
+        return _decode_item(raw)
+    except msgspec.ValidationError:
+        return _mended(raw, Item())
+
+
+def decode_response(raw: Raw | bytes) -> Response:
+    """Read a whole answer. Raises `msgspec.DecodeError` (or its `ValidationError`) where it is none."""
+    try:
+        return _decode_response(raw)
+    except msgspec.ValidationError:
+        return _mended(raw, Response())
+
+
+def is_said(raw: Raw) -> bool:
+    """Whether a field is there and not null."""
+    return raw is not ABSENT and bytes(raw) != b"null"
+
+
+def _mended(data: Raw | bytes, empty: _Kind) -> _Kind:
+    """Read an object of which single fields have a type that we do not expect: those count as not given."""
+    fields = msgspec.json.decode(data, type=dict[str, Raw])
+    kind = type(empty)
+    kept: dict[str, Raw] = {}
+    for name in kind.__struct_fields__:
+        if name not in fields:
+            continue
+        try:
+            msgspec.json.decode(b'{"%b":%b}' % (name.encode(), bytes(fields[name])), type=kind)
+        except msgspec.ValidationError:
+            continue
+        kept[name] = fields[name]
+    return msgspec.json.decode(msgspec.json.encode(kept), type=kind)

@@ -1,0 +1,337 @@
+"""Answers of Responses, streamed or whole → deltas."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking
+from anthropic_proxy.wire.carry import Carry, encode_carry
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.failures import blocked
+from anthropic_proxy.wire.openai_responses.calls import CallReader, OpenCall
+from anthropic_proxy.wire.openai_responses.dialect import Dialect
+from anthropic_proxy.wire.openai_responses.events import (
+    Counts,
+    Event,
+    Item,
+    Response,
+    decode_event,
+    decode_item,
+    decode_response,
+    is_said,
+)
+from anthropic_proxy.wire.openai_responses.faults import find_reply, judge_fault, read_failure
+from anthropic_proxy.wire.openai_responses.limit import LocalLimit
+from anthropic_proxy.wire.openai_responses.search import Search
+from anthropic_proxy.wire.openai_responses.usage import decode_usage, fills_window
+
+_DONE = b"[DONE]"
+_CALLS = ("function_call", "custom_tool_call")
+_PARAGRAPH = "\n\n"
+
+
+class _Said:
+    """One item of the output and what was said of it."""
+
+    __slots__ = ("call", "done", "item_id", "part", "text")
+
+    def __init__(self) -> None:
+        self.call: OpenCall | None = None
+        self.item_id: str | None = None
+        self.part: tuple[str, int] | None = None
+        """Kind and index of the piece of which the last fragment was."""
+        self.text = False
+        """Whether any of its text came as fragments."""
+        self.done = False
+
+
+class ResponsesDecoder:
+    """Reads one answer. Items are known by their place in the output: some gateways change ids between events."""
+
+    def __init__(self, call: Call) -> None:
+        dialect: Dialect = call.dialect
+        self._call = call
+        self._provider = call.provider
+        self._tag = dialect.carry_tag
+        self.signature = encode_carry(dialect.carry_tag, Carry())
+        """Signs thinking that came without anything to carry."""
+        self.finished = False
+        """Whether the last frame has come."""
+        asked = call.request.max_tokens
+        self._limit = LocalLimit(asked) if asked < dialect.least_output else None
+        self._calls = CallReader(call)
+        self._search = Search(call.new_id)
+        self._items: dict[int, _Said] = {}
+        self._complete_items = 0
+        self._last = 0
+        """The place of the item of the last event, for those that do not say it."""
+        self._spoken: int | None = None
+        """The place of the item that said the last text; None: something else was said since."""
+        self._refusal = ""
+        self._stopped = False
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        """Read one data field. Raises `UpstreamError` where it is an error or no JSON."""
+        if frame == _DONE:
+            self.finished = True
+            return []
+        event = self._decode(decode_event, frame)
+        deltas: list[Delta] = []
+        read = _READERS.get(event.type)
+        if read is not None:
+            read(self, event, deltas)
+        elif event.type == "error" or (not event.type and is_said(event.error)):
+            deltas += self._fail(msgspec.json.decode(frame))
+        return self._let_out(deltas)
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        """Read an answer that was not streamed."""
+        deltas: list[Delta] = []
+        self._read_end(self._decode(decode_response, body), deltas)
+        return self._let_out(deltas) + self.decode_end()
+
+    def decode_end(self) -> list[Delta]:
+        """Raise `UpstreamProtocolError` where the answer never said that it was complete."""
+        if not self._stopped:
+            raise self._broken("ended its answer before it was complete")
+        return []
+
+    def _decode(self, decode: Callable[[Any], Any], data: Any) -> Any:
+        try:
+            return decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._broken("sent what is no JSON") from error
+
+    def _broken(self, what: str) -> UpstreamProtocolError:
+        return UpstreamProtocolError(f"{self._provider} {what}.", provider=self._provider)
+
+    def _let_out(self, deltas: list[Delta]) -> list[Delta]:
+        return deltas if self._limit is None else self._limit.feed(deltas)
+
+    def _find(self, event: Event) -> _Said:
+        place = self._last if event.output_index is None else event.output_index
+        self._last = place
+        said = self._items.get(place)
+        if said is None:
+            said = self._items[place] = _Said()
+        return said
+
+    # Fragments.
+
+    def _read_text(self, event: Event, deltas: list[Delta]) -> None:
+        said = self._find(event)
+        if event.delta and not said.done:
+            said.text = True
+            self._say(event.delta, ("text", event.content_index), said, deltas)
+
+    def _read_refusal(self, event: Event, deltas: list[Delta]) -> None:
+        if event.delta:
+            self._refusal += event.delta
+            self._read_text(event, deltas)
+
+    def _read_summary(self, event: Event, deltas: list[Delta]) -> None:
+        self._read_thought(event, ("summary", event.summary_index), deltas)
+
+    def _read_reasoning(self, event: Event, deltas: list[Delta]) -> None:
+        self._read_thought(event, ("reasoning", event.content_index), deltas)
+
+    def _read_thought(self, event: Event, part: tuple[str, int], deltas: list[Delta]) -> None:
+        said = self._find(event)
+        if event.delta and not said.done:
+            self._think(event.delta, part, said, deltas)
+
+    def _read_arguments(self, event: Event, deltas: list[Delta]) -> None:
+        said = self._find(event)
+        if said.call is not None and event.delta:
+            said.call.feed(event.delta, deltas)
+
+    def _read_whole_arguments(self, event: Event, deltas: list[Delta]) -> None:
+        said = self._find(event)
+        if said.call is not None and event.arguments:
+            said.call.complete(event.arguments, deltas)
+
+    # Items.
+
+    def _begin_item(self, event: Event, deltas: list[Delta]) -> None:
+        said = self._find(event)
+        item = self._decode(decode_item, event.item)
+        if said.done:  # a server that gives every item the same place
+            said = self._items[self._last] = _Said()
+        said.item_id = item.id
+        if item.type in _CALLS and said.call is None:
+            self._begin_call(said, item, deltas)
+
+    def _begin_call(self, said: _Said, item: Item, deltas: list[Delta]) -> None:
+        deltas += self._search.release()
+        self._spoken = None
+        said.call = OpenCall(self._calls)
+        said.call.begin(item, deltas)
+
+    def _end_item(self, event: Event, deltas: list[Delta]) -> None:
+        self._complete(self._find(event), self._decode(decode_item, event.item), deltas)
+
+    def _complete(self, said: _Said, item: Item, deltas: list[Delta]) -> None:
+        """Say what the complete item holds and no fragment brought."""
+        if said.done:
+            return
+        said.done = True
+        self._complete_items += 1
+        if item.type == "reasoning":
+            self._end_thinking(said, item, deltas)
+        elif item.type == "message":
+            self._end_message(said, item, deltas)
+        elif item.type in _CALLS:
+            if said.call is None:
+                self._begin_call(said, item, deltas)
+            if said.call is not None:
+                said.call.end(item, deltas)
+        elif item.type == "web_search_call":
+            self._spoken = None
+            self._search.begin(item)
+        elif (words := _in_words(item)) is not None:
+            self._say(words, ("text", 0), said, deltas)
+
+    def _end_thinking(self, said: _Said, item: Item, deltas: list[Delta]) -> None:
+        if said.part is None:
+            kind, parts = ("summary", item.summary) if item.summary else ("reasoning", item.content)
+            for index, part in enumerate(parts or ()):
+                if part.text:
+                    self._think(part.text, (kind, index), said, deltas)
+        item_id = item.id or said.item_id  # xAI's complete items have none
+        carry = Carry()
+        if item.encrypted_content:
+            carry = Carry(item=item_id, encrypted=item.encrypted_content)
+        elif said.part is not None and said.part[0] == "reasoning":
+            carry = Carry(item=item_id, replay=1)
+        if carry.encrypted or said.part is not None:
+            self._put(Thinking(signature=encode_carry(self._tag, carry)), deltas)
+            self._spoken = None
+
+    def _end_message(self, said: _Said, item: Item, deltas: list[Delta]) -> None:
+        parts = item.content or []
+        if not said.text:
+            for index, part in enumerate(parts):
+                if part.type == "refusal":
+                    self._refusal += part.refusal or ""
+                self._say(part.text or part.refusal or "", ("text", index), said, deltas)
+        if self._search.holds:
+            self._search.cite(parts)
+            deltas += self._search.release()
+
+    # What is said, in its order.
+
+    def _say(self, text: str, part: tuple[str, int], said: _Said, deltas: list[Delta]) -> None:
+        if not text:
+            return
+        place = self._last
+        if self._spoken is not None and self._spoken != place:
+            text = _PARAGRAPH + text  # another message follows at once
+        self._spoken = place
+        said.part = part
+        self._put(Text(text), deltas)
+
+    def _think(self, text: str, part: tuple[str, int], said: _Said, deltas: list[Delta]) -> None:
+        if said.part is not None and said.part != part:
+            text = _PARAGRAPH + text
+        said.part = part
+        self._spoken = None
+        self._put(Thinking(text), deltas)
+
+    def _put(self, delta: Delta, deltas: list[Delta]) -> None:
+        if self._search.holds:
+            self._search.hold([delta])
+        else:
+            deltas.append(delta)
+
+    # The end.
+
+    def _read_last(self, event: Event, deltas: list[Delta]) -> None:
+        self.finished = True
+        self._read_end(self._decode(decode_response, event.response), deltas)
+
+    def _read_end(self, response: Response, deltas: list[Delta]) -> None:
+        if self._stopped:
+            return
+        if response.status is None and response.output is None and not is_said(response.error):
+            raise self._broken("sent an answer without any output")
+        if is_said(response.error):
+            self._read_usage(response.usage, deltas)
+            deltas += self._fail(msgspec.json.decode(response.error))
+            return
+        if response.status in ("failed", "cancelled", "in_progress", "queued"):
+            raise judge_fault(read_failure({"message": f"the response ended as {response.status!r}"}), self._call)
+        missing = () if self._complete_items >= len(response.output or ()) else response.output or ()
+        for place, raw in enumerate(missing):
+            item = self._decode(decode_item, raw)
+            if item.type == "reasoning" and any(later > place for later in self._items):
+                continue  # too late: thinking may not stand behind what it led to
+            self._last = place
+            self._complete(self._items.setdefault(place, _Said()), item, deltas)
+        self._end_open(deltas)
+        self._read_usage(response.usage, deltas)
+        self._stopped = True
+        deltas.append(self._find_stop(response))
+
+    def _end_open(self, deltas: list[Delta]) -> None:
+        """End what the answer left open, because it was cut or the server does not say its end."""
+        for said in self._items.values():
+            if said.call is not None and not said.done:
+                said.call.end(None, deltas)
+        deltas += self._search.release()
+
+    def _find_stop(self, response: Response) -> Stop:
+        reason = response.incomplete_details.reason if response.incomplete_details is not None else None
+        if self._refusal:
+            details = {"type": "refusal", "category": None, "explanation": self._refusal}
+            return Stop("refusal", details=details)
+        if reason == "content_filter":
+            return blocked(self._provider, reason)
+        if reason == "max_output_tokens":
+            full = fills_window(response.usage, self._call.window)
+            return Stop("model_context_window_exceeded" if full else "max_tokens")
+        return Stop("end_turn")
+
+    def _read_usage(self, counts: Counts | None, deltas: list[Delta]) -> None:
+        if counts is not None and (counts.input_tokens is not None or counts.output_tokens is not None):
+            deltas.append(decode_usage(counts))
+
+    def _fail(self, error: Any) -> list[Delta]:
+        """Raise the error that this is, or return the refusal."""
+        if self._stopped:
+            return []
+        fault = read_failure(error)
+        reply = find_reply(fault, self._call)
+        if reply is None:
+            raise judge_fault(fault, self._call)
+        deltas: list[Delta] = []
+        self._end_open(deltas)
+        self.finished = self._stopped = True
+        return deltas + reply
+
+
+_READERS: Mapping[str, Callable[[ResponsesDecoder, Event, list[Delta]], None]] = {
+    "response.output_text.delta": ResponsesDecoder._read_text,
+    "response.function_call_arguments.delta": ResponsesDecoder._read_arguments,
+    "response.reasoning_summary_text.delta": ResponsesDecoder._read_summary,
+    "response.reasoning_text.delta": ResponsesDecoder._read_reasoning,
+    "response.refusal.delta": ResponsesDecoder._read_refusal,
+    "response.function_call_arguments.done": ResponsesDecoder._read_whole_arguments,
+    "response.output_item.added": ResponsesDecoder._begin_item,
+    "response.output_item.done": ResponsesDecoder._end_item,
+    "response.completed": ResponsesDecoder._read_last,
+    "response.incomplete": ResponsesDecoder._read_last,
+    "response.failed": ResponsesDecoder._read_last,
+}
+"""Events that say something new; all others repeat it, or tell of progress."""
+
+
+def _in_words(item: Item) -> str | None:
+    """Return an item that Anthropic's replies have no block for, as text; None: it says nothing to a client."""
+    if item.type == "image_generation_call" and item.result:
+        size = len(item.result) * 3 // 4
+        return f"[image generated: image/{item.output_format or 'png'}, {max(1, round(size / 1000))} kB]"
+    if item.type == "code_interpreter_call" and item.code:
+        return f"\n```python\n{item.code.rstrip()}\n```\n"
+    return None

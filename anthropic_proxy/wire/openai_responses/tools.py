@@ -1,0 +1,152 @@
+"""Tool definitions and `tool_choice`: functions of the client, and the server's own web search."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.errors import UnsupportedFeature
+from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.types import Tool, ToolChoice
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.openai_responses.dialect import Dialect
+from anthropic_proxy.wire.schema import clean_schema, qualifies_for_strict
+
+_CACHED = 1_024
+"""Encoded tools and schemas that are kept: a session has dozens, and repeats them in every request."""
+_LONGEST = 32 * 1024
+"""Bytes of the longest definition or schema that is kept."""
+_SEARCH = "web_search_"
+_PLACE = ("city", "region", "country", "timezone")
+
+
+class Tools(Struct):
+    """What a request says of tools."""
+
+    definitions: list[Any]
+    choice: Any = None
+    """`tool_choice` as it is said; None: nothing."""
+    searches: bool = False
+    """Whether the server's web search is among them."""
+    most_searches: int | None = None
+    """How often it may search; None: as often as it likes."""
+    notes: list[Note] = []
+
+
+def encode_tools(call: Call, dialect: Dialect) -> Tools:
+    """Say the request's tools; raises `UnsupportedFeature` where one is forced that cannot be offered."""
+    tools = Tools([])
+    offered: dict[str, dict[str, str]] = {}
+    for tool in call.request.tools:
+        if tool.type in (None, "custom"):
+            encode = _encode_kept if len(tool.source) <= _LONGEST else _encode_tool
+            definition, lost = encode(_Definition(tool), dialect.says_strict)
+            tools.definitions.append(definition)
+            tools.notes += [Note("approximated", f"tools.{tool.name}", what) for what in lost]
+            offered[tool.name] = {"type": "function", "name": tool.name}
+        elif dialect.searches and (tool.type or "").startswith(_SEARCH):
+            tools.definitions.append(_encode_search(tool, tools.notes))
+            tools.searches, tools.most_searches = True, tool.max_uses
+            offered[tool.name] = {"type": "web_search"}
+        else:
+            tools.notes.append(Note("dropped", f"tools.{tool.name}", f"{call.provider} does not run {tool.type}"))
+    if call.request.tool_choice is not None:
+        tools.choice = _choose(call.request.tool_choice, offered, call)
+    if tools.most_searches is not None and not dialect.search_limit:
+        tools.most_searches = None
+        tools.notes.append(Note("dropped", "tools.web_search.max_uses", f"{call.provider} has no such limit"))
+    return tools
+
+
+class _Definition:
+    """A tool as a key: equal where the sources are, which Python hashes once."""
+
+    __slots__ = ("source", "tool")
+
+    def __init__(self, tool: Tool) -> None:
+        self.tool = tool
+        self.source = tool.source
+
+    def __hash__(self) -> int:
+        return hash(self.source)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Definition) and other.source == self.source
+
+
+def encode_schema(schema: bytes) -> tuple[Raw, bool, tuple[str, ...]]:
+    """Return a cleaned schema, whether it qualifies for strict mode, and what it no longer says."""
+    return (_clean_kept if len(schema) <= _LONGEST else _clean)(schema)
+
+
+def _clean(schema: bytes) -> tuple[Raw, bool, tuple[str, ...]]:
+    cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {})
+    return Raw(msgspec.json.encode(cleaned)), qualifies_for_strict(cleaned), tuple(lost)
+
+
+def _encode_tool(definition: _Definition, says_strict: bool) -> tuple[Raw, tuple[str, ...]]:
+    """Say a function. Strictness is always said: left out, it is on (reference of function tools)."""
+    tool = definition.tool
+    parameters, qualifies, lost = _clean(bytes(tool.input_schema))
+    said: dict[str, Any] = {"type": "function", "name": tool.name}
+    description = tool.description or ""
+    examples = bytes(tool.input_examples)
+    if examples not in (b"", b"[]", b"null"):
+        shown = msgspec.json.format(examples, indent=-1).decode()
+        description = f"{description}\n\nExamples of input: {shown}".strip()
+    if description:
+        said["description"] = description
+    said["parameters"] = parameters
+    if says_strict:
+        said["strict"] = bool(tool.strict) and qualifies
+    if tool.strict and not (says_strict and qualifies):
+        why = "the schema has what strict mode refuses" if says_strict else "the server has no strict mode"
+        lost = (*lost, f"strict was not asked for: {why}")
+    return Raw(msgspec.json.encode(said)), lost
+
+
+_clean_kept = functools.lru_cache(maxsize=_CACHED)(_clean)
+_encode_kept = functools.lru_cache(maxsize=_CACHED)(_encode_tool)
+
+
+def _encode_search(tool: Tool, notes: list[Note]) -> dict[str, Any]:
+    said: dict[str, Any] = {"type": "web_search"}
+    if tool.allowed_domains:
+        said["filters"] = {"allowed_domains": tool.allowed_domains}
+    if tool.blocked_domains:
+        notes.append(Note("dropped", f"tools.{tool.name}.blocked_domains", "the search can only be told what it may"))
+    place = dict(_place_of(tool.user_location))
+    if place:
+        said["user_location"] = {"type": "approximate", **place}
+    return said
+
+
+def _place_of(location: Raw) -> Iterator[tuple[str, str]]:
+    known: Any = msgspec.json.decode(location) if memoryview(location).nbytes else None
+    for name in _PLACE:
+        if isinstance(known, dict) and isinstance(known.get(name), str):
+            yield name, known[name]
+
+
+def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call) -> Any:
+    if choice.type in ("none", "auto"):
+        return choice.type if offered else None
+    if not offered or (choice.type == "tool" and choice.name not in offered):
+        name = choice.name or _names(call.request.tools)
+        raise UnsupportedFeature(
+            f"tool_choice: {call.provider} cannot be made to call a tool that it does not offer there: {name}."
+        )
+    wanted = offered.get(choice.name or "")
+    if choice.type == "any" or wanted is None:
+        return "required"
+    if wanted["type"] == "function":
+        return wanted
+    if len(offered) == 1:
+        return "required"
+    return {"type": "allowed_tools", "mode": "required", "tools": [wanted]}
+
+
+def _names(tools: Sequence[Tool]) -> str:
+    return ", ".join(tool.name for tool in tools) or "nothing"
