@@ -1,7 +1,7 @@
 """Providers as a table of rows. What one does otherwise than its wire's vendor is a field of the row's dialect."""
 
 from anthropic_proxy.routing import known_models
-from anthropic_proxy.routing.providers import chat, gemini, ollama
+from anthropic_proxy.routing.providers import chat, gemini, ollama, responses
 from anthropic_proxy.routing.providers.rows import Provider, Speech
 from anthropic_proxy.wire import anthropic
 
@@ -13,7 +13,8 @@ PROVIDERS: tuple[Provider, ...] = (
         prefix="openai",
         title="OpenAI",
         stem="OPENAI",
-        speeches={"chat": chat.OPENAI},
+        speeches={"chat": chat.OPENAI, "responses": responses.OPENAI},
+        wire_rules=responses.OPENAI_RULES,
         base_url="https://api.openai.com/v1",
         base_url_variable="OPENAI_BASE_URL",
         key_variable="OPENAI_API_KEY",
@@ -107,7 +108,7 @@ PROVIDERS: tuple[Provider, ...] = (
         prefix="xai",
         title="xAI",
         stem="XAI",
-        speeches={"chat": chat.XAI},
+        speeches={"chat": chat.XAI, "responses": responses.XAI},
         base_url="https://api.x.ai/v1",
         base_url_variable="XAI_BASE_URL",
         key_variable="XAI_API_KEY",

@@ -1,0 +1,50 @@
+"""How the providers of Responses, and by pattern their models, deviate from it. The fields say why."""
+
+from anthropic_proxy.routing.providers.rows import Speech
+from anthropic_proxy.wire import openai_responses
+
+_WITHOUT_REASONING = {"reasons": False, "sampling": "always"}
+_O_SERIES = {"sampling": "never", "says_parallel": False}
+
+OPENAI = Speech(
+    wire=openai_responses,
+    dialect=openai_responses.Dialect(),
+    model_rules=(
+        ("gpt-[34]*", _WITHOUT_REASONING),
+        ("chatgpt-*", _WITHOUT_REASONING),
+        ("gpt-5*-chat*", _WITHOUT_REASONING),
+        ("o[1-9]*", _O_SERIES),
+        ("gpt-5.3-codex*", {"says_phase": True}),
+        ("gpt-5.[4-9]*", {"says_phase": True}),
+        ("gpt-[6-9]*", {"says_phase": True}),
+        ("gpt-3*", {"searches": False}),
+        ("gpt-4.1-nano*", {"searches": False}),
+        ("o1*", {"searches": False}),
+        ("o3-mini*", {"searches": False}),
+    ),
+)
+
+XAI = Speech(
+    wire=openai_responses,
+    dialect=openai_responses.Dialect(
+        carry_tag="xai",
+        summaries=False,
+        sampling="always",
+        says_strict=False,
+        says_truncation=False,
+        says_service_tier=False,
+        names_user=False,
+        search_sources=False,
+        search_limit=False,
+        image_types=("image/jpeg", "image/png"),
+        session_header="x-grok-conv-id",
+    ),
+    model_rules=(
+        ("grok-[123]*", {"reasons": False}),
+        ("grok-3-mini*", {"reasons": True}),
+        ("*-non-reasoning*", {"reasons": False}),
+    ),
+)
+
+OPENAI_RULES = (("o[1-9]*", "responses"), ("gpt-[5-9]*", "responses"), ("codex-*", "responses"))
+"""Models of OpenAI that speak it unless the user says otherwise: those that reason. Some speak nothing else."""
