@@ -12,6 +12,7 @@ from msgspec import structs
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.types import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.contract import Call, Healing
+from anthropic_proxy.wire.failures import find_level, find_limit, find_room
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 
 _DROPS: Mapping[str, Mapping[str, Any]] = {
@@ -38,15 +39,6 @@ _DROPS: Mapping[str, Mapping[str, Any]] = {
 """Parameter → dialect fields under which it is not said."""
 
 _LIMITS = ("max_tokens", "max_completion_tokens")
-_LIMIT = re.compile(
-    r"(?:at most|less than or equal to|maximum (?:value|of)?:?|up to|limit of)\D{0,20}(\d[\d,]{2,})", re.I
-)
-_SUPPORTED = re.compile(r"supported values are:?(.*)|must be one of(.*)", re.IGNORECASE | re.DOTALL)
-_WORD = re.compile(r"[`'\"](\w+)[`'\"]")
-_OVERFLOW = re.compile(r"exceed context limit: (\d+) \+ \d+ > (\d+)")
-_LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-_MARGIN = 64
-"""Tokens left free between input and output, because the provider counts otherwise than its message says."""
 
 
 def find_healing(call: Call, error: UpstreamError) -> Healing | None:
@@ -54,13 +46,12 @@ def find_healing(call: Call, error: UpstreamError) -> Healing | None:
     if error.status not in (400, 422) or error.parameter is None:
         return None
     parameter = error.parameter
-    if overflow := _OVERFLOW.search(error.message):
-        room = int(overflow[2]) - int(overflow[1]) - _MARGIN
+    if (room := find_room(error.message)) is not None:
         return Healing(f"limit {room}", lasts=False) if room > 0 else None
     last = re.split(r"[.\[\]]+", parameter.rstrip("]"))[-1]
     if last in _LIMITS:
         return _heal_limit(call, last, error.message)
-    if last == "reasoning_effort" and (level := _nearest_level(call, error.message)):
+    if last == "reasoning_effort" and (level := find_level(error.message, call.request.effort)):
         return Healing(f"effort {call.request.effort} {level}")
     if "developer" in error.message and (last == "role" or parameter.startswith("messages")):
         return Healing("role system") if call.dialect.system_role == "developer" else None
@@ -90,24 +81,10 @@ def heal(dialect: Dialect, name: str) -> Dialect:
 
 def _heal_limit(call: Call, name: str, message: str) -> Healing | None:
     """Say the limit by its other name, or take the number that the message names."""
-    if found := _LIMIT.search(message):
-        limit = int(found[1].replace(",", ""))
-        if 0 < limit < call.request.max_tokens:
-            return Healing(f"limit {limit}")
+    if (limit := find_limit(message, call.request.max_tokens)) is not None:
+        return Healing(f"limit {limit}")
     other = _LIMITS[1 - _LIMITS.index(name)]
     return Healing(f"say {other}") if call.dialect.limit_name == name else None
-
-
-def _nearest_level(call: Call, message: str) -> str | None:
-    """Return the nearest level that the message lists: the next below, else the lowest."""
-    listed = _SUPPORTED.search(message)
-    words = _WORD.findall(listed[0]) if listed else []
-    supported = [level for level in _LEVELS if level in words]
-    asked = call.request.effort
-    if not supported or asked not in _LEVELS or asked in supported:
-        return None
-    below = [level for level in supported if _LEVELS.index(level) < _LEVELS.index(asked)]
-    return below[-1] if below else supported[0]
 
 
 def _asks_about_picture(call: Call) -> bool:
