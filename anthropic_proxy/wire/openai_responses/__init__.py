@@ -11,12 +11,13 @@ from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import decode_fault
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.faults import find_reply, judge_fault
+from anthropic_proxy.wire.openai_responses.healing import find_healing, heal
 from anthropic_proxy.wire.openai_responses.request import encode_request
 from anthropic_proxy.wire.openai_responses.stream import ResponsesDecoder
 
 FRAMING: Literal["sse"] = "sse"
 
-__all__ = ["FRAMING", "Dialect", "decode_error", "encode_request", "new_decoder"]
+__all__ = ["FRAMING", "Dialect", "decode_error", "encode_request", "find_healing", "heal", "new_decoder"]
 
 
 def new_decoder(call: Call) -> Decoder:

@@ -35,6 +35,8 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: tests/test_openai_responses.py.
     """
+    effort_names: tuple[tuple[str, str], ...] = ()
+    """Our level → the server's word, where a refusal said so. Proven by: tests/test_openai_responses.py."""
     summaries: bool = True
     """Whether summaries of the reasoning must be asked for.
 
@@ -77,6 +79,11 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     least_output: int = 16
     """The smallest output limit that is taken; a client that asks for less is cut here (pull requests of several
     gateways quote the refusal). Proven by: golden/openai_responses/one_token."""
+    output_limit: int | None = None
+    """Tokens that one reply may have, where a refusal said so; None: what the request says.
+
+    Proven by: tests/test_openai_responses.py.
+    """
     searches: bool = True
     """Whether the server has a web search; o1, o3-mini, gpt-4.1-nano and codex models do not.
 
@@ -92,6 +99,11 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     image_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/gif", "image/webp")
     """Media types of pictures; xAI takes only JPEG and PNG. Proven by: golden/openai_responses/xai_picture."""
 
+    takes_pictures: bool = True
+    """Whether pictures and files are taken at all; False only where a refusal said so.
+
+    Proven by: tests/test_openai_responses.py.
+    """
     session_header: str = ""
     """Header that keeps a session on one machine, for its cache: xAI's `x-grok-conv-id`.
 

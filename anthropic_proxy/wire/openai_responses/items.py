@@ -167,7 +167,7 @@ class ItemEncoder:
         is_image = isinstance(block, ImageBlock)
         takes = self._request.vision if is_image else self._request.pdf
         said = _image(block, self._dialect) if isinstance(block, ImageBlock) else _file(block)
-        if takes and said is not None:
+        if takes and self._dialect.takes_pictures and said is not None:
             return said
         kind = "image" if is_image else "document"
         title = block.title if isinstance(block, DocumentBlock) else None

@@ -65,7 +65,7 @@ def _output_limit(call: Call, dialect: Dialect, notes: list[Note]) -> int:
     if asked < least:
         why = f"{asked} → {least}, the least that {call.provider} takes; the reply is cut here, at about {asked} tokens"
         notes.append(Note("emulated", "max_tokens", why))
-    return max(asked, least)
+    return max(min(asked, dialect.output_limit or asked), least)
 
 
 def _add_reasoning(body: dict[str, Any], tools: Tools, call: Call, dialect: Dialect, notes: list[Note]) -> None:
@@ -77,7 +77,7 @@ def _add_reasoning(body: dict[str, Any], tools: Tools, call: Call, dialect: Dial
     included: list[str] = []
     if dialect.reasons:
         thinking = dialect.is_thinking(effort)
-        reasoning = {} if effort == "default" else {"effort": effort}
+        reasoning = {} if effort == "default" else {"effort": dict(dialect.effort_names).get(effort, effort)}
         if thinking and dialect.summaries and request.shows_thinking:
             reasoning["summary"] = "auto"
         if reasoning:
