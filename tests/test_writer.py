@@ -1,7 +1,9 @@
 """The writer: every cell of its table, its eight rules, then properties over random deltas."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -435,7 +437,7 @@ def test_every_reply_keeps_what_was_said_and_obeys_the_grammar(
     assert _joined(events, TextDelta) == "".join(delta.text for delta in reply if isinstance(delta, Text))
     assert _joined(events, ThinkingDelta) == "".join(delta.text for delta in reply if isinstance(delta, Thinking))
     assert _arguments_written(events) == _arguments_said(reply)
-    assert [e.raw for e in events if isinstance(e, BlockStart)] == [d.raw for d in reply if isinstance(d, Block)]
+    assert _blocks_written(events) == [msgspec.json.decode(d.raw) for d in reply if isinstance(d, Block)]
     assert [type(event) for event in events].count(MessageDelta) == 1
     assert [type(event) for event in events].count(MessageStop) == 1
     assert isinstance(events[-1], MessageStop)
@@ -473,11 +475,17 @@ def _joined(events: Sequence[Event], kind: type[TextDelta] | type[ThinkingDelta]
     return "".join(event.text for event in events if isinstance(event, kind))
 
 
+def _blocks_written(events: Sequence[Event]) -> list[dict[str, Any]]:
+    blocks = {e.index: msgspec.json.decode(e.raw) for e in events if isinstance(e, BlockStart)}
+    given = {e.index: msgspec.json.decode(e.json) for e in events if isinstance(e, InputDelta) and e.index in blocks}
+    return [block | ({"input": given[index]} if index in given else {}) for index, block in blocks.items()]
+
+
 def _arguments_written(events: Sequence[Event]) -> list[tuple[str, str, str]]:
     calls = {e.index: (e.id, e.name) for e in events if isinstance(e, CallStart)}
     fragments = dict.fromkeys(calls, "")
     for event in events:
-        if isinstance(event, InputDelta):
+        if isinstance(event, InputDelta) and event.index in calls:
             fragments[event.index] += event.json
     return [(*calls[index], fragments[index]) for index in calls]
 
@@ -489,3 +497,12 @@ def _arguments_said(reply: Sequence[Delta]) -> list[tuple[str, str, str]]:
         if isinstance(delta, ToolArgs) and (said[delta.key] or not delta.json.isspace()):
             said[delta.key] += delta.json
     return [(*calls[key], said[key] or "{}") for key in calls]
+
+
+def test_the_input_of_a_call_that_the_api_ran_is_streamed_as_a_delta() -> None:
+    raw = Raw(b'{"type":"server_tool_use","id":"srvtoolu_1","name":"web_search","input":{"query":"fjord"}}')
+    writer = MessageWriter(message_id="msg_1", model="claude-test", signature="")
+    events = writer.start(1) + writer.feed([Block(raw), Stop("end_turn")]) + writer.finish()
+    start, delta = (next(event for event in events if isinstance(event, kind)) for kind in (BlockStart, InputDelta))
+    assert msgspec.json.decode(start.raw)["input"] == {}
+    assert delta == InputDelta(0, '{"query":"fjord"}')

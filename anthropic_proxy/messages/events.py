@@ -155,3 +155,22 @@ def mend(text: str) -> str:
     Such halves come from upstreams that cut a character in two; one unreadable character is better than no reply.
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class _Called(Struct):
+    type: str
+    input: Raw = Raw(b"{}")  # immutable
+
+
+def spell_block(index: int, raw: Raw) -> list[Event]:
+    """Return the events that stream a block which is finished already.
+
+    Clients take the input of a call that the API ran from `input_json_delta` alone, as Anthropic sends it; what stands
+    in its `content_block_start` they ignore (observed on Claude Code).
+    """
+    called = msgspec.json.decode(raw, type=_Called)
+    if called.type != "server_tool_use":
+        return [BlockStart(index, raw), BlockStop(index)]
+    opened = msgspec.json.decode(raw, type=dict[str, Raw]) | {"input": Raw(b"{}")}
+    given = InputDelta(index, bytes(called.input).decode())
+    return [BlockStart(index, Raw(msgspec.json.encode(opened))), given, BlockStop(index)]

@@ -26,7 +26,6 @@ from anthropic_proxy.messages.deltas import (
     Usage,
 )
 from anthropic_proxy.messages.events import (
-    BlockStart,
     BlockStop,
     CallStart,
     CitationDelta,
@@ -42,6 +41,7 @@ from anthropic_proxy.messages.events import (
     ThinkingDelta,
     ThinkingStart,
     Totals,
+    spell_block,
 )
 from anthropic_proxy.messages.types import MessagesResponse, UsageBody
 
@@ -319,7 +319,7 @@ class MessageWriter:
 
     def _write_block(self, delta: Block) -> None:
         self._close()
-        self._events += [BlockStart(self._index, delta.raw), BlockStop(self._index)]
+        self._events += spell_block(self._index, delta.raw)
         self._index += 1
 
     def _remember_usage(self, delta: Usage) -> None:

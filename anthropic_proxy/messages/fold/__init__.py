@@ -107,7 +107,7 @@ class _OpenBlock:
     def whole(self) -> Raw:
         start, block = self._start, dict[str, Any]()
         if isinstance(start, BlockStart):
-            return start.raw
+            return self._with_input(start.raw) if self._fragments else start.raw
         if isinstance(start, TextStart):
             block |= {"type": "text", "text": self._text()}
             if self._citations:
@@ -118,6 +118,10 @@ class _OpenBlock:
             block |= {"type": "tool_use", "id": mend(start.id), "name": mend(start.name)}
             block["input"] = whole_input(self._text())
         return Raw(_encode(block))
+
+    def _with_input(self, raw: Raw) -> Raw:
+        block = msgspec.json.decode(raw, type=dict[str, Raw])
+        return Raw(_encode(block | {"input": whole_input(self._text())}))
 
     def _text(self) -> str:
         text = "".join(self._fragments)
