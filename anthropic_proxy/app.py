@@ -10,35 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from anthropic_proxy.banner import write_banner
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.errors import ClientError
 from anthropic_proxy.exchange.house import House
 from anthropic_proxy.hooks import Observer
 from anthropic_proxy.log import Log
-from anthropic_proxy.routing.catalogue import load_catalogue
+from anthropic_proxy.routing.catalogue import Catalogue, OllamaModels
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.learned import Learned
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
-from anthropic_proxy.routing.router import asks_ollama
+from anthropic_proxy.routing.router import Facts, asks_ollama, resolve
 from anthropic_proxy.routing.store import MemoryStore
 from anthropic_proxy.server.endpoints import Receive, Scope, Send, serve
-from anthropic_proxy.settings import Settings, load_settings
+from anthropic_proxy.settings import TIERS, Settings, load_settings
 from anthropic_proxy.upstream.http import HttpUpstream
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.wire.contract import Send as UpstreamSend
 
-OLLAMA_PROBE_SECONDS = 1.0
 _ALPHABET = string.digits + string.ascii_letters
-
-
-class _PulledModel(msgspec.Struct):
-    name: str
-    size: int = 0
-
-
-class _Pulled(msgspec.Struct):
-    """What `/api/tags` answers (source: Ollama's API documentation, read 2026-11)."""
-
-    models: list[_PulledModel]
 
 
 class App:
@@ -69,6 +57,8 @@ class App:
                 await self._open()
                 await send({"type": "lifespan.startup.complete"})
             else:
+                if self._house is not None:
+                    await self._house.catalogue.close()
                 await self._http.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
@@ -76,44 +66,37 @@ class App:
     async def _open(self) -> House:
         async with self._opening:
             if self._house is None:
-                pulled = await self._find_ollama() if asks_ollama(self._settings) else None
                 ways = {"http": self._http.send, "demo": _send_to_demo}
-                house = build_house(self._settings, ways, self._log, pulled, new_id=new_id)
+                house = build_house(self._settings, ways, self._log, new_id=new_id)
+                if asks_ollama(self._settings):
+                    await house.catalogue.look("ollama")
+                _study_defaults(house)
                 write_banner(house, self._address)
                 self._house = house
         return self._house
-
-    async def _find_ollama(self) -> Sequence[str] | None:
-        """Ask once whether Ollama is there: its pulled models, the largest first, or None."""
-        ollama = find_provider("ollama")
-        base_url = self._settings.base_urls.get(ollama.name, ollama.base_url)
-        request = UpstreamRequest(path="/api/tags", body=b"", method="GET")
-        try:
-            async with asyncio.timeout(OLLAMA_PROBE_SECONDS):
-                response = await self._http.send(base_url, request, None)
-                body = b""
-                while piece := await response.read():
-                    body += piece
-            pulled = msgspec.json.decode(body, type=_Pulled).models
-        except (ProxyError, TimeoutError, msgspec.DecodeError):
-            return None
-        return [model.name for model in sorted(pulled, key=lambda model: -model.size)]
 
 
 def build_house(
     settings: Settings,
     ways: Mapping[str, UpstreamSend],
     log: Log,
-    pulled: Sequence[str] | None,
     *,
     new_id: Callable[[str], str],
     observers: Sequence[Observer] = (),
 ) -> House:
-    """Return one set of parts. `pulled`: the models that a local Ollama has; None: it does not answer."""
+    """Return one set of parts."""
+    credentials = Credentials(settings)
+    ollama = find_provider("ollama")
+    models = OllamaModels(
+        ways[ollama.way],
+        settings.base_urls.get(ollama.name, ollama.base_url),
+        window=settings.ollama_context_length,
+        find_credential=lambda: credentials.find(ollama),
+    )
     return House(
         settings=settings,
-        catalogue=load_catalogue(pulled),
-        credentials=Credentials(settings),
+        catalogue=Catalogue(sources={ollama.name: models}),
+        credentials=credentials,
         learned=Learned(MemoryStore()),
         ways=ways,
         log=log,
@@ -121,6 +104,17 @@ def build_house(
         clock=time.time,
         observers=observers,
     )
+
+
+def _study_defaults(house: House) -> None:
+    """Let the catalogue ask about the models that the tiers map to, before the first request needs to know."""
+    for tier in TIERS:
+        try:
+            targets = resolve(Facts(f"claude-{tier}"), house.settings, house.catalogue).targets
+        except ClientError:
+            continue  # the banner says so
+        for target in targets:
+            house.catalogue.study(target.provider.name, target.model)
 
 
 def create_app(settings: Settings, *, address: str | None = None) -> App:

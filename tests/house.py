@@ -85,7 +85,6 @@ class Town:
             load_settings(settings, PROVIDERS, env_file=None),
             {"http": send},
             Log(self.log),
-            None,
             new_id=lambda prefix: f"{prefix}{next(numbers):022d}",
             observers=[self],
         )
