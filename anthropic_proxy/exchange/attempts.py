@@ -60,6 +60,9 @@ class Attempts:
     async def _try_target(self, target: Target) -> Answer | RelayedAnswer:
         pool = self._house.credentials
         self.relaying = relays(target.wire)
+        if self._house.catalogue.asks(target.provider.name):
+            facts = await self._house.catalogue.learn(target.provider.name, target.model)
+            target = structs.replace(target, facts=facts)
         target = await self._with_learned(target)
         repeats, healings = REPEATS_PER_TARGET, MOST_HEALINGS
         while True:
