@@ -98,6 +98,7 @@ class HttpUpstream:
         headers = dict(request.headers)
         if credential is not None:
             headers[credential.header] = credential.value
+            headers.update(credential.further)
         try:
             return await self._request(url, request, headers)
         except aiohttp.ServerDisconnectedError as error:

@@ -62,13 +62,15 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
 
 
 class Credential(Struct, frozen=True):
-    """One header that proves who we are; joins the request when it is sent."""
+    """The header that proves who we are; joins the request when it is sent."""
 
     header: str
     value: str
     """Secret; with its scheme where the header has one (`Bearer …`)."""
     origin: str = ""
     """Where it comes from, in words fit for an error message: `OPENAI_API_KEY`."""
+    further: Mapping[str, str] = {}
+    """Headers that go with it and are no secrets: who pays, where that is not who asks."""
 
     def __repr__(self) -> str:
         return f"Credential(header={self.header!r}, value='…', origin={self.origin!r})"
