@@ -22,6 +22,7 @@ from anthropic_proxy.routing.router import Facts, asks_ollama, resolve
 from anthropic_proxy.routing.store import MemoryStore
 from anthropic_proxy.server.endpoints import Receive, Scope, Send, serve
 from anthropic_proxy.settings import TIERS, Settings, load_settings
+from anthropic_proxy.upstream.google_auth import GoogleCredentials, GoogleTokens
 from anthropic_proxy.upstream.http import HttpUpstream
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.wire.contract import Send as UpstreamSend
@@ -85,7 +86,7 @@ def build_house(
     observers: Sequence[Observer] = (),
 ) -> House:
     """Return one set of parts."""
-    credentials = Credentials(settings)
+    credentials = Credentials(settings, {"google": _new_google_tokens(settings)})
     ollama = find_provider("ollama")
     models = OllamaModels(
         ways[ollama.way],
@@ -104,6 +105,13 @@ def build_house(
         clock=time.time,
         observers=observers,
     )
+
+
+def _new_google_tokens(settings: Settings) -> GoogleTokens:
+    needs_project = settings.vertex_project is None
+    connect_timeout = settings.timeouts.connect
+    file = settings.google_credentials_file
+    return GoogleTokens(GoogleCredentials(file, needs_project=needs_project, connect_timeout=connect_timeout))
 
 
 def _study_defaults(house: House) -> None:

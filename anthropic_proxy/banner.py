@@ -59,6 +59,8 @@ def _readiness(house: House) -> str:
             ready.append(f"{provider.name} ({keys[0]}, {keys[0].origin})")
         elif provider.name in settings.base_urls and not describe_missing_key(provider, settings):
             ready.append(f"{provider.name} ({settings.base_urls[provider.name]})")
+        elif provider.key_source == "google" and not describe_missing_key(provider, settings):
+            ready.append(f"{provider.name} ({settings.vertex_project or 'project of its credentials'})")
         elif (listed := house.catalogue.listing(provider.name)) is not None:
             ready.append(f"{provider.name} ({len(listed)} model{'' if len(listed) == 1 else 's'})")
         else:

@@ -235,7 +235,7 @@ def test_fallbacks_of_a_tier_follow_each_once():
 
 
 def test_a_target_that_is_not_in_this_version_is_passed_over_where_another_is_configured():
-    settings = load(PREFERRED_PROVIDER="vertex", VERTEX_PROJECT="p", FALLBACK_SONNET="groq/llama-9")
+    settings = load(OPENAI_API_KEY="o", BIG_MODEL="litellm/some-model", FALLBACK_SONNET="groq/llama-9")
     route = resolve(Facts("claude-sonnet-4-6"), settings, Catalogue())
     assert names(route) == ["groq/llama-9"]
     assert "is not in this version yet" in route.notes[0]
@@ -273,7 +273,7 @@ def test_a_target_has_all_that_a_call_needs(row):
     (target,) = resolve(Facts(f"{row.prefix}/some-model"), load(), Catalogue()).targets
     assert target.provider is row
     assert target.model == "some-model"
-    assert target.base_url == row.base_url
+    assert target.base_url.startswith(row.base_url) or row.regional_urls
     assert isinstance(target.dialect, target.wire.Dialect)
 
 
@@ -281,6 +281,50 @@ def test_an_address_of_the_user_s_wins():
     settings = load(GROQ_BASE_URL="http://gateway.example.org/groq/")
     (target,) = resolve(Facts("groq/x"), settings, Catalogue()).targets
     assert target.base_url == "http://gateway.example.org/groq"
+
+
+@pytest.mark.parametrize(
+    ("location", "host"),
+    [
+        (None, "us-central1-aiplatform.googleapis.com"),
+        ("europe-west4", "europe-west4-aiplatform.googleapis.com"),
+        ("global", "aiplatform.googleapis.com"),
+        ("us", "aiplatform.us.rep.googleapis.com"),
+        ("eu", "aiplatform.eu.rep.googleapis.com"),
+    ],
+)
+def test_vertex_is_reached_where_the_location_says(location, host):
+    settings = load(VERTEX_PROJECT="my-project", **({"VERTEX_LOCATION": location} if location else {}))
+    (target,) = resolve(Facts("vertex_ai/gemini-2.5-pro"), settings, Catalogue()).targets
+    place = f"/projects/my-project/locations/{location or 'us-central1'}/publishers/google"
+    assert target.base_url == f"https://{host}/v1{place}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "address"),
+    [
+        ("VERTEX_BASE_URL", "http://localhost:9000", "http://localhost:9000/v1/projects/p/locations/global"),
+        ("VERTEX_BASE_URL", "http://gate/v1beta1/", "http://gate/v1beta1/projects/p/locations/global"),
+        ("VERTEX_BASE_URL", "http://gate/v1/projects/other/locations/eu", "http://gate/v1/projects/other/locations/eu"),
+        ("GEMINI_BASE_URL", "http://localhost:9000", "http://localhost:9000/v1beta"),
+        ("GEMINI_BASE_URL", "http://gate/google/v1", "http://gate/google/v1"),
+        ("OPENAI_BASE_URL", "http://localhost:8000", "http://localhost:8000"),
+    ],
+)
+def test_an_address_of_the_user_s_gets_what_google_s_have(variable, given, address):
+    prefix = {"VERTEX": "vertex_ai", "GEMINI": "gemini", "OPENAI": "openai"}[variable.split("_")[0]]
+    settings = load(VERTEX_PROJECT="p", VERTEX_LOCATION="global", **{variable: given})
+    (target,) = resolve(Facts(f"{prefix}/some-model"), settings, Catalogue()).targets
+    assert target.base_url.removesuffix("/publishers/google") == address
+
+
+def test_models_of_vertex_are_listed_where_it_is_set_up():
+    def listed(**environ):
+        return [entry.id for entry in list_models(load(**environ), Catalogue()) if "vertex_ai/" in entry.id]
+
+    assert listed(OPENAI_API_KEY="o") == []
+    assert "claude-vertex_ai/gemini-2.5-pro" in listed(OPENAI_API_KEY="o", VERTEX_PROJECT="p")
+    assert "claude-vertex_ai/gemini-2.5-pro" in listed(PREFERRED_PROVIDER="vertex")
 
 
 @pytest.mark.parametrize("row", [row for row in PROVIDERS if row.speeches], ids=lambda row: row.name)

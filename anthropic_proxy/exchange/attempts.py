@@ -69,6 +69,9 @@ class Attempts:
             credential = self._lent_credential(target) or pool.find(target.provider)
             call = self._relay_call(target) if self.relaying else self._prepare_call(target)
             try:
+                if target.provider.key_source != "settings":
+                    credential, base_url = await pool.find_token(target.provider, target.base_url)
+                    target = structs.replace(target, base_url=base_url)
                 return await self._attempt(target, call, credential)
             except UpstreamError as error:
                 _name_provider(error, target, credential)

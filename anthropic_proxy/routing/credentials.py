@@ -1,10 +1,12 @@
 """Where a key comes from, and whose turn it is among several. Nobody but its owner is ever sent one."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from anthropic_proxy.errors import AuthenticationFailed, UpstreamError
 from anthropic_proxy.routing.providers import Provider
+from anthropic_proxy.routing.providers.rows import UNKNOWN_PROJECT
 from anthropic_proxy.settings import Secret, Settings
 from anthropic_proxy.wire.contract import Credential
 
@@ -14,14 +16,33 @@ LIMITED_REST_SECONDS = 20.0
 """How long a key rests that is over its limit, where the provider does not say."""
 
 
-class Credentials:
-    """The keys of all providers, used in turn; one object for each set of settings.
+class TokenSource(Protocol):
+    """Gives tokens that end and must be asked for; `upstream/` has them, because it takes a call to get one."""
 
-    `clock` gives seconds that only grow.
+    async def find(self) -> tuple[Credential, str | None]:
+        """Return the header, and the project that it belongs to where that is known. Raises where there is none."""
+        ...
+
+    def drop(self, credential: Credential) -> bool:
+        """Forget one that was refused; say whether another may do."""
+        ...
+
+
+class Credentials:
+    """The keys and tokens of all providers; one object for each set of settings. Several keys are used in turn.
+
+    `tokens`: a row's `key_source` → where its tokens come from. `clock` gives seconds that only grow.
     """
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tokens: Mapping[str, TokenSource] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
+        self._tokens = tokens or {}
         self._clock = clock
         self._turns: dict[str, int] = {}
         self._rests: dict[str, float] = {}
@@ -33,18 +54,36 @@ class Credentials:
         Raises `AuthenticationFailed` naming the variable to set.
         """
         keys = self._settings.keys.get(provider.name, ())
-        if not keys:
-            if problem := describe_missing_key(provider, self._settings):
-                raise AuthenticationFailed(problem, should_retry=False)
-            return None
-        key = self._next(provider.name, keys)
-        return Credential(provider.key_header, provider.key_scheme + key.reveal(), key.origin)
+        if keys:
+            key = self._next(provider.name, keys)
+            return Credential(provider.key_header, provider.key_scheme + key.reveal(), key.origin)
+        is_settled = provider.key_source == "settings"
+        if is_settled and (problem := describe_missing_key(provider, self._settings)):
+            raise AuthenticationFailed(problem, should_retry=False)
+        return None
+
+    async def find_token(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
+        """Return a token's header, for a row whose `key_source` is no setting, and the address with the project in it.
+
+        Raises `AuthenticationFailed` where there is no token, or nobody says the project.
+        """
+        credential, project = await self._tokens[provider.key_source].find()
+        if project is None and UNKNOWN_PROJECT in base_url:
+            raise AuthenticationFailed(
+                f"{provider.name} has no project: VERTEX_PROJECT is not set, and the credentials "
+                f"({credential.origin}) name none. Set it in .env or in the environment and start the proxy again.",
+                should_retry=False,
+            )
+        return credential, base_url.replace(UNKNOWN_PROJECT, project or "")
 
     def turn(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
         """Say whether another key may do what this one could not; the key that failed rests.
 
-        A key is at fault where it was refused (401, 403) or is over its limit (402, 429).
+        A key is at fault where it was refused (401, 403) or is over its limit (402, 429); a token where it was refused
+        (401).
         """
+        if provider.key_source != "settings":
+            return credential is not None and error.status == 401 and self._tokens[provider.key_source].drop(credential)
         keys = self._settings.keys.get(provider.name, ())
         if credential is None or len(keys) < 2 or error.status not in (401, 402, 403, 429):
             return False
@@ -68,7 +107,15 @@ class Credentials:
 
 
 def describe_missing_key(provider: Provider, settings: Settings) -> str:
-    """Return in words that a provider's key is missing and what to do; empty: none is missing."""
+    """Return in words that a provider's key is missing and what to do; empty: none is missing.
+
+    Of a provider with tokens it is the sign that it is meant to be used: whether there are any, only a call shows.
+    """
+    if provider.key_source == "google":
+        chosen = settings.preferred_provider == provider.name or settings.use_vertex_auth
+        if chosen or settings.vertex_project or settings.google_credentials_file:
+            return ""
+        return f"{provider.name} is not set up: VERTEX_PROJECT is not set. Set it in .env or in the environment."
     own_server = provider.key_needed == "own_address" and provider.name in settings.base_urls
     if provider.key_variable is None or provider.key_needed == "never" or own_server:
         return ""

@@ -23,4 +23,11 @@ _RULES = (
 )
 
 AI_STUDIO = Speech(wire=gemini, dialect=gemini.Dialect(), model_rules=_RULES)
+VERTEX_URLS = (
+    ("global", "https://aiplatform.googleapis.com/v1"),
+    ("us", "https://aiplatform.us.rep.googleapis.com/v1"),
+    ("eu", "https://aiplatform.eu.rep.googleapis.com/v1"),
+    ("*", "https://{location}-aiplatform.googleapis.com/v1"),
+)
+"""Locations → where they are served ("Locations", 2026-11): us and eu span several regions."""
 VERTEX = Speech(wire=gemini, dialect=gemini.Dialect(carry_tag="vtx", search_with_functions="plain"), model_rules=_RULES)

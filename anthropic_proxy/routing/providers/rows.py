@@ -7,6 +7,9 @@ from msgspec import Struct
 
 from anthropic_proxy.wire.contract import Wire
 
+UNKNOWN_PROJECT = "{project}"
+"""Stands in an address for a project that only the credentials know."""
+
 
 class Speech(Struct, frozen=True, kw_only=True):
     """One language that a provider understands, and how."""
@@ -36,6 +39,12 @@ class Provider(Struct, frozen=True, kw_only=True):
     wire_rules: Sequence[tuple[str, str]] = ()
     """Pattern of model ids → wire name; the first that matches; none: the first of `speeches`."""
     base_url: str
+    regional_urls: Sequence[tuple[str, str]] = ()
+    """Pattern of locations → address there, `{location}` standing for it; the first that matches, before `base_url`."""
+    url_version: str = ""
+    """Path that the user's own address gets where it has none: `/v1`."""
+    url_resource: str = ""
+    """Path below any address that says whose account it is: `/projects/{project}/locations/{location}`."""
     stem: str = ""
     """How its variables begin: `GEMINI` of `GEMINI_BASE_URL`, `GEMINI_KNOWN_MODELS`; empty: it has none."""
     base_url_variable: str | None = None
@@ -44,6 +53,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     key_scheme: str = "Bearer "
     takes_client_key: bool = False
     """Whether the credential that our client sends is meant for it, where neither it nor this proxy has a key set."""
+    key_source: Literal["settings", "google"] = "settings"
+    """`google`: tokens of Application Default Credentials take the place of keys."""
     key_needed: Literal["always", "own_address", "never"] = "always"
     """`own_address`: only at the row's own address; a server of the user's may ask for none."""
     choosable: bool = True

@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 from anthropic_proxy.routing.catalogue import Catalogue, ModelFacts
 from anthropic_proxy.routing.providers import Provider, Speech, find_provider
+from anthropic_proxy.routing.router.addresses import find_address
 from anthropic_proxy.routing.router.naming import Choice, choose, choose_for_tier
 from anthropic_proxy.settings import TIERS, Settings
 from anthropic_proxy.wire.contract import Wire
@@ -37,6 +38,7 @@ class Target(Struct, frozen=True, kw_only=True):
     """The speech's dialect with the model's rules merged in."""
     facts: ModelFacts
     base_url: str
+    """With `UNKNOWN_PROJECT` in it where only the credentials know the project."""
 
 
 class Route(Struct, frozen=True):
@@ -139,7 +141,7 @@ def _aim(choice: Choice, settings: Settings, catalogue: Catalogue) -> Target:
         wire=speech.wire,
         dialect=_set_by_user(_merge_dialect(row.name, wire_name, model), speech, settings),
         facts=catalogue.find(row.name, model),
-        base_url=settings.base_urls.get(row.name, row.base_url),
+        base_url=find_address(row, settings),
     )
 
 

@@ -1,0 +1,29 @@
+"""Where a provider is reached: its own address or the user's, and the path that says whose account it is."""
+
+from fnmatch import fnmatchcase
+from urllib.parse import urlsplit
+
+from anthropic_proxy.routing.providers.rows import UNKNOWN_PROJECT, Provider
+from anthropic_proxy.settings import Settings
+
+
+def find_address(row: Provider, settings: Settings) -> str:
+    """Return the address that paths are added to, without a slash at its end.
+
+    `UNKNOWN_PROJECT` stays in it where no setting names the project.
+    """
+    address = settings.base_urls.get(row.name)
+    if address is None:
+        address = _address_at(row, settings.vertex_location)
+    elif row.url_version and not urlsplit(address).path:
+        address += row.url_version
+    if not row.url_resource:
+        return address
+    if "/projects/" not in address:
+        address += row.url_resource
+    project = settings.vertex_project or UNKNOWN_PROJECT
+    return address.replace("{location}", settings.vertex_location).replace(UNKNOWN_PROJECT, project)
+
+
+def _address_at(row: Provider, location: str) -> str:
+    return next((url for pattern, url in row.regional_urls if fnmatchcase(location, pattern)), row.base_url)
