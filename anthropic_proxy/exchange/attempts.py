@@ -4,7 +4,7 @@ import asyncio
 
 from msgspec import structs
 
-from anthropic_proxy.errors import InternalError, ProxyError, UpstreamError, UpstreamUnreachable
+from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamError, UpstreamUnreachable
 from anthropic_proxy.exchange.answer import Answer, read_whole
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.relay import RelayedAnswer, passed_headers
@@ -15,12 +15,15 @@ from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import UNPREPARED, Limits, prepare
 from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.messages.types import MessagesRequest
+from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import Route, Target
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamResponse, heals, relays
 
 REPEATS_PER_TARGET = 1
 MOST_HEALINGS = 2
 """Refusals of a parameter that one request may learn from, beside its repeat."""
+LENT = "the client"
+"""Origin of a credential that the client sent and that is passed on."""
 REPEAT_SECONDS = 0.5
 """Pause before the repeat where the provider did not say how long."""
 
@@ -42,8 +45,12 @@ class Attempts:
         """Whether the attempt under way passes bytes as they come."""
 
     async def open(self, route: Route) -> Answer | RelayedAnswer:
-        """Return the first answer that delivers; raises the last failure if none does."""
-        failure: UpstreamError | None = None
+        """Return the first answer that delivers; raises the last failure if none does.
+
+        A target that this request cannot even be said to (it has no key, or no relay could read the request) is
+        passed over; its refusal counts only where no provider was asked.
+        """
+        failure: ProxyError | None = None
         for target in route.targets:
             try:
                 return await self._try_target(target)
@@ -52,9 +59,12 @@ class Attempts:
                 self._receipt.tried.append(f"{target.provider.name} {error.status}")
                 if not _next_target_may_help(error):
                     break
+            except ClientError as refusal:
+                failure = failure or refusal
         if failure is None:
             raise InternalError("a route has no target")
-        self._receipt.tried.pop()
+        if isinstance(failure, UpstreamError):
+            self._receipt.tried.pop()
         raise failure
 
     async def _try_target(self, target: Target) -> Answer | RelayedAnswer:
@@ -66,7 +76,7 @@ class Attempts:
         target = await self._with_learned(target)
         repeats, healings = REPEATS_PER_TARGET, MOST_HEALINGS
         while True:
-            credential = self._lent_credential(target) or pool.find(target.provider)
+            credential = lent_credential(self._house, self._inbound, target.provider) or pool.find(target.provider)
             call = self._relay_call(target) if self.relaying else self._prepare_call(target)
             try:
                 if target.provider.key_source != "settings":
@@ -150,38 +160,15 @@ class Attempts:
         )
 
     def _relay_call(self, target: Target) -> Call:
-        return Call(
-            request=UNPREPARED,
-            model=target.model,
-            asked_model=self._request.model,
-            dialect=target.dialect,
-            stream=self._request.stream,
-            raw=self._inbound.body,
-            headers=self._inbound.headers,
-            path=self._inbound.path,
-            query=self._inbound.query,
-            new_id=self._house.new_id,
-            provider=target.provider.name,
-        )
-
-    def _lent_credential(self, target: Target) -> Credential | None:
-        """Return the client's own credential, where it is meant for this provider and we have none of our own."""
-        provider, inbound = target.provider, self._inbound
-        if not (provider.takes_client_key and inbound.client.key_forwardable):
-            return None
-        if self._house.settings.keys.get(provider.name):
-            return None
-        for header in ("x-api-key", "authorization"):
-            if value := inbound.headers.get(header):
-                return Credential(header, value, "the client")
-        return None
+        self._receipt.notes[:] = self._lessons
+        return relay_call(self._house, self._inbound, self._request, target)
 
     async def _read_error(self, target: Target, call: Call, response: UpstreamResponse) -> list[Delta]:
         try:
             body = await read_whole(response, self._watch)
         except UpstreamError:
             body = b""  # the status alone says enough
-        if not self.relaying:
+        if self._request.refusal is None:
             call = structs.replace(call, estimate=estimate(self._request))  # costs nothing where nothing failed
         outcome = target.wire.decode_error(call, response.status, response.headers, body)
         if isinstance(outcome, UpstreamError) and self.relaying:
@@ -191,6 +178,34 @@ class Attempts:
         if isinstance(outcome, list):
             return outcome
         raise InternalError(f"a wire gave {outcome!r} for an error answer")
+
+
+def relay_call(house: House, inbound: Inbound, request: MessagesRequest, target: Target) -> Call:
+    """Return what a relay sends: the client's own bytes, path and query."""
+    return Call(
+        request=UNPREPARED,
+        model=target.model,
+        asked_model=request.model,
+        dialect=target.dialect,
+        stream=request.stream,
+        raw=inbound.body,
+        headers=inbound.headers,
+        path=inbound.path,
+        query=inbound.query,
+        new_id=house.new_id,
+        provider=target.provider.name,
+        window=target.facts.window if target.facts.known else None,
+    )
+
+
+def lent_credential(house: House, inbound: Inbound, provider: Provider) -> Credential | None:
+    """Return the client's own credential, where it is meant for this provider and we have none of our own."""
+    if not (provider.takes_client_key and inbound.client.key_forwardable) or house.settings.keys.get(provider.name):
+        return None
+    for header in ("x-api-key", "authorization"):
+        if value := inbound.headers.get(header):
+            return Credential(header, value, LENT)
+    return None
 
 
 def limits_of(target: Target) -> Limits:
@@ -219,7 +234,8 @@ def _name_provider(error: UpstreamError, target: Target, credential: Credential 
         error.provider = target.provider.name
         error.message = f"{error.provider}: {error.message}"
     if error.status == 401 and credential is not None and credential.origin not in error.message:
-        error.message += f" The key comes from {credential.origin}; the client's own key was not looked at."
+        looked = "" if credential.origin == LENT else "; the client's own key was not looked at"
+        error.message += f" The key comes from {credential.origin}{looked}."
     variable = target.provider.base_url_variable
     if isinstance(error, UpstreamUnreachable) and variable and variable not in error.message:
         error.message += f". The address is set by {variable}"

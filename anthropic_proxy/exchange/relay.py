@@ -1,23 +1,29 @@
 """An answer whose bytes pass as they came: both sides speak the Messages API."""
 
+import asyncio
 from collections.abc import Mapping
 
 from msgspec import structs
 
-from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.exchange.answer import read_whole
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.wire.contract import Call, RelayWire, UpstreamResponse
-from anthropic_proxy.wire.framing import new_reader
+from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, new_reader
 
-PASSED_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry", "anthropic-organization-id")
-PASSED_PREFIX = "anthropic-ratelimit-"
+PASSED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"))
+PASSED_PREFIX = "anthropic-"
+LINGER_SECONDS = 0.25
+"""How long bytes behind the last event are waited for: line ends that a stream is not byte for byte without."""
 
 
 class RelayedAnswer:
-    """One upstream answer as bytes, and what was read along: usage, end, failure."""
+    """One upstream answer as bytes, and what was read along: usage, end, failure.
+
+    A stream is given on frame by frame: where it breaks, the client has no half of one, and the error can follow.
+    """
 
     def __init__(self, wire: RelayWire, target: Target, call: Call, response: UpstreamResponse, watch: Watch) -> None:
         self.target = target
@@ -30,65 +36,100 @@ class RelayedAnswer:
         self.torn = False
         """Whether it ended too early, so that the client must still be told."""
         self._wire = wire
-        self._asked = None if call.model == call.asked_model else call.asked_model
+        self._asked = call.asked_model if call.renamed else None
         self._response = response
         self._watch = watch
         self._decoder = wire.new_decoder(call)
-        self._reader = new_reader(wire.FRAMING)
         self._streams = call.stream
-        self._first: bytes | None = b""
+        self._first: bytes | None = None
+        self._held = b""
+        """The beginning of a frame whose end has not come yet."""
+        self._begun = self._ended = False
 
     async def open(self) -> None:
         """Wait for the first event; an error in its place is raised, so that it becomes a real HTTP status."""
         if not self._streams:
             self._first = await read_whole(self._response, self._watch)
             self._remember(self._decoder.decode_body(self._first))
-            self._first = self._named(self._first)
-            return
-        held = b""
-        frames: list[bytes] = []
-        while not frames:
-            chunk = await self._response.read()
-            self._watch.first_byte()
-            held += chunk
-            frames = self._reader.feed(chunk) if chunk else self._reader.finish()
-            if not chunk and not frames:
-                self._decoder.decode_end()
-                break
-        self._read_along(frames)
-        if self.failure is not None:
-            raise self.failure
-        self._first = self._named(held)
+            self._ended = True
+        else:
+            first = b""
+            while not (self._begun or self._ended):
+                first += await self._next()
+            if self.failure is not None:
+                self.failure.headers = self.headers
+                raise self.failure
+            self._first = first
+        if self._asked is not None:
+            self._first = self._wire.with_reply_model(self._first, self._asked)
+
+    def drop_start(self) -> None:
+        """Leave out `message_start`, because the client has had one: the relay takes over from another target."""
+        if self._first is not None:
+            self._first = self._wire.without_start(self._first)
 
     async def read(self) -> bytes | None:
         """Return the next bytes for the client; None at the end."""
         if self._first is not None:
             first, self._first = self._first, None
             return first
-        if not self._streams:
-            return None
-        try:
-            chunk = await self._response.read()
-        except UpstreamError as error:
-            self._tear(error)
-            return None
-        self._watch.first_byte()
-        if chunk:
-            self._read_along(self._reader.feed(chunk))
-            return chunk
-        try:
-            self._read_along(self._reader.finish())
-            self._decoder.decode_end()
-        except UpstreamError as error:
-            self._tear(error)
+        while not self._ended:
+            if data := await self._next():
+                return data
         return None
 
     async def close(self) -> None:
         """End the upstream call."""
         await self._response.close(complete=self._decoder.finished)
 
-    def _read_along(self, frames: list[bytes]) -> None:
-        for frame in frames:
+    async def _next(self) -> bytes:
+        """Return the whole frames that one network read completes; after the last read also what is left."""
+        try:
+            chunk = await self._read()
+            if not chunk:
+                return self._finish()
+            data = self._complete(chunk)
+        except UpstreamError as error:
+            self._ended = self.torn = True
+            self.failure = self.failure or error
+            return b""
+        self._read_along(data)
+        return data
+
+    async def _read(self) -> bytes:
+        if not self._decoder.finished:
+            chunk = await self._response.read()
+            self._watch.first_byte()
+            return chunk
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                return await self._response.read()
+        except (TimeoutError, UpstreamError):
+            return b""
+
+    def _complete(self, chunk: bytes) -> bytes:
+        if self._held:
+            chunk, self._held = self._held + chunk, b""
+        if chunk.endswith(b"\n\n") or self._decoder.finished:
+            return chunk
+        end = max((at + len(border) for border in _BORDERS if (at := chunk.rfind(border)) >= 0), default=0)
+        self._held = chunk[end:]
+        if len(self._held) > MAX_FRAME_BYTES:
+            raise UpstreamProtocolError(f"The provider sent a single event of more than {MAX_FRAME_BYTES:,} bytes.")
+        return chunk[:end]
+
+    def _finish(self) -> bytes:
+        self._ended = True
+        self._read_along(self._held)
+        self._decoder.decode_end()
+        return self._held
+
+    def _read_along(self, data: bytes) -> None:
+        if not self._wire.says_more(data):
+            return
+        self._begun = True
+        reader = new_reader(self._wire.FRAMING)
+        for frame in (*reader.feed(data), *reader.finish()):
             try:
                 self._remember(self._decoder.decode_frame(frame))
             except UpstreamError as error:
@@ -102,12 +143,8 @@ class RelayedAnswer:
             elif isinstance(delta, Stop):
                 self.stop_reason = delta.reason
 
-    def _tear(self, error: UpstreamError) -> None:
-        if self.failure is None:
-            self.failure, self.torn = error, True
 
-    def _named(self, reply: bytes) -> bytes:
-        return reply if self._asked is None else self._wire.with_reply_model(reply, self._asked)
+_BORDERS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
 def passed_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -107,12 +107,14 @@ class _Exchange:
         self._request = request
         self._receipt = receipt
         self._opened = False
-        """Whether status and headers of a stream have left."""
+        """Whether a stream of our own has begun."""
+        self._relayed = False
+        """Whether bytes of an upstream's own stream have left."""
 
     async def run(self, route: Route) -> None:
         request, timeouts = self._request, self._house.settings.timeouts
         self._writer = MessageWriter(message_id=self._house.new_id("msg_"), model=request.model, signature="")
-        if request.max_tokens == 0:
+        if request.max_tokens == 0 and not relays(route.targets[0].wire):
             await self._warm_up()
             self._count()
             return
@@ -184,19 +186,22 @@ class _Exchange:
         await self._outlet.message(fold.finish())
 
     async def _relay(self, answer: RelayedAnswer) -> None:
-        outlet, watch, writer = self._outlet, self._watch, self._writer
-        while (data := await answer.read()) is not None:
-            watch.writing = True
-            await outlet.relay(data, answer.headers, last=not self._request.stream)
-            watch.upstream_at = watch.now()
-            watch.writing = False
-        writer.usage = answer.usage
-        self._receipt.outcome = answer.stop_reason or ""
+        outlet, watch, streams = self._outlet, self._watch, self._request.stream
+        if self._opened:
+            answer.drop_start()
+        self._relayed = streams
+        try:
+            while (data := await answer.read()) is not None:
+                watch.writing = True
+                await outlet.relay(data, answer.headers, last=not streams)
+                watch.upstream_at = watch.now()
+                watch.writing = False
+        finally:
+            self._writer.usage = answer.usage
+            self._receipt.outcome = answer.stop_reason or ""
         if answer.failure is not None:
             note_failure(self._receipt, answer.failure)
-        if self._request.stream:
-            if answer.torn:
-                await outlet.relay(b"\n\n", answer.headers, last=False)  # ends a frame that was cut
+        if streams:
             ending: list[Event] = [Failure(answer.failure)] if answer.torn and answer.failure else []
             await outlet.write(ending, last=True)
 
@@ -221,9 +226,10 @@ class _Exchange:
     async def _keep_alive(self) -> None:
         """Tell a streaming client that we live; before the first delta this gives up a real HTTP status.
 
-        A relay writes nothing of its own: the pings of the API pass.
+        A relay writes nothing of its own: the pings of the API pass. Only where the stream had begun before it was
+        its turn, the client is held until its first bytes.
         """
-        if self._attempts.relaying:
+        if self._relayed or (self._attempts.relaying and not self._opened):
             return
         silence = self._watch.now() - self._watch.upstream_at
         events = self._start() or (self._writer.keep_alive() if silence > DELTA_AFTER_SECONDS else [Ping()])
@@ -233,6 +239,8 @@ class _Exchange:
         note_failure(self._receipt, error)
         if self._opened:
             await self._outlet.write(self._writer.fail(error), last=True)
+        elif self._relayed:
+            await self._outlet.write([Failure(error)], last=True)
         else:
             await self._outlet.refuse(error)
 

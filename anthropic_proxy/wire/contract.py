@@ -48,6 +48,11 @@ class Call(Struct, frozen=True, kw_only=True):
     estimate: int = 0
     """Estimated input tokens; 0: not estimated. Stands in an overflow error where the provider gives no number."""
 
+    @property
+    def renamed(self) -> bool:
+        """Whether the upstream has another id for the model than the client."""
+        return self.model != self.asked_model
+
 
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """An HTTP request without address and secrets."""
@@ -202,6 +207,14 @@ class RelayWire(Wire, Protocol):
 
     def with_reply_model(self, reply: bytes, model: str) -> bytes:
         """Return a message, or the bytes of a stream from its first event on, as the reply of that model."""
+        ...
+
+    def without_start(self, reply: bytes) -> bytes:
+        """Return the bytes of a stream from its first event on without the event that begins a message."""
+        ...
+
+    def says_more(self, frames: bytes) -> bool:
+        """Return whether whole frames may say more than text and tool input: all others need not be cut apart."""
         ...
 
 

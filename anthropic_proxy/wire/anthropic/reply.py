@@ -1,0 +1,201 @@
+"""What is read along in an answer that passes: usage, end, failure; and the one name in it that may differ."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+import msgspec
+from msgspec import Struct, structs
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.messages.deltas import Delta, Stop, Usage
+from anthropic_proxy.wire.anthropic import spans
+from anthropic_proxy.wire.anthropic.dialect import Dialect
+from anthropic_proxy.wire.anthropic.spans import Edit
+from anthropic_proxy.wire.contract import Call, Decoder, Healing
+from anthropic_proxy.wire.failures import Fault, decode_fault, judge, mask_keys
+
+_TELLING = (b'"message_', b'"error"')
+"""Stand in every event that says something of usage, end or failure, and hardly ever in others."""
+_BORDER = re.compile(rb"\r?\n\r?\n")
+_DATA = re.compile(rb"^data: ?(\{.*\})", re.MULTILINE)
+_SIGNATURE_REFUSED = re.compile(r"\bsignature\b.*\bthinking\b|\bthinking\b.*\bsignature\b", re.IGNORECASE)
+_DROP_THINKING = "drop thinking"
+
+
+def says_more(frames: bytes) -> bool:
+    """Return whether whole frames may say more than text and tool input: all others need not even be cut apart."""
+    return any(mark in frames for mark in _TELLING)
+
+
+def with_reply_model(reply: bytes, model: str) -> bytes:
+    """Return a message, or the bytes of a stream from its first event on, as the reply of that model."""
+    at, end = 0, len(reply)
+    if not reply.lstrip().startswith(b"{"):
+        frame_start, frame_end = _find_start(reply)
+        data = _DATA.search(reply, frame_start, frame_end)
+        if data is None:
+            return reply
+        at, end = data.span(1)
+    try:
+        return spans.apply(reply, _rename(reply, at, end, model))
+    except (msgspec.DecodeError, RecursionError, spans.RepeatedKeyError):
+        return reply  # not ours to judge
+
+
+def without_start(reply: bytes) -> bytes:
+    """Return the bytes of a stream from its first event on without `message_start`."""
+    start, end = _find_start(reply)
+    return reply[:start] + reply[end:]
+
+
+def _find_start(reply: bytes) -> tuple[int, int]:
+    """Return where the frame of `message_start` stands; twice the same where there is none."""
+    start = 0
+    for border in _BORDER.finditer(reply):
+        if reply.find(b'"message_start"', start, border.start()) >= 0:
+            return start, border.end()
+        start = border.end()
+    return 0, 0
+
+
+def _rename(text: bytes, at: int, end: int, model: str) -> list[Edit]:
+    edits: list[Edit] = []
+    for member in spans.find_members(text, at, end):
+        if member.key == "model":
+            edits.append(Edit(member.value, member.end, msgspec.json.encode(model)))
+        elif member.key == "message" and text[member.value] == ord("{"):
+            edits += _rename(text, member.value, member.end, model)
+    return edits
+
+
+def decode_error(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:
+    """Read an answer whose status is not 2xx. Anthropic's goes to the client as it is, keys masked."""
+    error = judge(decode_fault(status, headers, body), call.provider, window=call.window, estimate=call.estimate)
+    if headers.get("x-should-retry") == "false":
+        error.retryable = False
+    if call.dialect.speaks_errors and _is_object(body):
+        error.status = status
+        error.body = mask_keys(body.decode(errors="replace")).encode()
+    return error
+
+
+def _is_object(body: bytes) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(body), dict)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+
+
+def find_healing(call: Call, error: UpstreamError) -> Healing | None:
+    """Return how to go on where a signature was refused that another server of this language had made."""
+    if error.status == 400 and call.dialect.keeps_thinking and _SIGNATURE_REFUSED.search(error.message):
+        return Healing(_DROP_THINKING, lasts=False)
+    return None
+
+
+def heal(dialect: Dialect, name: str) -> Dialect:
+    """Return the dialect under which the request is said again; an unknown name changes nothing."""
+    return structs.replace(dialect, keeps_thinking=False) if name == _DROP_THINKING else dialect
+
+
+def new_decoder(call: Call) -> Decoder:
+    """Return a fresh reader of one answer."""
+    return ReadingAlong(call)
+
+
+class _OutputDetails(Struct):
+    thinking_tokens: int | None = None
+
+
+class _ServerTools(Struct):
+    web_search_requests: int | None = None
+
+
+class _CountedUsage(Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    output_tokens_details: _OutputDetails | None = None
+    server_tool_use: _ServerTools | None = None
+    service_tier: str | None = None
+
+
+class _Ending(Struct):
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+
+
+class _Message(_Ending):
+    usage: _CountedUsage | None = None
+
+
+class _Event(Struct):
+    type: str = ""
+    message: _Message | None = None
+    delta: _Ending | None = None
+    usage: _CountedUsage | None = None
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_message = msgspec.json.Decoder(_Message).decode
+
+
+class ReadingAlong:
+    """Takes usage, end and failure from an answer that passes unchanged; its text is not our concern."""
+
+    signature = ""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.finished = False
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        """Read one event's data. Raises `UpstreamError` where it is an `error`."""
+        try:
+            event = _decode_event(frame)
+        except (msgspec.DecodeError, RecursionError):
+            return []  # not ours to judge
+        if event.type == "error":
+            self.finished = True
+            error = judge(decode_fault(None, {}, frame), self._call.provider, window=self._call.window)
+            if self._call.dialect.speaks_errors:
+                error.body = mask_keys(frame.decode(errors="replace")).encode()
+            raise error
+        if event.type == "message_stop":
+            self.finished = True
+        return list(_read(event.message, event.usage, event.delta))
+
+    def decode_end(self) -> list[Delta]:
+        """Raises an `UpstreamError` where the stream ended before `message_stop`."""
+        if not self.finished:
+            provider = self._call.provider
+            raise judge(Fault(status=502, message="the reply ended before it was complete"), provider)
+        return []
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        """Read a whole message."""
+        self.finished = True
+        try:
+            message = _decode_message(body)
+        except (msgspec.DecodeError, RecursionError):
+            return []
+        return list(_read(message, message.usage, None))
+
+
+def _read(message: _Message | None, usage: _CountedUsage | None, ending: _Ending | None) -> Iterator[Delta]:
+    said = usage or (message and message.usage)
+    if said:
+        details, server_tools = said.output_tokens_details, said.server_tool_use
+        yield Usage(
+            input_tokens=said.input_tokens,
+            output_tokens=said.output_tokens,
+            cache_read_tokens=said.cache_read_input_tokens,
+            cache_write_tokens=said.cache_creation_input_tokens,
+            thinking_tokens=details.thinking_tokens if details else None,
+            web_search_requests=server_tools.web_search_requests if server_tools else None,
+            service_tier=said.service_tier,
+        )
+    end = ending or message
+    if end and end.stop_reason:
+        yield Stop(end.stop_reason, end.stop_sequence)

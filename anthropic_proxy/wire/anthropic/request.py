@@ -1,0 +1,184 @@
+"""A client's request as it goes on: its own bytes, but for what must differ."""
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.wire.anthropic import spans
+from anthropic_proxy.wire.anthropic.dialect import Dialect
+from anthropic_proxy.wire.anthropic.spans import Edit, Part
+from anthropic_proxy.wire.carry import PREFIX
+from anthropic_proxy.wire.contract import Call, UpstreamRequest
+
+KEPT_BACK = frozenset(
+    (
+        *("host", "content-length", "cookie", "accept-encoding", "expect"),
+        *("x-api-key", "authorization", "proxy-authorization"),
+        *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+    )
+)
+"""Headers of the client that are ours to say, end at this hop, or are secrets meant for us."""
+VERSION_HEADER, VERSION = "anthropic-version", "2023-06-01"
+"""Required upstream; some clients leave it out (source: the API reference, "Versions", read 2026-11)."""
+_NEEDED_EVERYWHERE = frozenset((VERSION_HEADER, "accept", "content-type"))
+_CLIENT_DATA = frozenset(("metadata", "safeguards"))
+
+_MARK = f'"{PREFIX}'.encode()
+_SEARCHED = b'"web_search_'
+"""Stands in search results, and in citations of them."""
+_SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"[^"]')
+_BILLING = "x-anthropic-billing-header:"
+_EMPTY = b'[{"type":"text","text":"\xe2\x80\xa6"}]'
+"""Takes the place of a message's content that was cut out whole; empty content is refused upstream."""
+
+
+class _Block(Struct):
+    type: str = ""
+    id: Any = None
+    tool_use_id: Any = None
+    signature: Any = None
+    data: Any = None
+    text: Any = None
+    content: Raw = Raw()
+    citations: Raw = Raw()
+
+
+_decode_block = msgspec.json.Decoder(_Block).decode
+
+
+def encode_request(call: Call) -> UpstreamRequest:
+    """Return the client's own bytes with the target's model, without what the server would refuse or must not see."""
+    query = f"?{call.query}" if call.query else ""
+    return UpstreamRequest(
+        path=call.path + query,
+        body=_edited(call) if call.raw else b"",
+        headers=_headers(call),
+        method="POST" if call.raw else "GET",
+    )
+
+
+def _headers(call: Call) -> dict[str, str]:
+    named = {name.strip().lower() for name in call.headers.get("connection", "").split(",")}
+    headers = {name: value for name, value in call.headers.items() if name not in KEPT_BACK and name not in named}
+    if not call.dialect.takes_client_headers:
+        headers = {name: value for name, value in headers.items() if name in _NEEDED_EVERYWHERE}
+    headers.setdefault(VERSION_HEADER, VERSION)
+    if call.raw:
+        headers.setdefault("content-type", "application/json")
+    return headers
+
+
+def _edited(call: Call) -> bytes:
+    try:
+        return spans.apply(call.raw, _find_edits(call.raw, call))
+    except spans.RepeatedKeyError:
+        # two values for one key: whoever reads it next might take the other one than we
+        said = msgspec.json.encode(msgspec.json.decode(call.raw))
+        return spans.apply(said, _find_edits(said, call))
+    except (msgspec.DecodeError, RecursionError):
+        return call.raw  # the API says what is wrong with it
+
+
+def _find_edits(body: bytes, call: Call) -> list[Edit]:
+    dialect: Dialect = call.dialect
+    reads = not dialect.keeps_thinking or _MARK in body or (dialect.checks_signatures and _SEARCHED in body)
+    if not (call.renamed or reads or not dialect.takes_client_data):
+        return []
+    members = spans.find_members(body)
+    edits: list[Edit] = []
+    kept = [True] * len(members)
+    for position, member in enumerate(members):
+        if member.key == "model" and call.renamed:
+            edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
+        elif member.key == "messages" and reads and body[member.value] == ord("["):
+            for message in spans.find_elements(body, member.value, member.end):
+                edits += _of_message(body, message, dialect)
+        elif member.key in _CLIENT_DATA and not dialect.takes_client_data:
+            kept[position] = False
+        elif member.key == "system" and not dialect.takes_client_data:
+            edits += _of_system(body, member)
+    return edits + spans.cut(members, kept)
+
+
+def _of_message(body: bytes, message: Part, dialect: Dialect) -> list[Edit]:
+    text = body[message.value : message.end]
+    searched = dialect.checks_signatures and _SEARCHED in text
+    if not (searched or _MARK in text or not dialect.keeps_thinking) or not text.startswith(b"{"):
+        return []
+    edits: list[Edit] = []
+    for member in spans.find_members(body, message.value, message.end):
+        if member.key == "content" and body[member.value] == ord("["):
+            edits += _of_content(body, member, dialect)
+    return edits
+
+
+def _of_content(body: bytes, content: Part, dialect: Dialect) -> list[Edit]:
+    parts = spans.find_elements(body, content.value, content.end)
+    blocks = [_read(body[part.value : part.end]) for part in parts]
+    dropped = _find_unsealed(blocks) if dialect.checks_signatures else set()
+    kept = [not _is_refused(block, dropped, dialect) for block in blocks]
+    if not any(kept) and parts:
+        return [Edit(content.value, content.end, _EMPTY)]
+    edits = spans.cut(parts, kept)
+    if dialect.checks_signatures:
+        for part, block, keeps in zip(parts, blocks, kept, strict=True):
+            if keeps and block.type == "text" and _is_unsealed(bytes(block.citations)):
+                edits += _without_citations(body, part)
+    return edits
+
+
+def _read(text: bytes) -> _Block:
+    try:
+        return _decode_block(text)
+    except msgspec.ValidationError:
+        return _Block()
+
+
+def _is_refused(block: _Block, dropped: set[Any], dialect: Dialect) -> bool:
+    if block.type == "thinking":
+        return not dialect.keeps_thinking or _is_ours(block.signature)
+    if block.type == "redacted_thinking":
+        return not dialect.keeps_thinking or _is_ours(block.data)
+    if block.type == "web_search_tool_result":
+        return block.tool_use_id in dropped
+    return block.type == "server_tool_use" and block.id in dropped
+
+
+def _is_ours(carried: Any) -> bool:
+    return isinstance(carried, str) and carried.startswith(PREFIX)
+
+
+def _find_unsealed(blocks: list[_Block]) -> set[Any]:
+    """Return the ids of searches that another backend made: nothing of their results is sealed."""
+    results = [block for block in blocks if block.type == "web_search_tool_result"]
+    return {
+        block.tool_use_id
+        for block in results
+        if isinstance(block.tool_use_id, str) and _is_unsealed(bytes(block.content))
+    }
+
+
+def _is_unsealed(found: bytes) -> bool:
+    return _SEARCHED in found and found.startswith(b"[") and _SEALED.search(found) is None
+
+
+def _without_citations(body: bytes, block: Part) -> list[Edit]:
+    members = spans.find_members(body, block.value, block.end)
+    return spans.cut(members, [member.key != "citations" for member in members])
+
+
+def _of_system(body: bytes, system: Part) -> list[Edit]:
+    """Take out the line, or the block, that the client bills by."""
+    text = body[system.value : system.end]
+    if _BILLING.encode() not in text:
+        return []
+    if text.startswith(b"["):
+        parts = spans.find_elements(body, system.value, system.end)
+        texts = [_read(body[part.value : part.end]).text for part in parts]
+        return spans.cut(parts, [not (isinstance(said, str) and said.startswith(_BILLING)) for said in texts])
+    said = msgspec.json.decode(text)
+    if not isinstance(said, str) or not said.startswith(_BILLING):
+        return []
+    return [Edit(system.value, system.end, msgspec.json.encode(said.partition("\n")[2]))]
