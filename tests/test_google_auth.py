@@ -1,0 +1,251 @@
+"""Tokens for Vertex AI, from stand-ins of Google's token servers on loopback."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.errors import AuthenticationFailed, UpstreamError, UpstreamUnreachable
+from anthropic_proxy.routing.credentials import Credentials
+from anthropic_proxy.routing.providers import find_provider
+from anthropic_proxy.settings import Settings
+from anthropic_proxy.upstream.google_auth import (
+    RENEW_BEFORE_SECONDS,
+    REST_SECONDS,
+    WAIT_BEFORE_SECONDS,
+    GoogleCredentials,
+    GoogleTokens,
+)
+from tests.fakes.skeleton import Running, serving
+
+pytest.importorskip("google.auth")
+
+from tests.fakes.google_tokens import (  # noqa: E402
+    PROJECT,
+    TokenServers,
+    new_token_servers,
+    write_authorized_user,
+    write_external_account,
+    write_service_account,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*load_credentials_from_file:DeprecationWarning")
+VERTEX = find_provider("vertex")
+FILES = [write_service_account, write_authorized_user, write_external_account]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.passed = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.passed
+
+
+@pytest.fixture
+def servers() -> TokenServers:
+    return TokenServers()
+
+
+@pytest.fixture
+def google(servers: TokenServers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    with serving(new_token_servers(servers)) as running:
+        monkeypatch.setattr("google.oauth2.credentials._GOOGLE_OAUTH2_TOKEN_ENDPOINT", f"{running.url}/token")
+        yield running
+        servers.gate.set()
+        assert running.journal.violations() == []
+
+
+def tokens_of(path: Path, clock: Callable[[], float] = time.time, *, needs_project: bool = False) -> GoogleTokens:
+    return GoogleTokens(GoogleCredentials(str(path), needs_project=needs_project, connect_timeout=5), clock=clock)
+
+
+async def settled(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("write", FILES)
+async def test_a_file_of_credentials_becomes_a_header(
+    write: Callable[[Path, str], Path], servers: TokenServers, google: Running, tmp_path: Path
+) -> None:
+    credential, project = await tokens_of(write(tmp_path, google.url)).find()
+    assert (credential.header, credential.value) == ("authorization", f"Bearer {servers.issued[0]}")
+    assert credential.origin == "GOOGLE_APPLICATION_CREDENTIALS"
+    assert credential.further == {}
+    assert project == (PROJECT if write is write_service_account else None)
+    assert servers.issued[0] not in repr(credential)
+
+
+async def test_who_pays_is_said_beside_the_token(google: Running, tmp_path: Path) -> None:
+    path = write_authorized_user(tmp_path, google.url, quota_project_id="who-pays")
+    credential, _ = await tokens_of(path).find()
+    assert credential.further == {"x-goog-user-project": "who-pays"}
+
+
+async def test_fifty_requests_share_one_token(servers: TokenServers, google: Running, tmp_path: Path) -> None:
+    tokens = tokens_of(write_service_account(tmp_path, google.url))
+    found = await asyncio.gather(*(tokens.find() for _ in range(50)))
+    assert {one.value for one, _ in found} == {f"Bearer {servers.issued[0]}"}
+    assert len(google.journal.exchanges) == 1
+    await tokens.find()
+    assert len(google.journal.exchanges) == 1
+
+
+async def test_a_token_is_renewed_before_its_end_and_nobody_waits(
+    servers: TokenServers, google: Running, tmp_path: Path
+) -> None:
+    clock = Clock()
+    tokens = tokens_of(write_service_account(tmp_path, google.url), clock)
+    await tokens.find()
+    clock.passed = servers.lifetime - RENEW_BEFORE_SECONDS - 5
+    await tokens.find()
+    assert len(servers.issued) == 1
+    clock.passed += 10
+    servers.gate.clear()
+    found = await asyncio.gather(*(tokens.find() for _ in range(50)))
+    assert {one.value for one, _ in found} == {f"Bearer {servers.issued[0]}"}
+    servers.gate.set()
+    await settled(lambda: len(servers.issued) == 2)
+    await settled(lambda: len(asyncio.all_tasks()) == 1)
+    assert (await tokens.find())[0].value == f"Bearer {servers.issued[1]}"
+    assert len(google.journal.exchanges) == 2
+
+
+async def test_a_token_at_its_end_is_waited_for_once(servers: TokenServers, google: Running, tmp_path: Path) -> None:
+    clock = Clock()
+    tokens = tokens_of(write_service_account(tmp_path, google.url), clock)
+    await tokens.find()
+    clock.passed = servers.lifetime - WAIT_BEFORE_SECONDS + 1
+    found = await asyncio.gather(*(tokens.find() for _ in range(50)))
+    assert {one.value for one, _ in found} == {f"Bearer {servers.issued[1]}"}
+    assert len(servers.issued) == 2
+
+
+async def test_a_slow_token_server_holds_up_nobody_else(servers: TokenServers, google: Running, tmp_path: Path) -> None:
+    servers.gate.clear()
+    tokens = tokens_of(write_service_account(tmp_path, google.url))
+    waiting, leaving = asyncio.create_task(tokens.find()), asyncio.create_task(tokens.find())
+    await settled(servers.waiting.is_set)  # a loop that stood still could not come here and open the gate
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    servers.gate.set()
+    assert (await waiting)[0].value == f"Bearer {servers.issued[0]}"
+    assert len(google.journal.exchanges) == 1
+
+
+async def test_a_renewal_that_fails_leaves_the_token_that_still_holds(
+    servers: TokenServers, google: Running, tmp_path: Path
+) -> None:
+    clock = Clock()
+    tokens = tokens_of(write_authorized_user(tmp_path, google.url), clock)
+    await tokens.find()
+    clock.passed = servers.lifetime - RENEW_BEFORE_SECONDS + 5
+    servers.failure = (400, {"error": "invalid_grant"})
+    for _ in range(5):
+        assert (await tokens.find())[0].value == f"Bearer {servers.issued[0]}"
+        await settled(lambda: len(asyncio.all_tasks()) == 1)
+    assert len(google.journal.exchanges) == 2
+    servers.failure = None
+    clock.passed += REST_SECONDS
+    await tokens.find()
+    await settled(lambda: len(servers.issued) == 2)
+
+
+async def test_a_refused_token_is_renewed_once(servers: TokenServers, google: Running, tmp_path: Path) -> None:
+    clock = Clock()
+    tokens = tokens_of(write_service_account(tmp_path, google.url), clock)
+    pool = Credentials(Settings(vertex_project="p"), {"google": tokens})
+    refused = UpstreamError("no", status=401)
+    first, _ = await pool.find_token(VERTEX, "http://x")
+    assert not pool.turn(VERTEX, first, UpstreamError("no", status=403))
+    assert pool.turn(VERTEX, first, refused)
+    second, _ = await pool.find_token(VERTEX, "http://x")
+    assert second.value != first.value
+    assert pool.turn(VERTEX, first, refused)  # another request that still had the first one
+    assert not pool.turn(VERTEX, second, refused)
+    assert (await pool.find_token(VERTEX, "http://x"))[0] == second
+    clock.passed += REST_SECONDS
+    assert pool.turn(VERTEX, second, refused)
+    assert len(servers.issued) == 2
+
+
+@pytest.mark.parametrize(("setting", "project"), [("mine", "mine"), (None, PROJECT)])
+async def test_the_project_is_the_setting_s_else_the_credentials_own(
+    setting: str | None, project: str, google: Running, tmp_path: Path
+) -> None:
+    tokens = tokens_of(write_service_account(tmp_path, google.url), needs_project=setting is None)
+    pool = Credentials(Settings(vertex_project=setting), {"google": tokens})
+    _, address = await pool.find_token(VERTEX, f"http://x/projects/{setting or '{project}'}/locations/eu")
+    assert address == f"http://x/projects/{project}/locations/eu"
+
+
+async def test_without_a_project_the_variable_is_named(google: Running, tmp_path: Path) -> None:
+    tokens = tokens_of(write_authorized_user(tmp_path, google.url), needs_project=True)
+    with pytest.raises(AuthenticationFailed, match="VERTEX_PROJECT is not set") as caught:
+        await Credentials(Settings(), {"google": tokens}).find_token(VERTEX, "http://x/projects/{project}")
+    assert caught.value.should_retry is False
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (None, "was not found"),
+        ("{", "not a valid json file"),
+        ("[]", "attribute"),
+        ('{"type": "service_account"}', "service account"),
+        ('{"type": "what"}', "valid type"),
+    ],
+)
+async def test_a_file_without_credentials_is_a_401_that_names_the_setting(
+    content: str | None, named: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "credentials.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(AuthenticationFailed, match="GOOGLE_APPLICATION_CREDENTIALS") as caught:
+        await tokens_of(path).find()
+    assert named in caught.value.message
+    assert caught.value.should_retry is False
+
+
+async def test_credentials_that_are_refused_are_a_401(servers: TokenServers, google: Running, tmp_path: Path) -> None:
+    path = write_authorized_user(tmp_path, google.url)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"refresh_token": "1//another-secret"}))
+    with pytest.raises(AuthenticationFailed, match="expired or revoked") as caught:
+        await tokens_of(path).find()
+    assert "1//another-secret" not in caught.value.message
+    google.journal.exchanges.clear()
+
+
+async def test_a_token_server_that_fails_is_worth_another_try(
+    servers: TokenServers, google: Running, tmp_path: Path
+) -> None:
+    tokens = tokens_of(write_service_account(tmp_path, google.url))
+    servers.failure = (503, {"error": "server_error"})
+    with pytest.raises(UpstreamUnreachable) as caught:
+        await tokens.find()
+    assert caught.value.retryable
+    servers.failure = None
+    assert (await tokens.find())[0].value == f"Bearer {servers.issued[0]}"
+
+
+async def test_a_token_server_that_is_not_there_is_worth_another_try(tmp_path: Path) -> None:
+    with pytest.raises(UpstreamUnreachable):
+        await tokens_of(write_service_account(tmp_path, "http://127.0.0.1:9")).find()
+
+
+async def test_without_the_extra_the_error_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hidden: Any = None
+    monkeypatch.setitem(sys.modules, "google.auth.transport", hidden)
+    monkeypatch.setitem(sys.modules, "google.auth.transport.requests", hidden)
+    with pytest.raises(AuthenticationFailed, match=r"pip install 'anthropic-proxy\[vertex\]'"):
+        await tokens_of(tmp_path / "credentials.json").find()
