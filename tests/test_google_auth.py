@@ -25,7 +25,7 @@ from tests.fakes.skeleton import Running, serving
 
 pytest.importorskip("google.auth")
 
-from tests.fakes.google_tokens import (  # noqa: E402
+from tests.fakes.google_tokens import (
     PROJECT,
     TokenServers,
     new_token_servers,
@@ -67,7 +67,7 @@ def tokens_of(path: Path, clock: Callable[[], float] = time.time, *, needs_proje
 
 async def settled(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # other threads make it true
             await asyncio.sleep(0.005)
 
 
