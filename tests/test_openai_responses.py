@@ -1,0 +1,401 @@
+"""Responses against what others know of it: OpenAI's own types, recordings; the carry of reasoning; what is healed."""
+
+import functools
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
+from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.fold import fold
+from anthropic_proxy.messages.prepare import Limits, prepare
+from anthropic_proxy.messages.types import decode_request
+from anthropic_proxy.routing.catalogue import Catalogue
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.router import Facts, resolve
+from anthropic_proxy.settings import load_settings
+from anthropic_proxy.wire import openai_chat, openai_responses
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.framing import SSEReader
+from anthropic_proxy.wire.openai_responses.limit import CHARACTERS_PER_TOKEN, LocalLimit
+from tests.golden.stage import Scenario
+from tests.quirks import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
+
+RECORDED = Path(__file__).parent.parent.parent / "shared" / "recorded"
+WEATHER = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
+
+
+def new_call(*, stream: bool = True, dialect: dict[str, Any] | None = None, limits: Any = None, **fields: Any) -> Call:
+    body = {"model": "claude", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}], **fields}
+    prepared = prepare(decode_request(msgspec.json.encode(body)), limits or Limits())
+    count = iter(range(1, 1_000_000))
+    return Call(
+        request=prepared.request,
+        model="m",
+        dialect=openai_responses.Dialect(**(dialect or {})),
+        stream=stream,
+        new_id=lambda prefix: f"{prefix}{next(count):022d}",
+        provider="openai",
+    )
+
+
+def encode(call: Call) -> Any:
+    return json.loads(openai_responses.encode_request(call).body)
+
+
+def decode_stream(body: bytes, call: Call) -> list[Delta]:
+    decoder, reader = openai_responses.new_decoder(call), SSEReader()
+    deltas = [delta for frame in reader.feed(body) + reader.finish() for delta in decoder.decode_frame(frame)]
+    return deltas + decoder.decode_end()
+
+
+def frames(*events: Any) -> bytes:
+    return b"".join(b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events)
+
+
+def content_of(deltas: list[Delta]) -> list[Any]:
+    reply = fold(deltas, message_id="msg_1", model="claude", signature="px1.oai.e30", estimate=1)
+    return [json.loads(bytes(block)) for block in reply.content]
+
+
+# OpenAI's own types
+
+
+def openai_bodies() -> Iterator[Any]:
+    for folder in scenarios_of(openai_responses):
+        path = folder / "expected_upstream_request.json"
+        if Scenario(folder).facts["provider"] == "openai" and path.exists():
+            yield pytest.param(json.loads(path.read_text(encoding="utf-8"))["body"], id=folder.name)
+
+
+@pytest.mark.parametrize("body", list(openai_bodies()))
+def test_openai_knows_every_field(body: Any) -> None:
+    from openai.types.responses import ResponseInputItemParam, ToolParam, response_create_params
+    from openai.types.responses.response_create_params import ToolChoice
+
+    for item in body["input"]:
+        assert _understood(ResponseInputItemParam, item) == item
+    for tool in body.get("tools", ()):
+        assert _understood(ToolParam, tool) == tool
+    if "tool_choice" in body:
+        assert _understood(ToolChoice, body["tool_choice"]) == body["tool_choice"]
+    kinds = response_create_params
+    kind = kinds.ResponseCreateParamsStreaming if body.get("stream") else kinds.ResponseCreateParamsNonStreaming
+    plain = {**body, "input": "read apart, because pydantic reads lists inside choices of types only once"}
+    assert _understood(kind, plain) == plain, "a field that OpenAI's types do not know is lost on the way through them"
+
+
+def _understood(kind: Any, value: Any) -> Any:
+    adapter = _adapter(kind)
+    return json.loads(adapter.dump_json(adapter.validate_python(value), warnings=False))
+
+
+@functools.cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+# Quirks
+
+
+@pytest.mark.parametrize("field", openai_responses.Dialect.__struct_fields__)
+def test_every_quirk_changes_a_scenario(field: str) -> None:
+    learned = all(name.startswith("tests/") for name in proofs_of(openai_responses)[field])
+    assert learned or changes_a_scenario(openai_responses, field), f"nothing changes when {field} is reset"
+
+
+def test_what_quirks_name_as_proof_exists() -> None:
+    assert missing_proofs(openai_responses) == {}
+
+
+# Which models speak it
+
+
+@pytest.mark.parametrize(
+    ("model", "wire"),
+    [
+        *((name, openai_responses) for name in ("o1", "o1-pro", "o3", "o3-mini", "o4-mini", "gpt-5", "gpt-5-mini")),
+        *(
+            (name, openai_responses)
+            for name in ("gpt-5.1", "gpt-5.3-codex", "gpt-5.5-pro", "gpt-6-astra", "gpt-6.1-sol")
+        ),
+        *(
+            (name, openai_chat)
+            for name in ("gpt-4.1", "gpt-4o-mini", "chatgpt-4o-latest", "gpt-oss-120b", "octopus-v2")
+        ),
+    ],
+)
+@pytest.mark.parametrize("address", ["https://api.openai.com/v1", "http://127.0.0.1:8000/v1"])
+def test_the_model_decides_and_never_the_address(model: str, wire: Any, address: str) -> None:
+    environ = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": address}
+    for asked, spoken in (("auto", wire), ("chat", openai_chat), ("responses", openai_responses)):
+        settings = load_settings({**environ, "OPENAI_WIRE": asked}, PROVIDERS, env_file=None)
+        assert resolve(Facts(f"openai/{model}"), settings, Catalogue()).targets[0].wire is spoken
+
+
+def test_xai_speaks_it_where_the_user_says_so() -> None:
+    for asked, spoken in (("auto", openai_chat), ("responses", openai_responses)):
+        settings = load_settings({"XAI_API_KEY": "k", "XAI_WIRE": asked}, PROVIDERS, env_file=None)
+        assert resolve(Facts("xai/grok-4.6"), settings, Catalogue()).targets[0].wire is spoken
+
+
+# Recorded answers
+
+
+def recorded() -> list[Path]:
+    files = [*(RECORDED / "openai_responses").glob("*"), *(RECORDED / "xai").glob("responses_*")]
+    return sorted(path for path in files if not path.name.endswith(".request.json"))
+
+
+@pytest.mark.skipif(not recorded(), reason="no recorded traffic beside the checkout")
+@pytest.mark.parametrize("path", recorded(), ids=lambda path: path.name)
+def test_recorded_answers_are_read(path: Path) -> None:
+    if path.suffix == ".sse":
+        deltas = decode_stream(path.read_bytes(), new_call())
+    else:
+        recording = json.loads(path.read_bytes())
+        answer = recording.get("response", recording)
+        body = msgspec.json.encode(answer)
+        if answer.get("error"):
+            error = openai_responses.decode_error(new_call(), recording.get("status", 429), {}, body)
+            assert isinstance(error, UpstreamError)
+            assert answer["error"]["message"] in error.message
+            return
+        deltas = openai_responses.new_decoder(new_call(stream=False)).decode_body(body)
+    content = content_of(deltas)
+    assert any(block["type"] in ("text", "tool_use") for block in content)
+    assert all(isinstance(block["input"], dict) for block in content if block["type"] == "tool_use")
+    assert [type(delta) for delta in deltas].count(Stop) == 1
+    totals = [delta for delta in deltas if isinstance(delta, Usage)][-1]
+    assert totals.input_tokens is not None
+    assert totals.output_tokens
+
+
+@pytest.mark.skipif(not recorded(), reason="no recorded traffic beside the checkout")
+@pytest.mark.parametrize("name", ["thinking_with_tools", "tool_result_image", "tool_result_pdf"])
+def test_recorded_reasoning_goes_back_as_the_recorded_client_sent_it(name: str) -> None:
+    files = [RECORDED / "openai_responses" / f"{name}.{turn}.json" for turn in (1, 2)]
+    first, second = (json.loads(path.read_bytes()) for path in files)
+    body = msgspec.json.encode(first["response"])
+    content = content_of(openai_responses.new_decoder(new_call(stream=False)).decode_body(body))
+    ids = [block["id"] for block in content if block["type"] == "tool_use"]
+    results = [{"type": "tool_result", "tool_use_id": one, "content": "done"} for one in ids]
+    said = [("user", first["request"]["input"][0]["content"]), ("assistant", content), ("user", results)]
+    sent = encode(new_call(messages=[{"role": role, "content": blocks} for role, blocks in said]))["input"]
+    theirs = second["request"]["input"][: len(sent)]
+    assert [_essence(item) for item in sent[1:]] == [_essence(item) for item in theirs[1:]]
+
+
+def _essence(item: dict[str, Any]) -> dict[str, Any]:
+    """Return what an item must say, whoever says it: not the ids of calls, not what a tool answered."""
+    if item["type"] == "reasoning":
+        text = "\n\n".join(part["text"] for part in item["summary"])  # several parts come back as one
+        return {key: item[key] for key in ("type", "id", "encrypted_content")} | {"summary": text}
+    if item["type"] == "function_call":
+        return {key: item[key] for key in ("type", "call_id", "name")} | {"arguments": json.loads(item["arguments"])}
+    return {key: item[key] for key in ("type", "call_id")}
+
+
+# The carry
+
+
+def test_reasoning_makes_two_turns_exactly() -> None:
+    secret = "gAAAAABo" + "x" * 4_000 + "=="
+    item = {"id": "rs_1", "type": "reasoning"}
+    stream = frames(
+        {"type": "response.output_item.added", "output_index": 0, "item": {**item, "summary": []}},
+        {"type": "response.reasoning_summary_text.delta", "output_index": 0, "summary_index": 0, "delta": "Ask "},
+        {"type": "response.reasoning_summary_text.delta", "output_index": 0, "summary_index": 0, "delta": "“it”."},
+        {"type": "response.output_item.done", "output_index": 0, "item": {**item, "encrypted_content": secret}},
+        {
+            "type": "response.output_item.done",
+            "output_index": 1,
+            "item": {"type": "function_call", "call_id": "call_9", "name": "weather", "arguments": '{"city":"Oslo"}'},
+        },
+        {"type": "response.completed", "response": {"status": "completed"}},
+    )
+    content = content_of(decode_stream(stream, new_call(tools=[WEATHER])))
+    result = {"type": "tool_result", "tool_use_id": "call_9", "content": "4"}
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": content},
+        {"role": "user", "content": [result]},
+    ]
+    assert encode(new_call(tools=[WEATHER], messages=messages))["input"][1:] == [
+        {
+            "type": "reasoning",
+            "id": "rs_1",
+            "summary": [{"type": "summary_text", "text": "Ask “it”."}],
+            "encrypted_content": secret,
+        },
+        {"type": "function_call", "call_id": "call_9", "name": "weather", "arguments": '{"city":"Oslo"}'},
+        {"type": "function_call_output", "call_id": "call_9", "output": "4"},
+    ]
+
+
+def test_reasoning_that_is_too_large_to_carry_is_shown_and_not_sent_back() -> None:
+    item = {"id": "rs_1", "type": "reasoning", "summary": [{"text": "Long."}], "encrypted_content": "x" * 70_000}
+    message = {"type": "message", "content": [{"type": "output_text", "text": "Ok."}]}
+    body = msgspec.json.encode({"status": "completed", "output": [item, message]})
+    content = content_of(openai_responses.new_decoder(new_call(stream=False)).decode_body(body))
+    assert content[0]["thinking"] == "Long."
+    assert len(content[0]["signature"]) < 100
+    history = [{"role": "assistant", "content": content}, {"role": "user", "content": "Go on"}]
+    assert [item["type"] for item in encode(new_call(messages=history))["input"]] == ["message", "message"]
+
+
+# Fragments
+
+
+@given(st.text(), st.lists(st.integers(0, 20), max_size=6), st.integers(1, 15))
+def test_a_limit_below_the_server_s_least_cuts_at_the_same_place_however_text_arrives(
+    text: str, cuts: list[int], limit: int
+) -> None:
+    edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
+    pieces = [Text(text[start:end]) for start, end in itertools.pairwise(edges)]
+    cutter = LocalLimit(limit)
+    kept = [delta for piece in pieces for delta in cutter.feed([piece])] + cutter.feed([Stop("end_turn")])
+    said = "".join(delta.text for delta in kept if isinstance(delta, Text))
+    assert said == text[: limit * CHARACTERS_PER_TOKEN]
+    assert kept[-1] == Stop("end_turn" if said == text else "max_tokens")
+    assert [type(delta) for delta in kept].count(Stop) == 1
+
+
+def test_a_limit_that_cuts_thinking_drops_its_signature_and_all_that_follows() -> None:
+    cutter = LocalLimit(1)
+    call = [ToolCall(0, "call_1", "weather"), ToolArgs(0, "{}"), ToolEnd(0)]
+    assert cutter.feed([Thinking("Long thoughts", "px1.oai.e30"), *call]) == [Thinking("Long"), Stop("max_tokens")]
+    assert cutter.feed([Usage(output_tokens=9), Stop("end_turn")]) == [Usage(output_tokens=9)]
+
+
+@pytest.mark.parametrize("field", ["output_index", "summary_index", "delta", "item"])
+def test_a_field_of_an_unexpected_type_counts_as_not_given(field: str) -> None:
+    event = {"type": "response.output_text.delta", "output_index": 0, "delta": "Hi", field: {"odd": [1]}}
+    end = {"type": "response.completed", "response": {"status": "completed", "usage": {"input_tokens": "many"}}}
+    deltas = decode_stream(frames(event, end), new_call())
+    assert [delta.text for delta in deltas if isinstance(delta, Text)] == ([] if field == "delta" else ["Hi"])
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled", "in_progress", "queued"])
+def test_a_response_that_is_not_complete_is_a_failure(status: str) -> None:
+    with pytest.raises(UpstreamError, match=status):
+        openai_responses.new_decoder(new_call(stream=False)).decode_body(msgspec.json.encode({"status": status}))
+
+
+def test_the_end_of_the_bytes_is_no_end() -> None:
+    with pytest.raises(UpstreamProtocolError, match="before it was complete"):
+        decode_stream(frames({"type": "response.output_text.delta", "output_index": 0, "delta": "Hi"}), new_call())
+
+
+# Healing
+
+
+def refused(parameter: str | None, message: str = "not supported", code: str | None = None) -> UpstreamError:
+    error = {"error": {"message": message, "type": "invalid_request_error", "param": parameter, "code": code}}
+    failure = openai_responses.decode_error(new_call(), 400, {}, msgspec.json.encode(error))
+    assert isinstance(failure, UpstreamError)
+    return failure
+
+
+LONG_EFFORTS = ("none", "low", "medium", "high", "xhigh")
+HEALED: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+    ("temperature", "", "temperature", {"temperature": 0.5, "thinking": {"type": "disabled"}}),
+    ("top_p", "", "top_p", {"top_p": 0.5, "thinking": {"type": "disabled"}}),
+    ("store", "", "store", {}),
+    ("truncation", "", "truncation", {}),
+    ("safety_identifier", "", "safety_identifier", {"metadata": {"user_id": "u"}}),
+    ("prompt_cache_key", "", "prompt_cache_key", {}),
+    ("service_tier", "", "service_tier", {"service_tier": "standard_only"}),
+    ("include[0]", "Encrypted content is not supported with this model.", "include", {}),
+    ("reasoning.summary", "Your organization must be verified to generate reasoning summaries.", "reasoning", {}),
+    ("reasoning.effort", "Unsupported parameter", "reasoning", {"output_config": {"effort": "high"}}),
+    ("max_tool_calls", "", "max_tool_calls", {"tools": [{"type": "web_search_20250305", "name": "s", "max_uses": 1}]}),
+    (
+        "parallel_tool_calls",
+        "",
+        "parallel_tool_calls",
+        {"tools": [WEATHER], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+    ),
+)
+
+
+@pytest.mark.parametrize(("parameter", "message", "gone", "fields"), HEALED, ids=[one[0] for one in HEALED])
+def test_a_refused_parameter_is_left_out(parameter: str, message: str, gone: str, fields: dict[str, Any]) -> None:
+    call = new_call(limits=Limits(efforts=LONG_EFFORTS), **fields)
+    assert gone in encode(call)
+    healing = openai_responses.find_healing(call, refused(parameter, message))
+    assert healing is not None
+    assert healing.lasts
+    healed = msgspec.structs.replace(call, dialect=openai_responses.heal(call.dialect, healing.name))
+    assert gone not in encode(healed)
+    assert openai_responses.find_healing(healed, refused(parameter, message)) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("Item 'rs_1' of type 'reasoning' was provided without its required following item.", None),
+        ("Item 'fc_1' of type 'function_call' was provided without its required 'reasoning' item: 'rs_1'.", None),
+        ("Item with id 'rs_1' not found. Items are not persisted when `store` is set to false.", None),
+        ("The encrypted content gAAA... could not be verified.", "invalid_encrypted_content"),
+        ("Reasoning input items can only be provided to a reasoning or computer use model.", None),
+    ],
+)
+def test_reasoning_that_is_not_taken_back_is_left_out_this_once(message: str, code: str | None) -> None:
+    thought = {"type": "thinking", "thinking": "", "signature": "px1.oai.eyJpIjoicnNfMSIsImUiOiJnQUFBIn0"}
+    said = [thought, {"type": "text", "text": "Hello."}]
+    call = new_call(messages=[{"role": "assistant", "content": said}, {"role": "user", "content": "More"}])
+    assert encode(call)["input"][0]["type"] == "reasoning"
+    healing = openai_responses.find_healing(call, refused("input", message, code))
+    assert healing is not None
+    assert not healing.lasts
+    healed = msgspec.structs.replace(call, dialect=openai_responses.heal(call.dialect, healing.name))
+    assert [item["type"] for item in encode(healed)["input"]] == ["message", "message"]
+    assert openai_responses.find_healing(healed, refused("input", message, code)) is None
+
+
+def test_an_effort_becomes_the_nearest_that_the_refusal_lists() -> None:
+    call = new_call(limits=Limits(efforts=LONG_EFFORTS), output_config={"effort": "xhigh"})
+    text = "Unsupported value: 'xhigh' is not supported. Supported values are: 'low', 'medium', and 'high'."
+    healing = openai_responses.find_healing(call, refused("reasoning.effort", text, "unsupported_value"))
+    assert healing is not None
+    healed = msgspec.structs.replace(call, dialect=openai_responses.heal(call.dialect, healing.name))
+    assert encode(healed)["reasoning"]["effort"] == "high"
+
+
+def test_an_output_limit_becomes_the_one_that_the_refusal_names() -> None:
+    call = new_call(max_tokens=64_000)
+    text = "max_output_tokens is too large: 64000. This model supports at most 16384 output tokens."
+    healing = openai_responses.find_healing(call, refused("max_output_tokens", text))
+    assert healing is not None
+    healed = msgspec.structs.replace(call, dialect=openai_responses.heal(call.dialect, healing.name))
+    assert encode(healed)["max_output_tokens"] == 16_384
+
+
+def test_pictures_are_left_out_unless_the_question_is_about_them() -> None:
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+    shown = {"role": "user", "content": [picture]}
+    earlier = [shown, {"role": "assistant", "content": "Nice."}, {"role": "user", "content": "And now?"}]
+    call = new_call(messages=earlier)
+    healing = openai_responses.find_healing(call, refused("input[0].content[0].image_url"))
+    assert healing is not None
+    healed = msgspec.structs.replace(call, dialect=openai_responses.heal(call.dialect, healing.name))
+    assert encode(healed)["input"][0]["content"] == [{"type": "input_text", "text": "[image omitted: image/png]"}]
+    assert openai_responses.find_healing(new_call(messages=[shown]), refused("input[0].content[0].image_url")) is None
+
+
+def test_what_is_not_known_stands() -> None:
+    call = new_call()
+    assert openai_responses.find_healing(call, refused("input[0].content")) is None
+    assert openai_responses.find_healing(call, refused(None)) is None
+    assert openai_responses.heal(call.dialect, "drop everything") == call.dialect
+    assert openai_responses.heal(call.dialect, "") == call.dialect
