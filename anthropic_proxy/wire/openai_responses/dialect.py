@@ -19,11 +19,17 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/thinking_of_another_backend.
     """
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
-    """What a tool name must match; others get an alias. Proven by: golden/openai_responses/long_names."""
+    """What a tool name must match; others get an alias.
+
+    Proven by: golden/openai_responses/server_with_other_names.
+    """
     tool_name_length: int = 64
-    """Characters that a tool name may have. Proven by: golden/openai_responses/long_names."""
+    """Characters that a tool name may have. Proven by: golden/openai_responses/server_with_other_names."""
     streams_always: bool = False
-    """Whether the upstream is asked to stream even where the client is not answered so. Nobody needs it yet."""
+    """Whether the upstream is asked to stream even where the client is not answered so.
+
+    Proven by: golden/openai_responses/always_streaming_server.
+    """
     reasons: bool = True
     """Whether the model can reason. gpt-4.1, gpt-5-chat and others cannot, and refuse `reasoning`, reasoning items and
     their encrypted content.
@@ -78,7 +84,7 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """
     least_output: int = 16
     """The smallest output limit that is taken; a client that asks for less is cut here (pull requests of several
-    gateways quote the refusal). Proven by: golden/openai_responses/one_token."""
+    gateways quote the refusal). Proven by: golden/openai_responses/server_without_least."""
     output_limit: int | None = None
     """Tokens that one reply may have, where a refusal said so; None: what the request says.
 

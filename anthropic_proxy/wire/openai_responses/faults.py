@@ -62,7 +62,7 @@ def judge_fault(fault: Fault, call: Call) -> UpstreamError:
     error = judge(fault, call.provider, window=call.window, estimate=call.estimate, asked=call.request.max_tokens)
     if not refused and _has_no_responses(fault):
         variable = f"{call.provider.upper()}_WIRE"
-        error.message += f". The server or the model has no Responses API: set {variable}=chat"
+        error.message = f"{error.message.rstrip('. ')}. The server or the model has no Responses API: set {variable}=chat"
     return error
 
 
