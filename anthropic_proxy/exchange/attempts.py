@@ -186,6 +186,7 @@ def relay_call(house: House, inbound: Inbound, request: MessagesRequest, target:
         request=UNPREPARED,
         model=target.model,
         asked_model=request.model,
+        renamed=request.model != target.model,
         dialect=target.dialect,
         stream=request.stream,
         raw=inbound.body,

@@ -24,6 +24,8 @@ class Call(Struct, frozen=True, kw_only=True):
     """The upstream's id of the model, without a prefix."""
     asked_model: str = ""
     """The id that the client asked for, which the reply says."""
+    renamed: bool = False
+    """Whether the two differ; only a relay asks."""
     dialect: Any
     """The wire's own `Dialect`, with the rules for this model merged in."""
     stream: bool
@@ -47,11 +49,6 @@ class Call(Struct, frozen=True, kw_only=True):
     a finish reason leaves out."""
     estimate: int = 0
     """Estimated input tokens; 0: not estimated. Stands in an overflow error where the provider gives no number."""
-
-    @property
-    def renamed(self) -> bool:
-        """Whether the upstream has another id for the model than the client."""
-        return self.model != self.asked_model
 
 
 class UpstreamRequest(Struct, frozen=True, kw_only=True):

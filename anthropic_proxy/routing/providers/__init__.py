@@ -1,9 +1,8 @@
 """Providers as a table of rows. What one does otherwise than its wire's vendor is a field of the row's dialect."""
 
 from anthropic_proxy.routing import known_models
-from anthropic_proxy.routing.providers import chat, gemini, ollama, responses
+from anthropic_proxy.routing.providers import chat, gemini, messages, ollama, responses
 from anthropic_proxy.routing.providers.rows import Provider, Speech
-from anthropic_proxy.wire import anthropic
 
 __all__ = ["PROVIDERS", "Provider", "Speech", "find_provider"]
 
@@ -13,7 +12,7 @@ PROVIDERS: tuple[Provider, ...] = (
         prefix="openai",
         title="OpenAI",
         stem="OPENAI",
-        speeches={"chat": chat.OPENAI, "responses": responses.OPENAI},
+        speeches={"chat": chat.OPENAI, "responses": responses.OPENAI, "messages": messages.COMPATIBLE},
         wire_rules=responses.OPENAI_RULES,
         base_url="https://api.openai.com/v1",
         base_url_variable="OPENAI_BASE_URL",
@@ -67,7 +66,7 @@ PROVIDERS: tuple[Provider, ...] = (
         prefix="ollama",
         title="Ollama",
         stem="OLLAMA",
-        speeches={"ollama": ollama.OLLAMA},
+        speeches={"ollama": ollama.OLLAMA, "messages": messages.OLLAMA},
         base_url="http://localhost:11434",
         base_url_variable="OLLAMA_API_BASE",
         key_variable="OLLAMA_API_KEY",
@@ -99,7 +98,7 @@ PROVIDERS: tuple[Provider, ...] = (
         prefix="moonshot",
         title="Moonshot",
         stem="MOONSHOT",
-        speeches={"chat": chat.MOONSHOT},
+        speeches={"chat": chat.MOONSHOT, "messages": messages.MOONSHOT},
         base_url="https://api.moonshot.ai/v1",
         base_url_variable="MOONSHOT_BASE_URL",
         key_variable="MOONSHOT_API_KEY",
@@ -127,7 +126,7 @@ PROVIDERS: tuple[Provider, ...] = (
         prefix="anthropic",
         title="Anthropic",
         stem="ANTHROPIC",
-        speeches={"messages": Speech(wire=anthropic, dialect=anthropic.Dialect())},
+        speeches={"messages": messages.ANTHROPIC},
         base_url="https://api.anthropic.com",
         base_url_variable="ANTHROPIC_UPSTREAM_URL",
         key_variable="ANTHROPIC_API_KEY",

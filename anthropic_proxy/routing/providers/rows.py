@@ -21,6 +21,10 @@ class Speech(Struct, frozen=True, kw_only=True):
     """Pattern of model ids (`fnmatch`) → dialect fields that differ; every rule that matches counts, in order."""
     settings: Mapping[str, str] = {}
     """Dialect field → the field of `Settings` that it has the value of, where the user set one."""
+    url_endings: tuple[str, str] | None = None
+    """How an address of the row ends, and how it ends where this language is spoken: `/v1` → `/anthropic`."""
+    own_address_only: bool = False
+    """Whether only servers of the user's speak it, not the row's own address."""
 
 
 class Provider(Struct, frozen=True, kw_only=True):

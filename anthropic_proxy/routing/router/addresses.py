@@ -3,15 +3,22 @@
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
-from anthropic_proxy.routing.providers.rows import UNKNOWN_PROJECT, Provider
+from anthropic_proxy.routing.providers.rows import UNKNOWN_PROJECT, Provider, Speech
 from anthropic_proxy.settings import Settings
 
 
-def find_address(row: Provider, settings: Settings) -> str:
+def find_address(row: Provider, speech: Speech, settings: Settings) -> str:
     """Return the address that paths are added to, without a slash at its end.
 
     `UNKNOWN_PROJECT` stays in it where no setting names the project.
     """
+    address = _find_address(row, settings)
+    if speech.url_endings is not None and address.endswith(speech.url_endings[0]):
+        address = address.removesuffix(speech.url_endings[0]) + speech.url_endings[1]
+    return address
+
+
+def _find_address(row: Provider, settings: Settings) -> str:
     address = settings.base_urls.get(row.name)
     if address is None:
         address = _address_at(row, settings.vertex_location)
