@@ -106,12 +106,13 @@ class Answer:
         return deltas
 
 
-async def read_whole(response: UpstreamResponse, watch: Watch) -> bytes:
+async def read_whole(response: UpstreamResponse, watch: Watch | None = None) -> bytes:
     """Return a whole body. Raises `UpstreamProtocolError` where it grows beyond 64 MiB or breaks off."""
     pieces: list[bytes] = []
     size = 0
     while piece := await response.read():
-        watch.first_byte()
+        if watch is not None:
+            watch.first_byte()
         size += len(piece)
         if size > BODY_BYTES:
             raise UpstreamProtocolError(f"the reply is larger than {BODY_BYTES >> 20} MiB")

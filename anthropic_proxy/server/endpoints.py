@@ -8,12 +8,13 @@ import msgspec
 
 from anthropic_proxy import __version__
 from anthropic_proxy.errors import InvalidRequest, ProxyError, RequestTooLarge, UnknownModel, UpstreamError
+from anthropic_proxy.exchange import forward
+from anthropic_proxy.exchange.forward import Told
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.run import note_failure, our_bug, run
 from anthropic_proxy.hooks import Client, Receipt
 from anthropic_proxy.messages.events import Event
-from anthropic_proxy.messages.tokens import estimate
-from anthropic_proxy.messages.types import MessagesResponse, decode_request
+from anthropic_proxy.messages.types import MessagesResponse
 from anthropic_proxy.routing.listing import ModelEntry, list_models
 from anthropic_proxy.server.guard import BODY_BYTES, headers_of, identify
 from anthropic_proxy.server.replies import (
@@ -61,6 +62,10 @@ class HttpOutlet:
     async def message(self, response: MessagesResponse) -> None:
         """Send a whole reply."""
         await self.respond(200, encode_message(response))
+
+    async def tell(self, told: Told) -> None:
+        """Send a JSON body, with the headers of the provider whose it is."""
+        await self.respond(200, told.body, {**json_headers(self._request_id), **told.headers})
 
     async def respond(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Send a JSON body with its length."""
@@ -120,13 +125,15 @@ async def post_messages(house: House, inbound: Inbound, outlet: HttpOutlet) -> N
 
 
 async def post_count_tokens(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
-    """`POST /v1/messages/count_tokens`: an estimate, made here."""
-    request = decode_request(inbound.body, counting=True)
-    await outlet.respond(200, b'{"input_tokens":%d}' % estimate(request))
+    """`POST /v1/messages/count_tokens`: the provider's count where it speaks our language, else an estimate."""
+    await outlet.tell(await forward.count_tokens(house, inbound))
 
 
 async def get_models(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
     """`GET /v1/models`: what may be asked for, in pages (`limit`, `after_id`, `before_id`)."""
+    if told := await forward.list_models(house, inbound):
+        await outlet.tell(told)
+        return
     query = {name: values[-1] for name, values in parse_qs(inbound.query).items()}
     models = list_models(house.settings, house.catalogue)
     await outlet.respond(200, msgspec.json.encode(page_of(models, query)))
@@ -134,6 +141,9 @@ async def get_models(house: House, inbound: Inbound, outlet: HttpOutlet) -> None
 
 async def get_model(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
     """`GET /v1/models/{id}`: one of them."""
+    if told := await forward.list_models(house, inbound):
+        await outlet.tell(told)
+        return
     wanted = unquote(inbound.path.removeprefix("/v1/models/"))
     for entry in list_models(house.settings, house.catalogue):
         if entry.id == wanted:

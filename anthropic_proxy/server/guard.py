@@ -37,8 +37,12 @@ async def identify(
 
 
 def headers_of(scope: Mapping[str, Any]) -> dict[str, str]:
-    """Return the request's headers, names in lower case; of a repeated one the last."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    """Return the request's headers, names in lower case; a repeated one as the list that it is (RFC 9110, 5.3)."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def _limit(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
