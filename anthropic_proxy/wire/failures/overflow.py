@@ -25,6 +25,7 @@ _TEXTS = tuple(
         rf"exceeded model token limit:? {_M} \(requested:? {_N}\)",
         rf"request \({_N} tokens\) exceeds the available context size \({_M}",
         rf"input \({_N} tokens\) is longer than the model's context length \({_M}",
+        rf"input length \({_N} tokens\) exceeds the model's maximum context length \({_M}",
         rf"prompt token count of {_N} exceeds the limit of {_M}",
         rf"prompt contains {_N} tokens.*?(?:too large for|exceeds).*?{_M}",
         rf"requested tokens \({_N}\) exceed context window of {_M}",
