@@ -11,17 +11,20 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     carry_tag: str = "oll"
     """First word of the reasoning carry, `px1.<tag>.…`: only a carry with this very tag is read back.
 
-    Proven by: golden/ollama/thinking_replayed.
+    Proven by: golden/ollama/another_server.
     """
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
-    """What a tool name must match; others get an alias. Proven by: golden/ollama/long_names."""
+    """What a tool name must match; others get an alias. Proven by: golden/ollama/another_server."""
     tool_name_length: int = 128
     """Characters that a tool name may have: Ollama sets no limit, this is the client's own.
 
-    Proven by: golden/ollama/long_names.
+    Proven by: golden/ollama/another_server.
     """
     streams_always: bool = False
-    """Whether the upstream is asked to stream even where the client is not answered so. Nobody needs it yet."""
+    """Whether the upstream is asked to stream even where the client is not answered so: nobody needs it yet.
+
+    Proven by: golden/ollama/always_streaming.
+    """
     says_window: bool = True
     """Whether `num_ctx` is said: it sizes the memory that a model takes on the user's machine.
 
@@ -31,7 +34,8 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Whether `think` is a boolean, the level of effort by its name, or not said at all.
 
     Every model takes the boolean, but gpt-oss passes over it and wants low, medium or high, and a few others tell the
-    levels apart (docs.ollama.com, Thinking; `model/renderers`). Proven by: golden/ollama/thinking_level.
+    levels apart (docs.ollama.com, Thinking; `model/renderers`). A model that refused it is not asked again.
+    Proven by: golden/ollama/thinking_level, thinking_refused_before.
     """
     keep_alive: str | None = None
     """How long the model stays in memory after the reply: seconds, or a duration as Go writes it (`30m`, `-1s`); None:

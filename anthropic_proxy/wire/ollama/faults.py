@@ -12,7 +12,9 @@ from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import Fault, decode_fault, judge, read_fault
 
 _NOT_PULLED = re.compile(r"model [\"'`]?[^\"'`]*[\"'`]? not found", re.IGNORECASE)
-_NO_THINKING = re.compile(r"does not support thinking|think value|\bthink must be", re.IGNORECASE)
+_NO_THINKING = re.compile(
+    r"does not support thinking|invalid think|\bthink must be|ChatRequest\.think\b", re.IGNORECASE
+)
 _NO_TOOLS = re.compile(r"does not support tools", re.IGNORECASE)
 _NO_ROOM = re.compile(r"requires more system memory|out of memory|cudaMalloc failed", re.IGNORECASE)
 _BUSY = re.compile(r"server busy", re.IGNORECASE)
