@@ -1,7 +1,8 @@
 """Keeps what is known about models, and asks those who know in the background."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from anthropic_proxy.routing.catalogue.facts import ModelFacts
@@ -39,14 +40,22 @@ class Catalogue:
     """Looks models up; made anew at a reload.
 
     `listings`: provider name → the ids that it said it has, the largest model first; a provider that did not answer, or
-    was not asked, is absent. `sources`: provider name → whom to ask about its models.
+    was not asked, is absent. `sources`: provider name → whom to ask about its models. `clock` gives seconds that only
+    grow.
     """
 
     def __init__(
-        self, listings: Mapping[str, Sequence[str]] | None = None, sources: Mapping[str, ModelSource] | None = None
+        self,
+        listings: Mapping[str, Sequence[str]] | None = None,
+        sources: Mapping[str, ModelSource] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        first_seconds: float = FIRST_SECONDS,
     ) -> None:
         self._listings = dict(listings or {})
         self._sources = sources or {}
+        self._clock = clock
+        self._first_seconds = first_seconds
         self._found: dict[tuple[str, str], ModelFacts] = {}
         """What was looked up, or told since."""
         self._told: set[tuple[str, str]] = set()
@@ -82,7 +91,7 @@ class Catalogue:
         key = (provider, model)
         question = self._questions.get(key)
         if question is not None and key not in self._told and key not in self._untold:
-            left = self._asked[key] + FIRST_SECONDS - asyncio.get_running_loop().time()
+            left = self._asked[key] + self._first_seconds - self._clock()
             if left > 0:
                 await asyncio.wait((question,), timeout=left)
         return self.find(provider, model)
@@ -103,7 +112,7 @@ class Catalogue:
         source = self._sources.get(provider)
         if source is None:
             return
-        self._asked[provider, ""] = asyncio.get_running_loop().time()
+        self._asked[provider, ""] = self._clock()
         listed = await source.list_models()
         if listed is not None:
             self._listings[provider] = tuple(listed)
@@ -129,12 +138,11 @@ class Catalogue:
         asked = self._asked.get(key)
         if asked is None:
             return len(self._asked) < _MOST_REMEMBERED
-        return asyncio.get_running_loop().time() - asked >= seconds
+        return self._clock() - asked >= seconds
 
     def _ask(self, key: tuple[str, str], question: Coroutine[Any, Any, None]) -> None:
-        loop = asyncio.get_running_loop()
-        self._asked[key] = loop.time()
-        task = self._questions[key] = loop.create_task(question)
+        self._asked[key] = self._clock()
+        task = self._questions[key] = asyncio.create_task(question)
         task.add_done_callback(lambda _: self._questions.pop(key, None))
 
 

@@ -1,0 +1,65 @@
+"""Reads a chat request as a conversation."""
+
+import base64
+import json
+import re
+from typing import Any
+
+from tests.fakes.agent import Call, Conversation, Picture, Result, Tool, Turn
+
+PICTURE_TOKENS = 768
+_ASKS = re.compile(r"\s*Call (?:one of the tools|the tool (\S+)) now\.\s*$")
+
+
+def count(text: str) -> int:
+    """Return about how many tokens a text has: four bytes each."""
+    return (len(text.encode("utf-8", "replace")) + 3) // 4
+
+
+def _picture(text: str) -> Picture:
+    data = base64.b64decode(text)
+    if data.startswith(b"\x89PNG"):
+        return Picture("image/png", (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])))
+    return Picture("image/jpeg" if data.startswith(b"\xff\xd8") else "image/other", None)
+
+
+def _turns(messages: list[dict[str, Any]]) -> list[Turn]:
+    turns: list[Turn] = []
+    for message in messages:
+        if message["role"] == "tool":
+            waiting = next((one for one in turns[-1].results if one.call.id == message.get("tool_call_id")), None)
+            if waiting is not None:
+                waiting.text = message["content"]
+            continue
+        calls = [
+            Call(call["function"]["name"], call["function"]["arguments"], call.get("id", ""))
+            for call in message.get("tool_calls") or ()
+        ]
+        pictures = [_picture(picture) for picture in message.get("images") or ()]
+        turns.append(Turn(message["role"], message["content"], pictures, [Result(call, "") for call in calls]))
+    return turns
+
+
+def read_conversation(body: dict[str, Any]) -> Conversation:
+    """Return what a valid request says. A model that is asked for a call in words makes one."""
+    offered = [tool["function"] for tool in body.get("tools") or ()]
+    turns = _turns(body["messages"])
+    choice = "auto"
+    asks = _ASKS.search(turns[-1].text) if offered and turns[-1].role == "user" else None
+    if asks is not None:
+        choice = asks[1] or "required"
+        turns[-1].text = turns[-1].text[: asks.start()]
+    return Conversation(
+        model=body["model"],
+        turns=turns,
+        tools={tool["name"]: Tool(tool["name"], tool["parameters"]) for tool in offered},
+        schema=body["format"] if isinstance(body.get("format"), dict) else None,
+        choice=choice,
+    )
+
+
+def prompt_tokens(body: dict[str, Any]) -> int:
+    """Return how many tokens the server counts in a request."""
+    pictures = sum(len(message.get("images") or ()) for message in body["messages"])
+    said = [{**message, "images": None} for message in body["messages"]]
+    return count(json.dumps([body.get("tools"), said], ensure_ascii=False)) + pictures * PICTURE_TOKENS

@@ -1,0 +1,276 @@
+"""What Ollama says that its models can do is asked for in the background, and decides how they are asked."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from anthropic_proxy.routing.catalogue import Catalogue, ModelFacts, OllamaModels
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from tests.fakes.ollama.models import MODELS, show, tags
+from tests.house import Answer, Town
+
+LEVELS = ("none", "low", "medium", "high", "max")
+REPLY = b'{"message":{"role":"assistant","content":"well"},"done":true,"done_reason":"stop","eval_count":1}'
+
+
+class Server:
+    """An Ollama whose every answer but the chat's is a function of the body."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self.credentials: list[Credential | None] = []
+        self._answers = {"tags": lambda _: Answer(200, msgspec.json.encode(tags())), "show": _show} | answers
+
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        name = request.path.removeprefix("/api/")
+        body = json.loads(request.body) if request.body else None
+        self.asked.append((name, body))
+        self.credentials.append(credential)
+        return self._answers.get(name, lambda _: Answer(200, REPLY))(body)  # type: ignore[no-any-return]
+
+    async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        return self(base_url, request, credential)
+
+    @property
+    def chats(self) -> list[Any]:
+        return [body for name, body in self.asked if name == "chat"]
+
+
+def _show(body: Any) -> Answer:
+    model = MODELS.get(body["model"])
+    return Answer(200, msgspec.json.encode(show(model))) if model else Answer(404, b'{"error":"model not found"}')
+
+
+async def described(model: str, shown: Any = None, base_url: str = "http://localhost:11434", **options: Any) -> Any:
+    server = Server(**({} if shown is None else {"show": lambda _: Answer(200, msgspec.json.encode(shown))}))
+    return await OllamaModels(server.send, base_url, **options).describe(model)
+
+
+# What it says
+
+
+@pytest.mark.parametrize(
+    ("model", "window", "efforts", "vision", "tools"),
+    [
+        ("qwen3:8b", 40_960, LEVELS, False, True),
+        ("qwen3-coder:30b", 65_536, (), False, True),
+        ("qwen3-vl:8b", 65_536, LEVELS, True, True),
+        ("gpt-oss:20b", 65_536, ("low", "medium", "high"), False, True),
+        ("gemma3:4b", 65_536, (), True, False),
+        ("mine:small", 3_072, (), False, True),
+        ("gpt-oss:120b-cloud", 131_072, ("low", "medium", "high"), False, True),
+    ],
+)
+async def test_a_description_becomes_facts(model: str, window: int, efforts: Any, vision: bool, tools: bool) -> None:
+    assert await described(model) == ModelFacts(
+        window=window, max_output=window, efforts=efforts, vision=vision, tools=tools, known=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "shown", "window"),
+    [
+        ("old", {"model_info": {"llama.context_length": 8_192.0}}, 8_192),
+        ("odd", {"model_info": {"llama.context_length": "many", "x": None}, "parameters": None}, 65_536),
+        ("none", {}, 65_536),
+        ("large", {"parameters": "stop x\nnum_ctx                        200000\ntop_k 1"}, 200_000),
+        ("alias", {"remote_host": "https://ollama.com:443", "model_info": {"a.context_length": 262_144}}, 262_144),
+        ("qwen3:480b-CLOUD", {"model_info": {"a.context_length": 262_144}}, 262_144),
+        ("glm:cloud", {}, 128_000),
+        ("my-cloud-model", {"model_info": {"a.context_length": 262_144}}, 65_536),
+    ],
+)
+async def test_the_window_is_the_model_s_own_within_reason(model: str, shown: Any, window: int) -> None:
+    facts = await described(model, shown)
+    assert (facts.window, facts.max_output) == (window, window)
+    assert facts.tools  # who does not say what a model can do is not doubted
+    assert facts.vision
+
+
+async def test_the_user_s_window_wins_over_the_model_s_but_not_in_the_cloud() -> None:
+    assert (await described("qwen3:8b", window=100_000)).window == 100_000
+    assert (await described("mine:small", window=100_000)).window == 100_000
+    assert (await described("gpt-oss:120b-cloud", window=100_000)).window == 131_072
+    at_ollama = await described("deepseek-v4", {"model_info": {"a.context_length": 900_000}}, "https://ollama.com")
+    assert at_ollama.window == 900_000
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(404, b'{"error":"no"}'), Answer(200, b"[1"), Answer(200, b"[]"), Answer(200), Answer(500)]
+)
+async def test_who_says_nothing_of_use_is_not_believed(answer: Answer) -> None:
+    server = Server(show=lambda _: answer, tags=lambda _: answer)
+    models = OllamaModels(server.send, "http://localhost:11434")
+    assert await models.describe("x") is None
+    assert await models.list_models() is None
+    assert answer.closed == 2
+
+
+async def test_models_are_listed_by_size() -> None:
+    listed = await OllamaModels(Server().send, "http://localhost:11434").list_models()
+    assert listed is not None
+    assert (listed[0], listed[-1]) == ("qwen3-coder:30b", "gpt-oss:120b-cloud")
+
+
+# When it is asked
+
+
+class Source:
+    """A source whose answers come when the test lets them."""
+
+    def __init__(self) -> None:
+        self.facts: ModelFacts | None = ModelFacts(window=1, known=True)
+        self.begun = asyncio.Event()
+        self.open = asyncio.Event()
+        self.asked: list[str] = []
+        self.models: Sequence[str] | None = ("a",)
+
+    async def list_models(self) -> Sequence[str] | None:
+        self.asked.append("")
+        return self.models
+
+    async def describe(self, model: str) -> ModelFacts | None:
+        self.asked.append(model)
+        self.begun.set()
+        await self.open.wait()
+        return self.facts
+
+    def assume(self, model: str, facts: ModelFacts) -> ModelFacts:
+        return ModelFacts(window=2)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def settle(catalogue: Catalogue) -> None:
+    await asyncio.gather(*catalogue._questions.values())
+    await asyncio.sleep(0)
+
+
+async def test_the_first_request_waits_for_the_facts_and_later_ones_have_them() -> None:
+    source, clock = Source(), Clock()
+    catalogue = Catalogue(sources={"p": source}, clock=clock, first_seconds=60)
+    first = [asyncio.create_task(catalogue.learn("p", "m")) for _ in range(3)]
+    await source.begun.wait()
+    source.open.set()
+    assert {facts.window for facts in await asyncio.gather(*first)} == {1}
+    assert (await catalogue.learn("p", "m")).window == 1
+    assert source.asked.count("m") == 1
+    assert catalogue.listing("p") == ("a",)
+
+
+async def test_an_answer_that_takes_too_long_is_not_waited_for_and_counts_when_it_comes() -> None:
+    source = Source()
+    catalogue = Catalogue(sources={"p": source}, clock=Clock(), first_seconds=0)
+    assert (await catalogue.learn("p", "m")).window == 2
+    source.open.set()
+    await settle(catalogue)
+    assert (await catalogue.learn("p", "m")).window == 1
+
+
+async def test_a_question_without_an_answer_is_put_again_later_and_not_waited_for() -> None:
+    source, clock = Source(), Clock()
+    source.facts = None
+    source.open.set()
+    catalogue = Catalogue(sources={"p": source}, clock=clock, first_seconds=60)
+    assert (await catalogue.learn("p", "m")).window == 2
+    await catalogue.learn("p", "m")
+    assert source.asked.count("m") == 1
+    clock.now = 10
+    source.facts = ModelFacts(window=3, known=True)
+    assert (await catalogue.learn("p", "m")).window == 2
+    await settle(catalogue)
+    assert catalogue.find("p", "m").window == 3
+
+
+async def test_facts_and_listing_are_renewed_beside_the_requests() -> None:
+    source, clock = Source(), Clock()
+    source.open.set()
+    catalogue = Catalogue(sources={"p": source}, clock=clock, first_seconds=60)
+    assert (await catalogue.learn("p", "m")).window == 1
+    source.facts, source.models, clock.now = ModelFacts(window=4, known=True), ("b", "a"), 1_000
+    assert (await catalogue.learn("p", "m")).window == 1
+    await settle(catalogue)
+    assert (catalogue.find("p", "m").window, catalogue.listing("p")) == (4, ("b", "a"))
+    source.facts, source.models, clock.now = None, None, 2_000
+    await catalogue.learn("p", "m")
+    await settle(catalogue)
+    assert (catalogue.find("p", "m").window, catalogue.listing("p")) == (4, ("b", "a"))
+
+
+async def test_others_are_never_asked_and_a_closed_catalogue_asks_no_more() -> None:
+    source = Source()
+    catalogue = Catalogue(sources={"p": source}, clock=Clock())
+    assert not catalogue.asks("openai")
+    assert (await catalogue.learn("openai", "gpt-4.1")).known
+    await catalogue.look("openai")
+    catalogue.study("p", "m")
+    await catalogue.close()
+    assert catalogue._questions == {}
+
+
+# What it is good for
+
+
+async def ask(server: Server, model: str, settings: dict[str, str] | None = None, **fields: Any) -> Any:
+    town = Town(server, PREFERRED_PROVIDER="ollama", BIG_MODEL=f"ollama/{model}", **(settings or {}))
+    kept = await town.ask(**fields)
+    await town.house.catalogue.close()
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "window"),
+    [
+        ("qwen3:8b", {}, 40_960),
+        ("qwen3-coder:30b", {}, 65_536),
+        ("mine:small", {}, 3_072),
+        ("not-pulled", {}, 65_536),
+        ("llama3:70b", {}, 8_192),
+        ("qwen3:8b", {"OLLAMA_CONTEXT_LENGTH": "16384"}, 16_384),
+        ("llama3:70b", {"OLLAMA_CONTEXT_LENGTH": "16384"}, 16_384),
+        ("not-pulled", {"OLLAMA_CONTEXT_LENGTH": "131072"}, 131_072),
+        ("gpt-oss:120b-cloud", {"OLLAMA_CONTEXT_LENGTH": "16384"}, None),
+        ("not-pulled:cloud", {"OLLAMA_CONTEXT_LENGTH": "16384"}, None),
+    ],
+)
+async def test_the_very_first_request_says_the_right_window(model: str, settings: dict[str, str], window: Any) -> None:
+    server = Server()
+    await ask(server, model, settings)
+    assert server.chats[0]["options"].get("num_ctx") == window
+
+
+async def test_what_a_model_cannot_do_is_not_asked_of_it() -> None:
+    tool = {"name": "look", "input_schema": {"type": "object", "properties": {}}}
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+    messages = [{"role": "user", "content": [picture]}]
+    server = Server()
+    await ask(server, "llama3:latest", tools=[tool], messages=messages, output_config={"effort": "high"})
+    await ask(server, "qwen3-vl:8b", tools=[tool], messages=messages, output_config={"effort": "high"})
+    blind, sees = server.chats
+    assert "tools" not in blind
+    assert "think" not in blind
+    assert blind["messages"] == [{"role": "user", "content": "[image omitted: image/png]"}]
+    assert sees["messages"] == [{"role": "user", "content": "", "images": ["aGk="]}]
+    assert (sees["think"], len(sees["tools"])) == (True, 1)
+
+
+async def test_the_output_is_limited_by_what_the_window_leaves() -> None:
+    server = Server()
+    await ask(server, "mine:small", max_tokens=32_000)
+    assert 2_500 < server.chats[0]["options"]["num_predict"] < 3_072
+
+
+async def test_a_key_goes_with_every_question() -> None:
+    server = Server()
+    await ask(server, "qwen3:8b", {"OLLAMA_API_KEY": "key-of-ollama", "OLLAMA_API_BASE": "https://ollama.com"})
+    assert {name for name, _ in server.asked} == {"show", "tags", "chat"}
+    assert {credential and credential.value for credential in server.credentials} == {"Bearer key-of-ollama"}
