@@ -18,6 +18,7 @@ _LOOKS_SECRET = re.compile(
     r"^(?=.*[a-zA-Z])(?=.*\d)[\w-]{32,}$"
 )
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
+_QUERY = re.compile(r"(?:api-version=[\w.-]+)?")
 _DURATION = re.compile(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
 _MODEL_NAME = re.compile(r"[^\s\x00-\x1f,]+")
 _HOST_NAME = re.compile(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
@@ -75,7 +76,7 @@ def decode_integer(found: Found, least: int, most: int, unit: str) -> int:
 
 
 def decode_url(found: Found) -> str:
-    """Return an http or https address without a trailing slash."""
+    """Return an http or https address without a trailing slash. Of queries it may have Azure's `api-version` alone."""
     allowed = "It can be an address that begins with http:// or https://, without password and query."
     try:
         parts = urlsplit(found.text)
@@ -85,9 +86,10 @@ def decode_url(found: Found) -> str:
     if parts.scheme.lower() not in {"http", "https"} or not parts.hostname or port == 0:
         guess = f"http://{found.text}" if re.fullmatch(r"[\w.-]+(:\d+)?(/\S*)?", found.text) else ""
         raise refuse(found, allowed, guess)
-    if parts.query or parts.fragment or "@" in parts.netloc or not _HEADER_TEXT.fullmatch(found.text):
+    is_plain = _QUERY.fullmatch(parts.query) and _HEADER_TEXT.fullmatch(found.text)
+    if not is_plain or parts.fragment or "@" in parts.netloc:
         raise refuse(found, allowed)
-    return found.text.rstrip("/")
+    return f"{found.text.partition('?')[0].rstrip('/')}{parts.query and '?' + parts.query}"
 
 
 def decode_keys(found: Found) -> tuple[Secret, ...]:

@@ -94,7 +94,7 @@ class HttpUpstream:
         Repeats once, at no cost, where a reused connection turns out to be closed before any byte of an answer: the
         provider cannot have begun, it had closed an idle connection.
         """
-        url = base_url + request.path
+        url = join_address(base_url, request.path)
         headers = dict(request.headers)
         if credential is not None:
             headers[credential.header] = credential.value
@@ -153,6 +153,14 @@ class HttpUpstream:
             bypassed = urllib.request.proxy_bypass(parts.hostname or "")
             self._proxies[parts.netloc] = None if bypassed else urllib.request.getproxies().get(parts.scheme)
         return self._proxies[parts.netloc]
+
+
+def join_address(base_url: str, path: str) -> str:
+    """Return the address of a path below a base; a query of the base (Azure's `api-version`) stays at the end."""
+    if "?" not in base_url:
+        return base_url + path
+    base, _, query = base_url.partition("?")
+    return f"{base}{path}{'&' if '?' in path else '?'}{query}"
 
 
 def _unreachable(url: str, error: Exception) -> UpstreamUnreachable:
