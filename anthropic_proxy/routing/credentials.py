@@ -7,6 +7,7 @@ from typing import Protocol
 from anthropic_proxy.errors import AuthenticationFailed, UpstreamError
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.providers.rows import UNKNOWN_PROJECT
+from anthropic_proxy.routing.router import find_server
 from anthropic_proxy.settings import Secret, Settings
 from anthropic_proxy.wire.contract import Credential
 
@@ -56,7 +57,8 @@ class Credentials:
         keys = self._settings.keys.get(provider.name, ())
         if keys:
             key = self._next(provider.name, keys)
-            return Credential(provider.key_header, provider.key_scheme + key.reveal(), key.origin)
+            header, scheme = self._find_header(provider)
+            return Credential(header, scheme + key.reveal(), key.origin)
         is_settled = provider.key_source == "settings"
         if is_settled and (problem := describe_missing_key(provider, self._settings)):
             raise AuthenticationFailed(problem, should_retry=False)
@@ -87,11 +89,18 @@ class Credentials:
         keys = self._settings.keys.get(provider.name, ())
         if credential is None or len(keys) < 2 or error.status not in (401, 402, 403, 429):
             return False
-        secret = credential.value.removeprefix(provider.key_scheme)
+        secret = credential.value.removeprefix(self._find_header(provider)[1])
         limited = error.status == 429
         rest = (error.retry_after or LIMITED_REST_SECONDS) if limited else REFUSED_REST_SECONDS
         self._rests[secret] = self._clock() + rest
         return any(self._is_awake(key) for key in keys)
+
+    def _find_header(self, provider: Provider) -> tuple[str, str]:
+        """Return the header that takes a key, and what stands before the key there."""
+        server = find_server(provider, self._settings)
+        if server is None or server.key_header is None:
+            return provider.key_header, provider.key_scheme
+        return server.key_header, server.key_scheme
 
     def _next(self, name: str, keys: Sequence[Secret]) -> Secret:
         start = self._turns.get(name, 0)

@@ -22,6 +22,7 @@ from anthropic_proxy.routing.providers import PROVIDERS, find_provider
 from anthropic_proxy.routing.router import Facts, Target, resolve
 from anthropic_proxy.server.replies import encode_error, encode_events, encode_message, error_headers
 from anthropic_proxy.settings import load_settings
+from anthropic_proxy.upstream.http import join_address
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
 
@@ -101,7 +102,7 @@ class Scenario:
         request: UpstreamRequest = target.wire.encode_request(call)
         said: dict[str, Any] = {
             "method": request.method,
-            "url": target.base_url + request.path,
+            "url": join_address(target.base_url, request.path),
             "headers": dict(request.headers),
             "body": msgspec.json.decode(request.body),
         }

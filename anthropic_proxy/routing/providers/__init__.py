@@ -2,9 +2,10 @@
 
 from anthropic_proxy.routing import known_models
 from anthropic_proxy.routing.providers import chat, gemini, messages, ollama, responses
-from anthropic_proxy.routing.providers.rows import Provider, Speech
+from anthropic_proxy.routing.providers.rows import Provider, Server, Speech
+from anthropic_proxy.routing.providers.servers import OPENAI_SERVERS
 
-__all__ = ["PROVIDERS", "Provider", "Speech", "find_provider"]
+__all__ = ["PROVIDERS", "Provider", "Server", "Speech", "find_provider"]
 
 PROVIDERS: tuple[Provider, ...] = (
     Provider(
@@ -13,6 +14,7 @@ PROVIDERS: tuple[Provider, ...] = (
         title="OpenAI",
         stem="OPENAI",
         speeches={"chat": chat.OPENAI, "responses": responses.OPENAI, "messages": messages.COMPATIBLE},
+        servers=OPENAI_SERVERS,
         wire_rules=responses.OPENAI_RULES,
         base_url="https://api.openai.com/v1",
         base_url_variable="OPENAI_BASE_URL",

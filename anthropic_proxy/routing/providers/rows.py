@@ -27,6 +27,32 @@ class Speech(Struct, frozen=True, kw_only=True):
     """Whether only servers of the user's speak it, not the row's own address."""
 
 
+class Server(Struct, frozen=True, kw_only=True):
+    """A server of somebody else's that users put in a provider's place by its `…_BASE_URL`."""
+
+    name: str
+    """For documentation and tests: `deepseek`; once in a row."""
+    addresses: Sequence[str]
+    """Patterns (`fnmatch`) of host, port and path, in lower case: `api.deepseek.com/*`. A path ends with a slash."""
+    speeches: Mapping[str, Speech] = {}
+    """Wire name → how it speaks it; one that is absent is spoken as the provider itself does."""
+    facts: Mapping[str, Any] = {}
+    """Fields of `ModelFacts` that hold for its models where the catalogue does not know them."""
+    key_header: str | None = None
+    """None: as the provider's."""
+    key_scheme: str = ""
+    docs: str = ""
+
+
+class Retired(Struct, frozen=True, kw_only=True):
+    """A model that its provider no longer serves, or will not from a day on that it has told."""
+
+    since: str
+    """The day, as `2026-08-16`."""
+    successor: str
+    """The provider's own advice, without prefix."""
+
+
 class Provider(Struct, frozen=True, kw_only=True):
     """One company or server that we call."""
 
@@ -40,6 +66,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     """As people call it: `Google Gemini`."""
     speeches: Mapping[str, Speech]
     """Wire name (`chat`, `responses`, `gemini`, `ollama`, `messages`) → how this provider speaks it; empty: not yet."""
+    servers: Sequence[Server] = ()
+    """Whose address the user may set instead; the first that matches. None matches: as at the row's own address."""
     wire_rules: Sequence[tuple[str, str]] = ()
     """Pattern of model ids → wire name; the first that matches; none: the first of `speeches`."""
     base_url: str
@@ -77,5 +105,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     known_models: Sequence[str] = ()
     refused_models: Mapping[str, str] = {}
     """Known models that cannot chat → why (`turns sound into text`)."""
+    retired_models: Mapping[str, Retired] = {}
+    """Models that users may have set, or have by default, and that are gone or going."""
     way: Literal["http", "demo", "litellm"] = "http"
     docs: str = ""

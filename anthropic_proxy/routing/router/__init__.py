@@ -1,8 +1,9 @@
 """Which provider and model serve a request: `resolve`, one pure function.
 
-`naming` knows names, `targets` what can be called.
+`naming` knows names, `targets` what can be called, `addresses` where it is.
 """
 
+from anthropic_proxy.routing.router.addresses import find_server
 from anthropic_proxy.routing.router.targets import (
     Facts,
     Mapped,
@@ -23,6 +24,7 @@ __all__ = [
     "asks_ollama",
     "describe_mapping",
     "find_home",
+    "find_server",
     "preferred",
     "resolve",
 ]

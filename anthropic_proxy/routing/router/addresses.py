@@ -1,9 +1,11 @@
-"""Where a provider is reached: its own address or the user's, and the path that says whose account it is."""
+"""Where a provider is reached: its own address or the user's, whose server that is, and whose account."""
 
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from urllib.parse import urlsplit
 
-from anthropic_proxy.routing.providers.rows import UNKNOWN_PROJECT, Provider, Speech
+from anthropic_proxy.routing.providers import Provider, Server, Speech, find_provider
+from anthropic_proxy.routing.providers.rows import UNKNOWN_PROJECT
 from anthropic_proxy.settings import Settings
 
 
@@ -16,6 +18,21 @@ def find_address(row: Provider, speech: Speech, settings: Settings) -> str:
     if speech.url_endings is not None and address.endswith(speech.url_endings[0]):
         address = address.removesuffix(speech.url_endings[0]) + speech.url_endings[1]
     return address
+
+
+def find_server(row: Provider, settings: Settings) -> Server | None:
+    """Return whose server answers in a provider's place; None: the provider's own."""
+    address = settings.base_urls.get(row.name)
+    return None if address is None or not row.servers else _match(row.name, address)
+
+
+@lru_cache(maxsize=64)
+def _match(provider: str, address: str) -> Server | None:
+    row, parts = find_provider(provider), urlsplit(address)
+    if parts.hostname == urlsplit(row.base_url).hostname:
+        return None
+    place = f"{parts.netloc}{parts.path.rstrip('/')}/".lower()
+    return next((one for one in row.servers if any(fnmatchcase(place, pattern) for pattern in one.addresses)), None)
 
 
 def _find_address(row: Provider, settings: Settings) -> str:

@@ -9,8 +9,8 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 from anthropic_proxy.routing.catalogue import Catalogue, ModelFacts
-from anthropic_proxy.routing.providers import Provider, Speech, find_provider
-from anthropic_proxy.routing.router.addresses import find_address
+from anthropic_proxy.routing.providers import Provider, Server, Speech, find_provider
+from anthropic_proxy.routing.router.addresses import find_address, find_server
 from anthropic_proxy.routing.router.naming import Choice, choose, choose_for_tier
 from anthropic_proxy.settings import TIERS, Settings
 from anthropic_proxy.wire.contract import Wire
@@ -133,21 +133,29 @@ def _aim(choice: Choice, settings: Settings, catalogue: Catalogue) -> Target:
             f"{choice.name} cannot be reached: {row.title} is not in this version yet. "
             "Name another provider in PREFERRED_PROVIDER, or in the model's id, such as openai/gpt-4.1"
         )
-    wire_name = _pick_wire(row, model, settings)
-    speech = row.speeches[wire_name]
+    wire_name, server = _pick_wire(row, model, settings), find_server(row, settings)
+    speech = _find_speech(row, server, wire_name)
     if speech.own_address_only and row.name not in settings.base_urls:
         raise UnsupportedFeature(
             f"{choice.name} cannot be reached: {row.title} does not speak {wire_name} itself. "
             f"{row.stem}_WIRE={wire_name} is for a server of yours: name its address in {row.base_url_variable}"
         )
+    dialect = _merge_dialect(row.name, server.name if server else "", wire_name, model)
     return Target(
         provider=row,
         model=model,
         wire=speech.wire,
-        dialect=_set_by_user(_merge_dialect(row.name, wire_name, model), speech, settings),
-        facts=catalogue.find(row.name, model),
+        dialect=_set_by_user(dialect, speech, settings),
+        facts=_find_facts(row, server, model, catalogue),
         base_url=find_address(row, speech, settings),
     )
+
+
+def _find_facts(row: Provider, server: Server | None, model: str, catalogue: Catalogue) -> ModelFacts:
+    facts = catalogue.find(row.name, model)
+    if server is None or facts.known or not server.facts:
+        return facts
+    return structs.replace(facts, **server.facts)
 
 
 def _pick_wire(row: Provider, model: str, settings: Settings) -> str:
@@ -166,11 +174,19 @@ def _set_by_user(dialect: Any, speech: Speech, settings: Settings) -> Any:
     return structs.replace(dialect, **changes) if changes else dialect
 
 
+def _find_speech(row: Provider, server: Server | None, wire_name: str) -> Speech:
+    """Return how a wire is spoken there: as the server does that answers in the provider's place, else as the row."""
+    speech = server.speeches.get(wire_name) if server else None
+    return speech or row.speeches[wire_name]
+
+
 @lru_cache(maxsize=1024)
-def _merge_dialect(provider: str, wire_name: str, model: str) -> Any:
-    speech = find_provider(provider).speeches[wire_name]
+def _merge_dialect(provider: str, server_name: str, wire_name: str, model: str) -> Any:
+    row = find_provider(provider)
+    server = next((server for server in row.servers if server.name == server_name), None)
+    speech = _find_speech(row, server, wire_name)
     changes: dict[str, Any] = {}
     for pattern, fields in speech.model_rules:
-        if fnmatchcase(model, pattern):
+        if fnmatchcase(model.lower(), pattern):
             changes.update(fields)
     return structs.replace(speech.dialect, **changes) if changes else speech.dialect

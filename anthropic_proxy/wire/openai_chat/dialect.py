@@ -86,6 +86,12 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     gpt-5.4 and later refuse tools here at any effort but `none`, which gpt-5.6 wants to hear.
     Proven by: golden/openai_chat/reasoning_model_with_tools.
     """
+    bridges_results: bool = False
+    """Whether an assistant message must stand between results of tools and a user message.
+
+    Mistral answers 400 else, `Unexpected role 'user' after role 'tool'` (mistral-common, `validator.py`), on its own
+    server and wherever its tokenizer runs. Proven by: golden/openai_chat/mistral_text_after_result.
+    """
     thinks: Literal["if_asked", "unless_off", "always", "never"] = "if_asked"
     """When the model reasons. `forces_tools` and `thinking_replay` depend on it.
 

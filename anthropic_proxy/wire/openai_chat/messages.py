@@ -26,6 +26,9 @@ from anthropic_proxy.wire.openai_chat.dialect import Dialect
 CONTINUE = "Continue exactly from the end of your last message."
 """What a user text says after a last assistant message, which these servers would not go on from."""
 
+BRIDGE = "Understood."
+"""What an assistant message says between results and a user message, where a server wants one there."""
+
 _EMPTY = Raw(b'""')
 _NULL = Raw(b"null")
 _NINE = re.compile(r"[a-zA-Z0-9]{9}")
@@ -142,19 +145,24 @@ class MessageEncoder:
             elif self._dialect.prefill == "partial":
                 last.partial = True
             else:
-                self.said.append(_Said("user", text_raw(CONTINUE)))
+                self._say(_Said("user", text_raw(CONTINUE)))
                 self.notes.append(
                     Note("emulated", "messages", "a user text asks to continue the last assistant message")
                 )
         self._flush_late()
         if ask:
-            self.said.append(_Said("user", text_raw(ask)))
+            self._say(_Said("user", text_raw(ask)))
 
     def _flush_late(self) -> None:
         role = "user" if self._dialect.late_system == "remind" else self._dialect.system_role
         if self._late:
-            self.said.append(_Said(role, join_texts(self._late)))
+            self._say(_Said(role, join_texts(self._late)))
             self._late.clear()
+
+    def _say(self, message: _Said) -> None:
+        if self._dialect.bridges_results and self.said and isinstance(self.said[-1], _Result):
+            self.said.append(_Reply(content=text_raw(BRIDGE)))
+        self.said.append(message)
 
     # User messages: results first, each its own message, then everything that a tool message cannot hold.
 
@@ -178,7 +186,7 @@ class MessageEncoder:
             return
         texts = [part.text for part in parts if isinstance(part, _TextPart)]
         content = join_texts(texts) if len(texts) == len(parts) else parts
-        self.said.append(_Said("user", content))
+        self._say(_Said("user", content))
 
     def _say_result(self, block: ToolResultBlock, parts: list[Any]) -> None:
         call_id = self._id_of(block.tool_use_id, "")

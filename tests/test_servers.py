@@ -1,0 +1,144 @@
+"""Whose server answers at `OPENAI_BASE_URL`: by the address alone, and what follows from it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.routing.catalogue import load_catalogue
+from anthropic_proxy.routing.credentials import Credentials
+from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.router import Facts, Target, find_server, resolve
+from anthropic_proxy.settings import Settings, load_settings
+from anthropic_proxy.upstream.http import join_address
+from tests.golden.stage import Scenario
+
+OPENAI = find_provider("openai")
+GOLDEN = Path(__file__).parent / "golden" / "openai_chat"
+KEY = "sk-test-0123456789abcdef"
+
+
+def load(address: str | None, **settings: str) -> Settings:
+    given = {} if address is None else {"OPENAI_BASE_URL": address}
+    return load_settings({"OPENAI_API_KEY": KEY, **given, **settings}, PROVIDERS, env_file=None)
+
+
+def aim(address: str | None, model: str = "gpt-4.1", **settings: str) -> Target:
+    return resolve(Facts(f"openai/{model}"), load(address, **settings), load_catalogue()).targets[0]
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        (None, None),
+        ("https://api.openai.com/v1/", None),
+        ("https://eu.api.openai.com/v1", "openai"),
+        ("https://mine.openai.azure.com/openai/v1/", "azure"),
+        ("https://mine.services.ai.azure.com/openai/v1", "azure"),
+        ("https://api.deepseek.com", "deepseek"),
+        ("https://API.DeepSeek.com/v1", "deepseek"),
+        ("https://api.deepseek.com/beta", "deepseek_beta"),
+        ("https://openrouter.ai/api/v1", "openrouter"),
+        ("https://api.mistral.ai/v1", "mistral"),
+        ("https://api.z.ai/api/coding/paas/v4", "zai"),
+        ("https://generativelanguage.googleapis.com/v1beta/openai/", "gemini"),
+        ("https://api.groq.com/openai/v1", "groq"),
+        ("http://localhost:8000/v1", "local"),
+        ("http://127.0.0.1:1234/v1", "local"),
+        ("http://[::1]:8080", "local"),
+        ("http://192.168.0.9:8000/v1", "local"),
+        ("http://172.20.0.2:8000/v1", "local"),
+        ("http://box.local:8000/v1", "local"),
+        ("http://172.32.0.2:8000/v1", "other"),
+        ("https://localhost.example.com/v1", "other"),
+        ("https://api.deepseek.com.example.com/v1", "other"),
+        ("https://gateway.example.com/https/api.deepseek.com/", "other"),
+    ],
+)
+def test_the_address_says_whose_server_it_is(address: str | None, name: str | None) -> None:
+    server = find_server(OPENAI, load(address))
+    assert (server and server.name) == name
+
+
+@pytest.mark.parametrize("model", ["gpt-4.1", "o3", "gpt-5", "qwen3-coder"])
+@pytest.mark.parametrize("wire", ["chat", "responses"])
+def test_what_only_openai_keeps_goes_to_nobody_else(model: str, wire: str) -> None:
+    for server in OPENAI.servers:
+        address = server.addresses[0].replace("*.", "mine.").replace("*", "")
+        if server.name in ("openai", "xai", "groq", "moonshot") or wire not in server.speeches:
+            continue
+        dialect = aim(f"https://{address or 'example.com'}", model, OPENAI_WIRE=wire).dialect
+        assert not dialect.names_user, server.name
+        assert not dialect.says_service_tier, server.name
+        if wire == "chat":  # a Responses server must be told to keep nothing
+            assert not dialect.says_store, server.name
+    assert aim(None, model, OPENAI_WIRE=wire).dialect.names_user
+
+
+def test_the_address_never_decides_the_wire() -> None:
+    for address in (
+        None,
+        "http://127.0.0.1:8000/v1",
+        "https://api.deepseek.com",
+        "https://mine.openai.azure.com/openai/v1",
+    ):
+        assert aim(address, "gpt-5").wire.__name__.endswith("openai_responses")
+        assert aim(address, "gpt-4.1").wire.__name__.endswith("openai_chat")
+        assert aim(address, "gpt-5", OPENAI_WIRE="chat").wire.__name__.endswith("openai_chat")
+
+
+def test_names_of_models_count_in_any_case_and_with_their_maker_in_front() -> None:
+    for model in ("mistralai/Devstral-Small-2-24B", "mistral-large", "Ministral-8B"):
+        assert aim("http://127.0.0.1:8000/v1", model).dialect.bridges_results
+        assert aim("https://inference.example.com/v1", model).dialect.call_ids == "nine"
+    assert not aim("http://127.0.0.1:8000/v1", "qwen3-coder").dialect.bridges_results
+
+
+def test_levels_of_effort_hold_for_models_that_no_table_knows() -> None:
+    target = aim("https://api.deepseek.com", "deepseek-v9")
+    assert "max" in target.facts.efforts
+    assert not target.facts.known, "the window stays unknown, so nothing is cut"
+    assert aim("https://openrouter.ai/api/v1", "x/y").facts.efforts
+    assert not aim("http://127.0.0.1:8000/v1", "x").facts.efforts
+
+
+def test_azure_gets_the_key_in_a_header_of_its_own() -> None:
+    credential = Credentials(load("https://mine.openai.azure.com/openai/v1")).find(OPENAI)
+    assert credential is not None
+    assert (credential.header, credential.value) == ("api-key", KEY)
+    for address in (None, "https://api.deepseek.com", "http://127.0.0.1:8000/v1"):
+        credential = Credentials(load(address)).find(OPENAI)
+        assert credential is not None
+        assert (credential.header, credential.value) == ("authorization", f"Bearer {KEY}")
+
+
+def test_an_address_may_have_the_version_of_an_api_and_no_other_query() -> None:
+    address = "https://mine.openai.azure.com/openai/deployments/big/?api-version=2024-10-21"
+    base = aim(address).base_url
+    assert base == "https://mine.openai.azure.com/openai/deployments/big?api-version=2024-10-21"
+    assert join_address(base, "/chat/completions") == base.replace("?", "/chat/completions?")
+    assert join_address(base, "/models?limit=3").endswith("/models?limit=3&api-version=2024-10-21")
+    for query in ("key=sk-1234567890", "api-version=1&key=x", "api-version="):
+        with pytest.raises(ConfigurationError, match="without password and query"):
+            load(f"https://mine.openai.azure.com/openai?{query}")
+
+
+def test_every_server_is_named_once_documented_and_proven() -> None:
+    names = [server.name for server in OPENAI.servers]
+    assert len(names) == len(set(names))
+    scenarios = [Scenario(path.parent) for path in GOLDEN.glob("*/scenario.toml")]
+    played = set()
+    for scenario in scenarios:
+        address = scenario.facts.get("settings", {}).get("OPENAI_BASE_URL")
+        server = find_server(OPENAI, load(address)) if scenario.provider is OPENAI else None
+        played.add(server and server.name)
+    own = {"openai", "groq", "moonshot", "xai"}
+    """Said as a row says it, which other scenarios prove."""
+    assert set(names) - own <= played
+    text = (Path(__file__).parents[1] / "docs" / "compatibility.md").read_text("utf-8")
+    section = text.partition("## Servers that speak Chat Completions")[2].partition("\n## ")[0]
+    for server in OPENAI.servers:
+        if server.name not in own | {"local", "other", "deepseek_beta"}:
+            host = re.sub(r"^\*\.|/.*$", "", server.addresses[0])
+            assert host in section, f"docs/compatibility.md says nothing about {host}"
