@@ -16,7 +16,8 @@ def count(text: str) -> int:
     return (len(text.encode("utf-8", "replace")) + 3) // 4
 
 
-def _picture(url: str) -> Picture:
+def picture_of(url: str) -> Picture:
+    """Return what an address shows; its size where it is a PNG's own data."""
     decoded = decode_data_url(url)
     if decoded is None:
         return Picture("url", None)
@@ -30,10 +31,11 @@ def _content(message: dict[str, Any]) -> tuple[str, list[Picture]]:
     if isinstance(content, str):
         return content, []
     text = "\n".join(part["text"] for part in content if part["type"] == "text")
-    return text, [_picture(part["image_url"]["url"]) for part in content if part["type"] == "image_url"]
+    return text, [picture_of(part["image_url"]["url"]) for part in content if part["type"] == "image_url"]
 
 
-def _arguments(text: str) -> Any:
+def arguments_of(text: str) -> Any:
+    """Return what a call's arguments say; text that is no JSON stays text."""
     try:
         return json.loads(text)
     except ValueError:
@@ -50,7 +52,7 @@ def _turns(messages: list[dict[str, Any]]) -> list[Turn]:
             result.text, result.pictures = text, pictures
             continue
         calls = [
-            Call(call["function"]["name"], _arguments(call["function"]["arguments"]), call["id"])
+            Call(call["function"]["name"], arguments_of(call["function"]["arguments"]), call["id"])
             for call in message.get("tool_calls") or ()
             if "function" in call
         ]

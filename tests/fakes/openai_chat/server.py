@@ -71,6 +71,8 @@ def _decode(request: web.Request, raw: bytes) -> tuple[Any, Breach | None]:
 class OpenAI:
     """One stand-in: its key, its prompt cache, and which faults were given already."""
 
+    path = "/v1/chat/completions"
+
     def __init__(self, key: str) -> None:
         self.key = key
         self.cache = PromptCache()
@@ -85,12 +87,12 @@ class OpenAI:
         try:
             refusal = self._refuse(request, body, unreadable, exchange)
             if refusal is not None:
-                response = await self._send(request, refusal, exchange)
+                response = await self.send(request, refusal, exchange)
                 outcome = "refused"
             elif request.method == "GET":
                 response, outcome = self._list_models(request.path, exchange), "answered"
             else:
-                response, outcome = await self._reply(request, body, exchange)
+                response, outcome = await self.reply(request, body, exchange)
         finally:
             journal.close(exchange, outcome)
         return response
@@ -98,7 +100,7 @@ class OpenAI:
     def _refuse(self, request: web.Request, body: Any, unreadable: Breach | None, exchange: Exchange) -> Refusal | None:
         """Return the refusal of a request that does not come as far as a model."""
         is_listing = request.method == "GET" and request.path.startswith("/v1/models")
-        if not is_listing and (request.method, request.path) != ("POST", "/v1/chat/completions"):
+        if not is_listing and (request.method, request.path) != ("POST", self.path):
             text = f"Invalid URL ({request.method} {request.path})"
             exchange.breaches.append(Breach("url", text))
             return refuse(404, text)
@@ -114,13 +116,22 @@ class OpenAI:
             return refuse_breach(unreadable)
         name = str(body.get("model", ""))
         model = find_model(name)
-        if "model" in body and (model is None or not model.chat):
-            return refuse_model(name, model)
-        breaches = list(check_body(body, model or MODELS["gpt-4.1"]))
+        unfit = self.refuse_model(name, model) if "model" in body else None
+        if unfit is not None:
+            return unfit
+        breaches = list(self.check(body, model or MODELS["gpt-4.1"]))
         exchange.breaches.extend(breaches)
         return refuse_breach(breaches[0]) if breaches else None
 
-    async def _send(self, request: web.Request, refusal: Refusal, exchange: Exchange) -> web.Response:
+    def check(self, body: dict[str, Any], model: Model) -> Iterator[Breach]:
+        """Yield the rules of the wire that a request breaks."""
+        return check_body(body, model)
+
+    def refuse_model(self, name: str, model: Model | None) -> Refusal | None:
+        """Return the refusal of a model that this API does not have."""
+        return refuse_model(name, model)
+
+    async def send(self, request: web.Request, refusal: Refusal, exchange: Exchange) -> web.Response:
         exchange.status = refusal.status
         headers = {"x-request-id": new_id("req_", 32, self.chance), "content-type": refusal.content_type}
         return web.Response(status=refusal.status, body=refusal.body, headers=headers | refusal.headers)
@@ -136,7 +147,7 @@ class OpenAI:
         one = next((entry for entry in listed if entry["id"] == wanted), None)
         return web.json_response(one) if one else web.json_response({"error": {"message": "no such model"}}, status=404)
 
-    async def _reply(
+    async def reply(
         self, request: web.Request, body: dict[str, Any], exchange: Exchange
     ) -> tuple[web.StreamResponse, str]:
         model = find_model(body["model"]) or MODELS["gpt-4.1"]
@@ -145,7 +156,7 @@ class OpenAI:
         if fault.kind == "late":
             await asyncio.sleep(fault.figure("seconds", 10))
         if fault.kind == "reset":
-            _break(request)
+            break_connection(request)
             return web.Response(), "cut"
         refusal = refuse_by_plan(fault, body["model"], model)
         prompt, pictures = prompt_of(body)
@@ -155,7 +166,7 @@ class OpenAI:
         if refusal is None and messages + functions + output > model.window:
             refusal = refuse_overflow(model, messages, functions, output)
         if refusal is not None:
-            return await self._send(request, refusal, exchange), "refused"
+            return await self.send(request, refusal, exchange), "refused"
         said = cut_reply(
             _REPLIES.get(fault.kind) or decide(conversation),
             body,
@@ -165,26 +176,26 @@ class OpenAI:
         usage = usage_of(said, messages + functions, self.cache.feed(prompt))
         exchange.status = 200
         head = self._head(body, model)
-        headers = self._headers()
+        headers = self.headers()
         if not body.get("stream"):
             if fault.kind in ("error", "cut", "torn", "stall", "silence"):
-                return await self._fail_whole(request, fault, exchange)
+                return await self.fail_whole(request, fault, exchange)
             return web.json_response(body_of(said, head, usage), headers=headers), "answered"
         asked = (body.get("stream_options") or {}).get("include_usage")
         chunks = chunks_of(said, head, usage if asked else None, self.chance)
         return await _stream(request, chunks, headers, fault)
 
-    async def _fail_whole(
+    async def fail_whole(
         self, request: web.Request, fault: Fault, exchange: Exchange
     ) -> tuple[web.StreamResponse, str]:
         """Fail a reply that is not streamed as the stream would have failed."""
         if fault.kind in ("stall", "silence"):
             await asyncio.sleep(fault.figure("seconds", 10))
         if fault.kind in ("cut", "torn"):
-            _break(request)
+            break_connection(request)
             return web.Response(), "cut"
         text = "The server had an error while processing your request. Sorry about that!"
-        return await self._send(request, refuse(500, text, kind="server_error"), exchange), "refused"
+        return await self.send(request, refuse(500, text, kind="server_error"), exchange), "refused"
 
     def _head(self, body: dict[str, Any], model: Model) -> dict[str, Any]:
         return {
@@ -196,7 +207,7 @@ class OpenAI:
             "system_fingerprint": None if model.reasons else "fp_de604bd877",
         }
 
-    def _headers(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
         return {
             "x-request-id": new_id("req_", 32, self.chance),
             "openai-version": "2020-10-01",
@@ -211,7 +222,8 @@ class OpenAI:
         }
 
 
-def _break(request: web.Request) -> None:
+def break_connection(request: web.Request) -> None:
+    """Break the connection as a network does, without an end."""
     if request.transport is not None:
         request.transport.abort()
 
@@ -229,7 +241,7 @@ async def _stream(
     for position, chunk in enumerate(chunks):
         if position == pieces and fault.kind in ("cut", "torn", "error", "stall"):
             if fault.kind == "cut":
-                _break(request)
+                break_connection(request)
                 return response, "cut"
             if fault.kind == "torn":
                 await response.write_eof()

@@ -132,6 +132,11 @@ class ChatRequest(completion_create_params.CompletionCreateParamsBase, total=Fal
     stream: bool | None
 
 
+def check_fields(body: dict[str, Any], request: Any) -> Iterator[Breach]:
+    """Yield every field of a body that a typed dictionary of the SDK does not allow."""
+    yield from _check_fields(body, request, "")
+
+
 def check_request(body: dict[str, Any]) -> Iterator[Breach]:
     """Yield every field of a request that the SDK's types do not allow."""
-    yield from _check_fields(body, ChatRequest, "")
+    yield from check_fields(body, ChatRequest)
