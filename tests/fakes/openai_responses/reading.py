@@ -1,0 +1,55 @@
+"""Reads a Responses request as a conversation."""
+
+from typing import Any
+
+from tests.fakes.agent import Call, Conversation, Picture, Result, Tool, Turn
+from tests.fakes.openai_chat.reading import arguments_of, picture_of
+from tests.fakes.openai_responses.items import kind_of
+from tests.fakes.openai_responses.rules import as_items
+
+
+def _content(content: Any) -> tuple[str, list[Picture]]:
+    if isinstance(content, str):
+        return content, []
+    text = "\n".join(part.get("text", "") for part in content if part["type"] in ("input_text", "output_text"))
+    urls = [part["image_url"] for part in content if part["type"] == "input_image" and part.get("image_url")]
+    return text, [picture_of(url) for url in urls]
+
+
+def _turns(items: list[dict[str, Any]]) -> list[Turn]:
+    turns: list[Turn] = []
+    open_calls: dict[str, Result] = {}
+    for item in items:
+        kind = kind_of(item)
+        if kind == "message":
+            text, pictures = _content(item["content"])
+            role = "system" if item["role"] == "developer" else item["role"]
+            turns.append(Turn(role, text, pictures))
+        elif kind == "function_call":
+            result = Result(Call(item["name"], arguments_of(item["arguments"]), item["call_id"]), "")
+            open_calls[item["call_id"]] = result
+            is_first = not turns or turns[-1].role != "assistant"
+            if is_first:
+                turns.append(Turn("assistant"))
+            turns[-1].results.append(result)
+        elif kind == "function_call_output":
+            result = open_calls[item["call_id"]]
+            result.text, result.pictures = _content(item["output"])
+    return turns
+
+
+def read_conversation(body: dict[str, Any]) -> Conversation:
+    """Return what a valid request says."""
+    offered = [tool for tool in body.get("tools") or () if tool["type"] == "function"]
+    choice = body.get("tool_choice", "auto")
+    wanted = (body.get("text") or {}).get("format") or {}
+    instructions = [Turn("system", body["instructions"])] if body.get("instructions") else []
+    forced = choice.get("name", "required") if isinstance(choice, dict) else choice
+    return Conversation(
+        model=body["model"],
+        turns=[*instructions, *_turns(as_items(body))],
+        tools={tool["name"]: Tool(tool["name"], tool.get("parameters") or {}) for tool in offered},
+        schema=wanted.get("schema") if wanted.get("type") == "json_schema" else None,
+        choice=forced,
+        parallel=body.get("parallel_tool_calls", True),
+    )
