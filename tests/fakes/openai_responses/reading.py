@@ -19,6 +19,7 @@ def _content(content: Any) -> tuple[str, list[Picture]]:
 def _turns(items: list[dict[str, Any]]) -> list[Turn]:
     turns: list[Turn] = []
     open_calls: dict[str, Result] = {}
+    is_answered = False  # whether the calls of the last turn were: the next one is of another reply
     for item in items:
         kind = kind_of(item)
         if kind == "message":
@@ -28,13 +29,14 @@ def _turns(items: list[dict[str, Any]]) -> list[Turn]:
         elif kind == "function_call":
             result = Result(Call(item["name"], arguments_of(item["arguments"]), item["call_id"]), "")
             open_calls[item["call_id"]] = result
-            is_first = not turns or turns[-1].role != "assistant"
-            if is_first:
+            if is_answered or not turns or turns[-1].role != "assistant":
                 turns.append(Turn("assistant"))
+                is_answered = False
             turns[-1].results.append(result)
         elif kind == "function_call_output":
             result = open_calls[item["call_id"]]
             result.text, result.pictures = _content(item["output"])
+            is_answered = True
     return turns
 
 

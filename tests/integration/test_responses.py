@@ -1,0 +1,200 @@
+"""OpenAI's reasoning models as users reach them: a real proxy process before the strict stand-in of Responses."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+
+from anthropic_proxy.messages.grammar import check_bytes
+from anthropic_proxy.wire.carry import decode_carry
+from tests.fakes.openai_responses import KEY, new_openai
+from tests.fakes.skeleton import Running, serving
+from tests.process import Proxy, running_proxy
+
+MESSAGES = "/v1/messages"
+ADD = {
+    "name": "add",
+    "description": "Adds two numbers.",
+    "input_schema": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}},
+}
+WEATHER = {"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Running]:
+    with serving(new_openai()) as running:
+        yield running
+        assert running.journal.violations() == []
+
+
+@contextmanager
+def proxy_before(upstream: Running, directory: Path, **settings: str) -> Iterator[Proxy]:
+    own = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1", "BIG_MODEL": "gpt-5.5", "SMALL_MODEL": "o3"}
+    with running_proxy(directory, {**own, "PREFERRED_PROVIDER": "openai", **settings}) as running:
+        yield running
+        assert "Traceback" not in running.log
+
+
+@pytest.fixture(scope="module")
+def proxy(upstream: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    with proxy_before(upstream, tmp_path_factory.mktemp("responses")) as running:
+        yield running
+
+
+def ask(said: Any, **fields: Any) -> dict[str, Any]:
+    messages = said if isinstance(said, list) else [{"role": "user", "content": said}]
+    return {"model": "claude-sonnet-4-6", "max_tokens": 2_000, "messages": messages, **fields}
+
+
+def last_body(upstream: Running) -> dict[str, Any]:
+    exchange = upstream.journal.exchanges[-1]
+    assert exchange.path == "/v1/responses"
+    body: dict[str, Any] = exchange.body
+    return body
+
+
+def test_text_is_answered_and_streamed(proxy: Proxy, upstream: Running) -> None:
+    client = proxy.client()
+    whole = client.post(MESSAGES, json=ask("Say exactly: good morning")).json()
+    assert [block["type"] for block in whole["content"]] == ["thinking", "text"]
+    assert whole["content"][1]["text"] == "good morning"
+    assert whole["stop_reason"] == "end_turn"
+    assert whole["usage"]["output_tokens_details"]["thinking_tokens"] > 0
+    streamed = client.post(MESSAGES, json=ask("Count to 40", stream=True))
+    assert check_bytes(streamed.content) == []
+    data = [json.loads(line[6:]) for line in streamed.text.splitlines() if line.startswith("data: ")]
+    deltas = [event["delta"] for event in data if event["type"] == "content_block_delta"]
+    text = "".join(delta["text"] for delta in deltas if delta["type"] == "text_delta")
+    assert text == " ".join(str(number) for number in range(1, 41))
+    body = last_body(upstream)
+    assert body["store"] is False
+    assert body["include"] == ["reasoning.encrypted_content"]
+
+
+def test_reasoning_goes_round_through_a_restart_of_the_proxy(upstream: Running, tmp_path: Path) -> None:
+    """Nothing but what the client holds carries the reasoning: each turn meets a proxy that knows nothing."""
+    messages: list[Any] = [{"role": "user", "content": "Add 2, 3 and 4"}]
+    thoughts: list[dict[str, Any]] = []
+    for _ in range(3):
+        with proxy_before(upstream, tmp_path) as proxy:
+            fields: dict[str, Any] = {"tools": [ADD], "thinking": {"type": "enabled", "budget_tokens": 1_024}}
+            reply = proxy.client().post(MESSAGES, json=ask(messages, **fields)).json()
+        sent = last_body(upstream)["input"]
+        assert [item for item in sent if item["type"] == "reasoning"] == thoughts
+        thoughts.append(_given(reply))
+        messages.append({"role": "assistant", "content": reply["content"]})
+        results = [
+            {
+                "type": "tool_result",
+                "tool_use_id": block["id"],
+                "content": str(block["input"]["a"] + block["input"]["b"]),
+            }
+            for block in reply["content"]
+            if block["type"] == "tool_use"
+        ]
+        messages.append({"role": "user", "content": results})
+    assert reply["content"][-1]["text"] == "The sum is 9."
+    assert upstream.journal.violations() == []
+
+
+def _given(reply: dict[str, Any]) -> dict[str, Any]:
+    """Return the reasoning item that a reply must come back as: the stand-in refuses any that it did not give."""
+    (thinking,) = (block for block in reply["content"] if block["type"] == "thinking")
+    carry = decode_carry("oai", thinking["signature"])
+    assert carry is not None
+    summary = [{"type": "summary_text", "text": thinking["thinking"]}]
+    return {"type": "reasoning", "id": carry.item, "summary": summary, "encrypted_content": carry.encrypted}
+
+
+def test_two_calls_at_once_are_answered_in_order(proxy: Proxy) -> None:
+    client = anthropic.Anthropic(api_key="any", base_url=proxy.url, max_retries=0)
+    asked: list[Any] = [{"role": "user", "content": "How is the weather in Oslo and Rome?"}]
+    first = client.messages.create(model="claude-sonnet-4-6", max_tokens=2_000, messages=asked, tools=[WEATHER])
+    calls = [block for block in first.content if block.type == "tool_use"]
+    assert [call.input for call in calls] == [{"city": "Oslo"}, {"city": "Rome"}]
+    results = [
+        {"type": "tool_result", "tool_use_id": call.id, "content": f"{call.input['city']} is fine"} for call in calls
+    ]
+    said = [*asked, {"role": "assistant", "content": first.content}, {"role": "user", "content": results[::-1]}]
+    second = client.messages.create(model="claude-sonnet-4-6", max_tokens=2_000, messages=said, tools=[WEATHER])
+    assert second.content[-1].text == "Oslo: Oslo is fine; Rome: Rome is fine"
+    client.close()
+
+
+def test_a_probe_for_one_token_is_answered_with_little(proxy: Proxy, upstream: Running) -> None:
+    for stream in (False, True):
+        response = proxy.client().post(MESSAGES, json=ask("Count to 90", max_tokens=1, stream=stream))
+        assert response.status_code == 200
+        assert '"max_tokens"' in response.text
+        assert last_body(upstream)["max_output_tokens"] == 16
+
+
+def test_reasoning_that_is_refused_is_left_out_and_the_request_said_again(proxy: Proxy, upstream: Running) -> None:
+    client = proxy.client()
+    first = client.post(MESSAGES, json=ask("Say exactly: one")).json()
+    said = [
+        {"role": "user", "content": "Say exactly: one"},
+        {"role": "assistant", "content": first["content"]},
+        {"role": "user", "content": "Say exactly: two [fault:forgotten]"},
+    ]
+    before = len(upstream.journal.exchanges)
+    second = client.post(MESSAGES, json=ask(said)).json()
+    assert second["content"][-1]["text"] == "two [fault:forgotten]"
+    tried = [exchange.body["input"] for exchange in upstream.journal.exchanges[before:]]
+    assert [[item["type"] for item in items].count("reasoning") for items in tried] == [1, 0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "status", "kind"),
+    [
+        ("overflow", 400, "invalid_request_error"),
+        ("missing", 404, "not_found_error"),
+        ("unauthorized", 401, "authentication_error"),
+        ("quota", 402, "billing_error"),
+        ("rate after=30", 429, "rate_limit_error"),
+        ("failed", 500, "api_error"),
+    ],
+)
+def test_a_failure_before_any_output_is_a_status(
+    proxy: Proxy, fault: str, status: int, kind: str, stream: bool
+) -> None:
+    response = proxy.client().post(MESSAGES, json=ask(f"hi [fault:{fault}]", stream=stream))
+    assert response.status_code == status
+    assert response.json()["error"]["type"] == kind
+
+
+def test_an_overflow_says_what_clients_compact_on(proxy: Proxy) -> None:
+    response = proxy.client().post(MESSAGES, json=ask("hi [fault:overflow]"))
+    assert response.json()["error"]["message"].startswith("prompt is too long: ")
+
+
+@pytest.mark.parametrize("fault", ["cut pieces=30", "torn pieces=30", "error pieces=30"])
+def test_a_stream_that_breaks_ends_with_an_error(proxy: Proxy, fault: str) -> None:
+    response = proxy.client().post(MESSAGES, json=ask(f"Count to 90 [fault:{fault}]", stream=True))
+    assert check_bytes(response.content) == []
+    assert response.text.rstrip().splitlines()[-2] == "event: error"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("refusal", "refusal"), ("filter", "refusal"), ("length", "max_tokens"), ("policy", "refusal")],
+)
+def test_a_reply_that_ends_otherwise(proxy: Proxy, fault: str, reason: str) -> None:
+    assert proxy.client().post(MESSAGES, json=ask(f"hi [fault:{fault}]")).json()["stop_reason"] == reason
+
+
+def test_a_server_without_responses_says_what_to_set(upstream: Running, tmp_path: Path) -> None:
+    with proxy_before(upstream, tmp_path, OPENAI_BASE_URL=f"{upstream.url}/elsewhere") as proxy:
+        response = proxy.client().post(MESSAGES, json=ask("hi"))
+        assert response.status_code == 404
+        assert "set OPENAI_WIRE=chat" in response.json()["error"]["message"]
+    upstream.journal.exchanges[:] = [one for one in upstream.journal.exchanges if "/elsewhere" not in one.path]
+    with proxy_before(upstream, tmp_path, OPENAI_WIRE="chat", BIG_MODEL="gpt-5.1") as proxy:
+        reply = proxy.client().post(MESSAGES, json=ask("Say exactly: x")).json()
+        assert reply["content"][-1]["text"] == "x"
+    assert upstream.journal.exchanges[-1].path == "/v1/chat/completions"
