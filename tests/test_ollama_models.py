@@ -9,6 +9,9 @@ import msgspec
 import pytest
 
 from anthropic_proxy.routing.catalogue import Catalogue, ModelFacts, OllamaModels
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.router import describe_mapping
+from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.fakes.ollama.models import MODELS, show, tags
 from tests.house import Answer, Town
@@ -110,10 +113,31 @@ async def test_who_says_nothing_of_use_is_not_believed(answer: Answer) -> None:
     assert answer.closed == 2
 
 
-async def test_models_are_listed_by_size() -> None:
+async def test_models_that_chat_are_listed_by_size() -> None:
     listed = await OllamaModels(Server().send, "http://localhost:11434").list_models()
     assert listed is not None
     assert (listed[0], listed[-1]) == ("qwen3-coder:30b", "gpt-oss:120b-cloud")
+    assert "nomic-embed-text:latest" not in listed
+
+
+async def test_older_servers_say_by_the_family_what_cannot_chat() -> None:
+    old = {"models": [{"name": "a", "size": 1}, {"name": "b", "size": 2, "details": {"family": "nomic-bert"}}]}
+    server = Server(tags=lambda _: Answer(200, msgspec.json.encode(old)))
+    assert await OllamaModels(server.send, "http://localhost:11434").list_models() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("pulled", "small", "big"),
+    [
+        (("large:70b", "glm:cloud", "small:3b", "x:120b-cloud"), "small:3b", "large:70b"),
+        (("x:120b-cloud",), "x:120b-cloud", "x:120b-cloud"),
+        (("large:70b", "llama3:latest", "llama3:8b"), "llama3:8b", "llama3"),
+    ],
+)
+def test_the_defaults_are_models_on_the_user_s_machine(pulled: Sequence[str], small: str, big: str) -> None:
+    settings = load_settings({"PREFERRED_PROVIDER": "ollama"}, PROVIDERS, env_file=None)
+    rows = describe_mapping(settings, Catalogue({"ollama": pulled}))
+    assert [row.target for row in rows] == [f"ollama/{small}", *[f"ollama/{big}"] * 3]
 
 
 # When it is asked

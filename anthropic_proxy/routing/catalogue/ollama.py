@@ -32,17 +32,20 @@ _NUM_CTX = re.compile(r"^num_ctx\s+(\d+)\s*$", re.MULTILINE)
 Answer = TypeVar("Answer")
 
 
+class _Details(Struct):
+    family: str | None = None
+
+
 class _Tag(Struct):
     name: str
     size: int = 0
+    details: _Details | None = None
+    capabilities: list[str] | None = None
+    """Missing before 0.30."""
 
 
 class _Tags(Struct):
     models: list[_Tag] | None = None
-
-
-class _Details(Struct):
-    family: str | None = None
 
 
 class _Shown(Struct):
@@ -75,12 +78,12 @@ class OllamaModels:
         self._find_credential = find_credential
 
     async def list_models(self) -> Sequence[str] | None:
-        """Return the models that were pulled, the largest first; None: no Ollama answers."""
+        """Return the models that were pulled and can chat, the largest first; None: no Ollama answers."""
         request = UpstreamRequest(path="/api/tags", body=b"", method="GET")
         tags = await self._ask(request, _Tags, TAGS_SECONDS)
         if tags is None or tags.models is None:
             return None
-        return [model.name for model in sorted(tags.models, key=lambda model: -model.size)]
+        return [model.name for model in sorted(tags.models, key=lambda model: -model.size) if _can_chat(model)]
 
     async def describe(self, model: str) -> ModelFacts | None:
         """Return what a model can do; None: it does not answer, or was not pulled."""
@@ -143,6 +146,13 @@ class OllamaModels:
         finally:
             await response.close()
         return body
+
+
+def _can_chat(tag: _Tag) -> bool:
+    if tag.capabilities is not None:
+        return "completion" in tag.capabilities
+    family = tag.details.family if tag.details is not None else None
+    return "bert" not in (family or "")  # what older servers hold beside chat models are models for embeddings
 
 
 def _whole(value: Raw) -> int | None:

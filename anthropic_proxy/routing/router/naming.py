@@ -22,6 +22,8 @@ _TIER = re.compile(rf"(?<![a-z])({'|'.join(TIERS)})(?![a-z])")
 _ALIAS = "claude-"
 _LONG_CONTEXT = "[1m]"
 _LONGEST_NAME = 512
+_ELSEWHERE = (":cloud", "-cloud")
+"""Endings of pulled models that run at Ollama's own, for who has an account there: nobody's default."""
 _BY_PREFIX = {row.prefix: row for row in PROVIDERS}
 _OPENAI = find_provider("openai")
 _GOOGLE = find_provider("google")
@@ -138,7 +140,8 @@ def _default_model(tier: str, home: Provider, catalogue: Catalogue) -> str:
     model = (home.small_model if tier == "haiku" else home.big_model) or ""
     pulled = catalogue.listing(home.name)
     if home.runs_what_is_pulled and pulled and not _is_listed(model, pulled):
-        return pulled[-1] if tier == "haiku" else pulled[0]
+        here = [name for name in pulled if not name.endswith(_ELSEWHERE)] or pulled
+        return here[-1] if tier == "haiku" else here[0]
     return model
 
 

@@ -68,7 +68,9 @@ def tags() -> dict[str, Any]:
         entry = {"name": name, "model": name, "modified_at": "2026-05-10T08:06:48.639712648-07:00", "size": model.size}
         if model.remote:
             entry |= {"remote_model": model.remote, "remote_host": "https://ollama.com:443"}
-        listed.append(entry | {"digest": f"{model.size:064x}", "details": model.details})
+        listed.append(
+            entry | {"digest": f"{model.size:064x}", "details": model.details, "capabilities": list(model.abilities)}
+        )
     return {"models": listed}
 
 
