@@ -61,8 +61,8 @@ def judge_fault(fault: Fault, call: Call) -> UpstreamError:
         fault = replace(fault, status=400, parameter=REASONING_ITEMS)
     error = judge(fault, call.provider, window=call.window, estimate=call.estimate, asked=call.request.max_tokens)
     if not refused and _has_no_responses(fault):
-        variable = f"{call.provider.upper()}_WIRE"
-        error.message = f"{error.message.rstrip('. ')}. The server or the model has no Responses API: set {variable}=chat"
+        said, variable = error.message.rstrip(". "), f"{call.provider.upper()}_WIRE"
+        error.message = f"{said}. The server or the model has no Responses API: set {variable}=chat"
     return error
 
 
