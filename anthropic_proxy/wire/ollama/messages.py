@@ -146,7 +146,7 @@ class MessageEncoder:
                 self._add_media(part, texts, images)
         if images:
             texts.append(text_raw("[image: see the next user message]"))
-            after.texts.append(text_raw(f"From the result of {name} ({block.tool_use_id}):"))
+            after.texts.append(text_raw(f"From the result of tool call {block.tool_use_id}, {name}:"))
             after.images += images
         content = join_texts(texts or [_EMPTY], b"[tool error] " if block.is_error else b"")
         self.said.append(_Said(role="tool", tool_name=name, tool_call_id=block.tool_use_id, content=content))

@@ -1,0 +1,67 @@
+"""Claude Code works through the proxy on a model of the user's own machine, over Ollama's language."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.claude import run_claude
+from tests.fakes.ollama import new_ollama
+from tests.fakes.openai_chat.samples import png
+from tests.fakes.skeleton import Running, serving
+from tests.process import Proxy
+
+NOTES = "rye bread\nsalted butter\n"
+
+
+@pytest.fixture
+def ollama() -> Iterator[Running]:
+    """The stand-in; a test fails where any request to it broke one of its rules."""
+    with serving(new_ollama()) as running:
+        yield running
+        assert running.journal.violations() == []
+
+
+@pytest.fixture
+def settings(ollama: Running) -> dict[str, str]:
+    return {"OLLAMA_API_BASE": ollama.url, "BIG_MODEL": "qwen3-vl:8b", "SMALL_MODEL": "llama3.2"}
+
+
+def chats(ollama: Running) -> list[Any]:
+    return [exchange.body for exchange in ollama.journal.exchanges if exchange.path == "/api/chat"]
+
+
+def test_a_task_of_several_turns_with_what_was_thought(claude: Path, proxy: Proxy, ollama: Running, work: Path) -> None:
+    notes, target = work / "notes.txt", work / "loud.txt"
+    notes.write_text(NOTES)
+    prompt = f"Read {notes} and write its words in upper case to {target}"
+    run = run_claude(claude, proxy.url, work, prompt, "--allowedTools", "Read Write Edit")
+    assert run.returncode == 0, run.stderr
+    assert target.read_text() == NOTES.upper()
+    assert notes.read_text() == "done: rye bread\nsalted butter\n"
+    assert [name for name, _ in run.calls()] == ["Read", "Write", "Edit", "Read"]
+    assert not any(result.get("is_error") for result in run.results())
+    assert run.text == f"{target} now holds: RYE BREAD\nSALTED BUTTER"
+    asked = chats(ollama)
+    assert {(body["model"], body["options"]["num_ctx"]) for body in asked} == {("qwen3-vl:8b", 65_536)}
+    assert [sum(1 for message in body["messages"] if message["role"] == "tool") for body in asked] == [0, 1, 3, 4]
+    assert [sum(1 for message in body["messages"] if message.get("thinking")) for body in asked] == [0, 1, 2, 3]
+    for before, after in itertools.pairwise(asked):
+        assert after["tools"] == before["tools"], "a changed beginning is read anew by the model, which takes minutes"
+        shared = len(before["messages"]) - 1
+        assert after["messages"][:shared] == before["messages"][:shared]
+    assert "Traceback" not in proxy.log
+    assert " 500 " not in proxy.log
+
+
+def test_a_picture_is_looked_at(claude: Path, proxy: Proxy, work: Path) -> None:
+    (work / "plan.png").write_bytes(png(23, 11))
+    run = run_claude(claude, proxy.url, work, f"Look at the picture {work / 'plan.png'}", "--allowedTools", "Read")
+    assert run.text == "The picture is image/png, 23 by 11 pixels."
+
+
+def test_a_model_that_was_not_pulled_says_how(claude: Path, proxy: Proxy, work: Path) -> None:
+    run = run_claude(claude, proxy.url, work, "Say exactly: hello", "--model", "ollama/gone:7b")
+    assert "gone:7b" in run.text
