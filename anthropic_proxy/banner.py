@@ -1,40 +1,48 @@
 """What start-up says: where we listen, what goes where and why, and the line to paste for Claude Code."""
 
 from collections.abc import Iterator
+from datetime import date
 
 from anthropic_proxy import __version__
 from anthropic_proxy.exchange.house import House
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.credentials import describe_missing_key
-from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.providers import PROVIDERS, Provider
+from anthropic_proxy.routing.providers.rows import Retired
 from anthropic_proxy.routing.router import Mapped, describe_mapping, find_home
 
 ELSEWHERE = "http://<the address above>"
 """Stands for the address where another server runs us and says it itself."""
+_TARGET_WIDTH = 24
+_MOST_TIERS = 2
+"""Tiers that one line names; of more it says that there are."""
 
 
-def write_banner(house: House, address: str | None) -> None:
-    """Say all this once; `address` is None where it is not ours to know."""
+def write_banner(house: House, address: str | None, today: date | None = None) -> None:
+    """Say all this once; `address` is None where it is not ours to know, `today` where it is the clock's to say."""
     log, where = house.log, address or ELSEWHERE
     log.line(f"{log.paint(f'anthropic-proxy {__version__}', 'title')}   {log.paint(where, 'type')}")
     for warning in house.settings.warnings:
         log.line(f"  {log.paint('!', 'warn')} {warning}")
     home = find_home(house.settings, house.catalogue)
-    lines = _first_steps(log, where) if home.name == "demo" else _mapping(house, where)
+    lines = _first_steps(log, where) if home.name == "demo" else _mapping(house, where, today or date.today())
     log.line("\n".join(lines))
 
 
-def _mapping(house: House, where: str) -> Iterator[str]:
+def _mapping(house: House, where: str, today: date) -> Iterator[str]:
     log = house.log
     rows = _grouped(describe_mapping(house.settings, house.catalogue))
-    target_width = max(len(row.target) for _, row in rows)
+    width = max(_TARGET_WIDTH, *(len(row.target) for _, row in rows))
     yield ""
     for tiers, row in rows:
-        yield f"  {tiers:<16}→ {row.target:<{target_width}}   {log.paint(row.reason, 'quiet')}"
+        yield f"  {tiers:<14}  → {row.target:<{width}}  {log.paint(row.reason, 'quiet')}"
         if row.fallbacks:
-            yield f"  {'':<16}  then {', '.join(row.fallbacks)}"
+            yield f"  {'':<14}    then {', '.join(row.fallbacks)}"
         if row.problem:
             yield f"  {log.paint('✕', 'error')} {row.problem}"
+    for advice in dict.fromkeys(_advise(log, row, row.retired, today) for _, row in rows if row.retired):
+        if advice:
+            yield f"  {log.paint('!', 'warn')} {advice}"
     yield _readiness(house)
     yield ""
     yield f"  Use it:  {log.paint(f'ANTHROPIC_BASE_URL={where} claude', 'type')}"
@@ -45,7 +53,22 @@ def _grouped(rows: list[Mapped]) -> list[tuple[str, Mapped]]:
     groups: dict[tuple[str, str], list[Mapped]] = {}
     for row in rows:
         groups.setdefault((row.target, row.reason), []).append(row)
-    return [(", ".join(row.tier for row in group), group[0]) for group in groups.values()]
+    return [(_name_tiers([row.tier for row in group]), group[0]) for group in groups.values()]
+
+
+def _name_tiers(tiers: list[str]) -> str:
+    return ", ".join(tiers[:_MOST_TIERS]) + (" …" if len(tiers) > _MOST_TIERS else "")
+
+
+def _advise(log: Log, row: Mapped, retired: Retired, today: date) -> str:
+    """Return in words that a model is gone and the line that takes its successor; empty: it is still served."""
+    day = date.fromisoformat(retired.since)
+    if day > today:
+        return ""
+    prefix, _, model = row.target.partition("/")
+    line = f"{row.reason.partition(',')[0]}={prefix}/{retired.successor}"
+    provider = next(provider for provider in PROVIDERS if provider.prefix == prefix)
+    return f"{provider.title} retired {model} on {day.day} {day:%B %Y}. Its successor:  {log.paint(line, 'type')}"
 
 
 def _readiness(house: House) -> str:
@@ -56,16 +79,27 @@ def _readiness(house: House) -> str:
             continue
         keys = settings.keys.get(provider.name, ())
         if keys:
-            ready.append(f"{provider.name} ({keys[0]}, {keys[0].origin})")
+            ready.append(f"{_name(provider)} ({keys[0]}, {_place_of(house, provider)})")
         elif provider.name in settings.base_urls and not describe_missing_key(provider, settings):
-            ready.append(f"{provider.name} ({settings.base_urls[provider.name]})")
+            ready.append(f"{_name(provider)} ({settings.base_urls[provider.name]})")
         elif provider.key_source == "google" and not describe_missing_key(provider, settings):
-            ready.append(f"{provider.name} ({settings.vertex_project or 'project of its credentials'})")
+            ready.append(f"{_name(provider)} ({settings.vertex_project or 'project of its credentials'})")
         elif (listed := house.catalogue.listing(provider.name)) is not None:
-            ready.append(f"{provider.name} ({len(listed)} model{'' if len(listed) == 1 else 's'})")
-        else:
-            missing.append(provider.name)
-    return f"  ready: {', '.join(ready) or 'none'}         {house.log.paint('not set: ' + ' '.join(missing), 'quiet')}"
+            ready.append(f"{_name(provider)} ({len(listed)} model{'' if len(listed) == 1 else 's'})")
+        elif describe_missing_key(provider, settings):
+            missing.append(_name(provider))
+    unset = house.log.paint(f"not set: {' '.join(missing)}", "quiet") if missing else ""
+    return f"  ready: {', '.join(ready) or 'none'}         {unset}".rstrip()
+
+
+def _name(provider: Provider) -> str:
+    """Return what a provider's settings begin with, in lower case: `gemini` of GEMINI_API_KEY."""
+    return provider.stem.lower()
+
+
+def _place_of(house: House, provider: Provider) -> str:
+    """Return where a provider's key was set: `.env`, `environment`."""
+    return house.settings.origins.get(provider.key_variable or "", "set").partition(" line")[0]
 
 
 def _first_steps(log: Log, where: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Providers as a table of rows. What one does otherwise than its wire's vendor is a field of the row's dialect."""
 
 from anthropic_proxy.routing import known_models
-from anthropic_proxy.routing.providers import chat, gemini, messages, ollama, responses
+from anthropic_proxy.routing.providers import chat, gemini, messages, ollama, responses, retired
 from anthropic_proxy.routing.providers.rows import Provider, Server, Speech
 from anthropic_proxy.routing.providers.servers import OPENAI_SERVERS
 
@@ -23,6 +23,7 @@ PROVIDERS: tuple[Provider, ...] = (
         big_model="gpt-4.1",
         small_model="gpt-4.1-mini",
         known_models=known_models.OPENAI,
+        retired_models=retired.OPENAI,
         docs="https://platform.openai.com/docs/api-reference/chat",
     ),
     Provider(
@@ -42,6 +43,7 @@ PROVIDERS: tuple[Provider, ...] = (
         families=("gemini-*", "gemma-*"),
         lends_strangers=True,
         known_models=known_models.GEMINI,
+        retired_models=retired.GOOGLE,
         docs="https://ai.google.dev/api/generate-content",
     ),
     Provider(
@@ -61,6 +63,7 @@ PROVIDERS: tuple[Provider, ...] = (
         small_model="gemini-2.0-flash",
         families=("gemini-*", "gemma-*"),
         known_models=known_models.VERTEX,
+        retired_models=retired.VERTEX,
         docs="https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
     ),
     Provider(
@@ -92,6 +95,7 @@ PROVIDERS: tuple[Provider, ...] = (
         big_model="llama-3.3-70b-versatile",
         small_model="llama-3.1-8b-instant",
         known_models=known_models.GROQ,
+        retired_models=retired.GROQ,
         refused_models=dict.fromkeys(known_models.GROQ_AUDIO, "turns sound into text"),
         docs="https://console.groq.com/docs/api-reference",
     ),
@@ -107,6 +111,7 @@ PROVIDERS: tuple[Provider, ...] = (
         big_model="kimi-k2-instruct",
         small_model="kimi-k2-base",
         known_models=known_models.MOONSHOT,
+        retired_models=retired.MOONSHOT,
         docs="https://platform.moonshot.ai/docs/api/chat",
     ),
     Provider(
@@ -121,6 +126,7 @@ PROVIDERS: tuple[Provider, ...] = (
         big_model="grok-3",
         small_model="grok-3-mini-beta",
         known_models=known_models.XAI,
+        retired_models=retired.XAI,
         docs="https://docs.x.ai/docs/api-reference",
     ),
     Provider(

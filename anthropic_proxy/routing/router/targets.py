@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 from anthropic_proxy.routing.catalogue import Catalogue, ModelFacts
 from anthropic_proxy.routing.providers import Provider, Server, Speech, find_provider
+from anthropic_proxy.routing.providers.rows import Retired
 from anthropic_proxy.routing.router.addresses import find_address, find_server
 from anthropic_proxy.routing.router.naming import Choice, choose, choose_for_tier
 from anthropic_proxy.settings import TIERS, Settings
@@ -61,6 +62,8 @@ class Mapped(Struct, frozen=True, kw_only=True):
     reason: str
     """What decides and where it is set: `BIG_MODEL, .env line 4`, `SMALL_MODEL, default`."""
     fallbacks: Sequence[str] = ()
+    retired: Retired | None = None
+    """Set where the provider has retired the model, or will: what it advises instead, and since when."""
     problem: str = ""
     """Why requests of this tier are refused in this version; empty: they are served."""
 
@@ -117,9 +120,23 @@ def describe_mapping(settings: Settings, catalogue: Catalogue) -> list[Mapped]:
             _aim(first, settings, catalogue)
         except ClientError as error:
             problem = error.message
-        fallbacks = tuple(choice.name for choice in others)
-        rows.append(Mapped(tier=tier, target=first.name, reason=first.setting, fallbacks=fallbacks, problem=problem))
+        rows.append(
+            Mapped(
+                tier=tier,
+                target=first.name,
+                reason=first.setting,
+                fallbacks=tuple(choice.name for choice in others),
+                retired=_find_retired(first, settings),
+                problem=problem,
+            )
+        )
     return rows
+
+
+def _find_retired(choice: Choice, settings: Settings) -> Retired | None:
+    """Return what a provider says about the end of a model; somebody else's server may go on serving it."""
+    server = find_server(choice.provider, settings)
+    return None if server is not None and server.speeches else choice.provider.retired_models.get(choice.model)
 
 
 def _aim(choice: Choice, settings: Settings, catalogue: Catalogue) -> Target:
