@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.catalogue import Catalogue, ModelFacts, OllamaModels
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import describe_mapping
@@ -298,3 +299,15 @@ async def test_a_key_goes_with_every_question() -> None:
     await ask(server, "qwen3:8b", {"OLLAMA_API_KEY": "key-of-ollama", "OLLAMA_API_BASE": "https://ollama.com"})
     assert {name for name, _ in server.asked} == {"show", "tags", "chat"}
     assert {credential and credential.value for credential in server.credentials} == {"Bearer key-of-ollama"}
+
+
+@pytest.mark.parametrize("text", ["10m", "1h30m", "300", "-1", "-1m", "0", "1.5h", "250ms"])
+def test_times_to_keep_a_model_are_those_of_ollama(text: str) -> None:
+    settings = load_settings({"OLLAMA_KEEP_ALIVE": text}, PROVIDERS, env_file=None)
+    assert settings.ollama_keep_alive == text
+
+
+@pytest.mark.parametrize("text", ["ten", "10 m", "5x", "m", "--1", "1e3"])
+def test_other_times_are_refused_at_start(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"OLLAMA_KEEP_ALIVE .* 10m or 24h"):
+        load_settings({"OLLAMA_KEEP_ALIVE": text}, PROVIDERS, env_file=None)
