@@ -574,6 +574,21 @@ def test_the_rest_is_passed_on() -> None:
     assert json.loads(bytes(ready.output_schema)) == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    ("thinking", "shown"),
+    [
+        (None, True),
+        ({"type": "adaptive"}, True),
+        ({"type": "enabled", "budget_tokens": 2000}, True),
+        ({"type": "enabled", "budget_tokens": 2000, "display": "omitted"}, False),
+        ({"type": "disabled"}, False),
+    ],
+)
+def test_thinking_is_shown_unless_the_client_wants_none(thinking: dict[str, Any] | None, shown: bool) -> None:
+    fields = {} if thinking is None else {"thinking": thinking}
+    assert prepared(**fields).request.shows_thinking is shown
+
+
 def test_the_newer_way_to_ask_for_a_schema_wins() -> None:
     ready = prepared(
         output_format={"type": "json_schema", "schema": {"old": 1}},

@@ -51,7 +51,7 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     budget_tokens: int | None
     """The client's own thinking budget, where it gave one."""
     shows_thinking: bool
-    """False where the client asked for `display: omitted`."""
+    """False where the client asked for `display: omitted`, or for none: a model that thinks all the same keeps it."""
     output_schema: Raw
     """JSON Schema of the reply; ABSENT: free text."""
     stop_sequences: list[str]

@@ -42,7 +42,7 @@ def prepare(
         max_tokens=_output_limit(request, limits, count, notes),
         effort=effort,
         budget_tokens=thinking.budget_tokens if thinking else None,
-        shows_thinking=thinking is None or thinking.display != "omitted",
+        shows_thinking=thinking is None or not (thinking.display == "omitted" or thinking.type == "disabled"),
         output_schema=_schema(config.format if config and config.format else request.output_format),
         stop_sequences=[text for text in request.stop_sequences if text.strip()],
         temperature=request.temperature,
