@@ -1,3 +1,4 @@
+import os
 import pickle
 import re
 from pathlib import Path
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import Secret, Settings, Timeouts, list_variables, load_settings
+from anthropic_proxy.settings import Secret, Settings, Timeouts, lend_to_litellm, list_variables, load_settings
 
 ROOT = Path(__file__).parent.parent
 KEY = "sk-proj-0123456789abcdef4f2a"
@@ -96,6 +97,11 @@ def test_a_misspelt_variable_in_the_file_is_said_aloud(tmp_path):
     settings = load({}, "PREFERED_PROVIDER=groq\nMY_OWN_THING=1\n", tmp_path)
     (warning,) = settings.warnings
     assert warning.endswith("line 1: PREFERED_PROVIDER is no setting. Did you mean PREFERRED_PROVIDER")
+
+
+def test_what_litellm_calls_its_own_is_not_taken_for_misspelt(tmp_path):
+    text = "\n".join(["ZAI_API_KEY=z", "LAMBDA_API_KEY=l", "VLLM_API_BASE=http://127.0.0.1:9", "EDENAI_API_KEY=e"])
+    assert load({}, text, tmp_path).warnings == ()
 
 
 def test_the_environment_wins_over_the_file(tmp_path):
@@ -400,3 +406,37 @@ def test_every_line_of_the_example_holds_a_value_that_is_allowed(tmp_path):
     settings = load({}, "\n".join(lines), tmp_path)
     assert settings.preferred_provider == "openai"
     assert settings.max_upstream_calls == 100
+
+
+def test_what_else_the_file_has_is_kept_for_a_library_that_reads_the_environment(tmp_path):
+    text = "\n".join(
+        [
+            "MISTRAL_API_KEY=m-key",
+            "AWS_REGION_NAME=eu-central-1",
+            "COHERE_API_KEY=your-cohere-key",
+            "DEEPSEEK_API_KEY=from-the-file",
+            "OPENAI_API_KEY=first,second",
+            "OPENAI_BASE_URL=http://127.0.0.1:9/v1",
+            "PROXY_API_KEY=secret-of-ours",
+            "BIG_MODEL=mistral/mistral-large-latest",
+            "HTTPS_PROXY=http://127.0.0.1:3128",
+        ]
+    )
+    settings = load({"DEEPSEEK_API_KEY": "from-the-environment"}, text, tmp_path)
+    assert {name: secret.reveal() for name, secret in settings.other_variables.items()} == {
+        "MISTRAL_API_KEY": "m-key",
+        "AWS_REGION_NAME": "eu-central-1",
+        "OPENAI_API_KEY": "first",
+        "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
+    }
+    assert "m-key" not in repr(settings)
+
+
+def test_lending_leaves_what_the_environment_has(tmp_path, monkeypatch):
+    settings = load({}, "MISTRAL_API_KEY=m-key\nCOHERE_API_KEY=c-key", tmp_path)
+    monkeypatch.setattr(os, "environ", {"COHERE_API_KEY": "of the environment", "LITELLM_MODE": "DEV"})
+    lend_to_litellm(settings)
+    assert os.environ["MISTRAL_API_KEY"] == "m-key"
+    assert os.environ["COHERE_API_KEY"] == "of the environment"
+    assert os.environ["LITELLM_MODE"] == "DEV"
+    assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"

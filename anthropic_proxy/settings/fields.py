@@ -124,6 +124,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """`LOG_FORMAT`: `auto` colours on a terminal and is plain elsewhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """`LOG_LEVEL`."""
+    other_variables: Mapping[str, Secret] = {}
+    """What else `.env` has that the environment has not, each of a provider's keys once: LiteLLM looks for its
+    providers' keys, addresses and regions in the environment, under names of its own."""
     origins: Mapping[str, str] = {}
     """Variable → where its value was found, in words: `environment`, `.env line 4`."""
     warnings: Sequence[str] = ()

@@ -1,11 +1,11 @@
 """Reads every setting once, at start."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from anthropic_proxy.settings import values
-from anthropic_proxy.settings.fields import TIERS, Settings, Timeouts
+from anthropic_proxy.settings.fields import TIERS, Secret, Settings, Timeouts
 from anthropic_proxy.settings.sources import Found, Sources
 
 Value = TypeVar("Value")
@@ -28,6 +28,11 @@ class ProviderNames(Protocol):
     @property
     def prefix(self) -> str:
         """As a model id says it, accepted as a name too."""
+        ...
+
+    @property
+    def other_prefixes(self) -> Collection[str]:
+        """What else a model id may begin with: companies whose keys have names of their own."""
         ...
 
     @property
@@ -66,8 +71,9 @@ def load_settings(
     """
     sources = Sources(environ, env_file)
     fields = _load_fields(sources, providers)
-    warnings = (*sources.list_warnings(), *_find_misspellings(sources))
-    return Settings(**fields, origins=sources.origins, warnings=warnings)
+    warnings = (*sources.list_warnings(), *_find_misspellings(sources, providers))
+    others = _load_others(sources, providers)
+    return Settings(**fields, other_variables=others, origins=sources.origins, warnings=warnings)
 
 
 def list_variables(providers: Sequence[ProviderNames]) -> tuple[str, ...]:
@@ -128,6 +134,16 @@ def _load_of_providers(sources: Sources, providers: Sequence[ProviderNames]) -> 
             models[row.name] = _find(sources, values.decode_models, f"{row.stem}_KNOWN_MODELS", several=True)
     by_field = {"keys": keys, "base_urls": base_urls, "wires": wires, "extra_models": models}
     return {field: {name: value for name, value in given.items() if value} for field, given in by_field.items()}
+
+
+def _load_others(sources: Sources, providers: Sequence[ProviderNames]) -> dict[str, Secret]:
+    """Return what a library finds that looks into the environment itself: of ours only the providers' own variables."""
+    shared = {name for row in providers for name in (row.key_variable, row.base_url_variable) if name}
+    keys = {row.key_variable for row in providers}
+    return {
+        name: Secret(given.text.partition(",")[0].strip() if name in keys else given.text, f"{name} in {given.origin}")
+        for name, given in sources.find_others(set(sources.asked) - shared).items()
+    }
 
 
 def _preferred(providers: Sequence[ProviderNames], found: Found) -> str:
@@ -208,7 +224,11 @@ _SIMPLE: tuple[tuple[str, Callable[[Found], object], bool, tuple[str, ...]], ...
 """Field of `Settings`, how its value is read, whether it is a list, and its variables: the main name first."""
 
 
-def _find_misspellings(sources: Sources) -> Iterator[str]:
+def _find_misspellings(sources: Sources, providers: Sequence[ProviderNames]) -> Iterator[str]:
+    foreign = [prefix for row in providers for prefix in row.other_prefixes]
     for name, given in sources.file.items():
-        if name not in sources.asked and (meant := values.find_nearest(name.upper(), sources.asked, _MISSPELT_FROM)):
+        company = name.lower().partition("_api_")[0]
+        if name in sources.asked or (len(company) > 2 and any(prefix.startswith(company) for prefix in foreign)):
+            continue
+        if meant := values.find_nearest(name.upper(), sources.asked, _MISSPELT_FROM):
             yield f"{given.origin}: {name} is no setting. Did you mean {meant}"

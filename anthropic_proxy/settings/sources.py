@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -78,6 +78,20 @@ class Sources:
                     self.origins[variable] = found.origin
                     return found
         return None
+
+    def find_others(self, taken: Collection[str]) -> dict[str, _Given]:
+        """Return what the file has and the environment has not, without placeholders and without what is `taken`.
+
+        Proxies stay where they are: a variable that half the process looked at before is worse than none.
+        """
+        return {
+            name: given
+            for name, given in self.file.items()
+            if name not in taken
+            and not self._environ.get(name)
+            and not name.lower().endswith("_proxy")
+            and not _PLACEHOLDER.search(given.text)
+        }
 
     def list_warnings(self) -> list[str]:
         """Return what start-up must say aloud, in sentences."""
