@@ -226,6 +226,30 @@ def test_a_refusal_names_field_value_and_rule(fields: dict[str, Any], message: s
 
 
 @pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ('"max_tokens":1e400', "max_tokens: Number out of range, got 1e400"),
+        ('"top_k":-1e400', "top_k: Number out of range, got -1e400"),
+        ('"temperature":1e400', "temperature: Number out of range, got 1e400"),
+        ('"thinking":{"type":"enabled","budget_tokens":1e400}', "thinking.budget_tokens: Number out of range, got 1e4"),
+        ('"model":1e400', "model: Number out of range, got 1e400"),
+        ('"messages":[{"role":1e400,"content":"x"}]', "messages.0.role: Input should be 'user', 'assistant' or 'sys"),
+        ('"messages":[{"role":"user","content":[{"type":1e400}]}]', "messages.0.content.0.type: Input should be a st"),
+        (
+            '"messages":[{"role":"user","content":[{"type":"image","source":1e400}]}]',
+            "messages.0.content.0.source: Number out of range, got 1e400",
+        ),
+        ('"tools":[{"name":"a","type":1e400}]', "tools.0.type: Number out of range, got 1e400"),
+        ('"temperature":"hot","top_p":1e400', 'temperature: Input should be a number, got "hot"'),
+    ],
+)
+def test_a_number_that_no_machine_holds_is_refused_by_its_path(field: str, message: str) -> None:
+    found = refusal(body()[:-1] + f",{field}}}".encode())
+    assert found.startswith(message)
+    assert "claude-sonnet-5-5" not in found
+
+
+@pytest.mark.parametrize(
     ("block", "message"),
     [
         ("x", 'Input should be an object, got "x"'),

@@ -34,6 +34,7 @@ _decode_block = msgspec.json.Decoder(Block).decode
 _decode_blocks = msgspec.json.Decoder(list[Block]).decode
 _decode_raws = msgspec.json.Decoder(list[Raw]).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_string = msgspec.json.Decoder(str).decode
 
 
 def _known_types() -> frozenset[str]:
@@ -79,6 +80,11 @@ def given_fields(raw: Raw | bytes) -> dict[str, Raw]:
     return {name: value for name, value in _decode_fields(raw).items() if memoryview(value)[0] != _NULL}
 
 
+def string_of(raw: Raw) -> str | None:
+    """Return what a JSON string says; None: it is a value of another type."""
+    return _decode_string(raw) if memoryview(raw)[0] == _QUOTE else None
+
+
 def all_sound(blocks: list[Block]) -> bool:
     """Whether what one pass left as `Raw` has the right JSON type; looks at first characters only."""
     for block in blocks:
@@ -116,11 +122,11 @@ def _read_block(raw: Raw, path: str) -> Block:
     if memoryview(raw)[0] != _OBJECT:
         raise wrong_type(path, "an object", raw)
     fields = given_fields(raw)
-    kind = msgspec.json.decode(fields["type"]) if "type" in fields else None
-    if kind is None:
+    if "type" not in fields:
         raise missing(f"{path}.type")
-    if not isinstance(kind, str):
-        raise wrong_type(f"{path}.type", "a string", kind)
+    kind = string_of(fields["type"])
+    if kind is None:
+        raise wrong_type(f"{path}.type", "a string", fields["type"])
     if kind not in _KNOWN_TYPES:
         return UnknownBlock(kind, raw)
     if "source" in fields and memoryview(fields["source"])[0] == _OBJECT:

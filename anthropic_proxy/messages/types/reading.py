@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
-from anthropic_proxy.messages.types.blocks import DEEP_TEXT, all_sound, given_fields, is_deep, read_blocks
+from anthropic_proxy.messages.types.blocks import DEEP_TEXT, all_sound, given_fields, is_deep, read_blocks, string_of
 from anthropic_proxy.messages.types.refusals import decode_fields, missing, wrong_type
 from anthropic_proxy.messages.types.structs import (
     ABSENT,
@@ -173,14 +173,19 @@ def _is_utf8(body: bytes) -> bool:
 def _read_slowly(body: bytes, mended: list[str]) -> _Body:
     body = _mend(body, mended)
     try:
-        return _read_fields(given_fields(body), mended)
+        return _read_fields(_read_object(body), mended)
     except RecursionError:
         raise InvalidRequest(f"The request body {DEEP_TEXT}.") from None
-    except msgspec.ValidationError:
-        raise InvalidRequest("The request body must be a JSON object.") from None
     except msgspec.DecodeError as error:
         reason = str(error).removeprefix("JSON is malformed: ")
         raise InvalidRequest(f"The request body is not valid JSON: {reason}.") from None
+
+
+def _read_object(body: bytes) -> dict[str, Raw]:
+    try:
+        return given_fields(body)
+    except msgspec.ValidationError:
+        raise InvalidRequest("The request body must be a JSON object.") from None
 
 
 def _mend(body: bytes, mended: list[str]) -> bytes:
@@ -222,7 +227,10 @@ def _read_fields(given: dict[str, Raw], mended: list[str]) -> _Body:
 
 def _without_fraction(number: Raw) -> Raw:
     """Return `64.0` as `64`; some languages write every number so."""
-    value = msgspec.json.decode(number)
+    try:
+        value = msgspec.json.decode(number)
+    except msgspec.ValidationError:  # too large for any number; the fields are refused by their path
+        return number
     return Raw(b"%d" % value) if isinstance(value, float) and value.is_integer() else number
 
 
@@ -240,8 +248,8 @@ def _read_message(raw: Raw, path: str) -> Message:
     for name in ("role", "content"):
         if name not in fields:
             raise missing(f"{path}.{name}")
-    role = msgspec.json.decode(fields["role"])
-    if not isinstance(role, str) or role not in _ROLES:
+    role = string_of(fields["role"])
+    if role not in _ROLES:
         raise wrong_type(f"{path}.role", "'user', 'assistant' or 'system'", fields["role"])
     return Message(role, _read_content(fields["content"], f"{path}.content"))
 

@@ -24,6 +24,8 @@ _WORDS = {
     "array": "a list",
     "object": "an object",
 }
+_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
 _SHOWN = 60
 """Characters of a wrong value that a message shows."""
 
@@ -80,23 +82,15 @@ def explain(error: Exception, raw: Raw | bytes, path: str = "") -> InvalidReques
     if expected := _EXPECTED.fullmatch(what):
         wanted = [_WORDS.get(word, word) for word in expected["wanted"].split(" | ") if word != "null"]
         return wrong_type(where or "body", " or ".join(wanted), _value_at(raw, steps))
-    return InvalidRequest(f"{where or 'body'}: {what}, got {_value_shown(raw, steps)}")
+    return InvalidRequest(f"{where or 'body'}: {what}, got {shown(_value_at(raw, steps))}")
 
 
-def _value_at(raw: Raw | bytes, steps: list[str]) -> Any:
-    value: Any = msgspec.json.decode(raw)
-    for step in steps:
-        if isinstance(value, dict) and step in value:
-            value = value[step]
-        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
-            value = value[int(step)]
-        else:
-            break
-    return value
-
-
-def _value_shown(raw: Raw | bytes, steps: list[str]) -> str:
+def _value_at(raw: Raw | bytes, steps: list[str]) -> Raw:
+    """Return a value as it was sent: numbers of JSON may be larger than any that we can hold."""
+    value = Raw(raw)
     try:
-        return shown(_value_at(raw, steps))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return shown(Raw(bytes(raw)))
+        for step in steps:
+            value = _decode_list(value)[int(step)] if step.isdigit() else _decode_object(value)[step]
+    except (msgspec.DecodeError, KeyError, IndexError, RecursionError, UnicodeDecodeError):
+        pass
+    return value

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.types.blocks import DEEP_TEXT, given_fields, is_deep
+from anthropic_proxy.messages.types.blocks import DEEP_TEXT, given_fields, is_deep, string_of
 from anthropic_proxy.messages.types.refusals import decode_fields, missing, wrong_type
 from anthropic_proxy.messages.types.structs import Tool
 
@@ -74,8 +74,7 @@ def _read_slowly(raw: Raw, path: str) -> Tool:
     if memoryview(raw)[0] != _OBJECT:
         raise wrong_type(path, "an object", raw)
     fields = given_fields(raw)
-    kind = msgspec.json.decode(fields["type"]) if "type" in fields else None
-    foreign = kind not in (None, "custom")
+    foreign = "type" in fields and string_of(fields["type"]) != "custom"
     spare = _SPARE | {"description", "input_schema"} if foreign else _SPARE
     tool, _ = decode_fields(fields, _decode_tool, spare, path)
     if not foreign and not tool.name:
