@@ -6,6 +6,7 @@ from anthropic_proxy.wire import gemini
 _BEFORE_3 = {
     "says_sampling": True,
     "needs_signatures": False,
+    "says_call_ids": False,
     "results_hold_media": False,
     "json_with_functions": False,
     "search_with_functions": "",

@@ -92,7 +92,7 @@ class Contents:
             part: Part
             if isinstance(block, ToolUseBlock):
                 self._names[block.id] = block.name
-                part = {"functionCall": {"id": block.id, "name": block.name, "args": block.input}}
+                part = {"functionCall": self._identity(block.id) | {"name": block.name, "args": block.input}}
                 signature = signature or (PLACEHOLDER_SIGNATURE if is_first_call else "")
                 is_first_call = False
             elif isinstance(block, TextBlock):
@@ -141,7 +141,7 @@ class Contents:
                     media.append(part)
         output = texts[0] if len(texts) == 1 else _joined(texts)
         response: Part = {
-            "id": block.tool_use_id,
+            **self._identity(block.tool_use_id),
             "name": self._names.get(block.tool_use_id, "unknown"),
             "response": {"error" if block.is_error else "output": output},
         }
@@ -153,6 +153,9 @@ class Contents:
         else:
             beside += media
         return {"functionResponse": response}
+
+    def _identity(self, identifier: str) -> dict[str, Any]:
+        return {"id": identifier} if self._call.dialect.says_call_ids else {}
 
     def _encode_block(self, place: int, block: Block) -> list[Part]:
         if isinstance(block, TextBlock):

@@ -1,8 +1,8 @@
 """How models deviate inside one language; the defaults are what Google does for its newest models (3 and later).
 
 What a provider's row must say: `carry_tag`, and where its API lacks something `search_with_functions`. What model rules
-must say, oldest last: `thinking` with its budgets, `says_sampling`, `needs_signatures`, `results_hold_media`,
-`json_with_functions`, `search_with_functions`, `file_urls` and, before 2.0, `schema_style`.
+must say, oldest last: `thinking` with its budgets, `says_sampling`, `needs_signatures`, `says_call_ids`,
+`results_hold_media`, `json_with_functions`, `search_with_functions`, `file_urls` and, before 2.0, `schema_style`.
 """
 
 from typing import Literal
@@ -51,6 +51,13 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     3 and later answer 400 without one. Where the history has none that fits, the documented placeholder is sent;
     2.5 takes signatures but wants no placeholder.
     Proven by: golden/gemini/foreign_signature.
+    """
+    says_call_ids: bool = True
+    """Whether calls and their results carry ids; else their order says what belongs together, which is kept anyhow.
+
+    Every server of 3 and later knows them (discovery document of Vertex AI, 2026-09-21); for older models other clients
+    leave them out, because Vertex AI refused the field as unknown until then.
+    Proven by: golden/gemini/tool_result_image (sent), golden/gemini/tool_result_image_beside (not sent).
     """
     results_hold_media: bool = True
     """Whether pictures and PDFs stand inside `functionResponse.parts` (3 and later) or beside the response.
