@@ -6,6 +6,8 @@ import random
 import string
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,11 +23,14 @@ from anthropic_proxy.routing.providers import PROVIDERS, find_provider
 from anthropic_proxy.routing.router import Facts, asks_ollama, resolve
 from anthropic_proxy.routing.store import MemoryStore
 from anthropic_proxy.server.endpoints import Receive, Scope, Send, serve
-from anthropic_proxy.settings import TIERS, Settings, load_settings
+from anthropic_proxy.settings import TIERS, Settings, lend_to_litellm, load_settings
 from anthropic_proxy.upstream.google_auth import GoogleCredentials, GoogleTokens
 from anthropic_proxy.upstream.http import HttpUpstream
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.wire.contract import Send as UpstreamSend
+
+if TYPE_CHECKING:
+    from anthropic_proxy.upstream.litellm import LiteLLMUpstream
 
 _ALPHABET = string.digits + string.ascii_letters
 
@@ -40,6 +45,7 @@ class App:
         self._house: House | None = None
         self._opening = asyncio.Lock()
         self._http = HttpUpstream(settings.timeouts.connect)
+        self._litellm: LiteLLMUpstream | None = None
         self._log = Log(form=settings.log_format)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,13 +67,16 @@ class App:
                 if self._house is not None:
                     await self._house.catalogue.close()
                 await self._http.close()
+                if self._litellm is not None:
+                    await self._litellm.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
     async def _open(self) -> House:
         async with self._opening:
             if self._house is None:
-                ways = {"http": self._http.send, "demo": _send_to_demo}
+                ways: dict[str, UpstreamSend]
+                ways = {"http": self._http.send, "demo": _send_to_demo, "litellm": self._send_to_litellm}
                 house = build_house(self._settings, ways, self._log, new_id=new_id)
                 if asks_ollama(self._settings):
                     await house.catalogue.look("ollama")
@@ -75,6 +84,17 @@ class App:
                 write_banner(house, self._address)
                 self._house = house
         return self._house
+
+    async def _send_to_litellm(
+        self, base_url: str, request: UpstreamRequest, credential: Credential | None
+    ) -> UpstreamResponse:
+        if self._litellm is None:
+            from anthropic_proxy.upstream.litellm import Engine, LiteLLMUpstream  # noqa: PLC0415
+
+            timeouts = self._settings.timeouts
+            engine = Engine(partial(lend_to_litellm, self._settings))
+            self._litellm = LiteLLMUpstream(engine, max(timeouts.first_byte, timeouts.idle))
+        return await self._litellm.send(base_url, request, credential)
 
 
 def build_house(

@@ -1,6 +1,6 @@
 import pytest
 
-from anthropic_proxy.errors import AuthenticationFailed, InvalidRequest, UnsupportedFeature
+from anthropic_proxy.errors import AuthenticationFailed, InvalidRequest
 from anthropic_proxy.routing.catalogue import Catalogue, load_catalogue
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.listing import list_models
@@ -234,21 +234,76 @@ def test_fallbacks_of_a_tier_follow_each_once():
     assert describe_mapping(settings, Catalogue())[1].fallbacks == ("groq/llama-3.3-70b-versatile", "xai/grok-3")
 
 
-def test_a_target_that_is_not_in_this_version_is_passed_over_where_another_is_configured():
-    settings = load(OPENAI_API_KEY="o", BIG_MODEL="litellm/some-model", FALLBACK_SONNET="groq/llama-9")
+def test_a_target_that_cannot_chat_is_passed_over_where_another_is_configured():
+    settings = load(OPENAI_API_KEY="o", BIG_MODEL="groq/whisper-large-v3", FALLBACK_SONNET="groq/llama-9")
     route = resolve(Facts("claude-sonnet-4-6"), settings, Catalogue())
     assert names(route) == ["groq/llama-9"]
-    assert "is not in this version yet" in route.notes[0]
+    assert "cannot chat" in route.notes[0]
 
 
-@pytest.mark.parametrize("row", [row for row in PROVIDERS if not row.speeches], ids=lambda row: row.name)
-def test_a_provider_whose_wire_comes_later_says_so(row):
-    with pytest.raises(UnsupportedFeature) as caught:
-        resolve(Facts(f"{row.prefix}/some-model"), load(), Catalogue())
-    assert caught.value.message.startswith(
-        f"{row.prefix}/some-model cannot be reached: {row.title} is not in this version"
-    )
-    assert caught.value.status == 400
+def test_every_provider_of_the_table_can_be_spoken_to():
+    assert [row.name for row in PROVIDERS if not row.speeches] == []
+
+
+def test_litellm_has_no_models_of_its_own_for_the_tiers():
+    settings = load(PREFERRED_PROVIDER="litellm", SMALL_MODEL="command-r")
+    with pytest.raises(InvalidRequest) as caught:
+        resolve(Facts("claude-sonnet-4-6"), settings, Catalogue())
+    assert caught.value.message.startswith("litellm has no models of its own. Name one in BIG_MODEL")
+    assert names(resolve(Facts("claude-haiku-4-5"), settings, Catalogue())) == ["litellm/command-r"]
+    assert [row.problem[:12] for row in describe_mapping(settings, Catalogue())[:2]] == ["", "litellm has "]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("litellm/mistral/mistral-large-latest", "mistral/mistral-large-latest"),
+        ("LiteLLM/anything-at-all", "anything-at-all"),
+        ("litellm/openai/gpt-4.1", "openai/gpt-4.1"),
+        ("mistral/mistral-large-latest", "mistral/mistral-large-latest"),
+        ("Mistral/Mistral-Large", "mistral/Mistral-Large"),
+        ("claude-mistral/codestral-2", "mistral/codestral-2"),
+        ("claude-litellm/zai/glm-5", "zai/glm-5"),
+        ("bedrock/anthropic.claude-sonnet-4-6-v1:0", "bedrock/anthropic.claude-sonnet-4-6-v1:0"),
+        ("openrouter/anthropic/claude-opus-4.5", "openrouter/anthropic/claude-opus-4.5"),
+        ("azure/my-deployment", "azure/my-deployment"),
+        ("deepseek/deepseek-chat", "deepseek/deepseek-chat"),
+        ("together_ai/meta-llama/Llama-9", "together_ai/meta-llama/Llama-9"),
+        ("fireworks_ai/accounts/fireworks/models/kimi-k2", "fireworks_ai/accounts/fireworks/models/kimi-k2"),
+        ("cohere/command-r", "cohere/command-r"),
+    ],
+)
+def test_litellm_gets_its_own_providers_with_their_prefix_and_anything_under_its_name(asked, expected):
+    choice = choice_for(asked, load(**ALL_KEYS))
+    assert (choice.provider.name, choice.model) == ("litellm", expected)
+    if not asked.startswith("claude-"):
+        assert choice_for("claude-sonnet-4-6", load(BIG_MODEL=asked)).model == expected
+
+
+@pytest.mark.parametrize("asked", ["mistral/", "litellm/"])
+def test_a_foreign_prefix_alone_names_no_model(asked):
+    with pytest.raises(InvalidRequest, match="names a provider but no model"):
+        resolve(Facts(asked), load(**ALL_KEYS), Catalogue())
+
+
+def test_no_prefix_of_litellm_is_one_of_ours_or_a_fragment():
+    prefixes = find_provider("litellm").other_prefixes
+    assert not {row.prefix for row in PROVIDERS} & set(prefixes)
+    assert min(prefixes, key=len) == "v0"
+    assert all(prefix == prefix.lower() and "/" not in prefix for prefix in prefixes)
+
+
+def test_a_name_in_the_list_of_the_preferred_provider_is_not_litellm_s():
+    settings = load(PREFERRED_PROVIDER="openai", OPENAI_KNOWN_MODELS="deepseek/deepseek-chat", OPENAI_API_KEY="o")
+    assert goes_to("deepseek/deepseek-chat", settings) == "openai/deepseek/deepseek-chat"
+    assert goes_to("openai/deepseek/deepseek-r1", settings) == "openai/deepseek/deepseek-r1"
+
+
+def test_addresses_of_pictures_never_reach_litellm():
+    (target,) = resolve(Facts("bedrock/us.anthropic.claude-opus-4"), load(), Catalogue()).targets
+    assert target.provider.way == "litellm"
+    assert not target.dialect.image_urls
+    assert target.dialect.carries_details
 
 
 @pytest.mark.parametrize("model", ["whisper-large-v3", "whisper-large-v3-turbo", "distil-whisper-large-v3-en"])

@@ -1,7 +1,7 @@
 """Providers as a table of rows. What one does otherwise than its wire's vendor is a field of the row's dialect."""
 
 from anthropic_proxy.routing import known_models
-from anthropic_proxy.routing.providers import chat, gemini, messages, ollama, responses, retired
+from anthropic_proxy.routing.providers import chat, gemini, litellm, messages, ollama, responses, retired
 from anthropic_proxy.routing.providers.rows import Provider, Server, Speech
 from anthropic_proxy.routing.providers.servers import OPENAI_SERVERS
 
@@ -163,7 +163,7 @@ PROVIDERS: tuple[Provider, ...] = (
         prefix="litellm",
         other_prefixes=known_models.LITELLM_PREFIXES,
         title="LiteLLM",
-        speeches={},
+        speeches={"chat": litellm.LITELLM},
         base_url="litellm:",
         key_needed="never",
         choosable=False,

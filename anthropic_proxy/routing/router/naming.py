@@ -118,8 +118,8 @@ def _split_prefix(name: str) -> tuple[Provider | None, str]:
     prefix, slash, rest = name.partition("/")
     if not slash:
         return None, name
-    if _LITELLM.speeches and prefix.lower() in _LITELLM.other_prefixes:
-        return _LITELLM, name
+    if prefix.lower() in _LITELLM.other_prefixes:
+        return _LITELLM, f"{prefix.lower()}/{rest}" if rest else ""
     row = _BY_PREFIX.get(prefix.lower())
     return row, name if row is None else rest
 

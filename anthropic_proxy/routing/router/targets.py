@@ -145,10 +145,10 @@ def _aim(choice: Choice, settings: Settings, catalogue: Catalogue) -> Target:
     if reason := row.refused_models.get(model):
         command = f"anthropic-proxy models {row.name}"
         raise InvalidRequest(f"{choice.name} {reason} and cannot chat. Chat models at {row.name}: {command}")
-    if not row.speeches:
-        raise UnsupportedFeature(
-            f"{choice.name} cannot be reached: {row.title} is not in this version yet. "
-            "Name another provider in PREFERRED_PROVIDER, or in the model's id, such as openai/gpt-4.1"
+    if not model:
+        raise InvalidRequest(
+            f"{row.name} has no models of its own. Name one in BIG_MODEL and one in SMALL_MODEL, such as "
+            "mistral/mistral-large-latest"
         )
     wire_name, server = _pick_wire(row, model, settings), find_server(row, settings)
     speech = _find_speech(row, server, wire_name)
