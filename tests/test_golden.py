@@ -75,4 +75,6 @@ def test_scenario_says_where_it_comes_from(folder: Path) -> None:
     facts = Scenario(folder).facts
     assert facts["title"]
     assert facts["source"]
-    assert set(facts) <= {"title", "source", "provider", "model", "status", "headers", "settings", "dialect", "facts"}
+    of_the_answer = {"status", "headers"}
+    of_the_proxy = {"settings", "dialect", "facts"}
+    assert set(facts) <= {"title", "source", "provider", "model", "client", *of_the_answer, *of_the_proxy}

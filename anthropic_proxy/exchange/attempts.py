@@ -1,6 +1,7 @@
 """Steps 5 to 8 over the targets of a route, until the first delta: prepare, encode, send, decode."""
 
 import asyncio
+from collections.abc import Callable
 
 from msgspec import structs
 
@@ -161,7 +162,7 @@ class Attempts:
 
     def _relay_call(self, target: Target) -> Call:
         self._receipt.notes[:] = self._lessons
-        return relay_call(self._house, self._inbound, self._request, target)
+        return relay_call(self._inbound, self._request, target, self._house.new_id)
 
     async def _read_error(self, target: Target, call: Call, response: UpstreamResponse) -> list[Delta]:
         try:
@@ -180,7 +181,7 @@ class Attempts:
         raise InternalError(f"a wire gave {outcome!r} for an error answer")
 
 
-def relay_call(house: House, inbound: Inbound, request: MessagesRequest, target: Target) -> Call:
+def relay_call(inbound: Inbound, request: MessagesRequest, target: Target, new_id: Callable[[str], str]) -> Call:
     """Return what a relay sends: the client's own bytes, path and query."""
     return Call(
         request=UNPREPARED,
@@ -193,7 +194,7 @@ def relay_call(house: House, inbound: Inbound, request: MessagesRequest, target:
         headers=inbound.headers,
         path=inbound.path,
         query=inbound.query,
-        new_id=house.new_id,
+        new_id=new_id,
         provider=target.provider.name,
         window=target.facts.window if target.facts.known else None,
     )

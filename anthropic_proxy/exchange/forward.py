@@ -81,7 +81,7 @@ def _read(body: bytes) -> MessagesRequest:
 async def _ask(house: House, inbound: Inbound, request: MessagesRequest, target: Target, seconds: float) -> Told:
     provider = target.provider
     credential = lent_credential(house, inbound, provider) or house.credentials.find(provider)
-    call = relay_call(house, inbound, request, target)
+    call = relay_call(inbound, request, target, house.new_id)
     try:
         async with asyncio.timeout(seconds):
             response = await house.ways[provider.way](target.base_url, target.wire.encode_request(call), credential)

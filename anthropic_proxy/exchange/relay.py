@@ -45,6 +45,8 @@ class RelayedAnswer:
         self._held = b""
         """The beginning of a frame whose end has not come yet."""
         self._begun = self._ended = False
+        self._said = self._refused = False
+        """Whether the message had begun, and whether an error came in its place."""
 
     async def open(self) -> None:
         """Wait for the first event; an error in its place is raised, so that it becomes a real HTTP status."""
@@ -56,7 +58,7 @@ class RelayedAnswer:
             first = b""
             while not (self._begun or self._ended):
                 first += await self._next()
-            if self.failure is not None:
+            if self.failure is not None and (self._refused or self.torn):
                 self.failure.headers = self.headers
                 raise self.failure
             self._first = first
@@ -131,9 +133,13 @@ class RelayedAnswer:
         reader = new_reader(self._wire.FRAMING)
         for frame in (*reader.feed(data), *reader.finish()):
             try:
-                self._remember(self._decoder.decode_frame(frame))
+                deltas = self._decoder.decode_frame(frame)
             except UpstreamError as error:
                 self.failure = self.failure or error
+                self._refused = not self._said
+            else:
+                self._said = self._said or bool(deltas)
+                self._remember(deltas)
 
     def _remember(self, deltas: list[Delta]) -> None:
         for delta in deltas:

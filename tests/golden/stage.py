@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.errors import ClientError, ProxyError
 from anthropic_proxy.exchange.attempts import limits_of
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
 from anthropic_proxy.messages.events import Ping
 from anthropic_proxy.messages.fold import fold
 from anthropic_proxy.messages.prepare import prepare
 from anthropic_proxy.messages.stops import StopCutter
-from anthropic_proxy.messages.types import MessagesRequest, decode_request
+from anthropic_proxy.messages.types import MessagesRequest, decode_request, read_envelope
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.routing.catalogue import Catalogue
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
@@ -23,8 +23,10 @@ from anthropic_proxy.routing.router import Facts, Target, resolve
 from anthropic_proxy.server.replies import encode_error, encode_events, encode_message, error_headers
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.upstream.http import join_address
-from anthropic_proxy.wire.contract import Call, UpstreamRequest
+from anthropic_proxy.wire.contract import Call, UpstreamRequest, relays
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
+from tests.golden import relay
+from tests.golden.relay import readable
 
 ESTIMATE = 100
 """Input tokens that `message_start` says in every scenario: how well they are counted is proven elsewhere."""
@@ -49,7 +51,7 @@ class Scenario:
         self.facts: dict[str, Any] = tomllib.loads((folder / "scenario.toml").read_text(encoding="utf-8"))
         self.provider = find_provider(self.facts["provider"])
         self.posted = (folder / "request.json").read_bytes()
-        self.request: MessagesRequest = decode_request(self.posted)
+        self.request = _read(self.posted)
         files = [folder / name for name in UPSTREAM_FILES if (folder / name).exists()]
         self.upstream = files[0].read_bytes() if files else None
         """None: nothing is sent, because the request is refused before."""
@@ -81,6 +83,9 @@ class Scenario:
     def call(self) -> Call:
         """Return the prepared call; its identifiers count from 1."""
         target = self.target
+        if relays(target.wire):
+            client = self.facts.get("client", {})
+            return relay.new_call(target, self.request, self.posted, client.get("headers", {}), client.get("query", ""))
         prepared = prepare(self.request, limits_of(target))
         count = iter(range(1, 1_000))
         return Call(
@@ -117,6 +122,9 @@ class Scenario:
             self.target.wire.encode_request(call)
         except ProxyError as error:
             return Played(error=_refusal(error))
+        if relays(self.target.wire):
+            status, headers = self.facts.get("status", 200), self.facts.get("headers", {})
+            return Played(**relay.play(self.target, call, status, headers, chunks))
         reads = _Reads(self, call, chunks)
         writer = MessageWriter(message_id="msg_golden", model=self.request.model, signature=reads.signature)
         sent: list[Any] = []
@@ -186,9 +194,11 @@ class _Reads:
         yield self._decoder.decode_end()
 
 
-def readable(value: Any) -> bytes:
-    """Return JSON as a file that people read."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+def _read(posted: bytes) -> MessagesRequest:
+    try:
+        return decode_request(posted)
+    except ClientError as refusal:  # only a relay passes it on
+        return read_envelope(posted, refusal)
 
 
 def _refusal(error: ProxyError) -> bytes:

@@ -73,9 +73,10 @@ def decode_error(call: Call, status: int, headers: Mapping[str, str], body: byte
     error = judge(decode_fault(status, headers, body), call.provider, window=call.window, estimate=call.estimate)
     if headers.get("x-should-retry") == "false":
         error.retryable = False
-    if call.dialect.speaks_errors and _is_object(body):
+    if call.dialect.speaks_errors:
         error.status = status
-        error.body = mask_keys(body.decode(errors="replace")).encode()
+        if _is_object(body):
+            error.body = mask_keys(body.decode(errors="replace")).encode()
     return error
 
 

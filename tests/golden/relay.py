@@ -1,0 +1,73 @@
+"""Plays a scenario whose bytes pass: through the real relay, without a socket."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.errors import ProxyError, UpstreamError
+from anthropic_proxy.exchange.attempts import relay_call
+from anthropic_proxy.exchange.house import Inbound
+from anthropic_proxy.exchange.relay import RelayedAnswer, passed_headers
+from anthropic_proxy.exchange.watch import Watch
+from anthropic_proxy.hooks import Client
+from anthropic_proxy.messages.events import Failure
+from anthropic_proxy.messages.types import MessagesRequest
+from anthropic_proxy.routing.router import Target
+from anthropic_proxy.server.replies import encode_error, encode_events, error_headers
+from anthropic_proxy.wire.contract import Call
+from tests.house import Answer
+
+
+def new_call(target: Target, request: MessagesRequest, posted: bytes, headers: Mapping[str, str], query: str) -> Call:
+    """Return the call that a client with these headers makes."""
+    inbound = Inbound(request_id="req_golden", client=Client(), headers=headers, body=posted, query=query)
+    return relay_call(inbound, request, target, lambda prefix: prefix + "0" * 22)
+
+
+def play(
+    target: Target, call: Call, status: int, headers: Mapping[str, str], chunks: Sequence[bytes]
+) -> dict[str, bytes]:
+    """Return what the client receives: the fields of `Played`."""
+    return asyncio.run(_play(target, call, status, headers, chunks))
+
+
+async def _play(
+    target: Target, call: Call, status: int, headers: Mapping[str, str], chunks: Sequence[bytes]
+) -> dict[str, bytes]:
+    watch = Watch(gone=asyncio.Event().wait, silent=None, first_byte_seconds=600, idle_seconds=600)
+    response = Answer(status, *(chunk for chunk in chunks if chunk), headers=headers)
+    answer = RelayedAnswer(target.wire, target, call, response, watch)
+    try:
+        if status != 200:
+            error = target.wire.decode_error(call, status, headers, b"".join(chunks))
+            error.headers = passed_headers(headers)
+            raise error
+        await answer.open()
+        received = b""
+        while (data := await answer.read()) is not None:
+            received += data
+    except ProxyError as error:
+        return {"error": _refusal(error)}
+    finally:
+        watch.stop()
+    if not call.stream:
+        return {"message": readable(msgspec.json.decode(received))}
+    if answer.torn and answer.failure is not None:
+        received += encode_events([Failure(answer.failure)], "req_golden")
+    return {"events": received}
+
+
+def _refusal(error: ProxyError) -> bytes:
+    headers = error_headers(error, "req_golden")
+    body = encode_error(error, "req_golden")
+    if isinstance(error, UpstreamError) and error.body is not None:
+        body, headers = error.body, {**headers, **error.headers}
+    del headers["content-type"]
+    return readable({"status": error.status, "headers": headers, "body": msgspec.json.decode(body)})
+
+
+def readable(value: Any) -> bytes:
+    """Return JSON as a file that people read."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
