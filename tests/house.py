@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from msgspec import structs
+
 from anthropic_proxy.app import build_house
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.exchange.house import House, Inbound
@@ -81,6 +83,8 @@ class Town:
         numbers = itertools.count(1)
         self.log = io.StringIO()
         self.receipts: list[Receipt] = []
+        self.pauses: list[float] = []
+        """Seconds that a repeat would have waited."""
         self.house: House = build_house(
             load_settings(settings, PROVIDERS, env_file=None),
             {"http": send},
@@ -88,6 +92,10 @@ class Town:
             new_id=lambda prefix: f"{prefix}{next(numbers):022d}",
             observers=[self],
         )
+        self.house = structs.replace(self.house, pause=self._pause)
+
+    async def _pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
 
     async def record(self, receipt: Receipt) -> None:
         self.receipts.append(receipt)

@@ -13,6 +13,8 @@ from anthropic_proxy.wire.framing import new_reader
 BODY_BYTES = 64 * 1024 * 1024
 """What an answer that is not streamed, or an error, may have."""
 
+_SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
+
 
 class Answer:
     """One upstream answer, from its first delta on, as lists of deltas: one list a network read."""
@@ -23,10 +25,15 @@ class Answer:
         self._response = response
         self._watch = watch
         self._decoder = target.wire.new_decoder(call)
-        self._reader = new_reader(target.wire.FRAMING) if call.stream else None
+        self._framing = target.wire.FRAMING
+        self._reader = new_reader(self._framing) if call.stream else None
+        self._asks_framing = self._framing == "sse"
+        """Whether the first bytes must still say that the answer really streams; a line of NDJSON looks like a body."""
         self._cutter = StopCutter(call.request.stop_sequences) if call.request.stop_sequences else None
         self._first: list[Delta] = []
         self._failure: UpstreamError | None = None
+        self._broken: UpstreamError | None = None
+        """How the connection broke; a failure only if the answer was not complete by then."""
         self._ended = False
 
     @property
@@ -62,47 +69,68 @@ class Answer:
         self._ended = True
 
     async def _next(self) -> list[Delta] | None:
-        if self._failure is not None:
-            raise self._failure
         while not self._ended:
             deltas = await self._decode_next()
             if self._cutter is not None:
                 deltas = self._cut(deltas)
             if deltas:
                 return deltas
+        if self._failure is not None:
+            raise self._failure
         return None
 
     async def _decode_next(self) -> list[Delta]:
-        if self._reader is None:
-            self._ended = True
-            return self._decoder.decode_body(await read_whole(self._response, self._watch))
-        chunk = await self._response.read()
-        self._watch.first_byte()
-        if chunk:
-            frames = self._reader.feed(chunk)
-        else:
-            frames = self._reader.finish()
-            self._ended = True
+        """Return the deltas of the next read; a failure is kept until what came before it was given."""
         deltas: list[Delta] = []
         try:
-            for frame in frames:
-                deltas += self._decoder.decode_frame(frame)
-            if self._ended or self._decoder.finished:
+            if self._reader is None:
+                self._decode_whole(await read_whole(self._response, self._watch), deltas)
+                return deltas
+            chunk = await self._read_chunk()
+            if self._asks_framing:
+                self._asks_framing = False
+                if chunk.lstrip()[:1] in (b"{", b"["):  # a server that does not stream, whatever it was asked
+                    self._decode_whole(chunk + await read_whole(self._response, self._watch), deltas)
+                    return deltas
+            self._decode_frames(self._reader.feed(chunk) if chunk else self._reader.finish(), deltas)
+            if not chunk or self._decoder.finished:
                 self._ended = True
                 deltas += self._decoder.decode_end()
         except UpstreamError as error:
-            if not deltas:
-                raise
-            self._failure = error
+            self._failure, self._ended = self._broken or error, True
         return deltas
+
+    async def _read_chunk(self) -> bytes:
+        """Return the next bytes; b"" at the end, also where it broke off after the provider had said its reason."""
+        try:
+            chunk = await self._response.read()
+        except UpstreamError as error:
+            self._broken = error
+            return b""
+        self._watch.first_byte()
+        return chunk
+
+    def _decode_frames(self, frames: list[bytes], deltas: list[Delta]) -> None:
+        for frame in frames:
+            deltas += self._decoder.decode_frame(frame)
+
+    def _decode_whole(self, body: bytes, deltas: list[Delta]) -> None:
+        """Decode an answer in one piece; some servers stream although they were not asked to."""
+        self._ended = True
+        if self._framing == "sse" and body.lstrip().startswith(_SSE_BEGINNINGS):
+            reader = new_reader(self._framing)
+            self._decode_frames(reader.feed(body) + reader.finish(), deltas)
+            deltas += self._decoder.decode_end()
+        else:
+            deltas += self._decoder.decode_body(body)
 
     def _cut(self, deltas: list[Delta]) -> list[Delta]:
         assert self._cutter is not None
         deltas = self._cutter.feed(deltas)
         if self._cutter.matched:
             self._ended = True
-        elif self._ended and self._failure is None:
-            deltas += self._cutter.finish()
+        elif self._ended:
+            deltas += self._cutter.finish()  # also before a failure: it had arrived
         return deltas
 
 

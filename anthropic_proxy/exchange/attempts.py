@@ -1,11 +1,17 @@
 """Steps 5 to 8 over the targets of a route, until the first delta: prepare, encode, send, decode."""
 
-import asyncio
 from collections.abc import Callable
 
 from msgspec import structs
 
-from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamError, UpstreamUnreachable
+from anthropic_proxy.errors import (
+    ClientError,
+    InternalError,
+    ProxyError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamUnreachable,
+)
 from anthropic_proxy.exchange.answer import Answer, read_whole
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.relay import RelayedAnswer, passed_headers
@@ -75,7 +81,7 @@ class Attempts:
             facts = await self._house.catalogue.learn(target.provider.name, target.model)
             target = structs.replace(target, facts=facts)
         target = await self._with_learned(target)
-        repeats, healings = REPEATS_PER_TARGET, MOST_HEALINGS
+        repeats, healings, turns = REPEATS_PER_TARGET, MOST_HEALINGS, pool.turns(target.provider)
         while True:
             credential = lent_credential(self._house, self._inbound, target.provider) or pool.find(target.provider)
             call = self._relay_call(target) if self.relaying else self._prepare_call(target)
@@ -88,12 +94,12 @@ class Attempts:
                 _name_provider(error, target, credential)
                 if healings and (healed := await self._heal(target, call, error)):
                     target, healings = healed, healings - 1
-                elif pool.turn(target.provider, credential, error):
-                    continue
+                elif turns and pool.turn(target.provider, credential, error):
+                    turns -= 1
                 elif error.retryable and repeats:
                     repeats -= 1
                     self._receipt.tried.append(f"{target.provider.name} {error.status}")
-                    await asyncio.sleep(error.retry_after or REPEAT_SECONDS)
+                    await self._house.pause(error.retry_after or REPEAT_SECONDS)
                 else:
                     raise
 
@@ -129,6 +135,7 @@ class Attempts:
             raise
 
     async def _open_answer(self, target: Target, call: Call, response: UpstreamResponse) -> Answer | RelayedAnswer:
+        _expect_api(response, target)
         answer: Answer | RelayedAnswer
         if relays(target.wire):
             answer = RelayedAnswer(target.wire, target, call, response, self._watch)
@@ -230,11 +237,36 @@ def _next_target_may_help(error: UpstreamError) -> bool:
     return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
 
 
+def _expect_api(response: UpstreamResponse, target: Target) -> None:
+    """Refuse an answer that no API gives: a redirection, or a web page in place of a reply."""
+    status, variable = response.status, target.provider.base_url_variable
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if 300 <= status < 400:
+        place = response.headers.get("location", "").partition("?")[0]
+        what = f"HTTP {status} points elsewhere{f' ({place})' if place else ''}; redirections are not followed"
+    elif 200 <= status < 300 and kind == "text/html":
+        what = f"a web page came back (HTTP {status}, text/html) where an API was expected"
+    else:
+        return
+    where = f". The address is set by {variable}" if variable else ""
+    error = UpstreamProtocolError(f"{what}{where}", should_retry=False)
+    error.retryable = False
+    raise error
+
+
+def say_provider(error: UpstreamError, name: str) -> None:
+    """Begin the message with the provider's name, unless a wire has said it already or left it out on purpose.
+
+    The street and the framing do not know whom they serve.
+    """
+    if not error.provider:
+        error.provider = name
+        error.message = f"{name}: {error.message}"
+
+
 def _name_provider(error: UpstreamError, target: Target, credential: Credential | None) -> None:
     """Say in the message which provider failed and, where it is the key or the address, which setting holds it."""
-    if not error.provider:  # the street does not know whom it calls; a wire has said it where it may be said
-        error.provider = target.provider.name
-        error.message = f"{error.provider}: {error.message}"
+    say_provider(error, target.provider.name)
     if error.status == 401 and credential is not None and credential.origin not in error.message:
         looked = "" if credential.origin == LENT else "; the client's own key was not looked at"
         error.message += f" The key comes from {credential.origin}{looked}."

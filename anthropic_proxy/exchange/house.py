@@ -1,6 +1,7 @@
 """What an exchange works with: everything that outlives one request, put together in `app.py`."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -27,6 +28,8 @@ class House(Struct, frozen=True, kw_only=True):
     """`new_id("msg_")` → a fresh identifier with that prefix."""
     clock: Callable[[], float]
     """Seconds since the epoch."""
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    """Waits so many seconds before a repeat."""
     policies: Sequence[Policy] = ()
     observers: Sequence[Observer] = ()
 

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamTimeout
+from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamError, UpstreamTimeout
 from anthropic_proxy.exchange.answer import Answer
-from anthropic_proxy.exchange.attempts import Attempts
+from anthropic_proxy.exchange.attempts import Attempts, say_provider
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.relay import RelayedAnswer
 from anthropic_proxy.exchange.watch import Watch
-from anthropic_proxy.hooks import Receipt, Ticket
+from anthropic_proxy.hooks import Observer, Receipt, Ticket
 from anthropic_proxy.messages import tokens
 from anthropic_proxy.messages.deltas import Delta, Stop, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.events import Event, Failure, Ping
@@ -80,7 +80,14 @@ async def run(house: House, inbound: Inbound, outlet: Outlet) -> None:
         receipt.seconds = house.clock() - receipt.started
         house.log.exchange(receipt)
         for observer in house.observers:
-            await observer.record(receipt)
+            await _tell(observer, receipt, house)
+
+
+async def _tell(observer: Observer, receipt: Receipt, house: House) -> None:
+    try:
+        await observer.record(receipt)
+    except Exception:  # noqa: BLE001  # a room that fails is no client's concern
+        house.log.trace(receipt.request_id)
 
 
 def _read(body: bytes) -> MessagesRequest:
@@ -236,6 +243,8 @@ class _Exchange:
         await self._outlet.write(events)
 
     async def _fail(self, error: ProxyError) -> None:
+        if isinstance(error, UpstreamError):
+            say_provider(error, self._receipt.provider)
         note_failure(self._receipt, error)
         if self._opened:
             await self._outlet.write(self._writer.fail(error), last=True)

@@ -78,6 +78,12 @@ class Credentials:
             )
         return credential, base_url.replace(UNKNOWN_PROJECT, project or "")
 
+    def turns(self, provider: Provider) -> int:
+        """Return how often one request may turn to another key: each has one try, and a token is got anew once."""
+        if provider.key_source != "settings":
+            return 1
+        return max(len(self._settings.keys.get(provider.name, ())) - 1, 0)
+
     def turn(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
         """Say whether another key may do what this one could not; the key that failed rests.
 

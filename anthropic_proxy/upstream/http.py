@@ -15,10 +15,12 @@ import aiohttp
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 
-from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
+from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 
 KEEP_ALIVE_SECONDS = 60.0
+HEADER_LINE_BYTES = 64 * 1024
+"""Gateways send policies and cookies that are longer than aiohttp's 8 KB."""
 DRAIN_SECONDS = 0.25
 """How long `close` waits for the last bytes of an answer that is complete, so that its connection can be used again."""
 
@@ -108,11 +110,11 @@ class HttpUpstream:
             if isinstance(error, aiohttp.ClientConnectorError) or not _connection_was_reused.get():
                 raise UpstreamUnreachable(f"nothing answers at {_origin(url)} ({_reason(error)})") from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise _unreachable(url, error) from error
+            raise _failure(url, error) from error
         try:
             return await self._request(url, request, headers)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise _unreachable(url, error) from error
+            raise _failure(url, error) from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -140,6 +142,8 @@ class HttpUpstream:
             # identity: inflating costs more than it saves on a stream; no user agent of a library's own
             headers={"accept-encoding": "identity", "user-agent": "anthropic-proxy"},
             trust_env=False,
+            max_line_size=HEADER_LINE_BYTES,
+            max_field_size=HEADER_LINE_BYTES,
         )
         return self._session
 
@@ -163,7 +167,11 @@ def join_address(base_url: str, path: str) -> str:
     return f"{base}{path}{'&' if '?' in path else '?'}{query}"
 
 
-def _unreachable(url: str, error: Exception) -> UpstreamUnreachable:
+def _failure(url: str, error: Exception) -> UpstreamError:
+    if isinstance(error, aiohttp.ClientResponseError):
+        return UpstreamProtocolError(
+            f"what answers at {_origin(url)} does not speak HTTP as it should ({error.message})"
+        )
     return UpstreamUnreachable(f"nothing answers at {_origin(url)} ({_reason(error)})")
 
 

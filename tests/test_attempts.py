@@ -1,0 +1,254 @@
+"""Keys, repeats, fallbacks and broken answers, seen by a client: who is asked, how often, and what is told."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
+from anthropic_proxy.messages.grammar import check_bytes
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from tests.house import Answer, Town
+
+HTML = b"<html><body>Welcome</body></html>"
+KEYS = {"OPENAI_API_KEY": "sk-one-0123456789", "GROQ_API_KEY": "gsk_two0123456789"}
+
+
+def frame(delta: dict[str, Any], finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+
+TEXT = frame({"role": "assistant", "content": "well"})
+STREAM = (TEXT, frame({}, "stop"), b"data: [DONE]\n\n")
+BODY = json.dumps(
+    {"choices": [{"index": 0, "message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}]}
+).encode()
+
+
+def reply(stream: bool) -> Answer:
+    return Answer(200, *STREAM) if stream else Answer(200, BODY)
+
+
+def error(status: int, message: str = "no", **headers: str) -> Answer:
+    body = json.dumps({"error": {"message": message, "type": "x", "code": None}}).encode()
+    return Answer(status, body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+class Street:
+    """Answers by a function; remembers who was asked with what."""
+
+    def __init__(self, answer: Callable[["Street", dict[str, Any]], Answer]) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.answers: list[Answer] = []
+        self._answer = answer
+
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        self.asked.append((base_url, credential.value if credential else ""))
+        answer = self._answer(self, json.loads(request.body))
+        self.answers.append(answer)
+        return answer
+
+    @property
+    def servers(self) -> list[str]:
+        return [url.split("/")[2].split(".")[-2] for url, _ in self.asked]
+
+
+async def test_a_failure_that_may_heal_is_repeated_once() -> None:
+    street = Street(lambda self, body: error(503) if len(self.asked) == 1 else reply(body.get("stream", False)))
+    town = Town(street, **KEYS)
+    keeper = await town.ask()
+    assert keeper.body["content"] == [{"type": "text", "text": "well"}]
+    assert len(street.asked) == 2
+    assert all(answer.closed for answer in street.answers)
+    assert town.receipts[0].tried == ["openai 503"]
+
+
+async def test_a_short_limit_is_waited_for_and_a_long_one_is_passed_on() -> None:
+    street = Street(lambda self, body: error(429, retry_after="3") if len(self.asked) == 1 else reply(False))
+    town = Town(street, **KEYS)
+    assert (await town.ask()).error is None
+    assert town.pauses == [3.0]
+    limited = Town(Street(lambda self, body: error(429, retry_after="30")), **KEYS)
+    keeper = await limited.ask()
+    assert keeper.error is not None
+    assert keeper.error.retry_after == 30
+    assert limited.pauses == []
+
+
+@pytest.mark.parametrize("status", [502, 503, 529])
+async def test_a_failure_that_stays_is_told_after_one_repeat(status: int) -> None:
+    street = Street(lambda self, body: error(status))
+    keeper = await Town(street, **KEYS).ask()
+    assert keeper.error is not None
+    assert len(street.asked) == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 500])
+async def test_what_does_not_heal_is_not_repeated(status: int) -> None:
+    street = Street(lambda self, body: error(status))
+    keeper = await Town(street, **KEYS).ask()
+    assert keeper.error is not None
+    assert keeper.error.status == status
+    assert len(street.asked) == 1
+
+
+async def test_each_of_several_keys_has_one_try_however_long_the_calls_take() -> None:
+    street = Street(lambda self, body: error(429, retry_after="20"))
+    town = Town(street, OPENAI_API_KEY="sk-a-0123456789,sk-b-0123456789,sk-c-0123456789")
+    credentials = town.house.credentials
+    moment = 0.0
+
+    def later() -> float:
+        nonlocal moment
+        moment += 1_000.0
+        return moment
+
+    credentials._clock = later  # time passes between the calls, so that a key that rested is awake again
+    keeper = await town.ask()
+    assert keeper.error is not None
+    assert keeper.error.status == 429
+    assert len(street.asked) == 3
+
+
+async def test_the_next_key_answers_what_the_first_could_not() -> None:
+    street = Street(lambda self, body: error(401) if "sk-a-" in self.asked[-1][1] else reply(False))
+    town = Town(street, OPENAI_API_KEY="sk-a-0123456789,sk-b-0123456789")
+    assert (await town.ask()).error is None
+    assert (await town.ask()).error is None
+    assert [key.split("-")[1] for _, key in street.asked] == ["a", "b", "b"]
+
+
+@pytest.mark.parametrize("failure", [401, 402, 403, 404, 408, 429, 500, 503, "unreachable"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_next_target_answers_what_the_first_could_not(failure: int | str, stream: bool) -> None:
+    def answer(self: Street, body: dict[str, Any]) -> Answer:
+        if "groq" in self.asked[-1][0]:
+            return reply(body.get("stream", False))
+        if failure == "unreachable":
+            raise UpstreamUnreachable("nothing answers")
+        return error(int(failure))
+
+    street = Street(answer)
+    town = Town(street, FALLBACK_SONNET="groq/llama-3.3-70b-versatile", **KEYS)
+    keeper = await town.ask(stream=stream)
+    assert keeper.error is None
+    assert street.servers[-1] == "groq"
+    receipt = town.receipts[0]
+    assert receipt.provider == "groq"
+    assert receipt.tried[0].startswith("openai ")
+    assert "then groq" in town.log.getvalue()
+    if stream:
+        assert check_bytes(keeper.stream) == []
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_a_request_that_is_wrong_is_wrong_everywhere(status: int) -> None:
+    street = Street(lambda self, body: error(status))
+    await Town(street, FALLBACK_SONNET="groq/llama-3.3-70b-versatile", **KEYS).ask()
+    assert street.servers == ["openai"]
+
+
+async def test_a_target_without_a_key_is_passed_over() -> None:
+    street = Street(lambda self, body: reply(False))
+    town = Town(street, OPENAI_API_KEY="sk-one-0123456789", MODEL_SONNET="groq/x", FALLBACK_SONNET="openai/gpt-4.1")
+    assert (await town.ask()).error is None
+    assert street.servers == ["openai"]
+
+
+async def test_an_overload_hidden_in_a_stream_is_a_status_and_may_fall_back() -> None:
+    hidden = b'data: {"error":{"message":"overloaded","type":"overloaded_error","code":503}}\n\n'
+    street = Street(
+        lambda self, body: reply(True) if "groq" in self.asked[-1][0] else Answer(200, frame({"content": ""}), hidden)
+    )
+    town = Town(street, FALLBACK_SONNET="groq/llama-3.3-70b-versatile", **KEYS)
+    assert b"message_stop" in (await town.ask(stream=True)).stream
+    alone = Town(Street(lambda self, body: Answer(200, hidden)), **KEYS)
+    keeper = await alone.ask(stream=True)
+    assert keeper.stream == b""
+    assert keeper.error is not None
+    assert keeper.error.status in (503, 529)
+
+
+async def test_after_the_first_delta_nothing_is_tried_again_and_what_came_is_kept() -> None:
+    street = Street(lambda self, body: Answer(200, TEXT, UpstreamProtocolError("the reply broke off")))
+    town = Town(street, FALLBACK_SONNET="groq/llama-3.3-70b-versatile", **KEYS)
+    keeper = await town.ask(stream=True)
+    assert street.servers == ["openai"]
+    assert b"well" in keeper.stream
+    assert keeper.stream.count(b"event: error") == 1
+    assert b"openai: the reply broke off" in keeper.stream
+    assert b"message_stop" not in keeper.stream
+    assert check_bytes(keeper.stream) == []
+    assert town.receipts[0].outcome == "error"
+
+
+async def test_text_held_for_a_stop_sequence_is_given_before_the_failure() -> None:
+    street = Street(lambda self, body: Answer(200, frame({"content": "EN"}), UpstreamProtocolError("broke")))
+    keeper = await Town(street, **KEYS).ask(stream=True, stop_sequences=["END"])
+    assert b'"text":"EN"' in keeper.stream
+    assert keeper.stream.count(b"event: error") == 1
+
+
+async def test_an_end_without_a_reason_is_no_success() -> None:
+    street = Street(lambda self, body: Answer(200, TEXT))
+    keeper = await Town(street, **KEYS).ask(stream=True)
+    assert keeper.stream.count(b"event: error") == 1
+    unstreamed = await Town(Street(lambda self, body: Answer(200, b"")), **KEYS).ask()
+    assert unstreamed.error is not None
+    assert unstreamed.error.status == 502
+
+
+async def test_a_connection_that_breaks_after_the_reason_has_lost_nothing() -> None:
+    broken = UpstreamProtocolError("reset")
+    street = Street(lambda self, body: Answer(200, TEXT, frame({}, "stop"), broken))
+    keeper = await Town(street, **KEYS).ask(stream=True)
+    assert b"message_stop" in keeper.stream
+    assert b"event: error" not in keeper.stream
+
+
+async def test_a_server_that_does_not_stream_is_understood_where_the_client_does() -> None:
+    keeper = await Town(Street(lambda self, body: Answer(200, b" " + BODY[:20], BODY[20:])), **KEYS).ask(stream=True)
+    assert b"well" in keeper.stream
+    assert b"message_stop" in keeper.stream
+
+
+async def test_a_server_that_streams_unasked_is_understood_where_the_client_does_not() -> None:
+    keeper = await Town(Street(lambda self, body: Answer(200, *STREAM)), **KEYS).ask()
+    assert keeper.body["content"] == [{"type": "text", "text": "well"}]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            lambda: Answer(301, b"", headers={"location": "https://elsewhere.example/v1?key=secret"}),
+            "elsewhere.example",
+        ),
+        (lambda: Answer(200, HTML, headers={"content-type": "text/html; charset=utf-8"}), "web page"),
+    ],
+)
+async def test_a_wrong_address_is_told_once(stream: bool, answer: Callable[[], Answer], said: str) -> None:
+    street = Street(lambda self, body: answer())
+    keeper = await Town(street, **KEYS).ask(stream=stream)
+    assert keeper.error is not None
+    assert keeper.error.status == 502
+    assert keeper.error.should_retry is False
+    assert said in keeper.error.message
+    assert "OPENAI_BASE_URL" in keeper.error.message
+    assert "secret" not in keeper.error.message
+    assert len(street.asked) == 1
+
+
+async def test_an_observer_that_fails_is_logged_and_not_felt() -> None:
+    town = Town(Street(lambda self, body: reply(False)), **KEYS)
+
+    async def fail(receipt: object) -> None:
+        raise RuntimeError("the ledger is away")
+
+    town.record = fail  # type: ignore[assignment,method-assign]
+    keeper = await town.ask()
+    assert keeper.error is None
+    assert "the ledger is away" in town.log.getvalue()
