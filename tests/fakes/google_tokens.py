@@ -68,7 +68,7 @@ class TokenServers:
             await asyncio.sleep(0.005)
         if self.failure is not None:
             return _send(exchange, *self.failure)
-        if request.path.startswith(_METADATA):
+        if request.path == "/" or request.path.startswith(_METADATA):  # by the first it is found
             return self._answer_metadata(request, exchange)
         refusal = _check_exchange(form) if request.path == "/sts" else _check_grant(form)
         if refusal is not None:
@@ -83,7 +83,7 @@ class TokenServers:
         if request.headers.get("metadata-flavor") != "Google":
             exchange.breaches.append(Breach("metadata", "Missing Metadata-Flavor:Google header."))
             return web.Response(status=403)
-        place = request.path.removeprefix(_METADATA)
+        place = request.path.removeprefix(_METADATA).removeprefix("/")
         if place == "project/project-id":
             return web.Response(text=PROJECT, headers=flavor, content_type="application/text")
         account = "instance/service-accounts/default/"
