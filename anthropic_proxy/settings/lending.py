@@ -8,6 +8,8 @@ _FOR_LITELLM = {
     "LITELLM_MODE": "PRODUCTION",  # else it reads a `.env` of its own choice
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it loads tables from the network when it is imported
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    # marks for the cache do not pass the wire: without LiteLLM's own, Claude at Bedrock reads every turn anew
+    "LITELLM_ENABLE_ANTHROPIC_PROMPT_CACHING": "true",
 }
 
 

@@ -87,6 +87,7 @@ def _choose(library: Any) -> None:
     library.callbacks, library.success_callback, library.failure_callback = [], [], []
     library.cache = None
     library.turn_off_message_logging = True
+    library.disable_streaming_logging = True
     library.suppress_debug_info = True  # else it writes advice on stdout at every error
     # A parameter that a model does not take is refused, not dropped unseen: the wire learns from that and says so.
     library.drop_params = False

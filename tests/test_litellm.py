@@ -1,0 +1,430 @@
+"""The engine without a server: what goes into LiteLLM and what comes out, its failures, a caller that leaves."""
+
+import asyncio
+import json
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from anthropic_proxy.errors import UpstreamRefused, UpstreamUnreachable
+from anthropic_proxy.routing.known_models import LITELLM_PREFIXES
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import lend_to_litellm, load_settings
+from anthropic_proxy.upstream.litellm import Engine, LiteLLMResponse, LiteLLMUpstream
+from anthropic_proxy.upstream.litellm.faults import encode_failure, read_failure
+from anthropic_proxy.upstream.litellm.spelling import Speller, spell_arguments
+from anthropic_proxy.wire.contract import UpstreamRequest
+from anthropic_proxy.wire.failures import decode_fault, judge
+from tests.fakes.openai_chat.server import KEY, new_openai
+from tests.fakes.skeleton import Running, serving
+from tests.litellm import needs_litellm
+
+NO_CHAT_OF_ITS_OWN = {"custom", "custom_openai", "openai_like", "anthropic_text"}
+
+
+def failure(name: str, *bases: type[Exception], **fields: Any) -> Exception:
+    """Return an exception as LiteLLM makes it: what it is stands in its class and in attributes."""
+    made = type(name, bases or (Exception,), {})(fields.get("message", ""))
+    for key, value in fields.items():
+        setattr(made, key, value)
+    return made
+
+
+def judged(error: Exception) -> Any:
+    found = read_failure(error)
+    return judge(decode_fault(found.status, found.headers, encode_failure(found)), "litellm")
+
+
+# What is said
+
+
+def test_arguments_are_the_body_and_nothing_that_a_client_could_set() -> None:
+    body = {"model": "mistral/m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, "stream": True}
+    arguments = spell_arguments(json.dumps(body).encode(), 300.0)
+    assert {name: arguments[name] for name in body} == body
+    assert set(arguments) - set(body) == {"num_retries", "max_retries", "_skip_mcp_handler", "timeout"}
+    assert (arguments["num_retries"], arguments["max_retries"], arguments["timeout"]) == (0, 0, 300.0)
+
+
+def test_signed_reasoning_goes_back_as_it_came() -> None:
+    chunks = [
+        {"type": "thinking", "thinking": "let me "},
+        {"type": "thinking", "thinking": "see"},
+        {"type": "thinking", "thinking": "", "signature": "sig-1"},
+        {"type": "redacted_thinking", "data": "sealed"},
+    ]
+    speller, details = Speller(), []
+    for block in chunks:
+        answer = SimpleNamespace(
+            model_dump=lambda block=block, **_: {"choices": [{"delta": {"thinking_blocks": [block]}}]}
+        )
+        details += speller.spell(answer)["choices"][0]["delta"]["reasoning_details"]
+    assert [detail["index"] for detail in details] == [0, 0, 0, 1]
+    whole = [
+        {"index": 0, "type": "reasoning.text", "text": "let me see", "signature": "sig-1"},
+        {"index": 1, "type": "reasoning.encrypted", "data": "sealed"},
+    ]
+    message = {"role": "assistant", "content": "x", "reasoning_details": whole}
+    said = spell_arguments(json.dumps({"model": "m", "messages": [message]}).encode(), 1)["messages"][0]
+    assert "reasoning_details" not in said
+    assert said["thinking_blocks"] == [
+        {"type": "thinking", "thinking": "let me see", "signature": "sig-1"},
+        {"type": "redacted_thinking", "data": "sealed"},
+    ]
+
+
+def test_reasoning_without_a_signature_is_not_given_back_as_signed() -> None:
+    message = {"role": "assistant", "reasoning_details": [{"type": "reasoning.text", "index": 0, "text": "hm"}]}
+    said = spell_arguments(json.dumps({"model": "m", "messages": [message]}).encode(), 1)["messages"][0]
+    assert said == {"role": "assistant"}
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "message"),
+    [
+        (
+            failure(
+                "RateLimitError",
+                message="litellm.RateLimitError: RateLimitError: OpenAIException - Slow down.",
+                status_code=429,
+                body={"message": "Slow down.", "type": "tokens", "param": None, "code": "rate_limit_exceeded"},
+                litellm_response_headers={"Retry-After": "7"},
+            ),
+            429,
+            "rate_limit_error",
+            "litellm: Slow down.",
+        ),
+        (
+            failure(
+                "RateLimitError",
+                message="litellm.RateLimitError: OpenAIException - quota",
+                status_code=429,
+                body={"message": "You exceeded your current quota", "code": "insufficient_quota"},
+            ),
+            402,
+            "billing_error",
+            "litellm: You exceeded your current quota",
+        ),
+        (
+            failure(
+                "BadRequestError",
+                message='litellm.BadRequestError: AnthropicException - b\'{"type":"error","error":{"type":'
+                '"invalid_request_error","message":"messages: at least one message is required"}}\'',
+                status_code=400,
+            ),
+            400,
+            "invalid_request_error",
+            "litellm: messages: at least one message is required",
+        ),
+        (
+            failure(
+                "AuthenticationError",
+                message="litellm.AuthenticationError: BedrockException Invalid Authentication - Unable to locate it",
+                status_code=401,
+            ),
+            401,
+            "authentication_error",
+            "litellm: BedrockException Invalid Authentication - Unable to locate it",
+        ),
+        (
+            failure("Timeout", message="litellm.Timeout: Timed out. Timeout passed=600.0", status_code=408),
+            504,
+            "timeout_error",
+            "litellm: Timed out. Timeout passed=600.0",
+        ),
+        (
+            failure(
+                "BadGatewayError", message="litellm.BadGatewayError: XException - <html>502</html>", status_code=502
+            ),
+            500,
+            "api_error",
+            "litellm returned HTTP 502",
+        ),
+        (
+            failure("ServiceUnavailableError", message="litellm.ServiceUnavailableError: overloaded", status_code=503),
+            529,
+            "overloaded_error",
+            "litellm: overloaded",
+        ),
+        (
+            failure(
+                "BadRequestError",
+                message="litellm.BadRequestError: LLM Provider NOT provided. You passed model=x\n Pass model as E.g. …",
+                status_code=400,
+            ),
+            400,
+            "invalid_request_error",
+            "litellm: LLM Provider NOT provided. You passed model=x",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_exceptions_become_the_errors_that_they_stand_for(
+    error: Exception, status: int, kind: str, message: str
+) -> None:
+    ours = judged(error)
+    assert (ours.status, ours.kind, ours.message) == (status, kind, message)
+
+
+def test_a_pause_that_the_provider_asks_for_is_kept() -> None:
+    error = failure("RateLimitError", message="m", status_code=429, litellm_response_headers={"Retry-After": "7"})
+    assert judged(error).retry_after == 7
+
+
+def test_a_full_window_is_the_error_that_makes_claude_code_compact() -> None:
+    error = failure(
+        "ContextWindowExceededError",
+        message="litellm.ContextWindowExceededError: BedrockException - Input is too long for requested model.",
+        status_code=400,
+    )
+    found = read_failure(error)
+    fault = decode_fault(found.status, found.headers, encode_failure(found))
+    assert (
+        judge(fault, "litellm", window=1000, estimate=2000).message == "prompt is too long: 2000 tokens > 1000 maximum"
+    )
+
+
+def test_a_parameter_that_litellm_refuses_is_named_so_that_it_can_be_left_out() -> None:
+    text = (
+        "litellm.UnsupportedParamsError: mistral does not support parameters: ['reasoning_effort'], for model=m. To "
+        "drop these, set `litellm.drop_params=True` or for proxy:\n\n`litellm_settings:\n drop_params: true`\n"
+    )
+    error = judged(failure("UnsupportedParamsError", message=text, status_code=400))
+    assert error.parameter == "reasoning_effort"
+    assert "drop_params" not in error.message
+
+
+def test_no_answer_at_all_is_no_connection() -> None:
+    error = failure(
+        "InternalServerError",
+        message="litellm.InternalServerError: OpenAIException - Connection error.",
+        status_code=500,
+    )
+    unreachable = read_failure(error).unreachable
+    assert unreachable is not None
+    assert unreachable.message == "Connection error."
+    answered = failure("InternalServerError", message="m", status_code=500, litellm_response_headers={"x": "y"})
+    assert read_failure(answered).unreachable is None
+
+
+def test_a_failure_in_the_middle_of_a_stream_is_unwrapped_and_has_no_trace() -> None:
+    inner = failure("RateLimitError", message="litellm.RateLimitError: slow down", status_code=429)
+    outer = failure("MidStreamFallbackError", message="wrapped", status_code=503, original_exception=inner)
+    assert judged(outer).status == 429
+    traced = failure("APIError", message="litellm.APIError: it broke\nTraceback (most recent call last):\n  File …")
+    assert judged(traced).message == "litellm: it broke"
+
+
+# The library
+
+
+async def test_without_the_library_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "litellm", None)
+    upstream = LiteLLMUpstream(Engine(lambda: None), 5)
+    with pytest.raises(UpstreamRefused) as caught:
+        await upstream.send("litellm:", encoded("mistral/m", "hi"), None)
+    await upstream.close()
+    assert caught.value.status == 404
+    assert caught.value.should_retry is False
+    assert "pip install 'anthropic-proxy[litellm]'" in caught.value.message
+    assert "openai/mistral/m" in caught.value.message
+
+
+@needs_litellm
+def test_every_chat_provider_of_litellm_is_a_prefix_or_ours() -> None:
+    from litellm import constants
+    from litellm.types.utils import LlmProviders
+
+    ours = {row.prefix for row in PROVIDERS}
+    chat = set(constants.LITELLM_CHAT_PROVIDERS)
+    assert chat - ours - LITELLM_PREFIXES <= NO_CHAT_OF_ITS_OWN
+    known = {provider.value for provider in LlmProviders}
+    assert {"mistral", "bedrock", "deepseek", "openrouter", "azure", "together_ai", "cohere"} <= known
+    assert len(LITELLM_PREFIXES & known) > 80
+
+
+def encoded(model: str, text: str, **fields: Any) -> UpstreamRequest:
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 400, **fields}
+    return UpstreamRequest(path="/chat/completions", body=json.dumps(body).encode())
+
+
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+@pytest.fixture(scope="module")
+def openai() -> Iterator[Running]:
+    with serving(new_openai()) as running:
+        yield running
+
+
+@pytest.fixture
+async def upstream(openai: Running) -> AsyncIterator[LiteLLMUpstream]:
+    settings = load_settings({}, PROVIDERS, env_file=None)
+    own = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1", "NO_PROXY": "127.0.0.1"}
+    with patch.dict(os.environ, own):
+        upstream = LiteLLMUpstream(Engine(lambda: lend_to_litellm(settings)), 60)
+        yield upstream
+        await upstream.close()
+
+
+async def read_all(response: LiteLLMResponse) -> list[Any]:
+    """Return the frames of a stream, decoded; `[DONE]` as text."""
+    frames: list[Any] = []
+    while frame := await response.read():
+        data = frame.removeprefix(b"data: ").strip()
+        frames.append(data.decode() if data == b"[DONE]" else json.loads(data))
+    return frames
+
+
+@needs_litellm
+async def test_a_stream_is_frames_of_the_wire(upstream: LiteLLMUpstream) -> None:
+    response = await upstream.send("litellm:", encoded("openai/gpt-4.1", "Count to 5", **STREAM), None)
+    frames = await read_all(response)
+    await response.close(complete=True)
+    assert response.status == 200
+    assert frames.pop() == "[DONE]"
+    choices = [frame["choices"][0] for frame in frames if frame["choices"]]
+    assert "".join(choice["delta"].get("content") or "" for choice in choices) == "1 2 3 4 5"
+    assert [choice["finish_reason"] for choice in choices if choice.get("finish_reason")] == ["stop"]
+    assert frames[-1]["usage"]["completion_tokens"] > 0
+    assert await response.read() == b""
+
+
+@needs_litellm
+async def test_a_reply_that_is_no_stream_is_one_body(upstream: LiteLLMUpstream) -> None:
+    response = await upstream.send("litellm:", encoded("openai/gpt-4.1", "Say exactly: hello"), None)
+    body = json.loads(await response.read())
+    assert body["choices"][0]["message"]["content"] == "hello"
+    assert body["usage"]["prompt_tokens"] > 0
+    assert await response.read() == b""
+    await response.close(complete=True)
+
+
+@needs_litellm
+async def test_it_runs_in_a_thread_of_its_own(openai: Running) -> None:
+    loaded_in: list[str] = []
+    engine = Engine(lambda: loaded_in.append(threading.current_thread().name))
+    upstream = LiteLLMUpstream(engine, 60)
+    with patch.dict(os.environ, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1"}):
+        for _ in range(2):
+            response = await upstream.send("litellm:", encoded("openai/gpt-4.1", "Say exactly: hello"), None)
+            await response.close()
+    await upstream.close()
+    assert loaded_in == ["litellm"]
+    assert threading.current_thread() is threading.main_thread()
+
+
+@needs_litellm
+@pytest.mark.parametrize("stream", [{}, STREAM], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        ("rate after=7", 429, None),
+        ("overflow", 400, "context_length_exceeded"),
+        ("unauthorized", 401, None),
+        ("forbidden", 403, None),
+        ("missing", 404, None),
+        ("server", 500, None),
+        ("overloaded", 503, None),
+        ("policy", 400, "content_policy_violation"),
+    ],
+)
+async def test_a_refusal_has_its_status_and_openai_s_body(
+    upstream: LiteLLMUpstream, openai: Running, stream: dict[str, Any], fault: str, status: int, code: str | None
+) -> None:
+    before = len(openai.journal.exchanges)
+    response = await upstream.send("litellm:", encoded("openai/gpt-4.1", f"[fault:{fault}] x", **stream), None)
+    error = json.loads(await response.read())["error"]
+    await response.close()
+    assert response.status == status
+    assert code in (None, error["code"])
+    assert "litellm" not in error["message"].lower()
+    assert len(openai.journal.exchanges) == before + 1, "it asked again by itself"
+
+
+@needs_litellm
+async def test_no_connection_is_raised(upstream: LiteLLMUpstream) -> None:
+    for stream in ({}, STREAM):
+        with pytest.raises(UpstreamUnreachable):
+            await upstream.send("litellm:", encoded("openai/gpt-4.1", "[fault:reset] x", **stream), None)
+
+
+@needs_litellm
+async def test_a_stream_that_ends_without_a_reason_is_not_ended_by_litellm(upstream: LiteLLMUpstream) -> None:
+    request = encoded("openai/gpt-4.1", "[fault:torn pieces=3] Count to 9", **STREAM)
+    frames = await read_all(await upstream.send("litellm:", request, None))
+    assert "[DONE]" not in frames
+    assert not any(choice.get("finish_reason") for frame in frames for choice in frame["choices"])
+
+
+@needs_litellm
+async def test_an_error_in_the_middle_of_a_stream_ends_it(upstream: LiteLLMUpstream) -> None:
+    request = encoded("openai/gpt-4.1", "[fault:error pieces=3] Count to 9", **STREAM)
+    frames = await read_all(await upstream.send("litellm:", request, None))
+    assert frames[0]["choices"]
+    assert "server had an error" in frames[-1]["error"]["message"]
+
+
+@needs_litellm
+async def test_a_stream_that_is_cut_is_not_ended_by_litellm(upstream: LiteLLMUpstream) -> None:
+    request = encoded("openai/gpt-4.1", "[fault:cut pieces=3] Count to 9", **STREAM)
+    frames = await read_all(await upstream.send("litellm:", request, None))
+    assert frames[0]["choices"]
+    assert "[DONE]" not in frames
+    assert not any(choice.get("finish_reason") for frame in frames for choice in frame.get("choices", ()))
+
+
+async def settled(openai: Running, number: int) -> str:
+    """Return how the exchange with that number ended, once it has."""
+    for _ in range(500):
+        if openai.journal.exchanges[number].outcome != "open":
+            break
+        await asyncio.sleep(0.02)
+    return openai.journal.exchanges[number].outcome
+
+
+@needs_litellm
+async def test_closing_in_the_middle_cuts_the_provider_s_connection(upstream: LiteLLMUpstream, openai: Running) -> None:
+    number = len(openai.journal.exchanges)
+    request = encoded("openai/gpt-4.1", "[fault:stall pieces=3 seconds=60] Count to 9", **STREAM)
+    response = await upstream.send("litellm:", request, None)
+    assert await response.read()
+    await response.close()
+    assert await settled(openai, number) == "cancelled"
+    assert await response.read() == b""
+
+
+@needs_litellm
+@pytest.mark.parametrize("fault", ["late", "stall"])
+@pytest.mark.parametrize("stream", [{}, STREAM], ids=["whole", "streamed"])
+async def test_a_caller_that_leaves_takes_the_call_with_it(
+    upstream: LiteLLMUpstream, openai: Running, fault: str, stream: dict[str, Any]
+) -> None:
+    number = len(openai.journal.exchanges)
+
+    async def ask() -> None:
+        text = f"[fault:{fault} pieces=1 seconds=60] Count to 9" if stream else "[fault:late seconds=60] Count to 9"
+        response = await upstream.send("litellm:", encoded("openai/gpt-4.1", text, **stream), None)
+        try:
+            await read_all(response)
+        finally:
+            await response.close()
+
+    asking = asyncio.create_task(ask())
+    for _ in range(500):
+        if len(openai.journal.exchanges) > number:
+            break
+        await asyncio.sleep(0.02)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert await settled(openai, number) == "cancelled"
