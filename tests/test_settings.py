@@ -263,7 +263,7 @@ def test_a_wrong_choice_is_refused_as_the_screens_say(tmp_path):
         ("BIG_MODEL", "two words", "the name of a model"),
         ("BIG_MODEL", "openai/", "the name of a model"),
         ("FALLBACK_SONNET", "groq/x,two words", "the name of a model"),
-        ("OPENAI_WIRE", "responses", "auto or chat"),
+        ("OPENAI_WIRE", "gemini", "auto, chat, responses or messages"),
         ("GEMINI_WIRE", "chat", "auto"),
         ("FIDELITY", "exact", "best-effort or strict"),
         ("LOG_FORMAT", "xml", "auto, plain or json"),
