@@ -53,7 +53,7 @@ def _check_declarations(body: dict[str, Any], model: Model, name: str) -> Iterat
             for text in check_json_schema(function["parametersJsonSchema"], f"{where}.parameters_json_schema"):
                 yield Breach("schema", f"* {text}\n")
         elif function.get("parameters") is not None:
-            for text in check_lowered(function["parameters"], f"{where}.parameters"):
+            for text in check_lowered(function["parameters"], f"{where}.parameters", takes_empty=model.json_schema):
                 yield Breach("schema", f"* {text}\n")
 
 
@@ -161,7 +161,7 @@ def _check_reply(body: dict[str, Any], config: dict[str, Any], model: Model) -> 
         for text in check_json_schema(config["responseJsonSchema"], "response_json_schema"):
             yield Breach("reply_schema", f"* GenerateContentRequest.generation_config.{text}\n")
     if "responseSchema" in given:
-        for text in check_lowered(config["responseSchema"], "response_schema"):
+        for text in check_lowered(config["responseSchema"], "response_schema", takes_empty=model.json_schema):
             yield Breach("reply_schema", f"* GenerateContentRequest.generation_config.{text}\n")
 
 

@@ -67,12 +67,15 @@ def check_json_schema(schema: Any, path: str, definitions: Any = None) -> Iterat
         yield from check_json_schema(inner, f"{path}.{name}", definitions)
 
 
-def check_lowered(schema: dict[str, Any], path: str) -> Iterator[str]:
-    """Yield what the server refuses in its own kind of schema, in its words."""
+def check_lowered(schema: dict[str, Any], path: str, *, takes_empty: bool) -> Iterator[str]:
+    """Yield what the server refuses in its own kind of schema, in its words.
+
+    `takes_empty`: whether objects may have no properties, as the models that know JSON Schema take them.
+    """
     kind = str(schema.get("type", "")).upper()
     if not kind and "anyOf" not in schema:
         yield f"{path}.type: must be specified"
-    if kind == "OBJECT" and not schema.get("properties"):
+    if kind == "OBJECT" and schema.get("properties") == {} and not takes_empty:
         yield f"{path}.properties: should be non-empty for OBJECT type"
     if kind == "ARRAY" and "items" not in schema:
         yield f"{path}.items: missing field."
@@ -87,8 +90,8 @@ def check_lowered(schema: dict[str, Any], path: str) -> Iterator[str]:
         if name not in properties:
             yield f"{path}.required[{number}]: property is not defined"
     for name, inner in properties.items():
-        yield from check_lowered(inner, f"{path}.properties[{name}]")
+        yield from check_lowered(inner, f"{path}.properties[{name}]", takes_empty=takes_empty)
     if "items" in schema:
-        yield from check_lowered(schema["items"], f"{path}.items")
+        yield from check_lowered(schema["items"], f"{path}.items", takes_empty=takes_empty)
     for number, inner in enumerate(schema.get("anyOf", [])):
-        yield from check_lowered(inner, f"{path}.any_of[{number}]")
+        yield from check_lowered(inner, f"{path}.any_of[{number}]", takes_empty=takes_empty)

@@ -35,6 +35,7 @@ from tests.fakes.gemini.models import MODELS, Model, find_model
 from tests.fakes.gemini.reading import read_conversation
 from tests.fakes.gemini.replies import Said, Speaker, body_of, chunks_of, find_search, frame, ground, new_id
 from tests.fakes.gemini.rules import check_body, own_tools_of
+from tests.fakes.gemini.shapes import in_camel_case
 from tests.fakes.gemini.signatures import Signatures
 from tests.fakes.openai_chat.reading import PICTURE_TOKENS, PromptCache, count, prompt_of
 from tests.fakes.plans import Fault, Faults, decide
@@ -94,6 +95,7 @@ class Gemini:
     async def answer(self, request: web.Request, raw: bytes, journal: Journal) -> web.StreamResponse:
         body, unreadable = (None, None) if not raw else _decode(raw)
         exchange = journal.open(request, body)
+        body = in_camel_case(body)
         exchange.breaches.extend(leaks(exchange.headers, raw))
         outcome = "cancelled"
         try:

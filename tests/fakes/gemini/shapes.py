@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from google.genai import types
 from google.genai._common import BaseModel
@@ -47,8 +47,48 @@ _ONLY_AI_STUDIO = {
 _ONLY_SDK = {"additionalProperties", "defs", "ref", "$defs", "$ref"}
 
 
+def _names_of(model: type[BaseModel], seen: set[type[BaseModel]]) -> set[str]:
+    """Return the names of all fields of the SDK's types that a request can hold, as JSON has them."""
+    if model in seen:
+        return set()
+    seen.add(model)
+    names = set()
+    for name, field in model.model_fields.items():
+        names.add(field.alias or name)
+        for inner in _models_in(field.annotation):
+            names |= _names_of(inner, seen)
+    return names
+
+
+def _models_in(hint: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        yield hint
+    for inner in get_args(hint):
+        yield from _models_in(inner)
+
+
+_NAMES = _names_of(GenerateContentRequest, set())
+
+
 def _snake(name: str) -> str:
     return re.sub(r"([A-Z])", lambda found: "_" + found[1].lower(), name)
+
+
+_FREE = ("args", "response", "parameters", "parametersJsonSchema", "responseSchema", "responseJsonSchema", "labels")
+
+
+def in_camel_case(value: Any) -> Any:
+    """Return a body with the field names that JSON has: the server takes those of its own language too."""
+    if isinstance(value, list):
+        return [in_camel_case(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    found = {}
+    for name, inner in value.items():
+        camel = re.sub(r"_([a-z])", lambda letter: letter[1].upper(), name)
+        known = camel if camel in _NAMES else name
+        found[known] = inner if known in _FREE else in_camel_case(inner)
+    return found
 
 
 def _path(place: tuple[int | str, ...]) -> str:
@@ -91,7 +131,7 @@ def _check_door(value: Any, foreign: set[str], place: tuple[int | str, ...] = ()
         for name, inner in value.items():
             if f"{holder}.{name}".removeprefix(".") in foreign:
                 yield unknown(place, name)
-            if name not in ("args", "response", "parametersJsonSchema", "responseJsonSchema", "parameters"):
+            if name not in _FREE:
                 yield from _check_door(inner, foreign, (*place, name))
 
 
