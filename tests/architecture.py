@@ -43,20 +43,22 @@ MAY_IMPORT: Mapping[str, str] = {
     "routing.health": "hooks",
     "routing.learned": "hooks",
     "routing.store": "hooks",
-    "messages": "messages.deltas messages.types messages.events",
+    "messages": "messages.deltas messages.types messages.events messages.surrogates",
     "messages.deltas": "",
-    "messages.types": "",
+    "messages.types": "messages.surrogates",
+    "messages.surrogates": "",
     "messages.notes": "",
     "messages.grammar": "",
     "messages.prepare": "messages.types messages.notes",
     "messages.fold": "messages.deltas messages.types messages.events messages.writer",
-    "wire": "messages wire.contract wire.schema wire.carry wire.failures wire.recover",
+    "wire": "messages wire.contract wire.schema wire.carry wire.failures wire.recover wire.mending",
     "wire.contract": "messages",
     "wire.framing": "",
     "wire.schema": "messages",
     "wire.carry": "messages",
     "wire.failures": "messages",
     "wire.recover": "messages",
+    "wire.mending": "messages",
     "upstream": "wire.contract",
 }
 NO_LANGUAGE = {
@@ -66,6 +68,7 @@ NO_LANGUAGE = {
     "carry",
     "failures",
     "recover",
+    "mending",
     "__init__",
 }  # modules of wire/ that are no wire
 BROAD_CATCH_ALLOWED = {"exchange.run", "server.endpoints"}  # the edges of the corridor and of the door
@@ -77,6 +80,8 @@ SOCKET_CALLS = {
     "create_unix_connection",
     "sock_connect",
 }
+ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
+ENVIRONMENT_READERS = {"getproxies", "getproxies_environment", "proxy_bypass", "expandvars"}
 CHANCE = "time datetime random secrets uuid asyncio threading"
 MODEL_FAMILIES = {
     "claude",
@@ -188,11 +193,17 @@ def only_settings_reads_the_environment(module: Module) -> Breaches:
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "load_settings":
             given |= {id(argument) for argument in [*node.args, *(pair.value for pair in node.keywords)]}
     for node in ast.walk(module.tree):
-        touched = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
-        if touched in ("os.environ", "os.environb", "os.getenv") and id(node) not in given:
-            yield node.lineno, f"touches {touched} otherwise than to hand it to load_settings"
+        if not isinstance(node, ast.Attribute) or id(node) in given:
+            continue
+        of_os = node.attr in ENVIRONMENT and isinstance(node.value, ast.Name) and node.value.id == "os"
+        if of_os or node.attr in ENVIRONMENT_READERS:
+            yield node.lineno, f"touches {ast.unparse(node)} otherwise than to hand it to load_settings"
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.keyword) and node.arg == "trust_env" and ast.unparse(node.value) != "False":
+            yield node.value.lineno, "lets a library read the environment (trust_env)"
     for line, name in module.imports():
-        if name in ("os.environ", "os.getenv", "os.environb") or below(name, "dotenv"):
+        last = name.rpartition(".")[2]
+        if last in ENVIRONMENT_READERS or name in {f"os.{word}" for word in ENVIRONMENT} or below(name, "dotenv"):
             yield line, f"imports {name}"
 
 

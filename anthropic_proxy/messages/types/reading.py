@@ -1,11 +1,10 @@
 """`decode_request`: one pass over the body where it is as it should be, else field by field."""
 
-import re
-
 import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
+from anthropic_proxy.messages.surrogates import replace_halves
 from anthropic_proxy.messages.types.blocks import DEEP_TEXT, all_sound, given_fields, is_deep, read_blocks, string_of
 from anthropic_proxy.messages.types.refusals import decode_fields, missing, wrong_type
 from anthropic_proxy.messages.types.structs import (
@@ -25,10 +24,6 @@ _ROLES = frozenset({"user", "assistant", "system"})
 _PIECE = 1 << 16
 """Bytes of a body that are checked at a time: a larger copy needs fresh pages, which costs more than the check."""
 _QUOTE, _LIST, _OBJECT = b'"[{'
-_ESCAPE = re.compile(
-    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
-)
-"""A pair of surrogates, one alone (the group), or any other escape."""
 _INTEGERS = frozenset({"max_tokens", "top_k"})
 _SPARE = frozenset({"metadata", "service_tier"})
 """Fields that the request keeps its meaning without; of an unexpected type they are left out."""
@@ -196,14 +191,7 @@ def _mend(body: bytes, mended: list[str]) -> bytes:
         raise InvalidRequest(f"The request body is not valid UTF-8: {error.reason} (byte {error.start}).") from None
     if not text.strip():
         raise InvalidRequest("The request body is empty; it must be a JSON object.")
-    lone = 0
-
-    def replace(match: re.Match[str]) -> str:
-        nonlocal lone
-        lone += match[1] is not None
-        return match[0] if match[1] is None else "\\ufffd"
-
-    text = _ESCAPE.sub(replace, text) if "\\u" in text else text
+    text, lone = replace_halves(text)
     if lone:
         mended.append(f"{lone} lone surrogate{'s' if lone > 1 else ''} replaced by U+FFFD")
     return text.encode()

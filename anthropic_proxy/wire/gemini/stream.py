@@ -1,6 +1,7 @@
 """Answers of `generateContent`, streamed or whole → deltas."""
 
 import re
+from collections.abc import Callable
 
 import msgspec
 
@@ -15,6 +16,7 @@ from anthropic_proxy.wire.gemini.grounding import Search
 from anthropic_proxy.wire.gemini.partial import PartialArguments
 from anthropic_proxy.wire.gemini.stops import is_broken, is_limit, is_refusal
 from anthropic_proxy.wire.gemini.tools import searches_the_web
+from anthropic_proxy.wire.mending import FrameMender, mend_json
 
 _USABLE_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _LONGEST_WORDS = 300
@@ -36,6 +38,7 @@ class GeminiDecoder:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._search = Search(call.new_id) if searches_the_web(call.request, call.dialect) else None
+        self._mender = FrameMender()
         self._usage = UsageMetadata()
         self._calls = 0
         self._taken: set[str] | None = None
@@ -60,7 +63,7 @@ class GeminiDecoder:
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Read one SSE data field. Raises `UpstreamError`."""
         deltas: list[Delta] = []
-        for reply in self._replies_in(frame):
+        for reply in self._replies_in(frame, self._mender.mend):
             self._read(reply, deltas)
         return deltas
 
@@ -72,19 +75,21 @@ class GeminiDecoder:
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read a whole answer. Raises `UpstreamError`."""
-        deltas = self.decode_frame(body)
+        deltas: list[Delta] = []
+        for reply in self._replies_in(body, mend_json):
+            self._read(reply, deltas)
         if not self._stopped:
             if not self._answered:
                 raise self._protocol_error("the reply holds no answer")
             deltas += self._stop(Stop("end_turn"))
         return deltas + self._release()
 
-    def _replies_in(self, frame: bytes) -> list[Reply]:
+    def _replies_in(self, frame: bytes, mend: Callable[[bytes], bytes]) -> list[Reply]:
         try:
-            start = frame.lstrip()
-            if start[:1] == b"[":
-                return [] if start.startswith(b"[DONE]") else _decode_replies(frame)
-            return [_decode_reply(frame)]
+            try:
+                return _decode_frame(frame)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return _decode_frame(mend(frame))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._protocol_error(f"a piece of the reply cannot be read: {error}") from None
 
@@ -166,7 +171,7 @@ class GeminiDecoder:
         key, name = self._calls, call.name or ""
         deltas.append(ToolCall(key, self._usable_id(call.id), self._call.aliases.get(name, name)))
         if args:
-            deltas.append(ToolArgs(key, args.decode()))
+            deltas.append(ToolArgs(key, args.decode(errors="replace")))
         deltas.append(ToolEnd(key))
         self._calls += 1
         self._answered = True
@@ -231,6 +236,13 @@ class GeminiDecoder:
     def _protocol_error(self, words: str) -> UpstreamProtocolError:
         provider = self._call.provider
         return UpstreamProtocolError(f"{provider}: {words}", provider=provider)
+
+
+def _decode_frame(frame: bytes) -> list[Reply]:
+    start = frame.lstrip()
+    if start[:1] == b"[":
+        return [] if start.startswith(b"[DONE]") else _decode_replies(frame)
+    return [_decode_reply(frame)]
 
 
 def _later(before: UsageMetadata, said: UsageMetadata) -> UsageMetadata:

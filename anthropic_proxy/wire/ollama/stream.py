@@ -1,6 +1,7 @@
 """Answers of `/api/chat`, streamed or whole → deltas."""
 
 import re
+from collections.abc import Callable
 
 import msgspec
 from msgspec import Raw
@@ -11,6 +12,7 @@ from anthropic_proxy.messages.types import ToolUseBlock
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import read_fault
+from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
 from anthropic_proxy.wire.ollama.faults import judge_fault
 from anthropic_proxy.wire.ollama.frames import CallPart, Frame, Part, decode_frame
 
@@ -33,17 +35,36 @@ class OllamaDecoder:
         """Signs thinking: there is nothing to carry beside its text."""
         self.finished = False
         """Whether the line with `done` has come."""
+        self._mender = FrameMender()
         self._calls = 0
         self._used: set[str] | None = None
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Read one line. Raises `UpstreamError` where it is an error or no JSON."""
+        return self._read_frame(self._decode(frame, self._mender.mend))
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        """Read an answer that was not streamed."""
+        return self._read_frame(self._decode(body, mend_json)) + self.decode_end()
+
+    def decode_end(self) -> list[Delta]:
+        """Raise `UpstreamProtocolError` where the answer never said that it was complete."""
+        if not self.finished:
+            raise self._protocol_error("ended its answer before it was complete")
+        return []
+
+    def _decode(self, data: bytes, mend: Callable[[bytes], bytes]) -> Frame:
         try:
-            read = decode_frame(frame)
+            try:
+                return decode_frame(data)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return decode_frame(mend(data))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._protocol_error("sent what is no line of a reply") from error
+
+    def _read_frame(self, read: Frame) -> list[Delta]:
         if memoryview(read.error).nbytes:
-            fault = read_fault({"error": msgspec.json.decode(read.error)}, None, {})
+            fault = read_fault({"error": decode_mended(read.error)}, None, {})
             raise judge_fault(fault, self._call)
         deltas: list[Delta] = []
         if read.message is not None:
@@ -51,16 +72,6 @@ class OllamaDecoder:
         if read.done:
             self._finish(read, deltas)
         return deltas
-
-    def decode_body(self, body: bytes) -> list[Delta]:
-        """Read an answer that was not streamed."""
-        return self.decode_frame(body) + self.decode_end()
-
-    def decode_end(self) -> list[Delta]:
-        """Raise `UpstreamProtocolError` where the answer never said that it was complete."""
-        if not self.finished:
-            raise self._protocol_error("ended its answer before it was complete")
-        return []
 
     def _read(self, part: Part, deltas: list[Delta]) -> None:
         if part.thinking:
@@ -115,4 +126,4 @@ def _text_of(arguments: Raw) -> str:
     text = bytes(arguments)
     if text in _NO_ARGUMENTS:
         return ""
-    return str(msgspec.json.decode(text)) if text[0] == _QUOTE else text.decode()
+    return str(decode_mended(text)) if text[0] == _QUOTE else text.decode(errors="replace")

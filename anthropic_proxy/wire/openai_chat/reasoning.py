@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.messages.deltas import Delta, Text, Thinking
+from anthropic_proxy.wire.mending import decode_mended
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _JOINED = ("text", "summary", "data", "signature")
@@ -97,12 +98,12 @@ def text_of_details(raw: Raw) -> str:
 
 def find_call_signature(raw: Raw) -> str:
     """Return `google.thought_signature` of an `extra_content`; empty where there is none."""
-    extra = msgspec.json.decode(raw)
+    extra = decode_mended(raw)
     google = extra.get("google") if isinstance(extra, dict) else None
     signature = google.get("thought_signature") if isinstance(google, dict) else None
     return signature if isinstance(signature, str) else ""
 
 
 def _objects(raw: Raw) -> list[dict[str, Any]]:
-    content = msgspec.json.decode(raw)
+    content = decode_mended(raw)
     return [detail for detail in content if isinstance(detail, dict)] if isinstance(content, list) else []

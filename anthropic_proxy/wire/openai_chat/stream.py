@@ -1,5 +1,6 @@
 """Chat Completions answers → deltas, streamed or whole."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArg
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import Fault, blocked, is_policy_refusal, judge, read_fault
+from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
 from anthropic_proxy.wire.openai_chat.calls import CallReader
 from anthropic_proxy.wire.openai_chat.chunks import (
     ABSENT,
@@ -47,6 +49,7 @@ class ChatDecoder:
         """Signs thinking that came without anything to carry."""
         self.finished = False
         """Whether `[DONE]` has come."""
+        self._mender = FrameMender()
         self._calls: CallReader | None = None
         self._tags = ThinkTags() if dialect.lifts_think_tags else None
         self._details = DetailsJoiner() if dialect.carries_details else None
@@ -63,11 +66,11 @@ class ChatDecoder:
         if frame == _DONE:
             self.finished = True
             return []
-        return self._read(self._decode(frame))
+        return self._read(self._decode(frame, self._mender.mend))
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read an answer that was not streamed."""
-        deltas = self._read(self._decode(body))
+        deltas = self._read(self._decode(body, mend_json))
         self.finished = True
         return deltas + self.decode_end()
 
@@ -84,9 +87,12 @@ class ChatDecoder:
         self._say_stop(deltas)
         return deltas
 
-    def _decode(self, data: bytes) -> Chunk:
+    def _decode(self, data: bytes, mend: Callable[[bytes], bytes]) -> Chunk:
         try:
-            return decode_chunk(data)
+            try:
+                return decode_chunk(data)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return decode_chunk(mend(data))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             failure = UpstreamProtocolError(f"{self._provider} sent what is no JSON.", provider=self._provider)
             raise failure from error
@@ -97,7 +103,7 @@ class ChatDecoder:
             if self._stop is not None:  # OpenRouter: an error after the end says nothing new
                 self._read_usage(chunk, None, deltas)
                 return deltas
-            return self._fail(msgspec.json.decode(chunk.error))
+            return self._fail(decode_mended(chunk.error))
         choice = chunk.choices[0] if chunk.choices else None
         if choice is not None:
             self._answered = True

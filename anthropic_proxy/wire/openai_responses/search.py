@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.messages.deltas import Block, Citation, Delta, Text, Usage
+from anthropic_proxy.wire.mending import mend_json
 from anthropic_proxy.wire.openai_responses.events import ABSENT, Item, Part
 
 _LONGEST_QUOTE = 150
@@ -162,8 +163,12 @@ def _with_citations(text: str, marks: list[_Mark]) -> Iterable[Delta]:
 
 
 def _read(raw: Raw, kind: Any) -> Any:
+    if raw is ABSENT:
+        return kind()
     try:
-        return msgspec.json.decode(raw, type=kind) if raw is not ABSENT else kind()
+        return msgspec.json.decode(raw, type=kind)
+    except UnicodeDecodeError:
+        return _read(Raw(mend_json(raw)), kind)
     except msgspec.ValidationError:
         return kind()
 

@@ -10,6 +10,7 @@ from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import blocked
+from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
 from anthropic_proxy.wire.openai_responses.calls import CallReader, OpenCall
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.events import (
@@ -63,6 +64,7 @@ class ResponsesDecoder:
         self._limit = LocalLimit(asked) if asked < dialect.least_output else None
         self._calls = CallReader(call)
         self._search = Search(call.new_id)
+        self._mender = FrameMender()
         self._items: dict[int, _Said] = {}
         self._complete_items = 0
         self._last = 0
@@ -77,13 +79,13 @@ class ResponsesDecoder:
         if frame == _DONE:
             self.finished = True
             return []
-        event = self._decode(decode_event, frame)
+        event = self._decode(decode_event, frame, self._mender.mend)
         deltas: list[Delta] = []
         read = _READERS.get(event.type)
         if read is not None:
             read(self, event, deltas)
         elif event.type == "error" or (not event.type and is_said(event.error)):
-            deltas += self._fail(msgspec.json.decode(frame))
+            deltas += self._fail(decode_mended(frame))
         return self._let_out(deltas)
 
     def decode_body(self, body: bytes) -> list[Delta]:
@@ -98,9 +100,12 @@ class ResponsesDecoder:
             raise self._broken("ended its answer before it was complete")
         return []
 
-    def _decode(self, decode: Callable[[Any], Any], data: Any) -> Any:
+    def _decode(self, decode: Callable[[Any], Any], data: Any, mend: Callable[[bytes], bytes] = mend_json) -> Any:
         try:
-            return decode(data)
+            try:
+                return decode(data)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return decode(mend(data))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._broken("sent what is no JSON") from error
 
@@ -258,7 +263,7 @@ class ResponsesDecoder:
             raise self._broken("sent an answer without any output")
         if is_said(response.error):
             self._read_usage(response.usage, deltas)
-            deltas += self._fail(msgspec.json.decode(response.error))
+            deltas += self._fail(decode_mended(response.error))
             return
         if response.status in ("failed", "cancelled", "in_progress", "queued"):
             raise judge_fault(read_failure({"message": f"the response ended as {response.status!r}"}), self._call)
