@@ -9,6 +9,7 @@ from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.exchange.answer import read_whole
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
+from anthropic_proxy.messages.events import Event, Failure, MessageStop
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.wire.contract import Call, RelayWire, UpstreamResponse
 from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, new_reader
@@ -33,8 +34,8 @@ class RelayedAnswer:
         self.stop_reason: str | None = None
         self.failure: UpstreamError | None = None
         """The `error` event that passed, or how the answer ended too early."""
-        self.torn = False
-        """Whether it ended too early, so that the client must still be told."""
+        self.ending: Event | None = None
+        """What the client must still be told, because the upstream ended without its last event."""
         self._wire = wire
         self._asked = call.asked_model if call.renamed else None
         self._response = response
@@ -58,7 +59,7 @@ class RelayedAnswer:
             first = b""
             while not (self._begun or self._ended):
                 first += await self._next()
-            if self.failure is not None and (self._refused or self.torn):
+            if self.failure is not None and (self._refused or self.ending is not None):
                 self.failure.headers = self.headers
                 raise self.failure
             self._first = first
@@ -92,11 +93,17 @@ class RelayedAnswer:
                 return self._finish()
             data = self._complete(chunk)
         except UpstreamError as error:
-            self._ended = self.torn = True
-            self.failure = self.failure or error
+            self._tear(error)
             return b""
         self._read_along(data)
         return data
+
+    def _tear(self, error: UpstreamError) -> None:
+        self._ended = True
+        if self.stop_reason is not None:  # all of the message is there, and an error would make the client drop it
+            self.ending = MessageStop()
+        else:
+            self.failure, self.ending = error, Failure(error)
 
     async def _read(self) -> bytes:
         if not self._decoder.finished:

@@ -209,8 +209,7 @@ class _Exchange:
         if answer.failure is not None:
             note_failure(self._receipt, answer.failure)
         if streams:
-            ending: list[Event] = [Failure(answer.failure)] if answer.torn and answer.failure else []
-            await outlet.write(ending, last=True)
+            await outlet.write([answer.ending] if answer.ending else [], last=True)
 
     async def _warm_up(self) -> None:
         """Answer `max_tokens: 0` here: it asks for a warm cache and no output."""

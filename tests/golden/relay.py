@@ -12,7 +12,6 @@ from anthropic_proxy.exchange.house import Inbound
 from anthropic_proxy.exchange.relay import RelayedAnswer, passed_headers
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Client
-from anthropic_proxy.messages.events import Failure
 from anthropic_proxy.messages.types import MessagesRequest
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.server.replies import encode_error, encode_events, error_headers
@@ -54,8 +53,8 @@ async def _play(
         watch.stop()
     if not call.stream:
         return {"message": readable(msgspec.json.decode(received))}
-    if answer.torn and answer.failure is not None:
-        received += encode_events([Failure(answer.failure)], "req_golden")
+    if answer.ending is not None:
+        received += encode_events([answer.ending], "req_golden")
     return {"events": received}
 
 

@@ -42,10 +42,10 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     counts: bool = True
     """Whether it has `/v1/messages/count_tokens`. False: Ollama (source: docs.ollama.com, Anthropic compatibility).
 
-    Proven by: tests/integration/test_anthropic.py.
+    Proven by: tests/test_relay.py.
     """
     lists: bool = True
     """Whether `/v1/models` is in Anthropic's shape. False: it is in OpenAI's everywhere else.
 
-    Proven by: tests/integration/test_anthropic.py.
+    Proven by: tests/test_relay.py.
     """

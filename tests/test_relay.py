@@ -1,0 +1,693 @@
+"""The relay: what passes is the same to the byte, what must differ differs alone, and a break is told once."""
+
+import asyncio
+import itertools
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from anthropic_proxy.errors import ClientError, UpstreamError, UpstreamProtocolError
+from anthropic_proxy.exchange import forward
+from anthropic_proxy.exchange.attempts import relay_call
+from anthropic_proxy.exchange.forward import Told
+from anthropic_proxy.exchange.house import Inbound
+from anthropic_proxy.exchange.relay import RelayedAnswer
+from anthropic_proxy.exchange.run import run
+from anthropic_proxy.exchange.watch import Watch
+from anthropic_proxy.hooks import Client
+from anthropic_proxy.messages.grammar import check_bytes
+from anthropic_proxy.messages.types import MessagesRequest
+from anthropic_proxy.routing.catalogue import Catalogue
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.router import Facts, Target, resolve
+from anthropic_proxy.server.replies import encode_events
+from anthropic_proxy.settings import load_settings
+from anthropic_proxy.wire import anthropic
+from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
+from tests.house import Answer, Keeper, Town
+from tests.quirks import changes_a_scenario, missing_proofs, proofs_of
+
+RECORDED = Path(__file__).parents[2] / "shared" / "recorded" / "anthropic"
+ASKED, TARGET = "claude-sonnet-4-5", "claude-opus-5-5"
+
+
+def target_of(model: str = ASKED, **dialect: Any) -> Target:
+    settings = load_settings({"ANTHROPIC_API_KEY": "k", "PREFERRED_PROVIDER": "anthropic"}, PROVIDERS, env_file=None)
+    target = resolve(Facts(model), settings, Catalogue()).targets[0]
+    return structs.replace(target, dialect=structs.replace(target.dialect, **dialect))
+
+
+def call_of(body: bytes, target: Target, *, stream: bool = True, asked: str = ASKED, **inbound: Any) -> Call:
+    request = MessagesRequest(model=asked, messages=[], stream=stream)
+    arrived = Inbound(request_id="req_1", client=Client(), headers=inbound.pop("headers", {}), body=body, **inbound)
+    return relay_call(arrived, request, target, lambda prefix: prefix + "1")
+
+
+def sent(body: bytes, target: Target | None = None) -> bytes:
+    return anthropic.encode_request(call_of(body, target or target_of())).body
+
+
+# The request
+
+
+WHITE = st.text(st.sampled_from(" \t\r\n"), max_size=3)
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.one_of(st.sampled_from('"\\/px1.\u2028é😀{}[],:'), st.characters(codec="utf-8")), max_size=8),
+    st.sampled_from(['"model":"claude-sonnet-4-5"', "web_search_", "px1", ASKED]),
+)
+KEYS = st.one_of(st.sampled_from(["model", "messages", "content", "type"]), st.text(max_size=4))
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=8
+)
+
+
+@st.composite
+def written(draw: st.DrawFn, value: Any) -> str:
+    """JSON text of a value, with any white space and any escapes."""
+    around = draw(WHITE), draw(WHITE)
+    if isinstance(value, dict):
+        members = [f"{draw(written(key))}:{draw(written(inner))}" for key, inner in value.items()]
+        return f"{around[0]}{{{draw(WHITE)}{','.join(members)}}}{around[1]}"
+    if isinstance(value, list):
+        return f"{around[0]}[{draw(WHITE)}{','.join(draw(written(inner)) for inner in value)}]{around[1]}"
+    return f"{around[0]}{json.dumps(value, ensure_ascii=draw(st.booleans()))}{around[1]}"
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> tuple[str, str]:
+    """A body in two pieces: what stands before the value of its own `model`, and what stands behind it."""
+    before = draw(st.dictionaries(KEYS.filter("model".__ne__), VALUES, max_size=3))
+    behind = draw(st.dictionaries(KEYS.filter(lambda key: key != "model" and key not in before), VALUES, max_size=3))
+    members = [[f"{draw(written(key))}:{draw(written(value))}," for key, value in before.items()]]
+    members += [[f",{draw(written(key))}:{draw(written(value))}" for key, value in behind.items()]]
+    start = f'{draw(WHITE)}{{{"".join(members[0])}{draw(WHITE)}"model"{draw(WHITE)}:{draw(WHITE)}'
+    return start, f"{draw(WHITE)}{''.join(members[1])}}}{draw(WHITE)}"
+
+
+@given(bodies())
+def test_any_body_passes_as_it_is_and_only_the_name_of_the_model_is_ever_another(body: tuple[str, str]) -> None:
+    before, behind = body
+    raw = f'{before}"{ASKED}"{behind}'.encode()
+    assert sent(raw) == raw
+    assert sent(raw, target_of("claude-haiku-4-5")) == f'{before}"claude-haiku-4-5"{behind}'.encode()
+
+
+@given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
+def test_what_is_no_json_is_left_for_the_api_to_judge(body: bytes) -> None:
+    assert sent(body, target_of(TARGET)) in (body, body.replace(ASKED.encode(), TARGET.encode()))
+
+
+def test_a_key_that_is_said_twice_is_said_once() -> None:
+    body = b'{"model": "a", "max_tokens": 1.50, "model" : "claude-sonnet-4-5", "x": [1, 2]}'
+    renamed = json.loads(sent(body, target_of(TARGET)))
+    assert renamed == {"model": TARGET, "max_tokens": 1.5, "x": [1, 2]}
+    same = b'{"model": "claude-sonnet-4-5", "model": "claude-sonnet-4-5"}'
+    assert sent(same, target_of(TARGET)).count(TARGET.encode()) == 2
+
+
+def test_a_large_body_with_many_models_in_it_is_walked_over_once() -> None:
+    call = {"type": "tool_use", "id": "t", "name": "n", "input": {"model": ASKED}}
+    body = json.dumps({"messages": [{"role": "assistant", "content": [call] * 20_000}], "model": ASKED}).encode()
+    renamed = json.loads(sent(body, target_of(TARGET)))
+    assert renamed["model"] == TARGET
+    assert renamed["messages"][0]["content"][-1] == call
+
+
+OURS = st.sampled_from(["oai", "xai", "gem", "vtx", "groq", "kimi", "ds", "oll", "ka", "some-server"]).map(
+    lambda tag: {"type": "thinking", "thinking": "t", "signature": f"px1.{tag}.e30"}
+) | st.just({"type": "redacted_thinking", "data": "px1.oai.e30"})
+THEIRS = st.sampled_from(
+    [
+        {"type": "thinking", "thinking": "px1.oai.e30", "signature": "EpUB"},
+        {"type": "redacted_thinking", "data": "EmwK"},
+        {"type": "text", "text": "px1.gem.e30", "citations": None},
+        {"type": "tool_use", "id": "toolu_px1", "name": "n", "input": {"signature": "px1.oai.e30"}},
+        {"type": "hologram", "signature": "px1.oai.e30"},
+        {"type": "thinking", "thinking": "", "signature": ""},
+    ]
+)
+MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant"]), "content": st.lists(OURS | THEIRS, max_size=5) | st.text()}
+    ),
+    max_size=5,
+)
+
+
+def is_ours(block: dict[str, Any]) -> bool:
+    carried = {"thinking": block.get("signature"), "redacted_thinking": block.get("data")}.get(block["type"])
+    return str(carried).startswith("px1.")
+
+
+@given(MESSAGES.flatmap(lambda messages: st.tuples(st.just(messages), written(messages))))
+def test_thinking_that_we_signed_is_cut_out_wherever_it_stands(given_messages: tuple[list[Any], str]) -> None:
+    messages, text = given_messages
+    raw = f'{{"max_tokens": 1.0, "messages":{text}, "model":"{ASKED}" }}'.encode()
+    expected = []
+    for message in messages:
+        content = message["content"]
+        if isinstance(content, list) and any(map(is_ours, content)):
+            kept = [block for block in content if not is_ours(block)]
+            content = kept or [{"type": "text", "text": "…"}]
+        expected.append({"role": message["role"], "content": content})
+    out = sent(raw)
+    assert json.loads(out) == {"max_tokens": 1.0, "messages": expected, "model": ASKED}
+    assert out.startswith(b'{"max_tokens": 1.0, ')
+    if expected == messages:
+        assert out == raw
+
+
+def test_headers_pass_but_for_those_of_this_hop() -> None:
+    given_headers = {
+        "anthropic-beta": "a,b",
+        "anthropic-version": "2026-10-21",
+        "x-custom": "kept",
+        "connection": "close, X-Hop",
+        "x-hop": "1",
+        "authorization": "Bearer secret",
+        "x-api-key": "secret",
+        "cookie": "a=b",
+        "host": "localhost",
+        "content-length": "3",
+        "transfer-encoding": "chunked",
+        "te": "trailers",
+    }
+    request = anthropic.encode_request(call_of(b"{}", target_of(), headers=given_headers, query="beta=true&x=%20"))
+    assert request.headers == {
+        "anthropic-beta": "a,b",
+        "anthropic-version": "2026-10-21",
+        "x-custom": "kept",
+        "content-type": "application/json",
+    }
+    assert request.path == "/v1/messages?beta=true&x=%20"
+
+
+# The reply
+
+
+async def relayed(chunks: list[bytes | Exception], call: Call, target: Target) -> tuple[bytes, RelayedAnswer]:
+    watch = Watch(gone=asyncio.Event().wait, silent=None, first_byte_seconds=600, idle_seconds=600)
+    answer = RelayedAnswer(anthropic, target, call, Answer(200, *chunks), watch)
+    try:
+        await answer.open()
+        received = b""
+        while (data := await answer.read()) is not None:
+            received += data
+    finally:
+        watch.stop()
+    if answer.ending is not None:
+        received += encode_events([answer.ending], "req_1")
+    return received, answer
+
+
+def passed(chunks: list[bytes | Exception], asked: str = TARGET, **fields: Any) -> tuple[bytes, RelayedAnswer]:
+    target = target_of(TARGET)
+    return asyncio.run(relayed(chunks, call_of(b"{}", target, asked=asked, **fields), target))
+
+
+def frames(*events: dict[str, Any]) -> list[bytes]:
+    return [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events]
+
+
+START = {
+    "type": "message_start",
+    "message": {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": TARGET,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 7, "cache_read_input_tokens": 5, "output_tokens": 1},
+    },
+}
+STREAM = frames(
+    START,
+    {"type": "ping"},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": 'é "message_delta" "error"'}},
+    {"type": "content_block_stop", "index": 0},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "max_tokens", "stop_sequence": None},
+        "usage": {
+            "output_tokens": 9,
+            "cache_creation_input_tokens": 3,
+            "output_tokens_details": {"thinking_tokens": 4},
+            "server_tool_use": {"web_search_requests": 2},
+        },
+    },
+    {"type": "message_stop"},
+)
+WHOLE = b"".join(STREAM)
+
+
+def cut(body: bytes, points: list[int]) -> list[bytes | Exception]:
+    edges = sorted({0, len(body), *(point % len(body) for point in points)})
+    return [body[start:end] for start, end in itertools.pairwise(edges)]
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=12), st.sampled_from([b"", b"\n", b": end\n\n", b"data: [DONE]\n\n"]))
+def test_a_stream_passes_whole_at_any_cut_and_is_read_along(points: list[int], behind: bytes) -> None:
+    received, answer = passed(cut(WHOLE + behind, points))
+    assert received == WHOLE + behind
+    assert answer.ending is None
+    assert answer.failure is None
+    assert answer.stop_reason == "max_tokens"
+    usage = answer.usage
+    assert (usage.input_tokens, usage.output_tokens, usage.thinking_tokens) == (7, 9, 4)
+    assert (usage.cache_read_tokens, usage.cache_write_tokens, usage.web_search_requests) == (5, 3, 2)
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=6))
+def test_the_reply_s_own_model_is_put_back_and_no_other(points: list[int]) -> None:
+    text = f'"model": "{TARGET}"'
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+    stream = b"".join([STREAM[1], STREAM[0], *frames(delta), *STREAM[4:]])
+    received, _ = passed(cut(stream, points), asked=ASKED)
+    assert received == stream.replace(f'"model": "{TARGET}"'.encode(), f'"model": "{ASKED}"'.encode(), 1)
+
+
+@given(st.integers(1, len(WHOLE) - 1), st.lists(st.integers(0, 10_000), max_size=4), st.booleans())
+def test_a_torn_stream_ends_on_the_border_of_an_event_with_one_error(end: int, points: list[int], breaks: bool) -> None:
+    torn = cut(WHOLE[:end], points)
+    if breaks:
+        torn.append(UpstreamProtocolError("the connection broke"))
+    if end < len(STREAM[0]):
+        with pytest.raises(UpstreamProtocolError if breaks else Exception, match=r"broke|before it was complete"):
+            passed(torn)
+        return
+    received, _ = passed(torn)
+    said = [frame for count, frame in enumerate(STREAM) if sum(map(len, STREAM[: count + 1])) <= end]
+    if len(said) < len(STREAM) - 2:
+        kept, _, error = received.partition(b"event: error\n")
+        assert kept == b"".join(said)
+        assert error.count(b"event:") == 0
+    assert check_bytes(received.rstrip() + b"\n\n") == []
+
+
+def test_a_message_that_lacks_only_its_last_event_is_given_that() -> None:
+    for behind in ([], [STREAM[-1][:20]], [UpstreamProtocolError("reset")]):
+        received, answer = passed([*STREAM[:-1], *behind])
+        assert received == b"".join(STREAM[:-1]) + b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+        assert answer.failure is None
+
+
+@pytest.mark.parametrize("broken", [[], [UpstreamProtocolError("reset")], [b"\n", UpstreamProtocolError("reset")]])
+def test_what_happens_behind_the_end_is_no_failure(broken: list[bytes | Exception]) -> None:
+    received, answer = passed([WHOLE, *broken])
+    assert received.rstrip() == WHOLE.rstrip()
+    assert answer.failure is None
+
+
+def test_an_event_that_never_ends_is_not_held_for_ever() -> None:
+    received, answer = passed([STREAM[0], *[b"x" * (1 << 20)] * 9])
+    assert answer.failure is not None
+    assert received.startswith(STREAM[0] + b"event: error\n")
+
+
+@pytest.mark.skipif(not RECORDED.is_dir(), reason="no recorded traffic beside the checkout")
+def test_recorded_streams_pass_unchanged() -> None:
+    seen = 0
+    for file in sorted(RECORDED.glob("*.sse")):
+        recorded = file.read_bytes()
+        chance = random.Random(seen)
+        for points in ([], list(range(len(recorded))), [chance.randrange(len(recorded)) for _ in range(9)]):
+            received, answer = passed(cut(recorded, points))
+            assert received == recorded, file.name
+            assert answer.usage.output_tokens
+            assert answer.stop_reason
+        seen += 1
+    assert seen >= 4
+
+
+# The corridor
+
+
+KEY = {"ANTHROPIC_API_KEY": "sk-ant-own", "PREFERRED_PROVIDER": "anthropic"}
+MESSAGE = {"id": "msg_1", "type": "message", "role": "assistant", "model": ASKED, "content": []}
+REPLY = {**MESSAGE, "stop_reason": "end_turn", "usage": {"input_tokens": 3, "output_tokens": 2}}
+CHAT = {
+    "id": "c",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "gpt-4.1",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "from elsewhere"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6},
+}
+
+
+class Streets:
+    """What was sent where, answered by the first word of the address."""
+
+    def __init__(self, *anthropic_answers: Answer, openai: Callable[[], Answer] | None = None) -> None:
+        self.answers = list(anthropic_answers)
+        self.openai = openai or (lambda: Answer(200, json.dumps(CHAT).encode()))
+        self.sent: list[tuple[str, UpstreamRequest, Credential | None]] = []
+
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        self.sent.append((base_url, request, credential))
+        if "anthropic" not in base_url:
+            return self.openai()
+        return self.answers.pop(0) if self.answers else Answer(200, json.dumps(REPLY).encode())
+
+    @property
+    def keys(self) -> list[str]:
+        return [credential.value if credential else "" for _, _, credential in self.sent]
+
+
+def refusal(status: int, kind: str = "api_error", text: str = "no", **headers: str) -> Answer:
+    body = {"type": "error", "error": {"type": kind, "message": text}}
+    return Answer(status, json.dumps(body).encode(), headers=headers)
+
+
+def ask(town: Town, headers: dict[str, str] | None = None, **fields: Any) -> Keeper:
+    return asyncio.run(town.ask(headers=headers, **fields))
+
+
+def test_our_own_key_wins_over_the_client_s() -> None:
+    streets = Streets()
+    keeper = ask(Town(streets, **KEY), {"x-api-key": "the-client-s"})
+    assert json.loads(keeper.stream) == REPLY
+    assert streets.keys == ["sk-ant-own"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("x-api-key", "sk-ant-client"), ("authorization", "Bearer sk-ant-oat")])
+def test_the_client_s_own_credential_passes_where_none_is_set(name: str, value: str) -> None:
+    streets = Streets()
+    ask(Town(streets, PREFERRED_PROVIDER="anthropic"), {name: value})
+    (credential,) = [credential for _, _, credential in streets.sent]
+    assert credential is not None
+    assert (credential.header, credential.value) == (name, value)
+
+
+def test_the_client_s_own_credential_goes_to_nobody_else() -> None:
+    streets = Streets()
+    settings = {"PREFERRED_PROVIDER": "anthropic", "OPENAI_API_KEY": "sk-openai", "MOONSHOT_WIRE": "messages"}
+    town = Town(streets, **settings, MOONSHOT_API_KEY="sk-kimi")
+    for model in ("openai/gpt-4.1", "moonshot/kimi-k3"):
+        ask(town, {"x-api-key": "sk-ant-client", "authorization": "Bearer sk-ant-client"}, model=model)
+    assert streets.keys == ["Bearer sk-openai", "Bearer sk-kimi"]
+    assert "sk-ant-client" not in repr(streets.sent)
+
+
+def test_with_a_key_of_the_proxy_s_own_a_key_must_be_set() -> None:
+    streets = Streets()
+    keeper = ask(Town(streets, PREFERRED_PROVIDER="anthropic", PROXY_API_KEY="door-key"), {"x-api-key": "door-key"})
+    assert streets.sent == []
+    assert keeper.error is not None
+    assert keeper.error.status == 401
+    assert "ANTHROPIC_API_KEY" in keeper.error.message
+    assert keeper.error.should_retry is False
+
+
+def test_several_keys_are_used_in_turn() -> None:
+    streets = Streets(refusal(401, "authentication_error"))
+    town = Town(streets, ANTHROPIC_API_KEY="one,two", PREFERRED_PROVIDER="anthropic")
+    assert ask(town).error is None
+    ask(town)
+    assert streets.keys == ["one", "two", "two"]
+
+
+def test_a_refusal_passes_with_status_body_and_advice() -> None:
+    limit = {"retry-after": "30", "request-id": "req_up", "anthropic-ratelimit-requests-remaining": "0", "server": "x"}
+    keeper = ask(Town(Streets(refusal(429, "rate_limit_error", "sk-ant-api03-abcdefghijklmnopqrst", **limit)), **KEY))
+    error: Any = keeper.error
+    assert error.status == 429
+    assert json.loads(error.body)["error"]["type"] == "rate_limit_error"
+    assert b"abcdefgh" not in error.body
+    assert error.headers == {
+        "retry-after": "30",
+        "anthropic-ratelimit-requests-remaining": "0",
+        "x-upstream-request-id": "req_up",
+    }
+
+
+def test_an_overload_is_tried_once_more_unless_the_api_says_not_to() -> None:
+    assert ask(Town(Streets(refusal(529, "overloaded_error")), **KEY)).error is None
+    final = ask(Town(Streets(refusal(529, "overloaded_error", **{"x-should-retry": "false"})), **KEY))
+    assert final.error is not None
+    assert final.error.status == 529
+
+
+def test_the_receipt_of_a_relayed_stream_says_what_was_used() -> None:
+    town = Town(Streets(Answer(200, *STREAM)), **KEY)
+    keeper = ask(town, stream=True, model=ASKED)
+    assert keeper.stream == WHOLE
+    (receipt,) = town.receipts
+    assert (receipt.input_tokens, receipt.cache_read_tokens, receipt.cache_write_tokens) == (7, 5, 3)
+    assert (receipt.output_tokens, receipt.thinking_tokens, receipt.outcome, receipt.status) == (
+        9,
+        4,
+        "max_tokens",
+        200,
+    )
+    assert (receipt.provider, receipt.model, receipt.asked_model) == ("anthropic", ASKED, ASKED)
+
+
+def test_an_error_in_the_stream_is_in_the_receipt() -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    town = Town(Streets(Answer(200, STREAM[0], *frames(error))), **KEY)
+    keeper = ask(town, stream=True)
+    assert keeper.stream == STREAM[0] + frames(error)[0]
+    assert (town.receipts[0].outcome, town.receipts[0].error_kind) == ("error", "overloaded_error")
+    assert town.receipts[0].input_tokens == 7
+
+
+def test_a_stream_that_breaks_is_told_once_by_the_corridor() -> None:
+    keeper = ask(
+        Town(Streets(Answer(200, *STREAM[:4], STREAM[5][:30], UpstreamProtocolError("reset"))), **KEY), stream=True
+    )
+    assert keeper.stream.startswith(b"".join(STREAM[:4]) + b"event: error\n")
+    assert keeper.stream.count(b"event: error") == 1
+
+
+def test_a_cache_warm_up_is_the_api_s_to_answer() -> None:
+    streets = Streets()
+    ask(Town(streets, **KEY), max_tokens=0)
+    assert len(streets.sent) == 1
+
+
+def test_what_the_proxy_cannot_read_is_passed_on() -> None:
+    streets = Streets()
+    odd: dict[str, Any] = {"thread": {"type": "new"}, "messages": [{"role": "chorus", "content": [{"type": "song"}]}]}
+    keeper = ask(Town(streets, **KEY), **odd)
+    assert keeper.error is None
+    assert json.loads(streets.sent[0][1].body)["messages"] == odd["messages"]
+
+
+ELSEWHERE = {**KEY, "OPENAI_API_KEY": "sk-openai", "FALLBACK_SONNET": "openai/gpt-4.1"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_another_backend_takes_over_where_the_relay_fails_before_its_first_event(stream: bool) -> None:
+    def openai() -> Answer:
+        chunk = {**CHAT, "object": "chat.completion.chunk", "usage": None}
+        choices = [{"index": 0, "delta": {"content": "from elsewhere"}, "finish_reason": "stop"}]
+        text = f"data: {json.dumps({**chunk, 'choices': choices})}\n\ndata: [DONE]\n\n"
+        return Answer(200, text.encode()) if stream else Answer(200, json.dumps(CHAT).encode())
+
+    streets = Streets(refusal(500), refusal(500), openai=openai)
+    town = Town(streets, **ELSEWHERE)
+    keeper = ask(town, {"anthropic-beta": "b", "x-api-key": "client"}, stream=stream)
+    assert "from elsewhere" in (keeper.stream.decode() if stream else json.dumps(keeper.body))
+    assert town.receipts[0].tried == ["anthropic 500"]
+    assert set(streets.sent[-1][1].headers) <= {"content-type", "accept"}
+
+
+def test_a_request_that_only_the_api_can_read_ends_with_the_api_s_refusal() -> None:
+    keeper = ask(Town(Streets(refusal(500, text="the api's own")), **ELSEWHERE), thread={"type": "new"})
+    assert keeper.error is not None
+    assert "the api's own" in keeper.error.message
+
+
+def test_the_relay_takes_over_from_another_backend() -> None:
+    settings = {**KEY, "OPENAI_API_KEY": "sk-openai", "MODEL_SONNET": "openai/gpt-4.1"}
+    streets = Streets(Answer(200, *STREAM), openai=lambda: refusal(500))
+    keeper = ask(Town(streets, **settings, FALLBACK_SONNET=f"anthropic/{TARGET}"), stream=True)
+    assert keeper.stream == WHOLE.replace(TARGET.encode(), ASKED.encode(), 1)
+
+
+class Slow(Answer):
+    """An answer that fails only after the client was told that the message begins."""
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(8.5)
+        raise UpstreamProtocolError("broke after a long silence")
+
+
+def test_a_relay_that_takes_over_late_does_not_begin_the_message_again() -> None:
+    settings = {**KEY, "OPENAI_API_KEY": "sk-openai", "MODEL_SONNET": "openai/gpt-4.1"}
+    openai = iter([Slow(200), refusal(500)])
+    streets = Streets(Answer(200, *STREAM), openai=lambda: next(openai))
+    keeper = ask(Town(streets, **settings, FALLBACK_SONNET=f"anthropic/{TARGET}"), stream=True)
+    assert keeper.stream.count(b'"message_start"') == 1
+    assert keeper.stream.endswith(b"".join(STREAM[1:]))
+    assert check_bytes(keeper.stream) == []
+
+
+def test_thinking_whose_signature_is_refused_is_left_out_once() -> None:
+    streets = Streets(
+        refusal(400, "invalid_request_error", "messages.1.content.0: Invalid `signature` in `thinking` block")
+    )
+    thinking = {"type": "thinking", "thinking": "of another server", "signature": "0123abcd"}
+    messages = [
+        {"role": "user", "content": "One"},
+        {"role": "assistant", "content": [thinking, {"type": "text", "text": "1"}]},
+        {"role": "user", "content": "Two"},
+    ]
+    town = Town(streets, **KEY)
+    assert ask(town, messages=messages).error is None
+    first, second = (json.loads(request.body)["messages"] for _, request, _ in streets.sent)
+    assert first == messages
+    assert [block["type"] for block in second[1]["content"]] == ["text"]
+    assert town.receipts[0].notes
+    again = ask(
+        Town(Streets(*[refusal(400, text="Invalid `signature` in `thinking` block")] * 3), **KEY), messages=messages
+    )
+    assert again.error is not None
+    assert again.error.status == 400
+
+
+def test_a_client_that_leaves_takes_the_relayed_call_with_it() -> None:
+    class Endless(Answer):
+        async def read(self) -> bytes:
+            if not self.closed and not self.begun:
+                self.begun = True
+                return STREAM[0]
+            await asyncio.Event().wait()
+            return b""
+
+        begun = False
+
+    class Leaving(Keeper):
+        async def relay(self, data: bytes, headers: Any, *, last: bool) -> None:
+            await super().relay(data, headers, last=last)
+            self.left.set()
+
+        async def gone(self) -> None:
+            await self.left.wait()
+
+    async def leave() -> None:
+        keeper.left = asyncio.Event()
+        body = json.dumps(
+            {"model": ASKED, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "stream": True}
+        )
+        inbound = Inbound(request_id="r", client=Client(), headers={}, body=body.encode())
+        await run(town.house, inbound, keeper)
+
+    endless, keeper = Endless(200), Leaving()
+    town = Town(Streets(endless), **KEY)
+    asyncio.run(leave())
+    assert endless.closed
+    assert keeper.stream == STREAM[0]
+    assert (town.receipts[0].outcome, town.receipts[0].input_tokens) == ("cancelled", 7)
+
+
+# Counts and models
+
+
+def counted(town: Town, **fields: Any) -> Told:
+    body = json.dumps({"model": ASKED, "messages": [{"role": "user", "content": "x" * 400}], **fields}).encode()
+    inbound = Inbound(
+        request_id="r", client=Client(), headers={}, body=body, path="/v1/messages/count_tokens", query="beta=true"
+    )
+    return asyncio.run(forward.count_tokens(town.house, inbound))
+
+
+def test_a_count_is_the_provider_s_own() -> None:
+    streets = Streets(Answer(200, b'{"input_tokens": 41}', headers={"request-id": "req_up"}))
+    told = counted(Town(streets, **KEY))
+    assert told == Told(b'{"input_tokens": 41}', {"x-upstream-request-id": "req_up"})
+    assert streets.sent[0][1].path == "/v1/messages/count_tokens?beta=true"
+
+
+@pytest.mark.parametrize("failed", [refusal(404), refusal(500), Answer(200, UpstreamProtocolError("reset"))])
+def test_a_count_that_fails_is_estimated_here(failed: Answer) -> None:
+    assert json.loads(counted(Town(Streets(failed), **KEY)).body)["input_tokens"] > 20
+
+
+def test_a_count_that_cannot_be_read_here_is_the_provider_s_to_refuse() -> None:
+    with pytest.raises(UpstreamError, match="the api's own"):
+        counted(Town(Streets(refusal(400, text="the api's own")), **KEY), messages=[{"role": "chorus", "content": 1}])
+    with pytest.raises(ClientError, match="role"):
+        counted(Town(Streets(), OPENAI_API_KEY="k"), messages=[{"role": "chorus", "content": "x"}])
+
+
+def test_a_server_that_does_not_count_is_not_asked() -> None:
+    streets = Streets(openai=lambda: Answer(200, b'{"input_tokens": 7}'))
+    ollama = Town(streets, OLLAMA_WIRE="messages", PREFERRED_PROVIDER="ollama", BIG_MODEL="ollama/qwen3-coder")
+    assert json.loads(counted(ollama).body)["input_tokens"] > 20
+    assert streets.sent == []
+    local = {
+        "OPENAI_BASE_URL": "http://localhost:8000/v1",
+        "OPENAI_WIRE": "messages",
+        "BIG_MODEL": "openai/qwen3-coder",
+    }
+    assert counted(Town(streets, PREFERRED_PROVIDER="openai", **local)).body == b'{"input_tokens": 7}'
+    assert json.loads(streets.sent[0][1].body)["model"] == "qwen3-coder"
+
+
+def listed(town: Town, path: str = "/v1/models") -> Told | None:
+    inbound = Inbound(request_id="r", client=Client(), headers={}, body=b"", path=path, query="limit=1000")
+    return asyncio.run(forward.list_models(town.house, inbound))
+
+
+def test_models_are_the_provider_s_own_list_where_it_is_preferred() -> None:
+    streets = Streets(Answer(200, b'{"data": []}'), Answer(200, b"{}"), refusal(404), refusal(500))
+    town = Town(streets, **KEY)
+    assert listed(town) == Told(b'{"data": []}')
+    assert listed(town, "/v1/models/claude-opus-5-5") == Told(b"{}")
+    assert listed(town, "/v1/models/claude-gone-1") is None
+    assert listed(town) is None
+    sent_on = [(request.method, request.path, request.body) for _, request, _ in streets.sent]
+    assert sent_on[:2] == [
+        ("GET", "/v1/models?limit=1000", b""),
+        ("GET", "/v1/models/claude-opus-5-5?limit=1000", b""),
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models/claude-openai/gpt-4.1", "/v1/models/..", "/v1/models/a b", "/v1/models/é"]
+)
+def test_other_names_are_ours_to_know(path: str) -> None:
+    streets = Streets()
+    assert listed(Town(streets, **KEY), path) is None
+    assert streets.sent == []
+
+
+def test_a_list_in_another_shape_is_not_passed_on() -> None:
+    streets = Streets()
+    assert listed(Town(streets, OLLAMA_WIRE="messages", PREFERRED_PROVIDER="ollama")) is None
+    assert streets.sent == []
+
+
+# Servers in Anthropic's place
+
+
+def test_a_language_that_the_provider_itself_does_not_speak_needs_an_address() -> None:
+    keeper = ask(Town(Streets(), OPENAI_API_KEY="k", OPENAI_WIRE="messages"), model="openai/gpt-4.1")
+    assert keeper.error is not None
+    assert "OPENAI_BASE_URL" in keeper.error.message
+
+
+@pytest.mark.parametrize("field", anthropic.Dialect.__struct_fields__)
+def test_every_quirk_changes_something(field: str) -> None:
+    if not all(name.startswith("tests/") for name in proofs_of(anthropic)[field]):
+        assert changes_a_scenario(anthropic, field)
+
+
+def test_what_quirks_name_as_proof_exists() -> None:
+    assert missing_proofs(anthropic) == {}
