@@ -21,6 +21,7 @@ from anthropic_proxy.server.replies import encode_message
 from anthropic_proxy.wire import gemini
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.framing import SSEReader
+from anthropic_proxy.wire.mending import mend_json
 from anthropic_proxy.wire.gemini.schema import parameters_of, reply_schema_of
 
 RECORDED = Path(__file__).parents[2] / "shared" / "recorded" / "gemini"
@@ -157,7 +158,7 @@ def test_the_official_sdk_knows_everything_that_is_sent(folder: Path) -> None:
 def test_the_official_sdk_knows_everything_that_scenarios_answer(path: Path) -> None:
     types = pytest.importorskip("google.genai.types")
     for frame in SSEReader().feed(path.read_bytes()):
-        reply = json.loads(frame)
+        reply = json.loads(mend_json(frame))
         if isinstance(reply, dict) and "error" not in reply:
             types.GenerateContentResponse.model_validate(reply)
 
