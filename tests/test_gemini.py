@@ -21,8 +21,8 @@ from anthropic_proxy.server.replies import encode_message
 from anthropic_proxy.wire import gemini
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.framing import SSEReader
-from anthropic_proxy.wire.mending import mend_json
 from anthropic_proxy.wire.gemini.schema import parameters_of, reply_schema_of
+from anthropic_proxy.wire.mending import mend_json
 
 RECORDED = Path(__file__).parents[2] / "shared" / "recorded" / "gemini"
 GOLDEN = Path(__file__).parent / "golden" / "gemini"
