@@ -44,7 +44,11 @@ class App:
         """Where the server listens, for the banner; None: not known, the server says it itself."""
         self._house: House | None = None
         self._opening = asyncio.Lock()
-        self._http = HttpUpstream(settings.timeouts.connect)
+        self._http = HttpUpstream(
+            settings.timeouts.connect,
+            proxies={scheme: proxy.reveal() for scheme, proxy in settings.proxies.items()},
+            unproxied=settings.unproxied,
+        )
         self._litellm: LiteLLMUpstream | None = None
         self._log = Log(form=settings.log_format)
 

@@ -46,6 +46,10 @@ BAD = [
     ("only_settings_reads_the_environment", "app", "import os\nload_settings(dict(os.environ), ())"),
     ("only_settings_reads_the_environment", "app", "from os import environ"),
     ("only_settings_reads_the_environment", "cli", "import dotenv"),
+    ("only_settings_reads_the_environment", "upstream.http", "import urllib.request\nx = urllib.request.getproxies()"),
+    ("only_settings_reads_the_environment", "upstream.http", "from urllib.request import proxy_bypass"),
+    ("only_settings_reads_the_environment", "upstream.http", "session = ClientSession(trust_env=True)"),
+    ("only_settings_reads_the_environment", "cli", "import os\nx = os.path.expandvars('$HOME')"),
     *[
         ("wires_have_five_names", "wire.new", FIVE_NAMES.replace(name, "other"))
         for name in ("Dialect", "FRAMING", "encode_request as encode_request", "new_decoder", "decode_error")

@@ -123,7 +123,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: Literal["auto", "plain", "json"] = "auto"
     """`LOG_FORMAT`: `auto` colours on a terminal and is plain elsewhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """`LOG_LEVEL`."""
+    """`LOG_LEVEL`: `warning` and `error` leave out what went well, `debug` adds probes of `/` and `/health`."""
+    colours: bool | None = None
+    """`NO_COLOR`, `FORCE_COLOR` and `TERM=dumb` of the environment; None: a terminal gets colours."""
+    proxies: Mapping[str, Secret] = {}
+    """Scheme of a provider's address → the proxy on the way there (`HTTP_PROXY`, `HTTPS_PROXY`, else `ALL_PROXY` of
+    the environment)."""
+    unproxied: str = ""
+    """`NO_PROXY` of the environment: hosts by comma that are reached without one."""
     other_variables: Mapping[str, Secret] = {}
     """What else `.env` has that the environment has not, each of a provider's keys once: LiteLLM looks for its
     providers' keys, addresses and regions in the environment, under names of its own."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 from anthropic_proxy.settings import values
 from anthropic_proxy.settings.fields import TIERS, Secret, Settings, Timeouts
 from anthropic_proxy.settings.sources import Found, Sources
+from anthropic_proxy.settings.surroundings import find_colours, find_proxies, find_unproxied
 
 Value = TypeVar("Value")
 _MOST_TOKENS = 100_000_000
@@ -71,9 +72,16 @@ def load_settings(
     """
     sources = Sources(environ, env_file)
     fields = _load_fields(sources, providers)
-    warnings = (*sources.list_warnings(), *_find_misspellings(sources, providers))
-    others = _load_others(sources, providers)
-    return Settings(**fields, other_variables=others, origins=sources.origins, warnings=warnings)
+    proxies, left_out = find_proxies(environ)
+    return Settings(
+        **fields,
+        colours=find_colours(environ),
+        proxies=proxies,
+        unproxied=find_unproxied(environ),
+        other_variables=_load_others(sources, providers),
+        origins=sources.origins,
+        warnings=(*sources.list_warnings(), *_find_misspellings(sources, providers), *left_out),
+    )
 
 
 def list_variables(providers: Sequence[ProviderNames]) -> tuple[str, ...]:

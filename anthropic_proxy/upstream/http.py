@@ -85,10 +85,16 @@ class HttpResponse:
 class HttpUpstream:
     """Sends requests to providers; its session is made with the first one, because it belongs to the running loop."""
 
-    def __init__(self, connect_timeout: float) -> None:
+    def __init__(
+        self, connect_timeout: float, *, proxies: Mapping[str, str] | None = None, unproxied: str = ""
+    ) -> None:
         self._connect_timeout = connect_timeout
         self._session: aiohttp.ClientSession | None = None
-        self._proxies: dict[str, str | None] = {}
+        self._proxies = proxies or {}
+        """Scheme of an address → the proxy on the way there."""
+        self._unproxied = unproxied
+        """Hosts by comma that are reached without one."""
+        self._chosen: dict[str, str | None] = {}
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> HttpResponse:
         """Send and wait for status and headers.
@@ -148,15 +154,16 @@ class HttpUpstream:
         return self._session
 
     def _proxy(self, url: str) -> str | None:
-        """Return the proxy that the environment names for this address, looked up once an address.
+        """Return the proxy on the way to this address, chosen once an address.
 
         aiohttp's own way reads the environment, and `.netrc` with its passwords, at every request.
         """
         parts = urlsplit(url)
-        if parts.netloc not in self._proxies:
-            bypassed = urllib.request.proxy_bypass(parts.hostname or "")
-            self._proxies[parts.netloc] = None if bypassed else urllib.request.getproxies().get(parts.scheme)
-        return self._proxies[parts.netloc]
+        if parts.netloc not in self._chosen:
+            host = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+            bypassed = urllib.request.proxy_bypass_environment(host, {"no": self._unproxied})  # type: ignore[attr-defined]
+            self._chosen[parts.netloc] = None if bypassed else self._proxies.get(parts.scheme)
+        return self._chosen[parts.netloc]
 
 
 def join_address(base_url: str, path: str) -> str:

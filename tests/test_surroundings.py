@@ -1,0 +1,86 @@
+"""What the system says to every program: colours, and proxies on the way out."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import Settings, load_settings
+from anthropic_proxy.upstream.http import HttpUpstream
+from anthropic_proxy.wire.contract import UpstreamRequest
+
+PROXY = "http://user:secret-of-the-proxy@127.0.0.1:3128"
+
+
+def load(**environ: str) -> Settings:
+    return load_settings(environ, PROVIDERS, env_file=None)
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({}, None),
+        ({"TERM": "xterm-256color"}, None),
+        ({"TERM": "dumb"}, False),
+        ({"NO_COLOR": "1"}, False),
+        ({"NO_COLOR": ""}, None),
+        ({"FORCE_COLOR": "1"}, True),
+        ({"FORCE_COLOR": "0"}, False),
+        ({"FORCE_COLOR": "1", "TERM": "dumb"}, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_the_environment_says_whether_colours_are_wanted(environ: dict[str, str], wanted: bool | None) -> None:
+    assert load(**environ).colours is wanted
+
+
+@pytest.mark.parametrize(
+    ("environ", "proxies"),
+    [
+        ({}, {}),
+        ({"HTTPS_PROXY": PROXY}, {"https": PROXY}),
+        ({"https_proxy": PROXY, "HTTPS_PROXY": "http://other:1"}, {"https": PROXY}),
+        ({"HTTP_PROXY": "127.0.0.1:3128"}, {"http": "http://127.0.0.1:3128"}),
+        ({"ALL_PROXY": PROXY, "HTTP_PROXY": "http://other:1"}, {"http": "http://other:1", "https": PROXY}),
+    ],
+)
+def test_proxies_are_found_by_scheme(environ: dict[str, str], proxies: dict[str, str]) -> None:
+    settings = load(**environ)
+    assert {scheme: proxy.reveal() for scheme, proxy in settings.proxies.items()} == proxies
+    assert "secret-of-the-proxy" not in repr(settings)
+
+
+def test_a_proxy_of_another_kind_is_left_out_aloud() -> None:
+    settings = load(ALL_PROXY="socks5://127.0.0.1:1080")
+    assert not settings.proxies
+    assert [warning for warning in settings.warnings if "ALL_PROXY" in warning and "socks5" in warning]
+
+
+def test_a_file_does_not_say_which_proxy_to_take(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f"HTTPS_PROXY={PROXY}\n", encoding="utf-8")
+    assert not load_settings({}, PROVIDERS, env_file=str(file)).proxies
+
+
+@pytest.mark.parametrize(
+    ("unproxied", "direct"),
+    [("", False), ("other.example", False), ("127.0.0.1", True), ("x, 127.0.0.1:{port}", True), ("*", True)],
+)
+async def test_requests_go_through_the_proxy_unless_their_host_is_excepted(unproxied: str, direct: bool) -> None:
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1])
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    both = f"http://127.0.0.1:{port}"
+    upstream = HttpUpstream(1.0, proxies={"http": both}, unproxied=unproxied.format(port=port))
+    response = await upstream.send(both, UpstreamRequest(method="GET", path="/models", headers={}, body=b""), None)
+    await response.close()
+    await upstream.close()
+    server.close()
+    assert asked == [b"/models" if direct else f"{both}/models".encode()]
