@@ -1,7 +1,5 @@
 """A prepared request → a Chat Completions body."""
 
-import hashlib
-import re
 from typing import Any
 
 import msgspec
@@ -116,9 +114,9 @@ def _add_origin(body: dict[str, Any], call: Call, dialect: Dialect, notes: list[
     request = call.request
     if dialect.says_store:
         body["store"] = False
-    if dialect.names_user and request.user_id:
-        body["safety_identifier"] = _hash_user(request.user_id)
     if dialect.names_user:
+        if request.user_id:
+            body["safety_identifier"] = request.user_key()
         body["prompt_cache_key"] = request.session_key()
     if request.service_tier == "standard_only":
         if dialect.says_service_tier:
@@ -148,21 +146,3 @@ def _output(call: Call, dialect: Dialect, has_tools: bool, notes: list[Note]) ->
         f"Reply with one JSON object only, without a code fence, that fits this JSON Schema:\n{bytes(cleaned).decode()}"
     )
     return ({"type": "json_object"} if dialect.json_output == "json_object" and not alone else None), wish
-
-
-_SESSION = re.compile(r"_session_[0-9A-Za-z-]+$")
-
-
-class _UserId(msgspec.Struct):
-    device_id: str = ""
-    account_uuid: str = ""
-
-
-def _hash_user(user_id: str) -> str:
-    """Return 64 hex characters that stay the same for a user through all sessions."""
-    try:
-        known = msgspec.json.decode(user_id, type=_UserId)
-        user = known.device_id + known.account_uuid
-    except (msgspec.DecodeError, RecursionError):
-        user = _SESSION.sub("", user_id)
-    return hashlib.sha256((user or user_id).encode(errors="surrogatepass")).hexdigest()
