@@ -77,7 +77,7 @@ class Journal:
 
 def leaks(headers: dict[str, str], raw: bytes) -> Iterator[Breach]:
     """Yield what reached this provider and belongs to the proxy's client alone."""
-    of_its_own = "x-stainless-" if headers.get("user-agent", "").startswith("OpenAI/") else "\n"
+    of_its_own = "x-stainless-" if headers.get("user-agent", "").startswith(("OpenAI/", "AsyncOpenAI/")) else "\n"
     for name in headers:
         if name.startswith(PRIVATE_HEADERS) and not name.startswith(of_its_own):
             yield Breach("leak", f"the client's header {name} reached the provider", name)

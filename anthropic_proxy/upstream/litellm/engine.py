@@ -91,8 +91,8 @@ def _choose(library: Any) -> None:
     library.suppress_debug_info = True  # else it writes advice on stdout at every error
     # A parameter that a model does not take is refused, not dropped unseen: the wire learns from that and says so.
     library.drop_params = False
-    # What some providers must have around tools and reasoning is put in: Claude on Bedrock refuses a conversation with
-    # calls in it and no tools beside it, which is how Claude Code asks for a summary.
+    # What a provider would refuse is put right: Claude takes no calls without signed reasoning while it reasons, and a
+    # conversation that began at another provider has such calls. The limit on output comes down to the model's own.
     library.modify_params = True
 
 
