@@ -24,9 +24,10 @@ from tests.fakes.gemini.rules import check_body
 from tests.fakes.gemini.samples import BAD, GOOD
 from tests.fakes.gemini.server import KEY, PROJECT, new_gemini
 from tests.fakes.gemini.shapes import in_camel_case
-from tests.fakes.gemini.signatures import Signatures
+from tests.fakes.gemini.signatures import PLACEHOLDER, Signatures, decode
 from tests.fakes.skeleton import Running, serving
 
+GOLDEN = Path(__file__).parent / "golden" / "gemini"
 FOLDER = Path(__file__).parent / "fakes" / "gemini"
 RECORDED = Path(__file__).parents[2] / "shared" / "recorded" / "gemini"
 ADD = types.FunctionDeclaration(
@@ -77,6 +78,23 @@ def test_each_door_has_fields_of_its_own(field: dict[str, Any], doors: list[str]
     body = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}], **field}
     accepting = [door for door in ("google", "vertex") if not breaches_of(body, "gemini-3.6-flash", door)]
     assert accepting == doors
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*/expected_upstream_request.json")), ids=lambda p: p.parent.name)
+def test_what_the_wire_sends_breaks_no_rule(path: Path) -> None:
+    expected = json.loads(path.read_bytes())
+    name, body = expected["url"].split("/models/")[1].split(":")[0], expected["body"]
+    model = find_model(name)
+    if model is None:
+        assert path.parent.name == "error_not_found"
+        return
+    signatures = Signatures(random.Random(1))
+    parts = [part for content in body["contents"] for part in content["parts"] if "thoughtSignature" in part]
+    for signature, part in [(part["thoughtSignature"], part) for part in parts]:
+        if signature != PLACEHOLDER:
+            signatures.given[decode(signature)] = (name, part.get("functionCall", {}).get("name", ""))
+    vertex = 'carry_tag = "vtx"' in path.with_name("scenario.toml").read_text("utf-8")
+    assert list(check_body(body, name, model, signatures, vertex=vertex)) == []
 
 
 @pytest.mark.skipif(not RECORDED.is_dir(), reason="no recorded traffic beside the checkout")

@@ -6,6 +6,11 @@ import random
 PLACEHOLDER = "skip_thought_signature_validator"
 
 
+def decode(signature: str) -> bytes:
+    """Return a signature's bytes; both alphabets of base64 are taken. Raises `ValueError`."""
+    return base64.b64decode(signature.replace("-", "+").replace("_", "/"), validate=True)
+
+
 class Signatures:
     """Signatures given so far."""
 
@@ -26,7 +31,7 @@ class Signatures:
         if signature == PLACEHOLDER:
             return bool(function)
         try:
-            raw = base64.b64decode(signature.replace("-", "+").replace("_", "/"), validate=True)
+            raw = decode(signature)
         except ValueError:
             return False
         self.returned.append(signature)

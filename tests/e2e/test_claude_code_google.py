@@ -1,0 +1,78 @@
+"""Claude Code works on Google's models, by both of Google's doors, thinking and calling several tools at once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.claude import run_claude
+from tests.fakes.gemini.server import KEY, PROJECT, new_gemini
+from tests.fakes.google_tokens import TokenServers, new_token_servers, write_service_account
+from tests.fakes.openai_chat.samples import png
+from tests.fakes.skeleton import Running, serving
+from tests.process import Proxy, running_proxy
+
+NOTES = "rye bread\nsalted butter\n"
+
+
+@pytest.fixture
+def servers() -> TokenServers:
+    return TokenServers()
+
+
+@pytest.fixture
+def google(servers: TokenServers) -> Iterator[Running]:
+    """The stand-in; a test fails where a request broke one of its rules."""
+    with serving(new_gemini(accepts_token=servers.accepts)) as running:
+        yield running
+        assert running.journal.violations() == []
+
+
+@pytest.fixture
+def tokens(servers: TokenServers) -> Iterator[Running]:
+    with serving(new_token_servers(servers)) as running:
+        yield running
+
+
+@pytest.fixture(params=["google", "vertex"])
+def proxy(request: pytest.FixtureRequest, google: Running, tokens: Running, server: Path) -> Iterator[Proxy]:
+    settings = {"PREFERRED_PROVIDER": request.param, "BIG_MODEL": "gemini-3.8-flash", "SMALL_MODEL": "gemini-2.5-flash"}
+    if request.param == "google":
+        settings |= {"GEMINI_API_KEY": KEY, "GEMINI_BASE_URL": f"{google.url}/v1beta"}
+    else:
+        file = write_service_account(server, tokens.url)
+        settings |= {"VERTEX_PROJECT": PROJECT, "VERTEX_BASE_URL": google.url, "VERTEX_LOCATION": "global"}
+        settings |= {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}
+    with running_proxy(server, settings) as running:
+        yield running
+        assert "Traceback" not in running.log
+        assert " 500 " not in running.log
+
+
+def contents_of(google: Running) -> list[list[Any]]:
+    return [exchange.body["contents"] for exchange in google.journal.exchanges]
+
+
+def test_a_task_of_several_turns_reads_writes_and_edits_files(
+    claude: Path, proxy: Proxy, google: Running, work: Path
+) -> None:
+    notes, target = work / "notes.txt", work / "loud.txt"
+    notes.write_text(NOTES)
+    prompt = f"Read {notes} and write its words in upper case to {target}"
+    run = run_claude(claude, proxy.url, work, prompt, "--allowedTools", "Read Write Edit")
+    assert run.returncode == 0, run.stderr
+    assert target.read_text() == NOTES.upper()
+    assert notes.read_text() == "done: rye bread\nsalted butter\n"
+    assert [name for name, _ in run.calls()] == ["Read", "Write", "Edit", "Read"]
+    assert run.text == f"{target} now holds: RYE BREAD\nSALTED BUTTER"
+    asked = [contents for contents in contents_of(google) if "upper case" in str(contents[0])]
+    calls = [part for content in asked[-1] for part in content["parts"] if "functionCall" in part]
+    assert [bool(part.get("thoughtSignature")) for part in calls] == [True, True, False, True]
+    assert all(part.get("thoughtSignature") != "skip_thought_signature_validator" for part in calls)
+
+
+def test_a_picture_is_seen(claude: Path, proxy: Proxy, google: Running, work: Path) -> None:
+    (work / "a.png").write_bytes(png(31, 17))
+    run = run_claude(claude, proxy.url, work, f"Look at the picture {work / 'a.png'}", "--allowedTools", "Read")
+    assert "31 by 17 pixels" in run.text
