@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -249,3 +250,9 @@ async def test_without_the_extra_the_error_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "google.auth.transport.requests", hidden)
     with pytest.raises(AuthenticationFailed, match=r"pip install 'anthropic-proxy\[vertex\]'"):
         await tokens_of(tmp_path / "credentials.json").find()
+
+
+def test_nothing_of_it_is_loaded_before_a_request_needs_it() -> None:
+    code = "import sys, anthropic_proxy.app; print([m for m in sys.modules if m.startswith(('google', 'requests'))])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
