@@ -51,7 +51,8 @@ MAY_IMPORT: Mapping[str, str] = {
     "messages.grammar": "",
     "messages.prepare": "messages.types messages.notes",
     "messages.fold": "messages.deltas messages.types messages.events messages.writer",
-    "wire": "messages wire.contract wire.schema wire.carry wire.failures wire.recover wire.mending",
+    "wire": "messages wire.contract wire.schema wire.carry wire.failures wire.recover"
+    " wire.mending wire.definitions wire.openai_fields",
     "wire.contract": "messages",
     "wire.framing": "",
     "wire.schema": "messages",
@@ -59,6 +60,8 @@ MAY_IMPORT: Mapping[str, str] = {
     "wire.failures": "messages",
     "wire.recover": "messages",
     "wire.mending": "messages",
+    "wire.definitions": "messages",
+    "wire.openai_fields": "messages wire.contract wire.schema",
     "upstream": "wire.contract",
 }
 NO_LANGUAGE = {
@@ -69,6 +72,8 @@ NO_LANGUAGE = {
     "failures",
     "recover",
     "mending",
+    "definitions",
+    "openai_fields",
     "__init__",
 }  # modules of wire/ that are no wire
 BROAD_CATCH_ALLOWED = {"exchange.run", "server.endpoints"}  # the edges of the corridor and of the door

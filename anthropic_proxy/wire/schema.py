@@ -4,9 +4,11 @@ The walk goes by schema position: a key inside `properties` or `$defs` is a name
 `default` or `type` survives. Values inside `enum`, `const`, `default` and `examples` are data and are not looked at.
 """
 
+import functools
 from typing import Any
 
-from msgspec import Struct
+import msgspec
+from msgspec import Raw, Struct
 
 Schema = dict[str, Any]
 
@@ -21,6 +23,9 @@ _SWITCHES = ("additionalProperties", "additionalItems", "unevaluatedProperties",
 _DROPPED = frozenset(("$schema", "$id", "$comment"))
 _CHOICES = ("anyOf", "oneOf", "allOf")
 
+_KEPT = 1_024
+_LONGEST = 32 * 1024
+"""Bytes of the longest schema that is kept: with `_KEPT` the most that the cache may hold."""
 MAX_INLINED = 1_000
 """References that one schema may have inlined; definitions that double at each level would fill the memory."""
 MAX_ROOT_CHOICES = 8
@@ -65,6 +70,23 @@ def clean_schema(schema: Any, rules: SchemaRules = STANDARD) -> tuple[Schema, li
 def qualifies_for_strict(schema: Schema) -> bool:
     """Whether a cleaned schema obeys strict mode: every property required, no others allowed, no foreign keyword."""
     return _is_strict(schema)
+
+
+def encode_schema(schema: bytes, rules: SchemaRules = STANDARD) -> tuple[Raw, bool, tuple[str, ...]]:
+    """Return a cleaned schema, whether it qualifies for strict mode, and in words what it no longer says.
+
+    `schema` is JSON text; empty: there is none.
+    """
+    cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules)
+    return Raw(msgspec.json.encode(cleaned)), qualifies_for_strict(cleaned), tuple(lost)
+
+
+def encode_schema_once(schema: bytes, rules: SchemaRules = STANDARD) -> tuple[Raw, bool, tuple[str, ...]]:
+    """Do the same with a memory: a session repeats the schema of its replies in every request."""
+    return (_encode_kept if len(schema) <= _LONGEST else encode_schema)(schema, rules)
+
+
+_encode_kept = functools.lru_cache(maxsize=_KEPT)(encode_schema)
 
 
 class _Walk:

@@ -1,6 +1,5 @@
 """Tools and the choice among them: function declarations, search and URL context."""
 
-import functools
 from typing import Any
 
 import msgspec
@@ -11,16 +10,12 @@ from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import PreparedRequest
 from anthropic_proxy.messages.types import Tool
 from anthropic_proxy.messages.types.tools import is_client_tool
+from anthropic_proxy.wire.definitions import encode_once
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.schema import parameters_of
 
 _SEARCH, _FETCH = "web_search_", "web_fetch_"
-_KEPT = 1_024
-_LONGEST = 32 * 1024
-"""Bytes of the longest definition whose encoded form is kept: with `_KEPT` the most that the cache may hold."""
 _MODES = {"any": "ANY", "none": "NONE"}
-
-_decode_tool = msgspec.json.Decoder(Tool).decode
 
 
 class Toolbox(Struct, frozen=True):
@@ -100,15 +95,10 @@ def _encode_choice(request: PreparedRequest, has_functions: bool, own: dict[str,
     return {"functionCallingConfig": calling}
 
 
+@encode_once
 def _declare(tool: Tool, style: str) -> Raw:
-    declare = _kept_declaration if len(tool.source) <= _LONGEST else _declaration
-    return declare(tool.source, tool.name, style)
-
-
-def _declaration(source: bytes, name: str, style: str) -> Raw:
-    """Return the function declaration of the tool that was read from `source`, under the name that is said."""
-    tool = _decode_tool(source[source.index(b"{") :])  # an alias may stand before the text
-    declaration: dict[str, Any] = {"name": name}
+    """Return the function declaration of a tool."""
+    declaration: dict[str, Any] = {"name": tool.name}
     if tool.description is not None:
         declaration["description"] = tool.description
     schema = msgspec.json.decode(tool.input_schema) if memoryview(tool.input_schema).nbytes else {}
@@ -116,6 +106,3 @@ def _declaration(source: bytes, name: str, style: str) -> Raw:
     if parameters is not None:
         declaration["parameters" if style == "lowered" else "parametersJsonSchema"] = parameters
     return Raw(msgspec.json.encode(declaration))
-
-
-_kept_declaration = functools.lru_cache(maxsize=_KEPT)(_declaration)

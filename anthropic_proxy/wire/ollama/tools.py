@@ -1,6 +1,5 @@
 """Tool definitions. There is no `tool_choice` here: what it asks for is said by the tools offered and in words."""
 
-import functools
 from typing import Any
 
 import msgspec
@@ -11,12 +10,8 @@ from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.types import Tool
 from anthropic_proxy.messages.types.tools import is_client_tool
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.definitions import describe, encode_once
 from anthropic_proxy.wire.ollama.schema import encode_parameters
-
-_KEPT = 1_024
-"""Encoded tools that are kept: a session has dozens, and repeats them in every request."""
-_LONGEST = 32 * 1024
-"""Bytes of the longest definition that is kept."""
 
 
 class Tools(Struct):
@@ -38,8 +33,7 @@ def encode_tools(call: Call) -> Tools:
     elif choice is not None and choice.type == "none":
         offered = []
     for tool in offered:
-        encode = _encode_kept if len(tool.source) <= _LONGEST else _encode_tool
-        definition, lost = encode(_Definition(tool))
+        definition, lost = _encode_tool(tool)
         tools.definitions.append(definition)
         tools.notes += [Note("approximated", f"tools.{tool.name}", what) for what in lost]
     tools.notes += [
@@ -69,42 +63,15 @@ def _choose(kind: str, name: str, tools: Tools, call: Call) -> None:
     tools.notes.append(Note("emulated", "tool_choice", f"{call.provider} does not force calls; {how} asks for one"))
 
 
-class _Definition:
-    """A tool as a key: equal where the sources are, which Python hashes once."""
-
-    __slots__ = ("source", "tool")
-
-    def __init__(self, tool: Tool) -> None:
-        self.tool = tool
-        self.source = tool.source
-
-    def __hash__(self) -> int:
-        return hash(self.source)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Definition) and other.source == self.source
-
-
-def _encode_tool(definition: _Definition) -> tuple[Raw, tuple[str, ...]]:
+@encode_once
+def _encode_tool(tool: Tool) -> tuple[Raw, tuple[str, ...]]:
     """Return the tool as the server reads it, and in words what it no longer says."""
-    tool = definition.tool
     schema = msgspec.json.decode(tool.input_schema) if memoryview(tool.input_schema).nbytes else {}
     parameters, rest, lost = encode_parameters(schema)
-    description = "\n\n".join(filter(None, (tool.description, rest, _examples(tool))))
     function: dict[str, Any] = {"name": tool.name}
-    if description:
+    if description := describe(tool, rest):
         function["description"] = description
     function["parameters"] = parameters
     if tool.strict:
         lost = (*lost, "strict was not asked for: the server has no strict mode")
     return Raw(msgspec.json.encode({"type": "function", "function": function})), lost
-
-
-def _examples(tool: Tool) -> str:
-    examples = bytes(tool.input_examples)
-    if examples in (b"", b"[]", b"null"):
-        return ""
-    return f"Examples of input: {msgspec.json.format(examples, indent=-1).decode()}"
-
-
-_encode_kept = functools.lru_cache(maxsize=_KEPT)(_encode_tool)

@@ -8,11 +8,11 @@ from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.messages import MessageEncoder
-from anthropic_proxy.wire.openai_chat.tools import Tools, encode_schema, encode_tools
+from anthropic_proxy.wire.openai_chat.tools import encode_tools
+from anthropic_proxy.wire.openai_fields import LOOSE_OUTPUT, add_origin, add_sampling, add_tools, find_output_schema
 
 PATH = "/chat/completions"
 
-_HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -29,35 +29,22 @@ def encode_request(call: Call) -> UpstreamRequest:
         "messages": messages.encode(extra_system=extra_system, ask=tools.asks),
         dialect.limit_name: min(request.max_tokens, dialect.output_limit or request.max_tokens),
     }
-    _add_tools(body, tools, call, dialect, notes)
+    add_tools(body, tools.definitions, tools.choice, call, notes)
     if output is not None:
         body["response_format"] = output
     effort = _effort(call, dialect, bool(tools.definitions), notes)
     _add_effort(body, effort, call, dialect, notes)
-    _add_sampling(body, effort, call, dialect, notes)
+    add_sampling(body, effort, call, notes)
     if call.stream:
         body["stream"] = True
         if dialect.says_usage:
             body["stream_options"] = {"include_usage": True}
-    headers = _add_origin(body, call, dialect, notes)
+    if dialect.says_store:
+        body["store"] = False
+    headers = add_origin(body, call, notes)
     return UpstreamRequest(
         path=PATH, body=_encode(body), headers=headers, notes=(*notes, *tools.notes, *messages.notes)
     )
-
-
-def _add_tools(body: dict[str, Any], tools: Tools, call: Call, dialect: Dialect, notes: list[Note]) -> None:
-    if not tools.definitions:
-        return
-    body["tools"] = tools.definitions
-    if tools.choice is not None:
-        body["tool_choice"] = tools.choice
-    choice = call.request.tool_choice
-    if choice is not None and choice.disable_parallel_tool_use:
-        if dialect.says_parallel:
-            body["parallel_tool_calls"] = False
-        else:
-            why = f"{call.provider} cannot be told; further calls of a reply are discarded"
-            notes.append(Note("emulated", "tool_choice.disable_parallel_tool_use", why))
 
 
 def _effort(call: Call, dialect: Dialect, has_tools: bool, notes: list[Note]) -> str:
@@ -95,51 +82,16 @@ def _add_effort(body: dict[str, Any], effort: str, call: Call, dialect: Dialect,
         body["reasoning_format"] = "parsed"
 
 
-def _add_sampling(body: dict[str, Any], effort: str, call: Call, dialect: Dialect, notes: list[Note]) -> None:
-    request = call.request
-    says = dialect.sampling == "always" or (dialect.sampling == "not_thinking" and effort == "none")
-    for name, value in (("temperature", request.temperature), ("top_p", request.top_p)):
-        if value is None:
-            continue
-        if says:
-            body[name] = value
-        else:
-            notes.append(Note("dropped", name, f"{call.model} chooses for itself"))
-    if request.top_k is not None:
-        notes.append(Note("dropped", "top_k", f"{call.provider} has no such setting"))
-
-
-def _add_origin(body: dict[str, Any], call: Call, dialect: Dialect, notes: list[Note]) -> dict[str, str]:
-    """Add what says who asks and what may be kept; returns the headers."""
-    request = call.request
-    if dialect.says_store:
-        body["store"] = False
-    if dialect.names_user:
-        if request.user_id:
-            body["safety_identifier"] = request.user_key()
-        body["prompt_cache_key"] = request.session_key()
-    if request.service_tier == "standard_only":
-        if dialect.says_service_tier:
-            body["service_tier"] = "default"
-        else:
-            notes.append(Note("dropped", "service_tier", f"{call.provider} has no such setting"))
-    if dialect.session_header:
-        return {**_HEADERS, dialect.session_header: request.session_key()}
-    return _HEADERS
-
-
 def _output(call: Call, dialect: Dialect, has_tools: bool, notes: list[Note]) -> tuple[Any, str]:
     """Return `response_format` and what the system prompt must say, for a reply with a schema."""
-    schema = bytes(call.request.output_schema)
-    if not schema:
+    found = find_output_schema(call, notes, dialect.schema)
+    if found is None:
         return None, ""
-    cleaned, strict, lost = encode_schema(schema, dialect.schema)
-    notes += [Note("approximated", "output_config.format", what) for what in lost]
+    cleaned, strict = found
     alone = dialect.json_output_alone and (has_tools or call.stream)
     if dialect.json_output == "json_schema" and not alone:
         if not strict:
-            why = "the schema has what strict mode refuses, so the reply may deviate from it"
-            notes.append(Note("approximated", "output_config.format", why))
+            notes.append(LOOSE_OUTPUT)
         return {"type": "json_schema", "json_schema": {"name": "output", "schema": cleaned, "strict": strict}}, ""
     notes.append(Note("emulated", "output_config.format", "the system prompt asks for JSON of that schema"))
     wish = (

@@ -1,6 +1,5 @@
 """Tool definitions and `tool_choice`."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +10,9 @@ from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.types import Tool, ToolChoice
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.definitions import describe, encode_once, find_strictness
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
-from anthropic_proxy.wire.schema import SchemaRules, clean_schema, qualifies_for_strict
-
-_CACHED = 1_024
-"""Encoded tools and schemas that are kept: a session has dozens, and repeats them in every request."""
-_LONGEST = 32 * 1024
-"""Bytes of the longest definition or schema that is kept."""
+from anthropic_proxy.wire.schema import SchemaRules, encode_schema
 
 
 class Tools(Struct):
@@ -39,8 +34,7 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
         if tool.type not in (None, "custom"):
             tools.notes.append(Note("dropped", f"tools.{tool.name}", f"{call.provider} does not run {tool.type}"))
             continue
-        encode = _encode_kept if len(tool.source) <= _LONGEST else _encode_tool
-        definition, lost = encode(_Definition(tool), dialect.schema, dialect.says_strict)
+        definition, lost = _encode_tool(tool, dialect.schema, dialect.says_strict)
         tools.definitions.append(definition)
         for what in lost:
             tools.notes.append(Note("approximated", f"tools.{tool.name}", what))
@@ -54,55 +48,17 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
     return tools
 
 
-class _Definition:
-    """A tool as a key: equal where the sources are, which Python hashes once."""
-
-    __slots__ = ("source", "tool")
-
-    def __init__(self, tool: Tool) -> None:
-        self.tool = tool
-        self.source = tool.source
-
-    def __hash__(self) -> int:
-        return hash(self.source)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Definition) and other.source == self.source
-
-
-def encode_schema(schema: bytes, rules: SchemaRules) -> tuple[Raw, bool, tuple[str, ...]]:
-    """Return a cleaned schema, whether it qualifies for strict mode, and what it no longer says."""
-    return (_clean_kept if len(schema) <= _LONGEST else _clean)(schema, rules)
-
-
-def _clean(schema: bytes, rules: SchemaRules) -> tuple[Raw, bool, tuple[str, ...]]:
-    cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules)
-    return Raw(msgspec.json.encode(cleaned)), qualifies_for_strict(cleaned), tuple(lost)
-
-
-def _encode_tool(definition: _Definition, rules: SchemaRules, says_strict: bool) -> tuple[Raw, tuple[str, ...]]:
-    tool = definition.tool
-    parameters, strict, lost = _clean(bytes(tool.input_schema), rules)
+@encode_once
+def _encode_tool(tool: Tool, rules: SchemaRules, says_strict: bool) -> tuple[Raw, tuple[str, ...]]:
+    parameters, qualifies, lost = encode_schema(bytes(tool.input_schema), rules)
+    strict, refused = find_strictness(tool, qualifies=qualifies, says_strict=says_strict)
     function: dict[str, Any] = {"name": tool.name}
-    description = tool.description or ""
-    examples = bytes(tool.input_examples)
-    if examples not in (b"", b"[]", b"null"):
-        shown = msgspec.json.format(examples, indent=-1).decode()
-        description = f"{description}\n\nExamples of input: {shown}".strip()
-    if description:
+    if description := describe(tool):
         function["description"] = description
     function["parameters"] = parameters
-    if tool.strict:
-        if says_strict and strict:
-            function["strict"] = True
-        else:
-            why = "the schema has what strict mode refuses" if says_strict else "the server has no strict mode"
-            lost = (*lost, f"strict was not asked for: {why}")
-    return Raw(msgspec.json.encode({"type": "function", "function": function})), lost
-
-
-_clean_kept = functools.lru_cache(maxsize=_CACHED)(_clean)
-_encode_kept = functools.lru_cache(maxsize=_CACHED)(_encode_tool)
+    if strict:
+        function["strict"] = True
+    return Raw(msgspec.json.encode({"type": "function", "function": function})), (*lost, *refused)
 
 
 def _choose(choice: ToolChoice, tools: Tools, asked: Sequence[Tool], call: Call, dialect: Dialect) -> None:

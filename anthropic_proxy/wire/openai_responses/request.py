@@ -6,13 +6,13 @@ import msgspec
 
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
+from anthropic_proxy.wire.openai_fields import LOOSE_OUTPUT, add_origin, add_sampling, add_tools, find_output_schema
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.items import ItemEncoder, join_texts
-from anthropic_proxy.wire.openai_responses.tools import Tools, encode_schema, encode_tools
+from anthropic_proxy.wire.openai_responses.tools import Tools, encode_tools
 
 PATH = "/responses"
 
-_HEADERS = {"content-type": "application/json"}
 _ENCRYPTED = "reasoning.encrypted_content"
 _SOURCES = "web_search_call.action.sources"
 _LEAST_SEARCHING = "low"
@@ -32,32 +32,21 @@ def encode_request(call: Call) -> UpstreamRequest:
     if request.system:
         body["instructions"] = join_texts([block.text for block in request.system])
     body["input"] = items.encode()
-    _add_tools(body, tools, call, dialect, notes)
+    add_tools(body, tools.definitions, tools.choice, call, notes)
+    if tools.most_searches is not None:
+        body["max_tool_calls"] = tools.most_searches
     body["max_output_tokens"] = _output_limit(call, dialect, notes)
     _add_reasoning(body, tools, call, dialect, notes)
     _add_format(body, call, dialect, notes)
-    _add_sampling(body, call, dialect, notes)
-    headers = _add_origin(body, call, dialect, notes)
+    add_sampling(body, request.effort, call, notes)
+    if dialect.says_store:
+        body["store"] = False
+    if dialect.says_truncation:
+        body["truncation"] = "disabled"
+    headers = add_origin(body, call, notes)
     if call.stream:
         body["stream"] = True
     return UpstreamRequest(path=PATH, body=_encode(body), headers=headers, notes=(*notes, *tools.notes, *items.notes))
-
-
-def _add_tools(body: dict[str, Any], tools: Tools, call: Call, dialect: Dialect, notes: list[Note]) -> None:
-    if not tools.definitions:
-        return
-    body["tools"] = tools.definitions
-    if tools.choice is not None:
-        body["tool_choice"] = tools.choice
-    if tools.most_searches is not None:
-        body["max_tool_calls"] = tools.most_searches
-    choice = call.request.tool_choice
-    if choice is not None and choice.disable_parallel_tool_use:
-        if dialect.says_parallel:
-            body["parallel_tool_calls"] = False
-        else:
-            why = f"{call.provider} cannot be told; further calls of a reply are discarded"
-            notes.append(Note("emulated", "tool_choice.disable_parallel_tool_use", why))
 
 
 def _output_limit(call: Call, dialect: Dialect, notes: list[Note]) -> int:
@@ -94,50 +83,13 @@ def _add_reasoning(body: dict[str, Any], tools: Tools, call: Call, dialect: Dial
 
 def _add_format(body: dict[str, Any], call: Call, dialect: Dialect, notes: list[Note]) -> None:
     """Add the schema that the reply must have."""
-    schema = bytes(call.request.output_schema)
-    if not schema:
+    found = find_output_schema(call, notes)
+    if found is None:
         return
-    cleaned, qualifies, lost = encode_schema(schema)
-    notes += [Note("approximated", "output_config.format", what) for what in lost]
+    cleaned, qualifies = found
     if not qualifies:
-        why = "the schema has what strict mode refuses, so the reply may deviate from it"
-        notes.append(Note("approximated", "output_config.format", why))
+        notes.append(LOOSE_OUTPUT)
     said: dict[str, Any] = {"type": "json_schema", "name": "output", "schema": cleaned}
     if dialect.says_strict:
         said["strict"] = qualifies
     body["text"] = {"format": said}
-
-
-def _add_sampling(body: dict[str, Any], call: Call, dialect: Dialect, notes: list[Note]) -> None:
-    request = call.request
-    says = dialect.sampling == "always" or (dialect.sampling == "not_thinking" and request.effort == "none")
-    for name, value in (("temperature", request.temperature), ("top_p", request.top_p)):
-        if value is None:
-            continue
-        if says:
-            body[name] = value
-        else:
-            notes.append(Note("dropped", name, f"{call.model} chooses for itself"))
-    if request.top_k is not None:
-        notes.append(Note("dropped", "top_k", f"{call.provider} has no such setting"))
-
-
-def _add_origin(body: dict[str, Any], call: Call, dialect: Dialect, notes: list[Note]) -> dict[str, str]:
-    """Add what says who asks, and that nothing may be kept or cut away; returns the headers."""
-    request = call.request
-    if dialect.says_store:
-        body["store"] = False
-    if dialect.says_truncation:
-        body["truncation"] = "disabled"
-    if dialect.names_user:
-        if request.user_id:
-            body["safety_identifier"] = request.user_key()
-        body["prompt_cache_key"] = request.session_key()
-    if request.service_tier == "standard_only":
-        if dialect.says_service_tier:
-            body["service_tier"] = "default"
-        else:
-            notes.append(Note("dropped", "service_tier", f"{call.provider} has no such setting"))
-    if dialect.session_header:
-        return {**_HEADERS, dialect.session_header: request.session_key()}
-    return _HEADERS

@@ -1,6 +1,5 @@
 """Tool definitions and `tool_choice`: functions of the client, and the server's own web search."""
 
-import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,13 +10,10 @@ from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.types import Tool, ToolChoice
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.definitions import describe, encode_once, find_strictness
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.schema import clean_schema, qualifies_for_strict
+from anthropic_proxy.wire.schema import encode_schema
 
-_CACHED = 1_024
-"""Encoded tools and schemas that are kept: a session has dozens, and repeats them in every request."""
-_LONGEST = 32 * 1024
-"""Bytes of the longest definition or schema that is kept."""
 _SEARCH = "web_search_"
 _PLACE = ("city", "region", "country", "timezone")
 
@@ -41,8 +37,7 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
     offered: dict[str, dict[str, str]] = {}
     for tool in call.request.tools:
         if tool.type in (None, "custom"):
-            encode = _encode_kept if len(tool.source) <= _LONGEST else _encode_tool
-            definition, lost = encode(_Definition(tool), dialect.says_strict)
+            definition, lost = _encode_tool(tool, dialect.says_strict)
             tools.definitions.append(definition)
             tools.notes += [Note("approximated", f"tools.{tool.name}", what) for what in lost]
             offered[tool.name] = {"type": "function", "name": tool.name}
@@ -60,55 +55,18 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
     return tools
 
 
-class _Definition:
-    """A tool as a key: equal where the sources are, which Python hashes once."""
-
-    __slots__ = ("source", "tool")
-
-    def __init__(self, tool: Tool) -> None:
-        self.tool = tool
-        self.source = tool.source
-
-    def __hash__(self) -> int:
-        return hash(self.source)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Definition) and other.source == self.source
-
-
-def encode_schema(schema: bytes) -> tuple[Raw, bool, tuple[str, ...]]:
-    """Return a cleaned schema, whether it qualifies for strict mode, and what it no longer says."""
-    return (_clean_kept if len(schema) <= _LONGEST else _clean)(schema)
-
-
-def _clean(schema: bytes) -> tuple[Raw, bool, tuple[str, ...]]:
-    cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {})
-    return Raw(msgspec.json.encode(cleaned)), qualifies_for_strict(cleaned), tuple(lost)
-
-
-def _encode_tool(definition: _Definition, says_strict: bool) -> tuple[Raw, tuple[str, ...]]:
+@encode_once
+def _encode_tool(tool: Tool, says_strict: bool) -> tuple[Raw, tuple[str, ...]]:
     """Say a function. Strictness is always said: left out, it is on (reference of function tools)."""
-    tool = definition.tool
-    parameters, qualifies, lost = _clean(bytes(tool.input_schema))
+    parameters, qualifies, lost = encode_schema(bytes(tool.input_schema))
+    strict, refused = find_strictness(tool, qualifies=qualifies, says_strict=says_strict)
     said: dict[str, Any] = {"type": "function", "name": tool.name}
-    description = tool.description or ""
-    examples = bytes(tool.input_examples)
-    if examples not in (b"", b"[]", b"null"):
-        shown = msgspec.json.format(examples, indent=-1).decode()
-        description = f"{description}\n\nExamples of input: {shown}".strip()
-    if description:
+    if description := describe(tool):
         said["description"] = description
     said["parameters"] = parameters
     if says_strict:
-        said["strict"] = bool(tool.strict) and qualifies
-    if tool.strict and not (says_strict and qualifies):
-        why = "the schema has what strict mode refuses" if says_strict else "the server has no strict mode"
-        lost = (*lost, f"strict was not asked for: {why}")
-    return Raw(msgspec.json.encode(said)), lost
-
-
-_clean_kept = functools.lru_cache(maxsize=_CACHED)(_clean)
-_encode_kept = functools.lru_cache(maxsize=_CACHED)(_encode_tool)
+        said["strict"] = strict
+    return Raw(msgspec.json.encode(said)), (*lost, *refused)
 
 
 def _encode_search(tool: Tool, notes: list[Note]) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""Fields of a body that OpenAI's two languages spell alike; what a server knows of them its dialect says."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+from msgspec import Raw
+
+from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.schema import STANDARD, SchemaRules, encode_schema_once
+
+HEADERS: Mapping[str, str] = {"content-type": "application/json"}
+LOOSE_OUTPUT = Note(
+    "approximated", "output_config.format", "the schema has what strict mode refuses, so the reply may deviate from it"
+)
+"""Said where a reply's schema does not qualify for strict mode."""
+
+
+class _Dialect(Protocol):
+    @property
+    def sampling(self) -> Literal["always", "not_thinking", "never"]: ...
+    @property
+    def says_parallel(self) -> bool: ...
+    @property
+    def names_user(self) -> bool: ...
+    @property
+    def says_service_tier(self) -> bool: ...
+    @property
+    def session_header(self) -> str: ...
+
+
+def add_tools(body: dict[str, Any], definitions: list[Any], choice: Any, call: Call, notes: list[Note]) -> None:
+    """Say the tools, how to choose among them, and whether several may be called at once."""
+    if not definitions:
+        return
+    body["tools"] = definitions
+    if choice is not None:
+        body["tool_choice"] = choice
+    dialect = _dialect_of(call)
+    asked = call.request.tool_choice
+    if asked is None or not asked.disable_parallel_tool_use:
+        return
+    if dialect.says_parallel:
+        body["parallel_tool_calls"] = False
+    else:
+        why = f"{call.provider} cannot be told; further calls of a reply are discarded"
+        notes.append(Note("emulated", "tool_choice.disable_parallel_tool_use", why))
+
+
+def add_sampling(body: dict[str, Any], effort: str, call: Call, notes: list[Note]) -> None:
+    """Say temperature and `top_p` where the model takes them at this effort."""
+    request, dialect = call.request, _dialect_of(call)
+    says = dialect.sampling == "always" or (dialect.sampling == "not_thinking" and effort == "none")
+    for name, value in (("temperature", request.temperature), ("top_p", request.top_p)):
+        if value is None:
+            continue
+        if says:
+            body[name] = value
+        else:
+            notes.append(Note("dropped", name, f"{call.model} chooses for itself"))
+    if request.top_k is not None:
+        notes.append(Note("dropped", "top_k", f"{call.provider} has no such setting"))
+
+
+def add_origin(body: dict[str, Any], call: Call, notes: list[Note]) -> Mapping[str, str]:
+    """Say who asks, by hashes, and at which tier; returns the request's headers."""
+    request, dialect = call.request, _dialect_of(call)
+    if dialect.names_user:
+        if request.user_id:
+            body["safety_identifier"] = request.user_key()
+        body["prompt_cache_key"] = request.session_key()
+    if request.service_tier == "standard_only":
+        if dialect.says_service_tier:
+            body["service_tier"] = "default"
+        else:
+            notes.append(Note("dropped", "service_tier", f"{call.provider} has no such setting"))
+    if dialect.session_header:
+        return {**HEADERS, dialect.session_header: request.session_key()}
+    return HEADERS
+
+
+def find_output_schema(call: Call, notes: list[Note], rules: SchemaRules = STANDARD) -> tuple[Raw, bool] | None:
+    """Return the cleaned schema of the reply, and whether it qualifies for strict mode; None: any reply will do."""
+    schema = bytes(call.request.output_schema)
+    if not schema:
+        return None
+    cleaned, qualifies, lost = encode_schema_once(schema, rules)
+    notes += [Note("approximated", "output_config.format", what) for what in lost]
+    return cleaned, qualifies
+
+
+def _dialect_of(call: Call) -> _Dialect:
+    dialect: _Dialect = call.dialect
+    return dialect
