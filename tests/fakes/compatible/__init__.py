@@ -1,0 +1,8 @@
+"""Strict stand-ins for Groq, Moonshot and xAI: what OpenAI's refuses, and what each of them refuses or says otherwise.
+
+`python -m tests.fakes.compatible groq --port 9000` runs one by itself.
+"""
+
+from tests.fakes.compatible.server import KINDS, new_server
+
+__all__ = ["KINDS", "new_server"]

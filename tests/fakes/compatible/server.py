@@ -1,0 +1,158 @@
+"""The stand-ins themselves: one server for all kinds.
+
+Faults that a marker in the prompt asks for, besides the refusals of each kind: `late` (no headers for `seconds`),
+`stall` (the same after `pieces` chunks), `cut` (the connection breaks after `pieces` chunks), `torn` (the stream ends
+there, without an end), `reset` (the connection breaks before any byte), `unreadable` (Groq could not read the model's
+call; in a stream after some pieces), `length`, `filter`, `empty`.
+"""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+from aiohttp import web
+
+from tests.fakes.agent import Conversation, Reply
+from tests.fakes.compatible.groq import GROQ, UNREADABLE
+from tests.fakes.compatible.kinds import Kind, Model, Told, rename_calls
+from tests.fakes.compatible.moonshot import MOONSHOT
+from tests.fakes.compatible.xai import XAI
+from tests.fakes.openai_chat.failures import Refusal
+from tests.fakes.openai_chat.reading import PICTURE_TOKENS, count, prompt_of, read_conversation
+from tests.fakes.openai_chat.replies import cut_reply, frame, new_id, usage_of
+from tests.fakes.openai_chat.server import OpenAI, break_connection
+from tests.fakes.plans import Fault, decide, spoken
+from tests.fakes.skeleton import Breach, Exchange, Journal, new_application
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (GROQ, MOONSHOT, XAI)}
+
+NO_FAULT = Fault("", "")
+_REPLIES = {
+    "filter": Reply(text="The first words of a text that", finish="filter"),
+    "length": Reply(text="The first words of a text that", finish="length"),
+    "empty": Reply(),
+}
+_LATE = ("cut", "torn", "stall", "unreadable")
+
+
+class Compatible(OpenAI):
+    """One stand-in: its kind, its prompt cache, and the reasoning that it gave out."""
+
+    def __init__(self, kind: Kind, key: str) -> None:
+        super().__init__(key)
+        self.kind = kind
+        self.issued: set[str] = {" "}
+        """What may come back as reasoning; one space stands for what a client has lost."""
+
+    def _refuse(self, request: web.Request, body: Any, unreadable: Breach | None, exchange: Exchange) -> Refusal | None:
+        kind = self.kind
+        if (request.method, request.path) != ("POST", kind.path):
+            exchange.breaches.append(Breach("url", f"there is no {request.method} {request.path}"))
+            return Refusal(404, b'{"error":{"message":"Unknown request URL","type":"invalid_request_error"}}')
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or key != self.key:
+            return kind.refuse_key(key)
+        if unreadable is not None or not isinstance(body, dict):
+            unreadable = unreadable or Breach("json", "the body is no JSON object")
+            exchange.breaches.append(unreadable)
+            return kind.refuse_breach(unreadable)
+        name = str(body.get("model", ""))
+        model = self._find_model(name)
+        if model is None:
+            return kind.refuse_model(name)
+        breaches = [*kind.check(body, model), *self._check_reasoning(body)]
+        exchange.breaches.extend(breaches)
+        return kind.refuse_breach(breaches[0]) if breaches else None
+
+    def _find_model(self, name: str) -> Model | None:
+        models = self.kind.models
+        return next(iter(models.values())) if name.startswith("fault-") else models.get(name)
+
+    def _check_reasoning(self, body: dict[str, Any]) -> list[Breach]:
+        """Return the messages whose reasoning nobody here has written, or that came back changed."""
+        said = [message.get(self.kind.thinking_field) for message in body.get("messages", ())]
+        foreign = [text for text in said if isinstance(text, str) and text not in self.issued]
+        return [
+            Breach("reasoning_foreign", f"{text[:60]!r} was not said by this server", "messages") for text in foreign
+        ]
+
+    async def reply(
+        self, request: web.Request, body: dict[str, Any], exchange: Exchange
+    ) -> tuple[web.StreamResponse, str]:
+        kind = self.kind
+        model = self._find_model(body["model"])
+        assert model is not None
+        conversation = read_conversation(body)
+        fault = self.faults.find(conversation) or NO_FAULT
+        if fault.kind == "late":
+            await asyncio.sleep(fault.figure("seconds", 10))
+        if fault.kind == "reset":
+            break_connection(request)
+            return web.Response(), "cut"
+        prompt, pictures = prompt_of(body)
+        tokens = count(prompt) + pictures * PICTURE_TOKENS
+        asked_for = body.get("max_completion_tokens") or body.get("max_tokens") or 0
+        refusal = None
+        if not (fault.kind == "unreadable" and body.get("stream")):
+            refusal = kind.refuse_by_plan(fault, body["model"], model)
+        if refusal is None and tokens > model.window:
+            refusal = kind.refuse_overflow(model, tokens, asked_for)
+        if refusal is not None:
+            return await self.send(request, refusal, exchange), "refused"
+        told = self._tell(body, model, conversation, fault, tokens, self.cache.feed(prompt))
+        exchange.status = 200
+        head = {"id": new_id("chatcmpl-", 29, self.chance), "created": int(time.time()), "model": body["model"]}
+        head["system_fingerprint"] = "fp_fake"
+        if not body.get("stream"):
+            if fault.kind in _LATE:
+                return await self.fail_whole(request, fault, exchange)
+            return web.json_response(kind.body(told, head)), "answered"
+        asked = bool((body.get("stream_options") or {}).get("include_usage"))
+        return await _stream(request, [frame(chunk) for chunk in kind.chunks(told, head, asked)], fault)
+
+    def _tell(
+        self, body: dict[str, Any], model: Model, conversation: Conversation, fault: Fault, tokens: int, cached: int
+    ) -> Told:
+        """Return the reply; what is thought before it says what it is about, so that none is like another."""
+        kind = self.kind
+        thinks = kind.thinks(body, model)
+        said = cut_reply(_REPLIES.get(fault.kind) or decide(conversation), body, reasons=thinks, chance=self.chance)
+        said = rename_calls(said, lambda name, number: kind.call_id(body, name, number))
+        usage = usage_of(said, tokens, cached)
+        if not thinks:
+            return Told(said, [], usage)
+        asked = next((turn.text for turn in reversed(conversation.turns) if turn.role == "user"), "")
+        reasoning = ["I am asked: ", spoken(asked)[-200:], f"; this is reply {len(body['messages'])}."]
+        self.issued.add("".join(reasoning))
+        return Told(said, reasoning, usage)
+
+
+async def _stream(request: web.Request, frames: list[bytes], fault: Fault) -> tuple[web.StreamResponse, str]:
+    """Write the frames, one packet each, and fail where the fault says."""
+    response = web.StreamResponse(headers={"content-type": "text/event-stream", "x-request-id": "req_fake"})
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    pieces = int(fault.figure("pieces", 2))
+    for position, data in enumerate(frames):
+        if position == pieces and fault.kind in _LATE:
+            if fault.kind == "cut":
+                break_connection(request)
+                return response, "cut"
+            if fault.kind == "unreadable":
+                error = json.dumps({"error": UNREADABLE | {"status_code": 400}})
+                await response.write(f"event: error\ndata: {error}\n\n".encode())
+            if fault.kind != "stall":
+                await response.write_eof()
+                return response, "cut"
+            await asyncio.sleep(fault.figure("seconds", 10))
+        await response.write(data)
+    await response.write(b"data: [DONE]\n\n")
+    await response.write_eof()
+    return response, "answered"
+
+
+def new_server(name: str, journal: Journal | None = None, key: str | None = None) -> web.Application:
+    """Return the stand-in of that name as an application."""
+    kind = KINDS[name]
+    return new_application(Compatible(kind, key or kind.key).answer, journal or Journal())
