@@ -1,0 +1,58 @@
+"""A conversation that goes on with another provider: what one wrote is never sent where it would be refused."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import anthropic
+import pytest
+
+from tests.fakes.compatible import new_server
+from tests.fakes.openai_responses import KEY, new_openai
+from tests.fakes.skeleton import Running, serving
+from tests.integration.compatible import THINK, WEATHER, Talk, settings_of, text_of, weather
+from tests.process import running_proxy
+
+MODELS = {
+    "groq": "groq/openai/gpt-oss-120b",
+    "moonshot": "moonshot/kimi-k2.6",
+    "k2": "moonshot/kimi-k2-instruct",
+    "xai": "xai/grok-4.6",
+    "chat": "openai/gpt-4.1",
+    "responses": "openai/gpt-5.5",
+}
+ORDERS = (
+    ("groq", "moonshot", "xai", "responses", "k2", "chat", "groq"),
+    ("responses", "k2", "xai", "moonshot", "groq", "responses", "chat"),
+    ("moonshot", "responses", "groq", "xai", "moonshot", "k2"),
+)
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, Running]]]:
+    """A proxy with every provider, and the providers by the name of their settings."""
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(serving(new_server(name))) for name in ("groq", "moonshot", "xai")}
+        settings = {key: value for name, server in servers.items() for key, value in settings_of(name, server).items()}
+        servers["openai"] = stack.enter_context(serving(new_openai()))
+        settings |= {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{servers['openai'].url}/v1"}
+        proxy = stack.enter_context(running_proxy(tmp_path_factory.mktemp("city"), settings))
+        yield proxy.url, servers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_conversation_wanders(city: tuple[str, dict[str, Running]], order: tuple[str, ...], stream: bool) -> None:
+    url, servers = city
+    with anthropic.Anthropic(base_url=url, api_key="the-clients-own", max_retries=0) as client:
+        talk = Talk(client, servers["groq"], "")
+        for place in order:
+            talk.model = MODELS[place]
+            thinking = {} if place in ("k2", "chat") else {"thinking": THINK}
+            reply = talk.work(
+                "How is the weather in Oslo and Rome?", weather, stream=stream, tools=[WEATHER], **thinking
+            )
+            assert text_of(reply) == "Oslo: snow; Rome: sun", place
+        talk.model = MODELS[order[0]]
+        assert text_of(talk.send("What did I say first", stream=stream)).endswith("in Oslo and Rome?")
+    for name, server in servers.items():
+        assert [vars(breach) for exchange in server.journal.exchanges for breach in exchange.breaches] == [], name

@@ -1,0 +1,150 @@
+"""xAI behind a real proxy process: what a client sees, and that nothing the stand-in receives breaks its rules."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import pytest
+
+from anthropic_proxy.messages.grammar import check_bytes
+from tests.fakes.skeleton import Running
+from tests.integration.compatible import (
+    ADD,
+    THINK,
+    WEATHER,
+    Talk,
+    add,
+    picture,
+    refused,
+    running,
+    talking,
+    text_of,
+    thinking_of,
+    weather,
+)
+from tests.process import Proxy
+
+ASK = "How is the weather in Oslo and Rome?"
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Proxy]]:
+    with running("xai", tmp_path_factory.mktemp("xai"), XAI_WIRE="chat") as pair:
+        yield pair
+
+
+@pytest.fixture
+def talk(pair: tuple[Running, Proxy]) -> Iterator[Talk]:
+    with talking(*pair, "claude-sonnet-4-6") as talk:
+        yield talk
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_text_and_its_counts(talk: Talk, stream: bool) -> None:
+    reply = talk.send("Count to 30", stream=stream, system="Be brief.", extra_body={"temperature": 0.2})
+    assert text_of(reply) == " ".join(map(str, range(1, 31)))
+    assert (reply.model, reply.stop_reason) == ("claude-sonnet-4-6", "end_turn")
+    assert reply.usage.input_tokens > 0
+    assert talk.bodies[0]["model"] == "grok-3"
+
+
+def test_haiku_and_the_grammar(talk: Talk, pair: tuple[Running, Proxy]) -> None:
+    body = {"model": "claude-haiku-4-5", "max_tokens": 500, "stream": True, "tools": [WEATHER]}
+    answer = pair[1].client().post("/v1/messages", json={**body, "messages": [{"role": "user", "content": ASK}]})
+    assert check_bytes(answer.content) == []
+    assert talk.bodies[0]["model"] == "grok-3-mini-beta"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_over_several_turns_and_two_at_once(talk: Talk, stream: bool) -> None:
+    strict = {**ADD, "strict": True, "input_schema": {**ADD["input_schema"], "additionalProperties": False}}
+    tools = [strict, WEATHER]
+    assert text_of(talk.work("Add 4, 5 and 6", add, stream=stream, tools=tools)) == "The sum is 15."
+    assert text_of(talk.work(ASK, weather, stream=stream, tools=tools)) == "Oslo: snow; Rome: sun"
+    assistants = [message for message in talk.bodies[-1]["messages"] if message["role"] == "assistant"]
+    assert [len(message.get("tool_calls", ())) for message in assistants] == [1, 1, 0, 2]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_reasoning_is_shown_counted_and_not_given_back(talk: Talk, stream: bool) -> None:
+    talk.model = "xai/grok-4.6"
+    reply = talk.work(ASK, weather, stream=stream, tools=[WEATHER], thinking=THINK)
+    assert text_of(reply) == "Oslo: snow; Rome: sun"
+    assert thinking_of(reply)
+    assert reply.usage.output_tokens > 64, "the reasoning that xAI counts beside its output is part of ours"
+    first, second = talk.bodies
+    assert first["reasoning_effort"] == "low"
+    assert all("reasoning_content" not in message for message in second["messages"])
+    ids = {exchange.headers["x-grok-conv-id"] for exchange in talk.server.journal.exchanges[talk.start :]}
+    assert len(ids) == 1, "a conversation stays on one machine, for its cache"
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "said"),
+    [
+        ("xai/grok-4.6", "xhigh", "xhigh"),
+        ("xai/grok-4.3", "max", "high"),
+        ("xai/grok-3-mini-beta", "medium", "low"),
+        ("xai/grok-3", "high", None),
+        ("xai/grok-4.20-reasoning", "high", None),
+        ("xai/grok-4.20-non-reasoning", "high", None),
+    ],
+)
+def test_effort_is_said_only_where_it_is_taken(talk: Talk, model: str, asked: str, said: str | None) -> None:
+    talk.model = model
+    fields: Any = {"output_config": {"effort": asked}, "temperature": 0.3, "stop_sequences": ["never"]}
+    talk.send("Count to 3", stream=True, extra_body=fields)
+    assert talk.bodies[0].get("reasoning_effort") == said
+    assert "stop" not in talk.bodies[0]
+
+
+def test_thinking_can_be_switched_off_where_the_model_lets(talk: Talk) -> None:
+    talk.model = "xai/grok-4.3"
+    assert thinking_of(talk.send("Count to 3", stream=True, thinking={"type": "disabled"})) == ""
+    assert talk.bodies[0]["reasoning_effort"] == "none"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_pictures_of_the_kinds_it_takes(talk: Talk, stream: bool) -> None:
+    talk.model = "xai/grok-4.3"
+    ask = {"type": "text", "text": "Describe the pictures"}
+    assert "image/png 31 by 17" in text_of(talk.send([picture(), ask], stream=stream))
+    talk.send([picture("image/gif"), ask], stream=stream)
+    assert "[image omitted: image/gif]" in str(talk.bodies[1]["messages"][-1]["content"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reply_with_a_schema(talk: Talk, stream: bool) -> None:
+    schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
+    config = {"format": {"type": "json_schema", "schema": {**schema, "additionalProperties": False}}}
+    reply = talk.send("How old?", stream=stream, output_config=config)
+    assert list(json.loads(text_of(reply))) == ["age"]
+    assert talk.bodies[0]["response_format"]["type"] == "json_schema"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "status", "kind"),
+    [
+        ("rate after=20", 429, "rate_limit_error"),
+        ("quota", 402, "billing_error"),
+        ("unauthorized", 401, "authentication_error"),
+        ("forbidden", 403, "permission_error"),
+        ("missing", 404, "not_found_error"),
+        ("server", 500, "api_error"),
+        ("overloaded", 529, "overloaded_error"),
+    ],
+)
+def test_every_refusal_has_its_kind(talk: Talk, fault: str, status: int, kind: str, stream: bool) -> None:
+    got, got_kind, headers = refused(talk, fault, stream=stream)
+    assert (got, got_kind) == (status, kind)
+    if "after" in fault:
+        assert headers["retry-after"] == "20"
+    if status in (401, 402):
+        assert headers["x-should-retry"] == "false"
+
+
+def test_a_prompt_over_the_window_makes_the_client_compact(talk: Talk) -> None:
+    with pytest.raises(anthropic.BadRequestError, match="prompt is too long: 135393 tokens > 131072 maximum"):
+        talk.send("Say exactly: x [fault:overflow]", stream=True)
