@@ -240,6 +240,14 @@ def test_a_refusal_names_field_value_and_rule(fields: dict[str, Any], message: s
             "messages.0.content.0.source: Number out of range, got 1e400",
         ),
         ('"tools":[{"name":"a","type":1e400}]', "tools.0.type: Number out of range, got 1e400"),
+        (
+            '"tools":[{"name":"a","input_schema":{"properties":{"x":{"maximum":1e400}}}}]',
+            "tools.0.input_schema: holds a number out of range",
+        ),
+        (
+            '"output_config":{"format":{"type":"json_schema","schema":{"maximum":1e400}}}',
+            "output_config.format.schema: holds a number out of range",
+        ),
         ('"temperature":"hot","top_p":1e400', 'temperature: Input should be a number, got "hot"'),
     ],
 )

@@ -105,6 +105,17 @@ def all_sound(blocks: list[Block]) -> bool:
     return True
 
 
+def find_flaw(schema: bytes) -> str:
+    """Return why a JSON Schema cannot be read, in words; "" where it can, or where there is none."""
+    if is_deep(schema):
+        return DEEP_TEXT
+    try:
+        msgspec.json.decode(schema or b"null")
+    except msgspec.ValidationError:
+        return "holds a number out of range"
+    return ""
+
+
 def is_deep(text: bytes) -> bool:
     """Whether JSON text nests lists and objects deeper than `DEEPEST`."""
     if text.count(b"{") + text.count(b"[") <= DEEPEST:

@@ -5,7 +5,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 from anthropic_proxy.messages.surrogates import replace_halves
-from anthropic_proxy.messages.types.blocks import DEEP_TEXT, all_sound, given_fields, is_deep, read_blocks, string_of
+from anthropic_proxy.messages.types.blocks import DEEP_TEXT, all_sound, find_flaw, given_fields, read_blocks, string_of
 from anthropic_proxy.messages.types.refusals import decode_fields, missing, wrong_type
 from anthropic_proxy.messages.types.structs import (
     ABSENT,
@@ -135,8 +135,8 @@ def _refuse(read: _Body, counting: bool) -> None:
     if _is_given(read.compaction):
         raise UnsupportedFeature("compaction: not available here; send the whole history in messages")
     for form in (read.output_format, read.output_config and read.output_config.format):
-        if form and is_deep(bytes(form.schema)):
-            raise InvalidRequest(f"output_config.format.schema: {DEEP_TEXT}")
+        if form and (flaw := find_flaw(bytes(form.schema))):
+            raise InvalidRequest(f"output_config.format.schema: {flaw}")
 
 
 def _is_given(raw: Raw) -> bool:

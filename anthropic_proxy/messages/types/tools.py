@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.types.blocks import DEEP_TEXT, given_fields, is_deep, string_of
+from anthropic_proxy.messages.types.blocks import find_flaw, given_fields, string_of
 from anthropic_proxy.messages.types.refusals import decode_fields, missing, wrong_type
 from anthropic_proxy.messages.types.structs import Tool
 
@@ -60,7 +60,7 @@ def _is_sound(tool: Tool) -> bool:
     if not is_client_tool(tool):
         return True
     schema = bytes(tool.input_schema)
-    return bool(tool.name) and (not schema or (schema[0] == _OBJECT and not is_deep(schema)))
+    return bool(tool.name) and (not schema or (schema[0] == _OBJECT and not find_flaw(schema)))
 
 
 def _finish(tool: Tool, source: bytes) -> Tool:
@@ -80,7 +80,7 @@ def _read_slowly(raw: Raw, path: str) -> Tool:
     if not foreign and not tool.name:
         raise missing(f"{path}.name")
     if not _is_sound(tool):
-        if is_deep(bytes(tool.input_schema)):
-            raise InvalidRequest(f"{path}.input_schema: {DEEP_TEXT}")
+        if flaw := find_flaw(bytes(tool.input_schema)):
+            raise InvalidRequest(f"{path}.input_schema: {flaw}")
         raise wrong_type(f"{path}.input_schema", "an object", tool.input_schema)
     return _finish(tool, bytes(raw))
