@@ -50,7 +50,7 @@ class App:
             unproxied=settings.unproxied,
         )
         self._litellm: LiteLLMUpstream | None = None
-        self._log = Log(form=settings.log_format)
+        self._log = Log(form=settings.log_format, level=settings.log_level, colours=settings.colours)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope."""
@@ -73,6 +73,7 @@ class App:
                 await self._http.close()
                 if self._litellm is not None:
                     await self._litellm.close()
+                self._log.flush()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

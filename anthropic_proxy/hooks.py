@@ -53,11 +53,14 @@ class Receipt(Struct, kw_only=True):
     first_delta_seconds: float | None = None
     seconds: float = 0.0
     status: int = 0
+    """What the client was sent; 0: nothing, it had left."""
     outcome: str = ""
     """A stop reason, `error` or `cancelled`."""
     error_kind: str = ""
     error: str = ""
     """What went wrong, as the client was told; keys masked."""
+    excerpt: str = ""
+    """The beginning of a provider's failing answer that was no error object, such as a gateway's page; keys masked."""
     tried: list[str] = field(default_factory=list)
     """Attempts before the one that counts, in words: `groq 429`."""
     notes: list[Note] = field(default_factory=list)

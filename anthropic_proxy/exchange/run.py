@@ -273,7 +273,8 @@ class _Exchange:
         receipt.cache_write_tokens = totals.cache_creation_input_tokens
         receipt.thinking_tokens = totals.output_tokens_details["thinking_tokens"]
         receipt.outcome = receipt.outcome or writer.stop_reason or ""
-        receipt.status = receipt.status or 200
+        if self._opened or self._relayed or receipt.outcome != "cancelled":
+            receipt.status = receipt.status or 200
 
 
 class _OneCall:
@@ -296,6 +297,7 @@ def note_failure(receipt: Receipt, error: ProxyError) -> None:
     receipt.outcome = "error"
     receipt.status = error.status
     receipt.error_kind, receipt.error = error.kind, error.message
+    receipt.excerpt = " ".join(getattr(error, "__notes__", ()))
 
 
 def our_bug(error: Exception, house: House, request_id: str) -> InternalError:

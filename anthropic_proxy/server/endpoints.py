@@ -113,7 +113,7 @@ async def serve(house: House, scope: Scope, receive: Receive, send: Send) -> Non
         )
     except ProxyError as error:
         note_failure(receipt, error)
-        house.log.refusal(receipt)
+        house.log.request(receipt)
         await outlet.refuse(error)
     except Exception as error:  # noqa: BLE001  # the edge of the door: a client is always answered in the envelope
         await outlet.refuse(our_bug(error, house, request_id))

@@ -1,0 +1,87 @@
+"""What a line says: counts, names and times of one exchange."""
+
+import re
+import time
+from collections.abc import Callable
+
+from anthropic_proxy.hooks import Receipt
+
+FIRST_COLUMN, SECOND_COLUMN = 49, 34
+PATH_CHARACTERS = 120
+INDENT = " " * 10
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_INDEX = re.compile(r"\d+")
+_PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'"})
+_WARNING_SIGN = re.compile(r"(?<!\S)!(?!\S)")
+
+Paint = Callable[[str, str], str]
+"""Text and role → text in the role's colour."""
+
+
+def clean(text: str) -> str:
+    """Return `text` with control characters escaped, so that no header or name can write lines of its own."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def with_plain_signs(text: str) -> str:
+    """Return `text` as a terminal can show it that has no Unicode."""
+    return _WARNING_SIGN.sub("!!", text.translate(_PLAIN_SIGNS))
+
+
+def clock_of(seconds: float) -> str:
+    """Return the time of day."""
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
+def describe_request(receipt: Receipt, paint: Paint) -> str:
+    """Return the first line: when, what was asked, the status, what is unusual, the id."""
+    status = receipt.status
+    role = "ok" if status < 400 else "warn" if status < 500 else "error"
+    path = receipt.path if len(receipt.path) <= PATH_CHARACTERS else receipt.path[: PATH_CHARACTERS - 1] + "…"
+    head = f"{receipt.method} {clean(path)} "
+    said = paint(str(status), role) if status else "–"
+    return (
+        f"{paint(clock_of(receipt.started), 'quiet')}  {head}{said}"
+        f"{' ' * max(FIRST_COLUMN - 10 - len(head) - 3, 2)}{clean(_unusual(receipt)):<{SECOND_COLUMN}}  "
+        f"{paint(receipt.request_id, 'quiet')}"
+    )
+
+
+def describe_exchange(receipt: Receipt) -> str:
+    """Return the second line: who answered, sizes, tokens, times."""
+    target = f" → {receipt.provider}/{receipt.model}" if receipt.model else ""
+    context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
+    first = "–" if receipt.first_delta_seconds is None else f"{receipt.first_delta_seconds:.2f}s"
+    return INDENT + clean(
+        f"{receipt.asked_model or '–'}{target}  {receipt.tools} tools {receipt.messages} msgs"
+        f"{' stream' if receipt.stream else ''}  in {_count(context)} out {_count(receipt.output_tokens)}"
+        f"  {first} {receipt.seconds:.1f}s"
+    )
+
+
+def describe_notes(receipt: Receipt) -> list[tuple[tuple[str, str, str], str]]:
+    """Return what did not reach the provider as it was asked: the cause, which is said once a run, and its line."""
+    described: list[tuple[tuple[str, str, str], str]] = []
+    for note in receipt.notes:
+        # every tool has a name of its own, so there the reason is the cause
+        field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)
+        sign = "✕" if note.fate == "dropped" else "~"
+        text = f"{sign} {receipt.provider or 'here'}: {note.field} {note.fate}: {note.reason}"
+        described.append(((receipt.provider, field, note.fate), text))
+    return described
+
+
+def _unusual(receipt: Receipt) -> str:
+    tried = ", ".join(receipt.tried)
+    if receipt.error:
+        return (f"↻ {tried}; " if tried else "") + f"✕ {receipt.error[:160]}"
+    if receipt.outcome == "cancelled":
+        return "– client left" if receipt.status else "– client left before the reply"
+    if tried:
+        return f"↻ {tried}, then {receipt.provider}"
+    return {"max_tokens": "! cut off", "refusal": "! refused"}.get(receipt.outcome, "")
+
+
+def _count(tokens: int) -> str:
+    return f"{tokens / 1000:.1f}k" if tokens >= 10_000 else str(tokens)

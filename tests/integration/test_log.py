@@ -1,0 +1,61 @@
+"""The log of a real process: it stops nobody, and says what happened in the words of the screens."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2 as httpx
+
+from tests.integration.test_server import MESSAGES, ask, wait_for
+from tests.process import free_port, running_proxy
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+UNHEARD = 1_500
+"""Requests whose lines are more than a pipe holds (64 KB)."""
+
+
+def test_a_log_that_nobody_reads_stops_no_request(settings: dict[str, str], tmp_path: Path) -> None:
+    port = free_port()
+    own = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "anthropic_proxy", "--port", str(port)],
+        cwd=tmp_path,
+        env={**own, **settings},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    with process, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+        try:
+            wait_for(lambda: _answers(client))
+            assert {client.get("/nowhere").status_code for _ in range(UNHEARD)} == {404}
+            assert client.post(MESSAGES, json=ask("Say exactly: unheard")).status_code == 200
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_what_was_not_sent_is_said_once_a_run(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, settings) as other:
+        client = other.client()
+        for _ in range(3):
+            client.post(MESSAGES, json=ask("Say exactly: x", top_k=40))
+        wait_for(lambda: other.log.count("POST /v1/messages 200") == 3)
+        assert other.log.count("✕ openai: top_k dropped") == 1
+
+
+def test_a_level_and_colours_are_chosen_by_settings(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {**settings, "LOG_LEVEL": "warning", "FORCE_COLOR": "1"}) as other:
+        client = other.client()
+        client.post(MESSAGES, json=ask("Say exactly: x"))
+        client.get("/nowhere")
+        wait_for(lambda: "/nowhere" in other.log)
+        (line,) = other.log.splitlines()
+        assert "\x1b[33m404\x1b[0m" in line
