@@ -302,7 +302,16 @@ def test_policy_stops_are_replies(error: Any) -> None:
         ({"message": "Model grok does not support parameter stop."}, "stop"),
         ({"message": "invalid temperature: only 1 is allowed for temperature"}, "temperature"),
         ({"message": "body.tools[0].strict: Extra inputs are not permitted"}, "body.tools[0].strict"),
+        ({"message": "invalid temperature: only 1 is allowed for this model"}, "temperature"),
+        ({"message": "property 'store' is unsupported, did you mean 'stop'?"}, "store"),
+        ({"message": "messages[2].reasoning: reasoning is not supported with this model"}, "reasoning"),
+        ({"message": "Model grok-4.20 does not support parameter reasoningEffort."}, "reasoningEffort"),
+        ({"message": "tool_choice 'required' is incompatible with thinking enabled"}, "tool_choice"),
+        ({"message": "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"}, "max_tokens"),
+        ({"message": "`max_tokens` must be less than or equal to `32768`"}, "max_tokens"),
+        ({"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs"}]}, "seed"),
         ({"message": "nothing named"}, None),
+        ({"message": "The parameter max_tokens is fine, the key must be renewed"}, None),
     ],
 )
 def test_the_parameter_to_blame_is_found(error: Any, parameter: str | None) -> None:

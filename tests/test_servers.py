@@ -1,7 +1,10 @@
 """Whose server answers at `OPENAI_BASE_URL`: by the address alone, and what follows from it."""
 
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,9 @@ from anthropic_proxy.routing.providers import PROVIDERS, find_provider
 from anthropic_proxy.routing.router import Facts, Target, find_server, resolve
 from anthropic_proxy.settings import Settings, load_settings
 from anthropic_proxy.upstream.http import join_address
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.golden.stage import Scenario
+from tests.house import Answer, Town
 
 OPENAI = find_provider("openai")
 GOLDEN = Path(__file__).parent / "golden" / "openai_chat"
@@ -142,3 +147,94 @@ def test_every_server_is_named_once_documented_and_proven() -> None:
         if server.name not in own | {"local", "other", "deepseek_beta"}:
             host = re.sub(r"^\*\.|/.*$", "", server.addresses[0])
             assert host in section, f"docs/compatibility.md says nothing about {host}"
+
+
+Body = dict[str, Any]
+LOCAL = {
+    "PREFERRED_PROVIDER": "openai",
+    "OPENAI_BASE_URL": "http://127.0.0.1:8000/v1",
+    "BIG_MODEL": "openai/qwen3-coder",
+}
+GROQ = {"GROQ_API_KEY": KEY, "BIG_MODEL": "groq/llama-99"}
+REPLY = {
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 1},
+}
+WINDOW = "This model's maximum context length is 40000 tokens"
+
+
+def over(limit: int) -> Callable[[Body], bool]:
+    return lambda body: max(body.get("max_tokens", 0), body.get("max_completion_tokens", 0)) > limit
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields", "is_refused", "message"),
+    [
+        (
+            LOCAL,
+            {},
+            over(27_534),
+            f"{WINDOW}. However, you requested 64000 output tokens and your prompt contains at least 12466 input "
+            "tokens, for a total of at least 76466 tokens. (parameter=input_tokens, value=12466)",
+        ),
+        (
+            LOCAL,
+            {},
+            over(27_534),
+            f"'max_tokens' or 'max_completion_tokens' is too large: 64000. {WINDOW} and your request has 12466 input "
+            "tokens (64000 > 40000 - 12466). None",
+        ),
+        (
+            LOCAL,
+            {},
+            over(27_534),
+            f"{WINDOW}. However, you requested 76466 tokens (12466 in the messages, 64000 in the completion).",
+        ),
+        (LOCAL, {}, over(8_192), "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"),
+        (LOCAL, {}, over(8_192), "max_tokens (64000) exceeds the maximum allowed output of 8192"),
+        (
+            LOCAL,
+            {"stream": True},
+            lambda body: "stream_options" in body,
+            [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}],
+        ),
+        (
+            GROQ,
+            {},
+            over(32_768),
+            "`max_completion_tokens` must be less than or equal to `32768`, the maximum value for "
+            "`max_completion_tokens` is less than the `context_window` for this model",
+        ),
+        (
+            {"XAI_API_KEY": KEY, "BIG_MODEL": "xai/grok-4.3-turbo"},
+            {"output_config": {"effort": "low"}},
+            lambda body: "reasoning_effort" in body,
+            "Model grok-4.3-turbo does not support parameter reasoningEffort.",
+        ),
+        (
+            {"MOONSHOT_API_KEY": KEY, "BIG_MODEL": "moonshot/kimi-next"},
+            {"temperature": 0.5},
+            lambda body: "temperature" in body,
+            "invalid temperature: only 1 is allowed for this model",
+        ),
+    ],
+    ids=["vllm", "vllm-before", "vllm-first", "deepseek", "lm-studio", "mistral", "groq", "xai", "moonshot"],
+)
+async def test_a_refusal_in_a_server_s_own_words_is_learned_from(
+    settings: dict[str, str], fields: Body, is_refused: Callable[[Body], bool], message: Any
+) -> None:
+    bodies: list[Body] = []
+
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        bodies.append(json.loads(request.body))
+        if is_refused(bodies[-1]):
+            return Answer(400, json.dumps({"error": {"message": message, "type": "invalid_request_error"}}).encode())
+        if bodies[-1].get("stream"):
+            chunk = {**REPLY, "choices": [{"index": 0, "delta": {"content": "well"}, "finish_reason": "stop"}]}
+            return Answer(200, f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode())
+        return Answer(200, json.dumps(REPLY).encode())
+
+    keeper = await Town(street, **settings).ask(**fields)
+    assert keeper.error is None
+    assert len(bodies) == 2
+    assert b"well" in keeper.stream or keeper.body["content"][0]["text"] == "well"

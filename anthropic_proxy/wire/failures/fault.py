@@ -21,8 +21,13 @@ _PARAMETERS = re.compile(
     rf"{_NAME.format('a')}"
     rf"|{_NAME.format('b')} (?:is|are) not supported"
     r"|does not support (?:the )?(?:parameter )?[`'\"]?(?P<c>\w+(?:\.\w+)*)[`'\"]?(?: parameter)?(?:[.,;]|$)"
-    r"|only 1 is allowed for (?P<d>temperature)"
-    r"|(?P<e>[\w.\[\]]+): Extra inputs are not permitted",
+    r"|only 1 is allowed for (?P<d>temperature)|invalid (?P<f>temperature): only"
+    r"|(?P<e>[\w.\[\]]+): Extra inputs are not permitted"
+    r"|\"extra_forbidden\",\"loc\":\[\"body\",\"(?P<g>\w+)\""
+    rf"|property {_NAME.format('h')} is unsupported"
+    r"|\b(?P<i>\w+)[`'\"]? is not supported with this model"
+    r"|(?P<j>max_(?:completion_)?tokens)\W{1,2}(?:must be|exceeds|value\b|\(\d+\) exceeds)"
+    r"|(?P<k>tool_choice) '\w+' is incompatible",
     re.IGNORECASE,
 )
 

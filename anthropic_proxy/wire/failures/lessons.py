@@ -3,7 +3,9 @@
 import re
 
 _LIMIT = re.compile(
-    r"(?:at most|less than or equal to|maximum (?:value|of)?:?|up to|limit of)\D{0,20}(\d[\d,]{2,})", re.I
+    r"(?:at most|less than or equal to|maximum (?:value|of|allowed)?:?|up to|limit of)\D{0,20}(\d[\d,]{2,})"
+    r"|valid range of \w+ is \[\d+, *(\d{3,})\]",
+    re.IGNORECASE,
 )
 _SUPPORTED = re.compile(r"supported values are:?(.*)|must be one of(.*)", re.IGNORECASE | re.DOTALL)
 _WORD = re.compile(r"[`'\"](\w+)[`'\"]")
@@ -16,7 +18,7 @@ _MARGIN = 64
 def find_limit(message: str, asked: int) -> int | None:
     """Return the output limit that a refusal names, in tokens, where it is below what was asked for."""
     found = _LIMIT.search(message)
-    limit = int(found[1].replace(",", "")) if found else 0
+    limit = int((found[1] or found[2]).replace(",", "")) if found else 0
     return limit if 0 < limit < asked else None
 
 
