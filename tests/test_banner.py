@@ -109,3 +109,15 @@ def test_every_successor_is_known_and_served() -> None:
             assert retired.successor in row.known_models, f"{row.name}/{model} → {retired.successor}"
             assert retired.successor not in row.retired_models, f"{row.name}/{model} → {retired.successor}"
             assert date.fromisoformat(retired.since)
+
+
+def test_the_documentation_says_what_start_up_says() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "compatibility.md").read_text("utf-8")
+    section = text.partition("## Default models that are gone")[2].partition("\n## ")[0]
+    for row in PROVIDERS:
+        for model in filter(None, (row.small_model, row.big_model)):
+            if retired := row.retired_models.get(model):
+                assert model in section
+                assert retired.successor in section
+                day = date.fromisoformat(retired.since)
+                assert f"{day.day} {day:%B %Y}" in section
