@@ -32,6 +32,7 @@ from anthropic_proxy.messages.types import MessagesResponse, UsageBody
 from anthropic_proxy.messages.writer import MessageWriter
 
 _encode = msgspec.json.Encoder().encode
+_STARTS: frozenset[type] = frozenset((TextStart, ThinkingStart, CallStart, BlockStart))
 
 
 def fold(
@@ -78,12 +79,14 @@ class Fold:
 
     def _collect(self, events: Iterable[Event]) -> None:
         for event in events:
-            if isinstance(event, TextStart | ThinkingStart | CallStart | BlockStart):
-                self._block = _OpenBlock(event)
-            elif isinstance(event, BlockStop) and self._block is not None:
+            if type(event) in _STARTS:
+                self._block = _OpenBlock(event)  # type: ignore[arg-type]
+            elif self._block is None:
+                continue
+            elif type(event) is BlockStop:
                 self._content.append(self._block.whole())
                 self._block = None
-            elif self._block is not None:
+            else:
                 self._block.feed(event)
 
 
@@ -95,9 +98,9 @@ class _OpenBlock:
         self._signature = ""
 
     def feed(self, event: Event) -> None:
-        if isinstance(event, TextDelta | ThinkingDelta):
+        if type(event) is TextDelta or type(event) is ThinkingDelta:
             self._fragments.append(event.text)
-        elif isinstance(event, InputDelta):
+        elif type(event) is InputDelta:
             self._fragments.append(event.json)
         elif isinstance(event, CitationDelta):
             self._citations.append(event.raw)
