@@ -312,8 +312,10 @@ def test_audio_models_are_refused_for_chat(model, prefix):
     with pytest.raises(InvalidRequest) as caught:
         resolve(Facts(prefix + model), load(GROQ_API_KEY="g"), Catalogue())
     assert caught.value.message == (
-        f"groq/{model} turns sound into text and cannot chat. Chat models at groq: anthropic-proxy models groq"
+        f"groq/{model} turns sound into text and cannot chat. One that can is groq/openai/gpt-oss-120b; "
+        "GET /v1/models lists them all."
     )
+    assert goes_to("groq/openai/gpt-oss-120b", load(GROQ_API_KEY="g")) == "groq/openai/gpt-oss-120b"
 
 
 def test_an_audio_model_in_a_setting_is_a_problem_that_the_mapping_shows():

@@ -143,8 +143,11 @@ def _aim(choice: Choice, settings: Settings, catalogue: Catalogue) -> Target:
     """Return the target of a choice. Raises where the model cannot chat, or its provider's wire is not there."""
     row, model = choice.provider, choice.model
     if reason := row.refused_models.get(model):
-        command = f"anthropic-proxy models {row.name}"
-        raise InvalidRequest(f"{choice.name} {reason} and cannot chat. Chat models at {row.name}: {command}")
+        retired = row.retired_models.get(row.big_model or "")
+        able = f"{row.prefix}/{retired.successor if retired else row.big_model}"
+        raise InvalidRequest(
+            f"{choice.name} {reason} and cannot chat. One that can is {able}; GET /v1/models lists them all."
+        )
     if not model:
         raise InvalidRequest(
             f"{row.name} has no models of its own. Name one in BIG_MODEL and one in SMALL_MODEL, such as "
