@@ -79,8 +79,8 @@ class HttpOutlet:
             return
         headers = error_headers(error, self._request_id)
         body = encode_error(error, self._request_id)
-        if isinstance(error, UpstreamError) and error.body is not None:
-            body, headers = error.body, {**headers, **error.headers}
+        if isinstance(error, UpstreamError):
+            body, headers = error.body or body, {**headers, **error.headers}
         await self.respond(error.status, body, headers)
 
     async def gone(self) -> None:

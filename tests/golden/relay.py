@@ -61,8 +61,8 @@ async def _play(
 def _refusal(error: ProxyError) -> bytes:
     headers = error_headers(error, "req_golden")
     body = encode_error(error, "req_golden")
-    if isinstance(error, UpstreamError) and error.body is not None:
-        body, headers = error.body, {**headers, **error.headers}
+    if isinstance(error, UpstreamError):
+        body, headers = error.body or body, {**headers, **error.headers}
     del headers["content-type"]
     return readable({"status": error.status, "headers": headers, "body": msgspec.json.decode(body)})
 
