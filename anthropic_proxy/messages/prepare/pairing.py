@@ -49,18 +49,30 @@ def _are_in_order(messages: list[Message], names: Names) -> bool:
     owed: list[str] = []
     seen: set[str] = set()
     for message in messages:
-        blocks = message.blocks
-        if message.role == "assistant":
-            calls = [block for block in blocks if type(block) is ToolUseBlock]
-            if owed or any(_must_change(call, seen, names) for call in calls):
+        if message.role != "assistant":
+            if not _answers(message.blocks, owed):
                 return False
-            owed = [call.id for call in calls]
-            continue
-        answers = [block.tool_use_id for block in blocks if type(block) is ToolResultBlock]
-        if answers != owed or len(_results_of(blocks[: len(owed)])) < len(owed):
+            owed = []
+        elif owed:
             return False
-        owed = []
+        else:
+            for block in message.blocks:
+                if type(block) is ToolUseBlock:
+                    if _must_change(block, seen, names):
+                        return False
+                    owed.append(block.id)
     return not owed
+
+
+def _answers(blocks: list[Block], owed: list[str]) -> bool:
+    """Whether the blocks begin with the results that are owed, in their order, and hold no other."""
+    answered = 0
+    for place, block in enumerate(blocks):
+        if type(block) is ToolResultBlock:
+            if place != answered or place >= len(owed) or block.tool_use_id != owed[place]:
+                return False
+            answered += 1
+    return answered == len(owed)
 
 
 def _must_change(call: ToolUseBlock, seen: set[str], names: Names) -> bool:

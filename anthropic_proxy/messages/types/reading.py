@@ -148,7 +148,7 @@ def _are_sound(messages: list[Message]) -> bool:
 
 
 def _is_sound(content: str | list[Block] | None) -> bool:
-    return content is None or isinstance(content, str) or all_sound(content)
+    return all_sound(content) if type(content) is list else True
 
 
 def _is_utf8(body: bytes) -> bool:

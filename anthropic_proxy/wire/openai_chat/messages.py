@@ -31,6 +31,8 @@ BRIDGE = "Understood."
 
 _EMPTY = Raw(b'""')
 _NULL = Raw(b"null")
+_QUOTED = b'"'
+_MEDIA = (ImageBlock, DocumentBlock)
 _NINE = re.compile(r"[a-zA-Z0-9]{9}")
 _LONGEST_ID = 40
 _LOST_THINKING = " "
@@ -169,7 +171,7 @@ class MessageEncoder:
     def _say_user(self, message: Message) -> None:
         parts: list[Any] = []
         for block in message.content:
-            if isinstance(block, ToolResultBlock):
+            if type(block) is ToolResultBlock:
                 self._say_result(block, parts)
         self._open = False
         if self._dialect.late_system == "keep":
@@ -178,9 +180,9 @@ class MessageEncoder:
             parts += [_TextPart(text) for text in self._late]
             self._late.clear()
         for block in message.content:
-            if isinstance(block, TextBlock):
+            if type(block) is TextBlock:
                 parts.append(_TextPart(block.text))
-            elif isinstance(block, ImageBlock | DocumentBlock):
+            elif type(block) is not ToolResultBlock and isinstance(block, _MEDIA):
                 parts.append(self._media(block))
         if not parts:
             return
@@ -190,12 +192,15 @@ class MessageEncoder:
 
     def _say_result(self, block: ToolResultBlock, parts: list[Any]) -> None:
         call_id = self._id_of(block.tool_use_id, "")
+        if not block.is_error and memoryview(block.content)[:1] == _QUOTED:
+            self.said.append(_Result(call_id, block.content))
+            return
         texts: list[Raw] = []
         media: list[Any] = []
         for part in blocks_of(block.content):
             if isinstance(part, TextBlock):
                 texts.append(part.text)
-            elif isinstance(part, ImageBlock | DocumentBlock):
+            elif isinstance(part, _MEDIA):
                 said = self._media(part)
                 if isinstance(said, _TextPart):
                     texts.append(said.text)
@@ -233,11 +238,11 @@ class MessageEncoder:
         calls: list[ToolUseBlock] = []
         thoughts: list[ThinkingBlock] = []
         for block in message.content:
-            if isinstance(block, TextBlock):
+            if type(block) is TextBlock:
                 texts.append(block.text)
-            elif isinstance(block, ToolUseBlock):
+            elif type(block) is ToolUseBlock:
                 calls.append(block)
-            elif isinstance(block, ThinkingBlock):
+            elif type(block) is ThinkingBlock:
                 thoughts.append(block)
         if not texts and not calls:
             return
