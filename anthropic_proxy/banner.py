@@ -1,15 +1,14 @@
 """What start-up says: where we listen, what goes where and why, and the line to paste for Claude Code."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 
 from anthropic_proxy import __version__
 from anthropic_proxy.exchange.house import House
 from anthropic_proxy.log import Log
-from anthropic_proxy.routing.credentials import describe_missing_key
 from anthropic_proxy.routing.providers import PROVIDERS, Provider
 from anthropic_proxy.routing.providers.rows import Retired
-from anthropic_proxy.routing.router import Mapped, describe_mapping, find_home
+from anthropic_proxy.routing.router import Mapped, describe_mapping, describe_missing_key, find_home
 
 ELSEWHERE = "http://<the address above>"
 """Stands for the address where another server runs us and says it itself."""
@@ -38,8 +37,8 @@ def _mapping(house: House, where: str, today: date) -> Iterator[str]:
         yield f"  {tiers:<14}  → {row.target:<{width}}  {log.paint(row.reason, 'quiet')}"
         if row.fallbacks:
             yield f"  {'':<14}    then {', '.join(row.fallbacks)}"
-        if row.problem:
-            yield f"  {log.paint('✕', 'error')} {row.problem}"
+    for problem in dict.fromkeys(problem for _, row in rows for problem in row.problems):
+        yield f"  {log.paint('✕', 'error')} {problem}"
     for advice in dict.fromkeys(_advise(log, row, row.retired, today) for _, row in rows if row.retired):
         if advice:
             yield f"  {log.paint('!', 'warn')} {advice}"
@@ -50,9 +49,9 @@ def _mapping(house: House, where: str, today: date) -> Iterator[str]:
 
 def _grouped(rows: list[Mapped]) -> list[tuple[str, Mapped]]:
     """Return each different row once, with the names of the tiers that it holds for."""
-    groups: dict[tuple[str, str], list[Mapped]] = {}
+    groups: dict[tuple[str, str, Sequence[str]], list[Mapped]] = {}
     for row in rows:
-        groups.setdefault((row.target, row.reason), []).append(row)
+        groups.setdefault((row.target, row.reason, row.fallbacks), []).append(row)
     return [(_name_tiers([row.tier for row in group]), group[0]) for group in groups.values()]
 
 

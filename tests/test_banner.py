@@ -72,6 +72,38 @@ def test_the_arrows_stand_in_one_column(settings: dict[str, str], tiers: list[st
     assert all(row[17] == " " for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        ({"PREFERRED_PROVIDER": "groq"}, ["GROQ_API_KEY"]),
+        ({"PREFERRED_PROVIDER": "openai"}, ["OPENAI_API_KEY"]),
+        ({"PREFERRED_PROVIDER": "openai", "OPENAI_BASE_URL": "http://127.0.0.1:8000/v1"}, []),
+        ({"PREFERRED_PROVIDER": "ollama"}, []),
+        ({"PREFERRED_PROVIDER": "anthropic"}, []),
+        ({"PREFERRED_PROVIDER": "anthropic", "PROXY_API_KEY": "p"}, ["ANTHROPIC_API_KEY"]),
+        ({**KEYS["openai"], "MODEL_SONNET": "groq/x"}, ["GROQ_API_KEY"]),
+        ({**KEYS["openai"], "SMALL_MODEL": "groq/x", "BIG_MODEL": "xai/y"}, ["GROQ_API_KEY", "XAI_API_KEY"]),
+        (
+            {**KEYS["openai"], "FALLBACK_OPUS": "groq/x, openai/gpt-5.5, moonshot/y"},
+            ["GROQ_API_KEY", "MOONSHOT_API_KEY"],
+        ),
+        ({**KEYS["openai"], **KEYS["groq"], "FALLBACK_OPUS": "groq/x"}, []),
+    ],
+)
+def test_a_key_that_is_missing_for_what_is_chosen_is_told_once(settings: dict[str, str], missing: list[str]) -> None:
+    lines = [line for line in say(**settings) if line.startswith("  ✕ ")]
+    assert [line.partition(": ")[2] for line in lines] == [
+        f"{variable} is not set. Set it in .env or in the environment and start the proxy again."
+        for variable in missing
+    ]
+
+
+def test_every_tier_shows_its_own_fallbacks() -> None:
+    lines = say(**KEYS["openai"], **KEYS["groq"], FALLBACK_OPUS="groq/x")
+    place = next(number for number, line in enumerate(lines) if line.startswith("  opus "))
+    assert lines[place + 1].split() == ["then", "groq/x"]
+
+
 @pytest.mark.parametrize("provider", ["google", "vertex", "groq", "moonshot", "xai"])
 def test_a_default_that_the_provider_retired_is_told_with_the_line_to_set(provider: str) -> None:
     row = next(row for row in PROVIDERS if row.name == provider)

@@ -1,8 +1,9 @@
 import pytest
 
 from anthropic_proxy.errors import AuthenticationFailed, UpstreamError
-from anthropic_proxy.routing.credentials import LIMITED_REST_SECONDS, Credentials, describe_missing_key
+from anthropic_proxy.routing.credentials import LIMITED_REST_SECONDS, Credentials
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.router import describe_missing_key
 from anthropic_proxy.settings import load_settings
 
 GROQ, OPENAI = find_provider("groq"), find_provider("openai")

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from anthropic_proxy.routing.catalogue import Catalogue
-from anthropic_proxy.routing.credentials import describe_missing_key
 from anthropic_proxy.routing.providers import PROVIDERS, Provider, find_provider
-from anthropic_proxy.routing.router import describe_mapping, find_home
+from anthropic_proxy.routing.router import describe_mapping, describe_missing_key, find_home
 from anthropic_proxy.settings import Settings
 
 _RELEASED = "2026-01-01T00:00:00Z"

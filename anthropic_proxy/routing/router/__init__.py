@@ -1,9 +1,10 @@
 """Which provider and model serve a request: `resolve`, one pure function.
 
-`naming` knows names, `targets` what can be called, `addresses` where it is.
+`naming` knows names, `targets` what can be called, `addresses` where it is, `readiness` whether its key is there.
 """
 
 from anthropic_proxy.routing.router.addresses import find_server
+from anthropic_proxy.routing.router.readiness import describe_missing_key
 from anthropic_proxy.routing.router.targets import (
     Facts,
     Mapped,
@@ -23,6 +24,7 @@ __all__ = [
     "Target",
     "asks_ollama",
     "describe_mapping",
+    "describe_missing_key",
     "find_home",
     "find_server",
     "preferred",

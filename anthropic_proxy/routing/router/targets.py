@@ -13,6 +13,7 @@ from anthropic_proxy.routing.providers import Provider, Server, Speech, find_pro
 from anthropic_proxy.routing.providers.rows import Retired
 from anthropic_proxy.routing.router.addresses import find_address, find_server
 from anthropic_proxy.routing.router.naming import Choice, choose, choose_for_tier
+from anthropic_proxy.routing.router.readiness import describe_missing_key
 from anthropic_proxy.settings import TIERS, Settings
 from anthropic_proxy.wire.contract import Wire
 
@@ -64,8 +65,8 @@ class Mapped(Struct, frozen=True, kw_only=True):
     fallbacks: Sequence[str] = ()
     retired: Retired | None = None
     """Set where the provider has retired the model, or will: what it advises instead, and since when."""
-    problem: str = ""
-    """Why requests of this tier are refused in this version; empty: they are served."""
+    problems: Sequence[str] = ()
+    """Why the target, and then each fallback, cannot serve requests, and what to do; of those that can nothing."""
 
 
 def resolve(facts: Facts, settings: Settings, catalogue: Catalogue) -> Route:
@@ -114,12 +115,9 @@ def describe_mapping(settings: Settings, catalogue: Catalogue) -> list[Mapped]:
     home = find_home(settings, catalogue)
     rows = []
     for tier in TIERS:
-        first, *others = choose_for_tier(tier, f"claude-{tier}-…", home, settings, catalogue)
-        problem = ""
-        try:
-            _aim(first, settings, catalogue)
-        except ClientError as error:
-            problem = error.message
+        choices = choose_for_tier(tier, f"claude-{tier}-…", home, settings, catalogue)
+        first, *others = choices
+        problems = (_find_problem(choice, settings, catalogue) for choice in choices)
         rows.append(
             Mapped(
                 tier=tier,
@@ -127,10 +125,18 @@ def describe_mapping(settings: Settings, catalogue: Catalogue) -> list[Mapped]:
                 reason=first.setting,
                 fallbacks=tuple(choice.name for choice in others),
                 retired=_find_retired(first, settings),
-                problem=problem,
+                problems=tuple(filter(None, problems)),
             )
         )
     return rows
+
+
+def _find_problem(choice: Choice, settings: Settings, catalogue: Catalogue) -> str:
+    try:
+        _aim(choice, settings, catalogue)
+    except ClientError as error:
+        return error.message
+    return describe_missing_key(choice.provider, settings)
 
 
 def _find_retired(choice: Choice, settings: Settings) -> Retired | None:
