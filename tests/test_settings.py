@@ -440,3 +440,18 @@ def test_lending_leaves_what_the_environment_has(tmp_path, monkeypatch):
     assert os.environ["COHERE_API_KEY"] == "of the environment"
     assert os.environ["LITELLM_MODE"] == "DEV"
     assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
+
+
+def test_a_provider_without_models_of_its_own_must_be_given_one():
+    with pytest.raises(ConfigurationError) as caught:
+        load({"PREFERRED_PROVIDER": "litellm"})
+    assert caught.value.message == (
+        'PREFERRED_PROVIDER is "litellm". It can be openai, google, vertex, ollama, groq, moonshot, xai or anthropic. '
+        "litellm has no models of its own: with it, name one in BIG_MODEL and one in SMALL_MODEL. "
+        "Set in the environment."
+    )
+    for variable in ("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL", "MODEL_OPUS"):
+        assert load({"PREFERRED_PROVIDER": "litellm", variable: "mistral/x"}).preferred_provider == "litellm"
+    for row in PROVIDERS:
+        if row.choosable or row.name == "demo":
+            assert load({"PREFERRED_PROVIDER": row.name}).preferred_provider == row.name

@@ -57,6 +57,11 @@ class ProviderNames(Protocol):
         ...
 
     @property
+    def serves_tiers(self) -> bool:
+        """Whether it has models for Claude's tiers where the user names none."""
+        ...
+
+    @property
     def speeches(self) -> Mapping[str, object]:
         """The wires that it may be asked to speak."""
         ...
@@ -102,6 +107,7 @@ def _load_fields(sources: Sources, providers: Sequence[ProviderNames]) -> dict[s
         value = _find(sources, decode, *variables, several=several)
         if value is not None:
             fields[name] = value
+    _refuse_without_models(fields, sources, providers)
     return {**fields, **_load_of_providers(sources, providers)}
 
 
@@ -152,6 +158,22 @@ def _load_others(sources: Sources, providers: Sequence[ProviderNames]) -> dict[s
         name: Secret(given.text.partition(",")[0].strip() if name in keys else given.text, f"{name} in {given.origin}")
         for name, given in sources.find_others(set(sources.asked) - shared).items()
     }
+
+
+def _refuse_without_models(fields: Mapping[str, Any], sources: Sources, providers: Sequence[ProviderNames]) -> None:
+    """Refuse a preferred provider that has no model for any tier, where no setting names one."""
+    preferred = next((row for row in providers if row.name == fields["preferred_provider"]), None)
+    named = fields["tier_models"] or fields.keys() & {"big_model", "middle_model", "small_model"}
+    if preferred is None or preferred.serves_tiers or named:
+        return
+    listed = values.enumerate_words([row.name for row in providers if row.choosable])
+    found = sources.find("PREFERRED_PROVIDER")
+    assert found is not None
+    raise values.refuse(
+        found,
+        f"It can be {listed}. {preferred.name} has no models of its own: with it, name one in BIG_MODEL and one in "
+        "SMALL_MODEL.",
+    )
 
 
 def _preferred(providers: Sequence[ProviderNames], found: Found) -> str:

@@ -109,3 +109,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     """Models that users may have set, or have by default, and that are gone or going."""
     way: Literal["http", "demo", "litellm"] = "http"
     docs: str = ""
+
+    @property
+    def serves_tiers(self) -> bool:
+        """Whether it has models for Claude's tiers where the user names none."""
+        return self.keeps_tiers or (self.big_model is not None and self.small_model is not None)
