@@ -3,6 +3,7 @@
 ProxyError
 ├─ ClientError                       the caller can fix it
 │  ├─ InvalidRequest, UnsupportedFeature   400 invalid_request_error
+│  │  └─ WrongMethod, UnsupportedEncoding, RequestTimeout   405, 415, 408: the same kind
 │  ├─ AuthenticationFailed                 401 authentication_error
 │  ├─ PermissionDenied                     403 permission_error
 │  ├─ UnknownModel                         404 not_found_error
@@ -20,6 +21,7 @@ Only kinds that Anthropic documents leave the house (https://docs.anthropic.com/
 behaviour depends on them.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -60,6 +62,29 @@ class ClientError(ProxyError):
 
 class InvalidRequest(ClientError):
     """A field is missing or wrong; the text names the field, the value and what is allowed."""
+
+
+class WrongMethod(InvalidRequest):
+    """Something is served at this path, but not by this method."""
+
+    status = 405
+
+    def __init__(self, message: str, allowed: Iterable[str]) -> None:
+        super().__init__(message)
+        self.allowed = tuple(allowed)
+        """The methods that are served there."""
+
+
+class UnsupportedEncoding(InvalidRequest):
+    """The body is compressed, or otherwise not as it is read here."""
+
+    status = 415
+
+
+class RequestTimeout(InvalidRequest):
+    """The client did not send its whole request in time."""
+
+    status = 408
 
 
 class UnsupportedFeature(ClientError):

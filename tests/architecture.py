@@ -26,8 +26,8 @@ MAY_IMPORT: Mapping[str, str] = {
     "log": "hooks",
     "banner": "exchange.house log routing",
     "server": "",
-    "server.guard": "hooks settings",
-    "server.endpoints": "exchange messages hooks server.replies server.guard routing.listing",  # /v1/models
+    "server.guard": "hooks settings server.body",
+    "server.endpoints": "exchange messages hooks server.replies server.guard server.body routing.listing",  # /v1/models
     "server.replies": "messages",
     "server.runner": "settings",
     "exchange": "messages routing wire.contract wire.framing upstream hooks log exchange",

@@ -3,27 +3,31 @@
 import functools
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from anthropic_proxy.errors import AuthenticationFailed, InvalidRequest, PermissionDenied, RequestTooLarge
+from anthropic_proxy.errors import AuthenticationFailed, PermissionDenied, RequestTooLarge, UnsupportedEncoding
 from anthropic_proxy.hooks import Client, Policy
+from anthropic_proxy.server.body import BODY_BYTES
 from anthropic_proxy.settings import Settings
 
-BODY_BYTES = 32 * 1024 * 1024
-"""What a request body may have, as at Anthropic's own API."""
 HEADER_BYTES = 64 * 1024
 OPEN_PATHS = frozenset({"/", "/health"})
 """Answer without a key: probes of clients and containers know none, and they say nothing."""
 
+_LONGEST_LENGTH = 15
+"""Digits of a length that is read as a number."""
+_FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
+"""RFC 7239."""
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
 
 async def identify(
     scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings, policies: Sequence[Policy]
 ) -> Client:
-    """Say who asks, or refuse: `AuthenticationFailed`, `PermissionDenied`, `RequestTooLarge`, `InvalidRequest`."""
+    """Say who asks, or refuse: `AuthenticationFailed`, `PermissionDenied`, `RequestTooLarge`, `UnsupportedEncoding`."""
     _limit(scope, headers)
     if scope["path"] in OPEN_PATHS:
         return Client()
@@ -50,28 +54,36 @@ def _limit(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
     if size > HEADER_BYTES:
         raise RequestTooLarge(f"The headers have {size:,} bytes; {HEADER_BYTES:,} are allowed.")
     length = headers.get("content-length", "")
-    if length.isdecimal() and int(length) > BODY_BYTES:
-        raise RequestTooLarge(f"The body has {int(length):,} bytes; {BODY_BYTES:,} are allowed (32 MB).")
+    if length.isdecimal() and (len(length) > _LONGEST_LENGTH or int(length) > BODY_BYTES):
+        raise RequestTooLarge(f"The body has {length[:_LONGEST_LENGTH]} bytes; {BODY_BYTES} are allowed (32 MB).")
     encoding = headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise InvalidRequest(f"content-encoding: {encoding!r} is not taken; send the body uncompressed.")
+    if encoding.lower() != "identity":
+        raise UnsupportedEncoding(f"content-encoding: {encoding!r} is not taken; send the body uncompressed.")
 
 
 def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
-    presented = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ").strip()
+    presented = _find_presented(headers)
     if not presented:
         raise AuthenticationFailed(
             "This proxy asks for a key: send one of PROXY_API_KEY as x-api-key or as Authorization: Bearer.",
             should_retry=False,
         )
-    offered = presented.encode()
-    # every key is compared, each in constant time, so that the time taken says nothing
-    matches = [hmac.compare_digest(offered, key.reveal().encode()) for key in settings.proxy_api_keys]
-    if not any(matches):
+    # every key is compared with all that was presented, each in constant time, so that the time taken says nothing
+    keys = [key.reveal().encode() for key in settings.proxy_api_keys]
+    matches = [[hmac.compare_digest(offered, key) for key in keys] for offered in presented]
+    fitting = next((row for row in matches if any(row)), None)
+    if fitting is None:
         raise AuthenticationFailed(
             "invalid x-api-key: the key presented is none of this proxy's (PROXY_API_KEY).", should_retry=False
         )
-    return Client(name=f"key {matches.index(True) + 1}")
+    return Client(name=f"key {fitting.index(True) + 1}")
+
+
+def _find_presented(headers: Mapping[str, str]) -> list[bytes]:
+    """Return what may be a key: clients that have one of their own may send it beside ours."""
+    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    bearer = token.strip() if scheme.lower() == "bearer" else "" if token else scheme
+    return [key.encode() for key in (headers.get("x-api-key", ""), bearer) if key]
 
 
 def _expect_near(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> None:
@@ -81,6 +93,11 @@ def _expect_near(scope: Mapping[str, Any], headers: Mapping[str, str], settings:
         raise PermissionDenied(
             f"Callers from {peer[0]} are not served without a key. Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true."
         )
+    if not settings.allow_unauthenticated and (hop := _find_foreign_hop(headers)):
+        raise PermissionDenied(
+            f"Requests that a proxy forwards for {hop} are not served without a key. "
+            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true."
+        )
     host = _host_name(headers.get("host", ""))
     if not _host_allowed(host, settings):
         raise PermissionDenied(
@@ -89,6 +106,18 @@ def _expect_near(scope: Mapping[str, Any], headers: Mapping[str, str], settings:
     origin = headers.get("origin")
     if origin is not None and not _host_allowed(urlsplit(origin).hostname or origin, settings):
         raise PermissionDenied(f"Requests from the web page {origin!r} are not served without PROXY_API_KEY.")
+
+
+def _find_foreign_hop(headers: Mapping[str, str]) -> str:
+    """Return for whom a proxy on this machine says that it asks, where that is nobody on this machine; else empty."""
+    hops = [*headers.get("x-forwarded-for", "").split(","), headers.get("x-real-ip", "")]
+    hops += _FORWARDED_FOR.findall(headers.get("forwarded", ""))
+    names = (hop.strip().strip('"').strip() for hop in hops)
+    return next((name for name in names if name and not is_loopback(_node_name(name))), "")
+
+
+def _node_name(node: str) -> str:
+    return node.lower() if _is_address(node) else _host_name(node)
 
 
 def _host_allowed(host: str, settings: Settings) -> bool:

@@ -1,0 +1,61 @@
+"""A body comes in pieces, late, never, or too large."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.errors import RequestTimeout, RequestTooLarge
+from anthropic_proxy.server.body import BODY_BYTES, read_body
+
+Message = MutableMapping[str, Any]
+
+
+def sends(*messages: Message | None) -> Callable[[], Awaitable[Message]]:
+    """Give these messages one by one; None, and whatever would follow the last: nothing comes any more."""
+    waiting = iter(messages)
+
+    async def receive() -> Message:
+        message = next(waiting, None)
+        if message is None:
+            await asyncio.Event().wait()
+            raise AssertionError
+        return message
+
+    return receive
+
+
+def piece(data: bytes, *, more: bool = False) -> Message:
+    return {"type": "http.request", "body": data, "more_body": more}
+
+
+async def test_pieces_are_put_together() -> None:
+    assert await read_body(sends(piece(b"one"))) == b"one"
+    assert await read_body(sends(piece(b"one", more=True), piece(b"two", more=True), piece(b""))) == b"onetwo"
+
+
+async def test_a_client_that_leaves_sends_no_body() -> None:
+    assert await read_body(sends({"type": "http.disconnect"})) is None
+    assert await read_body(sends(piece(b"half", more=True), {"type": "http.disconnect"})) is None
+
+
+async def test_a_body_without_a_length_may_not_grow_for_ever() -> None:
+    quarter = piece(b"x" * (BODY_BYTES // 4), more=True)
+    with pytest.raises(RequestTooLarge):
+        await read_body(sends(*[quarter] * 5))
+
+
+async def test_a_body_that_does_not_come_is_given_up() -> None:
+    for messages in ([None], [piece(b"half", more=True), None]):
+        with pytest.raises(RequestTimeout):
+            await read_body(sends(*messages), pause=0.01)
+
+
+async def test_a_body_that_drips_is_given_up() -> None:
+    async def receive() -> Message:
+        await asyncio.sleep(0.001)
+        return piece(b"x", more=True)
+
+    with pytest.raises(RequestTimeout):
+        await read_body(receive, pause=10, whole=0.05)

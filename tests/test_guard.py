@@ -1,0 +1,116 @@
+"""Who is let in, before the body is read."""
+
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.errors import AuthenticationFailed, ClientError, PermissionDenied, RequestTooLarge
+from anthropic_proxy.hooks import Client
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.server.guard import headers_of, identify
+from anthropic_proxy.settings import load_settings
+
+KEYS = {"PROXY_API_KEY": "first-key-123456,second-key-123456"}
+
+
+async def ask(settings: dict[str, str], path: str = "/v1/messages", peer: str = "127.0.0.1", **headers: str) -> Client:
+    named = {"host": "localhost:8082", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    scope: dict[str, Any] = {
+        "path": path,
+        "client": (peer, 50_000),
+        "headers": [(name.encode(), value.encode()) for name, value in named.items()],
+    }
+    loaded = load_settings(settings, PROVIDERS, env_file=None)
+    return await identify(scope, headers_of(scope), loaded, ())
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        ({"x_api_key": "first-key-123456"}, "key 1"),
+        ({"authorization": "Bearer second-key-123456"}, "key 2"),
+        ({"authorization": "bearer second-key-123456"}, "key 2"),
+        ({"authorization": "BEARER   second-key-123456 "}, "key 2"),
+        ({"x_api_key": "sk-ant-of-the-client", "authorization": "Bearer first-key-123456"}, "key 1"),
+        ({"x_api_key": "second-key-123456", "authorization": "Bearer oauth-of-the-client"}, "key 2"),
+    ],
+)
+async def test_a_key_is_taken_from_either_header(headers: dict[str, str], name: str) -> None:
+    client = await ask(KEYS, **headers)
+    assert client.name == name
+    assert not client.key_forwardable
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"x_api_key": ""},
+        {"authorization": "Bearer"},
+        {"authorization": "Basic first-key-123456"},
+        {"x_api_key": "first-key-12345"},
+        {"x_api_key": "first-key-123456, second-key-123456"},
+        {"authorization": "Bearer first-key-1234567"},
+    ],
+)
+async def test_without_one_of_the_keys_nobody_is_let_in(headers: dict[str, str]) -> None:
+    with pytest.raises(AuthenticationFailed):
+        await ask(KEYS, **headers)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x_forwarded_for": "203.0.113.9"},
+        {"x_forwarded_for": "127.0.0.1, 203.0.113.9"},
+        {"x_forwarded_for": "2001:db8::1"},
+        {"x_forwarded_for": "203.0.113.9:4711"},
+        {"x_forwarded_for": "unknown"},
+        {"x_real_ip": "203.0.113.9"},
+        {"forwarded": "for=203.0.113.9;proto=https;by=127.0.0.1"},
+        {"forwarded": 'by=_x;For="[2001:db8::1]:4711"'},
+        {"forwarded": "for=127.0.0.1, for=203.0.113.9"},
+        {"forwarded": "for=_hidden"},
+    ],
+)
+async def test_who_comes_from_elsewhere_through_a_proxy_here_needs_a_key(headers: dict[str, str]) -> None:
+    with pytest.raises(PermissionDenied, match="PROXY_API_KEY"):
+        await ask({}, **headers)
+    await ask({}, "/health", **headers)
+    await ask({"ALLOW_UNAUTHENTICATED": "true"}, **headers)
+    await ask(KEYS, x_api_key="first-key-123456", **headers)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x_forwarded_for": "127.0.0.1"},
+        {"x_forwarded_for": "::1, 127.0.0.1:5000"},
+        {"x_forwarded_for": ""},
+        {"forwarded": 'for="[::1]:4711";host=localhost'},
+        {"forwarded": "host=example.org;proto=http"},
+        {"x_real_ip": "127.0.0.1"},
+    ],
+)
+async def test_who_comes_from_this_machine_through_a_proxy_here_needs_none(headers: dict[str, str]) -> None:
+    assert (await ask({}, **headers)).key_forwardable
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content_encoding": "gzip"}, 415),
+        ({"content_encoding": "Identity"}, None),
+        ({"content_length": str(33 << 20)}, 413),
+        ({"content_length": "9" * 5_000}, 413),
+        ({"x_filler": "x" * 70_000}, 413),
+    ],
+)
+async def test_what_is_too_large_or_compressed_is_refused_unread(headers: dict[str, str], status: int | None) -> None:
+    if status is None:
+        assert await ask({}, **headers)
+        return
+    with pytest.raises(ClientError) as refused:
+        await ask({}, **headers)
+    assert refused.value.status == status
+    assert isinstance(refused.value, RequestTooLarge) is (status == 413)
