@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.routing.catalogue import Catalogue
 from anthropic_proxy.routing.providers import PROVIDERS, Provider, find_provider
-from anthropic_proxy.routing.router import describe_mapping, describe_missing_key, find_home
+from anthropic_proxy.routing.router import Facts, describe_mapping, describe_missing_key, find_home, resolve
+from anthropic_proxy.routing.router.naming import choose, find_tier
 from anthropic_proxy.settings import Settings
 
 _RELEASED = "2026-01-01T00:00:00Z"
@@ -33,6 +35,24 @@ def list_models(settings: Settings, catalogue: Catalogue) -> list[ModelEntry]:
     """Return what a client may ask for, Claude's own ids first, each once."""
     entries = {entry.id: entry for entry in (*_list_tiers(settings, catalogue), *_list_others(settings, catalogue))}
     return list(entries.values())
+
+
+def find_model(asked: str, settings: Settings, catalogue: Catalogue) -> ModelEntry:
+    """Return the entry of any id that is served, listed or not: with a date, a prefix, a suffix.
+
+    Raises `UnknownModel` for a bare name in no list, though a request with it would be passed on, and what
+    `resolve` raises.
+    """
+    for entry in list_models(settings, catalogue):
+        if entry.id == asked:
+            return entry
+    home = find_home(settings, catalogue)
+    choice = choose(asked, home, settings, catalogue)[0]
+    if choice.note and find_tier(asked) is None:
+        raise UnknownModel(f"model: {asked!r} is not listed here. GET /v1/models lists what is.")
+    target = resolve(Facts(asked), settings, catalogue).targets[0]
+    shown = asked if target.model == asked else f"{asked} → {target.provider.prefix}/{target.model}"
+    return _entry(asked, shown, target.provider, target.model, catalogue)
 
 
 def _list_tiers(settings: Settings, catalogue: Catalogue) -> Iterator[ModelEntry]:

@@ -1,13 +1,14 @@
 """HTTP in and out: one function an endpoint, on the bare ASGI interface."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs
 
 import msgspec
 
 from anthropic_proxy import __version__
-from anthropic_proxy.errors import InvalidRequest, ProxyError, RequestTooLarge, UnknownModel, UpstreamError
+from anthropic_proxy.errors import InvalidRequest, ProxyError, RequestTimeout, UnknownModel, UpstreamError, WrongMethod
 from anthropic_proxy.exchange import forward
 from anthropic_proxy.exchange.forward import Told
 from anthropic_proxy.exchange.house import House, Inbound
@@ -15,8 +16,9 @@ from anthropic_proxy.exchange.run import note_failure, our_bug, run
 from anthropic_proxy.hooks import Client, Receipt
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.types import MessagesResponse
-from anthropic_proxy.routing.listing import ModelEntry, list_models
-from anthropic_proxy.server.guard import BODY_BYTES, headers_of, identify
+from anthropic_proxy.routing.listing import ModelEntry, find_model, list_models
+from anthropic_proxy.server.body import read_body
+from anthropic_proxy.server.guard import OPEN_PATHS, headers_of, identify
 from anthropic_proxy.server.replies import (
     encode_error,
     encode_events,
@@ -32,6 +34,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 DEFAULT_PAGE = 20
 LARGEST_PAGE = 1000
+_FEW_DIGITS = re.compile(r"[0-9]{1,4}")
 
 
 class HttpOutlet:
@@ -78,6 +81,10 @@ class HttpOutlet:
         if self._opened:
             return
         headers = error_headers(error, self._request_id)
+        if isinstance(error, WrongMethod):
+            headers["allow"] = ", ".join(error.allowed)
+        elif isinstance(error, RequestTimeout):
+            headers["connection"] = "close"  # the rest of the body would be read for a request
         body = encode_error(error, self._request_id)
         if isinstance(error, UpstreamError):
             body, headers = error.body or body, {**headers, **error.headers}
@@ -104,7 +111,11 @@ async def serve(house: House, scope: Scope, receive: Receive, send: Send) -> Non
         headers = headers_of(scope)
         client = receipt.client = await identify(scope, headers, house.settings, house.policies)
         endpoint = find_endpoint(receipt.method, receipt.path)
-        body = await _read_body(receive) if receipt.method == "POST" else b""
+        body = await read_body(receive) if receipt.method == "POST" else b""
+        if body is None:
+            receipt.outcome = "cancelled"
+            house.log.request(receipt)
+            return
         query = scope.get("query_string", b"").decode("latin-1")
         await endpoint(
             house,
@@ -112,11 +123,19 @@ async def serve(house: House, scope: Scope, receive: Receive, send: Send) -> Non
             outlet,
         )
     except ProxyError as error:
-        note_failure(receipt, error)
-        house.log.request(receipt)
-        await outlet.refuse(error)
+        await _refuse(house, receipt, outlet, error)
     except Exception as error:  # noqa: BLE001  # the edge of the door: a client is always answered in the envelope
-        await outlet.refuse(our_bug(error, house, request_id))
+        await _refuse(house, receipt, outlet, our_bug(error, house, request_id))
+    else:
+        if endpoint is not post_messages:  # an exchange has written its own lines
+            receipt.status = 200
+            house.log.request(receipt, "debug" if receipt.path in OPEN_PATHS else "info")
+
+
+async def _refuse(house: House, receipt: Receipt, outlet: HttpOutlet, error: ProxyError) -> None:
+    note_failure(receipt, error)
+    house.log.request(receipt)
+    await outlet.refuse(error)
 
 
 async def post_messages(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
@@ -144,12 +163,8 @@ async def get_model(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
     if told := await forward.list_models(house, inbound):
         await outlet.tell(told)
         return
-    wanted = unquote(inbound.path.removeprefix("/v1/models/"))
-    for entry in list_models(house.settings, house.catalogue):
-        if entry.id == wanted:
-            await outlet.respond(200, msgspec.json.encode(entry))
-            return
-    raise UnknownModel(f"model: {wanted!r} is not listed here. GET /v1/models lists what is.")
+    entry = find_model(inbound.path.removeprefix("/v1/models/"), house.settings, house.catalogue)
+    await outlet.respond(200, msgspec.json.encode(entry))
 
 
 async def get_root(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
@@ -176,35 +191,34 @@ MODEL_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_model}
 
 
 def find_endpoint(method: str, path: str) -> Endpoint:
-    """Return the function that serves a path; raises `UnknownModel` (404) or `InvalidRequest` (405)."""
+    """Return the function that serves a path; raises `UnknownModel` (404) or `WrongMethod` (405)."""
     methods = ENDPOINTS.get(path)
     if methods is None and path.startswith("/v1/models/"):
         methods = MODEL_ENDPOINTS
     if methods is None:
         raise UnknownModel(f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages.")
     if method not in methods:
-        error = InvalidRequest(f"{method} is not served at {path!r}; {' and '.join(methods)} is.")
-        error.status = 405
-        raise error
+        raise WrongMethod(f"{method} is not served at {path!r}; {' and '.join(methods)} is.", methods)
     return methods[method]
 
 
 def page_of(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
     """Return one page in Anthropic's shape. Raises `InvalidRequest` for a wrong `limit` or an unknown id."""
-    limit = query.get("limit", str(DEFAULT_PAGE))
-    if not limit.isdecimal() or not 1 <= int(limit) <= LARGEST_PAGE:
-        raise InvalidRequest(f"limit: {limit!r} is not allowed; it is a number from 1 to {LARGEST_PAGE}.")
+    asked = query.get("limit", str(DEFAULT_PAGE))
+    limit = int(asked) if _FEW_DIGITS.fullmatch(asked) else 0
+    if not 1 <= limit <= LARGEST_PAGE:
+        raise InvalidRequest(f"limit: {asked[:20]!r} is not allowed; it is a number from 1 to {LARGEST_PAGE}.")
     ids = [entry.id for entry in models]
     start, end = 0, len(ids)
     if "after_id" in query:
         start = _position(ids, "after_id", query["after_id"]) + 1
     if "before_id" in query:
         end = _position(ids, "before_id", query["before_id"])
-        start = max(start, end - int(limit))
+        start = max(start, end - limit)
         has_more = start > 0
     else:
-        has_more = start + int(limit) < end
-    page = models[start : min(end, start + int(limit))]
+        has_more = start + limit < end
+    page = models[start : min(end, start + limit)]
     return {
         "data": page,
         "has_more": has_more,
@@ -217,19 +231,3 @@ def _position(ids: Sequence[str], name: str, value: str) -> int:
     if value not in ids:
         raise InvalidRequest(f"{name}: {value!r} is no id of this list.")
     return ids.index(value)
-
-
-async def _read_body(receive: Receive) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise InvalidRequest("The client left before its request was complete.")
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size > BODY_BYTES:
-            raise RequestTooLarge(f"The body is larger than {BODY_BYTES:,} bytes (32 MB).")
-        pieces.append(piece)
-        if not message.get("more_body"):
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)

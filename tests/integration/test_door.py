@@ -1,0 +1,86 @@
+"""The door of a real process: odd requests, and what the log says of them."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_server import MESSAGES, ask, error_of, wait_for
+from tests.process import Proxy, running_proxy
+
+
+def connect(proxy: Proxy) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2])), timeout=30)
+
+
+def test_a_wrong_method_is_told_which_one_is_right(proxy: Proxy) -> None:
+    client = proxy.client()
+    response = client.put(MESSAGES, json={})
+    assert error_of(response)[:2] == (405, "invalid_request_error")
+    assert response.headers["allow"] == "POST"
+    assert client.delete("/").headers["allow"] == "GET, HEAD"
+
+
+def test_a_compressed_body_is_refused_as_such(proxy: Proxy) -> None:
+    response = proxy.client().post(MESSAGES, content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
+    assert error_of(response)[:2] == (415, "invalid_request_error")
+
+
+@pytest.mark.parametrize("limit", ["9" * 5_000, "\u0663", "-1", "1e2", "1001"])
+def test_a_wrong_limit_is_the_clients_mistake(proxy: Proxy, limit: str) -> None:
+    response = proxy.client().get("/v1/models", params={"limit": limit})
+    assert error_of(response)[:2] == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "claude-sonnet-4-5-20250929",
+        "claude-3-5-haiku-latest",
+        "claude-sonnet-4-5[1m]",
+        "gpt-4.1",
+        "openai/anything-new",
+        "claude-groq/llama-3.3-70b-versatile",
+    ],
+)
+def test_a_model_that_messages_take_is_described_under_the_name_that_was_asked(proxy: Proxy, model: str) -> None:
+    entry = proxy.client().get(f"/v1/models/{model}").json()
+    assert entry["id"] == model
+    assert entry["type"] == "model"
+    assert entry["max_input_tokens"] > 0
+
+
+def test_a_models_name_is_decoded_once(proxy: Proxy) -> None:
+    entry = proxy.client().get("/v1/models/openai%2Ffine%2525tuned").json()
+    assert entry["id"] == "openai/fine%25tuned"
+
+
+def test_every_request_leaves_a_line(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, settings) as other:
+        client = other.client()
+        counted = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "x"}]}
+        assert client.post(MESSAGES + "/count_tokens", json=counted).status_code == 200
+        assert client.get("/v1/models").status_code == 200
+        assert client.get("/health").status_code == 200
+        wait_for(lambda: "GET /v1/models 200" in other.log)
+        assert "POST /v1/messages/count_tokens 200" in other.log
+        assert "/health" not in other.log
+    with running_proxy(tmp_path, {**settings, "LOG_LEVEL": "debug"}) as other:
+        other.client().head("/")
+        wait_for(lambda: "HEAD / 200" in other.log)
+
+
+def test_a_client_that_leaves_is_no_error(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, settings) as other:
+        with connect(other) as client:
+            client.sendall(b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        wait_for(lambda: "client left" in other.log)
+        body = json.dumps(ask("Say exactly: never [fault:late seconds=30]")).encode()
+        head = f"POST /v1/messages?second HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        with connect(other) as client:
+            client.sendall(head + body)
+        wait_for(lambda: other.log.count("client left") == 2)
+        lines = [line for line in other.log.splitlines() if "POST" in line]
+        assert all("POST /v1/messages – " in line for line in lines)
+        assert "✕" not in "".join(lines)
