@@ -18,14 +18,21 @@ _ELSEWHERE = anthropic.Dialect(
     lists=False,
 )
 
-MOONSHOT = Speech(wire=anthropic, dialect=_ELSEWHERE, url_endings=("/v1", "/anthropic"))
+MOONSHOT = Speech(wire=anthropic, dialect=_ELSEWHERE, url_endings=(("/v1", "/anthropic"),))
 """Source: platform.kimi.ai, "Use Kimi in Claude Code": `https://api.moonshot.ai/anthropic`."""
 
 OLLAMA = Speech(wire=anthropic, dialect=structs.replace(_ELSEWHERE, counts=False))
 """Source: docs.ollama.com/api/anthropic-compatibility. The window is the server's own `OLLAMA_CONTEXT_LENGTH`."""
 
-COMPATIBLE = Speech(wire=anthropic, dialect=_ELSEWHERE, url_endings=("/v1", ""), own_address_only=True)
-"""vLLM, llama.cpp, OpenRouter (`https://openrouter.ai/api/v1`) and DeepSeek (`https://api.deepseek.com/anthropic`).
+COMPATIBLE = Speech(wire=anthropic, dialect=_ELSEWHERE, url_endings=(("/v1", ""),), own_address_only=True)
+"""vLLM, llama.cpp, OpenRouter, and whoever else has it below the address where its Chat Completions are.
 
-Sources: vllm/entrypoints/anthropic, llama.cpp/tools/server/README.md, api-docs.deepseek.com/guides/anthropic_api.
+Sources: vllm/entrypoints/anthropic, llama.cpp/tools/server/README.md, openrouter.ai/docs.
 """
+
+DEEPSEEK = Speech(
+    wire=anthropic,
+    dialect=_ELSEWHERE,
+    url_endings=(("/anthropic", "/anthropic"), ("/v1", "/anthropic"), ("", "/anthropic")),
+)
+"""Source: api-docs.deepseek.com/guides/anthropic_api: `https://api.deepseek.com/anthropic`."""

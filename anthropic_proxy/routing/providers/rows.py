@@ -21,8 +21,8 @@ class Speech(Struct, frozen=True, kw_only=True):
     """Pattern of model ids (`fnmatch`) → dialect fields that differ; every rule that matches counts, in order."""
     settings: Mapping[str, str] = {}
     """Dialect field → the field of `Settings` that it has the value of, where the user set one."""
-    url_endings: tuple[str, str] | None = None
-    """How an address of the row ends, and how it ends where this language is spoken: `/v1` → `/anthropic`."""
+    url_endings: Sequence[tuple[str, str]] = ()
+    """How an address ends → how it ends where this language is spoken: `/v1` → `/anthropic`; the first that fits."""
     own_address_only: bool = False
     """Whether only servers of the user's speak it, not the row's own address."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.routing.providers import chat, responses
+from anthropic_proxy.routing.providers import chat, messages, responses
 from anthropic_proxy.routing.providers.rows import Server, Speech
 from anthropic_proxy.wire import openai_chat
 
@@ -77,7 +77,10 @@ OPENAI_SERVERS = (
     Server(
         name="deepseek",
         addresses=("api.deepseek.com/*",),
-        speeches={"chat": Speech(wire=openai_chat, dialect=_DEEPSEEK, model_rules=_DEEPSEEK_RULES)},
+        speeches={
+            "chat": Speech(wire=openai_chat, dialect=_DEEPSEEK, model_rules=_DEEPSEEK_RULES),
+            "messages": messages.DEEPSEEK,
+        },
         facts=_DEEPSEEK_FACTS,
         docs="https://api-docs.deepseek.com/guides/thinking_mode",
     ),

@@ -15,8 +15,9 @@ def find_address(row: Provider, speech: Speech, settings: Settings) -> str:
     `UNKNOWN_PROJECT` stays in it where no setting names the project.
     """
     address = _find_address(row, settings)
-    if speech.url_endings is not None and address.endswith(speech.url_endings[0]):
-        address = address.removesuffix(speech.url_endings[0]) + speech.url_endings[1]
+    for ending, other in speech.url_endings:
+        if address.endswith(ending):
+            return address.removesuffix(ending) + other
     return address
 
 
