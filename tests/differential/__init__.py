@@ -1,0 +1,1 @@
+"""Our translation of requests beside LiteLLM's: every difference is known, and has a reason."""

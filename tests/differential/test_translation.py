@@ -1,0 +1,101 @@
+"""The golden requests through both translations: every difference has its reason, and every reason its difference."""
+
+import json
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.differential.comparing import Difference, compare
+from tests.differential.explanations import REASONS, Reason
+from tests.differential.reading import read
+from tests.differential.theirs import COMPARED_WITH, name_theirs, translate, why_not
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+DOCS = Path(__file__).parent.parent.parent / "docs" / "compatibility.md"
+WIRES = ("openai_chat", "gemini", "ollama")
+HEADING = "## Compared with LiteLLM's translation"
+
+
+def scenarios() -> Iterator[tuple[str, Path]]:
+    """Yield wire and folder of every scenario whose request nobody before it had."""
+    seen = set()
+    for wire in WIRES:
+        for folder in sorted((GOLDEN / wire).iterdir()):
+            said = folder / "expected_upstream_request.json"
+            if not said.exists():
+                continue
+            key = ((folder / "request.json").read_bytes(), said.read_bytes())
+            if key not in seen:
+                seen.add(key)
+                yield wire, folder
+
+
+@cache
+def differences(wire: str, folder: Path) -> tuple[Difference, ...]:
+    """Return what LiteLLM would have sent otherwise than the scenario expects of us."""
+    facts = tomllib.loads((folder / "scenario.toml").read_text(encoding="utf-8"))
+    address = facts.get("settings", {}).get("OPENAI_BASE_URL", "")
+    model = f"{name_theirs(wire, facts['provider'], address)}/{facts['model']}"
+    request = json.loads((folder / "request.json").read_bytes())
+    ours = json.loads((folder / "expected_upstream_request.json").read_bytes())["body"]
+    theirs = translate(request, model)
+    if isinstance(theirs, str):
+        return (Difference("all", theirs, "sent"),)
+    return tuple(compare(read(wire, theirs), read(wire, ours)))
+
+
+def find_reason(wire: str, difference: Difference) -> Reason | None:
+    return next((reason for reason in REASONS if reason.explains(wire, difference)), None)
+
+
+def rows() -> list[str]:
+    """Return the table as `docs/compatibility.md` has it."""
+    return [f"| {reason.title} | {reason.litellm} | {reason.we} | {reason.why} |" for reason in REASONS]
+
+
+needs_the_version = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+
+@needs_the_version
+@pytest.mark.parametrize(
+    ("wire", "folder"), list(scenarios()), ids=lambda value: value if isinstance(value, str) else value.name
+)
+def test_every_difference_is_explained(wire: str, folder: Path) -> None:
+    unexplained = [one for one in differences(wire, folder) if find_reason(wire, one) is None]
+    assert unexplained == []
+
+
+@pytest.mark.parametrize("place", ["contents", "messages"])
+def test_what_we_would_forget_is_not_explained(place: str) -> None:
+    """A message, a tool or a field that only LiteLLM says is an accident until somebody says why."""
+    wire = "gemini" if place == "contents" else "openai_chat"
+    text = {"parts": [{"text": "Please."}]} if place == "contents" else {"content": "Please."}
+    system = {"contents": "systemInstruction", "messages": "unheard"}[place]
+    whole = {place: [{"role": "user", **text}], system: {"parts": [{"text": "Be kind."}]}, "seed": 7}
+    less = {place: []}
+    found = list(compare(read(wire, whole), read(wire, less)))
+    assert len(found) == 3
+    assert [find_reason(wire, one) for one in found] == [None, None, None]
+
+
+@needs_the_version
+def test_every_reason_explains_something() -> None:
+    counts = Counter(
+        reason.title
+        for wire, folder in scenarios()
+        for one in differences(wire, folder)
+        if (reason := find_reason(wire, one)) is not None
+    )
+    for reason in REASONS:
+        print(f"{counts[reason.title]:4}  {reason.title}")
+    assert [reason.title for reason in REASONS if not counts[reason.title]] == []
+
+
+def test_the_documentation_has_every_reason_and_the_version() -> None:
+    section = DOCS.read_text(encoding="utf-8").partition(HEADING)[2].partition("\n## ")[0]
+    assert [line for line in section.splitlines() if line.startswith("| ")][2:] == rows()
+    assert f"LiteLLM {COMPARED_WITH}" in section
