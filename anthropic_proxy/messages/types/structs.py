@@ -167,7 +167,7 @@ Block = (
 )
 
 
-class Message(Struct):
+class Message(Struct, gc=False):
     """One entry of `messages`."""
 
     role: str

@@ -104,15 +104,15 @@ def new_decoder(call: Call) -> Decoder:
     return ReadingAlong(call)
 
 
-class _OutputDetails(Struct):
+class _OutputDetails(Struct, gc=False):
     thinking_tokens: int | None = None
 
 
-class _ServerTools(Struct):
+class _ServerTools(Struct, gc=False):
     web_search_requests: int | None = None
 
 
-class _CountedUsage(Struct):
+class _CountedUsage(Struct, gc=False):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
@@ -122,7 +122,7 @@ class _CountedUsage(Struct):
     service_tier: str | None = None
 
 
-class _Ending(Struct):
+class _Ending(Struct, gc=False):
     stop_reason: str | None = None
     stop_sequence: str | None = None
 
@@ -131,7 +131,7 @@ class _Message(_Ending):
     usage: _CountedUsage | None = None
 
 
-class _Event(Struct):
+class _Event(Struct, gc=False):
     type: str = ""
     message: _Message | None = None
     delta: _Ending | None = None

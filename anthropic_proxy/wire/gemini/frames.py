@@ -19,7 +19,7 @@ class PartialArgument(Struct, rename="camel", gc=False):
     bool_value: bool | None = None
 
 
-class FunctionCall(Struct, rename="camel"):
+class FunctionCall(Struct, rename="camel", gc=False):
     """A call; whole, or one of its pieces where `will_continue` or `partial_args` say so."""
 
     name: str | None = None
@@ -49,7 +49,7 @@ class CodeResult(Struct, rename="camel", gc=False):
     output: str | None = None
 
 
-class Part(Struct, rename="camel"):
+class Part(Struct, rename="camel", gc=False):
     """A piece of the answer; one of the fields is set, a signature may stand beside it."""
 
     text: str | None = None
@@ -61,7 +61,7 @@ class Part(Struct, rename="camel"):
     code_execution_result: CodeResult | None = None
 
 
-class Content(Struct):
+class Content(Struct, gc=False):
     """What the model said."""
 
     parts: list[Part] | None = None
@@ -86,14 +86,14 @@ class Segment(Struct, gc=False):
     text: str | None = None
 
 
-class GroundingSupport(Struct, rename="camel"):
+class GroundingSupport(Struct, rename="camel", gc=False):
     """Which sources a passage rests on."""
 
     segment: Segment | None = None
     grounding_chunk_indices: list[int] | None = None
 
 
-class Grounding(Struct, rename="camel"):
+class Grounding(Struct, rename="camel", gc=False):
     """What the search did."""
 
     web_search_queries: list[str] | None = None
@@ -101,7 +101,7 @@ class Grounding(Struct, rename="camel"):
     grounding_supports: list[GroundingSupport] | None = None
 
 
-class Candidate(Struct, rename="camel"):
+class Candidate(Struct, rename="camel", gc=False):
     """An answer; we never ask for more than one."""
 
     content: Content | None = None
@@ -128,7 +128,7 @@ class UsageMetadata(Struct, rename="camel", gc=False):
     thoughts_token_count: int | None = None
 
 
-class Reply(Struct, rename="camel"):
+class Reply(Struct, rename="camel", gc=False):
     """A whole answer, or a piece of a streamed one."""
 
     candidates: list[Candidate] | None = None

@@ -14,7 +14,7 @@ class Function(Struct, gc=False):
     """An object; older models' parsers may leave it out."""
 
 
-class CallPart(Struct):
+class CallPart(Struct, gc=False):
     """A whole call."""
 
     function: Function
@@ -22,7 +22,7 @@ class CallPart(Struct):
     """Missing before Ollama 0.12."""
 
 
-class Part(Struct):
+class Part(Struct, gc=False):
     """What is new of the message, or all of it."""
 
     content: str | None = None
@@ -30,7 +30,7 @@ class Part(Struct):
     tool_calls: list[CallPart] | None = None
 
 
-class Frame(Struct):
+class Frame(Struct, gc=False):
     """One line, or one whole body."""
 
     message: Part | None = None

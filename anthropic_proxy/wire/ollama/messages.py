@@ -23,19 +23,19 @@ from anthropic_proxy.wire.contract import Call
 _EMPTY = Raw(b'""')
 
 
-class _Function(Struct):
+class _Function(Struct, gc=False):
     index: int
     name: str
     arguments: Raw
     """An object, not the text of one."""
 
 
-class _Call(Struct):
+class _Call(Struct, gc=False):
     id: str
     function: _Function
 
 
-class _Said(Struct, kw_only=True):
+class _Said(Struct, kw_only=True, gc=False):
     role: str
     content: Raw = _EMPTY
     """A JSON string; the field may not be missing in servers before 0.6."""

@@ -15,7 +15,7 @@ class Function(Struct, gc=False):
     arguments: str | None = None
 
 
-class CallPiece(Struct):
+class CallPiece(Struct, gc=False):
     """A call, or a fragment of one."""
 
     index: int | None = None
@@ -24,7 +24,7 @@ class CallPiece(Struct):
     extra_content: Raw = ABSENT
 
 
-class Piece(Struct):
+class Piece(Struct, gc=False):
     """A `delta`, or the `message` of a whole answer."""
 
     content: str | None = None
@@ -44,7 +44,7 @@ class Details(Struct, gc=False):
     reasoning_tokens: int | None = None
 
 
-class Counts(Struct):
+class Counts(Struct, gc=False):
     """`usage`, with the fields that some servers add at its top."""
 
     prompt_tokens: int | None = None
@@ -56,7 +56,7 @@ class Counts(Struct):
     prompt_cache_hit_tokens: int | None = None
 
 
-class Choice(Struct):
+class Choice(Struct, gc=False):
     """The answer; we never ask for more than one."""
 
     delta: Piece | None = None
@@ -65,14 +65,14 @@ class Choice(Struct):
     usage: Counts | None = None
 
 
-class GroqExtra(Struct):
+class GroqExtra(Struct, gc=False):
     """`x_groq`."""
 
     usage: Counts | None = None
     error: Raw = ABSENT
 
 
-class Chunk(Struct):
+class Chunk(Struct, gc=False):
     """One frame, or one whole body."""
 
     choices: list[Choice] | None = None

@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 ABSENT = Raw(b"")
 
 
-class Part(Struct):
+class Part(Struct, gc=False):
     """A piece of an item: `output_text`, `refusal`, `summary_text` or `reasoning_text`."""
 
     type: str = ""
@@ -20,7 +20,7 @@ class Part(Struct):
     annotations: list[Raw] | None = None
 
 
-class Item(Struct):
+class Item(Struct, gc=False):
     """One item of the output, begun or complete."""
 
     type: str = ""
@@ -54,7 +54,7 @@ class OutputDetails(Struct, gc=False):
     reasoning_tokens: int | None = None
 
 
-class Counts(Struct):
+class Counts(Struct, gc=False):
     """`usage`."""
 
     input_tokens: int | None = None
@@ -63,13 +63,13 @@ class Counts(Struct):
     output_tokens_details: OutputDetails | None = None
 
 
-class Incomplete(Struct):
+class Incomplete(Struct, gc=False):
     """`incomplete_details`."""
 
     reason: str | None = None
 
 
-class Response(Struct):
+class Response(Struct, gc=False):
     """A whole answer, or the `response` of an event."""
 
     status: str | None = None
@@ -80,7 +80,7 @@ class Response(Struct):
     incomplete_details: Incomplete | None = None
 
 
-class Event(Struct):
+class Event(Struct, gc=False):
     """One frame of a stream."""
 
     type: str = ""

@@ -30,16 +30,16 @@ _LONGEST_ID = 64
 _PDF = "application/pdf"
 
 
-class _TextPart(Struct, tag="input_text", tag_field="type"):
+class _TextPart(Struct, tag="input_text", tag_field="type", gc=False):
     text: Raw
 
 
-class _ImagePart(Struct, tag="input_image", tag_field="type"):
+class _ImagePart(Struct, tag="input_image", tag_field="type", gc=False):
     image_url: str
     detail: str = "auto"
 
 
-class _FilePart(Struct, tag="input_file", tag_field="type", omit_defaults=True):
+class _FilePart(Struct, tag="input_file", tag_field="type", omit_defaults=True, gc=False):
     filename: str = ""
     file_data: str = ""
     file_url: str = ""
@@ -48,12 +48,12 @@ class _FilePart(Struct, tag="input_file", tag_field="type", omit_defaults=True):
 _Part = _TextPart | _ImagePart | _FilePart
 
 
-class _Said(Struct, tag="message", tag_field="type"):
+class _Said(Struct, tag="message", tag_field="type", gc=False):
     role: Literal["user", "developer"]
     content: list[_Part]
 
 
-class _Reply(Struct, tag="message", tag_field="type"):
+class _Reply(Struct, tag="message", tag_field="type", gc=False):
     """A text of the model, as plain text: parts of type `output_text` would need the id that the server gave it."""
 
     content: Raw
@@ -61,26 +61,26 @@ class _Reply(Struct, tag="message", tag_field="type"):
     phase: str | UnsetType = UNSET
 
 
-class _Call(Struct, tag="function_call", tag_field="type"):
+class _Call(Struct, tag="function_call", tag_field="type", gc=False):
     call_id: str
     name: str
     arguments: str
 
 
-class _Result(Struct, tag="function_call_output", tag_field="type"):
+class _Result(Struct, tag="function_call_output", tag_field="type", gc=False):
     call_id: str
     output: Raw | list[_Part]
 
 
-class _Summary(Struct, tag="summary_text", tag_field="type"):
+class _Summary(Struct, tag="summary_text", tag_field="type", gc=False):
     text: str
 
 
-class _Thought(Struct, tag="reasoning_text", tag_field="type"):
+class _Thought(Struct, tag="reasoning_text", tag_field="type", gc=False):
     text: str
 
 
-class _Reasoning(Struct, kw_only=True, tag="reasoning", tag_field="type"):
+class _Reasoning(Struct, kw_only=True, tag="reasoning", tag_field="type", gc=False):
     id: str | UnsetType = UNSET
     summary: list[_Summary]
     content: list[_Thought] | UnsetType = UNSET
