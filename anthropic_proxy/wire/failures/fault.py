@@ -26,7 +26,7 @@ _PARAMETERS = re.compile(
     r"|\"extra_forbidden\",\"loc\":\[\"body\",\"(?P<g>\w+)\""
     rf"|property {_NAME.format('h')} is unsupported"
     r"|\b(?P<i>\w+)[`'\"]? is not supported with this model"
-    r"|(?P<j>max_(?:completion_)?tokens)\W{1,2}(?:must be|exceeds|value\b|\(\d+\) exceeds)"
+    r"|(?P<j>max_(?:completion_)?tokens)\W{1,2}(?:must be|is too large|exceeds|value\b|\(\d+\) exceeds)"
     r"|(?P<k>tool_choice) '\w+' is incompatible",
     re.IGNORECASE,
 )

@@ -31,6 +31,12 @@ def find_room(message: str) -> int | None:
     return int(found[2]) - int(found[1]) - _MARGIN if found else None
 
 
+def find_window(message: str) -> int | None:
+    """Return the window in tokens, of an overflow by input and output together; None: no such one."""
+    found = _OVERFLOW.search(message)
+    return int(found[2]) if found else None
+
+
 def find_level(message: str, asked: str) -> str | None:
     """Return, of the levels of effort that a refusal lists, the next below the one asked for, else the lowest."""
     listed = _SUPPORTED.search(message)

@@ -12,7 +12,7 @@ from msgspec import structs
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.types import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.contract import Call, Healing
-from anthropic_proxy.wire.failures import find_level, find_limit, find_room
+from anthropic_proxy.wire.failures import find_level, find_limit, find_room, find_window
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 
 _DROPS: Mapping[str, Mapping[str, Any]] = {
@@ -49,7 +49,7 @@ def find_healing(call: Call, error: UpstreamError) -> Healing | None:
         return None
     parameter = error.parameter
     if (room := find_room(error.message)) is not None:
-        return Healing(f"limit {room}", lasts=False) if room > 0 else None
+        return _heal_room(call, room, find_window(error.message) or 0)
     last = re.split(r"[.\[\]]+", parameter.rstrip("]"))[-1]
     if last in _LIMITS:
         return _heal_limit(call, last, error.message)
@@ -79,6 +79,15 @@ def heal(dialect: Dialect, name: str) -> Dialect:
     if verb == "effort" and len(levels := value.split()) == 2:
         return structs.replace(dialect, effort_names=(*dialect.effort_names, (levels[0], levels[1])))
     return dialect
+
+
+def _heal_room(call: Call, room: int, window: int) -> Healing | None:
+    """Ask for what this prompt leaves; where no prompt ever leaves so much, for half the window from now on."""
+    if room <= 0:
+        return None
+    half = window // 2
+    never_fits = min(call.request.max_tokens, call.dialect.output_limit or call.request.max_tokens) >= window
+    return Healing(f"limit {half}") if never_fits and room >= half else Healing(f"limit {room}", lasts=False)
 
 
 def _heal_limit(call: Call, name: str, message: str) -> Healing | None:
