@@ -39,9 +39,10 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/reasoning_model.
     """
     late_system: Literal["keep", "remind"] = "keep"
-    """What becomes of a system message in the middle: its own message, or a reminder in the next user message.
+    """What becomes of a system message in the middle: its own message, or a reminder in a user message.
 
-    Chat templates of small local models refuse a late system message (llama.cpp, vLLM with `--chat-template`).
+    Chat templates of local models refuse a late system message, and want user and assistant to take turns (llama.cpp,
+    vLLM with `--chat-template`): what users say in a row is then one message.
     Proven by: golden/openai_chat/late_system_reminder.
     """
     limit_name: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"

@@ -132,12 +132,10 @@ class MessageEncoder:
     def _remind(self, text: Raw) -> None:
         """Add a reminder to the user message that it follows, or else to the next one: roles must take turns there."""
         last = self.said[-1] if self.said else None
-        if not isinstance(last, _Said) or last.role != "user":
-            self._late.append(text)
-        elif isinstance(last.content, Raw):
-            last.content = join_texts([last.content, text])
+        if isinstance(last, _Said) and last.role == "user":
+            self._say(_Said("user", text))
         else:
-            last.content.append(_TextPart(text))
+            self._late.append(text)
 
     def _say_rest(self, ask: str) -> None:
         last = self.said[-1] if self.said else None
@@ -162,9 +160,14 @@ class MessageEncoder:
             self._late.clear()
 
     def _say(self, message: _Said) -> None:
-        if self._dialect.bridges_results and self.said and isinstance(self.said[-1], _Result):
+        last = self.said[-1] if self.said else None
+        if self._dialect.bridges_results and isinstance(last, _Result):
             self.said.append(_Reply(content=text_raw(BRIDGE)))
-        self.said.append(message)
+        takes_turns = self._dialect.late_system == "remind"
+        if takes_turns and isinstance(last, _Said) and last.role == message.role == "user":
+            last.content = _join_contents(last.content, message.content)
+        else:
+            self.said.append(message)
 
     # User messages: results first, each its own message, then everything that a tool message cannot hold.
 
@@ -300,6 +303,12 @@ class MessageEncoder:
             return client_id
         digest = hashlib.sha256(client_id.encode(errors="surrogatepass")).hexdigest()
         return digest[:9] if form == "nine" else f"call_{digest[:32]}"
+
+
+def _join_contents(first: Any, second: Any) -> Any:
+    if isinstance(first, Raw) and isinstance(second, Raw):
+        return join_texts([first, second])
+    return [part for said in (first, second) for part in ([_TextPart(said)] if isinstance(said, Raw) else said)]
 
 
 def _image(block: ImageBlock, dialect: Dialect) -> Any:
