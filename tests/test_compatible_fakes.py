@@ -1,4 +1,4 @@
-"""The stand-ins of Groq, Moonshot and xAI: every rule is shown a request that breaks it; each answers as it does."""
+"""The stand-ins of Groq, Moonshot, xAI and a user's own server: every rule is shown a request that breaks it."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tests.fakes.openai_chat.samples import READ
 from tests.fakes.skeleton import serving
 
 RECORDED = Path(__file__).parents[2] / "shared" / "recorded" / "groq"
-MODELS = {"groq": "openai/gpt-oss-120b", "moonshot": "kimi-k2.6", "xai": "grok-4.6"}
+MODELS = {"groq": "openai/gpt-oss-120b", "moonshot": "kimi-k2.6", "xai": "grok-4.6", "local": "Qwen/Qwen3-8B"}
 
 
 @pytest.mark.parametrize(("name", "good"), GOOD, ids=range(len(GOOD)))
@@ -59,7 +59,7 @@ def test_a_stream_says_the_same_as_the_whole_reply(name: str) -> None:
     ask: Any = {"model": MODELS[name], "messages": [{"role": "user", "content": "Read /a and then"}], "tools": [READ]}
     with serving(new_server(name)) as server:
         base = server.url + kind.path.removesuffix("/chat/completions")
-        with openai.OpenAI(api_key=kind.key, base_url=base, max_retries=0) as client:
+        with openai.OpenAI(api_key=kind.key or "none", base_url=base, max_retries=0) as client:
             whole = client.chat.completions.create(**ask)
             pieces = list(client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
         assert server.journal.violations() == []
@@ -100,7 +100,7 @@ def test_reasoning_of_somebody_else_is_a_breach(name: str) -> None:
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", kind.thinking_field: "foreign"}]
     body = {"model": MODELS[name], "messages": [*messages, {"role": "user", "content": "c"}]}
     with serving(new_server(name)) as server:
-        headers = {"authorization": f"Bearer {kind.key}"}
+        headers = {"authorization": f"Bearer {kind.key}"} if kind.key else {}
         answer = httpx.post(server.url + kind.path, json=body, headers=headers, trust_env=False)
         assert [breach["rule"] for breach in server.journal.violations()] == ["reasoning_foreign"]
     assert answer.status_code == 400

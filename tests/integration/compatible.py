@@ -116,17 +116,20 @@ def settings_of(name: str, server: Running) -> dict[str, str]:
     """Return what a user sets to reach one of the stand-ins."""
     kind = KINDS[name]
     base = server.url + kind.path.removesuffix("/chat/completions")
-    return {f"{name.upper()}_API_KEY": kind.key, f"{name.upper()}_BASE_URL": base}
+    if not kind.key:
+        return {"PREFERRED_PROVIDER": "openai", "OPENAI_BASE_URL": base}
+    return {"PREFERRED_PROVIDER": name, f"{name.upper()}_API_KEY": kind.key, f"{name.upper()}_BASE_URL": base}
 
 
 @contextmanager
 def running(name: str, folder: Path, **settings: str) -> Iterator[tuple[Running, Proxy]]:
     """Run a stand-in and a proxy that prefers it."""
-    with serving(new_server(name)) as server:
-        environment = {"PREFERRED_PROVIDER": name, **settings_of(name, server), **settings}
-        with running_proxy(folder, environment) as proxy:
-            yield server, proxy
-            assert "Traceback" not in proxy.log
+    with (
+        serving(new_server(name)) as server,
+        running_proxy(folder, {**settings_of(name, server), **settings}) as proxy,
+    ):
+        yield server, proxy
+        assert "Traceback" not in proxy.log
 
 
 @contextmanager

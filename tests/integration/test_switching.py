@@ -34,7 +34,11 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
         servers = {name: stack.enter_context(serving(new_server(name))) for name in ("groq", "moonshot", "xai")}
         settings = {key: value for name, server in servers.items() for key, value in settings_of(name, server).items()}
         servers["openai"] = stack.enter_context(serving(new_openai()))
-        settings |= {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{servers['openai'].url}/v1"}
+        settings |= {
+            "PREFERRED_PROVIDER": "openai",
+            "OPENAI_API_KEY": KEY,
+            "OPENAI_BASE_URL": f"{servers['openai'].url}/v1",
+        }
         proxy = stack.enter_context(running_proxy(tmp_path_factory.mktemp("city"), settings))
         yield proxy.url, servers
 

@@ -1,4 +1,5 @@
-"""Strict stand-ins for Groq, Moonshot and xAI: what OpenAI's refuses, and what each of them refuses or says otherwise.
+"""Strict stand-ins for Groq, Moonshot, xAI and a server of the user's own: what OpenAI's refuses, and what each refuses
+or says otherwise.
 
 `python -m tests.fakes.compatible groq --port 9000` runs one by itself.
 """

@@ -47,6 +47,7 @@ class Kind:
     name: str
     path: str
     key: str
+    """The only one that is accepted; empty: everybody is served."""
     models: dict[str, Model]
     thinking_field: str
     """Where reasoning stands in replies, and in the messages that give it back."""
@@ -63,6 +64,8 @@ class Kind:
     body: Callable[[Told, Head], dict[str, Any]]
     chunks: Callable[[Told, Head, bool], Iterator[dict[str, Any]]]
     """The bool: whether usage was asked for."""
+    counts_output: bool = False
+    """Whether input and the output asked for must fit the window together."""
 
 
 def send_json(status: int, content: Any, **headers: str) -> Refusal:

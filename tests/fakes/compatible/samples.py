@@ -7,6 +7,7 @@ from tests.fakes.openai_chat.samples import ASKS, CALL, PNG_URL, READ, TELLS, US
 LLAMA, OSS, QWEN = "llama-3.3-70b-versatile", "openai/gpt-oss-120b", "qwen/qwen3.8-27b"
 K2, K25, K26, K3 = "kimi-k2-instruct", "kimi-k2.5", "kimi-k2.6", "kimi-k3"
 GROK3, GROK43, GROK46 = "grok-3", "grok-4.3", "grok-4.6"
+QWEN3 = "qwen3-coder"
 GIF_URL = "data:image/gif;base64,R0lGODlhAQABAA=="
 FILE = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0xLjc="}}
 OBJECT = {"type": "json_object"}
@@ -56,6 +57,7 @@ GOOD: tuple[tuple[str, dict[str, Any]], ...] = (
     ("xai", ask(GROK43, reasoning_effort="none", stop=["a"])),
     ("xai", ask(GROK46, USER, ASKS, TELLS, reasoning_effort="xhigh", temperature=0.1, tools=[READ])),
     ("xai", see(GROK46, image(PNG_URL))),
+    ("local", ask(QWEN3, {"role": "system", "content": "a"}, USER, ASKS, TELLS, max_tokens=100, tools=[READ])),
 )
 BAD: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("groq", "unknown_field", "property 'store' is unsupported", ask(LLAMA, store=False)),
@@ -124,5 +126,11 @@ BAD: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("xai", "image_type", "image/gif", see(GROK46, image(GIF_URL))),
     ("xai", "image_model", "certain models", see(GROK3, image(PNG_URL))),
     ("xai", "file", "unknown variant `file`", see(GROK46, FILE)),
+    ("local", "unknown_field", "store: Extra inputs", ask(QWEN3, store=False)),
+    ("local", "unknown_field", "max_completion_tokens: Extra", ask(QWEN3, max_completion_tokens=5)),
+    ("local", "late_system", "at the beginning", ask(QWEN3, USER, {"role": "system", "content": "a"})),
+    ("local", "role", "Unexpected message role", ask(QWEN3, {"role": "developer", "content": "a"}, USER)),
+    ("local", "turns", "must alternate", ask(QWEN3, USER, USER)),
+    ("local", "tool_order", "did not have response", ask(QWEN3, USER, ASKS)),
     ("xai", "format_word", "the word 'json'", ask(GROK3, response_format=OBJECT)),
 )

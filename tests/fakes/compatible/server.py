@@ -16,6 +16,7 @@ from aiohttp import web
 from tests.fakes.agent import Conversation, Reply
 from tests.fakes.compatible.groq import GROQ, UNREADABLE
 from tests.fakes.compatible.kinds import Kind, Model, Told, rename_calls
+from tests.fakes.compatible.local import LOCAL
 from tests.fakes.compatible.moonshot import MOONSHOT
 from tests.fakes.compatible.xai import XAI
 from tests.fakes.openai_chat.failures import Refusal
@@ -25,7 +26,7 @@ from tests.fakes.openai_chat.server import OpenAI, break_connection
 from tests.fakes.plans import Fault, decide, spoken
 from tests.fakes.skeleton import Breach, Exchange, Journal, new_application
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (GROQ, MOONSHOT, XAI)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (GROQ, MOONSHOT, XAI, LOCAL)}
 
 NO_FAULT = Fault("", "")
 _REPLIES = {
@@ -51,7 +52,7 @@ class Compatible(OpenAI):
             exchange.breaches.append(Breach("url", f"there is no {request.method} {request.path}"))
             return Refusal(404, b'{"error":{"message":"Unknown request URL","type":"invalid_request_error"}}')
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or key != self.key:
+        if self.key and (scheme.lower() != "bearer" or key != self.key):
             return kind.refuse_key(key)
         if unreadable is not None or not isinstance(body, dict):
             unreadable = unreadable or Breach("json", "the body is no JSON object")
@@ -96,7 +97,7 @@ class Compatible(OpenAI):
         refusal = None
         if not (fault.kind == "unreadable" and body.get("stream")):
             refusal = kind.refuse_by_plan(fault, body["model"], model)
-        if refusal is None and tokens > model.window:
+        if refusal is None and tokens + (asked_for if kind.counts_output else 0) > model.window:
             refusal = kind.refuse_overflow(model, tokens, asked_for)
         if refusal is not None:
             return await self.send(request, refusal, exchange), "refused"

@@ -1,0 +1,103 @@
+"""A server of the user's own at OPENAI_BASE_URL, behind a real proxy process: three lines, and nothing it refuses."""
+
+from collections.abc import Iterator
+
+import anthropic
+import pytest
+
+from tests.fakes.skeleton import Running
+from tests.integration.compatible import (
+    ADD,
+    THINK,
+    WEATHER,
+    Talk,
+    add,
+    picture,
+    refused,
+    running,
+    talking,
+    text_of,
+    thinking_of,
+    weather,
+)
+from tests.process import Proxy
+
+QWEN, GEMMA = "openai/Qwen/Qwen3-8B", "openai/gemma-4-27b"
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Proxy]]:
+    with running("local", tmp_path_factory.mktemp("local"), BIG_MODEL="openai/qwen3-coder") as pair:
+        yield pair
+
+
+@pytest.fixture
+def talk(pair: tuple[Running, Proxy]) -> Iterator[Talk]:
+    with talking(*pair, "claude-sonnet-4-6") as talk:
+        yield talk
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_text_with_a_system_message_in_the_middle_and_a_user_s_name(talk: Talk, stream: bool) -> None:
+    talk.history = [{"role": "user", "content": "Hello"}, {"role": "system", "content": "Be brief."}]
+    reply = talk.send(
+        "Count to 30", stream=stream, system="Be kind.", metadata={"user_id": "user_1_account_2_session_3"}
+    )
+    assert text_of(reply) == " ".join(map(str, range(1, 31)))
+    assert reply.usage.input_tokens > 0
+    (body,) = talk.bodies
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+    assert body["max_tokens"] == 4_000
+    assert "user_1" not in str(body)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_over_several_turns_and_two_at_once(talk: Talk, stream: bool) -> None:
+    assert text_of(talk.work("Add 4, 5 and 6", add, stream=stream, tools=[ADD, WEATHER])) == "The sum is 15."
+    reply = talk.work("How is the weather in Oslo and Rome?", weather, stream=stream, tools=[ADD, WEATHER])
+    assert text_of(reply) == "Oslo: snow; Rome: sun"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_reasoning_comes_once_and_goes_back(talk: Talk, stream: bool) -> None:
+    talk.model = QWEN
+    ask = "How is the weather in Oslo and Rome?"
+    assert text_of(talk.work(ask, weather, stream=stream, tools=[WEATHER], thinking=THINK)) == "Oslo: snow; Rome: sun"
+    said = "".join(block.get("thinking", "") for block in talk.history[1]["content"])
+    assert said == f"I am asked: {ask}; this is reply 1."
+    assert talk.bodies[1]["messages"][1]["reasoning_content"] == said
+    assert thinking_of(talk.send("Count to 3", stream=stream))
+
+
+def test_pictures_go_to_a_model_that_nobody_knows(talk: Talk) -> None:
+    talk.model = GEMMA
+    reply = talk.send([picture(), {"type": "text", "text": "Describe the pictures"}], stream=True)
+    assert "image/png 31 by 17" in text_of(reply)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "kind"),
+    [("missing", 404, "not_found_error"), ("server", 500, "api_error"), ("loading", 503, "api_error")],
+)
+def test_every_refusal_has_its_kind(talk: Talk, fault: str, status: int, kind: str) -> None:
+    assert refused(talk, fault, stream=True)[:2] == (status, kind)
+
+
+def test_a_prompt_over_the_window_makes_the_client_compact(talk: Talk) -> None:
+    with pytest.raises(anthropic.BadRequestError, match="prompt is too long: 69857 tokens > 65536 maximum"):
+        talk.send("Say exactly: x [fault:overflow]", stream=False)
+
+
+def test_output_that_does_not_fit_beside_the_input_is_lowered(talk: Talk) -> None:
+    reply = talk.send("Count to 3", stream=True, system="be kind. " * 10_000, max_tokens=50_000)
+    assert text_of(reply) == "1 2 3"
+    first, second = talk.bodies
+    assert first["max_tokens"] == 50_000
+    assert 20_000 < second["max_tokens"] < 50_000
+
+
+def test_output_that_never_fits_is_asked_for_once(talk: Talk) -> None:
+    talk.model = QWEN
+    for _ in range(3):
+        talk.send("Count to 3", stream=True, max_tokens=128_000)
+    assert [body["max_tokens"] for body in talk.bodies] == [128_000, 20_480, 20_480, 20_480]
