@@ -21,7 +21,7 @@ from anthropic_proxy.upstream.litellm.faults import encode_failure, read_failure
 from anthropic_proxy.upstream.litellm.spelling import Speller, spell_arguments
 from anthropic_proxy.wire.contract import UpstreamRequest
 from anthropic_proxy.wire.failures import decode_fault, judge
-from tests.fakes.openai_chat.server import KEY, new_openai
+from tests.fakes.openai_chat import KEY, new_openai
 from tests.fakes.skeleton import Running, serving
 from tests.litellm import needs_litellm
 

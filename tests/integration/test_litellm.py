@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from typing import Any
@@ -14,7 +14,7 @@ import httpx2 as httpx
 import pytest
 
 from anthropic_proxy.messages.grammar import check_bytes
-from tests.fakes.openai_chat.server import KEY, new_openai
+from tests.fakes.openai_chat import KEY, new_openai
 from tests.fakes.skeleton import Running, serving
 from tests.litellm import needs_litellm
 from tests.process import Proxy, running_proxy
@@ -125,6 +125,13 @@ def client(proxy: Proxy) -> Iterator[anthropic.Anthropic]:
         yield client
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be in time"
+        time.sleep(0.02)
+
+
 def ask(client: anthropic.Anthropic, stream: bool, **fields: Any) -> Any:
     fields = {"max_tokens": 300, **fields}
     if not stream:
@@ -173,7 +180,7 @@ def test_a_parameter_that_a_provider_does_not_take_is_left_out_and_said(
     turns: Any = [{"role": "user", "content": "Say exactly: hello"}]
     reply = ask(client, False, model=MISTRAL, max_tokens=2000, thinking=thinking, messages=turns)
     assert reply.content[-1].text == "hello"
-    assert f"litellm/{MISTRAL}: drop reasoning_effort" in proxy.log
+    wait_for(lambda: f"litellm/{MISTRAL}: drop reasoning_effort" in proxy.log)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -225,10 +232,7 @@ def test_a_client_that_leaves_takes_the_provider_s_call_with_it(proxy: Proxy, op
         received = b""
         while b"content_block_delta" not in received:
             received += connection.recv(65536)
-    deadline = time.monotonic() + 20
-    while openai.journal.exchanges[number].outcome == "open":
-        assert time.monotonic() < deadline, "the call went on without its client"
-        time.sleep(0.02)
+    wait_for(lambda: openai.journal.exchanges[number].outcome != "open")
     assert openai.journal.exchanges[number].outcome == "cancelled"
 
 
