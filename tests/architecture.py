@@ -24,12 +24,13 @@ MAY_IMPORT: Mapping[str, str] = {
     "errors": "",
     "hooks": "messages.deltas messages.notes",
     "log": "hooks",
-    "banner": "exchange.house log routing",
+    "banner": "exchange.house log routing settings",
     "server": "",
     "server.guard": "hooks settings server.body",
-    "server.endpoints": "exchange messages hooks server.replies server.guard server.body routing.listing",  # /v1/models
+    "server.endpoints": "exchange messages hooks log server routing.listing",  # /v1/models
+    "server.protocol": "server.replies",
     "server.replies": "messages",
-    "server.runner": "settings",
+    "server.runner": "settings server.protocol",
     "exchange": "messages routing wire.contract wire.framing upstream hooks log exchange",
     "exchange.house": "messages routing wire.contract wire.framing upstream hooks log settings",
     "exchange.answer": "messages routing wire.contract wire.framing exchange.watch",

@@ -14,6 +14,7 @@ from anthropic_proxy.exchange.forward import Told
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.run import note_failure, our_bug, run
 from anthropic_proxy.hooks import Client, Receipt
+from anthropic_proxy.log import Log
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.types import MessagesResponse
 from anthropic_proxy.routing.listing import ModelEntry, find_model, list_models
@@ -130,6 +131,14 @@ async def serve(house: House, scope: Scope, receive: Receive, send: Send) -> Non
         if endpoint is not post_messages:  # an exchange has written its own lines
             receipt.status = 200
             house.log.request(receipt, "debug" if receipt.path in OPEN_PATHS else "info")
+
+
+def note_unreadable(error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float]) -> str:
+    """Write the line of a request of which not even the head could be read; return its id."""
+    receipt = Receipt(request_id=new_id("req_"), client=Client(), started=clock(), method="–", path="–")
+    note_failure(receipt, error)
+    log.request(receipt)
+    return receipt.request_id
 
 
 async def _refuse(house: House, receipt: Receipt, outlet: HttpOutlet, error: ProxyError) -> None:

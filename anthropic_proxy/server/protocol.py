@@ -1,0 +1,136 @@
+"""HTTP as uvicorn reads it, with what it leaves open: a time and a size for the head of a request, refusals in the
+envelope, and upgrades that are not taken up.
+"""
+
+import asyncio
+from typing import Any, Protocol
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from anthropic_proxy.errors import InvalidRequest, ProxyError, RequestTimeout, RequestTooLarge
+from anthropic_proxy.server.replies import encode_error, error_headers
+
+HEAD_SECONDS = 30.0
+"""The longest time for request line and headers; a connection that says nothing at all is closed after it too."""
+HEAD_BYTES = 64 * 1024
+"""What of an unfinished head is kept; a finished one is the guard's to judge."""
+_OF_AN_UPGRADE = frozenset((b"connection", b"upgrade", b"http2-settings"))
+_TLS_HANDSHAKE = b"\x16"
+
+
+class Refusing(Protocol):
+    """What the application does for requests that cannot be read."""
+
+    def note_refusal(self, error: ProxyError) -> str:
+        """Write the line of such a request and return its id."""
+        ...
+
+
+class GuardedHttp(HttpToolsProtocol):
+    """One connection of a client."""
+
+    head_seconds = HEAD_SECONDS
+    app: Any
+    """The ASGI application, which is `Refusing` too."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._in_head = self._upgrading = self._unreadable = False
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = self.loop.call_later(self.head_seconds, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the client."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came; unlike uvicorn's own, go on in HTTP where an upgrade was offered."""
+        if self._unreadable:
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            if self._upgrading:
+                self._stay_in_http(data[offer.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            self._refuse(InvalidRequest(_describe(data, error)))
+            return
+        if self._in_head:
+            self._expect_more_head(len(data))
+
+    def on_message_begin(self) -> None:
+        """Begin to read a head."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Start the application, unless the parser takes the body for another protocol's."""
+        self._in_head = False
+        self._stop_timer()
+        self._upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if not self._upgrading:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End the request."""
+        if not self._upgrading:
+            super().on_message_complete()
+
+    def _stay_in_http(self, rest: bytes) -> None:
+        """Read the request again without its offer to speak another protocol: nobody has to take that up."""
+        closes = any(name == b"connection" and b"close" in value.lower() for name, value in self.headers)
+        headers = [(name, value) for name, value in self.headers if name not in _OF_AN_UPGRADE]
+        if closes:
+            headers.append((b"connection", b"close"))
+        head = b"".join(b"%b: %b\r\n" % header for header in headers)
+        request_line = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(request_line + head + b"\r\n" + rest)
+
+    def _expect_more_head(self, size: int) -> None:
+        if self._head_timer is None:
+            self._head_bytes = 0
+            self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
+            return
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES:
+            self._refuse(RequestTooLarge(f"The headers have more than {HEAD_BYTES:,} bytes."))
+
+    def _give_up(self) -> None:
+        self._head_timer = None
+        if self._in_head:
+            self._refuse(RequestTimeout(f"The headers were not complete after {self.head_seconds:g} s."))
+        else:
+            self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Answer in the envelope and hang up; where an earlier request is being answered, let that end first."""
+        self._unreadable = True
+        self._stop_timer()
+        request_id = self.app.note_refusal(error)
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and (cycle.response_started or not cycle.more_body):
+            cycle.keep_alive = False
+            return
+        body = encode_error(error, request_id)
+        headers = {**error_headers(error, request_id), "content-length": str(len(body)), "connection": "close"}
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.transport.write(STATUS_LINE[error.status] + head.encode("latin-1") + b"\r\n" + body)
+        self.transport.close()
+
+
+def _describe(data: bytes, error: Exception) -> str:
+    if data.startswith(_TLS_HANDSHAKE):
+        return "This is no HTTP but TLS: the address of this proxy begins with http://, not https://."
+    return f"The request is not HTTP as it can be read here: {error}."

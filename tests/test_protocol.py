@@ -1,0 +1,182 @@
+"""HTTP as the server reads it, on a socket, in front of an application that says what it was given."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.server.protocol import HEAD_BYTES, GuardedHttp
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+GET = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Impatient(GuardedHttp):
+    head_seconds = 0.05
+
+
+class Echo:
+    """Answers with what it was given; remembers what could not be read."""
+
+    def __init__(self) -> None:
+        self.refused: list[ProxyError] = []
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    def note_refusal(self, error: ProxyError) -> str:
+        self.refused.append(error)
+        return "req_of_the_refusal"
+
+    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        await self.go_on.wait()
+        names = [name.decode() for name, _ in scope["headers"]]
+        answer = json.dumps({"path": scope["path"], "body": body.decode(), "headers": names}).encode()
+        headers = [(b"content-length", str(len(answer)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+
+@asynccontextmanager
+async def serving(app: Echo, protocol: type[GuardedHttp] = GuardedHttp) -> AsyncIterator[int]:
+    config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_level="warning", proxy_headers=False)
+    config.load()
+    state = uvicorn.Server(config).server_state
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for connection in list(state.connections):
+            connection.transport.abort()
+
+
+async def talk(port: int, *pieces: bytes) -> bytes:
+    """Send pieces, each on its own, and return everything until the server hangs up; then hang up too."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for piece in pieces:
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0.01)  # so that each is a read of its own
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+def bodies_of(answers: bytes) -> list[dict[str, Any]]:
+    return [json.loads(b"{" + part.split(b"\r\n\r\n{", 1)[1]) for part in answers.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+
+
+def envelope_of(answer: bytes) -> tuple[bytes, dict[str, Any]]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"request-id: req_of_the_refusal" in head
+    assert b"content-type: application/json" in head
+    envelope = json.loads(body)
+    assert envelope["type"] == "error"
+    assert envelope["request_id"] == "req_of_the_refusal"
+    return head.split(b"\r\n")[0], envelope["error"]
+
+
+CLOSE = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "ending", [b"Content-Length: 4\r\n\r\nabcd", b"Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n"]
+)
+@pytest.mark.parametrize("cut", [0, 1, 2, 9])
+async def test_an_offered_upgrade_loses_no_body(ending: bytes, cut: int) -> None:
+    whole = b"POST /first HTTP/1.1\r\nHost: x\r\n" + UPGRADE + ending
+    place = whole.index(b"\r\n\r\n") + 4 + cut - 1
+    async with serving(Echo()) as port:
+        pieces = [whole + GET + CLOSE] if cut == 0 else [whole[:place], whole[place:], GET, CLOSE]
+        said = bodies_of(await talk(port, *pieces))
+    assert [(answer["path"], answer["body"]) for answer in said] == [("/first", "abcd"), ("/next", ""), ("/last", "")]
+    assert said[0]["headers"] == ["host", "content-length" if b"Length" in ending else "transfer-encoding"]
+
+
+async def test_an_offered_websocket_is_an_ordinary_request() -> None:
+    async with serving(Echo()) as port:
+        offer = b"GET /first HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        assert [answer["path"] for answer in bodies_of(await talk(port, offer, CLOSE))] == ["/first", "/last"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (b"hello\r\n\r\n", "not HTTP"),
+        (b"GET / HTTP/1.1\r\nHost x\r\n\r\n", "not HTTP"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", "http://"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "not HTTP"),
+        (b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n", "not HTTP"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "not HTTP"),
+    ],
+)
+async def test_what_is_no_http_is_refused_in_the_envelope(sent: bytes, said: str) -> None:
+    app = Echo()
+    async with serving(app) as port:
+        status, error = envelope_of(await talk(port, sent))
+    assert status == b"HTTP/1.1 400 Bad Request"
+    assert error["type"] == "invalid_request_error"
+    assert said in error["message"]
+    assert [refused.status for refused in app.refused] == [400]
+
+
+async def test_a_head_without_end_is_refused() -> None:
+    app = Echo()
+    async with serving(app) as port:
+        status, error = envelope_of(await talk(port, b"GET / HTTP/1.1\r\n", b"X-Filler: " + b"x" * (HEAD_BYTES + 1)))
+    assert status.startswith(b"HTTP/1.1 413")
+    assert error["type"] == "request_too_large"
+
+
+@pytest.mark.parametrize("before", [b"", GET, GET + GET])
+async def test_a_head_that_does_not_come_is_given_up(before: bytes) -> None:
+    app = Echo()
+    async with serving(app, Impatient) as port:
+        answers = await talk(port, before + b"GET / HTTP/1.1\r\nHost", b": x\r\n")
+    *answered, refusal = answers.split(b"HTTP/1.1 ")[1:]
+    assert len(answered) == len(before) // len(GET)
+    assert envelope_of(b"HTTP/1.1 " + refusal)[0] == b"HTTP/1.1 408 Request Timeout"
+    assert len(app.refused) == 1
+
+
+async def test_a_client_that_says_nothing_is_let_go_without_a_word() -> None:
+    app = Echo()
+    async with serving(app, Impatient) as port:
+        assert await talk(port) == b""
+    assert not app.refused
+
+
+async def test_an_answer_may_take_longer_than_a_head() -> None:
+    app = Echo()
+    app.go_on.clear()
+    async with serving(app, Impatient) as port:
+        asyncio.get_running_loop().call_later(0.2, app.go_on.set)
+        assert [answer["path"] for answer in bodies_of(await talk(port, CLOSE))] == ["/last"]
+
+
+async def test_bytes_too_many_behind_a_request_do_not_cost_its_answer() -> None:
+    app = Echo()
+    app.go_on.clear()
+    async with serving(app) as port:
+        asyncio.get_running_loop().call_later(0.1, app.go_on.set)
+        answers = bodies_of(
+            await talk(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcdefgh", b"more")
+        )
+    assert [answer["body"] for answer in answers] == ["abcd"]
+    assert len(app.refused) == 1
