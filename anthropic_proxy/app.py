@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from anthropic_proxy.banner import write_banner
-from anthropic_proxy.errors import ClientError
+from anthropic_proxy.errors import ClientError, ConfigurationError, ProxyError
 from anthropic_proxy.exchange.house import House
 from anthropic_proxy.hooks import Observer
 from anthropic_proxy.log import Log
@@ -22,7 +22,7 @@ from anthropic_proxy.routing.learned import Learned
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
 from anthropic_proxy.routing.router import Facts, asks_ollama, resolve
 from anthropic_proxy.routing.store import MemoryStore
-from anthropic_proxy.server.endpoints import Receive, Scope, Send, serve
+from anthropic_proxy.server.endpoints import Receive, Scope, Send, note_unreadable, serve
 from anthropic_proxy.settings import TIERS, Settings, lend_to_litellm, load_settings
 from anthropic_proxy.upstream.google_auth import GoogleCredentials, GoogleTokens
 from anthropic_proxy.upstream.http import HttpUpstream
@@ -32,16 +32,19 @@ from anthropic_proxy.wire.contract import Send as UpstreamSend
 if TYPE_CHECKING:
     from anthropic_proxy.upstream.litellm import LiteLLMUpstream
 
+FAILED_START = 3
+"""Exit status by which servers that start workers know that starting them again will not help."""
 _ALPHABET = string.digits + string.ascii_letters
 
 
 class App:
     """The ASGI application: one house, made when the first request or the server's start-up comes."""
 
-    def __init__(self, settings: Settings, *, address: str | None = None) -> None:
+    def __init__(self, settings: Settings, *, address: str | None = None, announces: bool = True) -> None:
         self._settings = settings
         self._address = address
         """Where the server listens, for the banner; None: not known, the server says it itself."""
+        self._announces = announces
         self._house: House | None = None
         self._opening = asyncio.Lock()
         self._http = HttpUpstream(
@@ -61,6 +64,15 @@ class App:
         else:
             await send({"type": "websocket.close", "code": 1000})
 
+    async def announce(self, workers: int) -> None:
+        """Say what start-up says, on behalf of so many processes that then serve without saying it."""
+        write_banner(await self._build(), self._address, workers=workers)
+        await self._close()
+
+    def note_refusal(self, error: ProxyError) -> str:
+        """Write the line of a request that could not be read, and return the id that it is given."""
+        return note_unreadable(error, self._log, new_id, time.time)
+
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
@@ -68,27 +80,35 @@ class App:
                 await self._open()
                 await send({"type": "lifespan.startup.complete"})
             else:
-                if self._house is not None:
-                    await self._house.catalogue.close()
-                await self._http.close()
-                if self._litellm is not None:
-                    await self._litellm.close()
-                self._log.flush()
+                await self._close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
     async def _open(self) -> House:
         async with self._opening:
             if self._house is None:
-                ways: dict[str, UpstreamSend]
-                ways = {"http": self._http.send, "demo": _send_to_demo, "litellm": self._send_to_litellm}
-                house = build_house(self._settings, ways, self._log, new_id=new_id)
-                if asks_ollama(self._settings):
-                    await house.catalogue.look("ollama")
+                house = await self._build()
                 _study_defaults(house)
-                write_banner(house, self._address)
+                if self._announces:
+                    write_banner(house, self._address)
                 self._house = house
         return self._house
+
+    async def _build(self) -> House:
+        ways: dict[str, UpstreamSend]
+        ways = {"http": self._http.send, "demo": _send_to_demo, "litellm": self._send_to_litellm}
+        house = build_house(self._settings, ways, self._log, new_id=new_id)
+        if asks_ollama(self._settings):
+            await house.catalogue.look("ollama")
+        return house
+
+    async def _close(self) -> None:
+        if self._house is not None:
+            await self._house.catalogue.close()
+        await self._http.close()
+        if self._litellm is not None:
+            await self._litellm.close()
+        self._log.flush()
 
     async def _send_to_litellm(
         self, base_url: str, request: UpstreamRequest, credential: Credential | None
@@ -150,15 +170,27 @@ def _study_defaults(house: House) -> None:
             house.catalogue.study(target.provider.name, target.model)
 
 
-def create_app(settings: Settings, *, address: str | None = None) -> App:
-    """Return the ASGI application for these settings."""
-    return App(settings, address=address)
+def create_app(settings: Settings, *, address: str | None = None, announces: bool = True) -> App:
+    """Return the ASGI application for these settings; `announces`: whether it says what start-up says."""
+    return App(settings, address=address, announces=announces)
 
 
-def app_from_environment(overrides: Mapping[str, object] | None = None, *, address: str | None = None) -> App:
+def load_app(
+    overrides: Mapping[str, object] | None = None, *, address: str | None = None, announces: bool = True
+) -> App:
     """Return the application for the environment and `.env`; `overrides` are settings from the command line."""
     settings = load_settings(os.environ, PROVIDERS)
-    return create_app(msgspec.structs.replace(settings, **(overrides or {})), address=address)
+    settings = msgspec.structs.replace(settings, **(overrides or {}))
+    return create_app(settings, address=address, announces=announces)
+
+
+def app_from_environment() -> App:
+    """Return the application for a server that imports it by name; a wrong setting ends that with one line."""
+    try:
+        return load_app()
+    except ConfigurationError as error:
+        Log(form="plain").line(f"✕ {error.message}", level="error")
+        raise SystemExit(FAILED_START) from None
 
 
 def new_id(prefix: str) -> str:

@@ -9,23 +9,31 @@ from anthropic_proxy.log import Log
 from anthropic_proxy.routing.providers import PROVIDERS, Provider
 from anthropic_proxy.routing.providers.rows import Retired
 from anthropic_proxy.routing.router import Mapped, describe_mapping, describe_missing_key, find_home
+from anthropic_proxy.settings import Secret
 
 ELSEWHERE = "http://<the address above>"
 """Stands for the address where another server runs us and says it itself."""
 _TARGET_WIDTH = 24
+_MOST_KEYS = 3
 _MOST_TIERS = 2
 """Tiers that one line names; of more it says that there are."""
 
 
-def write_banner(house: House, address: str | None, today: date | None = None) -> None:
-    """Say all this once; `address` is None where it is not ours to know, `today` where it is the clock's to say."""
+def write_banner(house: House, address: str | None, today: date | None = None, *, workers: int = 1) -> None:
+    """Say all this once; `address` is None where it is not ours to know, `today` where it is the clock's to say.
+
+    `workers`: how many processes it is said for.
+    """
     log, where = house.log, address or ELSEWHERE
     log.line(f"{log.paint(f'anthropic-proxy {__version__}', 'title')}   {log.paint(where, 'type')}")
     for warning in house.settings.warnings:
-        log.line(f"  {log.paint('!', 'warn')} {warning}")
+        log.line(f"  {log.paint('!', 'warn')} {warning}", level="warning")
+    if workers > 1:
+        log.line(f"  {workers} workers; each keeps for itself what it learns: spent keys, refused settings.")
     home = find_home(house.settings, house.catalogue)
     lines = _first_steps(log, where) if home.name == "demo" else _mapping(house, where, today or date.today())
-    log.line("\n".join(lines))
+    for line in lines:
+        log.line(line)
 
 
 def _mapping(house: House, where: str, today: date) -> Iterator[str]:
@@ -78,7 +86,7 @@ def _readiness(house: House) -> str:
             continue
         keys = settings.keys.get(provider.name, ())
         if keys:
-            ready.append(f"{_name(provider)} ({keys[0]}, {_place_of(house, provider)})")
+            ready.append(f"{_name(provider)} ({_show_keys(keys)}, {_place_of(house, provider)})")
         elif provider.name in settings.base_urls and not describe_missing_key(provider, settings):
             ready.append(f"{_name(provider)} ({settings.base_urls[provider.name]})")
         elif provider.key_source == "google" and not describe_missing_key(provider, settings):
@@ -94,6 +102,11 @@ def _readiness(house: House) -> str:
 def _name(provider: Provider) -> str:
     """Return what a provider's settings begin with, in lower case: `gemini` of GEMINI_API_KEY."""
     return provider.stem.lower()
+
+
+def _show_keys(keys: Sequence[Secret]) -> str:
+    shown = ", ".join(str(key) for key in keys[:_MOST_KEYS])
+    return f"{shown} and {len(keys) - _MOST_KEYS} more" if len(keys) > _MOST_KEYS else shown
 
 
 def _place_of(house: House, provider: Provider) -> str:

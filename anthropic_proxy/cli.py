@@ -11,6 +11,8 @@ from cyclopts import Parameter
 from anthropic_proxy import __version__
 from anthropic_proxy.errors import ConfigurationError, ProxyError
 
+MOST_WORKERS = 1000
+
 commands = Commands(
     name="anthropic-proxy",
     version=f"anthropic-proxy {__version__}",
@@ -41,22 +43,41 @@ def serve(
     reload
         Start again when the code changes.
     """
-    from anthropic_proxy.app import app_from_environment  # noqa: PLC0415  # --help and --version need none of it
+    from anthropic_proxy.app import load_app  # noqa: PLC0415  # --help and --version need none of it
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.server.guard import is_loopback  # noqa: PLC0415
+    from anthropic_proxy.server.runner import LARGEST_PORT  # noqa: PLC0415
     from anthropic_proxy.server.runner import serve as run  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings(os.environ, PROVIDERS)
-    host = host or settings.host
-    port = settings.port if port is None else port
+    host = host.strip("[]") if host else settings.host
+    port = settings.port if port is None else _within("--port", port, 0, LARGEST_PORT)
+    workers = _within("--workers", workers, 1, MOST_WORKERS)
     if not (is_loopback(host) or settings.proxy_api_keys or settings.allow_unauthenticated):
         raise ConfigurationError(
             f"{host} can be reached from other machines, and no key is asked for. "
             "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true if something else decides who comes in."
         )
-    load_app = partial(app_from_environment, {"host": host, "port": port}, address=f"http://{host}:{port}")
-    run(load_app, host=host, port=port, workers=workers, reload=reload)
+    run(partial(load_app, {"host": host, "port": port}), host=host, port=port, workers=workers, reload=reload)
+
+
+@commands.command(show=False)
+def health() -> None:
+    """Say by the exit status whether a proxy of these settings answers on this machine, for containers."""
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
+    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+    from anthropic_proxy.upstream.probe import answers  # noqa: PLC0415
+
+    settings = load_settings(os.environ, PROVIDERS)
+    if not any(answers(host, settings.port, "/health") for host in dict.fromkeys(("127.0.0.1", settings.host))):
+        raise ConfigurationError(f"Nothing answers on port {settings.port} (PORT) of this machine.")
+
+
+def _within(option: str, number: int, least: int, most: int) -> int:
+    if not least <= number <= most:
+        raise ConfigurationError(f'{option} is "{number}". It can be a whole number from {least} to {most}.')
+    return number
 
 
 def main() -> None:
@@ -64,5 +85,7 @@ def main() -> None:
     try:
         commands()
     except ProxyError as error:
-        print(f"✕ {error.message}", file=sys.stderr)
+        from anthropic_proxy.log import Log  # noqa: PLC0415
+
+        Log(form="plain").line(f"✕ {error.message}", level="error")
         sys.exit(2)

@@ -1,5 +1,6 @@
 """The log of a real process: it stops nobody, and says what happened in the words of the screens."""
 
+import json
 import os
 import subprocess
 import sys
@@ -59,3 +60,16 @@ def test_a_level_and_colours_are_chosen_by_settings(settings: dict[str, str], tm
         wait_for(lambda: "/nowhere" in other.log)
         (line,) = other.log.splitlines()
         assert "\x1b[33m404\x1b[0m" in line
+
+
+def test_json_is_an_object_a_line_from_the_first_to_the_last(settings: dict[str, str], tmp_path: Path) -> None:
+    keys = "sk-first-0123456789aaaa, sk-second-0123456789bbbb"
+    with running_proxy(tmp_path, {**settings, "LOG_FORMAT": "json", "GROQ_API_KEY": keys}) as other:
+        other.client().get("/v1/models")
+        wait_for(lambda: "/v1/models" in other.log)
+        lines = [json.loads(line) for line in other.log.splitlines()]
+        assert all(line["level"] == "info" for line in lines)
+        assert not [line for line in lines if "\n" in line.get("message", "")]
+        (ready,) = [line["message"] for line in lines if line.get("message", "").startswith("ready:")]
+        assert "…aaaa" in ready
+        assert "…bbbb" in ready
