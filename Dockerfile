@@ -21,5 +21,5 @@ ENV PATH=/opt/proxy/bin:$PATH \
 USER 65532:65532
 EXPOSE 8082
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('PORT') or 8082), timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["anthropic-proxy", "health"]
 CMD ["anthropic-proxy", "serve", "--host", "0.0.0.0"]
