@@ -52,6 +52,17 @@ class ProxyError(Exception):
         self.should_retry = should_retry
         """False tells the official clients not to retry (header `x-should-retry`); None: they decide by the status."""
 
+    def let_go(self) -> None:
+        """Drop the frames that it came through, once it was told or is overcome.
+
+        Some of them hold the error itself and, with the request's body, all of an exchange: a circle that would stay
+        until the garbage collector comes.
+        """
+        told: BaseException | None = self
+        while told is not None:
+            told.__traceback__ = None
+            told = told.__context__
+
 
 class ClientError(ProxyError):
     """The caller can fix it."""

@@ -66,6 +66,7 @@ class Attempts:
                 self._receipt.tried.append(f"{target.provider.name} {error.status}")
                 if not _next_target_may_help(error):
                     break
+                error.let_go()
             except ClientError as refusal:
                 failure = failure or refusal
         if failure is None:
@@ -102,6 +103,7 @@ class Attempts:
                     await self._house.pause(error.retry_after or REPEAT_SECONDS)
                 else:
                     raise
+                error.let_go()
 
     async def _with_learned(self, target: Target) -> Target:
         """Return the target with what earlier refusals taught about its model."""

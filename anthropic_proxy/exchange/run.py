@@ -69,6 +69,7 @@ async def run(house: House, inbound: Inbound, outlet: Outlet) -> None:
     except ProxyError as error:
         note_failure(receipt, error)
         await outlet.refuse(error)
+        error.let_go()
     except asyncio.CancelledError:
         receipt.outcome = "cancelled"
         raise
@@ -251,6 +252,7 @@ class _Exchange:
             await self._outlet.write([Failure(error)], last=True)
         else:
             await self._outlet.refuse(error)
+        error.let_go()
 
     def _silence(self) -> UpstreamTimeout:
         provider = self._receipt.provider

@@ -8,6 +8,8 @@ FIRST_PING_SECONDS = 8.0
 """Silence after which a stream begins without a first delta; earlier would give up real HTTP statuses."""
 PING_SECONDS = 10.0
 """Silence between later pings."""
+LEAVING_SECONDS = 0.05
+"""How long a client may have left before anybody looks: what is answered by then needs no task to watch for it."""
 
 
 class Watch:
@@ -42,8 +44,9 @@ class Watch:
         self._ping_seconds = FIRST_PING_SECONDS
         self._pinging: asyncio.Task[None] | None = None
         self._exchange = asyncio.current_task()
-        self._leaving = self._loop.create_task(self._watch_client(gone))
-        self._timer = self._loop.call_at(self._due(), self._tick)
+        self._gone = gone
+        self._leaving: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_at(min(self._due(), self.upstream_at + LEAVING_SECONDS), self._tick)
 
     def call_sent(self) -> None:
         """Say that a new upstream call begins: its first byte may take long."""
@@ -56,11 +59,12 @@ class Watch:
         self.upstream_limit = self._idle_seconds
 
     def stop(self) -> None:
-        """End the watch; nothing of it runs afterwards."""
+        """End the watch; nothing of it runs afterwards, and it holds on to nothing of the exchange."""
         self._timer.cancel()
-        self._leaving.cancel()
-        if self._pinging is not None:
-            self._pinging.cancel()
+        for task in (self._leaving, self._pinging):
+            if task is not None:
+                task.cancel()
+        self._leaving = self._pinging = self._exchange = self._silent = None
 
     def _due(self) -> float:
         due = self.upstream_at + self.upstream_limit
@@ -70,6 +74,8 @@ class Watch:
 
     def _tick(self) -> None:
         now = self._loop.time()
+        if self._leaving is None:
+            self._leaving = self._loop.create_task(self._watch_client())
         if self.writing:
             self.upstream_at = self.client_at = now
         if now >= self.upstream_at + self.upstream_limit:
@@ -82,8 +88,8 @@ class Watch:
                 self._pinging = self._loop.create_task(_quietly(self._silent))
         self._timer = self._loop.call_at(self._due(), self._tick)
 
-    async def _watch_client(self, gone: Callable[[], Awaitable[None]]) -> None:
-        await gone()
+    async def _watch_client(self) -> None:
+        await self._gone()
         self._end("gone")
 
     def _end(self, reason: Literal["gone", "upstream silent"]) -> None:

@@ -94,8 +94,7 @@ class ChatDecoder:
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return decode_chunk(mend(data))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            failure = UpstreamProtocolError(f"{self._provider} sent what is no JSON.", provider=self._provider)
-            raise failure from error
+            raise UpstreamProtocolError(f"{self._provider} sent what is no JSON.", provider=self._provider) from error
 
     def _read(self, chunk: Chunk) -> list[Delta]:
         deltas: list[Delta] = []
