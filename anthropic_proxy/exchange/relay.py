@@ -128,9 +128,15 @@ class RelayedAnswer:
         return chunk[:end]
 
     def _finish(self) -> bytes:
+        """Return what was held for the end of its event, if it is one: half an event never goes out."""
         self._ended = True
+        before = self.stop_reason
         self._read_along(self._held)
-        self._decoder.decode_end()
+        try:
+            self._decoder.decode_end()
+        except UpstreamError as error:
+            self._tear(error)
+            return self._held + b"\n\n" if self.stop_reason != before else b""
         return self._held
 
     def _read_along(self, data: bytes) -> None:
