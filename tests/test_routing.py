@@ -25,6 +25,14 @@ def goes_to(asked, settings, catalogue=None):
     return choice_for(asked, settings, catalogue).name
 
 
+@pytest.mark.parametrize("asked", ["openai/gpt-5.5", "openai/GPT-5.5", "OpenAI/Gpt-5.5"])
+def test_the_case_of_a_model_s_name_changes_nothing_but_the_name(asked):
+    target = resolve(Facts(asked), load(OPENAI_API_KEY="sk"), Catalogue()).targets[0]
+    usual = resolve(Facts("openai/gpt-5.5"), load(OPENAI_API_KEY="sk"), Catalogue()).targets[0]
+    assert target.model == asked.split("/")[1]
+    assert (target.wire, target.dialect) == (usual.wire, usual.dialect)
+
+
 @pytest.mark.parametrize(
     ("rule", "preferred", "asked", "expected"),
     [

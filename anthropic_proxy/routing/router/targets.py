@@ -188,7 +188,7 @@ def _pick_wire(row: Provider, model: str, settings: Settings) -> str:
     asked = settings.wires.get(row.name)
     if asked is not None:
         return asked
-    ruled = (wire for pattern, wire in row.wire_rules if fnmatchcase(model, pattern))
+    ruled = (wire for pattern, wire in row.wire_rules if fnmatchcase(model.lower(), pattern))
     return next(ruled, next(iter(row.speeches)))
 
 
