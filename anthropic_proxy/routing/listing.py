@@ -69,7 +69,7 @@ def _list_tiers(settings: Settings, catalogue: Catalogue) -> Iterator[ModelEntry
 
 def _list_others(settings: Settings, catalogue: Catalogue) -> Iterator[ModelEntry]:
     for row in PROVIDERS:
-        if not row.choosable or row.keeps_tiers or not row.speeches or describe_missing_key(row, settings):
+        if not row.choosable or row.keeps_tiers or describe_missing_key(row, settings):
             continue
         extra, listed = settings.extra_models.get(row.name, ()), catalogue.listing(row.name)
         known = () if row.runs_what_is_pulled else row.known_models

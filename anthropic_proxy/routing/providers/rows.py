@@ -65,7 +65,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     title: str
     """As people call it: `Google Gemini`."""
     speeches: Mapping[str, Speech]
-    """Wire name (`chat`, `responses`, `gemini`, `ollama`, `messages`) → how this provider speaks it; empty: not yet."""
+    """Wire name (`chat`, `responses`, `gemini`, `ollama`, `messages`) → how it is spoken here, the usual one first."""
     servers: Sequence[Server] = ()
     """Whose address the user may set instead; the first that matches. None matches: as at the row's own address."""
     wire_rules: Sequence[tuple[str, str]] = ()

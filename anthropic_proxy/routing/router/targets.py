@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 from anthropic_proxy.routing.catalogue import Catalogue, ModelFacts
-from anthropic_proxy.routing.providers import Provider, Server, Speech, find_provider
+from anthropic_proxy.routing.providers import PROVIDERS, Provider, Server, Speech, find_provider
 from anthropic_proxy.routing.providers.rows import Retired
 from anthropic_proxy.routing.router.addresses import find_address, find_server
 from anthropic_proxy.routing.router.naming import Choice, choose, choose_for_tier
@@ -17,9 +17,13 @@ from anthropic_proxy.routing.router.readiness import describe_missing_key
 from anthropic_proxy.settings import TIERS, Settings
 from anthropic_proxy.wire.contract import Wire
 
-_ORDER = ("openai", "google", "vertex", "groq", "moonshot", "xai", "anthropic")
-"""Who is preferred first where the user does not say; anthropic last, because users of Claude Code have that key in
-their environment anyway."""
+_ORDER = tuple(
+    row.name
+    for row in sorted(PROVIDERS, key=lambda row: row.keeps_tiers)
+    if row.choosable and (row.key_needed != "never" or row.key_source != "settings")
+)
+"""Who is preferred first where the user does not say: the table's order, without those that need no key; Claude's own
+models last, because users of Claude Code have that key in their environment anyway."""
 
 
 class Facts(Struct, frozen=True):
