@@ -1,12 +1,12 @@
 """HTTP as uvicorn reads it, with what it leaves open: a time and a size for the head of a request, refusals in the
-envelope, and upgrades that are not taken up.
+envelope, upgrades that are not taken up, and answers whose head does not travel alone.
 """
 
 import asyncio
 from typing import Any, Protocol
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from anthropic_proxy.errors import InvalidRequest, ProxyError, RequestTimeout, RequestTooLarge
 from anthropic_proxy.server.replies import encode_error, error_headers
@@ -76,6 +76,11 @@ class GuardedHttp(HttpToolsProtocol):
         if not self._upgrading:
             super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if cycle.scope["method"] == "POST" and not cycle.waiting_for_100_continue:
+            cycle.transport = _HeadWithBody(cycle.transport)  # type: ignore[assignment]
+        super()._start_asgi_task(cycle, app)
+
     def on_message_complete(self) -> None:
         """End the request."""
         if not self._upgrading:
@@ -128,6 +133,36 @@ class GuardedHttp(HttpToolsProtocol):
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(STATUS_LINE[error.status] + head.encode("latin-1") + b"\r\n" + body)
         self.transport.close()
+
+
+class _HeadWithBody:
+    """The transport of one response whose head leaves with the first bytes of its body: one packet in place of two.
+
+    For methods whose answers have a body, which follows its head at once here.
+    """
+
+    __slots__ = ("_head", "_transport", "is_closing")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Keep the head; then write it with what comes next, and from there on what comes."""
+        if self._head is None:
+            self._head = data
+        elif self._head:
+            self._head, data = b"", self._head + data
+            self._transport.write(data)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Hang up; a head that nothing followed goes out all the same."""
+        if self._head:
+            self._transport.write(self._head)
+        self._transport.close()
 
 
 def _describe(data: bytes, error: Exception) -> str:

@@ -84,3 +84,17 @@ def test_a_client_that_leaves_is_no_error(settings: dict[str, str], tmp_path: Pa
         lines = [line for line in other.log.splitlines() if "POST" in line]
         assert all("POST /v1/messages – " in line for line in lines)
         assert "✕" not in "".join(lines)
+
+
+@pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"])
+def test_a_short_answer_comes_in_one_piece_with_its_head(proxy: Proxy, expect: str) -> None:
+    body = json.dumps({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "x"}]}).encode()
+    head = f"POST {MESSAGES}/count_tokens HTTP/1.1\r\nHost: localhost\r\n{expect}Content-Length: {len(body)}\r\n\r\n"
+    with connect(proxy) as client:
+        client.sendall(head.encode())
+        if expect:
+            assert client.recv(65_536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body)
+        head_of_answer, _, answer = client.recv(65_536).partition(b"\r\n\r\n")
+        assert head_of_answer.startswith(b"HTTP/1.1 200 ")
+        assert expect or json.loads(answer)["input_tokens"] > 0
