@@ -8,6 +8,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -83,7 +84,7 @@ def _answer(
     if request.path.partition("?")[0] != "/chat/completions":
         return _refusal(404, f"Unknown request URL: {request.method} {request.path}.")
     try:
-        asked = conversation.decode_conversation(request.body)
+        asked = conversation.decode_conversation(request.body, datetime.fromtimestamp(clock(), UTC).date())
     except msgspec.DecodeError:
         return _refusal(400, "We could not parse the JSON body of your request.")
     answer = reply.find_answer(asked, key_variables)

@@ -1,18 +1,21 @@
 """Arguments of a call, made from a sentence and the tool's schema."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
+from anthropic_proxy.upstream.demo.acts import find_receiver
 from anthropic_proxy.upstream.demo.conversation import Tool
+from anthropic_proxy.upstream.demo.dates import spell_days, spell_moments
 from anthropic_proxy.upstream.demo.schema import MISSING, Schema, fits, resolve_schema, sample, variants
-from anthropic_proxy.upstream.demo.texts import Source, find_explicit, find_texts, kind_of
+from anthropic_proxy.upstream.demo.texts import Source, find_explicit, find_texts, kind_of, split_command
 from anthropic_proxy.upstream.demo.words import concepts, split_words
 
 _SURE_KINDS = frozenset({"url", "date", "currency", "timezone", "summary", "origin", "target", "language"})
 """Kinds of optional arguments that are filled when the sentence has something of that shape."""
+_ISO = re.compile(r"YYYY-MM-DD|ISO.?8601", re.IGNORECASE)
 _SURE_WITH_PATH = frozenset({"path", "folder"})
 
 
@@ -23,6 +26,8 @@ class _Filling(Struct):
     root: Schema
     forced: bool
     """Whether the call must be made, so that a sample stands in for what the sentence does not say."""
+    splits: bool = False
+    """Whether a command's name and its arguments have places of their own."""
     taken: list[Any] = field(default_factory=list)
     """Values that other arguments have already."""
 
@@ -33,14 +38,27 @@ def fill_arguments(tool: Tool, source: Source, *, forced: bool = False) -> list[
     There are several where one required argument has several values: "read a.txt and b.txt".
     `forced` gives at least one, with samples for what is missing.
     """
-    filling = _Filling(source, tool.schema, forced)
-    arguments = _fill_object(resolve_schema(tool.schema, tool.schema), filling)
+    schema = resolve_schema(tool.schema, tool.schema)
+    filling = _prepare(schema, tool.schema, source, forced)
+    source = filling.source
+    arguments = _fill_object(schema, filling)
     if arguments is MISSING or not fits(arguments, tool.schema, tool.schema):
         if not forced:
             return []
         arguments = sample({"type": "object", **tool.schema}, tool.schema)
         return [arguments if isinstance(arguments, dict) else {}]
     return _spread(tool, arguments, source)
+
+
+def _prepare(schema: Schema, root: Schema, source: Source, forced: bool) -> _Filling:
+    """Find out which argument takes what the tool's act is done to."""
+    properties = schema.get("properties") or {}
+    parts = {name: resolve_schema(part, root) for name, part in properties.items()}
+    kinds = {name: kind_of(name) for name in {*parts, *(schema.get("required") or ())}}
+    receiver = find_receiver(parts, list(schema.get("required") or ()), source.act, kinds)
+    splits = any(kinds[name] == "args" and part.get("type") == "array" for name, part in parts.items())
+    splits = splits and bool({"command", "program"} & set(kinds.values()))
+    return _Filling(structs.replace(source, receiver=receiver), root, forced, splits)
 
 
 def fill_value(name: str, schema: Schema, source: Source) -> Any:
@@ -70,7 +88,8 @@ def _fill_object(schema: Schema, filling: _Filling) -> Any:
     filled: dict[str, Any] = {}
     for name in sorted({*properties, *required}, key=lambda name: _rank(name, list(properties), required)):
         # Where nothing is required, what has a telling name is wanted all the same.
-        wanted = name in required or (not required and kind_of(name) != "other")
+        named = kind_of(name) != "other" or name == filling.source.receiver
+        wanted = name in required or (not required and named)
         value = _fill(name, properties.get(name, {}), filling, required=wanted)
         if value is not MISSING:
             filled[name] = value
@@ -104,7 +123,8 @@ def _candidates(name: str, schema: Schema, filling: _Filling, *, required: bool)
     if "const" in schema:
         return [schema["const"]] if required else []
     if "enum" in schema:
-        return _mentioned(schema["enum"], filling.source, by_meaning=required)
+        found = _mentioned(schema["enum"], filling.source, by_meaning=required)
+        return sorted(found, key=lambda value: value in filling.taken)
     if kind == "boolean":
         return [_affirmed(name, filling.source)] if required else []
     if kind in {"integer", "number"}:
@@ -118,10 +138,11 @@ def _candidates(name: str, schema: Schema, filling: _Filling, *, required: bool)
 
 def _texts(name: str, schema: Schema, filling: _Filling, *, required: bool) -> list[str]:
     source = filling.source
-    shaped = {"email": source.facts.emails, "uri": source.facts.urls, "date": source.facts.dates}
-    known = [value for value in shaped.get(str(schema.get("format")), ()) if value not in filling.taken]
+    known = [value for value in _shaped(name, schema, source) if value not in filling.taken]
     if known:
         return known
+    if filling.splits and kind_of(name) in {"command", "program"}:
+        return split_command(source)[:1]
     if not required:
         kind = kind_of(name)
         path_given = kind in _SURE_WITH_PATH and bool(source.facts.paths) and not source.writes
@@ -130,6 +151,18 @@ def _texts(name: str, schema: Schema, filling: _Filling, *, required: bool) -> l
         if kind not in _SURE_KINDS and not path_given and not changes:
             return find_explicit(name, source.facts.text)
     return [value for value in find_texts(name, source) if value not in filling.taken]
+
+
+def _shaped(name: str, schema: Schema, source: Source) -> Sequence[str]:
+    """Return what the sentence has of the shape that the schema names."""
+    facts, form = source.facts, str(schema.get("format"))
+    if form == "date-time":
+        return spell_moments(facts.dates, source.today, ends="end" in split_words(name))
+    if form == "date" or (kind_of(name) == "date" and _ISO.search(str(schema.get("description")))):
+        return spell_days(facts.dates, source.today)
+    if form == "uri" and name == source.receiver and not facts.urls:
+        return [f"file://{'' if path.startswith('/') else '/'}{path}" for path in find_texts(name, source)]
+    return {"email": facts.emails, "uri": facts.urls}.get(form, ())
 
 
 def _mentioned(allowed: Iterable[Any], source: Source, *, by_meaning: bool) -> list[Any]:
@@ -184,6 +217,10 @@ def _number(text: str, kind: str) -> Any:
 
 def _lists(name: str, schema: Schema, filling: _Filling, *, required: bool) -> list[list[Any]]:
     items = resolve_schema(schema.get("items", {}), filling.root)
+    if kind_of(name) in {"command", "args"} or (name == filling.source.receiver and filling.source.act == "run"):
+        words = split_command(filling.source)[1 if filling.splits and kind_of(name) == "args" else 0 :]
+        if words:
+            return [words]
     if not required and not filling.source.facts.text:
         return []
     found = [

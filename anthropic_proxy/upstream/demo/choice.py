@@ -4,14 +4,16 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from anthropic_proxy.upstream.demo.acts import does_to, find_act
 from anthropic_proxy.upstream.demo.arguments import fill_arguments
 from anthropic_proxy.upstream.demo.conversation import Conversation, Tool
 from anthropic_proxy.upstream.demo.facts import find_facts
+from anthropic_proxy.upstream.demo.languages import say_in_english
 from anthropic_proxy.upstream.demo.schema import resolve_schema
-from anthropic_proxy.upstream.demo.texts import Source, find_command, kind_of
-from anthropic_proxy.upstream.demo.words import GENERAL, VERBS, concepts, split_words
+from anthropic_proxy.upstream.demo.texts import LISTING, Source, find_command, kind_of
+from anthropic_proxy.upstream.demo.words import GENERAL, KNOWN, VERBS, concepts, split_words
 
 _ENOUGH = 1.4
 """Score from which a tool is thought to be meant."""
@@ -29,6 +31,7 @@ _CUT = re.compile(
     rf"|,?\s+and\s+(?=(?:{_STARTS})\b)|,\s+(?=(?:{_STARTS})\b)",
     re.IGNORECASE,
 )
+_LOOK_AT = re.compile(r"\blook(?:ing)? (?:at|into)\b", re.IGNORECASE)
 _LATER = re.compile(r"\W*(?:and\s+)?(?:then|afterwards|after that|finally)\b", re.IGNORECASE)
 _REFERS = re.compile(r"\b(?:it|its|them|that|this|the (?:result|output|contents?|answer|text|same))\b", re.IGNORECASE)
 _NO_TOOLS = re.compile(
@@ -36,6 +39,12 @@ _NO_TOOLS = re.compile(
     r"|\btext only\b|\bno tool calls\b",
     re.IGNORECASE,
 )
+
+
+_CLOSING = re.compile(
+    r"\bfinal (?:response|answer|result)\b.*\bmust\b|\bmust\b.*\b(?:at|as) the end\b", re.IGNORECASE | re.DOTALL
+)
+"""The description of a tool that must be called in the end: Claude Code's StructuredOutput."""
 
 
 class ToolUse(Struct, frozen=True):
@@ -60,7 +69,7 @@ def choose_calls(conversation: Conversation) -> list[ToolUse]:
     due = stages[conversation.done] if conversation.done < len(stages) else []
     due = [call for call in due if (call.name, call.arguments) not in made]
     if due or conversation.choice == "auto":
-        return due
+        return due or _closing(conversation)
     return _forced(conversation)
 
 
@@ -74,12 +83,26 @@ def _forced(conversation: Conversation) -> list[ToolUse]:
     return [ToolUse(best.name, fill_arguments(best, _for(best, source), forced=True)[0])]
 
 
+def _closing(conversation: Conversation) -> list[ToolUse]:
+    """Return the call with which a client wants every answer to end, unless this one has it."""
+    if len(conversation.prompt) > _LONGEST_PROMPT or _NO_TOOLS.search(conversation.prompt):
+        return []
+    used = {step.name for steps in conversation.steps for step in steps}
+    source = _source(conversation, conversation.prompt, None)
+    due = [tool for tool in conversation.tools if _closes(tool) and tool.name not in used]
+    return [ToolUse(tool.name, fill_arguments(tool, source, forced=True)[0]) for tool in due[:1]]
+
+
+def _closes(tool: Tool) -> bool:
+    return bool(_CLOSING.search(tool.description))
+
+
 def _plan(conversation: Conversation, result: str) -> list[list[ToolUse]]:
     """Return the steps that the prompt asks for; calls of one step do not need each other."""
-    prompt = conversation.prompt
-    if len(prompt) > _LONGEST_PROMPT or _NO_TOOLS.search(prompt):
+    if len(conversation.prompt) > _LONGEST_PROMPT or _NO_TOOLS.search(conversation.prompt):
         return []
-    tools = [tool for tool in conversation.tools if conversation.chosen in {None, tool.name}]
+    prompt = say_in_english(conversation.prompt)
+    tools = [tool for tool in conversation.tools if conversation.chosen in {None, tool.name} and not _closes(tool)]
     stages: list[list[ToolUse]] = []
     subject = ""
     for sentence, later in _sentences(prompt):
@@ -141,7 +164,8 @@ def _read_before_edit(conversation: Conversation, stages: list[list[ToolUse]]) -
 
 
 def _reading(reader: Tool, source: Source, path: str) -> ToolUse | None:
-    filled = fill_arguments(reader, Source(facts=find_facts(f'read "{path}"'), subject=(), directory=source.directory))
+    asked = structs.replace(source, facts=find_facts(f'read "{path}"'))
+    filled = fill_arguments(reader, _for(reader, asked))
     return ToolUse(reader.name, filled[0]) if filled else None
 
 
@@ -174,19 +198,16 @@ def _halves(sentence: str) -> list[str]:
 
 
 def _source(conversation: Conversation, sentence: str, result: str | None) -> Source:
-    return Source(facts=find_facts(sentence), subject=(), directory=conversation.directory, result=result)
+    facts = find_facts(sentence)
+    return Source(facts=facts, subject=(), directory=conversation.directory, result=result, today=conversation.today)
 
 
 def _for(tool: Tool, source: Source) -> Source:
     """Return the same source, as this tool reads it."""
     words = _words_of(tool)
-    return Source(
-        facts=source.facts,
-        subject=words,
-        directory=source.directory,
-        result=source.result,
-        writes="write" in concepts(words),
-    )
+    names = concepts(words)
+    act = find_act(names, _described(tool), _said(source))
+    return structs.replace(source, subject=words, writes="write" in names, act=act)
 
 
 def _score(tool: Tool, source: Source, tools: Sequence[Tool]) -> float:
@@ -195,6 +216,8 @@ def _score(tool: Tool, source: Source, tools: Sequence[Tool]) -> float:
     said = _said(source)
     words = _words_of(tool)
     names = concepts(words[:-1] if words[-1:] == ["tool"] and len(words) > 1 else words)
+    if source.facts.urls and "search" in names - said:
+        return 0.0  # an address is opened, not looked for
     weights = {name: 0.1 if name in GENERAL else 0.5 if name in VERBS else 1.0 for name in names}
     matched = sum(weights[name] for name in names & said)
     coverage = matched / (sum(weights.values()) or 1.0)
@@ -209,21 +232,30 @@ def _score(tool: Tool, source: Source, tools: Sequence[Tool]) -> float:
         "_" in tool.name or f"{tool.name} tool" in text
     ):
         score += _NAMED
+    if does_to(names, _described(tool), said) or _searches_the_web(names, said):
+        score = max(score, _ENOUGH)
     if _takes_command(tool) and find_command(source):
         # A shell can stand in for a tool that is missing, but a tool of its own is better.
         score = max(score, _ENOUGH)
     return score
 
 
+def _searches_the_web(names: set[str], said: set[str]) -> bool:
+    """Say whether the web is to be searched, with a tool that searches and says of nothing else what: `acme_search`."""
+    return {"search", "web"} <= said and "search" in names and not (names - VERBS) & KNOWN
+
+
 def _said(source: Source) -> set[str]:
     """Return what the sentence means, with what its paths, addresses and sums imply."""
     facts = source.facts
-    said = concepts(split_words(_MASKED.sub(" ", facts.text)))
+    said = concepts(split_words(_LOOK_AT.sub("view", _MASKED.sub(" ", facts.text))))
     if facts.urls:
-        said |= {"fetch", "web"}
+        said |= {"fetch", "web", "file"}
     elif facts.paths:
         said |= {"file"} if said & {"read", "write", "edit", "delete", "search", "list", "run"} else {"file", "read"}
-    if facts.ticked and not facts.paths:
+    if LISTING.search(_MASKED.sub(" ", facts.text)):
+        said = said - {"read"} | {"list", "file"}
+    elif facts.ticked and not facts.paths:
         said |= {"run"}
     if facts.globs:
         said = said - {"search"} | {"glob"}
@@ -258,7 +290,7 @@ def _properties(tool: Tool) -> dict[str, Any]:
 
 def _takes_command(tool: Tool) -> bool:
     return any(
-        kind_of(name) == "command" and "enum" not in part
+        kind_of(name) in {"command", "program"} and "enum" not in part
         for name, part in _properties(tool).items()
         if isinstance(part, dict)
     )

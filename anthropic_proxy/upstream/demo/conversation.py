@@ -1,7 +1,9 @@
 """What the demo reads out of a Chat Completions body: what is asked, what may be called, what was called already."""
 
+import contextlib
 import re
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -9,6 +11,7 @@ from msgspec import Struct, field
 
 _REMINDER = re.compile(r"<(system-reminder|local-command-[a-z]+|command-[a-z]+)>")
 _DIRECTORY = re.compile(r"working directory(?: is)?:?\s*[`\"']?(/[^\n`\"'<]*|[A-Za-z]:\\[^\n`\"'<]*)", re.IGNORECASE)
+_TODAY = re.compile(r"\b(?:today's date|today is|current date)(?: is)?:?\s*(\d{4}-\d{2}-\d{2})\b", re.IGNORECASE)
 _NUMBERING = re.compile(r"^\s*\d+(?:→|\t)", re.MULTILINE)
 _FAILED = "[tool error]"
 
@@ -38,6 +41,8 @@ class Conversation(Struct, frozen=True, kw_only=True):
     """What the user asked last, without the client's own remarks."""
     directory: str | None = None
     """The client's working directory, where it says so."""
+    today: date
+    """As the client says it, else as it is here."""
     tools: Sequence[Tool] = ()
     choice: str = "auto"
     """`auto`, `none`, `required`, or `tool` together with `chosen`."""
@@ -69,6 +74,7 @@ class _Turn(Struct):
     images: int = 0
     size: int = 0
     directory: str | None = None
+    today: date | None = None
     waiting: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Identifier of a call → where it stands in `steps`."""
     after_result: bool = False
@@ -76,8 +82,11 @@ class _Turn(Struct):
     """An answer without calls was given, so what follows is a new turn."""
 
 
-def decode_conversation(body: bytes) -> Conversation:
-    """Read a Chat Completions body. Raises `msgspec.DecodeError` where it is no JSON object."""
+def decode_conversation(body: bytes, today: date) -> Conversation:
+    """Read a Chat Completions body. Raises `msgspec.DecodeError` where it is no JSON object.
+
+    `today` counts where the client does not tell the day.
+    """
     request = msgspec.json.decode(body, type=dict[str, Any])
     turn = _Turn()
     for message in request.get("messages") or ():
@@ -91,6 +100,7 @@ def decode_conversation(body: bytes) -> Conversation:
         model=request.get("model") or "demo",
         prompt=turn.prompt,
         directory=turn.directory,
+        today=turn.today or today,
         tools=tools,
         choice="tool" if chosen else str(choice),
         chosen=chosen,
@@ -145,6 +155,9 @@ def _walk(turn: _Turn, message: dict[str, Any]) -> None:
     turn.size += len(text)
     for directory in _DIRECTORY.findall(text) if role in {"system", "developer", "user"} else ():
         turn.directory = directory.strip().rstrip(".,") or None
+    for day in _TODAY.findall(text) if role in {"system", "developer", "user"} else ():
+        with contextlib.suppress(ValueError):
+            turn.today = date.fromisoformat(day)
     if role == "assistant":
         _walk_answer(turn, message.get("tool_calls") or ())
     elif role == "tool":

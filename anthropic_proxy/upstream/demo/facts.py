@@ -46,7 +46,19 @@ _WORD_NUMBERS = [
     "twelve",
 ]
 _FROM_TO = re.compile(r"\bfrom\s+(.+?)\s+(?:to|into)\s+(.+)", re.IGNORECASE)
+_CONVERTED = re.compile(r"\b(?:convert|exchange|change)\s+(?:[\d.,]+\s*)?(.+?)\s+(?:to|into|in)\s+(.+)", re.IGNORECASE)
 _AFTER_TO = re.compile(r"\b(?:to|into)\s+(.+)", re.IGNORECASE)
+_FOLDERS = (
+    re.compile(r"\b(?:folder|directory|dir)\s+(?:called\s+|named\s+)?([\w@+-][\w.@+-]*)\b", re.IGNORECASE),
+    re.compile(r"\b(?:in|of|under|inside|from|within)\s+(?:the\s+|my\s+|our\s+)?([\w@+-][\w.@+-]*)\b", re.IGNORECASE),
+    re.compile(r"\b(?:list|ls|dir|tree)\s+([\w@+-][\w.@+-]*)\W*$", re.IGNORECASE),
+)
+"""From the surest to the least sure."""
+_NO_FOLDERS = word_set(
+    "the a an this that it its here there my your our current working same root project home all every each files file"
+    " folder folders directory directories dir contents content and or with by for on is are to please recursively"
+    " alphabetical detail details order total repository repo which what"
+)
 _PHRASE = re.compile(r"\b(?:in|at|for|near|of|about|on|with|from|to|around|between)\s+(?:the\s+)?", re.IGNORECASE)
 _END = re.compile(
     r"[?!;:]|\.(?:\s|$)|,|\b(?:today|tonight|tomorrow|yesterday|now|right|please|and|or|then|on|in|at|for|with|by"
@@ -134,7 +146,7 @@ def find_places(facts: Facts) -> list[str]:
 
 def find_from_to(text: str) -> tuple[str | None, str | None]:
     """Return what stands after "from" and after "to"."""
-    both = _FROM_TO.search(text)
+    both = _FROM_TO.search(text) or _CONVERTED.search(text)
     if both:
         return _clean(both[1]), _until_end(both[2])
     target = _AFTER_TO.search(text)
@@ -142,16 +154,29 @@ def find_from_to(text: str) -> tuple[str | None, str | None]:
     return (_until_end(origin[1]) if origin else None), (_until_end(target[1]) if target else None)
 
 
+def find_folders(facts: Facts) -> list[str]:
+    """Return what a sentence about files names as their folder though it has no slash: `src`."""
+    marked = [value for value in (*facts.ticked, *facts.quoted) if re.fullmatch(r"[\w.@+/-]+", value)]
+    found = (match[1] for pattern in _FOLDERS for match in pattern.finditer(facts.text))
+    return marked or [name for name in found if name.lower() not in _NO_FOLDERS][:1]
+
+
 def find_object(text: str) -> str | None:
     """Return what the verb acts on, up to the next preposition: "hello" of "write hello to out.txt"."""
     match = re.match(
-        r"\s*(?:please\s+|can you\s+|could you\s+|then\s+|and\s+)*[A-Za-z]+\s+(?:down\s+)?(.+?)"
+        r"\s*(?:please\s+|can you\s+|could you\s+|then\s+|and\s+)*[A-Za-z]+\s+(?:down\s+|up\s+)?(.+?)"
         r"(?:\s+(?:to|into|in|as|for|from|on|with)\s+.*)?[.!?]*\s*$",
         text,
         re.IGNORECASE | re.DOTALL,
     )
     phrase = _clean(match[1]) if match else ""
     return phrase if phrase and phrase.split()[0].lower() not in _EMPTY_WORDS else None
+
+
+def without_dates(phrase: str) -> str:
+    """Return a phrase without the days and hours in it, and without the words that led to them."""
+    undated = _DATE.sub(" ", phrase)
+    return _clean(re.sub(r"\s+(?:on|at|for|by|from|until|to)\s*(?=[.!?]*\s*$)", "", " ".join(undated.split())))
 
 
 def find_topic(text: str) -> str | None:

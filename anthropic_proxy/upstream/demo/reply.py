@@ -101,7 +101,7 @@ def _structured(conversation: Conversation) -> str:
         return msgspec.json.encode({"answer": "anthropic-proxy demonstration"}).decode()
     schema = resolve_schema(conversation.schema, conversation.schema)
     facts = find_facts(conversation.prompt[:_LONGEST_QUOTE])
-    source = Source(facts=facts, subject=(), directory=conversation.directory)
+    source = Source(facts=facts, subject=(), directory=conversation.directory, today=conversation.today)
     title = (schema.get("properties") or {}).get("title", {})
     value: Any = MISSING
     if isinstance(title, dict) and list(schema.get("required") or ()) == ["title"] and title.get("type") == "string":

@@ -4,10 +4,20 @@ import posixpath
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 
 from msgspec import Struct
 
-from anthropic_proxy.upstream.demo.facts import Facts, find_from_to, find_object, find_places, find_topic
+from anthropic_proxy.upstream.demo.acts import object_of
+from anthropic_proxy.upstream.demo.facts import (
+    Facts,
+    find_folders,
+    find_from_to,
+    find_object,
+    find_places,
+    find_topic,
+    without_dates,
+)
 from anthropic_proxy.upstream.demo.words import concepts, split_words, word_set
 
 
@@ -23,12 +33,19 @@ class Source(Struct, frozen=True, kw_only=True):
     """What the step before answered; None: the sentence does not speak of it."""
     writes: bool = False
     """Whether the tool puts something into a file."""
+    act: str = ""
+    """What the tool does in this sentence; "" where that is not plain."""
+    receiver: str = ""
+    """The argument that must take what this is done to, whatever its name says."""
+    today: date
 
 
 _KINDS = {
     "path": "file path filename filepath notebook filenames paths files",
     "folder": "directory dir folder cwd root",
     "command": "command cmd script shell commands",
+    "program": "program executable binary",
+    "args": "args argv arguments",
     "url": "url uri link href website urls webpage",
     "email": "email mail recipient",
     "expression": "expression formula equation calculation",
@@ -38,11 +55,11 @@ _KINDS = {
     "content": "content contents text body message input note comment sentence phrase word",
     "date": "date day when time datetime start end deadline due",
     "timezone": "timezone tz zone",
-    "origin": "origin from source departure",
-    "target": "destination to target arrival",
+    "origin": "origin from source src departure",
+    "target": "destination to target dest dst arrival",
     "place": "city location place country address town region where state cities locations",
     "code": "id number code sku reference key identifier isbn ids symbol ticker symbols order",
-    "currency": "currency currencies base",
+    "currency": "currency currencies base quote",
     "language": "language lang locale",
     "old": "old",
     "new": "new replacement",
@@ -50,10 +67,17 @@ _KINDS = {
     "prompt": "prompt task instruction instructions request",
     "name": "name title person user customer username label names",
 }
+_TITLES = (["title"], ["name"], ["summary"], ["subject"], ["label"])
+"""What calendars call the name of an entry."""
 _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split()}
+LISTING = re.compile(
+    r"\b(?:list|show|what|which)\b.*\b(?:files|director(?:y|ies)|folders?)\b(?!.*\w\.\w)(?!.*\b(?:should|must|need)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A wish to see what a folder holds."""
+_HERE = re.compile(r"\b(?:here|files|(?:this|current|working) (?:folder|directory))\b", re.IGNORECASE)
 _READ_ONLY = (
     (r"\b(?:current|working) (?:directory|folder)\b.*\?|\bwhere am i\b", "pwd"),
-    (r"\b(?:list|show|what)\b.*\b(?:files|director(?:y|ies)|folders?)\b(?!.*\w\.\w)", "ls -la"),
     (r"\b(?:what(?:'s| is) the|current|today's)\s+(?:\w+\s+)?(?:time|date)\b", "date"),
     (r"\bwho am i\b", "whoami"),
     (r"\bgit (status|log|diff|branch)\b", "git {0}"),
@@ -69,7 +93,7 @@ _RUN_END = re.compile(
     r"|,?\s+please\b|\s+(?:using|with) (?:the )?(?:bash|shell)\b|[.!?]\s*$",
     re.IGNORECASE,
 )
-_NO_COMMAND = word_set("the a an it this that my our some all these those them in on for")
+_NO_COMMAND = word_set("the a an it this that my our some all these those them in on for away out over faster slower")
 _CONTENT = re.compile(
     r"\b(?:(?:the )?(?:content|contents|text|message|body|words?|line)\b\s*(?:is|of|being)?"
     r"|containing|saying|says|with)\s*[:=]?\s+(?!the (?:content|text|word|line|message))(.+)",
@@ -80,6 +104,13 @@ _DESTINATION = re.compile(
     r"[\"'`]?$",
     re.IGNORECASE,
 )
+_CALLED = re.compile(
+    r"\b(?:named|called|titled)\s+([\w'-].*?)(?=\s+(?:on|at|for|in|to|from|and|today|tomorrow|next|this)\b"
+    r"|\s+with\s+(?:the\s+)?(?:content|text|body|message|date|time)|[,.;!?]|\s*$)",
+    re.IGNORECASE,
+)
+_ABOUT = re.compile(r"\bremind me (?:to|about|of|that)\s+(.+)", re.IGNORECASE)
+_NEW_THING = re.compile(r"^\s*(?:please\s+)?\w+\s+(?:an?|the|my)\s+(?:new\s+)?(.+)", re.IGNORECASE)
 _REPLACE = re.compile(
     r"\b(?:replace|change|substitute|rename)\s+(.+?)\s+(?:with|by|to|into)\s+(.+)", re.IGNORECASE | re.DOTALL
 )
@@ -97,8 +128,15 @@ def kind_of(name: str) -> str:
 
 def find_texts(name: str, source: Source) -> list[str]:
     """Return values for a text argument, the likeliest first; those of a list are all its items."""
+    kind = kind_of(name)
+    if name == source.receiver and not (kind == "url" and source.facts.urls):
+        thing = object_of(source.act)
+        kind = thing if source.act in {"run", "list"} or _FINDERS[thing](source) else kind
+    if concepts(source.subject) & {"calendar", "remind"} and split_words(name)[-1:] in _TITLES:
+        kind = "title"
+    found = [value for value in _FINDERS[kind](source) if value]
     explicit = find_explicit(name, source.facts.text)
-    return explicit or [value for value in _FINDERS[kind_of(name)](source) if value]
+    return found or explicit if kind == "command" or name == source.receiver else explicit or found
 
 
 def find_explicit(name: str, text: str) -> list[str]:
@@ -116,6 +154,10 @@ def find_explicit(name: str, text: str) -> list[str]:
 def find_command(source: Source) -> list[str]:
     """Return the commands that the sentence gives, or one that reads what it asks for."""
     facts = source.facts
+    lists = LISTING.search(facts.text) and not _RUN.search(facts.text)
+    if lists:
+        folders = facts.paths or find_folders(facts)
+        return [" ".join(["ls -la", *map(shlex.quote, folders)])]
     if facts.ticked and not all(value in facts.paths for value in facts.ticked):
         return [value for value in facts.ticked if value not in facts.paths or len(facts.ticked) == 1]
     match = _RUN.search(facts.text)
@@ -129,8 +171,6 @@ def find_command(source: Source) -> list[str]:
             return [command]
     for sign, command in _READ_ONLY:
         found = re.search(sign, facts.text, re.IGNORECASE)
-        if found and command.startswith("ls"):
-            return [" ".join([command, *map(shlex.quote, facts.paths)])]
         if found:
             return [command.format(*(group.lower() for group in found.groups()))]
     topic = find_topic(facts.text) if re.search(r"\b(?:search|grep|find)\b", facts.text, re.IGNORECASE) else None
@@ -141,6 +181,15 @@ def find_command(source: Source) -> list[str]:
     return [f"cat {shlex.quote(path)}" for path in _absolute(facts.paths, source)] if reads else []
 
 
+def split_command(source: Source) -> list[str]:
+    """Return the words of the first command, as a shell would cut them."""
+    command = next(iter(find_command(source)), "")
+    try:
+        return shlex.split(command)
+    except ValueError:  # a quote that never closes
+        return command.split()
+
+
 def _paths(source: Source) -> list[str]:
     paths = source.facts.paths
     if source.writes:
@@ -148,7 +197,7 @@ def _paths(source: Source) -> list[str]:
         text = source.facts.text
         paths = [path for path in paths if _DESTINATION.search(text[: text.rfind(path)])]
     if not paths and "list" in concepts(source.subject):
-        return [source.directory or "."]
+        return _listed(source)
     return _absolute(paths, source)
 
 
@@ -159,7 +208,16 @@ def _absolute(paths: Sequence[str], source: Source) -> list[str]:
 
 
 def _folders(source: Source) -> list[str]:
+    if "list" in concepts(source.subject):
+        return _listed(source)
     return _absolute(source.facts.paths, source) or [source.directory or "."]
+
+
+def _listed(source: Source) -> list[str]:
+    """Return the folders to list: those named, else where the client is, if it is files that the sentence speaks of."""
+    here = LISTING.search(source.facts.text) or _HERE.search(source.facts.text)
+    named = _absolute(source.facts.paths or find_folders(source.facts), source)
+    return named or ([source.directory or "."] if here else [])
 
 
 def _queries(source: Source) -> list[str]:
@@ -211,8 +269,16 @@ def _codes(source: Source) -> list[str]:
 
 
 def _names(source: Source) -> list[str]:
-    match = re.search(r"\b(?:named|called|titled)\s+([\w'-]+)", source.facts.text)
+    match = _CALLED.search(source.facts.text)
     return [*source.facts.quoted, *([match[1]] if match else []), *source.facts.names]
+
+
+def _titles(source: Source) -> list[str]:
+    """Return what an entry of a calendar is to be called: its name, or what it is about, or else what it is."""
+    text = source.facts.text
+    match = _ABOUT.search(text) or _NEW_THING.search(text)
+    title = without_dates(match[1]) if match and not _CALLED.search(text) else ""
+    return [*source.facts.quoted, *([title[0].upper() + title[1:]] if title else _names(source))]
 
 
 def _languages(source: Source) -> list[str]:
@@ -247,6 +313,8 @@ _FINDERS: Mapping[str, Callable[[Source], list[str]]] = {
     "path": _paths,
     "folder": _folders,
     "command": find_command,
+    "program": find_command,
+    "args": find_command,
     "url": lambda source: list(source.facts.urls),
     "email": lambda source: list(source.facts.emails) or _names(source),
     "expression": lambda source: [*source.facts.expressions, *source.facts.ticked, *source.facts.quoted],
@@ -267,5 +335,6 @@ _FINDERS: Mapping[str, Callable[[Source], list[str]]] = {
     "summary": _summaries,
     "prompt": _summaries,
     "name": _names,
+    "title": _titles,
     "other": _others,
 }
