@@ -443,6 +443,47 @@ def test_lowered_schemas_are_what_the_official_sdk_calls_a_schema(schema: Any) -
         types.Schema.model_validate(lowered)
 
 
+def lowered(schema: Any) -> Any:
+    parameters = parameters_of({"type": "object", "properties": {"a": schema}}, lowered=True)
+    assert parameters is not None
+    return parameters["properties"]["a"]
+
+
+def test_alternatives_keep_the_type_and_the_properties_around_them() -> None:
+    around = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}
+    more = {"properties": {"y": {"type": "integer"}}, "required": ["y"]}
+    said = {"type": "OBJECT", "properties": {"x": {"type": "STRING"}}, "required": ["x"]}
+    assert lowered({**around, "anyOf": [more, {"description": "or not"}]}) == {
+        "anyOf": [
+            {
+                "type": "OBJECT",
+                "properties": {"x": {"type": "STRING"}, "y": {"type": "INTEGER"}},
+                "required": ["x", "y"],
+            },
+            {**said, "description": "or not"},
+        ]
+    }
+    assert lowered({"type": "string", "anyOf": [{"minLength": 2}, {"pattern": "^a"}]}) == {
+        "anyOf": [{"type": "STRING", "minLength": 2}, {"type": "STRING", "pattern": "^a"}]
+    }
+
+
+def test_alternatives_that_only_require_something_are_said_in_words() -> None:
+    names = {"x": {"type": "string"}, "y": {"type": "string"}}
+    said = {name: {"type": "STRING"} for name in names}
+    wish = '(anyOf: [{"required":["x"]},{"required":["y"]}])'
+    schema = {"type": "object", "properties": names, "anyOf": [{"required": ["x"]}, {"required": ["y"]}]}
+    assert lowered(schema) == {"type": "OBJECT", "properties": said, "description": wish}
+    assert lowered({**schema, "description": "One."})["description"] == f"One. {wish}"
+
+
+def test_a_reference_with_an_escape_is_inlined() -> None:
+    schema = {"properties": {"a": {"$ref": "#/$defs/A~1B%20C"}}, "$defs": {"A/B C": {"type": "integer"}}}
+    reduced = parameters_of(schema, lowered=False)
+    assert reduced is not None
+    assert reduced["properties"] == {"a": {"type": "integer"}}
+
+
 nonsense: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),

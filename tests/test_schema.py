@@ -1,6 +1,7 @@
 """Tool schemas keep their meaning on the way to a wire that takes less."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -145,6 +146,14 @@ def test_references_are_inlined_where_the_wire_has_none() -> None:
             "lost": {"type": "object"},
         },
     }
+
+
+@pytest.mark.parametrize("name", ["A/B C", "A~B", "Ä", "100%", "a%20b"])
+def test_a_name_in_a_reference_may_be_escaped(name: str) -> None:
+    escaped = name.replace("~", "~0").replace("/", "~1")
+    for said in (escaped, quote(escaped)):
+        schema = {"properties": {"a": {"$ref": f"#/$defs/{said}"}}, "$defs": {name: {"type": "integer"}}}
+        assert cleaned(schema, MOONSHOT)["properties"] == {"a": {"type": "integer"}}
 
 
 def test_definitions_that_double_do_not_fill_the_memory() -> None:

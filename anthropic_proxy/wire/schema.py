@@ -6,6 +6,7 @@ The walk goes by schema position: a key inside `properties` or `$defs` is a name
 
 import functools
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import Raw, Struct
@@ -65,6 +66,27 @@ def clean_schema(schema: Any, rules: SchemaRules = STANDARD) -> tuple[Schema, li
         cleaned.pop("$defs", None)
         cleaned.pop("definitions", None)
     return cleaned, list(dict.fromkeys(lost))
+
+
+def merge_parts(schema: Schema) -> Schema:
+    """Return a schema with its `allOf` merged into it: of a keyword that several parts have, the first one's counts.
+
+    Properties and what is required add up; a property that several parts describe gets an `allOf` of its own.
+    """
+    parts = schema.get("allOf")
+    if not isinstance(parts, list):
+        return schema
+    whole = {key: value for key, value in schema.items() if key != "allOf"}
+    for part in (merge_parts(one) for one in parts if isinstance(one, dict)):
+        for key, value in part.items():
+            before = whole.get(key)
+            if key == "properties" and isinstance(before, dict) and isinstance(value, dict):
+                whole[key] = _both(before, value)
+            elif key == "required" and isinstance(before, list) and isinstance(value, list):
+                whole[key] = list(dict.fromkeys([*before, *value]))
+            elif before is None:
+                whole[key] = value
+    return whole
 
 
 def qualifies_for_strict(schema: Schema) -> bool:
@@ -145,14 +167,18 @@ def _find(root: Schema, reference: str) -> Any:
         return None
     found: Any = root
     for step in reference[1:].split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
-            found = found[int(name)]
+        if isinstance(found, list) and step.isdecimal() and int(step) < len(found):
+            found = found[int(step)]
         elif isinstance(found, dict):
-            found = found.get(name)
+            spellings = map(_unescaped, (step, unquote(step)))  # not everybody percent-encodes
+            found = next((found[name] for name in spellings if name in found), None)
         else:
             return None
     return found
+
+
+def _unescaped(step: str) -> str:
+    return step.replace("~1", "/").replace("~0", "~")
 
 
 def _flatten_root(root: Schema, lost: list[str], depth: int) -> Schema:
@@ -172,6 +198,15 @@ def _flatten_root(root: Schema, lost: list[str], depth: int) -> Schema:
     properties = flat.get("properties")
     kept = {key: value for key, value in flat.items() if key not in ("enum", "const", "not")}
     return {**kept, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
+
+
+def _both(before: Schema, after: Schema) -> Schema:
+    """Return the properties of both; what both describe must hold twice."""
+    shared = {
+        name: before[name] if before[name] == after[name] else {"allOf": [before[name], after[name]]}
+        for name in before.keys() & after.keys()
+    }
+    return {**before, **after, **shared}
 
 
 def _is_object(schema: Any) -> bool:

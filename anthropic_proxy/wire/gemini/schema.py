@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.wire.schema import Schema, SchemaRules, clean_schema
+from anthropic_proxy.wire.schema import Schema, SchemaRules, clean_schema, merge_parts
 
 _STANDARD = frozenset(
     (
@@ -36,9 +36,12 @@ _SAYS_NOTHING = frozenset(
     )
 )
 """Keywords that are left out without a word."""
+_AROUND = ("type", "properties", "required", "items")
+"""Keywords that hold for each of the alternatives beside them."""
 _LONGEST_WORDS = 200
 """Characters of JSON that a keyword may add to a description."""
-_REFERENCE = re.compile(r"#/(?:\$defs|definitions)/([^/]+)")
+_REFERENCE = re.compile(r"#/(?:\$defs|definitions)/([^/~%]+)")
+"""References that stay, by a name without escapes; others are inlined."""
 _INLINED = SchemaRules(inlines_references=True)
 
 
@@ -125,8 +128,8 @@ def _reduce(schema: Any) -> Schema:
 
 def _lower(schema: Any) -> Schema:
     """Return a schema without references as the message `Schema` says it."""
-    schema = _plain(schema) if isinstance(schema, dict) else {}
     words: list[str] = []
+    schema = _with_whole_alternatives(_plain(schema), words) if isinstance(schema, dict) else {}
     lowered: Schema = _lower_kind(schema)
     for key, value in schema.items():
         match key:
@@ -154,10 +157,36 @@ def _lower(schema: Any) -> Schema:
     return _finish(lowered, words)
 
 
+def _with_whole_alternatives(schema: Schema, words: list[str]) -> Schema:
+    """Return a schema whose alternatives say themselves what stood around them: here they must stand alone.
+
+    Those that only require properties would be whole copies; they are said in words.
+    """
+    key = next((key for key in ("anyOf", "oneOf") if isinstance(schema.get(key), list)), None)
+    kinds = _kinds_said(schema) or (["object"] if "properties" in schema else [])
+    kind = [one for one in kinds if one != "null"]
+    if key is None or len(kind) != 1:
+        return schema
+    rest = {name: value for name, value in schema.items() if name not in (key, *_AROUND)}
+    around = {"type": kind[0], **{name: schema[name] for name in _AROUND[1:] if name in schema}}
+    if all(isinstance(one, dict) and one.keys() <= {"type", "required"} for one in schema[key]):
+        words += _in_words(key, schema[key])
+        return {**rest, **around, "type": kinds if len(kinds) > 1 else kind[0]}
+    alternatives = [
+        merge_parts({"allOf": [around, one]}) if isinstance(one, dict) and one.get("type", kind[0]) == kind[0] else one
+        for one in schema[key]
+    ]
+    return {**rest, key: alternatives, "type": [one for one in kinds if one == "null"]}
+
+
+def _kinds_said(schema: Schema) -> list[Any]:
+    said = schema.get("type")
+    return said if isinstance(said, list) else [said] if isinstance(said, str) else []
+
+
 def _lower_kind(schema: Schema) -> Schema:
     """Return `type`, `nullable` and `anyOf`; a union of types becomes alternatives."""
-    said = schema.get("type")
-    kinds = said if isinstance(said, list) else [said] if isinstance(said, str) else []
+    kinds = _kinds_said(schema)
     branches = schema.get("anyOf") or schema.get("oneOf")
     branches = [one for one in branches if isinstance(one, dict)] if isinstance(branches, list) else []
     lowered: Schema = {}
@@ -196,7 +225,7 @@ def _lower_items(lowered: Schema, items: list[Any]) -> None:
 
 def _plain(schema: Schema) -> Schema:
     """Return the schema in fewer keywords that mean the same: no `allOf`, `const`, `nullable`, bounds left out."""
-    plain = _merged(schema)
+    plain = merge_parts(schema)
     if plain.get("nullable") is True and isinstance(plain.get("type"), str):
         plain = {**plain, "type": [plain["type"], "null"]}  # OpenAPI's way
     if "const" in plain:
@@ -215,33 +244,6 @@ def _kinds_of(values: list[Any]) -> str | list[str]:
     names = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
     kinds = list(dict.fromkeys(names.get(type(value), "null") for value in values)) or ["string"]
     return kinds[0] if len(kinds) == 1 else kinds
-
-
-def _merged(schema: Schema) -> Schema:
-    parts = schema.get("allOf")
-    if not isinstance(parts, list):
-        return schema
-    whole = {key: value for key, value in schema.items() if key != "allOf"}
-    for part in (_merged(one) for one in parts if isinstance(one, dict)):
-        for key, value in part.items():
-            before = whole.get(key)
-            if key == "properties" and isinstance(before, dict) and isinstance(value, dict):
-                whole[key] = _both(before, value)
-            elif key == "required" and isinstance(before, list) and isinstance(value, list):
-                whole[key] = list(dict.fromkeys([*before, *value]))
-            elif before is None:
-                whole[key] = value
-    return whole
-
-
-def _both(before: Schema, after: Schema) -> Schema:
-    """Return the properties of both; what both describe must hold twice."""
-    shared = {name: {"allOf": [before[name], after[name]]} for name in before.keys() & after.keys()}
-    return {
-        **before,
-        **after,
-        **{name: before[name] if before[name] == after[name] else shared[name] for name in shared},
-    }
 
 
 def _keep_list(reduced: Schema, key: str, kept: list[Schema], said: list[Any], words: list[str]) -> None:

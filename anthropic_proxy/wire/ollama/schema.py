@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.wire.schema import SchemaRules, clean_schema
+from anthropic_proxy.wire.schema import Schema, SchemaRules, clean_schema, merge_parts
 
 _RULES = SchemaRules(inlines_references=True)  # a property has no room for `$ref`
 _SAID = frozenset(("type", "description", "enum", "items", "properties", "required", "anyOf"))
@@ -20,8 +20,6 @@ _OTHERS = frozenset(("additionalProperties", "additionalItems", "unevaluatedProp
 """Keywords that say something only where they hold a schema."""
 _LONGEST_HINT = 200
 """Characters of a keyword's value that a description may repeat."""
-
-Schema = dict[str, Any]
 
 
 def encode_parameters(schema: Any) -> tuple[Schema, str, tuple[str, ...]]:
@@ -38,7 +36,7 @@ def encode_parameters(schema: Any) -> tuple[Schema, str, tuple[str, ...]]:
 def _property(schema: Any, lost: list[str]) -> Schema:
     if not isinstance(schema, dict):
         return {}
-    schema = _merged(schema)
+    schema = merge_parts(schema)
     said: Schema = {}
     kind = schema.get("type")
     if isinstance(kind, str) or _are(str, kind):
@@ -60,24 +58,6 @@ def _property(schema: Any, lost: list[str]) -> Schema:
     hints = "; ".join(_hints(schema, lost))
     description = " ".join(filter(None, (own if isinstance(own, str) else "", f"({hints})" if hints else "")))
     return {"description": description, **said} if description else said
-
-
-def _merged(schema: Schema) -> Schema:
-    """Return a schema with its `allOf` merged into it: what several parts say, the first one says."""
-    parts = schema.get("allOf")
-    if not isinstance(parts, list) or not _are(dict, parts):
-        return schema
-    merged = {key: value for key, value in schema.items() if key != "allOf"}
-    for part in map(_merged, parts):
-        for key, value in part.items():
-            known = merged.get(key)
-            if key == "properties" and isinstance(known, dict) and isinstance(value, dict):
-                merged[key] = {**value, **known}
-            elif key == "required" and isinstance(known, list) and isinstance(value, list):
-                merged[key] = [*known, *(name for name in value if name not in known)]
-            else:
-                merged.setdefault(key, value)
-    return merged
 
 
 def _hints(schema: Schema, lost: list[str]) -> Iterable[str]:
