@@ -23,6 +23,7 @@ KEYS = {
     "moonshot": {"MOONSHOT_API_KEY": "sk-0123456789ab4f2a"},
     "xai": {"XAI_API_KEY": "xai-0123456789ab4f2a"},
 }
+UNSET = [row.stem.lower() for row in PROVIDERS if row.choosable and row.name not in ("openai", "ollama", "anthropic")]
 
 
 def say(today: date = NOW, address: str | None = ADDRESS, **settings: str) -> list[str]:
@@ -43,7 +44,7 @@ def test_one_key_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "",
         "  haiku           → openai/gpt-4.1-mini       SMALL_MODEL, default",
         "  sonnet, opus …  → openai/gpt-4.1            BIG_MODEL, .env line 4",
-        "  ready: openai (sk-…4f2a, .env), ollama (3 models)         not set: gemini vertex groq moonshot xai",
+        f"  ready: openai (sk-…4f2a, .env), ollama (3 models)         not set: {' '.join(UNSET)}",
         "",
         "  Use it:  ANTHROPIC_BASE_URL=http://127.0.0.1:8082 claude",
     ]

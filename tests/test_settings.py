@@ -13,6 +13,7 @@ from anthropic_proxy.settings import Secret, Settings, Timeouts, lend_to_litellm
 
 ROOT = Path(__file__).parent.parent
 KEY = "sk-proj-0123456789abcdef4f2a"
+CHOICES = " or ".join(", ".join(row.name for row in PROVIDERS if row.choosable).rsplit(", ", 1))
 
 
 def load(environ=None, text=None, folder=None):
@@ -231,7 +232,7 @@ def test_a_wrong_choice_is_refused_as_the_screens_say(tmp_path):
     with pytest.raises(ConfigurationError) as caught:
         load({}, "# one\nPREFERRED_PROVIDER=opnai\n", tmp_path)
     assert caught.value.message == (
-        'PREFERRED_PROVIDER is "opnai". It can be openai, google, vertex, ollama, groq, moonshot, xai or anthropic. '
+        f'PREFERRED_PROVIDER is "opnai". It can be {CHOICES}. '
         f"Set in {tmp_path / '.env'}, line 2. Did you mean PREFERRED_PROVIDER=openai"
     )
 
@@ -446,7 +447,7 @@ def test_a_provider_without_models_of_its_own_must_be_given_one():
     with pytest.raises(ConfigurationError) as caught:
         load({"PREFERRED_PROVIDER": "litellm"})
     assert caught.value.message == (
-        'PREFERRED_PROVIDER is "litellm". It can be openai, google, vertex, ollama, groq, moonshot, xai or anthropic. '
+        f'PREFERRED_PROVIDER is "litellm". It can be {CHOICES}. '
         "litellm has no models of its own: with it, name one in BIG_MODEL and one in SMALL_MODEL. "
         "Set in the environment."
     )
