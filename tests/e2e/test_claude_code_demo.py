@@ -1,5 +1,6 @@
 """Claude Code with no provider at all: the built-in demonstration answers, calls tools and uses what they give."""
 
+import json
 from pathlib import Path
 
 from tests.e2e import cabinet
@@ -43,3 +44,12 @@ def test_the_demo_finds_its_way_among_unlike_tools(claude: Path, server: Path, w
         run = run_claude(claude, proxy.url, work, prompt, "--tools", "", *mcp(work), ENABLE_TOOL_SEARCH="false")
     assert [name for name, _ in run.calls()] == ["mcp__cabinet__open_note"]
     assert "quince jelly" in run.text
+
+
+def test_the_demo_gives_a_structured_answer(claude: Path, server: Path, work: Path) -> None:
+    schema = {"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"]}
+    with running_proxy(server, NOTHING) as proxy:
+        prompt = "Name a colour. The colour is teal."
+        run = run_claude(claude, proxy.url, work, prompt, "--json-schema", json.dumps(schema))
+    assert [name for name, _ in run.calls()] == ["StructuredOutput"]
+    assert run.result["structured_output"] == {"colour": "teal"}
