@@ -1,5 +1,6 @@
 """Tool schemas keep their meaning on the way to a wire that takes less."""
 
+import json
 from typing import Any
 from urllib.parse import quote
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.wire.schema import SchemaRules, clean_schema, qualifies_for_strict
+from anthropic_proxy.wire.schema import SchemaRules, admits_object, clean_schema, qualifies_for_strict
 
 MOONSHOT = SchemaRules(inlines_references=True, types_beside_choices=False)
 SEARCH = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
@@ -131,6 +132,46 @@ def test_what_a_root_may_not_say_is_left_out_and_that_is_said(keyword: str) -> N
 def test_roots_that_contain_themselves_end() -> None:
     assert cleaned({"anyOf": [{"$ref": "#"}, SEARCH]})["properties"] == SEARCH["properties"]
     assert cleaned({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}})["type"] == "object"
+
+
+def test_a_root_that_is_no_object_leaves_nothing_of_itself_behind() -> None:
+    schema = {
+        "type": "array",
+        "items": {"$ref": "#/$defs/A"},
+        "minItems": 1,
+        "description": "Names.",
+        "$defs": {"A": {}},
+    }
+    assert clean_schema(schema) == (
+        {"type": "object", "properties": {}, "description": "Names.", "$defs": {"A": {}}},
+        ["type array at the root became object"],
+    )
+    assert cleaned({"type": ["object", "null"], **SEARCH}) == SEARCH
+
+
+@pytest.mark.parametrize(
+    ("schema", "admitted"),
+    [
+        (SEARCH, True),
+        ({}, True),
+        (None, True),
+        ({"properties": {}}, True),
+        ({"type": ["null", "object"]}, True),
+        ({"anyOf": [{"type": "array"}, SEARCH]}, True),
+        ({"allOf": [{"$ref": "#/$defs/A"}], "$defs": {"A": SEARCH}}, True),
+        ({"$ref": "#"}, True),
+        ({"enum": [{}]}, True),
+        ({"type": "array", "items": {"type": "string"}}, False),
+        ({"type": ["string", "null"]}, False),
+        ({"enum": ["a", "b"]}, False),
+        ({"const": 1}, False),
+        ({"oneOf": [{"type": "array"}, {"type": "string"}]}, False),
+        ({"allOf": [{}, {"type": "string"}]}, False),
+        ({"$ref": "#/$defs/A", "$defs": {"A": {"type": "array"}}}, False),
+    ],
+)
+def test_whether_a_reply_may_be_an_object(schema: Any, admitted: bool) -> None:
+    assert admits_object(json.dumps(schema).encode()) is admitted
 
 
 def test_references_are_inlined_where_the_wire_has_none() -> None:

@@ -24,6 +24,9 @@ _SWITCHES = ("additionalProperties", "additionalItems", "unevaluatedProperties",
 _DROPPED = frozenset(("$schema", "$id", "$comment"))
 _CHOICES = ("anyOf", "oneOf", "allOf")
 
+_OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperties", "$defs", "definitions"))
+"""What stays of a root that is no object."""
+
 _KEPT = 1_024
 _LONGEST = 32 * 1024
 """Bytes of the longest schema that is kept: with `_KEPT` the most that the cache may hold."""
@@ -111,6 +114,12 @@ def encode_schema_once(schema: bytes, rules: SchemaRules = STANDARD) -> tuple[Ra
 _encode_kept = functools.lru_cache(maxsize=_KEPT)(encode_schema)
 
 
+def admits_object(schema: bytes) -> bool:
+    """Whether an object may fit a schema, given as JSON text; decided by its root alone."""
+    root = msgspec.json.decode(schema)
+    return not isinstance(root, dict) or _admits_object(root, root, 0)
+
+
 class _Walk:
     """One walk over one schema, by schema position."""
 
@@ -193,10 +202,12 @@ def _flatten_root(root: Schema, lost: list[str], depth: int) -> Schema:
             if key != "allOf" or len(known) < len(branches):
                 lost.append(f"{key} at the root became one object with all its properties")
     lost += [f"{key} at the root was left out" for key in ("enum", "const", "not") if key in flat]
-    if flat.get("type", "object") != "object":
-        lost.append(f"type {flat['type']} at the root became object")
+    kinds = flat.get("type", "object")
+    if kinds != "object":
+        lost.append(f"type {kinds} at the root became object")
     properties = flat.get("properties")
-    kept = {key: value for key, value in flat.items() if key not in ("enum", "const", "not")}
+    dropped = ("enum", "const", "not") if _holds_objects(kinds) else flat.keys() - _OF_OBJECTS
+    kept = {key: value for key, value in flat.items() if key not in dropped}
     return {**kept, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
 
 
@@ -207,6 +218,26 @@ def _both(before: Schema, after: Schema) -> Schema:
         for name in before.keys() & after.keys()
     }
     return {**before, **after, **shared}
+
+
+def _holds_objects(kinds: Any) -> bool:
+    return "object" in kinds if isinstance(kinds, list) else kinds == "object"
+
+
+def _admits_object(schema: Any, root: Schema, depth: int) -> bool:
+    if not isinstance(schema, dict) or depth > MAX_ROOT_CHOICES:
+        return True
+    flat = _follow(schema, root)
+    values = flat["enum"] if isinstance(flat.get("enum"), list) else [flat.get("const", {})]
+    if not _holds_objects(flat.get("type", "object")) or not any(isinstance(value, dict) for value in values):
+        return False
+    for key in _CHOICES:
+        branches = flat.get(key)
+        if isinstance(branches, list) and branches:
+            admitting = (_admits_object(one, root, depth + 1) for one in branches)
+            if not (all(admitting) if key == "allOf" else any(admitting)):
+                return False
+    return True
 
 
 def _is_object(schema: Any) -> bool:
