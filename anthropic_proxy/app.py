@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 FAILED_START = 3
 """Exit status by which servers that start workers know that starting them again will not help."""
-_ALPHABET = string.digits + string.ascii_letters
+_ALPHABET = (string.digits + string.ascii_letters).encode()
+_CHARACTERS = bytes(_ALPHABET[byte % len(_ALPHABET)] for byte in range(256))
 _COLLECTIONS = (10_000, 10, 10)
 """More objects than before a young one is looked at; CPython begins with 700."""
 
@@ -212,7 +213,7 @@ def new_id(prefix: str) -> str:
 
     Unique, not secret: nothing is granted to who knows one.
     """
-    return prefix + "".join(random.choices(_ALPHABET, k=22 if prefix == "toolu_px" else 24))
+    return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_CHARACTERS).decode()
 
 
 async def _send_to_demo(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:
