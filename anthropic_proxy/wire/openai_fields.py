@@ -3,17 +3,19 @@
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
+import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.schema import STANDARD, SchemaRules, encode_schema_once
+from anthropic_proxy.wire.schema import STANDARD, SchemaRules, admits_object, encode_schema_once
 
 HEADERS: Mapping[str, str] = {"content-type": "application/json"}
 LOOSE_OUTPUT = Note(
     "approximated", "output_config.format", "the schema has what strict mode refuses, so the reply may deviate from it"
 )
 """Said where a reply's schema does not qualify for strict mode."""
+_ONE_VALUE = "Reply with one JSON value only, without a code fence, that fits this JSON Schema:\n"
 
 
 class _Dialect(Protocol):
@@ -80,13 +82,28 @@ def add_origin(body: dict[str, Any], call: Call, notes: list[Note]) -> Mapping[s
 
 
 def find_output_schema(call: Call, notes: list[Note], rules: SchemaRules = STANDARD) -> tuple[Raw, bool] | None:
-    """Return the cleaned schema of the reply, and whether it qualifies for strict mode; None: any reply will do."""
+    """Return the cleaned schema of the reply, and whether it qualifies for strict mode.
+
+    None: any reply will do, or `find_output_wish` says it in words.
+    """
     schema = bytes(call.request.output_schema)
-    if not schema:
+    if not schema or not admits_object(schema):
         return None
     cleaned, qualifies, lost = encode_schema_once(schema, rules)
     notes += [Note("approximated", "output_config.format", what) for what in lost]
     return cleaned, qualifies
+
+
+def find_output_wish(call: Call, notes: list[Note]) -> str:
+    """Return what a system text must ask for where the reply is to be a list or a plain value; else nothing.
+
+    Both languages refuse a schema whose root is no object, and what is made one would ask for another reply.
+    """
+    schema = bytes(call.request.output_schema)
+    if not schema or admits_object(schema):
+        return ""
+    notes.append(Note("emulated", "output_config.format", "asked for in words: a schema there must be an object's"))
+    return f"{_ONE_VALUE}{msgspec.json.format(schema, indent=-1).decode()}"
 
 
 def _dialect_of(call: Call) -> _Dialect:

@@ -9,7 +9,14 @@ from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.messages import MessageEncoder
 from anthropic_proxy.wire.openai_chat.tools import encode_tools
-from anthropic_proxy.wire.openai_fields import LOOSE_OUTPUT, add_origin, add_sampling, add_tools, find_output_schema
+from anthropic_proxy.wire.openai_fields import (
+    LOOSE_OUTPUT,
+    add_origin,
+    add_sampling,
+    add_tools,
+    find_output_schema,
+    find_output_wish,
+)
 
 PATH = "/chat/completions"
 
@@ -86,7 +93,7 @@ def _output(call: Call, dialect: Dialect, has_tools: bool, notes: list[Note]) ->
     """Return `response_format` and what the system prompt must say, for a reply with a schema."""
     found = find_output_schema(call, notes, dialect.schema)
     if found is None:
-        return None, ""
+        return None, find_output_wish(call, notes)
     cleaned, strict = found
     alone = dialect.json_output_alone and (has_tools or call.stream)
     if dialect.json_output == "json_schema" and not alone:

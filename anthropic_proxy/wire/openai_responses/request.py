@@ -5,8 +5,16 @@ from typing import Any
 import msgspec
 
 from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.types import text_raw
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
-from anthropic_proxy.wire.openai_fields import LOOSE_OUTPUT, add_origin, add_sampling, add_tools, find_output_schema
+from anthropic_proxy.wire.openai_fields import (
+    LOOSE_OUTPUT,
+    add_origin,
+    add_sampling,
+    add_tools,
+    find_output_schema,
+    find_output_wish,
+)
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.items import ItemEncoder, join_texts
 from anthropic_proxy.wire.openai_responses.tools import Tools, encode_tools
@@ -29,8 +37,11 @@ def encode_request(call: Call) -> UpstreamRequest:
     tools = encode_tools(call, dialect)
     items = ItemEncoder(call, dialect)
     body: dict[str, Any] = {"model": call.model}
-    if request.system:
-        body["instructions"] = join_texts([block.text for block in request.system])
+    instructions = [block.text for block in request.system]
+    if wish := find_output_wish(call, notes):
+        instructions.append(text_raw(wish))
+    if instructions:
+        body["instructions"] = join_texts(instructions)
     body["input"] = items.encode()
     add_tools(body, tools.definitions, tools.choice, call, notes)
     if tools.most_searches is not None:
