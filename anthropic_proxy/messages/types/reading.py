@@ -37,7 +37,7 @@ class _Body(Struct, kw_only=True):
     max_tokens: int | None = None
     system: str | list[Block] | None = None
     stream: bool | None = None
-    tools: list[Raw] | None = None
+    tools: Raw = ABSENT
     tool_choice: ToolChoice | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
@@ -102,7 +102,7 @@ def _request(read: _Body, size: int, mended: list[str]) -> MessagesRequest:
         max_tokens=read.max_tokens,
         system=read.system or "",
         stream=bool(read.stream),
-        tools=read_tools(read.tools) if read.tools else [],
+        tools=read_tools(read.tools) if _is_given(read.tools) else [],
         tool_choice=read.tool_choice,
         thinking=read.thinking,
         output_config=read.output_config,

@@ -1,7 +1,6 @@
 """Tool definitions: the same ones come with every request of a session, so they are read once and kept."""
 
 import functools
-from collections.abc import Sequence
 
 import msgspec
 from msgspec import Raw
@@ -14,21 +13,46 @@ from anthropic_proxy.messages.types.structs import Tool
 _KEPT = 512
 _LONGEST = 32 * 1024
 """Bytes of the longest definition that is kept: `_KEPT` of them are the most that the cache may hold."""
-_OBJECT = b"{"[0]
+_LISTS_KEPT = 16
+_LONGEST_LIST = 256 * 1024
+"""Bytes of the longest list of definitions that is kept: `_LISTS_KEPT` of them are the most that their cache holds."""
+_LIST, _OBJECT = b"[{"
 _NO_ARGUMENTS = Raw(b'{"type":"object","properties":{}}')
 _SPARE = frozenset(Tool.__struct_encode_fields__) - {"name", "type", "description", "input_schema"}
 """Fields that a tool can do without where they have a type that we do not expect."""
 
 _decode_tool = msgspec.json.Decoder(Tool).decode
+_decode_raws = msgspec.json.Decoder(list[Raw]).decode
 
 
-def read_tools(raws: Sequence[Raw]) -> list[Tool]:
-    """Return the tools in order. Raises `InvalidRequest` for one that cannot be offered and for names used twice."""
+class _Source(bytes):
+    """JSON text as a key: to compare it with a kept one of its length costs less than to hash it."""
+
+    def __hash__(self) -> int:
+        return len(self)
+
+
+def read_tools(content: Raw) -> list[Tool]:
+    """Return the tools of a JSON list in order.
+
+    Raises `InvalidRequest` for what is no list, for a tool that cannot be offered and for names used twice.
+    """
+    source = _Source(content)
+    return [*(_kept_list if len(source) <= _LONGEST_LIST else _read_list)(source)]
+
+
+def _read_list(source: bytes) -> list[Tool]:
+    if source[0] != _LIST:
+        raise wrong_type("tools", "a list", Raw(source))
+    raws = _decode_raws(source)
     tools = [_find(bytes(raw)) or _read_slowly(raw, f"tools.{index}") for index, raw in enumerate(raws)]
     names = [tool.name for tool in tools if tool.name]
     if len(set(names)) < len(names):
         raise InvalidRequest("tools: Tool names must be unique.")
     return tools
+
+
+_kept_list = functools.lru_cache(maxsize=_LISTS_KEPT)(_read_list)
 
 
 def read_tool(raw: Raw, path: str) -> Tool:
