@@ -41,6 +41,11 @@ def openai(message: str, **fields: Any) -> dict[str, Any]:
         (400, openai("no", code="model_not_found"), (404, "not_found_error", False, None)),
         (404, {"error": 'model "llama9" not found, try pulling it first'}, (404, "not_found_error", False, None)),
         (413, openai("Request Entity Too Large"), (413, "request_too_large", False, None)),
+        (
+            400,
+            {"error": {"code": 400, "message": "Request payload size exceeds the limit: 20971520 bytes."}},
+            (413, "request_too_large", False, None),
+        ),
         (413, openai("on tokens per minute (TPM): Limit 6000, Requested 9000"), (429, "rate_limit_error", False, None)),
         (429, openai("Slow down"), (429, "rate_limit_error", False, None)),
         (500, openai("x", type="rate_limit_exceeded"), (429, "rate_limit_error", False, None)),
@@ -90,6 +95,15 @@ def test_errors_inside_a_stream_find_their_status(error: Any, status: int) -> No
         ([{"error": {"message": "in a list"}}], "groq: in a list"),
         ({"message": "bare"}, "groq: bare"),
         ({"detail": "from a framework"}, "groq: from a framework"),
+        (
+            {
+                "detail": [
+                    {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"},
+                    {"type": "missing", "loc": ["body", "n", 0], "msg": "Field required", "input": "content of ours"},
+                ]
+            },
+            "groq: seed: Extra inputs are not permitted; n.0: Field required",
+        ),
         (
             {"error": {"message": "Provider returned error", "metadata": {"raw": "slow"}}},
             "groq: Provider returned error: slow",
@@ -172,8 +186,12 @@ def test_when_to_try_again(headers: dict[str, str], message: str, seconds: float
 
 
 def test_googles_hints_are_read() -> None:
+    quotas = [
+        {"quotaId": "GenerateContentInputTokensPerModelPerMinute-FreeTier"},
+        {"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"},
+    ]
     details = [
-        {"@type": "QuotaFailure", "violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},
+        {"@type": "QuotaFailure", "violations": quotas},
         {"@type": "RetryInfo", "retryDelay": "12s"},
     ]
     error = refused(429, {"error": {"code": 429, "message": "q", "status": "RESOURCE_EXHAUSTED", "details": details}})
@@ -193,6 +211,9 @@ OVERFLOWS = [
     "100 in the completion). Please reduce the length of the messages or completion.",
     "Input tokens exceed the configured limit of 1,000 tokens. Your messages resulted in 1,200 tokens.",
     "The input token count (1200) exceeds the maximum number of tokens allowed (1000).",
+    "The input token count 1200 exceeds the maximum number of tokens allowed 1000.",
+    "Unable to submit request because the input token count is 1200 but model only supports up to 1000. Reduce the "
+    "input token count and try again. You can also use the CountTokens API to calculate prompt token count.",
     "This model's maximum prompt length is 1000 but the request contains 1200 tokens.",
     "Invalid request: Your request exceeded model token limit: 1000 (requested: 1200)",
     "the request (1200 tokens) exceeds the available context size (1000 tokens), try increasing it",
@@ -225,6 +246,19 @@ def test_a_prompt_that_is_too_long_is_said_in_anthropics_words(message: str, sta
             "9000 tokens > 8192",
         ),
         (openai("Please reduce the length of the messages"), 8192, 100, "8193 tokens > 8192"),
+        (
+            openai("The input token count exceeds the maximum number of tokens allowed 1000."),
+            8192,
+            1200,
+            "1200 tokens > 1000",
+        ),
+        (
+            openai("Please reduce the length of the messages. Yours resulted in 9,100 tokens"),
+            8192,
+            1,
+            "9100 tokens > 8192",
+        ),
+        (openai("Input is too long for requested model."), 8192, 9000, "9000 tokens > 8192"),
         (openai("x", code="context_length_exceeded"), None, 500, "501 tokens > 500"),
         (
             {
@@ -258,6 +292,8 @@ def test_missing_numbers_come_from_what_is_known(body: Any, window: int | None, 
         "This model's maximum context length is 1000 tokens. However, you requested 200 output tokens and your prompt "
         "contains at least 900 input tokens, for a total of at least 1100 tokens.",
         "This model's maximum context length is 1000 tokens and your request has 900 input tokens.",
+        "Requested token count exceeds the model's maximum context length of 1000 tokens. You requested a total of "
+        "1100 tokens: 900 tokens from the input messages and 200 tokens for the completion.",
     ],
 )
 def test_too_much_output_asked_for_is_not_too_long_a_prompt(message: str) -> None:
@@ -310,6 +346,38 @@ def test_policy_stops_are_replies(error: Any) -> None:
         ({"message": "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"}, "max_tokens"),
         ({"message": "`max_tokens` must be less than or equal to `32768`"}, "max_tokens"),
         ({"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs"}]}, "seed"),
+        (
+            {"message": {"detail": [{"loc": ["body", "stop"], "msg": "extra fields not permitted", "type": "value"}]}},
+            "stop",
+        ),
+        (
+            {
+                "detail": [
+                    {"type": "missing", "loc": ["query"], "msg": "Field required"},
+                    {
+                        "type": "extra_forbidden",
+                        "loc": ["body", "tools", 0, "function", "strict"],
+                        "msg": "Extra inputs are not permitted",
+                        "input": True,
+                    },
+                ]
+            },
+            "tools.0.function.strict",
+        ),
+        (
+            {
+                "message": "[{'type': 'extra_forbidden', 'loc': ('body', 'stream_options'), 'msg': 'Extra inputs are "
+                "not permitted', 'input': {'include_usage': True}}]"
+            },
+            "stream_options",
+        ),
+        ({"message": "invalid temperature: only 0.6 is allowed for this model"}, "temperature"),
+        ({"message": "invalid top_p: only 0.95 is allowed for this model"}, "top_p"),
+        ({"message": "invalid thinking: only type=enabled is allowed for this model"}, "thinking"),
+        (
+            {"message": "Failed to read the JSON body: messages[0].role: unknown variant `developer`, expected `user`"},
+            "messages[0].role",
+        ),
         ({"message": "nothing named"}, None),
         ({"message": "The parameter max_tokens is fine, the key must be renewed"}, None),
     ],

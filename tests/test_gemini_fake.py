@@ -181,6 +181,8 @@ def test_vertex_is_served_too(running: Running) -> None:
     [
         ("rate after=3", 429, "RESOURCE_EXHAUSTED"),
         ("overflow", 400, "INVALID_ARGUMENT"),
+        ("uncounted", 400, "INVALID_ARGUMENT"),
+        ("payload", 400, "INVALID_ARGUMENT"),
         ("forbidden", 403, "PERMISSION_DENIED"),
         ("missing", 404, "NOT_FOUND"),
         ("overloaded", 503, "UNAVAILABLE"),

@@ -335,6 +335,8 @@ def test_what_google_blocks_is_a_refusal(proxy: Proxy, fault: str, stream: bool)
         ("rate after=20", 429, "rate_limit_error", "quota"),
         ("location", 400, "invalid_request_error", "location"),
         ("overflow", 400, "invalid_request_error", "prompt is too long: 1052897 tokens > 1048576"),
+        ("uncounted", 400, "invalid_request_error", "prompt is too long: 1048577 tokens > 1048576"),
+        ("payload", 413, "request_too_large", "payload size"),
         ("server", 500, "api_error", "internal error"),
         ("overloaded", 529, "overloaded_error", "overloaded"),
         ("deadline", 504, "timeout_error", "Deadline"),

@@ -8,27 +8,13 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.wire.failures.delays import find_delay
+from anthropic_proxy.wire.failures.parameters import find_parameter
 
 _EXCERPT_CHARACTERS = 200
 
 _KEYS = re.compile(
     r"(?P<bearer>\bBearer\s+)[^\s\"',;]+"
     r"|(?P<prefix>\b(?:sk-|gsk_|xai-|AIza|ya29\.|eyJ))[A-Za-z0-9_.*-]{5,}[A-Za-z0-9_*]"
-)
-_NAME = r"[`'\"](?P<{}>[\w.\[\]]+)[`'\"]"
-_PARAMETERS = re.compile(
-    r"(?:unsupported|unknown|unrecognized|invalid) (?:parameter|name|request argument supplied|field)s?:? "
-    rf"{_NAME.format('a')}"
-    rf"|{_NAME.format('b')} (?:is|are) not supported"
-    r"|does not support (?:the )?(?:parameter )?[`'\"]?(?P<c>\w+(?:\.\w+)*)[`'\"]?(?: parameter)?(?:[.,;]|$)"
-    r"|only 1 is allowed for (?P<d>temperature)|invalid (?P<f>temperature): only"
-    r"|(?P<e>[\w.\[\]]+): Extra inputs are not permitted"
-    r"|\"extra_forbidden\",\"loc\":\[\"body\",\"(?P<g>\w+)\""
-    rf"|property {_NAME.format('h')} is unsupported"
-    r"|\b(?P<i>\w+)[`'\"]? is not supported with this model"
-    r"|(?P<j>max_(?:completion_)?tokens)\W{1,2}(?:must be|is too large|exceeds|value\b|\(\d+\) exceeds)"
-    r"|(?P<k>tool_choice) '\w+' is incompatible",
-    re.IGNORECASE,
 )
 
 
@@ -88,7 +74,7 @@ def read_fault(content: Any, status: int | None, headers: Mapping[str, str]) -> 
         status=status,
         message=mask_keys(message),
         codes=frozenset(_codes_of(error)),
-        parameter=_string(error.get("param")) or _find_parameter(message),
+        parameter=_string(error.get("param")) or find_parameter(message),
         retry_after=find_delay(headers, error.get("details"), message),
         tokens=_integer(error.get("n_prompt_tokens")),
         window=_integer(error.get("n_ctx")),
@@ -108,12 +94,34 @@ def mask_keys(text: str) -> str:
 
 
 def _text_of(error: dict[str, Any]) -> str:
-    text = error.get("message") or error.get("detail") or error.get("msg") or ""
-    if not isinstance(text, str):
-        text = msgspec.json.encode(text).decode()
+    said = _said(error)
+    if isinstance(said, dict):
+        said = _said(said) or said
+    text = said if isinstance(said, str) else _words_of(said)
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     return f"{text}: {raw}" if isinstance(raw, str) and raw else text  # OpenRouter keeps the cause there
+
+
+def _said(error: dict[str, Any]) -> Any:
+    return error.get("message") or error.get("detail") or error.get("msg") or ""
+
+
+def _words_of(said: Any) -> str:
+    """Return in words what a framework found wrong: `[{"loc": ["body", "seed"], "msg": …}]` is `seed: …`.
+
+    The input that it repeats is left out; anything else is shown as it is.
+    """
+    found = said if isinstance(said, list) else []
+    faults = [one for one in found if isinstance(one, dict) and isinstance(one.get("msg"), str)]
+    if not faults or len(faults) < len(found):
+        return msgspec.json.encode(said).decode()
+    return "; ".join(": ".join(filter(None, (_place_of(one.get("loc")), one["msg"]))) for one in faults)
+
+
+def _place_of(path: Any) -> str:
+    steps = [str(step) for step in path] if isinstance(path, list) else []
+    return ".".join(steps[1:] if steps[:1] == ["body"] else steps)
 
 
 def _codes_of(error: dict[str, Any]) -> list[str]:
@@ -124,19 +132,13 @@ def _codes_of(error: dict[str, Any]) -> list[str]:
     details = error.get("details")
     if isinstance(details, list):
         codes += [detail.get("reason") for detail in details if isinstance(detail, dict)]  # Google
-        codes += [_quota_of(detail) for detail in details if isinstance(detail, dict)]
+        codes += [quota for detail in details if isinstance(detail, dict) for quota in _quotas_of(detail)]
     return [code for code in codes if isinstance(code, str) and code]
 
 
-def _quota_of(detail: dict[str, Any]) -> str | None:
+def _quotas_of(detail: dict[str, Any]) -> list[Any]:
     violations = detail.get("violations")
-    first = violations[0] if isinstance(violations, list) and violations else None
-    return _string(first.get("quotaId")) if isinstance(first, dict) else None
-
-
-def _find_parameter(message: str) -> str | None:
-    match = _PARAMETERS.search(message)
-    return next(name for name in match.groups() if name) if match else None
+    return [one.get("quotaId") for one in violations if isinstance(one, dict)] if isinstance(violations, list) else []
 
 
 def _string(value: Any) -> str | None:

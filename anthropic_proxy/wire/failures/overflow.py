@@ -16,11 +16,14 @@ _TEXTS = tuple(
         rf"input length and `?max_tokens`? exceed context limit: {_N} \+ (?P<b>\d+) > {_M}",
         rf"is too large: (?P<b>\d+).*?maximum context length is {_M}.*?has {_N} input tokens",
         rf"maximum context length is {_M}.*?requested (?P<b>\d+) output tokens.*?contains (?:at least )?{_N} input",
+        rf"maximum context length of {_M}.*?total of \d+ tokens: (?P<a>\d+) tokens from the input.*?"
+        r"(?P<b>\d+) tokens for the completion",
         rf"maximum (?:context|model) length (?:is|of) {_M}.*?(?:resulted in|requested|contains|has) (?:at least )?{_N}"
         r"(?: (?:input )?tokens)?(?: \((?P<a>\d[\d,]*) (?:in|of|from) the (?:messages|text input|prompt|input).*?"
         r"(?P<b>\d[\d,]*) (?:in|of|for|from) the (?:completion|output))?",
         rf"input tokens exceed the configured limit of {_M}.*?{_N}",
-        rf"input token count \(?{_N}\)? exceeds the maximum number of tokens allowed \(?{_M}",
+        rf"input token count(?: \(?{_N}\)?)? exceeds the maximum number of tokens allowed \(?{_M}",
+        rf"input token count is {_N} but model only supports up to {_M}",
         rf"maximum prompt length is {_M} but the request contains {_N}",
         rf"exceeded model token limit:? {_M} \(requested:? {_N}\)",
         rf"request \({_N} tokens\) exceeds the available context size \({_M}",
@@ -30,13 +33,14 @@ _TEXTS = tuple(
         rf"prompt contains {_N} tokens.*?(?:too large for|exceeds).*?{_M}",
         rf"requested tokens \({_N}\) exceed context window of {_M}",
         rf"maximum (?:context|model) length (?:is|of) {_M}",
+        rf"reduce the length of the messages.*?resulted in {_N} tokens",
     )
 )
 _MARKS = re.compile(
     r"context[_ ]length[_ ]exceeded|exceeds the context window|prompt is too long|reduce the length of the messages"
     r"|prompt is longer than the context length|input length exceeds the context length"
     r"|exceeds the available context size|greater than the context length|context window exceeds limit"
-    r"|exceeds the model's maximum context|exceed_context_size",
+    r"|exceeds the model's maximum context|input is too long for requested model|exceed_context_size",
     re.IGNORECASE,
 )
 _CODES = frozenset(("context_length_exceeded", "exceed_context_size_error"))

@@ -75,7 +75,7 @@ _ROWS = (
         text=r"^model [\"'`].*[\"'`] not found",
     ),
     _Row(status=429, kind="rate_limit_error", text=r"tokens per minute|\bTPM\b", only=413),
-    _Row(status=413, kind="request_too_large", statuses=(413,)),
+    _Row(status=413, kind="request_too_large", statuses=(413,), text=r"^request payload size exceeds"),
     _Row(
         status=529,
         kind="overloaded_error",

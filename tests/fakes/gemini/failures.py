@@ -99,9 +99,21 @@ def refuse_model(name: str, place: str) -> Refusal:
     return refuse(404, text)
 
 
-def refuse_overflow(model: Model, tokens: int) -> Refusal:
+def refuse_overflow(model: Model, tokens: int, *, vertex: bool = False) -> Refusal:
     text = f"The input token count ({tokens}) exceeds the maximum number of tokens allowed ({model.window})."
+    if vertex:
+        text = (
+            f"Unable to submit request because the input token count is {tokens} but model only supports up to "
+            f"{model.window}. Reduce the input token count and try again. You can also use the CountTokens API to "
+            "calculate prompt token count and billable characters. Learn more: "
+            "https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/gemini"
+        )
     return refuse(400, text)
+
+
+def _refuse_uncounted(model: Model) -> Refusal:
+    """Return the refusal of an input that was too long to be counted to its end."""
+    return refuse(400, f"The input token count exceeds the maximum number of tokens allowed {model.window}.")
 
 
 def _refuse_rate(fault: Fault, name: str) -> Refusal:
@@ -129,7 +141,9 @@ def refuse_by_plan(fault: Fault, name: str, model: Model, *, vertex: bool) -> Re
     refusals = {
         "rate": _refuse_rate(fault, name),
         "exhausted": refuse(429, "Resource exhausted. Please try again later."),
-        "overflow": refuse_overflow(model, model.window + 4_321),
+        "overflow": refuse_overflow(model, model.window + 4_321, vertex=vertex),
+        "uncounted": _refuse_uncounted(model),
+        "payload": refuse(400, "Request payload size exceeds the limit: 20971520 bytes."),
         "unauthorized": refuse_token() if vertex else refuse_key("refused by plan"),
         "forbidden": refuse(403, "The caller does not have permission"),
         "missing": refuse_model(name, ""),

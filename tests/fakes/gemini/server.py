@@ -199,7 +199,7 @@ class Gemini:
         prompt, pictures = _prompt_of(body)
         tokens = count(prompt) + pictures * PICTURE_TOKENS
         if refusal is None and tokens > model.window:
-            refusal = refuse_overflow(model, tokens)
+            refusal = refuse_overflow(model, tokens, vertex=asked.vertex)
         if refusal is not None:
             return _send(refusal, exchange), "refused"
         exchange.status = 200

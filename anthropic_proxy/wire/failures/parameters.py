@@ -1,0 +1,32 @@
+"""Which parameter of a request a refusal is about, where only its text says so."""
+
+import re
+
+_NAME = r"[`'\"](?P<{}>[\w.\[\]]+)[`'\"]"
+_PATH = r"(?P<{}>[\w.\[\]]+)"
+_PARAMETERS = re.compile(
+    r"(?:unsupported|unknown|unrecognized|invalid) (?:parameter|name|request argument supplied|field)s?:? "
+    rf"{_NAME.format('named')}"
+    rf"|{_NAME.format('quoted')} (?:is|are) not supported"
+    r"|does not support (?:the )?(?:parameter )?[`'\"]?(?P<unknown>\w+(?:\.\w+)*)[`'\"]?(?: parameter)?(?:[.,;]|$)"
+    r"|only 1 is allowed for (?P<fixed>temperature)|invalid (?P<held>\w+): only\b"
+    rf"|{_PATH.format('extra')}: extra (?:inputs|fields)"
+    r"|extra_forbidden['\"], *['\"]loc['\"]: *[\[(]['\"]body['\"], *(?P<place>[^\])]+)"
+    rf"|{_PATH.format('variant')}: unknown variant"
+    rf"|property {_NAME.format('property')} is unsupported"
+    r"|\b(?P<bare>\w+)[`'\"]? is not supported with this model"
+    r"|(?P<limit>max_(?:completion_)?tokens)\W{1,2}(?:must be|is too large|exceeds|value\b|\(\d+\) exceeds)"
+    r"|(?P<choice>tool_choice) '\w+' is incompatible",
+    re.IGNORECASE,
+)
+_STEP = re.compile(r"[\w-]+")
+
+
+def find_parameter(message: str) -> str | None:
+    """Return the name or path that a refusal blames, in the provider's spelling; None: it names none."""
+    match = _PARAMETERS.search(message)
+    if match is None:
+        return None
+    if place := match["place"]:  # as Python or JSON writes a list: `'tools', 0, 'strict'`
+        return ".".join(_STEP.findall(place))
+    return next(name for name in match.groups() if name)
