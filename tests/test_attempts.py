@@ -94,6 +94,46 @@ async def test_what_does_not_heal_is_not_repeated(status: int) -> None:
     assert len(street.asked) == 1
 
 
+OVERFLOW = {"message": "It does not fit.", "type": "invalid_request_error", "code": "context_length_exceeded"}
+
+
+def overflow(model: str, status: int, *, stream: bool) -> Answer:
+    """A refusal without numbers: in an error answer, or in place of a reply."""
+    if status == 400 or not stream:
+        return Answer(status, json.dumps({"error": OVERFLOW}).encode())
+    events = {
+        "o3": b'data: {"type": "response.created", "response": {}}\n\ndata: {"type": "error", "error": %b}\n\n',
+        "llama3": b'{"error": %b}\n',
+    }
+    return Answer(200, events.get(model, b'data: {"error": %b}\n\n') % json.dumps(OVERFLOW).encode())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [400, 200])
+@pytest.mark.parametrize(
+    ("model", "window"), [("openai/unheard-of", 128_000), ("openai/o3", 200_000), ("ollama/llama3", 65_536)]
+)
+async def test_an_overflow_without_numbers_is_told_with_those_that_are_known_here(
+    model: str, window: int, status: int, stream: bool
+) -> None:
+    name = model.partition("/")[2]
+
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        if "/chat" not in request.path and request.path != "/responses":
+            return Answer(404, b"{}")  # what a server of models has is asked first
+        return overflow(name, status, stream=stream)
+
+    town = Town(street, **KEYS)
+    short = await town.ask(model=model, stream=stream, max_tokens=1_000)
+    assert short.error is not None
+    assert short.error.message == f"prompt is too long: {window + 1} tokens > {window} maximum"
+    long = await town.ask("word " * 300_000, model=model, stream=stream, max_tokens=1_000)
+    assert long.error is not None
+    estimated = int(long.error.message.removeprefix("prompt is too long: ").split()[0])
+    assert estimated > 250_000
+    assert long.error.message.endswith(f"> {window} maximum")
+
+
 async def test_each_of_several_keys_has_one_try_however_long_the_calls_take() -> None:
     street = Street(lambda self, body: error(429, retry_after="20"))
     town = Town(street, OPENAI_API_KEY="sk-a-0123456789,sk-b-0123456789,sk-c-0123456789")

@@ -16,7 +16,7 @@ def refused(
 ) -> UpstreamError:
     encoded = body if isinstance(body, bytes) else msgspec.json.encode(body)
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return judge(decode_fault(status, names, encoded), "groq", window=window, estimate=estimate, asked=asked)
+    return judge(decode_fault(status, names, encoded), "groq", window=window, estimate=lambda: estimate, asked=asked)
 
 
 def openai(message: str, **fields: Any) -> dict[str, Any]:
@@ -259,7 +259,8 @@ def test_a_prompt_that_is_too_long_is_said_in_anthropics_words(message: str, sta
             "9100 tokens > 8192",
         ),
         (openai("Input is too long for requested model."), 8192, 9000, "9000 tokens > 8192"),
-        (openai("x", code="context_length_exceeded"), None, 500, "501 tokens > 500"),
+        (openai("x", code="context_length_exceeded"), None, 500, "128001 tokens > 128000"),
+        (openai("x", code="context_length_exceeded"), None, 200_000, "200000 tokens > 128000"),
         (
             {
                 "error": {

@@ -1,6 +1,7 @@
 """Steps 5 to 8 over the targets of a route, until the first delta: prepare, encode, send, decode."""
 
 from collections.abc import Callable
+from functools import partial
 
 from msgspec import structs
 
@@ -167,6 +168,7 @@ class Attempts:
             new_id=self._house.new_id,
             provider=target.provider.name,
             window=target.facts.window if target.facts.known else None,
+            estimate=partial(estimate, self._request),
         )
 
     def _relay_call(self, target: Target) -> Call:
@@ -178,8 +180,6 @@ class Attempts:
             body = await read_whole(response, self._watch)
         except UpstreamError:
             body = b""  # the status alone says enough
-        if self._request.refusal is None:
-            call = structs.replace(call, estimate=estimate(self._request))  # costs nothing where nothing failed
         outcome = target.wire.decode_error(call, response.status, response.headers, body)
         if isinstance(outcome, UpstreamError) and self.relaying:
             outcome.headers = passed_headers(response.headers)
@@ -206,6 +206,7 @@ def relay_call(inbound: Inbound, request: MessagesRequest, target: Target, new_i
         new_id=new_id,
         provider=target.provider.name,
         window=target.facts.window if target.facts.known else None,
+        estimate=partial(estimate, request),
     )
 
 

@@ -47,8 +47,9 @@ class Call(Struct, frozen=True, kw_only=True):
     window: int | None = None
     """Tokens of input and output together that the model takes; None: not known. Fills in what an overflow message or
     a finish reason leaves out."""
-    estimate: int = 0
-    """Estimated input tokens; 0: not estimated. Stands in an overflow error where the provider gives no number."""
+    estimate: Callable[[], int] = lambda: 0
+    """Counts the input roughly, in tokens; 0: nobody can. Asked only where a provider refuses it as too long and gives
+    no number."""
 
 
 class UpstreamRequest(Struct, frozen=True, kw_only=True):

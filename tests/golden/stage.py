@@ -98,7 +98,7 @@ class Scenario:
             new_id=lambda prefix: f"{prefix}{next(count):022d}",
             provider=target.provider.name,
             window=target.facts.window if target.facts.known else None,
-            estimate=ESTIMATE,
+            estimate=lambda: ESTIMATE,
         )
 
     def upstream_request(self) -> bytes:

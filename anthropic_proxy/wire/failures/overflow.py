@@ -1,6 +1,7 @@
 """Requests that do not fit the window: the providers' many texts → the one that Anthropic's clients understand."""
 
 import re
+from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Struct
@@ -44,6 +45,8 @@ _MARKS = re.compile(
     re.IGNORECASE,
 )
 _CODES = frozenset(("context_length_exceeded", "exceed_context_size_error"))
+_UNKNOWN_WINDOW = 128_000
+"""Tokens that a model is taken to have room for where it was full and nobody says its size."""
 _OTHERWISE = re.compile(r"per[- ](?:minute|day|hour)|\bTPM\b|rate limit|string_above_max_length", re.IGNORECASE)
 
 
@@ -56,10 +59,11 @@ class Overflow(Struct, frozen=True):
     """What is too long: the input alone, or only together with the output that was asked for."""
 
 
-def find_overflow(fault: Fault, window: int | None, estimate: int, asked: int) -> Overflow | None:
+def find_overflow(fault: Fault, window: int | None, estimate: Callable[[], int], asked: int) -> Overflow | None:
     """Return what does not fit, if that is what the fault is about.
 
-    `window` and `estimate` stand in for numbers that the provider does not say; `asked` is the output limit as sent.
+    `window` and what `estimate` counts stand in for numbers that the provider does not say; `asked` is the output limit
+    as sent.
     """
     if "string_above_max_length" in fault.codes or _OTHERWISE.search(fault.message):
         return None
@@ -67,8 +71,8 @@ def find_overflow(fault: Fault, window: int | None, estimate: int, asked: int) -
     if match is None and not fault.codes & _CODES and not _MARKS.search(fault.message):
         return None
     said = {name: int(number.replace(",", "")) for name, number in match.groupdict().items() if number} if match else {}
-    limit = said.get("m") or fault.window or window or max(estimate, 1)
-    tokens = said.get("a") or said.get("n") or fault.tokens or max(estimate, limit + 1)
+    limit = said.get("m") or fault.window or window or _UNKNOWN_WINDOW
+    tokens = said.get("a") or said.get("n") or fault.tokens or max(estimate(), limit + 1)
     output = said.get("b") or (asked if "n" in said else 0)
     if tokens <= limit < tokens + output:
         text = f"input length and `max_tokens` exceed context limit: {tokens} + {output} > {limit}"

@@ -1,6 +1,7 @@
 """Which of our errors a fault is: one table, the first row that matches."""
 
 import re
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -119,11 +120,16 @@ def blocked(provider: str, reason: str) -> Stop:
 
 
 def judge(
-    fault: Fault, provider: str, *, window: int | None = None, estimate: int = 0, asked: int = 0
+    fault: Fault,
+    provider: str,
+    *,
+    window: int | None = None,
+    estimate: Callable[[], int] = lambda: 0,
+    asked: int = 0,
 ) -> UpstreamError:
     """Return the error that a fault is; its text starts with the provider's name, except where clients read it.
 
-    `window`, `estimate` and `asked` (tokens) complete an overflow text that has no numbers.
+    `window`, what `estimate` counts and `asked` (all tokens) complete an overflow text that has no numbers.
     """
     overflow = find_overflow(fault, window, estimate, asked)
     if overflow is not None:

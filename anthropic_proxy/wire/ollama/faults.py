@@ -10,6 +10,7 @@ from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import Fault, decode_fault, judge, read_fault
+from anthropic_proxy.wire.ollama.window import window_of
 
 _NOT_PULLED = re.compile(r"model [\"'`]?[^\"'`]*[\"'`]? not found", re.IGNORECASE)
 _NO_THINKING = re.compile(
@@ -38,7 +39,7 @@ def judge_fault(fault: Fault, call: Call) -> UpstreamError:
     said = fault.message
     if _BUSY.search(said):
         fault = structs.replace(fault, codes=fault.codes | {"overloaded_error"})
-    error = judge(fault, call.provider, window=call.window, estimate=call.estimate, asked=call.request.max_tokens)
+    error = judge(fault, call.provider, window=window_of(call), estimate=call.estimate, asked=call.request.max_tokens)
     if error.status == 404 and not said:
         error.message += ": there is no /api/chat. The address must be Ollama's own, without a path such as /v1"
     elif error.status == 404 and _NOT_PULLED.search(said):

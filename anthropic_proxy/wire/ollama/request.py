@@ -10,11 +10,9 @@ from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.ollama.dialect import Dialect
 from anthropic_proxy.wire.ollama.messages import MessageEncoder
 from anthropic_proxy.wire.ollama.tools import Tools, encode_tools
+from anthropic_proxy.wire.ollama.window import window_of
 
 PATH = "/api/chat"
-UNKNOWN_WINDOW = 65_536
-"""`num_ctx` where nobody knows the model's own. Ollama lowers it to what the model has; without any it may take 4,096
-and lose the beginning of the conversation."""
 
 _HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode
@@ -55,7 +53,7 @@ def _options(call: Call, dialect: Dialect) -> dict[str, Any]:
     request = call.request
     options: dict[str, Any] = {}
     if dialect.says_window:
-        options["num_ctx"] = call.window or UNKNOWN_WINDOW
+        options["num_ctx"] = window_of(call)
     options["num_predict"] = request.max_tokens
     sampling = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
     return options | {name: value for name, value in sampling.items() if value is not None}

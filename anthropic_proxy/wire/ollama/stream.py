@@ -15,6 +15,7 @@ from anthropic_proxy.wire.failures import read_fault
 from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
 from anthropic_proxy.wire.ollama.faults import judge_fault
 from anthropic_proxy.wire.ollama.frames import CallPart, Frame, Part, decode_frame
+from anthropic_proxy.wire.ollama.window import window_of
 
 _KEEPABLE_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NO_ARGUMENTS = (b"", b"null", b"{}")
@@ -112,7 +113,7 @@ class OllamaDecoder:
     def _reason(self, last: Frame) -> str:
         if last.done_reason != "length":
             return "end_turn"  # `stop`; `load` and `unload` of an empty request; an unknown one is an ordinary end
-        window = self._call.window
+        window = window_of(self._call)
         spent = (last.prompt_eval_count or 0) + (last.eval_count or 0)
         return "max_tokens" if window is None or spent < window - 1 else "model_context_window_exceeded"
 
