@@ -29,6 +29,8 @@ class Shot(Struct, frozen=True, kw_only=True):
     body: Body
     wanted: Wanted
     headers: str = ""
+    exact: bytes = b""
+    """The body of the reply to the byte, where that is known."""
 
     def bytes(self) -> bytes:
         """Return the next request."""
@@ -112,12 +114,12 @@ async def _ask(connection: _Connection, shot: Shot, outcome: Outcome) -> None:
     start = time.perf_counter()
     reply = await connection.send(request)
     end = time.perf_counter()
-    check(reply, shot.wanted)
+    check(reply, shot.wanted, shot.exact)
     outcome.seconds.append(end - start)
     outcome.first.append((connection.first or end) - start)
 
 
-def check(reply: bytes, wanted: Wanted) -> None:
+def check(reply: bytes, wanted: Wanted, exact: bytes = b"") -> None:
     """Raise `BenchError` unless a reply is whole and right."""
     head, _, body = reply.partition(b"\r\n\r\n")
     status = _STATUS.match(head)
@@ -125,7 +127,7 @@ def check(reply: bytes, wanted: Wanted) -> None:
         raise BenchError(f"expected 200: {reply[:600].decode(errors='replace')}")
     if _CHUNKED.search(head):
         body = _unchunk(body)
-    if not is_complete(body, wanted):
+    if body != exact if exact else not is_complete(body, wanted):
         raise BenchError(f"a reply is not what was sent: {body[:300]!r} … {body[-300:]!r}")
 
 

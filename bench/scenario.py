@@ -10,9 +10,10 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from bench.load import BenchError, Outcome, fire, wait_for_reply
+from bench.load import BenchError, Outcome, Shot, fire, wait_for_reply
 from bench.processes import Process, free_port
 from bench.subjects import Subject, start_upstream
+from bench.wires import Wire
 
 SIZES = {"1 KB": 1_000, "120 KB": 120_000, "1 MB": 1_000_000}
 _FEW_EVENTS = 10
@@ -71,12 +72,13 @@ class Measure(Struct):
 class Run:
     """One run of the bench: the processes that are up, and what was measured."""
 
-    def __init__(self, plan: Plan, subjects: Sequence[Subject], directory: Path) -> None:
+    def __init__(self, plan: Plan, subjects: Sequence[Subject], directory: Path, wires: Sequence[Wire] = ()) -> None:
         self.measures: dict[str, Measure] = {}
         self.replies = 0
         """Replies that were checked; a wrong one ends the run."""
         self._plan = plan
         self._subjects = subjects
+        self._wires = wires
         self._directory = directory
         self._upstream = free_port()
         self._ports: dict[str, int] = {}
@@ -99,6 +101,8 @@ class Run:
                     process = subject.start(self._directory, self._ports[subject.name], self._upstream)
                     self._processes[subject.name] = running.enter_context(process)
                     await self._wait(subject, process, self._ports[subject.name])
+            if self._wires:
+                await self._start_for_wires(running)
             for number in range(1 + self._plan.rounds):
                 tell(f"round {number} of {self._plan.rounds}" if number else "warming up")
                 await self._round(warming=number == 0)
@@ -111,6 +115,7 @@ class Run:
             self._burst("args", "event, burst of tool arguments"),
             self._paced,
             self._alone,
+            *(step for wire in self._wires for step in (self._requests("120 KB", wire), self._wire_burst(wire))),
         ]
         kept = {
             key: {name: list(values) for name, values in line.values.items()} for key, line in self.measures.items()
@@ -121,6 +126,16 @@ class Run:
         if warming:
             for key, line in self.measures.items():
                 line.values = defaultdict(list, kept.get(key, {}))
+
+    async def _start_for_wires(self, running: ExitStack) -> None:
+        """Start who needs other settings for the further wires; in the tables it has one name."""
+        for subject in self._subjects:
+            if subject.start_for_wires is None:
+                continue
+            port = self._ports[_for_wires(subject)] = free_port()
+            process = subject.start_for_wires(self._directory, port, self._upstream)
+            self._processes[_for_wires(subject)] = running.enter_context(process)
+            await wait_for_reply(port, subject.shot(1_000, "bench-whole", self._wires[0]), process.alive)
 
     async def _start_and_fill(self, subject: Subject) -> None:
         """Start afresh, wait for the first reply, read the memory before and after many streams at once."""
@@ -137,12 +152,27 @@ class Run:
             title = f"memory after {self._plan.streams} streams"
             self._note("filled", title, "MiB", subject, process.resident_mib())
 
-    def _requests(self, size: str) -> Callable[[Subject], Awaitable[None]]:
+    def _requests(self, size: str, wire: Wire | None = None) -> Callable[[Subject], Awaitable[None]]:
+        key, title = f"request {size}", f"CPU per {size} request"
+        if wire:
+            key, title = f"{wire.name} {key}", f"{wire.name}: {title}"
+
         async def step(subject: Subject) -> None:
-            shot = subject.shot(SIZES[size], "bench-whole")
             count = self._plan.requests[size]
-            spent = await self._spent(subject, fire(self._ports[subject.name], shot, count=count, connections=4))
-            self._note(f"request {size}", f"CPU per {size} request", "ms", subject, spent and spent / count * 1e3)
+            spent = await self._volley(subject, subject.shot(SIZES[size], "bench-whole", wire), count, wire)
+            self._note(key, title, "ms", subject, spent and spent * 1e3)
+
+        return step
+
+    def _wire_burst(self, wire: Wire) -> Callable[[Subject], Awaitable[None]]:
+        async def step(subject: Subject) -> None:
+            few, many = [
+                await self._volley(subject, subject.shot(1_000, f"bench-text-{events}", wire), self._plan.bursts, wire)
+                for events in (_FEW_EVENTS, _MANY_EVENTS)
+            ]
+            event = None if few is None or many is None else (many - few) / (_MANY_EVENTS - _FEW_EVENTS)
+            title = f"{wire.name}: CPU per event, burst of text"
+            self._note(f"{wire.name} burst", title, "µs", subject, event and event * 1e6)
 
         return step
 
@@ -153,9 +183,7 @@ class Run:
             spent = []
             for events in (_FEW_EVENTS, _MANY_EVENTS):
                 shot = subject.shot(1_000, f"bench-{kind}-{events}")
-                volley = fire(self._ports[subject.name], shot, count=self._plan.bursts, connections=4)
-                whole = await self._spent(subject, volley)
-                spent.append(None if whole is None else whole / self._plan.bursts)
+                spent.append(await self._volley(subject, shot, self._plan.bursts))
             few, many = spent
             event = None if few is None or many is None else (many - few) / (_MANY_EVENTS - _FEW_EVENTS)
             fixed = None if few is None or event is None else few - event * _FEW_EVENTS
@@ -184,9 +212,15 @@ class Run:
         outcome = await self._fire(subject, stream)
         self._note("first", "120 KB stream: time to first token", "ms", subject, statistics.median(outcome.first) * 1e3)
 
-    async def _spent(self, subject: Subject, volley: Awaitable[Outcome]) -> float | None:
+    async def _volley(self, subject: Subject, shot: Shot, count: int, wire: Wire | None = None) -> float | None:
+        """Return the CPU seconds that the subject used for one of `count` shots; None: it has no process of its own."""
+        name = _for_wires(subject) if wire and subject.start_for_wires else subject.name
+        spent = await self._spent(subject, fire(self._ports[name], shot, count=count, connections=4), name)
+        return None if spent is None else spent / count
+
+    async def _spent(self, subject: Subject, volley: Awaitable[Outcome], name: str = "") -> float | None:
         """Return the CPU seconds that the subject used for a volley; None: it has no process of its own."""
-        process = self._processes.get(subject.name)
+        process = self._processes.get(name or subject.name)
         before = process.cpu_seconds() if process else 0.0
         await self._fire(subject, volley)
         return process.cpu_seconds() - before if process else None
@@ -209,3 +243,7 @@ class Run:
     def _note(self, key: str, title: str, unit: str, subject: Subject, value: float | None) -> None:
         if value is not None:
             self.measures.setdefault(key, Measure(title, unit)).values[subject.name].append(value)
+
+
+def _for_wires(subject: Subject) -> str:
+    return f"{subject.name}, for wires"

@@ -15,6 +15,7 @@ from bench.bodies import cut_at_number, make_messages, say_as_chat
 from bench.load import Shot
 from bench.processes import Process
 from bench.replies import read_wanted
+from bench.wires import Wire, body_of, settings_of
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -28,15 +29,21 @@ class Subject(Struct, frozen=True, kw_only=True):
     start: Callable[[Path, int, int], Process] | None
     """Starts it in a directory, at a port, towards the upstream's port; None: the upstream itself."""
 
-    def shot(self, size: int, reply: str) -> Shot:
-        """Return a request of `size` bytes that asks the upstream for this reply (`bench.replies`)."""
-        return _shot(size, reply, translates=self.translates)
+    start_for_wires: Callable[[Path, int, int], Process] | None = None
+    """Starts it so that it serves all of `bench.wires`, where that takes another process."""
+
+    def shot(self, size: int, reply: str, wire: Wire | None = None) -> Shot:
+        """Return a request of `size` bytes that asks the upstream for this reply (`bench.replies`), in `wire`."""
+        return _shot(size, reply, wire, translates=self.translates)
 
 
 @cache
-def _shot(size: int, reply: str, *, translates: bool) -> Shot:
+def _shot(size: int, reply: str, wire: Wire | None, *, translates: bool) -> Shot:
     wanted = read_wanted(reply)
-    request = make_messages(size, f"openai/{reply}", stream=bool(wanted.pieces))
+    request = make_messages(size, f"{wire.prefix if wire else 'openai/'}{reply}", stream=bool(wanted.pieces))
+    if wire and not translates:  # a relay does not read the body, so that its language does not matter
+        body, path = cut_at_number(say_as_chat(request)), wire.path_of(reply, wanted)
+        return Shot(path=path, body=body, wanted=wanted, exact=body_of(wire, wanted))
     if not translates:
         return Shot(path="/v1/chat/completions", body=cut_at_number(say_as_chat(request)), wanted=wanted)
     headers = "anthropic-version: 2023-06-01\r\nx-api-key: bench\r\nUser-Agent: bench\r\n"
@@ -55,6 +62,14 @@ def _start_proxy(directory: Path, port: int, upstream: int) -> Process:
         "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream}/v1",
         "OPENAI_WIRE": "chat",
     }
+    return _serve(directory, port, settings)
+
+
+def _start_proxy_for_wires(directory: Path, port: int, upstream: int) -> Process:
+    return _serve(directory, port, settings_of(upstream))
+
+
+def _serve(directory: Path, port: int, settings: dict[str, str]) -> Process:
     command = [sys.executable, "-m", "anthropic_proxy", "serve", "--port", str(port)]
     return Process(command, directory, {**_environment(), **settings}, f"proxy-{port}", directory)
 
@@ -104,7 +119,7 @@ def _environment() -> dict[str, str]:
 
 DIRECT = Subject(name="direct", translates=False, start=None)
 NGINX = Subject(name="nginx", translates=False, start=_start_nginx)
-PROXY = Subject(name="anthropic-proxy", translates=True, start=_start_proxy)
+PROXY = Subject(name="anthropic-proxy", translates=True, start=_start_proxy, start_for_wires=_start_proxy_for_wires)
 
 
 def find_subjects() -> tuple[list[Subject], list[str]]:

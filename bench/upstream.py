@@ -1,4 +1,4 @@
-"""The provider of the bench: a Chat Completions server on a bare protocol, with replies built beforehand.
+"""The provider of the bench: a server on a bare protocol that speaks every wire, with replies built beforehand.
 
 Run as a process of its own: `python -m bench.upstream PORT`.
 """
@@ -12,9 +12,11 @@ import uvloop
 
 from bench.bodies import MARKER
 from bench.replies import Wanted, read_wanted, stream_reply, whole_reply
+from bench.wires import answer_about_models, answer_in
 
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _MODEL = re.compile(rb'"model": ?"([^"]+)"')
+_MODEL_IN_PATH = re.compile(rb"/models/([^:/ ]+):")
 _REFUSAL = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 
 
@@ -46,15 +48,21 @@ class Connection(asyncio.Protocol):
             self.answer(request)
 
     def answer(self, request: bytes) -> None:
-        model = _MODEL.search(request)
-        if request.startswith(b"GET "):
+        line = request[: request.index(b"\r\n")]
+        path = line.split(b" ")[1].decode()
+        model = _MODEL_IN_PATH.search(line) or _MODEL.search(request)
+        if about := answer_about_models(path):
+            self.transport.write(about)
+        elif request.startswith(b"GET "):
             self.transport.write(whole_reply())
         elif model is None or MARKER.encode() not in request:
             error = b'{"error":{"message":"The last message did not arrive.","type":"invalid_request_error"}}'
             self.transport.write(_REFUSAL % (len(error), error))
         else:
             wanted = read_wanted(model[1].decode())
-            if not wanted.pieces:
+            if answer := answer_in(path, wanted):
+                self.transport.write(answer)
+            elif not wanted.pieces:
                 self.transport.write(whole_reply())
             elif wanted.pause:
                 self.pace(wanted, 0, asyncio.get_running_loop().time())
