@@ -34,7 +34,8 @@ MAY_IMPORT: Mapping[str, str] = {
     "exchange": "messages routing wire.contract wire.framing upstream hooks log exchange",
     "exchange.house": "messages routing wire.contract wire.framing upstream hooks log settings",
     "exchange.answer": "messages routing wire.contract wire.framing exchange.watch",
-    "exchange.relay": "messages routing wire.contract wire.framing exchange.watch exchange.answer",
+    "exchange.relay": "messages routing wire.contract wire.framing exchange.watch exchange.answer exchange.masking",
+    "exchange.masking": "wire.contract",
     "exchange.attempts": "messages routing wire.contract hooks exchange",
     "exchange.turns": "messages exchange.attempts",
     "routing": "settings hooks wire.contract routing",
@@ -53,7 +54,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "messages.prepare": "messages.types messages.notes",
     "messages.fold": "messages.deltas messages.types messages.events messages.writer",
     "wire": "messages wire.contract wire.schema wire.carry wire.failures wire.recover"
-    " wire.mending wire.definitions wire.openai_fields",
+    " wire.mending wire.definitions wire.openai_fields wire.late_thinking",
     "wire.contract": "messages",
     "wire.framing": "",
     "wire.schema": "messages",
@@ -62,6 +63,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "wire.recover": "messages",
     "wire.mending": "messages",
     "wire.definitions": "messages",
+    "wire.late_thinking": "messages",
     "wire.openai_fields": "messages wire.contract wire.schema",
     "upstream": "wire.contract",
 }
@@ -74,6 +76,7 @@ NO_LANGUAGE = {
     "recover",
     "mending",
     "definitions",
+    "late_thinking",
     "openai_fields",
     "__init__",
 }  # modules of wire/ that are no wire

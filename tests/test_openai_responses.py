@@ -242,6 +242,27 @@ def test_reasoning_makes_two_turns_exactly() -> None:
     ]
 
 
+def reasoned(number: int, *texts: str) -> dict[str, Any]:
+    summary = [{"type": "summary_text", "text": text} for text in texts]
+    return {"type": "reasoning", "id": f"rs_{number}", "summary": summary, "encrypted_content": f"g{number}"}
+
+
+def test_reasoning_that_led_to_a_search_does_not_go_back_without_it() -> None:
+    search = {"type": "web_search_call", "id": "ws_1", "action": {"type": "search", "query": "q"}}
+    answer = {"type": "message", "content": [{"type": "output_text", "text": "So."}]}
+    output = [reasoned(1), reasoned(2, "Look."), search, reasoned(3), answer]
+    tools = [{"type": "web_search_20250305", "name": "web_search"}]
+    decoder = openai_responses.new_decoder(new_call(stream=False, tools=tools))
+    content = content_of(decoder.decode_body(msgspec.json.encode({"status": "completed", "output": output})))
+    assert [block["type"] for block in content] == [
+        *("thinking", "server_tool_use", "web_search_tool_result"),
+        *("thinking", "text"),
+    ]
+    history = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": content}]
+    body = encode(new_call(tools=tools, messages=[*history, {"role": "user", "content": "More."}]))
+    assert [item["id"] for item in body["input"] if item["type"] == "reasoning"] == ["rs_3"]
+
+
 def test_reasoning_that_is_too_large_to_carry_is_shown_and_not_sent_back() -> None:
     item = {"id": "rs_1", "type": "reasoning", "summary": [{"text": "Long."}], "encrypted_content": "x" * 70_000}
     message = {"type": "message", "content": [{"type": "output_text", "text": "Ok."}]}

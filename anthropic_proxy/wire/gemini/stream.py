@@ -16,6 +16,7 @@ from anthropic_proxy.wire.gemini.grounding import Search
 from anthropic_proxy.wire.gemini.partial import PartialArguments
 from anthropic_proxy.wire.gemini.stops import is_broken, is_limit, is_refusal
 from anthropic_proxy.wire.gemini.tools import searches_the_web
+from anthropic_proxy.wire.late_thinking import LateThinking
 from anthropic_proxy.wire.mending import FrameMender, mend_json
 
 _USABLE_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -39,6 +40,7 @@ class GeminiDecoder:
         self._call = call
         self._search = Search(call.new_id) if searches_the_web(call.request, call.dialect) else None
         self._mender = FrameMender()
+        self._late = LateThinking()
         self._usage = UsageMetadata()
         self._calls = 0
         self._taken: set[str] | None = None
@@ -65,7 +67,7 @@ class GeminiDecoder:
         deltas: list[Delta] = []
         for reply in self._replies_in(frame, self._mender.mend):
             self._read(reply, deltas)
-        return deltas
+        return self._late.feed(deltas)
 
     def decode_end(self) -> list[Delta]:
         """Raise `UpstreamProtocolError` if no finish reason has come."""
@@ -82,7 +84,7 @@ class GeminiDecoder:
             if not self._answered:
                 raise self._protocol_error("the reply holds no answer")
             deltas += self._stop(Stop("end_turn"))
-        return deltas + self._release()
+        return self._late.feed(deltas + self._release())
 
     def _replies_in(self, frame: bytes, mend: Callable[[bytes], bytes]) -> list[Reply]:
         try:

@@ -12,6 +12,7 @@ from anthropic_proxy.messages.types import ToolUseBlock
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import read_fault
+from anthropic_proxy.wire.late_thinking import LateThinking
 from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
 from anthropic_proxy.wire.ollama.faults import judge_fault
 from anthropic_proxy.wire.ollama.frames import CallPart, Frame, Part, decode_frame
@@ -37,16 +38,17 @@ class OllamaDecoder:
         self.finished = False
         """Whether the line with `done` has come."""
         self._mender = FrameMender()
+        self._late = LateThinking()
         self._calls = 0
         self._used: set[str] | None = None
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Read one line. Raises `UpstreamError` where it is an error or no JSON."""
-        return self._read_frame(self._decode(frame, self._mender.mend))
+        return self._late.feed(self._read_frame(self._decode(frame, self._mender.mend)))
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read an answer that was not streamed."""
-        return self._read_frame(self._decode(body, mend_json)) + self.decode_end()
+        return self._late.feed(self._read_frame(self._decode(body, mend_json))) + self.decode_end()
 
     def decode_end(self) -> list[Delta]:
         """Raise `UpstreamProtocolError` where the answer never said that it was complete."""

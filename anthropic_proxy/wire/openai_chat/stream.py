@@ -11,6 +11,7 @@ from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArg
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import Fault, blocked, is_policy_refusal, judge, read_fault
+from anthropic_proxy.wire.late_thinking import LateThinking
 from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
 from anthropic_proxy.wire.openai_chat.calls import CallReader
 from anthropic_proxy.wire.openai_chat.chunks import (
@@ -50,6 +51,7 @@ class ChatDecoder:
         self.finished = False
         """Whether `[DONE]` has come."""
         self._mender = FrameMender()
+        self._late = LateThinking()
         self._calls: CallReader | None = None
         self._tags = ThinkTags() if dialect.lifts_think_tags else None
         self._details = DetailsJoiner() if dialect.carries_details else None
@@ -66,11 +68,11 @@ class ChatDecoder:
         if frame == _DONE:
             self.finished = True
             return []
-        return self._read(self._decode(frame, self._mender.mend))
+        return self._late.feed(self._read(self._decode(frame, self._mender.mend)))
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read an answer that was not streamed."""
-        deltas = self._read(self._decode(body, mend_json))
+        deltas = self._late.feed(self._read(self._decode(body, mend_json)))
         self.finished = True
         return deltas + self.decode_end()
 
@@ -85,7 +87,7 @@ class ChatDecoder:
             self._finish("stop", deltas)
         self._end_blocks(deltas)
         self._say_stop(deltas)
-        return deltas
+        return self._late.feed(deltas)
 
     def _decode(self, data: bytes, mend: Callable[[bytes], bytes]) -> Chunk:
         try:

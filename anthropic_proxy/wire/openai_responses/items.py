@@ -194,8 +194,8 @@ class ItemEncoder:
             elif isinstance(block, ToolUseBlock):
                 self.said.append(_Call(_call_id(block.id), block.name, bytes(block.input).decode()))
             else:
-                follower = blocks[position + 1] if position + 1 < len(blocks) else None
-                self._say_thought(block, has_follower=isinstance(follower, TextBlock | ToolUseBlock))
+                has_follower = not all(isinstance(later, ThinkingBlock) for later in blocks[position + 1 :])
+                self._say_thought(block, has_follower=has_follower)
         self._open = bool(calls)
 
     def _say_text(self, texts: list[Raw], *, before_call: bool) -> None:

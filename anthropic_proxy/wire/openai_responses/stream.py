@@ -1,6 +1,6 @@
 """Answers of Responses, streamed or whole → deltas."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import blocked
+from anthropic_proxy.wire.late_thinking import LateThinking
 from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
 from anthropic_proxy.wire.openai_responses.calls import CallReader, OpenCall
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
@@ -24,8 +25,11 @@ from anthropic_proxy.wire.openai_responses.events import (
     is_said,
 )
 from anthropic_proxy.wire.openai_responses.faults import find_reply, judge_fault, read_failure
+from anthropic_proxy.wire.openai_responses.in_words import item_in_words
 from anthropic_proxy.wire.openai_responses.limit import LocalLimit
 from anthropic_proxy.wire.openai_responses.search import Search
+from anthropic_proxy.wire.openai_responses.thoughts import Thoughts
+from anthropic_proxy.wire.openai_responses.tools import may_search
 from anthropic_proxy.wire.openai_responses.usage import decode_usage, fills_window
 
 _DONE = b"[DONE]"
@@ -64,6 +68,8 @@ class ResponsesDecoder:
         self._limit = LocalLimit(asked) if asked < dialect.least_output else None
         self._calls = CallReader(call)
         self._search = Search(call.new_id)
+        self._thoughts = Thoughts(waits=may_search(call), signature=self.signature)
+        self._late = LateThinking()
         self._mender = FrameMender()
         self._items: dict[int, _Said] = {}
         self._complete_items = 0
@@ -113,7 +119,7 @@ class ResponsesDecoder:
         return UpstreamProtocolError(f"{self._provider} {what}.", provider=self._provider)
 
     def _let_out(self, deltas: list[Delta]) -> list[Delta]:
-        return deltas if self._limit is None else self._limit.feed(deltas)
+        return self._late.feed(deltas if self._limit is None else self._limit.feed(deltas))
 
     def _find(self, event: Event) -> _Said:
         place = self._last if event.output_index is None else event.output_index
@@ -169,6 +175,7 @@ class ResponsesDecoder:
             self._begin_call(said, item, deltas)
 
     def _begin_call(self, said: _Said, item: Item, deltas: list[Delta]) -> None:
+        self._put(self._thoughts.release(), deltas)
         deltas += self._search.release()
         self._spoken = None
         said.call = OpenCall(self._calls)
@@ -194,8 +201,9 @@ class ResponsesDecoder:
                 said.call.end(item, deltas)
         elif item.type == "web_search_call":
             self._spoken = None
+            self._put(self._thoughts.forget(), deltas)
             self._search.begin(item)
-        elif (words := _in_words(item)) is not None:
+        elif (words := item_in_words(item)) is not None:
             self._say(words, ("text", 0), said, deltas)
 
     def _end_thinking(self, said: _Said, item: Item, deltas: list[Delta]) -> None:
@@ -211,8 +219,7 @@ class ResponsesDecoder:
         elif said.part is not None and said.part[0] == "reasoning":
             carry = Carry(item=item_id, replay=1)
         if carry.encrypted or said.part is not None:
-            self._put(Thinking(signature=encode_carry(self._tag, carry)), deltas)
-            self._spoken = None
+            self._put_thought(Thinking(signature=encode_carry(self._tag, carry)), said, deltas)
 
     def _end_message(self, said: _Said, item: Item, deltas: list[Delta]) -> None:
         parts = item.content or []
@@ -235,20 +242,24 @@ class ResponsesDecoder:
             text = _PARAGRAPH + text  # another message follows at once
         self._spoken = place
         said.part = part
-        self._put(Text(text), deltas)
+        self._put([*self._thoughts.release(), Text(text)], deltas)
 
     def _think(self, text: str, part: tuple[str, int], said: _Said, deltas: list[Delta]) -> None:
         if said.part is not None and said.part != part:
             text = _PARAGRAPH + text
         said.part = part
-        self._spoken = None
-        self._put(Thinking(text), deltas)
+        self._put_thought(Thinking(text), said, deltas)
 
-    def _put(self, delta: Delta, deltas: list[Delta]) -> None:
+    def _put_thought(self, thought: Thinking, said: _Said, deltas: list[Delta]) -> None:
+        self._spoken = None
+        if not self._thoughts.keep(thought, shown=said.part is not None):
+            self._put([thought], deltas)
+
+    def _put(self, some: Iterable[Delta], deltas: list[Delta]) -> None:
         if self._search.holds:
-            self._search.hold([delta])
+            self._search.hold(some)
         else:
-            deltas.append(delta)
+            deltas += some
 
     # The end.
 
@@ -284,6 +295,7 @@ class ResponsesDecoder:
         for said in self._items.values():
             if said.call is not None and not said.done:
                 said.call.end(None, deltas)
+        self._put(self._thoughts.release(), deltas)
         deltas += self._search.release()
 
     def _find_stop(self, response: Response) -> Stop:
@@ -330,13 +342,3 @@ _READERS: Mapping[str, Callable[[ResponsesDecoder, Event, list[Delta]], None]] =
     "response.failed": ResponsesDecoder._read_last,
 }
 """Events that say something new; all others repeat it, or tell of progress."""
-
-
-def _in_words(item: Item) -> str | None:
-    """Return an item that Anthropic's replies have no block for, as text; None: it says nothing to a client."""
-    if item.type == "image_generation_call" and item.result:
-        size = len(item.result) * 3 // 4
-        return f"[image generated: image/{item.output_format or 'png'}, {max(1, round(size / 1000))} kB]"
-    if item.type == "code_interpreter_call" and item.code:
-        return f"\n```python\n{item.code.rstrip()}\n```\n"
-    return None

@@ -55,6 +55,11 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
     return tools
 
 
+def may_search(call: Call) -> bool:
+    """Whether the request, once encoded, lets the server search the web."""
+    return call.dialect.searches and any((tool.type or "").startswith(_SEARCH) for tool in call.request.tools)
+
+
 @encode_once
 def _encode_tool(tool: Tool, says_strict: bool) -> tuple[Raw, tuple[str, ...]]:
     """Say a function. Strictness is always said: left out, it is on (reference of function tools)."""
