@@ -44,6 +44,7 @@ from anthropic_proxy.messages.events import (
     spell_block,
 )
 from anthropic_proxy.messages.types import MessagesResponse, UsageBody
+from anthropic_proxy.messages.usage import with_later
 
 KEEP_ALIVE_SIGNATURE = "px1.ka.e30"
 """Signs a thinking block that only `keep_alive` opened; always dropped on the way in."""
@@ -323,9 +324,7 @@ class MessageWriter:
         self._index += 1
 
     def _remember_usage(self, delta: Usage) -> None:
-        said = {name: value for name in Usage.__struct_fields__ if (value := getattr(delta, name)) is not None}
-        if said:
-            self.usage = msgspec.structs.replace(self.usage, **said)
+        self.usage = with_later(self.usage, delta)
 
     def _remember_stop(self, delta: Stop) -> None:
         if self.stop is None:
