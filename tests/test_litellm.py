@@ -189,7 +189,8 @@ def test_a_full_window_is_the_error_that_makes_claude_code_compact() -> None:
     found = read_failure(error)
     fault = decode_fault(found.status, found.headers, encode_failure(found))
     assert (
-        judge(fault, "litellm", window=1000, estimate=2000).message == "prompt is too long: 2000 tokens > 1000 maximum"
+        judge(fault, "litellm", window=1000, estimate=lambda: 2000).message
+        == "prompt is too long: 2000 tokens > 1000 maximum"
     )
 
 
