@@ -15,6 +15,7 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.exchange.answer import Answer, read_whole
 from anthropic_proxy.exchange.house import House, Inbound
+from anthropic_proxy.exchange.masking import hide_key_in
 from anthropic_proxy.exchange.relay import RelayedAnswer, passed_headers
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Receipt
@@ -49,6 +50,8 @@ class Attempts:
         self._watch = watch
         self._lessons: list[Note] = []
         """What refusals taught in the course of this request."""
+        self._credential: Credential | None = None
+        """What the attempt under way proves itself with."""
         self.relaying = False
         """Whether the attempt under way passes bytes as they come."""
 
@@ -76,6 +79,11 @@ class Attempts:
             self._receipt.tried.pop()
         raise failure
 
+    def explain(self, error: UpstreamError) -> None:
+        """Make an error of the attempt under way fit to be told: it says who failed, and no key."""
+        hide_key_in(error, self._credential)
+        say_provider(error, self._receipt.provider)
+
     async def _try_target(self, target: Target) -> Answer | RelayedAnswer:
         pool = self._house.credentials
         self.relaying = relays(target.wire)
@@ -93,6 +101,7 @@ class Attempts:
                     target = structs.replace(target, base_url=base_url)
                 return await self._attempt(target, call, credential)
             except UpstreamError as error:
+                hide_key_in(error, credential)
                 _name_provider(error, target, credential)
                 if healings and (healed := await self._heal(target, call, error)):
                     target, healings = healed, healings - 1
@@ -129,6 +138,7 @@ class Attempts:
         upstream_request = target.wire.encode_request(call)
         self._receipt.notes.extend(upstream_request.notes)
         self._receipt.provider, self._receipt.model = target.provider.name, target.model
+        self._credential = credential
         self._watch.call_sent()
         response = await self._house.ways[target.provider.way](target.base_url, upstream_request, credential)
         try:
@@ -141,7 +151,7 @@ class Attempts:
         _expect_api(response, target)
         answer: Answer | RelayedAnswer
         if relays(target.wire):
-            answer = RelayedAnswer(target.wire, target, call, response, self._watch)
+            answer = RelayedAnswer(target.wire, target, call, response, self._watch, self._credential)
         else:
             answer = Answer(target, call, response, self._watch)
         if 200 <= response.status < 300:

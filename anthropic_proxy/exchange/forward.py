@@ -10,6 +10,7 @@ from anthropic_proxy.errors import ClientError, InternalError, ProxyError, Upstr
 from anthropic_proxy.exchange.answer import read_whole
 from anthropic_proxy.exchange.attempts import lent_credential, relay_call
 from anthropic_proxy.exchange.house import House, Inbound
+from anthropic_proxy.exchange.masking import hide_key_in
 from anthropic_proxy.exchange.relay import passed_headers
 from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.messages.types import MessagesRequest, decode_request, read_envelope
@@ -89,6 +90,9 @@ async def _ask(house: House, inbound: Inbound, request: MessagesRequest, target:
                 return await _read_answer(target, call, response)
             finally:
                 await response.close()
+    except UpstreamError as error:
+        hide_key_in(error, credential)
+        raise
     except TimeoutError:
         text = f"{provider.name} did not answer within {seconds:g} s"
         raise UpstreamTimeout(text, provider=provider.name) from None

@@ -7,11 +7,12 @@ from msgspec import structs
 
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.exchange.answer import read_whole
+from anthropic_proxy.exchange.masking import hide_key
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import Event, Failure, MessageStop
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.wire.contract import Call, RelayWire, UpstreamResponse
+from anthropic_proxy.wire.contract import Call, Credential, RelayWire, UpstreamResponse
 from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, new_reader
 
 PASSED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"))
@@ -26,7 +27,15 @@ class RelayedAnswer:
     A stream is given on frame by frame: where it breaks, the client has no half of one, and the error can follow.
     """
 
-    def __init__(self, wire: RelayWire, target: Target, call: Call, response: UpstreamResponse, watch: Watch) -> None:
+    def __init__(
+        self,
+        wire: RelayWire,
+        target: Target,
+        call: Call,
+        response: UpstreamResponse,
+        watch: Watch,
+        credential: Credential | None = None,
+    ) -> None:
         self.target = target
         self.headers = passed_headers(response.headers)
         """The provider's headers that go to the client."""
@@ -40,6 +49,7 @@ class RelayedAnswer:
         self._asked = call.asked_model if call.renamed else None
         self._response = response
         self._watch = watch
+        self._credential = credential
         self._decoder = wire.new_decoder(call)
         self._streams = call.stream
         self._first: bytes | None = None
@@ -90,13 +100,17 @@ class RelayedAnswer:
         try:
             chunk = await self._read()
             if not chunk:
-                return self._finish()
+                return self._shown(self._finish())
             data = self._complete(chunk)
         except UpstreamError as error:
             self._tear(error)
             return b""
         self._read_along(data)
-        return data
+        return self._shown(data)
+
+    def _shown(self, data: bytes) -> bytes:
+        """Return bytes fit for the client: an error that passes may repeat the key."""
+        return data if self.failure is None else hide_key(data, self._credential)
 
     def _tear(self, error: UpstreamError) -> None:
         self._ended = True

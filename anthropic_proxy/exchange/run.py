@@ -6,7 +6,7 @@ from typing import Protocol
 
 from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamError, UpstreamTimeout
 from anthropic_proxy.exchange.answer import Answer
-from anthropic_proxy.exchange.attempts import Attempts, say_provider
+from anthropic_proxy.exchange.attempts import Attempts
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.relay import RelayedAnswer
 from anthropic_proxy.exchange.watch import Watch
@@ -208,6 +208,7 @@ class _Exchange:
             self._writer.usage = answer.usage
             self._receipt.outcome = answer.stop_reason or ""
         if answer.failure is not None:
+            self._attempts.explain(answer.failure)
             note_failure(self._receipt, answer.failure)
         if streams:
             await outlet.write([answer.ending] if answer.ending else [], last=True)
@@ -244,7 +245,7 @@ class _Exchange:
 
     async def _fail(self, error: ProxyError) -> None:
         if isinstance(error, UpstreamError):
-            say_provider(error, self._receipt.provider)
+            self._attempts.explain(error)
         note_failure(self._receipt, error)
         if self._opened:
             await self._outlet.write(self._writer.fail(error), last=True)
