@@ -225,10 +225,22 @@ def test_every_finish_reason_of_the_official_sdk_is_known() -> None:
 
 @pytest.mark.parametrize("reason", BROKEN)
 def test_a_reply_that_could_not_be_read_is_tried_again_unless_something_was_said(reason: str) -> None:
+    thought = {"text": "Hm.", "thought": True}
     with pytest.raises(UpstreamProtocolError) as caught:
-        decoded(a_frame({"text": "Hm.", "thought": True}), a_frame(finish=reason))
+        decoded(a_frame(thought, finish=reason))
     assert caught.value.retryable
     assert reason in caught.value.message
+    with pytest.raises(UpstreamProtocolError):
+        gemini.new_decoder(a_call(stream=False)).decode_body(a_frame(thought, finish=reason))
+    assert decoded(a_frame(thought), a_frame(finish=reason)) == [Thinking("Hm."), Stop("end_turn")]
+
+
+def test_only_the_first_candidate_is_read() -> None:
+    other = {"content": {"parts": [{"text": "Or not."}], "role": "model"}, "index": 1, "finishReason": "SAFETY"}
+    first = {"content": {"parts": [{"text": "Well."}], "role": "model"}, "finishReason": "STOP"}
+    for index in ({}, {"index": 0}):
+        frames = [json.dumps({"candidates": some}).encode() for some in ([other], [other, first | index])]
+        assert decoded(*frames) == [Text("Well."), Stop("end_turn")]
 
 
 @pytest.mark.parametrize("frame", [b"{", b"null", b'"x"', b'{"candidates": 3}', b"\xff", b"<html>", b"[1]"])

@@ -50,6 +50,9 @@ class GeminiDecoder:
         self._is_thinking = False
         """Whether the last thing said was a thought without a signature."""
         self._answered = False
+        self._thought = False
+        self._delivered = False
+        """Whether a thought of an earlier frame has left."""
         self._stopped = False
 
     @property
@@ -65,6 +68,7 @@ class GeminiDecoder:
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Read one SSE data field. Raises `UpstreamError`."""
         deltas: list[Delta] = []
+        self._delivered = self._thought
         for reply in self._replies_in(frame, self._mender.mend):
             self._read(reply, deltas)
         return self._late.feed(deltas)
@@ -123,7 +127,7 @@ class GeminiDecoder:
             if part.thought:
                 if text:
                     deltas.append(Thinking(text))
-                    self._is_thinking = True
+                    self._is_thinking = self._thought = True
                 return
             if signature and self._is_thinking:
                 deltas.append(self._carry(signature))
@@ -214,7 +218,7 @@ class GeminiDecoder:
             return blocked(self._call.provider, f"{reason}: {words}" if words else reason)
         if is_limit(reason):
             return Stop("model_context_window_exceeded" if self._fills_window() else "max_tokens")
-        if is_broken(reason) and not self._answered:
+        if is_broken(reason) and not (self._answered or self._delivered):
             words = (candidate.finish_message or "the model's reply could not be read")[:_LONGEST_WORDS]
             raise self._protocol_error(f"{words} ({reason})")
         return Stop("end_turn")
