@@ -151,7 +151,8 @@ class Attempts:
         _expect_api(response, target)
         answer: Answer | RelayedAnswer
         if relays(target.wire):
-            answer = RelayedAnswer(target.wire, target, call, response, self._watch, self._credential)
+            watch, credential = self._watch, self._credential
+            answer = RelayedAnswer(target.wire, target, call, response, watch, credential=credential)
         else:
             answer = Answer(target, call, response, self._watch)
         if 200 <= response.status < 300:

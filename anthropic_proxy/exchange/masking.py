@@ -59,13 +59,15 @@ def _hide(text: str, secret: str) -> str:
     mark = f"…{end}" if len(secret) >= _LONG and _PLAIN.fullmatch(end) else "…"
     in_json = msgspec.json.encode(secret).decode()[1:-1]
     spellings = {secret, in_json, in_json.replace("/", r"\/"), quote(secret, safe="")}
-    for spelled in sorted(spellings, key=len, reverse=True):  # no half of an escape may stay
-        text = _without(text, spelled, mark)
+    for spelled in spellings:
+        text = text.replace(spelled, mark)
+    for spelled in spellings:
+        text = _without_pieces(text, spelled, mark)
     return text
 
 
-def _without(text: str, secret: str, mark: str) -> str:
-    """Return the text with a mark where the key stands, or a piece of it."""
+def _without_pieces(text: str, secret: str, mark: str) -> str:
+    """Return the text with a mark where a part of the key stands."""
     size = min(len(secret), _FRAGMENT)
     pieces = dict.fromkeys(secret[at : at + size] for at in range(len(secret) - size + 1))
     there = [re.escape(piece) for piece in pieces if piece in text]

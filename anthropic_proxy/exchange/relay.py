@@ -34,6 +34,7 @@ class RelayedAnswer:
         call: Call,
         response: UpstreamResponse,
         watch: Watch,
+        *,
         credential: Credential | None = None,
     ) -> None:
         self.target = target
