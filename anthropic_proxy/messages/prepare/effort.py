@@ -10,10 +10,7 @@ _BUDGETS = ((4_096, "low"), (16_384, "medium"), (32_000, "high"))
 
 
 def resolve_effort(request: MessagesRequest, limits: Limits) -> tuple[str, list[Note]]:
-    """Return `default`, `none` or a level of the target, and what was changed on the way.
-
-    Source: `translation.md` C.0, step 2.
-    """
+    """Return `default`, `none` or a level of the target, and what was changed on the way."""
     asked, notes = _asked(request)
     if not limits.efforts or asked == "default":
         wants_thinking = request.thinking is not None and request.thinking.type in ("enabled", "adaptive")

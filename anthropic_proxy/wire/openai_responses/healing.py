@@ -1,4 +1,4 @@
-"""What a refusal teaches about a model: which parameter to leave out or to say otherwise (`translation.md` F.4)."""
+"""What a refusal teaches about a model: which parameter to leave out or to say otherwise."""
 
 import re
 from collections.abc import Mapping
