@@ -49,10 +49,10 @@ def find_members(text: bytes, at: int = 0, end: int | None = None) -> list[Part]
     position = _after(_OPEN, view, 0)
     while key := _KEY.match(view, position):
         name = _decode_string(key[1])
-        raw = memoryview(values[name])
+        raw = bytes(values[name])
         start, stop = key.end(), key.end() + len(raw)
         following = _NEXT.match(view, stop)
-        if view[start:stop] != raw or following is None:
+        if bytes(view[start:stop]) != raw or following is None:  # views would be compared byte by byte
             raise RepeatedKeyError(name)
         found.append(Part(at + position, at + start, at + stop, name))
         position = following.end()
