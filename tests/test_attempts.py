@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.messages.grammar import check_bytes
@@ -75,6 +78,15 @@ async def test_a_short_limit_is_waited_for_and_a_long_one_is_passed_on() -> None
     assert keeper.error is not None
     assert keeper.error.retry_after == 30
     assert limited.pauses == []
+
+
+async def test_a_moment_to_come_again_is_seconds_from_the_arrival_where_the_answer_does_not_say_the_time() -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=50)
+    headers = CIMultiDict({"Retry-After": format_datetime(soon, usegmt=True)})
+    street = Street(lambda self, body: Answer(429, b"{}", headers=headers))
+    keeper = await Town(street, **KEYS).ask()
+    assert keeper.error is not None
+    assert 40 < (keeper.error.retry_after or 0) <= 50
 
 
 @pytest.mark.parametrize("status", [502, 503, 529])

@@ -1,6 +1,7 @@
 """Steps 5 to 8 over the targets of a route, until the first delta: prepare, encode, send, decode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
 from functools import partial
 
 from msgspec import structs
@@ -191,7 +192,8 @@ class Attempts:
             body = await read_whole(response, self._watch)
         except UpstreamError:
             body = b""  # the status alone says enough
-        outcome = target.wire.decode_error(call, response.status, response.headers, body)
+        headers = _dated(response.headers, self._house.clock)
+        outcome = target.wire.decode_error(call, response.status, headers, body)
         if isinstance(outcome, UpstreamError) and self.relaying:
             outcome.headers = passed_headers(response.headers)
         if isinstance(outcome, ProxyError):
@@ -245,6 +247,13 @@ def limits_of(target: Target) -> Limits:
         name_pattern=dialect.tool_name_pattern,
         name_length=dialect.tool_name_length,
     )
+
+
+def _dated(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:
+    """Return the headers of an answer with the time of its arrival, where it does not say its own (RFC 9110, 6.6.1)."""
+    if "date" in headers:
+        return headers
+    return {"date": formatdate(clock(), usegmt=True)} | {name.lower(): value for name, value in headers.items()}
 
 
 def _next_target_may_help(error: UpstreamError) -> bool:

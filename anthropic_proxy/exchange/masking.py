@@ -58,7 +58,7 @@ def _hide(text: str, secret: str) -> str:
     end = secret[-4:]
     mark = f"…{end}" if len(secret) >= _LONG and _PLAIN.fullmatch(end) else "…"
     in_json = msgspec.json.encode(secret).decode()[1:-1]
-    spellings = {secret, in_json, in_json.replace("/", r"\/"), quote(secret, safe="")}
+    spellings = dict.fromkeys((secret, in_json, in_json.replace("/", r"\/"), quote(secret, safe="")))
     for spelled in spellings:
         text = text.replace(spelled, mark)
     for spelled in spellings:
