@@ -35,6 +35,26 @@ def text(words: str) -> dict[str, Any]:
     return {"type": "text", "text": words}
 
 
+SOUND = {"type": "document", "source": {"type": "base64", "media_type": "audio/wav", "data": "AA=="}}
+FILM = {"type": "image", "source": {"type": "base64", "media_type": "video/mp4", "data": "AA=="}}
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        ([{"type": "text", "text": "Listen."}, SOUND], "messages.2.content.1"),
+        ([FILM], "messages.2.content.0"),
+        ([{"type": "tool_result", "tool_use_id": "c", "content": [FILM, SOUND]}], "messages.2.content.0.content.0"),
+    ],
+)
+def test_sound_and_film_are_refused_by_every_provider(content: list[Any], field: str) -> None:
+    history = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well?"}]
+    body = {"model": "m", "max_tokens": 9, "messages": [*history, {"role": "user", "content": content}]}
+    with pytest.raises(UnsupportedFeature, match=rf"^{re.escape(field)}\.source\.media_type: .* PDFs") as caught:
+        prepare(decode_request(json.dumps(body).encode()), Limits(pdf=True))
+    assert caught.value.status == 400
+
+
 def call(identifier: str, name: str = "f", **arguments: Any) -> dict[str, Any]:
     return {"type": "tool_use", "id": identifier, "name": name, "input": arguments}
 

@@ -2,7 +2,7 @@
 
 from msgspec import Raw
 
-from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 from anthropic_proxy.messages.prepare.blocks import EMPTY_TEXT, as_said, text_block, text_of
 from anthropic_proxy.messages.prepare.transcript import Transcript
 from anthropic_proxy.messages.types import (
@@ -12,6 +12,7 @@ from anthropic_proxy.messages.types import (
     ImageBlock,
     Message,
     RedactedThinkingBlock,
+    Source,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
@@ -33,6 +34,7 @@ _STAYS: dict[str, frozenset[type]] = {
 _SOURCED = (ImageBlock, DocumentBlock)
 _SAID_OTHERWISE = ("file", "text", "content")
 """Sources that no wire takes; `blocks.as_said` says what stands for them."""
+_SOUND = ("audio/", "video/")
 
 
 def clean_system(system: str | list[Block]) -> list[TextBlock]:
@@ -53,16 +55,18 @@ def clean_system(system: str | list[Block]) -> list[TextBlock]:
 def clean_messages(messages: list[Message]) -> list[Message]:
     """Return the messages as wires read them; those that need no change are the same objects.
 
-    Raises `InvalidRequest` where nothing is left to say.
+    Raises `InvalidRequest` where nothing is left to say, `UnsupportedFeature` for sound and film: to leave them out
+    would be to answer another question.
     """
     cleaned = Transcript()
-    for message in messages:
+    for place, message in enumerate(messages):
         role, content = message.role, message.content
         if isinstance(content, str):
             cleaned.append(Message(role, [TextBlock(text_raw(content))] if content else []))
         elif _is_clean(content, role):
             cleaned.append(message)
         else:
+            _expect_no_sound(content, f"messages.{place}.content")
             summary, content = _since_compaction(content)
             if summary:
                 cleaned = Transcript()
@@ -110,9 +114,24 @@ def _is_clean(content: list[Block], role: str) -> bool:
         elif kind is ToolResultBlock:
             if role != "user" or not _is_clean_result(block.content):  # type: ignore[union-attr,arg-type]
                 return False
-        elif kind not in stays or (kind in _SOURCED and block.source.type in _SAID_OTHERWISE):  # type: ignore[union-attr]
+        elif kind not in stays or (kind in _SOURCED and not _is_clean_source(block.source)):  # type: ignore[union-attr,arg-type]
             return False
     return True
+
+
+def _is_clean_source(source: Source) -> bool:
+    return source.type not in _SAID_OTHERWISE and not source.media_type.startswith(_SOUND)
+
+
+def _expect_no_sound(content: list[Block], field: str) -> None:
+    for place, block in enumerate(content):
+        if isinstance(block, ToolResultBlock):
+            _expect_no_sound(blocks_of(block.content), f"{field}.{place}.content")
+        elif isinstance(block, ImageBlock | DocumentBlock) and block.source.media_type.startswith(_SOUND):
+            raise UnsupportedFeature(
+                f"{field}.{place}.source.media_type: {block.source.media_type} cannot be sent; only JPEG, PNG, GIF and "
+                "WebP pictures, PDFs and text are taken"
+            )
 
 
 def _is_clean_result(content: Raw) -> bool:

@@ -4,7 +4,6 @@ import posixpath
 from typing import Any
 from urllib.parse import urlsplit
 
-from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.types import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.contract import Call
@@ -31,14 +30,9 @@ def inline_part(part: dict[str, Any]) -> bool:
 
 
 def media_part(call: Call, path: str, block: ImageBlock | DocumentBlock, notes: list[Note]) -> dict[str, Any]:
-    """Return the part for a picture or a document, or a text in its place with a note at `path`.
-
-    Raises `UnsupportedFeature` for sound and film: to leave them out would be to answer another question.
-    """
+    """Return the part for a picture or a document, or a text in its place with a note at `path`."""
     source = block.source
     kind = "image" if isinstance(block, ImageBlock) else "document"
-    if source.media_type.startswith(("audio/", "video/")):
-        raise UnsupportedFeature(f"{path}: {source.media_type} cannot be sent; only pictures, PDFs and text are taken")
     said = source.media_type or _type_of(source.url) or (_PDF if kind == "document" else "")
     allowed = _PICTURES if kind == "image" else (_PDF,)
     sees = call.request.vision if kind == "image" else call.request.pdf
