@@ -105,7 +105,7 @@ class GeminiDecoder:
             call = self._call
             asked = call.request.max_tokens
             raise judge(fault, call.provider, window=call.window, estimate=call.estimate, asked=asked)
-        candidate = next((one for one in reply.candidates or () if not one.index), None)
+        candidate = _first(reply.candidates) if reply.candidates else None
         if candidate is not None and candidate.content is not None:
             for part in candidate.content.parts or ():
                 self._read_part(part, deltas)
@@ -249,6 +249,14 @@ def _decode_frame(frame: bytes) -> list[Reply]:
     if start[:1] == b"[":
         return [] if start.startswith(b"[DONE]") else _decode_replies(frame)
     return [_decode_reply(frame)]
+
+
+def _first(candidates: list[Candidate]) -> Candidate | None:
+    """Return the answer that is no alternative to another, by its index."""
+    for candidate in candidates:
+        if not candidate.index:
+            return candidate
+    return None
 
 
 def _later(before: UsageMetadata, said: UsageMetadata) -> UsageMetadata:
