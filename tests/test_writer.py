@@ -392,6 +392,11 @@ class TestUsage:
 
         assert b"-" not in frame.split(b"usage")[1]
 
+    def test_thinking_is_part_of_the_output_whatever_the_upstream_counts(self) -> None:
+        usage = ending(whole([Usage(output_tokens=5, thinking_tokens=16), Stop("end_turn")])).usage
+
+        assert (usage.output_tokens, usage.output_tokens_details) == (5, {"thinking_tokens": 5})
+
     def test_searches_and_tier_are_said_only_where_known(self) -> None:
         silent = encode_events([ending(whole([Stop("end_turn")]))])
         assert b"server_tool_use" not in silent

@@ -127,14 +127,15 @@ class MessageWriter:
         said, output = usage.input_tokens, usage.output_tokens
         if output is None or (self.stop is not None and self.stop.reason == "stop_sequence"):
             output = max(output or 0, -(-self._characters // CHARACTERS_PER_TOKEN))
+        output = max(output, 0)
         searches, tier = usage.web_search_requests, usage.service_tier
         server_tools = {"web_search_requests": max(searches or 0, 0), "web_fetch_requests": 0}
         return Totals(
             input_tokens=max(self.estimate - cached - written if said is None else said, 0),
             cache_creation_input_tokens=written,
             cache_read_input_tokens=cached,
-            output_tokens=max(output, 0),
-            output_tokens_details={"thinking_tokens": max(usage.thinking_tokens or 0, 0)},
+            output_tokens=output,
+            output_tokens_details={"thinking_tokens": min(max(usage.thinking_tokens or 0, 0), output)},
             server_tool_use=msgspec.UNSET if searches is None else server_tools,
             service_tier=msgspec.UNSET if tier is None else tier,
         )
