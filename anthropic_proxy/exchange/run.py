@@ -12,7 +12,7 @@ from anthropic_proxy.exchange.relay import RelayedAnswer
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Observer, Receipt, Ticket
 from anthropic_proxy.messages import tokens
-from anthropic_proxy.messages.deltas import Delta, Stop, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.events import Event, Failure, Ping
 from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.types import MessagesRequest, MessagesResponse, decode_request, read_envelope
@@ -281,18 +281,33 @@ class _Exchange:
 
 
 class _OneCall:
-    """Drops every tool call after the first, where the client disabled parallel ones and the backend made some."""
+    """Drops every tool call after the first, where the client disabled parallel ones and the backend made some.
+
+    Thinking after the first call waits for what follows it: it goes with a call that is dropped.
+    """
 
     def __init__(self) -> None:
         self._key: int | str | None = None
+        self._thoughts: list[Delta] = []
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        return [delta for delta in deltas if self._keeps(delta)]
+        kept: list[Delta] = []
+        for delta in deltas:
+            self._sort(delta, kept)
+        return kept
 
-    def _keeps(self, delta: Delta) -> bool:
+    def _sort(self, delta: Delta, kept: list[Delta]) -> None:
         if isinstance(delta, ToolCall) and self._key is None:
             self._key = delta.key
-        return not isinstance(delta, ToolCall | ToolArgs | ToolEnd) or delta.key == self._key
+        if isinstance(delta, Thinking) and self._key is not None:
+            self._thoughts.append(delta)
+        elif isinstance(delta, ToolCall | ToolArgs | ToolEnd) and delta.key != self._key:
+            self._thoughts = []
+        else:
+            if isinstance(delta, Text | Block):
+                kept += self._thoughts
+                self._thoughts = []
+            kept.append(delta)
 
 
 def note_failure(receipt: Receipt, error: ProxyError) -> None:

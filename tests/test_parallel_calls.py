@@ -1,0 +1,68 @@
+"""A client that allows one tool call a reply gets one, whatever the provider makes."""
+
+import json
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.messages.grammar import check_bytes
+from tests.house import Answer, Town
+
+TOOLS = [{"name": name, "input_schema": {"type": "object", "properties": {}}} for name in ("look", "walk")]
+
+
+def thought(number: int) -> dict[str, Any]:
+    summary = [{"type": "summary_text", "text": f"thought {number}"}]
+    return {"type": "reasoning", "id": f"rs_{number}", "summary": summary, "encrypted_content": f"gAAA{number}"}
+
+
+def call(name: str) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": f"call_{name}", "name": name, "arguments": "{}"}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "message", "content": [{"type": "output_text", "text": words}]}
+
+
+def blocks_of(stream: bytes) -> list[str]:
+    """What each block of a stream says: its type, and the text or the name in it."""
+    said: list[str] = []
+    for line in stream.decode().splitlines():
+        event = json.loads(line[6:]) if line.startswith("data: ") else {}
+        if event.get("type") == "content_block_start":
+            said.append(event["content_block"].get("name", event["content_block"]["type"]))
+        elif (delta := event.get("delta", {})).get("type") in ("text_delta", "thinking_delta"):
+            said[-1] = delta.get("text") or delta["thinking"]
+    return said
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ([thought(1), call("look"), thought(2), call("walk")], ["thought 1", "look"]),
+        ([call("look"), call("walk"), thought(1), call("look"), text("So.")], ["look", "So."]),
+        ([call("look"), thought(1), text("So."), thought(2), call("walk")], ["look", "thought 1", "So."]),
+        ([text("So."), thought(1), call("look")], ["So.", "thought 1", "look"]),
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_dropped_call_takes_the_thinking_that_led_to_it_along(
+    output: list[dict[str, Any]], said: list[str], stream: bool
+) -> None:
+    done = [{"type": "response.output_item.done", "output_index": at, "item": item} for at, item in enumerate(output)]
+    whole = {"status": "completed", "output": output, "usage": {"input_tokens": 1, "output_tokens": 1}}
+    frames = [*done, {"type": "response.completed", "response": whole}]
+    chunks = [b"data: " + json.dumps(frame).encode() + b"\n\n" for frame in frames]
+    town = Town(
+        lambda *_: Answer(200, *chunks) if stream else Answer(200, json.dumps(whole).encode()),
+        OPENAI_API_KEY="sk-test-0123456789",
+    )
+    choice = {"type": "auto", "disable_parallel_tool_use": True}
+    keeper = await town.ask(model="openai/gpt-5.5", stream=stream, tools=TOOLS, tool_choice=choice)
+    assert keeper.error is None
+    if stream:
+        check_bytes(keeper.stream)
+        assert blocks_of(keeper.stream) == said
+    else:
+        content = keeper.body["content"]
+        assert [block.get("name") or block.get("thinking") or block.get("text") for block in content] == said
