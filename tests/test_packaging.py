@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from datetime import date
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from anthropic_proxy.routing.providers import PROVIDERS, Provider
 from tests.image import Image
 
 ROOT = Path(__file__).parent.parent
@@ -120,6 +122,27 @@ def test_links_of_the_documentation_lead_somewhere(page: Path) -> None:
         target = (page.parent / name).resolve() if name else page
         assert target.exists(), address
         assert not anchor or anchor in anchors(target.read_text("utf-8")), address
+
+
+def test_the_architecture_has_every_module_of_the_rooms() -> None:
+    tree = (ROOT / "docs/architecture.md").read_text("utf-8").partition("## The tree")[2].partition("\n## ")[0]
+    named = set(re.findall(r"\w+", tree))
+    package = ROOT / "anthropic_proxy"
+    for room in ("server", "exchange", "routing", "messages", "wire", "upstream"):
+        modules = {path.stem for path in (package / room).glob("*.py")} - {"__init__"}
+        folders = {path.parent.name for path in (package / room).glob("*/__init__.py")}
+        assert modules | folders <= named, room
+    assert set(re.findall(r"^(\w+)/", tree, re.MULTILINE)) < {path.name for path in package.iterdir()}
+
+
+@pytest.mark.parametrize("row", [row for row in PROVIDERS if row.retired_models], ids=lambda row: row.name)
+def test_the_readme_names_no_default_that_is_gone(row: Provider) -> None:
+    """Who follows it gets models that answer."""
+    lines = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith("| ")]
+    for model in (row.big_model, row.small_model):
+        retired = row.retired_models.get(model or "")
+        if retired is not None and date.fromisoformat(retired.since) <= date(2026, 11, 20):
+            assert any(f"={row.prefix}/{retired.successor}`" in line for line in lines), model
 
 
 def test_the_wheel_holds_the_package_alone(tmp_path: Path) -> None:
