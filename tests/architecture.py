@@ -55,7 +55,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "messages.prepare": "messages.types messages.notes",
     "messages.fold": "messages.deltas messages.types messages.events messages.writer",
     "wire": "messages wire.contract wire.schema wire.carry wire.failures wire.recover"
-    " wire.mending wire.definitions wire.openai_fields wire.late_thinking",
+    " wire.mending wire.definitions wire.identities wire.openai_fields wire.late_thinking",
     "wire.contract": "messages",
     "wire.framing": "",
     "wire.schema": "messages",
@@ -65,6 +65,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "wire.mending": "messages",
     "wire.definitions": "messages",
     "wire.late_thinking": "messages",
+    "wire.identities": "messages wire.contract",
     "wire.openai_fields": "messages wire.contract wire.schema",
     "upstream": "wire.contract",
 }
@@ -77,6 +78,7 @@ NO_LANGUAGE = {
     "recover",
     "mending",
     "definitions",
+    "identities",
     "late_thinking",
     "openai_fields",
     "__init__",

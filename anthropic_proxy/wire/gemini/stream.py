@@ -1,13 +1,11 @@
 """Answers of `generateContent`, streamed or whole → deltas."""
 
-import re
 from collections.abc import Callable
 
 import msgspec
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.messages.types import ToolUseBlock
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import blocked, judge, read_fault
@@ -16,10 +14,10 @@ from anthropic_proxy.wire.gemini.grounding import Search
 from anthropic_proxy.wire.gemini.partial import PartialArguments
 from anthropic_proxy.wire.gemini.stops import is_broken, is_limit, is_refusal
 from anthropic_proxy.wire.gemini.tools import searches_the_web
+from anthropic_proxy.wire.identities import CallIds
 from anthropic_proxy.wire.late_thinking import LateThinking
 from anthropic_proxy.wire.mending import FrameMender, mend_json
 
-_USABLE_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _LONGEST_WORDS = 300
 """Characters of the provider's explanation that an error repeats; it may hold the whole reply."""
 _NO_ARGUMENTS = (b"", b"null", b"{}")
@@ -43,8 +41,7 @@ class GeminiDecoder:
         self._late = LateThinking()
         self._usage = UsageMetadata()
         self._calls = 0
-        self._taken: set[str] | None = None
-        """Call ids of the history and of this answer; read when the first one comes."""
+        self._ids = CallIds(call)
         self._streamed: tuple[FunctionCall, str, PartialArguments] | None = None
         """A call whose arguments come in pieces, with its signature."""
         self._is_thinking = False
@@ -175,23 +172,13 @@ class GeminiDecoder:
         if signature:
             deltas.append(self._carry(signature))
         key, name = self._calls, call.name or ""
-        deltas.append(ToolCall(key, self._usable_id(call.id), self._call.aliases.get(name, name)))
+        deltas.append(ToolCall(key, self._ids.keep_or_renew(call.id), self._call.aliases.get(name, name)))
         if args:
             deltas.append(ToolArgs(key, args.decode(errors="replace")))
         deltas.append(ToolEnd(key))
         self._calls += 1
         self._answered = True
         self._is_thinking = False
-
-    def _usable_id(self, identifier: str | None) -> str:
-        """Return the provider's id of a call where it can be the client's too, else a fresh one."""
-        if self._taken is None:
-            blocks = (block for message in self._call.request.messages for block in message.blocks)
-            self._taken = {block.id for block in blocks if isinstance(block, ToolUseBlock)}
-        if identifier is None or identifier in self._taken or not _USABLE_ID.fullmatch(identifier):
-            identifier = self._call.new_id("toolu_px")
-        self._taken.add(identifier)
-        return identifier
 
     def _count(self, said: UsageMetadata, deltas: list[Delta]) -> None:
         """Add up the counts: each frame repeats those known so far, and leaves out others.

@@ -1,6 +1,5 @@
 """Answers of `/api/chat`, streamed or whole → deltas."""
 
-import re
 from collections.abc import Callable
 
 import msgspec
@@ -8,17 +7,16 @@ from msgspec import Raw
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.messages.types import ToolUseBlock
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import read_fault
+from anthropic_proxy.wire.identities import CallIds
 from anthropic_proxy.wire.late_thinking import LateThinking
 from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
 from anthropic_proxy.wire.ollama.faults import judge_fault
 from anthropic_proxy.wire.ollama.frames import CallPart, Frame, Part, decode_frame
 from anthropic_proxy.wire.ollama.window import window_of
 
-_KEEPABLE_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 _QUOTE = b'"'[0]
 
@@ -40,7 +38,7 @@ class OllamaDecoder:
         self._mender = FrameMender()
         self._late = LateThinking()
         self._calls = 0
-        self._used: set[str] | None = None
+        self._ids = CallIds(call)
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Read one line. Raises `UpstreamError` where it is an error or no JSON."""
@@ -89,20 +87,10 @@ class OllamaDecoder:
         if not name:
             raise self._protocol_error("sent a tool call without a name")
         self._calls += 1
-        deltas.append(ToolCall(key, self._client_id(part.id or ""), self._call.aliases.get(name, name)))
+        deltas.append(ToolCall(key, self._ids.keep_or_renew(part.id), self._call.aliases.get(name, name)))
         if arguments := _text_of(part.function.arguments):
             deltas.append(ToolArgs(key, arguments))
         deltas.append(ToolEnd(key))
-
-    def _client_id(self, upstream_id: str) -> str:
-        """Return the upstream's id if it may be kept: well formed, and new in this reply and the whole history."""
-        if self._used is None:
-            blocks = (block for message in self._call.request.messages for block in message.blocks)
-            self._used = {block.id for block in blocks if isinstance(block, ToolUseBlock)}
-        if not _KEEPABLE_ID.fullmatch(upstream_id) or upstream_id in self._used:
-            upstream_id = self._call.new_id("toolu_px")
-        self._used.add(upstream_id)
-        return upstream_id
 
     def _finish(self, last: Frame, deltas: list[Delta]) -> None:
         if self.finished:

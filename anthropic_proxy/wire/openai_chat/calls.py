@@ -1,16 +1,13 @@
 """Tool calls as they arrive in fragments: which fragment belongs to which call, and when a call is complete."""
 
-import re
-
 import msgspec
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
-from anthropic_proxy.messages.types import ToolUseBlock
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.identities import CallIds
 from anthropic_proxy.wire.openai_chat.chunks import CallPiece, Function
 
-_KEEPABLE_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NO_FUNCTION = Function()
 
 
@@ -52,7 +49,7 @@ class CallReader:
         self._open: list[_OpenCall] = []
         self.count = 0
         """Calls begun so far."""
-        self._used: set[str] | None = None
+        self._ids = CallIds(call)
 
     def read(self, piece: CallPiece, deltas: list[Delta]) -> None:
         """Read one fragment, or a whole call."""
@@ -71,7 +68,7 @@ class CallReader:
         if not call.name and function.name:
             call.name = function.name
             name = self._call.aliases.get(call.name, call.name)
-            deltas.append(ToolCall(call.key, self._client_id(call.id), name))
+            deltas.append(ToolCall(call.key, self._ids.keep_or_renew(call.id), name))
             deltas += [ToolArgs(call.key, text) for text in call.arguments]
         if function.arguments:
             call.arguments.append(function.arguments)
@@ -134,16 +131,3 @@ class CallReader:
         if piece.id:
             self._by_id[piece.id] = call
         return call
-
-    def _client_id(self, upstream_id: str) -> str:
-        """Return the upstream's id if it may be kept: well formed, and new in this reply and the whole history."""
-        if self._used is None:
-            messages = self._call.request.messages
-            self._used = {
-                block.id for message in messages for block in message.content if isinstance(block, ToolUseBlock)
-            }
-        client_id = upstream_id
-        if not _KEEPABLE_ID.fullmatch(client_id) or client_id in self._used:
-            client_id = self._call.new_id("toolu_px")
-        self._used.add(client_id)
-        return client_id

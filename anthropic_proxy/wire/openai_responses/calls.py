@@ -1,17 +1,14 @@
 """Calls of the client's tools: as they stream, written whole, as plain text, and wrapped together by mistake."""
 
-import re
-
 import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
-from anthropic_proxy.messages.types import ToolUseBlock
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.identities import CallIds
 from anthropic_proxy.wire.openai_responses.events import Item
 
-_KEEPABLE_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _WRAPPERS = frozenset(("parallel", "multi_tool_use.parallel"))
 """A tool that the models were trained with: now and then they call it though nobody offers it."""
 _NAMESPACE = "functions."
@@ -83,7 +80,7 @@ class CallReader:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._used: set[str] | None = None
+        self._ids = CallIds(call)
         self._count = 0
 
     def next_key(self) -> int:
@@ -97,7 +94,7 @@ class CallReader:
 
     def announce(self, key: int | str, upstream_id: str | None, name: str) -> ToolCall:
         """Return the beginning of a call under the client's own name for its tool."""
-        return ToolCall(key, self._client_id(upstream_id or ""), self._call.aliases.get(name, name))
+        return ToolCall(key, self._ids.keep_or_renew(upstream_id), self._call.aliases.get(name, name))
 
     def say_whole(self, key: int, item: Item, deltas: list[Delta]) -> None:
         """Say a call of which the complete item is needed."""
@@ -126,14 +123,3 @@ class CallReader:
         if arguments:
             deltas.append(ToolArgs(key, arguments))
         deltas.append(ToolEnd(key))
-
-    def _client_id(self, upstream_id: str) -> str:
-        """Return the upstream's id if it may be kept: well formed, and new in this reply and the whole history."""
-        if self._used is None:
-            blocks = (block for message in self._call.request.messages for block in message.blocks)
-            self._used = {block.id for block in blocks if isinstance(block, ToolUseBlock)}
-        client_id = upstream_id
-        if not _KEEPABLE_ID.fullmatch(client_id) or client_id in self._used:
-            client_id = self._call.new_id("toolu_px")
-        self._used.add(client_id)
-        return client_id
