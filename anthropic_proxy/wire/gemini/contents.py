@@ -23,7 +23,10 @@ from anthropic_proxy.wire.gemini.media import inline_part, media_part
 
 Part = dict[str, Any]
 
-PLACEHOLDER_SIGNATURE = "skip_thought_signature_validator"
+_PLACEHOLDERS = {
+    "text": "skip_thought_signature_validator",
+    "base64": "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I=",
+}
 """Stands for a signature that the history does not have ("Thought signatures", section FAQ, 2026-11)."""
 _CONTINUE = "Continue exactly from the end of your last message."
 _NOTHING = Raw(b'""')
@@ -41,6 +44,7 @@ class Contents:
         self._waiting: list[Part] = []
         """What came between calls and their results; it is said after them."""
         self._names: dict[str, str] = {}
+        self._placeholder = _PLACEHOLDERS[call.dialect.placeholder]
         self._turn = _start_of_turn(call.request.messages)
 
     def add(self, place: int, message: Message) -> None:
@@ -93,7 +97,7 @@ class Contents:
             if isinstance(block, ToolUseBlock):
                 self._names[block.id] = block.name
                 part = {"functionCall": self._identity(block.id) | {"name": block.name, "args": block.input}}
-                signature = signature or (PLACEHOLDER_SIGNATURE if is_first_call else "")
+                signature = signature or (self._placeholder if is_first_call else "")
                 is_first_call = False
             elif isinstance(block, TextBlock):
                 part = {"text": block.text}
@@ -108,7 +112,7 @@ class Contents:
     def _signature_in(self, block: ThinkingBlock) -> str:
         """Return the signature that a thinking block carries for the part after it; "": none that this model takes."""
         carry = decode_carry(self._call.dialect.carry_tag, block.signature)
-        if carry is None or not carry.call_signature:
+        if carry is None or not (carry.call_signature and self._call.dialect.replays_signatures):
             return ""
         wrote, reads = carry.model, self._call.model
         return carry.call_signature if wrote in (None, reads) else ""

@@ -40,6 +40,11 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Tokens of the smallest budget that is not 0 (2.5-flash-lite: 512). Proven by: golden/gemini/client_budget."""
     most_budget: int = 24_576
     """Tokens of the largest budget (2.5-pro: 32,768). Proven by: golden/gemini/thinking_budget."""
+    effort_names: tuple[tuple[str, str], ...] = ()
+    """Our effort → the one that is said in its place, where a refusal taught so.
+
+    Proven by: tests/test_healing_gemini.py.
+    """
     says_sampling: bool = False
     """Whether `temperature`, `topP` and `topK` are sent: 3 and later loop below 1.0, or ignore or refuse them.
 
@@ -51,6 +56,16 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     3 and later answer 400 without one. Where the history has none that fits, the documented placeholder is sent;
     2.5 takes signatures but wants no placeholder.
     Proven by: golden/gemini/foreign_signature.
+    """
+    replays_signatures: bool = True
+    """Whether signatures of the history are given back; False only where they were refused.
+
+    Proven by: tests/test_healing_gemini.py.
+    """
+    placeholder: Literal["text", "base64"] = "text"
+    """How the placeholder for a signature is spelled: the field holds bytes, and clients send either form.
+
+    Proven by: tests/test_healing_gemini.py.
     """
     says_call_ids: bool = True
     """Whether calls and their results carry ids; else their order says what belongs together, which is kept anyhow.

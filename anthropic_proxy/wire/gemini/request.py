@@ -96,7 +96,7 @@ def _encode_config(call: Call, toolbox: Toolbox, notes: list[Note]) -> tuple[dic
 def _encode_thinking(call: Call) -> tuple[dict[str, Any], int]:
     """Return `thinkingConfig`, and the tokens of a budget that the client did not count into its limit."""
     request, dialect = call.request, call.dialect
-    effort = request.effort
+    effort = dict(dialect.effort_names).get(request.effort, request.effort)
     if dialect.thinking == "none":
         return {}, 0
     config: dict[str, Any] = {}
