@@ -55,7 +55,8 @@ MAY_IMPORT: Mapping[str, str] = {
     "messages.prepare": "messages.types messages.notes",
     "messages.fold": "messages.deltas messages.types messages.events messages.writer",
     "wire": "messages wire.contract wire.schema wire.carry wire.failures wire.recover"
-    " wire.mending wire.definitions wire.identities wire.openai_fields wire.late_thinking",
+    " wire.mending wire.definitions wire.identities wire.openai_fields wire.openai_healing wire.late_thinking"
+    " wire.web_search",
     "wire.contract": "messages",
     "wire.framing": "",
     "wire.schema": "messages",
@@ -65,8 +66,10 @@ MAY_IMPORT: Mapping[str, str] = {
     "wire.mending": "messages",
     "wire.definitions": "messages",
     "wire.late_thinking": "messages",
+    "wire.web_search": "messages",
     "wire.identities": "messages wire.contract",
     "wire.openai_fields": "messages wire.contract wire.schema",
+    "wire.openai_healing": "messages wire.contract wire.failures wire.schema",
     "upstream": "wire.contract",
 }
 NO_LANGUAGE = {
@@ -80,7 +83,9 @@ NO_LANGUAGE = {
     "definitions",
     "identities",
     "late_thinking",
+    "web_search",
     "openai_fields",
+    "openai_healing",
     "__init__",
 }  # modules of wire/ that are no wire
 BROAD_CATCH_ALLOWED = {"exchange.run", "server.endpoints"}  # the edges of the corridor and of the door

@@ -5,16 +5,10 @@ provider may search, the text waits for them.
 """
 
 from collections.abc import Callable
-from typing import Any
 
-import msgspec
-from msgspec import Raw
-
-from anthropic_proxy.messages.deltas import Block, Citation, Delta, Text, Usage
+from anthropic_proxy.messages.deltas import Delta, Text, Usage
 from anthropic_proxy.wire.gemini.frames import Grounding, Page
-
-_LONGEST_QUOTE = 150
-"""Characters of `cited_text`, as Anthropic's own search gives them."""
+from anthropic_proxy.wire.web_search import encode_citation, encode_search
 
 
 class Search:
@@ -47,29 +41,12 @@ class Search:
         """Return the search, if there was one, and the text with its citations."""
         deltas: list[Delta] = []
         if self._queries or self._pages:
-            deltas += self._blocks()
+            found = ((url, page.title) for url, page in self._pages.items())
+            deltas += encode_search(self._new_id("srvtoolu_"), ", ".join(self._queries), found)
             deltas.append(Usage(web_search_requests=max(len(self._queries), 1)))
         deltas += self._text_with_citations()
         self._text, self._queries, self._pages, self._cited = [], {}, {}, []
         return deltas
-
-    def _blocks(self) -> list[Delta]:
-        identifier = self._new_id("srvtoolu_")
-        found = [
-            {
-                "type": "web_search_result",
-                "url": page.uri,
-                "title": page.title or page.uri,
-                "encrypted_content": "",
-                "page_age": None,
-            }
-            for page in self._pages.values()
-        ]
-        asked = {"query": ", ".join(self._queries)}
-        return [
-            _block(type="server_tool_use", id=identifier, name="web_search", input=asked),
-            _block(type="web_search_tool_result", tool_use_id=identifier, content=found),
-        ]
 
     def _text_with_citations(self) -> list[Delta]:
         text = "".join(self._text)
@@ -80,23 +57,8 @@ class Search:
             if place < 0:
                 continue
             deltas.append(Text(text[start : place + len(passage)]))
-            deltas += [_citation(passage, page) for page in pages]
+            deltas += [encode_citation(page.uri or "", page.title, passage) for page in pages]
             start = place + len(passage)
         if text[start:]:
             deltas.append(Text(text[start:]))
         return deltas
-
-
-def _citation(passage: str, page: Page) -> Citation:
-    citation = {
-        "type": "web_search_result_location",
-        "url": page.uri,
-        "title": page.title or page.uri,
-        "encrypted_index": "",
-        "cited_text": passage[:_LONGEST_QUOTE],
-    }
-    return Citation(Raw(msgspec.json.encode(citation)))
-
-
-def _block(**fields: Any) -> Block:
-    return Block(Raw(msgspec.json.encode(fields)))

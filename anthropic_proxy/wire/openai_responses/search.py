@@ -10,12 +10,10 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.messages.deltas import Block, Citation, Delta, Text, Usage
+from anthropic_proxy.messages.deltas import Delta, Text, Usage
 from anthropic_proxy.wire.mending import mend_json
 from anthropic_proxy.wire.openai_responses.events import ABSENT, Item, Part
-
-_LONGEST_QUOTE = 150
-"""Characters of `cited_text`, as Anthropic's own search gives them."""
+from anthropic_proxy.wire.web_search import encode_citation, encode_search
 
 
 class _Source(Struct):
@@ -97,7 +95,8 @@ class Search:
         deltas: list[Delta] = []
         for item in self._waiting:
             if isinstance(item, _Found):
-                deltas += self._blocks(item)
+                found = ((url, self._titles.get(url)) for url in item.urls)
+                deltas += encode_search(self._new_id("srvtoolu_"), item.query, found)
             else:
                 deltas.append(item)
         deltas.append(Usage(web_search_requests=self._count))
@@ -123,23 +122,6 @@ class Search:
         self._waiting[start:] = [Text(before)] if before else []
         return True
 
-    def _blocks(self, search: _Found) -> list[Delta]:
-        identifier = self._new_id("srvtoolu_")
-        found = [
-            {
-                "type": "web_search_result",
-                "url": url,
-                "title": self._titles.get(url) or url,
-                "encrypted_content": "",
-                "page_age": None,
-            }
-            for url in search.urls
-        ]
-        return [
-            _block(type="server_tool_use", id=identifier, name="web_search", input={"query": search.query}),
-            _block(type="web_search_tool_result", tool_use_id=identifier, content=found),
-        ]
-
 
 def _with_citations(text: str, marks: list[_Mark]) -> Iterable[Delta]:
     """Yield the text cut after each cited passage; `end_index` counts characters."""
@@ -149,15 +131,8 @@ def _with_citations(text: str, marks: list[_Mark]) -> Iterable[Delta]:
         if end > start:
             yield Text(text[start:end])
             start = end
-        citation = {
-            "type": "web_search_result_location",
-            "url": mark.url,
-            "title": mark.title or mark.url,
-            "encrypted_index": "",
-            "cited_text": text[mark.start_index : mark.end_index][:_LONGEST_QUOTE],
-        }
         if start:  # a citation belongs to the text before it
-            yield Citation(Raw(msgspec.json.encode(citation)))
+            yield encode_citation(mark.url or "", mark.title, text[mark.start_index : mark.end_index])
     if text[start:]:
         yield Text(text[start:])
 
@@ -171,7 +146,3 @@ def _read(raw: Raw, kind: Any) -> Any:
         return _read(Raw(mend_json(raw)), kind)
     except msgspec.ValidationError:
         return kind()
-
-
-def _block(**fields: Any) -> Block:
-    return Block(Raw(msgspec.json.encode(fields)))
