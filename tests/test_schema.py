@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.wire.schema import SchemaRules, admits_object, clean_schema, qualifies_for_strict
+from anthropic_proxy.wire.schema import BASICS, SchemaRules, admits_object, clean_schema, qualifies_for_strict
 
 MOONSHOT = SchemaRules(inlines_references=True, types_beside_choices=False)
 SEARCH = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
@@ -269,10 +269,37 @@ SCHEMAS = st.recursive(
 )
 
 
-@given(SCHEMAS, st.sampled_from([SchemaRules(), MOONSHOT]))
+@given(SCHEMAS, st.sampled_from([SchemaRules(), MOONSHOT, BASICS]))
 def test_any_schema_becomes_an_object_and_cleaning_again_changes_nothing(schema: Any, rules: SchemaRules) -> None:
     once = cleaned(schema, rules)
     assert once["type"] == "object"
     assert isinstance(once["properties"], dict)
     assert not {"$ref", "anyOf", "oneOf", "allOf"} & set(once)
     assert cleaned(once, rules) == once
+
+
+def test_the_basics_are_what_every_server_understands() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "a": {"type": ["null", "integer"], "minimum": 1, "description": "how many"},
+            "b": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/word"}], "title": "B"},
+            "c": {"allOf": [{"type": "object", "properties": {"x": {"const": 1}}}, {"properties": {"y": True}}]},
+            "d": {"type": "array", "items": {"oneOf": [{"type": "string", "pattern": "a"}, {"type": "number"}]}},
+        },
+        "required": ["a"],
+        "additionalProperties": False,
+        "$defs": {"word": {"type": "string", "minLength": 1, "enum": ["a", "b"]}},
+    }
+    before = json.dumps(schema)
+    assert clean_schema(schema, BASICS)[0] == {
+        "type": "object",
+        "properties": {
+            "a": {"type": "integer", "description": "how many"},
+            "b": {"type": "string", "enum": ["a", "b"]},
+            "c": {"type": "object", "properties": {"x": {"enum": [1]}, "y": {}}},
+            "d": {"type": "array", "items": {"type": "string"}},
+        },
+        "required": ["a"],
+    }
+    assert json.dumps(schema) == before

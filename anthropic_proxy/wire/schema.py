@@ -45,6 +45,9 @@ _STRICT = frozenset(
 """Keywords that OpenAI's strict mode takes (platform.openai.com, Structured Outputs, "Supported schemas", 2026-11)."""
 
 
+_BASICS = frozenset(("type", "description", "properties", "required", "items", "enum", "$ref"))
+
+
 class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
     """What a wire's schema language lacks."""
 
@@ -52,9 +55,13 @@ class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Whether `$ref` must be replaced by what it points to; a cycle becomes a plain object."""
     types_beside_choices: bool = True
     """False: `type` may not stand beside `anyOf`; it moves into the alternatives."""
+    basics_only: bool = False
+    """Whether only types, descriptions, properties, items and listed values are known; of alternatives one stays."""
 
 
 STANDARD = SchemaRules()
+BASICS = SchemaRules(inlines_references=True, basics_only=True)
+"""What every server understands."""
 
 
 def clean_schema(schema: Any, rules: SchemaRules = STANDARD) -> tuple[Schema, list[str]]:
@@ -132,6 +139,8 @@ class _Walk:
         """Return the schema without what no wire takes; `trail` holds the references being followed."""
         if not isinstance(schema, dict):
             return {}
+        if self._rules.basics_only:
+            schema = _basics_of(schema)
         reference = schema.get("$ref")
         if self._rules.inlines_references and isinstance(reference, str):
             return self._inline(schema, reference, trail)
@@ -159,6 +168,22 @@ class _Walk:
         if reference in trail or not isinstance(target, dict) or self._inlined > MAX_INLINED:
             return {"type": "object", **self.clean(beside, trail)}
         return self.clean({**target, **beside}, (*trail, reference))
+
+
+def _basics_of(schema: Schema) -> Schema:
+    """Return a schema without alternatives and finer rules; its parts are still as they were."""
+    whole = merge_parts(schema)
+    for key in ("anyOf", "oneOf"):
+        branches = whole.get(key)
+        if isinstance(branches, list):
+            known = (one for one in branches if isinstance(one, dict) and one.get("type") != "null")
+            whole = {**next(known, {}), **whole}
+    if "const" in whole:
+        whole = {"enum": [whole["const"]], **whole}
+    basics = {key: value for key, value in whole.items() if key in _BASICS}
+    if isinstance(kinds := basics.get("type"), list):
+        basics["type"] = next((kind for kind in kinds if kind != "null"), "string")
+    return basics
 
 
 def _typed(schema: Schema, kind: Any) -> Schema:
