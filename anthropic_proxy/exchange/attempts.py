@@ -26,7 +26,7 @@ from anthropic_proxy.messages.prepare import UNPREPARED, Limits, prepare
 from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.messages.types import MessagesRequest
 from anthropic_proxy.routing.providers import Provider
-from anthropic_proxy.routing.router import Route, Target
+from anthropic_proxy.routing.router import Route, Target, speak_otherwise
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamResponse, heals, relays
 
 REPEATS_PER_TARGET = 1
@@ -120,12 +120,23 @@ class Attempts:
         """Return the target with what earlier refusals taught about its model."""
         if heals(target.wire):
             for name in await self._house.learned.find(target.provider.name, target.model):
-                target = structs.replace(target, dialect=target.wire.heal(target.dialect, name))
+                target = self._learn(target, name) or target
         return target
+
+    def _learn(self, target: Target, name: str) -> Target | None:
+        """Return the target with one thing learned; None where it is told to speak what it cannot."""
+        verb, _, language = name.partition(" ")
+        if verb == "wire":
+            return speak_otherwise(target, language, self._house.settings)
+        if not heals(target.wire):
+            return None
+        return structs.replace(target, dialect=target.wire.heal(target.dialect, name))
 
     async def _heal(self, target: Target, call: Call, error: UpstreamError) -> Target | None:
         """Return the target as it can be tried again after a refusal of one parameter; None where that stands."""
         if not heals(target.wire) or (healing := target.wire.find_healing(call, error)) is None:
+            return None
+        if (healed := self._learn(target, healing.name)) is None:
             return None
         provider = target.provider.name
         self._house.log.once(f"{provider}/{target.model}: {healing.name}, because of: {error.message}")
@@ -133,7 +144,7 @@ class Attempts:
         self._receipt.tried.append(f"{provider} {error.status}")
         if healing.lasts:
             await self._house.learned.remember(provider, target.model, healing.name)
-        return structs.replace(target, dialect=target.wire.heal(target.dialect, healing.name))
+        return healed
 
     async def _attempt(self, target: Target, call: Call, credential: Credential | None) -> Answer | RelayedAnswer:
         upstream_request = target.wire.encode_request(call)

@@ -173,7 +173,10 @@ class Healing(Struct, frozen=True):
     """How to say a request again after a refusal of one of its parameters."""
 
     name: str
-    """What `heal` understands, with its value: `drop temperature`, `limit 4096`. Fit for a log and a store."""
+    """What `heal` understands, with its value: `drop temperature`, `limit 4096`. Fit for a log and a store.
+
+    `wire` and a name is for the corridor, not for `heal`: the model speaks that other language of its provider.
+    """
     lasts: bool = True
     """Whether it holds for the model from now on; False: for this request only."""
 

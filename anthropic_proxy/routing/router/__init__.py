@@ -15,6 +15,7 @@ from anthropic_proxy.routing.router.targets import (
     find_home,
     preferred,
     resolve,
+    speak_otherwise,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "find_server",
     "preferred",
     "resolve",
+    "speak_otherwise",
 ]

@@ -135,6 +135,23 @@ def describe_mapping(settings: Settings, catalogue: Catalogue) -> list[Mapped]:
     return rows
 
 
+def speak_otherwise(target: Target, wire_name: str, settings: Settings) -> Target | None:
+    """Return the target in another of its provider's languages; None: it has no such, or the user chose for it."""
+    row, server = target.provider, find_server(target.provider, settings)
+    if row.name in settings.wires or wire_name not in row.speeches:
+        return None
+    speech = _find_speech(row, server, wire_name)
+    if speech.own_address_only and row.name not in settings.base_urls:
+        return None
+    dialect = _merge_dialect(row.name, server.name if server else "", wire_name, target.model)
+    return structs.replace(
+        target,
+        wire=speech.wire,
+        dialect=_set_by_user(dialect, speech, settings),
+        base_url=find_address(row, speech, settings),
+    )
+
+
 def _find_problem(choice: Choice, settings: Settings, catalogue: Catalogue) -> str:
     try:
         _aim(choice, settings, catalogue)
