@@ -17,6 +17,23 @@ REPLY = json.dumps(
 PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
 TOOL = {"name": "look", "input_schema": {"type": "object", "properties": {}}}
 
+DETAILED = {
+    "name": "find",
+    "input_schema": {
+        "type": "object",
+        "properties": {
+            "name": {"type": ["string", "null"], "pattern": "^a+$", "description": "what to find"},
+            "place": {"$ref": "#/$defs/place"},
+        },
+        "required": ["name"],
+        "$defs": {"place": {"type": "object", "properties": {"row": {"type": "integer", "minimum": 1}}}},
+    },
+}
+STREAMED = (
+    b'data: {"choices":[{"index":0,"delta":{"content":"well"},"finish_reason":null}]}\n\n'
+    b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+)
+
 
 def refusal(message: str, param: str | None = None, code: str = "unsupported_parameter") -> Answer:
     error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
@@ -34,7 +51,9 @@ class Server:
     def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
         body = json.loads(request.body)
         self.bodies.append(body)
-        return self._answer(body) if self._finds_fault(body) else Answer(200, REPLY)
+        if self._finds_fault(body):
+            return self._answer(body)
+        return Answer(200, STREAMED if body.get("stream") else REPLY)
 
 
 def town(server: Server, **settings: str) -> Town:
@@ -92,15 +111,65 @@ def town(server: Server, **settings: str) -> Town:
             lambda body: "image_url" in json.dumps(body),
             lambda body: refusal("this model does not support image_url", "messages[0].content[0].image_url"),
         ),
+        (
+            {"top_p": 0.5},
+            lambda body: "top_p" in body,
+            lambda body: refusal("invalid top_p: only 0.95 is allowed for this model", None, "invalid_request_error"),
+        ),
+        (
+            {"stream": True},
+            lambda body: "stream_options" in body,
+            lambda body: Answer(
+                422,
+                b'{"detail":[{"type":"extra_forbidden","loc":["body","stream_options"],"msg":"Extra inputs are not '
+                b'permitted","input":{}}]}',
+            ),
+        ),
+        (
+            {
+                "tools": [
+                    TOOL | {"strict": True, "input_schema": {**TOOL["input_schema"], "additionalProperties": False}}
+                ]
+            },
+            lambda body: "strict" in body["tools"][0]["function"],
+            lambda body: Answer(
+                422,
+                b'{"object":"error","message":{"detail":[{"type":"extra_forbidden","loc":["body","tools",0,"function",'
+                b'"strict"],"msg":"Extra inputs are not permitted","input":true}]}}',
+            ),
+        ),
+        (
+            {"tools": [TOOL], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+            lambda body: "parallel_tool_calls" in body,
+            lambda body: refusal("'parallel_tool_calls' : property 'parallel_tool_calls' is unsupported"),
+        ),
+        (
+            {"tools": [DETAILED]},
+            lambda body: "pattern" in json.dumps(body),
+            lambda body: refusal(
+                "Invalid schema for function 'find': 'pattern' is not permitted.",
+                "tools[0].function.parameters",
+                "invalid_function_parameters",
+            ),
+        ),
+        (
+            {"tools": [DETAILED]},
+            lambda body: "pattern" in json.dumps(body),
+            lambda body: refusal("Invalid schema for function 'find': it is not understood."),
+        ),
     ],
-    ids=["dropped", "renamed", "lowered", "unknown", "named in the text only", "asked for in words", "shown as text"],
+    ids=[
+        *("dropped", "renamed", "lowered", "unknown", "named in the text only", "asked for in words", "shown as text"),
+        *("held at one value", "forbidden by a framework", "forbidden in a tool", "unsupported property"),
+        *("schema", "schema, named in the text only"),
+    ],
 )
 async def test_a_refused_parameter_is_healed_at_once_and_remembered(fields: Any, finds_fault: Any, answer: Any) -> None:
     server = Server(finds_fault, answer)
     somewhere = town(server)
     keeper = await somewhere.ask(**fields)
     assert keeper.error is None
-    assert keeper.body["content"][0]["text"] == "well"
+    assert keeper.body["content"][0]["text"] == "well" if keeper.body else b"well" in keeper.stream
     assert len(server.bodies) == 2
     assert any(note.fate == "approximated" for note in somewhere.receipts[0].notes)
     await somewhere.ask(**fields)
@@ -172,3 +241,118 @@ async def test_at_most_two_lessons_are_learned_in_one_request() -> None:
     keeper = await town(server).ask(temperature=0.1, metadata={"user_id": "u"})
     assert keeper.error is not None
     assert len(server.bodies) == 3
+
+
+async def test_a_schema_that_is_refused_is_said_in_the_words_that_every_server_knows() -> None:
+    server = Server(
+        lambda body: "$defs" in json.dumps(body),
+        lambda body: refusal("Invalid schema", "tools[0].function.parameters", "invalid_function_parameters"),
+    )
+    await town(server).ask(tools=[DETAILED])
+    assert server.bodies[-1]["tools"][0]["function"]["parameters"] == {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "description": "what to find"},
+            "place": {"type": "object", "properties": {"row": {"type": "integer"}}},
+        },
+        "required": ["name"],
+    }
+
+
+def reasoner(server: Server, provider: str, model: str, **settings: str) -> Town:
+    keys = {f"{provider.upper()}_API_KEY": f"{provider}-key-0123456789"}
+    return Town(server, BIG_MODEL=f"{provider}/{model}", **keys, **settings)
+
+
+async def test_thinking_that_cannot_be_chosen_is_not_said() -> None:
+    server = Server(
+        lambda body: body.get("thinking") == {"type": "disabled"},
+        lambda body: refusal("invalid thinking: only type=enabled is allowed for this model", None, "invalid"),
+    )
+    somewhere = reasoner(server, "moonshot", "kimi-k2.6")
+    keeper = await somewhere.ask(thinking={"type": "disabled"})
+    assert keeper.error is None
+    assert "thinking" in server.bodies[0]
+    assert "thinking" not in server.bodies[1]
+
+
+async def test_a_name_in_another_spelling_is_known() -> None:
+    server = Server(
+        lambda body: "reasoning_effort" in body,
+        lambda body: Answer(
+            400,
+            b'{"code":"Client specified an invalid argument",'
+            b'"error":"Model grok-4.5 does not support parameter reasoningEffort."}',
+        ),
+    )
+    keeper = await reasoner(server, "xai", "grok-4.5").ask(output_config={"effort": "low"})
+    assert keeper.error is None
+    assert len(server.bodies) == 2
+
+
+async def test_a_server_that_knows_no_developer_gets_a_system_message() -> None:
+    server = Server(
+        lambda body: body["messages"][0]["role"] == "developer",
+        lambda body: refusal(
+            "Failed to deserialize the JSON body into the target type: messages[0].role: unknown variant `developer`, "
+            "expected one of `system`, `user`, `assistant`, `tool` at line 1 column 60",
+            None,
+            "invalid_request_error",
+        ),
+    )
+    somewhere = reasoner(server, "openai", "gpt-5", OPENAI_WIRE="chat")
+    keeper = await somewhere.ask(system="Be brief.")
+    assert keeper.error is None
+    assert server.bodies[-1]["messages"][0]["role"] == "system"
+
+
+ONLY_RESPONSES = "This model is only supported in v1/responses and not in v1/chat/completions."
+RESPONSE = {
+    "status": "completed",
+    "output": [{"type": "message", "content": [{"type": "output_text", "text": "well"}]}],
+    "usage": {"input_tokens": 3, "output_tokens": 2},
+}
+
+
+class Speaker:
+    """Understands one of two languages."""
+
+    def __init__(self, *refusals: Answer) -> None:
+        self.paths: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+        self._refusals = list(refusals)
+
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        self.paths.append(request.path)
+        self.bodies.append(json.loads(request.body))
+        if request.path == "/chat/completions":
+            return refusal(ONLY_RESPONSES, "model", "invalid_request_error")
+        return self._refusals.pop(0) if self._refusals else Answer(200, json.dumps(RESPONSE).encode())
+
+
+@pytest.mark.parametrize("status", [400, 404])
+async def test_a_model_that_speaks_another_language_is_spoken_to_in_it_from_then_on(status: int) -> None:
+    speaker = Speaker()
+    somewhere = Town(speaker, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/some-new-model")
+    keeper = await somewhere.ask()
+    assert keeper.error is None
+    assert keeper.body["content"][0]["text"] == "well"
+    await somewhere.ask()
+    assert speaker.paths == ["/chat/completions", "/responses", "/responses"]
+
+
+async def test_what_is_learned_in_the_other_language_holds_there() -> None:
+    speaker = Speaker(refusal("Unsupported parameter: 'store'", "store"))
+    somewhere = Town(speaker, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/some-new-model")
+    assert (await somewhere.ask()).error is None
+    assert (await somewhere.ask()).error is None
+    assert speaker.paths == ["/chat/completions", "/responses", "/responses", "/responses"]
+    assert ["store" in body for body in speaker.bodies[1:]] == [True, False, False]
+
+
+async def test_a_language_that_the_user_chose_is_not_changed_but_named() -> None:
+    speaker = Speaker()
+    keeper = await reasoner(speaker, "openai", "gpt-5", OPENAI_WIRE="chat").ask()  # type: ignore[arg-type]
+    assert speaker.paths == ["/chat/completions"]
+    assert keeper.error is not None
+    assert keeper.error.message.endswith("Set OPENAI_WIRE=responses.")

@@ -16,7 +16,8 @@ _PARAMETERS = re.compile(
     rf"|property {_NAME.format('property')} is unsupported"
     r"|\b(?P<bare>\w+)[`'\"]? is not supported with this model"
     r"|(?P<limit>max_(?:completion_)?tokens)\W{1,2}(?:must be|is too large|exceeds|value\b|\(\d+\) exceeds)"
-    r"|(?P<choice>tool_choice) '\w+' is incompatible",
+    r"|(?P<choice>tool_choice) '\w+' is incompatible"
+    r"|(?P<definition>invalid (?:json )?schema for (?:function|tool)\b)",
     re.IGNORECASE,
 )
 _STEP = re.compile(r"[\w-]+")
@@ -29,4 +30,6 @@ def find_parameter(message: str) -> str | None:
         return None
     if place := match["place"]:  # as Python or JSON writes a list: `'tools', 0, 'strict'`
         return ".".join(_STEP.findall(place))
+    if match["definition"]:
+        return "tools.parameters"
     return next(name for name in match.groups() if name)

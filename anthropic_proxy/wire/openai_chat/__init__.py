@@ -7,9 +7,10 @@ from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import decode_fault
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
+from anthropic_proxy.wire.openai_chat.faults import find_reply, judge_fault
 from anthropic_proxy.wire.openai_chat.healing import find_healing, heal
 from anthropic_proxy.wire.openai_chat.request import encode_request
-from anthropic_proxy.wire.openai_chat.stream import ChatDecoder, find_reply, judge_fault
+from anthropic_proxy.wire.openai_chat.stream import ChatDecoder
 
 FRAMING: Literal["sse"] = "sse"
 

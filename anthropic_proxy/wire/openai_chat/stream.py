@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
-from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, Usage
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.failures import Fault, blocked, is_policy_refusal, judge, read_fault
+from anthropic_proxy.wire.failures import Fault, blocked, judge, read_fault
 from anthropic_proxy.wire.late_thinking import LateThinking
 from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
 from anthropic_proxy.wire.openai_chat.calls import CallReader
@@ -26,16 +26,14 @@ from anthropic_proxy.wire.openai_chat.chunks import (
     is_said,
 )
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
+from anthropic_proxy.wire.openai_chat.faults import find_reply, judge_fault
 from anthropic_proxy.wire.openai_chat.reasoning import DetailsJoiner, ThinkTags, find_call_signature, text_of_details
-from anthropic_proxy.wire.recover import find_call
 
 _DONE = b"[DONE]"
 _STOP_REASONS = {"stop": "end_turn", "tool_calls": "tool_use", "function_call": "tool_use", "length": "max_tokens"}
 """Finish reason → stop reason; an unknown one is an ordinary end."""
 _BLOCKED = frozenset(("content_filter", "sensitive"))
 _FAILED = frozenset(("insufficient_system_resource", "network_error", "error"))
-_UNREADABLE = "tool_use_failed"
-"""Groq's code for a tool call of the model that it could not read; also the key of the call recovered from it."""
 _NO_DETAILS = Details()
 
 
@@ -246,29 +244,6 @@ def decode_usage(counts: Counts) -> Usage:
         cache_write_tokens=written,
         thinking_tokens=thinking,
     )
-
-
-def find_reply(fault: Fault, call: Call) -> list[Delta] | None:
-    """Return the reply that a fault stands for: a policy refusal, or a call that the server could not read."""
-    if is_policy_refusal(fault):
-        return [blocked(call.provider, fault.message or "content policy")]
-    if fault.generation is None or _UNREADABLE not in fault.codes:
-        return None
-    found = find_call(fault.generation, {tool.name for tool in call.request.tools})
-    if found is None:
-        return None
-    name = call.aliases.get(found.name, found.name)
-    return [
-        ToolCall(_UNREADABLE, call.new_id("toolu_px"), name),
-        ToolArgs(_UNREADABLE, found.arguments),
-        ToolEnd(_UNREADABLE),
-        Stop("tool_use"),
-    ]
-
-
-def judge_fault(fault: Fault, call: Call) -> UpstreamError:
-    """Return the error that a fault is, with what the call knows of its own size."""
-    return judge(fault, call.provider, window=call.window, estimate=call.estimate, asked=call.request.max_tokens)
 
 
 def _fills(usage: Usage, window: int | None) -> bool:

@@ -4,6 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from anthropic_proxy.wire.schema import STANDARD, SchemaRules
+
 
 class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """One server's, and by model rules one model's, way of speaking Responses.
@@ -65,6 +67,8 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """
     says_strict: bool = True
     """Whether tools and replies may be `strict`; xAI refuses it. Proven by: golden/openai_responses/xai_reasoning."""
+    schema: SchemaRules = STANDARD
+    """What the schema language of tools lacks, where a refusal said so. Proven by: tests/test_healing.py."""
     says_store: bool = True
     """Whether `store: false` is known; False only where it was refused. Proven by: tests/test_openai_responses.py."""
     says_truncation: bool = True

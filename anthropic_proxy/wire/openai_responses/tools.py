@@ -12,7 +12,7 @@ from anthropic_proxy.messages.types import Tool, ToolChoice
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.definitions import describe, encode_once, find_strictness
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.schema import encode_schema
+from anthropic_proxy.wire.schema import SchemaRules, encode_schema
 
 _SEARCH = "web_search_"
 _PLACE = ("city", "region", "country", "timezone")
@@ -37,7 +37,7 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
     offered: dict[str, dict[str, str]] = {}
     for tool in call.request.tools:
         if tool.type in (None, "custom"):
-            definition, lost = _encode_tool(tool, dialect.says_strict)
+            definition, lost = _encode_tool(tool, dialect.schema, dialect.says_strict)
             tools.definitions.append(definition)
             tools.notes += [Note("approximated", f"tools.{tool.name}", what) for what in lost]
             offered[tool.name] = {"type": "function", "name": tool.name}
@@ -55,15 +55,10 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
     return tools
 
 
-def may_search(call: Call) -> bool:
-    """Whether the request, once encoded, lets the server search the web."""
-    return call.dialect.searches and any((tool.type or "").startswith(_SEARCH) for tool in call.request.tools)
-
-
 @encode_once
-def _encode_tool(tool: Tool, says_strict: bool) -> tuple[Raw, tuple[str, ...]]:
+def _encode_tool(tool: Tool, rules: SchemaRules, says_strict: bool) -> tuple[Raw, tuple[str, ...]]:
     """Say a function. Strictness is always said: left out, it is on (reference of function tools)."""
-    parameters, qualifies, lost = encode_schema(bytes(tool.input_schema))
+    parameters, qualifies, lost = encode_schema(bytes(tool.input_schema), rules)
     strict, refused = find_strictness(tool, qualifies=qualifies, says_strict=says_strict)
     said: dict[str, Any] = {"type": "function", "name": tool.name}
     if description := describe(tool):
