@@ -252,7 +252,7 @@ def test_reasoning_that_led_to_a_search_does_not_go_back_without_it() -> None:
     answer = {"type": "message", "content": [{"type": "output_text", "text": "So."}]}
     output = [reasoned(1), reasoned(2, "Look."), search, reasoned(3), answer]
     tools = [{"type": "web_search_20250305", "name": "web_search"}]
-    decoder = openai_responses.new_decoder(new_call(stream=False, tools=tools))
+    decoder = openai_responses.new_decoder(new_call(stream=False))  # whether or not it was told that it may
     content = content_of(decoder.decode_body(msgspec.json.encode({"status": "completed", "output": output})))
     assert [block["type"] for block in content] == [
         *("thinking", "server_tool_use", "web_search_tool_result"),

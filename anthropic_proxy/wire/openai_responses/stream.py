@@ -29,7 +29,6 @@ from anthropic_proxy.wire.openai_responses.in_words import item_in_words
 from anthropic_proxy.wire.openai_responses.limit import LocalLimit
 from anthropic_proxy.wire.openai_responses.search import Search
 from anthropic_proxy.wire.openai_responses.thoughts import Thoughts
-from anthropic_proxy.wire.openai_responses.tools import may_search
 from anthropic_proxy.wire.openai_responses.usage import decode_usage, fills_window
 
 _DONE = b"[DONE]"
@@ -68,7 +67,7 @@ class ResponsesDecoder:
         self._limit = LocalLimit(asked) if asked < dialect.least_output else None
         self._calls = CallReader(call)
         self._search = Search(call.new_id)
-        self._thoughts = Thoughts(waits=may_search(call), signature=self.signature)
+        self._thoughts = Thoughts(self.signature)
         self._late = LateThinking()
         self._mender = FrameMender()
         self._items: dict[int, _Said] = {}

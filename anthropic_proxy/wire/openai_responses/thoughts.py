@@ -1,4 +1,4 @@
-"""Complete reasoning that waits for what it led to, where that may be a search of the server's own.
+"""Complete reasoning that waits for what it led to: a text, a call, or a search of the server's own.
 
 Reasoning goes back in the next request only with what followed it, and a search does not go back: what led to one has
 nothing to carry.
@@ -12,16 +12,14 @@ from anthropic_proxy.messages.deltas import Thinking
 class Thoughts:
     """What one answer has thought since the last item that was no reasoning."""
 
-    def __init__(self, *, waits: bool, signature: str) -> None:
-        self._waits = waits
-        """Whether the server may search."""
+    def __init__(self, signature: str) -> None:
         self._signature = signature
         """Of thinking that carries nothing."""
         self._kept: list[tuple[Thinking, bool]] = []
 
     def keep(self, thought: Thinking, *, shown: bool) -> bool:
         """Take a fragment, or the end, of an item; False: it can be said at once. `shown`: the item has text."""
-        if not self._kept and not (self._waits and thought.signature):
+        if not self._kept and not thought.signature:
             return False
         self._kept.append((thought, shown))
         return True
