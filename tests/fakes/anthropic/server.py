@@ -27,6 +27,7 @@ from tests.fakes.anthropic.models import MODELS, find_model
 from tests.fakes.anthropic.reading import PromptCache, count, read_conversation
 from tests.fakes.anthropic.replies import cut_reply, events_of, frame, message_of, new_id, usage_of
 from tests.fakes.anthropic.rules import OURS, check_body
+from tests.fakes.faults import NO_FAULT, Outcome, break_connection, fail_early
 from tests.fakes.plans import Fault, Faults, decide
 from tests.fakes.skeleton import Breach, Exchange, Journal, new_application
 
@@ -35,7 +36,6 @@ KEY = "sk-ant-fake-7b3e0c91d25f4a68"
 
 MESSAGES, COUNTING, LISTING = "/v1/messages", "/v1/messages/count_tokens", "/v1/models"
 VERSIONS = ("2023-06-01", "2026-10-21")
-NO_FAULT = Fault("", "")
 _REPLIES = {
     "filter": Reply(text="The first words of a text that", finish="filter"),
     "length": Reply(text="The first words of a text that", finish="length"),
@@ -137,17 +137,12 @@ class Anthropic:
         said = {name: body[name] for name in ("system", "messages", "tools") if name in body}
         return web.json_response({"input_tokens": count(said)}, headers={"request-id": request_id})
 
-    async def _reply(
-        self, request: web.Request, body: dict[str, Any], exchange: Exchange, request_id: str
-    ) -> tuple[web.StreamResponse, str]:
+    async def _reply(self, request: web.Request, body: dict[str, Any], exchange: Exchange, request_id: str) -> Outcome:
         model = find_model(body["model"]) or MODELS["claude-sonnet-5-5"]
         conversation = read_conversation(body)
         fault = self.faults.find(conversation) or NO_FAULT
-        if fault.kind == "late":
-            await asyncio.sleep(fault.figure("seconds", 10))
-        if fault.kind == "reset":
-            _break(request)
-            return web.Response(), "cut"
+        if (failed := await fail_early(request, fault)) is not None:
+            return failed
         refusal = refuse_by_plan(fault, body["model"], model)
         prompt = count([body.get("tools"), body.get("system"), body["messages"]])
         if refusal is None and prompt > model.window:
@@ -168,7 +163,7 @@ class Anthropic:
             frames = [frame(event, self.chance.randrange(16)) for event in events_of(said, head, usage)]
             return await _stream(request, frames, headers, fault, request_id)
         if fault.kind in ("cut", "torn", "half"):
-            _break(request)
+            break_connection(request)
             return web.Response(), "cut"
         if fault.kind in ("stall", "silence"):
             await asyncio.sleep(fault.figure("seconds", 10))
@@ -202,14 +197,9 @@ def _send(refusal: Refusal, exchange: Exchange, request_id: str) -> web.Response
     return web.Response(status=refusal.status, body=refusal.body(request_id), headers=headers)
 
 
-def _break(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
-
-
 async def _stream(
     request: web.Request, frames: list[bytes], headers: dict[str, str], fault: Fault, request_id: str
-) -> tuple[web.StreamResponse, str]:
+) -> Outcome:
     """Write the events, one packet each, and fail where the fault says."""
     response = web.StreamResponse(headers={**headers, "content-type": "text/event-stream; charset=utf-8"})
     response.enable_chunked_encoding()
@@ -242,7 +232,7 @@ async def _fail(
     if kind in ("torn", "error"):
         await response.write_eof()
     else:
-        _break(request)
+        break_connection(request)
 
 
 def new_anthropic(journal: Journal | None = None, *keys: str) -> web.Application:

@@ -6,7 +6,6 @@ there, without an end), `reset` (the connection breaks before any byte), `unread
 call; in a stream after some pieces), `length`, `filter`, `empty`.
 """
 
-import asyncio
 import json
 import time
 from typing import Any
@@ -19,16 +18,16 @@ from tests.fakes.compatible.kinds import Kind, Model, Told, rename_calls
 from tests.fakes.compatible.local import LOCAL
 from tests.fakes.compatible.moonshot import MOONSHOT
 from tests.fakes.compatible.xai import XAI
+from tests.fakes.faults import NO_FAULT, Outcome, fail_early, send_stream
 from tests.fakes.openai_chat.failures import Refusal
 from tests.fakes.openai_chat.reading import PICTURE_TOKENS, count, prompt_of, read_conversation
 from tests.fakes.openai_chat.replies import cut_reply, frame, new_id, usage_of
-from tests.fakes.openai_chat.server import OpenAI, break_connection
+from tests.fakes.openai_chat.server import DONE, OpenAI
 from tests.fakes.plans import Fault, decide, spoken
 from tests.fakes.skeleton import Breach, Exchange, Journal, new_application
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (GROQ, MOONSHOT, XAI, LOCAL)}
 
-NO_FAULT = Fault("", "")
 _REPLIES = {
     "filter": Reply(text="The first words of a text that", finish="filter"),
     "length": Reply(text="The first words of a text that", finish="length"),
@@ -78,19 +77,14 @@ class Compatible(OpenAI):
             Breach("reasoning_foreign", f"{text[:60]!r} was not said by this server", "messages") for text in foreign
         ]
 
-    async def reply(
-        self, request: web.Request, body: dict[str, Any], exchange: Exchange
-    ) -> tuple[web.StreamResponse, str]:
+    async def reply(self, request: web.Request, body: dict[str, Any], exchange: Exchange) -> Outcome:
         kind = self.kind
         model = self._find_model(body["model"])
         assert model is not None
         conversation = read_conversation(body)
         fault = self.faults.find(conversation) or NO_FAULT
-        if fault.kind == "late":
-            await asyncio.sleep(fault.figure("seconds", 10))
-        if fault.kind == "reset":
-            break_connection(request)
-            return web.Response(), "cut"
+        if (failed := await fail_early(request, fault)) is not None:
+            return failed
         prompt, pictures = prompt_of(body)
         tokens = count(prompt) + pictures * PICTURE_TOKENS
         asked_for = body.get("max_completion_tokens") or body.get("max_tokens") or 0
@@ -110,7 +104,10 @@ class Compatible(OpenAI):
                 return await self.fail_whole(request, fault, exchange)
             return web.json_response(kind.body(told, head)), "answered"
         asked = bool((body.get("stream_options") or {}).get("include_usage"))
-        return await _stream(request, [frame(chunk) for chunk in kind.chunks(told, head, asked)], fault)
+        frames = map(frame, kind.chunks(told, head, asked))
+        headers = {"content-type": "text/event-stream", "x-request-id": "req_fake"}
+        late = {"unreadable": _unreadable}
+        return await send_stream(request, frames, headers, fault, pieces=2, late=late, end=DONE)
 
     def _tell(
         self, body: dict[str, Any], model: Model, conversation: Conversation, fault: Fault, tokens: int, cached: int
@@ -129,28 +126,9 @@ class Compatible(OpenAI):
         return Told(said, reasoning, usage)
 
 
-async def _stream(request: web.Request, frames: list[bytes], fault: Fault) -> tuple[web.StreamResponse, str]:
-    """Write the frames, one packet each, and fail where the fault says."""
-    response = web.StreamResponse(headers={"content-type": "text/event-stream", "x-request-id": "req_fake"})
-    response.enable_chunked_encoding()
-    await response.prepare(request)
-    pieces = int(fault.figure("pieces", 2))
-    for position, data in enumerate(frames):
-        if position == pieces and fault.kind in _LATE:
-            if fault.kind == "cut":
-                break_connection(request)
-                return response, "cut"
-            if fault.kind == "unreadable":
-                error = json.dumps({"error": UNREADABLE | {"status_code": 400}})
-                await response.write(f"event: error\ndata: {error}\n\n".encode())
-            if fault.kind != "stall":
-                await response.write_eof()
-                return response, "cut"
-            await asyncio.sleep(fault.figure("seconds", 10))
-        await response.write(data)
-    await response.write(b"data: [DONE]\n\n")
-    await response.write_eof()
-    return response, "answered"
+def _unreadable() -> bytes:
+    error = json.dumps({"error": UNREADABLE | {"status_code": 400}})
+    return f"event: error\ndata: {error}\n\n".encode()
 
 
 def new_server(name: str, journal: Journal | None = None, key: str | None = None) -> web.Application:

@@ -7,11 +7,10 @@ pieces), `cut` (the connection breaks after `pieces` pieces), `torn` (the stream
 `length`, `malformed`, `empty`.
 """
 
-import asyncio
 import json
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -19,6 +18,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from tests.fakes.agent import Reply
+from tests.fakes.faults import NO_FAULT, Outcome, fail_early, fail_whole, send_stream
 from tests.fakes.gemini.failures import (
     Refusal,
     error_of,
@@ -46,7 +46,7 @@ KEY = "AIza-fake-8c1d5e0f3a7b2946"
 PROJECT = "fake-project"
 """The project that exists at Vertex AI."""
 MAX_INLINE_BYTES = 20 * 1024 * 1024
-NO_FAULT = Fault("", "")
+_UNAVAILABLE = "The service is currently unavailable."
 _METHODS = ("generateContent", "streamGenerateContent", "countTokens")
 _AI_STUDIO = re.compile(r"/v1(?:beta|alpha)?/models/([^:]+):(\w+)")
 _VERTEX = re.compile(r"/v1(?:beta1)?/(projects/([^/]+)/locations/([a-z0-9-]+)/publishers/google/models/([^:]+)):(\w+)")
@@ -184,17 +184,12 @@ class Gemini:
         exchange.status = 200
         return web.json_response({"totalTokens": total})
 
-    async def _reply(
-        self, request: web.Request, asked: Asked, body: dict[str, Any], exchange: Exchange
-    ) -> tuple[web.StreamResponse, str]:
+    async def _reply(self, request: web.Request, asked: Asked, body: dict[str, Any], exchange: Exchange) -> Outcome:
         model = find_model(asked.name) or MODELS["gemini-3.6-flash"]
         conversation = read_conversation(body, asked.name)
         fault = self.faults.find(conversation) or NO_FAULT
-        if fault.kind == "late":
-            await asyncio.sleep(fault.figure("seconds", 10))
-        if fault.kind == "reset":
-            _break(request)
-            return web.Response(), "cut"
+        if (failed := await fail_early(request, fault)) is not None:
+            return failed
         refusal = refuse_by_plan(fault, asked.name, model, vertex=asked.vertex)
         prompt, pictures = _prompt_of(body)
         tokens = count(prompt) + pictures * PICTURE_TOKENS
@@ -209,7 +204,7 @@ class Gemini:
         if fault.kind == "blocked":
             usage = {"promptTokenCount": tokens, "totalTokenCount": tokens}
             blocked = {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": usage} | tail
-            return await _stream(request, iter([blocked]), fault) if streams else _whole(blocked)
+            return await _stream(request, [blocked], fault) if streams else _whole(blocked)
         said = _SAID.get(fault.kind) or self._say(asked, body, model, conversation)
         if streams:
             return await _stream(request, chunks_of(said, tail, tokens, cached), fault)
@@ -255,49 +250,22 @@ def _send(refusal: Refusal, exchange: Exchange) -> web.Response:
     return web.Response(status=refusal.status, body=refusal.body, headers=headers | refusal.headers)
 
 
-def _whole(body: dict[str, Any]) -> tuple[web.StreamResponse, str]:
+def _whole(body: dict[str, Any]) -> Outcome:
     return web.json_response(body, headers={"server": "ESF"}), "answered"
 
 
-async def _fail_whole(request: web.Request, fault: Fault, exchange: Exchange) -> tuple[web.StreamResponse, str]:
+async def _fail_whole(request: web.Request, fault: Fault, exchange: Exchange) -> Outcome:
     """Fail a reply that is not streamed as the stream would have failed."""
-    if fault.kind in ("stall", "silence"):
-        await asyncio.sleep(fault.figure("seconds", 10))
-    if fault.kind in ("cut", "torn"):
-        _break(request)
-        return web.Response(), "cut"
-    return _send(refuse(503, "The service is currently unavailable."), exchange), "refused"
+    if (failed := await fail_whole(request, fault)) is not None:
+        return failed
+    return _send(refuse(503, _UNAVAILABLE), exchange), "refused"
 
 
-def _break(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
-
-
-async def _stream(
-    request: web.Request, chunks: Iterator[dict[str, Any]], fault: Fault
-) -> tuple[web.StreamResponse, str]:
-    """Write the pieces, one packet each, and fail where the fault says."""
-    response = web.StreamResponse(headers={"content-type": "text/event-stream", "server": "ESF"})
-    response.enable_chunked_encoding()
-    await response.prepare(request)
-    pieces = int(fault.figure("pieces", 0 if fault.kind == "error" else 2))
-    if fault.kind == "silence":
-        await asyncio.sleep(fault.figure("seconds", 10))
-    for position, chunk in enumerate(chunks):
-        if position == pieces and fault.kind in ("cut", "torn", "error", "stall"):
-            if fault.kind == "cut":
-                _break(request)
-                return response, "cut"
-            if fault.kind != "stall":
-                if fault.kind == "error":
-                    await response.write(frame(error_of(503, "The service is currently unavailable.")))
-                await response.write_eof()
-                return response, "cut"
-            await asyncio.sleep(fault.figure("seconds", 10))
-        await response.write(frame(chunk))
-    await response.write_eof()
-    return response, "answered"
+async def _stream(request: web.Request, chunks: Iterable[dict[str, Any]], fault: Fault) -> Outcome:
+    headers = {"content-type": "text/event-stream", "server": "ESF"}
+    pieces = 0 if fault.kind == "error" else 2
+    late = {"error": lambda: frame(error_of(503, _UNAVAILABLE))}
+    return await send_stream(request, map(frame, chunks), headers, fault, pieces=pieces, late=late)
 
 
 def new_gemini(

@@ -6,7 +6,6 @@ lines), `cut` (the connection breaks after `pieces` lines), `torn` (the stream e
 `error` (an error line there), `reset` (the connection breaks before any byte), `length`, `empty`.
 """
 
-import asyncio
 import json
 import random
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.fakes.agent import Reply
+from tests.fakes.faults import NO_FAULT, Outcome, fail_early, fail_whole, send_stream
 from tests.fakes.ollama.failures import Refusal, refuse, refuse_by_plan, refuse_model, refuse_overflow
 from tests.fakes.ollama.models import Model, find_model, show, tags
 from tests.fakes.ollama.reading import prompt_tokens, read_conversation
@@ -24,10 +24,8 @@ from tests.fakes.ollama.shapes import check
 from tests.fakes.plans import Fault, Faults, decide
 from tests.fakes.skeleton import Breach, Exchange, Journal, leaks, new_application
 
-NO_FAULT = Fault("", "")
 _REPLIES = {"length": Reply(text="The first words of a text that", finish="length"), "empty": Reply()}
 _FAILED = "an error was encountered while running the model"
-_Outcome = tuple[web.StreamResponse, str]
 
 
 class Ollama:
@@ -49,7 +47,7 @@ class Ollama:
             journal.close(exchange, outcome)
         return response
 
-    async def _answer(self, request: web.Request, body: Any, exchange: Exchange) -> _Outcome:
+    async def _answer(self, request: web.Request, body: Any, exchange: Exchange) -> Outcome:
         asked = (request.method, request.path)
         if asked in (("GET", "/"), ("HEAD", "/")):
             return web.Response(text="Ollama is running"), "answered"
@@ -70,7 +68,7 @@ class Ollama:
             return self._show(body, exchange)
         return await self._chat(request, body, exchange)
 
-    def _show(self, body: dict[str, Any], exchange: Exchange) -> _Outcome:
+    def _show(self, body: dict[str, Any], exchange: Exchange) -> Outcome:
         exchange.breaches.extend(check(body, "ShowRequest", "ShowRequest"))
         if exchange.breaches:
             return _send(refuse(400, exchange.breaches[0].message), exchange)
@@ -79,7 +77,7 @@ class Ollama:
             return _send(refuse_model(body["model"]), exchange)
         return web.json_response(show(found[1])), "answered"
 
-    async def _chat(self, request: web.Request, body: dict[str, Any], exchange: Exchange) -> _Outcome:
+    async def _chat(self, request: web.Request, body: dict[str, Any], exchange: Exchange) -> Outcome:
         name = str(body.get("model", ""))
         found = find_model(name)
         if found is None:
@@ -91,11 +89,8 @@ class Ollama:
             return _send(refuse(400, breaches[0].message), exchange)
         conversation = read_conversation(body)
         fault = self.faults.find(conversation) or NO_FAULT
-        if fault.kind == "late":
-            await asyncio.sleep(fault.figure("seconds", 10))
-        if fault.kind == "reset":
-            _break(request)
-            return web.Response(), "cut"
+        if (failed := await fail_early(request, fault)) is not None:
+            return failed
         window = min(body["options"].get("num_ctx", model.context), model.context)
         tokens = prompt_tokens(body)
         refusal = refuse_by_plan(fault, name, window)
@@ -127,49 +122,23 @@ def _decode(raw: bytes) -> Any:
         return raw.decode("utf-8", "replace")
 
 
-def _send(refusal: Refusal, exchange: Exchange) -> _Outcome:
+def _send(refusal: Refusal, exchange: Exchange) -> Outcome:
     exchange.status = refusal.status
     headers = {"content-type": refusal.content_type} | refusal.headers
     return web.Response(status=refusal.status, body=refusal.body, headers=headers), "refused"
 
 
-def _break(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
-
-
-async def _fail_whole(request: web.Request, fault: Fault, exchange: Exchange) -> _Outcome:
+async def _fail_whole(request: web.Request, fault: Fault, exchange: Exchange) -> Outcome:
     """Fail a reply that is not streamed as the stream would have failed."""
-    if fault.kind in ("stall", "silence"):
-        await asyncio.sleep(fault.figure("seconds", 10))
-    if fault.kind in ("cut", "torn"):
-        _break(request)
-        return web.Response(), "cut"
-    return _send(refuse(500, _FAILED), exchange)
+    failed = await fail_whole(request, fault)
+    return failed or _send(refuse(500, _FAILED), exchange)
 
 
-async def _stream(request: web.Request, lines: Iterator[dict[str, Any]], fault: Fault) -> _Outcome:
-    """Write the lines, one packet each, and fail where the fault says."""
-    response = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
-    response.enable_chunked_encoding()
-    await response.prepare(request)
-    pieces = int(fault.figure("pieces", 0 if fault.kind == "error" else 4))
-    if fault.kind == "silence":
-        await asyncio.sleep(fault.figure("seconds", 10))
-    for position, value in enumerate(lines):
-        if position == pieces and fault.kind in ("cut", "torn", "error", "stall"):
-            if fault.kind == "cut":
-                _break(request)
-                return response, "cut"
-            if fault.kind != "stall":
-                if fault.kind == "error":
-                    await response.write(line({"error": _FAILED}))
-                await response.write_eof()
-                return response, "cut"
-            await asyncio.sleep(fault.figure("seconds", 10))
-        await response.write(line(value))
-    await response.write_eof()
-    return response, "answered"
+async def _stream(request: web.Request, lines: Iterator[dict[str, Any]], fault: Fault) -> Outcome:
+    headers = {"content-type": "application/x-ndjson"}
+    pieces = 0 if fault.kind == "error" else 4
+    late = {"error": lambda: line({"error": _FAILED})}
+    return await send_stream(request, map(line, lines), headers, fault, pieces=pieces, late=late)
 
 
 def new_ollama(journal: Journal | None = None, key: str | None = None) -> web.Application:

@@ -6,7 +6,6 @@ chunks), `cut` (the connection breaks after `pieces` chunks), `torn` (the stream
 `error` (an error chunk there), `reset` (the connection breaks before any byte), `refusal`, `filter`, `length`, `empty`.
 """
 
-import asyncio
 import json
 import random
 import time
@@ -16,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.fakes.agent import Reply
+from tests.fakes.faults import NO_FAULT, Outcome, fail_early, fail_whole, send_stream
 from tests.fakes.openai_chat.failures import (
     Refusal,
     refuse,
@@ -35,7 +35,8 @@ from tests.fakes.skeleton import Breach, Exchange, Journal, leaks, new_applicati
 KEY = "sk-fake-4f2a9d17c0b86e53"
 """The key that is accepted, unless the command line names another."""
 
-NO_FAULT = Fault("", "")
+DONE = b"data: [DONE]\n\n"
+_SORRY = "The server had an error while processing your request. Sorry about that!"
 _REPLIES = {
     "refusal": Reply(refusal="I'm sorry, but I can't help with that."),
     "filter": Reply(text="The first words of a text that", finish="filter"),
@@ -147,17 +148,12 @@ class OpenAI:
         one = next((entry for entry in listed if entry["id"] == wanted), None)
         return web.json_response(one) if one else web.json_response({"error": {"message": "no such model"}}, status=404)
 
-    async def reply(
-        self, request: web.Request, body: dict[str, Any], exchange: Exchange
-    ) -> tuple[web.StreamResponse, str]:
+    async def reply(self, request: web.Request, body: dict[str, Any], exchange: Exchange) -> Outcome:
         model = find_model(body["model"]) or MODELS["gpt-4.1"]
         conversation = read_conversation(body)
         fault = self.faults.find(conversation) or NO_FAULT
-        if fault.kind == "late":
-            await asyncio.sleep(fault.figure("seconds", 10))
-        if fault.kind == "reset":
-            break_connection(request)
-            return web.Response(), "cut"
+        if (failed := await fail_early(request, fault)) is not None:
+            return failed
         refusal = refuse_by_plan(fault, body["model"], model)
         prompt, pictures = prompt_of(body)
         functions = count(json.dumps(body["tools"])) if body.get("tools") else 0
@@ -183,19 +179,16 @@ class OpenAI:
             return web.json_response(body_of(said, head, usage), headers=headers), "answered"
         asked = (body.get("stream_options") or {}).get("include_usage")
         chunks = chunks_of(said, head, usage if asked else None, self.chance)
-        return await _stream(request, chunks, headers, fault)
+        headers |= {"content-type": "text/event-stream; charset=utf-8"}
+        pieces = 0 if fault.kind == "error" else 4
+        late = {"error": _stream_error}
+        return await send_stream(request, map(frame, chunks), headers, fault, pieces=pieces, late=late, end=DONE)
 
-    async def fail_whole(
-        self, request: web.Request, fault: Fault, exchange: Exchange
-    ) -> tuple[web.StreamResponse, str]:
+    async def fail_whole(self, request: web.Request, fault: Fault, exchange: Exchange) -> Outcome:
         """Fail a reply that is not streamed as the stream would have failed."""
-        if fault.kind in ("stall", "silence"):
-            await asyncio.sleep(fault.figure("seconds", 10))
-        if fault.kind in ("cut", "torn"):
-            break_connection(request)
-            return web.Response(), "cut"
-        text = "The server had an error while processing your request. Sorry about that!"
-        return await self.send(request, refuse(500, text, kind="server_error"), exchange), "refused"
+        if (failed := await fail_whole(request, fault)) is not None:
+            return failed
+        return await self.send(request, refuse(500, _SORRY, kind="server_error"), exchange), "refused"
 
     def _head(self, body: dict[str, Any], model: Model) -> dict[str, Any]:
         return {
@@ -222,41 +215,8 @@ class OpenAI:
         }
 
 
-def break_connection(request: web.Request) -> None:
-    """Break the connection as a network does, without an end."""
-    if request.transport is not None:
-        request.transport.abort()
-
-
-async def _stream(
-    request: web.Request, chunks: Iterator[dict[str, Any]], headers: dict[str, str], fault: Fault
-) -> tuple[web.StreamResponse, str]:
-    """Write the chunks, one packet each, and fail where the fault says."""
-    response = web.StreamResponse(headers=headers | {"content-type": "text/event-stream; charset=utf-8"})
-    response.enable_chunked_encoding()
-    await response.prepare(request)
-    pieces = int(fault.figure("pieces", 0 if fault.kind == "error" else 4))
-    if fault.kind == "silence":
-        await asyncio.sleep(fault.figure("seconds", 10))
-    for position, chunk in enumerate(chunks):
-        if position == pieces and fault.kind in ("cut", "torn", "error", "stall"):
-            if fault.kind == "cut":
-                break_connection(request)
-                return response, "cut"
-            if fault.kind == "torn":
-                await response.write_eof()
-                return response, "cut"
-            if fault.kind == "error":
-                text = "The server had an error while processing your request. Sorry about that!"
-                error = {"message": text, "type": "server_error", "param": None, "code": None}
-                await response.write(frame({"error": error}))
-                await response.write_eof()
-                return response, "cut"
-            await asyncio.sleep(fault.figure("seconds", 10))
-        await response.write(frame(chunk))
-    await response.write(b"data: [DONE]\n\n")
-    await response.write_eof()
-    return response, "answered"
+def _stream_error() -> bytes:
+    return frame({"error": {"message": _SORRY, "type": "server_error", "param": None, "code": None}})
 
 
 def new_openai(journal: Journal | None = None, key: str = KEY) -> web.Application:

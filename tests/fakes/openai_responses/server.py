@@ -7,18 +7,18 @@ there), `failed` (the response fails there), `reset` (the connection breaks befo
 items are refused, whatever they hold), `refusal`, `filter`, `length`, `empty`.
 """
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import web
 
 from tests.fakes.agent import Reply
+from tests.fakes.faults import NO_FAULT, Outcome, fail_early, send_stream
 from tests.fakes.openai_chat.failures import Refusal, refuse, refuse_breach, refuse_by_plan
 from tests.fakes.openai_chat.models import MODELS, Model, find_model
 from tests.fakes.openai_chat.reading import PICTURE_TOKENS, count, prompt_of
 from tests.fakes.openai_chat.replies import cut_reply
-from tests.fakes.openai_chat.server import KEY, OpenAI, break_connection
+from tests.fakes.openai_chat.server import KEY, OpenAI
 from tests.fakes.openai_responses.reading import read_conversation
 from tests.fakes.openai_responses.replies import Output, body_of, events_of, frame, head_of, new_output, usage_of
 from tests.fakes.openai_responses.rules import as_items, check_body
@@ -28,7 +28,6 @@ from tests.fakes.skeleton import Breach, Exchange, Journal, new_application
 __all__ = ["KEY", "new_openai"]
 
 PATH = "/v1/responses"
-NO_FAULT = Fault("", "")
 _SORRY = "The server had an error while processing your request. Sorry about that!"
 _REPLIES = {
     "refusal": Reply(refusal="I'm sorry, but I can't help with that."),
@@ -65,17 +64,12 @@ class Responses(OpenAI):
     def refuse_model(self, name: str, model: Model | None) -> Refusal | None:
         return refuse_model(name) if model is None else None
 
-    async def reply(
-        self, request: web.Request, body: dict[str, Any], exchange: Exchange
-    ) -> tuple[web.StreamResponse, str]:
+    async def reply(self, request: web.Request, body: dict[str, Any], exchange: Exchange) -> Outcome:
         model = find_model(body["model"]) or MODELS["gpt-5"]
         conversation = read_conversation(body)
         fault = self.faults.find(conversation) or NO_FAULT
-        if fault.kind == "late":
-            await asyncio.sleep(fault.figure("seconds", 10))
-        if fault.kind == "reset":
-            break_connection(request)
-            return web.Response(), "cut"
+        if (failed := await fail_early(request, fault)) is not None:
+            return failed
         prompt, pictures = prompt_of({"tools": body.get("tools"), "messages": as_items(body)})
         size = count(prompt) + count(body.get("instructions") or "") + pictures * PICTURE_TOKENS
         refusal = self._refuse_by_plan(fault, body, model)
@@ -131,32 +125,21 @@ def _failed(head: dict[str, Any]) -> dict[str, Any]:
 
 async def _stream(
     request: web.Request, events: Iterator[dict[str, Any]], headers: dict[str, str], fault: Fault
-) -> tuple[web.StreamResponse, str]:
-    """Write the events, one packet each, and fail where the fault says."""
-    response = web.StreamResponse(headers=headers | {"content-type": "text/event-stream; charset=utf-8"})
-    response.enable_chunked_encoding()
-    await response.prepare(request)
-    pieces = int(fault.figure("pieces", 2 if fault.kind in ("error", "failed") else 8))
-    if fault.kind == "silence":
-        await asyncio.sleep(fault.figure("seconds", 10))
+) -> Outcome:
     last: dict[str, Any] = {}
-    for position, event in enumerate(events):
-        last = event.get("response") or last
-        if position == pieces and fault.kind in ("cut", "torn", "error", "failed", "stall"):
-            if fault.kind == "cut":
-                break_connection(request)
-                return response, "cut"
-            if fault.kind == "error":
-                await response.write(frame({"type": "error", "code": "server_error", "message": _SORRY, "param": None}))
-            elif fault.kind == "failed":
-                await response.write(frame({"type": "response.failed", "response": _failed(last)}))
-            if fault.kind != "stall":
-                await response.write_eof()
-                return response, "cut"
-            await asyncio.sleep(fault.figure("seconds", 10))
-        await response.write(frame(event))
-    await response.write_eof()
-    return response, "answered"
+
+    def frames() -> Iterator[bytes]:
+        nonlocal last
+        for event in events:
+            last = event.get("response") or last
+            yield frame(event)
+
+    late = {
+        "error": lambda: frame({"type": "error", "code": "server_error", "message": _SORRY, "param": None}),
+        "failed": lambda: frame({"type": "response.failed", "response": _failed(last)}),
+    }
+    headers |= {"content-type": "text/event-stream; charset=utf-8"}
+    return await send_stream(request, frames(), headers, fault, pieces=2 if fault.kind in late else 8, late=late)
 
 
 def new_openai(journal: Journal | None = None, key: str = KEY) -> web.Application:
