@@ -56,7 +56,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "messages.fold": "messages.deltas messages.types messages.events messages.writer",
     "wire": "messages wire.contract wire.schema wire.carry wire.failures wire.recover"
     " wire.mending wire.definitions wire.identities wire.openai_fields wire.openai_healing wire.late_thinking"
-    " wire.web_search",
+    " wire.texts wire.web_search",
     "wire.contract": "messages",
     "wire.framing": "",
     "wire.schema": "messages",
@@ -68,6 +68,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "wire.late_thinking": "messages",
     "wire.web_search": "messages",
     "wire.identities": "messages wire.contract",
+    "wire.texts": "",
     "wire.openai_fields": "messages wire.contract wire.schema",
     "wire.openai_healing": "messages wire.contract wire.failures wire.schema",
     "upstream": "wire.contract",
@@ -86,6 +87,7 @@ NO_LANGUAGE = {
     "web_search",
     "openai_fields",
     "openai_healing",
+    "texts",
     "__init__",
 }  # modules of wire/ that are no wire
 BROAD_CATCH_ALLOWED = {"exchange.run", "server.endpoints"}  # the edges of the corridor and of the door

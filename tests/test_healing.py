@@ -356,3 +356,17 @@ async def test_a_language_that_the_user_chose_is_not_changed_but_named() -> None
     assert speaker.paths == ["/chat/completions"]
     assert keeper.error is not None
     assert keeper.error.message.endswith("Set OPENAI_WIRE=responses.")
+
+
+async def test_a_schema_is_said_plainly_in_the_other_language_too() -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        bodies.append(json.loads(request.body))
+        if "$defs" in json.dumps(bodies[-1]["tools"]):
+            return refusal("Invalid schema for function 'find'", "tools[0].parameters", "invalid_function_parameters")
+        return Answer(200, json.dumps(RESPONSE).encode())
+
+    keeper = await Town(street, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/gpt-5").ask(tools=[DETAILED])
+    assert keeper.error is None
+    assert "minimum" not in json.dumps(bodies[-1]["tools"])

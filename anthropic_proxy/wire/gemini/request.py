@@ -12,6 +12,7 @@ from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.gemini.contents import Contents
 from anthropic_proxy.wire.gemini.schema import reply_schema_of
 from anthropic_proxy.wire.gemini.tools import Toolbox, pack_tools
+from anthropic_proxy.wire.texts import join_texts
 
 _BUDGETS = {"low": 2_048, "medium": 8_192, "high": 24_576}
 _LEVELS = {"xhigh": "high", "max": "high"}
@@ -35,9 +36,8 @@ def encode_request(call: Call) -> UpstreamRequest:
     for place, message in enumerate(request.messages):
         contents.add(place, message)
     body: dict[str, Any] = {"contents": contents.finish()}
-    system = _join_texts([*request.system, *instruction])
-    if system is not None:
-        body["systemInstruction"] = {"parts": [{"text": system}]}
+    if system := [*request.system, *instruction]:
+        body["systemInstruction"] = {"parts": [{"text": join_texts([block.text for block in system])}]}
     if toolbox.tools:
         body["tools"] = toolbox.tools
     if toolbox.config:
@@ -51,13 +51,6 @@ def encode_request(call: Call) -> UpstreamRequest:
         headers={"content-type": "application/json"},
         notes=notes,
     )
-
-
-def _join_texts(blocks: list[TextBlock]) -> Raw | None:
-    """Return the texts as one JSON string with a blank line between them, without reading them."""
-    if len(blocks) < 2:
-        return blocks[0].text if blocks else None
-    return Raw(b'"' + rb"\n\n".join(bytes(block.text)[1:-1] for block in blocks) + b'"')
 
 
 def _encode_config(call: Call, toolbox: Toolbox, notes: list[Note]) -> tuple[dict[str, Any], list[TextBlock]]:

@@ -19,6 +19,7 @@ from anthropic_proxy.messages.types import (
 )
 from anthropic_proxy.wire.carry import decode_carry
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.texts import join_texts
 
 _EMPTY = Raw(b'""')
 
@@ -52,14 +53,6 @@ class _Gathered:
     def __init__(self) -> None:
         self.texts: list[Raw] = []
         self.images: list[str] = []
-
-
-def join_texts(texts: Sequence[Raw], before: bytes = b"", after: bytes = b"") -> Raw:
-    """Return JSON strings as one, a blank line between them; `before` and `after` are escaped already."""
-    if len(texts) == 1 and not before and not after:
-        return texts[0]
-    inner = b"\\n\\n".join([memoryview(text)[1:-1] for text in texts])
-    return Raw(b'"%b%b%b"' % (before, inner, after))
 
 
 class MessageEncoder:

@@ -22,6 +22,7 @@ from anthropic_proxy.messages.types import (
 from anthropic_proxy.wire.carry import Carry, decode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
+from anthropic_proxy.wire.texts import join_texts
 
 CONTINUE = "Continue exactly from the end of your last message."
 """What a user text says after a last assistant message, which these servers would not go on from."""
@@ -74,14 +75,6 @@ class _Reply(Struct, kw_only=True, tag="assistant", tag_field="role"):
     tool_calls: list[_Call] | UnsetType = UNSET
     prefix: bool | UnsetType = UNSET
     partial: bool | UnsetType = UNSET
-
-
-def join_texts(texts: Sequence[Raw], before: bytes = b"", after: bytes = b"") -> Raw:
-    """Return JSON strings as one, a blank line between them; `before` and `after` are escaped already."""
-    if len(texts) == 1 and not before and not after:
-        return texts[0]
-    inner = b"\\n\\n".join([memoryview(text)[1:-1] for text in texts])
-    return Raw(b'"%b%b%b"' % (before, inner, after))
 
 
 class MessageEncoder:

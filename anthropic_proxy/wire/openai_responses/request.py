@@ -16,8 +16,9 @@ from anthropic_proxy.wire.openai_fields import (
     find_output_wish,
 )
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.items import ItemEncoder, join_texts
+from anthropic_proxy.wire.openai_responses.items import ItemEncoder
 from anthropic_proxy.wire.openai_responses.tools import Tools, encode_tools
+from anthropic_proxy.wire.texts import join_texts
 
 PATH = "/responses"
 
