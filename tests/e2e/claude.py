@@ -11,6 +11,7 @@ from tests.e2e.npm import install
 
 VERSION = "2.1.328"  # pinned: an unpinned installation resolves to an older release where node is older than it wants
 TIMEOUT_SECONDS = 240
+NOTES = "rye bread\nsalted butter\n"
 
 
 def find_claude() -> Path:
@@ -85,3 +86,22 @@ def run_claude(
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     return Run([json.loads(line) for line in lines], done.stderr + done.stdout[-2_000:], done.returncode)
+
+
+def do_the_task(program: Path, url: str, work: Path, **more: str) -> Run:
+    """Have Claude Code read a file, write another, edit the first and read back, over four turns; return the run.
+
+    That it did all of it is asserted here; `more` are further variables of its environment.
+    """
+    notes, target = work / "notes.txt", work / "loud.txt"
+    notes.write_text(NOTES)
+    target.unlink(missing_ok=True)
+    prompt = f"Read {notes} and write its words in upper case to {target}"
+    run = run_claude(program, url, work, prompt, "--allowedTools", "Read Write Edit", **more)
+    assert run.returncode == 0, run.stderr
+    assert target.read_text() == NOTES.upper()
+    assert notes.read_text() == f"done: {NOTES}"
+    assert [name for name, _ in run.calls()] == ["Read", "Write", "Edit", "Read"]
+    assert not any(result.get("is_error") for result in run.results())
+    assert run.text == f"{target} now holds: {NOTES.upper().strip()}"
+    return run

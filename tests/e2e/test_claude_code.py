@@ -9,12 +9,10 @@ import httpx2 as httpx
 import pytest
 
 from tests.e2e import cabinet
-from tests.e2e.claude import run_claude
+from tests.e2e.claude import NOTES, do_the_task, run_claude
 from tests.fakes.openai_chat.samples import pdf, png
 from tests.fakes.skeleton import Running
 from tests.process import Proxy
-
-NOTES = "rye bread\nsalted butter\n"
 
 
 def bodies(openai: Running) -> list[dict[str, Any]]:
@@ -28,16 +26,7 @@ def tool_texts(body: dict[str, Any]) -> list[str]:
 def test_a_task_of_several_turns_reads_writes_and_edits_files(
     claude: Path, proxy: Proxy, openai: Running, work: Path
 ) -> None:
-    notes, target = work / "notes.txt", work / "loud.txt"
-    notes.write_text(NOTES)
-    prompt = f"Read {notes} and write its words in upper case to {target}"
-    run = run_claude(claude, proxy.url, work, prompt, "--allowedTools", "Read Write Edit")
-    assert run.returncode == 0, run.stderr
-    assert target.read_text() == NOTES.upper()
-    assert notes.read_text() == "done: rye bread\nsalted butter\n"
-    assert [name for name, _ in run.calls()] == ["Read", "Write", "Edit", "Read"]
-    assert not any(result.get("is_error") for result in run.results())
-    assert run.text == f"{target} now holds: RYE BREAD\nSALTED BUTTER"
+    do_the_task(claude, proxy.url, work)
     asked = bodies(openai)
     assert len(asked) == 4
     assert all(body["stream"] and body["model"] == "gpt-4.1" for body in asked)

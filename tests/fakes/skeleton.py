@@ -150,6 +150,14 @@ def serving(application: web.Application, host: str = "127.0.0.1") -> Iterator[R
         loop.close()
 
 
+@contextmanager
+def serving_strictly(application: web.Application) -> Iterator[Running]:
+    """Serve until the block ends; what uses it fails where any request broke a rule of the stand-in."""
+    with serving(application) as running:
+        yield running
+        assert running.journal.violations() == []
+
+
 def run(description: str, build: Callable[[argparse.Namespace, Journal], web.Application]) -> None:
     """Serve from the command line until SIGINT or SIGTERM; the first line printed is the address."""
     options = argparse.ArgumentParser(description=description)
