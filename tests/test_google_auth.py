@@ -70,6 +70,7 @@ async def settled(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110  # other threads make it true
             await asyncio.sleep(0.005)
+    await asyncio.sleep(0)  # a task that is done has told nobody yet: that comes in the same round of the loop
 
 
 @pytest.mark.parametrize("write", FILES)
