@@ -1,7 +1,6 @@
 """Messages → input items: what was said, called, answered and thought; text is spliced as the JSON that it is."""
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -21,6 +20,7 @@ from anthropic_proxy.messages.types import (
 from anthropic_proxy.wire.carry import decode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
+from anthropic_proxy.wire.texts import join_texts
 
 CONTINUE = "Continue exactly from the end of your last message."
 """What a user text says after a last message of the model, from which no server goes on."""
@@ -85,13 +85,6 @@ class _Reasoning(Struct, kw_only=True, tag="reasoning", tag_field="type", gc=Fal
     summary: list[_Summary]
     content: list[_Thought] | UnsetType = UNSET
     encrypted_content: str | UnsetType = UNSET
-
-
-def join_texts(texts: Sequence[Raw], before: bytes = b"") -> Raw:
-    """Return JSON strings as one, a blank line between them; `before` is escaped already."""
-    if len(texts) == 1 and not before:
-        return texts[0]
-    return Raw(b'"%b%b"' % (before, b"\\n\\n".join([memoryview(text)[1:-1] for text in texts])))
 
 
 class ItemEncoder:
