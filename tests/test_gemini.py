@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError, UpstreamProtocolError
@@ -504,6 +504,7 @@ nonsense: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(nonsense)
+@example({"items": {"type": [None]}})
 def test_what_is_no_schema_breaks_nothing(value: Any) -> None:
     for lowered in (False, True):
         json.dumps(parameters_of(value, lowered=lowered))

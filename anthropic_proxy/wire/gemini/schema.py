@@ -179,9 +179,10 @@ def _with_whole_alternatives(schema: Schema, words: list[str]) -> Schema:
     return {**rest, key: alternatives, "type": [one for one in kinds if one == "null"]}
 
 
-def _kinds_said(schema: Schema) -> list[Any]:
+def _kinds_said(schema: Schema) -> list[str]:
+    """Return the type names of a schema; what is no name says nothing."""
     said = schema.get("type")
-    return said if isinstance(said, list) else [said] if isinstance(said, str) else []
+    return [one for one in (said if isinstance(said, list) else [said]) if isinstance(one, str)]
 
 
 def _lower_kind(schema: Schema) -> Schema:
