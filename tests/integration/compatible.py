@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import pytest
 from anthropic.types import Message
 
 from tests.fakes.compatible import KINDS, new_server
@@ -139,6 +140,32 @@ def talking(server: Running, proxy: Proxy, model: str) -> Iterator[Talk]:
         talk = Talk(client, server, model, len(server.journal.exchanges))
         yield talk
         assert talk.breaches == []
+
+
+def stand_in(name: str, **settings: str) -> tuple[Any, Any]:
+    """Return the fixtures `pair` (a module's stand-in and proxy) and `talk` (a client of every test's own)."""
+
+    @pytest.fixture(scope="module")
+    def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Proxy]]:
+        with running(name, tmp_path_factory.mktemp(name), **settings) as pair:
+            yield pair
+
+    @pytest.fixture
+    def talk(pair: tuple[Running, Proxy]) -> Iterator[Talk]:
+        with talking(*pair, "claude-sonnet-4-6") as talk:
+            yield talk
+
+    return pair, talk
+
+
+def assert_refused(talk: Talk, fault: str, status: int, kind: str, *, stream: bool) -> None:
+    """Hold what a client gets of a fault: status, kind, and the headers that it retries by."""
+    got, got_kind, headers = refused(talk, fault, stream=stream)
+    assert (got, got_kind) == (status, kind)
+    if "after" in fault:
+        assert headers["retry-after"] == "20"
+    if status in (401, 402):
+        assert headers["x-should-retry"] == "false"
 
 
 def refused(talk: Talk, fault: str, *, stream: bool) -> tuple[int, str, Any]:

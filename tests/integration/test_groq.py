@@ -1,7 +1,5 @@
 """Groq behind a real proxy process: what a client sees, and that nothing the stand-in receives breaks its rules."""
 
-from collections.abc import Iterator
-
 import anthropic
 import pytest
 
@@ -13,10 +11,9 @@ from tests.integration.compatible import (
     WEATHER,
     Talk,
     add,
+    assert_refused,
     picture,
-    refused,
-    running,
-    talking,
+    stand_in,
     text_of,
     thinking_of,
     weather,
@@ -26,16 +23,7 @@ from tests.process import Proxy
 OSS, QWEN = "groq/openai/gpt-oss-120b", "groq/qwen/qwen3.8-27b"
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Proxy]]:
-    with running("groq", tmp_path_factory.mktemp("groq")) as pair:
-        yield pair
-
-
-@pytest.fixture
-def talk(pair: tuple[Running, Proxy]) -> Iterator[Talk]:
-    with talking(*pair, "claude-sonnet-4-6") as talk:
-        yield talk
+pair, talk = stand_in("groq")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -125,10 +113,7 @@ def test_a_reply_with_a_schema_alone_in_a_stream_and_beside_tools(talk: Talk, st
     ],
 )
 def test_every_refusal_has_its_kind(talk: Talk, fault: str, status: int, kind: str, stream: bool) -> None:
-    got, got_kind, headers = refused(talk, fault, stream=stream)
-    assert (got, got_kind) == (status, kind)
-    if "after" in fault:
-        assert headers["retry-after"] == "20"
+    assert_refused(talk, fault, status, kind, stream=stream)
 
 
 def test_a_prompt_over_the_window_makes_the_client_compact(talk: Talk) -> None:

@@ -1,11 +1,8 @@
 """A server of the user's own at OPENAI_BASE_URL, behind a real proxy process: three lines, and nothing it refuses."""
 
-from collections.abc import Iterator
-
 import anthropic
 import pytest
 
-from tests.fakes.skeleton import Running
 from tests.integration.compatible import (
     ADD,
     THINK,
@@ -14,27 +11,16 @@ from tests.integration.compatible import (
     add,
     picture,
     refused,
-    running,
-    talking,
+    stand_in,
     text_of,
     thinking_of,
     weather,
 )
-from tests.process import Proxy
 
 QWEN, GEMMA = "openai/Qwen/Qwen3-8B", "openai/gemma-4-27b"
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Proxy]]:
-    with running("local", tmp_path_factory.mktemp("local"), BIG_MODEL="openai/qwen3-coder") as pair:
-        yield pair
-
-
-@pytest.fixture
-def talk(pair: tuple[Running, Proxy]) -> Iterator[Talk]:
-    with talking(*pair, "claude-sonnet-4-6") as talk:
-        yield talk
+pair, talk = stand_in("local", BIG_MODEL="openai/qwen3-coder")
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,6 +1,5 @@
 """Moonshot behind a real proxy process: what a client sees, and that nothing the stand-in receives breaks its rules."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -14,10 +13,9 @@ from tests.integration.compatible import (
     WEATHER,
     Talk,
     add,
+    assert_refused,
     picture,
-    refused,
-    running,
-    talking,
+    stand_in,
     text_of,
     thinking_of,
     weather,
@@ -28,16 +26,7 @@ K26, CODE, K3 = "moonshot/kimi-k2.6", "moonshot/kimi-k2.7-code", "moonshot/kimi-
 ASK = "How is the weather in Oslo and Rome?"
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Proxy]]:
-    with running("moonshot", tmp_path_factory.mktemp("moonshot")) as pair:
-        yield pair
-
-
-@pytest.fixture
-def talk(pair: tuple[Running, Proxy]) -> Iterator[Talk]:
-    with talking(*pair, "claude-sonnet-4-6") as talk:
-        yield talk
+pair, talk = stand_in("moonshot")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -176,12 +165,7 @@ def test_a_last_assistant_message_is_gone_on_from(talk: Talk) -> None:
     ],
 )
 def test_every_refusal_has_its_kind(talk: Talk, fault: str, status: int, kind: str, stream: bool) -> None:
-    got, got_kind, headers = refused(talk, fault, stream=stream)
-    assert (got, got_kind) == (status, kind)
-    if "after" in fault:
-        assert headers["retry-after"] == "20"
-    if status in (401, 402):
-        assert headers["x-should-retry"] == "false"
+    assert_refused(talk, fault, status, kind, stream=stream)
 
 
 def test_a_rejected_prompt_is_a_refusal(talk: Talk) -> None:

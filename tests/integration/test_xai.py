@@ -1,7 +1,6 @@
 """xAI behind a real proxy process: what a client sees, and that nothing the stand-in receives breaks its rules."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -15,10 +14,9 @@ from tests.integration.compatible import (
     WEATHER,
     Talk,
     add,
+    assert_refused,
     picture,
-    refused,
-    running,
-    talking,
+    stand_in,
     text_of,
     thinking_of,
     weather,
@@ -28,16 +26,7 @@ from tests.process import Proxy
 ASK = "How is the weather in Oslo and Rome?"
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Proxy]]:
-    with running("xai", tmp_path_factory.mktemp("xai"), XAI_WIRE="chat") as pair:
-        yield pair
-
-
-@pytest.fixture
-def talk(pair: tuple[Running, Proxy]) -> Iterator[Talk]:
-    with talking(*pair, "claude-sonnet-4-6") as talk:
-        yield talk
+pair, talk = stand_in("xai", XAI_WIRE="chat")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -137,12 +126,7 @@ def test_a_reply_with_a_schema(talk: Talk, stream: bool) -> None:
     ],
 )
 def test_every_refusal_has_its_kind(talk: Talk, fault: str, status: int, kind: str, stream: bool) -> None:
-    got, got_kind, headers = refused(talk, fault, stream=stream)
-    assert (got, got_kind) == (status, kind)
-    if "after" in fault:
-        assert headers["retry-after"] == "20"
-    if status in (401, 402):
-        assert headers["x-should-retry"] == "false"
+    assert_refused(talk, fault, status, kind, stream=stream)
 
 
 def test_a_prompt_over_the_window_makes_the_client_compact(talk: Talk) -> None:
