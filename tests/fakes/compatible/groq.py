@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.fakes.compatible.kinds import (
+    USUAL_FIELDS,
     Head,
     Kind,
     Model,
@@ -25,24 +26,7 @@ from tests.fakes.skeleton import Breach
 _OWN = frozenset(
     ("reasoning_effort", "reasoning_format", "include_reasoning", "service_tier", "disable_tool_validation")
 )
-_KNOWN = _OWN | frozenset(
-    (
-        *(
-            "model",
-            "messages",
-            "max_completion_tokens",
-            "max_tokens",
-            "temperature",
-            "top_p",
-            "stop",
-            "seed",
-            "user",
-            "n",
-        ),
-        *("stream", "stream_options", "tools", "tool_choice", "parallel_tool_calls", "response_format"),
-        *("presence_penalty", "frequency_penalty"),
-    )
-)
+_KNOWN = _OWN | USUAL_FIELDS
 _IN_MESSAGES = {
     "system": {"role", "content"},
     "developer": {"role", "content"},

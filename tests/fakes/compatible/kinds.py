@@ -68,6 +68,16 @@ class Kind:
     """Whether input and the output asked for must fit the window together."""
 
 
+USUAL_FIELDS = frozenset(
+    (
+        *("model", "messages", "max_completion_tokens", "max_tokens", "temperature", "top_p", "stop", "seed", "user"),
+        *("n", "stream", "stream_options", "tools", "tool_choice", "parallel_tool_calls", "response_format"),
+        *("presence_penalty", "frequency_penalty"),
+    )
+)
+"""Fields of Chat Completions that Groq and xAI both know."""
+
+
 def send_json(status: int, content: Any, **headers: str) -> Refusal:
     """Return a refusal with that body."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}

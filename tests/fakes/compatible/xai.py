@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.fakes.compatible.kinds import (
+    USUAL_FIELDS,
     Head,
     Kind,
     Model,
@@ -24,24 +25,7 @@ from tests.fakes.plans import Fault
 from tests.fakes.skeleton import Breach
 
 _OWN = frozenset(("reasoning_effort", "deferred", "search_parameters"))
-_KNOWN = _OWN | frozenset(
-    (
-        *(
-            "model",
-            "messages",
-            "max_completion_tokens",
-            "max_tokens",
-            "temperature",
-            "top_p",
-            "stop",
-            "seed",
-            "user",
-            "n",
-        ),
-        *("stream", "stream_options", "tools", "tool_choice", "parallel_tool_calls", "response_format"),
-        *("presence_penalty", "frequency_penalty", "logprobs", "top_logprobs"),
-    )
-)
+_KNOWN = _OWN | USUAL_FIELDS | {"logprobs", "top_logprobs"}
 _NOT_WHILE_REASONING = {
     "presence_penalty": "presencePenalty",
     "frequency_penalty": "frequencyPenalty",

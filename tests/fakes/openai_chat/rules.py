@@ -1,6 +1,6 @@
 """OpenAI's rules on a Chat Completions request beyond types and messages, and the order in which they are tried."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.fakes.openai_chat.messages import check_messages, check_name, empty, too_long
@@ -24,13 +24,15 @@ _RANGES = {
 _DEFAULTS = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0}
 
 
-def _unsupported(name: str, hint: str = "") -> Breach:
+def refuse_parameter(name: str, hint: str = "") -> Breach:
+    """Return the breach of a parameter that a model does not take."""
     text = f"Unsupported parameter: '{name}' is not supported with this model.{hint}"
     return Breach("unsupported", text, name, "unsupported_parameter")
 
 
-def _check_ranges(body: dict[str, Any]) -> Iterator[Breach]:
-    for name, (low, high) in _RANGES.items():
+def check_ranges(body: dict[str, Any], ranges: Mapping[str, tuple[float, float | None]]) -> Iterator[Breach]:
+    """Yield every number of a body that is out of its range; None: there is no highest."""
+    for name, (low, high) in ranges.items():
         value = body.get(name)
         if value is None:
             continue
@@ -46,7 +48,7 @@ def _check_ranges(body: dict[str, Any]) -> Iterator[Breach]:
 def _check_limits(body: dict[str, Any], model: Model) -> Iterator[Breach]:
     if body.get("max_tokens") is not None:
         if model.reasons:
-            yield _unsupported("max_tokens", " Use 'max_completion_tokens' instead.")
+            yield refuse_parameter("max_tokens", " Use 'max_completion_tokens' instead.")
         if body.get("max_completion_tokens") is not None:
             text = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
             yield Breach("two_limits", text, "max_tokens", "invalid_parameter_combination")
@@ -82,7 +84,7 @@ def _check_reasoning(body: dict[str, Any], model: Model) -> Iterator[Breach]:
                 )
                 yield Breach("sampling", text, name, "unsupported_value")
         if body.get("stop"):
-            yield _unsupported("stop")
+            yield refuse_parameter("stop")
         if body.get("tools") and model.tools_need_no_effort:
             text = (
                 "Function tools with reasoning_effort are not supported for this model. "
@@ -90,7 +92,7 @@ def _check_reasoning(body: dict[str, Any], model: Model) -> Iterator[Breach]:
             )
             yield Breach("effort_with_tools", text, "reasoning_effort")
     if "parallel_tool_calls" in body and not model.parallel_calls:
-        yield _unsupported("parallel_tool_calls")
+        yield refuse_parameter("parallel_tool_calls")
 
 
 def _check_tools(body: dict[str, Any]) -> Iterator[Breach]:
@@ -172,7 +174,7 @@ def check_body(body: dict[str, Any], model: Model) -> Iterator[Breach]:
     yield from shapes
     if any(breach.rule != "unknown_field" for breach in shapes):
         return
-    yield from _check_ranges(body)
+    yield from check_ranges(body, _RANGES)
     yield from _check_limits(body, model)
     yield from _check_reasoning(body, model)
     yield from _check_tools(body)

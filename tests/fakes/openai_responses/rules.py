@@ -7,6 +7,7 @@ from openai.types.responses import response_create_params
 
 from tests.fakes.openai_chat.messages import check_name, empty, too_long
 from tests.fakes.openai_chat.models import Model
+from tests.fakes.openai_chat.rules import check_ranges, refuse_parameter
 from tests.fakes.openai_chat.schemas import check_schema
 from tests.fakes.openai_chat.shapes import check_fields
 from tests.fakes.openai_responses.items import check_items
@@ -29,23 +30,8 @@ class ResponsesRequest(response_create_params.ResponseCreateParamsBase, total=Fa
     stream: bool | None
 
 
-def _unsupported(name: str) -> Breach:
-    text = f"Unsupported parameter: '{name}' is not supported with this model."
-    return Breach("unsupported", text, name, "unsupported_parameter")
-
-
 def _check_ranges(body: dict[str, Any], model: Model) -> Iterator[Breach]:
-    for name, (low, high) in _RANGES.items():
-        value = body.get(name)
-        if value is None:
-            continue
-        kind = "integer" if isinstance(value, int) else "decimal"
-        if value < low:
-            text = f"Invalid '{name}': {kind} below minimum value. Expected a value >= {low}, but got {value} instead."
-            yield Breach("range", text, name, f"{kind}_below_min_value")
-        elif high is not None and value > high:
-            text = f"Invalid '{name}': {kind} above maximum value. Expected a value <= {high}, but got {value} instead."
-            yield Breach("range", text, name, f"{kind}_above_max_value")
+    yield from check_ranges(body, _RANGES)
     limit = body.get("max_output_tokens") or 0
     if limit > model.output:
         text = (
@@ -61,7 +47,7 @@ def _check_reasoning(body: dict[str, Any], model: Model) -> Iterator[Breach]:
     if not model.reasons:
         for name in ("effort", "summary"):
             if reasoning.get(name) is not None:
-                yield _unsupported(f"reasoning.{name}")
+                yield refuse_parameter(f"reasoning.{name}")
         if _ENCRYPTED in (body.get("include") or ()):
             yield Breach("encrypted", "Encrypted content is not supported with this model.", "include")
         return
@@ -72,7 +58,7 @@ def _check_reasoning(body: dict[str, Any], model: Model) -> Iterator[Breach]:
     if (effort or model.default_effort) != "none":
         for name in ("temperature", "top_p"):
             if body.get(name) is not None:
-                yield _unsupported(name)
+                yield refuse_parameter(name)
     if effort == "minimal" and any(tool["type"].startswith("web_search") for tool in body.get("tools") or ()):
         text = "The following tools cannot be used with reasoning.effort 'minimal': web_search."
         yield Breach("search_effort", text, "tools")
@@ -81,7 +67,7 @@ def _check_reasoning(body: dict[str, Any], model: Model) -> Iterator[Breach]:
 def _check_tools(body: dict[str, Any], model: Model) -> Iterator[Breach]:
     tools = body.get("tools") or []
     if "parallel_tool_calls" in body and not model.parallel_calls:
-        yield _unsupported("parallel_tool_calls")
+        yield refuse_parameter("parallel_tool_calls")
     if len(tools) > MAX_TOOLS:
         text = (
             f"Invalid 'tools': array too long. Expected an array with maximum length {MAX_TOOLS}, "
