@@ -93,7 +93,9 @@ def test_shims_hold_no_logic(shim: str) -> None:
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
 def test_no_committed_file_names_a_machine_or_a_registry() -> None:
     """What is committed must install from any index and run in any folder."""
-    foreign = re.compile("/(?:work|root)/|" + "|".join((f"{name}[.]" for name in ("py" + "pi", "python" + "hosted", "npm" + "js"))))
+    foreign = re.compile(
+        "/(?:work|root)/|" + "|".join(f"{name}[.]" for name in ("py" + "pi", "python" + "hosted", "npm" + "js"))
+    )
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     found = [
         f"{name}: {match[0]}"
