@@ -22,11 +22,16 @@ from anthropic_proxy.server.replies import encode_events, encode_message
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 
+SILENCE = bytearray()
+"""Among the chunks of an answer: from here on nothing comes."""
+
 
 class Answer:
     """What the street gives back: a status, headers and chunks; an exception among the chunks is raised."""
 
-    def __init__(self, status: int = 200, *chunks: bytes | Exception, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int = 200, *chunks: bytes | bytearray | Exception, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.status = status
         self.headers = headers or {}
         self.closed = 0
@@ -34,6 +39,8 @@ class Answer:
 
     async def read(self) -> bytes:
         chunk = self._chunks.pop(0) if self._chunks else b""
+        if chunk is SILENCE:
+            await asyncio.Event().wait()
         if isinstance(chunk, Exception):
             raise chunk
         return chunk

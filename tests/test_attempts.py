@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.messages.grammar import check_bytes
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.house import Answer, Town
+from tests.house import SILENCE, Answer, Town
 
 HTML = b"<html><body>Welcome</body></html>"
 KEYS = {"OPENAI_API_KEY": "sk-one-0123456789", "GROQ_API_KEY": "gsk_two0123456789"}
@@ -193,6 +193,23 @@ async def test_the_next_target_answers_what_the_first_could_not(failure: int | s
     assert "then groq" in town.log.getvalue()
     if stream:
         assert check_bytes(keeper.stream) == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_next_target_answers_for_one_that_stays_silent(stream: bool) -> None:
+    street = Street(lambda self, body: reply(stream) if "groq" in self.asked[-1][0] else Answer(200, SILENCE))
+    limits = {"UPSTREAM_FIRST_BYTE_TIMEOUT": "0.05", "FALLBACK_SONNET": "groq/llama-3.3-70b-versatile"}
+    town = Town(street, **limits, **KEYS)
+    keeper = await town.ask(stream=stream)
+    assert keeper.error is None
+    assert town.receipts[0].tried == ["openai 504"]
+    assert town.receipts[0].provider == "groq"
+    assert street.answers[0].closed
+    silent = Town(Street(lambda self, body: Answer(200, SILENCE)), UPSTREAM_FIRST_BYTE_TIMEOUT="0.05", **KEYS)
+    keeper = await silent.ask(stream=stream)
+    assert keeper.error is not None
+    assert (keeper.error.status, keeper.error.kind) == (504, "timeout_error")
+    assert "UPSTREAM_FIRST_BYTE_TIMEOUT" in keeper.error.message
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

@@ -1,5 +1,6 @@
 """Steps 5 to 8 over the targets of a route, until the first delta: prepare, encode, send, decode."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from functools import partial
@@ -12,6 +13,7 @@ from anthropic_proxy.errors import (
     ProxyError,
     UpstreamError,
     UpstreamProtocolError,
+    UpstreamTimeout,
     UpstreamUnreachable,
 )
 from anthropic_proxy.exchange.answer import Answer, read_whole
@@ -152,12 +154,17 @@ class Attempts:
         self._receipt.provider, self._receipt.model = target.provider.name, target.model
         self._credential = credential
         self._watch.call_sent()
-        response = await self._house.ways[target.provider.way](target.base_url, upstream_request, credential)
         try:
-            return await self._open_answer(target, call, response)
-        except BaseException:
-            await response.close()
-            raise
+            response = await self._house.ways[target.provider.way](target.base_url, upstream_request, credential)
+            try:
+                return await self._open_answer(target, call, response)
+            except BaseException:
+                await response.close()
+                raise
+        except asyncio.CancelledError:
+            if not self._watch.forgive_silence():
+                raise
+            raise silence_of(target.provider.name, self._watch.upstream_limit) from None
 
     async def _open_answer(self, target: Target, call: Call, response: UpstreamResponse) -> Answer | RelayedAnswer:
         _expect_api(response, target)
@@ -265,6 +272,12 @@ def _dated(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[st
     if "date" in headers:
         return headers
     return {"date": formatdate(clock(), usegmt=True)} | {name.lower(): value for name, value in headers.items()}
+
+
+def silence_of(provider: str, seconds: float) -> UpstreamTimeout:
+    """Return the error of a provider that said nothing for longer than it may."""
+    limits = "UPSTREAM_FIRST_BYTE_TIMEOUT and UPSTREAM_IDLE_TIMEOUT set that"
+    return UpstreamTimeout(f"{provider} was silent for {seconds:g} s; {limits}.", provider=provider)
 
 
 def _next_target_may_help(error: UpstreamError) -> bool:

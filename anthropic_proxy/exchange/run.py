@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamError, UpstreamTimeout
+from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamError
 from anthropic_proxy.exchange.answer import Answer
-from anthropic_proxy.exchange.attempts import Attempts
+from anthropic_proxy.exchange.attempts import Attempts, silence_of
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.relay import RelayedAnswer
 from anthropic_proxy.exchange.watch import Watch
@@ -140,7 +140,7 @@ class _Exchange:
                 self._receipt.outcome = "cancelled"
             elif watch.reason == "upstream silent":
                 _uncancel()
-                await self._fail(self._silence())
+                await self._fail(silence_of(self._receipt.provider, watch.upstream_limit))
             else:
                 await self._fail(_shutdown())
                 raise
@@ -254,14 +254,6 @@ class _Exchange:
         else:
             await self._outlet.refuse(error)
         error.let_go()
-
-    def _silence(self) -> UpstreamTimeout:
-        provider = self._receipt.provider
-        seconds = round(self._watch.upstream_limit)
-        return UpstreamTimeout(
-            f"{provider} was silent for {seconds} s; UPSTREAM_FIRST_BYTE_TIMEOUT and UPSTREAM_IDLE_TIMEOUT set that.",
-            provider=provider,
-        )
 
     def _one_call(self) -> bool:
         choice = self._request.tool_choice

@@ -58,6 +58,16 @@ class Watch:
         self.upstream_at = self._loop.time()
         self.upstream_limit = self._idle_seconds
 
+    def forgive_silence(self) -> bool:
+        """Say whether the upstream's silence ended the wait; then the exchange goes on and is watched anew."""
+        if self.reason != "upstream silent" or self._exchange is None:
+            return False
+        self.reason = ""
+        self._exchange.uncancel()
+        self.upstream_at = self._loop.time()
+        self._timer = self._loop.call_at(self._due(), self._tick)
+        return True
+
     def stop(self) -> None:
         """End the watch; nothing of it runs afterwards, and it holds on to nothing of the exchange."""
         self._timer.cancel()
