@@ -645,11 +645,14 @@ def listed(town: Town, path: str = "/v1/models") -> Told | None:
     return asyncio.run(forward.list_models(town.house, inbound))
 
 
+MODEL = b'{"type": "model", "id": "claude-opus-5-5"}'
+
+
 def test_models_are_the_provider_s_own_list_where_it_is_preferred() -> None:
-    streets = Streets(Answer(200, b'{"data": []}'), Answer(200, b"{}"), refusal(404), refusal(500))
+    streets = Streets(Answer(200, b'{"data": []}'), Answer(200, MODEL), refusal(404), refusal(500))
     town = Town(streets, **KEY)
     assert listed(town) == Told(b'{"data": []}')
-    assert listed(town, "/v1/models/claude-opus-5-5") == Told(b"{}")
+    assert listed(town, "/v1/models/claude-opus-5-5") == Told(MODEL)
     assert listed(town, "/v1/models/claude-gone-1") is None
     assert listed(town) is None
     sent_on = [(request.method, request.path, request.body) for _, request, _ in streets.sent]

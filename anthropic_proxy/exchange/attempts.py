@@ -55,6 +55,7 @@ class Attempts:
         """What refusals taught in the course of this request."""
         self._credential: Credential | None = None
         """What the attempt under way proves itself with."""
+        self._way = "http"
         self.relaying = False
         """Whether the attempt under way passes bytes as they come."""
 
@@ -84,8 +85,14 @@ class Attempts:
 
     def explain(self, error: UpstreamError) -> None:
         """Make an error of the attempt under way fit to be told: it says who failed, and no key."""
-        hide_key_in(error, self._credential)
+        self._hide_keys_in(error)
         say_provider(error, self._receipt.provider)
+
+    def _hide_keys_in(self, error: UpstreamError) -> None:
+        hide_key_in(error, self._credential)
+        if self._way != "http":  # an engine finds the keys itself, so nobody knows which it used
+            for key in self._house.settings.foreign_keys:
+                hide_key_in(error, Credential("", key.reveal()))
 
     async def _try_target(self, target: Target) -> Answer | RelayedAnswer:
         pool = self._house.credentials
@@ -104,7 +111,8 @@ class Attempts:
                     target = structs.replace(target, base_url=base_url)
                 return await self._attempt(target, call, credential)
             except UpstreamError as error:
-                hide_key_in(error, credential)
+                self._credential = credential
+                self._hide_keys_in(error)
                 _name_provider(error, target, credential)
                 if healings and (healed := await self._heal(target, call, error)):
                     target, healings = healed, healings - 1
@@ -152,7 +160,7 @@ class Attempts:
         upstream_request = target.wire.encode_request(call)
         self._receipt.notes.extend(upstream_request.notes)
         self._receipt.provider, self._receipt.model = target.provider.name, target.model
-        self._credential = credential
+        self._credential, self._way = credential, target.provider.way
         self._watch.call_sent()
         try:
             response = await self._house.ways[target.provider.way](target.base_url, upstream_request, credential)
@@ -167,7 +175,7 @@ class Attempts:
             raise silence_of(target.provider.name, self._watch.upstream_limit) from None
 
     async def _open_answer(self, target: Target, call: Call, response: UpstreamResponse) -> Answer | RelayedAnswer:
-        _expect_api(response, target)
+        expect_api(response, target)
         answer: Answer | RelayedAnswer
         if relays(target.wire):
             watch, credential = self._watch, self._credential
@@ -284,7 +292,7 @@ def _next_target_may_help(error: UpstreamError) -> bool:
     return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
 
 
-def _expect_api(response: UpstreamResponse, target: Target) -> None:
+def expect_api(response: UpstreamResponse, target: Target) -> None:
     """Refuse an answer that no API gives: a redirection, or a web page in place of a reply."""
     status, variable = response.status, target.provider.base_url_variable
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()

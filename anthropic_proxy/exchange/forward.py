@@ -4,11 +4,19 @@ import asyncio
 import re
 from collections.abc import Mapping
 
-from msgspec import Struct, structs
+import msgspec
+from msgspec import Raw, Struct, structs
 
-from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamError, UpstreamTimeout
+from anthropic_proxy.errors import (
+    ClientError,
+    InternalError,
+    ProxyError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+)
 from anthropic_proxy.exchange.answer import read_whole
-from anthropic_proxy.exchange.attempts import lent_credential, relay_call
+from anthropic_proxy.exchange.attempts import expect_api, lent_credential, relay_call
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.masking import hide_key_in
 from anthropic_proxy.exchange.relay import passed_headers
@@ -98,9 +106,32 @@ async def _ask(house: House, inbound: Inbound, request: MessagesRequest, target:
         raise UpstreamTimeout(text, provider=provider.name) from None
 
 
+class _Counted(Struct):
+    input_tokens: int
+
+
+class _Listed(Struct):
+    data: list[Raw] | None = None
+    id: str | None = None
+
+
+def _expect_answer(body: bytes, path: str, target: Target) -> None:
+    """Refuse a success that is none: some servers answer paths that they do not know with 200."""
+    try:
+        if path.endswith("/count_tokens"):
+            msgspec.json.decode(body, type=_Counted)
+        elif (listed := msgspec.json.decode(body, type=_Listed)).data is None and listed.id is None:
+            raise msgspec.ValidationError("neither a list nor a model")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        name = target.provider.name
+        raise UpstreamProtocolError(f"{name} answered {path} with something else", provider=name) from error
+
+
 async def _read_answer(target: Target, call: Call, response: UpstreamResponse) -> Told:
+    expect_api(response, target)
     body = await read_whole(response)
     if 200 <= response.status < 300:
+        _expect_answer(body, call.path, target)
         return Told(body, passed_headers(response.headers))
     error = target.wire.decode_error(call, response.status, response.headers, body)
     if isinstance(error, UpstreamError):

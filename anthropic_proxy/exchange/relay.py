@@ -67,7 +67,9 @@ class RelayedAnswer:
             self._remember(self._decoder.decode_body(self._first))
             self._ended = True
         else:
-            first = b""
+            first = await self._next()
+            if (first + self._held).lstrip().startswith(b"{"):
+                await self._refuse_whole(first + self._held)
             while not (self._begun or self._ended):
                 first += await self._next()
             if self.failure is not None and (self._refused or self.ending is not None):
@@ -76,6 +78,13 @@ class RelayedAnswer:
             self._first = first
         if self._asked is not None:
             self._first = self._wire.with_reply_model(self._first, self._asked)
+
+    async def _refuse_whole(self, begun: bytes) -> None:
+        """Raise what a server says in one piece though asked to stream: its error, or that it does not stream."""
+        self._decoder.decode_body(begun + await read_whole(self._response, self._watch))
+        error = UpstreamProtocolError("the reply came in one piece, though a stream was asked for")
+        error.retryable = False  # the model has answered, and asking again would cost the same
+        raise error
 
     def drop_start(self) -> None:
         """Leave out `message_start`, because the client has had one: the relay takes over from another target."""

@@ -120,6 +120,8 @@ class _Exchange:
         """Whether bytes of an upstream's own stream have left."""
 
     async def run(self, route: Route) -> None:
+        self._may_relay = any(relays(target.wire) for target in route.targets)
+        """A block of ours would stand in the way of a relayed stream, whose own begin at 0."""
         request, timeouts = self._request, self._house.settings.timeouts
         self._writer = MessageWriter(message_id=self._house.new_id("msg_"), model=request.model, signature="")
         if request.max_tokens == 0 and not relays(route.targets[0].wire):
@@ -240,7 +242,8 @@ class _Exchange:
         if self._relayed or (self._attempts.relaying and not self._opened):
             return
         silence = self._watch.now() - self._watch.upstream_at
-        events = self._start() or (self._writer.keep_alive() if silence > DELTA_AFTER_SECONDS else [Ping()])
+        opens = silence > DELTA_AFTER_SECONDS and not self._may_relay
+        events = self._start() or (self._writer.keep_alive() if opens else [Ping()])
         await self._outlet.write(events)
 
     async def _fail(self, error: ProxyError) -> None:

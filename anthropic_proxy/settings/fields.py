@@ -131,6 +131,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     the environment)."""
     unproxied: str = ""
     """`NO_PROXY` of the environment: hosts by comma that are reached without one."""
+    foreign_keys: Sequence[Secret] = ()
+    """Keys of the environment and `.env` that are no settings of ours; LiteLLM reads them, and errors may say them."""
     other_variables: Mapping[str, Secret] = {}
     """What else `.env` has that the environment has not, each of a provider's keys once: LiteLLM looks for its
     providers' keys, addresses and regions in the environment, under names of its own."""

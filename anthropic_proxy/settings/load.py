@@ -10,6 +10,8 @@ from anthropic_proxy.settings.sources import Found, Sources
 from anthropic_proxy.settings.surroundings import find_colours, find_proxies, find_unproxied
 
 Value = TypeVar("Value")
+_KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
+"""How the names of variables end that hold secrets of other libraries."""
 _MOST_TOKENS = 100_000_000
 _FIDELITIES = ("best-effort", "strict")
 _LOG_FORMATS = ("auto", "plain", "json")
@@ -84,9 +86,17 @@ def load_settings(
         proxies=proxies,
         unproxied=find_unproxied(environ),
         other_variables=_load_others(sources, providers),
+        foreign_keys=_find_foreign_keys(environ, sources, providers),
         origins=sources.origins,
         warnings=(*sources.list_warnings(), *_find_misspellings(sources, providers), *left_out),
     )
+
+
+def _find_foreign_keys(
+    environ: Mapping[str, str], sources: Sources, providers: Sequence[ProviderNames]
+) -> tuple[Secret, ...]:
+    others = {name: secret.reveal() for name, secret in _load_others(sources, providers).items()} | dict(environ)
+    return tuple(Secret(value, name) for name, value in others.items() if value and name.upper().endswith(_KEY_ENDINGS))
 
 
 def list_variables(providers: Sequence[ProviderNames]) -> tuple[str, ...]:

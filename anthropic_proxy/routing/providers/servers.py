@@ -156,7 +156,11 @@ OPENAI_SERVERS = (
         docs="https://ai.google.dev/gemini-api/docs/openai",
     ),
     Server(name="groq", addresses=("api.groq.com/*",), speeches={"chat": chat.GROQ}),
-    Server(name="moonshot", addresses=("api.moonshot.ai/*", "api.moonshot.cn/*"), speeches={"chat": chat.MOONSHOT}),
+    Server(
+        name="moonshot",
+        addresses=("api.moonshot.ai/*", "api.moonshot.cn/*"),
+        speeches={"chat": chat.MOONSHOT, "messages": messages.MOONSHOT},
+    ),
     Server(name="xai", addresses=("api.x.ai/*",), speeches={"chat": chat.XAI, "responses": responses.XAI}),
     Server(
         name="local",

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Raw, Struct, structs
 
-from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.wire.anthropic import spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
@@ -83,7 +83,7 @@ def decode_error(call: Call, status: int, headers: Mapping[str, str], body: byte
 def _is_object(body: bytes) -> bool:
     try:
         return isinstance(msgspec.json.decode(body), dict)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return False
 
 
@@ -131,13 +131,24 @@ class _Message(_Ending):
     usage: _CountedUsage | None = None
 
 
-class _Event(Struct, gc=False):
+class _Kind(Struct, gc=False):
     type: str = ""
+    error: Raw = Raw(b"")
+    """Present in every refusal, also of servers that leave its `type` out."""
+    content: Raw = Raw(b"")
+
+    @property
+    def refuses(self) -> bool:
+        return self.type == "error" or (bytes(self.error) not in (b"", b"null") and not bytes(self.content))
+
+
+class _Event(_Kind, gc=False):
     message: _Message | None = None
     delta: _Ending | None = None
     usage: _CountedUsage | None = None
 
 
+_decode_kind = msgspec.json.Decoder(_Kind).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
 
@@ -155,14 +166,11 @@ class ReadingAlong:
         """Read one event's data. Raises `UpstreamError` where it is an `error`."""
         try:
             event = _decode_event(frame)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            self._expect_no_refusal(frame)
             return []  # not ours to judge
-        if event.type == "error":
-            self.finished = True
-            error = judge(decode_fault(None, {}, frame), self._call.provider, window=self._call.window)
-            if self._call.dialect.speaks_errors:
-                error.body = mask_keys(frame.decode(errors="replace")).encode()
-            raise error
+        if event.refuses:
+            raise self._refusal(frame)
         if event.type == "message_stop":
             self.finished = True
         return list(_read(event.message, event.usage, event.delta))
@@ -175,13 +183,32 @@ class ReadingAlong:
         return []
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Read a whole message."""
+        """Read a whole message. Raises `UpstreamError` where it is an error, or no JSON object at all."""
         self.finished = True
+        self._expect_no_refusal(body)
+        if not _is_object(body):
+            provider = self._call.provider
+            raise UpstreamProtocolError(f"{provider} sent what is no message.", provider=provider)
         try:
             message = _decode_message(body)
-        except (msgspec.DecodeError, RecursionError):
-            return []
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return []  # an object all the same: what is odd in it is not ours to judge
         return list(_read(message, message.usage, None))
+
+    def _expect_no_refusal(self, said: bytes) -> None:
+        try:
+            refuses = _decode_kind(said).refuses
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return
+        if refuses:
+            raise self._refusal(said)
+
+    def _refusal(self, said: bytes) -> UpstreamError:
+        self.finished = True
+        error = judge(decode_fault(None, {}, said), self._call.provider, window=self._call.window)
+        if self._call.dialect.speaks_errors:
+            error.body = mask_keys(said.decode(errors="replace")).encode()
+        return error
 
 
 def _read(message: _Message | None, usage: _CountedUsage | None, ending: _Ending | None) -> Iterator[Delta]:

@@ -1,0 +1,113 @@
+"""What a relay does with a success that is none, and with what else is no reply."""
+
+import json
+from collections.abc import Mapping
+
+import pytest
+
+from anthropic_proxy.exchange.forward import count_tokens
+from anthropic_proxy.exchange.house import Inbound
+from anthropic_proxy.hooks import Client
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from tests.house import Answer, Town
+
+SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "ANTHROPIC_API_KEY": "odd-key-0123456789abcdef"}
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "over odd-key-0123456789abcdef"}}
+MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-sonnet-4-5",
+    "content": [{"type": "text", "text": "well"}],
+    "stop_reason": "end_turn",
+    "usage": {"input_tokens": 3, "output_tokens": 1},
+}
+
+
+def town(*answers: bytes, **settings: str) -> Town:
+    """A house whose upstream says the same bytes to everybody."""
+
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        if "openai" in base_url:
+            body = {"choices": [{"message": {"role": "assistant", "content": "other"}, "finish_reason": "stop"}]}
+            return Answer(200, json.dumps(body).encode())
+        return Answer(200, *answers)
+
+    return Town(street, **{**SETTINGS, **settings})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_inside_a_success_is_a_status_without_the_key(stream: bool) -> None:
+    somewhere = town(json.dumps(OVERLOADED).encode())
+    keeper = await somewhere.ask(stream=stream)
+    assert keeper.error is not None
+    assert keeper.error.status == 529
+    assert keeper.stream == b""
+    assert "odd-key-0123456789" not in keeper.error.message + str(getattr(keeper.error, "body", b""))
+    assert "odd-key-0123456789" not in somewhere.log.getvalue()
+
+
+async def test_an_error_inside_a_success_falls_back() -> None:
+    keeper = await town(
+        json.dumps(OVERLOADED).encode(), OPENAI_API_KEY="sk-test-0123456789", FALLBACK_SONNET="openai/gpt-4.1"
+    ).ask()
+    assert keeper.error is None
+    assert keeper.body["content"] == [{"type": "text", "text": "other"}]
+
+
+@pytest.mark.parametrize("body", [b"", b'{"id":"m","content":[{"ty', b"event: ping\ndata: {}\n\n", b"[]"])
+async def test_what_is_no_message_is_no_success(body: bytes) -> None:
+    keeper = await town(body).ask()
+    assert keeper.error is not None
+    assert keeper.error.status == 502
+
+
+async def test_a_whole_reply_to_a_stream_is_told_once() -> None:
+    somewhere = town(json.dumps(MESSAGE).encode())
+    keeper = await somewhere.ask(stream=True)
+    assert keeper.error is not None
+    assert keeper.error.status == 502
+    assert "in one piece" in keeper.error.message
+    assert somewhere.receipts[0].tried == []
+
+
+async def test_an_error_event_without_a_type_is_an_error_and_goes_out_once() -> None:
+    start = b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":1}}}\n\n'
+    text = b'event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block":{}}\n\n'
+    boom = b'event: error\ndata: {"error":{"message":"boom","code":503}}\n\n'
+    keeper = await town(start + text, boom).ask(stream=True)
+    assert keeper.stream.count(b"event: error") == 1
+    first = await town(boom).ask(stream=True)
+    assert first.error is not None
+    assert first.error.status == 503
+
+
+@pytest.mark.parametrize("answer", [b"<html>x", b'{"error":"Unexpected endpoint"}', b'{"input_tokens":"many"}'])
+async def test_a_count_that_is_none_is_estimated_here(answer: bytes) -> None:
+    body: Mapping[str, object] = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "hello"}]}
+    inbound = Inbound(
+        request_id="req_test",
+        client=Client(),
+        headers={},
+        body=json.dumps(body).encode(),
+        path="/v1/messages/count_tokens",
+    )
+    told = await count_tokens(town(answer).house, inbound)
+    assert json.loads(told.body)["input_tokens"] > 0
+
+
+async def test_keys_that_an_engine_finds_itself_are_taken_out_of_its_errors() -> None:
+    key = "Zq9ProviderSecretKey0123456789ab"
+
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        error = {"message": f"Unauthorized key {key}", "type": "x", "code": None}
+        return Answer(401, json.dumps({"error": error}).encode())
+
+    somewhere = Town(
+        street, BIG_MODEL="mistral/mistral-large-latest", MISTRAL_API_KEY=key, OPENAI_API_KEY="sk-a-0123456789"
+    )
+    somewhere.house.ways["litellm"] = somewhere.house.ways["http"]  # type: ignore[index]
+    keeper = await somewhere.ask()
+    assert keeper.error is not None
+    assert "Unauthorized key" in keeper.error.message
+    assert key not in keeper.error.message + somewhere.log.getvalue()
