@@ -24,6 +24,7 @@ from anthropic_proxy.messages.types import (
     UnknownBlock,
     blocks_of,
     decode_request,
+    read_request,
 )
 
 HELLO = {"role": "user", "content": "hi"}
@@ -523,3 +524,8 @@ def test_no_bytes_give_anything_but_a_request_or_a_refusal(noise: bytes, start: 
     data = body(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}]}])
     with contextlib.suppress(ClientError):
         decode_request(data[:start] + noise + data[stop:])
+
+
+def test_a_model_that_is_no_text_is_refused_in_words() -> None:
+    with pytest.raises(InvalidRequest, match="UTF-8"):
+        read_request(b'{"model": "\xff", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}')

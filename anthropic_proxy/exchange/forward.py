@@ -8,7 +8,6 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.errors import (
-    ClientError,
     InternalError,
     ProxyError,
     UpstreamError,
@@ -21,7 +20,7 @@ from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.masking import hide_key_in
 from anthropic_proxy.exchange.relay import passed_headers
 from anthropic_proxy.messages.tokens import estimate
-from anthropic_proxy.messages.types import MessagesRequest, decode_request, read_envelope
+from anthropic_proxy.messages.types import MessagesRequest, read_request
 from anthropic_proxy.routing.router import Facts, Target, find_home, resolve
 from anthropic_proxy.wire.contract import Call, UpstreamResponse, relays
 
@@ -46,7 +45,7 @@ async def count_tokens(house: House, inbound: Inbound) -> Told:
 
     Raises the provider's refusal, or ours, where the request cannot be read here.
     """
-    request = _read(inbound.body)
+    request = read_request(inbound.body, counting=True)
     target = resolve(Facts(request.model), house.settings, house.catalogue).targets[0]
     if relays(target.wire) and target.dialect.counts:
         try:
@@ -78,13 +77,6 @@ async def list_models(house: House, inbound: Inbound) -> Told | None:
         if error.status != 404:
             house.log.once(f"models: listed from what is known here, because {error.message}")
         return None
-
-
-def _read(body: bytes) -> MessagesRequest:
-    try:
-        return decode_request(body, counting=True)
-    except ClientError as refusal:
-        return read_envelope(body, refusal)
 
 
 async def _ask(house: House, inbound: Inbound, request: MessagesRequest, target: Target, seconds: float) -> Told:

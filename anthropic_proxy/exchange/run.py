@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamError
+from anthropic_proxy.errors import InternalError, ProxyError, UpstreamError
 from anthropic_proxy.exchange.answer import Answer
 from anthropic_proxy.exchange.attempts import Attempts, silence_of
 from anthropic_proxy.exchange.house import House, Inbound
@@ -15,7 +15,7 @@ from anthropic_proxy.messages import tokens
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.events import Event, Failure, Ping
 from anthropic_proxy.messages.fold import Fold
-from anthropic_proxy.messages.types import MessagesRequest, MessagesResponse, decode_request, read_envelope
+from anthropic_proxy.messages.types import MessagesRequest, MessagesResponse, read_request
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.routing.router import Facts, Route, resolve
 from anthropic_proxy.wire.contract import relays
@@ -55,7 +55,7 @@ async def run(house: House, inbound: Inbound, outlet: Outlet) -> None:
     """
     receipt = Receipt(request_id=inbound.request_id, client=inbound.client, started=house.clock(), path=inbound.path)
     try:
-        request = _read(inbound.body)  # 2 read
+        request = read_request(inbound.body)  # 2 read
         receipt.asked_model, receipt.stream = request.model, request.stream
         receipt.tools, receipt.messages = len(request.tools), len(request.messages)
         route = resolve(Facts(request.model), house.settings, house.catalogue)  # 3 route
@@ -89,13 +89,6 @@ async def _tell(observer: Observer, receipt: Receipt, house: House) -> None:
         await observer.record(receipt)
     except Exception:  # noqa: BLE001  # a room that fails is no client's concern
         house.log.trace(receipt.request_id)
-
-
-def _read(body: bytes) -> MessagesRequest:
-    try:
-        return decode_request(body)
-    except ClientError as refusal:
-        return read_envelope(body, refusal)
 
 
 def _expect_readable(request: MessagesRequest, route: Route) -> None:

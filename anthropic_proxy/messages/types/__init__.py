@@ -7,7 +7,7 @@ another body without being decoded and encoded again.
 from msgspec import Raw
 
 from anthropic_proxy.messages.types.blocks import blocks_of
-from anthropic_proxy.messages.types.reading import decode_request, read_envelope
+from anthropic_proxy.messages.types.reading import decode_request, read_envelope, read_request
 from anthropic_proxy.messages.types.structs import (
     ABSENT,
     Block,
@@ -78,6 +78,7 @@ __all__ = [
     "blocks_of",
     "decode_request",
     "read_envelope",
+    "read_request",
     "read_tool",
     "text_raw",
 ]

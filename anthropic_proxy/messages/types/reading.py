@@ -83,6 +83,14 @@ def decode_request(body: bytes, *, counting: bool = False) -> MessagesRequest:
     return _request(read, len(body), mended)
 
 
+def read_request(body: bytes, *, counting: bool = False) -> MessagesRequest:
+    """Read a body as far as it can be read: what `decode_request` refuses is kept for a relay, with the refusal."""
+    try:
+        return decode_request(body, counting=counting)
+    except ClientError as refusal:
+        return read_envelope(body, refusal)
+
+
 def read_envelope(body: bytes, refusal: ClientError) -> MessagesRequest:
     """Return only the model and whether to stream, of a body that `decode_request` refused.
 
@@ -90,7 +98,7 @@ def read_envelope(body: bytes, refusal: ClientError) -> MessagesRequest:
     """
     try:
         read = _decode_envelope(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise refusal from None
     return MessagesRequest(model=read.model, messages=[], stream=bool(read.stream), size=len(body), refusal=refusal)
 
