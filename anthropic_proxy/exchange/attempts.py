@@ -104,14 +104,15 @@ class Attempts:
         repeats, healings, turns = REPEATS_PER_TARGET, MOST_HEALINGS, pool.turns(target.provider)
         while True:
             credential = lent_credential(self._house, self._inbound, target.provider) or pool.find(target.provider)
+            self._credential, self._way = credential, target.provider.way
             call = self._relay_call(target) if self.relaying else self._prepare_call(target)
             try:
                 if target.provider.key_source != "settings":
                     credential, base_url = await pool.find_token(target.provider, target.base_url)
                     target = structs.replace(target, base_url=base_url)
+                    self._credential = credential
                 return await self._attempt(target, call, credential)
             except UpstreamError as error:
-                self._credential = credential
                 self._hide_keys_in(error)
                 _name_provider(error, target, credential)
                 if healings and (healed := await self._heal(target, call, error)):
@@ -160,7 +161,6 @@ class Attempts:
         upstream_request = target.wire.encode_request(call)
         self._receipt.notes.extend(upstream_request.notes)
         self._receipt.provider, self._receipt.model = target.provider.name, target.model
-        self._credential, self._way = credential, target.provider.way
         self._watch.call_sent()
         try:
             response = await self._house.ways[target.provider.way](target.base_url, upstream_request, credential)

@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import Mapping
 
-from msgspec import structs
-
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.exchange.answer import read_whole
 from anthropic_proxy.exchange.masking import hide_key
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import Event, Failure, MessageStop
+from anthropic_proxy.messages.usage import with_later
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.wire.contract import Call, Credential, RelayWire, UpstreamResponse
 from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, new_reader
@@ -181,8 +180,7 @@ class RelayedAnswer:
     def _remember(self, deltas: list[Delta]) -> None:
         for delta in deltas:
             if isinstance(delta, Usage):
-                said = {name: value for name, value in structs.asdict(delta).items() if value is not None}
-                self.usage = structs.replace(self.usage, **said)
+                self.usage = with_later(self.usage, delta)
             elif isinstance(delta, Stop):
                 self.stop_reason = delta.reason
 

@@ -132,7 +132,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     unproxied: str = ""
     """`NO_PROXY` of the environment: hosts by comma that are reached without one."""
     foreign_keys: Sequence[Secret] = ()
-    """Keys of the environment and `.env` that are no settings of ours; LiteLLM reads them, and errors may say them."""
+    """Secrets, by their names, that an engine may find itself in the environment or `.env`; errors may repeat them."""
     other_variables: Mapping[str, Secret] = {}
     """What else `.env` has that the environment has not, each of a provider's keys once: LiteLLM looks for its
     providers' keys, addresses and regions in the environment, under names of its own."""

@@ -80,23 +80,22 @@ def load_settings(
     sources = Sources(environ, env_file)
     fields = _load_fields(sources, providers)
     proxies, left_out = find_proxies(environ)
+    others = _load_others(sources, providers)
     return Settings(
         **fields,
         colours=find_colours(environ),
         proxies=proxies,
         unproxied=find_unproxied(environ),
-        other_variables=_load_others(sources, providers),
-        foreign_keys=_find_foreign_keys(environ, sources, providers),
+        other_variables=others,
+        foreign_keys=_find_foreign_keys(environ, others),
         origins=sources.origins,
         warnings=(*sources.list_warnings(), *_find_misspellings(sources, providers), *left_out),
     )
 
 
-def _find_foreign_keys(
-    environ: Mapping[str, str], sources: Sources, providers: Sequence[ProviderNames]
-) -> tuple[Secret, ...]:
-    others = {name: secret.reveal() for name, secret in _load_others(sources, providers).items()} | dict(environ)
-    return tuple(Secret(value, name) for name, value in others.items() if value and name.upper().endswith(_KEY_ENDINGS))
+def _find_foreign_keys(environ: Mapping[str, str], others: Mapping[str, Secret]) -> tuple[Secret, ...]:
+    seen = {**others} | {name: Secret(value, name) for name, value in environ.items() if value}
+    return tuple(secret for name, secret in seen.items() if name.upper().endswith(_KEY_ENDINGS))
 
 
 def list_variables(providers: Sequence[ProviderNames]) -> tuple[str, ...]:
