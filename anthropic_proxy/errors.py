@@ -14,6 +14,9 @@ ProxyError
 │  ├─ UpstreamUnreachable, UpstreamProtocolError   502 api_error
 │  ├─ UpstreamTimeout                      504 timeout_error
 │  └─ UpstreamOverloaded                   529 overloaded_error
+├─ ErrandFailed                      an errand of the proxy itself; becomes a block in the reply, never a status
+│  ├─ FetchFailed                          a page or a link that could not be had
+│  └─ SearchFailed                         a search service that did not answer
 ├─ ConfigurationError                found at start; never reaches a client
 └─ InternalError                     500 api_error; our bug, logged with its trace
 
@@ -22,7 +25,7 @@ behaviour depends on them.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 
 class ProxyError(Exception):
@@ -198,6 +201,45 @@ class UpstreamOverloaded(UpstreamError):
     status = 529
     kind = "overloaded_error"
     retryable = True
+
+
+FetchErrorCode = Literal[
+    "invalid_tool_input",
+    "url_too_long",
+    "url_not_allowed",
+    "url_not_in_prior_context",
+    "url_not_accessible",
+    "unsupported_content_type",
+    "too_many_requests",
+    "max_uses_exceeded",
+    "unavailable",
+    "content_too_large",
+]
+"""`error_code` of a `web_fetch_tool_result_error` (the official SDK's types, read 2026-11)."""
+SearchErrorCode = Literal[
+    "invalid_tool_input", "unavailable", "max_uses_exceeded", "too_many_requests", "query_too_long", "request_too_large"
+]
+"""`error_code` of a `web_search_tool_result_error` (same source)."""
+
+
+class ErrandFailed(ProxyError):
+    """What the proxy fetches for a model could not be had; it becomes a block, so no client sees a status."""
+
+
+class FetchFailed(ErrandFailed):
+    """A page or a link could not be had; the text says why and is fit for the model."""
+
+    def __init__(self, message: str, error_code: FetchErrorCode) -> None:
+        super().__init__(message)
+        self.error_code: FetchErrorCode = error_code
+
+
+class SearchFailed(ErrandFailed):
+    """A search gave no answer; the text says why and is fit for a log."""
+
+    def __init__(self, message: str, error_code: SearchErrorCode) -> None:
+        super().__init__(message)
+        self.error_code: SearchErrorCode = error_code
 
 
 class ConfigurationError(ProxyError):

@@ -37,7 +37,8 @@ MAY_IMPORT: Mapping[str, str] = {
     "exchange.relay": "messages routing wire.contract wire.framing exchange.watch exchange.answer exchange.masking",
     "exchange.masking": "wire.contract",
     "exchange.attempts": "messages routing wire.contract hooks exchange",
-    "exchange.turns": "messages exchange.attempts",
+    "exchange.links": "messages upstream.errands",
+    "exchange.turns": "messages exchange.attempts upstream.errands",
     "routing": "settings hooks wire.contract routing",
     "routing.providers": "wire routing.known_models",
     "routing.router": "settings wire.contract routing.providers routing.catalogue routing.naming",
@@ -72,6 +73,10 @@ MAY_IMPORT: Mapping[str, str] = {
     "wire.openai_fields": "messages wire.contract wire.schema",
     "wire.openai_healing": "messages wire.contract wire.failures wire.schema",
     "upstream": "wire.contract",
+    "upstream.errands": "",
+    "upstream.pages": "upstream.errands upstream.domains",
+    "upstream.search": "upstream.errands upstream.domains",
+    "upstream.domains": "",
 }
 NO_LANGUAGE = {
     "contract",

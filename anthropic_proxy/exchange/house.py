@@ -11,6 +11,7 @@ from anthropic_proxy.routing.catalogue import Catalogue
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.learned import Learned
 from anthropic_proxy.settings import Settings
+from anthropic_proxy.upstream.errands import Fetch, Search
 from anthropic_proxy.wire.contract import Send
 
 
@@ -24,6 +25,10 @@ class House(Struct, frozen=True, kw_only=True):
     ways: Mapping[str, Send]
     """Ways out, by the name that a provider's row gives (`http`, `demo`)."""
     log: Log
+    fetch: Fetch | None = None
+    """Fetches pages and links for a model; None: `FETCH_URLS` is off."""
+    search: Search | None = None
+    """Runs web searches for a model; None: no `SEARCH_URL`."""
     new_id: Callable[[str], str]
     """`new_id("msg_")` → a fresh identifier with that prefix."""
     clock: Callable[[], float]
