@@ -1,0 +1,192 @@
+"""Breakers, the repeat budget and the queue in front of the upstreams."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from anthropic_proxy.errors import UpstreamError, UpstreamOverloaded, UpstreamRefused, UpstreamUnreachable
+from anthropic_proxy.routing.health import Breakers, Queue, RepeatBudget
+from anthropic_proxy.routing.health.breakers import FAILURES_TO_OPEN, FIRST_REST_SECONDS, LONGEST_REST_SECONDS
+from anthropic_proxy.routing.health.queue import WAITING_PER_PLACE
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def unreachable() -> UpstreamUnreachable:
+    return UpstreamUnreachable("groq: connection refused", provider="groq")
+
+
+def open_breakers(clock: Clock) -> Breakers:
+    breakers = Breakers(clock=clock)
+    for _ in range(FAILURES_TO_OPEN):
+        breakers.admit("groq")
+        breakers.failed("groq", unreachable())
+    return breakers
+
+
+def test_who_fails_again_and_again_is_left_alone_and_told_as_it_failed() -> None:
+    breakers = open_breakers(Clock())
+    with pytest.raises(UpstreamError) as refused:
+        breakers.admit("groq")
+    assert refused.value.status == 502
+    assert refused.value.retry_after == FIRST_REST_SECONDS
+    assert "connection refused" in refused.value.message
+    assert not refused.value.retryable
+    breakers.admit("openai")
+
+
+def test_a_success_between_failures_starts_the_count_anew() -> None:
+    breakers = Breakers(clock=Clock())
+    for _ in range(FAILURES_TO_OPEN - 1):
+        breakers.failed("groq", unreachable())
+    breakers.succeeded("groq")
+    breakers.failed("groq", unreachable())
+    breakers.admit("groq")
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429])
+def test_what_is_wrong_with_a_request_or_a_key_does_not_speak_against_the_upstream(status: int) -> None:
+    breakers = Breakers(clock=Clock())
+    for _ in range(FAILURES_TO_OPEN * 2):
+        breakers.failed("groq", UpstreamRefused("no", status=status))
+    breakers.admit("groq")
+
+
+def test_after_the_rest_one_request_tries_and_its_success_lets_all_in() -> None:
+    clock = Clock()
+    breakers = open_breakers(clock)
+    clock.now += FIRST_REST_SECONDS
+    breakers.admit("groq")
+    with pytest.raises(UpstreamError):
+        breakers.admit("groq")
+    breakers.succeeded("groq")
+    breakers.admit("groq")
+    breakers.admit("groq")
+
+
+def test_a_trial_that_fails_doubles_the_rest_up_to_a_limit() -> None:
+    clock = Clock()
+    breakers = open_breakers(clock)
+    rests = []
+    for _ in range(8):
+        clock.now += 1000
+        breakers.admit("groq")
+        breakers.failed("groq", unreachable())
+        with pytest.raises(UpstreamError) as refused:
+            breakers.admit("groq")
+        rests.append(refused.value.retry_after)
+    assert rests[:3] == [FIRST_REST_SECONDS * 2, FIRST_REST_SECONDS * 4, FIRST_REST_SECONDS * 8]
+    assert rests[-1] == LONGEST_REST_SECONDS
+
+
+def test_a_trial_whose_client_left_lets_the_next_one_try() -> None:
+    clock = Clock()
+    breakers = open_breakers(clock)
+    clock.now += FIRST_REST_SECONDS
+    breakers.admit("groq")
+    breakers.abandoned("groq")
+    breakers.admit("groq")
+
+
+def test_a_longer_wait_that_the_upstream_asked_for_is_kept() -> None:
+    breakers = Breakers(clock=Clock())
+    for _ in range(FAILURES_TO_OPEN):
+        breakers.failed("groq", UpstreamOverloaded("groq: busy", retry_after=30))
+    with pytest.raises(UpstreamError) as refused:
+        breakers.admit("groq")
+    assert refused.value.retry_after == 30
+
+
+def test_repeats_of_an_outage_end_and_are_earned_by_first_calls() -> None:
+    budget = RepeatBudget()
+    repeats = 0
+    for _ in range(200):
+        budget.earn("groq")
+        repeats += budget.spend("groq")
+    assert repeats < 60, "an outage of 200 requests may not become 400 calls"
+    assert not all(budget.spend("groq") for _ in range(20))
+    for _ in range(5):
+        budget.earn("groq")
+    assert budget.spend("groq")
+    assert budget.spend("openai"), "what one upstream spent is not another's"
+
+
+Line = list[str]
+
+
+async def _line_up(queue: Queue, names: str, served: Line) -> list[asyncio.Task[None]]:
+    async def serve(name: str) -> None:
+        await queue.enter(name[0])
+        served.append(name)
+
+    tasks = []
+    for number, name in enumerate(names):
+        tasks.append(asyncio.create_task(serve(f"{name}{number}")))
+        await asyncio.sleep(0)
+    return tasks
+
+
+def run(story: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(story(), 10))
+
+
+def test_places_go_to_clients_in_turn() -> None:
+    async def story() -> None:
+        queue, served = Queue(1), Line()
+        await queue.enter("x")
+        tasks = await _line_up(queue, "aaabc", served)
+        for _ in tasks:
+            queue.leave()
+            await asyncio.sleep(0)
+        assert [name[0] for name in served] == ["a", "b", "c", "a", "a"]
+        queue.leave()
+        await queue.enter("z")
+
+    run(story)
+
+
+def test_a_queue_that_is_full_says_so_at_once() -> None:
+    async def story() -> None:
+        queue, served = Queue(2), Line()
+        tasks = await _line_up(queue, "a" * (2 + 2 * WAITING_PER_PLACE), served)
+        with pytest.raises(UpstreamOverloaded, match="MAX_UPSTREAM_CALLS") as refused:
+            await queue.enter("b")
+        assert (refused.value.status, refused.value.kind) == (529, "overloaded_error")
+        assert refused.value.retry_after
+        for task in tasks:
+            task.cancel()
+
+    run(story)
+
+
+def test_who_leaves_while_waiting_loses_no_place() -> None:
+    async def story() -> None:
+        queue, served = Queue(1), Line()
+        await queue.enter("x")
+        waiting, late, last = await _line_up(queue, "abc", served)
+        waiting.cancel()
+        await asyncio.sleep(0)
+        queue.leave()  # b is given the place in the same moment in which he leaves
+        late.cancel()
+        await asyncio.gather(waiting, late, return_exceptions=True)
+        await last
+        assert served == ["c2"]
+
+    run(story)
+
+
+def test_without_a_limit_nobody_waits() -> None:
+    async def story() -> None:
+        queue = Queue(None)
+        for _ in range(1000):
+            await queue.enter("a")
+        queue.leave()
+
+    run(story)
