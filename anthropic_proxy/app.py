@@ -19,6 +19,7 @@ from anthropic_proxy.hooks import Observer
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.catalogue import Catalogue, OllamaModels
 from anthropic_proxy.routing.credentials import Credentials
+from anthropic_proxy.routing.health import Queue
 from anthropic_proxy.routing.learned import Learned
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
 from anthropic_proxy.routing.router import Facts, asks_ollama, resolve
@@ -149,6 +150,7 @@ def build_house(
         catalogue=Catalogue(sources={ollama.name: models}),
         credentials=credentials,
         learned=Learned(MemoryStore()),
+        queue=Queue(settings.max_upstream_calls),
         ways=ways,
         log=log,
         new_id=new_id,

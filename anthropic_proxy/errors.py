@@ -13,7 +13,8 @@ ProxyError
 │  ├─ UpstreamRefused                      status and kind mapped from its answer
 │  ├─ UpstreamUnreachable, UpstreamProtocolError   502 api_error
 │  ├─ UpstreamTimeout                      504 timeout_error
-│  └─ UpstreamOverloaded                   529 overloaded_error
+│  ├─ UpstreamOverloaded                   529 overloaded_error
+│  └─ UpstreamResting                      not asked, because it failed again and again; as its last failure
 ├─ ErrandFailed                      an errand of the proxy itself; becomes a block in the reply, never a status
 │  ├─ FetchFailed                          a page or a link that could not be had
 │  └─ SearchFailed                         a search service that did not answer
@@ -201,6 +202,10 @@ class UpstreamOverloaded(UpstreamError):
     status = 529
     kind = "overloaded_error"
     retryable = True
+
+
+class UpstreamResting(UpstreamError):
+    """The provider failed so often in a row that it is left alone for a while; with status and kind of its failure."""
 
 
 FetchErrorCode = Literal[

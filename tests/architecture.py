@@ -37,6 +37,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "exchange.relay": "messages routing wire.contract wire.framing exchange.watch exchange.answer exchange.masking",
     "exchange.masking": "wire.contract",
     "exchange.attempts": "messages routing wire.contract hooks exchange",
+    "exchange.blame": "routing.router wire.contract",
     "exchange.links": "messages upstream.errands",
     "exchange.turns": "messages exchange.attempts upstream.errands",
     "routing": "settings hooks wire.contract routing",

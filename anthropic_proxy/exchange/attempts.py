@@ -7,16 +7,17 @@ from functools import partial
 
 from msgspec import structs
 
-from anthropic_proxy.errors import (
-    ClientError,
-    InternalError,
-    ProxyError,
-    UpstreamError,
-    UpstreamProtocolError,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-)
+from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamError
 from anthropic_proxy.exchange.answer import Answer, read_whole
+from anthropic_proxy.exchange.blame import (
+    LENT,
+    describe_outcome,
+    expect_api,
+    name_provider,
+    next_target_may_help,
+    say_provider,
+    silence_of,
+)
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.masking import hide_key_in
 from anthropic_proxy.exchange.relay import RelayedAnswer, passed_headers
@@ -29,13 +30,11 @@ from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.messages.types import MessagesRequest
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import Route, Target, speak_otherwise
-from anthropic_proxy.wire.contract import Call, Credential, UpstreamResponse, heals, relays
+from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest, UpstreamResponse, heals, relays
 
 REPEATS_PER_TARGET = 1
 MOST_HEALINGS = 2
 """Refusals of a parameter that one request may learn from, beside its repeat."""
-LENT = "the client"
-"""Origin of a credential that the client sent and that is passed on."""
 REPEAT_SECONDS = 0.5
 """Pause before the repeat where the provider did not say how long."""
 
@@ -71,8 +70,8 @@ class Attempts:
                 return await self._try_target(target)
             except UpstreamError as error:
                 failure = error
-                self._receipt.tried.append(f"{target.provider.name} {error.status}")
-                if not _next_target_may_help(error):
+                self._receipt.tried.append(describe_outcome(target, error))
+                if not next_target_may_help(error):
                     break
                 error.let_go()
             except ClientError as refusal:
@@ -102,6 +101,7 @@ class Attempts:
             target = structs.replace(target, facts=facts)
         target = await self._with_learned(target)
         repeats, healings, turns = REPEATS_PER_TARGET, MOST_HEALINGS, pool.turns(target.provider)
+        self._house.budget.earn(target.upstream)
         while True:
             credential = lent_credential(self._house, self._inbound, target.provider) or pool.find(target.provider)
             self._credential, self._way = credential, target.provider.way
@@ -114,14 +114,14 @@ class Attempts:
                 return await self._attempt(target, call, credential)
             except UpstreamError as error:
                 self._hide_keys_in(error)
-                _name_provider(error, target, credential)
+                name_provider(error, target, credential)
                 if healings and (healed := await self._heal(target, call, error)):
                     target, healings = healed, healings - 1
                 elif turns and pool.turn(target.provider, credential, error):
                     turns -= 1
-                elif error.retryable and repeats:
+                elif error.retryable and repeats and self._house.budget.spend(target.upstream):
                     repeats -= 1
-                    self._receipt.tried.append(f"{target.provider.name} {error.status}")
+                    self._receipt.tried.append(describe_outcome(target, error))
                     await self._house.pause(error.retry_after or REPEAT_SECONDS)
                 else:
                     raise
@@ -161,6 +161,22 @@ class Attempts:
         upstream_request = target.wire.encode_request(call)
         self._receipt.notes.extend(upstream_request.notes)
         self._receipt.provider, self._receipt.model = target.provider.name, target.model
+        breakers = self._house.breakers
+        breakers.admit(target.upstream)
+        try:
+            answer = await self._send(target, call, upstream_request, credential)
+        except UpstreamError as error:
+            breakers.failed(target.upstream, error)
+            raise
+        except BaseException:
+            breakers.abandoned(target.upstream)
+            raise
+        breakers.succeeded(target.upstream)
+        return answer
+
+    async def _send(
+        self, target: Target, call: Call, upstream_request: UpstreamRequest, credential: Credential | None
+    ) -> Answer | RelayedAnswer:
         self._watch.call_sent()
         try:
             response = await self._house.ways[target.provider.way](target.base_url, upstream_request, credential)
@@ -280,51 +296,3 @@ def _dated(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[st
     if "date" in headers:
         return headers
     return {"date": formatdate(clock(), usegmt=True)} | {name.lower(): value for name, value in headers.items()}
-
-
-def silence_of(provider: str, seconds: float) -> UpstreamTimeout:
-    """Return the error of a provider that said nothing for longer than it may."""
-    limits = "UPSTREAM_FIRST_BYTE_TIMEOUT and UPSTREAM_IDLE_TIMEOUT set that"
-    return UpstreamTimeout(f"{provider} was silent for {seconds:g} s; {limits}.", provider=provider)
-
-
-def _next_target_may_help(error: UpstreamError) -> bool:
-    return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
-
-
-def expect_api(response: UpstreamResponse, target: Target) -> None:
-    """Refuse an answer that no API gives: a redirection, or a web page in place of a reply."""
-    status, variable = response.status, target.provider.base_url_variable
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if 300 <= status < 400:
-        place = response.headers.get("location", "").partition("?")[0]
-        what = f"HTTP {status} points elsewhere{f' ({place})' if place else ''}; redirections are not followed"
-    elif 200 <= status < 300 and kind == "text/html":
-        what = f"a web page came back (HTTP {status}, text/html) where an API was expected"
-    else:
-        return
-    where = f". The address is set by {variable}" if variable else ""
-    error = UpstreamProtocolError(f"{what}{where}", should_retry=False)
-    error.retryable = False
-    raise error
-
-
-def say_provider(error: UpstreamError, name: str) -> None:
-    """Begin the message with the provider's name, unless a wire has said it already or left it out on purpose.
-
-    The street and the framing do not know whom they serve.
-    """
-    if not error.provider:
-        error.provider = name
-        error.message = f"{name}: {error.message}"
-
-
-def _name_provider(error: UpstreamError, target: Target, credential: Credential | None) -> None:
-    """Say in the message which provider failed and, where it is the key or the address, which setting holds it."""
-    say_provider(error, target.provider.name)
-    if error.status == 401 and credential is not None and credential.origin not in error.message:
-        looked = "" if credential.origin == LENT else "; the client's own key was not looked at"
-        error.message += f" The key comes from {credential.origin}{looked}."
-    variable = target.provider.base_url_variable
-    if isinstance(error, UpstreamUnreachable) and variable and variable not in error.message:
-        error.message += f". The address is set by {variable}"

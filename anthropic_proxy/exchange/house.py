@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from anthropic_proxy.hooks import Client, Observer, Policy
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.catalogue import Catalogue
 from anthropic_proxy.routing.credentials import Credentials
+from anthropic_proxy.routing.health import Breakers, Queue, RepeatBudget
 from anthropic_proxy.routing.learned import Learned
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.upstream.errands import Fetch, Search
@@ -22,6 +23,9 @@ class House(Struct, frozen=True, kw_only=True):
     catalogue: Catalogue
     credentials: Credentials
     learned: Learned
+    breakers: Breakers = field(default_factory=Breakers)
+    budget: RepeatBudget = field(default_factory=RepeatBudget)
+    queue: Queue
     ways: Mapping[str, Send]
     """Ways out, by the name that a provider's row gives (`http`, `demo`)."""
     log: Log
@@ -49,3 +53,8 @@ class Inbound(Struct, frozen=True, kw_only=True):
     body: bytes
     path: str = "/v1/messages"
     query: str = ""
+
+    @property
+    def queues_as(self) -> str:
+        """Client and session: places in front of the upstreams go round among these."""
+        return f"{self.client.name} {self.headers.get('x-claude-code-session-id', '')}"

@@ -6,7 +6,8 @@ from typing import Protocol
 
 from anthropic_proxy.errors import InternalError, ProxyError, UpstreamError
 from anthropic_proxy.exchange.answer import Answer
-from anthropic_proxy.exchange.attempts import Attempts, silence_of
+from anthropic_proxy.exchange.attempts import Attempts
+from anthropic_proxy.exchange.blame import silence_of
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.relay import RelayedAnswer
 from anthropic_proxy.exchange.watch import Watch
@@ -150,6 +151,15 @@ class _Exchange:
     async def _serve(self, route: Route) -> None:
         attempts = Attempts(self._house, self._inbound, self._request, self._receipt, self._watch)
         self._attempts = attempts
+        self._watch.queueing = True
+        await self._house.queue.enter(self._inbound.queues_as)
+        self._watch.queueing = False
+        try:
+            await self._reply(attempts, route)
+        finally:
+            self._house.queue.leave()
+
+    async def _reply(self, attempts: Attempts, route: Route) -> None:
         answer = await attempts.open(route)
         try:
             self._receipt.first_delta_seconds = self._house.clock() - self._receipt.started

@@ -37,6 +37,8 @@ class Watch:
         """Why the exchange's task was cancelled by this watch; empty: it was not."""
         self.writing = False
         """Whether the exchange waits for the client to take what was written: that silence is not the upstream's."""
+        self.queueing = False
+        """Whether it waits for something of our own, a place in the queue or an errand: nor is that silence."""
         self._idle_seconds = idle_seconds
         self._first_byte_seconds = first_byte_seconds
         self._silent = silent
@@ -88,6 +90,8 @@ class Watch:
             self._leaving = self._loop.create_task(self._watch_client())
         if self.writing:
             self.upstream_at = self.client_at = now
+        elif self.queueing:
+            self.upstream_at = now
         if now >= self.upstream_at + self.upstream_limit:
             self._end("upstream silent")
             return

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.errors import UpstreamError, UpstreamResting
 
 FAILURES_TO_OPEN = 5
 """Failures in a row after which an upstream is left alone."""
@@ -36,7 +36,7 @@ class Breakers:
     def admit(self, upstream: str) -> None:
         """Let a call pass. Who is admitted says later `succeeded`, `failed` or `abandoned`.
 
-        Raises the `UpstreamError` that the upstream failed with last, with the seconds until it is tried again.
+        Raises `UpstreamResting`: the failure that it had last, with the seconds until it is tried again.
         """
         breaker = self._breakers.get(upstream)
         if breaker is None or breaker.error is None or not breaker.opens_at:
@@ -72,9 +72,9 @@ class Breakers:
             breaker.trying = False
 
 
-def _resting(error: UpstreamError, failures: int, seconds: float) -> UpstreamError:
+def _resting(error: UpstreamError, failures: int, seconds: float) -> UpstreamResting:
     """Return the failure again, as one that was not tried."""
-    return UpstreamError(
+    return UpstreamResting(
         f"{error.message.rstrip('.')}. It failed {failures} times in a row and is asked again in {seconds:.0f} s.",
         provider=error.provider,
         status=error.status,

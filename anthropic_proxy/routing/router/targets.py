@@ -46,6 +46,11 @@ class Target(Struct, frozen=True, kw_only=True):
     base_url: str
     """With `UNKNOWN_PROJECT` in it where only the credentials know the project."""
 
+    @property
+    def upstream(self) -> str:
+        """Provider and host, whatever the model: what works or fails together."""
+        return f"{self.provider.name} {self.base_url.partition('//')[2].partition('/')[0]}"
+
 
 class Route(Struct, frozen=True):
     """The decision."""

@@ -1,0 +1,92 @@
+"""Upstreams that fail again and again, and more requests than may be under way at once, seen by clients."""
+
+import asyncio
+import itertools
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.errors import UpstreamUnreachable
+from anthropic_proxy.routing.health import Breakers
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from tests.house import Answer, Town
+from tests.test_attempts import KEYS, STREAM, Street, error, reply
+
+
+def refused_by_openai(street: Street, body: dict[str, Any]) -> Answer:
+    if street.servers[-1] == "openai":
+        raise UpstreamUnreachable("connection refused")
+    return reply(body.get("stream", False))
+
+
+async def test_a_provider_that_is_down_is_soon_passed_over_and_every_request_answered() -> None:
+    street = Street(refused_by_openai)
+    town = Town(street, **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
+    replies = [await town.ask() for _ in range(20)]
+    assert all(keeper.body["content"] == [{"type": "text", "text": "well"}] for keeper in replies)
+    assert street.servers.count("openai") == 5, "after five failures in a row it is left alone"
+    assert {receipt.provider for receipt in town.receipts} == {"groq"}
+    assert town.receipts[0].tried == ["openai 502", "openai 502"]
+    assert town.receipts[-1].tried == ["openai resting"]
+    assert "openai resting, then groq" in town.log.getvalue()
+
+
+async def test_where_there_is_no_other_provider_the_client_is_told_when_to_come_back() -> None:
+    now = [1000.0]
+    street = Street(lambda self, body: error(503, "the server is on fire"))
+    town = Town(street, **KEYS)
+    town.house = structs.replace(town.house, breakers=Breakers(clock=lambda: now[0]))
+    for _ in range(4):
+        keeper = await town.ask()
+    asked = len(street.asked)
+    assert keeper.error is not None
+    assert (keeper.error.status, keeper.error.retry_after) == (503, 5.0)
+    assert "on fire" in keeper.error.message
+    assert "asked again in 5 s" in keeper.error.message
+    now[0] += 5
+    street._answer = lambda self, body: reply(False)
+    assert (await town.ask()).error is None
+    assert len(street.asked) == asked + 1
+
+
+async def test_an_outage_is_not_made_worse_by_repeats() -> None:
+    street = Street(lambda self, body: error(503))
+    town = Town(street, **KEYS)
+    for _ in range(100):
+        town.house = structs.replace(town.house, breakers=Breakers())  # only the budget is looked at here
+        await town.ask()
+    assert len(street.asked) < 140
+
+
+async def test_places_in_front_of_the_upstreams_are_waited_for_and_given_back() -> None:
+    under_way = most = 0
+    freed = asyncio.Event()
+
+    class Slow(Answer):
+        async def read(self) -> bytes:
+            await freed.wait()
+            return await super().read()
+
+        async def close(self, *, complete: bool = False) -> None:
+            nonlocal under_way
+            under_way -= not self.closed
+            await super().close(complete=complete)
+
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        return Slow(200, *STREAM)
+
+    town = Town(street, **KEYS, MAX_UPSTREAM_CALLS="2")
+    exchanges = [asyncio.create_task(town.ask(stream=True)) for _ in range(30)]
+    sent_away = itertools.islice(asyncio.as_completed(exchanges), 12)  # two are under way, sixteen wait
+    for keeper in [await exchange for exchange in sent_away]:
+        assert keeper.error is not None
+    assert {receipt.status for receipt in town.receipts} == {529}
+    assert "MAX_UPSTREAM_CALLS" in town.receipts[0].error
+    freed.set()
+    keepers = await asyncio.gather(*exchanges)
+    assert most == 2
+    assert sum(b"message_stop" in keeper.stream for keeper in keepers) == 18
+    assert (await town.ask(stream=True)).error is None
