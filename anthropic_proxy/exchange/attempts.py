@@ -57,6 +57,8 @@ class Attempts:
         self._way = "http"
         self.relaying = False
         """Whether the attempt under way passes bytes as they come."""
+        self.scale = 1.0
+        """What the estimate of a request is multiplied with, for the model of the attempt under way."""
 
     async def open(self, route: Route) -> Answer | RelayedAnswer:
         """Return the first answer that delivers; raises the last failure if none does.
@@ -81,6 +83,10 @@ class Attempts:
         if isinstance(failure, UpstreamError):
             self._receipt.tried.pop()
         raise failure
+
+    def count(self, request: MessagesRequest) -> int:
+        """Return the input of a request in tokens, as the model of the attempt under way is likely to count them."""
+        return round(estimate(request) * self.scale)
 
     def explain(self, error: UpstreamError) -> None:
         """Make an error of the attempt under way fit to be told: it says who failed, and no key."""
@@ -128,9 +134,11 @@ class Attempts:
                 error.let_go()
 
     async def _with_learned(self, target: Target) -> Target:
-        """Return the target with what earlier refusals taught about its model."""
+        """Return the target with what earlier replies taught about its model."""
+        learned, provider = self._house.learned, target.provider.name
+        self.scale = await learned.find_scale(provider, target.model)
         if heals(target.wire):
-            for name in await self._house.learned.find(target.provider.name, target.model):
+            for name in await learned.find(provider, target.model):
                 target = self._learn(target, name) or target
         return target
 
@@ -222,7 +230,7 @@ class Attempts:
             new_id=self._house.new_id,
             provider=target.provider.name,
             window=target.facts.window if target.facts.known else None,
-            estimate=partial(estimate, self._request),
+            estimate=partial(self.count, self._request),
         )
 
     def _relay_call(self, target: Target) -> Call:
@@ -275,12 +283,13 @@ def lent_credential(house: House, inbound: Inbound, provider: Provider) -> Crede
     return None
 
 
-def limits_of(target: Target) -> Limits:
-    """Return what `prepare` must know of a target."""
+def limits_of(target: Target, *, must_fit: bool = False) -> Limits:
+    """Return what `prepare` must know of a target; `must_fit`: whether what is too long for it is not even sent."""
     facts, dialect = target.facts, target.dialect
     return Limits(
         window=facts.window if facts.known else None,
         max_output=facts.max_output if facts.known else None,
+        must_fit=must_fit,
         efforts=facts.efforts,
         default_effort=facts.default_effort,
         vision=facts.vision or not facts.known,

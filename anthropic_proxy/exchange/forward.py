@@ -44,6 +44,8 @@ class Told(Struct, frozen=True):
 async def count_tokens(house: House, inbound: Inbound) -> Told:
     """Return a count: the provider's own where it relays and counts, else the estimate made here.
 
+    The estimate is scaled by what the model counted for earlier requests.
+
     Raises the provider's refusal, or ours, where the request cannot be read here.
     """
     request = read_request(inbound.body, counting=True)
@@ -57,7 +59,8 @@ async def count_tokens(house: House, inbound: Inbound) -> Told:
             house.log.once(f"count_tokens: estimated here, because {error.message}")
     if request.refusal is not None:
         raise request.refusal
-    return Told(b'{"input_tokens":%d}' % estimate(request))
+    scale = await house.learned.find_scale(target.provider.name, target.model)
+    return Told(b'{"input_tokens":%d}' % round(estimate(request) * scale))
 
 
 async def list_models(house: House, inbound: Inbound) -> Told | None:

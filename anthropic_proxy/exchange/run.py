@@ -9,11 +9,11 @@ from anthropic_proxy.exchange.answer import Answer
 from anthropic_proxy.exchange.attempts import Attempts
 from anthropic_proxy.exchange.blame import silence_of
 from anthropic_proxy.exchange.house import House, Inbound
+from anthropic_proxy.exchange.one_call import OneCall
 from anthropic_proxy.exchange.relay import RelayedAnswer
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Observer, Receipt, Ticket
-from anthropic_proxy.messages import tokens
-from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import Event, Failure, Ping
 from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.types import MessagesRequest, MessagesResponse, read_request
@@ -118,18 +118,18 @@ class _Exchange:
         """A block of ours would stand in the way of a relayed stream, whose own begin at 0."""
         request, timeouts = self._request, self._house.settings.timeouts
         self._writer = MessageWriter(message_id=self._house.new_id("msg_"), model=request.model, signature="")
-        if request.max_tokens == 0 and not relays(route.targets[0].wire):
-            await self._warm_up()
-            self._count()
-            return
         watch = self._watch = Watch(
             gone=self._outlet.gone,
             silent=self._keep_alive if request.stream else None,
             first_byte_seconds=timeouts.first_byte,
             idle_seconds=timeouts.idle,
         )
+        self._attempts = Attempts(self._house, self._inbound, request, self._receipt, watch)
         try:
-            await self._serve(route)
+            if request.max_tokens == 0 and not relays(route.targets[0].wire):
+                await self._warm_up()
+            else:
+                await self._serve(route)
         except asyncio.CancelledError:
             if watch.reason == "gone":
                 _uncancel()
@@ -149,18 +149,16 @@ class _Exchange:
             self._count()
 
     async def _serve(self, route: Route) -> None:
-        attempts = Attempts(self._house, self._inbound, self._request, self._receipt, self._watch)
-        self._attempts = attempts
         self._watch.queueing = True
         await self._house.queue.enter(self._inbound.queues_as)
         self._watch.queueing = False
         try:
-            await self._reply(attempts, route)
+            await self._reply(route)
         finally:
             self._house.queue.leave()
 
-    async def _reply(self, attempts: Attempts, route: Route) -> None:
-        answer = await attempts.open(route)
+    async def _reply(self, route: Route) -> None:
+        answer = await self._attempts.open(route)
         try:
             self._receipt.first_delta_seconds = self._house.clock() - self._receipt.started
             if isinstance(answer, RelayedAnswer):
@@ -169,6 +167,7 @@ class _Exchange:
                 await self._stream(answer)
             else:
                 await self._fold(answer)
+            await self._learn_scale()
         finally:
             self._watch.stop()  # the reply is whole or lost: a client that leaves now changes nothing
             await answer.close()
@@ -176,7 +175,7 @@ class _Exchange:
     async def _stream(self, answer: Answer) -> None:
         writer, outlet, watch = self._writer, self._outlet, self._watch
         writer.signature = answer.signature
-        only_one = _OneCall() if self._one_call() else None
+        only_one = OneCall() if self._one_call() else None
         while (deltas := await answer.read()) is not None:
             if only_one is not None:
                 deltas = only_one.feed(deltas)
@@ -191,11 +190,11 @@ class _Exchange:
     async def _fold(self, answer: Answer) -> None:
         fold = Fold(self._writer)
         self._writer.signature = answer.signature
-        only_one = _OneCall() if self._one_call() else None
+        only_one = OneCall() if self._one_call() else None
         while (deltas := await answer.read()) is not None:
             fold.feed(only_one.feed(deltas) if only_one is not None else deltas)
         if self._writer.usage.input_tokens is None:
-            self._writer.estimate = tokens.estimate(self._request)
+            self._writer.estimate = self._attempts.count(self._request)
         await self._outlet.message(fold.finish())
 
     async def _relay(self, answer: RelayedAnswer) -> None:
@@ -218,6 +217,14 @@ class _Exchange:
         if streams:
             await outlet.write([answer.ending] if answer.ending else [], last=True)
 
+    async def _learn_scale(self) -> None:
+        """Compare our estimate, where one was needed, with what the provider counted."""
+        writer, receipt, attempts = self._writer, self._receipt, self._attempts
+        if writer.estimate and writer.usage.input_tokens is not None:
+            totals, estimated = writer.totals, round(writer.estimate / attempts.scale)
+            counted = totals.input_tokens + totals.cache_read_input_tokens + totals.cache_creation_input_tokens
+            await self._house.learned.compare(receipt.provider, receipt.model, estimated, counted)
+
     async def _warm_up(self) -> None:
         """Answer `max_tokens: 0` here: it asks for a warm cache and no output."""
         writer = self._writer
@@ -234,7 +241,7 @@ class _Exchange:
         if self._opened:
             return []
         self._opened = True
-        return [*self._writer.start(tokens.estimate(self._request)), Ping()]
+        return [*self._writer.start(self._attempts.count(self._request)), Ping()]
 
     async def _keep_alive(self) -> None:
         """Tell a streaming client that we live; before the first delta this gives up a real HTTP status.

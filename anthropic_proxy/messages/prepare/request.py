@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -20,6 +21,8 @@ class Limits(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Tokens of input and output together; None: not known."""
     max_output: int | None = None
     """Tokens that one reply may have; None: not known."""
+    must_fit: bool = False
+    """Whether a request that is longer than the window is refused here, before the provider does it."""
     efforts: tuple[str, ...] = ()
     """Levels that the model knows, of none, minimal, low, medium, high, xhigh, max; empty: it does not reason."""
     default_effort: str | None = None

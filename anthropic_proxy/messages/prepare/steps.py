@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare.cleaning import clean_messages, clean_system
 from anthropic_proxy.messages.prepare.effort import resolve_effort
@@ -15,6 +16,8 @@ _WINDOW_MARGIN = 64
 """Tokens that are left free between input and output."""
 _BYTES_PER_TOKEN = 2
 """At least so many bytes of a body make a token: an input that fits by this measure is not counted."""
+_CAUTION = 1.03
+"""What the count is raised by before a request is refused unsent: clients then shorten it, and too late is too late."""
 _WITHOUT_LIMIT = 8_192
 """Output tokens where neither the client nor the catalogue says a number."""
 
@@ -73,7 +76,10 @@ def _output_limit(
     if limits.max_output is not None and limit > limits.max_output:
         limit, reason = limits.max_output, "the model's limit"
     if limits.window is not None and count is not None and _may_overflow(request, limit, limits.window):
-        room = limits.window - count(request) - _WINDOW_MARGIN
+        tokens = count(request)
+        if limits.must_fit and tokens * _CAUTION > limits.window:
+            raise InvalidRequest(f"prompt is too long: {round(tokens * _CAUTION)} tokens > {limits.window} maximum")
+        room = limits.window - tokens - _WINDOW_MARGIN
         if limit > room:
             limit, reason = room, "what the window leaves"
     limit = max(limit, 1)
