@@ -58,7 +58,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "messages.fold": "messages.deltas messages.types messages.events messages.writer",
     "wire": "messages wire.contract wire.schema wire.carry wire.failures wire.recover"
     " wire.mending wire.definitions wire.identities wire.openai_fields wire.openai_healing wire.late_thinking"
-    " wire.texts wire.web_search",
+    " wire.texts wire.server_tools",
     "wire.contract": "messages",
     "wire.framing": "",
     "wire.schema": "messages",
@@ -68,7 +68,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "wire.mending": "messages",
     "wire.definitions": "messages",
     "wire.late_thinking": "messages",
-    "wire.web_search": "messages",
+    "wire.server_tools": "messages",
     "wire.identities": "messages wire.contract",
     "wire.texts": "",
     "wire.openai_fields": "messages wire.contract wire.schema",
@@ -90,7 +90,7 @@ NO_LANGUAGE = {
     "definitions",
     "identities",
     "late_thinking",
-    "web_search",
+    "server_tools",
     "openai_fields",
     "openai_healing",
     "texts",

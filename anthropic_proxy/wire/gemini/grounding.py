@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from anthropic_proxy.messages.deltas import Delta, Text, Usage
 from anthropic_proxy.wire.gemini.frames import Grounding, Page
-from anthropic_proxy.wire.web_search import encode_citation, encode_search
+from anthropic_proxy.wire.server_tools import encode_citation, encode_search
 
 
 class Search:

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.messages.deltas import Delta, Text, Usage
 from anthropic_proxy.wire.mending import mend_json
 from anthropic_proxy.wire.openai_responses.events import ABSENT, Item, Part
-from anthropic_proxy.wire.web_search import encode_citation, encode_search
+from anthropic_proxy.wire.server_tools import encode_citation, encode_search
 
 
 class _Source(Struct):
