@@ -120,6 +120,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """`FETCH_URLS`: whether the proxy may fetch pages for the model."""
     max_upstream_calls: int | None = None
     """`MAX_UPSTREAM_CALLS`: calls under way at once; None: no limit."""
+    stop_timeout: float = 25.0
+    """`STOP_TIMEOUT`: seconds that running replies may go on after the signal to stop; less than the 30 s that
+    Kubernetes waits before it kills."""
     log_format: Literal["auto", "plain", "json"] = "auto"
     """`LOG_FORMAT`: `auto` colours on a terminal and is plain elsewhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -138,5 +141,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     providers' keys, addresses and regions in the environment, under names of its own."""
     origins: Mapping[str, str] = {}
     """Variable → where its value was found, in words: `environment`, `.env line 4`."""
+    given: Mapping[str, Secret] = {}
+    """Variable → its text as it was found; some of them are secrets."""
     warnings: Sequence[str] = ()
     """What start-up must say aloud: placeholders taken for unset, quotes stripped."""

@@ -1,8 +1,9 @@
 """What is put into the environment for a library that reads its settings there itself."""
 
 import os
+from collections.abc import MutableMapping
 
-from anthropic_proxy.settings.fields import Settings
+from anthropic_proxy.settings.fields import Secret, Settings
 
 _FOR_LITELLM = {
     "LITELLM_MODE": "PRODUCTION",  # else it reads a `.env` of its own choice
@@ -13,9 +14,18 @@ _FOR_LITELLM = {
 }
 
 
-def lend_to_litellm(settings: Settings) -> None:
-    """Put the `.env` file's variables, and how LiteLLM is to start, where it looks; what is there already stays."""
+def lend_to_litellm(settings: Settings, lent: MutableMapping[str, Secret] | None = None) -> None:
+    """Put the `.env` file's variables, and how LiteLLM is to start, where it looks; what is there already stays.
+
+    `lent` is what was put there before, for earlier settings: it is taken back, and holds what is lent now.
+    """
+    for name, secret in (lent or {}).items():
+        if os.environ.get(name) == secret.reveal():
+            del os.environ[name]
     for name, value in _FOR_LITELLM.items():
         os.environ.setdefault(name, value)
-    for name, secret in settings.other_variables.items():
-        os.environ.setdefault(name, secret.reveal())
+    fresh = {name: secret for name, secret in settings.other_variables.items() if name not in os.environ}
+    os.environ.update({name: secret.reveal() for name, secret in fresh.items()})
+    if lent is not None:
+        lent.clear()
+        lent.update(fresh)

@@ -89,6 +89,7 @@ def load_settings(
         other_variables=others,
         foreign_keys=_find_foreign_keys(environ, others),
         origins=sources.origins,
+        given=sources.given,
         warnings=(*sources.list_warnings(), *_find_misspellings(sources, providers), *left_out),
     )
 
@@ -257,6 +258,7 @@ _SIMPLE: tuple[tuple[str, Callable[[Found], object], bool, tuple[str, ...]], ...
         False,
         ("MAX_UPSTREAM_CALLS",),
     ),
+    ("stop_timeout", values.decode_seconds, False, ("STOP_TIMEOUT",)),
     ("log_format", _choice(*_LOG_FORMATS), False, ("LOG_FORMAT",)),
     ("log_level", _log_level, False, ("LOG_LEVEL",)),
 )

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.settings.fields import Secret
 
 _PLACEHOLDER = re.compile(
     r"""
@@ -57,6 +58,8 @@ class Sources:
         self._warnings: list[str] = []
         self._placeholders: dict[str, list[str]] = {}
         self.origins: dict[str, str] = {}
+        self.given: dict[str, Secret] = {}
+        """Variable → its text as it was found, so that a later reading can say what has changed."""
         self.asked: list[str] = []
         """Every variable that anybody asked for, aliases included."""
         self.file: dict[str, _Given] = {}
@@ -76,6 +79,7 @@ class Sources:
                 found = given and self._keep(variable, given, several)
                 if found:
                     self.origins[variable] = found.origin
+                    self.given[variable] = Secret(found.text)
                     return found
         return None
 
