@@ -188,7 +188,7 @@ REASONS = (
         "reasoning that is not the provider's own",
         r"(assistant|model) (thinking|signed)",
         "`thinking_blocks` as the client has them, signatures and all, to any server, and the text of all of them",
-        "only what the same provider gave, in its own field and form; within the tool loop for Ollama; else nothing",
+        "only what the same provider gave, in its own field and form; else nothing",
         "one provider's reasoning and signatures mean nothing to another, and strict servers refuse the field",
         theirs=_SOMETHING,
         ours=r"reasoning_details: .*|Mine|Look up|",

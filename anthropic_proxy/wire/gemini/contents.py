@@ -45,12 +45,11 @@ class Contents:
         """What came between calls and their results; it is said after them."""
         self._names: dict[str, str] = {}
         self._placeholder = _PLACEHOLDERS[call.dialect.placeholder]
-        self._turn = _start_of_turn(call.request.messages)
 
     def add(self, place: int, message: Message) -> None:
         """Say one message, the `place`-th of the request."""
         if message.role == "assistant":
-            self._add_reply(message.blocks, in_turn=place >= self._turn)
+            self._add_reply(message.blocks)
         elif message.role == "system":
             parts = [{"text": _wrapped(block.text)} for block in message.blocks if isinstance(block, TextBlock)]
             if self._has_open_calls():
@@ -85,10 +84,10 @@ class Contents:
         last = self._contents[-1] if self._contents else None
         return last is not None and last["role"] == "model" and any("functionCall" in part for part in last["parts"])
 
-    def _add_reply(self, blocks: list[Block], *, in_turn: bool) -> None:
+    def _add_reply(self, blocks: list[Block]) -> None:
         parts: list[Part] = []
         signature = ""
-        is_first_call = in_turn and self._call.dialect.needs_signatures
+        is_first_call = self._call.dialect.needs_signatures
         for block in blocks:
             if isinstance(block, ThinkingBlock):
                 signature = self._signature_in(block)
@@ -167,15 +166,6 @@ class Contents:
         if isinstance(block, ImageBlock | DocumentBlock):
             return [media_part(self._call, f"messages[{place}]", block, self._notes)]
         return []
-
-
-def _start_of_turn(messages: list[Message]) -> int:
-    """Return the place of the last user message that answers no call: there the current turn begins."""
-    for place in range(len(messages) - 1, -1, -1):
-        message = messages[place]
-        if message.role == "user" and not any(isinstance(block, ToolResultBlock) for block in message.blocks):
-            return place
-    return 0
 
 
 def _wrapped(text: Raw) -> Raw:

@@ -1,6 +1,5 @@
 """Messages: system, user, assistant and tool. A message has one text; pictures lie beside it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -75,10 +74,9 @@ class MessageEncoder:
             system.append(text_raw(extra_system))
         if system:
             self.said.append(_Said(role="system", content=join_texts(system)))
-        loop = _start_of_loop(request.messages)
-        for place, message in enumerate(request.messages):
+        for message in request.messages:
             if message.role == "assistant":
-                self._say_reply(message, in_loop=place >= loop)
+                self._say_reply(message)
             elif message.role == "user":
                 self._say_user(message)
             else:
@@ -160,7 +158,7 @@ class MessageEncoder:
 
     # Assistant messages.
 
-    def _say_reply(self, message: Message, *, in_loop: bool) -> None:
+    def _say_reply(self, message: Message) -> None:
         texts = [block.text for block in message.content if isinstance(block, TextBlock)]
         calls = [block for block in message.content if isinstance(block, ToolUseBlock)]
         if not texts and not calls:
@@ -168,7 +166,7 @@ class MessageEncoder:
         if self._late:
             self._say(_Gathered())
         said = _Said(role="assistant", content=join_texts(texts) if texts else _EMPTY)
-        thinking = self._thinking_of(message) if in_loop else ""
+        thinking = self._thinking_of(message)
         if thinking:
             said.thinking = thinking
         if calls:
@@ -179,18 +177,10 @@ class MessageEncoder:
         self.said.append(said)
 
     def _thinking_of(self, message: Message) -> str:
+        """Return what the model thought here, however long ago: a model's template leaves out what is no longer wanted.
+
+        Left out by us, it would change what stands before the newest messages, which the model then reads anew.
+        """
         tag = self._call.dialect.carry_tag
         blocks = (block for block in message.content if isinstance(block, ThinkingBlock))
         return "".join(block.thinking for block in blocks if decode_carry(tag, block.signature) is not None)
-
-
-def _start_of_loop(messages: Sequence[Message]) -> int:
-    """Return the place after the last message that a user wrote: from there on the model is at work on it.
-
-    What it thought before is not said again, as models are trained (`filterThinkTags` in `server/routes.go`).
-    """
-    for place in range(len(messages) - 1, -1, -1):
-        message = messages[place]
-        if message.role == "user" and not any(isinstance(block, ToolResultBlock) for block in message.blocks):
-            return place + 1
-    return 0

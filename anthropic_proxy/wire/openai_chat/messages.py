@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from anthropic_proxy.messages.notes import Note
@@ -266,7 +267,7 @@ class MessageEncoder:
         if len(kept) < len(blocks):
             self._forgets = True
         if dialect.carries_details:
-            details = [carry.encrypted for _, carry in kept if carry.encrypted]
+            details = [carry.encrypted for _, carry in kept if carry.encrypted and _is_list(carry.encrypted)]
             if details:
                 reply.reasoning_details = Raw(details[-1].encode())
         if dialect.carries_call_signatures and reply.tool_calls:
@@ -323,6 +324,15 @@ def _file(block: DocumentBlock) -> Any:
     data = f"data:application/pdf;base64,{source.data}"
     filename = name if name.endswith(".pdf") else f"{name}.pdf"
     return {"type": "file", "file": {"filename": filename, "file_data": data}}
+
+
+def _is_list(text: str) -> bool:
+    """Whether a text is a JSON list: it is spliced into the body, and a signature is whatever a client sends."""
+    try:
+        msgspec.json.decode(text, type=list[Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def _says_something(carry: Carry) -> bool:
