@@ -51,9 +51,10 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/gemini/thinking_budget (sent), golden/gemini/text (not sent).
     """
     needs_signatures: bool = True
-    """Whether the first call of every step of the current turn must carry a thought signature.
+    """Whether the first call of every step must carry a thought signature.
 
-    3 and later answer 400 without one. Where the history has none that fits, the documented placeholder is sent;
+    3 and later answer 400 without one in the current turn. Where the history has none that fits, the documented
+    placeholder is sent, and stays in later turns, so that the provider's cache knows the conversation again;
     2.5 takes signatures but wants no placeholder.
     Proven by: golden/gemini/foreign_signature.
     """
