@@ -5,7 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct, field
 
-from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.notes import Note, Report
 
 Headers = Mapping[str, str]
 """Request headers, names in lower case."""
@@ -63,7 +63,13 @@ class Receipt(Struct, kw_only=True):
     """The beginning of a provider's failing answer that was no error object, such as a gateway's page; keys masked."""
     tried: list[str] = field(default_factory=list)
     """Attempts before the one that counts, in words: `groq 429`."""
-    notes: list[Note] = field(default_factory=list)
+    fidelity: Report = field(default_factory=Report)
+    """What became of the request's fields, and under which policy."""
+
+    @property
+    def notes(self) -> list[Note]:
+        """The notes of the fidelity report."""
+        return self.fidelity.notes
 
 
 class Policy(Protocol):

@@ -38,6 +38,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "exchange.masking": "wire.contract",
     "exchange.attempts": "messages routing wire.contract hooks exchange",
     "exchange.blame": "routing.router wire.contract",
+    "exchange.fidelity": "messages.notes routing.router",
     "exchange.links": "messages upstream.errands",
     "exchange.turns": "messages exchange.attempts upstream.errands",
     "routing": "settings hooks wire.contract routing",
@@ -58,7 +59,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "messages.fold": "messages.deltas messages.types messages.events messages.writer",
     "wire": "messages wire.contract wire.schema wire.carry wire.failures wire.recover"
     " wire.mending wire.definitions wire.identities wire.openai_fields wire.openai_healing wire.late_thinking"
-    " wire.texts wire.server_tools",
+    " wire.standing_notes wire.texts wire.server_tools",
     "wire.contract": "messages",
     "wire.framing": "",
     "wire.schema": "messages",
@@ -70,8 +71,9 @@ MAY_IMPORT: Mapping[str, str] = {
     "wire.late_thinking": "messages",
     "wire.server_tools": "messages",
     "wire.identities": "messages wire.contract",
+    "wire.standing_notes": "messages.notes",
     "wire.texts": "",
-    "wire.openai_fields": "messages wire.contract wire.schema",
+    "wire.openai_fields": "messages wire.contract wire.schema wire.standing_notes",
     "wire.openai_healing": "messages wire.contract wire.failures wire.schema",
     "upstream": "wire.contract",
     "upstream.errands": "",
@@ -93,6 +95,7 @@ NO_LANGUAGE = {
     "server_tools",
     "openai_fields",
     "openai_healing",
+    "standing_notes",
     "texts",
     "__init__",
 }  # modules of wire/ that are no wire

@@ -61,6 +61,9 @@ class Keeper:
         self.error: ProxyError | None = None
         self.receipt: Receipt | None = None
 
+    def follow(self, receipt: Receipt) -> None:
+        self.receipt = receipt
+
     async def write(self, events: Sequence[Event], *, last: bool = False) -> None:
         self.stream += encode_events(events, "req_test")
 

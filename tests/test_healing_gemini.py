@@ -231,7 +231,7 @@ async def test_what_is_refused_is_healed_at_once_and_remembered(
     assert keeper.body["content"][0]["text"] == "well"
     assert len(google.bodies) == 2
     assert said(google.bodies[1])
-    assert any(note.fate == "approximated" for note in somewhere.receipts[0].notes)
+    assert any("refused it: " in note.reason for note in somewhere.receipts[0].notes)
     await somewhere.ask(model=f"gemini/{model}", **fields)
     assert len(google.bodies) == 3
     assert google.bodies[2] == google.bodies[1]

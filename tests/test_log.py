@@ -14,7 +14,7 @@ import pytest
 
 from anthropic_proxy.hooks import Client, Receipt
 from anthropic_proxy.log import Level, Log
-from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.notes import Note, Report
 from tests.house import Answer, Town
 
 LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
@@ -86,7 +86,7 @@ def test_each_cause_of_a_loss_is_said_once_a_run() -> None:
         Note("approximated", "max_tokens", "64000 → 32768, the model's limit"),
         Note("dropped", "messages[3].content[1]", "no such picture"),
     ]
-    log.exchange(receipt(provider="groq", notes=losses))
+    log.exchange(receipt(provider="groq", fidelity=Report(notes=losses)))
     said = stream.getvalue()
     assert re.search(r"^\d\d:\d\d:\d\d  ✕ groq: top_k dropped: groq has no such setting$", said, re.MULTILINE)
     assert "~ groq: max_tokens approximated: 64000 → 32768, the model's limit\n" in said
@@ -94,17 +94,18 @@ def test_each_cause_of_a_loss_is_said_once_a_run() -> None:
         Note("approximated", "max_tokens", "50000 → 32768, the model's limit"),
         Note("dropped", "messages[7].content[0]", "no such picture"),
     ]
-    log.exchange(receipt(provider="groq", notes=again))
+    log.exchange(receipt(provider="groq", fidelity=Report(notes=again)))
     assert stream.getvalue().count("max_tokens") == 1
     assert stream.getvalue().count("no such picture") == 1
-    log.exchange(receipt(provider="xai", notes=losses[:1]))
+    log.exchange(receipt(provider="xai", fidelity=Report(notes=losses[:1])))
     assert "✕ xai: top_k dropped" in stream.getvalue()
 
 
 def test_tools_that_lose_the_same_are_one_cause() -> None:
     stream = io.StringIO()
     names = [f"tools.tool_{number}" for number in range(30)]
-    Log(stream).exchange(receipt(provider="groq", notes=[Note("approximated", name, "no pattern") for name in names]))
+    notes = [Note("approximated", name, "no pattern") for name in names]
+    Log(stream).exchange(receipt(provider="groq", fidelity=Report(notes=notes)))
     assert stream.getvalue().count("no pattern") == 1
 
 

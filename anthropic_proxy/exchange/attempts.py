@@ -18,13 +18,14 @@ from anthropic_proxy.exchange.blame import (
     say_provider,
     silence_of,
 )
+from anthropic_proxy.exchange.fidelity import expect_no_loss
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.masking import hide_key_in
 from anthropic_proxy.exchange.relay import RelayedAnswer, passed_headers
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Receipt
 from anthropic_proxy.messages.deltas import Delta
-from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.notes import Fate, Note
 from anthropic_proxy.messages.prepare import UNPREPARED, Limits, prepare
 from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.messages.types import MessagesRequest
@@ -51,7 +52,7 @@ class Attempts:
         self._receipt = receipt
         self._watch = watch
         self._lessons: list[Note] = []
-        """What refusals taught in the course of this request."""
+        """What refusals of the target under way taught in the course of this request."""
         self._credential: Credential | None = None
         """What the attempt under way proves itself with."""
         self._way = "http"
@@ -106,6 +107,7 @@ class Attempts:
             facts = await self._house.catalogue.learn(target.provider.name, target.model)
             target = structs.replace(target, facts=facts)
         target = await self._with_learned(target)
+        self._lessons.clear()
         repeats, healings, turns = REPEATS_PER_TARGET, MOST_HEALINGS, pool.turns(target.provider)
         self._house.budget.earn(target.upstream)
         while True:
@@ -159,7 +161,8 @@ class Attempts:
             return None
         provider = target.provider.name
         self._house.log.once(f"{provider}/{target.model}: {healing.name}, because of: {error.message}")
-        self._lessons.append(Note("approximated", error.parameter or "", f"{provider} refused it: {healing.name}"))
+        fate: Fate = "approximated" if self.relaying else "kept"  # what else is lost, the encoder says itself
+        self._lessons.append(Note(fate, error.parameter or "", f"{provider} refused it: {healing.name}"))
         self._receipt.tried.append(f"{provider} {error.status}")
         if healing.lasts:
             await self._house.learned.remember(provider, target.model, healing.name)
@@ -167,7 +170,10 @@ class Attempts:
 
     async def _attempt(self, target: Target, call: Call, credential: Credential | None) -> Answer | RelayedAnswer:
         upstream_request = target.wire.encode_request(call)
-        self._receipt.notes.extend(upstream_request.notes)
+        report = self._receipt.fidelity
+        report.add(upstream_request.notes)
+        report.add(self._lessons)
+        expect_no_loss(report, target)
         self._receipt.provider, self._receipt.model = target.provider.name, target.model
         breakers = self._house.breakers
         breakers.admit(target.upstream)
@@ -219,7 +225,8 @@ class Attempts:
         if self._request.refusal is not None:
             raise self._request.refusal
         prepared = prepare(self._request, limits_of(target), estimate)
-        self._receipt.notes[:] = *prepared.notes, *self._lessons
+        self._receipt.fidelity.begin()
+        self._receipt.fidelity.add(prepared.notes)
         return Call(
             request=prepared.request,
             model=target.model,
@@ -234,7 +241,7 @@ class Attempts:
         )
 
     def _relay_call(self, target: Target) -> Call:
-        self._receipt.notes[:] = self._lessons
+        self._receipt.fidelity.begin()
         return relay_call(self._inbound, self._request, target, self._house.new_id)
 
     async def _read_error(self, target: Target, call: Call, response: UpstreamResponse) -> list[Delta]:

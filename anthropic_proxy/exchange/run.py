@@ -28,6 +28,10 @@ DELTA_AFTER_SECONDS = 240.0
 class Outlet(Protocol):
     """The door's side of one HTTP response."""
 
+    def follow(self, receipt: Receipt) -> None:
+        """Take the receipt of the exchange: headers that go out tell what it says by then. Comes before all else."""
+        ...
+
     async def write(self, events: Sequence[Event], *, last: bool = False) -> None:
         """Send events; the first call sends status 200 and the headers of a stream before them."""
         ...
@@ -55,12 +59,13 @@ async def run(house: House, inbound: Inbound, outlet: Outlet) -> None:
     Step 1, identify, lies behind us: the guard did it before the body was read.
     """
     receipt = Receipt(request_id=inbound.request_id, client=inbound.client, started=house.clock(), path=inbound.path)
+    outlet.follow(receipt)
     try:
         request = read_request(inbound.body)  # 2 read
         receipt.asked_model, receipt.stream = request.model, request.stream
         receipt.tools, receipt.messages = len(request.tools), len(request.messages)
         route = resolve(Facts(request.model), house.settings, house.catalogue)  # 3 route
-        receipt.why = route.why
+        receipt.why, receipt.fidelity.policy = route.why, route.fidelity
         _expect_readable(request, route)
         for note in route.notes:
             house.log.once(note)

@@ -64,6 +64,8 @@ def describe_notes(receipt: Receipt) -> list[tuple[tuple[str, str, str], str]]:
     """Return what did not reach the provider as it was asked: the cause, which is said once a run, and its line."""
     described: list[tuple[tuple[str, str, str], str]] = []
     for note in receipt.notes:
+        if note.fate == "kept":
+            continue
         # every tool has a name of its own, so there the reason is the cause
         field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)
         sign = "✕" if note.fate == "dropped" else "~"

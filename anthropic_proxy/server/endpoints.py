@@ -26,6 +26,7 @@ from anthropic_proxy.server.replies import (
     encode_message,
     error_headers,
     json_headers,
+    report_headers,
     stream_headers,
 )
 
@@ -46,6 +47,11 @@ class HttpOutlet:
         self._send = send
         self._request_id = request_id
         self._opened = False
+        self._receipt: Receipt | None = None
+
+    def follow(self, receipt: Receipt) -> None:
+        """Take the receipt of the exchange: headers that go out tell what it says by then."""
+        self._receipt = receipt
 
     async def write(self, events: Sequence[Event], *, last: bool = False) -> None:
         """Send events in one piece; before the first, status 200 and the headers of a stream."""
@@ -98,6 +104,8 @@ class HttpOutlet:
 
     async def _open(self, status: int, headers: Mapping[str, str]) -> None:
         self._opened = True
+        if receipt := self._receipt:
+            headers = {**headers, **report_headers(receipt.fidelity if status == 200 else None, receipt.tried)}
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": pairs})
 

@@ -4,7 +4,7 @@ Keys stand in the order in which Anthropic sends them. JSON takes one line, as a
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -30,6 +30,7 @@ from anthropic_proxy.messages.events import (
     ThinkingStart,
     mend,
 )
+from anthropic_proxy.messages.notes import Report
 from anthropic_proxy.messages.types import MessagesResponse
 
 RETRY_AFTER_SECONDS = 3600
@@ -118,6 +119,18 @@ def stream_headers(request_id: str) -> dict[str, str]:
         "x-accel-buffering": "no",
         "request-id": request_id,
     }
+
+
+def report_headers(report: Report | None, tried: Sequence[str]) -> dict[str, str]:
+    """Return the headers that tell what became of a request, and what was tried before its answer came.
+
+    `x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`, `x-proxy-tried: openai 503, groq 429`.
+    None: the answer is no reply, so that there is nothing to report.
+    """
+    headers = {} if report is None else {"x-proxy-fidelity": report.describe()}
+    if tried:
+        headers["x-proxy-tried"] = ", ".join(tried)
+    return headers
 
 
 def _flatten(raw: Raw) -> bytes:

@@ -5,7 +5,7 @@
 to every program.
 """
 
-from anthropic_proxy.settings.fields import TIERS, Secret, Settings, Timeouts
+from anthropic_proxy.settings.fields import TIERS, Fidelity, Secret, Settings, Timeouts
 from anthropic_proxy.settings.lending import lend_to_litellm
 from anthropic_proxy.settings.load import ProviderNames, list_variables, load_settings
 from anthropic_proxy.settings.reading import ENV_FILE, SettingsReader, list_changes
@@ -13,6 +13,7 @@ from anthropic_proxy.settings.reading import ENV_FILE, SettingsReader, list_chan
 __all__ = [
     "ENV_FILE",
     "TIERS",
+    "Fidelity",
     "ProviderNames",
     "Secret",
     "Settings",

@@ -8,6 +8,9 @@ from msgspec import Struct
 TIERS = ("haiku", "sonnet", "opus", "fable")
 """The families of Claude models, each of which maps to a model of its own."""
 
+Fidelity = Literal["best-effort", "strict"]
+"""Whether a request may reach a backend that cannot do all of it."""
+
 _SHOWN_FROM = 12
 """Characters from which on a secret shows its last four: of a shorter one they would be too much."""
 
@@ -110,8 +113,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     """`PORT`."""
     timeouts: Timeouts = Timeouts()
     """`UPSTREAM_…_TIMEOUT`; `UPSTREAM_TIMEOUT` sets the last two where they are not set themselves."""
-    fidelity: Literal["best-effort", "strict"] = "best-effort"
+    fidelity: Fidelity = "best-effort"
     """`FIDELITY`: `strict` refuses a request that a backend could only serve with losses."""
+    tier_fidelities: Mapping[str, Fidelity] = {}
+    """Tier → the same for requests that name it (`FIDELITY_<TIER>`)."""
     check_window: bool = False
     """`CHECK_WINDOW`: refuse a request that does not fit before it is sent."""
     search_url: str | None = None

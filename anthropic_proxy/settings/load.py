@@ -111,6 +111,7 @@ def _load_fields(sources: Sources, providers: Sequence[ProviderNames]) -> dict[s
         "preferred_provider": _find(sources, partial(_preferred, providers), "PREFERRED_PROVIDER"),
         "tier_models": _by_tier(sources, values.decode_model, "MODEL_", several=False),
         "fallbacks": _by_tier(sources, values.decode_models, "FALLBACK_", several=True),
+        "tier_fidelities": _by_tier(sources, _choice(*_FIDELITIES), "FIDELITY_", several=False),
         "timeouts": _load_timeouts(sources),
     }
     for name, decode, several, variables in _SIMPLE:

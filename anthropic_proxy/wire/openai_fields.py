@@ -9,6 +9,7 @@ from msgspec import Raw
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.schema import STANDARD, SchemaRules, admits_object, encode_schema_once
+from anthropic_proxy.wire.standing_notes import NO_SERVICE_TIER, NO_TOP_K, ONE_CALL
 
 HEADERS: Mapping[str, str] = {"content-type": "application/json"}
 LOOSE_OUTPUT = Note(
@@ -45,8 +46,7 @@ def add_tools(body: dict[str, Any], definitions: list[Any], choice: Any, call: C
     if dialect.says_parallel:
         body["parallel_tool_calls"] = False
     else:
-        why = f"{call.provider} cannot be told; further calls of a reply are discarded"
-        notes.append(Note("emulated", "tool_choice.disable_parallel_tool_use", why))
+        notes.append(ONE_CALL)
 
 
 def add_sampling(body: dict[str, Any], effort: str, call: Call, notes: list[Note]) -> None:
@@ -61,7 +61,7 @@ def add_sampling(body: dict[str, Any], effort: str, call: Call, notes: list[Note
         else:
             notes.append(Note("dropped", name, f"{call.model} chooses for itself"))
     if request.top_k is not None:
-        notes.append(Note("dropped", "top_k", f"{call.provider} has no such setting"))
+        notes.append(NO_TOP_K)
 
 
 def add_origin(body: dict[str, Any], call: Call, notes: list[Note]) -> Mapping[str, str]:
@@ -75,7 +75,7 @@ def add_origin(body: dict[str, Any], call: Call, notes: list[Note]) -> Mapping[s
         if dialect.says_service_tier:
             body["service_tier"] = "default"
         else:
-            notes.append(Note("dropped", "service_tier", f"{call.provider} has no such setting"))
+            notes.append(NO_SERVICE_TIER)
     if dialect.session_header:
         return {**HEADERS, dialect.session_header: request.session_key()}
     return HEADERS

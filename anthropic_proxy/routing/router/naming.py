@@ -40,6 +40,8 @@ class Choice(Struct, frozen=True, kw_only=True):
     """The reason in words: `sonnet is BIG_MODEL (.env line 4), and a bare name gets its list's prefix: openai`."""
     setting: str = ""
     """Of a tier: the setting that decides and where it stands: `BIG_MODEL, .env line 4`."""
+    tier: str = ""
+    """The Claude tier that the id names, if it goes by that."""
     note: str = ""
     """What the log should say once, because the user may not expect it."""
 
@@ -76,14 +78,14 @@ def choose_for_tier(tier: str, asked: str, home: Provider, settings: Settings, c
         origin = settings.origins.get(variable, "set")
         placed = _place(value, home, settings, catalogue, lends=True)
         why, setting = f"{tier} is {variable} ({origin}), and {placed.why}", f"{variable}, {origin}"
-        first = structs.replace(placed, why=why, setting=setting)
+        first = structs.replace(placed, why=why, setting=setting, tier=tier)
     elif home.keeps_tiers:
         why = f"{home.name} is preferred and serves Claude models itself"
-        first = Choice(provider=home, model=asked, why=why, setting="as asked")
+        first = Choice(provider=home, model=asked, why=why, setting="as asked", tier=tier)
     else:
         why = f"{tier} is {variable} (default of {home.name})"
         placed = _through_vertex(home, _default_model(tier, home, catalogue), why, settings)
-        first = structs.replace(placed, setting=f"{variable}, default")
+        first = structs.replace(placed, setting=f"{variable}, default", tier=tier)
     choices = {first.name: first}
     variable = f"FALLBACK_{tier.upper()}"
     for value in settings.fallbacks.get(tier, ()):

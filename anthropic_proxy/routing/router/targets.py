@@ -14,7 +14,7 @@ from anthropic_proxy.routing.providers.rows import Retired
 from anthropic_proxy.routing.router.addresses import find_address, find_server
 from anthropic_proxy.routing.router.naming import Choice, choose, choose_for_tier
 from anthropic_proxy.routing.router.readiness import describe_missing_key
-from anthropic_proxy.settings import TIERS, Settings
+from anthropic_proxy.settings import TIERS, Fidelity, Settings
 from anthropic_proxy.wire.contract import Wire
 
 _ORDER = tuple(
@@ -61,6 +61,8 @@ class Route(Struct, frozen=True):
     """The reason in words, for the log and `explain`."""
     notes: Sequence[str] = ()
     """What the log should say once, because the user may not expect it."""
+    fidelity: Fidelity = "best-effort"
+    """`strict`: what a target could only do with losses is refused."""
 
 
 class Mapped(Struct, frozen=True, kw_only=True):
@@ -93,7 +95,8 @@ def resolve(facts: Facts, settings: Settings, catalogue: Catalogue) -> Route:
             notes.append(error.message)
     if not targets and refusal is not None:
         raise refusal
-    return Route(targets, choices[0].why, notes)
+    first = choices[0]
+    return Route(targets, first.why, notes, settings.tier_fidelities.get(first.tier, settings.fidelity))
 
 
 def preferred(settings: Settings, ollama_models: Sequence[str] | None) -> str:

@@ -11,6 +11,7 @@ from anthropic_proxy.wire.ollama.dialect import Dialect
 from anthropic_proxy.wire.ollama.messages import MessageEncoder
 from anthropic_proxy.wire.ollama.tools import Tools, encode_tools
 from anthropic_proxy.wire.ollama.window import window_of
+from anthropic_proxy.wire.standing_notes import NO_SERVICE_TIER
 
 PATH = "/api/chat"
 
@@ -43,7 +44,7 @@ def encode_request(call: Call) -> UpstreamRequest:
     body["truncate"] = body["shift"] = False
     body["options"] = _options(call, dialect)
     if call.request.service_tier == "standard_only":
-        notes.append(Note("dropped", "service_tier", f"{call.provider} has no such setting"))
+        notes.append(NO_SERVICE_TIER)
     return UpstreamRequest(
         path=PATH, body=_encode(body), headers=_HEADERS, notes=(*notes, *tools.notes, *messages.notes)
     )

@@ -12,6 +12,7 @@ from anthropic_proxy.messages.types.tools import is_client_tool
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.definitions import describe, encode_once
 from anthropic_proxy.wire.ollama.schema import encode_parameters
+from anthropic_proxy.wire.standing_notes import ONE_CALL
 
 
 class Tools(Struct):
@@ -44,8 +45,7 @@ def encode_tools(call: Call) -> Tools:
     if choice is not None:
         _choose(choice.type, choice.name or "", tools, call)
         if choice.disable_parallel_tool_use and tools.definitions:
-            why = f"{call.provider} cannot be told; further calls of a reply are discarded"
-            tools.notes.append(Note("emulated", "tool_choice.disable_parallel_tool_use", why))
+            tools.notes.append(ONE_CALL)
     return tools
 
 

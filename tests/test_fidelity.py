@@ -1,0 +1,151 @@
+"""What a client, a log and an observer are told of what a request lost, and how `FIDELITY=strict` refuses it."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.log import Log
+from anthropic_proxy.messages.notes import Note, Report
+from anthropic_proxy.routing.catalogue import Catalogue
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.router import Facts, resolve
+from anthropic_proxy.server.replies import report_headers
+from anthropic_proxy.settings import Settings, load_settings
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from tests.house import Answer, Keeper, Town
+
+KEYS = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
+WELL = json.dumps(
+    {"choices": [{"index": 0, "message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}]}
+).encode()
+SEARCH = {"type": "code_execution_20250825", "name": "code_execution"}
+
+
+class Street:
+    """Answers with these in turn, then well; remembers the bodies."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self._answers = list(answers)
+
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        self.bodies.append({"at": base_url, **json.loads(request.body)})
+        return self._answers.pop(0) if self._answers else Answer(200, WELL)
+
+
+def failure(status: int, message: str = "no", param: str | None = None) -> Answer:
+    error = {"message": message, "type": "x", "code": None, "param": param}
+    return Answer(status, json.dumps({"error": error}).encode())
+
+
+def headers_of(keeper: Keeper) -> dict[str, str]:
+    """What the door would say at the end of this exchange."""
+    assert keeper.receipt is not None
+    return report_headers(keeper.receipt.fidelity, keeper.receipt.tried)
+
+
+def load(**environ: str) -> Settings:
+    return load_settings(environ, PROVIDERS, env_file=None)
+
+
+def test_a_note_counts_once_and_what_was_kept_does_not() -> None:
+    report = Report()
+    report.add([Note("dropped", "top_k", "none"), Note("kept", "store", "said otherwise")])
+    report.add([Note("dropped", "top_k", "none"), Note("emulated", "stop_sequences", "here")])
+    assert report.describe() == "best-effort; approximated=0; emulated=1; dropped=1"
+    report.begin()
+    assert (report.notes, report.describe()) == ([], "best-effort; approximated=0; emulated=0; dropped=0")
+
+
+@pytest.mark.parametrize(
+    ("environ", "model", "policy"),
+    [
+        ({}, "claude-sonnet-4-5", "best-effort"),
+        ({"FIDELITY": "strict"}, "claude-sonnet-4-5", "strict"),
+        ({"FIDELITY": "strict"}, "openai/gpt-4.1", "strict"),
+        ({"FIDELITY": "strict", "FIDELITY_HAIKU": "best-effort"}, "claude-haiku-4-5", "best-effort"),
+        ({"FIDELITY": "strict", "FIDELITY_HAIKU": "best-effort"}, "claude-opus-4-5", "strict"),
+        ({"FIDELITY_SONNET": "Strict"}, "anthropic/claude-sonnet-4-5[1m]", "strict"),
+        ({"FIDELITY_SONNET": "strict"}, "gpt-4.1", "best-effort"),
+    ],
+)
+def test_a_route_has_a_policy(environ: dict[str, str], model: str, policy: str) -> None:
+    settings = load(OPENAI_API_KEY="k", **environ)
+    assert resolve(Facts(model), settings, Catalogue()).fidelity == policy
+
+
+def test_another_policy_is_refused_at_start() -> None:
+    with pytest.raises(ConfigurationError, match=r"FIDELITY_OPUS.*best-effort or strict"):
+        load(FIDELITY_OPUS="lossless")
+
+
+async def test_the_headers_count_what_became_of_the_request_that_was_answered() -> None:
+    town = Town(Street(failure(500)), **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
+    keeper = await town.ask(top_k=5, max_tokens=100, service_tier="standard_only")
+    assert keeper.body
+    assert headers_of(keeper) == {
+        "x-proxy-fidelity": "best-effort; approximated=1; emulated=0; dropped=1",
+        "x-proxy-tried": "openai 500",
+    }
+    assert [(note.fate, note.field) for note in town.receipts[0].notes] == [
+        ("dropped", "top_k"),
+        ("approximated", "service_tier"),
+    ]
+
+
+async def test_strict_refuses_before_anything_is_sent_and_names_every_loss() -> None:
+    street = Street()
+    keeper = await Town(street, OPENAI_API_KEY="k", FIDELITY="strict").ask(top_k=5, tools=[SEARCH])
+    assert street.bodies == []
+    assert keeper.error is not None
+    assert (keeper.error.status, keeper.error.kind) == (400, "invalid_request_error")
+    for word in ("top_k: ", "code_execution", "openai/gpt-4.1", "FIDELITY=best-effort", "FIDELITY_<TIER>"):
+        assert word in keeper.error.message
+
+
+async def test_strict_tries_the_next_model_of_the_chain_first() -> None:
+    street = Street()
+    chain = {"BIG_MODEL": "moonshot/kimi-k2.6", "FALLBACK_SONNET": "groq/llama-3.3-70b-versatile,openai/gpt-4.1"}
+    town = Town(street, **KEYS, **chain, MOONSHOT_API_KEY="k", FIDELITY="strict")
+    keeper = await town.ask(temperature=0.5, service_tier="standard_only", top_k=None, max_tokens=100)
+    assert [body["model"] for body in street.bodies] == ["llama-3.3-70b-versatile"]
+    assert headers_of(keeper)["x-proxy-fidelity"] == "strict; approximated=1; emulated=0; dropped=0"
+    refused = await town.ask(temperature=0.5, top_k=5, max_tokens=100)
+    assert refused.error is not None
+    assert refused.error.message.startswith("moonshot/kimi-k2.6 would lose temperature: ")
+    assert len(street.bodies) == 1
+
+
+async def test_strict_refuses_what_only_a_refusal_showed_to_be_lost() -> None:
+    street = Street(failure(400, "Unsupported parameter: 'temperature'", "temperature"))
+    keeper = await Town(street, OPENAI_API_KEY="k", FIDELITY="strict").ask(temperature=0.5)
+    assert len(street.bodies) == 1
+    assert keeper.error is not None
+    assert keeper.error.message.startswith("openai/gpt-4.1 would lose temperature: ")
+
+
+async def test_best_effort_says_a_loss_once_though_a_refusal_showed_it() -> None:
+    town = Town(Street(failure(400, "Unsupported parameter: 'temperature'", "temperature")), OPENAI_API_KEY="k")
+    keeper = await town.ask(temperature=0.5, max_tokens=100)
+    assert headers_of(keeper) == {
+        "x-proxy-fidelity": "best-effort; approximated=0; emulated=0; dropped=1",
+        "x-proxy-tried": "openai 400",
+    }
+
+
+async def test_the_log_of_machines_has_policy_counts_and_notes() -> None:
+    town = Town(Street(), OPENAI_API_KEY="k", FIDELITY_SONNET="best-effort")
+    stream = io.StringIO()
+    town.house = structs.replace(town.house, log=Log(stream, "json"))
+    await town.ask(top_k=5, max_tokens=100)
+    assert json.loads(stream.getvalue())["fidelity"] == {
+        "policy": "best-effort",
+        "approximated": 0,
+        "emulated": 0,
+        "dropped": 1,
+        "notes": [{"fate": "dropped", "field": "top_k", "reason": "there is no such setting"}],
+    }
