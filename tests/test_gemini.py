@@ -35,7 +35,13 @@ needs_recordings = pytest.mark.skipif(not RECORDED.is_dir(), reason=f"no recorde
 def a_call(*messages: Any, stream: bool = True, dialect: dict[str, Any] | None = None, **fields: Any) -> Call:
     body = {"model": "claude-sonnet-4-6", "max_tokens": 1024, "messages": list(messages) or [user("Hi")], **fields}
     spoken = gemini.Dialect(**(dialect or {}))
-    limits = Limits(vision=True, pdf=True, name_pattern=spoken.tool_name_pattern, name_length=spoken.tool_name_length)
+    limits = Limits(
+        vision=True,
+        pdf=True,
+        server_tools=spoken.server_tools,
+        name_pattern=spoken.tool_name_pattern,
+        name_length=spoken.tool_name_length,
+    )
     prepared = prepare(decode_request(json.dumps(body).encode()), limits)
     count = itertools.count(1)
     return Call(
@@ -314,15 +320,6 @@ def test_text_waits_for_its_sources_only_where_the_provider_may_search() -> None
     assert decoder.decode_frame(a_frame({"text": "Cold."})) == []
     assert Text("Cold.") in decoder.decode_frame(a_frame(finish="STOP"))
     assert gemini.new_decoder(a_call()).decode_frame(a_frame({"text": "Cold."})) == [Text("Cold.")]
-
-
-@pytest.mark.parametrize("kind", ["code_execution_20250825", "advisor_20260301"])
-def test_a_tool_that_is_not_there_cannot_be_forced(kind: str) -> None:
-    tools = [{"type": kind, "name": "it"}, LOOK]
-    with pytest.raises(UnsupportedFeature, match="tool_choice: it"):
-        gemini.encode_request(a_call(tools=tools, tool_choice={"type": "tool", "name": "it"}))
-    with pytest.raises(UnsupportedFeature, match="tool_choice: any"):
-        gemini.encode_request(a_call(tools=tools[:1], tool_choice={"type": "any"}))
 
 
 @pytest.mark.parametrize("kind", ["audio/mp3", "video/mp4"])

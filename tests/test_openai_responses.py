@@ -34,7 +34,7 @@ WEATHER = {"name": "weather", "input_schema": {"type": "object", "properties": {
 
 def new_call(*, stream: bool = True, dialect: dict[str, Any] | None = None, limits: Any = None, **fields: Any) -> Call:
     body = {"model": "claude", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}], **fields}
-    prepared = prepare(decode_request(msgspec.json.encode(body)), limits or Limits())
+    prepared = prepare(decode_request(msgspec.json.encode(body)), limits or Limits(server_tools=("web_search",)))
     count = iter(range(1, 1_000_000))
     return Call(
         request=prepared.request,
@@ -351,7 +351,7 @@ HEALED: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 
 @pytest.mark.parametrize(("parameter", "message", "gone", "fields"), HEALED, ids=[one[0] for one in HEALED])
 def test_a_refused_parameter_is_left_out(parameter: str, message: str, gone: str, fields: dict[str, Any]) -> None:
-    call = new_call(limits=Limits(efforts=LONG_EFFORTS), **fields)
+    call = new_call(limits=Limits(efforts=LONG_EFFORTS, server_tools=("web_search",)), **fields)
     assert gone in encode(call)
     healing = openai_responses.find_healing(call, refused(parameter, message))
     assert healing is not None

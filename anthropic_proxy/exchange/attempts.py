@@ -302,6 +302,9 @@ def limits_of(target: Target, *, must_fit: bool = False) -> Limits:
         vision=facts.vision or not facts.known,
         pdf=facts.pdf,
         tools=facts.tools,
+        server_tools=getattr(dialect, "server_tools", ()),
+        server_tools_alone=getattr(dialect, "server_tools_alone", False),
+        provider=target.provider.name,
         name_pattern=dialect.tool_name_pattern,
         name_length=dialect.tool_name_length,
     )

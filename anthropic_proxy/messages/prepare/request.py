@@ -11,6 +11,9 @@ from msgspec import Raw, Struct
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.types import ABSENT, Message, TextBlock, Tool, ToolChoice
 
+Kind = Literal["web_search", "web_fetch", "code_execution", "mcp_toolset", "tool_search", ""]
+"""What a tool that Anthropic's API runs itself does, whatever its version; "": what nobody else has."""
+
 _SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
 
 
@@ -30,6 +33,14 @@ class Limits(Struct, frozen=True, kw_only=True, cache_hash=True):
     vision: bool = True
     pdf: bool = False
     tools: bool = True
+    server_tools: tuple[Kind, ...] = ()
+    """Kinds of server tools that the provider runs itself: web_search, web_fetch, code_execution, mcp_toolset."""
+    server_tools_alone: bool = False
+    """Whether they may not stand beside functions."""
+    owned_tools: tuple[Kind, ...] = ()
+    """Kinds that the proxy runs where the provider does not: web_search, web_fetch, tool_search."""
+    provider: str = "the provider"
+    """Its name, for notes and refusals."""
     name_pattern: str = r"[a-zA-Z0-9_-]+"
     """A tool name must match this whole; others get an alias."""
     name_length: int = 64
@@ -46,7 +57,7 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     Calls and results are paired: the results of one step stand first in the next user message, in the order of
     the calls. Unknown blocks have become text."""
     tools: list[Tool]
-    """Client tools and server tools that may be offered, under their aliases; deferred ones included."""
+    """Functions under their aliases, deferred ones included, and the server tools that the provider runs itself."""
     tool_choice: ToolChoice | None
     max_tokens: int
     effort: str
@@ -142,6 +153,16 @@ def _user_of(user_id: str) -> str:
     return known.device_id + known.account_uuid
 
 
+class OwnedTool(Struct, frozen=True):
+    """A server tool that the proxy runs (`exchange/turns`); upstream it is a function."""
+
+    kind: Kind
+    name: str
+    """As the client declared it: what the reply's blocks say."""
+    tool: Tool
+    """The client's definition, with its limits."""
+
+
 class Prepared(Struct, frozen=True):
     """What `prepare` gives."""
 
@@ -149,3 +170,5 @@ class Prepared(Struct, frozen=True):
     aliases: Mapping[str, str]
     """Name said upstream → the client's own name, where they differ."""
     notes: tuple[Note, ...]
+    owned: Mapping[str, OwnedTool]
+    """Name that a call in the reply bears → the server tool that the proxy runs for it."""

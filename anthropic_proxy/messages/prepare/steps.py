@@ -35,13 +35,13 @@ def prepare(
     names = Names(limits.name_pattern, limits.name_length)
     effort, changes = resolve_effort(request, limits)
     notes += changes
-    tools = offered_tools(request, limits, names, notes)
+    offer = offered_tools(request, limits, names, notes)
     config, thinking = request.output_config, request.thinking
     said = PreparedRequest(
         system=clean_system(request.system),
         messages=pair_calls(clean_messages(request.messages), names),
-        tools=tools,
-        tool_choice=offered_choice(request, tools, limits, names, notes),
+        tools=offer.tools,
+        tool_choice=offered_choice(request, offer, limits, names, notes),
         max_tokens=_output_limit(request, limits, count, notes),
         effort=effort,
         budget_tokens=thinking.budget_tokens if thinking else None,
@@ -56,7 +56,7 @@ def prepare(
         vision=limits.vision,
         pdf=limits.pdf,
     )
-    return Prepared(said, names.aliases, tuple(notes))
+    return Prepared(said, names.aliases, tuple(notes), offer.owned)
 
 
 def _notes_on_body(request: MessagesRequest) -> list[Note]:

@@ -9,6 +9,7 @@ from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare.client_tools import as_function
 from anthropic_proxy.messages.prepare.names import Names
 from anthropic_proxy.messages.prepare.request import Limits
+from anthropic_proxy.messages.prepare.server_tools import Offer, decide, expect_offered
 from anthropic_proxy.messages.types import (
     MessagesRequest,
     Tool,
@@ -26,28 +27,32 @@ _LISTED = 20
 """Names that a refusal lists."""
 
 
-def offered_tools(request: MessagesRequest, limits: Limits, names: Names, notes: list[Note]) -> list[Tool]:
+def offered_tools(request: MessagesRequest, limits: Limits, names: Names, notes: list[Note]) -> Offer:
     """Return the tools that may be offered, under their aliases, deferred ones and the provider's own included."""
     declared = _with_changes(request)
     if declared and not limits.tools:
         notes.append(Note("dropped", "tools", "the model takes no tools"))
-        return []
-    return [_as_offered(tool, names) for tool in declared if tool.name != _PLACEHOLDER]
+        return Offer([], {}, [])
+    offer = decide([_defined(tool) for tool in declared if tool.name != _PLACEHOLDER], limits, notes)
+    offer.tools = [_under_alias(tool, names) for tool in offer.tools]
+    return offer
 
 
 def offered_choice(
-    request: MessagesRequest, tools: list[Tool], limits: Limits, names: Names, notes: list[Note]
+    request: MessagesRequest, offer: Offer, limits: Limits, names: Names, notes: list[Note]
 ) -> ToolChoice | None:
     """Return the choice that the model is left, None for no say.
 
-    Raises `InvalidRequest` where it forces a tool that is not offered, `UnsupportedFeature` where the model takes none.
+    Raises `InvalidRequest` where it forces a tool that is not offered, `UnsupportedFeature` where it is one that nobody
+    runs, or the model takes none.
     """
-    choice = request.tool_choice
+    choice, tools = request.tool_choice, offer.tools
     if choice is None:
         return None
     if choice.type not in _FREE + _FORCED:
         notes.append(Note("dropped", "tool_choice", f"{choice.type!r} is not auto, any, tool or none"))
         return None
+    expect_offered(choice, offer, limits)
     if not tools:
         if choice.type in _FREE:
             return None
@@ -64,9 +69,11 @@ def offered_choice(
     return choice if said == choice.name else replace(choice, name=said)
 
 
-def _as_offered(tool: Tool, names: Names) -> Tool:
-    if tool.type is not None:
-        tool = as_function(tool) or tool
+def _defined(tool: Tool) -> Tool:
+    return tool if tool.type is None else as_function(tool) or tool
+
+
+def _under_alias(tool: Tool, names: Names) -> Tool:
     said = names.say(tool.name) if tool.name else ""
     return tool if said == tool.name else _renamed(tool, said)
 

@@ -195,6 +195,9 @@ class Tool(Struct, kw_only=True, frozen=True):
     allowed_domains: list[str] | None = None
     blocked_domains: list[str] | None = None
     user_location: Raw = ABSENT
+    citations: Raw = ABSENT
+    """Of a web fetch: `{"enabled": …}`."""
+    max_content_tokens: int | None = None
     input_examples: Raw = ABSENT
     """A list of objects that fit the schema."""
     display_width_px: int | None = None

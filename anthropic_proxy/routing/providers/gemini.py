@@ -9,7 +9,7 @@ _BEFORE_3 = {
     "says_call_ids": False,
     "results_hold_media": False,
     "json_with_functions": False,
-    "search_with_functions": "",
+    "server_tools_alone": True,
 }
 _BEFORE_2_5 = {**_BEFORE_3, "thinking": "none", "file_urls": False}
 _RULES = (

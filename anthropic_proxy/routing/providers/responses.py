@@ -17,10 +17,10 @@ OPENAI = Speech(
         ("gpt-5.3-codex*", {"says_phase": True}),
         ("gpt-5.[4-9]*", {"says_phase": True}),
         ("gpt-[6-9]*", {"says_phase": True}),
-        ("gpt-3*", {"searches": False}),
-        ("gpt-4.1-nano*", {"searches": False}),
-        ("o1*", {"searches": False}),
-        ("o3-mini*", {"searches": False}),
+        ("gpt-3*", {"server_tools": ()}),
+        ("gpt-4.1-nano*", {"server_tools": ()}),
+        ("o1*", {"server_tools": ()}),
+        ("o3-mini*", {"server_tools": ()}),
     ),
 )
 

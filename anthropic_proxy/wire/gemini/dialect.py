@@ -2,12 +2,14 @@
 
 What a provider's row must say: `carry_tag`, and where its API lacks something `search_with_functions`. What model rules
 must say, oldest last: `thinking` with its budgets, `says_sampling`, `needs_signatures`, `says_call_ids`,
-`results_hold_media`, `json_with_functions`, `search_with_functions`, `file_urls` and, before 2.0, `schema_style`.
+`results_hold_media`, `json_with_functions`, `server_tools_alone`, `file_urls` and, before 2.0, `schema_style`.
 """
 
 from typing import Literal
 
 from msgspec import Struct
+
+from anthropic_proxy.messages.prepare import Kind
 
 
 class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
@@ -85,12 +87,21 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/gemini/json_output_in_words.
     """
-    search_with_functions: Literal["", "plain", "announced"] = "announced"
-    """Whether search and URL context may stand beside functions.
+    server_tools: tuple[Kind, ...] = ("web_search", "web_fetch")
+    """Kinds of server tools that it runs itself: `googleSearch` and `urlContext`.
 
-    AI Studio wants `includeServerSideToolInvocations` with it ("announced"), Vertex AI knows no such field ("plain"),
-    before 3 it is refused: then the functions stay and the search is left out.
-    Proven by: golden/gemini/search_beside_functions, golden/gemini/vertex, golden/gemini/search_left_out.
+    Proven by: golden/gemini/search_beside_functions, golden/gemini/without_search.
+    """
+    server_tools_alone: bool = False
+    """Whether they may not stand beside functions: before 3 that is refused.
+
+    Proven by: golden/gemini/search_left_out.
+    """
+    search_with_functions: Literal["plain", "announced"] = "announced"
+    """How search and URL context stand beside functions.
+
+    AI Studio wants `includeServerSideToolInvocations` with them ("announced"), Vertex AI knows no such field ("plain").
+    Proven by: golden/gemini/search_beside_functions, golden/gemini/vertex.
     """
     schema_style: Literal["json_schema", "lowered"] = "json_schema"
     """`parametersJsonSchema`, or the OpenAPI subset in `parameters` for models before 2.0.

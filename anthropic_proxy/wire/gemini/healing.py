@@ -23,7 +23,7 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     "drop sampling": {"says_sampling": False},
     "say parameters": {"schema_style": "lowered"},
     "drop responseSchema beside tools": {"json_with_functions": False},
-    "drop search beside tools": {"search_with_functions": ""},
+    "drop search beside tools": {"server_tools_alone": True},
     "drop includeServerSideToolInvocations": {"search_with_functions": "plain"},
     "drop call ids": {"says_call_ids": False},
     "drop parts of results": {"results_hold_media": False},

@@ -1,5 +1,6 @@
 """Tools and the choice among them: function declarations, search and URL context."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -7,14 +8,15 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.prepare import PreparedRequest
+from anthropic_proxy.messages.prepare import PreparedRequest, kind_of
 from anthropic_proxy.messages.types import Tool
 from anthropic_proxy.messages.types.tools import is_client_tool
 from anthropic_proxy.wire.definitions import encode_once
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.schema import parameters_of
 
-_SEARCH, _FETCH = "web_search_", "web_fetch_"
+_OWN: Mapping[str, str] = {"web_search": "googleSearch", "web_fetch": "urlContext"}
+"""Kind of a server tool → the provider's own."""
 _MODES = {"any": "ANY", "none": "NONE"}
 
 
@@ -45,31 +47,26 @@ def pack_tools(request: PreparedRequest, dialect: Dialect, notes: list[Note]) ->
 
 def searches_the_web(request: PreparedRequest, dialect: Dialect) -> bool:
     """Whether the request, once encoded, lets the provider search the web."""
-    return pack_tools(request, dialect, []).searches if any(_is_search(tool) for tool in request.tools) else False
+    return pack_tools(request, dialect, []).searches if any(map(_is_search, request.tools)) else False
 
 
 def _is_search(tool: Tool) -> bool:
-    return (tool.type or "").startswith(_SEARCH)
+    return not is_client_tool(tool) and kind_of(tool) == "web_search"
 
 
 def _server_tools(
     request: PreparedRequest, dialect: Dialect, has_functions: bool, notes: list[Note]
 ) -> dict[str, dict[str, Any]]:
     own: dict[str, dict[str, Any]] = {}
+    if has_functions and dialect.server_tools_alone:
+        return own
     for place, tool in enumerate(request.tools):
-        kind = tool.type or ""
-        if is_client_tool(tool):
-            continue
-        if not kind.startswith((_SEARCH, _FETCH)):
-            notes.append(Note("dropped", f"tools[{place}]", f"{kind} has no counterpart here"))
-        elif has_functions and not dialect.search_with_functions:
-            notes.append(Note("dropped", f"tools[{place}]", f"{kind} cannot stand beside functions at this model"))
-        else:
-            own["googleSearch" if kind.startswith(_SEARCH) else "urlContext"] = {}
+        if not is_client_tool(tool) and (name := _OWN.get(kind_of(tool))):
+            own[name] = {}
             notes += [
-                Note("dropped", f"tools[{place}].{name}", "the provider's own tool has no such limit")
-                for name in ("allowed_domains", "blocked_domains", "max_uses")
-                if getattr(tool, name)
+                Note("dropped", f"tools[{place}].{limit}", "the provider's own tool has no such limit")
+                for limit in ("allowed_domains", "blocked_domains", "max_uses")
+                if getattr(tool, limit)
             ]
     return own
 
@@ -80,9 +77,7 @@ def _encode_choice(request: PreparedRequest, has_functions: bool, own: dict[str,
         return {}
     if choice.type == "tool" and not any(is_client_tool(tool) and tool.name == choice.name for tool in request.tools):
         forced = next((tool for tool in request.tools if tool.name == choice.name), None)
-        kind = (forced.type or "") if forced else ""
-        offered = "googleSearch" if kind.startswith(_SEARCH) else "urlContext" if kind.startswith(_FETCH) else ""
-        if offered in own:
+        if forced is not None and _OWN.get(kind_of(forced)) in own:
             return {}  # a tool of the provider's own cannot be forced; alone in the request it is used anyway
         raise UnsupportedFeature(f"tool_choice: {choice.name} cannot be forced, it is not available at this backend")
     if not has_functions:

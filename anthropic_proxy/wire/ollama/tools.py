@@ -37,11 +37,6 @@ def encode_tools(call: Call) -> Tools:
         definition, lost = _encode_tool(tool)
         tools.definitions.append(definition)
         tools.notes += [Note("approximated", f"tools.{tool.name}", what) for what in lost]
-    tools.notes += [
-        Note("dropped", f"tools.{tool.name}", f"{call.provider} does not run {tool.type}")
-        for tool in call.request.tools
-        if not is_client_tool(tool)
-    ]
     if choice is not None:
         _choose(choice.type, choice.name or "", tools, call)
         if choice.disable_parallel_tool_use and tools.definitions:

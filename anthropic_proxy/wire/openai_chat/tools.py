@@ -31,9 +31,6 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
     request = call.request
     tools = Tools([])
     for tool in request.tools:
-        if tool.type not in (None, "custom"):
-            tools.notes.append(Note("dropped", f"tools.{tool.name}", f"{call.provider} does not run {tool.type}"))
-            continue
         definition, lost = _encode_tool(tool, dialect.schema, dialect.says_strict)
         tools.definitions.append(definition)
         for what in lost:
@@ -71,8 +68,6 @@ def _choose(choice: ToolChoice, tools: Tools, asked: Sequence[Tool], call: Call,
                 f"offered there: {name}."
             )
         return
-    if choice.type == "tool" and any(tool.name == choice.name and tool.type not in (None, "custom") for tool in asked):
-        raise UnsupportedFeature(f"tool_choice: {call.provider} does not run the tool {choice.name!r}.")
     thinking = dialect.is_thinking(call.request.effort)
     may_force = dialect.forces_tools == "always" or (dialect.forces_tools == "not_thinking" and not thinking)
     if forces and not may_force:

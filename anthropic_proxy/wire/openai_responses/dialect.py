@@ -4,6 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from anthropic_proxy.messages.prepare import Kind
 from anthropic_proxy.wire.schema import STANDARD, SchemaRules
 
 
@@ -94,8 +95,8 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: tests/test_openai_responses.py.
     """
-    searches: bool = True
-    """Whether the server has a web search; o1, o3-mini, gpt-4.1-nano and codex models do not.
+    server_tools: tuple[Kind, ...] = ("web_search",)
+    """Kinds of server tools that it runs itself; o1, o3-mini, gpt-4.1-nano and codex models have no web search.
 
     Proven by: golden/openai_responses/search_left_out.
     """

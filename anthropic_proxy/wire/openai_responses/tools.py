@@ -8,13 +8,13 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.prepare import kind_of
 from anthropic_proxy.messages.types import Tool, ToolChoice
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.definitions import describe, encode_once, find_strictness
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.schema import SchemaRules, encode_schema
 
-_SEARCH = "web_search_"
 _PLACE = ("city", "region", "country", "timezone")
 
 
@@ -41,12 +41,10 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
             tools.definitions.append(definition)
             tools.notes += [Note("approximated", f"tools.{tool.name}", what) for what in lost]
             offered[tool.name] = {"type": "function", "name": tool.name}
-        elif dialect.searches and (tool.type or "").startswith(_SEARCH):
+        elif kind_of(tool) == "web_search":
             tools.definitions.append(_encode_search(tool, tools.notes))
             tools.searches, tools.most_searches = True, tool.max_uses
             offered[tool.name] = {"type": "web_search"}
-        else:
-            tools.notes.append(Note("dropped", f"tools.{tool.name}", f"{call.provider} does not run {tool.type}"))
     if call.request.tool_choice is not None:
         tools.choice = _choose(call.request.tool_choice, offered, call)
     if tools.most_searches is not None and not dialect.search_limit:
