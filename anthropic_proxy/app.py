@@ -2,40 +2,40 @@
 
 import asyncio
 import gc
-import os
 import random
 import string
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 
-from anthropic_proxy.banner import write_banner
+from anthropic_proxy.banner import write_banner, write_exposure
 from anthropic_proxy.errors import ClientError, ConfigurationError, ProxyError
 from anthropic_proxy.exchange.house import House
 from anthropic_proxy.hooks import Observer
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.catalogue import Catalogue, OllamaModels
-from anthropic_proxy.routing.credentials import Credentials
+from anthropic_proxy.routing.credentials import Credentials, TokenSource
 from anthropic_proxy.routing.health import Queue
 from anthropic_proxy.routing.learned import Learned
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
 from anthropic_proxy.routing.router import Facts, asks_ollama, resolve
 from anthropic_proxy.routing.store import MemoryStore
 from anthropic_proxy.server.endpoints import Receive, Scope, Send, note_unreadable, serve
-from anthropic_proxy.settings import TIERS, Settings, lend_to_litellm, load_settings
-from anthropic_proxy.upstream.google_auth import GoogleCredentials, GoogleTokens
-from anthropic_proxy.upstream.http import HttpUpstream
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest, UpstreamResponse
+from anthropic_proxy.server.guard import describe_exposure, expect_guarded, is_loopback
+from anthropic_proxy.settings import TIERS, Settings, SettingsReader, find_bound_host, list_changes
+from anthropic_proxy.ways import Ways
 from anthropic_proxy.wire.contract import Send as UpstreamSend
-
-if TYPE_CHECKING:
-    from anthropic_proxy.upstream.litellm import LiteLLMUpstream
 
 FAILED_START = 3
 """Exit status by which servers that start workers know that starting them again will not help."""
+ENDING_SECONDS = 2.0
+"""How long exchanges that a server has cancelled may take to tell their clients so."""
+_FIXED = frozenset({"HOST", "PORT"})
+"""Settings that a running server cannot change."""
 _ALPHABET = (string.digits + string.ascii_letters).encode()
 _CHARACTERS = bytes(_ALPHABET[byte % len(_ALPHABET)] for byte in range(256))
 _COLLECTIONS = (10_000, 10, 10)
@@ -43,27 +43,45 @@ _COLLECTIONS = (10_000, 10, 10)
 
 
 class App:
-    """The ASGI application: one house, made when the first request or the server's start-up comes."""
+    """The ASGI application: one house, made when the first request or the server's start-up comes.
 
-    def __init__(self, settings: Settings, *, address: str | None = None, announces: bool = True) -> None:
+    `address`: where the server listens; None: another server says it itself. `announces`: whether it says what start-up
+    says. `reader`: reads the settings anew; None: they are what was given.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        address: str | None = None,
+        announces: bool = True,
+        reader: SettingsReader | None = None,
+    ) -> None:
         self._settings = settings
         self._address = address
-        """Where the server listens, for the banner; None: not known, the server says it itself."""
         self._announces = announces
-        self._house: House | None = None
-        self._opening = asyncio.Lock()
-        self._http = HttpUpstream(
-            settings.timeouts.connect,
-            proxies={scheme: proxy.reveal() for scheme, proxy in settings.proxies.items()},
-            unproxied=settings.unproxied,
-        )
-        self._litellm: LiteLLMUpstream | None = None
-        self._log = Log(form=settings.log_format, level=settings.log_level, colours=settings.colours)
+        self._reader = reader
+        self._ways = Ways(settings)
+        self._house: tuple[House, Ways] | None = None
+        """What new exchanges work with; running ones keep theirs."""
+        self._changing = asyncio.Lock()
+        self._leaving: set[asyncio.Task[None]] = set()
+        """Ways that were replaced, each until its last exchange has ended."""
+        self._log = _new_log(settings)
+        self._wary = address is None
+        """Whether nobody from another machine was seen, where only that tells that one can come."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope."""
         if scope["type"] == "http":
-            await serve(self._house or await self._open(), scope, receive, send)
+            house, ways = self._house or await self._open()
+            if self._wary:
+                self._look_at(scope["client"])
+            ways.enter()
+            try:
+                await serve(house, scope, receive, send)
+            finally:
+                ways.leave()
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
@@ -71,12 +89,73 @@ class App:
 
     async def announce(self, workers: int) -> None:
         """Say what start-up says, on behalf of so many processes that then serve without saying it."""
-        write_banner(await self._build(), self._address, workers=workers)
+        write_banner(
+            await self._build(self._settings, self._ways), self._address, workers=workers, exposure=self._exposure()
+        )
         await self._close()
+
+    def tell(self, text: str) -> None:
+        """Write a line of the server's own about what is not as it should be."""
+        self._log.line(f"{self._log.paint('!', 'warn')} {text}", level="warning")
 
     def note_refusal(self, error: ProxyError) -> str:
         """Write the line of a request that could not be read, and return the id that it is given."""
         return note_unreadable(error, self._log, new_id, time.time)
+
+    def read_again(self) -> bool:
+        """Read the settings anew and say what came of it; False: they are wrong, so that the old ones stay.
+
+        For the process that stands before the workers, which then each `reload`.
+        """
+        settings = self._read()
+        if settings is None:
+            return False
+        self._tell_changes(settings)
+        self._settings = settings
+        return True
+
+    async def reload(self) -> None:
+        """Read the settings anew and put a new house in place of the old one; wrong ones change nothing."""
+        async with self._changing:
+            settings = await asyncio.to_thread(self._read)
+            if settings is None or self._house is None:
+                return
+            (before, old_ways), changed = self._house, _log_of(settings) != _log_of(self._settings)
+            if changed:
+                self._log = _new_log(settings)
+            ways = old_ways.renew(settings)
+            house = await self._build(settings, ways, before)
+            self._house = house, ways
+            if self._announces:
+                self._tell_changes(settings)
+            self._settings, self._ways = settings, ways
+            self._wary = self._address is None
+            _study_defaults(house)
+            if house.catalogue is not before.catalogue:
+                await before.catalogue.close()
+            if ways is not old_ways:
+                task = asyncio.create_task(_close_when_empty(old_ways))
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
+
+    def _read(self) -> Settings | None:
+        assert self._reader is not None
+        try:
+            settings = self._reader.read()
+            if self._address is not None:
+                expect_guarded(settings)
+        except ConfigurationError as error:
+            self._log.line(f"{self._log.paint('✕', 'error')} {error.message} All stays as it was.", level="error")
+            return None
+        return settings
+
+    def _tell_changes(self, settings: Settings) -> None:
+        changes = list_changes(self._settings, settings)
+        self._log.line(f"Settings read again: {', '.join(changes) or 'nothing'} changed.")
+        for warning in settings.warnings:
+            self._log.line(f"  {self._log.paint('!', 'warn')} {warning}", level="warning")
+        if fixed := [name for name in changes if name in _FIXED]:
+            self.tell(f"{' and '.join(fixed)} will hold from the next start on.")
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -90,42 +169,47 @@ class App:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    async def _open(self) -> House:
-        async with self._opening:
+    async def _open(self) -> tuple[House, Ways]:
+        async with self._changing:
             if self._house is None:
-                house = await self._build()
+                house = await self._build(self._settings, self._ways)
                 _study_defaults(house)
                 if self._announces:
-                    write_banner(house, self._address)
-                self._house = house
+                    write_banner(house, self._address, exposure=self._exposure())
+                self._house = house, self._ways
         return self._house
 
-    async def _build(self) -> House:
-        ways: dict[str, UpstreamSend]
-        ways = {"http": self._http.send, "demo": _send_to_demo, "litellm": self._send_to_litellm}
-        house = build_house(self._settings, ways, self._log, new_id=new_id)
-        if asks_ollama(self._settings):
+    async def _build(self, settings: Settings, ways: Ways, before: House | None = None) -> House:
+        house = build_house(
+            settings, ways.by_name(), self._log, new_id=new_id, tokens={"google": ways.tokens}, before=before
+        )
+        if asks_ollama(settings) and (before is None or house.catalogue is not before.catalogue):
             await house.catalogue.look("ollama")
         return house
 
     async def _close(self) -> None:
+        """Let go of everything; exchanges that the server has just ended first say so to their clients."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENDING_SECONDS):
+                await self._ways.wait_until_empty()
+        for task in self._leaving:
+            task.cancel()
         if self._house is not None:
-            await self._house.catalogue.close()
-        await self._http.close()
-        if self._litellm is not None:
-            await self._litellm.close()
-        self._log.flush()
+            await self._house[0].catalogue.close()
+        await self._ways.close()
+        await asyncio.to_thread(self._log.flush)
 
-    async def _send_to_litellm(
-        self, base_url: str, request: UpstreamRequest, credential: Credential | None
-    ) -> UpstreamResponse:
-        if self._litellm is None:
-            from anthropic_proxy.upstream.litellm import Engine, LiteLLMUpstream  # noqa: PLC0415
+    def _exposure(self) -> str:
+        host = self._settings.host if self._address is not None else find_bound_host(sys.argv)
+        return describe_exposure(self._settings, host)
 
-            timeouts = self._settings.timeouts
-            engine = Engine(partial(lend_to_litellm, self._settings))
-            self._litellm = LiteLLMUpstream(engine, max(timeouts.first_byte, timeouts.idle))
-        return await self._litellm.send(base_url, request, credential)
+    def _look_at(self, peer: tuple[str, int] | None) -> None:
+        """Warn at the first request from elsewhere, where nobody could know before that this address is reached."""
+        if peer is None or is_loopback(peer[0]):
+            return
+        self._wary = False
+        if exposure := describe_exposure(self._settings, peer[0]):
+            write_exposure(self._log, exposure)
 
 
 def build_house(
@@ -134,10 +218,12 @@ def build_house(
     log: Log,
     *,
     new_id: Callable[[str], str],
+    tokens: Mapping[str, TokenSource] | None = None,
     observers: Sequence[Observer] = (),
+    before: House | None = None,
 ) -> House:
-    """Return one set of parts."""
-    credentials = Credentials(settings, {"google": _new_google_tokens(settings)})
+    """Return one set of parts; what the house before it has learned and still holds goes with it."""
+    credentials = Credentials(settings, tokens)
     ollama = find_provider("ollama")
     models = OllamaModels(
         ways[ollama.way],
@@ -145,7 +231,7 @@ def build_house(
         window=settings.ollama_context_length,
         find_credential=lambda: credentials.find(ollama),
     )
-    return House(
+    house = House(
         settings=settings,
         catalogue=Catalogue(sources={ollama.name: models}),
         credentials=credentials,
@@ -157,13 +243,37 @@ def build_house(
         clock=time.time,
         observers=observers,
     )
+    return house if before is None else _inherit(house, before)
 
 
-def _new_google_tokens(settings: Settings) -> GoogleTokens:
-    needs_project = settings.vertex_project is None
-    connect_timeout = settings.timeouts.connect
-    file = settings.google_credentials_file
-    return GoogleTokens(GoogleCredentials(file, needs_project=needs_project, connect_timeout=connect_timeout))
+def _inherit(house: House, before: House) -> House:
+    """Return the house with what outlives a reload: what was learned, who rests, who waits, and what was asked."""
+    now, then = house.settings, before.settings
+    house.credentials.inherit(before.credentials)
+    kept: dict[str, Any] = {"budget": before.budget}
+    same_upstreams = (now.base_urls, now.wires) == (then.base_urls, then.wires)
+    if same_upstreams:
+        kept["learned"] = before.learned
+    if same_upstreams and now.keys == then.keys:
+        kept["breakers"] = before.breakers  # an address or a key was set to mend what had failed
+        if house.ways == before.ways and now.ollama_context_length == then.ollama_context_length:
+            kept["catalogue"] = before.catalogue
+    if now.max_upstream_calls == then.max_upstream_calls:
+        kept["queue"] = before.queue
+    return msgspec.structs.replace(house, **kept)
+
+
+async def _close_when_empty(ways: Ways) -> None:
+    await ways.wait_until_empty()
+    await ways.close()
+
+
+def _new_log(settings: Settings) -> Log:
+    return Log(form=settings.log_format, level=settings.log_level, colours=settings.colours)
+
+
+def _log_of(settings: Settings) -> tuple[object, ...]:
+    return settings.log_format, settings.log_level, settings.colours
 
 
 def _spare_the_collector() -> None:
@@ -196,9 +306,8 @@ def load_app(
     overrides: Mapping[str, object] | None = None, *, address: str | None = None, announces: bool = True
 ) -> App:
     """Return the application for the environment and `.env`; `overrides` are settings from the command line."""
-    settings = load_settings(os.environ, PROVIDERS)
-    settings = msgspec.structs.replace(settings, **(overrides or {}))
-    return create_app(settings, address=address, announces=announces)
+    reader = SettingsReader(PROVIDERS, overrides)
+    return App(reader.read(), address=address, announces=announces, reader=reader)
 
 
 def app_from_environment() -> App:
@@ -216,10 +325,3 @@ def new_id(prefix: str) -> str:
     Unique, not secret: nothing is granted to who knows one.
     """
     return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_CHARACTERS).decode()
-
-
-async def _send_to_demo(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:
-    """Load the demo with its first request: who has a provider never needs it."""
-    from anthropic_proxy.upstream import demo  # noqa: PLC0415
-
-    return await demo.send(base_url, request, credential)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import date
+from textwrap import wrap
 
 from anthropic_proxy import __version__
 from anthropic_proxy.exchange.house import House
@@ -13,16 +14,20 @@ from anthropic_proxy.settings import Secret
 
 ELSEWHERE = "http://<the address above>"
 """Stands for the address where another server runs us and says it itself."""
+_WIDTH = 98
+_RULE = f"  {'!' * (_WIDTH - 2)}"
 _TARGET_WIDTH = 24
 _MOST_KEYS = 3
 _MOST_TIERS = 2
 """Tiers that one line names; of more it says that there are."""
 
 
-def write_banner(house: House, address: str | None, today: date | None = None, *, workers: int = 1) -> None:
+def write_banner(
+    house: House, address: str | None, today: date | None = None, *, workers: int = 1, exposure: str = ""
+) -> None:
     """Say all this once; `address` is None where it is not ours to know, `today` where it is the clock's to say.
 
-    `workers`: how many processes it is said for.
+    `workers`: how many processes it is said for. `exposure`: what must not be missed.
     """
     log, where = house.log, address or ELSEWHERE
     log.line(f"{log.paint(f'anthropic-proxy {__version__}', 'title')}   {log.paint(where, 'type')}")
@@ -34,6 +39,14 @@ def write_banner(house: House, address: str | None, today: date | None = None, *
     lines = _first_steps(log, where) if home.name == "demo" else _mapping(house, where, today or date.today())
     for line in lines:
         log.line(line)
+    if exposure:
+        write_exposure(log, exposure)
+
+
+def write_exposure(log: Log, exposure: str) -> None:
+    """Say what must not be missed: between rules, and also where only warnings are wanted."""
+    for line in (_RULE, *wrap(exposure, _WIDTH, initial_indent="  ! ", subsequent_indent="    "), _RULE):
+        log.line(line, "error", "warning")
 
 
 def _mapping(house: House, where: str, today: date) -> Iterator[str]:

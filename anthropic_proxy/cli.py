@@ -43,9 +43,11 @@ def serve(
     reload
         Start again when the code changes.
     """
+    from msgspec.structs import replace  # noqa: PLC0415
+
     from anthropic_proxy.app import load_app  # noqa: PLC0415  # --help and --version need none of it
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.server.guard import is_loopback  # noqa: PLC0415
+    from anthropic_proxy.server.guard import expect_guarded  # noqa: PLC0415
     from anthropic_proxy.server.runner import LARGEST_PORT  # noqa: PLC0415
     from anthropic_proxy.server.runner import serve as run  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
@@ -54,12 +56,9 @@ def serve(
     host = host.strip("[]") if host else settings.host
     port = settings.port if port is None else _within("--port", port, 0, LARGEST_PORT)
     workers = _within("--workers", workers, 1, MOST_WORKERS)
-    if not (is_loopback(host) or settings.proxy_api_keys or settings.allow_unauthenticated):
-        raise ConfigurationError(
-            f"{host} can be reached from other machines, and no key is asked for. "
-            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true if something else decides who comes in."
-        )
-    run(partial(load_app, {"host": host, "port": port}), host=host, port=port, workers=workers, reload=reload)
+    overrides = {"host": host, "port": port}
+    expect_guarded(replace(settings, **overrides))
+    run(partial(load_app, overrides), host=host, port=port, workers=workers, reload=reload)
 
 
 @commands.command(show=False)

@@ -25,6 +25,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "hooks": "messages.deltas messages.notes",
     "log": "hooks",
     "banner": "exchange.house log routing settings",
+    "ways": "settings upstream wire.contract",
     "server": "",
     "server.guard": "hooks settings server.body",
     "server.endpoints": "exchange messages hooks log server routing.listing",  # /v1/models

@@ -49,6 +49,11 @@ class Credentials:
         self._rests: dict[str, float] = {}
         """Key → when it may be used again. Only keys that have a sister ever rest."""
 
+    def inherit(self, before: "Credentials") -> None:
+        """Take over from the settings before whose turn it is, and which keys rest."""
+        self._turns.update(before._turns)
+        self._rests.update(before._rests)
+
     def find(self, provider: Provider) -> Credential | None:
         """Return the next key's header, or None where the provider needs none.
 

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from anthropic_proxy.errors import AuthenticationFailed, PermissionDenied, RequestTooLarge, UnsupportedEncoding
+from anthropic_proxy.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    PermissionDenied,
+    RequestTooLarge,
+    UnsupportedEncoding,
+)
 from anthropic_proxy.hooks import Client, Policy
 from anthropic_proxy.server.body import BODY_BYTES
 from anthropic_proxy.settings import Settings
@@ -38,6 +44,33 @@ async def identify(
         return _identify_by_key(headers, settings)
     _expect_near(scope, headers, settings)
     return Client(key_forwardable=True)
+
+
+def expect_guarded(settings: Settings) -> None:
+    """Raise `ConfigurationError` where other machines could reach us and nothing decides who of them comes in."""
+    if not (is_loopback(settings.host) or settings.proxy_api_keys or settings.allow_unauthenticated):
+        raise ConfigurationError(
+            f"{settings.host} can be reached from other machines, and no key is asked for. "
+            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true if something else decides who comes in."
+        )
+
+
+def describe_exposure(settings: Settings, host: str) -> str:
+    """Return what whoever started us must know of an address that is listened on, or was called from; empty: nothing.
+
+    An empty address is not known, and nothing is said of it.
+    """
+    if not host or is_loopback(host) or settings.proxy_api_keys:
+        return ""
+    if settings.allow_unauthenticated:
+        return (
+            "NO KEY IS ASKED FOR (ALLOW_UNAUTHENTICATED=true): whoever reaches this port spends your money and uses "
+            "your keys. Set PROXY_API_KEY, unless something in front of it decides who comes in."
+        )
+    return (
+        "THIS PORT CAN BE REACHED FROM OTHER MACHINES, and no key is asked for: everybody else than this machine is "
+        "refused. Set PROXY_API_KEY to let others in, or listen on 127.0.0.1."
+    )
 
 
 def headers_of(scope: Mapping[str, Any]) -> dict[str, str]:

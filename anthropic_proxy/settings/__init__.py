@@ -9,6 +9,7 @@ from anthropic_proxy.settings.fields import TIERS, Fidelity, Secret, Settings, T
 from anthropic_proxy.settings.lending import lend_to_litellm
 from anthropic_proxy.settings.load import ProviderNames, list_variables, load_settings
 from anthropic_proxy.settings.reading import ENV_FILE, SettingsReader, list_changes
+from anthropic_proxy.settings.surroundings import find_bound_host
 
 __all__ = [
     "ENV_FILE",
@@ -19,6 +20,7 @@ __all__ = [
     "Settings",
     "SettingsReader",
     "Timeouts",
+    "find_bound_host",
     "lend_to_litellm",
     "list_changes",
     "list_variables",

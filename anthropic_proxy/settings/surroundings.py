@@ -3,12 +3,14 @@
 Of the environment alone: in `.env` they would be known to us and not to the libraries that look for them themselves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from anthropic_proxy.settings.fields import Secret
 
 _SCHEMES = ("http", "https")
+_BINDING = ("--host", "--bind", "-b")
+"""How uvicorn, and gunicorn and hypercorn, are told where to listen."""
 
 
 def find_colours(environ: Mapping[str, str]) -> bool | None:
@@ -42,6 +44,16 @@ def find_proxies(environ: Mapping[str, str]) -> tuple[dict[str, Secret], list[st
 def find_unproxied(environ: Mapping[str, str]) -> str:
     """Return the hosts that are reached without a proxy, by comma."""
     return _look_up(environ, "no_proxy")[1]
+
+
+def find_bound_host(arguments: Sequence[str]) -> str:
+    """Return the address in another server's command line (`--host 0.0.0.0`, `--bind=:8082`); empty: none is there."""
+    for name, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, _, joined = name.partition("=")
+        if option in _BINDING:
+            host = (joined or value).removeprefix("tcp://")
+            return host if option == "--host" else host.rpartition(":")[0].strip("[]") or "0.0.0.0"
+    return ""
 
 
 def _look_up(environ: Mapping[str, str], name: str) -> tuple[str, str]:
