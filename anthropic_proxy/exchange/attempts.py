@@ -99,6 +99,9 @@ class Attempts:
         if self._way != "http":  # an engine finds the keys itself, so nobody knows which it used
             for key in self._house.settings.foreign_keys:
                 hide_key_in(error, Credential("", key.reveal()))
+        for server in self._request.mcp_servers:
+            if server.authorization_token:
+                hide_key_in(error, Credential("", server.authorization_token))
 
     async def _try_target(self, target: Target) -> Answer | RelayedAnswer:
         pool = self._house.credentials

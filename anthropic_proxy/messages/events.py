@@ -157,6 +157,10 @@ def mend(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+_CALLED = frozenset(("server_tool_use", "mcp_tool_use"))
+"""Types of blocks that are calls which the API ran."""
+
+
 class _Called(Struct):
     type: str
     input: Raw = Raw(b"{}")  # immutable
@@ -169,7 +173,7 @@ def spell_block(index: int, raw: Raw) -> list[Event]:
     in its `content_block_start` they ignore (observed on Claude Code).
     """
     called = msgspec.json.decode(raw, type=_Called)
-    if called.type != "server_tool_use":
+    if called.type not in _CALLED:
         return [BlockStart(index, raw), BlockStop(index)]
     opened = msgspec.json.decode(raw, type=dict[str, Raw]) | {"input": Raw(b"{}")}
     given = InputDelta(index, bytes(called.input).decode())

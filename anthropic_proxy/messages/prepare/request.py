@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.types import ABSENT, Message, TextBlock, Tool, ToolChoice
+from anthropic_proxy.messages.types import ABSENT, McpServer, Message, TextBlock, Tool, ToolChoice
 
 Kind = Literal["web_search", "web_fetch", "code_execution", "mcp_toolset", "tool_search", ""]
 """What a tool that Anthropic's API runs itself does, whatever its version; "": what nobody else has."""
@@ -76,6 +76,8 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     service_tier: str | None
     user_id: str | None
     """The client's `metadata.user_id`; only hashes of it may leave the house."""
+    mcp_servers: list[McpServer] = []
+    """Servers that the toolsets in `tools` name; with secrets of the client's."""
     vision: bool
     """False: the model takes no pictures; the wire puts a text in their place."""
     pdf: bool

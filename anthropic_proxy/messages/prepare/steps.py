@@ -31,7 +31,7 @@ def prepare(
     in tokens; it is asked only where input and output might not fit the window together; None: nobody checks.
     Raises `InvalidRequest` and `UnsupportedFeature` where nothing sensible can be said.
     """
-    notes = _notes_on_body(request)
+    notes = _notes_on_body(request, limits)
     names = Names(limits.name_pattern, limits.name_length)
     effort, changes = resolve_effort(request, limits)
     notes += changes
@@ -53,16 +53,17 @@ def prepare(
         top_k=request.top_k,
         service_tier=request.service_tier,
         user_id=request.metadata.user_id if request.metadata else None,
+        mcp_servers=request.mcp_servers,
         vision=limits.vision,
         pdf=limits.pdf,
     )
     return Prepared(said, names.aliases, tuple(notes), offer.owned)
 
 
-def _notes_on_body(request: MessagesRequest) -> list[Note]:
+def _notes_on_body(request: MessagesRequest, limits: Limits) -> list[Note]:
     notes = [Note("approximated", "body", what) for what in request.mended]
-    if request.mcp_servers:
-        notes.append(Note("dropped", "mcp_servers", "only Anthropic connects to them"))
+    if request.mcp_servers and "mcp_toolset" not in limits.server_tools:
+        notes.append(Note("dropped", "mcp_servers", f"{limits.provider} does not connect to them"))
     if request.container:
         notes.append(Note("dropped", "container", "only Anthropic has it"))
     return notes

@@ -18,6 +18,7 @@ from anthropic_proxy.messages.types import (
     ToolRemovalBlock,
     read_tool,
 )
+from anthropic_proxy.messages.types.connectors import implied_toolsets
 
 _PLACEHOLDER = "DeferredToolPlaceholder"
 """A tool that Claude Code sends where others are deferred; it does nothing, so no model should see it."""
@@ -30,6 +31,8 @@ _LISTED = 20
 def offered_tools(request: MessagesRequest, limits: Limits, names: Names, notes: list[Note]) -> Offer:
     """Return the tools that may be offered, under their aliases, deferred ones and the provider's own included."""
     declared = _with_changes(request)
+    if request.mcp_servers and "mcp_toolset" in limits.server_tools:
+        declared = [*declared, *implied_toolsets(request)]
     if declared and not limits.tools:
         notes.append(Note("dropped", "tools", "the model takes no tools"))
         return Offer([], {}, [])

@@ -6,6 +6,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 from anthropic_proxy.messages.surrogates import replace_halves
 from anthropic_proxy.messages.types.blocks import DEEP_TEXT, all_sound, find_flaw, given_fields, read_blocks, string_of
+from anthropic_proxy.messages.types.connectors import read_servers
 from anthropic_proxy.messages.types.refusals import decode_fields, missing, wrong_type
 from anthropic_proxy.messages.types.structs import (
     ABSENT,
@@ -121,7 +122,7 @@ def _request(read: _Body, size: int, mended: list[str]) -> MessagesRequest:
         top_k=read.top_k,
         metadata=read.metadata,
         service_tier=read.service_tier,
-        mcp_servers=_is_given(read.mcp_servers),
+        mcp_servers=read_servers(read.mcp_servers) if _is_given(read.mcp_servers) else [],
         container=_is_given(read.container),
         size=size,
         mended=mended,

@@ -243,6 +243,26 @@ class Metadata(Struct):
     user_id: str | None = None
 
 
+class ServerTools(Struct):
+    """What a server's definition allows that no toolset names (beta `mcp-client-2025-04-04`)."""
+
+    allowed_tools: list[str] | None = None
+    enabled: bool | None = None
+
+
+class McpServer(Struct):
+    """One of `mcp_servers` (`types/connectors.py`)."""
+
+    name: str = ""
+    url: str = ""
+    authorization_token: str | None = None
+    """A secret of the client's, meant for that server alone: never logged, and masked in errors."""
+    tool_configuration: ServerTools | None = None
+
+    def __repr__(self) -> str:
+        return f"McpServer(name={self.name!r}, url={self.url!r}, authorization_token='…')"
+
+
 class MessagesRequest(Struct, kw_only=True):
     """A request as the client wrote it."""
 
@@ -263,8 +283,8 @@ class MessagesRequest(Struct, kw_only=True):
     top_k: int | None = None
     metadata: Metadata | None = None
     service_tier: str | None = None
-    mcp_servers: bool = False
-    """Whether the client asked for servers that only Anthropic can reach."""
+    mcp_servers: list[McpServer] = field(default_factory=list)
+    """Servers that the provider is to call."""
     container: bool = False
     """Whether the client asked for a container that only Anthropic has."""
     size: int = 0

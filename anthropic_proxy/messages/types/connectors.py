@@ -1,0 +1,78 @@
+"""Servers of the Model Context Protocol that the client wants called for it, and which of their tools.
+
+Source: `BetaRequestMCPServerURLDefinitionParam` and `BetaMCPToolsetParam` of the official SDK `anthropic` 2.10.
+"""
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.messages.types.structs import McpServer, MessagesRequest, Tool
+
+TOOLSET = "mcp_toolset"
+"""`type` of the entry in `tools` that offers what a server has."""
+
+
+class ToolConfig(Struct):
+    """Whether a tool may be called."""
+
+    enabled: bool | None = None
+
+
+class PinnedTool(Struct):
+    """A tool that the server is known to have."""
+
+    name: str = ""
+
+
+class Toolset(Struct):
+    """An entry of `tools` of the type `mcp_toolset`."""
+
+    mcp_server_name: str = ""
+    default_config: ToolConfig | None = None
+    configs: dict[str, ToolConfig] | None = None
+    tools: list[PinnedTool] | None = None
+
+
+_NO_SERVER = McpServer()
+
+
+def read_servers(raw: Raw) -> list[McpServer]:
+    """Return the servers of a request; a definition of another shape is one without a name, which nobody can call."""
+    try:
+        return [_read_server(server) for server in msgspec.json.decode(raw, type=list[Raw])]
+    except msgspec.ValidationError:
+        return [_NO_SERVER]
+
+
+def read_toolset(tool: Tool) -> Toolset:
+    """Return what a toolset says. Raises `InvalidRequest`."""
+    try:
+        return msgspec.json.decode(tool.source, type=Toolset)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"tools: {TOOLSET}: {error}") from None
+
+
+def implied_toolsets(request: MessagesRequest) -> list[Tool]:
+    """Return a toolset for each server that none names, as the API first knew them."""
+    named = {read_toolset(tool).mcp_server_name for tool in request.tools if tool.type == TOOLSET}
+    return [_toolset_of(server) for server in request.mcp_servers if server.name not in named and _is_on(server)]
+
+
+def _read_server(raw: Raw) -> McpServer:
+    try:
+        return msgspec.json.decode(raw, type=McpServer)
+    except msgspec.ValidationError:
+        return _NO_SERVER
+
+
+def _is_on(server: McpServer) -> bool:
+    return server.tool_configuration is None or server.tool_configuration.enabled is not False
+
+
+def _toolset_of(server: McpServer) -> Tool:
+    said: dict[str, object] = {"type": TOOLSET, "mcp_server_name": server.name}
+    allowed = server.tool_configuration.allowed_tools if server.tool_configuration else None
+    if allowed is not None:
+        said |= {"default_config": {"enabled": False}, "configs": {name: {"enabled": True} for name in allowed}}
+    return Tool(type=TOOLSET, source=msgspec.json.encode(said))
