@@ -19,11 +19,23 @@ class Tool:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that the model was shown; the size is read from its bytes, None where that fails."""
+class Media:
+    """A picture or a document that the model was shown, as bytes or by its address."""
 
     media_type: str
-    size: tuple[int, int] | None
+    data: bytes = b""
+    url: str = ""
+
+    @property
+    def is_picture(self) -> bool:
+        return not self.media_type.startswith(("application/", "text/"))
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height as the bytes of a PNG say; None where it is none."""
+        if not self.data.startswith(b"\x89PNG"):
+            return None
+        return int.from_bytes(self.data[16:20]), int.from_bytes(self.data[20:24])
 
 
 @dataclass(frozen=True)
@@ -35,23 +47,41 @@ class Call:
     id: str = ""
 
 
+class _Speech:
+    """Something that was said: texts and what is shown between them, in order."""
+
+    said: list[str | Media]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(part for part in self.said if isinstance(part, str))
+
+    @property
+    def pictures(self) -> list[Media]:
+        return [part for part in self.said if isinstance(part, Media) and part.is_picture]
+
+    @property
+    def documents(self) -> list[Media]:
+        return [part for part in self.said if isinstance(part, Media) and not part.is_picture]
+
+
 @dataclass
-class Result:
+class Result(_Speech):
     """What came back for one call."""
 
     call: Call
-    text: str
-    pictures: list[Picture] = field(default_factory=list)
+    said: list[str | Media] = field(default_factory=list)
 
 
 @dataclass
-class Turn:
+class Turn(_Speech):
     """One message: `role` is system, user or assistant; an assistant's calls carry their results, in call order."""
 
     role: str
-    text: str = ""
-    pictures: list[Picture] = field(default_factory=list)
+    said: list[str | Media] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    """What stands for the model's own reasoning: its text, or what the provider sealed it in."""
 
 
 @dataclass
@@ -66,6 +96,8 @@ class Conversation:
     choice: str = "auto"
     """auto, none, required, or the name of the tool that must be called."""
     parallel: bool = True
+    searches: bool = False
+    """Whether the provider searches the web itself."""
 
     @property
     def system(self) -> str:
@@ -80,6 +112,8 @@ class Reply:
     calls: tuple[Call, ...] = ()
     finish: str = ""
     refusal: str = ""
+    query: str = ""
+    """What the provider's own search was asked before the text was said."""
 
 
 class Unable(Exception):

@@ -133,17 +133,74 @@ def _add(task: Task) -> Reply:
     return Reply(f"The sum is {task.last}.")
 
 
+def _loading(task: Task, name: str) -> Reply | None:
+    """Load a tool of that name by the client's tool search; None: it is there."""
+    if name in task.conversation.tools:
+        return None
+    if task.rounds:
+        return Reply(f"{name} did not come. The search said: {task.last}")
+    search = task.tools.find("toolsearch|tool_search", query=("query", f"select:{name}"))
+    return _calls(task.tools.need("search tools", search))
+
+
+def _has_answered(task: Task, name: str) -> bool:
+    return bool(task.rounds) and task.rounds[-1][0].call.name == name
+
+
 def _load(task: Task) -> Reply:
     """Load a deferred tool by the client's tool search, then call it."""
     name, path = task.words
-    if name not in task.conversation.tools:
-        if task.rounds:
-            return Reply(f"{name} did not come. The search said: {task.last}")
-        search = task.tools.find("toolsearch|tool_search", query=("query", f"select:{name}"))
+    if _has_answered(task, name):
+        return Reply(f"The loaded tool said: {task.last.strip()}")
+    return _loading(task, name) or _calls(Toolbox({name: task.conversation.tools[name]}).read(path))
+
+
+def _search(task: Task) -> Reply:
+    """Search the web: by the provider's own search, else by the client's tool, which may have to be loaded."""
+    query = task.words[0]
+    if task.conversation.searches:
+        return Reply(f"It is said that {query} is well. More is not known.", query=query)
+    name = "WebSearch"
+    if _has_answered(task, name):
+        return Reply(f"The search said: {task.last.strip()}")
+    return _loading(task, name) or _calls(Call(name, {"query": query}))
+
+
+def _fetch(task: Task) -> Reply:
+    """Fetch a page by the client's tool, which may have to be loaded."""
+    name = "WebFetch"
+    if _has_answered(task, name):
+        return Reply(f"The page said: {task.last.strip()}")
+    return _loading(task, name) or _calls(Call(name, {"url": task.words[0], "prompt": "Say exactly: a page of yours"}))
+
+
+def _survey(task: Task) -> Reply:
+    """Work through a folder: three kinds of file at once, a tool to load, a change and a slow command beside it."""
+    folder, steps = task.words[0], len(task.rounds)
+    if steps == 0:
+        files = ("notes.txt", "plan.png", "deed.pdf")
+        return _calls(*(task.tools.read(f"{folder}/{file}") for file in files), text="I will read them all.")
+    if steps == 1:
+        search = task.tools.find("toolsearch|tool_search", query=("query", "select:WebFetch"))
         return _calls(task.tools.need("search tools", search))
-    if len(task.rounds) < 2:
-        return _calls(Toolbox({name: task.conversation.tools[name]}).read(path))
-    return Reply(f"The loaded tool said: {task.last.strip()}")
+    if steps == 2:
+        notes = plain(task.rounds[0][0].text).strip()
+        slow = task.tools.run("sleep 1; echo a slow answer")
+        return _calls(slow, task.tools.edit(f"{folder}/notes.txt", notes, notes, notes.upper()))
+    read = task.rounds[0]
+    later = [turn for turn in task.conversation.turns if turn.role == "user"]
+    pictures = [one for speech in (*read, *later) for one in speech.pictures if one.size is not None]
+    sizes = [f"{one.size[0]} by {one.size[1]}" for one in pictures if one.size is not None]
+    documents = [len(one.data) for speech in (*read, *later) for one in speech.documents]
+    is_loaded = "WebFetch" in task.conversation.tools
+    told = f"notes {plain(read[0].text).strip()}; pictures {sizes}; documents {documents}; loaded {is_loaded}"
+    return Reply(f"{told}; {task.rounds[2][0].text.strip()}")
+
+
+def _thought(task: Task) -> Reply:
+    """Tell how many of its own thoughts came back."""
+    thoughts = [thought for turn in task.conversation.turns for thought in turn.thoughts]
+    return Reply(f"I remember {len(thoughts)} thoughts.")
 
 
 def _count(task: Task) -> Reply:
@@ -179,6 +236,11 @@ def _call(task: Task) -> Reply:
 
 _PATH = r"(\S+?)[.,;:]?(?=\s|$)"
 PLANS: tuple[tuple[str, Plan], ...] = (
+    (r"Perform a web search for the query: ([^\n]*)", _search),
+    (r"Search the web for ([^\n]*)", _search),
+    (r"Fetch (https?://\S+)", _fetch),
+    (rf"Survey {_PATH}", _survey),
+    (r"What did you think", _thought),
     (r"Delegate: ([^\n]*)", _delegate),
     (rf"Compare the files {_PATH} and {_PATH}", _compare),
     (rf"Read {_PATH} and write its words in upper case to {_PATH}", _shout),

@@ -4,7 +4,7 @@ import base64
 import json
 from typing import Any
 
-from tests.fakes.agent import Call, Conversation, Picture, Result, Tool, Turn
+from tests.fakes.agent import Call, Conversation, Media, Result, Tool, Turn
 from tests.fakes.anthropic.rules import blocks_of
 
 PICTURE_TOKENS = 765
@@ -23,38 +23,33 @@ def count(value: Any) -> int:
     return (len(text.encode("utf-8", "replace")) + 3) // 4
 
 
-def _picture(source: dict[str, Any]) -> Picture:
+def _media(source: dict[str, Any]) -> Media:
     if source.get("type") != "base64":
-        return Picture(source.get("type", ""), None)
-    data = base64.b64decode(source["data"])
-    is_png = source["media_type"] == "image/png"
-    size = (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) if is_png else None
-    return Picture(source["media_type"], size)
+        return Media(source.get("media_type", ""), url=source.get("url", source.get("type", "")))
+    return Media(source["media_type"], base64.b64decode(source["data"]))
 
 
-def _text_of(content: Any) -> str:
+def _said(content: Any) -> list[str | Media]:
     if isinstance(content, str):
-        return content
-    return "\n".join(block["text"] for block in content or () if block.get("type") == "text")
+        return [content]
+    shown = [block for block in content or () if block.get("type") in ("text", "image", "document")]
+    return [block["text"] if block["type"] == "text" else _media(block["source"]) for block in shown]
 
 
 def _turns(body: dict[str, Any]) -> list[Turn]:
-    turns = [Turn("system", _text_of(body["system"]))] if body.get("system") else []
+    turns = [Turn("system", _said(body["system"]))] if body.get("system") else []
     open_calls: dict[str, Result] = {}
     for message in body["messages"]:
-        turn = Turn(message["role"], _text_of(message["content"]))
+        turn = Turn(message["role"], _said(message["content"]))
         for block in blocks_of(message):
-            if block["type"] == "image":
-                turn.pictures.append(_picture(block["source"]))
-            elif block["type"] == "tool_use":
-                turn.results.append(Result(Call(block["name"], block["input"], block["id"]), ""))
+            if block["type"] == "tool_use":
+                turn.results.append(Result(Call(block["name"], block["input"], block["id"])))
                 open_calls[block["id"]] = turn.results[-1]
             elif block["type"] == "tool_result":
-                result, content = open_calls[block["tool_use_id"]], block.get("content") or ""
-                result.text = _text_of(content)
-                if not isinstance(content, str):
-                    result.pictures = [_picture(one["source"]) for one in content if one["type"] == "image"]
-        if turn.text or turn.pictures or turn.results:
+                open_calls[block["tool_use_id"]].said = _said(block.get("content"))
+            elif block["type"] == "thinking":
+                turn.thoughts.append(block["thinking"])
+        if turn.said or turn.results:
             turns.append(turn)
     return turns
 
@@ -72,6 +67,7 @@ def read_conversation(body: dict[str, Any]) -> Conversation:
         schema=wanted.get("schema"),
         choice=choice["name"] if choice["type"] == "tool" else words[choice["type"]],
         parallel=not choice.get("disable_parallel_tool_use"),
+        searches=any(tool.get("type", "").startswith("web_search") for tool in body.get("tools") or ()),
     )
 
 

@@ -4,24 +4,25 @@ import base64
 import json
 from typing import Any
 
-from tests.fakes.agent import Call, Conversation, Picture, Result, Tool, Turn
+from tests.fakes.agent import Call, Conversation, Media, Result, Tool, Turn
 from tests.fakes.gemini.contents import calls_of, responses_of
-from tests.fakes.gemini.rules import declarations_of
+from tests.fakes.gemini.rules import declarations_of, own_tools_of
 
 
-def _picture(blob: dict[str, Any]) -> Picture:
-    kind = blob.get("mimeType", "")
-    data = base64.b64decode(blob.get("data", ""))
-    size = (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) if kind == "image/png" else None
-    return Picture(kind, size)
+def _said(parts: list[dict[str, Any]]) -> list[str | Media]:
+    """Return what parts say and show; a thought is not said."""
+    said: list[str | Media] = []
+    for part in parts:
+        if part.get("text") and not part.get("thought"):
+            said.append(part["text"])
+        elif blob := part.get("inlineData"):
+            said.append(Media(blob.get("mimeType", ""), base64.b64decode(blob.get("data", ""))))
+        elif file := part.get("fileData"):
+            said.append(Media(file.get("mimeType", ""), url=file.get("fileUri", "")))
+    return said
 
 
-def _pictures(parts: list[dict[str, Any]]) -> list[Picture]:
-    inline = [_picture(part["inlineData"]) for part in parts if "inlineData" in part]
-    return inline + [Picture(part["fileData"].get("mimeType", "url"), None) for part in parts if "fileData" in part]
-
-
-def _said(response: dict[str, Any]) -> str:
+def _answered(response: dict[str, Any]) -> str:
     for name in ("output", "error"):
         if name in response:
             value = response[name]
@@ -32,21 +33,20 @@ def _said(response: dict[str, Any]) -> str:
 def _turns(body: dict[str, Any]) -> list[Turn]:
     instruction = body.get("systemInstruction") or {}
     system = "\n".join(part.get("text", "") for part in instruction.get("parts") or ())
-    turns = [Turn("system", system)] if system else []
+    turns = [Turn("system", [system])] if system else []
     open_results: list[Result] = []
     for content in body["contents"]:
         parts = content.get("parts") or []
-        text = "\n".join(part["text"] for part in parts if part.get("text") and not part.get("thought"))
         if content["role"] == "model":
-            open_results = [Result(Call(call["name"], call.get("args") or {}), "") for call in calls_of(content)]
-            turns.append(Turn("assistant", text, [], open_results))
+            calls = [Call(call["name"], call.get("args") or {}, call.get("id", "")) for call in calls_of(content)]
+            open_results = [Result(call) for call in calls]
+            signatures = [part["thoughtSignature"] for part in parts if "thoughtSignature" in part]
+            turns.append(Turn("assistant", _said(parts), open_results, signatures))
             continue
         for result, response in zip(open_results, responses_of(content), strict=False):
-            result.text = _said(response.get("response") or {})
-            result.pictures = _pictures(response.get("parts") or [])
-        pictures = _pictures(parts)
-        if text or pictures:
-            turns.append(Turn("user", text, pictures))
+            result.said = [_answered(response.get("response") or {}), *_said(response.get("parts") or [])]
+        if said := _said(parts):
+            turns.append(Turn("user", said))
     return turns
 
 
@@ -78,4 +78,5 @@ def read_conversation(body: dict[str, Any], model: str) -> Conversation:
         tools=tools,
         schema=config.get("responseJsonSchema") or _lower(config.get("responseSchema")),
         choice=modes.get(calling.get("mode", "AUTO"), "auto"),
+        searches="googleSearch" in own_tools_of(body),
     )

@@ -26,7 +26,6 @@ _THOUGHTS = (
     "**Reading the request**\n\nI see what is asked for.\n\n\n",
     "**Choosing a step**\n\nI know what to do.\n\n\n",
 )
-_SEARCHES = re.compile(r"Search the web for ([^\n]*)")
 
 
 def new_id(length: int, chance: random.Random) -> str:
@@ -48,26 +47,20 @@ class Said:
         return sum(tokens for _, tokens in self.parts)
 
 
-def ground(query: str) -> tuple[str, dict[str, Any]]:
-    """Return an answer that rests on a search, and what is said about that search."""
-    first, second = f"It is said that {query} is well.", " More is not known."
+def ground(text: str, query: str) -> dict[str, Any]:
+    """Return what is said about the search that an answer rests on: its first sentence does."""
+    first = text[: text.find(".") + 1]
     pages = [
         {"web": {"uri": "https://vertexaisearch.cloud.google.com/grounding-api-redirect/AUZI", "title": "example.org"}},
         {"web": {"uri": "https://vertexaisearch.cloud.google.com/grounding-api-redirect/BUZI", "title": "example.net"}},
     ]
     segment = {"startIndex": 0, "endIndex": len(first.encode()), "text": first}
-    return first + second, {
+    return {
         "webSearchQueries": [query, f"{query} today"],
         "searchEntryPoint": {"renderedContent": "<div>what must be shown</div>"},
         "groundingChunks": pages,
         "groundingSupports": [{"segment": segment, "groundingChunkIndices": [0, 1]}],
     }
-
-
-def find_search(text: str) -> str | None:
-    """Return what a text asks to be searched for."""
-    found = _SEARCHES.search(text)
-    return found[1] if found else None
 
 
 class Speaker:

@@ -17,7 +17,6 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from tests.fakes.agent import Reply
 from tests.fakes.faults import NO_FAULT, Outcome, fail_early, fail_whole, send_stream
 from tests.fakes.gemini.failures import (
     Refusal,
@@ -33,8 +32,8 @@ from tests.fakes.gemini.failures import (
 )
 from tests.fakes.gemini.models import MODELS, Model, find_model
 from tests.fakes.gemini.reading import read_conversation
-from tests.fakes.gemini.replies import Said, Speaker, body_of, chunks_of, find_search, frame, ground, new_id
-from tests.fakes.gemini.rules import check_body, own_tools_of
+from tests.fakes.gemini.replies import Said, Speaker, body_of, chunks_of, frame, ground, new_id
+from tests.fakes.gemini.rules import check_body
 from tests.fakes.gemini.shapes import in_camel_case
 from tests.fakes.gemini.signatures import Signatures
 from tests.fakes.openai_chat.reading import PICTURE_TOKENS, PromptCache, count, prompt_of
@@ -214,13 +213,10 @@ class Gemini:
 
     def _say(self, asked: Asked, body: dict[str, Any], model: Model, conversation: Any) -> Said:
         speaker = Speaker(body, asked.name, model, self.signatures, self.chance)
-        last = next((turn.text for turn in reversed(conversation.turns) if turn.role == "user"), "")
-        query = find_search(last) if "googleSearch" in own_tools_of(body) else None
-        if query is None:
-            return speaker.say(decide(conversation))
-        text, grounding = ground(query)
-        said = speaker.say(Reply(text))
-        said.grounding = grounding
+        reply = decide(conversation)
+        said = speaker.say(reply)
+        if reply.query:
+            said.grounding = ground(reply.text, reply.query)
         return said
 
 

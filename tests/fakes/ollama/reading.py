@@ -5,7 +5,7 @@ import json
 import re
 from typing import Any
 
-from tests.fakes.agent import Call, Conversation, Picture, Result, Tool, Turn
+from tests.fakes.agent import Call, Conversation, Media, Result, Tool, Turn
 
 PICTURE_TOKENS = 768
 _ASKS = re.compile(r"\s*Call (?:one of the tools|the tool (\S+)) now\.\s*$")
@@ -16,11 +16,11 @@ def count(text: str) -> int:
     return (len(text.encode("utf-8", "replace")) + 3) // 4
 
 
-def _picture(text: str) -> Picture:
+def _picture(text: str) -> Media:
     data = base64.b64decode(text)
     if data.startswith(b"\x89PNG"):
-        return Picture("image/png", (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])))
-    return Picture("image/jpeg" if data.startswith(b"\xff\xd8") else "image/other", None)
+        return Media("image/png", data)
+    return Media("image/jpeg" if data.startswith(b"\xff\xd8") else "image/other", data)
 
 
 def _turns(messages: list[dict[str, Any]]) -> list[Turn]:
@@ -29,14 +29,16 @@ def _turns(messages: list[dict[str, Any]]) -> list[Turn]:
         if message["role"] == "tool":
             waiting = next((one for one in turns[-1].results if one.call.id == message.get("tool_call_id")), None)
             if waiting is not None:
-                waiting.text = message["content"]
+                waiting.said = [message["content"]]
             continue
         calls = [
             Call(call["function"]["name"], call["function"]["arguments"], call.get("id", ""))
             for call in message.get("tool_calls") or ()
         ]
-        pictures = [_picture(picture) for picture in message.get("images") or ()]
-        turns.append(Turn(message["role"], message["content"], pictures, [Result(call, "") for call in calls]))
+        said: list[str | Media] = [message["content"]] if message["content"] else []
+        said += [_picture(picture) for picture in message.get("images") or ()]
+        thoughts = [message["thinking"]] if message.get("thinking") else []
+        turns.append(Turn(message["role"], said, [Result(call) for call in calls], thoughts))
     return turns
 
 
@@ -48,7 +50,7 @@ def read_conversation(body: dict[str, Any]) -> Conversation:
     asks = _ASKS.search(turns[-1].text) if offered and turns[-1].role == "user" else None
     if asks is not None:
         choice = asks[1] or "required"
-        turns[-1].text = turns[-1].text[: asks.start()]
+        turns[-1].said[0] = turns[-1].text[: asks.start()]
     return Conversation(
         model=body["model"],
         turns=turns,

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.fakes.agent import Call, Conversation, Picture, Result, Tool, Turn
+from tests.fakes.agent import Call, Conversation, Media, Result, Tool, Turn
 from tests.fakes.openai_chat.messages import decode_data_url
 
 PICTURE_TOKENS = 765
@@ -16,22 +16,25 @@ def count(text: str) -> int:
     return (len(text.encode("utf-8", "replace")) + 3) // 4
 
 
-def picture_of(url: str) -> Picture:
-    """Return what an address shows; its size where it is a PNG's own data."""
+def media_of(url: str) -> Media:
+    """Return what an address shows: itself where it is a data URL."""
     decoded = decode_data_url(url)
-    if decoded is None:
-        return Picture("url", None)
-    media_type, data = decoded
-    size = (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) if media_type == "image/png" else None
-    return Picture(media_type, size)
+    return Media("", url=url) if decoded is None else Media(*decoded)
 
 
-def _content(message: dict[str, Any]) -> tuple[str, list[Picture]]:
-    content = message.get("content") or ""
+def _said(message: dict[str, Any]) -> list[str | Media]:
+    content = message.get("content") or []
     if isinstance(content, str):
-        return content, []
-    text = "\n".join(part["text"] for part in content if part["type"] == "text")
-    return text, [picture_of(part["image_url"]["url"]) for part in content if part["type"] == "image_url"]
+        return [content]
+    said: list[str | Media] = []
+    for part in content:
+        if part["type"] == "text":
+            said.append(part["text"])
+        elif part["type"] == "image_url":
+            said.append(media_of(part["image_url"]["url"]))
+        elif part["type"] == "file":
+            said.append(media_of(part["file"]["file_data"]))
+    return said
 
 
 def arguments_of(text: str) -> Any:
@@ -46,20 +49,19 @@ def _turns(messages: list[dict[str, Any]]) -> list[Turn]:
     turns: list[Turn] = []
     open_calls: dict[str, Result] = {}
     for message in messages:
-        text, pictures = _content(message)
         if message["role"] == "tool":
-            result = open_calls[message["tool_call_id"]]
-            result.text, result.pictures = text, pictures
+            open_calls[message["tool_call_id"]].said = _said(message)
             continue
         calls = [
             Call(call["function"]["name"], arguments_of(call["function"]["arguments"]), call["id"])
             for call in message.get("tool_calls") or ()
             if "function" in call
         ]
-        results = [Result(call, "") for call in calls]
+        results = [Result(call) for call in calls]
         open_calls |= {result.call.id: result for result in results}
         role = "system" if message["role"] == "developer" else message["role"]
-        turns.append(Turn(role, text, pictures, results))
+        thoughts = [message[name] for name in ("reasoning_content", "reasoning") if message.get(name)]
+        turns.append(Turn(role, _said(message), results, thoughts))
     return turns
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from tests.fakes.openai_chat.models import Model
 from tests.fakes.openai_chat.replies import Said, new_id
 
+_PAGES = ("https://example.org/a", "https://example.org/b")
 _SUMMARY = ("**Looking at the request**\n\nI look at ", "what was asked, ", "and do it.")
 
 
@@ -39,7 +40,13 @@ class Output:
 
 
 def new_output(
-    said: Said, usage: dict[str, Any], *, summarizes: bool, gives_reasoning: bool, chance: random.Random
+    said: Said,
+    usage: dict[str, Any],
+    *,
+    summarizes: bool,
+    gives_reasoning: bool,
+    chance: random.Random,
+    query: str = "",
 ) -> Output:
     """Return the reply as items, with identifiers and encrypted reasoning of their own."""
     output = Output(said, usage)
@@ -50,17 +57,32 @@ def new_output(
         if gives_reasoning:
             item["encrypted_content"] = new_id("gAAAAABp", 300, chance) + "=="
         output.items.append((item, pieces))
+    if query:
+        output.items.append((_search_call(query, chance), []))
     for kind, pieces in (("output_text", said.text), ("refusal", said.refusal)):
         if pieces or (kind == "output_text" and not said.calls and not said.refusal and output.status == "completed"):
             part: dict[str, Any] = {"type": kind, "text" if kind == "output_text" else "refusal": "".join(pieces)}
             if kind == "output_text":
-                part |= {"annotations": [], "logprobs": []}
+                part |= {"annotations": _citations(part["text"]) if query else [], "logprobs": []}
             item = {"id": new_item_id("msg", chance), "type": "message", "role": "assistant", "content": [part]}
             output.items.append((item | {"status": output.status}, pieces))
     for identity, name, pieces in said.calls:
         item = {"id": new_item_id("fc", chance), "type": "function_call", "call_id": identity, "name": name}
         output.items.append((item | {"arguments": "".join(pieces), "status": "completed"}, pieces))
     return output
+
+
+def _search_call(query: str, chance: random.Random) -> dict[str, Any]:
+    sources = [{"type": "url", "url": url} for url in _PAGES]
+    action = {"type": "search", "query": query, "queries": [query], "sources": sources}
+    return {"id": new_item_id("ws", chance), "type": "web_search_call", "status": "completed", "action": action}
+
+
+def _citations(text: str) -> list[dict[str, Any]]:
+    """Return the citation of the first sentence."""
+    page = f"{_PAGES[0]}?utm_source=openai"
+    end = text.find(".") + 1
+    return [{"type": "url_citation", "start_index": 0, "end_index": end, "url": page, "title": "A page of an example"}]
 
 
 def usage_of(said: Said, prompt_tokens: int, cached_tokens: int) -> dict[str, Any]:
@@ -127,7 +149,8 @@ def _events(output: Output, head: dict[str, Any], chance: random.Random) -> Iter
     yield {"type": "response.created", "response": _begun(head)}
     yield {"type": "response.in_progress", "response": _begun(head)}
     for place, (item, pieces) in enumerate(output.items):
-        say = {"reasoning": _thinking, "message": _message, "function_call": _call}[item["type"]]
+        speakers = {"reasoning": _thinking, "message": _message, "function_call": _call, "web_search_call": _search}
+        say = speakers[item["type"]]
         yield from say(item, pieces, place, chance)
         yield {"type": "response.output_item.done", "output_index": place, "item": item}
     yield {"type": f"response.{output.status}", "response": body_of(output, head)}
@@ -158,10 +181,15 @@ def _message(item: dict[str, Any], pieces: list[str], place: int, chance: random
         "output_index": place,
         "item": item | {"status": "in_progress", "content": []},
     }
-    yield {"type": "response.content_part.added", **where, "part": part | {name: ""}}
+    annotations = part.get("annotations") or []
+    begun = part | {name: ""} | ({"annotations": []} if annotations else {})
+    yield {"type": "response.content_part.added", **where, "part": begun}
     more = {} if kind == "refusal" else {"logprobs": []}
     for piece in pieces:
         yield {"type": f"response.{kind}.delta", **where, "delta": piece, **more, **_padding(chance)}
+    for number, annotation in enumerate(annotations):
+        event = "response.output_text.annotation.added"
+        yield {"type": event, **where, "annotation_index": number, "annotation": annotation}
     yield {"type": f"response.{kind}.done", **where, name: part[name], **more}
     yield {"type": "response.content_part.done", **where, "part": part}
 
@@ -174,6 +202,13 @@ def _call(item: dict[str, Any], pieces: list[str], place: int, chance: random.Ra
     for piece in pieces:
         yield {"type": f"{event}.delta", **where, "delta": piece, **_padding(chance)}
     yield {"type": f"{event}.done", **where, "arguments": item["arguments"], "name": item["name"]}
+
+
+def _search(item: dict[str, Any], _: list[str], place: int, __: random.Random) -> Iterator[dict[str, Any]]:
+    begun = {name: item[name] for name in ("id", "type")} | {"status": "in_progress"}
+    yield {"type": "response.output_item.added", "output_index": place, "item": begun}
+    for step in ("in_progress", "searching", "completed"):
+        yield {"type": f"response.web_search_call.{step}", "output_index": place, "item_id": item["id"]}
 
 
 def _padding(chance: random.Random) -> dict[str, Any]:

@@ -111,6 +111,7 @@ class Responses(OpenAI):
             summarizes=bool(reasoning.get("summary")),
             gives_reasoning=_ENCRYPTED in (body.get("include") or ()),
             chance=self.chance,
+            query=reply.query,
         )
         for item, _ in output.items:
             if "encrypted_content" in item:
