@@ -95,9 +95,10 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: tests/test_openai_responses.py.
     """
-    server_tools: tuple[Kind, ...] = ("web_search",)
-    """Kinds of server tools that it runs itself; o1, o3-mini, gpt-4.1-nano and codex models have no web search.
+    server_tools: tuple[Kind, ...] = ("web_search", "code_execution", "mcp_toolset")
+    """Kinds of server tools that it runs itself: `web_search`, `code_interpreter` and `mcp`.
 
+    o1, o3-mini and codex models have none, gpt-4.1-nano has no web search (the models' pages).
     Proven by: golden/openai_responses/search_left_out.
     """
     search_sources: bool = True
@@ -105,8 +106,34 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_responses/xai_search.
     """
+    search_exclusions: bool = False
+    """Whether a search can be told domains to leave out (`filters.excluded_domains`), as xAI's, though not beside those
+    that it is confined to. Where it cannot, their pages are left out of what it found.
+
+    Proven by: golden/openai_responses/xai_search_exclusions.
+    """
+    search_place: bool = True
+    """Whether a search can be told where the user is; xAI's page on web search knows no such parameter.
+
+    Proven by: golden/openai_responses/xai_search_exclusions.
+    """
     search_limit: bool = True
     """Whether `max_tool_calls` is known; xAI has no such field. Proven by: golden/openai_responses/xai_search."""
+    says_container: bool = True
+    """Whether a program's `container` must be said, and its output asked for; xAI's `code_interpreter` has neither.
+
+    Proven by: golden/openai_responses/xai_code_execution.
+    """
+    says_approval: bool = True
+    """Whether `require_approval` of servers of the client's is known; xAI calls them without asking.
+
+    Proven by: golden/openai_responses/xai_connector.
+    """
+    forces_server_tools: bool = True
+    """Whether one of several tools can be forced that is no function; xAI's `tool_choice` names functions only.
+
+    Proven by: golden/openai_responses/xai_search_forced.
+    """
     image_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/gif", "image/webp")
     """Media types of pictures; xAI takes only JPEG and PNG. Proven by: golden/openai_responses/xai_picture."""
 

@@ -3,10 +3,12 @@
 A stream's first frames repeat the whole request, tools and all: what is not needed stays `Raw` and is never built.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
+
+from anthropic_proxy.wire.mending import mend_json
 
 ABSENT = Raw(b"")
 
@@ -39,6 +41,13 @@ class Item(Struct, gc=False):
     result: str | None = None
     """Of an `image_generation_call`: base64."""
     code: str | None = None
+    """Of a `code_interpreter_call`."""
+    outputs: list[Raw] | None = None
+    server_label: str | None = None
+    """Of an `mcp_call`."""
+    output: str | None = None
+    error: Raw = ABSENT
+    status: str | None = None
 
 
 class InputDetails(Struct, gc=False):
@@ -90,7 +99,7 @@ class Event(Struct, gc=False):
     delta: str | None = None
     text: str | None = None
     arguments: str | None = None
-    input: str | None = None
+    code: str | None = None
     item: Raw = ABSENT
     response: Raw = ABSENT
     annotation: Raw = ABSENT
@@ -136,6 +145,18 @@ def decode_response(raw: Raw | bytes) -> Response:
 def is_said(raw: Raw) -> bool:
     """Whether a field is there and not null."""
     return raw is not ABSENT and bytes(raw) != b"null"
+
+
+def read_loosely(raw: Raw, kind: type[Any]) -> Any:
+    """Read a part of an item; one of another shape counts as empty."""
+    if raw is ABSENT:
+        return kind()
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except UnicodeDecodeError:
+        return read_loosely(Raw(mend_json(raw)), kind)
+    except (msgspec.DecodeError, RecursionError):
+        return kind()
 
 
 def _mended(data: Raw | bytes, empty: _Kind) -> _Kind:

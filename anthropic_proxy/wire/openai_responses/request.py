@@ -24,6 +24,7 @@ PATH = "/responses"
 
 _ENCRYPTED = "reasoning.encrypted_content"
 _SOURCES = "web_search_call.action.sources"
+_OUTPUTS = "code_interpreter_call.outputs"
 _LEAST_SEARCHING = "low"
 """The least effort at which the models search; `minimal` is refused beside it (guide to web search)."""
 
@@ -89,6 +90,8 @@ def _add_reasoning(body: dict[str, Any], tools: Tools, call: Call, dialect: Dial
         notes.append(Note("dropped", "output_config.effort", f"{call.model} at {call.provider} takes none"))
     if tools.searches and dialect.search_sources:
         included.append(_SOURCES)
+    if tools.runs_programs and dialect.says_container:
+        included.append(_OUTPUTS)
     if included:
         body["include"] = included
 

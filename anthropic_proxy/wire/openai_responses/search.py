@@ -1,19 +1,35 @@
-"""What the server's own web search did → the blocks in which Anthropic's clients expect it.
+"""What the server's own web search did → the blocks in which Anthropic's clients expect it, and citations.
 
-A search tells the addresses that it found, if at all; their titles come with the citations of the text that rests on
-them. From the first search on everything waits, in its order, until that text is complete.
+OpenAI's tells with each search which pages it found: its blocks leave at once, and the text streams, each citation
+right behind the passage that rests on it. xAI's names its pages only as citations of the finished text: from such a
+search on everything waits, in its order, until that text is complete (recorded by the project `vercel/ai`, files
+openai-web-search-tool.1 and xai-web-search-tool.1 of its fixtures, 2026-08).
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.messages.deltas import Delta, Text, Usage
-from anthropic_proxy.wire.mending import mend_json
-from anthropic_proxy.wire.openai_responses.events import ABSENT, Item, Part
-from anthropic_proxy.wire.server_tools import encode_citation, encode_search
+from anthropic_proxy.messages.deltas import Block, Citation, Delta, Text, Usage
+from anthropic_proxy.messages.prepare import kind_of
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.openai_responses.events import Item, Part, read_loosely
+from anthropic_proxy.wire.server_tools import (
+    SERVER_CALL,
+    encode_citation,
+    encode_failed_search,
+    encode_pages,
+    encode_search,
+    encode_search_call,
+    is_within,
+)
+
+_TRACKING = "utm_source="
+"""How the parameter begins that OpenAI adds to the addresses of citations, but not to those of sources (recorded)."""
+
+_AROUND = " -*•"
+"""What may stand around a passage of a list."""
 
 
 class _Source(Struct):
@@ -21,12 +37,13 @@ class _Source(Struct):
 
 
 class _Action(Struct):
+    """What was done; xAI says it as `arguments` of the item instead (recorded)."""
+
     type: str = ""
     query: str | None = None
     queries: list[str] | None = None
     sources: list[_Source] | None = None
     url: str | None = None
-    pattern: str | None = None
 
 
 class _Mark(Struct):
@@ -40,75 +57,166 @@ class _Mark(Struct):
 
 
 class _Found(Struct):
-    """One search that waits for the titles of what it found."""
+    """The result of a search that waits for its pages or for their titles."""
 
-    query: str
+    call: str
     urls: list[str]
 
 
 class Search:
-    """Holds back deltas from the first search on until `release`."""
+    """Reads the searches of one answer; holds back what follows one until `release`, where its pages come later."""
 
-    def __init__(self, new_id: Callable[[str], str]) -> None:
-        self._new_id = new_id
+    def __init__(self, call: Call) -> None:
+        self._new_id = call.new_id
+        searching = (tool for tool in call.request.tools if kind_of(tool) == "web_search")
+        self._blocked = [domain for tool in searching for domain in tool.blocked_domains or ()]
         self._waiting: list[Delta | _Found] = []
+        self._found: set[str] = set()
         self._titles: dict[str, str] = {}
+        self._text: list[str] = []
+        self._place: tuple[int, int] | None = None
+        self._cited_to = 0
         self._count = 0
         self.holds = False
         """Whether what comes must wait."""
 
-    def begin(self, item: Item) -> None:
-        """Take a search that is complete. Pages that the model opens or reads through belong to the search before."""
-        action = _read(item.action, _Action)
-        if action.type not in ("search", ""):
-            self._add_page(action.url)
-            return
+    def read_ahead(self, items: Iterable[Item]) -> None:
+        """Learn the titles of pages from an answer that is here as a whole."""
+        for item in items:
+            for part in item.content or () if item.type == "message" else ():
+                for mark in self._marks_of(part):
+                    self._learn(mark)
+
+    def begin(self, item: Item) -> list[Delta]:
+        """Return what can be said of a search that is complete.
+
+        Pages that the model opens or looks through belong to the search that found them; others are one of their own.
+        """
+        action = _action_of(item)
+        pages = [_plain(source.url) for source in action.sources or () if source.url]
         query = action.query or ", ".join(action.queries or ())
-        urls = [source.url for source in action.sources or () if source.url]
-        self._waiting.append(_Found(query, list(dict.fromkeys(urls))))
+        if action.type not in ("search", "") or (action.url and not query):
+            url = _plain(action.url or "")
+            if not url or url in self._found or is_within(url, self._blocked):
+                return []
+            if self.holds:
+                self._add_to_last([url])
+                return []
+            return self._put(url, [url], waits=False)
+        if item.status == "failed":
+            identifier = self._new_id(SERVER_CALL)
+            failure = encode_failed_search(identifier, "unavailable")
+            return self._keep([encode_search_call(identifier, query), failure])
         self._count += 1
-        self.holds = True
+        counted = Usage(web_search_requests=self._count)
+        return [*self._put(query, list(dict.fromkeys(pages)), waits=self.holds or not pages), counted]
 
     def hold(self, deltas: Iterable[Delta]) -> None:
         """Keep deltas in their place."""
         self._waiting += deltas
 
-    def cite(self, parts: Sequence[Part]) -> None:
-        """Take a message that is complete: its texts, already waiting, get the citations that stand in their parts."""
-        texts = [part.text or part.refusal or "" for part in parts]
-        marks = [[_read(raw, _Mark) for raw in part.annotations or ()] for part in parts]
-        cited = [[mark for mark in some if mark.type == "url_citation" and mark.url] for some in marks]
-        if not any(cited):
-            return
-        if not self._drop_text("".join(texts)):
-            return  # what has left cannot be cited any more
-        for text, some in zip(texts, cited, strict=True):
-            self._waiting += _with_citations(text, some)
-        for mark in (mark for some in cited for mark in some):
-            self._add_page(mark.url)
-            self._titles.setdefault(mark.url or "", mark.title or "")
+    def hear(self, text: str, place: tuple[int, int]) -> None:
+        """Take note of text that leaves, of this item and part, because citations name passages by their place."""
+        if self._count:
+            if place != self._place:
+                self._place, self._text, self._cited_to = place, [], 0
+            self._text.append(text)
+
+    def cite(self, annotation: Raw, place: tuple[int, int]) -> list[Citation]:
+        """Return the citation that stands behind the text that has just left, if it is one."""
+        if self.holds or place != self._place:
+            return []
+        mark = read_loosely(annotation, _Mark)
+        self._text = ["".join(self._text)]
+        return self._cited(mark, self._text[0]) if _is_citation(mark) else []
+
+    def with_citations(self, part: Part) -> Iterable[Delta]:
+        """Yield the text of a complete part, cut behind each passage that is cited."""
+        text, start = part.text or part.refusal or "", 0
+        self._cited_to = 0
+        for mark in self._marks_of(part) if self._count else ():
+            self._learn(mark)
+            end = min(max(mark.end_index, start), len(text)) if mark.end_index else len(text)
+            if end > start:
+                yield Text(text[start:end])
+                start = end
+            if start:  # a citation belongs to the text before it
+                yield from self._cited(mark, text)
+        if text[start:]:
+            yield Text(text[start:])
+
+    def end_message(self, parts: Sequence[Part], cited: int) -> list[Delta]:
+        """Return the citations of a streamed message that is complete, but for the first ones, which have left."""
+        if not self._count:
+            return []
+        if not self.holds:
+            late = [(mark, part.text or "") for part in parts for mark in self._marks_of(part)][cited:]
+            return [citation for mark, text in late for citation in self._cited(mark, text)]
+        says_again = self._drop_text("".join(part.text or part.refusal or "" for part in parts))
+        for part in parts:
+            said = list(self.with_citations(part))  # learns the pages, whether or not the text can be said again
+            self._waiting += said if says_again else []
+        return []
 
     def release(self) -> list[Delta]:
-        """Return what waited, with the searches as blocks."""
+        """Return what waited; the last search that did gets the pages that were cited and that none had found."""
         if not self.holds:
             return []
-        deltas: list[Delta] = []
-        for item in self._waiting:
-            if isinstance(item, _Found):
-                found = ((url, self._titles.get(url)) for url in item.urls)
-                deltas += encode_search(self._new_id("srvtoolu_"), item.query, found)
-            else:
-                deltas.append(item)
-        deltas.append(Usage(web_search_requests=self._count))
+        self._add_to_last([url for url in self._titles if url not in self._found])
+        deltas = [self._result_of(item) if isinstance(item, _Found) else item for item in self._waiting]
         self._waiting = []
         self.holds = False
         return deltas
 
-    def _add_page(self, url: str | None) -> None:
-        """Add a page to the last search, unless one of them has found it."""
-        searches = [item for item in self._waiting if isinstance(item, _Found)]
-        if url and searches and all(url not in search.urls for search in searches):
-            searches[-1].urls.append(url)
+    def _put(self, query: str, urls: list[str], *, waits: bool) -> list[Delta]:
+        identifier = self._new_id(SERVER_CALL)
+        self._found.update(urls)
+        if not waits:
+            return encode_search(identifier, query, self._pages(urls))
+        kept = self._keep([encode_search_call(identifier, query)])
+        self.holds = True
+        self._waiting.append(_Found(identifier, urls))
+        return kept
+
+    def _keep(self, deltas: list[Delta]) -> list[Delta]:
+        """Return deltas that can leave at once; where something waits, they wait too."""
+        if not self.holds:
+            return deltas
+        self._waiting += deltas
+        return []
+
+    def _pages(self, urls: Iterable[str]) -> Iterable[tuple[str, str | None]]:
+        return ((url, self._titles.get(url)) for url in urls if not is_within(url, self._blocked))
+
+    def _result_of(self, found: _Found) -> Block:
+        return encode_pages(found.call, self._pages(found.urls))
+
+    def _add_to_last(self, urls: list[str]) -> None:
+        waiting = [item for item in self._waiting if isinstance(item, _Found)]
+        waiting[-1].urls += urls
+        self._found.update(urls)
+
+    def _marks_of(self, part: Part) -> list[_Mark]:
+        """Return the citations of a part in the order of the passages; those without a place come last."""
+        marks = [read_loosely(raw, _Mark) for raw in part.annotations or ()]
+        cited = [mark for mark in marks if _is_citation(mark)]
+        return sorted(cited, key=lambda mark: mark.end_index or len(part.text or ""))
+
+    def _learn(self, mark: _Mark) -> None:
+        url = _plain(mark.url or "")
+        if not self._titles.get(url):
+            self._titles[url] = _title_of(mark)
+
+    def _cited(self, mark: _Mark, text: str) -> list[Citation]:
+        """Return a citation with the passage that rests on the page."""
+        self._learn(mark)
+        url = _plain(mark.url or "")
+        passage = text[mark.start_index : mark.end_index]
+        if "](" in passage:  # only the link that stands behind the passage is marked (recorded)
+            lines = text[self._cited_to : mark.start_index].rstrip().splitlines()
+            passage = lines[-1].strip(_AROUND) if lines else ""
+        self._cited_to = max(self._cited_to, mark.end_index)
+        return [] if is_within(url, self._blocked) else [encode_citation(url, _title_of(mark), passage)]
 
     def _drop_text(self, whole: str) -> bool:
         """Take the text at the end of what waits away if it is this one, because it will be said with citations."""
@@ -123,26 +231,29 @@ class Search:
         return True
 
 
-def _with_citations(text: str, marks: list[_Mark]) -> Iterable[Delta]:
-    """Yield the text cut after each cited passage; `end_index` counts characters."""
-    start = 0
-    for mark in sorted(marks, key=lambda mark: mark.end_index):
-        end = min(max(mark.end_index, start), len(text))
-        if end > start:
-            yield Text(text[start:end])
-            start = end
-        if start:  # a citation belongs to the text before it
-            yield encode_citation(mark.url or "", mark.title, text[mark.start_index : mark.end_index])
-    if text[start:]:
-        yield Text(text[start:])
-
-
-def _read(raw: Raw, kind: Any) -> Any:
-    if raw is ABSENT:
-        return kind()
+def _action_of(item: Item) -> _Action:
+    action: _Action = read_loosely(item.action, _Action)
+    if action.query or action.queries or action.url or not item.arguments:
+        return action
     try:
-        return msgspec.json.decode(raw, type=kind)
-    except UnicodeDecodeError:
-        return _read(Raw(mend_json(raw)), kind)
-    except msgspec.ValidationError:
-        return kind()
+        return msgspec.json.decode(item.arguments, type=_Action)
+    except (msgspec.DecodeError, RecursionError):
+        return action
+
+
+def _is_citation(mark: _Mark) -> bool:
+    return mark.type == "url_citation" and bool(mark.url)
+
+
+def _title_of(mark: _Mark) -> str:
+    """Return the title of a page; a mere number, as xAI counts its inline citations, is none."""
+    return "" if (mark.title or "").isdigit() else mark.title or ""
+
+
+def _plain(url: str) -> str:
+    """Return the address without what OpenAI adds to it."""
+    address, mark, query = url.partition("?")
+    if not mark:
+        return url
+    kept = "&".join(word for word in query.split("&") if not word.startswith(_TRACKING))
+    return f"{address}?{kept}" if kept else address

@@ -6,10 +6,9 @@ from typing import Any
 import msgspec
 
 from anthropic_proxy.errors import UpstreamProtocolError
-from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking
+from anthropic_proxy.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.failures import blocked
 from anthropic_proxy.wire.late_thinking import LateThinking
 from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
 from anthropic_proxy.wire.openai_responses.calls import CallReader, OpenCall
@@ -18,6 +17,7 @@ from anthropic_proxy.wire.openai_responses.events import (
     Counts,
     Event,
     Item,
+    Part,
     Response,
     decode_event,
     decode_item,
@@ -25,30 +25,18 @@ from anthropic_proxy.wire.openai_responses.events import (
     is_said,
 )
 from anthropic_proxy.wire.openai_responses.faults import find_reply, judge_fault, read_failure
+from anthropic_proxy.wire.openai_responses.hosted import HOSTED, Hosted
 from anthropic_proxy.wire.openai_responses.in_words import item_in_words
 from anthropic_proxy.wire.openai_responses.limit import LocalLimit
+from anthropic_proxy.wire.openai_responses.said import Said
 from anthropic_proxy.wire.openai_responses.search import Search
+from anthropic_proxy.wire.openai_responses.stops import find_stop
 from anthropic_proxy.wire.openai_responses.thoughts import Thoughts
-from anthropic_proxy.wire.openai_responses.usage import decode_usage, fills_window
+from anthropic_proxy.wire.openai_responses.usage import decode_usage
 
 _DONE = b"[DONE]"
 _CALLS = ("function_call", "custom_tool_call")
 _PARAGRAPH = "\n\n"
-
-
-class _Said:
-    """One item of the output and what was said of it."""
-
-    __slots__ = ("call", "done", "item_id", "part", "text")
-
-    def __init__(self) -> None:
-        self.call: OpenCall | None = None
-        self.item_id: str | None = None
-        self.part: tuple[str, int] | None = None
-        """Kind and index of the piece of which the last fragment was."""
-        self.text = False
-        """Whether any of its text came as fragments."""
-        self.done = False
 
 
 class ResponsesDecoder:
@@ -66,11 +54,11 @@ class ResponsesDecoder:
         asked = call.request.max_tokens
         self._limit = LocalLimit(asked) if asked < dialect.least_output else None
         self._calls = CallReader(call)
-        self._search = Search(call.new_id)
+        self._search = Search(call)
         self._thoughts = Thoughts(self.signature)
         self._late = LateThinking()
         self._mender = FrameMender()
-        self._items: dict[int, _Said] = {}
+        self._items: dict[int, Said] = {}
         self._complete_items = 0
         self._last = 0
         """The place of the item of the last event, for those that do not say it."""
@@ -120,12 +108,12 @@ class ResponsesDecoder:
     def _let_out(self, deltas: list[Delta]) -> list[Delta]:
         return self._late.feed(deltas if self._limit is None else self._limit.feed(deltas))
 
-    def _find(self, event: Event) -> _Said:
+    def _find(self, event: Event) -> Said:
         place = self._last if event.output_index is None else event.output_index
         self._last = place
         said = self._items.get(place)
         if said is None:
-            said = self._items[place] = _Said()
+            said = self._items[place] = Said()
         return said
 
     # Fragments.
@@ -135,6 +123,13 @@ class ResponsesDecoder:
         if event.delta and not said.done:
             said.text = True
             self._say(event.delta, ("text", event.content_index), said, deltas)
+            self._search.hear(event.delta, (self._last, event.content_index))
+
+    def _read_annotation(self, event: Event, deltas: list[Delta]) -> None:
+        said = self._find(event)
+        found = self._search.cite(event.annotation, (self._last, event.content_index))
+        said.cited += len(found)
+        deltas += found
 
     def _read_refusal(self, event: Event, deltas: list[Delta]) -> None:
         if event.delta:
@@ -161,6 +156,8 @@ class ResponsesDecoder:
         said = self._find(event)
         if said.call is not None and event.arguments:
             said.call.complete(event.arguments, deltas)
+        elif said.hosted is not None:
+            self._put_hosted(said.hosted.announce(event.arguments or event.code or ""), deltas)
 
     # Items.
 
@@ -168,12 +165,14 @@ class ResponsesDecoder:
         said = self._find(event)
         item = self._decode(decode_item, event.item)
         if said.done:  # a server that gives every item the same place
-            said = self._items[self._last] = _Said()
+            said = self._items[self._last] = Said()
         said.item_id = item.id
         if item.type in _CALLS and said.call is None:
             self._begin_call(said, item, deltas)
+        elif item.type in HOSTED:
+            said.hosted = Hosted(self._call, item)
 
-    def _begin_call(self, said: _Said, item: Item, deltas: list[Delta]) -> None:
+    def _begin_call(self, said: Said, item: Item, deltas: list[Delta]) -> None:
         self._put(self._thoughts.release(), deltas)
         deltas += self._search.release()
         self._spoken = None
@@ -183,7 +182,7 @@ class ResponsesDecoder:
     def _end_item(self, event: Event, deltas: list[Delta]) -> None:
         self._complete(self._find(event), self._decode(decode_item, event.item), deltas)
 
-    def _complete(self, said: _Said, item: Item, deltas: list[Delta]) -> None:
+    def _complete(self, said: Said, item: Item, deltas: list[Delta]) -> None:
         """Say what the complete item holds and no fragment brought."""
         if said.done:
             return
@@ -199,13 +198,14 @@ class ResponsesDecoder:
             if said.call is not None:
                 said.call.end(item, deltas)
         elif item.type == "web_search_call":
-            self._spoken = None
-            self._put(self._thoughts.forget(), deltas)
-            self._search.begin(item)
+            self._put_hosted([], deltas)
+            deltas += self._search.begin(item)
+        elif item.type in HOSTED:
+            self._put_hosted((said.hosted or Hosted(self._call, item)).end(item), deltas)
         elif (words := item_in_words(item)) is not None:
             self._say(words, ("text", 0), said, deltas)
 
-    def _end_thinking(self, said: _Said, item: Item, deltas: list[Delta]) -> None:
+    def _end_thinking(self, said: Said, item: Item, deltas: list[Delta]) -> None:
         if said.part is None:
             kind, parts = ("summary", item.summary) if item.summary else ("reasoning", item.content)
             for index, part in enumerate(parts or ()):
@@ -220,20 +220,27 @@ class ResponsesDecoder:
         if carry.encrypted or said.part is not None:
             self._put_thought(Thinking(signature=encode_carry(self._tag, carry)), said, deltas)
 
-    def _end_message(self, said: _Said, item: Item, deltas: list[Delta]) -> None:
+    def _end_message(self, said: Said, item: Item, deltas: list[Delta]) -> None:
         parts = item.content or []
-        if not said.text:
+        if said.text:
+            deltas += self._search.end_message(parts, said.cited)
+        else:
             for index, part in enumerate(parts):
-                if part.type == "refusal":
-                    self._refusal += part.refusal or ""
-                self._say(part.text or part.refusal or "", ("text", index), said, deltas)
-        if self._search.holds:
-            self._search.cite(parts)
-            deltas += self._search.release()
+                self._say_part(part, ("text", index), said, deltas)
+        deltas += self._search.release()
+
+    def _say_part(self, part: Part, place: tuple[str, int], said: Said, deltas: list[Delta]) -> None:
+        if part.type == "refusal":
+            self._refusal += part.refusal or ""
+        for piece in self._search.with_citations(part):
+            if isinstance(piece, Text):
+                self._say(piece.text, place, said, deltas)
+            else:
+                self._put([piece], deltas)
 
     # What is said, in its order.
 
-    def _say(self, text: str, part: tuple[str, int], said: _Said, deltas: list[Delta]) -> None:
+    def _say(self, text: str, part: tuple[str, int], said: Said, deltas: list[Delta]) -> None:
         if not text:
             return
         place = self._last
@@ -243,16 +250,22 @@ class ResponsesDecoder:
         said.part = part
         self._put([*self._thoughts.release(), Text(text)], deltas)
 
-    def _think(self, text: str, part: tuple[str, int], said: _Said, deltas: list[Delta]) -> None:
+    def _think(self, text: str, part: tuple[str, int], said: Said, deltas: list[Delta]) -> None:
         if said.part is not None and said.part != part:
             text = _PARAGRAPH + text
         said.part = part
         self._put_thought(Thinking(text), said, deltas)
 
-    def _put_thought(self, thought: Thinking, said: _Said, deltas: list[Delta]) -> None:
+    def _put_thought(self, thought: Thinking, said: Said, deltas: list[Delta]) -> None:
         self._spoken = None
         if not self._thoughts.keep(thought, shown=said.part is not None):
             self._put([thought], deltas)
+
+    def _put_hosted(self, some: Iterable[Delta], deltas: list[Delta]) -> None:
+        """Say what the server ran itself; reasoning that led there has nothing to carry, for it goes back as text."""
+        self._spoken = None
+        self._put(self._thoughts.forget(), deltas)
+        self._put(some, deltas)
 
     def _put(self, some: Iterable[Delta], deltas: list[Delta]) -> None:
         if self._search.holds:
@@ -278,36 +291,27 @@ class ResponsesDecoder:
         if response.status in ("failed", "cancelled", "in_progress", "queued"):
             raise judge_fault(read_failure({"message": f"the response ended as {response.status!r}"}), self._call)
         missing = () if self._complete_items >= len(response.output or ()) else response.output or ()
-        for place, raw in enumerate(missing):
-            item = self._decode(decode_item, raw)
+        items = [self._decode(decode_item, raw) for raw in missing]
+        self._search.read_ahead(items)
+        for place, item in enumerate(items):
             if item.type == "reasoning" and any(later > place for later in self._items):
                 continue  # too late: thinking may not stand behind what it led to
             self._last = place
-            self._complete(self._items.setdefault(place, _Said()), item, deltas)
+            self._complete(self._items.setdefault(place, Said()), item, deltas)
         self._end_open(deltas)
         self._read_usage(response.usage, deltas)
         self._stopped = True
-        deltas.append(self._find_stop(response))
+        deltas.append(find_stop(response, self._refusal, self._call))
 
     def _end_open(self, deltas: list[Delta]) -> None:
         """End what the answer left open, because it was cut or the server does not say its end."""
         for said in self._items.values():
             if said.call is not None and not said.done:
                 said.call.end(None, deltas)
+            elif said.hosted is not None and not said.done:
+                self._put_hosted(said.hosted.cut(), deltas)
         self._put(self._thoughts.release(), deltas)
         deltas += self._search.release()
-
-    def _find_stop(self, response: Response) -> Stop:
-        reason = response.incomplete_details.reason if response.incomplete_details is not None else None
-        if self._refusal:
-            details = {"type": "refusal", "category": None, "explanation": self._refusal}
-            return Stop("refusal", details=details)
-        if reason == "content_filter":
-            return blocked(self._provider, reason)
-        if reason == "max_output_tokens":
-            full = fills_window(response.usage, self._call.window)
-            return Stop("model_context_window_exceeded" if full else "max_tokens")
-        return Stop("end_turn")
 
     def _read_usage(self, counts: Counts | None, deltas: list[Delta]) -> None:
         if counts is not None and (counts.input_tokens is not None or counts.output_tokens is not None):
@@ -329,11 +333,14 @@ class ResponsesDecoder:
 
 _READERS: Mapping[str, Callable[[ResponsesDecoder, Event, list[Delta]], None]] = {
     "response.output_text.delta": ResponsesDecoder._read_text,
+    "response.output_text.annotation.added": ResponsesDecoder._read_annotation,
     "response.function_call_arguments.delta": ResponsesDecoder._read_arguments,
     "response.reasoning_summary_text.delta": ResponsesDecoder._read_summary,
     "response.reasoning_text.delta": ResponsesDecoder._read_reasoning,
     "response.refusal.delta": ResponsesDecoder._read_refusal,
     "response.function_call_arguments.done": ResponsesDecoder._read_whole_arguments,
+    "response.mcp_call_arguments.done": ResponsesDecoder._read_whole_arguments,
+    "response.code_interpreter_call_code.done": ResponsesDecoder._read_whole_arguments,
     "response.output_item.added": ResponsesDecoder._begin_item,
     "response.output_item.done": ResponsesDecoder._end_item,
     "response.completed": ResponsesDecoder._read_last,

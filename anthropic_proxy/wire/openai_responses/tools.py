@@ -1,4 +1,4 @@
-"""Tool definitions and `tool_choice`: functions of the client, and the server's own web search."""
+"""Tool definitions and `tool_choice`: functions of the client, and what the server runs itself."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,6 +12,7 @@ from anthropic_proxy.messages.prepare import kind_of
 from anthropic_proxy.messages.types import Tool, ToolChoice
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.definitions import describe, encode_once, find_strictness
+from anthropic_proxy.wire.openai_responses.connectors import encode_connector
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.schema import SchemaRules, encode_schema
 
@@ -28,6 +29,8 @@ class Tools(Struct):
     """Whether the server's web search is among them."""
     most_searches: int | None = None
     """How often it may search; None: as often as it likes."""
+    runs_programs: bool = False
+    """Whether the server may run programs."""
     notes: list[Note] = []
 
 
@@ -41,16 +44,41 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
             tools.definitions.append(definition)
             tools.notes += [Note("approximated", f"tools.{tool.name}", what) for what in lost]
             offered[tool.name] = {"type": "function", "name": tool.name}
-        elif kind_of(tool) == "web_search":
-            tools.definitions.append(_encode_search(tool, tools.notes))
-            tools.searches, tools.most_searches = True, tool.max_uses
-            offered[tool.name] = {"type": "web_search"}
+        else:
+            _add_server_tool(tool, call, dialect, tools, offered)
     if call.request.tool_choice is not None:
-        tools.choice = _choose(call.request.tool_choice, offered, call)
-    if tools.most_searches is not None and not dialect.search_limit:
+        tools.choice = _choose(call.request.tool_choice, offered, call, dialect)
+    if tools.most_searches is not None and not (dialect.search_limit and _only_searches(offered)):
         tools.most_searches = None
-        tools.notes.append(Note("dropped", "tools.web_search.max_uses", f"{call.provider} has no such limit"))
+        why = "limits all of its tools together" if dialect.search_limit else "has no such limit"
+        tools.notes.append(Note("dropped", "tools.web_search.max_uses", f"{call.provider} {why}"))
     return tools
+
+
+def _add_server_tool(
+    tool: Tool, call: Call, dialect: Dialect, tools: Tools, offered: dict[str, dict[str, str]]
+) -> None:
+    kind = kind_of(tool)
+    if kind == "web_search":
+        tools.definitions.append(_encode_search(tool, dialect, tools.notes))
+        tools.searches, tools.most_searches = True, tool.max_uses
+        offered[tool.name] = {"type": "web_search"}
+    elif kind == "code_execution":
+        container = {"container": {"type": "auto"}} if dialect.says_container else {}
+        tools.definitions.append({"type": "code_interpreter", **container})
+        tools.runs_programs = True
+        offered[tool.name] = {"type": "code_interpreter"}
+    elif kind == "mcp_toolset":
+        said = encode_connector(tool, call.request, dialect, tools.notes)
+        if said is not None:
+            tools.definitions.append(said)
+            label = said["server_label"]
+            offered[f"mcp:{label}"] = {"type": "mcp", "server_label": label}
+
+
+def _only_searches(offered: dict[str, dict[str, str]]) -> bool:
+    """Whether the limit of all calls that the server runs is the limit of its searches."""
+    return all(tool["type"] in ("function", "web_search") for tool in offered.values())
 
 
 @encode_once
@@ -67,15 +95,20 @@ def _encode_tool(tool: Tool, rules: SchemaRules, says_strict: bool) -> tuple[Raw
     return Raw(msgspec.json.encode(said)), (*lost, *refused)
 
 
-def _encode_search(tool: Tool, notes: list[Note]) -> dict[str, Any]:
+def _encode_search(tool: Tool, dialect: Dialect, notes: list[Note]) -> dict[str, Any]:
     said: dict[str, Any] = {"type": "web_search"}
+    blocked = f"tools.{tool.name}.blocked_domains"
     if tool.allowed_domains:
         said["filters"] = {"allowed_domains": tool.allowed_domains}
-    if tool.blocked_domains:
-        notes.append(Note("dropped", f"tools.{tool.name}.blocked_domains", "the search can only be told what it may"))
+    elif tool.blocked_domains and dialect.search_exclusions:
+        said["filters"] = {"excluded_domains": tool.blocked_domains}
+    if tool.blocked_domains and "excluded_domains" not in said.get("filters", ()):
+        notes.append(Note("approximated", blocked, "the search cannot be told; its results leave them out"))
     place = dict(_place_of(tool.user_location))
-    if place:
+    if place and dialect.search_place:
         said["user_location"] = {"type": "approximate", **place}
+    elif place:
+        notes.append(Note("dropped", f"tools.{tool.name}.user_location", "the search cannot be told"))
     return said
 
 
@@ -86,7 +119,7 @@ def _place_of(location: Raw) -> Iterator[tuple[str, str]]:
             yield name, known[name]
 
 
-def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call) -> Any:
+def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call, dialect: Dialect) -> Any:
     if choice.type in ("none", "auto"):
         return choice.type if offered else None
     if not offered or (choice.type == "tool" and choice.name not in offered):
@@ -101,6 +134,10 @@ def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call) 
         return wanted
     if len(offered) == 1:
         return "required"
+    if not dialect.forces_server_tools:
+        raise UnsupportedFeature(
+            f"tool_choice: {call.provider} cannot be made to call its own {wanted['type']} beside other tools."
+        )
     return {"type": "allowed_tools", "mode": "required", "tools": [wanted]}
 
 
