@@ -3,13 +3,16 @@
 import os
 import sys
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App as Commands
 from cyclopts import Parameter
 
 from anthropic_proxy import __version__
 from anthropic_proxy.errors import ConfigurationError, ProxyError
+
+if TYPE_CHECKING:
+    from anthropic_proxy.settings import Settings
 
 MOST_WORKERS = 1000
 
@@ -29,6 +32,7 @@ def serve(
     port: Annotated[int | None, Parameter(validator=())] = None,
     workers: int = 1,
     reload: bool = False,
+    watch_config: bool = False,
 ) -> None:
     """Serve the Anthropic Messages API until a signal ends it.
 
@@ -42,23 +46,42 @@ def serve(
         Processes that share the port.
     reload
         Start again when the code changes.
+    watch_config
+        Read the settings again when .env changes; SIGHUP asks for it at any time.
     """
+    from anthropic_proxy.app import load_app  # noqa: PLC0415  # --help and --version need none of it
+    from anthropic_proxy.server.runner import serve as run  # noqa: PLC0415
+    from anthropic_proxy.settings import ENV_FILE  # noqa: PLC0415
+
+    workers = _within("--workers", workers, 1, MOST_WORKERS)
+    settings = _load_settings(host, port)
+    run(
+        partial(load_app, {"host": settings.host, "port": settings.port}),
+        host=settings.host,
+        port=settings.port,
+        workers=workers,
+        reload=reload,
+        stop_timeout=settings.stop_timeout,
+        watched_file=ENV_FILE if watch_config else None,
+    )
+
+
+def _load_settings(host: str | None, port: int | None) -> "Settings":
+    """Return the settings with the address of the command line, which somebody must guard."""
     from msgspec.structs import replace  # noqa: PLC0415
 
-    from anthropic_proxy.app import load_app  # noqa: PLC0415  # --help and --version need none of it
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.server.guard import expect_guarded  # noqa: PLC0415
     from anthropic_proxy.server.runner import LARGEST_PORT  # noqa: PLC0415
-    from anthropic_proxy.server.runner import serve as run  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings(os.environ, PROVIDERS)
-    host = host.strip("[]") if host else settings.host
-    port = settings.port if port is None else _within("--port", port, 0, LARGEST_PORT)
-    workers = _within("--workers", workers, 1, MOST_WORKERS)
-    overrides = {"host": host, "port": port}
-    expect_guarded(replace(settings, **overrides))
-    run(partial(load_app, overrides), host=host, port=port, workers=workers, reload=reload)
+    if host:
+        settings = replace(settings, host=host.strip("[]"))
+    if port is not None:
+        settings = replace(settings, port=_within("--port", port, 0, LARGEST_PORT))
+    expect_guarded(settings)
+    return settings
 
 
 @commands.command(show=False)

@@ -3,11 +3,12 @@
 ProxyError
 ├─ ClientError                       the caller can fix it
 │  ├─ InvalidRequest, UnsupportedFeature   400 invalid_request_error
-│  │  └─ WrongMethod, UnsupportedEncoding, RequestTimeout   405, 415, 408: the same kind
+│  │  └─ WrongMethod, UnsupportedEncoding, RequestTimeout, UnreadableRequest   405, 415, 408, 400: the same kind
 │  ├─ AuthenticationFailed                 401 authentication_error
 │  ├─ PermissionDenied                     403 permission_error
 │  ├─ UnknownModel                         404 not_found_error
 │  ├─ RequestTooLarge                      413 request_too_large
+│  │  └─ AddressTooLong, HeadersTooLarge         414, 431: the same kind
 │  └─ LimitReached                         429 rate_limit_error
 ├─ UpstreamError                     the provider failed; carries provider, status, retry_after
 │  ├─ UpstreamRefused                      status and kind mapped from its answer
@@ -18,6 +19,7 @@ ProxyError
 ├─ ErrandFailed                      an errand of the proxy itself; becomes a block in the reply, never a status
 │  ├─ FetchFailed                          a page or a link that could not be had
 │  └─ SearchFailed                         a search service that did not answer
+├─ Stopping                          503 api_error; the server ends before the reply does
 ├─ ConfigurationError                found at start; never reaches a client
 └─ InternalError                     500 api_error; our bug, logged with its trace
 
@@ -38,6 +40,8 @@ class ProxyError(Exception):
     """The `error.type` of Anthropic's envelope."""
     retryable: bool = False
     """Whether the same call may succeed when made again, unchanged, a moment later."""
+    ends_connection: bool = False
+    """Whether nobody can know that what comes next on the client's connection is its next request."""
 
     def __init__(
         self,
@@ -100,6 +104,13 @@ class RequestTimeout(InvalidRequest):
     """The client did not send its whole request in time."""
 
     status = 408
+    ends_connection = True
+
+
+class UnreadableRequest(InvalidRequest):
+    """What came is no HTTP as it must be, or can be read in two ways."""
+
+    ends_connection = True
 
 
 class UnsupportedFeature(ClientError):
@@ -132,6 +143,20 @@ class RequestTooLarge(ClientError):
 
     status = 413
     kind = "request_too_large"
+
+
+class AddressTooLong(RequestTooLarge):
+    """Path and query are longer than the proxy takes."""
+
+    status = 414
+    ends_connection = True
+
+
+class HeadersTooLarge(RequestTooLarge):
+    """The headers are larger than the proxy takes."""
+
+    status = 431
+    ends_connection = True
 
 
 class LimitReached(ClientError):
@@ -245,6 +270,15 @@ class SearchFailed(ErrandFailed):
     def __init__(self, message: str, error_code: SearchErrorCode) -> None:
         super().__init__(message)
         self.error_code: SearchErrorCode = error_code
+
+
+class Stopping(ProxyError):
+    """The server was asked to stop, and does not wait longer for replies that are not complete."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("The proxy is stopping; the reply is not complete. Try again in a moment.", retry_after=1)
 
 
 class ConfigurationError(ProxyError):

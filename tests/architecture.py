@@ -31,7 +31,11 @@ MAY_IMPORT: Mapping[str, str] = {
     "server.endpoints": "exchange messages hooks log server routing.listing",  # /v1/models
     "server.protocol": "server.replies",
     "server.replies": "messages",
-    "server.runner": "settings server.protocol",
+    "server.acceptor": "server.protocol",
+    "server.watching": "",
+    "server.process": "server.protocol server.acceptor server.watching",
+    "server.workers": "server.process server.watching",
+    "server.runner": "server.acceptor server.process server.workers",
     "exchange": "messages routing wire.contract wire.framing upstream hooks log exchange",
     "exchange.house": "messages routing wire.contract wire.framing upstream hooks log settings",
     "exchange.answer": "messages routing wire.contract wire.framing exchange.watch",
@@ -207,7 +211,7 @@ def only_upstream_opens_sockets(module: Module) -> Breaches:
     if module.room == "upstream":
         return
     for line, name in module.imports():
-        if below(name, SOCKET_LIBRARIES) and not (module.name == "server.runner" and below(name, "socket")):
+        if below(name, SOCKET_LIBRARIES) and not (module.room == "server" and below(name, "socket")):
             yield line, f"imports {name}"
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Attribute) and node.attr in SOCKET_CALLS:

@@ -140,7 +140,7 @@ async def test_a_head_without_end_is_refused() -> None:
     app = Echo()
     async with serving(app) as port:
         status, error = envelope_of(await talk(port, b"GET / HTTP/1.1\r\n", b"X-Filler: " + b"x" * (HEAD_BYTES + 1)))
-    assert status.startswith(b"HTTP/1.1 413")
+    assert status.startswith(b"HTTP/1.1 431")
     assert error["type"] == "request_too_large"
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from anthropic_proxy.errors import InternalError, ProxyError, UpstreamError
+from anthropic_proxy.errors import InternalError, ProxyError, Stopping, UpstreamError
 from anthropic_proxy.exchange.answer import Answer
 from anthropic_proxy.exchange.attempts import Attempts
 from anthropic_proxy.exchange.blame import silence_of
@@ -77,7 +77,7 @@ async def run(house: House, inbound: Inbound, outlet: Outlet) -> None:
         await outlet.refuse(error)
         error.let_go()
     except asyncio.CancelledError:
-        receipt.outcome = "cancelled"
+        receipt.outcome = receipt.outcome or "cancelled"
         raise
     except Exception as error:  # noqa: BLE001  # the corridor's edge: whatever is left is our bug
         failure = our_bug(error, house, inbound.request_id)
@@ -143,7 +143,7 @@ class _Exchange:
                 _uncancel()
                 await self._fail(silence_of(self._receipt.provider, watch.upstream_limit))
             else:
-                await self._fail(_shutdown())
+                await self._fail(Stopping())
                 raise
         except ProxyError as error:
             await self._fail(error)
@@ -332,12 +332,6 @@ def our_bug(error: Exception, house: House, request_id: str) -> InternalError:
     """Write the trace of an exception that nobody foresaw, and return what the client is told."""
     house.log.trace(request_id)
     return InternalError(f"{type(error).__name__} inside the proxy; its log has the trace.")
-
-
-def _shutdown() -> ProxyError:
-    error = ProxyError("The proxy is shutting down; the reply is not complete.", retry_after=1)
-    error.status = 503
-    return error
 
 
 def _uncancel() -> None:

@@ -1,5 +1,6 @@
 """HTTP in and out: one function an endpoint, on the bare ASGI interface."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -8,7 +9,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from anthropic_proxy import __version__
-from anthropic_proxy.errors import InvalidRequest, ProxyError, RequestTimeout, UnknownModel, UpstreamError, WrongMethod
+from anthropic_proxy.errors import InvalidRequest, ProxyError, Stopping, UnknownModel, UpstreamError, WrongMethod
 from anthropic_proxy.exchange import forward
 from anthropic_proxy.exchange.forward import Told
 from anthropic_proxy.exchange.house import House, Inbound
@@ -90,12 +91,17 @@ class HttpOutlet:
         headers = error_headers(error, self._request_id)
         if isinstance(error, WrongMethod):
             headers["allow"] = ", ".join(error.allowed)
-        elif isinstance(error, RequestTimeout):
-            headers["connection"] = "close"  # the rest of the body would be read for a request
+        elif error.ends_connection:
+            headers["connection"] = "close"  # what comes next would be read for a request
         body = encode_error(error, self._request_id)
         if isinstance(error, UpstreamError):
             body, headers = error.body or body, {**headers, **error.headers}
         await self.respond(error.status, body, headers)
+
+    @property
+    def opened(self) -> bool:
+        """Whether an answer has begun."""
+        return self._opened
 
     async def gone(self) -> None:
         """Return when the client has left."""
@@ -116,8 +122,8 @@ async def serve(house: House, scope: Scope, receive: Receive, send: Send) -> Non
     outlet = HttpOutlet(receive, send, request_id)
     receipt = Receipt(request_id=request_id, client=Client(), started=house.clock())
     receipt.method, receipt.path = scope["method"], scope["path"]
+    headers, body = headers_of(scope), None
     try:
-        headers = headers_of(scope)
         client = receipt.client = await identify(scope, headers, house.settings, house.policies)
         endpoint = find_endpoint(receipt.method, receipt.path)
         body = await read_body(receive) if receipt.method == "POST" else b""
@@ -132,7 +138,12 @@ async def serve(house: House, scope: Scope, receive: Receive, send: Send) -> Non
             outlet,
         )
     except ProxyError as error:
+        if body is None and "expect" in headers:
+            error.ends_connection = True  # nobody said whether the body will come
         await _refuse(house, receipt, outlet, error)
+    except asyncio.CancelledError:
+        if not outlet.opened:
+            await _refuse(house, receipt, outlet, Stopping())
     except Exception as error:  # noqa: BLE001  # the edge of the door: a client is always answered in the envelope
         await _refuse(house, receipt, outlet, our_bug(error, house, request_id))
     else:

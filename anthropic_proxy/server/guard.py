@@ -6,13 +6,15 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from anthropic_proxy.errors import (
+    AddressTooLong,
     AuthenticationFailed,
     ConfigurationError,
+    HeadersTooLarge,
     PermissionDenied,
     RequestTooLarge,
+    UnreadableRequest,
     UnsupportedEncoding,
 )
 from anthropic_proxy.hooks import Client, Policy
@@ -20,6 +22,8 @@ from anthropic_proxy.server.body import BODY_BYTES
 from anthropic_proxy.settings import Settings
 
 HEADER_BYTES = 64 * 1024
+ADDRESS_BYTES = 16 * 1024
+"""Of path and query; the longest that anybody needs is the name of a model."""
 OPEN_PATHS = frozenset({"/", "/health"})
 """Answer without a key: probes of clients and containers know none, and they say nothing."""
 
@@ -27,13 +31,17 @@ _LONGEST_LENGTH = 15
 """Digits of a length that is read as a number."""
 _FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """RFC 7239."""
+_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
 
 async def identify(
     scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings, policies: Sequence[Policy]
 ) -> Client:
-    """Say who asks, or refuse: `AuthenticationFailed`, `PermissionDenied`, `RequestTooLarge`, `UnsupportedEncoding`."""
+    """Say who asks, or refuse: `AuthenticationFailed`, `PermissionDenied`, `RequestTooLarge`, `UnsupportedEncoding`,
+    `UnreadableRequest`.
+    """
+    _expect_one_host(scope, headers)
     _limit(scope, headers)
     if scope["path"] in OPEN_PATHS:
         return Client()
@@ -82,10 +90,23 @@ def headers_of(scope: Mapping[str, Any]) -> dict[str, str]:
     return headers
 
 
+def _expect_one_host(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    """Refuse what another program on the way may have taken for a request to somebody else (RFC 9112, 3.2)."""
+    host = headers.get("host")
+    if host is None:
+        if scope.get("http_version") == "1.1":
+            raise UnreadableRequest("The request has no Host header.")
+    elif "," in host:
+        raise UnreadableRequest("The request has more than one Host.")
+
+
 def _limit(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
     size = sum(len(name) + len(value) for name, value in scope["headers"])
     if size > HEADER_BYTES:
-        raise RequestTooLarge(f"The headers have {size:,} bytes; {HEADER_BYTES:,} are allowed.")
+        raise HeadersTooLarge(f"The headers have {size:,} bytes; {HEADER_BYTES:,} are allowed.")
+    address = len(scope["path"]) + len(scope.get("query_string", b""))
+    if address > ADDRESS_BYTES:
+        raise AddressTooLong(f"Path and query have {address:,} bytes; {ADDRESS_BYTES:,} are allowed.")
     length = headers.get("content-length", "")
     if length.isdecimal() and (len(length) > _LONGEST_LENGTH or int(length) > BODY_BYTES):
         raise RequestTooLarge(f"The body has {length[:_LONGEST_LENGTH]} bytes; {BODY_BYTES} are allowed (32 MB).")
@@ -137,8 +158,10 @@ def _expect_near(scope: Mapping[str, Any], headers: Mapping[str, str], settings:
             f"Host {host!r} is no name of this proxy. Use localhost, or add it to ALLOWED_HOSTS, or set PROXY_API_KEY."
         )
     origin = headers.get("origin")
-    if origin is not None and not _host_allowed(urlsplit(origin).hostname or origin, settings):
+    if origin is not None and not _host_allowed(_origin_name(origin), settings):
         raise PermissionDenied(f"Requests from the web page {origin!r} are not served without PROXY_API_KEY.")
+    if headers.get("sec-fetch-site") == "cross-site":  # an image or a form of another site's page sends no Origin
+        raise PermissionDenied("Requests that a page of another site makes are not served without PROXY_API_KEY.")
 
 
 def _find_foreign_hop(headers: Mapping[str, str]) -> str:
@@ -161,10 +184,15 @@ def _host_allowed(host: str, settings: Settings) -> bool:
 
 
 def _host_name(host: str) -> str:
-    """Return the name or address in a Host header, without port and brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].rstrip(".").lower()
+    """Return the name or address in a Host header, without port and brackets; empty where it is neither."""
+    found = _HOST.fullmatch(host)
+    return (found["address"] or found["name"].rstrip(".")).lower() if found else ""
+
+
+def _origin_name(origin: str) -> str:
+    """Return the name or address of an `Origin`; of one that has none, such as `null`, itself."""
+    _, found, host = origin.partition("://")
+    return _host_name(host) if found else origin
 
 
 @functools.lru_cache(maxsize=256)

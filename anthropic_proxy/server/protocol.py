@@ -8,13 +8,16 @@ from typing import Any, Protocol
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from anthropic_proxy.errors import InvalidRequest, ProxyError, RequestTimeout, RequestTooLarge
+from anthropic_proxy.errors import AddressTooLong, HeadersTooLarge, ProxyError, RequestTimeout, UnreadableRequest
 from anthropic_proxy.server.replies import encode_error, error_headers
 
 HEAD_SECONDS = 30.0
 """The longest time for request line and headers; a connection that says nothing at all is closed after it too."""
 HEAD_BYTES = 64 * 1024
-"""What of an unfinished head is kept; a finished one is the guard's to judge."""
+"""What of an unfinished head is kept; a finished one is the guard's to judge. Also what may come between two pieces of
+a body, or behind it: sizes and extensions of chunks, and trailers, which nobody reads."""
+LINGER_SECONDS = 10.0
+"""How long a body may still come after its request was answered: a client that writes does not read the answer yet."""
 _OF_AN_UPGRADE = frozenset((b"connection", b"upgrade", b"http2-settings"))
 _TLS_HANDSHAKE = b"\x16"
 
@@ -37,20 +40,34 @@ class GuardedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self._in_head = self._upgrading = self._unreadable = False
+        self._in_head = self._in_body = self._upgrading = self._unreadable = self._stopping = False
         self._head_bytes = 0
+        self._linger_timer: asyncio.TimerHandle | None = None
         self._head_timer: asyncio.TimerHandle | None = self.loop.call_later(self.head_seconds, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the client."""
         self._stop_timer()
+        self._stop_lingering()
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Answer what was asked, or is being asked, and hang up then."""
+        self._stopping = True
+        if not self._in_head:
+            super().shutdown()
+
+    def close_if_idle(self) -> None:
+        """Hang up where a client keeps the connection for later."""
+        if self.cycle is not None and self.cycle.response_complete and not (self._in_head or self._in_body):
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Read what came; unlike uvicorn's own, go on in HTTP where an upgrade was offered."""
         if self._unreadable:
             return
-        self._unset_keepalive_if_required()
+        self._head_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -58,33 +75,65 @@ class GuardedHttp(HttpToolsProtocol):
                 self._stay_in_http(data[offer.args[0] :])
             return
         except httptools.HttpParserError as error:
-            self._refuse(InvalidRequest(_describe(data, error)))
+            self._refuse(UnreadableRequest(_describe(data, error)))
             return
-        if self._in_head:
-            self._expect_more_head(len(data))
+        if self._in_head and self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
+        if self._head_bytes > HEAD_BYTES and (self._in_head or self._in_body):
+            self._refuse(
+                AddressTooLong(f"The address has more than {HEAD_BYTES:,} bytes.")
+                if self._in_head and len(self.url) > HEAD_BYTES // 2
+                else HeadersTooLarge(f"The headers have more than {HEAD_BYTES:,} bytes.")
+            )
 
     def on_message_begin(self) -> None:
         """Begin to read a head."""
         self._in_head = True
+        self._head_bytes = 0
+        self._unset_keepalive_if_required()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Start the application, unless the parser takes the body for another protocol's."""
         self._in_head = False
+        self._in_body = True
+        self._head_bytes = 0
         self._stop_timer()
         self._upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
-        if not self._upgrading:
-            super().on_headers_complete()
+        if self._upgrading:
+            return
+        super().on_headers_complete()
+        self.headers = []  # what comes behind the body is none of the headers that the guard judges
+        if self._stopping:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the request."""
+        self._in_body = False
+        if self._upgrading:
+            return
+        super().on_message_complete()
+        self._stop_lingering()
+        if self.cycle.response_complete:
+            self._rest()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; one whose body still comes may not take for ever."""
+        super().on_response_complete()
+        if self._in_body and not self.transport.is_closing():
+            self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if cycle.scope["method"] == "POST" and not cycle.waiting_for_100_continue:
             cycle.transport = _HeadWithBody(cycle.transport)  # type: ignore[assignment]
+        if cycle.scope["http_version"] == "1.0":
+            app = _without_chunks(app, cycle)
         super()._start_asgi_task(cycle, app)
-
-    def on_message_complete(self) -> None:
-        """End the request."""
-        if not self._upgrading:
-            super().on_message_complete()
 
     def _stay_in_http(self, rest: bytes) -> None:
         """Read the request again without its offer to speak another protocol: nobody has to take that up."""
@@ -98,15 +147,6 @@ class GuardedHttp(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.data_received(request_line + head + b"\r\n" + rest)
 
-    def _expect_more_head(self, size: int) -> None:
-        if self._head_timer is None:
-            self._head_bytes = 0
-            self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
-            return
-        self._head_bytes += size
-        if self._head_bytes > HEAD_BYTES:
-            self._refuse(RequestTooLarge(f"The headers have more than {HEAD_BYTES:,} bytes."))
-
     def _give_up(self) -> None:
         self._head_timer = None
         if self._in_head:
@@ -118,6 +158,16 @@ class GuardedHttp(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _rest(self) -> None:
+        """Wait for the next request, for a while."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _stop_lingering(self) -> None:
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+            self._linger_timer = None
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer in the envelope and hang up; where an earlier request is being answered, let that end first."""
@@ -163,6 +213,22 @@ class _HeadWithBody:
         if self._head:
             self._transport.write(self._head)
         self._transport.close()
+
+
+def _without_chunks(app: Any, cycle: RequestResponseCycle) -> Any:
+    """Return the application for a client of HTTP/1.0, which knows no chunks: the end of its answer is the end of the
+    connection.
+    """
+    cycle.chunked_encoding = False  # else its absence, like that of a length, decides for chunks
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        async def send_plainly(message: Any) -> None:
+            cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_plainly)
+
+    return serve
 
 
 def _describe(data: bytes, error: Exception) -> str:
