@@ -160,7 +160,10 @@ class Server:
 
     def _obey(self) -> None:
         assert self._orders is not None
-        orders = os.read(self._orders, 64)
+        try:
+            orders = os.read(self._orders, 64)
+        except OSError:  # the other end broke
+            orders = b""
         if not orders:
             asyncio.get_running_loop().remove_reader(self._orders)
         if not orders or STOP in orders:

@@ -112,7 +112,7 @@ class Workers:
         for worker in self._workers:
             if worker.orders in ready:
                 worker.ready = True
-                self._served = self._served or _says_ready(worker.orders)
+                self._served |= _says_ready(worker.orders)
 
     def _obey(self, number: int) -> None:
         if number == signal.SIGHUP and not self._terminal.gone():

@@ -1,0 +1,175 @@
+"""Settings are read again while the server serves: no request is lost, and wrong ones change nothing."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.messages.grammar import check_bytes
+from tests.fakes.openai_chat.server import KEY, new_openai
+from tests.fakes.skeleton import Running, serving
+from tests.integration.test_server import MESSAGES, ask, wait_for
+from tests.integration.test_stopping import events_of, port_of, serve
+from tests.process import Proxy, running_proxy
+from tests.raw import Answer, exchange, post, read_answer
+
+RELOADS, REQUESTS_A_SECOND = 20, 50
+
+
+class Configured:
+    """A server whose settings stand in a `.env` file."""
+
+    def __init__(self, directory: Path, openai: Running) -> None:
+        self.file = directory / ".env"
+        self._openai = openai
+
+    def write(self, **settings: str) -> None:
+        """Write the file as people's editors do: a new one in place of the old one."""
+        given = {
+            "OPENAI_API_KEY": KEY,
+            "OPENAI_BASE_URL": f"{self._openai.url}/v1",
+            "PREFERRED_PROVIDER": "openai",
+            **settings,
+        }
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text("".join(f"{name}={value}\n" for name, value in given.items() if value))
+        os.replace(fresh, self.file)
+
+
+@pytest.fixture
+def configured(tmp_path: Path, openai: Running) -> Configured:
+    configured = Configured(tmp_path, openai)
+    configured.write()
+    return configured
+
+
+def reload(proxy: Proxy, said: str = "Settings read again") -> str:
+    """Ask for it, wait for what is said of it and return that line."""
+    before = proxy.log.count(said)
+    proxy.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: proxy.log.count(said) > before)
+    return [line for line in proxy.log.splitlines() if said in line][-1]
+
+
+def model_of(proxy: Proxy, openai: Running) -> str:
+    """Return the model that the provider is asked for now."""
+    assert proxy.client().post(MESSAGES, json=ask("Say exactly: x")).status_code == 200
+    return str(openai.journal.exchanges[-1].body["model"])
+
+
+def test_new_requests_go_by_new_settings(configured: Configured, openai: Running, tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {}) as proxy:
+        assert model_of(proxy, openai) == "gpt-4.1"
+        configured.write(BIG_MODEL="gpt-4o", PROXY_API_KEY="first-key-123456", ALLOWED_HOSTS="proxy.example")
+        line = reload(proxy)
+        assert line == "Settings read again: BIG_MODEL, PROXY_API_KEY, ALLOWED_HOSTS changed."
+        assert "first-key-123456" not in proxy.log
+        client = proxy.client()
+        assert client.post(MESSAGES, json=ask("Say exactly: x")).status_code == 401
+        configured.write(BIG_MODEL="gpt-4o", PROXY_API_KEY="")
+        reload(proxy)
+        assert model_of(proxy, openai) == "gpt-4o"
+        assert "nothing changed" in reload(proxy)
+
+
+def test_wrong_settings_change_nothing_and_are_named(configured: Configured, openai: Running, tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {"HOST": "127.0.0.1"}) as proxy:
+        configured.write(BIG_MODEL="gpt-4o", UPSTREAM_TIMEOUT="soon")
+        line = reload(proxy, "All stays as it was")
+        assert line.startswith('✕ UPSTREAM_TIMEOUT is "soon".')
+        assert model_of(proxy, openai) == "gpt-4.1"
+        configured.file.write_bytes(b"BIG_MODEL=\xff")
+        assert ".env is not UTF-8" in reload(proxy, "All stays as it was")
+        assert model_of(proxy, openai) == "gpt-4.1"
+        assert "Traceback" not in proxy.log
+
+
+def test_the_environment_still_wins_and_an_address_waits_for_the_next_start(
+    configured: Configured, openai: Running, tmp_path: Path
+) -> None:
+    with running_proxy(tmp_path, {"BIG_MODEL": "gpt-4o"}) as proxy:
+        configured.write(BIG_MODEL="gpt-4.1-mini", PORT="9999")
+        assert reload(proxy) == "Settings read again: PORT changed."
+        wait_for(lambda: "! PORT will hold from the next start on." in proxy.log)
+        assert model_of(proxy, openai) == "gpt-4o"
+
+
+def test_without_a_key_an_open_address_stays_guarded(configured: Configured, tmp_path: Path) -> None:
+    configured.write(PROXY_API_KEY="first-key-123456")
+    command = ("-m", "anthropic_proxy", "serve", "--host", "0.0.0.0")
+    with running_proxy(tmp_path, {}, command) as proxy:
+        configured.write()
+        assert "PROXY_API_KEY" in reload(proxy, "All stays as it was")
+        assert proxy.client().post(MESSAGES, json=ask("Say exactly: x")).status_code == 401
+
+
+def test_a_running_reply_keeps_what_it_began_with(configured: Configured, openai: Running, tmp_path: Path) -> None:
+    """Also its connection, where the new settings make new ones."""
+    with running_proxy(tmp_path, {}) as proxy, serving(new_openai()) as other:
+
+        async def run() -> Answer:
+            heard = len(openai.journal.exchanges)
+            request = post(MESSAGES, ask("Count to 30 [fault:stall seconds=3]", stream=True), {"Connection": "close"})
+            asking = asyncio.create_task(exchange(port_of(proxy), request))
+            await asyncio.to_thread(wait_for, lambda: len(openai.journal.exchanges) > heard)
+            configured.write(OPENAI_BASE_URL=f"{other.url}/v1", UPSTREAM_CONNECT_TIMEOUT="7", BIG_MODEL="gpt-4o")
+            await asyncio.to_thread(reload, proxy)
+            assert await asyncio.to_thread(model_of, proxy, other) == "gpt-4o"
+            assert not asking.done()
+            return read_answer(await asking)
+
+        answer = asyncio.run(run())
+        assert events_of(answer)[-1] == "message_stop"
+        assert check_bytes(answer.body) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_20_reloads_under_50_requests_a_second_cost_none(
+    configured: Configured, tmp_path: Path, workers: int
+) -> None:
+    answers: list[Answer] = []
+    with running_proxy(tmp_path, {}, serve(workers)) as proxy:
+
+        async def one(stream: bool) -> None:
+            request = post(MESSAGES, ask("Count to 20", stream=stream), {"Connection": "close"})
+            answers.append(read_answer(await exchange(port_of(proxy), request)))
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(RELOADS):
+                for place in range(REQUESTS_A_SECOND // 10):
+                    group.create_task(one(stream=bool(place % 2)))
+                    await asyncio.sleep(1 / REQUESTS_A_SECOND)
+                configured.write(BIG_MODEL=("gpt-4o", "gpt-4.1")[number % 2], UPSTREAM_CONNECT_TIMEOUT=str(5 + number))
+                await asyncio.to_thread(reload, proxy)
+        assert proxy.log.count("Settings read again") == RELOADS
+        assert "Traceback" not in proxy.log
+    assert len(answers) == RELOADS * (REQUESTS_A_SECOND // 10)
+    assert [(answer.status, answer.whole) for answer in answers] == [(200, True)] * len(answers)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_watched_file_is_read_when_it_changes(
+    configured: Configured, openai: Running, tmp_path: Path, workers: int
+) -> None:
+    with running_proxy(tmp_path, {}, (*serve(workers), "--watch-config")) as proxy:
+        configured.write(BIG_MODEL="gpt-4o")
+        wait_for(lambda: "Settings read again: BIG_MODEL changed." in proxy.log)
+        wait_for(lambda: model_of(proxy, openai) == "gpt-4o")
+
+
+def test_a_key_that_was_refused_rests_on(configured: Configured, openai: Running, tmp_path: Path) -> None:
+    keys = f"sk-refused-0123456789,{KEY}"
+    configured.write(OPENAI_API_KEY=keys)
+    with running_proxy(tmp_path, {}) as proxy:
+
+        def statuses() -> list[int]:
+            before = len(openai.journal.exchanges)
+            model_of(proxy, openai)
+            return [exchange.status for exchange in openai.journal.exchanges[before:]]
+
+        assert statuses() == [401, 200]
+        configured.write(OPENAI_API_KEY=keys, SMALL_MODEL="gpt-4o")
+        reload(proxy)
+        assert [statuses(), statuses()] == [[200], [200]]

@@ -1,0 +1,181 @@
+"""The server ends: no reply is torn, no process is left, and the exit status says that all went well."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.messages.grammar import check_bytes
+from tests.fakes.skeleton import Running
+from tests.integration.test_server import MESSAGES, ask, wait_for
+from tests.process import Proxy, running_proxy
+from tests.raw import Answer, exchange, post, read_answer
+
+WORKERS = [1, 4]
+SHORT, LONG, WHOLE, WAITING = (
+    ask("Count to 30 [fault:stall seconds=1]", stream=True),
+    ask("Count to 30 [fault:stall seconds=600]", stream=True),
+    ask("Say exactly: never [fault:late seconds=600]"),
+    ask("Say exactly: never [fault:late seconds=600]", stream=True),
+)
+
+
+def serve(workers: int) -> tuple[str, ...]:
+    return ("-m", "anthropic_proxy", "serve", "--workers", str(workers))
+
+
+def port_of(proxy: Proxy) -> int:
+    return int(proxy.url.rpartition(":")[2])
+
+
+async def answers_of(proxy: Proxy, *bodies: object) -> list[Answer]:
+    received = await asyncio.gather(*(exchange(port_of(proxy), post(MESSAGES, body)) for body in bodies))
+    return [read_answer(answer) for answer in received]
+
+
+async def ask_amid(openai: Running, proxy: Proxy, sign: int, *bodies: object, times: int = 1) -> list[Answer]:
+    """Ask all of this at once, send the signal when the provider has heard everything, and return what came."""
+    before = len(openai.journal.exchanges)
+    asking = asyncio.create_task(answers_of(proxy, *bodies))
+    await asyncio.to_thread(wait_for, lambda: len(openai.journal.exchanges) >= before + len(bodies))
+    for _ in range(times):
+        await asyncio.sleep(0.5)  # so that what the provider said has been passed on
+        proxy.process.send_signal(sign)
+    return await asking
+
+
+def events_of(answer: Answer) -> list[str]:
+    return [line[7:] for line in answer.body.decode().splitlines() if line.startswith("event: ")]
+
+
+@pytest.mark.parametrize(("workers", "sign"), [(1, signal.SIGTERM), (4, signal.SIGTERM), (1, signal.SIGINT)])
+async def test_a_signal_amid_100_replies_tears_none(
+    openai: Running, settings: dict[str, str], tmp_path: Path, workers: int, sign: int
+) -> None:
+    with running_proxy(tmp_path, {**settings, "STOP_TIMEOUT": "2"}, serve(workers)) as proxy:
+        bodies = [SHORT] * 50 + [LONG] * 40 + [WHOLE] * 5 + [WAITING] * 5
+        answers = await ask_amid(openai, proxy, sign, *bodies)
+        assert await asyncio.to_thread(proxy.process.wait, 30) == 0
+        log = proxy.log
+    assert all(answer.whole for answer in answers)
+    for answer in answers[:90]:
+        assert answer.status == 200
+        assert check_bytes(answer.body) == []
+    assert {events_of(answer)[-1] for answer in answers[:50]} == {"message_stop"}
+    assert {events_of(answer)[-1] for answer in answers[50:90]} == {"error"}
+    assert all(b"text_delta" in answer.body for answer in answers[50:90])
+    for answer in answers[90:]:
+        assert answer.status == 503
+        assert answer.json["type"] == "error"
+        assert b"retry-after: 1\r\n" in answer.head
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+async def test_a_second_signal_ends_at_once_and_still_tears_nothing(
+    openai: Running, settings: dict[str, str], tmp_path: Path, workers: int
+) -> None:
+    with running_proxy(tmp_path, {**settings, "STOP_TIMEOUT": "3600"}, serve(workers)) as proxy:
+        (answer,) = await ask_amid(openai, proxy, signal.SIGTERM, LONG, times=2)
+        assert await asyncio.to_thread(proxy.process.wait, 30) == 0
+    assert answer.whole
+    assert check_bytes(answer.body) == []
+    assert events_of(answer)[-1] == "error"
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+async def test_who_comes_while_it_stops_is_not_let_in(
+    openai: Running, settings: dict[str, str], tmp_path: Path, workers: int
+) -> None:
+    with running_proxy(tmp_path, {**settings, "STOP_TIMEOUT": "3600"}, serve(workers)) as proxy:
+        asking = asyncio.create_task(ask_amid(openai, proxy, signal.SIGTERM, LONG))
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port_of(proxy))
+            except ConnectionRefusedError:
+                break
+            writer.close()
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        assert not asking.done()
+        proxy.process.send_signal(signal.SIGTERM)
+        await asking
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the worker processes; multiprocessing has one more of its own."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(child) for child in (task / "children").read_text().split()]
+    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "command", [serve(3), ("-m", "anthropic_proxy", "serve", "--reload")], ids=["workers", "reload"]
+)
+def test_no_worker_outlives_the_process_in_front_of_it(
+    settings: dict[str, str], tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    with running_proxy(tmp_path, settings, command) as proxy:
+        workers = children_of(proxy.process.pid)
+        assert workers
+        proxy.process.kill()
+        wait_for(lambda: not any(is_alive(worker) for worker in workers))
+
+
+def test_a_worker_that_dies_is_replaced(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, settings, serve(2)) as proxy:
+        wait_for(lambda: len(children_of(proxy.process.pid)) == 2)
+        before = set(children_of(proxy.process.pid))
+        for worker in before:
+            os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: len(set(children_of(proxy.process.pid)) - before) == 2)
+        assert proxy.client().get("/health").status_code == 200
+        assert proxy.log.count("ended by signal 9") == 2
+        assert proxy.stop() == 0
+
+
+def test_a_signal_to_the_whole_group_is_one_signal(openai: Running, settings: dict[str, str], tmp_path: Path) -> None:
+    """As a terminal sends SIGINT, and a service manager SIGTERM, to every process of a server."""
+    with running_proxy(tmp_path, {**settings, "STOP_TIMEOUT": "20"}, serve(2)) as proxy:
+
+        async def stop_all() -> list[Answer]:
+            workers = children_of(proxy.process.pid)
+            for worker in workers:
+                os.kill(worker, signal.SIGINT)
+            before = len(openai.journal.exchanges)
+            asking = asyncio.create_task(answers_of(proxy, *[SHORT] * 6))
+            await asyncio.to_thread(wait_for, lambda: len(openai.journal.exchanges) >= before + 6)
+            for process in (proxy.process.pid, *workers):
+                os.kill(process, signal.SIGTERM)
+            return await asking
+
+        answers = asyncio.run(stop_all())
+        assert {events_of(answer)[-1] for answer in answers} == {"message_stop"}
+        assert proxy.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("module", ["server:app", "app.main:app"])
+async def test_under_another_server_streams_end_properly_too(
+    openai: Running, settings: dict[str, str], tmp_path: Path, module: str
+) -> None:
+    command = ("-m", "uvicorn", module, "--port", "{port}", "--timeout-graceful-shutdown", "1")
+    with running_proxy(tmp_path, settings, command) as proxy:
+        answers = await ask_amid(openai, proxy, signal.SIGTERM, LONG, WHOLE)
+        await asyncio.to_thread(proxy.process.wait, 30)
+        log = proxy.log
+    assert [answer.whole for answer in answers] == [True, True]
+    assert events_of(answers[0])[-1] == "error"
+    assert answers[1].status == 503
+    assert "Traceback" not in log
