@@ -21,7 +21,7 @@ from tests.image import Image
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-dev.lock", "requirements-audit.lock")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file())
 
@@ -57,6 +57,7 @@ def test_locks_pin_by_hash_and_name_no_host(name: str) -> None:
         ("requirements.lock", PROJECT["project"]["dependencies"]),
         ("requirements-build.lock", PROJECT["dependency-groups"]["build"]),
         ("requirements-dev.lock", PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["build"]),
+        ("requirements-audit.lock", PROJECT["dependency-groups"]["audit"]),
         ("requirements-dev.lock", [line for line in PROJECT["dependency-groups"]["dev"] if isinstance(line, str)]),
         ("requirements-dev.lock", PROJECT["dependency-groups"]["tests"]),
     ],
@@ -156,6 +157,7 @@ def test_the_wheel_holds_the_package_alone(tmp_path: Path) -> None:
     assert held == {path.as_posix() for path in here if "__pycache__" not in path.parts}
     assert "anthropic_proxy/routing/models.toml" in held
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.endswith(".pth") or ".data/" in name], "runs without being imported"
 
 
 IMAGE = Image((ROOT / "Dockerfile").read_text("utf-8"))
@@ -200,6 +202,8 @@ def test_the_compose_file_publishes_on_loopback_and_gives_nothing_away() -> None
 @pytest.mark.slow
 def test_the_steps_of_the_image_serve(tmp_path: Path) -> None:
     IMAGE.build(ROOT, tmp_path)
+    startup = [path.name for path in tmp_path.rglob("site-packages/*.pth") if "proxy" in path.parts]
+    assert startup == [], "no package may run code whenever Python starts: that is how keys were stolen in 2026"
     with IMAGE.run(tmp_path) as container:
         container.wait_until_healthy(seconds=30)
         reply = container.post(
