@@ -31,4 +31,8 @@ VERTEX_URLS = (
     ("*", "https://{location}-aiplatform.googleapis.com/v1"),
 )
 """Locations → where they are served ("Locations", 2026-11): us and eu span several regions."""
-VERTEX = Speech(wire=gemini, dialect=gemini.Dialect(carry_tag="vtx", search_with_functions="plain"), model_rules=_RULES)
+VERTEX = Speech(
+    wire=gemini,
+    dialect=gemini.Dialect(carry_tag="vtx", search_with_functions="plain", search_exclusions=True),
+    model_rules=_RULES,
+)

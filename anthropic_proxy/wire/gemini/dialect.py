@@ -87,8 +87,8 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/gemini/json_output_in_words.
     """
-    server_tools: tuple[Kind, ...] = ("web_search", "web_fetch")
-    """Kinds of server tools that it runs itself: `googleSearch` and `urlContext`.
+    server_tools: tuple[Kind, ...] = ("web_search", "web_fetch", "code_execution")
+    """Kinds of server tools that it runs itself: `googleSearch`, `urlContext` and `codeExecution`.
 
     Proven by: golden/gemini/search_beside_functions, golden/gemini/without_search.
     """
@@ -98,10 +98,16 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/gemini/search_left_out.
     """
     search_with_functions: Literal["plain", "announced"] = "announced"
-    """How search and URL context stand beside functions.
+    """How search and URL context stand beside functions, and whether the answer tells of a search before its text.
 
     AI Studio wants `includeServerSideToolInvocations` with them ("announced"), Vertex AI knows no such field ("plain").
     Proven by: golden/gemini/search_beside_functions, golden/gemini/vertex.
+    """
+    search_exclusions: bool = False
+    """Whether a search can be told domains to leave out; `excludeDomains` is Vertex AI's alone (`GoogleSearch` of the
+    official SDK google-genai 3.3). Else their pages are left out of what it found.
+
+    Proven by: golden/gemini/vertex_search.
     """
     schema_style: Literal["json_schema", "lowered"] = "json_schema"
     """`parametersJsonSchema`, or the OpenAPI subset in `parameters` for models before 2.0.

@@ -40,13 +40,27 @@ class Code(Struct, rename="camel", gc=False):
     """A program that the provider ran."""
 
     code: str | None = None
-    language: str | None = None
+    id: str | None = None
 
 
 class CodeResult(Struct, rename="camel", gc=False):
-    """What it printed."""
+    """What it printed, and whether it came to its end."""
 
+    outcome: str | None = None
     output: str | None = None
+    id: str | None = None
+
+
+class ToolUseArguments(Struct, gc=False):
+    """What a search looked for."""
+
+    queries: list[str] | None = None
+
+
+class ToolUse(Struct, gc=False):
+    """A call of one of the provider's own tools, told where it was announced."""
+
+    args: ToolUseArguments | None = None
 
 
 class Part(Struct, rename="camel", gc=False):
@@ -59,6 +73,7 @@ class Part(Struct, rename="camel", gc=False):
     inline_data: Blob | None = None
     executable_code: Code | None = None
     code_execution_result: CodeResult | None = None
+    tool_call: ToolUse | None = None
 
 
 class Content(Struct, gc=False):
@@ -72,6 +87,7 @@ class Page(Struct, gc=False):
 
     uri: str | None = None
     title: str | None = None
+    domain: str | None = None
 
 
 class GroundingChunk(Struct, gc=False):
@@ -101,6 +117,19 @@ class Grounding(Struct, rename="camel", gc=False):
     grounding_supports: list[GroundingSupport] | None = None
 
 
+class FetchedPage(Struct, rename="camel", gc=False):
+    """A page that was fetched, or could not be."""
+
+    retrieved_url: str | None = None
+    url_retrieval_status: str | None = None
+
+
+class UrlContext(Struct, rename="camel", gc=False):
+    """What was fetched."""
+
+    url_metadata: list[FetchedPage] | None = None
+
+
 class Candidate(Struct, rename="camel", gc=False):
     """An answer; we never ask for more than one."""
 
@@ -109,6 +138,7 @@ class Candidate(Struct, rename="camel", gc=False):
     finish_message: str | None = None
     index: int | None = None
     grounding_metadata: Grounding | None = None
+    url_context_metadata: UrlContext | None = None
 
 
 class PromptFeedback(Struct, rename="camel", gc=False):

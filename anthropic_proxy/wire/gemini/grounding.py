@@ -1,33 +1,85 @@
-"""What the provider's own web search did → the blocks in which Anthropic's clients expect it.
+"""What the provider's own search and fetches did → the blocks in which Anthropic's clients expect it.
 
-The sources come with the last piece of the answer, but their block stands before the text that rests on them: where the
-provider may search, the text waits for them.
+The sources of a search come with the last piece of the answer, but their block stands before the text that rests on
+them: text waits for them where the provider may search. Where calls of its own tools are announced, it waits only from
+such a call on (recorded by the project `pydantic/pydantic-ai`, cassettes test_google_model_web_search_tool_stream and
+test_native_output_with_builtin_tools_stream, 2026-08).
 """
 
-from collections.abc import Callable
+import re
 
-from anthropic_proxy.messages.deltas import Delta, Text, Usage
-from anthropic_proxy.wire.gemini.frames import Grounding, Page
-from anthropic_proxy.wire.server_tools import encode_citation, encode_search
+from msgspec.structs import replace
+
+from anthropic_proxy.messages.deltas import Citation, Delta, Text, Thinking, Usage
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.gemini.frames import Grounding, Page, ToolUse, UrlContext
+from anthropic_proxy.wire.gemini.tools import OwnTools
+from anthropic_proxy.wire.server_tools import (
+    SERVER_CALL,
+    FetchError,
+    encode_citation,
+    encode_fetch,
+    encode_search,
+    is_within,
+)
+
+_FETCHED = "URL_RETRIEVAL_STATUS_SUCCESS"
+_FETCH_ERRORS: dict[str, FetchError] = {
+    "URL_RETRIEVAL_STATUS_ERROR": "url_not_accessible",
+    "URL_RETRIEVAL_STATUS_PAYWALL": "url_not_accessible",
+    "URL_RETRIEVAL_STATUS_UNSAFE": "url_not_allowed",
+}
+_DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
 
 
-class Search:
-    """Holds back text until `release`."""
+class Sources:
+    """Reads what was searched and fetched in one answer, and holds back the text that waits for it."""
 
-    def __init__(self, new_id: Callable[[str], str]) -> None:
-        self._new_id = new_id
-        self._text: list[str] = []
+    def __init__(self, call: Call, own: OwnTools) -> None:
+        self._new_id = call.new_id
+        self._own = own
+        self._holds = not own.announced and (own.searches or own.cites_fetches)
+        self._held: list[Delta] = []
+        self._left: list[str] = []
+        """Text that did not wait, since the last block that was no text."""
         self._queries: dict[str, None] = {}
         self._pages: dict[str, Page] = {}
+        self._fetched: set[str] = set()
         self._cited: list[tuple[str, list[Page]]] = []
+        self._searches = 0
 
-    def feed_text(self, text: str) -> None:
-        """Keep a fragment of the answer."""
-        self._text.append(text)
+    def notice(self, use: ToolUse) -> None:
+        """Take note of a call of the provider's own tools: what rests on it waits from here on."""
+        self._holds = self._holds or self._own.searches or self._own.cites_fetches
+        if use.args is not None:
+            self._queries |= dict.fromkeys(query for query in use.args.queries or () if query)
 
-    def feed(self, grounding: Grounding) -> None:
+    def feed(self, delta: Delta) -> list[Delta]:
+        """Return what can leave: all but text that waits, and what comes behind it."""
+        if self._held or (self._holds and isinstance(delta, Text)):
+            self._held.append(delta)
+            return []
+        if isinstance(delta, Text):
+            self._left.append(delta.text)
+        else:
+            self._left = []
+        return [delta]
+
+    def feed_fetches(self, context: UrlContext) -> list[Delta]:
+        """Return the pages that were fetched, each once."""
+        deltas: list[Delta] = []
+        for page in context.url_metadata or ():
+            url, status = page.retrieved_url, page.url_retrieval_status or ""
+            if url and url not in self._fetched:
+                self._fetched.add(url)
+                error = None if status == _FETCHED else _FETCH_ERRORS.get(status, "unavailable")
+                for block in encode_fetch(self._new_id(SERVER_CALL), url, error=error):
+                    deltas += self.feed(block)
+        return deltas
+
+    def feed_grounding(self, grounding: Grounding) -> None:
         """Take note of what the search did; may come several times, each time with sources of its own."""
-        self._queries |= dict.fromkeys(grounding.web_search_queries or ())
+        self._queries |= dict.fromkeys(query for query in grounding.web_search_queries or () if query)
         pages = [chunk.web for chunk in grounding.grounding_chunks or ()]
         self._pages |= {page.uri: page for page in pages if page is not None and page.uri}
         for support in grounding.grounding_supports or ():
@@ -38,27 +90,65 @@ class Search:
                 self._cited.append((passage, cited))
 
     def release(self) -> list[Delta]:
-        """Return the search, if there was one, and the text with its citations."""
+        """Return the search, if there was one, and what waited, with its citations."""
         deltas: list[Delta] = []
-        if self._queries or self._pages:
-            found = ((url, page.title) for url, page in self._pages.items())
-            deltas += encode_search(self._new_id("srvtoolu_"), ", ".join(self._queries), found)
-            deltas.append(Usage(web_search_requests=max(len(self._queries), 1)))
-        deltas += self._text_with_citations()
-        self._text, self._queries, self._pages, self._cited = [], {}, {}, []
+        found = {url: page for url, page in self._pages.items() if self._may_show(page)}
+        if self._queries or self._own.cites_fetches or not self._pages.keys() <= self._fetched:
+            _, cited = self._with_citations("".join(self._left))
+            deltas += [delta for delta in cited if isinstance(delta, Citation)]
+        else:
+            self._cited = []
+        results = [(url, page.title) for url, page in found.items() if url not in self._fetched]
+        if self._queries or results:
+            deltas += encode_search(self._new_id(SERVER_CALL), ", ".join(self._queries), results)
+            self._searches += max(len(self._queries), 1)
+            deltas.append(Usage(web_search_requests=self._searches))
+        for delta in _joined(self._held):
+            if isinstance(delta, Text):
+                rest, cited = self._with_citations(delta.text)
+                deltas += [*cited, Text(rest)] if rest else cited
+            else:
+                deltas.append(delta)
+        self._held, self._left, self._queries, self._pages, self._cited = [], [], {}, {}, []
         return deltas
 
-    def _text_with_citations(self) -> list[Delta]:
-        text = "".join(self._text)
+    def _with_citations(self, text: str) -> tuple[str, list[Delta]]:
+        """Return the text behind the last passage that is cited, and what stands before it, with its citations.
+
+        Passages that are not in this text are kept for the next.
+        """
         deltas: list[Delta] = []
+        missing: list[tuple[str, list[Page]]] = []
         start = 0
         for passage, pages in self._cited:
             place = text.find(passage, start)
             if place < 0:
+                missing.append((passage, pages))
                 continue
             deltas.append(Text(text[start : place + len(passage)]))
-            deltas += [encode_citation(page.uri or "", page.title, passage) for page in pages]
+            deltas += [encode_citation(page.uri or "", page.title, passage) for page in pages if self._may_show(page)]
             start = place + len(passage)
-        if text[start:]:
-            deltas.append(Text(text[start:]))
-        return deltas
+        self._cited = missing
+        return text[start:], deltas
+
+    def _may_show(self, page: Page) -> bool:
+        """Whether the client wants to see the page. Its address is Google's own, its title is its domain (recorded)."""
+        domain = page.domain or page.title or ""
+        url = f"https://{domain}" if _DOMAIN.fullmatch(domain) else page.uri or ""
+        if is_within(url, self._own.blocked):
+            return False
+        return not self._own.allowed or is_within(url, self._own.allowed)
+
+
+def _joined(deltas: list[Delta]) -> list[Delta]:
+    """Return deltas with neighbouring texts in one: a passage may lie across them."""
+    joined: list[Delta] = []
+    for delta in deltas:
+        last = joined[-1] if joined else None
+        if isinstance(delta, Text) and isinstance(last, Text):
+            joined[-1] = Text(last.text + delta.text)
+        elif isinstance(delta, Thinking) and isinstance(last, Thinking) and not last.signature:
+            joined[-1] = replace(delta, text=last.text + delta.text)
+        else:
+            joined.append(delta)
+    return joined

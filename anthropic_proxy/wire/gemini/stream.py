@@ -5,18 +5,20 @@ from collections.abc import Callable
 import msgspec
 
 from anthropic_proxy.errors import UpstreamProtocolError
-from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import blocked, judge, read_fault
 from anthropic_proxy.wire.gemini.frames import Blob, Candidate, FunctionCall, Part, Reply, UsageMetadata
-from anthropic_proxy.wire.gemini.grounding import Search
+from anthropic_proxy.wire.gemini.grounding import Sources
 from anthropic_proxy.wire.gemini.partial import PartialArguments
+from anthropic_proxy.wire.gemini.programs import Programs
 from anthropic_proxy.wire.gemini.stops import is_broken, is_limit, is_refusal
-from anthropic_proxy.wire.gemini.tools import searches_the_web
+from anthropic_proxy.wire.gemini.tools import find_own
 from anthropic_proxy.wire.identities import CallIds
 from anthropic_proxy.wire.late_thinking import LateThinking
 from anthropic_proxy.wire.mending import FrameMender, mend_json
+from anthropic_proxy.wire.server_tools import picture_in_words
 
 _LONGEST_WORDS = 300
 """Characters of the provider's explanation that an error repeats; it may hold the whole reply."""
@@ -36,7 +38,9 @@ class GeminiDecoder:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._search = Search(call.new_id) if searches_the_web(call.request, call.dialect) else None
+        own = find_own(call.request, call.dialect)
+        self._sources = Sources(call, own) if own.names else None
+        self._programs = Programs(call.new_id)
         self._mender = FrameMender()
         self._late = LateThinking()
         self._usage = UsageMetadata()
@@ -103,14 +107,14 @@ class GeminiDecoder:
             asked = call.request.max_tokens
             raise judge(fault, call.provider, window=call.window, estimate=call.estimate, asked=asked)
         candidate = _first(reply.candidates) if reply.candidates else None
+        if self._sources is not None:
+            self._read_sources(self._sources, candidate, deltas)
         if candidate is not None and candidate.content is not None:
             for part in candidate.content.parts or ():
                 self._read_part(part, deltas)
         if reply.usage_metadata is not None:
             self._count(reply.usage_metadata, deltas)
         if candidate is not None:
-            if candidate.grounding_metadata is not None and self._search is not None:
-                self._search.feed(candidate.grounding_metadata)
             if candidate.finish_reason and not self._stopped:
                 deltas += self._stop(self._find_stop(candidate.finish_reason, candidate))
         elif (feedback := reply.prompt_feedback) is not None and feedback.block_reason and not self._stopped:
@@ -118,30 +122,53 @@ class GeminiDecoder:
             reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
             deltas += self._stop(blocked(self._call.provider, reason))
 
+    def _read_sources(self, sources: Sources, candidate: Candidate | None, deltas: list[Delta]) -> None:
+        """Read what the provider's own tools did before the text that rests on it."""
+        if candidate is not None and candidate.url_context_metadata is not None:
+            deltas += sources.feed_fetches(candidate.url_context_metadata)
+        if candidate is not None and candidate.grounding_metadata is not None:
+            sources.feed_grounding(candidate.grounding_metadata)
+
     def _read_part(self, part: Part, deltas: list[Delta]) -> None:
         text, signature = part.text, part.thought_signature or ""
         if text is not None:
             if part.thought:
                 if text:
-                    deltas.append(Thinking(text))
+                    self._put(Thinking(text), deltas)
                     self._is_thinking = self._thought = True
                 return
             if signature and self._is_thinking:
-                deltas.append(self._carry(signature))
+                self._put(self._carry(signature), deltas)
             if text:
                 self._say(text, deltas)
         elif part.function_call is not None:
             self._read_call(part.function_call, signature, deltas)
-        elif (words := _in_words(part)) is not None:
-            self._say(words, deltas)
+        elif part.tool_call is not None:
+            if self._sources is not None:
+                self._sources.notice(part.tool_call)
+        elif part.executable_code is not None:
+            self._say_blocks(self._programs.begin(part.executable_code), deltas)
+        elif part.code_execution_result is not None:
+            self._say_blocks(self._programs.end(part.code_execution_result), deltas)
+        elif part.inline_data is not None:
+            self._say(_blob_in_words(part.inline_data), deltas)
 
     def _say(self, text: str, deltas: list[Delta]) -> None:
         self._answered = True
         self._is_thinking = False
-        if self._search is None:
-            deltas.append(Text(text))
+        self._put(Text(text), deltas)
+
+    def _say_blocks(self, blocks: list[Block], deltas: list[Delta]) -> None:
+        self._answered = True
+        self._is_thinking = False
+        for block in blocks:
+            self._put(block, deltas)
+
+    def _put(self, delta: Delta, deltas: list[Delta]) -> None:
+        if self._sources is None:
+            deltas.append(delta)
         else:
-            self._search.feed_text(text)
+            deltas += self._sources.feed(delta)
 
     def _carry(self, signature: str) -> Thinking:
         """Return the end of a thinking block, or one without text, that carries the signature of the next part."""
@@ -221,10 +248,11 @@ class GeminiDecoder:
         if self._streamed is not None:  # cut by the limit: the client gets what there is
             call, signature, arguments = self._streamed
             self._say_call(call, signature, msgspec.json.encode(arguments.whole), deltas)
+        self._say_blocks(self._programs.cut(), deltas)
         return [*deltas, *self._release(), stop]
 
     def _release(self) -> list[Delta]:
-        return self._search.release() if self._search is not None else []
+        return self._sources.release() if self._sources is not None else []
 
     def _protocol_error(self, words: str) -> UpstreamProtocolError:
         provider = self._call.provider
@@ -261,19 +289,6 @@ def _later(before: UsageMetadata, said: UsageMetadata) -> UsageMetadata:
     return said
 
 
-def _in_words(part: Part) -> str | None:
-    """Return a part that Anthropic's replies have no block for, as text; None: it says nothing."""
-    if part.executable_code is not None and part.executable_code.code:
-        language = (part.executable_code.language or "").lower().removesuffix("language_unspecified")
-        return f"\n```{language}\n{part.executable_code.code.rstrip()}\n```\n"
-    if part.code_execution_result is not None and part.code_execution_result.output:
-        return f"\n```\n{part.code_execution_result.output.rstrip()}\n```\n"
-    if part.inline_data is not None:
-        return _image_in_words(part.inline_data)
-    return None
-
-
-def _image_in_words(blob: Blob) -> str:
-    kind = (blob.mime_type or "file").split("/")[0]
-    size = len(blob.data or "") * 3 // 4
-    return f"[{kind} generated: {blob.mime_type or 'unknown type'}, {max(1, round(size / 1000))} kB]"
+def _blob_in_words(blob: Blob) -> str:
+    """Return what stands for a generated file, for which Anthropic's replies have no block."""
+    return picture_in_words(blob.mime_type or "", len(blob.data or ""))

@@ -1,4 +1,4 @@
-"""Tools and the choice among them: function declarations, search and URL context."""
+"""Tools and the choice among them: function declarations, and the provider's own tools."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +15,35 @@ from anthropic_proxy.wire.definitions import encode_once
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.schema import parameters_of
 
-_OWN: Mapping[str, str] = {"web_search": "googleSearch", "web_fetch": "urlContext"}
+_OWN: Mapping[str, str] = {
+    "web_search": "googleSearch",
+    "web_fetch": "urlContext",
+    "code_execution": "codeExecution",
+}
 """Kind of a server tool → the provider's own."""
 _MODES = {"any": "ANY", "none": "NONE"}
+
+
+_LIMITS = ("max_uses", "max_content_tokens")
+
+
+class OwnTools(Struct, frozen=True):
+    """Which of the provider's own tools a request offers, and what its client wants to see of their work."""
+
+    names: frozenset[str] = frozenset()
+    announced: bool = False
+    """Whether their calls are told, so that a search is known before the text that rests on it."""
+    cites_fetches: bool = False
+    """Whether the client wants to know which passages rest on a page that was fetched."""
+    allowed: tuple[str, ...] = ()
+    """Domains to which results of a search are confined; empty: any."""
+    blocked: tuple[str, ...] = ()
+    """Domains whose pages are no results of a search."""
+
+    @property
+    def searches(self) -> bool:
+        """Whether the provider may search the web."""
+        return "googleSearch" in self.names
 
 
 class Toolbox(Struct, frozen=True):
@@ -26,8 +52,6 @@ class Toolbox(Struct, frozen=True):
     tools: list[dict[str, Any]]
     config: dict[str, Any]
     """`toolConfig`; empty: nothing to say."""
-    searches: bool
-    """Whether the provider may search the web."""
 
 
 def pack_tools(request: PreparedRequest, dialect: Dialect, notes: list[Note]) -> Toolbox:
@@ -35,54 +59,71 @@ def pack_tools(request: PreparedRequest, dialect: Dialect, notes: list[Note]) ->
 
     Raises `UnsupportedFeature` where the request forces a tool that cannot be offered.
     """
+    own = find_own(request, dialect)
     declarations = [_declare(tool, dialect.schema_style) for tool in request.tools if is_client_tool(tool)]
-    own = _server_tools(request, dialect, bool(declarations), notes)
     tools: list[dict[str, Any]] = [{"functionDeclarations": declarations}] if declarations else []
-    tools += [{name: settings} for name, settings in own.items()]
-    config = _encode_choice(request, bool(declarations), own)
-    if declarations and own and dialect.search_with_functions == "announced":
-        config["includeServerSideToolInvocations"] = True
-    return Toolbox(tools, config, "googleSearch" in own)
-
-
-def searches_the_web(request: PreparedRequest, dialect: Dialect) -> bool:
-    """Whether the request, once encoded, lets the provider search the web."""
-    return pack_tools(request, dialect, []).searches if any(map(_is_search, request.tools)) else False
-
-
-def _is_search(tool: Tool) -> bool:
-    return not is_client_tool(tool) and kind_of(tool) == "web_search"
-
-
-def _server_tools(
-    request: PreparedRequest, dialect: Dialect, has_functions: bool, notes: list[Note]
-) -> dict[str, dict[str, Any]]:
-    own: dict[str, dict[str, Any]] = {}
-    if has_functions and dialect.server_tools_alone:
-        return own
     for place, tool in enumerate(request.tools):
-        if not is_client_tool(tool) and (name := _OWN.get(kind_of(tool))):
-            own[name] = {}
-            notes += [
-                Note("dropped", f"tools[{place}].{limit}", "the provider's own tool has no such limit")
-                for limit in ("allowed_domains", "blocked_domains", "max_uses")
-                if getattr(tool, limit)
-            ]
-    return own
+        if not is_client_tool(tool) and _OWN.get(kind_of(tool)) in own.names:
+            tools.append({_OWN[kind_of(tool)]: _settings_of(tool, f"tools[{place}]", dialect, notes)})
+    config = _encode_choice(request, bool(declarations), own, notes)
+    if own.announced:
+        config["includeServerSideToolInvocations"] = True
+    return Toolbox(tools, config)
 
 
-def _encode_choice(request: PreparedRequest, has_functions: bool, own: dict[str, Any]) -> dict[str, Any]:
+def find_own(request: PreparedRequest, dialect: Dialect) -> OwnTools:
+    """Return which of the provider's own tools the request offers, once encoded."""
+    found = {_OWN[kind_of(tool)]: tool for tool in request.tools if not is_client_tool(tool) and kind_of(tool) in _OWN}
+    has_functions = any(map(is_client_tool, request.tools))
+    if not found or (has_functions and dialect.server_tools_alone):
+        return OwnTools()
+    choice = request.tool_choice
+    forced = {name for name, tool in found.items() if choice and choice.type == "tool" and tool.name == choice.name}
+    names = frozenset(forced if forced and not has_functions else found)
+    search, fetch = found.get("googleSearch"), found.get("urlContext")
+    return OwnTools(
+        names,
+        announced=has_functions and dialect.search_with_functions == "announced",
+        cites_fetches=fetch is not None and b"true" in bytes(fetch.citations),
+        allowed=tuple(search.allowed_domains or ()) if search else (),
+        blocked=tuple(search.blocked_domains or ()) if search else (),
+    )
+
+
+def _settings_of(tool: Tool, field: str, dialect: Dialect, notes: list[Note]) -> dict[str, Any]:
+    lost = [limit for limit in _LIMITS if getattr(tool, limit)]
+    settings: dict[str, Any] = {}
+    domains = [name for name in ("allowed_domains", "blocked_domains") if getattr(tool, name)]
+    if kind_of(tool) == "web_search":
+        if memoryview(tool.user_location).nbytes > len(b"null"):
+            lost.append("user_location")
+        if tool.blocked_domains and dialect.search_exclusions:
+            settings["excludeDomains"] = tool.blocked_domains
+            domains.remove("blocked_domains")
+        why = "the search cannot be told; its results leave out other pages"
+        notes += [Note("approximated", f"{field}.{name}", why) for name in domains]
+    else:
+        lost += domains
+    notes += [Note("dropped", f"{field}.{name}", "the provider's own tool has no such setting") for name in lost]
+    return settings
+
+
+def _encode_choice(request: PreparedRequest, has_functions: bool, own: OwnTools, notes: list[Note]) -> dict[str, Any]:
     choice = request.tool_choice
     if choice is None or choice.type == "auto":
         return {}
     if choice.type == "tool" and not any(is_client_tool(tool) and tool.name == choice.name for tool in request.tools):
         forced = next((tool for tool in request.tools if tool.name == choice.name), None)
-        if forced is not None and _OWN.get(kind_of(forced)) in own:
-            return {}  # a tool of the provider's own cannot be forced; alone in the request it is used anyway
-        raise UnsupportedFeature(f"tool_choice: {choice.name} cannot be forced, it is not available at this backend")
+        if has_functions or forced is None or _OWN.get(kind_of(forced)) not in own.names:
+            where = "beside functions" if has_functions and forced is not None else "at this backend"
+            raise UnsupportedFeature(f"tool_choice: {choice.name} cannot be forced {where}")
+        notes.append(Note("approximated", "tool_choice", f"{choice.name} is the only tool; it cannot be forced"))
+        return {}
     if not has_functions:
-        if choice.type == "any" and not own:
+        if choice.type == "any" and not own.names:
             raise UnsupportedFeature("tool_choice: any needs a tool, and none of those given is available here")
+        if choice.type == "any":
+            notes.append(Note("approximated", "tool_choice", "tools of the provider's own cannot be forced"))
         return {}
     calling: dict[str, Any] = {"mode": _MODES.get(choice.type, "ANY")}
     if choice.type == "tool":
