@@ -15,8 +15,10 @@ from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import Facts, resolve
 from anthropic_proxy.server.replies import report_headers
 from anthropic_proxy.settings import Settings, load_settings
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest, relays
 from tests.house import Answer, Keeper, Town
+from tests.matrix.backends import BACKENDS, Backend
+from tests.matrix.cells import said, sample
 
 KEYS = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
 WELL = json.dumps(
@@ -149,3 +151,98 @@ async def test_the_log_of_machines_has_policy_counts_and_notes() -> None:
         "dropped": 1,
         "notes": [{"fate": "dropped", "field": "top_k", "reason": "there is no such setting"}],
     }
+
+
+# Claude Code: the shapes of its ordinary requests, to every backend that has no reason to refuse them.
+
+SYSTEM = [
+    {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1.328.0a1; cc_entrypoint=sdk-cli;"},
+    {"type": "text", "text": "You are Claude Code.", "cache_control": {"type": "ephemeral"}},
+    {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}},
+]
+PATH_SCHEMA = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "properties": {
+        "path": {"type": "string", "minLength": 1, "pattern": "^/", "format": "uri"},
+        "limit": {"type": "integer", "exclusiveMinimum": 0, "maximum": 9007199254740991, "default": 10},
+        "rest": {},
+    },
+    "required": ["path"],
+    "additionalProperties": False,
+}
+TOOLS = [
+    {"name": "Read", "description": "Reads a file.", "input_schema": PATH_SCHEMA},
+    {"name": "mcp__files__find", "description": "Finds files.", "input_schema": PATH_SCHEMA, "defer_loading": True},
+    {"name": "DeferredToolPlaceholder", "input_schema": {"type": "object", "properties": {}}},
+]
+MAIN = {
+    "system": SYSTEM,
+    "tools": TOOLS,
+    "max_tokens": 128_000,
+    "thinking": {"type": "adaptive", "display": "omitted"},
+    "output_config": {"effort": "medium"},
+    "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    "metadata": {"user_id": '{"device_id":"0f","account_uuid":"","session_id":"6b1c"}'},
+    "safeguards": [{"type": "dangerous_tool_use", "classifier_context": {}}],
+    "stream": True,
+}
+FIRST = [
+    {"role": "user", "content": [{"type": "text", "text": "<system-reminder>x</system-reminder>"}]},
+    {"role": "system", "content": [{"type": "text", "text": "Today.", "cache_control": {"type": "ephemeral"}}]},
+]
+LATER = [
+    {"role": "user", "content": "Read both"},
+    {"role": "system", "content": "Today."},
+    {
+        "role": "assistant",
+        "content": [
+            {"type": "thinking", "thinking": "Both.", "signature": "px1.other.e30"},
+            {"type": "text", "text": "I read."},
+            {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {"path": "/a"}},
+            {"type": "tool_use", "id": "toolu_2", "name": "ToolSearch", "input": {"query": "select:WebFetch"}},
+        ],
+    },
+    {
+        "role": "user",
+        "content": [
+            {
+                "type": "tool_result",
+                "tool_use_id": "toolu_2",
+                "content": [{"type": "tool_reference", "tool_name": "WebFetch"}],
+            },
+            {"type": "tool_result", "tool_use_id": "toolu_1", "content": "No such file", "is_error": True},
+            {"type": "text", "text": "Tool loaded.", "cache_control": {"type": "ephemeral"}},
+        ],
+    },
+]
+TITLE_SCHEMA = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
+CLAUDE_CODE: dict[str, dict[str, Any]] = {
+    "first": {**MAIN, "messages": FIRST},
+    "later": {**MAIN, "messages": LATER},
+    "of an older id": {
+        **MAIN,
+        "messages": LATER,
+        "max_tokens": 32_000,
+        "thinking": {"type": "enabled", "budget_tokens": 31_999, "display": "omitted"},
+    },
+    "not streamed": {**MAIN, "messages": LATER, "stream": False, "max_tokens": 64_000},
+    "title": {
+        "system": SYSTEM,
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 32_000,
+        "output_config": {"format": {"type": "json_schema", "schema": TITLE_SCHEMA}},
+        "stream": True,
+    },
+    "probe": {"messages": [{"role": "user", "content": "quota"}], "max_tokens": 1},
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.title)
+@pytest.mark.parametrize("kind", CLAUDE_CODE)
+def test_ordinary_requests_of_claude_code_pass_under_strict(kind: str, backend: Backend) -> None:
+    target = backend.target()
+    if relays(target.wire):
+        return
+    notes, _ = said(sample(CLAUDE_CODE[kind], target), target)
+    assert [note for note in notes if note.fate == "dropped"] == []

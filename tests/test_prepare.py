@@ -19,7 +19,6 @@ from anthropic_proxy.messages.types import (
     ImageBlock,
     Message,
     MessagesRequest,
-    RedactedThinkingBlock,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
@@ -223,7 +222,7 @@ def test_pictures_pdfs_and_reasoning_stay_for_the_wire_to_decide() -> None:
     hidden = {"type": "redacted_thinking", "data": "d"}
     assert spoken(user(image, pdf), assistant(thought, hidden)) == [
         ("user", ["ImageBlock", "DocumentBlock"]),
-        ("assistant", ["ThinkingBlock", "RedactedThinkingBlock"]),
+        ("assistant", ["ThinkingBlock"]),
     ]
 
 
@@ -653,7 +652,7 @@ HISTORIES = st.lists(
 )
 HOLDS = {
     "user": TextBlock | ImageBlock | DocumentBlock | ToolResultBlock,
-    "assistant": TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock,
+    "assistant": TextBlock | ThinkingBlock | ToolUseBlock,
     "system": TextBlock,
 }
 

@@ -301,6 +301,7 @@ def limits_of(target: Target, *, must_fit: bool = False) -> Limits:
         max_output=facts.max_output if facts.known else None,
         must_fit=must_fit,
         efforts=facts.efforts,
+        takes_budgets=getattr(dialect, "thinking", "") == "budget",
         default_effort=facts.default_effort,
         vision=facts.vision or not facts.known,
         pdf=facts.pdf,

@@ -9,7 +9,7 @@ from msgspec import Raw
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.schema import STANDARD, SchemaRules, admits_object, encode_schema_once
-from anthropic_proxy.wire.standing_notes import NO_SERVICE_TIER, NO_TOP_K, ONE_CALL
+from anthropic_proxy.wire.standing_notes import NO_SAMPLING, NO_SERVICE_TIER, NO_TOP_K, ONE_CALL, lowered_limit
 
 HEADERS: Mapping[str, str] = {"content-type": "application/json"}
 LOOSE_OUTPUT = Note(
@@ -30,6 +30,8 @@ class _Dialect(Protocol):
     def says_service_tier(self) -> bool: ...
     @property
     def session_header(self) -> str: ...
+    @property
+    def output_limit(self) -> int | None: ...
 
 
 def add_tools(body: dict[str, Any], definitions: list[Any], choice: Any, call: Call, notes: list[Note]) -> None:
@@ -49,6 +51,15 @@ def add_tools(body: dict[str, Any], definitions: list[Any], choice: Any, call: C
         notes.append(ONE_CALL)
 
 
+def find_output_limit(call: Call, notes: list[Note]) -> int:
+    """Return the most that the reply may have: what the client asks for, or less where a refusal said so."""
+    asked, most = call.request.max_tokens, _dialect_of(call).output_limit
+    if most is None or asked <= most:
+        return asked
+    notes.append(lowered_limit(asked, most))
+    return most
+
+
 def add_sampling(body: dict[str, Any], effort: str, call: Call, notes: list[Note]) -> None:
     """Say temperature and `top_p` where the model takes them at this effort."""
     request, dialect = call.request, _dialect_of(call)
@@ -59,7 +70,7 @@ def add_sampling(body: dict[str, Any], effort: str, call: Call, notes: list[Note
         if says:
             body[name] = value
         else:
-            notes.append(Note("dropped", name, f"{call.model} chooses for itself"))
+            notes.append(NO_SAMPLING[name])
     if request.top_k is not None:
         notes.append(NO_TOP_K)
 

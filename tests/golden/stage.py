@@ -13,6 +13,7 @@ from anthropic_proxy.exchange.attempts import limits_of
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
 from anthropic_proxy.messages.events import Ping
 from anthropic_proxy.messages.fold import fold
+from anthropic_proxy.messages.notes import Note, Report
 from anthropic_proxy.messages.prepare import prepare
 from anthropic_proxy.messages.stops import StopCutter
 from anthropic_proxy.messages.types import MessagesRequest, decode_request, read_envelope
@@ -101,8 +102,12 @@ class Scenario:
             estimate=lambda: ESTIMATE,
         )
 
+    def common_notes(self) -> Sequence[Note]:
+        """Return the notes of the common steps, before the wire's."""
+        return () if relays(self.target.wire) else prepare(self.request, limits_of(self.target)).notes
+
     def upstream_request(self) -> bytes:
-        """Return what goes upstream, without secrets, as a readable file; notes of the wire stand at its end."""
+        """Return what goes upstream, without secrets, as a readable file; the notes on it stand at its end."""
         target, call = self.target, self.call()
         request: UpstreamRequest = target.wire.encode_request(call)
         said: dict[str, Any] = {
@@ -111,8 +116,10 @@ class Scenario:
             "headers": dict(request.headers),
             "body": msgspec.json.decode(request.body),
         }
-        if request.notes:
-            said["notes"] = [f"{note.fate} {note.field}: {note.reason}" for note in request.notes]
+        report = Report()
+        report.add([*self.common_notes(), *request.notes])
+        if report.notes:
+            said["notes"] = [f"{note.fate} {note.field}: {note.reason}" for note in report.notes]
         return readable(said)
 
     def play(self, chunks: Sequence[bytes]) -> Played:

@@ -10,7 +10,6 @@ from anthropic_proxy.messages.types import (
     Block,
     DocumentBlock,
     ImageBlock,
-    RedactedThinkingBlock,
     SearchResultBlock,
     ServerToolUseBlock,
     TextBlock,
@@ -26,6 +25,8 @@ from anthropic_proxy.messages.types import (
 
 EMPTY_TEXT = 2
 """Bytes of an empty JSON string."""
+UNSUPPORTED = "[unsupported block: %s]"
+"""What stands for a block of which nothing can be said; its type joins it."""
 _SAYS_NOTHING = (b"", b'""', b"null")
 _QUOTE = b'"'[0]
 _SHOWN = 200
@@ -45,7 +46,7 @@ def as_said(block: Block) -> Iterable[Block]:
         return (_plain_result(block),)
     if isinstance(block, ImageBlock | DocumentBlock):
         return _plain_source(block)
-    if isinstance(block, ThinkingBlock | RedactedThinkingBlock | ToolUseBlock):
+    if isinstance(block, ThinkingBlock | ToolUseBlock):
         return (block,)
     if isinstance(block, SearchResultBlock):
         body = (text for part in blocks_of(block.content) for text in as_said(part))
@@ -70,7 +71,7 @@ def _in_words(block: Block) -> str:
     if isinstance(block, WebSearchResultBlock):
         return _search_in_words(block.content)
     if isinstance(block, UnknownBlock):
-        return _unknown_in_words(block)
+        return unknown_in_words(block)
     return ""
 
 
@@ -112,14 +113,15 @@ def _search_in_words(content: Raw) -> str:
     return "\n".join(f"{result.get('title', '')} – {result.get('url', '')}" for result in results)
 
 
-def _unknown_in_words(block: UnknownBlock) -> str:
+def unknown_in_words(block: UnknownBlock) -> str:
+    """Return what can be said of a block that nobody here knows."""
     value = _object(block.raw)
     if block.kind.endswith("_tool_use") and isinstance(value.get("name"), str):
         return _call_in_words(value["name"], Raw(msgspec.json.encode(value.get("input"))))
     for name in ("text", "content"):
         if isinstance(value.get(name), str):
             return str(value[name])
-    return _result_in_words(value.get("content")) or f"[unsupported block: {block.kind}]"
+    return _result_in_words(value.get("content")) or UNSUPPORTED % block.kind
 
 
 def _result_in_words(content: Any) -> str:

@@ -3,7 +3,9 @@
 from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
+from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare.blocks import EMPTY_TEXT, as_said, text_block, text_of
+from anthropic_proxy.messages.prepare.losses import SUMMED_UP, notes_on_blocks
 from anthropic_proxy.messages.prepare.transcript import Transcript
 from anthropic_proxy.messages.types import (
     Block,
@@ -11,8 +13,6 @@ from anthropic_proxy.messages.types import (
     DocumentBlock,
     ImageBlock,
     Message,
-    RedactedThinkingBlock,
-    Source,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
@@ -26,7 +26,7 @@ _QUOTE = b'"'[0]
 _RESULT = "result"
 _STAYS: dict[str, frozenset[type]] = {
     "user": frozenset({ImageBlock, DocumentBlock, ToolResultBlock}),
-    "assistant": frozenset({ThinkingBlock, RedactedThinkingBlock, ToolUseBlock}),
+    "assistant": frozenset({ThinkingBlock, ToolUseBlock}),
     "system": frozenset(),
     _RESULT: frozenset({ImageBlock, DocumentBlock}),
 }
@@ -52,8 +52,10 @@ def clean_system(system: str | list[Block]) -> list[TextBlock]:
     return texts
 
 
-def clean_messages(messages: list[Message]) -> list[Message]:
+def clean_messages(messages: list[Message], notes: list[Note]) -> list[Message]:
     """Return the messages as wires read them; those that need no change are the same objects.
+
+    `notes` gets what becomes of the others.
 
     Raises `InvalidRequest` where nothing is left to say, `UnsupportedFeature` for sound and film: to leave them out
     would be to answer another question.
@@ -69,8 +71,10 @@ def clean_messages(messages: list[Message]) -> list[Message]:
             _expect_no_sound(content, f"messages.{place}.content")
             summary, content = _since_compaction(content)
             if summary:
+                notes.append(SUMMED_UP)
                 cleaned = Transcript()
                 cleaned.append(Message("user", [text_block(summary)]))
+            notes.extend(notes_on_blocks(content, role))
             cleaned.append(Message(role, _cleaned(content, role)))
     if not cleaned.messages:
         raise InvalidRequest("messages: at least one message must have content that is not empty")
@@ -114,12 +118,15 @@ def _is_clean(content: list[Block], role: str) -> bool:
         elif kind is ToolResultBlock:
             if role != "user" or not _is_clean_result(block.content):  # type: ignore[union-attr,arg-type]
                 return False
-        elif kind not in stays or (kind in _SOURCED and not _is_clean_source(block.source)):  # type: ignore[union-attr,arg-type]
+        elif kind not in stays or (kind in _SOURCED and not _is_clean_source(block)):  # type: ignore[arg-type]
             return False
     return True
 
 
-def _is_clean_source(source: Source) -> bool:
+def _is_clean_source(block: ImageBlock | DocumentBlock) -> bool:
+    source = block.source
+    if isinstance(block, DocumentBlock) and block.is_cited:
+        return False
     return source.type not in _SAID_OTHERWISE and not source.media_type.startswith(_SOUND)
 
 

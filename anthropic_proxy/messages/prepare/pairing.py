@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from msgspec import Raw
 from msgspec.structs import replace
 
+from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare.cleaning import as_text
+from anthropic_proxy.messages.prepare.losses import UNPAIRED
 from anthropic_proxy.messages.prepare.names import Names
 from anthropic_proxy.messages.prepare.transcript import Transcript
 from anthropic_proxy.messages.types import Block, Message, ToolResultBlock, ToolUseBlock
@@ -19,10 +21,10 @@ _UNNAMED = "call"
 """Stands for an empty id."""
 
 
-def pair_calls(messages: list[Message], names: Names) -> list[Message]:
+def pair_calls(messages: list[Message], names: Names, notes: list[Note]) -> list[Message]:
     """Return cleaned messages with calls and results paired, ids unique and calls under their aliases.
 
-    Messages that need no change are the same objects.
+    `notes` gets what has no other half. Messages that need no change are the same objects.
     """
     if _are_in_order(messages, names):
         return messages
@@ -37,7 +39,7 @@ def pair_calls(messages: list[Message], names: Names) -> list[Message]:
         calls = _calls_of(step[0])
         said = [_said(call, seen, names) for call in calls]
         if not (_is_paired(calls, step) and all(old is new for old, new in zip(calls, said, strict=True))):
-            step = _repaired(step, calls, said)
+            step = _repaired(step, calls, said, notes)
         for message in step:
             paired.append(message)
         start = stop
@@ -112,16 +114,20 @@ def _is_paired(calls: list[ToolUseBlock], step: list[Message]) -> bool:
     return first.role == "user" and len(_results_of(first.blocks[: len(calls)])) == len(calls)
 
 
-def _repaired(step: list[Message], calls: list[ToolUseBlock], said: list[ToolUseBlock]) -> list[Message]:
+def _repaired(
+    step: list[Message], calls: list[ToolUseBlock], said: list[ToolUseBlock], notes: list[Note]
+) -> list[Message]:
     """Return a step whose results stand first, one for each call; what is left of others becomes text."""
     waiting = _results_by_id(step)
-    results: list[Block] = []
+    results: list[ToolResultBlock] = []
     for call, new in zip(calls, said, strict=True):
         found = waiting.get(call.id)
         result = found.pop(0) if found else ToolResultBlock(new.id, _NO_RESULT)
         results.append(result if result.tool_use_id == new.id else replace(result, tool_use_id=new.id))
     left = {id(result) for found in waiting.values() for result in found}
-    repaired = [Message("user", results)]
+    if left or any(result.content is _NO_RESULT for result in results):
+        notes.append(UNPAIRED)
+    repaired = [Message("user", [*results])]
     if calls:
         swaps = {id(call): new for call, new in zip(calls, said, strict=True)}
         repaired.insert(0, Message("assistant", [swaps.get(id(block), block) for block in step[0].blocks]))

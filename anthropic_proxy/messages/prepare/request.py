@@ -28,6 +28,8 @@ class Limits(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Whether a request that is longer than the window is refused here, before the provider does it."""
     efforts: tuple[str, ...] = ()
     """Levels that the model knows, of none, minimal, low, medium, high, xhigh, max; empty: it does not reason."""
+    takes_budgets: bool = False
+    """Whether thinking may be limited by a number of tokens, beside levels."""
     default_effort: str | None = None
     """What the model does when no level is sent; None: not known."""
     vision: bool = True

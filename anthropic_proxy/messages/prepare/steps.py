@@ -1,11 +1,13 @@
 """`prepare`: the steps in their order."""
 
+import functools
 from collections.abc import Callable
 
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare.cleaning import clean_messages, clean_system
 from anthropic_proxy.messages.prepare.effort import resolve_effort
+from anthropic_proxy.messages.prepare.losses import notes_on_fields
 from anthropic_proxy.messages.prepare.names import Names
 from anthropic_proxy.messages.prepare.pairing import pair_calls
 from anthropic_proxy.messages.prepare.request import Limits, Prepared, PreparedRequest
@@ -31,7 +33,7 @@ def prepare(
     in tokens; it is asked only where input and output might not fit the window together; None: nobody checks.
     Raises `InvalidRequest` and `UnsupportedFeature` where nothing sensible can be said.
     """
-    notes = _notes_on_body(request, limits)
+    notes = notes_on_fields(request, limits)
     names = Names(limits.name_pattern, limits.name_length)
     effort, changes = resolve_effort(request, limits)
     notes += changes
@@ -39,7 +41,7 @@ def prepare(
     config, thinking = request.output_config, request.thinking
     said = PreparedRequest(
         system=clean_system(request.system),
-        messages=pair_calls(clean_messages(request.messages), names),
+        messages=pair_calls(clean_messages(request.messages, notes), names, notes),
         tools=offer.tools,
         tool_choice=offered_choice(request, offer, limits, names, notes),
         max_tokens=_output_limit(request, limits, count, notes),
@@ -60,15 +62,6 @@ def prepare(
     return Prepared(said, names.aliases, tuple(notes), offer.owned)
 
 
-def _notes_on_body(request: MessagesRequest, limits: Limits) -> list[Note]:
-    notes = [Note("approximated", "body", what) for what in request.mended]
-    if request.mcp_servers and "mcp_toolset" not in limits.server_tools:
-        notes.append(Note("dropped", "mcp_servers", f"{limits.provider} does not connect to them"))
-    if request.container:
-        notes.append(Note("dropped", "container", "only Anthropic has it"))
-    return notes
-
-
 def _output_limit(
     request: MessagesRequest, limits: Limits, count: Callable[[MessagesRequest], int] | None, notes: list[Note]
 ) -> int:
@@ -85,8 +78,13 @@ def _output_limit(
             limit, reason = room, "what the window leaves"
     limit = max(limit, 1)
     if limit < asked:
-        notes.append(Note("approximated", "max_tokens", f"{asked} → {limit}, {reason}"))
+        notes.append(_lowered(asked, limit, reason))
     return limit
+
+
+@functools.lru_cache(maxsize=256)
+def _lowered(asked: int, limit: int, reason: str) -> Note:
+    return Note("approximated", "max_tokens", f"{asked} → {limit}, {reason}")
 
 
 def _may_overflow(request: MessagesRequest, limit: int, window: int) -> bool:

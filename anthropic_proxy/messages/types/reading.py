@@ -26,6 +26,9 @@ _PIECE = 1 << 16
 """Bytes of a body that are checked at a time: a larger copy needs fresh pages, which costs more than the check."""
 _QUOTE, _LIST, _OBJECT = b'"[{'
 _INTEGERS = frozenset({"max_tokens", "top_k"})
+_ANYWHERE = b'"global"'
+_CHANGING_EDITS = (b'"clear_tool_uses_', b'"compact_')
+"""How the types of `context_management` begin that change what the model sees; to keep all thinking changes nothing."""
 _SPARE = frozenset({"metadata", "service_tier"})
 """Fields that the request keeps its meaning without; of an unexpected type they are left out."""
 
@@ -51,6 +54,8 @@ class _Body(Struct, kw_only=True):
     service_tier: str | None = None
     mcp_servers: Raw = ABSENT
     container: Raw = ABSENT
+    context_management: Raw = ABSENT
+    inference_geo: Raw = ABSENT
     thread: Raw = ABSENT
     compaction: Raw = ABSENT
 
@@ -124,6 +129,8 @@ def _request(read: _Body, size: int, mended: list[str]) -> MessagesRequest:
         service_tier=read.service_tier,
         mcp_servers=read_servers(read.mcp_servers) if _is_given(read.mcp_servers) else [],
         container=_is_given(read.container),
+        binds_place=_is_given(read.inference_geo) and bytes(read.inference_geo) != _ANYWHERE,
+        edits_context=any(edit in bytes(read.context_management) for edit in _CHANGING_EDITS),
         size=size,
         mended=mended,
     )

@@ -43,6 +43,12 @@ class DocumentBlock(Struct, tag="document", tag_field="type", gc=False):
     source: Source
     title: str | None = None
     context: str | None = None
+    citations: Raw = ABSENT
+
+    @property
+    def is_cited(self) -> bool:
+        """Whether the reply is to cite it."""
+        return b"true" in bytes(self.citations)
 
 
 class SearchResultBlock(Struct, tag="search_result", tag_field="type", gc=False):
@@ -235,6 +241,7 @@ class OutputConfig(Struct):
 
     effort: str | None = None
     format: OutputFormat | None = None
+    task_budget: Raw = ABSENT
 
 
 class Metadata(Struct):
@@ -287,6 +294,10 @@ class MessagesRequest(Struct, kw_only=True):
     """Servers that the provider is to call."""
     container: bool = False
     """Whether the client asked for a container that only Anthropic has."""
+    binds_place: bool = False
+    """Whether the client says where the model may run (`inference_geo`)."""
+    edits_context: bool = False
+    """Whether earlier tool results are to be cleared, or the history to be summed up (`context_management`)."""
     size: int = 0
     """Bytes of the body; 0: not read from one."""
     refusal: ClientError | None = None

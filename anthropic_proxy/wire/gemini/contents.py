@@ -20,6 +20,7 @@ from anthropic_proxy.messages.types import (
 from anthropic_proxy.wire.carry import decode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.gemini.media import inline_part, media_part
+from anthropic_proxy.wire.standing_notes import CONTINUED, FORGOTTEN, REMINDED
 
 Part = dict[str, Any]
 
@@ -43,6 +44,8 @@ class Contents:
         """Whether the last content holds results: nothing else may join it."""
         self._waiting: list[Part] = []
         """What came between calls and their results; it is said after them."""
+        self._forgets = False
+        """Whether reasoning of an earlier reply is left out."""
         self._names: dict[str, str] = {}
         self._placeholder = _PLACEHOLDERS[call.dialect.placeholder]
 
@@ -52,6 +55,7 @@ class Contents:
             self._add_reply(message.blocks)
         elif message.role == "system":
             parts = [{"text": _wrapped(block.text)} for block in message.blocks if isinstance(block, TextBlock)]
+            self._notes.append(REMINDED)
             if self._has_open_calls():
                 self._waiting += parts
             else:
@@ -63,10 +67,12 @@ class Contents:
         """Return the contents: the first is the user's, and so is the last."""
         self._put("user", self._waiting)
         contents = self._contents
+        if self._forgets:
+            self._notes.append(FORGOTTEN)
         if contents and contents[0]["role"] == "model":
             contents.insert(0, {"role": "user", "parts": [{"text": "."}]})
         if contents and contents[-1]["role"] == "model":
-            self._notes.append(Note("emulated", "messages", "the reply that was begun is continued on request"))
+            self._notes.append(CONTINUED)
             contents.append({"role": "user", "parts": [{"text": _CONTINUE}]})
         return contents
 
@@ -111,10 +117,13 @@ class Contents:
     def _signature_in(self, block: ThinkingBlock) -> str:
         """Return the signature that a thinking block carries for the part after it; "": none that this model takes."""
         carry = decode_carry(self._call.dialect.carry_tag, block.signature)
-        if carry is None or not (carry.call_signature and self._call.dialect.replays_signatures):
+        wrote, reads = carry.model if carry else "", self._call.model
+        if carry is None or not (
+            carry.call_signature and self._call.dialect.replays_signatures and wrote in (None, reads)
+        ):
+            self._forgets = True
             return ""
-        wrote, reads = carry.model, self._call.model
-        return carry.call_signature if wrote in (None, reads) else ""
+        return carry.call_signature
 
     def _add_user(self, place: int, blocks: list[Block]) -> None:
         results: list[Part] = []
@@ -164,7 +173,7 @@ class Contents:
         if isinstance(block, TextBlock):
             return [{"text": block.text}]
         if isinstance(block, ImageBlock | DocumentBlock):
-            return [media_part(self._call, f"messages[{place}]", block, self._notes)]
+            return [media_part(self._call, block, self._notes)]
         return []
 
 

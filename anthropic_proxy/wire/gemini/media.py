@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.types import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.standing_notes import omitted
 
 _PDF = "application/pdf"
 _TYPES = {
@@ -29,8 +30,8 @@ def inline_part(part: dict[str, Any]) -> bool:
     return "inlineData" in part
 
 
-def media_part(call: Call, path: str, block: ImageBlock | DocumentBlock, notes: list[Note]) -> dict[str, Any]:
-    """Return the part for a picture or a document, or a text in its place with a note at `path`."""
+def media_part(call: Call, block: ImageBlock | DocumentBlock, notes: list[Note]) -> dict[str, Any]:
+    """Return the part for a picture or a document, or a text in its place with a note."""
     source = block.source
     kind = "image" if isinstance(block, ImageBlock) else "document"
     said = source.media_type or _type_of(source.url) or (_PDF if kind == "document" else "")
@@ -40,12 +41,11 @@ def media_part(call: Call, path: str, block: ImageBlock | DocumentBlock, notes: 
     if source.type == "url":
         if sees and said in allowed and (call.dialect.file_urls or source.url.startswith(_OWN_PLACES)):
             return {"fileData": {"mimeType": said, "fileUri": source.url}}
-        notes.append(Note("approximated", path, f"the {kind} is only named, by its URL"))
+        notes.append(omitted(kind, "", by_address=True))
         return {"text": f"[{kind}: {source.url}]"}
     if sees and said in allowed:
         return {"inlineData": {"mimeType": said, "data": source.data}}
-    why = f"the model does not read {said}" if sees else f"the model takes no {kind}s"
-    notes.append(Note("dropped", path, why))
+    notes.append(omitted(kind, said, by_address=False))
     return {"text": f"[{kind} omitted: {title or said}]"}
 
 

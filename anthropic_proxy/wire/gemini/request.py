@@ -12,6 +12,7 @@ from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.gemini.contents import Contents
 from anthropic_proxy.wire.gemini.schema import reply_schema_of
 from anthropic_proxy.wire.gemini.tools import Toolbox, pack_tools
+from anthropic_proxy.wire.standing_notes import IN_WORDS, NO_EFFORT, NO_SAMPLING, NO_SERVICE_TIER, renamed_effort
 from anthropic_proxy.wire.texts import join_texts
 
 _BUDGETS = {"low": 2_048, "medium": 8_192, "high": 24_576}
@@ -40,6 +41,8 @@ def encode_request(call: Call) -> UpstreamRequest:
         body["systemInstruction"] = {"parts": [{"text": join_texts([block.text for block in system])}]}
     if toolbox.tools:
         body["tools"] = toolbox.tools
+    if request.service_tier == "standard_only":
+        notes.append(NO_SERVICE_TIER)
     if toolbox.config:
         body["toolConfig"] = toolbox.config
     body["generationConfig"] = config
@@ -56,7 +59,7 @@ def encode_request(call: Call) -> UpstreamRequest:
 def _encode_config(call: Call, toolbox: Toolbox, notes: list[Note]) -> tuple[dict[str, Any], list[TextBlock]]:
     """Return `generationConfig`, and what must be said in the system text instead."""
     request, dialect = call.request, call.dialect
-    thinking, chosen = _encode_thinking(call)
+    thinking, chosen = _encode_thinking(call, notes)
     limit = request.max_tokens
     config: dict[str, Any] = {"maxOutputTokens": max(limit, min(limit + chosen, _MOST_OUTPUT))}
     if dialect.says_sampling:
@@ -64,17 +67,13 @@ def _encode_config(call: Call, toolbox: Toolbox, notes: list[Note]) -> tuple[dic
         config |= {name: value for name, value in sampling.items() if value is not None}
     else:
         asked = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
-        notes += [
-            Note("dropped", name, "the model chooses its own sampling")
-            for name, value in asked.items()
-            if value is not None
-        ]
+        notes += [NO_SAMPLING[name] for name, value in asked.items() if value is not None]
     if thinking:
         config["thinkingConfig"] = thinking
     instruction: list[TextBlock] = []
     if memoryview(request.output_schema).nbytes:
         if toolbox.tools and not dialect.json_with_functions:
-            notes.append(Note("emulated", "output_config.format", "asked for in words: there are tools beside it"))
+            notes.append(IN_WORDS)
             schema = msgspec.json.format(bytes(request.output_schema), indent=-1).decode()
             words = msgspec.json.encode(_ANSWER_IN_JSON + schema)
             instruction.append(TextBlock(Raw(words)))
@@ -86,12 +85,16 @@ def _encode_config(call: Call, toolbox: Toolbox, notes: list[Note]) -> tuple[dic
     return config, instruction
 
 
-def _encode_thinking(call: Call) -> tuple[dict[str, Any], int]:
+def _encode_thinking(call: Call, notes: list[Note]) -> tuple[dict[str, Any], int]:
     """Return `thinkingConfig`, and the tokens of a budget that the client did not count into its limit."""
     request, dialect = call.request, call.dialect
     effort = dict(dialect.effort_names).get(request.effort, request.effort)
     if dialect.thinking == "none":
+        if effort not in ("default", "none"):
+            notes.append(NO_EFFORT)
         return {}, 0
+    if effort != request.effort:
+        notes.append(renamed_effort(request.effort, effort))
     config: dict[str, Any] = {}
     if request.shows_thinking and effort != "none":
         config["includeThoughts"] = True

@@ -27,6 +27,8 @@ _LOWERED = frozenset(
     )
 )
 """Keywords of the message `Schema`."""
+_CHOICES = frozenset(("anyOf", "oneOf", "allOf", "$ref", "prefixItems"))
+"""Keywords that are said by others where there is no such field."""
 _FORMATS = frozenset(("enum", "date-time", "float", "double", "int32", "int64"))
 """Formats that `Schema` takes; others are refused there."""
 _SAYS_NOTHING = frozenset(
@@ -61,6 +63,12 @@ def reply_schema_of(schema: Any, *, lowered: bool) -> Schema:
     if lowered:
         return _lower(clean_schema(schema, _INLINED)[0])
     return _standard(schema if isinstance(schema, dict) else {}, is_root_object=False)
+
+
+def keywords_in_words(schema: Any, *, lowered: bool) -> frozenset[str]:
+    """Return the keywords of a schema that this wire has no field for: descriptions say them."""
+    used = {key for one in _walk(schema) for key in _plain(one)}
+    return frozenset(used - (_LOWERED if lowered else _STANDARD) - _SAYS_NOTHING - _CHOICES)
 
 
 def _standard(schema: Schema, *, is_root_object: bool) -> Schema:

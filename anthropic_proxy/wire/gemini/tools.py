@@ -1,5 +1,6 @@
 """Tools and the choice among them: function declarations, and the provider's own tools."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,13 +8,14 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import UnsupportedFeature
-from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.notes import Fate, Note
 from anthropic_proxy.messages.prepare import PreparedRequest, kind_of
 from anthropic_proxy.messages.types import Tool
 from anthropic_proxy.messages.types.tools import is_client_tool
-from anthropic_proxy.wire.definitions import encode_once
+from anthropic_proxy.wire.definitions import describe, encode_once
 from anthropic_proxy.wire.gemini.dialect import Dialect
-from anthropic_proxy.wire.gemini.schema import parameters_of
+from anthropic_proxy.wire.gemini.schema import keywords_in_words, parameters_of
+from anthropic_proxy.wire.standing_notes import ONE_CALL
 
 _OWN: Mapping[str, str] = {
     "web_search": "googleSearch",
@@ -60,15 +62,35 @@ def pack_tools(request: PreparedRequest, dialect: Dialect, notes: list[Note]) ->
     Raises `UnsupportedFeature` where the request forces a tool that cannot be offered.
     """
     own = find_own(request, dialect)
-    declarations = [_declare(tool, dialect.schema_style) for tool in request.tools if is_client_tool(tool)]
+    declarations = _declare_all(request, dialect, notes)
     tools: list[dict[str, Any]] = [{"functionDeclarations": declarations}] if declarations else []
-    for place, tool in enumerate(request.tools):
-        if not is_client_tool(tool) and _OWN.get(kind_of(tool)) in own.names:
-            tools.append({_OWN[kind_of(tool)]: _settings_of(tool, f"tools[{place}]", dialect, notes)})
+    tools += [
+        {_OWN[kind_of(tool)]: _settings_of(tool, dialect, notes)}
+        for tool in request.tools
+        if not is_client_tool(tool) and _OWN.get(kind_of(tool)) in own.names
+    ]
     config = _encode_choice(request, bool(declarations), own, notes)
     if own.announced:
         config["includeServerSideToolInvocations"] = True
+    if declarations and request.tool_choice is not None and request.tool_choice.disable_parallel_tool_use:
+        notes.append(ONE_CALL)
     return Toolbox(tools, config)
+
+
+def _declare_all(request: PreparedRequest, dialect: Dialect, notes: list[Note]) -> list[Raw]:
+    """Return the declarations of the functions."""
+    declarations: list[Raw] = []
+    in_words: frozenset[str] = frozenset()
+    for tool in request.tools:
+        if is_client_tool(tool):
+            declaration, keywords = _declare(tool, dialect.schema_style)
+            declarations.append(declaration)
+            in_words |= keywords
+            if tool.strict:
+                notes.append(Note("approximated", f"tools.{tool.name}.strict", "the server has no strict mode"))
+    if in_words:
+        notes.append(_said_in_words(in_words))
+    return declarations
 
 
 def find_own(request: PreparedRequest, dialect: Dialect) -> OwnTools:
@@ -90,7 +112,8 @@ def find_own(request: PreparedRequest, dialect: Dialect) -> OwnTools:
     )
 
 
-def _settings_of(tool: Tool, field: str, dialect: Dialect, notes: list[Note]) -> dict[str, Any]:
+def _settings_of(tool: Tool, dialect: Dialect, notes: list[Note]) -> dict[str, Any]:
+    field = f"tools.{tool.name or tool.type}"
     lost = [limit for limit in _LIMITS if getattr(tool, limit)]
     settings: dict[str, Any] = {}
     domains = [name for name in ("allowed_domains", "blocked_domains") if getattr(tool, name)]
@@ -104,7 +127,9 @@ def _settings_of(tool: Tool, field: str, dialect: Dialect, notes: list[Note]) ->
         notes += [Note("approximated", f"{field}.{name}", why) for name in domains]
     else:
         lost += domains
-    notes += [Note("dropped", f"{field}.{name}", "the provider's own tool has no such setting") for name in lost]
+    for name in lost:
+        fate: Fate = "dropped" if name in domains else "approximated"
+        notes.append(Note(fate, f"{field}.{name}", "the provider's own tool has no such setting"))
     return settings
 
 
@@ -132,13 +157,18 @@ def _encode_choice(request: PreparedRequest, has_functions: bool, own: OwnTools,
 
 
 @encode_once
-def _declare(tool: Tool, style: str) -> Raw:
-    """Return the function declaration of a tool."""
+def _declare(tool: Tool, style: str) -> tuple[Raw, frozenset[str]]:
+    """Return the function declaration of a tool, and the keywords that only its descriptions say."""
     declaration: dict[str, Any] = {"name": tool.name}
-    if tool.description is not None:
-        declaration["description"] = tool.description
+    if (description := describe(tool)) or tool.description is not None:
+        declaration["description"] = description
     schema = msgspec.json.decode(tool.input_schema) if memoryview(tool.input_schema).nbytes else {}
     parameters = parameters_of(schema, lowered=style == "lowered")
     if parameters is not None:
         declaration["parameters" if style == "lowered" else "parametersJsonSchema"] = parameters
-    return Raw(msgspec.json.encode(declaration))
+    return Raw(msgspec.json.encode(declaration)), keywords_in_words(schema, lowered=style == "lowered")
+
+
+@functools.lru_cache(maxsize=256)
+def _said_in_words(keywords: frozenset[str]) -> Note:
+    return Note("approximated", "tools.input_schema", f"said in descriptions: {', '.join(sorted(keywords))}")

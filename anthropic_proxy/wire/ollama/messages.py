@@ -18,6 +18,7 @@ from anthropic_proxy.messages.types import (
 )
 from anthropic_proxy.wire.carry import decode_carry
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.standing_notes import ERROR_MARKED, FORGOTTEN, MEDIA_MOVED, REMINDED, omitted
 from anthropic_proxy.wire.texts import join_texts
 
 _EMPTY = Raw(b'""')
@@ -93,6 +94,7 @@ class MessageEncoder:
         """Keep a system text for the next user message: templates take one at the beginning only, or move it there."""
         texts = [block.text for block in message.content if isinstance(block, TextBlock)]
         if texts:
+            self.notes.append(REMINDED)
             self._late.append(join_texts(texts, rb"<system-reminder>\n", rb"\n</system-reminder>"))
 
     def _say(self, gathered: _Gathered) -> None:
@@ -135,7 +137,10 @@ class MessageEncoder:
                 texts.append(part.text)
             elif isinstance(part, ImageBlock | DocumentBlock):
                 self._add_media(part, texts, images)
+        if block.is_error:
+            self.notes.append(ERROR_MARKED)
         if images:
+            self.notes.append(MEDIA_MOVED)
             texts.append(text_raw("[image: see the next user message]"))
             after.texts.append(text_raw(f"From the result of tool call {block.tool_use_id}, {name}:"))
             after.images += images
@@ -152,8 +157,8 @@ class MessageEncoder:
             text = f"[image: {source.url}]" if source.type == "url" else f"[image omitted: {source.media_type}]"
         else:
             text = f"[document omitted: {block.title or source.media_type or source.url}]"
-        why = "the server does not fetch addresses" if source.type == "url" else "the model or its server takes none"
-        self.notes.append(Note("dropped", "messages", f"{why}; {text}"))
+        kind = "image" if isinstance(block, ImageBlock) else "document"
+        self.notes.append(omitted(kind, source.media_type, by_address=source.type == "url"))
         texts.append(text_raw(text))
 
     # Assistant messages.
@@ -182,5 +187,8 @@ class MessageEncoder:
         Left out by us, it would change what stands before the newest messages, which the model then reads anew.
         """
         tag = self._call.dialect.carry_tag
-        blocks = (block for block in message.content if isinstance(block, ThinkingBlock))
-        return "".join(block.thinking for block in blocks if decode_carry(tag, block.signature) is not None)
+        blocks = [block for block in message.content if isinstance(block, ThinkingBlock)]
+        own = [block.thinking for block in blocks if decode_carry(tag, block.signature) is not None]
+        if len(own) < len(blocks):
+            self.notes.append(FORGOTTEN)
+        return "".join(own)

@@ -11,12 +11,13 @@ from anthropic_proxy.wire.ollama.dialect import Dialect
 from anthropic_proxy.wire.ollama.messages import MessageEncoder
 from anthropic_proxy.wire.ollama.tools import Tools, encode_tools
 from anthropic_proxy.wire.ollama.window import window_of
-from anthropic_proxy.wire.standing_notes import NO_SERVICE_TIER
+from anthropic_proxy.wire.standing_notes import IN_WORDS, NO_EFFORT, NO_SERVICE_TIER, ON_OR_OFF
 
 PATH = "/api/chat"
 
 _HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode
+_UNTHOUGHT = Note("approximated", "thinking", "a reply that was begun goes on without thinking first")
 
 
 def encode_request(call: Call) -> UpstreamRequest:
@@ -64,15 +65,19 @@ def _think(call: Call, dialect: Dialect, begins_reply: bool, notes: list[Note]) 
     """Return `think`; None: say nothing, and a model that can think does."""
     effort = call.request.effort
     if dialect.thinking == "never":
+        if effort not in ("default", "none"):
+            notes.append(NO_EFFORT)
         return None
     if begins_reply and dialect.thinking == "switch":
         if effort != "none":
-            notes.append(Note("approximated", "thinking", "a reply that was begun goes on without thinking first"))
+            notes.append(_UNTHOUGHT)
         return False  # the template engine refuses to think before text that stands already
     if effort == "default":
         return None
     if dialect.thinking == "level" and effort != "none":
         return effort
+    if effort != "none":
+        notes.append(ON_OR_OFF)
     return effort != "none"
 
 
@@ -89,6 +94,6 @@ def _output(call: Call, tools: Tools, notes: list[Note]) -> tuple[Raw | None, st
     if not tools.definitions:
         return schema, ""
     # `format` binds every token of the reply, so the model could never call a tool
-    notes.append(Note("emulated", "output_config.format", "asked for in words: there are tools beside it"))
+    notes.append(IN_WORDS)
     shown = msgspec.json.format(bytes(schema), indent=-1).decode()
     return None, f"When you give your answer, reply with nothing but JSON that fits this JSON Schema:\n{shown}"

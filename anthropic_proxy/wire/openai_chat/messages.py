@@ -23,6 +23,7 @@ from anthropic_proxy.messages.types import (
 from anthropic_proxy.wire.carry import Carry, decode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
+from anthropic_proxy.wire.standing_notes import CONTINUED, ERROR_MARKED, FORGOTTEN, MEDIA_MOVED, REMINDED, omitted
 from anthropic_proxy.wire.texts import join_texts
 
 CONTINUE = "Continue exactly from the end of your last message."
@@ -108,8 +109,7 @@ class MessageEncoder:
                 self._say_late(message)
         self._say_rest(ask)
         if self._forgets:
-            why = "reasoning of earlier replies is said again only where this backend wrote it and wants it back"
-            self.notes.append(Note("dropped", "messages.thinking", why))
+            self.notes.append(FORGOTTEN)
         return self.said
 
     def _say_late(self, message: Message) -> None:
@@ -117,6 +117,7 @@ class MessageEncoder:
         if not texts:
             return
         if self._dialect.late_system == "remind":
+            self.notes.append(REMINDED)
             self._remind(join_texts(texts, rb"<system-reminder>\n", rb"\n</system-reminder>"))
         elif self._open:
             self._late.append(join_texts(texts))
@@ -140,9 +141,7 @@ class MessageEncoder:
                 last.partial = True
             else:
                 self._say(_Said("user", text_raw(CONTINUE)))
-                self.notes.append(
-                    Note("emulated", "messages", "a user text asks to continue the last assistant message")
-                )
+                self.notes.append(CONTINUED)
         self._flush_late()
         if ask:
             self._say(_Said("user", text_raw(ask)))
@@ -205,9 +204,12 @@ class MessageEncoder:
                     kind = "image" if isinstance(part, ImageBlock) else "document"
                     texts.append(text_raw(f"[{kind}: see the next user message]"))
                     media.append(said)
+        if block.is_error:
+            self.notes.append(ERROR_MARKED)
         content = join_texts(texts or [_EMPTY], b"[tool error] " if block.is_error else b"")
         self.said.append(_Result(call_id, content))
         if media:
+            self.notes.append(MEDIA_MOVED)
             parts.append(_TextPart(text_raw(f"From the result of tool call {call_id}:")))
             parts += media
 
@@ -225,7 +227,7 @@ class MessageEncoder:
             text = f"[{kind}: {source.url}]"
         else:
             text = f"[{kind} omitted: {title or source.media_type or source.url}]"
-        self.notes.append(Note("dropped", "messages", f"{kind}: the model or its server takes none such; {text}"))
+        self.notes.append(omitted(kind, source.media_type, by_address=source.type == "url"))
         return _TextPart(text_raw(text))
 
     # Assistant messages.
@@ -273,6 +275,8 @@ class MessageEncoder:
         if dialect.carries_call_signatures and reply.tool_calls:
             _put_signatures([carry for _, carry in kept], reply.tool_calls)
         if not dialect.thinking_field:
+            gives_back = dialect.carries_details or dialect.carries_call_signatures
+            self._forgets = self._forgets or bool(blocks and not gives_back)
             return
         text = "".join(block.thinking for block, carry in kept if carry.replay)
         must = dialect.thinking_replay == "every" or (dialect.thinking_replay == "calls" and has_calls)

@@ -14,9 +14,11 @@ from anthropic_proxy.wire.openai_fields import (
     add_origin,
     add_sampling,
     add_tools,
+    find_output_limit,
     find_output_schema,
     find_output_wish,
 )
+from anthropic_proxy.wire.standing_notes import IN_WORDS, NO_EFFORT, ON_OR_OFF, renamed_effort
 
 PATH = "/chat/completions"
 
@@ -26,7 +28,6 @@ _encode = msgspec.json.Encoder().encode
 def encode_request(call: Call) -> UpstreamRequest:
     """Say the request as a Chat Completions body. Raises `UnsupportedFeature` where a forced tool cannot be offered."""
     dialect: Dialect = call.dialect
-    request = call.request
     notes: list[Note] = []
     tools = encode_tools(call, dialect)
     output, extra_system = _output(call, dialect, bool(tools.definitions), notes)
@@ -34,7 +35,7 @@ def encode_request(call: Call) -> UpstreamRequest:
     body: dict[str, Any] = {
         "model": call.model,
         "messages": messages.encode(extra_system=extra_system, ask=tools.asks),
-        dialect.limit_name: min(request.max_tokens, dialect.output_limit or request.max_tokens),
+        dialect.limit_name: find_output_limit(call, notes),
     }
     add_tools(body, tools.definitions, tools.choice, call, notes)
     if output is not None:
@@ -70,11 +71,15 @@ def _add_effort(body: dict[str, Any], effort: str, call: Call, dialect: Dialect,
     form = dialect.effort
     if effort != "default":
         if form == "omit" and effort != "none":
-            notes.append(Note("dropped", "output_config.effort", f"{call.model} at {call.provider} takes none"))
+            notes.append(NO_EFFORT)
         elif form == "reasoning":
             body["reasoning"] = {"effort": said}
         elif form == "reasoning_effort" or (form == "thinking_and_effort" and effort != "none"):
             body["reasoning_effort"] = said
+        if form not in ("omit", "thinking") and said != effort:
+            notes.append(renamed_effort(effort, said))
+        elif form == "thinking" and effort != "none":
+            notes.append(ON_OR_OFF)
     thinking: dict[str, Any] = {}
     if form in ("thinking", "thinking_and_effort") and effort != "default":
         thinking["type"] = "disabled" if effort == "none" else "enabled"
@@ -100,7 +105,7 @@ def _output(call: Call, dialect: Dialect, has_tools: bool, notes: list[Note]) ->
         if not strict:
             notes.append(LOOSE_OUTPUT)
         return {"type": "json_schema", "json_schema": {"name": "output", "schema": cleaned, "strict": strict}}, ""
-    notes.append(Note("emulated", "output_config.format", "the system prompt asks for JSON of that schema"))
+    notes.append(IN_WORDS)
     wish = (
         f"Reply with one JSON object only, without a code fence, that fits this JSON Schema:\n{bytes(cleaned).decode()}"
     )

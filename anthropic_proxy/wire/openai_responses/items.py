@@ -20,6 +20,7 @@ from anthropic_proxy.messages.types import (
 from anthropic_proxy.wire.carry import decode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
+from anthropic_proxy.wire.standing_notes import CONTINUED, ERROR_MARKED, FORGOTTEN, omitted
 from anthropic_proxy.wire.texts import join_texts
 
 CONTINUE = "Continue exactly from the end of your last message."
@@ -110,11 +111,10 @@ class ItemEncoder:
                 self._say_late(message)
         if self.said and isinstance(self.said[-1], _Reply):
             self.said.append(_Said("user", [_TextPart(text_raw(CONTINUE))]))
-            self.notes.append(Note("emulated", "messages", "a user text asks to continue the last assistant message"))
+            self.notes.append(CONTINUED)
         self._flush_late()
         if self._forgets:
-            why = "reasoning of earlier replies is said again only where this backend wrote it and can read it"
-            self.notes.append(Note("dropped", "messages.thinking", why))
+            self.notes.append(FORGOTTEN)
         return self.said
 
     def _say_late(self, message: Message) -> None:
@@ -146,6 +146,8 @@ class ItemEncoder:
     def _output(self, block: ToolResultBlock) -> Raw | list[_Part]:
         """Return what a tool answered: plain text where it is nothing else."""
         mark = b"[tool error] " if block.is_error else b""
+        if block.is_error:
+            self.notes.append(ERROR_MARKED)
         blocks = [part for part in blocks_of(block.content) if isinstance(part, TextBlock | ImageBlock | DocumentBlock)]
         parts = [self._part(part) for part in blocks]
         texts = [part.text for part in parts if isinstance(part, _TextPart)]
@@ -165,7 +167,7 @@ class ItemEncoder:
         kind = "image" if is_image else "document"
         title = block.title if isinstance(block, DocumentBlock) else None
         text = f"[{kind} omitted: {title or block.source.media_type or block.source.url}]"
-        self.notes.append(Note("dropped", "messages", f"{kind}: the model or its server takes none such; {text}"))
+        self.notes.append(omitted(kind, block.source.media_type, by_address=block.source.type == "url"))
         return _TextPart(text_raw(text))
 
     # Assistant messages: each thought, text and call is an item of its own.

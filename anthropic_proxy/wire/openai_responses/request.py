@@ -12,12 +12,14 @@ from anthropic_proxy.wire.openai_fields import (
     add_origin,
     add_sampling,
     add_tools,
+    find_output_limit,
     find_output_schema,
     find_output_wish,
 )
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.items import ItemEncoder
 from anthropic_proxy.wire.openai_responses.tools import Tools, encode_tools
+from anthropic_proxy.wire.standing_notes import NO_EFFORT, renamed_effort
 from anthropic_proxy.wire.texts import join_texts
 
 PATH = "/responses"
@@ -64,10 +66,11 @@ def encode_request(call: Call) -> UpstreamRequest:
 
 def _output_limit(call: Call, dialect: Dialect, notes: list[Note]) -> int:
     asked, least = call.request.max_tokens, dialect.least_output
+    limit = find_output_limit(call, notes)
     if asked < least:
         why = f"{asked} → {least}, the least that {call.provider} takes; the reply is cut here, at about {asked} tokens"
         notes.append(Note("emulated", "max_tokens", why))
-    return max(min(asked, dialect.output_limit or asked), least)
+    return max(limit, least)
 
 
 def _add_reasoning(body: dict[str, Any], tools: Tools, call: Call, dialect: Dialect, notes: list[Note]) -> None:
@@ -79,7 +82,10 @@ def _add_reasoning(body: dict[str, Any], tools: Tools, call: Call, dialect: Dial
     included: list[str] = []
     if dialect.reasons:
         thinking = dialect.is_thinking(effort)
-        reasoning = {} if effort == "default" else {"effort": dict(dialect.effort_names).get(effort, effort)}
+        said = dict(dialect.effort_names).get(effort, effort)
+        if said != effort:
+            notes.append(renamed_effort(effort, said))
+        reasoning = {} if effort == "default" else {"effort": said}
         if thinking and dialect.summaries and request.shows_thinking:
             reasoning["summary"] = "auto"
         if reasoning:
@@ -87,7 +93,7 @@ def _add_reasoning(body: dict[str, Any], tools: Tools, call: Call, dialect: Dial
         if thinking:
             included.append(_ENCRYPTED)
     elif effort not in ("default", "none"):
-        notes.append(Note("dropped", "output_config.effort", f"{call.model} at {call.provider} takes none"))
+        notes.append(NO_EFFORT)
     if tools.searches and dialect.search_sources:
         included.append(_SOURCES)
     if tools.runs_programs and dialect.says_container:

@@ -51,7 +51,7 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
     if tools.most_searches is not None and not (dialect.search_limit and _only_searches(offered)):
         tools.most_searches = None
         why = "limits all of its tools together" if dialect.search_limit else "has no such limit"
-        tools.notes.append(Note("dropped", "tools.web_search.max_uses", f"{call.provider} {why}"))
+        tools.notes.append(Note("approximated", "tools.web_search.max_uses", f"{call.provider} {why}"))
     return tools
 
 

@@ -1,0 +1,64 @@
+"""The backends that the matrix has a column for, each at the model that it has by default or, where that is retired, its
+successor."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from anthropic_proxy.routing.catalogue import Catalogue
+from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.router import Facts, Target, resolve
+from anthropic_proxy.settings import load_settings
+
+ASKED = "claude-sonnet-4-5"
+
+
+class Backend(Struct, frozen=True):
+    """A column."""
+
+    title: str
+    provider: str
+    model: str = ""
+    """As a user would set it, without prefix; empty: the provider's own default or its successor."""
+    settings: Mapping[str, str] = {}
+
+    def target(self) -> Target:
+        """Return what the real router chooses with these settings."""
+        row = find_provider(self.provider)
+        environ = {**self.settings, "BIG_MODEL": f"{row.prefix}/{self._model()}"} if not row.keeps_tiers else {}
+        if row.key_variable:
+            environ[row.key_variable] = "matrix"
+        if row.choosable:
+            environ["PREFERRED_PROVIDER"] = row.name
+        settings = load_settings(environ, PROVIDERS, env_file=None)
+        return resolve(Facts(ASKED), settings, Catalogue()).targets[0]
+
+    def _model(self) -> str:
+        row = find_provider(self.provider)
+        own = row.big_model or ""
+        retired = row.retired_models.get(own)
+        return self.model or (retired.successor if retired else own)
+
+
+def _server(title: str, address: str, model: str) -> Backend:
+    return Backend(title, "openai", model, {"OPENAI_BASE_URL": address})
+
+
+BACKENDS = (
+    Backend("OpenAI, Responses", "openai"),
+    Backend("OpenAI, Chat", "openai", "gpt-4.1"),
+    Backend("Gemini", "google"),
+    Backend("Vertex AI", "vertex", settings={"VERTEX_PROJECT": "matrix", "VERTEX_LOCATION": "global"}),
+    Backend("Ollama", "ollama"),
+    Backend("Groq", "groq"),
+    Backend("Moonshot", "moonshot"),
+    Backend("xAI", "xai"),
+    _server("local server", "http://localhost:8000/v1", "qwen3-coder"),
+    _server("Azure", "https://matrix.openai.azure.com/openai/v1", "gpt-4.1"),
+    _server("DeepSeek", "https://api.deepseek.com", "deepseek-v4-pro"),
+    _server("OpenRouter", "https://openrouter.ai/api/v1", "qwen/qwen3-coder"),
+    _server("Mistral", "https://api.mistral.ai/v1", "mistral-large-latest"),
+    _server("Z.ai", "https://api.z.ai/api/paas/v4", "glm-5"),
+    Backend("LiteLLM", "litellm", "mistral/mistral-large-latest"),
+    Backend("Anthropic", "anthropic"),
+)
