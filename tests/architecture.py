@@ -70,7 +70,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "wire.schema": "messages",
     "wire.carry": "messages",
     "wire.failures": "messages",
-    "wire.recover": "messages",
+    "wire.recover": "messages wire.contract",
     "wire.mending": "messages",
     "wire.definitions": "messages",
     "wire.late_thinking": "messages",

@@ -124,7 +124,7 @@ def _outcome(scenario: Scenario, reset: str | None = None) -> Any:
         default = getattr(ollama.Dialect(), reset)
         scenario.change_target(structs.replace(target, dialect=structs.replace(target.dialect, **{reset: default})))
     try:
-        return scenario.call().stream, scenario.upstream_request()
+        return scenario.call().stream, scenario.upstream_request(), scenario.play([scenario.upstream or b""])
     except ProxyError as error:
         return repr(error)
 

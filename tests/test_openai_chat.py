@@ -21,6 +21,7 @@ from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.framing import SSEReader
 from anthropic_proxy.wire.openai_chat.messages import join_texts
+from anthropic_proxy.wire.recover import TAGS
 from tests.golden.stage import Scenario
 
 GOLDEN = Path(__file__).parent / "golden" / "openai_chat"
@@ -283,7 +284,7 @@ JSON = st.recursive(
 
 @given(st.lists(st.one_of(st.binary(max_size=30), JSON.map(msgspec.json.encode)), max_size=4))
 def test_whatever_comes_is_read_or_refused(bodies: list[bytes]) -> None:
-    call = new_call("a", carries_details=True, carries_call_signatures=True, lifts_think_tags=True)
+    call = new_call("a", carries_details=True, carries_call_signatures=True, thinking_tags=TAGS)
     for read in (openai_chat.new_decoder(call).decode_frame, openai_chat.new_decoder(call).decode_body):
         try:
             for body in bodies:
@@ -300,11 +301,13 @@ def test_joined_texts_are_the_texts(texts: list[str]) -> None:
 
 @given(st.text(max_size=30), st.lists(st.integers(0, 60), max_size=6))
 def test_think_tags_are_found_at_any_cut(text: str, points: list[int]) -> None:
-    whole = f"<think>{text.replace('<', '')}</think>\n\nThe answer."
+    thought = text.replace("<", "")
+    whole = f"<think>{thought}</think>\n\nThe answer."
     edges = sorted({0, len(whole), *(point % len(whole) for point in points)})
     parts = [whole[start:end] for start, end in itertools.pairwise(edges)]
     deltas = decode_stream(
-        frames(*(piece(content=part) for part in parts), piece("stop")), new_call(lifts_think_tags=True)
+        frames(*(piece(content=part) for part in parts), piece("stop")), new_call(thinking_tags=TAGS)
     )
-    assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)) == text.replace("<", "")
+    expected = thought if thought.strip() else ""  # line breaks alone are no reasoning
+    assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)) == expected
     assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "The answer."

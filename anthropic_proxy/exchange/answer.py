@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
+from anthropic_proxy.messages.notes import Report
 from anthropic_proxy.messages.stops import StopCutter
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.wire.contract import Call, UpstreamResponse
+from anthropic_proxy.wire.contract import Call, UpstreamResponse, notes_of
 from anthropic_proxy.wire.framing import new_reader
 
 BODY_BYTES = 64 * 1024 * 1024
@@ -19,11 +20,15 @@ _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 class Answer:
     """One upstream answer, from its first delta on, as lists of deltas: one list a network read."""
 
-    def __init__(self, target: Target, call: Call, response: UpstreamResponse, watch: Watch) -> None:
+    def __init__(
+        self, target: Target, call: Call, response: UpstreamResponse, watch: Watch, report: Report | None = None
+    ) -> None:
+        """`report` takes, in the end, what the decoder read otherwise than the model wrote it."""
         self.target = target
         self.call = call
         self._response = response
         self._watch = watch
+        self._report = report
         self._decoder = target.wire.new_decoder(call)
         self._framing = target.wire.FRAMING
         self._reader = new_reader(self._framing) if call.stream else None
@@ -61,6 +66,8 @@ class Answer:
 
     async def close(self) -> None:
         """End the upstream call."""
+        if self._report is not None:
+            self._report.add(notes_of(self._decoder))
         await self._response.close(complete=self._decoder.finished)
 
     def keep(self, deltas: Iterable[Delta]) -> None:

@@ -214,7 +214,7 @@ class Attempts:
             watch, credential = self._watch, self._credential
             answer = RelayedAnswer(target.wire, target, call, response, watch, credential=credential)
         else:
-            answer = Answer(target, call, response, self._watch)
+            answer = Answer(target, call, response, self._watch, self._receipt.fidelity)
         if 200 <= response.status < 300:
             await answer.open()
             return answer

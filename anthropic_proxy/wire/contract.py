@@ -118,7 +118,10 @@ class Send(Protocol):
 
 
 class Decoder(Protocol):
-    """Reads one answer. Its methods raise `UpstreamError` where the answer is an error or breaks the wire's rules."""
+    """Reads one answer. Its methods raise `UpstreamError` where the answer is an error or breaks the wire's rules.
+
+    One that mends what a model wrote has a further attribute, `notes` (`notes_of`).
+    """
 
     @property
     def signature(self) -> str:
@@ -141,6 +144,12 @@ class Decoder(Protocol):
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read an answer that was not streamed: the same deltas, all at once."""
         ...
+
+
+def notes_of(decoder: Decoder) -> Sequence[Note]:
+    """Return what a decoder, so far, has read otherwise than the model wrote it."""
+    notes: Sequence[Note] = getattr(decoder, "notes", ())
+    return notes
 
 
 class Wire(Protocol):

@@ -2,8 +2,17 @@
 
 from anthropic_proxy.routing.providers.rows import Speech
 from anthropic_proxy.wire import openai_chat
+from anthropic_proxy.wire.recover import TAGS, TEXT_CONVENTIONS
 
 _MISTRAL_NAMES = ("*mistral*", "*ministral*", "*magistral*", "*devstral*", "*codestral*", "*mixtral*")
+_LOCAL_PREFIXES = ("ollama/*", "ollama_chat/*", "hosted_vllm/*", "vllm/*", "lm_studio/*", "llamafile/*", "xinference/*")
+"""Servers of small models, whoever runs them."""
+_LOCAL = {
+    "thinking_tags": TAGS,
+    "text_calls": TEXT_CONVENTIONS,
+    "mends_tool_names": True,
+    "buffers_tool_arguments": True,
+}
 _DEEPSEEK = {
     "thinking_field": "reasoning_content",
     "thinking_replay": "every",
@@ -23,6 +32,7 @@ LITELLM = Speech(
     ),
     model_rules=(
         *((name, {"call_ids": "nine", "bridges_results": True}) for name in _MISTRAL_NAMES),
+        *((name, _LOCAL) for name in _LOCAL_PREFIXES),
         ("*claude*", {"carries_details": True}),
         ("deepseek/*", _DEEPSEEK),
         ("deepseek/deepseek-chat*", {"thinks": "never"}),

@@ -11,17 +11,37 @@ from msgspec import structs
 from anthropic_proxy.routing.providers import chat, messages, responses
 from anthropic_proxy.routing.providers.rows import Server, Speech
 from anthropic_proxy.wire import openai_chat
+from anthropic_proxy.wire.recover import TAGS, TEXT_CONVENTIONS
 
 _OPENAI_NAMES = ("gpt-[3-9]*", "chatgpt-*", "o[1-9]*")
 """Models that are OpenAI's own wherever they are served: a gateway leads to them."""
 _MISTRAL_NAMES = ("*mistral*", "*ministral*", "*magistral*", "*devstral*", "*codestral*", "*mixtral*")
-_THINK_TAG_NAMES = ("*deepseek-r1*", "*qwq*", "*qwen3*")
+_UNOPENED_NAMES = ("*deepseek-r1*", "*qwq*", "*qwen3*-thinking-2507*")
+"""Models whose template says `<think>` itself, so that a server without a parser gives only `</think>`."""
 
 _MISTRAL: dict[str, Any] = {"call_ids": "nine", "bridges_results": True}
-_AS_FOR_OPENAI: dict[str, Any] = {"limit_name": "max_completion_tokens", "late_system": "keep", "thinking_field": ""}
+_AS_FOR_OPENAI: dict[str, Any] = {
+    "limit_name": "max_completion_tokens",
+    "late_system": "keep",
+    "thinking_field": "",
+    "thinking_tags": (),
+    "text_calls": (),
+    "mends_tool_names": False,
+    "buffers_tool_arguments": False,
+}
 
-_UNKNOWN = openai_chat.Dialect(carry_tag="other", limit_name="max_tokens", late_system="remind")
-"""What nobody refuses: the oldest name of the limit, no system message in the middle, nothing that only OpenAI has."""
+_UNKNOWN = openai_chat.Dialect(
+    carry_tag="other",
+    limit_name="max_tokens",
+    late_system="remind",
+    thinking_tags=TAGS,
+    text_calls=TEXT_CONVENTIONS,
+    mends_tool_names=True,
+)
+"""What nobody refuses: the oldest name of the limit, no system message in the middle, nothing that only OpenAI has.
+
+And what a server of any model may get wrong that does not know how the model writes calls and reasoning.
+"""
 _UNKNOWN_RULES = (
     *((name, _MISTRAL) for name in _MISTRAL_NAMES),
     *((name, _AS_FOR_OPENAI) for name in _OPENAI_NAMES),
@@ -171,8 +191,13 @@ OPENAI_SERVERS = (
         speeches={
             "chat": Speech(
                 wire=openai_chat,
-                dialect=structs.replace(_UNKNOWN, carry_tag="local", thinking_field="reasoning_content"),
-                model_rules=(*((name, {"lifts_think_tags": True}) for name in _THINK_TAG_NAMES), *_UNKNOWN_RULES),
+                dialect=structs.replace(
+                    _UNKNOWN, carry_tag="local", thinking_field="reasoning_content", buffers_tool_arguments=True
+                ),
+                model_rules=(
+                    *((name, {"thinking_tags": (*TAGS, "unopened")}) for name in _UNOPENED_NAMES),
+                    *_UNKNOWN_RULES,
+                ),
             ),
             "responses": _RESPONSES,
         },

@@ -4,6 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from anthropic_proxy.wire.recover import TextConvention, ThinkingTags
+
 
 class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """One server's, and by model rules one model's, way of speaking `/api/chat`."""
@@ -36,6 +38,29 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Every model takes the boolean, but gpt-oss passes over it and wants low, medium or high, and a few others tell the
     levels apart (docs.ollama.com, Thinking; `model/renderers`). A model that refused it is not asked again.
     Proven by: golden/ollama/thinking_level, thinking_refused_before.
+    """
+    thinking_tags: tuple[ThinkingTags, ...] = ()
+    """In which tags reasoning may stand at the start of the text (`wire/recover/thinking.py`).
+
+    Ollama takes it out only of models that it knows to think (`template` with `.Thinking`), and not before 0.9.
+    Proven by: golden/ollama/think_tags.
+    """
+    text_calls: tuple[TextConvention, ...] = ()
+    """In which forms calls may stand in the text (`wire/recover/conventions.py`).
+
+    Ollama finds calls by the model's template; imported and older models' calls stay in the text, and so do those that
+    come after other words. Proven by: golden/ollama/text_call.
+    """
+    mends_tool_names: bool = False
+    """Whether a name that nobody offered is taken for the one offered tool that it can mean, and a call without a name
+    for the one tool that takes its arguments (`wire/recover/offered.py`).
+
+    Proven by: golden/ollama/odd_tool_names.
+    """
+    mends_tool_arguments: bool = False
+    """Whether arguments that come as text (compatible servers) are mended where they are no JSON.
+
+    Ollama's own are objects always. Proven by: golden/ollama/mended_arguments.
     """
     keep_alive: str | None = None
     """How long the model stays in memory after the reply: seconds, or a duration as Go writes it (`30m`, `-1s`); None:

@@ -1,21 +1,24 @@
 """Answers of `/api/chat`, streamed or whole → deltas."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import read_fault
 from anthropic_proxy.wire.identities import CallIds
 from anthropic_proxy.wire.late_thinking import LateThinking
 from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
+from anthropic_proxy.wire.ollama.dialect import Dialect
 from anthropic_proxy.wire.ollama.faults import judge_fault
 from anthropic_proxy.wire.ollama.frames import CallPart, Frame, Part, decode_frame
 from anthropic_proxy.wire.ollama.window import window_of
+from anthropic_proxy.wire.recover import AnswerText, CallMender
 
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 _QUOTE = b'"'[0]
@@ -35,14 +38,23 @@ class OllamaDecoder:
         """Signs thinking: there is nothing to carry beside its text."""
         self.finished = False
         """Whether the line with `done` has come."""
-        self._mender = FrameMender()
+        self._frames = FrameMender()
         self._late = LateThinking()
         self._calls = 0
         self._ids = CallIds(call)
+        dialect: Dialect = call.dialect
+        self._text = AnswerText(call) if dialect.thinking_tags or dialect.text_calls else None
+        self._mender = CallMender(call, names=dialect.mends_tool_names)
+        self._mends_arguments = dialect.mends_tool_arguments
+
+    @property
+    def notes(self) -> Sequence[Note]:
+        """What became of the answer otherwise than the model wrote it."""
+        return (*(self._text.notes if self._text is not None else ()), *self._mender.notes)
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Read one line. Raises `UpstreamError` where it is an error or no JSON."""
-        return self._late.feed(self._read_frame(self._decode(frame, self._mender.mend)))
+        return self._late.feed(self._read_frame(self._decode(frame, self._frames.mend)))
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read an answer that was not streamed."""
@@ -76,26 +88,36 @@ class OllamaDecoder:
 
     def _read(self, part: Part, deltas: list[Delta]) -> None:
         if part.thinking:
+            if self._text is not None:
+                self._text.expect_tags()
             deltas.append(Thinking(part.thinking))
         if part.content:
-            deltas.append(Text(part.content))
+            deltas += [Text(part.content)] if self._text is None else self._text.feed(part.content)
+        if part.tool_calls and self._text is not None:
+            deltas += self._text.finish()
         for call in part.tool_calls or ():
             self._read_call(call, deltas)
 
     def _read_call(self, part: CallPart, deltas: list[Delta]) -> None:
         key, name = self._calls, part.function.name
-        if not name:
+        arguments = _text_of(part.function.arguments)
+        found = self._mender.mend_name(name) if name else self._mender.find_name(arguments)
+        if found is None:
             raise self._protocol_error("sent a tool call without a name")
         self._calls += 1
-        deltas.append(ToolCall(key, self._ids.keep_or_renew(part.id), self._call.aliases.get(name, name)))
-        if arguments := _text_of(part.function.arguments):
-            deltas.append(ToolArgs(key, arguments))
+        deltas.append(ToolCall(key, self._ids.keep_or_renew(part.id), found))
+        if arguments:
+            mended = self._mender.mend_arguments(arguments, found) if self._mends_arguments else arguments
+            deltas.append(ToolArgs(key, mended))
         deltas.append(ToolEnd(key))
 
     def _finish(self, last: Frame, deltas: list[Delta]) -> None:
         if self.finished:
             return
         self.finished = True
+        if self._text is not None:
+            cut = last.done_reason == "length"
+            deltas += self._text.finish(cut=cut, whole=not cut and not self._calls)
         if last.prompt_eval_count is not None or last.eval_count is not None:
             deltas.append(Usage(input_tokens=last.prompt_eval_count, output_tokens=last.eval_count))
         deltas.append(Stop(self._reason(last)))

@@ -1,12 +1,11 @@
 """Tool calls as they arrive in fragments: which fragment belongs to which call, and when a call is complete."""
 
-import msgspec
-
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.identities import CallIds
 from anthropic_proxy.wire.openai_chat.chunks import CallPiece, Function
+from anthropic_proxy.wire.recover import CallMender, is_object
 
 _NO_FUNCTION = Function()
 
@@ -24,13 +23,7 @@ class _OpenCall:
     def is_complete(self) -> bool:
         """Whether the arguments are a whole JSON object, so that nothing but white space can follow."""
         text = "".join(self.arguments).strip()
-        if not text.endswith("}"):
-            return False
-        try:
-            msgspec.json.decode(text, type=dict)
-        except (msgspec.DecodeError, RecursionError):
-            return False
-        return True
+        return text.endswith("}") and is_object(text)
 
 
 class CallReader:
@@ -50,6 +43,9 @@ class CallReader:
         self.count = 0
         """Calls begun so far."""
         self._ids = CallIds(call)
+        self._holds: bool = call.dialect.buffers_tool_arguments
+        self.mender = CallMender(call, names=call.dialect.mends_tool_names)
+        """Mends what the dialect says that this server breaks."""
 
     def read(self, piece: CallPiece, deltas: list[Delta]) -> None:
         """Read one fragment, or a whole call."""
@@ -59,20 +55,18 @@ class CallReader:
             if known is not None and known.name and not known.ended:  # the usual fragment
                 if function.arguments:
                     known.arguments.append(function.arguments)
-                    deltas.append(ToolArgs(known.key, function.arguments))
+                    if not self._holds:
+                        deltas.append(ToolArgs(known.key, function.arguments))
                 return
         call = self._find(piece, function)
         if call is None:
             self.end_complete(deltas)
             call = self._begin(piece)
         if not call.name and function.name:
-            call.name = function.name
-            name = self._call.aliases.get(call.name, call.name)
-            deltas.append(ToolCall(call.key, self._ids.keep_or_renew(call.id), name))
-            deltas += [ToolArgs(call.key, text) for text in call.arguments]
+            self._name(call, function.name, self.mender.mend_name(function.name), deltas)
         if function.arguments:
             call.arguments.append(function.arguments)
-            if call.name:
+            if call.name and not self._holds:
                 deltas.append(ToolArgs(call.key, function.arguments))
 
     def end_complete(self, deltas: list[Delta]) -> None:
@@ -80,16 +74,26 @@ class CallReader:
         for call in [call for call in self._open if call.is_complete()]:
             self._end(call, deltas)
 
-    def end_all(self, deltas: list[Delta]) -> None:
-        """End every call: the message is complete. Raises `UpstreamProtocolError` where one has no name."""
+    def end_all(self, deltas: list[Delta], *, cut: bool = False) -> None:
+        """End every call: the message is complete, or `cut` short. Raises `UpstreamProtocolError` for one nameless."""
         for call in list(self._open):
-            self._end(call, deltas)
+            self._end(call, deltas, cut=cut)
 
-    def _end(self, call: _OpenCall, deltas: list[Delta]) -> None:
+    def _name(self, call: _OpenCall, said: str, name: str, deltas: list[Delta]) -> None:
+        call.name = said
+        deltas.append(ToolCall(call.key, self._ids.keep_or_renew(call.id), name))
+        if not self._holds:
+            deltas += [ToolArgs(call.key, text) for text in call.arguments]
+
+    def _end(self, call: _OpenCall, deltas: list[Delta], *, cut: bool = False) -> None:
         if not call.name:
-            raise UpstreamProtocolError(
-                f"{self._call.provider} sent a tool call without a name.", provider=self._call.provider
-            )
+            name = self.mender.find_name("".join(call.arguments))
+            if name is None:
+                provider = self._call.provider
+                raise UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
+            self._name(call, name, name, deltas)
+        if self._holds and (text := "".join(call.arguments)):
+            deltas.append(ToolArgs(call.key, text if cut else self.mender.mend_arguments(text, call.name)))
         self._open.remove(call)
         call.ended = True
         deltas.append(ToolEnd(call.key))

@@ -4,6 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from anthropic_proxy.wire.recover import TextConvention, ThinkingTags
 from anthropic_proxy.wire.schema import STANDARD, SchemaRules
 
 
@@ -133,10 +134,31 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_chat/gemini_compatible, gemini_compatible_replayed.
     """
-    lifts_think_tags: bool = False
-    """Whether `<think>…</think>` at the start of the text is reasoning (older vLLM, LM Studio and llama.cpp servers).
+    thinking_tags: tuple[ThinkingTags, ...] = ()
+    """In which tags reasoning may stand at the start of the text: `<think>`, `[THINK]` … (`wire/recover/thinking.py`).
 
-    Proven by: golden/openai_chat/think_tags.
+    Servers without a parser for their model leave it there (older vLLM, LM Studio and llama.cpp); `unopened` only for
+    models whose chat template has said the first tag already.
+    Proven by: golden/openai_chat/think_tags, think_tags_unopened, think_tags_of_other_models.
+    """
+    text_calls: tuple[TextConvention, ...] = ()
+    """In which forms calls may stand in the text (`wire/recover/conventions.py`).
+
+    Servers that know no parser for their model, or are not told which (vLLM's `--tool-call-parser`), leave them there.
+    Proven by: golden/openai_chat/text_call_hermes, text_call_functions, text_call_listed.
+    """
+    mends_tool_names: bool = False
+    """Whether a name that nobody offered is taken for the one offered tool that it can mean, and a call without a name
+    for the one tool that takes its arguments (`wire/recover/offered.py`).
+
+    Small models call `functions.Read` or `read`. A name that could mean two passes as it is: the client says that there
+    is no such tool, and the model calls again. Proven by: golden/openai_chat/odd_tool_names, nameless_calls.
+    """
+    buffers_tool_arguments: bool = False
+    """Whether a call's arguments are held until its end, and mended where they are no JSON (`recover/arguments.py`).
+
+    Servers of small models send what the model wrote. Fragments that have left cannot be recalled, so every other
+    server's pass at once, whatever they are. Proven by: golden/openai_chat/mended_arguments, unmended_arguments.
     """
     offers_tools: bool = True
     """Whether tools are taken at all: gpt-6-astra and gpt-6.1-sol have them only on Responses.

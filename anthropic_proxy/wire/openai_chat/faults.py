@@ -3,13 +3,13 @@
 import re
 
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.messages.deltas import Delta, Stop, ToolArgs, ToolCall, ToolEnd
+from anthropic_proxy.messages.deltas import Delta, Stop
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import Fault, blocked, is_policy_refusal, judge
-from anthropic_proxy.wire.recover import find_call
+from anthropic_proxy.wire.recover import TEXT_CONVENTIONS, OfferedTools, TextCalls
 
 _UNREADABLE = "tool_use_failed"
-"""Groq's code for a tool call of the model that it could not read; also the key of the call recovered from it."""
+"""Groq's code for a tool call of the model that it could not read."""
 _ELSEWHERE = re.compile(r"\bv1/responses\b")
 
 
@@ -19,16 +19,9 @@ def find_reply(fault: Fault, call: Call) -> list[Delta] | None:
         return [blocked(call.provider, fault.message or "content policy")]
     if fault.generation is None or _UNREADABLE not in fault.codes:
         return None
-    found = find_call(fault.generation, {tool.name for tool in call.request.tools})
-    if found is None:
-        return None
-    name = call.aliases.get(found.name, found.name)
-    return [
-        ToolCall(_UNREADABLE, call.new_id("toolu_px"), name),
-        ToolArgs(_UNREADABLE, found.arguments),
-        ToolEnd(_UNREADABLE),
-        Stop("tool_use"),
-    ]
+    text = TextCalls(TEXT_CONVENTIONS, OfferedTools(call), call.new_id)
+    deltas = [*text.feed(fault.generation), *text.finish()]
+    return [*deltas, Stop("tool_use")] if text.notes else None
 
 
 def judge_fault(fault: Fault, call: Call) -> UpstreamError:

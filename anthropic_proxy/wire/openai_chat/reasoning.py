@@ -1,68 +1,14 @@
-"""Reasoning that arrives otherwise than as a plain field of its own."""
+"""Reasoning that arrives otherwise than as a plain field of its own or as text."""
 
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.wire.mending import decode_mended
 
-_OPEN, _CLOSE = "<think>", "</think>"
 _JOINED = ("text", "summary", "data", "signature")
 """Fields of a reasoning detail that arrive in fragments."""
-
-
-class ThinkTags:
-    """Lifts `<think>…</think>` at the very start of the text; everything else stays text."""
-
-    def __init__(self) -> None:
-        self._held = ""
-        self._state = "start"
-
-    def feed(self, text: str) -> list[Delta]:
-        """Return what is certain; the beginning of a tag is held back until it is."""
-        self._held += text
-        deltas: list[Delta] = []
-        if self._state == "start":
-            self._begin()
-        if self._state == "thinking":
-            self._think(deltas)
-        if self._state == "after":
-            self._held = self._held.lstrip("\r\n")
-            if self._held:
-                self._state = "text"
-        if self._state == "text" and self._held:
-            deltas.append(Text(self._held))
-            self._held = ""
-        return deltas
-
-    def finish(self) -> list[Delta]:
-        """Return what was held back."""
-        held, self._held = self._held, ""
-        if not held or self._state == "after":
-            return []
-        return [Thinking(held) if self._state == "thinking" else Text(held)]
-
-    def _begin(self) -> None:
-        start = self._held.lstrip()
-        if start.startswith(_OPEN):
-            self._held = start[len(_OPEN) :]
-            self._state = "thinking"
-        elif not _OPEN.startswith(start):
-            self._state = "text"
-
-    def _think(self, deltas: list[Delta]) -> None:
-        end = self._held.find(_CLOSE)
-        if end >= 0:
-            thought, self._held = self._held[:end], self._held[end + len(_CLOSE) :]
-            self._state = "after"
-        else:
-            kept = next((size for size in range(len(_CLOSE) - 1, 0, -1) if self._held.endswith(_CLOSE[:size])), 0)
-            cut = len(self._held) - kept
-            thought, self._held = self._held[:cut], self._held[cut:]
-        if thought:
-            deltas.append(Thinking(thought))
 
 
 class DetailsJoiner:

@@ -1,6 +1,6 @@
 """Chat Completions answers → deltas, streamed or whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -8,6 +8,7 @@ from msgspec import Raw
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, Usage
+from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import Fault, blocked, judge, read_fault
@@ -27,7 +28,8 @@ from anthropic_proxy.wire.openai_chat.chunks import (
 )
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.faults import find_reply, judge_fault
-from anthropic_proxy.wire.openai_chat.reasoning import DetailsJoiner, ThinkTags, find_call_signature, text_of_details
+from anthropic_proxy.wire.openai_chat.reasoning import DetailsJoiner, find_call_signature, text_of_details
+from anthropic_proxy.wire.recover import AnswerText
 
 _DONE = b"[DONE]"
 _STOP_REASONS = {"stop": "end_turn", "tool_calls": "tool_use", "function_call": "tool_use", "length": "max_tokens"}
@@ -51,7 +53,7 @@ class ChatDecoder:
         self._mender = FrameMender()
         self._late = LateThinking()
         self._calls: CallReader | None = None
-        self._tags = ThinkTags() if dialect.lifts_think_tags else None
+        self._text = AnswerText(call) if dialect.thinking_tags or dialect.text_calls else None
         self._details = DetailsJoiner() if dialect.carries_details else None
         self._signs_calls = dialect.carries_call_signatures
         self._tag = dialect.carry_tag
@@ -60,6 +62,12 @@ class ChatDecoder:
         self._stop_said = False
         self._refusal = ""
         self._usage = Usage()
+
+    @property
+    def notes(self) -> Sequence[Note]:
+        """What became of the answer otherwise than the model wrote it."""
+        found = self._text.notes if self._text is not None else ()
+        return (*found, *self._calls.mender.notes) if self._calls is not None else found
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Read one data field. Raises `UpstreamError` where it is an error or no JSON."""
@@ -83,7 +91,7 @@ class ChatDecoder:
                     f"{self._provider} ended its answer before it was complete.", provider=self._provider
                 )
             self._finish("stop", deltas)
-        self._end_blocks(deltas)
+        self._end_blocks(deltas, cut=True)
         self._say_stop(deltas)
         return self._late.feed(deltas)
 
@@ -125,6 +133,8 @@ class ChatDecoder:
         if thinking:
             if self._calls is not None:
                 self._calls.end_complete(deltas)
+            if self._text is not None:
+                self._text.expect_tags()
             deltas.append(Thinking(thinking))
         if piece.content:
             self._read_text(piece.content, deltas)
@@ -139,16 +149,16 @@ class ChatDecoder:
             self._calls.end_complete(deltas)
         if self._details is not None:
             self._sign_details(deltas)
-        if self._tags is not None:
-            deltas += self._tags.feed(text)
+        if self._text is not None:
+            deltas += self._text.feed(text)
         else:
             deltas.append(Text(text))
 
     def _read_calls(self, piece: Piece, calls: list[CallPiece], deltas: list[Delta]) -> None:
         if self._details is not None:
             self._sign_details(deltas)
-        if self._tags is not None:
-            deltas += self._tags.finish()
+        if self._text is not None:
+            deltas += self._text.finish()
         if self._calls is None:
             self._calls = CallReader(self._call)
         for call in calls:
@@ -175,24 +185,26 @@ class ChatDecoder:
         if reason in _FAILED:
             fault = Fault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))
             raise judge(fault, self._provider)
-        self._end_blocks(deltas)
+        blocks = reason in _BLOCKED
+        self._end_blocks(deltas, cut=blocks or _STOP_REASONS.get(reason) == "max_tokens")
         if self._refusal:
             details = {"type": "refusal", "category": None, "explanation": self._refusal}
             self._stop = Stop("refusal", details=details)
-        elif reason in _BLOCKED:
+        elif blocks:
             self._stop = blocked(self._provider, reason)
         else:
             self._stop = Stop(_STOP_REASONS.get(reason, "end_turn"))
         if self._stop.reason != "max_tokens" or self._call.window is None:
             self._say_stop(deltas)
 
-    def _end_blocks(self, deltas: list[Delta]) -> None:
-        if self._tags is not None:
-            deltas += self._tags.finish()
+    def _end_blocks(self, deltas: list[Delta], *, cut: bool) -> None:
+        """End what is open; `cut`: the answer did not end by itself."""
+        if self._text is not None:
+            deltas += self._text.finish(cut=cut, whole=not cut and self._calls is None)
         if self._details is not None:
             self._sign_details(deltas)
         if self._calls is not None:
-            self._calls.end_all(deltas)
+            self._calls.end_all(deltas, cut=cut)
 
     def _say_stop(self, deltas: list[Delta]) -> None:
         if self._stop_said or self._stop is None:
@@ -208,7 +220,7 @@ class ChatDecoder:
         if reply is None:
             raise judge_fault(fault, self._call)
         deltas: list[Delta] = []
-        self._end_blocks(deltas)
+        self._end_blocks(deltas, cut=True)
         self._stop = next(delta for delta in reply if isinstance(delta, Stop))
         self._stop_said = True
         return deltas + reply

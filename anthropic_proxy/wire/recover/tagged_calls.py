@@ -1,0 +1,209 @@
+"""Calls that a model writes between tags or special tokens. Each reader takes the text from its marker on."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.wire.recover.json_calls import FoundCall, end_of_value, read_named, read_objects
+from anthropic_proxy.wire.recover.offered import OfferedTools
+
+_TAG, _TAG_END = "<tool_call>", "</tool_call>"
+_FUNCTION = re.compile(r"\s*<function=([^<>\s]+)>")
+_FUNCTION_END = re.compile(r"\s*</function>")
+_PARAMETER = re.compile(r"\s*<parameter=([^<>]+)>")
+_PARAMETER_END = re.compile(r"</parameter>(?=\s*(?:<parameter=|</function>|\Z))")
+_INVOKE = re.compile(r'\s*<(｜DSML｜)?invoke name="([^"<>]+)"\s*>')
+_INVOKE_END = re.compile(r"\s*</(?:｜DSML｜)?invoke>")
+_ARGUMENT = re.compile(r'\s*<(?:｜DSML｜)?parameter name="([^"<>]+)"[^<>]*>')
+_ARGUMENT_END = re.compile(
+    r"</(?:｜DSML｜)?parameter>(?=\s*(?:<(?:｜DSML｜)?parameter name=|</(?:｜DSML｜)?invoke>|\Z))"
+)
+_WRAPPER = re.compile(r"\s*</?(?:function_calls|minimax:tool_call|｜DSML｜function_calls|tool_call)>\s*")
+_KEY = re.compile(r"\s*<arg_key>(.*?)</arg_key>\s*<arg_value>", re.DOTALL)
+_VALUE_END = re.compile(r"</arg_value>(?=\s*(?:<arg_key>|\Z))")
+_ARGUMENTS_MARK = re.compile(r"(?:\[CALL_ID\][^\[\]{}]*)?\s*(?:\[ARGS\])?\s*(?=\{)")
+_LISTED = "[TOOL_CALLS]"
+_SECTION_CALL = re.compile(
+    r"<\|tool_call_begin\|>\s*([^<>]+?)\s*<\|tool_call_argument_begin\|>(.*?)(?:<\|tool_call_end\|>|\Z)", re.DOTALL
+)
+_SECTION_REST = re.compile(r"<\|tool_calls_section_(?:begin|end)\|>|\s+")
+_BARRED_CALL = re.compile(
+    r"<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?\s*([^<>\s]+?)\s*(?:<｜tool▁sep｜>|\n)(.*?)(?:<｜tool▁call▁end｜>|\Z)",
+    re.DOTALL,
+)
+_BARRED_REST = re.compile(r"<｜tool▁calls▁(?:begin|end)｜>|\s+")
+_FENCE = re.compile(r"\A\s*```(?:json)?\s*(.*?)\s*(?:```)?\s*\Z", re.DOTALL)
+_CHANNEL = re.compile(
+    r"\A.*?\bto=(?:functions\.)?([\w.:-]+)(?:<\|channel\|>\w+)?\s*(?:<\|constrain\|>)?\s*(?:json|code)?\s*<\|message\|>"
+    r"(.*?)(?:<\|call\|>|<\|end\|>|\Z)",
+    re.DOTALL,
+)
+
+
+def read_tagged_json(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
+
+    Hermes 2 Pro and Qwen 2.5 and 3 are trained so (their chat templates; vLLM's `hermes_tool_parser`).
+    """
+    return read_objects(text.removeprefix(_TAG).removesuffix(_TAG_END), offered)
+
+
+def read_functions(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<function=name><parameter=x>…</parameter></function>`, in `<tool_call>` or without it.
+
+    Qwen 3 Coder (chat template; vLLM's `qwen3coder_tool_parser`: one line break at either end of a value is not meant,
+    and its type is what the schema says).
+    """
+    calls: list[FoundCall] = []
+    rest = text.strip().removeprefix(_TAG).removesuffix(_TAG_END).rstrip()
+    while begin := _FUNCTION.match(rest):
+        name = offered.match(begin[1])
+        if name is None:
+            return None
+        read = _read_parameters(rest, begin.end(), (_PARAMETER, _PARAMETER_END), offered.properties_of(name))
+        if read is None or (end := _FUNCTION_END.match(rest, read[1])) is None:
+            return None
+        calls.append(FoundCall(name, read[0]))
+        rest = rest[end.end() :]
+    return calls if not rest.strip() else None
+
+
+def read_function_json(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<function=name>{…}</function>`.
+
+    Llama 3.1 is prompted so for tools of one's own (`llama3_1/prompt_format.md`, "User-defined Custom tool calling").
+    """
+    begin = _FUNCTION.match(text)
+    if begin is None:
+        return None
+    call = read_named(begin[1], text[begin.end() :].strip().removesuffix("</function>"), offered)
+    return [call] if call else None
+
+
+def read_invocations(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<invoke name="…"><parameter name="x">…</parameter></invoke>`, one or many, in a wrapper or without.
+
+    MiniMax M2 (`<minimax:tool_call>`), DeepSeek V3.2 (`<｜DSML｜function_calls>`) and models that imitate Claude
+    (`<function_calls>`); vLLM's `minimax_m2` and `deepseek_v32` parsers.
+    """
+    calls: list[FoundCall] = []
+    rest = _WRAPPER.sub("", text, count=1) if _WRAPPER.match(text) else text
+    while begin := _INVOKE.match(rest):
+        name = offered.match(begin[2])
+        if name is None:
+            return None
+        read = _read_parameters(rest, begin.end(), (_ARGUMENT, _ARGUMENT_END), offered.properties_of(name))
+        if read is None or (end := _INVOKE_END.match(rest, read[1])) is None:
+            return None
+        calls.append(FoundCall(name, read[0]))
+        rest = rest[end.end() :]
+    return calls if not _WRAPPER.sub("", rest, count=1).strip() else None
+
+
+def read_keys(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<tool_call>name<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>`.
+
+    GLM 4.5 and later (chat template; vLLM's `glm4_moe_tool_parser`).
+    """
+    body = text.removeprefix(_TAG).removesuffix(_TAG_END)
+    said, mark, _ = body.partition("<arg_key>")
+    name = offered.match(said.strip()) if said.strip() else None
+    if name is None:
+        return None
+    position = len(said) if mark else len(body)
+    read = _read_parameters(body.rstrip(), position, (_KEY, _VALUE_END), offered.properties_of(name))
+    return [FoundCall(name, read[0])] if read is not None and read[1] >= len(body.rstrip()) else None
+
+
+def read_listed(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `[TOOL_CALLS][{"name": …, "arguments": {…}}]` and `[TOOL_CALLS]name[ARGS]{…}`, once or again and again.
+
+    Mistral's tokenizers up to version 7, and from 11 on (mistral-common; vLLM's `mistral_tool_parser`); version 13 has
+    `[CALL_ID]…` in between, some servers drop `[ARGS]`.
+    """
+    calls: list[FoundCall] = []
+    for part in text.split(_LISTED)[1:]:
+        if part.lstrip()[:1] in ("[", "{"):
+            calls += (found := read_objects(part, offered)) or ()
+        else:
+            mark = _ARGUMENTS_MARK.search(part)
+            end = end_of_value(part, mark.end()) if mark else None
+            body = part[mark.end() : end] if mark else ""
+            whole = end is None or not part[end:].strip(" \t\r\n,")
+            call = read_named(part[: mark.start()], body, offered) if mark and whole else None
+            found = [call] if call else None
+            calls += found or ()
+        if not found:
+            return None
+    return calls
+
+
+def read_section(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<|tool_calls_section_begin|><|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{…}…`.
+
+    Kimi K2 (`tool_call_guidance.md` of the model; vLLM's `kimi_k2_tool_parser`).
+    """
+    return _read_all(text, _SECTION_CALL, _SECTION_REST, offered)
+
+
+def read_barred(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>name<｜tool▁sep｜>{…}<｜tool▁call▁end｜>…`.
+
+    DeepSeek V3.1; V3 and R1 write `function<｜tool▁sep｜>name` and put the arguments in a fence (chat templates; vLLM's
+    `deepseekv3_tool_parser` and `deepseekv31_tool_parser`).
+    """
+    return _read_all(text, _BARRED_CALL, _BARRED_REST, offered)
+
+
+def read_channel(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<|channel|>commentary to=functions.name <|constrain|>json<|message|>{…}<|call|>`.
+
+    gpt-oss ("OpenAI harmony response format", Function calling: the recipient stands in the role or in the channel).
+    """
+    written = _CHANNEL.match(text)
+    call = read_named(written[1], written[2], offered) if written else None
+    return [call] if call else None
+
+
+def _read_all(
+    text: str, pattern: re.Pattern[str], rest: re.Pattern[str], offered: OfferedTools
+) -> list[FoundCall] | None:
+    calls: list[FoundCall] = []
+    for written in pattern.finditer(text):
+        fenced = _FENCE.match(written[2])
+        call = read_named(written[1], fenced[1] if fenced else written[2], offered)
+        if call is None:
+            return None
+        calls.append(call)
+    return calls if not rest.sub("", pattern.sub("", text)) else None
+
+
+def _read_parameters(
+    text: str, position: int, marks: tuple[re.Pattern[str], re.Pattern[str]], properties: Mapping[str, Any]
+) -> tuple[str, int] | None:
+    """Return named values as the JSON text of an object, and where they end."""
+    given: dict[str, Any] = {}
+    while begin := marks[0].match(text, position):
+        end = marks[1].search(text, begin.end())
+        if end is None:
+            return None
+        name, value = begin[1].strip(), text[begin.end() : end.start()]
+        given[name] = _typed(value.removeprefix("\n").removesuffix("\n"), properties.get(name))
+        position = end.end()
+    return msgspec.json.encode(given).decode(), position
+
+
+def _typed(value: str, schema: Any) -> Any:
+    """Return a value that was written as text in the type that its schema says; text where there is none."""
+    kinds = schema.get("type") if isinstance(schema, dict) else None
+    kinds = [kinds] if isinstance(kinds, str) else kinds if isinstance(kinds, list) else []
+    if not isinstance(schema, dict) or kinds == ["string"]:
+        return value
+    literal = {"True": "true", "False": "false", "None": "null"}.get(value.strip(), value)
+    try:
+        read = msgspec.json.decode(literal)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return value
+    return value if "string" in kinds and read is not None else read
