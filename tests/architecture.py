@@ -43,9 +43,11 @@ MAY_IMPORT: Mapping[str, str] = {
     "exchange.masking": "wire.contract",
     "exchange.attempts": "messages routing wire.contract hooks exchange",
     "exchange.blame": "routing.router wire.contract",
+    "exchange.one_call": "messages",
     "exchange.fidelity": "messages.notes routing.router",
+    "exchange.limits": "messages.prepare routing.router",
     "exchange.links": "messages upstream.errands",
-    "exchange.turns": "messages exchange.attempts upstream.errands",
+    "exchange.turns": "messages routing.router exchange upstream.errands wire.contract",
     "routing": "settings hooks wire.contract routing",
     "routing.providers": "wire routing.known_models",
     "routing.router": "settings wire.contract routing.providers routing.catalogue routing.naming",
@@ -60,7 +62,8 @@ MAY_IMPORT: Mapping[str, str] = {
     "messages.usage": "messages.deltas",
     "messages.notes": "",
     "messages.grammar": "",
-    "messages.prepare": "messages.types messages.notes",
+    "messages.passages": "",
+    "messages.prepare": "messages.types messages.notes messages.passages",
     "messages.fold": "messages.deltas messages.types messages.events messages.writer",
     "wire": "messages wire.contract wire.schema wire.carry wire.failures wire.recover"
     " wire.mending wire.definitions wire.identities wire.openai_fields wire.openai_healing wire.late_thinking"
@@ -82,8 +85,10 @@ MAY_IMPORT: Mapping[str, str] = {
     "wire.openai_healing": "messages wire.contract wire.failures wire.schema",
     "upstream": "wire.contract",
     "upstream.errands": "",
-    "upstream.pages": "upstream.errands upstream.domains",
-    "upstream.search": "upstream.errands upstream.domains",
+    "upstream.http": "wire.contract upstream.proxies",
+    "upstream.pages": "upstream.errands upstream.domains upstream.proxies",
+    "upstream.proxies": "",
+    "upstream.search": "wire.contract upstream.errands upstream.domains",
     "upstream.domains": "",
 }
 NO_LANGUAGE = {

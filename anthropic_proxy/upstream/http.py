@@ -4,7 +4,6 @@ Why aiohttp, and which of its defaults are changed: docs/decisions (the HTTP cli
 """
 
 import asyncio
-import urllib.request
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -16,6 +15,7 @@ from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
+from anthropic_proxy.upstream.proxies import find_proxy
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 
 KEEP_ALIVE_SECONDS = 60.0
@@ -154,15 +154,10 @@ class HttpUpstream:
         return self._session
 
     def _proxy(self, url: str) -> str | None:
-        """Return the proxy on the way to this address, chosen once an address.
-
-        aiohttp's own way reads the environment, and `.netrc` with its passwords, at every request.
-        """
+        """Return the proxy on the way to this address, chosen once an address."""
         parts = urlsplit(url)
         if parts.netloc not in self._chosen:
-            host = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
-            bypassed = urllib.request.proxy_bypass_environment(host, {"no": self._unproxied})  # type: ignore[attr-defined]
-            self._chosen[parts.netloc] = None if bypassed else self._proxies.get(parts.scheme)
+            self._chosen[parts.netloc] = find_proxy(url, self._proxies, self._unproxied)
         return self._chosen[parts.netloc]
 
 

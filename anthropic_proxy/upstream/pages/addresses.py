@@ -1,0 +1,70 @@
+"""Which addresses a link may lead to: public ones only, whatever they are wrapped in.
+
+Source: IANA's registries of special-purpose addresses (IPv4 and IPv6, read 2026-11), RFC 6052 (NAT64), RFC 4291
+(mapped addresses) and the clouds' own pages on their metadata services. Own tables, because `ipaddress` judges
+differently from one Python to the next.
+"""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+_CLOSED_4 = tuple(
+    map(
+        IPv4Network,
+        (
+            "0.0.0.0/8",  # this network; Linux takes 0.0.0.0 for loopback
+            "10.0.0.0/8",  # private
+            "100.64.0.0/10",  # shared by a carrier's customers; Alibaba's metadata
+            "127.0.0.0/8",  # loopback
+            "168.63.129.16/32",  # Azure's own services, on a public address
+            "169.254.0.0/16",  # link-local; the metadata of most clouds
+            "172.16.0.0/12",  # private
+            "192.0.0.0/24",  # protocol assignments; Oracle's metadata
+            "192.0.2.0/24",  # documentation
+            "192.88.99.0/24",  # relays of 6to4, given up
+            "192.168.0.0/16",  # private
+            "198.18.0.0/15",  # measurements
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, broadcast
+        ),
+    )
+)
+_OPEN_6 = IPv6Network("2000::/3")
+"""Global unicast. Outside lie loopback, unique local (AWS's and Google's metadata), link-local and multicast."""
+_CLOSED_6 = tuple(
+    map(
+        IPv6Network,
+        (
+            "2001::/23",  # protocol assignments; Teredo, which wraps IPv4
+            "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4, which wraps IPv4
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+_MAPPED = IPv6Network("::ffff:0:0/96")
+_NAT64 = IPv6Network("64:ff9b::/96")
+"""Where a network without IPv4 puts all of it, so that what is inside decides."""
+_LOW_32 = 0xFFFFFFFF
+
+
+def is_public(address: str, allowed: Sequence[Network] = ()) -> bool:
+    """Whether a link may lead to this address, as a socket gives it; `allowed`: networks that are let pass as well."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return any(found in network for network in allowed) or _is_open(found)
+
+
+def _is_open(address: Address) -> bool:
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _CLOSED_4)
+    if address in _MAPPED or address in _NAT64:
+        return _is_open(IPv4Address(int(address) & _LOW_32))
+    return address in _OPEN_6 and not any(address in network for network in _CLOSED_6)

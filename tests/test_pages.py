@@ -1,0 +1,434 @@
+"""Pages and links that the proxy fetches itself, over real sockets and real TLS."""
+
+import asyncio
+import gzip
+import socket
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Callable
+from ipaddress import ip_network
+from typing import Any
+
+import aiohttp
+import pytest
+import trustme
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from anthropic_proxy.errors import FetchFailed
+from anthropic_proxy.upstream.errands import DOCUMENTS, PICTURES, Page
+from anthropic_proxy.upstream.pages import Pages
+from anthropic_proxy.upstream.pages.addresses import is_public
+from anthropic_proxy.upstream.pages.connection import GuardedConnector
+from anthropic_proxy.upstream.pages.fetching import MOST_BYTES
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
+PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"
+HTML = "<title>Cheese</title><h1>Brie</h1><p>Soft, <a href='/camembert'>like this</a>."
+AUTHORITY = trustme.CA()
+HERE = [ip_network("127.0.0.2/32")]
+"""What the tests let pass: the server listens there too, and 127.0.0.1 stays closed."""
+
+
+def _trusting() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    return context
+
+
+class Site:
+    """A site with a page for every case, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[web.Request] = []
+        self.contexts: list[ssl.SSLContext] = []
+        self.port = 0
+
+    def url(self, path: str, host: str = "127.0.0.2") -> str:
+        return f"https://{host}:{self.port}{path}"
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(request)
+        return await getattr(self, request.path.split("/")[1])(request)
+
+    async def html(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(text=HTML, content_type="text/html")
+
+    async def plain(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body="naïve".encode("latin-1"), headers={"content-type": "text/plain; charset=iso-8859-1"})
+
+    async def russian(self, request: web.Request) -> web.StreamResponse:
+        body = '<meta charset="windows-1251"><title>Сыр</title><p>Бри'.encode("windows-1251")
+        return web.Response(body=body, content_type="text/html")
+
+    async def punycode(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"<meta charset=punycode><p>x-abc", content_type="text/html")
+
+    async def json(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"brie": 1})
+
+    async def pdf(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=PDF, content_type="application/pdf")
+
+    async def png(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=PNG, content_type="application/octet-stream")
+
+    async def misnamed(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=PNG, content_type="image/jpeg")
+
+    async def lie(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(text=HTML, content_type="image/png")
+
+    async def film(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"...", content_type="video/mp4")
+
+    async def packed(self, request: web.Request) -> web.StreamResponse:
+        way = request.path.split("/")[2]
+        packers: dict[str, Callable[[bytes], bytes]] = {
+            "gzip": gzip.compress,
+            "deflate": zlib.compress,
+            "raw": lambda data: zlib.compress(data, wbits=-15),
+            "twice": lambda data: gzip.compress(data[:20]) + gzip.compress(data[20:]) + bytes(8),
+            "torn": lambda data: b"\x1f\x8b" + bytes(40),
+            "br": lambda data: data,
+        }
+        encoding = {"raw": "deflate", "twice": "gzip", "torn": "gzip"}.get(way, way)
+        body = packers[way](HTML.encode())
+        return web.Response(body=body, content_type="text/html", headers={"content-encoding": encoding})
+
+    async def bomb(self, request: web.Request) -> web.StreamResponse:
+        body = gzip.compress(bytes(MOST_BYTES + 1))
+        return web.Response(body=body, content_type="text/plain", headers={"content-encoding": "gzip"})
+
+    async def large(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/plain", "content-length": str(MOST_BYTES + 1)})
+        await response.prepare(request)
+        await asyncio.Event().wait()
+        return response
+
+    async def endless(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/plain"})
+        await response.prepare(request)
+        while True:
+            await response.write(bytes(1 << 20))
+            await asyncio.sleep(0)  # a write into a connection that is being closed does not wait
+
+    async def silent(self, request: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def drips(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/plain"})
+        await response.prepare(request)
+        while True:
+            await response.write(b".")
+            await asyncio.sleep(0.01)
+
+    async def status(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(status=int(request.path.split("/")[2]), text="no", content_type="text/html")
+
+    async def hops(self, request: web.Request) -> web.StreamResponse:
+        left = int(request.path.split("/")[2])
+        raise web.HTTPFound(f"/hops/{left - 1}" if left else "/html")
+
+    async def to(self, request: web.Request) -> web.StreamResponse:
+        response = web.Response(status=int(request.query.get("status", "302")))
+        response.headers["location"] = request.query["place"]
+        response.set_cookie("session", "1")
+        return response
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    site = Site()
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", site.answer)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    names = ("127.0.0.1", "127.0.0.2", "localhost", "pages.test", "www.pages.test", "::1")
+    AUTHORITY.issue_cert(*names).configure_cert(context)
+    site.contexts.append(context)
+    server = TestServer(application, host="0.0.0.0", scheme="https")
+    await server.start_server(ssl=context, shutdown_timeout=0.1)
+    site.port = server.port or 0
+    yield site
+    await server.close()
+
+
+@pytest.fixture
+async def pages() -> AsyncIterator[Pages]:
+    pages = Pages(allowed=HERE, tls=_trusting())
+    yield pages
+    await pages.close()
+
+
+async def refusal(pages: Pages, url: str, **wish: Any) -> FetchFailed:
+    with pytest.raises(FetchFailed) as caught:
+        await pages.fetch(url, **wish)
+    return caught.value
+
+
+# What comes back.
+
+
+async def test_a_page_comes_as_markdown_with_its_title(site: Site, pages: Pages) -> None:
+    page = await pages.fetch(site.url("/html"))
+    text = f"# Brie\n\nSoft, [like this]({site.url('/camembert')})."
+    assert page == Page(url=site.url("/html"), media_type="text/html", title="Cheese", text=text)
+
+
+@pytest.mark.parametrize(
+    ("path", "title", "text"),
+    [("/plain", "", "naïve"), ("/russian", "Сыр", "Бри"), ("/punycode", "", "x-abc"), ("/json", "", '{"brie": 1}')],
+)
+async def test_text_comes_in_the_charset_that_was_said(
+    site: Site, pages: Pages, path: str, title: str, text: str
+) -> None:
+    page = await pages.fetch(site.url(path))
+    assert (page.title, page.text, page.body) == (title, text, b"")
+
+
+@pytest.mark.parametrize("path", ["/pdf", "/png", "/misnamed"])
+async def test_what_is_no_text_comes_as_bytes_and_by_its_true_name(site: Site, pages: Pages, path: str) -> None:
+    page = await pages.fetch(site.url(path), media_types=PICTURES | DOCUMENTS)
+    kind, body = ("application/pdf", PDF) if path == "/pdf" else ("image/png", PNG)
+    assert (page.media_type, page.body, page.text) == (kind, body, None)
+    assert page.base64.startswith("JVBERi0x" if path == "/pdf" else "iVBORw0K")
+
+
+@pytest.mark.parametrize("way", ["gzip", "deflate", "raw", "twice"])
+async def test_a_packed_page_is_inflated(site: Site, pages: Pages, way: str) -> None:
+    assert (await pages.fetch(site.url(f"/packed/{way}"))).title == "Cheese"
+
+
+async def test_five_redirections_are_followed_and_the_last_address_is_told(site: Site, pages: Pages) -> None:
+    page = await pages.fetch(site.url("/hops/4"))
+    assert page.url == site.url("/html")
+    assert len(site.asked) == 6
+
+
+async def test_a_request_says_nothing_of_whom_it_is_for(site: Site, pages: Pages) -> None:
+    await pages.fetch(site.url("/to?place=/html"))
+    for request in site.asked:
+        names = {name.lower() for name in request.headers}
+        assert names == {"host", "user-agent", "accept", "accept-encoding", "accept-language", "connection"}
+        assert "anthropic-proxy" in request.headers["user-agent"]
+
+
+async def test_a_signed_address_arrives_as_it_was_signed(site: Site, pages: Pages) -> None:
+    await pages.fetch(site.url("/html/a%2Fb+c?X=%2B%3A%7E/~&sig=a+b=="))
+    assert site.asked[0].raw_path == "/html/a%2Fb+c?X=%2B%3A%7E/~&sig=a+b=="
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "said"),
+    [
+        ("/film", "unsupported_content_type", "video/mp4"),
+        ("/packed/br", "unsupported_content_type", "packed as br"),
+        ("/packed/torn", "url_not_accessible", "packed"),
+        ("/bomb", "content_too_large", "20 MiB"),
+        ("/large", "content_too_large", "20 MiB"),
+        ("/endless", "content_too_large", "20 MiB"),
+        ("/hops/5", "url_not_accessible", "redirects more than 5 times"),
+        ("/status/404", "url_not_accessible", "HTTP 404"),
+        ("/status/500", "url_not_accessible", "HTTP 500"),
+        ("/status/429", "too_many_requests", "too often"),
+        ("/to?place=http://127.0.0.2/", "url_not_allowed", "https://"),
+        ("/to?place=ftp://127.0.0.2/", "url_not_allowed", "https://"),
+        ("/to?place=https://user:word@127.0.0.2/", "url_not_allowed", "password"),
+        ("/to?place=https://[x", "url_not_accessible", ""),
+    ],
+)
+async def test_a_page_that_cannot_be_had_is_refused_in_the_apis_code(
+    site: Site, pages: Pages, path: str, code: str, said: str
+) -> None:
+    failure = await refusal(pages, site.url(path))
+    assert failure.error_code == code
+    assert said in failure.message
+
+
+async def test_a_picture_that_is_none_is_refused(site: Site, pages: Pages) -> None:
+    assert (await refusal(pages, site.url("/lie"), media_types=PICTURES)).error_code == "unsupported_content_type"
+    assert (await refusal(pages, site.url("/html"), media_types=PICTURES)).error_code == "unsupported_content_type"
+
+
+@pytest.mark.parametrize("path", ["/silent", "/drips", "/endless?never"])
+async def test_all_of_a_page_has_one_time_limit(site: Site, path: str) -> None:
+    pages = Pages(allowed=HERE, tls=_trusting(), seconds=0.2 if "never" not in path else 0.0)
+    failure = await refusal(pages, site.url(path))
+    assert failure.error_code == "url_not_accessible"
+    assert "within" in failure.message
+    await pages.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("", "invalid_tool_input"),
+        ("brie", "invalid_tool_input"),
+        ("https://", "invalid_tool_input"),
+        ("https://a b/", "invalid_tool_input"),
+        ("https://evil.test\\@127.0.0.2/", "url_not_allowed"),
+        ("https://example.com:99999/", "invalid_tool_input"),
+        ("https://[::1/", "invalid_tool_input"),
+        ("https://exa\u2100mple.com/", "invalid_tool_input"),
+        ("http://example.com/", "url_not_allowed"),
+        ("file:///etc/passwd", "invalid_tool_input"),
+        ("https://user@example.com/", "url_not_allowed"),
+        ("https://example.com/" + "x" * 231, "url_too_long"),
+    ],
+)
+async def test_an_address_that_is_none_is_refused(pages: Pages, url: str, code: str) -> None:
+    assert (await refusal(pages, url)).error_code == code
+
+
+async def test_an_unknown_certificate_is_refused(site: Site) -> None:
+    pages = Pages(allowed=HERE)
+    assert (await refusal(pages, site.url("/html"))).error_code == "url_not_accessible"
+    assert site.asked == []
+    await pages.close()
+
+
+async def test_domains_hold_for_redirections_too(site: Site) -> None:
+    pages = Pages(
+        allowed=HERE, tls=_trusting(), look_up=telling({"pages.test": "127.0.0.2", "www.pages.test": "127.0.0.2"})
+    )
+    url = site.url("/html", "www.pages.test")
+    assert (await pages.fetch(url, allowed_domains=["pages.test"])).title == "Cheese"
+    assert (await refusal(pages, url, blocked_domains=["pages.test"])).error_code == "url_not_allowed"
+    moved = site.url(f"/to?place={site.url('/html', '127.0.0.2')}", "pages.test")
+    assert (await refusal(pages, moved, allowed_domains=["pages.test"])).error_code == "url_not_allowed"
+    assert (await refusal(pages, url, allowed_domains=["https://x"])).error_code == "invalid_tool_input"
+    await pages.close()
+
+
+# Addresses that are not public.
+
+
+CLOSED = """
+0.0.0.0 0.1.2.3 10.0.0.1 100.64.0.1 100.100.100.200 127.0.0.1 127.255.255.254 168.63.129.16 169.254.169.254
+169.254.170.2 172.16.0.1 172.31.255.255 192.0.0.192 192.0.2.1 192.88.99.1 192.168.1.1 198.18.0.1 198.51.100.1
+203.0.113.1 224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255
+:: ::1 ::127.0.0.1 ::ffff:127.0.0.1 ::ffff:169.254.169.254 64:ff9b::7f00:1 64:ff9b::a9fe:a9fe 64:ff9b:1::1
+100::1 2001::1 2001:0:7f00:1:: 2001:10::1 2001:20::1 2001:db8::1 2002:7f00:1:: 2002:808:808:: 3fff::1 5f00::1
+fc00::1 fd00:ec2::254 fd20:ce::254 fe80::1 fe80::1%eth0 fec0::1 ff02::1
+localhost 1 0x7f000001 127.1 010.0.0.1
+"""
+OPEN = "1.1.1.1 8.8.8.8 172.32.0.1 100.128.0.1 ::ffff:8.8.8.8 64:ff9b::808:808 2606:4700::1111 2a00:1450::1"
+
+
+@pytest.mark.parametrize("address", CLOSED.split())
+def test_an_address_that_is_not_public_is_closed(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", OPEN.split())
+def test_a_public_address_is_open(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1", "127.1", "LOCALHOST."],
+)
+async def test_this_machine_is_closed_whatever_it_is_called(site: Site, host: str) -> None:
+    pages = Pages(tls=_trusting())
+    failure = await refusal(pages, site.url("/html", host))
+    assert failure.error_code in ("url_not_allowed", "url_not_accessible", "invalid_tool_input")
+    if host in ("127.0.0.1", "localhost", "[::1]"):
+        assert failure.error_code == "url_not_allowed"
+    assert site.asked == []
+    await pages.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "pages.test"])
+async def test_a_redirection_to_what_is_closed_is_refused(site: Site, host: str) -> None:
+    pages = Pages(allowed=HERE, tls=_trusting(), look_up=telling({"localhost": "127.0.0.1", "pages.test": "127.0.0.1"}))
+    failure = await refusal(pages, site.url(f"/to?place={site.url('/html', host)}"))
+    assert failure.error_code == "url_not_allowed"
+    assert len(site.asked) == 1
+    await pages.close()
+
+
+def telling(names: dict[str, str], *, then: str = "") -> Any:
+    """Return a look-up that knows these names; `then`: what it says from the second time on."""
+    asked: list[str] = []
+
+    def look_up(host: str, port: int, **_: Any) -> list[Any]:
+        asked.append(host)
+        address = then if then and len(asked) > 1 else names[host]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (part, port)) for part in address.split()]
+
+    look_up.asked = asked  # type: ignore[attr-defined]
+    return look_up
+
+
+async def test_a_name_is_looked_up_once_so_that_it_cannot_change_its_mind(site: Site) -> None:
+    look_up = telling({"pages.test": "127.0.0.2"}, then="127.0.0.1")
+    pages = Pages(allowed=HERE, tls=_trusting(), look_up=look_up)
+    assert (await pages.fetch(site.url("/html", "pages.test"))).title == "Cheese"
+    assert look_up.asked == ["pages.test"]
+    assert (await refusal(pages, site.url("/html", "pages.test"))).error_code == "url_not_allowed"
+    await pages.close()
+
+
+async def test_one_closed_address_closes_the_whole_name(site: Site) -> None:
+    pages = Pages(allowed=HERE, tls=_trusting(), look_up=telling({"pages.test": "127.0.0.2 127.0.0.1"}))
+    assert (await refusal(pages, site.url("/html", "pages.test"))).error_code == "url_not_allowed"
+    assert site.asked == []
+    await pages.close()
+
+
+async def test_no_socket_is_made_for_a_closed_address(site: Site, pages: Pages) -> None:
+    connector = GuardedConnector(pages._resolver, HERE, _trusting())
+    async with aiohttp.ClientSession(connector=connector) as session:
+        assert (await session.get(site.url("/html"))).status == 200
+        with pytest.raises(aiohttp.ClientConnectorError, match="not a public address"):
+            await session.get(site.url("/html", "127.0.0.1"))
+
+
+async def test_the_far_end_of_the_connected_socket_is_judged_before_anything_is_said(site: Site) -> None:
+    open_until_connected = list(HERE)
+    pages = Pages(allowed=open_until_connected, tls=_trusting(), look_up=telling({"pages.test": "127.0.0.2"}))
+    site.contexts[0].sni_callback = lambda *_: open_until_connected.clear()
+    assert (await refusal(pages, site.url("/html", "pages.test"))).error_code == "url_not_allowed"
+    assert site.asked == []
+    await pages.close()
+
+
+async def test_pages_wait_for_their_turn(site: Site, pages: Pages) -> None:
+    found = await asyncio.gather(*(pages.fetch(site.url(f"/html/{number}")) for number in range(40)))
+    assert {page.title for page in found} == {"Cheese"}
+
+
+# A proxy on the way.
+
+
+async def test_behind_a_proxy_names_and_addresses_are_judged_as_far_as_they_are_known_here() -> None:
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+
+    def look_up(host: str, port: int, **_: Any) -> list[Any]:
+        if host == "unknown.test":
+            raise socket.gaierror(socket.EAI_NONAME, "not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1" if host == "inside.test" else "8.8.8.8", port))]
+
+    pages = Pages(proxies={"https": f"http://127.0.0.1:{port}"}, look_up=look_up)
+    assert (await refusal(pages, "https://inside.test/")).error_code == "url_not_allowed"
+    assert (await refusal(pages, "https://10.0.0.1/")).error_code == "url_not_allowed"
+    assert asked == []
+    assert (await refusal(pages, "https://outside.test/")).error_code == "url_not_accessible"
+    assert (await refusal(pages, "https://unknown.test/")).error_code == "url_not_accessible"
+    assert asked == [b"CONNECT outside.test:443 HTTP/1.1\r\n", b"CONNECT unknown.test:443 HTTP/1.1\r\n"]
+    await pages.close()
+    server.close()
+    await server.wait_closed()
