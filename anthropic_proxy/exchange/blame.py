@@ -31,7 +31,7 @@ def next_target_may_help(error: UpstreamError) -> bool:
 
 
 def expect_api(response: UpstreamResponse, target: Target) -> None:
-    """Refuse an answer that no API gives: a redirection, or a web page in place of a reply."""
+    """Refuse an answer that no API gives: a redirection, a status that is none, a web page in place of a reply."""
     status, variable = response.status, target.provider.base_url_variable
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if 300 <= status < 400:
@@ -39,6 +39,8 @@ def expect_api(response: UpstreamResponse, target: Target) -> None:
         what = f"HTTP {status} points elsewhere{f' ({place})' if place else ''}; redirections are not followed"
     elif 200 <= status < 300 and kind == "text/html":
         what = f"a web page came back (HTTP {status}, text/html) where an API was expected"
+    elif not 200 <= status < 600:
+        what = f"HTTP {status} is no answer to a request"
     else:
         return
     where = f". The address is set by {variable}" if variable else ""
