@@ -32,6 +32,22 @@ _GROQ_GPT_OSS = {
     "thinking_field": "reasoning",
     "json_output": "json_schema",
 }
+_GROQ_OWN_TOOLS = {
+    "server_tools": ("web_search", "code_execution"),
+    "server_tools_alone": True,
+    "server_tool_names": (("web_search", "browser_search"), ("code_execution", "code_interpreter")),
+}
+_GROQ_COMPOUND = {
+    "server_tools": ("web_search", "web_fetch", "code_execution"),
+    "server_tools_alone": True,
+    "server_tool_names": (
+        ("web_search", "web_search"),
+        ("web_fetch", "visit_website"),
+        ("code_execution", "code_interpreter"),
+    ),
+    "server_tool_form": "enabled",
+    "server_tool_settings": (("allowed_domains", "include_domains"), ("blocked_domains", "exclude_domains")),
+}
 _GROQ_QWEN = {
     "effort": "reasoning_effort",
     "effort_names": (("low", "default"), ("medium", "default"), ("high", "default")),
@@ -79,7 +95,9 @@ GROQ = Speech(
     wire=openai_chat,
     dialect=openai_chat.Dialect(carry_tag="groq", omits_null=True, json_output="json_object", json_output_alone=True),
     model_rules=(
-        ("openai/gpt-oss*", _GROQ_GPT_OSS),
+        ("openai/gpt-oss*", {**_GROQ_GPT_OSS, **_GROQ_OWN_TOOLS}),
+        ("groq/compound*", _GROQ_COMPOUND),
+        ("compound-beta*", _GROQ_COMPOUND),
         ("qwen/qwen3*", _GROQ_QWEN),
         ("qwen-qwq*", {"thinking_request": "reasoning_format", "thinks": "always"}),
         ("deepseek-r1*", {"thinking_request": "reasoning_format", "thinks": "always"}),

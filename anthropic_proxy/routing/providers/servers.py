@@ -64,6 +64,13 @@ _DEEPSEEK = openai_chat.Dialect(
     json_output="json_object",
     says_strict=False,
 )
+_OPENROUTER_SEARCH = (
+    ("max_uses", "max_uses"),
+    ("allowed_domains", "allowed_domains"),
+    ("blocked_domains", "excluded_domains"),
+    ("user_location", "user_location"),
+)
+"""Recorded by the project `pydantic/pydantic-ai`, cassette test_openrouter_web_search_tool_full_params, 2026-08."""
 _DEEPSEEK_RULES = (("deepseek-chat*", {"effort": "omit", "thinks": "never"}),)
 _DEEPSEEK_FACTS = {"efforts": ("none", "minimal", "low", "medium", "high", "xhigh", "max")}
 
@@ -110,7 +117,14 @@ OPENAI_SERVERS = (
         speeches={
             "chat": Speech(
                 wire=openai_chat,
-                dialect=openai_chat.Dialect(carry_tag="openrouter", effort="reasoning", carries_details=True),
+                dialect=openai_chat.Dialect(
+                    carry_tag="openrouter",
+                    effort="reasoning",
+                    carries_details=True,
+                    server_tools=("web_search",),
+                    server_tool_names=(("web_search", "openrouter:web_search"),),
+                    server_tool_settings=_OPENROUTER_SEARCH,
+                ),
                 model_rules=tuple((name, _MISTRAL) for name in _MISTRAL_NAMES),
             )
         },

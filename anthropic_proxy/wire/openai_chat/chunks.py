@@ -34,6 +34,14 @@ class Piece(Struct, gc=False):
     refusal: str | None = None
     tool_calls: list[CallPiece] | None = None
     extra_content: Raw = ABSENT
+    executed_tools: Raw = ABSENT
+    annotations: Raw = ABSENT
+
+
+class ServerToolCounts(Struct, gc=False):
+    """`server_tool_use_details` of OpenRouter (recorded)."""
+
+    web_search_requests: int | None = None
 
 
 class Details(Struct, gc=False):
@@ -54,6 +62,7 @@ class Counts(Struct, gc=False):
     completion_tokens_details: Details | None = None
     cached_tokens: int | None = None
     prompt_cache_hit_tokens: int | None = None
+    server_tool_use_details: ServerToolCounts | None = None
 
 
 class Choice(Struct, gc=False):
@@ -81,6 +90,7 @@ class Chunk(Struct, gc=False):
     error: Raw = ABSENT
 
 
+_COUNTED = ("prompt_tokens_details", "completion_tokens_details", "server_tool_use_details")
 _decode = msgspec.json.Decoder(Chunk).decode
 
 
@@ -137,7 +147,7 @@ def _usual_piece(piece: Any) -> dict[str, Any] | None:
     for name in ("reasoning_content", "reasoning", "refusal"):
         if isinstance(piece.get(name), str):
             usual[name] = piece[name]
-    for name in ("reasoning_details", "extra_content"):
+    for name in ("reasoning_details", "extra_content", "executed_tools", "annotations"):
         if piece.get(name) is not None:
             usual[name] = msgspec.Raw(msgspec.json.encode(piece[name]))
     calls = piece.get("tool_calls")
@@ -170,7 +180,7 @@ def _usual_counts(counts: Any) -> dict[str, Any] | None:
     for name, value in counts.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             usual[name] = int(value)
-        elif isinstance(value, dict) and name in ("prompt_tokens_details", "completion_tokens_details"):
+        elif isinstance(value, dict) and name in _COUNTED:
             usual[name] = _usual_counts(value)
     return usual
 

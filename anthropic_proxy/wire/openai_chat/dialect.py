@@ -4,6 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from anthropic_proxy.messages.prepare import Kind
 from anthropic_proxy.wire.recover import TextConvention, ThinkingTags
 from anthropic_proxy.wire.schema import STANDARD, SchemaRules
 
@@ -216,6 +217,28 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Header that keeps a session on one machine, for its cache: xAI's `x-grok-conv-id`. Proven by: xai_thinking."""
     omits_null: bool = False
     """Whether `content: null` is left out of an assistant message with calls (Groq). Proven by: groq_thinking."""
+    server_tools: tuple[Kind, ...] = ()
+    """Kinds of server tools that the server runs itself: those of `server_tool_names`.
+
+    Proven by: golden/openai_chat/groq_search, groq_compound, openrouter_search.
+    """
+    server_tools_alone: bool = False
+    """Whether they may not stand beside functions: Groq's systems take none, and its models are documented with either.
+
+    Proven by: golden/openai_chat/groq_search_beside_functions.
+    """
+    server_tool_names: tuple[tuple[Kind, str], ...] = ()
+    """Kind → the server's own word. Proven by: golden/openai_chat/groq_search, groq_compound, openrouter_search."""
+    server_tool_form: Literal["type", "enabled"] = "type"
+    """How they are offered: as the `type` of a tool, or (Groq's systems) as `enabled_tools` of `compound_custom`, with
+    the settings of a search beside it.
+
+    Proven by: golden/openai_chat/groq_compound.
+    """
+    server_tool_settings: tuple[tuple[str, str], ...] = ()
+    """Limit of a web search → its name among the settings. Proven by: golden/openai_chat/groq_compound,
+    openrouter_search.
+    """
     call_ids: Literal["short", "nine", "counted"] = "short"
     """What ids of calls must look like: up to 40 characters (OpenAI); exactly nine letters or digits (Mistral);
     `functions.<name>:<n>`, counted through the conversation, which Kimi k2's template was trained on.

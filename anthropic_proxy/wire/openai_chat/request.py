@@ -38,6 +38,7 @@ def encode_request(call: Call) -> UpstreamRequest:
         dialect.limit_name: find_output_limit(call, notes),
     }
     add_tools(body, tools.definitions, tools.choice, call, notes)
+    body |= tools.fields
     if output is not None:
         body["response_format"] = output
     effort = _effort(call, dialect, bool(tools.definitions), notes)

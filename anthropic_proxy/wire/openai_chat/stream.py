@@ -23,11 +23,14 @@ from anthropic_proxy.wire.openai_chat.chunks import (
     Counts,
     Details,
     Piece,
+    ServerToolCounts,
     decode_chunk,
     is_said,
 )
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
+from anthropic_proxy.wire.openai_chat.executed import Executed
 from anthropic_proxy.wire.openai_chat.faults import find_reply, judge_fault
+from anthropic_proxy.wire.openai_chat.hosted import offers_hosted
 from anthropic_proxy.wire.openai_chat.reasoning import DetailsJoiner, find_call_signature, text_of_details
 from anthropic_proxy.wire.recover import AnswerText
 
@@ -37,6 +40,7 @@ _STOP_REASONS = {"stop": "end_turn", "tool_calls": "tool_use", "function_call": 
 _BLOCKED = frozenset(("content_filter", "sensitive"))
 _FAILED = frozenset(("insufficient_system_resource", "network_error", "error"))
 _NO_DETAILS = Details()
+_NO_TOOL_COUNTS = ServerToolCounts()
 
 
 class ChatDecoder:
@@ -53,6 +57,7 @@ class ChatDecoder:
         self._mender = FrameMender()
         self._late = LateThinking()
         self._calls: CallReader | None = None
+        self._executed = Executed(call) if dialect.server_tools and offers_hosted(call) else None
         self._text = AnswerText(call) if dialect.thinking_tags or dialect.text_calls else None
         self._details = DetailsJoiner() if dialect.carries_details else None
         self._signs_calls = dialect.carries_call_signatures
@@ -136,6 +141,8 @@ class ChatDecoder:
             if self._text is not None:
                 self._text.expect_tags()
             deltas.append(Thinking(thinking))
+        if self._executed is not None:
+            deltas += self._executed.read(piece)
         if piece.content:
             self._read_text(piece.content, deltas)
         if piece.refusal:
@@ -203,6 +210,8 @@ class ChatDecoder:
             deltas += self._text.finish(cut=cut, whole=not cut and self._calls is None)
         if self._details is not None:
             self._sign_details(deltas)
+        if self._executed is not None:
+            deltas += self._executed.finish()
         if self._calls is not None:
             self._calls.end_all(deltas, cut=cut)
 
@@ -255,6 +264,7 @@ def decode_usage(counts: Counts) -> Usage:
         cache_read_tokens=cached,
         cache_write_tokens=written,
         thinking_tokens=thinking,
+        web_search_requests=(counts.server_tool_use_details or _NO_TOOL_COUNTS).web_search_requests,
     )
 
 

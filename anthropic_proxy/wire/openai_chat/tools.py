@@ -9,9 +9,11 @@ from msgspec import Raw, Struct
 from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.types import Tool, ToolChoice
+from anthropic_proxy.messages.types.tools import is_client_tool
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.definitions import describe, encode_once, find_strictness
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
+from anthropic_proxy.wire.openai_chat.hosted import encode_hosted, offers_hosted
 from anthropic_proxy.wire.schema import SchemaRules, encode_schema
 
 
@@ -19,6 +21,8 @@ class Tools(Struct):
     """What a request says of tools."""
 
     definitions: list[Raw]
+    fields: dict[str, Any] = {}
+    """Fields of the body that say which of the server's own tools may be used."""
     choice: Any = None
     """`tool_choice` as it is said; None: nothing."""
     asks: str = ""
@@ -30,11 +34,13 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
     """Say the request's tools; raises `UnsupportedFeature` where one is forced that cannot be offered."""
     request = call.request
     tools = Tools([])
-    for tool in request.tools:
+    for tool in filter(is_client_tool, request.tools):
         definition, lost = _encode_tool(tool, dialect.schema, dialect.says_strict)
         tools.definitions.append(definition)
         for what in lost:
             tools.notes.append(Note("approximated", f"tools.{tool.name}", what))
+    if dialect.server_tools and offers_hosted(call):
+        _add_hosted(call, dialect, tools)
     if tools.definitions and not dialect.offers_tools:
         raise UnsupportedFeature(
             f"{call.provider}: {call.model} takes no tools over Chat Completions. "
@@ -43,6 +49,13 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
     if request.tool_choice is not None:
         _choose(request.tool_choice, tools, request.tools, call, dialect)
     return tools
+
+
+def _add_hosted(call: Call, dialect: Dialect, tools: Tools) -> None:
+    said = encode_hosted(call, dialect)
+    tools.definitions += said.definitions
+    tools.fields = said.fields
+    tools.notes += said.notes
 
 
 @encode_once
@@ -58,8 +71,25 @@ def _encode_tool(tool: Tool, rules: SchemaRules, says_strict: bool) -> tuple[Raw
     return Raw(msgspec.json.encode({"type": "function", "function": function})), (*lost, *refused)
 
 
+def _force_hosted(tool: Tool, tools: Tools, asked: Sequence[Tool], call: Call) -> None:
+    if len(asked) > 1:
+        raise UnsupportedFeature(
+            f"tool_choice: {call.provider} cannot be made to call its own {tool.name} beside others."
+        )
+    if tools.definitions:
+        tools.choice = "required"
+    else:
+        tools.notes.append(
+            Note("approximated", "tool_choice", f"{call.provider} decides itself when to use {tool.name}")
+        )
+
+
 def _choose(choice: ToolChoice, tools: Tools, asked: Sequence[Tool], call: Call, dialect: Dialect) -> None:
     forces = choice.type in ("any", "tool")
+    forced = next((tool for tool in asked if choice.type == "tool" and tool.name == choice.name), None)
+    if forced is not None and not is_client_tool(forced):
+        _force_hosted(forced, tools, asked, call)
+        return
     if not tools.definitions:
         if forces:
             name = choice.name or ", ".join(tool.name for tool in asked) or "nothing"
