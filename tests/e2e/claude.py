@@ -11,6 +11,7 @@ from tests.e2e.npm import install
 
 VERSION = "2.1.328"  # pinned: an unpinned installation resolves to an older release where node is older than it wants
 TIMEOUT_SECONDS = 240
+CLIENT_KEY = "sk-the-clients-own"
 NOTES = "rye bread\nsalted butter\n"
 
 
@@ -58,7 +59,7 @@ def environment(url: str, home: Path, **more: str) -> dict[str, str]:
         "HOME": str(home),
         "TMPDIR": str(home),
         "ANTHROPIC_BASE_URL": url,
-        "ANTHROPIC_API_KEY": "sk-the-clients-own",
+        "ANTHROPIC_API_KEY": CLIENT_KEY,
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
         "HTTPS_PROXY": nowhere,
@@ -68,17 +69,32 @@ def environment(url: str, home: Path, **more: str) -> dict[str, str]:
 
 
 def run_claude(
-    program: Path, url: str, directory: Path, prompt: str, *options: str, home: Path | None = None, **more: str
+    program: Path,
+    url: str,
+    directory: Path,
+    prompt: str | list[dict[str, Any]],
+    *options: str,
+    home: Path | None = None,
+    **more: str,
 ) -> Run:
-    """Run `claude -p` in a directory; `more` are further variables of its environment."""
+    """Run `claude -p` in a directory; `more` are further variables of its environment.
+
+    A prompt of blocks goes in by its JSON stream, as that of an editor which pastes pictures.
+    """
     home = home or directory.parent / "home"
     home.mkdir(exist_ok=True)
-    command = [str(program), "-p", prompt, "--output-format", "stream-json", "--verbose", *options]
+    command = [str(program), "-p", "--output-format", "stream-json", "--verbose", *options]
+    said = ""
+    if isinstance(prompt, str):
+        command.insert(2, prompt)
+    else:
+        command += ["--input-format", "stream-json"]
+        said = json.dumps({"type": "user", "message": {"role": "user", "content": prompt}}) + "\n"
     done = subprocess.run(
         command,
         cwd=directory,
         env=environment(url, home, **more),
-        stdin=subprocess.DEVNULL,
+        input=said,
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,

@@ -1,0 +1,116 @@
+"""Runs Claude Code in a terminal, as a person does: types, and reads the screen's text as it scrolls by."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.claude import CLIENT_KEY, environment
+
+ROWS, COLUMNS = 50, 160
+WAIT_SECONDS = 45
+QUIET_SECONDS, MOST_SECONDS = 0.4, 4.0
+"""Silence after which the screen is taken to stand still, and the longest wait for it: while the model is at work
+something always moves."""
+_CONTROLS = re.compile(
+    rb"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[P_^].*?\x1b\\|\x1b\[[0-9;?<>=$ ]*[a-zA-Z@]|\x1b[=>()][0B]?"
+)
+
+
+class Terminal:
+    """A session on a screen."""
+
+    def __init__(self, descriptor: int, process: "subprocess.Popen[bytes]") -> None:
+        self._descriptor = descriptor
+        self._process = process
+        self._shown = b""
+
+    @property
+    def text(self) -> str:
+        """Everything that was drawn so far, without colours and with single spaces."""
+        return re.sub(r"\s+", " ", _CONTROLS.sub(b" ", self._shown).decode("utf-8", "replace"))
+
+    def type(self, words: str) -> None:
+        """Type a line and send it, each key when the screen has shown the one before."""
+        for keys in (words, "\r"):
+            os.write(self._descriptor, keys.encode())
+            self._settle()
+
+    def wait_for(self, words: str) -> None:
+        """Read until the words were drawn."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while words not in self.text:
+            assert time.monotonic() < deadline, f"{words!r} was not shown:\n{self.text[-3_000:]}"
+            assert self._process.poll() is None, f"it ended:\n{self.text[-3_000:]}"
+            self._read(0.2)
+
+    def _settle(self) -> None:
+        deadline = time.monotonic() + MOST_SECONDS
+        while self._read(QUIET_SECONDS) and time.monotonic() < deadline:
+            pass
+
+    def _read(self, seconds: float) -> bool:
+        ready, _, _ = select.select([self._descriptor], [], [], seconds)
+        if not ready:
+            return False
+        try:
+            self._shown += os.read(self._descriptor, 65_536)
+        except OSError:  # the other end is closed
+            return False
+        return True
+
+
+def _introduce(home: Path, work: Path) -> None:
+    """Answer what the program asks a new user: theme, key, trust in the folder."""
+    trusted = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
+    known = {
+        "hasCompletedOnboarding": True,
+        "theme": "dark",
+        "customApiKeyResponses": {"approved": [CLIENT_KEY[-20:]], "rejected": []},
+        "projects": {str(work): trusted},
+    }
+    (home / ".claude.json").write_text(json.dumps(known))
+
+
+@contextmanager
+def terminal(program: Path, url: str, work: Path, *options: str, **more: str) -> Iterator[Terminal]:
+    """Start Claude Code in a directory of work; `more` are further variables of its environment."""
+    home = work.parent / "home"
+    home.mkdir(exist_ok=True)
+    if not (home / ".claude.json").exists():
+        _introduce(home, work)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    process = subprocess.Popen(
+        [str(program), *options],
+        cwd=work,
+        env=environment(url, home, TERM="xterm-256color", **more),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    try:
+        session = Terminal(ours, process)
+        session.wait_for("Claude Code")
+        session.wait_for("❯")
+        yield session
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        os.close(ours)

@@ -1,0 +1,247 @@
+"""What Claude Code does in a session, on four wires: nothing of it may show which model answers."""
+
+import itertools
+import json
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e import cabinet
+from tests.e2e.claude import Run, run_claude
+from tests.e2e.upstreams import KINDS, Upstream, standing
+from tests.fakes.openai_chat.samples import pdf, png
+from tests.process import running_proxy
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    with standing(request.param, tmp_path_factory.mktemp(request.param)) as upstream:
+        yield upstream
+        assert "Traceback" not in upstream.proxy.log
+        assert " 500 " not in upstream.proxy.log
+
+
+@pytest.fixture
+def upstream(shared: Upstream) -> Iterator[Upstream]:
+    """What one test sees; every request that it causes is one that the real provider takes."""
+    seen = Upstream(shared.kind, shared.running, shared.proxy)
+    yield seen
+    assert seen.breaches() == []
+
+
+def tools_of(run: Run) -> list[str]:
+    return [name for name, _ in run.calls()]
+
+
+def fill(work: Path) -> None:
+    (work / "notes.txt").write_text("rye bread\n")
+    (work / "plan.png").write_bytes(png(64, 48))
+    (work / "deed.pdf").write_bytes(pdf())
+
+
+def assert_grew(upstream: Upstream) -> None:
+    """Hold that each request of a session begins with all that the one before said, to the byte."""
+    for before, after in itertools.pairwise(upstream.bodies):
+        old, new = before[upstream.kind.said], after[upstream.kind.said]
+        assert json.dumps(new[: len(old)]) == json.dumps(old)
+
+
+def test_a_session_reads_pictures_and_documents_loads_a_tool_and_edits_beside_a_slow_command(
+    claude: Path, upstream: Upstream, work: Path
+) -> None:
+    fill(work)
+    run = run_claude(claude, upstream.proxy.url, work, f"Survey {work}", "--allowedTools", "Read Edit Bash")
+    documents = [len(pdf())] if upstream.kind.takes_documents else []
+    expected = f"notes rye bread; pictures ['64 by 48']; documents {documents}; loaded True; a slow answer"
+    assert run.text == expected
+    assert tools_of(run) == ["Read", "Read", "Read", "ToolSearch", "Bash", "Edit"]
+    assert not any(result.get("is_error") for result in run.results())
+    assert (work / "notes.txt").read_text() == "RYE BREAD\n"
+    assert [len(conversation.tools) for conversation in upstream.conversations] == [11, 11, 12, 12]
+    assert_grew(upstream)
+    told = upstream.conversations[-1].turns
+    assert any("Tool available: WebFetch" in result.text for turn in told for result in turn.results)
+
+
+def test_what_the_client_says_late_stands_where_it_was_said(claude: Path, upstream: Upstream, work: Path) -> None:
+    """The message about its surroundings has the role system and comes after the person's own, last of the first."""
+    fill(work)
+    run_claude(claude, upstream.proxy.url, work, f"Read {work / 'notes.txt'}", "--allowedTools", "Read")
+    first, second = upstream.conversations
+    said = [turn.text for turn in first.turns]
+    assert "# Environment" in said[-1].removeprefix(said[0])
+    assert f"Read {work / 'notes.txt'}" in "\n".join(said[1:])
+    assert [turn.text for turn in second.turns][: len(said)] == said
+    assert "cc_version" not in json.dumps(upstream.bodies)
+    assert_grew(upstream)
+
+
+def test_what_a_plan_forbids_is_refused_and_told(claude: Path, upstream: Upstream, work: Path) -> None:
+    fill(work)
+    prompt = f"Read {work / 'notes.txt'} and write its words in upper case to {work / 'loud.txt'}"
+    options = ("--permission-mode", "plan", "--allowedTools", "Read Write Edit")
+    run = run_claude(claude, upstream.proxy.url, work, prompt, *options)
+    assert [bool(result.get("is_error")) for result in run.results()] == [False, True, True, True]
+    assert not (work / "loud.txt").exists()
+    assert any("plan mode" in turn.text.lower() for turn in upstream.conversations[0].turns)
+    failed = upstream.conversations[-1].turns
+    assert any("plan mode" in result.text for turn in failed for result in turn.results)
+
+
+def test_a_subagent_works_beside(claude: Path, upstream: Upstream, work: Path) -> None:
+    fill(work)
+    prompt = f"Delegate: Read {work / 'notes.txt'}"
+    run = run_claude(claude, upstream.proxy.url, work, prompt, "--allowedTools", "Read Agent")
+    assert "The file says: rye bread" in run.text
+    assert len({tuple(conversation.tools) for conversation in upstream.conversations}) == 2
+
+
+def test_pasted_pictures_are_seen(claude: Path, upstream: Upstream, work: Path) -> None:
+    import base64
+
+    data = base64.b64encode(png(31, 17)).decode()
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
+    prompt: list[dict[str, Any]] = [{"type": "text", "text": "Describe the pictures"}, picture]
+    run = run_claude(claude, upstream.proxy.url, work, prompt)
+    assert run.text == "I see 1 pictures: image/png 31 by 17."
+
+
+def test_the_web_is_searched(claude: Path, upstream: Upstream, work: Path) -> None:
+    """The client loads its tool, and searches by a request of its own whose only tool is the provider's."""
+    run = run_claude(claude, upstream.proxy.url, work, "Search the web for the quince", "--allowedTools", "WebSearch")
+    assert tools_of(run) == ["ToolSearch", "WebSearch"]
+    assert 'Web search results for query: "the quince"' in run.text
+    if upstream.kind.searches:
+        assert "It is said that the quince is well." in run.text
+        assert '"url":"https://' in run.text.replace(" ", "")
+        assert any(conversation.searches for conversation in upstream.conversations)
+
+
+class _Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b"<html><body><h1>Quinces</h1><p>They are ripe.</p></body></html>"
+        self.send_response(200)
+        for name, value in (("content-type", "text/html"), ("content-length", str(len(body)))):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing on the test's own error output."""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Give the address of a page, and the certificate to trust: the client fetches by HTTPS only."""
+    folder = tmp_path_factory.mktemp("page")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no certificate could be made for a page of HTTPS: {error}")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://127.0.0.1:{server.server_port}/quinces", certificate
+    server.shutdown()
+
+
+def test_a_page_is_fetched(claude: Path, upstream: Upstream, work: Path, page: tuple[str, Path]) -> None:
+    """The client fetches, and has another model of its own say what the page holds."""
+    address, certificate = page
+    options = ("--allowedTools", "WebFetch", "--settings", '{"skipWebFetchPreflight": true}')
+    more = {"NODE_EXTRA_CA_CERTS": str(certificate)}
+    run = run_claude(claude, upstream.proxy.url, work, f"Fetch {address}", *options, **more)
+    assert tools_of(run) == ["ToolSearch", "WebFetch"]
+    assert "The page said: a page of yours" in run.text
+    apart = [conversation for conversation in upstream.conversations if not conversation.tools]
+    assert any("They are ripe." in turn.text for conversation in apart for turn in conversation.turns)
+
+
+@pytest.mark.parametrize("model", ["sonnet[1m]", "opus[1m]"])
+def test_a_long_window_is_asked_for(claude: Path, upstream: Upstream, work: Path, model: str) -> None:
+    run = run_claude(claude, upstream.proxy.url, work, "Count to 3", "--model", model)
+    assert run.text == "1 2 3", run.stderr
+    (asked,) = upstream.exchanges
+    assert upstream.kind.model in asked.path + str(asked.body.get("model"))
+
+
+def test_each_effort_is_said_as_the_model_knows_it(claude: Path, upstream: Upstream, work: Path) -> None:
+    for effort, said in upstream.kind.efforts.items():
+        assert run_claude(claude, upstream.proxy.url, work, "Count to 2", "--effort", effort).text == "1 2"
+        assert upstream.kind.effort_of(upstream.bodies[-1]) == said, effort
+
+
+def test_thoughts_survive_a_second_process_and_a_restart(
+    claude: Path, upstream: Upstream, work: Path, server: Path
+) -> None:
+    """Reasoning lies between calls and is signed; nothing of it is kept by the proxy."""
+    fill(work)
+    kind, (notes, target) = upstream.kind, (work / "notes.txt", work / "loud.txt")
+    prompt = f"Read {notes} and write its words in upper case to {target}"
+    first = run_claude(claude, upstream.proxy.url, work, prompt, "--allowedTools", "Read Write Edit")
+    session = ("--resume", first.result["session_id"])
+    with running_proxy(server, kind.settings(upstream.running.url)) as restarted:
+        again = run_claude(claude, restarted.url, work, "What did you think", *session)
+        last = run_claude(claude, restarted.url, work, "Count to 3", "--continue")
+    assert again.text == f"I remember {kind.thoughts} thoughts."
+    assert last.text == "1 2 3"
+    assert_grew(upstream)
+
+
+def test_an_answer_by_schema(claude: Path, upstream: Upstream, work: Path) -> None:
+    schema = {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]}
+    prompt = "Call the tool StructuredOutput"
+    run = run_claude(claude, upstream.proxy.url, work, prompt, "--json-schema", json.dumps(schema))
+    assert run.result["structured_output"] == {"town": "town"}
+
+
+def test_arguments_of_a_call_arrive_as_they_are_written(claude: Path, upstream: Upstream, work: Path) -> None:
+    fill(work)
+    prompt = f"Read {work / 'notes.txt'} and write its words in upper case to {work / 'loud.txt'}"
+    options = ("--allowedTools", "Read Write Edit", "--include-partial-messages")
+    run = run_claude(claude, upstream.proxy.url, work, prompt, *options)
+    events = [event["event"] for event in run.events if event["type"] == "stream_event"]
+    pieces: list[list[str]] = []
+    for event in events:
+        if event["type"] == "content_block_start":
+            pieces.append([])
+        elif event["type"] == "content_block_delta" and event["delta"]["type"] == "input_json_delta":
+            pieces[-1].append(event["delta"]["partial_json"])
+    whole = [json.loads("".join(call)) for call in pieces if call]
+    assert [given["file_path"] for given in whole] == [given["file_path"] for _, given in run.calls()]
+    if upstream.kind.said != "contents" and upstream.kind.path != "/api/chat":  # those two say a call whole
+        assert max(len(call) for call in pieces) > 2
+
+
+def test_models_are_discovered(claude: Path, upstream: Upstream, work: Path) -> None:
+    more = {"CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1"}
+    assert run_claude(claude, upstream.proxy.url, work, "Say exactly: hi", **more).text == "hi"
+    kept = json.loads((work.parent / "home" / ".claude" / "cache" / "gateway-models.json").read_text())
+    names = [model["id"] for model in kept["models"]]
+    assert all("claude" in name or "anthropic" in name for name in names)
+    chosen = next(name for name in names if name.endswith(upstream.kind.model))
+    again = run_claude(claude, upstream.proxy.url, work, "Say exactly: found", "--model", chosen)
+    assert again.text == "found"
+
+
+def test_tools_of_an_mcp_server_are_found_and_called(claude: Path, upstream: Upstream, work: Path) -> None:
+    (work / "notes").write_text("rye bread\n")
+    server = {"type": "stdio", "command": sys.executable, "args": [cabinet.__file__, str(work)]}
+    config = json.dumps({"mcpServers": {"cabinet": server}})
+    options = ("--mcp-config", config, "--strict-mcp-config", "--allowedTools", "mcp__cabinet")
+    prompt = "Load mcp__cabinet__open_note and read notes"
+    run = run_claude(claude, upstream.proxy.url, work, prompt, *options, ENABLE_TOOL_SEARCH="true")
+    assert tools_of(run) == ["ToolSearch", "mcp__cabinet__open_note"], run.text
+    assert "rye bread" in run.text
