@@ -17,7 +17,7 @@ GET = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Impatient(GuardedHttp):
-    head_seconds = 0.05
+    head_seconds = 0.2
 
 
 class Echo:
@@ -166,7 +166,7 @@ async def test_an_answer_may_take_longer_than_a_head() -> None:
     app = Echo()
     app.go_on.clear()
     async with serving(app, Impatient) as port:
-        asyncio.get_running_loop().call_later(0.2, app.go_on.set)
+        asyncio.get_running_loop().call_later(0.5, app.go_on.set)
         assert [answer["path"] for answer in bodies_of(await talk(port, CLOSE))] == ["/last"]
 
 

@@ -41,7 +41,7 @@ async def identify(
     """Say who asks, or refuse: `AuthenticationFailed`, `PermissionDenied`, `RequestTooLarge`, `UnsupportedEncoding`,
     `UnreadableRequest`.
     """
-    _expect_one_host(scope, headers)
+    _expect_clear(scope, headers)
     _limit(scope, headers)
     if scope["path"] in OPEN_PATHS:
         return Client()
@@ -90,14 +90,17 @@ def headers_of(scope: Mapping[str, Any]) -> dict[str, str]:
     return headers
 
 
-def _expect_one_host(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Refuse what another program on the way may have taken for a request to somebody else (RFC 9112, 3.2)."""
+def _expect_clear(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    """Refuse what another program on the way may have read in another way (RFC 9112, 3.2 and 6.1)."""
     host = headers.get("host")
     if host is None:
         if scope.get("http_version") == "1.1":
             raise UnreadableRequest("The request has no Host header.")
     elif "," in host:
         raise UnreadableRequest("The request has more than one Host.")
+    coding = headers.get("transfer-encoding")
+    if coding is not None and (coding.lower() != "chunked" or scope.get("http_version") == "1.0"):
+        raise UnreadableRequest(f"transfer-encoding: {coding!r} is not read in HTTP/{scope.get('http_version')}.")
 
 
 def _limit(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
@@ -152,8 +155,8 @@ def _expect_near(scope: Mapping[str, Any], headers: Mapping[str, str], settings:
             f"Requests that a proxy forwards for {hop} are not served without a key. "
             "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true."
         )
-    host = _host_name(headers.get("host", ""))
-    if not _host_allowed(host, settings):
+    host = headers.get("host", "")
+    if not _host_allowed(_host_name(host), settings):
         raise PermissionDenied(
             f"Host {host!r} is no name of this proxy. Use localhost, or add it to ALLOWED_HOSTS, or set PROXY_API_KEY."
         )

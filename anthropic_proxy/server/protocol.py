@@ -3,6 +3,7 @@ envelope, upgrades that are not taken up, and answers whose head does not travel
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import httptools
@@ -19,6 +20,7 @@ a body, or behind it: sizes and extensions of chunks, and trailers, which nobody
 LINGER_SECONDS = 10.0
 """How long a body may still come after its request was answered: a client that writes does not read the answer yet."""
 _OF_AN_UPGRADE = frozenset((b"connection", b"upgrade", b"http2-settings"))
+_VERSIONS = ("1.1", "1.0")
 _TLS_HANDSHAKE = b"\x16"
 
 
@@ -75,7 +77,8 @@ class GuardedHttp(HttpToolsProtocol):
                 self._stay_in_http(data[offer.args[0] :])
             return
         except httptools.HttpParserError as error:
-            self._refuse(UnreadableRequest(_describe(data, error)))
+            cause = error.__context__  # what a method below raised
+            self._refuse(cause if isinstance(cause, ProxyError) else UnreadableRequest(_describe(data, error)))
             return
         if self._in_head and self._head_timer is None:
             self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
@@ -95,6 +98,9 @@ class GuardedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the application, unless the parser takes the body for another protocol's."""
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS:
+            raise UnreadableRequest(f"HTTP/{version} is not spoken here; HTTP/1.1 is.")
         self._in_head = False
         self._in_body = True
         self._head_bytes = 0
@@ -125,12 +131,12 @@ class GuardedHttp(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request; one whose body still comes may not take for ever."""
         super().on_response_complete()
-        if self._in_body and not self.transport.is_closing():
+        if self._in_body and self._linger_timer is None and not self.transport.is_closing():
             self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if cycle.scope["method"] == "POST" and not cycle.waiting_for_100_continue:
-            cycle.transport = _HeadWithBody(cycle.transport)  # type: ignore[assignment]
+            cycle.transport = _HeadWithBody(cycle.transport, self._hang_up)  # type: ignore[assignment]
         if cycle.scope["http_version"] == "1.0":
             app = _without_chunks(app, cycle)
         super()._start_asgi_task(cycle, app)
@@ -178,11 +184,27 @@ class GuardedHttp(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete and (cycle.response_started or not cycle.more_body):
             cycle.keep_alive = False
             return
+        if cycle is not None and not cycle.response_complete:  # its body is what cannot be read: it gets this answer
+            cycle.disconnected = True
+            cycle.message_event.set()
         body = encode_error(error, request_id)
         headers = {**error_headers(error, request_id), "content-length": str(len(body)), "connection": "close"}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(STATUS_LINE[error.status] + head.encode("latin-1") + b"\r\n" + body)
-        self.transport.close()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close; where the client may still write, first say that we have ended, and let it read why.
+
+        A connection that is closed before all was read is reset, and what its client has not read yet is lost.
+        """
+        if not (self._in_head or self._in_body) or self.transport.is_closing():
+            self.transport.close()
+            return
+        self._unreadable = True
+        self.transport.write_eof()
+        self._stop_lingering()
+        self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
 class _HeadWithBody:
@@ -191,10 +213,11 @@ class _HeadWithBody:
     For methods whose answers have a body, which follows its head at once here.
     """
 
-    __slots__ = ("_head", "_transport", "is_closing")
+    __slots__ = ("_hang_up", "_head", "_transport", "is_closing")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, hang_up: Callable[[], None]) -> None:
         self._transport = transport
+        self._hang_up = hang_up
         self._head: bytes | None = None
         self.is_closing = transport.is_closing
 
@@ -212,7 +235,7 @@ class _HeadWithBody:
         """Hang up; a head that nothing followed goes out all the same."""
         if self._head:
             self._transport.write(self._head)
-        self._transport.close()
+        self._hang_up()
 
 
 def _without_chunks(app: Any, cycle: RequestResponseCycle) -> Any:
