@@ -18,7 +18,7 @@ from anthropic_proxy.messages.types import (
     ToolRemovalBlock,
     read_tool,
 )
-from anthropic_proxy.messages.types.connectors import implied_toolsets
+from anthropic_proxy.messages.types.toolsets import implied_toolsets
 
 _PLACEHOLDER = "DeferredToolPlaceholder"
 """A tool that Claude Code sends where others are deferred; it does nothing, so no model should see it."""

@@ -7,6 +7,7 @@ another body without being decoded and encoded again.
 from msgspec import Raw
 
 from anthropic_proxy.messages.types.blocks import blocks_of
+from anthropic_proxy.messages.types.connectors import McpServer
 from anthropic_proxy.messages.types.reading import decode_request, read_envelope, read_request
 from anthropic_proxy.messages.types.structs import (
     ABSENT,
@@ -16,7 +17,6 @@ from anthropic_proxy.messages.types.structs import (
     DocumentBlock,
     FallbackBlock,
     ImageBlock,
-    McpServer,
     Message,
     MessagesRequest,
     MessagesResponse,

@@ -1,37 +1,30 @@
-"""Servers of the Model Context Protocol that the client wants called for it, and which of their tools.
+"""Servers of the Model Context Protocol that the client wants called for it.
 
-Source: `BetaRequestMCPServerURLDefinitionParam` and `BetaMCPToolsetParam` of the official SDK `anthropic` 2.10.
+Source: `BetaRequestMCPServerURLDefinitionParam` of the official SDK `anthropic` 2.10.
 """
 
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.types.structs import McpServer, MessagesRequest, Tool
 
-TOOLSET = "mcp_toolset"
-"""`type` of the entry in `tools` that offers what a server has."""
+class ServerTools(Struct):
+    """What a server's definition allows that no toolset names (beta `mcp-client-2025-04-04`)."""
 
-
-class ToolConfig(Struct):
-    """Whether a tool may be called."""
-
+    allowed_tools: list[str] | None = None
     enabled: bool | None = None
 
 
-class PinnedTool(Struct):
-    """A tool that the server is known to have."""
+class McpServer(Struct):
+    """One of `mcp_servers`."""
 
     name: str = ""
+    url: str = ""
+    authorization_token: str | None = None
+    """A secret of the client's, meant for that server alone: never logged, and masked in errors."""
+    tool_configuration: ServerTools | None = None
 
-
-class Toolset(Struct):
-    """An entry of `tools` of the type `mcp_toolset`."""
-
-    mcp_server_name: str = ""
-    default_config: ToolConfig | None = None
-    configs: dict[str, ToolConfig] | None = None
-    tools: list[PinnedTool] | None = None
+    def __repr__(self) -> str:
+        return f"McpServer(name={self.name!r}, url={self.url!r}, authorization_token='…')"
 
 
 _NO_SERVER = McpServer()
@@ -45,34 +38,8 @@ def read_servers(raw: Raw) -> list[McpServer]:
         return [_NO_SERVER]
 
 
-def read_toolset(tool: Tool) -> Toolset:
-    """Return what a toolset says. Raises `InvalidRequest`."""
-    try:
-        return msgspec.json.decode(tool.source, type=Toolset)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"tools: {TOOLSET}: {error}") from None
-
-
-def implied_toolsets(request: MessagesRequest) -> list[Tool]:
-    """Return a toolset for each server that none names, as the API first knew them."""
-    named = {read_toolset(tool).mcp_server_name for tool in request.tools if tool.type == TOOLSET}
-    return [_toolset_of(server) for server in request.mcp_servers if server.name not in named and _is_on(server)]
-
-
 def _read_server(raw: Raw) -> McpServer:
     try:
         return msgspec.json.decode(raw, type=McpServer)
     except msgspec.ValidationError:
         return _NO_SERVER
-
-
-def _is_on(server: McpServer) -> bool:
-    return server.tool_configuration is None or server.tool_configuration.enabled is not False
-
-
-def _toolset_of(server: McpServer) -> Tool:
-    said: dict[str, object] = {"type": TOOLSET, "mcp_server_name": server.name}
-    allowed = server.tool_configuration.allowed_tools if server.tool_configuration else None
-    if allowed is not None:
-        said |= {"default_config": {"enabled": False}, "configs": {name: {"enabled": True} for name in allowed}}
-    return Tool(type=TOOLSET, source=msgspec.json.encode(said))

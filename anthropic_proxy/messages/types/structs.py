@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from anthropic_proxy.errors import ClientError
+from anthropic_proxy.messages.types.connectors import McpServer
 
 ABSENT = Raw(b"")
 """Stands for "not given" where a field is `Raw`, because `Raw` cannot stand in a union with None."""
@@ -248,26 +249,6 @@ class Metadata(Struct):
     """Who asks; never forwarded as it is."""
 
     user_id: str | None = None
-
-
-class ServerTools(Struct):
-    """What a server's definition allows that no toolset names (beta `mcp-client-2025-04-04`)."""
-
-    allowed_tools: list[str] | None = None
-    enabled: bool | None = None
-
-
-class McpServer(Struct):
-    """One of `mcp_servers` (`types/connectors.py`)."""
-
-    name: str = ""
-    url: str = ""
-    authorization_token: str | None = None
-    """A secret of the client's, meant for that server alone: never logged, and masked in errors."""
-    tool_configuration: ServerTools | None = None
-
-    def __repr__(self) -> str:
-        return f"McpServer(name={self.name!r}, url={self.url!r}, authorization_token='…')"
 
 
 class MessagesRequest(Struct, kw_only=True):

@@ -10,7 +10,7 @@ from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import PreparedRequest
 from anthropic_proxy.messages.types import Tool
-from anthropic_proxy.messages.types.connectors import Toolset, read_toolset
+from anthropic_proxy.messages.types.toolsets import Toolset, read_toolset
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 
 _NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_-]")
