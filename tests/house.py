@@ -110,10 +110,16 @@ class Town:
     async def record(self, receipt: Receipt) -> None:
         self.receipts.append(receipt)
 
-    async def ask(self, text: str = "hello", headers: Mapping[str, str] | None = None, **fields: Any) -> Keeper:
+    async def ask(
+        self,
+        text: str = "hello",
+        headers: Mapping[str, str] | None = None,
+        keeper: Keeper | None = None,
+        **fields: Any,
+    ) -> Keeper:
         body = {"model": "claude-sonnet-4-5", "max_tokens": 64_000, **fields}
         body.setdefault("messages", [{"role": "user", "content": text}])
-        keeper = Keeper()
+        keeper = keeper or Keeper()
         inbound = Inbound(
             request_id="req_test",
             client=Client(key_forwardable=not self.house.settings.proxy_api_keys),

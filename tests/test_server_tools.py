@@ -86,4 +86,5 @@ def test_the_search_of_tools_is_offered_by_its_kind() -> None:
     regex = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
     words = {"type": "tool_search_tool_bm25", "name": "tool_search_tool_bm25"}
     said = prepared(regex, words, READ, limits=Limits(owned_tools=OWNED))
-    assert [json.loads(bytes(tool.input_schema))["required"] for tool in said.request.tools[:2]] == [["pattern"], ["query"]]
+    schemas = [json.loads(bytes(tool.input_schema)) for tool in said.request.tools[:2]]
+    assert [schema["required"] for schema in schemas] == [["pattern"], ["query"]]

@@ -8,7 +8,7 @@ from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, 
 from anthropic_proxy.messages.notes import Report
 from anthropic_proxy.messages.stops import StopCutter
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.wire.contract import Call, UpstreamResponse, notes_of
+from anthropic_proxy.wire.contract import Call, UpstreamResponse, continuation_of, notes_of
 from anthropic_proxy.wire.framing import new_reader
 
 BODY_BYTES = 64 * 1024 * 1024
@@ -45,6 +45,11 @@ class Answer:
     def signature(self) -> str:
         """What an unsigned thinking block of this answer is signed with."""
         return self._decoder.signature
+
+    @property
+    def continuation(self) -> str | None:
+        """What has the provider go on where it stopped; "": nothing, None: this answer is never cut in pieces."""
+        return continuation_of(self._decoder)
 
     async def open(self) -> None:
         """Wait for the first delta that delivers something; what came until then is kept for `read`."""

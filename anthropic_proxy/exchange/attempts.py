@@ -1,7 +1,7 @@
 """Steps 5 to 8 over the targets of a route, until the first delta: prepare, encode, send, decode."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
 from functools import partial
 
@@ -20,15 +20,16 @@ from anthropic_proxy.exchange.blame import (
 )
 from anthropic_proxy.exchange.fidelity import expect_no_loss
 from anthropic_proxy.exchange.house import House, Inbound
+from anthropic_proxy.exchange.limits import limits_of
 from anthropic_proxy.exchange.masking import hide_key_in
 from anthropic_proxy.exchange.relay import RelayedAnswer, passed_headers
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Receipt
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.notes import Fate, Note
-from anthropic_proxy.messages.prepare import UNPREPARED, Limits, prepare
+from anthropic_proxy.messages.prepare import UNPREPARED, Limits, OwnedTool, prepare
 from anthropic_proxy.messages.tokens import estimate
-from anthropic_proxy.messages.types import MessagesRequest
+from anthropic_proxy.messages.types import MessagesRequest, Tool
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import Route, Target, speak_otherwise
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest, UpstreamResponse, heals, relays
@@ -58,6 +59,12 @@ class Attempts:
         self._way = "http"
         self.relaying = False
         """Whether the attempt under way passes bytes as they come."""
+        self.owned: Mapping[str, OwnedTool] = {}
+        """Tools that the proxy runs for the attempt under way, by the name that a call bears."""
+        self.deferred: Sequence[Tool] = ()
+        """Tools that its search of tools looks through."""
+        self._continuation: str | None = None
+        """What the attempt goes on with; None: it begins a reply, "": it asks the model anew within one."""
         self.scale = 1.0
         """What the estimate of a request is multiplied with, for the model of the attempt under way."""
 
@@ -85,6 +92,22 @@ class Attempts:
             self._receipt.tried.pop()
         raise failure
 
+    def take(self, request: MessagesRequest) -> None:
+        """Ask this from now on, in place of what the client wrote."""
+        self._request = request
+
+    async def open_again(self, answer: Answer, request: MessagesRequest, continuation: str = "") -> Answer:
+        """Return the answer to the next call of the same reply, at the target of the last.
+
+        `continuation` is what the provider gave to have the same request go on. Part of the reply has left, so nothing
+        is healed and nobody else is asked; what may succeed is repeated once.
+        """
+        self._request, self._continuation = request, continuation
+        again = await self._try_until_it_stands(answer.target, healings=0)
+        if isinstance(again, RelayedAnswer):
+            raise InternalError("a relay was asked to go on with a reply")
+        return again
+
     def count(self, request: MessagesRequest) -> int:
         """Return the input of a request in tokens, as the model of the attempt under way is likely to count them."""
         return round(estimate(request) * self.scale)
@@ -104,14 +127,18 @@ class Attempts:
                 hide_key_in(error, Credential("", server.authorization_token))
 
     async def _try_target(self, target: Target) -> Answer | RelayedAnswer:
-        pool = self._house.credentials
         self.relaying = relays(target.wire)
         if self._house.catalogue.asks(target.provider.name):
             facts = await self._house.catalogue.learn(target.provider.name, target.model)
             target = structs.replace(target, facts=facts)
         target = await self._with_learned(target)
         self._lessons.clear()
-        repeats, healings, turns = REPEATS_PER_TARGET, MOST_HEALINGS, pool.turns(target.provider)
+        return await self._try_until_it_stands(target, MOST_HEALINGS)
+
+    async def _try_until_it_stands(self, target: Target, healings: int) -> Answer | RelayedAnswer:
+        """Return the first answer of this target that delivers, after all that may help was tried."""
+        pool = self._house.credentials
+        repeats, turns = REPEATS_PER_TARGET, pool.turns(target.provider)
         self._house.budget.earn(target.upstream)
         while True:
             credential = lent_credential(self._house, self._inbound, target.provider) or pool.find(target.provider)
@@ -227,8 +254,10 @@ class Attempts:
     def _prepare_call(self, target: Target) -> Call:
         if self._request.refusal is not None:
             raise self._request.refusal
-        prepared = prepare(self._request, limits_of(target), estimate)
-        self._receipt.fidelity.begin()
+        prepared = prepare(self._request, self.limits(target), self.count)
+        self.owned, self.deferred = prepared.owned, prepared.deferred
+        if self._continuation is None:
+            self._receipt.fidelity.begin()
         self._receipt.fidelity.add(prepared.notes)
         return Call(
             request=prepared.request,
@@ -237,11 +266,17 @@ class Attempts:
             dialect=target.dialect,
             stream=self._request.stream or bool(prepared.request.stop_sequences) or target.dialect.streams_always,
             aliases=prepared.aliases,
+            continuation=self._continuation or "",
             new_id=self._house.new_id,
             provider=target.provider.name,
             window=target.facts.window if target.facts.known else None,
             estimate=partial(self.count, self._request),
         )
+
+    def limits(self, target: Target) -> Limits:
+        """Return what `prepare` must know of a target, as this house is set up."""
+        house = self._house
+        return limits_of(target, must_fit=house.settings.check_window, fetches=house.fetch is not None)
 
     def _relay_call(self, target: Target) -> Call:
         self._receipt.fidelity.begin()
@@ -291,27 +326,6 @@ def lent_credential(house: House, inbound: Inbound, provider: Provider) -> Crede
         if value := inbound.headers.get(header):
             return Credential(header, value, LENT)
     return None
-
-
-def limits_of(target: Target, *, must_fit: bool = False) -> Limits:
-    """Return what `prepare` must know of a target; `must_fit`: whether what is too long for it is not even sent."""
-    facts, dialect = target.facts, target.dialect
-    return Limits(
-        window=facts.window if facts.known else None,
-        max_output=facts.max_output if facts.known else None,
-        must_fit=must_fit,
-        efforts=facts.efforts,
-        takes_budgets=getattr(dialect, "thinking", "") == "budget",
-        default_effort=facts.default_effort,
-        vision=facts.vision or not facts.known,
-        pdf=facts.pdf,
-        tools=facts.tools,
-        server_tools=getattr(dialect, "server_tools", ()),
-        server_tools_alone=getattr(dialect, "server_tools_alone", False),
-        provider=target.provider.name,
-        name_pattern=dialect.tool_name_pattern,
-        name_length=dialect.tool_name_length,
-    )
 
 
 def _dated(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ from anthropic_proxy.exchange.blame import silence_of
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.one_call import OneCall
 from anthropic_proxy.exchange.relay import RelayedAnswer
+from anthropic_proxy.exchange.turns import Turns, open_reply
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Observer, Receipt, Ticket
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
@@ -163,7 +164,7 @@ class _Exchange:
             self._house.queue.leave()
 
     async def _reply(self, route: Route) -> None:
-        answer = await self._attempts.open(route)
+        answer = await open_reply(self._house, self._watch, self._attempts, self._request, route)
         try:
             self._receipt.first_delta_seconds = self._house.clock() - self._receipt.started
             if isinstance(answer, RelayedAnswer):
@@ -172,12 +173,13 @@ class _Exchange:
                 await self._stream(answer)
             else:
                 await self._fold(answer)
-            await self._learn_scale()
+            if not isinstance(answer, Turns):  # several calls count the same input several times
+                await self._learn_scale()
         finally:
             self._watch.stop()  # the reply is whole or lost: a client that leaves now changes nothing
             await answer.close()
 
-    async def _stream(self, answer: Answer) -> None:
+    async def _stream(self, answer: Answer | Turns) -> None:
         writer, outlet, watch = self._writer, self._outlet, self._watch
         writer.signature = answer.signature
         only_one = OneCall() if self._one_call() else None
@@ -192,7 +194,7 @@ class _Exchange:
                 watch.writing = False
         await outlet.write(self._start() + writer.finish(), last=True)
 
-    async def _fold(self, answer: Answer) -> None:
+    async def _fold(self, answer: Answer | Turns) -> None:
         fold = Fold(self._writer)
         self._writer.signature = answer.signature
         only_one = OneCall() if self._one_call() else None
@@ -288,36 +290,6 @@ class _Exchange:
         receipt.outcome = receipt.outcome or writer.stop_reason or ""
         if self._opened or self._relayed or receipt.outcome != "cancelled":
             receipt.status = receipt.status or 200
-
-
-class _OneCall:
-    """Drops every tool call after the first, where the client disabled parallel ones and the backend made some.
-
-    Thinking after the first call waits for what follows it: it goes with a call that is dropped.
-    """
-
-    def __init__(self) -> None:
-        self._key: int | str | None = None
-        self._thoughts: list[Delta] = []
-
-    def feed(self, deltas: list[Delta]) -> list[Delta]:
-        kept: list[Delta] = []
-        for delta in deltas:
-            self._sort(delta, kept)
-        return kept
-
-    def _sort(self, delta: Delta, kept: list[Delta]) -> None:
-        if isinstance(delta, ToolCall) and self._key is None:
-            self._key = delta.key
-        if isinstance(delta, Thinking) and self._key is not None:
-            self._thoughts.append(delta)
-        elif isinstance(delta, ToolCall | ToolArgs | ToolEnd) and delta.key != self._key:
-            self._thoughts = []
-        else:
-            if isinstance(delta, Text | Block):
-                kept += self._thoughts
-                self._thoughts = []
-            kept.append(delta)
 
 
 def note_failure(receipt: Receipt, error: ProxyError) -> None:

@@ -73,6 +73,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     cache_write_tokens: int | None = None
     thinking_tokens: int | None = None
     web_search_requests: int | None = None
+    web_fetch_requests: int | None = None
     service_tier: str | None = None
 
 

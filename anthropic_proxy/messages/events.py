@@ -105,7 +105,7 @@ class Totals(Struct, frozen=True, kw_only=True):
     output_tokens_details: dict[str, int]
     """`{"thinking_tokens": …}`; they are part of `output_tokens`."""
     server_tool_use: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
-    """`{"web_search_requests": …, "web_fetch_requests": 0}`; unset where nothing was searched."""
+    """`{"web_search_requests": …, "web_fetch_requests": …}`; unset where there were none."""
     service_tier: str | msgspec.UnsetType = msgspec.UNSET
     """What the upstream said; unset where it said nothing."""
 

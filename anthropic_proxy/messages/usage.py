@@ -1,5 +1,7 @@
 """What an upstream said of its cost, put together from all that it said."""
 
+import msgspec
+
 from anthropic_proxy.messages.deltas import Usage
 
 
@@ -8,7 +10,7 @@ def with_later(before: Usage, said: Usage) -> Usage:
 
     Some upstreams say them with every frame, so the fields stand here one by one.
     """
-    searches, tier = said.web_search_requests, said.service_tier
+    searches, fetches, tier = said.web_search_requests, said.web_fetch_requests, said.service_tier
     return Usage(
         input_tokens=before.input_tokens if said.input_tokens is None else said.input_tokens,
         output_tokens=before.output_tokens if said.output_tokens is None else said.output_tokens,
@@ -16,5 +18,32 @@ def with_later(before: Usage, said: Usage) -> Usage:
         cache_write_tokens=before.cache_write_tokens if said.cache_write_tokens is None else said.cache_write_tokens,
         thinking_tokens=before.thinking_tokens if said.thinking_tokens is None else said.thinking_tokens,
         web_search_requests=before.web_search_requests if searches is None else searches,
+        web_fetch_requests=before.web_fetch_requests if fetches is None else fetches,
         service_tier=before.service_tier if tier is None else tier,
     )
+
+
+def count_server_tools(usage: Usage) -> dict[str, int] | msgspec.UnsetType:
+    """Return `server_tool_use` as a reply has it; unset where nobody said anything of such tools."""
+    searches, fetches = usage.web_search_requests, usage.web_fetch_requests
+    if searches is None and fetches is None:
+        return msgspec.UNSET
+    return {"web_search_requests": max(searches or 0, 0), "web_fetch_requests": max(fetches or 0, 0)}
+
+
+def with_spent(spent: Usage, running: Usage) -> Usage:
+    """Return the totals of a reply that takes several upstream calls: those that ended, and the one under way."""
+    return Usage(
+        input_tokens=_sum(spent.input_tokens, running.input_tokens),
+        output_tokens=_sum(spent.output_tokens, running.output_tokens),
+        cache_read_tokens=_sum(spent.cache_read_tokens, running.cache_read_tokens),
+        cache_write_tokens=_sum(spent.cache_write_tokens, running.cache_write_tokens),
+        thinking_tokens=_sum(spent.thinking_tokens, running.thinking_tokens),
+        web_search_requests=_sum(spent.web_search_requests, running.web_search_requests),
+        web_fetch_requests=_sum(spent.web_fetch_requests, running.web_fetch_requests),
+        service_tier=running.service_tier or spent.service_tier,
+    )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else max(one, 0) + max(other, 0)

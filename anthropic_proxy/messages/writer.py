@@ -44,7 +44,7 @@ from anthropic_proxy.messages.events import (
     spell_block,
 )
 from anthropic_proxy.messages.types import MessagesResponse, UsageBody
-from anthropic_proxy.messages.usage import with_later
+from anthropic_proxy.messages.usage import count_server_tools, with_later
 
 KEEP_ALIVE_SIGNATURE = "px1.ka.e30"
 """Signs a thinking block that only `keep_alive` opened; always dropped on the way in."""
@@ -128,15 +128,14 @@ class MessageWriter:
         if output is None or (self.stop is not None and self.stop.reason == "stop_sequence"):
             output = max(output or 0, -(-self._characters // CHARACTERS_PER_TOKEN))
         output = max(output, 0)
-        searches, tier = usage.web_search_requests, usage.service_tier
-        server_tools = {"web_search_requests": max(searches or 0, 0), "web_fetch_requests": 0}
+        tier = usage.service_tier
         return Totals(
             input_tokens=max(self.estimate - cached - written if said is None else said, 0),
             cache_creation_input_tokens=written,
             cache_read_input_tokens=cached,
             output_tokens=output,
             output_tokens_details={"thinking_tokens": min(max(usage.thinking_tokens or 0, 0), output)},
-            server_tool_use=msgspec.UNSET if searches is None else server_tools,
+            server_tool_use=count_server_tools(usage),
             service_tier=msgspec.UNSET if tier is None else tier,
         )
 

@@ -47,6 +47,8 @@ class Call(Struct, frozen=True, kw_only=True):
     window: int | None = None
     """Tokens of input and output together that the model takes; None: not known. Fills in what an overflow message or
     a finish reason leaves out."""
+    continuation: str = ""
+    """What the provider gave to have the same request go on; "": the request is new."""
     estimate: Callable[[], int] = lambda: 0
     """Counts the input roughly, in tokens; 0: nobody can. Asked only where a provider refuses it as too long and gives
     no number."""
@@ -120,7 +122,8 @@ class Send(Protocol):
 class Decoder(Protocol):
     """Reads one answer. Its methods raise `UpstreamError` where the answer is an error or breaks the wire's rules.
 
-    One that mends what a model wrote has a further attribute, `notes` (`notes_of`).
+    One that mends what a model wrote has a further attribute, `notes` (`notes_of`); one whose provider may give a reply
+    in several answers has `continuation` (`continuation_of`).
     """
 
     @property
@@ -150,6 +153,15 @@ def notes_of(decoder: Decoder) -> Sequence[Note]:
     """Return what a decoder, so far, has read otherwise than the model wrote it."""
     notes: Sequence[Note] = getattr(decoder, "notes", ())
     return notes
+
+
+def continuation_of(decoder: Decoder) -> str | None:
+    """Return what a call must carry to have the provider go on with this answer.
+
+    None: no answer of this provider goes on; "": this one does not. One that does has no `Stop`.
+    """
+    token: str | None = getattr(decoder, "continuation", None)
+    return token
 
 
 class Wire(Protocol):

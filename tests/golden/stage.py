@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ClientError, ProxyError
-from anthropic_proxy.exchange.attempts import limits_of
+from anthropic_proxy.exchange.limits import limits_of
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
 from anthropic_proxy.messages.events import Ping
 from anthropic_proxy.messages.fold import fold

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from anthropic_proxy.messages.passages import open_passage
 from anthropic_proxy.messages.types import (
     Block,
     DocumentBlock,
@@ -16,8 +17,10 @@ from anthropic_proxy.messages.types import (
     ThinkingBlock,
     ToolReferenceBlock,
     ToolResultBlock,
+    ToolSearchResultBlock,
     ToolUseBlock,
     UnknownBlock,
+    WebFetchResultBlock,
     WebSearchResultBlock,
     blocks_of,
     text_raw,
@@ -29,6 +32,12 @@ UNSUPPORTED = "[unsupported block: %s]"
 """What stands for a block of which nothing can be said; its type joins it."""
 _SAYS_NOTHING = (b"", b'""', b"null")
 _QUOTE = b'"'[0]
+_NOTHING_FOUND = "[nothing found]"
+_TOOLS = {
+    WebSearchResultBlock: "web_search",
+    WebFetchResultBlock: "web_fetch",
+    ToolSearchResultBlock: "tool_search",
+}
 _SHOWN = 200
 """Characters of an argument that are shown of a call that the provider ran."""
 
@@ -68,11 +77,24 @@ def _in_words(block: Block) -> str:
         return f"Tool available: {block.tool_name}"
     if isinstance(block, ServerToolUseBlock):
         return _call_in_words(block.name, block.input)
-    if isinstance(block, WebSearchResultBlock):
-        return _search_in_words(block.content)
+    if isinstance(block, WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock):
+        return result_in_words(block)
     if isinstance(block, UnknownBlock):
         return unknown_in_words(block)
     return ""
+
+
+def result_in_words(block: WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock) -> str:
+    """Say what a search or a fetch brought, as a model reads it."""
+    content = _value(block.content)
+    if isinstance(content, dict) and "error_code" in content:
+        why = content.get("error_message")
+        code = content["error_code"] or "unknown error"
+        return f"[{_TOOLS[type(block)]} failed: {code}{f', {why}' if isinstance(why, str) else ''}]"
+    if isinstance(block, WebSearchResultBlock):
+        return _search_in_words(content)
+    said = _result_in_words(content)
+    return said or (_NOTHING_FOUND if isinstance(block, ToolSearchResultBlock) else "")
 
 
 def _plain_result(block: ToolResultBlock) -> ToolResultBlock:
@@ -105,12 +127,22 @@ def _call_in_words(name: str, arguments: Raw) -> str:
     return f"[{name}: {said[:_SHOWN]}]" if said else f"[{name}]"
 
 
-def _search_in_words(content: Raw) -> str:
-    found = _value(content)
+def _search_in_words(found: Any) -> str:
     if isinstance(found, dict):
-        return f"[web_search failed: {found.get('error_code', 'unknown error')}]"
+        return "[web_search failed: unknown error]"
     results = [result for result in found if isinstance(result, dict)] if isinstance(found, list) else []
-    return "\n".join(f"{result.get('title', '')} – {result.get('url', '')}" for result in results)
+    pages = [_page_in_words(result) for result in results]
+    return ("\n\n" if any("\n" in page for page in pages) else "\n").join(pages) or _NOTHING_FOUND
+
+
+def _page_in_words(result: dict[str, Any]) -> str:
+    """Say what a search found at one address, with the passage that we sealed into the result ourselves."""
+    heading = f"{result.get('title', '')} – {result.get('url', '')}"
+    sealed, age = result.get("encrypted_content"), result.get("page_age")
+    passage = open_passage(sealed) if isinstance(sealed, str) else ""
+    if not passage:
+        return heading
+    return f"{heading}{f' ({age})' if isinstance(age, str) else ''}\n{passage}"
 
 
 def unknown_in_words(block: UnknownBlock) -> str:
@@ -132,7 +164,9 @@ def _result_in_words(content: Any) -> str:
         return ""
     if isinstance(found := content.get("tool_references"), list):
         return "\n".join(f"Tool available: {tool.get('tool_name', '')}" for tool in found if isinstance(tool, dict))
-    names = ("title", "url", "text", "data", "stdout", "stderr", "error_code")
+    names: tuple[str, ...] = ("title", "url", "text", "data", "stdout", "stderr", "error_code")
+    if content.get("type") == "base64":
+        return f"[file omitted: {content.get('media_type')}]"
     said = [content[name] for name in names if isinstance(content.get(name), str) and content[name]]
     nested = (_result_in_words(content.get(name)) for name in ("content", "source"))
     return "\n".join(filter(None, (*said, *nested)))

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -176,3 +176,5 @@ class Prepared(Struct, frozen=True):
     notes: tuple[Note, ...]
     owned: Mapping[str, OwnedTool]
     """Name that a call in the reply bears → the server tool that the proxy runs for it."""
+    deferred: Sequence[Tool] = ()
+    """Tools that a search of tools looks through, under the client's own names; those found already among them."""

@@ -31,6 +31,8 @@ class Offer(Struct):
     owned: Mapping[str, OwnedTool]
     """Name that a call in the reply bears → the server tool that the proxy runs for it."""
     dropped: list[Tool]
+    deferred: list[Tool] = []
+    """All that wait to be found, those that were found among them."""
 
 
 def kind_of(tool: Tool) -> Kind:

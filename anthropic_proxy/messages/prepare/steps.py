@@ -10,6 +10,7 @@ from anthropic_proxy.messages.prepare.effort import resolve_effort
 from anthropic_proxy.messages.prepare.losses import notes_on_fields
 from anthropic_proxy.messages.prepare.names import Names
 from anthropic_proxy.messages.prepare.pairing import pair_calls
+from anthropic_proxy.messages.prepare.replay import replay
 from anthropic_proxy.messages.prepare.request import Limits, Prepared, PreparedRequest
 from anthropic_proxy.messages.prepare.tools import offered_choice, offered_tools
 from anthropic_proxy.messages.types import ABSENT, MessagesRequest, OutputFormat, Raw
@@ -38,10 +39,11 @@ def prepare(
     effort, changes = resolve_effort(request, limits)
     notes += changes
     offer = offered_tools(request, limits, names, notes)
+    messages = replay(request.messages, offer.owned) if offer.owned else request.messages
     config, thinking = request.output_config, request.thinking
     said = PreparedRequest(
         system=clean_system(request.system),
-        messages=pair_calls(clean_messages(request.messages, notes), names, notes),
+        messages=pair_calls(clean_messages(messages, notes), names, notes),
         tools=offer.tools,
         tool_choice=offered_choice(request, offer, limits, names, notes),
         max_tokens=_output_limit(request, limits, count, notes),
@@ -59,7 +61,7 @@ def prepare(
         vision=limits.vision,
         pdf=limits.pdf,
     )
-    return Prepared(said, names.aliases, tuple(notes), offer.owned)
+    return Prepared(said, names.aliases, tuple(notes), offer.owned, offer.deferred)
 
 
 def _output_limit(

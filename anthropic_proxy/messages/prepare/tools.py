@@ -1,14 +1,16 @@
 """Which tools are offered, under which names, and which of them the model must call."""
 
 import functools
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare.client_tools import as_function
+from anthropic_proxy.messages.prepare.deferral import split_deferred
 from anthropic_proxy.messages.prepare.names import Names
-from anthropic_proxy.messages.prepare.request import Limits
+from anthropic_proxy.messages.prepare.request import Limits, OwnedTool
 from anthropic_proxy.messages.prepare.server_tools import Offer, decide, expect_offered
 from anthropic_proxy.messages.types import (
     MessagesRequest,
@@ -18,6 +20,7 @@ from anthropic_proxy.messages.types import (
     ToolRemovalBlock,
     read_tool,
 )
+from anthropic_proxy.messages.types.tools import is_client_tool
 from anthropic_proxy.messages.types.toolsets import implied_toolsets
 
 _PLACEHOLDER = "DeferredToolPlaceholder"
@@ -37,8 +40,18 @@ def offered_tools(request: MessagesRequest, limits: Limits, names: Names, notes:
         notes.append(Note("dropped", "tools", "the model takes no tools"))
         return Offer([], {}, [])
     offer = decide([_defined(tool) for tool in declared if tool.name != _PLACEHOLDER], limits, notes)
+    if any(tool.kind == "tool_search" for tool in offer.owned.values()):
+        forced = request.tool_choice.name if request.tool_choice else None
+        offer.tools, offer.deferred = split_deferred(offer.tools, request.messages, forced)
     offer.tools = [_under_alias(tool, names) for tool in offer.tools]
     return offer
+
+
+def owned_tools(request: MessagesRequest, limits: Limits) -> Mapping[str, OwnedTool]:
+    """Return the server tools that the proxy would run for a request; keys as `Prepared.owned` has them."""
+    if not limits.tools or all(is_client_tool(tool) for tool in request.tools):
+        return {}
+    return decide([_defined(tool) for tool in _with_changes(request)], limits, []).owned
 
 
 def offered_choice(

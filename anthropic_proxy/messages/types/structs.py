@@ -113,6 +113,20 @@ class WebSearchResultBlock(Struct, tag="web_search_tool_result", tag_field="type
     content: Raw = ABSENT
 
 
+class WebFetchResultBlock(Struct, tag="web_fetch_tool_result", tag_field="type", gc=False):
+    """A page that a fetch brought, or an error object."""
+
+    tool_use_id: str
+    content: Raw = ABSENT
+
+
+class ToolSearchResultBlock(Struct, tag="tool_search_tool_result", tag_field="type", gc=False):
+    """References to the tools that a search of tools found, or an error object."""
+
+    tool_use_id: str
+    content: Raw = ABSENT
+
+
 class ChangedTool(Struct):
     """What a `tool_addition` or `tool_removal` is about."""
 
@@ -166,6 +180,8 @@ Block = (
     | ToolReferenceBlock
     | ServerToolUseBlock
     | WebSearchResultBlock
+    | WebFetchResultBlock
+    | ToolSearchResultBlock
     | ToolAdditionBlock
     | ToolRemovalBlock
     | CompactionBlock

@@ -28,7 +28,7 @@ _CLIENT_DATA = frozenset(("metadata", "safeguards"))
 _MARK = f'"{PREFIX}'.encode()
 _SEARCHED = b'"web_search_'
 """Stands in search results, and in citations of them."""
-_SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"[^"]')
+_SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
 _BILLING = "x-anthropic-billing-header:"
 _EMPTY = b'[{"type":"text","text":"\xe2\x80\xa6"}]'
 """Takes the place of a message's content that was cut out whole; empty content is refused upstream."""

@@ -1,0 +1,626 @@
+"""Tools that the proxy runs itself: what the client gets, and what the model is asked in between."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from anthropic.types import Message
+from msgspec import structs
+
+from anthropic_proxy.errors import FetchFailed, SearchFailed
+from anthropic_proxy.messages.grammar import check_bytes
+from anthropic_proxy.messages.passages import seal_passage
+from anthropic_proxy.upstream.errands import FoundPage, Page
+from anthropic_proxy.wire.contract import UpstreamRequest
+from tests.house import SILENCE, Answer, Keeper, Town
+
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+FETCH = {"type": "web_fetch_20250910", "name": "web_fetch"}
+REGEX = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
+WORDS = {"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"}
+WEATHER = {
+    "name": "get_weather",
+    "description": "Tells the weather of a city.",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string", "description": "Where."}}},
+}
+MAIL = {"name": "send_mail", "description": "Sends a letter.", "input_schema": {"type": "object", "properties": {}}}
+FACTS = [FoundPage(url="https://cold.test/oslo", title="Oslo", content="It is cold in Oslo.", page_age="1 day")]
+
+
+def frame(delta: dict[str, Any], finish: str | None = None, usage: dict[str, int] | None = None) -> bytes:
+    body = {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]} if usage is None else {"choices": []}
+    return b"data: " + json.dumps(body | ({"usage": usage} if usage else {})).encode() + b"\n\n"
+
+
+def reply(*deltas: dict[str, Any], finish: str = "stop", tokens: tuple[int, int] = (100, 10)) -> list[bytes]:
+    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+    return [*map(frame, deltas), frame({}, finish), frame({}, usage=usage), b"data: [DONE]\n\n"]
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"content": words}
+
+
+def call(name: str, at: int = 0, **arguments: Any) -> dict[str, Any]:
+    function = {"name": name, "arguments": json.dumps(arguments)}
+    return {"tool_calls": [{"index": at, "id": f"call_{at}", "type": "function", "function": function}]}
+
+
+def calls(*deltas: dict[str, Any], tokens: tuple[int, int] = (100, 10)) -> list[bytes]:
+    return reply(*deltas, finish="tool_calls", tokens=tokens)
+
+
+class Script:
+    """A street that gives one scripted answer after the other and keeps what it was asked."""
+
+    def __init__(self, *answers: Sequence[bytes | bytearray | Exception] | Answer) -> None:
+        self.answers = list(answers)
+        self.asked: list[Any] = []
+        self.given: list[Answer] = []
+
+    def __call__(self, url: str, request: UpstreamRequest, _: Any) -> Answer:
+        self.asked.append(json.loads(request.body))
+        answer = self.answers.pop(0)
+        self.given.append(answer if isinstance(answer, Answer) else Answer(200, *answer))
+        return self.given[-1]
+
+    def last_words(self, place: int) -> list[tuple[str, Any]]:
+        """Role and content, or the calls' names, of the messages after the first of a call."""
+        said = self.asked[place]["messages"][1:]
+        return [
+            (one["role"], one.get("content") or [made["function"]["name"] for made in one.get("tool_calls", [])])
+            for one in said
+        ]
+
+
+def town(script: Script, search: Any = None, fetch: Any = None, **settings: str) -> Town:
+    built = Town(script, **{"OPENAI_API_KEY": "sk-test-0123456789", **settings})
+    built.house = structs.replace(built.house, search=search, fetch=fetch)
+    return built
+
+
+class Searcher:
+    """A search service that knows one page and keeps what it was asked."""
+
+    def __init__(self, pages: Sequence[FoundPage] = FACTS, error: Exception | None = None) -> None:
+        self.asked: list[tuple[str, Sequence[str], Sequence[str]]] = []
+        self._pages, self._error = pages, error
+
+    async def __call__(
+        self, query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
+    ) -> Sequence[FoundPage]:
+        self.asked.append((query, tuple(allowed_domains), tuple(blocked_domains)))
+        if self._error:
+            raise self._error
+        return self._pages[:limit]
+
+
+class Fetcher:
+    """A web of given pages."""
+
+    def __init__(self, *pages: Page) -> None:
+        self.asked: list[str] = []
+        self._pages = {page.url: page for page in pages}
+
+    async def __call__(self, url: str, **_: Any) -> Page:
+        self.asked.append(url)
+        if url not in self._pages:
+            raise FetchFailed("404", "url_not_accessible")
+        return self._pages[url]
+
+
+def message_of(keeper: Keeper) -> Any:
+    """The reply as the official SDK reads it, whether it was streamed or not."""
+    assert keeper.error is None
+    if keeper.stream:
+        assert check_bytes(keeper.stream) == []
+    body = folded(keeper.stream) if keeper.stream else keeper.body
+    return Message.model_validate(body)
+
+
+def folded(stream: bytes) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    for line in stream.decode().splitlines():
+        event = json.loads(line[6:]) if line.startswith("data: ") else {}
+        kind, delta = event.get("type"), event.get("delta", {})
+        if kind == "message_start":
+            body = event["message"]
+        elif kind == "content_block_start":
+            body["content"].append(event["content_block"])
+            arguments = ""
+        elif delta.get("type") == "text_delta":
+            body["content"][-1]["text"] += delta["text"]
+        elif delta.get("type") == "input_json_delta":
+            arguments += delta["partial_json"]
+            body["content"][-1]["input"] = json.loads(arguments or "{}")
+        elif kind == "message_delta":
+            body |= delta
+            body["usage"] |= event["usage"]
+        elif kind == "error":
+            body["error"] = event["error"]
+    return body
+
+
+def kinds(message: Any) -> list[str]:
+    return [block.type for block in message.content]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_search_is_run_and_the_model_asked_again(stream: bool) -> None:
+    script = Script(
+        calls(text("Let me look."), call("web_search", query="Oslo")), reply(text("Cold."), tokens=(150, 5))
+    )
+    searcher = Searcher()
+    keeper = await town(script, searcher).ask("How is Oslo?", tools=[SEARCH, WEATHER], stream=stream)
+    message = message_of(keeper)
+    assert kinds(message) == ["text", "server_tool_use", "web_search_tool_result", "text"]
+    used, found = message.content[1], message.content[2]
+    assert used.id.startswith("srvtoolu_")
+    assert (used.name, used.input, found.tool_use_id) == ("web_search", {"query": "Oslo"}, used.id)
+    assert (found.content[0].url, found.content[0].title) == ("https://cold.test/oslo", "Oslo")
+    assert (found.content[0].page_age, found.content[0].encrypted_content[:8]) == ("1 day", "px1.web.")
+    assert message.stop_reason == "end_turn"
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (250, 15)
+    assert message.usage.server_tool_use.model_dump() == {"web_search_requests": 1, "web_fetch_requests": 0}
+    assert searcher.asked == [("Oslo", (), ())]
+    assert [tool["function"]["name"] for tool in script.asked[0]["tools"]] == ["web_search", "get_weather"]
+    assert script.last_words(1) == [
+        ("assistant", "Let me look."),
+        ("tool", "Oslo – https://cold.test/oslo (1 day)\nIt is cold in Oslo."),
+    ]
+    assert all(given.closed for given in script.given)
+
+
+async def test_the_history_is_said_again_to_the_byte() -> None:
+    script = Script(
+        calls(call("web_search", query="a")),
+        calls(text("More."), call("web_search", 0, query="b"), call("web_search", 1, query="c")),
+        reply(text("Done.")),
+        reply(text("Again.")),
+    )
+    built = town(script, Searcher())
+    body = folded((await built.ask("Go", tools=[SEARCH], stream=True)).stream)
+    turns = [{"role": "user", "content": "Go"}, {"role": "assistant", "content": body["content"]}]
+    await built.ask(messages=[*turns, {"role": "user", "content": "And?"}], tools=[SEARCH], stream=True)
+    before, after = script.asked[2], script.asked[3]
+    assert after["messages"][: len(before["messages"])] == before["messages"]
+    assert after["messages"][len(before["messages"]) :] == [
+        {"role": "assistant", "content": "Done."},
+        {"role": "user", "content": "And?"},
+    ]
+    assert after["tools"] == before["tools"]
+
+
+async def test_text_leaves_before_the_search_is_run() -> None:
+    seen: list[bytes] = []
+    keeper = Keeper()
+
+    class Late(Searcher):
+        async def __call__(self, *asked: Any, **more: Any) -> Sequence[FoundPage]:
+            seen.append(keeper.stream)
+            return FACTS
+
+    script = Script(calls(text("Let me look."), call("web_search", query="Oslo")), reply(text("Cold.")))
+    built = town(script, Late())
+    await built.ask("How is Oslo?", tools=[SEARCH], stream=True, keeper=keeper)
+    assert b"Let me look." in seen[0]
+    assert b'"server_tool_use"' in seen[0]
+    assert b"web_search_tool_result" not in seen[0]
+
+
+async def test_without_a_service_the_search_is_unavailable() -> None:
+    script = Script(calls(call("web_search", query="Oslo")), reply(text("I cannot look.")))
+    message = message_of(await town(script).ask(tools=[SEARCH]))
+    assert kinds(message) == ["server_tool_use", "web_search_tool_result", "text"]
+    assert message.content[1].content.error_code == "unavailable"
+    assert message.usage.server_tool_use.web_search_requests == 0
+    assert script.last_words(1)[-1] == ("tool", "[tool error] [web_search failed: unavailable]")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "code"),
+    [
+        ({"query": "x"}, SearchFailed("429", "too_many_requests"), "too_many_requests"),
+        ({"query": " "}, None, "invalid_tool_input"),
+        ({"q": "x"}, None, "invalid_tool_input"),
+    ],
+)
+async def test_a_search_that_fails_is_told_in_a_block(
+    arguments: dict[str, str], error: Exception | None, code: str
+) -> None:
+    script = Script(calls(call("web_search", **arguments)), reply(text("Sorry.")))
+    message = message_of(await town(script, Searcher(error=error)).ask(tools=[SEARCH]))
+    assert message.content[1].content.error_code == code
+
+
+async def test_the_clients_limits_hold() -> None:
+    script = Script(
+        calls(call("web_search", 0, query="a"), call("web_search", 1, query="b")),
+        reply(text("Enough.")),
+    )
+    searcher = Searcher()
+    tool = {**SEARCH, "max_uses": 1, "allowed_domains": ["cold.test"]}
+    message = message_of(await town(script, searcher).ask(tools=[tool], stream=True))
+    assert kinds(message) == [*["server_tool_use"] * 2, *["web_search_tool_result"] * 2, "text"]
+    assert message.content[3].content.error_code == "max_uses_exceeded"
+    assert searcher.asked == [("a", ("cold.test",), ())]
+    assert message.usage.server_tool_use.web_search_requests == 1
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "web_search"}])
+async def test_a_forced_search_is_forced_once(choice: dict[str, str]) -> None:
+    script = Script(calls(call("web_search", query="a")), reply(text("Done.")))
+    message_of(await town(script, Searcher()).ask(tools=[SEARCH, WEATHER], tool_choice=choice))
+    assert script.asked[0]["tool_choice"] != "auto"
+    assert script.asked[1]["tool_choice"] == "auto"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_clients_own_calls_end_the_message_after_ours_were_run(stream: bool) -> None:
+    script = Script(calls(call("get_weather", 0, city="Oslo"), call("web_search", 1, query="a")), reply(text("So.")))
+    built = town(script, Searcher())
+    message = message_of(await built.ask(tools=[SEARCH, WEATHER], stream=stream))
+    assert kinds(message) == ["tool_use", "server_tool_use", "web_search_tool_result"]
+    assert message.stop_reason == "tool_use"
+    assert len(script.asked) == 1
+    result = {"type": "tool_result", "tool_use_id": message.content[0].id, "content": "snow"}
+    turns = [
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in message.content]},
+        {"role": "user", "content": [result]},
+    ]
+    await built.ask(messages=turns, tools=[SEARCH, WEATHER])
+    assert script.last_words(1) == [
+        ("assistant", ["get_weather", "web_search"]),
+        ("tool", "snow"),
+        ("tool", "Oslo – https://cold.test/oslo (1 day)\nIt is cold in Oslo."),
+    ]
+
+
+async def test_one_call_a_reply_counts_ours_too() -> None:
+    script = Script(calls(call("web_search", 0, query="a"), call("get_weather", 1)), reply(text("So.")))
+    choice = {"type": "auto", "disable_parallel_tool_use": True}
+    message = message_of(await town(script, Searcher()).ask(tools=[SEARCH, WEATHER], tool_choice=choice, stream=True))
+    assert kinds(message) == ["server_tool_use", "web_search_tool_result", "text"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_loop_pauses_and_goes_on_when_the_client_sends_it_back(stream: bool) -> None:
+    script = Script(*[calls(call("web_search", query=str(count))) for count in range(10)], reply(text("Done.")))
+    built = town(script, Searcher())
+    message = message_of(await built.ask("Go", tools=[SEARCH], stream=stream))
+    assert message.stop_reason == "pause_turn"
+    assert len(script.asked) == 10
+    assert kinds(message) == ["server_tool_use", "web_search_tool_result"] * 10
+    turns = [
+        {"role": "user", "content": "Go"},
+        {"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in message.content]},
+    ]
+    later = message_of(await built.ask(messages=turns, tools=[SEARCH], stream=stream))
+    assert kinds(later) == ["text"]
+    assert script.asked[10]["messages"][-1]["role"] == "tool"
+    assert len(script.asked[10]["messages"]) == 21
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_call_that_was_not_run_yet_is_run_first(stream: bool) -> None:
+    script = Script(reply(text("Cold.")))
+    owed = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "Oslo"}}
+    turns = [{"role": "user", "content": "Go"}, {"role": "assistant", "content": [owed]}]
+    keeper = await town(script, Searcher()).ask(
+        messages=turns, tools=[SEARCH], tool_choice={"type": "any"}, stream=stream
+    )
+    message = message_of(keeper)
+    assert kinds(message) == ["web_search_tool_result", "text"]
+    assert message.content[0].tool_use_id == "srvtoolu_1"
+    assert [role for role, _ in script.last_words(0)] == ["assistant", "tool"]
+    assert script.asked[0]["tool_choice"] == "auto"
+
+
+async def test_a_search_that_nobody_can_run_any_more_stays_text() -> None:
+    script = Script(reply(text("Hm.")))
+    found = {
+        "type": "web_search_result",
+        "title": "Oslo",
+        "url": "https://cold.test",
+        "encrypted_content": seal_passage("Snow."),
+    }
+    content = [
+        {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "Oslo"}},
+        {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [found]},
+    ]
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": content}]
+    await town(script).ask(messages=[*turns, {"role": "user", "content": "b"}])
+    assert "[web_search: Oslo]" in json.dumps(script.asked[0])
+    assert "Snow." in json.dumps(script.asked[0])
+    assert "tool_calls" not in json.dumps(script.asked[0])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_later_call_is_repeated_once_and_then_fails_the_reply(stream: bool) -> None:
+    script = Script(calls(text("Hm."), call("web_search", query="a")), Answer(503, b"{}"), Answer(503, b"{}"))
+    built = town(script, Searcher())
+    keeper = await built.ask(tools=[SEARCH], stream=stream)
+    assert len(script.asked) == 3
+    assert len(built.pauses) == 1
+    if stream:
+        assert folded(keeper.stream)["error"]["type"] == "api_error"
+        assert check_bytes(keeper.stream) == []
+    else:
+        assert keeper.error is not None
+        assert keeper.error.status == 503
+
+
+async def test_a_later_call_that_is_refused_is_not_healed() -> None:
+    refusal = Answer(400, b'{"error":{"message":"Unsupported parameter: \'temperature\'","param":"temperature"}}')
+    script = Script(calls(text("Hm."), call("web_search", query="a")), refusal)
+    keeper = await town(script, Searcher()).ask(tools=[SEARCH], stream=True, temperature=0.5)
+    assert folded(keeper.stream)["error"]["type"] == "invalid_request_error"
+    assert len(script.asked) == 2
+
+
+async def test_an_answer_that_breaks_off_before_its_call_is_complete_runs_nothing() -> None:
+    searcher = Searcher()
+    script = Script([frame(text("Hm.")), frame(call("web_search", query="a"))])
+    keeper = await town(script, searcher).ask(tools=[SEARCH], stream=True)
+    assert "error" in folded(keeper.stream)
+    assert not searcher.asked
+
+
+async def test_a_call_cut_by_the_limit_is_not_run() -> None:
+    searcher = Searcher()
+    begun = call("web_search")
+    begun["tool_calls"][0]["function"]["arguments"] = '{"query": "Os'
+    script = Script(reply(begun, finish="length"))
+    message = message_of(await town(script, searcher).ask(tools=[SEARCH], stream=True))
+    assert message.stop_reason == "max_tokens"
+    assert kinds(message) == ["server_tool_use"]
+    assert not searcher.asked
+
+
+async def test_all_calls_share_the_clients_limit_of_tokens() -> None:
+    script = Script(
+        calls(call("web_search", query="a"), tokens=(100, 30)), calls(call("web_search", query="b"), tokens=(100, 70))
+    )
+    message = message_of(await town(script, Searcher()).ask(tools=[SEARCH], max_tokens=100, stream=True))
+    assert [asked["max_completion_tokens"] for asked in script.asked] == [100, 70]
+    assert message.stop_reason == "max_tokens"
+
+
+async def test_a_stop_sequence_ends_the_reply_in_any_turn() -> None:
+    script = Script(calls(call("web_search", query="a")), reply(text("One END two")))
+    message = message_of(await town(script, Searcher()).ask(tools=[SEARCH], stop_sequences=["END"], stream=True))
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "END")
+    assert message.content[-1].text == "One "
+
+
+async def test_a_client_that_leaves_takes_the_search_with_it() -> None:
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    class Endless(Searcher):
+        async def __call__(self, *asked: Any, **more: Any) -> Sequence[FoundPage]:
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+            return []
+
+    class Leaving(Keeper):
+        async def gone(self) -> None:
+            await began.wait()
+
+    script = Script(calls(call("web_search", query="a")))
+    built = town(script, Endless())
+    await built.ask(tools=[SEARCH], stream=True, keeper=Leaving())
+    assert ended.is_set()
+    assert built.receipts[0].outcome == "cancelled"
+    assert script.given[0].closed
+
+
+async def test_an_upstream_that_falls_silent_in_a_later_turn_is_an_error() -> None:
+    script = Script(calls(text("Hm."), call("web_search", query="a")), [SILENCE], [SILENCE])
+    built = town(script, Searcher(), UPSTREAM_FIRST_BYTE_TIMEOUT="0.05", UPSTREAM_IDLE_TIMEOUT="0.05")
+    keeper = await built.ask(tools=[SEARCH], stream=True)
+    assert folded(keeper.stream)["error"]["type"] == "timeout_error"
+
+
+async def test_a_slow_search_is_not_the_upstreams_silence() -> None:
+    class Slow(Searcher):
+        async def __call__(self, *asked: Any, **more: Any) -> Sequence[FoundPage]:
+            await asyncio.sleep(0.2)
+            return FACTS
+
+    script = Script(calls(text("Hm."), call("web_search", query="a")), reply(text("Cold.")))
+    built = town(script, Slow(), UPSTREAM_FIRST_BYTE_TIMEOUT="0.05", UPSTREAM_IDLE_TIMEOUT="0.05")
+    message = message_of(await built.ask(tools=[SEARCH], stream=True))
+    assert message.stop_reason == "end_turn"
+
+
+async def test_a_request_without_such_tools_passes_as_it_is() -> None:
+    script = Script(calls(call("web_search", query="a")))
+    client_tool = {"name": "web_search", "input_schema": {"type": "object"}}
+    message = message_of(await town(script, Searcher()).ask(tools=[client_tool], stream=True))
+    assert kinds(message) == ["tool_use"]
+
+
+PAGE = Page(url="https://a.test/page", media_type="text/html", title="A", text="Words " * 100)
+PDF = Page(url="https://a.test/a.pdf", media_type="application/pdf", body=b"%PDF-1.4 x")
+
+
+async def fetched(url: str, said: Any, tool: dict[str, Any] = FETCH, **settings: str) -> tuple[Any, Fetcher, Script]:
+    script = Script(calls(call("web_fetch", url=url)), reply(text("So.")))
+    fetcher = Fetcher(PAGE, PDF)
+    built = town(script, fetch=fetcher, **settings)
+    messages = said if isinstance(said, list) else [{"role": "user", "content": said}]
+    return message_of(await built.ask(messages=messages, tools=[tool], stream=True)), fetcher, script
+
+
+async def test_a_page_is_fetched_and_shown_to_the_model() -> None:
+    message, _, script = await fetched(PAGE.url, f"Read {PAGE.url}, please.", {**FETCH, "citations": {"enabled": True}})
+    assert kinds(message) == ["server_tool_use", "web_fetch_tool_result", "text"]
+    found = message.content[1].content
+    assert (found.type, found.url, found.content.title) == ("web_fetch_result", PAGE.url, "A")
+    assert found.content.source.data == PAGE.text
+    assert found.content.citations.enabled
+    assert found.retrieved_at
+    assert message.usage.server_tool_use.web_fetch_requests == 1
+    role, words = script.last_words(1)[-1]
+    assert role == "tool"
+    assert words.startswith("https://a.test/page\n\nA\n\nWords Words")
+
+
+async def test_a_pdf_is_fetched_whole() -> None:
+    message, _, script = await fetched(PDF.url, f"Read {PDF.url}")
+    source = message.content[1].content.content.source
+    assert (source.type, source.media_type) == ("base64", "application/pdf")
+    assert source.data in json.dumps(script.asked[1])
+
+
+async def test_a_page_is_cut_to_what_the_client_allows() -> None:
+    message, _, _ = await fetched(PAGE.url, PAGE.url, {**FETCH, "max_content_tokens": 10})
+    assert len(message.content[1].content.content.source.data) == 40
+
+
+async def test_without_the_setting_a_fetch_is_not_offered() -> None:
+    script = Script(reply(text("No.")))
+    message_of(await town(script).ask(tools=[FETCH, WEATHER]))
+    assert [tool["function"]["name"] for tool in script.asked[0]["tools"]] == ["get_weather"]
+
+
+def result(content: Any) -> list[dict[str, Any]]:
+    return [
+        {"role": "user", "content": "Go"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "x", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": content}]},
+    ]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "See https://a.test/page.",
+        "(a.test/page)",
+        "http://www.A.test/page/ or so",
+        result("at <https://a.test/page>"),
+        result([{"type": "text", "text": "[A](https://a.test/page)"}]),
+    ],
+)
+async def test_an_address_that_stands_in_the_conversation_may_be_fetched(said: Any) -> None:
+    _, fetcher, _ = await fetched(PAGE.url, said)
+    assert fetcher.asked == [PAGE.url]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (PAGE.url, "Look at a.test"),
+        ("https://a.test/", f"Read {PAGE.url}"),
+        ("https://a.test/pag", f"Read {PAGE.url}"),
+        (f"{PAGE.url}?secret=1", f"Read {PAGE.url}"),
+        ("https://evil.test/https://a.test/page", f"Read {PAGE.url}"),
+        ("https://test/page", f"Read {PAGE.url}"),
+        ("file:///etc/passwd", "Read file:///etc/passwd"),
+        (PAGE.url, [{"role": "user", "content": "a"}, {"role": "assistant", "content": PAGE.url}]),
+    ],
+)
+async def test_an_address_that_the_model_made_up_is_not_fetched(url: str, said: Any) -> None:
+    said = [*said, {"role": "user", "content": "b"}] if isinstance(said, list) else said
+    message, fetcher, _ = await fetched(url, said)
+    assert not fetcher.asked
+    assert message.content[1].content.error_code == "url_not_in_prior_context"
+
+
+async def test_what_a_search_found_may_be_fetched() -> None:
+    page = structs.replace(PAGE, url=FACTS[0].url)
+    script = Script(calls(call("web_search", query="a")), calls(call("web_fetch", url=page.url)), reply(text("So.")))
+    fetcher = Fetcher(page)
+    message = message_of(await town(script, Searcher(), fetcher).ask(tools=[SEARCH, FETCH], stream=True))
+    assert fetcher.asked == [page.url]
+    assert message.usage.server_tool_use.model_dump() == {"web_search_requests": 1, "web_fetch_requests": 1}
+
+
+def deferred(*tools: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{**tool, "defer_loading": True} for tool in tools]
+
+
+def offered(asked: Any) -> list[str]:
+    return [tool["function"]["name"] for tool in asked["tools"]]
+
+
+@pytest.mark.parametrize(
+    ("tool", "asked"),
+    [
+        (REGEX, {"pattern": "(?i)LETTER"}),
+        (REGEX, {"pattern": "send_.*"}),
+        (WORDS, {"query": "send letters to people"}),
+    ],
+)
+async def test_deferred_tools_are_found_and_stay_offered(tool: dict[str, str], asked: dict[str, str]) -> None:
+    script = Script(calls(call(tool["name"], **asked)), calls(call("send_mail")), reply(text("Sent.")))
+    built = town(script)
+    tools = [tool, *deferred(WEATHER, MAIL)]
+    message = message_of(await built.ask("Go", tools=tools, stream=True))
+    assert kinds(message) == ["server_tool_use", "tool_search_tool_result", "tool_use"]
+    assert [one.tool_name for one in message.content[1].content.tool_references] == ["send_mail"]
+    assert [offered(one) for one in script.asked] == [[tool["name"]], [tool["name"], "send_mail"]]
+    assert script.asked[1]["tools"][:1] == script.asked[0]["tools"]
+    assert script.last_words(1)[-1] == ("tool", "Tool available: send_mail")
+    turns = [
+        {"role": "user", "content": "Go"},
+        {"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in message.content]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": message.content[2].id, "content": "ok"}]},
+    ]
+    message_of(await built.ask(messages=turns, tools=tools, stream=True))
+    assert script.asked[2]["tools"] == script.asked[1]["tools"]
+
+
+async def test_what_the_clients_own_search_found_is_offered_too() -> None:
+    script = Script(reply(text("Ok.")))
+    turns = result([{"type": "tool_reference", "tool_name": "send_mail"}])
+    await town(script).ask(messages=turns, tools=[REGEX, *deferred(WEATHER, MAIL)])
+    assert offered(script.asked[0]) == [REGEX["name"], "send_mail"]
+
+
+async def test_without_a_search_deferred_tools_are_offered_at_once() -> None:
+    script = Script(reply(text("Ok.")))
+    await town(script).ask(tools=deferred(WEATHER, MAIL))
+    assert offered(script.asked[0]) == ["get_weather", "send_mail"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "code", "words"),
+    [
+        ("(", "invalid_tool_input", "no regular expression"),
+        ("x" * 201, "invalid_tool_input", "at most 200"),
+        ("", "invalid_tool_input", "a text is needed"),
+        ("(a+)+$", "execution_time_exceeded", "too long"),
+    ],
+)
+async def test_a_pattern_that_cannot_be_searched_is_told(pattern: str, code: str, words: str) -> None:
+    script = Script(calls(call(REGEX["name"], pattern=pattern)), reply(text("Hm.")))
+    slow = {**MAIL, "description": "a" * 100 + "!"}
+    message = message_of(await town(script).ask(tools=[REGEX, *deferred(slow)], stream=True))
+    assert message.content[1].content.error_code == code
+    assert words in message.content[1].content.error_message
+    assert words in str(script.last_words(1)[-1])
+
+
+async def test_gemini_gets_its_signature_back_with_a_search_of_ours() -> None:
+    def gemini(*parts: dict[str, Any]) -> list[bytes]:
+        candidate = {"content": {"parts": list(parts)}, "finishReason": "STOP"}
+        said = {"candidates": [candidate], "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 1}}
+        return [b"data: " + json.dumps(said).encode() + b"\r\n\r\n"]
+
+    search = {"functionCall": {"name": "web_search", "args": {"query": "a"}}, "thoughtSignature": "c2ln"}
+    script = Script(gemini({"text": "Hm.", "thought": True}, search), gemini({"text": "Cold."}))
+    built = town(script, Searcher(), GEMINI_API_KEY="k")
+    tools = [{**SEARCH}, WEATHER]
+    keeper = await built.ask(model="gemini/gemini-2.5-pro", tools=tools, stream=True)
+    message = message_of(keeper)
+    assert kinds(message) == ["thinking", "server_tool_use", "web_search_tool_result", "text"]
+    made = script.asked[1]["contents"][1]["parts"][0]
+    assert made["functionCall"]["name"] == "web_search"
+    assert made["thoughtSignature"] == "c2ln"
