@@ -466,6 +466,23 @@ def test_an_error_in_the_stream_is_in_the_receipt() -> None:
     assert town.receipts[0].input_tokens == 7
 
 
+def test_an_error_in_the_same_read_as_the_beginning_is_a_real_status() -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    town = Town(Streets(*[Answer(200, STREAM[0] + frames(error)[0])] * 2), **KEY)
+    keeper = ask(town, stream=True)
+    assert keeper.stream == b""
+    assert keeper.error is not None
+    assert (keeper.error.status, keeper.error.kind) == (529, "overloaded_error")
+
+
+@pytest.mark.parametrize("count", [b"9.5", b'"9"', b"[]", b"1e400"])
+def test_an_odd_count_does_not_hide_why_a_message_ended(count: bytes) -> None:
+    odd = [piece.replace(b'"output_tokens": 9', b'"output_tokens": ' + count) for piece in STREAM]
+    town = Town(Streets(Answer(200, *odd)), **KEY)
+    assert ask(town, stream=True, model=ASKED).stream == b"".join(odd)
+    assert (town.receipts[0].outcome, town.receipts[0].input_tokens) == ("max_tokens", 7)
+
+
 def test_a_stream_that_breaks_is_told_once_by_the_corridor() -> None:
     keeper = ask(
         Town(Streets(Answer(200, *STREAM[:4], STREAM[5][:30], UpstreamProtocolError("reset"))), **KEY), stream=True

@@ -56,11 +56,11 @@ class RelayedAnswer:
         self._held = b""
         """The beginning of a frame whose end has not come yet."""
         self._begun = self._ended = False
-        self._said = self._refused = False
-        """Whether the message had begun, and whether an error came in its place."""
+        self._linger_until = 0.0
+        """When bytes behind the last event are no longer waited for; 0: it has not come."""
 
     async def open(self) -> None:
-        """Wait for the first event; an error in its place is raised, so that it becomes a real HTTP status."""
+        """Wait for the first event; an error before any content is raised, so that it becomes a real HTTP status."""
         if not self._streams:
             self._first = await read_whole(self._response, self._watch)
             self._remember(self._decoder.decode_body(self._first))
@@ -71,7 +71,7 @@ class RelayedAnswer:
                 await self._refuse_whole(first + self._held)
             while not (self._begun or self._ended):
                 first += await self._next()
-            if self.failure is not None and (self._refused or self.ending is not None):
+            if self.failure is not None and (self.ending is not None or _CONTENT not in first):
                 self.failure.headers = self.headers
                 raise self.failure
             self._first = first
@@ -133,8 +133,12 @@ class RelayedAnswer:
             chunk = await self._response.read()
             self._watch.first_byte()
             return chunk
+        now = self._watch.now()
+        self._linger_until = self._linger_until or now + LINGER_SECONDS
+        if now >= self._linger_until:
+            return b""
         try:
-            async with asyncio.timeout(LINGER_SECONDS):
+            async with asyncio.timeout_at(self._linger_until):
                 return await self._response.read()
         except (TimeoutError, UpstreamError):
             return b""
@@ -147,7 +151,8 @@ class RelayedAnswer:
         end = max((at + len(border) for border in _BORDERS if (at := chunk.rfind(border)) >= 0), default=0)
         self._held = chunk[end:]
         if len(self._held) > MAX_FRAME_BYTES:
-            raise UpstreamProtocolError(f"The provider sent a single event of more than {MAX_FRAME_BYTES:,} bytes.")
+            said = f"The provider sent a single event of more than {MAX_FRAME_BYTES:,} bytes."
+            raise UpstreamProtocolError(said, retryable=False)
         return chunk[:end]
 
     def _finish(self) -> bytes:
@@ -172,9 +177,7 @@ class RelayedAnswer:
                 deltas = self._decoder.decode_frame(frame)
             except UpstreamError as error:
                 self.failure = self.failure or error
-                self._refused = not self._said
             else:
-                self._said = self._said or bool(deltas)
                 self._remember(deltas)
 
     def _remember(self, deltas: list[Delta]) -> None:
@@ -185,6 +188,7 @@ class RelayedAnswer:
                 self.stop_reason = delta.reason
 
 
+_CONTENT = b'"content_block_start"'
 _BORDERS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 

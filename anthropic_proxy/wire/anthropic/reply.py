@@ -12,7 +12,7 @@ from anthropic_proxy.wire.anthropic import spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.spans import Edit
 from anthropic_proxy.wire.contract import Call, Decoder, Healing
-from anthropic_proxy.wire.failures import Fault, decode_fault, judge, mask_keys
+from anthropic_proxy.wire.failures import decode_fault, judge, mask_keys
 
 _TELLING = (b'"message_', b'"error"')
 """Stand in every event that says something of usage, end or failure, and hardly ever in others."""
@@ -128,7 +128,8 @@ class _Ending(Struct, gc=False):
 
 
 class _Message(_Ending):
-    usage: _CountedUsage | None = None
+    usage: Raw = Raw(b"")
+    """Read apart: an odd number in it may not hide why the message ended."""
 
 
 class _Kind(Struct, gc=False):
@@ -145,11 +146,12 @@ class _Kind(Struct, gc=False):
 class _Event(_Kind, gc=False):
     message: _Message | None = None
     delta: _Ending | None = None
-    usage: _CountedUsage | None = None
+    usage: Raw = Raw(b"")
 
 
 _decode_kind = msgspec.json.Decoder(_Kind).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
+_decode_usage = msgspec.json.Decoder(_CountedUsage | None).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
 
 
@@ -179,7 +181,7 @@ class ReadingAlong:
         """Raises an `UpstreamError` where the stream ended before `message_stop`."""
         if not self.finished:
             provider = self._call.provider
-            raise judge(Fault(status=502, message="the reply ended before it was complete"), provider)
+            raise UpstreamProtocolError(f"{provider}: the reply ended before it was complete", provider=provider)
         return []
 
     def decode_body(self, body: bytes) -> list[Delta]:
@@ -211,9 +213,8 @@ class ReadingAlong:
         return error
 
 
-def _read(message: _Message | None, usage: _CountedUsage | None, ending: _Ending | None) -> Iterator[Delta]:
-    said = usage or (message and message.usage)
-    if said:
+def _read(message: _Message | None, usage: Raw, ending: _Ending | None) -> Iterator[Delta]:
+    if said := _count(usage) or (message and _count(message.usage)):
         details, server_tools = said.output_tokens_details, said.server_tool_use
         yield Usage(
             input_tokens=said.input_tokens,
@@ -227,3 +228,11 @@ def _read(message: _Message | None, usage: _CountedUsage | None, ending: _Ending
     end = ending or message
     if end and end.stop_reason:
         yield Stop(end.stop_reason, end.stop_sequence)
+
+
+def _count(usage: Raw) -> _CountedUsage | None:
+    """Return the totals; None where nobody counted, or not in numbers that tokens have."""
+    try:
+        return _decode_usage(usage) if memoryview(usage).nbytes else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
