@@ -27,6 +27,7 @@ from anthropic_proxy.routing.store import MemoryStore
 from anthropic_proxy.server.endpoints import Receive, Scope, Send, note_unreadable, serve
 from anthropic_proxy.server.guard import describe_exposure, expect_guarded, is_loopback
 from anthropic_proxy.settings import TIERS, Settings, SettingsReader, find_bound_host, list_changes
+from anthropic_proxy.upstream.errands import Fetch, Search
 from anthropic_proxy.ways import Ways
 from anthropic_proxy.wire.contract import Send as UpstreamSend
 
@@ -181,7 +182,14 @@ class App:
 
     async def _build(self, settings: Settings, ways: Ways, before: House | None = None) -> House:
         house = build_house(
-            settings, ways.by_name(), self._log, new_id=new_id, tokens={"google": ways.tokens}, before=before
+            settings,
+            ways.by_name(),
+            self._log,
+            new_id=new_id,
+            tokens={"google": ways.tokens},
+            fetch=ways.fetch,
+            search=ways.search,
+            before=before,
         )
         if asks_ollama(settings) and (before is None or house.catalogue is not before.catalogue):
             await house.catalogue.look("ollama")
@@ -219,6 +227,8 @@ def build_house(
     *,
     new_id: Callable[[str], str],
     tokens: Mapping[str, TokenSource] | None = None,
+    fetch: Fetch | None = None,
+    search: Search | None = None,
     observers: Sequence[Observer] = (),
     before: House | None = None,
 ) -> House:
@@ -239,6 +249,8 @@ def build_house(
         queue=Queue(settings.max_upstream_calls),
         ways=ways,
         log=log,
+        fetch=fetch,
+        search=search,
         new_id=new_id,
         clock=time.time,
         observers=observers,

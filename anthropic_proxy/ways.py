@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.settings import Secret, Settings, lend_to_litellm
+from anthropic_proxy.upstream.errands import Fetch, Search
 from anthropic_proxy.upstream.google_auth import GoogleCredentials, GoogleTokens
 from anthropic_proxy.upstream.http import HttpUpstream
+from anthropic_proxy.upstream.pages import Pages
+from anthropic_proxy.upstream.search import SearchService, Searxng
 from anthropic_proxy.wire.contract import Credential, Send, UpstreamRequest, UpstreamResponse
 
 if TYPE_CHECKING:
@@ -18,11 +21,9 @@ class Ways:
 
     def __init__(self, settings: Settings, *, lent: dict[str, Secret] | None = None) -> None:
         self._settings = settings
-        self._http = HttpUpstream(
-            settings.timeouts.connect,
-            proxies={scheme: proxy.reveal() for scheme, proxy in settings.proxies.items()},
-            unproxied=settings.unproxied,
-        )
+        proxies = {scheme: proxy.reveal() for scheme, proxy in settings.proxies.items()}
+        self._http = HttpUpstream(settings.timeouts.connect, proxies=proxies, unproxied=settings.unproxied)
+        self._pages = Pages(proxies=proxies, unproxied=settings.unproxied)
         self.tokens = _new_google_tokens(settings)
         self._engine: Engine | None = None
         self._litellm: LiteLLMUpstream | None = None
@@ -34,6 +35,17 @@ class Ways:
     def by_name(self) -> Mapping[str, Send]:
         """Return them by the name that a provider's row gives."""
         return {"http": self._http.send, "demo": _send_to_demo, "litellm": self._send_to_litellm}
+
+    @property
+    def fetch(self) -> Fetch | None:
+        """What fetches pages for a model; None: the user has not asked for that."""
+        return self._pages.fetch if self._settings.fetch_urls else None
+
+    @property
+    def search(self) -> Search | None:
+        """What searches the web for a model; None: the user has set no service."""
+        url = self._settings.search_url
+        return None if url is None else SearchService(self._http.send, url, Searxng()).search
 
     def renew(self, settings: Settings) -> "Ways":
         """Return the ways for later settings: these, with their open connections, where they still serve."""
@@ -67,6 +79,7 @@ class Ways:
     async def close(self) -> None:
         """Close every connection."""
         await self._http.close()
+        await self._pages.close()
         if self._engine is not None:
             await self._engine.close()
 
