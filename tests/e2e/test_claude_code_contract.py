@@ -15,9 +15,9 @@ import pytest
 
 from tests.e2e import cabinet
 from tests.e2e.claude import Run, run_claude
-from tests.e2e.upstreams import KINDS, Upstream, standing
 from tests.fakes.openai_chat.samples import pdf, png
 from tests.process import running_proxy
+from tests.upstreams import KINDS, Upstream, standing
 
 
 @pytest.fixture(scope="module", params=KINDS)

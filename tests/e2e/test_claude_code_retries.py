@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.claude import run_claude
-from tests.e2e.upstreams import KINDS, Upstream, standing
 from tests.fakes.skeleton import Exchange
+from tests.upstreams import KINDS, Upstream, standing
 
 COUNTED = " ".join(str(number) for number in range(1, 31))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.terminal import terminal
-from tests.e2e.upstreams import KINDS, Upstream, standing
+from tests.upstreams import KINDS, Upstream, standing
 
 WIRES = ("openai_responses", "gemini", "openai_chat")
 

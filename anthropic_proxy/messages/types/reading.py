@@ -137,17 +137,17 @@ def _request(read: _Body, size: int, mended: list[str]) -> MessagesRequest:
 
 
 def _refuse(read: _Body, counting: bool) -> None:
+    if _is_given(read.thread):
+        raise UnsupportedFeature(
+            "thread: this server keeps no conversations; send the whole history in messages",
+            details={"error_code": "thread_unsupported_request"},
+        )
     if not read.messages:
         raise InvalidRequest("messages: at least one message is required")
     if read.max_tokens is None and not counting:
         raise missing("max_tokens")
     if read.max_tokens is not None and read.max_tokens < 0:
         raise wrong_type("max_tokens", "greater than or equal to 0", read.max_tokens)
-    if _is_given(read.thread):
-        raise UnsupportedFeature(
-            "thread: this server keeps no conversations; send the whole history in messages",
-            details={"error_code": "thread_unsupported_request"},
-        )
     if _is_given(read.compaction):
         raise UnsupportedFeature("compaction: not available here; send the whole history in messages")
     for form in (read.output_format, read.output_config and read.output_config.format):

@@ -1,4 +1,4 @@
-"""The wires that the whole contract of Claude Code is tried on: a strict stand-in each, and what a user sets for it."""
+"""The wires that real clients are tried on: a strict stand-in each, and what a user sets for it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
