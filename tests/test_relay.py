@@ -468,7 +468,7 @@ def test_an_error_in_the_stream_is_in_the_receipt() -> None:
 
 def test_an_error_in_the_same_read_as_the_beginning_is_a_real_status() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    town = Town(Streets(*[Answer(200, STREAM[0] + frames(error)[0])] * 2), **KEY)
+    town = Town(Streets(*(Answer(200, STREAM[0] + frames(error)[0]) for _ in range(2))), **KEY)
     keeper = ask(town, stream=True)
     assert keeper.stream == b""
     assert keeper.error is not None
