@@ -79,6 +79,25 @@ async def test_the_key_is_in_nothing_that_is_said(key: str, place: str) -> None:
     assert leaks(key, *seen(town, keeper)) == []
 
 
+@pytest.mark.parametrize("place", PLACES)
+async def test_nor_is_the_secret_of_a_server_that_the_provider_calls_for_the_client(place: str) -> None:
+    token = "token-of-the-client-0123456789"
+    sent: list[bytes] = []
+
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        sent.append(request.body)
+        return PLACES[place](token)
+
+    town = Town(street, OPENAI_API_KEY="k3y!", BIG_MODEL="openai/gpt-5.5", OPENAI_WIRE="responses")
+    server = {"type": "url", "name": "docs", "url": "https://mcp.example.com/", "authorization_token": token}
+    keeper = await town.ask(
+        stream=True, mcp_servers=[server], tools=[{"type": "mcp_toolset", "mcp_server_name": "docs"}]
+    )
+    assert json.loads(sent[0])["tools"][0]["authorization"] == token
+    assert keeper.error is not None or b"event: error" in keeper.stream
+    assert leaks(token, *seen(town, keeper)) == []
+
+
 @pytest.mark.parametrize("streams", ["not", "first", "later"])
 @pytest.mark.parametrize("key", KEYS, ids=range(len(KEYS)))
 async def test_nor_where_bytes_pass_as_they_come(key: str, streams: str) -> None:
