@@ -1,7 +1,8 @@
 """What the upstream of the bench answers, built once, and how a reply is recognised as complete.
 
 The model's name says what is wanted: `bench-whole`, `bench-text-100`, `bench-text-100-paced`, `bench-args-100`: a whole
-body, or a stream of so many pieces, as text or as the arguments of a call, at once or with a pause before each.
+body, or a stream of so many pieces, as text or as the arguments of a call, at once or with a pause before each, short
+(`paced`), as long as a model's (`slow`) or longer (`idle`).
 """
 
 import json
@@ -14,6 +15,8 @@ PAUSE_SECONDS = 0.002
 """Between two pieces of a paced stream: long enough that each travels in a packet of its own."""
 SLOW_PAUSE_SECONDS = 1 / 45
 """Between two pieces of a slow stream: about as fast as a large model writes."""
+IDLE_PAUSE_SECONDS = 1.0
+"""Between two pieces of a stream that is mostly silent."""
 WHOLE = "All of it was read, and this is the answer."
 _HEAD = {"id": "chatcmpl-bench", "object": "chat.completion.chunk", "created": 1700000000, "model": "bench"}
 _USAGE = {"prompt_tokens": 30000, "completion_tokens": 100, "total_tokens": 30100}
@@ -35,7 +38,7 @@ class Wanted(Struct, frozen=True):
 def read_wanted(model: str) -> Wanted:
     """Read a model's name."""
     words = model.split("-")
-    pauses = {"paced": PAUSE_SECONDS, "slow": SLOW_PAUSE_SECONDS}
+    pauses = {"paced": PAUSE_SECONDS, "slow": SLOW_PAUSE_SECONDS, "idle": IDLE_PAUSE_SECONDS}
     pieces = int(words[2]) if len(words) > 2 else 0
     return Wanted(pieces, words[1] == "args", pauses.get(words[-1], 0.0))
 
