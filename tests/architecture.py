@@ -63,6 +63,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "messages.notes": "",
     "messages.grammar": "",
     "messages.passages": "",
+    "messages.domains": "",
     "messages.prepare": "messages.types messages.notes messages.passages",
     "messages.fold": "messages.deltas messages.types messages.events messages.writer",
     "wire": "messages wire.contract wire.schema wire.carry wire.failures wire.recover"
@@ -86,10 +87,9 @@ MAY_IMPORT: Mapping[str, str] = {
     "upstream": "wire.contract",
     "upstream.errands": "",
     "upstream.http": "wire.contract upstream.proxies",
-    "upstream.pages": "upstream.errands upstream.domains upstream.proxies",
+    "upstream.pages": "upstream.errands messages.domains upstream.proxies",
     "upstream.proxies": "",
-    "upstream.search": "wire.contract upstream.errands upstream.domains",
-    "upstream.domains": "",
+    "upstream.search": "wire.contract upstream.errands messages.domains",
 }
 NO_LANGUAGE = {
     "contract",

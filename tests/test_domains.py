@@ -2,7 +2,7 @@
 
 import pytest
 
-from anthropic_proxy.upstream.domains import hosts_of, is_allowed
+from anthropic_proxy.messages.domains import hosts_of, is_allowed
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.errors import SearchFailed, UpstreamError
-from anthropic_proxy.upstream.domains import hosts_of, is_allowed
+from anthropic_proxy.messages.domains import hosts_of, is_allowed
 from anthropic_proxy.upstream.errands import FoundPage
 from anthropic_proxy.wire.contract import Send, UpstreamRequest, UpstreamResponse
 

@@ -4,14 +4,14 @@ Source: the types of the official SDK `anthropic` 2.10 (`ServerToolUseBlock`, `W
 `WebFetchToolResultBlock`, `CodeExecutionToolResultBlock`, `BetaMCPToolUseBlock`, `BetaMCPToolResultBlock`).
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.messages.deltas import Block, Citation, Delta
+from anthropic_proxy.messages.domains import is_allowed
 
 _LONGEST_QUOTE = 150
 """Characters of `cited_text`, as Anthropic's own search gives them."""
@@ -114,27 +114,14 @@ def encode_connector_result(identifier: str, text: str, *, is_error: bool = Fals
     return _block(type="mcp_tool_result", tool_use_id=identifier, is_error=is_error, content=content)
 
 
-def is_within(url: str, domains: Collection[str]) -> bool:
-    """Whether an address belongs to one of these domains, as the web search tool of Anthropic's reads them.
-
-    A domain stands for its subdomains, a path after it for everything below.
-
-    >>> is_within("https://docs.example.com/api/v1", ["example.com/api"])
-    True
-    """
-    if not domains:
-        return False
+def is_shown(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:
+    """Whether a client that allows and blocks these domains wants to see a page; one that is no domain says nothing."""
+    if not allowed and not blocked:
+        return True
     try:
-        parts = urlsplit(url)
+        return is_allowed(url, allowed, blocked)
     except ValueError:
-        return False
-    host = (parts.hostname or "").removeprefix("www.")
-    for domain in domains:
-        name, _, path = domain.lower().removeprefix("https://").removeprefix("http://").partition("/")
-        name = name.removeprefix("www.")
-        if (host == name or host.endswith(f".{name}")) and parts.path.lstrip("/").startswith(path.rstrip("*")):
-            return True
-    return False
+        return True
 
 
 def picture_in_words(media_type: str, characters: int) -> str:

@@ -19,7 +19,7 @@ import aiohttp
 from yarl import URL
 
 from anthropic_proxy.errors import FetchErrorCode, FetchFailed
-from anthropic_proxy.upstream.domains import ascii_host, is_allowed
+from anthropic_proxy.messages.domains import ascii_host, is_allowed
 from anthropic_proxy.upstream.errands import LONGEST_URL, READABLE, Page
 from anthropic_proxy.upstream.pages.addresses import Network, is_public
 from anthropic_proxy.upstream.pages.body import HTML, Inflater, decode_text, find_type, is_text, is_wanted, may_be

@@ -20,7 +20,7 @@ from anthropic_proxy.wire.server_tools import (
     encode_citation,
     encode_fetch,
     encode_search,
-    is_within,
+    is_shown,
 )
 
 _FETCHED = "URL_RETRIEVAL_STATUS_SUCCESS"
@@ -135,9 +135,7 @@ class Sources:
         """Whether the client wants to see the page. Its address is Google's own, its title is its domain (recorded)."""
         domain = page.domain or page.title or ""
         url = f"https://{domain}" if _DOMAIN.fullmatch(domain) else page.uri or ""
-        if is_within(url, self._own.blocked):
-            return False
-        return not self._own.allowed or is_within(url, self._own.allowed)
+        return is_shown(url, self._own.allowed, self._own.blocked)
 
 
 def _joined(deltas: list[Delta]) -> list[Delta]:

@@ -24,7 +24,7 @@ from anthropic_proxy.wire.server_tools import (
     encode_program,
     encode_search,
     encode_search_call,
-    is_within,
+    is_shown,
     picture_in_words,
 )
 
@@ -140,7 +140,7 @@ class Executed:
     def _read_pages(self, pages: list[_Page]) -> list[Delta]:
         deltas: list[Delta] = []
         for page in pages:
-            if not page.url or is_within(page.url, self._blocked):
+            if not page.url or not is_shown(page.url, (), self._blocked):
                 continue
             self._found.setdefault(page.url, page)
             if page.end_index:
@@ -154,7 +154,7 @@ class Executed:
         return encode_search(self._new_id(SERVER_CALL), "", self._shown(pages)) if pages else []
 
     def _shown(self, pages: Iterable[_Page]) -> list[tuple[str, str | None]]:
-        unique = {page.url: page.title for page in pages if page.url and not is_within(page.url, self._blocked)}
+        unique = {page.url: page.title for page in pages if page.url and is_shown(page.url, (), self._blocked)}
         return list(unique.items())
 
 

@@ -22,7 +22,7 @@ from anthropic_proxy.wire.server_tools import (
     encode_pages,
     encode_search,
     encode_search_call,
-    is_within,
+    is_shown,
 )
 
 _TRACKING = "utm_source="
@@ -97,7 +97,7 @@ class Search:
         query = action.query or ", ".join(action.queries or ())
         if action.type not in ("search", "") or (action.url and not query):
             url = _plain(action.url or "")
-            if not url or url in self._found or is_within(url, self._blocked):
+            if not url or url in self._found or not self._shows(url):
                 return []
             if self.holds:
                 self._add_to_last([url])
@@ -186,7 +186,7 @@ class Search:
         return []
 
     def _pages(self, urls: Iterable[str]) -> Iterable[tuple[str, str | None]]:
-        return ((url, self._titles.get(url)) for url in urls if not is_within(url, self._blocked))
+        return ((url, self._titles.get(url)) for url in urls if self._shows(url))
 
     def _result_of(self, found: _Found) -> Block:
         return encode_pages(found.call, self._pages(found.urls))
@@ -216,7 +216,10 @@ class Search:
             lines = text[self._cited_to : mark.start_index].rstrip().splitlines()
             passage = lines[-1].strip(_AROUND) if lines else ""
         self._cited_to = max(self._cited_to, mark.end_index)
-        return [] if is_within(url, self._blocked) else [encode_citation(url, _title_of(mark), passage)]
+        return [encode_citation(url, _title_of(mark), passage)] if self._shows(url) else []
+
+    def _shows(self, url: str) -> bool:
+        return is_shown(url, (), self._blocked)
 
     def _drop_text(self, whole: str) -> bool:
         """Take the text at the end of what waits away if it is this one, because it will be said with citations."""
