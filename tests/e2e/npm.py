@@ -14,18 +14,22 @@ def cache() -> Path:
     return Path(chosen) if chosen else home / "anthropic-proxy" / "e2e"
 
 
-def install(package: str, version: str) -> Path:
-    """Return the `node_modules` that holds this version of a package; no script of any package is run.
+def install(package: str, version: str, *beside: str) -> Path:
+    """Return the `node_modules` that holds this version of a package, and others beside it (`name@version`).
+
+    No script of any package is run.
 
     A half-finished installation is never seen: it is made beside its place and moved there whole.
     """
-    place = cache() / f"{package.replace('/', '+')}-{version}"
+    place = cache() / "-".join((f"{package.replace('/', '+')}-{version}", *beside))
     if not place.is_dir():
         cache().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache()) as scratch:
             target = Path(scratch) / "whole"
             command = ["npm", "install", "--prefix", str(target), "--ignore-scripts", "--no-audit", "--no-fund"]
-            done = subprocess.run([*command, f"{package}@{version}"], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [*command, f"{package}@{version}", *beside], capture_output=True, text=True, check=False
+            )
             assert done.returncode == 0, f"npm could not install {package}@{version}:\n{done.stderr}"
             with contextlib.suppress(OSError):  # another run was faster
                 target.rename(place)

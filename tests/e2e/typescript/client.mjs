@@ -5,6 +5,9 @@ const place = (file) => import(pathToFileURL(`${process.env.SDK}/${file}`).href)
 
 export const { default: Anthropic } = await place("index.mjs");
 export const { betaTool } = await place("helpers/beta/json-schema.mjs");
+export const { betaZodTool } = await place("helpers/beta/zod.mjs");
+export const { zodOutputFormat } = await place("helpers/zod.mjs");
+export const { z } = await import(pathToFileURL(`${process.env.SDK}/../../zod/v4/index.js`).href);
 
 export const MODEL = "claude-sonnet-5-5";
 export const client = new Anthropic({ baseURL: process.env.BASE_URL, apiKey: "the-clients-own", maxRetries: 0 });

@@ -12,6 +12,7 @@ async function attempt(name, act) {
 }
 for (const fault of ["unauthorized", "forbidden", "missing", "rate after=30", "server", "overloaded", "overflow"]) {
   for (const stream of [false, true]) {
+    await client.messages.create({ model: MODEL, max_tokens: 5, messages: said("Count to 2") }); // or nobody is asked for a while
     await attempt(`${fault} ${stream}`, () =>
       client.messages.create({ model: MODEL, max_tokens: 5, messages: said(`hi [fault:${fault}]`), stream }));
   }

@@ -4,6 +4,6 @@ const counted = await client.messages.countTokens({ model: MODEL, messages: said
 const whole = [];
 for await (const model of client.models.list({ limit: 1000 })) whole.push(model.id);
 const paged = [];
-for await (const model of client.models.list({ limit: 3 })) paged.push(model.id);
-const one = await client.models.retrieve("claude-openai/gpt-4.1");
+for await (const model of client.models.list({ limit: 1 })) paged.push(model.id);
+const one = await client.models.retrieve(whole.at(-1));
 tell({ counted: counted.input_tokens, whole, paged, one: one.id });
