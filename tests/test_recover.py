@@ -4,16 +4,22 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from anthropic_proxy.messages.deltas import Delta, Text, Thinking, ToolArgs, ToolCall
 from anthropic_proxy.messages.prepare import Limits, prepare
 from anthropic_proxy.messages.types import decode_request
+from anthropic_proxy.routing.catalogue import Catalogue
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.router import Facts, resolve
+from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.recover import (
@@ -25,6 +31,10 @@ from anthropic_proxy.wire.recover import (
     ThinkTags,
     mend_arguments,
 )
+from tests.golden.stage import Scenario
+from tests.house import Answer, Town
+
+GOLDEN = Path(__file__).parent / "golden" / "openai_chat"
 
 TOOLS: dict[str, dict[str, Any]] = {
     "Read": {"properties": {"path": {"type": "string"}, "limit": {"type": "integer"}}, "required": ["path"]},
@@ -134,7 +144,7 @@ def test_every_convention_is_read_and_only_where_it_is_switched_on(name: Any) ->
     assert folded(read([FORMS[name]], [name])) == EXPECTED
     assert folded(read(list(FORMS[name]), [name])) == EXPECTED
     others = [other for other in TEXT_CONVENTIONS if other != name]
-    assert folded(read([FORMS[name]], others)) != EXPECTED or name == "function_json"
+    assert folded(read([FORMS[name]], others)) != EXPECTED
 
 
 @pytest.mark.parametrize("name", MORE_FORMS)
@@ -143,8 +153,15 @@ def test_the_usual_variations_are_read_too(name: str) -> None:
     assert folded(read(list(MORE_FORMS[name]))) == EXPECTED
 
 
-def test_every_convention_has_a_form_here() -> None:
-    assert set(FORMS) == set(TEXT_CONVENTIONS)
+@pytest.mark.parametrize("name", TEXT_CONVENTIONS)
+def test_every_convention_has_a_scenario_that_needs_it(name: Any) -> None:
+    assert name in FORMS
+    scenario = Scenario(GOLDEN / f"text_call_{name}")
+    with_it = scenario.play([scenario.upstream or b""])
+    dialect = scenario.target.dialect
+    others = tuple(other for other in dialect.text_calls if other != name)
+    scenario.change_target(structs.replace(scenario.target, dialect=structs.replace(dialect, text_calls=others)))
+    assert scenario.play([scenario.upstream or b""]) != with_it
 
 
 @pytest.mark.parametrize("name", [name for name in FORMS if not name.startswith("bare")])
@@ -306,9 +323,11 @@ def test_arguments_with_two_meanings_are_left_alone(written: str) -> None:
     assert mend_arguments(written) is None
 
 
-def test_a_string_is_closed_only_where_the_text_may_end_in_it() -> None:
-    assert mend_arguments('{"a": "b', closes_strings=False) is None
-    assert mend_arguments('{"a": ["b"', closes_strings=False) == '{"a": ["b"]}'
+def test_between_marks_nothing_around_an_object_is_passed_over() -> None:
+    for written in ('{"a": "b', 'text {"a": 1,}', '{"a": 1,} text', '{"a": 1}{"a": 1}'):
+        assert mend_arguments(written, alone=True) is None
+        assert mend_arguments(written) is not None
+    assert mend_arguments('{"a": ["b"', alone=True) == '{"a": ["b"]}'
 
 
 VALUES = st.recursive(
@@ -418,3 +437,88 @@ def test_reasoning_that_no_tag_ends_was_the_answer_where_no_tag_began_it() -> No
     assert tags.feed("All of it") == [Text("All of it")]
     tags = ThinkTags((*TAGS, "unopened"))
     assert [*tags.feed("<think>All of it"), *tags.finish(whole=True)] == [Thinking("All of it")]
+
+
+def test_a_model_that_repeats_a_mark_for_ever_is_left_alone_in_the_end() -> None:
+    text = "<tool_call>" * 5_000 + FORMS["hermes"]
+    assert folded(read([text])) == [text]
+    prose = "A line.\n\n```py\nx = 1\n```\n" * 1_000
+    assert folded(read([prose + FORMS["hermes"]])) == [prose[:-1], *EXPECTED]
+
+
+# Which servers are known for what, and who is told
+
+
+def dialect_of(model: str, **settings: str) -> Any:
+    return resolve(Facts(model), load_settings(settings, PROVIDERS, env_file=None), Catalogue()).targets[0].dialect
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "texts", "holds"),
+    [
+        ("openai/phi-4-mini", {"OPENAI_BASE_URL": "http://localhost:8000/v1"}, True, True),
+        ("openai/gpt-oss-20b", {"OPENAI_BASE_URL": "http://192.168.0.9:8000/v1"}, True, True),
+        ("openai/phi-4-mini", {"OPENAI_BASE_URL": "https://inference.example.com/v1"}, True, False),
+        ("openai/gpt-4.1", {"OPENAI_BASE_URL": "http://localhost:4000/v1"}, False, False),
+        ("openai/gpt-4.1", {"OPENAI_API_KEY": "k"}, False, False),
+        ("openai/deepseek-chat", {"OPENAI_BASE_URL": "https://api.deepseek.com"}, False, False),
+        ("groq/llama-3.3-70b-versatile", {"GROQ_API_KEY": "k"}, False, False),
+        ("xai/grok-4.5", {"XAI_API_KEY": "k"}, False, False),
+        ("moonshot/kimi-k2.5", {"MOONSHOT_API_KEY": "k"}, False, False),
+        ("litellm/ollama_chat/phi4", {}, True, True),
+        ("litellm/bedrock/anthropic.claude-v2", {}, False, False),
+        ("ollama/qwen3:8b", {}, True, True),
+    ],
+)
+def test_only_servers_of_small_models_are_read_so(
+    model: str, settings: dict[str, str], texts: bool, holds: bool
+) -> None:
+    dialect = dialect_of(model, **settings)
+    field = "mends_tool_arguments" if model.startswith("ollama/") else "buffers_tool_arguments"
+    assert (bool(dialect.text_calls), bool(dialect.thinking_tags), dialect.mends_tool_names) == (texts,) * 3
+    assert getattr(dialect, field) is holds
+
+
+def test_reasoning_without_a_first_tag_is_expected_of_few_models() -> None:
+    local = {"OPENAI_BASE_URL": "http://localhost:8000/v1"}
+    for model in ("deepseek-r1-distill-qwen-7b", "QwQ-32B", "Qwen/Qwen3-30B-A3B-Thinking-2507"):
+        assert "unopened" in dialect_of(f"openai/{model}", **local).thinking_tags
+    for model in ("qwen3-8b", "magistral-small", "deepseek-v3.1"):
+        assert "unopened" not in dialect_of(f"openai/{model}", **local).thinking_tags
+
+
+def call_piece(index: int, name: str, arguments: str) -> dict[str, Any]:
+    return {
+        "index": index,
+        "id": f"call_{index}",
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_was_mended_stands_in_the_receipt(stream: bool) -> None:
+    calls = [
+        call_piece(0, "functions.read", '{"path": "a",}'),
+        call_piece(1, "Run", '{"command": 1}{"command": 2}'),
+    ]
+    said = {"role": "assistant", "content": FORMS["hermes"], "tool_calls": calls}
+    choice = {"index": 0, "delta" if stream else "message": said, "finish_reason": "tool_calls"}
+    body = msgspec.json.encode({"choices": [choice]})
+    answer = Answer(200, b"data: %b\n\ndata: [DONE]\n\n" % body if stream else body)
+    town = Town(
+        lambda *_: answer,
+        OPENAI_BASE_URL="http://localhost:8000/v1",
+        BIG_MODEL="openai/phi-4-mini",
+    )
+    tools = [{"name": name, "input_schema": {"type": "object", **schema}} for name, schema in TOOLS.items()]
+    keeper = await town.ask(stream=stream, tools=tools)
+    assert keeper.receipt is not None
+    notes = [f"{note.fate} {note.field}: {note.reason}" for note in keeper.receipt.notes if "tool_use" in note.field]
+    assert notes == [
+        "emulated content.tool_use: a call of Read that the model wrote as text (hermes) became a block",
+        "emulated content.tool_use: a call of Run that the model wrote as text (hermes) became a block",
+        "approximated content.tool_use.name: 'functions.read' was called; Read is offered",
+        "approximated content.tool_use.input: the arguments of a call of Read were no JSON object and are mended",
+        "approximated content.tool_use.input: the arguments of a call of Run are no JSON object and pass as they came",
+    ]

@@ -11,12 +11,13 @@ _NO_FUNCTION = Function()
 
 
 class _OpenCall:
-    __slots__ = ("arguments", "ended", "id", "key", "name")
+    __slots__ = ("arguments", "ended", "id", "key", "name", "own_name")
 
     def __init__(self, key: int, upstream_id: str) -> None:
         self.key = key
         self.id = upstream_id
         self.name = ""
+        self.own_name = ""  # the client's
         self.arguments: list[str] = []
         self.ended = False
 
@@ -80,7 +81,7 @@ class CallReader:
             self._end(call, deltas, cut=cut)
 
     def _name(self, call: _OpenCall, said: str, name: str, deltas: list[Delta]) -> None:
-        call.name = said
+        call.name, call.own_name = said, name
         deltas.append(ToolCall(call.key, self._ids.keep_or_renew(call.id), name))
         if not self._holds:
             deltas += [ToolArgs(call.key, text) for text in call.arguments]
@@ -93,7 +94,7 @@ class CallReader:
                 raise UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
             self._name(call, name, name, deltas)
         if self._holds and (text := "".join(call.arguments)):
-            deltas.append(ToolArgs(call.key, text if cut else self.mender.mend_arguments(text, call.name)))
+            deltas.append(ToolArgs(call.key, text if cut else self.mender.mend_arguments(text, call.own_name)))
         self._open.remove(call)
         call.ended = True
         deltas.append(ToolEnd(call.key))

@@ -146,7 +146,10 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """In which forms calls may stand in the text (`wire/recover/conventions.py`).
 
     Servers that know no parser for their model, or are not told which (vLLM's `--tool-call-parser`), leave them there.
-    Proven by: golden/openai_chat/text_call_hermes, text_call_functions, text_call_listed.
+    Text is held back only while it may still become a call of an offered tool; what is none passes as it was.
+    Proven by: golden/openai_chat/text_call_hermes, text_call_functions, text_call_function_json, text_call_keys,
+    text_call_python_tag, text_call_listed, text_call_section, text_call_barred, text_call_tool_code, text_call_channel,
+    text_call_invoke, text_call_bare_json, text_call_bare_python.
     """
     mends_tool_names: bool = False
     """Whether a name that nobody offered is taken for the one offered tool that it can mean, and a call without a name

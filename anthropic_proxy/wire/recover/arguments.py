@@ -45,12 +45,12 @@ def is_object(text: str) -> bool:
     return True
 
 
-def mend_arguments(text: str, *, closes_strings: bool = True) -> str | None:
+def mend_arguments(text: str, *, alone: bool = False) -> str | None:
     """Return the one JSON object that a text must mean, as JSON text; None where there are two ways to read it.
 
-    Mended are: a comma too many or too few, brackets missing or too many at the end, a string that the text ends in
-    (with `closes_strings`), an object said twice or after an empty one, an object encoded once more as a string, text
-    or a fence around it, quotes and words as Python and JavaScript write them.
+    Mended are: a comma too many or too few, brackets missing or too many at the end, quotes and words as Python and
+    JavaScript write them, an object encoded once more as a string. Unless it stands `alone`, between marks that say
+    where it ends, also: a string that the text ends in, an object said twice, text or a fence around it.
 
     >>> mend_arguments('{"path": "a",}')
     '{"path": "a"}'
@@ -64,10 +64,12 @@ def mend_arguments(text: str, *, closes_strings: bool = True) -> str | None:
         if not (inner := _decode_text(text)):
             break
         text = inner.strip()
+    if alone:
+        return _repair(text, closes_strings=False) if text.startswith("{") else None
     begin, end = text.find("{"), text.rfind("}") + 1
     if begin < 0 or _QUOTED.search(text, 0, begin):
         return None
-    if whole := _repair(text[begin:], closes_strings=closes_strings):
+    if whole := _repair(text[begin:], closes_strings=True):
         return whole
     inside = text[begin:end]
     if not inside or _QUOTED.search(text, end):

@@ -40,7 +40,7 @@ def read_objects(text: str, offered: OfferedTools, *, bare: bool = False) -> lis
     All must call tools that are offered. `bare`: nothing else marks them as calls, so the arguments must be there.
     """
     objects = _split(text.strip())
-    if objects is None and not bare and (mended := mend_arguments(text, closes_strings=False)):
+    if objects is None and not bare and (mended := mend_arguments(text, alone=True)):
         objects = [mended]
     calls = [_read_object(part, offered, bare=bare) for part in objects or ()]
     found = [call for call in calls if call is not None]
@@ -52,7 +52,7 @@ def read_named(name: str, arguments: str, offered: OfferedTools) -> FoundCall | 
     known = offered.match(name)
     arguments = arguments.strip() or "{}"
     if known is not None and not is_object(arguments):
-        arguments = mend_arguments(arguments, closes_strings=False) or ""
+        arguments = mend_arguments(arguments, alone=True) or ""
     return FoundCall(known, arguments) if known is not None and arguments else None
 
 

@@ -15,6 +15,10 @@ _FENCE_BEHIND = 6
 _LINE_BREAK = re.compile(r"[\r\n]")
 _WORD = re.compile(r"[\w.:/-]*")
 _LONGEST_NAME = 128
+_MOST_FAILURES = 64
+"""How many marks may turn out to begin no call: a model that repeats itself would keep us reading all of it again."""
+_PIECE = 4_096
+"""Characters that are looked at together."""
 _BEGINNING = 256
 """Characters of an answer that show whether it may be calls alone."""
 _MOST_ENDINGS = 16
@@ -43,13 +47,17 @@ class TextCalls:
         self._firsts = {begin[0] for begin in self._marks}
         self._spark = re.compile("[" + re.escape("".join(sorted(self._firsts | {"`", "~"}))) + r"]|\s\Z")
         self._longest = max(map(len, self._marks), default=0)
-        self._state = "start"  # then bare, text, fence, call, after
+        self._state = "start"  # then bare, text, fence, call, after; over: nothing is looked for any more
         self._held = ""
         self._before = "\n"
         """The end of what was said, as far as a fence or a backtick could stand in it."""
         self._space = ""
         """Line breaks before the mark of the call that is being read."""
         self._mark = ""
+        self._later = ""
+        """Text that has come and is not held yet, from `_taken` on."""
+        self._taken = 0
+        self._failures = 0
         self._named = False
         """Whether what follows the mark is known to be no other name than that of an offered tool."""
         self._searched = 0
@@ -65,23 +73,33 @@ class TextCalls:
         if self._state == "text" and not self._held and not self._spark.search(text):
             self._before = (self._before + text)[-_FENCE_BEHIND:]
             return [Text(text)]
-        self._held += text
+        if self._state == "over":
+            return [Text(text)]
         deltas: list[Delta] = []
-        while self._step(deltas, final=False, cut=False):
-            pass
+        self._later, self._taken = text, 0
+        self._read_on(deltas)
         return deltas
 
     def finish(self, *, cut: bool = False) -> list[Delta]:
         """Return what was held back. `cut`: the answer did not end by itself, so a call without its end is none."""
         deltas: list[Delta] = []
-        while self._held and self._step(deltas, final=True, cut=cut):
-            pass
+        while self._step(deltas, final=True, cut=cut) or self._later:
+            self._read_on(deltas)
         if self._held and self._state != "after":
             self._say(len(self._held), deltas)
         self._held = ""
-        if self._state not in ("start", "fence"):
+        if self._state not in ("start", "fence", "over"):
             self._state = "text"
         return deltas
+
+    def _read_on(self, deltas: list[Delta]) -> None:
+        """Read what is there, a piece at a time: a step costs as much as the text that it looks at."""
+        while self._taken < len(self._later):
+            self._held += self._later[self._taken : self._taken + _PIECE]
+            self._taken += _PIECE
+            while self._step(deltas, final=False, cut=False):
+                pass
+        self._later, self._taken = "", 0
 
     def _step(self, deltas: list[Delta], *, final: bool, cut: bool) -> bool:
         """Decide one thing more; return whether there may be another."""
@@ -97,6 +115,9 @@ class TextCalls:
             return self._leave_fence(deltas)
         if self._state == "after":
             return self._go_on(final=final)
+        if self._state == "over":
+            self._say(len(self._held), deltas)
+            return False
         return self._find_mark(deltas, final=final)
 
     def _begin(self) -> bool:
@@ -116,7 +137,8 @@ class TextCalls:
                 self._held = ""
                 return False
         self._state = "text"
-        return True
+        self._read_again()
+        return False
 
     def _find_mark(self, deltas: list[Delta], *, final: bool) -> bool:
         said = self._before + self._held
@@ -138,6 +160,11 @@ class TextCalls:
         self._say(fence.end() - offset, deltas)
         self._open_fence()
         return True
+
+    def _read_again(self) -> None:
+        """Take what is held for text that has only come."""
+        self._later, self._taken = self._held + self._later[self._taken :], 0
+        self._held = ""
 
     def _open_fence(self) -> None:
         self._state, self._fence_run, self._fence_line = "fence", True, True
@@ -203,10 +230,12 @@ class TextCalls:
         """Pass a mark that began no call as text, and look on behind it."""
         self._held = self._space + self._held
         self._say(len(self._space) + len(self._mark), deltas)
-        self._state = "text"
-        if self._mark.startswith("```"):
+        self._read_again()
+        self._failures += 1
+        self._state = "text" if self._failures < _MOST_FAILURES else "over"
+        if self._mark.startswith("```") and self._state == "text":
             self._open_fence()
-        return True
+        return False
 
     def _leave_fence(self, deltas: list[Delta]) -> bool:
         if self._fence_run:
