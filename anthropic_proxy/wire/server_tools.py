@@ -5,16 +5,19 @@ Source: the types of the official SDK `anthropic` 2.10 (`ServerToolUseBlock`, `W
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.messages.deltas import Block, Citation, Delta
 from anthropic_proxy.messages.domains import is_allowed
+from anthropic_proxy.messages.passages import seal_passage
 
 _LONGEST_QUOTE = 150
 """Characters of `cited_text`, as Anthropic's own search gives them."""
+_LONGEST_PASSAGE = 2_000
+"""Characters of what was read on a page: a search may name twenty, and all of them weigh on every later request."""
 _OBJECT = b"{"
 
 SearchError = Literal["unavailable", "max_uses_exceeded", "too_many_requests", "invalid_tool_input"]
@@ -27,8 +30,17 @@ CONNECTOR_CALL = "mcptoolu_"
 """Prefix of the ids of calls that a provider made of a server of the client's."""
 
 
-def encode_search(identifier: str, query: str, pages: Iterable[tuple[str, str | None]]) -> list[Delta]:
-    """Return the call and its result; `pages` are addresses with their titles, where those are known."""
+class Page(NamedTuple):
+    """A page that a search found."""
+
+    url: str
+    title: str | None = None
+    passage: str = ""
+    """What the search read there, where it is told: sealed, it goes back with the next request."""
+
+
+def encode_search(identifier: str, query: str, pages: Iterable[Page]) -> list[Delta]:
+    """Return the call and its result."""
     return [encode_search_call(identifier, query), encode_pages(identifier, pages)]
 
 
@@ -37,11 +49,17 @@ def encode_search_call(identifier: str, query: str) -> Block:
     return _call(identifier, "web_search", {"query": query})
 
 
-def encode_pages(identifier: str, pages: Iterable[tuple[str, str | None]]) -> Block:
+def encode_pages(identifier: str, pages: Iterable[Page]) -> Block:
     """Return what the search of that call found."""
     found = [
-        {"type": "web_search_result", "url": url, "title": title or url, "encrypted_content": "", "page_age": None}
-        for url, title in pages
+        {
+            "type": "web_search_result",
+            "url": page.url,
+            "title": page.title or page.url,
+            "encrypted_content": seal_passage(page.passage[:_LONGEST_PASSAGE]),
+            "page_age": None,
+        }
+        for page in pages
     ]
     return _block(type="web_search_tool_result", tool_use_id=identifier, content=found)
 

@@ -22,6 +22,7 @@ from anthropic_proxy.wire.server_tools import (
     encode_search,
     is_shown,
 )
+from anthropic_proxy.wire.server_tools import Page as Result
 
 _FETCHED = "URL_RETRIEVAL_STATUS_SUCCESS"
 _FETCH_ERRORS: dict[str, FetchError] = {
@@ -68,6 +69,7 @@ class Sources:
     def feed_fetches(self, context: UrlContext) -> list[Delta]:
         """Return the pages that were fetched, each once."""
         deltas: list[Delta] = []
+        before = len(self._fetched)
         for page in context.url_metadata or ():
             url, status = page.retrieved_url, page.url_retrieval_status or ""
             if url and url not in self._fetched:
@@ -75,6 +77,8 @@ class Sources:
                 error = None if status == _FETCHED else _FETCH_ERRORS.get(status, "unavailable")
                 for block in encode_fetch(self._new_id(SERVER_CALL), url, error=error):
                     deltas += self.feed(block)
+        if len(self._fetched) > before:
+            deltas.append(Usage(web_fetch_requests=len(self._fetched)))
         return deltas
 
     def feed_grounding(self, grounding: Grounding) -> None:
@@ -98,7 +102,7 @@ class Sources:
             deltas += [delta for delta in cited if isinstance(delta, Citation)]
         else:
             self._cited = []
-        results = [(url, page.title) for url, page in found.items() if url not in self._fetched]
+        results = [Result(url, page.title) for url, page in found.items() if url not in self._fetched]
         if self._queries or results:
             deltas += encode_search(self._new_id(SERVER_CALL), ", ".join(self._queries), results)
             self._searches += max(len(self._queries), 1)

@@ -17,6 +17,7 @@ from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_chat.chunks import Piece, is_said
 from anthropic_proxy.wire.server_tools import (
     SERVER_CALL,
+    Page,
     encode_citation,
     encode_fetch,
     encode_output,
@@ -29,7 +30,7 @@ from anthropic_proxy.wire.server_tools import (
 )
 
 
-class _Page(Struct):
+class _Found(Struct):
     url: str | None = None
     title: str | None = None
     content: str | None = None
@@ -37,7 +38,7 @@ class _Page(Struct):
 
 
 class _Pages(Struct):
-    results: list[_Page] | None = None
+    results: list[_Found] | None = None
 
 
 class _Printed(Struct):
@@ -52,7 +53,7 @@ class _Executed(Struct):
     arguments: str = ""
     output: str | None = None
     search_results: _Pages | None = None
-    browser_results: list[_Page] | None = None
+    browser_results: list[_Found] | None = None
     code_results: list[_Printed] | None = None
 
 
@@ -64,7 +65,7 @@ class _Arguments(Struct):
 
 class _Annotation(Struct):
     type: str = ""
-    url_citation: _Page | None = None
+    url_citation: _Found | None = None
 
 
 class Executed:
@@ -77,9 +78,10 @@ class Executed:
         self._open: dict[int, str] = {}
         """Search that has begun → the id of its call."""
         self._done: set[int] = set()
-        self._found: dict[str, _Page] = {}
+        self._found: dict[str, _Found] = {}
         self._told: set[str] = set()
         self._searches = 0
+        self._fetches = 0
 
     def read(self, piece: Piece) -> list[Delta]:
         """Return what a piece tells of them, to be said before its text."""
@@ -120,7 +122,10 @@ class Executed:
         if arguments.code is not None:
             printed = "\n".join(filter(None, (executed.output, *map(_drawn, executed.code_results or ()))))
             return [encode_program(identifier, arguments.code), encode_output(identifier, stdout=printed)]
-        return encode_fetch(identifier, arguments.url) if arguments.url else []
+        if not arguments.url:
+            return []
+        self._fetches += 1
+        return [*encode_fetch(identifier, arguments.url), Usage(web_fetch_requests=self._fetches)]
 
     def _read_search(self, executed: _Executed, query: str, *, is_complete: bool) -> list[Delta]:
         deltas: list[Delta] = []
@@ -137,7 +142,7 @@ class Executed:
             deltas.append(Usage(web_search_requests=self._searches))
         return deltas
 
-    def _read_pages(self, pages: list[_Page]) -> list[Delta]:
+    def _read_pages(self, pages: list[_Found]) -> list[Delta]:
         deltas: list[Delta] = []
         for page in pages:
             if not page.url or not is_shown(page.url, (), self._blocked):
@@ -153,9 +158,9 @@ class Executed:
         self._told.update(self._found)
         return encode_search(self._new_id(SERVER_CALL), "", self._shown(pages)) if pages else []
 
-    def _shown(self, pages: Iterable[_Page]) -> list[tuple[str, str | None]]:
-        unique = {page.url: page.title for page in pages if page.url and is_shown(page.url, (), self._blocked)}
-        return list(unique.items())
+    def _shown(self, pages: Iterable[_Found]) -> list[Page]:
+        shown = (page for page in pages if page.url and is_shown(page.url, (), self._blocked))
+        return list({page.url: Page(page.url or "", page.title, page.content or "") for page in shown}.values())
 
 
 def _drawn(printed: _Printed) -> str:

@@ -17,6 +17,7 @@ from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_responses.events import Item, Part, read_loosely
 from anthropic_proxy.wire.server_tools import (
     SERVER_CALL,
+    Page,
     encode_citation,
     encode_failed_search,
     encode_pages,
@@ -185,8 +186,8 @@ class Search:
         self._waiting += deltas
         return []
 
-    def _pages(self, urls: Iterable[str]) -> Iterable[tuple[str, str | None]]:
-        return ((url, self._titles.get(url)) for url in urls if self._shows(url))
+    def _pages(self, urls: Iterable[str]) -> Iterable[Page]:
+        return (Page(url, self._titles.get(url)) for url in urls if self._shows(url))
 
     def _result_of(self, found: _Found) -> Block:
         return encode_pages(found.call, self._pages(found.urls))
