@@ -165,7 +165,50 @@ SEARCHED = assistant(
             ["[web_fetch: u]"],
         ),
         (assistant({"type": "mcp_tool_use", "id": "s", "name": "find", "input": {"q": "x"}}), ["[find: x]"]),
+        (assistant({"type": "mcp_tool_use", "id": "s", "name": "find", "input": 5}), ["[find]"]),
+        (
+            assistant({"type": "mcp_tool_use", "id": "s", "name": "find", "input": {"q": "x", "n": 5}}),
+            ['[find: {"q":"x","n":5}]'],
+        ),
         (assistant({"type": "mcp_tool_result", "tool_use_id": "s", "content": [text("a"), text("b")]}), ["a\nb"]),
+        (
+            assistant({"type": "mcp_tool_result", "tool_use_id": "s", "is_error": True, "content": [text("no")]}),
+            ["[tool error] no"],
+        ),
+        (
+            assistant({"type": "server_tool_use", "id": "s", "name": "code_execution", "input": {"code": "x" * 999}}),
+            ["[code_execution]\n" + "x" * 999],
+        ),
+        (
+            assistant(
+                {
+                    "type": "code_execution_tool_result",
+                    "tool_use_id": "s",
+                    "content": {"type": "code_execution_tool_result_error", "error_code": "unavailable"},
+                }
+            ),
+            ["[code_execution failed: unavailable]"],
+        ),
+        (
+            assistant(
+                {
+                    "type": "code_execution_tool_result",
+                    "tool_use_id": "s",
+                    "content": {"type": "code_execution_result", "stdout": "", "stderr": "ouch", "return_code": 1},
+                }
+            ),
+            ["ouch\n[exit code 1]"],
+        ),
+        (
+            assistant(
+                {
+                    "type": "web_search_tool_result",
+                    "tool_use_id": "s",
+                    "content": [{"type": "web_search_result", "url": "https://cats", "title": "https://cats"}],
+                }
+            ),
+            ["https://cats"],
+        ),
         (
             assistant(
                 {

@@ -33,6 +33,8 @@ UNSUPPORTED = "[unsupported block: %s]"
 _SAYS_NOTHING = (b"", b'""', b"null")
 _QUOTE = b'"'[0]
 _NOTHING_FOUND = "[nothing found]"
+_ERROR = "_tool_result_error"
+_FAILED = "[tool error] "
 _TOOLS = {
     WebSearchResultBlock: "web_search",
     WebFetchResultBlock: "web_fetch",
@@ -123,6 +125,8 @@ def _plain_source(block: ImageBlock | DocumentBlock) -> Iterable[Block]:
 
 def _call_in_words(name: str, arguments: Raw) -> str:
     values = _object(arguments)
+    if isinstance(program := values.get("code"), str) and program:
+        return f"[{name}]\n{program}"  # whole: the model goes on from what it wrote
     said = next((value for value in values.values() if isinstance(value, str)), "")
     return f"[{name}: {said[:_SHOWN]}]" if said else f"[{name}]"
 
@@ -137,7 +141,8 @@ def _search_in_words(found: Any) -> str:
 
 def _page_in_words(result: dict[str, Any]) -> str:
     """Say what a search found at one address, with the passage that we sealed into the result ourselves."""
-    heading = f"{result.get('title', '')} – {result.get('url', '')}"
+    title, url = result.get("title") or "", result.get("url") or ""
+    heading = url if title in ("", url) else f"{title} – {url}"
     sealed, age = result.get("encrypted_content"), result.get("page_age")
     passage = open_passage(sealed) if isinstance(sealed, str) else ""
     if not passage:
@@ -148,12 +153,16 @@ def _page_in_words(result: dict[str, Any]) -> str:
 def unknown_in_words(block: UnknownBlock) -> str:
     """Return what can be said of a block that nobody here knows."""
     value = _object(block.raw)
+    given = value.get("input")
+    if block.kind == "mcp_tool_use" and isinstance(given, dict) and len(given) > 1:
+        return f"[{value.get('name')}: {msgspec.json.encode(given).decode()}]"
     if block.kind.endswith("_tool_use") and isinstance(value.get("name"), str):
         return _call_in_words(value["name"], Raw(msgspec.json.encode(value.get("input"))))
     for name in ("text", "content"):
         if isinstance(value.get(name), str):
             return str(value[name])
-    return _result_in_words(value.get("content")) or UNSUPPORTED % block.kind
+    mark = _FAILED if value.get("is_error") is True else ""
+    return mark + (_result_in_words(value.get("content")) or UNSUPPORTED % block.kind)
 
 
 def _result_in_words(content: Any) -> str:
@@ -165,9 +174,14 @@ def _result_in_words(content: Any) -> str:
     if isinstance(found := content.get("tool_references"), list):
         return "\n".join(f"Tool available: {tool.get('tool_name', '')}" for tool in found if isinstance(tool, dict))
     names: tuple[str, ...] = ("title", "url", "text", "data", "stdout", "stderr", "error_code")
-    if content.get("type") == "base64":
+    kind = content.get("type")
+    if isinstance(kind, str) and kind.endswith(_ERROR) and content.get("error_code"):
+        return f"[{kind.removesuffix(_ERROR)} failed: {content['error_code']}]"
+    if kind == "base64":
         return f"[file omitted: {content.get('media_type')}]"
     said = [content[name] for name in names if isinstance(content.get(name), str) and content[name]]
+    if content.get("return_code"):
+        said.append(f"[exit code {content['return_code']}]")
     nested = (_result_in_words(content.get(name)) for name in ("content", "source"))
     return "\n".join(filter(None, (*said, *nested)))
 
