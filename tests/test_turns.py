@@ -12,8 +12,9 @@ from msgspec import structs
 from anthropic_proxy.errors import FetchFailed, SearchFailed
 from anthropic_proxy.messages.grammar import check_bytes
 from anthropic_proxy.messages.passages import seal_passage
+from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.upstream.errands import FoundPage, Page
-from anthropic_proxy.wire.contract import UpstreamRequest
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.house import SILENCE, Answer, Keeper, Town
 
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
@@ -58,9 +59,11 @@ class Script:
     def __init__(self, *answers: Sequence[bytes | bytearray | Exception] | Answer) -> None:
         self.answers = list(answers)
         self.asked: list[Any] = []
+        self.urls: list[str] = []
         self.given: list[Answer] = []
 
     def __call__(self, url: str, request: UpstreamRequest, _: Any) -> Answer:
+        self.urls.append(url)
         self.asked.append(json.loads(request.body))
         answer = self.answers.pop(0)
         self.given.append(answer if isinstance(answer, Answer) else Answer(200, *answer))
@@ -608,19 +611,93 @@ async def test_a_pattern_that_cannot_be_searched_is_told(pattern: str, code: str
     assert words in str(script.last_words(1)[-1])
 
 
-async def test_gemini_gets_its_signature_back_with_a_search_of_ours() -> None:
-    def gemini(*parts: dict[str, Any]) -> list[bytes]:
-        candidate = {"content": {"parts": list(parts)}, "finishReason": "STOP"}
-        said = {"candidates": [candidate], "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 1}}
-        return [b"data: " + json.dumps(said).encode() + b"\r\n\r\n"]
+def gemini(
+    *parts: dict[str, Any], finish: str = "STOP", token: str = "", tokens: tuple[int, int] = (10, 1)
+) -> list[bytes]:
+    candidate = {"content": {"parts": list(parts)}, "finishReason": finish}
+    if token:
+        candidate["continuationToken"] = token
+    usage = {"promptTokenCount": tokens[0], "candidatesTokenCount": tokens[1]}
+    return [b"data: " + json.dumps({"candidates": [candidate], "usageMetadata": usage}).encode() + b"\r\n\r\n"]
 
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_gemini_gets_its_signature_back_with_a_search_of_ours(stream: bool) -> None:
     search = {"functionCall": {"name": "web_search", "args": {"query": "a"}}, "thoughtSignature": "c2ln"}
-    script = Script(gemini({"text": "Hm.", "thought": True}, search), gemini({"text": "Cold."}))
+    whole = [gemini({"text": "Hm.", "thought": True}, search), gemini({"text": "Cold."})]
+    script = Script(*(whole if stream else [[b"".join(one).removeprefix(b"data: ")] for one in whole]))
     built = town(script, Searcher(), GEMINI_API_KEY="k")
-    tools = [{**SEARCH}, WEATHER]
-    keeper = await built.ask(model="gemini/gemini-2.5-pro", tools=tools, stream=True)
-    message = message_of(keeper)
+    message = message_of(await built.ask(model="gemini/gemini-2.5-pro", tools=[SEARCH, WEATHER], stream=stream))
     assert kinds(message) == ["thinking", "server_tool_use", "web_search_tool_result", "text"]
     made = script.asked[1]["contents"][1]["parts"][0]
     assert made["functionCall"]["name"] == "web_search"
     assert made["thoughtSignature"] == "c2ln"
+
+
+ARGON = "gemini/gemini-4-argon"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_reply_in_pieces_is_one_text(stream: bool) -> None:
+    script = Script(
+        gemini({"text": "One, "}, finish="CONTINUATION", token="dG8=", tokens=(10, 60)),
+        gemini({"text": "two, "}, finish="CONTINUATION", token="dHc=", tokens=(70, 20)),
+        gemini({"text": "three."}, tokens=(90, 5)),
+    )
+    built = town(script, GEMINI_API_KEY="k")
+    message = message_of(await built.ask(model=ARGON, stream=stream))
+    assert [block.text for block in message.content] == ["One, two, three."]
+    assert message.stop_reason == "end_turn"
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (170, 85)
+    assert [asked.pop("continuationToken", None) for asked in script.asked] == [None, "dG8=", "dHc="]
+    assert script.asked[0] == script.asked[1] == script.asked[2]
+
+
+async def test_a_reply_in_pieces_ends_at_the_clients_limit() -> None:
+    script = Script(gemini({"text": "One"}, finish="CONTINUATION", token="dG8=", tokens=(10, 100)))
+    message = message_of(await town(script, GEMINI_API_KEY="k").ask(model=ARGON, max_tokens=100, stream=True))
+    assert message.stop_reason == "max_tokens"
+    assert len(script.asked) == 1
+
+
+async def test_a_stop_sequence_is_found_across_pieces() -> None:
+    script = Script(
+        gemini({"text": "One EN"}, finish="CONTINUATION", token="dG8="),
+        gemini({"text": "D two"}),
+        gemini({"text": "x"}),
+    )
+    built = town(script, GEMINI_API_KEY="k")
+    message = message_of(await built.ask(model=ARGON, stop_sequences=["END"], stream=True))
+    assert message.content[0].text == "One "
+    assert message.stop_sequence == "END"
+
+
+async def test_calls_in_several_pieces_are_all_there() -> None:
+    look = {"functionCall": {"name": "get_weather", "args": {"city": "Oslo"}}}
+    script = Script(gemini(look, finish="CONTINUATION", token="dG8="), gemini(look))
+    built = town(script, GEMINI_API_KEY="k")
+    message = message_of(await built.ask(model=ARGON, tools=[WEATHER], stream=True))
+    assert kinds(message) == ["tool_use", "tool_use"]
+    assert len({block.id for block in message.content}) == 2
+    assert message.stop_reason == "tool_use"
+
+
+class Tokens:
+    """A source of tokens of Google Cloud that always has one."""
+
+    async def find(self) -> tuple[Credential, str | None]:
+        return Credential("authorization", "Bearer t", "a file"), "p"
+
+    def forget(self) -> None:
+        pass
+
+
+async def test_vertex_goes_on_at_the_version_that_knows_the_token() -> None:
+    script = Script(gemini({"text": "One"}, finish="CONTINUATION", token="dG8="), gemini({"text": "."}))
+    built = town(script, VERTEX_PROJECT="p", VERTEX_LOCATION="global")
+    built.house = structs.replace(built.house, credentials=Credentials(built.house.settings, {"google": Tokens()}))
+    message_of(await built.ask(model="vertex_ai/gemini-4-argon", stream=True))
+    assert [url.partition(".com")[2] for url in script.urls] == [
+        "/v1/projects/p/locations/global/publishers/google",
+        "/v1beta1/projects/p/locations/global/publishers/google",
+    ]

@@ -21,9 +21,19 @@ class Answer:
     """One upstream answer, from its first delta on, as lists of deltas: one list a network read."""
 
     def __init__(
-        self, target: Target, call: Call, response: UpstreamResponse, watch: Watch, report: Report | None = None
+        self,
+        target: Target,
+        call: Call,
+        response: UpstreamResponse,
+        watch: Watch,
+        *,
+        report: Report | None = None,
+        cutter: StopCutter | None = None,
     ) -> None:
-        """`report` takes, in the end, what the decoder read otherwise than the model wrote it."""
+        """`report` takes, in the end, what the decoder read otherwise than the model wrote it.
+
+        `cutter` is that of an answer which this one goes on with.
+        """
         self.target = target
         self.call = call
         self._response = response
@@ -34,7 +44,8 @@ class Answer:
         self._reader = new_reader(self._framing) if call.stream else None
         self._asks_framing = self._framing == "sse"
         """Whether the first bytes must still say that the answer really streams; a line of NDJSON looks like a body."""
-        self._cutter = StopCutter(call.request.stop_sequences) if call.request.stop_sequences else None
+        self.cutter = cutter or (StopCutter(call.request.stop_sequences) if call.request.stop_sequences else None)
+        """Looks for the stop sequences; None: there are none."""
         self._first: list[Delta] = []
         self._failure: UpstreamError | None = None
         self._broken: UpstreamError | None = None
@@ -83,7 +94,7 @@ class Answer:
     async def _next(self) -> list[Delta] | None:
         while not self._ended:
             deltas = await self._decode_next()
-            if self._cutter is not None:
+            if self.cutter is not None:
                 deltas = self._cut(deltas)
             if deltas:
                 return deltas
@@ -137,12 +148,12 @@ class Answer:
             deltas += self._decoder.decode_body(body)
 
     def _cut(self, deltas: list[Delta]) -> list[Delta]:
-        assert self._cutter is not None
-        deltas = self._cutter.feed(deltas)
-        if self._cutter.matched:
+        assert self.cutter is not None
+        deltas = self.cutter.feed(deltas)
+        if self.cutter.matched:
             self._ended = True
-        elif self._ended:
-            deltas += self._cutter.finish()  # also before a failure: it had arrived
+        elif self._ended and not self.continuation:
+            deltas += self.cutter.finish()  # also before a failure: it had arrived
         return deltas
 
 

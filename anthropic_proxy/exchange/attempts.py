@@ -28,6 +28,7 @@ from anthropic_proxy.hooks import Receipt
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.notes import Fate, Note
 from anthropic_proxy.messages.prepare import UNPREPARED, Limits, OwnedTool, prepare
+from anthropic_proxy.messages.stops import StopCutter
 from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.messages.types import MessagesRequest, Tool
 from anthropic_proxy.routing.providers import Provider
@@ -65,6 +66,8 @@ class Attempts:
         """Tools that its search of tools looks through."""
         self._continuation: str | None = None
         """What the attempt goes on with; None: it begins a reply, "": it asks the model anew within one."""
+        self._cutter: StopCutter | None = None
+        """Looks for stop sequences in a text that goes on from the answer before; None: the text begins anew."""
         self.scale = 1.0
         """What the estimate of a request is multiplied with, for the model of the attempt under way."""
 
@@ -103,7 +106,9 @@ class Attempts:
         is healed and nobody else is asked; what may succeed is repeated once.
         """
         self._request, self._continuation = request, continuation
-        again = await self._try_until_it_stands(answer.target, healings=0)
+        self._cutter = answer.cutter if continuation else None
+        target = _where_it_continues(answer.target) if continuation else answer.target
+        again = await self._try_until_it_stands(target, healings=0)
         if isinstance(again, RelayedAnswer):
             raise InternalError("a relay was asked to go on with a reply")
         return again
@@ -241,7 +246,8 @@ class Attempts:
             watch, credential = self._watch, self._credential
             answer = RelayedAnswer(target.wire, target, call, response, watch, credential=credential)
         else:
-            answer = Answer(target, call, response, self._watch, self._receipt.fidelity)
+            report = self._receipt.fidelity
+            answer = Answer(target, call, response, self._watch, report=report, cutter=self._cutter)
         if 200 <= response.status < 300:
             await answer.open()
             return answer
@@ -326,6 +332,15 @@ def lent_credential(house: House, inbound: Inbound, provider: Provider) -> Crede
         if value := inbound.headers.get(header):
             return Credential(header, value, LENT)
     return None
+
+
+def _where_it_continues(target: Target) -> Target:
+    """Return the target at the version of its API that goes on with a reply."""
+    version = getattr(target.dialect, "continuation_version", "")
+    if not version:
+        return target
+    base_url = target.base_url.replace(f"{target.provider.url_version}/", f"{version}/", 1)
+    return structs.replace(target, base_url=base_url)
 
 
 def _dated(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:

@@ -15,6 +15,8 @@ from anthropic_proxy.messages.usage import with_spent
 
 MOST_CALLS = 10
 """Upstream calls for one reply; then it pauses, as the API's own loop does, and the client may have it go on."""
+_MOST_PIECES = 64
+"""Answers that one reply of the model may come in: far more than a window has room for."""
 _NATURAL = ("end_turn", "tool_use")
 
 
@@ -40,7 +42,7 @@ class Turns:
         self._answer = answer
         self._ahead = ahead
         self._step = self._new_step()
-        self._asked = 1
+        self._asked = self._pieces = 1
         self._spent: Usage | None = None
         """Totals of the upstream calls that have ended."""
         self._token = ""
@@ -91,12 +93,12 @@ class Turns:
     async def _ask(self) -> None:
         """Make the next upstream call of this reply."""
         self._due = False
-        self._asked += 1
         await self._answer.close()
         self._answer = await self._attempts.open_again(self._answer, self._request, self._token)
         if self._token:
             self._step.next_piece()
         else:
+            self._asked += 1
             self._step = self._new_step()
 
     async def _end_answer(self) -> list[Delta]:
@@ -123,9 +125,11 @@ class Turns:
 
     def _go_on(self, token: str) -> list[Delta]:
         """Have the provider go on with a reply that it cut."""
-        self._end_call(self._step.usage)
-        if self._asked >= MOST_CALLS or self._is_exhausted():
-            return self._finish(Stop("max_tokens"))
+        usage, self._pieces = self._step.usage, self._pieces + 1
+        self._end_call(usage)
+        if self._is_exhausted() or self._pieces >= _MOST_PIECES or usage.output_tokens == 0:
+            cutter = self._answer.cutter
+            return [*(cutter.finish() if cutter is not None else ()), *self._finish(Stop("max_tokens"))]
         self._token, self._due = token, True
         return []
 

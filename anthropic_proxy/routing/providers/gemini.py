@@ -13,7 +13,7 @@ _BEFORE_3 = {
 }
 _BEFORE_2_5 = {**_BEFORE_3, "thinking": "none", "file_urls": False}
 _RULES = (
-    ("gemini-4*", {"streams_always": True}),
+    ("gemini-4*", {"streams_always": True, "continues": True}),
     ("gemini-2.5*", {**_BEFORE_3, "thinking": "budget"}),
     ("gemini-2.5-pro*", {"most_budget": 32_768}),
     ("gemini-2.5-flash-lite*", {"least_budget": 512}),
@@ -33,6 +33,8 @@ VERTEX_URLS = (
 """Locations → where they are served ("Locations", 2026-11): us and eu span several regions."""
 VERTEX = Speech(
     wire=gemini,
-    dialect=gemini.Dialect(carry_tag="vtx", search_with_functions="plain", search_exclusions=True),
+    dialect=gemini.Dialect(
+        carry_tag="vtx", search_with_functions="plain", search_exclusions=True, continuation_version="/v1beta1"
+    ),
     model_rules=_RULES,
 )

@@ -28,6 +28,16 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Gemini 4 Argon, "Long decode", 2026-11).
     Proven by: golden/gemini/continuation.
     """
+    continues: bool = False
+    """Whether a reply that meets the limit of one request goes on in another that carries its token.
+
+    4 and later (developer guide of Gemini 4 Argon, "Long decode", 2026-11). Proven by: tests/test_turns.py.
+    """
+    continuation_version: str = ""
+    """Version of the API that takes the token, where the usual one does not; Vertex AI: `/v1beta1`.
+
+    Proven by: tests/test_turns.py.
+    """
     tool_name_pattern: str = r"[a-zA-Z_][a-zA-Z0-9_.:-]*"
     """What a function's name must match (reference of FunctionDeclaration). Proven by: golden/gemini/long_names."""
     tool_name_length: int = 128

@@ -136,6 +136,7 @@ class Candidate(Struct, rename="camel", gc=False):
     content: Content | None = None
     finish_reason: str | None = None
     finish_message: str | None = None
+    continuation_token: str | None = None
     index: int | None = None
     grounding_metadata: Grounding | None = None
     url_context_metadata: UrlContext | None = None

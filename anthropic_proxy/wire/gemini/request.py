@@ -46,6 +46,8 @@ def encode_request(call: Call) -> UpstreamRequest:
     if toolbox.config:
         body["toolConfig"] = toolbox.config
     body["generationConfig"] = config
+    if call.continuation:
+        body["continuationToken"] = call.continuation
     method = "streamGenerateContent?alt=sse" if call.stream else "generateContent"
     model = quote(call.model.removeprefix("models/"), safe="")
     return UpstreamRequest(

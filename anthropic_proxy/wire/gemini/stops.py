@@ -6,8 +6,9 @@ _REFUSALS = frozenset(
         "PUP_LIMITED_DISABLED",
     )
 )
-_LIMITS = frozenset(("MAX_TOKENS", "CONTINUATION"))
-"""`CONTINUATION`: the limit of one request; another would go on with its token, up to the client's own limit."""
+CONTINUATION = "CONTINUATION"
+"""The limit of one request; another would go on with its token, up to the client's own limit."""
+_LIMITS = frozenset(("MAX_TOKENS", CONTINUATION))
 _BROKEN = frozenset(
     ("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "MISSING_THOUGHT_SIGNATURE")
 )

@@ -13,7 +13,7 @@ from anthropic_proxy.wire.gemini.frames import Blob, Candidate, FunctionCall, Pa
 from anthropic_proxy.wire.gemini.grounding import Sources
 from anthropic_proxy.wire.gemini.partial import PartialArguments
 from anthropic_proxy.wire.gemini.programs import Programs
-from anthropic_proxy.wire.gemini.stops import is_broken, is_limit, is_refusal
+from anthropic_proxy.wire.gemini.stops import CONTINUATION, is_broken, is_limit, is_refusal
 from anthropic_proxy.wire.gemini.tools import find_own
 from anthropic_proxy.wire.identities import CallIds
 from anthropic_proxy.wire.late_thinking import LateThinking
@@ -55,6 +55,8 @@ class GeminiDecoder:
         self._delivered = False
         """Whether a thought of an earlier frame has left."""
         self._stopped = False
+        self.continuation: str | None = "" if call.dialect.continues else None
+        """What has the provider go on with this reply; None: this model gives it in one answer."""
 
     @property
     def signature(self) -> str:
@@ -116,7 +118,7 @@ class GeminiDecoder:
             self._count(reply.usage_metadata, deltas)
         if candidate is not None:
             if candidate.finish_reason and not self._stopped:
-                deltas += self._stop(self._find_stop(candidate.finish_reason, candidate))
+                deltas += self._end(candidate.finish_reason, candidate)
         elif (feedback := reply.prompt_feedback) is not None and feedback.block_reason and not self._stopped:
             words = feedback.block_reason_message
             reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
@@ -225,6 +227,12 @@ class GeminiDecoder:
                 thinking_tokens=thoughts,
             )
         )
+
+    def _end(self, reason: str, candidate: Candidate) -> list[Delta]:
+        if reason == CONTINUATION and candidate.continuation_token and self.continuation is not None:
+            self.continuation, self._stopped = candidate.continuation_token, True
+            return self._release()
+        return self._stop(self._find_stop(reason, candidate))
 
     def _find_stop(self, reason: str, candidate: Candidate) -> Stop:
         if is_refusal(reason):
