@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from anthropic_proxy.messages.prepare import Kind
+from anthropic_proxy.messages.prepare import Kind, PreparedRequest
 from anthropic_proxy.wire.recover import TextConvention, ThinkingTags
 from anthropic_proxy.wire.schema import STANDARD, SchemaRules
 
@@ -172,7 +172,8 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     forces_tools: Literal["always", "not_thinking", "never"] = "always"
     """When `tool_choice` may force a call; else it is `auto` and a user text asks for the call.
 
-    Kimi and DeepSeek refuse it while they reason. Proven by: golden/openai_chat/moonshot_forced_tool.
+    Kimi and DeepSeek refuse it while they reason. Where nobody asked for that, and they can be told, they do not.
+    Proven by: golden/openai_chat/moonshot_forced_tool, moonshot_forced_tool_thinking, moonshot_k3_forced_tool.
     """
     says_strict: bool = True
     """Whether tools may say `strict`; xAI and Z.ai refuse it. Proven by: golden/openai_chat/xai_strict_tool."""
@@ -248,6 +249,18 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_chat/long_call_ids, mistral_call_ids, moonshot_k2_ids.
     """
+
+    def must_not_think(self, request: PreparedRequest) -> bool:
+        """Whether reasoning, which nobody asked for, is switched off because it forbids to force a call."""
+        choice = request.tool_choice
+        return (
+            choice is not None
+            and choice.type in ("any", "tool")
+            and request.effort == "default"
+            and self.forces_tools == "not_thinking"
+            and self.thinks == "unless_off"
+            and self.effort in ("thinking", "thinking_and_effort")
+        )
 
     def is_thinking(self, effort: str) -> bool:
         """Whether the model reasons at this effort (`default`, `none` or a level)."""

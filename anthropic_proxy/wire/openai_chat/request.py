@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
@@ -22,6 +23,7 @@ from anthropic_proxy.wire.standing_notes import IN_WORDS, NO_EFFORT, ON_OR_OFF, 
 
 PATH = "/chat/completions"
 
+_UNTHINKING = Note("kept", "tool_choice", "no tool can be forced while the model reasons, so it does not")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -29,6 +31,9 @@ def encode_request(call: Call) -> UpstreamRequest:
     """Say the request as a Chat Completions body. Raises `UnsupportedFeature` where a forced tool cannot be offered."""
     dialect: Dialect = call.dialect
     notes: list[Note] = []
+    if dialect.must_not_think(call.request):
+        call = structs.replace(call, request=structs.replace(call.request, effort="none"))
+        notes.append(_UNTHINKING)
     tools = encode_tools(call, dialect)
     output, extra_system = _output(call, dialect, bool(tools.definitions), notes)
     messages = MessageEncoder(call, dialect)
