@@ -10,7 +10,6 @@ from msgspec import structs
 from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamError
 from anthropic_proxy.exchange.answer import Answer, read_whole
 from anthropic_proxy.exchange.blame import (
-    LENT,
     describe_outcome,
     expect_api,
     name_provider,
@@ -21,17 +20,18 @@ from anthropic_proxy.exchange.blame import (
 from anthropic_proxy.exchange.fidelity import expect_no_loss
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.limits import limits_of
+from anthropic_proxy.exchange.links import find_links
 from anthropic_proxy.exchange.masking import hide_key_in
+from anthropic_proxy.exchange.passing import lent_credential, relay_call
 from anthropic_proxy.exchange.relay import RelayedAnswer, passed_headers
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Receipt
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.notes import Fate, Note
-from anthropic_proxy.messages.prepare import UNPREPARED, Limits, OwnedTool, prepare
+from anthropic_proxy.messages.prepare import Limits, OwnedTool, prepare
 from anthropic_proxy.messages.stops import StopCutter
 from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.messages.types import MessagesRequest, Tool
-from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import Route, Target, speak_otherwise
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest, UpstreamResponse, heals, relays
 
@@ -53,6 +53,7 @@ class Attempts:
         self._request = request
         self._receipt = receipt
         self._watch = watch
+        self._links = find_links(house, inbound, watch)
         self._lessons: list[Note] = []
         """What refusals of the target under way taught in the course of this request."""
         self._credential: Credential | None = None
@@ -148,7 +149,7 @@ class Attempts:
         while True:
             credential = lent_credential(self._house, self._inbound, target.provider) or pool.find(target.provider)
             self._credential, self._way = credential, target.provider.way
-            call = self._relay_call(target) if self.relaying else self._prepare_call(target)
+            call = self._relay_call(target) if self.relaying else await self._prepare_call(target)
             try:
                 if target.provider.key_source != "settings":
                     credential, base_url = await pool.find_token(target.provider, target.base_url)
@@ -257,26 +258,31 @@ class Attempts:
         answer.keep(deltas)
         return answer
 
-    def _prepare_call(self, target: Target) -> Call:
+    async def _prepare_call(self, target: Target) -> Call:
         if self._request.refusal is not None:
             raise self._request.refusal
-        prepared = prepare(self._request, self.limits(target), self.count)
+        request, limits, links = self._request, self.limits(target), self._links
+        if links is not None:
+            request = await links.put_into(request, target, limits)
+        prepared = prepare(request, limits, self.count)
         self.owned, self.deferred = prepared.owned, prepared.deferred
         if self._continuation is None:
             self._receipt.fidelity.begin()
         self._receipt.fidelity.add(prepared.notes)
+        if links is not None:
+            self._receipt.fidelity.add(links.notes)
         return Call(
             request=prepared.request,
             model=target.model,
-            asked_model=self._request.model,
+            asked_model=request.model,
             dialect=target.dialect,
-            stream=self._request.stream or bool(prepared.request.stop_sequences) or target.dialect.streams_always,
+            stream=request.stream or bool(prepared.request.stop_sequences) or target.dialect.streams_always,
             aliases=prepared.aliases,
             continuation=self._continuation or "",
             new_id=self._house.new_id,
             provider=target.provider.name,
             window=target.facts.window if target.facts.known else None,
-            estimate=partial(self.count, self._request),
+            estimate=partial(self.count, request),
         )
 
     def limits(self, target: Target) -> Limits:
@@ -302,36 +308,6 @@ class Attempts:
         if isinstance(outcome, list):
             return outcome
         raise InternalError(f"a wire gave {outcome!r} for an error answer")
-
-
-def relay_call(inbound: Inbound, request: MessagesRequest, target: Target, new_id: Callable[[str], str]) -> Call:
-    """Return what a relay sends: the client's own bytes, path and query."""
-    return Call(
-        request=UNPREPARED,
-        model=target.model,
-        asked_model=request.model,
-        renamed=request.model != target.model,
-        dialect=target.dialect,
-        stream=request.stream,
-        raw=inbound.body,
-        headers=inbound.headers,
-        path=inbound.path,
-        query=inbound.query,
-        new_id=new_id,
-        provider=target.provider.name,
-        window=target.facts.window if target.facts.known else None,
-        estimate=partial(estimate, request),
-    )
-
-
-def lent_credential(house: House, inbound: Inbound, provider: Provider) -> Credential | None:
-    """Return the client's own credential, where it is meant for this provider and we have none of our own."""
-    if not (provider.takes_client_key and inbound.client.key_forwardable) or house.settings.keys.get(provider.name):
-        return None
-    for header in ("x-api-key", "authorization"):
-        if value := inbound.headers.get(header):
-            return Credential(header, value, LENT)
-    return None
 
 
 def _where_it_continues(target: Target) -> Target:

@@ -15,10 +15,10 @@ from anthropic_proxy.errors import (
     UpstreamTimeout,
 )
 from anthropic_proxy.exchange.answer import read_whole
-from anthropic_proxy.exchange.attempts import lent_credential, relay_call
 from anthropic_proxy.exchange.blame import expect_api
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.masking import hide_key_in
+from anthropic_proxy.exchange.passing import lent_credential, relay_call
 from anthropic_proxy.exchange.relay import passed_headers
 from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.messages.types import MessagesRequest, read_request

@@ -13,6 +13,7 @@ from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import PreparedRequest
+from anthropic_proxy.messages.types import DocumentBlock, ImageBlock
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -162,6 +163,12 @@ def continuation_of(decoder: Decoder) -> str | None:
     """
     token: str | None = getattr(decoder, "continuation", None)
     return token
+
+
+def takes_link(wire: "Wire", dialect: Any, block: ImageBlock | DocumentBlock) -> bool:
+    """Whether a picture or document may be said by its address; a wire without a function of that name takes none."""
+    says: Callable[[Any, ImageBlock | DocumentBlock], bool] | None = getattr(wire, "takes_link", None)
+    return says is not None and says(dialect, block)
 
 
 class Wire(Protocol):

@@ -11,12 +11,13 @@ from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import blocked, decode_fault, is_policy_refusal, judge
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.healing import find_healing, heal
+from anthropic_proxy.wire.gemini.media import takes_link
 from anthropic_proxy.wire.gemini.request import encode_request
 from anthropic_proxy.wire.gemini.stream import new_decoder
 
 FRAMING: Literal["sse"] = "sse"
 
-__all__ = ["FRAMING", "Dialect", "decode_error", "encode_request", "find_healing", "heal", "new_decoder"]
+__all__ = ["FRAMING", "Dialect", "decode_error", "encode_request", "find_healing", "heal", "new_decoder", "takes_link"]
 
 
 def decode_error(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:

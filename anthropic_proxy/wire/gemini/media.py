@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.types import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.standing_notes import omitted
 
 _PDF = "application/pdf"
@@ -30,23 +31,38 @@ def inline_part(part: dict[str, Any]) -> bool:
     return "inlineData" in part
 
 
+def takes_link(dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
+    """Whether the model reads a picture or document at its address, whose type must be known."""
+    if not (dialect.file_urls or block.source.url.startswith(_OWN_PLACES)):
+        return False
+    return _said_type(block) in _allowed(block)
+
+
 def media_part(call: Call, block: ImageBlock | DocumentBlock, notes: list[Note]) -> dict[str, Any]:
     """Return the part for a picture or a document, or a text in its place with a note."""
     source = block.source
     kind = "image" if isinstance(block, ImageBlock) else "document"
-    said = source.media_type or _type_of(source.url) or (_PDF if kind == "document" else "")
-    allowed = _PICTURES if kind == "image" else (_PDF,)
+    said = _said_type(block)
     sees = call.request.vision if kind == "image" else call.request.pdf
     title = block.title if isinstance(block, DocumentBlock) else None
     if source.type == "url":
-        if sees and said in allowed and (call.dialect.file_urls or source.url.startswith(_OWN_PLACES)):
+        if sees and takes_link(call.dialect, block):
             return {"fileData": {"mimeType": said, "fileUri": source.url}}
         notes.append(omitted(kind, "", by_address=True))
         return {"text": f"[{kind}: {source.url}]"}
-    if sees and said in allowed:
+    if sees and said in _allowed(block):
         return {"inlineData": {"mimeType": said, "data": source.data}}
     notes.append(omitted(kind, said, by_address=False))
     return {"text": f"[{kind} omitted: {title or said}]"}
+
+
+def _allowed(block: ImageBlock | DocumentBlock) -> tuple[str, ...]:
+    return _PICTURES if isinstance(block, ImageBlock) else (_PDF,)
+
+
+def _said_type(block: ImageBlock | DocumentBlock) -> str:
+    source = block.source
+    return source.media_type or _type_of(source.url) or (_PDF if isinstance(block, DocumentBlock) else "")
 
 
 def _type_of(url: str) -> str:

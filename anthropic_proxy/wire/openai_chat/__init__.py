@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from anthropic_proxy.messages.deltas import Delta
+from anthropic_proxy.messages.types import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import decode_fault
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
@@ -14,7 +15,12 @@ from anthropic_proxy.wire.openai_chat.stream import ChatDecoder
 
 FRAMING: Literal["sse"] = "sse"
 
-__all__ = ["FRAMING", "Dialect", "decode_error", "encode_request", "find_healing", "heal", "new_decoder"]
+__all__ = ["FRAMING", "Dialect", "decode_error", "encode_request", "find_healing", "heal", "new_decoder", "takes_link"]
+
+
+def takes_link(dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
+    """Whether the server fetches a picture at its address; files can only be sent."""
+    return isinstance(block, ImageBlock) and dialect.image_urls
 
 
 def new_decoder(call: Call) -> Decoder:

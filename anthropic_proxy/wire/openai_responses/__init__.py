@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from anthropic_proxy.messages.deltas import Delta
+from anthropic_proxy.messages.types import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import decode_fault
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
@@ -17,7 +18,12 @@ from anthropic_proxy.wire.openai_responses.stream import ResponsesDecoder
 
 FRAMING: Literal["sse"] = "sse"
 
-__all__ = ["FRAMING", "Dialect", "decode_error", "encode_request", "find_healing", "heal", "new_decoder"]
+__all__ = ["FRAMING", "Dialect", "decode_error", "encode_request", "find_healing", "heal", "new_decoder", "takes_link"]
+
+
+def takes_link(_dialect: Dialect, _block: ImageBlock | DocumentBlock) -> bool:
+    """Whether the server fetches pictures and files at their addresses: both."""
+    return True
 
 
 def new_decoder(call: Call) -> Decoder:

@@ -1,0 +1,278 @@
+"""Links to pictures and documents where the backend takes none: fetched once, or named in a text."""
+
+import asyncio
+import json
+import ssl
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+import trustme
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from msgspec import structs
+
+from anthropic_proxy.errors import FetchErrorCode, FetchFailed
+from anthropic_proxy.exchange.links import MOST_AT_ONCE, MOST_LINKS
+from anthropic_proxy.upstream.errands import PICTURES, Page
+from anthropic_proxy.upstream.pages import Pages
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from tests.house import Answer, Keeper, Town
+from tests.test_attempts import error, reply
+
+MOONSHOT = {"MOONSHOT_API_KEY": "sk-0123456789abcdef", "BIG_MODEL": "moonshot/kimi-k2.6"}
+OPENAI = {"OPENAI_API_KEY": "sk-0123456789abcdef", "BIG_MODEL": "gpt-4.1"}
+GEMINI = {"GEMINI_API_KEY": "AIza0123456789abcdef", "PREFERRED_PROVIDER": "google", "BIG_MODEL": "gemini-2.0-flash"}
+CAT = "https://pictures.test/cat.png"
+DEED = "https://papers.test/deed.pdf"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class Net:
+    """The pages that there are, and how often each was fetched."""
+
+    def __init__(self, **failures: FetchErrorCode) -> None:
+        self.fetched: Counter[str] = Counter()
+        self.under_way = self.most_under_way = 0
+        self.failures = failures
+
+    async def fetch(
+        self,
+        url: str,
+        *,
+        media_types: Collection[str],
+        allowed_domains: Sequence[str] = (),
+        blocked_domains: Sequence[str] = (),
+        longest_url: int = 0,
+    ) -> Page:
+        self.fetched[url] += 1
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        await asyncio.sleep(0)
+        self.under_way -= 1
+        host = url.split("/")[2].split(".", maxsplit=1)[0]
+        if host in self.failures:
+            raise FetchFailed(f"{url} cannot be had", self.failures[host])
+        if media_types == PICTURES:
+            return Page(url=url, media_type="image/png", body=PNG)
+        if "application/pdf" in media_types and url.endswith(".pdf"):
+            return Page(url=url, media_type="application/pdf", body=b"%PDF-")
+        if url.endswith(".html"):
+            return Page(url=url, media_type="text/html", title="Cheese", text="# Brie")
+        raise FetchFailed(f"{url} is application/pdf", "unsupported_content_type")
+
+
+class Linked:
+    """A town whose proxy may fetch, and what its providers were sent."""
+
+    def __init__(self, net: Net | None, *answers: Answer, **settings: str) -> None:
+        self.sent: list[dict[str, Any]] = []
+        left = list(answers)
+
+        def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+            self.sent.append(json.loads(request.body))
+            return left.pop(0) if left else reply(False)
+
+        self.town = Town(street, **settings)
+        if net is not None:
+            self.town.house = structs.replace(self.town.house, fetch=net.fetch)
+
+    async def ask(self, *content: Any, **fields: Any) -> Keeper:
+        return await self.town.ask(messages=[{"role": "user", "content": list(content)}], max_tokens=100, **fields)
+
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        return [(note.fate, note.field) for note in self.town.receipts[-1].fidelity.notes]
+
+
+def image(url: str = CAT) -> dict[str, Any]:
+    return {"type": "image", "source": {"type": "url", "url": url}}
+
+
+def document(url: str = DEED, **fields: str) -> dict[str, Any]:
+    return {"type": "document", "source": {"type": "url", "url": url}, **fields}
+
+
+def parts_of(sent: Mapping[str, Any]) -> list[Any]:
+    content = sent["messages"][-1]["content"]
+    return content if isinstance(content, list) else [content]
+
+
+DATA = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+QUESTION = {"type": "text", "text": "?"}
+
+
+async def test_a_picture_comes_as_its_bytes_where_the_backend_takes_no_link() -> None:
+    net = Net()
+    linked = Linked(net, **MOONSHOT)
+    await linked.ask(image(), QUESTION)
+    assert parts_of(linked.sent[0])[0] == DATA
+    assert linked.notes == [("emulated", "messages.image")]
+
+
+async def test_without_the_setting_a_text_names_the_link() -> None:
+    linked = Linked(None, **MOONSHOT)
+    await linked.ask(image(), QUESTION)
+    assert f"[image: {CAT}]" in json.dumps(linked.sent[0])
+    assert linked.notes == [("dropped", "messages.image")]
+
+
+async def test_a_link_passes_where_the_backend_takes_it() -> None:
+    net = Net()
+    linked = Linked(net, **OPENAI)
+    await linked.ask(image(), QUESTION)
+    assert parts_of(linked.sent[0])[0]["image_url"] == {"url": CAT}
+    assert not net.fetched
+    assert linked.notes == []
+
+
+async def test_a_pdf_comes_as_its_bytes_where_only_pictures_may_be_links() -> None:
+    linked = Linked(Net(), **OPENAI)
+    await linked.ask(document(title="Deed"), QUESTION)
+    file = {"filename": "Deed.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}
+    assert parts_of(linked.sent[0])[0] == {"type": "file", "file": file}
+
+
+async def test_a_page_as_a_document_is_text_with_its_title() -> None:
+    linked = Linked(Net(), **OPENAI)
+    await linked.ask(document("https://papers.test/brie.html"), QUESTION)
+    assert parts_of(linked.sent[0]) == ["Cheese\n\n# Brie\n\n?"]
+
+
+async def test_a_pdf_is_not_fetched_for_a_model_that_reads_none() -> None:
+    linked = Linked(Net(), **MOONSHOT)
+    await linked.ask(document(), QUESTION)
+    assert f"[document: {DEED}]" in json.dumps(linked.sent[0])
+    assert linked.notes == [("dropped", "messages.document")]
+
+
+async def test_a_picture_is_not_fetched_for_a_model_that_sees_none() -> None:
+    net = Net()
+    linked = Linked(net, **{**MOONSHOT, "BIG_MODEL": "moonshot/kimi-k2-instruct"})
+    await linked.ask(image(), QUESTION)
+    assert not net.fetched
+
+
+async def test_a_model_that_knows_links_by_their_type_gets_the_others_as_bytes() -> None:
+    net = Net()
+    linked = Linked(net, Answer(200, b'{"candidates": []}'), **{**GEMINI, "BIG_MODEL": "gemini-3.1-pro-preview"})
+    await linked.ask(image(), image("https://pictures.test/?id=1"), QUESTION)
+    parts = linked.sent[0]["contents"][0]["parts"]
+    assert parts[0] == {"fileData": {"mimeType": "image/png", "fileUri": CAT}}
+    assert parts[1] == {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
+    assert list(net.fetched) == ["https://pictures.test/?id=1"]
+
+
+@pytest.mark.parametrize("code", ["url_not_allowed", "url_not_accessible", "content_too_large"])
+async def test_a_link_that_cannot_be_had_becomes_a_text_that_names_it(code: FetchErrorCode) -> None:
+    linked = Linked(Net(closed=code), **MOONSHOT)
+    await linked.ask(image("https://closed.test/cat.png"), image(), QUESTION)
+    assert "[image: https://closed.test/cat.png]" in json.dumps(linked.sent[0])
+    assert DATA in parts_of(linked.sent[0])
+    assert linked.notes == [("dropped", "messages.image"), ("emulated", "messages.image")]
+    reasons = [note.reason for note in linked.town.receipts[-1].fidelity.notes]
+    assert code in reasons[0]
+    assert "closed.test" not in "".join(reasons)
+
+
+async def test_strict_refuses_what_could_not_be_fetched() -> None:
+    linked = Linked(Net(closed="url_not_allowed"), FIDELITY="strict", **MOONSHOT)
+    keeper = await linked.ask(image("https://closed.test/cat.png"), QUESTION)
+    assert keeper.error is not None
+    assert "messages.image" in keeper.error.message
+    assert linked.sent == []
+
+
+async def test_links_in_results_of_tools_are_fetched_and_what_stands_beside_them_stays() -> None:
+    net = Net()
+    linked = Linked(net, **MOONSHOT)
+    await linked.town.ask(
+        max_tokens=100,
+        tools=[{"name": "look", "input_schema": {"type": "object"}}],
+        messages=[
+            {"role": "user", "content": "Look"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}]},
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "tool_result",
+                        "tool_use_id": "toolu_1",
+                        "content": [{"type": "text", "text": "It is \u00fc"}, {"type": "new", "text": "odd"}, image()],
+                    }
+                ],
+            },
+        ],
+    )
+    said = json.dumps(linked.sent[0], ensure_ascii=False)
+    assert "It is ü" in said
+    assert "odd" in said
+    assert DATA in parts_of(linked.sent[0])
+
+
+async def test_a_link_is_fetched_once_in_an_exchange_however_often_it_stands_and_is_tried() -> None:
+    net = Net()
+    linked = Linked(net, error(500), error(500), FALLBACK_SONNET="moonshot/kimi-k2.5", **MOONSHOT)
+    await linked.ask(image(), image(), QUESTION)
+    assert len(linked.sent) > 1
+    assert net.fetched == {CAT: 1}
+    assert all(parts_of(sent).count(DATA) == 2 for sent in linked.sent)
+
+
+async def test_only_the_backend_that_takes_no_links_has_them_fetched() -> None:
+    net = Net()
+    settings = {**OPENAI, "MOONSHOT_API_KEY": "sk-x", "FALLBACK_SONNET": "moonshot/kimi-k2.6"}
+    linked = Linked(net, error(500), **settings)
+    await linked.ask(image(), QUESTION)
+    assert [parts_of(sent)[0]["image_url"]["url"][:5] for sent in linked.sent] == ["https", "data:"]
+    assert net.fetched == {CAT: 1}
+    assert linked.notes == [("emulated", "messages.image")]
+
+
+async def test_links_are_fetched_together_and_so_many_at_most() -> None:
+    net = Net()
+    linked = Linked(net, **MOONSHOT)
+    await linked.ask(*(image(f"https://pictures.test/{number}") for number in range(MOST_LINKS + 2)), QUESTION)
+    assert len(net.fetched) == MOST_LINKS
+    assert 1 < net.most_under_way <= MOST_AT_ONCE
+    assert json.dumps(linked.sent[0]).count("[image: https://pictures.test/") == 2
+
+
+async def test_a_request_without_links_is_not_looked_through() -> None:
+    net = Net()
+    linked = Linked(net, **MOONSHOT)
+    await linked.ask(
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "eA=="}}, QUESTION
+    )
+    assert linked.notes == []
+    assert not net.fetched
+
+
+async def test_a_link_is_fetched_over_tls_past_the_guard() -> None:
+    authority, asked = trustme.CA(), []
+
+    async def picture(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(body=PNG, content_type="image/png")
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", picture)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "127.0.0.2").configure_cert(context)
+    server = TestServer(application, host="0.0.0.0", scheme="https")
+    await server.start_server(ssl=context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    pages = Pages(allowed=[ip_network("127.0.0.2/32")], tls=trusting)
+    linked = Linked(None, **MOONSHOT)
+    linked.town.house = structs.replace(linked.town.house, fetch=pages.fetch)
+    await linked.ask(
+        image(f"https://127.0.0.2:{server.port}/open"), image(f"https://127.0.0.1:{server.port}/closed"), QUESTION
+    )
+    assert asked == ["/open"]
+    assert DATA in parts_of(linked.sent[0])
+    assert f"[image: https://127.0.0.1:{server.port}/closed]" in json.dumps(linked.sent[0])
+    await pages.close()
+    await server.close()
