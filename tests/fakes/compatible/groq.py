@@ -24,8 +24,13 @@ from tests.fakes.plans import Fault
 from tests.fakes.skeleton import Breach
 
 _OWN = frozenset(
-    ("reasoning_effort", "reasoning_format", "include_reasoning", "service_tier", "disable_tool_validation")
+    (
+        *("reasoning_effort", "reasoning_format", "include_reasoning", "service_tier", "disable_tool_validation"),
+        *("compound_custom", "search_settings"),
+    )
 )
+_OWN_TOOLS = ("browser_search", "code_interpreter")
+_SYSTEM_TOOLS = ("web_search", "visit_website", "code_interpreter", "browser_automation", "wolfram_alpha")
 _KNOWN = _OWN | USUAL_FIELDS
 _IN_MESSAGES = {
     "system": {"role", "content"},
@@ -41,6 +46,7 @@ _MODELS = {
     "llama-3.1-8b-instant": Model(131_072, 131_072),
     "openai/gpt-oss-120b": Model(131_072, 65_536, **_OSS),  # type: ignore[arg-type]
     "openai/gpt-oss-20b": Model(131_072, 65_536, **_OSS),  # type: ignore[arg-type]
+    "groq/compound": Model(131_072, 8_192),
     "qwen/qwen3.8-27b": Model(131_072, 16_384, ("none", "default"), "unless_off", pictures=True),
 }
 
@@ -94,6 +100,30 @@ def _check_output(body: dict[str, Any], model: Model) -> Iterator[Breach]:
         yield Breach("format_stream", "response_format does not support streaming", "response_format")
 
 
+def _check_own_tools(body: dict[str, Any], model: Model) -> Iterator[Breach]:
+    """Check what Groq runs itself: its models of OpenAI's take two tools, its systems are told which they may use."""
+    own = [tool["type"] for tool in body.get("tools") or () if tool.get("type") in _OWN_TOOLS]
+    is_system = model is _MODELS["groq/compound"]
+    if own and not model.schemas:
+        yield Breach("own_tools", f"tool type {own[0]!r} is not supported with this model", "tools")
+    if is_system and body.get("tools"):
+        yield Breach("system_tools", "custom tools are not supported with this system", "tools")
+    settings = [name for name in ("compound_custom", "search_settings") if name in body]
+    if settings and not is_system:
+        yield Breach("system_settings", f"property '{settings[0]}' is unsupported", settings[0])
+    enabled = (body.get("compound_custom") or {}).get("tools", {}).get("enabled_tools") or ()
+    if odd := [name for name in enabled if name not in _SYSTEM_TOOLS]:
+        yield Breach("system_tool", f"enabled_tools: unknown tool {odd[0]!r}", "compound_custom.tools.enabled_tools")
+
+
+def _without_own_tools(body: dict[str, Any]) -> dict[str, Any]:
+    tools = [tool for tool in body.get("tools") or () if tool.get("type") not in _OWN_TOOLS]
+    if len(tools) == len(body.get("tools") or ()):
+        return body
+    rest = {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
+    return rest | ({"tools": tools, "tool_choice": body.get("tool_choice", "auto")} if tools else {})
+
+
 def check(body: dict[str, Any], model: Model) -> Iterator[Breach]:
     """Yield every rule that a request breaks."""
     shapes = list(check_fields(body, _KNOWN, "property '{}' is unsupported"))
@@ -103,6 +133,7 @@ def check(body: dict[str, Any], model: Model) -> Iterator[Breach]:
     yield from _check_messages(body, model)
     yield from _check_reasoning(body, model)
     yield from _check_output(body, model)
+    yield from _check_own_tools(body, model)
     if body.get("n", 1) != 1:
         yield Breach("n", "'n' : number must be at most 1", "n")
     if body.get("service_tier", "auto") not in _TIERS:
@@ -116,7 +147,7 @@ def check(body: dict[str, Any], model: Model) -> Iterator[Breach]:
             yield Breach("output_limit", text, name)
     for place, _ in parts_of(body, "file"):
         yield Breach("file", f"'{place}.type' : value must be one of 'text', 'image_url'", place)
-    for breach in check_as_openai(body, model, _OWN, frozenset(("reasoning",))):
+    for breach in check_as_openai(_without_own_tools(body), model, _OWN, frozenset(("reasoning",))):
         if breach.rule != "output_limit":
             yield breach
 

@@ -5,6 +5,9 @@ from typing import Any
 from tests.fakes.openai_chat.samples import ASKS, CALL, PNG_URL, READ, TELLS, USER, image
 
 LLAMA, OSS, QWEN = "llama-3.3-70b-versatile", "openai/gpt-oss-120b", "qwen/qwen3.8-27b"
+SYSTEM = "groq/compound"
+BROWSES = {"type": "browser_search"}
+ENABLED = {"tools": {"enabled_tools": ["web_search", "visit_website", "code_interpreter"]}}
 K2, K25, K26, K3 = "kimi-k2-instruct", "kimi-k2.5", "kimi-k2.6", "kimi-k3"
 GROK3, GROK43, GROK46 = "grok-3", "grok-4.3", "grok-4.6"
 QWEN3 = "qwen3-coder"
@@ -47,6 +50,8 @@ GOOD: tuple[tuple[str, dict[str, Any]], ...] = (
     ("groq", ask(OSS, response_format=schema_of(SCHEMA))),
     ("groq", ask(QWEN, reasoning_effort="none", reasoning_format="parsed", tools=[READ])),
     ("groq", see(QWEN, image(PNG_URL))),
+    ("groq", ask(OSS, tools=[BROWSES], tool_choice="required")),
+    ("groq", ask(SYSTEM, compound_custom=ENABLED, search_settings={"include_domains": ["example.org"]})),
     ("moonshot", ask(K2, USER, *asked("functions.Read:0"), temperature=0.6, max_tokens=100, tools=[READ])),
     ("moonshot", ask(K2, USER, BEGUN)),
     ("moonshot", ask(K26, USER, *asked(reasoning_content=" "), tools=[READ], tool_choice="auto")),
@@ -78,6 +83,10 @@ BAD: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("groq", "format_model", "`json_schema`", ask(LLAMA, response_format=schema_of(SCHEMA))),
     ("groq", "format_tools", "tool/function calling", ask(OSS, response_format=schema_of(SCHEMA), tools=[READ])),
     ("groq", "format_stream", "streaming", ask(OSS, response_format=schema_of(SCHEMA), stream=True)),
+    ("groq", "own_tools", "'browser_search' is not", ask(LLAMA, tools=[BROWSES])),
+    ("groq", "system_tools", "custom tools", ask(SYSTEM, tools=[READ])),
+    ("groq", "system_settings", "'compound_custom'", ask(OSS, compound_custom=ENABLED)),
+    ("groq", "system_tool", "'x'", ask(SYSTEM, compound_custom={"tools": {"enabled_tools": ["x"]}})),
     ("groq", "n", "at most 1", ask(LLAMA, n=2)),
     ("groq", "tier", "'service_tier'", ask(LLAMA, service_tier="default")),
     ("groq", "output_limit", "less than or equal to `32768`", ask(LLAMA, max_completion_tokens=40_000)),

@@ -1,5 +1,6 @@
 """OpenAI's rules on a Responses request beyond its types and its items, and the order in which they are tried."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ _RANGES = {
     "max_tool_calls": (1, None),
 }
 _ENCRYPTED = "reasoning.encrypted_content"
+_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 class ResponsesRequest(response_create_params.ResponseCreateParamsBase, total=False):
@@ -87,7 +89,27 @@ def _check_tools(body: dict[str, Any], model: Model) -> Iterator[Breach]:
         for text in check_schema(tool["parameters"] or {}, strict=bool(tool["strict"])):
             said = f"Invalid schema for function '{name}': {text}"
             yield Breach("schema", said, f"{where}.parameters", "invalid_function_parameters")
+    yield from _check_servers(tools)
     yield from _check_choice(body.get("tool_choice"), tools, names)
+
+
+def _check_servers(tools: list[dict[str, Any]]) -> Iterator[Breach]:
+    """Check servers of the Model Context Protocol that are to be called (guide to connectors and MCP servers)."""
+    labels: set[str] = set()
+    for position, tool in enumerate(tools):
+        if tool["type"] != "mcp":
+            continue
+        where, label = f"tools[{position}]", tool["server_label"]
+        if not _LABEL.fullmatch(label):
+            text = f"Invalid '{where}.server_label': '{label}'. A letter must be followed by letters, digits, - and _."
+            yield Breach("server_label", text, f"{where}.server_label", "invalid_value")
+        if label in labels:
+            text = f"Duplicate '{where}.server_label': '{label}' was given before."
+            yield Breach("server_twice", text, f"{where}.server_label", "invalid_value")
+        labels.add(label)
+        if sum(name in tool for name in ("server_url", "connector_id", "tunnel_id")) != 1:
+            text = f"Invalid '{where}': one of 'server_url', 'connector_id' and 'tunnel_id' must be given."
+            yield Breach("server_address", text, where, "invalid_value")
 
 
 def _check_choice(choice: Any, tools: list[dict[str, Any]], names: set[str]) -> Iterator[Breach]:

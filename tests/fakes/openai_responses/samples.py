@@ -14,6 +14,8 @@ OUTPUT = {"type": "function_call_output", "call_id": "call_a", "output": "text"}
 THOUGHT = {"type": "reasoning", "id": "rs_known", "summary": [], "encrypted_content": ISSUED["rs_known"]}
 SAID = {"type": "message", "role": "assistant", "content": "Hello."}
 SEARCH = {"type": "web_search"}
+PROGRAMS = {"type": "code_interpreter", "container": {"type": "auto"}}
+DOCS = {"type": "mcp", "server_label": "docs", "server_url": "https://mcp.example.com/", "require_approval": "never"}
 
 
 def body(*items: Any, **fields: Any) -> dict[str, Any]:
@@ -58,6 +60,8 @@ GOOD = (
     ),
     tools(READ, SEARCH, tool_choice={"type": "allowed_tools", "mode": "required", "tools": [SEARCH]}, max_tool_calls=2),
     tools(READ, tool_choice={"type": "function", "name": "Read"}, parallel_tool_calls=False),
+    tools(PROGRAMS, DOCS | {"allowed_tools": ["ask"], "authorization": "t"}, include=["code_interpreter_call.outputs"]),
+    tools(READ, PROGRAMS, tool_choice={"type": "allowed_tools", "mode": "required", "tools": [PROGRAMS]}),
     body(model="gpt-5.1", reasoning={"effort": "none"}, temperature=0.2, max_output_tokens=16),
     body(reasoning={"effort": "minimal", "summary": "auto"}, text=format_of(SCHEMA), truncation="disabled"),
 )
@@ -87,6 +91,10 @@ BAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("tool_twice", "must be unique", tools(READ, READ)),
     ("schema", "object schema missing properties", tools(READ | {"parameters": {"type": "object"}})),
     ("schema", "'additionalProperties' is required", tools(READ | {"strict": True})),
+    ("missing", "container", tools({"type": "code_interpreter"})),
+    ("server_label", "'9 docs'", tools(DOCS | {"server_label": "9 docs"})),
+    ("server_twice", "was given before", tools(DOCS, DOCS)),
+    ("server_address", "must be given", tools({"type": "mcp", "server_label": "docs"})),
     ("choice", "'Write' not found", tools(READ, tool_choice={"type": "function", "name": "Write"})),
     (
         "choice",
