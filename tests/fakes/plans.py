@@ -156,14 +156,22 @@ def _load(task: Task) -> Reply:
 
 
 def _search(task: Task) -> Reply:
-    """Search the web: by the provider's own search, else by the client's tool, which may have to be loaded."""
+    """Search the web: by the provider's own search, else by a tool, the client's may have to be loaded."""
     query = task.words[0]
     if task.conversation.searches:
         return Reply(f"It is said that {query} is well. More is not known.", query=query)
-    name = "WebSearch"
+    name = "web_search" if "web_search" in task.conversation.tools else "WebSearch"
     if _has_answered(task, name):
         return Reply(f"The search said: {task.last.strip()}")
     return _loading(task, name) or _calls(Call(name, {"query": query}))
+
+
+def _dig(task: Task) -> Reply:
+    """Search the web again and again."""
+    times, query = task.words
+    if len(task.rounds) < int(times):
+        return _calls(Call("web_search", {"query": f"{query} {len(task.rounds) + 1}"}))
+    return Reply(f"I searched {times} times.")
 
 
 def _fetch(task: Task) -> Reply:
@@ -237,6 +245,7 @@ def _call(task: Task) -> Reply:
 _PATH = r"(\S+?)[.,;:]?(?=\s|$)"
 PLANS: tuple[tuple[str, Plan], ...] = (
     (r"Perform a web search for the query: ([^\n]*)", _search),
+    (r"Search the web (\d+) times for ([^\n]*)", _dig),
     (r"Search the web for ([^\n]*)", _search),
     (r"Fetch (https?://\S+)", _fetch),
     (rf"Survey {_PATH}", _survey),
