@@ -7,6 +7,7 @@ openai-web-search-tool.1 and xai-web-search-tool.1 of its fixtures, 2026-08).
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import msgspec
 from msgspec import Raw, Struct
@@ -68,9 +69,7 @@ class Search:
     """Reads the searches of one answer; holds back what follows one until `release`, where its pages come later."""
 
     def __init__(self, call: Call) -> None:
-        self._new_id = call.new_id
-        searching = (tool for tool in call.request.tools if kind_of(tool) == "web_search")
-        self._blocked = [domain for tool in searching for domain in tool.blocked_domains or ()]
+        self._call = call
         self._waiting: list[Delta | _Found] = []
         self._found: set[str] = set()
         self._titles: dict[str, str] = {}
@@ -78,6 +77,8 @@ class Search:
         self._place: tuple[int, int] | None = None
         self._cited_to = 0
         self._count = 0
+        self.listens = False
+        """Whether text that leaves must be heard."""
         self.holds = False
         """Whether what comes must wait."""
 
@@ -105,10 +106,11 @@ class Search:
                 return []
             return self._put(url, [url], waits=False)
         if item.status == "failed":
-            identifier = self._new_id(SERVER_CALL)
+            identifier = self._call.new_id(SERVER_CALL)
             failure = encode_failed_search(identifier, "unavailable")
             return self._keep([encode_search_call(identifier, query), failure])
         self._count += 1
+        self.listens = True
         counted = Usage(web_search_requests=self._count)
         return [*self._put(query, list(dict.fromkeys(pages)), waits=self.holds or not pages), counted]
 
@@ -118,10 +120,9 @@ class Search:
 
     def hear(self, text: str, place: tuple[int, int]) -> None:
         """Take note of text that leaves, of this item and part, because citations name passages by their place."""
-        if self._count:
-            if place != self._place:
-                self._place, self._text, self._cited_to = place, [], 0
-            self._text.append(text)
+        if place != self._place:
+            self._place, self._text, self._cited_to = place, [], 0
+        self._text.append(text)
 
     def cite(self, annotation: Raw, place: tuple[int, int]) -> list[Citation]:
         """Return the citation that stands behind the text that has just left, if it is one."""
@@ -170,7 +171,7 @@ class Search:
         return deltas
 
     def _put(self, query: str, urls: list[str], *, waits: bool) -> list[Delta]:
-        identifier = self._new_id(SERVER_CALL)
+        identifier = self._call.new_id(SERVER_CALL)
         self._found.update(urls)
         if not waits:
             return encode_search(identifier, query, self._pages(urls))
@@ -221,6 +222,11 @@ class Search:
 
     def _shows(self, url: str) -> bool:
         return is_shown(url, (), self._blocked)
+
+    @cached_property
+    def _blocked(self) -> list[str]:
+        searching = (tool for tool in self._call.request.tools if kind_of(tool) == "web_search")
+        return [domain for tool in searching for domain in tool.blocked_domains or ()]
 
     def _drop_text(self, whole: str) -> bool:
         """Take the text at the end of what waits away if it is this one, because it will be said with citations."""

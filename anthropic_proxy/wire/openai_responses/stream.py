@@ -45,7 +45,6 @@ class ResponsesDecoder:
     def __init__(self, call: Call) -> None:
         dialect: Dialect = call.dialect
         self._call = call
-        self._provider = call.provider
         self._tag = dialect.carry_tag
         self.signature = encode_carry(dialect.carry_tag, Carry())
         """Signs thinking that came without anything to carry."""
@@ -103,17 +102,17 @@ class ResponsesDecoder:
             raise self._broken("sent what is no JSON") from error
 
     def _broken(self, what: str) -> UpstreamProtocolError:
-        return UpstreamProtocolError(f"{self._provider} {what}.", provider=self._provider)
+        return UpstreamProtocolError(f"{self._call.provider} {what}.", provider=self._call.provider)
 
     def _let_out(self, deltas: list[Delta]) -> list[Delta]:
         return self._late.feed(deltas if self._limit is None else self._limit.feed(deltas))
 
     def _find(self, event: Event) -> Said:
-        place = self._last if event.output_index is None else event.output_index
-        self._last = place
-        said = self._items.get(place)
+        if event.output_index is not None:
+            self._last = event.output_index
+        said = self._items.get(self._last)
         if said is None:
-            said = self._items[place] = Said()
+            said = self._items[self._last] = Said()
         return said
 
     # Fragments.
@@ -123,7 +122,8 @@ class ResponsesDecoder:
         if event.delta and not said.done:
             said.text = True
             self._say(event.delta, ("text", event.content_index), said, deltas)
-            self._search.hear(event.delta, (self._last, event.content_index))
+            if self._search.listens:
+                self._search.hear(event.delta, (self._last, event.content_index))
 
     def _read_annotation(self, event: Event, deltas: list[Delta]) -> None:
         said = self._find(event)
