@@ -3,13 +3,13 @@
 from typing import Any
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.messages import MessageEncoder
-from anthropic_proxy.wire.openai_chat.tools import OUTPUT_TOOL, Tools, encode_tools, force_output
+from anthropic_proxy.wire.openai_chat.tools import encode_tools
 from anthropic_proxy.wire.openai_fields import (
     LOOSE_OUTPUT,
     add_origin,
@@ -19,7 +19,7 @@ from anthropic_proxy.wire.openai_fields import (
     find_output_schema,
     find_output_wish,
 )
-from anthropic_proxy.wire.standing_notes import BY_CALL, IN_WORDS, NO_EFFORT, ON_OR_OFF, renamed_effort
+from anthropic_proxy.wire.standing_notes import IN_WORDS, NO_EFFORT, ON_OR_OFF, renamed_effort
 
 PATH = "/chat/completions"
 
@@ -36,17 +36,17 @@ def encode_request(call: Call) -> UpstreamRequest:
         asked = structs.replace(call, request=structs.replace(call.request, effort="none"))
         notes.append(_UNTHINKING)
     tools = encode_tools(asked, dialect)
-    output = _output(call, dialect, tools, notes)
+    output, extra_system = _output(call, dialect, bool(tools.definitions), notes)
     messages = MessageEncoder(call, dialect)
     body: dict[str, Any] = {
         "model": call.model,
-        "messages": messages.encode(extra_system=output.wish, ask=tools.asks),
+        "messages": messages.encode(extra_system=extra_system, ask=tools.asks),
         dialect.limit_name: find_output_limit(call, notes),
     }
     add_tools(body, tools.definitions, tools.choice, call, notes)
     body |= tools.fields
-    if output.form is not None:
-        body["response_format"] = output.form
+    if output is not None:
+        body["response_format"] = output
     effort = _effort(asked, dialect, bool(tools.definitions), notes)
     _add_effort(body, effort, call, dialect, notes)
     add_sampling(body, effort, call, notes)
@@ -58,12 +58,7 @@ def encode_request(call: Call) -> UpstreamRequest:
         body["store"] = False
     headers = add_origin(body, call, notes)
     return UpstreamRequest(
-        path=PATH,
-        body=_encode(body),
-        headers=headers,
-        notes=(*notes, *tools.notes, *messages.notes),
-        keeps_schema=output.kept,
-        output_tool=OUTPUT_TOOL if output.by_call else "",
+        path=PATH, body=_encode(body), headers=headers, notes=(*notes, *tools.notes, *messages.notes)
     )
 
 
@@ -106,35 +101,19 @@ def _add_effort(body: dict[str, Any], effort: str, call: Call, dialect: Dialect,
         body["reasoning_format"] = "parsed"
 
 
-class _Output(Struct):
-    """How a reply with a schema is asked for."""
-
-    form: Any = None
-    """`response_format`; None: nothing is said there."""
-    wish: str = ""
-    """What the system prompt must say."""
-    kept: bool = False
-    """Whether the server keeps to the schema."""
-    by_call: bool = False
-    """Whether a call is forced whose arguments are the reply."""
-
-
-def _output(call: Call, dialect: Dialect, tools: Tools, notes: list[Note]) -> _Output:
+def _output(call: Call, dialect: Dialect, has_tools: bool, notes: list[Note]) -> tuple[Any, str]:
+    """Return `response_format` and what the system prompt must say, for a reply with a schema."""
     found = find_output_schema(call, notes, dialect.schema)
     if found is None:
-        return _Output(wish=find_output_wish(call, notes))
+        return None, find_output_wish(call, notes)
     cleaned, strict = found
-    alone = dialect.json_output_alone and (bool(tools.definitions) or call.stream)
+    alone = dialect.json_output_alone and (has_tools or call.stream)
     if dialect.json_output == "json_schema" and not alone:
         if not strict:
             notes.append(LOOSE_OUTPUT)
-        form = {"type": "json_schema", "json_schema": {"name": "output", "schema": cleaned, "strict": strict}}
-        return _Output(form, kept=strict)
-    if (alone or dialect.json_output == "ask") and force_output(tools, cleaned, call, dialect):
-        notes.append(BY_CALL)
-        return _Output(by_call=True)
+        return {"type": "json_schema", "json_schema": {"name": "output", "schema": cleaned, "strict": strict}}, ""
     notes.append(IN_WORDS)
     wish = (
         f"Reply with one JSON object only, without a code fence, that fits this JSON Schema:\n{bytes(cleaned).decode()}"
     )
-    return _Output({"type": "json_object"} if dialect.json_output == "json_object" and not alone else None, wish)
+    return ({"type": "json_object"} if dialect.json_output == "json_object" and not alone else None), wish
