@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from anthropic_proxy.errors import FetchFailed
-from anthropic_proxy.upstream.errands import DOCUMENTS, PICTURES, Page
+from anthropic_proxy.upstream.errands import PICTURES, READABLE, Page
 from anthropic_proxy.upstream.pages import Pages
 from anthropic_proxy.upstream.pages.addresses import is_public
 from anthropic_proxy.upstream.pages.connection import GuardedConnector
@@ -189,7 +189,7 @@ async def test_text_comes_in_the_charset_that_was_said(
 
 @pytest.mark.parametrize("path", ["/pdf", "/png", "/misnamed"])
 async def test_what_is_no_text_comes_as_bytes_and_by_its_true_name(site: Site, pages: Pages, path: str) -> None:
-    page = await pages.fetch(site.url(path), media_types=PICTURES | DOCUMENTS)
+    page = await pages.fetch(site.url(path), media_types=PICTURES | READABLE)
     kind, body = ("application/pdf", PDF) if path == "/pdf" else ("image/png", PNG)
     assert (page.media_type, page.body, page.text) == (kind, body, None)
     assert page.base64.startswith("JVBERi0x" if path == "/pdf" else "iVBORw0K")
@@ -212,6 +212,14 @@ async def test_a_request_says_nothing_of_whom_it_is_for(site: Site, pages: Pages
         names = {name.lower() for name in request.headers}
         assert names == {"host", "user-agent", "accept", "accept-encoding", "accept-language", "connection"}
         assert "anthropic-proxy" in request.headers["user-agent"]
+
+
+async def test_a_page_in_several_forms_is_asked_for_as_people_read_it(site: Site, pages: Pages) -> None:
+    await pages.fetch(site.url("/html"))
+    first, *_, last = site.asked[0].headers["accept"].split(", ")
+    assert (first, last) == ("text/markdown", "*/*;q=0.1")
+    await pages.fetch(site.url("/png"), media_types=PICTURES)
+    assert "text" not in site.asked[1].headers["accept"]
 
 
 async def test_a_signed_address_arrives_as_it_was_signed(site: Site, pages: Pages) -> None:

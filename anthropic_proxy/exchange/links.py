@@ -28,7 +28,7 @@ from anthropic_proxy.messages.types import (
     text_raw,
 )
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.upstream.errands import PICTURES, Fetch, Page
+from anthropic_proxy.upstream.errands import PICTURES, READABLE, TEXTS, Fetch, Page
 from anthropic_proxy.wire.contract import takes_link
 
 MOST_LINKS = 20
@@ -38,8 +38,6 @@ MOST_BYTES = 32 * 1024 * 1024
 MOST_AT_ONCE = 4
 LONGEST_URL = 8 * 1024
 """Characters of a link: signed ones are long."""
-_TEXTS = frozenset({"text/*", "application/json"})
-_PDF = "application/pdf"
 _SOURCE_OF_LINK = b'"url"'
 _LIST = b"["[0]
 
@@ -98,7 +96,7 @@ class Links:
             self._found[key] = await self._fetch_within_budget(block, limits)
 
     async def _fetch_within_budget(self, block: _Linked, limits: Limits) -> Page | FetchFailed:
-        kinds = PICTURES if isinstance(block, ImageBlock) else _TEXTS | {_PDF} if limits.pdf else _TEXTS
+        kinds = PICTURES if isinstance(block, ImageBlock) else READABLE if limits.pdf else TEXTS
         try:
             page = await self._fetch(block.source.url, media_types=kinds, longest_url=LONGEST_URL)
         except FetchFailed as error:

@@ -12,10 +12,20 @@ from msgspec import Struct
 
 PICTURES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 """Media types that an image block may have (the API's own list)."""
-DOCUMENTS = frozenset({"application/pdf", "text/plain"})
-"""Media types that a document block may have by address."""
-READABLE = frozenset({"text/*", "application/xhtml+xml", "application/json", "application/xml", "application/pdf"})
-"""What a model can read of a page; `text/*` means every text."""
+TEXTS = frozenset(
+    {
+        "text/*",
+        "application/xhtml+xml",
+        "application/json",
+        "application/xml",
+        "application/rss+xml",
+        "application/atom+xml",
+    }
+)
+"""Media types that come as text; `text/*` means every one of that kind."""
+PDF = "application/pdf"
+READABLE = TEXTS | {PDF}
+"""Media types that a model can read of a page, and that a document may have."""
 LONGEST_URL = 250
 """Characters of an address that the web fetch tool takes (Anthropic's page on the tool, error `url_too_long`)."""
 

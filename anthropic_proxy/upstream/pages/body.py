@@ -6,8 +6,9 @@ import zlib
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from anthropic_proxy.upstream.errands import PDF
+
 HTML = ("text/html", "application/xhtml+xml")
-PDF = "application/pdf"
 _MAGIC = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),

@@ -34,7 +34,8 @@ MOST_BYTES = 20 * 1024 * 1024
 MOST_REDIRECTS = 5
 MOST_AT_ONCE = 16
 """Pages under way in one process; others wait for their turn."""
-_THREADS = 4
+_NAME_THREADS, _TEXT_THREADS = 4, 2
+"""Names that nobody answers for must not keep pages waiting that are here."""
 _HEADER_LINE_BYTES = 64 * 1024
 _LONGEST_ADDRESS = 8 * 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -72,8 +73,9 @@ class Pages:
         self._proxies = proxies or {}
         self._unproxied = unproxied
         self._seconds = seconds
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pages")
-        self._resolver = GuardedResolver(self._threads, allowed, look_up)
+        self._names = ThreadPoolExecutor(_NAME_THREADS, thread_name_prefix="names")
+        self._texts = ThreadPoolExecutor(_TEXT_THREADS, thread_name_prefix="pages")
+        self._resolver = GuardedResolver(self._names, allowed, look_up)
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
         self._direct: aiohttp.ClientSession | None = None
         self._proxied: aiohttp.ClientSession | None = None
@@ -111,7 +113,8 @@ class Pages:
             if session is not None:
                 await session.close()
         self._direct = self._proxied = None
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._names, self._texts):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def _follow(self, url: str, wish: _Wish) -> "_Found":
         address = _read_address(url)
@@ -136,7 +139,7 @@ class Pages:
             raise closed(host)
 
     async def _request(self, address: URL, wish: _Wish) -> aiohttp.ClientResponse:
-        headers = {"accept": ", ".join((*sorted(wish.media_types), "*/*;q=0.1"))}
+        headers = {"accept": _accept(wish.media_types)}
         proxy = find_proxy(str(address), self._proxies, self._unproxied)
         if proxy is None:
             self._direct = self._direct or _open(GuardedConnector(self._resolver, self._allowed, self._tls))
@@ -161,7 +164,7 @@ class Pages:
         if not is_text(kind):
             return Page(url=found.url, media_type=kind, body=found.body)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, _text_page, found, kind)
+        return await loop.run_in_executor(self._texts, _text_page, found, kind)
 
 
 class _Found(NamedTuple):
@@ -188,6 +191,14 @@ def _open(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         max_line_size=_HEADER_LINE_BYTES,
         max_field_size=_HEADER_LINE_BYTES,
     )
+
+
+def _accept(media_types: Collection[str]) -> str:
+    """Return an `Accept` header: of a page that comes in several forms the one for readers."""
+    if "text/*" not in media_types:
+        return ", ".join((*sorted(media_types), "*/*;q=0.1"))
+    others = (f"{kind};q=0.8" for kind in sorted(media_types) if kind != "text/*")
+    return ", ".join(("text/markdown", "text/html", "text/*;q=0.9", *others, "*/*;q=0.1"))
 
 
 def _read_address(url: str) -> URL:
