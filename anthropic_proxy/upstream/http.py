@@ -47,13 +47,23 @@ class _Connector(aiohttp.TCPConnector):
 class HttpResponse:
     """An `UpstreamResponse` over an aiohttp response."""
 
-    __slots__ = ("_response", "headers", "status")
+    __slots__ = ("_closed", "_response", "headers", "status")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         """Look-up ignores case."""
+        protocol = response.connection.protocol if response.connection is not None else None
+        self._closed = protocol.closed if protocol is not None else None
+        if self._closed is not None:
+            self._closed.add_done_callback(self._lose)
+
+    def _lose(self, _: object) -> None:
+        """End the wait for a body of which nothing more can come: malformed chunks leave aiohttp's own open."""
+        content = self._response.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection is closed"))
 
     async def read(self) -> bytes:
         """Return what has arrived, waiting only where nothing has; b"" at the end."""
@@ -69,6 +79,8 @@ class HttpResponse:
     async def close(self, *, complete: bool = False) -> None:
         """Give the connection back if the answer was read whole, or is `complete` and ends at once; else cut it."""
         content = self._response.content
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._lose)
         if complete and not content.is_eof() and not self._response.closed:
             try:
                 async with asyncio.timeout(DRAIN_SECONDS):
