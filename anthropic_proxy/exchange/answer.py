@@ -1,6 +1,8 @@
 """Step 8, decode: one upstream answer as lists of deltas."""
 
+import asyncio
 from collections.abc import Iterable
+from typing import Protocol
 
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.exchange.watch import Watch
@@ -14,7 +16,27 @@ from anthropic_proxy.wire.framing import new_reader
 BODY_BYTES = 64 * 1024 * 1024
 """What an answer that is not streamed, or an error, may have."""
 
+AFTER_STOP_SECONDS = 2.0
+"""How long totals, or the mark of the end, are waited for behind the stop reason: the reply itself is complete."""
+
 _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
+class Reply(Protocol):
+    """What the last step reads: one upstream answer, or as many as a reply takes."""
+
+    @property
+    def signature(self) -> str:
+        """What an unsigned thinking block of it is signed with."""
+        ...
+
+    async def read(self) -> list[Delta] | None:
+        """Return the next deltas; None at the end. Raises `UpstreamError` where an answer fails."""
+        ...
+
+    async def close(self) -> None:
+        """End the upstream call."""
+        ...
 
 
 class Answer:
@@ -50,7 +72,7 @@ class Answer:
         self._failure: UpstreamError | None = None
         self._broken: UpstreamError | None = None
         """How the connection broke; a failure only if the answer was not complete by then."""
-        self._ended = False
+        self._ended = self._stopped = False
 
     @property
     def signature(self) -> str:
@@ -116,19 +138,28 @@ class Answer:
                     self._decode_whole(chunk + await read_whole(self._response, self._watch), deltas)
                     return deltas
             self._decode_frames(self._reader.feed(chunk) if chunk else self._reader.finish(), deltas)
+            self._stopped = self._stopped or _says_stop(deltas)
             if not chunk or self._decoder.finished:
                 self._ended = True
                 deltas += self._decoder.decode_end()
         except UpstreamError as error:
-            self._failure, self._ended = self._broken or error, True
+            self._ended = True
+            if not (self._stopped or _says_stop(deltas)):  # behind the reason nothing is told that could fail
+                self._failure = self._broken or error
         return deltas
 
     async def _read_chunk(self) -> bytes:
         """Return the next bytes; b"" at the end, also where it broke off after the provider had said its reason."""
         try:
-            chunk = await self._response.read()
+            if not self._stopped:
+                chunk = await self._response.read()
+            else:
+                async with asyncio.timeout(AFTER_STOP_SECONDS):
+                    chunk = await self._response.read()
         except UpstreamError as error:
             self._broken = error
+            return b""
+        except TimeoutError:
             return b""
         self._watch.first_byte()
         return chunk
@@ -136,6 +167,8 @@ class Answer:
     def _decode_frames(self, frames: list[bytes], deltas: list[Delta]) -> None:
         for frame in frames:
             deltas += self._decoder.decode_frame(frame)
+            if self._decoder.finished:
+                break
 
     def _decode_whole(self, body: bytes, deltas: list[Delta]) -> None:
         """Decode an answer in one piece; some servers stream although they were not asked to."""
@@ -166,9 +199,13 @@ async def read_whole(response: UpstreamResponse, watch: Watch | None = None) -> 
             watch.first_byte()
         size += len(piece)
         if size > BODY_BYTES:
-            raise UpstreamProtocolError(f"the reply is larger than {BODY_BYTES >> 20} MiB")
+            raise UpstreamProtocolError(f"the reply is larger than {BODY_BYTES >> 20} MiB", retryable=False)
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def _says_stop(deltas: Iterable[Delta]) -> bool:
+    return any(type(delta) is Stop for delta in deltas)
 
 
 def _delivers(delta: Delta) -> bool:

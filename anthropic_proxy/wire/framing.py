@@ -47,7 +47,8 @@ class _Lines:
     def _hold(self, count: int) -> None:
         self._held += count
         if self._held > self._limit:
-            raise UpstreamProtocolError(f"The provider sent a single event of more than {self._limit:,} bytes.")
+            said = f"The provider sent a single event of more than {self._limit:,} bytes."
+            raise UpstreamProtocolError(said, retryable=False)
 
 
 class SSEReader(_Lines):
