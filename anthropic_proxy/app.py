@@ -35,7 +35,7 @@ FAILED_START = 3
 """Exit status by which servers that start workers know that starting them again will not help."""
 ENDING_SECONDS = 2.0
 """How long exchanges that a server has cancelled may take to tell their clients so."""
-_FIXED = frozenset({"HOST", "PORT"})
+_FIXED = frozenset({"HOST", "PORT", "STOP_TIMEOUT"})
 """Settings that a running server cannot change."""
 _ALPHABET = (string.digits + string.ascii_letters).encode()
 _CHARACTERS = bytes(_ALPHABET[byte % len(_ALPHABET)] for byte in range(256))

@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx2 as httpx
 
 START_SECONDS = 30
+BLOCKED = "Executing <"
+"""How the event loop's report on a slow callback begins."""
 
 
 @dataclass
@@ -56,7 +58,8 @@ def running_proxy(
 ) -> Iterator[Proxy]:
     """Start `python <command>` in `directory` with only these settings, wait until it answers, stop it at the end.
 
-    `{port}` in the command stands for the port; a command without it is given `--port`.
+    `{port}` in the command stands for the port; a command without it is given `--port`. The event loop reports what
+    blocks it, and a report of ours fails the test; other servers load the application inside their loop.
     """
     port = free_port()
     words = [word.format(port=port) for word in command]
@@ -64,7 +67,8 @@ def running_proxy(
         words += ["--port", str(port)]
     checkout = Path(__file__).resolve().parent.parent
     measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
-    own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(checkout)}
+    path = os.pathsep.join((str(checkout), str(checkout / "tests" / "watched")))
+    own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": path, "PYTHONASYNCIODEBUG": "1"}
     environment = {**own, **measured, **settings}
     log_file = directory / f"proxy-{port}.log"
     with log_file.open("wb") as log:
@@ -85,6 +89,7 @@ def running_proxy(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+    assert "uvicorn" in command or BLOCKED not in proxy.log, proxy.log
 
 
 def _wait_until_it_answers(proxy: Proxy) -> None:

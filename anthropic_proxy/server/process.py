@@ -97,6 +97,7 @@ class Server:
         self._listener = listener
         self._orders = orders
         self._speaks = speaks
+        self._config = _configure(plan, announces=speaks)
         self._state = ServerState()
         self._terminal = Terminal()
         self._reloading: asyncio.Task[None] | None = None
@@ -109,23 +110,22 @@ class Server:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+        self._config.load()
+        self._app: Application = self._config.loaded_app
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         self._stopping, self._hurrying = asyncio.Event(), asyncio.Event()
-        config = _configure(self._plan, announces=self._speaks)
-        config.load()
-        self._app: Application = config.loaded_app
-        lifespan = config.lifespan_class(config)
+        lifespan = self._config.lifespan_class(self._config)
         await lifespan.startup()
         if lifespan.should_exit:
             sys.exit(FAILED_START)
         self._tick(loop)
         self._listen(loop)
         self._listener.setblocking(False)
-        new_protocol = partial(GuardedHttp, config, self._state, lifespan.state)
+        new_protocol = partial(GuardedHttp, self._config, self._state, lifespan.state, loop)
         acceptor = Acceptor(self._listener, new_protocol, self._state.connections, self._app.tell)
         acceptor.start()
         watching = loop.create_task(self._watch()) if self._plan.watched_file and self._speaks else None

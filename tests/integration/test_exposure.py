@@ -1,0 +1,131 @@
+"""What start-up says to whom other machines can reach, and where it listens."""
+
+import os
+import pty
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from tests.integration.test_server import _run as run
+from tests.integration.test_server import error_of, wait_for
+from tests.integration.test_stopping import port_of
+from tests.process import free_port, running_proxy
+
+RULE = "!" * 60
+REFUSED = "THIS PORT CAN BE REACHED FROM OTHER MACHINES"
+OPEN = "NO KEY IS ASKED FOR"
+KEY = {"PROXY_API_KEY": "the-only-key-123456"}
+UVICORN = ("-m", "uvicorn", "server:app", "--port", "{port}", "--host")
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "warning"),
+    [
+        ((*UVICORN, "0.0.0.0"), {}, REFUSED),
+        ((*UVICORN, "0.0.0.0"), {"ALLOW_UNAUTHENTICATED": "true"}, OPEN),
+        ((*UVICORN, "0.0.0.0"), KEY, None),
+        ((*UVICORN, "127.0.0.1"), {}, None),
+        (("-m", "anthropic_proxy", "serve", "--host", "0.0.0.0"), {"ALLOW_UNAUTHENTICATED": "true"}, OPEN),
+        (("-m", "anthropic_proxy", "serve", "--host", "0.0.0.0"), KEY, None),
+        (("-m", "anthropic_proxy", "serve"), {"ALLOW_UNAUTHENTICATED": "true"}, None),
+    ],
+)
+def test_an_address_that_others_reach_is_warned_of_at_the_start(
+    tmp_path: Path, command: tuple[str, ...], settings: dict[str, str], warning: str | None
+) -> None:
+    with running_proxy(tmp_path, {**settings, "LOG_LEVEL": "warning"}, command) as proxy:
+        wait_for(lambda: warning is None or warning in proxy.log)
+        assert proxy.log.count(RULE) == (0 if warning is None else 2)
+
+
+def own_address() -> str:
+    """Return an address of this machine that is none of the loopback ones; empty: it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent
+        except OSError:
+            return ""
+        address = str(probe.getsockname()[0])
+    return "" if address.startswith("127.") else address
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_where_nobody_knows_the_address_the_first_caller_from_elsewhere_tells(tmp_path: Path, allowed: bool) -> None:
+    address = own_address()
+    if not address:
+        pytest.skip("this machine has loopback addresses only")
+    settings = {"ALLOW_UNAUTHENTICATED": "true"} if allowed else {}
+    with running_proxy(tmp_path, settings, ("-c", HIDDEN, "{port}")) as proxy:
+        assert RULE not in proxy.log
+        for _ in range(2):
+            response = httpx.get(f"http://{address}:{port_of(proxy)}/v1/models", trust_env=False)
+            assert response.status_code == (200 if allowed else 403)
+            if not allowed:
+                assert error_of(response)[1] == "permission_error"
+        wait_for(lambda: (OPEN if allowed else REFUSED) in proxy.log)
+        assert proxy.log.count(RULE) == 2
+
+
+HIDDEN = """
+import sys
+import uvicorn
+from anthropic_proxy.app import app_from_environment
+port = int(sys.argv.pop())
+uvicorn.run(app_from_environment(), host="0.0.0.0", port=port)
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("--workers", "3"), ("--reload",)])
+def test_a_taken_port_is_one_line_that_names_it(tmp_path: Path, more: tuple[str, ...]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ended = run("serve", "--port", port, *more, settings={}, directory=tmp_path)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"✕ Port {port} on 127.0.0.1 cannot be had: ")
+
+
+def test_a_closed_terminal_stops_it_as_it_always_did(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    port = free_port()
+    command = ["-m", "anthropic_proxy", "serve", "--port", str(port), "--workers", "2"]
+    child = os.posix_spawn(
+        sys.executable,
+        [sys.executable, *command],
+        dict(os.environ),
+        file_actions=[(os.POSIX_SPAWN_DUP2, theirs, number) for number in (0, 1, 2)],
+        setsid=True,
+    )
+    try:
+        os.close(theirs)
+        wait_for(lambda: _answers(port))
+        os.kill(child, signal.SIGHUP)
+        wait_for(lambda: b"Settings read again" in os.read(ours, 65_536))
+        os.close(ours)
+        os.kill(child, signal.SIGHUP)
+        ended: list[int] = []
+
+        def has_ended() -> bool:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                ended.append(os.waitstatus_to_exitcode(status))
+            return bool(pid)
+
+        wait_for(has_ended)
+        assert ended == [0]
+    finally:
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
