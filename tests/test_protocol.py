@@ -17,7 +17,7 @@ GET = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Impatient(GuardedHttp):
-    head_seconds = 0.2
+    head_seconds = linger_seconds = 0.2
 
 
 class Echo:
@@ -27,6 +27,8 @@ class Echo:
         self.refused: list[ProxyError] = []
         self.go_on = asyncio.Event()
         self.go_on.set()
+        self.hasty = False
+        """Whether it answers before it has read the body."""
 
     def note_refusal(self, error: ProxyError) -> str:
         self.refused.append(error)
@@ -34,7 +36,7 @@ class Echo:
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
         body = b""
-        while True:
+        while not self.hasty:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return
@@ -50,8 +52,16 @@ class Echo:
 
 
 @asynccontextmanager
-async def serving(app: Echo, protocol: type[GuardedHttp] = GuardedHttp) -> AsyncIterator[int]:
-    config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_level="warning", proxy_headers=False)
+async def serving(app: Echo, protocol: type[GuardedHttp] = GuardedHttp, kept: int = 5) -> AsyncIterator[int]:
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        proxy_headers=False,
+        timeout_keep_alive=kept,
+    )
     config.load()
     state = uvicorn.Server(config).server_state
     loop = asyncio.get_running_loop()
@@ -180,3 +190,26 @@ async def test_bytes_too_many_behind_a_request_do_not_cost_its_answer() -> None:
         )
     assert [answer["body"] for answer in answers] == ["abcd"]
     assert len(app.refused) == 1
+
+
+async def test_line_ends_between_requests_keep_no_connection() -> None:
+    async with serving(Echo(), Impatient, kept=1) as port:
+        assert len(bodies_of(await talk(port, GET, b"\r\n", b"\r\n"))) == 1
+
+
+POST = b"POST /first HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+
+
+async def test_a_body_that_comes_after_its_answer_may_not_take_for_ever() -> None:
+    app = Echo()
+    app.hasty = True
+    async with serving(app, Impatient, kept=60) as port:
+        assert len(bodies_of(await talk(port, POST, b"a", b"b"))) == 1
+
+
+async def test_the_request_after_such_a_body_is_answered_and_the_connection_kept_no_longer_than_others() -> None:
+    app = Echo()
+    app.hasty = True
+    async with serving(app, Impatient, kept=1) as port:
+        answers = bodies_of(await talk(port, POST, b"ab", b"cd", GET + POST, b"abcd"))
+    assert [answer["path"] for answer in answers] == ["/first", "/next", "/first"]

@@ -36,6 +36,7 @@ class GuardedHttp(HttpToolsProtocol):
     """One connection of a client."""
 
     head_seconds = HEAD_SECONDS
+    linger_seconds = LINGER_SECONDS
     app: Any
     """The ASGI application, which is `Refusing` too."""
 
@@ -124,7 +125,8 @@ class GuardedHttp(HttpToolsProtocol):
         if self._upgrading:
             return
         super().on_message_complete()
-        self._stop_lingering()
+        if self._linger_timer is not None:
+            self._stop_lingering()
         if self.cycle.response_complete:
             self._rest()
 
@@ -132,7 +134,7 @@ class GuardedHttp(HttpToolsProtocol):
         """Go on with the next request; one whose body still comes may not take for ever."""
         super().on_response_complete()
         if self._in_body and self._linger_timer is None and not self.transport.is_closing():
-            self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+            self._linger_timer = self.loop.call_later(self.linger_seconds, self.transport.close)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if cycle.scope["method"] == "POST" and not cycle.waiting_for_100_continue:
@@ -204,7 +206,7 @@ class GuardedHttp(HttpToolsProtocol):
         self._unreadable = True
         self.transport.write_eof()
         self._stop_lingering()
-        self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self._linger_timer = self.loop.call_later(self.linger_seconds, self.transport.close)
 
 
 class _HeadWithBody:
