@@ -71,6 +71,8 @@ class Result(_Speech):
 
     call: Call
     said: list[str | Media] = field(default_factory=list)
+    failed: bool = False
+    """Whether the wire itself says that the tool failed."""
 
 
 @dataclass

@@ -105,7 +105,8 @@ class MessageEncoder:
             return
         last = self.said[-1] if self.said else None
         if last is not None and last.role == "user":
-            texts.insert(0, last.content)
+            if last.content != _EMPTY:
+                texts.insert(0, last.content)
         else:
             last = _Said(role="user")
             self.said.append(last)

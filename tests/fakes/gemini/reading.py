@@ -44,6 +44,7 @@ def _turns(body: dict[str, Any]) -> list[Turn]:
             turns.append(Turn("assistant", _said(parts), open_results, signatures))
             continue
         for result, response in zip(open_results, responses_of(content), strict=False):
+            result.failed = "error" in (response.get("response") or {})
             result.said = [_answered(response.get("response") or {}), *_said(response.get("parts") or [])]
         if said := _said(parts):
             turns.append(Turn("user", said))

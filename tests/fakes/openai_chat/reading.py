@@ -60,9 +60,17 @@ def _turns(messages: list[dict[str, Any]]) -> list[Turn]:
         results = [Result(call) for call in calls]
         open_calls |= {result.call.id: result for result in results}
         role = "system" if message["role"] == "developer" else message["role"]
-        thoughts = [message[name] for name in ("reasoning_content", "reasoning") if message.get(name)]
-        turns.append(Turn(role, _said(message), results, thoughts))
+        turns.append(Turn(role, _said(message), results, _thoughts(message)))
     return turns
+
+
+def _thoughts(message: dict[str, Any]) -> list[str]:
+    """Return reasoning in every form that some server of this wire knows."""
+    thoughts = [message[name] for name in ("reasoning_content", "reasoning") if message.get(name)]
+    if details := message.get("reasoning_details"):
+        thoughts.append(json.dumps(details))
+    extras = [call.get("extra_content") or {} for call in message.get("tool_calls") or ()]
+    return thoughts + [extra["google"]["thought_signature"] for extra in extras if "google" in extra]
 
 
 def read_conversation(body: dict[str, Any]) -> Conversation:

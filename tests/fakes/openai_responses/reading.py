@@ -30,6 +30,7 @@ def _turns(items: list[dict[str, Any]]) -> list[Turn]:
         if kind == "message":
             role = "system" if item["role"] == "developer" else item["role"]
             turns.append(Turn(role, _said(item["content"]), [], _taken(thoughts)))
+            is_answered = False
         elif kind == "reasoning":
             thoughts.append(item.get("encrypted_content") or "")
         elif kind == "function_call":
