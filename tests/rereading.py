@@ -85,10 +85,10 @@ def reread(stage: Stage, request: UpstreamRequest) -> list[Spoken]:
     conversation = READERS[stage.wire](json.loads(request.body))
     aliases = stage.scenario.call().aliases
     spoken = [_spoken(turn, aliases) for turn in conversation.turns]
-    if getattr(stage.dialect, "bridges_results", False):
-        spoken = [one for one in spoken if one.said != [_BRIDGE]]
     if stage.wire == "openai_chat":
         _bring_back(conversation.turns, spoken)
+    if getattr(stage.dialect, "bridges_results", False):
+        spoken = [one for one in spoken if one.said != [_BRIDGE]]
     return _gathered(iter(spoken))
 
 
@@ -109,7 +109,7 @@ def _called(result: Result, aliases: Any) -> Called:
 def _bring_back(turns: list[Turn], spoken: list[Spoken]) -> None:
     """Put pictures and documents that follow in a user message back into the results that they are of."""
     results = {result.call.id: (turn, place) for turn in turns for place, result in enumerate(turn.results)}
-    of_turn = dict(zip(map(id, turns), spoken, strict=False))
+    of_turn = dict(zip(map(id, turns), spoken, strict=True))
     for one in spoken:
         kept: Said = []
         owner: Called | None = None
