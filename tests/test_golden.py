@@ -76,5 +76,5 @@ def test_scenario_says_where_it_comes_from(folder: Path) -> None:
     assert facts["title"]
     assert facts["source"]
     of_the_answer = {"status", "headers"}
-    of_the_proxy = {"settings", "dialect", "facts"}
+    of_the_proxy = {"settings", "dialect", "facts", "proves"}
     assert set(facts) <= {"title", "source", "provider", "model", "client", *of_the_answer, *of_the_proxy}

@@ -288,7 +288,8 @@ class Attempts:
     def limits(self, target: Target) -> Limits:
         """Return what `prepare` must know of a target, as this house is set up."""
         house = self._house
-        return limits_of(target, must_fit=house.settings.check_window, fetches=house.fetch is not None)
+        searches, fetches = house.search is not None, house.fetch is not None
+        return limits_of(target, must_fit=house.settings.check_window, searches=searches, fetches=fetches)
 
     def _relay_call(self, target: Target) -> Call:
         self._receipt.fidelity.begin()

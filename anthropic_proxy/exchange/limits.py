@@ -8,10 +8,11 @@ _OWNED_WITH_FETCH: tuple[Kind, ...] = (*_OWNED, "web_fetch")
 """Tools that the proxy runs where the provider does not; a search without a service says so in the API's words."""
 
 
-def limits_of(target: Target, *, must_fit: bool = False, fetches: bool = False) -> Limits:
+def limits_of(target: Target, *, must_fit: bool = False, searches: bool = True, fetches: bool = False) -> Limits:
     """Return what `prepare` must know of a target.
 
-    `must_fit`: whether what is too long for it is not even sent. `fetches`: whether the proxy may fetch pages.
+    `must_fit`: whether what is too long for it is not even sent. `searches`: whether the proxy has a search service.
+    `fetches`: whether it may fetch pages.
     """
     facts, dialect = target.facts, target.dialect
     return Limits(
@@ -27,6 +28,7 @@ def limits_of(target: Target, *, must_fit: bool = False, fetches: bool = False) 
         server_tools=getattr(dialect, "server_tools", ()),
         server_tools_alone=getattr(dialect, "server_tools_alone", False),
         owned_tools=_OWNED_WITH_FETCH if fetches else _OWNED,
+        searches=searches,
         provider=target.provider.name,
         name_pattern=dialect.tool_name_pattern,
         name_length=dialect.tool_name_length,

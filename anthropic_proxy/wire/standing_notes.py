@@ -2,7 +2,7 @@
 
 import functools
 
-from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.notes import Fate, Note
 
 NO_SERVICE_TIER = Note("approximated", "service_tier", "there is no such setting; it says how urgent a reply is")
 """The backend has no tiers to choose from."""
@@ -42,6 +42,22 @@ def omitted(kind: str, media_type: str, *, by_address: bool) -> Note:
     """
     what = f"no {kind} by address" if by_address else f"no {kind} of type {media_type or 'that is not said'}"
     return Note("dropped", f"messages.{kind}", f"the model or its server takes {what}; a text says that one was there")
+
+
+@functools.lru_cache(maxsize=256)
+def unlimited(tool: str, limit: str) -> Note:
+    """Return the note on a setting of a server tool that the provider's own tool has not.
+
+    How often, how much and for whom it looks is advice; where it may look is not.
+    """
+    fate: Fate = "dropped" if limit.endswith("_domains") else "approximated"
+    return Note(fate, f"tools.{tool}.{limit}", "the provider's own tool has no such setting")
+
+
+@functools.lru_cache(maxsize=256)
+def said_in_words(keywords: frozenset[str]) -> Note:
+    """Return the note on keywords of schemas that the language has no field for."""
+    return Note("approximated", "tools.input_schema", f"said in descriptions: {', '.join(sorted(keywords))}")
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,5 +1,4 @@
-"""The backends that the matrix has a column for, each at the model that it has by default or, where that is retired, its
-successor."""
+"""The backends that the matrix has a column for, each at its default model or, where that is retired, its successor."""
 
 from collections.abc import Mapping
 

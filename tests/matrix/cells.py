@@ -2,6 +2,7 @@
 
 import functools
 import tomllib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,18 +10,18 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.errors import ClientError
-from anthropic_proxy.exchange.attempts import limits_of
+from anthropic_proxy.exchange.limits import limits_of
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import prepare
-from anthropic_proxy.messages.types import MessagesRequest, decode_request, read_request
+from anthropic_proxy.messages.types import MessagesRequest, read_request
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call, relays
-from tests.matrix.backends import ASKED, BACKENDS, Backend
+from tests.matrix.backends import ASKED, Backend
 
-Fate = Literal["native", "ignored", "emulated", "approximated", "dropped", "refused"]
-FATES: tuple[Fate, ...] = ("native", "ignored", "emulated", "approximated", "dropped", "refused")
-"""From the best to the worst; `ignored`: the backend is told nothing, and nobody says so."""
+Fate = Literal["native", "hint", "emulated", "approximated", "dropped", "refused"]
+FATES: tuple[Fate, ...] = ("native", "hint", "emulated", "approximated", "dropped", "refused")
+"""From the best to the worst. `hint`: the backend is told nothing, and nothing is lost with it."""
 OWN_SIGNATURE = "px1.own"
 """In a sample: a signature that the backend itself wrote."""
 
@@ -32,10 +33,16 @@ class Feature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     title: str
     request: dict[str, Any] = {}
     plain: dict[str, Any] = {}
+    uses: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     hint: str = ""
-    shows: str = ""
-    tests: tuple[str, ...] = ()
+    shows: tuple[str, ...] = ()
+    tests: dict[Fate, str] = {}
+
+    @property
+    def is_of_replies(self) -> bool:
+        """Whether scenarios show it, and no request asks for it."""
+        return bool(self.shows)
 
 
 class Group(Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,6 +57,12 @@ class Cell(Struct, frozen=True):
 
     fate: Fate
     reasons: tuple[str, ...] = ()
+    shared: bool = False
+    """Whether the steps before any language decide it, so that it is the same in all of them."""
+
+
+class Unsaid(AssertionError):
+    """A field that no backend is told, of which nobody says so: a hole in the notes."""
 
 
 @functools.cache
@@ -65,25 +78,55 @@ def features() -> list[Feature]:
 
 
 def cell_of(feature: Feature, backend: Backend) -> Cell:
-    """Return what the code does with the feature's sample there."""
+    """Return what the code does with the feature's sample there; raises `Unsaid`."""
     target = backend.target()
+    if feature.name in _BESIDE:
+        return _BESIDE[feature.name](target)
     if relays(target.wire):
         return Cell("native")
     try:
-        notes, body = said(sample(feature.request, target), target)
+        request = sample(feature.request, target)
+        before = prepare(request, limits_of(target, fetches=True)).notes
+    except ClientError as error:
+        return Cell("refused", (error.message,), shared=True)
+    try:
+        notes, body = said(request, target)
     except ClientError as error:
         return Cell("refused", (error.message,))
     known, plain = said(sample(feature.plain, target), target)
     notes = [note for note in notes if note not in known]
-    return Cell(worst(notes, same_body=body == plain), tuple(dict.fromkeys(note.reason for note in notes)))
+    if body == plain and not notes:
+        if not feature.hint:
+            raise Unsaid(f"{feature.name}: {backend.title} is told nothing of it, and no note says so")
+        return Cell("hint", (feature.hint,))
+    fate = worst_of(notes)
+    shared = fate != "native" and worst_of(note for note in before if note in notes) == fate
+    return Cell(fate, tuple(dict.fromkeys(note.reason for note in notes)), shared)
 
 
-def worst(notes: list[Note], *, same_body: bool = False) -> Fate:
+def _count(target: Target) -> Cell:
+    if relays(target.wire) and target.dialect.counts:
+        return Cell("native")
+    return Cell("approximated", ("estimated here; the model's own counts correct the estimate",))
+
+
+def _warm_up(target: Target) -> Cell:
+    return Cell("native" if relays(target.wire) else "emulated", ("answered here, without output",))
+
+
+_BESIDE = {"count_tokens": _count, "warm_up": _warm_up}
+"""Features that no encoder sees."""
+
+
+def worst_of(notes: Iterable[Note]) -> Fate:
     """Return the fate that these notes tell together."""
     fates: list[Fate] = [note.fate for note in notes if note.fate != "kept"]
-    if not notes and same_body:
-        return "ignored"
     return max(fates, key=FATES.index, default="native")
+
+
+def speaks_of(note: Note, fields: Sequence[str]) -> bool:
+    """Whether a note is about one of these fields, or something below it."""
+    return any(note.field == field or note.field.startswith((f"{field}.", f"{field}[")) for field in fields)
 
 
 def sample(fields: dict[str, Any], target: Target) -> MessagesRequest:
@@ -98,7 +141,7 @@ def sample(fields: dict[str, Any], target: Target) -> MessagesRequest:
 
 def said(request: MessagesRequest, target: Target) -> tuple[list[Note], bytes]:
     """Return the notes on a request and its body as it goes upstream."""
-    prepared = prepare(request, limits_of(target))
+    prepared = prepare(request, limits_of(target, fetches=True))
     upstream = target.wire.encode_request(
         Call(
             request=prepared.request,
@@ -114,19 +157,15 @@ def said(request: MessagesRequest, target: Target) -> tuple[list[Note], bytes]:
     return [*prepared.notes, *upstream.notes], upstream.body
 
 
+def wire_name(target: Target) -> str:
+    """Return the language that a target is spoken to in, as `tests/golden` names it."""
+    return str(target.wire.__name__).rpartition(".")[2]  # type: ignore[attr-defined]
+
+
 def _signature_of(target: Target) -> str:
-    tag = getattr(target.dialect, "carry_tag", "")
     carries = {
         "openai_responses": Carry(item="rs_1", encrypted="gAAA"),
         "gemini": Carry(call_signature="c2ln"),
         "openai_chat": Carry(replay=1, encrypted='[{"type":"reasoning.text","text":"Add them"}]'),
     }
-    return encode_carry(tag, carries.get(target.wire.__name__.rpartition(".")[2], Carry()))  # type: ignore[attr-defined]
-
-
-def all_cells() -> dict[tuple[str, str], Cell]:
-    """Return every cell, by the names of its row and its column."""
-    return {(feature.name, backend.title): cell_of(feature, backend) for feature in features() for backend in BACKENDS}
-
-
-__all__ = ["Cell", "Fate", "Feature", "Group", "all_cells", "cell_of", "decode_request", "features", "load_groups"]
+    return encode_carry(getattr(target.dialect, "carry_tag", ""), carries.get(wire_name(target), Carry()))

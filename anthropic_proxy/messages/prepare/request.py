@@ -41,6 +41,8 @@ class Limits(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Whether they may not stand beside functions."""
     owned_tools: tuple[Kind, ...] = ()
     """Kinds that the proxy runs where the provider does not: web_search, web_fetch, tool_search."""
+    searches: bool = True
+    """Whether the proxy's own web searches find anything; False: each is answered with an error."""
     provider: str = "the provider"
     """Its name, for notes and refusals."""
     name_pattern: str = r"[a-zA-Z0-9_-]+"

@@ -63,7 +63,7 @@ def decide(declared: list[Tool], limits: Limits, notes: list[Note]) -> Offer:
             taken.add(name)
             owned[name] = OwnedTool(kind, tool.name or kind, tool)
             offer.tools.append(_function(tool.type or "", kind, name))
-            notes.append(Note("emulated", _field(tool, place), f"the proxy runs it; {_why(tool, kind, limits)}"))
+            notes.append(_note_on_owned(tool, kind, place, limits))
         else:
             offer.dropped.append(tool)
             notes.append(Note("dropped", _field(tool, place), _why(tool, kind, limits)))
@@ -95,6 +95,13 @@ def _why(tool: Tool, kind: Kind, limits: Limits) -> str:
 
 def _field(tool: Tool, place: int) -> str:
     return f"tools.{tool.name}" if tool.name else f"tools[{place}]"
+
+
+def _note_on_owned(tool: Tool, kind: Kind, place: int, limits: Limits) -> Note:
+    if kind == "web_search" and not limits.searches:
+        why = "no search service is set (SEARCH_URL), so each search is answered with an error"
+        return Note("dropped", _field(tool, place), f"{_why(tool, kind, limits)}, and {why}")
+    return Note("emulated", _field(tool, place), f"the proxy runs it; {_why(tool, kind, limits)}")
 
 
 def _free_name(name: str, taken: set[str]) -> str:

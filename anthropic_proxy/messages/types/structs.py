@@ -38,7 +38,7 @@ class ImageBlock(Struct, tag="image", tag_field="type", gc=False):
     source: Source
 
 
-class DocumentBlock(Struct, tag="document", tag_field="type", gc=False):
+class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True, gc=False):
     """A PDF or a text with a title."""
 
     source: Source

@@ -1,6 +1,5 @@
 """Tools and the choice among them: function declarations, and the provider's own tools."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,14 +7,14 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import UnsupportedFeature
-from anthropic_proxy.messages.notes import Fate, Note
+from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import PreparedRequest, kind_of
 from anthropic_proxy.messages.types import Tool
 from anthropic_proxy.messages.types.tools import is_client_tool
 from anthropic_proxy.wire.definitions import describe, encode_once
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.schema import keywords_in_words, parameters_of
-from anthropic_proxy.wire.standing_notes import ONE_CALL
+from anthropic_proxy.wire.standing_notes import ONE_CALL, said_in_words, unlimited
 
 _OWN: Mapping[str, str] = {
     "web_search": "googleSearch",
@@ -89,7 +88,7 @@ def _declare_all(request: PreparedRequest, dialect: Dialect, notes: list[Note]) 
             if tool.strict:
                 notes.append(Note("approximated", f"tools.{tool.name}.strict", "the server has no strict mode"))
     if in_words:
-        notes.append(_said_in_words(in_words))
+        notes.append(said_in_words(in_words))
     return declarations
 
 
@@ -127,9 +126,7 @@ def _settings_of(tool: Tool, dialect: Dialect, notes: list[Note]) -> dict[str, A
         notes += [Note("approximated", f"{field}.{name}", why) for name in domains]
     else:
         lost += domains
-    for name in lost:
-        fate: Fate = "dropped" if name in domains else "approximated"
-        notes.append(Note(fate, f"{field}.{name}", "the provider's own tool has no such setting"))
+    notes += [unlimited(tool.name or kind_of(tool), name) for name in lost]
     return settings
 
 
@@ -167,8 +164,3 @@ def _declare(tool: Tool, style: str) -> tuple[Raw, frozenset[str]]:
     if parameters is not None:
         declaration["parameters" if style == "lowered" else "parametersJsonSchema"] = parameters
     return Raw(msgspec.json.encode(declaration)), keywords_in_words(schema, lowered=style == "lowered")
-
-
-@functools.lru_cache(maxsize=256)
-def _said_in_words(keywords: frozenset[str]) -> Note:
-    return Note("approximated", "tools.input_schema", f"said in descriptions: {', '.join(sorted(keywords))}")

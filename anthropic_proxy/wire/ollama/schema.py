@@ -33,6 +33,24 @@ def encode_parameters(schema: Any) -> tuple[Schema, str, tuple[str, ...]]:
     return parameters, said.get("description", ""), tuple(lost)
 
 
+def keywords_in_words(schema: Any) -> frozenset[str]:
+    """Return the keywords of a schema that only descriptions say."""
+    found: set[str] = set()
+    _collect_hints(clean_schema(schema, _RULES)[0], found)
+    return frozenset(found)
+
+
+def _collect_hints(schema: Any, found: set[str]) -> None:
+    if not isinstance(schema, dict):
+        return
+    schema = merge_parts(schema)
+    found |= {key for key, value in schema.items() if _is_hint(key, value)}
+    properties, branches = schema.get("properties"), schema.get("anyOf", schema.get("oneOf"))
+    inner = list(properties.values()) if isinstance(properties, dict) else []
+    for one in (*inner, *(branches if _are(dict, branches) else ())):
+        _collect_hints(one, found)
+
+
 def _property(schema: Any, lost: list[str]) -> Schema:
     if not isinstance(schema, dict):
         return {}
@@ -63,7 +81,7 @@ def _property(schema: Any, lost: list[str]) -> Schema:
 def _hints(schema: Schema, lost: list[str]) -> Iterable[str]:
     """Give the keywords that the struct has no field for, as `key: value`."""
     for key, value in schema.items():
-        if key in _SAID or key in _REWRITTEN or key in _SILENT or (key in _OTHERS and not _says_something(value)):
+        if not _is_hint(key, value):
             continue
         shown = value if value and isinstance(value, str) else msgspec.json.encode(value).decode()
         if len(shown) <= _LONGEST_HINT:
@@ -72,8 +90,10 @@ def _hints(schema: Schema, lost: list[str]) -> Iterable[str]:
             lost.append(f"{key} is not said: it is too long for a description")
 
 
-def _says_something(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value)
+def _is_hint(key: str, value: Any) -> bool:
+    if key in _SAID or key in _REWRITTEN or key in _SILENT:
+        return False
+    return key not in _OTHERS or (isinstance(value, dict) and bool(value))
 
 
 def _are(kind: type, values: Any) -> bool:

@@ -11,8 +11,8 @@ from anthropic_proxy.messages.types import Tool
 from anthropic_proxy.messages.types.tools import is_client_tool
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.definitions import describe, encode_once
-from anthropic_proxy.wire.ollama.schema import encode_parameters
-from anthropic_proxy.wire.standing_notes import ONE_CALL
+from anthropic_proxy.wire.ollama.schema import encode_parameters, keywords_in_words
+from anthropic_proxy.wire.standing_notes import ONE_CALL, said_in_words
 
 
 class Tools(Struct):
@@ -33,10 +33,14 @@ def encode_tools(call: Call) -> Tools:
         offered = [tool for tool in offered if tool.name == choice.name]
     elif choice is not None and choice.type == "none":
         offered = []
+    in_words: frozenset[str] = frozenset()
     for tool in offered:
-        definition, lost = _encode_tool(tool)
+        definition, lost, keywords = _encode_tool(tool)
         tools.definitions.append(definition)
+        in_words |= keywords
         tools.notes += [Note("approximated", f"tools.{tool.name}", what) for what in lost]
+    if in_words:
+        tools.notes.append(said_in_words(in_words))
     if choice is not None:
         _choose(choice.type, choice.name or "", tools, call)
         if choice.disable_parallel_tool_use and tools.definitions:
@@ -59,8 +63,8 @@ def _choose(kind: str, name: str, tools: Tools, call: Call) -> None:
 
 
 @encode_once
-def _encode_tool(tool: Tool) -> tuple[Raw, tuple[str, ...]]:
-    """Return the tool as the server reads it, and in words what it no longer says."""
+def _encode_tool(tool: Tool) -> tuple[Raw, tuple[str, ...], frozenset[str]]:
+    """Return the tool as the server reads it, in words what it no longer says, and what only its descriptions say."""
     schema = msgspec.json.decode(tool.input_schema) if memoryview(tool.input_schema).nbytes else {}
     parameters, rest, lost = encode_parameters(schema)
     function: dict[str, Any] = {"name": tool.name}
@@ -69,4 +73,5 @@ def _encode_tool(tool: Tool) -> tuple[Raw, tuple[str, ...]]:
     function["parameters"] = parameters
     if tool.strict:
         lost = (*lost, "strict was not asked for: the server has no strict mode")
-    return Raw(msgspec.json.encode({"type": "function", "function": function})), lost
+    definition = Raw(msgspec.json.encode({"type": "function", "function": function}))
+    return definition, lost, keywords_in_words(schema)

@@ -11,6 +11,7 @@ from anthropic_proxy.messages.types import Tool
 from anthropic_proxy.messages.types.tools import is_client_tool
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
+from anthropic_proxy.wire.standing_notes import unlimited
 
 
 class Hosted(Struct):
@@ -66,5 +67,5 @@ def _settings_of(tool: Tool, dialect: Dialect, notes: list[Note]) -> dict[str, A
     known = dict(dialect.server_tool_settings) if kind_of(tool) == "web_search" else {}
     given = {name: value for name, value in values.items() if value}
     lost = [name for name in given if name not in known]
-    notes += [Note("dropped", f"tools.{tool.name}.{name}", "the server's own tool has no such limit") for name in lost]
+    notes += [unlimited(tool.name, name) for name in lost]
     return {known[name]: value for name, value in given.items() if name in known}

@@ -15,6 +15,7 @@ from anthropic_proxy.wire.definitions import describe, encode_once, find_strictn
 from anthropic_proxy.wire.openai_responses.connectors import encode_connector
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.schema import SchemaRules, encode_schema
+from anthropic_proxy.wire.standing_notes import unlimited
 
 _PLACE = ("city", "region", "country", "timezone")
 
@@ -50,7 +51,7 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
         tools.choice = _choose(call.request.tool_choice, offered, call, dialect)
     if tools.most_searches is not None and not (dialect.search_limit and _only_searches(offered)):
         tools.most_searches = None
-        why = "limits all of its tools together" if dialect.search_limit else "has no such limit"
+        why = "limits all of its tools as one" if dialect.search_limit else "has no such limit"
         tools.notes.append(Note("approximated", "tools.web_search.max_uses", f"{call.provider} {why}"))
     return tools
 
@@ -108,7 +109,7 @@ def _encode_search(tool: Tool, dialect: Dialect, notes: list[Note]) -> dict[str,
     if place and dialect.search_place:
         said["user_location"] = {"type": "approximate", **place}
     elif place:
-        notes.append(Note("dropped", f"tools.{tool.name}.user_location", "the search cannot be told"))
+        notes.append(unlimited(tool.name, "user_location"))
     return said
 
 

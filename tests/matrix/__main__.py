@@ -1,0 +1,12 @@
+"""Compares docs/compatibility.md with the matrix as the code is now, or writes it there (`--write`)."""
+
+import sys
+
+from tests.matrix.page import PAGE, written_page
+
+if __name__ == "__main__":
+    page = written_page()
+    if "--write" in sys.argv[1:]:
+        PAGE.write_text(page, "utf-8")
+    elif page != PAGE.read_text("utf-8"):
+        sys.exit("The matrix in docs/compatibility.md is not what the code does: sh scripts/matrix --write")

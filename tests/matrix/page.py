@@ -1,0 +1,101 @@
+"""The matrix as it stands in docs/compatibility.md."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from anthropic_proxy.routing.router import Target
+from tests.matrix.backends import BACKENDS, Backend
+from tests.matrix.cells import Cell, Fate, Feature, Group, load_groups
+from tests.matrix.proofs import find_cell, proof_of
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "compatibility.md"
+BEGIN = "<!-- scripts/matrix --write writes what follows -->"
+END = "<!-- until here -->"
+
+MARKS: dict[Fate, str] = {
+    "native": "✓",
+    "hint": "·",
+    "emulated": "E",
+    "approximated": "~",
+    "dropped": "✗",
+    "refused": "R",
+}
+NOTHING = "–"
+_LEGEND = """\
+| mark | what becomes of it |
+| --- | --- |
+| ✓ | said in the backend's own words, or passed as it is; of replies: told as the backend tells it |
+| E | emulated: the backend has no such thing, so the proxy does it, or asks for it in words |
+| ~ | approximated: the backend gets something near it |
+| ✗ | lost, and noted; `FIDELITY=strict` refuses such a request |
+| R | refused with a 400 that says why: ignored, it would be another request |
+| · | a hint: the backend is not told, and nothing is lost with it |
+| – | no backend of that language is known to say such a thing |"""
+
+
+def written_page() -> str:
+    """Return docs/compatibility.md with the matrix as the code is now."""
+    page = PAGE.read_text("utf-8")
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{matrix()}\n\n{END}{after}"
+
+
+def matrix() -> str:
+    """Return the tables with their legend, and the places that their cells link to."""
+    proofs: set[str] = set()
+    tables = "\n\n".join(_table(group, proofs) for group in load_groups())
+    links = "\n".join(f"[{name}]: {_address(name)}" for name in sorted(proofs))
+    models = ", ".join(f"{backend.title} `{backend.target().model}`" for backend in BACKENDS)
+    return f"{_LEGEND}\n\nEach mark leads to its proof. The models: {models}.\n\n{tables}\n\n{links}"
+
+
+def _table(group: Group, proofs: set[str]) -> str:
+    notes: list[str] = []
+    rows = ["".join(_row(feature, notes, proofs)) for feature in group.feature]
+    head = "".join(f" {backend.title} |" for backend in BACKENDS)
+    table = [f"### {group.title}", "", f"| |{head}", "| --- |" + " :-: |" * len(BACKENDS), *rows]
+    listed = [f"{number}. {_sentence(note)}" for number, note in enumerate(notes, 1)]
+    return "\n".join([*table, *([""] if listed else []), *listed])
+
+
+def _row(feature: Feature, notes: list[str], proofs: set[str]) -> Iterator[str]:
+    yield f"| {feature.title} |"
+    for backend in BACKENDS:
+        cell = find_cell(feature, backend)
+        yield f" {NOTHING if cell is None else _marked(cell, feature, backend, notes, proofs)} |"
+
+
+def _marked(cell: Cell, feature: Feature, backend: Backend, notes: list[str], proofs: set[str]) -> str:
+    numbers = []
+    for reason in cell.reasons:
+        said = _general(reason, backend.target())
+        if said not in notes:
+            notes.append(said)
+        numbers.append(str(notes.index(said) + 1))
+    mark = MARKS[cell.fate]
+    if proof := proof_of(feature, backend, cell):
+        proofs.add(proof)
+        mark = f"[{mark}][{proof}]"
+    return f"{mark}<sup>{','.join(numbers)}</sup>" if numbers else mark
+
+
+def _general(reason: str, target: Target) -> str:
+    """Return a reason without what differs between backends that do the same."""
+    reason = re.sub(r"\d{4,} → \d+", "lowered", reason)
+    for name in {target.provider.name, target.model}:
+        reason = re.sub(rf"(?<!/)\b{re.escape(name)}\b", "the backend", reason)
+    return reason
+
+
+def _sentence(note: str) -> str:
+    note = note.replace("<", "&lt;").replace("|", "&#124;")
+    return note[0].upper() + note[1:].rstrip(".") + "."
+
+
+def _address(proof: str) -> str:
+    if proof.startswith("tests/"):
+        return f"../{proof.partition('::')[0]}"
+    return f"../tests/golden/{proof}"

@@ -1,0 +1,107 @@
+"""Which golden scenario proves a cell: it uses the feature, and the same becomes of it there."""
+
+import functools
+import re
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.errors import ClientError
+from anthropic_proxy.routing.router import Target
+from tests.golden.stage import Scenario
+from tests.matrix.backends import Backend
+from tests.matrix.cells import Cell, Feature, cell_of, speaks_of, wire_name, worst_of
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+RELAY = "anthropic/unknown_fields"
+"""Proves every cell of a backend whose bytes pass: no field is known there, and none is touched."""
+
+
+class Proof(Struct, frozen=True):
+    """A scenario that proves features."""
+
+    name: str
+    """Folder below `tests/golden`: `openai_chat/sampling`."""
+    scenario: Scenario
+
+    def cell_of(self, feature: Feature) -> Cell | None:
+        """Return what becomes of the feature in this scenario; None: it is not in it."""
+        if feature.is_of_replies:
+            return Cell("native") if all(re.search(text, self._received()) for text in feature.shows) else None
+        if not all(re.search(text, self._posted()) for text in feature.uses):
+            return None
+        try:
+            before = self.scenario.common_notes()
+        except ClientError:
+            return Cell("refused", shared=True)
+        try:
+            notes = self.scenario.target.wire.encode_request(self.scenario.call()).notes
+        except ClientError:
+            return Cell("refused")
+        common = worst_of(note for note in before if speaks_of(note, feature.notes))
+        fate = worst_of(note for note in (*before, *notes) if speaks_of(note, feature.notes))
+        return Cell(fate, shared=fate != "native" and fate == common)
+
+    def _posted(self) -> str:
+        return _compact(self.scenario.posted)
+
+    def _received(self) -> str:
+        folder = self.scenario.folder
+        received = [folder / f"expected_{name}" for name in ("events.sse", "message.json", "error.json")]
+        return "\n".join(_compact(path.read_bytes()) for path in received if path.exists())
+
+
+def _compact(text: bytes) -> str:
+    try:
+        return msgspec.json.format(text, indent=-1).decode()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return text.decode(errors="replace")
+
+
+@functools.cache
+def load_proofs() -> dict[str, tuple[Proof, ...]]:
+    """Return the scenarios by the features that they prove."""
+    found: dict[str, list[Proof]] = {}
+    for path in sorted(GOLDEN.glob("*/*/scenario.toml")):
+        if "\nproves = [" not in path.read_text("utf-8"):
+            continue
+        proof = Proof(f"{path.parent.parent.name}/{path.parent.name}", Scenario(path.parent))
+        for name in proof.scenario.facts["proves"]:
+            found.setdefault(name, []).append(proof)
+    return {name: tuple(proofs) for name, proofs in found.items()}
+
+
+def proof_of(feature: Feature, backend: Backend, cell: Cell) -> str:
+    """Return the scenario, or the named test, that proves a cell; empty: nothing does, as nothing need prove a hint.
+
+    One of the same server if there is one, else one of the same language, whose mechanism the cell is; where the steps
+    before any language decide, one of any language.
+    """
+    target = backend.target()
+    if wire_name(target) == "anthropic" and not feature.is_of_replies:
+        return feature.tests.get(cell.fate, RELAY)
+    proofs = [proof for proof in load_proofs().get(feature.name, ()) if _proves(proof, feature, target, cell)]
+    ours = [proof for proof in proofs if place_of(proof.scenario.target) == place_of(target)]
+    alike = [proof for proof in proofs if wire_name(proof.scenario.target) == wire_name(target)]
+    found = ours or alike or proofs
+    return found[0].name if found else feature.tests.get(cell.fate, "")
+
+
+def _proves(proof: Proof, feature: Feature, target: Target, cell: Cell) -> bool:
+    there = proof.cell_of(feature)
+    if there is None or there.fate != cell.fate:
+        return False
+    return wire_name(proof.scenario.target) == wire_name(target) or (cell.shared and there.shared)
+
+
+def place_of(target: Target) -> tuple[str, str]:
+    """Return provider and host: whose server it is."""
+    return target.provider.name, target.base_url.partition("//")[2].partition("/")[0]
+
+
+def find_cell(feature: Feature, backend: Backend) -> Cell | None:
+    """Return a cell; of a feature of replies None where no scenario of the backend's language shows it."""
+    if not feature.is_of_replies:
+        return cell_of(feature, backend)
+    return Cell("native") if proof_of(feature, backend, Cell("native")) else None

@@ -1,0 +1,57 @@
+"""Whether the matrix of docs/compatibility.md is what the code does, and every cell of it is proven."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.matrix.backends import BACKENDS
+from tests.matrix.cells import Feature, features, wire_name
+from tests.matrix.page import PAGE, written_page
+from tests.matrix.proofs import GOLDEN, RELAY, find_cell, load_proofs, place_of, proof_of
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_page_says_what_the_code_does() -> None:
+    assert PAGE.read_text("utf-8") == written_page(), "sh scripts/matrix --write, and read what changes"
+
+
+@pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)
+def test_every_cell_is_proven(feature: Feature) -> None:
+    cells = {backend.title: (find_cell(feature, backend), backend) for backend in BACKENDS}
+    unproven = [
+        f"{title}: {cell.fate}"
+        for title, (cell, backend) in cells.items()
+        if cell is not None and cell.fate != "hint" and not proof_of(feature, backend, cell)
+    ]
+    assert unproven == [], f"write a scenario of that language with proves = [{feature.name!r}]"
+
+
+def test_no_proof_contradicts_a_cell() -> None:
+    by_name = {feature.name: feature for feature in features()}
+    for name, proofs in load_proofs().items():
+        assert name in by_name, f"{proofs[0].name} proves {name!r}, which features.toml does not have"
+        feature = by_name[name]
+        for proof in proofs:
+            there, target = proof.cell_of(feature), proof.scenario.target
+            assert there is not None, f"{proof.name} has no {name}, which it is said to prove"
+            if feature.is_of_replies:
+                continue
+            cells = [(backend.target(), find_cell(feature, backend)) for backend in BACKENDS]
+            fates = {cell.fate for at, cell in cells if cell is not None and wire_name(at) == wire_name(target)}
+            shared = {cell.fate for _, cell in cells if cell is not None and cell.shared and there.shared}
+            assert there.fate in fates | shared, f"{proof.name} proves that {name} is {there.fate}, which no cell says"
+            if {"facts", "dialect"} & proof.scenario.facts.keys():
+                continue  # it stands for a model or a server that is not the matrix's
+            same = [cell for at, cell in cells if place_of(at) == place_of(target) and at.model == target.model]
+            assert all(cell is not None and cell.fate in (there.fate, "hint") for cell in same), (
+                f"{proof.name} proves that {name} is {there.fate}; the matrix has {same[0]} for the same model"
+            )
+
+
+def test_named_proofs_exist() -> None:
+    assert (GOLDEN / RELAY / "scenario.toml").exists()
+    for feature in features():
+        for test in feature.tests.values():
+            file, _, name = test.partition("::")
+            assert f"def {name}(" in (ROOT / file).read_text("utf-8"), f"{feature.name} names {test}"
