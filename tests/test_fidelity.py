@@ -1,7 +1,9 @@
 """What a client, a log and an observer are told of what a request lost, and how `FIDELITY=strict` refuses it."""
 
+import asyncio
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,8 +15,10 @@ from anthropic_proxy.messages.notes import Note, Report
 from anthropic_proxy.routing.catalogue import Catalogue
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import Facts, resolve
+from anthropic_proxy.server.endpoints import serve
 from anthropic_proxy.server.replies import report_headers
 from anthropic_proxy.settings import Settings, load_settings
+from anthropic_proxy.upstream.errands import FoundPage
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest, relays
 from tests.house import Answer, Keeper, Town
 from tests.matrix.backends import BACKENDS, Backend
@@ -137,6 +141,71 @@ async def test_best_effort_says_a_loss_once_though_a_refusal_showed_it() -> None
         "x-proxy-fidelity": "best-effort; approximated=0; emulated=0; dropped=1",
         "x-proxy-tried": "openai 400",
     }
+
+
+async def knock(town: Town, **fields: Any) -> tuple[int, dict[str, str]]:
+    """Ask at the door; return status and headers of the answer."""
+    body = {"model": "claude-sonnet-4-5", "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}], **fields}
+    sent: list[Any] = []
+    asked = iter([{"type": "http.request", "body": json.dumps(body).encode()}])
+
+    async def receive() -> Any:
+        return next(asked, None) or await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/messages", "query_string": b"", "client": ("127.0.0.1", 1)}
+    await serve(town.house, {**scope, "headers": [(b"host", b"localhost")]}, receive, send)
+    return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_every_reply_has_the_headers_and_an_error_says_what_was_tried(stream: bool) -> None:
+    chain = {**KEYS, "FALLBACK_SONNET": "groq/llama-3.3-70b-versatile"}
+    status, headers = await knock(Town(Street(failure(503)), **chain), top_k=5, stream=stream)
+    assert (status, headers["x-proxy-tried"]) == (200, "openai 503")
+    assert headers["x-proxy-fidelity"] == "best-effort; approximated=0; emulated=0; dropped=1"
+    status, headers = await knock(Town(Street(), **KEYS), stream=stream)
+    assert (status, "x-proxy-tried" in headers) == (200, False)
+    status, headers = await knock(Town(Street(failure(503), failure(400)), **chain), stream=stream)
+    assert (status, headers["x-proxy-tried"]) == (400, "openai 503")
+    assert "x-proxy-fidelity" not in headers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_relay_has_nothing_to_note(stream: bool) -> None:
+    whole = {"type": "message", "role": "assistant", "content": [], "stop_reason": "end_turn", "usage": {}}
+    start = {"type": "message_start", "message": {**whole, "id": "msg_1", "model": "m", "stop_reason": None}}
+    events: tuple[dict[str, Any], ...] = (
+        start,
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        {"type": "message_stop"},
+    )
+    said = b"".join(b"event: %b\ndata: %b\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in events)
+    answer = Answer(200, said if stream else json.dumps(whole).encode())
+    town = Town(Street(answer), ANTHROPIC_API_KEY="k", FIDELITY="strict")
+    status, headers = await knock(town, top_k=5, container="c", inference_geo="eu", stream=stream)
+    assert status == 200
+    assert headers["x-proxy-fidelity"] == "strict; approximated=0; emulated=0; dropped=0"
+
+
+async def test_a_search_without_a_service_is_a_loss() -> None:
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    keeper = await Town(Street(), OPENAI_API_KEY="k", FIDELITY="strict").ask(tools=[search])
+    assert keeper.error is not None
+    assert "SEARCH_URL" in keeper.error.message
+    town = Town(Street(), OPENAI_API_KEY="k", FIDELITY="strict")
+
+    async def find(
+        query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
+    ) -> Sequence[FoundPage]:
+        return []
+
+    town.house = structs.replace(town.house, search=find)
+    keeper = await town.ask(tools=[search])
+    assert keeper.error is None
+    assert headers_of(keeper)["x-proxy-fidelity"].endswith("emulated=1; dropped=0")
 
 
 async def test_the_log_of_machines_has_policy_counts_and_notes() -> None:
