@@ -82,6 +82,18 @@ def test_a_server_tool_without_a_name_gets_one_that_is_free() -> None:
     assert said.owned["web_search_2"].name == "web_search"
 
 
+def test_what_the_proxy_does_not_heed_is_noted() -> None:
+    said = prepared(
+        {**SEARCH, "user_location": {"type": "approximate", "city": "Oslo"}},
+        {**FETCH, "url_sources": {"user_input": "none"}},
+        limits=Limits(owned_tools=OWNED),
+    )
+    assert [(note.fate, note.field) for note in said.notes if note.fate != "emulated"] == [
+        ("approximated", "tools.web_search.user_location"),
+        ("dropped", "tools.web_fetch.url_sources"),
+    ]
+
+
 def test_the_search_of_tools_is_offered_by_its_kind() -> None:
     regex = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
     words = {"type": "tool_search_tool_bm25", "name": "tool_search_tool_bm25"}

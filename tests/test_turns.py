@@ -10,6 +10,8 @@ from anthropic.types import Message
 from msgspec import structs
 
 from anthropic_proxy.errors import FetchFailed, SearchFailed
+from anthropic_proxy.exchange import watch
+from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.grammar import check_bytes
 from anthropic_proxy.messages.passages import seal_passage
 from anthropic_proxy.routing.credentials import Credentials
@@ -442,6 +444,26 @@ async def test_a_slow_search_is_not_the_upstreams_silence() -> None:
     assert message.stop_reason == "end_turn"
 
 
+async def test_a_client_is_held_while_a_search_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "FIRST_PING_SECONDS", 0.02)
+    monkeypatch.setattr(watch, "PING_SECONDS", 0.02)
+    pinged = asyncio.Event()
+
+    class Held(Keeper):
+        async def write(self, events: Sequence[Event], *, last: bool = False) -> None:
+            await super().write(events, last=last)
+            if self.stream.count(b"event: ping") >= 3:
+                pinged.set()
+
+    class Slow(Searcher):
+        async def __call__(self, *asked: Any, **more: Any) -> Sequence[FoundPage]:
+            await pinged.wait()
+            return FACTS
+
+    script = Script(calls(text("Hm."), call("web_search", query="a")), reply(text("Cold.")))
+    message_of(await town(script, Slow()).ask(tools=[SEARCH], stream=True, keeper=Held()))
+
+
 async def test_a_request_without_such_tools_passes_as_it_is() -> None:
     script = Script(calls(call("web_search", query="a")))
     client_tool = {"name": "web_search", "input_schema": {"type": "object"}}
@@ -526,6 +548,7 @@ async def test_an_address_that_stands_in_the_conversation_may_be_fetched(said: A
         ("https://evil.test/https://a.test/page", f"Read {PAGE.url}"),
         ("https://test/page", f"Read {PAGE.url}"),
         ("file:///etc/passwd", "Read file:///etc/passwd"),
+        ("https://[oops", "Read https://[oops"),
         (PAGE.url, [{"role": "user", "content": "a"}, {"role": "assistant", "content": PAGE.url}]),
     ],
 )

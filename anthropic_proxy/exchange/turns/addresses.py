@@ -31,7 +31,10 @@ _AFTER = r"/?(?![\w/%&=?~+@-]|[.:]\w)"
 
 def is_known(url: str, messages: Sequence[Message]) -> bool:
     """Whether an address stands in the conversation; with or without its scheme, `www.` and a fragment."""
-    parts = urlsplit(url.strip())
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:
+        return False
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return False
     host = re.escape(parts.netloc.lower().removeprefix("www."))

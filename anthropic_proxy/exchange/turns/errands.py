@@ -1,7 +1,6 @@
 """Runs the tools that the proxy owns: what a reply's calls ask for becomes result blocks."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -52,18 +51,18 @@ class Errands:
     def __init__(self, house: House, watch: Watch) -> None:
         self._house = house
         self._watch = watch
-        self._uses: Counter[str] = Counter()
+        self._uses: dict[str, int] = {}
         """Calls of each tool in this reply."""
-        self._successes: Counter[str] = Counter()
+        self._successes: dict[str, int] = {}
         """Of each kind."""
 
     @property
     def usage(self) -> Usage:
         """Searches and fetches so far that brought something: others cost nothing, as at Anthropic."""
-        counts = self._successes
         if not self._uses:
             return Usage()
-        return Usage(web_search_requests=counts["web_search"], web_fetch_requests=counts["web_fetch"])
+        searches, fetches = (self._successes.get(kind, 0) for kind in ("web_search", "web_fetch"))
+        return Usage(web_search_requests=searches, web_fetch_requests=fetches)
 
     async def run(
         self, calls: Sequence[OwnedCall], messages: Sequence[Message], deferred: Sequence[Tool]
@@ -75,24 +74,32 @@ class Errands:
         allowed = [self._is_within_limit(call) for call in calls]
         self._watch.queueing = True  # the upstream owes nothing meanwhile; the client gets its pings
         try:
-            runs = (self._run(call, messages, deferred, may) for call, may in zip(calls, allowed, strict=True))
-            contents = await asyncio.gather(*runs)
+            async with asyncio.TaskGroup() as group:
+                runs = [
+                    group.create_task(self._run(call, messages, deferred, may))
+                    for call, may in zip(calls, allowed, strict=True)
+                ]
         finally:
             self._watch.queueing = False
+        contents = [run.result() for run in runs]
         for call, content in zip(calls, contents, strict=True):
-            self._successes[call.owned.kind] += not is_error(content)
+            if not is_error(content):
+                self._successes[call.owned.kind] = self._successes.get(call.owned.kind, 0) + 1
         return [encode_result(call.owned.kind, call.id, content) for call, content in zip(calls, contents, strict=True)]
 
     def _is_within_limit(self, call: OwnedCall) -> bool:
         name, most = call.owned.name, call.owned.tool.max_uses
-        self._uses[name] += 1
-        return most is None or self._uses[name] <= most
+        uses = self._uses[name] = self._uses.get(name, 0) + 1
+        return most is None or uses <= most
 
     async def _run(self, call: OwnedCall, messages: Sequence[Message], deferred: Sequence[Tool], may: bool) -> Content:
         kind = call.owned.kind
         if not may:
             return error_content(kind, "max_uses_exceeded" if kind != "tool_search" else "too_many_requests")
-        arguments = msgspec.json.decode(call.arguments, type=dict[str, Any])
+        try:
+            arguments = msgspec.json.decode(call.arguments, type=dict[str, Any])
+        except msgspec.DecodeError:
+            return error_content(kind, "invalid_tool_input")
         try:
             async with asyncio.timeout(LONGEST_SECONDS):
                 if kind == "web_search":

@@ -1,7 +1,7 @@
 """Who runs a tool that Anthropic's API runs itself: the provider, the proxy (`exchange/turns`), or nobody."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -64,6 +64,7 @@ def decide(declared: list[Tool], limits: Limits, notes: list[Note]) -> Offer:
             owned[name] = OwnedTool(kind, tool.name or kind, tool)
             offer.tools.append(_function(tool.type or "", kind, name))
             notes.append(_note_on_owned(tool, kind, place, limits))
+            notes += _lost(tool, place)
         else:
             offer.dropped.append(tool)
             notes.append(Note("dropped", _field(tool, place), _why(tool, kind, limits)))
@@ -91,6 +92,14 @@ def _why(tool: Tool, kind: Kind, limits: Limits) -> str:
     if kind in limits.server_tools:
         return f"{limits.provider} does not run {tool.type} beside functions"
     return f"{limits.provider} does not run {tool.type}"
+
+
+def _lost(tool: Tool, place: int) -> Iterator[Note]:
+    """Yield what the proxy does not heed where it runs a tool."""
+    if memoryview(tool.user_location).nbytes:
+        yield Note("approximated", f"{_field(tool, place)}.user_location", "no service is told where the user is")
+    if memoryview(tool.url_sources).nbytes:
+        yield Note("dropped", f"{_field(tool, place)}.url_sources", "every address in the conversation may be fetched")
 
 
 def _field(tool: Tool, place: int) -> str:

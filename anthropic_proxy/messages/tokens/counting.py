@@ -14,8 +14,11 @@ from anthropic_proxy.messages.types import (
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
+    ToolSearchResultBlock,
     ToolUseBlock,
     UnknownBlock,
+    WebFetchResultBlock,
+    WebSearchResultBlock,
     blocks_of,
 )
 
@@ -63,6 +66,8 @@ class _Tally:
         elif isinstance(block, SearchResultBlock):
             self.texts.append(f"{block.title}\n{block.source}".encode())
             self._add_content(block.content)
+        elif isinstance(block, WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock):
+            self.texts.append(block.content)
         elif isinstance(block, UnknownBlock):
             self.texts.append(block.raw)
 

@@ -221,6 +221,8 @@ class Tool(Struct, kw_only=True, frozen=True):
     citations: Raw = ABSENT
     """Of a web fetch: `{"enabled": …}`."""
     max_content_tokens: int | None = None
+    url_sources: Raw = ABSENT
+    """Of a web fetch: whose words may bring addresses to fetch."""
     input_examples: Raw = ABSENT
     """A list of objects that fit the schema."""
     display_width_px: int | None = None
