@@ -104,18 +104,24 @@ def test_a_longer_wait_that_the_upstream_asked_for_is_kept() -> None:
     assert refused.value.retry_after == 30
 
 
-def test_repeats_of_an_outage_end_and_are_earned_by_first_calls() -> None:
-    budget = RepeatBudget()
+def test_repeats_of_an_outage_end_and_are_earned_by_first_calls_and_by_time() -> None:
+    clock = Clock()
+    budget = RepeatBudget(clock=clock)
     repeats = 0
-    for _ in range(200):
+    for _ in range(1000):
         budget.earn("groq")
         repeats += budget.spend("groq")
-    assert repeats < 60, "an outage of 200 requests may not become 400 calls"
-    assert not all(budget.spend("groq") for _ in range(20))
-    for _ in range(5):
+    assert repeats < 260, "an outage of 1,000 requests may not become 2,000 calls"
+    while budget.spend("groq"):
+        pass
+    for _ in range(6):
         budget.earn("groq")
     assert budget.spend("groq")
     assert budget.spend("openai"), "what one upstream spent is not another's"
+    while budget.spend("groq"):
+        pass
+    clock.now += 1
+    assert budget.spend("groq")
 
 
 Line = list[str]

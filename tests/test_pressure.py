@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.errors import UpstreamUnreachable
-from anthropic_proxy.routing.health import Breakers
+from anthropic_proxy.routing.health import Breakers, RepeatBudget
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.house import Answer, Town
 from tests.test_attempts import KEYS, STREAM, Street, error, reply
@@ -31,31 +31,40 @@ async def test_a_provider_that_is_down_is_soon_passed_over_and_every_request_ans
     assert "openai resting, then groq" in town.log.getvalue()
 
 
-async def test_where_there_is_no_other_provider_the_client_is_told_when_to_come_back() -> None:
-    now = [1000.0]
+async def test_the_only_provider_is_asked_however_often_it_failed() -> None:
     street = Street(lambda self, body: error(503, "the server is on fire"))
     town = Town(street, **KEYS)
-    town.house = structs.replace(town.house, breakers=Breakers(clock=lambda: now[0]))
-    for _ in range(4):
+    for _ in range(10):
         keeper = await town.ask()
-    asked = len(street.asked)
-    assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.retry_after) == (503, 5.0)
-    assert "on fire" in keeper.error.message
-    assert "asked again in 5 s" in keeper.error.message
-    now[0] += 5
+        assert keeper.error is not None
+        assert "on fire" in keeper.error.message
+    assert len(street.asked) == 20
     street._answer = lambda self, body: reply(False)
     assert (await town.ask()).error is None
-    assert len(street.asked) == asked + 1
+
+
+async def test_a_provider_that_is_up_again_is_turned_to_after_a_rest() -> None:
+    now = [1000.0]
+    street = Street(refused_by_openai)
+    town = Town(street, **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
+    town.house = structs.replace(town.house, breakers=Breakers(clock=lambda: now[0]))
+    for _ in range(4):
+        await town.ask()
+    street._answer = lambda self, body: reply(False)
+    assert (await town.ask()).error is None
+    now[0] += 5
+    for _ in range(2):
+        await town.ask()
+    assert [receipt.provider for receipt in town.receipts[4:]] == ["groq", "openai", "openai"]
 
 
 async def test_an_outage_is_not_made_worse_by_repeats() -> None:
     street = Street(lambda self, body: error(503))
     town = Town(street, **KEYS)
-    for _ in range(100):
-        town.house = structs.replace(town.house, breakers=Breakers())  # only the budget is looked at here
+    town.house = structs.replace(town.house, budget=RepeatBudget(clock=lambda: 0.0))
+    for _ in range(300):
         await town.ask()
-    assert len(street.asked) < 140
+    assert len(street.asked) < 300 + 50 + 300 * 0.3
 
 
 async def test_places_in_front_of_the_upstreams_are_waited_for_and_given_back() -> None:

@@ -26,6 +26,7 @@ from anthropic_proxy.exchange.passing import lent_credential, relay_call
 from anthropic_proxy.exchange.relay import RelayedAnswer, passed_headers
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Receipt
+from anthropic_proxy.messages.conformity import Shape
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.notes import Fate, Note
 from anthropic_proxy.messages.prepare import Limits, OwnedTool, prepare
@@ -59,6 +60,8 @@ class Attempts:
         self._credential: Credential | None = None
         """What the attempt under way proves itself with."""
         self._way = "http"
+        self._replaceable = False
+        """Whether another target follows, so that this one can be left alone."""
         self.relaying = False
         """Whether the attempt under way passes bytes as they come."""
         self.owned: Mapping[str, OwnedTool] = {}
@@ -69,6 +72,8 @@ class Attempts:
         """What the attempt goes on with; None: it begins a reply, "": it asks the model anew within one."""
         self._cutter: StopCutter | None = None
         """Looks for stop sequences in a text that goes on from the answer before; None: the text begins anew."""
+        self.shape: Shape | None = None
+        """What the reply to the attempt under way must be; None: anything, or its provider sees to it."""
         self.scale = 1.0
         """What the estimate of a request is multiplied with, for the model of the attempt under way."""
 
@@ -80,6 +85,7 @@ class Attempts:
         """
         failure: ProxyError | None = None
         for target in route.targets:
+            self._replaceable = target is not route.targets[-1]
             try:
                 return await self._try_target(target)
             except UpstreamError as error:
@@ -113,6 +119,10 @@ class Attempts:
         if isinstance(again, RelayedAnswer):
             raise InternalError("a relay was asked to go on with a reply")
         return again
+
+    def note(self, note: Note) -> None:
+        """Take down what became of the request while it was answered."""
+        self._receipt.fidelity.add([note])
 
     def count(self, request: MessagesRequest) -> int:
         """Return the input of a request in tokens, as the model of the attempt under way is likely to count them."""
@@ -210,9 +220,11 @@ class Attempts:
         report.add(upstream_request.notes)
         report.add(self._lessons)
         expect_no_loss(report, target)
+        self._expect_shape(call, upstream_request)
         self._receipt.provider, self._receipt.model = target.provider.name, target.model
         breakers = self._house.breakers
-        breakers.admit(target.upstream)
+        if self._replaceable:
+            breakers.admit(target.upstream)
         try:
             answer = await self._send(target, call, upstream_request, credential)
         except UpstreamError as error:
@@ -223,6 +235,10 @@ class Attempts:
             raise
         breakers.succeeded(target.upstream)
         return answer
+
+    def _expect_shape(self, call: Call, upstream_request: UpstreamRequest) -> None:
+        schema = bytes(call.request.output_schema)
+        self.shape = Shape(schema) if schema and not upstream_request.keeps_schema else None
 
     async def _send(
         self, target: Target, call: Call, upstream_request: UpstreamRequest, credential: Credential | None

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from anthropic_proxy.errors import InternalError, ProxyError, Stopping, UpstreamError
-from anthropic_proxy.exchange.answer import Answer
+from anthropic_proxy.exchange.answer import Answer, Reply
 from anthropic_proxy.exchange.attempts import Attempts
 from anthropic_proxy.exchange.blame import silence_of
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.one_call import OneCall
 from anthropic_proxy.exchange.relay import RelayedAnswer
-from anthropic_proxy.exchange.turns import Turns, open_reply
+from anthropic_proxy.exchange.turns import open_reply
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Observer, Receipt, Ticket
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
@@ -173,13 +173,13 @@ class _Exchange:
                 await self._stream(answer)
             else:
                 await self._fold(answer)
-            if not isinstance(answer, Turns):  # several calls count the same input several times
+            if isinstance(answer, Answer):  # several calls count the same input several times
                 await self._learn_scale()
         finally:
             self._watch.stop()  # the reply is whole or lost: a client that leaves now changes nothing
             await answer.close()
 
-    async def _stream(self, answer: Answer | Turns) -> None:
+    async def _stream(self, answer: Reply) -> None:
         writer, outlet, watch = self._writer, self._outlet, self._watch
         writer.signature = answer.signature
         only_one = OneCall() if self._one_call() else None
@@ -194,7 +194,7 @@ class _Exchange:
                 watch.writing = False
         await outlet.write(self._start() + writer.finish(), last=True)
 
-    async def _fold(self, answer: Answer | Turns) -> None:
+    async def _fold(self, answer: Reply) -> None:
         fold = Fold(self._writer)
         self._writer.signature = answer.signature
         only_one = OneCall() if self._one_call() else None

@@ -65,6 +65,8 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     method: str = "POST"
     notes: Sequence[Note] = ()
     """What the encoder could not keep."""
+    keeps_schema: bool = False
+    """Whether the provider itself sees to it that the reply fits `output_schema`; else it is checked here."""
 
 
 class Credential(Struct, frozen=True):

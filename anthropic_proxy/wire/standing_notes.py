@@ -28,6 +28,8 @@ ON_OR_OFF = Note("approximated", "output_config.effort", "reasoning can only be 
 """The level cannot be said, but whether to reason."""
 IN_WORDS = Note("emulated", "output_config.format", "the system prompt asks for JSON of that schema")
 """The backend takes no schema of the reply, or not in this request."""
+BY_CALL = Note("emulated", "output_config.format", "a tool is forced whose arguments are the reply, and checked")
+"""The backend takes no schema of the reply, but one of a tool's input."""
 ERROR_MARKED = Note("emulated", "messages.tool_result.is_error", "the result's text begins with [tool error]")
 """The backend has no failed results."""
 MEDIA_MOVED = Note("emulated", "messages.tool_result.media", "follows in a user message: a result holds text only")

@@ -140,6 +140,12 @@ def plain(text: str) -> str:
     return text
 
 
+def schema_in_words(system: str) -> dict[str, Any] | None:
+    """Return the JSON Schema that a system prompt asks the answer to fit, as a model would read it."""
+    _, found, text = system.partition("JSON Schema:\n")
+    return json.JSONDecoder().raw_decode(text)[0] if found else None
+
+
 def sample(schema: Any, name: str = "value") -> Any:
     """Return a small value that the schema allows."""
     if not isinstance(schema, dict):

@@ -19,6 +19,7 @@ from tests.fakes.agent import (
     as_json,
     plain,
     sample,
+    schema_in_words,
     spoken,
 )
 
@@ -328,8 +329,9 @@ def _find_task(conversation: Conversation) -> tuple[Plan, Task] | None:
 
 def _decide_freely(conversation: Conversation) -> Reply:
     found = _find_task(conversation)
-    if conversation.schema is not None:
-        return Reply(as_json(sample(conversation.schema)))
+    schema = conversation.schema or schema_in_words(conversation.system)
+    if schema is not None:
+        return Reply(as_json(sample(schema)))
     if found is None:
         last = next((turn.text for turn in reversed(conversation.turns) if turn.role == "user"), "")
         return Reply(f"I heard {len(conversation.turns)} messages; the last of yours was: {last[-200:]}")

@@ -1,5 +1,7 @@
 """Groq behind a real proxy process: what a client sees, and that nothing the stand-in receives breaks its rules."""
 
+import json
+
 import anthropic
 import pytest
 
@@ -89,13 +91,17 @@ def test_a_reply_with_a_schema_alone_in_a_stream_and_beside_tools(talk: Talk, st
     schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
     config = {"format": {"type": "json_schema", "schema": {**schema, "additionalProperties": False}}}
     talk.model = OSS
-    talk.send("How old is json?", stream=stream, output_config=config)
-    talk.send("And with tools?", stream=stream, output_config=config, tools=[ADD])
+    replies = [
+        talk.send("How old is json?", stream=stream, output_config=config),
+        talk.send("And with tools?", stream=stream, output_config=config, tools=[ADD]),
+    ]
+    assert [list(json.loads(text_of(reply))) for reply in replies] == [["age"], ["age"]]
     alone, beside = talk.bodies
     assert ("response_format" in alone) == (not stream)
     assert "response_format" not in beside
     if stream:
-        assert "JSON Schema" in alone["messages"][0]["content"]
+        assert alone["tool_choice"]["function"]["name"] == "output"
+    assert "JSON Schema" in beside["messages"][0]["content"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -105,14 +105,17 @@ def test_thinking_can_be_switched_off_where_the_model_lets(talk: Talk, stream: b
 
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])
-def test_a_forced_tool_is_asked_for_in_words_while_it_thinks(talk: Talk, choice: dict[str, Any]) -> None:
+def test_a_forced_tool_is_asked_for_in_words_while_it_thinks_as_asked(talk: Talk, choice: dict[str, Any]) -> None:
     talk.model = K26
-    talk.send("Hello", stream=True, tools=[WEATHER], tool_choice=choice, thinking={"type": "disabled"})
+    talk.send("Hello", stream=True, tools=[WEATHER], tool_choice=choice)
     assert talk.bodies[0]["tool_choice"] not in ("auto", None)
+    assert talk.bodies[0]["thinking"] == {"type": "disabled"}
     talk.send(
         [{"type": "tool_result", "tool_use_id": talk.history[1]["content"][0]["id"], "content": "ok"}], stream=True
     )
-    talk.send(ASK, stream=True, tools=[WEATHER], tool_choice=choice)
+    talk.send(
+        ASK, stream=True, tools=[WEATHER], tool_choice=choice, thinking={"type": "enabled", "budget_tokens": 2000}
+    )
     assert talk.bodies[2]["tool_choice"] == "auto"
     assert talk.bodies[2]["messages"][-1]["content"].startswith("Call ")
 

@@ -1,29 +1,34 @@
-"""Several upstream calls for one reply: tools that the proxy runs itself, and replies that a provider gives in pieces.
+"""Several upstream calls for one reply: tools that the proxy runs itself, pieces of a reply, replies asked for again.
 
 An ordinary request passes without cost. Where the proxy owns tools (web search, web fetch, tool search), a reply that
 calls them is not the end: they are run, their results are written as the API writes them, and the model is asked again
 with everything that the client saw so far.
 """
 
-from anthropic_proxy.exchange.answer import Answer
+from anthropic_proxy.exchange.answer import Answer, Reply
 from anthropic_proxy.exchange.attempts import Attempts
 from anthropic_proxy.exchange.house import House
 from anthropic_proxy.exchange.relay import RelayedAnswer
+from anthropic_proxy.exchange.turns.checked import Checked
 from anthropic_proxy.exchange.turns.errands import Errands
 from anthropic_proxy.exchange.turns.resuming import resume
 from anthropic_proxy.exchange.turns.turns import Turns
 from anthropic_proxy.exchange.watch import Watch
+from anthropic_proxy.messages.conformity import Shape
 from anthropic_proxy.messages.deltas import Delta
+from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import ends_in_server_tools
 from anthropic_proxy.messages.types import MessagesRequest
 from anthropic_proxy.routing.router import Route
 
-__all__ = ["Turns", "open_reply"]
+__all__ = ["Checked", "Turns", "open_reply"]
+
+_ASKED_AGAIN = Note("emulated", "output_config.format", "the first reply did not fit; it was asked for again")
 
 
 async def open_reply(
     house: House, watch: Watch, attempts: Attempts, request: MessagesRequest, route: Route
-) -> Answer | RelayedAnswer | Turns:
+) -> Reply | RelayedAnswer:
     """Return the reply to a request as soon as something is delivered; raises the last failure if nothing is.
 
     Where nothing is owned and no piece can follow it is the upstream's own answer.
@@ -33,6 +38,25 @@ async def open_reply(
     if ends_in_server_tools(request.messages):
         request, ahead = await resume(attempts, errands, request, route)
     answer = await attempts.open(route)
-    if isinstance(answer, RelayedAnswer) or not (attempts.owned or answer.continuation is not None):
+    if isinstance(answer, RelayedAnswer):
         return answer
-    return Turns(attempts, errands, request, answer, ahead)
+    reply = answer if _is_whole(attempts, answer) else Turns(attempts, errands, request, answer, ahead)
+    if attempts.shape is None:
+        return reply
+    return _checked(attempts, errands, request, reply, attempts.shape)
+
+
+def _is_whole(attempts: Attempts, answer: Answer) -> bool:
+    return not attempts.owned and answer.continuation is None
+
+
+def _checked(
+    attempts: Attempts, errands: Errands, request: MessagesRequest, reply: Answer | Turns, shape: Shape
+) -> Checked:
+    async def ask_again(complaint: MessagesRequest) -> Answer | Turns:
+        attempts.note(_ASKED_AGAIN)
+        answer = await attempts.open_again(reply if isinstance(reply, Answer) else reply.answer, complaint)
+        return answer if _is_whole(attempts, answer) else Turns(attempts, errands, complaint, answer, [])
+
+    provider = reply.target.provider.name if isinstance(reply, Answer) else reply.answer.target.provider.name
+    return Checked(reply, request, shape, provider=provider, ask_again=ask_again)

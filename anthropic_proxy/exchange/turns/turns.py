@@ -52,6 +52,11 @@ class Turns:
         self._over = False
 
     @property
+    def answer(self) -> Answer:
+        """The upstream answer under way."""
+        return self._answer
+
+    @property
     def signature(self) -> str:
         """What an unsigned thinking block of this reply is signed with."""
         return self._answer.signature

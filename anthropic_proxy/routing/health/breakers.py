@@ -1,4 +1,7 @@
-"""A breaker per upstream: who fails again and again is left alone for a while, then tried by one request."""
+"""A breaker per upstream: who fails again and again is left alone for a while, then tried by one request.
+
+It serves routes that have somebody else to turn to; the last one that is left is always asked.
+"""
 
 import time
 from collections.abc import Callable
@@ -10,7 +13,7 @@ from anthropic_proxy.errors import UpstreamError, UpstreamResting
 FAILURES_TO_OPEN = 5
 """Failures in a row after which an upstream is left alone."""
 FIRST_REST_SECONDS = 5.0
-"""Short, because often there is no other upstream, and somebody is just starting this one."""
+"""Short: somebody may just be starting it again."""
 LONGEST_REST_SECONDS = 60.0
 
 

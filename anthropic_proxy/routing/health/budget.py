@@ -1,27 +1,46 @@
 """How often requests may be repeated: the clients repeat too, and repeats of a failing upstream multiply."""
 
+import time
+from collections.abc import Callable
+
+from msgspec import Struct
+
 SHARE = 0.2
 """Repeats that each first call earns."""
-MOST_SAVED = 10.0
+PER_SECOND = 5.0
+"""Repeats that time gives back: who asks seldom may always repeat."""
+MOST_SAVED = 50.0
 """Repeats that may be saved up, and what everybody begins with."""
 
 
-class RepeatBudget:
-    """Counts first calls and repeats per upstream: a few failures are repeated, an outage is not made worse."""
+class _Account(Struct):
+    saved: float
+    at: float
 
-    def __init__(self) -> None:
-        self._saved: dict[str, float] = {}
+
+class RepeatBudget:
+    """Counts first calls and repeats per upstream: a few failures are repeated, an outage is not made worse.
+
+    `clock` gives seconds that only grow.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._accounts: dict[str, _Account] = {}
         """Only of upstreams that were ever repeated."""
 
     def earn(self, upstream: str) -> None:
         """Count a first call."""
-        if self._saved and upstream in self._saved:
-            self._saved[upstream] = min(self._saved[upstream] + SHARE, MOST_SAVED)
+        if self._accounts and (account := self._accounts.get(upstream)) is not None:
+            account.saved = min(account.saved + SHARE, MOST_SAVED)
 
     def spend(self, upstream: str) -> bool:
         """Say whether a repeat is left, and take it."""
-        saved = self._saved.get(upstream, MOST_SAVED)
-        if saved < 1:
+        now = self._clock()
+        account = self._accounts.setdefault(upstream, _Account(MOST_SAVED, now))
+        account.saved = min(account.saved + (now - account.at) * PER_SECOND, MOST_SAVED)
+        account.at = now
+        if account.saved < 1:
             return False
-        self._saved[upstream] = saved - 1
+        account.saved -= 1
         return True

@@ -55,6 +55,7 @@ def encode_request(call: Call) -> UpstreamRequest:
         body=msgspec.json.encode(body),
         headers={"content-type": "application/json"},
         notes=notes,
+        keeps_schema="responseJsonSchema" in config,
     )
 
 

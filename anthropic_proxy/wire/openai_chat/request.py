@@ -9,17 +9,15 @@ from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.messages import MessageEncoder
+from anthropic_proxy.wire.openai_chat.output import encode_output
 from anthropic_proxy.wire.openai_chat.tools import encode_tools
 from anthropic_proxy.wire.openai_fields import (
-    LOOSE_OUTPUT,
     add_origin,
     add_sampling,
     add_tools,
     find_output_limit,
-    find_output_schema,
-    find_output_wish,
 )
-from anthropic_proxy.wire.standing_notes import IN_WORDS, NO_EFFORT, ON_OR_OFF, renamed_effort
+from anthropic_proxy.wire.standing_notes import NO_EFFORT, ON_OR_OFF, renamed_effort
 
 PATH = "/chat/completions"
 
@@ -36,17 +34,17 @@ def encode_request(call: Call) -> UpstreamRequest:
         asked = structs.replace(call, request=structs.replace(call.request, effort="none"))
         notes.append(_UNTHINKING)
     tools = encode_tools(asked, dialect)
-    output, extra_system = _output(call, dialect, bool(tools.definitions), notes)
+    output = encode_output(call, dialect, tools, notes)
     messages = MessageEncoder(call, dialect)
     body: dict[str, Any] = {
         "model": call.model,
-        "messages": messages.encode(extra_system=extra_system, ask=tools.asks),
+        "messages": messages.encode(extra_system=output.wish, ask=tools.asks),
         dialect.limit_name: find_output_limit(call, notes),
     }
     add_tools(body, tools.definitions, tools.choice, call, notes)
     body |= tools.fields
-    if output is not None:
-        body["response_format"] = output
+    if output.form is not None:
+        body["response_format"] = output.form
     effort = _effort(asked, dialect, bool(tools.definitions), notes)
     _add_effort(body, effort, call, dialect, notes)
     add_sampling(body, effort, call, notes)
@@ -58,7 +56,11 @@ def encode_request(call: Call) -> UpstreamRequest:
         body["store"] = False
     headers = add_origin(body, call, notes)
     return UpstreamRequest(
-        path=PATH, body=_encode(body), headers=headers, notes=(*notes, *tools.notes, *messages.notes)
+        path=PATH,
+        body=_encode(body),
+        headers=headers,
+        notes=(*notes, *tools.notes, *messages.notes),
+        keeps_schema=output.kept,
     )
 
 
@@ -99,21 +101,3 @@ def _add_effort(body: dict[str, Any], effort: str, call: Call, dialect: Dialect,
         body["include_reasoning"] = True
     elif dialect.thinking_request == "reasoning_format":
         body["reasoning_format"] = "parsed"
-
-
-def _output(call: Call, dialect: Dialect, has_tools: bool, notes: list[Note]) -> tuple[Any, str]:
-    """Return `response_format` and what the system prompt must say, for a reply with a schema."""
-    found = find_output_schema(call, notes, dialect.schema)
-    if found is None:
-        return None, find_output_wish(call, notes)
-    cleaned, strict = found
-    alone = dialect.json_output_alone and (has_tools or call.stream)
-    if dialect.json_output == "json_schema" and not alone:
-        if not strict:
-            notes.append(LOOSE_OUTPUT)
-        return {"type": "json_schema", "json_schema": {"name": "output", "schema": cleaned, "strict": strict}}, ""
-    notes.append(IN_WORDS)
-    wish = (
-        f"Reply with one JSON object only, without a code fence, that fits this JSON Schema:\n{bytes(cleaned).decode()}"
-    )
-    return ({"type": "json_object"} if dialect.json_output == "json_object" and not alone else None), wish

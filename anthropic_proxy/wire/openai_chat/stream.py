@@ -31,6 +31,7 @@ from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.executed import Executed
 from anthropic_proxy.wire.openai_chat.faults import find_reply, judge_fault
 from anthropic_proxy.wire.openai_chat.hosted import offers_hosted
+from anthropic_proxy.wire.openai_chat.output import OutputCall, replies_by_call
 from anthropic_proxy.wire.openai_chat.reasoning import DetailsJoiner, find_call_signature, text_of_details
 from anthropic_proxy.wire.recover import AnswerText
 
@@ -56,6 +57,9 @@ class ChatDecoder:
         """Whether `[DONE]` has come."""
         self._mender = FrameMender()
         self._late = LateThinking()
+        self._output = (
+            OutputCall() if memoryview(call.request.output_schema).nbytes and replies_by_call(call, dialect) else None
+        )
         self._calls: CallReader | None = None
         self._executed = Executed(call) if dialect.server_tools and offers_hosted(call) else None
         self._text = AnswerText(call) if dialect.thinking_tags or dialect.text_calls else None
@@ -79,11 +83,11 @@ class ChatDecoder:
         if frame == _DONE:
             self.finished = True
             return []
-        return self._late.feed(self._read(self._decode(frame, self._mender.mend)))
+        return self._order(self._read(self._decode(frame, self._mender.mend)))
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read an answer that was not streamed."""
-        deltas = self._late.feed(self._read(self._decode(body, mend_json)))
+        deltas = self._order(self._read(self._decode(body, mend_json)))
         self.finished = True
         return deltas + self.decode_end()
 
@@ -98,7 +102,11 @@ class ChatDecoder:
             self._finish("stop", deltas)
         self._end_blocks(deltas, cut=True)
         self._say_stop(deltas)
-        return self._late.feed(deltas)
+        return self._order(deltas)
+
+    def _order(self, deltas: list[Delta]) -> list[Delta]:
+        deltas = self._late.feed(deltas)
+        return deltas if self._output is None else self._output.feed(deltas)
 
     def _decode(self, data: bytes, mend: Callable[[bytes], bytes]) -> Chunk:
         try:

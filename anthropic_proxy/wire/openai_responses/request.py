@@ -52,7 +52,7 @@ def encode_request(call: Call) -> UpstreamRequest:
         body["max_tool_calls"] = tools.most_searches
     body["max_output_tokens"] = _output_limit(call, dialect, notes)
     _add_reasoning(body, tools, call, dialect, notes)
-    _add_format(body, call, dialect, notes)
+    keeps_schema = _add_format(body, call, dialect, notes)
     add_sampling(body, request.effort, call, notes)
     if dialect.says_store:
         body["store"] = False
@@ -61,7 +61,13 @@ def encode_request(call: Call) -> UpstreamRequest:
     headers = add_origin(body, call, notes)
     if call.stream:
         body["stream"] = True
-    return UpstreamRequest(path=PATH, body=_encode(body), headers=headers, notes=(*notes, *tools.notes, *items.notes))
+    return UpstreamRequest(
+        path=PATH,
+        body=_encode(body),
+        headers=headers,
+        notes=(*notes, *tools.notes, *items.notes),
+        keeps_schema=keeps_schema,
+    )
 
 
 def _output_limit(call: Call, dialect: Dialect, notes: list[Note]) -> int:
@@ -102,11 +108,11 @@ def _add_reasoning(body: dict[str, Any], tools: Tools, call: Call, dialect: Dial
         body["include"] = included
 
 
-def _add_format(body: dict[str, Any], call: Call, dialect: Dialect, notes: list[Note]) -> None:
-    """Add the schema that the reply must have."""
+def _add_format(body: dict[str, Any], call: Call, dialect: Dialect, notes: list[Note]) -> bool:
+    """Add the schema that the reply must have; say whether the provider keeps to it."""
     found = find_output_schema(call, notes)
     if found is None:
-        return
+        return False
     cleaned, qualifies = found
     if not qualifies:
         notes.append(LOOSE_OUTPUT)
@@ -114,3 +120,4 @@ def _add_format(body: dict[str, Any], call: Call, dialect: Dialect, notes: list[
     if dialect.says_strict:
         said["strict"] = qualifies
     body["text"] = {"format": said}
+    return qualifies

@@ -1,0 +1,173 @@
+"""Replies with a schema, where the provider itself does not keep to it: checked, put right, or asked for once more."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.messages.conformity import Shape
+from anthropic_proxy.messages.grammar import check_bytes
+from tests.house import Answer, Keeper, Town
+from tests.test_attempts import Street, frame
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"title": {"type": "string"}, "stars": {"type": "integer"}},
+    "required": ["title", "stars"],
+    "additionalProperties": False,
+}
+FORMAT: dict[str, Any] = {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}
+GOOD, WRONG = '{"title": "A walk", "stars": 4}', '{"title": "A walk", "stars": "four"}'
+DEEPSEEK = {
+    "OPENAI_API_KEY": "sk-one-0123456789",
+    "OPENAI_BASE_URL": "https://api.deepseek.com",
+    "PREFERRED_PROVIDER": "openai",
+    "BIG_MODEL": "openai/deepseek-chat",
+}
+GROQ = {"GROQ_API_KEY": "gsk_two0123456789"}
+
+
+def said(*pieces: str, finish: str = "stop", stream: bool = True) -> Answer:
+    usage = {"prompt_tokens": 10, "completion_tokens": 5}
+    if not stream:
+        choice = {"index": 0, "message": {"role": "assistant", "content": "".join(pieces)}, "finish_reason": finish}
+        return Answer(200, json.dumps({"choices": [choice], "usage": usage}).encode())
+    last = b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\ndata: [DONE]\n\n"
+    return Answer(200, *(frame({"content": piece}) for piece in pieces), frame({}, finish), last)
+
+
+def called(arguments: str) -> Answer:
+    function = {"name": "output", "arguments": arguments}
+    delta = {"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]}
+    return Answer(200, frame(delta), frame({}, "tool_calls"), b"data: [DONE]\n\n")
+
+
+class Model(Street):
+    """Answers one after the other; keeps the bodies that it was asked with."""
+
+    def __init__(self, *texts: str | Answer, stream: bool = True) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self._texts = list(texts)
+        self._stream = stream
+        super().__init__(lambda street, body: self._next(body))
+
+    def _next(self, body: dict[str, Any]) -> Answer:
+        self.bodies.append(body)
+        text = self._texts.pop(0)
+        return text if isinstance(text, Answer) else said(text, stream=self._stream)
+
+
+def text_of(keeper: Keeper) -> str:
+    if keeper.body:
+        return "".join(block.get("text", "") for block in keeper.body["content"])
+    check_bytes(keeper.stream)
+    lines = [json.loads(line[6:]) for line in keeper.stream.splitlines() if line.startswith(b"data: ")]
+    return "".join(line["delta"].get("text", "") for line in lines if line["type"] == "content_block_delta")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("text", [GOOD, f"```json\n{GOOD}\n```", f"Here it is:\n{GOOD}\nI hope that helps."])
+async def test_the_client_gets_the_json_alone(text: str, stream: bool) -> None:
+    model = Model(text, stream=stream)
+    keeper = await Town(model, **DEEPSEEK).ask(stream=stream, **FORMAT)
+    assert text_of(keeper) == GOOD
+    assert len(model.bodies) == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("wrong", [WRONG, "I cannot say.", "", '{"title": "A wa'])
+async def test_a_wrong_reply_is_asked_for_once_more_and_both_are_paid_for(wrong: str, stream: bool) -> None:
+    model = Model(wrong, GOOD, stream=stream)
+    town = Town(model, **DEEPSEEK)
+    keeper = await town.ask(stream=stream, **FORMAT)
+    assert text_of(keeper) == GOOD
+    complaint = model.bodies[1]["messages"][-1]
+    assert complaint["role"] == "user"
+    assert "not the JSON that was asked for" in complaint["content"]
+    if wrong:
+        assert model.bodies[1]["messages"][-2] == {"role": "assistant", "content": wrong}
+    assert (town.receipts[0].input_tokens, town.receipts[0].output_tokens) == (20, 10)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_second_wrong_reply_is_an_error_that_says_what_is_wrong(stream: bool) -> None:
+    model = Model(WRONG, WRONG, stream=stream)
+    keeper = await Town(model, **DEEPSEEK).ask(stream=stream, **FORMAT)
+    assert keeper.error is not None
+    assert (keeper.error.status, keeper.error.kind) == (502, "api_error")
+    assert "output_config.format" in keeper.error.message
+    assert "'four' is not of type 'integer'" in keeper.error.message
+    assert len(model.bodies) == 2
+    assert keeper.stream == b""
+
+
+async def test_a_reply_that_was_cut_off_is_passed_as_the_api_passes_it() -> None:
+    model = Model(said('{"title": "A w', finish="length"))
+    keeper = await Town(model, **DEEPSEEK).ask(stream=True, **FORMAT)
+    assert text_of(keeper) == '{"title": "A w'
+    assert b'"stop_reason":"max_tokens"' in keeper.stream
+    assert len(model.bodies) == 1
+
+
+async def test_a_call_of_the_clients_tool_is_no_reply_yet() -> None:
+    look = {"name": "look", "input_schema": {"type": "object", "properties": {}}}
+    call = {"tool_calls": [{"index": 0, "id": "call_1", "function": {"name": "look", "arguments": "{}"}}]}
+    answer = Answer(200, frame({"content": "First "}), frame(call), frame({}, "tool_calls"), b"data: [DONE]\n\n")
+    keeper = await Town(Model(answer), **DEEPSEEK).ask(stream=True, tools=[look], **FORMAT)
+    assert text_of(keeper) == "First "
+    assert b'"name":"look"' in keeper.stream
+    assert b'"stop_reason":"tool_use"' in keeper.stream
+
+
+@pytest.mark.parametrize("pieces", [1, 7])
+async def test_where_only_tools_have_schemas_one_is_forced_and_its_arguments_are_the_reply(pieces: int) -> None:
+    model = Model(called(GOOD))
+    town = Town(model, **GROQ)
+    keeper = await town.ask(stream=True, **FORMAT)
+    assert text_of(keeper) == GOOD
+    assert b'"stop_reason":"end_turn"' in keeper.stream
+    assert b"tool_use" not in keeper.stream
+    (tool,) = model.bodies[0]["tools"]
+    assert tool["function"]["parameters"]["required"] == ["title", "stars"]
+    assert model.bodies[0]["tool_choice"] == {"type": "function", "function": {"name": "output"}}
+    assert "output_config.format" in {note.field for note in town.receipts[0].fidelity.notes}
+
+
+async def test_a_forced_call_with_wrong_arguments_is_asked_for_again() -> None:
+    model = Model(called(WRONG), called(GOOD))
+    keeper = await Town(model, **GROQ).ask(stream=True, **FORMAT)
+    assert text_of(keeper) == GOOD
+    assert len(model.bodies) == 2
+
+
+async def test_a_provider_that_keeps_to_the_schema_itself_is_streamed_as_it_comes() -> None:
+    model = Model(said(*GOOD))
+    keeper = await Town(model, OPENAI_API_KEY="sk-one-0123456789").ask(stream=True, **FORMAT)
+    assert text_of(keeper) == GOOD
+    assert keeper.stream.count(b"text_delta") == len(GOOD)
+
+
+async def test_a_schema_that_is_none_is_refused_before_anything_is_sent() -> None:
+    model = Model(GOOD)
+    wrong: dict[str, Any] = {
+        "output_config": {"format": {"type": "json_schema", "schema": {"type": "object", "required": 3}}}
+    }
+    keeper = await Town(model, **DEEPSEEK).ask(stream=True, **wrong)
+    assert keeper.error is not None
+    assert keeper.error.status == 400
+    assert keeper.error.message.startswith("output_config.format.schema: $.required")
+    assert model.bodies == []
+
+
+def test_a_pattern_of_a_clients_cannot_hold_up_the_process() -> None:
+    text = json.dumps("a" * 60 + "b")
+    assert Shape(b'{"type": "string", "pattern": "(a+)+$"}').find_json(text) == (text, "")
+
+
+@pytest.mark.parametrize("reference", ["https://example.org/schema.json", "urn:none"])
+def test_nothing_is_fetched_that_a_schema_refers_to(reference: str) -> None:
+    shape = Shape(json.dumps({"type": "object", "properties": {"a": {"$ref": reference}}}).encode())
+    with pytest.raises(InvalidRequest, match=re.escape(f"{reference} does not stand in it")):
+        shape.find_json('{"a": 1}')
