@@ -16,13 +16,20 @@ import pytest
 from tests.e2e import cabinet
 from tests.e2e.claude import Run, run_claude
 from tests.fakes.openai_chat.samples import pdf, png
+from tests.fakes.searxng import Searxng, new_searxng, result
+from tests.fakes.skeleton import serving_strictly
 from tests.process import running_proxy
 from tests.upstreams import KINDS, Upstream, standing
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    with standing(request.param, tmp_path_factory.mktemp(request.param)) as upstream:
+    """One wire, and a search service for those that have none of their own."""
+    pages = [result("https://orchard.example/quince", "Quinces", content="The quince is ripe.")]
+    with (
+        serving_strictly(new_searxng(Searxng(pages))) as service,
+        standing(request.param, tmp_path_factory.mktemp(request.param), SEARCH_URL=service.url) as upstream,
+    ):
         yield upstream
         assert "Traceback" not in upstream.proxy.log
         assert " 500 " not in upstream.proxy.log
@@ -118,10 +125,12 @@ def test_the_web_is_searched(claude: Path, upstream: Upstream, work: Path) -> No
     run = run_claude(claude, upstream.proxy.url, work, "Search the web for the quince", "--allowedTools", "WebSearch")
     assert tools_of(run) == ["ToolSearch", "WebSearch"]
     assert 'Web search results for query: "the quince"' in run.text
+    assert '"url":"https://' in run.text.replace(" ", "")
     if upstream.kind.searches:
         assert "It is said that the quince is well." in run.text
-        assert '"url":"https://' in run.text.replace(" ", "")
         assert any(conversation.searches for conversation in upstream.conversations)
+    else:
+        assert "https://orchard.example/quince" in run.text
 
 
 class _Page(BaseHTTPRequestHandler):
