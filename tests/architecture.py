@@ -23,7 +23,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "settings": "",
     "errors": "",
     "hooks": "messages.deltas messages.notes",
-    "log": "hooks",
+    "log": "hooks messages.notes",
     "banner": "exchange.house log routing settings",
     "ways": "settings upstream wire.contract",
     "server": "",

@@ -28,7 +28,7 @@ KEYS = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
 WELL = json.dumps(
     {"choices": [{"index": 0, "message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}]}
 ).encode()
-SEARCH = {"type": "code_execution_20250825", "name": "code_execution"}
+RUN = {"type": "code_execution_20250825", "name": "code_execution"}
 
 
 class Street:
@@ -105,12 +105,38 @@ async def test_the_headers_count_what_became_of_the_request_that_was_answered() 
 
 async def test_strict_refuses_before_anything_is_sent_and_names_every_loss() -> None:
     street = Street()
-    keeper = await Town(street, OPENAI_API_KEY="k", FIDELITY="strict").ask(top_k=5, tools=[SEARCH])
+    keeper = await Town(street, OPENAI_API_KEY="k", FIDELITY="strict").ask(top_k=5, tools=[RUN])
     assert street.bodies == []
     assert keeper.error is not None
     assert (keeper.error.status, keeper.error.kind) == (400, "invalid_request_error")
     for word in ("top_k: ", "code_execution", "openai/gpt-4.1", "FIDELITY=best-effort", "FIDELITY_<TIER>"):
         assert word in keeper.error.message
+
+
+PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQ="}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "lost"),
+    [
+        ({"messages": [{"role": "user", "content": [PDF]}]}, "messages.document: "),
+        ({"tools": [RUN]}, "tools.code_execution: "),
+        ({"top_k": 5}, "top_k: "),
+        ({"inference_geo": "eu"}, "inference_geo: "),
+    ],
+)
+async def test_strict_refuses_what_a_model_of_texts_would_lose(fields: dict[str, Any], lost: str) -> None:
+    street = Street()
+    keeper = await Town(street, GROQ_API_KEY="k", FIDELITY="strict").ask(**fields)
+    assert street.bodies == []
+    assert keeper.error is not None
+    assert lost in keeper.error.message
+    assert (await Town(street, GROQ_API_KEY="k").ask(**fields)).error is None
+
+
+async def test_what_only_warms_a_cache_is_answered_here() -> None:
+    keeper = await Town(Street(), OPENAI_API_KEY="k").ask(max_tokens=0)
+    assert headers_of(keeper)["x-proxy-fidelity"] == "best-effort; approximated=0; emulated=1; dropped=0"
 
 
 async def test_strict_tries_the_next_model_of_the_chain_first() -> None:

@@ -17,6 +17,7 @@ from anthropic_proxy.hooks import Observer, Receipt, Ticket
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import Event, Failure, Ping
 from anthropic_proxy.messages.fold import Fold
+from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.types import MessagesRequest, MessagesResponse, read_request
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.routing.router import Facts, Route, resolve
@@ -24,6 +25,7 @@ from anthropic_proxy.wire.contract import relays
 
 DELTA_AFTER_SECONDS = 240.0
 """Silence of the upstream from which on empty deltas take the place of pings: those alone hold a client ten minutes."""
+_WARM_UP = Note("emulated", "max_tokens", "answered here: other providers warm their caches by themselves")
 
 
 class Outlet(Protocol):
@@ -234,6 +236,7 @@ class _Exchange:
 
     async def _warm_up(self) -> None:
         """Answer `max_tokens: 0` here: it asks for a warm cache and no output."""
+        self._receipt.fidelity.add((_WARM_UP,))
         writer = self._writer
         ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
         if self._request.stream:

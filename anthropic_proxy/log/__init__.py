@@ -17,10 +17,11 @@ import msgspec
 from anthropic_proxy.hooks import Receipt
 from anthropic_proxy.log.lines import (
     INDENT,
+    cause_of,
     clean,
     clock_of,
     describe_exchange,
-    describe_notes,
+    describe_note,
     describe_request,
     with_plain_signs,
 )
@@ -65,9 +66,9 @@ class Log:
     def exchange(self, receipt: Receipt) -> None:
         """Write an exchange's two lines, its outcome being known, and once a run what the provider did not get."""
         if self._is_wanted("info") and not self._json:
-            for cause, text in describe_notes(receipt):
-                if self._is_new(cause):
-                    self.line(f"{clock_of(receipt.started)}  {clean(text)}")
+            for note in receipt.notes:
+                if note.fate != "kept" and self._is_new(cause_of(note, receipt.provider)):
+                    self.line(f"{clock_of(receipt.started)}  {clean(describe_note(note, receipt.provider))}")
         level = _level_of(receipt)
         if not self._is_wanted(level):
             return

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from anthropic_proxy.hooks import Receipt
+from anthropic_proxy.messages.notes import Note
 
 FIRST_COLUMN, SECOND_COLUMN = 49, 34
 PATH_CHARACTERS = 120
@@ -60,18 +61,17 @@ def describe_exchange(receipt: Receipt) -> str:
     )
 
 
-def describe_notes(receipt: Receipt) -> list[tuple[tuple[str, str, str], str]]:
-    """Return what did not reach the provider as it was asked: the cause, which is said once a run, and its line."""
-    described: list[tuple[tuple[str, str, str], str]] = []
-    for note in receipt.notes:
-        if note.fate == "kept":
-            continue
-        # every tool has a name of its own, so there the reason is the cause
-        field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)
-        sign = "✕" if note.fate == "dropped" else "~"
-        text = f"{sign} {receipt.provider or 'here'}: {note.field} {note.fate}: {note.reason}"
-        described.append(((receipt.provider, field, note.fate), text))
-    return described
+def cause_of(note: Note, provider: str) -> tuple[str, str, str]:
+    """Return what is said once a run of a note, however many requests have it."""
+    # every tool has a name of its own, so there the reason is the cause
+    field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)
+    return provider, field, note.fate
+
+
+def describe_note(note: Note, provider: str) -> str:
+    """Return the line of what did not reach the provider as it was asked."""
+    sign = "✕" if note.fate == "dropped" else "~"
+    return f"{sign} {provider or 'here'}: {note.field} {note.fate}: {note.reason}"
 
 
 def _unusual(receipt: Receipt) -> str:

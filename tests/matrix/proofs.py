@@ -40,8 +40,9 @@ class Proof(Struct, frozen=True):
         except ClientError:
             return Cell("refused")
         common = worst_of(note for note in before if speaks_of(note, feature.notes))
-        fate = worst_of(note for note in (*before, *notes) if speaks_of(note, feature.notes))
-        return Cell(fate, shared=fate != "native" and fate == common)
+        ours = [note for note in (*before, *notes) if speaks_of(note, feature.notes)]
+        fate = worst_of(ours)
+        return Cell(fate, tuple(note.reason for note in ours), shared=fate != "native" and fate == common)
 
     def _posted(self) -> str:
         return _compact(self.scenario.posted)
@@ -75,17 +76,23 @@ def load_proofs() -> dict[str, tuple[Proof, ...]]:
 def proof_of(feature: Feature, backend: Backend, cell: Cell) -> str:
     """Return the scenario, or the named test, that proves a cell; empty: nothing does, as nothing need prove a hint.
 
-    One of the same server if there is one, else one of the same language, whose mechanism the cell is; where the steps
-    before any language decide, one of any language.
+    One of the same server if there is one, else one of the same language, whose mechanism the cell is, with the same
+    reason if there is such a one; where the steps before any language decide, one of any language.
     """
     target = backend.target()
     if wire_name(target) == "anthropic" and not feature.is_of_replies:
         return feature.tests.get(cell.fate, RELAY)
     proofs = [proof for proof in load_proofs().get(feature.name, ()) if _proves(proof, feature, target, cell)]
-    ours = [proof for proof in proofs if place_of(proof.scenario.target) == place_of(target)]
-    alike = [proof for proof in proofs if wire_name(proof.scenario.target) == wire_name(target)]
-    found = ours or alike or proofs
-    return found[0].name if found else feature.tests.get(cell.fate, "")
+    if not proofs:
+        return feature.tests.get(cell.fate, "")
+    return min(proofs, key=lambda proof: _distance(proof, feature, target, cell)).name
+
+
+def _distance(proof: Proof, feature: Feature, target: Target, cell: Cell) -> tuple[bool, ...]:
+    """Return how far a proof is from a cell: by language, by reason, by server."""
+    there, at = proof.cell_of(feature), proof.scenario.target
+    others = there is None or (bool(cell.reasons) and not set(cell.reasons) & set(there.reasons))
+    return wire_name(at) != wire_name(target), others, place_of(at) != place_of(target)
 
 
 def _proves(proof: Proof, feature: Feature, target: Target, cell: Cell) -> bool:
