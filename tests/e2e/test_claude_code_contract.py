@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import cabinet
-from tests.e2e.claude import Run, run_claude
+from tests.e2e.claude import Run, do_the_task, run_claude
 from tests.fakes.openai_chat.samples import pdf, png
 from tests.fakes.searxng import Searxng, new_searxng, result
 from tests.fakes.skeleton import serving_strictly
@@ -207,6 +207,15 @@ def test_thoughts_survive_a_second_process_and_a_restart(
     assert again.text == f"I remember {kind.thoughts} thoughts."
     assert last.text == "1 2 3"
     assert_grew(upstream)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_nothing_that_it_says_is_lost_where_losses_are_refused(
+    claude: Path, name: str, work: Path, server: Path
+) -> None:
+    with standing(name, server, FIDELITY="strict") as upstream:
+        do_the_task(claude, upstream.proxy.url, work)
+        assert upstream.breaches() == []
 
 
 def test_an_answer_by_schema(claude: Path, upstream: Upstream, work: Path) -> None:

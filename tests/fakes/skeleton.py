@@ -20,7 +20,10 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 
 # What the proxy's own client sends and no provider may ever see.
 PRIVATE_HEADERS = ("x-api-key", "anthropic-", "x-claude-", "x-stainless-", "x-app", "cookie")
-PRIVATE_TEXTS = ("x-anthropic-billing-header", '"cache_control"', '"defer_loading"', '"device_id', '\\"device_id')
+PRIVATE_TEXTS = (
+    *("x-anthropic-billing-header", '"device_id', '\\"device_id', '"classifier_context"'),
+    *('"cache_control"', '"defer_loading"', '"context_management"'),
+)
 
 
 @dataclass(frozen=True)
