@@ -522,3 +522,19 @@ async def test_what_was_mended_stands_in_the_receipt(stream: bool) -> None:
         "approximated content.tool_use.input: the arguments of a call of Read were no JSON object and are mended",
         "approximated content.tool_use.input: the arguments of a call of Run are no JSON object and pass as they came",
     ]
+
+
+@pytest.mark.parametrize("held", ["<tool_c", '<tool_call>{"name": "Read", "argum'])
+async def test_text_that_waits_is_passed_on_before_the_error_where_the_answer_breaks_off(held: str) -> None:
+    def street(*_: object) -> Answer:
+        frames = [json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}) for text in ("I look. ", held)]
+        return Answer(200, *(f"data: {frame}\n\n".encode() for frame in frames))
+
+    local = {"OPENAI_BASE_URL": "http://localhost:8000/v1", "PREFERRED_PROVIDER": "openai", "BIG_MODEL": "openai/qwen3"}
+    read = {"name": "Read", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}
+    keeper = await Town(street, **local).ask(stream=True, tools=[read])
+    lines = [json.loads(line[6:]) for line in keeper.stream.splitlines() if line.startswith(b"data: ")]
+    assert (
+        "".join(line["delta"]["text"] for line in lines if line["type"] == "content_block_delta") == "I look. " + held
+    )
+    assert lines[-1]["type"] == "error"

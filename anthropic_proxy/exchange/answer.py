@@ -10,7 +10,7 @@ from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, 
 from anthropic_proxy.messages.notes import Report
 from anthropic_proxy.messages.stops import StopCutter
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.wire.contract import Call, UpstreamResponse, continuation_of, notes_of
+from anthropic_proxy.wire.contract import Call, UpstreamResponse, continuation_of, held_by, notes_of
 from anthropic_proxy.wire.framing import new_reader
 
 BODY_BYTES = 64 * 1024 * 1024
@@ -73,6 +73,8 @@ class Answer:
         self._broken: UpstreamError | None = None
         """How the connection broke; a failure only if the answer was not complete by then."""
         self._ended = self._stopped = False
+        self._delivering = False
+        """Whether something was delivered: from then on nobody tries again, so what had arrived is passed on."""
 
     @property
     def signature(self) -> str:
@@ -91,6 +93,7 @@ class Answer:
             if deltas is None:
                 return
             self._first += deltas
+        self._delivering = True
 
     async def read(self) -> list[Delta] | None:
         """Return the deltas of the next network read that had any; None at the end.
@@ -146,6 +149,8 @@ class Answer:
             self._ended = True
             if not (self._stopped or _says_stop(deltas)):  # behind the reason nothing is told that could fail
                 self._failure = self._broken or error
+                if self._delivering:
+                    deltas += held_by(self._decoder)
         return deltas
 
     async def _read_chunk(self) -> bytes:

@@ -158,6 +158,16 @@ def notes_of(decoder: Decoder) -> Sequence[Note]:
     return notes
 
 
+def held_by(decoder: Decoder) -> list[Delta]:
+    """Return the text that a decoder still holds back, because the answer breaks off here.
+
+    It is what may yet have become something else: a call, a tag, a passage with its sources. A decoder that holds
+    nothing has no `release`.
+    """
+    release: Callable[[], list[Delta]] | None = getattr(decoder, "release", None)
+    return release() if release is not None else []
+
+
 def continuation_of(decoder: Decoder) -> str | None:
     """Return what a call must carry to have the provider go on with this answer.
 

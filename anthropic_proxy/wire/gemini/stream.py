@@ -80,7 +80,7 @@ class GeminiDecoder:
         """Raise `UpstreamProtocolError` if no finish reason has come."""
         if not self._stopped:
             raise self._protocol_error("the stream ended before the reply was complete")
-        return self._release()
+        return self.release()
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read a whole answer. Raises `UpstreamError`."""
@@ -91,7 +91,7 @@ class GeminiDecoder:
             if not self._answered:
                 raise self._protocol_error("the reply holds no answer")
             deltas += self._stop(Stop("end_turn"))
-        return self._late.feed(deltas + self._release())
+        return self._late.feed(deltas + self.release())
 
     def _replies_in(self, frame: bytes, mend: Callable[[bytes], bytes]) -> list[Reply]:
         try:
@@ -197,7 +197,7 @@ class GeminiDecoder:
             self._say_call(begun, signature, msgspec.json.encode(arguments.whole), deltas)
 
     def _say_call(self, call: FunctionCall, signature: str, args: bytes, deltas: list[Delta]) -> None:
-        deltas += self._release()
+        deltas += self.release()
         if signature:
             deltas.append(self._carry(signature))
         key, name = self._calls, call.name or ""
@@ -231,7 +231,7 @@ class GeminiDecoder:
     def _end(self, reason: str, candidate: Candidate) -> list[Delta]:
         if reason == CONTINUATION and candidate.continuation_token and self.continuation is not None:
             self.continuation, self._stopped = candidate.continuation_token, True
-            return self._release()
+            return self.release()
         return self._stop(self._find_stop(reason, candidate))
 
     def _find_stop(self, reason: str, candidate: Candidate) -> Stop:
@@ -257,9 +257,10 @@ class GeminiDecoder:
             call, signature, arguments = self._streamed
             self._say_call(call, signature, msgspec.json.encode(arguments.whole), deltas)
         self._say_blocks(self._programs.cut(), deltas)
-        return [*deltas, *self._release(), stop]
+        return [*deltas, *self.release(), stop]
 
-    def _release(self) -> list[Delta]:
+    def release(self) -> list[Delta]:
+        """Return the text that waits for its sources: they came, or never will."""
         return self._sources.release() if self._sources is not None else []
 
     def _protocol_error(self, words: str) -> UpstreamProtocolError:

@@ -66,6 +66,10 @@ class OllamaDecoder:
             raise self._protocol_error("ended its answer before it was complete")
         return []
 
+    def release(self) -> list[Delta]:
+        """Return the text that waits: the answer breaks off."""
+        return self._text.finish(cut=True) if self._text is not None else []
+
     def _decode(self, data: bytes, mend: Callable[[bytes], bytes]) -> Frame:
         try:
             try:

@@ -104,6 +104,10 @@ class ChatDecoder:
         self._say_stop(deltas)
         return self._order(deltas)
 
+    def release(self) -> list[Delta]:
+        """Return the text that waits: the answer breaks off."""
+        return self._order(self._text.finish(cut=True)) if self._text is not None else []
+
     def _order(self, deltas: list[Delta]) -> list[Delta]:
         deltas = self._late.feed(deltas)
         return deltas if self._output is None else self._output.feed(deltas)
