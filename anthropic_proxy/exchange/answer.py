@@ -73,6 +73,8 @@ class Answer:
         self._broken: UpstreamError | None = None
         """How the connection broke; a failure only if the answer was not complete by then."""
         self._ended = self._stopped = False
+        self._linger_until = 0.0
+        """When nothing more is waited for behind the stop reason; 0: nobody waited yet."""
         self._delivering = False
         """Whether something was delivered: from then on nobody tries again, so what had arrived is passed on."""
 
@@ -156,18 +158,23 @@ class Answer:
     async def _read_chunk(self) -> bytes:
         """Return the next bytes; b"" at the end, also where it broke off after the provider had said its reason."""
         try:
-            if not self._stopped:
-                chunk = await self._response.read()
-            else:
-                async with asyncio.timeout(AFTER_STOP_SECONDS):
-                    chunk = await self._response.read()
+            chunk = await (self._read_behind_stop() if self._stopped else self._response.read())
         except UpstreamError as error:
             self._broken = error
             return b""
-        except TimeoutError:
-            return b""
         self._watch.first_byte()
         return chunk
+
+    async def _read_behind_stop(self) -> bytes:
+        now = self._watch.now()
+        self._linger_until = self._linger_until or now + AFTER_STOP_SECONDS
+        if now >= self._linger_until:
+            return b""
+        try:
+            async with asyncio.timeout_at(self._linger_until):
+                return await self._response.read()
+        except TimeoutError:
+            return b""
 
     def _decode_frames(self, frames: list[bytes], deltas: list[Delta]) -> None:
         for frame in frames:
