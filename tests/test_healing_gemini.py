@@ -12,7 +12,7 @@ from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.house import Answer, Town
 
 REPLY = {
-    "candidates": [{"content": {"role": "model", "parts": [{"text": "well"}]}, "finishReason": "STOP", "index": 0}],
+    "candidates": [{"content": {"role": "model", "parts": [{"text": "{}"}]}, "finishReason": "STOP", "index": 0}],
     "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 1},
 }
 LOOK = {"name": "look", "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}}}
@@ -228,7 +228,7 @@ async def test_what_is_refused_is_healed_at_once_and_remembered(
     somewhere = town(google)
     keeper = await somewhere.ask(model=f"gemini/{model}", **fields)
     assert keeper.error is None
-    assert keeper.body["content"][0]["text"] == "well"
+    assert keeper.body["content"][0]["text"] == "{}"
     assert len(google.bodies) == 2
     assert said(google.bodies[1])
     assert any("refused it: " in note.reason for note in somewhere.receipts[0].notes)
