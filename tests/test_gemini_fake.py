@@ -93,7 +93,8 @@ def test_what_the_wire_sends_breaks_no_rule(path: Path) -> None:
     for signature, part in [(part["thoughtSignature"], part) for part in parts]:
         if signature != PLACEHOLDER:
             signatures.given[decode(signature)] = (name, part.get("functionCall", {}).get("name", ""))
-    vertex = "aiplatform" in expected["url"] or 'carry_tag = "vtx"' in path.with_name("scenario.toml").read_text("utf-8")
+    scenario = path.with_name("scenario.toml").read_text("utf-8")
+    vertex = "aiplatform" in expected["url"] or 'carry_tag = "vtx"' in scenario
     assert list(check_body(body, name, model, signatures, vertex=vertex)) == []
 
 
