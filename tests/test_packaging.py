@@ -21,7 +21,7 @@ from tests.image import Image
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-dev.lock", "requirements-audit.lock")
+LOCKS = tuple(sorted(path.name for path in ROOT.glob("requirements*.lock")))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file())
 
@@ -58,6 +58,8 @@ def test_locks_pin_by_hash_and_name_no_host(name: str) -> None:
         ("requirements-build.lock", PROJECT["dependency-groups"]["build"]),
         ("requirements-dev.lock", PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["build"]),
         ("requirements-audit.lock", PROJECT["dependency-groups"]["audit"]),
+        ("requirements-fuzz.lock", PROJECT["dependency-groups"]["fuzz"]),
+        ("requirements-engine.lock", PROJECT["dependency-groups"]["engine"]),
         ("requirements-dev.lock", [line for line in PROJECT["dependency-groups"]["dev"] if isinstance(line, str)]),
         ("requirements-dev.lock", PROJECT["dependency-groups"]["tests"]),
     ],

@@ -11,7 +11,6 @@ FIRST_COLUMN, SECOND_COLUMN = 49, 34
 PATH_CHARACTERS = 120
 INDENT = " " * 10
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _INDEX = re.compile(r"\d+")
 _PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'"})
 _WARNING_SIGN = re.compile(r"(?<!\S)!(?!\S)")
@@ -21,8 +20,14 @@ Paint = Callable[[str, str], str]
 
 
 def clean(text: str) -> str:
-    """Return `text` with control characters escaped, so that no header or name can write lines of its own."""
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    """Return `text` with all that does not print escaped, so that no header or name can write lines of its own, or
+    turn those of others round.
+    """
+    return text if text.isprintable() else "".join(map(_escape, text))
+
+
+def _escape(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def with_plain_signs(text: str) -> str:

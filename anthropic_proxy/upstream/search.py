@@ -98,7 +98,7 @@ class SearchService:
     def _choose(self, body: bytes, allowed: Sequence[str], blocked: Sequence[str], limit: int) -> Iterable[FoundPage]:
         try:
             results = self._service.decode_results(body)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise SearchFailed(f"{self._url} gives no results as JSON ({str(error)[:_SHOWN]})", "unavailable") from None
         seen: set[str] = set()
         for result in results:

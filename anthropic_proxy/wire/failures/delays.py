@@ -27,7 +27,7 @@ def find_delay(headers: Mapping[str, str], details: Any, message: str) -> float 
         seconds = _from_limits(headers)
     if seconds is None:
         return None
-    return float(min(max(math.ceil(seconds), 1), LONGEST_SECONDS))
+    return float(math.ceil(min(max(seconds, 1), LONGEST_SECONDS)))  # in this order: it may be infinite
 
 
 def _from_headers(headers: Mapping[str, str]) -> float | None:
@@ -71,7 +71,7 @@ def _until(date: str, now: str | None) -> float | None:
     """Return the seconds between two HTTP dates: the answer's own `Date` is the clock, ours may differ."""
     try:
         return (parsedate_to_datetime(date) - parsedate_to_datetime(now or "")).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

@@ -11,6 +11,8 @@ from anthropic_proxy.wire.failures.delays import find_delay
 from anthropic_proxy.wire.failures.parameters import find_parameter
 
 _EXCERPT_CHARACTERS = 200
+_MESSAGE_CHARACTERS = 8_000
+"""Of an upstream's own words: nobody reads more, and every pattern that looks for a cause reads all of it."""
 
 _KEYS = re.compile(
     r"(?P<bearer>\bBearer\s+)[^\s\"',;]+"
@@ -66,7 +68,7 @@ def read_fault(content: Any, status: int | None, headers: Mapping[str, str]) -> 
     outer = content if isinstance(content, dict) else {}
     inner = outer.get("error", content)
     error = inner if isinstance(inner, dict) else {"message": inner, "code": outer.get("code")}
-    message = _text_of(error)
+    message = _text_of(error)[:_MESSAGE_CHARACTERS]
     code = error.get("code")
     if status in (None, 200):
         status = next((number for number in map(_status, (code, error.get("status_code"))) if number), None)
@@ -146,7 +148,7 @@ def _string(value: Any) -> str | None:
 
 
 def _status(value: Any) -> int | None:
-    number = int(value) if isinstance(value, str) and value.isdecimal() else _integer(value)
+    number = int(value) if isinstance(value, str) and len(value) == 3 and value.isdecimal() else _integer(value)
     return number if number is not None and 400 <= number < 600 else None
 
 

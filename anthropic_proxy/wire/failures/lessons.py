@@ -3,13 +3,13 @@
 import re
 
 _LIMIT = re.compile(
-    r"(?:at most|less than or equal to|maximum (?:value|of|allowed)?:?|up to|limit of)\D{0,20}(\d[\d,]{2,})"
-    r"|valid range of \w+ is \[\d+, *(\d{3,})\]",
+    r"(?:at most|less than or equal to|maximum (?:value|of|allowed)?:?|up to|limit of)\D{0,20}(\d[\d,]{2,19})"
+    r"|valid range of \w+ is \[\d+, *(\d{3,19})\]",
     re.IGNORECASE,
 )
 _SUPPORTED = re.compile(r"supported values are:?(.*)|must be one of(.*)", re.IGNORECASE | re.DOTALL)
 _WORD = re.compile(r"[`'\"](\w+)[`'\"]")
-_OVERFLOW = re.compile(r"exceed context limit: (\d+) \+ \d+ > (\d+)")
+_OVERFLOW = re.compile(r"exceed context limit: (\d{1,19}) \+ \d+ > (\d{1,19})")
 _LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _MARGIN = 64
 """Tokens left free between input and output, because the provider counts otherwise than its message says."""

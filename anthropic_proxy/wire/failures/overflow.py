@@ -8,20 +8,23 @@ from msgspec import Struct
 
 from anthropic_proxy.wire.failures.fault import Fault
 
-_N = r"(?P<n>\d[\d,]*)"
-_M = r"(?P<m>\d[\d,]*)"
+_N = r"(?P<n>\d[\d,]{0,19})"
+_M = r"(?P<m>\d[\d,]{0,19})"
+_A = r"(?P<a>\d[\d,]{0,19})"
+_B = r"(?P<b>\d[\d,]{0,19})"
+"""Numbers of tokens; Python refuses to read one of thousands of digits."""
 _TEXTS = tuple(
     re.compile(text, re.IGNORECASE | re.DOTALL)
     for text in (
         rf"prompt is too long: {_N} tokens > {_M}",
-        rf"input length and `?max_tokens`? exceed context limit: {_N} \+ (?P<b>\d+) > {_M}",
-        rf"is too large: (?P<b>\d+).*?maximum context length is {_M}.*?has {_N} input tokens",
-        rf"maximum context length is {_M}.*?requested (?P<b>\d+) output tokens.*?contains (?:at least )?{_N} input",
-        rf"maximum context length of {_M}.*?total of \d+ tokens: (?P<a>\d+) tokens from the input.*?"
-        r"(?P<b>\d+) tokens for the completion",
+        rf"input length and `?max_tokens`? exceed context limit: {_N} \+ {_B} > {_M}",
+        rf"is too large: {_B}.*?maximum context length is {_M}.*?has {_N} input tokens",
+        rf"maximum context length is {_M}.*?requested {_B} output tokens.*?contains (?:at least )?{_N} input",
+        rf"maximum context length of {_M}.*?total of \d+ tokens: {_A} tokens from the input.*?"
+        rf"{_B} tokens for the completion",
         rf"maximum (?:context|model) length (?:is|of) {_M}.*?(?:resulted in|requested|contains|has) (?:at least )?{_N}"
-        r"(?: (?:input )?tokens)?(?: \((?P<a>\d[\d,]*) (?:in|of|from) the (?:messages|text input|prompt|input).*?"
-        r"(?P<b>\d[\d,]*) (?:in|of|for|from) the (?:completion|output))?",
+        rf"(?: (?:input )?tokens)?(?: \({_A} (?:in|of|from) the (?:messages|text input|prompt|input).*?"
+        rf"{_B} (?:in|of|for|from) the (?:completion|output))?",
         rf"input tokens exceed the configured limit of {_M}.*?{_N}",
         rf"input token count(?: \(?{_N}\)?)? exceeds the maximum number of tokens allowed \(?{_M}",
         rf"input token count is {_N} but model only supports up to {_M}",

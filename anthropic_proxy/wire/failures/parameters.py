@@ -2,8 +2,9 @@
 
 import re
 
-_NAME = r"[`'\"](?P<{}>[\w.\[\]]+)[`'\"]"
-_PATH = r"(?P<{}>[\w.\[\]]+)"
+_NAME = r"[`'\"](?P<{}>[\w.\[\]]{{1,200}})[`'\"]"
+_PATH = r"(?<![\w.\[\]])(?P<{}>[\w.\[\]]{{1,200}})"
+"""Begins where nothing of its kind stands before it: else each character of a long word would be tried as a beginning."""
 _PARAMETERS = re.compile(
     r"(?:unsupported|unknown|unrecognized|invalid) (?:parameter|name|request argument supplied|field)s?:? "
     rf"{_NAME.format('named')}"
@@ -11,10 +12,10 @@ _PARAMETERS = re.compile(
     r"|does not support (?:the )?(?:parameter )?[`'\"]?(?P<unknown>\w+(?:\.\w+)*)[`'\"]?(?: parameter)?(?:[.,;]|$)"
     r"|only 1 is allowed for (?P<fixed>temperature)|invalid (?P<held>\w+): only\b"
     rf"|{_PATH.format('extra')}: extra (?:inputs|fields)"
-    r"|extra_forbidden['\"], *['\"]loc['\"]: *[\[(]['\"]body['\"], *(?P<place>[^\])]+)"
+    r"|extra_forbidden['\"], *['\"]loc['\"]: *[\[(]['\"]body['\"], *(?P<place>[^\])]{1,300})"
     rf"|{_PATH.format('variant')}: unknown variant"
     rf"|property {_NAME.format('property')} is unsupported"
-    r"|\b(?P<bare>\w+)[`'\"]? is not supported with this model"
+    r"|\b(?P<bare>\w{1,200})[`'\"]? is not supported with this model"
     r"|(?P<limit>max_(?:completion_)?tokens)\W{1,2}(?:must be|is too large|exceeds|value\b|\(\d+\) exceeds)"
     r"|(?P<choice>tool_choice) '\w+' is incompatible"
     r"|(?P<definition>invalid (?:json )?schema for (?:function|tool)\b)",

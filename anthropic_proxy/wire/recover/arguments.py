@@ -13,6 +13,8 @@ import msgspec
 
 LONGEST = 64 * 1024
 """Characters of arguments that are looked at, a fifth of a second at worst; longer ones pass as they are."""
+_DEEPEST = 200
+"""Objects and lists within each other; the library takes a second and more for thousands of open braces."""
 _NESTED = 2
 """How often arguments may be encoded once more."""
 
@@ -31,6 +33,7 @@ _LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": 
 _QUOTED = re.compile(r"""["'{}\[\]]""")
 """What text around an object may not hold, because it could be part of a larger one."""
 _ESCAPE = re.compile(r"\\.|\"", re.DOTALL)
+_OPENERS = ("{", "[")
 _CLOSERS = ("}", "]")
 _COLON = re.compile(r"\s*:")
 _scan = json.JSONDecoder(strict=False).raw_decode
@@ -128,12 +131,15 @@ def _repair(text: str, *, closes_strings: bool) -> str | None:
 def _read_words(text: str, *, closes_strings: bool) -> list[_Token] | None:
     """Return what a text says, without commas and without the brackets at its end; None: no reader is sure of it."""
     tokens: list[_Token] = []
-    position = 0
+    position = depth = 0
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None or (match.lastgroup == "open" and not closes_strings):
             return None
         position = match.end()
+        depth += (match.group() in _OPENERS) - (match.group() in _CLOSERS)
+        if depth > _DEEPEST:
+            return None
         if match.lastgroup == "space" or match.group() == ",":
             continue
         try:

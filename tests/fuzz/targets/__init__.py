@@ -1,0 +1,10 @@
+"""Every way in, by name."""
+
+from collections.abc import Mapping
+
+from tests.fuzz.targets import head, requests, texts, wires
+from tests.fuzz.targets.target import Target
+
+TARGETS: Mapping[str, Target] = {
+    target.name: target for target in (*wires.TARGETS, *texts.TARGETS, *requests.TARGETS, *head.TARGETS)
+}

@@ -1,0 +1,159 @@
+"""The door: bytes on a connection, in front of the real application with the built-in demo behind it."""
+
+import asyncio
+import io
+import logging
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from anthropic_proxy.app import App, create_app
+from anthropic_proxy.log import Log
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.server.protocol import GuardedHttp
+from anthropic_proxy.settings import load_settings
+from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded
+
+TURNS = 12
+"""Of the loop, after which an application that waits for nothing has answered."""
+
+
+class _Wire(asyncio.Transport):
+    """A connection that keeps what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 8082)})
+        self.sent = b""
+        self.closed = self.paused = False
+
+    def write(self, data: Any) -> None:
+        self.sent += bytes(data)
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def write_eof(self) -> None:
+        pass
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+
+class _Complaints(logging.Handler):
+    """What uvicorn and the event loop call an error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(self.format(record))
+
+
+class _Door:
+    """One server without a socket."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.log = io.StringIO()
+        self.app: App = create_app(load_settings({}, PROVIDERS, env_file=None), address="127.0.0.1", announces=False)
+        self.app._log = Log(self.log)
+        config = uvicorn.Config(
+            self.app, http=GuardedHttp, ws="none", lifespan="off", log_config=None, proxy_headers=False
+        )
+        config.load()
+        self.config, self.state = config, ServerState()
+        self.complaints = _Complaints()
+        for name in ("uvicorn.error", "asyncio"):
+            logging.getLogger(name).addHandler(self.complaints)
+            logging.getLogger(name).propagate = False
+
+    def hear(self, data: bytes) -> bytes:
+        """Return what one client is sent that says this and then hangs up."""
+        self.complaints.heard.clear()
+        self.log.seek(0)
+        self.log.truncate()
+        sent = self.loop.run_until_complete(self._hear(data))
+        expect(not self.complaints.heard, "\n".join(self.complaints.heard))
+        expect("Traceback" not in self.log.getvalue(), self.log.getvalue())
+        return sent
+
+    async def _hear(self, data: bytes) -> bytes:
+        protocol = GuardedHttp(self.config, self.state, {})
+        wire = _Wire()
+        protocol.connection_made(wire)
+        for piece in cuts_of(data):
+            if wire.closed:
+                break
+            protocol.data_received(piece)
+            await asyncio.sleep(0)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        sent = wire.sent
+        protocol.connection_lost(None)
+        while self.state.tasks:
+            await asyncio.gather(*self.state.tasks, return_exceptions=True)
+        expect(not self.state.connections, "a connection stays")
+        return sent
+
+
+@cache
+def _door() -> _Door:
+    return _Door()
+
+
+def _check(data: bytes) -> None:
+    sent = _door().hear(data)
+    expect(not sent or sent.startswith(b"HTTP/1.1 "), f"the client was sent {sent[:80]!r}")
+    expect(b"inside the proxy" not in sent, "the client was told of a bug of ours")
+    expect_bounded(len(sent), len(data), 1024)
+
+
+_BODY = b'{"model": "claude-sonnet-4-5", "max_tokens": 20, "messages": [{"role": "user", "content": "hi"}]}'
+_STREAM = _BODY[:-1] + b', "stream": true}'
+
+
+def _seeds() -> Iterator[bytes]:
+    host = b"Host: localhost:8082\r\n"
+    for body in (_BODY, _STREAM):
+        yield b"POST /v1/messages HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (host, len(body), body)
+        chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        yield b"POST /v1/messages?beta=true HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n%b" % (host, chunks)
+    yield b"POST /v1/messages/count_tokens HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (host, len(_BODY), _BODY)
+    yield b"GET /v1/models?limit=2&after_id=claude HTTP/1.1\r\n%bx-api-key: k\r\n\r\nGET / HTTP/1.1\r\n%b\r\n" % (
+        host,
+        host,
+    )
+    yield b"GET /v1/models/claude-sonnet-4-5 HTTP/1.1\r\n%bAuthorization: Bearer x\r\n\r\n" % host
+    yield b"HEAD /health HTTP/1.0\r\n\r\n"
+    yield b"POST /v1/messages HTTP/1.1\r\n%bExpect: 100-continue\r\nContent-Length: %d\r\n\r\n%b" % (
+        host,
+        len(_BODY),
+        _BODY,
+    )
+    yield (
+        b"GET / HTTP/1.1\r\n%bConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\n\r\n"
+        % host
+    )
+    yield b"OPTIONS * HTTP/1.1\r\n%bOrigin: http://evil.example\r\nX-Forwarded-For: 8.8.8.8, ::1\r\n\r\n" % host
+    yield b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+TARGETS = [Target("head", _check, _seeds)]

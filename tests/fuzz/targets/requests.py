@@ -1,0 +1,215 @@
+"""The request path: a body is read, prepared and said in every wire; and whole exchanges, from body to reply."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from anthropic_proxy.errors import ClientError, ProxyError
+from anthropic_proxy.exchange.house import House, Inbound
+from anthropic_proxy.exchange.limits import limits_of
+from anthropic_proxy.exchange.run import run
+from anthropic_proxy.hooks import Client
+from anthropic_proxy.log import Log
+from anthropic_proxy.messages.grammar import check_bytes
+from anthropic_proxy.messages.prepare import prepare
+from anthropic_proxy.messages.tokens import estimate
+from anthropic_proxy.messages.types import decode_request
+from anthropic_proxy.routing.health import Breakers, Queue, RepeatBudget
+from anthropic_proxy.routing.learned import Learned
+from anthropic_proxy.routing.store import MemoryStore
+from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest, relays
+from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, folders_of, playable, recorded, scenario_of
+from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
+from tests.golden.stage import Scenario
+from tests.house import Answer, Keeper, Town
+
+MOST_CALLS = 40
+"""Calls upstream that one exchange can make: ten of a turn's loop, each with its repeats and healings."""
+
+
+@cache
+def _seats() -> tuple[str, ...]:
+    return tuple(f"{wire}/{name}" for wire in WIRES for name in folders_of(wire))
+
+
+@cache
+def _callable_seats() -> tuple[str, ...]:
+    """Return the scenarios whose provider asks for no token that somebody else gives."""
+    return tuple(seat for seat in _seats() if _scenario(seat).provider.key_source == "settings")
+
+
+def _scenario(word: str, seats: tuple[str, ...] = ()) -> Scenario:
+    seats = seats or _seats()
+    seat = word if word in seats else seats[sum(word.encode()) % len(seats)]
+    wire, _, name = seat.partition("/")
+    return scenario_of(wire, name)
+
+
+def _check_request(data: bytes) -> None:
+    words, body = split_headline(data)
+    target = _scenario(words[0]).target
+    try:
+        request = decode_request(body)
+    except ClientError:
+        return
+    if relays(target.wire):
+        return  # its encoder takes bytes, in a whole exchange
+    try:
+        counted = estimate(request)
+        expect(0 <= counted <= 4 * len(body) + 100_000, f"{len(body)} bytes were counted as {counted} tokens")
+        prepared = prepare(request, limits_of(target))
+        call = Call(
+            request=prepared.request,
+            model=target.model,
+            dialect=target.dialect,
+            stream=request.stream,
+            raw=body,
+            aliases=prepared.aliases,
+            new_id=lambda prefix: prefix + "0" * 22,
+            provider=target.provider.name,
+        )
+        said = target.wire.encode_request(call)
+    except ProxyError as error:
+        expect_ours(error)
+        return
+    _expect_sayable(said, len(data))
+
+
+def _expect_sayable(said: UpstreamRequest, given: int) -> None:
+    """What goes upstream is JSON to every reader, and its head is one."""
+    msgspec.json.decode(said.body)
+    json.loads(said.body)
+    said.path.encode("ascii")
+    expect(said.path.isprintable() and " " not in said.path, f"path {said.path!r}")
+    for name, value in said.headers.items():
+        value.encode("latin-1")
+        expect(name.isprintable() and value.isprintable(), f"header {name}: {value!r}")
+    expect_bounded(len(said.body), given)
+
+
+class _Street:
+    """Gives every call the same answer."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self._status = status
+        self._body = body
+        self.calls = 0
+
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        self.calls += 1
+        kind = "application/json" if self._body.lstrip().startswith(b"{") else "text/event-stream"
+        return Answer(self._status, *cuts_of(self._body), headers={"content-type": kind, "retry-after": "1"})
+
+
+class _Stage:
+    """A house for one scenario's provider; what it learns is forgotten before each exchange.
+
+    Where the provider refuses, the log is JSON.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._street = _Street(200, b"")
+        row = scenario.provider
+        settings = {"BIG_MODEL": f"{row.prefix}/{scenario.facts['model']}", "LOG_LEVEL": "error"}
+        if row.key_variable:
+            settings[row.key_variable] = "golden"
+        settings |= scenario.facts.get("settings", {})
+        self._town = Town(self._answer, **settings)
+        ways = dict.fromkeys(("http", "demo", "litellm"), self._town.house.ways["http"])
+        self._house = structs.replace(self._town.house, ways=ways)
+        self._json_house = structs.replace(self._house, log=Log(self._town.log, "json"))
+
+    def _answer(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        return self._street(base_url, request, credential)
+
+    def play(self, body: bytes, status: int, reply: bytes) -> tuple[Keeper, str, int]:
+        """Return what the client got, the log, and how often the provider was asked."""
+        self._street = _Street(status, reply)
+        self._town.log.seek(0)
+        self._town.log.truncate()
+        house: House = structs.replace(
+            self._house if status == 200 else self._json_house,
+            learned=Learned(MemoryStore()),
+            breakers=Breakers(),
+            budget=RepeatBudget(),
+            queue=Queue(9),
+        )
+        keeper = Keeper()
+        inbound = Inbound(request_id="req_fuzz", client=Client(key_forwardable=True), headers={}, body=body)
+        _loop().run_until_complete(run(house, inbound, keeper))
+        house.log.flush()
+        return keeper, self._town.log.getvalue(), self._street.calls
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.new_event_loop()
+
+
+@cache
+def _stage(word: str) -> _Stage:
+    return _Stage(_scenario(word, _callable_seats()))
+
+
+def _check_exchange(data: bytes) -> None:
+    words, rest = split_headline(data)
+    body, _, reply = rest.partition(b"\n")
+    status = int(words[1]) if len(words) > 1 and words[1] in ("200", "400", "404", "429", "500", "529") else 200
+    keeper, log, calls = _stage(words[0]).play(body, status, reply)
+    expect("Traceback" not in log, log)
+    for line in log.split("\n")[:-1]:
+        expect(line.isprintable() if status == 200 else bool(json.loads(line)), f"the log has {line!r}")
+    expect(calls <= MOST_CALLS, f"{calls} calls upstream")
+    relayed = relays(_scenario(words[0], _callable_seats()).target.wire)
+    expect(relayed or bool(keeper.receipt and keeper.receipt.outcome), "an exchange without an outcome")
+    got = sum(map(bool, (keeper.stream, keeper.body, keeper.error)))
+    expect(got == 1, f"the client got {got} answers")
+    if keeper.error is not None:
+        expect_ours(keeper.error)
+    if keeper.stream and not relayed:
+        blamed = check_bytes(keeper.stream, whole_arguments=False)
+        expect(not blamed, f"the client was sent {blamed[:3]}")
+    expect_bounded(len(keeper.stream), len(data) * max(1, calls))
+
+
+def _request_seeds() -> Iterator[bytes]:
+    for seat in _seats():
+        body = _scenario(seat).posted
+        if len(body) <= LARGEST_SEED:
+            yield seat.encode() + b"\n" + body
+
+
+def _exchange_seeds() -> Iterator[bytes]:
+    for seat in _callable_seats():
+        scenario = _scenario(seat)
+        body, reply = _in_one_line(scenario.posted), scenario.upstream or b""
+        if len(body) + len(reply) <= LARGEST_SEED:
+            yield f"{seat} {scenario.facts.get('status', 200)}\n".encode() + body + b"\n" + reply
+    for wire in WIRES:
+        for name, reply in zip(playable(wire), recorded(wire, ".sse", ".json"), strict=False):
+            body = _in_one_line(scenario_of(wire, name).posted)
+            yield f"{wire}/{name} 200\n".encode() + body + b"\n" + reply
+
+
+def _in_one_line(body: bytes) -> bytes:
+    try:
+        value: Any = json.loads(body)
+    except ValueError:
+        return body.replace(b"\n", b" ")
+    return json.dumps(value).encode()
+
+
+TARGETS = [
+    Target("request", _check_request, _request_seeds, [seat.encode() for seat in _seats()]),
+    Target(
+        "exchange",
+        _check_exchange,
+        _exchange_seeds,
+        [f"{seat} {status}".encode() for seat in _callable_seats() for status in (200, 200, 400)],
+    ),
+]

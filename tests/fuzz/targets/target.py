@@ -1,0 +1,56 @@
+"""What a target is, and what holds for every one."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+from zlib import crc32
+
+from anthropic_proxy.errors import InternalError, ProxyError
+
+
+class BrokenPromise(AssertionError):
+    """Something came out that no input may bring about."""
+
+
+class Target(NamedTuple):
+    """One way in."""
+
+    name: str
+    check: Callable[[bytes], None]
+    """Feeds one input; whatever it raises is a finding."""
+    seeds: Callable[[], Iterable[bytes]]
+    """What a right input looks like, many times."""
+    headlines: Sequence[bytes] = ()
+    """What the first line of an input may be, where it chooses how the rest is read; (): there is no such line."""
+
+
+def expect(fact: bool, what: str) -> None:
+    if not fact:
+        raise BrokenPromise(what)
+
+
+def expect_ours(error: ProxyError) -> None:
+    """Pass an error on purpose; ours alone is a finding."""
+    if isinstance(error, InternalError):
+        raise error
+
+
+def expect_bounded(made: int, given: int, factor: int = 256) -> None:
+    """What comes out grows with what came in: an event of one character takes a hundred bytes."""
+    expect(made <= factor * given + (1 << 18), f"{given} bytes became {made}")
+
+
+def split_headline(data: bytes) -> tuple[list[str], bytes]:
+    """Return the words of the first line, and the rest."""
+    line, _, rest = data.partition(b"\n")
+    return line.decode("latin-1").split(" "), rest
+
+
+def cuts_of(data: bytes) -> list[bytes]:
+    """Return the data as pieces whose lengths depend on nothing but the data."""
+    pieces, place, state = [], 0, crc32(data)
+    while place < len(data):
+        state = (state * 1103515245 + 12345) & 0x7FFFFFFF
+        length = (1, 7, 64, 999, 1 << 14)[(state >> 16) % 5]
+        pieces.append(data[place : place + length])
+        place += length
+    return pieces

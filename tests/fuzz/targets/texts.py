@@ -1,0 +1,204 @@
+"""What else is read: frames, what comes back inside signatures, settings, pages and search results."""
+
+import asyncio
+import gzip
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from anthropic_proxy.errors import ConfigurationError, SearchFailed, UpstreamProtocolError
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import load_settings
+from anthropic_proxy.upstream.pages.body import HTML, Inflater, decode_text, find_type, is_text
+from anthropic_proxy.upstream.pages.markdown import read_html
+from anthropic_proxy.upstream.search import SearchService, Searxng
+from anthropic_proxy.wire.carry import Carry, decode_carry, encode_carry
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
+from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, playable, scenario_of
+from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, split_headline
+from tests.house import Answer
+
+CHECKOUT = Path(__file__).parents[3]
+TAGS = ("oc", "or", "gm", "ol", "ka")
+ENCODINGS = ("identity", "gzip", "deflate")
+MOST_SECRET = 12
+"""Characters from which on a value is looked for: a shorter one may stand in a message by chance."""
+
+
+def _check_framing(reader: type[SSEReader] | type[NDJSONReader], data: bytes) -> None:
+    """However the network cuts a body, its frames are the same; a frame that outgrows the limit is refused."""
+    whole = _frames(reader(), [data])
+    expect(_frames(reader(), cuts_of(data)) == whole, "cut elsewhere, the frames are others")
+    expect(sum(map(len, whole)) <= len(data) + len(whole), "more came out than went in")
+    limit = max(1, len(data) // 8)
+    try:
+        _frames(reader(limit), cuts_of(data))
+    except UpstreamProtocolError:
+        return
+
+
+def _frames(reader: SSEReader | NDJSONReader, pieces: list[bytes]) -> list[bytes]:
+    frames = [frame for piece in pieces for frame in reader.feed(piece)]
+    return frames + reader.finish()
+
+
+def _bodies(framing: str) -> Iterator[bytes]:
+    for wire in WIRES:
+        for name in playable(wire):
+            scenario = scenario_of(wire, name)
+            if scenario.upstream and framing == scenario.target.wire.FRAMING and len(scenario.upstream) < LARGEST_SEED:
+                yield scenario.upstream
+
+
+def _check_carry(data: bytes) -> None:
+    text = data.decode("utf-8", "surrogateescape")
+    for tag in TAGS:
+        for signature in (text, f"px1.{tag}.{text}"):
+            carried = decode_carry(tag, signature)
+            if carried is not None:
+                again = encode_carry(tag, carried)
+                expect(decode_carry(tag, again) in (carried, None), "a carry does not come back")
+
+
+def _carries() -> Iterator[bytes]:
+    for tag in TAGS:
+        for carry in (
+            Carry(),
+            Carry(replay=1),
+            Carry(model="m-1", item="rs_1", encrypted="gAAA" * 40),
+            Carry(call_signature="CsIB" * 30, position=3),
+        ):
+            signature = encode_carry(tag, carry)
+            yield signature.encode()
+            yield signature.rpartition(".")[2].encode()
+
+
+def _check_settings(data: bytes) -> None:
+    """A file of settings is read or refused in words that repeat no key; its lines as an environment likewise."""
+    _env_file().write_bytes(data)
+    text = data.decode("utf-8", "replace")
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and "\0" not in line)
+    environ = {name: value for name, _, value in pairs if name}
+    secrets = [value for name, value in environ.items() if name.endswith("_KEY") and _is_telling(value, text)]
+    for given, file in (({}, str(_env_file())), (environ, None)):
+        try:
+            settings = load_settings(given, PROVIDERS, env_file=file)
+        except ConfigurationError as refusal:
+            said = refusal.message
+        else:
+            said = repr(settings) + " ".join(settings.warnings)
+        expect(not any(secret in said for secret in secrets), f"a key is told: {said}")
+        expect_bounded(len(said), len(data))
+
+
+def _is_telling(value: str, text: str) -> bool:
+    """Whether to find a value means that it was told: it stands once, as a key does."""
+    return len(value) >= MOST_SECRET and value.isascii() and value.isalnum() and text.count(value) == 1
+
+
+@cache
+def _env_file() -> Path:
+    directory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    return Path(tempfile.mkdtemp(prefix="fuzz-", dir=directory)) / ".env"
+
+
+def _settings_seeds() -> Iterator[bytes]:
+    example = (CHECKOUT / ".env.example").read_text()
+    yield example.encode()
+    lines = [line.lstrip("# ") for line in example.splitlines() if "=" in line]
+    for start in range(0, len(lines), 6):
+        yield "\n".join(lines[start : start + 6]).encode()
+    yield b"OPENAI_API_KEY=sk-abcdefghijklmnop # mine\nBIG_MODEL=\"openai/gpt-5\"\nexport PORT=8082\nHOST='::1'\n"
+    yield b"PREFERRED_PROVIDER=openai\nOPENAI_BASE_URL=http://localhost:1/v1\nFALLBACK_SONNET=gemini/a, ollama/b\n"
+    yield b"LOG_LEVEL=debug\nUPSTREAM_TIMEOUT=1e3\nSTOP_TIMEOUT=5\nALLOWED_HOSTS=a.b,c\nPROXY_API_KEY=k1,k2\n"
+
+
+def _check_page(data: bytes) -> None:
+    words, body = split_headline(data)
+    encoding = words[0] if words[0] in ENCODINGS else ENCODINGS[0]
+    said = words[1] if len(words) > 1 else "text/html"
+    charset = words[2] if len(words) > 2 else None
+    try:
+        inflated = _inflate(encoding, cuts_of(body))
+    except zlib.error:
+        return
+    kind = find_type(said, inflated)
+    if not is_text(kind):
+        return
+    text = decode_text(inflated, charset, is_html=kind in HTML)
+    if kind in HTML:
+        reading = read_html(text, "https://example.com/a/b?c=d")
+        (reading.title + reading.text).encode()
+        expect_bounded(len(reading.text), len(inflated))
+
+
+def _inflate(encoding: str, pieces: list[bytes]) -> bytes:
+    inflater, body = Inflater(encoding), b""
+    for piece in pieces:
+        for some in inflater.feed(piece):
+            body += some
+            if len(body) > 1 << 20:
+                return body
+    return body
+
+
+_HTML = b"""<!doctype html><html><head><meta charset="utf-8"><title>A &amp; B</title><style>p{}</style></head><body>
+<nav><a href="/">home</a></nav><main><h1>One</h1><p>Text <b>bold</b> <a href="../x?q=1#f">link</a> <img src="a.png"
+alt="pic"></p><ul><li>one<ul><li>two</li></ul></li></ul><ol><li>3</li></ol><pre><code>a = 1
+b</code></pre><table><tr><th>h</th><td>1</td></tr><tr><td colspan=2>2</td></tr></table><blockquote>q<br>r</blockquote>
+<script>alert(1)</script><div hidden>no</div></main></body></html>"""
+
+
+def _page_seeds() -> Iterator[bytes]:
+    for head, body in (
+        (b"identity text/html", _HTML),
+        (b"identity text/html utf-16", _HTML.decode().encode("utf-16")),
+        (b"gzip text/html", gzip.compress(_HTML, mtime=0)),
+        (b"deflate text/html", zlib.compress(_HTML)),
+        (b"identity application/json", b'{"a": [1, 2]}'),
+        (b"identity text/plain shift_jis", "text ä".encode()),
+        (b"identity application/octet-stream", b"%PDF-1.7\n"),
+        (b"identity image/png", b"\x89PNG\r\n\x1a\n"),
+    ):
+        yield head + b"\n" + body
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.new_event_loop()
+
+
+def _check_search(data: bytes) -> None:
+    async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        return Answer(200, *cuts_of(data))
+
+    service = SearchService(send, "http://search.example", Searxng())
+    try:
+        found = _loop().run_until_complete(service.search("words", ["example.com", "b.de/x"][: len(data) % 3]))
+    except SearchFailed:
+        return
+    expect(len(found) <= 10, f"{len(found)} results")
+    expect_bounded(sum(len(page.url) + len(page.title) + len(page.content) for page in found), len(data))
+
+
+def _search_seeds() -> Iterator[bytes]:
+    result = (
+        b'{"url": "https://example.com/a", "title": "T", "content": "c", "publishedDate": "2026-11-01T00:00:00",'
+        b' "engine": "x", "score": 1.5, "parsed_url": ["https", "example.com"]}'
+    )
+    yield b'{"query": "words", "results": [%b, %b], "unresponsive_engines": []}' % (result, result)
+    yield b'{"query": "words", "results": [], "unresponsive_engines": [["bing", "timeout"]]}'
+
+
+TARGETS = [
+    Target("sse", lambda data: _check_framing(SSEReader, data), lambda: _bodies("sse")),
+    Target("ndjson", lambda data: _check_framing(NDJSONReader, data), lambda: _bodies("ndjson")),
+    Target("carry", _check_carry, _carries),
+    Target("settings", _check_settings, _settings_seeds),
+    Target("page", _check_page, _page_seeds, [f"{e} text/html".encode() for e in ENCODINGS]),
+    Target("search", _check_search, _search_seeds),
+]
