@@ -4,7 +4,7 @@ import re
 
 _NAME = r"[`'\"](?P<{}>[\w.\[\]]{{1,200}})[`'\"]"
 _PATH = r"(?<![\w.\[\]])(?P<{}>[\w.\[\]]{{1,200}})"
-"""Begins where nothing of its kind stands before it: else each character of a long word would be tried as a beginning."""
+"""Begins where nothing of its kind stands before it: else each character of a long word would be tried as one."""
 _PARAMETERS = re.compile(
     r"(?:unsupported|unknown|unrecognized|invalid) (?:parameter|name|request argument supplied|field)s?:? "
     rf"{_NAME.format('named')}"
