@@ -49,8 +49,12 @@ def mend_json(text: Raw | bytes) -> bytes:
 
 
 def decode_mended(text: Raw | bytes) -> Any:
-    """Return the value of JSON text whose strings nobody has looked at yet. Raises `msgspec.DecodeError`."""
+    """Return the value of JSON text that nobody has looked into yet; what no reader takes (1e400), as that text."""
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return msgspec.json.decode(mend_json(text))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        mended = mend_json(text)
+    try:
+        return msgspec.json.decode(mended)
+    except (msgspec.DecodeError, RecursionError):
+        return mended.decode()
