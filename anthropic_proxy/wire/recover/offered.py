@@ -1,11 +1,13 @@
 """The tools that an answer may call, by whatever name a model gives them."""
 
+import functools
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
 
+from anthropic_proxy.messages.types import Tool
 from anthropic_proxy.messages.types.tools import is_client_tool
 from anthropic_proxy.wire.contract import Call
 
@@ -27,14 +29,17 @@ class OfferedTools:
     def __init__(self, call: Call) -> None:
         choice = call.request.tool_choice
         kind = choice.type if choice is not None else "auto"
-        tools = call.request.tools if kind != "none" else []
-        self._tools = {tool.name: tool for tool in tools if is_client_tool(tool)}
+        self._given = call.request.tools if kind != "none" else []
         self._forced = choice.name if choice is not None and kind == "tool" else None
         self._aliases = call.aliases
         self._folded: dict[str, set[str]] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._tools)
+        return any(is_client_tool(tool) for tool in self._given)
+
+    @functools.cached_property
+    def _tools(self) -> dict[str, Tool]:
+        return {tool.name: tool for tool in self._given if is_client_tool(tool)}
 
     def match(self, name: str) -> str | None:
         """Return the client's own name of the tool that a model calls `name`.

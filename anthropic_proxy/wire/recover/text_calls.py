@@ -1,7 +1,9 @@
 """Calls in the text of an answer, found as it streams: what is no call passes as the text that it was."""
 
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from anthropic_proxy.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.messages.notes import Note
@@ -25,6 +27,19 @@ _MOST_ENDINGS = 16
 """How often what looks like the end of a call may turn out to be none, before the whole is taken for text."""
 
 
+class _Signs(NamedTuple):
+    """What the conventions of a server make us look for."""
+
+    marks: Mapping[str, Mark]
+    pattern: re.Pattern[str] | None
+    strays: frozenset[str]
+    """Endings that mean nothing where no call is open."""
+    firsts: frozenset[str]
+    spark: re.Pattern[str]
+    """Matches a text that must be looked at: all others pass."""
+    longest: int
+
+
 class TextCalls:
     """Turns the calls in a text into blocks: `feed` each fragment, then `finish`.
 
@@ -41,12 +56,9 @@ class TextCalls:
         self._conventions = conventions
         self._offered = offered
         self._new_id = new_id
-        self._marks = marks_of(conventions)
-        self._pattern = re.compile("(?<!`)(?:" + "|".join(map(re.escape, self._marks)) + ")") if self._marks else None
-        self._strays = {mark.ending for mark in self._marks.values() if len(mark.ending) > len("\n```")}
-        self._firsts = {begin[0] for begin in self._marks}
-        self._spark = re.compile("[" + re.escape("".join(sorted(self._firsts | {"`", "~"}))) + r"]|\s\Z")
-        self._longest = max(map(len, self._marks), default=0)
+        self._marks, self._pattern, self._strays, self._firsts, self._spark, self._longest = _signs_of(
+            tuple(conventions)
+        )
         self._state = "start"  # then bare, text, fence, call, after; over: nothing is looked for any more
         self._held = ""
         self._before = "\n"
@@ -290,6 +302,20 @@ class TextCalls:
             deltas += [ToolCall(key, self._new_id("toolu_px"), call.name), ToolArgs(key, call.arguments), ToolEnd(key)]
             why = f"a call of {call.name} that the model wrote as text ({convention}) became a block"
             self.notes.append(Note("emulated", "content.tool_use", why))
+
+
+@functools.lru_cache(maxsize=64)
+def _signs_of(conventions: tuple[TextConvention, ...]) -> _Signs:
+    marks = marks_of(conventions)
+    firsts = frozenset(begin[0] for begin in marks)
+    return _Signs(
+        marks=marks,
+        pattern=re.compile("(?<!`)(?:" + "|".join(map(re.escape, marks)) + ")") if marks else None,
+        strays=frozenset(mark.ending for mark in marks.values() if len(mark.ending) > len("\n```")),
+        firsts=firsts,
+        spark=re.compile("[" + re.escape("".join(sorted(firsts | {"`", "~"}))) + r"]|\s\Z"),
+        longest=max(map(len, marks), default=0),
+    )
 
 
 def _end_before_gap(text: str, end: int) -> int:
