@@ -16,6 +16,8 @@ from anthropic_proxy.server.process import LoadApp, Plan, Server
 from anthropic_proxy.server.workers import Workers, serve_behind
 
 BACKLOG = 2048
+UNREAD_BYTES = 64 * 1024
+"""What the operating system is asked to hold for a client that does not read; left to itself it holds MiBs."""
 LARGEST_PORT = 65_535
 _EVERYWHERE = frozenset(("", "0.0.0.0", "::"))
 
@@ -75,6 +77,7 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)  # connections inherit it
     try:
         listener.bind((host, port))
         listener.listen(BACKLOG)  # at once: until then another process could take the same port

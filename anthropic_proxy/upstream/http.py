@@ -4,6 +4,7 @@ Why aiohttp, and which of its defaults are changed: docs/decisions (the HTTP cli
 """
 
 import asyncio
+import socket
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -21,11 +22,22 @@ from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 KEEP_ALIVE_SECONDS = 60.0
 HEADER_LINE_BYTES = 64 * 1024
 """Gateways send policies and cookies that are longer than aiohttp's 8 KB."""
+UNREAD_BYTES = 64 * 1024
+"""What the operating system is asked to hold of an answer that nobody reads; left to itself it holds MiBs."""
+READ_BYTES = 32 * 1024
+"""From twice as much on, which was received and not read yet, no more is received."""
 DRAIN_SECONDS = 0.25
 """How long `close` waits for the last bytes of an answer that is complete, so that its connection can be used again."""
 
 _connection_was_reused: ContextVar[bool] = ContextVar("connection_was_reused", default=False)
 """Set by the connector in the task of `send`: aiohttp does not say it on the exception."""
+
+
+def _new_socket(address: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
+    return made
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -154,12 +166,15 @@ class HttpUpstream:
 
     def _open(self) -> aiohttp.ClientSession:
         self._session = aiohttp.ClientSession(
-            connector=_Connector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=300),
+            connector=_Connector(
+                limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=300, socket_factory=_new_socket
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
             # identity: inflating costs more than it saves on a stream; no user agent of a library's own
             headers={"accept-encoding": "identity", "user-agent": "anthropic-proxy"},
             trust_env=False,
+            read_bufsize=READ_BYTES,
             max_line_size=HEADER_LINE_BYTES,
             max_field_size=HEADER_LINE_BYTES,
         )
