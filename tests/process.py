@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx2 as httpx
 
+from tests.canaries import command_lines, find_told, secrets_in
+
 START_SECONDS = 30
 BLOCKED = "Executing <"
 """How the event loop's report on a slow callback begins."""
@@ -26,6 +28,10 @@ class Proxy:
     process: "subprocess.Popen[bytes]"
     log_file: Path
     clients: list[httpx.Client] = field(default_factory=list)
+    keys: tuple[str, ...] = ()
+    """What none of its words may hold."""
+    told: list[str] = field(default_factory=list)
+    """Keys that an answer held all the same."""
 
     @property
     def log(self) -> str:
@@ -34,9 +40,16 @@ class Proxy:
 
     def client(self, **options: object) -> httpx.Client:
         """Return an HTTP client of this server; closed with it."""
-        client = httpx.Client(base_url=self.url, timeout=30, trust_env=False, **options)  # type: ignore[arg-type]
+        hooks = {"response": [self._search]}
+        client = httpx.Client(base_url=self.url, timeout=30, trust_env=False, event_hooks=hooks, **options)  # type: ignore[arg-type]
         self.clients.append(client)
         return client
+
+    def _search(self, response: httpx.Response) -> None:
+        said = str(response.headers)
+        if response.status_code >= 400:
+            said += response.read().decode("utf-8", "replace")
+        self.told += find_told(said, self.keys)
 
     def stop(self, sign: int = signal.SIGTERM) -> int:
         """Ask it to stop and return its exit status."""
@@ -59,7 +72,8 @@ def running_proxy(
     """Start `python <command>` in `directory` with only these settings, wait until it answers, stop it at the end.
 
     `{port}` in the command stands for the port; a command without it is given `--port`. The event loop reports what
-    blocks it, and a report of ours fails the test; other servers load the application inside their loop.
+    blocks it, and a report of ours fails the test; other servers load the application inside their loop. No key of the
+    settings may stand in anything that the process writes, shows or answers.
     """
     port = free_port()
     words = [word.format(port=port) for word in command]
@@ -75,9 +89,10 @@ def running_proxy(
         process = subprocess.Popen(
             [sys.executable, *words], cwd=directory, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
-    proxy = Proxy(f"http://127.0.0.1:{port}", process, log_file)
+    proxy = Proxy(f"http://127.0.0.1:{port}", process, log_file, keys=secrets_in(settings))
     try:
         _wait_until_it_answers(proxy)
+        proxy.told += find_told(command_lines(process.pid), proxy.keys)
         yield proxy
     finally:
         for client in proxy.clients:
@@ -90,6 +105,7 @@ def running_proxy(
                 process.kill()
                 process.wait()
     assert "uvicorn" in command or BLOCKED not in proxy.log, proxy.log
+    assert not (told := proxy.told + find_told(proxy.log, proxy.keys)), told
 
 
 def _wait_until_it_answers(proxy: Proxy) -> None:

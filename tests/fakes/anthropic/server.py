@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.canaries import new_canary
 from tests.fakes.agent import Reply
 from tests.fakes.anthropic.failures import (
     Refusal,
@@ -31,7 +32,7 @@ from tests.fakes.faults import NO_FAULT, Outcome, break_connection, fail_early
 from tests.fakes.plans import Fault, Faults, decide
 from tests.fakes.skeleton import Breach, Exchange, Journal, new_application
 
-KEY = "sk-ant-fake-7b3e0c91d25f4a68"
+KEY = new_canary("sk-ant-fake-")
 """The key that is accepted, unless the command line names another."""
 
 MESSAGES, COUNTING, LISTING = "/v1/messages", "/v1/messages/count_tokens", "/v1/models"

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from tests.canaries import new_canary
 from tests.fakes.faults import NO_FAULT, Outcome, fail_early, fail_whole, send_stream
 from tests.fakes.gemini.failures import (
     Refusal,
@@ -40,7 +41,7 @@ from tests.fakes.openai_chat.reading import PICTURE_TOKENS, PromptCache, count, 
 from tests.fakes.plans import Fault, Faults, decide
 from tests.fakes.skeleton import Breach, Exchange, Journal, leaks, new_application
 
-KEY = "AIza-fake-8c1d5e0f3a7b2946"
+KEY = new_canary("AIza-fake-")
 """The key that is accepted, unless another is named."""
 PROJECT = "fake-project"
 """The project that exists at Vertex AI."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.canaries import new_canary
 from tests.fakes.agent import Reply
 from tests.fakes.faults import NO_FAULT, Outcome, fail_early, fail_whole, send_stream
 from tests.fakes.openai_chat.failures import (
@@ -32,7 +33,7 @@ from tests.fakes.openai_chat.rules import check_body
 from tests.fakes.plans import Fault, Faults, decide
 from tests.fakes.skeleton import Breach, Exchange, Journal, leaks, new_application
 
-KEY = "sk-fake-4f2a9d17c0b86e53"
+KEY = new_canary("sk-fake-")
 """The key that is accepted, unless the command line names another."""
 
 DONE = b"data: [DONE]\n\n"
