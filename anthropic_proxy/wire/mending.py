@@ -4,6 +4,7 @@ Only what a decoder has refused comes here. Servers that count in UTF-16 cut an 
 pass on tokens cut any character; one unreadable character is better than no reply.
 """
 
+import math
 import re
 from typing import Any
 
@@ -58,3 +59,12 @@ def decode_mended(text: Raw | bytes) -> Any:
         return msgspec.json.decode(mended)
     except (msgspec.DecodeError, RecursionError):
         return mended.decode()
+
+
+def read_count(value: Any) -> int | None:
+    """Return a number of tokens, however it is written; None where it is none."""
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() and value.isascii() else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return int(value)

@@ -13,6 +13,7 @@ from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.spans import Edit
 from anthropic_proxy.wire.contract import Call, Decoder, Healing
 from anthropic_proxy.wire.failures import decode_fault, judge, mask_keys
+from anthropic_proxy.wire.mending import mend_json
 
 _TELLING = (b'"message_', b'"error"')
 """Stand in every event that says something of usage, end or failure, and hardly ever in others."""
@@ -187,6 +188,8 @@ class ReadingAlong:
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read a whole message. Raises `UpstreamError` where it is an error, or no JSON object at all."""
         self.finished = True
+        if not _is_object(body):
+            body = mend_json(body)  # passes as it came, and is read along with whole characters
         self._expect_no_refusal(body)
         if not _is_object(body):
             provider = self._call.provider

@@ -5,7 +5,10 @@ Source: reference of `GenerateContentResponse` (2026-11) and recorded traffic.
 
 from typing import Any
 
+import msgspec
 from msgspec import Raw, Struct, field
+
+from anthropic_proxy.wire.mending import read_count
 
 ABSENT = Raw(b"")
 
@@ -167,3 +170,19 @@ class Reply(Struct, rename="camel", gc=False):
     usage_metadata: UsageMetadata | None = None
     error: Any = field(default=None)
     """An error inside a stream that began well."""
+
+
+_decode = msgspec.json.Decoder(Reply).decode
+
+
+def decode_reply(data: bytes) -> Reply:
+    """Read an answer, or a piece of one; a count in an unusual form is read too. Raises `msgspec.DecodeError`."""
+    try:
+        return _decode(data)
+    except msgspec.ValidationError:
+        content = msgspec.json.decode(data)
+        counts = content.get("usageMetadata") if isinstance(content, dict) else None
+        if not isinstance(counts, dict):
+            raise
+        content["usageMetadata"] = {name: read_count(count) for name, count in counts.items()}
+        return _decode(msgspec.json.encode(content))

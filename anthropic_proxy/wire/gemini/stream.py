@@ -9,7 +9,7 @@ from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, 
 from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import blocked, judge, read_fault
-from anthropic_proxy.wire.gemini.frames import Blob, Candidate, FunctionCall, Part, Reply, UsageMetadata
+from anthropic_proxy.wire.gemini.frames import Blob, Candidate, FunctionCall, Part, Reply, UsageMetadata, decode_reply
 from anthropic_proxy.wire.gemini.grounding import Sources
 from anthropic_proxy.wire.gemini.partial import PartialArguments
 from anthropic_proxy.wire.gemini.programs import Programs
@@ -24,7 +24,6 @@ _LONGEST_WORDS = 300
 """Characters of the provider's explanation that an error repeats; it may hold the whole reply."""
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 
-_decode_reply = msgspec.json.Decoder(Reply).decode
 _decode_replies = msgspec.json.Decoder(list[Reply]).decode
 
 
@@ -272,7 +271,7 @@ def _decode_frame(frame: bytes) -> list[Reply]:
     start = frame.lstrip()
     if start[:1] == b"[":
         return [] if start.startswith(b"[DONE]") else _decode_replies(frame)
-    return [_decode_reply(frame)]
+    return [decode_reply(frame)]
 
 
 def _first(candidates: list[Candidate]) -> Candidate | None:

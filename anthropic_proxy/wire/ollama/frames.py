@@ -3,6 +3,8 @@
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.wire.mending import read_count
+
 ABSENT = Raw(b"")
 
 
@@ -42,5 +44,19 @@ class Frame(Struct, gc=False):
     error: Raw = ABSENT
 
 
-decode_frame = msgspec.json.Decoder(Frame).decode
-"""Read a line or body. Raises `msgspec.DecodeError` (or its `ValidationError`) where it is none."""
+_decode = msgspec.json.Decoder(Frame).decode
+_COUNTS = ("prompt_eval_count", "eval_count")
+
+
+def decode_frame(data: bytes) -> Frame:
+    """Read a line or body; a count in an unusual form is read too.
+
+    Raises `msgspec.DecodeError` (or its `ValidationError`) where it is none.
+    """
+    try:
+        return _decode(data)
+    except msgspec.ValidationError:
+        content = msgspec.json.decode(data)
+        if not isinstance(content, dict) or content.keys().isdisjoint(_COUNTS):
+            raise
+        return _decode(msgspec.json.encode(content | {name: read_count(content.get(name)) for name in _COUNTS}))
