@@ -182,7 +182,7 @@ class _Exchange:
             await answer.close()
 
     async def _stream(self, answer: Reply) -> None:
-        writer, outlet, watch = self._writer, self._outlet, self._watch
+        writer, watch = self._writer, self._watch
         writer.signature = answer.signature
         only_one = OneCall() if self._one_call() else None
         while (deltas := await answer.read()) is not None:
@@ -191,10 +191,10 @@ class _Exchange:
             events = self._start() + writer.feed(deltas)
             if events:
                 watch.writing = True
-                await outlet.write(events)
+                await self._write(events)
                 watch.client_at = watch.upstream_at = watch.now()
                 watch.writing = False
-        await outlet.write(self._start() + writer.finish(), last=True)
+        await self._write(self._start() + writer.finish(), last=True)
 
     async def _fold(self, answer: Reply) -> None:
         fold = Fold(self._writer)
@@ -240,7 +240,7 @@ class _Exchange:
         writer = self._writer
         ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
         if self._request.stream:
-            await self._outlet.write(self._start() + writer.feed(ending) + writer.finish(), last=True)
+            await self._write(self._start() + writer.feed(ending) + writer.finish(), last=True)
         else:
             fold = Fold(writer)
             fold.feed(ending)
@@ -248,10 +248,14 @@ class _Exchange:
 
     def _start(self) -> list[Event]:
         """Return the events that begin a stream, the first time."""
-        if self._opened:
+        if self._writer.started:
             return []
-        self._opened = True
         return [*self._writer.start(self._attempts.count(self._request)), Ping()]
+
+    async def _write(self, events: Sequence[Event], *, last: bool = False) -> None:
+        """Send events of our own; before the first of them a failure is still an HTTP status."""
+        self._opened = True
+        await self._outlet.write(events, last=last)
 
     async def _keep_alive(self) -> None:
         """Tell a streaming client that we live; before the first delta this gives up a real HTTP status.
@@ -264,7 +268,7 @@ class _Exchange:
         silence = self._watch.now() - self._watch.upstream_at
         opens = silence > DELTA_AFTER_SECONDS and not self._may_relay
         events = self._start() or (self._writer.keep_alive() if opens else [Ping()])
-        await self._outlet.write(events)
+        await self._write(events)
 
     async def _fail(self, error: ProxyError) -> None:
         if isinstance(error, UpstreamError):

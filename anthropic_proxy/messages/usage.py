@@ -4,6 +4,14 @@ import msgspec
 
 from anthropic_proxy.messages.deltas import Usage
 
+LARGEST_COUNT = 2**53 - 1
+"""Every reader of JSON takes a number up to here for what it is; no provider counts so far."""
+
+
+def counted(said: int | None) -> int:
+    """Return a count that clients can read, whatever an upstream said."""
+    return min(max(said or 0, 0), LARGEST_COUNT)
+
 
 def with_later(before: Usage, said: Usage) -> Usage:
     """Return the totals known after `said`: per field the last one that was said.
@@ -28,7 +36,7 @@ def count_server_tools(usage: Usage) -> dict[str, int] | msgspec.UnsetType:
     searches, fetches = usage.web_search_requests, usage.web_fetch_requests
     if searches is None and fetches is None:
         return msgspec.UNSET
-    return {"web_search_requests": max(searches or 0, 0), "web_fetch_requests": max(fetches or 0, 0)}
+    return {"web_search_requests": counted(searches), "web_fetch_requests": counted(fetches)}
 
 
 def with_spent(spent: Usage, running: Usage) -> Usage:

@@ -44,7 +44,7 @@ from anthropic_proxy.messages.events import (
     spell_block,
 )
 from anthropic_proxy.messages.types import MessagesResponse, UsageBody
-from anthropic_proxy.messages.usage import count_server_tools, with_later
+from anthropic_proxy.messages.usage import count_server_tools, counted, with_later
 
 KEEP_ALIVE_SIGNATURE = "px1.ka.e30"
 """Signs a thinking block that only `keep_alive` opened; always dropped on the way in."""
@@ -122,19 +122,19 @@ class MessageWriter:
         could say its last number.
         """
         usage = self.usage
-        cached = max(usage.cache_read_tokens or 0, 0)
-        written = max(usage.cache_write_tokens or 0, 0)
+        cached = counted(usage.cache_read_tokens)
+        written = counted(usage.cache_write_tokens)
         said, output = usage.input_tokens, usage.output_tokens
         if output is None or (self.stop is not None and self.stop.reason == "stop_sequence"):
             output = max(output or 0, -(-self._characters // CHARACTERS_PER_TOKEN))
-        output = max(output, 0)
+        output = counted(output)
         tier = usage.service_tier
         return Totals(
-            input_tokens=max(self.estimate - cached - written if said is None else said, 0),
+            input_tokens=counted(self.estimate - cached - written if said is None else said),
             cache_creation_input_tokens=written,
             cache_read_input_tokens=cached,
             output_tokens=output,
-            output_tokens_details={"thinking_tokens": min(max(usage.thinking_tokens or 0, 0), output)},
+            output_tokens_details={"thinking_tokens": min(counted(usage.thinking_tokens), output)},
             server_tool_use=count_server_tools(usage),
             service_tier=msgspec.UNSET if tier is None else tier,
         )

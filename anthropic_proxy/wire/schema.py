@@ -311,7 +311,7 @@ def _is_strict(schema: Any) -> bool:
         return False
     if schema.get("type") == "object" or "properties" in schema:
         names = schema.get("properties", {})
-        if schema.get("additionalProperties") is not False or set(names) != set(schema.get("required", ())):
+        if schema.get("additionalProperties") is not False or set(names) != set(_names_in(schema.get("required"))):
             return False
     elif "type" not in schema and not {"anyOf", "$ref", "enum", "const"} & set(schema):
         return False

@@ -29,18 +29,18 @@ _decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
 class OpenCall:
     """One item that is a call, from its first event to its last."""
 
-    __slots__ = ("_began", "_key", "_reader", "_streams", "_written")
+    __slots__ = ("_began", "_ended", "_key", "_reader", "_streams", "_written")
 
     def __init__(self, reader: "CallReader") -> None:
         self._reader = reader
         self._key = reader.next_key()
-        self._began = False
+        self._began = self._ended = False
         self._streams = True
         self._written = False
 
     def begin(self, item: Item, deltas: list[Delta]) -> None:
         """Announce the call as soon as its name is known, unless its arguments must be read whole."""
-        if self._began or not item.name:
+        if self._began or self._ended or not item.name:
             return
         self._streams = item.type == "function_call" and not self._reader.is_wrapper(item.name)
         if self._streams:
@@ -49,7 +49,7 @@ class OpenCall:
 
     def feed(self, fragment: str, deltas: list[Delta]) -> None:
         """Take a fragment of the arguments; of a call that is read whole only the end counts."""
-        if self._began and fragment:
+        if self._began and not self._ended and fragment:
             self._written = True
             deltas.append(ToolArgs(self._key, fragment))
 
@@ -61,8 +61,10 @@ class OpenCall:
     def end(self, item: Item | None, deltas: list[Delta]) -> None:
         """End the call; `item` is the complete one, None where the answer was cut before it came.
 
-        Raises `UpstreamProtocolError` for a complete call without a name.
+        What comes after its end says nothing. Raises `UpstreamProtocolError` for a complete call without a name.
         """
+        if self._ended:
+            return
         if item is not None and not self._began:
             self.begin(item, deltas)
         if item is not None and not self._streams:
@@ -73,6 +75,7 @@ class OpenCall:
             deltas.append(ToolEnd(self._key))
         elif item is not None:
             raise self._reader.nameless()
+        self._ended = True
 
 
 class CallReader:
