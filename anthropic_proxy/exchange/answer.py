@@ -19,6 +19,7 @@ BODY_BYTES = 64 * 1024 * 1024
 AFTER_STOP_SECONDS = 2.0
 """How long totals, or the mark of the end, are waited for behind the stop reason: the reply itself is complete."""
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -203,7 +204,10 @@ class Answer:
 
 
 async def read_whole(response: UpstreamResponse, watch: Watch | None = None) -> bytes:
-    """Return a whole body. Raises `UpstreamProtocolError` where it grows beyond 64 MiB or breaks off."""
+    """Return a whole body, without a byte order mark.
+
+    Raises `UpstreamProtocolError` where it grows beyond 64 MiB or breaks off.
+    """
     pieces: list[bytes] = []
     size = 0
     while piece := await response.read():
@@ -213,7 +217,7 @@ async def read_whole(response: UpstreamResponse, watch: Watch | None = None) -> 
         if size > BODY_BYTES:
             raise UpstreamProtocolError(f"the reply is larger than {BODY_BYTES >> 20} MiB", retryable=False)
         pieces.append(piece)
-    return b"".join(pieces)
+    return b"".join(pieces).removeprefix(_BYTE_ORDER_MARK)
 
 
 def _says_stop(deltas: Iterable[Delta]) -> bool:
