@@ -111,6 +111,17 @@ async def test_a_reply_that_was_cut_off_is_passed_as_the_api_passes_it() -> None
     assert len(model.bodies) == 1
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_reply_that_the_clients_own_stop_sequence_cut_is_passed_unchecked(stream: bool) -> None:
+    model = Model(GOOD, stream=stream)
+    keeper = await Town(model, **DEEPSEEK).ask(stream=stream, stop_sequences=[', "stars"'], **FORMAT)
+    assert keeper.error is None
+    assert text_of(keeper) == '{"title": "A walk"'
+    reason = keeper.body["stop_reason"] if keeper.body else keeper.stream.decode()
+    assert "stop_sequence" in reason
+    assert len(model.bodies) == 1
+
+
 async def test_a_call_of_the_clients_tool_is_no_reply_yet() -> None:
     look = {"name": "look", "input_schema": {"type": "object", "properties": {}}}
     call = {"tool_calls": [{"index": 0, "id": "call_1", "function": {"name": "look", "arguments": "{}"}}]}

@@ -14,8 +14,9 @@ from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolCal
 from anthropic_proxy.messages.types import Message, MessagesRequest
 from anthropic_proxy.messages.usage import with_later, with_spent
 
-_COMPLETE = ("end_turn", "stop_sequence")
-"""Reasons after which a reply is as it should be; one that was cut off or refused need not keep to any schema."""
+_COMPLETE = "end_turn"
+"""The reason after which a reply is as it should be; one that was cut off, by a limit or by a stop sequence of the
+client's, or refused need not keep to any schema."""
 _AGAIN = "That is not the JSON that was asked for: {}. Answer again, with the JSON value alone."
 
 
@@ -91,7 +92,7 @@ class Checked:
     async def _end(self) -> list[Delta]:
         """Check what was held; return it, or ask for it once more."""
         stop, held = self._stop, self._held
-        if stop is None or self._calls_client or stop.reason not in _COMPLETE:
+        if stop is None or self._calls_client or stop.reason != _COMPLETE:
             self._over = True
             return [*held, self._totals(), *([stop] if stop else [])]
         text = "".join(delta.text for delta in held if isinstance(delta, Text))
