@@ -1,49 +1,109 @@
-"""`python -m bench [--quick] [--wires] [--rounds N] [--json FILE] [--without nginx]`."""
+"""`python -m bench [--quick] [--full] [--write] …`: see bench/README.md."""
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
-import msgspec
 import uvloop
+from msgspec import structs
 
+from bench import features, peers
 from bench.load import BenchError
-from bench.report import collect, write_table
-from bench.scenario import FULL, QUICK, Run
-from bench.subjects import find_subjects
-from bench.wires import WIRES
+from bench.measures import FULL, LESS, QUICK, Plan
+from bench.page import write_page
+from bench.report import write_tables
+from bench.results import Results, collect, load_results
+from bench.scaling import measure_scaling
+from bench.scenario import Run, Table
+from bench.subjects import DIRECT, NGINX, NGINX_KEEPING, PROXY, Subject, nginx_is_here, speaking
+from bench.wires import CHAT, OTHERS
+
+LAST = peers.PLACE.parent / "bench" / "last.json"
+"""Where every run leaves its values."""
 
 
 def main() -> int:
-    """Measure, print the table, write the JSON; 1 where a reply was wrong or a process failed."""
-    parser = argparse.ArgumentParser(prog="bench", description="What the proxy costs beside a direct call and a relay.")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: less than a minute")
-    parser.add_argument("--wires", action="store_true", help="measure the other languages of providers too")
-    parser.add_argument("--rounds", type=int, help="rounds of every measure")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all values there too")
-    parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave somebody out: nginx")
-    chosen = parser.parse_args()
-    plan = QUICK if chosen.quick else FULL
-    if chosen.rounds:
-        plan = msgspec.structs.replace(plan, rounds=chosen.rounds)
-    subjects, missing = find_subjects()
-    subjects = [subject for subject in subjects if subject.name not in chosen.without]
+    """Measure, print the tables, keep the values; 1 where a reply was wrong or a process failed."""
+    chosen = _read_options()
+    if chosen.page:
+        write_page(load_results(chosen.page))
+        return 0
+    tables, missing = _plan_tables(chosen)
     for line in missing:
         print(line, file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        run = Run(plan, subjects, Path(directory), WIRES if chosen.wires else ())
+        run = Run(tables, Path(directory), lambda line: print(line, file=sys.stderr, flush=True))
         try:
-            uvloop.run(run.measure(lambda line: print(line, file=sys.stderr)))
+            results = uvloop.run(_measure(run, missing, scaling=chosen.full or chosen.scaling, quick=chosen.quick))
         except BenchError as error:
             print(f"✕ {error}", file=sys.stderr)
             return 1
-    print(write_table(run, subjects))
-    print(f"\n{run.replies:,} replies, each checked in full. Medians of {plan.rounds} rounds, ± half the range.")
-    if chosen.json:
-        chosen.json.write_text(json.dumps(collect(run, subjects, plan, missing), indent=1))
+    results.save(chosen.json)
+    print(write_tables(results))
+    print(f"\n{results.replies:,} replies, each checked in full. Medians of the rounds, ± half the range.")
+    if chosen.write:
+        write_page(results)
     return 0
+
+
+async def _measure(run: Run, missing: list[str], *, scaling: bool, quick: bool) -> Results:
+    await run.measure()
+    versions = {subject.name: peers.find_version(place) for place, subject in peers.PEERS.items()}
+    results = collect(run, missing, versions)
+    if scaling:
+        await measure_scaling(results, run.directory, run.tell, quick=quick)
+    return results
+
+
+def _read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description="What the proxy costs beside a direct call and a relay.")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: less than a minute")
+    parser.add_argument("--full", action="store_true", help="all of the next four")
+    parser.add_argument("--peers", action="store_true", help="measure other translators too (scripts/peers)")
+    parser.add_argument("--wires", action="store_true", help="measure the other languages of providers too")
+    parser.add_argument("--features", action="store_true", help="measure what optional features cost")
+    parser.add_argument("--scaling", action="store_true", help="measure workers, body sizes, lengths, open streams")
+    parser.add_argument("--rounds", type=int, help="rounds of every measure")
+    parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave somebody out")
+    parser.add_argument("--json", type=Path, default=LAST, metavar="FILE", help=f"keep all values there ({LAST.name})")
+    parser.add_argument("--write", action="store_true", help="write tables and plots into docs/performance.md")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="only write them, from the values of that run")
+    return parser.parse_args()
+
+
+def _plan_tables(chosen: argparse.Namespace) -> tuple[list[Table], list[str]]:
+    plan, less = (QUICK, QUICK) if chosen.quick else (FULL, LESS)
+    if chosen.rounds:
+        plan, less = (structs.replace(one, rounds=chosen.rounds) for one in (plan, less))
+    everybody, missing = _find_subjects(chosen)
+    tables = [Table(title=CHAT.name, subjects=_without(chosen, everybody), plan=plan)]
+    if chosen.full or chosen.wires:
+        tables += [_table_of(chosen, wire.name, speaking(wire), less) for wire in OTHERS]
+    if chosen.full or chosen.features:
+        tables.append(
+            Table(title="Features", subjects=[features.BASE, *features.FEATURES], plan=less, steps=features.STEPS)
+        )
+    return tables, missing
+
+
+def _table_of(chosen: argparse.Namespace, title: str, subjects: tuple[Subject, ...], plan: Plan) -> Table:
+    return Table(title=title, subjects=_without(chosen, list(subjects)), plan=plan)
+
+
+def _find_subjects(chosen: argparse.Namespace) -> tuple[list[Subject], list[str]]:
+    found, missing = [DIRECT, NGINX, PROXY], []
+    if chosen.full or chosen.peers:
+        others, missing = peers.find_peers()
+        found = [DIRECT, NGINX, NGINX_KEEPING, PROXY, *others]
+    if not nginx_is_here():
+        missing = ["nginx is not installed, so the floor (a plain relay) is not measured.", *missing]
+    return found, missing
+
+
+def _without(chosen: argparse.Namespace, subjects: list[Subject]) -> list[Subject]:
+    left_out = {*chosen.without, *(() if nginx_is_here() else (NGINX.name, NGINX_KEEPING.name))}
+    return [subject for subject in subjects if subject.name not in left_out]
 
 
 if __name__ == "__main__":

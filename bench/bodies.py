@@ -1,4 +1,4 @@
-"""Requests of the three sizes, as the Messages API and as Chat Completions say them.
+"""Requests of any size, as the Messages API and as Chat Completions say them.
 
 The middle one has the shape and the sizes of an agent's request: a system prompt in three blocks, a system message
 after the first user message, 20 tools with long descriptions (3 kB each), and a history of calls and results. Sizes are
@@ -88,10 +88,19 @@ def make_messages(size: int, model: str, *, stream: bool) -> dict[str, Any]:
     return request
 
 
+def with_system_at_the_top(request: dict[str, Any]) -> dict[str, Any]:
+    """Return a Messages request whose late system messages stand at the end of its system prompt."""
+    late = [message for message in request["messages"] if message["role"] == "system"]
+    if not late:
+        return request
+    system = [*request["system"], *({"type": "text", "text": message["content"]} for message in late)]
+    others = [message for message in request["messages"] if message["role"] != "system"]
+    return {**request, "system": system, "messages": others}
+
+
 def say_as_chat(request: dict[str, Any]) -> dict[str, Any]:
     """Return the same request as Chat Completions says it, for the direct call and the plain relay."""
     said: dict[str, Any] = {key: request[key] for key in ("model", "max_tokens", "stream")}
-    said["model"] = request["model"].partition("/")[2]
     if request["stream"]:
         said["stream_options"] = {"include_usage": True}
     system = "\n\n".join(block["text"] for block in request.get("system", ()))

@@ -10,7 +10,7 @@ from typing import cast
 from msgspec import Struct, field
 
 from bench.bodies import Body
-from bench.replies import Wanted, is_complete
+from bench.replies import BEGINNING, Wanted, find_fault
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d+)")
 _LENGTH = re.compile(rb"\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -31,6 +31,8 @@ class Shot(Struct, frozen=True, kw_only=True):
     headers: str = ""
     exact: bytes = b""
     """The body of the reply to the byte, where that is known."""
+    separate: bool = False
+    """Whether each piece of a stream must come by itself, as the upstream sent it."""
 
     def bytes(self) -> bytes:
         """Return the next request."""
@@ -76,7 +78,7 @@ class _Connection(asyncio.Protocol):
             if not found and not _CHUNKED.search(self.buffer, 0, self.head):
                 self.transport.close()
         body = len(self.buffer) - self.head - 4
-        if self.first is None and (b"_delta" in data or b'"content":"0' in data or body == self.length):
+        if self.first is None and (BEGINNING in data or body == self.length):
             self.first = time.perf_counter()
         complete = body == self.length if self.length >= 0 else self.buffer.endswith(b"\r\n0\r\n\r\n")
         if complete and self.done and not self.done.done():
@@ -114,21 +116,22 @@ async def _ask(connection: _Connection, shot: Shot, outcome: Outcome) -> None:
     start = time.perf_counter()
     reply = await connection.send(request)
     end = time.perf_counter()
-    check(reply, shot.wanted, shot.exact)
+    check(reply, shot)
     outcome.seconds.append(end - start)
     outcome.first.append((connection.first or end) - start)
 
 
-def check(reply: bytes, wanted: Wanted, exact: bytes = b"") -> None:
+def check(reply: bytes, shot: Shot) -> None:
     """Raise `BenchError` unless a reply is whole and right."""
     head, _, body = reply.partition(b"\r\n\r\n")
     status = _STATUS.match(head)
     if status is None or status[1] != b"200":
-        raise BenchError(f"expected 200: {reply[:600].decode(errors='replace')}")
+        raise BenchError(f"it answered {reply[:400].decode(errors='replace')}")
     if _CHUNKED.search(head):
         body = _unchunk(body)
-    if body != exact if exact else not is_complete(body, wanted):
-        raise BenchError(f"a reply is not what was sent: {body[:300]!r} … {body[-300:]!r}")
+    fault = "" if body == shot.exact else find_fault(body, shot.wanted, separate=shot.separate)
+    if fault or (shot.exact and body != shot.exact):
+        raise BenchError(f"{fault or 'a byte differs'}: {body[:300]!r} … {body[-300:]!r}")
 
 
 async def wait_for_reply(port: int, shot: Shot, alive: Callable[[], bool], seconds: float = 60) -> None:

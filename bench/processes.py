@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -42,6 +43,16 @@ class Process:
     def resident_mib(self) -> float:
         """Return the memory that the process and its descendants hold, shared pages counted once where /proc tells."""
         return sum(_memory_kib(pid) for pid in _tree(self._process.pid)) / 1024
+
+    def forget_peak(self) -> None:
+        """Have `peak_mib` begin anew; where the kernel does not allow it, it stays the peak of the process's life."""
+        for pid in _tree(self._process.pid):
+            with suppress(OSError):
+                Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def peak_mib(self) -> float:
+        """Return the most memory that was resident since `forget_peak`, summed over the process and its descendants."""
+        return sum(_kib(f"/proc/{pid}/status", "VmHWM:") for pid in _tree(self._process.pid)) / 1024
 
     def last_words(self) -> str:
         """Return the last lines of its log."""
@@ -81,11 +92,12 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _memory_kib(pid: int) -> int:
-    for name, label in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
-        for line in _read(f"/proc/{pid}/{name}").splitlines():
-            if line.startswith(label):
-                return int(line.split()[1])
-    return 0
+    return _kib(f"/proc/{pid}/smaps_rollup", "Pss:") or _kib(f"/proc/{pid}/status", "VmRSS:")
+
+
+def _kib(path: str, label: str) -> int:
+    lines = (line for line in _read(path).splitlines() if line.startswith(label))
+    return next((int(line.split()[1]) for line in lines), 0)
 
 
 def _read(path: str) -> str:

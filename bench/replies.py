@@ -1,13 +1,15 @@
-"""What the upstream of the bench answers, built once, and how a reply is recognised as complete.
+"""What a request may ask the upstream of the bench for, and how a reply is recognised as complete.
 
-The model's name says what is wanted: `bench-whole`, `bench-text-100`, `bench-text-100-paced`, `bench-args-100`: a whole
-body, or a stream of so many pieces, as text or as the arguments of a call, at once or with a pause before each, short
-(`paced`), as long as a model's (`slow`) or longer (`idle`).
+The model's name says it: `bench-whole`, `bench-text-100`, `bench-text-100-paced`, `bench-args-100`, `bench-think-100`,
+with anything before it. A whole body, or a stream of so many pieces: of text, of the arguments of a call, or of
+thinking before a text. Without a further word each piece is sent by itself and none waits; `packed` sends all in one
+piece; `paced` waits a moment before each, `slow` as long as a model does, `idle` longer.
 """
 
 import json
 import re
 from functools import cache
+from typing import Literal
 
 from msgspec import Struct
 
@@ -18,29 +20,40 @@ SLOW_PAUSE_SECONDS = 1 / 45
 IDLE_PAUSE_SECONDS = 1.0
 """Between two pieces of a stream that is mostly silent."""
 WHOLE = "All of it was read, and this is the answer."
-_HEAD = {"id": "chatcmpl-bench", "object": "chat.completion.chunk", "created": 1700000000, "model": "bench"}
-_USAGE = {"prompt_tokens": 30000, "completion_tokens": 100, "total_tokens": 30100}
-_PIECE = re.compile(rb'"(?:text|content|partial_json|arguments)":"((?:[^"\\]|\\.)*)"')
-_ENDS = (b"event: message_stop\n", b"data: [DONE]")
+"""The text of a whole body, and the one that follows thinking."""
+BEGINNING = b"00000 "
+"""How the first piece begins; nothing else in a stream holds these bytes."""
+_PAUSES = {"paced": PAUSE_SECONDS, "slow": SLOW_PAUSE_SECONDS, "idle": IDLE_PAUSE_SECONDS}
+_NAME = re.compile(r"bench-(whole|text|args|think)(?:-(\d+))?(?:-(\w+))?$")
+_PIECE = re.compile(
+    rb'"(?:text|content|partial_json|arguments|thinking|reasoning_content)": ?"((?:[^"\\]|\\.)+)"(?! ?:)'
+)
+_STOP_REASON = re.compile(rb'"(?:stop|finish)_reason": ?"(\w+)"')
+_REASONS = {"args": (b"tool_use", b"tool_calls")}
+
+Kind = Literal["whole", "text", "args", "think"]
 
 
 class Wanted(Struct, frozen=True):
     """What a model's name asks for."""
 
-    pieces: int
+    kind: Kind
+    pieces: int = 0
     """0: a whole body."""
-    arguments: bool
-    pause: float
-    """Seconds before each piece; 0: everything at once."""
+    pause: float = 0.0
+    """Seconds before each piece."""
+    packed: bool = False
+    """Whether all pieces are sent as one."""
 
 
 @cache
 def read_wanted(model: str) -> Wanted:
-    """Read a model's name."""
-    words = model.split("-")
-    pauses = {"paced": PAUSE_SECONDS, "slow": SLOW_PAUSE_SECONDS, "idle": IDLE_PAUSE_SECONDS}
-    pieces = int(words[2]) if len(words) > 2 else 0
-    return Wanted(pieces, words[1] == "args", pauses.get(words[-1], 0.0))
+    """Read a model's name. Raises `ValueError` where it asks for nothing."""
+    found = _NAME.search(model)
+    if found is None:
+        raise ValueError(f"{model!r} does not say what is wanted")
+    kind, pieces, pace = found.groups()
+    return Wanted(kind, int(pieces or 0), _PAUSES.get(pace, 0.0), pace == "packed")
 
 
 def piece(number: int) -> str:
@@ -48,61 +61,41 @@ def piece(number: int) -> str:
     return f"{number:05} "
 
 
+def argument_pieces(pieces: int) -> list[str]:
+    """Return JSON text in so many pieces."""
+    texts = ['{"text":"' + piece(0), *(piece(number) for number in range(1, pieces))]
+    return [*texts[:-1], texts[-1] + '"}']
+
+
 @cache
-def expected_text(wanted: Wanted) -> str:
-    """Return what all pieces give together."""
+def expected_text(wanted: Wanted) -> bytes:
+    """Return what all pieces give together, as it stands in JSON."""
     if not wanted.pieces:
-        return WHOLE
+        return _quoted(WHOLE)
+    if wanted.kind == "args":
+        return _quoted("".join(argument_pieces(wanted.pieces)))
     text = "".join(piece(number) for number in range(wanted.pieces))
-    return '{"text":"' + text + '"}' if wanted.arguments else text
+    return _quoted(text + WHOLE if wanted.kind == "think" else text)
 
 
-@cache
-def whole_reply() -> bytes:
-    """Return the HTTP response with a whole body."""
-    message = {"role": "assistant", "content": WHOLE, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-    body = _encode({**_HEAD, "object": "chat.completion", "choices": [choice], "usage": _USAGE})
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+def find_fault(body: bytes, wanted: Wanted, *, separate: bool) -> str:
+    """Say what is wrong with a reply in the Messages API; "": it holds all, in order, and ends once.
+
+    `separate`: whether each piece must have come by itself, as it was sent.
+    """
+    pieces = [found for found in _PIECE.findall(body) if found not in (b"text", b"thinking")]
+    if b"".join(pieces) != expected_text(wanted):
+        return "its text is not what was sent"
+    if not any(reason in _REASONS.get(wanted.kind, (b"end_turn", b"stop")) for reason in _STOP_REASON.findall(body)):
+        return "it does not say why it stopped"
+    if wanted.pieces:
+        ends = body.count(b"event: message_stop"), body.count(b"data: [DONE]")
+        if ends not in ((1, 0), (0, 1)):
+            return f"it ends {sum(ends)} times"
+        if separate and len(pieces) != wanted.pieces + (wanted.kind == "think"):
+            return f"{wanted.pieces} pieces came as {len(pieces)}"
+    return ""
 
 
-@cache
-def stream_reply(wanted: Wanted) -> list[bytes]:
-    """Return the HTTP response of a stream: the head with the first event, each piece, and the end, as chunks."""
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
-    deltas: list[dict[str, object]] = [{"content": piece(number)} for number in range(wanted.pieces)]
-    first: dict[str, object] = {"role": "assistant", "content": "", "refusal": None}
-    finish = "stop"
-    if wanted.arguments:
-        texts = ['{"text":"' + piece(0), *(piece(number) for number in range(1, wanted.pieces))]
-        texts[-1] += '"}'
-        deltas = [{"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in texts]
-        function = {"name": "Tool0", "arguments": ""}
-        first["tool_calls"] = [{"index": 0, "id": "call_bench", "type": "function", "function": function}]
-        first["content"] = None
-        finish = "tool_calls"
-    usage = _encode({**_HEAD, "choices": [], "usage": _USAGE})
-    end = _event({}, finish) + _chunk(b"data: %b\n\n" % usage) + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
-    return [head + _event(first), *map(_event, deltas), end]
-
-
-def is_complete(body: bytes, wanted: Wanted) -> bool:
-    """Say whether a reply, in either language, holds all that was sent, in order, and ends as it should."""
-    if not wanted.pieces:
-        return WHOLE.encode() in body
-    text = b"".join(_PIECE.findall(body))
-    said = json.dumps(expected_text(wanted))[1:-1].encode()
-    return said == text and any(body.rstrip().endswith(end) or end in body[-200:] for end in _ENDS)
-
-
-def _event(delta: dict[str, object], finish_reason: str | None = None) -> bytes:
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-    return _chunk(b"data: %b\n\n" % _encode({**_HEAD, "choices": [choice], "usage": None}))
-
-
-def _encode(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _chunk(body: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(body), body)
+def _quoted(text: str) -> bytes:
+    return json.dumps(text)[1:-1].encode()

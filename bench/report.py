@@ -1,82 +1,62 @@
-"""The result as a table for people and as JSON for programs."""
+"""The tables of a run for a terminal."""
 
-import platform
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
-from bench.scenario import Measure, Plan, Run
-from bench.subjects import DIRECT, NGINX, PROXY, Subject
+from bench.goals import GOALS
+from bench.results import Results, Row, Sheet
+from bench.subjects import DIRECT, NGINX, PROXY
 
 
-def write_table(run: Run, subjects: Sequence[Subject]) -> str:
+def write_tables(results: Results) -> str:
     """Return medians with their spread, and the proxy as a multiple of nginx or as what it adds to a direct call."""
-    rows = [["", *(subject.name for subject in subjects), "the proxy"]]
-    for measure in run.measures.values():
-        cells = [_cell(measure, subject.name) for subject in subjects]
-        rows.append([f"{measure.title}, {measure.unit}", *cells, _verdict(measure)])
+    return "\n\n".join(_write_sheet(sheet) for sheet in results.sheets)
+
+
+def _write_sheet(sheet: Sheet) -> str:
+    rows = [[sheet.title, *sheet.names, "compared", "goal"]]
+    for row in sheet.rows:
+        cells = [cell(row, name) for name in sheet.names]
+        rows.append([f"{row.title}, {row.unit}", *cells, compare(row), _judge(row)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-    return "\n".join([lines[0], "─" * len(max(lines, key=len)), *lines[1:]])
+    return "\n".join([lines[0], "─" * len(max(lines, key=len)), *lines[1:], *_say_dashes(sheet)])
 
 
-def collect(run: Run, subjects: Sequence[Subject], plan: Plan, missing: Sequence[str]) -> dict[str, Any]:
-    """Return everything that was measured, with the values of each round."""
-    return {
-        "machine": {
-            "system": platform.system(),
-            "release": platform.release(),
-            "processor": platform.machine(),
-            "python": platform.python_version(),
-        },
-        "rounds": plan.rounds,
-        "replies_checked": run.replies,
-        "not_measured": list(missing),
-        "measures": [
-            {
-                "key": key,
-                "title": measure.title,
-                "unit": measure.unit,
-                "subjects": {
-                    subject.name: _summary(measure.values[subject.name])
-                    for subject in subjects
-                    if measure.values.get(subject.name)
-                },
-            }
-            for key, measure in run.measures.items()
-        ],
-    }
-
-
-def _summary(values: list[float]) -> dict[str, Any]:
-    return {
-        "median": statistics.median(values),
-        "lowest": min(values),
-        "highest": max(values),
-        "values": values,
-    }
-
-
-def _cell(measure: Measure, name: str) -> str:
-    values = measure.values.get(name)
-    if not values:
+def cell(row: Row, name: str) -> str:
+    """Return a median and its spread, or a dash."""
+    median = row.median(name)
+    if median is None:
         return "–"
-    median = statistics.median(values)
-    half = (max(values) - min(values)) / 2
-    digits = 3 if median < 1 else 2 if median < 10 else 1
-    return f"{median:.{digits}f} ±{half:.{digits}f}"
+    return f"{in_digits(median)} ±{in_digits(row.spread(name), like=median)}"
 
 
-def _verdict(measure: Measure) -> str:
-    """Compare within each round, because the rounds differ more than the subjects of one do."""
-    ours, floor, direct = (measure.values.get(subject.name) for subject in (PROXY, NGINX, DIRECT))
-    if ours and floor and not direct:
-        return f"{statistics.median(map(_ratio, ours, floor)):.1f} × nginx"
-    if ours and direct:
-        added = statistics.median(mine - theirs for mine, theirs in zip(ours, direct, strict=True))
-        return f"{added:+.2f} {measure.unit} to direct"
+def in_digits(value: float, like: float | None = None) -> str:
+    """Return a number with as many digits as a reader can use."""
+    size = abs(value if like is None else like)
+    return f"{value:,.{3 if size < 1 else 2 if size < 10 else 1 if size < 1000 else 0}f}"
+
+
+def compare(row: Row, name: str = PROXY.name) -> str:
+    """Say what the proxy is to the direct call, or to nginx where no direct call has such a value."""
+    if added := row.compare(name, DIRECT.name, ratio=False):
+        return f"{statistics.median(added):+.2f} {row.unit} to direct"
+    if ratios := row.compare(name, NGINX.name, ratio=True):
+        return f"{statistics.median(ratios):.1f} × nginx"
+    if ratios := row.compare(name, next(iter(row.values)), ratio=True):
+        return f"{statistics.median(ratios):.2f} ×" if name in row.values else ""
     return ""
 
 
-def _ratio(one: float, other: float) -> float:
-    return one / other if other > 0 else float("nan")
+def _judge(row: Row) -> str:
+    measured = [(goal, row.against(goal, PROXY.name)) for goal in GOALS.get(row.key, ())]
+    found = [(goal, value) for goal, value in measured if value is not None]
+    if not found:
+        return ""
+    if all(value <= goal.aim for goal, value in found):
+        return "aim"
+    return "must" if all(value <= goal.must for goal, value in found) else "MISSED"
+
+
+def _say_dashes(sheet: Sheet) -> Sequence[str]:
+    return [f"– {name}, {row.title}: {why}" for row in sheet.rows for name, why in row.dashes.items()]

@@ -1,129 +1,178 @@
-"""Who is measured: the direct call, nginx as a plain relay, and the proxy. A further proxy is one more `Subject`."""
+"""Who is measured: the direct call, nginx as a plain relay, and the proxy; other translators are in `bench.peers`."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from bench.bodies import cut_at_number, make_messages, say_as_chat
+from bench.bodies import Body, cut_at_number, make_messages, say_as_chat, with_system_at_the_top
 from bench.load import Shot
 from bench.processes import Process
-from bench.replies import read_wanted
-from bench.wires import Wire, body_of, settings_of
+from bench.replies import Wanted, read_wanted
+from bench.wires import CHAT, Wire
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
+Start = Callable[[Path, int, int], Process]
+"""Starts somebody in a directory, at a port, towards the upstream's port."""
 
-class Subject(Struct, frozen=True, kw_only=True):
+
+class Subject(Struct, frozen=True, kw_only=True, eq=False):
     """One way from the client to the upstream."""
 
     name: str
+    start: Start | None
+    """None: the upstream itself."""
     translates: bool
-    """Whether it is spoken to in the Messages API; else in Chat Completions, as the upstream is."""
-    start: Callable[[Path, int, int], Process] | None
-    """Starts it in a directory, at a port, towards the upstream's port; None: the upstream itself."""
+    """Whether it is spoken to in the Messages API; else in the language of the upstream."""
+    wire: Wire = CHAT
+    """What the upstream is spoken to in."""
+    model: str = "{}"
+    """What a model is called in a request to it; `{}` stands for what is wanted of the upstream."""
+    share: float = 1.0
+    """How much of a plan's work it is given: who takes hundreds of microseconds an event needs no thousands of them."""
+    separates: bool = False
+    """Whether each piece of a stream must come out of it by itself."""
+    optional: bool = False
+    """Whether the run goes on where it fails: its place in the table then says why."""
+    hears: str = "text"
+    """The kind of events that the upstream sends it, as `bench.replies` names it."""
+    takes_late_system: bool = True
+    """Whether it takes a system message in the middle of a conversation; else the same text stands at the top."""
+    changes: tuple[tuple[str, Any], ...] = ()
+    """Further fields of its requests."""
 
-    start_for_wires: Callable[[Path, int, int], Process] | None = None
-    """Starts it so that it serves all of `bench.wires`, where that takes another process."""
+    def shot(self, size: int, reply: str) -> Shot:
+        """Return a request of `size` bytes that asks the upstream for this reply (`bench.replies`)."""
+        wanted = read_wanted(reply)
+        if self.translates:
+            body = self._messages_body(size, self.model.format(reply), bool(wanted.pieces))
+            headers = "anthropic-version: 2023-06-01\r\nx-api-key: bench\r\nUser-Agent: bench\r\n"
+            path = "/v1/messages?beta=true"
+            return Shot(path=path, body=body, wanted=wanted, headers=headers, separate=self.separates)
+        body = _chat_body(size, reply, bool(wanted.pieces))  # a relay does not read it: its language does not matter
+        return Shot(path=self.wire.path_of(reply, wanted), body=body, wanted=wanted, exact=_exact(self.wire, wanted))
 
-    def shot(self, size: int, reply: str, wire: Wire | None = None) -> Shot:
-        """Return a request of `size` bytes that asks the upstream for this reply (`bench.replies`), in `wire`."""
-        return _shot(size, reply, wire, translates=self.translates)
+    def _messages_body(self, size: int, model: str, stream: bool) -> Body:
+        key = (size, model, stream, self.takes_late_system, repr(self.changes))
+        if key not in _made:
+            request = {**dict(self.changes), **make_messages(size, model, stream=stream)}
+            _made[key] = cut_at_number(request if self.takes_late_system else with_system_at_the_top(request))
+        return _made[key]
+
+
+_made: dict[tuple[object, ...], Body] = {}
 
 
 @cache
-def _shot(size: int, reply: str, wire: Wire | None, *, translates: bool) -> Shot:
-    wanted = read_wanted(reply)
-    request = make_messages(size, f"{wire.prefix if wire else 'openai/'}{reply}", stream=bool(wanted.pieces))
-    if wire and not translates:  # a relay does not read the body, so that its language does not matter
-        body, path = cut_at_number(say_as_chat(request)), wire.path_of(reply, wanted)
-        return Shot(path=path, body=body, wanted=wanted, exact=body_of(wire, wanted))
-    if not translates:
-        return Shot(path="/v1/chat/completions", body=cut_at_number(say_as_chat(request)), wanted=wanted)
-    headers = "anthropic-version: 2023-06-01\r\nx-api-key: bench\r\nUser-Agent: bench\r\n"
-    return Shot(path="/v1/messages?beta=true", body=cut_at_number(request), wanted=wanted, headers=headers)
+def _chat_body(size: int, model: str, stream: bool) -> Body:
+    return cut_at_number(say_as_chat(make_messages(size, model, stream=stream)))
+
+
+@cache
+def _exact(wire: Wire, wanted: Wanted) -> bytes:
+    return wire.body(wanted)
 
 
 def start_upstream(directory: Path, port: int) -> Process:
     """Start the provider of the bench."""
-    return Process([sys.executable, "-m", "bench.upstream", str(port)], CHECKOUT, _environment(), "upstream", directory)
+    environment = {**bare_environment(), "PYTHONPATH": str(CHECKOUT)}
+    return Process([sys.executable, "-m", "bench.upstream", str(port)], CHECKOUT, environment, "upstream", directory)
 
 
-def _start_proxy(directory: Path, port: int, upstream: int) -> Process:
-    settings = {
-        "PREFERRED_PROVIDER": "openai",
-        "OPENAI_API_KEY": "sk-bench-0000",
-        "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream}/v1",
-        "OPENAI_WIRE": "chat",
-    }
-    return _serve(directory, port, settings)
+def start_proxy(
+    directory: Path,
+    port: int,
+    upstream: int,
+    *,
+    settings: Mapping[str, str] = CHAT.settings,
+    options: tuple[str, ...] = (),
+) -> Process:
+    """Start the proxy with these settings, which may say `{origin}` for the upstream's address."""
+    origin = f"http://127.0.0.1:{upstream}"
+    said = {name: value.format(origin=origin) for name, value in settings.items()}
+    command = [sys.executable, "-m", "anthropic_proxy", "serve", "--port", str(port), *options]
+    environment = {**bare_environment(), "PYTHONPATH": str(CHECKOUT), **said}
+    return Process(command, directory, environment, f"proxy-{port}", directory)
 
 
-def _start_proxy_for_wires(directory: Path, port: int, upstream: int) -> Process:
-    return _serve(directory, port, settings_of(upstream))
+PLAIN = {"location": "", "upstream": ""}
+KEEPING = {
+    "location": 'proxy_http_version 1.1;\n      proxy_set_header Connection "";\n      ',
+    "upstream": "keepalive 128;",
+}
+"""What has nginx keep its connections to the upstream, which it does not by itself."""
 
 
-def _serve(directory: Path, port: int, settings: dict[str, str]) -> Process:
-    command = [sys.executable, "-m", "anthropic_proxy", "serve", "--port", str(port)]
-    return Process(command, directory, {**_environment(), **settings}, f"proxy-{port}", directory)
-
-
-def _start_nginx(directory: Path, port: int, upstream: int) -> Process:
+def write_nginx_configuration(
+    directory: Path, port: int, upstream: int, *, workers: int = 1, way: Mapping[str, str] = PLAIN
+) -> str:
+    """Return the configuration of a plain relay whose bodies stay in memory and which writes no log."""
     # Where nginx was built with these modules, it wants their directories even though nothing uses them.
     built = subprocess.run(["nginx", "-V"], capture_output=True, text=True, check=True).stderr
     unused = [name for name in ("fastcgi", "uwsgi", "scgi") if f"--without-http_{name}_module" not in built]
     unused_paths = "".join(f"  {name}_temp_path {directory}/{name};\n" for name in unused)
-    configuration = directory / f"nginx-{port}.conf"
-    configuration.write_text(
-        f"""daemon off;
-master_process off;
+    return f"""daemon off;
+worker_processes {workers};
 pid {directory}/nginx-{port}.pid;
 error_log stderr error;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 4096; }}
 http {{
   access_log off;
   client_max_body_size 64m;
-  client_body_buffer_size 8m;
+  client_body_buffer_size 16m;
   client_body_temp_path {directory}/body;
   proxy_temp_path {directory}/relay;
-{unused_paths}  upstream provider {{ server 127.0.0.1:{upstream}; keepalive 128; }}
+{unused_paths}  upstream provider {{ server 127.0.0.1:{upstream}; {way["upstream"]} }}
   server {{
     listen 127.0.0.1:{port} backlog=1024;
     keepalive_requests 1000000;
     location / {{
       proxy_pass http://provider;
-      proxy_http_version 1.1;
-      proxy_set_header Connection "";
-      proxy_buffering off;
+      {way["location"]}proxy_buffering off;
     }}
   }}
 }}
 """
-    )
+
+
+def start_nginx(
+    directory: Path, port: int, upstream: int, *, workers: int = 1, way: Mapping[str, str] = PLAIN
+) -> Process:
+    """Start nginx as a plain relay."""
+    configuration = directory / f"nginx-{port}.conf"
+    configuration.write_text(write_nginx_configuration(directory, port, upstream, workers=workers, way=way))
     command = ["nginx", "-p", str(directory), "-e", "stderr", "-c", str(configuration)]
-    return Process(command, directory, _environment(), f"nginx-{port}", directory)
+    return Process(command, directory, bare_environment(), f"nginx-{port}", directory)
 
 
-def _environment() -> dict[str, str]:
+def bare_environment() -> dict[str, str]:
     """Return what a process needs to run at all: no key, no setting and no way through another proxy gets in."""
     kept = re.compile(r"PATH|HOME|LANG|LC_\w+|TMPDIR|VIRTUAL_ENV|LD_LIBRARY_PATH|SYSTEMROOT")
-    found = {name: value for name, value in os.environ.items() if kept.fullmatch(name)}
-    return {**found, "PYTHONPATH": str(CHECKOUT)}
+    return {name: value for name, value in os.environ.items() if kept.fullmatch(name)}
 
 
 DIRECT = Subject(name="direct", translates=False, start=None)
-NGINX = Subject(name="nginx", translates=False, start=_start_nginx)
-PROXY = Subject(name="anthropic-proxy", translates=True, start=_start_proxy, start_for_wires=_start_proxy_for_wires)
+NGINX = Subject(name="nginx", translates=False, start=start_nginx)
+NGINX_KEEPING = Subject(
+    name="nginx, kept connections", translates=False, start=partial(start_nginx, way=KEEPING), optional=True
+)
+PROXY = Subject(name="anthropic-proxy", translates=True, start=start_proxy, model=CHAT.model, separates=True)
 
 
-def find_subjects() -> tuple[list[Subject], list[str]]:
-    """Return who can be measured here, and a line for each who cannot."""
-    if shutil.which("nginx"):
-        return [DIRECT, NGINX, PROXY], []
-    return [DIRECT, PROXY], ["nginx is not installed, so the floor (a plain relay) is not measured."]
+def speaking(wire: Wire) -> tuple[Subject, Subject, Subject]:
+    """Return the direct call, nginx and the proxy towards an upstream of that language."""
+    proxy = structs.replace(PROXY, wire=wire, model=wire.model, start=partial(start_proxy, settings=wire.settings))
+    return structs.replace(DIRECT, wire=wire), structs.replace(NGINX, wire=wire), proxy
+
+
+def nginx_is_here() -> bool:
+    """Say whether nginx is installed."""
+    return shutil.which("nginx") is not None

@@ -6,18 +6,20 @@ Run as a process of its own: `python -m bench.upstream PORT`.
 import asyncio
 import re
 import sys
+from functools import cache
 from typing import cast
 
 import uvloop
 
 from bench.bodies import MARKER
-from bench.replies import Wanted, read_wanted, stream_reply, whole_reply
-from bench.wires import answer_about_models, answer_in
+from bench.replies import Wanted, read_wanted
+from bench.wires import ALL, Wire, encode
 
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _MODEL = re.compile(rb'"model": ?"([^"]+)"')
 _MODEL_IN_PATH = re.compile(rb"/models/([^:/ ]+):")
-_REFUSAL = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n"
+_WHOLE = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 
 
 class Connection(asyncio.Protocol):
@@ -27,7 +29,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.buffer = bytearray()
         self.expected = 0
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.Handle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.timer:
@@ -48,33 +50,50 @@ class Connection(asyncio.Protocol):
             self.answer(request)
 
     def answer(self, request: bytes) -> None:
-        line = request[: request.index(b"\r\n")]
-        path = line.split(b" ")[1].decode()
-        model = _MODEL_IN_PATH.search(line) or _MODEL.search(request)
-        if about := answer_about_models(path):
-            self.transport.write(about)
-        elif request.startswith(b"GET "):
-            self.transport.write(whole_reply())
-        elif model is None or MARKER.encode() not in request:
-            error = b'{"error":{"message":"The last message did not arrive.","type":"invalid_request_error"}}'
-            self.transport.write(_REFUSAL % (len(error), error))
+        path = request[: request.index(b"\r\n")].split(b" ")[1].decode()
+        if request.startswith(b"GET ") or path == "/api/show":
+            self.transport.write(_about_models(path))
+            return
+        wire = next((wire for wire in ALL if path.startswith(wire.begins)), None)
+        model = _MODEL_IN_PATH.search(path.encode()) or _MODEL.search(request)
+        if wire is None or model is None or MARKER.encode() not in request:
+            error = encode({"error": {"message": f"At {path} the last message did not arrive.", "type": "bench"}})
+            self.transport.write(_WHOLE % (b"400 Bad Request", len(error), error))
+            return
+        wanted = read_wanted(model[1].decode())
+        parts = _answer(wire, wanted)
+        if len(parts) == 1:
+            self.transport.write(parts[0])
         else:
-            wanted = read_wanted(model[1].decode())
-            if answer := answer_in(path, wanted):
-                self.transport.write(answer)
-            elif not wanted.pieces:
-                self.transport.write(whole_reply())
-            elif wanted.pause:
-                self.pace(wanted, 0, asyncio.get_running_loop().time())
-            else:
-                self.transport.write(b"".join(stream_reply(wanted)))
+            self.pace(parts, 0, wanted.pause, asyncio.get_running_loop().time())
 
-    def pace(self, wanted: Wanted, place: int, due: float) -> None:
-        pieces = stream_reply(wanted)
-        self.transport.write(pieces[place])
-        if place + 1 < len(pieces):
-            due += wanted.pause
-            self.timer = asyncio.get_running_loop().call_at(due, self.pace, wanted, place + 1, due)
+    def pace(self, parts: list[bytes], place: int, pause: float, due: float) -> None:
+        """Send a part; the next one after the pause, or in the loop's next turn: each is sent by itself."""
+        self.transport.write(parts[place])
+        if place + 1 < len(parts):
+            loop, due = asyncio.get_running_loop(), due + pause
+            step = (self.pace, parts, place + 1, pause, due)
+            self.timer = loop.call_at(due, *step) if pause else loop.call_soon(*step)
+
+
+@cache
+def _answer(wire: Wire, wanted: Wanted) -> list[bytes]:
+    if not wanted.pieces:
+        body = wire.body(wanted)
+        return [_WHOLE % (b"200 OK", len(body), body)]
+    kind = b"application/x-ndjson" if wire.name == "Ollama" else b"text/event-stream; charset=utf-8"
+    first, *chunks = [b"%x\r\n%b\r\n" % (len(part), part) for part in wire.parts(wanted)]
+    parts = [_HEAD % kind + first, *chunks[:-1], chunks[-1] + b"0\r\n\r\n"]
+    return [b"".join(parts)] if wanted.packed else parts
+
+
+@cache
+def _about_models(path: str) -> bytes:
+    """Return what is said of models: Ollama's in its own words, nothing for anybody else."""
+    known = {"general.architecture": "bench", "bench.context_length": 131_072}
+    shown = {"capabilities": ["completion", "tools"], "model_info": known}
+    body = encode(shown if path == "/api/show" else {"models": [], "object": "list", "data": []})
+    return _WHOLE % (b"200 OK", len(body), body)
 
 
 async def main(port: int) -> None:

@@ -1,0 +1,49 @@
+"""What an optional feature costs: the proxy with it beside the proxy without, everything else the same."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from bench.subjects import Subject, start_proxy
+from bench.wires import CHAT
+
+STEPS = ("1 KB", "120 KB", "burst", "paced")
+"""What each feature is measured in, as `bench.measures` names it."""
+ANY_MODEL = "openai/{}"
+"""A model that is not known to be OpenAI's: what such servers get wrong is looked for."""
+
+
+def _subject(
+    name: str,
+    settings: Mapping[str, str] | None = None,
+    *,
+    model: str = CHAT.model,
+    options: tuple[str, ...] = (),
+    hears: str = "text",
+    **changes: Any,
+) -> Subject:
+    return Subject(
+        name=name,
+        start=partial(start_proxy, settings={**CHAT.settings, **(settings or {})}, options=options),
+        translates=True,
+        model=model,
+        separates=True,
+        hears=hears,
+        changes=tuple(changes.items()),
+    )
+
+
+BASE = _subject("as it comes")
+FEATURES = (
+    _subject("two `stop_sequences`", stop_sequences=["\n\nHuman:", "</answer>"]),
+    _subject("a server of any model: calls and reasoning looked for in its text", model=ANY_MODEL),
+    _subject("the same, and its events are thinking", model=ANY_MODEL, hears="think"),
+    _subject("`PROXY_API_KEY`, two keys", {"PROXY_API_KEY": "another,bench"}),
+    _subject("`FIDELITY=strict`", {"FIDELITY": "strict"}),
+    _subject("`CHECK_WINDOW=true`", {"CHECK_WINDOW": "true"}),
+    _subject("`MAX_UPSTREAM_CALLS=100`", {"MAX_UPSTREAM_CALLS": "100"}),
+    _subject("`LOG_FORMAT=json`", {"LOG_FORMAT": "json"}),
+    _subject("`LOG_LEVEL=error`: no lines of requests", {"LOG_LEVEL": "error"}),
+    _subject("`--workers 2`", options=("--workers", "2")),
+)
+"""A room that comes later adds its line here."""

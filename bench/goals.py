@@ -1,0 +1,40 @@
+"""What the proxy must cost at most, what it aims at, and why it misses an aim where it does."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+Against = Literal["value", "nginx", "LiteLLM", "direct"]
+
+
+class Goal(Struct, frozen=True):
+    """An upper limit for one measure."""
+
+    against: Against
+    """What is limited: the value itself, its multiple of nginx's or of LiteLLM's, or what it adds to a direct call."""
+    must: float
+    aim: float
+
+
+GOALS: Mapping[str, tuple[Goal, ...]] = {
+    "1 KB": (Goal("value", 0.5, 0.25),),
+    "120 KB": (Goal("nginx", 12, 6.5), Goal("LiteLLM", 1 / 24, 1 / 42)),
+    "1 MB": (Goal("value", 5, 2),),
+    "stream": (Goal("value", 0.4, 0.2),),
+    "burst": (Goal("nginx", 3, 1.8),),
+    "paced": (Goal("nginx", 3, 2),),
+    "args": (Goal("value", 8, 4),),
+    "p50": (Goal("direct", 1.2, 0.6),),
+    "p99": (Goal("direct", 5, 1.5),),
+    "first": (Goal("direct", 1.5, 0.8),),
+    "slow": (Goal("direct", 40, 15),),
+    "idle": (Goal("value", 60, 45),),
+    "filled": (Goal("value", 75, 52),),
+    "start": (Goal("value", 0.45, 0.25),),
+}
+"""Key of a measure → its limits, in the order of the page."""
+RELAY_GOAL = Goal("nginx", 6, 6)
+"""For a 120 KB request whose bytes pass."""
+REASONS: Mapping[str, str] = {}
+"""Key → where the profile says that the rest goes. Said on the page only while the aim is missed."""

@@ -1,0 +1,270 @@
+"""Writes a run's tables and plots into docs/performance.md, between its markers, and beside it."""
+
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+
+from bench.goals import GOALS, REASONS, RELAY_GOAL, Goal
+from bench.load import BenchError
+from bench.report import in_digits
+from bench.results import Fit, Results, Row, Sheet
+from bench.subjects import CHECKOUT, DIRECT, NGINX, NGINX_KEEPING, PROXY, write_nginx_configuration
+from bench.svg import draw_bars, draw_lines
+from bench.wires import CHAT, OTHERS
+
+PAGE = CHECKOUT / "docs" / "performance.md"
+PLOTS = PAGE.with_suffix("")
+_SECTION = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_LITELLM = "LiteLLM"
+_ADDED = frozenset(key for key, goals in GOALS.items() if any(goal.against == "direct" for goal in goals))
+"""Measures of waiting, which say what is added to a direct call."""
+_EXTREME_MEMORY = 10_000
+"""Open streams that the line through fewer is read at."""
+
+
+def write_page(results: Results) -> None:
+    """Fill every section that the run has values for; the others stay as they are. Raises `BenchError`."""
+    page = PAGE.read_text()
+    named = [found[2] for found in _SECTION.finditer(page)]
+    if unknown := set(named) - set(_SECTIONS):
+        raise BenchError(f"{PAGE.name} has sections that nobody writes: {', '.join(sorted(unknown))}")
+
+    def fill(found: re.Match[str]) -> str:
+        written = _SECTIONS[found[2]](results)
+        return f"{found[1]}{written}\n{found[3]}" if written else found[0]
+
+    PAGE.write_text(_SECTION.sub(fill, page))
+    PLOTS.mkdir(exist_ok=True)
+    for name, drawing in _draw(results).items():
+        (PLOTS / f"{name}.svg").write_text(drawing)
+
+
+def _write_machine(results: Results) -> str:
+    machine = dict(results.machine)
+    cores, architecture = machine.pop("cores"), machine.pop("architecture")
+    software = ", ".join(f"{name} {version}".removeprefix("system ") for name, version in machine.items())
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items() if version)
+    rounds = ", ".join(sorted({str(sheet.rounds) for sheet in results.sheets}))
+    return (
+        f"A virtual machine of {cores} cores ({architecture}), {software}; {versions or 'no other translators'}. "
+        f"{results.replies:,} replies, each checked in full. Medians of {rounds} rounds, ± half their range."
+    )
+
+
+def _write_goals(results: Results) -> str:
+    sheet = results.sheet(CHAT.name)
+    if sheet is None:
+        return ""
+    rows = [["measure", "nginx, plain relay", "best peer", _LITELLM, "ours", "must", "aim", "reached"]]
+    rows += [
+        _goal_row(row, [name for name in sheet.names if _is_peer(name)]) for key in GOALS if (row := sheet.row(key))
+    ]
+    missed = [(key, row) for key in GOALS if (row := sheet.row(key)) and _judge(row, GOALS[key]) != "aim"]
+    reasons = [f"- **{row.title}**: {REASONS.get(key, 'no reason was found yet.')}" for key, row in missed]
+    note = "\n\nShort of the aim, and where the profile says that the rest goes:\n\n" if reasons else ""
+    return _table(rows) + note + "\n".join(reasons)
+
+
+def _goal_row(row: Row, peers: Sequence[str]) -> list[str]:
+    goals = GOALS[row.key]
+    measured = [
+        _say_against(goal, row.against(goal, PROXY.name), row.unit) for goal in goals if goal.against != "value"
+    ]
+    best = min((name for name in peers if name in row.values), key=lambda name: row.median(name) or 0.0, default="")
+    ours = _own(row, PROXY.name)
+    return [
+        f"{'added, ' if row.key in _ADDED else ''}{row.title}, {row.unit}",
+        _own(row, NGINX.name),
+        f"{_own(row, best)} ({best})" if best else "–",
+        _own(row, _LITELLM),
+        f"**{', '.join(one for one in measured if one)}**; {ours}"
+        if any(measured) and not _is_added(row)
+        else f"**{ours}**",
+        ", ".join(_say_against(goal, goal.must, row.unit) for goal in goals),
+        ", ".join(_say_against(goal, goal.aim, row.unit) for goal in goals),
+        _judge(row, goals),
+    ]
+
+
+def _is_added(row: Row) -> bool:
+    return row.key in _ADDED
+
+
+def _is_peer(name: str) -> bool:
+    return name not in {DIRECT.name, NGINX.name, NGINX_KEEPING.name, PROXY.name}
+
+
+def _own(row: Row, name: str) -> str:
+    """Return somebody's median and spread; of waiting, what is added to the direct call of the same round."""
+    values = row.compare(name, DIRECT.name, ratio=False) if _is_added(row) else row.values.get(name, [])
+    if not values:
+        return "–"
+    median = statistics.median(values)
+    return f"{in_digits(median)} ±{in_digits((max(values) - min(values)) / 2, like=median)}"
+
+
+def _say_against(goal: Goal, value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    if goal.against in ("value", "direct"):
+        return f"{value:g} {unit}"
+    if value < 1:
+        return f"1/{1 / value:.0f} {goal.against}"
+    return f"{value:.3g} × {goal.against}"
+
+
+def _judge(row: Row, goals: Sequence[Goal]) -> str:
+    found = [(goal, value) for goal in goals if (value := row.against(goal, PROXY.name)) is not None]
+    if all(value <= goal.aim for goal, value in found):
+        return "aim"
+    return "must" if all(value <= goal.must for goal, value in found) else "**missed**"
+
+
+def _write_everybody(results: Results) -> str:
+    sheet = results.sheet(CHAT.name)
+    return _write_sheet(sheet) if sheet else ""
+
+
+def _write_sheet(sheet: Sheet) -> str:
+    notes: list[str] = []
+    rows = [["", *sheet.names]]
+    for row in sheet.rows:
+        cells = []
+        for name in sheet.names:
+            why = row.dashes.get(name, "")
+            if why and why not in notes:
+                notes.append(why)
+            cells.append(f"– [{notes.index(why) + 1}]" if why else _plain(row, name))
+        rows.append([f"{row.title}, {row.unit}", *cells])
+    return _table(rows) + "".join(f"\n\n[{number}] {why}" for number, why in enumerate(notes, 1))
+
+
+def _plain(row: Row, name: str) -> str:
+    median = row.median(name)
+    return "–" if median is None else f"{in_digits(median)} ±{in_digits(row.spread(name), like=median)}"
+
+
+def _write_wires(results: Results) -> str:
+    sheets = [sheet for wire in (CHAT, *OTHERS) if (sheet := results.sheet(wire.name))]
+    if len(sheets) < 2:
+        return ""
+    rows = [["", *(sheet.title for sheet in sheets)]]
+    for key in GOALS:
+        found = [sheet.row(key) for sheet in sheets]
+        titled = next(row for row in found if row)
+        title = f"{'added, ' if _is_added(titled) else ''}{titled.title}, {titled.unit}"
+        rows.append([title, *(_cell_of_wire(row, key) for row in found)])
+    relay = sheets[-1].row("120 KB")
+    judged = (
+        f"\n\nThe relay of a 120 KB request, at most {RELAY_GOAL.must:g} × nginx: {_judge(relay, [RELAY_GOAL])}."
+        if relay
+        else ""
+    )
+    return _table(rows) + judged.replace(": aim.", ": reached.")
+
+
+def _cell_of_wire(row: Row | None, key: str) -> str:
+    if row is None or not row.values.get(PROXY.name):
+        return "–"
+    ratios = (
+        [] if _is_added(row) or key in ("idle", "filled", "start") else row.compare(PROXY.name, NGINX.name, ratio=True)
+    )
+    return _own(row, PROXY.name) + (f" ({statistics.median(ratios):.1f} ×)" if ratios else "")
+
+
+def _write_features(results: Results) -> str:
+    sheet = results.sheet("Features")
+    if sheet is None:
+        return ""
+    base, *names = sheet.names
+    rows = [["", *(f"{row.title}, {row.unit}" for row in sheet.rows)]]
+    rows.append([base, *(_plain(row, base) for row in sheet.rows)])
+    rows += [
+        [f"+ {name}", *(_difference(row.compare(name, base, ratio=False)) for row in sheet.rows)] for name in names
+    ]
+    return _table(rows)
+
+
+def _difference(values: Sequence[float]) -> str:
+    median = statistics.median(values)
+    return f"{median:+.3f} ±{(max(values) - min(values)) / 2:.3f}"
+
+
+def _write_throughput(results: Results) -> str:
+    if not results.throughput:
+        return ""
+    rows = [["who, with how many workers", *next(iter(results.throughput.values()))]]
+    rows += [[name, *(f"{value:,.0f}" for value in found.values())] for name, found in results.throughput.items()]
+    return _table(rows)
+
+
+def _write_growth(results: Results) -> str:
+    if not results.lines:
+        return ""
+    rows = [["", "who", "a unit more costs", "beside", "largest distance from the line", "R²"]]
+    for line in results.lines:
+        rows += [
+            [
+                f"{line.title} ({line.x})",
+                name,
+                f"{in_digits(one.slope)} {line.y}" if abs(one.slope) >= 0.01 else f"{one.slope:.2g} {line.y}",
+                f"{in_digits(one.intercept)} {line.y}",
+                f"{in_digits(one.residual)} {line.y}",
+                f"{one.determination:.4f}",
+            ]
+            for name, one in line.fits.items()
+        ]
+    return _table(rows) + _say_extreme(results)
+
+
+def _say_extreme(results: Results) -> str:
+    opened = next((line.fits[PROXY.name] for line in results.lines if line.key == "open_streams"), None)
+    if opened is None:
+        return ""
+    there = opened.intercept + _EXTREME_MEMORY * opened.slope
+    return (
+        f"\n\nAn open stream takes {opened.slope * 1024:.1f} KiB; {_EXTREME_MEMORY:,} of them would take "
+        f"{there:,.0f} MiB by the line."
+    )
+
+
+def _write_nginx(results: Results) -> str:
+    configuration = write_nginx_configuration(CHECKOUT, 8080, 8081).replace(str(CHECKOUT), "/var/tmp/relay")
+    return f"```nginx\n{configuration}```"
+
+
+_SECTIONS: Mapping[str, Callable[[Results], str]] = {
+    "machine": _write_machine,
+    "goals": _write_goals,
+    "everybody": _write_everybody,
+    "wires": _write_wires,
+    "features": _write_features,
+    "throughput": _write_throughput,
+    "growth": _write_growth,
+    "nginx": _write_nginx,
+}
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([head, f"| {' | '.join(['---'] * len(rows[0]))} |", *body])
+
+
+def _draw(results: Results) -> dict[str, str]:
+    plots = {
+        line.key: draw_lines(
+            line.title, line.x, line.y, line.points, {name: _ends(one) for name, one in line.fits.items()}
+        )
+        for line in results.lines
+    }
+    sheet = results.sheet(CHAT.name)
+    for key, name in (("120 KB", "request"), ("burst", "event")):
+        row = sheet.row(key) if sheet else None
+        if row and any(_is_peer(subject) for subject in row.values):
+            bars = {subject: median for subject in row.values if (median := row.median(subject))}
+            plots[name] = draw_bars(row.title, row.unit, dict(sorted(bars.items(), key=lambda bar: bar[1])))
+    return plots
+
+
+def _ends(one: Fit) -> tuple[float, float]:
+    return one.slope, one.intercept

@@ -1,0 +1,112 @@
+"""Other translators, each set up for the same job: the Messages API in front, the bench's Chat Completions behind.
+
+`scripts/peers` installs them by name, each into a place of its own in the user's cache; who is not there is left out.
+Each runs in one process with its own defaults, but for these: its log goes to a file or nowhere, and nothing makes it
+look for anything beyond this machine.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.processes import Process
+from bench.subjects import Subject, bare_environment
+
+PLACE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anthropic-proxy" / "peers"
+_KEY = "sk-bench-0000"
+_LITELLM = """
+model_list:
+  - model_name: "*"
+    litellm_params: {{model: "openai/*", api_base: "http://127.0.0.1:{upstream}/v1", api_key: "{key}"}}
+litellm_settings: {{use_chat_completions_url_for_anthropic_messages: true}}
+"""
+_OA2A = """
+openai_api_key = "{key}"
+openai_base_url = "http://127.0.0.1:{upstream}/v1"
+host = "127.0.0.1"
+port = {port}
+"""
+
+
+def _start_litellm(directory: Path, port: int, upstream: int) -> Process:
+    configuration = directory / f"litellm-{port}.yaml"
+    configuration.write_text(_LITELLM.format(upstream=upstream, key=_KEY))
+    options = ["--config", str(configuration), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
+    keyless = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # nobody here asks clients for a key
+    return _run(
+        "litellm", ["bin/litellm", *options], directory, port, {"LITELLM_LOCAL_MODEL_COST_MAP": "True", **keyless}
+    )
+
+
+def _start_claude_code_router(directory: Path, port: int, upstream: int) -> Process:
+    provider = {
+        "name": "bench",
+        "api_base_url": f"http://127.0.0.1:{upstream}/v1/chat/completions",
+        "api_key": _KEY,
+        "models": ["bench-whole"],
+    }
+    said = {"PORT": port, "LOG": False, "Providers": [provider], "Router": {"default": "bench,bench-whole"}}
+    home = directory / f"claude-code-router-{port}"
+    (home / ".claude-code-router").mkdir(parents=True)
+    (home / ".claude-code-router" / "config.json").write_text(json.dumps(said))
+    return _run("claude-code-router", ["node_modules/.bin/ccr", "start"], directory, port, {"SERVICE_PORT": str(port)})
+
+
+def _start_ant2oai(directory: Path, port: int, upstream: int) -> Process:
+    address = f"http://127.0.0.1:{upstream}/v1/chat/completions"
+    return _run("ant2oai", ["bin/a2o", "--upstream", address, "--port", str(port)], directory, port, {})
+
+
+def _start_local_openai2anthropic(directory: Path, port: int, upstream: int) -> Process:
+    home = directory / f"local-openai2anthropic-{port}"
+    (home / ".oa2a").mkdir(parents=True)
+    (home / ".oa2a" / "config.toml").write_text(_OA2A.format(key=_KEY, upstream=upstream, port=port))
+    return _run("local-openai2anthropic", ["bin/oa2a"], directory, port, {})
+
+
+def _run(name: str, command: list[str], directory: Path, port: int, further: Mapping[str, str]) -> Process:
+    """Start what is installed below `PLACE` in a home of its own."""
+    home = directory / f"{name}-{port}"
+    home.mkdir(exist_ok=True)
+    environment = {**bare_environment(), "HOME": str(home), **further}
+    environment.pop("VIRTUAL_ENV", None)
+    program = str(PLACE / name / command[0])
+    return Process([program, *command[1:]], home, environment, f"{name}-{port}", directory)
+
+
+PEERS = {
+    "litellm": Subject(name="LiteLLM", start=_start_litellm, translates=True, model="{}", share=1 / 16, optional=True),
+    "claude-code-router": Subject(
+        name="claude-code-router",
+        start=_start_claude_code_router,
+        translates=True,
+        model="bench,{}",
+        share=1 / 8,
+        optional=True,
+    ),
+    "ant2oai": Subject(
+        name="ant2oai", start=_start_ant2oai, translates=True, share=1 / 4, optional=True, takes_late_system=False
+    ),
+    "local-openai2anthropic": Subject(
+        name="local-openai2anthropic", start=_start_local_openai2anthropic, translates=True, share=1 / 8, optional=True
+    ),
+}
+"""Directory below `PLACE` → who runs there."""
+
+
+def find_peers() -> tuple[list[Subject], list[str]]:
+    """Return who is installed, and a line for each who is not."""
+    here = [subject for place, subject in PEERS.items() if (PLACE / place).is_dir()]
+    missing = [f"{subject.name} is not installed: scripts/peers" for subject in PEERS.values() if subject not in here]
+    return here, missing
+
+
+def find_version(place: str) -> str:
+    """Return the version of an installed peer; "" where it does not say."""
+    manifests = (PLACE / place).glob("node_modules/**/claude-code-router/package.json")
+    for manifest in manifests:
+        return str(json.loads(manifest.read_text())["version"])
+    for found in (PLACE / place).glob(f"lib/*/site-packages/{place.replace('-', '_')}-*.dist-info"):
+        return found.name.removesuffix(".dist-info").rpartition("-")[2]
+    return ""

@@ -1,0 +1,164 @@
+"""What a run found, as one value that can be kept and read again: the terminal's table and the page are made of it."""
+
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct, field
+
+from bench.goals import Goal
+from bench.measures import STEPS, TITLES
+from bench.scenario import Run, Table
+from bench.subjects import nginx_is_here
+
+
+class Row(Struct, kw_only=True):
+    """One measure."""
+
+    key: str
+    title: str
+    unit: str
+    values: dict[str, list[float]]
+    """Name of a subject → one value a round."""
+    dashes: dict[str, str] = field(default_factory=dict)
+    """Name of a subject → why it has none."""
+
+    def median(self, name: str) -> float | None:
+        """Return the median of somebody's rounds; None: nothing was measured."""
+        values = self.values.get(name)
+        return statistics.median(values) if values else None
+
+    def spread(self, name: str) -> float:
+        """Return half the distance between the lowest and the highest round."""
+        values = self.values[name]
+        return (max(values) - min(values)) / 2
+
+    def compare(self, name: str, other: str, *, ratio: bool) -> list[float]:
+        """Return ratio or difference to another, round by round: rounds differ more than the subjects of one do."""
+        pairs = zip(self.values.get(name, ()), self.values.get(other, ()), strict=False)
+        if ratio:
+            return [mine / theirs for mine, theirs in pairs if theirs > 0]
+        return [mine - theirs for mine, theirs in pairs]
+
+    def against(self, goal: Goal, name: str) -> float | None:
+        """Return what a goal limits; None: the other was not measured."""
+        if goal.against == "value":
+            return self.median(name)
+        compared = self.compare(name, goal.against, ratio=goal.against != "direct")
+        return statistics.median(compared) if compared else None
+
+
+class Sheet(Struct, kw_only=True):
+    """One table as it was filled."""
+
+    title: str
+    names: list[str]
+    rounds: int
+    rows: list[Row]
+
+    def row(self, key: str) -> Row | None:
+        """Return the row of that key."""
+        return next((row for row in self.rows if row.key == key), None)
+
+
+class Line(Struct, kw_only=True):
+    """Something measured as a function of something, and the straight line through it."""
+
+    key: str
+    title: str
+    x: str
+    y: str
+    points: dict[str, list[tuple[float, float]]]
+    """Name of a subject → its medians."""
+    fits: dict[str, "Fit"] = field(default_factory=dict)
+    logarithmic: bool = False
+
+
+class Fit(Struct):
+    """A straight line by least squares."""
+
+    slope: float
+    intercept: float
+    residual: float
+    """The largest distance of a point from it."""
+    determination: float
+    """R²: 1 where all points lie on it."""
+
+
+class Results(Struct, kw_only=True):
+    """All of a run."""
+
+    machine: dict[str, str]
+    replies: int
+    missing: list[str]
+    sheets: list[Sheet]
+    versions: dict[str, str] = field(default_factory=dict)
+    lines: list[Line] = field(default_factory=list)
+    throughput: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Who, with how many workers → requests a second, and per second of CPU."""
+
+    def sheet(self, title: str) -> Sheet | None:
+        """Return the table of that title."""
+        return next((sheet for sheet in self.sheets if sheet.title == title), None)
+
+    def save(self, path: Path) -> None:
+        """Write everything, every round's value included, as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
+
+
+def load_results(path: Path) -> Results:
+    """Read what `save` wrote."""
+    return msgspec.json.decode(path.read_bytes(), type=Results)
+
+
+def collect(run: Run, missing: Sequence[str], versions: dict[str, str]) -> Results:
+    """Return what the tables of a run hold."""
+    return Results(
+        machine=describe_machine(),
+        replies=run.replies,
+        missing=list(missing),
+        versions=versions,
+        sheets=[_sheet(table) for table in run.tables],
+    )
+
+
+def _sheet(table: Table) -> Sheet:
+    names = [subject.name for subject in table.subjects]
+    dashes = {step: table.dashes.get(step, {}) for step in STEPS}
+    steps_of = {"p50": "alone", "p99": "alone", "stream": "burst", "idle": "start", "filled": "start"}
+    rows = [
+        Row(key=key, title=title, unit=unit, values=table.values[key], dashes=dashes[steps_of.get(key, key)])
+        for key, (title, unit) in TITLES.items()
+        if key in table.values
+    ]
+    return Sheet(title=table.title, names=names, rounds=table.plan.rounds, rows=rows)
+
+
+def fit(points: Sequence[tuple[float, float]]) -> Fit:
+    """Return the straight line through points."""
+    xs, ys = zip(*points, strict=True)
+    slope, intercept = statistics.linear_regression(xs, ys)
+    residual = max(abs(y - slope * x - intercept) for x, y in points)
+    level = statistics.fmean(ys)
+    scatter = sum((y - level) ** 2 for y in ys)
+    left = sum((y - slope * x - intercept) ** 2 for x, y in points)
+    return Fit(slope, intercept, residual, 1 - left / scatter if scatter else 1.0)
+
+
+def describe_machine() -> dict[str, str]:
+    """Return what the figures depend on; no name of a machine is in it."""
+    found = {
+        "cores": str(os.cpu_count()),
+        "architecture": platform.machine(),
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
+        "Python": platform.python_version(),
+    }
+    if nginx_is_here():
+        said = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr
+        found["nginx"] = said.rpartition("/")[2].split()[0]
+    return found
