@@ -26,6 +26,8 @@ UNREAD_BYTES = 64 * 1024
 """What the operating system is asked to hold of an answer that nobody reads; left to itself it holds MiBs."""
 READ_BYTES = 32 * 1024
 """From twice as much on, which was received and not read yet, no more is received."""
+UNPACKED_BYTES = 64 * 1024 * 1024
+"""What an answer may have that comes packed though nobody asked for that."""
 DRAIN_SECONDS = 0.25
 """How long `close` waits for the last bytes of an answer that is complete, so that its connection can be used again."""
 
@@ -59,13 +61,15 @@ class _Connector(aiohttp.TCPConnector):
 class HttpResponse:
     """An `UpstreamResponse` over an aiohttp response."""
 
-    __slots__ = ("_closed", "_response", "headers", "status")
+    __slots__ = ("_closed", "_packed", "_response", "_unpacked", "headers", "status")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         """Look-up ignores case."""
+        self._packed = response.headers.get("content-encoding", "identity").lower() != "identity"
+        self._unpacked = 0
         protocol = response.connection.protocol if response.connection is not None else None
         self._closed = protocol.closed if protocol is not None else None
         if self._closed is not None:
@@ -80,20 +84,31 @@ class HttpResponse:
     async def read(self) -> bytes:
         """Return what has arrived, waiting only where nothing has; b"" at the end."""
         try:
-            return await self._response.content.readany()
+            piece = await self._response.content.readany()
         except aiohttp.ClientPayloadError as error:
             raise UpstreamProtocolError("the reply broke off before it was complete") from error
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamProtocolError(
                 f"the connection broke in the middle of the reply ({_reason(error)})"
             ) from error
+        if self._packed:
+            await self._count(piece)
+        return piece
+
+    async def _count(self, piece: bytes) -> None:
+        """Count what was unpacked, and let others have their turn: a MiB may hold a GiB, ready to be read at once."""
+        self._unpacked += len(piece)
+        if self._unpacked > UNPACKED_BYTES:
+            said = f"the reply is larger than {UNPACKED_BYTES >> 20} MiB when it is unpacked"
+            raise UpstreamProtocolError(said, retryable=False)
+        await asyncio.sleep(0)
 
     async def close(self, *, complete: bool = False) -> None:
         """Give the connection back if the answer was read whole, or is `complete` and ends at once; else cut it."""
         content = self._response.content
         if self._closed is not None:
             self._closed.remove_done_callback(self._lose)
-        if complete and not content.is_eof() and not self._response.closed:
+        if complete and not (self._packed or content.is_eof() or self._response.closed):
             try:
                 async with asyncio.timeout(DRAIN_SECONDS):
                     while await content.readany():
