@@ -105,7 +105,7 @@ async def test_the_headers_count_what_became_of_the_request_that_was_answered() 
 
 async def test_strict_refuses_before_anything_is_sent_and_names_every_loss() -> None:
     street = Street()
-    keeper = await Town(street, OPENAI_API_KEY="k", FIDELITY="strict").ask(top_k=5, tools=[RUN])
+    keeper = await Town(street, OPENAI_API_KEY="k", OPENAI_WIRE="chat", FIDELITY="strict").ask(top_k=5, tools=[RUN])
     assert street.bodies == []
     assert keeper.error is not None
     assert (keeper.error.status, keeper.error.kind) == (400, "invalid_request_error")
@@ -216,12 +216,15 @@ async def test_a_relay_has_nothing_to_note(stream: bool) -> None:
     assert headers["x-proxy-fidelity"] == "strict; approximated=0; emulated=0; dropped=0"
 
 
+CHAT = {"OPENAI_API_KEY": "k", "OPENAI_WIRE": "chat", "FIDELITY": "strict"}
+
+
 async def test_a_search_without_a_service_is_a_loss() -> None:
     search = {"type": "web_search_20250305", "name": "web_search"}
-    keeper = await Town(Street(), OPENAI_API_KEY="k", FIDELITY="strict").ask(tools=[search])
+    keeper = await Town(Street(), **CHAT).ask(tools=[search])
     assert keeper.error is not None
     assert "SEARCH_URL" in keeper.error.message
-    town = Town(Street(), OPENAI_API_KEY="k", FIDELITY="strict")
+    town = Town(Street(), **CHAT)
 
     async def find(
         query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10

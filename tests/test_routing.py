@@ -438,3 +438,27 @@ def test_the_list_of_models_has_claude_s_ids_first_and_aliases_that_route():
 def test_the_list_of_models_of_anthropic_is_its_own():
     entries = list_models(load(ANTHROPIC_API_KEY="a"), Catalogue())
     assert (entries[1].display_name, entries[1].max_input_tokens) == ("Claude Sonnet 5.5", 1_000_000)
+
+
+SEARCH = frozenset(("web_search",))
+
+
+@pytest.mark.parametrize(
+    ("model", "environ", "wire"),
+    [
+        ("openai/gpt-4.1", {}, "openai_responses"),
+        ("openai/gpt-4.1", {"OPENAI_WIRE": "chat"}, "openai_chat"),
+        ("openai/gpt-4.1", {"OPENAI_BASE_URL": "http://localhost:8000/v1"}, "openai_chat"),
+        ("xai/grok-4.3", {}, "openai_responses"),
+        ("xai/grok-3", {}, "openai_chat"),
+        ("groq/openai/gpt-oss-120b", {}, "openai_chat"),
+        ("gemini/gemini-3.6-flash", {}, "gemini"),
+    ],
+)
+def test_a_search_is_asked_for_in_the_language_in_which_the_provider_searches(
+    model: str, environ: dict[str, str], wire: str
+) -> None:
+    keys = dict.fromkeys(("OPENAI_API_KEY", "XAI_API_KEY", "GROQ_API_KEY", "GEMINI_API_KEY"), "sk-0123456789abcdef")
+    settings = load_settings(keys | environ, PROVIDERS, env_file=None)
+    (target,) = resolve(Facts(model, SEARCH), settings, Catalogue()).targets
+    assert target.wire.__name__.rpartition(".")[2] == wire

@@ -81,7 +81,7 @@ class Script:
 
 
 def town(script: Script, search: Any = None, fetch: Any = None, **settings: str) -> Town:
-    built = Town(script, **{"OPENAI_API_KEY": "sk-test-0123456789", **settings})
+    built = Town(script, **{"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat", **settings})
     built.house = structs.replace(built.house, search=search, fetch=fetch)
     return built
 

@@ -9,7 +9,7 @@ from anthropic_proxy.messages.prepare.request import (
     Prepared,
     PreparedRequest,
 )
-from anthropic_proxy.messages.prepare.server_tools import kind_of
+from anthropic_proxy.messages.prepare.server_tools import kind_of, kinds_of
 from anthropic_proxy.messages.prepare.steps import prepare
 from anthropic_proxy.messages.prepare.tools import owned_tools
 
@@ -22,6 +22,7 @@ __all__ = [
     "PreparedRequest",
     "ends_in_server_tools",
     "kind_of",
+    "kinds_of",
     "owned_tools",
     "prepare",
     "unanswered",

@@ -1,7 +1,7 @@
 """Who runs a tool that Anthropic's API runs itself: the provider, the proxy (`exchange/turns`), or nobody."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ _BEGINNINGS: tuple[tuple[str, Kind], ...] = (
     ("mcp_toolset", "mcp_toolset"),
     ("tool_search_tool_", "tool_search"),
 )
+_NOTHING: frozenset[str] = frozenset()
 _BM25 = "tool_search_tool_bm25"
 
 
@@ -43,6 +44,12 @@ def kind_of(tool: Tool) -> Kind:
     """
     kind = tool.type or ""
     return next((said for beginning, said in _BEGINNINGS if kind.startswith(beginning)), "")
+
+
+def kinds_of(tools: Sequence[Tool]) -> frozenset[str]:
+    """Return what the server tools among these do."""
+    kinds = {kind_of(tool) for tool in tools if not is_client_tool(tool)}
+    return frozenset(kinds - {""}) if kinds else _NOTHING
 
 
 def decide(declared: list[Tool], limits: Limits, notes: list[Note]) -> Offer:

@@ -45,8 +45,8 @@ XAI = Speech(
         session_header="x-grok-conv-id",
     ),
     model_rules=(
-        ("grok-[123]*", {"reasons": False}),
-        ("grok-3-mini*", {"reasons": True}),
+        ("grok-[123]*", {"reasons": False, "server_tools": ()}),
+        ("grok-3-mini*", {"reasons": True, "server_tools": ()}),
         ("*-non-reasoning*", {"reasons": False}),
     ),
 )

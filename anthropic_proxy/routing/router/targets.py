@@ -31,6 +31,8 @@ class Facts(Struct, frozen=True):
 
     model: str
     """As the client asked for it."""
+    server_tools: frozenset[str] = frozenset()
+    """Kinds of tools that it asks the provider to run (`web_search`, `code_execution`, …)."""
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -89,7 +91,8 @@ def resolve(facts: Facts, settings: Settings, catalogue: Catalogue) -> Route:
     refusal: ClientError | None = None
     for choice in choices:
         try:
-            targets.append(_aim(choice, settings, catalogue))
+            target = _aim(choice, settings, catalogue)
+            targets.append(_for_tools(target, facts.server_tools, settings) if facts.server_tools else target)
         except ClientError as error:
             refusal = refusal or error
             notes.append(error.message)
@@ -158,6 +161,18 @@ def speak_otherwise(target: Target, wire_name: str, settings: Settings) -> Targe
         dialect=_set_by_user(dialect, speech, settings),
         base_url=find_address(row, speech, settings),
     )
+
+
+def _for_tools(target: Target, wanted: frozenset[str], settings: Settings) -> Target:
+    """Return the target in the language of its provider in which most of these tools are run there.
+
+    Only for a provider at its own address: what another server runs is not known.
+    """
+    if find_server(target.provider, settings) is not None:
+        return target
+    others = (speak_otherwise(target, name, settings) for name in target.provider.speeches)
+    ours = [target, *(other for other in others if other is not None and other.dialect is not target.dialect)]
+    return max(ours, key=lambda aim: len(wanted.intersection(getattr(aim.dialect, "server_tools", ()))))
 
 
 def _find_problem(choice: Choice, settings: Settings, catalogue: Catalogue) -> str:
