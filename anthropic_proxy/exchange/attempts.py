@@ -55,8 +55,6 @@ class Attempts:
         self._receipt = receipt
         self._watch = watch
         self._links = find_links(house, inbound, watch)
-        self._counted: tuple[MessagesRequest, int] | None = None
-        """What was counted last, without the scale: its preparation and its reply's beginning both ask."""
         self._lessons: list[Note] = []
         """What refusals of the target under way taught in the course of this request."""
         self._credential: Credential | None = None
@@ -128,9 +126,7 @@ class Attempts:
 
     def count(self, request: MessagesRequest) -> int:
         """Return the input of a request in tokens, as the model of the attempt under way is likely to count them."""
-        if self._counted is None or self._counted[0] is not request:
-            self._counted = request, estimate(request)
-        return round(self._counted[1] * self.scale)
+        return round(estimate(request) * self.scale)
 
     def explain(self, error: UpstreamError) -> None:
         """Make an error of the attempt under way fit to be told: it says who failed, and no key."""
@@ -302,7 +298,6 @@ class Attempts:
             new_id=self._house.new_id,
             provider=target.provider.name,
             window=target.facts.window if target.facts.known else None,
-            max_input=target.facts.max_input if target.facts.known else None,
             estimate=partial(self.count, request),
         )
 
