@@ -529,3 +529,34 @@ def test_no_bytes_give_anything_but_a_request_or_a_refusal(noise: bytes, start: 
 def test_a_model_that_is_no_text_is_refused_in_words() -> None:
     with pytest.raises(InvalidRequest, match="UTF-8"):
         read_request(b'{"model": "\xff", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}')
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ({"messages": [{"role": "user", "content": "x" * 10}] * 100_001}, "100001 messages; at most 100000"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "odd", "x": 1}] * 100_001}]},
+            "100001 content blocks and tools; at most 50000",
+        ),
+        ({"tools": [{"name": "a", "input_schema": {"type": "object"}}] * 100_001}, "content blocks and tools"),
+    ],
+    ids=["messages", "blocks", "tools"],
+)
+def test_a_body_of_too_many_parts_is_refused_before_it_is_read(body: dict[str, Any], what: str) -> None:
+    whole = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}], **body}
+    with pytest.raises(InvalidRequest, match=what):
+        decode_request(json.dumps(whole).encode())
+
+
+def test_text_that_quotes_many_messages_is_no_crowd() -> None:
+    text = json.dumps([{"role": "user", "type": "text"}] * 120_000)
+    whole = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": text}]}
+    assert decode_request(json.dumps(whole).encode()).messages
+
+
+@pytest.mark.parametrize("sequences", [["a"] * 4_097, ["a" * 65_537]])
+def test_too_many_stop_sequences_are_refused_with_the_limits(sequences: list[str]) -> None:
+    whole = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]}
+    with pytest.raises(InvalidRequest, match=r"stop_sequences: .* at most 4096 of 65536 characters"):
+        decode_request(json.dumps(whole | {"stop_sequences": sequences}).encode())

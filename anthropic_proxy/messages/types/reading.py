@@ -21,6 +21,15 @@ from anthropic_proxy.messages.types.structs import (
 )
 from anthropic_proxy.messages.types.tools import read_tools
 
+_MOST = (("messages", b'"role"', 100_000), ("content blocks and tools", b'"type"', 50_000))
+"""What a body may have of each, by the bytes that every one of them holds (in a text the quotes would be escaped).
+
+The first is the API's own limit. Without them a body of the allowed size could keep everybody waiting for a minute.
+"""
+_COUNTED_FROM = 1 << 21
+"""Bytes of a body from which on that is counted: smaller ones cannot hold enough to matter."""
+_MOST_SEQUENCES, _MOST_CHARACTERS = 4_096, 65_536
+"""Stop sequences, and characters of all of them together."""
 _ROLES = frozenset({"user", "assistant", "system"})
 _PIECE = 1 << 16
 """Bytes of a body that are checked at a time: a larger copy needs fresh pages, which costs more than the check."""
@@ -79,6 +88,8 @@ def decode_request(body: bytes, *, counting: bool = False) -> MessagesRequest:
     history.
     """
     mended: list[str] = []
+    if len(body) >= _COUNTED_FROM:
+        _expect_few(body)
     try:
         read = _decode_body(body)
         if not (_are_sound(read.messages) and _is_utf8(body) and _is_sound(read.system)):
@@ -150,9 +161,21 @@ def _refuse(read: _Body, counting: bool) -> None:
         raise wrong_type("max_tokens", "greater than or equal to 0", read.max_tokens)
     if _is_given(read.compaction):
         raise UnsupportedFeature("compaction: not available here; send the whole history in messages")
+    sequences = read.stop_sequences or ()
+    if len(sequences) > _MOST_SEQUENCES or sum(map(len, sequences)) > _MOST_CHARACTERS:
+        raise InvalidRequest(
+            f"stop_sequences: {len(sequences)} sequences of {sum(map(len, sequences))} characters; at most "
+            f"{_MOST_SEQUENCES} of {_MOST_CHARACTERS} characters together are taken"
+        )
     for form in (read.output_format, read.output_config and read.output_config.format):
         if form and (flaw := find_flaw(bytes(form.schema))):
             raise InvalidRequest(f"output_config.format.schema: {flaw}")
+
+
+def _expect_few(body: bytes) -> None:
+    for what, mark, most in _MOST:
+        if (found := body.count(mark)) > most:
+            raise InvalidRequest(f"The request body holds {found} {what}; at most {most} are taken.")
 
 
 def _is_given(raw: Raw) -> bool:
