@@ -114,3 +114,67 @@ async def test_what_is_too_large_or_compressed_is_refused_unread(headers: dict[s
         await ask({}, **headers)
     assert refused.value.status == status
     assert isinstance(refused.value, RequestTooLarge) is (status in (413, 431))
+
+
+OPEN = {"ALLOW_UNAUTHENTICATED": "true", "ALLOWED_HOSTS": "proxy.example"}
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("192.168.1.5:8082", "http://203.0.113.9"),
+        ("192.168.1.5:8082", "http://[2001:db8::1]"),
+        ("192.168.1.5:8082", "http://192.168.1.5"),
+        ("192.168.1.5:8082", "http://192.168.1.5:9000"),
+        ("192.168.1.5:8082", "https://192.168.1.5:8082"),
+        ("192.168.1.5", "https://192.168.1.5"),
+        ("192.168.1.5:8082", "http://evil.example"),
+        ("192.168.1.5:8082", "null"),
+        ("192.168.1.5:8082", ""),
+        ("192.168.1.5:8082", "http://192.168.1.5:8082, http://203.0.113.9"),
+        ("localhost:8082", "http://203.0.113.9"),
+    ],
+)
+async def test_an_open_proxy_serves_no_page_of_another_site(host: str, origin: str) -> None:
+    with pytest.raises(PermissionDenied, match="web page"):
+        await ask(OPEN, peer="192.168.1.7", host=host, origin=origin)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("192.168.1.5:8082", "http://192.168.1.5:8082"),
+        ("192.168.1.5", "http://192.168.1.5:80"),
+        ("192.168.1.5:80", "http://192.168.1.5"),
+        ("[2001:db8::1]:8082", "http://[2001:DB8::1]:8082"),
+        ("192.168.1.5:8082", "http://localhost:3000"),
+        ("192.168.1.5:8082", "https://proxy.example"),
+    ],
+)
+async def test_an_open_proxy_serves_its_own_pages_and_those_of_names_that_were_allowed(host: str, origin: str) -> None:
+    assert await ask(OPEN, peer="192.168.1.7", host=host, origin=origin)
+
+
+@pytest.mark.parametrize("told", ["cross-site", "cross-site, same-origin", "same-origin, cross-site", "Cross-Site", ""])
+async def test_what_a_browser_asks_for_another_site_is_refused_however_it_says_so(told: str) -> None:
+    with pytest.raises(PermissionDenied, match="another site"):
+        await ask({}, sec_fetch_site=told)
+
+
+@pytest.mark.parametrize("told", ["same-origin", "same-site", "none"])
+async def test_what_a_browser_asks_for_this_site_or_its_user_is_served(told: str) -> None:
+    assert await ask({}, sec_fetch_site=told)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+async def test_a_key_with_letters_beyond_ascii_is_known_as_clients_send_it(encoding: str) -> None:
+    keys = {"PROXY_API_KEY": "first-key-123456,schlüssel-straße-1"}
+    scope = {"path": "/v1/messages", "client": ("127.0.0.1", 50_000)}
+    loaded = load_settings(keys, PROVIDERS, env_file=None)
+    for key, fits in (("schlüssel-straße-1", True), ("schl?ssel-stra?e-1", False), ("schlüssel-straße-2", False)):
+        headers = headers_of({"headers": [(b"host", b"localhost"), (b"x-api-key", key.encode(encoding))]})
+        if fits:
+            assert (await identify({**scope, "headers": []}, headers, loaded, ())).name == "key 2"
+            continue
+        with pytest.raises(AuthenticationFailed):
+            await identify({**scope, "headers": []}, headers, loaded, ())

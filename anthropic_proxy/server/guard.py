@@ -32,6 +32,9 @@ _LONGEST_LENGTH = 15
 _FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """RFC 7239."""
 _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_NEAR_SITES = frozenset({"same-origin", "same-site", "none"})
+"""What a browser says in `Sec-Fetch-Site` of a request that no other site's page makes."""
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
 
@@ -126,21 +129,30 @@ def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
             should_retry=False,
         )
     # every key is compared with all that was presented, each in constant time, so that the time taken says nothing
-    keys = [key.reveal().encode() for key in settings.proxy_api_keys]
-    matches = [[hmac.compare_digest(offered, key) for key in keys] for offered in presented]
-    fitting = next((row for row in matches if any(row)), None)
-    if fitting is None:
+    keys = [(number, form) for number, key in enumerate(settings.proxy_api_keys, 1) for form in _forms_of(key.reveal())]
+    matches = [number for offered in presented for number, form in keys if hmac.compare_digest(offered, form)]
+    if not matches:
         raise AuthenticationFailed(
             "invalid x-api-key: the key presented is none of this proxy's (PROXY_API_KEY).", should_retry=False
         )
-    return Client(name=f"key {fitting.index(True) + 1}")
+    return Client(name=f"key {matches[0]}")
+
+
+def _forms_of(key: str) -> tuple[bytes, ...]:
+    """Return the bytes by which a header may carry a key: beyond ASCII, clients differ."""
+    if key.isascii():
+        return (key.encode(),)
+    try:
+        return key.encode(), key.encode("latin-1")
+    except UnicodeEncodeError:
+        return (key.encode(),)
 
 
 def _find_presented(headers: Mapping[str, str]) -> list[bytes]:
     """Return what may be a key: clients that have one of their own may send it beside ours."""
     scheme, _, token = headers.get("authorization", "").strip().partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else "" if token else scheme
-    return [key.encode() for key in (headers.get("x-api-key", ""), bearer) if key]
+    return [key.encode("latin-1") for key in (headers.get("x-api-key", ""), bearer) if key]
 
 
 def _expect_near(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> None:
@@ -161,9 +173,9 @@ def _expect_near(scope: Mapping[str, Any], headers: Mapping[str, str], settings:
             f"Host {host!r} is no name of this proxy. Use localhost, or add it to ALLOWED_HOSTS, or set PROXY_API_KEY."
         )
     origin = headers.get("origin")
-    if origin is not None and not _host_allowed(_origin_name(origin), settings):
+    if origin is not None and not _origin_allowed(origin, f"{scope.get('scheme', 'http')}://{host}", settings):
         raise PermissionDenied(f"Requests from the web page {origin!r} are not served without PROXY_API_KEY.")
-    if headers.get("sec-fetch-site") == "cross-site":  # an image or a form of another site's page sends no Origin
+    if headers.get("sec-fetch-site", "none") not in _NEAR_SITES:  # an image or a form of a page sends no Origin
         raise PermissionDenied("Requests that a page of another site makes are not served without PROXY_API_KEY.")
 
 
@@ -184,6 +196,25 @@ def _host_allowed(host: str, settings: Settings) -> bool:
         return True
     # a page cannot rebind an address, only a name, so any address will do where any caller does
     return settings.allow_unauthenticated and _is_address(host)
+
+
+def _origin_allowed(origin: str, own: str, settings: Settings) -> bool:
+    """Return whether a page may call us: one of this machine, of a name that was allowed, or one that came from us.
+
+    That its address is one says nothing, other than at a Host: a page from anywhere has an address as its origin.
+    """
+    name = _origin_name(origin)
+    return is_loopback(name) or name in settings.allowed_hosts or (_place(origin) or name) == _place(own)
+
+
+def _place(origin: str) -> tuple[str, str, str] | None:
+    """Return scheme, host and port of an origin; None where it has none of them."""
+    scheme, found, host = origin.lower().partition("://")
+    name = _host_name(host) if found else ""
+    if not name:
+        return None
+    port = host.rpartition(":")[2] if host[-1:] != "]" and ":" in host else ""
+    return scheme, name, port or _DEFAULT_PORTS.get(scheme, "")
 
 
 def _host_name(host: str) -> str:
