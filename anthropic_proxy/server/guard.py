@@ -129,30 +129,21 @@ def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
             should_retry=False,
         )
     # every key is compared with all that was presented, each in constant time, so that the time taken says nothing
-    keys = [(number, form) for number, key in enumerate(settings.proxy_api_keys, 1) for form in _forms_of(key.reveal())]
-    matches = [number for offered in presented for number, form in keys if hmac.compare_digest(offered, form)]
-    if not matches:
+    keys = [key.reveal().encode() for key in settings.proxy_api_keys]
+    matches = [[hmac.compare_digest(offered, key) for key in keys] for offered in presented]
+    fitting = next((row for row in matches if any(row)), None)
+    if fitting is None:
         raise AuthenticationFailed(
             "invalid x-api-key: the key presented is none of this proxy's (PROXY_API_KEY).", should_retry=False
         )
-    return Client(name=f"key {matches[0]}")
-
-
-def _forms_of(key: str) -> tuple[bytes, ...]:
-    """Return the bytes by which a header may carry a key: beyond ASCII, clients differ."""
-    if key.isascii():
-        return (key.encode(),)
-    try:
-        return key.encode(), key.encode("latin-1")
-    except UnicodeEncodeError:
-        return (key.encode(),)
+    return Client(name=f"key {fitting.index(True) + 1}")
 
 
 def _find_presented(headers: Mapping[str, str]) -> list[bytes]:
     """Return what may be a key: clients that have one of their own may send it beside ours."""
     scheme, _, token = headers.get("authorization", "").strip().partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else "" if token else scheme
-    return [key.encode("latin-1") for key in (headers.get("x-api-key", ""), bearer) if key]
+    return [key.encode() for key in (headers.get("x-api-key", ""), bearer) if key]
 
 
 def _expect_near(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> None:
