@@ -321,3 +321,14 @@ async def test_an_observer_that_fails_is_logged_and_not_felt() -> None:
     keeper = await town.ask()
     assert keeper.error is None
     assert "the ledger is away" in town.log.getvalue()
+
+
+async def test_a_key_that_is_refused_is_seen_in_what_was_tried_and_named_once_without_telling_it() -> None:
+    first, second = "sk-one-0123456789abcd", "sk-two-0123456789wxyz"
+    street = Street(lambda self, body: error(401, "revoked") if first in self.asked[-1][1] else reply(False))
+    town = Town(street, OPENAI_API_KEY=f"{first},{second}")
+    for _ in range(3):
+        assert (await town.ask()).error is None
+    assert [receipt.tried for receipt in town.receipts] == [["openai 401"], [], []]
+    assert town.log.getvalue().count("abcd rests, because of") == 1
+    assert first not in town.log.getvalue()

@@ -18,6 +18,7 @@ from anthropic_proxy.exchange.blame import (
     silence_of,
 )
 from anthropic_proxy.exchange.fidelity import expect_no_loss
+from anthropic_proxy.exchange.healing import find_healed, with_learned
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.limits import limits_of
 from anthropic_proxy.exchange.links import find_links
@@ -173,6 +174,9 @@ class Attempts:
                     target, healings = healed, healings - 1
                 elif turns and pool.turn(target.provider, credential, error):
                     turns -= 1
+                    self._receipt.tried.append(describe_outcome(target, error))
+                    if key := pool.describe(target.provider, credential):
+                        self._house.log.once(f"{key} rests, because of: {error.message}")
                 elif error.retryable and repeats and self._house.budget.spend(target.upstream):
                     repeats -= 1
                     self._receipt.tried.append(describe_outcome(target, error))
@@ -183,35 +187,16 @@ class Attempts:
 
     async def _with_learned(self, target: Target) -> Target:
         """Return the target with what earlier replies taught about its model."""
-        learned, provider = self._house.learned, target.provider.name
-        self.scale = await learned.find_scale(provider, target.model)
-        if heals(target.wire):
-            for name in await learned.find(provider, target.model):
-                target = self._learn(target, name) or target
-        return target
-
-    def _learn(self, target: Target, name: str) -> Target | None:
-        """Return the target with one thing learned; None where it is told to speak what it cannot."""
-        verb, _, language = name.partition(" ")
-        if verb == "wire":
-            return speak_otherwise(target, language, self._house.settings)
-        if not heals(target.wire):
-            return None
-        return structs.replace(target, dialect=target.wire.heal(target.dialect, name))
+        self.scale = await self._house.learned.find_scale(target.provider.name, target.model)
+        return await with_learned(self._house, target)
 
     async def _heal(self, target: Target, call: Call, error: UpstreamError) -> Target | None:
         """Return the target as it can be tried again after a refusal of one parameter; None where that stands."""
-        if not heals(target.wire) or (healing := target.wire.find_healing(call, error)) is None:
+        if (found := await find_healed(self._house, target, call, error)) is None:
             return None
-        if (healed := self._learn(target, healing.name)) is None:
-            return None
-        provider = target.provider.name
-        self._house.log.once(f"{provider}/{target.model}: {healing.name}, because of: {error.message}")
-        fate: Fate = "approximated" if self.relaying else "kept"  # what else is lost, the encoder says itself
-        self._lessons.append(Note(fate, error.parameter or "", f"{provider} refused it: {healing.name}"))
-        self._receipt.tried.append(f"{provider} {error.status}")
-        if healing.lasts:
-            await self._house.learned.remember(provider, target.model, healing.name)
+        healed, lesson = found
+        self._lessons.append(lesson)
+        self._receipt.tried.append(describe_outcome(target, error))
         return healed
 
     async def _attempt(self, target: Target, call: Call, credential: Credential | None) -> Answer | RelayedAnswer:

@@ -106,6 +106,12 @@ class Credentials:
         self._rests[secret] = self._clock() + rest
         return any(self._is_awake(key) for key in keys)
 
+    def describe(self, provider: Provider, credential: Credential | None) -> str:
+        """Return which key this is, in words that do not tell it; "": it is no key of the settings."""
+        if credential is None or provider.key_source != "settings":
+            return ""
+        return f"{credential.origin}: {Secret(credential.value.removeprefix(self._find_header(provider)[1]))}"
+
     def _find_header(self, provider: Provider) -> tuple[str, str]:
         """Return the header that takes a key, and what stands before the key there."""
         server = find_server(provider, self._settings)
