@@ -59,6 +59,9 @@ class Watch:
         """Say that the answer has begun: from here on the idle limit holds."""
         self.upstream_at = self._loop.time()
         self.upstream_limit = self._idle_seconds
+        if self._timer.when() > self.upstream_at + self._idle_seconds and self._exchange is not None:
+            self._timer.cancel()  # it was set for the first byte, which may take longer
+            self._timer = self._loop.call_at(self._due(), self._tick)
 
     def forgive_silence(self) -> bool:
         """Say whether the upstream's silence ended the wait; then the exchange goes on and is watched anew."""

@@ -1,0 +1,41 @@
+"""Silence, as it is measured: from when on which limit holds."""
+
+import asyncio
+
+import pytest
+
+from anthropic_proxy.exchange.watch import LEAVING_SECONDS, Watch
+
+LONG, SHORT, GUARD = 60.0, 0.05, 20.0
+
+
+async def wait_until_given_up(watch: Watch) -> str:
+    """Wait for what never comes; return why it was ended."""
+    exchange = asyncio.current_task()
+    assert exchange is not None
+    try:
+        await asyncio.wait_for(asyncio.shield(asyncio.get_running_loop().create_future()), GUARD)
+    except TimeoutError:
+        return "nobody gave up"
+    except asyncio.CancelledError:
+        exchange.uncancel()
+    finally:
+        watch.stop()
+    return watch.reason
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_from_the_first_byte_on_the_shorter_limit_holds(streams: bool) -> None:
+    async def ping() -> None:
+        return
+
+    never = asyncio.Event().wait
+    watch = Watch(gone=never, silent=ping if streams else None, first_byte_seconds=LONG, idle_seconds=SHORT)
+    await asyncio.sleep(2 * LEAVING_SECONDS)  # so that the next look is planned for the first byte's limit
+    watch.first_byte()
+    assert await wait_until_given_up(watch) == "upstream silent"
+
+
+async def test_until_the_first_byte_the_longer_one_does() -> None:
+    watch = Watch(gone=asyncio.Event().wait, silent=None, first_byte_seconds=SHORT, idle_seconds=LONG)
+    assert await wait_until_given_up(watch) == "upstream silent"
