@@ -66,17 +66,27 @@ class RelayedAnswer:
             self._remember(self._decoder.decode_body(self._first))
             self._ended = True
         else:
-            first = await self._next()
-            if (first + self._held).lstrip().startswith(b"{"):
-                await self._refuse_whole(first + self._held)
-            while not (self._begun or self._ended):
-                first += await self._next()
+            first = await self._read_beginning()
             if self.failure is not None and (self.ending is not None or _CONTENT not in first):
                 self.failure.headers = self.headers
                 raise self.failure
             self._first = first
         if self._asked is not None:
             self._first = self._wire.with_reply_model(self._first, self._asked)
+
+    async def _read_beginning(self) -> bytes:
+        """Return the bytes up to the first event that says something; comments may stand before it."""
+        pieces = [await self._next()]
+        if (begun := pieces[0] + self._held).lstrip().startswith(b"{"):
+            await self._refuse_whole(begun)
+        size = len(pieces[0])
+        while not (self._begun or self._ended):
+            if size > MAX_FRAME_BYTES:
+                said = f"The provider sent {size:,} bytes without an event."
+                raise UpstreamProtocolError(said, retryable=False)
+            pieces.append(await self._next())
+            size += len(pieces[-1])
+        return b"".join(pieces)
 
     async def _refuse_whole(self, begun: bytes) -> None:
         """Raise what a server says in one piece though asked to stream: its error, or that it does not stream."""
