@@ -1,0 +1,14 @@
+"""The table: one row a fault."""
+
+from tests.faults.rows import begin, body, client, connect, letters, status, stream
+from tests.faults.rows.row import Row
+
+ROWS: tuple[Row, ...] = (
+    *connect.ROWS,
+    *begin.ROWS,
+    *status.ROWS,
+    *body.ROWS,
+    *stream.ROWS,
+    *letters.ROWS,
+    *client.ROWS,
+)

@@ -1,0 +1,264 @@
+"""The head is good, and the body is not what it announced."""
+
+import gzip
+import zlib
+from functools import cache
+
+from tests.faults.call import Act, Call, head, pause, raw, say
+from tests.faults.expected import Case, Cases, Complete, Cut, Refused, both, streamed, whole
+from tests.faults.rows.row import Row, answers
+from tests.faults.rows.status import MEBIBYTE
+
+PHASE = "body"
+BROKEN = Refused(502, "api_error")
+FINAL = Refused(502, "api_error", final=True)
+SILENT = Refused(504, "timeout_error")
+TORN = Cases(Case(Cut()), Case(BROKEN, 2))
+"""A stream ends with an error after its first words; a reply in one piece is asked for once more."""
+SHORT = {"UPSTREAM_IDLE_TIMEOUT": "1"}
+BY_LENGTH = head(framing="length")
+_BOMB_MEBIBYTES = 512
+
+
+def complete(call: Call) -> bytes:
+    return call.begun + call.rest + call.last
+
+
+def packed(encoding: str, pack: Act) -> tuple[Act, ...]:
+    return (head(200, f"content-encoding: {encoding}"), pack, Call.finish)
+
+
+def half_packed(call: Call) -> None:
+    packer = zlib.compressobj(wbits=31)
+    call.say(packer.compress(call.begun) + packer.flush(zlib.Z_SYNC_FLUSH))
+
+
+@cache
+def _packed_letters(start: bytes, piece: bytes) -> bytes:
+    packer = zlib.compressobj(1, wbits=31)
+    block = piece * (MEBIBYTE // len(piece))
+    pieces = [packer.compress(start)]
+    pieces += [packer.compress(block) for _ in range(_BOMB_MEBIBYTES)]
+    return b"".join([*pieces, packer.flush()])
+
+
+def comment_bomb(call: Call) -> None:
+    """The same of records that say nothing."""
+    filler = b"a" * 1_000
+    nothing = b'{"a":"%b"}\n' % filler if call.streams and call.voice.framing == "ndjson" else b": %b\n\n" % filler
+    call.say(_packed_letters(b"", nothing))
+
+
+def bomb(call: Call) -> None:
+    """Half a gibibyte of one letter, a hundredth of it on the wire, in what would be one line or one string."""
+    start = b"data: " if call.streams and call.voice.framing == "sse" else b""
+    call.say(_packed_letters(start + b'{"a":"', b"a"))
+
+
+def swap(call: Call) -> None:
+    """Answer in the form that was not asked for."""
+    call.streams = not call.streams
+    try:
+        head()(call)
+        call.say(complete(call))
+        call.finish()
+    finally:
+        call.streams = not call.streams
+
+
+_ENDED = (Call.begin, Call.go_on, Call.end)
+
+ROWS = (
+    Row(
+        phase=PHASE,
+        fault="a web page",
+        scripts=answers(head(200, "content-type: text/html"), say(b"<html></html>"), Call.finish),
+        cases=both(FINAL),
+    ),
+    Row(
+        phase=PHASE,
+        fault="content-type: text/plain",
+        scripts=answers(head(200, "content-type: text/plain"), *_ENDED, Call.finish),
+        cases=both(Complete()),
+    ),
+    Row(
+        phase=PHASE,
+        fault="no content-type",
+        scripts=answers(raw(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"), *_ENDED),
+        cases=both(Complete()),
+    ),
+    Row(
+        phase=PHASE,
+        fault="none: `content-length: 0`",
+        scripts=answers(head(framing="length", length=0)),
+        cases=both(BROKEN, 2),
+    ),
+    Row(phase=PHASE, fault="none: 204", scripts=answers(head(204, framing="close")), cases=both(BROKEN, 2)),
+    Row(phase=PHASE, fault="none, then closed", scripts=answers(head()), cases=both(BROKEN, 2)),
+    Row(phase=PHASE, fault="none, then reset", scripts=answers(head(), Call.reset), cases=both(BROKEN, 2)),
+    Row(
+        phase=PHASE,
+        fault="none, then silence",
+        scripts=answers(head(), Call.wait),
+        cases=both(SILENT),
+        settings={"UPSTREAM_FIRST_BYTE_TIMEOUT": "1"},
+    ),
+    Row(
+        phase=PHASE,
+        fault="one object though a stream was asked for, or the other way",
+        scripts=answers(swap),
+        cases=both(Complete()),
+        differ={"relay": Cases(Case(BROKEN), Case(BROKEN, 2)), "ollama": Cases(Case(Complete()), Case(BROKEN, 2))},
+        because="bytes pass; a line of Ollama's is a body",
+    ),
+    Row(
+        phase=PHASE,
+        fault="cut in a chunk",
+        scripts=answers(head(), Call.begin, Call.arrive, raw(b"40\r\n{")),
+        cases=TORN,
+    ),
+    Row(phase=PHASE, fault="cut between chunks", scripts=answers(head(), Call.begin, Call.arrive), cases=TORN),
+    Row(
+        phase=PHASE,
+        fault="a chunk whose size is no number",
+        scripts=answers(head(), Call.begin, Call.arrive, raw(b"zz\r\n")),
+        cases=TORN,
+    ),
+    Row(phase=PHASE, fault="shorter than its length", scripts=answers(BY_LENGTH, Call.begin, Call.arrive), cases=TORN),
+    Row(
+        phase=PHASE,
+        fault="another answer behind it, on the same connection",
+        scripts=answers(
+            head(framing="length", keep=True), *_ENDED, raw(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n")
+        ),
+        cases=both(Complete()),
+    ),
+    Row(
+        phase=PHASE,
+        fault="ends with the connection, too early",
+        scripts=answers(head(framing="close"), Call.begin, Call.arrive),
+        cases=TORN,
+    ),
+    Row(
+        phase=PHASE,
+        fault="reset in the middle",
+        scripts=answers(head(), Call.begin, Call.arrive, Call.reset),
+        cases=TORN,
+    ),
+    Row(
+        phase=PHASE,
+        fault="silence in the middle",
+        scripts=answers(head(), Call.begin, Call.arrive, Call.wait),
+        cases=Cases(Case(Cut("timeout_error")), Case(SILENT)),
+        settings=SHORT,
+    ),
+    Row(
+        phase=PHASE,
+        fault="slow, but never silent for long",
+        scripts=answers(head(), Call.begin, pause(0.7), Call.go_on, pause(0.7), Call.end, Call.finish),
+        cases=both(Complete()),
+        settings={"UPSTREAM_IDLE_TIMEOUT": "2"},
+    ),
+    Row(
+        phase=PHASE,
+        fault="complete, but without the last chunk",
+        scripts=answers(head(), *_ENDED),
+        cases=Cases(Case(Complete()), Case(BROKEN, 2)),
+    ),
+    Row(
+        phase=PHASE,
+        fault="complete, then reset",
+        scripts=answers(head(), *_ENDED, Call.reset),
+        cases=Cases(Case(Complete()), Case(BROKEN, 2)),
+    ),
+    Row(
+        phase=PHASE,
+        fault="complete, then silence",
+        scripts=answers(head(), *_ENDED, Call.wait),
+        cases=Cases(Case(Complete()), Case(SILENT)),
+        settings={"UPSTREAM_IDLE_TIMEOUT": "3"},
+    ),
+    Row(
+        phase=PHASE,
+        fault="packed by gzip, though nobody asked for that",
+        scripts=answers(*packed("gzip", say(lambda call: gzip.compress(complete(call))))),
+        cases=both(Complete()),
+    ),
+    Row(
+        phase=PHASE,
+        fault="packed by deflate",
+        scripts=answers(*packed("deflate", say(lambda call: zlib.compress(complete(call))))),
+        cases=both(Complete()),
+    ),
+    Row(
+        phase=PHASE,
+        fault="packed in a way that nobody knows",
+        scripts=answers(*packed("rot13", say(complete))),
+        cases=both(Complete()),
+    ),
+    Row(
+        phase=PHASE,
+        fault="packed by gzip, 4 MiB when it is unpacked",
+        scripts=answers(*packed("gzip", say(lambda call: gzip.compress(complete(call) + b" " * (4 * MEBIBYTE))))),
+        cases=both(Complete()),
+    ),
+    Row(
+        phase=PHASE,
+        fault="says gzip and is not",
+        scripts=answers(*packed("gzip", say(complete))),
+        cases=both(BROKEN, 2),
+    ),
+    Row(
+        phase=PHASE,
+        fault="gzip that ends in the middle",
+        scripts=answers(*packed("gzip", half_packed)),
+        cases=TORN,
+    ),
+    Row(
+        phase=PHASE,
+        fault="a gzip bomb of 512 MiB",
+        scripts=answers(*packed("gzip", bomb)),
+        cases=both(BROKEN),
+        heavy=True,
+    ),
+    Row(
+        phase=PHASE,
+        fault="a gzip bomb of 512 MiB of records that say nothing",
+        scripts=answers(*packed("gzip", comment_bomb)),
+        cases=streamed(BROKEN),
+        heavy=True,
+    ),
+    Row(
+        phase=PHASE,
+        fault="65 MiB in one piece",
+        scripts=answers(head(), say(b'{"a":"'), *[say(b"a" * MEBIBYTE)] * 65, Call.finish),
+        cases=whole(BROKEN),
+        heavy=True,
+    ),
+    Row(
+        phase=PHASE,
+        fault="a line of 9 MiB",
+        scripts=answers(head(), Call.begin, Call.arrive, say(b"data: "), *[say(b"a" * MEBIBYTE)] * 9, Call.wait),
+        cases=streamed(Cut()),
+        heavy=True,
+    ),
+    Row(
+        phase=PHASE,
+        fault="one byte a packet",
+        scripts=answers(
+            head(), lambda call: [call.say(bytes((byte,))) for byte in complete(call)] and None, Call.finish
+        ),
+        cases=both(Complete()),
+    ),
+    Row(
+        phase=PHASE,
+        fault="all of it in one packet with its head",
+        scripts=answers(
+            lambda call: call.send(
+                b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+                % (call.content_type.encode(), len(complete(call)), complete(call))
+            )
+        ),
+        cases=both(Complete()),
+    ),
+)

@@ -1,0 +1,45 @@
+"""No connection, or none that can be used."""
+
+from tests.faults.call import Call, raw
+from tests.faults.expected import Refused, both
+from tests.faults.rows.row import Row
+from tests.faults.upstream import FaultyUpstream
+
+PHASE = "connect"
+UNREACHABLE = Refused(502, "api_error")
+TLS_ALERT = bytes((21, 3, 3, 0, 2, 2, 70))
+"""What a server of TLS says to somebody who speaks without: fatal, protocol_version."""
+
+ROWS = (
+    Row(phase=PHASE, fault="refused", scripts=[[Call.wait]], cases=both(UNREACHABLE, 2), arm=FaultyUpstream.refuse),
+    Row(
+        phase=PHASE,
+        fault="never accepted (full queue)",
+        scripts=[[Call.wait]],
+        cases=both(UNREACHABLE, 2),
+        arm=FaultyUpstream.overflow,
+        settings={"UPSTREAM_CONNECT_TIMEOUT": "1"},
+    ),
+    Row(phase=PHASE, fault="reset once accepted", scripts=[[Call.reset]], cases=both(UNREACHABLE, 2)),
+    Row(phase=PHASE, fault="closed once accepted", scripts=[[Call.shut]], cases=both(UNREACHABLE, 2)),
+    Row(
+        phase=PHASE,
+        fault="TLS where HTTP is expected",
+        scripts=[[raw(TLS_ALERT), Call.shut]],
+        cases=both(UNREACHABLE, 2),
+    ),
+    Row(
+        phase=PHASE,
+        fault="HTTP where TLS is expected",
+        scripts=[[raw(b"HTTP/1.1 400 Bad Request\r\n\r\n"), Call.shut]],
+        cases=both(UNREACHABLE, 2),
+        scheme="https",
+    ),
+    Row(
+        phase=PHASE,
+        fault="accepted, then silence",
+        scripts=[[Call.wait]],
+        cases=both(Refused(504, "timeout_error")),
+        settings={"UPSTREAM_FIRST_BYTE_TIMEOUT": "1"},
+    ),
+)

@@ -1,0 +1,142 @@
+"""Letters and numbers of a reply that are not as they should be."""
+
+from collections.abc import Callable
+
+from tests.faults.call import Call, head, say
+from tests.faults.expected import Case, Cases, Complete, Cut, Passed, both, streamed
+from tests.faults.rows.row import Row, answers
+from tests.faults.rows.stream import BROKEN, PHASE, reply
+from tests.faults.voices import PIECES, WHOLE, literal
+
+PASSED = both(Complete())
+_ENDED = (Call.begin, Call.go_on, Call.end)
+
+
+def saying(said: bytes) -> Callable[[Call], bytes]:
+    """Return a whole reply with this JSON string as its first words, or as all of them."""
+
+    def build(call: Call) -> bytes:
+        if not call.streams:
+            return call.voice.body(said)
+        return call.voice.opening() + call.voice.words(said) + call.voice.ending()
+
+    return build
+
+
+def counting(count: bytes | None) -> Callable[[Call], bytes]:
+    """Return a whole reply with this in place of every number of tokens."""
+
+    def build(call: Call) -> bytes:
+        voice = call.voice
+        return call.begun + call.rest + voice.ending(count) if call.streams else voice.body(literal(WHOLE), count)
+
+    return build
+
+
+def cut_letter(call: Call) -> bytes:
+    """Two records with half of the first letter each."""
+    first, other = literal(PIECES[0])[:2] + b'"', b'"' + literal(PIECES[0])[2:]
+    if not call.streams:
+        return call.voice.body(literal(WHOLE))
+    return call.voice.opening() + call.voice.words(first) + call.voice.words(other) + call.rest + call.last
+
+
+def lines_end_with(end: bytes) -> Callable[[Call], bytes]:
+    return lambda call: (call.begun + call.rest + call.last).replace(b"\n", end)
+
+
+ROWS = (
+    Row(phase=PHASE, fault="lines that end with CR LF", scripts=answers(*reply(lines_end_with(b"\r\n"))), cases=PASSED),
+    Row(
+        phase=PHASE,
+        fault="a byte order mark",
+        scripts=answers(head(), say(b"\xef\xbb\xbf"), *_ENDED, Call.finish),
+        cases=PASSED,
+        differ={"relay": Cases(Case(Passed()), Case(Complete()))},
+    ),
+    Row(
+        phase=PHASE,
+        fault="bytes that are no UTF-8 in the words",
+        scripts=answers(*reply(saying(b'"a\xffb"'))),
+        cases=both(Complete("a\ufffdb")),
+        differ={"relay": both(Passed())},
+    ),
+    Row(
+        phase=PHASE,
+        fault="a letter cut in two",
+        scripts=answers(*reply(cut_letter)),
+        cases=streamed(Complete()),
+        differ={"relay": streamed(Passed())},
+    ),
+    Row(
+        phase=PHASE,
+        fault="half of a surrogate pair",
+        scripts=answers(*reply(saying(b'"a\\ud83db"'))),
+        cases=both(Complete("a\ufffdb")),
+        differ={"relay": both(Passed())},
+    ),
+    Row(
+        phase=PHASE,
+        fault="U+2028, NUL and escapes",
+        scripts=answers(*reply(saying(b'"\\u2028\xe2\x80\xa9\\u0000\\u001b\\/"'))),
+        cases=both(Complete("\u2028\u2029\x00\x1b/")),
+    ),
+    Row(
+        phase=PHASE,
+        fault="NaN for tokens",
+        scripts=answers(*reply(counting(b"NaN"))),
+        cases=Cases(Case(Cut(text=WHOLE)), Case(BROKEN, 2)),
+        differ={"chat": Cases(Case(Complete()), Case(BROKEN, 2)), "relay": Cases(Case(Passed()), Case(BROKEN, 2))},
+        because="chat counts behind its reason",
+    ),
+    Row(
+        phase=PHASE,
+        fault="no tokens counted",
+        scripts=answers(*reply(counting(None))),
+        cases=PASSED,
+        differ={"relay": both(Passed())},
+    ),
+    Row(
+        phase=PHASE,
+        fault="null for tokens",
+        scripts=answers(*reply(counting(b"null"))),
+        cases=PASSED,
+        differ={"relay": both(Passed())},
+    ),
+    Row(
+        phase=PHASE,
+        fault="tokens below zero",
+        scripts=answers(*reply(counting(b"-7"))),
+        cases=PASSED,
+        differ={"relay": both(Passed())},
+    ),
+    Row(
+        phase=PHASE,
+        fault="tokens with a fraction",
+        scripts=answers(*reply(counting(b"7.5"))),
+        cases=PASSED,
+        differ={"relay": both(Passed())},
+    ),
+    Row(
+        phase=PHASE,
+        fault="tokens as text",
+        scripts=answers(*reply(counting(b'"7"'))),
+        cases=PASSED,
+        differ={"relay": both(Passed())},
+    ),
+    Row(
+        phase=PHASE,
+        fault="tokens of thirty digits",
+        scripts=answers(*reply(counting(b"9" * 30))),
+        cases=PASSED,
+        differ={"relay": both(Passed())},
+    ),
+    Row(
+        phase=PHASE,
+        fault="a key twice",
+        scripts=answers(
+            *reply(lambda call: (call.begun + call.rest + call.last).replace(b'{"', b'{"twice":1,"twice":2,"'))
+        ),
+        cases=PASSED,
+    ),
+)

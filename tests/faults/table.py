@@ -1,0 +1,85 @@
+"""What the rows say, for docs/reliability.md, and what came of them, for the reader of a run."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from tests.faults.expected import Case, Cases
+from tests.faults.lab import Result
+from tests.faults.rows.row import Row
+from tests.faults.voices import VOICES
+
+DOCS = Path(__file__).parents[2] / "docs" / "reliability.md"
+BEGIN, END = "<!-- faults: begin, written by scripts/faults --write -->", "<!-- faults: end -->"
+_NO_CASE = "–"
+_WIDTH = 58
+_CELL = 12
+
+
+def describe(rows: Sequence[Row]) -> str:
+    """Return the table of the documentation: what happens, and what the client sees of it."""
+    lines = [f"{len(rows)} faults, each on {len(VOICES)} wires."]
+    for phase, members in groupby(rows, lambda row: row.phase):
+        lines += ["", f"### {phase.capitalize()}", ""]
+        lines += ["| fault | streamed | not streamed | where it differs |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| {row.fault} | {_words(row.cases.streamed)} | {_whole_words(row.cases)} | {_differences(row)} |"
+            for row in members
+        ]
+    return "\n".join(lines)
+
+
+def written() -> str:
+    """Return the table as the documentation has it."""
+    return DOCS.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].strip()
+
+
+def write(rows: Sequence[Row]) -> None:
+    """Put the table into the documentation."""
+    before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
+    behind = rest.partition(END)[2]
+    DOCS.write_text(f"{before}{BEGIN}\n\n{describe(rows)}\n\n{END}{behind}", encoding="utf-8")
+
+
+def head() -> str:
+    """Return the first line of a run's table."""
+    return "seconds, streamed and not".ljust(_WIDTH) + "".join(voice.name.rjust(_CELL) for voice in VOICES)
+
+
+def line_of(row: Row, results: Sequence[Result]) -> str:
+    """Return what came of a row: the time to the client's last byte on each wire, or a cross."""
+    return row.name[: _WIDTH - 2].ljust(_WIDTH) + "".join(_cell(results, voice.name).rjust(_CELL) for voice in VOICES)
+
+
+def problems_of(results: Sequence[Result]) -> Iterator[str]:
+    """Say what was not as the rows have it."""
+    for result in results:
+        for problem in result.problems:
+            yield f"{result.row.name} [{result.voice}, {'streamed' if result.streams else 'whole'}] {problem}"
+
+
+def _cell(results: Sequence[Result], voice: str) -> str:
+    times = [_time(result) for result in results if result.voice == voice]
+    return " ".join(times) if times else _NO_CASE
+
+
+def _time(result: Result) -> str:
+    return "✕" if result.problems else f"{max(result.seconds or 0.0, 0.0):.2f}"
+
+
+def _words(case: Case | None) -> str:
+    return _NO_CASE if case is None else case.words
+
+
+def _whole_words(cases: Cases) -> str:
+    return "the same" if cases.whole == cases.streamed else _words(cases.whole)
+
+
+def _differences(row: Row) -> str:
+    said: dict[str, list[str]] = {}
+    for voice, cases in row.differ.items():
+        streamed, whole = _words(cases.streamed), _words(cases.whole)
+        parts = [streamed] if streamed == whole else [part for part in (streamed, whole) if part != _NO_CASE]
+        said.setdefault("; not streamed: ".join(parts), []).append(voice)
+    differences = "; ".join(f"{', '.join(voices)}: {words}" for words, voices in said.items())
+    return f"{differences} ({row.because})" if row.because else differences

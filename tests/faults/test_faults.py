@@ -1,0 +1,81 @@
+"""Some rows of each phase, and that the documentation has the table as the rows have it; `scripts/faults` runs all."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("google.auth")
+
+from tests.faults import table
+from tests.faults.client import Answer
+from tests.faults.expected import Complete, Cut, Expected, Gone, Passed, Refused, check_answer
+from tests.faults.lab import Lab
+from tests.faults.rows import ROWS
+from tests.faults.rows.row import Row
+from tests.faults.voices import VOICES
+
+QUICK = (
+    "connect: reset once accepted",
+    "before the head: 101, another protocol",
+    "status: 429, `retry-after: 61`",
+    "body: a chunk whose size is no number",
+    "body: complete, but without the last chunk",
+    "content: an overload behind the first words",
+    "content: no end: the body stops behind the last words",
+    "client: leaves in the middle",
+)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    lab = Lab()
+    yield lab
+    lab.close()
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.name in QUICK], ids=lambda row: row.name)
+def test_what_becomes_of_a_fault(row: Row, lab: Lab) -> None:
+    assert list(table.problems_of(lab.run(row))) == []
+
+
+def test_the_documentation_has_the_table_of_the_rows() -> None:
+    assert table.written() == table.describe(ROWS), "scripts/faults --write brings it up to date"
+
+
+def test_every_row_has_a_name_of_its_own_and_differs_only_where_somebody_speaks() -> None:
+    counted = Counter(row.name for row in ROWS)
+    assert [name for name, count in counted.items() if count > 1] == []
+    assert set(QUICK) <= counted.keys()
+    assert {voice for row in ROWS for voice in row.differ} <= {voice.name for voice in VOICES}
+
+
+_STREAM = {"content-type": "text/event-stream"}
+_TORN = Answer(200, _STREAM, b'event: message_start\ndata: {"type":"message_start"}\n\nevent: content', complete=True)
+_ERROR = Answer(502, {"request-id": "r"}, b'{"type":"error","error":{"type":"api_error","message":"m"}}', complete=True)
+
+
+@pytest.mark.parametrize(
+    ("expected", "answer"),
+    [
+        (Complete(), Answer()),
+        (Complete(), _ERROR),
+        (Complete(), _TORN),
+        (Cut(), _TORN),
+        (Cut(), _ERROR),
+        (Passed(), _ERROR),
+        (Refused(502, "overloaded_error"), _ERROR),
+        (Refused(502, "api_error", wait=2), _ERROR),
+        (Refused(502, "api_error", final=True), _ERROR),
+        (Refused(502, "api_error"), Answer(502, _ERROR.headers, _ERROR.body)),
+        (Refused(502, "api_error"), Answer(502, {}, _ERROR.body, complete=True)),
+        (Passed(), Answer(hung=True)),
+    ],
+)
+def test_the_lab_sees_what_is_not_as_expected(expected: Expected, answer: Answer) -> None:
+    assert list(check_answer(expected, answer)) != []
+
+
+def test_the_lab_accepts_what_is_as_expected() -> None:
+    assert list(check_answer(Refused(502, "api_error"), _ERROR)) == []
+    assert list(check_answer(Gone(), Answer())) == []
