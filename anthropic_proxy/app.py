@@ -173,6 +173,7 @@ class App:
     async def _open(self) -> tuple[House, Ways]:
         async with self._changing:
             if self._house is None:
+                asyncio.get_running_loop().set_exception_handler(lambda _, context: self._log.report(context))
                 house = await self._build(self._settings, self._ways)
                 _study_defaults(house)
                 if self._announces:
@@ -281,11 +282,12 @@ async def _close_when_empty(ways: Ways) -> None:
 
 
 def _new_log(settings: Settings) -> Log:
-    return Log(form=settings.log_format, level=settings.log_level, colours=settings.colours)
+    form, level, colours, keys = _log_of(settings)
+    return Log(form=form, level=level, colours=colours, secrets=keys)
 
 
-def _log_of(settings: Settings) -> tuple[object, ...]:
-    return settings.log_format, settings.log_level, settings.colours
+def _log_of(settings: Settings) -> Any:
+    return settings.log_format, settings.log_level, settings.colours, settings.reveal_keys()
 
 
 def _spare_the_collector() -> None:

@@ -33,11 +33,14 @@ def secrets_in(settings: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(key for key in keys if len(key) >= _SHORTEST and not key.isalpha())
 
 
-def find_told(said: bytes | str, keys: Iterable[str]) -> list[str]:
-    """Return the spellings of keys that stand in what was said; a canary that nobody named counts too."""
+def find_told(said: bytes | str, keys: Iterable[str], *, any_canary: bool = True) -> list[str]:
+    """Return the spellings of keys that stand in what was said.
+
+    `any_canary`: a canary that nobody named counts too, as nobody's key belongs there.
+    """
     text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
     told = {spelled for key in keys for spelled in _spellings(key) if spelled in text}
-    return sorted(told | set(_CANARY.findall(text)))
+    return sorted(told | set(_CANARY.findall(text) if any_canary else ()))
 
 
 def command_lines(pid: int) -> str:
@@ -51,8 +54,8 @@ def command_lines(pid: int) -> str:
 def _spellings(key: str) -> set[str]:
     raw = key.encode()
     spelled = {key, quote(key, safe=""), json.dumps(key)[1:-1], repr(key)[1:-1], key[::-1], raw.hex()}
-    for beginning in (b"", b":", b"Bearer ", b"key:"):
-        for encoded in (base64.b64encode(beginning + raw), base64.urlsafe_b64encode(beginning + raw)):
+    for before in (b"", b":", b"::"):
+        for encoded in (base64.b64encode(before + raw), base64.urlsafe_b64encode(before + raw)):
             spelled.add(encoded.decode().rstrip("=")[4:-4])  # the ends depend on what stands beside it
     if canary := re.search(rf"{_MARK}([0-9a-f]+)", key):
         chance = canary[1]

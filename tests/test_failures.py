@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.wire.failures import decode_fault, is_policy_refusal, judge, mask_keys, read_fault
+from anthropic_proxy.redaction import mask_keys
+from anthropic_proxy.wire.failures import decode_fault, is_policy_refusal, judge, read_fault
 
 
 def refused(

@@ -8,9 +8,9 @@ import io
 import sys
 import time
 import traceback
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import msgspec
 
@@ -19,13 +19,16 @@ from anthropic_proxy.log.lines import (
     INDENT,
     cause_of,
     clean,
+    clean_json,
     clock_of,
     describe_exchange,
     describe_note,
     describe_request,
     with_plain_signs,
+    without_keys,
 )
 from anthropic_proxy.log.spool import MOST_WAITING, Spool
+from anthropic_proxy.redaction import hide_secrets, mask_keys
 
 Level = Literal["debug", "info", "warning", "error"]
 _WEIGHTS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
@@ -39,7 +42,8 @@ class Log:
     """Writes to one stream; what stands in a line is counts, names and times.
 
     A stream with a file descriptor is written from a thread, and `most_waiting` texts may wait for its reader; one in
-    memory at once. `colours`: None leaves it to whether the stream is a terminal.
+    memory at once. `colours`: None leaves it to whether the stream is a terminal. `secrets` are taken out of
+    traces, of which nobody knows what stands in them.
     """
 
     def __init__(
@@ -50,9 +54,11 @@ class Log:
         level: Level = "info",
         colours: bool | None = None,
         most_waiting: int = MOST_WAITING,
+        secrets: Iterable[str] = (),
     ) -> None:
         self._stream = stream if stream is not None else sys.stderr
         self._json = form == "json"
+        self._secrets = tuple(secrets)
         self._least = _WEIGHTS[level]
         self.colours = form == "auto" and (self._stream.isatty() if colours is None else colours)
         """Whether lines are coloured."""
@@ -72,6 +78,7 @@ class Log:
         level = _level_of(receipt)
         if not self._is_wanted(level):
             return
+        receipt = without_keys(receipt)
         if self._json:
             self._write(_encode_receipt(receipt, level))
             return
@@ -84,6 +91,7 @@ class Log:
         """Write the line of a request that no exchange served; `level` is that of a request that went well."""
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         if self._is_wanted(level):
+            receipt = without_keys(receipt)
             self._write(
                 _encode_receipt(receipt, level) if self._json else describe_request(receipt, self.paint).rstrip()
             )
@@ -100,15 +108,25 @@ class Log:
     def once(self, text: str) -> None:
         """Write a line the first time that it is given: what happens again at every request is said once a run."""
         if self._is_new(text):
+            text = mask_keys(text)
             self.line(clean(text) if self._json else f"{clock_of(time.time())}  {clean(text)}")
 
     def trace(self, request_id: str) -> None:
         """Write the trace of the exception that is being handled: it is our bug."""
-        trace = traceback.format_exc().rstrip()
+        self._write_trace(request_id, traceback.format_exc())
+
+    def report(self, context: Mapping[str, Any]) -> None:
+        """Write what the event loop found that nobody waits for (`loop.set_exception_handler`)."""
+        error = context.get("exception")
+        lines = traceback.format_exception(error) if isinstance(error, BaseException) else ()
+        self._write_trace("–", "".join((f"{context['message']}\n", *lines)))
+
+    def _write_trace(self, request_id: str, text: str) -> None:
+        trace = hide_secrets(text.rstrip(), self._secrets)
         if self._json:
             self._write(_encode_fields(level="error", request_id=request_id, trace=trace))
         else:
-            self._write(f"{request_id}  {trace}")
+            self._write(f"{request_id}  " + f"\n{INDENT}".join(map(clean, trace.split("\n"))))
 
     def paint(self, text: str, role: str) -> str:
         """Return `text` in the colour of its role, one of ok, warn, error, quiet, type and title, if colours are on."""
@@ -153,8 +171,9 @@ def _level_of(receipt: Receipt) -> Level:
 
 
 def _encode_receipt(receipt: Receipt, level: Level) -> str:
-    return f'{{"level":"{level}",{msgspec.json.encode(receipt).decode()[1:]}'
+    return clean_json(f'{{"level":"{level}",{msgspec.json.encode(receipt).decode()[1:]}')
 
 
 def _encode_fields(**fields: str) -> str:
-    return msgspec.json.encode(fields).decode()
+    whole = {name: text.encode(errors="backslashreplace").decode() for name, text in fields.items()}
+    return clean_json(msgspec.json.encode(whole).decode())

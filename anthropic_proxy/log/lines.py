@@ -1,11 +1,15 @@
 """What a line says: counts, names and times of one exchange."""
 
+import json
 import re
 import time
 from collections.abc import Callable
 
+from msgspec import structs
+
 from anthropic_proxy.hooks import Receipt
 from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.redaction import mask_keys
 
 FIRST_COLUMN, SECOND_COLUMN = 49, 34
 PATH_CHARACTERS = 120
@@ -24,6 +28,18 @@ def clean(text: str) -> str:
     turn those of others round.
     """
     return text if text.isprintable() else "".join(map(_escape, text))
+
+
+def clean_json(text: str) -> str:
+    """Return JSON text with all that does not print escaped: who reads it with other tools is in a terminal too."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def without_keys(receipt: Receipt) -> Receipt:
+    """Return the receipt without what looks like a key in words that are the client's own."""
+    words = {name: getattr(receipt, name) for name in ("path", "asked_model", "model", "why", "error")}
+    masked = {name: shown for name, text in words.items() if (shown := mask_keys(text)) != text}
+    return structs.replace(receipt, **masked) if masked else receipt
 
 
 def _escape(character: str) -> str:

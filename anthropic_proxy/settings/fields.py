@@ -150,3 +150,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Variable → its text as it was found; some of them are secrets."""
     warnings: Sequence[str] = ()
     """What start-up must say aloud: placeholders taken for unset, quotes stripped."""
+
+    def reveal_keys(self) -> Sequence[str]:
+        """Return every key there is, for whoever must not tell one."""
+        own = (key for keys in self.keys.values() for key in keys)
+        return [key.reveal() for key in (*own, *self.proxy_api_keys, *self.foreign_keys)]

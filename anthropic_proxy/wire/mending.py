@@ -21,6 +21,10 @@ _SECOND_HALF = re.compile(rb'(?<!\\)"(?=\\u[dD][c-fC-F][0-9a-fA-F]{2}|[\x80-\xbf
 """Where a string begins with what can only be the end of a character."""
 
 
+_MOST_DIGITS = 20
+"""Of a count written as text; Python refuses to read thousands of digits."""
+
+
 class FrameMender:
     """Mends the frames of one stream: half a character waits for the frame that brings the other half."""
 
@@ -64,7 +68,9 @@ def decode_mended(text: Raw | bytes) -> Any:
 def read_count(value: Any) -> int | None:
     """Return a number of tokens, however it is written; None where it is none."""
     if isinstance(value, str):
-        return int(value) if value.isdecimal() and value.isascii() else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return int(value) if len(value) <= _MOST_DIGITS and value.isdecimal() and value.isascii() else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return int(value)

@@ -26,6 +26,8 @@ CodeError = Literal["unavailable", "execution_time_exceeded"]
 
 SERVER_CALL = "srvtoolu_"
 """Prefix of the ids of calls that a provider ran."""
+_NAMELESS = "unknown"
+"""What a tool is called of which a provider did not say the name: clients refuse an empty one."""
 CONNECTOR_CALL = "mcptoolu_"
 """Prefix of the ids of calls that a provider made of a server of the client's."""
 
@@ -123,7 +125,9 @@ def encode_failed_program(identifier: str, error: CodeError) -> Block:
 
 def encode_connector_call(identifier: str, server: str, name: str, arguments: str) -> Block:
     """Return the call of a tool on a server of the client's; `arguments` is the JSON that the model wrote."""
-    return _block(type="mcp_tool_use", id=identifier, name=name, server_name=server, input=_object(arguments))
+    return _block(
+        type="mcp_tool_use", id=identifier, name=name or _NAMELESS, server_name=server, input=_object(arguments)
+    )
 
 
 def encode_connector_result(identifier: str, text: str, *, is_error: bool = False) -> Block:

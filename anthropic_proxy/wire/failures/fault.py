@@ -1,23 +1,18 @@
 """Error bodies in all the shapes that servers give them → one `Fault`."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.redaction import mask_keys
 from anthropic_proxy.wire.failures.delays import find_delay
 from anthropic_proxy.wire.failures.parameters import find_parameter
 
 _EXCERPT_CHARACTERS = 200
 _MESSAGE_CHARACTERS = 8_000
 """Of an upstream's own words: nobody reads more, and every pattern that looks for a cause reads all of it."""
-
-_KEYS = re.compile(
-    r"(?P<bearer>\bBearer\s+)[^\s\"',;]+"
-    r"|(?P<prefix>\b(?:sk-|gsk_|xai-|AIza|ya29\.|eyJ))[A-Za-z0-9_.*-]{5,}[A-Za-z0-9_*]"
-)
 
 
 class Fault(Struct, frozen=True, kw_only=True):
@@ -82,17 +77,6 @@ def read_fault(content: Any, status: int | None, headers: Mapping[str, str]) -> 
         window=_integer(error.get("n_ctx")),
         generation=_string(error.get("failed_generation")),
     )
-
-
-def mask_keys(text: str) -> str:
-    """Return the text with everything that looks like a key shortened to its last four characters."""
-
-    def shorten(match: re.Match[str]) -> str:
-        kept = match["bearer"] or match["prefix"]
-        secret = match[0][len(kept) :]
-        return f"{kept}…{secret[-4:] if len(secret) >= 16 else ''}"
-
-    return _KEYS.sub(shorten, text)
 
 
 def _text_of(error: dict[str, Any]) -> str:

@@ -170,5 +170,5 @@ def _drawn(printed: _Printed) -> str:
 def _list_of(raw: Raw, kind: Any) -> Any:
     try:
         return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return []
