@@ -14,13 +14,14 @@ import pytest
 import trustme
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from msgspec import structs
 
 from anthropic_proxy.errors import FetchFailed
 from anthropic_proxy.upstream.errands import PICTURES, READABLE, Page
 from anthropic_proxy.upstream.pages import Pages
 from anthropic_proxy.upstream.pages.addresses import is_public
 from anthropic_proxy.upstream.pages.connection import GuardedConnector
-from anthropic_proxy.upstream.pages.fetching import MOST_BYTES
+from anthropic_proxy.upstream.pages.fetching import MOST_BYTES, READER
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"
@@ -95,6 +96,9 @@ class Site:
         encoding = {"raw": "deflate", "twice": "gzip", "torn": "gzip"}.get(way, way)
         body = packers[way](HTML.encode())
         return web.Response(body=body, content_type="text/html", headers={"content-encoding": encoding})
+
+    async def hurts(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(text="<b></i>" * 200_000, content_type="text/html")
 
     async def bomb(self, request: web.Request) -> web.StreamResponse:
         body = gzip.compress(bytes(MOST_BYTES + 1))
@@ -243,7 +247,6 @@ async def test_a_signed_address_arrives_as_it_was_signed(site: Site, pages: Page
         ("/status/404", "url_not_accessible", "HTTP 404"),
         ("/status/500", "url_not_accessible", "HTTP 500"),
         ("/status/429", "too_many_requests", "too often"),
-        ("/to?place=http://127.0.0.2/", "url_not_allowed", "https://"),
         ("/to?place=ftp://127.0.0.2/", "url_not_allowed", "https://"),
         ("/to?place=https://user:word@127.0.0.2/", "url_not_allowed", "password"),
         ("/to?place=https://[x", "url_not_accessible", ""),
@@ -282,7 +285,7 @@ async def test_all_of_a_page_has_one_time_limit(site: Site, path: str) -> None:
         ("https://example.com:99999/", "invalid_tool_input"),
         ("https://[::1/", "invalid_tool_input"),
         ("https://exa\u2100mple.com/", "invalid_tool_input"),
-        ("http://example.com/", "url_not_allowed"),
+        ("ftp://example.com/", "url_not_allowed"),
         ("file:///etc/passwd", "invalid_tool_input"),
         ("https://user@example.com/", "url_not_allowed"),
         ("https://example.com/" + "x" * 231, "url_too_long"),
@@ -290,6 +293,33 @@ async def test_all_of_a_page_has_one_time_limit(site: Site, path: str) -> None:
 )
 async def test_an_address_that_is_none_is_refused(pages: Pages, url: str, code: str) -> None:
     assert (await refusal(pages, url)).error_code == code
+
+
+async def test_an_address_of_http_is_asked_for_as_https(site: Site, pages: Pages) -> None:
+    plain = site.url("/html").replace("https://", "http://")
+    assert (await pages.fetch(plain)).url == site.url("/html")
+    assert (await pages.fetch(site.url(f"/to?place={plain}"))).url == site.url("/html")
+    assert {request.scheme for request in site.asked} == {"https"}
+
+
+async def test_the_usual_port_of_http_is_not_kept() -> None:
+    looked_up: list[Any] = []
+
+    def look_up(host: str, port: Any, *_: Any, **__: Any) -> Any:
+        looked_up.append(port)
+        raise OSError
+
+    pages = Pages(look_up=look_up)
+    await refusal(pages, "http://cheese.test:80/")
+    await pages.close()
+    assert looked_up == [443]
+
+
+async def test_a_page_made_to_hurt_is_given_up(site: Site) -> None:
+    pages = Pages(allowed=HERE, tls=_trusting(), reader=structs.replace(READER, processor_seconds=1))
+    failure = await refusal(pages, site.url("/hurts"))
+    assert (failure.error_code, "HTML" in failure.message) == ("url_not_accessible", True)
+    await pages.close()
 
 
 async def test_an_unknown_certificate_is_refused(site: Site) -> None:

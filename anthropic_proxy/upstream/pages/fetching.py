@@ -1,5 +1,7 @@
 """One page, from its address to its text: https only, within five seconds and 20 MiB, redirections judged like links.
 
+An address of `http://` is asked for as `https://`: most sites answer there, and nothing is said in the clear.
+
 What the guard means where a proxy stands on the way (`HTTPS_PROXY`): the far end of the socket is then the proxy, and
 it is the proxy that looks names up. Names and addresses that are not public as seen from here are still refused, but a
 name that only the proxy knows is the proxy's to judge.
@@ -16,15 +18,19 @@ from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
+import msgspec
 from yarl import URL
 
+from anthropic_proxy import confined
+from anthropic_proxy.confined import Program, ProgramFailed
 from anthropic_proxy.errors import FetchErrorCode, FetchFailed
 from anthropic_proxy.messages.domains import ascii_host, is_allowed
 from anthropic_proxy.upstream.errands import LONGEST_URL, READABLE, Page
+from anthropic_proxy.upstream.pages import markdown
 from anthropic_proxy.upstream.pages.addresses import Network, is_public
 from anthropic_proxy.upstream.pages.body import HTML, Inflater, decode_text, find_type, is_text, is_wanted, may_be
 from anthropic_proxy.upstream.pages.connection import GuardedConnector, GuardedResolver, LookUp, closed
-from anthropic_proxy.upstream.pages.markdown import read_html
+from anthropic_proxy.upstream.pages.markdown import MOST_CHARACTERS, Reading
 from anthropic_proxy.upstream.proxies import find_proxy
 
 SECONDS = 5.0
@@ -36,8 +42,14 @@ MOST_AT_ONCE = 16
 """Pages under way in one process; others wait for their turn."""
 _NAME_THREADS, _TEXT_THREADS = 4, 2
 """Names that nobody answers for must not keep pages waiting that are here."""
+READER = Program(
+    path=markdown.__file__, seconds=20.0, processor_seconds=4, memory_bytes=512 * 1024 * 1024, packages=True
+)
+"""Reads HTML, in seconds of its own: twice what the slowest honest page takes."""
+_READERS_AT_ONCE = 2
 _HEADER_LINE_BYTES = 64 * 1024
 _LONGEST_ADDRESS = 8 * 1024
+_HTTP_PORT = 80
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SAFE = "%/:?@!$&'()*+,;=-._~"
 """What stays as it is in a path or a query: a signed address must arrive as it was signed."""
@@ -55,7 +67,8 @@ class Pages:
     """Fetches pages; its sessions are made with the first one, because they belong to the running loop.
 
     `allowed`: networks that are let pass beside public addresses; `tls`: what certificates are judged by; `proxies` and
-    `unproxied`: as for the providers; `look_up`: finds the addresses of a name; `seconds`: for all of a page.
+    `unproxied`: as for the providers; `look_up`: finds the addresses of a name; `seconds`: for all of a page; `reader`:
+    what reads HTML.
     """
 
     def __init__(
@@ -67,6 +80,7 @@ class Pages:
         unproxied: str = "",
         look_up: LookUp = socket.getaddrinfo,
         seconds: float = SECONDS,
+        reader: Program = READER,
     ) -> None:
         self._allowed = allowed
         self._tls = tls
@@ -77,6 +91,8 @@ class Pages:
         self._texts = ThreadPoolExecutor(_TEXT_THREADS, thread_name_prefix="pages")
         self._resolver = GuardedResolver(self._names, allowed, look_up)
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
+        self._reader = reader
+        self._readers = asyncio.Semaphore(_READERS_AT_ONCE)
         self._direct: aiohttp.ClientSession | None = None
         self._proxied: aiohttp.ClientSession | None = None
 
@@ -164,7 +180,20 @@ class Pages:
         if not is_text(kind):
             return Page(url=found.url, media_type=kind, body=found.body)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._texts, _text_page, found, kind)
+        text = await loop.run_in_executor(self._texts, _text_of, found, kind)
+        if kind not in HTML or not text.strip():
+            return Page(url=found.url, media_type=kind, text=text)
+        reading = await self._read_html(text, found.url)
+        return Page(url=found.url, media_type=kind, title=reading.title, text=reading.text)
+
+    async def _read_html(self, html: str, url: str) -> Reading:
+        async with self._readers:
+            try:
+                # one character more, so that the reader sees that the page goes on
+                said = await confined.run(self._reader, {"html": html[: MOST_CHARACTERS + 1], "url": url})
+            except (TimeoutError, ProgramFailed, OSError):
+                raise _lost(url, "takes too much time or memory to be read as HTML") from None
+        return msgspec.json.decode(said, type=Reading)
 
 
 class _Found(NamedTuple):
@@ -208,7 +237,9 @@ def _read_address(url: str) -> URL:
         host, port = ascii_host(parts.hostname or ""), parts.port
     except ValueError:
         raise FetchFailed(f"{_shown(url)} is no address of a page", "invalid_tool_input") from None
-    if parts.scheme != "https":
+    if parts.scheme == "http":
+        port = None if port == _HTTP_PORT else port
+    elif parts.scheme != "https":
         raise FetchFailed(f"{_shown(url)} does not begin with https://; only such pages are fetched", "url_not_allowed")
     if "@" in parts.netloc or len(url) > _LONGEST_ADDRESS:
         raise FetchFailed(
@@ -244,13 +275,8 @@ async def _read(response: aiohttp.ClientResponse, url: str, wish: _Wish) -> _Fou
     return _Found(url, said, response.charset, bytes(body))
 
 
-def _text_page(found: _Found, kind: str) -> Page:
-    is_html = kind in HTML
-    text = decode_text(found.body, found.charset, is_html=is_html)
-    if not is_html:
-        return Page(url=found.url, media_type=kind, text=text)
-    reading = read_html(text, found.url)
-    return Page(url=found.url, media_type=kind, title=reading.title, text=reading.text)
+def _text_of(found: _Found, kind: str) -> str:
+    return decode_text(found.body, found.charset, is_html=kind in HTML)
 
 
 def _is_address(host: str) -> bool:
