@@ -277,7 +277,8 @@ def test_a_wrong_choice_is_refused_as_the_screens_say(tmp_path):
 )
 def test_a_wrong_value_names_the_variable_the_value_and_what_is_allowed(variable, value, allowed):
     message = refusal(**{variable: value})
-    assert message.startswith(f'{variable} is "{value[:50]}')
+    shown = value.partition("?")[0][:50]
+    assert message.startswith(f'{variable} is "{shown}')
     assert allowed in message
     assert "Set in the environment." in message
     assert "\n" not in message
@@ -456,3 +457,10 @@ def test_a_provider_without_models_of_its_own_must_be_given_one():
     for row in PROVIDERS:
         if row.choosable or row.name == "demo":
             assert load({"PREFERRED_PROVIDER": row.name}).preferred_provider == row.name
+
+
+@pytest.mark.parametrize("hidden", ["?api-key=qs3cret99", "?x=qs3cret99", "#qs3cret99"])
+def test_a_wrong_address_is_shown_without_what_may_be_a_key_in_it(hidden: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"OPENAI_BASE_URL is \"https://host/v1[?#]…\"") as refused:
+        load_settings({"OPENAI_BASE_URL": f"https://host/v1{hidden}"}, PROVIDERS, env_file=None)
+    assert "qs3cret99" not in refused.value.message

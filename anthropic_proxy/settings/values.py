@@ -144,6 +144,8 @@ def _model(found: Found, name: str) -> str:
 
 
 def _shown(text: str) -> str:
+    if "://" in text and (query := re.search(r"[?#].", text)):  # a query may hold a key under any name
+        text = f"{text[: query.start() + 1]}…"
     if _LOOKS_SECRET.search(text):
         return repr(Secret(text.rpartition("@")[2] if "@" in text else text))
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

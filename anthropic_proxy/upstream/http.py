@@ -214,9 +214,14 @@ def join_address(base_url: str, path: str) -> str:
 def _failure(url: str, error: Exception) -> UpstreamError:
     if isinstance(error, aiohttp.ClientResponseError):
         return UpstreamProtocolError(
-            f"what answers at {_origin(url)} does not speak HTTP as it should ({error.message})"
+            f"what answers at {_origin(url)} does not speak HTTP as it should ({_first_line(error.message)})"
         )
     return UpstreamUnreachable(f"nothing answers at {_origin(url)} ({_reason(error)})")
+
+
+def _first_line(text: str) -> str:
+    """Return what a parser complains of, without the bytes that it quotes: they may be anybody's."""
+    return text.strip().partition("\n")[0].rstrip(": ")[:200]
 
 
 def _reason(error: Exception) -> str:
