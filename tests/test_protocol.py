@@ -213,3 +213,175 @@ async def test_the_request_after_such_a_body_is_answered_and_the_connection_kept
     async with serving(app, Impatient, kept=1) as port:
         answers = bodies_of(await talk(port, POST, b"ab", b"cd", GET + POST, b"abcd"))
     assert [answer["path"] for answer in answers] == ["/first", "/next", "/first"]
+
+
+BROKEN_BODY = b"POST /broken HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZ\r\n"
+
+
+class Streaming(Echo):
+    """Begins an answer at once, and ends it when it may go on; says whether its client left before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: list[str] = []
+        self.ended = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self.ended.set()
+
+    async def _answer(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        headers = [(b"content-length", b"8")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        leaving = asyncio.ensure_future(receive())
+        going_on = asyncio.ensure_future(self.go_on.wait())
+        await asyncio.wait([leaving, going_on], return_when=asyncio.FIRST_COMPLETED)
+        if leaving.done():
+            self.left.append(scope["path"])
+            going_on.cancel()
+            return
+        leaving.cancel()
+        await send({"type": "http.response.body", "body": b"half"})
+
+
+async def test_a_body_that_cannot_be_read_changes_nothing_of_the_answer_before_it() -> None:
+    for app, said in ((Echo(), b"/first"), (Streaming(), b"\r\n\r\nhalfhalf")):
+        app.go_on.clear()
+        async with serving(app) as port:
+            asyncio.get_running_loop().call_later(0.1, app.go_on.set)
+            answers = await talk(port, POST + b"abcd", BROKEN_BODY)
+        assert answers.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert said in answers
+        assert answers.count(b"HTTP/1.1 ") == 1
+        assert [refused.status for refused in app.refused] == [400]
+
+
+async def test_what_waits_before_a_body_that_cannot_be_read_is_answered_too() -> None:
+    app = Echo()
+    app.go_on.clear()
+    async with serving(app) as port:
+        asyncio.get_running_loop().call_later(0.1, app.go_on.set)
+        answers = bodies_of(await talk(port, POST + b"abcd" + GET + BROKEN_BODY))
+    assert [answer["path"] for answer in answers] == ["/first", "/next"]
+
+
+@pytest.mark.parametrize("behind", [b"", GET, GET * 3, POST])
+async def test_a_client_that_leaves_is_noticed_whatever_it_had_asked_behind(behind: bytes) -> None:
+    app = Streaming()
+    app.go_on.clear()
+    async with serving(app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(POST + b"abcd")
+        await reader.readuntil(b"half")
+        writer.write(behind)
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        async with asyncio.timeout(5):
+            await app.ended.wait()
+    assert app.left == ["/first"]
+
+
+async def test_thousands_of_offered_upgrades_are_as_many_requests() -> None:
+    offer = b"GET /next HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    async with serving(Echo()) as port:
+        answers = bodies_of(await talk(port, offer * 3000 + CLOSE))
+    assert len(answers) == 3001
+
+
+@pytest.mark.parametrize("target", [b"http://x/next", b"HTTP://X:80/next", b"http://x", b"http://x?to=/y"])
+async def test_a_whole_address_is_served_by_its_path(target: bytes) -> None:
+    async with serving(Echo()) as port:
+        request = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % target
+        (answer,) = bodies_of(await talk(port, request))
+    assert answer["path"] == ("/next" if b"next" in target else "/")
+
+
+@pytest.mark.parametrize("target", [b"http://y/next", b"http://x:81/next", b"http://x@y/next"])
+async def test_a_whole_address_of_another_host_is_refused(target: bytes) -> None:
+    async with serving(Echo()) as port:
+        status, error = envelope_of(await talk(port, b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target))
+    assert status == b"HTTP/1.1 400 Bad Request"
+    assert "Host" in error["message"]
+
+
+class Large(Streaming):
+    """Answers with more than anybody holds for a client; says whether the client left."""
+
+    size = 8 << 20
+    pieces = 1
+
+    async def _answer(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        headers = [(b"content-length", str(self.size * self.pieces).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for number in range(1, self.pieces + 1):
+            await send({"type": "http.response.body", "body": bytes(self.size), "more_body": number < self.pieces})
+        if (await receive())["type"] == "http.disconnect":
+            self.left.append(scope["path"])
+
+
+class Unread(GuardedHttp):
+    write_seconds = 0.4
+
+
+@pytest.mark.parametrize("closes", [b"", b"Connection: close\r\n"])
+@pytest.mark.parametrize(("size", "pieces"), [(8 << 20, 1), (1 << 20, 8)])
+async def test_a_client_that_reads_nothing_is_given_up(closes: bytes, size: int, pieces: int) -> None:
+    app = Large()
+    app.size, app.pieces = size, pieces
+    async with serving(app, Unread, kept=0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        writer.write(POST.replace(b"\r\n\r\n", b"\r\n" + closes + b"\r\n", 1) + b"abcd")
+        await reader.readexactly(1)
+        async with asyncio.timeout(5):
+            await app.ended.wait()
+            await asyncio.sleep(3 * Unread.write_seconds)
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await reader.readexactly(8 << 20)
+        writer.close()
+
+
+async def test_a_client_that_reads_slowly_gets_everything() -> None:
+    app = Large()
+    app.size = 2 << 20
+    async with serving(app, Unread, kept=0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        writer.write(POST + b"abcd")
+        received = 0
+        async with asyncio.timeout(20):
+            while piece := await reader.read(200_000):
+                received += len(piece)
+                await asyncio.sleep(0.1)
+        writer.close()
+    assert received > 2 << 20
+
+
+async def test_who_has_asked_and_says_that_nothing_more_comes_is_answered_where_that_costs_nothing() -> None:
+    async with serving(Echo()) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET * 2)
+        writer.write_eof()
+        async with asyncio.timeout(5):
+            assert len(bodies_of(await reader.read())) == 2
+        writer.close()
+
+
+async def test_who_has_posted_and_says_that_nothing_more_comes_has_left() -> None:
+    app = Streaming()
+    app.go_on.clear()
+    async with serving(app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(POST + b"abcd")
+        await reader.readuntil(b"half")
+        writer.write_eof()
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+            await app.ended.wait()
+        writer.close()
+    assert app.left == ["/first"]

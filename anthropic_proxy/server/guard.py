@@ -195,7 +195,7 @@ def _origin_allowed(origin: str, own: str, settings: Settings) -> bool:
     That its address is one says nothing, other than at a Host: a page from anywhere has an address as its origin.
     """
     name = _origin_name(origin)
-    return is_loopback(name) or name in settings.allowed_hosts or (_place(origin) or name) == _place(own)
+    return is_loopback(name) or name in settings.allowed_hosts or _place(origin) == _place(own)
 
 
 def _place(origin: str) -> tuple[str, str, str] | None:

@@ -77,6 +77,11 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     # For whom is it?
     "two hosts": (400, LIST + b"Host: localhost\r\nHost: evil.example\r\n\r\n"),
     "the same host twice": (400, LIST + b"Host: localhost\r\nHost: localhost\r\n\r\n"),
+    "a whole address of another host": (400, b"GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "a whole address whose host is not asked": (
+        400,
+        b"GET http://localhost/v1/models HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+    ),
     "no host": (400, LIST + b"\r\n"),
     "no host at an open path": (400, b"GET /health HTTP/1.1\r\n\r\n"),
     # Sizes
@@ -108,11 +113,7 @@ SERVED: dict[str, tuple[int, bytes]] = {
     ),
     "8 bits in a value": (200, GET + b"X-A: \xff\xfe\r\n" + LAST),
     "HTTP/1.0": (200, b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n"),
-    "a whole address": (200, b"GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\n" + LAST),
-    "a whole address, whose host is not asked": (
-        403,
-        b"GET http://localhost/v1/models HTTP/1.1\r\nHost: evil.example\r\n" + LAST,
-    ),
+    "a whole address": (200, b"GET http://localhost/health HTTP/1.1\r\nHost: localhost\r\n" + LAST),
     "an upgrade": (200, GET + b"Upgrade: websocket\r\nConnection: Upgrade, close\r\n\r\n"),
     "an expectation that nobody knows": (
         200,

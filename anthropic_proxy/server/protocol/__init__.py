@@ -3,13 +3,22 @@ envelope, upgrades that are not taken up, and answers whose head does not travel
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from anthropic_proxy.errors import AddressTooLong, HeadersTooLarge, ProxyError, RequestTimeout, UnreadableRequest
+from anthropic_proxy.errors import (
+    AddressTooLong,
+    HeadersTooLarge,
+    ProxyError,
+    RequestTimeout,
+    Stopping,
+    UnreadableRequest,
+)
+from anthropic_proxy.server.protocol.answers import HeadWithBody, without_chunks
+from anthropic_proxy.server.protocol.targets import describe, with_path
+from anthropic_proxy.server.protocol.unread import WriteLimit
 from anthropic_proxy.server.replies import encode_error, error_headers
 
 HEAD_SECONDS = 30.0
@@ -19,9 +28,15 @@ HEAD_BYTES = 64 * 1024
 a body, or behind it: sizes and extensions of chunks, and trailers, which nobody reads."""
 LINGER_SECONDS = 10.0
 """How long a body may still come after its request was answered: a client that writes does not read the answer yet."""
+WRITE_SECONDS = 300.0
+"""How long a client may take nothing of what is written to it, before it is hung up on."""
+FIRST_WORD_SECONDS = 0.5
+"""How long a client that has just come is waited for by a server that stops: its request may be on its way."""
+MOST_BEHIND = 16
+"""Requests behind the one being answered with which a connection is still read, so that its end is noticed at once."""
 _OF_AN_UPGRADE = frozenset((b"connection", b"upgrade", b"http2-settings"))
+_OF_NO_COST = frozenset(("GET", "HEAD"))
 _VERSIONS = ("1.1", "1.0")
-_TLS_HANDSHAKE = b"\x16"
 
 
 class Refusing(Protocol):
@@ -37,6 +52,7 @@ class GuardedHttp(HttpToolsProtocol):
 
     head_seconds = HEAD_SECONDS
     linger_seconds = LINGER_SECONDS
+    write_seconds = WRITE_SECONDS
     app: Any
     """The ASGI application, which is `Refusing` too."""
 
@@ -45,26 +61,68 @@ class GuardedHttp(HttpToolsProtocol):
         super().connection_made(transport)
         self._in_head = self._in_body = self._upgrading = self._unreadable = self._stopping = False
         self._head_bytes = 0
+        self._running: RequestResponseCycle | None = None
+        """Whose answer is the next to be written; those in the pipeline wait for it."""
+        self._unread = WriteLimit(self.loop, transport, self.write_seconds)
         self._linger_timer: asyncio.TimerHandle | None = None
-        self._head_timer: asyncio.TimerHandle | None = self.loop.call_later(self.head_seconds, self._give_up)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._await_head(self.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the client."""
         self._stop_timer()
         self._stop_lingering()
+        self._unread.stop()
         self._unset_keepalive_if_required()
+        self._disconnect()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Take it that the client has left, unless it waits for nothing but answers that cost nothing.
+
+        Who has only ended its own side looks the same until something is written, and an upstream that nobody waits
+        for costs money.
+        """
+        unfinished = self._unfinished()
+        self._unread.start()
+        if self._in_head or self._in_body or any(cycle.scope["method"] not in _OF_NO_COST for cycle in unfinished):
+            self._disconnect()
+        elif unfinished:
+            unfinished[-1].keep_alive = False
+            return True
+        return False
 
     def shutdown(self) -> None:
         """Answer what was asked, or is being asked, and hang up then."""
         self._stopping = True
-        if not self._in_head:
+        if self.cycle is None and not self._in_head:
+            self._await_head(min(FIRST_WORD_SECONDS, self.head_seconds))
+        elif not self._in_head:
             super().shutdown()
 
     def close_if_idle(self) -> None:
         """Hang up where a client keeps the connection for later."""
         if self.cycle is not None and self.cycle.response_complete and not (self._in_head or self._in_body):
-            self.transport.close()
+            self._close()
+
+    def seconds_in_head(self) -> float:
+        """Return for how long a request was waited for; 0 where none is."""
+        return 0.0 if self._head_timer is None else self.loop.time() - self._head_awaited_at
+
+    def pause_writing(self) -> None:
+        """Write no more for now, and look whether the client takes what was written."""
+        super().pause_writing()
+        self._unread.start()
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._unread.stop()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Hang up: no request came for a while."""
+        self._close()
 
     def data_received(self, data: bytes) -> None:
         """Read what came; unlike uvicorn's own, go on in HTTP where an upgrade was offered."""
@@ -72,17 +130,13 @@ class GuardedHttp(HttpToolsProtocol):
             return
         self._head_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            if self._upgrading:
-                self._stay_in_http(data[offer.args[0] :])
-            return
+            self._feed(data)
         except httptools.HttpParserError as error:
             cause = error.__context__  # what a method below raised
-            self._refuse(cause if isinstance(cause, ProxyError) else UnreadableRequest(_describe(data, error)))
+            self._refuse(cause if isinstance(cause, ProxyError) else UnreadableRequest(describe(data, error)))
             return
         if self._in_head and self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
+            self._await_head(self.head_seconds)
         if self._head_bytes > HEAD_BYTES and (self._in_head or self._in_body):
             self._refuse(
                 AddressTooLong(f"The address has more than {HEAD_BYTES:,} bytes.")
@@ -102,14 +156,18 @@ class GuardedHttp(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in _VERSIONS:
             raise UnreadableRequest(f"HTTP/{version} is not spoken here; HTTP/1.1 is.")
+        if not self.url.startswith(b"/"):
+            self.url = with_path(self.url, self.headers)
         self._in_head = False
-        self._in_body = True
         self._head_bytes = 0
         self._stop_timer()
         self._upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if self._upgrading:
             return
         super().on_headers_complete()
+        if 0 < len(self.pipeline) <= MOST_BEHIND:
+            self.flow.resume_reading()
+        self._in_body = True
         self.headers = []  # what comes behind the body is none of the headers that the guard judges
         if self._stopping:
             self.cycle.keep_alive = False
@@ -133,18 +191,33 @@ class GuardedHttp(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request; one whose body still comes may not take for ever."""
         super().on_response_complete()
-        if self._in_body and self._linger_timer is None and not self.transport.is_closing():
-            self._linger_timer = self.loop.call_later(self.linger_seconds, self.transport.close)
+        if self.transport.is_closing():
+            self._unread.start()
+        elif self._in_body and self._linger_timer is None:
+            self._linger_timer = self.loop.call_later(self.linger_seconds, self._close)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
         if cycle.scope["method"] == "POST" and not cycle.waiting_for_100_continue:
-            cycle.transport = _HeadWithBody(cycle.transport, self._hang_up)  # type: ignore[assignment]
+            cycle.transport = HeadWithBody(cycle.transport, self._hang_up)  # type: ignore[assignment]
         if cycle.scope["http_version"] == "1.0":
-            app = _without_chunks(app, cycle)
+            app = without_chunks(app, cycle)
         super()._start_asgi_task(cycle, app)
 
-    def _stay_in_http(self, rest: bytes) -> None:
-        """Read the request again without its offer to speak another protocol: nobody has to take that up."""
+    def _feed(self, data: bytes) -> None:
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as offer:
+                if self._upgrading:
+                    rest = memoryview(rest)[offer.args[0] :]
+                    self._stay_in_http()
+                    continue
+            return
+
+    def _stay_in_http(self) -> None:
+        """Read the head again without its offer to speak another protocol: nobody has to take that up."""
         closes = any(name == b"connection" and b"close" in value.lower() for name, value in self.headers)
         headers = [(name, value) for name, value in self.headers if name not in _OF_AN_UPGRADE]
         if closes:
@@ -153,14 +226,37 @@ class GuardedHttp(HttpToolsProtocol):
         request_line = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.data_received(request_line + head + b"\r\n" + rest)
+        self.parser.feed_data(request_line + head + b"\r\n")
+
+    def _unfinished(self) -> list[RequestResponseCycle]:
+        """Return the requests that have no whole answer yet, in their order."""
+        running = self._running
+        waiting = [cycle for cycle, _ in reversed(self.pipeline)]
+        return waiting if running is None or running.response_complete else [running, *waiting]
+
+    def _disconnect(self) -> None:
+        """Tell all that was asked here that nobody waits for it any longer."""
+        for cycle in self._unfinished():
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.pipeline.clear()
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._unread.start()
+
+    def _await_head(self, seconds: float) -> None:
+        self._stop_timer()
+        self._head_awaited_at = self.loop.time()
+        self._head_timer = self.loop.call_later(seconds, self._give_up)
 
     def _give_up(self) -> None:
         self._head_timer = None
         if self._in_head:
-            self._refuse(RequestTimeout(f"The headers were not complete after {self.head_seconds:g} s."))
+            late = RequestTimeout(f"The headers were not complete after {self.head_seconds:g} s.")
+            self._refuse(Stopping() if self._stopping else late)
         else:
-            self.transport.close()
+            self.transport.abort()
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -179,16 +275,22 @@ class GuardedHttp(HttpToolsProtocol):
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer in the envelope and hang up; where an earlier request is being answered, let that end first."""
+        if self._unreadable:
+            return
         self._unreadable = True
         self._stop_timer()
         request_id = self.app.note_refusal(error)
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete and (cycle.response_started or not cycle.more_body):
-            cycle.keep_alive = False
+        unfinished = self._unfinished()
+        if unfinished and self._in_body and not self.cycle.response_started:
+            broken = unfinished.pop()  # its body is what cannot be read: this is its answer
+            broken.disconnected = True
+            broken.message_event.set()
+            if unfinished:
+                self.pipeline.popleft()
+        if unfinished:
+            self.cycle = unfinished[-1]
+            self.cycle.keep_alive = False
             return
-        if cycle is not None and not cycle.response_complete:  # its body is what cannot be read: it gets this answer
-            cycle.disconnected = True
-            cycle.message_event.set()
         body = encode_error(error, request_id)
         headers = {**error_headers(error, request_id), "content-length": str(len(body)), "connection": "close"}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -200,63 +302,12 @@ class GuardedHttp(HttpToolsProtocol):
 
         A connection that is closed before all was read is reset, and what its client has not read yet is lost.
         """
+        self._stop_timer()
+        self.pipeline.clear()
         if not (self._in_head or self._in_body) or self.transport.is_closing():
-            self.transport.close()
+            self._close()
             return
         self._unreadable = True
         self.transport.write_eof()
         self._stop_lingering()
-        self._linger_timer = self.loop.call_later(self.linger_seconds, self.transport.close)
-
-
-class _HeadWithBody:
-    """The transport of one response whose head leaves with the first bytes of its body: one packet in place of two.
-
-    For methods whose answers have a body, which follows its head at once here.
-    """
-
-    __slots__ = ("_hang_up", "_head", "_transport", "is_closing")
-
-    def __init__(self, transport: asyncio.Transport, hang_up: Callable[[], None]) -> None:
-        self._transport = transport
-        self._hang_up = hang_up
-        self._head: bytes | None = None
-        self.is_closing = transport.is_closing
-
-    def write(self, data: bytes) -> None:
-        """Keep the head; then write it with what comes next, and from there on what comes."""
-        if self._head is None:
-            self._head = data
-        elif self._head:
-            self._head, data = b"", self._head + data
-            self._transport.write(data)
-        else:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        """Hang up; a head that nothing followed goes out all the same."""
-        if self._head:
-            self._transport.write(self._head)
-        self._hang_up()
-
-
-def _without_chunks(app: Any, cycle: RequestResponseCycle) -> Any:
-    """Return the application for a client of HTTP/1.0, which knows no chunks: the end of its answer is the end of the
-    connection.
-    """
-    cycle.chunked_encoding = False  # else its absence, like that of a length, decides for chunks
-
-    async def serve(scope: Any, receive: Any, send: Any) -> None:
-        async def send_plainly(message: Any) -> None:
-            cycle.expected_content_length = len(message.get("body", b""))
-            await send(message)
-
-        await app(scope, receive, send_plainly)
-
-    return serve
-
-
-def _describe(data: bytes, error: Exception) -> str:
-    if data.startswith(_TLS_HANDSHAKE):
-        return "This is no HTTP but TLS: the address of this proxy begins with http://, not https://."
-    return f"The request is not HTTP as it can be read here: {error}."
+        self._linger_timer = self.loop.call_later(self.linger_seconds, self._close)
