@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.errors import ClientError
+from anthropic_proxy.messages.passages import seal_passage
 from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.messages.types import Message, MessagesRequest, Raw, Tool, decode_request
 from tests.recorded_usage import RECORDED, counted_requests
@@ -274,3 +275,113 @@ CONTENTS = st.lists(
 def test_whatever_can_be_read_can_be_counted(content: list[Any], schema: dict[str, Any]) -> None:
     with contextlib.suppress(ClientError):
         assert estimated(content, tools=[{"name": "f", "input_schema": schema}]) > 0
+
+
+SENTENCE, TOKENS = EXACT["prose"][1] * 30, EXACT["prose"][0] * 30
+PDF = base64.b64encode(b"%PDF-1.7\n" + b"<</Type/Page>>" * 3 + b"\x00" * 400_000).decode()
+SEAL = "x" * 100_000
+PDF_BLOCK = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": PDF}}
+
+
+def fetched(content: dict[str, Any]) -> dict[str, Any]:
+    page = {"type": "web_fetch_result", "url": "https://x.test", "content": content, "retrieved_at": "2026-11-20"}
+    return {"type": "web_fetch_tool_result", "tool_use_id": "srvtoolu_1", "content": page}
+
+
+def found(*results: dict[str, Any]) -> dict[str, Any]:
+    listed = [{"type": "web_search_result", "title": "t", "url": "https://x.test", **result} for result in results]
+    return {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": listed}
+
+
+def ran(kind: str, content: Any) -> dict[str, Any]:
+    return {"type": f"{kind}_tool_result", "tool_use_id": "srvtoolu_1", "content": content}
+
+
+def server_call(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"type": "server_tool_use", "id": "srvtoolu_1", "name": name, "input": arguments}
+
+
+OUTPUT = {"stdout": SENTENCE, "stderr": "", "return_code": 0, "content": []}
+ERROR = {"type": "web_fetch_tool_result_error", "error_code": "unavailable"}
+TEXT_PAGE = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": SENTENCE}}
+SERVER_BLOCKS: dict[str, tuple[dict[str, Any], float]] = {
+    "a call": (server_call("web_search", query=SENTENCE), TOKENS),
+    "a call of code": (server_call("code_execution", code=SENTENCE), TOKENS),
+    "pages found, sealed by another": (found({"encrypted_content": SEAL}, {"encrypted_content": SEAL}), 20),
+    "a page found, sealed here": (found({"encrypted_content": seal_passage(SENTENCE)}), TOKENS),
+    "a search that failed": (ran("web_search", {"type": "web_search_tool_result_error", "error_code": "x"}), 12),
+    "a fetched PDF": (fetched(PDF_BLOCK), 6_000),
+    "a fetched page": (fetched(TEXT_PAGE), TOKENS),
+    "a fetched page of blocks": (
+        fetched({"type": "document", "source": {"type": "content", "content": of_text(SENTENCE)}}),
+        TOKENS,
+    ),
+    "a fetch that failed": (ran("web_fetch", ERROR), 12),
+    "a fetch without content": ({"type": "web_fetch_tool_result", "tool_use_id": "srvtoolu_1"}, 6),
+    "tools found": (ran("tool_search", {"tool_references": [{"type": "tool_reference", "tool_name": "f"}]}), 5),
+    "a program's output": (ran("code_execution", {"type": "code_execution_result", **OUTPUT}), TOKENS),
+    "a program's output, sealed": (
+        ran("code_execution", {"type": "encrypted_code_execution_result", **OUTPUT, "encrypted_stdout": SEAL}),
+        TOKENS,
+    ),
+    "a shell's output": (ran("bash_code_execution", {"type": "bash_code_execution_result", **OUTPUT}), TOKENS),
+    "an edit": (ran("text_editor_code_execution", {"type": "x", "content": SENTENCE}), 10),
+    "a connector's result": (ran("mcp", of_text(SENTENCE)), TOKENS),
+    "a connector's picture": (
+        ran("mcp", block_of("image", {"type": "base64", "media_type": "image/png", "data": PDF})),
+        10,
+    ),
+    "a connector's call": (
+        {"type": "mcp_tool_use", "id": "m", "name": "f", "server_name": "s", "input": {"q": SENTENCE, "n": 1}},
+        TOKENS,
+    ),
+    "a summary of what was before": ({"type": "compaction", "content": SENTENCE}, TOKENS),
+    "a summary sealed": ({"type": "compaction", "content": None, "encrypted_content": SEAL}, 0),
+    "thinking in secret": ({"type": "redacted_thinking", "data": SEAL}, 0),
+    "a mark": ({"type": "fallback"}, 0),
+    "a file in a container": ({"type": "container_upload", "file_id": "file_1"}, 10),
+    "something new": ({"type": "future", "data": PDF}, 10),
+}
+"""Blocks that Anthropic's API makes → what they weigh."""
+
+
+@pytest.mark.parametrize("name", SERVER_BLOCKS)
+def test_what_a_provider_ran_weighs_what_a_model_reads_of_it(name: str) -> None:
+    block, tokens = SERVER_BLOCKS[name]
+    assert estimated([block]) - EMPTY == pytest.approx(tokens, rel=0.2, abs=16)
+
+
+def deferring(*more: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
+    long = {"description": SENTENCE, "input_schema": {"type": "object", "properties": {}}, "defer_loading": True}
+    return [*more, {"name": "first", **long, **fields}, {"name": "second", **long, **fields}]
+
+
+REGEX = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
+
+
+def test_tools_that_wait_to_be_found_are_counted_once_they_are() -> None:
+    alone = estimated("", tools=[REGEX])
+    assert estimated("", tools=deferring(REGEX)) == alone
+    result = {"tool_references": [{"type": "tool_reference", "tool_name": "second"}]}
+    history = [server_call(str(REGEX["name"]), pattern="second"), ran("tool_search", result)]
+    messages = [{"role": "user", "content": ""}, {"role": "assistant", "content": history}]
+    found = estimated("", tools=deferring(REGEX), messages=messages)
+    assert found - estimated("", tools=[REGEX], messages=messages) == pytest.approx(TOKENS, rel=0.2)
+    forced = estimated("", tools=deferring(REGEX), tool_choice={"type": "tool", "name": "first"})
+    assert forced - alone == pytest.approx(TOKENS, rel=0.2)
+
+
+def test_deferred_tools_are_counted_where_nothing_searches_for_them() -> None:
+    """The client's own search: what it sends is offered. Its placeholder never is."""
+    assert estimated("", tools=deferring()) - EMPTY == pytest.approx(2 * TOKENS, rel=0.2)
+    placeholder = {"name": "DeferredToolPlaceholder", "description": SENTENCE, "defer_loading": True}
+    assert estimated("", tools=[TOOL, placeholder]) == estimated("", tools=[TOOL])
+
+
+@given(st.lists(st.sampled_from(["A.", "9,", "a1", "😀", "中", " ", "\\u4e00", "\n"]), max_size=400).map("".join))
+def test_text_never_weighs_more_than_preparation_takes_for_sure(text: str) -> None:
+    """Two tokens a byte, scaled by the most that is learned and raised by the caution of `prepare`."""
+    tools = [{"name": "f", "input_schema": {"enum": [int(c) for c in text if c in "0123456789"] + [1] * 50}}]
+    body = {"model": "m", "messages": [{"role": "user", "content": text}], "tools": tools, "max_tokens": 1}
+    encoded = json.dumps(body, separators=(",", ":")).encode()
+    assert estimate(decode_request(encoded)) * 1.6 * 1.03 <= 2 * len(encoded) + 64

@@ -11,7 +11,7 @@ from anthropic_proxy.messages.prepare.client_tools import as_function
 from anthropic_proxy.messages.prepare.deferral import split_deferred
 from anthropic_proxy.messages.prepare.names import Names
 from anthropic_proxy.messages.prepare.request import Limits, OwnedTool
-from anthropic_proxy.messages.prepare.server_tools import Offer, decide, expect_offered
+from anthropic_proxy.messages.prepare.server_tools import Offer, decide, expect_offered, kind_of
 from anthropic_proxy.messages.types import (
     MessagesRequest,
     Tool,
@@ -45,6 +45,17 @@ def offered_tools(request: MessagesRequest, limits: Limits, names: Names, notes:
         offer.tools, offer.deferred = split_deferred(offer.tools, request.messages, forced)
     offer.tools = [_under_alias(tool, names) for tool in offer.tools]
     return offer
+
+
+def tools_now(request: MessagesRequest) -> list[Tool]:
+    """Return the tools that a model sees now: without those that wait for a search of tools to find them."""
+    tools = _with_changes(request)
+    if not any(tool.defer_loading for tool in tools):
+        return tools
+    tools = [tool for tool in tools if tool.name != _PLACEHOLDER]
+    if not any(kind_of(tool) == "tool_search" for tool in tools):
+        return tools
+    return split_deferred(tools, request.messages, request.tool_choice.name if request.tool_choice else None)[0]
 
 
 def owned_tools(request: MessagesRequest, limits: Limits) -> Mapping[str, OwnedTool]:
