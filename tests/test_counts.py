@@ -1,13 +1,19 @@
 """What the proxy learns of a model's tokens, and requests that do not fit: seen by a client that counts and sends."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 
+from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.exchange.forward import count_tokens
 from anthropic_proxy.exchange.house import Inbound
 from anthropic_proxy.hooks import Client
+from anthropic_proxy.messages.prepare import Limits, prepare
+from anthropic_proxy.messages.types import decode_request
+from anthropic_proxy.routing.catalogue import Catalogue
+from anthropic_proxy.routing.listing import list_models
 from tests.house import Answer, Town
 from tests.test_attempts import KEYS, Street, frame, reply
 
@@ -78,3 +84,99 @@ async def test_what_does_not_fit_one_model_goes_to_the_next_that_it_fits() -> No
     town = Town(street, **KEYS, **settings)
     assert (await town.ask(TOO_LONG)).error is None
     assert town.receipts[0].model == "gpt-4.1"
+
+
+def found_by_the_proxy(tools: int) -> list[dict[str, Any]]:
+    """Return a search of tools, and tools of together far more than a small window."""
+    long: dict[str, Any] = {"description": LONG, "input_schema": {"type": "object"}, "defer_loading": True}
+    return [
+        {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"},
+        *({"name": f"tool_{place}", **long} for place in range(tools)),
+    ]
+
+
+@pytest.mark.parametrize("checked", ["true", "false"])
+async def test_tools_that_are_not_sent_take_no_room(checked: str) -> None:
+    limits = []
+
+    def answer(_: Street, body: dict[str, Any]) -> Answer:
+        limits.append(body["max_completion_tokens"])
+        return reply(True)
+
+    street = Street(answer)
+    settings = {"OPENAI_API_KEY": KEYS["OPENAI_API_KEY"], "BIG_MODEL": "gpt-4o", "CHECK_WINDOW": checked}
+    keeper = await Town(street, **settings).ask(stream=True, max_tokens=4_000, tools=found_by_the_proxy(40))
+    assert keeper.error is None
+    assert limits == [4_000]
+    start = json.loads(keeper.stream.split(b"data: ", 2)[1].partition(b"\n")[0])
+    assert start["message"]["usage"]["input_tokens"] < 400
+
+
+LIMITS = [("gpt-5.1", 272_000), ("gpt-6-sol", 922_000), ("gpt-4.1", 1_047_576)]
+
+
+@pytest.mark.parametrize(("model", "most"), LIMITS)
+async def test_what_is_more_than_a_model_takes_is_refused_although_its_window_is_larger(model: str, most: int) -> None:
+    """A window of 400 000 may take 272 000 of input: the rest is kept for the reply."""
+    street = Street(lambda self, body: reply(True))
+    town = Town(street, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL=model, CHECK_WINDOW="true", OPENAI_WIRE="chat")
+    each = await counted(town, LONG) / len(LONG) * 1.03
+    fitting, beyond = (LONG[:45] * round(most * share / each / 45) for share in (0.95, 1.05))
+    assert (await town.ask(fitting, stream=True, max_tokens=9)).error is None
+    refused = await town.ask(beyond, stream=True, max_tokens=9)
+    assert refused.error is not None
+    assert re.fullmatch(rf"prompt is too long: \d+ tokens > {most} maximum", refused.error.message)
+    assert len(street.asked) == 1
+
+
+@pytest.mark.parametrize(("tokens", "refused"), [(97, False), (98, True)])
+@pytest.mark.parametrize(("window", "max_input"), [(100, None), (400, 100)])
+def test_one_token_decides(tokens: int, refused: bool, window: int, max_input: int | None) -> None:
+    """97 and 3 % are 100, 98 are 101."""
+    request = decode_request(
+        b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"' + b"a" * 300 + b'"}]}'
+    )
+    limits = Limits(window=window, max_input=max_input, must_fit=True)
+    if not refused:
+        assert prepare(request, limits, lambda _: tokens).request.max_tokens == 1
+        return
+    with pytest.raises(InvalidRequest, match=r"^prompt is too long: 101 tokens > 100 maximum$"):
+        prepare(request, limits, lambda _: tokens)
+
+
+async def test_what_was_learned_of_a_model_decides_whether_an_input_fits() -> None:
+    """Of text with many tokens a byte too: 108 KB that count as 1.6 times what they are estimated at."""
+    dense = "A.1," * 27_000
+    before = await counted(Town(Street(lambda self, body: reply(False)), **KEYS), dense)
+    assert before * 1.03 < 128_000 < before * 1.6
+    street = Street(lambda self, body: answer_with_usage(10**9))
+    town = Town(street, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL="gpt-4o", CHECK_WINDOW="true")
+    assert (await town.ask(dense, stream=True, max_tokens=9)).error is None
+    refused = await town.ask(dense, stream=True, max_tokens=9)
+    assert refused.error is not None
+    assert refused.error.message.startswith("prompt is too long: ")
+
+
+async def test_pictures_by_address_are_counted_however_few_bytes_they_have() -> None:
+    picture = {"type": "image", "source": {"type": "url", "url": "https://x.test"}}
+    street = Street(lambda self, body: reply(True))
+    town = Town(street, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL="gpt-4o", CHECK_WINDOW="true")
+    keeper = await town.ask(messages=[{"role": "user", "content": [picture] * 90}], stream=True, max_tokens=9)
+    assert keeper.error is not None
+    assert keeper.error.message.startswith("prompt is too long: ")
+    assert street.asked == []
+
+
+@pytest.mark.parametrize(("model", "most"), LIMITS)
+def test_models_are_listed_with_the_input_that_they_take(model: str, most: int) -> None:
+    settings = Town(Street(lambda self, body: reply(False)), **KEYS, BIG_MODEL=model).house.settings
+    listed = list_models(settings, Catalogue())
+    assert next(entry for entry in listed if entry.id.startswith("claude-sonnet")).max_input_tokens == most
+
+
+async def test_an_overflow_without_numbers_says_the_input_that_the_model_takes() -> None:
+    refusal = b'{"error":{"message":"too much","code":"context_length_exceeded","type":"invalid_request_error"}}'
+    town = Town(Street(lambda self, body: Answer(400, refusal)), **KEYS, BIG_MODEL="gpt-5.1", OPENAI_WIRE="chat")
+    keeper = await town.ask(LONG)
+    assert keeper.error is not None
+    assert keeper.error.message.endswith("prompt is too long: 272001 tokens > 272000 maximum")

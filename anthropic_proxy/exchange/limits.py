@@ -17,6 +17,7 @@ def limits_of(target: Target, *, must_fit: bool = False, searches: bool = True, 
     facts, dialect = target.facts, target.dialect
     return Limits(
         window=facts.window if facts.known else None,
+        max_input=facts.max_input if facts.known else None,
         max_output=facts.max_output if facts.known else None,
         must_fit=must_fit,
         efforts=facts.efforts,

@@ -29,6 +29,7 @@ def relay_call(inbound: Inbound, request: MessagesRequest, target: Target, new_i
         new_id=new_id,
         provider=target.provider.name,
         window=target.facts.window if target.facts.known else None,
+        max_input=target.facts.max_input if target.facts.known else None,
         estimate=partial(estimate, request),
     )
 

@@ -27,7 +27,7 @@ class ModelEntry(Struct, kw_only=True):
     created_at: str = _RELEASED
     lifecycle: str = "active"
     max_input_tokens: int
-    """The window of what really answers."""
+    """What the model that really answers takes: its window, or less."""
     max_tokens: int
 
 
@@ -81,7 +81,8 @@ def _list_others(settings: Settings, catalogue: Catalogue) -> Iterator[ModelEntr
 
 def _entry(name: str, shown: str, provider: Provider, model: str, catalogue: Catalogue) -> ModelEntry:
     facts = catalogue.find(provider.name, model)
-    return ModelEntry(id=name, display_name=shown, max_input_tokens=facts.window, max_tokens=facts.max_output)
+    most = facts.max_input or facts.window
+    return ModelEntry(id=name, display_name=shown, max_input_tokens=most, max_tokens=facts.max_output)
 
 
 def _title_of(name: str) -> str:

@@ -46,13 +46,20 @@ class Call(Struct, frozen=True, kw_only=True):
     provider: str
     """The provider's name, for messages."""
     window: int | None = None
-    """Tokens of input and output together that the model takes; None: not known. Fills in what an overflow message or
-    a finish reason leaves out."""
+    """Tokens of input and output together that the model takes; None: not known. Fills in what a finish reason leaves
+    out."""
+    max_input: int | None = None
+    """Tokens of input alone, where they are fewer; None: as many as the window."""
     continuation: str = ""
     """What the provider gave to have the same request go on; "": the request is new."""
     estimate: Callable[[], int] = lambda: 0
     """Counts the input roughly, in tokens; 0: nobody can. Asked only where a provider refuses it as too long and gives
     no number."""
+
+    @property
+    def most_input(self) -> int | None:
+        """Tokens of input that the model takes; None: not known. Fills in what an overflow message leaves out."""
+        return self.max_input or self.window
 
 
 class UpstreamRequest(Struct, frozen=True, kw_only=True):

@@ -22,6 +22,8 @@ class Limits(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     window: int | None = None
     """Tokens of input and output together; None: not known."""
+    max_input: int | None = None
+    """Tokens of input alone, where they are fewer than the window; None: as many."""
     max_output: int | None = None
     """Tokens that one reply may have; None: not known."""
     must_fit: bool = False

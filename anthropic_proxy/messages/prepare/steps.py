@@ -13,14 +13,26 @@ from anthropic_proxy.messages.prepare.pairing import pair_calls
 from anthropic_proxy.messages.prepare.replay import replay
 from anthropic_proxy.messages.prepare.request import Limits, Prepared, PreparedRequest
 from anthropic_proxy.messages.prepare.tools import offered_choice, offered_tools
-from anthropic_proxy.messages.types import ABSENT, MessagesRequest, OutputFormat, Raw
+from anthropic_proxy.messages.types import (
+    ABSENT,
+    Block,
+    MessagesRequest,
+    OutputFormat,
+    Raw,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+)
 
 _WINDOW_MARGIN = 64
 """Tokens that are left free between input and output."""
-_BYTES_PER_TOKEN = 2
-"""At least so many bytes of a body make a token: an input that fits by this measure is not counted."""
+_MOST_PER_BYTE = 2
+"""Tokens that a byte of a body without pictures and documents counts as at most, scaled and raised: a list of digits
+comes near."""
 _CAUTION = 1.03
 """What the count is raised by before a request is refused unsent: clients then shorten it, and too late is too late."""
+_QUOTE = b'"'[0]
 _WITHOUT_LIMIT = 8_192
 """Output tokens where neither the client nor the catalogue says a number."""
 
@@ -71,10 +83,10 @@ def _output_limit(
     limit, reason = asked, ""
     if limits.max_output is not None and limit > limits.max_output:
         limit, reason = limits.max_output, "the model's limit"
-    if limits.window is not None and count is not None and _may_overflow(request, limit, limits.window):
-        tokens = count(request)
-        if limits.must_fit and tokens * _CAUTION > limits.window:
-            raise InvalidRequest(f"prompt is too long: {round(tokens * _CAUTION)} tokens > {limits.window} maximum")
+    if limits.window is not None and count is not None and _may_overflow(request, limit, limits):
+        tokens, most = count(request), limits.max_input or limits.window
+        if limits.must_fit and (raised := round(tokens * _CAUTION)) > most:
+            raise InvalidRequest(f"prompt is too long: {raised} tokens > {most} maximum")
         room = limits.window - tokens - _WINDOW_MARGIN
         if limit > room:
             limit, reason = room, "what the window leaves"
@@ -89,8 +101,24 @@ def _lowered(asked: int, limit: int, reason: str) -> Note:
     return Note("approximated", "max_tokens", f"{asked} → {limit}, {reason}")
 
 
-def _may_overflow(request: MessagesRequest, limit: int, window: int) -> bool:
-    return not request.size or request.size // _BYTES_PER_TOKEN + limit + _WINDOW_MARGIN > window
+def _may_overflow(request: MessagesRequest, limit: int, limits: Limits) -> bool:
+    """Whether the input must be counted: more than its bytes tell may not fit."""
+    room = (limits.window or 0) - limit - _WINDOW_MARGIN
+    if limits.must_fit and limits.max_input is not None:
+        room = min(room, limits.max_input)
+    return not request.size or request.size * _MOST_PER_BYTE > room or not _is_text(request)
+
+
+def _is_text(request: MessagesRequest) -> bool:
+    """Whether nothing in the messages weighs more than its bytes, as pictures and documents do."""
+    return all(isinstance(message.content, str) or all(map(_is_light, message.content)) for message in request.messages)
+
+
+def _is_light(block: Block) -> bool:
+    if isinstance(block, ToolResultBlock):
+        view = memoryview(block.content)
+        return not view.nbytes or view[0] == _QUOTE
+    return isinstance(block, TextBlock | ToolUseBlock | ThinkingBlock)
 
 
 def _schema(form: OutputFormat | None) -> Raw:

@@ -8,6 +8,8 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
 
     window: int = 128_000
     """Tokens of input and output together."""
+    max_input: int | None = None
+    """Tokens of input alone, where they are fewer than the window; None: as many."""
     max_output: int = 8_192
     """Tokens that one reply may have."""
     efforts: tuple[str, ...] = ()

@@ -71,7 +71,7 @@ def _rename(text: bytes, at: int, end: int, model: str) -> list[Edit]:
 
 def decode_error(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:
     """Read an answer whose status is not 2xx. Anthropic's goes to the client as it is, keys masked."""
-    error = judge(decode_fault(status, headers, body), call.provider, window=call.window, estimate=call.estimate)
+    error = judge(decode_fault(status, headers, body), call.provider, window=call.most_input, estimate=call.estimate)
     if headers.get("x-should-retry") == "false":
         error.retryable = False
     if call.dialect.speaks_errors:
@@ -210,7 +210,7 @@ class ReadingAlong:
 
     def _refusal(self, said: bytes) -> UpstreamError:
         self.finished = True
-        error = judge(decode_fault(None, {}, said), self._call.provider, window=self._call.window)
+        error = judge(decode_fault(None, {}, said), self._call.provider, window=self._call.most_input)
         if self._call.dialect.speaks_errors:
             error.body = mask_keys(said.decode(errors="replace")).encode()
         return error

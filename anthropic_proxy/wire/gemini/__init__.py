@@ -25,4 +25,4 @@ def decode_error(call: Call, status: int, headers: Mapping[str, str], body: byte
     fault = decode_fault(status, headers, body)
     if is_policy_refusal(fault):
         return [Usage(output_tokens=0), blocked(call.provider, fault.message)]
-    return judge(fault, call.provider, window=call.window, estimate=call.estimate, asked=call.request.max_tokens)
+    return judge(fault, call.provider, window=call.most_input, estimate=call.estimate, asked=call.request.max_tokens)

@@ -106,7 +106,7 @@ class GeminiDecoder:
             fault = read_fault({"error": reply.error}, None, {})
             call = self._call
             asked = call.request.max_tokens
-            raise judge(fault, call.provider, window=call.window, estimate=call.estimate, asked=asked)
+            raise judge(fault, call.provider, window=call.most_input, estimate=call.estimate, asked=asked)
         candidate = _first(reply.candidates) if reply.candidates else None
         if self._sources is not None:
             self._read_sources(self._sources, candidate, deltas)

@@ -26,7 +26,7 @@ def find_reply(fault: Fault, call: Call) -> list[Delta] | None:
 
 def judge_fault(fault: Fault, call: Call) -> UpstreamError:
     """Return the error that a fault is, with what the call knows of its own size and what the user can do."""
-    error = judge(fault, call.provider, window=call.window, estimate=call.estimate, asked=call.request.max_tokens)
+    error = judge(fault, call.provider, window=call.most_input, estimate=call.estimate, asked=call.request.max_tokens)
     if belongs_elsewhere(fault.message):
         error.message = f"{error.message.rstrip('. ')}. Set {call.provider.upper()}_WIRE=responses."
     return error

@@ -59,7 +59,7 @@ def judge_fault(fault: Fault, call: Call) -> UpstreamError:
     refused = bool(fault.codes & _REASONING_CODES) or _REFUSED_REASONING.search(fault.message) is not None
     if refused:  # some say 404, which is no missing model or path
         fault = replace(fault, status=400, parameter=REASONING_ITEMS)
-    error = judge(fault, call.provider, window=call.window, estimate=call.estimate, asked=call.request.max_tokens)
+    error = judge(fault, call.provider, window=call.most_input, estimate=call.estimate, asked=call.request.max_tokens)
     if not refused and _has_no_responses(fault):
         said, variable = error.message.rstrip(". "), f"{call.provider.upper()}_WIRE"
         error.message = f"{said}. The server or the model has no Responses API: set {variable}=chat"
