@@ -135,6 +135,8 @@ class Running:
 
     url: str
     journal: Journal
+    hang_up: Callable[[], None] = lambda: None
+    """Closes every connection, as a server does that is started again."""
 
 
 @contextmanager
@@ -145,12 +147,18 @@ def serving(application: web.Application, host: str = "127.0.0.1") -> Iterator[R
     thread.start()
     runner, url = asyncio.run_coroutine_threadsafe(_start(application, host, 0), loop).result(10)
     try:
-        yield Running(url, application[JOURNAL])
+        yield Running(url, application[JOURNAL], lambda: _hang_up(loop, runner))
     finally:
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
+
+
+def _hang_up(loop: asyncio.AbstractEventLoop, runner: web.AppRunner) -> None:
+    for connection in list(runner.server.connections if runner.server else ()):
+        if connection.transport is not None:
+            loop.call_soon_threadsafe(connection.transport.close)
 
 
 @contextmanager
