@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.errors import InternalError
 from anthropic_proxy.hooks import Client, Headers, Ticket
-from anthropic_proxy.server.endpoints import serve
+from anthropic_proxy.server.endpoints import HttpOutlet, serve
 from tests.house import Town
 
 
@@ -41,3 +42,21 @@ async def test_a_bug_at_the_door_is_answered_in_the_envelope_and_leaves_a_line()
     assert "KeyError: 'nobody'" in said
     assert "GET /v1/models 500" in said.splitlines()[-1]
     assert "✕ KeyError inside the proxy" in said.splitlines()[-1]
+
+
+async def test_a_header_that_cannot_be_sent_leaves_room_for_the_refusal() -> None:
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    outlet = HttpOutlet(receive, send, "req_1")
+    with pytest.raises(UnicodeEncodeError):
+        await outlet.relay(b"{}", {"anthropic-x": "☃"}, last=True)
+    assert not outlet.opened
+    await outlet.refuse(InternalError("said in the envelope"))
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"])["error"]["message"] == "said in the envelope"

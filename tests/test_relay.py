@@ -18,7 +18,7 @@ from anthropic_proxy.exchange import forward
 from anthropic_proxy.exchange.attempts import relay_call
 from anthropic_proxy.exchange.forward import Told
 from anthropic_proxy.exchange.house import Inbound
-from anthropic_proxy.exchange.relay import RelayedAnswer
+from anthropic_proxy.exchange.relay import RelayedAnswer, passed_headers
 from anthropic_proxy.exchange.run import run
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Client
@@ -194,6 +194,25 @@ def test_headers_pass_but_for_those_of_this_hop() -> None:
 
 
 # The reply
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed"),
+    [
+        (b"plain", b"plain"),
+        (b"\xe2\x98\x83", b"\xe2\x98\x83"),
+        (b"a\xff", b"a\xff"),
+        (b"a\tb", b"a\tb"),
+        (b"a\rSet-Cookie: b", None),
+        (b"a\x00b", None),
+        (b"a\x7fb", None),
+    ],
+)
+def test_a_header_of_the_answer_passes_byte_by_byte_or_not_at_all(sent: bytes, passed: bytes | None) -> None:
+    text = sent.decode("utf-8", "surrogateescape")  # as the HTTP client reads it
+    headers = passed_headers({"Anthropic-X": text, "request-id": text, "anthropic x": "a", "anthropic-\xe9": "a"})
+    expected = {} if passed is None else dict.fromkeys(("anthropic-x", "x-upstream-request-id"), passed)
+    assert {name: value.encode("latin-1") for name, value in headers.items()} == expected
 
 
 async def relayed(chunks: list[bytes | Exception], call: Call, target: Target) -> tuple[bytes, RelayedAnswer]:

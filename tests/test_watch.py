@@ -36,6 +36,21 @@ async def test_from_the_first_byte_on_the_shorter_limit_holds(streams: bool) -> 
     assert await wait_until_given_up(watch) == "upstream silent"
 
 
+@pytest.mark.parametrize("takes", [False, True])
+async def test_a_client_that_takes_nothing_of_one_piece_is_given_up(takes: bool) -> None:
+    never = asyncio.Event().wait
+    watch = Watch(gone=never, silent=None, first_byte_seconds=SHORT, idle_seconds=SHORT, write_seconds=10 * SHORT)
+    watch.writing = True
+    if not takes:
+        assert await wait_until_given_up(watch) == "gone"
+        return
+    for _ in range(30):
+        await asyncio.sleep(SHORT)
+        watch.client_at = watch.upstream_at = watch.now()
+    assert watch.reason == ""
+    watch.stop()
+
+
 async def test_until_the_first_byte_the_longer_one_does() -> None:
     watch = Watch(gone=asyncio.Event().wait, silent=None, first_byte_seconds=SHORT, idle_seconds=LONG)
     assert await wait_until_given_up(watch) == "upstream silent"

@@ -1,6 +1,7 @@
 """An answer whose bytes pass as they came: both sides speak the Messages API."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
@@ -200,15 +201,24 @@ class RelayedAnswer:
 
 _CONTENT = b'"content_block_start"'
 _BORDERS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of an answer that the client may have: limits and advice, nothing of the transport."""
+    """Return the headers of an answer that the client may have: limits and advice, nothing of the transport.
+
+    Their values are the bytes that came, each as the letter of its number; what no header may hold is left out.
+    """
     passed = {
-        name.lower(): value
+        name.lower(): _raw(value)
         for name, value in headers.items()
         if name.lower() in PASSED_HEADERS or name.lower().startswith(PASSED_PREFIX)
     }
     if upstream_id := headers.get("request-id"):
-        passed["x-upstream-request-id"] = upstream_id
-    return passed
+        passed["x-upstream-request-id"] = _raw(upstream_id)
+    return {name: value for name, value in passed.items() if _NAME.fullmatch(name) and _VALUE.fullmatch(value)}
+
+
+def _raw(value: str) -> str:
+    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("latin-1")

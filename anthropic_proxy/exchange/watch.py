@@ -8,6 +8,8 @@ FIRST_PING_SECONDS = 8.0
 """Silence after which a stream begins without a first delta; earlier would give up real HTTP statuses."""
 PING_SECONDS = 10.0
 """Silence between later pings."""
+WRITING_SECONDS = 600.0
+"""How long a client may take for one piece. Longer than our own server waits, which sees every byte that it takes."""
 LEAVING_SECONDS = 0.05
 """How long a client may have left before anybody looks: what is answered by then needs no task to watch for it."""
 
@@ -25,6 +27,7 @@ class Watch:
         silent: Callable[[], Awaitable[None]] | None,
         first_byte_seconds: float,
         idle_seconds: float,
+        write_seconds: float = WRITING_SECONDS,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
@@ -41,6 +44,9 @@ class Watch:
         """Whether it waits for something of our own, a place in the queue or an errand: nor is that silence."""
         self._idle_seconds = idle_seconds
         self._first_byte_seconds = first_byte_seconds
+        self._write_seconds = write_seconds
+        self._writing_since = self._written_to = 0.0
+        """Since when the client takes the piece that is being written, and when we last looked at that."""
         self._silent = silent
         """Tells the client that we live; None where it does not stream."""
         self._ping_seconds = FIRST_PING_SECONDS
@@ -92,7 +98,12 @@ class Watch:
         if self._leaving is None:
             self._leaving = self._loop.create_task(self._watch_client())
         if self.writing:
-            self.upstream_at = self.client_at = now
+            if self.upstream_at != self._written_to:  # the exchange went on since the last look
+                self._writing_since = now
+            elif now >= self._writing_since + self._write_seconds:
+                self._end("gone")
+                return
+            self.upstream_at = self.client_at = self._written_to = now
         elif self.queueing:
             self.upstream_at = now
         if now >= self.upstream_at + self.upstream_limit:

@@ -109,10 +109,10 @@ class HttpOutlet:
             pass
 
     async def _open(self, status: int, headers: Mapping[str, str]) -> None:
-        self._opened = True
         if receipt := self._receipt:
             headers = {**headers, **report_headers(receipt.fidelity if status == 200 else None, receipt.tried)}
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        self._opened = True
         await self._send({"type": "http.response.start", "status": status, "headers": pairs})
 
 
