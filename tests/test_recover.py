@@ -26,6 +26,7 @@ from anthropic_proxy.wire.recover import (
     TAGS,
     TEXT_CONVENTIONS,
     AnswerText,
+    CallMender,
     OfferedTools,
     TextCalls,
     ThinkTags,
@@ -383,6 +384,24 @@ def test_a_long_name_is_matched_under_its_alias_and_found_again() -> None:
     assert OfferedTools(call).match(name) == name
 
 
+def test_a_note_holds_no_more_than_the_beginning_of_a_name_that_a_model_made_up() -> None:
+    mender = CallMender(new_call(), names=True)
+    name = "a\x1b[31m\n" + "x" * 5_000
+    assert mender.mend_name(name) == name
+    assert mender.mend_arguments("{'a': 1}", name) == '{"a": 1}'
+    assert mender.mend_name("\n" + "x" * 400 + ".read") == "Read"
+    reasons = [note.reason for note in mender.notes]
+    assert len(reasons) == 2
+    for reason in reasons:
+        assert len(reason) < 200
+        assert reason.isprintable()
+
+
+def test_a_name_behind_thousands_of_namespaces_is_nobodys() -> None:
+    assert OfferedTools(new_call()).match("a." * 50 + "Read") == "Read"
+    assert OfferedTools(new_call()).match("a." * 50_000 + "Read") is None
+
+
 def test_a_call_without_a_name_is_found_by_its_arguments() -> None:
     offered = OfferedTools(new_call())
     assert offered.match_arguments('{"path": "a", "limit": 1}') == "Read"
@@ -437,6 +456,16 @@ def test_reasoning_that_no_tag_ends_was_the_answer_where_no_tag_began_it() -> No
     assert tags.feed("All of it") == [Text("All of it")]
     tags = ThinkTags((*TAGS, "unopened"))
     assert [*tags.feed("<think>All of it"), *tags.finish(whole=True)] == [Thinking("All of it")]
+
+
+@pytest.mark.parametrize("parts", [["\n All of it"], list("\n All of it")])
+def test_reasoning_that_was_the_answer_begins_as_the_model_began_it(parts: list[str]) -> None:
+    tags = ThinkTags(("unopened",))
+    said = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
+    assert said[-1] == Text("\n All of it")
+    tags = ThinkTags(("think",))
+    said = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
+    assert "".join(delta.text for delta in said if isinstance(delta, Text)) == "\n All of it"
 
 
 def test_a_model_that_repeats_a_mark_for_ever_is_left_alone_in_the_end() -> None:

@@ -13,19 +13,21 @@ _M = r"(?P<m>\d[\d,]{0,19})"
 _A = r"(?P<a>\d[\d,]{0,19})"
 _B = r"(?P<b>\d[\d,]{0,19})"
 """Numbers of tokens; Python refuses to read one of thousands of digits."""
+_X = ".{0,400}?"
+"""Other words between numbers: bounded, because several that are not would read a long text again from every word."""
 _TEXTS = tuple(
     re.compile(text, re.IGNORECASE | re.DOTALL)
     for text in (
         rf"prompt is too long: {_N} tokens > {_M}",
         rf"input length and `?max_tokens`? exceed context limit: {_N} \+ {_B} > {_M}",
-        rf"is too large: {_B}.*?maximum context length is {_M}.*?has {_N} input tokens",
-        rf"maximum context length is {_M}.*?requested {_B} output tokens.*?contains (?:at least )?{_N} input",
-        rf"maximum context length of {_M}.*?total of \d+ tokens: {_A} tokens from the input.*?"
+        rf"is too large: {_B}{_X}maximum context length is {_M}{_X}has {_N} input tokens",
+        rf"maximum context length is {_M}{_X}requested {_B} output tokens{_X}contains (?:at least )?{_N} input",
+        rf"maximum context length of {_M}{_X}total of \d+ tokens: {_A} tokens from the input{_X}"
         rf"{_B} tokens for the completion",
-        rf"maximum (?:context|model) length (?:is|of) {_M}.*?(?:resulted in|requested|contains|has) (?:at least )?{_N}"
-        rf"(?: (?:input )?tokens)?(?: \({_A} (?:in|of|from) the (?:messages|text input|prompt|input).*?"
+        rf"maximum (?:context|model) length (?:is|of) {_M}{_X}(?:resulted in|requested|contains|has) (?:at least )?{_N}"
+        rf"(?: (?:input )?tokens)?(?: \({_A} (?:in|of|from) the (?:messages|text input|prompt|input){_X}"
         rf"{_B} (?:in|of|for|from) the (?:completion|output))?",
-        rf"input tokens exceed the configured limit of {_M}.*?{_N}",
+        rf"input tokens exceed the configured limit of {_M}{_X}{_N}",
         rf"input token count(?: \(?{_N}\)?)? exceeds the maximum number of tokens allowed \(?{_M}",
         rf"input token count is {_N} but model only supports up to {_M}",
         rf"maximum prompt length is {_M} but the request contains {_N}",
@@ -34,10 +36,10 @@ _TEXTS = tuple(
         rf"input \({_N} tokens\) is longer than the model's context length \({_M}",
         rf"input length \({_N} tokens\) exceeds the model's maximum context length \({_M}",
         rf"prompt token count of {_N} exceeds the limit of {_M}",
-        rf"prompt contains {_N} tokens.*?(?:too large for|exceeds).*?{_M}",
+        rf"prompt contains {_N} tokens{_X}(?:too large for|exceeds){_X}{_M}",
         rf"requested tokens \({_N}\) exceed context window of {_M}",
         rf"maximum (?:context|model) length (?:is|of) {_M}",
-        rf"reduce the length of the messages.*?resulted in {_N} tokens",
+        rf"reduce the length of the messages{_X}resulted in {_N} tokens",
     )
 )
 _MARKS = re.compile(

@@ -36,6 +36,7 @@ _ESCAPE = re.compile(r"\\.|\"", re.DOTALL)
 _OPENERS = ("{", "[")
 _CLOSERS = ("}", "]")
 _COLON = re.compile(r"\s*:")
+_SPACE = re.compile(r"\s*")
 _scan = json.JSONDecoder(strict=False).raw_decode
 
 
@@ -101,7 +102,8 @@ def _find_repeated(text: str) -> str | None:
         if not isinstance(value, dict) or (found and value != found):
             return None
         said, found = text[position:end], value
-        position = len(text) - len(text[end:].lstrip())
+        gap = _SPACE.match(text, end)
+        position = gap.end() if gap else end
     return said if is_object(said) else None
 
 

@@ -5,6 +5,9 @@ from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.recover.arguments import is_object, mend_arguments
 from anthropic_proxy.wire.recover.offered import UNNAMED, OfferedTools
 
+_LONGEST_SHOWN = 80
+"""Characters of a name that a note shows."""
+
 
 class CallMender:
     """Mends the calls of one answer, and notes what it did. What could mean two things passes as it is."""
@@ -23,7 +26,9 @@ class CallMender:
         if found is None:
             return said
         if found != said:
-            self.notes.append(Note("approximated", "content.tool_use.name", f"{name!r} was called; {found} is offered"))
+            self.notes.append(
+                Note("approximated", "content.tool_use.name", f"'{_shown(name)}' was called; {found} is offered")
+            )
         return found
 
     def find_name(self, arguments: str) -> str | None:
@@ -41,5 +46,13 @@ class CallMender:
             return arguments
         mended = mend_arguments(arguments)
         fate = "are no JSON object and pass as they came" if mended is None else "were no JSON object and are mended"
-        self.notes.append(Note("approximated", "content.tool_use.input", f"the arguments of a call of {name} {fate}"))
+        self.notes.append(
+            Note("approximated", "content.tool_use.input", f"the arguments of a call of {_shown(name)} {fate}")
+        )
         return arguments if mended is None else mended
+
+
+def _shown(name: str) -> str:
+    """Return a name as the model wrote it, as far as it may stand in a line that people read."""
+    said = name if len(name) <= _LONGEST_SHOWN else name[:_LONGEST_SHOWN] + "…"
+    return repr(said)[1:-1]

@@ -1,8 +1,9 @@
 """How models write calls where a server leaves them in the text: one row a convention."""
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from msgspec import Struct
 
@@ -57,6 +58,19 @@ class Mark(Struct, frozen=True):
     """Whether a tool's name follows at once, unless a bracket does."""
 
 
+class Signs(NamedTuple):
+    """What the conventions of a server make us look for."""
+
+    marks: Mapping[str, Mark]
+    pattern: re.Pattern[str] | None
+    strays: frozenset[str]
+    """Endings that mean nothing where no call is open."""
+    firsts: frozenset[str]
+    spark: re.Pattern[str]
+    """Matches a text that must be looked at: all others pass."""
+    longest: int
+
+
 _ROWS: Sequence[tuple[str, str, tuple[tuple[TextConvention, Reader], ...]]] = (
     (
         "<tool_call>",
@@ -93,7 +107,7 @@ _KEYS = ("name", "type", "function", "parameters", "arguments", "id")
 _IDENTIFIER = re.compile(r"[\w.]*")
 
 
-def marks_of(conventions: Sequence[TextConvention]) -> Mapping[str, Mark]:
+def _marks_of(conventions: Sequence[TextConvention]) -> Mapping[str, Mark]:
     """Return how a call may begin → its mark, with the readers of these conventions only."""
     marks = {}
     for begin, ending, readers in _ROWS:
@@ -101,6 +115,21 @@ def marks_of(conventions: Sequence[TextConvention]) -> Mapping[str, Mark]:
         if wanted:
             marks[begin] = Mark(ending, wanted, begin not in _NAMELESS)
     return marks
+
+
+@functools.lru_cache(maxsize=64)
+def signs_of(conventions: tuple[TextConvention, ...]) -> Signs:
+    """Return what these conventions make us look for; worked out once."""
+    marks = _marks_of(conventions)
+    firsts = frozenset(begin[0] for begin in marks)
+    return Signs(
+        marks=marks,
+        pattern=re.compile("(?<!`)(?:" + "|".join(map(re.escape, marks)) + ")") if marks else None,
+        strays=frozenset(mark.ending for mark in marks.values() if len(mark.ending) > len("\n```")),
+        firsts=firsts,
+        spark=re.compile("[" + re.escape("".join(sorted(firsts | {"`", "~"}))) + r"]|\s\Z"),
+        longest=max(map(len, marks), default=0),
+    )
 
 
 def read_bare(

@@ -1,6 +1,7 @@
 """Calls that a model writes as JSON objects with a name and arguments."""
 
 import json
+import re
 
 import msgspec
 from msgspec import Raw, Struct
@@ -9,7 +10,7 @@ from anthropic_proxy.wire.recover.arguments import is_object, mend_arguments
 from anthropic_proxy.wire.recover.offered import OfferedTools
 
 _ABSENT = Raw(b"")
-_SEPARATORS = " \t\r\n,;"
+_SEPARATORS = re.compile(r"[ \t\r\n,;]*")
 _scan = json.JSONDecoder(strict=False).raw_decode
 
 
@@ -79,7 +80,8 @@ def _split(text: str) -> list[str] | None:
         if end is None:
             return None
         parts.append(text[position:end])
-        position = len(text) - len(text[end:].lstrip(_SEPARATORS))
+        gap = _SEPARATORS.match(text, end)
+        position = gap.end() if gap else end
     return parts
 
 

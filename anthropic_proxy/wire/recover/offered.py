@@ -21,6 +21,8 @@ and it calls again.
 _COUNT = re.compile(r":\d+$")
 """What ids of calls add to a name: `functions.Read:0`."""
 _NAMESPACE = re.compile(r"[^.:/]*[.:/]")
+_LONGEST_NAME = 512
+"""Characters of a name that is looked for behind namespaces, each of which is one more way to read it."""
 
 
 class OfferedTools:
@@ -49,6 +51,8 @@ class OfferedTools:
         """
         if name in self._tools:
             return self._aliases.get(name, name)
+        if len(name) > _LONGEST_NAME:
+            return None
         endings = _endings_of(name)
         for ending in endings:
             if ending in self._tools:

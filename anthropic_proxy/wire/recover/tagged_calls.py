@@ -1,4 +1,8 @@
-"""Calls that a model writes between tags or special tokens. Each reader takes the text from its marker on."""
+"""Calls that a model writes between tags or special tokens. Each reader takes the text from its marker on.
+
+Each costs as much as the text is long, whatever a model writes: what may repeat in a pattern is possessive wherever the
+next part of it could match the same characters.
+"""
 
 import re
 from collections.abc import Mapping
@@ -23,21 +27,22 @@ _ARGUMENT_END = re.compile(
 _WRAPPER = re.compile(r"\s*</?(?:function_calls|minimax:tool_call|｜DSML｜function_calls|tool_call)>\s*")
 _KEY = re.compile(r"\s*<arg_key>(.*?)</arg_key>\s*<arg_value>", re.DOTALL)
 _VALUE_END = re.compile(r"</arg_value>(?=\s*(?:<arg_key>|\Z))")
-_ARGUMENTS_MARK = re.compile(r"(?:\[CALL_ID\][^\[\]{}]*)?\s*(?:\[ARGS\])?\s*(?=\{)")
-_LISTED = "[TOOL_CALLS]"
+_BRACKET = re.compile(r"[\[\]{}]")
+_LISTED, _LISTED_ID, _LISTED_ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 _SECTION_CALL = re.compile(
-    r"<\|tool_call_begin\|>\s*([^<>]+?)\s*<\|tool_call_argument_begin\|>(.*?)(?:<\|tool_call_end\|>|\Z)", re.DOTALL
+    r"<\|tool_call_begin\|>([^<>]++)<\|tool_call_argument_begin\|>(.*?)(?:<\|tool_call_end\|>|\Z)", re.DOTALL
 )
 _SECTION_REST = re.compile(r"<\|tool_calls_section_(?:begin|end)\|>|\s+")
 _BARRED_CALL = re.compile(
-    r"<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?\s*([^<>\s]+?)\s*(?:<｜tool▁sep｜>|\n)(.*?)(?:<｜tool▁call▁end｜>|\Z)",
+    r"<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?\s*+([^<>\s]++)(?:\s*+<｜tool▁sep｜>|[^\S\n]*+\n)"
+    r"(.*?)(?:<｜tool▁call▁end｜>|\Z)",
     re.DOTALL,
 )
 _BARRED_REST = re.compile(r"<｜tool▁calls▁(?:begin|end)｜>|\s+")
-_FENCE = re.compile(r"\A\s*```(?:json)?\s*(.*?)\s*(?:```)?\s*\Z", re.DOTALL)
+_FENCE = "```"
 _CHANNEL = re.compile(
-    r"\A.*?\bto=(?:functions\.)?([\w.:-]+)(?:<\|channel\|>\w+)?\s*(?:<\|constrain\|>)?\s*(?:json|code)?\s*<\|message\|>"
-    r"(.*?)(?:<\|call\|>|<\|end\|>|\Z)",
+    r"\A.*?\bto=(?:functions\.)?([\w.:-]++)(?:<\|channel\|>\w++)?\s*+(?:<\|constrain\|>\s*+)?(?:(?:json|code)\s*+)?"
+    r"<\|message\|>(.*?)(?:<\|call\|>|<\|end\|>|\Z)",
     re.DOTALL,
 )
 
@@ -57,17 +62,18 @@ def read_functions(text: str, offered: OfferedTools) -> list[FoundCall] | None:
     and its type is what the schema says).
     """
     calls: list[FoundCall] = []
-    rest = text.strip().removeprefix(_TAG).removesuffix(_TAG_END).rstrip()
-    while begin := _FUNCTION.match(rest):
+    text = text.strip().removeprefix(_TAG).removesuffix(_TAG_END).rstrip()
+    position = 0
+    while begin := _FUNCTION.match(text, position):
         name = offered.match(begin[1])
         if name is None:
             return None
-        read = _read_parameters(rest, begin.end(), (_PARAMETER, _PARAMETER_END), offered.properties_of(name))
-        if read is None or (end := _FUNCTION_END.match(rest, read[1])) is None:
+        read = _read_parameters(text, begin.end(), (_PARAMETER, _PARAMETER_END), offered.properties_of(name))
+        if read is None or (end := _FUNCTION_END.match(text, read[1])) is None:
             return None
         calls.append(FoundCall(name, read[0]))
-        rest = rest[end.end() :]
-    return calls if not rest.strip() else None
+        position = end.end()
+    return calls if not text[position:].strip() else None
 
 
 def read_function_json(text: str, offered: OfferedTools) -> list[FoundCall] | None:
@@ -89,17 +95,19 @@ def read_invocations(text: str, offered: OfferedTools) -> list[FoundCall] | None
     (`<function_calls>`); vLLM's `minimax_m2` and `deepseek_v32` parsers.
     """
     calls: list[FoundCall] = []
-    rest = _WRAPPER.sub("", text, count=1) if _WRAPPER.match(text) else text
-    while begin := _INVOKE.match(rest):
+    wrapper = _WRAPPER.match(text)
+    position = wrapper.end() if wrapper else 0
+    while begin := _INVOKE.match(text, position):
         name = offered.match(begin[2])
         if name is None:
             return None
-        read = _read_parameters(rest, begin.end(), (_ARGUMENT, _ARGUMENT_END), offered.properties_of(name))
-        if read is None or (end := _INVOKE_END.match(rest, read[1])) is None:
+        read = _read_parameters(text, begin.end(), (_ARGUMENT, _ARGUMENT_END), offered.properties_of(name))
+        if read is None or (end := _INVOKE_END.match(text, read[1])) is None:
             return None
         calls.append(FoundCall(name, read[0]))
-        rest = rest[end.end() :]
-    return calls if not _WRAPPER.sub("", rest, count=1).strip() else None
+        position = end.end()
+    rest = text[position:].strip()
+    return calls if not rest or _WRAPPER.fullmatch(rest) else None
 
 
 def read_keys(text: str, offered: OfferedTools) -> list[FoundCall] | None:
@@ -128,16 +136,23 @@ def read_listed(text: str, offered: OfferedTools) -> list[FoundCall] | None:
         if part.lstrip()[:1] in ("[", "{"):
             calls += (found := read_objects(part, offered)) or ()
         else:
-            mark = _ARGUMENTS_MARK.search(part)
-            end = end_of_value(part, mark.end()) if mark else None
-            body = part[mark.end() : end] if mark else ""
-            whole = end is None or not part[end:].strip(" \t\r\n,")
-            call = read_named(part[: mark.start()], body, offered) if mark and whole else None
-            found = [call] if call else None
+            found = _read_listed_call(part, offered)
             calls += found or ()
         if not found:
             return None
     return calls
+
+
+def _read_listed_call(part: str, offered: OfferedTools) -> list[FoundCall] | None:
+    start = part.find("{")
+    if start < 0:
+        return None
+    end = end_of_value(part, start)
+    if end is not None and part[end:].strip(" \t\r\n,"):
+        return None
+    name, _, identifier = part[:start].rstrip().removesuffix(_LISTED_ARGUMENTS).rstrip().partition(_LISTED_ID)
+    call = read_named(name, part[start:end], offered) if not _BRACKET.search(identifier) else None
+    return [call] if call else None
 
 
 def read_section(text: str, offered: OfferedTools) -> list[FoundCall] | None:
@@ -172,12 +187,18 @@ def _read_all(
 ) -> list[FoundCall] | None:
     calls: list[FoundCall] = []
     for written in pattern.finditer(text):
-        fenced = _FENCE.match(written[2])
-        call = read_named(written[1], fenced[1] if fenced else written[2], offered)
+        call = read_named(written[1].strip(), _unfenced(written[2]), offered)
         if call is None:
             return None
         calls.append(call)
     return calls if not rest.sub("", pattern.sub("", text)) else None
+
+
+def _unfenced(text: str) -> str:
+    said = text.strip()
+    if not said.startswith(_FENCE):
+        return text
+    return said.removeprefix(_FENCE).removeprefix("json").removesuffix(_FENCE).strip()
 
 
 def _read_parameters(

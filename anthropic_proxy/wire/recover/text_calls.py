@@ -1,13 +1,11 @@
 """Calls in the text of an answer, found as it streams: what is no call passes as the text that it was."""
 
-import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 from anthropic_proxy.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.wire.recover.conventions import Mark, TextConvention, marks_of, may_be_bare, read_bare
+from anthropic_proxy.wire.recover.conventions import Mark, TextConvention, may_be_bare, read_bare, signs_of
 from anthropic_proxy.wire.recover.json_calls import FoundCall
 from anthropic_proxy.wire.recover.offered import OfferedTools
 
@@ -27,19 +25,6 @@ _MOST_ENDINGS = 16
 """How often what looks like the end of a call may turn out to be none, before the whole is taken for text."""
 
 
-class _Signs(NamedTuple):
-    """What the conventions of a server make us look for."""
-
-    marks: Mapping[str, Mark]
-    pattern: re.Pattern[str] | None
-    strays: frozenset[str]
-    """Endings that mean nothing where no call is open."""
-    firsts: frozenset[str]
-    spark: re.Pattern[str]
-    """Matches a text that must be looked at: all others pass."""
-    longest: int
-
-
 class TextCalls:
     """Turns the calls in a text into blocks: `feed` each fragment, then `finish`.
 
@@ -56,11 +41,17 @@ class TextCalls:
         self._conventions = conventions
         self._offered = offered
         self._new_id = new_id
-        self._marks, self._pattern, self._strays, self._firsts, self._spark, self._longest = _signs_of(
+        self._marks, self._pattern, self._strays, self._firsts, self._spark, self._longest = signs_of(
             tuple(conventions)
         )
         self._state = "start"  # then bare, text, fence, call, after; over: nothing is looked for any more
         self._held = ""
+        self._pieces: list[str] = []
+        """Text behind what is held that decides nothing: it is joined once, when something is decided."""
+        self._blank = False
+        """Whether what is held, behind the mark of a call, is white space alone: more of it decides nothing."""
+        self._last = ""
+        """The end of those pieces, as far as the beginning of a call's end could stand in it."""
         self._before = "\n"
         """The end of what was said, as far as a fence or a backtick could stand in it."""
         self._space = ""
@@ -95,8 +86,10 @@ class TextCalls:
     def finish(self, *, cut: bool = False) -> list[Delta]:
         """Return what was held back. `cut`: the answer did not end by itself, so a call without its end is none."""
         deltas: list[Delta] = []
+        self._join("")
         while self._step(deltas, final=True, cut=cut) or self._later:
             self._read_on(deltas)
+            self._join("")
         if self._held and self._state != "after":
             self._say(len(self._held), deltas)
         self._held = ""
@@ -107,11 +100,36 @@ class TextCalls:
     def _read_on(self, deltas: list[Delta]) -> None:
         """Read what is there, a piece at a time: a step costs as much as the text that it looks at."""
         while self._taken < len(self._later):
-            self._held += self._later[self._taken : self._taken + _PIECE]
+            piece = self._later[self._taken : self._taken + _PIECE]
             self._taken += _PIECE
+            if self._decides_nothing(piece):
+                self._pieces.append(piece)
+                continue
+            self._join(piece)
             while self._step(deltas, final=False, cut=False):
                 pass
+            rest = self._held if self._state != "call" else "" if self._named else self._held[len(self._mark) :]
+            self._blank = rest.isspace()
         self._later, self._taken = "", 0
+
+    def _decides_nothing(self, piece: str) -> bool:
+        """Whether nothing more is known with this piece of text than without it."""
+        if self._blank:
+            return piece.isspace()
+        if self._state == "bare":
+            return len(self._held) >= _BEGINNING
+        if self._state != "call" or not self._named:
+            return False
+        ending = self._marks[self._mark].ending
+        if not ending:
+            return True
+        said = (self._last if self._pieces else self._held[1 - len(ending) :]) + piece
+        self._last = said[1 - len(ending) :]
+        return ending not in said
+
+    def _join(self, piece: str) -> None:
+        self._held = "".join((self._held, *self._pieces, piece))
+        self._pieces.clear()
 
     def _step(self, deltas: list[Delta], *, final: bool, cut: bool) -> bool:
         """Decide one thing more; return whether there may be another."""
@@ -302,20 +320,6 @@ class TextCalls:
             deltas += [ToolCall(key, self._new_id("toolu_px"), call.name), ToolArgs(key, call.arguments), ToolEnd(key)]
             why = f"a call of {call.name} that the model wrote as text ({convention}) became a block"
             self.notes.append(Note("emulated", "content.tool_use", why))
-
-
-@functools.lru_cache(maxsize=64)
-def _signs_of(conventions: tuple[TextConvention, ...]) -> _Signs:
-    marks = marks_of(conventions)
-    firsts = frozenset(begin[0] for begin in marks)
-    return _Signs(
-        marks=marks,
-        pattern=re.compile("(?<!`)(?:" + "|".join(map(re.escape, marks)) + ")") if marks else None,
-        strays=frozenset(mark.ending for mark in marks.values() if len(mark.ending) > len("\n```")),
-        firsts=firsts,
-        spark=re.compile("[" + re.escape("".join(sorted(firsts | {"`", "~"}))) + r"]|\s\Z"),
-        longest=max(map(len, marks), default=0),
-    )
 
 
 def _end_before_gap(text: str, end: int) -> int:

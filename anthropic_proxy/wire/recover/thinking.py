@@ -47,6 +47,8 @@ class ThinkTags:
         self._then = ""
         """What may follow and means nothing."""
         self._held = ""
+        self._gap: list[str] = []
+        """White space before what is held, that nobody knows yet what it is: joined once."""
         self._state = "start"  # then thinking, after, text
         self._said = False
         """Whether any of the reasoning was given."""
@@ -57,8 +59,11 @@ class ThinkTags:
         """Return what is certain; the beginning of a tag is held back until it is."""
         if self._state == "text":
             return [Text(text)]
-        self._held += text
         deltas: list[Delta] = []
+        if self._state == "start" and not self._held and text.isspace():
+            self._gap.append(text)
+            return deltas
+        self._held += text
         if self._state == "start":
             self._begin()
         if self._state == "thinking":
@@ -84,7 +89,7 @@ class ThinkTags:
             if whole and self._doubtful:
                 deltas.append(Text("".join(self._doubtful)))
             self._doubtful = []
-        elif held:
+        elif held := self._take_gap() + held:
             deltas.append(Text(held))
         if self._state != "start":
             self._state = "text"
@@ -100,14 +105,16 @@ class ThinkTags:
             if start.startswith(form.opening):
                 self._form, self._state = form, "thinking"
                 self._held = start[len(form.opening) :]
+                self._gap.clear()
                 return
         if any(form.opening.startswith(start) for form in self._forms):
             return
         if not self._unopened:
             self._state = "text"
+            self._held = self._take_gap() + self._held
         elif start:
             self._form, self._state = _FORMS["think"], "thinking"
-            self._doubtful = [self._held[: len(self._held) - len(start)]]
+            self._doubtful = [""]
 
     def _think(self, deltas: list[Delta]) -> None:
         closing = self._form.closing
@@ -122,11 +129,17 @@ class ThinkTags:
             cut = len(self._held) - kept
             thought, self._held = self._held[:cut], self._held[cut:]
             if not self._said and not thought.strip():
-                self._held = thought + self._held  # reasoning that is nothing but line breaks is none
+                self._gap.append(thought)  # reasoning that is nothing but line breaks is none
             else:
                 self._say(thought, deltas)
 
+    def _take_gap(self) -> str:
+        gap = "".join(self._gap)
+        self._gap.clear()
+        return gap
+
     def _say(self, thought: str, deltas: list[Delta]) -> None:
+        thought = self._take_gap() + thought
         if self._doubtful:
             self._doubtful.append(thought)
         if thought and (self._said or thought.strip()):
