@@ -13,10 +13,14 @@ from anthropic_proxy.messages.types.structs import (
     ABSENT,
     Block,
     SearchResultBlock,
+    ServerToolUseBlock,
     TextBlock,
     ToolResultBlock,
+    ToolSearchResultBlock,
     ToolUseBlock,
     UnknownBlock,
+    WebFetchResultBlock,
+    WebSearchResultBlock,
 )
 
 DEEPEST = 200
@@ -25,6 +29,13 @@ DEEP_TEXT = "nests lists and objects too deeply; at most 200 levels are read"
 _SHALLOW_BYTES = 2 * DEEPEST
 """Text that is no longer cannot nest deeper than `DEEPEST`."""
 
+_TREES: dict[type, str] = {
+    ServerToolUseBlock: "input",
+    WebSearchResultBlock: "content",
+    WebFetchResultBlock: "content",
+    ToolSearchResultBlock: "content",
+}
+"""Block → its field that can have any shape and is read as a whole later."""
 _QUOTE, _LIST, _OBJECT, _NULL = b'"[{n'
 _CONTENT_STARTS = frozenset(b'"[n')
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -93,16 +104,20 @@ def all_sound(blocks: list[Block]) -> bool:
             if memoryview(block.text)[0] != _QUOTE:  # type: ignore[union-attr]
                 return False
         elif kind is ToolUseBlock:
-            view = memoryview(block.input)  # type: ignore[union-attr]
-            if view[0] != _OBJECT or (view.nbytes > _SHALLOW_BYTES and is_deep(bytes(view))):
+            if memoryview(block.input)[0] != _OBJECT or _nests(block.input):  # type: ignore[union-attr]
                 return False
         elif kind is ToolResultBlock or kind is SearchResultBlock:
             content = block.content  # type: ignore[union-attr]
             if content is not ABSENT and memoryview(content)[0] not in _CONTENT_STARTS:  # type: ignore[arg-type]
                 return False
-        elif kind is UnknownBlock:
+        elif kind is UnknownBlock or (kind in _TREES and _nests(getattr(block, _TREES[kind]))):
             return False
     return True
+
+
+def _nests(tree: Raw) -> bool:
+    view = memoryview(tree)
+    return view.nbytes > _SHALLOW_BYTES and is_deep(bytes(view))
 
 
 def find_flaw(schema: bytes) -> str:
@@ -139,6 +154,8 @@ def _read_block(raw: Raw, path: str) -> Block:
     if kind is None:
         raise wrong_type(f"{path}.type", "a string", fields["type"])
     if kind not in _KNOWN_TYPES:
+        if _nests(raw):
+            raise InvalidRequest(f"{path}: {DEEP_TEXT}")
         return UnknownBlock(kind, raw)
     if "source" in fields and memoryview(fields["source"])[0] == _OBJECT:
         fields["source"] = Raw(msgspec.json.encode(given_fields(fields["source"])))
@@ -155,6 +172,8 @@ def _read_block(raw: Raw, path: str) -> Block:
 def _unsound(block: Any, path: str) -> InvalidRequest:
     if isinstance(block, TextBlock):
         return wrong_type(f"{path}.text", "a string", block.text)
+    if field := _TREES.get(type(block)):
+        return InvalidRequest(f"{path}.{field}: {DEEP_TEXT}")
     if not isinstance(block, ToolUseBlock):
         return wrong_type(f"{path}.content", "a string or a list of blocks", block.content)
     if memoryview(block.input)[0] != _OBJECT:

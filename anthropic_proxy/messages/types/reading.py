@@ -91,13 +91,11 @@ def decode_request(body: bytes, *, counting: bool = False) -> MessagesRequest:
     if len(body) >= _COUNTED_FROM:
         _expect_few(body)
     try:
-        read = _decode_body(body)
-        if not (_are_sound(read.messages) and _is_utf8(body) and _is_sound(read.system)):
-            read = _read_slowly(body, mended)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        read = _read_slowly(body, mended)
-    _refuse(read, counting)
-    return _request(read, len(body), mended)
+        read = _read(body, mended)
+        _refuse(read, counting)
+        return _request(read, len(body), mended)
+    except RecursionError:
+        raise InvalidRequest(f"The request body {DEEP_TEXT}.") from None
 
 
 def read_request(body: bytes, *, counting: bool = False) -> MessagesRequest:
@@ -118,6 +116,16 @@ def read_envelope(body: bytes, refusal: ClientError) -> MessagesRequest:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise refusal from None
     return MessagesRequest(model=read.model, messages=[], stream=bool(read.stream), size=len(body), refusal=refusal)
+
+
+def _read(body: bytes, mended: list[str]) -> _Body:
+    try:
+        read = _decode_body(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return _read_slowly(body, mended)
+    if _are_sound(read.messages) and _is_utf8(body) and _is_sound(read.system):
+        return read
+    return _read_slowly(body, mended)
 
 
 def _request(read: _Body, size: int, mended: list[str]) -> MessagesRequest:
@@ -208,8 +216,6 @@ def _read_slowly(body: bytes, mended: list[str]) -> _Body:
     body = _mend(body, mended)
     try:
         return _read_fields(_read_object(body), mended)
-    except RecursionError:
-        raise InvalidRequest(f"The request body {DEEP_TEXT}.") from None
     except msgspec.DecodeError as error:
         reason = str(error).removeprefix("JSON is malformed: ")
         raise InvalidRequest(f"The request body is not valid JSON: {reason}.") from None

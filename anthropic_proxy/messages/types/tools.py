@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.types.blocks import find_flaw, given_fields, string_of
+from anthropic_proxy.messages.types.blocks import DEEP_TEXT, find_flaw, given_fields, is_deep, string_of
 from anthropic_proxy.messages.types.refusals import decode_fields, missing, wrong_type
 from anthropic_proxy.messages.types.structs import Tool
 
@@ -16,6 +16,8 @@ _LONGEST = 32 * 1024
 _LISTS_KEPT = 16
 _LONGEST_LIST = 256 * 1024
 """Bytes of the longest list of definitions that is kept: `_LISTS_KEPT` of them are the most that their cache holds."""
+_TREES = ("input_schema", "citations", "url_sources", "user_location", "input_examples")
+"""Fields that can have any shape and are read as a whole later."""
 _LIST, _OBJECT = b"[{"
 _NO_ARGUMENTS = Raw(b'{"type":"object","properties":{}}')
 _SPARE = frozenset(Tool.__struct_encode_fields__) - {"name", "type", "description", "input_schema"}
@@ -81,10 +83,17 @@ _kept = functools.lru_cache(maxsize=_KEPT)(_load)
 
 
 def _is_sound(tool: Tool) -> bool:
+    if _deep_field(tool):
+        return False
     if not is_client_tool(tool):
         return True
     schema = bytes(tool.input_schema)
     return bool(tool.name) and (not schema or (schema[0] == _OBJECT and not find_flaw(schema)))
+
+
+def _deep_field(tool: Tool) -> str:
+    """Return the name of a field that nests too deeply; "" for none."""
+    return next((name for name in _TREES if is_deep(bytes(getattr(tool, name)))), "")
 
 
 def _finish(tool: Tool, source: bytes) -> Tool:
@@ -104,6 +113,8 @@ def _read_slowly(raw: Raw, path: str) -> Tool:
     if not foreign and not tool.name:
         raise missing(f"{path}.name")
     if not _is_sound(tool):
+        if field := _deep_field(tool):
+            raise InvalidRequest(f"{path}.{field}: {DEEP_TEXT}")
         if flaw := find_flaw(bytes(tool.input_schema)):
             raise InvalidRequest(f"{path}.input_schema: {flaw}")
         raise wrong_type(f"{path}.input_schema", "an object", tool.input_schema)
