@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.errors import UnsupportedFeature
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 from anthropic_proxy.messages.prepare import Limits, Prepared, prepare
 from anthropic_proxy.messages.types import decode_request
 
@@ -92,6 +92,37 @@ def test_what_the_proxy_does_not_heed_is_noted() -> None:
         ("approximated", "tools.web_search.user_location"),
         ("dropped", "tools.web_fetch.url_sources"),
     ]
+
+
+@pytest.mark.parametrize("runs", ["provider", "proxy", "nobody"])
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"allowed_domains": ["a.test", "https://b.test"]},
+            r"tools.web_search.allowed_domains: 'https://b.test' is no",
+        ),
+        ({"blocked_domains": ["a b"]}, r"tools.web_search.blocked_domains: 'a b' is no domain; it can be one such as"),
+        ({"allowed_domains": ["*.a.test"]}, r"'\*.a.test' is no domain"),
+        (
+            {"allowed_domains": ["a.test"], "blocked_domains": ["b.test"]},
+            r"tools.web_search: allowed_domains \['a.test'\] and blocked_domains \['b.test'\] cannot be used together",
+        ),
+    ],
+)
+def test_domains_that_the_api_refuses_are_refused_at_once(fields: dict[str, Any], said: str, runs: str) -> None:
+    limits = {
+        "provider": Limits(server_tools=("web_search",)),
+        "proxy": Limits(owned_tools=OWNED),
+        "nobody": Limits(),
+    }
+    with pytest.raises(InvalidRequest, match=said):
+        prepared({**SEARCH, **fields}, limits=limits[runs])
+
+
+def test_domains_with_paths_and_an_empty_list_beside_another_are_taken() -> None:
+    domains = {"allowed_domains": ["a.test/blog/*", "BÜCHER.test"], "blocked_domains": []}
+    assert offered(prepared({**SEARCH, **domains}, limits=Limits(owned_tools=OWNED))) == [("web_search", None)]
 
 
 def test_the_search_of_tools_is_offered_by_its_kind() -> None:

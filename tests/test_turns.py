@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -11,11 +11,15 @@ from msgspec import structs
 
 from anthropic_proxy.errors import FetchFailed, SearchFailed
 from anthropic_proxy.exchange import watch
+from anthropic_proxy.exchange.turns.addresses import KnownAddresses
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.grammar import check_bytes
 from anthropic_proxy.messages.passages import seal_passage
+from anthropic_proxy.messages.types import DocumentBlock, Source
+from anthropic_proxy.messages.types import Message as HistoryMessage
 from anthropic_proxy.routing.credentials import Credentials
-from anthropic_proxy.upstream.errands import FoundPage, Page
+from anthropic_proxy.upstream.errands import READABLE, FoundPage, Page
+from anthropic_proxy.upstream.pages.body import is_wanted
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.house import SILENCE, Answer, Keeper, Town
 
@@ -109,10 +113,12 @@ class Fetcher:
         self.asked: list[str] = []
         self._pages = {page.url: page for page in pages}
 
-    async def __call__(self, url: str, **_: Any) -> Page:
+    async def __call__(self, url: str, *, media_types: Collection[str] = READABLE, **_: Any) -> Page:
         self.asked.append(url)
         if url not in self._pages:
             raise FetchFailed("404", "url_not_accessible")
+        if not is_wanted(self._pages[url].media_type, media_types):
+            raise FetchFailed("another type", "unsupported_content_type")
         return self._pages[url]
 
 
@@ -531,6 +537,22 @@ def result(content: Any) -> list[dict[str, Any]]:
         "http://www.A.test/page/ or so",
         result("at <https://a.test/page>"),
         result([{"type": "text", "text": "[A](https://a.test/page)"}]),
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": PAGE.url}}
+                ],
+            }
+        ],
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": PAGE.url}]}}
+                ],
+            }
+        ],
     ],
 )
 async def test_an_address_that_stands_in_the_conversation_may_be_fetched(said: Any) -> None:
@@ -557,6 +579,59 @@ async def test_an_address_that_the_model_made_up_is_not_fetched(url: str, said: 
     message, fetcher, _ = await fetched(url, said)
     assert not fetcher.asked
     assert message.content[1].content.error_code == "url_not_in_prior_context"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://a.test/caf%C3%A9", "https://a.test/café"),
+        ("https://a.test/caf%c3%a9", "https://a.test/cafe\u0301"),
+        ("https://a.test/café", "https://a.test/caf%C3%A9"),
+        ("https://a.test/x_%28y%29?q=%7e", "see (https://a.test/x_(y)?q=~)"),
+        ("https://a.test/a%2fb", "https://a.test/a%2Fb"),
+        ("https://xn--bcher-kva.test/a", "https://bücher.test/a"),
+        ("https://bücher.test/a", "https://xn--bcher-kva.test/a"),
+        ("https://a.test/Straße", "HTTPS://WWW.A.TEST/Straße。"),
+        ("http://a.test/a", "https://a.test/a"),
+    ],
+)
+def test_an_address_is_known_however_it_is_encoded(url: str, said: str) -> None:
+    assert KnownAddresses([HistoryMessage("user", said)]).has(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://a.test/a/b", "https://a.test/a%2Fb"),
+        ("https://a.test/a", "https://a.test/a%20b"),
+        ("https://a.test/a", "https://a.test/a%C2%A0b"),
+        ("https://a.test/a?b", "https://a.test/a%3Fb"),
+        ("https://a.test/A", "https://a.test/a"),
+        ("https://a.test/%ff", "https://a.test/%fe"),
+        ("https://www.a.test/x", "me@a.test/x"),
+    ],
+)
+def test_an_address_that_only_looks_alike_is_not_known(url: str, said: str) -> None:
+    assert not KnownAddresses([HistoryMessage("user", said)]).has(url)
+
+
+def test_a_files_bytes_are_not_searched_for_addresses() -> None:
+    pdf = DocumentBlock(Source(type="base64", media_type="application/pdf", data=PAGE.url))
+    assert not KnownAddresses([HistoryMessage("user", [pdf])]).has(PAGE.url)
+
+
+def test_a_conversation_is_read_once_for_all_fetches_of_a_step() -> None:
+    class Counted(list[HistoryMessage]):
+        reads = 0
+
+        def __iter__(self) -> Iterator[HistoryMessage]:
+            self.reads += 1
+            return super().__iter__()
+
+    messages = Counted([HistoryMessage("user", PAGE.url)])
+    known = KnownAddresses(messages)
+    assert [known.has(url) for url in (PAGE.url, f"{PAGE.url}/a", f"{PAGE.url}/b")] == [True, False, False]
+    assert messages.reads == 1
 
 
 async def test_what_a_search_found_may_be_fetched() -> None:

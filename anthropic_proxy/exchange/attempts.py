@@ -29,13 +29,13 @@ from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Receipt
 from anthropic_proxy.messages.conformity import Shape
 from anthropic_proxy.messages.deltas import Delta
-from anthropic_proxy.messages.notes import Fate, Note
+from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import Limits, OwnedTool, prepare
 from anthropic_proxy.messages.stops import StopCutter
 from anthropic_proxy.messages.tokens import Estimates
 from anthropic_proxy.messages.types import MessagesRequest, Tool
-from anthropic_proxy.routing.router import Route, Target, speak_otherwise
-from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest, UpstreamResponse, heals, relays
+from anthropic_proxy.routing.router import Route, Target
+from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest, UpstreamResponse, relays
 
 REPEATS_PER_TARGET = 1
 MOST_HEALINGS = 2
@@ -114,7 +114,7 @@ class Attempts:
         `continuation` is what the provider gave to have the same request go on. Part of the reply has left, so nothing
         is healed and nobody else is asked; what may succeed is repeated once.
         """
-        self._request, self._continuation = request, continuation
+        self._request, self._continuation, self._replaceable = request, continuation, False
         self._cutter = answer.cutter if continuation else None
         target = _where_it_continues(answer.target) if continuation else answer.target
         again = await self._try_until_it_stands(target, healings=0)
@@ -202,10 +202,11 @@ class Attempts:
 
     async def _attempt(self, target: Target, call: Call, credential: Credential | None) -> Answer | RelayedAnswer:
         upstream_request = target.wire.encode_request(call)
-        report = self._receipt.fidelity
-        report.add(upstream_request.notes)
+        report, begins = self._receipt.fidelity, self._continuation is None
+        report.add(upstream_request.notes, again=not begins)
         report.add(self._lessons)
-        expect_no_loss(report, target)
+        if begins:
+            expect_no_loss(report, target)
         self._expect_shape(call, upstream_request)
         self._receipt.provider, self._receipt.model = target.provider.name, target.model
         breakers = self._house.breakers
@@ -270,7 +271,7 @@ class Attempts:
         self.owned, self.deferred = prepared.owned, prepared.deferred
         if self._continuation is None:
             self._receipt.fidelity.begin()
-        self._receipt.fidelity.add(prepared.notes)
+        self._receipt.fidelity.add(prepared.notes, again=self._continuation is not None)
         if links is not None:
             self._receipt.fidelity.add(links.notes)
         return Call(

@@ -44,10 +44,14 @@ class Report(Struct):
         self.notes.clear()
         self.approximated = self.emulated = self.dropped = 0
 
-    def add(self, notes: Iterable[Note]) -> None:
-        """Take notes; one that is here already says nothing new."""
+    def add(self, notes: Iterable[Note], *, again: bool = False) -> None:
+        """Take notes; one that is here already says nothing new.
+
+        `again`: they are of a later call of the same reply, which changes a field once more that has its note.
+        """
+        noted = {note.field for note in self.notes} if again else ()
         for note in notes:
-            if note in self.notes:
+            if note in self.notes or note.field in noted:
                 continue
             self.notes.append(note)
             if note.fate != "kept":

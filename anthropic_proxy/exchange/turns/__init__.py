@@ -5,7 +5,7 @@ calls them is not the end: they are run, their results are written as the API wr
 with everything that the client saw so far.
 """
 
-from anthropic_proxy.exchange.answer import Answer, Reply
+from anthropic_proxy.exchange.answer import Reply
 from anthropic_proxy.exchange.attempts import Attempts
 from anthropic_proxy.exchange.house import House
 from anthropic_proxy.exchange.relay import RelayedAnswer
@@ -14,16 +14,12 @@ from anthropic_proxy.exchange.turns.errands import Errands
 from anthropic_proxy.exchange.turns.resuming import resume
 from anthropic_proxy.exchange.turns.turns import Turns
 from anthropic_proxy.exchange.watch import Watch
-from anthropic_proxy.messages.conformity import Shape
 from anthropic_proxy.messages.deltas import Delta
-from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import ends_in_server_tools
 from anthropic_proxy.messages.types import MessagesRequest
 from anthropic_proxy.routing.router import Route
 
 __all__ = ["Checked", "Turns", "open_reply"]
-
-_ASKED_AGAIN = Note("emulated", "output_config.format", "the first reply did not fit; it was asked for again")
 
 
 async def open_reply(
@@ -40,23 +36,8 @@ async def open_reply(
     answer = await attempts.open(route)
     if isinstance(answer, RelayedAnswer):
         return answer
-    reply = answer if _is_whole(attempts, answer) else Turns(attempts, errands, request, answer, ahead)
-    if attempts.shape is None:
-        return reply
-    return _checked(attempts, errands, request, reply, attempts.shape)
-
-
-def _is_whole(attempts: Attempts, answer: Answer) -> bool:
-    return not attempts.owned and answer.continuation is None
-
-
-def _checked(
-    attempts: Attempts, errands: Errands, request: MessagesRequest, reply: Answer | Turns, shape: Shape
-) -> Checked:
-    async def ask_again(complaint: MessagesRequest) -> Answer | Turns:
-        attempts.note(_ASKED_AGAIN)
-        answer = await attempts.open_again(reply if isinstance(reply, Answer) else reply.answer, complaint)
-        return answer if _is_whole(attempts, answer) else Turns(attempts, errands, complaint, answer, [])
-
-    provider = reply.target.provider.name if isinstance(reply, Answer) else reply.answer.target.provider.name
-    return Checked(reply, request, shape, provider=provider, ask_again=ask_again)
+    shape = attempts.shape
+    if shape is None and not (attempts.owned or ahead) and answer.continuation is None:
+        return answer
+    reply = Turns(attempts, errands, request, answer, ahead)
+    return reply if shape is None else Checked(reply, shape)

@@ -1,50 +1,33 @@
 """`Checked`: a reply that is held until it is known to be the JSON that was asked for."""
 
-from collections.abc import Awaitable, Callable
-
-import msgspec
-from msgspec import Raw
-from msgspec.structs import replace
-
 from anthropic_proxy.errors import UpstreamProtocolError
-from anthropic_proxy.exchange.answer import Reply
-from anthropic_proxy.exchange.turns.history import with_blocks
+from anthropic_proxy.exchange.turns.turns import Turns
 from anthropic_proxy.messages.conformity import Shape
-from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolCall, Usage
-from anthropic_proxy.messages.types import Message, MessagesRequest
-from anthropic_proxy.messages.usage import with_later, with_spent
+from anthropic_proxy.messages.deltas import Block, Citation, Delta, Stop, Text, ToolCall, Usage
+from anthropic_proxy.messages.usage import with_later
 
 _COMPLETE = "end_turn"
 """The reason after which a reply is as it should be; one that was cut off, by a limit or by a stop sequence of the
 client's, or refused need not keep to any schema."""
 _AGAIN = "That is not the JSON that was asked for: {}. Answer again, with the JSON value alone."
+_SAID = (Text, Citation)
 
 
 class Checked:
-    """Reads like an `Answer`. Thinking passes at once; text waits for its end, and is asked for once more if wrong.
+    """Reads like an `Answer`. From its first text on a reply waits for its end, and is asked for once more if wrong.
 
-    `ask_again` gives the reply to the request with the wrong one and a complaint in it.
+    A reply that is the JSON is all of the text that the client gets: its SDK reads every text of it as JSON. Thinking
+    and what the proxy or the provider ran is never lost, whatever becomes of the text before or after it.
     """
 
-    def __init__(
-        self,
-        reply: Reply,
-        request: MessagesRequest,
-        shape: Shape,
-        *,
-        provider: str,
-        ask_again: Callable[[MessagesRequest], Awaitable[Reply]],
-    ) -> None:
+    def __init__(self, reply: Turns, shape: Shape) -> None:
         self._reply = reply
-        self._request = request
         self._shape = shape
-        self._provider = provider
-        self._ask_again = ask_again
         self._held: list[Delta] = []
+        """Everything since the first text, in order."""
         self._stop: Stop | None = None
         self._calls_client = False
         """Whether a tool of the client's was called: then this is not yet the reply that has a schema."""
-        self._spent: Usage | None = None
         self._usage = Usage()
         self._asked = 1
         self._over = False
@@ -61,7 +44,7 @@ class Checked:
         """
         while not self._over:
             deltas = await self._reply.read()
-            free = await self._end() if deltas is None else self._sort(deltas)
+            free = self._end() if deltas is None else self._sort(deltas)
             if free:
                 return free
         return None
@@ -83,44 +66,58 @@ class Checked:
                 self._calls_client = True
                 free += [*self._held, delta]
                 self._held = []
-            elif self._held or not isinstance(delta, Thinking):
+            elif self._held or isinstance(delta, Text):
                 self._held.append(delta)
             else:
                 free.append(delta)
         return free
 
-    async def _end(self) -> list[Delta]:
+    def _end(self) -> list[Delta]:
         """Check what was held; return it, or ask for it once more."""
         stop, held = self._stop, self._held
         if stop is None or self._calls_client or stop.reason != _COMPLETE:
-            self._over = True
-            return [*held, self._totals(), *([stop] if stop else [])]
+            return self._finish(held, stop)
         text = "".join(delta.text for delta in held if isinstance(delta, Text))
-        json, problem = self._shape.find_json(text)
+        json, problem = self._find_json()
         if problem:
-            await self._complain(text, problem)
-            return []
-        self._over = True
+            return self._complain(problem)
         if json == text:
-            return [*held, self._totals(), stop]
-        return [*(delta for delta in held if not isinstance(delta, Text)), Text(json), self._totals(), stop]
+            return self._finish(held, stop)
+        return self._finish([*self._held_beside_text(), Text(json)], stop)
 
-    def _totals(self) -> Usage:
-        return self._usage if self._spent is None else with_spent(self._spent, self._usage)
+    def _finish(self, deltas: list[Delta], stop: Stop | None) -> list[Delta]:
+        self._over = True
+        return [*deltas, self._usage, *([stop] if stop else [])]
 
-    async def _complain(self, text: str, problem: str) -> None:
+    def _held_beside_text(self) -> list[Delta]:
+        return [delta for delta in self._held if not isinstance(delta, _SAID)]
+
+    def _find_json(self) -> tuple[str, str]:
+        """Return the JSON and what is wrong with it. The last text has it: before a search models say what they do."""
+        texts = [""]
+        for delta in self._held:
+            if isinstance(delta, Text):
+                texts[-1] += delta.text
+            elif isinstance(delta, Block):
+                texts.append("")
+        said = [text for text in texts if text.strip()] or [""]
+        found, problem = self._shape.find_json(said[-1])
+        if problem and len(said) > 1 and not (whole := self._shape.find_json("".join(said)))[1]:
+            return whole
+        return found, problem
+
+    def _complain(self, problem: str) -> list[Delta]:
         if self._asked > 1:
+            provider = self._reply.answer.target.provider.name
             raise UpstreamProtocolError(
-                f"{self._provider} was asked twice for a reply of the schema in output_config.format, and gave none: "
+                f"{provider} was asked twice for a reply of the schema in output_config.format, and gave none: "
                 f"{problem}.",
-                provider=self._provider,
+                provider=provider,
                 retryable=False,
             )
         self._asked += 1
-        said = [Raw(msgspec.json.encode({"type": "text", "text": text}))] if text.strip() else []
-        request = with_blocks(self._request, said) if said else self._request
-        complaint = Message("user", _AGAIN.format(problem))
-        await self._reply.close()
-        self._reply = await self._ask_again(replace(request, messages=[*request.messages, complaint]))
-        self._spent, self._usage = self._usage, Usage()
+        if not self._reply.ask_again(_AGAIN.format(problem)):
+            return self._finish(self._held, Stop("max_tokens"))
+        beside = self._held_beside_text()
         self._held, self._stop = [], None
+        return beside

@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import FetchFailed, SearchFailed
 from anthropic_proxy.exchange.house import House
-from anthropic_proxy.exchange.turns.addresses import is_known
+from anthropic_proxy.exchange.turns.addresses import KnownAddresses
 from anthropic_proxy.exchange.turns.blocks import (
     Content,
     encode_result,
@@ -20,12 +20,22 @@ from anthropic_proxy.exchange.turns.blocks import (
     pages_content,
     references_content,
 )
-from anthropic_proxy.exchange.turns.tool_search import InvalidPattern, SearchTooSlow, find_by_pattern, find_by_words
+from anthropic_proxy.exchange.turns.tool_search import (
+    Found,
+    InvalidPattern,
+    SearchTooSlow,
+    find_by_patterns,
+    find_by_words,
+)
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.messages.deltas import Delta, Usage
 from anthropic_proxy.messages.prepare import OwnedTool
 from anthropic_proxy.messages.types import Message, Tool
+from anthropic_proxy.upstream.errands import READABLE, TEXTS
 
+MOST_ERRANDS = 32
+"""Calls that are run for one reply: more of them is a model that has lost its way."""
+MOST_AT_ONCE = 4
 LONGEST_SECONDS = 60.0
 """How long one call may run; the errands have shorter limits of their own."""
 _RESULTS_ASKED = 10
@@ -45,14 +55,24 @@ class OwnedCall(Struct, frozen=True):
     """A JSON object, as text."""
 
 
+class _Wanted(Struct, frozen=True):
+    """What a search of tools looks for."""
+
+    text: str
+    by_words: bool
+    most: int
+
+
 class Errands:
     """Runs the calls of one reply, and counts them."""
 
     def __init__(self, house: House, watch: Watch) -> None:
         self._house = house
         self._watch = watch
+        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
         self._uses: dict[str, int] = {}
         """Calls of each tool in this reply."""
+        self._runs = 0
         self._successes: dict[str, int] = {}
         """Of each kind."""
 
@@ -65,50 +85,53 @@ class Errands:
         return Usage(web_search_requests=searches, web_fetch_requests=fetches)
 
     async def run(
-        self, calls: Sequence[OwnedCall], messages: Sequence[Message], deferred: Sequence[Tool]
+        self, calls: Sequence[OwnedCall], messages: Sequence[Message], deferred: Sequence[Tool], *, takes_pdf: bool
     ) -> list[Delta]:
-        """Return the results of calls, in their order; they run at the same time.
+        """Return the results of calls, in their order; some of them run at the same time.
 
-        `messages` hold the addresses that may be fetched; `deferred` are the tools that can be found.
+        `messages` hold the addresses that may be fetched; `deferred` are the tools that can be found; `takes_pdf`:
+        whether the model can read one.
         """
-        allowed = [self._is_within_limit(call) for call in calls]
+        contents = {place: refusal for place, call in enumerate(calls) if (refusal := self._refuse(call))}
+        left = [place for place in range(len(calls)) if place not in contents]
+        searches = [place for place in left if calls[place].owned.kind == "tool_search"]
+        others = [place for place in left if calls[place].owned.kind != "tool_search"]
+        known = KnownAddresses(messages)
         self._watch.queueing = True  # the upstream owes nothing meanwhile; the client gets its pings
         try:
             async with asyncio.TaskGroup() as group:
-                runs = [
-                    group.create_task(self._run(call, messages, deferred, may))
-                    for call, may in zip(calls, allowed, strict=True)
-                ]
+                finding = group.create_task(_find_tools([calls[place] for place in searches], deferred))
+                runs = [group.create_task(self._run(calls[place], known, takes_pdf)) for place in others]
         finally:
             self._watch.queueing = False
-        contents = [run.result() for run in runs]
-        for call, content in zip(calls, contents, strict=True):
-            if not is_error(content):
+        contents |= zip(searches, finding.result(), strict=True)
+        contents |= zip(others, (run.result() for run in runs), strict=True)
+        for place, call in enumerate(calls):
+            if not is_error(contents[place]):
                 self._successes[call.owned.kind] = self._successes.get(call.owned.kind, 0) + 1
-        return [encode_result(call.owned.kind, call.id, content) for call, content in zip(calls, contents, strict=True)]
+        return [encode_result(call.owned.kind, call.id, contents[place]) for place, call in enumerate(calls)]
 
-    def _is_within_limit(self, call: OwnedCall) -> bool:
-        name, most = call.owned.name, call.owned.tool.max_uses
+    def _refuse(self, call: OwnedCall) -> Content | None:
+        """Return what a call gets that is not run; None: it may."""
+        kind, name, most = call.owned.kind, call.owned.name, call.owned.tool.max_uses
         uses = self._uses[name] = self._uses.get(name, 0) + 1
-        return most is None or uses <= most
-
-    async def _run(self, call: OwnedCall, messages: Sequence[Message], deferred: Sequence[Tool], may: bool) -> Content:
-        kind = call.owned.kind
-        if not may:
+        if most is not None and uses > most:
             return error_content(kind, "max_uses_exceeded" if kind != "tool_search" else "too_many_requests")
-        try:
-            arguments = msgspec.json.decode(call.arguments, type=dict[str, Any])
-        except msgspec.DecodeError:
+        self._runs += 1
+        return error_content(kind, "too_many_requests") if self._runs > MOST_ERRANDS else None
+
+    async def _run(self, call: OwnedCall, known: KnownAddresses, takes_pdf: bool) -> Content:
+        kind, arguments = call.owned.kind, _arguments(call)
+        if arguments is None:
             return error_content(kind, "invalid_tool_input")
-        try:
-            async with asyncio.timeout(LONGEST_SECONDS):
-                if kind == "web_search":
-                    return await self._search(call.owned.tool, arguments)
-                if kind == "web_fetch":
-                    return await self._fetch(call.owned.tool, arguments, messages)
-                return await _find_tools(call.owned.tool, arguments, deferred)
-        except TimeoutError:
-            return error_content(kind, "unavailable")
+        async with self._turns:
+            try:
+                async with asyncio.timeout(LONGEST_SECONDS):
+                    if kind == "web_search":
+                        return await self._search(call.owned.tool, arguments)
+                    return await self._fetch(call.owned.tool, arguments, known, takes_pdf)
+            except TimeoutError:
+                return error_content(kind, "unavailable")
 
     async def _search(self, tool: Tool, arguments: dict[str, Any]) -> Content:
         query = arguments.get("query")
@@ -124,17 +147,20 @@ class Errands:
             return error_content("web_search", error.error_code)
         return pages_content(pages)
 
-    async def _fetch(self, tool: Tool, arguments: dict[str, Any], messages: Sequence[Message]) -> Content:
+    async def _fetch(self, tool: Tool, arguments: dict[str, Any], known: KnownAddresses, takes_pdf: bool) -> Content:
         url = arguments.get("url")
         if not isinstance(url, str) or not url.strip():
             return error_content("web_fetch", "invalid_tool_input")
         if self._house.fetch is None:
             return error_content("web_fetch", "unavailable")
-        if not is_known(url, messages):
+        if not known.has(url):
             return error_content("web_fetch", "url_not_in_prior_context")
         try:
             page = await self._house.fetch(
-                url, allowed_domains=tool.allowed_domains or (), blocked_domains=tool.blocked_domains or ()
+                url,
+                media_types=READABLE if takes_pdf else TEXTS,
+                allowed_domains=tool.allowed_domains or (),
+                blocked_domains=tool.blocked_domains or (),
             )
         except FetchFailed as error:
             return error_content("web_fetch", error.error_code)
@@ -144,19 +170,49 @@ class Errands:
         return page_content(page, (page.text or "")[: most * _CHARACTERS_PER_TOKEN], citations, now)
 
 
-async def _find_tools(tool: Tool, arguments: dict[str, Any], deferred: Sequence[Tool]) -> Content:
-    by_words = (tool.type or "").startswith("tool_search_tool_bm25")
-    asked = arguments.get("query" if by_words else "pattern")
-    limit = arguments.get("limit")
-    if not isinstance(asked, str) or not asked:
-        return error_content("tool_search", "invalid_tool_input", "query or pattern: a text is needed")
+async def _find_tools(calls: Sequence[OwnedCall], deferred: Sequence[Tool]) -> list[Content]:
+    """Return what the searches of tools of one step find: all by words in a thread, all by patterns in a process."""
+    wanted = [_wanted(call) for call in calls]
+    queries = [one.text for one in wanted if one and one.by_words]
+    patterns = [one.text for one in wanted if one and not one.by_words]
+    by_words = iter(await asyncio.to_thread(find_by_words, queries, deferred) if queries else ())
+    by_pattern = iter(await _find_by_patterns(patterns, deferred))
+    return [
+        _tools_content(next(by_words if one.by_words else by_pattern), one.most)
+        if one
+        else error_content("tool_search", "invalid_tool_input", "query or pattern: a text is needed")
+        for one in wanted
+    ]
+
+
+def _wanted(call: OwnedCall) -> _Wanted | None:
+    by_words = (call.owned.tool.type or "").startswith("tool_search_tool_bm25")
+    arguments = _arguments(call) or {}
+    text, limit = arguments.get("query" if by_words else "pattern"), arguments.get("limit")
     most = min(max(limit, 1), _MOST_FOUND) if isinstance(limit, int) else _FOUND
+    return _Wanted(text, by_words, most) if isinstance(text, str) and text else None
+
+
+async def _find_by_patterns(patterns: Sequence[str], deferred: Sequence[Tool]) -> Sequence[Found | OSError]:
     try:
-        found = find_by_words(asked, deferred) if by_words else await find_by_pattern(asked, deferred)
-    except InvalidPattern as error:
-        return error_content("tool_search", "invalid_tool_input", str(error))
-    except SearchTooSlow:
-        return error_content("tool_search", "execution_time_exceeded", "the pattern takes too long; use a simpler one")
+        return await find_by_patterns(patterns, deferred)
     except OSError as error:  # the machine gives no further process
-        return error_content("tool_search", "unavailable", f"the search could not be run: {error.strerror}")
+        return [error] * len(patterns)
+
+
+def _tools_content(found: Found | OSError, most: int) -> Content:
+    if isinstance(found, InvalidPattern):
+        return error_content("tool_search", "invalid_tool_input", str(found))
+    if isinstance(found, SearchTooSlow):
+        return error_content("tool_search", "execution_time_exceeded", "the pattern takes too long; use a simpler one")
+    if isinstance(found, OSError):
+        return error_content("tool_search", "unavailable", f"the search could not be run: {found.strerror}")
     return references_content(found[:most])
+
+
+def _arguments(call: OwnedCall) -> dict[str, Any] | None:
+    """Return what the model wrote; None: it cannot be read."""
+    try:
+        return msgspec.json.decode(call.arguments, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return None

@@ -12,6 +12,8 @@ from anthropic_proxy.messages.types.blocks import read_blocks
 
 def with_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> MessagesRequest:
     """Return the request with these blocks at the end of the assistant's last message, or as one of its own."""
+    if not raws:
+        return request
     blocks = read_blocks(Raw(msgspec.json.encode(list(raws))), "messages")
     messages = [*request.messages]
     last = messages[-1]

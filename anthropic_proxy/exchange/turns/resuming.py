@@ -20,12 +20,14 @@ async def resume(
     target = route.targets[0]
     if relays(target.wire):
         return request, []
-    owned = {tool.name: tool for tool in owned_tools(request, attempts.limits(target)).values()}
+    limits = attempts.limits(target)
+    owned = {tool.name: tool for tool in owned_tools(request, limits).values()}
     if not owned:
         return request, []
     request = without_force(request)
     calls = [OwnedCall(call.id, owned[call.name], call.input) for call in unanswered(request.messages, owned)]
-    results = await errands.run(calls, request.messages, [tool for tool in request.tools if tool.defer_loading])
+    deferred = [tool for tool in request.tools if tool.defer_loading]
+    results = await errands.run(calls, request.messages, deferred, takes_pdf=limits.pdf)
     if results:
         request = with_blocks(request, [result.raw for result in results if isinstance(result, Block)])
     attempts.take(request)

@@ -12,6 +12,7 @@ from anthropic_proxy.messages.deltas import Block, Delta, Stop, ToolArgs, ToolCa
 from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.fold.arguments import whole_input
 from anthropic_proxy.messages.prepare import OwnedTool
+from anthropic_proxy.messages.types.blocks import is_deep
 from anthropic_proxy.messages.usage import with_later
 from anthropic_proxy.messages.writer import MessageWriter
 
@@ -99,5 +100,7 @@ class Step:
 
     def _write(self, begun: _Begun) -> tuple[OwnedCall, Block]:
         identifier, arguments = self._new_id(SERVER_CALL), whole_input("".join(begun.arguments))
+        if is_deep(bytes(arguments)):  # no tool of ours takes that, and as history it would be refused
+            arguments = Raw(b"{}")
         block = encode_call(identifier, begun.owned.name, arguments)
         return OwnedCall(identifier, begun.owned, arguments), block

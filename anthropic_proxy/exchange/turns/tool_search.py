@@ -3,23 +3,26 @@
 import asyncio
 import math
 import re
-import sys
-from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy import confined
+from anthropic_proxy.confined import Program, ProgramFailed
 from anthropic_proxy.exchange.turns import pattern as searcher
 from anthropic_proxy.messages.types import Tool
 
 LONGEST_PATTERN = 200
 """Characters (Anthropic's page on the tool search tool, 2026-11)."""
-SEARCH_SECONDS = 2.0
-"""How long all tools may be searched by one pattern, the start of the process included."""
-_SEARCHER = searcher.__file__
+SEARCHER = Program(path=searcher.__file__, seconds=10.0, processor_seconds=3, memory_bytes=256 * 1024 * 1024)
+_SEARCH_SECONDS = 1.0
+"""Of a processor, for all patterns of one step together."""
+_MOST_WORDS = 64
+"""Words of a query that are looked for."""
 _LONGEST_TEXT = 4_096
 """Characters of a tool that are searched."""
 _SATURATION, _LENGTH_WEIGHT = 1.2, 0.75
@@ -35,46 +38,61 @@ class SearchTooSlow(Exception):
     """The pattern backtracks without end."""
 
 
+Found = list[str] | InvalidPattern | SearchTooSlow
+"""Names of tools, or why a pattern found none."""
+
+
 class _Found(Struct):
     names: list[str] = []
     error: str = ""
+    slow: bool = False
 
 
-async def find_by_pattern(pattern: str, tools: Sequence[Tool]) -> list[str]:
-    """Return the names of the tools in which the pattern is found, those first whose name has it.
+async def find_by_patterns(patterns: Sequence[str], tools: Sequence[Tool]) -> list[Found]:
+    """Return for each pattern the names of the tools in which it is found, those first whose name has it.
 
     Case counts unless the pattern says `(?i)`: it is one of Python's `re`, as the API documents. That engine can take
-    longer than anybody lives, holds the interpreter's lock meanwhile and cannot be stopped, so it runs in a process of
-    its own that can. Raises `InvalidPattern`, `SearchTooSlow`.
+    longer than anybody lives and cannot be stopped, so it runs in a process that can; one for all patterns, since each
+    process costs the loop a moment. Raises `OSError` where the machine gives none.
     """
-    if len(pattern) > LONGEST_PATTERN:
-        raise InvalidPattern(f"the pattern has {len(pattern)} characters; at most {LONGEST_PATTERN} are allowed")
-    asked = msgspec.json.encode({"pattern": pattern, "texts": [(tool.name, _text_of(tool)) for tool in tools]})
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", _SEARCHER), stdin=PIPE, stdout=PIPE, stderr=DEVNULL
-    )
+    asked = [pattern for pattern in patterns if len(pattern) <= LONGEST_PATTERN]
+    found = iter(await _search(asked, tools) if asked else ())
+    return [next(found) if len(pattern) <= LONGEST_PATTERN else _too_long(pattern) for pattern in patterns]
+
+
+async def _search(patterns: Sequence[str], tools: Sequence[Tool]) -> list[Found]:
+    texts = await asyncio.to_thread(lambda: [(tool.name, _text_of(tool)) for tool in tools])
     try:
-        async with asyncio.timeout(SEARCH_SECONDS):
-            said, _ = await process.communicate(asked)
+        said = await confined.run(SEARCHER, {"patterns": patterns, "texts": texts, "seconds": _SEARCH_SECONDS})
     except TimeoutError:
-        raise SearchTooSlow from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    found = msgspec.json.decode(said, type=_Found) if said else _Found(error="the pattern needs too much memory")
-    if found.error:
-        raise InvalidPattern(found.error)
-    return found.names
+        return [SearchTooSlow() for _ in patterns]
+    except ProgramFailed:
+        return [InvalidPattern("the pattern needs too much memory") for _ in patterns]
+    return [_outcome(one) for one in msgspec.json.decode(said, type=list[_Found])]
 
 
-def find_by_words(query: str, tools: Sequence[Tool]) -> list[str]:
-    """Return the names of the tools that the words of the query fit, the best first (Okapi BM25)."""
+def _outcome(found: _Found) -> Found:
+    if found.slow:
+        return SearchTooSlow()
+    return InvalidPattern(found.error) if found.error else found.names
+
+
+def _too_long(pattern: str) -> InvalidPattern:
+    return InvalidPattern(f"the pattern has {len(pattern)} characters; at most {LONGEST_PATTERN} are allowed")
+
+
+def find_by_words(queries: Sequence[str], tools: Sequence[Tool]) -> list[list[str]]:
+    """Return for each query the names of the tools that its words fit, the best first (Okapi BM25).
+
+    With many tools it takes a while: not for the loop.
+    """
     documents = [Counter(_words(_text_of(tool))) for tool in tools]
-    if not documents:
-        return []
+    return [_ranked(query, tools, documents) if documents else [] for query in queries]
+
+
+def _ranked(query: str, tools: Sequence[Tool], documents: Sequence[Counter[str]]) -> list[str]:
     average = sum(document.total() for document in documents) / len(documents) or 1
-    asked = set(_words(query))
+    asked = set(islice(_words(query), _MOST_WORDS))
     holders = {word: sum(word in document for document in documents) for word in asked}
     scores = []
     for tool, document in zip(tools, documents, strict=True):

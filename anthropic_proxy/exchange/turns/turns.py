@@ -10,7 +10,8 @@ from anthropic_proxy.exchange.turns.errands import Errands
 from anthropic_proxy.exchange.turns.history import with_blocks, without_force
 from anthropic_proxy.exchange.turns.step import Step
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Usage
-from anthropic_proxy.messages.types import MessagesRequest
+from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.types import Message, MessagesRequest
 from anthropic_proxy.messages.usage import with_spent
 
 MOST_CALLS = 10
@@ -18,6 +19,7 @@ MOST_CALLS = 10
 _MOST_PIECES = 64
 """Answers that one reply of the model may come in: far more than a window has room for."""
 _NATURAL = ("end_turn", "tool_use")
+_ASKED_AGAIN = Note("emulated", "output_config.format", "the first reply did not fit; it was asked for again")
 
 
 class Turns:
@@ -79,6 +81,17 @@ class Turns:
         """End the upstream call."""
         await self._answer.close()
 
+    def ask_again(self, words: str) -> bool:
+        """Have the model answer once more after its reply, with an objection in words; False: it has no tokens left."""
+        self._add_to_history([])
+        if self._is_exhausted():
+            return False
+        messages = [*self._request.messages, Message("user", words)]
+        self._request = replace(self._request, messages=messages)
+        self._attempts.note(_ASKED_AGAIN)
+        self._token, self._due, self._over = "", True, False
+        return True
+
     def _new_step(self) -> Step:
         choice = self._request.tool_choice
         one_call = choice is not None and bool(choice.disable_parallel_tool_use)
@@ -117,7 +130,10 @@ class Turns:
         free = step.finish()
         if not step.calls or step.stop.reason not in _NATURAL:
             return [*free, *self._finish(step.stop)]
-        results = await self._errands.run(step.calls, self._request.messages, self._attempts.deferred)
+        takes_pdf = self._answer.call.request.pdf
+        results = await self._errands.run(
+            step.calls, self._request.messages, self._attempts.deferred, takes_pdf=takes_pdf
+        )
         if step.calls_client:
             return [*free, *results, *self._finish(Stop("tool_use"))]
         self._add_to_history(results)

@@ -93,8 +93,9 @@ def _steps(content: list[Block], names: Mapping[str, str]) -> list[Message]:
 def _as_result(block: ServerResult) -> ToolResultBlock:
     content = msgspec.json.decode(block.content) if memoryview(block.content).nbytes else None
     failed = isinstance(content, dict) and "error_code" in content
-    if isinstance(content, dict) and isinstance(content.get("content"), dict):  # a fetched page: it may be a PDF
-        shown: object = [{"type": "text", "text": str(content.get("url", ""))}, content["content"]]
+    if isinstance(content, dict) and isinstance(page := content.get("content"), dict):  # it may be a PDF
+        document = {name: value for name, value in page.items() if name != "citations"}  # its tool has the note
+        shown: object = [{"type": "text", "text": str(content.get("url", ""))}, document]
     else:
         shown = result_in_words(block)
     return ToolResultBlock(block.tool_use_id, Raw(msgspec.json.encode(shown)), True if failed else None)

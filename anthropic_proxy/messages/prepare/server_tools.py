@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.errors import UnsupportedFeature
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
+from anthropic_proxy.messages.domains import hosts_of
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare.request import Kind, Limits, OwnedTool
 from anthropic_proxy.messages.types import Tool, ToolChoice
@@ -22,6 +23,8 @@ _BEGINNINGS: tuple[tuple[str, Kind], ...] = (
 )
 _NOTHING: frozenset[str] = frozenset()
 _BM25 = "tool_search_tool_bm25"
+_SHOWN, _SHOWN_CHARACTERS = 3, 60
+"""Domains that a refusal shows, and how much of each."""
 
 
 class Offer(Struct):
@@ -55,7 +58,8 @@ def kinds_of(tools: Sequence[Tool]) -> frozenset[str]:
 def decide(declared: list[Tool], limits: Limits, notes: list[Note]) -> Offer:
     """Return what is offered for the declared tools: native, as a function of ours, or not at all, with a note.
 
-    A provider's own tool is preferred, unless it may not stand beside functions and there are some.
+    A provider's own tool is preferred, unless it may not stand beside functions and there are some. Raises
+    `InvalidRequest` for domains that the API refuses, whoever would run the tool.
     """
     offer = Offer([], {}, [])
     owned: dict[str, OwnedTool] = {}
@@ -63,6 +67,7 @@ def decide(declared: list[Tool], limits: Limits, notes: list[Note]) -> Offer:
     alone = limits.server_tools_alone and any(_becomes_function(tool, limits) for tool in declared)
     for place, tool in enumerate(declared):
         kind = kind_of(tool)
+        _expect_domains(tool, place)
         if is_client_tool(tool) or (kind in limits.server_tools and not alone):
             offer.tools.append(tool)
         elif kind in limits.owned_tools:
@@ -101,8 +106,33 @@ def _why(tool: Tool, kind: Kind, limits: Limits) -> str:
     return f"{limits.provider} does not run {tool.type}"
 
 
+def _expect_domains(tool: Tool, place: int) -> None:
+    """Raise `InvalidRequest` for a domain that is none, and where some are allowed and others blocked.
+
+    Source: Anthropic's pages on the web search and the web fetch tool, "Domain filtering", read 2026-11.
+    """
+    allowed, blocked = tool.allowed_domains, tool.blocked_domains
+    if allowed and blocked:
+        raise InvalidRequest(
+            f"{_field(tool, place)}: allowed_domains {_listed(allowed)} and blocked_domains {_listed(blocked)} cannot "
+            "be used together; one of them may be given"
+        )
+    for name, entries in (("allowed_domains", allowed), ("blocked_domains", blocked)):
+        try:
+            hosts_of(entries or ())
+        except ValueError as error:
+            raise InvalidRequest(f"{_field(tool, place)}.{name}: {error}") from None
+
+
+def _listed(entries: Sequence[str]) -> str:
+    more = f" and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else ""
+    return f"{[entry[:_SHOWN_CHARACTERS] for entry in entries[:_SHOWN]]}{more}"
+
+
 def _lost(tool: Tool, place: int) -> Iterator[Note]:
     """Yield what the proxy does not heed where it runs a tool."""
+    if b"true" in bytes(tool.citations):
+        yield Note("dropped", f"{_field(tool, place)}.citations", "only Anthropic cites what was fetched")
     if memoryview(tool.user_location).nbytes:
         yield Note("approximated", f"{_field(tool, place)}.user_location", "no service is told where the user is")
     if memoryview(tool.url_sources).nbytes:
