@@ -1,0 +1,35 @@
+"""`python -m tests.engine.server <model> <key>`: llama.cpp's server; its address is the first line, SIGTERM ends it."""
+
+import signal
+import sys
+import threading
+
+import xllamacpp  # type: ignore[import-not-found]  # scripts/engine has it
+
+from tests.engine.model import WINDOW
+
+
+def main(model: str, key: str) -> None:
+    """Serve until somebody ends it."""
+    settings = xllamacpp.CommonParams()
+    settings.model.path = model
+    settings.model_alias = {"tiny"}
+    settings.n_ctx = WINDOW
+    settings.n_parallel = 1
+    settings.n_gpu_layers = 0
+    settings.cpuparams.n_threads = 1
+    settings.hostnames = ["127.0.0.1"]
+    settings.port = 0
+    settings.api_keys = [key]
+    settings.endpoint_slots = True
+    settings.use_jinja = True
+    settings.warmup = False
+    server = xllamacpp.Server(settings)
+    print(f"listening on {server.listening_address}", flush=True)
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    ended.wait()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,193 @@
+"""What people get who run llama.cpp behind the proxy: the real engine, the real process, the official SDK."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx2 as httpx
+import pytest
+
+pytest.importorskip("xllamacpp", reason="llama.cpp is not here; scripts/engine runs these tests with it")
+
+from tests.canaries import new_canary
+from tests.engine.model import WINDOW, write_model
+from tests.integration.test_server import wait_for
+from tests.process import Proxy, running_proxy
+
+MODEL = "claude-sonnet-5-5"
+CHECKOUT = Path(__file__).resolve().parents[2]
+WEATHER: dict[str, Any] = {
+    "name": "get_weather",
+    "description": "Tells the weather.",
+    "input_schema": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "enum": ["Oslo"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A llama.cpp server that runs."""
+
+    url: str
+    key: str
+
+    def busy(self) -> list[dict[str, Any]]:
+        """Return what it is working on."""
+        headers = {"authorization": f"Bearer {self.key}"}
+        slots = httpx.get(f"{self.url}/slots", headers=headers, trust_env=False).json()
+        return [slot for slot in slots if slot["is_processing"]]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    directory = tmp_path_factory.mktemp("engine")
+    model, key = directory / "tiny.gguf", new_canary("llama-")
+    write_model(model)
+    with (directory / "engine.log").open("w") as log:
+        command = [sys.executable, "-m", "tests.engine.server", str(model), key]
+        process = subprocess.Popen(command, cwd=CHECKOUT, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: process.poll() is not None or "listening on http" in (directory / "engine.log").read_text())
+        said = (directory / "engine.log").read_text()
+        assert process.poll() is None, said
+        yield Engine(said.partition("\nlistening on ")[2].partition("\n")[0], key)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def proxy(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    settings = {
+        "PREFERRED_PROVIDER": "openai",
+        "OPENAI_BASE_URL": f"{engine.url}/v1",
+        "OPENAI_API_KEY": engine.key,
+        "BIG_MODEL": "openai/tiny",
+        "SMALL_MODEL": "openai/tiny",
+    }
+    with running_proxy(tmp_path_factory.mktemp("proxy"), settings) as running:
+        yield running
+        assert "Traceback" not in running.log
+
+
+@pytest.fixture
+def client(proxy: Proxy) -> anthropic.Anthropic:
+    return anthropic.Anthropic(base_url=proxy.url, api_key="none", max_retries=0, timeout=60)
+
+
+def ask(said: str = "Tell me of the sea.", **fields: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": said}]
+    greedy = {"extra_body": {"temperature": 0}}  # the SDK has no argument for it any more
+    return {"model": MODEL, "max_tokens": 60, "messages": messages, **greedy, **fields}
+
+
+def text_of(message: anthropic.types.Message) -> str:
+    return "".join(block.text for block in message.content if block.type == "text")
+
+
+def test_a_whole_reply_and_a_stream_say_the_same(client: anthropic.Anthropic) -> None:
+    whole = client.messages.create(**ask())
+    with client.messages.stream(**ask()) as stream:
+        pieces = list(stream.text_stream)
+        streamed = stream.get_final_message()
+    assert len(pieces) > 5
+    assert text_of(streamed) == "".join(pieces) == text_of(whole) != ""
+    for message in (whole, streamed):
+        assert message.stop_reason == "max_tokens"
+        assert message.usage.output_tokens == 60
+        assert input_of(message) > 20
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_stop_sequence_ends_the_reply_before_it(client: anthropic.Anthropic, streams: bool) -> None:
+    text = text_of(client.messages.create(**ask()))
+    sequence = text[20:24]
+    request = ask(stop_sequences=["never said", sequence])
+    if streams:
+        with client.messages.stream(**request) as stream:
+            message = stream.get_final_message()
+    else:
+        message = client.messages.create(**request)
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", sequence)
+    assert text_of(message) == text[: text.index(sequence)]
+
+
+def input_of(message: anthropic.types.Message) -> int:
+    return message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
+
+
+@pytest.mark.parametrize("choice", ["auto", "any"])
+@pytest.mark.parametrize("streams", [True, False])
+def test_tools_reach_the_model(client: anthropic.Anthropic, choice: Any, streams: bool) -> None:
+    """It is offered a tool and told how to call it; what it says by chance never is a call."""
+    request = ask(tools=[WEATHER], tool_choice={"type": choice})
+    if streams:
+        with client.messages.stream(**request) as stream:
+            message = stream.get_final_message()
+    else:
+        message = client.messages.create(**request)
+    assert message.stop_reason == "max_tokens"
+    assert input_of(message) > input_of(client.messages.create(**ask())) + len(WEATHER["description"])
+
+
+def test_a_result_goes_back(client: anthropic.Anthropic) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Oslo"}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "rain ✓"}
+    messages = [
+        {"role": "user", "content": "What is the weather?"},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    ]
+    message = client.messages.create(**ask(messages=messages, tools=[WEATHER], system="Be brief."))
+    assert message.content
+
+
+def test_a_reply_keeps_to_a_schema(client: anthropic.Anthropic) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"answer": {"type": "string", "enum": ["yes"]}},
+        "required": ["answer"],
+        "additionalProperties": False,
+    }
+    message = client.messages.create(**ask(output_config={"format": {"type": "json_schema", "schema": schema}}))
+    assert json.loads(text_of(message)) == {"answer": "yes"}
+
+
+def test_a_client_that_leaves_stops_the_engine(client: anthropic.Anthropic, engine: Engine) -> None:
+    with client.messages.create(**ask(max_tokens=WINDOW - 500), stream=True) as stream:
+        for event in stream:
+            if event.type == "content_block_delta":
+                break
+        assert engine.busy()
+    wait_for(lambda: not engine.busy())
+    next_reply = client.messages.create(**ask("And now?"))
+    assert next_reply.usage.output_tokens == 60
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_what_does_not_fit_is_told_as_clients_know_it(client: anthropic.Anthropic, streams: bool) -> None:
+    with pytest.raises(anthropic.BadRequestError, match=rf"prompt is too long: \d+ tokens > {WINDOW} maximum"):
+        client.messages.create(**ask("sea " * WINDOW), stream=streams)
+
+
+def test_a_wrong_key_is_refused_and_not_told(engine: Engine, tmp_path: Path) -> None:
+    settings = {
+        "PREFERRED_PROVIDER": "openai",
+        "OPENAI_BASE_URL": f"{engine.url}/v1",
+        "OPENAI_API_KEY": new_canary("wrong-"),
+        "BIG_MODEL": "openai/tiny",
+        "SMALL_MODEL": "openai/tiny",
+    }
+    with running_proxy(tmp_path, settings) as other:
+        client = anthropic.Anthropic(base_url=other.url, api_key="none", max_retries=0)
+        with pytest.raises(anthropic.AuthenticationError, match="OPENAI_API_KEY"):
+            client.messages.create(**ask())
