@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 GUARD_SECONDS = 60.0
 """After which whatever is waited for counts as hanging: far beyond what a loaded machine takes."""
-_RESET = struct.pack("ii", 1, 0)
+RESET = struct.pack("ii", 1, 0)
+"""Value of `SO_LINGER` with which a connection that is closed is reset."""
 _READ_BYTES = 262_144
 
 Act = Callable[["Call"], None]
@@ -101,7 +102,7 @@ class Call:
 
     def reset(self) -> None:
         """Break the connection: the other side gets a reset, not an end."""
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self._close()
         raise _Over
 

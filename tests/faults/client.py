@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from anthropic_proxy.messages.grammar import check_bytes
-from tests.faults.call import GUARD_SECONDS
+from tests.faults.call import GUARD_SECONDS, RESET
 from tests.faults.voices import Voice
 
 WORDS = b'"content_block_delta"'
@@ -122,6 +122,11 @@ class Asking:
             answer.hung = True
         answer.seconds = time.monotonic() - self._sent_at
         return answer
+
+    def reset(self) -> None:
+        """Break the connection."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self._socket.close()
 
     def close(self) -> None:
         """Leave, also in the middle."""

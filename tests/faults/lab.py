@@ -18,7 +18,7 @@ from tests.faults.expected import Case, Complete, check_answer
 from tests.faults.rows.row import Row, Scene, ask
 from tests.faults.upstream import FaultyUpstream
 from tests.faults.voices import VOICES, Voice
-from tests.process import Proxy, running_proxy
+from tests.process import BLOCKED, Proxy, running_proxy
 
 OWN_SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "LOG_FORMAT": "json", "UPSTREAM_TIMEOUT": "30"}
 """With limits that nothing reaches but what hangs, and that end before a client gives up."""
@@ -35,6 +35,12 @@ class Result:
     streams: bool
     seconds: float | None = None
     problems: list[str] = field(default_factory=list)
+
+
+def seems_blocked(results: Sequence[Result]) -> bool:
+    """Say whether all that was wrong is that the event loop was blocked, as it seems to be on a busy machine."""
+    problems = [problem for result in results for problem in result.problems]
+    return bool(problems) and all(problem.startswith(BLOCKED) for problem in problems)
 
 
 class Lab:
@@ -64,9 +70,11 @@ class Lab:
         results: list[Result] = []
         try:
             self._run_in_town(row, voices, results)
-        except AssertionError as error:  # the process blocked its loop, showed a key or did not end
+        except AssertionError as error:  # the process blocked its loop, showed a key or did not start or end
             results = results or [Result(row, voices[0].name, True)]
-            results[0].problems.append(str(error)[-2_000:])
+            lines = str(error).splitlines()
+            blocks = [line for line in lines if line.startswith(BLOCKED)]
+            results[0].problems += blocks or ["\n".join(lines[-20:])]
         return results
 
     def _run_in_town(self, row: Row, voices: Sequence[Voice], results: list[Result]) -> None:
@@ -100,6 +108,9 @@ class Lab:
 
 
 def _run_provider(row: Row, voices: Sequence[Voice], proxy: Proxy, upstream: FaultyUpstream) -> Iterator[Result]:
+    if row.scheme == "http":
+        upstream.play(HEALTHY)
+        ask(Scene(voices[0], True, _port(proxy), upstream))  # tokens and facts that the first request has to wait for
     for voice in voices:
         for streams in (True, False):
             case = row.case(voice, streams)

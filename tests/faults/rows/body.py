@@ -6,8 +6,9 @@ from functools import cache
 
 from tests.faults.call import Act, Call, head, pause, raw, say
 from tests.faults.expected import Case, Cases, Complete, Cut, Refused, both, streamed, whole
-from tests.faults.rows.row import Row, answers
+from tests.faults.rows.row import Row, answers, ask_with
 from tests.faults.rows.status import MEBIBYTE
+from tests.faults.voices import literal
 
 PHASE = "body"
 BROKEN = Refused(502, "api_error")
@@ -18,6 +19,7 @@ TORN = Cases(Case(Cut()), Case(BROKEN, 2))
 SHORT = {"UPSTREAM_IDLE_TIMEOUT": "1"}
 BY_LENGTH = head(framing="length")
 _BOMB_MEBIBYTES = 512
+_LONG = "a" * (7 * MEBIBYTE)
 
 
 def complete(call: Call) -> bytes:
@@ -147,6 +149,13 @@ ROWS = (
     ),
     Row(
         phase=PHASE,
+        fault="reset in the arguments of a tool call",
+        scripts=answers(head(), say(lambda call: call.voice.opening() + call.voice.calling()), Call.arrive, Call.reset),
+        cases=streamed(Cut(text="")),
+        ask=ask_with(tools=[{"name": "dig", "input_schema": {"type": "object"}}]),
+    ),
+    Row(
+        phase=PHASE,
         fault="silence in the middle",
         scripts=answers(head(), Call.begin, Call.arrive, Call.wait),
         cases=Cases(Case(Cut("timeout_error")), Case(SILENT)),
@@ -233,6 +242,15 @@ ROWS = (
         fault="65 MiB in one piece",
         scripts=answers(head(), say(b'{"a":"'), *[say(b"a" * MEBIBYTE)] * 65, Call.finish),
         cases=whole(BROKEN),
+        heavy=True,
+    ),
+    Row(
+        phase=PHASE,
+        fault="a line of 7 MiB",
+        scripts=answers(
+            head(), say(lambda call: call.voice.opening() + call.voice.words(literal(_LONG))), Call.end, Call.finish
+        ),
+        cases=streamed(Complete(_LONG)),
         heavy=True,
     ),
     Row(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tests.faults.call import HEALTHY, Call, head
 from tests.faults.client import WORDS, Answer, Asking, encode_request, head_of, request_of
 from tests.faults.expected import Complete, Gone, Refused, both, streamed
-from tests.faults.rows.row import Row, Scene, Seen, answers
+from tests.faults.rows.row import Row, Scene, Seen, answers, ask_with
 from tests.faults.rows.status import MEBIBYTE, refuse
 from tests.faults.voices import literal
 
@@ -64,11 +64,18 @@ def send(*pieces: bytes, then_leave: bool = False) -> Callable[[Scene], Seen]:
     return ask
 
 
-def send_with(**fields: object) -> Callable[[Scene], Seen]:
-    def ask(scene: Scene) -> Seen:
-        return send(encode_request(request_of(scene.voice, streams=scene.streams, **fields)))(scene)
+def ask_widely(scene: Scene) -> Seen:
+    """Ask with 31 MiB of spaces around the request."""
+    body = json.dumps(request_of(scene.voice, streams=scene.streams)).encode()
+    return send(encode_request(body + b" " * (31 * MEBIBYTE)))(scene)
 
-    return ask
+
+def break_off(scene: Scene) -> Seen:
+    """Send half a body, then reset the connection."""
+    asking = Asking(scene.port)
+    asking.send(head_of("Content-Length: 1000"), b'{"model":')
+    asking.reset()
+    return Seen(Answer())
 
 
 def flood(call: Call) -> None:
@@ -170,6 +177,21 @@ ROWS = (
     ),
     Row(
         phase=PHASE,
+        fault="half a body, then resets the connection",
+        scripts=[HEALTHY],
+        cases=_NOT_ASKED,
+        ask=break_off,
+    ),
+    Row(
+        phase=PHASE,
+        fault="a body of 31 MiB",
+        scripts=[HEALTHY],
+        cases=both(Complete()),
+        ask=ask_widely,
+        heavy=True,
+    ),
+    Row(
+        phase=PHASE,
         fault="a body of 33 MiB, announced",
         scripts=[HEALTHY],
         cases=both(Refused(413, "request_too_large"), 0),
@@ -206,7 +228,7 @@ ROWS = (
         cases=both(_NEVER, 0),
         differ={"relay": both(Complete())},
         because="the API judges",
-        ask=send_with(tools=[{"name": "dig", "input_schema": {"type": "object", "deep": _nested(201)}}]),
+        ask=ask_with(tools=[{"name": "dig", "input_schema": {"type": "object", "deep": _nested(201)}}]),
     ),
     Row(
         phase=PHASE,

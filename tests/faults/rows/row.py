@@ -31,15 +31,24 @@ class Seen:
     problems: list[str] = field(default_factory=list)
 
 
-def ask(scene: Scene) -> Seen:
+def ask(scene: Scene, **fields: object) -> Seen:
     """Ask as every client does, and read what comes."""
     asking = Asking(scene.port, scene.upstream.words_came.set)
     try:
-        asking.send(encode_request(request_of(scene.voice, streams=scene.streams)))
+        asking.send(encode_request(request_of(scene.voice, streams=scene.streams, **fields)))
         answer = asking.read_answer()
     finally:
         asking.close()
     return Seen(answer, answer.seconds)
+
+
+def ask_with(**fields: object) -> Callable[[Scene], Seen]:
+    """Return a client whose request has further fields."""
+
+    def ask_more(scene: Scene) -> Seen:
+        return ask(scene, **fields)
+
+    return ask_more
 
 
 def ask_twice(scene: Scene) -> Seen:

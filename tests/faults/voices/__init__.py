@@ -1,0 +1,26 @@
+"""How a provider speaks each wire: the smallest replies and errors in which a fault can be hidden.
+
+The shapes are those of the stand-ins in `tests.fakes`, which restate recorded traffic.
+"""
+
+from tests.faults.voices.gemini import Gemini
+from tests.faults.voices.ollama import Ollama
+from tests.faults.voices.openai import Chat, Groq, Responses
+from tests.faults.voices.relay import Relay
+from tests.faults.voices.voice import ANSWERED, BEGUN, PIECES, USAGE, WHOLE, Voice, literal
+
+__all__ = ["ANSWERED", "BEGUN", "PIECES", "USAGE", "VOICES", "WHOLE", "Voice", "literal"]
+
+VOICES: tuple[Voice, ...] = (
+    Chat("chat", "openai", "openai/gpt-4.1", "OPENAI_BASE_URL", "/v1", (("OPENAI_API_KEY", "sk-lab-openai-0001"),)),
+    Responses("responses", "openai", "openai/gpt-5.5", "OPENAI_BASE_URL", "/v1"),
+    Gemini("gemini", "google", "gemini/gemini-3.6-flash", "GEMINI_BASE_URL", "", (("GEMINI_API_KEY", "lab-gemini-1"),)),
+    Gemini("vertex", "vertex", "vertex_ai/gemini-3.6-flash", "VERTEX_BASE_URL", "", (("VERTEX_PROJECT", "lab"),)),
+    Ollama("ollama", "ollama", "ollama/llama3", "OLLAMA_API_BASE", framing="ndjson"),
+    Relay(
+        "relay", "anthropic", "claude-sonnet-4-5", "ANTHROPIC_UPSTREAM_URL", "", (("ANTHROPIC_API_KEY", "lab-ant-1"),)
+    ),
+    Groq(
+        "groq", "groq", "groq/llama-3.3-70b-versatile", "GROQ_BASE_URL", "/v1", (("GROQ_API_KEY", "gsk_lab_groq_01"),)
+    ),
+)
