@@ -471,6 +471,10 @@ def test_reasoning_that_was_the_answer_begins_as_the_model_began_it(parts: list[
 def test_a_model_that_repeats_a_mark_for_ever_is_left_alone_in_the_end() -> None:
     text = "<tool_call>" * 5_000 + FORMS["hermes"]
     assert folded(read([text])) == [text]
+    broken = '<tool_call>{"name": "Read", "arguments": {' + '"path": [1] ' * 800
+    long = (broken + "</tool_call>" * 16) * 4
+    assert folded(read([long + FORMS["hermes"]])) == [long + FORMS["hermes"]]
+    assert folded(read(list(long + FORMS["hermes"]))) == [long + FORMS["hermes"]]
     prose = "A line.\n\n```py\nx = 1\n```\n" * 1_000
     assert folded(read([prose + FORMS["hermes"]])) == [prose[:-1], *EXPECTED]
 

@@ -23,6 +23,8 @@ _BEGINNING = 256
 """Characters of an answer that show whether it may be calls alone."""
 _MOST_ENDINGS = 16
 """How often what looks like the end of a call may turn out to be none, before the whole is taken for text."""
+_MOST_IN_VAIN, _TIMES_IN_VAIN = 128 * 1024, 4
+"""Characters that may be read as a call and be none, in one answer: so many, and so often the length of the last."""
 
 
 class TextCalls:
@@ -65,6 +67,10 @@ class TextCalls:
         """Whether what follows the mark is known to be no other name than that of an offered tool."""
         self._searched = 0
         self._endings = 0
+        self._in_vain = 0
+        """Characters that were read as a call and were none."""
+        self._weary = False
+        """Whether there were so many that no other call is looked for."""
         self._fence_run = False
         """Whether more of the characters that opened the fence may follow."""
         self._fence_line = False
@@ -227,7 +233,7 @@ class TextCalls:
             if self._take(mark, self._held[: self._searched], deltas):
                 return True
             self._endings += 1
-            if self._endings >= _MOST_ENDINGS:
+            if self._endings >= _MOST_ENDINGS or self._weary:
                 return self._release(deltas)
         self._searched = max(self._searched, len(self._held) - len(mark.ending) + 1)
         if not final:
@@ -254,6 +260,8 @@ class TextCalls:
                 self._held = self._held[len(text) :]
                 self._state = "after"
                 return True
+        self._in_vain += len(text)
+        self._weary = self._in_vain > _MOST_IN_VAIN + _TIMES_IN_VAIN * len(text)
         return False
 
     def _release(self, deltas: list[Delta]) -> bool:
@@ -262,7 +270,7 @@ class TextCalls:
         self._say(len(self._space) + len(self._mark), deltas)
         self._read_again()
         self._failures += 1
-        self._state = "text" if self._failures < _MOST_FAILURES else "over"
+        self._state = "over" if self._weary or self._failures >= _MOST_FAILURES else "text"
         if self._mark.startswith("```") and self._state == "text":
             self._open_fence()
         return False
