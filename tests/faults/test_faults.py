@@ -10,7 +10,7 @@ pytest.importorskip("google.auth")
 from tests.faults import table
 from tests.faults.client import Answer
 from tests.faults.expected import Complete, Cut, Expected, Gone, Passed, Refused, check_answer
-from tests.faults.lab import Lab
+from tests.faults.lab import Lab, seems_blocked
 from tests.faults.rows import ROWS
 from tests.faults.rows.row import Row
 from tests.faults.voices import VOICES
@@ -36,7 +36,10 @@ def lab() -> Iterator[Lab]:
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name in QUICK], ids=lambda row: row.name)
 def test_what_becomes_of_a_fault(row: Row, lab: Lab) -> None:
-    assert list(table.problems_of(lab.run(row))) == []
+    results = lab.run(row)
+    if seems_blocked(results):
+        results = lab.run(row)
+    assert list(table.problems_of(results)) == []
 
 
 def test_the_documentation_has_the_table_of_the_rows() -> None:
