@@ -99,6 +99,7 @@ class Scenario:
             new_id=lambda prefix: f"{prefix}{next(count):022d}",
             provider=target.provider.name,
             window=target.facts.window if target.facts.known else None,
+            max_input=target.facts.max_input if target.facts.known else None,
             estimate=lambda: ESTIMATE,
         )
 
