@@ -154,7 +154,8 @@ def _read_ollama(body: dict[str, Any]) -> Said:
             content = f"{function['name']} {as_json(function['arguments'])}"
             said.items.append(Item(role, "call", content, call.get("id", "")))
     for tool in body.get("tools", ()):
-        said.tools[tool["function"]["name"]] = tool["function"]
+        function = tool.get("function", tool)  # LiteLLM sends Anthropic's own tools as they came
+        said.tools[function["name"]] = function
     _flatten(said.fields, "", {name: value for name, value in body.items() if name not in ("messages", "tools")})
     return said
 
