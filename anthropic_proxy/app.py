@@ -123,7 +123,7 @@ class App:
                 return
             (before, old_ways), changed = self._house, _log_of(settings) != _log_of(self._settings)
             if changed:
-                self._log = _new_log(settings)
+                self._log = _new_log(settings, self._log)
             ways = old_ways.renew(settings)
             house = await self._build(settings, ways, before)
             self._house = house, ways
@@ -281,9 +281,12 @@ async def _close_when_empty(ways: Ways) -> None:
     await ways.close()
 
 
-def _new_log(settings: Settings) -> Log:
+def _new_log(settings: Settings, before: Log | None = None) -> Log:
     form, level, colours, keys = _log_of(settings)
-    return Log(form=form, level=level, colours=colours, secrets=keys)
+    log = Log(form=form, level=level, colours=colours, secrets=keys)
+    if before is not None:
+        log.follow(before)
+    return log
 
 
 def _log_of(settings: Settings) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.errors import Stopping
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import Settings, load_settings
 from anthropic_proxy.upstream.http import HttpUpstream
@@ -84,3 +85,10 @@ async def test_requests_go_through_the_proxy_unless_their_host_is_excepted(unpro
     await upstream.close()
     server.close()
     assert asked == [b"/models" if direct else f"{both}/models".encode()]
+
+
+async def test_a_way_out_that_was_closed_opens_nothing_again() -> None:
+    upstream = HttpUpstream(1.0)
+    await upstream.close()
+    with pytest.raises(Stopping):
+        await upstream.send("http://127.0.0.1:9", UpstreamRequest(method="GET", path="/", headers={}, body=b""), None)

@@ -69,6 +69,12 @@ class Log:
         with suppress(io.UnsupportedOperation):  # a stream in memory, which needs no reader
             self._spool = Spool(self._stream.fileno(), self._encode, self._describe_lost, most_waiting)
 
+    def follow(self, before: "Log") -> None:
+        """Take the place of a log: lines keep their order, no thread is left behind, and what is said once was said."""
+        if self._stream is before._stream and before._spool is not None:
+            self._said, self._spool = before._said, before._spool
+            self._spool.serve(self._encode, self._describe_lost)
+
     def exchange(self, receipt: Receipt) -> None:
         """Write an exchange's two lines, its outcome being known, and once a run what the provider did not get."""
         if self._is_wanted("info") and not self._json:

@@ -32,6 +32,10 @@ class Spool:
         self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def serve(self, encode: Callable[[str], bytes], tell_lost: Callable[[int], str]) -> None:
+        """Work for another log from here on, also on what waits."""
+        self._encode, self._tell_lost = encode, tell_lost
+
     def put(self, text: str) -> None:
         """Take a text, its line end included; never waits."""
         if self._waiting.qsize() >= self._most:

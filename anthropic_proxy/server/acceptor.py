@@ -13,8 +13,12 @@ from anthropic_proxy.server.protocol import GuardedHttp
 KEPT_DESCRIPTORS = 64
 """For everything that is no client and no upstream of one: the log, files, name servers, other processes."""
 ACCEPTS_AT_ONCE = 64
+MOST_WAITING = 4096
+"""Whom a server that stops still takes: more than the kernel lets wait."""
 PAUSE_SECONDS = 0.1
 """After which it is looked again whether there is room."""
+PRESSED_HEAD_SECONDS = 1.0
+"""How long a client may take for the head of a request where others wait for its descriptor."""
 TOLD_SECONDS = 60.0
 """Between two lines about that there is none."""
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -67,19 +71,20 @@ class Acceptor:
         self._resumption = None
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
-    def close(self) -> None:
-        """Take no more, and let nobody else connect."""
-        self._closed = True
+    async def close(self) -> None:
+        """Let nobody else connect, and take those who have: who waits in the kernel's queue would be reset."""
         if self._resumption is not None:
             self._resumption.cancel()
         else:
             self._loop.remove_reader(self._listener.fileno())
+        self._closed = True
+        self._accept(MOST_WAITING)
         self._listener.close()
+        if self._opening:
+            await asyncio.wait(self._opening)
 
-    def _accept(self) -> None:
-        for _ in range(ACCEPTS_AT_ONCE):
-            if self._closed:
-                return
+    def _accept(self, most: int = ACCEPTS_AT_ONCE) -> None:
+        for _ in range(most):
             if len(self._connections) + len(self._opening) >= self._room:
                 self._pause(f"{self._room:,} clients are connected")
                 return
@@ -101,11 +106,16 @@ class Acceptor:
             client.close()  # it has gone already
 
     def _pause(self, reason: str) -> None:
-        """Let new clients wait, and those go who are connected and want nothing."""
+        """Let new clients wait, and those go who are connected and want nothing, or do not say what."""
+        if self._closed:
+            return
         self._loop.remove_reader(self._listener.fileno())
         self._resumption = self._loop.call_later(PAUSE_SECONDS, self.start)
         for connection in list(self._connections):
             connection.close_if_idle()
+        slow = [connection for connection in self._connections if connection.seconds_in_head() >= PRESSED_HEAD_SECONDS]
+        for connection in sorted(slow, key=GuardedHttp.seconds_in_head, reverse=True)[:ACCEPTS_AT_ONCE]:
+            connection.transport.abort()
         if time.monotonic() - self._told_at >= TOLD_SECONDS:
             self._told_at = time.monotonic()
             self._tell(f"No more clients can be served for now: {reason}. A higher limit on open files allows more.")

@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import partial
@@ -20,6 +21,7 @@ from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.server.acceptor import Acceptor
 from anthropic_proxy.server.protocol import GuardedHttp
 from anthropic_proxy.server.watching import LOOK_SECONDS, FileWatch, Terminal
+from anthropic_proxy.signals import leave, let_through
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an idle connection (60 s), so that they, not we, close it: nothing is lost between."""
@@ -101,11 +103,11 @@ class Server:
         self._state = ServerState()
         self._terminal = Terminal()
         self._reloading: asyncio.Task[None] | None = None
-        self._reload_again = False
+        self._reload_again = self._serving = False
 
     def run(self) -> None:
         """Serve until the end."""
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the loop listens to signals
+        signal.signal(signal.SIGTERM, leave)  # until the loop listens to signals
         if self._orders is not None:  # a terminal tells all of its processes; the one in front passes it on
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -118,12 +120,12 @@ class Server:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         self._stopping, self._hurrying = asyncio.Event(), asyncio.Event()
+        self._listen(loop)
         lifespan = self._config.lifespan_class(self._config)
-        await lifespan.startup()
+        await self._start(lifespan.startup())
         if lifespan.should_exit:
             sys.exit(FAILED_START)
         self._tick(loop)
-        self._listen(loop)
         self._listener.setblocking(False)
         new_protocol = partial(GuardedHttp, self._config, self._state, lifespan.state, loop)
         acceptor = Acceptor(self._listener, new_protocol, self._state.connections, self._app.tell)
@@ -131,13 +133,25 @@ class Server:
         watching = loop.create_task(self._watch()) if self._plan.watched_file and self._speaks else None
         if self._orders is not None:
             os.write(self._orders, READY)
+        self._serving = True
+        if self._reload_again:
+            self._end_reload()
         await self._stopping.wait()
-        acceptor.close()
+        await acceptor.close()
         if watching is not None:
             watching.cancel()
         await self._drain()
         await lifespan.shutdown()
         _exit_in_time()
+
+    async def _start(self, startup: Coroutine[Any, Any, None]) -> None:
+        """Wait for the start-up; a signal amid it ends the process, because nobody is served yet."""
+        starting, stopping = asyncio.ensure_future(startup), asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            leave()
+        stopping.cancel()
+        await starting
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Listen to signals, or to the process in front, which has got them already."""
@@ -145,6 +159,7 @@ class Server:
             loop.add_signal_handler(signal.SIGTERM, self._stop)
             loop.add_signal_handler(signal.SIGINT, self._stop)
             loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+            let_through()
         else:
             loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
             loop.add_reader(self._orders, self._obey)
@@ -174,13 +189,13 @@ class Server:
             self._reload()
 
     def _reload(self) -> None:
-        if self._reloading is not None:
+        if self._reloading is not None or not self._serving:
             self._reload_again = True
             return
         self._reloading = asyncio.get_running_loop().create_task(self._app.reload())
         self._reloading.add_done_callback(self._end_reload)
 
-    def _end_reload(self, reloading: "asyncio.Task[None]") -> None:
+    def _end_reload(self, reloading: "asyncio.Task[None] | None" = None) -> None:
         self._reloading = None
         if self._reload_again:
             self._reload_again = False

@@ -1,7 +1,6 @@
 """`anthropic-proxy serve`: one process, or several, or one that starts anew when the code changes."""
 
 import asyncio
-import signal
 import socket
 import sys
 from functools import partial
@@ -14,6 +13,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.server.acceptor import raise_descriptor_limit
 from anthropic_proxy.server.process import LoadApp, Plan, Server
 from anthropic_proxy.server.workers import Workers, serve_behind
+from anthropic_proxy.signals import hold_back, let_through
 
 BACKLOG = 2048
 UNREAD_BYTES = 64 * 1024
@@ -38,7 +38,7 @@ def serve(
     settings are read again. Raises `ConfigurationError` where the address cannot be had, `SystemExit` where no process
     can be started.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is something that must end in order
+    hold_back()
     raise_descriptor_limit()
     listener = bind(host, port)
     plan = Plan(load_app, address_of(host, listener.getsockname()[1]), stop_timeout, watched_file)
@@ -52,13 +52,12 @@ def serve(
                 sys.exit(status)
         else:
             Server(plan, listener).run()
-    except KeyboardInterrupt:
-        return  # before anything was served
     finally:
         listener.close()
 
 
 def _serve_anew_at_changes(plan: Plan, listener: socket.socket) -> None:
+    let_through()
     ours, theirs = Pipe()  # our end closes with this process, however it ends
     config = uvicorn.Config("", log_level="warning", reload=True)
     ChangeReload(config, target=partial(serve_behind, plan, theirs), sockets=[listener]).run()

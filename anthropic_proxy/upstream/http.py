@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 
-from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachable
+from anthropic_proxy.errors import Stopping, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.upstream.proxies import find_proxy
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 
@@ -129,6 +129,7 @@ class HttpUpstream:
     ) -> None:
         self._connect_timeout = connect_timeout
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
         self._proxies = proxies or {}
         """Scheme of an address → the proxy on the way there."""
         self._unproxied = unproxied
@@ -162,12 +163,15 @@ class HttpUpstream:
             raise _failure(url, error) from error
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and open none from here on."""
+        self._closed = True
         if self._session is not None:
             await self._session.close()
             self._session = None
 
     async def _request(self, url: str, request: UpstreamRequest, headers: Mapping[str, str]) -> HttpResponse:
+        if self._closed:
+            raise Stopping
         session = self._session or self._open()
         response = await session.request(
             request.method,

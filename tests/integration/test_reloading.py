@@ -3,6 +3,10 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,10 +16,11 @@ from tests.fakes.openai_chat.server import KEY, new_openai
 from tests.fakes.skeleton import Running, serving
 from tests.integration.test_server import MESSAGES, ask, wait_for
 from tests.integration.test_stopping import events_of, port_of, serve
-from tests.process import Proxy, running_proxy
+from tests.process import Proxy, free_port, running_proxy
 from tests.raw import Answer, exchange, post, read_answer
 
 RELOADS, REQUESTS_A_SECOND = 20, 50
+START_SECONDS = 60
 
 
 class Configured:
@@ -72,6 +77,19 @@ def test_new_requests_go_by_new_settings(configured: Configured, openai: Running
         reload(proxy)
         assert model_of(proxy, openai) == "gpt-4o"
         assert "nothing changed" in reload(proxy)
+
+
+def test_reloads_that_change_the_log_leave_no_threads_behind(configured: Configured, tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {}) as proxy:
+        threads = Path(f"/proc/{proxy.process.pid}/task")
+        for number in range(8):
+            configured.write(LOG_FORMAT=("json", "plain")[number % 2])
+            reload(proxy)
+            if number == 1:
+                before = len(list(threads.iterdir()))
+        assert len(list(threads.iterdir())) <= before + 2, "a worker thread or two of the event loop's may come"
+        assert proxy.log.splitlines()[-1] == "Settings read again: LOG_FORMAT changed."
+        assert '{"level":"info","message":"Settings read again: LOG_FORMAT changed."}' in proxy.log
 
 
 def test_wrong_settings_change_nothing_and_are_named(configured: Configured, openai: Running, tmp_path: Path) -> None:
@@ -173,3 +191,46 @@ def test_a_key_that_was_refused_rests_on(configured: Configured, openai: Running
         configured.write(OPENAI_API_KEY=keys, SMALL_MODEL="gpt-4o")
         reload(proxy)
         assert [statuses(), statuses()] == [[200], [200]]
+
+
+@contextmanager
+def starting(directory: Path, *words: str) -> Iterator[Proxy]:
+    """Yield a server as soon as its program runs, long before it serves."""
+    port = free_port()
+    command = [sys.executable, "-m", "anthropic_proxy", "serve", "--port", str(port), *words]
+    with (directory / "early.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=directory, env={"PATH": ""}, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: holds_back(process.pid, signal.SIGHUP), START_SECONDS)
+        yield Proxy(f"http://127.0.0.1:{port}", process, directory / "early.log")
+    finally:
+        process.terminate()
+        process.wait(START_SECONDS)
+
+
+def holds_back(pid: int, sign: int) -> bool:
+    """Return whether signals of a process wait."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    held = next(line.split()[1] for line in lines if line.startswith("SigBlk:"))
+    return bool(int(held, 16) >> (sign - 1) & 1)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_settings_that_change_while_it_starts_are_read_again(
+    configured: Configured, tmp_path: Path, workers: str
+) -> None:
+    with starting(tmp_path, "--workers", workers) as proxy:
+        proxy.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "Settings read again" in proxy.log, START_SECONDS)
+        assert proxy.process.poll() is None
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_while_it_starts_ends_it_without_a_word(
+    configured: Configured, tmp_path: Path, workers: str, sign: int
+) -> None:
+    with starting(tmp_path, "--workers", workers) as proxy:
+        proxy.process.send_signal(sign)
+        assert proxy.process.wait(START_SECONDS) == 0
+        assert proxy.log == ""

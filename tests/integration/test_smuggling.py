@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.server.guard import ADDRESS_BYTES, HEADER_BYTES
+from anthropic_proxy.server.protocol import HEAD_SECONDS
 from tests.integration.test_server import MESSAGES, ask, wait_for
 from tests.integration.test_stopping import port_of
 from tests.process import Proxy, running_proxy
@@ -305,4 +306,17 @@ def test_idle_clients_make_room_for_those_who_ask(settings: dict[str, str], tmp_
             assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
             client.close()
         for client in idle[:32]:
+            client.close()
+
+
+def test_who_does_not_say_what_it_wants_makes_room_for_those_who_do(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, settings, ("-c", LIMITED, "serve")) as proxy:
+        silent = [connect(proxy) for _ in range(100)]
+        for client in silent[::2]:
+            client.sendall(b"GET /health HT")
+        with connect(proxy) as client:
+            client.settimeout(HEAD_SECONDS / 2)
+            client.sendall(GET + LAST)
+            assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        for client in silent:
             client.close()

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -104,6 +105,25 @@ async def test_who_comes_while_it_stops_is_not_let_in(
         assert not asking.done()
         proxy.process.send_signal(signal.SIGTERM)
         await asking
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+async def test_who_had_come_before_the_signal_is_served(
+    openai: Running, settings: dict[str, str], tmp_path: Path, workers: int
+) -> None:
+    request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with running_proxy(tmp_path, settings, serve(workers)) as proxy:
+        clients = []
+        for _ in range(150):
+            client = socket.create_connection(("127.0.0.1", port_of(proxy)), timeout=30)
+            client.sendall(request)
+            clients.append(client)
+        proxy.process.send_signal(signal.SIGTERM)
+        answers = [await asyncio.to_thread(client.recv, 15) for client in clients]
+        for client in clients:
+            client.close()
+        assert await asyncio.to_thread(proxy.process.wait, 30) == 0
+    assert answers == [b"HTTP/1.1 200 OK"] * len(clients)
 
 
 def children_of(pid: int) -> list[int]:
