@@ -38,7 +38,8 @@ REASONS = (
         "and at gpt-5.4 with tools, for which it wants a library that does not come with it",
         "sent",
         "the provider takes all of them; a proxy that loads what a client names reaches into its own network",
-        theirs=r".*(has no attribute 'split'|Invalid `reasoning_effort`|Unable to fetch image|No module named 'mcp'|Missing corresponding tool call).*",
+        theirs=r".*(has no attribute 'split'|Invalid `reasoning_effort`|Unable to fetch image|No module named 'mcp'"
+        r"|Missing corresponding tool call).*",
     ),
     Reason(
         "name of the output limit",
@@ -252,7 +253,8 @@ REASONS = (
         "tools that only Anthropic runs",
         r"tool|field tool(Config|s)\..*",
         "offered as functions that nobody answers, for a forced search by a name that is not there",
-        "Google's own search; what has no counterpart is left out and noted",
+        "the provider's own search, fetch and code execution where it has them, the proxy's search and fetch where it has "
+        "not; what has no counterpart is left out and noted",
         "a call that nobody answers ends the turn",
         wire="gemini",
     ),
@@ -376,7 +378,8 @@ REASONS = (
         "a model follows its system prompt otherwise than its user",
         theirs=r"|.*Operator note \(not from the user\).*",
         ours=r"(# Environment|# Surroundings|Tools to load|Plan mode is active|## Exited Plan Mode).*"
-        r"|The day has changed\.|<local-command-stdout>.*|Ask the web about the quince\.|This session is being continued.*",
+        r"|The day has changed\.|<local-command-stdout>.*|Ask the web about the quince\."
+        r"|This session is being continued.*",
     ),
     Reason(
         "results that came in another order than their calls",
@@ -416,9 +419,9 @@ REASONS = (
         ours=r"They said hello\..*",
     ),
     Reason(
-        "tools that Anthropic runs itself",
+        "the same over Chat Completions and at Ollama",
         r"tool|field tool_choice.*|field (compound_custom|search_settings)\..*",
-        "functions that nobody runs",
+        "functions",
         "the provider's own tools where it has such; else functions that the proxy runs, or none",
         "a call of them would come back to a client that cannot answer it",
         theirs=r"|web_fetch|code_execution|calc|\"web_search\"",
