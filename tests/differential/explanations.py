@@ -253,8 +253,8 @@ REASONS = (
         "tools that only Anthropic runs",
         r"tool|field tool(Config|s)\..*",
         "offered as functions that nobody answers, for a forced search by a name that is not there",
-        "the provider's own search, fetch and code execution where it has them, the proxy's search and fetch where it has "
-        "not; what has no counterpart is left out and noted",
+        "the provider's own search, fetch and code execution where it has them, the proxy's search and fetch where it "
+        "has not; what has no counterpart is left out and noted",
         "a call that nobody answers ends the turn",
         wire="gemini",
     ),
