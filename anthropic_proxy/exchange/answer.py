@@ -221,7 +221,7 @@ async def read_whole(response: UpstreamResponse, watch: Watch | None = None) -> 
 
 
 def _says_stop(deltas: Iterable[Delta]) -> bool:
-    return any(type(delta) is Stop for delta in deltas)
+    return Stop in map(type, deltas)  # no generator: asked once a read
 
 
 def _delivers(delta: Delta) -> bool:
