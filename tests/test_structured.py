@@ -182,3 +182,120 @@ def test_nothing_is_fetched_that_a_schema_refers_to(reference: str) -> None:
     shape = Shape(json.dumps({"type": "object", "properties": {"a": {"$ref": reference}}}).encode())
     with pytest.raises(InvalidRequest, match=re.escape(f"{reference} does not stand in it")):
         shape.find_json('{"a": 1}')
+
+
+def doubling(keyword: str, levels: int) -> dict[str, Any]:
+    """Return a schema in which each definition refers to the next one twice."""
+    defs: dict[str, Any] = {
+        f"a{level}": {keyword: [{"$ref": f"#/$defs/a{level + 1}"}, {"$ref": f"#/$defs/a{level + 1}"}]}
+        for level in range(levels)
+    }
+    return {"$ref": "#/$defs/a0", "$defs": {**defs, f"a{levels}": {"type": "object", "required": ["b"]}}}
+
+
+async def test_a_schema_that_would_take_for_ever_to_check_is_refused_by_its_name() -> None:
+    schema = {"type": "object", **doubling("allOf", 60)}
+    model = Model(GOOD)
+    keeper = await Town(model, **DEEPSEEK).ask(output_config={"format": {"type": "json_schema", "schema": schema}})
+    assert keeper.error is not None
+    assert (keeper.error.status, keeper.error.kind) == (400, "invalid_request_error")
+    assert "output_config.format.schema: it needs more than 300,000 steps to check" in keeper.error.message
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        doubling("anyOf", 60),
+        doubling("oneOf", 60),
+        {**doubling("allOf", 60), "unevaluatedProperties": False},
+        {"items": {"anyOf": [False] * 200}},
+        {"allOf": [{"contains": False}] * 100},
+        {"anyOf": [{"enum": [["b"] * 9_000]}] * 100},
+        {"anyOf": [{"type": "string"}] * 100},
+        {"allOf": [{"uniqueItems": False}] * 100},
+    ],
+)
+def test_whatever_makes_a_check_long_counts(schema: dict[str, Any]) -> None:
+    shape = Shape(json.dumps(schema).encode(), most_steps=40_000)
+    with pytest.raises(InvalidRequest, match="needs more than 40,000 steps to check"):
+        shape.find_json(json.dumps({"a": 1} if "$defs" in schema else ["b"] * 9_000 + [1]))
+
+
+def test_a_schema_that_would_take_for_ever_to_read_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="needs more than 10,000 steps to read"):
+        Shape(json.dumps({"anyOf": [{"type": "string"}] * 1_000}).encode(), most_steps=10_000)
+
+
+def test_a_large_reply_of_an_ordinary_schema_is_checked_to_its_end() -> None:
+    day = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "hours": {"type": "array", "items": {"type": "integer"}}},
+        "required": ["name", "hours"],
+        "additionalProperties": False,
+    }
+    other = {"type": "object", "properties": {"other": {"type": "string"}}, "required": ["other"]}
+    items = {"anyOf": [{"$ref": "#/$defs/other"}, {"$ref": "#/$defs/day"}]}
+    shape = Shape(json.dumps({"type": "array", "items": items, "$defs": {"day": day, "other": other}}).encode())
+    days: list[Any] = [{"name": "a day of some kind", "hours": [8, 9, 10]} for _ in range(2_000)]
+    text = json.dumps(days)
+    assert shape.find_json(text) == (text, "")
+    assert shape.find_json(text) == (text, ""), "each check has its own steps"
+    days[-1]["hours"] = "late"
+    assert shape.find_json(json.dumps(days))[1].startswith("$[1999]")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"$schema": "http://json-schema.org/draft-07/schema#", "pattern": "(a+)+$"}}},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"a": {"pattern": "(a+)+$"}}},
+        {"patternProperties": {"(a+)+$": {}}, "additionalProperties": False},
+        {"patternProperties": {"(a+)+$": {}}, "unevaluatedProperties": False},
+    ],
+)
+def test_no_way_leads_to_a_pattern(schema: dict[str, Any]) -> None:
+    text = json.dumps({"a": "a" * 60 + "b", "a" * 60 + "b": 1})
+    assert Shape(json.dumps(schema).encode()).find_json(text) == (text, "")
+
+
+@pytest.mark.parametrize(
+    ("items", "unique"),
+    [
+        ([1, 2, "1", True, None, [1], {"a": 1}], True),
+        ([1, 1.0], False),
+        ([{"a": 1, "b": [2]}, {"b": [2.0], "a": 1}], False),
+        ([1, True], True),
+        ([0, False, "false"], True),
+        (["a", "a"], False),
+    ],
+)
+def test_items_are_the_same_as_json_schema_says(items: list[Any], unique: bool) -> None:
+    problem = Shape(b'{"uniqueItems": true}').find_json(json.dumps(items))[1]
+    assert problem == ("" if unique else "$: two of its items are the same")
+
+
+@pytest.mark.parametrize("reference", ["#day", "urn:days#/$defs/day", "#/$defs/days/$defs/day"])
+def test_references_by_name_and_by_place_are_followed(reference: str) -> None:
+    days = {"$id": "urn:days", "$defs": {"day": {"type": "integer"}}}
+    schema = {"items": {"$ref": reference}, "$defs": {"days": days, "named": {"$anchor": "day", "type": "integer"}}}
+    shape = Shape(json.dumps(schema).encode())
+    assert shape.find_json("[1]") == ("[1]", "")
+    assert shape.find_json('["a"]')[1] == "$[0]: 'a' is not of type 'integer'"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```json\n{}\n```",
+        "Here: ```json  \n\n  {}\n\n   ```\nI hope {that} helps.",
+        "```\r\n{}\r\n```\r\n}",
+        "I ran `ls {` and ```cat``` it:\n```json\n{}\n``` }",
+    ],
+)
+def test_the_only_fenced_json_is_the_reply(text: str) -> None:
+    assert Shape(b'{"type": "object"}').find_json(text) == ("{}", "")
+
+
+def test_of_two_fences_none_is_the_reply() -> None:
+    text = "```\n{}\n```\nor\n```\n[]\n```\n}"
+    assert Shape(b"{}").find_json(text) == (text, "it is no JSON")
