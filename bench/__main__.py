@@ -35,7 +35,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         run = Run(tables, Path(directory), lambda line: print(line, file=sys.stderr, flush=True))
         try:
-            results = uvloop.run(_measure(run, missing, scaling=chosen.full or chosen.scaling, quick=chosen.quick))
+            results = uvloop.run(_measure(run, missing, chosen))
         except BenchError as error:
             print(f"✕ {error}", file=sys.stderr)
             return 1
@@ -47,12 +47,13 @@ def main() -> int:
     return 0
 
 
-async def _measure(run: Run, missing: list[str], *, scaling: bool, quick: bool) -> Results:
+async def _measure(run: Run, missing: list[str], chosen: argparse.Namespace) -> Results:
     await run.measure()
     versions = {subject.name: peers.find_version(place) for place, subject in peers.PEERS.items()}
     results = collect(run, missing, versions)
-    if scaling:
-        await measure_scaling(results, run.directory, run.tell, quick=quick)
+    if chosen.full or chosen.scaling:
+        results.save(chosen.json)
+        await measure_scaling(results, run.directory, run.tell, quick=chosen.quick)
     return results
 
 
@@ -82,7 +83,7 @@ def _plan_tables(chosen: argparse.Namespace) -> tuple[list[Table], list[str]]:
         tables += [_table_of(chosen, wire.name, speaking(wire), less) for wire in OTHERS]
     if chosen.full or chosen.features:
         tables.append(
-            Table(title="Features", subjects=[features.BASE, *features.FEATURES], plan=less, steps=features.STEPS)
+            Table(title=features.TITLE, subjects=[features.BASE, *features.FEATURES], plan=less, steps=features.STEPS)
         )
     return tables, missing
 

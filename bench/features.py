@@ -7,6 +7,7 @@ from typing import Any
 from bench.subjects import Subject, start_proxy
 from bench.wires import CHAT
 
+TITLE = "Features"
 STEPS = ("1 KB", "120 KB", "burst", "paced")
 """What each feature is measured in, as `bench.measures` names it."""
 ANY_MODEL = "openai/{}"
@@ -35,6 +36,7 @@ def _subject(
 
 BASE = _subject("as it comes")
 FEATURES = (
+    _subject("nothing: the same once more, so that the rest can be judged by it"),
     _subject("two `stop_sequences`", stop_sequences=["\n\nHuman:", "</answer>"]),
     _subject("a server of any model: calls and reasoning looked for in its text", model=ANY_MODEL),
     _subject("the same, and its events are thinking", model=ANY_MODEL, hears="think"),

@@ -4,9 +4,10 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
+from bench.features import TITLE as FEATURES_TITLE
 from bench.goals import GOALS, REASONS, RELAY_GOAL, Goal
 from bench.load import BenchError
-from bench.report import in_digits
+from bench.report import cell, in_digits, list_differences
 from bench.results import Fit, Results, Row, Sheet
 from bench.subjects import CHECKOUT, DIRECT, NGINX, NGINX_KEEPING, PROXY, write_nginx_configuration
 from bench.svg import draw_bars, draw_lines
@@ -26,11 +27,11 @@ def write_page(results: Results) -> None:
     """Fill every section that the run has values for; the others stay as they are. Raises `BenchError`."""
     page = PAGE.read_text()
     named = [found[2] for found in _SECTION.finditer(page)]
-    if unknown := set(named) - set(_SECTIONS):
+    if unknown := set(named) - set(SECTIONS):
         raise BenchError(f"{PAGE.name} has sections that nobody writes: {', '.join(sorted(unknown))}")
 
     def fill(found: re.Match[str]) -> str:
-        written = _SECTIONS[found[2]](results)
+        written = SECTIONS[found[2]](results)
         return f"{found[1]}{written}\n{found[3]}" if written else found[0]
 
     PAGE.write_text(_SECTION.sub(fill, page))
@@ -134,14 +135,9 @@ def _write_sheet(sheet: Sheet) -> str:
             why = row.dashes.get(name, "")
             if why and why not in notes:
                 notes.append(why)
-            cells.append(f"– [{notes.index(why) + 1}]" if why else _plain(row, name))
+            cells.append(f"– [{notes.index(why) + 1}]" if why else cell(row, name))
         rows.append([f"{row.title}, {row.unit}", *cells])
     return _table(rows) + "".join(f"\n\n[{number}] {why}" for number, why in enumerate(notes, 1))
-
-
-def _plain(row: Row, name: str) -> str:
-    median = row.median(name)
-    return "–" if median is None else f"{in_digits(median)} ±{in_digits(row.spread(name), like=median)}"
 
 
 def _write_wires(results: Results) -> str:
@@ -173,21 +169,8 @@ def _cell_of_wire(row: Row | None, key: str) -> str:
 
 
 def _write_features(results: Results) -> str:
-    sheet = results.sheet("Features")
-    if sheet is None:
-        return ""
-    base, *names = sheet.names
-    rows = [["", *(f"{row.title}, {row.unit}" for row in sheet.rows)]]
-    rows.append([base, *(_plain(row, base) for row in sheet.rows)])
-    rows += [
-        [f"+ {name}", *(_difference(row.compare(name, base, ratio=False)) for row in sheet.rows)] for name in names
-    ]
-    return _table(rows)
-
-
-def _difference(values: Sequence[float]) -> str:
-    median = statistics.median(values)
-    return f"{median:+.3f} ±{(max(values) - min(values)) / 2:.3f}"
+    sheet = results.sheet(FEATURES_TITLE)
+    return _table(list_differences(sheet)) if sheet else ""
 
 
 def _write_throughput(results: Results) -> str:
@@ -201,20 +184,21 @@ def _write_throughput(results: Results) -> str:
 def _write_growth(results: Results) -> str:
     if not results.lines:
         return ""
-    rows = [["", "who", "a unit more costs", "beside", "largest distance from the line", "R²"]]
+    rows = [["", "who", "each more costs", "beside what is always there", "largest distance from the line", "R²"]]
     for line in results.lines:
-        rows += [
-            [
-                f"{line.title} ({line.x})",
-                name,
-                f"{in_digits(one.slope)} {line.y}" if abs(one.slope) >= 0.01 else f"{one.slope:.2g} {line.y}",
-                f"{in_digits(one.intercept)} {line.y}",
-                f"{in_digits(one.residual)} {line.y}",
-                f"{one.determination:.4f}",
-            ]
-            for name, one in line.fits.items()
-        ]
+        for name, one in line.fits.items():
+            slope = f"{_in_unit(one.slope, line.y)} a{'n' if line.x[0] in 'aeiou' else ''} {line.x}"
+            beside, distance = _in_unit(one.intercept, line.y), _in_unit(one.residual, line.y)
+            rows.append([f"{line.title}", name, slope, beside, distance, f"{one.determination:.4f}"])
     return _table(rows) + _say_extreme(results)
+
+
+def _in_unit(value: float, unit: str) -> str:
+    smaller = {"ms": ("µs", 1000), "MiB": ("KiB", 1024)}
+    if abs(value) < 0.1 and unit in smaller:
+        unit, factor = smaller[unit]
+        value *= factor
+    return f"{value:.3g} {unit}"
 
 
 def _say_extreme(results: Results) -> str:
@@ -233,7 +217,7 @@ def _write_nginx(results: Results) -> str:
     return f"```nginx\n{configuration}```"
 
 
-_SECTIONS: Mapping[str, Callable[[Results], str]] = {
+SECTIONS: Mapping[str, Callable[[Results], str]] = {
     "machine": _write_machine,
     "goals": _write_goals,
     "everybody": _write_everybody,
@@ -243,6 +227,7 @@ _SECTIONS: Mapping[str, Callable[[Results], str]] = {
     "growth": _write_growth,
     "nginx": _write_nginx,
 }
+"""Name of a section between markers → what stands there; "" where a run did not measure it."""
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,10 @@ look for anything beyond this machine.
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+
+from msgspec import structs
 
 from bench.processes import Process
 from bench.subjects import Subject, bare_environment
@@ -29,10 +32,11 @@ port = {port}
 """
 
 
-def _start_litellm(directory: Path, port: int, upstream: int) -> Process:
+def _start_litellm(directory: Path, port: int, upstream: int, *, workers: int = 1) -> Process:
     configuration = directory / f"litellm-{port}.yaml"
     configuration.write_text(_LITELLM.format(upstream=upstream, key=_KEY))
     options = ["--config", str(configuration), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
+    options += ["--num_workers", str(workers)]
     keyless = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # nobody here asks clients for a key
     return _run(
         "litellm", ["bin/litellm", *options], directory, port, {"LITELLM_LOCAL_MODEL_COST_MAP": "True", **keyless}
@@ -53,9 +57,10 @@ def _start_claude_code_router(directory: Path, port: int, upstream: int) -> Proc
     return _run("claude-code-router", ["node_modules/.bin/ccr", "start"], directory, port, {"SERVICE_PORT": str(port)})
 
 
-def _start_ant2oai(directory: Path, port: int, upstream: int) -> Process:
+def _start_ant2oai(directory: Path, port: int, upstream: int, *, workers: int = 1) -> Process:
     address = f"http://127.0.0.1:{upstream}/v1/chat/completions"
-    return _run("ant2oai", ["bin/a2o", "--upstream", address, "--port", str(port)], directory, port, {})
+    options = ["--upstream", address, "--port", str(port), "--workers", str(workers)]
+    return _run("ant2oai", ["bin/a2o", *options], directory, port, {})
 
 
 def _start_local_openai2anthropic(directory: Path, port: int, upstream: int) -> Process:
@@ -100,6 +105,19 @@ def find_peers() -> tuple[list[Subject], list[str]]:
     here = [subject for place, subject in PEERS.items() if (PLACE / place).is_dir()]
     missing = [f"{subject.name} is not installed: scripts/peers" for subject in PEERS.values() if subject not in here]
     return here, missing
+
+
+def find_peers_with_workers(workers: int) -> list[Subject]:
+    """Return who is installed, started with so many workers; of more than one only who can do that."""
+    here, _ = find_peers()
+    able = {"LiteLLM": _start_litellm, "ant2oai": _start_ant2oai}
+    return [
+        structs.replace(subject, start=partial(able[subject.name], workers=workers))
+        if subject.name in able
+        else subject
+        for subject in here
+        if workers == 1 or subject.name in able
+    ]
 
 
 def find_version(place: str) -> str:

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
+from bench.features import TITLE as FEATURES_TITLE
 from bench.goals import GOALS
 from bench.results import Results, Row, Sheet
 from bench.subjects import DIRECT, NGINX, PROXY
@@ -14,13 +15,35 @@ def write_tables(results: Results) -> str:
 
 
 def _write_sheet(sheet: Sheet) -> str:
+    if sheet.title == FEATURES_TITLE:
+        return _align(list_differences(sheet))
     rows = [[sheet.title, *sheet.names, "compared", "goal"]]
     for row in sheet.rows:
         cells = [cell(row, name) for name in sheet.names]
         rows.append([f"{row.title}, {row.unit}", *cells, compare(row), _judge(row)])
+    return "\n".join([_align(rows), *_say_dashes(sheet)])
+
+
+def list_differences(sheet: Sheet) -> list[list[str]]:
+    """Return a table of features: what each adds to the first of the sheet, round by round."""
+    base, *names = sheet.names
+    rows = [["", *(f"{row.title}, {row.unit}" for row in sheet.rows)]]
+    rows.append([base, *(cell(row, base) for row in sheet.rows)])
+    return [
+        *rows,
+        *([f"+ {name}", *(_difference(row.compare(name, base, ratio=False)) for row in sheet.rows)] for name in names),
+    ]
+
+
+def _difference(values: Sequence[float]) -> str:
+    median = statistics.median(values)
+    return f"{median:+.3f} ±{(max(values) - min(values)) / 2:.3f}"
+
+
+def _align(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-    return "\n".join([lines[0], "─" * len(max(lines, key=len)), *lines[1:], *_say_dashes(sheet)])
+    return "\n".join([lines[0], "─" * len(max(lines, key=len)), *lines[1:]])
 
 
 def cell(row: Row, name: str) -> str:
@@ -43,8 +66,6 @@ def compare(row: Row, name: str = PROXY.name) -> str:
         return f"{statistics.median(added):+.2f} {row.unit} to direct"
     if ratios := row.compare(name, NGINX.name, ratio=True):
         return f"{statistics.median(ratios):.1f} × nginx"
-    if ratios := row.compare(name, next(iter(row.values)), ratio=True):
-        return f"{statistics.median(ratios):.2f} ×" if name in row.values else ""
     return ""
 
 

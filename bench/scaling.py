@@ -2,15 +2,18 @@
 
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from bench.load import Shot, fire, wait_for_reply
+from msgspec import structs
+
+from bench.load import BenchError, Shot, fire, wait_for_reply
+from bench.peers import find_peers_with_workers
 from bench.processes import Process, free_port
 from bench.results import Line, Results, fit
 from bench.streams import measure as measure_streams
-from bench.subjects import DIRECT, NGINX, PROXY, Start, Subject, nginx_is_here, start_nginx, start_proxy, start_upstream
+from bench.subjects import DIRECT, NGINX, PROXY, Subject, nginx_is_here, start_nginx, start_proxy, start_upstream
 
 _SIZES = (1_000, 30_000, 120_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000)
 _LENGTHS = (10, 100, 300, 1_000, 3_000, 10_000)
@@ -22,6 +25,7 @@ _CONNECTIONS = 64
 """Of the clients that want as much as they can get."""
 
 Tell = Callable[[str], None]
+_Rates = dict[str, dict[str, float]]
 _Found = dict[tuple[str, str, int], list[float]]
 """What is measured, of whom, at which size or length → one value a round."""
 
@@ -30,7 +34,7 @@ async def measure_scaling(results: Results, directory: Path, tell: Tell, *, quic
     """Add lines and throughput to a run's results. Raises `BenchError`."""
     rounds = 2 if quick else 5
     results.lines += await _measure_growth(directory, tell, rounds)
-    results.throughput = await _measure_throughput(directory, tell, rounds, seconds=1.0 if quick else 3.0)
+    results.throughput = await _measure_throughput(directory, tell, 2 if quick else 3, seconds=1.0 if quick else 3.0)
     tell("open streams")
     streams = _OPEN_STREAMS // 4 if quick else _OPEN_STREAMS
     figures = await measure_streams(streams, 500, 1_000, directory)
@@ -39,7 +43,7 @@ async def measure_scaling(results: Results, directory: Path, tell: Tell, *, quic
         Line(
             key="open_streams",
             title="Memory with open, mostly idle streams",
-            x="streams",
+            x="stream",
             y="MiB",
             points={PROXY.name: points},
             fits={PROXY.name: fit(points)},
@@ -67,10 +71,10 @@ async def _measure_growth(directory: Path, tell: Tell, rounds: int) -> list[Line
                             found.setdefault((f"{what} cpu", subject.name, place), []).append(cpu)
                             found.setdefault((f"{what} memory", subject.name, place), []).append(peak)
     return [
-        _line(found, who, "size cpu", "CPU per request", "body, MB"),
-        _line(found, who, "size memory", "Peak memory, one request at a time", "body, MB"),
-        _line(found, who, "length cpu", "CPU per stream", "events"),
-        _line(found, who, "length memory", "Peak memory, one stream at a time", "events"),
+        _line(found, who, "size cpu", "CPU per request", "MB"),
+        _line(found, who, "size memory", "Peak memory, one request at a time", "MB"),
+        _line(found, who, "length cpu", "CPU per stream", "event"),
+        _line(found, who, "length memory", "Peak memory, one stream at a time", "event"),
     ]
 
 
@@ -125,40 +129,51 @@ def _line(found: _Found, who: Sequence[Subject], key: str, title: str, x: str) -
     return Line(key=key.replace(" ", "_"), title=title, x=x, y="ms" if is_cpu else "MiB", points=points, fits=fits)
 
 
-async def _measure_throughput(directory: Path, tell: Tell, rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+async def _measure_throughput(directory: Path, tell: Tell, rounds: int, *, seconds: float) -> _Rates:
     """Ask as fast as replies come, 120 KB each: the load and the upstream share the cores with who is measured."""
-    starts: dict[str, tuple[Subject, Start]] = {}
-    for workers in (1, 2):
-        options = ("--workers", str(workers))
-        if nginx_is_here():
-            starts[f"{NGINX.name}, {workers}"] = (NGINX, partial(start_nginx, workers=workers))
-        starts[f"{PROXY.name}, {workers}"] = (PROXY, partial(start_proxy, options=options))
-    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in starts}
+    rates: dict[str, list[tuple[float, float]]] = {}
     upstream = free_port()
     with start_upstream(directory, upstream) as provider:
         await wait_for_reply(upstream, DIRECT.shot(1_000, "bench-whole"), provider.alive)
         for number in range(rounds):
             tell(f"throughput: round {number + 1} of {rounds}")
-            for name, (subject, start) in starts.items():
-                port = free_port()
-                with start(directory, port, upstream) as process:
-                    await wait_for_reply(port, subject.shot(1_000, "bench-whole"), process.alive)
-                    rates[name].append(await _rate(process, port, subject, seconds))
+            for workers in (1, 2):
+                for subject in _with_workers(workers):
+                    try:
+                        rate = await _rate(subject, directory, upstream, seconds)
+                    except BenchError as error:
+                        if not subject.optional:
+                            raise
+                        tell(f"{subject.name}: {error}")
+                    else:
+                        rates.setdefault(f"{subject.name}, {workers}", []).append(rate)
     return {
         name: {
-            "requests per second": statistics.median(rate for rate, _ in found),
-            "requests per CPU second": statistics.median(per_cpu for _, per_cpu in found),
+            "requests a second": statistics.median(rate for rate, _ in found),
+            "requests a second of CPU": statistics.median(per_cpu for _, per_cpu in found),
         }
         for name, found in rates.items()
     }
 
 
-async def _rate(process: Process, port: int, subject: Subject, seconds: float) -> tuple[float, float]:
-    shot = subject.shot(120_000, "bench-whole")
-    ask: Callable[[int], Awaitable[object]] = lambda count: fire(port, shot, count=count, connections=_CONNECTIONS)  # noqa: E731
-    await ask(4 * _CONNECTIONS)  # every worker has seen some
-    done, begun, before = 0, time.perf_counter(), process.cpu_seconds()
-    while time.perf_counter() - begun < seconds:
-        await ask(8 * _CONNECTIONS)
-        done += 8 * _CONNECTIONS
-    return done / (time.perf_counter() - begun), done / (process.cpu_seconds() - before)
+def _with_workers(workers: int) -> list[Subject]:
+    """Return who can be started with so many workers."""
+    found = [structs.replace(PROXY, start=partial(start_proxy, options=("--workers", str(workers))))]
+    if nginx_is_here():
+        found = [structs.replace(NGINX, start=partial(start_nginx, workers=workers)), *found]
+    return [*found, *find_peers_with_workers(workers)]
+
+
+async def _rate(subject: Subject, directory: Path, upstream: int, seconds: float) -> tuple[float, float]:
+    """Return how many replies come in a second, and in one of CPU."""
+    assert subject.start is not None
+    port = free_port()
+    shot, count = subject.shot(120_000, "bench-whole"), max(round(512 * subject.share), _CONNECTIONS)
+    with subject.start(directory, port, upstream) as process:
+        await wait_for_reply(port, subject.shot(1_000, "bench-whole"), process.alive)
+        await fire(port, shot, count=2 * _CONNECTIONS, connections=_CONNECTIONS)  # every worker has seen some
+        done, begun, before = 0, time.perf_counter(), process.cpu_seconds()
+        while time.perf_counter() - begun < seconds:
+            await fire(port, shot, count=count, connections=_CONNECTIONS)
+            done += count
+        return done / (time.perf_counter() - begun), done / (process.cpu_seconds() - before)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 680, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 46, 54
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 36, 46, 54
 _BAR = 26
 _NAME = 190
 """Pixels for the names beside bars."""

@@ -1,0 +1,84 @@
+"""The bench finds what is wrong with a reply, and its page has a place for everything that it writes."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from bench.goals import GOALS, REASONS
+from bench.measures import SIZES, TITLES
+from bench.page import PAGE, SECTIONS
+from bench.replies import find_fault, read_wanted
+from bench.results import fit
+from bench.subjects import PROXY
+from bench.svg import draw_bars, draw_lines
+from bench.wires import ALL
+
+WANTED = read_wanted("bench-text-3")
+HEAD = 'event: message_start\ndata: {"type":"message_start","message":{"content":[],"stop_reason":null}}\n\n'
+END = 'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"}}\n\nevent: message_stop\ndata: {}\n\n'
+
+
+def stream(*texts: str, end: str = END) -> bytes:
+    deltas = [f'data: {{"delta":{{"type":"text_delta","text":"{text}"}}}}\n\n' for text in texts]
+    return (HEAD + "".join(deltas) + end).encode()
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        (stream("00000 ", "00001 ", "00002 "), ""),
+        (stream("00000 ", "00002 "), "its text is not what was sent"),
+        (stream("00000 ", "00002 ", "00001 "), "its text is not what was sent"),
+        (stream("00000 ", "00001 ", "00002 ", "00002 "), "its text is not what was sent"),
+        (stream("00000 ", "00001 00002 "), "3 pieces came as 2"),
+        (stream("00000 ", "00001 ", "00002 ", end=END + END), "it ends 2 times"),
+        (stream("00000 ", "00001 ", "00002 ", end=END.partition("event")[0]), "it ends 0 times"),
+        (stream("00000 ", "00001 ", "00002 ", end="event: message_stop\n\n"), "it does not say why it stopped"),
+        (
+            stream("00000 ", "00001 ", "00002 ", end=END.replace("end_turn", "max_tokens")),
+            "it does not say why it stopped",
+        ),
+    ],
+)
+def test_a_reply_that_is_not_what_was_sent_is_found(reply: bytes, fault: str) -> None:
+    assert find_fault(reply, WANTED, separate=True) == fault
+
+
+def test_others_may_merge_pieces() -> None:
+    assert find_fault(stream("00000 00001 ", "00002 "), WANTED, separate=False) == ""
+
+
+@pytest.mark.parametrize("wire", ALL, ids=lambda wire: wire.name)
+def test_a_stream_of_every_wire_holds_what_is_asked_for(wire) -> None:
+    for kind in wire.kinds:
+        wanted = read_wanted(f"anything-bench-{kind}" + ("-12" if kind != "whole" else ""))
+        body = wire.body(wanted)
+        assert (b"00011 " in body) == (kind != "whole")
+
+
+@pytest.mark.parametrize("size", SIZES.values())
+def test_requests_have_the_size_that_they_are_called_by(size: int) -> None:
+    assert PROXY.shot(size, "bench-whole").body.size == pytest.approx(size, rel=0.05)
+
+
+def test_the_page_has_every_section_once_and_every_goal_is_a_measure() -> None:
+    named = re.findall(r"<!-- bench: (\w+) -->", PAGE.read_text(encoding="utf-8"))
+    assert sorted(named) == sorted(SECTIONS)
+    assert set(GOALS) <= set(TITLES)
+    assert set(REASONS) <= set(GOALS)
+
+
+def test_a_line_through_points_is_the_nearest() -> None:
+    exact = fit([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)])
+    assert (exact.slope, exact.intercept, exact.residual, exact.determination) == pytest.approx((2, 1, 0, 1))
+    bent = fit([(0.0, 0.0), (1.0, 2.0), (2.0, 0.0)])
+    assert (bent.slope, bent.determination) == pytest.approx((0, 0))
+
+
+def test_plots_are_whole_documents_for_light_and_dark() -> None:
+    lines = draw_lines("A & B", "MB", "ms", {"nginx": [(0.001, 0.1), (8.0, 3.0)]}, {"nginx": (0.4, 0.1)})
+    bars = draw_bars("CPU", "ms", {"nginx": 0.05, "somebody <else>": 17.0})
+    for drawing in (lines, bars):
+        ElementTree.fromstring(drawing)
+        assert "prefers-color-scheme: dark" in drawing

@@ -1,0 +1,205 @@
+"""Work per request and per event, counted in calls and bytes, which do not depend on the machine.
+
+Counted are calls of this package's functions and the calls of built-in ones that they make, from the ASGI scope to the
+last byte of the reply, and the most memory that Python holds meanwhile beyond what it held before. What is measured in
+time is the business of `bench/`.
+"""
+
+import asyncio
+import gc
+import sys
+import tracemalloc
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import pytest
+
+import anthropic_proxy
+from anthropic_proxy.server.endpoints import serve
+from bench.bodies import cut_at_number, make_messages
+from bench.replies import find_fault, read_wanted
+from bench.wires import ALL, Wire
+from tests.house import Answer, Town
+
+PACKAGE = str(Path(anthropic_proxy.__file__).parent)
+VERSIONS = ((3, 11), (3, 12), (3, 13))
+INLINED = {"<listcomp>", "<dictcomp>", "<setcomp>"}
+"""Frames that only CPython 3.11 makes."""
+MORE, LESS = 1.03, 0.9
+"""What a count may be of its bound: versions of CPython differ by a percent, and a bound far above guards nothing."""
+EVENTS = 100
+PER_EVENT = ("burst", "paced", "arguments")
+WARM_UPS = 3
+
+
+class Work(NamedTuple):
+    """What one wire takes, in calls where nothing else is said."""
+
+    small: float
+    """A request of 1 KB."""
+    agent: float
+    """An agent's request of 120 KB."""
+    history: float
+    """A history of 1 MB."""
+    memory: float
+    """KiB at most for the request of 120 KB."""
+    burst: float
+    """One event of text among many in one network read."""
+    paced: float
+    """One event of text that comes by itself."""
+    arguments: float
+    """One event of tool arguments among many; 0: this language does not cut them in pieces."""
+
+
+BOUNDS = {
+    #                        small  agent  history  memory  burst  paced  arguments
+    "Chat Completions": Work(557, 1978, 13681, 189, 21, 37, 24),
+    "Gemini": Work(564, 2241, 17244, 241, 31, 48, 0),
+    "Ollama": Work(584, 2240, 16562, 196, 16, 36, 0),
+    "Responses": Work(571, 2293, 19936, 189, 26, 47, 25),
+    "Messages (relay)": Work(392, 508, 2062, 148, 13, 14, 13),
+}
+
+
+class Calls(Counter[str]):
+    """Counts what runs while it is the profile function of this thread."""
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
+        code = frame.f_code
+        if code.co_filename.startswith(PACKAGE):
+            place = f"{code.co_filename[len(PACKAGE) + 1 :]}: {code.co_qualname}"
+            if event == "call" and code.co_name not in INLINED:
+                self[place] += 1
+            elif event == "c_call":
+                self[f"{place} calls {argument.__name__}"] += 1
+
+
+class Exchange:
+    """One request at the door of a house whose provider answers at once."""
+
+    def __init__(self, wire: Wire, size: int, reply: str, *, one_read: bool = True) -> None:
+        self.wanted = read_wanted(reply)
+        parts = wire.parts(self.wanted) if self.wanted.pieces else [wire.body(self.wanted)]
+        chunks = [b"".join(parts)] if one_read else parts
+        settings = {name: value.format(origin="http://127.0.0.1:9") for name, value in wire.settings.items()}
+        self.house = Town(lambda *_: Answer(200, *chunks), **settings).house
+        request = make_messages(size, wire.model.format(reply), stream=bool(self.wanted.pieces))
+        self.body = cut_at_number(request).numbered(0)
+
+    async def run(self) -> bytes:
+        requests = [{"type": "http.request", "body": self.body, "more_body": False}]
+        replies: list[bytes] = []
+
+        async def receive() -> Any:
+            return requests.pop() if requests else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            replies.append(message.get("body", b""))
+
+        headers = [
+            (b"host", b"127.0.0.1"),
+            (b"anthropic-version", b"2023-06-01"),
+            (b"content-type", b"application/json"),
+        ]
+        scope = {"type": "http", "method": "POST", "path": "/v1/messages", "query_string": b"beta=true"}
+        await serve(self.house, {**scope, "headers": headers, "client": ("127.0.0.1", 1)}, receive, send)
+        return b"".join(replies)
+
+    def calls(self) -> Calls:
+        """Run it until nothing is new to it, then once more, counting."""
+
+        async def count() -> Calls:
+            for _ in range(WARM_UPS):
+                assert find_fault(await self.run(), self.wanted, separate=True) == ""
+            found, before = Calls(), sys.getprofile()
+            sys.setprofile(found)
+            try:
+                await self.run()
+            finally:
+                sys.setprofile(before)
+            return found
+
+        return asyncio.run(count())
+
+    def memory(self) -> float:
+        """Return the most KiB that it holds at once."""
+
+        async def weigh() -> float:
+            for _ in range(WARM_UPS):
+                await self.run()
+            gc.collect()
+            gc.disable()
+            tracemalloc.start(1)
+            try:
+                before = tracemalloc.get_traced_memory()[0]
+                tracemalloc.reset_peak()
+                await self.run()
+                return (tracemalloc.get_traced_memory()[1] - before) / 1024
+            finally:
+                tracemalloc.stop()
+                gc.enable()
+
+        return asyncio.run(weigh())
+
+
+def calls_of_one_event(wire: Wire, kind: str, *, one_read: bool) -> Calls:
+    """Return what a hundred events more cost: the difference between a longer stream and a short one."""
+    short, long = [
+        Exchange(wire, 1_000, f"bench-{kind}-{events}", one_read=one_read).calls() for events in (10, 10 + EVENTS)
+    ]
+    long.subtract(short)
+    return long
+
+
+def measure(wire: Wire) -> tuple[Work, dict[str, Calls]]:
+    """Return the work of a wire, and what was called in each part of it."""
+    calls = {
+        "small": Exchange(wire, 1_000, "bench-whole").calls(),
+        "agent": Exchange(wire, 120_000, "bench-whole").calls(),
+        "history": Exchange(wire, 1_000_000, "bench-whole").calls(),
+        "burst": calls_of_one_event(wire, "text", one_read=True),
+        "paced": calls_of_one_event(wire, "text", one_read=False),
+        "arguments": calls_of_one_event(wire, "args", one_read=True) if "args" in wire.kinds else Calls(),
+    }
+    counts = {part: found.total() / (EVENTS if part in PER_EVENT else 1) for part, found in calls.items()}
+    return Work(**counts, memory=round(Exchange(wire, 120_000, "bench-whole").memory())), calls
+
+
+def describe_breaches(bound: Work, found: Work, calls: Mapping[str, Calls]) -> list[str]:
+    """Say which counts left their bounds, and what was called most there."""
+    lines = []
+    for part, was, is_now in zip(Work._fields, bound, found, strict=True):
+        if not was * LESS <= is_now <= was * MORE:
+            unit = "KiB" if part == "memory" else "calls"
+            lines.append(f"{part}: was {was:g} {unit}, is {is_now:g}.")
+            lines += [f"    {count:7,} {place}" for place, count in calls.get(part, Calls()).most_common(12)]
+    return lines
+
+
+@pytest.mark.skipif(sys.version_info[:2] not in VERSIONS, reason="nobody has counted for this version of CPython")
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="other implementations call otherwise")
+@pytest.mark.parametrize("wire", ALL, ids=lambda wire: wire.name)
+def test_a_request_and_an_event_take_the_work_that_was_agreed(wire: Wire) -> None:
+    found, calls = measure(wire)
+    lines = describe_breaches(BOUNDS[wire.name], found, calls)
+    advice = f"If that is wanted, take this as the bound, and say why in the commit: {write_row(wire, found)}"
+    assert not lines, "\n".join([f"{wire.name} takes other work than was agreed.", *lines, advice])
+
+
+def write_row(wire: Wire, found: Work) -> str:
+    return f'"{wire.name}": Work({", ".join(f"{count:g}" for count in found)}),'
+
+
+@pytest.mark.parametrize(
+    ("factor", "breached"), [(1.0, False), (1.02, False), (1.05, True), (0.93, False), (0.8, True)]
+)
+def test_work_may_rise_by_little_and_fall_by_some(factor: float, breached: bool) -> None:
+    bound = BOUNDS["Chat Completions"]
+    assert bool(describe_breaches(bound, bound._replace(agent=bound.agent * factor), {})) is breached
+
+
+if __name__ == "__main__":
+    print("\n".join(write_row(wire, measure(wire)[0]) for wire in ALL))
