@@ -15,7 +15,6 @@ from anthropic_proxy.messages.prepare.request import Limits, Prepared, PreparedR
 from anthropic_proxy.messages.prepare.tools import offered_choice, offered_tools
 from anthropic_proxy.messages.types import (
     ABSENT,
-    Block,
     MessagesRequest,
     OutputFormat,
     Raw,
@@ -33,6 +32,7 @@ comes near."""
 _CAUTION = 1.03
 """What the count is raised by before a request is refused unsent: clients then shorten it, and too late is too late."""
 _QUOTE = b'"'[0]
+_LIGHT = (TextBlock, ToolUseBlock, ThinkingBlock)
 _WITHOUT_LIMIT = 8_192
 """Output tokens where neither the client nor the catalogue says a number."""
 
@@ -111,14 +111,17 @@ def _may_overflow(request: MessagesRequest, limit: int, limits: Limits) -> bool:
 
 def _is_text(request: MessagesRequest) -> bool:
     """Whether nothing in the messages weighs more than its bytes, as pictures and documents do."""
-    return all(isinstance(message.content, str) or all(map(_is_light, message.content)) for message in request.messages)
-
-
-def _is_light(block: Block) -> bool:
-    if isinstance(block, ToolResultBlock):
-        view = memoryview(block.content)
-        return not view.nbytes or view[0] == _QUOTE
-    return isinstance(block, TextBlock | ToolUseBlock | ThinkingBlock)
+    for message in request.messages:
+        if isinstance(message.content, str):
+            continue
+        for block in message.content:
+            if type(block) is ToolResultBlock:
+                view = memoryview(block.content)
+                if view.nbytes and view[0] != _QUOTE:
+                    return False
+            elif type(block) not in _LIGHT:
+                return False
+    return True
 
 
 def _schema(form: OutputFormat | None) -> Raw:
