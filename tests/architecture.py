@@ -92,8 +92,9 @@ MAY_IMPORT: Mapping[str, str] = {
     "wire.openai_healing": "messages wire.contract wire.failures wire.schema",
     "upstream": "wire.contract",
     "upstream.errands": "",
-    "upstream.http": "wire.contract upstream.proxies",
-    "upstream.pages": "upstream.errands messages.domains upstream.proxies confined",
+    "upstream.http": "wire.contract upstream.proxies upstream.inflating",
+    "upstream.inflating": "",
+    "upstream.pages": "upstream.errands upstream.inflating messages.domains upstream.proxies confined",
     "upstream.proxies": "",
     "upstream.search": "wire.contract upstream.errands messages.domains",
 }
@@ -116,7 +117,9 @@ NO_LANGUAGE = {
     "__init__",
 }  # modules of wire/ that are no wire
 BROAD_CATCH_ALLOWED = {"exchange.run", "server.endpoints"}  # the edges of the corridor and of the door
-SOCKET_LIBRARIES = "socket aiohttp httpx requests urllib.request urllib3 http.client pycurl websockets grpc smtplib"
+SOCKET_LIBRARIES = (
+    "socket aiohttp aiohappyeyeballs httpx requests urllib.request urllib3 http.client pycurl websockets grpc smtplib"
+)
 SOCKET_CALLS = {
     "open_connection",
     "open_unix_connection",

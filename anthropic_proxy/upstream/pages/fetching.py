@@ -26,9 +26,10 @@ from anthropic_proxy.confined import Program, ProgramFailed
 from anthropic_proxy.errors import FetchErrorCode, FetchFailed
 from anthropic_proxy.messages.domains import ascii_host, is_allowed
 from anthropic_proxy.upstream.errands import LONGEST_URL, READABLE, Page
+from anthropic_proxy.upstream.inflating import Inflater
 from anthropic_proxy.upstream.pages import markdown
 from anthropic_proxy.upstream.pages.addresses import Network, is_public
-from anthropic_proxy.upstream.pages.body import HTML, Inflater, decode_text, find_type, is_text, is_wanted, may_be
+from anthropic_proxy.upstream.pages.body import HTML, decode_text, find_type, is_text, is_wanted, may_be
 from anthropic_proxy.upstream.pages.connection import GuardedConnector, GuardedResolver, LookUp, closed
 from anthropic_proxy.upstream.pages.markdown import MOST_CHARACTERS, Reading
 from anthropic_proxy.upstream.proxies import find_proxy

@@ -43,9 +43,8 @@ class TextCalls:
         self._conventions = conventions
         self._offered = offered
         self._new_id = new_id
-        self._marks, self._pattern, self._strays, self._firsts, self._spark, self._longest = signs_of(
-            tuple(conventions)
-        )
+        signs = signs_of(tuple(conventions))
+        self._marks, self._pattern, self._strays, self._firsts, self._spark, self._longest = signs
         self._state = "start"  # then bare, text, fence, call, after; over: nothing is looked for any more
         self._held = ""
         self._pieces: list[str] = []

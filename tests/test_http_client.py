@@ -1,0 +1,481 @@
+"""Our own HTTP client against servers that are written down byte by byte, on both event loops."""
+
+import asyncio
+import base64
+import gzip
+import random
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+import uvloop
+
+from anthropic_proxy.errors import Stopping, UpstreamProtocolError, UpstreamUnreachable
+from anthropic_proxy.upstream.http import HttpResponse, HttpUpstream, join_address
+from anthropic_proxy.upstream.http.address import read_address
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+BODIES = {
+    "with a length": b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello world",
+    "in chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nTrailer: 1\r\n\r\n",
+    "until the connection ends": b"HTTP/1.0 200 OK\r\n\r\nhello world",
+    "after what announces it": b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\nhello world",
+}
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])  # the second is what a started server has
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
+
+
+class Server:
+    """Answers each request by the next of `acts`, the last one again and again; counts what came."""
+
+    def __init__(self, *acts: Callable[["Server", asyncio.StreamWriter], Awaitable[None]]) -> None:
+        self.acts = list(acts)
+        self.connections = 0
+        self.heads: list[str] = []
+        self.bodies: list[bytes] = []
+        self.lost = asyncio.Event()
+        """Set when a client has closed a connection."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while not writer.is_closing():
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                self.heads.append(head)
+                fields = dict(line.split(": ", 1) for line in head.splitlines()[1:-1])
+                self.bodies.append(await reader.readexactly(int(fields.get("content-length", "0"))))
+                await (self.acts.pop(0) if len(self.acts) > 1 else self.acts[0])(self, writer)
+        self.lost.set()
+        writer.close()
+
+
+@asynccontextmanager
+async def serving(
+    *acts: Callable[[Server, asyncio.StreamWriter], Awaitable[None]], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[Server, int]]:
+    server = Server(*acts)
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server, listener.sockets[0].getsockname()[1]
+    finally:
+        listener.close()
+
+
+@asynccontextmanager
+async def asking(**options: Any) -> AsyncIterator[HttpUpstream]:
+    upstream = HttpUpstream(5.0, **options)
+    try:
+        yield upstream
+    finally:
+        await upstream.close()
+
+
+def say(data: bytes, *, then_close: bool = False) -> Callable[[Server, asyncio.StreamWriter], Awaitable[None]]:
+    async def act(_: Server, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        if then_close:
+            writer.close()
+
+    return act
+
+
+def say_bytewise(data: bytes) -> Callable[[Server, asyncio.StreamWriter], Awaitable[None]]:
+    async def act(_: Server, writer: asyncio.StreamWriter) -> None:
+        for byte in data:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0)
+        if data.startswith(b"HTTP/1.0"):
+            writer.close()
+
+    return act
+
+
+async def close(_: Server, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def reset(_: Server, writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+async def post(upstream: HttpUpstream, port: int, body: bytes = b"{}", scheme: str = "http") -> HttpResponse:
+    return await upstream.send(f"{scheme}://127.0.0.1:{port}/v1", UpstreamRequest(path="/chat", body=body), None)
+
+
+async def read_all(response: HttpResponse) -> bytes:
+    pieces = []
+    while piece := await response.read():
+        pieces.append(piece)
+    await response.close()
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize("say_it", [say, say_bytewise])
+@pytest.mark.parametrize("answer", BODIES.values(), ids=BODIES)
+async def test_bodies_are_read_however_they_end_and_wherever_they_are_cut(answer: bytes, say_it: Any) -> None:
+    act = say(answer, then_close=True) if answer.startswith(b"HTTP/1.0") and say_it is say else say_it(answer)
+    async with serving(act) as (_, port), asking() as upstream:
+        response = await post(upstream, port)
+        assert (response.status, await read_all(response)) == (200, b"hello world")
+
+
+async def test_a_request_says_what_it_must_and_headers_of_its_own_come_first() -> None:
+    async with serving(say(OK)) as (server, port), asking() as upstream:
+        headers = {"content-type": "application/json", "user-agent": "somebody"}
+        request = UpstreamRequest(path="/a b?c=ü", body=b"{}", headers=headers)
+        credential = Credential("authorization", "Bearer secret", further={"x-payer": "me"})
+        await read_all(await upstream.send(f"http://127.0.0.1:{port}/v1?api-version=1", request, credential))
+    line, *fields = server.heads[0].split("\r\n")
+    assert line == "POST /v1/a%20b?c=%C3%BC&api-version=1 HTTP/1.1"
+    assert sorted(filter(None, fields)) == [
+        "accept-encoding: identity",
+        "accept: */*",
+        "authorization: Bearer secret",
+        "content-length: 2",
+        "content-type: application/json",
+        f"host: 127.0.0.1:{port}",
+        "user-agent: somebody",
+        "x-payer: me",
+    ]
+
+
+async def test_user_and_password_of_an_address_are_said_unless_there_is_a_key() -> None:
+    async with serving(say(OK)) as (server, port), asking() as upstream:
+        base = f"http://me:p%40ss@127.0.0.1:{port}"
+        await read_all(await upstream.send(base, UpstreamRequest(path="/x", body=b""), None))
+        await read_all(
+            await upstream.send(base, UpstreamRequest(path="/x", body=b""), Credential("authorization", "Bearer k"))
+        )
+    assert f"authorization: Basic {base64.b64encode(b'me:p@ss').decode()}" in server.heads[0]
+    assert "Bearer k" in server.heads[1]
+    assert "Basic" not in server.heads[1]
+
+
+@pytest.mark.parametrize("value", ["a\r\nx-evil: 1", "a\nb", "a\0b", "a\rb"])
+async def test_a_header_cannot_become_two(value: str) -> None:
+    async with serving(say(OK)) as (server, port), asking() as upstream:
+        with pytest.raises(UpstreamUnreachable, match="a header holds a line break"):
+            await upstream.send(
+                f"http://127.0.0.1:{port}", UpstreamRequest(path="/x", body=b"", headers={"x-a": value}), None
+            )
+    assert not server.connections
+
+
+@pytest.mark.parametrize("base", ["ftp://host/x", "http://", "http://[::1", "host/x", "http://host:port"])
+async def test_what_is_no_address_is_refused_in_words(base: str) -> None:
+    async with asking() as upstream:
+        with pytest.raises(UpstreamUnreachable, match="nothing can be sent to"):
+            await upstream.send(base, UpstreamRequest(path="/x", body=b""), None)
+
+
+def test_addresses_are_taken_apart_as_they_are() -> None:
+    address = read_address("https://[::1]/v1/models/a:b%2Fc?key=x%20y&z=[1]")
+    assert (address.origin.netloc, address.origin.authority) == ("[::1]", "[::1]:443")
+    assert address.target == "/v1/models/a:b%2Fc?key=x%20y&z=[1]"
+    assert read_address("http://bücher.example").origin.host == "xn--bcher-kva.example"
+    assert str(read_address("http://host:8080/x").origin) == "http://host:8080"
+    assert join_address("https://a/openai?api-version=1", "/chat?x=1") == "https://a/openai/chat?x=1&api-version=1"
+
+
+async def test_a_connection_serves_again_only_what_was_read_whole() -> None:
+    async with serving(say(OK), say(OK), say(OK[:-1]), say(OK)) as (server, port), asking() as upstream:
+        for _ in range(2):
+            assert await read_all(await post(upstream, port)) == b"ok"
+        assert server.connections == 1
+        torn = await post(upstream, port)
+        assert await torn.read() == b"o"
+        await torn.close()
+        assert await read_all(await post(upstream, port)) == b"ok"
+        assert server.connections == 2
+
+
+async def test_as_many_connections_are_opened_as_requests_are_under_way() -> None:
+    async with serving(say(OK)) as (server, port), asking() as upstream:
+        responses = await asyncio.gather(*(post(upstream, port) for _ in range(20)))
+        assert server.connections == 20
+        for response in responses:
+            await read_all(response)
+        await asyncio.gather(*[read_all(await post(upstream, port)) for _ in range(20)])
+        assert server.connections == 20
+
+
+@pytest.mark.parametrize("ending", [close, reset])
+async def test_a_kept_connection_that_is_gone_costs_nothing(ending: Any) -> None:
+    async with serving(say(OK), ending, say(OK)) as (server, port), asking() as upstream:
+        assert await read_all(await post(upstream, port, b"1")) == b"ok"
+        assert await read_all(await post(upstream, port, b"2")) == b"ok"
+    assert server.bodies == [b"1", b"2", b"2"]
+
+
+@pytest.mark.parametrize("ending", [close, reset, say(b"HTTP/1.1 200 O", then_close=True)])
+async def test_nothing_is_repeated_where_a_provider_may_have_begun(ending: Any) -> None:
+    async with serving(ending) as (server, port), asking() as upstream:
+        with pytest.raises(UpstreamUnreachable):
+            await post(upstream, port)
+    assert len(server.bodies) == 1
+    begun = say(b"HTTP/1.1 200 O", then_close=True)
+    async with serving(say(OK), begun, say(OK)) as (server, port), asking() as upstream:
+        await read_all(await post(upstream, port))
+        with pytest.raises(UpstreamUnreachable, match="closed the connection without an answer"):
+            await post(upstream, port)
+    assert len(server.bodies) == 2
+
+
+async def test_bytes_that_nobody_asked_for_end_a_connection() -> None:
+    async with serving(say(OK + OK), say(OK)) as (server, port), asking() as upstream:
+        assert await read_all(await post(upstream, port)) == b"ok"
+        assert await read_all(await post(upstream, port)) == b"ok"
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "does not speak HTTP as it should"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx", "does not speak HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"x-a: " + b"a" * 300_000, "its head has more than"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000, "its head has more than"),
+    ],
+)
+async def test_what_is_no_http_is_told_as_that(answer: bytes, words: str) -> None:
+    async with serving(say(answer)) as (_, port), asking() as upstream:
+        with pytest.raises(UpstreamProtocolError, match=words):
+            await post(upstream, port)
+
+
+@pytest.mark.parametrize(
+    ("answer", "ending"),
+    [
+        (b"content-length: 9\r\n\r\nhello", close),
+        (b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", close),
+        (b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", reset),
+        (b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\nno size\r\n", None),
+    ],
+)
+async def test_all_that_came_before_a_break_is_read_before_it_is_told(answer: bytes, ending: Any) -> None:
+    go_on = asyncio.Event()
+
+    async def act(server: Server, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n" + answer)
+        await go_on.wait()
+        if ending is not None:
+            await ending(server, writer)
+
+    async with serving(act) as (_, port), asking() as upstream:
+        response = await post(upstream, port)
+        assert await response.read() == b"hello"
+        go_on.set()
+        with pytest.raises(UpstreamProtocolError, match="the reply"):
+            await response.read()
+        await response.close()
+
+
+async def test_a_reply_that_is_packed_unasked_is_unpacked() -> None:
+    packed = gzip.compress(b"hello world" * 50_000)
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(packed)
+    async with serving(say(head + packed)) as (_, port), asking() as upstream:
+        assert await read_all(await post(upstream, port)) == b"hello world" * 50_000
+
+
+async def test_who_reads_nothing_receives_little() -> None:
+    sent = 0
+
+    async def pour(_: Server, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 50000000\r\n\r\n")
+        for _ in range(500):
+            writer.write(b"a" * 100_000)
+            await writer.drain()
+            sent += 100_000
+
+    async with serving(pour) as (_, port), asking() as upstream:
+        response = await post(upstream, port)
+        before = -1
+        while sent != before:
+            before = sent
+            await asyncio.sleep(0.05)
+        assert sent < 20_000_000
+        assert response.unread < 1_000_000
+        assert len(await read_all(response)) == 50_000_000
+
+
+async def test_an_answer_before_the_request_has_left_leaves_no_connection_behind() -> None:
+    served = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 No\r\ncontent-length: 2\r\n\r\nno")
+        await asyncio.Event().wait()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
+    port = listener.sockets[0].getsockname()[1]
+    async with asking() as upstream:
+        for _ in range(2):
+            response = await post(upstream, port, b"a" * 30_000_000)
+            assert (response.status, await read_all(response)) == (413, b"no")
+    assert served == 2
+    listener.close()
+
+
+async def test_who_is_cancelled_takes_the_connection_along() -> None:
+    asked = asyncio.Event()
+
+    async def say_nothing(_: Server, __: asyncio.StreamWriter) -> None:
+        asked.set()
+
+    async with serving(say_nothing) as (server, port), asking() as upstream:
+        task = asyncio.create_task(post(upstream, port))
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(10):
+            await server.lost.wait()
+
+
+async def test_a_complete_reply_whose_end_follows_keeps_its_connection() -> None:
+    async def act(_: Server, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\n[DONE]\r\n")
+        await asyncio.sleep(0.01)
+        writer.write(b"0\r\n\r\n")
+
+    async with serving(act) as (server, port), asking() as upstream:
+        for _ in range(2):
+            response = await post(upstream, port)
+            assert await response.read() == b"[DONE]"
+            await response.close(complete=True)
+            await response.close()
+    assert server.connections == 1
+
+
+async def test_nothing_is_opened_any_more_once_it_is_closed() -> None:
+    async with serving(say(OK)) as (server, port):
+        upstream = HttpUpstream(1.0)
+        await upstream.close()
+        with pytest.raises(Stopping):
+            await post(upstream, port)
+    assert not server.connections
+
+
+async def test_a_name_that_nobody_knows_and_a_port_where_nobody_listens_are_told() -> None:
+    async with asking() as upstream:
+        with pytest.raises(UpstreamUnreachable, match=r"nothing answers at http://nobody\.invalid"):
+            await upstream.send("http://nobody.invalid", UpstreamRequest(path="/x", body=b""), None)
+        with pytest.raises(UpstreamUnreachable, match=r"nothing answers at http://127\.0\.0\.1:1 \("):
+            await upstream.send("http://127.0.0.1:1", UpstreamRequest(path="/x", body=b""), None)
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
+    made = trustme.CA()
+    made.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    return made
+
+
+def tls_of(authority: trustme.CA, name: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+async def test_certificates_are_judged(authority: trustme.CA) -> None:
+    async with serving(say(OK), tls=tls_of(authority, "127.0.0.1")) as (server, port), asking() as upstream:
+        for _ in range(2):
+            assert await read_all(await post(upstream, port, b"a" * 200_000, "https")) == b"ok"
+        assert server.connections == 1
+    async with serving(say(OK), tls=tls_of(authority, "other.example")) as (server, port), asking() as upstream:
+        with pytest.raises(UpstreamUnreachable, match="certificate verify failed"):
+            await post(upstream, port, scheme="https")
+    assert not server.heads
+
+
+@pytest.mark.parametrize("encrypted_proxy", [False, True])
+async def test_a_tunnel_leads_through_a_proxy(authority: trustme.CA, encrypted_proxy: bool) -> None:
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            with suppress(ConnectionError, ssl.SSLError):
+                while data := await source.read(65_536):
+                    sink.write(data)
+                    await sink.drain()
+            sink.close()
+
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+    context = tls_of(authority, "127.0.0.1") if encrypted_proxy else None
+    door = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    at = f"{'https' if encrypted_proxy else 'http'}://user:pass@127.0.0.1:{door.sockets[0].getsockname()[1]}"
+    async with (
+        serving(say(OK), tls=tls_of(authority, "127.0.0.1")) as (server, port),
+        asking(proxies={"https": at}) as up,
+    ):
+        for _ in range(2):
+            assert await read_all(await post(up, port, b"a" * 200_000, "https")) == b"ok"
+    door.close()
+    assert server.connections == len(asked) == 1
+    assert asked[0].startswith(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\n" % port)
+    assert b"proxy-authorization: Basic " + base64.b64encode(b"user:pass") in asked[0]
+    assert "proxy-authorization" not in server.heads[0]
+
+
+async def test_a_proxy_that_refuses_is_told(authority: trustme.CA) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")
+
+    door = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    at = f"http://127.0.0.1:{door.sockets[0].getsockname()[1]}"
+    async with asking(proxies={"https": at}) as upstream:
+        with pytest.raises(UpstreamUnreachable, match="the proxy answers with HTTP 407"):
+            await upstream.send("https://provider.example", UpstreamRequest(path="/x", body=b""), None)
+    door.close()
+
+
+async def test_no_stream_is_torn_however_its_bytes_arrive() -> None:
+    chance = random.Random(7)
+    number = 0
+
+    async def act(_: Server, writer: asyncio.StreamWriter) -> None:
+        nonlocal number
+        number += 1
+        frames = [b"data: %d %d\n\n" % (number, place) for place in range(200)]
+        whole = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+        whole += b"".join(b"%x\r\n%b\r\n" % (len(frame), frame) for frame in frames) + b"0\r\n\r\n"
+        place = 0
+        while place < len(whole):
+            size = chance.choice((1, 3, 40, 700, 5_000))
+            writer.write(whole[place : place + size])
+            place += size
+            await asyncio.sleep(0)
+
+    async with serving(act) as (server, port), asking() as upstream:
+
+        async def one() -> None:
+            for _ in range(15):
+                lines = (await read_all(await post(upstream, port))).split(b"\n\n")[:-1]
+                first = lines[0].split()[1]
+                assert lines == [b"data: %b %d" % (first, place) for place in range(200)]
+
+        await asyncio.gather(*(one() for _ in range(8)))
+    assert server.connections == 8
