@@ -2,18 +2,18 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy.settings import Secret, Settings, lend_to_litellm
-from anthropic_proxy.upstream.errands import Fetch, Search
+from anthropic_proxy.upstream.errands import Fetch, Page, Search
 from anthropic_proxy.upstream.google_auth import GoogleCredentials, GoogleTokens
 from anthropic_proxy.upstream.http import HttpUpstream
-from anthropic_proxy.upstream.pages import Pages
 from anthropic_proxy.upstream.search import SearchService, Searxng
 from anthropic_proxy.wire.contract import Credential, Send, UpstreamRequest, UpstreamResponse
 
 if TYPE_CHECKING:
     from anthropic_proxy.upstream.litellm import Engine, LiteLLMUpstream
+    from anthropic_proxy.upstream.pages import Pages
 
 
 class Ways:
@@ -21,9 +21,9 @@ class Ways:
 
     def __init__(self, settings: Settings, *, lent: dict[str, Secret] | None = None) -> None:
         self._settings = settings
-        proxies = {scheme: proxy.reveal() for scheme, proxy in settings.proxies.items()}
-        self._http = HttpUpstream(settings.timeouts.connect, proxies=proxies, unproxied=settings.unproxied)
-        self._pages = Pages(proxies=proxies, unproxied=settings.unproxied)
+        self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.proxies.items()}
+        self._http = HttpUpstream(settings.timeouts.connect, proxies=self._proxies, unproxied=settings.unproxied)
+        self._pages: Pages | None = None
         self.tokens = _new_google_tokens(settings)
         self._engine: Engine | None = None
         self._litellm: LiteLLMUpstream | None = None
@@ -39,7 +39,7 @@ class Ways:
     @property
     def fetch(self) -> Fetch | None:
         """What fetches pages for a model; None: the user has not asked for that."""
-        return self._pages.fetch if self._settings.fetch_urls else None
+        return self._fetch_page if self._settings.fetch_urls else None
 
     @property
     def search(self) -> Search | None:
@@ -79,9 +79,18 @@ class Ways:
     async def close(self) -> None:
         """Close every connection."""
         await self._http.close()
-        await self._pages.close()
+        if self._pages is not None:
+            await self._pages.close()
         if self._engine is not None:
             await self._engine.close()
+
+    async def _fetch_page(self, url: str, **wish: Any) -> Page:
+        """Load what fetches pages with the first one: most never ask for any."""
+        if self._pages is None:
+            from anthropic_proxy.upstream.pages import Pages  # noqa: PLC0415
+
+            self._pages = Pages(proxies=self._proxies, unproxied=self._settings.unproxied)
+        return await self._pages.fetch(url, **wish)
 
     async def _send_to_litellm(
         self, base_url: str, request: UpstreamRequest, credential: Credential | None
