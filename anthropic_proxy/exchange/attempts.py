@@ -164,6 +164,7 @@ class Attempts:
             call = self._relay_call(target) if self.relaying else await self._prepare_call(target)
             try:
                 if target.provider.key_source != "settings":
+                    self._receipt.provider = target.provider.name  # who is silent if no token comes
                     credential, base_url = await pool.find_token(target.provider, target.base_url)
                     target = structs.replace(target, base_url=base_url)
                     self._credential = credential

@@ -139,6 +139,20 @@ def test_many_requests_at_once_wait_for_one_token(cloud: Cloud, tmp_path: Path) 
     assert len(cloud.servers.issued) == 1
 
 
+def test_a_token_that_does_not_come_is_told_as_silence_of_vertex(cloud: Cloud, tmp_path: Path) -> None:
+    settings = {
+        **cloud.settings,
+        "GOOGLE_APPLICATION_CREDENTIALS": str(write_service_account(tmp_path, cloud.tokens.url)),
+        "UPSTREAM_FIRST_BYTE_TIMEOUT": "0.2",
+    }
+    cloud.servers.gate.clear()
+    with proxy_with(tmp_path, settings) as proxy:
+        status, kind, message = refused(ask(proxy))
+        cloud.servers.gate.set()
+    assert (status, kind) == (504, "timeout_error")
+    assert message.startswith("vertex was silent for 0.2 s")
+
+
 def test_a_token_that_is_refused_is_renewed_once(cloud: Cloud, tmp_path: Path) -> None:
     settings = {
         **cloud.settings,
