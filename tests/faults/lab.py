@@ -24,6 +24,7 @@ OWN_SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "LOG_FORMAT": "json", "UPSTRE
 """With limits that nothing reaches but what hangs, and that end before a client gives up."""
 _SOCKET = re.compile(r"socket:\[\d+\]")
 _SETTLING_SECONDS = 20.0
+_WARMING_UP = 10
 
 
 @dataclass
@@ -109,8 +110,7 @@ class Lab:
 
 def _run_provider(row: Row, voices: Sequence[Voice], proxy: Proxy, upstream: FaultyUpstream) -> Iterator[Result]:
     if row.scheme == "http":
-        upstream.play(HEALTHY)
-        ask(Scene(voices[0], True, _port(proxy), upstream))  # tokens and facts that the first request has to wait for
+        _warm_up(Scene(voices[0], True, _port(proxy), upstream))
     for voice in voices:
         for streams in (True, False):
             case = row.case(voice, streams)
@@ -124,6 +124,14 @@ def _run_provider(row: Row, voices: Sequence[Voice], proxy: Proxy, upstream: Fau
             yield result
         if row.scheme == "http":
             result.problems += [f"after the row: {problem}" for problem in _serve_well(scene)]
+
+
+def _warm_up(scene: Scene) -> None:
+    """Ask until the tokens and facts are there that the first request has to wait for."""
+    scene.upstream.play(HEALTHY)
+    for _ in range(_WARMING_UP):
+        if ask(scene).answer.status == 200:
+            return
 
 
 def _serve_well(scene: Scene) -> list[str]:
