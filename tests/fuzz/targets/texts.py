@@ -12,7 +12,8 @@ from pathlib import Path
 from anthropic_proxy.errors import ConfigurationError, SearchFailed, UpstreamProtocolError
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
-from anthropic_proxy.upstream.pages.body import HTML, Inflater, decode_text, find_type, is_text
+from anthropic_proxy.upstream.inflating import Inflater
+from anthropic_proxy.upstream.pages.body import HTML, decode_text, find_type, is_text
 from anthropic_proxy.upstream.pages.markdown import read_html
 from anthropic_proxy.upstream.search import SearchService, Searxng
 from anthropic_proxy.wire.carry import Carry, decode_carry, encode_carry
