@@ -131,10 +131,11 @@ def test_what_a_client_says_of_its_key_is_not_logged(echoing: Running, tmp_path:
 
 
 SABOTAGE = """
-import sys, aiohttp
-async def request(self, method, url, **options):
-    raise RuntimeError("never foreseen: %s\\r\\nPOST forged\\x1b[2J" % options)
-aiohttp.ClientSession.request = request
+import sys
+from anthropic_proxy.upstream.http.connection import Connection
+async def ask(self, head, body):
+    raise RuntimeError("never foreseen: %s\\r\\nPOST forged\\x1b[2J" % head.decode())
+Connection.ask = ask
 from anthropic_proxy.cli import main
 sys.argv = ["anthropic-proxy", "serve", *sys.argv[1:]]
 main()

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from tests.fuzz.targets import head, requests, texts, wires
+from tests.fuzz.targets import answers, head, requests, texts, wires
 from tests.fuzz.targets.target import Target
 
 TARGETS: Mapping[str, Target] = {
-    target.name: target for target in (*wires.TARGETS, *texts.TARGETS, *requests.TARGETS, *head.TARGETS)
+    target.name: target
+    for target in (*wires.TARGETS, *texts.TARGETS, *requests.TARGETS, *head.TARGETS, *answers.TARGETS)
 }

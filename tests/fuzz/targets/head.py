@@ -5,7 +5,6 @@ import io
 import logging
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
 
 import uvicorn
 from uvicorn.server import ServerState
@@ -15,48 +14,11 @@ from anthropic_proxy.log import Log
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.server.protocol import GuardedHttp
 from anthropic_proxy.settings import load_settings
+from tests.fuzz.targets.connection import KeptConnection
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded
 
 TURNS = 12
 """Of the loop, after which an application that waits for nothing has answered."""
-
-
-class _Wire(asyncio.Transport):
-    """A connection that keeps what is written to it."""
-
-    def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 8082)})
-        self.sent = b""
-        self.closed = self.paused = False
-
-    def write(self, data: Any) -> None:
-        self.sent += bytes(data)
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    abort = close
-
-    def write_eof(self) -> None:
-        pass
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def pause_reading(self) -> None:
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        self.paused = False
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
 
 
 class _Complaints(logging.Handler):
@@ -100,7 +62,7 @@ class _Door:
 
     async def _hear(self, data: bytes) -> bytes:
         protocol = GuardedHttp(self.config, self.state, {})
-        wire = _Wire()
+        wire = KeptConnection()
         protocol.connection_made(wire)
         for piece in cuts_of(data):
             if wire.closed:

@@ -1,0 +1,160 @@
+"""A provider's answer as HTTP, from the first byte on a connection to what the client gets of it."""
+
+import asyncio
+import io
+import json
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.app import build_house
+from anthropic_proxy.exchange.house import House, Inbound
+from anthropic_proxy.exchange.run import run
+from anthropic_proxy.hooks import Client
+from anthropic_proxy.log import Log
+from anthropic_proxy.messages.grammar import check_bytes
+from anthropic_proxy.routing.health import Breakers, RepeatBudget
+from anthropic_proxy.routing.learned import Learned
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.store import MemoryStore
+from anthropic_proxy.settings import load_settings
+from anthropic_proxy.upstream.http import HttpUpstream
+from anthropic_proxy.upstream.http.address import Origin
+from anthropic_proxy.upstream.http.connection import Connection
+from anthropic_proxy.upstream.http.pool import Pool
+from tests.fuzz.targets.connection import KeptConnection
+from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours
+from tests.house import Keeper
+
+_SETTINGS = {"OPENAI_API_KEY": "fuzz-key", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "PREFERRED_PROVIDER": "openai"}
+_ASKED: dict[str, Any] = {
+    "model": "claude-sonnet-4-6",
+    "max_tokens": 99,
+    "messages": [{"role": "user", "content": "x"}],
+}
+
+
+class _Speaking(KeptConnection):
+    """The near end of a connection whose far end answers every request with the same bytes, and then hangs up."""
+
+    def __init__(self, connection: Connection, said: Iterable[bytes]) -> None:
+        super().__init__()
+        self._connection = connection
+        self._said = said
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        asyncio.get_running_loop().create_task(self._speak())
+
+    async def _speak(self) -> None:
+        for piece in self._said:
+            if self.closed:
+                break
+            self._connection.data_received(piece)
+            await asyncio.sleep(0)
+        self.closed = True
+        self._connection.connection_lost(None)
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+class _Opener:
+    """Opens connections to an answer."""
+
+    def __init__(self, keeper: Pool) -> None:
+        self.answer = b""
+        self.opened = 0
+        self._keeper = keeper
+
+    async def open(self, origin: Origin, proxy: str | None) -> Connection:
+        self.opened += 1
+        connection = Connection(origin, self._keeper)
+        connection.connection_made(_Speaking(connection, cuts_of(self.answer)))
+        return connection
+
+
+class _Town:
+    """A house whose only provider is one answer."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.log = io.StringIO()
+        upstream = HttpUpstream(5)
+        self.opener = _Opener(upstream._pool)
+        upstream._opener = self.opener  # type: ignore[assignment]
+        self._house = build_house(
+            load_settings(_SETTINGS, PROVIDERS, env_file=None),
+            {"http": upstream.send},
+            Log(self.log, "json"),
+            new_id=lambda prefix: prefix + "0" * 22,
+        )
+
+    def ask(self, answer: bytes, *, stream: bool) -> Keeper:
+        self.log.seek(0)
+        self.log.truncate()
+        self.opener.answer, self.opener.opened = answer, 0
+        house: House = structs.replace(
+            self._house,
+            learned=Learned(MemoryStore()),
+            breakers=Breakers(),
+            budget=RepeatBudget(),
+            pause=lambda _: asyncio.sleep(0),
+        )
+        keeper = Keeper()
+        body = json.dumps({**_ASKED, "stream": stream}).encode()
+        inbound = Inbound(request_id="req_fuzz", client=Client(), headers={}, body=body)
+        self.loop.run_until_complete(asyncio.wait_for(run(house, inbound, keeper), 30))
+        return keeper
+
+
+@cache
+def _town() -> _Town:
+    return _Town()
+
+
+def _check(data: bytes) -> None:
+    keeper = _town().ask(data, stream=len(data) % 2 == 0)
+    log = _town().log.getvalue()
+    expect("Traceback" not in log, log)
+    for line in log.split("\n")[:-1]:
+        expect(bool(json.loads(line)) and line.isprintable(), f"the log has {line!r}")
+    expect(_town().opener.opened <= 9, f"{_town().opener.opened} connections")
+    expect(sum(map(bool, (keeper.stream, keeper.body, keeper.error))) == 1, "the client got no answer, or several")
+    if keeper.error is not None:
+        expect_ours(keeper.error)
+    if keeper.stream:
+        blamed = check_bytes(keeper.stream, whole_arguments=False)
+        expect(not blamed, f"the client was sent {blamed[:3]}")
+    expect_bounded(len(keeper.stream), len(data))
+
+
+_STREAM = (
+    b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":"Hi"}}]}\n\n'
+    b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+)
+_WHOLE = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}'
+
+
+def _seeds() -> Iterator[bytes]:
+    for kind, body in ((b"text/event-stream", _STREAM), (b"application/json", _WHOLE)):
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n" % kind
+        yield head + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+        yield head + b"connection: close\r\n\r\n" + body
+        half = len(body) // 2
+        chunks = b"%x\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (half, body[:half], len(body) - half, body[half:])
+        yield head + b"transfer-encoding: chunked\r\n\r\n" + chunks
+        yield b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" + head + b"\r\n" + body
+    for status in (301, 400, 401, 404, 429, 500, 503, 529):
+        body = b'{"error": {"message": "no", "code": "x"}}'
+        head = (
+            b"HTTP/1.1 %d X\r\nretry-after: 2\r\nlocation: http://a/b?c\r\nset-cookie: a=b\r\nset-cookie: c\r\n"
+            % status
+        )
+        yield head + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    yield b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\nPRI"
+    yield b"HTTP/1.0 204 No Content\r\n\r\n"
+
+
+TARGETS = [Target("answer", _check, _seeds)]
