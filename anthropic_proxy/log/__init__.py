@@ -5,6 +5,7 @@ Coloured on a terminal, plain elsewhere, one JSON object an exchange where `LOG_
 """
 
 import io
+import json
 import sys
 import time
 import traceback
@@ -177,7 +178,12 @@ def _level_of(receipt: Receipt) -> Level:
 
 
 def _encode_receipt(receipt: Receipt, level: Level) -> str:
-    return clean_json(f'{{"level":"{level}",{msgspec.json.encode(receipt).decode()[1:]}')
+    try:
+        told = msgspec.json.encode(receipt)
+    except UnicodeEncodeError:  # headers of a provider are any bytes, and what is no text is kept as half characters
+        fields = json.dumps(msgspec.to_builtins(receipt), ensure_ascii=False, separators=(",", ":"))
+        told = fields.encode(errors="replace")
+    return clean_json(f'{{"level":"{level}",{told.decode()[1:]}')
 
 
 def _encode_fields(**fields: str) -> str:
