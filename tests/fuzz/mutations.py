@@ -62,6 +62,7 @@ TOKENS = (
     b"\n\n",
     b"\xef\xbb\xbf",
     b"\0",
+    b"\xff\xfe",
     b"data: ",
     b"data:",
     b"event: error\n",
