@@ -1,5 +1,6 @@
 """Replies with a schema, where the provider itself does not keep to it: checked, put right, or asked for once more."""
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -195,10 +196,16 @@ def doubling(keyword: str, levels: int) -> dict[str, Any]:
 
 async def test_a_schema_that_would_take_for_ever_to_check_is_refused_by_its_name() -> None:
     schema = {"type": "object", **doubling("allOf", 60)}
-    model = Model(GOOD)
-    keeper = await Town(model, **DEEPSEEK).ask(output_config={"format": {"type": "json_schema", "schema": schema}})
+    output = {"format": {"type": "json_schema", "schema": schema}}
+    asked = asyncio.ensure_future(Town(Model(GOOD), **DEEPSEEK).ask(output_config=output))
+    others = 0
+    while not asked.done():
+        await asyncio.sleep(0.01)
+        others += 1
+    keeper = asked.result()
     assert keeper.error is not None
     assert (keeper.error.status, keeper.error.kind) == (400, "invalid_request_error")
+    assert others > 5, "nobody else was served while the reply was checked"
     assert "output_config.format.schema: it needs more than 300,000 steps to check" in keeper.error.message
 
 

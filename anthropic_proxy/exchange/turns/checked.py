@@ -1,5 +1,7 @@
 """`Checked`: a reply that is held until it is known to be the JSON that was asked for."""
 
+import asyncio
+
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.exchange.turns.turns import Turns
 from anthropic_proxy.messages.conformity import Shape
@@ -44,7 +46,7 @@ class Checked:
         """
         while not self._over:
             deltas = await self._reply.read()
-            free = self._end() if deltas is None else self._sort(deltas)
+            free = await self._end() if deltas is None else self._sort(deltas)
             if free:
                 return free
         return None
@@ -72,13 +74,14 @@ class Checked:
                 free.append(delta)
         return free
 
-    def _end(self) -> list[Delta]:
+    async def _end(self) -> list[Delta]:
         """Check what was held; return it, or ask for it once more."""
         stop, held = self._stop, self._held
         if stop is None or self._calls_client or stop.reason != _COMPLETE:
             return self._finish(held, stop)
         text = "".join(delta.text for delta in held if isinstance(delta, Text))
-        json, problem = self._find_json()
+        # beside the loop: what a client's schema asks for may take a second, in which others are served
+        json, problem = await asyncio.to_thread(self._find_json)
         if problem:
             return self._complain(problem)
         if json == text:
@@ -94,13 +97,13 @@ class Checked:
 
     def _find_json(self) -> tuple[str, str]:
         """Return the JSON and what is wrong with it. The last text has it: before a search models say what they do."""
-        texts = [""]
+        texts: list[list[str]] = [[]]
         for delta in self._held:
             if isinstance(delta, Text):
-                texts[-1] += delta.text
+                texts[-1].append(delta.text)
             elif isinstance(delta, Block):
-                texts.append("")
-        said = [text for text in texts if text.strip()] or [""]
+                texts.append([])
+        said = [text for text in map("".join, texts) if text.strip()] or [""]
         found, problem = self._shape.find_json(said[-1])
         if problem and len(said) > 1 and not (whole := self._shape.find_json("".join(said)))[1]:
             return whole
