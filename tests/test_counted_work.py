@@ -56,11 +56,11 @@ class Work(NamedTuple):
 
 BOUNDS = {
     #                        small  agent  history  memory  burst  paced  arguments
-    "Chat Completions": Work(557, 1978, 13681, 189, 21, 37, 24),
-    "Gemini": Work(564, 2241, 17244, 241, 31, 48, 0),
-    "Ollama": Work(584, 2240, 16562, 196, 16, 36, 0),
-    "Responses": Work(571, 2293, 19936, 189, 26, 47, 25),
-    "Messages (relay)": Work(392, 508, 2062, 148, 13, 14, 13),
+    "Chat Completions": Work(476, 1743, 13603, 188, 21, 37, 24),
+    "Gemini": Work(480, 2003, 17163, 241, 31, 48, 0),
+    "Ollama": Work(503, 2162, 16484, 196, 16, 36, 0),
+    "Responses": Work(490, 2058, 19858, 188, 26, 47, 25),
+    "Messages (relay)": Work(327, 443, 1997, 148, 13, 14, 13),
 }
 
 

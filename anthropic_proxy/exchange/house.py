@@ -11,6 +11,7 @@ from anthropic_proxy.routing.catalogue import Catalogue
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.health import Breakers, Queue, RepeatBudget
 from anthropic_proxy.routing.learned import Learned
+from anthropic_proxy.routing.router import Routes
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.upstream.errands import Fetch, Search
 from anthropic_proxy.wire.contract import Send
@@ -23,6 +24,7 @@ class House(Struct, frozen=True, kw_only=True):
     catalogue: Catalogue
     credentials: Credentials
     learned: Learned
+    routes: Routes = field(default_factory=Routes)
     breakers: Breakers = field(default_factory=Breakers)
     budget: RepeatBudget = field(default_factory=RepeatBudget)
     queue: Queue

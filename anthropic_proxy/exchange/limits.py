@@ -1,5 +1,7 @@
 """What a target can take, put together from the catalogue, the dialect and the settings."""
 
+import functools
+
 from anthropic_proxy.messages.prepare import Kind, Limits
 from anthropic_proxy.routing.router import Target
 
@@ -8,6 +10,7 @@ _OWNED_WITH_FETCH: tuple[Kind, ...] = (*_OWNED, "web_fetch")
 """Tools that the proxy runs where the provider does not; a search without a service says so in the API's words."""
 
 
+@functools.lru_cache(maxsize=256)
 def limits_of(target: Target, *, must_fit: bool = False, searches: bool = True, fetches: bool = False) -> Limits:
     """Return what `prepare` must know of a target.
 

@@ -21,7 +21,7 @@ from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import kinds_of
 from anthropic_proxy.messages.types import MessagesRequest, MessagesResponse, read_request
 from anthropic_proxy.messages.writer import MessageWriter
-from anthropic_proxy.routing.router import Facts, Route, resolve
+from anthropic_proxy.routing.router import Facts, Route
 from anthropic_proxy.wire.contract import relays
 
 DELTA_AFTER_SECONDS = 240.0
@@ -68,7 +68,8 @@ async def run(house: House, inbound: Inbound, outlet: Outlet) -> None:
         request = read_request(inbound.body)  # 2 read
         receipt.asked_model, receipt.stream = request.model, request.stream
         receipt.tools, receipt.messages = len(request.tools), len(request.messages)
-        route = resolve(Facts(request.model, kinds_of(request.tools)), house.settings, house.catalogue)  # 3 route
+        facts = Facts(request.model, kinds_of(request.tools))
+        route = house.routes.find(facts, house.settings, house.catalogue)  # 3 route
         receipt.why, receipt.fidelity.policy = route.why, route.fidelity
         _expect_readable(request, route)
         for note in route.notes:

@@ -1,5 +1,6 @@
 """What a line says: counts, names and times of one exchange."""
 
+import functools
 import json
 import re
 import time
@@ -19,6 +20,9 @@ _INDEX = re.compile(r"\d+")
 _PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'"})
 _WARNING_SIGN = re.compile(r"(?<!\S)!(?!\S)")
 
+_OF_CLIENTS = ("path", "asked_model", "model", "why", "error")
+"""Fields of a receipt that hold words of the client's."""
+
 Paint = Callable[[str, str], str]
 """Text and role → text in the role's colour."""
 
@@ -37,9 +41,16 @@ def clean_json(text: str) -> str:
 
 def without_keys(receipt: Receipt) -> Receipt:
     """Return the receipt without what looks like a key in words that are the client's own."""
-    words = {name: getattr(receipt, name) for name in ("path", "asked_model", "model", "why", "error")}
-    masked = {name: shown for name, text in words.items() if (shown := mask_keys(text)) != text}
-    return structs.replace(receipt, **masked) if masked else receipt
+    words = (receipt.path, receipt.asked_model, receipt.model, receipt.why, receipt.error)
+    masked = _without_keys(words)
+    return receipt if masked is None else structs.replace(receipt, **dict(zip(_OF_CLIENTS, masked, strict=True)))
+
+
+@functools.lru_cache(maxsize=64)
+def _without_keys(words: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the words without what looks like a key; None: there is nothing of that. Most requests say the same."""
+    masked = tuple(map(mask_keys, words))
+    return None if masked == words else masked
 
 
 def _escape(character: str) -> str:
@@ -53,6 +64,11 @@ def with_plain_signs(text: str) -> str:
 
 def clock_of(seconds: float) -> str:
     """Return the time of day."""
+    return _clock_of(int(seconds))
+
+
+@functools.lru_cache(maxsize=4)
+def _clock_of(seconds: int) -> str:
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 

@@ -6,6 +6,7 @@ read back only for the backend that wrote it, so a conversation that changes its
 
 import base64
 import binascii
+import functools
 from typing import Literal
 
 import msgspec
@@ -34,6 +35,12 @@ class Carry(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 _decoder = msgspec.json.Decoder(Carry)
+
+
+@functools.lru_cache(maxsize=64)
+def bare_signature(tag: str, *, replay: Literal[0, 1] = 0) -> str:
+    """Return the signature of thinking that came without anything to carry."""
+    return encode_carry(tag, Carry(replay=replay))
 
 
 def encode_carry(tag: str, carry: Carry) -> str:

@@ -17,11 +17,12 @@ class LateThinking:
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         """Return what may be said now; where nothing is kept back that is the list itself."""
-        if self._answering and not self._kept:
+        if not self._kept:
             for delta in deltas:
                 if type(delta) is Thinking:
                     break
             else:
+                self._answering = self._answering or any(map(_answers, deltas))
                 return deltas
         said: list[Delta] = []
         for delta in deltas:
@@ -34,8 +35,12 @@ class LateThinking:
             return
         if isinstance(delta, Stop):
             self._kept = []
-        elif isinstance(delta, ToolCall | Block) or (isinstance(delta, Text) and delta.text):
+        elif _answers(delta):
             self._answering = True
             said += self._kept
             self._kept = []
         said.append(delta)
+
+
+def _answers(delta: Delta) -> bool:
+    return isinstance(delta, ToolCall | Block) or (isinstance(delta, Text) and bool(delta.text))

@@ -64,6 +64,8 @@ class Catalogue:
         self._asked: dict[tuple[str, str], float] = {}
         """Provider and model (empty: the listing) → when the question was put."""
         self._questions: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self.edition = 0
+        """Grows with each answer of a provider: what was decided by an earlier one may no longer hold."""
 
     def listing(self, provider: str) -> Sequence[str] | None:
         """Return the ids that a provider said it has, the largest model first; None: it said nothing."""
@@ -116,6 +118,7 @@ class Catalogue:
         listed = await source.list_models()
         if listed is not None:
             self._listings[provider] = tuple(listed)
+            self.edition += 1
 
     async def close(self) -> None:
         """Give up every question under way."""
@@ -130,6 +133,7 @@ class Catalogue:
             self._untold.add((provider, model))
         else:
             self._found[provider, model] = facts
+            self.edition += 1
             self._told.add((provider, model))
 
     def _is_due(self, key: tuple[str, str], seconds: float) -> bool:

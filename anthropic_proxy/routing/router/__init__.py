@@ -1,10 +1,12 @@
 """Which provider and model serve a request: `resolve`, one pure function.
 
-`naming` knows names, `targets` what can be called, `addresses` where it is, `readiness` whether its key is there.
+`Routes` keeps what it decided. `naming` knows names, `targets` what can be called, `addresses` where it is, `readiness`
+whether its key is there.
 """
 
 from anthropic_proxy.routing.router.addresses import find_server
 from anthropic_proxy.routing.router.readiness import describe_missing_key
+from anthropic_proxy.routing.router.routes import Routes
 from anthropic_proxy.routing.router.targets import (
     Facts,
     Mapped,
@@ -22,6 +24,7 @@ __all__ = [
     "Facts",
     "Mapped",
     "Route",
+    "Routes",
     "Target",
     "asks_ollama",
     "describe_mapping",

@@ -35,8 +35,8 @@ class Facts(Struct, frozen=True):
     """Kinds of tools that it asks the provider to run (`web_search`, `code_execution`, …)."""
 
 
-class Target(Struct, frozen=True, kw_only=True):
-    """One provider, model and language that can serve the request."""
+class Target(Struct, frozen=True, kw_only=True, eq=False):
+    """One provider, model and language that can serve the request; compared by identity, so that it can be a key."""
 
     provider: Provider
     model: str

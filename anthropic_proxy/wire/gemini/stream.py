@@ -6,7 +6,7 @@ import msgspec
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.wire.carry import Carry, encode_carry
+from anthropic_proxy.wire.carry import Carry, bare_signature, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import blocked, judge, read_fault
 from anthropic_proxy.wire.gemini.frames import Blob, Candidate, FunctionCall, Part, Reply, UsageMetadata, decode_reply
@@ -60,7 +60,7 @@ class GeminiDecoder:
     @property
     def signature(self) -> str:
         """What a thinking block is signed with when nothing is to be carried."""
-        return encode_carry(self._call.dialect.carry_tag, Carry())
+        return bare_signature(self._call.dialect.carry_tag)
 
     @property
     def finished(self) -> bool:

@@ -8,7 +8,7 @@ from msgspec import Raw
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.wire.carry import Carry, encode_carry
+from anthropic_proxy.wire.carry import bare_signature
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import read_fault
 from anthropic_proxy.wire.identities import CallIds
@@ -34,7 +34,7 @@ class OllamaDecoder:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self.signature = encode_carry(call.dialect.carry_tag, Carry())
+        self.signature = bare_signature(call.dialect.carry_tag)
         """Signs thinking: there is nothing to carry beside its text."""
         self.finished = False
         """Whether the line with `done` has come."""

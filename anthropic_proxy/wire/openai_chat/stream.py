@@ -9,7 +9,7 @@ from msgspec import Raw
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, Usage
 from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.wire.carry import Carry, encode_carry
+from anthropic_proxy.wire.carry import Carry, bare_signature, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import Fault, blocked, judge, read_fault
 from anthropic_proxy.wire.late_thinking import LateThinking
@@ -51,7 +51,7 @@ class ChatDecoder:
         dialect: Dialect = call.dialect
         self._call = call
         self._provider = call.provider
-        self.signature = encode_carry(dialect.carry_tag, Carry(replay=1 if dialect.thinking_field else 0))
+        self.signature = bare_signature(dialect.carry_tag, replay=1 if dialect.thinking_field else 0)
         """Signs thinking that came without anything to carry."""
         self.finished = False
         """Whether `[DONE]` has come."""

@@ -7,7 +7,7 @@ import msgspec
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Text, Thinking
-from anthropic_proxy.wire.carry import Carry, encode_carry
+from anthropic_proxy.wire.carry import Carry, bare_signature, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.late_thinking import LateThinking
 from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
@@ -46,7 +46,7 @@ class ResponsesDecoder:
         dialect: Dialect = call.dialect
         self._call = call
         self._tag = dialect.carry_tag
-        self.signature = encode_carry(dialect.carry_tag, Carry())
+        self.signature = bare_signature(dialect.carry_tag)
         """Signs thinking that came without anything to carry."""
         self.finished = False
         """Whether the last frame has come."""
