@@ -162,9 +162,15 @@ def _events(kind: str, key: str, pace: str = "") -> Step:
 
 async def _paced(plan: Plan, running: Running) -> dict[str, float]:
     streams = max(round(plan.paced_streams * running.subject.share), 1)
-    shot = running.subject.shot(1_000, f"bench-{running.subject.hears}-{plan.paced_events}-paced")
-    _, spent = await running.volley(shot, streams, streams)
-    return {"paced": 1e6 * spent / plan.paced_events}
+    few, many = [
+        (
+            await running.volley(
+                running.subject.shot(1_000, f"bench-{running.subject.hears}-{events}-paced"), count, streams
+            )
+        )[1]
+        for events, count in ((_FEW_EVENTS, 2 * streams), (plan.paced_events, streams))
+    ]
+    return {"paced": 1e6 * (many - few) / (plan.paced_events - _FEW_EVENTS)}
 
 
 async def _alone(plan: Plan, running: Running) -> dict[str, float]:

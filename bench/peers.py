@@ -67,7 +67,10 @@ def _start_local_openai2anthropic(directory: Path, port: int, upstream: int) -> 
     home = directory / f"local-openai2anthropic-{port}"
     (home / ".oa2a").mkdir(parents=True)
     (home / ".oa2a" / "config.toml").write_text(_OA2A.format(key=_KEY, upstream=upstream, port=port))
-    return _run("local-openai2anthropic", ["bin/oa2a"], directory, port, {})
+    # It counts with an encoding that it would fetch at every stream, and LiteLLM brings along.
+    found = next((PLACE / "litellm").glob("lib/*/site-packages/litellm/litellm_core_utils/tokenizers"), None)
+    offline = {"TIKTOKEN_CACHE_DIR": str(found)} if found else {}
+    return _run("local-openai2anthropic", ["bin/oa2a"], directory, port, offline)
 
 
 def _run(name: str, command: list[str], directory: Path, port: int, further: Mapping[str, str]) -> Process:
