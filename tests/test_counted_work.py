@@ -56,11 +56,11 @@ class Work(NamedTuple):
 
 BOUNDS = {
     #                        small  agent  history  memory  burst  paced  arguments
-    "Chat Completions": Work(476, 1743, 13603, 188, 21, 37, 24),
-    "Gemini": Work(480, 2003, 17163, 241, 31, 48, 0),
-    "Ollama": Work(503, 2162, 16484, 196, 16, 36, 0),
-    "Responses": Work(490, 2058, 19858, 188, 26, 47, 25),
-    "Messages (relay)": Work(327, 443, 1997, 148, 13, 14, 13),
+    "Chat Completions": Work(484, 1105, 12965, 184, 21, 37, 24),
+    "Gemini": Work(494, 1319, 16479, 240, 31, 48, 0),
+    "Ollama": Work(512, 1521, 15843, 193, 16, 36, 0),
+    "Responses": Work(501, 1442, 19242, 182, 26, 47, 25),
+    "Messages (relay)": Work(330, 425, 1979, 148, 13, 14, 13),
 }
 
 

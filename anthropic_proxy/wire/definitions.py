@@ -1,14 +1,16 @@
 """Tool definitions, encoded once: a session has dozens of them, and repeats them in every request."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, TypeVarTuple
 
 import msgspec
 
 from anthropic_proxy.messages.types import Tool
+from anthropic_proxy.messages.types.tools import ToolList
 
 _KEPT = 1_024
+_LISTS_KEPT = 64
 _LONGEST = 32 * 1024
 """Bytes of the longest definition that is kept: with `_KEPT` the most that one cache may hold."""
 
@@ -45,6 +47,21 @@ def encode_once(encode: Callable[[Tool, *_Rest], _Encoded]) -> Callable[[Tool, *
         return encode_kept(_Definition(tool), *rest)
 
     return encode_tool
+
+
+def encode_list_once(
+    encode: Callable[[Sequence[Tool], *_Rest], _Encoded],
+) -> Callable[[Sequence[Tool], *_Rest], _Encoded]:
+    """Return `encode` with a memory of what it gave for a whole list of tools that comes again.
+
+    What it gives is shared between requests.
+    """
+    encode_kept = functools.lru_cache(maxsize=_LISTS_KEPT)(encode)
+
+    def encode_list(tools: Sequence[Tool], *rest: *_Rest) -> _Encoded:
+        return encode_kept(tools, *rest) if isinstance(tools, ToolList) else encode(tools, *rest)
+
+    return encode_list
 
 
 def describe(tool: Tool, *more: str) -> str:

@@ -12,7 +12,7 @@ from anthropic_proxy.messages.domains import hosts_of
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare.request import Kind, Limits, OwnedTool
 from anthropic_proxy.messages.types import Tool, ToolChoice
-from anthropic_proxy.messages.types.tools import is_client_tool
+from anthropic_proxy.messages.types.tools import are_client_tools, is_client_tool
 
 _BEGINNINGS: tuple[tuple[str, Kind], ...] = (
     ("web_search_", "web_search"),
@@ -51,8 +51,9 @@ def kind_of(tool: Tool) -> Kind:
 
 def kinds_of(tools: Sequence[Tool]) -> frozenset[str]:
     """Return what the server tools among these do."""
-    kinds = {kind_of(tool) for tool in tools if not is_client_tool(tool)}
-    return frozenset(kinds - {""}) if kinds else _NOTHING
+    if are_client_tools(tools):
+        return _NOTHING
+    return frozenset({kind_of(tool) for tool in tools if not is_client_tool(tool)} - {""})
 
 
 def decide(declared: list[Tool], limits: Limits, notes: list[Note]) -> Offer:

@@ -20,7 +20,7 @@ from anthropic_proxy.messages.types import (
     ToolRemovalBlock,
     read_tool,
 )
-from anthropic_proxy.messages.types.tools import is_client_tool
+from anthropic_proxy.messages.types.tools import ToolList, are_client_tools
 from anthropic_proxy.messages.types.toolsets import implied_toolsets
 
 _PLACEHOLDER = "DeferredToolPlaceholder"
@@ -39,6 +39,10 @@ def offered_tools(request: MessagesRequest, limits: Limits, names: Names, notes:
     if declared and not limits.tools:
         notes.append(Note("dropped", "tools", "the model takes no tools"))
         return Offer([], {}, [])
+    if isinstance(declared, ToolList) and declared.all_from_client:
+        tools, aliases = _functions(declared, limits)
+        names.aliases.update(aliases)
+        return Offer(tools, {}, [])
     offer = decide([_defined(tool) for tool in declared if tool.name != _PLACEHOLDER], limits, notes)
     if any(tool.kind == "tool_search" for tool in offer.owned.values()):
         forced = request.tool_choice.name if request.tool_choice else None
@@ -60,7 +64,7 @@ def tools_now(request: MessagesRequest) -> list[Tool]:
 
 def owned_tools(request: MessagesRequest, limits: Limits) -> Mapping[str, OwnedTool]:
     """Return the server tools that the proxy would run for a request; keys as `Prepared.owned` has them."""
-    if not limits.tools or all(is_client_tool(tool) for tool in request.tools):
+    if not limits.tools or are_client_tools(request.tools):
         return {}
     return decide([_defined(tool) for tool in _with_changes(request)], limits, []).owned
 
@@ -94,6 +98,14 @@ def offered_choice(
         more = f" and {len(tools) - _LISTED} more" if len(tools) > _LISTED else ""
         raise InvalidRequest(f"tool_choice.name: no tool named {choice.name!r} is offered; there are: {listed}{more}")
     return choice if said == choice.name else replace(choice, name=said)
+
+
+@functools.lru_cache(maxsize=64)
+def _functions(tools: ToolList, limits: Limits) -> tuple[ToolList, Mapping[str, str]]:
+    """Return tools of the client's under their aliases, and those: once for all requests with the same tools."""
+    names = Names(limits.name_pattern, limits.name_length)
+    offered = decide([tool for tool in tools if tool.name != _PLACEHOLDER], limits, []).tools
+    return ToolList(_under_alias(tool, names) for tool in offered), names.aliases
 
 
 def _defined(tool: Tool) -> Tool:

@@ -1,6 +1,7 @@
 """Tool definitions: the same ones come with every request of a session, so they are read once and kept."""
 
 import functools
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Raw
@@ -34,13 +35,38 @@ class _Source(bytes):
         return len(self)
 
 
+class ToolList(list[Tool]):
+    """Tools that come again with every request of a session: the same object each time, so that it can be a key.
+
+    Nobody changes it.
+    """
+
+    __slots__ = ("all_from_client",)
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        super().__init__(tools)
+        self.all_from_client = all(map(is_client_tool, self))
+        """Whether the client runs all of them, and describes them by schemas."""
+
+
 def read_tools(content: Raw) -> list[Tool]:
-    """Return the tools of a JSON list in order.
+    """Return the tools of a JSON list in order; a `ToolList` where the same text may come again.
 
     Raises `InvalidRequest` for what is no list, for a tool that cannot be offered and for names used twice.
     """
     source = _Source(content)
-    return [*(_kept_list if len(source) <= _LONGEST_LIST else _read_list)(source)]
+    return _kept_list(source) if len(source) <= _LONGEST_LIST else _read_list(source)
+
+
+def are_client_tools(tools: Sequence[Tool]) -> bool:
+    """Whether the client runs all of these tools."""
+    return tools.all_from_client if isinstance(tools, ToolList) else all(map(is_client_tool, tools))
+
+
+@functools.lru_cache(maxsize=_LISTS_KEPT)
+def _kept_list(source: _Source) -> ToolList:
+    return ToolList(_read_list(source))
 
 
 def _read_list(source: bytes) -> list[Tool]:
@@ -52,9 +78,6 @@ def _read_list(source: bytes) -> list[Tool]:
     if len(set(names)) < len(names):
         raise InvalidRequest("tools: Tool names must be unique.")
     return tools
-
-
-_kept_list = functools.lru_cache(maxsize=_LISTS_KEPT)(_read_list)
 
 
 def read_tool(raw: Raw, path: str) -> Tool:

@@ -1,6 +1,6 @@
 """Tools and the choice among them: function declarations, and the provider's own tools."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,8 +10,8 @@ from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import PreparedRequest, kind_of
 from anthropic_proxy.messages.types import Tool
-from anthropic_proxy.messages.types.tools import is_client_tool
-from anthropic_proxy.wire.definitions import describe, encode_once
+from anthropic_proxy.messages.types.tools import are_client_tools, is_client_tool
+from anthropic_proxy.wire.definitions import describe, encode_list_once, encode_once
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.schema import keywords_in_words, parameters_of
 from anthropic_proxy.wire.standing_notes import ONE_CALL, said_in_words, unlimited
@@ -78,22 +78,30 @@ def pack_tools(request: PreparedRequest, dialect: Dialect, notes: list[Note]) ->
 
 def _declare_all(request: PreparedRequest, dialect: Dialect, notes: list[Note]) -> list[Raw]:
     """Return the declarations of the functions."""
-    declarations: list[Raw] = []
-    in_words: frozenset[str] = frozenset()
-    for tool in request.tools:
-        if is_client_tool(tool):
-            declaration, keywords = _declare(tool, dialect.schema_style)
-            declarations.append(declaration)
-            in_words |= keywords
-            if tool.strict:
-                notes.append(Note("approximated", f"tools.{tool.name}.strict", "the server has no strict mode"))
-    if in_words:
+    declarations, lost = _declare_functions(request.tools, dialect.schema_style)
+    notes += lost
+    return [*declarations]
+
+
+@encode_list_once
+def _declare_functions(tools: Sequence[Tool], style: str) -> tuple[tuple[Raw, ...], tuple[Note, ...]]:
+    """Return the client's tools, and what of them cannot be said."""
+    functions = [tool for tool in tools if is_client_tool(tool)]
+    declared = [_declare(tool, style) for tool in functions]
+    notes = [
+        Note("approximated", f"tools.{tool.name}.strict", "the server has no strict mode")
+        for tool in functions
+        if tool.strict
+    ]
+    if in_words := frozenset[str]().union(*(keywords for _, keywords in declared)):
         notes.append(said_in_words(in_words))
-    return declarations
+    return tuple(declaration for declaration, _ in declared), tuple(notes)
 
 
 def find_own(request: PreparedRequest, dialect: Dialect) -> OwnTools:
     """Return which of the provider's own tools the request offers, once encoded."""
+    if are_client_tools(request.tools):
+        return OwnTools()
     found = {_OWN[kind_of(tool)]: tool for tool in request.tools if not is_client_tool(tool) and kind_of(tool) in _OWN}
     has_functions = any(map(is_client_tool, request.tools))
     if not found or (has_functions and dialect.server_tools_alone):

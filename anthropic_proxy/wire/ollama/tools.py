@@ -1,5 +1,6 @@
 """Tool definitions. There is no `tool_choice` here: what it asks for is said by the tools offered and in words."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.types import Tool
 from anthropic_proxy.messages.types.tools import is_client_tool
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.definitions import describe, encode_once
+from anthropic_proxy.wire.definitions import describe, encode_list_once, encode_once
 from anthropic_proxy.wire.ollama.schema import encode_parameters, keywords_in_words
 from anthropic_proxy.wire.standing_notes import ONE_CALL, said_in_words
 
@@ -27,20 +28,13 @@ class Tools(Struct):
 def encode_tools(call: Call) -> Tools:
     """Say the request's tools; raises `UnsupportedFeature` where one is forced that cannot be offered."""
     choice = call.request.tool_choice
-    tools = Tools([])
-    offered = [tool for tool in call.request.tools if is_client_tool(tool)]
+    offered = call.request.tools
     if choice is not None and choice.type == "tool":
         offered = [tool for tool in offered if tool.name == choice.name]
     elif choice is not None and choice.type == "none":
         offered = []
-    in_words: frozenset[str] = frozenset()
-    for tool in offered:
-        definition, lost, keywords = _encode_tool(tool)
-        tools.definitions.append(definition)
-        in_words |= keywords
-        tools.notes += [Note("approximated", f"tools.{tool.name}", what) for what in lost]
-    if in_words:
-        tools.notes.append(said_in_words(in_words))
+    definitions, notes = _encode_functions(offered)
+    tools = Tools([*definitions], notes=[*notes])
     if choice is not None:
         _choose(choice.type, choice.name or "", tools, call)
         if choice.disable_parallel_tool_use and tools.definitions:
@@ -60,6 +54,21 @@ def _choose(kind: str, name: str, tools: Tools, call: Call) -> None:
     tools.asks = f"Call the tool {name} now." if kind == "tool" else "Call one of the tools now."
     how = "it alone is offered, and a user text" if kind == "tool" else "a user text"
     tools.notes.append(Note("emulated", "tool_choice", f"{call.provider} does not force calls; {how} asks for one"))
+
+
+@encode_list_once
+def _encode_functions(tools: Sequence[Tool]) -> tuple[tuple[Raw, ...], tuple[Note, ...]]:
+    """Return the client's tools, and what of them cannot be said."""
+    functions = [tool for tool in tools if is_client_tool(tool)]
+    encoded = [_encode_tool(tool) for tool in functions]
+    notes = [
+        Note("approximated", f"tools.{tool.name}", what)
+        for tool, (_, lost, _) in zip(functions, encoded, strict=True)
+        for what in lost
+    ]
+    if in_words := frozenset[str]().union(*(keywords for _, _, keywords in encoded)):
+        notes.append(said_in_words(in_words))
+    return tuple(definition for definition, _, _ in encoded), tuple(notes)
 
 
 @encode_once

@@ -8,7 +8,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import kind_of
 from anthropic_proxy.messages.types import Tool
-from anthropic_proxy.messages.types.tools import is_client_tool
+from anthropic_proxy.messages.types.tools import are_client_tools, is_client_tool
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.standing_notes import unlimited
@@ -28,7 +28,7 @@ class Hosted(Struct):
 
 def offers_hosted(call: Call) -> bool:
     """Whether the server may run tools of its own for this request."""
-    return any(not is_client_tool(tool) for tool in call.request.tools)
+    return not are_client_tools(call.request.tools)
 
 
 def encode_hosted(call: Call, dialect: Dialect) -> Hosted:

@@ -11,7 +11,7 @@ from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.types import Tool, ToolChoice
 from anthropic_proxy.messages.types.tools import is_client_tool
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.definitions import describe, encode_once, find_strictness
+from anthropic_proxy.wire.definitions import describe, encode_list_once, encode_once, find_strictness
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.hosted import encode_hosted, offers_hosted
 from anthropic_proxy.wire.schema import SchemaRules, encode_schema
@@ -33,12 +33,8 @@ class Tools(Struct):
 def encode_tools(call: Call, dialect: Dialect) -> Tools:
     """Say the request's tools; raises `UnsupportedFeature` where one is forced that cannot be offered."""
     request = call.request
-    tools = Tools([])
-    for tool in filter(is_client_tool, request.tools):
-        definition, lost = _encode_tool(tool, dialect.schema, dialect.says_strict)
-        tools.definitions.append(definition)
-        for what in lost:
-            tools.notes.append(Note("approximated", f"tools.{tool.name}", what))
+    definitions, notes = _encode_functions(request.tools, dialect.schema, dialect.says_strict)
+    tools = Tools([*definitions], notes=[*notes])
     if dialect.server_tools and offers_hosted(call):
         _add_hosted(call, dialect, tools)
     if tools.definitions and not dialect.offers_tools:
@@ -56,6 +52,16 @@ def _add_hosted(call: Call, dialect: Dialect, tools: Tools) -> None:
     tools.definitions += said.definitions
     tools.fields = said.fields
     tools.notes += said.notes
+
+
+@encode_list_once
+def _encode_functions(
+    tools: Sequence[Tool], rules: SchemaRules, says_strict: bool
+) -> tuple[tuple[Raw, ...], tuple[Note, ...]]:
+    """Return the client's tools, and what of each cannot be said."""
+    encoded = [(tool, *_encode_tool(tool, rules, says_strict)) for tool in tools if is_client_tool(tool)]
+    notes = [Note("approximated", f"tools.{tool.name}", what) for tool, _, lost in encoded for what in lost]
+    return tuple(definition for _, definition, _ in encoded), tuple(notes)
 
 
 @encode_once

@@ -10,8 +10,9 @@ from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.prepare import kind_of
 from anthropic_proxy.messages.types import Tool, ToolChoice
+from anthropic_proxy.messages.types.tools import are_client_tools, is_client_tool
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.definitions import describe, encode_once, find_strictness
+from anthropic_proxy.wire.definitions import describe, encode_list_once, encode_once, find_strictness
 from anthropic_proxy.wire.openai_responses.connectors import encode_connector
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.schema import SchemaRules, encode_schema
@@ -37,16 +38,11 @@ class Tools(Struct):
 
 def encode_tools(call: Call, dialect: Dialect) -> Tools:
     """Say the request's tools; raises `UnsupportedFeature` where one is forced that cannot be offered."""
-    tools = Tools([])
-    offered: dict[str, dict[str, str]] = {}
-    for tool in call.request.tools:
-        if tool.type in (None, "custom"):
-            definition, lost = _encode_tool(tool, dialect.schema, dialect.says_strict)
-            tools.definitions.append(definition)
-            tools.notes += [Note("approximated", f"tools.{tool.name}", what) for what in lost]
-            offered[tool.name] = {"type": "function", "name": tool.name}
-        else:
-            _add_server_tool(tool, call, dialect, tools, offered)
+    if are_client_tools(call.request.tools):
+        definitions, notes, offered = _encode_functions(call.request.tools, dialect.schema, dialect.says_strict)
+        tools = Tools([*definitions], notes=[*notes])
+    else:
+        tools, offered = _encode_mixed(call, dialect)
     if call.request.tool_choice is not None:
         tools.choice = _choose(call.request.tool_choice, offered, call, dialect)
     if tools.most_searches is not None and not (dialect.search_limit and _only_searches(offered)):
@@ -54,6 +50,32 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
         why = "limits all of its tools as one" if dialect.search_limit else "has no such limit"
         tools.notes.append(Note("approximated", "tools.web_search.max_uses", f"{call.provider} {why}"))
     return tools
+
+
+def _encode_mixed(call: Call, dialect: Dialect) -> tuple[Tools, dict[str, dict[str, str]]]:
+    """Say functions and what the server runs itself, in the client's order; the second: how each would be forced."""
+    tools = Tools([])
+    offered: dict[str, dict[str, str]] = {}
+    for tool in call.request.tools:
+        if is_client_tool(tool):
+            definitions, notes, forced = _encode_functions([tool], dialect.schema, dialect.says_strict)
+            tools.definitions += definitions
+            tools.notes += notes
+            offered |= forced
+        else:
+            _add_server_tool(tool, call, dialect, tools, offered)
+    return tools, offered
+
+
+@encode_list_once
+def _encode_functions(
+    tools: Sequence[Tool], rules: SchemaRules, says_strict: bool
+) -> tuple[tuple[Raw, ...], tuple[Note, ...], dict[str, dict[str, str]]]:
+    """Return the client's tools, what of each cannot be said, and by name how each would be forced."""
+    encoded = [(tool, *_encode_tool(tool, rules, says_strict)) for tool in tools]
+    notes = [Note("approximated", f"tools.{tool.name}", what) for tool, _, lost in encoded for what in lost]
+    forced = {tool.name: {"type": "function", "name": tool.name} for tool in tools}
+    return tuple(definition for _, definition, _ in encoded), tuple(notes), forced
 
 
 def _add_server_tool(

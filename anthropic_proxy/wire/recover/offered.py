@@ -37,7 +37,7 @@ class OfferedTools:
         self._folded: dict[str, set[str]] | None = None
 
     def __bool__(self) -> bool:
-        return any(is_client_tool(tool) for tool in self._given)
+        return any(map(is_client_tool, self._given))
 
     @functools.cached_property
     def _tools(self) -> dict[str, Tool]:
