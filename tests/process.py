@@ -60,9 +60,18 @@ class Proxy:
 
 def free_port() -> int:
     """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with hold_port() as port:
+        return port
+
+
+@contextmanager
+def hold_port() -> Iterator[int]:
+    """Give a port that nobody else is given meanwhile: a server may listen on it, because this only binds it."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        yield port
 
 
 @contextmanager
@@ -75,35 +84,40 @@ def running_proxy(
     blocks it, and a report of ours fails the test; other servers load the application inside their loop. No key of the
     settings may stand in anything that the process writes, shows or answers.
     """
-    port = free_port()
-    words = [word.format(port=port) for word in command]
-    if "{port}" not in " ".join(command):
-        words += ["--port", str(port)]
-    checkout = Path(__file__).resolve().parent.parent
-    measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
-    path = os.pathsep.join((str(checkout), str(checkout / "tests" / "watched")))
-    own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": path, "PYTHONASYNCIODEBUG": "1"}
-    environment = {**own, **measured, **settings}
-    log_file = directory / f"proxy-{port}.log"
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, *words], cwd=directory, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-        )
-    proxy = Proxy(f"http://127.0.0.1:{port}", process, log_file, keys=secrets_in(settings))
-    try:
-        _wait_until_it_answers(proxy)
-        proxy.told += find_told(command_lines(process.pid), proxy.keys)
-        yield proxy
-    finally:
-        for client in proxy.clients:
-            client.close()
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(timeout=40)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    with hold_port() as port:
+        words = [word.format(port=port) for word in command]
+        if "{port}" not in " ".join(command):
+            words += ["--port", str(port)]
+        checkout = Path(__file__).resolve().parent.parent
+        measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+        path = os.pathsep.join((str(checkout), str(checkout / "tests" / "watched")))
+        own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": path, "PYTHONASYNCIODEBUG": "1"}
+        environment = {**own, **measured, **settings}
+        log_file = directory / f"proxy-{port}.log"
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, *words],
+                cwd=directory,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        proxy = Proxy(f"http://127.0.0.1:{port}", process, log_file, keys=secrets_in(settings))
+        try:
+            _wait_until_it_answers(proxy)
+            proxy.told += find_told(command_lines(process.pid), proxy.keys)
+            yield proxy
+        finally:
+            for client in proxy.clients:
+                client.close()
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(timeout=40)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
     assert "uvicorn" in command or BLOCKED not in proxy.log, proxy.log
     assert not (told := proxy.told + find_told(proxy.log, proxy.keys)), told
 
