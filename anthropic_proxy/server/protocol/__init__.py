@@ -26,6 +26,8 @@ HEAD_SECONDS = 30.0
 HEAD_BYTES = 64 * 1024
 """What of an unfinished head is kept; a finished one is the guard's to judge. Also what may come between two pieces of
 a body, or behind it: sizes and extensions of chunks, and trailers, which nobody reads."""
+AHEAD_BYTES = 1024 * 1024
+"""What of a body may wait for the application; uvicorn's own 64 KB would have each agent's request stop and go on."""
 LINGER_SECONDS = 10.0
 """How long a body may still come after its request was answered: a client that writes does not read the answer yet."""
 WRITE_SECONDS = 300.0
@@ -175,7 +177,13 @@ class GuardedHttp(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         self._head_bytes = 0
-        super().on_body(body)
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > AHEAD_BYTES:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """End the request."""
