@@ -332,3 +332,11 @@ async def test_a_key_that_is_refused_is_seen_in_what_was_tried_and_named_once_wi
     assert [receipt.tried for receipt in town.receipts] == [["openai 401"], [], []]
     assert town.log.getvalue().count("abcd rests, because of") == 1
     assert first not in town.log.getvalue()
+
+
+async def test_a_provider_that_says_not_to_ask_again_is_not_and_the_client_is_told() -> None:
+    street = Street(lambda self, body: error(503, "closed for today", x_should_retry="false"))
+    keeper = await Town(street, **KEYS).ask()
+    assert keeper.error is not None
+    assert keeper.error.should_retry is False
+    assert len(street.asked) == 1

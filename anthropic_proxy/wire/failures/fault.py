@@ -28,6 +28,8 @@ class Fault(Struct, frozen=True, kw_only=True):
     """The request parameter named as the cause, in the upstream's spelling."""
     retry_after: float | None = None
     """Whole seconds, 1 to 3,600."""
+    stays: bool = False
+    """Whether the upstream says that asking again will not help (`x-should-retry: false`, as OpenAI says it)."""
     tokens: int | None = None
     """Prompt tokens, where the body counts them in a field."""
     window: int | None = None
@@ -49,7 +51,11 @@ def decode_fault(status: int | None, headers: Mapping[str, str], body: bytes) ->
             return fault
     text = "".join(character for character in body[:2_000].decode(errors="replace") if character.isprintable())
     excerpt = mask_keys(text[:_EXCERPT_CHARACTERS])
-    return Fault(status=status, retry_after=find_delay(headers, None, ""), excerpt=excerpt)
+    return Fault(status=status, retry_after=find_delay(headers, None, ""), stays=_stays(headers), excerpt=excerpt)
+
+
+def _stays(headers: Mapping[str, str]) -> bool:
+    return headers.get("x-should-retry", "").strip().lower() == "false"
 
 
 def read_fault(content: Any, status: int | None, headers: Mapping[str, str]) -> Fault:
@@ -73,6 +79,7 @@ def read_fault(content: Any, status: int | None, headers: Mapping[str, str]) -> 
         codes=frozenset(_codes_of(error)),
         parameter=_string(error.get("param")) or find_parameter(message),
         retry_after=find_delay(headers, error.get("details"), message),
+        stays=_stays(headers),
         tokens=_integer(error.get("n_prompt_tokens")),
         window=_integer(error.get("n_ctx")),
         generation=_string(error.get("failed_generation")),

@@ -161,7 +161,7 @@ def _error(row: _Row, fault: Fault, provider: str) -> UpstreamError:
         kind=row.kind,
         retryable=_is_retryable(row, fault),
         retry_after=delay,
-        should_retry=False if per_day else row.should_retry,
+        should_retry=False if per_day or fault.stays else row.should_retry,
         parameter=fault.parameter,
     )
     if fault.excerpt:
@@ -171,6 +171,8 @@ def _error(row: _Row, fault: Fault, provider: str) -> UpstreamError:
 
 def _is_retryable(row: _Row, fault: Fault) -> bool:
     """Whether the proxy itself may ask once more: not where the provider wants a longer pause than a client notices."""
+    if fault.stays:
+        return False
     if fault.retry_after is not None and fault.retry_after > SHORT_DELAY_SECONDS:
         return False
     if row.status == 429:
