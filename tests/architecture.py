@@ -50,6 +50,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "exchange.one_call": "messages",
     "exchange.fidelity": "messages.notes routing.router",
     "exchange.limits": "messages.prepare routing.router",
+    "exchange.reading": "messages routing.router exchange.house",
     "exchange.links": "messages routing.router upstream.errands wire.contract exchange.house exchange.watch",
     "exchange.passing": "messages routing wire.contract exchange.house exchange.blame",
     "exchange.turns": "messages routing.router exchange upstream.errands wire.contract confined",

@@ -56,11 +56,11 @@ class Work(NamedTuple):
 
 BOUNDS = {
     #                        small  agent  history  memory  burst  paced  arguments
-    "Chat Completions": Work(484, 1105, 12965, 184, 21, 37, 24),
-    "Gemini": Work(494, 1319, 16479, 240, 31, 48, 0),
-    "Ollama": Work(512, 1521, 15843, 193, 16, 36, 0),
-    "Responses": Work(501, 1442, 19242, 182, 26, 47, 25),
-    "Messages (relay)": Work(330, 425, 1979, 148, 13, 14, 13),
+    "Chat Completions": Work(492, 1113, 12973, 184, 21, 37, 24),
+    "Gemini": Work(502, 1327, 16487, 240, 31, 48, 0),
+    "Ollama": Work(520, 1529, 15851, 193, 16, 36, 0),
+    "Responses": Work(509, 1450, 19250, 182, 26, 47, 25),
+    "Messages (relay)": Work(323, 517, 3817, 144, 13, 14, 13),
 }
 
 

@@ -7,7 +7,7 @@ from anthropic_proxy.exchange.blame import LENT
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.messages.prepare import UNPREPARED
 from anthropic_proxy.messages.tokens import estimate
-from anthropic_proxy.messages.types import MessagesRequest
+from anthropic_proxy.messages.types import MessagesRequest, read_request
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.wire.contract import Call, Credential
@@ -30,8 +30,13 @@ def relay_call(inbound: Inbound, request: MessagesRequest, target: Target, new_i
         provider=target.provider.name,
         window=target.facts.window if target.facts.known else None,
         max_input=target.facts.max_input if target.facts.known else None,
-        estimate=partial(estimate, request),
+        bears_marks=request.bears_marks,
+        estimate=partial(_estimate, request, inbound.body),
     )
+
+
+def _estimate(request: MessagesRequest, body: bytes) -> int:
+    return estimate(read_request(body) if request.skimmed else request)
 
 
 def lent_credential(house: House, inbound: Inbound, provider: Provider) -> Credential | None:

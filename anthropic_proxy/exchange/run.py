@@ -10,6 +10,7 @@ from anthropic_proxy.exchange.attempts import Attempts
 from anthropic_proxy.exchange.blame import silence_of
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.exchange.one_call import OneCall
+from anthropic_proxy.exchange.reading import facts_of, read
 from anthropic_proxy.exchange.relay import RelayedAnswer
 from anthropic_proxy.exchange.turns import open_reply
 from anthropic_proxy.exchange.watch import Watch
@@ -18,10 +19,9 @@ from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import Event, Failure, Ping
 from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.prepare import kinds_of
-from anthropic_proxy.messages.types import MessagesRequest, MessagesResponse, read_request
+from anthropic_proxy.messages.types import MessagesRequest, MessagesResponse
 from anthropic_proxy.messages.writer import MessageWriter
-from anthropic_proxy.routing.router import Facts, Route
+from anthropic_proxy.routing.router import Route
 from anthropic_proxy.wire.contract import relays
 
 DELTA_AFTER_SECONDS = 240.0
@@ -65,11 +65,10 @@ async def run(house: House, inbound: Inbound, outlet: Outlet) -> None:
     receipt = Receipt(request_id=inbound.request_id, client=inbound.client, started=house.clock(), path=inbound.path)
     outlet.follow(receipt)
     try:
-        request = read_request(inbound.body)  # 2 read
+        request = read(house, inbound.body)  # 2 read
         receipt.asked_model, receipt.stream = request.model, request.stream
-        receipt.tools, receipt.messages = len(request.tools), len(request.messages)
-        facts = Facts(request.model, kinds_of(request.tools))
-        route = house.routes.find(facts, house.settings, house.catalogue)  # 3 route
+        receipt.tools, receipt.messages = len(request.tools), request.length
+        route = house.routes.find(facts_of(request), house.settings, house.catalogue)  # 3 route
         receipt.why, receipt.fidelity.policy = route.why, route.fidelity
         _expect_readable(request, route)
         for note in route.notes:

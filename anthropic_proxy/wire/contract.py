@@ -39,6 +39,8 @@ class Call(Struct, frozen=True, kw_only=True):
     """The path that the client asked for; only a relay reads it."""
     query: str = ""
     """The query of the client's own address; only a relay reads it."""
+    bears_marks: bool = True
+    """Whether `raw` may hold blocks that the proxy wrote; only a relay asks."""
     aliases: Mapping[str, str] = {}
     """Tool names said upstream → the client's own names, where they differ."""
     new_id: Callable[[str], str]

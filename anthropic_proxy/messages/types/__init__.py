@@ -9,6 +9,7 @@ from msgspec import Raw
 from anthropic_proxy.messages.types.blocks import blocks_of
 from anthropic_proxy.messages.types.connectors import McpServer
 from anthropic_proxy.messages.types.reading import decode_request, read_envelope, read_request
+from anthropic_proxy.messages.types.skimming import guess_model, skim_request
 from anthropic_proxy.messages.types.structs import (
     ABSENT,
     Block,
@@ -83,8 +84,10 @@ __all__ = [
     "WebSearchResultBlock",
     "blocks_of",
     "decode_request",
+    "guess_model",
     "read_envelope",
     "read_request",
     "read_tool",
+    "skim_request",
     "text_raw",
 ]

@@ -132,6 +132,7 @@ def _request(read: _Body, size: int, mended: list[str]) -> MessagesRequest:
     return MessagesRequest(
         model=read.model,
         messages=read.messages,
+        length=len(read.messages),
         max_tokens=read.max_tokens,
         system=read.system or "",
         stream=bool(read.stream),

@@ -297,6 +297,12 @@ class MessagesRequest(Struct, kw_only=True):
     """Whether the client says where the model may run (`inference_geo`)."""
     edits_context: bool = False
     """Whether earlier tool results are to be cleared, or the history to be summed up (`context_management`)."""
+    length: int = 0
+    """Messages of the body, whether they were read or not."""
+    skimmed: bool = False
+    """Whether only what a relay must know was read: `messages` is empty."""
+    bears_marks: bool = True
+    """Whether there may be blocks that the proxy wrote and a relay cuts out."""
     size: int = 0
     """Bytes of the body; 0: not read from one."""
     refusal: ClientError | None = None

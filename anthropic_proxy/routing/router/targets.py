@@ -15,7 +15,7 @@ from anthropic_proxy.routing.router.addresses import find_address, find_server
 from anthropic_proxy.routing.router.naming import Choice, choose, choose_for_tier
 from anthropic_proxy.routing.router.readiness import describe_missing_key
 from anthropic_proxy.settings import TIERS, Fidelity, Settings
-from anthropic_proxy.wire.contract import Wire
+from anthropic_proxy.wire.contract import Wire, relays
 
 _ORDER = tuple(
     row.name
@@ -65,6 +65,8 @@ class Route(Struct, frozen=True):
     """What the log should say once, because the user may not expect it."""
     fidelity: Fidelity = "best-effort"
     """`strict`: what a target could only do with losses is refused."""
+    relayed: bool = False
+    """Whether bytes pass to every target as they came."""
 
 
 class Mapped(Struct, frozen=True, kw_only=True):
@@ -99,7 +101,8 @@ def resolve(facts: Facts, settings: Settings, catalogue: Catalogue) -> Route:
     if not targets and refusal is not None:
         raise refusal
     first = choices[0]
-    return Route(targets, first.why, notes, settings.tier_fidelities.get(first.tier, settings.fidelity))
+    fidelity = settings.tier_fidelities.get(first.tier, settings.fidelity)
+    return Route(targets, first.why, notes, fidelity, all(relays(target.wire) for target in targets))
 
 
 def preferred(settings: Settings, ollama_models: Sequence[str] | None) -> str:

@@ -83,7 +83,8 @@ def _edited(call: Call) -> bytes:
 
 def _find_edits(body: bytes, call: Call) -> list[Edit]:
     dialect: Dialect = call.dialect
-    reads = not dialect.keeps_thinking or _holds(body, _MARK) or (dialect.checks_signatures and _holds(body, _SEARCHED))
+    marked = call.bears_marks and (_holds(body, _MARK) or (dialect.checks_signatures and _holds(body, _SEARCHED)))
+    reads = marked or not dialect.keeps_thinking
     if not (call.renamed or reads or not dialect.takes_client_data):
         return []
     members = spans.find_members(body)

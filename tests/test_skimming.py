@@ -1,0 +1,95 @@
+"""What a relay reads of a request: the same as is read in full, or nothing."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from anthropic_proxy.messages.types import guess_model, read_request, skim_request
+
+ASKED: dict[str, Any] = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
+
+
+def with_block(**block: Any) -> dict[str, Any]:
+    return {**ASKED, "messages": [{"role": "assistant", "content": [block]}]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"stream": True},
+        {"stream": None, "tools": None, "mcp_servers": []},
+        {"tools": [{"name": "a", "input_schema": {"type": "object"}}, {"type": "web_search_20250305", "name": "b"}]},
+        {"mcp_servers": [{"type": "url", "name": "s", "url": "https://s", "authorization_token": "t"}]},
+        {"system": [{"type": "text", "text": "x"}], "metadata": {"user_id": "u"}, "invented": {"model": "other"}},
+        {"messages": [{"role": "user", "content": [{"type": "invented", "text": "x"}]}] * 3},
+    ],
+)
+def test_what_is_skimmed_is_what_is_read(changes: dict[str, Any]) -> None:
+    body = msgspec.json.encode({**ASKED, **changes})
+    skimmed, whole = skim_request(body), read_request(body)
+    assert skimmed is not None
+    for name in ("model", "stream", "tools", "mcp_servers", "size", "length", "refusal"):
+        assert getattr(skimmed, name) == getattr(whole, name), name
+    assert skimmed.messages == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        with_block(type="thinking", thinking="x", signature="px1.a.e30"),
+        with_block(type="redacted_thinking", data="px1.a.e30"),
+        with_block(type="web_search_tool_result", tool_use_id="a", content=[]),
+        with_block(type="text", text="x", citations=[{"type": "web_search_result_location"}]),
+    ],
+)
+def test_what_the_proxy_may_have_written_is_seen(request_: dict[str, Any]) -> None:
+    skimmed = skim_request(msgspec.json.encode(request_))
+    assert skimmed is not None
+    assert skimmed.bears_marks
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        with_block(type="thinking", thinking="x", signature="EqQBCg"),
+        with_block(type="tool_result", tool_use_id="a", content='say "px1." and "web_search_"'),
+        with_block(type="text", text="px1."),
+    ],
+)
+def test_words_like_a_mark_are_none(request_: dict[str, Any]) -> None:
+    skimmed = skim_request(msgspec.json.encode(request_))
+    assert skimmed is not None
+    assert not skimmed.bears_marks
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'{"model":1,"messages":[]}',
+        b'{"model":"m"}',
+        b'{"model":"m","messages":[{"role":"user"}]}',
+        b'{"model":"m","messages":[{"role":"user","content":[{"type":"thinking","signature":7}]}]}',
+        b'{"model":"m","messages":[],"tools":[{"name":"a","input_schema":1}]}',
+        b'{"model":"m","messages":' + b"[" * 5_000,
+    ],
+)
+def test_what_is_unusual_is_left_to_who_reads_it_in_full(body: bytes) -> None:
+    assert skim_request(body) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        (b'{"model": "claude-x","messages":[]}', "claude-x"),
+        (b'{"messages":["' + b"a" * 5_000 + b'"],"model":"claude-x"}', "claude-x"),
+        (b'{"messages":["' + b"a" * 5_000 + b'"],"model":"claude-x","s":"' + b"a" * 5_000 + b'"}', ""),
+        (b'{"messages":["\\"model\\":\\"other\\""],"model":"m\\u0061"}', ""),
+        (b"", ""),
+    ],
+)
+def test_a_model_is_guessed_where_clients_say_it(body: bytes, model: str) -> None:
+    assert guess_model(body) == model
