@@ -101,9 +101,8 @@ class Running(Struct, kw_only=True):
             outcome = await fire(self.port, shot, count=count, connections=connections)
         except (BenchError, OSError, TimeoutError) as error:
             raise BenchError(f"{self.subject.name}: {error}\n{self.last_words()}") from error
-        spent = self.process.cpu_seconds() - before if self.process else 0.0
         self.replies += len(outcome.seconds)
-        return outcome, spent / count
+        return outcome, (await self.process.settle() - before) / count if self.process else 0.0
 
     async def cpu(self, size: str, reply: str, count: int, connections: int = 4) -> float:
         """Return the CPU seconds of one request, from the subject's share of a plan's count."""

@@ -1,5 +1,6 @@
 """Processes of the bench: started, watched through /proc, stopped."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -7,6 +8,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+_LOOK_SECONDS = 0.01
+_LONGEST_SETTLING = 200
+"""Looks after which a process that is never still is taken as it is."""
 
 
 class Process:
@@ -39,6 +44,16 @@ class Process:
     def cpu_seconds(self) -> float:
         """Return user and system time of the process and its descendants so far."""
         return sum(_cpu_seconds(pid) for pid in _tree(self._process.pid))
+
+    async def settle(self) -> float:
+        """Wait until it does nothing more, and return its CPU seconds: some write their logs after the reply."""
+        spent = self.cpu_seconds()
+        for _ in range(_LONGEST_SETTLING):
+            await asyncio.sleep(_LOOK_SECONDS)
+            before, spent = spent, self.cpu_seconds()
+            if spent - before < _LOOK_SECONDS / 10:
+                break
+        return spent
 
     def resident_mib(self) -> float:
         """Return the memory that the process and its descendants hold, shared pages counted once where /proc tells."""

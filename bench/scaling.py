@@ -112,7 +112,7 @@ async def _cost(process: Process, port: int, shot: Shot, count: int) -> tuple[fl
     process.forget_peak()
     before = process.cpu_seconds()
     await fire(port, shot, count=count, connections=1)
-    return (process.cpu_seconds() - before) / count, process.peak_mib()
+    return (await process.settle() - before) / count, process.peak_mib()
 
 
 def _line(found: _Found, who: Sequence[Subject], key: str, title: str, x: str) -> Line:
