@@ -202,19 +202,15 @@ class Attempts:
         return healed
 
     async def _attempt(self, target: Target, call: Call, credential: Credential | None) -> Answer | RelayedAnswer:
-        upstream_request = target.wire.encode_request(call)
-        report, begins = self._receipt.fidelity, self._continuation is None
-        report.add(upstream_request.notes, again=not begins)
-        report.add(self._lessons)
-        if begins:
-            expect_no_loss(report, target)
-        self._expect_shape(call, upstream_request)
+        upstream_request = self._encode(target, call)
         self._receipt.provider, self._receipt.model = target.provider.name, target.model
         breakers = self._house.breakers
         if self._replaceable:
             breakers.admit(target.upstream)
+        sending = self._send(target, call, upstream_request, credential)
+        del upstream_request  # whoever sends it lets go of it, long before the model has thought
         try:
-            answer = await self._send(target, call, upstream_request, credential)
+            answer = await sending
         except UpstreamError as error:
             breakers.failed(target.upstream, error)
             raise
@@ -224,9 +220,17 @@ class Attempts:
         breakers.succeeded(target.upstream)
         return answer
 
-    def _expect_shape(self, call: Call, upstream_request: UpstreamRequest) -> None:
+    def _encode(self, target: Target, call: Call) -> UpstreamRequest:
+        """Say the request in the target's language; notes what is lost, and raises where that must not be."""
+        upstream_request = target.wire.encode_request(call)
+        report, begins = self._receipt.fidelity, self._continuation is None
+        report.add(upstream_request.notes, again=not begins)
+        report.add(self._lessons)
+        if begins:
+            expect_no_loss(report, target)
         schema = bytes(call.request.output_schema)
         self.shape = Shape(schema) if schema and not upstream_request.keeps_schema else None
+        return upstream_request
 
     async def _send(
         self, target: Target, call: Call, upstream_request: UpstreamRequest, credential: Credential | None
@@ -234,6 +238,7 @@ class Attempts:
         self._watch.call_sent()
         try:
             response = await self._house.ways[target.provider.way](target.base_url, upstream_request, credential)
+            del upstream_request
             try:
                 return await self._open_answer(target, call, response)
             except BaseException:
@@ -249,7 +254,8 @@ class Attempts:
         answer: Answer | RelayedAnswer
         if relays(target.wire):
             watch, credential = self._watch, self._credential
-            answer = RelayedAnswer(target.wire, target, call, response, watch, credential=credential)
+            sent = structs.replace(call, raw=b"")  # it was; a stream need not hold it
+            answer = RelayedAnswer(target.wire, target, sent, response, watch, credential=credential)
         else:
             report = self._receipt.fidelity
             answer = Answer(target, call, response, self._watch, report=report, cutter=self._cutter)

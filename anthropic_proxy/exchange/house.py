@@ -45,7 +45,7 @@ class House(Struct, frozen=True, kw_only=True):
     observers: Sequence[Observer] = ()
 
 
-class Inbound(Struct, frozen=True, kw_only=True):
+class Inbound(Struct, kw_only=True):
     """A request as the door hands it in."""
 
     request_id: str
@@ -53,6 +53,7 @@ class Inbound(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     """Names in lower case; without credentials, except where they may be passed on."""
     body: bytes
+    """Empty once nobody needs it any more."""
     path: str = "/v1/messages"
     query: str = ""
 

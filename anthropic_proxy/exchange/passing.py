@@ -31,12 +31,12 @@ def relay_call(inbound: Inbound, request: MessagesRequest, target: Target, new_i
         window=target.facts.window if target.facts.known else None,
         max_input=target.facts.max_input if target.facts.known else None,
         bears_marks=request.bears_marks,
-        estimate=partial(_estimate, request, inbound.body),
+        estimate=partial(_estimate, request, inbound),
     )
 
 
-def _estimate(request: MessagesRequest, body: bytes) -> int:
-    return estimate(read_request(body) if request.skimmed else request)
+def _estimate(request: MessagesRequest, inbound: Inbound) -> int:
+    return estimate(read_request(inbound.body) if request.skimmed else request)
 
 
 def lent_credential(house: House, inbound: Inbound, provider: Provider) -> Credential | None:

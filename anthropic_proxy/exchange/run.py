@@ -186,6 +186,7 @@ class _Exchange:
         writer, watch = self._writer, self._watch
         writer.signature = answer.signature
         only_one = OneCall() if self._one_call() else None
+        forgets = isinstance(answer, Answer)  # what takes several calls, or is checked, asks with it again
         while (deltas := await answer.read()) is not None:
             if only_one is not None:
                 deltas = only_one.feed(deltas)
@@ -195,7 +196,17 @@ class _Exchange:
                 await self._write(events)
                 watch.client_at = watch.upstream_at = watch.now()
                 watch.writing = False
+                if forgets:
+                    forgets = False
+                    self._forget_request(answer)
         await self._write(self._start() + writer.finish(), last=True)
+
+    def _forget_request(self, answer: Reply | RelayedAnswer) -> None:
+        """Let go of the request: part of the reply has left, so nothing is asked again, and streams last long."""
+        self._inbound.body = b""
+        self._request.forget()
+        if isinstance(answer, Answer):
+            answer.call.request.forget()
 
     async def _fold(self, answer: Reply) -> None:
         fold = Fold(self._writer)
@@ -218,6 +229,8 @@ class _Exchange:
                 await outlet.relay(data, answer.headers, last=not streams)
                 watch.upstream_at = watch.now()
                 watch.writing = False
+                if self._inbound.body:
+                    self._forget_request(answer)
         finally:
             self._writer.usage = answer.usage
             self._receipt.outcome = answer.stop_reason or ""

@@ -122,7 +122,7 @@ async def serve(house: House, scope: Scope, receive: Receive, send: Send) -> Non
     outlet = HttpOutlet(receive, send, request_id)
     receipt = Receipt(request_id=request_id, client=Client(), started=house.clock())
     receipt.method, receipt.path = scope["method"], scope["path"]
-    headers, body = headers_of(scope), None
+    headers, was_read = headers_of(scope), False
     try:
         client = receipt.client = await identify(scope, headers, house.settings, house.policies)
         endpoint = find_endpoint(receipt.method, receipt.path)
@@ -131,14 +131,14 @@ async def serve(house: House, scope: Scope, receive: Receive, send: Send) -> Non
             receipt.outcome = "cancelled"
             house.log.request(receipt)
             return
-        query = scope.get("query_string", b"").decode("latin-1")
-        await endpoint(
-            house,
-            Inbound(request_id=request_id, client=client, headers=headers, body=body, path=receipt.path, query=query),
-            outlet,
+        was_read, query = True, scope.get("query_string", b"").decode("latin-1")
+        inbound = Inbound(
+            request_id=request_id, client=client, headers=headers, body=body, path=receipt.path, query=query
         )
+        del body  # its exchange decides how long it is held
+        await endpoint(house, inbound, outlet)
     except ProxyError as error:
-        if body is None and "expect" in headers:
+        if not was_read and "expect" in headers:
             error.ends_connection = True  # nobody said whether the body will come
         await _refuse(house, receipt, outlet, error)
     except asyncio.CancelledError:

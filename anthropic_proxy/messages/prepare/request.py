@@ -88,6 +88,11 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     """False: the model takes no pictures; the wire puts a text in their place."""
     pdf: bool
 
+    def forget(self) -> None:
+        """Let go of what was said: the answer has begun."""
+        self.system.clear()
+        self.messages.clear()
+
     def session_key(self) -> str:
         """Return 32 hex characters that stay the same through a session; computed only when a wire asks."""
         said = _session_of(self.user_id) if self.user_id else None

@@ -125,4 +125,4 @@ def _is_text(request: MessagesRequest) -> bool:
 
 
 def _schema(form: OutputFormat | None) -> Raw:
-    return form.schema if form is not None and form.type == "json_schema" else ABSENT
+    return form.schema.copy() if form is not None and form.type == "json_schema" else ABSENT  # not of the whole body

@@ -310,6 +310,11 @@ class MessagesRequest(Struct, kw_only=True):
     mended: list[str] = field(default_factory=list)
     """What the slow way of `decode_request` mended, in words; for the fidelity report."""
 
+    def forget(self) -> None:
+        """Let go of all that holds the body: nobody asks what was said any more."""
+        self.messages, self.system = [], ""
+        self.output_config = self.output_format = None
+
 
 class UsageBody(Struct, kw_only=True):
     """`usage` of a reply; every count is an integer ≥ 0, in tokens."""
