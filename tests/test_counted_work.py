@@ -56,10 +56,10 @@ class Work(NamedTuple):
 
 BOUNDS = {
     #                        small  agent  history  memory  burst  paced  arguments
-    "Chat Completions": Work(492, 1113, 12973, 184, 21, 37, 24),
-    "Gemini": Work(502, 1327, 16487, 240, 31, 48, 0),
-    "Ollama": Work(520, 1529, 15851, 193, 16, 36, 0),
-    "Responses": Work(509, 1450, 19250, 182, 26, 47, 25),
+    "Chat Completions": Work(491, 1112, 12972, 184, 19, 35, 23),
+    "Gemini": Work(502, 1327, 16487, 240, 26, 43, 0),
+    "Ollama": Work(520, 1529, 15851, 193, 15, 35, 0),
+    "Responses": Work(509, 1450, 19250, 182, 25, 46, 25),
     "Messages (relay)": Work(327, 521, 3821, 144, 13, 14, 13),
 }
 

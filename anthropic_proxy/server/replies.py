@@ -73,7 +73,9 @@ def _encode_frames(events: Iterable[Event], request_id: str) -> bytes:
     frames = []
     for event in events:
         kind = type(event)
-        if kind is Failure:
+        if kind is TextDelta:  # nearly all of them are
+            frames.append(_TEXT_DELTA % (event.index, _encode(event.text)))  # type: ignore[union-attr]
+        elif kind is Failure:
             frames.append(_FAILURE % encode_error(event.error, request_id))  # type: ignore[union-attr]
         else:
             frames.append(_ENCODERS[kind](event))

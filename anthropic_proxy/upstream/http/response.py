@@ -83,7 +83,9 @@ class HttpResponse:
         """Return what has arrived, waiting only where nothing has; b"" at the end."""
         if self._inflater is not None:
             return await self._read_inflated(self._inflater)
-        return await self._read()
+        if not (self._pieces or self.ended):
+            await self._arrival()
+        return self._take()
 
     async def close(self, *, complete: bool = False) -> None:
         """Give the connection back if the answer was received whole, or is `complete` and ends at once; else cut it."""
@@ -93,18 +95,22 @@ class HttpResponse:
         try:
             if complete and not (self.ended or self._inflater):
                 async with asyncio.timeout(DRAIN_SECONDS):
-                    while await self._read():
-                        pass
+                    while not self.ended:
+                        await self._arrival()
+                        self._take()
         except (TimeoutError, UpstreamProtocolError):
             pass
         finally:
             self._pieces.clear()
             let_go(self.ended and self._error is None)
 
-    async def _read(self) -> bytes:
-        if not (self._pieces or self.ended):
-            self._waiting = asyncio.get_running_loop().create_future()
-            await self._waiting
+    def _arrival(self) -> "asyncio.Future[None]":
+        """Return what is done when more has come, or nothing will."""
+        self._waiting = asyncio.get_running_loop().create_future()
+        return self._waiting
+
+    def _take(self) -> bytes:
+        """Return what is here; b"" at the end. Raises how the body broke off."""
         if pieces := self._pieces:
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
@@ -125,7 +131,9 @@ class HttpResponse:
         """Inflate a piece, and let others have their turn: a MiB may hold a GiB, ready to be read at once."""
         try:
             while not (piece := next(self._inflating, b"")):
-                if not (data := await self._read()):
+                if not (self._pieces or self.ended):
+                    await self._arrival()
+                if not (data := self._take()):
                     return b""
                 self._inflating = inflater.feed(data)
         except zlib.error as error:

@@ -214,7 +214,10 @@ class GeminiDecoder:
         Cached input is inside `promptTokenCount`, thoughts are beside `candidatesTokenCount`; Anthropic does it the
         other way round. Source: reference of `UsageMetadata` (2026-11).
         """
-        totals = self._usage = _later(self._usage, said)
+        before, totals = self._usage, _later(self._usage, said)
+        if totals == before:
+            return
+        self._usage = totals
         prompt, cached = totals.prompt_token_count, totals.cached_content_token_count
         output, thoughts = totals.candidates_token_count, totals.thoughts_token_count
         whole = None if prompt is None else prompt + (totals.tool_use_prompt_token_count or 0)

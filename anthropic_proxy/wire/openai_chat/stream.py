@@ -36,6 +36,7 @@ from anthropic_proxy.wire.openai_chat.reasoning import DetailsJoiner, find_call_
 from anthropic_proxy.wire.recover import AnswerText
 
 _DONE = b"[DONE]"
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _STOP_REASONS = {"stop": "end_turn", "tool_calls": "tool_use", "function_call": "tool_use", "length": "max_tokens"}
 """Finish reason → stop reason; an unknown one is an ordinary end."""
 _BLOCKED = frozenset(("content_filter", "sensitive"))
@@ -83,11 +84,19 @@ class ChatDecoder:
         if frame == _DONE:
             self.finished = True
             return []
-        return self._order(self._read(self._decode(frame, self._mender.mend)))
+        try:
+            chunk = decode_chunk(frame)
+        except _UNREADABLE:
+            chunk = self._decode_mended(frame, self._mender.mend)
+        return self._order(self._read(chunk))
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read an answer that was not streamed."""
-        deltas = self._order(self._read(self._decode(body, mend_json)))
+        try:
+            chunk = decode_chunk(body)
+        except _UNREADABLE:
+            chunk = self._decode_mended(body, mend_json)
+        deltas = self._order(self._read(chunk))
         self.finished = True
         return deltas + self.decode_end()
 
@@ -112,13 +121,10 @@ class ChatDecoder:
         deltas = self._late.feed(deltas)
         return deltas if self._output is None else self._output.feed(deltas)
 
-    def _decode(self, data: bytes, mend: Callable[[bytes], bytes]) -> Chunk:
+    def _decode_mended(self, data: bytes, mend: Callable[[bytes], bytes]) -> Chunk:
         try:
-            try:
-                return decode_chunk(data)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                return decode_chunk(mend(data))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return decode_chunk(mend(data))
+        except _UNREADABLE as error:
             raise UpstreamProtocolError(f"{self._provider} sent what is no JSON.", provider=self._provider) from error
 
     def _read(self, chunk: Chunk) -> list[Delta]:
