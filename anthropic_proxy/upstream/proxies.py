@@ -1,6 +1,5 @@
 """Which proxy stands on the way to an address."""
 
-import urllib.request
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -15,6 +14,8 @@ def find_proxy(url: str, proxies: Mapping[str, str], unproxied: str) -> str | No
     parts = urlsplit(url)
     if parts.scheme not in proxies:
         return None
+    import urllib.request  # noqa: PLC0415  # half a dozen modules, for who has a proxy
+
     host = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
     bypassed = urllib.request.proxy_bypass_environment(host, {"no": unproxied})  # type: ignore[attr-defined]
     return None if bypassed else proxies[parts.scheme]
