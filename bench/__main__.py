@@ -70,7 +70,10 @@ def _read_options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=LAST, metavar="FILE", help=f"keep all values there ({LAST.name})")
     parser.add_argument("--write", action="store_true", help="write tables and plots into docs/performance.md")
     parser.add_argument("--page", type=Path, metavar="FILE", help="only write them, from the values of that run")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.write and not chosen.full:
+        parser.error("--write needs --full: the page shows one run")
+    return chosen
 
 
 def _plan_tables(chosen: argparse.Namespace) -> tuple[list[Table], list[str]]:

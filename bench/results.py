@@ -75,7 +75,6 @@ class Line(Struct, kw_only=True):
     points: dict[str, list[tuple[float, float]]]
     """Name of a subject → its medians."""
     fits: dict[str, "Fit"] = field(default_factory=dict)
-    logarithmic: bool = False
 
 
 class Fit(Struct):
