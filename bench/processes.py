@@ -44,6 +44,10 @@ class Process:
         """Say whether it still runs."""
         return self._process.poll() is None
 
+    def tell(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def cpu_seconds(self) -> float:
         """Return user and system time of the process and its descendants so far."""
         return sum(_cpu_seconds(pid) for pid in _tree(self._process.pid))
