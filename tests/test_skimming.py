@@ -10,8 +10,12 @@ from anthropic_proxy.messages.types import guess_model, read_request, skim_reque
 ASKED: dict[str, Any] = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
 
 
+def with_blocks(*blocks: dict[str, Any]) -> dict[str, Any]:
+    return {**ASKED, "messages": [{"role": "assistant", "content": list(blocks)}]}
+
+
 def with_block(**block: Any) -> dict[str, Any]:
-    return {**ASKED, "messages": [{"role": "assistant", "content": [block]}]}
+    return with_blocks(block)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +46,10 @@ def test_what_is_skimmed_is_what_is_read(changes: dict[str, Any]) -> None:
         with_block(type="redacted_thinking", data="px1.a.e30"),
         with_block(type="web_search_tool_result", tool_use_id="a", content=[]),
         with_block(type="text", text="x", citations=[{"type": "web_search_result_location"}]),
+        with_blocks(
+            {"type": "text", "text": "x"}, {"type": "invented"}, {"type": "thinking", "signature": "px1.a.e30"}
+        ),
+        with_blocks({"type": "tool_use", "input": {}}, {"type": "redacted_thinking", "data": "\u0070x1.a.e30"}),
     ],
 )
 def test_what_the_proxy_may_have_written_is_seen(request_: dict[str, Any]) -> None:
@@ -55,7 +63,9 @@ def test_what_the_proxy_may_have_written_is_seen(request_: dict[str, Any]) -> No
     [
         with_block(type="thinking", thinking="x", signature="EqQBCg"),
         with_block(type="tool_result", tool_use_id="a", content='say "px1." and "web_search_"'),
-        with_block(type="text", text="px1."),
+        with_block(type="text", text="px1.", citations=None),
+        with_block(type="invented", text="px1."),
+        with_blocks({"type": "thinking", "signature": "a px1."}, {"type": "redacted_thinking", "data": "\npx1."}),
     ],
 )
 def test_words_like_a_mark_are_none(request_: dict[str, Any]) -> None:

@@ -1,9 +1,10 @@
 """What a relay must know of a request: read in one pass that keeps nothing of the messages."""
 
 import re
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.messages.types.connectors import read_servers
@@ -15,6 +16,26 @@ _LOOKED_AT = 1024
 """Bytes of the beginning and of the end of a body in which clients say the model."""
 _OURS = "px1."
 _SEARCHED = "web_search_"
+_NOTHING = (ABSENT, Raw(b"null"), Raw(b"[]"))
+
+_Kind = Literal[
+    "text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking", "server_tool_use"
+]
+"""Blocks that most histories are made of, none of them found by a search."""
+_Foreign = Annotated[str, Meta(pattern=rf"^(?!{re.escape(_OURS)})")]
+
+
+class _Plain(Struct, gc=False):
+    """A block that bears no mark: where every block is one, the decoder has found that out by itself."""
+
+    type: _Kind
+    signature: _Foreign = ""
+    data: _Foreign = ""
+    citations: None = None
+
+
+class _PlainMessage(Struct, gc=False):
+    content: str | list[_Plain]
 
 
 class _Block(Struct, gc=False):
@@ -28,14 +49,22 @@ class _Message(Struct, gc=False):
     content: str | list[_Block]
 
 
-class _Body(Struct):
+class _Head(Struct, kw_only=True):
     model: str
-    messages: list[_Message]
     stream: bool | None = None
     tools: Raw = ABSENT
     mcp_servers: Raw = ABSENT
 
 
+class _PlainBody(_Head):
+    messages: list[_PlainMessage]
+
+
+class _Body(_Head):
+    messages: list[_Message]
+
+
+_decode_plain = msgspec.json.Decoder(_PlainBody).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
 
 
@@ -48,7 +77,7 @@ def guess_model(body: bytes) -> str:
 def skim_request(body: bytes) -> MessagesRequest | None:
     """Return a request without its messages; None: it is unusual, and must be read in full."""
     try:
-        read = _decode_body(body)
+        read = _read(body)
         tools = read_tools(read.tools) if _is_given(read.tools) else []
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ClientError):
         return None
@@ -61,8 +90,15 @@ def skim_request(body: bytes) -> MessagesRequest | None:
         mcp_servers=read_servers(read.mcp_servers) if _is_given(read.mcp_servers) else [],
         size=len(body),
         skimmed=True,
-        bears_marks=any(_bears_mark(message.content) for message in read.messages),
+        bears_marks=isinstance(read, _Body) and any(_bears_mark(message.content) for message in read.messages),
     )
+
+
+def _read(body: bytes) -> _PlainBody | _Body:
+    try:
+        return _decode_plain(body)
+    except msgspec.ValidationError:
+        return _decode_body(body)
 
 
 def _bears_mark(content: str | list[_Block]) -> bool:
@@ -77,4 +113,4 @@ def _bears_mark(content: str | list[_Block]) -> bool:
 
 
 def _is_given(raw: Raw) -> bool:
-    return bytes(raw) not in (b"", b"null", b"[]")
+    return raw not in _NOTHING
