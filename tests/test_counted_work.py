@@ -57,7 +57,7 @@ class Work(NamedTuple):
 BOUNDS = {
     #                        small  agent  history  memory  burst  paced  arguments
     "Chat Completions": Work(491, 1112, 12972, 184, 19, 35, 23),
-    "Gemini": Work(502, 1327, 16487, 240, 26, 43, 0),
+    "Gemini": Work(493, 1079, 12278, 227, 17, 33, 0),
     "Ollama": Work(520, 1529, 15851, 193, 15, 35, 0),
     "Responses": Work(509, 1450, 19250, 182, 25, 46, 25),
     "Messages (relay)": Work(324, 326, 326, 142, 13, 14, 13),

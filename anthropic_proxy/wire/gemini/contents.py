@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from msgspec import Raw
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from anthropic_proxy.messages.notes import Note
 from anthropic_proxy.messages.types import (
-    Block,
     DocumentBlock,
     ImageBlock,
     Message,
@@ -19,18 +18,56 @@ from anthropic_proxy.messages.types import (
 )
 from anthropic_proxy.wire.carry import decode_carry
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.media import inline_part, media_part
 from anthropic_proxy.wire.standing_notes import CONTINUED, FORGOTTEN, REMINDED
-
-Part = dict[str, Any]
 
 _PLACEHOLDERS = {
     "text": "skip_thought_signature_validator",
     "base64": "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I=",
 }
 """Stands for a signature that the history does not have ("Thought signatures", section FAQ, 2026-11)."""
-_CONTINUE = "Continue exactly from the end of your last message."
+_CONTINUE = Raw(b'"Continue exactly from the end of your last message."')
+_ANYTHING = Raw(b'"."')
 _NOTHING = Raw(b'""')
+_QUOTED = b'"'
+_MEDIA = (ImageBlock, DocumentBlock)
+
+
+class _TextPart(Struct, gc=False, rename="camel"):
+    text: Raw
+    thought_signature: str | UnsetType = UNSET
+
+
+class _FunctionCall(Struct, gc=False):
+    id: str | UnsetType
+    name: str
+    args: Raw
+
+
+class _CallPart(Struct, gc=False, rename="camel"):
+    function_call: _FunctionCall
+    thought_signature: str | UnsetType = UNSET
+
+
+class _FunctionResponse(Struct, gc=False):
+    id: str | UnsetType
+    name: str
+    response: dict[str, Raw]
+    parts: list[dict[str, Any]] | UnsetType = UNSET
+
+
+class _ResultPart(Struct, gc=False, rename="camel"):
+    function_response: _FunctionResponse
+
+
+_Part = _TextPart | _CallPart | _ResultPart | dict[str, Any]
+"""A dictionary is a picture, a document or the text in its place (`media_part`)."""
+
+
+class _Content(Struct, gc=False):
+    role: str
+    parts: list[_Part]
 
 
 class Contents:
@@ -39,79 +76,77 @@ class Contents:
     def __init__(self, call: Call, notes: list[Note]) -> None:
         self._call = call
         self._notes = notes
-        self._contents: list[dict[str, Any]] = []
+        self._contents: list[_Content] = []
         self._answers = False
         """Whether the last content holds results: nothing else may join it."""
-        self._waiting: list[Part] = []
+        self._waiting: list[_Part] = []
         """What came between calls and their results; it is said after them."""
         self._forgets = False
         """Whether reasoning of an earlier reply is left out."""
         self._names: dict[str, str] = {}
-        self._placeholder = _PLACEHOLDERS[call.dialect.placeholder]
+        dialect: Dialect = call.dialect
+        self._says_ids = dialect.says_call_ids
+        self._placeholder = _PLACEHOLDERS[dialect.placeholder] if dialect.needs_signatures else ""
+        """Signs the first call of a reply that has no signature."""
 
-    def add(self, place: int, message: Message) -> None:
-        """Say one message, the `place`-th of the request."""
+    def add(self, message: Message) -> None:
+        """Say one message."""
         if message.role == "assistant":
-            self._add_reply(message.blocks)
-        elif message.role == "system":
-            parts = [{"text": _wrapped(block.text)} for block in message.blocks if isinstance(block, TextBlock)]
+            self._add_reply(message)
+        elif message.role == "user":
+            self._add_user(message)
+        else:
+            parts: list[_Part] = [
+                _TextPart(_wrapped(block.text)) for block in message.blocks if type(block) is TextBlock
+            ]
             self._notes.append(REMINDED)
             if self._has_open_calls():
                 self._waiting += parts
             else:
                 self._put("user", parts)
-        else:
-            self._add_user(place, message.blocks)
 
-    def finish(self) -> list[dict[str, Any]]:
+    def finish(self) -> list[_Content]:
         """Return the contents: the first is the user's, and so is the last."""
         self._put("user", self._waiting)
         contents = self._contents
         if self._forgets:
             self._notes.append(FORGOTTEN)
-        if contents and contents[0]["role"] == "model":
-            contents.insert(0, {"role": "user", "parts": [{"text": "."}]})
-        if contents and contents[-1]["role"] == "model":
+        if contents and contents[0].role == "model":
+            contents.insert(0, _Content("user", [_TextPart(_ANYTHING)]))
+        if contents and contents[-1].role == "model":
             self._notes.append(CONTINUED)
-            contents.append({"role": "user", "parts": [{"text": _CONTINUE}]})
+            contents.append(_Content("user", [_TextPart(_CONTINUE)]))
         return contents
 
-    def _put(self, role: str, parts: list[Part], *, answers: bool = False) -> None:
+    def _put(self, role: str, parts: list[_Part], *, answers: bool = False) -> None:
         if not parts:
             return
         last = self._contents[-1] if self._contents else None
-        if last is not None and last["role"] == role and not answers and not self._answers:
-            last["parts"] += parts
+        if last is not None and last.role == role and not answers and not self._answers:
+            last.parts += parts
         else:
-            self._contents.append({"role": role, "parts": parts})
+            self._contents.append(_Content(role, parts))
         self._answers = answers
 
     def _has_open_calls(self) -> bool:
         last = self._contents[-1] if self._contents else None
-        return last is not None and last["role"] == "model" and any("functionCall" in part for part in last["parts"])
+        return last is not None and last.role == "model" and any(type(part) is _CallPart for part in last.parts)
 
-    def _add_reply(self, blocks: list[Block]) -> None:
-        parts: list[Part] = []
+    def _add_reply(self, message: Message) -> None:
+        parts: list[_Part] = []
         signature = ""
-        is_first_call = self._call.dialect.needs_signatures
-        for block in blocks:
-            if isinstance(block, ThinkingBlock):
-                signature = self._signature_in(block)
-                continue
-            part: Part
-            if isinstance(block, ToolUseBlock):
+        placeholder = self._placeholder
+        for block in message.content:
+            if type(block) is ToolUseBlock:
                 self._names[block.id] = block.name
-                part = {"functionCall": self._identity(block.id) | {"name": block.name, "args": block.input}}
-                signature = signature or (self._placeholder if is_first_call else "")
-                is_first_call = False
-            elif isinstance(block, TextBlock):
-                part = {"text": block.text}
-            else:
-                continue
-            if signature:
-                part["thoughtSignature"] = signature
+                call = _FunctionCall(block.id if self._says_ids else UNSET, block.name, block.input)
+                parts.append(_CallPart(call, signature or placeholder or UNSET))
+                signature = placeholder = ""
+            elif type(block) is TextBlock:
+                parts.append(_TextPart(block.text, signature or UNSET))
                 signature = ""
-            parts.append(part)
+            elif type(block) is ThinkingBlock:
+                signature = self._signature_in(block)
         self._put("model", parts)
 
     def _signature_in(self, block: ThinkingBlock) -> str:
@@ -125,56 +160,52 @@ class Contents:
             return ""
         return carry.call_signature
 
-    def _add_user(self, place: int, blocks: list[Block]) -> None:
-        results: list[Part] = []
-        beside: list[Part] = []
-        others: list[Part] = []
-        for block in blocks:
-            if isinstance(block, ToolResultBlock):
-                results.append(self._encode_result(place, block, beside))
-            else:
-                others += self._encode_block(place, block)
-        self._put("user", results + beside, answers=True)
-        self._put("user", [*self._waiting, *others])
-        self._waiting = []
+    def _add_user(self, message: Message) -> None:
+        results: list[_Part] = []
+        beside: list[dict[str, Any]] = []
+        others, self._waiting = self._waiting, []
+        for block in message.content:
+            if type(block) is ToolResultBlock:
+                results.append(self._encode_result(block, beside))
+            elif type(block) is TextBlock:
+                others.append(_TextPart(block.text))
+            elif isinstance(block, _MEDIA):
+                others.append(media_part(self._call, block, self._notes))
+        results += beside
+        self._put("user", results, answers=True)
+        self._put("user", others)
 
-    def _encode_result(self, place: int, block: ToolResultBlock, beside: list[Part]) -> Part:
+    def _encode_result(self, block: ToolResultBlock, beside: list[dict[str, Any]]) -> _ResultPart:
         """Say one result; pictures that cannot stand in it are added to `beside`.
 
         The text stays text even where it is JSON: the wire's numbers are doubles, which would change long ones.
         """
+        inline: list[dict[str, Any]] = []
+        output = block.content
+        if memoryview(output)[:1] != _QUOTED:
+            output = self._read_result(block, inline, beside)
+        identity = block.tool_use_id if self._says_ids else UNSET
+        name = self._names.get(block.tool_use_id, "unknown")
+        response = _FunctionResponse(identity, name, {"error" if block.is_error else "output": output})
+        if inline:
+            response.parts = inline
+        return _ResultPart(response)
+
+    def _read_result(self, block: ToolResultBlock, inline: list[dict[str, Any]], beside: list[dict[str, Any]]) -> Raw:
+        """Return the text of a result that is more than a string; pictures are added to `inline` or to `beside`."""
         texts: list[Raw] = []
-        media: list[Part] = []
         for inner in blocks_of(block.content):
-            for part in self._encode_block(place, inner):
+            if isinstance(inner, TextBlock):
+                texts.append(inner.text)
+            elif isinstance(inner, _MEDIA):
+                part = media_part(self._call, inner, self._notes)
                 if "text" in part:
-                    texts.append(part["text"] if isinstance(part["text"], Raw) else text_raw(part["text"]))
+                    texts.append(text_raw(part["text"]))
+                elif self._call.dialect.results_hold_media and inline_part(part):
+                    inline.append(part)
                 else:
-                    media.append(part)
-        output = texts[0] if len(texts) == 1 else _joined(texts)
-        response: Part = {
-            **self._identity(block.tool_use_id),
-            "name": self._names.get(block.tool_use_id, "unknown"),
-            "response": {"error" if block.is_error else "output": output},
-        }
-        if self._call.dialect.results_hold_media:
-            inline = [part for part in media if inline_part(part)]
-            if inline:
-                response["parts"] = inline
-            beside += [part for part in media if not inline_part(part)]
-        else:
-            beside += media
-        return {"functionResponse": response}
-
-    def _identity(self, identifier: str) -> dict[str, Any]:
-        return {"id": identifier} if self._call.dialect.says_call_ids else {}
-
-    def _encode_block(self, place: int, block: Block) -> list[Part]:
-        if isinstance(block, TextBlock):
-            return [{"text": block.text}]
-        if isinstance(block, ImageBlock | DocumentBlock):
-            return [media_part(self._call, block, self._notes)]
-        return []
+                    beside.append(part)
+        return texts[0] if len(texts) == 1 else _joined(texts)
 
 
 def _wrapped(text: Raw) -> Raw:

@@ -172,17 +172,18 @@ class Reply(Struct, rename="camel", gc=False):
     """An error inside a stream that began well."""
 
 
-_decode = msgspec.json.Decoder(Reply).decode
+decode_sound_reply = msgspec.json.Decoder(Reply).decode
+"""Reads an answer, or a piece of one, as Google writes it; `decode_reply` reads what this refuses, where it can."""
 
 
 def decode_reply(data: bytes) -> Reply:
     """Read an answer, or a piece of one; a count in an unusual form is read too. Raises `msgspec.DecodeError`."""
     try:
-        return _decode(data)
+        return decode_sound_reply(data)
     except msgspec.ValidationError:
         content = msgspec.json.decode(data)
         counts = content.get("usageMetadata") if isinstance(content, dict) else None
         if not isinstance(counts, dict):
             raise
         content["usageMetadata"] = {name: read_count(count) for name, count in counts.items()}
-        return _decode(msgspec.json.encode(content))
+        return decode_sound_reply(msgspec.json.encode(content))

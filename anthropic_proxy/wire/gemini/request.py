@@ -1,5 +1,6 @@
 """A prepared request → the body of `generateContent`."""
 
+import functools
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +22,8 @@ _LEVELS = {"xhigh": "high", "max": "high"}
 _MOST_OUTPUT = 65_536
 """Most that `maxOutputTokens` is raised to. Thoughts count inside it, so a budget that we chose ourselves is added to
 the client's limit; models with levels name no number, so nothing is added there."""
+_HEADERS = {"content-type": "application/json"}
+_encode = msgspec.json.Encoder().encode
 _ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Schema:\n"
 
 
@@ -34,8 +37,8 @@ def encode_request(call: Call) -> UpstreamRequest:
     toolbox = pack_tools(request, dialect, notes)
     config, instruction = _encode_config(call, toolbox, notes)
     contents = Contents(call, notes)
-    for place, message in enumerate(request.messages):
-        contents.add(place, message)
+    for message in request.messages:
+        contents.add(message)
     body: dict[str, Any] = {"contents": contents.finish()}
     if system := [*request.system, *instruction]:
         body["systemInstruction"] = {"parts": [{"text": join_texts([block.text for block in system])}]}
@@ -48,15 +51,19 @@ def encode_request(call: Call) -> UpstreamRequest:
     body["generationConfig"] = config
     if call.continuation:
         body["continuationToken"] = call.continuation
-    method = "streamGenerateContent?alt=sse" if call.stream else "generateContent"
-    model = quote(call.model.removeprefix("models/"), safe="")
     return UpstreamRequest(
-        path=f"/models/{model}:{method}",
-        body=msgspec.json.encode(body),
-        headers={"content-type": "application/json"},
+        path=_path_of(call.model, call.stream),
+        body=_encode(body),
+        headers=_HEADERS,
         notes=notes,
         keeps_schema="responseJsonSchema" in config,
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _path_of(model: str, stream: bool) -> str:
+    method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+    return f"/models/{quote(model.removeprefix('models/'), safe='')}:{method}"
 
 
 def _encode_config(call: Call, toolbox: Toolbox, notes: list[Note]) -> tuple[dict[str, Any], list[TextBlock]]:

@@ -9,7 +9,16 @@ from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, 
 from anthropic_proxy.wire.carry import Carry, bare_signature, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import blocked, judge, read_fault
-from anthropic_proxy.wire.gemini.frames import Blob, Candidate, FunctionCall, Part, Reply, UsageMetadata, decode_reply
+from anthropic_proxy.wire.gemini.frames import (
+    Blob,
+    Candidate,
+    FunctionCall,
+    Part,
+    Reply,
+    UsageMetadata,
+    decode_reply,
+    decode_sound_reply,
+)
 from anthropic_proxy.wire.gemini.grounding import Sources
 from anthropic_proxy.wire.gemini.partial import PartialArguments
 from anthropic_proxy.wire.gemini.programs import Programs
@@ -23,6 +32,7 @@ from anthropic_proxy.wire.server_tools import picture_in_words
 _LONGEST_WORDS = 300
 """Characters of the provider's explanation that an error repeats; it may hold the whole reply."""
 _NO_ARGUMENTS = (b"", b"null", b"{}")
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _decode_replies = msgspec.json.Decoder(list[Reply]).decode
 
@@ -54,6 +64,8 @@ class GeminiDecoder:
         self._delivered = False
         """Whether a thought of an earlier frame has left."""
         self._stopped = False
+        self.finished = False
+        """Never: no frame is marked as the last, and one after the finish reason may still count tokens."""
         self.continuation: str | None = "" if call.dialect.continues else None
         """What has the provider go on with this reply; None: this model gives it in one answer."""
 
@@ -62,16 +74,15 @@ class GeminiDecoder:
         """What a thinking block is signed with when nothing is to be carried."""
         return bare_signature(self._call.dialect.carry_tag)
 
-    @property
-    def finished(self) -> bool:
-        """Never: no frame is marked as the last, and one after the finish reason may still count tokens."""
-        return False
-
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Read one SSE data field. Raises `UpstreamError`."""
+        try:
+            replies = [decode_sound_reply(frame)]
+        except _UNREADABLE:
+            replies = self._replies_in(frame, self._mender.mend)
         deltas: list[Delta] = []
         self._delivered = self._thought
-        for reply in self._replies_in(frame, self._mender.mend):
+        for reply in replies:
             self._read(reply, deltas)
         return self._late.feed(deltas)
 
@@ -98,7 +109,7 @@ class GeminiDecoder:
                 return _decode_frame(frame)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return _decode_frame(mend(frame))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except _UNREADABLE as error:
             raise self._protocol_error(f"a piece of the reply cannot be read: {error}") from None
 
     def _read(self, reply: Reply, deltas: list[Delta]) -> None:
@@ -107,12 +118,17 @@ class GeminiDecoder:
             call = self._call
             asked = call.request.max_tokens
             raise judge(fault, call.provider, window=call.most_input, estimate=call.estimate, asked=asked)
-        candidate = _first(reply.candidates) if reply.candidates else None
+        candidate = reply.candidates[0] if reply.candidates else None
+        if candidate is not None and candidate.index:
+            candidate = _first(reply.candidates or [])
         if self._sources is not None:
             self._read_sources(self._sources, candidate, deltas)
         if candidate is not None and candidate.content is not None:
             for part in candidate.content.parts or ():
-                self._read_part(part, deltas)
+                if part.text and not part.thought and not part.thought_signature:
+                    self._say(part.text, deltas)
+                else:
+                    self._read_part(part, deltas)
         if reply.usage_metadata is not None:
             self._count(reply.usage_metadata, deltas)
         if candidate is not None:
@@ -157,7 +173,10 @@ class GeminiDecoder:
     def _say(self, text: str, deltas: list[Delta]) -> None:
         self._answered = True
         self._is_thinking = False
-        self._put(Text(text), deltas)
+        if self._sources is None:
+            deltas.append(Text(text))
+        else:
+            deltas += self._sources.feed(Text(text))
 
     def _say_blocks(self, blocks: list[Block], deltas: list[Delta]) -> None:
         self._answered = True
@@ -214,6 +233,8 @@ class GeminiDecoder:
         Cached input is inside `promptTokenCount`, thoughts are beside `candidatesTokenCount`; Anthropic does it the
         other way round. Source: reference of `UsageMetadata` (2026-11).
         """
+        if said == self._usage:
+            return
         before, totals = self._usage, _later(self._usage, said)
         if totals == before:
             return

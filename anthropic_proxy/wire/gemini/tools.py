@@ -47,6 +47,9 @@ class OwnTools(Struct, frozen=True):
         return "googleSearch" in self.names
 
 
+_NO_OWN = OwnTools()
+
+
 class Toolbox(Struct, frozen=True):
     """What a request says about tools."""
 
@@ -63,11 +66,12 @@ def pack_tools(request: PreparedRequest, dialect: Dialect, notes: list[Note]) ->
     own = find_own(request, dialect)
     declarations = _declare_all(request, dialect, notes)
     tools: list[dict[str, Any]] = [{"functionDeclarations": declarations}] if declarations else []
-    tools += [
-        {_OWN[kind_of(tool)]: _settings_of(tool, dialect, notes)}
-        for tool in request.tools
-        if not is_client_tool(tool) and _OWN.get(kind_of(tool)) in own.names
-    ]
+    if own.names:
+        tools += [
+            {_OWN[kind_of(tool)]: _settings_of(tool, dialect, notes)}
+            for tool in request.tools
+            if not is_client_tool(tool) and _OWN.get(kind_of(tool)) in own.names
+        ]
     config = _encode_choice(request, bool(declarations), own, notes)
     if own.announced:
         config["includeServerSideToolInvocations"] = True
@@ -101,11 +105,11 @@ def _declare_functions(tools: Sequence[Tool], style: str) -> tuple[tuple[Raw, ..
 def find_own(request: PreparedRequest, dialect: Dialect) -> OwnTools:
     """Return which of the provider's own tools the request offers, once encoded."""
     if are_client_tools(request.tools):
-        return OwnTools()
+        return _NO_OWN
     found = {_OWN[kind_of(tool)]: tool for tool in request.tools if not is_client_tool(tool) and kind_of(tool) in _OWN}
     has_functions = any(map(is_client_tool, request.tools))
     if not found or (has_functions and dialect.server_tools_alone):
-        return OwnTools()
+        return _NO_OWN
     choice = request.tool_choice
     forced = {name for name, tool in found.items() if choice and choice.type == "tool" and tool.name == choice.name}
     names = frozenset(forced if forced and not has_functions else found)
