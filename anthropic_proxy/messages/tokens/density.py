@@ -23,7 +23,7 @@ _CAPITALS = bytes(range(ord("A"), ord("Z") + 1))
 _LETTERS = _CAPITALS + _CAPITALS.lower()
 _DIGITS = b"0123456789"
 _ASCII = bytes(range(128))
-_LETTERS_ALONE = bytes(byte if byte in _LETTERS else ord(" ") for byte in range(256))
+_LETTERS_ALIKE = bytes(ord("a") if byte in _LETTERS else ord(" ") for byte in range(256))
 _MARKS_ALONE = bytes(byte if byte < 128 and byte not in _LETTERS + _DIGITS else ord(" ") for byte in range(256))
 _NOT_FIRST_OF_TWO = bytes(byte for byte in range(256) if not 0xC2 <= byte < 0xE0)
 _NOT_FIRST_OF_THREE = bytes(byte for byte in range(256) if not 0xE0 <= byte < 0xF0)
@@ -54,7 +54,7 @@ def _weigh(text: bytes) -> float:
     """
     if rb"\u" in text:
         text = _ESCAPED.sub(lambda match: _OF_TWO if match[1] else _OF_THREE, text)
-    words = len(text.translate(_LETTERS_ALONE).split())
+    words = (b" " + text.translate(_LETTERS_ALIKE)).count(b" a")  # where they begin
     rest = text.translate(None, _LETTERS)
     letters = len(text) - len(rest)
     capitals = len(text) - len(text.translate(None, _CAPITALS))
