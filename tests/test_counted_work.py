@@ -56,10 +56,10 @@ class Work(NamedTuple):
 
 BOUNDS = {
     #                        small  agent  history  memory  burst  paced  arguments
-    "Chat Completions": Work(491, 1112, 12972, 184, 19, 35, 23),
-    "Gemini": Work(493, 1079, 12278, 227, 17, 33, 0),
-    "Ollama": Work(520, 1529, 15851, 193, 15, 35, 0),
-    "Responses": Work(509, 1450, 19250, 182, 25, 46, 25),
+    "Chat Completions": Work(484, 1105, 12964, 184, 19, 26, 23),
+    "Gemini": Work(486, 1072, 12271, 227, 17, 24, 0),
+    "Ollama": Work(513, 1521, 15843, 193, 15, 28, 0),
+    "Responses": Work(502, 1443, 19242, 182, 25, 38, 25),
     "Messages (relay)": Work(324, 326, 326, 142, 13, 14, 13),
 }
 

@@ -11,7 +11,7 @@ from anthropic_proxy.messages.notes import Report
 from anthropic_proxy.messages.stops import StopCutter
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.wire.contract import Call, UpstreamResponse, continuation_of, held_by, notes_of
-from anthropic_proxy.wire.framing import new_reader
+from anthropic_proxy.wire.framing import FrameReader, new_reader
 
 BODY_BYTES = 64 * 1024 * 1024
 """What an answer that is not streamed, or an error, may have."""
@@ -65,8 +65,11 @@ class Answer:
         self._decoder = target.wire.new_decoder(call)
         self._framing = target.wire.FRAMING
         self._reader = new_reader(self._framing) if call.stream else None
+        """Cuts it into frames; None: it comes in one piece."""
         self._asks_framing = self._framing == "sse"
         """Whether the first bytes must still say that the answer really streams; a line of NDJSON looks like a body."""
+        self._body = b""
+        """The first bytes of an answer that turned out not to stream."""
         self.cutter = cutter or (StopCutter(call.request.stop_sequences) if call.request.stop_sequences else None)
         """Looks for the stop sequences; None: there are none."""
         self._first: list[Delta] = []
@@ -91,12 +94,12 @@ class Answer:
 
     async def open(self) -> None:
         """Wait for the first delta that delivers something; what came until then is kept for `read`."""
-        while not any(_delivers(delta) for delta in self._first):
-            deltas = await self._next()
-            if deltas is None:
-                return
-            self._first += deltas
-        self._delivering = True
+        first: list[Delta] = []
+        delivers = False
+        while not delivers and (deltas := await self.read()) is not None:
+            first += deltas
+            delivers = any(map(_delivers, deltas))
+        self._first, self._delivering = first, delivers
 
     async def read(self) -> list[Delta] | None:
         """Return the deltas of the next network read that had any; None at the end.
@@ -106,7 +109,23 @@ class Answer:
         if self._first:
             first, self._first = self._first, []
             return first
-        return await self._next()
+        while not self._ended:
+            if self._reader is None:
+                deltas = await self._decode_rest()
+            else:  # waits here and not in a call: this is the way of every piece of a stream
+                try:
+                    chunk = await (self._read_behind_stop() if self._stopped else self._response.read())
+                    self._watch.first_byte()
+                except UpstreamError as error:
+                    self._broken, chunk = error, b""
+                deltas = self._decode(self._reader, chunk)
+            if self.cutter is not None:
+                deltas = self._cut(self.cutter, deltas)
+            if deltas:
+                return deltas
+        if self._failure is not None:
+            raise self._failure
+        return None
 
     async def close(self) -> None:
         """End the upstream call."""
@@ -119,52 +138,41 @@ class Answer:
         self._first = list(deltas)
         self._ended = True
 
-    async def _next(self) -> list[Delta] | None:
-        while not self._ended:
-            deltas = await self._decode_next()
-            if self.cutter is not None:
-                deltas = self._cut(deltas)
-            if deltas:
-                return deltas
-        if self._failure is not None:
-            raise self._failure
-        return None
-
-    async def _decode_next(self) -> list[Delta]:
-        """Return the deltas of the next read; a failure is kept until what came before it was given."""
+    def _decode(self, reader: FrameReader, chunk: bytes) -> list[Delta]:
+        """Return the deltas of one read, b"" being the end; a failure is kept until what came before it was given."""
+        if self._asks_framing:
+            self._asks_framing = False
+            if chunk.lstrip()[:1] in (b"{", b"["):  # a server that does not stream, whatever it was asked
+                self._reader, self._body = None, chunk
+                return []
         deltas: list[Delta] = []
+        decoder = self._decoder
         try:
-            if self._reader is None:
-                self._decode_whole(await read_whole(self._response, self._watch), deltas)
-                return deltas
-            chunk = await self._read_chunk()
-            if self._asks_framing:
-                self._asks_framing = False
-                if chunk.lstrip()[:1] in (b"{", b"["):  # a server that does not stream, whatever it was asked
-                    self._decode_whole(chunk + await read_whole(self._response, self._watch), deltas)
-                    return deltas
-            self._decode_frames(self._reader.feed(chunk) if chunk else self._reader.finish(), deltas)
-            self._stopped = self._stopped or _says_stop(deltas)
-            if not chunk or self._decoder.finished:
+            self._decode_frames(reader.feed(chunk) if chunk else reader.finish(), deltas)
+            if Stop in map(type, deltas):  # no generator: asked once a read
+                self._stopped = True
+            if not chunk or decoder.finished:
                 self._ended = True
-                deltas += self._decoder.decode_end()
+                deltas += decoder.decode_end()
         except UpstreamError as error:
-            self._ended = True
-            if not (self._stopped or _says_stop(deltas)):  # behind the reason nothing is told that could fail
-                self._failure = self._broken or error
-                if self._delivering:
-                    deltas += held_by(self._decoder)
+            self._fail(error, deltas)
         return deltas
 
-    async def _read_chunk(self) -> bytes:
-        """Return the next bytes; b"" at the end, also where it broke off after the provider had said its reason."""
+    async def _decode_rest(self) -> list[Delta]:
+        """Return the deltas of an answer that comes in one piece; a failure as in `_decode`."""
+        deltas: list[Delta] = []
         try:
-            chunk = await (self._read_behind_stop() if self._stopped else self._response.read())
+            self._decode_whole(self._body + await read_whole(self._response, self._watch), deltas)
         except UpstreamError as error:
-            self._broken = error
-            return b""
-        self._watch.first_byte()
-        return chunk
+            self._fail(error, deltas)
+        return deltas
+
+    def _fail(self, error: UpstreamError, deltas: list[Delta]) -> None:
+        self._ended = True
+        if not (self._stopped or Stop in map(type, deltas)):  # behind the reason nothing is told that could fail
+            self._failure = self._broken or error
+            if self._delivering:
+                deltas += held_by(self._decoder)
 
     async def _read_behind_stop(self) -> bytes:
         now = self._watch.now()
@@ -193,13 +201,12 @@ class Answer:
         else:
             deltas += self._decoder.decode_body(body)
 
-    def _cut(self, deltas: list[Delta]) -> list[Delta]:
-        assert self.cutter is not None
-        deltas = self.cutter.feed(deltas)
-        if self.cutter.matched:
+    def _cut(self, cutter: StopCutter, deltas: list[Delta]) -> list[Delta]:
+        deltas = cutter.feed(deltas)
+        if cutter.matched:
             self._ended = True
         elif self._ended and not self.continuation:
-            deltas += self.cutter.finish()  # also before a failure: it had arrived
+            deltas += cutter.finish()  # also before a failure: it had arrived
         return deltas
 
 
@@ -218,10 +225,6 @@ async def read_whole(response: UpstreamResponse, watch: Watch | None = None) -> 
             raise UpstreamProtocolError(f"the reply is larger than {BODY_BYTES >> 20} MiB", retryable=False)
         pieces.append(piece)
     return b"".join(pieces).removeprefix(_BYTE_ORDER_MARK)
-
-
-def _says_stop(deltas: Iterable[Delta]) -> bool:
-    return Stop in map(type, deltas)  # no generator: asked once a read
 
 
 def _delivers(delta: Delta) -> bool:

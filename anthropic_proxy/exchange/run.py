@@ -183,17 +183,17 @@ class _Exchange:
             await answer.close()
 
     async def _stream(self, answer: Reply) -> None:
-        writer, watch = self._writer, self._watch
+        writer, watch, outlet = self._writer, self._watch, self._outlet
         writer.signature = answer.signature
         only_one = OneCall() if self._one_call() else None
         forgets = isinstance(answer, Answer)  # what takes several calls, or is checked, asks with it again
         while (deltas := await answer.read()) is not None:
             if only_one is not None:
                 deltas = only_one.feed(deltas)
-            events = self._start() + writer.feed(deltas)
+            events = writer.feed(deltas) if writer.started else self._start() + writer.feed(deltas)
             if events:
-                watch.writing = True
-                await self._write(events)
+                self._opened = watch.writing = True
+                await outlet.write(events)
                 watch.client_at = watch.upstream_at = watch.now()
                 watch.writing = False
                 if forgets:

@@ -62,8 +62,10 @@ class Watch:
         self.upstream_limit = self._first_byte_seconds
 
     def first_byte(self) -> None:
-        """Say that the answer has begun: from here on the idle limit holds."""
-        self.upstream_at = self._loop.time()
+        """Say that something of the answer is here: from its first byte on the idle limit holds."""
+        self.upstream_at = self.now()
+        if self.upstream_limit == self._idle_seconds:
+            return
         self.upstream_limit = self._idle_seconds
         if self._timer.when() > self.upstream_at + self._idle_seconds and self._exchange is not None:
             self._timer.cancel()  # it was set for the first byte, which may take longer

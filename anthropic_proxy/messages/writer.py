@@ -151,10 +151,12 @@ class MessageWriter:
 
     def feed(self, deltas: Iterable[Delta]) -> list[Event]:
         """Write what one network read brought."""
-        self._expect_open()
+        if not self.started or self.finished:
+            self._expect_open()
         for delta in deltas:
             _RULES[type(delta)][self._state](self, delta)
-        return self._take_events()
+        events, self._events = self._events, []
+        return events
 
     def keep_alive(self) -> list[Event]:
         """Write something that says nothing into the open block, or open a thinking block for it.

@@ -8,6 +8,7 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 """A frame that grows beyond this is refused: no provider sends one, and it would be held in memory."""
 
 _BOM = b"\xef\xbb\xbf"
+_CR, _LF = b"\r\n"
 
 
 class _Lines:
@@ -27,7 +28,7 @@ class _Lines:
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
-        if b"\r" in data:  # JSON text never holds a bare CR, so each one ends a line
+        if _CR in data:  # JSON text never holds a bare CR, so each one ends a line
             self._after_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = data.split(b"\n")
@@ -69,9 +70,9 @@ class SSEReader(_Lines):
         Raises `UpstreamProtocolError` where one event grows beyond the limit.
         """
         values = self._values
-        if not (values or self._pieces or self._after_cr) and data.startswith(b"data: "):
-            end = data.find(b"\n")
-            if end == len(data) - 2 and data.endswith(b"\n\n") and b"\r" not in data:
+        if data[:6] == b"data: " and not (values or self._pieces or self._after_cr):
+            end = len(data) - 2
+            if data.find(b"\n") == end and data[-1] == _LF and _CR not in data:
                 self._begun = True
                 self._held = 0
                 return [data[6:end]]  # one whole event a read, as most providers send them

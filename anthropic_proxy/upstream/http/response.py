@@ -25,6 +25,7 @@ class HttpResponse:
         "_inflater",
         "_inflating",
         "_let_go",
+        "_loop",
         "_pieces",
         "_read_on",
         "_unpacked",
@@ -50,6 +51,7 @@ class HttpResponse:
         """Bytes that were received and not read."""
         self.ended = False
         """Whether nothing more will come."""
+        self._loop = asyncio.get_running_loop()
         self._pieces: list[bytes] = []
         self._error: Exception | None = None
         """How the body broke off."""
@@ -106,7 +108,7 @@ class HttpResponse:
 
     def _arrival(self) -> "asyncio.Future[None]":
         """Return what is done when more has come, or nothing will."""
-        self._waiting = asyncio.get_running_loop().create_future()
+        self._waiting = self._loop.create_future()
         return self._waiting
 
     def _take(self) -> bytes:
