@@ -58,7 +58,7 @@ BOUNDS = {
     #                        small  agent  history  memory  burst  paced  arguments
     "Chat Completions": Work(484, 1105, 12964, 184, 19, 26, 23),
     "Gemini": Work(486, 1072, 12271, 227, 17, 24, 0),
-    "Ollama": Work(513, 1521, 15843, 193, 15, 28, 0),
+    "Ollama": Work(511, 1326, 12128, 193, 10, 23, 0),
     "Responses": Work(502, 1443, 19242, 182, 25, 38, 25),
     "Messages (relay)": Work(324, 326, 326, 142, 13, 14, 13),
 }

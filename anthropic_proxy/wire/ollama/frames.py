@@ -44,7 +44,8 @@ class Frame(Struct, gc=False):
     error: Raw = ABSENT
 
 
-_decode = msgspec.json.Decoder(Frame).decode
+decode_sound_frame = msgspec.json.Decoder(Frame).decode
+"""Reads a line or body as Ollama writes it; `decode_frame` reads what this refuses, where it can."""
 _COUNTS = ("prompt_eval_count", "eval_count")
 
 
@@ -54,9 +55,11 @@ def decode_frame(data: bytes) -> Frame:
     Raises `msgspec.DecodeError` (or its `ValidationError`) where it is none.
     """
     try:
-        return _decode(data)
+        return decode_sound_frame(data)
     except msgspec.ValidationError:
         content = msgspec.json.decode(data)
         if not isinstance(content, dict) or content.keys().isdisjoint(_COUNTS):
             raise
-        return _decode(msgspec.json.encode(content | {name: read_count(content.get(name)) for name in _COUNTS}))
+        return decode_sound_frame(
+            msgspec.json.encode(content | {name: read_count(content.get(name)) for name in _COUNTS})
+        )

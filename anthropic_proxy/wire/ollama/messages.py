@@ -22,6 +22,8 @@ from anthropic_proxy.wire.standing_notes import ERROR_MARKED, FORGOTTEN, MEDIA_M
 from anthropic_proxy.wire.texts import join_texts
 
 _EMPTY = Raw(b'""')
+_QUOTED = b'"'
+_MEDIA = (ImageBlock, DocumentBlock)
 
 
 class _Function(Struct, gc=False):
@@ -45,14 +47,6 @@ class _Said(Struct, kw_only=True, gc=False):
     tool_calls: list[_Call] | UnsetType = UNSET
     tool_name: str | UnsetType = UNSET
     tool_call_id: str | UnsetType = UNSET
-
-
-class _Gathered:
-    """Texts and pictures on their way into one message."""
-
-    def __init__(self) -> None:
-        self.texts: list[Raw] = []
-        self.images: list[str] = []
 
 
 class MessageEncoder:
@@ -87,66 +81,74 @@ class MessageEncoder:
             self._late.append(text_raw(ask))
         if self._late:
             self.begins_reply = False
-            self._say(_Gathered())
+            self._say(self._take_late(), [])
         return self.said
 
     def _keep_late(self, message: Message) -> None:
         """Keep a system text for the next user message: templates take one at the beginning only, or move it there."""
-        texts = [block.text for block in message.content if isinstance(block, TextBlock)]
+        texts = [block.text for block in message.content if type(block) is TextBlock]
         if texts:
             self.notes.append(REMINDED)
             self._late.append(join_texts(texts, rb"<system-reminder>\n", rb"\n</system-reminder>"))
 
-    def _say(self, gathered: _Gathered) -> None:
-        """Say what was gathered, after the texts that waited, in the last user message or a new one."""
-        texts = [*self._late, *gathered.texts]
-        self._late.clear()
-        if not texts and not gathered.images:
+    def _take_late(self) -> list[Raw]:
+        texts, self._late = self._late, []
+        return texts
+
+    def _say(self, texts: list[Raw], images: list[str]) -> None:
+        """Say texts and pictures in the last user message or in a new one."""
+        if not texts and not images:
             return
         last = self.said[-1] if self.said else None
-        if last is not None and last.role == "user":
-            if last.content != _EMPTY:
-                texts.insert(0, last.content)
-        else:
+        if last is None or last.role != "user":
             last = _Said(role="user")
             self.said.append(last)
+        elif last.content != _EMPTY:
+            texts.insert(0, last.content)
         if texts:
             last.content = join_texts(texts)
-        if gathered.images:
-            last.images = [*(last.images or ()), *gathered.images]
+        if images:
+            last.images = [*(last.images or ()), *images]
 
     # User messages: results first, each its own message, then everything that a tool message cannot hold.
 
     def _say_user(self, message: Message) -> None:
-        gathered = _Gathered()
+        texts, images = self._take_late(), list[str]()
         for block in message.content:
-            if isinstance(block, ToolResultBlock):
-                self._say_result(block, gathered)
-        for block in message.content:
-            if isinstance(block, TextBlock):
-                gathered.texts.append(block.text)
-            elif isinstance(block, ImageBlock | DocumentBlock):
-                self._add_media(block, gathered.texts, gathered.images)
-        self._say(gathered)
+            if type(block) is ToolResultBlock:
+                self._say_result(block, texts, images)
+            elif type(block) is TextBlock:
+                texts.append(block.text)
+            elif isinstance(block, _MEDIA):
+                self._add_media(block, texts, images)
+        self._say(texts, images)
 
-    def _say_result(self, block: ToolResultBlock, after: _Gathered) -> None:
+    def _say_result(self, block: ToolResultBlock, texts: list[Raw], images: list[str]) -> None:
+        """Say a result; its pictures are added to the user message behind it."""
+        name = self._names.get(block.tool_use_id, "")
+        content = block.content
+        if block.is_error or memoryview(content)[:1] != _QUOTED:
+            content, pictures = self._read_result(block)
+            if pictures:
+                self.notes.append(MEDIA_MOVED)
+                texts.append(text_raw(f"From the result of tool call {block.tool_use_id}, {name}:"))
+                images += pictures
+        self.said.append(_Said(role="tool", tool_name=name, tool_call_id=block.tool_use_id, content=content))
+
+    def _read_result(self, block: ToolResultBlock) -> tuple[Raw, list[str]]:
+        """Return the text and the pictures of a result that failed or is more than a string."""
         texts: list[Raw] = []
         images: list[str] = []
-        name = self._names.get(block.tool_use_id, "")
         for part in blocks_of(block.content):
             if isinstance(part, TextBlock):
                 texts.append(part.text)
-            elif isinstance(part, ImageBlock | DocumentBlock):
+            elif isinstance(part, _MEDIA):
                 self._add_media(part, texts, images)
+        if images:
+            texts.append(text_raw("[image: see the next user message]"))
         if block.is_error:
             self.notes.append(ERROR_MARKED)
-        if images:
-            self.notes.append(MEDIA_MOVED)
-            texts.append(text_raw("[image: see the next user message]"))
-            after.texts.append(text_raw(f"From the result of tool call {block.tool_use_id}, {name}:"))
-            after.images += images
-        content = join_texts(texts or [_EMPTY], b"[tool error] " if block.is_error else b"")
-        self.said.append(_Said(role="tool", tool_name=name, tool_call_id=block.tool_use_id, content=content))
+        return join_texts(texts or [_EMPTY], b"[tool error] " if block.is_error else b""), images
 
     def _add_media(self, block: ImageBlock | DocumentBlock, texts: list[Raw], images: list[str]) -> None:
         """Add a picture, or a text in place of what the model or the server does not take."""
@@ -165,30 +167,34 @@ class MessageEncoder:
     # Assistant messages.
 
     def _say_reply(self, message: Message) -> None:
-        texts = [block.text for block in message.content if isinstance(block, TextBlock)]
-        calls = [block for block in message.content if isinstance(block, ToolUseBlock)]
+        texts: list[Raw] = []
+        calls: list[_Call] = []
+        thoughts: list[ThinkingBlock] = []
+        for block in message.content:
+            if type(block) is TextBlock:
+                texts.append(block.text)
+            elif type(block) is ToolUseBlock:
+                calls.append(_Call(block.id, _Function(len(calls), block.name, block.input)))
+                self._names[block.id] = block.name
+            elif type(block) is ThinkingBlock:
+                thoughts.append(block)
         if not texts and not calls:
             return
         if self._late:
-            self._say(_Gathered())
+            self._say(self._take_late(), [])
         said = _Said(role="assistant", content=join_texts(texts) if texts else _EMPTY)
-        thinking = self._thinking_of(message)
-        if thinking:
+        if thoughts and (thinking := self._thinking_of(thoughts)):
             said.thinking = thinking
         if calls:
-            said.tool_calls = [
-                _Call(block.id, _Function(index, block.name, block.input)) for index, block in enumerate(calls)
-            ]
-            self._names |= {block.id: block.name for block in calls}
+            said.tool_calls = calls
         self.said.append(said)
 
-    def _thinking_of(self, message: Message) -> str:
+    def _thinking_of(self, blocks: list[ThinkingBlock]) -> str:
         """Return what the model thought here, however long ago: a model's template leaves out what is no longer wanted.
 
         Left out by us, it would change what stands before the newest messages, which the model then reads anew.
         """
         tag = self._call.dialect.carry_tag
-        blocks = [block for block in message.content if isinstance(block, ThinkingBlock)]
         own = [block.thinking for block in blocks if decode_carry(tag, block.signature) is not None]
         if len(own) < len(blocks):
             self.notes.append(FORGOTTEN)

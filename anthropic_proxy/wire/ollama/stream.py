@@ -16,12 +16,13 @@ from anthropic_proxy.wire.late_thinking import LateThinking
 from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
 from anthropic_proxy.wire.ollama.dialect import Dialect
 from anthropic_proxy.wire.ollama.faults import judge_fault
-from anthropic_proxy.wire.ollama.frames import CallPart, Frame, Part, decode_frame
+from anthropic_proxy.wire.ollama.frames import ABSENT, CallPart, Frame, decode_frame, decode_sound_frame
 from anthropic_proxy.wire.ollama.window import window_of
 from anthropic_proxy.wire.recover import AnswerText, CallMender
 
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 _QUOTE = b'"'[0]
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def new_decoder(call: Call) -> Decoder:
@@ -54,11 +55,15 @@ class OllamaDecoder:
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Read one line. Raises `UpstreamError` where it is an error or no JSON."""
-        return self._late.feed(self._read_frame(self._decode(frame, self._frames.mend)))
+        try:
+            read = decode_sound_frame(frame)
+        except _UNREADABLE:
+            read = self._decode(frame, self._frames.mend)
+        return self._late.feed(self._read(read))
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read an answer that was not streamed."""
-        return self._late.feed(self._read_frame(self._decode(body, mend_json))) + self.decode_end()
+        return self._late.feed(self._read(self._decode(body, mend_json))) + self.decode_end()
 
     def decode_end(self) -> list[Delta]:
         """Raise `UpstreamProtocolError` where the answer never said that it was complete."""
@@ -76,30 +81,38 @@ class OllamaDecoder:
                 return decode_frame(data)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return decode_frame(mend(data))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except _UNREADABLE as error:
             raise self._protocol_error("sent what is no line of a reply") from error
 
-    def _read_frame(self, read: Frame) -> list[Delta]:
-        if memoryview(read.error).nbytes:
+    def _read(self, read: Frame) -> list[Delta]:
+        if read.error is not ABSENT:
             fault = read_fault({"error": decode_mended(read.error)}, None, {})
             raise judge_fault(fault, self._call)
         deltas: list[Delta] = []
-        if read.message is not None:
-            self._read(read.message, deltas)
+        part = read.message
+        if part is not None:
+            if part.thinking:
+                self._read_thinking(part.thinking, deltas)
+            if part.content:
+                if self._text is None:
+                    deltas.append(Text(part.content))
+                else:
+                    deltas += self._text.feed(part.content)
+            if part.tool_calls:
+                self._read_calls(part.tool_calls, deltas)
         if read.done:
             self._finish(read, deltas)
         return deltas
 
-    def _read(self, part: Part, deltas: list[Delta]) -> None:
-        if part.thinking:
-            if self._text is not None:
-                self._text.expect_tags()
-            deltas.append(Thinking(part.thinking))
-        if part.content:
-            deltas += [Text(part.content)] if self._text is None else self._text.feed(part.content)
-        if part.tool_calls and self._text is not None:
+    def _read_thinking(self, thinking: str, deltas: list[Delta]) -> None:
+        if self._text is not None:
+            self._text.expect_tags()
+        deltas.append(Thinking(thinking))
+
+    def _read_calls(self, calls: list[CallPart], deltas: list[Delta]) -> None:
+        if self._text is not None:
             deltas += self._text.finish()
-        for call in part.tool_calls or ():
+        for call in calls:
             self._read_call(call, deltas)
 
     def _read_call(self, part: CallPart, deltas: list[Delta]) -> None:

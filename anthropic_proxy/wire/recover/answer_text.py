@@ -37,7 +37,10 @@ class AnswerText:
         """Return what is certain."""
         if self._tags is None:
             return self._calls.feed(text) if self._calls is not None else [Text(text)]
-        return self._find_calls(self._tags.feed(text))
+        deltas = self._tags.feed(text)
+        if self._tags.done:
+            self._tags = None
+        return self._find_calls(deltas)
 
     def finish(self, *, cut: bool = False, whole: bool = False) -> list[Delta]:
         """Return what was held back, because something else begins or the answer has ended.

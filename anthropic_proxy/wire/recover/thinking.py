@@ -55,6 +55,11 @@ class ThinkTags:
         self._doubtful: list[str] = []
         """Reasoning that no tag began: the answer itself, where no tag ends it."""
 
+    @property
+    def done(self) -> bool:
+        """Whether all that comes from here on is text."""
+        return self._state == "text"
+
     def feed(self, text: str) -> list[Delta]:
         """Return what is certain; the beginning of a tag is held back until it is."""
         if self._state == "text":
