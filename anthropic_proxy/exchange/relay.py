@@ -179,11 +179,11 @@ class RelayedAnswer:
         return self._held
 
     def _read_along(self, data: bytes) -> None:
-        if not self._wire.says_more(data):
+        if not (telling := self._wire.find_telling(data)):
             return
         self._begun = True
         reader = new_reader(self._wire.FRAMING)
-        for frame in (*reader.feed(data), *reader.finish()):
+        for frame in (*reader.feed(telling), *reader.finish()):
             try:
                 deltas = self._decoder.decode_frame(frame)
             except UpstreamError as error:

@@ -263,8 +263,8 @@ class RelayWire(Wire, Protocol):
         """Return the bytes of a stream from its first event on without the event that begins a message."""
         ...
 
-    def says_more(self, frames: bytes) -> bool:
-        """Return whether whole frames may say more than text and tool input: all others need not be cut apart."""
+    def find_telling(self, frames: bytes) -> bytes:
+        """Return of whole frames those that may say more than text and tool input; b"": none, and nobody need look."""
         ...
 
 

@@ -11,9 +11,9 @@ from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.reply import (
     decode_error,
     find_healing,
+    find_telling,
     heal,
     new_decoder,
-    says_more,
     with_reply_model,
     without_start,
 )
@@ -26,9 +26,9 @@ __all__ = [
     "decode_error",
     "encode_request",
     "find_healing",
+    "find_telling",
     "heal",
     "new_decoder",
-    "says_more",
     "with_reply_model",
     "without_start",
 ]

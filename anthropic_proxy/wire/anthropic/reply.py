@@ -8,6 +8,7 @@ from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
+from anthropic_proxy.messages.types.structs import ABSENT
 from anthropic_proxy.wire.anthropic import spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.spans import Edit
@@ -15,17 +16,25 @@ from anthropic_proxy.wire.contract import Call, Decoder, Healing
 from anthropic_proxy.wire.failures import decode_fault, judge, mask_keys
 from anthropic_proxy.wire.mending import mend_json
 
-_TELLING = (b'"message_', b'"error"')
+_OF_MESSAGE, _OF_FAILURE = b'"message_', b'"error"'
 """Stand in every event that says something of usage, end or failure, and hardly ever in others."""
+_EVENT_END = b"\n\n"
 _BORDER = re.compile(rb"\r?\n\r?\n")
 _DATA = re.compile(rb"^data: ?(\{.*\})", re.MULTILINE)
 _SIGNATURE_REFUSED = re.compile(r"\bsignature\b.*\bthinking\b|\bthinking\b.*\bsignature\b", re.IGNORECASE)
 _DROP_THINKING = "drop thinking"
+_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
-def says_more(frames: bytes) -> bool:
-    """Return whether whole frames may say more than text and tool input: all others need not even be cut apart."""
-    return any(mark in frames for mark in _TELLING)
+def find_telling(frames: bytes) -> bytes:
+    """Return of whole frames those that may say more than text and tool input; b"": none may.
+
+    Frames with other ends of line are not told apart: all or none of them are returned.
+    """
+    if not (_OF_MESSAGE in frames or _OF_FAILURE in frames):
+        return b""
+    parts = frames.split(_EVENT_END)
+    return _EVENT_END.join([part for part in parts if _OF_MESSAGE in part or _OF_FAILURE in part])
 
 
 def with_reply_model(reply: bytes, model: str) -> bytes:
@@ -84,7 +93,7 @@ def decode_error(call: Call, status: int, headers: Mapping[str, str], body: byte
 def _is_object(body: bytes) -> bool:
     try:
         return isinstance(msgspec.json.decode(body), dict)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except _UNREADABLE:
         return False
 
 
@@ -128,32 +137,40 @@ class _Ending(Struct, gc=False):
     stop_sequence: str | None = None
 
 
-class _Message(_Ending):
-    usage: Raw = Raw(b"")
+class _Message(_Ending, gc=False):
+    usage: Raw = ABSENT
     """Read apart: an odd number in it may not hide why the message ended."""
 
 
 class _Kind(Struct, gc=False):
     type: str = ""
-    error: Raw = Raw(b"")
+    error: Raw = ABSENT
     """Present in every refusal, also of servers that leave its `type` out."""
-    content: Raw = Raw(b"")
+    content: Raw = ABSENT
 
     @property
     def refuses(self) -> bool:
-        return self.type == "error" or (bytes(self.error) not in (b"", b"null") and not bytes(self.content))
+        return self.type == "error" or (self.error not in (ABSENT, _NULL) and self.content == ABSENT)
+
+
+class _Reply(_Kind, gc=False):
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    usage: Raw = ABSENT
 
 
 class _Event(_Kind, gc=False):
     message: _Message | None = None
     delta: _Ending | None = None
-    usage: Raw = Raw(b"")
+    usage: Raw = ABSENT
 
+
+_NULL = Raw(b"null")
 
 _decode_kind = msgspec.json.Decoder(_Kind).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_usage = msgspec.json.Decoder(_CountedUsage | None).decode
-_decode_message = msgspec.json.Decoder(_Message).decode
+_decode_reply = msgspec.json.Decoder(_Reply).decode
 
 
 class ReadingAlong:
@@ -169,7 +186,7 @@ class ReadingAlong:
         """Read one event's data. Raises `UpstreamError` where it is an `error`."""
         try:
             event = _decode_event(frame)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        except _UNREADABLE:
             self._expect_no_refusal(frame)
             return []  # not ours to judge
         if event.refuses:
@@ -188,22 +205,26 @@ class ReadingAlong:
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read a whole message. Raises `UpstreamError` where it is an error, or no JSON object at all."""
         self.finished = True
-        if not _is_object(body):
+        reads = _is_object(body)
+        if not reads:
             body = mend_json(body)  # passes as it came, and is read along with whole characters
-        self._expect_no_refusal(body)
-        if not _is_object(body):
+            reads = _is_object(body)
+        try:
+            reply = _decode_reply(body)
+        except _UNREADABLE:
+            self._expect_no_refusal(body)
+            reply = _Reply()  # of an object all the same: what is odd in it is not ours to judge
+        if reply.refuses:
+            raise self._refusal(body)
+        if not reads:
             provider = self._call.provider
             raise UpstreamProtocolError(f"{provider} sent what is no message.", provider=provider)
-        try:
-            message = _decode_message(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return []  # an object all the same: what is odd in it is not ours to judge
-        return list(_read(message, message.usage, None))
+        return list(_read(reply, reply.usage, None))
 
     def _expect_no_refusal(self, said: bytes) -> None:
         try:
             refuses = _decode_kind(said).refuses
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        except _UNREADABLE:
             return
         if refuses:
             raise self._refusal(said)
@@ -216,7 +237,7 @@ class ReadingAlong:
         return error
 
 
-def _read(message: _Message | None, usage: Raw, ending: _Ending | None) -> Iterator[Delta]:
+def _read(message: _Message | _Reply | None, usage: Raw, ending: _Ending | None) -> Iterator[Delta]:
     if said := _count(usage) or (message and _count(message.usage)):
         details, server_tools = said.output_tokens_details, said.server_tool_use
         yield Usage(
@@ -237,5 +258,5 @@ def _count(usage: Raw) -> _CountedUsage | None:
     """Return the totals; None where nobody counted, or not in numbers that tokens have."""
     try:
         return _decode_usage(usage) if memoryview(usage).nbytes else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
         return None
