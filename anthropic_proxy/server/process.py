@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.server.acceptor import Acceptor
+from anthropic_proxy.server.memory import Heap
 from anthropic_proxy.server.protocol import GuardedHttp
 from anthropic_proxy.server.watching import LOOK_SECONDS, FileWatch, Terminal
 from anthropic_proxy.signals import leave, let_through
@@ -102,6 +103,7 @@ class Server:
         self._config = _configure(plan, announces=speaks)
         self._state = ServerState()
         self._terminal = Terminal()
+        self._heap = Heap()
         self._reloading: asyncio.Task[None] | None = None
         self._reload_again = self._serving = False
 
@@ -112,6 +114,7 @@ class Server:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+        self._heap.keep()
         self._config.load()
         self._app: Application = self._config.loaded_app
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -210,8 +213,10 @@ class Server:
                 self._reload()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Keep the header `date` true."""
+        """Keep the header `date` true, and give memory back in a pause."""
         self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
+        if not self._state.tasks:
+            self._heap.look(self._state.total_requests, loop.time())
         loop.call_later(1.0, self._tick, loop)
 
     async def _drain(self) -> None:
