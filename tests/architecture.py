@@ -69,7 +69,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "messages.deltas": "",
     "messages.types": "messages.surrogates",
     "messages.surrogates": "",
-    "messages.usage": "messages.deltas",
+    "messages.usage": "messages.deltas messages.events",
     "messages.notes": "",
     "messages.grammar": "",
     "messages.passages": "",

@@ -56,11 +56,11 @@ class Work(NamedTuple):
 
 BOUNDS = {
     #                        small  agent  history  memory  burst  paced  arguments
-    "Chat Completions": Work(484, 1105, 12964, 184, 19, 26, 23),
-    "Gemini": Work(486, 1072, 12271, 227, 17, 24, 0),
-    "Ollama": Work(511, 1326, 12128, 193, 10, 23, 0),
-    "Responses": Work(502, 1443, 19242, 182, 25, 38, 25),
-    "Messages (relay)": Work(319, 321, 321, 142, 0, 10, 0),
+    "Chat Completions": Work(440, 1061, 12920, 184, 19, 26, 23),
+    "Gemini": Work(442, 1028, 12227, 226, 17, 24, 0),
+    "Ollama": Work(471, 1283, 12085, 192, 10, 23, 0),
+    "Responses": Work(458, 1399, 19198, 181, 25, 38, 25),
+    "Messages (relay)": Work(292, 294, 294, 142, 0, 10, 0),
 }
 
 

@@ -40,8 +40,11 @@ class Outlet(Protocol):
         """Send events; the first call sends status 200 and the headers of a stream before them."""
         ...
 
-    async def relay(self, data: bytes, headers: Mapping[str, str], *, last: bool) -> None:
-        """Send bytes as an upstream sent them, with its headers before the first; `last`: they are the whole body."""
+    async def relay(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
+        """Send bytes as an upstream sent them, with its headers before the first.
+
+        They are part of a stream, or a whole body; `last`: nothing follows.
+        """
         ...
 
     async def message(self, response: MessagesResponse) -> None:
@@ -123,8 +126,7 @@ class _Exchange:
         """Whether bytes of an upstream's own stream have left."""
 
     async def run(self, route: Route) -> None:
-        self._may_relay = any(relays(target.wire) for target in route.targets)
-        """A block of ours would stand in the way of a relayed stream, whose own begin at 0."""
+        self._route = route
         request, timeouts = self._request, self._house.settings.timeouts
         self._writer = MessageWriter(message_id=self._house.new_id("msg_"), model=request.model, signature="")
         watch = self._watch = Watch(
@@ -222,11 +224,11 @@ class _Exchange:
         outlet, watch, streams = self._outlet, self._watch, self._request.stream
         if self._opened:
             answer.drop_start()
-        self._relayed = streams
+        self._relayed, last = streams, False
         try:
             while (data := await answer.read()) is not None:
-                watch.writing = True
-                await outlet.relay(data, answer.headers, last=not streams)
+                watch.writing, last = True, answer.ended and answer.ending is None
+                await outlet.relay(data, answer.headers, streams=streams, last=last)
                 watch.upstream_at = watch.now()
                 watch.writing = False
                 if self._inbound.body:
@@ -237,7 +239,7 @@ class _Exchange:
         if answer.failure is not None:
             self._attempts.explain(answer.failure)
             note_failure(self._receipt, answer.failure)
-        if streams:
+        if not last:
             await outlet.write([answer.ending] if answer.ending else [], last=True)
 
     async def _learn_scale(self) -> None:
@@ -280,7 +282,8 @@ class _Exchange:
         if self._relayed or (self._attempts.relaying and not self._opened):
             return
         silence = self._watch.now() - self._watch.upstream_at
-        opens = silence > DELTA_AFTER_SECONDS and not self._may_relay
+        # a block of ours would stand in the way of a relayed stream, whose own begin at 0
+        opens = silence > DELTA_AFTER_SECONDS and not any(relays(target.wire) for target in self._route.targets)
         events = self._start() or (self._writer.keep_alive() if opens else [Ping()])
         await self._write(events)
 

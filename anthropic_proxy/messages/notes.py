@@ -1,6 +1,6 @@
 """The fidelity report: what reaches the backend, or comes back, otherwise than the client asked."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Literal
 
 from msgspec import Struct, field
@@ -44,11 +44,13 @@ class Report(Struct):
         self.notes.clear()
         self.approximated = self.emulated = self.dropped = 0
 
-    def add(self, notes: Iterable[Note], *, again: bool = False) -> None:
+    def add(self, notes: Collection[Note], *, again: bool = False) -> None:
         """Take notes; one that is here already says nothing new.
 
         `again`: they are of a later call of the same reply, which changes a field once more that has its note.
         """
+        if not notes:
+            return
         noted = {note.field for note in self.notes} if again else ()
         for note in notes:
             if note in self.notes or note.field in noted:

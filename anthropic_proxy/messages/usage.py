@@ -3,14 +3,13 @@
 import msgspec
 
 from anthropic_proxy.messages.deltas import Usage
+from anthropic_proxy.messages.events import Totals
+
+CHARACTERS_PER_TOKEN = 4
+"""How the output is counted where the upstream never says: too few for Chinese, too many for code, but never absent."""
 
 LARGEST_COUNT = 2**53 - 1
 """Every reader of JSON takes a number up to here for what it is; no provider counts so far."""
-
-
-def counted(said: int | None) -> int:
-    """Return a count that clients can read, whatever an upstream said."""
-    return min(max(said or 0, 0), LARGEST_COUNT)
 
 
 def with_later(before: Usage, said: Usage) -> Usage:
@@ -31,12 +30,34 @@ def with_later(before: Usage, said: Usage) -> Usage:
     )
 
 
-def count_server_tools(usage: Usage) -> dict[str, int] | msgspec.UnsetType:
+def count_totals(usage: Usage, *, estimate: int, characters: int, cut: bool) -> Totals:
+    """Return what a message has cost, gaps filled: the input from its estimate, the output from what was written.
+
+    `cut`: at a stop sequence. Then it counts at least what was written, because the upstream was stopped before it
+    could say its last number.
+    """
+    cached, written = _counted(usage.cache_read_tokens), _counted(usage.cache_write_tokens)
+    said, output, tier = usage.input_tokens, usage.output_tokens, usage.service_tier
+    if output is None or cut:
+        output = max(output or 0, -(-characters // CHARACTERS_PER_TOKEN))
+    output = _counted(output)
+    return Totals(
+        input_tokens=_counted(estimate - cached - written if said is None else said),
+        cache_creation_input_tokens=written,
+        cache_read_input_tokens=cached,
+        output_tokens=output,
+        output_tokens_details={"thinking_tokens": min(_counted(usage.thinking_tokens), output)},
+        server_tool_use=_count_server_tools(usage),
+        service_tier=msgspec.UNSET if tier is None else tier,
+    )
+
+
+def _count_server_tools(usage: Usage) -> dict[str, int] | msgspec.UnsetType:
     """Return `server_tool_use` as a reply has it; unset where nobody said anything of such tools."""
     searches, fetches = usage.web_search_requests, usage.web_fetch_requests
     if searches is None and fetches is None:
         return msgspec.UNSET
-    return {"web_search_requests": counted(searches), "web_fetch_requests": counted(fetches)}
+    return {"web_search_requests": _counted(searches), "web_fetch_requests": _counted(fetches)}
 
 
 def with_spent(spent: Usage, running: Usage) -> Usage:
@@ -51,6 +72,11 @@ def with_spent(spent: Usage, running: Usage) -> Usage:
         web_fetch_requests=_sum(spent.web_fetch_requests, running.web_fetch_requests),
         service_tier=running.service_tier or spent.service_tier,
     )
+
+
+def _counted(said: int | None) -> int:
+    """Return a count that clients can read, whatever an upstream said."""
+    return min(max(said, 0), LARGEST_COUNT) if said else 0
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

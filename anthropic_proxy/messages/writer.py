@@ -44,13 +44,10 @@ from anthropic_proxy.messages.events import (
     spell_block,
 )
 from anthropic_proxy.messages.types import MessagesResponse, UsageBody
-from anthropic_proxy.messages.usage import count_server_tools, counted, with_later
+from anthropic_proxy.messages.usage import count_totals, with_later
 
 KEEP_ALIVE_SIGNATURE = "px1.ka.e30"
 """Signs a thinking block that only `keep_alive` opened; always dropped on the way in."""
-
-CHARACTERS_PER_TOKEN = 4
-"""How the output is counted where the upstream never says: too few for Chinese, too many for code, but never absent."""
 
 _NONE, _TEXT, _THINKING, _CALL = range(4)
 
@@ -89,6 +86,8 @@ class MessageWriter:
         """What the upstream said of its cost so far; `totals` fills the gaps."""
         self.estimate = 0
         """The input in tokens, as `start` was told; counts where the upstream never says. May be set anew."""
+        self._final: Totals | None = None
+        """What the message has cost in the end, once that was said."""
         self._characters = 0
         self._events: list[Event] = []
         self._state = _NONE
@@ -116,28 +115,11 @@ class MessageWriter:
 
     @property
     def totals(self) -> Totals:
-        """What the message has cost so far, in tokens; gaps filled from the estimate and from what was written.
-
-        A reply that was cut at a stop sequence counts at least what was written: the upstream was stopped before it
-        could say its last number.
-        """
-        usage = self.usage
-        cached = counted(usage.cache_read_tokens)
-        written = counted(usage.cache_write_tokens)
-        said, output = usage.input_tokens, usage.output_tokens
-        if output is None or (self.stop is not None and self.stop.reason == "stop_sequence"):
-            output = max(output or 0, -(-self._characters // CHARACTERS_PER_TOKEN))
-        output = counted(output)
-        tier = usage.service_tier
-        return Totals(
-            input_tokens=counted(self.estimate - cached - written if said is None else said),
-            cache_creation_input_tokens=written,
-            cache_read_input_tokens=cached,
-            output_tokens=output,
-            output_tokens_details={"thinking_tokens": min(counted(usage.thinking_tokens), output)},
-            server_tool_use=count_server_tools(usage),
-            service_tier=msgspec.UNSET if tier is None else tier,
-        )
+        """What the message has cost so far, in tokens; gaps filled from the estimate and from what was written."""
+        if self._final is not None:
+            return self._final
+        cut = self.stop is not None and self.stop.reason == "stop_sequence"
+        return count_totals(self.usage, estimate=self.estimate, characters=self._characters, cut=cut)
 
     def start(self, estimate: int) -> list[Event]:
         """Begin the message; `estimate` is the input in tokens, as far as it can be known before the upstream says."""
@@ -186,7 +168,8 @@ class MessageWriter:
         while self._waiting:
             self._release()
             self._close()
-        self._events += [MessageDelta(reason, self.stop.sequence, self.stop.details, self.totals), MessageStop()]
+        self._final = self.totals
+        self._events += [MessageDelta(reason, self.stop.sequence, self.stop.details, self._final), MessageStop()]
         self.finished = True
         return self._take_events()
 

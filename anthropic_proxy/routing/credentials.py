@@ -46,6 +46,8 @@ class Credentials:
         self._tokens = tokens or {}
         self._clock = clock
         self._turns: dict[str, int] = {}
+        self._offered: dict[str, tuple[Credential, ...]] = {}
+        """Name of a provider → what its keys are sent as, in their order."""
         self._rests: dict[str, float] = {}
         """Key → when it may be used again. Only keys that have a sister ever rest."""
 
@@ -61,9 +63,12 @@ class Credentials:
         """
         keys = self._settings.keys.get(provider.name, ())
         if keys:
-            key = self._next(provider.name, keys)
-            header, scheme = self._find_header(provider)
-            return Credential(header, scheme + key.reveal(), key.origin)
+            offered = self._offered.get(provider.name)
+            if offered is None:
+                header, scheme = self._find_header(provider)
+                offered = tuple(Credential(header, scheme + key.reveal(), key.origin) for key in keys)
+                self._offered[provider.name] = offered
+            return offered[self._next(provider.name, keys) if len(keys) > 1 else 0]
         is_settled = provider.key_source == "settings"
         if is_settled and (problem := describe_missing_key(provider, self._settings)):
             raise AuthenticationFailed(problem, should_retry=False)
@@ -106,6 +111,11 @@ class Credentials:
         self._rests[secret] = self._clock() + rest
         return any(self._is_awake(key) for key in keys)
 
+    def count_resting(self) -> int:
+        """Return how many keys rest now."""
+        now = self._clock()
+        return sum(until > now for until in self._rests.values())
+
     def describe(self, provider: Provider, credential: Credential | None) -> str:
         """Return which key this is, in words that do not tell it; "": it is no key of the settings."""
         if credential is None or provider.key_source != "settings":
@@ -119,14 +129,14 @@ class Credentials:
             return provider.key_header, provider.key_scheme
         return server.key_header, server.key_scheme
 
-    def _next(self, name: str, keys: Sequence[Secret]) -> Secret:
+    def _next(self, name: str, keys: Sequence[Secret]) -> int:
         start = self._turns.get(name, 0)
         for step in range(len(keys)):
             position = (start + step) % len(keys)
             if self._is_awake(keys[position]):
                 self._turns[name] = position + 1
-                return keys[position]
-        return min(keys, key=lambda key: self._rests[key.reveal()])
+                return position
+        return min(range(len(keys)), key=lambda position: self._rests[keys[position].reveal()])
 
     def _is_awake(self, key: Secret) -> bool:
         return self._rests.get(key.reveal(), 0.0) <= self._clock()

@@ -5,6 +5,7 @@ I/O, holds no state between calls, and compares no provider's or model's name: w
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Literal, Protocol, TypeGuard
 
 from msgspec import Struct
@@ -119,6 +120,15 @@ class UpstreamResponse(Protocol):
         `complete` says that the wire's last frame has come, so that the end of the body is worth a short wait.
         """
         ...
+
+
+def is_received(response: UpstreamResponse) -> bool:
+    """Whether nothing of an answer is still on its way, so that reading it waits for nothing.
+
+    One that cannot tell has no `ended`.
+    """
+    ended: bool = getattr(response, "ended", False)
+    return ended
 
 
 class Send(Protocol):
@@ -270,4 +280,9 @@ class RelayWire(Wire, Protocol):
 
 def relays(wire: Wire) -> TypeGuard[RelayWire]:
     """Whether bytes pass this wire as they are."""
+    return _relays(wire)  # type: ignore[arg-type]  # a module is hashable
+
+
+@cache  # to miss a name of a module takes long, and every request asks several times
+def _relays(wire: Wire) -> bool:
     return getattr(wire, "RELAY", False)

@@ -29,9 +29,10 @@ async def open_reply(
 
     Where nothing is owned and no piece can follow it is the upstream's own answer.
     """
-    errands = Errands(house, watch)
+    errands: Errands | None = None
     ahead: list[Delta] = []
     if ends_in_server_tools(request.messages):
+        errands = Errands(house, watch)
         request, ahead = await resume(attempts, errands, request, route)
     answer = await attempts.open(route)
     if isinstance(answer, RelayedAnswer):
@@ -39,5 +40,5 @@ async def open_reply(
     shape = attempts.shape
     if shape is None and not (attempts.owned or ahead) and answer.continuation is None:
         return answer
-    reply = Turns(attempts, errands, request, answer, ahead)
+    reply = Turns(attempts, errands or Errands(house, watch), request, answer, ahead)
     return reply if shape is None else Checked(reply, shape)

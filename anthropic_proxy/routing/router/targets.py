@@ -51,7 +51,7 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
     @property
     def upstream(self) -> str:
         """Provider and host, whatever the model: what works or fails together."""
-        return f"{self.provider.name} {self.base_url.partition('//')[2].partition('/')[0]}"
+        return _name_upstream(self.provider.name, self.base_url)
 
 
 class Route(Struct, frozen=True):
@@ -164,6 +164,11 @@ def speak_otherwise(target: Target, wire_name: str, settings: Settings) -> Targe
         dialect=_set_by_user(dialect, speech, settings),
         base_url=find_address(row, speech, settings),
     )
+
+
+@lru_cache(maxsize=256)
+def _name_upstream(provider: str, base_url: str) -> str:
+    return f"{provider} {base_url.partition('//')[2].partition('/')[0]}"
 
 
 def _for_tools(target: Target, wanted: frozenset[str], settings: Settings) -> Target:
