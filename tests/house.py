@@ -67,7 +67,7 @@ class Keeper:
     async def write(self, events: Sequence[Event], *, last: bool = False) -> None:
         self.stream += encode_events(events, "req_test")
 
-    async def relay(self, data: bytes, headers: Mapping[str, str], *, last: bool) -> None:
+    async def relay(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
         self.stream += data
 
     async def message(self, response: MessagesResponse) -> None:

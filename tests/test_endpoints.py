@@ -55,7 +55,7 @@ async def test_a_header_that_cannot_be_sent_leaves_room_for_the_refusal() -> Non
 
     outlet = HttpOutlet(receive, send, "req_1")
     with pytest.raises(UnicodeEncodeError):
-        await outlet.relay(b"{}", {"anthropic-x": "☃"}, last=True)
+        await outlet.relay(b"{}", {"anthropic-x": "☃"}, streams=False, last=True)
     assert not outlet.opened
     await outlet.refuse(InternalError("said in the envelope"))
     assert sent[0]["status"] == 500

@@ -290,6 +290,27 @@ def test_a_stream_passes_whole_at_any_cut_and_is_read_along(points: list[int], b
     assert (usage.cache_read_tokens, usage.cache_write_tokens, usage.web_search_requests) == (5, 3, 2)
 
 
+@pytest.mark.parametrize("behind", [b"", b"\n", b": end\n\n"])
+def test_an_end_that_has_come_leaves_with_the_last_event(behind: bytes) -> None:
+    class Received(Answer):
+        ended = True
+
+    class Noting(Keeper):
+        async def relay(self, data: bytes, headers: Any, *, streams: bool, last: bool) -> None:
+            await super().relay(data, headers, streams=streams, last=last)
+            pieces.append((data, last))
+
+        async def write(self, events: Any, *, last: bool = False) -> None:
+            raise AssertionError(events)
+
+    pieces: list[tuple[bytes, bool]] = []
+    message = {"model": ASKED, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "stream": True}
+    inbound = Inbound(request_id="r", client=Client(), headers={}, body=json.dumps(message).encode())
+    begin, end = b"".join(STREAM[:4]), b"".join(STREAM[4:]) + behind
+    asyncio.run(run(Town(Streets(Received(200, begin, end)), **KEY).house, inbound, Noting()))
+    assert pieces == [(begin, False), (end, True)]
+
+
 @given(st.lists(st.integers(0, 10_000), max_size=6))
 def test_the_reply_s_own_model_is_put_back_and_no_other(points: list[int]) -> None:
     text = f'"model": "{TARGET}"'
@@ -609,8 +630,8 @@ def test_a_client_that_leaves_takes_the_relayed_call_with_it() -> None:
         begun = False
 
     class Leaving(Keeper):
-        async def relay(self, data: bytes, headers: Any, *, last: bool) -> None:
-            await super().relay(data, headers, last=last)
+        async def relay(self, data: bytes, headers: Any, *, streams: bool, last: bool) -> None:
+            await super().relay(data, headers, streams=streams, last=last)
             self.left.set()
 
         async def gone(self) -> None:

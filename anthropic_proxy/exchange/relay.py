@@ -12,7 +12,7 @@ from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import Event, Failure, MessageStop
 from anthropic_proxy.messages.usage import with_later
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.wire.contract import Call, Credential, RelayWire, UpstreamResponse
+from anthropic_proxy.wire.contract import Call, Credential, RelayWire, UpstreamResponse, is_received
 from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, new_reader
 
 PASSED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"))
@@ -46,6 +46,8 @@ class RelayedAnswer:
         """The `error` event that passed, or how the answer ended too early."""
         self.ending: Event | None = None
         """What the client must still be told, because the upstream ended without its last event."""
+        self.ended = False
+        """Whether there is nothing more to read, but for what `open` found."""
         self._wire = wire
         self._asked = call.asked_model if call.renamed else None
         self._response = response
@@ -56,7 +58,7 @@ class RelayedAnswer:
         self._first: bytes | None = None
         self._held = b""
         """The beginning of a frame whose end has not come yet."""
-        self._begun = self._ended = False
+        self._begun = False
         self._linger_until = 0.0
         """When bytes behind the last event are no longer waited for; 0: it has not come."""
 
@@ -65,7 +67,7 @@ class RelayedAnswer:
         if not self._streams:
             self._first = await read_whole(self._response, self._watch)
             self._remember(self._decoder.decode_body(self._first))
-            self._ended = True
+            self.ended = True
         else:
             first = await self._read_beginning()
             if self.failure is not None and (self.ending is not None or _CONTENT not in first):
@@ -81,13 +83,13 @@ class RelayedAnswer:
         if (begun := pieces[0] + self._held).lstrip().startswith(b"{"):
             await self._refuse_whole(begun)
         size = len(pieces[0])
-        while not (self._begun or self._ended):
+        while not (self._begun or self.ended):
             if size > MAX_FRAME_BYTES:
                 said = f"The provider sent {size:,} bytes without an event."
                 raise UpstreamProtocolError(said, retryable=False)
             pieces.append(await self._next())
             size += len(pieces[-1])
-        return b"".join(pieces)
+        return await self._with_end(b"".join(pieces))
 
     async def _refuse_whole(self, begun: bytes) -> None:
         """Raise what a server says in one piece though asked to stream: its error, or that it does not stream."""
@@ -106,9 +108,9 @@ class RelayedAnswer:
         if self._first is not None:
             first, self._first = self._first, None
             return first
-        while not self._ended:
+        while not self.ended:
             if data := await self._next():
-                return data
+                return await self._with_end(data) if self._decoder.finished else data
         return None
 
     async def close(self) -> None:
@@ -118,37 +120,48 @@ class RelayedAnswer:
     async def _next(self) -> bytes:
         """Return the whole frames that one network read completes; after the last read also what is left."""
         try:
-            chunk = await self._read()
-            if not chunk:
-                return self._shown(self._finish())
-            data = self._complete(chunk)
+            if chunk := await self._read():
+                data = self._complete(chunk)
+                self._read_along(data)
+            else:
+                data = self._finish()
         except UpstreamError as error:
             self._tear(error)
             return b""
-        self._read_along(data)
-        return self._shown(data)
+        return data if self.failure is None else hide_key(data, self._credential)  # an error may repeat it
 
-    def _shown(self, data: bytes) -> bytes:
-        """Return bytes fit for the client: an error that passes may repeat the key."""
-        return data if self.failure is None else hide_key(data, self._credential)
+    async def _with_end(self, data: bytes) -> bytes:
+        """Return the last event together with what is left of an answer that has come whole: one packet, not two."""
+        if self._decoder.finished and not self.ended and is_received(self._response):
+            data += await self._next()
+        return data
 
     def _tear(self, error: UpstreamError) -> None:
-        self._ended = True
+        self.ended = True
         if self.stop_reason is not None:  # all of the message is there, and an error would make the client drop it
             self.ending = MessageStop()
         else:
             self.failure, self.ending = error, Failure(error)
 
     async def _read(self) -> bytes:
-        if not self._decoder.finished:
-            chunk = await self._response.read()
+        if self._decoder.finished:
+            return await self._read_behind_end()
+        chunk = await self._response.read()
+        if self._begun:
+            self._watch.upstream_at = self._watch.now()
+        else:
             self._watch.first_byte()
-            return chunk
+        return chunk
+
+    async def _read_behind_end(self) -> bytes:
+        """Return what comes shortly behind the last event; how that breaks off is nobody's concern."""
         now = self._watch.now()
         self._linger_until = self._linger_until or now + LINGER_SECONDS
         if now >= self._linger_until:
             return b""
         try:
+            if is_received(self._response):
+                return await self._response.read()
             async with asyncio.timeout_at(self._linger_until):
                 return await self._response.read()
         except (TimeoutError, UpstreamError):
@@ -168,7 +181,7 @@ class RelayedAnswer:
 
     def _finish(self) -> bytes:
         """Return what was held for the end of its event, if it is one: half an event never goes out."""
-        self._ended = True
+        self.ended = True
         before = self.stop_reason
         self._read_along(self._held)
         try:

@@ -61,14 +61,14 @@ class HttpOutlet:
         body = encode_events(events, self._request_id)
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
-    async def relay(self, data: bytes, headers: Mapping[str, str], *, last: bool) -> None:
-        """Send bytes as an upstream sent them, with its headers before the first; `last`: they are the whole body."""
-        if last:
+    async def relay(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
+        """Send bytes as an upstream sent them, with its headers before the first; `last`: nothing follows."""
+        if not streams:
             await self.respond(200, data, {**json_headers(self._request_id), **headers})
             return
         if not self._opened:
             await self._open(200, {**stream_headers(self._request_id), **headers})
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 
     async def message(self, response: MessagesResponse) -> None:
         """Send a whole reply."""
