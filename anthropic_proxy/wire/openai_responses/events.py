@@ -108,7 +108,8 @@ class Event(Struct, gc=False):
 
 _Kind = TypeVar("_Kind", bound=Struct)
 
-_decode_event = msgspec.json.Decoder(Event).decode
+decode_sound_event = msgspec.json.Decoder(Event).decode
+"""Reads a frame as it should be; `decode_event` reads what this refuses, where it can."""
 _decode_item = msgspec.json.Decoder(Item).decode
 _decode_response = msgspec.json.Decoder(Response).decode
 
@@ -119,11 +120,11 @@ def decode_event(data: bytes) -> Event:
     Frames that lack their last brace are read too: so they were recorded (parallel_tool_wrapper_stream).
     """
     try:
-        return _decode_event(data)
+        return decode_sound_event(data)
     except msgspec.ValidationError:
         return _mended(data, Event())
     except msgspec.DecodeError:
-        return _decode_event(data + b"}")
+        return decode_sound_event(data + b"}")
 
 
 def decode_item(raw: Raw) -> Item:

@@ -27,6 +27,8 @@ CONTINUE = "Continue exactly from the end of your last message."
 """What a user text says after a last message of the model, from which no server goes on."""
 
 _EMPTY = Raw(b'""')
+_QUOTED = b'"'
+_MEDIA = (ImageBlock, DocumentBlock)
 _LONGEST_ID = 64
 _PDF = "application/pdf"
 
@@ -118,7 +120,7 @@ class ItemEncoder:
         return self.said
 
     def _say_late(self, message: Message) -> None:
-        texts: list[_Part] = [_TextPart(block.text) for block in message.blocks if isinstance(block, TextBlock)]
+        texts: list[_Part] = [_TextPart(block.text) for block in message.content if type(block) is TextBlock]
         if texts and self._open:
             self._late += texts
         elif texts:
@@ -133,32 +135,39 @@ class ItemEncoder:
 
     def _say_user(self, message: Message) -> None:
         parts: list[_Part] = []
-        for block in message.blocks:
-            if isinstance(block, ToolResultBlock):
+        for block in message.content:
+            if type(block) is ToolResultBlock:
                 self.said.append(_Result(_call_id(block.tool_use_id), self._output(block)))
-            elif isinstance(block, TextBlock | ImageBlock | DocumentBlock):
-                parts.append(self._part(block))
+            elif type(block) is TextBlock:
+                parts.append(_TextPart(block.text))
+            elif isinstance(block, _MEDIA):
+                parts.append(self._media(block))
         self._open = False
-        self._flush_late()
+        if self._late:
+            self._flush_late()
         if parts:
             self.said.append(_Said("user", parts))
 
     def _output(self, block: ToolResultBlock) -> Raw | list[_Part]:
         """Return what a tool answered: plain text where it is nothing else."""
+        if not block.is_error and memoryview(block.content)[:1] == _QUOTED:
+            return block.content
         mark = b"[tool error] " if block.is_error else b""
         if block.is_error:
             self.notes.append(ERROR_MARKED)
-        blocks = [part for part in blocks_of(block.content) if isinstance(part, TextBlock | ImageBlock | DocumentBlock)]
-        parts = [self._part(part) for part in blocks]
+        parts: list[_Part] = []
+        for part in blocks_of(block.content):
+            if isinstance(part, TextBlock):
+                parts.append(_TextPart(part.text))
+            elif isinstance(part, _MEDIA):
+                parts.append(self._media(part))
         texts = [part.text for part in parts if isinstance(part, _TextPart)]
         if len(texts) == len(parts):
             return join_texts(texts or [_EMPTY], mark)
         return [_TextPart(text_raw(mark.decode().strip())), *parts] if mark else parts
 
-    def _part(self, block: TextBlock | ImageBlock | DocumentBlock) -> _Part:
-        """Return a block as a part, or a text where the server or the model takes none such."""
-        if isinstance(block, TextBlock):
-            return _TextPart(block.text)
+    def _media(self, block: ImageBlock | DocumentBlock) -> _Part:
+        """Return a picture or document as a part, or a text where the server or the model takes none such."""
         is_image = isinstance(block, ImageBlock)
         takes = self._request.vision if is_image else self._request.pdf
         said = _image(block, self._dialect) if isinstance(block, ImageBlock) else _file(block)
@@ -173,28 +182,31 @@ class ItemEncoder:
     # Assistant messages: each thought, text and call is an item of its own.
 
     def _say_reply(self, message: Message) -> None:
-        blocks = [block for block in message.blocks if isinstance(block, ThinkingBlock | TextBlock | ToolUseBlock)]
-        if all(isinstance(block, ThinkingBlock) for block in blocks):
-            self._forgets = self._forgets or bool(blocks)
+        last_call, last_said = _last_places(message)
+        if last_said < 0:
+            self._forgets = self._forgets or any(type(block) is ThinkingBlock for block in message.content)
             return
-        self._flush_late()
-        calls = [position for position, block in enumerate(blocks) if isinstance(block, ToolUseBlock)]
+        if self._late:
+            self._flush_late()
         texts: list[Raw] = []
-        for position, block in enumerate(blocks):
-            if isinstance(block, TextBlock):
+        for place, block in enumerate(message.content):
+            if type(block) is TextBlock:
                 texts.append(block.text)
-                if position + 1 == len(blocks) or not isinstance(blocks[position + 1], TextBlock):
-                    self._say_text(texts, before_call=bool(calls) and position < calls[-1])
-                    texts = []
-            elif isinstance(block, ToolUseBlock):
-                self.said.append(_Call(_call_id(block.id), block.name, bytes(block.input).decode()))
-            else:
-                has_follower = not all(isinstance(later, ThinkingBlock) for later in blocks[position + 1 :])
-                self._say_thought(block, has_follower=has_follower)
-        self._open = bool(calls)
+            elif type(block) is ToolUseBlock:
+                if texts:
+                    self._say_text(texts, before_call=True)
+                self.said.append(_Call(_call_id(block.id), block.name, str(block.input, "utf-8")))
+            elif type(block) is ThinkingBlock:
+                if texts:
+                    self._say_text(texts, before_call=place < last_call)
+                self._say_thought(block, has_follower=place < last_said)
+        if texts:
+            self._say_text(texts, before_call=False)
+        self._open = last_call >= 0
 
     def _say_text(self, texts: list[Raw], *, before_call: bool) -> None:
         reply = _Reply(join_texts(texts))
+        texts.clear()
         if self._dialect.says_phase:
             reply.phase = "commentary" if before_call else "final_answer"
         self.said.append(reply)
@@ -218,6 +230,17 @@ class ItemEncoder:
         if carry.item:
             item.id = carry.item
         self.said.append(item)
+
+
+def _last_places(message: Message) -> tuple[int, int]:
+    """Return where the last call of a reply stands, and the last block that is a call or text; -1: nowhere."""
+    call = said = -1
+    for place, block in enumerate(message.content):
+        if type(block) is ToolUseBlock:
+            call = said = place
+        elif type(block) is TextBlock:
+            said = place
+    return call, said
 
 
 def _call_id(client_id: str) -> str:

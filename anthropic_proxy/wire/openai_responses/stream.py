@@ -7,7 +7,7 @@ import msgspec
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Text, Thinking
-from anthropic_proxy.wire.carry import Carry, bare_signature, encode_carry
+from anthropic_proxy.wire.carry import bare_signature, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.late_thinking import LateThinking
 from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
@@ -22,6 +22,7 @@ from anthropic_proxy.wire.openai_responses.events import (
     decode_event,
     decode_item,
     decode_response,
+    decode_sound_event,
     is_said,
 )
 from anthropic_proxy.wire.openai_responses.faults import find_reply, judge_fault, read_failure
@@ -31,11 +32,13 @@ from anthropic_proxy.wire.openai_responses.limit import LocalLimit
 from anthropic_proxy.wire.openai_responses.said import Said
 from anthropic_proxy.wire.openai_responses.search import Search
 from anthropic_proxy.wire.openai_responses.stops import find_stop
-from anthropic_proxy.wire.openai_responses.thoughts import Thoughts
+from anthropic_proxy.wire.openai_responses.thoughts import Thoughts, find_carry
 from anthropic_proxy.wire.openai_responses.usage import decode_usage
 
 _DONE = b"[DONE]"
 _CALLS = ("function_call", "custom_tool_call")
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_TEXT = ("text", 0)  # no index: parts of a text follow each other without a paragraph between
 _PARAGRAPH = "\n\n"
 
 
@@ -71,20 +74,23 @@ class ResponsesDecoder:
         if frame == _DONE:
             self.finished = True
             return []
-        event = self._decode(decode_event, frame, self._mender.mend)
+        try:
+            event = decode_sound_event(frame)
+        except _UNREADABLE:
+            event = self._decode(decode_event, frame, self._mender.mend)
         deltas: list[Delta] = []
         read = _READERS.get(event.type)
         if read is not None:
             read(self, event, deltas)
         elif event.type == "error" or (not event.type and is_said(event.error)):
             deltas += self._fail(decode_mended(frame))
-        return self._let_out(deltas)
+        return self._late.feed(deltas if self._limit is None else self._limit.feed(deltas))
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read an answer that was not streamed."""
         deltas: list[Delta] = []
         self._read_end(self._decode(decode_response, body), deltas)
-        return self._let_out(deltas) + self.decode_end()
+        return self._late.feed(deltas if self._limit is None else self._limit.feed(deltas)) + self.decode_end()
 
     def decode_end(self) -> list[Delta]:
         """Raise `UpstreamProtocolError` where the answer never said that it was complete."""
@@ -98,14 +104,11 @@ class ResponsesDecoder:
                 return decode(data)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return decode(mend(data))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except _UNREADABLE as error:
             raise self._broken("sent what is no JSON") from error
 
     def _broken(self, what: str) -> UpstreamProtocolError:
         return UpstreamProtocolError(f"{self._call.provider} {what}.", provider=self._call.provider)
-
-    def _let_out(self, deltas: list[Delta]) -> list[Delta]:
-        return self._late.feed(deltas if self._limit is None else self._limit.feed(deltas))
 
     def _find(self, event: Event) -> Said:
         if event.output_index is not None:
@@ -121,7 +124,7 @@ class ResponsesDecoder:
         said = self._find(event)
         if event.delta and not said.done:
             said.text = True
-            self._say(event.delta, ("text", event.content_index), said, deltas)
+            self._say(event.delta, said, deltas)
             if self._search.listens:
                 self._search.hear(event.delta, (self._last, event.content_index))
 
@@ -203,7 +206,7 @@ class ResponsesDecoder:
         elif item.type in HOSTED:
             self._put_hosted((said.hosted or Hosted(self._call, item)).end(item), deltas)
         elif (words := item_in_words(item)) is not None:
-            self._say(words, ("text", 0), said, deltas)
+            self._say(words, said, deltas)
 
     def _end_thinking(self, said: Said, item: Item, deltas: list[Delta]) -> None:
         if said.part is None:
@@ -211,12 +214,7 @@ class ResponsesDecoder:
             for index, part in enumerate(parts or ()):
                 if part.text:
                     self._think(part.text, (kind, index), said, deltas)
-        item_id = item.id or said.item_id  # xAI's complete items have none
-        carry = Carry()
-        if item.encrypted_content:
-            carry = Carry(item=item_id, encrypted=item.encrypted_content)
-        elif said.part is not None and said.part[0] == "reasoning":
-            carry = Carry(item=item_id, replay=1)
+        carry = find_carry(item, said)
         if carry.encrypted or said.part is not None:
             self._put_thought(Thinking(signature=encode_carry(self._tag, carry)), said, deltas)
 
@@ -225,30 +223,32 @@ class ResponsesDecoder:
         if said.text:
             deltas += self._search.end_message(parts, said.cited)
         else:
-            for index, part in enumerate(parts):
-                self._say_part(part, ("text", index), said, deltas)
+            for part in parts:
+                self._say_part(part, said, deltas)
         deltas += self._search.release()
 
-    def _say_part(self, part: Part, place: tuple[str, int], said: Said, deltas: list[Delta]) -> None:
+    def _say_part(self, part: Part, said: Said, deltas: list[Delta]) -> None:
         if part.type == "refusal":
             self._refusal += part.refusal or ""
         for piece in self._search.with_citations(part):
             if isinstance(piece, Text):
-                self._say(piece.text, place, said, deltas)
+                self._say(piece.text, said, deltas)
             else:
                 self._put([piece], deltas)
 
     # What is said, in its order.
 
-    def _say(self, text: str, part: tuple[str, int], said: Said, deltas: list[Delta]) -> None:
-        if not text:
-            return
+    def _say(self, text: str, said: Said, deltas: list[Delta]) -> None:
         place = self._last
-        if self._spoken is not None and self._spoken != place:
-            text = _PARAGRAPH + text  # another message follows at once
-        self._spoken = place
-        said.part = part
-        self._put([*self._thoughts.release(), Text(text)], deltas)
+        if place != self._spoken:
+            if self._spoken is not None:
+                text = _PARAGRAPH + text  # another message follows at once
+            self._spoken = place
+        said.part = _TEXT
+        if self._thoughts.kept or self._search.holds:
+            self._put([*self._thoughts.release(), Text(text)], deltas)
+        else:
+            deltas.append(Text(text))
 
     def _think(self, text: str, part: tuple[str, int], said: Said, deltas: list[Delta]) -> None:
         if said.part is not None and said.part != part:
