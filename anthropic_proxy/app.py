@@ -6,30 +6,24 @@ import random
 import string
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-import msgspec
-
 from anthropic_proxy.banner import write_banner, write_exposure
+from anthropic_proxy.building import build_house
+from anthropic_proxy.crew import Crew
 from anthropic_proxy.errors import ClientError, ConfigurationError, ProxyError
 from anthropic_proxy.exchange.house import House
-from anthropic_proxy.hooks import Observer
 from anthropic_proxy.log import Log
-from anthropic_proxy.routing.catalogue import Catalogue, OllamaModels
-from anthropic_proxy.routing.credentials import Credentials, TokenSource
-from anthropic_proxy.routing.health import Queue
-from anthropic_proxy.routing.learned import Learned
-from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.metrics import MetricsPage, Now
+from anthropic_proxy.redaction import hide_secrets
+from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import Facts, asks_ollama, resolve
-from anthropic_proxy.routing.store import MemoryStore
 from anthropic_proxy.server.endpoints import Receive, Scope, Send, note_unreadable, serve
 from anthropic_proxy.server.guard import describe_exposure, expect_guarded, is_loopback
 from anthropic_proxy.settings import TIERS, Settings, SettingsReader, find_bound_host, list_changes
-from anthropic_proxy.upstream.errands import Fetch, Search
 from anthropic_proxy.ways import Ways
-from anthropic_proxy.wire.contract import Send as UpstreamSend
 
 FAILED_START = 3
 """Exit status by which servers that start workers know that starting them again will not help."""
@@ -66,8 +60,9 @@ class App:
         self._house: tuple[House, Ways] | None = None
         """What new exchanges work with; running ones keep theirs."""
         self._changing = asyncio.Lock()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], Ways] = {}
         """Ways that were replaced, each until its last exchange has ended."""
+        self._crew = Crew(self._tells_key, self._look_round)
         self._log = _new_log(settings)
         self._wary = address is None
         """Whether nobody from another machine was seen, where only that tells that one can come."""
@@ -136,8 +131,8 @@ class App:
                 await before.catalogue.close()
             if ways is not old_ways:
                 task = asyncio.create_task(_close_when_empty(old_ways))
-                self._leaving.add(task)
-                task.add_done_callback(self._leaving.discard)
+                self._leaving[task] = old_ways
+                task.add_done_callback(self._leaving.pop)
 
     def _read(self) -> Settings | None:
         assert self._reader is not None
@@ -190,6 +185,8 @@ class App:
             tokens={"google": ways.tokens},
             fetch=ways.fetch,
             search=ways.search,
+            observers=(self._crew.totals,),
+            metrics=MetricsPage(self._crew.gather),
             before=before,
         )
         if asks_ollama(settings) and (before is None or house.catalogue is not before.catalogue):
@@ -208,6 +205,17 @@ class App:
         await self._ways.close()
         await asyncio.to_thread(self._log.flush)
 
+    def _tells_key(self, word: str) -> bool:
+        return hide_secrets(word, self._settings.reveal_keys()) != word
+
+    def _look_round(self, now: Now) -> None:
+        """Take down what is under way and who rests."""
+        now.under_way = sum(ways.exchanges for ways in (self._ways, *self._leaving.values()))
+        if self._house is not None:
+            house, _ = self._house
+            now.upstreams_resting = house.breakers.count_resting()
+            now.keys_resting = house.credentials.count_resting()
+
     def _exposure(self) -> str:
         host = self._settings.host if self._address is not None else find_bound_host(sys.argv)
         return describe_exposure(self._settings, host)
@@ -219,61 +227,6 @@ class App:
         self._wary = False
         if exposure := describe_exposure(self._settings, peer[0]):
             write_exposure(self._log, exposure)
-
-
-def build_house(
-    settings: Settings,
-    ways: Mapping[str, UpstreamSend],
-    log: Log,
-    *,
-    new_id: Callable[[str], str],
-    tokens: Mapping[str, TokenSource] | None = None,
-    fetch: Fetch | None = None,
-    search: Search | None = None,
-    observers: Sequence[Observer] = (),
-    before: House | None = None,
-) -> House:
-    """Return one set of parts; what the house before it has learned and still holds goes with it."""
-    credentials = Credentials(settings, tokens)
-    ollama = find_provider("ollama")
-    models = OllamaModels(
-        ways[ollama.way],
-        settings.base_urls.get(ollama.name, ollama.base_url),
-        window=settings.ollama_context_length,
-        find_credential=lambda: credentials.find(ollama),
-    )
-    house = House(
-        settings=settings,
-        catalogue=Catalogue(sources={ollama.name: models}),
-        credentials=credentials,
-        learned=Learned(MemoryStore()),
-        queue=Queue(settings.max_upstream_calls),
-        ways=ways,
-        log=log,
-        fetch=fetch,
-        search=search,
-        new_id=new_id,
-        clock=time.time,
-        observers=observers,
-    )
-    return house if before is None else _inherit(house, before)
-
-
-def _inherit(house: House, before: House) -> House:
-    """Return the house with what outlives a reload: what was learned, who rests, who waits, and what was asked."""
-    now, then = house.settings, before.settings
-    house.credentials.inherit(before.credentials)
-    kept: dict[str, Any] = {"budget": before.budget}
-    same_upstreams = (now.base_urls, now.wires) == (then.base_urls, then.wires)
-    if same_upstreams:
-        kept["learned"] = before.learned
-    if same_upstreams and now.keys == then.keys:
-        kept["breakers"] = before.breakers  # an address or a key was set to mend what had failed
-        if house.ways == before.ways and now.ollama_context_length == then.ollama_context_length:
-            kept["catalogue"] = before.catalogue
-    if now.max_upstream_calls == then.max_upstream_calls:
-        kept["queue"] = before.queue
-    return msgspec.structs.replace(house, **kept)
 
 
 async def _close_when_empty(ways: Ways) -> None:

@@ -92,6 +92,14 @@ class Observer(Protocol):
         ...
 
 
+class Page(Protocol):
+    """Something to read at an address of its own, with GET."""
+
+    async def read(self, accept: str) -> tuple[bytes, str]:
+        """Return a body and its media type; `accept`: the header of that name."""
+        ...
+
+
 class Store(Protocol):
     """Small shared state with expiry. Keys and values are text; times are seconds."""
 

@@ -29,7 +29,8 @@ class Ways:
         self._litellm: LiteLLMUpstream | None = None
         self._lent: dict[str, Secret] = {} if lent is None else lent
         """What stands in the environment for LiteLLM; shared with the ways that take the place of these."""
-        self._exchanges = 0
+        self.exchanges = 0
+        """How many are under way."""
         self._empty: asyncio.Event | None = None
 
     def by_name(self) -> Mapping[str, Send]:
@@ -61,17 +62,17 @@ class Ways:
 
     def enter(self) -> None:
         """Say that an exchange begins."""
-        self._exchanges += 1
+        self.exchanges += 1
 
     def leave(self) -> None:
         """Say that an exchange has ended."""
-        self._exchanges -= 1
-        if self._empty is not None and not self._exchanges:
+        self.exchanges -= 1
+        if self._empty is not None and not self.exchanges:
             self._empty.set()
 
     async def wait_until_empty(self) -> None:
         """Wait until no exchange is under way."""
-        while self._exchanges:
+        while self.exchanges:
             self._empty = self._empty or asyncio.Event()
             self._empty.clear()
             await self._empty.wait()

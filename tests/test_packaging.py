@@ -137,7 +137,7 @@ def test_the_architecture_has_every_module_of_the_rooms() -> None:
     tree = (ROOT / "docs/architecture.md").read_text("utf-8").partition("## The tree")[2].partition("\n## ")[0]
     named = set(re.findall(r"\w+", tree))
     package = ROOT / "anthropic_proxy"
-    for room in ("server", "exchange", "routing", "messages", "wire", "upstream"):
+    for room in ("server", "exchange", "routing", "messages", "wire", "upstream", "metrics"):
         modules = {path.stem for path in (package / room).glob("*.py")} - {"__init__"}
         folders = {path.parent.name for path in (package / room).glob("*/__init__.py")}
         assert modules | folders <= named, room

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec import Struct, field
 
-from anthropic_proxy.hooks import Client, Observer, Policy
+from anthropic_proxy.hooks import Client, Observer, Page, Policy
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.catalogue import Catalogue
 from anthropic_proxy.routing.credentials import Credentials
@@ -43,6 +43,8 @@ class House(Struct, frozen=True, kw_only=True):
     """Waits so many seconds before a repeat."""
     policies: Sequence[Policy] = ()
     observers: Sequence[Observer] = ()
+    metrics: Page | None = None
+    """What `/metrics` shows; None: there is nothing at that address."""
 
 
 class Inbound(Struct, kw_only=True):

@@ -35,6 +35,8 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+QUIET_PATHS = OPEN_PATHS | {"/metrics"}
+"""Machines ask for them again and again; the log tells it only where it tells all."""
 DEFAULT_PAGE = 20
 LARGEST_PAGE = 1000
 _FEW_DIGITS = re.compile(r"[0-9]{1,4}")
@@ -149,7 +151,7 @@ async def serve(house: House, scope: Scope, receive: Receive, send: Send) -> Non
     else:
         if endpoint is not post_messages:  # an exchange has written its own lines
             receipt.status = 200
-            house.log.request(receipt, "debug" if receipt.path in OPEN_PATHS else "info")
+            house.log.request(receipt, "debug" if receipt.path in QUIET_PATHS else "info")
 
 
 def note_unreadable(error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float]) -> str:
@@ -206,6 +208,14 @@ async def get_health(house: House, inbound: Inbound, outlet: HttpOutlet) -> None
     await outlet.respond(200, msgspec.json.encode({"status": "ok", "version": __version__}))
 
 
+async def get_metrics(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
+    """`GET /metrics`: what happened, in numbers, as Prometheus reads them."""
+    if house.metrics is None:
+        raise nothing_at(inbound.path)
+    body, media_type = await house.metrics.read(inbound.headers.get("accept", ""))
+    await outlet.respond(200, body, {"request-id": inbound.request_id, "content-type": media_type})
+
+
 Endpoint = Callable[[House, Inbound, HttpOutlet], Awaitable[None]]
 
 ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
@@ -214,6 +224,7 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
     "/v1/models": {"GET": get_models},
     "/": {"GET": get_root, "HEAD": get_root},
     "/health": {"GET": get_health, "HEAD": get_health},
+    "/metrics": {"GET": get_metrics, "HEAD": get_metrics},
 }
 MODEL_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_model}
 
@@ -224,10 +235,15 @@ def find_endpoint(method: str, path: str) -> Endpoint:
     if methods is None and path.startswith("/v1/models/"):
         methods = MODEL_ENDPOINTS
     if methods is None:
-        raise UnknownModel(f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages.")
+        raise nothing_at(path)
     if method not in methods:
         raise WrongMethod(f"{method} is not served at {path!r}; {' and '.join(methods)} is.", methods)
     return methods[method]
+
+
+def nothing_at(path: str) -> UnknownModel:
+    """Return the refusal of an address that nobody serves."""
+    return UnknownModel(f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages.")
 
 
 def page_of(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:

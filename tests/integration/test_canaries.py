@@ -95,6 +95,9 @@ def test_what_a_provider_tells_of_a_key_goes_nowhere(echoing: Running, tmp_path:
                 body = ask(f"how={how}", model=model, stream=bool(place % 2))
                 assert client.post(MESSAGES, json=body).status_code >= 400
         assert client.get("/v1/models").status_code == 200
+        page = client.get("/metrics").text
+        assert "anthropic_proxy_requests_total{" in page
+        assert find_told(page, secrets_in(settings)) == []
         wait_for(lambda: proxy.log.count(MESSAGES) >= len(WAYS) * len(MODELS))
         expect_one_line_each(proxy)
 
@@ -125,6 +128,9 @@ def test_what_a_client_says_of_its_key_is_not_logged(echoing: Running, tmp_path:
         client.get(f"/v1/models/{quote(HOSTILE, safe='')}")
         client.get(f"/{quote(HOSTILE, safe='')}?key={own}", headers=[(b"user-agent", b"evil\x9b31m")])
         proxy.client(headers={"authorization": f"Bearer {own}"}).post(MESSAGES, json=ask("x"))
+        page = client.get("/metrics").text
+        assert find_told(page, [own, *secrets_in(settings)]) == []
+        assert not RAW & set(page)
         wait_for(lambda: proxy.log.count("/v1/m") >= len(wrong) + 3)
         expect_one_line_each(proxy)
         assert find_told(proxy.log, [own]) == []

@@ -68,6 +68,11 @@ class Breakers:
             breaker.opens_at = self._clock() + max(breaker.rest, min(error.retry_after or 0.0, LONGEST_REST_SECONDS))
         breaker.trying = False
 
+    def count_resting(self) -> int:
+        """Return how many upstreams are left alone now."""
+        now = self._clock()
+        return sum(breaker.opens_at > now for breaker in self._breakers.values())
+
     def abandoned(self, upstream: str) -> None:
         """Say that nobody will know: the client left before the upstream had answered."""
         breaker = self._breakers.get(upstream)

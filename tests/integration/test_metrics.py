@@ -1,0 +1,71 @@
+"""`GET /metrics` of a running server: who may read it, what it says, and that it holds over all workers."""
+
+from pathlib import Path
+
+import httpx2 as httpx
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.fakes.skeleton import Running
+from tests.integration.test_server import MESSAGES, ask, error_of
+from tests.process import running_proxy
+
+METRICS = "/metrics"
+
+
+def total(response: httpx.Response, name: str, **labels: str) -> float:
+    """Return the sum of a metric's samples with these labels."""
+    assert response.status_code == 200, response.text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def test_a_server_counts_what_it_serves(openai: Running, settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, settings) as proxy:
+        client = proxy.client()
+        for stream in (False, True, True):
+            assert client.post(MESSAGES, json=ask("Say exactly: counted", stream=stream)).status_code == 200
+        assert client.post(MESSAGES, json={"model": "claude-haiku-4-5"}).status_code == 400
+        client.get("/v1/models")
+        page = client.get(METRICS)
+        assert page.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert total(page, "anthropic_proxy_requests_total") == 4
+        assert total(page, "anthropic_proxy_requests_total", stream="true", status="200", outcome="end_turn") == 2
+        assert total(page, "anthropic_proxy_requests_total", provider="none", status="400") == 1
+        assert total(page, "anthropic_proxy_tokens_total", kind="output", provider="openai") > 0
+        assert total(page, "anthropic_proxy_first_delta_seconds_count") == 3
+        assert total(page, "anthropic_proxy_request_seconds_bucket", le="+Inf") == 4
+        assert total(page, "anthropic_proxy_requests_under_way") == 0
+        assert total(page, "anthropic_proxy_workers") == 1
+        assert total(page, "process_resident_memory_bytes") > 2**20
+        assert total(page, "process_open_fds") > 3
+        asked = {"accept": "application/openmetrics-text; version=1.0.0,text/plain;version=0.0.4;q=0.3"}
+        other = client.get(METRICS, headers=asked)
+        assert other.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+        assert len(list(read_openmetrics(other.text))) == len(list(text_string_to_metric_families(page.text)))
+
+
+def test_who_may_ask_may_read_it(settings: dict[str, str], tmp_path: Path) -> None:
+    own = "own-0123456789abcdef"
+    with running_proxy(tmp_path, {**settings, "PROXY_API_KEY": own}) as proxy:
+        client = proxy.client()
+        assert error_of(client.get(METRICS))[:2] == (401, "authentication_error")
+        assert client.get(METRICS, headers={"authorization": f"Bearer {own}"}).status_code == 200
+        client.headers["x-api-key"] = own
+        head = client.head(METRICS)
+        assert (head.status_code, head.content) == (200, b"")
+        refused = client.post(METRICS, json={})
+        assert error_of(refused)[:2] == (405, "invalid_request_error")
+        assert refused.headers["allow"] == "GET, HEAD"
+
+
+def test_a_scrape_is_told_only_where_all_is(settings: dict[str, str], tmp_path: Path) -> None:
+    for level, lines in (("info", 0), ("debug", 1)):
+        with running_proxy(tmp_path, {**settings, "LOG_LEVEL": level}) as proxy:
+            assert proxy.client().get(METRICS).status_code == 200
+            proxy.stop()
+            assert proxy.log.count(f"GET {METRICS} 200") == lines

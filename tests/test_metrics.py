@@ -1,0 +1,167 @@
+"""What is counted, how several processes' counts are added, and the text that comes of it."""
+
+import re
+from typing import Any
+
+import msgspec
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as read_text
+
+from anthropic_proxy.crew import Crew
+from anthropic_proxy.hooks import Client, Receipt
+from anthropic_proxy.messages.notes import Report
+from anthropic_proxy.metrics import MetricsPage, Now, Reading, Totals, add_up, encode_reading
+from anthropic_proxy.metrics.families import FAMILIES
+from anthropic_proxy.metrics.totals import LONGEST_NAME, MOST_MODELS, MOST_OUTCOMES, MOST_ROWS
+from anthropic_proxy.redaction import mask_keys
+from tests.architecture import ROOT
+from tests.house import Town
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+def receipt_of(**fields: Any) -> Receipt:
+    usual = {"provider": "groq", "model": "small", "status": 200, "outcome": "end_turn", "seconds": 1.0}
+    return Receipt(request_id="req_1", client=Client(), started=0.0, **{**usual, **fields})
+
+
+def tells_key(word: str) -> bool:
+    return mask_keys(word) != word
+
+
+async def count(*receipts: Receipt) -> Reading:
+    totals = Totals(tells_key)
+    for receipt in receipts:
+        await totals.record(receipt)
+    return totals.reading
+
+
+async def page_of(reading: Reading, accept: str = "") -> tuple[str, str]:
+    async def gather() -> tuple[Reading, int]:
+        return reading, 0
+
+    body, media_type = await MetricsPage(gather).read(accept)
+    return body.decode(), media_type
+
+
+def values_of(page: str, read: Any = read_text) -> dict[tuple[str, ...], float]:
+    """Sample → value; a sample is its name and the values of its labels, in the order of their names."""
+    return {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
+        for family in read(page)
+        for sample in family.samples
+    }
+
+
+async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None:
+    report = Report(approximated=1, dropped=2, notes=[None, None, None])  # type: ignore[list-item]
+    streamed = receipt_of(
+        stream=True, seconds=3.0, first_delta_seconds=0.25, input_tokens=5, cache_read_tokens=7, fidelity=report
+    )
+    failed = receipt_of(status=529, outcome="error", seconds=301.0, tried=["groq 429", "groq 429", "gemini resting"])
+    page, _ = await page_of(await count(streamed, failed))
+    values = values_of(page)
+    assert values["anthropic_proxy_requests_total", "small", "end_turn", "groq", "200", "true"] == 1
+    assert values["anthropic_proxy_requests_total", "small", "error", "groq", "529", "false"] == 1
+    assert values["anthropic_proxy_tokens_total", "cache_read", "small", "groq"] == 7
+    assert values["anthropic_proxy_tokens_total", "input", "small", "groq"] == 5
+    assert values["anthropic_proxy_fidelity_notes_total", "dropped", "small", "groq"] == 2
+    assert values["anthropic_proxy_failed_attempts_total", "groq", "429"] == 2
+    assert values["anthropic_proxy_failed_attempts_total", "gemini", "resting"] == 1
+    seconds = "anthropic_proxy_request_seconds"
+    assert values[f"{seconds}_bucket", "2.5", "small", "groq", "true"] == 0
+    assert values[f"{seconds}_bucket", "5.0", "small", "groq", "true"] == 1
+    assert values[f"{seconds}_bucket", "300.0", "small", "groq", "false"] == 0
+    assert values[f"{seconds}_bucket", "+Inf", "small", "groq", "false"] == 1
+    assert values[f"{seconds}_sum", "small", "groq", "false"] == 301
+    first = "anthropic_proxy_first_delta_seconds"
+    assert values[f"{first}_bucket", "0.25", "small", "groq", "true"] == 1, "a limit belongs to its class"
+    assert values[f"{first}_count", "small", "groq", "false"] == 0
+
+
+async def test_both_formats_say_the_same() -> None:
+    reading = await count(receipt_of(model='odd "name"\\'), receipt_of(provider="", model="", status=400))
+    reading.now = Now(started=5.0)
+    text, text_type = await page_of(reading)
+    openmetrics, openmetrics_type = await page_of(reading, f"{OPENMETRICS},text/plain;version=0.0.4;q=0.5,*/*;q=0.1")
+    assert text_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert openmetrics_type.startswith(OPENMETRICS)
+    assert values_of(text) == values_of(openmetrics, read_openmetrics)
+    assert {family.name for family in read_text(text)} == {name_of(family.name) for family in FAMILIES}
+
+
+def name_of(name: str) -> str:
+    """Return what readers of the format call a metric: a counter without its ending."""
+    return name.removesuffix("_total")
+
+
+async def test_names_that_clients_make_up_take_no_room() -> None:
+    junk = [receipt_of(model=f"no-such-{number}", status=404, outcome="error") for number in range(3 * MOST_MODELS)]
+    served = [receipt_of(model=f"model-{number}") for number in range(3 * MOST_MODELS)]
+    reading = await count(*junk, receipt_of(model="x" * (LONGEST_NAME + 1)), *served, receipt_of(model="model-1"))
+    models = {model for _, model, *_ in reading.rows}
+    assert len(models) == MOST_MODELS + 1
+    assert reading.rows["groq", "model-1", False, 200, "end_turn"].requests == 2
+    assert reading.rows["groq", "other", False, 404, "error"].requests == len(junk)
+    assert sum(row.requests for row in reading.rows.values()) == len(junk) + len(served) + 2
+
+
+async def test_what_providers_make_up_takes_no_room() -> None:
+    odd = [receipt_of(outcome=f"reason-{number}", tried=[f"groq {number}"]) for number in range(2 * MOST_ROWS)]
+    reading = await count(*odd)
+    assert len(reading.rows) == MOST_ROWS + 1
+    assert reading.rows["other", "other", False, 0, "other"].requests == MOST_ROWS
+    assert len(reading.attempts) == MOST_OUTCOMES + 1
+    assert sum(reading.attempts.values()) == len(odd)
+
+
+@pytest.mark.parametrize("model", ["sk-ant-0123456789abcdef", "gpt\ud800", "gpt\x1b[2J", "a\nb"])
+async def test_a_name_tells_no_key_and_breaks_no_page(model: str) -> None:
+    page, _ = await page_of(await count(receipt_of(model=model)))
+    assert "0123456789ab" not in page
+    assert values_of(page)["anthropic_proxy_requests_total", "other", "end_turn", "groq", "200", "false"] == 1
+
+
+async def test_counts_of_several_processes_are_added_and_those_of_ended_ones_stay() -> None:
+    readings = [
+        await count(receipt_of(seconds=1.0, input_tokens=1), receipt_of(tried=["groq 500"])),
+        await count(receipt_of(seconds=2.0, input_tokens=2), receipt_of(model="big", tried=["groq 500"])),
+    ]
+    for reading, started in zip(readings, (7.0, 5.0), strict=True):
+        reading.cpu_seconds, reading.now = 1.5, Now(started=started, memory=10, keys_resting=1)
+    first, second = map(encode_reading, readings)
+    total = add_up([second], ended=[first])
+    assert total.rows["groq", "small", False, 200, "end_turn"].requests == 3
+    assert total.rows["groq", "small", False, 200, "end_turn"].input_tokens == 3
+    assert total.rows["groq", "big", False, 200, "end_turn"].requests == 1
+    assert total.attempts == {"groq 500": 2}
+    assert total.cpu_seconds == 3.0
+    assert total.now == Now(started=5.0, memory=10, keys_resting=1)
+    both = add_up([first, second])
+    assert both.rows == total.rows
+    assert both.now == Now(started=5.0, serving=2, memory=20, keys_resting=1), "what rests, rests for all"
+    assert msgspec.to_builtins(add_up([encode_reading(both)])) == msgspec.to_builtins(both)
+
+
+async def test_the_house_counts_what_it_serves() -> None:
+    town = Town(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-none")
+    crew = Crew(tells_key, lambda _: None)
+    town.house = msgspec.structs.replace(town.house, observers=(crew.totals,))
+    await town.ask(model="no such model", max_tokens=-1)
+    reading, silent = await crew.gather()
+    assert [key[3:] for key in reading.rows] == [(400, "error")]
+    assert silent == 0
+    assert reading.now is not None
+    assert reading.now.memory > 0
+
+
+def test_the_page_of_running_has_every_metric() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", (ROOT / "docs/running.md").read_text(), re.MULTILINE
+    )
+    told = {name: (kind, labels, says) for name, kind, labels, says in rows}
+    assert told == {
+        family.name: (family.kind, ", ".join(f"`{label}`" for label in family.labels) or "–", family.help)
+        for family in FAMILIES
+    }
