@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gzip
 import random
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -29,6 +30,10 @@ BODIES = {
     "until the connection ends": b"HTTP/1.0 200 OK\r\n\r\nhello world",
     "after what announces it": b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
     b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\nhello world",
+    "coded, until the connection ends": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: identity\r\n\r\nhello world",
+    "between bare line feeds": b"HTTP/1.1 200 OK\nX-A: b\n c\nContent-Length: 11\n\nhello world",
+    "in chunks with spaces behind their sizes": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"b  \r\nhello world\r\n0\r\n\r\n",
 }
 
 
@@ -234,8 +239,20 @@ async def test_nothing_is_repeated_where_a_provider_may_have_begun(ending: Any) 
     assert len(server.bodies) == 2
 
 
-async def test_bytes_that_nobody_asked_for_end_a_connection() -> None:
-    async with serving(say(OK + OK), say(OK)) as (server, port), asking() as upstream:
+@pytest.mark.parametrize(
+    "behind",
+    [
+        OK,
+        b"garbage",
+        b"H",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-a: ",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nfor somebody else",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+    ],
+)
+async def test_bytes_that_nobody_asked_for_end_a_connection(behind: bytes) -> None:
+    async with serving(say(OK + behind), say(OK)) as (server, port), asking() as upstream:
         assert await read_all(await post(upstream, port)) == b"ok"
         assert await read_all(await post(upstream, port)) == b"ok"
     assert server.connections == 2
@@ -332,6 +349,27 @@ async def test_an_answer_before_the_request_has_left_leaves_no_connection_behind
     listener.close()
 
 
+async def test_an_answer_ends_where_the_provider_ends_it_though_the_request_has_not_left() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 No\r\n\r\nno")
+        writer.write_eof()
+        await asyncio.Event().wait()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
+    async with asking() as upstream, asyncio.timeout(10):
+        response = await post(upstream, listener.sockets[0].getsockname()[1], b"a" * 30_000_000)
+        assert (response.status, await read_all(response)) == (413, b"no")
+    listener.close()
+
+
+async def test_a_status_that_does_not_exist_is_an_answer_all_the_same() -> None:
+    async with serving(say(b"HTTP/1.1 000 ?\r\ncontent-length: 2\r\n\r\nok")) as (_, port), asking() as upstream:
+        async with asyncio.timeout(10):
+            response = await post(upstream, port)
+        assert (response.status, await read_all(response)) == (0, b"ok")
+
+
 async def test_who_is_cancelled_takes_the_connection_along() -> None:
     asked = asyncio.Event()
 
@@ -380,6 +418,29 @@ async def test_a_name_that_nobody_knows_and_a_port_where_nobody_listens_are_told
             await upstream.send("http://127.0.0.1:1", UpstreamRequest(path="/x", body=b""), None)
 
 
+async def test_a_name_is_looked_up_again_where_nothing_answered_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(say(OK)) as (_, port):
+        full = socket.create_server(("127.0.0.2", port), backlog=0)
+        fillers = [socket.socket() for _ in range(2)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        places, look_up = iter(["127.0.0.2", "127.0.0.1"]), asyncio.get_running_loop().getaddrinfo
+
+        async def look_up_moving(host: str, *rest: Any, **options: Any) -> Any:
+            return await look_up(next(places) if host == "moved.example" else host, *rest, **options)
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up_moving)
+        upstream = HttpUpstream(0.2)
+        request = UpstreamRequest(path="/x", body=b"")
+        with pytest.raises(UpstreamUnreachable, match="no connection in time"):
+            await upstream.send(f"http://moved.example:{port}", request, None)
+        assert await read_all(await upstream.send(f"http://moved.example:{port}", request, None)) == b"ok"
+        await upstream.close()
+        for held in (full, *fillers):
+            held.close()
+
+
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
     made = trustme.CA()
@@ -412,7 +473,7 @@ async def test_a_tunnel_leads_through_a_proxy(authority: trustme.CA, encrypted_p
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readuntil(b"\r\n\r\n"))
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 Connection established\r\n\r\n")
 
         async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
             with suppress(ConnectionError, ssl.SSLError):

@@ -15,6 +15,18 @@ UNREAD_BYTES = 64 * 1024
 _SWITCHING = 101
 
 
+def new_parser(protocol: object) -> httptools.HttpResponseParser:
+    """Return what reads answers for a protocol; it forgives what clients usually do, because servers do it.
+
+    Lines may end without a carriage return or go on in the next one, spaces may stand behind the size of a chunk.
+    """
+    parser = httptools.HttpResponseParser(protocol)
+    parser.set_dangerous_leniencies(
+        lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+    )
+    return parser
+
+
 class NoAnswer(Exception):
     """The connection ended before the head of an answer was whole.
 
@@ -54,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._keeper = keeper
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = new_parser(self)
         self._asked: asyncio.Future[HttpResponse] | None = None
         """Whoever waits for the head of an answer; None: nobody does."""
         self._answer: HttpResponse | None = None
@@ -69,7 +81,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             raise NoAnswer
-        self._lasts, self._head_bytes = False, 0
+        self._head_bytes = 0
         self._asked = self._loop.create_future()
         transport.writelines((head, body) if body else (head,))
         try:
@@ -123,16 +135,23 @@ class Connection(asyncio.Protocol):
         elif self._head_bytes > HEAD_BYTES and self._asked is not None and not self._asked.done():
             self._fail(NoHttp(f"its head has more than {HEAD_BYTES:,} bytes"))
 
+    def eof_received(self) -> None:
+        """End it: nothing is gained by sending the rest of a request to who will say no more."""
+        self.cut()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """End what is under way: the end of a connection is that of a body which says no other."""
         self._transport = self._parser = None
         self._keeper.forget(self)
         answer, self._answer = self._answer, None
         if answer is not None:
-            bounded = "content-length" in answer.headers or "transfer-encoding" in answer.headers
-            answer.end(exc or (EOFError() if bounded else None))
+            answer.end(exc or (EOFError() if _says_its_end(answer) else None))
         elif self._asked is not None and not self._asked.done():
             self._asked.set_exception(NoAnswer(begun=self._head_bytes > 0, cause=exc))
+
+    def on_message_begin(self) -> None:
+        """Begin to read an answer. Where it follows another one that is complete, nobody asked for it."""
+        self._lasts = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; what comes behind a body is none of the answer's."""
@@ -145,7 +164,7 @@ class Connection(asyncio.Protocol):
         assert self._parser is not None
         status, headers = self._parser.get_status_code(), self._headers
         self._headers = {}
-        if (status < 200 and status != _SWITCHING) or self._asked is None or self._asked.done():
+        if (100 <= status < 200 and status != _SWITCHING) or self._asked is None or self._asked.done():
             return  # it only announces an answer, or nobody asked for it
         self._answer = HttpResponse(status, headers, let_go=self._end_use, read_on=self._read_on)
         self._asked.set_result(self._answer)
@@ -158,7 +177,6 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """End the answer, or go on to the one that was announced."""
         if self._answer is None:
-            self._lasts = False
             return
         assert self._parser is not None
         self._lasts = self._parser.should_keep_alive()
@@ -182,3 +200,9 @@ class Connection(asyncio.Protocol):
             self._keeper.keep(self)
         else:
             self.cut()
+
+
+def _says_its_end(answer: HttpResponse) -> bool:
+    """Whether a body says where it ends; else that is where the connection does (RFC 9112, 6.3)."""
+    coding = answer.headers.get("transfer-encoding")
+    return "content-length" in answer.headers if coding is None else coding.lower().endswith("chunked")

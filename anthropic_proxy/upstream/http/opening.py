@@ -10,7 +10,7 @@ import aiohappyeyeballs
 import httptools
 
 from anthropic_proxy.upstream.http.address import Address, Origin, read_address
-from anthropic_proxy.upstream.http.connection import Connection, Keeper
+from anthropic_proxy.upstream.http.connection import Connection, Keeper, new_parser
 
 NAME_SECONDS = 300.0
 """How long the addresses of a name are used before it is looked up again."""
@@ -81,8 +81,8 @@ class Opener:
             return await aiohappyeyeballs.start_connection(
                 infos, happy_eyeballs_delay=HEAD_START_SECONDS, interleave=1, socket_factory=_new_socket
             )
-        except OSError:
-            self._names.pop(origin, None)  # it may have moved
+        except (OSError, asyncio.CancelledError):
+            self._names.pop(origin, None)  # it may have moved; a connection that takes too long is cancelled
             raise
 
     async def _look_up(self, origin: Origin) -> _Infos:
@@ -107,7 +107,7 @@ class _Tunnel(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser = new_parser(self)
 
     async def ask(self, origin: Origin, credentials: str) -> None:
         """Raise `ConnectionError` where the proxy refuses."""
@@ -130,6 +130,8 @@ class _Tunnel(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        if status < 200:
+            return  # it only announces an answer
         self._end(None if 200 <= status < 300 else ConnectionRefusedError(f"the proxy answers with HTTP {status}"))
 
     def _end(self, error: Exception | None) -> None:
