@@ -56,10 +56,10 @@ class Work(NamedTuple):
 
 BOUNDS = {
     #                        small  agent  history  memory  burst  paced  arguments
-    "Chat Completions": Work(440, 1061, 12920, 184, 19, 26, 23),
-    "Gemini": Work(442, 1028, 12227, 226, 17, 24, 0),
+    "Chat Completions": Work(440, 1061, 12920, 184, 18, 26, 22),
+    "Gemini": Work(442, 1028, 12227, 226, 16, 24, 0),
     "Ollama": Work(471, 1283, 12085, 192, 10, 23, 0),
-    "Responses": Work(449, 1047, 12686, 181, 21, 34, 22),
+    "Responses": Work(449, 1047, 12686, 181, 18, 27, 19),
     "Messages (relay)": Work(292, 294, 294, 142, 0, 10, 0),
 }
 

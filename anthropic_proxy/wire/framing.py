@@ -70,24 +70,23 @@ class SSEReader(_Lines):
         Raises `UpstreamProtocolError` where one event grows beyond the limit.
         """
         values = self._values
-        if data[:6] == b"data: " and not (values or self._pieces or self._after_cr):
+        start = data.find(b"\n") + 1 if data[:6] == b"event:" else 0
+        if data[start : start + 6] == b"data: " and not (values or self._pieces or self._after_cr):
             end = len(data) - 2
-            if data.find(b"\n") == end and data[-1] == _LF and _CR not in data:
+            if data.find(b"\n", start) == end and data[-1] == _LF and _CR not in data:
                 self._begun = True
                 self._held = 0
-                return [data[6:end]]  # one whole event a read, as most providers send them
+                return [data[start + 6 : end]]  # one whole event a read, as most providers send them
         frames: list[bytes] = []
         for line in self._split(data):
             if not line:
                 if values:
                     frames.append(values[0] if len(values) == 1 else b"\n".join(values))
                     values.clear()
-            elif line.startswith(b"data: "):
+            elif line[:6] == b"data: ":
                 values.append(line[6:])
-            elif line.startswith(b"data:"):
+            elif line[:4] == b"data" and (line[4:5] == b":" or len(line) == 4):
                 values.append(line[5:])
-            elif line == b"data":
-                values.append(b"")
         if frames or not (values or self._pieces):
             self._held = 0
         else:
