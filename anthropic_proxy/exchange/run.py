@@ -178,7 +178,7 @@ class _Exchange:
                 await self._stream(answer)
             else:
                 await self._fold(answer)
-            if isinstance(answer, Answer):  # several calls count the same input several times
+            if self._writer.estimate and isinstance(answer, Answer):  # several calls count the same input several times
                 await self._learn_scale()
         finally:
             self._watch.stop()  # the reply is whole or lost: a client that leaves now changes nothing
@@ -245,7 +245,7 @@ class _Exchange:
     async def _learn_scale(self) -> None:
         """Compare our estimate, where one was needed, with what the provider counted."""
         writer, receipt, attempts = self._writer, self._receipt, self._attempts
-        if writer.estimate and writer.usage.input_tokens is not None:
+        if writer.usage.input_tokens is not None:
             totals, estimated = writer.totals, round(writer.estimate / attempts.scale)
             counted = totals.input_tokens + totals.cache_read_input_tokens + totals.cache_creation_input_tokens
             await self._house.learned.compare(receipt.provider, receipt.model, estimated, counted)

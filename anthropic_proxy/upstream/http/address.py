@@ -91,8 +91,8 @@ def join_address(base_url: str, path: str) -> str:
     return f"{base}{path}{'&' if '?' in path else '?'}{query}"
 
 
-def encode_head(method: str, target: str, host: str, headers: dict[str, str], size: int) -> bytes:
-    """Return request line and headers for a body of so many bytes; names in lower case.
+def encode_head(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
+    """Return request line and headers, names in lower case, up to the length of the body and the empty line.
 
     Raises `ValueError` where a header is more than one line.
     """
@@ -100,5 +100,4 @@ def encode_head(method: str, target: str, host: str, headers: dict[str, str], si
     lines = "".join([f"{name}: {value}\r\n" for name, value in said.items()])
     if lines.count("\n") != len(said) or lines.count("\r") != len(said) or "\0" in lines:
         raise ValueError("a header holds a line break")
-    length = "" if method == "GET" else f"content-length: {size}\r\n"
-    return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{lines}{length}\r\n".encode()
+    return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{lines}".encode()

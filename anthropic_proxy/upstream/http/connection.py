@@ -166,7 +166,7 @@ class Connection(asyncio.Protocol):
         self._headers = {}
         if (100 <= status < 200 and status != _SWITCHING) or self._asked is None or self._asked.done():
             return  # it only announces an answer, or nobody asked for it
-        self._answer = HttpResponse(status, headers, let_go=self._end_use, read_on=self._read_on)
+        self._answer = HttpResponse(status, headers, loop=self._loop, let_go=self._end_use, read_on=self._read_on)
         self._asked.set_result(self._answer)
 
     def on_body(self, data: bytes) -> None:
@@ -197,6 +197,7 @@ class Connection(asyncio.Protocol):
 
     def _end_use(self, whole: bool) -> None:
         if whole and self.is_free():
+            self.free_since = self._loop.time()
             self._keeper.keep(self)
         else:
             self.cut()

@@ -35,11 +35,9 @@ class Pool:
 
     def keep(self, connection: Connection) -> None:
         """Take back a connection over which another request can be sent."""
-        loop = asyncio.get_running_loop()
-        connection.free_since = loop.time()
         self._free.setdefault(connection.origin, []).append(connection)
         if self._look is None:
-            self._look = loop.call_later(_LOOK_SECONDS, self._close_old)
+            self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._close_old)
 
     def forget(self, connection: Connection) -> None:
         """Know that a connection has ended."""

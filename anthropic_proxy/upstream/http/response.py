@@ -41,6 +41,7 @@ class HttpResponse:
         status: int,
         headers: Mapping[str, str],
         *,
+        loop: asyncio.AbstractEventLoop,
         let_go: Callable[[bool], None],
         read_on: Callable[[], None],
     ) -> None:
@@ -51,7 +52,7 @@ class HttpResponse:
         """Bytes that were received and not read."""
         self.ended = False
         """Whether nothing more will come."""
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._pieces: list[bytes] = []
         self._error: Exception | None = None
         """How the body broke off."""
