@@ -3,6 +3,8 @@
 import argparse
 import sys
 import tempfile
+import time
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -19,6 +21,7 @@ from bench.scenario import Run, Table
 from bench.subjects import DIRECT, NGINX, NGINX_KEEPING, PROXY, Subject, nginx_is_here, speaking
 from bench.wires import CHAT, OTHERS
 
+_BEGUN = time.monotonic()
 LAST = peers.PLACE.parent / "bench" / "last.json"
 """Where every run leaves its values."""
 
@@ -32,14 +35,13 @@ def main() -> int:
     tables, missing = _plan_tables(chosen)
     for line in missing:
         print(line, file=sys.stderr)
+    before = load_results(chosen.json) if chosen.resume and chosen.json.exists() else None
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        run = Run(tables, Path(directory), lambda line: print(line, file=sys.stderr, flush=True))
         try:
-            results = uvloop.run(_measure(run, missing, chosen))
+            results = uvloop.run(_measure(tables, missing, chosen, Path(directory), before))
         except BenchError as error:
-            print(f"✕ {error}", file=sys.stderr)
+            print(f"✕ {error}\nWhat was measured is kept; --resume goes on from there.", file=sys.stderr)
             return 1
-    results.save(chosen.json)
     print(write_tables(results))
     print(f"\n{results.replies:,} replies, each checked in full. Medians of the rounds, ± half the range.")
     if chosen.write:
@@ -47,14 +49,32 @@ def main() -> int:
     return 0
 
 
-async def _measure(run: Run, missing: list[str], chosen: argparse.Namespace) -> Results:
-    await run.measure()
+async def _measure(
+    tables: list[Table], missing: list[str], chosen: argparse.Namespace, directory: Path, before: Results | None
+) -> Results:
+    """Measure what was not measured before; keep the values after each round, for whom it breaks off."""
     versions = {subject.name: peers.find_version(place) for place, subject in peers.PEERS.items()}
-    results = collect(run, missing, versions)
-    if chosen.full or chosen.scaling:
+    done = [sheet for sheet in before.sheets if sheet.is_complete()] if before else []
+    titles = {sheet.title for sheet in done}
+
+    def keep(run: Run) -> Results:
+        results = collect(run, missing, versions)
+        if before:
+            results.add(before, done)
         results.save(chosen.json)
-        await measure_scaling(results, run.directory, run.tell, quick=chosen.quick)
+        return results
+
+    run = Run([table for table in tables if table.title not in titles], directory, _tell, keep)
+    await run.measure()
+    results = keep(run)
+    if chosen.full or chosen.scaling:
+        keep_all = partial(results.save, chosen.json)
+        await measure_scaling(results, directory, _tell, quick=chosen.quick, keep=keep_all)
     return results
+
+
+def _tell(line: str) -> None:
+    print(f"{(time.monotonic() - _BEGUN) / 60:5.1f} min  {line}", file=sys.stderr, flush=True)
 
 
 def _read_options() -> argparse.Namespace:
@@ -68,6 +88,7 @@ def _read_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds of every measure")
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave somebody out")
     parser.add_argument("--json", type=Path, default=LAST, metavar="FILE", help=f"keep all values there ({LAST.name})")
+    parser.add_argument("--resume", action="store_true", help="keep what a run that broke off has measured in full")
     parser.add_argument("--write", action="store_true", help="write tables and plots into docs/performance.md")
     parser.add_argument("--page", type=Path, metavar="FILE", help="only write them, from the values of that run")
     chosen = parser.parse_args()

@@ -3,10 +3,10 @@
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from bench.load import BenchError, Outcome, Shot, fire, wait_for_reply
 from bench.processes import Process, free_port
@@ -76,7 +76,7 @@ FULL = Plan(
     single=300,
     long_rounds=7,
 )
-LESS = structs.replace(QUICK, bursts=40, paced_streams=12, paced_events=300, long_rounds=3)
+LESS = structs.replace(QUICK, bursts=40, paced_streams=12, paced_events=300, single=200, long_rounds=3)
 """What the further tables of a full run take: they are many."""
 
 
@@ -90,6 +90,8 @@ class Running(Struct, kw_only=True):
     upstream: int
     replies: int = 0
     """Replies of it that were checked."""
+    waits: list[float] = field(default_factory=list)
+    """Milliseconds of every request that one client waited for, of all rounds together."""
 
     async def volley(self, shot: Shot, count: int, connections: int = 4) -> tuple[Outcome, float]:
         """Send so many requests; return what they gave and the CPU seconds of one.
@@ -99,10 +101,18 @@ class Running(Struct, kw_only=True):
         before = self.process.cpu_seconds() if self.process else 0.0
         try:
             outcome = await fire(self.port, shot, count=count, connections=connections)
-        except (BenchError, OSError, TimeoutError) as error:
-            raise BenchError(f"{self.subject.name}: {error}\n{self.last_words()}") from error
+        except (BenchError, OSError, TimeoutError, ValueError) as error:
+            raise BenchError(f"{self.subject.name}: {error or 'no reply in time'}\n{self.last_words()}") from error
         self.replies += len(outcome.seconds)
         return outcome, (await self.process.settle() - before) / count if self.process else 0.0
+
+    async def wait(self) -> None:
+        """Wait for the first reply of its process. Raises `BenchError` with the last words of that."""
+        assert self.process is not None
+        try:
+            await wait_for_reply(self.port, self.subject.shot(1_000, "bench-whole"), self.process.alive)
+        except (BenchError, TimeoutError, ValueError) as error:
+            raise BenchError(f"{self.subject.name}: {error}\n{self.last_words()}") from error
 
     async def cpu(self, size: str, reply: str, count: int, connections: int = 4) -> float:
         """Return the CPU seconds of one request, from the subject's share of a plan's count."""
@@ -126,7 +136,7 @@ async def _start(plan: Plan, running: Running) -> dict[str, float]:
     begun = time.perf_counter()
     with subject.start(running.directory, port, running.upstream) as process:
         fresh = structs.replace(running, port=port, process=process)
-        await wait_for_reply(port, subject.shot(1_000, "bench-whole"), process.alive)
+        await fresh.wait()
         found = {"start": time.perf_counter() - begun, "idle": process.resident_mib()}
         shot = subject.shot(SIZES["120 KB"], f"bench-text-{_SLOW_EVENTS}-slow")
         await fresh.volley(shot, plan.streams, plan.streams)
@@ -174,13 +184,19 @@ async def _paced(plan: Plan, running: Running) -> dict[str, float]:
 
 async def _alone(plan: Plan, running: Running) -> dict[str, float]:
     outcome, _ = await running.volley(running.subject.shot(SIZES["120 KB"], "bench-whole"), _waits(plan, running), 1)
-    slowest = statistics.quantiles(outcome.seconds, n=100)[98]
-    return {"p50": 1e3 * statistics.median(outcome.seconds), "p99": 1e3 * slowest}
+    waits = [1e3 * seconds for seconds in outcome.seconds]
+    running.waits += waits
+    return {"p50": statistics.median(waits), "p99": percentile_99(waits)}
 
 
 async def _first(plan: Plan, running: Running) -> dict[str, float]:
     outcome, _ = await running.volley(running.subject.shot(SIZES["120 KB"], "bench-text-20"), _waits(plan, running), 1)
     return {"first": 1e3 * statistics.median(outcome.first)}
+
+
+def percentile_99(values: Sequence[float]) -> float:
+    """Return what one in a hundred exceeds."""
+    return statistics.quantiles(values, n=100)[98]
 
 
 def _waits(plan: Plan, running: Running) -> int:

@@ -71,7 +71,8 @@ def _goal_row(row: Row, peers: Sequence[str]) -> list[str]:
     measured = [
         _say_against(goal, row.against(goal, PROXY.name), row.unit) for goal in goals if goal.against != "value"
     ]
-    best = min((name for name in peers if name in row.values), key=lambda name: row.median(name) or 0.0, default="")
+    clear = [name for name in peers if row.values.get(name) and row.is_clear(name)]
+    best = min(clear, key=lambda name: row.median(name) or 0.0, default="")
     ours = _own(row, PROXY.name)
     return [
         f"{'added, ' if row.key in _ADDED else ''}{row.title}, {row.unit}",
@@ -96,12 +97,11 @@ def _is_peer(name: str) -> bool:
 
 
 def _own(row: Row, name: str) -> str:
-    """Return somebody's median and spread; of waiting, what is added to the direct call of the same round."""
-    values = row.compare(name, DIRECT.name, ratio=False) if _is_added(row) else row.values.get(name, [])
-    if not values:
-        return "–"
-    median = statistics.median(values)
-    return f"{in_digits(median)} ±{in_digits((max(values) - min(values)) / 2, like=median)}"
+    """Return somebody's value and its spread; of waiting, what is added to the direct call of the same round."""
+    if not _is_added(row) or not row.values.get(name):
+        return cell(row, name)
+    added, rounds = row.added(name, DIRECT.name) or 0.0, row.compare(name, DIRECT.name, ratio=False)
+    return f"{in_digits(added)} ±{in_digits((max(rounds) - min(rounds)) / 2, like=added)}"
 
 
 def _say_against(goal: Goal, value: float | None, unit: str) -> str:
@@ -188,8 +188,8 @@ def _write_growth(results: Results) -> str:
     for line in results.lines:
         for name, one in line.fits.items():
             slope = f"{_in_unit(one.slope, line.y)} a{'n' if line.x[0] in 'aeiou' else ''} {line.x}"
-            beside, distance = _in_unit(one.intercept, line.y), _in_unit(one.residual, line.y)
-            rows.append([f"{line.title}", name, slope, beside, distance, f"{one.determination:.4f}"])
+            beside = _in_unit(one.intercept, line.y)
+            rows.append([line.title, name, slope, beside, f"{one.residual:.0%}", f"{one.determination:.4f}"])
     return _table(rows) + _say_extreme(results)
 
 
@@ -202,14 +202,13 @@ def _in_unit(value: float, unit: str) -> str:
 
 
 def _say_extreme(results: Results) -> str:
-    opened = next((line.fits[PROXY.name] for line in results.lines if line.key == "open_streams"), None)
-    if opened is None:
-        return ""
-    there = opened.intercept + _EXTREME_MEMORY * opened.slope
-    return (
-        f"\n\nAn open stream takes {opened.slope * 1024:.1f} KiB; {_EXTREME_MEMORY:,} of them would take "
-        f"{there:,.0f} MiB by the line."
-    )
+    said = [
+        f"{line.title}: {one.slope * 1024:.1f} KiB a stream, and {_EXTREME_MEMORY:,} of them would take "
+        f"{one.intercept + _EXTREME_MEMORY * one.slope:,.0f} MiB by the line."
+        for line in results.lines
+        if line.key.startswith("open_") and (one := line.fits.get(PROXY.name))
+    ]
+    return "\n\n" + "\n".join(said) if said else ""
 
 
 def _write_nginx(results: Results) -> str:

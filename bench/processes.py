@@ -25,6 +25,7 @@ class Process:
     ) -> None:
         self.log = logs / f"{name}.log"
         with self.log.open("wb") as log:
+            self._spent: dict[int, float] = {}
             self._process = subprocess.Popen(
                 command, cwd=directory, env=dict(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -49,8 +50,10 @@ class Process:
         self._process.send_signal(number)
 
     def cpu_seconds(self) -> float:
-        """Return user and system time of the process and its descendants so far."""
-        return sum(_cpu_seconds(pid) for pid in _tree(self._process.pid))
+        """Return user and system time of the process and its descendants so far, of those that ended as last seen."""
+        for pid in _tree(self._process.pid):
+            self._spent[pid] = max(self._spent.get(pid, 0.0), _cpu_seconds(pid))
+        return sum(self._spent.values())
 
     async def settle(self) -> float:
         """Wait until it does nothing more, and return its CPU seconds: some write their logs after the reply."""

@@ -2,8 +2,8 @@
 
 The model's name says it: `bench-whole`, `bench-text-100`, `bench-text-100-paced`, `bench-args-100`, `bench-think-100`,
 with anything before it. A whole body, or a stream of so many pieces: of text, of the arguments of a call, or of
-thinking before a text. Without a further word each piece is sent by itself and none waits; `packed` sends all in one
-piece; `paced` waits a moment before each, `slow` as long as a model does, `idle` longer.
+thinking before a text. Without a further word pieces are sent two by two and none waits; `packed` sends all in one
+write; `paced` sends each by itself and waits a moment before it, `slow` as long as a model does, `idle` longer.
 """
 
 import json

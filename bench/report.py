@@ -51,6 +51,8 @@ def cell(row: Row, name: str) -> str:
     median = row.median(name)
     if median is None:
         return "–"
+    if median <= 0:
+        return f"not told from 0 (±{in_digits(row.spread(name))})"
     return f"{in_digits(median)} ±{in_digits(row.spread(name), like=median)}"
 
 
@@ -62,8 +64,8 @@ def in_digits(value: float, like: float | None = None) -> str:
 
 def compare(row: Row, name: str = PROXY.name) -> str:
     """Say what the proxy is to the direct call, or to nginx where no direct call has such a value."""
-    if added := row.compare(name, DIRECT.name, ratio=False):
-        return f"{statistics.median(added):+.2f} {row.unit} to direct"
+    if (added := row.added(name, DIRECT.name)) is not None:
+        return f"{added:+.2f} {row.unit} to direct"
     if ratios := row.compare(name, NGINX.name, ratio=True):
         return f"{statistics.median(ratios):.1f} × nginx"
     return ""

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct, field
 
 from bench.goals import Goal
-from bench.measures import STEPS, TITLES
+from bench.measures import STEPS, TITLES, percentile_99
 from bench.scenario import Run, Table
 from bench.subjects import nginx_is_here
 
@@ -26,11 +26,24 @@ class Row(Struct, kw_only=True):
     """Name of a subject → one value a round."""
     dashes: dict[str, str] = field(default_factory=dict)
     """Name of a subject → why it has none."""
+    pooled: dict[str, float] = field(default_factory=dict)
+    """Name of a subject → the value of all rounds together, where one round has too few requests to tell."""
 
     def median(self, name: str) -> float | None:
-        """Return the median of somebody's rounds; None: nothing was measured."""
+        """Return the median of somebody's rounds, or their value together; None: nothing was measured."""
         values = self.values.get(name)
-        return statistics.median(values) if values else None
+        return self.pooled.get(name, statistics.median(values)) if values else None
+
+    def added(self, name: str, other: str) -> float | None:
+        """Return by how much somebody's value is above another's."""
+        if name in self.pooled and other in self.pooled:
+            return self.pooled[name] - self.pooled[other]
+        found = self.compare(name, other, ratio=False)
+        return statistics.median(found) if found else None
+
+    def is_clear(self, name: str) -> bool:
+        """Say whether somebody's value is more than the noise that it was measured in."""
+        return (self.median(name) or 0.0) > self.spread(name)
 
     def spread(self, name: str) -> float:
         """Return half the distance between the lowest and the highest round."""
@@ -48,7 +61,9 @@ class Row(Struct, kw_only=True):
         """Return what a goal limits; None: the other was not measured."""
         if goal.against == "value":
             return self.median(name)
-        compared = self.compare(name, goal.against, ratio=goal.against != "direct")
+        if goal.against == "direct":
+            return self.added(name, goal.against)
+        compared = self.compare(name, goal.against, ratio=True)
         return statistics.median(compared) if compared else None
 
 
@@ -59,6 +74,10 @@ class Sheet(Struct, kw_only=True):
     names: list[str]
     rounds: int
     rows: list[Row]
+
+    def is_complete(self) -> bool:
+        """Say whether all its rounds were measured."""
+        return bool(self.rows) and max(len(found) for row in self.rows for found in row.values.values()) == self.rounds
 
     def row(self, key: str) -> Row | None:
         """Return the row of that key."""
@@ -78,14 +97,14 @@ class Line(Struct, kw_only=True):
 
 
 class Fit(Struct):
-    """A straight line by least squares."""
+    """A straight line by least squares of what it is off, as a share of each value."""
 
     slope: float
     intercept: float
     residual: float
-    """The largest distance of a point from it."""
+    """The largest distance of a point from it, as a share of the point's value."""
     determination: float
-    """R²: 1 where all points lie on it."""
+    """R², with the same weights: 1 where all points lie on it."""
 
 
 class Results(Struct, kw_only=True):
@@ -103,6 +122,12 @@ class Results(Struct, kw_only=True):
     def sheet(self, title: str) -> Sheet | None:
         """Return the table of that title."""
         return next((sheet for sheet in self.sheets if sheet.title == title), None)
+
+    def add(self, before: "Results", sheets: Sequence[Sheet]) -> None:
+        """Take over these tables of an earlier run, and what only that has."""
+        self.sheets = [*sheets, *self.sheets]
+        self.replies += before.replies
+        self.lines, self.throughput = self.lines or before.lines, self.throughput or before.throughput
 
     def save(self, path: Path) -> None:
         """Write everything, every round's value included, as JSON."""
@@ -131,21 +156,39 @@ def _sheet(table: Table) -> Sheet:
     dashes = {step: table.dashes.get(step, {}) for step in STEPS}
     steps_of = {"p50": "alone", "p99": "alone", "stream": "burst", "idle": "start", "filled": "start"}
     rows = [
-        Row(key=key, title=title, unit=unit, values=table.values[key], dashes=dashes[steps_of.get(key, key)])
+        Row(
+            key=key,
+            title=title,
+            unit=unit,
+            values=table.values[key],
+            dashes=dashes[steps_of.get(key, key)],
+            pooled=_pool(table) if key == "p99" else {},
+        )
         for key, (title, unit) in TITLES.items()
         if key in table.values
     ]
     return Sheet(title=table.title, names=names, rounds=table.plan.rounds, rows=rows)
 
 
+def _pool(table: Table) -> dict[str, float]:
+    return {running.subject.name: percentile_99(running.waits) for running in table.running if len(running.waits) > 1}
+
+
 def fit(points: Sequence[tuple[float, float]]) -> Fit:
-    """Return the straight line through points."""
-    xs, ys = zip(*points, strict=True)
-    slope, intercept = statistics.linear_regression(xs, ys)
-    residual = max(abs(y - slope * x - intercept) for x, y in points)
-    level = statistics.fmean(ys)
-    scatter = sum((y - level) ** 2 for y in ys)
-    left = sum((y - slope * x - intercept) ** 2 for x, y in points)
+    """Return the straight line that comes nearest to points in proportion to their values.
+
+    By the plain distance the largest points would decide alone: a percent of them is more than all of the small ones.
+    """
+    weights = [1 / y**2 for _, y in points]
+    whole = sum(weights)
+    x_level = sum(weight * x for weight, (x, _) in zip(weights, points, strict=True)) / whole
+    y_level = sum(weight * y for weight, (_, y) in zip(weights, points, strict=True)) / whole
+    weighed = [(weight, x - x_level, y - y_level) for weight, (x, y) in zip(weights, points, strict=True)]
+    slope = sum(weight * x * y for weight, x, y in weighed) / sum(weight * x * x for weight, x, _ in weighed)
+    intercept = y_level - slope * x_level
+    residual = max(abs(slope * x + intercept - y) / y for x, y in points)
+    scatter = sum(weight * y * y for weight, _, y in weighed)
+    left = sum(weight * (y - slope * x) ** 2 for weight, x, y in weighed)
     return Fit(slope, intercept, residual, 1 - left / scatter if scatter else 1.0)
 
 

@@ -1,6 +1,7 @@
 """How cost grows: with the size of a body, the length of a stream, the number of open streams and of workers."""
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,6 +13,7 @@ from bench.load import BenchError, Shot, fire, wait_for_reply
 from bench.peers import find_peers_with_workers
 from bench.processes import Process, free_port
 from bench.results import Line, Results, fit
+from bench.scenario import Tell
 from bench.streams import measure as measure_streams
 from bench.subjects import DIRECT, NGINX, PROXY, Subject, nginx_is_here, start_nginx, start_proxy, start_upstream
 
@@ -24,31 +26,40 @@ _OPEN_STREAMS = 2_000
 _CONNECTIONS = 64
 """Of the clients that want as much as they can get."""
 
-Tell = Callable[[str], None]
+_OPEN = (
+    ("open_streams", 1_000, "Memory with open, mostly idle streams"),
+    ("open_large_streams", 120_000, "Memory with open, mostly idle streams whose requests had 120 KB"),
+)
+"""Key, bytes of each request, title."""
 _Rates = dict[str, dict[str, float]]
 _Found = dict[tuple[str, str, int], list[float]]
 """What is measured, of whom, at which size or length → one value a round."""
 
 
-async def measure_scaling(results: Results, directory: Path, tell: Tell, *, quick: bool) -> None:
-    """Add lines and throughput to a run's results. Raises `BenchError`."""
-    rounds = 2 if quick else 5
-    results.lines += await _measure_growth(directory, tell, rounds)
-    results.throughput = await _measure_throughput(directory, tell, 2 if quick else 3, seconds=1.0 if quick else 3.0)
-    tell("open streams")
-    streams = _OPEN_STREAMS // 4 if quick else _OPEN_STREAMS
-    figures = await measure_streams(streams, 500, 1_000, directory)
+async def measure_scaling(
+    results: Results, directory: Path, tell: Tell, *, quick: bool, keep: Callable[[], object]
+) -> None:
+    """Add to a run's results the lines and the throughput that they lack; `keep` after each. Raises `BenchError`."""
+    there = {line.key for line in results.lines}
+    if "size_cpu" not in there:
+        results.lines += await _measure_growth(directory, tell, 2 if quick else 5)
+        keep()
+    for key, size, title in _OPEN:
+        if key not in there:
+            tell(title)
+            results.lines.append(await _measure_open(key, size, title, _OPEN_STREAMS // 4 if quick else _OPEN_STREAMS))
+            keep()
+    if not results.throughput:
+        rounds, seconds = (2, 1.0) if quick else (3, 3.0)
+        results.throughput = await _measure_throughput(directory, tell, rounds, seconds=seconds)
+        keep()
+
+
+async def _measure_open(key: str, size: int, title: str, streams: int) -> Line:
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        figures = await measure_streams(streams, 500, size, Path(directory))
     points = [(float(count), memory / 1024) for count, memory in figures.points]
-    results.lines.append(
-        Line(
-            key="open_streams",
-            title="Memory with open, mostly idle streams",
-            x="stream",
-            y="MiB",
-            points={PROXY.name: points},
-            fits={PROXY.name: fit(points)},
-        )
-    )
+    return Line(key=key, title=title, x="stream", y="MiB", points={PROXY.name: points}, fits={PROXY.name: fit(points)})
 
 
 async def _measure_growth(directory: Path, tell: Tell, rounds: int) -> list[Line]:

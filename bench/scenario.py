@@ -1,7 +1,8 @@
 """The scenario: which tables there are, who is in each, in which order all is measured, how often."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -10,6 +11,9 @@ from bench.load import BenchError, wait_for_reply
 from bench.measures import LONG_STEPS, STEPS, Plan, Running
 from bench.processes import free_port
 from bench.subjects import DIRECT, Subject, start_upstream
+
+Tell = Callable[[str], None]
+"""Tells who looks on what is done now."""
 
 
 class Table(Struct, kw_only=True):
@@ -40,49 +44,55 @@ class Table(Struct, kw_only=True):
 class Run:
     """One run of the bench: the processes that are up, and what was measured."""
 
-    def __init__(self, tables: Sequence[Table], directory: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, tables: Sequence[Table], directory: Path, tell: Tell, keep: Callable[["Run"], object]) -> None:
+        """`keep` is called after each round with what there is by then."""
         self.tables = tables
+        self._keep = partial(keep, self)
         self.directory = directory
         self.upstream = free_port()
+        self._kept = ExitStack()
         self.tell = tell
-        self.further_replies = 0
-        """Replies that were checked outside of the tables."""
 
     @property
     def replies(self) -> int:
         """Replies that were checked; a wrong one ends the run, or the part of a peer in that row."""
-        return self.further_replies + sum(running.replies for table in self.tables for running in table.running)
+        return sum(running.replies for table in self.tables for running in table.running)
 
     async def measure(self) -> None:
-        """Fill the tables. Raises `BenchError` where a process fails or a reply is wrong."""
-        with ExitStack() as kept:
-            provider = kept.enter_context(start_upstream(self.directory, self.upstream))
+        """Fill the tables. Raises `BenchError` where a process of ours fails or a reply of it is wrong."""
+        with self._kept:
+            provider = self._kept.enter_context(start_upstream(self.directory, self.upstream))
             await wait_for_reply(self.upstream, DIRECT.shot(1_000, "bench-whole"), provider.alive)
             for table in self.tables:
                 for subject in table.subjects:
-                    await self._start(table, subject, kept)
-            for number in range(1 + max(table.plan.rounds for table in self.tables)):
+                    await self._add(table, subject)
+            for number in range(1 + max((table.plan.rounds for table in self.tables), default=-1)):
                 for table in self.tables:
                     if number <= table.plan.rounds:
                         said = f"round {number} of {table.plan.rounds}" if number else "warming up"
                         self.tell(f"{table.title}: {said}")
                         await self._round(table, number)
+                self._keep()
 
-    async def _start(self, table: Table, subject: Subject, kept: ExitStack) -> None:
-        port = self.upstream if subject.start is None else free_port()
-        process = subject.start(self.directory, port, self.upstream) if subject.start else None
-        running = Running(subject=subject, port=port, process=process, directory=self.directory, upstream=self.upstream)
-        if process:
-            kept.enter_context(process)
-            try:
-                await wait_for_reply(port, subject.shot(1_000, "bench-whole"), process.alive)
-            except BenchError as error:
-                reason = f"{subject.name} did not start: {error}\n{running.last_words()}"
-                if not subject.optional:
-                    raise BenchError(reason) from error
-                self.tell(reason)
-                table.dashes |= {step: {**table.dashes.get(step, {}), subject.name: "did not start"} for step in STEPS}
+    async def _add(self, table: Table, subject: Subject) -> None:
+        running = Running(
+            subject=subject, port=self.upstream, process=None, directory=self.directory, upstream=self.upstream
+        )
         table.running.append(running)
+        try:
+            await self._start(running)
+        except BenchError as error:
+            if not subject.optional:
+                raise
+            self.tell(f"{subject.name} did not start: {error}")
+            table.dashes |= {step: {**table.dashes.get(step, {}), subject.name: "did not start"} for step in STEPS}
+
+    async def _start(self, running: Running) -> None:
+        if running.subject.start:
+            running.port = free_port()
+            process = running.subject.start(self.directory, running.port, self.upstream)
+            running.process = self._kept.enter_context(process)
+            await running.wait()
 
     async def _round(self, table: Table, number: int) -> None:
         """Measure each thing for one subject after the other, so that a busy moment of the machine hits all alike."""
@@ -97,18 +107,25 @@ class Run:
                         table.note(found, running.subject)
                     elif number:
                         table.note({key: value for key, value in found.items() if key in _WAITS}, running.subject)
+                    else:
+                        running.waits.clear()
 
     async def _take(self, table: Table, step: str, running: Running) -> dict[str, float]:
-        try:
-            return await STEPS[step](table.plan, running)
-        except BenchError as error:
-            if not running.subject.optional:
-                raise
-            self.tell(str(error))
-            table.dashes.setdefault(step, {})[running.subject.name] = (
-                str(error).partition(": ")[2].splitlines()[0][:120]
-            )
-            return {}
+        """Do a step; with a peer once more where it fails, so that one crash loses nothing."""
+        reason = ""
+        for _ in range(2):
+            try:
+                return await STEPS[step](table.plan, running)
+            except BenchError as error:
+                if not running.subject.optional:
+                    raise
+                self.tell(str(error))
+                reason = str(error).partition(": ")[2].splitlines()[0][:120]
+                if running.process and not running.process.alive():
+                    with suppress(BenchError):
+                        await self._start(running)
+        table.dashes.setdefault(step, {})[running.subject.name] = reason
+        return {}
 
 
 _WAITS = ("p50", "p99", "first", "slow")

@@ -72,8 +72,14 @@ def test_the_page_has_every_section_once_and_every_goal_is_a_measure() -> None:
 def test_a_line_through_points_is_the_nearest() -> None:
     exact = fit([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)])
     assert (exact.slope, exact.intercept, exact.residual, exact.determination) == pytest.approx((2, 1, 0, 1))
-    bent = fit([(0.0, 0.0), (1.0, 2.0), (2.0, 0.0)])
+    bent = fit([(0.0, 1.0), (1.0, 2.0), (2.0, 1.0)])
     assert (bent.slope, bent.determination) == pytest.approx((0, 0))
+
+
+def test_a_line_heeds_small_values_as_much_as_large_ones() -> None:
+    found = fit([(1.0, 3.0), (10.0, 21.0), (1_000.0, 2_400.0)])  # 2 x + 1, but for a fifth at the end
+    assert found.intercept == pytest.approx(1, abs=0.5)
+    assert found.residual < 0.15
 
 
 def test_plots_are_whole_documents_for_light_and_dark() -> None:
