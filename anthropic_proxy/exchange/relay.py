@@ -224,9 +224,9 @@ def passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
     Their values are the bytes that came, each as the letter of its number; what no header may hold is left out.
     """
     passed = {
-        name.lower(): _raw(value)
+        lower: _raw(value)
         for name, value in headers.items()
-        if name.lower() in PASSED_HEADERS or name.lower().startswith(PASSED_PREFIX)
+        if (lower := name.lower()) in PASSED_HEADERS or lower.startswith(PASSED_PREFIX)
     }
     if upstream_id := headers.get("request-id"):
         passed["x-upstream-request-id"] = _raw(upstream_id)

@@ -60,10 +60,13 @@ def encode_request(call: Call) -> UpstreamRequest:
 
 
 def _headers(call: Call) -> dict[str, str]:
-    named = {name.strip().lower() for name in call.headers.get("connection", "").split(",")}
-    headers = {name: value for name, value in call.headers.items() if name not in KEPT_BACK and name not in named}
-    if not call.dialect.takes_client_headers:
-        headers = {name: value for name, value in headers.items() if name in _NEEDED_EVERYWHERE}
+    said = call.headers
+    if call.dialect.takes_client_headers:
+        headers = {name: value for name, value in said.items() if name not in KEPT_BACK}
+    else:
+        headers = {name: value for name, value in said.items() if name in _NEEDED_EVERYWHERE}
+    for name in said.get("connection", "").split(","):
+        headers.pop(name.strip().lower(), None)
     headers.setdefault(VERSION_HEADER, VERSION)
     if call.raw:
         headers.setdefault("content-type", "application/json")

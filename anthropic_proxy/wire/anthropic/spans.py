@@ -49,10 +49,10 @@ def find_members(text: bytes, at: int = 0, end: int | None = None) -> list[Part]
     position = _after(_OPEN, view, 0)
     while key := _KEY.match(view, position):
         name = _decode_string(key[1])
-        raw = bytes(values[name])
-        start, stop = key.end(), key.end() + len(raw)
+        value, start = values[name], key.end()
+        stop = start + memoryview(value).nbytes
         following = _NEXT.match(view, stop)
-        if bytes(view[start:stop]) != raw or following is None:  # views would be compared byte by byte
+        if Raw(view[start:stop]) != value or following is None:  # views would be compared byte by byte
             raise RepeatedKeyError(name)
         found.append(Part(at + position, at + start, at + stop, name))
         position = following.end()
@@ -65,7 +65,7 @@ def find_elements(text: bytes, at: int, end: int) -> list[Part]:
     found: list[Part] = []
     position = _after(_OPEN, view, 0)
     for raw in _decode_list(view):
-        stop = position + len(memoryview(raw))
+        stop = position + memoryview(raw).nbytes
         found.append(Part(at + position, at + position, at + stop))
         position = _after(_NEXT, view, stop)
     return found
@@ -91,12 +91,13 @@ def apply(text: bytes, edits: Sequence[Edit]) -> bytes:
     """Return the text with these edits, which do not overlap; the same object where there are none."""
     if not edits:
         return text
-    pieces: list[bytes] = []
+    view = memoryview(text)
+    pieces: list[bytes | memoryview] = []
     position = 0
     for edit in sorted(edits, key=lambda edit: edit.start):
-        pieces += (text[position : edit.start], edit.text)
+        pieces += (view[position : edit.start], edit.text)
         position = edit.end
-    return b"".join((*pieces, text[position:]))
+    return b"".join((*pieces, view[position:]))
 
 
 def _after(pattern: re.Pattern[bytes], view: memoryview, position: int) -> int:
