@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.exchange.slack import Slack
 from anthropic_proxy.server.endpoints import serve
 from bench.bodies import cut_at_number, make_messages
 from bench.replies import read_wanted
@@ -58,3 +59,16 @@ async def test_a_stream_lets_go_of_its_request_once_it_has_begun(wire: Wire) -> 
 async def test_a_request_that_may_be_asked_again_is_held() -> None:
     tools = [{"type": "web_search_20250305", "name": "web_search"}]  # run here, and then the model is asked again
     assert await Held(CHAT, tools=tools).count_holders() > 0
+
+
+async def test_memory_is_given_back_once_after_a_rush_of_large_requests() -> None:
+    given_back: list[None] = []
+    slack = Slack(lambda: given_back.append(None), pause=0)
+    for _ in range(100):
+        slack.count(_SIZE)  # 12 MB: not worth it
+    await asyncio.sleep(0.01)
+    assert not given_back
+    for _ in range(1_000):
+        slack.count(_SIZE)
+    await asyncio.sleep(0.01)
+    assert len(given_back) == 1

@@ -205,6 +205,7 @@ class _Exchange:
 
     def _forget_request(self, answer: Reply | RelayedAnswer) -> None:
         """Let go of the request: part of the reply has left, so nothing is asked again, and streams last long."""
+        self._house.slack.count(len(self._inbound.body))
         self._inbound.body = b""
         self._request.forget()
         if isinstance(answer, Answer):
