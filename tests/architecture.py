@@ -35,7 +35,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "server": "",
     "server.guard": "hooks settings server.body",
     "server.endpoints": "exchange messages hooks log server routing.listing",  # /v1/models
-    "server.protocol": "server.replies",
+    "server.protocol": "server.body server.replies",
     "server.replies": "messages",
     "server.acceptor": "server.protocol",
     "server.watching": "",

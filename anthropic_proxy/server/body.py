@@ -1,7 +1,7 @@
 """Reads a request's body, within a size and a time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from anthropic_proxy.errors import RequestTimeout, RequestTooLarge
@@ -12,6 +12,14 @@ PAUSE_SECONDS = 30.0
 """The longest pause between two pieces: who makes a longer one has gone, or only wants to hold the connection."""
 WHOLE_SECONDS = 300.0
 """The longest time for all of it: 32 MB over a line of 1 Mbit/s."""
+WHOLE_BODY = "anthropic_proxy.whole_body"
+"""What our own server adds to ASGI: a function that returns the body, if it is whole already, else None."""
+
+
+def take_body(scope: Mapping[str, Any]) -> bytes | None:
+    """Return the body, where the server has it whole: nothing is waited for then, so no time needs a limit."""
+    take = scope.get("extensions", {}).get(WHOLE_BODY)
+    return None if take is None else take()
 
 
 async def read_body(

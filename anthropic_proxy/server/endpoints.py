@@ -19,7 +19,7 @@ from anthropic_proxy.log import Log
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.types import MessagesResponse
 from anthropic_proxy.routing.listing import ModelEntry, find_model, list_models
-from anthropic_proxy.server.body import read_body
+from anthropic_proxy.server.body import read_body, take_body
 from anthropic_proxy.server.guard import OPEN_PATHS, headers_of, identify
 from anthropic_proxy.server.replies import (
     encode_error,
@@ -128,7 +128,9 @@ async def serve(house: House, scope: Scope, receive: Receive, send: Send) -> Non
     try:
         client = receipt.client = await identify(scope, headers, house.settings, house.policies)
         endpoint = find_endpoint(receipt.method, receipt.path)
-        body = await read_body(receive) if receipt.method == "POST" else b""
+        body: bytes | None = b""
+        if receipt.method == "POST" and (body := take_body(scope)) is None:
+            body = await read_body(receive)
         if body is None:
             receipt.outcome = "cancelled"
             house.log.request(receipt)

@@ -1,12 +1,13 @@
 """HTTP as uvicorn reads it, with what it leaves open: a time and a size for the head of a request, refusals in the
-envelope, upgrades that are not taken up, and answers whose head does not travel alone.
+envelope, and upgrades that are not taken up. `cycle` is what an application sees of it.
 """
 
 import asyncio
+from collections import deque
 from typing import Any, Protocol
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from anthropic_proxy.errors import (
     AddressTooLong,
@@ -16,8 +17,10 @@ from anthropic_proxy.errors import (
     Stopping,
     UnreadableRequest,
 )
-from anthropic_proxy.server.protocol.answers import HeadWithBody, without_chunks
-from anthropic_proxy.server.protocol.targets import describe, with_path
+from anthropic_proxy.server.body import WHOLE_BODY
+from anthropic_proxy.server.protocol.cycle import Cycle
+from anthropic_proxy.server.protocol.resting import RestLimit
+from anthropic_proxy.server.protocol.targets import cut_target, describe, encode_without_upgrade, with_path
 from anthropic_proxy.server.protocol.unread import WriteLimit
 from anthropic_proxy.server.replies import encode_error, error_headers
 
@@ -26,8 +29,6 @@ HEAD_SECONDS = 30.0
 HEAD_BYTES = 64 * 1024
 """What of an unfinished head is kept; a finished one is the guard's to judge. Also what may come between two pieces of
 a body, or behind it: sizes and extensions of chunks, and trailers, which nobody reads."""
-AHEAD_BYTES = 1024 * 1024
-"""What of a body may wait for the application; uvicorn's own 64 KB would have each agent's request stop and go on."""
 LINGER_SECONDS = 10.0
 """How long a body may still come after its request was answered: a client that writes does not read the answer yet."""
 WRITE_SECONDS = 300.0
@@ -36,9 +37,9 @@ FIRST_WORD_SECONDS = 0.5
 """How long a client that has just come is waited for by a server that stops: its request may be on its way."""
 MOST_BEHIND = 16
 """Requests behind the one being answered with which a connection is still read, so that its end is noticed at once."""
-_OF_AN_UPGRADE = frozenset((b"connection", b"upgrade", b"http2-settings"))
 _OF_NO_COST = frozenset(("GET", "HEAD"))
 _VERSIONS = ("1.1", "1.0")
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
 class Refusing(Protocol):
@@ -57,17 +58,22 @@ class GuardedHttp(HttpToolsProtocol):
     write_seconds = WRITE_SECONDS
     app: Any
     """The ASGI application, which is `Refusing` too."""
+    cycle: Cycle  # type: ignore[assignment]
+    """The last request whose head was read; None before the first."""
+    pipeline: deque[Cycle]  # type: ignore[assignment]
+    """Those whose answers wait for the one before."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
         self._in_head = self._in_body = self._upgrading = self._unreadable = self._stopping = False
         self._head_bytes = 0
-        self._running: RequestResponseCycle | None = None
+        self._running: Cycle | None = None
         """Whose answer is the next to be written; those in the pipeline wait for it."""
         self._unread = WriteLimit(self.loop, transport, self.write_seconds)
         self._linger_timer: asyncio.TimerHandle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
+        self._rest = RestLimit(self.loop, self.timeout_keep_alive, self._close)
         self._await_head(self.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -75,9 +81,11 @@ class GuardedHttp(HttpToolsProtocol):
         self._stop_timer()
         self._stop_lingering()
         self._unread.stop()
-        self._unset_keepalive_if_required()
+        self._rest.drop()
         self._disconnect()
-        super().connection_lost(exc)
+        self.connections.discard(self)
+        self.flow.resume_writing()
+        self.parser = None  # type: ignore[assignment]
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Take it that the client has left, unless it waits for nothing but answers that cost nothing.
@@ -122,10 +130,6 @@ class GuardedHttp(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._unread.stop()
 
-    def timeout_keep_alive_handler(self) -> None:
-        """Hang up: no request came for a while."""
-        self._close()
-
     def data_received(self, data: bytes) -> None:
         """Read what came; unlike uvicorn's own, go on in HTTP where an upgrade was offered."""
         if self._unreadable:
@@ -137,7 +141,9 @@ class GuardedHttp(HttpToolsProtocol):
             cause = error.__context__  # what a method below raised
             self._refuse(cause if isinstance(cause, ProxyError) else UnreadableRequest(describe(data, error)))
             return
-        if self._in_head and self._head_timer is None:
+        if self._in_body:
+            self.cycle.tell_soon(self.loop)
+        elif self._in_head and self._head_timer is None:
             self._await_head(self.head_seconds)
         if self._head_bytes > HEAD_BYTES and (self._in_head or self._in_body):
             self._refuse(
@@ -150,8 +156,10 @@ class GuardedHttp(HttpToolsProtocol):
         """Begin to read a head."""
         self._in_head = True
         self._head_bytes = 0
-        self._unset_keepalive_if_required()
-        super().on_message_begin()
+        self._rest.stop()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
         """Start the application, unless the parser takes the body for another protocol's."""
@@ -163,54 +171,86 @@ class GuardedHttp(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._stop_timer()
-        self._upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        method = self.parser.get_method()
+        self._upgrading = self.parser.should_upgrade() and method != b"CONNECT"
         if self._upgrading:
             return
-        super().on_headers_complete()
-        if 0 < len(self.pipeline) <= MOST_BEHIND:
-            self.flow.resume_reading()
+        before, cycle = self.cycle, self._new_cycle(method.decode("ascii"), version)
+        self.cycle = cycle
         self._in_body = True
         self.headers = []  # what comes behind the body is none of the headers that the guard judges
-        if self._stopping:
-            self.cycle.keep_alive = False
+        if before is None or before.response_complete:
+            self._start(cycle)
+        else:
+            self.pipeline.append(cycle)
+            if len(self.pipeline) > MOST_BEHIND:
+                self.flow.pause_reading()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         self._head_bytes = 0
-        cycle = self.cycle
-        if cycle.response_complete:
-            return
-        cycle.body += body
-        if len(cycle.body) > AHEAD_BYTES:
-            self.flow.pause_reading()
-        cycle.message_event.set()
+        if not self.cycle.response_complete:
+            self.cycle.feed(body)
 
     def on_message_complete(self) -> None:
         """End the request."""
         self._in_body = False
         if self._upgrading:
             return
-        super().on_message_complete()
         if self._linger_timer is not None:
             self._stop_lingering()
         if self.cycle.response_complete:
-            self._rest()
+            self._rest.start()
+        else:
+            self.cycle.finish()
 
     def on_response_complete(self) -> None:
         """Go on with the next request; one whose body still comes may not take for ever."""
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._unread.start()
-        elif self._in_body and self._linger_timer is None:
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start(self.pipeline.popleft())
+        elif not self._in_body:
+            self._rest.start()
+        elif self._linger_timer is None:
             self._linger_timer = self.loop.call_later(self.linger_seconds, self._close)
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+    def _new_cycle(self, method: str, version: str) -> Cycle:
+        cycle = Cycle(
+            self.transport,
+            self.flow,
+            default_headers=self.server_state.default_headers,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self._stopping,
+            waits_for_continue=self.expect_100_continue,
+            on_response=self.on_response_complete,
+            hang_up=self._hang_up,
+        )
+        path, raw_path, query = cut_target(self.url)
+        cycle.scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": method,
+            "root_path": "",
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+            "extensions": {WHOLE_BODY: cycle.take_whole},
+        }
+        return cycle
+
+    def _start(self, cycle: Cycle) -> None:
         self._running = cycle
-        if cycle.scope["method"] == "POST" and not cycle.waiting_for_100_continue:
-            cycle.transport = HeadWithBody(cycle.transport, self._hang_up)  # type: ignore[assignment]
-        if cycle.scope["http_version"] == "1.0":
-            app = without_chunks(app, cycle)
-        super()._start_asgi_task(cycle, app)
+        task = self.loop.create_task(cycle.run(self.app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def _feed(self, data: bytes) -> None:
         rest: bytes | memoryview = data
@@ -226,27 +266,21 @@ class GuardedHttp(HttpToolsProtocol):
 
     def _stay_in_http(self) -> None:
         """Read the head again without its offer to speak another protocol: nobody has to take that up."""
-        closes = any(name == b"connection" and b"close" in value.lower() for name, value in self.headers)
-        headers = [(name, value) for name, value in self.headers if name not in _OF_AN_UPGRADE]
-        if closes:
-            headers.append((b"connection", b"close"))
-        head = b"".join(b"%b: %b\r\n" % header for header in headers)
-        request_line = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
+        head = encode_without_upgrade(self.parser.get_method(), self.url, self.headers)
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.parser.feed_data(request_line + head + b"\r\n")
+        self.parser.feed_data(head)
 
-    def _unfinished(self) -> list[RequestResponseCycle]:
+    def _unfinished(self) -> list[Cycle]:
         """Return the requests that have no whole answer yet, in their order."""
         running = self._running
-        waiting = [cycle for cycle, _ in reversed(self.pipeline)]
-        return waiting if running is None or running.response_complete else [running, *waiting]
+        return [*self.pipeline] if running is None or running.response_complete else [running, *self.pipeline]
 
     def _disconnect(self) -> None:
         """Tell all that was asked here that nobody waits for it any longer."""
         for cycle in self._unfinished():
             cycle.disconnected = True
-            cycle.message_event.set()
+            cycle.tell()
         self.pipeline.clear()
 
     def _close(self) -> None:
@@ -271,11 +305,6 @@ class GuardedHttp(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _rest(self) -> None:
-        """Wait for the next request, for a while."""
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-
     def _stop_lingering(self) -> None:
         if self._linger_timer is not None:
             self._linger_timer.cancel()
@@ -292,9 +321,9 @@ class GuardedHttp(HttpToolsProtocol):
         if unfinished and self._in_body and not self.cycle.response_started:
             broken = unfinished.pop()  # its body is what cannot be read: this is its answer
             broken.disconnected = True
-            broken.message_event.set()
+            broken.tell()
             if unfinished:
-                self.pipeline.popleft()
+                self.pipeline.pop()
         if unfinished:
             self.cycle = unfinished[-1]
             self.cycle.keep_alive = False

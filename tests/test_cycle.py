@@ -1,0 +1,152 @@
+"""What an application is told of a body, and how its answer leaves, over a socket."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.server.body import take_body
+from anthropic_proxy.server.protocol.cycle import GATHERED_BYTES
+from tests.test_protocol import CLOSE, Echo, serving, talk
+
+Receive = Callable[[], Awaitable[Any]]
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+class Listener(Echo):
+    """Keeps the messages of the body as they were told, and answers with what it is given to."""
+
+    def __init__(self, *answers: Any) -> None:
+        super().__init__()
+        self.told: list[Any] = []
+        self.asked = asyncio.Event()
+        self.failure: Exception | None = None
+        self._answers = answers or (
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]},
+            {"type": "http.response.body", "body": b"ok"},
+        )
+
+    async def __call__(self, scope: Any, receive: Receive, send: Callable[..., Any]) -> None:
+        self.asked.set()
+        while not self.told or self.told[-1].get("more_body"):
+            self.told.append(await receive())
+        try:
+            for answer in self._answers:
+                await send(answer)
+        except RuntimeError as error:
+            self.failure = error
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message["body"] for message in self.told)
+
+
+async def send_paused(port: int, *pieces: bytes) -> bytes:
+    """Send pieces so far apart that each is told by itself; return the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.sleep(0.2)
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def test_a_body_that_comes_in_many_reads_is_told_once() -> None:
+    app, body = Listener(), bytes(range(256)) * 2000
+    async with serving(app) as port:
+        head = POST + b"Content-Length: %d\r\n\r\n" % len(body)
+        assert (await talk(port, head + body)).endswith(b"\r\n\r\nok")
+    assert app.body == body
+    assert len(app.told) == 1
+
+
+async def test_a_body_that_comes_slowly_is_told_as_it_comes() -> None:
+    app = Listener()
+    async with serving(app) as port:
+        head = POST + b"Content-Length: 6\r\n\r\n"
+        assert (await send_paused(port, head, b"ab", b"cd", b"ef")).endswith(b"ok")
+    assert [message["body"] for message in app.told] == [b"ab", b"cd", b"ef"]
+
+
+async def test_a_large_body_is_told_in_parts_and_loses_nothing() -> None:
+    app, body = Listener(), bytes(range(256)) * (GATHERED_BYTES * 3 // 256)
+    async with serving(app) as port:
+        assert (await talk(port, POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)).endswith(b"ok")
+    assert app.body == body
+    assert 1 < len(app.told) <= 5
+
+
+@pytest.mark.parametrize("size", [1, 3, 4095, 4096, 5000])
+async def test_chunks_of_any_size_are_put_together(size: int) -> None:
+    app, body = Listener(), bytes(range(256)) * 100
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    async with serving(app) as port:
+        assert (await talk(port, CHUNKED + chunks + b"0\r\n\r\n")).endswith(b"ok")
+    assert app.body == body
+
+
+async def test_a_whole_body_is_handed_over_without_waiting() -> None:
+    taken: list[bytes | None] = []
+
+    class Taker(Listener):
+        async def __call__(self, scope: Any, receive: Receive, send: Callable[..., Any]) -> None:
+            taken.append(take_body(scope))
+            self.told.append({"body": b""})
+            await super().__call__(scope, receive, send)
+
+    async with serving(Taker()) as port:
+        await talk(port, POST + b"Content-Length: 4\r\n\r\nabcd")
+        await talk(port, POST + b"Content-Length: 0\r\n\r\n")
+        await talk(port, CHUNKED + b"4\r\nab", b"cd\r\n0\r\n\r\n")
+        await talk(port, POST + b"Expect: 100-continue\r\nContent-Length: 4\r\n\r\n", b"abcd")
+    assert taken == [b"abcd", b"", None, None]
+
+
+@pytest.mark.parametrize("value", [b"a\r\nx-evil: b", b"a\nb", b"a\x00b", b"a\r"])
+@pytest.mark.parametrize("place", [0, 1])
+async def test_a_header_that_would_write_lines_of_its_own_is_not_sent(value: bytes, place: int) -> None:
+    header = (b"x-name", value) if place else (value, b"value")
+    app = Listener({"type": "http.response.start", "status": 200, "headers": [header]})
+    async with serving(app) as port:
+        answer = await talk(port, CLOSE)
+    assert app.failure is not None
+    assert b"evil" not in answer
+
+
+@pytest.mark.parametrize("bodies", [[b"abc"], [b"a"], [b"a", b"bc"]])
+async def test_a_body_of_another_length_than_was_said_is_never_taken_for_whole(bodies: list[bytes]) -> None:
+    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+    parts = [{"type": "http.response.body", "body": body, "more_body": True} for body in bodies[:-1]]
+    app = Listener(start, *parts, {"type": "http.response.body", "body": bodies[-1]})
+    async with serving(app) as port:
+        answer = await talk(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert app.failure is not None
+    assert len(answer.partition(b"\r\n\r\n")[2]) < 2
+
+
+async def test_an_application_that_ends_without_an_answer_is_answered_for() -> None:
+    class Silent(Listener):
+        async def __call__(self, scope: Any, receive: Receive, send: Callable[..., Any]) -> None:
+            return
+
+    async with serving(Silent()) as port:
+        answer = await talk(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 500 ")
+
+
+async def test_a_client_of_http_1_0_gets_no_chunks() -> None:
+    app = Listener(
+        {"type": "http.response.start", "status": 200, "headers": []},
+        {"type": "http.response.body", "body": b"one", "more_body": True},
+        {"type": "http.response.body", "body": b"two"},
+    )
+    async with serving(app) as port:
+        answer = await talk(port, b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert body == b"onetwo"
+    assert b"connection: close" in head
+    assert b"chunked" not in head
