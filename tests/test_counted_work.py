@@ -56,10 +56,10 @@ class Work(NamedTuple):
 
 BOUNDS = {
     #                        small  agent  history  memory  burst  paced  arguments
-    "Chat Completions": Work(440, 1061, 12920, 184, 18, 26, 22),
-    "Gemini": Work(442, 1028, 12227, 226, 16, 24, 0),
-    "Ollama": Work(471, 1283, 12085, 192, 10, 23, 0),
-    "Responses": Work(449, 1047, 12686, 181, 18, 27, 19),
+    "Chat Completions": Work(440, 910, 9971, 184, 18, 26, 22),
+    "Gemini": Work(442, 914, 9975, 226, 16, 24, 0),
+    "Ollama": Work(471, 1207, 9833, 192, 10, 23, 0),
+    "Responses": Work(449, 935, 10436, 181, 18, 27, 19),
     "Messages (relay)": Work(292, 294, 294, 142, 0, 8, 0),
 }
 

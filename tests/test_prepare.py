@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 from anthropic_proxy.messages.prepare import Limits, Prepared, PreparedRequest, prepare
@@ -19,6 +20,7 @@ from anthropic_proxy.messages.types import (
     ImageBlock,
     Message,
     MessagesRequest,
+    PlainMessages,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
@@ -26,6 +28,7 @@ from anthropic_proxy.messages.types import (
     blocks_of,
     decode_request,
 )
+from tests.conversations import Spelling, Talk, spellings, talks
 
 ANY = Limits()
 
@@ -739,6 +742,68 @@ def test_preparing_twice_changes_nothing_more(history: list[dict[str, Any]]) -> 
         once = prepare(request, ANY).request
         again = prepare(MessagesRequest(model="m", messages=once.messages, max_tokens=1), ANY).request
         assert said(again.messages) == said(once.messages)
+
+
+def check_both_ways(request: MessagesRequest) -> None:
+    """What reading found to be plain is said as the steps for all other messages say it, to the last note."""
+    by_steps = structs.replace(request, messages=[*request.messages])
+    if isinstance(request.messages, PlainMessages):
+        assert msgspec.json.encode(prepare(request, ANY)) == msgspec.json.encode(prepare(by_steps, ANY))
+
+
+@given(HISTORIES)
+def test_a_plain_history_needs_no_steps(history: list[dict[str, Any]]) -> None:
+    with contextlib.suppress(ClientError):
+        check_both_ways(request_of(*history))
+
+
+@given(talks(), spellings)
+def test_a_plain_conversation_needs_no_steps(talk: Talk, spelling: Spelling) -> None:
+    for end in talk.ends():
+        check_both_ways(decode_request(json.dumps(talk.request(end, spelling)).encode()))
+
+
+AGENT = [
+    {"role": "user", "content": "Look."},
+    system(text("Today.")),
+    assistant({"type": "thinking", "thinking": "Hm."}, text("I look."), call("1"), call("2")),
+    user(result("1"), result("2", [text("There."), text("And there.")]), text("Go on.")),
+    user(text("Please.")),
+    assistant(call("3", LONG)),
+    user({"type": "tool_result", "tool_use_id": "3"}),
+    {"role": "assistant", "content": "Done."},
+]
+
+
+def test_what_agents_send_is_plain() -> None:
+    request = request_of(*AGENT)
+    assert isinstance(request.messages, PlainMessages)
+    assert request.messages.called == {"f", LONG}
+    check_both_ways(request)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (0, {"role": "user", "content": ""}),
+        (0, user(text(""))),
+        (0, user({"type": "image", "source": {"type": "url", "url": "u"}})),
+        (2, assistant(call("1"), call("1"))),
+        (2, assistant(call("1"), call("2"), {"type": "redacted_thinking", "data": "d"})),
+        (2, user(text("No call."))),
+        (3, user(result("1"))),
+        (3, user(result("2"), result("1"))),
+        (3, user(text("First."), result("1"), result("2"))),
+        (3, user(result("1"), result("2", [text("")]))),
+        (3, user(result("1"), result("2", [{"type": "future"}]))),
+        (3, system(result("1"), result("2"))),
+        (4, user(result("1"))),
+        (7, assistant(call("4"))),
+    ],
+)
+def test_what_a_step_must_change_is_not_plain(place: int, message: dict[str, Any]) -> None:
+    history = [message if index == place else said for index, said in enumerate(AGENT)]
+    assert not isinstance(request_of(*history).messages, PlainMessages)
 
 
 @given(HISTORIES)

@@ -23,15 +23,14 @@ from anthropic_proxy.messages.types import (
     WebFetchResultBlock,
     WebSearchResultBlock,
     blocks_of,
+    is_text,
     text_raw,
 )
+from anthropic_proxy.messages.types.blocks import EMPTY_TEXT
 
-EMPTY_TEXT = 2
-"""Bytes of an empty JSON string."""
 UNSUPPORTED = "[unsupported block: %s]"
 """What stands for a block of which nothing can be said; its type joins it."""
 _SAYS_NOTHING = (b"", b'""', b"null")
-_QUOTE = b'"'[0]
 _NOTHING_FOUND = "[nothing found]"
 _ERROR = "_tool_result_error"
 _FAILED = "[tool error] "
@@ -52,7 +51,7 @@ def text_block(text: str) -> TextBlock:
 def as_said(block: Block) -> Iterable[Block]:
     """Return what stands for a block upstream: itself, texts, or nothing."""
     if isinstance(block, TextBlock):
-        return (block,) if memoryview(block.text).nbytes > EMPTY_TEXT else ()
+        return (block,) if len(block.text) > EMPTY_TEXT else ()
     if isinstance(block, ToolResultBlock):
         return (_plain_result(block),)
     if isinstance(block, ImageBlock | DocumentBlock):
@@ -100,8 +99,7 @@ def result_in_words(block: WebSearchResultBlock | WebFetchResultBlock | ToolSear
 
 
 def _plain_result(block: ToolResultBlock) -> ToolResultBlock:
-    view = memoryview(block.content)
-    if not view.nbytes or view[0] == _QUOTE:
+    if is_text(block.content):
         return block
     before = blocks_of(block.content)
     after = [said for part in before if not isinstance(part, ToolResultBlock | ToolUseBlock) for said in as_said(part)]

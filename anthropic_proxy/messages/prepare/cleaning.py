@@ -4,7 +4,7 @@ from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.prepare.blocks import EMPTY_TEXT, as_said, text_block, text_of
+from anthropic_proxy.messages.prepare.blocks import as_said, text_block, text_of
 from anthropic_proxy.messages.prepare.losses import SUMMED_UP, notes_on_blocks
 from anthropic_proxy.messages.prepare.transcript import Transcript
 from anthropic_proxy.messages.types import (
@@ -18,11 +18,12 @@ from anthropic_proxy.messages.types import (
     ToolResultBlock,
     ToolUseBlock,
     blocks_of,
+    is_text,
     text_raw,
 )
+from anthropic_proxy.messages.types.blocks import EMPTY_TEXT
 
 _BILLING = b"x-anthropic-billing-header:"
-_QUOTE = b'"'[0]
 _RESULT = "result"
 _STAYS: dict[str, frozenset[type]] = {
     "user": frozenset({ImageBlock, DocumentBlock, ToolResultBlock}),
@@ -47,7 +48,7 @@ def clean_system(system: str | list[Block]) -> list[TextBlock]:
     for block in blocks:
         for said in as_said(block):
             kept = _without_billing(said) if isinstance(said, TextBlock) else None
-            if kept is not None and memoryview(kept.text).nbytes > EMPTY_TEXT:
+            if kept is not None and len(kept.text) > EMPTY_TEXT:
                 texts.append(kept)
     return texts
 
@@ -113,7 +114,7 @@ def _is_clean(content: list[Block], role: str) -> bool:
     for block in content:
         kind = type(block)
         if kind is TextBlock:
-            if memoryview(block.text).nbytes == EMPTY_TEXT:  # type: ignore[union-attr]
+            if len(block.text) == EMPTY_TEXT:  # type: ignore[union-attr]
                 return False
         elif kind is ToolResultBlock:
             if role != "user" or not _is_clean_result(block.content):  # type: ignore[union-attr,arg-type]
@@ -142,8 +143,7 @@ def _expect_no_sound(content: list[Block], field: str) -> None:
 
 
 def _is_clean_result(content: Raw) -> bool:
-    view = memoryview(content)
-    if not view.nbytes or view[0] == _QUOTE:
+    if is_text(content):
         return True
     parts = blocks_of(content)
     return bool(parts) and _is_clean(parts, _RESULT)

@@ -68,7 +68,7 @@ def notes_on_fields(request: MessagesRequest, limits: Limits) -> list[Note]:
         notes.append(_PLACE)
     if request.edits_context:
         notes.append(_CONTEXT)
-    if request.output_config is not None and memoryview(request.output_config.task_budget).nbytes:
+    if request.output_config is not None and len(request.output_config.task_budget):
         notes.append(_TASK_BUDGET)
     if any(text.strip() for text in request.stop_sequences):
         notes.append(_STOPS)

@@ -15,6 +15,7 @@ from anthropic_proxy.messages.prepare.request import OwnedTool
 from anthropic_proxy.messages.types import (
     Block,
     Message,
+    PlainMessages,
     ServerToolUseBlock,
     ToolResultBlock,
     ToolSearchResultBlock,
@@ -29,6 +30,8 @@ ServerResult = WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBloc
 
 def replay(messages: list[Message], owned: Mapping[str, OwnedTool]) -> list[Message]:
     """Return the messages with the owned tools' calls and results as ordinary ones; others are the same objects."""
+    if isinstance(messages, PlainMessages):
+        return messages
     names = {tool.name: name for name, tool in owned.items()}
     replayed: list[Message] = []
     for message in messages:
@@ -91,7 +94,7 @@ def _steps(content: list[Block], names: Mapping[str, str]) -> list[Message]:
 
 
 def _as_result(block: ServerResult) -> ToolResultBlock:
-    content = msgspec.json.decode(block.content) if memoryview(block.content).nbytes else None
+    content = msgspec.json.decode(block.content) if len(block.content) else None
     failed = isinstance(content, dict) and "error_code" in content
     if isinstance(content, dict) and isinstance(page := content.get("content"), dict):  # it may be a PDF
         document = {name: value for name, value in page.items() if name != "citations"}  # its tool has the note

@@ -134,9 +134,9 @@ def _lost(tool: Tool, place: int) -> Iterator[Note]:
     """Yield what the proxy does not heed where it runs a tool."""
     if b"true" in bytes(tool.citations):
         yield Note("dropped", f"{_field(tool, place)}.citations", "only Anthropic cites what was fetched")
-    if memoryview(tool.user_location).nbytes:
+    if len(tool.user_location):
         yield Note("approximated", f"{_field(tool, place)}.user_location", "no service is told where the user is")
-    if memoryview(tool.url_sources).nbytes:
+    if len(tool.url_sources):
         yield Note("dropped", f"{_field(tool, place)}.url_sources", "every address in the conversation may be fetched")
 
 

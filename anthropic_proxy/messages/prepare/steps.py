@@ -13,15 +13,20 @@ from anthropic_proxy.messages.prepare.pairing import pair_calls
 from anthropic_proxy.messages.prepare.replay import replay
 from anthropic_proxy.messages.prepare.request import Limits, Prepared, PreparedRequest
 from anthropic_proxy.messages.prepare.tools import offered_choice, offered_tools
+from anthropic_proxy.messages.prepare.transcript import Transcript
 from anthropic_proxy.messages.types import (
     ABSENT,
+    Block,
+    Message,
     MessagesRequest,
     OutputFormat,
+    PlainMessages,
     Raw,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
+    is_text,
 )
 
 _WINDOW_MARGIN = 64
@@ -31,8 +36,6 @@ _MOST_PER_BYTE = 2
 comes near."""
 _CAUTION = 1.03
 """What the count is raised by before a request is refused unsent: clients then shorten it, and too late is too late."""
-_QUOTE = b'"'[0]
-_LIGHT = (TextBlock, ToolUseBlock, ThinkingBlock)
 _WITHOUT_LIMIT = 8_192
 """Output tokens where neither the client nor the catalogue says a number."""
 
@@ -55,7 +58,7 @@ def prepare(
     config, thinking = request.output_config, request.thinking
     said = PreparedRequest(
         system=clean_system(request.system),
-        messages=pair_calls(clean_messages(messages, notes), names, notes),
+        messages=_as_said(messages, names, notes),
         tools=offer.tools,
         tool_choice=offered_choice(request, offer, limits, names, notes),
         max_tokens=_output_limit(request, limits, count, notes),
@@ -74,6 +77,17 @@ def prepare(
         pdf=limits.pdf,
     )
     return Prepared(said, names.aliases, tuple(notes), offer.owned, offer.deferred)
+
+
+def _as_said(messages: list[Message], names: Names, notes: list[Note]) -> list[Message]:
+    """Return the messages as wires read them."""
+    if isinstance(messages, PlainMessages) and all(names.say(name) == name for name in messages.called):
+        said = Transcript()
+        said.extend(
+            message if type(message.content) is list else Message(message.role, message.blocks) for message in messages
+        )
+        return said.messages
+    return pair_calls(clean_messages(messages, notes), names, notes)
 
 
 def _output_limit(
@@ -106,22 +120,23 @@ def _may_overflow(request: MessagesRequest, limit: int, limits: Limits) -> bool:
     room = (limits.window or 0) - limit - _WINDOW_MARGIN
     if limits.must_fit and limits.max_input is not None:
         room = min(room, limits.max_input)
-    return not request.size or request.size * _MOST_PER_BYTE > room or not _is_text(request)
+    return not request.size or request.size * _MOST_PER_BYTE > room or not _is_light(request.messages)
 
 
-def _is_text(request: MessagesRequest) -> bool:
+def _is_light(messages: list[Message]) -> bool:
     """Whether nothing in the messages weighs more than its bytes, as pictures and documents do."""
-    for message in request.messages:
-        if isinstance(message.content, str):
-            continue
-        for block in message.content:
-            if type(block) is ToolResultBlock:
-                view = memoryview(block.content)
-                if view.nbytes and view[0] != _QUOTE:
-                    return False
-            elif type(block) not in _LIGHT:
-                return False
-    return True
+    return isinstance(messages, PlainMessages) or not any(
+        _may_be_heavy(block)
+        for message in messages
+        if not isinstance(message.content, str)
+        for block in message.content
+    )
+
+
+def _may_be_heavy(block: Block) -> bool:
+    if isinstance(block, ToolResultBlock):
+        return not is_text(block.content)
+    return not isinstance(block, TextBlock | ToolUseBlock | ThinkingBlock)
 
 
 def _schema(form: OutputFormat | None) -> Raw:

@@ -144,7 +144,7 @@ def _with_changes(request: MessagesRequest) -> list[Tool]:
         name = change.tool.name
         if isinstance(change, ToolRemovalBlock):
             removed.add(name)
-        elif memoryview(change.tool.definition).nbytes:
+        elif len(change.tool.definition):
             tool = read_tool(change.tool.definition, "messages.tool_addition.tool.definition")
             tools[tool.name] = tool
             removed.discard(tool.name)

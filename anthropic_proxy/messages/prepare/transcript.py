@@ -1,5 +1,7 @@
 """Messages in the making."""
 
+from collections.abc import Iterable
+
 from anthropic_proxy.messages.types import Block, Message
 
 
@@ -14,13 +16,18 @@ class Transcript:
 
     def append(self, message: Message) -> None:
         """Append a message; after one of its own role its blocks go into a new message in place of both."""
-        if not message.content:
-            return
-        if message.role != self._role:
-            self.messages.append(message)
-            self._role, self._blocks = message.role, None
-            return
-        if self._blocks is None:
-            self._blocks = [*self.messages[-1].blocks]
-            self.messages[-1] = Message(self._role, self._blocks)
-        self._blocks.extend(message.blocks)
+        self.extend((message,))
+
+    def extend(self, messages: Iterable[Message]) -> None:
+        """Append messages."""
+        for message in messages:
+            if not message.content:
+                continue
+            if message.role != self._role:
+                self.messages.append(message)
+                self._role, self._blocks = message.role, None
+                continue
+            if self._blocks is None:
+                self._blocks = [*self.messages[-1].blocks]
+                self.messages[-1] = Message(self._role, self._blocks)
+            self._blocks.extend(message.blocks)

@@ -27,13 +27,13 @@ from anthropic_proxy.messages.types import (
     WebFetchResultBlock,
     WebSearchResultBlock,
     blocks_of,
+    is_text,
 )
 
 _PER_MESSAGE = 4
 _PER_CALL = 8
 _PER_RESULT = 6
 _ANY_TOOL = 50
-_QUOTE = b'"'[0]
 
 
 class _Fetched(Struct):
@@ -67,8 +67,7 @@ class _Tally:
                 self._add_rare(block)
 
     def _add_content(self, content: Raw) -> None:
-        view = memoryview(content)
-        if view.nbytes and view[0] == _QUOTE:
+        if is_text(content):
             self.texts.append(content)
         else:
             self.add(blocks_of(content))

@@ -51,7 +51,7 @@ _kept = functools.lru_cache(maxsize=1024)(_weigh)
 
 
 def _weigh_made(tool: Tool) -> float:
-    schema = msgspec.json.decode(tool.input_schema) if memoryview(tool.input_schema).nbytes else None
+    schema = msgspec.json.decode(tool.input_schema) if len(tool.input_schema) else None
     return _signature(tool.name, tool.description, schema)
 
 

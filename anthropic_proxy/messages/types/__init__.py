@@ -8,6 +8,7 @@ from msgspec import Raw
 
 from anthropic_proxy.messages.types.blocks import blocks_of
 from anthropic_proxy.messages.types.connectors import McpServer
+from anthropic_proxy.messages.types.plain import PlainMessages
 from anthropic_proxy.messages.types.reading import decode_request, read_envelope, read_request
 from anthropic_proxy.messages.types.skimming import guess_model, skim_request
 from anthropic_proxy.messages.types.structs import (
@@ -46,6 +47,7 @@ from anthropic_proxy.messages.types.structs import (
     text_raw,
 )
 from anthropic_proxy.messages.types.tools import read_tool
+from anthropic_proxy.messages.types.values import is_object, is_text
 
 __all__ = [
     "ABSENT",
@@ -62,6 +64,7 @@ __all__ = [
     "Metadata",
     "OutputConfig",
     "OutputFormat",
+    "PlainMessages",
     "Raw",
     "RedactedThinkingBlock",
     "SearchResultBlock",
@@ -85,6 +88,8 @@ __all__ = [
     "blocks_of",
     "decode_request",
     "guess_model",
+    "is_object",
+    "is_text",
     "read_envelope",
     "read_request",
     "read_tool",

@@ -10,7 +10,6 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.types import structs
 from anthropic_proxy.messages.types.refusals import explain, missing, wrong_type
 from anthropic_proxy.messages.types.structs import (
-    ABSENT,
     Block,
     SearchResultBlock,
     ServerToolUseBlock,
@@ -22,10 +21,13 @@ from anthropic_proxy.messages.types.structs import (
     WebFetchResultBlock,
     WebSearchResultBlock,
 )
+from anthropic_proxy.messages.types.values import is_object, is_text
 
 DEEPEST = 200
 """Levels of lists and objects inside each other that a schema or a call's input may have."""
 DEEP_TEXT = "nests lists and objects too deeply; at most 200 levels are read"
+EMPTY_TEXT = 2
+"""Bytes of an empty JSON string."""
 _SHALLOW_BYTES = 2 * DEEPEST
 """Text that is no longer cannot nest deeper than `DEEPEST`."""
 
@@ -36,8 +38,7 @@ _TREES: dict[type, str] = {
     ToolSearchResultBlock: "content",
 }
 """Block → its field that can have any shape and is read as a whole later."""
-_QUOTE, _LIST, _OBJECT, _NULL = b'"[{n'
-_CONTENT_STARTS = frozenset(b'"[n')
+_LIST, _NULL = b"[n"
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -62,12 +63,9 @@ def blocks_of(content: Raw) -> list[Block]:
 
     An empty string gives no block. Raises `InvalidRequest`; paths in its text start at `content`.
     """
-    view = memoryview(content)
-    if not view.nbytes or view[0] == _NULL or bytes(view[:2]) == b'""':
-        return []
-    if view[0] == _QUOTE:
-        return [TextBlock(content)]
-    return read_blocks(content, "content")
+    if is_text(content):
+        return [TextBlock(content)] if len(content) > EMPTY_TEXT else []
+    return read_blocks(content, "content") if memoryview(content)[0] != _NULL else []
 
 
 def read_blocks(content: Raw, path: str) -> list[Block]:
@@ -93,7 +91,7 @@ def given_fields(raw: Raw | bytes) -> dict[str, Raw]:
 
 def string_of(raw: Raw) -> str | None:
     """Return what a JSON string says; None: it is a value of another type."""
-    return _decode_string(raw) if memoryview(raw)[0] == _QUOTE else None
+    return _decode_string(raw) if is_text(raw) else None
 
 
 def all_sound(blocks: list[Block]) -> bool:
@@ -101,23 +99,23 @@ def all_sound(blocks: list[Block]) -> bool:
     for block in blocks:
         kind = type(block)
         if kind is TextBlock:
-            if memoryview(block.text)[0] != _QUOTE:  # type: ignore[union-attr]
+            if not is_text(block.text):  # type: ignore[union-attr]
                 return False
         elif kind is ToolUseBlock:
-            if memoryview(block.input)[0] != _OBJECT or _nests(block.input):  # type: ignore[union-attr]
+            if not is_object(block.input) or nests(block.input):  # type: ignore[union-attr]
                 return False
         elif kind is ToolResultBlock or kind is SearchResultBlock:
             content = block.content  # type: ignore[union-attr]
-            if content is not ABSENT and memoryview(content)[0] not in _CONTENT_STARTS:  # type: ignore[arg-type]
+            if not is_text(content) and memoryview(content)[0] not in (_LIST, _NULL):  # type: ignore[arg-type]
                 return False
-        elif kind is UnknownBlock or (kind in _TREES and _nests(getattr(block, _TREES[kind]))):
+        elif kind is UnknownBlock or (kind in _TREES and nests(getattr(block, _TREES[kind]))):
             return False
     return True
 
 
-def _nests(tree: Raw) -> bool:
-    view = memoryview(tree)
-    return view.nbytes > _SHALLOW_BYTES and is_deep(bytes(view))
+def nests(tree: Raw) -> bool:
+    """Whether a value nests lists and objects deeper than `DEEPEST`."""
+    return len(tree) > _SHALLOW_BYTES and is_deep(bytes(tree))
 
 
 def find_flaw(schema: bytes) -> str:
@@ -145,7 +143,7 @@ def is_deep(text: bytes) -> bool:
 
 def _read_block(raw: Raw, path: str) -> Block:
     """Read one block the slow way, and keep it whole where its type is unknown."""
-    if memoryview(raw)[0] != _OBJECT:
+    if not is_object(raw):
         raise wrong_type(path, "an object", raw)
     fields = given_fields(raw)
     if "type" not in fields:
@@ -154,10 +152,10 @@ def _read_block(raw: Raw, path: str) -> Block:
     if kind is None:
         raise wrong_type(f"{path}.type", "a string", fields["type"])
     if kind not in _KNOWN_TYPES:
-        if _nests(raw):
+        if nests(raw):
             raise InvalidRequest(f"{path}: {DEEP_TEXT}")
         return UnknownBlock(kind, raw)
-    if "source" in fields and memoryview(fields["source"])[0] == _OBJECT:
+    if "source" in fields and is_object(fields["source"]):
         fields["source"] = Raw(msgspec.json.encode(given_fields(fields["source"])))
     whole = msgspec.json.encode(fields)
     try:
@@ -176,6 +174,6 @@ def _unsound(block: Any, path: str) -> InvalidRequest:
         return InvalidRequest(f"{path}.{field}: {DEEP_TEXT}")
     if not isinstance(block, ToolUseBlock):
         return wrong_type(f"{path}.content", "a string or a list of blocks", block.content)
-    if memoryview(block.input)[0] != _OBJECT:
+    if not is_object(block.input):
         return wrong_type(f"{path}.input", "an object", block.input)
     return InvalidRequest(f"{path}.input: {DEEP_TEXT}")

@@ -7,9 +7,11 @@ from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeatu
 from anthropic_proxy.messages.surrogates import replace_halves
 from anthropic_proxy.messages.types.blocks import DEEP_TEXT, all_sound, find_flaw, given_fields, read_blocks, string_of
 from anthropic_proxy.messages.types.connectors import read_servers
+from anthropic_proxy.messages.types.plain import find_plain
 from anthropic_proxy.messages.types.refusals import decode_fields, missing, wrong_type
 from anthropic_proxy.messages.types.structs import (
     ABSENT,
+    ROLES,
     Block,
     Message,
     MessagesRequest,
@@ -20,6 +22,7 @@ from anthropic_proxy.messages.types.structs import (
     ToolChoice,
 )
 from anthropic_proxy.messages.types.tools import read_tools
+from anthropic_proxy.messages.types.values import is_object, is_text
 
 _MOST = (("messages", b'"role"', 100_000), ("content blocks and tools", b'"type"', 50_000))
 """What a body may have of each, by the bytes that every one of them holds (in a text the quotes would be escaped).
@@ -30,10 +33,9 @@ _COUNTED_FROM = 1 << 21
 """Bytes of a body from which on that is counted: smaller ones cannot hold enough to matter."""
 _MOST_SEQUENCES, _MOST_CHARACTERS = 4_096, 65_536
 """Stop sequences, and characters of all of them together."""
-_ROLES = frozenset({"user", "assistant", "system"})
 _PIECE = 1 << 16
 """Bytes of a body that are checked at a time: a larger copy needs fresh pages, which costs more than the check."""
-_QUOTE, _LIST, _OBJECT = b'"[{'
+_LIST = b"["[0]
 _INTEGERS = frozenset({"max_tokens", "top_k"})
 _ANYWHERE = b'"global"'
 _CHANGING_EDITS = (b'"clear_tool_uses_', b'"compact_')
@@ -123,8 +125,12 @@ def _read(body: bytes, mended: list[str]) -> _Body:
         read = _decode_body(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return _read_slowly(body, mended)
-    if _are_sound(read.messages) and _is_utf8(body) and _is_sound(read.system):
-        return read
+    if _is_utf8(body) and _is_sound(read.system):
+        if (plain := find_plain(read.messages)) is not None:
+            read.messages = plain
+            return read
+        if _are_sound(read.messages):
+            return read
     return _read_slowly(body, mended)
 
 
@@ -188,11 +194,11 @@ def _expect_few(body: bytes) -> None:
 
 
 def _is_given(raw: Raw) -> bool:
-    return bytes(raw) not in (b"", b"null", b"[]")
+    return raw is not ABSENT and (len(raw) > len(b"null") or bytes(raw) not in (b"null", b"[]"))
 
 
 def _are_sound(messages: list[Message]) -> bool:
-    return all(message.role in _ROLES and _is_sound(message.content) for message in messages)
+    return all(message.role in ROLES and _is_sound(message.content) for message in messages)
 
 
 def _is_sound(content: str | list[Block] | None) -> bool:
@@ -276,17 +282,17 @@ def _read_message(raw: Raw, path: str) -> Message:
     else:
         if _are_sound([message]):
             return message
-    if memoryview(raw)[0] != _OBJECT:
+    if not is_object(raw):
         raise wrong_type(path, "an object", raw)
     fields = given_fields(raw)
     for name in ("role", "content"):
         if name not in fields:
             raise missing(f"{path}.{name}")
     role = string_of(fields["role"])
-    if role not in _ROLES:
+    if role not in ROLES:
         raise wrong_type(f"{path}.role", "'user', 'assistant' or 'system'", fields["role"])
     return Message(role, _read_content(fields["content"], f"{path}.content"))
 
 
 def _read_content(raw: Raw, path: str) -> str | list[Block]:
-    return _decode_string(raw) if memoryview(raw)[0] == _QUOTE else read_blocks(raw, path)
+    return _decode_string(raw) if is_text(raw) else read_blocks(raw, path)

@@ -10,6 +10,8 @@ from anthropic_proxy.messages.types.connectors import McpServer
 
 ABSENT = Raw(b"")
 """Stands for "not given" where a field is `Raw`, because `Raw` cannot stand in a union with None."""
+ROLES = frozenset({"user", "assistant", "system"})
+"""Who may say a message."""
 
 
 class TextBlock(Struct, tag="text", tag_field="type", omit_defaults=True, gc=False):

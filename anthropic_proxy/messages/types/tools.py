@@ -10,6 +10,7 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.types.blocks import DEEP_TEXT, find_flaw, given_fields, is_deep, string_of
 from anthropic_proxy.messages.types.refusals import decode_fields, missing, wrong_type
 from anthropic_proxy.messages.types.structs import Tool
+from anthropic_proxy.messages.types.values import is_object
 
 _KEPT = 512
 _LONGEST = 32 * 1024
@@ -121,13 +122,13 @@ def _deep_field(tool: Tool) -> str:
 
 def _finish(tool: Tool, source: bytes) -> Tool:
     msgspec.structs.force_setattr(tool, "source", source)
-    if is_client_tool(tool) and not memoryview(tool.input_schema).nbytes:
+    if is_client_tool(tool) and not len(tool.input_schema):
         msgspec.structs.force_setattr(tool, "input_schema", _NO_ARGUMENTS)
     return tool
 
 
 def _read_slowly(raw: Raw, path: str) -> Tool:
-    if memoryview(raw)[0] != _OBJECT:
+    if not is_object(raw):
         raise wrong_type(path, "an object", raw)
     fields = given_fields(raw)
     foreign = "type" in fields and string_of(fields["type"]) != "custom"

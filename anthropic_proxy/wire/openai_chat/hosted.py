@@ -57,7 +57,7 @@ def _definition(name: str, settings: dict[str, Any]) -> Raw:
 
 def _settings_of(tool: Tool, dialect: Dialect, notes: list[Note]) -> dict[str, Any]:
     """Return what the server is told of a tool's limits; a note for each that it is not."""
-    location = msgspec.json.decode(tool.user_location) if memoryview(tool.user_location).nbytes else None
+    location = msgspec.json.decode(tool.user_location) if len(tool.user_location) else None
     values = {
         "max_uses": tool.max_uses,
         "allowed_domains": tool.allowed_domains,

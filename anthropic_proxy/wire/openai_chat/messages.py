@@ -18,6 +18,7 @@ from anthropic_proxy.messages.types import (
     ToolResultBlock,
     ToolUseBlock,
     blocks_of,
+    is_text,
     text_raw,
 )
 from anthropic_proxy.wire.carry import Carry, decode_carry
@@ -34,7 +35,6 @@ BRIDGE = "Understood."
 
 _EMPTY = Raw(b'""')
 _NULL = Raw(b"null")
-_QUOTED = b'"'
 _MEDIA = (ImageBlock, DocumentBlock)
 _NINE = re.compile(r"[a-zA-Z0-9]{9}")
 _LONGEST_ID = 40
@@ -42,34 +42,34 @@ _LOST_THINKING = " "
 """What stands for reasoning that a server insists on and the client no longer has."""
 
 
-class _Said(Struct):
+class _Said(Struct, gc=False):
     role: str
     content: Any
     """`Raw` (a JSON string) or a list of parts."""
 
 
-class _Result(Struct, tag="tool", tag_field="role"):
+class _Result(Struct, tag="tool", tag_field="role", gc=False):
     tool_call_id: str
     content: Raw
 
 
-class _TextPart(Struct, tag="text", tag_field="type"):
+class _TextPart(Struct, tag="text", tag_field="type", gc=False):
     text: Raw
 
 
-class _Function(Struct):
+class _Function(Struct, gc=False):
     name: str
     arguments: str
 
 
-class _Call(Struct, kw_only=True):
+class _Call(Struct, kw_only=True, gc=False):
     id: str
     type: str = "function"
     function: _Function
     extra_content: Any = UNSET
 
 
-class _Reply(Struct, kw_only=True, tag="assistant", tag_field="role"):
+class _Reply(Struct, kw_only=True, tag="assistant", tag_field="role", gc=False):
     content: Raw | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
@@ -170,11 +170,12 @@ class MessageEncoder:
             if type(block) is ToolResultBlock:
                 self._say_result(block, parts)
         self._open = False
-        if self._dialect.late_system == "keep":
-            self._flush_late()
-        elif self._late:
-            parts += [_TextPart(text) for text in self._late]
-            self._late.clear()
+        if self._late:
+            if self._dialect.late_system == "keep":
+                self._flush_late()
+            else:
+                parts += [_TextPart(text) for text in self._late]
+                self._late.clear()
         for block in message.content:
             if type(block) is TextBlock:
                 parts.append(_TextPart(block.text))
@@ -188,8 +189,8 @@ class MessageEncoder:
 
     def _say_result(self, block: ToolResultBlock, parts: list[Any]) -> None:
         call_id = self._id_of(block.tool_use_id, "")
-        if not block.is_error and memoryview(block.content)[:1] == _QUOTED:
-            self.said.append(_Result(call_id, block.content))
+        if not block.is_error and is_text(block.content):
+            self.said.append(_Result(call_id, block.content or _EMPTY))
             return
         texts: list[Raw] = []
         media: list[Any] = []
@@ -234,29 +235,25 @@ class MessageEncoder:
 
     def _say_reply(self, message: Message) -> None:
         texts: list[Raw] = []
-        calls: list[ToolUseBlock] = []
+        calls: list[_Call] = []
         thoughts: list[ThinkingBlock] = []
         for block in message.content:
             if type(block) is TextBlock:
                 texts.append(block.text)
             elif type(block) is ToolUseBlock:
-                calls.append(block)
+                function = _Function(block.name, str(block.input, "utf-8"))
+                calls.append(_Call(id=self._id_of(block.id, block.name), function=function))
             elif type(block) is ThinkingBlock:
                 thoughts.append(block)
         if not texts and not calls:
             return
         if self._late:
             self._flush_late()
-        reply = _Reply()
+        reply = _Reply(tool_calls=calls or UNSET)
         if texts:
             reply.content = join_texts(texts)
         elif not self._dialect.omits_null:
             reply.content = _NULL
-        if calls:
-            reply.tool_calls = [
-                _Call(id=self._id_of(block.id, block.name), function=_Function(block.name, bytes(block.input).decode()))
-                for block in calls
-            ]
         self._open = bool(calls)
         if thoughts or self._dialect.thinking_replay != "kept":
             self._replay_thinking(thoughts, reply, bool(calls))
@@ -287,6 +284,8 @@ class MessageEncoder:
 
     def _id_of(self, client_id: str, name: str) -> str:
         """Return what a call is called upstream; the name is known where the call stands, before its result."""
+        if len(client_id) <= _LONGEST_ID and self._dialect.call_ids == "short":
+            return client_id  # as nearly all are
         known = self._ids.get(client_id)
         if known is None:
             known = self._ids[client_id] = self._new_id(client_id, name)
@@ -296,8 +295,7 @@ class MessageEncoder:
         form = self._dialect.call_ids
         if form == "counted":
             return f"functions.{name}:{len(self._ids)}"
-        fits = len(client_id) <= _LONGEST_ID if form == "short" else _NINE.fullmatch(client_id)
-        if fits:
+        if form == "nine" and _NINE.fullmatch(client_id):
             return client_id
         digest = hashlib.sha256(client_id.encode(errors="surrogatepass")).hexdigest()
         return digest[:9] if form == "nine" else f"call_{digest[:32]}"
