@@ -2,6 +2,9 @@
 
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
 
+_ANSWERS: frozenset[type] = frozenset((Text, ToolCall, Block))
+_LATE: frozenset[type] = frozenset((Thinking,))
+
 
 class LateThinking:
     """Lets the deltas of one answer out so that its last block is no thinking, which the Messages API refuses.
@@ -9,20 +12,21 @@ class LateThinking:
     Thinking before anything else was said is not kept back: it may be all that there is.
     """
 
-    __slots__ = ("_answering", "_kept")
+    __slots__ = ("_awaited", "_kept")
 
     def __init__(self) -> None:
-        self._answering = False
+        self._awaited = _ANSWERS
+        """What must be looked at: first what answers, then thinking that comes after it."""
         self._kept: list[Delta] = []
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Return what may be said now; where nothing is kept back that is the list itself."""
+        """Return what may be said now."""
         if not self._kept:
+            awaited = self._awaited
             for delta in deltas:
-                if type(delta) is Thinking:
+                if type(delta) in awaited:
                     break
             else:
-                self._answering = self._answering or any(map(_answers, deltas))
                 return deltas
         said: list[Delta] = []
         for delta in deltas:
@@ -30,17 +34,13 @@ class LateThinking:
         return said
 
     def _sort(self, delta: Delta, said: list[Delta]) -> None:
-        if isinstance(delta, Thinking) and self._answering:
+        if type(delta) is Thinking and self._awaited is _LATE:
             self._kept.append(delta)
             return
-        if isinstance(delta, Stop):
+        if type(delta) is Stop:
             self._kept = []
-        elif _answers(delta):
-            self._answering = True
+        elif type(delta) in _ANSWERS and not (type(delta) is Text and not delta.text):
+            self._awaited = _LATE
             said += self._kept
             self._kept = []
         said.append(delta)
-
-
-def _answers(delta: Delta) -> bool:
-    return isinstance(delta, ToolCall | Block) or (isinstance(delta, Text) and bool(delta.text))

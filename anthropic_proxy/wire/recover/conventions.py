@@ -67,7 +67,7 @@ class Signs(NamedTuple):
     """Endings that mean nothing where no call is open."""
     firsts: frozenset[str]
     spark: re.Pattern[str]
-    """Matches a text that must be looked at: all others pass."""
+    """Matches a text that must be looked at, as one of white space alone must: all others pass."""
     longest: int
 
 
@@ -127,7 +127,7 @@ def signs_of(conventions: tuple[TextConvention, ...]) -> Signs:
         pattern=re.compile("(?<!`)(?:" + "|".join(map(re.escape, marks)) + ")") if marks else None,
         strays=frozenset(mark.ending for mark in marks.values() if len(mark.ending) > len("\n```")),
         firsts=firsts,
-        spark=re.compile("[" + re.escape("".join(sorted(firsts | {"`", "~"}))) + r"]|\s\Z"),
+        spark=re.compile("[" + re.escape("".join(sorted(firsts | {"`", "~", "\r", "\n"}))) + "]"),
         longest=max(map(len, marks), default=0),
     )
 
