@@ -3,6 +3,7 @@
 A stream's first frames repeat the whole request, tools and all: what is not needed stays `Raw` and is never built.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -141,6 +142,14 @@ def decode_response(raw: Raw | bytes) -> Response:
         return _decode_response(raw)
     except msgspec.ValidationError:
         return _mended(raw, Response())
+
+
+def decode_or_mend(decode: Callable[[Any], Any], data: Any, mend: Callable[[bytes], bytes]) -> Any:
+    """Read JSON text, once more after `mend` where it holds halves of characters. Raises `msgspec.DecodeError`."""
+    try:
+        return decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return decode(mend(data))
 
 
 def is_said(raw: Raw) -> bool:

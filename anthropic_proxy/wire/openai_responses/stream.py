@@ -21,6 +21,7 @@ from anthropic_proxy.wire.openai_responses.events import (
     Response,
     decode_event,
     decode_item,
+    decode_or_mend,
     decode_response,
     decode_sound_event,
     is_said,
@@ -100,10 +101,7 @@ class ResponsesDecoder:
 
     def _decode(self, decode: Callable[[Any], Any], data: Any, mend: Callable[[bytes], bytes] = mend_json) -> Any:
         try:
-            try:
-                return decode(data)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                return decode(mend(data))
+            return decode_or_mend(decode, data, mend)
         except _UNREADABLE as error:
             raise self._broken("sent what is no JSON") from error
 
@@ -239,11 +237,10 @@ class ResponsesDecoder:
     # What is said, in its order.
 
     def _say(self, text: str, said: Said, deltas: list[Delta]) -> None:
-        place = self._last
-        if place != self._spoken:
+        if self._spoken != self._last:
             if self._spoken is not None:
                 text = _PARAGRAPH + text  # another message follows at once
-            self._spoken = place
+            self._spoken = self._last
         said.part = _TEXT
         if self._thoughts.kept or self._search.holds:
             self._put([*self._thoughts.release(), Text(text)], deltas)
@@ -253,8 +250,11 @@ class ResponsesDecoder:
     def _think(self, text: str, part: tuple[str, int], said: Said, deltas: list[Delta]) -> None:
         if said.part is not None and said.part != part:
             text = _PARAGRAPH + text
-        said.part = part
-        self._put_thought(Thinking(text), said, deltas)
+        said.part, self._spoken = part, None
+        if self._thoughts.kept or self._search.holds:
+            self._put_thought(Thinking(text), said, deltas)
+        else:
+            deltas.append(Thinking(text))
 
     def _put_thought(self, thought: Thinking, said: Said, deltas: list[Delta]) -> None:
         self._spoken = None
