@@ -408,6 +408,29 @@ class Streets:
         return [credential.value if credential else "" for _, _, credential in self.sent]
 
 
+def test_where_a_body_says_its_model_makes_no_difference() -> None:
+    long = {"role": "user", "content": "x" * 3_000}
+    system, tools = "y" * 3_000, [{"name": "t", "input_schema": {"type": "object"}}]
+    signed = {"role": "assistant", "content": [{"type": "thinking", "thinking": "z", "signature": "px1.oai.e30"}]}
+    ends = {"max_tokens": 9, "messages": [long, signed, long], "system": system, "tools": tools}
+    middle = {"max_tokens": 9, "messages": [long, signed, long], "model": ASKED, "system": system, "tools": tools}
+
+    async def send(body: dict[str, Any]) -> None:
+        raw = json.dumps(body).encode()
+        await run(town.house, Inbound(request_id="r", client=Client(), headers={}, body=raw), Keeper())
+
+    streets = Streets()
+    town = Town(streets, **KEY, OPENAI_API_KEY="sk-openai")
+    for body in (middle, {"model": ASKED, **ends}, middle, {**middle, "model": "openai/gpt-4.1"}, middle):
+        asyncio.run(send(body))
+    said = [json.loads(request.body) for _, request, _ in streets.sent]
+    assert [body["model"] for body in said] == [ASKED, ASKED, ASKED, "gpt-4.1", ASKED]
+    assert said[0] == said[1] == said[2] == said[4]
+    assert b"px1." not in streets.sent[2][1].body
+    counted = {(receipt.messages, receipt.tools, receipt.error) for receipt in town.receipts}
+    assert counted == {(3, 1, "")}
+
+
 def refusal(status: int, kind: str = "api_error", text: str = "no", **headers: str) -> Answer:
     body = {"type": "error", "error": {"type": kind, "message": text}}
     return Answer(status, json.dumps(body).encode(), headers=headers)

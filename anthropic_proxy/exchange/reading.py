@@ -8,9 +8,13 @@ from anthropic_proxy.routing.router import Facts
 
 
 def read(house: House, body: bytes) -> MessagesRequest:
-    """Return a request; one that only relays can serve, whose bytes pass, is but skimmed. Raises as `read_request`."""
+    """Return a request; one that only relays can serve, whose bytes pass, is but skimmed. Raises as `read_request`.
+
+    Where the model stands in the middle, as clients write it that sort their fields, only a house that has relayed
+    before looks for it.
+    """
     model = guess_model(body)
-    if model and _is_relayed(house, Facts(model)):
+    if _is_relayed(house, Facts(model)) if model else house.routes.some_relayed:
         skimmed = skim_request(body)
         if skimmed is not None and _is_relayed(house, facts_of(skimmed)):
             return skimmed

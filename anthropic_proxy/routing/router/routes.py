@@ -14,6 +14,8 @@ class Routes:
     def __init__(self) -> None:
         self._routes: dict[Facts, Route] = {}
         self._decided_by: tuple[Settings, Catalogue, int] | None = None
+        self.some_relayed = False
+        """Whether any that was decided is relayed."""
 
     def find(self, facts: Facts, settings: Settings, catalogue: Catalogue) -> Route:
         """Return what `resolve` gives, and raise what it raises."""
@@ -24,6 +26,7 @@ class Routes:
         route = self._routes.get(facts)
         if route is None:
             route = resolve(facts, settings, catalogue)
+            self.some_relayed = self.some_relayed or route.relayed
             if len(self._routes) < _MOST_KEPT:
                 self._routes[facts] = route
         return route
