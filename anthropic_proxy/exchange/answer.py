@@ -20,6 +20,8 @@ AFTER_STOP_SECONDS = 2.0
 """How long totals, or the mark of the end, are waited for behind the stop reason: the reply itself is complete."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_DELIVERING: frozenset[type] = frozenset((ToolCall, Block, Stop))
+"""Deltas that deliver something, whatever they hold."""
 _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -232,4 +234,4 @@ def _delivers(delta: Delta) -> bool:
         return bool(delta.text)
     if isinstance(delta, Thinking):
         return bool(delta.text or delta.signature)
-    return isinstance(delta, ToolCall | Block | Stop)
+    return type(delta) in _DELIVERING

@@ -51,7 +51,7 @@ class Watch:
         """Tells the client that we live; None where it does not stream."""
         self._ping_seconds = FIRST_PING_SECONDS
         self._pinging: asyncio.Task[None] | None = None
-        self._exchange = asyncio.current_task()
+        self._exchange = asyncio.current_task(self._loop)
         self._gone = gone
         self._leaving: asyncio.Task[None] | None = None
         self._timer = self._loop.call_at(min(self._due(), self.upstream_at + LEAVING_SECONDS), self._tick)

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from anthropic_proxy.messages.deltas import Block, Citation, Delta, Stop, Text, Thinking, ToolCall, Usage
 
+_ENDING: frozenset[type] = frozenset((Thinking, ToolCall, Block, Stop))
+"""Deltas behind which no text goes on."""
+
 
 class StopCutter:
     """Cuts the answer's text before the first stop sequence in it.
@@ -38,7 +41,7 @@ class StopCutter:
             elif isinstance(delta, Citation) and self._held:
                 self._citations.append(delta)
             else:
-                if isinstance(delta, Thinking | ToolCall | Block | Stop):
+                if type(delta) in _ENDING:
                     self._release(self._held, free, final=True)
                 if self.matched is None:
                     free.append(delta)

@@ -108,17 +108,18 @@ class _OpenBlock:
             self._signature = event.signature
 
     def whole(self) -> Raw:
-        start, block = self._start, dict[str, Any]()
+        start = self._start
+        block: dict[str, Any]
         if isinstance(start, BlockStart):
             return self._with_input(start.raw) if self._fragments else start.raw
         if isinstance(start, TextStart):
-            block |= {"type": "text", "text": self._text()}
+            block = {"type": "text", "text": self._text()}
             if self._citations:
                 block["citations"] = self._citations
         elif isinstance(start, ThinkingStart):
-            block |= {"type": "thinking", "thinking": self._text(), "signature": self._signature}
+            block = {"type": "thinking", "thinking": self._text(), "signature": self._signature}
         else:
-            block |= {"type": "tool_use", "id": mend(start.id), "name": mend(start.name)}
+            block = {"type": "tool_use", "id": mend(start.id), "name": mend(start.name)}
             block["input"] = whole_input(self._text())
         return Raw(_encode(block))
 
