@@ -290,6 +290,15 @@ def test_a_stream_passes_whole_at_any_cut_and_is_read_along(points: list[int], b
     assert (usage.cache_read_tokens, usage.cache_write_tokens, usage.web_search_requests) == (5, 3, 2)
 
 
+@given(st.lists(st.sampled_from([b"\n", b"\r\n", b"\r"]), min_size=7, max_size=7), st.lists(st.integers(0, 10_000)))
+def test_events_are_read_along_whatever_their_lines_end_with(ends: list[bytes], points: list[int]) -> None:
+    stream = b"".join(event.replace(b"\n", end) for event, end in zip(STREAM, ends, strict=True))
+    received, answer = passed(cut(stream, points))
+    assert received == stream
+    assert (answer.ending, answer.failure, answer.stop_reason) == (None, None, "max_tokens")
+    assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.cache_write_tokens) == (7, 9, 3)
+
+
 @pytest.mark.parametrize("behind", [b"", b"\n", b": end\n\n"])
 def test_an_end_that_has_come_leaves_with_the_last_event(behind: bytes) -> None:
     class Received(Answer):
