@@ -11,6 +11,7 @@ import uvloop
 from msgspec import structs
 
 from bench import features, peers
+from bench.flame import measure_profiles
 from bench.load import BenchError
 from bench.measures import FULL, LESS, QUICK, Plan
 from bench.page import write_page
@@ -67,9 +68,11 @@ async def _measure(
     run = Run([table for table in tables if table.title not in titles], directory, _tell, keep)
     await run.measure()
     results = keep(run)
+    keep_all = partial(results.save, chosen.json)
     if chosen.full or chosen.scaling:
-        keep_all = partial(results.save, chosen.json)
         await measure_scaling(results, directory, _tell, quick=chosen.quick, keep=keep_all)
+    if chosen.full or chosen.profile:
+        await measure_profiles(results, _tell, seconds=3.0 if chosen.quick else 20.0, keep=keep_all)
     return results
 
 
@@ -80,11 +83,12 @@ def _tell(line: str) -> None:
 def _read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="What the proxy costs beside a direct call and a relay.")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: less than a minute")
-    parser.add_argument("--full", action="store_true", help="all of the next four")
+    parser.add_argument("--full", action="store_true", help="all of the next five")
     parser.add_argument("--peers", action="store_true", help="measure other translators too (scripts/peers)")
     parser.add_argument("--wires", action="store_true", help="measure the other languages of providers too")
     parser.add_argument("--features", action="store_true", help="measure what optional features cost")
     parser.add_argument("--scaling", action="store_true", help="measure workers, body sizes, lengths, open streams")
+    parser.add_argument("--profile", action="store_true", help="sample where the proxy's time goes (Linux)")
     parser.add_argument("--rounds", type=int, help="rounds of every measure")
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave somebody out")
     parser.add_argument("--json", type=Path, default=LAST, metavar="FILE", help=f"keep all values there ({LAST.name})")

@@ -1,53 +1,37 @@
-"""`python -m bench.flame [--seconds N] [--out FILE]`: where the proxy's time goes, as a flame graph and as a budget.
+"""`python -m bench.flame [ROW] [--seconds N] [--out FILE]`: where the proxy's time goes in a row of the tables.
 
-The proxy serves requests of 120 KB, whole and streamed, while it samples itself (`bench.sampling`, Linux). The budget
-says what each part of a request takes by itself: what it calls in another part counts there.
+The proxy serves what that row measures while it samples itself (`bench.sampling`, Linux). Printed are the steps and the
+functions with their microseconds; the flame graph goes to a file.
 """
 
 import argparse
 import os
-import re
 import signal
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 import uvloop
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
+from bench.budget import BUDGETED, WORK, Profile, Work
 from bench.load import Shot, fire, wait_for_reply
 from bench.processes import Process, free_port
+from bench.results import Results
+from bench.scenario import Tell
 from bench.subjects import CHECKOUT, DIRECT, PROXY, bare_environment, start_upstream
 from bench.wires import CHAT
 
-SIZE = 120_000
-REPLIES = ("bench-whole", "bench-text-20")
-OUT = CHECKOUT / "docs" / "performance" / "flame.svg"
 _WIDTH, _ROW, _NARROWEST = 1200, 17, 2.0
 _CHARACTER = 6.6
 """Pixels of a letter."""
 _ROOT = "Runner.run (asyncio/runners.py)"
-_PARTS = (
-    ("the event loop, the kernel's part of reading and writing", r"Runner\.run|HeadWithBody\.write|Connection\.ask"),
-    ("the door: HTTP from the client, the guard, the answer's head", r"anthropic_proxy/(?:server|app)|uvicorn/"),
-    ("reading the request", r"anthropic_proxy/(?:messages/types|exchange/reading)"),
-    ("routing, credentials, what was learned", r"anthropic_proxy/routing"),
-    ("preparing it", r"anthropic_proxy/(?:messages/prepare|exchange/limits|messages/notes)"),
-    ("counting its tokens, for a stream's beginning", r"anthropic_proxy/messages/tokens"),
-    ("decoding the answer", r"stream\.py|chunks\.py|recover|framing|late_thinking|exchange/answer|carry|mending"),
-    ("encoding it for the provider", r"anthropic_proxy/wire"),
-    ("HTTP to the provider", r"anthropic_proxy/upstream"),
-    ("writing the reply", r"anthropic_proxy/messages/(?:writer|events|fold|usage|deltas)"),
-    ("the log", r"anthropic_proxy/(?:log|redaction)"),
-    ("the corridor: nine steps, watching, ways", r"anthropic_proxy/"),
-)
-"""Part → what its functions are called; the first that fits."""
-_REST = "asyncio and the standard library"
+_FUNCTIONS = 30
+"""How many are printed."""
 _FILLS = ("#d1242f", "#bf8700", "#1a7f37", "#0969da", "#8250df", "#bf3989", "#1b7c83", "#9a6700")
 _STYLE = "text{font:11px ui-monospace,monospace;fill:#fff}.t{font:15px system-ui,sans-serif;fill:#57606a}" + "".join(
     f".c{number}{{fill:{fill}}}" for number, fill in enumerate(_FILLS)
@@ -61,8 +45,18 @@ class Node(Struct):
     callees: dict[str, "Node"] = field(default_factory=dict)
 
 
-async def sample(seconds: float, directory: Path) -> tuple[Counter[tuple[str, ...]], float]:
-    """Return stacks with their samples, and the CPU seconds that one request took."""
+async def measure_profiles(results: Results, tell: Tell, *, seconds: float, keep: Callable[[], object]) -> None:
+    """Add to a run's results the profiles that they lack; `keep` after each. Raises `BenchError`."""
+    for key, title in BUDGETED.items():
+        if key not in results.profiles:
+            tell(f"profile: {title}")
+            with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+                results.profiles[key] = await sample(WORK[key], seconds, Path(directory))
+            keep()
+
+
+async def sample(work: Work, seconds: float, directory: Path) -> Profile:
+    """Serve for so long without sampling, for the time, and again with it, for the shares. Raises `BenchError`."""
     stacks, upstream, port = directory / "stacks.txt", free_port(), free_port()
     (directory / "sitecustomize.py").write_text("import bench.sampling\n")
     with ExitStack() as running:
@@ -70,15 +64,16 @@ async def sample(seconds: float, directory: Path) -> tuple[Counter[tuple[str, ..
         await wait_for_reply(upstream, DIRECT.shot(1_000, "bench-whole"), provider.alive)
         proxy = running.enter_context(_start(directory, port, upstream, stacks))
         await wait_for_reply(port, PROXY.shot(1_000, "bench-whole"), proxy.alive)
-        shots = [PROXY.shot(SIZE, reply) for reply in REPLIES]
-        await _serve(port, shots, 1)
-        proxy.tell(signal.SIGUSR2)
+        shot = PROXY.shot(work.size, work.reply)
+        await _serve(port, shot, 0.5, work.connections)
         before = proxy.cpu_seconds()
-        served = await _serve(port, shots, seconds)
-        spent = (proxy.cpu_seconds() - before) / served
+        served = await _serve(port, shot, seconds, work.connections)
+        spent = (await proxy.settle() - before) / served / work.events
         proxy.tell(signal.SIGUSR2)
-        await _serve(port, shots, 0.1)
-    return Counter(dict(_read(stacks))), spent
+        await _serve(port, shot, seconds, work.connections)
+        proxy.tell(signal.SIGUSR2)
+        await _serve(port, shot, 0.1, work.connections)
+    return Profile(work=work, micros=1e6 * spent, stacks=dict(_read(stacks)))
 
 
 def _start(directory: Path, port: int, upstream: int, stacks: Path) -> Process:
@@ -88,49 +83,37 @@ def _start(directory: Path, port: int, upstream: int, stacks: Path) -> Process:
     return Process(command, directory, {**bare_environment(), **paths, **said}, "proxy", directory)
 
 
-async def _serve(port: int, shots: list[Shot], seconds: float) -> int:
+async def _serve(port: int, shot: Shot, seconds: float, connections: int) -> int:
     """Have requests served for so long; return how many."""
-    end, served = time.monotonic() + seconds, 0
+    end, served, count = time.monotonic() + seconds, 0, max(40, connections)
     while time.monotonic() < end:
-        for shot in shots:
-            await fire(port, shot, count=40, connections=4)
-            served += 40
+        await fire(port, shot, count=count, connections=connections)
+        served += count
     return served
 
 
-def _read(file: Path) -> Iterator[tuple[tuple[str, ...], int]]:
+def _read(file: Path) -> Iterator[tuple[str, int]]:
     for line in file.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
         frames = stack.split(";")
-        yield tuple(frames[frames.index(_ROOT) :] if _ROOT in frames else frames), int(count)
+        yield ";".join(frames[frames.index(_ROOT) :] if _ROOT in frames else frames), int(count)
 
 
-def write_budget(stacks: Counter[tuple[str, ...]], spent: float) -> str:
-    """Return what each part takes of a request, in microseconds and percent, as a table in Markdown."""
-    parts: Counter[str] = Counter()
-    for stack, count in stacks.items():
-        parts[next((name for name, pattern in _PARTS if re.search(pattern, stack[-1])), _REST)] += count
-    whole = stacks.total()
-    lines = [
-        f"| {name} | {count / whole * spent * 1e6:.0f} | {count / whole:.0%} |" for name, count in parts.most_common()
-    ]
-    return "\n".join(["| part | µs | share |", "| --- | ---: | ---: |", *lines, f"| **all** | {spent * 1e6:.0f} | |"])
-
-
-def draw(stacks: Counter[tuple[str, ...]], spent: float) -> str:
+def draw(profile: Profile) -> str:
     """Return the flame graph: the wider a function, the more time it and what it calls take."""
     root = Node()
-    for stack, count in stacks.items():
+    for stack, count in profile.stacks.items():
         node = root
         node.samples += count
-        for name in stack:
+        for name in stack.split(";"):
             node = node.callees.setdefault(name, Node())
             node.samples += count
     scale = _WIDTH / root.samples
     rows = list(_lay_out(root, 0.0, 0, scale))
     height = (max(row for _, _, row, _ in rows) + 1) * _ROW + 40
-    cells = "".join(_cell(*row, scale=scale, micros=spent * 1e6 / root.samples) for row in rows)
-    title = f"{spent * 1e6:.0f} µs of CPU a request of 120 KB, every second one streamed"
+    cells = "".join(_cell(*row, scale=scale, micros=profile.micros / root.samples) for row in rows)
+    asked = profile.work
+    title = f"{profile.micros:.3g} µs of CPU: {asked.size:,} bytes, {asked.reply}, {asked.connections} at once"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{title}">'
         f"<style>{_STYLE}</style>"
@@ -160,18 +143,31 @@ def _cell(name: str, left: float, row: int, node: Node, *, scale: float, micros:
     )
 
 
+def write_profile(profile: Profile) -> str:
+    """Return the microseconds of each step and of the functions that take the most, for a terminal."""
+    lines = [f"{micros:9.2f}  {step}" for step, micros in profile.steps().most_common()]
+    for title, with_callees in (("by itself", False), ("with what it calls", True)):
+        found = profile.functions(with_callees=with_callees).most_common(_FUNCTIONS)
+        lines += ["", f"{'µs':>9}  function, {title}", *(f"{micros:9.2f}  {name}" for name, micros in found)]
+    return "\n".join([f"{profile.micros:9.2f}  µs of CPU in all, of which", *lines])
+
+
 def main() -> int:
     """Sample, draw and print."""
     parser = argparse.ArgumentParser(prog="bench.flame", description="Where the proxy's time goes.")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of sampling")
-    parser.add_argument("--out", type=Path, default=OUT, help="the flame graph")
+    parser.add_argument("row", nargs="?", choices=WORK, default="120 KB", help="what is measured (default: 120 KB)")
+    parser.add_argument("--size", type=int, help="bytes of a request, instead of the row's")
+    parser.add_argument("--reply", help="what is answered, as bench.replies names it, instead of the row's")
+    parser.add_argument("--seconds", type=float, default=10.0, help="without sampling, and as long with it")
+    parser.add_argument("--out", type=Path, default=Path("flame.svg"), help="the flame graph")
     chosen = parser.parse_args()
+    work = WORK[chosen.row]
+    work = structs.replace(work, size=chosen.size or work.size, reply=chosen.reply or work.reply)
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        stacks, spent = uvloop.run(sample(chosen.seconds, Path(directory)))
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.out.write_text(draw(stacks, spent))
-    print(write_budget(stacks, spent))
-    print(f"\n{stacks.total():,} samples; {chosen.out}", file=sys.stderr)
+        profile = uvloop.run(sample(work, chosen.seconds, Path(directory)))
+    chosen.out.write_text(draw(profile))
+    print(write_profile(profile))
+    print(f"\n{sum(profile.stacks.values()):,} samples; {chosen.out}", file=sys.stderr)
     return 0
 
 

@@ -36,5 +36,10 @@ GOALS: Mapping[str, tuple[Goal, ...]] = {
 """Key of a measure → its limits, in the order of the page."""
 RELAY_GOAL = Goal("nginx", 6, 6)
 """For a 120 KB request whose bytes pass."""
-REASONS: Mapping[str, str] = {}
-"""Key → where the profile says that the rest goes. Said on the page only while the aim is missed."""
+REASONS: Mapping[str, Mapping[str, str]] = {
+    "Chat Completions": {},
+    "Gemini": {},
+    "Ollama": {},
+    "Responses": {},
+}
+"""Wire → key → where the profile says that the rest goes. Said on the page only while the aim is missed."""

@@ -4,14 +4,16 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
+from bench.budget import BUDGETED, STEPS
 from bench.features import TITLE as FEATURES_TITLE
+from bench.flame import draw as draw_flame
 from bench.goals import GOALS, REASONS, RELAY_GOAL, Goal
 from bench.load import BenchError
 from bench.report import cell, in_digits, list_differences
 from bench.results import Fit, Results, Row, Sheet
 from bench.subjects import CHECKOUT, DIRECT, NGINX, NGINX_KEEPING, PROXY, write_nginx_configuration
 from bench.svg import draw_bars, draw_lines
-from bench.wires import CHAT, OTHERS
+from bench.wires import CHAT, OTHERS, RELAY
 
 PAGE = CHECKOUT / "docs" / "performance.md"
 PLOTS = PAGE.with_suffix("")
@@ -54,20 +56,24 @@ def _write_machine(results: Results) -> str:
 
 def _write_goals(results: Results) -> str:
     sheet = results.sheet(CHAT.name)
-    if sheet is None:
-        return ""
-    rows = [["measure", "nginx, plain relay", "best peer", _LITELLM, "ours", "must", "aim", "reached"]]
-    rows += [
-        _goal_row(row, [name for name in sheet.names if _is_peer(name)]) for key in GOALS if (row := sheet.row(key))
-    ]
+    return _write_goals_of(sheet) if sheet else ""
+
+
+def _write_goals_of(sheet: Sheet) -> str:
+    """Return what a wire costs beside what it may, and why it misses an aim where it does."""
+    peers = [name for name in sheet.names if _is_peer(name)]
+    others = ["best peer", _LITELLM] if peers else []
+    rows = [["measure", "nginx, plain relay", *others, "ours", "must", "aim", "reached"]]
+    rows += [_goal_row(row, peers) for key in GOALS if (row := sheet.row(key))]
     missed = [(key, row) for key in GOALS if (row := sheet.row(key)) and _judge(row, GOALS[key]) != "aim"]
-    reasons = [f"- **{row.title}**: {REASONS.get(key, 'no reason was found yet.')}" for key, row in missed]
+    known = REASONS.get(sheet.title, {})
+    reasons = [f"- **{row.title}**: {known.get(key, 'no reason was found yet.')}" for key, row in missed]
     note = "\n\nShort of the aim, and where the profile says that the rest goes:\n\n" if reasons else ""
     return _table(rows) + note + "\n".join(reasons)
 
 
 def _goal_row(row: Row, peers: Sequence[str]) -> list[str]:
-    goals = GOALS[row.key]
+    goals = [goal for goal in GOALS[row.key] if row.against(goal, PROXY.name) is not None]
     measured = [
         _say_against(goal, row.against(goal, PROXY.name), row.unit) for goal in goals if goal.against != "value"
     ]
@@ -77,8 +83,7 @@ def _goal_row(row: Row, peers: Sequence[str]) -> list[str]:
     return [
         f"{'added, ' if row.key in _ADDED else ''}{row.title}, {row.unit}",
         _own(row, NGINX.name),
-        f"{_own(row, best)} ({best})" if best else "–",
-        _own(row, _LITELLM),
+        *([f"{_own(row, best)} ({best})" if best else "–", _own(row, _LITELLM)] if peers else []),
         f"**{', '.join(one for one in measured if one)}**; {ours}"
         if any(measured) and not _is_added(row)
         else f"**{ours}**",
@@ -150,13 +155,15 @@ def _write_wires(results: Results) -> str:
         titled = next(row for row in found if row)
         title = f"{'added, ' if _is_added(titled) else ''}{titled.title}, {titled.unit}"
         rows.append([title, *(_cell_of_wire(row, key) for row in found)])
-    relay = sheets[-1].row("120 KB")
-    judged = (
-        f"\n\nThe relay of a 120 KB request, at most {RELAY_GOAL.must:g} × nginx: {_judge(relay, [RELAY_GOAL])}."
-        if relay
-        else ""
-    )
-    return _table(rows) + judged.replace(": aim.", ": reached.")
+    parts = [_table(rows)]
+    for sheet in sheets[1:]:
+        if sheet.title == RELAY.name:
+            relay = sheet.row("120 KB")
+            judged = _judge(relay, [RELAY_GOAL]).replace("aim", "reached") if relay else ""
+            parts.append(f"The relay of a 120 KB request, at most {RELAY_GOAL.must:g} × nginx: {judged}.")
+        else:
+            parts += [f"### {sheet.title}", _write_goals_of(sheet)]
+    return "\n\n".join(parts)
 
 
 def _cell_of_wire(row: Row | None, key: str) -> str:
@@ -216,6 +223,22 @@ def _write_nginx(results: Results) -> str:
     return f"```nginx\n{configuration}```"
 
 
+def _write_budget(results: Results) -> str:
+    profiles = [(results.profiles.get(key), title) for key, title in BUDGETED.items()]
+    rows = [["step, µs"], ["**all**"]]
+    rows[1:1] = [[step.title] for step in STEPS]
+    for column, (profile, title) in enumerate(profiles):
+        if profile is None:
+            continue
+        rows[0] += [f"{title}: may", "takes"]
+        takes = profile.steps()
+        for row, step in zip(rows[1:-1], STEPS, strict=True):
+            may, does = step.may[column], takes[step.title]
+            row += [f"{may:g}" if may else "–", f"**{does:.3g}**" if does > may else f"{does:.3g}"]
+        rows[-1] += [f"{sum(step.may[column] for step in STEPS):.3g}", f"{profile.micros:.3g}"]
+    return _table(rows) if len(rows[0]) > 1 else ""
+
+
 SECTIONS: Mapping[str, Callable[[Results], str]] = {
     "machine": _write_machine,
     "goals": _write_goals,
@@ -224,6 +247,7 @@ SECTIONS: Mapping[str, Callable[[Results], str]] = {
     "features": _write_features,
     "throughput": _write_throughput,
     "growth": _write_growth,
+    "budget": _write_budget,
     "nginx": _write_nginx,
 }
 """Name of a section between markers → what stands there; "" where a run did not measure it."""
@@ -241,6 +265,8 @@ def _draw(results: Results) -> dict[str, str]:
         )
         for line in results.lines
     }
+    if profile := results.profiles.get("120 KB"):
+        plots["flame"] = draw_flame(profile)
     sheet = results.sheet(CHAT.name)
     for key, name in (("120 KB", "request"), ("burst", "event")):
         row = sheet.row(key) if sheet else None

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, field
 
+from bench.budget import Profile
 from bench.goals import Goal
 from bench.measures import STEPS, TITLES, percentile_99
 from bench.scenario import Run, Table
@@ -118,6 +119,8 @@ class Results(Struct, kw_only=True):
     lines: list[Line] = field(default_factory=list)
     throughput: dict[str, dict[str, float]] = field(default_factory=dict)
     """Who, with how many workers → requests a second, and per second of CPU."""
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    """Key of `bench.budget.BUDGETED` → where the time of that goes."""
 
     def sheet(self, title: str) -> Sheet | None:
         """Return the table of that title."""
@@ -127,7 +130,7 @@ class Results(Struct, kw_only=True):
         """Take over these tables of an earlier run, and what only that has."""
         self.sheets = [*sheets, *self.sheets]
         self.replies += before.replies
-        self.lines, self.throughput = self.lines or before.lines, self.throughput or before.throughput
+        self.lines, self.throughput, self.profiles = before.lines, before.throughput, before.profiles
 
     def save(self, path: Path) -> None:
         """Write everything, every round's value included, as JSON."""

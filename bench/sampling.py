@@ -11,6 +11,7 @@ import os
 import platform
 import signal
 import struct
+import sys
 from collections import Counter
 from pathlib import Path
 from types import CodeType, FrameType
@@ -23,7 +24,7 @@ _SOFTWARE, _CPU_CLOCK = 1, 0
 _REFRESH, _RESET = 0x2402, 0x2403
 _SET_SIGNAL = 10
 """`F_SETSIG`: which signal an open file sends."""
-_LIBRARIES = ("site-packages/", "/lib/python3.")
+_LIBRARIES = ("site-packages/", f"/lib/python3.{sys.version_info.minor}/")
 
 
 class Sampler:

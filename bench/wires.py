@@ -289,4 +289,6 @@ OTHERS = (
         begins="/v1/messages",
     ),
 )
+RELAY = OTHERS[-1]
+"""The one whose bytes pass."""
 ALL = (CHAT, *OTHERS)

@@ -66,7 +66,8 @@ def test_the_page_has_every_section_once_and_every_goal_is_a_measure() -> None:
     named = re.findall(r"<!-- bench: (\w+) -->", PAGE.read_text(encoding="utf-8"))
     assert sorted(named) == sorted(SECTIONS)
     assert set(GOALS) <= set(TITLES)
-    assert set(REASONS) <= set(GOALS)
+    assert set(REASONS) <= {wire.name for wire in ALL}
+    assert all(set(reasons) <= set(GOALS) for reasons in REASONS.values())
 
 
 def test_a_line_through_points_is_the_nearest() -> None:

@@ -1,0 +1,105 @@
+"""What each step of a request may take, and what it takes: shares of samples, of the CPU that was measured without."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+
+class Work(Struct, frozen=True, kw_only=True):
+    """What is asked for while the proxy is sampled."""
+
+    size: int
+    """Bytes of each request."""
+    reply: str
+    connections: int = 4
+    events: int = 1
+    """By how many a reply's time is divided: 1 where the whole of it counts."""
+
+
+WORK: Mapping[str, Work] = {
+    "1 KB": Work(size=1_000, reply="bench-whole"),
+    "120 KB": Work(size=120_000, reply="bench-whole"),
+    "1 MB": Work(size=1_000_000, reply="bench-whole"),
+    "stream": Work(size=1_000, reply="bench-text-10"),
+    "burst": Work(size=1_000, reply="bench-text-1010", events=1010),
+    "packed": Work(size=1_000, reply="bench-text-1010-packed", events=1010),
+    "paced": Work(size=1_000, reply="bench-text-400-paced", connections=16, events=400),
+    "args": Work(size=1_000, reply="bench-args-1010", events=1010),
+    "alone": Work(size=120_000, reply="bench-whole", connections=1),
+    "first": Work(size=120_000, reply="bench-text-20", connections=1),
+    "slow": Work(size=1_000, reply="bench-text-50-slow", connections=64, events=50),
+}
+"""Step of `bench.measures` → what it asks for."""
+
+
+class Profile(Struct, kw_only=True):
+    """Where the proxy's time went."""
+
+    work: Work
+    micros: float
+    """CPU of one request, or of one event, measured without sampling."""
+    stacks: dict[str, int]
+    """Functions from the outermost to the innermost, joined by `;` → samples."""
+
+    def functions(self, *, with_callees: bool) -> Counter[str]:
+        """Return the microseconds of each function, by itself or with all that it calls."""
+        samples: Counter[str] = Counter()
+        for stack, count in self.stacks.items():
+            names = stack.split(";")
+            for name in set(names) if with_callees else names[-1:]:
+                samples[name] += count
+        whole = sum(self.stacks.values())
+        return Counter({name: count / whole * self.micros for name, count in samples.items()})
+
+    def steps(self) -> Counter[str]:
+        """Return the microseconds of each step; what it calls of another step counts there."""
+        found: Counter[str] = Counter()
+        for name, micros in self.functions(with_callees=False).items():
+            found[next(step.title for step in STEPS if re.search(step.functions, name))] += micros
+        return found
+
+
+class Step(Struct, frozen=True):
+    """A part of the way of a request, and its budget."""
+
+    title: str
+    functions: str
+    """A pattern that finds them by name and file."""
+    may: tuple[float, float, float]
+    """Microseconds of each of `BUDGETED`."""
+
+
+BUDGETED: Mapping[str, str] = {
+    "120 KB": "120 KB request",
+    "stream": "stream of ten events",
+    "burst": "event in a burst",
+}
+"""What has a budget, by its name in `WORK`. It is what the aims leave (`bench.goals`): 6.5 times nginx's 60 µs; 200 µs
+and ten events; 1.8 times nginx's 1.4 µs."""
+STEPS = (
+    Step("the event loop", r"^Runner\.run", (16, 4, 0.05)),
+    Step(
+        "the door: HTTP of the client, the guard, sending the reply",
+        r"\(anthropic_proxy/(?:server|app)|uvicorn/",
+        (80, 64, 0.45),
+    ),
+    Step("reading the request", r"\(anthropic_proxy/(?:messages/types|exchange/reading)", (85, 12, 0.04)),
+    Step("routing, credentials, what was learned", r"\(anthropic_proxy/routing", (7, 6, 0.02)),
+    Step("preparing it", r"\(anthropic_proxy/(?:messages/(?:prepare|notes)|exchange/limits)", (25, 12, 0.03)),
+    Step("counting its tokens, for a stream's beginning", r"\(anthropic_proxy/messages/tokens", (0, 9, 0.02)),
+    Step("HTTP of the provider, sending the request", r"\(anthropic_proxy/upstream", (42, 30, 0.6)),
+    Step(
+        "decoding the answer",
+        r"\(anthropic_proxy/(?:wire/(?:\w+/(?:stream|chunks)|framing|recover|late_thinking|carry|mending)|exchange/answer)",
+        (16, 28, 0.9),
+    ),
+    Step("encoding it for the provider", r"\(anthropic_proxy/wire", (45, 10, 0.04)),
+    Step("writing the reply", r"\(anthropic_proxy/messages", (14, 8, 0.12)),
+    Step("the log", r"\(anthropic_proxy/(?:log|redaction)", (11, 7, 0.03)),
+    Step("the corridor: nine steps, watching, ways", r"\(anthropic_proxy/", (34, 26, 0.15)),
+    Step("asyncio and the standard library", "", (15, 9, 0.05)),
+)
+"""The first whose pattern fits a function has it. What the kernel does for a call counts where the call, or the
+function that receives what it gave, is written."""
