@@ -261,6 +261,16 @@ def test_text_flows_on_where_nothing_can_begin() -> None:
     assert reader.feed("<tool_call> is a tag") == [Text("\n<tool_call>"), Text(" is a tag")]
 
 
+@given(st.lists(st.sampled_from(["a", "b c", " ", "\n", "<", "`", None]), max_size=8))
+@example(["a", "\n", None, " ", "b"])
+def test_text_that_goes_on_behind_something_else_keeps_its_order(pieces: list[str | None]) -> None:
+    """`None` stands for what comes between: a call, or reasoning in a field of its own."""
+    call = new_call()
+    reader = TextCalls(TEXT_CONVENTIONS, OfferedTools(call), call.new_id)
+    said = [delta for piece in [*pieces, None] for delta in (reader.finish() if piece is None else reader.feed(piece))]
+    assert "".join(delta.text for delta in said if isinstance(delta, Text)) == "".join(filter(None, pieces))
+
+
 @pytest.mark.parametrize(
     ("written", "meant"),
     [

@@ -97,7 +97,7 @@ class TextCalls:
             self._join("")
         if self._held and self._state != "after":
             self._say(len(self._held), deltas)
-        self._held = ""
+        self._held, self._blank = "", False
         if self._state not in ("start", "fence", "over"):
             self._state = "text"
         return deltas
