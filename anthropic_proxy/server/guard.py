@@ -3,6 +3,7 @@
 import functools
 import hmac
 import ipaddress
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _NEAR_SITES = frozenset({"same-origin", "same-site", "none"})
 """What a browser says in `Sec-Fetch-Site` of a request that no other site's page makes."""
+_OF_HOPS = frozenset({"x-forwarded-for", "x-real-ip", "forwarded"})
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
 
@@ -107,7 +109,7 @@ def _expect_clear(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
 
 
 def _limit(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    size = sum(len(name) + len(value) for name, value in scope["headers"])
+    size = sum(map(len, itertools.chain.from_iterable(scope["headers"])))
     if size > HEADER_BYTES:
         raise HeadersTooLarge(f"The headers have {size:,} bytes; {HEADER_BYTES:,} are allowed.")
     address = len(scope["path"]) + len(scope.get("query_string", b""))
@@ -172,6 +174,8 @@ def _expect_near(scope: Mapping[str, Any], headers: Mapping[str, str], settings:
 
 def _find_foreign_hop(headers: Mapping[str, str]) -> str:
     """Return for whom a proxy on this machine says that it asks, where that is nobody on this machine; else empty."""
+    if _OF_HOPS.isdisjoint(headers):
+        return ""
     hops = [*headers.get("x-forwarded-for", "").split(","), headers.get("x-real-ip", "")]
     hops += _FORWARDED_FOR.findall(headers.get("forwarded", ""))
     names = (hop.strip().strip('"').strip() for hop in hops)
@@ -208,6 +212,7 @@ def _place(origin: str) -> tuple[str, str, str] | None:
     return scheme, name, port or _DEFAULT_PORTS.get(scheme, "")
 
 
+@functools.lru_cache(maxsize=16)
 def _host_name(host: str) -> str:
     """Return the name or address in a Host header, without port and brackets; empty where it is neither."""
     found = _HOST.fullmatch(host)

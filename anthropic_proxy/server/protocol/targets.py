@@ -14,7 +14,7 @@ _WHOLE = re.compile(rb"([^:/?]+)://([^/?]*)(.*)", re.DOTALL)
 _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def cut_target(target: bytes) -> tuple[str, bytes, bytes]:
     """Return the path of a request line's target, the same as it stands there, and the query.
 
