@@ -20,9 +20,11 @@ from anthropic_proxy.metrics import MetricsPage, Now
 from anthropic_proxy.redaction import hide_secrets
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import Facts, asks_ollama, resolve
+from anthropic_proxy.server.channel import Fact
 from anthropic_proxy.server.endpoints import Receive, Scope, Send, note_unreadable, serve
 from anthropic_proxy.server.guard import describe_exposure, expect_guarded, is_loopback
 from anthropic_proxy.settings import TIERS, Settings, SettingsReader, find_bound_host, list_changes
+from anthropic_proxy.sharing import share, take
 from anthropic_proxy.ways import Ways
 
 FAILED_START = 3
@@ -62,7 +64,8 @@ class App:
         self._changing = asyncio.Lock()
         self._leaving: dict[asyncio.Task[None], Ways] = {}
         """Ways that were replaced, each until its last exchange has ended."""
-        self._crew = Crew(self._tells_key, self._look_round)
+        self.crew = Crew(self._tells_key, self._look_round, self._take)
+        """What this process has in common with others that serve the same address."""
         self._log = _new_log(settings)
         self._wary = address is None
         """Whether nobody from another machine was seen, where only that tells that one can come."""
@@ -185,10 +188,13 @@ class App:
             tokens={"google": ways.tokens},
             fetch=ways.fetch,
             search=ways.search,
-            observers=(self._crew.totals,),
-            metrics=MetricsPage(self._crew.gather),
+            observers=(self.crew.totals,),
+            metrics=MetricsPage(self.crew.gather),
+            place=self.crew.place,
             before=before,
         )
+        if tell := self.crew.tell:
+            share(house, tell)
         if asks_ollama(settings) and (before is None or house.catalogue is not before.catalogue):
             await house.catalogue.look("ollama")
         return house
@@ -209,12 +215,17 @@ class App:
         return hide_secrets(word, self._settings.reveal_keys()) != word
 
     def _look_round(self, now: Now) -> None:
-        """Take down what is under way and who rests."""
+        """Take down what is under way and who rests; a process that only stands before the workers serves nothing."""
+        now.serving = int(self._house is not None)
         now.under_way = sum(ways.exchanges for ways in (self._ways, *self._leaving.values()))
         if self._house is not None:
             house, _ = self._house
             now.upstreams_resting = house.breakers.count_resting()
             now.keys_resting = house.credentials.count_resting()
+
+    def _take(self, fact: Fact) -> None:
+        if self._house is not None:
+            take(self._house[0], fact)
 
     def _exposure(self) -> str:
         host = self._settings.host if self._address is not None else find_bound_host(sys.argv)

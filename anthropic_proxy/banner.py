@@ -7,6 +7,7 @@ from textwrap import wrap
 from anthropic_proxy import __version__
 from anthropic_proxy.exchange.house import House
 from anthropic_proxy.log import Log
+from anthropic_proxy.routing.health import portion_of
 from anthropic_proxy.routing.providers import PROVIDERS, Provider
 from anthropic_proxy.routing.providers.rows import Retired
 from anthropic_proxy.routing.router import Mapped, describe_mapping, describe_missing_key, find_home
@@ -34,7 +35,9 @@ def write_banner(
     for warning in house.settings.warnings:
         log.line(f"  {log.paint('!', 'warn')} {warning}", level="warning")
     if workers > 1:
-        log.line(f"  {workers} workers; each keeps for itself what it learns: spent keys, refused settings.")
+        log.line(f"  {workers} workers; what one of them learns, all know: spent keys, refused settings.")
+        if limit := house.settings.max_upstream_calls:
+            log.line(_share_out(log, limit, workers))
     home = find_home(house.settings, house.catalogue)
     lines = _first_steps(log, where) if home.name == "demo" else _mapping(house, where, today or date.today())
     for line in lines:
@@ -47,6 +50,14 @@ def write_exposure(log: Log, exposure: str) -> None:
     """Say what must not be missed: between rules, and also where only warnings are wanted."""
     for line in (_RULE, *wrap(exposure, _WIDTH, initial_indent="  ! ", subsequent_indent="    "), _RULE):
         log.line(line, "error", "warning")
+
+
+def _share_out(log: Log, limit: int, workers: int) -> str:
+    most, least = portion_of(limit, 0, workers), portion_of(limit, workers - 1, workers)
+    if limit < workers:
+        return f"  {log.paint('!', 'warn')} MAX_UPSTREAM_CALLS={limit} is less than that; each makes one call at once."
+    each = f"{most}" if most == least else f"{least} or {most}"
+    return f"  MAX_UPSTREAM_CALLS={limit}: at most {each} at once in each of them."
 
 
 def _mapping(house: House, where: str, today: date) -> Iterator[str]:

@@ -11,7 +11,7 @@ from anthropic_proxy.hooks import Observer, Page
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.catalogue import Catalogue, OllamaModels
 from anthropic_proxy.routing.credentials import Credentials, TokenSource
-from anthropic_proxy.routing.health import Queue
+from anthropic_proxy.routing.health import Queue, portion_of
 from anthropic_proxy.routing.learned import Learned
 from anthropic_proxy.routing.providers import find_provider
 from anthropic_proxy.routing.store import MemoryStore
@@ -31,23 +31,20 @@ def build_house(
     search: Search | None = None,
     observers: Sequence[Observer] = (),
     metrics: Page | None = None,
+    place: tuple[int, int] = (0, 1),
     before: House | None = None,
 ) -> House:
-    """Return one set of parts; what the house before it has learned and still holds goes with it."""
+    """Return one set of parts; what the house before it has learned and still holds goes with it.
+
+    `place`: which of how many processes it is for, from 0 on.
+    """
     credentials = Credentials(settings, tokens)
-    ollama = find_provider("ollama")
-    models = OllamaModels(
-        ways[ollama.way],
-        settings.base_urls.get(ollama.name, ollama.base_url),
-        window=settings.ollama_context_length,
-        find_credential=lambda: credentials.find(ollama),
-    )
     house = House(
         settings=settings,
-        catalogue=Catalogue(sources={ollama.name: models}),
+        catalogue=_new_catalogue(settings, ways, credentials),
         credentials=credentials,
         learned=Learned(MemoryStore()),
-        queue=Queue(settings.max_upstream_calls),
+        queue=_new_queue(settings.max_upstream_calls, *place),
         ways=ways,
         log=log,
         fetch=fetch,
@@ -58,6 +55,21 @@ def build_house(
         metrics=metrics,
     )
     return house if before is None else _inherit(house, before)
+
+
+def _new_catalogue(settings: Settings, ways: Mapping[str, UpstreamSend], credentials: Credentials) -> Catalogue:
+    ollama = find_provider("ollama")
+    models = OllamaModels(
+        ways[ollama.way],
+        settings.base_urls.get(ollama.name, ollama.base_url),
+        window=settings.ollama_context_length,
+        find_credential=lambda: credentials.find(ollama),
+    )
+    return Catalogue(sources={ollama.name: models})
+
+
+def _new_queue(limit: int | None, place: int, number: int) -> Queue:
+    return Queue(None) if limit is None else Queue(portion_of(limit, place, number), limit)
 
 
 def _inherit(house: House, before: House) -> House:

@@ -102,6 +102,6 @@ def test_several_workers_are_announced_once(tmp_path: Path) -> None:
     command = ("-m", "anthropic_proxy", "serve", "--port", "{port}", "--workers", "3")
     with running_proxy(tmp_path, WHOLE, command) as proxy:
         assert proxy.log.count("Use it:") == 1
-        assert proxy.log.count("3 workers; each keeps for itself") == 1
+        assert proxy.log.count("3 workers; what one of them learns, all know") == 1
         assert proxy.stop() == 0
         assert proxy.log.count("Use it:") == 1

@@ -146,7 +146,7 @@ async def test_counts_of_several_processes_are_added_and_those_of_ended_ones_sta
 
 async def test_the_house_counts_what_it_serves() -> None:
     town = Town(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-none")
-    crew = Crew(tells_key, lambda _: None)
+    crew = Crew(tells_key, lambda _: None, lambda _: None)
     town.house = msgspec.structs.replace(town.house, observers=(crew.totals,))
     await town.ask(model="no such model", max_tokens=-1)
     reading, silent = await crew.gather()

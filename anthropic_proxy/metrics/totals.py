@@ -177,7 +177,8 @@ class Totals:
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Reading).decode
+decode_reading = msgspec.msgpack.Decoder(Reading).decode
+"""Bytes → the reading that another process told."""
 
 
 def encode_reading(reading: Reading) -> bytes:
@@ -189,9 +190,9 @@ def add_up(readings: Iterable[bytes], ended: Sequence[bytes] = ()) -> Reading:
     """Return the sum of what several processes told; of those that have ended only what they counted."""
     total = Reading()
     for told in ended:
-        reading = _decode(told)
+        reading = decode_reading(told)
         reading.now = None
         total.add(reading)
     for told in readings:
-        total.add(_decode(told))
+        total.add(decode_reading(told))
     return total

@@ -50,6 +50,8 @@ class Credentials:
         """Name of a provider → what its keys are sent as, in their order."""
         self._rests: dict[str, float] = {}
         """Key → when it may be used again. Only keys that have a sister ever rest."""
+        self.told: Callable[[str, float], None] | None = None
+        """Is given each key that begins to rest, and for how many seconds."""
 
     def inherit(self, before: "Credentials") -> None:
         """Take over from the settings before whose turn it is, and which keys rest."""
@@ -107,9 +109,15 @@ class Credentials:
             return False
         secret = credential.value.removeprefix(self._find_header(provider)[1])
         limited = error.status == 429
-        rest = (error.retry_after or LIMITED_REST_SECONDS) if limited else REFUSED_REST_SECONDS
-        self._rests[secret] = self._clock() + rest
+        seconds = (error.retry_after or LIMITED_REST_SECONDS) if limited else REFUSED_REST_SECONDS
+        self.rest(secret, seconds)
+        if self.told is not None:
+            self.told(secret, seconds)
         return any(self._is_awake(key) for key in keys)
+
+    def rest(self, key: str, seconds: float) -> None:
+        """Leave a key alone for so long, while it has a sister that does not rest."""
+        self._rests[key] = self._clock() + seconds
 
     def count_resting(self) -> int:
         """Return how many keys rest now."""

@@ -16,22 +16,23 @@ class Learned:
     """Remembers healings by provider and model, in whatever store the house has."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
+        """Where it is kept."""
 
     async def find(self, provider: str, model: str) -> tuple[str, ...]:
         """Return the healings that hold for a model, in the order in which they were learned."""
-        known = await self._store.get(_key(provider, model))
+        known = await self.store.get(_key(provider, model))
         return tuple(known.split("\n")) if known else ()
 
     async def remember(self, provider: str, model: str, healing: str) -> None:
         """Keep one more healing for a week."""
         known = await self.find(provider, model)
         if healing not in known:
-            await self._store.put(_key(provider, model), "\n".join((*known, healing)), KEPT_SECONDS)
+            await self.store.put(_key(provider, model), "\n".join((*known, healing)), KEPT_SECONDS)
 
     async def find_scale(self, provider: str, model: str) -> float:
         """Return what our estimate of a request is multiplied with, to be what this model counts; 1.0: not known."""
-        known = await self._store.get(_scale_key(provider, model))
+        known = await self.store.get(_scale_key(provider, model))
         return float(known) if known else 1.0
 
     async def compare(self, provider: str, model: str, estimated: int, counted: int) -> None:
@@ -39,10 +40,10 @@ class Learned:
         if estimated < LEAST_TOKENS or counted <= 0:
             return
         key, scale = _scale_key(provider, model), min(max(counted / estimated, LEAST_SCALE), MOST_SCALE)
-        known = await self._store.get(key)
+        known = await self.store.get(key)
         if known:
             scale = float(known) * (1 - _SHARE) + scale * _SHARE
-        await self._store.put(key, f"{scale:.4f}", KEPT_SECONDS)
+        await self.store.put(key, f"{scale:.4f}", KEPT_SECONDS)
 
 
 def _scale_key(provider: str, model: str) -> str:

@@ -8,7 +8,7 @@ MOST_KEYS = 10_000
 
 
 class MemoryStore:
-    """Keeps text with expiry in this process; several workers each have their own.
+    """Keeps text with expiry in this process; several workers each have their own, and tell each other.
 
     `clock` gives seconds that only grow.
     """
@@ -16,6 +16,8 @@ class MemoryStore:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._entries: dict[str, tuple[float, str]] = {}
+        self.told: Callable[[str, str, float], None] | None = None
+        """Is given each new value that was put: key, value, seconds."""
 
     async def get(self, key: str) -> str | None:
         """Return the value, or None if there is none or it has expired."""
@@ -26,6 +28,12 @@ class MemoryStore:
 
     async def put(self, key: str, value: str, seconds: float) -> None:
         """Keep a value for so long."""
+        if self.told is not None and await self.get(key) != value:
+            self.told(key, value, seconds)
+        self.keep(key, value, seconds)
+
+    def keep(self, key: str, value: str, seconds: float) -> None:
+        """Keep a value that another process has told."""
         self._keep(key, value, self._clock() + seconds)
 
     async def add(self, key: str, amount: float, seconds: float) -> float:

@@ -19,6 +19,8 @@ from uvicorn.server import ServerState
 
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.server.acceptor import Acceptor
+from anthropic_proxy.server.desk import Counting
+from anthropic_proxy.server.line import Line, Member
 from anthropic_proxy.server.memory import Heap
 from anthropic_proxy.server.protocol import GuardedHttp
 from anthropic_proxy.server.watching import LOOK_SECONDS, FileWatch, Terminal
@@ -40,6 +42,14 @@ PASSED_ON = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _POLL_SECONDS = 0.02
 
 
+class Crew(Member, Counting, Protocol):
+    """Counts and learns, as one of several processes or as the one in front of them."""
+
+    def join(self, line: Line) -> None:
+        """Be one of several, before the application starts."""
+        ...
+
+
 class Application(Protocol):
     """What is served."""
 
@@ -57,6 +67,11 @@ class Application(Protocol):
 
     def read_again(self) -> bool:
         """Read the settings anew on behalf of the processes that serve; False: they are wrong and nothing changes."""
+        ...
+
+    @property
+    def crew(self) -> Crew:
+        """What it has in common with the other processes."""
         ...
 
     async def reload(self) -> None:
@@ -91,14 +106,24 @@ class Plan:
 class Server:
     """Serves one listening socket until a signal ends it.
 
-    `orders`: where the process in front of it gives some, if there is one; its end is an order to stop. `speaks`:
-    whether what start-up says and the watch of the file are for this process to do.
+    `orders`: where the process in front of it gives some, if there is one; its end is an order to stop. `line`: where
+    they tell each other what they have counted and learned. `speaks`: whether what start-up says and the watch of the
+    file are for this process to do.
     """
 
-    def __init__(self, plan: Plan, listener: socket.socket, *, orders: int | None = None, speaks: bool = True) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        listener: socket.socket,
+        *,
+        orders: int | None = None,
+        line: Line | None = None,
+        speaks: bool = True,
+    ) -> None:
         self._plan = plan
         self._listener = listener
         self._orders = orders
+        self._line = line
         self._speaks = speaks
         self._config = _configure(plan, announces=speaks)
         self._state = ServerState()
@@ -117,6 +142,8 @@ class Server:
         self._heap.keep()
         self._config.load()
         self._app: Application = self._config.loaded_app
+        if self._line is not None:
+            self._app.crew.join(self._line)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve())
 
@@ -134,6 +161,8 @@ class Server:
         acceptor = Acceptor(self._listener, new_protocol, self._state.connections, self._app.tell)
         acceptor.start()
         watching = loop.create_task(self._watch()) if self._plan.watched_file and self._speaks else None
+        if self._line is not None:
+            self._line.open(self._app.crew)
         if self._orders is not None:
             os.write(self._orders, READY)
         self._serving = True
@@ -145,6 +174,8 @@ class Server:
             watching.cancel()
         await self._drain()
         await lifespan.shutdown()
+        if self._line is not None:
+            self._line.close()
         _exit_in_time()
 
     async def _start(self, startup: Coroutine[Any, Any, None]) -> None:

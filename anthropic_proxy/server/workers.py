@@ -3,17 +3,21 @@ passes on what it is told. It serves nothing itself.
 """
 
 import os
+import selectors
 import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.server.channel import Channel, new_channels
+from anthropic_proxy.server.desk import Desk
+from anthropic_proxy.server.line import Line
 from anthropic_proxy.server.process import (
     ENDING_SECONDS,
     EXIT_SECONDS,
@@ -40,6 +44,8 @@ _spawning = get_context("spawn")
 class _Worker:
     process: BaseProcess
     orders: Connection
+    channel: Channel
+    place: int
     started_at: float
     ready: bool = False
 
@@ -52,6 +58,7 @@ class Workers:
         self._listener = listener
         self._number = number
         self._application = application
+        self._desk = Desk(application.crew)
         self._workers: list[_Worker] = []
         self._served = False
         """Whether any worker ever did."""
@@ -78,8 +85,12 @@ class Workers:
             awaited: list[socket.socket | Connection | int] = [inbox]
             awaited += [worker.process.sentinel for worker in self._workers]
             awaited += [worker.orders for worker in self._workers if not worker.ready]
-            ready = wait(awaited, self._next_look())
+            ready = _wait(awaited, self._desk.channels, self._next_look())
             self._note_ready(ready)
+            for worker in self._workers:
+                if worker.channel in ready:
+                    worker.channel.flush()
+                    self._desk.hear(worker.channel)
             if inbox in ready:
                 for number in inbox.recv(64):
                     self._obey(number)
@@ -89,7 +100,12 @@ class Workers:
 
     def _start(self) -> None:
         ours, theirs = _spawning.Pipe()
-        process = _spawning.Process(target=work, args=(self._plan, self._listener, theirs), daemon=True)
+        end, their_end = new_channels()
+        place = min(set(range(self._number)) - {worker.place for worker in self._workers})
+        places = place, self._number
+        process = _spawning.Process(
+            target=work, args=(self._plan, self._listener, theirs, their_end, places), daemon=True
+        )
         # a signal that comes before the worker knows what to make of it waits, for us and for the worker
         signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
         try:
@@ -97,18 +113,24 @@ class Workers:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         theirs.close()
-        self._workers.append(_Worker(process, ours, time.monotonic()))
+        their_end.close()
+        channel = Channel(end)
+        self._desk.open(channel)
+        self._workers.append(_Worker(process, ours, channel, place, time.monotonic()))
 
     def _next_look(self) -> float | None:
         """Return how many seconds may pass before something is due that nobody tells; None: nothing is."""
+        due = [] if (deadline := self._desk.next_deadline()) is None else [deadline]
         now = time.monotonic()
         if self._stopping:
-            return max(self._deadline - now, 0.0)
-        if len(self._workers) < self._number:
-            return max(self._next_start - now, 0.0)
-        return LOOK_SECONDS if self._watch is not None else None
+            due.append(self._deadline)
+        elif len(self._workers) < self._number:
+            due.append(self._next_start)
+        elif self._watch is not None:
+            due.append(now + LOOK_SECONDS)
+        return max(min(due) - now, 0.0) if due else None
 
-    def _note_ready(self, ready: Sequence[object]) -> None:
+    def _note_ready(self, ready: Collection[object]) -> None:
         for worker in self._workers:
             if worker.orders in ready:
                 worker.ready = True
@@ -143,6 +165,7 @@ class Workers:
         for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
             self._workers.remove(worker)
             worker.orders.close()
+            self._desk.close(worker.channel)
             status = worker.process.exitcode or 0
             if self._stopping:
                 continue
@@ -155,6 +178,7 @@ class Workers:
             self._next_start = max(self._next_start, worker.started_at + REPLACING_SECONDS)
 
     def _do_what_is_due(self) -> None:
+        self._desk.do_what_is_due()
         now = time.monotonic()
         if self._stopping:
             if now >= self._deadline:
@@ -170,18 +194,32 @@ class Workers:
                 self._reload()
 
 
-def work(plan: Plan, listener: socket.socket, orders: Connection) -> None:
-    """Serve as one of several workers: what a new process begins with."""
-    serve_behind(plan, orders, sockets=[listener], speaks=False)
+def work(plan: Plan, listener: socket.socket, orders: Connection, end: socket.socket, places: tuple[int, int]) -> None:
+    """Serve as one of several workers: what a new process begins with. `places`: which of how many it is."""
+    serve_behind(plan, orders, sockets=[listener], line=Line(Channel(end), *places), speaks=False)
 
 
-def serve_behind(plan: Plan, orders: Connection, sockets: list[socket.socket], *, speaks: bool = True) -> None:
+def serve_behind(
+    plan: Plan, orders: Connection, sockets: list[socket.socket], *, line: Line | None = None, speaks: bool = True
+) -> None:
     """Serve behind a process that starts this one, and stop when it is gone."""
     try:
-        Server(plan, sockets[0], orders=orders.fileno(), speaks=speaks).run()
+        Server(plan, sockets[0], orders=orders.fileno(), line=line, speaks=speaks).run()
     except ConfigurationError as error:
         print(f"✕ {error.message}", file=sys.stderr)
         sys.exit(FAILED_START)
+
+
+def _wait(
+    awaited: Sequence[socket.socket | Connection | int], channels: Sequence[Channel], seconds: float | None
+) -> set[object]:
+    """Return what can be read, and channels that can be written again, as soon as there is any or the time is over."""
+    with selectors.DefaultSelector() as selector:
+        for source in awaited:
+            selector.register(source, selectors.EVENT_READ)
+        for channel in channels:
+            selector.register(channel, selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.waiting else 0))
+        return {key.fileobj for key, _ in selector.select(seconds)}
 
 
 def _says_ready(orders: Connection) -> bool:

@@ -2,6 +2,6 @@
 
 from anthropic_proxy.routing.health.breakers import Breakers
 from anthropic_proxy.routing.health.budget import RepeatBudget
-from anthropic_proxy.routing.health.queue import Queue
+from anthropic_proxy.routing.health.queue import Queue, portion_of
 
-__all__ = ["Breakers", "Queue", "RepeatBudget"]
+__all__ = ["Breakers", "Queue", "RepeatBudget", "portion_of"]

@@ -35,6 +35,8 @@ class Breakers:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._breakers: dict[str, _Breaker] = {}
+        self.told: Callable[[str, str, float], None] | None = None
+        """Is given who is left alone, status and kind of the failure, and the seconds; 0 s: it works again."""
 
     def admit(self, upstream: str) -> None:
         """Let a call pass. Who is admitted says later `succeeded`, `failed` or `abandoned`.
@@ -51,8 +53,11 @@ class Breakers:
 
     def succeeded(self, upstream: str) -> None:
         """Say that it answered: what was before is forgotten."""
-        if self._breakers:
-            self._breakers.pop(upstream, None)
+        if not self._breakers:
+            return
+        breaker = self._breakers.pop(upstream, None)
+        if breaker is not None and breaker.opens_at and self.told is not None:
+            self.told(upstream, "", 0.0)
 
     def failed(self, upstream: str, error: UpstreamError) -> None:
         """Say how it failed. What it refuses for a reason of the request's or the key's does not speak against it."""
@@ -65,8 +70,22 @@ class Breakers:
         if breaker.trying:
             breaker.rest = min(breaker.rest * 2, LONGEST_REST_SECONDS)
         if breaker.trying or breaker.failures >= FAILURES_TO_OPEN:
-            breaker.opens_at = self._clock() + max(breaker.rest, min(error.retry_after or 0.0, LONGEST_REST_SECONDS))
+            seconds = max(breaker.rest, min(error.retry_after or 0.0, LONGEST_REST_SECONDS))
+            breaker.opens_at = self._clock() + seconds
+            if self.told is not None:
+                self.told(upstream, f"{error.status} {error.kind}", seconds)
         breaker.trying = False
+
+    def leave_alone(self, upstream: str, error: UpstreamError, seconds: float) -> None:
+        """Do as another process does, to whom it failed."""
+        breaker = self._breakers.setdefault(upstream, _Breaker())
+        breaker.failures = max(breaker.failures, FAILURES_TO_OPEN)
+        breaker.rest = min(max(breaker.rest, seconds), LONGEST_REST_SECONDS)
+        breaker.error, breaker.opens_at = error, self._clock() + seconds
+
+    def forgive(self, upstream: str) -> None:
+        """Forget what was before: it answered another process."""
+        self._breakers.pop(upstream, None)
 
     def count_resting(self) -> int:
         """Return how many upstreams are left alone now."""

@@ -13,11 +13,13 @@ RETRY_SECONDS = 2.0
 class Queue:
     """Gives out places; who waits is served in turn, one exchange of each client after the other.
 
-    `places` None: there is no limit and nobody waits.
+    `places` None: there is no limit and nobody waits. `limit`: what is said to be the limit, where these are only this
+    process's places of it.
     """
 
-    def __init__(self, places: int | None) -> None:
+    def __init__(self, places: int | None, limit: int | None = None) -> None:
         self._places = places
+        self._limit = limit or places
         self._taken = 0
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         """Who → the exchanges of his that wait; whose turn is next stands first."""
@@ -35,7 +37,7 @@ class Queue:
             return
         if self._length >= self._places * WAITING_PER_PLACE:
             raise UpstreamOverloaded(
-                f"This proxy makes {self._places} calls at once (MAX_UPSTREAM_CALLS), and {self._length} requests wait "
+                f"This proxy makes {self._limit} calls at once (MAX_UPSTREAM_CALLS), and {self._length} requests wait "
                 "for their turn already. Try again in a moment.",
                 retry_after=RETRY_SECONDS,
                 retryable=False,
@@ -74,3 +76,12 @@ class Queue:
             self._length -= 1
             if not turns:
                 del self._waiting[who]
+
+
+def portion_of(limit: int, place: int, number: int) -> int:
+    """Return what one of so many processes has of a limit that holds for all of them: at least 1.
+
+    >>> [portion_of(5, place, 3) for place in range(3)]
+    [2, 2, 1]
+    """
+    return max(limit // number + (place < limit % number), 1)

@@ -1,0 +1,190 @@
+"""Several workers are one server: their counts are added, and what one of them learns the others know."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+from aiohttp import web
+
+from tests.fakes.skeleton import Journal, Running, new_application, serving
+from tests.integration.test_metrics import METRICS, total
+from tests.integration.test_server import MESSAGES, ask, wait_for
+from tests.integration.test_stopping import children_of, port_of, serve
+from tests.process import Proxy, running_proxy
+from tests.raw import exchange, post, read_answer
+
+REPLY = {
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 1},
+}
+TEMPERATURE = {
+    "message": "Unsupported parameter: 'temperature'",
+    "param": "temperature",
+    "code": "unsupported_parameter",
+}
+SPENT, FRESH = "sk-spent-0123456789abcdef", "sk-fresh-0123456789abcdef"
+
+
+class Refusing:
+    """A provider that takes no temperature, and one of whose keys is spent."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+        """What it answered, in order."""
+
+    async def answer(self, request: web.Request, raw: bytes, _: Journal) -> web.Response:
+        refused = "temperature" in json.loads(raw)
+        spent = request.headers["authorization"].endswith(SPENT)
+        self.statuses.append(status := 429 if spent else 400 if refused else 200)
+        said: dict[str, Any] = REPLY if status == 200 else {"error": TEMPERATURE if refused else {"message": "spent"}}
+        return web.json_response(said, status=status, headers={"retry-after": "600"} if spent else {})
+
+    @contextmanager
+    def serving(self) -> Iterator[dict[str, str]]:
+        """Give the settings that lead to it."""
+        with serving(new_application(self.answer, Journal())) as running:
+            yield {"OPENAI_API_KEY": FRESH, "OPENAI_BASE_URL": f"{running.url}/v1", "PREFERRED_PROVIDER": "openai"}
+
+
+def worker_of(proxy: Proxy, response: httpx.Response) -> int | None:
+    """Return the worker that has the connection on which an answer came; None: it has just ended."""
+    _, port = response.extensions["network_stream"].get_extra_info("client_addr")
+    ends = [f":{number:04X}" for number in (port_of(proxy), port)]
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    inode = next((line[9] for line in lines if [line[1][-5:], line[2][-5:]] == ends), None)
+    for worker in children_of(proxy.process.pid):
+        for link in Path(f"/proc/{worker}/fd").iterdir():
+            if link.is_symlink() and os.readlink(link) == f"socket:[{inode}]":
+                return worker
+    return None
+
+
+def clients_of(proxy: Proxy, number: int = 2) -> dict[int, httpx.Client]:
+    """Return a client for each worker, whose one connection that worker has."""
+    found: dict[int, httpx.Client] = {}
+    deadline = time.monotonic() + 30
+    while len(found) < number:
+        assert time.monotonic() < deadline, "one worker takes all connections"
+        client = proxy.client()
+        if (worker := worker_of(proxy, client.get("/health"))) is not None:
+            found.setdefault(worker, client)
+    return found
+
+
+def end(proxy: Proxy, worker: int, sign: int) -> None:
+    """End a worker, and wait until another one has taken its place."""
+    os.kill(worker, sign)
+    wait_for(lambda: worker not in (now := children_of(proxy.process.pid)) and len(now) == 2)
+
+
+def ask_often(client: httpx.Client, times: int, **fields: Any) -> None:
+    for _ in range(times):
+        assert client.post(MESSAGES, json=ask("Say exactly: counted", **fields)).status_code == 200
+
+
+def counted(client: httpx.Client, **labels: str) -> float:
+    return total(client.get(METRICS), "anthropic_proxy_requests_total", **labels)
+
+
+def test_every_worker_tells_what_all_have_counted(openai: Running, settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, settings, serve(2)) as proxy:
+        clients = clients_of(proxy)
+        for times, client in enumerate(clients.values(), 3):
+            ask_often(client, times)
+            ask_often(client, times, stream=True)
+        for client in clients.values():
+            page = client.get(METRICS)
+            assert total(page, "anthropic_proxy_requests_total") == 14
+            assert total(page, "anthropic_proxy_request_seconds_count", stream="true") == 7
+            assert total(page, "anthropic_proxy_workers") == 2
+            assert total(page, "anthropic_proxy_workers_silent") == 0
+            assert total(page, "anthropic_proxy_requests_under_way") == 0
+
+
+def test_what_a_worker_has_counted_outlives_it(openai: Running, settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, settings, serve(2)) as proxy:
+        (stopped, first), (killed, second) = clients_of(proxy).items()
+        ask_often(second, 3)
+        ask_often(first, 4)
+        end(proxy, stopped, signal.SIGTERM)  # it has had no time to tell but at its end
+        assert counted(second) == 7
+        spent = total(second.get(METRICS), "process_cpu_seconds_total")
+        end(proxy, killed, signal.SIGKILL)
+        proxy.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "Settings read again" in proxy.log)
+        for times, client in enumerate(clients_of(proxy).values(), 1):
+            ask_often(client, 1)
+            assert counted(client, status="200", outcome="end_turn") == 7 + times
+            assert total(client.get(METRICS), "process_cpu_seconds_total") >= spent
+
+
+def test_a_worker_that_does_not_answer_holds_up_nobody(
+    openai: Running, settings: dict[str, str], tmp_path: Path
+) -> None:
+    with running_proxy(tmp_path, settings, serve(2)) as proxy:
+        (worker, client), (_, other) = clients_of(proxy).items()
+        ask_often(client, 2)
+        assert counted(other) == 2
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            page = other.get(METRICS)
+            assert total(page, "anthropic_proxy_workers_silent") == 1
+            assert total(page, "anthropic_proxy_requests_total") == 2
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        ask_often(client, 1)
+        assert total(client.get(METRICS), "anthropic_proxy_workers_silent") == 0
+        assert counted(other) == 3
+
+
+def test_what_one_worker_learns_spares_the_others_their_failures(tmp_path: Path) -> None:
+    provider = Refusing()
+    with provider.serving() as settings, running_proxy(tmp_path, settings, serve(2)) as proxy:
+        clients = clients_of(proxy)
+        for client in clients.values():
+            ask_often(client, 1, temperature=0.5)
+            client.get(METRICS)  # whatever was learned before a count, all know after it
+        assert provider.statuses == [400, 200, 200]
+        end(proxy, next(iter(clients)), signal.SIGKILL)
+        for client in clients_of(proxy).values():
+            ask_often(client, 1, temperature=0.5)
+        assert provider.statuses == [400, 200, 200, 200, 200], "also who is started later"
+
+
+def test_a_key_that_one_worker_found_spent_rests_for_all(tmp_path: Path) -> None:
+    provider = Refusing()
+    with provider.serving() as settings:
+        keys = {**settings, "OPENAI_API_KEY": f"{SPENT},{FRESH}"}
+        with running_proxy(tmp_path, keys, serve(2)) as proxy:
+            for client in clients_of(proxy).values():
+                ask_often(client, 3)
+                assert total(client.get(METRICS), "anthropic_proxy_keys_resting") == 1
+    assert provider.statuses == [429, 200, 200, 200, 200, 200, 200]
+
+
+async def test_the_limit_of_calls_holds_for_all_workers_together(tmp_path: Path) -> None:
+    under_way, most = 0, 0
+
+    async def answer(*_: object) -> web.Response:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.05)
+        under_way -= 1
+        return web.json_response(REPLY)
+
+    with serving(new_application(answer, Journal())) as running:
+        settings = {"OPENAI_API_KEY": FRESH, "OPENAI_BASE_URL": f"{running.url}/v1", "MAX_UPSTREAM_CALLS": "2"}
+        with running_proxy(tmp_path, settings, serve(2)) as proxy:
+            request = post(MESSAGES, ask("hello"), {"Connection": "close"})
+            received = await asyncio.gather(*(exchange(port_of(proxy), request) for _ in range(12)))
+            assert "MAX_UPSTREAM_CALLS=2: at most 1 at once in each of them." in proxy.log
+    assert {read_answer(answer).status for answer in received} <= {200, 529}
+    assert most <= 2
