@@ -297,6 +297,7 @@ async def test_a_server_that_streams_unasked_is_understood_where_the_client_does
             "elsewhere.example",
         ),
         (lambda: Answer(200, HTML, headers={"content-type": "text/html; charset=utf-8"}), "web page"),
+        (lambda: Answer(200, b"\x0b\x02\x80", headers={"content-encoding": "br"}), "packed (content-encoding: br)"),
     ],
 )
 async def test_a_wrong_address_is_told_once(stream: bool, answer: Callable[[], Answer], said: str) -> None:

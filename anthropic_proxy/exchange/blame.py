@@ -13,6 +13,9 @@ from anthropic_proxy.wire.contract import Credential, UpstreamResponse
 LENT = "the client"
 """Origin of a credential that the client sent and that is passed on."""
 
+_UNREAD_CODINGS = ("br", "zstd", "compress")
+"""What a body may be packed with that nobody here unpacks; other words stand at bodies that are not packed at all."""
+
 
 def silence_of(provider: str, seconds: float) -> UpstreamTimeout:
     """Return the error of a provider that said nothing for longer than it may."""
@@ -39,6 +42,8 @@ def expect_api(response: UpstreamResponse, target: Target) -> None:
         what = f"HTTP {status} points elsewhere{f' ({place})' if place else ''}; redirections are not followed"
     elif 200 <= status < 300 and kind == "text/html":
         what = f"a web page came back (HTTP {status}, text/html) where an API was expected"
+    elif 200 <= status < 300 and (coding := response.headers.get("content-encoding", "").lower()) in _UNREAD_CODINGS:
+        what = f"the reply is packed (content-encoding: {coding}), which nobody asked for and which is not read here"
     elif not 200 <= status < 600:
         what = f"HTTP {status} is no answer to a request"
     else:
