@@ -14,6 +14,7 @@ from anthropic_proxy.messages.types import (
     ToolResultBlock,
     ToolUseBlock,
     blocks_of,
+    is_text,
     text_raw,
 )
 from anthropic_proxy.wire.carry import decode_carry
@@ -30,7 +31,6 @@ _PLACEHOLDERS = {
 _CONTINUE = Raw(b'"Continue exactly from the end of your last message."')
 _ANYTHING = Raw(b'"."')
 _NOTHING = Raw(b'""')
-_QUOTED = b'"'
 _MEDIA = (ImageBlock, DocumentBlock)
 
 
@@ -181,9 +181,7 @@ class Contents:
         The text stays text even where it is JSON: the wire's numbers are doubles, which would change long ones.
         """
         inline: list[dict[str, Any]] = []
-        output = block.content
-        if memoryview(output)[:1] != _QUOTED:
-            output = self._read_result(block, inline, beside)
+        output = block.content or _NOTHING if is_text(block.content) else self._read_result(block, inline, beside)
         identity = block.tool_use_id if self._says_ids else UNSET
         name = self._names.get(block.tool_use_id, "unknown")
         response = _FunctionResponse(identity, name, {"error" if block.is_error else "output": output})

@@ -81,7 +81,7 @@ def _encode_config(call: Call, toolbox: Toolbox, notes: list[Note]) -> tuple[dic
     if thinking:
         config["thinkingConfig"] = thinking
     instruction: list[TextBlock] = []
-    if memoryview(request.output_schema).nbytes:
+    if request.output_schema:
         if toolbox.tools and not dialect.json_with_functions:
             notes.append(IN_WORDS)
             schema = msgspec.json.format(bytes(request.output_schema), indent=-1).decode()

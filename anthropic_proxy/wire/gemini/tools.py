@@ -129,7 +129,7 @@ def _settings_of(tool: Tool, dialect: Dialect, notes: list[Note]) -> dict[str, A
     settings: dict[str, Any] = {}
     domains = [name for name in ("allowed_domains", "blocked_domains") if getattr(tool, name)]
     if kind_of(tool) == "web_search":
-        if memoryview(tool.user_location).nbytes > len(b"null"):
+        if len(tool.user_location) > len(b"null"):
             lost.append("user_location")
         if tool.blocked_domains and dialect.search_exclusions:
             settings["excludeDomains"] = tool.blocked_domains
@@ -171,7 +171,7 @@ def _declare(tool: Tool, style: str) -> tuple[Raw, frozenset[str]]:
     declaration: dict[str, Any] = {"name": tool.name}
     if (description := describe(tool)) or tool.description is not None:
         declaration["description"] = description
-    schema = msgspec.json.decode(tool.input_schema) if memoryview(tool.input_schema).nbytes else {}
+    schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
     parameters = parameters_of(schema, lowered=style == "lowered")
     if parameters is not None:
         declaration["parameters" if style == "lowered" else "parametersJsonSchema"] = parameters

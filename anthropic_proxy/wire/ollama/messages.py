@@ -14,6 +14,7 @@ from anthropic_proxy.messages.types import (
     ToolResultBlock,
     ToolUseBlock,
     blocks_of,
+    is_text,
     text_raw,
 )
 from anthropic_proxy.wire.carry import decode_carry
@@ -22,7 +23,6 @@ from anthropic_proxy.wire.standing_notes import ERROR_MARKED, FORGOTTEN, MEDIA_M
 from anthropic_proxy.wire.texts import join_texts
 
 _EMPTY = Raw(b'""')
-_QUOTED = b'"'
 _MEDIA = (ImageBlock, DocumentBlock)
 
 
@@ -126,8 +126,8 @@ class MessageEncoder:
     def _say_result(self, block: ToolResultBlock, texts: list[Raw], images: list[str]) -> None:
         """Say a result; its pictures are added to the user message behind it."""
         name = self._names.get(block.tool_use_id, "")
-        content = block.content
-        if block.is_error or memoryview(content)[:1] != _QUOTED:
+        content = block.content or _EMPTY
+        if block.is_error or not is_text(content):
             content, pictures = self._read_result(block)
             if pictures:
                 self.notes.append(MEDIA_MOVED)

@@ -89,7 +89,7 @@ def _duration(text: str) -> int | str:
 def _output(call: Call, tools: Tools, notes: list[Note]) -> tuple[Raw | None, str]:
     """Return `format` and what the system prompt must say, for a reply with a schema."""
     schema = call.request.output_schema
-    if not memoryview(schema).nbytes:
+    if not schema:
         return None, ""
     if not tools.definitions:
         return schema, ""

@@ -74,7 +74,7 @@ def _encode_functions(tools: Sequence[Tool]) -> tuple[tuple[Raw, ...], tuple[Not
 @encode_once
 def _encode_tool(tool: Tool) -> tuple[Raw, tuple[str, ...], frozenset[str]]:
     """Return the tool as the server reads it, in words what it no longer says, and what only its descriptions say."""
-    schema = msgspec.json.decode(tool.input_schema) if memoryview(tool.input_schema).nbytes else {}
+    schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
     parameters, rest, lost = encode_parameters(schema)
     function: dict[str, Any] = {"name": tool.name}
     if description := describe(tool, rest):

@@ -15,6 +15,7 @@ from anthropic_proxy.messages.types import (
     ToolResultBlock,
     ToolUseBlock,
     blocks_of,
+    is_text,
     text_raw,
 )
 from anthropic_proxy.wire.carry import decode_carry
@@ -27,7 +28,6 @@ CONTINUE = "Continue exactly from the end of your last message."
 """What a user text says after a last message of the model, from which no server goes on."""
 
 _EMPTY = Raw(b'""')
-_QUOTED = b'"'
 _MEDIA = (ImageBlock, DocumentBlock)
 _LONGEST_ID = 64
 _PDF = "application/pdf"
@@ -150,8 +150,8 @@ class ItemEncoder:
 
     def _output(self, block: ToolResultBlock) -> Raw | list[_Part]:
         """Return what a tool answered: plain text where it is nothing else."""
-        if not block.is_error and memoryview(block.content)[:1] == _QUOTED:
-            return block.content
+        if not block.is_error and is_text(block.content):
+            return block.content or _EMPTY
         mark = b"[tool error] " if block.is_error else b""
         if block.is_error:
             self.notes.append(ERROR_MARKED)

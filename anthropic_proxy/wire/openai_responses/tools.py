@@ -136,7 +136,7 @@ def _encode_search(tool: Tool, dialect: Dialect, notes: list[Note]) -> dict[str,
 
 
 def _place_of(location: Raw) -> Iterator[tuple[str, str]]:
-    known: Any = msgspec.json.decode(location) if memoryview(location).nbytes else None
+    known: Any = msgspec.json.decode(location) if location else None
     for name in _PLACE:
         if isinstance(known, dict) and isinstance(known.get(name), str):
             yield name, known[name]

@@ -18,7 +18,7 @@ class AnswerText:
     def __init__(self, call: Call) -> None:
         """Look for what the dialect's `thinking_tags` and `text_calls` name."""
         tags, conventions = call.dialect.thinking_tags, call.dialect.text_calls
-        if memoryview(call.request.output_schema).nbytes:  # JSON was asked for, so that alone shows no call
+        if call.request.output_schema:  # JSON was asked for, so that alone shows no call
             conventions = tuple(name for name in conventions if name not in _WHOLE_ANSWERS)
         offered = OfferedTools(call) if conventions else None
         self._tags = ThinkTags(tags) if tags else None

@@ -93,7 +93,7 @@ class OfferedTools:
 
     def _schema_of(self, name: str) -> Mapping[str, Any]:
         tool = self._tools.get(name)
-        if tool is None or not memoryview(tool.input_schema).nbytes:
+        if tool is None or not tool.input_schema:
             return {}
         schema = msgspec.json.decode(tool.input_schema)
         return schema if isinstance(schema, dict) else {}
