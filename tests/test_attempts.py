@@ -1,7 +1,7 @@
 """Keys, repeats, fallbacks and broken answers, seen by a client: who is asked, how often, and what is told."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -10,9 +10,10 @@ import pytest
 from multidict import CIMultiDict
 
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
+from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.grammar import check_bytes
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.house import SILENCE, Answer, Town
+from tests.house import SILENCE, Answer, Keeper, Town
 
 HTML = b"<html><body>Welcome</body></html>"
 KEYS = {"OPENAI_API_KEY": "sk-one-0123456789", "GROQ_API_KEY": "gsk_two0123456789"}
@@ -275,6 +276,24 @@ async def test_a_connection_that_breaks_after_the_reason_has_lost_nothing() -> N
     keeper = await Town(street, **KEYS).ask(stream=True)
     assert b"message_stop" in keeper.stream
     assert b"event: error" not in keeper.stream
+
+
+@pytest.mark.parametrize(
+    ("reads", "writes"), [([b"".join(STREAM)], 1), ([TEXT, b"".join(STREAM[1:])], 2), ([TEXT, TEXT + STREAM[1]], 3)]
+)
+async def test_what_comes_with_the_end_leaves_with_it(reads: list[bytes], writes: int) -> None:
+    class Counting(Keeper):
+        writes = 0
+
+        async def write(self, events: Sequence[Event], *, last: bool = False) -> None:
+            self.writes += 1
+            await super().write(events, last=last)
+
+    keeper = Counting()
+    await Town(Street(lambda self, body: Answer(200, *reads)), **KEYS).ask(stream=True, keeper=keeper)
+    assert keeper.writes == writes
+    assert check_bytes(keeper.stream) == []
+    assert keeper.stream.count(b'"text":"well"') == b"".join(reads).count(b'"well"')
 
 
 async def test_a_server_that_does_not_stream_is_understood_where_the_client_does() -> None:

@@ -33,6 +33,11 @@ class Reply(Protocol):
         """What an unsigned thinking block of it is signed with."""
         ...
 
+    @property
+    def ended(self) -> bool:
+        """Whether everything was read, and nothing failed; False where nobody knows yet."""
+        ...
+
     async def read(self) -> list[Delta] | None:
         """Return the next deltas; None at the end. Raises `UpstreamError` where an answer fails."""
         ...
@@ -88,6 +93,11 @@ class Answer:
     def signature(self) -> str:
         """What an unsigned thinking block of this answer is signed with."""
         return self._decoder.signature
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything was read, and nothing failed."""
+        return self._ended and not self._first and self._failure is None
 
     @property
     def continuation(self) -> str | None:

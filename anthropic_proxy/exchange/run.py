@@ -189,10 +189,14 @@ class _Exchange:
         writer.signature = answer.signature
         only_one = OneCall() if self._one_call() else None
         forgets = isinstance(answer, Answer)  # what takes several calls, or is checked, asks with it again
+        last: list[Event] = []
         while (deltas := await answer.read()) is not None:
             if only_one is not None:
                 deltas = only_one.feed(deltas)
             events = writer.feed(deltas) if writer.started else self._start() + writer.feed(deltas)
+            if answer.ended and writer.stop is not None:
+                last = events  # they leave together with the end
+                break
             if events:
                 self._opened = watch.writing = True
                 await outlet.write(events)
@@ -201,7 +205,7 @@ class _Exchange:
                 if forgets:
                     forgets = False
                     self._forget_request(answer)
-        await self._write(self._start() + writer.finish(), last=True)
+        await self._write((last or self._start()) + writer.finish(), last=True)
 
     def _forget_request(self, answer: Reply | RelayedAnswer) -> None:
         """Let go of the request: part of the reply has left, so nothing is asked again, and streams last long."""

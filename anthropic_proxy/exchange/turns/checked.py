@@ -39,6 +39,11 @@ class Checked:
         """What an unsigned thinking block of this reply is signed with."""
         return self._reply.signature
 
+    @property
+    def ended(self) -> bool:
+        """Not known: what was read last may be followed by more."""
+        return False
+
     async def read(self) -> list[Delta] | None:
         """Return the next deltas; None at the end.
 

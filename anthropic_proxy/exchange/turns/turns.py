@@ -63,6 +63,11 @@ class Turns:
         """What an unsigned thinking block of this reply is signed with."""
         return self._answer.signature
 
+    @property
+    def ended(self) -> bool:
+        """Not known: what was read last may be followed by more."""
+        return False
+
     async def read(self) -> list[Delta] | None:
         """Return the next deltas; None at the end. Raises `UpstreamError` where an answer fails."""
         if self._ahead:
