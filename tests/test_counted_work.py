@@ -56,11 +56,11 @@ class Work(NamedTuple):
 
 BOUNDS = {
     #                        small  agent  history  memory  burst  paced  arguments
-    "Chat Completions": Work(440, 910, 9971, 184, 18, 26, 22),
-    "Gemini": Work(442, 914, 9975, 226, 16, 24, 0),
-    "Ollama": Work(471, 1207, 9833, 192, 10, 23, 0),
-    "Responses": Work(449, 935, 10436, 181, 18, 27, 19),
-    "Messages (relay)": Work(292, 294, 294, 142, 0, 8, 0),
+    "Chat Completions": Work(416, 887, 9948, 183, 18, 26, 22),
+    "Gemini": Work(419, 903, 10184, 227, 16, 24, 0),
+    "Ollama": Work(448, 1196, 10042, 193, 10, 23, 0),
+    "Responses": Work(428, 924, 10645, 182, 18, 27, 19),
+    "Messages (relay)": Work(271, 273, 273, 142, 0, 8, 0),
 }
 
 

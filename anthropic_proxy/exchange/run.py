@@ -194,7 +194,7 @@ class _Exchange:
             if only_one is not None:
                 deltas = only_one.feed(deltas)
             events = writer.feed(deltas) if writer.started else self._start() + writer.feed(deltas)
-            if answer.ended and writer.stop is not None:
+            if writer.stop is not None and answer.ended:
                 last = events  # they leave together with the end
                 break
             if events:
