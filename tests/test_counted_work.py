@@ -57,7 +57,7 @@ class Work(NamedTuple):
 BOUNDS = {
     #                        small  agent  history  memory  burst  paced  arguments
     "Chat Completions": Work(416, 887, 9948, 183, 18, 26, 22),
-    "Gemini": Work(419, 903, 10184, 227, 16, 24, 0),
+    "Gemini": Work(419, 903, 10184, 227, 15, 23, 0),
     "Ollama": Work(448, 1196, 10042, 193, 10, 23, 0),
     "Responses": Work(428, 924, 10645, 182, 18, 27, 19),
     "Messages (relay)": Work(271, 273, 273, 142, 0, 8, 0),

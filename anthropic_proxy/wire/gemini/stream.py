@@ -76,13 +76,14 @@ class GeminiDecoder:
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Read one SSE data field. Raises `UpstreamError`."""
-        try:
-            replies = [decode_sound_reply(frame)]
-        except _UNREADABLE:
-            replies = self._replies_in(frame, self._mender.mend)
         deltas: list[Delta] = []
         self._delivered = self._thought
-        for reply in replies:
+        try:
+            reply = decode_sound_reply(frame)
+        except _UNREADABLE:
+            for reply in self._replies_in(frame, self._mender.mend):
+                self._read(reply, deltas)
+        else:
             self._read(reply, deltas)
         return self._late.feed(deltas)
 
@@ -129,7 +130,7 @@ class GeminiDecoder:
                     self._say(part.text, deltas)
                 else:
                     self._read_part(part, deltas)
-        if reply.usage_metadata is not None:
+        if reply.usage_metadata is not None and reply.usage_metadata != self._usage:
             self._count(reply.usage_metadata, deltas)
         if candidate is not None:
             if candidate.finish_reason and not self._stopped:
@@ -233,8 +234,6 @@ class GeminiDecoder:
         Cached input is inside `promptTokenCount`, thoughts are beside `candidatesTokenCount`; Anthropic does it the
         other way round. Source: reference of `UsageMetadata` (2026-11).
         """
-        if said == self._usage:
-            return
         before, totals = self._usage, _later(self._usage, said)
         if totals == before:
             return
