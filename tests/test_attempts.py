@@ -278,22 +278,39 @@ async def test_a_connection_that_breaks_after_the_reason_has_lost_nothing() -> N
     assert b"event: error" not in keeper.stream
 
 
+class Counting(Keeper):
+    """Counts the packets of a stream."""
+
+    writes = 0
+
+    async def write(self, events: Sequence[Event], *, last: bool = False) -> None:
+        self.writes += 1
+        await super().write(events, last=last)
+
+
 @pytest.mark.parametrize(
     ("reads", "writes"), [([b"".join(STREAM)], 1), ([TEXT, b"".join(STREAM[1:])], 2), ([TEXT, TEXT + STREAM[1]], 3)]
 )
 async def test_what_comes_with_the_end_leaves_with_it(reads: list[bytes], writes: int) -> None:
-    class Counting(Keeper):
-        writes = 0
-
-        async def write(self, events: Sequence[Event], *, last: bool = False) -> None:
-            self.writes += 1
-            await super().write(events, last=last)
-
     keeper = Counting()
     await Town(Street(lambda self, body: Answer(200, *reads)), **KEYS).ask(stream=True, keeper=keeper)
     assert keeper.writes == writes
     assert check_bytes(keeper.stream) == []
     assert keeper.stream.count(b'"text":"well"') == b"".join(reads).count(b'"well"')
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_a_stream_that_ends_with_its_body_leaves_at_once_where_that_has_come(broken: bool) -> None:
+    class Received(Answer):
+        ended = True
+
+    end = [UpstreamProtocolError("reset")] if broken else []
+    keeper = Counting()
+    street = Street(lambda self, body: Received(200, TEXT + STREAM[1], *end))
+    await Town(street, **KEYS).ask(stream=True, keeper=keeper)
+    assert keeper.writes == 1
+    assert b"message_stop" in keeper.stream
+    assert b"event: error" not in keeper.stream
 
 
 async def test_a_server_that_does_not_stream_is_understood_where_the_client_does() -> None:

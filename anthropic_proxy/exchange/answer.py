@@ -10,7 +10,7 @@ from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, 
 from anthropic_proxy.messages.notes import Report
 from anthropic_proxy.messages.stops import StopCutter
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.wire.contract import Call, UpstreamResponse, continuation_of, held_by, notes_of
+from anthropic_proxy.wire.contract import Call, UpstreamResponse, continuation_of, held_by, is_received, notes_of
 from anthropic_proxy.wire.framing import FrameReader, new_reader
 
 BODY_BYTES = 64 * 1024 * 1024
@@ -134,6 +134,8 @@ class Answer:
             if self.cutter is not None:
                 deltas = self._cut(self.cutter, deltas)
             if deltas:
+                if self._stopped and not self._ended and is_received(self._response):
+                    deltas += await self.read() or ()  # only the end of the body, for which nobody waits
                 return deltas
         if self._failure is not None:
             raise self._failure
