@@ -1,6 +1,7 @@
 """What an application is told of a body, and how its answer leaves, over a socket."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -150,3 +151,22 @@ async def test_a_client_of_http_1_0_gets_no_chunks() -> None:
     assert body == b"onetwo"
     assert b"connection: close" in head
     assert b"chunked" not in head
+
+
+async def test_requests_leave_nothing_for_the_collector_of_garbage() -> None:
+    async with serving(Echo()) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd"
+        left = []
+        gc.collect()
+        gc.disable()
+        try:
+            for count in (5, 50):
+                for _ in range(count):
+                    writer.write(request)
+                    await reader.readuntil(b"}")
+                left.append(gc.collect())
+        finally:
+            gc.enable()
+        writer.close()
+    assert left[1] < left[0] + 50

@@ -170,9 +170,9 @@ async def _refuse(house: House, receipt: Receipt, outlet: HttpOutlet, error: Pro
     await outlet.refuse(error)
 
 
-async def post_messages(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
+def post_messages(house: House, inbound: Inbound, outlet: HttpOutlet) -> Awaitable[None]:
     """`POST /v1/messages`: the main job."""
-    await run(house, inbound, outlet)
+    return run(house, inbound, outlet)
 
 
 async def post_count_tokens(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:

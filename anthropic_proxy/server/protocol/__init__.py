@@ -17,7 +17,6 @@ from anthropic_proxy.errors import (
     Stopping,
     UnreadableRequest,
 )
-from anthropic_proxy.server.body import WHOLE_BODY
 from anthropic_proxy.server.protocol.cycle import Cycle
 from anthropic_proxy.server.protocol.resting import RestLimit
 from anthropic_proxy.server.protocol.targets import cut_target, describe, encode_without_upgrade, with_path
@@ -242,7 +241,6 @@ class GuardedHttp(HttpToolsProtocol):
             "raw_path": raw_path,
             "query_string": query,
             "headers": self.headers,
-            "extensions": {WHOLE_BODY: cycle.take_whole},
         }
         return cycle
 

@@ -8,6 +8,8 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from anthropic_proxy.server.body import WHOLE_BODY
+
 AHEAD_BYTES = 1024 * 1024
 """What of a body may wait for an application that does not ask for it."""
 GATHERED_BYTES = 8 * 1024 * 1024
@@ -117,21 +119,16 @@ class Cycle:
         if self._event is not None:
             self._event.set()
 
-    def take_whole(self) -> bytes | None:
-        """Return the body, if it is whole and nobody has begun to read it; else None."""
-        if self.more_body or self.disconnected or not self._told:
-            return None
-        self._told = False
-        return self._take()
-
     async def run(self, app: Any) -> None:
         """Have the application answer; where it does not, say so or hang up."""
+        self.scope["extensions"] = {WHOLE_BODY: self._take_whole}
         try:
             await app(self.scope, self.receive, self.send)
         finally:
             if not (self.response_complete or self.disconnected):
                 await self._give_up()
-            self._on_response = self._hang_up = _do_nothing  # so that a connection that is lost is let go of at once
+            self._on_response = self._hang_up = _do_nothing  # no circle stays for the collector of garbage
+            del self.scope["extensions"]
 
     async def receive(self) -> dict[str, Any]:
         """Return what came of the body, or that nobody waits for the answer any more (ASGI)."""
@@ -215,6 +212,13 @@ class Cycle:
             await self._event.wait()
         finally:
             self._waiting = False
+
+    def _take_whole(self) -> bytes | None:
+        """Return the body, if it is whole and nobody has begun to read it; else None."""
+        if self.more_body or self.disconnected or not self._told:
+            return None
+        self._told = False
+        return self._take()
 
     def _take(self) -> bytes:
         pieces, self._pieces, self._held = self._pieces, [], 0
