@@ -20,12 +20,13 @@ def _subject(
     *,
     model: str = CHAT.model,
     options: tuple[str, ...] = (),
+    module: str = "anthropic_proxy",
     hears: str = "text",
     **changes: Any,
 ) -> Subject:
     return Subject(
         name=name,
-        start=partial(start_proxy, settings={**CHAT.settings, **(settings or {})}, options=options),
+        start=partial(start_proxy, settings={**CHAT.settings, **(settings or {})}, options=options, module=module),
         translates=True,
         model=model,
         separates=True,
@@ -40,6 +41,7 @@ FEATURES = (
     _subject("two `stop_sequences`", stop_sequences=["\n\nHuman:", "</answer>"]),
     _subject("a server of any model: calls and reasoning looked for in its text", model=ANY_MODEL),
     _subject("the same, and its events are thinking", model=ANY_MODEL, hears="think"),
+    _subject("nothing counted for `/metrics`, which otherwise always happens", module="bench.uncounted"),
     _subject("`PROXY_API_KEY`, two keys", {"PROXY_API_KEY": "another,bench"}),
     _subject("`FIDELITY=strict`", {"FIDELITY": "strict"}),
     _subject("`CHECK_WINDOW=true`", {"CHECK_WINDOW": "true"}),

@@ -68,13 +68,13 @@ QUICK = Plan(
     long_rounds=2,
 )
 FULL = Plan(
-    rounds=7,
+    rounds=6,
     requests={"1 KB": 1500, "120 KB": 600, "1 MB": 100},
     bursts=80,
     paced_streams=16,
     paced_events=400,
     single=300,
-    long_rounds=7,
+    long_rounds=5,
 )
 LESS = structs.replace(QUICK, bursts=40, paced_streams=12, paced_events=300, single=200, long_rounds=3)
 """What the further tables of a full run take: they are many."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from bench.load import BenchError, wait_for_reply
-from bench.measures import LONG_STEPS, STEPS, Plan, Running
+from bench.measures import LONG_STEPS, QUICK, STEPS, Plan, Running
 from bench.processes import free_port
 from bench.subjects import DIRECT, Subject, start_upstream
 
@@ -102,7 +102,7 @@ class Run:
                 continue
             for running in everybody:
                 if not table.cannot(step, running.subject):
-                    found = await self._take(table, step, running)
+                    found = await self._take(table, step, running, table.plan if number else QUICK)
                     if number and running.process:
                         table.note(found, running.subject)
                     elif number:
@@ -110,12 +110,12 @@ class Run:
                     else:
                         running.waits.clear()
 
-    async def _take(self, table: Table, step: str, running: Running) -> dict[str, float]:
+    async def _take(self, table: Table, step: str, running: Running, plan: Plan) -> dict[str, float]:
         """Do a step; with a peer once more where it fails, so that one crash loses nothing."""
         reason = ""
         for _ in range(2):
             try:
-                return await STEPS[step](table.plan, running)
+                return await STEPS[step](plan, running)
             except BenchError as error:
                 if not running.subject.optional:
                     raise

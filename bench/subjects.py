@@ -94,11 +94,15 @@ def start_proxy(
     *,
     settings: Mapping[str, str] = CHAT.settings,
     options: tuple[str, ...] = (),
+    module: str = "anthropic_proxy",
 ) -> Process:
-    """Start the proxy with these settings, which may say `{origin}` for the upstream's address."""
+    """Start the proxy with these settings, which may say `{origin}` for the upstream's address.
+
+    `module` is what runs.
+    """
     origin = f"http://127.0.0.1:{upstream}"
     said = {name: value.format(origin=origin) for name, value in settings.items()}
-    command = [sys.executable, "-m", "anthropic_proxy", "serve", "--port", str(port), *options]
+    command = [sys.executable, "-m", module, "serve", "--port", str(port), *options]
     environment = {**bare_environment(), "PYTHONPATH": str(CHECKOUT), **said}
     return Process(command, directory, environment, f"proxy-{port}", directory)
 
