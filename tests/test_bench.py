@@ -1,16 +1,24 @@
 """The bench finds what is wrong with a reply, and its page has a place for everything that it writes."""
 
+import asyncio
 import re
+import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from msgspec import structs
 
+from bench.budget import BUDGETED, STEPS, WORK, Profile
 from bench.goals import GOALS, REASONS
-from bench.measures import SIZES, TITLES
+from bench.measures import QUICK, SIZES, TITLES
 from bench.page import PAGE, SECTIONS
+from bench.processes import Process
 from bench.replies import find_fault, read_wanted
-from bench.results import fit
-from bench.subjects import PROXY
+from bench.report import cell
+from bench.results import Row, fit
+from bench.scenario import Run, Table
+from bench.subjects import DIRECT, PROXY, Subject, bare_environment
 from bench.svg import draw_bars, draw_lines
 from bench.wires import ALL
 
@@ -89,3 +97,44 @@ def test_plots_are_whole_documents_for_light_and_dark() -> None:
     for drawing in (lines, bars):
         ElementTree.fromstring(drawing)
         assert "prefers-color-scheme: dark" in drawing
+
+
+def test_a_peer_that_dies_loses_its_own_place_and_nothing_else(tmp_path: Path) -> None:
+    def start(directory: Path, port: int, upstream: int) -> Process:
+        return Process([sys.executable, "-c", "exit('no more')"], directory, bare_environment(), "peer", directory)
+
+    peer = Subject(name="peer", translates=True, start=start, optional=True)
+    table = Table(title="some", subjects=[DIRECT, peer], plan=structs.replace(QUICK, rounds=1), steps=("alone",))
+    told: list[str] = []
+    asyncio.run(Run([table], tmp_path, told.append, lambda _: None).measure())
+    assert list(table.values["p99"]) == ["direct"]
+    assert table.dashes["alone"] == {"peer": "did not start"}
+    assert any("no more" in line for line in told)
+
+
+def test_the_slowest_requests_are_compared_over_all_rounds_together() -> None:
+    values = {"direct": [1.0, 2.0, 9.0], "anthropic-proxy": [4.0, 5.0, 6.0]}
+    row = Row(key="p99", title="p99", unit="ms", values=values, pooled={"direct": 3.0, "anthropic-proxy": 5.5})
+    assert (row.median("direct"), row.added("anthropic-proxy", "direct")) == (3.0, 2.5)
+
+
+def test_a_value_within_its_spread_is_nobodys_best() -> None:
+    row = Row(key="stream", title="stream", unit="ms", values={"noisy": [-390.0, 20.0], "steady": [2.0, 2.2]})
+    assert (row.is_clear("noisy"), row.is_clear("steady")) == (False, True)
+    assert cell(row, "noisy") == "not told from 0 (±205.0)"
+
+
+def test_the_budget_adds_up_to_what_the_aims_leave() -> None:
+    request, stream, event = (sum(step.may[column] for step in STEPS) for column in range(len(BUDGETED)))
+    assert request == pytest.approx(GOALS["120 KB"][0].aim * 60)
+    assert stream == pytest.approx(GOALS["stream"][0].aim * 1000 + 10 * event)
+    assert event == pytest.approx(GOALS["burst"][0].aim * 1.4, abs=0.05)
+
+
+def test_a_function_counts_to_the_step_that_it_is_written_in() -> None:
+    stacks = {
+        "Runner.run (asyncio/runners.py);run (anthropic_proxy/exchange/run.py)": 1,
+        "Runner.run (asyncio/runners.py);run (anthropic_proxy/exchange/run.py);find (anthropic_proxy/routing/a.py)": 3,
+    }
+    steps = Profile(work=WORK["120 KB"], micros=400.0, stacks=stacks).steps()
+    assert steps == {"routing, credentials, what was learned": 300.0, "the corridor: nine steps, watching, ways": 100.0}
