@@ -31,7 +31,10 @@ class Heap:
             return
 
     def look(self, served: int, now: float) -> None:
-        """Give back what was kept, once in each pause. `served`: the requests until `now`, a time in seconds."""
+        """Give back what was kept, once in each pause.
+
+        `served`: how many requests there were until `now`, in seconds; without probes, which come in every pause.
+        """
         if served != self._served:
             self._served, self._quiet_since = served, now
         elif self._trim is not None and served != self._trimmed_at and now - self._quiet_since >= QUIET_SECONDS:

@@ -205,7 +205,8 @@ class GuardedHttp(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request; one whose body still comes may not take for ever."""
-        self.server_state.total_requests += 1
+        if self._running is not None and self._running.scope["method"] not in _OF_NO_COST:
+            self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._unread.start()
             return
