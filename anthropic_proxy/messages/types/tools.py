@@ -12,10 +12,10 @@ from anthropic_proxy.messages.types.refusals import decode_fields, missing, wron
 from anthropic_proxy.messages.types.structs import Tool
 from anthropic_proxy.messages.types.values import is_object
 
-_KEPT = 512
+_KEPT = 1_024
 _LONGEST = 32 * 1024
 """Bytes of the longest definition that is kept: `_KEPT` of them are the most that the cache may hold."""
-_LISTS_KEPT = 16
+_LISTS_KEPT = 64
 _LONGEST_LIST = 256 * 1024
 """Bytes of the longest list of definitions that is kept: `_LISTS_KEPT` of them are the most that their cache holds."""
 _TREES = ("input_schema", "citations", "url_sources", "user_location", "input_examples")

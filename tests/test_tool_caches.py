@@ -1,0 +1,76 @@
+"""What is known of tools is kept for the next request that has them, and never more than so much."""
+
+import gc
+import sys
+from typing import Any
+
+import pytest
+
+from tests.conversations import Stage, stages
+from tests.test_counted_work import Calls
+
+TURNS = 30
+WORK = (
+    "messages/types/tools.py: _read_list",
+    "messages/types/tools.py: _load",
+    "wire/schema.py: ",
+    "wire/ollama/schema.py: ",
+)
+"""Where lists of tools and definitions are read, and where schemas are encoded."""
+STAGES = list({stage.wire: stage for stage in stages() if stage.wire != "anthropic"}.values())
+
+
+def make_tools(kind: str, count: int) -> list[dict[str, Any]]:
+    schema = {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}
+    return [{"name": f"{kind}_{number}", "description": "Reads.", "input_schema": schema} for number in range(count)]
+
+
+def ask(stage: Stage, tools: list[dict[str, Any]], turn: int = 0) -> None:
+    messages = [{"role": "user", "content": f"turn {turn}"}]
+    stage.say({"model": "claude-sonnet-4-5", "max_tokens": 100, "messages": messages, "tools": tools})
+
+
+def count_work(stage: Stage, sets: list[list[dict[str, Any]]], turns: int = 1) -> list[int]:
+    """Return how often tools were read or schemas encoded in each turn of as many sessions as there are sets."""
+    counts = []
+    for turn in range(turns):
+        calls, before = Calls(), sys.getprofile()
+        sys.setprofile(calls)
+        try:
+            for tools in sets:
+                ask(stage, tools, turn)
+        finally:
+            sys.setprofile(before)
+        counts.append(sum(count for place, count in calls.items() if place.startswith(WORK)))
+    return counts
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.wire)
+def test_the_tools_of_many_sessions_are_read_and_encoded_once(stage: Stage) -> None:
+    sets = [make_tools(f"{stage.wire}_{session}", 2 + session) for session in range(20)]
+    first, *later = count_work(stage, sets, TURNS)
+    assert first > 0
+    assert set(later) == {0}
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.wire)
+def test_a_tool_that_joins_a_session_is_all_that_is_encoded(stage: Stage) -> None:
+    tools = make_tools(f"{stage.wire}_joins", 40)
+    alone = count_work(stage, [tools[:1]])[0]
+    for count in range(2, 20):
+        assert count_work(stage, [tools[:count]])[0] == alone
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.wire)
+def test_what_is_kept_of_tools_does_not_grow_with_their_number(stage: Stage) -> None:
+    def ask_with(sets: range) -> int:
+        for number in sets:
+            tools = make_tools(stage.wire, 12)
+            ask(stage, [tool | {"description": f"Reads, in version {number}."} for tool in tools])
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    start = ask_with(range(1))
+    full = ask_with(range(1, 120))
+    assert full - start > 1_000
+    assert ask_with(range(120, 240)) - full < (full - start) / 20
