@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 
-_WORTH_BYTES = 32 << 20
+_WORTH_BYTES = 8 << 20
 _PAUSE_SECONDS = 1.0
 
 
