@@ -1,5 +1,6 @@
 """Keys, repeats, fallbacks and broken answers, seen by a client: who is asked, how often, and what is told."""
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -311,6 +312,18 @@ async def test_a_stream_that_ends_with_its_body_leaves_at_once_where_that_has_co
     assert keeper.writes == 1
     assert b"message_stop" in keeper.stream
     assert b"event: error" not in keeper.stream
+
+
+async def test_a_client_that_takes_the_end_slowly_is_not_the_upstream_s_silence() -> None:
+    class Slow(Keeper):
+        async def write(self, events: Sequence[Event], *, last: bool = False) -> None:
+            await asyncio.sleep(0.2 if last else 0)
+            await super().write(events, last=last)
+
+    town = Town(Street(lambda self, body: Answer(200, *STREAM)), UPSTREAM_IDLE_TIMEOUT="0.05", **KEYS)
+    keeper = await town.ask(stream=True, keeper=Slow())
+    assert b"message_stop" in keeper.stream
+    assert town.receipts[0].outcome == "end_turn"
 
 
 async def test_a_server_that_does_not_stream_is_understood_where_the_client_does() -> None:

@@ -205,6 +205,7 @@ class _Exchange:
                 if forgets:
                     forgets = False
                     self._forget_request(answer)
+        watch.writing = True
         await self._write((last or self._start()) + writer.finish(), last=True)
 
     def _forget_request(self, answer: Reply | RelayedAnswer) -> None:
