@@ -1,6 +1,8 @@
 """What is counted, how several processes' counts are added, and the text that comes of it."""
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import msgspec
@@ -165,3 +167,8 @@ def test_the_page_of_running_has_every_metric() -> None:
         family.name: (family.kind, ", ".join(f"`{label}`" for label in family.labels) or "–", family.help)
         for family in FAMILIES
     }
+
+
+def test_the_library_is_loaded_with_the_first_page() -> None:
+    code = "import sys, anthropic_proxy.app; print([name for name in sys.modules if name.startswith('prometheus')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
