@@ -79,17 +79,17 @@ BUDGETED: Mapping[str, str] = {
 """What has a budget, by its name in `WORK`. It is what the aims leave (`bench.goals`): 6.5 times nginx's 60 µs; 200 µs
 and ten events; 1.8 times nginx's 1.4 µs."""
 STEPS = (
-    Step("the event loop", r"^Runner\.run", (16, 4, 0.05)),
+    Step("the event loop", r"^Runner\.run", (4, 2, 0.05)),
     Step(
         "the door: HTTP of the client, the guard, sending the reply",
         r"\(anthropic_proxy/(?:server|app)|uvicorn/",
-        (80, 64, 0.45),
+        (84, 64, 0.45),
     ),
-    Step("reading the request", r"\(anthropic_proxy/(?:messages/types|exchange/reading)", (85, 12, 0.04)),
+    Step("reading the request", r"\(anthropic_proxy/(?:messages/types|exchange/reading)", (89, 12, 0.04)),
     Step("routing, credentials, what was learned", r"\(anthropic_proxy/routing", (7, 6, 0.02)),
     Step("preparing it", r"\(anthropic_proxy/(?:messages/(?:prepare|notes)|exchange/limits)", (25, 12, 0.03)),
     Step("counting its tokens, for a stream's beginning", r"\(anthropic_proxy/messages/tokens", (0, 9, 0.02)),
-    Step("HTTP of the provider, sending the request", r"\(anthropic_proxy/upstream", (42, 30, 0.6)),
+    Step("HTTP of the provider, sending the request", r"\(anthropic_proxy/upstream", (46, 32, 0.6)),
     Step(
         "decoding the answer",
         r"\(anthropic_proxy/(?:wire/(?:\w+/(?:stream|chunks)|framing|recover|late_thinking|carry|mending)|exchange/answer)",

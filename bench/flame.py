@@ -7,6 +7,7 @@ functions with their microseconds; the flame graph goes to a file.
 import argparse
 import os
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -30,6 +31,8 @@ _WIDTH, _ROW, _NARROWEST = 1200, 17, 2.0
 _CHARACTER = 6.6
 """Pixels of a letter."""
 _ROOT = "Runner.run (asyncio/runners.py)"
+_SLICES = 10
+"""Of the time without sampling; the median of them is told."""
 _FUNCTIONS = 30
 """How many are printed."""
 _FILLS = ("#d1242f", "#bf8700", "#1a7f37", "#0969da", "#8250df", "#bf3989", "#1b7c83", "#9a6700")
@@ -66,14 +69,14 @@ async def sample(work: Work, seconds: float, directory: Path) -> Profile:
         await wait_for_reply(port, PROXY.shot(1_000, "bench-whole"), proxy.alive)
         shot = PROXY.shot(work.size, work.reply)
         await _serve(port, shot, 0.5, work.connections)
-        before = proxy.cpu_seconds()
-        served = await _serve(port, shot, seconds, work.connections)
-        spent = (await proxy.settle() - before) / served / work.events
+        spent = statistics.median(
+            [await _cost(proxy, port, shot, seconds / _SLICES, work.connections) for _ in range(_SLICES)]
+        )
         proxy.tell(signal.SIGUSR2)
         await _serve(port, shot, seconds, work.connections)
         proxy.tell(signal.SIGUSR2)
         await _serve(port, shot, 0.1, work.connections)
-    return Profile(work=work, micros=1e6 * spent, stacks=dict(_read(stacks)))
+    return Profile(work=work, micros=1e6 * spent / work.events, stacks=dict(_read(stacks)))
 
 
 def _start(directory: Path, port: int, upstream: int, stacks: Path) -> Process:
@@ -81,6 +84,13 @@ def _start(directory: Path, port: int, upstream: int, stacks: Path) -> Process:
     paths = {"PYTHONPATH": os.pathsep.join((str(directory), str(CHECKOUT))), "BENCH_STACKS": str(stacks)}
     command = [sys.executable, "-m", "anthropic_proxy", "serve", "--port", str(port)]
     return Process(command, directory, {**bare_environment(), **paths, **said}, "proxy", directory)
+
+
+async def _cost(proxy: Process, port: int, shot: Shot, seconds: float, connections: int) -> float:
+    """Return the CPU seconds of one request."""
+    before = proxy.cpu_seconds()
+    served = await _serve(port, shot, seconds, connections)
+    return (await proxy.settle() - before) / served
 
 
 async def _serve(port: int, shot: Shot, seconds: float, connections: int) -> int:

@@ -50,7 +50,7 @@ def _write_machine(results: Results) -> str:
     rounds = ", ".join(sorted({str(sheet.rounds) for sheet in results.sheets}))
     return (
         f"A virtual machine of {cores} cores ({architecture}), {software}; {versions or 'no other translators'}. "
-        f"{results.replies:,} replies, each checked in full. Medians of {rounds} rounds, ± half their range."
+        f"{results.replies:,} replies, each checked in full. Medians of the rounds ({rounds}), ± half their range."
     )
 
 
