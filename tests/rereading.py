@@ -27,8 +27,9 @@ READERS: dict[str, Callable[[dict[str, Any]], Conversation]] = {
 }
 Said = list[str | Media]
 
-_FAILED = "[tool error]"
-_ELSEWHERE = re.compile(r"(?:^|\n\n)\[(?:image|document): see the next user message\]")
+_FAILED = re.compile(r"\[tool error\](?: |\n\n|$)")
+_POINTER = r"\[(?:image|document): see the next user message\]"
+_ELSEWHERE = re.compile(rf"^(?:{_POINTER}(?:\n\n|$))+|\n\n{_POINTER}")
 _LABEL = re.compile(r"From the result of tool call ([^\n]+):")
 _BRIDGE = "Understood."
 _DUMMY = "skip_thought_signature_validator"
@@ -99,11 +100,11 @@ def _spoken(turn: Turn, aliases: Any) -> Spoken:
 
 def _called(result: Result, aliases: Any) -> Called:
     text = "\n\n".join(part for part in result.said if isinstance(part, str))
-    failed = result.failed or text.startswith(_FAILED)
-    text = _ELSEWHERE.sub("", text.removeprefix(_FAILED).removeprefix(" ") if failed and not result.failed else text)
+    mark = None if result.failed else _FAILED.match(text)
+    text = _ELSEWHERE.sub("", text[mark.end() :] if mark is not None else text)
     media = [part for part in result.said if isinstance(part, Media)]
     name = aliases.get(result.call.name, result.call.name)
-    return Called(name, result.call.arguments, text.removeprefix("\n\n"), media, failed)
+    return Called(name, result.call.arguments, text, media, result.failed or mark is not None)
 
 
 def _bring_back(turns: list[Turn], spoken: list[Spoken]) -> None:
