@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.memory import KEPT_BYTES, give_back, keep_freed
 from anthropic_proxy.server.body import BODY_BYTES as LARGEST
-from anthropic_proxy.server.memory import KEPT_BYTES, QUIET_SECONDS, Heap
 
 BODY_BYTES = 1_000_000
 PAGES_OF_A_BODY = BODY_BYTES // 4096
@@ -18,7 +18,8 @@ PROGRAM = f"""
 import resource
 from pathlib import Path
 from anthropic_proxy.server.body import BODY_BYTES as LARGEST
-from anthropic_proxy.server.memory import QUIET_SECONDS, Heap
+from anthropic_proxy.memory import keep_freed
+from anthropic_proxy.server.pauses import QUIET_SECONDS, Pauses
 
 def serve():
     buffers = [bytearray({BODY_BYTES}) for _ in range(8)]
@@ -29,18 +30,18 @@ def count():
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
-heap = Heap()
-heap.keep()
+pauses = Pauses()
+keep_freed()
 serve()
 before = count()
 for _ in range(10):
     serve()
 faults = count() - before
-heap.look(11, 0.0)
+pauses.look(11, 0.0)
 kept = held()
-heap.look(11, QUIET_SECONDS - 1)
+pauses.look(11, QUIET_SECONDS - 1)
 meanwhile = held()
-heap.look(11, QUIET_SECONDS)
+pauses.look(11, QUIET_SECONDS)
 print(faults, kept, meanwhile, held())
 """
 
@@ -67,10 +68,8 @@ def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError
 
     monkeypatch.setattr("ctypes.CDLL", refuse)
-    heap = Heap()
-    heap.keep()
-    heap.look(1, 0.0)
-    heap.look(1, 2 * QUIET_SECONDS)
+    keep_freed()
+    give_back()
 
 
 def test_as_much_is_kept_as_the_largest_body_takes() -> None:

@@ -1,11 +1,14 @@
 """Memory that a rush of large requests took is given back to the system while their streams go on."""
 
 import asyncio
-import sys
 from collections.abc import Callable
+
+from anthropic_proxy.memory import give_back
 
 _WORTH_BYTES = 8 << 20
 _PAUSE_SECONDS = 1.0
+_REST_SECONDS = 10.0
+"""Between two times that it is given back: where large requests never cease, the next ones need it again."""
 
 
 class Slack:
@@ -15,28 +18,27 @@ class Slack:
     streams whose requests of 120 KB came at once hold 300 KiB each in its eyes, and 45 after this, which takes 20 ms.
     """
 
-    def __init__(self, give_back: Callable[[], object] | None = None, pause: float = _PAUSE_SECONDS) -> None:
-        """`pause`: seconds after which much was let go, until it is given back; a rush does not end at once."""
-        self._give_back = give_back or _trim
+    def __init__(
+        self, give_back: Callable[[], object] = give_back, *, pause: float = _PAUSE_SECONDS, rest: float = _REST_SECONDS
+    ) -> None:
+        """`pause`: seconds after which much was let go, until it is given back; a rush does not end at once.
+
+        `rest`: seconds at least from one time to the next.
+        """
+        self._give_back = give_back
         self._pause = pause
+        self._rest = rest
         self._bytes = 0
+        self._not_before = 0.0
 
     def count(self, size: int) -> None:
         """Take note that so many bytes of a request were let go."""
         before, self._bytes = self._bytes, self._bytes + size
         if before < _WORTH_BYTES <= self._bytes:
-            asyncio.get_running_loop().call_later(self._pause, self._end)
+            loop = asyncio.get_running_loop()
+            loop.call_at(max(loop.time() + self._pause, self._not_before), self._end, loop)
 
-    def _end(self) -> None:
+    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
         self._bytes = 0
+        self._not_before = loop.time() + self._rest
         self._give_back()
-
-
-def _trim() -> None:
-    """Ask glibc, where that is the allocator."""
-    if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415  # most processes never need it
-
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)

@@ -18,10 +18,11 @@ import uvloop
 from uvicorn.server import ServerState
 
 from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.memory import keep_freed
 from anthropic_proxy.server.acceptor import Acceptor
 from anthropic_proxy.server.desk import Counting
 from anthropic_proxy.server.line import Line, Member
-from anthropic_proxy.server.memory import Heap
+from anthropic_proxy.server.pauses import Pauses
 from anthropic_proxy.server.protocol import GuardedHttp
 from anthropic_proxy.server.watching import LOOK_SECONDS, FileWatch, Terminal
 from anthropic_proxy.signals import leave, let_through
@@ -128,7 +129,7 @@ class Server:
         self._config = _configure(plan, announces=speaks)
         self._state = ServerState()
         self._terminal = Terminal()
-        self._heap = Heap()
+        self._pauses = Pauses()
         self._reloading: asyncio.Task[None] | None = None
         self._reload_again = self._serving = False
 
@@ -139,7 +140,7 @@ class Server:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
-        self._heap.keep()
+        keep_freed()
         self._config.load()
         self._app: Application = self._config.loaded_app
         if self._line is not None:
@@ -247,7 +248,7 @@ class Server:
         """Keep the header `date` true, and give memory back in a pause."""
         self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
         if not self._state.tasks:
-            self._heap.look(self._state.total_requests, loop.time())
+            self._pauses.look(self._state.total_requests, loop.time())
         loop.call_later(1.0, self._tick, loop)
 
     async def _drain(self) -> None:
