@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import gzip
 import random
 import socket
@@ -511,6 +512,22 @@ async def test_a_proxy_that_refuses_is_told(authority: trustme.CA) -> None:
         with pytest.raises(UpstreamUnreachable, match="the proxy answers with HTTP 407"):
             await upstream.send("https://provider.example", UpstreamRequest(path="/x", body=b""), None)
     door.close()
+
+
+async def test_who_leaves_while_a_tunnel_is_opened_leaves_nothing_to_tell() -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
+    async with serving(close) as (_, port), asking(proxies={"https": f"http://127.0.0.1:{port}"}) as upstream:
+        for attempt in range(60):
+            asking_on = asyncio.create_task(post(upstream, port, scheme="https"))
+            for _ in range(attempt % 12):
+                await asyncio.sleep(0)
+            asking_on.cancel()
+            await asyncio.wait([asking_on])
+            assert asking_on.cancelled() or asking_on.exception()
+        await asyncio.sleep(0.01)
+    gc.collect()
+    assert not told
 
 
 async def test_no_stream_is_torn_however_its_bytes_arrive() -> None:

@@ -142,6 +142,7 @@ class _Tunnel(asyncio.Protocol):
             self._opened.set_result(None)
         else:
             self._opened.set_exception(error)
+            self._opened.exception()  # seen, should whoever wanted the way have left before asking for it
 
 
 async def _find_addresses(origin: Origin) -> _Infos:
