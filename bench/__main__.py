@@ -72,7 +72,7 @@ async def _measure(
     if chosen.full or chosen.scaling:
         await measure_scaling(results, directory, _tell, quick=chosen.quick, keep=keep_all)
     if chosen.full or chosen.profile:
-        await measure_profiles(results, _tell, seconds=3.0 if chosen.quick else 20.0, keep=keep_all)
+        await measure_profiles(results, _tell, seconds=3.0 if chosen.quick else 15.0, keep=keep_all)
     return results
 
 

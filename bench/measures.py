@@ -15,6 +15,8 @@ from bench.subjects import Subject
 SIZES = {"1 KB": 1_000, "120 KB": 120_000, "1 MB": 1_000_000}
 _FEW_EVENTS = 10
 _MANY_EVENTS = 1010
+_MORE_SHORT = 4
+"""Short streams for each long one: they cost little, and the fixed cost of a stream hangs on them."""
 _SLOW_EVENTS = 50
 """Of a slow stream: 1.1 seconds."""
 _FEWEST_WAITS = 100
@@ -47,7 +49,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     requests: Mapping[str, int]
     """Requests of each size in a round."""
     bursts: int
-    """Streams of each length in a round."""
+    """Long streams in a round."""
     paced_streams: int
     paced_events: int
     single: int
@@ -159,8 +161,8 @@ def _events(kind: str, key: str, pace: str = "") -> Step:
 
     async def step(plan: Plan, running: Running) -> dict[str, float]:
         few, many = [
-            await running.cpu("1 KB", f"bench-{kind or running.subject.hears}-{events}{pace}", plan.bursts)
-            for events in (_FEW_EVENTS, _MANY_EVENTS)
+            await running.cpu("1 KB", f"bench-{kind or running.subject.hears}-{events}{pace}", count)
+            for events, count in ((_FEW_EVENTS, plan.bursts * _MORE_SHORT), (_MANY_EVENTS, plan.bursts))
         ]
         event = (many - few) / (_MANY_EVENTS - _FEW_EVENTS)
         found = {key: 1e6 * event}
