@@ -763,14 +763,18 @@ def test_a_plain_conversation_needs_no_steps(talk: Talk, spelling: Spelling) -> 
         check_both_ways(decode_request(json.dumps(talk.request(end, spelling)).encode()))
 
 
+PICTURE = {"type": "image", "source": {"type": "url", "url": "u"}}
+DOCUMENT = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AA=="}}
 AGENT = [
     {"role": "user", "content": "Look."},
     system(text("Today.")),
     assistant({"type": "thinking", "thinking": "Hm."}, text("I look."), call("1"), call("2")),
     user(result("1"), result("2", [text("There."), text("And there.")]), text("Go on.")),
-    user(text("Please.")),
+    user(text("Please."), DOCUMENT),
     assistant(call("3", LONG)),
     user({"type": "tool_result", "tool_use_id": "3"}),
+    assistant(call("4")),
+    user(result("4", [text("There."), PICTURE])),
     {"role": "assistant", "content": "Done."},
 ]
 
@@ -787,7 +791,11 @@ def test_what_agents_send_is_plain() -> None:
     [
         (0, {"role": "user", "content": ""}),
         (0, user(text(""))),
-        (0, user({"type": "image", "source": {"type": "url", "url": "u"}})),
+        (0, user({"type": "image", "source": {"type": "file", "file_id": "f"}})),
+        (0, user(FILM)),
+        (0, user(DOCUMENT | {"citations": {"enabled": True}})),
+        (1, system(PICTURE)),
+        (2, assistant(call("1"), call("2"), PICTURE)),
         (2, assistant(call("1"), call("1"))),
         (2, assistant(call("1"), call("2"), {"type": "redacted_thinking", "data": "d"})),
         (2, user(text("No call."))),
@@ -798,7 +806,7 @@ def test_what_agents_send_is_plain() -> None:
         (3, user(result("1"), result("2", [{"type": "future"}]))),
         (3, system(result("1"), result("2"))),
         (4, user(result("1"))),
-        (7, assistant(call("4"))),
+        (9, assistant(call("5"))),
     ],
 )
 def test_what_a_step_must_change_is_not_plain(place: int, message: dict[str, Any]) -> None:

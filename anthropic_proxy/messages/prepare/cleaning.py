@@ -22,6 +22,7 @@ from anthropic_proxy.messages.types import (
     text_raw,
 )
 from anthropic_proxy.messages.types.blocks import EMPTY_TEXT
+from anthropic_proxy.messages.types.plain import SOUND, is_sourced
 
 _BILLING = b"x-anthropic-billing-header:"
 _RESULT = "result"
@@ -33,9 +34,6 @@ _STAYS: dict[str, frozenset[type]] = {
 }
 """Role, or the inside of a result → blocks that may stand there beside text."""
 _SOURCED = (ImageBlock, DocumentBlock)
-_SAID_OTHERWISE = ("file", "text", "content")
-"""Sources that no wire takes; `blocks.as_said` says what stands for them."""
-_SOUND = ("audio/", "video/")
 
 
 def clean_system(system: str | list[Block]) -> list[TextBlock]:
@@ -64,9 +62,7 @@ def clean_messages(messages: list[Message], notes: list[Note]) -> list[Message]:
     cleaned = Transcript()
     for place, message in enumerate(messages):
         role, content = message.role, message.content
-        if isinstance(content, str):
-            cleaned.append(Message(role, [TextBlock(text_raw(content))] if content else []))
-        elif _is_clean(content, role):
+        if isinstance(content, str) or _is_clean(content, role):
             cleaned.append(message)
         else:
             _expect_no_sound(content, f"messages.{place}.content")
@@ -119,23 +115,16 @@ def _is_clean(content: list[Block], role: str) -> bool:
         elif kind is ToolResultBlock:
             if role != "user" or not _is_clean_result(block.content):  # type: ignore[union-attr,arg-type]
                 return False
-        elif kind not in stays or (kind in _SOURCED and not _is_clean_source(block)):  # type: ignore[arg-type]
+        elif kind not in stays or (kind in _SOURCED and not is_sourced(block)):
             return False
     return True
-
-
-def _is_clean_source(block: ImageBlock | DocumentBlock) -> bool:
-    source = block.source
-    if isinstance(block, DocumentBlock) and block.is_cited:
-        return False
-    return source.type not in _SAID_OTHERWISE and not source.media_type.startswith(_SOUND)
 
 
 def _expect_no_sound(content: list[Block], field: str) -> None:
     for place, block in enumerate(content):
         if isinstance(block, ToolResultBlock):
             _expect_no_sound(blocks_of(block.content), f"{field}.{place}.content")
-        elif isinstance(block, ImageBlock | DocumentBlock) and block.source.media_type.startswith(_SOUND):
+        elif isinstance(block, ImageBlock | DocumentBlock) and block.source.media_type.startswith(SOUND):
             raise UnsupportedFeature(
                 f"{field}.{place}.source.media_type: {block.source.media_type} cannot be sent; only JPEG, PNG, GIF and "
                 "WebP pictures, PDFs and text are taken"

@@ -83,9 +83,7 @@ def _as_said(messages: list[Message], names: Names, notes: list[Note]) -> list[M
     """Return the messages as wires read them."""
     if isinstance(messages, PlainMessages) and all(names.say(name) == name for name in messages.called):
         said = Transcript()
-        said.extend(
-            message if type(message.content) is list else Message(message.role, message.blocks) for message in messages
-        )
+        said.extend(messages)
         return said.messages
     return pair_calls(clean_messages(messages, notes), names, notes)
 
@@ -125,7 +123,9 @@ def _may_overflow(request: MessagesRequest, limit: int, limits: Limits) -> bool:
 
 def _is_light(messages: list[Message]) -> bool:
     """Whether nothing in the messages weighs more than its bytes, as pictures and documents do."""
-    return isinstance(messages, PlainMessages) or not any(
+    if isinstance(messages, PlainMessages):
+        return messages.is_light
+    return not any(
         _may_be_heavy(block)
         for message in messages
         if not isinstance(message.content, str)

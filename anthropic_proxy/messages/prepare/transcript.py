@@ -6,7 +6,7 @@ from anthropic_proxy.messages.types import Block, Message
 
 
 class Transcript:
-    """Messages of which no two neighbours have the same role and none is empty."""
+    """Messages of blocks, of which no two neighbours have the same role and none is empty."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -24,7 +24,9 @@ class Transcript:
             if not message.content:
                 continue
             if message.role != self._role:
-                self.messages.append(message)
+                self.messages.append(
+                    Message(message.role, message.blocks) if isinstance(message.content, str) else message
+                )
                 self._role, self._blocks = message.role, None
                 continue
             if self._blocks is None:
