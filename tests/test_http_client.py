@@ -364,6 +364,21 @@ async def test_an_answer_ends_where_the_provider_ends_it_though_the_request_has_
     listener.close()
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_an_answer_that_is_there_before_the_request_is_read(scheme: str, authority: trustme.CA) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 No\r\ncontent-length: 4\r\n\r\nfull")
+        writer.close()
+
+    tls = tls_of(authority, "127.0.0.1") if scheme == "https" else None
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    async with asking() as upstream:
+        for _ in range(20):
+            response = await post(upstream, listener.sockets[0].getsockname()[1], scheme=scheme)
+            assert (response.status, await read_all(response)) == (503, b"full")
+    listener.close()
+
+
 async def test_a_status_that_does_not_exist_is_an_answer_all_the_same() -> None:
     async with serving(say(b"HTTP/1.1 000 ?\r\ncontent-length: 2\r\n\r\nok")) as (_, port), asking() as upstream:
         async with asyncio.timeout(10):

@@ -71,6 +71,8 @@ class Connection(asyncio.Protocol):
         """Whoever waits for the head of an answer; None: nobody does."""
         self._answer: HttpResponse | None = None
         """The answer whose body comes."""
+        self._early: bytes | None = b""
+        """What came before the first request: who refuses all connections may say so at once. None: it was sent."""
         self._headers: dict[str, str] = {}
         self._head_bytes = 0
         self._lasts = False
@@ -84,6 +86,10 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._asked = self._loop.create_future()
         transport.writelines((head, body) if body else (head,))
+        early, self._early = self._early, None
+        if early:
+            transport.resume_reading()
+            self.data_received(early)
         try:
             return await self._asked
         except asyncio.CancelledError:
@@ -113,9 +119,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Read what came. Bytes that nobody asked for end the connection."""
+        """Read what came. Bytes that nobody asked for, behind an answer, end the connection."""
         if self._parser is None or (self._answer is None and self._asked is None):
-            self.cut()
+            self._take_unasked(data)
             return
         if self._answer is None:
             self._head_bytes += len(data)
@@ -182,6 +188,13 @@ class Connection(asyncio.Protocol):
         self._lasts = self._parser.should_keep_alive()
         self._answer.end()
         self._answer = None
+
+    def _take_unasked(self, data: bytes) -> None:
+        if self._early is None or self._transport is None:
+            self.cut()
+        else:
+            self._early += data
+            self._transport.pause_reading()
 
     def _fail(self, error: NoHttp) -> None:
         answer, self._answer = self._answer, None
