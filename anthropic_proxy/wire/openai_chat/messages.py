@@ -88,6 +88,7 @@ class MessageEncoder:
         self._call = call
         self._dialect = dialect
         self._thinking = dialect.is_thinking(call.request.effort)
+        self._keeps_ids = dialect.call_ids == "short"
         self._ids: dict[str, str] = {}
         self._late: list[Raw] = []  # system texts that wait for the results of an open step, or for a user message
         self._forgets = False  # whether reasoning of an earlier reply is left out
@@ -249,11 +250,8 @@ class MessageEncoder:
             return
         if self._late:
             self._flush_late()
-        reply = _Reply(tool_calls=calls or UNSET)
-        if texts:
-            reply.content = join_texts(texts)
-        elif not self._dialect.omits_null:
-            reply.content = _NULL
+        content = join_texts(texts) if texts else UNSET if self._dialect.omits_null else _NULL
+        reply = _Reply(content=content, tool_calls=calls or UNSET)
         self._open = bool(calls)
         if thoughts or self._dialect.thinking_replay != "kept":
             self._replay_thinking(thoughts, reply, bool(calls))
@@ -284,7 +282,7 @@ class MessageEncoder:
 
     def _id_of(self, client_id: str, name: str) -> str:
         """Return what a call is called upstream; the name is known where the call stands, before its result."""
-        if len(client_id) <= _LONGEST_ID and self._dialect.call_ids == "short":
+        if self._keeps_ids and len(client_id) <= _LONGEST_ID:
             return client_id  # as nearly all are
         known = self._ids.get(client_id)
         if known is None:
