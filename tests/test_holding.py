@@ -61,10 +61,10 @@ async def test_a_request_that_may_be_asked_again_is_held() -> None:
     assert await Held(CHAT, tools=tools).count_holders() > 0
 
 
-async def test_memory_is_given_back_once_after_a_rush_of_large_requests() -> None:
+async def test_memory_is_given_back_after_a_rush_of_large_requests() -> None:
     given_back: list[float] = []
     now = asyncio.get_running_loop().time
-    slack = Slack(lambda: given_back.append(now()), pause=0, rest=0.02)
+    slack = Slack(lambda: 100e6, lambda: given_back.append(now()), pause=0, rest=0.02)
     for _ in range(50):
         slack.count(_SIZE)  # 6 MB: not worth it
     await asyncio.sleep(0.01)
@@ -75,3 +75,13 @@ async def test_memory_is_given_back_once_after_a_rush_of_large_requests() -> Non
                 slack.count(_SIZE)  # a rush that does not cease
             await asyncio.sleep(0)
     assert given_back[1] - given_back[0] >= 0.02
+
+
+async def test_what_requests_one_after_another_need_is_kept() -> None:
+    given_back: list[None] = []
+    slack = Slack(lambda: 10e6, lambda: given_back.append(None), pause=0, rest=0)
+    for _ in range(10):
+        for _ in range(100):
+            slack.count(_SIZE)
+        await asyncio.sleep(0)
+    assert not given_back

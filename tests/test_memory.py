@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.memory import KEPT_BYTES, give_back, keep_freed
+from anthropic_proxy.memory import KEPT_BYTES, count_free, give_back, keep_freed
 from anthropic_proxy.server.body import BODY_BYTES as LARGEST
 
 BODY_BYTES = 1_000_000
@@ -18,7 +18,7 @@ PROGRAM = f"""
 import resource
 from pathlib import Path
 from anthropic_proxy.server.body import BODY_BYTES as LARGEST
-from anthropic_proxy.memory import keep_freed
+from anthropic_proxy.memory import count_free, keep_freed
 from anthropic_proxy.server.pauses import QUIET_SECONDS, Pauses
 
 def serve():
@@ -41,8 +41,10 @@ pauses.look(11, 0.0)
 kept = held()
 pauses.look(11, QUIET_SECONDS - 1)
 meanwhile = held()
+assert count_free() > 7 * {BODY_BYTES}
 pauses.look(11, QUIET_SECONDS)
 print(faults, kept, meanwhile, held())
+assert count_free() < {BODY_BYTES}
 """
 
 with_glibc = pytest.mark.skipif(
@@ -70,6 +72,7 @@ def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("ctypes.CDLL", refuse)
     keep_freed()
     give_back()
+    assert count_free() == float("inf")
 
 
 def test_as_much_is_kept_as_the_largest_body_takes() -> None:

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Callable
 
-from anthropic_proxy.memory import give_back
+from anthropic_proxy.memory import count_free, give_back
 
-_WORTH_BYTES = 8 << 20
+_COUNTED_BYTES = 8 << 20
+"""Of bodies that were let go, after which it is worth a look."""
+_FREE_BYTES = 24 << 20
+"""Free memory that is given back; requests that come one after another are served with less."""
 _PAUSE_SECONDS = 1.0
-_REST_SECONDS = 10.0
-"""Between two times that it is given back: where large requests never cease, the next ones need it again."""
+_REST_SECONDS = 2.0
 
 
 class Slack:
@@ -19,12 +21,18 @@ class Slack:
     """
 
     def __init__(
-        self, give_back: Callable[[], object] = give_back, *, pause: float = _PAUSE_SECONDS, rest: float = _REST_SECONDS
+        self,
+        free: Callable[[], float] = count_free,
+        give_back: Callable[[], object] = give_back,
+        *,
+        pause: float = _PAUSE_SECONDS,
+        rest: float = _REST_SECONDS,
     ) -> None:
         """`pause`: seconds after which much was let go, until it is given back; a rush does not end at once.
 
         `rest`: seconds at least from one time to the next.
         """
+        self._free = free
         self._give_back = give_back
         self._pause = pause
         self._rest = rest
@@ -34,11 +42,12 @@ class Slack:
     def count(self, size: int) -> None:
         """Take note that so many bytes of a request were let go."""
         before, self._bytes = self._bytes, self._bytes + size
-        if before < _WORTH_BYTES <= self._bytes:
+        if before < _COUNTED_BYTES <= self._bytes:
             loop = asyncio.get_running_loop()
             loop.call_at(max(loop.time() + self._pause, self._not_before), self._end, loop)
 
     def _end(self, loop: asyncio.AbstractEventLoop) -> None:
         self._bytes = 0
-        self._not_before = loop.time() + self._rest
-        self._give_back()
+        if self._free() >= _FREE_BYTES:
+            self._not_before = loop.time() + self._rest
+            self._give_back()
