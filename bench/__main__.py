@@ -55,7 +55,8 @@ async def _measure(
 ) -> Results:
     """Measure what was not measured before; keep the values after each round, for whom it breaks off."""
     versions = {subject.name: peers.find_version(place) for place, subject in peers.PEERS.items()}
-    done = [sheet for sheet in before.sheets if sheet.is_complete()] if before else []
+    wanted = {table.title: table.plan.rounds for table in tables}
+    done = [sheet for sheet in before.sheets if sheet.rounds == wanted.get(sheet.title)] if before else []
     titles = {sheet.title for sheet in done}
 
     def keep(run: Run) -> Results:

@@ -74,11 +74,8 @@ class Sheet(Struct, kw_only=True):
     title: str
     names: list[str]
     rounds: int
+    """How many were measured."""
     rows: list[Row]
-
-    def is_complete(self) -> bool:
-        """Say whether all its rounds were measured."""
-        return bool(self.rows) and max(len(found) for row in self.rows for found in row.values.values()) == self.rounds
 
     def row(self, key: str) -> Row | None:
         """Return the row of that key."""
@@ -150,7 +147,7 @@ def collect(run: Run, missing: Sequence[str], versions: dict[str, str]) -> Resul
         replies=run.replies,
         missing=list(missing),
         versions=versions,
-        sheets=[_sheet(table) for table in run.tables],
+        sheets=[_sheet(table) for table in run.tables if table.values],
     )
 
 
@@ -170,7 +167,8 @@ def _sheet(table: Table) -> Sheet:
         for key, (title, unit) in TITLES.items()
         if key in table.values
     ]
-    return Sheet(title=table.title, names=names, rounds=table.plan.rounds, rows=rows)
+    rounds = max((len(found) for values in table.values.values() for found in values.values()), default=0)
+    return Sheet(title=table.title, names=names, rounds=rounds, rows=rows)
 
 
 def _pool(table: Table) -> dict[str, float]:

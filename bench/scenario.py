@@ -59,20 +59,18 @@ class Run:
         return sum(running.replies for table in self.tables for running in table.running)
 
     async def measure(self) -> None:
-        """Fill the tables. Raises `BenchError` where a process of ours fails or a reply of it is wrong."""
-        with self._kept:
-            provider = self._kept.enter_context(start_upstream(self.directory, self.upstream))
+        """Fill the tables, one after the other. Raises `BenchError` where a reply or a process of ours is wrong."""
+        with start_upstream(self.directory, self.upstream) as provider:
             await wait_for_reply(self.upstream, DIRECT.shot(1_000, "bench-whole"), provider.alive)
             for table in self.tables:
-                for subject in table.subjects:
-                    await self._add(table, subject)
-            for number in range(1 + max((table.plan.rounds for table in self.tables), default=-1)):
-                for table in self.tables:
-                    if number <= table.plan.rounds:
+                with self._kept:  # who is idle in another table takes no time in this one
+                    for subject in table.subjects:
+                        await self._add(table, subject)
+                    for number in range(1 + table.plan.rounds):
                         said = f"round {number} of {table.plan.rounds}" if number else "warming up"
                         self.tell(f"{table.title}: {said}")
                         await self._round(table, number)
-                self._keep()
+                        self._keep()
 
     async def _add(self, table: Table, subject: Subject) -> None:
         running = Running(
