@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import quote
 
 import msgspec
@@ -40,22 +40,35 @@ def is_secret(value: str) -> bool:
 
 def hide_secrets(text: str, secrets: Iterable[str]) -> str:
     """Return the text without any of these, and without what looks like a key."""
-    for secret in secrets:
-        if is_secret(secret):
-            text = hide(text, secret)
-    return mask_keys(text)
+    known = [(_spell(secret), _mark_of(secret)) for secret in secrets if is_secret(secret)]
+    for spelled, mark in known:
+        text = _without_whole(text, spelled, mark)
+    text = mask_keys(text)  # before pieces: a stranger's key that shares one would no longer look like a key
+    for spelled, mark in known:
+        text = _without_pieces(text, spelled, mark)
+    return text
 
 
 def hide(text: str, secret: str) -> str:
     """Return the text without a key: plain, as JSON, as part of an address or in base64 has it, and in pieces."""
+    spelled, mark = _spell(secret), _mark_of(secret)
+    return _without_pieces(_without_whole(text, spelled, mark), spelled, mark)
+
+
+def _mark_of(secret: str) -> str:
     end = secret[-4:]
-    mark = f"…{end}" if len(secret) >= _LONG and _PLAIN.fullmatch(end) else "…"
+    return f"…{end}" if len(secret) >= _LONG and _PLAIN.fullmatch(end) else "…"
+
+
+def _spell(secret: str) -> Sequence[str]:
+    """Return the key as texts spell it; the first is the key itself."""
     in_json = msgspec.json.encode(secret).decode()[1:-1]
-    spellings = dict.fromkeys((secret, in_json, in_json.replace("/", r"\/"), quote(secret, safe="")))
-    for spelled in (*spellings, *_encoded(secret)):
+    return tuple(dict.fromkeys((secret, in_json, in_json.replace("/", r"\/"), quote(secret, safe=""))))
+
+
+def _without_whole(text: str, spellings: Sequence[str], mark: str) -> str:
+    for spelled in (*spellings, *_encoded(spellings[0])):
         text = text.replace(spelled, mark)
-    for spelled in spellings:
-        text = _without_pieces(text, spelled, mark)
     return text
 
 
@@ -71,11 +84,12 @@ def _encoded(secret: str) -> Iterator[str]:
         yield from {inner, inner.translate(_FOR_ADDRESSES)}
 
 
-def _without_pieces(text: str, secret: str, mark: str) -> str:
+def _without_pieces(text: str, spellings: Sequence[str], mark: str) -> str:
     """Return the text with a mark where a part of the key stands."""
-    size = min(len(secret), _FRAGMENT)
-    pieces = dict.fromkeys(secret[at : at + size] for at in range(len(secret) - size + 1))
-    there = [re.escape(piece) for piece in pieces if piece in text]
-    if not there:
-        return text
-    return re.sub(rf"(?:(?={'|'.join(there)}).)+.{{{size - 1}}}", lambda _: mark, text, flags=re.DOTALL)
+    for spelled in spellings:
+        size = min(len(spelled), _FRAGMENT)
+        pieces = dict.fromkeys(spelled[at : at + size] for at in range(len(spelled) - size + 1))
+        if there := [re.escape(piece) for piece in pieces if piece in text]:
+            found = rf"(?:(?={'|'.join(there)}).)+.{{{size - 1}}}"
+            text = re.sub(found, lambda _: mark, text, flags=re.DOTALL)
+    return text

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.redaction import mask_keys
+from anthropic_proxy.redaction import hide_secrets, mask_keys
 from anthropic_proxy.wire.failures import decode_fault, is_policy_refusal, judge, read_fault
 
 
@@ -146,6 +146,11 @@ def test_a_wrong_key_is_masked() -> None:
 )
 def test_keys_are_masked(text: str, masked: str) -> None:
     assert mask_keys(text) == masked
+
+
+def test_a_strange_key_that_shares_a_part_with_a_known_one_is_masked_whole() -> None:
+    text = "no such key: sk-proj-AAAABBBBCCCC1234567890zzzz, nor AAAABBBBCCCCqqqq"
+    assert hide_secrets(text, ["xx-AAAABBBBCCCCqqqqwwww"]) == "no such key: sk-…zzzz, nor …wwww"
 
 
 def test_long_messages_are_cut() -> None:
