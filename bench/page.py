@@ -21,6 +21,8 @@ _SECTION = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _LITELLM = "LiteLLM"
 _ADDED = frozenset(key for key, goals in GOALS.items() if any(goal.against == "direct" for goal in goals))
 """Measures of waiting, which say what is added to a direct call."""
+_OPEN = "open_"
+"""How the keys of the lines begin that are over open streams."""
 _EXTREME_MEMORY = 10_000
 """Open streams that the line through fewer is read at."""
 
@@ -196,7 +198,8 @@ def _write_growth(results: Results) -> str:
         for name, one in line.fits.items():
             slope = f"{_in_unit(one.slope, line.y)} a{'n' if line.x[0] in 'aeiou' else ''} {line.x}"
             beside = _in_unit(one.intercept, line.y)
-            rows.append([line.title, name, slope, beside, f"{one.residual:.0%}", f"{one.determination:.4f}"])
+            title = f"Memory, {line.title} requests" if line.key.startswith(_OPEN) else line.title
+            rows.append([title, name, slope, beside, f"{one.residual:.0%}", f"{one.determination:.4f}"])
     return _table(rows) + _say_extreme(results)
 
 
@@ -210,10 +213,10 @@ def _in_unit(value: float, unit: str) -> str:
 
 def _say_extreme(results: Results) -> str:
     said = [
-        f"{line.title}: {one.slope * 1024:.1f} KiB a stream, and {_EXTREME_MEMORY:,} of them would take "
+        f"- {line.title} requests, mostly idle: {one.slope * 1024:.1f} KiB each; {_EXTREME_MEMORY:,} would take "
         f"{one.intercept + _EXTREME_MEMORY * one.slope:,.0f} MiB by the line."
         for line in results.lines
-        if line.key.startswith("open_") and (one := line.fits.get(PROXY.name))
+        if line.key.startswith(_OPEN) and (one := line.fits.get(PROXY.name))
     ]
     return "\n\n" + "\n".join(said) if said else ""
 
@@ -264,7 +267,12 @@ def _draw(results: Results) -> dict[str, str]:
             line.title, line.x, line.y, line.points, {name: _ends(one) for name, one in line.fits.items()}
         )
         for line in results.lines
+        if not line.key.startswith(_OPEN)
     }
+    if opened := [line for line in results.lines if line.key.startswith(_OPEN)]:
+        points = {line.title: line.points[PROXY.name] for line in opened}
+        fits = {line.title: _ends(line.fits[PROXY.name]) for line in opened}
+        plots["open_streams"] = draw_lines("Memory over open, mostly idle streams", "stream", "MiB", points, fits)
     if profile := results.profiles.get("120 KB"):
         plots["flame"] = draw_flame(profile)
     sheet = results.sheet(CHAT.name)

@@ -27,8 +27,8 @@ _CONNECTIONS = 64
 """Of the clients that want as much as they can get."""
 
 _OPEN = (
-    ("open_streams", 1_000, "Memory with open, mostly idle streams"),
-    ("open_large_streams", 120_000, "Memory with open, mostly idle streams whose requests had 120 KB"),
+    ("open_streams", 1_000, "open streams of 1 KB"),
+    ("open_large_streams", 120_000, "open streams of 120 KB"),
 )
 """Key, bytes of each request, title."""
 _Rates = dict[str, dict[str, float]]
