@@ -65,8 +65,8 @@ async def test_memory_is_given_back_after_a_rush_of_large_requests() -> None:
     given_back: list[float] = []
     now = asyncio.get_running_loop().time
     slack = Slack(lambda: 100e6, lambda: given_back.append(now()), pause=0, rest=0.02)
-    for _ in range(50):
-        slack.count(_SIZE)  # 6 MB: not worth it
+    for _ in range(30):
+        slack.count(_SIZE)  # 4 MB: not worth it
     await asyncio.sleep(0.01)
     assert not given_back
     async with asyncio.timeout(10):
@@ -79,7 +79,7 @@ async def test_memory_is_given_back_after_a_rush_of_large_requests() -> None:
 
 async def test_what_requests_one_after_another_need_is_kept() -> None:
     given_back: list[None] = []
-    slack = Slack(lambda: 10e6, lambda: given_back.append(None), pause=0, rest=0)
+    slack = Slack(lambda: 5e6, lambda: given_back.append(None), pause=0, rest=0)
     for _ in range(10):
         for _ in range(100):
             slack.count(_SIZE)

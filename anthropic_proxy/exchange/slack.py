@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from anthropic_proxy.memory import count_free, give_back
 
-_COUNTED_BYTES = 8 << 20
+_COUNTED_BYTES = 4 << 20
 """Of bodies that were let go, after which it is worth a look."""
-_FREE_BYTES = 24 << 20
+_FREE_BYTES = 8 << 20
 """Free memory that is given back; requests that come one after another are served with less."""
 _PAUSE_SECONDS = 1.0
 _REST_SECONDS = 2.0
