@@ -473,9 +473,11 @@ def tls_of(authority: trustme.CA, name: str) -> ssl.SSLContext:
 
 async def test_certificates_are_judged(authority: trustme.CA) -> None:
     async with serving(say(OK), tls=tls_of(authority, "127.0.0.1")) as (server, port), asking() as upstream:
+        body = bytes(range(256)) * 800
         for _ in range(2):
-            assert await read_all(await post(upstream, port, b"a" * 200_000, "https")) == b"ok"
+            assert await read_all(await post(upstream, port, body, "https")) == b"ok"
         assert server.connections == 1
+        assert server.bodies == [body, body]
     async with serving(say(OK), tls=tls_of(authority, "other.example")) as (server, port), asking() as upstream:
         with pytest.raises(UpstreamUnreachable, match="certificate verify failed"):
             await post(upstream, port, scheme="https")

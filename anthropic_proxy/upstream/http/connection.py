@@ -12,6 +12,8 @@ HEAD_BYTES = 256 * 1024
 """What the head of an answer may have, with all that only announce it: gateways send long policies and cookies."""
 UNREAD_BYTES = 64 * 1024
 """From which on, received and not read yet, no more is received."""
+PIECE_BYTES = 16 * 1024
+"""What of a body is encrypted at a time: for each connection OpenSSL keeps a buffer as large as the largest piece."""
 _SWITCHING = 101
 
 
@@ -85,7 +87,7 @@ class Connection(asyncio.Protocol):
             raise NoAnswer
         self._head_bytes = 0
         self._asked = self._loop.create_future()
-        transport.writelines((head, body) if body else (head,))
+        _write(transport, head, body, in_pieces=self.origin.uses_tls)
         early, self._early = self._early, None
         if early:
             transport.resume_reading()
@@ -220,3 +222,15 @@ def _says_its_end(answer: HttpResponse) -> bool:
     """Whether a body says where it ends; else that is where the connection does (RFC 9112, 6.3)."""
     coding = answer.headers.get("transfer-encoding")
     return "content-length" in answer.headers if coding is None else coding.lower().endswith("chunked")
+
+
+def _write(transport: asyncio.Transport, head: bytes, body: bytes, *, in_pieces: bool) -> None:
+    if not in_pieces or len(body) <= PIECE_BYTES:
+        transport.writelines((head, body) if body else (head,))
+        return
+    transport.write(head)
+    view = memoryview(body)
+    for start in range(0, len(body), PIECE_BYTES):
+        if transport.is_closing():
+            return
+        transport.write(view[start : start + PIECE_BYTES])
