@@ -16,7 +16,7 @@ from bench.load import BenchError
 from bench.measures import FULL, LESS, QUICK, Plan
 from bench.page import write_page
 from bench.report import write_tables
-from bench.results import Results, collect, load_results
+from bench.results import Results, collect, describe_code, load_results
 from bench.scaling import measure_scaling
 from bench.scenario import Run, Table
 from bench.subjects import DIRECT, NGINX, NGINX_KEEPING, PROXY, Subject, nginx_is_here, speaking
@@ -37,6 +37,11 @@ def main() -> int:
     for line in missing:
         print(line, file=sys.stderr)
     before = load_results(chosen.json) if chosen.resume and chosen.json.exists() else None
+    if before is not None and before.code != describe_code():
+        print(
+            f"✕ {chosen.json.name} is of other code; measure anew, without --resume.", file=sys.stderr
+        )
+        return 1
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         try:
             results = uvloop.run(_measure(tables, missing, chosen, Path(directory), before))

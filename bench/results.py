@@ -1,5 +1,6 @@
 """What a run found, as one value that can be kept and read again: the terminal's table and the page are made of it."""
 
+import hashlib
 import os
 import platform
 import statistics
@@ -14,7 +15,7 @@ from bench.budget import Profile
 from bench.goals import Goal
 from bench.measures import STEPS, TITLES, percentile_99
 from bench.scenario import Run, Table
-from bench.subjects import nginx_is_here
+from bench.subjects import CHECKOUT, nginx_is_here
 
 
 class Row(Struct, kw_only=True):
@@ -109,6 +110,8 @@ class Results(Struct, kw_only=True):
     """All of a run."""
 
     machine: dict[str, str]
+    code: str = ""
+    """Which version of the checkout was measured; "": git does not tell."""
     replies: int
     missing: list[str]
     sheets: list[Sheet]
@@ -144,6 +147,7 @@ def collect(run: Run, missing: Sequence[str], versions: dict[str, str]) -> Resul
     """Return what the tables of a run hold."""
     return Results(
         machine=describe_machine(),
+        code=describe_code(),
         replies=run.replies,
         missing=list(missing),
         versions=versions,
@@ -180,6 +184,9 @@ def fit(points: Sequence[tuple[float, float]]) -> Fit:
 
     By the plain distance the largest points would decide alone: a percent of them is more than all of the small ones.
     """
+    points = [(x, y) for x, y in points if y > 0]  # the kernel may have counted nothing
+    if len(points) < 2:
+        return Fit(0.0, 0.0, 0.0, 0.0)
     weights = [1 / y**2 for _, y in points]
     whole = sum(weights)
     x_level = sum(weight * x for weight, (x, _) in zip(weights, points, strict=True)) / whole
@@ -191,6 +198,20 @@ def fit(points: Sequence[tuple[float, float]]) -> Fit:
     scatter = sum(weight * y * y for weight, _, y in weighed)
     left = sum(weight * (y - slope * x) ** 2 for weight, x, y in weighed)
     return Fit(slope, intercept, residual, 1 - left / scatter if scatter else 1.0)
+
+
+def describe_code() -> str:
+    """Return the commit of the checkout, and a digest of what was changed since in what is measured or measures."""
+    try:
+        commit = _git("rev-parse", "HEAD").decode().strip()
+        changes = _git("diff", "HEAD", "--", "anthropic_proxy", "bench")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"{commit}+{hashlib.sha256(changes).hexdigest()[:12]}" if changes else commit
+
+
+def _git(*words: str) -> bytes:
+    return subprocess.run(["git", *words], cwd=CHECKOUT, capture_output=True, check=True).stdout
 
 
 def describe_machine() -> dict[str, str]:

@@ -85,6 +85,12 @@ def test_a_line_through_points_is_the_nearest() -> None:
     assert (bent.slope, bent.determination) == pytest.approx((0, 0))
 
 
+def test_a_line_passes_over_what_counted_nothing() -> None:
+    found = fit([(0.0, 0.0), (1.0, 3.0), (2.0, 5.0)])
+    assert (found.slope, found.intercept) == pytest.approx((2, 1))
+    assert fit([(0.0, 0.0), (1.0, 0.0)]).slope == 0
+
+
 def test_a_line_heeds_small_values_as_much_as_large_ones() -> None:
     found = fit([(1.0, 3.0), (10.0, 21.0), (1_000.0, 2_400.0)])  # 2 x + 1, but for a fifth at the end
     assert found.intercept == pytest.approx(1, abs=0.5)
