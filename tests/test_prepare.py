@@ -27,6 +27,7 @@ from anthropic_proxy.messages.types import (
     ToolUseBlock,
     blocks_of,
     decode_request,
+    read_request,
 )
 from tests.conversations import Spelling, Talk, spellings, talks
 
@@ -77,9 +78,13 @@ def system(*blocks: Any) -> dict[str, Any]:
     return {"role": "system", "content": list(blocks)}
 
 
-def request_of(*messages: dict[str, Any], **fields: Any) -> MessagesRequest:
+def body_of(*messages: dict[str, Any], **fields: Any) -> bytes:
     whole = {"model": "m", "max_tokens": 100, "messages": list(messages) or [user(text("hi"))], **fields}
-    return decode_request(json.dumps(whole).encode())
+    return json.dumps(whole).encode()
+
+
+def request_of(*messages: dict[str, Any], **fields: Any) -> MessagesRequest:
+    return decode_request(body_of(*messages, **fields))
 
 
 def prepared(*messages: dict[str, Any], limits: Limits = ANY, **fields: Any) -> Prepared:
@@ -765,6 +770,7 @@ def test_a_plain_conversation_needs_no_steps(talk: Talk, spelling: Spelling) -> 
 
 PICTURE = {"type": "image", "source": {"type": "url", "url": "u"}}
 DOCUMENT = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AA=="}}
+DEEP = json.loads("[" * 200 + "]" * 200)
 AGENT = [
     {"role": "user", "content": "Look."},
     system(text("Today.")),
@@ -782,7 +788,7 @@ AGENT = [
 def test_what_agents_send_is_plain() -> None:
     request = request_of(*AGENT)
     assert isinstance(request.messages, PlainMessages)
-    assert request.messages.called == {"f", LONG}
+    assert request.messages.called == ["f", LONG]
     check_both_ways(request)
 
 
@@ -797,6 +803,8 @@ def test_what_agents_send_is_plain() -> None:
         (1, system(PICTURE)),
         (2, assistant(call("1"), call("2"), PICTURE)),
         (2, assistant(call("1"), call("1"))),
+        (2, assistant(call("1"), call("2") | {"input": 5})),
+        (2, assistant(call("1"), call("2", nested=DEEP))),
         (2, assistant(call("1"), call("2"), {"type": "redacted_thinking", "data": "d"})),
         (2, user(text("No call."))),
         (3, user(result("1"))),
@@ -804,6 +812,7 @@ def test_what_agents_send_is_plain() -> None:
         (3, user(text("First."), result("1"), result("2"))),
         (3, user(result("1"), result("2", [text("")]))),
         (3, user(result("1"), result("2", [{"type": "future"}]))),
+        (3, user(result("1"), result("2", []))),
         (3, system(result("1"), result("2"))),
         (4, user(result("1"))),
         (9, assistant(call("5"))),
@@ -811,7 +820,29 @@ def test_what_agents_send_is_plain() -> None:
 )
 def test_what_a_step_must_change_is_not_plain(place: int, message: dict[str, Any]) -> None:
     history = [message if index == place else said for index, said in enumerate(AGENT)]
-    assert not isinstance(request_of(*history).messages, PlainMessages)
+    assert not isinstance(read_request(body_of(*history)).messages, PlainMessages)
+
+
+@pytest.mark.parametrize(
+    "message", [{"role": "user", "content": "Wait."}, system(text("Wait.")), assistant(text("Wait."))]
+)
+def test_nothing_plain_stands_between_calls_and_results(message: dict[str, Any]) -> None:
+    assert not isinstance(request_of(*AGENT[:3], message, *AGENT[3:]).messages, PlainMessages)
+
+
+def test_what_is_wrong_inside_a_result_is_refused_where_it_must_be_said() -> None:
+    """A relay passes it on: the request is read all the same, only not as a plain one."""
+    request = request_of(*AGENT[:3], user(result("1"), result("2", [{"type": "text", "text": 5}])))
+    assert not isinstance(request.messages, PlainMessages)
+    with pytest.raises(InvalidRequest, match=r"content\.0\.text: Input should be a string, got 5"):
+        prepare(request, ANY)
+
+
+def test_aliases_stand_in_the_order_of_the_calls() -> None:
+    long = [f"{LONG}{number}" for number in range(9)]
+    calls, results = [call(name, name) for name in long], [result(name) for name in long]
+    aliases = prepared(user(text("Go.")), assistant(*calls), user(*results), limits=Limits(name_length=64)).aliases
+    assert list(aliases.values()) == long
 
 
 @given(HISTORIES)

@@ -124,7 +124,7 @@ def _may_overflow(request: MessagesRequest, limit: int, limits: Limits) -> bool:
 def _is_light(messages: list[Message]) -> bool:
     """Whether nothing in the messages weighs more than its bytes, as pictures and documents do."""
     if isinstance(messages, PlainMessages):
-        return messages.is_light
+        return messages.light
     return not any(
         _may_be_heavy(block)
         for message in messages

@@ -24,7 +24,7 @@ from anthropic_proxy.messages.types.structs import (
 from anthropic_proxy.messages.types.values import is_object, is_text
 
 _SAID_OTHERWISE = ("file", "text", "content")
-"""Types of sources that no wire takes; `blocks.as_said` says what stands for them."""
+"""Types of sources that no wire takes; `prepare.blocks.as_said` says what stands for them."""
 SOUND = ("audio/", "video/")
 """How media types begin that no wire takes."""
 
@@ -36,13 +36,13 @@ class PlainMessages(list[Message]):
     the list.
     """
 
-    __slots__ = ("called", "is_light")
+    __slots__ = ("called", "light")
 
     def __init__(self, messages: Iterable[Message]) -> None:
         super().__init__(messages)
-        self.called: set[str] = set()
-        """Names of the tools that were called."""
-        self.is_light = True
+        self.called: list[str] = []
+        """Names of the tools that were called, each once, in the order of their first calls."""
+        self.light = True
         """Whether nothing in them weighs more than its bytes, as pictures and documents do."""
 
 
@@ -51,6 +51,7 @@ def find_plain(messages: list[Message]) -> PlainMessages | None:
     plain = PlainMessages(messages)
     names: dict[str, str] = {}
     owed: list[str] = []
+    lists: list[Raw] = []
     for message in messages:
         role, content = message.role, message.content
         if isinstance(content, str):
@@ -58,13 +59,15 @@ def find_plain(messages: list[Message]) -> PlainMessages | None:
         elif role == "assistant":
             is_plain = not owed and _is_reply(content, names, owed)
         elif role == "user":
-            is_plain, owed = _is_answer(content, owed, plain), []
+            is_plain, owed = _is_answer(content, owed, lists, plain), []
         else:
             is_plain = role == "system" and not owed and all(map(_is_words, content))
         if not is_plain or not content:
             return None
-    plain.called.update(names.values())
-    return None if owed else plain
+    if owed or not all(_is_list(content, plain) for content in lists):
+        return None
+    plain.called.extend(dict.fromkeys(names.values()))
+    return plain
 
 
 def is_sourced(block: Block) -> bool:
@@ -91,14 +94,19 @@ def _is_reply(content: list[Block], names: dict[str, str], owed: list[str]) -> b
     return True
 
 
-def _is_answer(content: list[Block], owed: list[str], plain: PlainMessages) -> bool:
-    """Whether a user's message begins with the results that are owed, and has none beside."""
+def _is_answer(content: list[Block], owed: list[str], lists: list[Raw], plain: PlainMessages) -> bool:
+    """Whether a user's message begins with the results that are owed, and has none beside.
+
+    `lists` gets those that are no text: to read them is worth it only where all else is plain.
+    """
     results = len(owed)
     for place, block in enumerate(content):
         if place >= results:
             is_plain = _is_said(block, plain)
         elif type(block) is ToolResultBlock and block.tool_use_id == owed[place]:
-            is_plain = is_text(block.content) or _is_list(block.content, plain)
+            is_plain = True
+            if not is_text(block.content):
+                lists.append(block.content)
         else:
             is_plain = False
         if not is_plain:
@@ -118,5 +126,5 @@ def _is_list(content: Raw, plain: PlainMessages) -> bool:
 def _is_said(block: Block, plain: PlainMessages) -> bool:
     if _is_words(block):
         return True
-    plain.is_light = False
+    plain.light = False
     return is_sourced(block)
