@@ -98,14 +98,15 @@ def name_of(name: str) -> str:
     return name.removesuffix("_total")
 
 
-async def test_names_that_clients_make_up_take_no_room() -> None:
-    junk = [receipt_of(model=f"no-such-{number}", status=404, outcome="error") for number in range(3 * MOST_MODELS)]
+@pytest.mark.parametrize("status", [0, 401, 404, 429, 502])
+async def test_names_that_clients_make_up_take_no_room(status: int) -> None:
+    junk = [receipt_of(model=f"no-such-{number}", status=status, outcome="error") for number in range(3 * MOST_MODELS)]
     served = [receipt_of(model=f"model-{number}") for number in range(3 * MOST_MODELS)]
     reading = await count(*junk, receipt_of(model="x" * (LONGEST_NAME + 1)), *served, receipt_of(model="model-1"))
     models = {model for _, model, *_ in reading.rows}
     assert len(models) == MOST_MODELS + 1
     assert reading.rows["groq", "model-1", False, 200, "end_turn"].requests == 2
-    assert reading.rows["groq", "other", False, 404, "error"].requests == len(junk)
+    assert reading.rows["groq", "other", False, status, "error"].requests == len(junk)
     assert sum(row.requests for row in reading.rows.values()) == len(junk) + len(served) + 2
 
 

@@ -19,8 +19,8 @@ MOST_OUTCOMES = 500
 LONGEST_NAME = 100
 OTHER, NONE = "other", "none"
 """In place of a name: one of the many, and that there is none."""
-_NAMES_NOTHING = frozenset({0, 400, 404})
-"""Statuses of an exchange whose model may be one that nobody has: such a name takes no place from others."""
+_ANSWERED = 200
+"""The one status by which a model is known to exist: a name that nobody has answered for takes no place from others."""
 
 Key = tuple[str, str, bool, int, str]
 """Provider, model, whether it streams, status, outcome."""
@@ -165,7 +165,7 @@ class Totals:
         known = (receipt.provider, receipt.model)
         if known in self._models:
             return receipt.model
-        if receipt.status in _NAMES_NOTHING or len(self._models) >= MOST_MODELS:
+        if receipt.status != _ANSWERED or len(self._models) >= MOST_MODELS:
             return OTHER
         if (name := self._name(receipt.model)) != OTHER:
             self._models.add(known)
