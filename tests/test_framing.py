@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,9 @@ def cuts(body: bytes, points: list[int]) -> list[bytes]:
         (b"data: a", [b"a"]),
         (b"\xef\xbb\xbfdata: a\n\n", [b"a"]),
         (b"\xef\xbb\xbfdata: a", [b"a"]),
+        (b"data: a\n\n\xef\xbb\xbfdata: b\n\n", [b"a"]),
+        (b"data: a data: b\n\n", [b"a data: b"]),
+        (b"data: a event: b\ndata: c\n\n", [b"a event: b\nc"]),
         (b"datagram: a\n\n", []),
         (b"event: ping\n\n\n\n", []),
         (b"", []),
@@ -52,15 +56,23 @@ def test_events_are_found_at_every_cut(body: bytes, frames: list[bytes]) -> None
 
 
 LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
-VALUES = st.binary(max_size=40).map(lambda value: value.replace(b"\r", b"").replace(b"\n", b""))
+MARKS = (b"data: ", b"event: ")
+BEFORE_MARKS = re.compile(b"|".join(MARKS))
+VALUES = st.lists(st.binary(max_size=20) | st.sampled_from(MARKS), max_size=4).map(
+    lambda pieces: b"".join(pieces).replace(b"\r", b"").replace(b"\n", b"")
+)
+EVENTS = st.lists(st.tuples(st.lists(VALUES, min_size=1, max_size=3), LINE_ENDS, st.sampled_from([b"", b": x"])))
 
 
-@given(st.lists(st.tuples(st.lists(VALUES, min_size=1, max_size=3), LINE_ENDS)), st.lists(st.integers(0, 10_000)))
-def test_any_values_survive_any_split(events: list[tuple[list[bytes], bytes]], points: list[int]) -> None:
+@given(EVENTS, st.lists(st.integers(0, 10_000)))
+def test_any_values_survive_any_split(events: list[tuple[list[bytes], bytes, bytes]], points: list[int]) -> None:
     body = b"".join(
-        b"".join(b"data: " + value + end for value in values) + b": x" + end + end for values, end in events
+        b"".join(b"data: " + value + end for value in values) + (comment and comment + end) + end
+        for values, end, comment in events
     )
-    assert read(SSEReader(), *cuts(body, points)) == [b"\n".join(values) for values, _ in events]
+    frames = [b"\n".join(values) for values, _, _ in events]
+    assert read(SSEReader(), *cuts(body, points)) == frames
+    assert read(SSEReader(), *cuts(body, [found.start() for found in BEFORE_MARKS.finditer(body)])) == frames
 
 
 @given(st.lists(VALUES.filter(bool)), st.lists(st.integers(0, 10_000)), LINE_ENDS, st.booleans())

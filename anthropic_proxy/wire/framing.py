@@ -75,7 +75,6 @@ class SSEReader(_Lines):
             end = len(data) - 2
             if data.find(b"\n", start) == end and data[-1] == _LF and _CR not in data:
                 self._begun = True
-                self._held = 0
                 return [data[start + 6 : end]]  # one whole event a read, as most providers send them
         frames: list[bytes] = []
         for line in self._split(data):
