@@ -271,6 +271,7 @@ STREAM = frames(
     {"type": "message_stop"},
 )
 WHOLE = b"".join(STREAM)
+NAMED = ((0, b"message_start"), (5, b"message_delta"))
 
 
 def cut(body: bytes, points: list[int]) -> list[bytes | Exception]:
@@ -299,6 +300,16 @@ def test_events_are_read_along_whatever_their_lines_end_with(ends: list[bytes], 
     assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.cache_write_tokens) == (7, 9, 3)
 
 
+@given(st.sampled_from([b"", b'"type": "chunk", ', b'"type": null, ']), st.lists(st.integers(0, 10_000), max_size=12))
+def test_an_event_is_read_along_that_only_its_first_line_names(said: bytes, points: list[int]) -> None:
+    begin, end = (STREAM[at].replace(b'{"type": "%b", ' % name, b"{" + said) for at, name in NAMED)
+    stream = b"".join([begin, *STREAM[1:5], end, STREAM[6]])
+    received, answer = passed(cut(stream, points))
+    assert received == stream
+    assert (answer.ending, answer.failure, answer.stop_reason) == (None, None, "max_tokens")
+    assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.cache_write_tokens) == (7, 9, 3)
+
+
 @pytest.mark.parametrize("behind", [b"", b"\n", b": end\n\n"])
 def test_an_end_that_has_come_leaves_with_the_last_event(behind: bytes) -> None:
     class Received(Answer):
@@ -318,6 +329,18 @@ def test_an_end_that_has_come_leaves_with_the_last_event(behind: bytes) -> None:
     begin, end = b"".join(STREAM[:4]), b"".join(STREAM[4:]) + behind
     asyncio.run(run(Town(Streets(Received(200, begin, end)), **KEY).house, inbound, Noting()))
     assert pieces == [(begin, False), (end, True)]
+
+
+async def test_a_client_that_takes_the_end_slowly_is_not_the_upstream_s_silence() -> None:
+    class Slow(Keeper):
+        async def write(self, events: Any, *, last: bool = False) -> None:
+            await asyncio.sleep(0.2 if last else 0)
+            await super().write(events, last=last)
+
+    town = Town(Streets(Answer(200, *STREAM)), UPSTREAM_IDLE_TIMEOUT="0.05", **KEY)
+    keeper = await town.ask(stream=True, keeper=Slow())
+    assert keeper.stream == WHOLE
+    assert (town.receipts[0].outcome, town.receipts[0].status) == ("max_tokens", 200)
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=6))

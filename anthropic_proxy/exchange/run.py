@@ -246,6 +246,7 @@ class _Exchange:
             self._attempts.explain(answer.failure)
             note_failure(self._receipt, answer.failure)
         if not last:
+            watch.writing = True
             await outlet.write([answer.ending] if answer.ending else [], last=True)
 
     async def _learn_scale(self) -> None:
