@@ -62,6 +62,21 @@ async def test_what_is_no_message_is_no_success(body: bytes) -> None:
     assert keeper.error.status == 502
 
 
+async def test_an_error_with_an_odd_reason_to_stop_is_an_error() -> None:
+    keeper = await town(json.dumps({**OVERLOADED, "stop_reason": 5}).encode()).ask()
+    assert keeper.error is not None
+    assert keeper.error.status == 529
+
+
+@pytest.mark.parametrize("kind", [None, 7, [], {"a": 1}])
+async def test_a_reply_of_an_odd_type_is_counted_and_its_end_known(kind: object) -> None:
+    somewhere = town(json.dumps({**MESSAGE, "type": kind}).encode())
+    keeper = await somewhere.ask()
+    assert json.loads(keeper.stream)["type"] == kind
+    (receipt,) = somewhere.receipts
+    assert (receipt.input_tokens, receipt.output_tokens, receipt.outcome) == (3, 1, "end_turn")
+
+
 async def test_a_whole_reply_to_a_stream_is_told_once() -> None:
     somewhere = town(json.dumps(MESSAGE).encode())
     keeper = await somewhere.ask(stream=True)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -16,8 +17,11 @@ from anthropic_proxy.wire.contract import Call, Decoder, Healing
 from anthropic_proxy.wire.failures import decode_fault, judge, mask_keys
 from anthropic_proxy.wire.mending import mend_json
 
-_OF_MESSAGE, _OF_FAILURE = b'"message_', b'"error"'
-"""Stand in every event that says something of usage, end or failure, and hardly ever in others."""
+_OF_MESSAGE, _OF_FAILURE = b"message_", b'"error"'
+"""Stand in every event that says something of usage, end or failure, and hardly ever in others.
+
+The first has no quotes: some servers name an event only in its `event:` line.
+"""
 _EVENT_END = b"\n\n"
 _BORDER = re.compile(rb"\r?\n\r?\n")
 _DATA = re.compile(rb"^data: ?(\{.*\})", re.MULTILINE)
@@ -143,7 +147,8 @@ class _Message(_Ending, gc=False):
 
 
 class _Kind(Struct, gc=False):
-    type: str = ""
+    type: Any = ""
+    """Of any JSON type: an odd one may not hide the rest."""
     error: Raw = ABSENT
     """Present in every refusal, also of servers that leave its `type` out."""
     content: Raw = ABSENT
