@@ -67,7 +67,7 @@ class Signs(NamedTuple):
     """Endings that mean nothing where no call is open."""
     firsts: frozenset[str]
     spark: re.Pattern[str]
-    """Matches a text that must be looked at, as one of white space alone must: all others pass."""
+    """Matches a text that must be looked at: all others pass."""
     longest: int
 
 

@@ -78,7 +78,7 @@ class TextCalls:
 
     def feed(self, text: str) -> list[Delta]:
         """Return what is certain."""
-        if self._state == "text" and not self._held and not (self._spark.search(text) or text.isspace()):
+        if self._state == "text" and not self._held and not self._spark.search(text):
             self._before = (self._before + text)[-_FENCE_BEHIND:]
             return [Text(text)]
         if self._state == "over":
