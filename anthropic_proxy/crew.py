@@ -39,11 +39,16 @@ class Crew:
         """What tells the others a fact; None: there are none."""
         return self._line.tell if self._line is not None else None
 
-    def count(self) -> bytes:
-        """Return what this process has counted, as it is told to another one."""
+    def count(self, *, looks: bool = True) -> bytes:
+        """Return what this process has counted, as it is told to another one.
+
+        `looks`: with what it is now, not what it was at the last look, which takes time by the number of descriptors.
+        """
         reading = self.totals.reading
-        reading.cpu_seconds, reading.now = cpu_seconds(), look(self._started)
-        self._look_round(reading.now)
+        reading.cpu_seconds = cpu_seconds()
+        if looks or reading.now is None:
+            reading.now = look(self._started)
+            self._look_round(reading.now)
         return encode_reading(reading)
 
     def served(self) -> int:

@@ -1,11 +1,16 @@
 """What the process in front and its workers tell each other: whole, in order, and nobody waits for who reads not."""
 
+import asyncio
 import random
 import socket
 from collections.abc import Sequence
 
+from anthropic_proxy.crew import Crew
+from anthropic_proxy.hooks import Client, Receipt
+from anthropic_proxy.metrics import Now, decode_reading
 from anthropic_proxy.server.channel import MOST_WAITING_BYTES, Ask, Channel, Count, Fact, Look, Message, Sum
 from anthropic_proxy.server.desk import ANSWER_SECONDS, MOST_FACTS, Desk
+from anthropic_proxy.server.line import Line
 
 LESSON = Fact("lesson", "here", "model", "temperature", 100.0)
 
@@ -139,3 +144,40 @@ def test_facts_without_end_fill_no_memory() -> None:
             channel.flush()
     assert isinstance(facts[0], Fact)
     assert facts[0].name == "10"
+
+
+class Worker:
+    """A line, what counts at it, and the end that the process in front has."""
+
+    def __init__(self) -> None:
+        ours, theirs = map(Channel, socket.socketpair())
+        self.line, self.front = Line(ours, 0, 1), theirs
+        self.looks: list[Now] = []
+        self.crew = Crew(lambda _: False, self.looks.append, lambda _: None)
+
+    async def hear(self) -> Message:
+        """Return what it says next."""
+        readable, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.add_reader(self.front.fileno(), readable.set)
+        async with asyncio.timeout(30):
+            await readable.wait()
+        loop.remove_reader(self.front.fileno())
+        (message,) = self.front.receive()
+        return message
+
+
+async def test_a_worker_looks_round_only_for_who_asks() -> None:
+    worker = Worker()
+    worker.line.open(worker.crew)
+    assert isinstance(await worker.hear(), Count)
+    assert len(worker.looks) == 1, "to be known as one that serves"
+    receipt = Receipt(request_id="req_1", client=Client(), started=0.0, provider="groq", model="small", status=200)
+    await worker.crew.totals.record(receipt)
+    by_itself = await worker.hear()
+    assert isinstance(by_itself, Count)
+    assert len(decode_reading(by_itself.reading).rows) == len(worker.looks) == 1
+    worker.front.send(Look(5))
+    answer = await worker.hear()
+    assert isinstance(answer, Count)
+    assert (answer.number, len(worker.looks)) == (5, 2)
+    worker.line.close()

@@ -19,8 +19,8 @@ LAST_SECONDS = 1.0
 class Member(Protocol):
     """What counts and learns in a worker."""
 
-    def count(self) -> bytes:
-        """Return what this process has counted."""
+    def count(self, *, looks: bool) -> bytes:
+        """Return what this process has counted; `looks`: with what it is now, not what it was at the last look."""
         ...
 
     def served(self) -> int:
@@ -67,7 +67,7 @@ class Line:
             self._tell()
             self._asked += 1
             self._asking = self._loop.create_future()
-            self._send(Ask(self._asked, self._member.count()))
+            self._send(Ask(self._asked, self._member.count(looks=True)))
             self._loop.call_later(GATHER_SECONDS, self._give_up, self._asking)
         return await asyncio.shield(self._asking)
 
@@ -76,14 +76,14 @@ class Line:
         self._loop.remove_reader(self._channel.fileno())
         self._loop.remove_writer(self._channel.fileno())
         self._tell()
-        self._channel.send(Count(self._member.count()))
+        self._channel.send(Count(self._member.count(looks=False)))
         self._channel.close(LAST_SECONDS)
 
     def _hear(self) -> None:
         for message in self._channel.receive():
             if isinstance(message, Look):
                 self._tell()
-                self._send(Count(self._member.count(), message.number))
+                self._send(Count(self._member.count(looks=True), message.number))
             elif isinstance(message, Fact):
                 self._member.take(message)
             elif isinstance(message, Sum) and self._asking is not None and message.number == self._asked:
@@ -95,7 +95,7 @@ class Line:
     def _count(self) -> None:
         if (served := self._member.served()) != self._served:
             self._served = served
-            self._send(Count(self._member.count()))
+            self._send(Count(self._member.count(looks=False)))
         self._counting = self._loop.call_later(COUNT_SECONDS, self._count)
 
     def _tell(self) -> None:
