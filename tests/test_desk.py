@@ -146,6 +146,18 @@ def test_facts_without_end_fill_no_memory() -> None:
     assert facts[0].name == "10"
 
 
+def test_who_says_nothing_any_more_is_not_waited_for_though_its_process_lives() -> None:
+    front = Front()
+    asking, leaving, left = (front.worker(f"{number} ") for number in (1, 2, 3))
+    left[1].close()
+    front.desk.hear(left[0])
+    front.tell(*asking, Ask(1, b"1 "))
+    assert asking[1].receive() == [], "one of two is still to say it"
+    leaving[1].close()
+    front.desk.hear(leaving[0])
+    assert asking[1].receive() == [Sum(1, b"3 2 0 1 ", silent=0)]
+
+
 class Worker:
     """A line, what counts at it, and the end that the process in front has."""
 

@@ -75,18 +75,15 @@ class Desk:
                 self._gather(channel, message)
             elif isinstance(message, Fact):
                 self._pass_on(channel, message)
+        if channel.ended:  # its process may take a while to end too
+            self._note_end(channel)
 
     def close(self, channel: Channel) -> None:
         """Let go of a worker that has ended; what it counted stays."""
         self.hear(channel)
         self._channels.remove(channel)
         channel.close()
-        if (last := self._latest.pop(channel, None)) is not None:
-            self._ended = [self._counting.add_up((), [*self._ended, last])]
-        self._gatherings = [gathering for gathering in self._gatherings if gathering.asker is not channel]
-        for gathering in self._gatherings:
-            gathering.missing.discard(channel)
-        self.do_what_is_due()
+        self._note_end(channel)
 
     def next_deadline(self) -> float | None:
         """Return when somebody has waited long enough for the others; None: nobody waits."""
@@ -112,6 +109,14 @@ class Desk:
         for gathering in self._gatherings:
             if number >= gathering.number:
                 gathering.missing.discard(channel)
+        self.do_what_is_due()
+
+    def _note_end(self, channel: Channel) -> None:
+        if (last := self._latest.pop(channel, None)) is not None:
+            self._ended = [self._counting.add_up((), [*self._ended, last])]
+        self._gatherings = [gathering for gathering in self._gatherings if gathering.asker is not channel]
+        for gathering in self._gatherings:
+            gathering.missing.discard(channel)
         self.do_what_is_due()
 
     def _answer(self, gathering: _Gathering) -> None:
