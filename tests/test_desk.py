@@ -5,6 +5,8 @@ import random
 import socket
 from collections.abc import Sequence
 
+import pytest
+
 from anthropic_proxy.crew import Crew
 from anthropic_proxy.hooks import Client, Receipt
 from anthropic_proxy.metrics import Now, decode_reading
@@ -158,6 +160,24 @@ def test_who_says_nothing_any_more_is_not_waited_for_though_its_process_lives() 
     assert asking[1].receive() == [Sum(1, b"3 2 0 1 ", silent=0)]
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [b"abc", b"", b"\xff" * 4, b"\x82\xa4type\xa4fact\xa4kind\xa2\xff\xff"],
+    ids=["other", "none", "odd", "text"],
+)
+def test_a_damaged_message_ends_its_channel_and_nothing_else(frame: bytes) -> None:
+    front, (raw, theirs) = Front(), socket.socketpair()
+    damaged, sound = Channel(theirs), front.worker("1 ")
+    front.desk.open(damaged)
+    raw.sendall(_bytes_of(Count(b"2 ")) + len(frame).to_bytes(4, "big") + frame + _bytes_of(Count(b"lost ")))
+    front.desk.hear(damaged)
+    assert (damaged.ended, damaged.receive(), damaged in front.desk.channels) == (True, [], False)
+    assert raw.recv(1) == b"", "the other end learns of it"
+    front.tell(*sound, Ask(1, b"1 "))
+    assert sound[1].receive() == [Sum(1, b"2 0 1 ", silent=0)]
+    front.desk.close(damaged)
+
+
 class Worker:
     """A line, what counts at it, and the end that the process in front has."""
 
@@ -192,4 +212,16 @@ async def test_a_worker_looks_round_only_for_who_asks() -> None:
     answer = await worker.hear()
     assert isinstance(answer, Count)
     assert (answer.number, len(worker.looks)) == (5, 2)
+    worker.line.close()
+
+
+async def test_a_fact_that_cannot_be_told_keeps_no_other_back() -> None:
+    worker = Worker()
+    worker.line.open(worker.crew)
+    await worker.hear()
+    for fact in (Fact("lesson", "here", "gpt\ud800", "", 1.0), LESSON):
+        worker.line.tell(fact)
+    assert await worker.hear() == LESSON
+    worker.line.tell(LESSON)
+    assert await worker.hear() == LESSON
     worker.line.close()

@@ -71,7 +71,7 @@ class Channel:
         self._incoming = bytearray()
         self._outgoing = bytearray()
         self.ended = False
-        """Whether the other end is closed and all that it said was read."""
+        """Whether all was read that there is to read: the other end is closed, or what it says is damaged."""
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -83,10 +83,13 @@ class Channel:
         return bool(self._outgoing)
 
     def send(self, message: Message) -> bool:
-        """Say something; False: it is lost, because the other end is closed or does not read."""
+        """Say something; False: it is lost, because the other end is closed or does not read, or it is no text."""
         if len(self._outgoing) > MOST_WAITING_BYTES:
             return False
-        body = _encode(message)
+        try:
+            body = _encode(message)
+        except UnicodeEncodeError:  # half a character: what others wrote is not always mended on its way here
+            return False
         self._outgoing += len(body).to_bytes(_LENGTH_BYTES, "big") + body
         return self.flush()
 
@@ -104,7 +107,7 @@ class Channel:
         return True
 
     def receive(self) -> Sequence[Message]:
-        """Return the messages that have come whole."""
+        """Return the messages that have come whole; one that cannot be read is the end."""
         while not self.ended:
             try:
                 data = self._end.recv(_READ_BYTES)
@@ -132,10 +135,21 @@ class Channel:
             end = body + int.from_bytes(incoming[start:body], "big")
             if len(incoming) < end:
                 break
-            messages.append(_decode(bytes(incoming[body:end])))
+            try:
+                messages.append(_decode(bytes(incoming[body:end])))
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                self._break_off()
+                return messages
             start = end
         del incoming[:start]
         return messages
+
+    def _break_off(self) -> None:
+        """Hear no more: where one message is damaged, nobody knows where the next one begins."""
+        self.ended = True
+        self._incoming.clear()
+        with suppress(OSError):  # the other end is closed already
+            self._end.shutdown(socket.SHUT_RDWR)
 
 
 def new_channels() -> tuple[socket.socket, socket.socket]:

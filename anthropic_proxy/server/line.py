@@ -99,9 +99,9 @@ class Line:
         self._counting = self._loop.call_later(COUNT_SECONDS, self._count)
 
     def _tell(self) -> None:
-        for fact in self._facts.values():
+        facts, self._facts = self._facts, {}
+        for fact in facts.values():
             self._send(fact)
-        self._facts.clear()
 
     def _give_up(self, asking: "asyncio.Future[Sum]") -> None:
         if not asking.done():
