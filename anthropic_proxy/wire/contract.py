@@ -95,7 +95,10 @@ class Credential(Struct, frozen=True):
 
 
 class UpstreamResponse(Protocol):
-    """An answer whose status and headers are here and whose body is still on its way."""
+    """An answer whose status and headers are here and whose body is still on its way.
+
+    One that knows when its body has come whole has a further attribute, `ended` (`is_received`).
+    """
 
     @property
     def status(self) -> int:
@@ -123,10 +126,7 @@ class UpstreamResponse(Protocol):
 
 
 def is_received(response: UpstreamResponse) -> bool:
-    """Whether nothing of an answer is still on its way, so that reading it waits for nothing.
-
-    One that cannot tell has no `ended`.
-    """
+    """Whether nothing of an answer is still on its way, so that reading it waits for nothing; False: nobody knows."""
     ended: bool = getattr(response, "ended", False)
     return ended
 
