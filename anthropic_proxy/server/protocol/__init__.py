@@ -18,6 +18,7 @@ from anthropic_proxy.errors import (
     UnreadableRequest,
 )
 from anthropic_proxy.server.protocol.cycle import Cycle
+from anthropic_proxy.server.protocol.deadline import Deadline
 from anthropic_proxy.server.protocol.resting import RestLimit
 from anthropic_proxy.server.protocol.targets import cut_target, describe, encode_without_upgrade, with_path
 from anthropic_proxy.server.protocol.unread import WriteLimit
@@ -70,15 +71,15 @@ class GuardedHttp(HttpToolsProtocol):
         self._running: Cycle | None = None
         """Whose answer is the next to be written; those in the pipeline wait for it."""
         self._unread = WriteLimit(self.loop, transport, self.write_seconds)
-        self._linger_timer: asyncio.TimerHandle | None = None
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._lingering = Deadline(self.loop)
+        self._head = Deadline(self.loop)
         self._rest = RestLimit(self.loop, self.timeout_keep_alive, self._close)
-        self._await_head(self.head_seconds)
+        self._head.start(self.head_seconds, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the client."""
-        self._stop_timer()
-        self._stop_lingering()
+        self._head.stop()
+        self._lingering.stop()
         self._unread.stop()
         self._rest.drop()
         self._disconnect()
@@ -105,7 +106,7 @@ class GuardedHttp(HttpToolsProtocol):
         """Answer what was asked, or is being asked, and hang up then."""
         self._stopping = True
         if self.cycle is None and not self._in_head:
-            self._await_head(min(FIRST_WORD_SECONDS, self.head_seconds))
+            self._head.start(min(FIRST_WORD_SECONDS, self.head_seconds), self._give_up)
         elif not self._in_head:
             super().shutdown()
 
@@ -116,7 +117,7 @@ class GuardedHttp(HttpToolsProtocol):
 
     def seconds_in_head(self) -> float:
         """Return for how long a request was waited for; 0 where none is."""
-        return 0.0 if self._head_timer is None else self.loop.time() - self._head_awaited_at
+        return self._head.seconds()
 
     def pause_writing(self) -> None:
         """Write no more for now, and look whether the client takes what was written."""
@@ -142,8 +143,8 @@ class GuardedHttp(HttpToolsProtocol):
             return
         if self._in_body:
             self.cycle.tell_soon(self.loop)
-        elif self._in_head and self._head_timer is None:
-            self._await_head(self.head_seconds)
+        elif self._in_head and self._head.timer is None:
+            self._head.start(self.head_seconds, self._give_up)
         if self._head_bytes > HEAD_BYTES and (self._in_head or self._in_body):
             self._refuse(
                 AddressTooLong(f"The address has more than {HEAD_BYTES:,} bytes.")
@@ -169,7 +170,7 @@ class GuardedHttp(HttpToolsProtocol):
             self.url = with_path(self.url, self.headers)
         self._in_head = False
         self._head_bytes = 0
-        self._stop_timer()
+        self._head.stop()
         method = self.parser.get_method()
         self._upgrading = self.parser.should_upgrade() and method != b"CONNECT"
         if self._upgrading:
@@ -196,8 +197,8 @@ class GuardedHttp(HttpToolsProtocol):
         self._in_body = False
         if self._upgrading:
             return
-        if self._linger_timer is not None:
-            self._stop_lingering()
+        if self._lingering.timer is not None:
+            self._lingering.stop()
         if self.cycle.response_complete:
             self._rest.start()
         else:
@@ -215,8 +216,8 @@ class GuardedHttp(HttpToolsProtocol):
             self._start(self.pipeline.popleft())
         elif not self._in_body:
             self._rest.start()
-        elif self._linger_timer is None:
-            self._linger_timer = self.loop.call_later(self.linger_seconds, self._close)
+        elif self._lingering.timer is None:
+            self._lingering.start(self.linger_seconds, self._close)
 
     def _new_cycle(self, method: str, version: str) -> Cycle:
         cycle = Cycle(
@@ -286,35 +287,20 @@ class GuardedHttp(HttpToolsProtocol):
         self.transport.close()
         self._unread.start()
 
-    def _await_head(self, seconds: float) -> None:
-        self._stop_timer()
-        self._head_awaited_at = self.loop.time()
-        self._head_timer = self.loop.call_later(seconds, self._give_up)
-
     def _give_up(self) -> None:
-        self._head_timer = None
+        self._head.stop()
         if self._in_head:
             late = RequestTimeout(f"The headers were not complete after {self.head_seconds:g} s.")
             self._refuse(Stopping() if self._stopping else late)
         else:
             self.transport.abort()
 
-    def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _stop_lingering(self) -> None:
-        if self._linger_timer is not None:
-            self._linger_timer.cancel()
-            self._linger_timer = None
-
     def _refuse(self, error: ProxyError) -> None:
         """Answer in the envelope and hang up; where an earlier request is being answered, let that end first."""
         if self._unreadable:
             return
         self._unreadable = True
-        self._stop_timer()
+        self._head.stop()
         request_id = self.app.note_refusal(error)
         unfinished = self._unfinished()
         if unfinished and self._in_body and not self.cycle.response_started:
@@ -338,12 +324,11 @@ class GuardedHttp(HttpToolsProtocol):
 
         A connection that is closed before all was read is reset, and what its client has not read yet is lost.
         """
-        self._stop_timer()
+        self._head.stop()
         self.pipeline.clear()
         if not (self._in_head or self._in_body) or self.transport.is_closing():
             self._close()
             return
         self._unreadable = True
         self.transport.write_eof()
-        self._stop_lingering()
-        self._linger_timer = self.loop.call_later(self.linger_seconds, self._close)
+        self._lingering.start(self.linger_seconds, self._close)
