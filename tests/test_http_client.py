@@ -17,7 +17,7 @@ import trustme
 import uvloop
 
 from anthropic_proxy.errors import Stopping, UpstreamProtocolError, UpstreamUnreachable
-from anthropic_proxy.upstream.http import HttpResponse, HttpUpstream, join_address
+from anthropic_proxy.upstream.http import LENT, HttpResponse, HttpUpstream, join_address
 from anthropic_proxy.upstream.http.address import read_address
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 
@@ -168,6 +168,19 @@ async def test_user_and_password_of_an_address_are_said_unless_there_is_a_key() 
     assert f"authorization: Basic {base64.b64encode(b'me:p@ss').decode()}" in server.heads[0]
     assert "Bearer k" in server.heads[1]
     assert "Basic" not in server.heads[1]
+
+
+async def test_what_is_kept_for_the_next_request_holds_no_key_that_a_client_lent() -> None:
+    async with serving(say(OK)) as (server, port), asking() as upstream:
+        for value, origin in (("ours", "OPENAI_API_KEY"), ("theirs", LENT), ("ours", "OPENAI_API_KEY")):
+            request = UpstreamRequest(path=f"/{value}", body=b"")
+            await read_all(await upstream.send(f"http://127.0.0.1:{port}", request, Credential("key", value, origin)))
+        kept = [(head.said, head.credential) for head in upstream._heads.values()]
+    assert [f"key: {said}" in head for said, head in zip(("ours", "theirs", "ours"), server.heads, strict=True)] == [
+        True
+    ] * 3
+    assert len(kept) == 1
+    assert b"key: ours" in kept[0][0]
 
 
 @pytest.mark.parametrize("value", ["a\r\nx-evil: 1", "a\nb", "a\0b", "a\rb"])

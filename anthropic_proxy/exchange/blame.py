@@ -8,10 +8,8 @@ from anthropic_proxy.errors import (
     UpstreamUnreachable,
 )
 from anthropic_proxy.routing.router import Target
+from anthropic_proxy.upstream.http import LENT
 from anthropic_proxy.wire.contract import Credential, UpstreamResponse
-
-LENT = "the client"
-"""Origin of a credential that the client sent and that is passed on."""
 
 _UNREAD_CODINGS = ("br", "zstd", "compress")
 """What a body may be packed with that nobody here unpacks; other words stand at bodies that are not packed at all."""

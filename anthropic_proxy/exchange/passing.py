@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from functools import partial
 
-from anthropic_proxy.exchange.blame import LENT
 from anthropic_proxy.exchange.house import House, Inbound
 from anthropic_proxy.messages.prepare import UNPREPARED
 from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.messages.types import MessagesRequest, read_request
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import Target
+from anthropic_proxy.upstream.http import LENT
 from anthropic_proxy.wire.contract import Call, Credential
 
 

@@ -13,6 +13,8 @@ from anthropic_proxy.upstream.http.response import HttpResponse, describe
 from anthropic_proxy.upstream.proxies import find_proxy
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 
+LENT = "the client"
+"""Origin of a credential that a client sent and that is passed on: nothing here keeps it beyond its request."""
 _MOST_HEADS = 256
 """Heads that are kept; relayed requests may each have another."""
 
@@ -102,9 +104,10 @@ class HttpUpstream:
         except ValueError as error:
             raise UpstreamUnreachable(f"nothing can be sent to {_shown(base_url)} ({error})") from error
         head = _Head(request.method, dict(request.headers), credential, address.origin, proxy, said)
-        if len(self._heads) >= _MOST_HEADS:
-            self._heads.clear()
-        self._heads[base_url, request.path] = head
+        if credential is None or credential.origin != LENT:
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
+            self._heads[base_url, request.path] = head
         return head
 
     def _proxy(self, url: str, origin: Origin) -> str | None:
