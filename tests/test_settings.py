@@ -94,6 +94,12 @@ def test_a_file_that_is_no_text_is_refused_in_words(tmp_path):
         load_settings({}, PROVIDERS, env_file=str(path))
 
 
+@pytest.mark.parametrize("variable", ["BIG_MODEL", "MODEL_OPUS", "FALLBACK_SONNET", "OPENAI_KNOWN_MODELS", "HOST"])
+def test_a_name_that_is_no_text_is_refused_at_the_start(variable):
+    message = refusal(**{variable: b"gpt-\xff".decode(errors="surrogateescape")})
+    assert message.startswith(f'{variable} is "gpt-\udcff". It can be ')
+
+
 def test_a_misspelt_variable_in_the_file_is_said_aloud(tmp_path):
     settings = load({}, "PREFERED_PROVIDER=groq\nMY_OWN_THING=1\n", tmp_path)
     (warning,) = settings.warnings

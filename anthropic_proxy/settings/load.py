@@ -224,7 +224,7 @@ def _project(found: Found) -> str:
 
 
 def _host(found: Found) -> str:
-    if "/" in found.text or any(character.isspace() for character in found.text):
+    if "/" in found.text or " " in found.text or not found.text.isprintable():
         raise values.refuse(found, "It can be an address to listen on, such as 127.0.0.1 or 0.0.0.0.")
     return found.text.strip("[]")
 

@@ -20,7 +20,8 @@ _LOOKS_SECRET = re.compile(
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
 _QUERY = re.compile(r"(?:api-version=[\w.-]+)?")
 _DURATION = re.compile(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
-_MODEL_NAME = re.compile(r"[^\s\x00-\x1f,]+")
+_MODEL_NAME = re.compile(r"[^\s\x00-\x1f,\ud800-\udfff]+")
+"""Without what the system makes of bytes that are no text: they could not be sent."""
 _HOST_NAME = re.compile(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
 _SHOWN_CHARACTERS = 60
 
