@@ -2,14 +2,16 @@
 
 import asyncio
 import gc
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from anthropic_proxy.memory import QUIET_SECONDS, Slack
 from anthropic_proxy.server.body import take_body
-from anthropic_proxy.server.protocol.cycle import GATHERED_BYTES
-from tests.test_protocol import CLOSE, Echo, serving, talk
+from anthropic_proxy.server.protocol.cycle import GATHERED_BYTES, Cycle
+from tests.test_protocol import CLOSE, GET, Echo, serving, talk
 
 Receive = Callable[[], Awaitable[Any]]
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -170,3 +172,82 @@ async def test_requests_leave_nothing_for_the_collector_of_garbage() -> None:
             gc.enable()
         writer.close()
     assert left[1] < left[0] + 50
+
+
+async def test_a_client_that_pipelines_and_leaves_leaves_no_circle() -> None:
+    def waiting() -> int:
+        return sum(type(one) is Cycle for one in gc.get_objects())
+
+    app = Echo()
+    app.go_on.clear()
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd"
+    async with serving(app) as port:
+        gc.collect()
+        gc.disable()
+        try:
+            before = waiting()
+            for behind in (request * 3, request + b"nonsense\r\n\r\n", request[:-2]):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(request + behind)
+                await asyncio.sleep(0.05)
+                writer.transport.abort()
+            await asyncio.sleep(0.05)
+            app.go_on.set()
+            await asyncio.sleep(0.1)
+            assert waiting() == before
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize("ending", ["answered", "left", "left behind another", "refused", "left amid the body"])
+async def test_what_was_let_go_of_is_told_whatever_became_of_it(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[None] = []
+    slack = Slack(free=lambda: 0, give_back=lambda: given_back.append(None))
+    monkeypatch.setattr("anthropic_proxy.server.protocol.cycle.SLACK", slack)
+    app = Echo()
+    head, body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n", b"abcd"
+    requests = {
+        "answered": head + body,
+        "left": head + body,
+        "left behind another": GET + head + body,
+        "refused": GET + b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\nzz\r\n",
+        "left amid the body": head + body[:2],
+    }
+    async with serving(app) as port:
+        if ending != "answered":
+            app.go_on.clear()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(requests[ending])
+        if ending == "answered":
+            await reader.readuntil(b"}")
+        else:
+            await asyncio.sleep(0.05)
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+        app.go_on.set()
+        await asyncio.sleep(0.05)
+    slack.look(1)
+    slack.look(1 + QUIET_SECONDS)
+    assert given_back
+
+
+async def test_a_body_that_nobody_asked_for_is_not_held_once_it_is_answered() -> None:
+    app = Echo()
+    app.hasty = True
+    app.go_on.clear()
+    size = 500_000
+    async with serving(app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        tracemalloc.start()
+        try:
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+            await writer.drain()
+            await asyncio.sleep(0.05)
+            came = tracemalloc.get_traced_memory()[0]
+            app.go_on.set()
+            await reader.readuntil(b"}")
+            held = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        writer.close()
+    assert held < size / 4 < came

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.exchange.slack import Slack
 from anthropic_proxy.server.endpoints import serve
 from bench.bodies import cut_at_number, make_messages
 from bench.replies import read_wanted
@@ -59,29 +58,3 @@ async def test_a_stream_lets_go_of_its_request_once_it_has_begun(wire: Wire) -> 
 async def test_a_request_that_may_be_asked_again_is_held() -> None:
     tools = [{"type": "web_search_20250305", "name": "web_search"}]  # run here, and then the model is asked again
     assert await Held(CHAT, tools=tools).count_holders() > 0
-
-
-async def test_memory_is_given_back_after_a_rush_of_large_requests() -> None:
-    given_back: list[float] = []
-    now = asyncio.get_running_loop().time
-    slack = Slack(lambda: 100e6, lambda: given_back.append(now()), pause=0, rest=0.02)
-    for _ in range(30):
-        slack.count(_SIZE)  # 4 MB: not worth it
-    await asyncio.sleep(0.01)
-    assert not given_back
-    async with asyncio.timeout(10):
-        while len(given_back) < 2:
-            for _ in range(100):
-                slack.count(_SIZE)  # a rush that does not cease
-            await asyncio.sleep(0)
-    assert given_back[1] - given_back[0] >= 0.02
-
-
-async def test_what_requests_one_after_another_need_is_kept() -> None:
-    given_back: list[None] = []
-    slack = Slack(lambda: 5e6, lambda: given_back.append(None), pause=0, rest=0)
-    for _ in range(10):
-        for _ in range(100):
-            slack.count(_SIZE)
-        await asyncio.sleep(0)
-    assert not given_back

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.memory import KEPT_BYTES, count_free, give_back, keep_freed
+from anthropic_proxy.memory import KEPT_BYTES, QUIET_SECONDS, Slack, count_free, give_back, keep_freed
 from anthropic_proxy.server.body import BODY_BYTES as LARGEST
 
 BODY_BYTES = 1_000_000
@@ -18,8 +18,7 @@ PROGRAM = f"""
 import resource
 from pathlib import Path
 from anthropic_proxy.server.body import BODY_BYTES as LARGEST
-from anthropic_proxy.memory import count_free, keep_freed
-from anthropic_proxy.server.pauses import QUIET_SECONDS, Pauses
+from anthropic_proxy.memory import QUIET_SECONDS, SLACK, count_free, keep_freed
 
 def serve():
     buffers = [bytearray({BODY_BYTES}) for _ in range(8)]
@@ -30,19 +29,19 @@ def count():
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
-pauses = Pauses()
 keep_freed()
 serve()
 before = count()
 for _ in range(10):
     serve()
 faults = count() - before
-pauses.look(11, 0.0)
+SLACK.let_go(1)
+SLACK.look(0.0)
 kept = held()
-pauses.look(11, QUIET_SECONDS - 1)
+SLACK.look(QUIET_SECONDS - 1)
 meanwhile = held()
 assert count_free() > 7 * {BODY_BYTES}
-pauses.look(11, QUIET_SECONDS)
+SLACK.look(QUIET_SECONDS)
 print(faults, kept, meanwhile, held())
 assert count_free() < {BODY_BYTES}
 """
@@ -77,3 +76,60 @@ def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_as_much_is_kept_as_the_largest_body_takes() -> None:
     assert KEPT_BYTES == LARGEST
+
+
+MB = 1_000_000
+
+
+class Heap:
+    """A heap with so many bytes free, looked at once a second; remembers when memory was given back."""
+
+    def __init__(self, free: float) -> None:
+        self.given_back: list[int] = []
+        self._slack = Slack(lambda: free, lambda: self.given_back.append(self._now))
+        self._now = 0
+
+    def live(self, seconds: float, *, letting_go: int = 0) -> None:
+        for _ in range(int(seconds)):
+            self._now += 1
+            self._slack.let_go(letting_go)
+            self._slack.look(self._now)
+
+
+def test_memory_is_given_back_as_soon_as_a_rush_is_over_and_once() -> None:
+    heap = Heap(free=20 * MB)
+    heap.live(3, letting_go=7 * MB)
+    heap.live(60)
+    assert heap.given_back == [4]
+
+
+def test_single_requests_do_not_hide_that_a_rush_is_over() -> None:
+    heap = Heap(free=20 * MB)
+    heap.live(3, letting_go=7 * MB)
+    heap.live(3, letting_go=MB // 10)
+    assert heap.given_back == [4]
+
+
+def test_what_a_rush_needs_is_kept_while_it_lasts() -> None:
+    heap = Heap(free=KEPT_BYTES)
+    heap.live(60, letting_go=50 * MB)
+    assert heap.given_back == []
+
+
+def test_more_than_may_be_kept_is_given_back_in_a_rush_too_now_and_then() -> None:
+    heap = Heap(free=KEPT_BYTES + MB)
+    heap.live(60, letting_go=50 * MB)
+    assert 3 <= len(heap.given_back) <= 60 / 4
+
+
+def test_a_rush_that_left_little_is_followed_by_a_pause_like_any_other_request() -> None:
+    heap = Heap(free=5 * MB)
+    heap.live(1, letting_go=40 * MB)
+    heap.live(60)
+    assert heap.given_back == [1 + QUIET_SECONDS]
+
+
+def test_a_server_that_does_nothing_gives_nothing_back() -> None:
+    heap = Heap(free=100 * MB)
+    heap.live(60)
+    assert heap.given_back == []

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec import Struct, field
 
-from anthropic_proxy.exchange.slack import Slack
 from anthropic_proxy.hooks import Client, Observer, Page, Policy
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.catalogue import Catalogue
@@ -32,7 +31,6 @@ class House(Struct, frozen=True, kw_only=True):
     ways: Mapping[str, Send]
     """Ways out, by the name that a provider's row gives (`http`, `demo`)."""
     log: Log
-    slack: Slack = field(default_factory=Slack)
     fetch: Fetch | None = None
     """Fetches pages and links for a model; None: `FETCH_URLS` is off."""
     search: Search | None = None

@@ -15,6 +15,7 @@ from anthropic_proxy.exchange.relay import RelayedAnswer
 from anthropic_proxy.exchange.turns import open_reply
 from anthropic_proxy.exchange.watch import Watch
 from anthropic_proxy.hooks import Observer, Receipt, Ticket
+from anthropic_proxy.memory import SLACK
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import Event, Failure, Ping
 from anthropic_proxy.messages.fold import Fold
@@ -210,7 +211,7 @@ class _Exchange:
 
     def _forget_request(self, answer: Reply | RelayedAnswer) -> None:
         """Let go of the request: part of the reply has left, so nothing is asked again, and streams last long."""
-        self._house.slack.count(len(self._inbound.body))
+        SLACK.let_go(len(self._inbound.body))
         self._inbound.body = b""
         self._request.forget()
         if isinstance(answer, Answer):

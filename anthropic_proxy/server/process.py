@@ -18,11 +18,10 @@ import uvloop
 from uvicorn.server import ServerState
 
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.memory import keep_freed
+from anthropic_proxy.memory import SLACK, keep_freed
 from anthropic_proxy.server.acceptor import Acceptor
 from anthropic_proxy.server.desk import Counting
 from anthropic_proxy.server.line import Line, Member
-from anthropic_proxy.server.pauses import Pauses
 from anthropic_proxy.server.protocol import GuardedHttp
 from anthropic_proxy.server.watching import LOOK_SECONDS, FileWatch, Terminal
 from anthropic_proxy.signals import leave, let_through
@@ -129,7 +128,6 @@ class Server:
         self._config = _configure(plan, announces=speaks)
         self._state = ServerState()
         self._terminal = Terminal()
-        self._pauses = Pauses()
         self._reloading: asyncio.Task[None] | None = None
         self._reload_again = self._serving = False
 
@@ -245,10 +243,9 @@ class Server:
                 self._reload()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Keep the header `date` true, and give memory back in a pause."""
+        """Keep the header `date` true, and give memory back after a rush."""
         self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
-        if not self._state.tasks:
-            self._pauses.look(self._state.total_requests, loop.time())
+        SLACK.look(loop.time())
         loop.call_later(1.0, self._tick, loop)
 
     async def _drain(self) -> None:

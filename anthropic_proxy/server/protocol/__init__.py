@@ -206,8 +206,6 @@ class GuardedHttp(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request; one whose body still comes may not take for ever."""
-        if self._running is not None and self._running.scope["method"] not in _OF_NO_COST:
-            self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._unread.start()
             return
@@ -281,7 +279,11 @@ class GuardedHttp(HttpToolsProtocol):
         for cycle in self._unfinished():
             cycle.disconnected = True
             cycle.tell()
-        self.pipeline.clear()
+        self._drop_pipeline()
+
+    def _drop_pipeline(self) -> None:
+        while self.pipeline:
+            self.pipeline.pop().drop()
 
     def _close(self) -> None:
         self.transport.close()
@@ -308,7 +310,7 @@ class GuardedHttp(HttpToolsProtocol):
             broken.disconnected = True
             broken.tell()
             if unfinished:
-                self.pipeline.pop()
+                self.pipeline.pop().drop()
         if unfinished:
             self.cycle = unfinished[-1]
             self.cycle.keep_alive = False
@@ -325,7 +327,7 @@ class GuardedHttp(HttpToolsProtocol):
         A connection that is closed before all was read is reset, and what its client has not read yet is lost.
         """
         self._head.stop()
-        self.pipeline.clear()
+        self._drop_pipeline()
         if not (self._in_head or self._in_body) or self.transport.is_closing():
             self._close()
             return

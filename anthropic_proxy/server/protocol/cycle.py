@@ -8,6 +8,7 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from anthropic_proxy.memory import SLACK
 from anthropic_proxy.server.body import WHOLE_BODY
 
 AHEAD_BYTES = 1024 * 1024
@@ -41,6 +42,7 @@ class Cycle:
         "_left",
         "_on_response",
         "_pieces",
+        "_taken",
         "_timer",
         "_told",
         "_transport",
@@ -76,7 +78,7 @@ class Cycle:
         self.disconnected = self.response_started = self.response_complete = False
         self.more_body = True
         self._pieces: list[bytes | bytearray] = []
-        self._held = 0
+        self._held = self._taken = 0
         self._told = self._waiting = False
         self._event: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -127,8 +129,14 @@ class Cycle:
         finally:
             if not (self.response_complete or self.disconnected):
                 await self._give_up()
-            self._on_response = self._hang_up = _do_nothing  # no circle stays for the collector of garbage
             del self.scope["extensions"]
+            self.drop()
+
+    def drop(self) -> None:
+        """Let go of the connection and the body: this has run, or never will."""
+        self._on_response = self._hang_up = _do_nothing  # no circle stays for the collector of garbage
+        self._pieces = []
+        SLACK.let_go(self._taken + self._held)
 
     async def receive(self) -> dict[str, Any]:
         """Return what came of the body, or that nobody waits for the answer any more (ASGI)."""
@@ -178,6 +186,7 @@ class Cycle:
             self._transport.write(data)
         if not more:
             self.response_complete = True
+            self._pieces = []  # nobody asks for them any more, and the connection may rest for long
             self.tell()
             if not self.keep_alive:
                 self._hang_up()
@@ -221,6 +230,7 @@ class Cycle:
         return self._take()
 
     def _take(self) -> bytes:
+        self._taken += self._held
         pieces, self._pieces, self._held = self._pieces, [], 0
         if len(pieces) == 1:
             return bytes(pieces[0])
