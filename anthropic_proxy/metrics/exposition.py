@@ -6,7 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from anthropic_proxy.metrics.families import FAMILIES, Family, Labels, Samples, Times, find_samples, find_times
+from anthropic_proxy.metrics.families import FAMILIES, Family, Labels, Samples, Times, add_up_samples, add_up_times
 from anthropic_proxy.metrics.totals import Reading
 
 
@@ -20,8 +20,8 @@ class _Collected(Collector):
     """A reading, as the library asks for it."""
 
     def __init__(self, reading: Reading, silent: int, build: Labels) -> None:
-        self._samples = find_samples(reading, silent, build)
-        self._times = find_times(reading)
+        self._samples = add_up_samples(reading, silent, build)
+        self._times = add_up_times(reading)
 
     def collect(self) -> Iterator[Metric]:
         for family in FAMILIES:

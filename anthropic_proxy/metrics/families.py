@@ -120,7 +120,7 @@ class Times(Struct):
         return found
 
 
-def find_samples(reading: Reading, silent: int, build: Labels) -> dict[Family, Samples]:
+def add_up_samples(reading: Reading, silent: int, build: Labels) -> dict[Family, Samples]:
     """Return the values of every counter and gauge that has any, by its labels."""
     samples: dict[Family, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
     for (provider, model, stream, status, outcome), row in reading.rows.items():
@@ -151,7 +151,7 @@ def find_samples(reading: Reading, silent: int, build: Labels) -> dict[Family, S
     return samples
 
 
-def find_times(reading: Reading) -> dict[Family, dict[Labels, Times]]:
+def add_up_times(reading: Reading) -> dict[Family, dict[Labels, Times]]:
     """Return the histograms by their labels: rows differ in status and outcome too, times need not."""
     found: dict[Family, dict[Labels, Times]] = {SECONDS: {}, FIRST_SECONDS: {}}
     for (provider, model, stream, _, _), row in reading.rows.items():
