@@ -314,6 +314,18 @@ async def test_a_stream_that_ends_with_its_body_leaves_at_once_where_that_has_co
     assert b"event: error" not in keeper.stream
 
 
+async def test_any_number_of_pieces_may_come_behind_the_reason() -> None:
+    class Received(Answer):
+        ended = True
+
+    street = Street(lambda self, body: Received(200, TEXT + STREAM[1], *[TEXT] * 2000))
+    town = Town(street, **KEYS)
+    keeper = await town.ask(stream=True)
+    assert check_bytes(keeper.stream) == []
+    assert b"event: error" not in keeper.stream
+    assert town.receipts[0].outcome == "end_turn"
+
+
 async def test_a_client_that_takes_the_end_slowly_is_not_the_upstream_s_silence() -> None:
     class Slow(Keeper):
         async def write(self, events: Sequence[Event], *, last: bool = False) -> None:

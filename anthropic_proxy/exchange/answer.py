@@ -121,6 +121,7 @@ class Answer:
         if self._first:
             first, self._first = self._first, []
             return first
+        behind: list[Delta] = []
         while not self._ended:
             if self._reader is None:
                 deltas = await self._decode_rest()
@@ -134,9 +135,15 @@ class Answer:
             if self.cutter is not None:
                 deltas = self._cut(self.cutter, deltas)
             if deltas:
+                if behind:
+                    behind += deltas
+                    deltas = behind
                 if self._stopped and not self._ended and is_received(self._response):
-                    deltas += await self.read() or ()  # only the end of the body, for which nobody waits
-                return deltas
+                    behind = deltas  # only the end of the body comes, for which nobody waits
+                else:
+                    return deltas
+        if behind:
+            return behind
         if self._failure is not None:
             raise self._failure
         return None
