@@ -38,9 +38,7 @@ def main() -> int:
         print(line, file=sys.stderr)
     before = load_results(chosen.json) if chosen.resume and chosen.json.exists() else None
     if before is not None and before.code != describe_code():
-        print(
-            f"✕ {chosen.json.name} is of other code; measure anew, without --resume.", file=sys.stderr
-        )
+        print(f"✕ {chosen.json.name} is of other code; measure anew, without --resume.", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         try:
