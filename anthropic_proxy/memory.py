@@ -60,7 +60,7 @@ class Slack:
         self._free = free
         self._give_back = give_back
         self._let_go = self._seen = self._settled = 0
-        """Bytes of requests that were let go of: in all, at the last look, and when memory was last given back."""
+        """Bytes of requests that were let go of: in all, until the last look, and until a rush was last cleared up."""
         self._busy_at = self._given_back_at = 0.0
 
     def let_go(self, size: int) -> None:
@@ -72,18 +72,20 @@ class Slack:
         fresh, self._seen = self._let_go - self._seen, self._let_go
         if fresh:
             self._busy_at = now
-        if self._is_due(fresh, now):
-            self._settled, self._given_back_at = self._let_go, now
+        in_rush = fresh >= _CALM_BYTES
+        if self._is_due_in_rush(now) if in_rush else self._is_due(now):
+            if not in_rush:
+                self._settled = self._let_go
+            self._given_back_at = now
             self._give_back()
 
-    def _is_due(self, fresh: int, now: float) -> bool:
+    def _is_due(self, now: float) -> bool:
         since = self._let_go - self._settled
-        if since and now - self._busy_at >= QUIET_SECONDS:
-            return True
-        if since < _RUSH_BYTES:
-            return False
-        if fresh < _CALM_BYTES:
-            return self._free() >= _FREE_BYTES
+        if now - self._busy_at >= QUIET_SECONDS:
+            return since > 0
+        return since >= _RUSH_BYTES and self._free() >= _FREE_BYTES
+
+    def _is_due_in_rush(self, now: float) -> bool:
         return now - self._given_back_at >= _REST_SECONDS and self._free() > KEPT_BYTES
 
 

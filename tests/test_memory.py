@@ -122,6 +122,14 @@ def test_more_than_may_be_kept_is_given_back_in_a_rush_too_now_and_then() -> Non
     assert 3 <= len(heap.given_back) <= 60 / 4
 
 
+def test_what_a_rush_left_since_is_given_back_at_its_end() -> None:
+    heap = Heap(free=KEPT_BYTES + MB)
+    heap.live(10)
+    heap.live(1, letting_go=7 * MB)
+    heap.live(60)
+    assert heap.given_back == [11, 12]
+
+
 def test_a_rush_that_left_little_is_followed_by_a_pause_like_any_other_request() -> None:
     heap = Heap(free=5 * MB)
     heap.live(1, letting_go=40 * MB)
