@@ -17,8 +17,8 @@ MOST_FACTS = 10_000
 class Counting(Protocol):
     """What knows how to read the counts."""
 
-    def count(self) -> bytes:
-        """Return what this process itself has counted."""
+    def count(self, *, looks: bool = True) -> bytes:
+        """Return what this process itself has counted; `looks`: as `line.Member` has it."""
         ...
 
     def add_up(self, readings: Sequence[bytes], ended: Sequence[bytes]) -> bytes:

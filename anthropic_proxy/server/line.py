@@ -19,7 +19,7 @@ LAST_SECONDS = 1.0
 class Member(Protocol):
     """What counts and learns in a worker."""
 
-    def count(self, *, looks: bool) -> bytes:
+    def count(self, *, looks: bool = True) -> bytes:
         """Return what this process has counted; `looks`: with what it is now, not what it was at the last look."""
         ...
 
