@@ -188,6 +188,8 @@ def _refuse(read: _Body, counting: bool) -> None:
 
 
 def _expect_few(body: bytes) -> None:
+    if body.count(b"{") <= min(most for _, _, most in _MOST):
+        return  # each of them is an object, and one character is looked for in an eighth of the time
     for what, mark, most in _MOST:
         if (found := body.count(mark)) > most:
             raise InvalidRequest(f"The request body holds {found} {what}; at most {most} are taken.")
