@@ -78,7 +78,9 @@ FULL = Plan(
     single=300,
     long_rounds=5,
 )
-LESS = structs.replace(QUICK, bursts=40, paced_streams=12, paced_events=300, single=200, long_rounds=3)
+LESS = structs.replace(
+    QUICK, requests=FULL.requests, bursts=FULL.bursts, paced_streams=12, paced_events=300, single=200, long_rounds=3
+)
 """What the further tables of a full run take: they are many."""
 
 

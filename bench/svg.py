@@ -61,8 +61,8 @@ def _draw_points(number: int, points: Points, across: Place, up: Place) -> list[
 
 
 def _draw_legend(number: int, name: str) -> list[str]:
-    x, y = WIDTH - _RIGHT - 130, 22 + 18 * number
-    return [f'<circle class="d{number % 4}" cx="{x}" cy="{y - 4}" r="4"/>', _text(x + 12, y, name)]
+    x, y = WIDTH - _RIGHT - 4, 22 + 18 * number
+    return [f'<circle class="d{number % 4}" cx="{x}" cy="{y - 4}" r="4"/>', _text(x - 12, y, name, anchor="end")]
 
 
 def draw_bars(title: str, unit: str, bars: Mapping[str, float]) -> str:
