@@ -17,9 +17,9 @@ import trustme
 import uvloop
 
 from anthropic_proxy.errors import Stopping, UpstreamProtocolError, UpstreamUnreachable
-from anthropic_proxy.upstream.http import LENT, HttpResponse, HttpUpstream, join_address
+from anthropic_proxy.upstream.http import HttpResponse, HttpUpstream, join_address
 from anthropic_proxy.upstream.http.address import read_address
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from anthropic_proxy.wire.contract import LENT, Credential, UpstreamRequest
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
 

@@ -8,8 +8,7 @@ from anthropic_proxy.errors import (
     UpstreamUnreachable,
 )
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.upstream.http import LENT
-from anthropic_proxy.wire.contract import Credential, UpstreamResponse
+from anthropic_proxy.wire.contract import LENT, Credential, UpstreamResponse
 
 _UNREAD_CODINGS = ("br", "zstd", "compress")
 """What a body may be packed with that nobody here unpacks; other words stand at bodies that are not packed at all."""

@@ -9,8 +9,7 @@ from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.messages.types import MessagesRequest, read_request
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.upstream.http import LENT
-from anthropic_proxy.wire.contract import Call, Credential
+from anthropic_proxy.wire.contract import LENT, Call, Credential
 
 
 def relay_call(inbound: Inbound, request: MessagesRequest, target: Target, new_id: Callable[[str], str]) -> Call:

@@ -79,6 +79,10 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """Whether the provider itself sees to it that the reply fits `output_schema`; else it is checked here."""
 
 
+LENT = "the client"
+"""Origin of a credential that a client sent and that is passed on: nobody keeps it beyond its request."""
+
+
 class Credential(Struct, frozen=True):
     """The header that proves who we are; joins the request when it is sent."""
 

@@ -11,10 +11,8 @@ from anthropic_proxy.upstream.http.opening import Opener
 from anthropic_proxy.upstream.http.pool import Pool
 from anthropic_proxy.upstream.http.response import HttpResponse, describe
 from anthropic_proxy.upstream.proxies import find_proxy
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from anthropic_proxy.wire.contract import LENT, Credential, UpstreamRequest
 
-LENT = "the client"
-"""Origin of a credential that a client sent and that is passed on: nothing here keeps it beyond its request."""
 _MOST_HEADS = 256
 """Heads that are kept; relayed requests may each have another."""
 
