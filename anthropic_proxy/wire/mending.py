@@ -13,6 +13,8 @@ from msgspec import Raw
 
 from anthropic_proxy.messages.surrogates import replace_halves
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises for what it cannot read: malformed, of other types, no UTF-8, or nested too deeply."""
 _FIRST_HALF = re.compile(
     rb'((?<!\\)(?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}|[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})"'
 )
@@ -57,7 +59,7 @@ def decode_mended(text: Raw | bytes) -> Any:
     """Return the value of JSON text that nobody has looked into yet; what no reader takes (1e400), as that text."""
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         mended = mend_json(text)
     try:
         return msgspec.json.decode(mended)

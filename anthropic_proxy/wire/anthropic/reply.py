@@ -15,7 +15,7 @@ from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.spans import Edit
 from anthropic_proxy.wire.contract import Call, Decoder, Healing
 from anthropic_proxy.wire.failures import decode_fault, judge, mask_keys
-from anthropic_proxy.wire.mending import mend_json
+from anthropic_proxy.wire.mending import UNREADABLE, mend_json
 
 _OF_MESSAGE, _OF_FAILURE = b"message_", b'"error"'
 """Stand in every event that says something of usage, end or failure, and hardly ever in others.
@@ -27,7 +27,6 @@ _BORDER = re.compile(rb"\r?\n\r?\n")
 _DATA = re.compile(rb"^data: ?(\{.*\})", re.MULTILINE)
 _SIGNATURE_REFUSED = re.compile(r"\bsignature\b.*\bthinking\b|\bthinking\b.*\bsignature\b", re.IGNORECASE)
 _DROP_THINKING = "drop thinking"
-_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 def find_telling(frames: bytes) -> bytes:
@@ -97,7 +96,7 @@ def decode_error(call: Call, status: int, headers: Mapping[str, str], body: byte
 def _is_object(body: bytes) -> bool:
     try:
         return isinstance(msgspec.json.decode(body), dict)
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
 
 
@@ -191,7 +190,7 @@ class ReadingAlong:
         """Read one event's data. Raises `UpstreamError` where it is an `error`."""
         try:
             event = _decode_event(frame)
-        except _UNREADABLE:
+        except UNREADABLE:
             self._expect_no_refusal(frame)
             return []  # not ours to judge
         if event.refuses:
@@ -216,7 +215,7 @@ class ReadingAlong:
             reads = _is_object(body)
         try:
             reply = _decode_reply(body)
-        except _UNREADABLE:
+        except UNREADABLE:
             self._expect_no_refusal(body)
             reply = _Reply()  # of an object all the same: what is odd in it is not ours to judge
         if reply.refuses:
@@ -229,7 +228,7 @@ class ReadingAlong:
     def _expect_no_refusal(self, said: bytes) -> None:
         try:
             refuses = _decode_kind(said).refuses
-        except _UNREADABLE:
+        except UNREADABLE:
             return
         if refuses:
             raise self._refusal(said)
@@ -263,5 +262,5 @@ def _count(usage: Raw) -> _CountedUsage | None:
     """Return the totals; None where nobody counted, or not in numbers that tokens have."""
     try:
         return _decode_usage(usage) if memoryview(usage).nbytes else None
-    except _UNREADABLE:
+    except UNREADABLE:
         return None

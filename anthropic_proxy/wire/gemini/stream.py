@@ -26,13 +26,12 @@ from anthropic_proxy.wire.gemini.stops import CONTINUATION, is_broken, is_limit,
 from anthropic_proxy.wire.gemini.tools import find_own
 from anthropic_proxy.wire.identities import CallIds
 from anthropic_proxy.wire.late_thinking import LateThinking
-from anthropic_proxy.wire.mending import FrameMender, mend_json
+from anthropic_proxy.wire.mending import UNREADABLE, FrameMender, mend_json
 from anthropic_proxy.wire.server_tools import picture_in_words
 
 _LONGEST_WORDS = 300
 """Characters of the provider's explanation that an error repeats; it may hold the whole reply."""
 _NO_ARGUMENTS = (b"", b"null", b"{}")
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _decode_replies = msgspec.json.Decoder(list[Reply]).decode
 
@@ -80,7 +79,7 @@ class GeminiDecoder:
         self._delivered = self._thought
         try:
             reply = decode_sound_reply(frame)
-        except _UNREADABLE:
+        except UNREADABLE:
             for reply in self._replies_in(frame, self._mender.mend):
                 self._read(reply, deltas)
         else:
@@ -110,7 +109,7 @@ class GeminiDecoder:
                 return _decode_frame(frame)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return _decode_frame(mend(frame))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._protocol_error(f"a piece of the reply cannot be read: {error}") from None
 
     def _read(self, reply: Reply, deltas: list[Delta]) -> None:

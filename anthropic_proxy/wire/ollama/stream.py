@@ -13,7 +13,7 @@ from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import read_fault
 from anthropic_proxy.wire.identities import CallIds
 from anthropic_proxy.wire.late_thinking import LateThinking
-from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
+from anthropic_proxy.wire.mending import UNREADABLE, FrameMender, decode_mended, mend_json
 from anthropic_proxy.wire.ollama.dialect import Dialect
 from anthropic_proxy.wire.ollama.faults import judge_fault
 from anthropic_proxy.wire.ollama.frames import ABSENT, CallPart, Frame, decode_frame, decode_sound_frame
@@ -22,7 +22,6 @@ from anthropic_proxy.wire.recover import AnswerText, CallMender
 
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 _QUOTE = b'"'[0]
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def new_decoder(call: Call) -> Decoder:
@@ -57,7 +56,7 @@ class OllamaDecoder:
         """Read one line. Raises `UpstreamError` where it is an error or no JSON."""
         try:
             read = decode_sound_frame(frame)
-        except _UNREADABLE:
+        except UNREADABLE:
             read = self._decode(frame, self._frames.mend)
         return self._late.feed(self._read(read))
 
@@ -81,7 +80,7 @@ class OllamaDecoder:
                 return decode_frame(data)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return decode_frame(mend(data))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._protocol_error("sent what is no line of a reply") from error
 
     def _read(self, read: Frame) -> list[Delta]:

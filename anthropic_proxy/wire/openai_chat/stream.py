@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.errors import UpstreamProtocolError
@@ -13,7 +12,7 @@ from anthropic_proxy.wire.carry import Carry, bare_signature, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import Fault, blocked, judge, read_fault
 from anthropic_proxy.wire.late_thinking import LateThinking
-from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
+from anthropic_proxy.wire.mending import UNREADABLE, FrameMender, decode_mended, mend_json
 from anthropic_proxy.wire.openai_chat.calls import CallReader
 from anthropic_proxy.wire.openai_chat.chunks import (
     ABSENT,
@@ -36,7 +35,6 @@ from anthropic_proxy.wire.openai_chat.reasoning import DetailsJoiner, find_call_
 from anthropic_proxy.wire.recover import AnswerText
 
 _DONE = b"[DONE]"
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _STOP_REASONS = {"stop": "end_turn", "tool_calls": "tool_use", "function_call": "tool_use", "length": "max_tokens"}
 """Finish reason → stop reason; an unknown one is an ordinary end."""
 _BLOCKED = frozenset(("content_filter", "sensitive"))
@@ -86,7 +84,7 @@ class ChatDecoder:
             return []
         try:
             chunk = decode_chunk(frame)
-        except _UNREADABLE:
+        except UNREADABLE:
             chunk = self._decode_mended(frame, self._mender.mend)
         return self._order(self._read(chunk))
 
@@ -94,7 +92,7 @@ class ChatDecoder:
         """Read an answer that was not streamed."""
         try:
             chunk = decode_chunk(body)
-        except _UNREADABLE:
+        except UNREADABLE:
             chunk = self._decode_mended(body, mend_json)
         deltas = self._order(self._read(chunk))
         self.finished = True
@@ -124,7 +122,7 @@ class ChatDecoder:
     def _decode_mended(self, data: bytes, mend: Callable[[bytes], bytes]) -> Chunk:
         try:
             return decode_chunk(mend(data))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise UpstreamProtocolError(f"{self._provider} sent what is no JSON.", provider=self._provider) from error
 
     def _read(self, chunk: Chunk) -> list[Delta]:

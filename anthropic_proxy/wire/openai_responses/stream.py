@@ -3,14 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import msgspec
-
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.wire.carry import bare_signature, encode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.late_thinking import LateThinking
-from anthropic_proxy.wire.mending import FrameMender, decode_mended, mend_json
+from anthropic_proxy.wire.mending import UNREADABLE, FrameMender, decode_mended, mend_json
 from anthropic_proxy.wire.openai_responses.calls import CallReader, OpenCall
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.events import (
@@ -38,7 +36,6 @@ from anthropic_proxy.wire.openai_responses.usage import decode_usage
 
 _DONE = b"[DONE]"
 _CALLS = ("function_call", "custom_tool_call")
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _TEXT = ("text", 0)  # no index: parts of a text follow each other without a paragraph between
 _PARAGRAPH = "\n\n"
 
@@ -77,7 +74,7 @@ class ResponsesDecoder:
             return []
         try:
             event = decode_sound_event(frame)
-        except _UNREADABLE:
+        except UNREADABLE:
             event = self._decode(decode_event, frame, self._mender.mend)
         deltas: list[Delta] = []
         read = _READERS.get(event.type)
@@ -102,7 +99,7 @@ class ResponsesDecoder:
     def _decode(self, decode: Callable[[Any], Any], data: Any, mend: Callable[[bytes], bytes] = mend_json) -> Any:
         try:
             return decode_or_mend(decode, data, mend)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._broken("sent what is no JSON") from error
 
     def _broken(self, what: str) -> UpstreamProtocolError:
