@@ -1,8 +1,8 @@
 FROM python:3.12-slim AS build
 WORKDIR /src
-COPY requirements.lock requirements-build.lock ./
-RUN python3 -m venv /opt/build && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes -r requirements-build.lock
-RUN python3 -m venv --without-pip /opt/proxy && /opt/build/bin/python -m pip --python /opt/proxy/bin/python install --no-cache-dir --require-hashes -r requirements.lock
+COPY locks/runtime.lock locks/build.lock locks/extra-fetch.lock locks/extra-vertex.lock locks/
+RUN python3 -m venv /opt/build && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes -r locks/build.lock
+RUN python3 -m venv --without-pip /opt/proxy && /opt/build/bin/python -m pip --python /opt/proxy/bin/python install --no-cache-dir --require-hashes -r locks/runtime.lock -r locks/extra-fetch.lock -r locks/extra-vertex.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY anthropic_proxy anthropic_proxy
 RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /opt/build/wheels . && /opt/build/bin/python -m pip --python /opt/proxy/bin/python install --no-cache-dir --no-deps --no-index --find-links /opt/build/wheels anthropic-proxy

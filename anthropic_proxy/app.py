@@ -1,7 +1,9 @@
-"""Puts the house together and answers ASGI; decides nothing about a request."""
+"""The ASGI application: builds the services, reloads the settings and runs the lifespan."""
 
 import asyncio
 import gc
+import logging
+import multiprocessing
 import random
 import string
 import sys
@@ -10,40 +12,41 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from anthropic_proxy.banner import write_banner, write_exposure
-from anthropic_proxy.building import build_house
-from anthropic_proxy.crew import Crew
+from anthropic_proxy.building import build_services
 from anthropic_proxy.errors import ClientError, ConfigurationError, ProxyError
-from anthropic_proxy.exchange.house import House
+from anthropic_proxy.exchange.receipts import Receipts
 from anthropic_proxy.log import Log
-from anthropic_proxy.metrics import MetricsPage, Now
-from anthropic_proxy.redaction import hide_secrets
-from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import Facts, asks_ollama, resolve
-from anthropic_proxy.server.channel import Fact
-from anthropic_proxy.server.endpoints import Receive, Scope, Send, note_unreadable, serve
-from anthropic_proxy.server.guard import describe_exposure, expect_guarded, is_loopback
-from anthropic_proxy.settings import TIERS, Settings, SettingsReader, find_bound_host, list_changes
-from anthropic_proxy.sharing import share, take
-from anthropic_proxy.ways import Ways
+from anthropic_proxy.metrics import Gauges, MetricsPage
+from anthropic_proxy.redaction import redact_secrets
+from anthropic_proxy.routing.providers import PROVIDERS, list_setup_variables
+from anthropic_proxy.routing.router import RoutingQuery, resolve, should_query_ollama
+from anthropic_proxy.server.auth import describe_exposure, is_loopback, require_auth_if_exposed
+from anthropic_proxy.server.endpoints import Receive, Scope, Send, log_rejected_request, serve
+from anthropic_proxy.services import Services
+from anthropic_proxy.settings import TIERS, Settings, SettingsReader, changed_variables, find_bound_host
+from anthropic_proxy.startup import log_exposure_warning, log_startup_summary
+from anthropic_proxy.upstream.transports import Transports
+from anthropic_proxy.workers.ipc import SharedObservation
+from anthropic_proxy.workers.peer import WorkerPeer
+from anthropic_proxy.workers.shared_state import apply_observation, publish_observations
 
-FAILED_START = 3
-"""Exit status by which servers that start workers know that starting them again will not help."""
-ENDING_SECONDS = 2.0
-"""How long exchanges that a server has cancelled may take to tell their clients so."""
+EXIT_STARTUP_FAILED = 3
+"""Exit status for a failed start-up. A supervisor does not restart the process (uvicorn uses the same value)."""
+SHUTDOWN_GRACE_SECONDS = 2.0
+"""Time for cancelled exchanges to send their error to the client."""
 _FIXED = frozenset({"HOST", "PORT", "STOP_TIMEOUT"})
 """Settings that a running server cannot change."""
 _ALPHABET = (string.digits + string.ascii_letters).encode()
 _CHARACTERS = bytes(_ALPHABET[byte % len(_ALPHABET)] for byte in range(256))
 _COLLECTIONS = (10_000, 10, 10)
-"""More objects than before a young one is looked at; CPython begins with 700."""
+"""Thresholds of the garbage collector. The default of CPython begins with 700."""
 
 
 class App:
-    """The ASGI application: one house, made when the first request or the server's start-up comes.
+    """The ASGI application. Its services are built at the lifespan start-up or at the first request.
 
-    `address`: where the server listens; None: another server says it itself. `announces`: whether it says what start-up
-    says. `reader`: reads the settings anew; None: they are what was given.
+    `address`: URL of the server; None: another server runs this application. `logs_startup`: log the start-up summary.
+    `reader`: reloads the settings; None: no reload.
     """
 
     def __init__(
@@ -51,258 +54,285 @@ class App:
         settings: Settings,
         *,
         address: str | None = None,
-        announces: bool = True,
+        logs_startup: bool = True,
         reader: SettingsReader | None = None,
     ) -> None:
         self._settings = settings
         self._address = address
-        self._announces = announces
+        self._logs_startup = logs_startup
         self._reader = reader
-        self._ways = Ways(settings)
-        self._house: tuple[House, Ways] | None = None
-        """What new exchanges work with; running ones keep theirs."""
-        self._changing = asyncio.Lock()
-        self._leaving: dict[asyncio.Task[None], Ways] = {}
-        """Ways that were replaced, each until its last exchange has ended."""
-        self.crew = Crew(self._tells_key, self._look_round, self._take)
-        """What this process has in common with others that serve the same address."""
+        self._transports = Transports(settings, setup_variables=list_setup_variables())
+        self._current: tuple[Services, Transports] | None = None
+        """Services and transports of new exchanges; running ones keep theirs."""
+        self._reload_lock = asyncio.Lock()
+        self._closing: dict[asyncio.Task[None], Transports] = {}
+        """Replaced transports, each until its last exchange has ended."""
+        self.peer = WorkerPeer(self._contains_secret, self._collect_gauges, self._apply_observation)
+        """Statistics and observations that the workers of a server share."""
         self._log = _new_log(settings)
-        self._wary = address is None
-        """Whether nobody from another machine was seen, where only that tells that one can come."""
+        totals = self.peer.totals
+        self._receipts = Receipts(self._log, count=totals.add, count_lost=totals.count_lost_receipt)
+        self._checks_clients = address is None and logs_startup
+        """True until the first request from a non-loopback address, if the bind address is unknown."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope."""
         if scope["type"] == "http":
-            house, ways = self._house or await self._open()
-            if self._wary:
-                self._look_at(scope["client"])
-            ways.enter()
+            services, transports = self._current or await self._open()
+            if self._checks_clients:
+                self._check_client_address(scope["client"])
+            transports.acquire()
             try:
-                await serve(house, scope, receive, send)
+                await serve(services, scope, receive, send)
             finally:
-                ways.leave()
+                transports.release()
         elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
 
-    async def announce(self, workers: int) -> None:
-        """Say what start-up says, on behalf of so many processes that then serve without saying it."""
-        write_banner(
-            await self._build(self._settings, self._ways), self._address, workers=workers, exposure=self._exposure()
+    async def log_startup(self, workers: int) -> None:
+        """Log the start-up summary for this number of workers, which do not log it themselves."""
+        log_startup_summary(
+            await self._build(self._settings, self._transports),
+            self._address,
+            workers=workers,
+            exposure=self._exposure(),
         )
         await self._close()
 
-    def tell(self, text: str) -> None:
-        """Write a line of the server's own about what is not as it should be."""
-        self._log.line(f"{self._log.paint('!', 'warn')} {text}", level="warning")
+    def log_warning(self, text: str) -> None:
+        """Log a warning of the server, without keys."""
+        text = redact_secrets(text, self._settings.reveal_keys())
+        self._log.write_line(f"{self._log.paint('!', 'warn')} {text}", level="warning")
 
-    def note_refusal(self, error: ProxyError) -> str:
-        """Write the line of a request that could not be read, and return the id that it is given."""
-        return note_unreadable(error, self._log, new_id, time.time)
+    def note_stop(self) -> None:
+        """Log that the server stopped after a signal."""
+        self._log.write_line("Stopped.")
+        self._log.flush()
 
-    def read_again(self) -> bool:
-        """Read the settings anew and say what came of it; False: they are wrong, so that the old ones stay.
+    def flush(self) -> None:
+        """Wait until the log is written, at most a second."""
+        self._log.flush()
 
-        For the process that stands before the workers, which then each `reload`.
+    def log_rejected_request(self, error: ProxyError) -> str:
+        """Log a request that was rejected before decoding, and return its id."""
+        return log_rejected_request(error, self._log, new_id, time.time, self._settings.reveal_proxy_keys())
+
+    def check_settings(self) -> bool:
+        """Reload the settings and log the result. Return False if they are invalid; the old ones stay active.
+
+        The supervisor calls this before the workers `reload`.
         """
         settings = self._read()
         if settings is None:
             return False
-        self._tell_changes(settings)
+        self._log_changes(settings)
         self._settings = settings
         return True
 
     async def reload(self) -> None:
-        """Read the settings anew and put a new house in place of the old one; wrong ones change nothing."""
-        async with self._changing:
+        """Reload the settings and replace the services. Invalid settings change nothing."""
+        async with self._reload_lock:
             settings = await asyncio.to_thread(self._read)
-            if settings is None or self._house is None:
+            if settings is None or self._current is None:
                 return
-            (before, old_ways), changed = self._house, _log_of(settings) != _log_of(self._settings)
+            (before, old_transports), changed = self._current, _log_of(settings) != _log_of(self._settings)
             if changed:
-                self._log = _new_log(settings, self._log)
-            ways = old_ways.renew(settings)
-            house = await self._build(settings, ways, before)
-            self._house = house, ways
-            if self._announces:
-                self._tell_changes(settings)
-            self._settings, self._ways = settings, ways
-            self._wary = self._address is None
-            _study_defaults(house)
-            if house.catalogue is not before.catalogue:
+                self._log = self._receipts.log = _new_log(settings, self._log)
+            transports = old_transports.for_settings(settings)
+            services = await self._build(settings, transports, before)
+            self._current = services, transports
+            if self._logs_startup:
+                self._log_changes(settings)
+            self._settings, self._transports = settings, transports
+            self._checks_clients = self._address is None and self._logs_startup
+            _prefetch_default_models(services)
+            if services.catalogue is not before.catalogue:
                 await before.catalogue.close()
-            if ways is not old_ways:
-                task = asyncio.create_task(_close_when_empty(old_ways))
-                self._leaving[task] = old_ways
-                task.add_done_callback(self._leaving.pop)
+            if transports is not old_transports:
+                task = asyncio.create_task(_close_when_empty(old_transports))
+                self._closing[task] = old_transports
+                task.add_done_callback(self._closing.pop)
 
     def _read(self) -> Settings | None:
         assert self._reader is not None
         try:
             settings = self._reader.read()
             if self._address is not None:
-                expect_guarded(settings)
+                require_auth_if_exposed(settings)
         except ConfigurationError as error:
-            self._log.line(f"{self._log.paint('✕', 'error')} {error.message} All stays as it was.", level="error")
+            self._log.write_line(f"{self._log.paint('✕', 'error')} {error.message} All stays as it was.", level="error")
             return None
         return settings
 
-    def _tell_changes(self, settings: Settings) -> None:
-        changes = list_changes(self._settings, settings)
-        self._log.line(f"Settings read again: {', '.join(changes) or 'nothing'} changed.")
+    def _log_changes(self, settings: Settings) -> None:
+        changes = changed_variables(self._settings, settings)
+        self._log.write_line(f"Settings read again: {', '.join(changes) or 'nothing'} changed.")
         for warning in settings.warnings:
-            self._log.line(f"  {self._log.paint('!', 'warn')} {warning}", level="warning")
+            self._log.write_line(f"  {self._log.paint('!', 'warn')} {warning}", level="warning")
         if fixed := [name for name in changes if name in _FIXED]:
-            self.tell(f"{' and '.join(fixed)} will hold from the next start on.")
+            self.log_warning(f"{' and '.join(fixed)} will hold from the next start on.")
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await self._open()
-                _spare_the_collector()
+                _tune_gc()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self._close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    async def _open(self) -> tuple[House, Ways]:
-        async with self._changing:
-            if self._house is None:
-                asyncio.get_running_loop().set_exception_handler(lambda _, context: self._log.report(context))
-                house = await self._build(self._settings, self._ways)
-                _study_defaults(house)
-                if self._announces:
-                    write_banner(house, self._address, exposure=self._exposure())
-                self._house = house, self._ways
-        return self._house
+    async def _open(self) -> tuple[Services, Transports]:
+        async with self._reload_lock:
+            if self._current is None:
+                asyncio.get_running_loop().set_exception_handler(lambda _, context: self._log.write_loop_error(context))
+                services = await self._build(self._settings, self._transports)
+                _prefetch_default_models(services)
+                if self._logs_startup:
+                    log_startup_summary(services, self._address, exposure=self._exposure())
+                self._current = services, self._transports
+        return self._current
 
-    async def _build(self, settings: Settings, ways: Ways, before: House | None = None) -> House:
-        house = build_house(
+    async def _build(self, settings: Settings, transports: Transports, before: Services | None = None) -> Services:
+        services = build_services(
             settings,
-            ways.by_name(),
+            transports.by_name(),
             self._log,
             new_id=new_id,
-            tokens={"google": ways.tokens},
-            fetch=ways.fetch,
-            search=ways.search,
-            observers=(self.crew.totals,),
-            metrics=MetricsPage(self.crew.gather),
-            place=self.crew.place,
+            tokens={"google": transports.tokens},
+            fetch=transports.fetch,
+            search=transports.search,
+            receipts=self._receipts,
+            metrics=MetricsPage(self.peer.query_totals),
+            in_progress=self.peer.in_progress,
+            worker_position=self.peer.worker_index,
             before=before,
         )
-        if tell := self.crew.tell:
-            share(house, tell)
-        if asks_ollama(settings) and (before is None or house.catalogue is not before.catalogue):
-            await house.catalogue.look("ollama")
-        return house
+        if publish := self.peer.publish:
+            publish_observations(services, publish)
+        if should_query_ollama(settings) and (before is None or services.catalogue is not before.catalogue):
+            await services.catalogue.refresh_listing("ollama")
+        return services
 
     async def _close(self) -> None:
-        """Let go of everything; exchanges that the server has just ended first say so to their clients."""
+        """Close all services, after cancelled exchanges have sent their errors."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(ENDING_SECONDS):
-                await self._ways.wait_until_empty()
-        for task in self._leaving:
+            async with asyncio.timeout(SHUTDOWN_GRACE_SECONDS):
+                await self._transports.wait_idle()
+        await self._receipts.close(min(SHUTDOWN_GRACE_SECONDS, self._settings.stop_timeout))
+        for task in self._closing:
             task.cancel()
-        if self._house is not None:
-            await self._house[0].catalogue.close()
-        await self._ways.close()
+        if self._current is not None:
+            await self._current[0].catalogue.close()
+        await self._transports.close()
         await asyncio.to_thread(self._log.flush)
 
-    def _tells_key(self, word: str) -> bool:
-        return hide_secrets(word, self._settings.reveal_keys()) != word
+    def _contains_secret(self, word: str) -> bool:
+        return redact_secrets(word, self._settings.reveal_keys()) != word
 
-    def _look_round(self, now: Now) -> None:
-        """Take down what is under way and who rests; a process that only stands before the workers serves nothing."""
-        now.serving = int(self._house is not None)
-        now.under_way = sum(ways.exchanges for ways in (self._ways, *self._leaving.values()))
-        if self._house is not None:
-            house, _ = self._house
-            now.upstreams_resting = house.breakers.count_resting()
-            now.keys_resting = house.credentials.count_resting()
+    def _collect_gauges(self, now: Gauges) -> None:
+        """Set the gauges of exchanges, circuits and keys. The supervisor serves nothing and counts as 0."""
+        now.serving = int(self._current is not None)
+        now.in_flight = sum(transports.exchanges for transports in (self._transports, *self._closing.values()))
+        if self._current is not None:
+            services, _ = self._current
+            now.circuits_open = services.circuit_breakers.open_count()
+            now.keys_in_cooldown = services.credentials.cooldown_count()
 
-    def _take(self, fact: Fact) -> None:
-        if self._house is not None:
-            take(self._house[0], fact)
+    def _apply_observation(self, observation: SharedObservation) -> None:
+        if self._current is not None:
+            apply_observation(self._current[0], observation)
 
     def _exposure(self) -> str:
         host = self._settings.host if self._address is not None else find_bound_host(sys.argv)
         return describe_exposure(self._settings, host)
 
-    def _look_at(self, peer: tuple[str, int] | None) -> None:
-        """Warn at the first request from elsewhere, where nobody could know before that this address is reached."""
+    def _check_client_address(self, peer: tuple[str, int] | None) -> None:
+        """Log a warning at the first request from another machine, if it exposes the proxy without authentication."""
         if peer is None or is_loopback(peer[0]):
             return
-        self._wary = False
+        self._checks_clients = False
         if exposure := describe_exposure(self._settings, peer[0]):
-            write_exposure(self._log, exposure)
+            log_exposure_warning(self._log, exposure)
 
 
-async def _close_when_empty(ways: Ways) -> None:
-    await ways.wait_until_empty()
-    await ways.close()
+async def _close_when_empty(transports: Transports) -> None:
+    await transports.wait_idle()
+    await transports.close()
 
 
 def _new_log(settings: Settings, before: Log | None = None) -> Log:
-    form, level, colours, keys = _log_of(settings)
-    log = Log(form=form, level=level, colours=colours, secrets=keys)
+    form, level, colors, keys = _log_of(settings)
+    log = Log(form=form, level=level, colours=colors, secrets=keys)
     if before is not None:
-        log.follow(before)
+        log.replace(before)
     return log
 
 
 def _log_of(settings: Settings) -> Any:
-    return settings.log_format, settings.log_level, settings.colours, settings.reveal_keys()
+    return settings.log_format, settings.log_level, settings.color, settings.reveal_keys()
 
 
-def _spare_the_collector() -> None:
-    """Never look again at what start-up made, and seldom at the rest: an exchange leaves no circles behind it.
+def _tune_gc() -> None:
+    """Freeze start-up objects and raise the GC thresholds. Exchanges create no reference cycles.
 
-    A large request makes thousands of objects, so that one in ten would wait for a look at the whole heap.
+    With the default thresholds one large request in ten would wait for a full collection.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECTIONS)
 
 
-def _study_defaults(house: House) -> None:
-    """Let the catalogue ask about the models that the tiers map to, before the first request needs to know."""
+def _prefetch_default_models(services: Services) -> None:
+    """Refresh the catalog entries of the models that the tiers map to, before the first request."""
     for tier in TIERS:
         try:
-            targets = resolve(Facts(f"claude-{tier}"), house.settings, house.catalogue).targets
+            targets = resolve(RoutingQuery(f"claude-{tier}"), services.settings, services.catalogue).targets
         except ClientError:
-            continue  # the banner says so
+            continue  # the start-up summary contains the error
         for target in targets:
-            house.catalogue.study(target.provider.name, target.model)
+            services.catalogue.refresh_in_background(target.provider.name, target.model)
 
 
-def create_app(settings: Settings, *, address: str | None = None, announces: bool = True) -> App:
-    """Return the ASGI application for these settings; `announces`: whether it says what start-up says."""
-    return App(settings, address=address, announces=announces)
+def create_app(settings: Settings, *, address: str | None = None, logs_startup: bool = True) -> App:
+    """Return the ASGI application for these settings. The arguments are those of `App`."""
+    return App(settings, address=address, logs_startup=logs_startup)
 
 
 def load_app(
-    overrides: Mapping[str, object] | None = None, *, address: str | None = None, announces: bool = True
+    overrides: Mapping[str, object] | None = None, *, address: str | None = None, logs_startup: bool = True
 ) -> App:
     """Return the application for the environment and `.env`; `overrides` are settings from the command line."""
     reader = SettingsReader(PROVIDERS, overrides)
-    return App(reader.read(), address=address, announces=announces, reader=reader)
+    return App(reader.read(), address=address, logs_startup=logs_startup, reader=reader)
 
 
 def app_from_environment() -> App:
-    """Return the application for a server that imports it by name; a wrong setting ends that with one line."""
+    """Return the application for a server that imports it by name. Exit with one message if a setting is invalid."""
+    if not any(argument.startswith("--access-log") for argument in sys.argv):
+        logging.getLogger("uvicorn.access").disabled = True  # both would log each request
     try:
-        return load_app()
+        return load_app(logs_startup=not _is_later_worker())
     except ConfigurationError as error:
-        Log(form="plain").line(f"✕ {error.message}", level="error")
-        raise SystemExit(FAILED_START) from None
+        Log(form="plain").write_line(f"✕ {error.message}", level="error")
+        raise SystemExit(EXIT_STARTUP_FAILED) from None
+
+
+def _is_later_worker() -> bool:
+    """Return whether this process is a worker of another server, but not its first one."""
+    process = multiprocessing.current_process()
+    if multiprocessing.parent_process() is None or "--reload" in sys.argv:
+        return False
+    return process.name.startswith("SpawnProcess-") and process.name != "SpawnProcess-1"
 
 
 def new_id(prefix: str) -> str:
     """Return a fresh identifier: the prefix and 24 base-62 characters, 22 after `toolu_px`.
 
-    Unique, not secret: nothing is granted to who knows one.
+    Unique, not secret: an id grants no access.
     """
     return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_CHARACTERS).decode()

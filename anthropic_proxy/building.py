@@ -1,89 +1,94 @@
-"""Puts the parts of a house together, new ones and those that outlive a reload."""
+"""Construction of `Services`, with the state that survives a reload."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from anthropic_proxy.exchange.house import House
-from anthropic_proxy.hooks import Observer, Page
+from anthropic_proxy.exchange.receipts import Receipts
+from anthropic_proxy.in_progress import InProgress
 from anthropic_proxy.log import Log
-from anthropic_proxy.routing.catalogue import Catalogue, OllamaModels
+from anthropic_proxy.plugins import GetRoute
+from anthropic_proxy.routing.catalog import Catalog, OllamaListing
 from anthropic_proxy.routing.credentials import Credentials, TokenSource
-from anthropic_proxy.routing.health import Queue, portion_of
-from anthropic_proxy.routing.learned import Learned
+from anthropic_proxy.routing.health import FairQueue, worker_share
+from anthropic_proxy.routing.memory_store import MemoryStore
+from anthropic_proxy.routing.model_observations import ModelObservations
 from anthropic_proxy.routing.providers import find_provider
-from anthropic_proxy.routing.store import MemoryStore
+from anthropic_proxy.services import Services
 from anthropic_proxy.settings import Settings
-from anthropic_proxy.upstream.errands import Fetch, Search
-from anthropic_proxy.wire.contract import Send as UpstreamSend
+from anthropic_proxy.upstream.contract import WebFetch, WebSearch
+from anthropic_proxy.wire.contract import Transport
 
 
-def build_house(
+def build_services(
     settings: Settings,
-    ways: Mapping[str, UpstreamSend],
+    transports: Mapping[str, Transport],
     log: Log,
     *,
     new_id: Callable[[str], str],
     tokens: Mapping[str, TokenSource] | None = None,
-    fetch: Fetch | None = None,
-    search: Search | None = None,
-    observers: Sequence[Observer] = (),
-    metrics: Page | None = None,
-    place: tuple[int, int] = (0, 1),
-    before: House | None = None,
-) -> House:
-    """Return one set of parts; what the house before it has learned and still holds goes with it.
+    fetch: WebFetch | None = None,
+    search: WebSearch | None = None,
+    in_progress: InProgress | None = None,
+    receipts: Receipts | None = None,
+    metrics: GetRoute | None = None,
+    worker_position: tuple[int, int] = (0, 1),
+    before: Services | None = None,
+) -> Services:
+    """Return the services for these settings.
 
-    `place`: which of how many processes it is for, from 0 on.
+    `worker_position`: index of this worker, from 0, and number of workers. `before`: services that a reload replaces;
+    their observations, cooldowns and queue are carried over.
     """
     credentials = Credentials(settings, tokens)
-    house = House(
+    services = Services(
         settings=settings,
-        catalogue=_new_catalogue(settings, ways, credentials),
+        catalogue=_new_catalogue(settings, transports, credentials),
         credentials=credentials,
-        learned=Learned(MemoryStore()),
-        queue=_new_queue(settings.max_upstream_calls, *place),
-        ways=ways,
+        observations=ModelObservations(MemoryStore()),
+        queue=_new_queue(settings.max_upstream_calls, *worker_position),
+        transports=transports,
         log=log,
-        fetch=fetch,
-        search=search,
+        web_fetch=fetch,
+        web_search=search,
         new_id=new_id,
         clock=time.time,
-        observers=observers,
-        metrics=metrics,
+        receipts=receipts or Receipts(log),
+        metrics_route=metrics,
+        in_progress=in_progress or InProgress(),
     )
-    return house if before is None else _inherit(house, before)
+    return services if before is None else _carry_over_state(services, before)
 
 
-def _new_catalogue(settings: Settings, ways: Mapping[str, UpstreamSend], credentials: Credentials) -> Catalogue:
+def _new_catalogue(settings: Settings, transports: Mapping[str, Transport], credentials: Credentials) -> Catalog:
     ollama = find_provider("ollama")
-    models = OllamaModels(
-        ways[ollama.way],
+    models = OllamaListing(
+        transports[ollama.transport],
         settings.base_urls.get(ollama.name, ollama.base_url),
         window=settings.ollama_context_length,
-        find_credential=lambda: credentials.find(ollama),
+        find_credential=lambda: credentials.next_credential(ollama),
     )
-    return Catalogue(sources={ollama.name: models})
+    return Catalog(sources={ollama.name: models})
 
 
-def _new_queue(limit: int | None, place: int, number: int) -> Queue:
-    return Queue(None) if limit is None else Queue(portion_of(limit, place, number), limit)
+def _new_queue(limit: int | None, worker_index: int, worker_count: int) -> FairQueue:
+    return FairQueue(None) if limit is None else FairQueue(worker_share(limit, worker_index, worker_count), limit)
 
 
-def _inherit(house: House, before: House) -> House:
-    """Return the house with what outlives a reload: what was learned, who rests, who waits, and what was asked."""
-    now, then = house.settings, before.settings
-    house.credentials.inherit(before.credentials)
-    kept: dict[str, Any] = {"budget": before.budget}
+def _carry_over_state(services: Services, before: Services) -> Services:
+    """Return the services with the state that survives a reload: observations, cooldowns, queue, model listings."""
+    now, then = services.settings, before.settings
+    services.credentials.restore_state(before.credentials)
+    carried: dict[str, Any] = {"retry_budget": before.retry_budget}
     same_upstreams = (now.base_urls, now.wires) == (then.base_urls, then.wires)
     if same_upstreams:
-        kept["learned"] = before.learned
+        carried["observations"] = before.observations
     if same_upstreams and now.keys == then.keys:
-        kept["breakers"] = before.breakers  # an address or a key was set to mend what had failed
-        if house.ways == before.ways and now.ollama_context_length == then.ollama_context_length:
-            kept["catalogue"] = before.catalogue
+        carried["circuit_breakers"] = before.circuit_breakers  # a new address or key may repair the failure
+        if services.transports == before.transports and now.ollama_context_length == then.ollama_context_length:
+            carried["catalogue"] = before.catalogue
     if now.max_upstream_calls == then.max_upstream_calls:
-        kept["queue"] = before.queue
-    return msgspec.structs.replace(house, **kept)
+        carried["queue"] = before.queue
+    return msgspec.structs.replace(services, **carried)

@@ -1,47 +1,51 @@
-"""The one exception tree.
+"""The exception hierarchy.
 
 ProxyError
-├─ ClientError                       the caller can fix it
+├─ ClientError                       the client can fix it
 │  ├─ InvalidRequest, UnsupportedFeature   400 invalid_request_error
-│  │  └─ WrongMethod, UnsupportedEncoding, RequestTimeout, UnreadableRequest   405, 415, 408, 400: the same kind
+│  │  └─ MethodNotAllowed, UnsupportedEncoding, RequestTimeout, MalformedHttp   405, 415, 408, 400: the same type
 │  ├─ AuthenticationFailed                 401 authentication_error
 │  ├─ PermissionDenied                     403 permission_error
 │  ├─ UnknownModel                         404 not_found_error
 │  ├─ RequestTooLarge                      413 request_too_large
-│  │  └─ AddressTooLong, HeadersTooLarge         414, 431: the same kind
+│  │  └─ UriTooLong, HeadersTooLarge             414, 431: the same type
 │  └─ LimitReached                         429 rate_limit_error
-├─ UpstreamError                     the provider failed; carries provider, status, retry_after
-│  ├─ UpstreamRefused                      status and kind mapped from its answer
+├─ UpstreamError                     the provider failed, never a limit of this proxy; has provider, status, retry_after
+│  ├─ UpstreamRefused                      status and type mapped from its response
 │  ├─ UpstreamUnreachable, UpstreamProtocolError   502 api_error
 │  ├─ UpstreamTimeout                      504 timeout_error
 │  ├─ UpstreamOverloaded                   529 overloaded_error
-│  └─ UpstreamResting                      not asked, because it failed again and again; as its last failure
-├─ ErrandFailed                      an errand of the proxy itself; becomes a block in the reply, never a status
-│  ├─ FetchFailed                          a page or a link that could not be had
-│  └─ SearchFailed                         a search service that did not answer
-├─ Stopping                          503 api_error; the server ends before the reply does
+│  └─ CircuitOpen                          not called after repeated failures; status and type of the last failure
+├─ ProxyBusy                         529 overloaded_error; the queue in front of the upstreams is full
+├─ ServerToolFailed                  a tool that the proxy runs; becomes a block in the reply, never a status
+│  ├─ WebFetchFailed                       a page or a link could not be fetched
+│  └─ WebSearchFailed                      the search service failed
+├─ MissingExtra                      500 api_error; an optional package is not installed
+├─ ShuttingDown                      503 api_error; the server stops before the reply is complete
 ├─ ConfigurationError                found at start; never reaches a client
-└─ InternalError                     500 api_error; our bug, logged with its trace
+└─ InternalError                     500 api_error; a bug of the proxy, logged with its traceback
 
-Only kinds that Anthropic documents leave the house (https://docs.anthropic.com/en/api/errors): the client's retry
-behaviour depends on them.
+Clients receive only the types that Anthropic documents (https://docs.anthropic.com/en/api/errors): retries depend on
+them.
 """
 
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from msgspec import Struct
+
 
 class ProxyError(Exception):
-    """Anything that this project raises on purpose; its text says what the reader can do."""
+    """Base class of all intended errors. The message names the remedy."""
 
     status: int = 500
-    """The HTTP status that the client receives."""
-    kind: str = "api_error"
-    """The `error.type` of Anthropic's envelope."""
+    """HTTP status of the response."""
+    error_type: str = "api_error"
+    """`error.type` of the Anthropic error body."""
     retryable: bool = False
-    """Whether the same call may succeed when made again, unchanged, a moment later."""
-    ends_connection: bool = False
-    """Whether nobody can know that what comes next on the client's connection is its next request."""
+    """True if the unchanged request may succeed a moment later."""
+    closes_connection: bool = False
+    """True if the next bytes of the client connection may not begin a request."""
 
     def __init__(
         self,
@@ -54,124 +58,137 @@ class ProxyError(Exception):
         super().__init__(message)
         self.message = message
         self.details = details
-        """`error.details` of the envelope, for example `{"error_code": …}`."""
+        """`error.details` of the error body, for example `{"error_code": …}`."""
         self.retry_after = retry_after
-        """Seconds until the client should try again; None: not known."""
+        """Seconds until the client should retry. None: not known."""
         self.should_retry = should_retry
-        """False tells the official clients not to retry (header `x-should-retry`); None: they decide by the status."""
+        """Header `x-should-retry`. False: the official clients do not retry. None: they decide by the status."""
 
-    def let_go(self) -> None:
-        """Drop the frames that it came through, once it was told or is overcome.
+    def drop_traceback(self) -> None:
+        """Drop the tracebacks of this error and of its context, after it was reported or handled.
 
-        Some of them hold the error itself and, with the request's body, all of an exchange: a circle that would stay
-        until the garbage collector comes.
+        Their frames hold the error and the request body: a reference cycle that only the garbage collector would end.
         """
-        told: BaseException | None = self
-        while told is not None:
-            told.__traceback__ = None
-            told = told.__context__
+        error: BaseException | None = self
+        while error is not None:
+            error.__traceback__ = None
+            error = error.__context__
 
 
 class ClientError(ProxyError):
-    """The caller can fix it."""
+    """An error that the client can fix."""
 
     status = 400
-    kind = "invalid_request_error"
+    error_type = "invalid_request_error"
 
 
 class InvalidRequest(ClientError):
-    """A field is missing or wrong; the text names the field, the value and what is allowed."""
+    """A field is missing or wrong. The message names the field, its value and the allowed values."""
 
 
-class WrongMethod(InvalidRequest):
-    """Something is served at this path, but not by this method."""
+class MethodNotAllowed(InvalidRequest):
+    """The path is served, but not for this method."""
 
     status = 405
 
     def __init__(self, message: str, allowed: Iterable[str]) -> None:
         super().__init__(message)
         self.allowed = tuple(allowed)
-        """The methods that are served there."""
+        """Methods of the path."""
 
 
 class UnsupportedEncoding(InvalidRequest):
-    """The body is compressed, or otherwise not as it is read here."""
+    """The body is compressed or has an unsupported encoding."""
 
     status = 415
 
 
 class RequestTimeout(InvalidRequest):
-    """The client did not send its whole request in time."""
+    """The client did not send a complete request in time."""
 
     status = 408
-    ends_connection = True
+    closes_connection = True
 
 
-class UnreadableRequest(InvalidRequest):
-    """What came is no HTTP as it must be, or can be read in two ways."""
+class MalformedHttp(InvalidRequest):
+    """The request is malformed or ambiguous HTTP."""
 
-    ends_connection = True
+    closes_connection = True
 
 
 class UnsupportedFeature(ClientError):
-    """The request would be meaningless without something that the backend does not have."""
+    """The request depends on a feature that the backend lacks."""
 
 
 class AuthenticationFailed(ClientError):
     """The client's credential is missing or wrong, or a provider's key is missing or refused."""
 
     status = 401
-    kind = "authentication_error"
+    error_type = "authentication_error"
 
 
 class PermissionDenied(ClientError):
-    """The caller is known, or known to be foreign, and may not do this."""
+    """The client may not do this."""
 
     status = 403
-    kind = "permission_error"
+    error_type = "permission_error"
 
 
 class UnknownModel(ClientError):
-    """No such model, path or resource."""
+    """The model, path or resource does not exist."""
 
     status = 404
-    kind = "not_found_error"
+    error_type = "not_found_error"
 
 
 class RequestTooLarge(ClientError):
-    """The body is larger than the proxy takes."""
+    """The body exceeds the limit."""
 
     status = 413
-    kind = "request_too_large"
+    error_type = "request_too_large"
 
 
-class AddressTooLong(RequestTooLarge):
-    """Path and query are longer than the proxy takes."""
+class UriTooLong(RequestTooLarge):
+    """Path and query exceed the limit."""
 
     status = 414
-    ends_connection = True
+    closes_connection = True
 
 
 class HeadersTooLarge(RequestTooLarge):
-    """The headers are larger than the proxy takes."""
+    """The headers exceed the limit."""
 
     status = 431
-    ends_connection = True
+    closes_connection = True
 
 
 class LimitReached(ClientError):
     """A limit of this proxy (rate, budget) is reached."""
 
     status = 429
-    kind = "rate_limit_error"
+    error_type = "rate_limit_error"
+
+
+class Cause(Struct, frozen=True, kw_only=True):
+    """The kind of a provider error, with the numbers that a changed request depends on. All numbers are tokens."""
+
+    error_type: Literal["overflow", "output_limit", "images", "quota"]
+    max_tokens: int | None = None
+    """Output limit with which this request fits; None: no output limit makes it fit, or it is not known."""
+    max_output: int | None = None
+    """Output limit of the model, whatever the input; None: not stated."""
+    window: int | None = None
+    """Input and output together; None: not stated."""
+    certain: bool = True
+    """False if the text fits other causes too, so that only a success of the changed request proves the cause."""
 
 
 class UpstreamError(ProxyError):
-    """The provider failed. Its text starts with the provider's name."""
+    """The provider failed. The message starts with the provider name."""
 
     status = 502
 
-    def __init__(  # the widest constructor of the tree, because everything that a provider may say ends here
+    def __init__(  # many arguments: one for each field of the error bodies of providers
         self,
         message: str,
         *,
@@ -187,19 +204,21 @@ class UpstreamError(ProxyError):
         super().__init__(message, details=details, retry_after=retry_after, should_retry=should_retry)
         self.provider = provider
         self.status = type(self).status if status is None else status
-        self.kind = type(self).kind if kind is None else kind
+        self.error_type = type(self).error_type if kind is None else kind
         if retryable is not None:
             self.retryable = retryable
         self.body: bytes | None = None
-        """The provider's own error body, where it is passed on as it came (a relay)."""
+        """Error body of the provider, for a relay. None: not relayed."""
         self.headers: dict[str, str] = {}
-        """The provider's headers that are passed on with it."""
+        """Headers of the provider that are relayed with `body`."""
         self.parameter = parameter
-        """The request parameter that the provider named as the cause, in its own spelling; None: none named."""
+        """Request parameter that the provider names as the cause, in its spelling. None: not stated."""
+        self.cause: Cause | None = None
+        """Cause that a change of the request may remove on every wire. None: no such cause."""
 
 
 class UpstreamRefused(UpstreamError):
-    """The provider answered with an error; status and kind are mapped from its answer."""
+    """The provider responded with an error. Status and type are mapped from its response."""
 
 
 class UpstreamUnreachable(UpstreamError):
@@ -209,28 +228,35 @@ class UpstreamUnreachable(UpstreamError):
 
 
 class UpstreamProtocolError(UpstreamError):
-    """The provider's answer broke its own rules, or ended before it was complete."""
+    """The response of the provider is malformed or incomplete."""
 
     retryable = True
 
 
 class UpstreamTimeout(UpstreamError):
-    """The provider stayed silent for longer than the limit."""
+    """The provider sent nothing within the time limit."""
 
     status = 504
-    kind = "timeout_error"
+    error_type = "timeout_error"
 
 
 class UpstreamOverloaded(UpstreamError):
-    """The provider says that it has no capacity now."""
+    """The provider reports that it has no capacity."""
 
     status = 529
-    kind = "overloaded_error"
+    error_type = "overloaded_error"
     retryable = True
 
 
-class UpstreamResting(UpstreamError):
-    """The provider failed so often in a row that it is left alone for a while; with status and kind of its failure."""
+class CircuitOpen(UpstreamError):
+    """The circuit breaker of the provider is open. Status and type are those of its last failure."""
+
+
+class ProxyBusy(ProxyError):
+    """The queue of upstream calls is full. The request was sent to no provider."""
+
+    status = 529
+    error_type = "overloaded_error"
 
 
 FetchErrorCode = Literal[
@@ -252,28 +278,28 @@ SearchErrorCode = Literal[
 """`error_code` of a `web_search_tool_result_error` (same source)."""
 
 
-class ErrandFailed(ProxyError):
-    """What the proxy fetches for a model could not be had; it becomes a block, so no client sees a status."""
+class ServerToolFailed(ProxyError):
+    """A tool that the proxy runs for a model failed. It becomes a result block, never an HTTP status."""
 
 
-class FetchFailed(ErrandFailed):
-    """A page or a link could not be had; the text says why and is fit for the model."""
+class WebFetchFailed(ServerToolFailed):
+    """A page or a link could not be fetched. The message states the reason and may be sent to the model."""
 
     def __init__(self, message: str, error_code: FetchErrorCode) -> None:
         super().__init__(message)
         self.error_code: FetchErrorCode = error_code
 
 
-class SearchFailed(ErrandFailed):
-    """A search gave no answer; the text says why and is fit for a log."""
+class WebSearchFailed(ServerToolFailed):
+    """A search failed. The message states the reason and may be logged."""
 
     def __init__(self, message: str, error_code: SearchErrorCode) -> None:
         super().__init__(message)
         self.error_code: SearchErrorCode = error_code
 
 
-class Stopping(ProxyError):
-    """The server was asked to stop, and does not wait longer for replies that are not complete."""
+class ShuttingDown(ProxyError):
+    """The server stops before the reply is complete."""
 
     status = 503
 
@@ -281,9 +307,20 @@ class Stopping(ProxyError):
         super().__init__("The proxy is stopping; the reply is not complete. Try again in a moment.", retry_after=1)
 
 
+class MissingExtra(ProxyError):
+    """An optional package is not installed. A retry does not help."""
+
+    def __init__(self, subject: str, extra: str) -> None:
+        super().__init__(
+            f"{subject}, which is not installed. Install it in the checkout and start the proxy again: "
+            f"sh scripts/setup {extra}   or, with uv: uv sync --extra {extra}",
+            should_retry=False,
+        )
+
+
 class ConfigurationError(ProxyError):
-    """A setting is wrong; found at start, never reaches a client."""
+    """A setting is wrong. Raised at start-up; never sent to a client."""
 
 
 class InternalError(ProxyError):
-    """Our bug; logged with its trace."""
+    """A bug of the proxy, logged with its traceback."""

@@ -1,4 +1,4 @@
-"""Keys taken out of what is told and logged: known ones, however they are spelled, and what looks like one."""
+"""Redaction of keys in messages and logs: known keys in all encodings, and texts with the form of a key."""
 
 import re
 from base64 import b64encode
@@ -7,13 +7,13 @@ from urllib.parse import quote
 
 import msgspec
 
-_FRAGMENT = 12
-"""Characters in a row that are as good as the key: texts are cut, and keys half masked, at any place."""
-_SHORTEST = 4
-_WORD = 8
-"""A shorter key of letters alone is a word that stands where some key must, such as `ollama`: no secret."""
-_LONG = 16
-"""Of a key of this length the end is shown, so that its owner can tell which of several it was."""
+_FRAGMENT_CHARACTERS = 12
+"""Length of a fragment of a key that is redacted. Texts are truncated, and keys partly masked, at any place."""
+_MIN_CHARACTERS = 4
+_MIN_LETTERS = 8
+"""Length from which a key of letters alone is a secret. Shorter ones are placeholders such as `ollama`."""
+_MIN_CHARACTERS_WITH_END = 16
+"""Length from which the last four characters of a key are shown, to identify it among several."""
 _PLAIN = re.compile(r"[\w-]+")
 _FOR_ADDRESSES = str.maketrans("+/", "-_")
 _KEYS = re.compile(
@@ -22,8 +22,8 @@ _KEYS = re.compile(
 )
 
 
-def mask_keys(text: str) -> str:
-    """Return the text with everything that looks like a key shortened to its last four characters."""
+def redact_key_patterns(text: str) -> str:
+    """Return the text with everything in the form of a key shortened to its last four characters."""
 
     def shorten(match: re.Match[str]) -> str:
         kept = match["bearer"] or match["prefix"]
@@ -33,63 +33,69 @@ def mask_keys(text: str) -> str:
     return _KEYS.sub(shorten, text)
 
 
-def is_secret(value: str) -> bool:
-    """Whether a key is long enough to be looked for."""
-    return len(value) >= _WORD or (len(value) >= _SHORTEST and not value.isalpha())
+def is_long_enough(value: str) -> bool:
+    """Return whether a key is long enough to be redacted."""
+    return len(value) >= _MIN_LETTERS or (len(value) >= _MIN_CHARACTERS and not value.isalpha())
 
 
-def hide_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Return the text without any of these, and without what looks like a key."""
-    known = [(_spell(secret), _mark_of(secret)) for secret in secrets if is_secret(secret)]
+def redact_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Return the text without these secrets and without texts in the form of a key."""
+    known = [(_spell(secret), _mark_of(secret)) for secret in secrets if is_long_enough(secret)]
     for spelled, mark in known:
-        text = _without_whole(text, spelled, mark)
-    text = mask_keys(text)  # before pieces: a stranger's key that shares one would no longer look like a key
+        text = _without_complete(text, spelled, mark)
+    # before fragments: another key with a shared fragment would lose the form of a key
+    text = redact_key_patterns(text)
     for spelled, mark in known:
         text = _without_pieces(text, spelled, mark)
     return text
 
 
-def hide(text: str, secret: str) -> str:
-    """Return the text without a key: plain, as JSON, as part of an address or in base64 has it, and in pieces."""
+def list_spellings(secrets: Iterable[str]) -> Sequence[str]:
+    """Return the plain encodings of the secrets. Without any of them a text needs no `redact_secrets`."""
+    return [spelled for secret in secrets if is_long_enough(secret) for spelled in _spell(secret)]
+
+
+def redact_secret(text: str, secret: str) -> str:
+    """Return the text without a key: plain, in JSON, in a URL, in base64, and in fragments."""
     spelled, mark = _spell(secret), _mark_of(secret)
-    return _without_pieces(_without_whole(text, spelled, mark), spelled, mark)
+    return _without_pieces(_without_complete(text, spelled, mark), spelled, mark)
 
 
 def _mark_of(secret: str) -> str:
     end = secret[-4:]
-    return f"…{end}" if len(secret) >= _LONG and _PLAIN.fullmatch(end) else "…"
+    return f"…{end}" if len(secret) >= _MIN_CHARACTERS_WITH_END and _PLAIN.fullmatch(end) else "…"
 
 
 def _spell(secret: str) -> Sequence[str]:
-    """Return the key as texts spell it; the first is the key itself."""
+    """Return the key in all plain encodings, itself first."""
     in_json = msgspec.json.encode(secret).decode()[1:-1]
     return tuple(dict.fromkeys((secret, in_json, in_json.replace("/", r"\/"), quote(secret, safe=""))))
 
 
-def _without_whole(text: str, spellings: Sequence[str], mark: str) -> str:
+def _without_complete(text: str, spellings: Sequence[str], mark: str) -> str:
     for spelled in (*spellings, *_encoded(spellings[0])):
         text = text.replace(spelled, mark)
     return text
 
 
 def _encoded(secret: str) -> Iterator[str]:
-    """Yield what of the secret stands in base64, wherever in the encoded text it begins: the ends are its neighbours'.
+    """Yield the base64 encodings of the secret, one for each of three offsets, without characters of adjacent text.
 
-    Headers for Basic authentication hold it so. A short one would be looked for in four characters.
+    Headers for Basic authentication contain them. The encoding of a short secret would match other text.
     """
-    raw = secret.encode(errors="surrogatepass")
-    for before in range(3) if len(raw) >= _FRAGMENT else ():
-        whole = b64encode(b"\0" * before + raw).rstrip(b"=").decode()
-        inner = whole[(before * 8 + 5) // 6 : len(whole) - ((before + len(raw)) % 3 > 0)]
+    encoded = secret.encode(errors="surrogatepass")
+    for before in range(3) if len(encoded) >= _FRAGMENT_CHARACTERS else ():
+        whole = b64encode(b"\0" * before + encoded).rstrip(b"=").decode()
+        inner = whole[(before * 8 + 5) // 6 : len(whole) - ((before + len(encoded)) % 3 > 0)]
         yield from {inner, inner.translate(_FOR_ADDRESSES)}
 
 
 def _without_pieces(text: str, spellings: Sequence[str], mark: str) -> str:
-    """Return the text with a mark where a part of the key stands."""
+    """Return the text with each fragment of the key replaced by a mark."""
     for spelled in spellings:
-        size = min(len(spelled), _FRAGMENT)
+        size = min(len(spelled), _FRAGMENT_CHARACTERS)
         pieces = dict.fromkeys(spelled[at : at + size] for at in range(len(spelled) - size + 1))
-        if there := [re.escape(piece) for piece in pieces if piece in text]:
-            found = rf"(?:(?={'|'.join(there)}).)+.{{{size - 1}}}"
+        if present := [re.escape(piece) for piece in pieces if piece in text]:
+            found = rf"(?:(?={'|'.join(present)}).)+.{{{size - 1}}}"
             text = re.sub(found, lambda _: mark, text, flags=re.DOTALL)
     return text

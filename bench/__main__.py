@@ -13,8 +13,9 @@ from msgspec import structs
 from bench import features, peers
 from bench.flame import measure_profiles
 from bench.load import BenchError
-from bench.measures import FULL, LESS, QUICK, Plan
+from bench.measures import FULL, LESS, QUICK, STEPS, Plan
 from bench.page import write_page
+from bench.pair import TITLE, checked_out, pair_with, write_pair
 from bench.report import write_tables
 from bench.results import Results, collect, describe_code, load_results
 from bench.scaling import measure_scaling
@@ -24,7 +25,7 @@ from bench.wires import CHAT, OTHERS
 
 _BEGUN = time.monotonic()
 LAST = peers.PLACE.parent / "bench" / "last.json"
-"""Where every run leaves its values."""
+"""File in which every run leaves its values."""
 
 
 def main() -> int:
@@ -33,6 +34,8 @@ def main() -> int:
     if chosen.page:
         write_page(load_results(chosen.page))
         return 0
+    if chosen.pair:
+        return _measure_pair(chosen)
     tables, missing = _plan_tables(chosen)
     for line in missing:
         print(line, file=sys.stderr)
@@ -56,7 +59,7 @@ def main() -> int:
 async def _measure(
     tables: list[Table], missing: list[str], chosen: argparse.Namespace, directory: Path, before: Results | None
 ) -> Results:
-    """Measure what was not measured before; keep the values after each round, for whom it breaks off."""
+    """Measure what was not measured before; keep the values after each round, in case the run breaks off."""
     versions = {subject.name: peers.find_version(place) for place, subject in peers.PEERS.items()}
     wanted = {table.title: table.plan.rounds for table in tables}
     done = [sheet for sheet in before.sheets if sheet.rounds == wanted.get(sheet.title)] if before else []
@@ -80,6 +83,24 @@ async def _measure(
     return results
 
 
+def _measure_pair(chosen: argparse.Namespace) -> int:
+    """Measure an older commit beside the code as it is; print both and their ratios."""
+    plan = structs.replace(QUICK if chosen.quick else FULL, **({"rounds": chosen.rounds} if chosen.rounds else {}))
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        try:
+            with checked_out(chosen.pair, Path(directory)) as place:
+                table = Table(title=TITLE, subjects=pair_with(place, chosen.pair), plan=plan, steps=tuple(STEPS))
+                run = Run([table], Path(directory), _tell, lambda run: None)
+                uvloop.run(run.measure())
+        except BenchError as error:
+            print(f"✕ {error}", file=sys.stderr)
+            return 1
+    results = collect(run, [], {})
+    results.save(chosen.json.with_name("pair.json"))
+    print(write_pair(results.sheets[0], chosen.pair))
+    return 0
+
+
 def _tell(line: str) -> None:
     print(f"{(time.monotonic() - _BEGUN) / 60:5.1f} min  {line}", file=sys.stderr, flush=True)
 
@@ -88,16 +109,17 @@ def _read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="What the proxy costs beside a direct call and a relay.")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: less than a minute")
     parser.add_argument("--full", action="store_true", help="all of the next five")
-    parser.add_argument("--peers", action="store_true", help="measure other translators too (scripts/peers)")
+    parser.add_argument("--peers", action="store_true", help="measure other translators too (scripts/ci/peers)")
     parser.add_argument("--wires", action="store_true", help="measure the other languages of providers too")
     parser.add_argument("--features", action="store_true", help="measure what optional features cost")
     parser.add_argument("--scaling", action="store_true", help="measure workers, body sizes, lengths, open streams")
     parser.add_argument("--profile", action="store_true", help="sample where the proxy's time goes (Linux)")
+    parser.add_argument("--pair", metavar="COMMIT", help="measure that commit beside the code as it is, and no other")
     parser.add_argument("--rounds", type=int, help="rounds of every measure")
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave somebody out")
     parser.add_argument("--json", type=Path, default=LAST, metavar="FILE", help=f"keep all values there ({LAST.name})")
     parser.add_argument("--resume", action="store_true", help="keep what a run that broke off has measured in full")
-    parser.add_argument("--write", action="store_true", help="write tables and plots into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="write tables and plots of the performance page")
     parser.add_argument("--page", type=Path, metavar="FILE", help="only write them, from the values of that run")
     chosen = parser.parse_args()
     if chosen.write and not chosen.full:

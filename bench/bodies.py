@@ -1,4 +1,4 @@
-"""Requests of any size, as the Messages API and as Chat Completions say them.
+"""Requests of any size, in the form of the Messages API and of Chat Completions.
 
 The middle one has the shape and the sizes of an agent's request: a system prompt in three blocks, a system message
 after the first user message, 20 tools with long descriptions (3 kB each), and a history of calls and results. Sizes are
@@ -39,7 +39,7 @@ _KEYWORDS: tuple[dict[str, Any], ...] = (
 
 
 class Body(Struct, frozen=True):
-    """A request body around the number that tells one request from the next."""
+    """A request body around the number that distinguishes one request from the next."""
 
     head: bytes
     tail: bytes
@@ -89,7 +89,7 @@ def make_messages(size: int, model: str, *, stream: bool) -> dict[str, Any]:
 
 
 def with_system_at_the_top(request: dict[str, Any]) -> dict[str, Any]:
-    """Return a Messages request whose late system messages stand at the end of its system prompt."""
+    """Return a Messages request with its late system messages at the end of its system prompt."""
     late = [message for message in request["messages"] if message["role"] == "system"]
     if not late:
         return request
@@ -99,7 +99,7 @@ def with_system_at_the_top(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def say_as_chat(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the same request as Chat Completions says it, for the direct call and the plain relay."""
+    """Return the same request in the form of Chat Completions, for the direct call and the plain relay."""
     said: dict[str, Any] = {key: request[key] for key in ("model", "max_tokens", "stream")}
     if request["stream"]:
         said["stream_options"] = {"include_usage": True}

@@ -1,4 +1,4 @@
-"""What each step of a request may take, and what it takes: shares of samples, of the CPU that was measured without."""
+"""The budget of each step of a request, and its cost: shares of samples, of the CPU that was measured without."""
 
 import re
 from collections import Counter
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class Work(Struct, frozen=True, kw_only=True):
-    """What is asked for while the proxy is sampled."""
+    """The requests that are sent while the proxy is sampled."""
 
     size: int
     """Bytes of each request."""
@@ -35,7 +35,7 @@ WORK: Mapping[str, Work] = {
 
 
 class Profile(Struct, kw_only=True):
-    """Where the proxy's time went."""
+    """The distribution of the proxy's time."""
 
     work: Work
     micros: float
@@ -76,8 +76,8 @@ BUDGETED: Mapping[str, str] = {
     "stream": "stream of ten events",
     "burst": "event in a burst",
 }
-"""What has a budget, by its name in `WORK`. It is what the aims leave (`bench.goals`): 6.5 times nginx's 60 µs; 200 µs
-and ten events; 1.8 times nginx's 1.4 µs."""
+"""The kinds of work with a budget, by name in `WORK`. It is what the aims leave (`bench.goals`): 6.5 times
+nginx's 60 µs; 200 µs and ten events; 1.8 times nginx's 1.4 µs."""
 STEPS = (
     Step("the event loop", r"^Runner\.run", (4, 2, 0.05)),
     Step(
@@ -85,7 +85,7 @@ STEPS = (
         r"\(anthropic_proxy/(?:server|app)|uvicorn/",
         (84, 64, 0.45),
     ),
-    Step("reading the request", r"\(anthropic_proxy/(?:messages/types|exchange/reading)", (89, 12, 0.04)),
+    Step("reading the request", r"\(anthropic_proxy/(?:messages/models|exchange/reading)", (89, 12, 0.04)),
     Step("routing, credentials, what was learned", r"\(anthropic_proxy/routing", (7, 6, 0.02)),
     Step("preparing it", r"\(anthropic_proxy/(?:messages/(?:prepare|notes)|exchange/limits)", (25, 12, 0.03)),
     Step("counting its tokens, for a stream's beginning", r"\(anthropic_proxy/messages/tokens", (0, 9, 0.02)),
@@ -101,5 +101,5 @@ STEPS = (
     Step("the corridor: nine steps, watching, ways", r"\(anthropic_proxy/", (34, 26, 0.15)),
     Step("asyncio and the standard library", "", (15, 9, 0.05)),
 )
-"""The first whose pattern fits a function has it. What the kernel does for a call counts where the call, or the
+"""The first step with a fitting pattern gets a function. The kernel's work for a call counts where the call, or the
 function that receives what it gave, is written."""

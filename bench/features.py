@@ -1,4 +1,4 @@
-"""What an optional feature costs: the proxy with it beside the proxy without, everything else the same."""
+"""Cost of an optional feature: the proxy with it beside the proxy without, everything else the same."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,7 +9,7 @@ from bench.wires import CHAT
 
 TITLE = "Features"
 STEPS = ("1 KB", "120 KB", "burst", "paced")
-"""What each feature is measured in, as `bench.measures` names it."""
+"""Steps in which each feature is measured, as `bench.measures` names it."""
 ANY_MODEL = "openai/{}"
 """A model that is not known to be OpenAI's: what such servers get wrong is looked for."""
 

@@ -20,7 +20,7 @@ import uvloop
 from msgspec import Struct, field, structs
 
 from bench.budget import BUDGETED, WORK, Profile, Work
-from bench.load import Shot, fire, wait_for_reply
+from bench.load import BenchError, Shot, fire, wait_for_reply
 from bench.processes import Process, free_port
 from bench.results import Results
 from bench.scenario import Tell
@@ -31,10 +31,12 @@ _WIDTH, _ROW, _NARROWEST = 1200, 17, 2.0
 _CHARACTER = 6.6
 """Pixels of a letter."""
 _ROOT = "Runner.run (asyncio/runners.py)"
+_MAX_WAITS = 100
+"""Tenths of a second that the samples are waited for."""
 _SLICES = 10
-"""Of the time without sampling; the median of them is told."""
+"""Slices of the time without sampling; their median is reported."""
 _FUNCTIONS = 30
-"""How many are printed."""
+"""Number of functions that are printed."""
 _FILLS = ("#d1242f", "#bf8700", "#1a7f37", "#0969da", "#8250df", "#bf3989", "#1b7c83", "#9a6700")
 _STYLE = "text{font:11px ui-monospace,monospace;fill:#fff}.t{font:15px system-ui,sans-serif;fill:#57606a}" + "".join(
     f".c{number}{{fill:{fill}}}" for number, fill in enumerate(_FILLS)
@@ -75,8 +77,23 @@ async def sample(work: Work, seconds: float, directory: Path) -> Profile:
         proxy.tell(signal.SIGUSR2)
         await _serve(port, shot, seconds, work.connections)
         proxy.tell(signal.SIGUSR2)
-        await _serve(port, shot, 0.1, work.connections)
+        await _wait_for_stacks(stacks, proxy, port, shot, work.connections)
     return Profile(work=work, micros=1e6 * spent / work.events, stacks=dict(_read(stacks)))
+
+
+async def _wait_for_stacks(stacks: Path, proxy: Process, port: int, shot: Shot, connections: int) -> None:
+    """Serve until the file of the samples is there. Raises `BenchError` with the process's last words if it never is.
+
+    Python handles a signal between two of its own instructions, so a process that is idle or waits for a core does so
+    late.
+    """
+    for _ in range(_MAX_WAITS):
+        if os.path.exists(stacks):  # noqa: ASYNC240  # a look at a file in memory
+            return
+        if not proxy.alive():
+            break
+        await _serve(port, shot, 0.1, connections)
+    raise BenchError(f"the proxy wrote no samples to {stacks.name}:\n{proxy.last_words()}")
 
 
 def _start(directory: Path, port: int, upstream: int, stacks: Path) -> Process:
@@ -174,7 +191,11 @@ def main() -> int:
     work = WORK[chosen.row]
     work = structs.replace(work, size=chosen.size or work.size, reply=chosen.reply or work.reply)
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        profile = uvloop.run(sample(work, chosen.seconds, Path(directory)))
+        try:
+            profile = uvloop.run(sample(work, chosen.seconds, Path(directory)))
+        except BenchError as error:
+            print(f"✕ {error}", file=sys.stderr)
+            return 1
     chosen.out.write_text(draw(profile))
     print(write_profile(profile))
     print(f"\n{sum(profile.stacks.values()):,} samples; {chosen.out}", file=sys.stderr)

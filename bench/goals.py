@@ -1,4 +1,4 @@
-"""What the proxy must cost at most, what it aims at, and why it misses an aim where it does."""
+"""Limits of what the proxy must cost at most, what it aims at, and why it misses an aim where it does."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -12,7 +12,7 @@ class Goal(Struct, frozen=True):
     """An upper limit for one measure."""
 
     against: Against
-    """What is limited: the value itself, its multiple of nginx's or of LiteLLM's, or what it adds to a direct call."""
+    """The quantity: the value itself, its multiple of nginx's or of LiteLLM's, or what it adds to a direct call."""
     must: float
     aim: float
 
@@ -35,7 +35,7 @@ GOALS: Mapping[str, tuple[Goal, ...]] = {
 }
 """Key of a measure → its limits, in the order of the page."""
 RELAY_GOAL = Goal("nginx", 6, 6)
-"""For a 120 KB request whose bytes pass."""
+"""The limits for a 120 KB request with bytes that pass."""
 _SHORT_STREAM = (
     "HTTP of both sides takes a third, most of it the kernel's reading and writing; the rest is spread over the nine "
     "steps, none of them above a tenth."
@@ -60,4 +60,4 @@ REASONS: Mapping[str, Mapping[str, str]] = {
         "were shared with load and upstream; the same steps take less than 1 ms in the tables of the other languages.",
     },
 }
-"""Wire → key → where the profile says that the rest goes. Said on the page only while the aim is missed."""
+"""Wire → key → where the rest goes according to the profile. Printed on the page only while the aim is missed."""

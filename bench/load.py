@@ -32,7 +32,7 @@ class Shot(Struct, frozen=True, kw_only=True):
     exact: bytes = b""
     """The body of the reply to the byte, where that is known."""
     separate: bool = False
-    """Whether each piece of a stream must come by itself, as the upstream sent it."""
+    """True if each piece of a stream must come by itself, as the upstream sent it."""
 
     def bytes(self) -> bytes:
         """Return the next request."""
@@ -44,7 +44,7 @@ class Shot(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct):
-    """What a volley gave."""
+    """Results of a volley."""
 
     seconds: list[float] = field(default_factory=list)
     """From the last byte of a request to the last of its reply."""

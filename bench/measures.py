@@ -1,4 +1,4 @@
-"""What is measured of one subject, each as a function of a plan, and how much work a plan is."""
+"""The measurements of one subject, each as a function of a plan, and the amount of work in a plan."""
 
 import asyncio
 import statistics
@@ -20,7 +20,7 @@ _MORE_SHORT = 4
 _SLOW_EVENTS = 50
 """Of a slow stream: 1.1 seconds."""
 _FEWEST_WAITS = 100
-"""Of one client, below which a 99th percentile says nothing."""
+"""Waits of one client, below which a 99th percentile means nothing."""
 
 TITLES: Mapping[str, tuple[str, str]] = {
     "start": ("start to first reply", "s"),
@@ -43,7 +43,7 @@ TITLES: Mapping[str, tuple[str, str]] = {
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """How much work one run does."""
+    """The amount of work in one run."""
 
     rounds: int
     requests: Mapping[str, int]
@@ -53,7 +53,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     paced_streams: int
     paced_events: int
     single: int
-    """Requests of the one client whose waiting is measured."""
+    """Requests of the one client with measured waiting times."""
     long_rounds: int
     """In how many of the rounds that is measured too which takes seconds."""
     streams: int = 64
@@ -81,7 +81,7 @@ FULL = Plan(
 LESS = structs.replace(
     QUICK, requests=FULL.requests, bursts=FULL.bursts, paced_streams=12, paced_events=300, single=200, long_rounds=3
 )
-"""What the further tables of a full run take: they are many."""
+"""The plan for the further tables of a full run: they are many."""
 
 
 class Running(Struct, kw_only=True):
@@ -156,9 +156,9 @@ def _requests(size: str) -> Step:
 
 
 def _events(kind: str, key: str, pace: str = "") -> Step:
-    """The slope between short and long streams is the price of an event, what is left that of a stream.
+    """Return a step: the slope between short and long streams is the price of an event, the rest that of a stream.
 
-    `kind`: of the events; "": what the subject's upstream says.
+    `kind`: of the events; "": the kind that the subject's upstream sends.
     """
 
     async def step(plan: Plan, running: Running) -> dict[str, float]:
@@ -210,7 +210,7 @@ def _waits(plan: Plan, running: Running) -> int:
 async def _slow(plan: Plan, running: Running) -> dict[str, float]:
     shot = running.subject.shot(1_000, f"bench-text-{_SLOW_EVENTS}-slow")
     outcome, _ = await running.volley(shot, plan.streams, plan.streams)
-    await asyncio.sleep(0.05)  # whoever writes his log afterwards does it here
+    await asyncio.sleep(0.05)  # a subject that writes its log afterwards does it here
     return {"slow": 1e3 * statistics.median(outcome.seconds)}
 
 

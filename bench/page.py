@@ -1,4 +1,4 @@
-"""Writes a run's tables and plots into docs/performance.md, between its markers, and beside it."""
+"""Writes a run's tables and plots into docs/contributing/performance.md, between its markers, and beside it."""
 
 import re
 import statistics
@@ -15,14 +15,14 @@ from bench.subjects import CHECKOUT, DIRECT, NGINX, NGINX_KEEPING, PROXY, write_
 from bench.svg import draw_bars, draw_lines
 from bench.wires import CHAT, OTHERS, RELAY
 
-PAGE = CHECKOUT / "docs" / "performance.md"
+PAGE = CHECKOUT / "docs/contributing/performance.md"
 PLOTS = PAGE.with_suffix("")
 _SECTION = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _LITELLM = "LiteLLM"
 _ADDED = frozenset(key for key, goals in GOALS.items() if any(goal.against == "direct" for goal in goals))
-"""Measures of waiting, which say what is added to a direct call."""
+"""Measures of waiting, given as the time added to a direct call."""
 _OPEN = "open_"
-"""How the keys of the lines begin that are over open streams."""
+"""Prefix of the keys of the lines about open streams."""
 _EXTREME_MEMORY = 10_000
 """Open streams that the line through fewer is read at."""
 
@@ -47,11 +47,13 @@ def write_page(results: Results) -> None:
 def _write_machine(results: Results) -> str:
     machine = dict(results.machine)
     cores, architecture = machine.pop("cores"), machine.pop("architecture")
+    processor = machine.pop("processor", "processor not recorded")
     software = ", ".join(f"{name} {version}".removeprefix("system ") for name, version in machine.items())
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items() if version)
     rounds = ", ".join(sorted({str(sheet.rounds) for sheet in results.sheets}))
     return (
-        f"A virtual machine of {cores} cores ({architecture}), {software}; {versions or 'no other translators'}. "
+        f"A virtual machine of {cores} cores ({processor}, {architecture}), {software}; "
+        f"{versions or 'no other translators'}. "
         f"{results.replies:,} replies, each checked in full. Medians of the rounds ({rounds}), ± half their range."
     )
 
@@ -104,7 +106,7 @@ def _is_peer(name: str) -> bool:
 
 
 def _own(row: Row, name: str) -> str:
-    """Return somebody's value and its spread; of waiting, what is added to the direct call of the same round."""
+    """Return a subject's value and its spread; of waiting, the time added to the direct call of the same round."""
     if not _is_added(row) or not row.values.get(name):
         return cell(row, name)
     added, rounds = row.added(name, DIRECT.name) or 0.0, row.compare(name, DIRECT.name, ratio=False)

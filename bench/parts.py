@@ -1,7 +1,7 @@
 """`python -m bench.parts`: what parts of a proxy cost by themselves, as tables in Markdown.
 
-docs/decisions (what the parts cost) compares them with what was expected. What is not installed is left out:
-`pip install orjson starlette granian hypercorn httpx aiohttp pycurl`.
+docs/contributing/decisions/0030-cost-of-the-parts.md compares them with the expectations. What is not installed is left
+out: `pip install orjson starlette granian hypercorn httpx aiohttp pycurl`.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _ROUNDS = 25
 _PIECE = 1 << 16
 
 Rows = dict[str, Sequence[float]]
-"""What was measured → its microseconds."""
+"""Measured part → its microseconds."""
 
 
 class TextBlock(Struct, tag="text", tag_field="type"):
@@ -50,21 +50,21 @@ class UseBlock(Struct, tag="tool_use", tag_field="type"):
 
 
 class ResultBlock(Struct, tag="tool_result", tag_field="type"):
-    """What it gave; only moves."""
+    """The result of a tool; only moves."""
 
     tool_use_id: str
     content: Raw
 
 
 class Message(Struct):
-    """A message whose texts are read."""
+    """A message with texts that are read."""
 
     role: str
     content: str | list[TextBlock | UseBlock | ResultBlock]
 
 
 class Request(Struct):
-    """A request whose texts are read."""
+    """A request with texts that are read."""
 
     model: str
     messages: list[Message]
@@ -80,14 +80,14 @@ class RawTextBlock(Struct, tag="text", tag_field="type"):
 
 
 class RawMessage(Struct):
-    """A message whose texts only move."""
+    """A message with texts that only move."""
 
     role: str
     content: str | list[RawTextBlock | UseBlock | ResultBlock]
 
 
 class RawRequest(Struct):
-    """A request whose texts only move."""
+    """A request with texts that only move."""
 
     model: str
     messages: list[RawMessage]
@@ -96,14 +96,14 @@ class RawRequest(Struct):
 
 
 class UndecidedMessage(Struct):
-    """A message whose blocks are decoded one by one."""
+    """A message with blocks that are decoded one by one."""
 
     role: str
     content: Raw
 
 
 class UndecidedRequest(Struct):
-    """A request whose blocks are decoded one by one."""
+    """A request with blocks that are decoded one by one."""
 
     model: str
     messages: list[UndecidedMessage]
@@ -189,7 +189,7 @@ def measure_reading() -> Rows:
 
 
 def _copy(value: Any) -> Any:
-    """Return a schema without a keyword that nobody wants, as a lowering does."""
+    """Return a schema without an unwanted keyword, as a lowering does."""
     if isinstance(value, dict):
         return {key: _copy(part) for key, part in value.items() if key != "$schema"}
     return [_copy(part) for part in value] if isinstance(value, list) else value
@@ -259,7 +259,7 @@ async def measure_waiting() -> Rows:
 
 
 def check_traps() -> Mapping[str, bool]:
-    """Say which of the library's limits are there."""
+    """Return which of the library's limits are there."""
     return {
         "`Raw` in a union with anything takes no value": not _takes(b"[1]", Raw | None),
         "bad UTF-8 passes inside `Raw`": _takes(b'{"type":"text","text":"\xff"}', RawTextBlock),

@@ -132,7 +132,7 @@ def _clients(origin: str, opened: AsyncExitStack) -> Iterator[tuple[str, Ask]]:
 
 def _ask_with_httpx(origin: str, body_for: _Bodies, opened: AsyncExitStack) -> Ask:
     httpx = import_module("httpx")
-    client = httpx.AsyncClient(timeout=None, trust_env=False, limits=httpx.Limits(max_connections=None))
+    client = httpx.AsyncClient(timeout=None, trust_env=False, limits=httpx.TargetLimits(max_connections=None))
     opened.push_async_callback(client.aclose)
 
     async def ask(reply: str) -> int:
@@ -156,10 +156,10 @@ def _ask_with_aiohttp(origin: str, body_for: _Bodies, opened: AsyncExitStack) ->
 
 
 def _ask_with_our_own(origin: str, body_for: _Bodies, opened: AsyncExitStack) -> Ask:
-    from anthropic_proxy.upstream.http import HttpUpstream  # noqa: PLC0415
+    from anthropic_proxy.upstream.http import HttpTransport  # noqa: PLC0415
     from anthropic_proxy.wire.contract import UpstreamRequest  # noqa: PLC0415
 
-    upstream = HttpUpstream(10.0)
+    upstream = HttpTransport(10.0)
     opened.push_async_callback(upstream.close)
 
     async def ask(reply: str) -> int:

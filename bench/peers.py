@@ -1,6 +1,6 @@
 """Other translators, each set up for the same job: the Messages API in front, the bench's Chat Completions behind.
 
-`scripts/peers` installs them by name, each into a place of its own in the user's cache; who is not there is left out.
+`scripts/ci/peers` installs them by name, each into a folder of its own in the user's cache. Missing ones are left out.
 Each runs in one process with its own defaults, but for these: its log goes to a file or nowhere, and nothing makes it
 look for anything beyond this machine.
 """
@@ -37,7 +37,7 @@ def _start_litellm(directory: Path, port: int, upstream: int, *, workers: int = 
     configuration.write_text(_LITELLM.format(upstream=upstream, key=_KEY))
     options = ["--config", str(configuration), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
     options += ["--num_workers", str(workers)]
-    keyless = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # nobody here asks clients for a key
+    keyless = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # no proxy here asks clients for a key
     return _run(
         "litellm", ["bin/litellm", *options], directory, port, {"LITELLM_LOCAL_MODEL_COST_MAP": "True", **keyless}
     )
@@ -100,18 +100,18 @@ PEERS = {
         name="local-openai2anthropic", start=_start_local_openai2anthropic, translates=True, share=1 / 8, optional=True
     ),
 }
-"""Directory below `PLACE` → who runs there."""
+"""Directory below `PLACE` → the subject that runs there."""
 
 
 def find_peers() -> tuple[list[Subject], list[str]]:
-    """Return who is installed, and a line for each who is not."""
+    """Return the installed peers, and a line for each that is missing."""
     here = [subject for place, subject in PEERS.items() if (PLACE / place).is_dir()]
-    missing = [f"{subject.name} is not installed: scripts/peers" for subject in PEERS.values() if subject not in here]
+    missing = [f"{peer.name} is not installed: scripts/ci/peers" for peer in PEERS.values() if peer not in here]
     return here, missing
 
 
 def find_peers_with_workers(workers: int) -> list[Subject]:
-    """Return who is installed, started with so many workers; of more than one only who can do that."""
+    """Return the installed peers, started with so many workers; for more than one, only those able to do that."""
     here, _ = find_peers()
     able = {"LiteLLM": _start_litellm, "ant2oai": _start_ant2oai}
     return [
@@ -124,7 +124,7 @@ def find_peers_with_workers(workers: int) -> list[Subject]:
 
 
 def find_version(place: str) -> str:
-    """Return the version of an installed peer; "" where it does not say."""
+    """Return the version of an installed peer; "" where it gives none."""
     manifests = (PLACE / place).glob("node_modules/**/claude-code-router/package.json")
     for manifest in manifests:
         return str(json.loads(manifest.read_text())["version"])

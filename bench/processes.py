@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _CLOCK_OF_PROCESS = 2
-"""How Linux numbers clocks: clock_getcpuclockid(3) makes such a number of a process."""
+"""Linux's numbering of clocks: clock_getcpuclockid(3) makes such a number of a process."""
 _LOOK_SECONDS = 0.01
 _LONGEST_SETTLING = 200
 """Looks after which a process that is never still is taken as it is."""
@@ -42,7 +42,7 @@ class Process:
             self._process.wait()
 
     def alive(self) -> bool:
-        """Say whether it still runs."""
+        """Return whether it still runs."""
         return self._process.poll() is None
 
     def tell(self, number: int) -> None:
@@ -66,11 +66,11 @@ class Process:
         return spent
 
     def resident_mib(self) -> float:
-        """Return the memory that the process and its descendants hold, shared pages counted once where /proc tells."""
+        """Return the memory that the process and its descendants hold, shared pages counted once where /proc allows."""
         return sum(_memory_kib(pid) for pid in _tree(self._process.pid)) / 1024
 
     def forget_peak(self) -> None:
-        """Have `peak_mib` begin anew; where the kernel does not allow it, it stays the peak of the process's life."""
+        """Reset `peak_mib`; where the kernel does not allow it, it stays the peak of the process's life."""
         for pid in _tree(self._process.pid):
             with suppress(OSError):
                 Path(f"/proc/{pid}/clear_refs").write_text("5")
@@ -85,7 +85,7 @@ class Process:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a port that no process listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

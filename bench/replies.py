@@ -1,6 +1,6 @@
-"""What a request may ask the upstream of the bench for, and how a reply is recognised as complete.
+"""Replies a request may ask the upstream of the bench for, and the check that a reply is complete.
 
-The model's name says it: `bench-whole`, `bench-text-100`, `bench-text-100-paced`, `bench-args-100`, `bench-think-100`,
+The model's name sets it: `bench-whole`, `bench-text-100`, `bench-text-100-paced`, `bench-args-100`, `bench-think-100`,
 with anything before it. A whole body, or a stream of so many pieces: of text, of the arguments of a call, or of
 thinking before a text. Without a further word pieces are sent two by two and none waits; `packed` sends all in one
 write; `paced` sends each by itself and waits a moment before it, `slow` as long as a model does, `idle` longer.
@@ -22,7 +22,7 @@ IDLE_PAUSE_SECONDS = 1.0
 WHOLE = "All of it was read, and this is the answer."
 """The text of a whole body, and the one that follows thinking."""
 BEGINNING = b"00000 "
-"""How the first piece begins; nothing else in a stream holds these bytes."""
+"""Beginning of the first piece; nothing else in a stream holds these bytes."""
 _PAUSES = {"paced": PAUSE_SECONDS, "slow": SLOW_PAUSE_SECONDS, "idle": IDLE_PAUSE_SECONDS}
 _NAME = re.compile(r"bench-(whole|text|args|think)(?:-(\d+))?(?:-(\w+))?$")
 _PIECE = re.compile(
@@ -35,7 +35,7 @@ Kind = Literal["whole", "text", "args", "think"]
 
 
 class Wanted(Struct, frozen=True):
-    """What a model's name asks for."""
+    """Reply that a model's name asks for."""
 
     kind: Kind
     pieces: int = 0
@@ -43,7 +43,7 @@ class Wanted(Struct, frozen=True):
     pause: float = 0.0
     """Seconds before each piece."""
     packed: bool = False
-    """Whether all pieces are sent as one."""
+    """True if all pieces are sent as one."""
 
 
 @cache
@@ -79,7 +79,7 @@ def expected_text(wanted: Wanted) -> bytes:
 
 
 def find_fault(body: bytes, wanted: Wanted, *, separate: bool) -> str:
-    """Say what is wrong with a reply in the Messages API; "": it holds all, in order, and ends once.
+    """Return what is wrong with a reply in the Messages API; "": it holds all, in order, and ends once.
 
     `separate`: whether each piece must have come by itself, as it was sent.
     """

@@ -16,12 +16,12 @@ def write_tables(results: Results) -> str:
 
 def _write_sheet(sheet: Sheet) -> str:
     if sheet.title == FEATURES_TITLE:
-        return _align(list_differences(sheet))
+        return align(list_differences(sheet))
     rows = [[sheet.title, *sheet.names, "compared", "goal"]]
     for row in sheet.rows:
         cells = [cell(row, name) for name in sheet.names]
         rows.append([f"{row.title}, {row.unit}", *cells, compare(row), _judge(row)])
-    return "\n".join([_align(rows), *_say_dashes(sheet)])
+    return "\n".join([align(rows), *_say_dashes(sheet)])
 
 
 def list_differences(sheet: Sheet) -> list[list[str]]:
@@ -40,7 +40,8 @@ def _difference(values: Sequence[float]) -> str:
     return f"{median:+.3f} ±{(max(values) - min(values)) / 2:.3f}"
 
 
-def _align(rows: Sequence[Sequence[str]]) -> str:
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a table: the first column to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
     return "\n".join([lines[0], "─" * len(max(lines, key=len)), *lines[1:]])
@@ -63,7 +64,7 @@ def in_digits(value: float, like: float | None = None) -> str:
 
 
 def compare(row: Row, name: str = PROXY.name) -> str:
-    """Say what the proxy is to the direct call, or to nginx where no direct call has such a value."""
+    """Return the proxy's value relative to the direct call, or to nginx where no direct call has such a value."""
     if (added := row.added(name, DIRECT.name)) is not None:
         return f"{added:+.2f} {row.unit} to direct"
     if ratios := row.compare(name, NGINX.name, ratio=True):

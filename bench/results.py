@@ -1,4 +1,4 @@
-"""What a run found, as one value that can be kept and read again: the terminal's table and the page are made of it."""
+"""Findings of a run, as one value that can be kept and read again: the terminal's table and the page are made of it."""
 
 import hashlib
 import os
@@ -29,10 +29,10 @@ class Row(Struct, kw_only=True):
     dashes: dict[str, str] = field(default_factory=dict)
     """Name of a subject → why it has none."""
     pooled: dict[str, float] = field(default_factory=dict)
-    """Name of a subject → the value of all rounds together, where one round has too few requests to tell."""
+    """Name of a subject → the value of all rounds together, where one round has too few requests for a result."""
 
     def median(self, name: str) -> float | None:
-        """Return the median of somebody's rounds, or their value together; None: nothing was measured."""
+        """Return the median of a subject's rounds, or their value together; None: nothing was measured."""
         values = self.values.get(name)
         return self.pooled.get(name, statistics.median(values)) if values else None
 
@@ -44,7 +44,7 @@ class Row(Struct, kw_only=True):
         return statistics.median(found) if found else None
 
     def is_clear(self, name: str) -> bool:
-        """Say whether somebody's value is more than the noise that it was measured in."""
+        """Return whether a subject's value is more than the noise that it was measured in."""
         return (self.median(name) or 0.0) > self.spread(name)
 
     def spread(self, name: str) -> float:
@@ -75,7 +75,7 @@ class Sheet(Struct, kw_only=True):
     title: str
     names: list[str]
     rounds: int
-    """How many were measured."""
+    """Number of rounds measured."""
     rows: list[Row]
 
     def row(self, key: str) -> Row | None:
@@ -111,14 +111,14 @@ class Results(Struct, kw_only=True):
 
     machine: dict[str, str]
     code: str = ""
-    """Which version of the checkout was measured; "": git does not tell."""
+    """Version of the checkout that was measured; "": unknown to git."""
     replies: int
     missing: list[str]
     sheets: list[Sheet]
     versions: dict[str, str] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
     throughput: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Who, with how many workers → requests a second, and per second of CPU."""
+    """Subject, with its number of workers → requests a second, and per second of CPU."""
     profiles: dict[str, Profile] = field(default_factory=dict)
     """Key of `bench.budget.BUDGETED` → where the time of that goes."""
 
@@ -214,10 +214,21 @@ def _git(*words: str) -> bytes:
     return subprocess.run(["git", *words], cwd=CHECKOUT, capture_output=True, check=True).stdout
 
 
+def _processor() -> str:
+    """Return the model of the processor as Linux names it, else as the platform module does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or "unknown")
+
+
 def describe_machine() -> dict[str, str]:
     """Return what the figures depend on; no name of a machine is in it."""
     found = {
         "cores": str(os.cpu_count()),
+        "processor": _processor(),
         "architecture": platform.machine(),
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "Python": platform.python_version(),

@@ -47,7 +47,9 @@ class Sampler:
         os.close(self._clock)
         self._clock = None
         lines = (f"{';'.join(map(_name, reversed(stack)))} {count}\n" for stack, count in self._stacks.items())
-        self._file.write_text("".join(lines))
+        written = self._file.with_suffix(".part")
+        written.write_text("".join(lines))
+        written.replace(self._file)  # a reader that waits for the file finds it whole
 
     def _count(self, _: int, frame: FrameType | None) -> None:
         stack: list[CodeType] = []

@@ -1,4 +1,4 @@
-"""How cost grows: with the size of a body, the length of a stream, the number of open streams and of workers."""
+"""Growth of cost: with the size of a body, the length of a stream, the number of open streams and of workers."""
 
 import statistics
 import tempfile
@@ -33,7 +33,7 @@ _OPEN = (
 """Key, bytes of each request, title."""
 _Rates = dict[str, dict[str, float]]
 _Found = dict[tuple[str, str, int], list[float]]
-"""What is measured, of whom, at which size or length → one value a round."""
+"""Measure, subject, size or length → one value a round."""
 
 
 async def measure_scaling(
@@ -141,7 +141,7 @@ def _line(found: _Found, who: Sequence[Subject], key: str, title: str, x: str) -
 
 
 async def _measure_throughput(directory: Path, tell: Tell, rounds: int, *, seconds: float) -> _Rates:
-    """Ask as fast as replies come, 120 KB each: the load and the upstream share the cores with who is measured."""
+    """Ask as fast as replies come, 120 KB each: the load and the upstream share the cores with the measured subject."""
     rates: dict[str, list[tuple[float, float]]] = {}
     upstream = free_port()
     with start_upstream(directory, upstream) as provider:
@@ -168,7 +168,7 @@ async def _measure_throughput(directory: Path, tell: Tell, rounds: int, *, secon
 
 
 def _with_workers(workers: int) -> list[Subject]:
-    """Return who can be started with so many workers."""
+    """Return the subjects that can be started with so many workers."""
     found = [structs.replace(PROXY, start=partial(start_proxy, options=("--workers", str(workers))))]
     if nginx_is_here():
         found = [structs.replace(NGINX, start=partial(start_nginx, workers=workers)), *found]

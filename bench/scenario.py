@@ -1,4 +1,4 @@
-"""The scenario: which tables there are, who is in each, in which order all is measured, how often."""
+"""The scenario: which tables there are, which subjects are in each, in which order all is measured, how often."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -13,7 +13,7 @@ from bench.processes import free_port
 from bench.subjects import DIRECT, Subject, start_upstream
 
 Tell = Callable[[str], None]
-"""Tells who looks on what is done now."""
+"""Reports the current step to the user."""
 
 
 class Table(Struct, kw_only=True):
@@ -35,7 +35,7 @@ class Table(Struct, kw_only=True):
             self.values.setdefault(key, {}).setdefault(subject.name, []).append(value)
 
     def cannot(self, step: str, subject: Subject) -> str:
-        """Say why a step cannot be done with a subject; "": it can."""
+        """Return why a step cannot be done with a subject; "": it can."""
         if step == "args" and step not in subject.wire.kinds:
             return "this language says a call in one piece"
         return self.dashes.get(step, {}).get(subject.name, "")
@@ -63,7 +63,7 @@ class Run:
         with start_upstream(self.directory, self.upstream) as provider:
             await wait_for_reply(self.upstream, DIRECT.shot(1_000, "bench-whole"), provider.alive)
             for table in self.tables:
-                with self._kept:  # who is idle in another table takes no time in this one
+                with self._kept:  # a subject idle in another table takes no time in this one
                     for subject in table.subjects:
                         await self._add(table, subject)
                     for number in range(1 + table.plan.rounds):
@@ -94,7 +94,7 @@ class Run:
 
     async def _round(self, table: Table, number: int) -> None:
         """Measure each thing for one subject after the other, so that a busy moment of the machine hits all alike."""
-        everybody = table.running if number % 2 else table.running[::-1]  # nobody always comes after the same one
+        everybody = table.running if number % 2 else table.running[::-1]  # no subject always comes after the same one
         for step in table.steps:
             if step in LONG_STEPS and not 0 < number <= table.plan.long_rounds:
                 continue
@@ -127,4 +127,4 @@ class Run:
 
 
 _WAITS = ("p50", "p99", "first", "slow")
-"""What can be measured of a direct call too, which has no process between."""
+"""Measurements that a direct call has too, though no process stands between."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import uvloop
 from msgspec import Struct, field
 
-from anthropic_proxy.server.acceptor import raise_descriptor_limit
+from anthropic_proxy.server.http1.acceptor import raise_fd_limit
 from bench.load import BenchError, Outcome, Shot, fire, wait_for_reply
 from bench.processes import Process, free_port
 from bench.replies import IDLE_PAUSE_SECONDS
@@ -29,7 +29,7 @@ CONNECTIONS = 20
 
 
 class Figures(Struct):
-    """What one run found."""
+    """Result of one run."""
 
     points: list[tuple[int, float]] = field(default_factory=list)
     """Streams under way, and the memory then, in KiB."""
@@ -97,7 +97,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=3_000, help="one after the other, after as many to warm up")
     parser.add_argument("--bytes", type=int, default=1_000, help="of each stream's request")
     chosen = parser.parse_args()
-    raise_descriptor_limit()
+    raise_fd_limit()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         try:

@@ -1,4 +1,4 @@
-"""Who is measured: the direct call, nginx as a plain relay, and the proxy; other translators are in `bench.peers`."""
+"""Measured subjects: the direct call, nginx as a plain relay, and the proxy; other translators are in `bench.peers`."""
 
 import os
 import re
@@ -21,7 +21,7 @@ from bench.wires import CHAT, Wire
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 Start = Callable[[Path, int, int], Process]
-"""Starts somebody in a directory, at a port, towards the upstream's port."""
+"""Function that starts a subject in a directory, at a port, towards the upstream's port."""
 
 
 class Subject(Struct, frozen=True, kw_only=True, eq=False):
@@ -31,21 +31,21 @@ class Subject(Struct, frozen=True, kw_only=True, eq=False):
     start: Start | None
     """None: the upstream itself."""
     translates: bool
-    """Whether it is spoken to in the Messages API; else in the language of the upstream."""
+    """True if it takes requests in the Messages API; else they are in the wire format of the upstream."""
     wire: Wire = CHAT
-    """What the upstream is spoken to in."""
+    """Wire format of the upstream."""
     model: str = "{}"
-    """What a model is called in a request to it; `{}` stands for what is wanted of the upstream."""
+    """Name of a model in a request to it; `{}` stands for what is wanted of the upstream."""
     share: float = 1.0
-    """How much of a plan's work it is given: who takes hundreds of microseconds an event needs no thousands of them."""
+    """Share of a plan's work it gets: a subject that takes hundreds of microseconds per event needs fewer events."""
     separates: bool = False
-    """Whether each piece of a stream must come out of it by itself."""
+    """True if each piece of a stream must come out of it by itself."""
     optional: bool = False
-    """Whether the run goes on where it fails: its place in the table then says why."""
+    """True if the run continues when it fails: its place in the table then shows the reason."""
     hears: str = "text"
     """The kind of events that the upstream sends it, as `bench.replies` names it."""
     takes_late_system: bool = True
-    """Whether it takes a system message in the middle of a conversation; else the same text stands at the top."""
+    """True if it takes a system message in the middle of a conversation; else the same text stands at the top."""
     changes: tuple[tuple[str, Any], ...] = ()
     """Further fields of its requests."""
 
@@ -95,15 +95,17 @@ def start_proxy(
     settings: Mapping[str, str] = CHAT.settings,
     options: tuple[str, ...] = (),
     module: str = "anthropic_proxy",
+    checkout: Path = CHECKOUT,
+    python: str = sys.executable,
 ) -> Process:
-    """Start the proxy with these settings, which may say `{origin}` for the upstream's address.
+    """Start the proxy with these settings, which may contain `{origin}` for the upstream's address.
 
-    `module` is what runs.
+    `module` is what runs, from the sources in `checkout`, by the interpreter `python`.
     """
     origin = f"http://127.0.0.1:{upstream}"
     said = {name: value.format(origin=origin) for name, value in settings.items()}
-    command = [sys.executable, "-m", module, "serve", "--port", str(port), *options]
-    environment = {**bare_environment(), "PYTHONPATH": str(CHECKOUT), **said}
+    command = [python, "-m", module, "serve", "--port", str(port), *options]
+    environment = {**bare_environment(), "PYTHONPATH": str(checkout), **said}
     return Process(command, directory, environment, f"proxy-{port}", directory)
 
 
@@ -112,13 +114,13 @@ KEEPING = {
     "location": 'proxy_http_version 1.1;\n      proxy_set_header Connection "";\n      ',
     "upstream": "keepalive 128;",
 }
-"""What has nginx keep its connections to the upstream, which it does not by itself."""
+"""Directives that make nginx keep its connections to the upstream, which it does not by default."""
 
 
 def write_nginx_configuration(
     directory: Path, port: int, upstream: int, *, workers: int = 1, way: Mapping[str, str] = PLAIN
 ) -> str:
-    """Return the configuration of a plain relay whose bodies stay in memory and which writes no log."""
+    """Return the configuration of a plain relay that keeps bodies in memory and writes no log."""
     # Where nginx was built with these modules, it wants their directories even though nothing uses them.
     built = subprocess.run(["nginx", "-V"], capture_output=True, text=True, check=True).stderr
     unused = [name for name in ("fastcgi", "uwsgi", "scgi") if f"--without-http_{name}_module" not in built]
@@ -178,5 +180,5 @@ def speaking(wire: Wire) -> tuple[Subject, Subject, Subject]:
 
 
 def nginx_is_here() -> bool:
-    """Say whether nginx is installed."""
+    """Return whether nginx is installed."""
     return shutil.which("nginx") is not None

@@ -1,4 +1,4 @@
-"""The proxy with metrics that count nothing, so that the bench can say what they cost: they have no switch."""
+"""The proxy with metrics that count nothing, so that the bench can measure their cost: they have no switch."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from anthropic_proxy.__main__ import main
 from anthropic_proxy.metrics import Totals
 
 
-async def _count_nothing(self: Totals, receipt: Any) -> None:
+def _count_nothing(self: Totals, receipt: Any) -> None:
     pass
 
 
 if __name__ == "__main__":
-    Totals.record = _count_nothing  # type: ignore[method-assign]
+    Totals.add = _count_nothing  # type: ignore[method-assign]
     main()

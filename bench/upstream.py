@@ -93,7 +93,7 @@ def _answer(wire: Wire, wanted: Wanted) -> list[bytes]:
 
 @cache
 def _about_models(path: str) -> bytes:
-    """Return what is said of models: Ollama's in its own words, nothing for anybody else."""
+    """Return the answer about models: Ollama's in its own form, an empty one for every other provider."""
     known = {"general.architecture": "bench", "bench.context_length": 131_072}
     shown = {"capabilities": ["completion", "tools"], "model_info": known}
     body = encode(shown if path == "/api/show" else {"models": [], "object": "list", "data": []})

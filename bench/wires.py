@@ -18,20 +18,20 @@ class Wire(Struct, frozen=True, kw_only=True, eq=False):
     settings: Mapping[str, str]
     """Which send the proxy there; `{origin}` stands for the address of the upstream."""
     model: str
-    """What a model is called that the proxy is asked for; `{}` stands for what is wanted of the upstream."""
+    """Name of a model that the proxy is asked for; `{}` stands for what is wanted of the upstream."""
     path: str
-    """Where a client of that language posts; `{model}` and `{verb}` where they stand in the path."""
+    """Path to which a client of that language posts; `{model}` and `{verb}` where they stand in the path."""
     whole: Callable[[], Frame]
     """The body of an answer that is not streamed."""
     frames: Callable[[Wanted], list[Frame]]
-    """What a stream consists of."""
+    """Frames of a stream."""
     write_frame: Callable[[Frame], bytes]
     end: bytes = b""
-    """What stands behind the last frame."""
+    """Bytes behind the last frame."""
     begins: str
-    """How the paths begin by which the upstream knows the language."""
+    """Beginning of the paths by which the upstream knows the language."""
     kinds: tuple[Kind, ...] = ("whole", "text", "args")
-    """What this language can stream in pieces."""
+    """Kinds of reply that this language can stream in pieces."""
 
     def path_of(self, model: str, wanted: Wanted) -> str:
         """Return where a request for this reply is posted."""
@@ -290,5 +290,5 @@ OTHERS = (
     ),
 )
 RELAY = OTHERS[-1]
-"""The one whose bytes pass."""
+"""The one that passes the bytes unchanged."""
 ALL = (CHAT, *OTHERS)

@@ -1,1 +1,1 @@
-"""The suites; a package, so that they share the stand-in servers of `tests.fakes`."""
+"""The suites; a package, so that they share the stand-in servers of `tests.support.fakes`."""

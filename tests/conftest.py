@@ -1,4 +1,4 @@
-"""What every test may rely on: how many examples a property is tried with.
+"""Settings that every test may rely on: how many examples a property is tried with.
 
 `HYPOTHESIS_PROFILE=thorough` selects 1,000 in place of 200.
 """
@@ -12,6 +12,9 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("default", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+pytest_plugins = ["tests.support.skip_reasons"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

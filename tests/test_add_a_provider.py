@@ -1,4 +1,4 @@
-"""That a provider is a row: the example of docs/add-a-provider.md, applied to a copy of this project and run there."""
+"""The example of docs/contributing/add-a-provider.md, applied to a copy of this project."""
 
 import os
 import re
@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DIFF = ROOT / "docs/examples/add-a-provider.diff"
-PAGE = ROOT / "docs/add-a-provider.md"
+DIFF = ROOT / "docs/contributing/examples/add-a-provider.diff"
+PAGE = ROOT / "docs/contributing/add-a-provider.md"
 CODE = {
     "anthropic_proxy/routing/providers/__init__.py",
-    "anthropic_proxy/routing/providers/chat.py",
+    "anthropic_proxy/routing/providers/openai_chat.py",
     "anthropic_proxy/routing/known_models.py",
     "anthropic_proxy/routing/models.toml",
 }
-PAPERS = {".env.example", "CHANGELOG.md", "docs/compatibility.md"}
+PAPERS = {".env.example", "CHANGELOG.md", "docs/guide/providers.md"}
 SCENARIO = "tests/golden/openai_chat/together_thinking/"
 TOUCHED = ("routing", "contract", "settings", "catalogue", "banner", "credentials", "remedies", "architecture")
 """Tests that read the table of providers, or the papers that list them."""
@@ -56,7 +56,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def python(folder: Path, *arguments: str) -> str:
-    """Run Python there; return what it said."""
+    """Run Python there; return its output."""
     ran = run(folder, sys.executable, *arguments)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
@@ -92,15 +92,15 @@ def test_requests_find_their_way_to_it(copy: Path) -> None:
     told = python(
         copy,
         "-c",
-        "from anthropic_proxy.routing.catalogue import Catalogue\n"
+        "from anthropic_proxy.routing.catalog import Catalog\n"
         "from anthropic_proxy.routing.providers import PROVIDERS\n"
-        "from anthropic_proxy.routing.router import Facts, describe_mapping, resolve\n"
+        "from anthropic_proxy.routing.router import RoutingQuery, describe_mapping, resolve\n"
         "from anthropic_proxy.settings import load_settings\n"
         "settings = load_settings({'TOGETHER_API_KEY': 'k'}, PROVIDERS, env_file=None)\n"
-        "print(*(row.target for row in describe_mapping(settings, Catalogue())[:2]))\n"
+        "print(*(row.target for row in describe_mapping(settings, Catalog())[:2]))\n"
         "for asked in ('claude-haiku-4-5', 'together/any', 'zai-org/GLM-5.1'):\n"
-        "    target = resolve(Facts(asked), settings, Catalogue()).targets[0]\n"
-        "    print(target.provider.title, target.model, target.base_url, target.facts.window)\n",
+        "    target = resolve(RoutingQuery(asked), settings, Catalog()).targets[0]\n"
+        "    print(target.provider.title, target.model, target.base_url, target.facts.context_window)\n",
     )
     assert told.splitlines() == [
         "together/openai/gpt-oss-20b together/zai-org/GLM-5.1",

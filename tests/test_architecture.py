@@ -1,9 +1,13 @@
 """The package obeys the rules of `architecture.py`, and each rule is shown to fail where it should."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.architecture import RULES, Module, Rule, modules_of_the_package
 
+TESTS = Path(__file__).parent
 MODULES = modules_of_the_package()
 NAMES = {rule.check.__name__: rule for rule in RULES}
 
@@ -29,18 +33,22 @@ BAD = [
     ("imports_keep_to_their_column", "wire.gemini", "from . import openai_chat"),
     ("imports_keep_to_their_column", "wire.gemini.stream", "from ..openai_chat import Dialect"),
     ("imports_keep_to_their_column", "messages.writer", "def feed():\n    import anthropic_proxy.routing.router"),
-    ("imports_keep_to_their_column", "messages.grammar", "from anthropic_proxy.messages.writer import MessageWriter"),
+    ("imports_keep_to_their_column", "messages.fidelity", "from anthropic_proxy.messages.writer import MessageWriter"),
     ("imports_keep_to_their_column", "upstream.http", "from anthropic_proxy.messages.deltas import Text"),
-    ("imports_keep_to_their_column", "server.guard", "from anthropic_proxy.routing import providers"),
-    ("imports_keep_to_their_column", "hooks", "from anthropic_proxy import settings"),
-    ("imports_keep_to_their_column", "errors", "from anthropic_proxy.hooks import Client"),
+    ("imports_keep_to_their_column", "server.auth", "from anthropic_proxy.routing import providers"),
+    ("imports_keep_to_their_column", "plugins", "from anthropic_proxy import settings"),
+    ("imports_keep_to_their_column", "errors", "from anthropic_proxy.plugins import Client"),
     ("imports_keep_to_their_column", "", "from anthropic_proxy.routing import router"),
     ("imports_keep_to_their_column", "ledger", ""),
-    ("only_upstream_opens_sockets", "routing.catalogue", "import aiohttp"),
-    ("only_upstream_opens_sockets", "exchange.run", "import socket"),
+    ("only_upstream_opens_sockets", "routing.catalog", "import aiohttp"),
+    ("only_upstream_opens_sockets", "exchange.pipeline", "import socket"),
     ("only_upstream_opens_sockets", "cli.doctor", "from urllib.request import urlopen"),
     ("only_upstream_opens_sockets", "cli.doctor", "from urllib import request"),
-    ("only_upstream_opens_sockets", "exchange.run", "async def f():\n    await asyncio.open_connection('::1', 80)"),
+    (
+        "only_upstream_opens_sockets",
+        "exchange.pipeline",
+        "async def f():\n    await asyncio.open_connection('::1', 80)",
+    ),
     ("only_settings_reads_the_environment", "app", "import os\nx = os.environ['HOME']"),
     ("only_settings_reads_the_environment", "app", "import os\nx = os.getenv('HOME')"),
     ("only_settings_reads_the_environment", "app", "import os\nload_settings(dict(os.environ), ())"),
@@ -86,15 +94,15 @@ GOOD = [
     ("only_settings_reads_the_environment", "settings", "import os\nx = os.environ"),
     ("only_settings_reads_the_environment", "app", "import os\nsettings = load_settings(os.environ, PROVIDERS)"),
     ("wires_have_five_names", "wire.new", FIVE_NAMES),
-    ("wires_have_five_names", "wire.schema", ""),
+    ("wires_have_five_names", "wire.json_schema", ""),
     ("wires_have_five_names", "wire.new.request", ""),
     ("wires_name_no_provider_and_no_model", "wire.chat", '"""Groq says otherwise."""\nx = "tool_calls"'),
     ("wires_name_no_provider_and_no_model", "wire.chat", "class D:\n    quirk: bool = False\n    '''True for groq.'''"),
     ("wires_name_no_provider_and_no_model", "routing.providers", "name = 'groq'"),
-    ("inner_rooms_know_no_clock_and_no_chance", "exchange.run", "from time import monotonic"),
+    ("inner_rooms_know_no_clock_and_no_chance", "exchange.pipeline", "from time import monotonic"),
     ("modules_are_short", "settings", "x = 1\n" * 350),
     ("functions_are_short", "settings", "def f():\n" + "    x = 1\n" * 39),
-    ("failures_are_caught_by_name", "exchange.run", "try:\n    f()\nexcept Exception:\n    pass"),
+    ("failures_are_caught_by_name", "exchange.pipeline", "try:\n    f()\nexcept Exception:\n    pass"),
     ("failures_are_caught_by_name", "wire.chat", "try:\n    f()\nexcept BaseException:\n    close()\n    raise"),
     ("failures_are_caught_by_name", "wire.chat", "try:\n    f()\nexcept KeyError:\n    pass"),
     ("public_names_have_docstrings", "settings", '"""S."""\nclass _A: ...\ndef _f(): ...'),
@@ -115,3 +123,14 @@ def test_every_rule_has_a_sample_of_both_kinds_and_a_reason() -> None:
     assert {rule for rule, _, _ in BAD} == set(NAMES)
     assert {rule for rule, _, _ in GOOD} >= set(NAMES) - {"no_module_is_a_drawer"}
     assert all(len(rule.reason) > 40 for rule in RULES)
+
+
+def test_test_modules_share_code_by_way_of_support_modules() -> None:
+    """An import of another test module runs its fixtures and parameters, and ties two subjects together."""
+    found = [
+        f"{path.relative_to(TESTS)}: {line}"
+        for path in TESTS.rglob("*.py")
+        for line in path.read_text("utf-8").splitlines()
+        if re.match(r"\s*(from|import) tests\.(\w+\.)*test_", line)
+    ]
+    assert found == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,12 +12,14 @@ from msgspec import structs
 
 from bench.budget import BUDGETED, STEPS, WORK, Profile
 from bench.goals import GOALS, REASONS
+from bench.load import BenchError
 from bench.measures import QUICK, SIZES, TITLES
 from bench.page import PAGE, SECTIONS
+from bench.pair import checked_out, find_python, write_pair
 from bench.processes import Process
 from bench.replies import find_fault, read_wanted
 from bench.report import cell
-from bench.results import Row, fit
+from bench.results import Row, Sheet, fit
 from bench.scenario import Run, Table
 from bench.subjects import DIRECT, PROXY, Subject, bare_environment
 from bench.svg import draw_bars, draw_lines
@@ -139,8 +142,41 @@ def test_the_budget_adds_up_to_what_the_aims_leave() -> None:
 
 def test_a_function_counts_to_the_step_that_it_is_written_in() -> None:
     stacks = {
-        "Runner.run (asyncio/runners.py);run (anthropic_proxy/exchange/run.py)": 1,
-        "Runner.run (asyncio/runners.py);run (anthropic_proxy/exchange/run.py);find (anthropic_proxy/routing/a.py)": 3,
+        "Runner.run (asyncio/runners.py);run (anthropic_proxy/exchange/a.py)": 1,
+        "Runner.run (asyncio/runners.py);run (anthropic_proxy/exchange/a.py);find (anthropic_proxy/routing/a.py)": 3,
     }
     steps = Profile(work=WORK["120 KB"], micros=400.0, stacks=stacks).steps()
     assert steps == {"routing, credentials, what was learned": 300.0, "the corridor: nine steps, watching, ways": 100.0}
+
+
+def git(place: Path, *words: str) -> str:
+    name = ("-c", "user.name=x", "-c", "user.email=x@example.com")
+    return subprocess.run(["git", *name, *words], cwd=place, capture_output=True, text=True, check=True).stdout
+
+
+def test_an_older_commit_is_checked_out_for_the_time_of_a_run(tmp_path: Path) -> None:
+    checkout, directory = tmp_path / "checkout", tmp_path / "run"
+    for place in (checkout, directory):
+        place.mkdir()
+    git(checkout, "init", "--quiet")
+    for text in ("before", "now"):
+        (checkout / "locks").mkdir(exist_ok=True)
+        (checkout / "locks/runtime.lock").write_text("the same")
+        (checkout / "code").write_text(text)
+        git(checkout, "add", "-A")
+        git(checkout, "commit", "--quiet", "-m", text)
+    with checked_out("HEAD~1", directory, checkout) as place:
+        assert (place / "code").read_text() == "before"
+        assert find_python(place, checkout) == sys.executable
+    assert not place.exists()
+    assert len(git(checkout, "worktree", "list").splitlines()) == 1
+    with pytest.raises(BenchError, match=r"--pair nothing: .*nothing"), checked_out("nothing", directory, checkout):
+        raise AssertionError
+
+
+def test_a_pair_is_compared_round_by_round() -> None:
+    values = {"abc": [10.0, 20.0, 40.0], PROXY.name: [11.0, 21.0, 48.0]}
+    row = Row(key="paced", title="CPU per event", unit="µs", values=values)
+    lines = write_pair(Sheet(title="x", names=["abc", PROXY.name], rounds=3, rows=[row]), "abc").splitlines()
+    assert lines[0].split() == ["abc", "now", "now", "/", "before", "spread"]
+    assert lines[2].split() == ["CPU", "per", "event,", "µs", "20.0", "±15.0", "21.0", "±18.5", "1.100", "±0.075", "*"]

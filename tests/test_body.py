@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.errors import RequestTimeout, RequestTooLarge
-from anthropic_proxy.server.body import BODY_BYTES, read_body
+from anthropic_proxy.server.request_body import MAX_BODY_BYTES, read_body
 
 Message = MutableMapping[str, Any]
 
@@ -41,7 +41,7 @@ async def test_a_client_that_leaves_sends_no_body() -> None:
 
 
 async def test_a_body_without_a_length_may_not_grow_for_ever() -> None:
-    quarter = piece(b"x" * (BODY_BYTES // 4), more=True)
+    quarter = piece(b"x" * (MAX_BODY_BYTES // 4), more=True)
     with pytest.raises(RequestTooLarge):
         await read_body(sends(*[quarter] * 5))
 

@@ -1,4 +1,4 @@
-"""What is sent upstream keeps its beginning from turn to turn, to the byte.
+"""Stability of the upstream request's prefix: it stays the same from turn to turn, to the byte.
 
 Providers bill what they have seen before at a fraction, and a model on one's own machine need not read it again.
 """
@@ -12,47 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conversations import PDF, PICTURE, Spelling, Stage, Talk, spellings, split, stages, talks
+from tests.support.prompt_cache import SESSION, text
+from tests.support.sessions import Spelling, Stage, Talk, spellings, split, stages, talks
 
 STAGES = stages()
 RELAYS = [stage for stage in STAGES if stage.wire == "anthropic"]
 SPEAKERS = [stage for stage in STAGES if stage.wire != "anthropic"]
 WIRES = sorted({stage.wire for stage in SPEAKERS})
-
-
-def use(identifier: str, name: str = "Read", **given: Any) -> dict[str, Any]:
-    return {"type": "tool_use", "id": identifier, "name": name, "input": given}
-
-
-def result(identifier: str, content: Any) -> dict[str, Any]:
-    return {"type": "tool_result", "tool_use_id": identifier, "content": content}
-
-
-def text(said: str) -> dict[str, Any]:
-    return {"type": "text", "text": said}
-
-
-THOUGHT = {"type": "thinking", "thinking": "Let me see.", "signature": "px1.own"}
-SESSION = Talk(
-    ["You are helpful.", "Work with care."],
-    [
-        {"role": "user", "content": [text("<system-reminder>Be brief.</system-reminder>"), text("Compare them.")]},
-        {"role": "system", "content": [text("Tools to load: Later.")]},
-        {"role": "assistant", "content": [THOUGHT, text("Reading."), use("t1", path="a"), use("t2", "2nd.tool")]},
-        {"role": "user", "content": [result("t2", [text("pear"), PICTURE]), result("t1", "apple")]},
-        {"role": "system", "content": [text("The date has changed.")]},
-        {"role": "assistant", "content": [use("t3", "mcp__files__look up", path="b")]},
-        {"role": "user", "content": [result("t3", [PDF]), text("Go on.")]},
-        {"role": "assistant", "content": [THOUGHT, text("They differ.")]},
-        {"role": "user", "content": [text("Again, please."), PICTURE]},
-        {"role": "system", "content": []},
-        {"role": "assistant", "content": [THOUGHT, use("t4", path="a")]},
-        {"role": "user", "content": [result("t4", "apple")]},
-        {"role": "assistant", "content": [text("Still.")]},
-        {"role": "user", "content": [text("Thanks.")]},
-    ],
-)
-"""A session with everything that a beginning was ever changed by."""
 
 
 def assert_grows(stage: Stage, talk: Talk, spelling_of: Callable[[], Spelling]) -> None:
@@ -99,7 +65,7 @@ def test_what_must_be_added_is_added_at_the_end(stage: Stage) -> None:
 
 
 def begins(longer: bytes, shorter: bytes) -> bool:
-    """Whether a message says what another says, and then perhaps more."""
+    """Return whether a message begins with the content of another."""
     if longer == shorter:
         return True
     more, less = json.loads(longer), json.loads(shorter)
@@ -116,7 +82,7 @@ def key_of(stage: Stage, body: dict[str, Any]) -> Any:
     said = stage.say(body)
     fields = split(said.body)[1]
     header = getattr(stage.dialect, "session_header", "")
-    return said.headers[header] if header else fields.get("prompt_cache_key")
+    return said.headers[header] if header else fields.get("prompt_cache_key") or fields.get("session_id")
 
 
 @pytest.mark.parametrize("stage", SPEAKERS, ids=lambda stage: stage.name)
@@ -127,7 +93,7 @@ def test_a_session_has_one_key_and_no_other_session_has_it(stage: Stage) -> None
     of_another = Talk(SESSION.system, [{"role": "user", "content": [text("Something else.")]}])
     key = key_of(stage, bodies[0])
     if key is None:
-        assert not getattr(stage.dialect, "names_user", False)
+        assert not getattr(stage.dialect, "sends_user_id", False)
         return
     assert {key_of(stage, body) for body in bodies} == {key}
     assert key_of(stage, with_user(bodies[0], "two")) != key

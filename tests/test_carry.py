@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.wire.carry import MAX_CARRY_BYTES, Carry, decode_carry, encode_carry
+from anthropic_proxy.wire.signatures import MAX_STATE_BYTES, ReasoningState, decode_signature, encode_signature
 
 TEXTS = st.none() | st.text()
 CARRIES = st.builds(
-    Carry,
+    ReasoningState,
     model=TEXTS,
     item=TEXTS,
     encrypted=TEXTS,
@@ -25,17 +25,17 @@ def sign(text: str, tag: str = "ds") -> str:
 
 
 @given(CARRIES)
-def test_what_is_carried_comes_back(carry: Carry) -> None:
-    signature = encode_carry("kimi", carry)
+def test_what_is_carried_comes_back(carry: ReasoningState) -> None:
+    signature = encode_signature("kimi", carry)
     assert signature.startswith("px1.kimi.")
     assert signature.isascii()
     assert "=" not in signature
-    assert decode_carry("kimi", signature) == carry
+    assert decode_signature("kimi", signature) == carry
 
 
 def test_nothing_to_carry_is_still_a_signature() -> None:
-    assert encode_carry("oll", Carry()) == "px1.oll.e30"
-    assert decode_carry("oll", "px1.oll.e30") == Carry()
+    assert encode_signature("oll", ReasoningState()) == "px1.oll.e30"
+    assert decode_signature("oll", "px1.oll.e30") == ReasoningState()
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,15 @@ def test_nothing_to_carry_is_still_a_signature() -> None:
     ],
 )
 def test_what_is_foreign_or_damaged_is_no_carry(signature: str) -> None:
-    assert decode_carry("ds", signature) is None
+    assert decode_signature("ds", signature) is None
 
 
 def test_unknown_keys_are_ignored() -> None:
-    assert decode_carry("ds", sign('{"r":1,"zz":{"a":1}}')) == Carry(replay=1)
+    assert decode_signature("ds", sign('{"r":1,"zz":{"a":1}}')) == ReasoningState(replay=1)
 
 
 def test_a_carry_beyond_64_kib_leaves_the_encrypted_part_out() -> None:
-    signature = encode_carry("oai", Carry(item="rs_1", encrypted="x" * MAX_CARRY_BYTES))
-    assert decode_carry("oai", signature) == Carry(item="rs_1")
-    fits = Carry(item="rs_1", encrypted="x" * (MAX_CARRY_BYTES // 2))
-    assert decode_carry("oai", encode_carry("oai", fits)) == fits
+    signature = encode_signature("oai", ReasoningState(item="rs_1", encrypted="x" * MAX_STATE_BYTES))
+    assert decode_signature("oai", signature) == ReasoningState(item="rs_1")
+    fits = ReasoningState(item="rs_1", encrypted="x" * (MAX_STATE_BYTES // 2))
+    assert decode_signature("oai", encode_signature("oai", fits)) == fits

@@ -1,6 +1,6 @@
 import pytest
 
-from anthropic_proxy.routing.catalogue import Catalogue, ModelFacts, load_catalogue
+from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities, load_catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -33,7 +33,7 @@ LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
         ("openai", "gpt-4-turbo-2024-04-09", 128_000, 4_096, True, False),
         ("openai", "gpt-4-1106-preview", 128_000, 4_096, False, False),
         ("openai", "gpt-3.5-turbo-0125", 16_385, 4_096, False, False),
-        ("openai", "deepseek-v4-pro", 1_000_000, 393_216, False, False),
+        ("deepseek", "deepseek-v4-pro", 1_000_000, 393_216, False, False),
         ("groq", "openai/gpt-oss-120b", 131_072, 65_536, False, False),
         ("groq", "qwen/qwen3.8-27b", 131_072, 16_384, True, False),
         ("anthropic", "claude-haiku-5-5", 1_000_000, 128_000, True, True),
@@ -42,8 +42,8 @@ LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
     ],
 )
 def test_known_models_have_their_numbers(provider, model, window, max_output, vision, pdf):
-    facts = Catalogue().find(provider, model)
-    assert (facts.window, facts.max_output, facts.vision, facts.pdf, facts.known) == (
+    facts = Catalog().capabilities_of(provider, model)
+    assert (facts.context_window, facts.max_output, facts.accepts_images, facts.accepts_pdf, facts.known) == (
         window,
         max_output,
         vision,
@@ -60,7 +60,7 @@ def test_known_models_have_their_numbers(provider, model, window, max_output, vi
         ("openai", "gpt-5.1", "none low medium high", "none"),
         ("openai", "gpt-5.2", "none low medium high xhigh", "none"),
         ("openai", "gpt-5.3-codex", "low medium high xhigh", None),
-        ("openai", "gpt-5.6-sol", "none low medium high xhigh", "medium"),
+        ("openai", "gpt-5.6-sol", "none low medium high xhigh max", "medium"),
         ("openai", "gpt-6-astra", "low medium high xhigh max", None),
         ("openai", "gpt-6-luna", "none low medium high xhigh max", None),
         ("openai", "o4-mini", "low medium high", "medium"),
@@ -78,38 +78,38 @@ def test_known_models_have_their_numbers(provider, model, window, max_output, vi
     ],
 )
 def test_known_models_have_their_levels_of_effort(provider, model, efforts, default):
-    facts = Catalogue().find(provider, model)
+    facts = Catalog().capabilities_of(provider, model)
     assert (facts.efforts, facts.default_effort) == (tuple(efforts.split()), default)
 
 
 @pytest.mark.parametrize("provider", [*(row.name for row in PROVIDERS), "unheard-of"])
 def test_an_unknown_model_gets_the_fallback_and_says_so(provider):
-    facts = Catalogue().find(provider, "unheard-of")
+    facts = Catalog().capabilities_of(provider, "unheard-of")
     assert not facts.known
     if provider not in {"google", "vertex", "anthropic", "litellm"}:
-        assert facts == ModelFacts(window=128_000, max_output=8_192)
+        assert facts == ModelCapabilities(context_window=128_000, max_output=8_192)
 
 
 @pytest.mark.parametrize("row", PROVIDERS, ids=lambda row: row.name)
 def test_every_known_model_is_in_the_table_and_makes_sense(row):
-    catalogue = Catalogue()
+    catalogue = Catalog()
     for model in row.known_models:
-        if model in row.refused_models or row.way == "demo" or row.name == "ollama":
+        if model in row.refused_models or row.transport == "demo" or row.name == "ollama":
             continue
-        facts = catalogue.find(row.name, model)
+        facts = catalogue.capabilities_of(row.name, model)
         assert facts.known, model
-        assert 0 < facts.max_output <= facts.window
+        assert 0 < facts.max_output <= facts.context_window
         assert [level for level in LEVELS if level in facts.efforts] == list(facts.efforts)
         assert facts.default_effort is None or facts.default_effort in facts.efforts
 
 
 def test_names_in_any_case_and_found_again_are_the_same():
-    catalogue = Catalogue()
-    assert catalogue.find("openai", "GPT-4.1") == catalogue.find("openai", "gpt-4.1")
-    assert catalogue.find("openai", "gpt-4.1") is catalogue.find("openai", "gpt-4.1")
+    catalogue = Catalog()
+    assert catalogue.capabilities_of("openai", "GPT-4.1") == catalogue.capabilities_of("openai", "gpt-4.1")
+    assert catalogue.capabilities_of("openai", "gpt-4.1") is catalogue.capabilities_of("openai", "gpt-4.1")
 
 
 def test_what_a_provider_says_that_it_has():
-    assert load_catalogue(["big", "small"]).listing("ollama") == ("big", "small")
-    assert load_catalogue([]).listing("ollama") == ()
-    assert load_catalogue().listing("ollama") is None
+    assert load_catalog(["big", "small"]).listing("ollama") == ("big", "small")
+    assert load_catalog([]).listing("ollama") == ()
+    assert load_catalog().listing("ollama") is None

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.server.runner import address_of
-from tests.process import free_port, running_proxy
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.server.runner import bind, format_address
+from tests.support.server_process import free_port, running_proxy
 
 CHECKOUT = Path(__file__).parent.parent
+COMMANDS = "The commands are: serve, health."
 WHOLE = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
 
 
@@ -69,7 +71,7 @@ def test_where_letters_are_few_the_sign_is_made_of_them(tmp_path: Path) -> None:
     ],
 )
 def test_the_address_is_one_to_type(host: str, address: str) -> None:
-    assert address_of(host, 8082) == address
+    assert format_address(host, 8082) == address
 
 
 def test_any_free_port_is_the_one_that_is_shown(tmp_path: Path) -> None:
@@ -95,7 +97,6 @@ def test_nobody_at_the_port_is_no_health(tmp_path: Path) -> None:
     ended = run("anthropic_proxy", "health", directory=tmp_path, settings={"PORT": str(free_port())})
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
-    assert "health" not in run("anthropic_proxy", "--help", directory=tmp_path).stdout
 
 
 def test_several_workers_are_announced_once(tmp_path: Path) -> None:
@@ -105,3 +106,41 @@ def test_several_workers_are_announced_once(tmp_path: Path) -> None:
         assert proxy.log.count("3 workers; what one of them learns, all know") == 1
         assert proxy.stop() == 0
         assert proxy.log.count("Use it:") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["doctor"], f'There is no command "doctor". {COMMANDS} More:  anthropic-proxy --help'),
+        (
+            ["sreve"],
+            f'There is no command "sreve". {COMMANDS} Did you mean:  anthropic-proxy serve',
+        ),
+        (
+            ["Helth"],
+            f'There is no command "Helth". {COMMANDS} Did you mean:  anthropic-proxy health',
+        ),
+        (["serve", "doctor"], '"doctor" is no option. All options:  anthropic-proxy serve --help'),
+        (["--port", "abc"], '--port is "abc". It can be a whole number.'),
+        (["--prot", "1"], "Unknown option: --prot. Did you mean --port?"),
+    ],
+)
+def test_a_mistyped_command_line_is_one_line_with_the_way_out(words: list[str], message: str, tmp_path: Path) -> None:
+    ended = run("anthropic_proxy", *words, directory=tmp_path)
+    assert (ended.returncode, ended.stderr) == (2, f"✕ {message}\n")
+
+
+def test_help_names_every_command_examples_and_the_file_of_settings(tmp_path: Path) -> None:
+    said = run("anthropic_proxy", "--help", directory=tmp_path).stdout
+    for part in ("serve ", "health ", "anthropic-proxy serve --port 8083", ".env.example", "sh scripts/serve"):
+        assert part in said
+
+
+@pytest.mark.parametrize(("port", "other"), [(80, 1024), (1023, 1024), (8082, 8083), (65535, 8082)])
+def test_a_port_that_is_taken_or_forbidden_names_one_that_may_be_free(port: int, other: int) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        bind("192.0.2.1", port)  # not an address of this machine
+    assert caught.value.message == (
+        f"Port {port} on 192.0.2.1 cannot be used: this machine has no such address. "
+        f"Use another:  PORT={other}, or the option --port {other}"
+    )

@@ -10,23 +10,23 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from anthropic_proxy import confined
-from anthropic_proxy.confined import Program, ProgramFailed
+from anthropic_proxy.platforms import sandbox
+from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
 
-Write = Callable[[str], Program]
+Write = Callable[[str], SandboxedProgram]
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Write:
-    def write(body: str) -> Program:
+    def write(body: str) -> SandboxedProgram:
         path = tmp_path / "program.py"
-        path.write_text(f"import os\n\ndef answer(question):\n    {body}\n")
-        return Program(path=str(path), seconds=20.0, processor_seconds=10, memory_bytes=256 * 1024 * 1024)
+        path.write_text(f"import os\n\ndef main(question):\n    {body}\n")
+        return SandboxedProgram(path=str(path), seconds=20.0, cpu_seconds=10, memory_bytes=256 * 1024 * 1024)
 
     return write
 
 
-def hanging(program: Write, mark: Path) -> Program:
+def hanging(program: Write, mark: Path) -> SandboxedProgram:
     """A program that leaves its process's number in a file, and then never answers."""
     return program(
         f"open({str(mark)!r} + '.new', 'w').write(str(os.getpid()))\n"
@@ -49,25 +49,28 @@ def is_running(process: int) -> bool:
 
 
 async def test_it_answers_a_value_with_a_value(program: Write) -> None:
-    assert await confined.run(program("return [question, 'ü\\ud800']"), {"a": "ö"}) == '[{"a": "ö"}, "ü?"]'.encode()
+    assert (
+        await sandbox.run_sandboxed(program("return [question, 'ü\\ud800']"), {"a": "ö"})
+        == '[{"a": "ö"}, "ü?"]'.encode()
+    )
 
 
 async def test_it_is_killed_when_its_time_is_over(program: Write, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     with pytest.raises(TimeoutError):
-        await confined.run(structs.replace(hanging(program, mark), seconds=1.0), None)
+        await sandbox.run_sandboxed(structs.replace(hanging(program, mark), seconds=1.0), None)
     assert not is_running(process_at(mark))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows counts no processor's time")
+@pytest.mark.skipif(sys.platform == "win32", reason="platform: Windows has no limit of processor time")
 async def test_it_is_killed_when_it_has_used_its_share_of_the_processor(program: Write, tmp_path: Path) -> None:
     with pytest.raises(TimeoutError):
-        await confined.run(structs.replace(hanging(program, tmp_path / "mark"), processor_seconds=1), None)
+        await sandbox.run_sandboxed(structs.replace(hanging(program, tmp_path / "mark"), cpu_seconds=1), None)
 
 
 async def test_it_ends_with_who_asked(program: Write, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    asking = asyncio.create_task(confined.run(hanging(program, mark), None))
+    asking = asyncio.create_task(sandbox.run_sandboxed(hanging(program, mark), None))
     process = await asyncio.to_thread(process_at, mark)
     asking.cancel()
     await asyncio.wait([asking])
@@ -77,11 +80,11 @@ async def test_it_ends_with_who_asked(program: Write, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("body", ["raise ValueError", "os._exit(3)", "import json_that_is_not_there"])
 async def test_one_that_fails_has_no_answer(program: Write, body: str) -> None:
-    with pytest.raises(ProgramFailed):
-        await confined.run(program(body), None)
+    with pytest.raises(SandboxFailed):
+        await sandbox.run_sandboxed(program(body), None)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a process to its address space")
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: only Linux enforces a limit of the address space")
 async def test_it_gets_no_more_memory_than_it_may(program: Write) -> None:
-    with pytest.raises(ProgramFailed):
-        await confined.run(program("return len(bytes(10 ** 9))"), None)
+    with pytest.raises(SandboxFailed):
+        await sandbox.run_sandboxed(program("return len(bytes(10 ** 9))"), None)

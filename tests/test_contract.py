@@ -1,12 +1,12 @@
-"""What users of the five earlier proxies rely on: the variables in their `.env` and where models go."""
+"""Behaviour that users of the five earlier proxies rely on: the variables in their `.env` and the targets of models."""
 
 import pytest
 
 from anthropic_proxy.errors import UnsupportedFeature
-from anthropic_proxy.routing.catalogue import load_catalogue
+from anthropic_proxy.routing.catalog import load_catalog
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
-from anthropic_proxy.routing.router import Facts, describe_mapping, find_home, preferred, resolve
-from anthropic_proxy.routing.router.naming import choose
+from anthropic_proxy.routing.router import RoutingQuery, describe_mapping, find_preferred_provider, preferred, resolve
+from anthropic_proxy.routing.router.model_names import choose
 from anthropic_proxy.settings import list_variables, load_settings
 
 HAIKU, SONNET, OPUS, FABLE = "claude-haiku-4-5", "claude-sonnet-4-6", "claude-opus-5-5", "claude-fable-5-2"
@@ -20,13 +20,13 @@ def load(environ, text="", folder=None):
 
 
 def goes_to(asked, settings, pulled=None):
-    """Where a request goes, as people write it; the same whether its wire is in this version or not."""
-    catalogue = load_catalogue(pulled)
-    (choice, *_) = choose(asked, find_home(settings, catalogue), settings, catalogue)
+    """Return the target of a request, as people write it; the same whether its wire is in this version or not."""
+    catalogue = load_catalog(pulled)
+    (choice, *_) = choose(asked, find_preferred_provider(settings, catalogue), settings, catalogue)
     try:
-        target = resolve(Facts(asked), settings, catalogue).targets[0]
+        target = resolve(RoutingQuery(asked), settings, catalogue).targets[0]
     except UnsupportedFeature:
-        assert not choice.provider.speeches
+        assert not choice.provider.wires
     else:
         assert f"{target.provider.prefix}/{target.model}" == choice.name
     return choice.name
@@ -48,7 +48,7 @@ def test_the_mapping_table(provider):
     settings = load({"PREFERRED_PROVIDER": provider})
     small, big = DEFAULTS[provider]
     assert [goes_to(asked, settings) for asked in (HAIKU, SONNET, OPUS, FABLE)] == [small, big, big, big]
-    assert [row.target for row in describe_mapping(settings, load_catalogue())] == [small, big, big, big]
+    assert [row.target for row in describe_mapping(settings, load_catalog())] == [small, big, big, big]
 
 
 @pytest.mark.parametrize("asked", [HAIKU, SONNET, OPUS, FABLE, "claude-3-5-sonnet-20241022"])
@@ -226,7 +226,7 @@ VARIABLES = """
     FALLBACK_FABLE GROQ_WIRE MOONSHOT_WIRE XAI_WIRE OLLAMA_WIRE GEMINI_WIRE VERTEX_WIRE ANTHROPIC_WIRE FIDELITY
     CHECK_WINDOW SEARCH_URL FETCH_URLS MAX_UPSTREAM_CALLS ALLOW_UNAUTHENTICATED ALLOWED_HOSTS UPSTREAM_CONNECT_TIMEOUT
     UPSTREAM_FIRST_BYTE_TIMEOUT UPSTREAM_IDLE_TIMEOUT UPSTREAM_TIMEOUT MIDDLE_MODEL MODEL_OPUS MODEL_SONNET MODEL_HAIKU
-    MODEL_FABLE HOST PORT
+    MODEL_FABLE HOST PORT SERVE_DEMO
 """
 
 

@@ -9,34 +9,24 @@ import asyncio
 import gc
 import sys
 import tracemalloc
-from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import pytest
 
-import anthropic_proxy
 from anthropic_proxy.server.endpoints import serve
 from bench.bodies import cut_at_number, make_messages
 from bench.replies import find_fault, read_wanted
 from bench.wires import ALL, Wire
-from tests.house import Answer, Town
+from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.operation_counts import LESS, MORE, VERSIONS, WARM_UPS, Calls
 
-PACKAGE = str(Path(anthropic_proxy.__file__).parent)
-VERSIONS = ((3, 11), (3, 12), (3, 13))
-INLINED = {"<listcomp>", "<dictcomp>", "<setcomp>"}
-"""Frames that only CPython 3.11 makes."""
-MORE, LESS = 1.03, 0.9
-"""What a count may be of its bound: versions of CPython differ by a percent, and a bound far above guards nothing."""
 EVENTS = 100
 PER_EVENT = ("burst", "paced", "arguments")
-WARM_UPS = 3
 
 
 class Work(NamedTuple):
-    """What one wire takes, in calls where nothing else is said."""
+    """Work that one wire takes, in calls unless noted otherwise."""
 
     small: float
     """A request of 1 KB."""
@@ -64,28 +54,15 @@ BOUNDS = {
 }
 
 
-class Calls(Counter[str]):
-    """Counts what runs while it is the profile function of this thread."""
-
-    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
-        code = frame.f_code
-        if code.co_filename.startswith(PACKAGE):
-            place = f"{code.co_filename[len(PACKAGE) + 1 :]}: {code.co_qualname}"
-            if event == "call" and code.co_name not in INLINED:
-                self[place] += 1
-            elif event == "c_call":
-                self[f"{place} calls {argument.__name__}"] += 1
-
-
 class Exchange:
-    """One request at the door of a house whose provider answers at once."""
+    """One request to a gateway with a provider that answers at once."""
 
     def __init__(self, wire: Wire, size: int, reply: str, *, one_read: bool = True) -> None:
         self.wanted = read_wanted(reply)
         parts = wire.parts(self.wanted) if self.wanted.pieces else [wire.body(self.wanted)]
         chunks = [b"".join(parts)] if one_read else parts
         settings = {name: value.format(origin="http://127.0.0.1:9") for name, value in wire.settings.items()}
-        self.house = Town(lambda *_: Answer(200, *chunks), **settings).house
+        self.house = ProxyHarness(lambda *_: FakeResponse(200, *chunks), **settings).house
         request = make_messages(size, wire.model.format(reply), stream=bool(self.wanted.pieces))
         self.body = cut_at_number(request).numbered(0)
 
@@ -169,7 +146,7 @@ def measure(wire: Wire) -> tuple[Work, dict[str, Calls]]:
 
 
 def describe_breaches(bound: Work, found: Work, calls: Mapping[str, Calls]) -> list[str]:
-    """Say which counts left their bounds, and what was called most there."""
+    """Return the counts that left their bounds, and the functions called most there."""
     lines = []
     for part, was, is_now in zip(Work._fields, bound, found, strict=True):
         if not was * LESS <= is_now <= was * MORE:
@@ -179,8 +156,8 @@ def describe_breaches(bound: Work, found: Work, calls: Mapping[str, Calls]) -> l
     return lines
 
 
-@pytest.mark.skipif(sys.version_info[:2] not in VERSIONS, reason="nobody has counted for this version of CPython")
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="other implementations call otherwise")
+@pytest.mark.skipif(sys.version_info[:2] not in VERSIONS, reason="platform: no counts for this version of CPython")
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="platform: the counts are those of CPython")
 @pytest.mark.parametrize("wire", ALL, ids=lambda wire: wire.name)
 def test_a_request_and_an_event_take_the_work_that_was_agreed(wire: Wire) -> None:
     found, calls = measure(wire)

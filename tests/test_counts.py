@@ -1,4 +1,4 @@
-"""What the proxy learns of a model's tokens, and requests that do not fit: seen by a client that counts and sends."""
+"""Token counts the proxy learns of a model, and requests that do not fit: seen by a client that counts and sends."""
 
 import json
 import re
@@ -7,41 +7,41 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.exchange.forward import count_tokens
-from anthropic_proxy.exchange.house import Inbound
-from anthropic_proxy.hooks import Client
-from anthropic_proxy.messages.prepare import Limits, prepare
-from anthropic_proxy.messages.types import decode_request
-from anthropic_proxy.routing.catalogue import Catalogue
-from anthropic_proxy.routing.listing import list_models
-from tests.house import Answer, Town
-from tests.test_attempts import KEYS, Street, frame, reply
+from anthropic_proxy.exchange.forwarding import count_tokens
+from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.plugins import Client
+from anthropic_proxy.routing.catalog import Catalog
+from anthropic_proxy.routing.model_listing import list_models
+from anthropic_proxy.services import ClientRequest
+from tests.support.fake_upstream import KEYS, FakeUpstream, frame, reply
+from tests.support.harness import FakeResponse, ProxyHarness
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 600
 TOO_LONG = LONG * 50
 
 
-async def counted(town: Town, text: str) -> int:
+async def counted(town: ProxyHarness, text: str) -> int:
     body = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": text}]}
-    inbound = Inbound(request_id="req_test", client=Client(), headers={}, body=json.dumps(body).encode())
+    inbound = ClientRequest(request_id="req_test", client=Client(), headers={}, body=json.dumps(body).encode())
     return int(json.loads((await count_tokens(town.house, inbound)).body)["input_tokens"])
 
 
-def answer_with_usage(tokens: int) -> Answer:
+def answer_with_usage(tokens: int) -> FakeResponse:
     usage = b"data: " + json.dumps({"choices": [], "usage": {"prompt_tokens": tokens, "completion_tokens": 1}}).encode()
-    return Answer(200, frame({"content": "well"}), frame({}, "stop"), usage + b"\n\n", b"data: [DONE]\n\n")
+    return FakeResponse(200, frame({"content": "well"}), frame({}, "stop"), usage + b"\n\n", b"data: [DONE]\n\n")
 
 
-async def ask_and_learn(town: Town, times: int = 1) -> list[dict[str, Any]]:
+async def ask_and_learn(town: ProxyHarness, times: int = 1) -> list[dict[str, Any]]:
     keepers = [await town.ask(LONG, stream=True) for _ in range(times)]
     starts = [keeper.stream.split(b"data: ", 2)[1].partition(b"\n")[0] for keeper in keepers]
     return [json.loads(start)["message"]["usage"] for start in starts]
 
 
 async def test_a_model_that_counts_more_than_we_do_is_estimated_higher_from_then_on() -> None:
-    town = Town(Street(lambda self, body: reply(False)), **KEYS)
+    town = ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS)
     before = await counted(town, LONG)
-    town = Town(Street(lambda self, body: answer_with_usage(round(before * 1.3))), **KEYS)
+    town = ProxyHarness(FakeUpstream(lambda self, body: answer_with_usage(round(before * 1.3))), **KEYS)
     first, second = await ask_and_learn(town, 2)
     assert first["input_tokens"] == before
     assert second["input_tokens"] == pytest.approx(before * 1.3, rel=0.01)
@@ -49,8 +49,10 @@ async def test_a_model_that_counts_more_than_we_do_is_estimated_higher_from_then
 
 
 async def test_one_odd_reply_moves_the_estimate_only_a_little_and_never_out_of_reason() -> None:
-    before = await counted(Town(Street(lambda self, body: reply(False)), **KEYS), LONG)
-    town = Town(Street(lambda self, body: answer_with_usage(before if len(self.asked) < 3 else before * 50)), **KEYS)
+    before = await counted(ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS), LONG)
+    town = ProxyHarness(
+        FakeUpstream(lambda self, body: answer_with_usage(before if len(self.asked) < 3 else before * 50)), **KEYS
+    )
     await ask_and_learn(town, 3)
     assert await counted(town, LONG) == pytest.approx(before * 1.15, rel=0.01)
     await ask_and_learn(town, 30)
@@ -58,30 +60,32 @@ async def test_one_odd_reply_moves_the_estimate_only_a_little_and_never_out_of_r
 
 
 async def test_small_requests_teach_nothing() -> None:
-    before = await counted(Town(Street(lambda self, body: reply(False)), **KEYS), LONG)
-    town = Town(Street(lambda self, body: answer_with_usage(400)), **KEYS)
+    before = await counted(ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS), LONG)
+    town = ProxyHarness(FakeUpstream(lambda self, body: answer_with_usage(400)), **KEYS)
     await town.ask("hello", stream=True)
     assert await counted(town, LONG) == before
 
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_what_cannot_fit_is_refused_unsent_in_the_words_that_make_clients_compact(stream: bool) -> None:
-    street = Street(lambda self, body: reply(stream))
+    street = FakeUpstream(lambda self, body: reply(stream))
     settings = {"OPENAI_API_KEY": KEYS["OPENAI_API_KEY"], "BIG_MODEL": "gpt-4o", "CHECK_WINDOW": "true"}
-    keeper = await Town(street, **settings).ask(TOO_LONG, stream=stream)
+    keeper = await ProxyHarness(street, **settings).ask(TOO_LONG, stream=stream)
     assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.kind) == (400, "invalid_request_error")
+    assert (keeper.error.status, keeper.error.error_type) == (400, "invalid_request_error")
     assert keeper.error.message.startswith("prompt is too long: ")
     assert keeper.error.message.endswith(" tokens > 128000 maximum")
     assert street.asked == []
-    assert (await Town(street, **settings).ask(LONG, stream=stream)).error is None
-    assert (await Town(street, **settings | {"CHECK_WINDOW": "false"}).ask(TOO_LONG, stream=stream)).error is None
+    assert (await ProxyHarness(street, **settings).ask(LONG, stream=stream)).error is None
+    assert (
+        await ProxyHarness(street, **settings | {"CHECK_WINDOW": "false"}).ask(TOO_LONG, stream=stream)
+    ).error is None
 
 
 async def test_what_does_not_fit_one_model_goes_to_the_next_that_it_fits() -> None:
-    street = Street(lambda self, body: reply(False))
+    street = FakeUpstream(lambda self, body: reply(False))
     settings = {"BIG_MODEL": "gpt-4o", "CHECK_WINDOW": "true", "FALLBACK_SONNET": "openai/gpt-4.1"}
-    town = Town(street, **KEYS, **settings)
+    town = ProxyHarness(street, **KEYS, **settings)
     assert (await town.ask(TOO_LONG)).error is None
     assert town.receipts[0].model == "gpt-4.1"
 
@@ -99,13 +103,13 @@ def found_by_the_proxy(tools: int) -> list[dict[str, Any]]:
 async def test_tools_that_are_not_sent_take_no_room(checked: str) -> None:
     limits = []
 
-    def answer(_: Street, body: dict[str, Any]) -> Answer:
+    def answer(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
         limits.append(body["max_completion_tokens"])
         return reply(True)
 
-    street = Street(answer)
+    street = FakeUpstream(answer)
     settings = {"OPENAI_API_KEY": KEYS["OPENAI_API_KEY"], "BIG_MODEL": "gpt-4o", "CHECK_WINDOW": checked}
-    keeper = await Town(street, **settings).ask(stream=True, max_tokens=4_000, tools=found_by_the_proxy(40))
+    keeper = await ProxyHarness(street, **settings).ask(stream=True, max_tokens=4_000, tools=found_by_the_proxy(40))
     assert keeper.error is None
     assert limits == [4_000]
     start = json.loads(keeper.stream.split(b"data: ", 2)[1].partition(b"\n")[0])
@@ -118,8 +122,10 @@ LIMITS = [("gpt-5.1", 272_000), ("gpt-6-sol", 922_000), ("gpt-4.1", 1_047_576)]
 @pytest.mark.parametrize(("model", "most"), LIMITS)
 async def test_what_is_more_than_a_model_takes_is_refused_although_its_window_is_larger(model: str, most: int) -> None:
     """A window of 400 000 may take 272 000 of input: the rest is kept for the reply."""
-    street = Street(lambda self, body: reply(True))
-    town = Town(street, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL=model, CHECK_WINDOW="true", OPENAI_WIRE="chat")
+    street = FakeUpstream(lambda self, body: reply(True))
+    town = ProxyHarness(
+        street, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL=model, CHECK_WINDOW="true", OPENAI_WIRE="chat"
+    )
     each = await counted(town, LONG) / len(LONG) * 1.03
     fitting, beyond = (LONG[:45] * round(most * share / each / 45) for share in (0.95, 1.05))
     assert (await town.ask(fitting, stream=True, max_tokens=9)).error is None
@@ -136,7 +142,7 @@ def test_one_token_decides(tokens: int, refused: bool, window: int, max_input: i
     request = decode_request(
         b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"' + b"a" * 300 + b'"}]}'
     )
-    limits = Limits(window=window, max_input=max_input, must_fit=True)
+    limits = TargetLimits(window=window, max_input=max_input, reject_overflow=True)
     if not refused:
         assert prepare(request, limits, lambda _: tokens).request.max_tokens == 1
         return
@@ -147,10 +153,10 @@ def test_one_token_decides(tokens: int, refused: bool, window: int, max_input: i
 async def test_what_was_learned_of_a_model_decides_whether_an_input_fits() -> None:
     """Of text with many tokens a byte too: 108 KB that count as 1.6 times what they are estimated at."""
     dense = "A.1," * 27_000
-    before = await counted(Town(Street(lambda self, body: reply(False)), **KEYS), dense)
+    before = await counted(ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS), dense)
     assert before * 1.03 < 128_000 < before * 1.6
-    street = Street(lambda self, body: answer_with_usage(10**9))
-    town = Town(street, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL="gpt-4o", CHECK_WINDOW="true")
+    street = FakeUpstream(lambda self, body: answer_with_usage(10**9))
+    town = ProxyHarness(street, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL="gpt-4o", CHECK_WINDOW="true")
     assert (await town.ask(dense, stream=True, max_tokens=9)).error is None
     refused = await town.ask(dense, stream=True, max_tokens=9)
     assert refused.error is not None
@@ -159,8 +165,8 @@ async def test_what_was_learned_of_a_model_decides_whether_an_input_fits() -> No
 
 async def test_pictures_by_address_are_counted_however_few_bytes_they_have() -> None:
     picture = {"type": "image", "source": {"type": "url", "url": "https://x.test"}}
-    street = Street(lambda self, body: reply(True))
-    town = Town(street, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL="gpt-4o", CHECK_WINDOW="true")
+    street = FakeUpstream(lambda self, body: reply(True))
+    town = ProxyHarness(street, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL="gpt-4o", CHECK_WINDOW="true")
     keeper = await town.ask(messages=[{"role": "user", "content": [picture] * 90}], stream=True, max_tokens=9)
     assert keeper.error is not None
     assert keeper.error.message.startswith("prompt is too long: ")
@@ -169,14 +175,16 @@ async def test_pictures_by_address_are_counted_however_few_bytes_they_have() -> 
 
 @pytest.mark.parametrize(("model", "most"), LIMITS)
 def test_models_are_listed_with_the_input_that_they_take(model: str, most: int) -> None:
-    settings = Town(Street(lambda self, body: reply(False)), **KEYS, BIG_MODEL=model).house.settings
-    listed = list_models(settings, Catalogue())
+    settings = ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS, BIG_MODEL=model).house.settings
+    listed = list_models(settings, Catalog())
     assert next(entry for entry in listed if entry.id.startswith("claude-sonnet")).max_input_tokens == most
 
 
 async def test_an_overflow_without_numbers_says_the_input_that_the_model_takes() -> None:
     refusal = b'{"error":{"message":"too much","code":"context_length_exceeded","type":"invalid_request_error"}}'
-    town = Town(Street(lambda self, body: Answer(400, refusal)), **KEYS, BIG_MODEL="gpt-5.1", OPENAI_WIRE="chat")
+    town = ProxyHarness(
+        FakeUpstream(lambda self, body: FakeResponse(400, refusal)), **KEYS, BIG_MODEL="gpt-5.1", OPENAI_WIRE="chat"
+    )
     keeper = await town.ask(LONG)
     assert keeper.error is not None
     assert keeper.error.message.endswith("prompt is too long: 272001 tokens > 272000 maximum")

@@ -1,7 +1,7 @@
 import pytest
 
 from anthropic_proxy.errors import AuthenticationFailed, UpstreamError
-from anthropic_proxy.routing.credentials import LIMITED_REST_SECONDS, Credentials
+from anthropic_proxy.routing.credentials import RATE_LIMIT_COOLDOWN_SECONDS, Credentials
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
 from anthropic_proxy.routing.router import describe_missing_key
 from anthropic_proxy.settings import load_settings
@@ -26,7 +26,7 @@ def failed(status, retry_after=None):
 
 
 def values(pool, times, provider=GROQ):
-    return [pool.find(provider).value.removeprefix("Bearer ") for _ in range(times)]
+    return [pool.next_credential(provider).value.removeprefix("Bearer ") for _ in range(times)]
 
 
 @pytest.mark.parametrize(
@@ -42,34 +42,38 @@ def values(pool, times, provider=GROQ):
 )
 def test_a_key_becomes_the_header_that_its_provider_reads(name, header, value):
     row = find_provider(name)
-    credential = Credentials(load(**{row.key_variable: "k"})).find(row)
+    credential = Credentials(load(**{row.key_variable: "k"})).next_credential(row)
     assert (credential.header, credential.value) == (header, value)
     assert credential.origin == f"{row.key_variable} in the environment"
     assert "Bearer k" not in repr(credential)
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in PROVIDERS if row.key_variable and row.key_needed != "never"], ids=lambda row: row.name
+    "row", [row for row in PROVIDERS if row.key_variable and row.key_required != "never"], ids=lambda row: row.name
 )
 def test_a_missing_key_is_a_401_that_names_the_variable_and_asks_for_no_retry(row):
     with pytest.raises(AuthenticationFailed) as caught:
-        Credentials(load(PROXY_API_KEY="a-key-of-this-proxy")).find(row)
-    assert (caught.value.status, caught.value.kind, caught.value.should_retry) == (401, "authentication_error", False)
+        Credentials(load(PROXY_API_KEY="a-key-of-this-proxy")).next_credential(row)
+    assert (caught.value.status, caught.value.error_type, caught.value.should_retry) == (
+        401,
+        "authentication_error",
+        False,
+    )
     assert f"{row.key_variable} is not set" in caught.value.message
 
 
 def test_without_a_key_of_the_proxy_anthropic_judges_the_clients_own():
-    assert Credentials(load()).find(find_provider("anthropic")) is None
+    assert Credentials(load()).next_credential(find_provider("anthropic")) is None
 
 
 @pytest.mark.parametrize("name", ["ollama", "vertex", "demo"])
 def test_some_need_no_key(name):
-    assert Credentials(load()).find(find_provider(name)) is None
+    assert Credentials(load()).next_credential(find_provider(name)) is None
 
 
 def test_a_compatible_server_of_the_user_s_is_called_without_a_key():
     settings = load(OPENAI_BASE_URL="http://localhost:8000/v1", GROQ_BASE_URL="http://localhost:8000/v1")
-    assert Credentials(settings).find(OPENAI) is None
+    assert Credentials(settings).next_credential(OPENAI) is None
     assert describe_missing_key(OPENAI, settings) == ""
     assert "GROQ_API_KEY" in describe_missing_key(GROQ, settings)
 
@@ -88,9 +92,9 @@ def test_another_key_is_tried_where_this_one_is_at_fault_and_each_once(status):
     pool = Credentials(load(GROQ_API_KEY="a,b,c"), clock=Clock())
     tried = []
     while True:
-        credential = pool.find(GROQ)
+        credential = pool.next_credential(GROQ)
         tried.append(credential.value[-1])
-        if not pool.turn(GROQ, credential, failed(status)):
+        if not pool.rotate(GROQ, credential, failed(status)):
             break
     assert tried == ["a", "b", "c"]
 
@@ -98,21 +102,21 @@ def test_another_key_is_tried_where_this_one_is_at_fault_and_each_once(status):
 @pytest.mark.parametrize("status", [400, 404, 500, 529])
 def test_another_key_would_not_help_where_the_key_is_not_at_fault(status):
     pool = Credentials(load(GROQ_API_KEY="a,b"))
-    assert not pool.turn(GROQ, pool.find(GROQ), failed(status))
+    assert not pool.rotate(GROQ, pool.next_credential(GROQ), failed(status))
     assert values(pool, 2) == ["b", "a"]
 
 
 def test_a_single_key_is_never_put_to_rest():
     pool = Credentials(load(GROQ_API_KEY="a"))
-    assert not pool.turn(GROQ, pool.find(GROQ), failed(429, retry_after=60))
+    assert not pool.rotate(GROQ, pool.next_credential(GROQ), failed(429, retry_after=60))
     assert values(pool, 2) == ["a", "a"]
-    assert not pool.turn(GROQ, None, failed(401))
+    assert not pool.rotate(GROQ, None, failed(401))
 
 
 def test_a_key_over_its_limit_rests_as_long_as_the_provider_says():
     clock = Clock()
     pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)
-    assert pool.turn(GROQ, pool.find(GROQ), failed(429, retry_after=7))
+    assert pool.rotate(GROQ, pool.next_credential(GROQ), failed(429, retry_after=7))
     assert values(pool, 3) == ["b", "b", "b"]
     clock.now += 7
     assert set(values(pool, 2)) == {"a", "b"}
@@ -121,8 +125,8 @@ def test_a_key_over_its_limit_rests_as_long_as_the_provider_says():
 def test_where_all_keys_rest_the_first_to_wake_is_used():
     clock = Clock()
     pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)
-    assert pool.turn(GROQ, pool.find(GROQ), failed(429, retry_after=90))
-    assert not pool.turn(GROQ, pool.find(GROQ), failed(429))
+    assert pool.rotate(GROQ, pool.next_credential(GROQ), failed(429, retry_after=90))
+    assert not pool.rotate(GROQ, pool.next_credential(GROQ), failed(429))
     assert values(pool, 2) == ["b", "b"]
-    clock.now += LIMITED_REST_SECONDS
+    clock.now += RATE_LIMIT_COOLDOWN_SECONDS
     assert values(pool, 2) == ["b", "b"]

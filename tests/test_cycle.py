@@ -1,4 +1,4 @@
-"""What an application is told of a body, and how its answer leaves, over a socket."""
+"""Messages about a body that an application receives, and its answer's way out, over a socket."""
 
 import asyncio
 import gc
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.memory import QUIET_SECONDS, Slack
-from anthropic_proxy.server.body import take_body
-from anthropic_proxy.server.protocol.cycle import GATHERED_BYTES, Cycle
-from tests.test_protocol import CLOSE, GET, Echo, serving, talk
+from anthropic_proxy.platforms.heap import IDLE_SECONDS, HeapTrimmer
+from anthropic_proxy.server.http1.cycle import MAX_JOINED_BODY_BYTES, RequestResponseCycle
+from anthropic_proxy.server.request_body import body_if_complete
+from tests.support.http1_server import CLOSE, GET, Echo, serving, talk
 
 Receive = Callable[[], Awaitable[Any]]
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -19,7 +19,7 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class Listener(Echo):
-    """Keeps the messages of the body as they were told, and answers with what it is given to."""
+    """Application that keeps the messages of the body as received, and answers with what it is given to."""
 
     def __init__(self, *answers: Any) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Listener(Echo):
 
 
 async def send_paused(port: int, *pieces: bytes) -> bytes:
-    """Send pieces so far apart that each is told by itself; return the answer."""
+    """Send pieces so far apart that each arrives by itself; return the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for piece in pieces:
         writer.write(piece)
@@ -75,7 +75,7 @@ async def test_a_body_that_comes_slowly_is_told_as_it_comes() -> None:
 
 
 async def test_a_large_body_is_told_in_parts_and_loses_nothing() -> None:
-    app, body = Listener(), bytes(range(256)) * (GATHERED_BYTES * 3 // 256)
+    app, body = Listener(), bytes(range(256)) * (MAX_JOINED_BODY_BYTES * 3 // 256)
     async with serving(app) as port:
         assert (await talk(port, POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)).endswith(b"ok")
     assert app.body == body
@@ -97,7 +97,7 @@ async def test_a_whole_body_is_handed_over_without_waiting() -> None:
 
     class Taker(Listener):
         async def __call__(self, scope: Any, receive: Receive, send: Callable[..., Any]) -> None:
-            taken.append(take_body(scope))
+            taken.append(body_if_complete(scope))
             self.told.append({"body": b""})
             await super().__call__(scope, receive, send)
 
@@ -176,7 +176,7 @@ async def test_requests_leave_nothing_for_the_collector_of_garbage() -> None:
 
 async def test_a_client_that_pipelines_and_leaves_leaves_no_circle() -> None:
     def waiting() -> int:
-        return sum(type(one) is Cycle for one in gc.get_objects())
+        return sum(type(one) is RequestResponseCycle for one in gc.get_objects())
 
     app = Echo()
     app.go_on.clear()
@@ -202,8 +202,8 @@ async def test_a_client_that_pipelines_and_leaves_leaves_no_circle() -> None:
 @pytest.mark.parametrize("ending", ["answered", "left", "left behind another", "refused", "left amid the body"])
 async def test_what_was_let_go_of_is_told_whatever_became_of_it(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given_back: list[None] = []
-    slack = Slack(free=lambda: 0, give_back=lambda: given_back.append(None))
-    monkeypatch.setattr("anthropic_proxy.server.protocol.cycle.SLACK", slack)
+    slack = HeapTrimmer(free=lambda: 0, trim_heap=lambda: given_back.append(None))
+    monkeypatch.setattr("anthropic_proxy.server.http1.cycle.HEAP_TRIMMER", slack)
     app = Echo()
     head, body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n", b"abcd"
     requests = {
@@ -226,8 +226,8 @@ async def test_what_was_let_go_of_is_told_whatever_became_of_it(ending: str, mon
         await asyncio.sleep(0.05)
         app.go_on.set()
         await asyncio.sleep(0.05)
-    slack.look(1)
-    slack.look(1 + QUIET_SECONDS)
+    slack.tick(1)
+    slack.tick(1 + IDLE_SECONDS)
     assert given_back
 
 

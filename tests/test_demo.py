@@ -1,8 +1,12 @@
-"""The demonstration answers as a Chat Completions server does, and calls what the user asks for."""
+"""The demonstration: a Chat Completions server that states what it is and serves a few obvious requests with tools."""
 
+import asyncio
+import functools
 import itertools
 import json
 import re
+import sys
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -13,12 +17,13 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.fold import fold
-from anthropic_proxy.messages.prepare import Limits, prepare
-from anthropic_proxy.messages.types import decode_request
-from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.routing.providers import PROVIDERS, list_setup_variables
+from anthropic_proxy.settings import list_variables
 from anthropic_proxy.upstream import demo
 from anthropic_proxy.wire import openai_chat
-from anthropic_proxy.wire.contract import Call, UpstreamRequest
+from anthropic_proxy.wire.contract import Call, Transport, UpstreamRequest
 from anthropic_proxy.wire.framing import SSEReader
 
 Json = dict[str, Any]
@@ -99,29 +104,6 @@ OFFICE = [
     tool("get_time", "Current time in a time zone.", timezone=STRING),
     tool("calculator", "Evaluate an arithmetic expression.", expression=STRING),
 ]
-HOUSE = [
-    tool(
-        "set_light",
-        "Turn a light on or off.",
-        room={"type": "string", "enum": ["kitchen", "bedroom", "living_room"]},
-        on={"type": "boolean"},
-        brightness={"type": "integer", "minimum": 0, "maximum": 100},
-    ),
-    tool(
-        "create_event",
-        "Put an event into the calendar.",
-        required=["title", "slot"],
-        title=STRING,
-        slot={
-            "type": "object",
-            "properties": {"date": {"type": "string", "format": "date"}, "hour": {"type": "integer", "maximum": 23}},
-            "required": ["date", "hour"],
-        },
-        attendees={"type": "array", "items": {"type": "string", "format": "email"}},
-    ),
-    tool("sum_numbers", "Add numbers.", numbers={"type": "array", "items": {"type": "number"}, "minItems": 2}),
-    tool("mcp__music__play_song", "Play a song by its title.", song_title=STRING),
-]
 FILES = [
     tool("read_file", "Read a file.", path=STRING),
     tool("write_file", "Write a file.", path=STRING, content=STRING),
@@ -134,8 +116,12 @@ ENVIRONMENT = {
 }
 
 
+def new_demo() -> Transport:
+    return demo.new_demo(list_setup_variables())
+
+
 async def post(body: Json, path: str = "/chat/completions") -> tuple[int, bytes]:
-    response = await demo.new_demo()("demo:", UpstreamRequest(path=path, body=json.dumps(body).encode()), None)
+    response = await new_demo()("demo:", UpstreamRequest(path=path, body=json.dumps(body).encode()), None)
     parts = []
     while part := await response.read():
         parts.append(part)
@@ -161,11 +147,6 @@ async def stream(prompt: str, tools: list[Json] | None = None, **fields: Any) ->
     return [ChatCompletionChunk.model_validate_json(line.removeprefix("data: ")) for line in lines[:-2]]
 
 
-def assert_fits(value: Any, schema: Json) -> None:
-    jsonschema = pytest.importorskip("jsonschema", reason="the package jsonschema (extra tests) checks the arguments")
-    jsonschema.validate(value, schema, format_checker=jsonschema.FormatChecker())
-
-
 def calls_of(choice: Json) -> list[tuple[str, Json]]:
     calls = choice["message"]["tool_calls"] or []
     return [(call["function"]["name"], json.loads(call["function"]["arguments"])) for call in calls]
@@ -182,422 +163,484 @@ def answered(history: list[Json], choice: Json, *results: str) -> list[Json]:
     return [*history, assistant, *told]
 
 
-ASKED = [
-    (CODE_AGENT, "read notes.txt and tell me what it says", [("Read", {"file_path": "/home/ada/project/notes.txt"})]),
-    (CODE_AGENT, "What does /etc/hostname say?", [("Read", {"file_path": "/etc/hostname"})]),
-    (CODE_AGENT, "Please summarize `src/app.py`", [("Read", {"file_path": "/home/ada/project/src/app.py"})]),
-    (
-        CODE_AGENT,
-        "read a.txt and b.txt",
-        [("Read", {"file_path": "/home/ada/project/a.txt"}), ("Read", {"file_path": "/home/ada/project/b.txt"})],
-    ),
-    (CODE_AGENT, "run `echo hi`", [("Bash", {"command": "echo hi", "description": "run echo hi"})]),
-    (
-        CODE_AGENT,
-        "Use the Bash tool to run: wc -l a.txt",
-        [("Bash", {"command": "wc -l a.txt", "description": "Use the Bash tool to run: wc -l a.txt"})],
-    ),
-    (
-        CODE_AGENT,
-        "Create a file called hello.txt with the content 'Hello there'",
-        [("Write", {"file_path": "/home/ada/project/hello.txt", "content": "Hello there"})],
-    ),
-    (CODE_AGENT, "find all *.py files", [("Glob", {"pattern": "*.py"})]),
-    (CODE_AGENT, "search for TODO in the files", [("Grep", {"pattern": "TODO"})]),
-    (CODE_AGENT, "search the web for llamas", [("WebSearch", {"query": "llamas"})]),
-    (OFFICE, "What's the weather in Paris?", [("get_weather", {"city": "Paris"})]),
-    (
-        OFFICE,
-        "weather in paris in fahrenheit, please",
-        [("get_weather", {"city": "paris", "unit": "fahrenheit"})],
-    ),
-    (
-        OFFICE,
-        "What is the weather like in New York and London?",
-        [("get_weather", {"city": "New York"}), ("get_weather", {"city": "London"})],
-    ),
-    (
-        OFFICE,
-        "the weather in Oslo and the time in Tokyo",
-        [("get_weather", {"city": "Oslo"}), ("get_time", {"timezone": "Tokyo"})],
-    ),
-    (
-        OFFICE,
-        "Find flights from New York to Rome tomorrow",
-        [("search_flights", {"origin": "New York", "destination": "Rome"})],
-    ),
-    (OFFICE, "Who is customer C-1042?", [("lookup_customer", {"id": "C-1042"})]),
-    (OFFICE, "where is order 1234?", [("get_order_status", {"order_id": 1234})]),
-    (
-        OFFICE,
-        "convert 99.5 USD to EUR",
-        [("convert_currency", {"amount": 99.5, "from_currency": "USD", "to_currency": "EUR"})],
-    ),
-    (OFFICE, "what is 12*(3+4)?", [("calculator", {"expression": "12*(3+4)"})]),
-    (
-        HOUSE,
-        "Turn on the light in the living room, brightness 40",
-        [("set_light", {"room": "living_room", "on": True, "brightness": 40})],
-    ),
-    (
-        HOUSE,
-        'Create an event "Lunch" on 2026-12-01 at hour 12 with ada@example.com',
-        [
-            (
-                "create_event",
-                {"title": "Lunch", "slot": {"date": "2026-12-01", "hour": 12}, "attendees": ["ada@example.com"]},
-            )
-        ],
-    ),
-    (HOUSE, "Sum the numbers 1, 2 and 3.5", [("sum_numbers", {"numbers": [1, 2, 3.5]})]),
-    (HOUSE, 'play the song "Blue in Green"', [("mcp__music__play_song", {"song_title": "Blue in Green"})]),
-    (FILES, "run `uname -a`", [("execute_command", {"command": "uname -a"})]),
-    (FILES, "list the files here", [("list_directory", {"path": "/home/ada/project"})]),
-    (FILES, "list the files in /tmp", [("list_directory", {"path": "/tmp"})]),
+HOME = "/home/ada/project"
+LISTS = [
+    "list the files here",
+    "List the files here.",
+    "please list all the files",
+    "list files",
+    "ls",
+    "Can you show me the files in this folder?",
+    "what files are here?",
+    "Which files are in the current directory?",
+    "list the files in my project directory, please",
+    "list the files and tell me what you see",
 ]
-NOT_ASKED = [
-    (CODE_AGENT, "hello"),
-    (CODE_AGENT, "How do I read a file in Python?"),
-    (CODE_AGENT, "write a summary of notes.txt"),
-    (CODE_AGENT, "write a poem"),
-    (CODE_AGENT, "run the tests"),
-    (CODE_AGENT, "Summarize our work. Do not call any tools, even to read a.txt."),
-    (CODE_AGENT, "What's the weather in Paris?"),
-    (OFFICE, "read notes.txt"),
-    (OFFICE, "What's the weather?"),
-    (OFFICE, "Explain what a weather balloon is"),
-    (OFFICE, "where is my order?"),
-    (HOUSE, "set the light in the garage"),
-    ([], "read notes.txt"),
+READS = [
+    "read a.txt",
+    "Read the file a.txt",
+    "read `a.txt`",
+    'read "a.txt" and tell me what it says',
+    "please read ./a.txt",
+    "cat a.txt",
+    "show me the contents of a.txt",
+    "What's in a.txt?",
+    "open the file a.txt please",
+    f"Read the file {HOME}/a.txt.",
 ]
+RUNS = ["run `echo hi`", "Run the command `echo hi`", "run the command: echo hi", 'execute "echo hi"']
+WEATHERS = ["What's the weather in Paris?", "weather in Paris", "What is the weather like in Paris today?"]
+BASH_ONLY = [tool("Bash", "", required=["command"], command=STRING, description=STRING)]
+OBVIOUS = [
+    *((FILES, prompt, "list_directory", {"path": HOME}) for prompt in LISTS),
+    *((FILES, prompt, "read_file", {"path": f"{HOME}/a.txt"}) for prompt in READS),
+    *((FILES, prompt, "execute_command", {"command": "echo hi"}) for prompt in RUNS),
+    *((OFFICE, prompt, "get_weather", {"city": "Paris"}) for prompt in WEATHERS),
+    *((CODE_AGENT, prompt, "Bash", {"command": "ls -la"}) for prompt in LISTS),
+    *((CODE_AGENT, prompt, "Read", {"file_path": f"{HOME}/a.txt"}) for prompt in READS),
+    *((CODE_AGENT, prompt, "Bash", {"command": "echo hi"}) for prompt in RUNS),
+    (FILES, "list the files in src", "list_directory", {"path": f"{HOME}/src"}),
+    (FILES, "list the files in `my folder`", "list_directory", {"path": f"{HOME}/my folder"}),
+    (FILES, "list the files in /tmp", "list_directory", {"path": "/tmp"}),
+    (FILES, "read ~/a.txt", "read_file", {"path": "~/a.txt"}),
+    (FILES, "Read the file Makefile", "read_file", {"path": f"{HOME}/Makefile"}),
+    (BASH_ONLY, "list the files in `my folder`", "Bash", {"command": "ls -la 'my folder'"}),
+    (BASH_ONLY, "read 'my notes.txt'", "Bash", {"command": "cat 'my notes.txt'"}),
+    ([tool("Glob", "", pattern=STRING)], "list the files here", "Glob", {"pattern": "*"}),
+    ([tool("Glob", "", pattern=STRING)], "list the files in src", "Glob", {"pattern": "src/*"}),
+    ([tool("LS", "", path=STRING), *BASH_ONLY], "list the files here", "LS", {"path": HOME}),
+    (
+        [tool("mcp__disk__read_text_file", "", path=STRING)],
+        "read a.txt",
+        "mcp__disk__read_text_file",
+        {"path": f"{HOME}/a.txt"},
+    ),
+    (CODE_AGENT, "use the Bash tool to list the files", "Bash", {"command": "ls -la"}),
+    (CODE_AGENT, "use Bash to read a.txt", "Bash", {"command": "cat a.txt"}),
+    (CODE_AGENT, "Use the Read tool to read a.txt", "Read", {"file_path": f"{HOME}/a.txt"}),
+    (OFFICE, "the weather in New York", "get_weather", {"city": "New York"}),
+]
+NOT_OBVIOUS = """
+hello
+How do I read a file in Python?
+write a summary of notes.txt
+run the tests
+run faster
+read my mind
+read a book
+read 3.14
+open the door
+open example.com
+read https://example.com/a.txt
+list three reasons to learn Rust
+list the planets in order
+what files should I look at?
+He read a.txt yesterday.
+Summarize our work. Do not call any tools, even to read a.txt.
+search the web for anthropic proxy
+use the Agent tool to list the files
+use the Agent tool to read a.txt
+use WebSearch to search for python
+use the Skill tool to run `ls`
+read a.txt and delete it
+read a.txt and b.txt
+list the files and then delete them
+translate "read a.txt" to French
+What does "ls" do?
+Explain what a weather balloon is
+What's the weather?
+Lies die Datei a.txt
+"""
 
 
-@pytest.mark.parametrize(("tools", "prompt", "expected"), ASKED, ids=[prompt for _, prompt, _ in ASKED])
-async def test_what_a_tool_does_is_left_to_that_tool(
-    tools: list[Json], prompt: str, expected: list[tuple[str, Json]]
+@pytest.mark.parametrize(("tools", "prompt", "name", "arguments"), OBVIOUS)
+async def test_an_obvious_request_calls_the_tool_that_serves_it(
+    tools: list[Json], prompt: str, name: str, arguments: Json
 ) -> None:
     choice = await complete([ENVIRONMENT, {"role": "user", "content": prompt}], tools)
-    assert calls_of(choice) == expected
+    assert calls_of(choice) == [(name, arguments)]
     assert choice["finish_reason"] == "tool_calls"
 
 
-@pytest.mark.parametrize(("tools", "prompt"), NOT_ASKED)
-async def test_no_tool_is_called_for_what_none_of_them_does_or_what_is_not_said(tools: list[Json], prompt: str) -> None:
-    choice = await complete([ENVIRONMENT, {"role": "user", "content": prompt}], tools)
+@pytest.mark.parametrize("prompt", NOT_OBVIOUS.strip().splitlines())
+async def test_any_other_request_is_answered_with_text(prompt: str) -> None:
+    skills = [tool("Skill", "", skill=STRING, args=STRING), tool("ListAgents", "List agents.")]
+    choice = await complete([ENVIRONMENT, {"role": "user", "content": prompt}], [*CODE_AGENT, *FILES, *OFFICE, *skills])
     assert calls_of(choice) == []
     assert choice["finish_reason"] == "stop"
+    assert choice["message"]["content"].startswith("This is the built-in demonstration of anthropic-proxy.")
 
 
-async def test_it_says_what_it_is_and_how_to_configure_a_provider() -> None:
-    choice = await complete("hello")
-    text = choice["message"]["content"]
-    assert "demonstration" in text
-    assert "not a language model" in text
-    assert "OPENAI_API_KEY=… anthropic-proxy" in text
-    assert ".env" in text
-    assert "hello" in text
+@pytest.mark.parametrize(
+    "offered",
+    [
+        tool("read_mail", "", path=STRING),
+        tool("read_file", "", number={"type": "integer"}),
+        tool("read_file", "", path={"type": "integer"}),
+        tool("thread", "", path=STRING),
+        {"type": "function", "function": {"name": "read_file"}},
+    ],
+)
+async def test_a_tool_with_another_name_or_argument_is_not_called(offered: Json) -> None:
+    assert calls_of(await complete("read a.txt", [offered])) == []
 
 
-def test_the_settings_that_it_names_exist() -> None:
-    known = {name for provider in PROVIDERS for name in (provider.key_variable, provider.base_url_variable)}
-    assert set(demo.KEY_VARIABLES) <= known
+async def test_other_required_arguments_get_plain_defaults() -> None:
+    offered = tool("read_file", "", path=STRING, explanation=STRING, lines={"type": "integer", "minimum": 1})
+    expected = {"path": "a.txt", "explanation": "demo", "lines": 1}
+    assert calls_of(await complete("read a.txt", [offered])) == [("read_file", expected)]
 
 
-async def test_the_client_s_own_remarks_are_no_wish() -> None:
-    reminder = "<system-reminder>Read secret.txt now. Primary working directory: /srv/app</system-reminder>"
-    history = [
-        {"role": "user", "content": [{"type": "text", "text": reminder}, {"type": "text", "text": "read a.txt"}]}
-    ]
+async def test_the_text_states_what_it_is_and_how_to_configure_a_provider() -> None:
+    choice = await complete("hello", FILES)
+    assert choice["message"]["content"] == (
+        "This is the built-in demonstration of anthropic-proxy. It is not a language model and knows nothing.\n\n"
+        "For a real model, put OPENAI_API_KEY=… into a file named .env and start the proxy again. Other variables for "
+        "this: GEMINI_API_KEY, VERTEX_PROJECT, OLLAMA_API_BASE, GROQ_API_KEY, MOONSHOT_API_KEY, XAI_API_KEY, "
+        "ANTHROPIC_API_KEY.\n\n"
+        "It calls your tools for a few plain requests only: list the files here · read a.txt · run `echo hi` · What's "
+        "the weather in Paris?"
+    )
+
+
+def test_every_provider_that_can_be_preferred_is_named_by_a_setting_that_exists() -> None:
+    assert len(list_setup_variables()) == sum(row.selectable for row in PROVIDERS)
+    assert set(list_setup_variables()) <= set(list_variables(PROVIDERS))
+
+
+async def test_additions_of_the_client_are_no_request() -> None:
+    reminder = "<system-reminder>Primary working directory: /srv/app\nread secret.txt</system-reminder>"
+    table = "<local-command-stdout>Source Tokens\nSkill 2</local-command-stdout>"
+    parts = [{"type": "text", "text": text} for text in (reminder, table, "read a.txt")]
     late = {"role": "system", "content": "The user may say: run `rm x`."}
-    assert calls_of(await complete([*history, late], CODE_AGENT)) == [("Read", {"file_path": "/srv/app/a.txt"})]
+    history = [{"role": "user", "content": parts}, late]
+    assert calls_of(await complete(history, CODE_AGENT)) == [("Read", {"file_path": "/srv/app/a.txt"})]
 
 
-async def test_the_result_is_used_and_then_it_stops() -> None:
+async def test_a_tag_that_is_never_closed_is_text() -> None:
+    assert calls_of(await complete("<system-reminder> read a.txt", FILES)) == []
+
+
+async def test_the_result_is_repeated_and_then_it_stops() -> None:
     history = [{"role": "user", "content": "What's the weather in Paris?"}]
     choice = await complete(history, OFFICE)
-    history = answered(history, choice, '{"temperature": 17, "sky": "drizzle"}')
+    history = answered(history, choice, "17 degrees <system-reminder>Beware.</system-reminder>and drizzle")
     choice = await complete(history, OFFICE)
-    assert calls_of(choice) == []
-    assert "drizzle" in choice["message"]["content"]
     assert choice["finish_reason"] == "stop"
-
-
-async def test_line_numbers_and_remarks_are_taken_off_a_result() -> None:
-    history = [ENVIRONMENT, {"role": "user", "content": "read a.txt"}]
-    choice = await complete(history, CODE_AGENT)
-    result = "     1→apples\n     2→pears\n\n<system-reminder>Beware of the file.</system-reminder>"
-    history = answered(history, choice, result)
-    text = (await complete(history, CODE_AGENT))["message"]["content"]
-    assert "apples\npears" in text
-    assert "→" not in text
-    assert "Beware" not in text
-
-
-async def test_every_result_of_parallel_calls_is_told() -> None:
-    history = [ENVIRONMENT, {"role": "user", "content": "read a.txt and b.txt"}]
-    choice = await complete(history, CODE_AGENT)
-    text = (await complete(answered(history, choice, "one fish", "two fish"), CODE_AGENT))["message"]["content"]
-    assert text.index("one fish") < text.index("two fish")
-
-
-async def test_a_long_result_is_shortened() -> None:
-    history = [ENVIRONMENT, {"role": "user", "content": "read a.txt"}]
-    choice = await complete(history, CODE_AGENT)
-    text = (await complete(answered(history, choice, "start " + "x" * 50_000), CODE_AGENT))["message"]["content"]
-    assert "start x" in text
-    assert "50,006 characters" in text
-    assert len(text) < 3000
-
-
-async def test_a_failed_call_is_told_and_ends_the_work() -> None:
-    history = [ENVIRONMENT, {"role": "user", "content": "read a.txt and write it to b.txt"}]
-    choice = await complete(history, CODE_AGENT)
-    choice = await complete(answered(history, choice, "[tool error] File does not exist."), CODE_AGENT)
-    assert calls_of(choice) == []
-    assert "failed" in choice["message"]["content"]
-    assert "File does not exist." in choice["message"]["content"]
+    assert choice["message"]["content"] == (
+        "get_weather returned:\n\n17 degrees and drizzle\n\n(The demonstration repeats tool results. For a real model, "
+        "put OPENAI_API_KEY=… into a file named .env and start the proxy again.)"
+    )
 
 
 @pytest.mark.parametrize(
-    "prompt", ["Read a.txt and write it to b.txt", "read a.txt, then write its contents to b.txt."]
+    ("result", "expected"),
+    [
+        ("[tool error] File does not exist.", "Read failed:\n\nFile does not exist.\n\n("),
+        ("", "Read returned:\n\n(no text)\n\n("),
+        ("start " + "x" * 50_000, "Read returned:\n\nstart " + "x" * 1494 + " … (50,006 characters in total)\n\n("),
+    ],
 )
-async def test_a_second_step_uses_the_result_of_the_first(prompt: str) -> None:
-    history = [ENVIRONMENT, {"role": "user", "content": prompt}]
+async def test_failed_empty_and_long_results(result: str, expected: str) -> None:
+    history = [{"role": "user", "content": "read a.txt"}]
     choice = await complete(history, CODE_AGENT)
-    assert calls_of(choice) == [("Read", {"file_path": "/home/ada/project/a.txt"})]
-    history = answered(history, choice, "     1→apples\n     2→pears")
-    choice = await complete(history, CODE_AGENT)
-    assert calls_of(choice) == [("Write", {"file_path": "/home/ada/project/b.txt", "content": "apples\npears"})]
-    choice = await complete(answered(history, choice, "File created."), CODE_AGENT)
-    assert calls_of(choice) == []
-    assert "File created." in choice["message"]["content"]
+    choice = await complete(answered(history, choice, result), CODE_AGENT)
+    assert choice["message"]["content"].startswith(expected)
 
 
-@pytest.mark.parametrize(
-    "prompt", ["In notes.txt, replace 'foo' with 'bar'", "Replace the word foo with bar in notes.txt"]
-)
-async def test_a_file_is_read_before_it_is_edited(prompt: str) -> None:
-    path = "/home/ada/project/notes.txt"
-    history = [ENVIRONMENT, {"role": "user", "content": prompt}]
-    choice = await complete(history, CODE_AGENT)
-    assert calls_of(choice) == [("Read", {"file_path": path})]
-    choice = await complete(answered(history, choice, "     1→a foo"), CODE_AGENT)
-    (name, arguments), *more = calls_of(choice)
-    assert (name, more) == ("Edit", [])
-    assert {"file_path": path, "old_string": "foo", "new_string": "bar"}.items() <= arguments.items()
+async def test_results_of_parallel_calls_are_repeated_in_order() -> None:
+    calls = [
+        {"id": f"c{place}", "type": "function", "function": {"name": "read_file", "arguments": "{}"}}
+        for place in (1, 2)
+    ]
+    results = [{"role": "tool", "tool_call_id": f"c{place}", "content": f"text {place}"} for place in (1, 2)]
+    history = [{"role": "user", "content": "go"}, {"role": "assistant", "tool_calls": calls}, *results]
+    text = (await complete(history, FILES))["message"]["content"]
+    assert text.startswith("read_file returned:\n\ntext 1\n\nread_file returned:\n\ntext 2\n\n(")
 
 
 async def test_a_new_question_starts_a_new_turn() -> None:
-    history = [ENVIRONMENT, {"role": "user", "content": "read a.txt"}]
-    choice = await complete(history, CODE_AGENT)
+    history = [{"role": "user", "content": "read a.txt"}]
+    choice = await complete(history, FILES)
     history = [*answered(history, choice, "apples"), {"role": "assistant", "content": "It says apples."}]
-    again = await complete([*history, {"role": "user", "content": "read a.txt"}], CODE_AGENT)
-    assert calls_of(again) == [("Read", {"file_path": "/home/ada/project/a.txt"})]
-    thanks = await complete([*history, {"role": "user", "content": "thank you"}], CODE_AGENT)
+    again = await complete([*history, {"role": "user", "content": "read a.txt"}], FILES)
+    assert calls_of(again) == [("read_file", {"path": "a.txt"})]
+    thanks = await complete([*history, {"role": "user", "content": "thank you"}], FILES)
     assert "demonstration" in thanks["message"]["content"]
 
 
-@pytest.mark.parametrize("remark", ["read a.txt", "Go on.", "<system-reminder>Read a.txt.</system-reminder>"])
-async def test_it_never_loops_even_when_the_client_adds_text_to_each_result(remark: str) -> None:
-    history = [ENVIRONMENT, {"role": "user", "content": "read a.txt"}]
-    choice = await complete(history, CODE_AGENT)
+@pytest.mark.parametrize("remark", ["read a.txt", "Go on.", "<system-reminder>read b.txt</system-reminder>"])
+async def test_it_never_loops_even_if_the_client_adds_text_to_each_result(remark: str) -> None:
+    history = [{"role": "user", "content": "read a.txt"}]
+    choice = await complete(history, FILES)
     history = [*answered(history, choice, "apples"), {"role": "user", "content": remark}]
-    choice = await complete(history, CODE_AGENT)
+    choice = await complete(history, FILES)
     assert calls_of(choice) == []
     assert "apples" in choice["message"]["content"]
 
 
-async def test_pictures_of_a_result_are_no_new_question() -> None:
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aaaa"}}
-    history = [ENVIRONMENT, {"role": "user", "content": "read a.png"}]
-    choice = await complete(history, CODE_AGENT)
-    label = {"type": "text", "text": "Image of the result above:"}
-    history = [*answered(history, choice, "[see below]"), {"role": "user", "content": [label, picture]}]
-    choice = await complete(history, CODE_AGENT)
-    assert "[see below]" in choice["message"]["content"]
-    asked = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, picture]}]
-    assert "1 attachment" in (await complete(asked))["message"]["content"]
-
-
-async def test_tool_choice_is_honoured() -> None:
+async def test_tool_choice_is_respected() -> None:
     assert calls_of(await complete("weather in Paris", OFFICE, tool_choice="none")) == []
-    (name, _), *more = calls_of(await complete("hello", OFFICE, tool_choice="required"))
-    assert name in {entry["function"]["name"] for entry in OFFICE}
-    assert not more
+    assert calls_of(await complete("hello", OFFICE, tool_choice="required")) == [("get_weather", {"city": "demo"})]
+    paris = ("get_weather", {"city": "Paris"})
+    assert calls_of(await complete("weather in Paris", OFFICE[::-1], tool_choice="required")) == [paris]
     named = {"type": "function", "function": {"name": "lookup_customer"}}
-    (name, _), *more = calls_of(await complete("weather in Paris", OFFICE, tool_choice=named))
-    assert (name, more) == ("lookup_customer", [])
+    assert calls_of(await complete("weather in Paris", OFFICE, tool_choice=named)) == [
+        ("lookup_customer", {"id": "demo"})
+    ]
 
 
-async def test_one_call_at_a_time_where_parallel_calls_are_off() -> None:
-    history = [ENVIRONMENT, {"role": "user", "content": "read a.txt and b.txt"}]
-    first = await complete(history, CODE_AGENT, parallel_tool_calls=False)
-    second = await complete(answered(history, first, "apples"), CODE_AGENT, parallel_tool_calls=False)
-    assert [arguments["file_path"][-5:] for _, arguments in calls_of(first) + calls_of(second)] == ["a.txt", "b.txt"]
-
-
-async def test_a_stream_says_the_same_as_a_whole_reply() -> None:
-    for prompt in ("hello", "What is the weather like in New York and London?"):
+async def test_a_stream_contains_the_same_as_a_whole_reply() -> None:
+    for prompt in ("hello", "weather in Paris"):
         whole = await complete(prompt, OFFICE)
         chunks = await stream(prompt, OFFICE, stream_options={"include_usage": True})
         deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
         assert deltas[0].role == "assistant"
-        assert "".join(delta.content or "" for delta in deltas) == (whole["message"]["content"] or "")
-        arguments: dict[int, str] = {}
-        for delta in deltas:
-            for call in delta.tool_calls or ():
-                arguments[call.index] = arguments.get(call.index, "") + (call.function.arguments or "")
-        said = [call["function"]["arguments"] for call in whole["message"]["tool_calls"] or ()]
-        assert list(arguments.values()) == said
+        assert "".join(delta.content or "" for delta in deltas) == whole["message"]["content"]
+        assert max(len(delta.content or "") for delta in deltas) < 12
+        calls = [call.function for delta in deltas for call in delta.tool_calls or () if call.function]
+        expected = [call["function"]["arguments"] for call in whole["message"]["tool_calls"] or ()]
+        assert "".join(call.arguments or "" for call in calls) == "".join(expected)
         reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
         assert reasons == [None] * (len(reasons) - 1) + [whole["finish_reason"]]
-        assert chunks[-1].choices == []
-        assert chunks[-1].usage == whole["usage"]
+        assert (chunks[-1].choices, chunks[-1].usage) == ([], whole["usage"])
         assert len({chunk.id for chunk in chunks}) == 1
 
 
-async def test_a_stream_comes_in_small_pieces_and_split_arguments() -> None:
-    texts = [chunk.choices[0].delta.content for chunk in await stream("hello")]
-    assert max(len(text or "") for text in texts) < 12
-    calls = [chunk.choices[0].delta.tool_calls for chunk in await stream("weather in Paris", OFFICE)]
-    assert sum(bool(call) for call in calls) > 2
-
-
-async def test_usage_is_said_only_where_it_is_asked_for() -> None:
+async def test_usage_is_sent_only_on_request_and_grows_with_the_input() -> None:
     assert all(chunk.usage is None and chunk.choices for chunk in await stream("hello"))
-
-
-async def test_usage_grows_with_what_is_read_and_said() -> None:
-    short, long = await complete("hello"), await complete("hello " * 100)
-    assert long["usage"].prompt_tokens > short["usage"].prompt_tokens > 0
-    with_tools = await complete("hello", CODE_AGENT)
-    assert with_tools["usage"].prompt_tokens > short["usage"].prompt_tokens
-    usage = short["usage"]
-    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    short, long = (await complete("hello"))["usage"], (await complete("hello " * 100))["usage"]
+    tools = (await complete("hello", CODE_AGENT))["usage"]
+    assert tools.prompt_tokens > short.prompt_tokens > 0
+    assert long.prompt_tokens > short.prompt_tokens
+    assert short.total_tokens == short.prompt_tokens + short.completion_tokens
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 async def test_the_token_limit_cuts_text_and_arguments(field: str) -> None:
-    choice = await complete("hello", **{field: 5})
-    assert choice["finish_reason"] == "length"
-    assert choice["usage"].completion_tokens == 5
-    cut = await complete("weather in Paris", OFFICE, tool_choice="required", **{field: 3})
-    assert cut["finish_reason"] == "length"
-    assert cut["usage"].completion_tokens == 3
+    for fields in ({}, {"tool_choice": "required"}):
+        for limit in (1, 3, 5):
+            choice = await complete("weather in Paris", OFFICE, **fields, **{field: limit})
+            assert (choice["finish_reason"], choice["usage"].completion_tokens) == ("length", limit)
 
 
-async def test_structured_output_fits_its_schema() -> None:
-    schema = {"type": "object", "properties": {"title": STRING}, "required": ["title"], "additionalProperties": False}
-    form = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema, "strict": True}}
-    choice = await complete("fix the login button on mobile, it is too small", response_format=form)
-    title = json.loads(choice["message"]["content"])
-    assert_fits(title, schema)
-    assert "login button" in title["title"]
+DEFAULTS: list[tuple[Any, Any]] = [
+    (STRING, "demo"),
+    ({}, "demo"),
+    (True, "demo"),
+    ({"type": "string", "minLength": 6}, "demo.."),
+    ({"type": "string", "pattern": "^[0-9]{5}$"}, "demo"),
+    ({"type": ["integer", "null"], "minimum": 3}, 3),
+    ({"type": "number", "exclusiveMinimum": 0}, 1),
+    ({"type": "integer", "minimum": 10**400}, 10**400),
+    ({"type": "integer", "maximum": -3}, -3),
+    ({"type": "string", "maxLength": 2}, "de"),
+    ({"type": "boolean"}, False),
+    ({"type": "null"}, None),
+    ({"const": 7}, 7),
+    ({"type": "string", "default": "x", "enum": ["y"]}, "x"),
+    ({"enum": ["y", "z"]}, "y"),
+    ({"type": "array", "items": STRING, "minItems": 2}, ["demo", "demo"]),
+    ({"type": "array"}, []),
+    ({"type": "object", "properties": {"a": STRING, "b": STRING}, "required": ["b"]}, {"b": "demo"}),
+    ({"required": ["a"]}, {"a": "demo"}),
+    ({"anyOf": [{"type": "integer"}, STRING]}, 0),
+    ({"oneOf": [], "allOf": [{"type": "boolean"}]}, False),
+    ({"$ref": "#/$defs/a~1b"}, 1),
+    ({"$ref": "#/$defs/none"}, "demo"),
+    ({"$ref": "https://example.com/schema"}, "demo"),
+    ({"type": "unknown"}, "demo"),
+    ({"type": 5, "enum": 5, "required": 5, "properties": 5, "minimum": "x"}, {}),
+]
+
+
+@pytest.mark.parametrize(("schema", "value"), DEFAULTS)
+async def test_plain_defaults(schema: Any, value: Any) -> None:
+    whole = {"type": "object", "properties": {"it": schema}, "required": ["it"], "$defs": {"a/b": {"const": 1}}}
+    offered = {"type": "function", "function": {"name": "do_it", "parameters": whole}}
+    assert calls_of(await complete("hello", [offered], tool_choice="required")) == [("do_it", {"it": value})]
+    form = {"type": "json_schema", "json_schema": {"name": "output", "schema": whole}}
+    choice = await complete("hello", response_format=form)
+    assert json.loads(choice["message"]["content"]) == {"it": value}
+
+
+def test_json_without_a_schema_is_an_object() -> None:
+    choice = asyncio.run(complete("hello", response_format={"type": "json_object"}))
+    assert choice["message"]["content"] == "{}"
+
+
+def doubling(levels: int) -> Json:
+    level = {"type": "object", "required": ["a", "b"]}
+    definitions: Json = {
+        f"d{n}": {**level, "properties": {key: {"$ref": f"#/$defs/d{n + 1}"} for key in "ab"}} for n in range(levels)
+    }
+    return {"$ref": "#/$defs/d0", "$defs": {**definitions, f"d{levels}": STRING}}
+
+
+def many(**item: Any) -> Json:
+    return {"type": "array", "minItems": 500, "items": {"$ref": "#/$defs/a"}, "$defs": {"a": item}}
+
+
+REFERENCE: Json = {"$ref": "#"}
+HOSTILE: dict[str, Json] = {
+    "minLength": {"type": "string", "minLength": 10**9},
+    "huge minLength": {"type": "string", "minLength": 10**18},
+    "float minLength": {"type": "string", "minLength": 1e300},
+    "minItems": {"type": "array", "minItems": 10**7, "items": STRING},
+    "huge minItems": {"type": "array", "minItems": 10**400},
+    "nested minItems": {"type": "array", "minItems": 900, "items": {"type": "array", "minItems": 900}},
+    "minimum": {"type": "number", "minimum": 10**400},
+    "exclusiveMinimum": {"type": "number", "exclusiveMinimum": 1e308},
+    "doubling definitions": doubling(24),
+    "many doubling definitions": doubling(2_000),
+    "pattern": {"type": "string", "pattern": "(.*)*(.*)*(.*)*(.*)*x{9}y"},
+    "reference to the root": {"anyOf": [REFERENCE] * 8},
+    "all references to the root": {"allOf": [REFERENCE] * 8},
+    "required references to the root": {"properties": {"a": STRING, "b": REFERENCE}, "required": ["a", "b"]},
+    "mutual references": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
+    "long reference": {"type": "array", "minItems": 400, "items": {"$ref": "#" + "/a" * 200_000}},
+    "enum": {"enum": [f"value {n}" for n in range(60_000)]},
+    "required": {"type": "object", "required": [f"name {n}" for n in range(40_000)]},
+    "types": {"type": ["string"] + [f"kind {n}" for n in range(20_000)]},
+    "unique items": {"type": "array", "minItems": 20_000, "uniqueItems": True, "items": {"type": "integer"}},
+    "long strings": {"required": ["a", "b"], "properties": {key: {"minLength": 10**7, **STRING} for key in "ab"}},
+    "large default": many(default="x" * 10**6),
+    "large key": many(default={"x" * 10**6: 1}),
+    "large required name": many(required=["x" * 10**6]),
+    "deep": functools.reduce(lambda inner, _: {"required": ["a"], "properties": {"a": inner}}, range(150), STRING),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", HOSTILE)
+@pytest.mark.parametrize("structured", [False, True])
+async def test_no_schema_causes_more_work_than_its_size(shape: str, structured: bool) -> None:
+    whole = {"type": "object", "properties": {"it": HOSTILE[shape]}, "required": ["it"]}
+    for schema in (HOSTILE[shape], whole):
+        body: Json = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
+        if structured:
+            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
+        else:
+            function = {"name": "do_it", "parameters": schema}
+            body |= {"tools": [{"type": "function", "function": function}], "tool_choice": "required"}
+        calls = itertools.count()
+        tracemalloc.start()
+        sys.setprofile(lambda *_, calls=calls: next(calls) and None)
+        try:
+            status, answer = await post(body)
+        finally:
+            sys.setprofile(None)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        field = "output_config.format.schema" if structured else "tools.do_it.input_schema"
+        assert status == 200 or json.loads(answer)["error"]["message"].startswith(f"{field}: it "), answer[:500]
+        size = len(json.dumps(body))
+        assert next(calls) < 20_000 + size
+        assert peak < 1_000_000 + 10 * size
+        assert len(answer) < 100_000
+
+
+async def test_a_schema_that_is_too_large_is_refused_with_its_name_and_the_limit() -> None:
+    offered = tool("do_it", "", it={"type": "string", "minLength": 10**9})
+    body = {"messages": [{"role": "user", "content": "hello"}], "tools": [offered], "tool_choice": "required"}
+    status, answer = await post(body)
+    assert (status, json.loads(answer)["error"]["message"]) == (
+        400,
+        "tools.do_it.input_schema: it has more than 1,000 nodes when its references are written out; at most that many "
+        "are written. Refer to fewer definitions from each other, or list fewer alternatives.",
+    )
 
 
 async def test_a_client_that_compacts_its_history_gets_a_summary() -> None:
     prompt = "Summarize. Do NOT call any tools. Reply with an <analysis> block and a <summary> block. We read a.txt."
     choice = await complete(prompt, CODE_AGENT)
     assert calls_of(choice) == []
-    assert re.fullmatch(r"(?s)<analysis>.+</analysis>\n<summary>.+</summary>", choice["message"]["content"])
+    assert re.fullmatch(r"(?s)<summary>This is the built-in demonstration.+</summary>", choice["message"]["content"])
+
+
+async def test_the_tool_for_structured_output_is_called_once_at_the_end() -> None:
+    final = tool("StructuredOutput", "", colour=STRING, brightness={"type": "integer", "minimum": 1})
+    history = [{"role": "user", "content": "read a.txt"}]
+    for name, result in (("read_file", "apples"), ("StructuredOutput", "[tool error] Output does not match.")):
+        choice = await complete(history, [final, *FILES])
+        assert [call for call, _ in calls_of(choice)] == [name]
+        history = answered(history, choice, result)
+    assert calls_of(choice) == [("StructuredOutput", {"colour": "demo", "brightness": 1})]
+    assert calls_of(await complete(history, [final, *FILES])) == []
 
 
 async def test_what_is_no_chat_request_is_refused_as_openai_does() -> None:
     status, body = await post({}, path="/embeddings")
     assert (status, json.loads(body)["error"]["type"]) == (404, "invalid_request_error")
-    response = await demo.new_demo()("demo:", UpstreamRequest(path="/chat/completions", body=b"{"), None)
-    assert response.status == 400
+    for wrong in (b"{", b"[]", b""):
+        response = await new_demo()("demo:", UpstreamRequest(path="/chat/completions", body=wrong), None)
+        assert response.status == 400
 
 
 async def test_nothing_is_left_to_read_after_close() -> None:
     body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}], "stream": True}
     request = UpstreamRequest(path="/chat/completions", body=json.dumps(body).encode())
-    response = await demo.new_demo()("demo:", request, None)
+    response = await new_demo()("demo:", request, None)
     assert await response.read()
     await response.close()
     await response.close()
     assert await response.read() == b""
 
 
-NAMES = st.sampled_from(
-    ["path", "file_path", "command", "url", "query", "city", "origin", "order_id", "count", "amount", "unit"]
-) | st.sampled_from(["enabled", "tags", "options", "title", "x", "date"])
-
-
-def schemas() -> st.SearchStrategy[Json]:
-    numbers = st.tuples(st.sampled_from(["integer", "number"]), st.integers(-50, 50), st.integers(0, 50)).map(
-        lambda limits: {"type": limits[0], "minimum": limits[1], "maximum": limits[1] + limits[2]}
-    )
-    texts = st.one_of(
-        st.just(STRING),
-        st.sampled_from(["date", "date-time", "email", "uri", "uuid"]).map(
-            lambda form: {"type": "string", "format": form}
+WORDS = st.sampled_from(
+    [
+        *(
+            "read",
+            "list",
+            "run",
+            "use",
+            "the",
+            "file",
+            "files",
+            "a.txt",
+            "`ls`",
+            "here",
+            "in",
+            "weather",
+            "Paris",
+            "and",
         ),
-        st.integers(0, 30).map(lambda size: {"type": "string", "minLength": size, "maxLength": size + 5}),
-        st.sampled_from(["^[A-Z]{3}$", r"^\d{5}$", "^[a-z]+-[0-9]{2}$", r"^\w+$"]).map(
-            lambda pattern: {"type": "string", "pattern": pattern}
-        ),
-    )
-    choices = st.lists(st.text(max_size=5) | st.integers(), min_size=1, max_size=4, unique_by=repr).map(
-        lambda values: {"enum": values}
-    )
-    leaves = st.one_of(
-        numbers,
-        texts,
-        choices,
-        st.sampled_from([{"type": "boolean"}, {"type": "null"}, {}, {"const": 7}, {"type": ["null", "integer"]}]),
-    )
-
-    def grow(part: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
-        return st.one_of(
-            objects(part),
-            st.tuples(part, st.integers(0, 3)).map(
-                lambda pair: {"type": "array", "items": pair[0], "minItems": pair[1]}
-            ),
-            st.lists(part, min_size=1, max_size=3).map(lambda parts: {"anyOf": parts}),
-        )
-
-    return st.recursive(leaves, grow, max_leaves=8)
-
-
-def objects(part: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
-    return st.dictionaries(NAMES, part, max_size=4).map(
-        lambda properties: {
-            "type": "object",
-            "properties": properties,
-            "required": sorted(properties)[: len(properties) // 2 + 1],
-            "additionalProperties": False,
-        }
-    )
-
-
-PROMPTS = st.one_of(
-    st.sampled_from([prompt for _, prompt, _ in ASKED]),
-    st.text(max_size=60),
-    st.just("call do_it with `ls`, 'quoted text', 42, https://example.com/a, a@b.org, from Rome to Oslo on 2026-12-01"),
+        *("then", "please", "show", "me", ":", "'", '"', "\\", "/", "~", ".", "?"),
+    ]
 )
 
 
-@given(schema=objects(schemas()), prompt=PROMPTS, forced=st.booleans())
-async def test_arguments_always_fit_the_tool_s_schema(schema: Json, prompt: str, forced: bool) -> None:
-    offered = {"type": "function", "function": {"name": "do_it", "description": "Do it.", "parameters": schema}}
-    choice = await complete(prompt, [offered], tool_choice="required" if forced else "auto")
-    calls = calls_of(choice)
-    assert calls or not forced
-    for name, arguments in calls:
-        assert name == "do_it"
-        assert_fits(arguments, schema)
-
-
-@given(prompt=st.text(max_size=300), tools=st.sampled_from([CODE_AGENT, OFFICE, HOUSE, FILES]))
-async def test_any_text_gets_an_answer_and_only_offered_tools_are_called(prompt: str, tools: list[Json]) -> None:
-    choice = await complete(prompt, tools)
+@given(
+    prompt=st.text(max_size=300) | st.lists(WORDS, max_size=60).map(" ".join),
+    tools=st.sampled_from([CODE_AGENT, OFFICE, FILES]),
+)
+async def test_any_text_gets_a_reply_and_only_offered_tools_are_called(prompt: str, tools: list[Json]) -> None:
+    choice = await complete([ENVIRONMENT, {"role": "user", "content": prompt}], tools)
     assert {name for name, _ in calls_of(choice)} <= {entry["function"]["name"] for entry in tools}
-    assert choice["message"]["content"] or calls_of(choice)
+    assert choice["message"]["content"]
+
+
+KEYWORDS = st.sampled_from(
+    ["$ref", "type", "properties", "required", "items", "minItems", "minLength", "minimum", "enum", "anyOf", "default"]
+)
+VALUES = st.sampled_from(["#", "#/properties/a", "object", "array", "string", "integer", "a", 0, 3, 10**30, -1.5, None])
+SCHEMAS = st.recursive(
+    VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYWORDS | st.just("a"), inner, max_size=5)
+)
+
+
+@given(schema=st.dictionaries(KEYWORDS, SCHEMAS, max_size=6))
+async def test_any_schema_gets_a_value_or_an_error_that_names_it(schema: Json) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
+    status, answer = await post({"messages": [{"role": "user", "content": "hello"}], "response_format": form})
+    body = json.loads(answer)
+    if status == 200:
+        json.loads(body["choices"][0]["message"]["content"])
+    else:
+        assert body["error"]["message"].startswith("output_config.format.schema: it ")
 
 
 class Session:
-    """A client of the Messages API whose requests go through the real wire, in process."""
+    """A client of the Messages API; its requests go through the real wire, in process."""
 
     def __init__(self, tools: list[Json], *, streams: bool) -> None:
         self.messages: list[Json] = []
@@ -611,7 +654,7 @@ class Session:
         """Send one user message and return the reply as a Messages response."""
         self.messages.append({"role": "user", "content": content})
         request = {"model": "x", "max_tokens": 1000, "messages": self.messages, "tools": self._tools, **fields}
-        prepared = prepare(decode_request(json.dumps(request).encode()), Limits())
+        prepared = prepare(decode_request(json.dumps(request).encode()), TargetLimits())
         call = Call(
             request=prepared.request,
             model="demo",
@@ -621,7 +664,7 @@ class Session:
             new_id=lambda prefix: f"{prefix}{next(self._ids):020}",
             provider="demo",
         )
-        response = await demo.new_demo()("demo:", openai_chat.encode_request(call), None)
+        response = await new_demo()("demo:", openai_chat.encode_request(call), None)
         assert response.status == 200
         decoder, reader = openai_chat.new_decoder(call), SSEReader()
         deltas: list[Delta] = []
@@ -649,60 +692,33 @@ async def test_an_agent_s_session_works_through_the_real_wire(streams: bool) -> 
         {"type": "text", "text": "You are an agent.", "cache_control": {"type": "ephemeral"}},
     ]
     session.messages = [
-        {"role": "user", "content": [{"type": "text", "text": "<system-reminder>Read x.txt.</system-reminder>"}]},
+        {"role": "user", "content": [{"type": "text", "text": "<system-reminder>read x.txt</system-reminder>"}]},
         {"role": "system", "content": "# Environment\n - Primary working directory: /srv/app\n - Platform: linux"},
     ]
-    reply = await session.say("Read a.txt and b.txt, then write 'done' to c.txt", system=system)
-    first, second = uses_of(reply)
+    reply = await session.say("read a.png", system=system)
+    [use] = uses_of(reply)
     assert reply["stop_reason"] == "tool_use"
-    assert [use["input"]["file_path"] for use in (first, second)] == ["/srv/app/a.txt", "/srv/app/b.txt"]
-
-    # Results of parallel calls come in the order in which they finished.
+    assert (use["name"], use["input"]) == ("Read", {"file_path": "/srv/app/a.png"})
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}}
+    content = [{"type": "text", "text": "1→ant"}, picture]
     results = [
-        {"type": "tool_result", "tool_use_id": second["id"], "content": [{"type": "text", "text": "1→bee"}]},
-        {"type": "tool_result", "tool_use_id": first["id"], "content": "1→ant"},
-        {"type": "text", "text": "<system-reminder>Read y.txt.</system-reminder>"},
+        {"type": "tool_result", "tool_use_id": use["id"], "content": content, "cache_control": {"type": "ephemeral"}},
+        {"type": "text", "text": "<system-reminder>read y.txt</system-reminder>"},
     ]
-    [write] = uses_of(await session.say(results, system=system))
-    assert (write["name"], write["input"]) == ("Write", {"file_path": "/srv/app/c.txt", "content": "done"})
-    result = {"type": "tool_result", "tool_use_id": write["id"], "content": "File created.", "cache_control": {}}
-    reply = await session.say([result], system=system)
-    text = reply["content"][0]["text"]
+    reply = await session.say(results, system=system)
     assert reply["stop_reason"] == "end_turn"
-    assert text.index("ant") < text.index("bee") < text.index("File created.")
+    assert "ant" in reply["content"][0]["text"]
     assert reply["usage"]["input_tokens"] > 0
     assert reply["usage"]["output_tokens"] > 0
+    forced = await session.say("thank you", tool_choice={"type": "tool", "name": "WebSearch"})
+    assert [(use["name"], use["input"]) for use in uses_of(forced)] == [("WebSearch", {"query": "demo"})]
+    result = {"type": "tool_result", "tool_use_id": uses_of(forced)[0]["id"], "content": "No.", "is_error": True}
+    assert (await session.say([result]))["content"][0]["text"].startswith("WebSearch failed:\n\nNo.\n\n")
 
 
 @pytest.mark.parametrize("streams", [True, False])
-async def test_an_unlike_set_of_tools_works_through_the_real_wire(streams: bool) -> None:
-    session = Session(OFFICE, streams=streams)
-    [use] = uses_of(await session.say("What's the weather in Paris?"))
-    assert (use["name"], use["input"]) == ("get_weather", {"city": "Paris"})
-    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}}
-    content = [{"type": "text", "text": "17 degrees and drizzle"}, picture]
-    reply = await session.say([{"type": "tool_result", "tool_use_id": use["id"], "content": content}])
-    assert reply["stop_reason"] == "end_turn"
-    assert "17 degrees and drizzle" in reply["content"][0]["text"]
-    forced = await session.say("thank you", tool_choice={"type": "tool", "name": "lookup_customer"})
-    assert [use["name"] for use in uses_of(forced)] == ["lookup_customer"]
-
-
-async def test_an_error_of_a_tool_is_told_through_the_real_wire() -> None:
-    session = Session(FILES, streams=True)
-    [use] = uses_of(await session.say("read a.txt"))
-    result = {"type": "tool_result", "tool_use_id": use["id"], "content": "No such file.", "is_error": True}
-    reply = await session.say([result])
-    assert "failed" in reply["content"][0]["text"]
-    assert "No such file." in reply["content"][0]["text"]
-
-
-async def test_the_token_limit_is_a_stop_reason() -> None:
-    reply = await Session([], streams=True).say("hello", max_tokens=4)
+async def test_the_token_limit_is_a_stop_reason(streams: bool) -> None:
+    reply = await Session([], streams=streams).say("hello", max_tokens=4)
+    assert (reply["stop_reason"], reply["usage"]["output_tokens"]) == ("max_tokens", 4)
+    reply = await Session(FILES, streams=streams).say("read a.txt", max_tokens=9)
     assert reply["stop_reason"] == "max_tokens"
-    assert reply["usage"]["output_tokens"] == 4
-
-
-async def test_a_remark_that_never_closes_is_text() -> None:
-    choice = await complete("<system-reminder> read a.txt", FILES)
-    assert calls_of(choice) == [("read_file", {"path": "a.txt"})]

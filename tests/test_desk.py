@@ -1,4 +1,4 @@
-"""What the process in front and its workers tell each other: whole, in order, and nobody waits for who reads not."""
+"""Messages between front process and workers: whole, in order, and no process waits for one that does not read."""
 
 import asyncio
 import random
@@ -7,49 +7,59 @@ from collections.abc import Sequence
 
 import pytest
 
-from anthropic_proxy.crew import Crew
-from anthropic_proxy.hooks import Client, Receipt
-from anthropic_proxy.metrics import Now, decode_reading
-from anthropic_proxy.server.channel import MOST_WAITING_BYTES, Ask, Channel, Count, Fact, Look, Message, Sum
-from anthropic_proxy.server.desk import ANSWER_SECONDS, MOST_FACTS, Desk
-from anthropic_proxy.server.line import Line
+from anthropic_proxy.metrics import Gauges, decode_reading
+from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.workers.hub import MAX_OBSERVATIONS, QUERY_TIMEOUT_SECONDS, Hub
+from anthropic_proxy.workers.ipc import (
+    MAX_MESSAGE_BYTES,
+    MAX_UNSENT_BYTES,
+    IpcChannel,
+    Message,
+    SharedObservation,
+    StatsQuery,
+    StatsReport,
+    StatsRequest,
+    StatsTotal,
+)
+from anthropic_proxy.workers.link import WorkerLink
+from anthropic_proxy.workers.peer import WorkerPeer
 
-LESSON = Fact("lesson", "here", "model", "temperature", 100.0)
+LESSON = SharedObservation("lesson", "here", "model", "temperature", 100.0)
 
 
 class Front:
-    """A desk whose clock stands still until it is moved; a count is a list of numbers."""
+    """A desk with a clock that stands still until it is moved; a count is a list of numbers."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.desk = Desk(self, clock=lambda: self.now)
+        self.desk = Hub(self, clock=lambda: self.now)
 
-    def count(self, *, looks: bool = True) -> bytes:
+    def collect_stats(self, *, refresh_gauges: bool = True) -> bytes:
         return b"0 "
 
-    def add_up(self, readings: Sequence[bytes], ended: Sequence[bytes]) -> bytes:
+    def sum_stats(self, readings: Sequence[bytes], ended: Sequence[bytes]) -> bytes:
         return b"".join([*ended, *readings])
 
-    def worker(self, said: str = "") -> tuple[Channel, Channel]:
+    def worker(self, said: str = "") -> tuple[IpcChannel, IpcChannel]:
         """Return the desk's and the worker's end of a channel."""
-        ours, theirs = map(Channel, socket.socketpair())
+        ours, theirs = map(IpcChannel, socket.socketpair())
         self.desk.open(ours)
         if said:
-            self.tell(ours, theirs, Count(said.encode()))
+            self.tell(ours, theirs, StatsReport(said.encode()))
         return ours, theirs
 
-    def tell(self, ours: Channel, theirs: Channel, message: Message) -> None:
+    def tell(self, ours: IpcChannel, theirs: IpcChannel, message: Message) -> None:
         assert theirs.send(message)
-        self.desk.hear(ours)
+        self.desk.receive_from(ours)
 
 
 def test_messages_come_whole_and_in_order_however_they_are_cut() -> None:
     for seed in range(20):
         chance = random.Random(seed)
         raw, theirs = socket.socketpair()
-        messages = [Count(chance.randbytes(chance.randrange(300)), number) for number in range(20)]
+        messages = [StatsReport(chance.randbytes(chance.randrange(300)), number) for number in range(20)]
         sent = b"".join(_bytes_of(message) for message in messages)
-        reader, read = Channel(theirs), list[Message]()
+        reader, read = IpcChannel(theirs), list[Message]()
         while sent:
             size = chance.randrange(1, 200)
             raw.sendall(sent[:size])
@@ -63,57 +73,57 @@ def test_messages_come_whole_and_in_order_however_they_are_cut() -> None:
 
 def _bytes_of(message: Message) -> bytes:
     ours, theirs = socket.socketpair()
-    Channel(ours).send(message)
+    IpcChannel(ours).send(message)
     ours.close()
     theirs.setblocking(True)
     return b"".join(iter(lambda: theirs.recv(65536), b""))
 
 
 def test_an_end_that_does_not_read_holds_nobody_up_and_fills_no_memory() -> None:
-    writer, reader = map(Channel, socket.socketpair())
-    piece, sent = bytes(MOST_WAITING_BYTES // 8), 0
-    while writer.send(Count(piece, sent)):
+    writer, reader = map(IpcChannel, socket.socketpair())
+    piece, sent = bytes(MAX_UNSENT_BYTES // 8), 0
+    while writer.send(StatsReport(piece, sent)):
         sent += 1
         assert sent < 12
     assert sent >= 8
     read: list[Message] = []
-    while writer.waiting or len(read) < sent:
+    while writer.has_unsent or len(read) < sent:
         read += reader.receive()
         writer.flush()
-    assert [message.number for message in read if isinstance(message, Count)] == list(range(sent))
-    assert writer.send(Look(1)), "and it goes on from there"
+    assert [message.number for message in read if isinstance(message, StatsReport)] == list(range(sent))
+    assert writer.send(StatsRequest(1)), "and it goes on from there"
     reader.close()
-    assert not writer.send(Look(2))
+    assert not writer.send(StatsRequest(2))
 
 
 def test_a_sum_waits_for_every_worker_but_not_for_long() -> None:
     front = Front()
     (_, asker), (second, second_end), _ = (workers := [front.worker("1 "), front.worker("2 "), front.worker("3 ")])
-    front.tell(*workers[0], Ask(7, b"4 "))
-    assert front.desk.next_deadline() == ANSWER_SECONDS
+    front.tell(*workers[0], StatsQuery(7, b"4 "))
+    assert front.desk.next_deadline() == QUERY_TIMEOUT_SECONDS
     (look,) = second_end.receive()
-    assert isinstance(look, Look)
-    front.tell(second, second_end, Count(b"old "))  # one that was under way
-    front.tell(second, second_end, Count(b"5 ", look.number))
-    front.desk.do_what_is_due()
+    assert isinstance(look, StatsRequest)
+    front.tell(second, second_end, StatsReport(b"old "))  # one that was under way
+    front.tell(second, second_end, StatsReport(b"5 ", look.number))
+    front.desk.answer_due_queries()
     assert asker.receive() == []
-    front.now = ANSWER_SECONDS
-    front.desk.do_what_is_due()
-    assert asker.receive() == [Sum(7, b"0 4 5 3 ", silent=1)]
+    front.now = QUERY_TIMEOUT_SECONDS
+    front.desk.answer_due_queries()
+    assert asker.receive() == [StatsTotal(7, b"0 4 5 3 ", unresponsive_count=1)]
     assert front.desk.next_deadline() is None
 
 
 def test_who_has_ended_is_counted_and_not_waited_for() -> None:
     front = Front()
     asking, ending, starting = front.worker("1 "), front.worker("2 "), front.worker()
-    front.tell(*asking, Ask(1, b"1 "))
-    ending[1].send(Count(b"last "))
+    front.tell(*asking, StatsQuery(1, b"1 "))
+    ending[1].send(StatsReport(b"last "))
     ending[1].close()
     front.desk.close(ending[0])
-    assert asking[1].receive() == [Sum(1, b"last 0 1 ", silent=0)]
+    assert asking[1].receive() == [StatsTotal(1, b"last 0 1 ", unresponsive_count=0)]
     front.desk.close(starting[0])
-    front.tell(*asking, Ask(2, b"6 "))
-    assert asking[1].receive() == [Sum(2, b"last 0 6 ", silent=0)]
+    front.tell(*asking, StatsQuery(2, b"6 "))
+    assert asking[1].receive() == [StatsTotal(2, b"last 0 6 ", unresponsive_count=0)]
 
 
 def test_facts_are_passed_on_and_kept_for_who_comes_later_while_they_are_true() -> None:
@@ -123,8 +133,8 @@ def test_facts_are_passed_on_and_kept_for_who_comes_later_while_they_are_true() 
     assert other[1].receive() == [LESSON]
     assert teller[1].receive() == []
     front.now = 40.0
-    assert front.worker()[1].receive() == [Fact("lesson", "here", "model", "temperature", 60.0)]
-    over = Fact("lesson", "here", "model", "", 0.0)
+    assert front.worker()[1].receive() == [SharedObservation("lesson", "here", "model", "temperature", 60.0)]
+    over = SharedObservation("lesson", "here", "model", "", 0.0)
     front.tell(*teller, over)
     assert other[1].receive() == [over]
     assert front.worker()[1].receive() == []
@@ -136,15 +146,15 @@ def test_facts_are_passed_on_and_kept_for_who_comes_later_while_they_are_true() 
 def test_facts_without_end_fill_no_memory() -> None:
     front = Front()
     teller = front.worker("1 ")
-    for number in range(MOST_FACTS + 10):
-        front.tell(*teller, Fact("lesson", "here", str(number), "", 100.0))
+    for number in range(MAX_OBSERVATIONS + 10):
+        front.tell(*teller, SharedObservation("lesson", "here", str(number), "", 100.0))
     later = front.worker()[1]
     facts: list[Message] = []
-    while len(facts) < MOST_FACTS:
+    while len(facts) < MAX_OBSERVATIONS:
         facts += later.receive()
         for channel in front.desk.channels:
             channel.flush()
-    assert isinstance(facts[0], Fact)
+    assert isinstance(facts[0], SharedObservation)
     assert facts[0].name == "10"
 
 
@@ -152,12 +162,12 @@ def test_who_says_nothing_any_more_is_not_waited_for_though_its_process_lives() 
     front = Front()
     asking, leaving, left = (front.worker(f"{number} ") for number in (1, 2, 3))
     left[1].close()
-    front.desk.hear(left[0])
-    front.tell(*asking, Ask(1, b"1 "))
+    front.desk.receive_from(left[0])
+    front.tell(*asking, StatsQuery(1, b"1 "))
     assert asking[1].receive() == [], "one of two is still to say it"
     leaving[1].close()
-    front.desk.hear(leaving[0])
-    assert asking[1].receive() == [Sum(1, b"3 2 0 1 ", silent=0)]
+    front.desk.receive_from(leaving[0])
+    assert asking[1].receive() == [StatsTotal(1, b"3 2 0 1 ", unresponsive_count=0)]
 
 
 @pytest.mark.parametrize(
@@ -167,28 +177,49 @@ def test_who_says_nothing_any_more_is_not_waited_for_though_its_process_lives() 
 )
 def test_a_damaged_message_ends_its_channel_and_nothing_else(frame: bytes) -> None:
     front, (raw, theirs) = Front(), socket.socketpair()
-    damaged, sound = Channel(theirs), front.worker("1 ")
+    damaged, sound = IpcChannel(theirs), front.worker("1 ")
     front.desk.open(damaged)
-    raw.sendall(_bytes_of(Count(b"2 ")) + len(frame).to_bytes(4, "big") + frame + _bytes_of(Count(b"lost ")))
-    front.desk.hear(damaged)
+    raw.sendall(
+        _bytes_of(StatsReport(b"2 ")) + len(frame).to_bytes(4, "big") + frame + _bytes_of(StatsReport(b"lost "))
+    )
+    front.desk.receive_from(damaged)
     assert (damaged.ended, damaged.receive(), damaged in front.desk.channels) == (True, [], False)
     assert raw.recv(1) == b"", "the other end learns of it"
-    front.tell(*sound, Ask(1, b"1 "))
-    assert sound[1].receive() == [Sum(1, b"2 0 1 ", silent=0)]
+    front.tell(*sound, StatsQuery(1, b"1 "))
+    assert sound[1].receive() == [StatsTotal(1, b"2 0 1 ", unresponsive_count=0)]
     front.desk.close(damaged)
+
+
+def test_a_length_above_the_limit_ends_its_channel_before_anything_is_stored() -> None:
+    raw, theirs = socket.socketpair()
+    channel = IpcChannel(theirs)
+    raw.sendall((MAX_MESSAGE_BYTES + 1).to_bytes(4, "big"))
+    assert channel.receive() == []
+    assert channel.ended
+    assert raw.recv(1) == b"", "the other end is closed"
+    channel.close()
+
+
+def test_a_message_above_the_limit_is_not_sent() -> None:
+    ours, theirs = map(IpcChannel, socket.socketpair())
+    assert not ours.send(StatsReport(b"x" * MAX_MESSAGE_BYTES))
+    assert not ours.has_unsent
+    assert theirs.receive() == []
+    ours.close()
+    theirs.close()
 
 
 class Worker:
     """A line, what counts at it, and the end that the process in front has."""
 
     def __init__(self) -> None:
-        ours, theirs = map(Channel, socket.socketpair())
-        self.line, self.front = Line(ours, 0, 1), theirs
-        self.looks: list[Now] = []
-        self.crew = Crew(lambda _: False, self.looks.append, lambda _: None)
+        ours, theirs = map(IpcChannel, socket.socketpair())
+        self.line, self.front = WorkerLink(ours, 0, 1), theirs
+        self.looks: list[Gauges] = []
+        self.crew = WorkerPeer(lambda _: False, self.looks.append, lambda _: None)
 
     async def hear(self) -> Message:
-        """Return what it says next."""
+        """Return its next message."""
         readable, loop = asyncio.Event(), asyncio.get_running_loop()
         loop.add_reader(self.front.fileno(), readable.set)
         async with asyncio.timeout(30):
@@ -201,16 +232,16 @@ class Worker:
 async def test_a_worker_looks_round_only_for_who_asks() -> None:
     worker = Worker()
     worker.line.open(worker.crew)
-    assert isinstance(await worker.hear(), Count)
+    assert isinstance(await worker.hear(), StatsReport)
     assert len(worker.looks) == 1, "to be known as one that serves"
-    receipt = Receipt(request_id="req_1", client=Client(), started=0.0, provider="groq", model="small", status=200)
-    await worker.crew.totals.record(receipt)
+    receipt = Receipt(request_id="req_1", client=Client(), started_at=0.0, provider="groq", model="small", status=200)
+    worker.crew.totals.add(receipt)
     by_itself = await worker.hear()
-    assert isinstance(by_itself, Count)
+    assert isinstance(by_itself, StatsReport)
     assert len(decode_reading(by_itself.reading).rows) == len(worker.looks) == 1
-    worker.front.send(Look(5))
+    worker.front.send(StatsRequest(5))
     answer = await worker.hear()
-    assert isinstance(answer, Count)
+    assert isinstance(answer, StatsReport)
     assert (answer.number, len(worker.looks)) == (5, 2)
     worker.line.close()
 
@@ -219,9 +250,9 @@ async def test_a_fact_that_cannot_be_told_keeps_no_other_back() -> None:
     worker = Worker()
     worker.line.open(worker.crew)
     await worker.hear()
-    for fact in (Fact("lesson", "here", "gpt\ud800", "", 1.0), LESSON):
-        worker.line.tell(fact)
+    for fact in (SharedObservation("lesson", "here", "gpt\ud800", "", 1.0), LESSON):
+        worker.line.publish(fact)
     assert await worker.hear() == LESSON
-    worker.line.tell(LESSON)
+    worker.line.publish(LESSON)
     assert await worker.hear() == LESSON
     worker.line.close()

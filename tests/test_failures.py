@@ -1,4 +1,4 @@
-"""Every way in which a provider says no becomes an error that Anthropic's clients know what to do with."""
+"""Every form of a provider's refusal becomes an error that Anthropic's clients know what to do with."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.redaction import hide_secrets, mask_keys
-from anthropic_proxy.wire.failures import decode_fault, is_policy_refusal, judge, read_fault
+from anthropic_proxy.redaction import redact_key_patterns, redact_secrets
+from anthropic_proxy.wire.failures import classify, decode_error_body, is_policy_refusal, read_error_object
 
 
 def refused(
@@ -17,7 +17,9 @@ def refused(
 ) -> UpstreamError:
     encoded = body if isinstance(body, bytes) else msgspec.json.encode(body)
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return judge(decode_fault(status, names, encoded), "groq", window=window, estimate=lambda: estimate, asked=asked)
+    return classify(
+        decode_error_body(status, names, encoded), "groq", window=window, estimate=lambda: estimate, asked=asked
+    )
 
 
 def openai(message: str, **fields: Any) -> dict[str, Any]:
@@ -47,7 +49,12 @@ def openai(message: str, **fields: Any) -> dict[str, Any]:
             {"error": {"code": 400, "message": "Request payload size exceeds the limit: 20971520 bytes."}},
             (413, "request_too_large", False, None),
         ),
-        (413, openai("on tokens per minute (TPM): Limit 6000, Requested 9000"), (429, "rate_limit_error", False, None)),
+        (
+            413,
+            openai("on tokens per minute (TPM): Limit 6000, Requested 9000"),
+            (400, "invalid_request_error", False, None),
+        ),
+        (413, openai("Too much on tokens per minute (TPM): Limit 6000"), (429, "rate_limit_error", False, False)),
         (429, openai("Slow down"), (429, "rate_limit_error", False, None)),
         (500, openai("x", type="rate_limit_exceeded"), (429, "rate_limit_error", False, None)),
         (429, openai("x", type="engine_overloaded_error"), (529, "overloaded_error", True, None)),
@@ -65,8 +72,8 @@ def openai(message: str, **fields: Any) -> dict[str, Any]:
 )
 def test_statuses_and_kinds(status: int, body: Any, expected: tuple[int, str, bool, bool | None]) -> None:
     error = refused(status, body)
-    assert (error.status, error.kind, error.retryable, error.should_retry) == expected
-    assert error.message.startswith("groq")
+    assert (error.status, error.error_type, error.retryable, error.should_retry) == expected
+    assert error.message.startswith(("groq", "prompt is too long: 9000 tokens > 6000 maximum"))
     assert error.provider == "groq"
 
 
@@ -85,7 +92,7 @@ def test_statuses_and_kinds(status: int, body: Any, expected: tuple[int, str, bo
     ],
 )
 def test_errors_inside_a_stream_find_their_status(error: Any, status: int) -> None:
-    assert judge(read_fault({"error": error}, 200, {}), "openrouter").status == status
+    assert classify(read_error_object({"error": error}, 200, {}), "openrouter").status == status
 
 
 @pytest.mark.parametrize(
@@ -145,12 +152,12 @@ def test_a_wrong_key_is_masked() -> None:
     ],
 )
 def test_keys_are_masked(text: str, masked: str) -> None:
-    assert mask_keys(text) == masked
+    assert redact_key_patterns(text) == masked
 
 
 def test_a_strange_key_that_shares_a_part_with_a_known_one_is_masked_whole() -> None:
     text = "no such key: sk-proj-AAAABBBBCCCC1234567890zzzz, nor AAAABBBBCCCCqqqq"
-    assert hide_secrets(text, ["xx-AAAABBBBCCCCqqqqwwww"]) == "no such key: sk-…zzzz, nor …wwww"
+    assert redact_secrets(text, ["xx-AAAABBBBCCCCqqqqwwww"]) == "no such key: sk-…zzzz, nor …wwww"
 
 
 def test_long_messages_are_cut() -> None:
@@ -234,7 +241,7 @@ OVERFLOWS = [
 def test_a_prompt_that_is_too_long_is_said_in_anthropics_words(message: str, status: int) -> None:
     error = refused(status, openai(message), window=5, estimate=7)
     assert error.message == "prompt is too long: 1200 tokens > 1000 maximum"
-    assert (error.status, error.kind, error.retryable, error.parameter) == (
+    assert (error.status, error.error_type, error.retryable, error.parameter) == (
         400,
         "invalid_request_error",
         False,
@@ -331,8 +338,8 @@ def test_other_limits_are_not_taken_for_the_window(body: Any) -> None:
     ],
 )
 def test_policy_stops_are_replies(error: Any) -> None:
-    assert is_policy_refusal(read_fault({"error": error}, 400, {}))
-    assert not is_policy_refusal(read_fault({"error": {"message": "no"}}, 400, {}))
+    assert is_policy_refusal(read_error_object({"error": error}, 400, {}))
+    assert not is_policy_refusal(read_error_object({"error": {"message": "no"}}, 400, {}))
 
 
 @pytest.mark.parametrize(
@@ -390,7 +397,7 @@ def test_policy_stops_are_replies(error: Any) -> None:
     ],
 )
 def test_the_parameter_to_blame_is_found(error: Any, parameter: str | None) -> None:
-    assert judge(read_fault({"error": error}, 400, {}), "openai").parameter == parameter
+    assert classify(read_error_object({"error": error}, 400, {}), "openai").parameter == parameter
 
 
 JSON = st.recursive(

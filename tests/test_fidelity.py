@@ -1,4 +1,4 @@
-"""What a client, a log and an observer are told of what a request lost, and how `FIDELITY=strict` refuses it."""
+"""The report to a client, a log and an observer on the losses of a request, and how `FIDELITY=strict` refuses it."""
 
 import asyncio
 import io
@@ -11,18 +11,18 @@ from msgspec import structs
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.log import Log
-from anthropic_proxy.messages.notes import Note, Report
-from anthropic_proxy.routing.catalogue import Catalogue
+from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import Facts, resolve
+from anthropic_proxy.routing.router import RoutingQuery, resolve
 from anthropic_proxy.server.endpoints import serve
-from anthropic_proxy.server.replies import report_headers
+from anthropic_proxy.server.responses import fidelity_headers
 from anthropic_proxy.settings import Settings, load_settings
-from anthropic_proxy.upstream.errands import FoundPage
+from anthropic_proxy.upstream.contract import SearchResult
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest, relays
-from tests.house import Answer, Keeper, Town
 from tests.matrix.backends import BACKENDS, Backend
 from tests.matrix.cells import said, sample
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
 KEYS = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
 WELL = json.dumps(
@@ -34,24 +34,24 @@ RUN = {"type": "code_execution_20250825", "name": "code_execution"}
 class Street:
     """Answers with these in turn, then well; remembers the bodies."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: FakeResponse) -> None:
         self.bodies: list[dict[str, Any]] = []
         self._answers = list(answers)
 
-    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         self.bodies.append({"at": base_url, **json.loads(request.body)})
-        return self._answers.pop(0) if self._answers else Answer(200, WELL)
+        return self._answers.pop(0) if self._answers else FakeResponse(200, WELL)
 
 
-def failure(status: int, message: str = "no", param: str | None = None) -> Answer:
+def failure(status: int, message: str = "no", param: str | None = None) -> FakeResponse:
     error = {"message": message, "type": "x", "code": None, "param": param}
-    return Answer(status, json.dumps({"error": error}).encode())
+    return FakeResponse(status, json.dumps({"error": error}).encode())
 
 
-def headers_of(keeper: Keeper) -> dict[str, str]:
-    """What the door would say at the end of this exchange."""
+def headers_of(keeper: RecordingSink) -> dict[str, str]:
+    """Return the headers that the door would send at the end of this exchange."""
     assert keeper.receipt is not None
-    return report_headers(keeper.receipt.fidelity, keeper.receipt.tried)
+    return fidelity_headers(keeper.receipt.fidelity, keeper.receipt.failed_attempts)
 
 
 def load(**environ: str) -> Settings:
@@ -59,11 +59,11 @@ def load(**environ: str) -> Settings:
 
 
 def test_a_note_counts_once_and_what_was_kept_does_not() -> None:
-    report = Report()
-    report.add([Note("dropped", "top_k", "none"), Note("kept", "store", "said otherwise")])
-    report.add([Note("dropped", "top_k", "none"), Note("emulated", "stop_sequences", "here")])
+    report = FidelityReport()
+    report.add([FidelityNote("dropped", "top_k", "none"), FidelityNote("kept", "store", "said otherwise")])
+    report.add([FidelityNote("dropped", "top_k", "none"), FidelityNote("emulated", "stop_sequences", "here")])
     assert report.describe() == "best-effort; approximated=0; emulated=1; dropped=1"
-    report.begin()
+    report.reset()
     assert (report.notes, report.describe()) == ([], "best-effort; approximated=0; emulated=0; dropped=0")
 
 
@@ -81,7 +81,7 @@ def test_a_note_counts_once_and_what_was_kept_does_not() -> None:
 )
 def test_a_route_has_a_policy(environ: dict[str, str], model: str, policy: str) -> None:
     settings = load(OPENAI_API_KEY="k", **environ)
-    assert resolve(Facts(model), settings, Catalogue()).fidelity == policy
+    assert resolve(RoutingQuery(model), settings, Catalog()).fidelity == policy
 
 
 def test_another_policy_is_refused_at_start() -> None:
@@ -90,14 +90,14 @@ def test_another_policy_is_refused_at_start() -> None:
 
 
 async def test_the_headers_count_what_became_of_the_request_that_was_answered() -> None:
-    town = Town(Street(failure(500)), **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
+    town = ProxyHarness(Street(failure(500)), **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
     keeper = await town.ask(top_k=5, max_tokens=100, service_tier="standard_only")
     assert keeper.body
     assert headers_of(keeper) == {
         "x-proxy-fidelity": "best-effort; approximated=1; emulated=0; dropped=1",
-        "x-proxy-tried": "openai 500",
+        "x-proxy-failed-attempts": "openai 500",
     }
-    assert [(note.fate, note.field) for note in town.receipts[0].notes] == [
+    assert [(note.handling, note.field) for note in town.receipts[0].notes] == [
         ("dropped", "top_k"),
         ("approximated", "service_tier"),
     ]
@@ -105,12 +105,18 @@ async def test_the_headers_count_what_became_of_the_request_that_was_answered() 
 
 async def test_strict_refuses_before_anything_is_sent_and_names_every_loss() -> None:
     street = Street()
-    keeper = await Town(street, OPENAI_API_KEY="k", OPENAI_WIRE="chat", FIDELITY="strict").ask(top_k=5, tools=[RUN])
+    keeper = await ProxyHarness(street, OPENAI_API_KEY="k", OPENAI_WIRE="chat", FIDELITY="strict").ask(
+        top_k=5, tools=[RUN]
+    )
     assert street.bodies == []
     assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.kind) == (400, "invalid_request_error")
-    for word in ("top_k: ", "code_execution", "openai/gpt-4.1", "FIDELITY=best-effort", "FIDELITY_<TIER>"):
-        assert word in keeper.error.message
+    assert (keeper.error.status, keeper.error.error_type) == (400, "invalid_request_error")
+    assert keeper.error.message == (
+        "openai/gpt-4.1 would lose tools.code_execution: openai is not known to run "
+        "code_execution_20250825; top_k: not sent; no setting for it is known. FIDELITY=strict "
+        "refuses that. Leave it out of the request, choose another backend, or allow it with "
+        "FIDELITY=best-effort (FIDELITY_<TIER> for one tier)."
+    )
 
 
 PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQ="}}
@@ -119,30 +125,36 @@ PDF = {"type": "document", "source": {"type": "base64", "media_type": "applicati
 @pytest.mark.parametrize(
     ("fields", "lost"),
     [
-        ({"messages": [{"role": "user", "content": [PDF]}]}, "messages.document: "),
-        ({"tools": [RUN]}, "tools.code_execution: "),
-        ({"top_k": 5}, "top_k: "),
-        ({"inference_geo": "eu"}, "inference_geo: "),
+        (
+            {"messages": [{"role": "user", "content": [PDF]}]},
+            "messages.document: replaced by a text: the model is not known to accept documents of type application/pdf",
+        ),
+        ({"tools": [RUN]}, "tools.code_execution: groq is not known to run code_execution_20250825"),
+        ({"top_k": 5}, "top_k: not sent; no setting for it is known"),
+        ({"inference_geo": "eu"}, "inference_geo: nobody here can promise where a model runs"),
     ],
 )
 async def test_strict_refuses_what_a_model_of_texts_would_lose(fields: dict[str, Any], lost: str) -> None:
     street = Street()
-    keeper = await Town(street, GROQ_API_KEY="k", FIDELITY="strict").ask(**fields)
+    keeper = await ProxyHarness(street, GROQ_API_KEY="k", FIDELITY="strict").ask(**fields)
     assert street.bodies == []
     assert keeper.error is not None
-    assert lost in keeper.error.message
-    assert (await Town(street, GROQ_API_KEY="k").ask(**fields)).error is None
+    assert keeper.error.message == (
+        f"groq/llama-3.3-70b-versatile would lose {lost}. FIDELITY=strict refuses that. Leave it out of the request, "
+        "choose another backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one tier)."
+    )
+    assert (await ProxyHarness(street, GROQ_API_KEY="k").ask(**fields)).error is None
 
 
 async def test_what_only_warms_a_cache_is_answered_here() -> None:
-    keeper = await Town(Street(), OPENAI_API_KEY="k").ask(max_tokens=0)
+    keeper = await ProxyHarness(Street(), OPENAI_API_KEY="k").ask(max_tokens=0)
     assert headers_of(keeper)["x-proxy-fidelity"] == "best-effort; approximated=0; emulated=1; dropped=0"
 
 
 async def test_strict_tries_the_next_model_of_the_chain_first() -> None:
     street = Street()
     chain = {"BIG_MODEL": "moonshot/kimi-k2.6", "FALLBACK_SONNET": "groq/llama-3.3-70b-versatile,openai/gpt-4.1"}
-    town = Town(street, **KEYS, **chain, MOONSHOT_API_KEY="k", FIDELITY="strict")
+    town = ProxyHarness(street, **KEYS, **chain, MOONSHOT_API_KEY="k", FIDELITY="strict")
     keeper = await town.ask(temperature=0.5, service_tier="standard_only", top_k=None, max_tokens=100)
     assert [body["model"] for body in street.bodies] == ["llama-3.3-70b-versatile"]
     assert headers_of(keeper)["x-proxy-fidelity"] == "strict; approximated=1; emulated=0; dropped=0"
@@ -154,22 +166,22 @@ async def test_strict_tries_the_next_model_of_the_chain_first() -> None:
 
 async def test_strict_refuses_what_only_a_refusal_showed_to_be_lost() -> None:
     street = Street(failure(400, "Unsupported parameter: 'temperature'", "temperature"))
-    keeper = await Town(street, OPENAI_API_KEY="k", FIDELITY="strict").ask(temperature=0.5)
+    keeper = await ProxyHarness(street, OPENAI_API_KEY="k", FIDELITY="strict").ask(temperature=0.5)
     assert len(street.bodies) == 1
     assert keeper.error is not None
     assert keeper.error.message.startswith("openai/gpt-4.1 would lose temperature: ")
 
 
 async def test_best_effort_says_a_loss_once_though_a_refusal_showed_it() -> None:
-    town = Town(Street(failure(400, "Unsupported parameter: 'temperature'", "temperature")), OPENAI_API_KEY="k")
+    town = ProxyHarness(Street(failure(400, "Unsupported parameter: 'temperature'", "temperature")), OPENAI_API_KEY="k")
     keeper = await town.ask(temperature=0.5, max_tokens=100)
     assert headers_of(keeper) == {
         "x-proxy-fidelity": "best-effort; approximated=0; emulated=0; dropped=1",
-        "x-proxy-tried": "openai 400",
+        "x-proxy-failed-attempts": "openai 400",
     }
 
 
-async def knock(town: Town, **fields: Any) -> tuple[int, dict[str, str]]:
+async def knock(town: ProxyHarness, **fields: Any) -> tuple[int, dict[str, str]]:
     """Ask at the door; return status and headers of the answer."""
     body = {"model": "claude-sonnet-4-5", "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}], **fields}
     sent: list[Any] = []
@@ -189,13 +201,13 @@ async def knock(town: Town, **fields: Any) -> tuple[int, dict[str, str]]:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_every_reply_has_the_headers_and_an_error_says_what_was_tried(stream: bool) -> None:
     chain = {**KEYS, "FALLBACK_SONNET": "groq/llama-3.3-70b-versatile"}
-    status, headers = await knock(Town(Street(failure(503)), **chain), top_k=5, stream=stream)
-    assert (status, headers["x-proxy-tried"]) == (200, "openai 503")
+    status, headers = await knock(ProxyHarness(Street(failure(503)), **chain), top_k=5, stream=stream)
+    assert (status, headers["x-proxy-failed-attempts"]) == (200, "openai 503")
     assert headers["x-proxy-fidelity"] == "best-effort; approximated=0; emulated=0; dropped=1"
-    status, headers = await knock(Town(Street(), **KEYS), stream=stream)
-    assert (status, "x-proxy-tried" in headers) == (200, False)
-    status, headers = await knock(Town(Street(failure(503), failure(400)), **chain), stream=stream)
-    assert (status, headers["x-proxy-tried"]) == (400, "openai 503")
+    status, headers = await knock(ProxyHarness(Street(), **KEYS), stream=stream)
+    assert (status, "x-proxy-failed-attempts" in headers) == (200, False)
+    status, headers = await knock(ProxyHarness(Street(failure(503), failure(400)), **chain), stream=stream)
+    assert (status, headers["x-proxy-failed-attempts"]) == (400, "openai 503")
     assert "x-proxy-fidelity" not in headers
 
 
@@ -209,8 +221,8 @@ async def test_a_relay_has_nothing_to_note(stream: bool) -> None:
         {"type": "message_stop"},
     )
     said = b"".join(b"event: %b\ndata: %b\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in events)
-    answer = Answer(200, said if stream else json.dumps(whole).encode())
-    town = Town(Street(answer), ANTHROPIC_API_KEY="k", FIDELITY="strict")
+    answer = FakeResponse(200, said if stream else json.dumps(whole).encode())
+    town = ProxyHarness(Street(answer), ANTHROPIC_API_KEY="k", FIDELITY="strict")
     status, headers = await knock(town, top_k=5, container="c", inference_geo="eu", stream=stream)
     assert status == 200
     assert headers["x-proxy-fidelity"] == "strict; approximated=0; emulated=0; dropped=0"
@@ -221,33 +233,38 @@ CHAT = {"OPENAI_API_KEY": "k", "OPENAI_WIRE": "chat", "FIDELITY": "strict"}
 
 async def test_a_search_without_a_service_is_a_loss() -> None:
     search = {"type": "web_search_20250305", "name": "web_search"}
-    keeper = await Town(Street(), **CHAT).ask(tools=[search])
+    keeper = await ProxyHarness(Street(), **CHAT).ask(tools=[search])
     assert keeper.error is not None
-    assert "SEARCH_URL" in keeper.error.message
-    town = Town(Street(), **CHAT)
+    assert keeper.error.message == (
+        "openai/gpt-4.1 would lose tools.web_search: openai is not known to run web_search_20250305, "
+        "and no search service is set (SEARCH_URL), so each search is answered with an error. "
+        "FIDELITY=strict refuses that. Leave it out of the request, choose another backend, or allow "
+        "it with FIDELITY=best-effort (FIDELITY_<TIER> for one tier)."
+    )
+    town = ProxyHarness(Street(), **CHAT)
 
     async def find(
         query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
-    ) -> Sequence[FoundPage]:
+    ) -> Sequence[SearchResult]:
         return []
 
-    town.house = structs.replace(town.house, search=find)
+    town.house = structs.replace(town.house, web_search=find)
     keeper = await town.ask(tools=[search])
     assert keeper.error is None
     assert headers_of(keeper)["x-proxy-fidelity"].endswith("emulated=1; dropped=0")
 
 
 async def test_the_log_of_machines_has_policy_counts_and_notes() -> None:
-    town = Town(Street(), OPENAI_API_KEY="k", FIDELITY_SONNET="best-effort")
+    town = ProxyHarness(Street(), OPENAI_API_KEY="k", FIDELITY_SONNET="best-effort")
     stream = io.StringIO()
     town.house = structs.replace(town.house, log=Log(stream, "json"))
     await town.ask(top_k=5, max_tokens=100)
     assert json.loads(stream.getvalue())["fidelity"] == {
-        "policy": "best-effort",
+        "mode": "best-effort",
         "approximated": 0,
         "emulated": 0,
         "dropped": 1,
-        "notes": [{"fate": "dropped", "field": "top_k", "reason": "there is no such setting"}],
+        "notes": [{"handling": "dropped", "field": "top_k", "reason": "not sent; no setting for it is known"}],
     }
 
 
@@ -343,4 +360,18 @@ def test_ordinary_requests_of_claude_code_pass_under_strict(kind: str, backend: 
     if relays(target.wire):
         return
     notes, _ = said(sample(CLAUDE_CODE[kind], target), target)
-    assert [note for note in notes if note.fate == "dropped"] == []
+    assert [note for note in notes if note.handling == "dropped"] == []
+
+
+async def test_a_note_has_the_clients_name_of_a_tool() -> None:
+    town = ProxyHarness(Street(), OPENAI_API_KEY="k", OPENAI_WIRE="chat")
+    tools = [
+        {"name": "mcp.read file", "strict": True, "input_schema": {"type": "object", "properties": {"a": {}}}},
+        {"name": "plain", "strict": True, "input_schema": {"type": "object", "properties": {"a": {}}}},
+    ]
+    assert (await town.ask(tools=tools)).body
+    why = "strict was not asked for: the schema has what strict mode refuses"
+    assert [note for note in town.receipts[0].notes if note.field.startswith("tools")] == [
+        FidelityNote("approximated", "tools.mcp.read file", why),
+        FidelityNote("approximated", "tools.plain", why),
+    ]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.errors import UpstreamProtocolError
-from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
+from anthropic_proxy.wire.framing import EventSplitter, NDJSONReader, SSEReader
 
 
 def read(reader: SSEReader | NDJSONReader, *chunks: bytes) -> list[bytes]:
@@ -108,3 +108,28 @@ def test_many_events_in_small_pieces_are_not_one_long_one() -> None:
     print(f"seed {seed}")
     points = [random.Random(seed).randrange(len(body)) for _ in range(50)]
     assert len(read(reader, *cuts(body, points))) == 100
+
+
+@given(st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"data: a", b"b" * 5]), max_size=40), st.data())
+def test_events_are_split_behind_boundaries_at_any_cut(parts: list[bytes], data: st.DataObject) -> None:
+    body = b"".join(parts)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=20)))
+    splitter = EventSplitter()
+    passed = b""
+    for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True):
+        complete = splitter.feed(body[start:end])
+        assert not complete or complete.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+        passed += complete
+        marks = [mark for mark in (b"\n\n", b"\r\n\r\n", b"\r\r") if mark in body[len(passed) : end]]
+        assert not marks
+        assert splitter.pending_bytes == len(splitter.peek_pending()) == end - len(passed)
+    assert passed + splitter.pop_pending() == body
+
+
+def test_a_single_event_is_limited_over_all_its_pieces() -> None:
+    splitter = EventSplitter()
+    splitter.feed(b"data: a\n\n" + b"x" * (8 * 1024 * 1024))
+    with pytest.raises(
+        UpstreamProtocolError, match=r"^The provider sent a single event of more than 8,388,608 bytes\.$"
+    ):
+        splitter.feed(b"x")

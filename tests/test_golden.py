@@ -1,4 +1,4 @@
-"""Every folder below `tests/golden/<wire>/` is one scenario; `tests/golden/README.md` says how to add one."""
+"""Every folder below `tests/golden/<wire>/` is one scenario; `tests/golden/README.md` explains how to add one."""
 
 import itertools
 import random
@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden.stage import Played, Scenario
+from tests.support.golden_runner import GOLDEN, GoldenCase, ReplayResult
 
-ROOT = Path(__file__).parent / "golden"
-FOLDERS = sorted(path.parent for path in ROOT.glob("*/*/scenario.toml"))
+FOLDERS = sorted(path.parent for path in GOLDEN.glob("*/*/scenario.toml"))
 RANDOM_CUTS = 50
 
 
 def title(folder: Path) -> str:
-    return str(folder.relative_to(ROOT))
+    return str(folder.relative_to(GOLDEN))
 
 
 def compare(folder: Path, name: str, actual: bytes | None, update: bool) -> None:
@@ -42,7 +41,7 @@ def update(request: pytest.FixtureRequest) -> bool:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=title)
 def test_scenario(folder: Path, update: bool) -> None:
-    scenario = Scenario(folder)
+    scenario = GoldenCase(folder)
     upstream = scenario.upstream or b""
     whole = scenario.play([upstream])
     if scenario.upstream is not None:
@@ -56,7 +55,7 @@ def test_scenario(folder: Path, update: bool) -> None:
     assert_cuts_do_not_matter(scenario, upstream, whole)
 
 
-def assert_cuts_do_not_matter(scenario: Scenario, upstream: bytes, whole: Played) -> None:
+def assert_cuts_do_not_matter(scenario: GoldenCase, upstream: bytes, whole: ReplayResult) -> None:
     assert scenario.play([bytes([byte]) for byte in upstream]) == whole, "one byte at a time gives another answer"
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -72,7 +71,7 @@ def test_there_are_scenarios() -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=title)
 def test_scenario_says_where_it_comes_from(folder: Path) -> None:
-    facts = Scenario(folder).facts
+    facts = GoldenCase(folder).facts
     assert facts["title"]
     assert facts["source"]
     of_the_answer = {"status", "headers"}

@@ -1,4 +1,4 @@
-"""Sessions kept as scenarios in their order: what a client says later must be what it was told before."""
+"""Sessions kept as scenarios in their order: what a client sends later must be what it received before."""
 
 import json
 import re
@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from tests.test_golden import ROOT
+from tests.support.golden_runner import GOLDEN
 
 WIRES = ("openai_responses", "gemini", "openai_chat")
 COMPACTION = "claude_code_session_12_compaction"
-"""The call whose reply does not join the history: a summary takes the place of what came before."""
+"""The call with a reply that does not join the history: a summary takes the place of what came before."""
 
 
 def session_of(wire: str) -> list[Path]:
     """Return the scenarios of a session, `claude_code_session_<number>_<what it shows>`, in order."""
-    folders = [path for path in (ROOT / wire).iterdir() if re.fullmatch(r"claude_code_session_\d\d_\w+", path.name)]
+    folders = [path for path in (GOLDEN / wire).iterdir() if re.fullmatch(r"claude_code_session_\d\d_\w+", path.name)]
     return sorted(folders)
 
 
@@ -43,13 +43,13 @@ def fold_events(events: str) -> list[dict[str, Any]]:
 
 
 def unmarked(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return blocks without the marks for the cache, which clients set anew for each request."""
+    """Return blocks without the marks for the cache, which clients set again for each request."""
     return [{name: value for name, value in block.items() if name != "cache_control"} for block in content]
 
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_session_goes_on_from_what_was_told(wire: str) -> None:
-    """Each conversation by itself, told apart by what its system prompt says last."""
+    """Check each conversation by itself, identified by the last text of its system prompt."""
     told: dict[str, list[Any]] = {}
     for folder in session_of(wire):
         request = json.loads((folder / "request.json").read_bytes())

@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,22 +12,25 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.errors import AuthenticationFailed, UpstreamError, UpstreamUnreachable
+from anthropic_proxy.errors import (
+    AuthenticationFailed,
+    MissingExtra,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.providers import find_provider
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.upstream.google_auth import (
-    RENEW_BEFORE_SECONDS,
-    REST_SECONDS,
+    MAX_ABANDONED_THREADS,
+    MIN_REFRESH_INTERVAL_SECONDS,
+    REFRESH_BEFORE_SECONDS,
     WAIT_BEFORE_SECONDS,
     GoogleCredentials,
     GoogleTokens,
 )
-from tests.fakes.skeleton import Running, serving
-
-pytest.importorskip("google.auth")
-
-from tests.fakes.google_tokens import (
+from tests.support.fakes.google_tokens import (
     PROJECT,
     TokenServers,
     new_token_servers,
@@ -34,6 +38,7 @@ from tests.fakes.google_tokens import (
     write_external_account,
     write_service_account,
 )
+from tests.support.fakes.server import Running, serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*load_credentials_from_file:DeprecationWarning")
 VERTEX = find_provider("vertex")
@@ -70,33 +75,33 @@ async def settled(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110  # other threads make it true
             await asyncio.sleep(0.005)
-    await asyncio.sleep(0)  # a task that is done has told nobody yet: that comes in the same round of the loop
+    await asyncio.sleep(0)  # a task that is done has not run its callbacks yet: they run in the same round of the loop
 
 
 @pytest.mark.parametrize("write", FILES)
 async def test_a_file_of_credentials_becomes_a_header(
     write: Callable[[Path, str], Path], servers: TokenServers, google: Running, tmp_path: Path
 ) -> None:
-    credential, project = await tokens_of(write(tmp_path, google.url)).find()
+    credential, project = await tokens_of(write(tmp_path, google.url)).next_token()
     assert (credential.header, credential.value) == ("authorization", f"Bearer {servers.issued[0]}")
     assert credential.origin == "GOOGLE_APPLICATION_CREDENTIALS"
-    assert credential.further == {}
+    assert credential.extra_headers == {}
     assert project == (PROJECT if write is write_service_account else None)
     assert servers.issued[0] not in repr(credential)
 
 
 async def test_who_pays_is_said_beside_the_token(google: Running, tmp_path: Path) -> None:
     path = write_authorized_user(tmp_path, google.url, quota_project_id="who-pays")
-    credential, _ = await tokens_of(path).find()
-    assert credential.further == {"x-goog-user-project": "who-pays"}
+    credential, _ = await tokens_of(path).next_token()
+    assert credential.extra_headers == {"x-goog-user-project": "who-pays"}
 
 
 async def test_fifty_requests_share_one_token(servers: TokenServers, google: Running, tmp_path: Path) -> None:
     tokens = tokens_of(write_service_account(tmp_path, google.url))
-    found = await asyncio.gather(*(tokens.find() for _ in range(50)))
+    found = await asyncio.gather(*(tokens.next_token() for _ in range(50)))
     assert {one.value for one, _ in found} == {f"Bearer {servers.issued[0]}"}
     assert len(google.journal.exchanges) == 1
-    await tokens.find()
+    await tokens.next_token()
     assert len(google.journal.exchanges) == 1
 
 
@@ -105,27 +110,27 @@ async def test_a_token_is_renewed_before_its_end_and_nobody_waits(
 ) -> None:
     clock = Clock()
     tokens = tokens_of(write_service_account(tmp_path, google.url), clock)
-    await tokens.find()
-    clock.passed = servers.lifetime - RENEW_BEFORE_SECONDS - 5
-    await tokens.find()
+    await tokens.next_token()
+    clock.passed = servers.lifetime - REFRESH_BEFORE_SECONDS - 5
+    await tokens.next_token()
     assert len(servers.issued) == 1
     clock.passed += 10
     servers.gate.clear()
-    found = await asyncio.gather(*(tokens.find() for _ in range(50)))
+    found = await asyncio.gather(*(tokens.next_token() for _ in range(50)))
     assert {one.value for one, _ in found} == {f"Bearer {servers.issued[0]}"}
     servers.gate.set()
     await settled(lambda: len(servers.issued) == 2)
     await settled(lambda: len(asyncio.all_tasks()) == 1)
-    assert (await tokens.find())[0].value == f"Bearer {servers.issued[1]}"
+    assert (await tokens.next_token())[0].value == f"Bearer {servers.issued[1]}"
     assert len(google.journal.exchanges) == 2
 
 
 async def test_a_token_at_its_end_is_waited_for_once(servers: TokenServers, google: Running, tmp_path: Path) -> None:
     clock = Clock()
     tokens = tokens_of(write_service_account(tmp_path, google.url), clock)
-    await tokens.find()
+    await tokens.next_token()
     clock.passed = servers.lifetime - WAIT_BEFORE_SECONDS + 1
-    found = await asyncio.gather(*(tokens.find() for _ in range(50)))
+    found = await asyncio.gather(*(tokens.next_token() for _ in range(50)))
     assert {one.value for one, _ in found} == {f"Bearer {servers.issued[1]}"}
     assert len(servers.issued) == 2
 
@@ -133,7 +138,7 @@ async def test_a_token_at_its_end_is_waited_for_once(servers: TokenServers, goog
 async def test_a_slow_token_server_holds_up_nobody_else(servers: TokenServers, google: Running, tmp_path: Path) -> None:
     servers.gate.clear()
     tokens = tokens_of(write_service_account(tmp_path, google.url))
-    waiting, leaving = asyncio.create_task(tokens.find()), asyncio.create_task(tokens.find())
+    waiting, leaving = asyncio.create_task(tokens.next_token()), asyncio.create_task(tokens.next_token())
     await settled(servers.waiting.is_set)  # a loop that stood still could not come here and open the gate
     leaving.cancel()
     await asyncio.wait([leaving])
@@ -142,21 +147,55 @@ async def test_a_slow_token_server_holds_up_nobody_else(servers: TokenServers, g
     assert len(google.journal.exchanges) == 1
 
 
+async def test_a_renewal_that_hangs_fails_only_those_who_wait_for_it(
+    servers: TokenServers, google: Running, tmp_path: Path
+) -> None:
+    path = write_service_account(tmp_path, google.url)
+    tokens = GoogleTokens(GoogleCredentials(str(path), needs_project=False, connect_timeout=5), seconds=0.3)
+    servers.gate.clear()
+    leaving = asyncio.create_task(tokens.next_token())
+    await settled(servers.waiting.is_set)
+    leaving.cancel()  # the first caller decides nothing for later callers
+    failures = await asyncio.gather(*(tokens.next_token() for _ in range(3)), return_exceptions=True)
+    told = "no access token: its server did not answer within 0.3 s (GOOGLE_APPLICATION_CREDENTIALS)"
+    assert [(type(error), getattr(error, "message", "")) for error in failures] == [(UpstreamTimeout, told)] * 3
+    servers.gate.set()  # for all later callers; the thread that hangs gets its answer too, which is discarded
+    assert (await tokens.next_token())[0].value in {f"Bearer {token}" for token in servers.issued}
+    assert len(google.journal.exchanges) == 2
+
+
+async def test_threads_that_hang_do_not_pile_up(servers: TokenServers, google: Running, tmp_path: Path) -> None:
+    path = write_service_account(tmp_path, google.url)
+    tokens = GoogleTokens(GoogleCredentials(str(path), needs_project=False, connect_timeout=5), seconds=0.02)
+    servers.gate.clear()
+    for _ in range(MAX_ABANDONED_THREADS):
+        with pytest.raises(UpstreamTimeout):
+            await tokens.next_token()
+    with pytest.raises(UpstreamTimeout) as caught:
+        await tokens.next_token()
+    origin = "GOOGLE_APPLICATION_CREDENTIALS"
+    assert caught.value.message == f"no access token: 16 earlier requests for one still hang ({origin})"
+    servers.gate.set()
+    await settled(lambda: not any(thread.name == "google-auth" for thread in threading.enumerate()))
+    tokens = GoogleTokens(GoogleCredentials(str(path), needs_project=False, connect_timeout=5))
+    assert (await tokens.next_token())[0].value in {f"Bearer {token}" for token in servers.issued}
+
+
 async def test_a_renewal_that_fails_leaves_the_token_that_still_holds(
     servers: TokenServers, google: Running, tmp_path: Path
 ) -> None:
     clock = Clock()
     tokens = tokens_of(write_authorized_user(tmp_path, google.url), clock)
-    await tokens.find()
-    clock.passed = servers.lifetime - RENEW_BEFORE_SECONDS + 5
+    await tokens.next_token()
+    clock.passed = servers.lifetime - REFRESH_BEFORE_SECONDS + 5
     servers.failure = (400, {"error": "invalid_grant"})
     for _ in range(5):
-        assert (await tokens.find())[0].value == f"Bearer {servers.issued[0]}"
+        assert (await tokens.next_token())[0].value == f"Bearer {servers.issued[0]}"
         await settled(lambda: len(asyncio.all_tasks()) == 1)
     assert len(google.journal.exchanges) == 2
     servers.failure = None
-    clock.passed += REST_SECONDS
-    await tokens.find()
+    clock.passed += MIN_REFRESH_INTERVAL_SECONDS
+    await tokens.next_token()
     await settled(lambda: len(servers.issued) == 2)
 
 
@@ -165,16 +204,16 @@ async def test_a_refused_token_is_renewed_once(servers: TokenServers, google: Ru
     tokens = tokens_of(write_service_account(tmp_path, google.url), clock)
     pool = Credentials(Settings(vertex_project="p"), {"google": tokens})
     refused = UpstreamError("no", status=401)
-    first, _ = await pool.find_token(VERTEX, "http://x")
-    assert not pool.turn(VERTEX, first, UpstreamError("no", status=403))
-    assert pool.turn(VERTEX, first, refused)
-    second, _ = await pool.find_token(VERTEX, "http://x")
+    first, _ = await pool.next_token(VERTEX, "http://x")
+    assert not pool.rotate(VERTEX, first, UpstreamError("no", status=403))
+    assert pool.rotate(VERTEX, first, refused)
+    second, _ = await pool.next_token(VERTEX, "http://x")
     assert second.value != first.value
-    assert pool.turn(VERTEX, first, refused)  # another request that still had the first one
-    assert not pool.turn(VERTEX, second, refused)
-    assert (await pool.find_token(VERTEX, "http://x"))[0] == second
-    clock.passed += REST_SECONDS
-    assert pool.turn(VERTEX, second, refused)
+    assert pool.rotate(VERTEX, first, refused)  # another request that still had the first one
+    assert not pool.rotate(VERTEX, second, refused)
+    assert (await pool.next_token(VERTEX, "http://x"))[0] == second
+    clock.passed += MIN_REFRESH_INTERVAL_SECONDS
+    assert pool.rotate(VERTEX, second, refused)
     assert len(servers.issued) == 2
 
 
@@ -184,14 +223,14 @@ async def test_the_project_is_the_setting_s_else_the_credentials_own(
 ) -> None:
     tokens = tokens_of(write_service_account(tmp_path, google.url), needs_project=setting is None)
     pool = Credentials(Settings(vertex_project=setting), {"google": tokens})
-    _, address = await pool.find_token(VERTEX, f"http://x/projects/{setting or '{project}'}/locations/eu")
+    _, address = await pool.next_token(VERTEX, f"http://x/projects/{setting or '{project}'}/locations/eu")
     assert address == f"http://x/projects/{project}/locations/eu"
 
 
 async def test_without_a_project_the_variable_is_named(google: Running, tmp_path: Path) -> None:
     tokens = tokens_of(write_authorized_user(tmp_path, google.url), needs_project=True)
     with pytest.raises(AuthenticationFailed, match="VERTEX_PROJECT is not set") as caught:
-        await Credentials(Settings(), {"google": tokens}).find_token(VERTEX, "http://x/projects/{project}")
+        await Credentials(Settings(), {"google": tokens}).next_token(VERTEX, "http://x/projects/{project}")
     assert caught.value.should_retry is False
 
 
@@ -212,7 +251,7 @@ async def test_a_file_without_credentials_is_a_401_that_names_the_setting(
     if content is not None:
         path.write_text(content)
     with pytest.raises(AuthenticationFailed, match="GOOGLE_APPLICATION_CREDENTIALS") as caught:
-        await tokens_of(path).find()
+        await tokens_of(path).next_token()
     assert named in caught.value.message
     assert caught.value.should_retry is False
 
@@ -221,7 +260,7 @@ async def test_credentials_that_are_refused_are_a_401(servers: TokenServers, goo
     path = write_authorized_user(tmp_path, google.url)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"refresh_token": "1//another-secret"}))
     with pytest.raises(AuthenticationFailed, match="expired or revoked") as caught:
-        await tokens_of(path).find()
+        await tokens_of(path).next_token()
     assert "1//another-secret" not in caught.value.message
     google.journal.exchanges.clear()
 
@@ -232,15 +271,15 @@ async def test_a_token_server_that_fails_is_worth_another_try(
     tokens = tokens_of(write_service_account(tmp_path, google.url))
     servers.failure = (503, {"error": "server_error"})
     with pytest.raises(UpstreamUnreachable) as caught:
-        await tokens.find()
+        await tokens.next_token()
     assert caught.value.retryable
     servers.failure = None
-    assert (await tokens.find())[0].value == f"Bearer {servers.issued[0]}"
+    assert (await tokens.next_token())[0].value == f"Bearer {servers.issued[0]}"
 
 
 async def test_a_token_server_that_is_not_there_is_worth_another_try(tmp_path: Path) -> None:
     with pytest.raises(UpstreamUnreachable):
-        await tokens_of(write_service_account(tmp_path, "http://127.0.0.1:9")).find()
+        await tokens_of(write_service_account(tmp_path, "http://127.0.0.1:9")).next_token()
 
 
 async def test_without_the_extra_the_error_says_how_to_install_it(
@@ -249,8 +288,13 @@ async def test_without_the_extra_the_error_says_how_to_install_it(
     hidden: Any = None
     monkeypatch.setitem(sys.modules, "google.auth.transport", hidden)
     monkeypatch.setitem(sys.modules, "google.auth.transport.requests", hidden)
-    with pytest.raises(AuthenticationFailed, match=r"pip install 'anthropic-proxy\[vertex\]'"):
-        await tokens_of(tmp_path / "credentials.json").find()
+    with pytest.raises(MissingExtra) as caught:
+        await tokens_of(tmp_path / "credentials.json").next_token()
+    assert (caught.value.status, caught.value.error_type, caught.value.should_retry) == (500, "api_error", False)
+    assert caught.value.message == (
+        "Vertex AI needs google-auth, which is not installed. Install it in the checkout and start the proxy again: "
+        "sh scripts/setup vertex   or, with uv: uv sync --extra vertex"
+    )
 
 
 def test_nothing_of_it_is_loaded_before_a_request_needs_it() -> None:

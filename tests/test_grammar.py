@@ -1,16 +1,15 @@
-"""The grammar checker: passes what Anthropic sent, and names what is wrong in everything else."""
+"""The grammar checker: streams of the shapes that Anthropic sends pass, and every fault is named."""
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from anthropic_proxy.messages.grammar import Grammar, check_bytes, check_events
+from tests.support.event_grammar import EventGrammar, check_bytes, check_events
+from tests.support.provider_replies.messages import DOUBLE_START, MESSAGE_STREAMS
 
 Events = list[dict[str, Any]]
-RECORDED = Path(__file__).parents[2] / "shared" / "recorded" / "anthropic"
 
 
 def start(**changes: Any) -> dict[str, Any]:
@@ -85,22 +84,13 @@ def test_an_error_may_end_it_anywhere(length: int) -> None:
     assert check_events([*GOOD[:length], ERROR]) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["thinking_stream", "tool_no_args_stream", "delta_input_tokens_stream", "fallback_stream"]
-)
-def test_what_anthropic_sent_has_no_fault(name: str) -> None:
-    assert check_bytes(_recorded(name)) == []
+@pytest.mark.parametrize("name", MESSAGE_STREAMS)
+def test_streams_of_anthropic_have_no_fault(name: str) -> None:
+    assert check_bytes(MESSAGE_STREAMS[name]) == []
 
 
-def test_a_recorded_stream_that_begins_twice_is_caught() -> None:
-    assert check_bytes(_recorded("duplicate_message_start")) == ["event 2: a second message_start"]
-
-
-def _recorded(name: str) -> bytes:
-    path = RECORDED / f"{name}.sse"
-    if not path.exists():
-        pytest.skip("the recorded wire data is not beside this checkout")
-    return path.read_bytes()
+def test_a_stream_that_begins_twice_is_caught() -> None:
+    assert check_bytes(DOUBLE_START) == ["event 2: a second message_start"]
 
 
 def without(*places: int) -> Events:
@@ -226,7 +216,7 @@ def test_other_line_ends_and_comments_are_no_fault(spoil: Callable[[bytes], byte
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 def test_bytes_may_come_one_at_a_time(line_end: bytes) -> None:
-    grammar = Grammar()
+    grammar = EventGrammar()
     for byte in framed(GOOD).replace(b"\n", line_end):
         grammar.feed_bytes(bytes([byte]))
 

@@ -1,6 +1,6 @@
-"""What reading costs grows with what is read and no faster, whatever a model or a provider writes.
+"""The cost of reading grows with the length of the text and no faster, for any text of a model or a provider.
 
-A reader whose cost is the square of a text's length, or its cube, holds up every other client of the process for
+A reader with a cost of the square of a text's length, or its cube, holds up every other client of the process for
 seconds. So each is given hostile texts of growing size, and the processor's time for one is compared with that for
 another of a quarter of the size, in the same run: four times as much is linear, sixteen times is the square. No time is
 asserted as such.
@@ -14,21 +14,28 @@ from typing import Any
 import msgspec
 import pytest
 
-from anthropic_proxy.messages.conformity import Shape
 from anthropic_proxy.messages.deltas import Text
-from anthropic_proxy.messages.stops import StopCutter
-from anthropic_proxy.wire.failures import decode_fault, find_level, find_limit, find_room, find_window, judge
-from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
-from anthropic_proxy.wire.recover import (
-    TAGS,
-    TEXT_CONVENTIONS,
-    CallMender,
-    OfferedTools,
-    TextCalls,
-    ThinkTags,
-    mend_arguments,
+from anthropic_proxy.messages.reply_schema import ReplySchema
+from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.wire.failures import (
+    classify,
+    decode_error_body,
+    find_level,
+    find_named,
+    is_policy_refusal,
+    rejects_role,
 )
-from tests.test_recover import FORMS, MORE_FORMS, new_call
+from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
+from anthropic_proxy.wire.tool_call_repair import (
+    TAGS,
+    TOOL_CALL_FORMATS,
+    CallRepair,
+    OfferedTools,
+    TextCallDetector,
+    ThinkingTagParser,
+    repair_arguments,
+)
+from tests.support.tool_call_forms import FORMS, MORE_FORMS, new_call
 
 SMALLEST, LARGEST = 500, 8_000
 """Characters."""
@@ -37,7 +44,7 @@ MANY = 128_000
 TOO_STEEP = 8
 """Times the cost for four times the size."""
 NOISE_SECONDS = 0.002
-"""Costs below this say nothing about growth."""
+"""Costs below this show nothing about growth."""
 TRIES, FAR_BEYOND = 6, 3
 CALL = new_call()
 OFFERED = OfferedTools(CALL)
@@ -90,7 +97,7 @@ def no_collector() -> Iterator[None]:
 
 
 def read_calls(parts: Sequence[str]) -> None:
-    reader = TextCalls(TEXT_CONVENTIONS, OFFERED, CALL.new_id)
+    reader = TextCallDetector(TOOL_CALL_FORMATS, OFFERED, CALL.new_id)
     for part in parts:
         reader.feed(part)
     reader.finish()
@@ -135,7 +142,7 @@ def test_reading_calls_in_fragments(held: str) -> None:
 @pytest.mark.parametrize("stem", ["", "<think>", "<think>a", "<think>a</think>"])
 def test_reading_reasoning_in_fragments(stem: str) -> None:
     def read(text: str) -> None:
-        tags = ThinkTags((*TAGS, "unopened"))
+        tags = ThinkingTagParser((*TAGS, "unopened"))
         for character in text:
             tags.feed(character)
         tags.finish(whole=True)
@@ -148,23 +155,23 @@ def test_reading_reasoning_in_fragments(stem: str) -> None:
 @pytest.mark.parametrize("stem", ["", '{"a": ', '{"a": "', '{"a": 1,'])
 def test_mending_arguments(stem: str) -> None:
     for filler in (*FILLERS, "'", '{"a": 1}', "1", ",", "a: ", "},", '\\"'):
-        check_growth(mend_arguments, filled(stem, filler, ",}"), f"{stem!r}, then {filler!r} again and again")
+        check_growth(repair_arguments, filled(stem, filler, ",}"), f"{stem!r}, then {filler!r} again and again")
 
 
 @pytest.mark.parametrize("filler", [".", "a.", ":1", " ", "\x1b", "-", "İ"])
 def test_mending_names(filler: str) -> None:
     def read(name: str) -> None:
-        mender = CallMender(new_call(), names=True)
-        mender.mend_arguments("{'a': 1}", mender.mend_name(name))
+        mender = CallRepair(new_call(), names=True)
+        mender.repair_arguments("{'a': 1}", mender.repair_name(name))
 
     check_growth(read, filled("functions", filler, "Read"), f"a name of {filler!r}")
 
 
 @pytest.mark.parametrize("stem", ["", "```json", "```json\n", "```\n{", "{"])
 def test_finding_json(stem: str) -> None:
-    shape = Shape(b'{"type": "object", "properties": {"a": {"type": "string"}}}')
+    shape = ReplySchema(b'{"type": "object", "properties": {"a": {"type": "string"}}}')
     for filler in (*FILLERS, "```", "``` ", "```json\n{}\n```\n", "}"):
-        check_growth(shape.find_json, filled(stem, filler, "}"), f"{stem!r}, then {filler!r} again and again")
+        check_growth(shape.extract_json, filled(stem, filler, "}"), f"{stem!r}, then {filler!r} again and again")
 
 
 ERRORS = (
@@ -191,13 +198,13 @@ ERRORS = (
 @pytest.mark.parametrize("words", ERRORS)
 def test_reading_errors(words: str) -> None:
     def read(message: str) -> None:
-        fault = decode_fault(400, {}, msgspec.json.encode({"error": {"message": message}}))
-        judge(fault, "somebody")
-        find_limit(fault.message, 1)
-        find_room(fault.message)
-        find_window(fault.message)
-        find_level(fault.message, "high")
-        decode_fault(400, {}, message.encode())
+        fault = decode_error_body(400, {}, msgspec.json.encode({"error": {"message": message}}))
+        classify(fault, "somebody")
+        is_policy_refusal(fault)
+        find_named(fault.message, ("tool_choice",))
+        rejects_role(fault.message)
+        find_level(fault.message, "high", "high")
+        decode_error_body(400, {}, message.encode())
 
     check_growth(read, filled("", words, "x"), f"an error that says {words!r} again and again")
 
@@ -206,7 +213,7 @@ def test_reading_errors(words: str) -> None:
 @pytest.mark.parametrize("filler", ["a", "aab", "\n", "<", "</stop"])
 def test_cutting_at_stop_sequences(filler: str, fragment: int) -> None:
     def read(text: str) -> None:
-        cutter = StopCutter(["</stop>", "a" * 50 + "c", "\n" * 30 + "x", "Human:"])
+        cutter = StopSequenceFilter(["</stop>", "a" * 50 + "c", "\n" * 30 + "x", "Human:"])
         for start in range(0, len(text), fragment):
             cutter.feed([Text(text[start : start + fragment])])
         cutter.finish()

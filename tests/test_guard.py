@@ -1,13 +1,13 @@
-"""Who is let in, before the body is read."""
+"""Admission of clients, before the body is read."""
 
 from typing import Any
 
 import pytest
 
 from anthropic_proxy.errors import AuthenticationFailed, ClientError, PermissionDenied, RequestTooLarge
-from anthropic_proxy.hooks import Client
+from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.server.guard import headers_of, identify
+from anthropic_proxy.server.auth import authenticate, headers_of
 from anthropic_proxy.settings import load_settings
 
 KEYS = {"PROXY_API_KEY": "first-key-123456,second-key-123456"}
@@ -21,7 +21,7 @@ async def ask(settings: dict[str, str], path: str = "/v1/messages", peer: str = 
         "headers": [(name.encode(), value.encode()) for name, value in named.items()],
     }
     loaded = load_settings(settings, PROVIDERS, env_file=None)
-    return await identify(scope, headers_of(scope), loaded, ())
+    return await authenticate(scope, headers_of(scope), loaded, ())
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ async def ask(settings: dict[str, str], path: str = "/v1/messages", peer: str = 
 async def test_a_key_is_taken_from_either_header(headers: dict[str, str], name: str) -> None:
     client = await ask(KEYS, **headers)
     assert client.name == name
-    assert not client.key_forwardable
+    assert not client.credential_forwardable
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ async def test_who_comes_from_elsewhere_through_a_proxy_here_needs_a_key(headers
     ],
 )
 async def test_who_comes_from_this_machine_through_a_proxy_here_needs_none(headers: dict[str, str]) -> None:
-    assert (await ask({}, **headers)).key_forwardable
+    assert (await ask({}, **headers)).credential_forwardable
 
 
 @pytest.mark.parametrize(

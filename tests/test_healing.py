@@ -1,4 +1,4 @@
-"""A refused parameter is left out or said otherwise, at once and from then on."""
+"""A refused parameter is left out or expressed otherwise, at once and from then on."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.house import Answer, Town
+from tests.support.harness import FakeResponse, ProxyHarness
 
 REPLY = json.dumps(
     {
@@ -35,9 +35,9 @@ STREAMED = (
 )
 
 
-def refusal(message: str, param: str | None = None, code: str = "unsupported_parameter") -> Answer:
+def refusal(message: str, param: str | None = None, code: str = "unsupported_parameter") -> FakeResponse:
     error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
-    return Answer(400, json.dumps({"error": error}).encode())
+    return FakeResponse(400, json.dumps({"error": error}).encode())
 
 
 class Server:
@@ -48,16 +48,16 @@ class Server:
         self._finds_fault = finds_fault
         self._answer = answer
 
-    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         body = json.loads(request.body)
         self.bodies.append(body)
         if self._finds_fault(body):
             return self._answer(body)
-        return Answer(200, STREAMED if body.get("stream") else REPLY)
+        return FakeResponse(200, STREAMED if body.get("stream") else REPLY)
 
 
-def town(server: Server, **settings: str) -> Town:
-    return Town(server, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/some-new-model", **settings)
+def town(server: Server, **settings: str) -> ProxyHarness:
+    return ProxyHarness(server, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/some-new-model", **settings)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def town(server: Server, **settings: str) -> Town:
         (
             {"stream": True},
             lambda body: "stream_options" in body,
-            lambda body: Answer(
+            lambda body: FakeResponse(
                 422,
                 b'{"detail":[{"type":"extra_forbidden","loc":["body","stream_options"],"msg":"Extra inputs are not '
                 b'permitted","input":{}}]}',
@@ -132,7 +132,7 @@ def town(server: Server, **settings: str) -> Town:
                 ]
             },
             lambda body: "strict" in body["tools"][0]["function"],
-            lambda body: Answer(
+            lambda body: FakeResponse(
                 422,
                 b'{"object":"error","message":{"detail":[{"type":"extra_forbidden","loc":["body","tools",0,"function",'
                 b'"strict"],"msg":"Extra inputs are not permitted","input":true}]}}',
@@ -187,7 +187,7 @@ async def test_an_effort_becomes_the_nearest_that_the_model_has() -> None:
             "unsupported_value",
         ),
     )
-    somewhere = Town(server, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat", BIG_MODEL="gpt-5.1")
+    somewhere = ProxyHarness(server, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat", BIG_MODEL="gpt-5.1")
     keeper = await somewhere.ask(output_config={"effort": "medium"})
     assert keeper.error is None
     assert server.bodies[-1]["reasoning_effort"] == "low"
@@ -214,12 +214,11 @@ async def test_an_output_limit_that_only_this_prompt_makes_too_large_is_not_reme
 @pytest.mark.parametrize(
     ("fields", "answer"),
     [
-        ({"messages": [{"role": "user", "content": [PICTURE]}]}, ("image_url is not supported", "image_url")),
         ({}, ("Unsupported parameter: 'model'", "model")),
         ({}, ("something else is wrong", None)),
         ({"temperature": 1.0}, ("Unsupported parameter: 'top_k'", "top_k")),
     ],
-    ids=["the question is about the picture", "the model itself", "nothing named", "what was not sent"],
+    ids=["the model itself", "nothing named", "what was not sent"],
 )
 async def test_what_cannot_be_healed_is_reported_after_one_call(fields: Any, answer: tuple[str, str | None]) -> None:
     server = Server(lambda body: True, lambda body: refusal(*answer))
@@ -259,9 +258,9 @@ async def test_a_schema_that_is_refused_is_said_in_the_words_that_every_server_k
     }
 
 
-def reasoner(server: Server, provider: str, model: str, **settings: str) -> Town:
+def reasoner(server: Server, provider: str, model: str, **settings: str) -> ProxyHarness:
     keys = {f"{provider.upper()}_API_KEY": f"{provider}-key-0123456789"}
-    return Town(server, BIG_MODEL=f"{provider}/{model}", **keys, **settings)
+    return ProxyHarness(server, BIG_MODEL=f"{provider}/{model}", **keys, **settings)
 
 
 async def test_thinking_that_cannot_be_chosen_is_not_said() -> None:
@@ -279,7 +278,7 @@ async def test_thinking_that_cannot_be_chosen_is_not_said() -> None:
 async def test_a_name_in_another_spelling_is_known() -> None:
     server = Server(
         lambda body: "reasoning_effort" in body,
-        lambda body: Answer(
+        lambda body: FakeResponse(
             400,
             b'{"code":"Client specified an invalid argument",'
             b'"error":"Model grok-4.5 does not support parameter reasoningEffort."}',
@@ -317,23 +316,23 @@ RESPONSE = {
 class Speaker:
     """Understands one of two languages."""
 
-    def __init__(self, *refusals: Answer) -> None:
+    def __init__(self, *refusals: FakeResponse) -> None:
         self.paths: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self._refusals = list(refusals)
 
-    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         self.paths.append(request.path)
         self.bodies.append(json.loads(request.body))
         if request.path == "/chat/completions":
             return refusal(ONLY_RESPONSES, "model", "invalid_request_error")
-        return self._refusals.pop(0) if self._refusals else Answer(200, json.dumps(RESPONSE).encode())
+        return self._refusals.pop(0) if self._refusals else FakeResponse(200, json.dumps(RESPONSE).encode())
 
 
 @pytest.mark.parametrize("status", [400, 404])
 async def test_a_model_that_speaks_another_language_is_spoken_to_in_it_from_then_on(status: int) -> None:
     speaker = Speaker()
-    somewhere = Town(speaker, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/some-new-model")
+    somewhere = ProxyHarness(speaker, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/some-new-model")
     keeper = await somewhere.ask()
     assert keeper.error is None
     assert keeper.body["content"][0]["text"] == "well"
@@ -343,7 +342,7 @@ async def test_a_model_that_speaks_another_language_is_spoken_to_in_it_from_then
 
 async def test_what_is_learned_in_the_other_language_holds_there() -> None:
     speaker = Speaker(refusal("Unsupported parameter: 'store'", "store"))
-    somewhere = Town(speaker, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/some-new-model")
+    somewhere = ProxyHarness(speaker, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/some-new-model")
     assert (await somewhere.ask()).error is None
     assert (await somewhere.ask()).error is None
     assert speaker.paths == ["/chat/completions", "/responses", "/responses", "/responses"]
@@ -361,12 +360,69 @@ async def test_a_language_that_the_user_chose_is_not_changed_but_named() -> None
 async def test_a_schema_is_said_plainly_in_the_other_language_too() -> None:
     bodies: list[dict[str, Any]] = []
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         bodies.append(json.loads(request.body))
         if "$defs" in json.dumps(bodies[-1]["tools"]):
             return refusal("Invalid schema for function 'find'", "tools[0].parameters", "invalid_function_parameters")
-        return Answer(200, json.dumps(RESPONSE).encode())
+        return FakeResponse(200, json.dumps(RESPONSE).encode())
 
-    keeper = await Town(street, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/gpt-5").ask(tools=[DETAILED])
+    keeper = await ProxyHarness(street, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/gpt-5").ask(
+        tools=[DETAILED]
+    )
     assert keeper.error is None
     assert "minimum" not in json.dumps(bodies[-1]["tools"])
+
+
+ZAI_ALWAYS = "This model always engages in thinking and cannot be disabled; please use low, high, or max"
+
+
+@pytest.mark.parametrize(
+    ("address", "model", "message", "effort"),
+    [
+        ("https://api.z.ai/api/paas/v4", "glm-5.2", ZAI_ALWAYS, "low"),
+        ("https://api.z.ai/api/paas/v4", "glm-5.2", "Thinking can not be turned off. Use high or max.", "high"),
+        (
+            "https://openrouter.ai/api/v1",
+            "x/y",
+            "Reasoning is mandatory for this endpoint and cannot be disabled.",
+            "low",
+        ),
+        ("https://openrouter.ai/api/v1", "x/y", "Disabling reasoning is not supported for this model.", "low"),
+        ("https://api.mistral.ai/v1", "mistral-large-5-0", "reasoning is always enabled for this model", "low"),
+    ],
+)
+async def test_a_model_that_cannot_stop_thinking_thinks_as_little_as_it_can(
+    address: str, model: str, message: str, effort: str
+) -> None:
+    def sent_effort(body: dict[str, Any]) -> Any:
+        return body.get("reasoning_effort") or body.get("reasoning", {}).get("effort")
+
+    server = Server(
+        lambda body: body.get("thinking", {}).get("type") == "disabled" or sent_effort(body) == "none",
+        lambda body: FakeResponse(400, json.dumps({"error": {"code": "1210", "message": message}}).encode()),
+    )
+    here = ProxyHarness(
+        server, OPENAI_API_KEY="sk-test-0123456789", OPENAI_BASE_URL=address, BIG_MODEL=f"openai/{model}"
+    )
+    keeper = await here.ask(thinking={"type": "disabled"})
+    assert keeper.error is None
+    assert len(server.bodies) == 2
+    assert sent_effort(server.bodies[1]) == effort
+    assert server.bodies[1].get("thinking", {"type": "enabled"})["type"] == "enabled"
+    await here.ask(thinking={"type": "disabled"})
+    assert len(server.bodies) == 3, "it is known from then on"
+
+
+@pytest.mark.parametrize("message", ["Thinking is disabled for this model", "cannot be disabled: safety_checks"])
+async def test_a_refusal_about_something_else_changes_no_effort(message: str) -> None:
+    server = Server(
+        lambda body: True, lambda body: FakeResponse(400, json.dumps({"error": {"message": message}}).encode())
+    )
+    here = ProxyHarness(
+        server,
+        OPENAI_API_KEY="sk-test-0123456789",
+        OPENAI_BASE_URL="https://api.z.ai/api/paas/v4",
+        BIG_MODEL="openai/glm-5.2",
+    )
+    assert (await here.ask(thinking={"type": "disabled"})).error is not None
+    assert len(server.bodies) == 1

@@ -1,4 +1,4 @@
-"""What Google refuses by name is said otherwise, at once and from then on."""
+"""Healing of what Google refuses by name: it is sent in another form, at once and from then on."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ import pytest
 
 from anthropic_proxy.wire import gemini
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.house import Answer, Town
+from tests.support.harness import FakeResponse, ProxyHarness
 
 REPLY = {
     "candidates": [{"content": {"role": "model", "parts": [{"text": "{}"}]}, "finishReason": "STOP", "index": 0}],
@@ -30,7 +30,7 @@ MISSING = (
 
 
 def history(signature: str = "", result: Any = "seen") -> dict[str, Any]:
-    """Return a request whose current turn has a call, after thinking with that signature."""
+    """Return a request with a call in its current turn, after thinking with that signature."""
     thinking = [{"type": "thinking", "thinking": "", "signature": signature}] if signature else []
     call = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"at": "sea"}}
     answer = {"type": "tool_result", "tool_use_id": "toolu_1", "content": result}
@@ -69,18 +69,18 @@ class Google:
         self.bodies: list[dict[str, Any]] = []
         self._rules = rules
 
-    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         body = json.loads(request.body)
         self.bodies.append(body)
         text = next((text for finds_fault, text in self._rules if finds_fault(body)), None)
         if text is None:
-            return Answer(200, json.dumps(REPLY).encode())
+            return FakeResponse(200, json.dumps(REPLY).encode())
         error = {"code": 400, "message": text, "status": "INVALID_ARGUMENT"}
-        return Answer(400, json.dumps({"error": error}).encode())
+        return FakeResponse(400, json.dumps({"error": error}).encode())
 
 
-def town(google: Google) -> Town:
-    return Town(google, GEMINI_API_KEY="AIza-test-0123456789")
+def town(google: Google) -> ProxyHarness:
+    return ProxyHarness(google, GEMINI_API_KEY="AIza-test-0123456789")
 
 
 HEALED: dict[str, tuple[str, dict[str, Any], Callable[[dict[str, Any]], Any], str, Callable[[dict[str, Any]], Any]]] = {
@@ -203,6 +203,13 @@ HEALED: dict[str, tuple[str, dict[str, Any], Callable[[dict[str, Any]], Any], st
         unknown("parts", "contents[2].parts[0].function_response"),
         lambda body: "inlineData" in body["contents"][2]["parts"][1],
     ),
+    "pictures in results, in other words": (
+        NEW,
+        history(result=[PICTURE]),
+        lambda body: "parts" in body["contents"][2]["parts"][0]["functionResponse"],
+        "Images are not supported in function responses for this model.",
+        lambda body: "inlineData" in body["contents"][2]["parts"][1],
+    ),
     "a signature is wanted": (
         OLD,
         history(),
@@ -276,5 +283,5 @@ async def test_what_was_not_said_cannot_be_the_cause(text: str) -> None:
 
 def test_an_unknown_lesson_changes_nothing() -> None:
     dialect = gemini.Dialect()
-    assert gemini.heal(dialect, "drop everything") == dialect
-    assert gemini.heal(dialect, "budget") == dialect
+    assert gemini.apply_adaptation(dialect, "drop everything") == dialect
+    assert gemini.apply_adaptation(dialect, "budget") == dialect

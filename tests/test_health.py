@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from anthropic_proxy.errors import UpstreamError, UpstreamOverloaded, UpstreamRefused, UpstreamUnreachable
-from anthropic_proxy.routing.health import Breakers, Queue, RepeatBudget
-from anthropic_proxy.routing.health.breakers import FAILURES_TO_OPEN, FIRST_REST_SECONDS, LONGEST_REST_SECONDS
-from anthropic_proxy.routing.health.queue import WAITING_PER_PLACE
+from anthropic_proxy.errors import ProxyBusy, UpstreamError, UpstreamOverloaded, UpstreamRefused, UpstreamUnreachable
+from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget
+from anthropic_proxy.routing.health.circuit_breakers import FAILURES_TO_OPEN, MAX_OPEN_SECONDS, MIN_OPEN_SECONDS
+from anthropic_proxy.routing.health.fair_queue import MAX_WAITING_PER_SLOT
 
 
 class Clock:
@@ -23,10 +23,10 @@ def unreachable() -> UpstreamUnreachable:
     return UpstreamUnreachable("groq: connection refused", provider="groq")
 
 
-def open_breakers(clock: Clock) -> Breakers:
-    breakers = Breakers(clock=clock)
+def open_breakers(clock: Clock) -> CircuitBreakers:
+    breakers = CircuitBreakers(clock=clock)
     for _ in range(FAILURES_TO_OPEN):
-        breakers.admit("groq")
+        breakers.acquire("groq")
         breakers.failed("groq", unreachable())
     return breakers
 
@@ -34,41 +34,41 @@ def open_breakers(clock: Clock) -> Breakers:
 def test_who_fails_again_and_again_is_left_alone_and_told_as_it_failed() -> None:
     breakers = open_breakers(Clock())
     with pytest.raises(UpstreamError) as refused:
-        breakers.admit("groq")
+        breakers.acquire("groq")
     assert refused.value.status == 502
-    assert refused.value.retry_after == FIRST_REST_SECONDS
-    assert "connection refused" in refused.value.message
+    assert refused.value.retry_after == MIN_OPEN_SECONDS
+    assert refused.value.message == "groq: connection refused. It failed 5 times in a row and is asked again in 5 s."
     assert not refused.value.retryable
-    breakers.admit("openai")
+    breakers.acquire("openai")
 
 
 def test_a_success_between_failures_starts_the_count_anew() -> None:
-    breakers = Breakers(clock=Clock())
+    breakers = CircuitBreakers(clock=Clock())
     for _ in range(FAILURES_TO_OPEN - 1):
         breakers.failed("groq", unreachable())
     breakers.succeeded("groq")
     breakers.failed("groq", unreachable())
-    breakers.admit("groq")
+    breakers.acquire("groq")
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429])
 def test_what_is_wrong_with_a_request_or_a_key_does_not_speak_against_the_upstream(status: int) -> None:
-    breakers = Breakers(clock=Clock())
+    breakers = CircuitBreakers(clock=Clock())
     for _ in range(FAILURES_TO_OPEN * 2):
         breakers.failed("groq", UpstreamRefused("no", status=status))
-    breakers.admit("groq")
+    breakers.acquire("groq")
 
 
 def test_after_the_rest_one_request_tries_and_its_success_lets_all_in() -> None:
     clock = Clock()
     breakers = open_breakers(clock)
-    clock.now += FIRST_REST_SECONDS
-    breakers.admit("groq")
+    clock.now += MIN_OPEN_SECONDS
+    breakers.acquire("groq")
     with pytest.raises(UpstreamError):
-        breakers.admit("groq")
+        breakers.acquire("groq")
     breakers.succeeded("groq")
-    breakers.admit("groq")
-    breakers.admit("groq")
+    breakers.acquire("groq")
+    breakers.acquire("groq")
 
 
 def test_a_trial_that_fails_doubles_the_rest_up_to_a_limit() -> None:
@@ -77,59 +77,59 @@ def test_a_trial_that_fails_doubles_the_rest_up_to_a_limit() -> None:
     rests = []
     for _ in range(8):
         clock.now += 1000
-        breakers.admit("groq")
+        breakers.acquire("groq")
         breakers.failed("groq", unreachable())
         with pytest.raises(UpstreamError) as refused:
-            breakers.admit("groq")
+            breakers.acquire("groq")
         rests.append(refused.value.retry_after)
-    assert rests[:3] == [FIRST_REST_SECONDS * 2, FIRST_REST_SECONDS * 4, FIRST_REST_SECONDS * 8]
-    assert rests[-1] == LONGEST_REST_SECONDS
+    assert rests[:3] == [MIN_OPEN_SECONDS * 2, MIN_OPEN_SECONDS * 4, MIN_OPEN_SECONDS * 8]
+    assert rests[-1] == MAX_OPEN_SECONDS
 
 
 def test_a_trial_whose_client_left_lets_the_next_one_try() -> None:
     clock = Clock()
     breakers = open_breakers(clock)
-    clock.now += FIRST_REST_SECONDS
-    breakers.admit("groq")
-    breakers.abandoned("groq")
-    breakers.admit("groq")
+    clock.now += MIN_OPEN_SECONDS
+    breakers.acquire("groq")
+    breakers.cancelled("groq")
+    breakers.acquire("groq")
 
 
 def test_a_longer_wait_that_the_upstream_asked_for_is_kept() -> None:
-    breakers = Breakers(clock=Clock())
+    breakers = CircuitBreakers(clock=Clock())
     for _ in range(FAILURES_TO_OPEN):
         breakers.failed("groq", UpstreamOverloaded("groq: busy", retry_after=30))
     with pytest.raises(UpstreamError) as refused:
-        breakers.admit("groq")
+        breakers.acquire("groq")
     assert refused.value.retry_after == 30
 
 
 def test_repeats_of_an_outage_end_and_are_earned_by_first_calls_and_by_time() -> None:
     clock = Clock()
-    budget = RepeatBudget(clock=clock)
+    budget = RetryBudget(clock=clock)
     repeats = 0
     for _ in range(1000):
-        budget.earn("groq")
-        repeats += budget.spend("groq")
+        budget.deposit("groq")
+        repeats += budget.try_withdraw("groq")
     assert repeats < 260, "an outage of 1,000 requests may not become 2,000 calls"
-    while budget.spend("groq"):
+    while budget.try_withdraw("groq"):
         pass
     for _ in range(6):
-        budget.earn("groq")
-    assert budget.spend("groq")
-    assert budget.spend("openai"), "what one upstream spent is not another's"
-    while budget.spend("groq"):
+        budget.deposit("groq")
+    assert budget.try_withdraw("groq")
+    assert budget.try_withdraw("openai"), "what one upstream spent is not another's"
+    while budget.try_withdraw("groq"):
         pass
     clock.now += 1
-    assert budget.spend("groq")
+    assert budget.try_withdraw("groq")
 
 
 Line = list[str]
 
 
-async def _line_up(queue: Queue, names: str, served: Line) -> list[asyncio.Task[None]]:
+async def _line_up(queue: FairQueue, names: str, served: Line) -> list[asyncio.Task[None]]:
     async def serve(name: str) -> None:
-        await queue.enter(name[0])
+        await queue.acquire(name[0])
         served.append(name)
 
     tasks = []
@@ -145,26 +145,26 @@ def run(story: Callable[[], Awaitable[None]]) -> None:
 
 def test_places_go_to_clients_in_turn() -> None:
     async def story() -> None:
-        queue, served = Queue(1), Line()
-        await queue.enter("x")
+        queue, served = FairQueue(1), Line()
+        await queue.acquire("x")
         tasks = await _line_up(queue, "aaabc", served)
         for _ in tasks:
-            queue.leave()
+            queue.release()
             await asyncio.sleep(0)
         assert [name[0] for name in served] == ["a", "b", "c", "a", "a"]
-        queue.leave()
-        await queue.enter("z")
+        queue.release()
+        await queue.acquire("z")
 
     run(story)
 
 
 def test_a_queue_that_is_full_says_so_at_once() -> None:
     async def story() -> None:
-        queue, served = Queue(2), Line()
-        tasks = await _line_up(queue, "a" * (2 + 2 * WAITING_PER_PLACE), served)
-        with pytest.raises(UpstreamOverloaded, match="MAX_UPSTREAM_CALLS") as refused:
-            await queue.enter("b")
-        assert (refused.value.status, refused.value.kind) == (529, "overloaded_error")
+        queue, served = FairQueue(2), Line()
+        tasks = await _line_up(queue, "a" * (2 + 2 * MAX_WAITING_PER_SLOT), served)
+        with pytest.raises(ProxyBusy, match="MAX_UPSTREAM_CALLS") as refused:
+            await queue.acquire("b")
+        assert (refused.value.status, refused.value.error_type) == (529, "overloaded_error")
         assert refused.value.retry_after
         for task in tasks:
             task.cancel()
@@ -174,12 +174,12 @@ def test_a_queue_that_is_full_says_so_at_once() -> None:
 
 def test_who_leaves_while_waiting_loses_no_place() -> None:
     async def story() -> None:
-        queue, served = Queue(1), Line()
-        await queue.enter("x")
+        queue, served = FairQueue(1), Line()
+        await queue.acquire("x")
         waiting, late, last = await _line_up(queue, "abc", served)
         waiting.cancel()
         await asyncio.sleep(0)
-        queue.leave()  # b is given the place in the same moment in which he leaves
+        queue.release()  # b is given the place in the same moment in which he leaves
         late.cancel()
         await asyncio.gather(waiting, late, return_exceptions=True)
         await last
@@ -190,9 +190,9 @@ def test_who_leaves_while_waiting_loses_no_place() -> None:
 
 def test_without_a_limit_nobody_waits() -> None:
     async def story() -> None:
-        queue = Queue(None)
+        queue = FairQueue(None)
         for _ in range(1000):
-            await queue.enter("a")
-        queue.leave()
+            await queue.acquire("a")
+        queue.release()
 
     run(story)

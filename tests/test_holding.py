@@ -1,4 +1,4 @@
-"""What a running stream holds of its request: nothing of its size, once the answer has begun."""
+"""Memory that a running stream holds of its request: nothing of its size, once the answer has begun."""
 
 import asyncio
 import sys
@@ -10,18 +10,18 @@ from anthropic_proxy.server.endpoints import serve
 from bench.bodies import cut_at_number, make_messages
 from bench.replies import read_wanted
 from bench.wires import ALL, CHAT, Wire
-from tests.house import SILENCE, Answer, Town
+from tests.support.harness import STALL, FakeResponse, ProxyHarness
 
 _SIZE = 120_000
 
 
 class Held:
-    """One streamed request whose provider falls silent after its first words."""
+    """One streamed request to a provider that falls silent after its first words."""
 
     def __init__(self, wire: Wire, **changes: Any) -> None:
         first = b"".join(wire.parts(read_wanted("bench-text-10"))[:8])
         settings = {name: value.format(origin="http://127.0.0.1:9") for name, value in wire.settings.items()}
-        self.house = Town(lambda *_: Answer(200, first, SILENCE), **settings).house
+        self.house = ProxyHarness(lambda *_: FakeResponse(200, first, STALL), **settings).house
         request = make_messages(_SIZE, wire.model.format("bench-text-10"), stream=True)
         self.body = cut_at_number({**request, **changes}).numbered(0)
         self.begun = asyncio.Event()

@@ -7,8 +7,8 @@ import gzip
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ import pytest
 import trustme
 import uvloop
 
-from anthropic_proxy.errors import Stopping, UpstreamProtocolError, UpstreamUnreachable
-from anthropic_proxy.upstream.http import HttpResponse, HttpUpstream, join_address
-from anthropic_proxy.upstream.http.address import read_address
-from anthropic_proxy.wire.contract import LENT, Credential, UpstreamRequest
+from anthropic_proxy.errors import ShuttingDown, UpstreamProtocolError, UpstreamUnreachable
+from anthropic_proxy.upstream.http import HttpTransport, join_url
+from anthropic_proxy.upstream.http.dialer import is_local_refusal
+from anthropic_proxy.upstream.http.url import Origin, parse_url
+from anthropic_proxy.wire.contract import FROM_CLIENT, Credential, UpstreamRequest
+from tests.support.http_server import Server, asking, post, read_all, serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
 
@@ -41,51 +43,6 @@ BODIES = {
 @pytest.fixture(params=["asyncio", "uvloop"])  # the second is what a started server has
 def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
     return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
-
-
-class Server:
-    """Answers each request by the next of `acts`, the last one again and again; counts what came."""
-
-    def __init__(self, *acts: Callable[["Server", asyncio.StreamWriter], Awaitable[None]]) -> None:
-        self.acts = list(acts)
-        self.connections = 0
-        self.heads: list[str] = []
-        self.bodies: list[bytes] = []
-        self.lost = asyncio.Event()
-        """Set when a client has closed a connection."""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while not writer.is_closing():
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                self.heads.append(head)
-                fields = dict(line.split(": ", 1) for line in head.splitlines()[1:-1])
-                self.bodies.append(await reader.readexactly(int(fields.get("content-length", "0"))))
-                await (self.acts.pop(0) if len(self.acts) > 1 else self.acts[0])(self, writer)
-        self.lost.set()
-        writer.close()
-
-
-@asynccontextmanager
-async def serving(
-    *acts: Callable[[Server, asyncio.StreamWriter], Awaitable[None]], tls: ssl.SSLContext | None = None
-) -> AsyncIterator[tuple[Server, int]]:
-    server = Server(*acts)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield server, listener.sockets[0].getsockname()[1]
-    finally:
-        listener.close()
-
-
-@asynccontextmanager
-async def asking(**options: Any) -> AsyncIterator[HttpUpstream]:
-    upstream = HttpUpstream(5.0, **options)
-    try:
-        yield upstream
-    finally:
-        await upstream.close()
 
 
 def say(data: bytes, *, then_close: bool = False) -> Callable[[Server, asyncio.StreamWriter], Awaitable[None]]:
@@ -117,18 +74,6 @@ async def reset(_: Server, writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-async def post(upstream: HttpUpstream, port: int, body: bytes = b"{}", scheme: str = "http") -> HttpResponse:
-    return await upstream.send(f"{scheme}://127.0.0.1:{port}/v1", UpstreamRequest(path="/chat", body=body), None)
-
-
-async def read_all(response: HttpResponse) -> bytes:
-    pieces = []
-    while piece := await response.read():
-        pieces.append(piece)
-    await response.close()
-    return b"".join(pieces)
-
-
 @pytest.mark.parametrize("say_it", [say, say_bytewise])
 @pytest.mark.parametrize("answer", BODIES.values(), ids=BODIES)
 async def test_bodies_are_read_however_they_end_and_wherever_they_are_cut(answer: bytes, say_it: Any) -> None:
@@ -142,7 +87,7 @@ async def test_a_request_says_what_it_must_and_headers_of_its_own_come_first() -
     async with serving(say(OK)) as (server, port), asking() as upstream:
         headers = {"content-type": "application/json", "user-agent": "somebody"}
         request = UpstreamRequest(path="/a b?c=ü", body=b"{}", headers=headers)
-        credential = Credential("authorization", "Bearer secret", further={"x-payer": "me"})
+        credential = Credential("authorization", "Bearer secret", extra_headers={"x-payer": "me"})
         await read_all(await upstream.send(f"http://127.0.0.1:{port}/v1?api-version=1", request, credential))
     line, *fields = server.heads[0].split("\r\n")
     assert line == "POST /v1/a%20b?c=%C3%BC&api-version=1 HTTP/1.1"
@@ -172,10 +117,10 @@ async def test_user_and_password_of_an_address_are_said_unless_there_is_a_key() 
 
 async def test_what_is_kept_for_the_next_request_holds_no_key_that_a_client_lent() -> None:
     async with serving(say(OK)) as (server, port), asking() as upstream:
-        for value, origin in (("ours", "OPENAI_API_KEY"), ("theirs", LENT), ("ours", "OPENAI_API_KEY")):
+        for value, origin in (("ours", "OPENAI_API_KEY"), ("theirs", FROM_CLIENT), ("ours", "OPENAI_API_KEY")):
             request = UpstreamRequest(path=f"/{value}", body=b"")
             await read_all(await upstream.send(f"http://127.0.0.1:{port}", request, Credential("key", value, origin)))
-        kept = [(head.said, head.credential) for head in upstream._heads.values()]
+        kept = [(head.header_bytes, head.credential) for head in upstream._heads.values()]
     assert [f"key: {said}" in head for said, head in zip(("ours", "theirs", "ours"), server.heads, strict=True)] == [
         True
     ] * 3
@@ -201,12 +146,12 @@ async def test_what_is_no_address_is_refused_in_words(base: str) -> None:
 
 
 def test_addresses_are_taken_apart_as_they_are() -> None:
-    address = read_address("https://[::1]/v1/models/a:b%2Fc?key=x%20y&z=[1]")
+    address = parse_url("https://[::1]/v1/models/a:b%2Fc?key=x%20y&z=[1]")
     assert (address.origin.netloc, address.origin.authority) == ("[::1]", "[::1]:443")
     assert address.target == "/v1/models/a:b%2Fc?key=x%20y&z=[1]"
-    assert read_address("http://bücher.example").origin.host == "xn--bcher-kva.example"
-    assert str(read_address("http://host:8080/x").origin) == "http://host:8080"
-    assert join_address("https://a/openai?api-version=1", "/chat?x=1") == "https://a/openai/chat?x=1&api-version=1"
+    assert parse_url("http://bücher.example").origin.host == "xn--bcher-kva.example"
+    assert str(parse_url("http://host:8080/x").origin) == "http://host:8080"
+    assert join_url("https://a/openai?api-version=1", "/chat?x=1") == "https://a/openai/chat?x=1&api-version=1"
 
 
 async def test_a_connection_serves_again_only_what_was_read_whole() -> None:
@@ -219,6 +164,43 @@ async def test_a_connection_serves_again_only_what_was_read_whole() -> None:
         await torn.close()
         assert await read_all(await post(upstream, port)) == b"ok"
         assert server.connections == 2
+
+
+async def test_without_keep_alive_each_request_has_a_connection_of_its_own() -> None:
+    async with serving(say(OK)) as (server, port), asking(keep_alive_seconds=0) as upstream:
+        for _ in range(3):
+            assert await read_all(await post(upstream, port)) == b"ok"
+    assert server.connections == 3
+
+
+class FixedDialer:
+    """Connects to one port, whatever it is asked for."""
+
+    def __init__(self, port: int) -> None:
+        self.origins: list[str] = []
+        self._port = port
+
+    async def dial(self, origin: Origin) -> socket.socket:
+        self.origins.append(str(origin))
+        opened = socket.create_connection(("127.0.0.1", self._port))
+        opened.setblocking(False)
+        return opened
+
+
+async def test_a_dialer_opens_the_connections_to_servers_and_none_to_proxies() -> None:
+    async with serving(say(OK)) as (server, port), serving(say(OK)) as (proxy, proxy_port):
+        dialer = FixedDialer(port)
+        async with asking(
+            dialer=dialer, proxies={"http": f"http://127.0.0.1:{proxy_port}"}, unproxied="direct.test"
+        ) as up:
+            for host in ("direct.test", "proxied.test"):
+                response = await up.send(f"http://{host}", UpstreamRequest(path="/x", body=b""), None)
+                assert await read_all(response) == b"ok"
+    assert dialer.origins == ["http://direct.test"]
+    assert [head.splitlines()[0] for head in (*server.heads, *proxy.heads)] == [
+        "POST /x HTTP/1.1",
+        "POST http://proxied.test/x HTTP/1.1",
+    ]
 
 
 async def test_as_many_connections_are_opened_as_requests_are_under_way() -> None:
@@ -432,9 +414,9 @@ async def test_a_complete_reply_whose_end_follows_keeps_its_connection() -> None
 
 async def test_nothing_is_opened_any_more_once_it_is_closed() -> None:
     async with serving(say(OK)) as (server, port):
-        upstream = HttpUpstream(1.0)
+        upstream = HttpTransport(1.0)
         await upstream.close()
-        with pytest.raises(Stopping):
+        with pytest.raises(ShuttingDown):
             await post(upstream, port)
     assert not server.connections
 
@@ -443,7 +425,9 @@ async def test_a_name_that_nobody_knows_and_a_port_where_nobody_listens_are_told
     async with asking() as upstream:
         with pytest.raises(UpstreamUnreachable, match=r"nothing answers at http://nobody\.invalid"):
             await upstream.send("http://nobody.invalid", UpstreamRequest(path="/x", body=b""), None)
-        with pytest.raises(UpstreamUnreachable, match=r"nothing answers at http://127\.0\.0\.1:1 \("):
+        with pytest.raises(
+            UpstreamUnreachable, match=r"^nothing answers at http://127\.0\.0\.1:1 \(connection refused\)$"
+        ):
             await upstream.send("http://127.0.0.1:1", UpstreamRequest(path="/x", body=b""), None)
 
 
@@ -460,7 +444,7 @@ async def test_a_name_is_looked_up_again_where_nothing_answered_in_time(monkeypa
             return await look_up(next(places) if host == "moved.example" else host, *rest, **options)
 
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up_moving)
-        upstream = HttpUpstream(0.2)
+        upstream = HttpTransport(0.2)
         request = UpstreamRequest(path="/x", body=b"")
         with pytest.raises(UpstreamUnreachable, match="no connection in time"):
             await upstream.send(f"http://moved.example:{port}", request, None)
@@ -468,6 +452,26 @@ async def test_a_name_is_looked_up_again_where_nothing_answered_in_time(monkeypa
         await upstream.close()
         for held in (full, *fillers):
             held.close()
+
+
+async def test_a_name_server_that_hangs_once_fails_one_request_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(say(OK)) as (_, port):
+        look_up, asked = asyncio.get_running_loop().getaddrinfo, 0
+
+        async def look_up_later(host: str, *rest: Any, **options: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                await asyncio.Event().wait()
+            return await look_up("127.0.0.1", *rest, **options)
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up_later)
+        upstream = HttpTransport(0.2)
+        request = UpstreamRequest(path="/x", body=b"")
+        with pytest.raises(UpstreamUnreachable, match="no connection in time"):
+            await upstream.send(f"http://moved.example:{port}", request, None)
+        assert await read_all(await upstream.send(f"http://moved.example:{port}", request, None)) == b"ok"
+        await upstream.close()
 
 
 @pytest.fixture
@@ -492,7 +496,7 @@ async def test_certificates_are_judged(authority: trustme.CA) -> None:
         assert server.connections == 1
         assert server.bodies == [body, body]
     async with serving(say(OK), tls=tls_of(authority, "other.example")) as (server, port), asking() as upstream:
-        with pytest.raises(UpstreamUnreachable, match="certificate verify failed"):
+        with pytest.raises(UpstreamUnreachable, match="the certificate is not accepted"):
             await post(upstream, port, scheme="https")
     assert not server.heads
 
@@ -544,6 +548,28 @@ async def test_a_proxy_that_refuses_is_told(authority: trustme.CA) -> None:
     door.close()
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_wants_a_password_is_named_with_its_settings(scheme: str, authority: trustme.CA) -> None:
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n"
+    async with serving(say(refusal)) as (_, port):
+        at = f"http://127.0.0.1:{port}"
+        async with asking(proxies={scheme: at}) as upstream:
+            for _attempt in range(2):
+                with pytest.raises(UpstreamUnreachable) as raised:
+                    await upstream.send(f"{scheme}://provider.example", UpstreamRequest(path="/x", body=b""), None)
+                assert str(raised.value) == (
+                    f"nothing answers at {scheme}://provider.example through the proxy {at} "
+                    "(the proxy answers with HTTP 407; HTTP_PROXY, HTTPS_PROXY or ALL_PROXY takes a user and a "
+                    "password: http://user:password@host:port)"
+                )
+                assert raised.value.status == 502
+
+
+async def test_a_provider_that_answers_407_without_a_proxy_is_an_answer() -> None:
+    async with serving(say(b"HTTP/1.1 407 x\r\ncontent-length: 0\r\n\r\n")) as (_, port), asking() as upstream:
+        assert (await post(upstream, port)).status == 407
+
+
 async def test_who_leaves_while_a_tunnel_is_opened_leaves_nothing_to_tell() -> None:
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
@@ -587,3 +613,59 @@ async def test_no_stream_is_torn_however_its_bytes_arrive() -> None:
 
         await asyncio.gather(*(one() for _ in range(8)))
     assert server.connections == 8
+
+
+async def refusal_at(address: str, **options: Any) -> UpstreamUnreachable:
+    upstream = HttpTransport(5, **options)
+    try:
+        with pytest.raises(UpstreamUnreachable) as caught:
+            await upstream.send(address, UpstreamRequest(path="/x", body=b"{}"), None)
+    finally:
+        await upstream.close()
+    return caught.value
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.9.1"])
+async def test_a_local_server_that_is_down_is_not_worth_the_client_s_retries(host: str) -> None:
+    error = await refusal_at(f"http://{host}:1/v1")
+    assert error.message.startswith(f"nothing answers at http://{host}:1 (connection refused")
+    assert (error.should_retry, error.retryable) == (False, True)  # the proxy's own repeat comes first
+
+
+async def test_a_local_proxy_that_is_down_is_named() -> None:
+    error = await refusal_at("https://api.example", proxies={"https": "http://user:pass@127.0.0.1:1"})
+    assert error.message == (
+        "nothing answers at https://api.example through the proxy http://127.0.0.1:1 (connection refused)"
+    )
+    assert error.should_retry is False
+
+
+async def test_other_failures_leave_the_retries_to_the_client() -> None:
+    assert (await refusal_at("http://nobody.invalid")).should_retry is None
+
+
+REFUSED = ConnectionRefusedError(111, "Connect call failed")
+
+
+@pytest.mark.parametrize(
+    ("addresses", "local"),
+    [
+        (["127.0.0.1"], True),
+        (["::1", "127.0.0.1"], True),
+        (["10.1.2.3"], True),
+        (["172.17.0.1"], True),  # Docker's bridge, host.docker.internal
+        (["192.168.65.254"], True),
+        (["169.254.10.1"], True),
+        (["100.100.1.2"], True),
+        (["fd00::5"], True),
+        (["fe80::1%eth0"], True),
+        (["::ffff:192.168.1.1"], True),
+        (["93.184.216.34"], False),
+        (["2606:2800:220:1::1"], False),
+        (["10.1.2.3", "93.184.216.34"], False),
+    ],
+)
+def test_what_counts_as_a_local_refusal(addresses: list[str], local: bool) -> None:
+    assert is_local_refusal(REFUSED, addresses) is local
+    assert not is_local_refusal(OSError(113, "no route"), addresses)
+    assert not is_local_refusal(TimeoutError(), addresses)

@@ -1,7 +1,7 @@
 """Our own HTTP client against a server that does to its connections whatever servers do, drawn by a seed.
 
-Every answer must be whole, or told to be broken behind a true beginning; none may be somebody else's.
-`scripts/soak` asks the whole proxy, for longer.
+Every answer must be whole, or reported as broken behind a true beginning; none may belong to another request.
+`scripts/ci/soak` asks the whole proxy, for longer.
 """
 
 import asyncio
@@ -18,29 +18,29 @@ import uvloop
 from msgspec import Struct
 
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.upstream.http import HttpUpstream
+from anthropic_proxy.upstream.http import HttpTransport
 from anthropic_proxy.wire.contract import UpstreamRequest
 
 SEED = 20261120
 EXCHANGES, CLIENTS = 1_500, 40
 FRAMINGS = ("length", "length", "chunks", "chunks", "chunks", "end")
 BEHIND = (b"H", b"garbage", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nfor somebody else")
-"""What may stand behind an answer in the same packet; the connection serves nobody after it."""
+"""Bytes that may stand behind an answer in the same packet; the connection is not used after it."""
 AMBUSHES = ("close", "reset", "close when read", "reset when read", "close at rest")
-"""What may become of a kept connection when the next request comes, or before."""
+"""Possible fates of a kept connection when the next request comes, or before."""
 PATIENCE_SECONDS = 60
 
 
 class Plan(Struct):
-    """What one exchange is to be."""
+    """The plan of one exchange."""
 
     text: bytes
     framing: str
     begins: bytes
-    """What announces the answer."""
+    """The bytes that announce the answer."""
     packed: bool
     torn: float
-    """How much of the body is sent before the connection is reset; 0: all."""
+    """The share of the body that is sent before the connection is reset; 0: all."""
     behind: bytes
     closes: bool
     ambush: str
@@ -151,7 +151,7 @@ class Server:
 class Clients:
     """Ask, and judge what comes back."""
 
-    def __init__(self, upstream: HttpUpstream, port: int) -> None:
+    def __init__(self, upstream: HttpTransport, port: int) -> None:
         self._upstream = upstream
         self._address = f"http://127.0.0.1:{port}"
         self._numbers = iter(range(EXCHANGES))
@@ -202,7 +202,7 @@ def test_nothing_is_torn_or_mixed_up_by_a_server_that_breaks_off_wherever_it_can
     new_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     async def run() -> None:
-        server, upstream = Server(), HttpUpstream(PATIENCE_SECONDS)
+        server, upstream = Server(), HttpTransport(PATIENCE_SECONDS)
         listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, backlog=4 * CLIENTS)
         clients = Clients(upstream, listener.sockets[0].getsockname()[1])
         async with asyncio.timeout(PATIENCE_SECONDS):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.wire.late_thinking import LateThinking
+from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
 
 SAID = st.sampled_from(
     [
@@ -25,7 +25,7 @@ def answers(delta: Delta) -> bool:
 
 @given(READS)
 def test_only_thinking_behind_the_last_answer_is_left_out(reads: list[list[Delta]]) -> None:
-    late = LateThinking()
+    late = TrailingThinkingBuffer()
     said = [delta for deltas in [*reads, [Stop("end_turn")]] for delta in late.feed([*deltas])]
     given = [delta for deltas in reads for delta in deltas]
     last = max((at for at, delta in enumerate(given) if answers(delta)), default=len(given))

@@ -14,13 +14,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from msgspec import structs
 
-from anthropic_proxy.errors import FetchErrorCode, FetchFailed
-from anthropic_proxy.exchange.links import MOST_AT_ONCE, MOST_LINKS
-from anthropic_proxy.upstream.errands import PICTURES, Page
-from anthropic_proxy.upstream.pages import Pages
+from anthropic_proxy.errors import FetchErrorCode, WebFetchFailed
+from anthropic_proxy.exchange.media_inlining import MAX_CONCURRENT_FETCHES, MAX_LINKS
+from anthropic_proxy.upstream.contract import IMAGE_TYPES, FetchedPage
+from anthropic_proxy.upstream.web_fetch import PageFetcher
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.house import Answer, Keeper, Town
-from tests.test_attempts import error, reply
+from tests.support.fake_upstream import error, reply
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
 MOONSHOT = {"MOONSHOT_API_KEY": "sk-0123456789abcdef", "BIG_MODEL": "moonshot/kimi-k2.6"}
 OPENAI = {"OPENAI_API_KEY": "sk-0123456789abcdef", "BIG_MODEL": "gpt-4.1"}
@@ -45,8 +45,8 @@ class Net:
         media_types: Collection[str],
         allowed_domains: Sequence[str] = (),
         blocked_domains: Sequence[str] = (),
-        longest_url: int = 0,
-    ) -> Page:
+        max_url_length: int = 0,
+    ) -> FetchedPage:
         self.fetched[url] += 1
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -54,37 +54,37 @@ class Net:
         self.under_way -= 1
         host = url.split("/")[2].split(".", maxsplit=1)[0]
         if host in self.failures:
-            raise FetchFailed(f"{url} cannot be had", self.failures[host])
-        if media_types == PICTURES:
-            return Page(url=url, media_type="image/png", body=PNG)
+            raise WebFetchFailed(f"{url} cannot be had", self.failures[host])
+        if media_types == IMAGE_TYPES:
+            return FetchedPage(url=url, media_type="image/png", body=PNG)
         if "application/pdf" in media_types and url.endswith(".pdf"):
-            return Page(url=url, media_type="application/pdf", body=b"%PDF-")
+            return FetchedPage(url=url, media_type="application/pdf", body=b"%PDF-")
         if url.endswith(".html"):
-            return Page(url=url, media_type="text/html", title="Cheese", text="# Brie")
-        raise FetchFailed(f"{url} is application/pdf", "unsupported_content_type")
+            return FetchedPage(url=url, media_type="text/html", title="Cheese", text="# Brie")
+        raise WebFetchFailed(f"{url} is application/pdf", "unsupported_content_type")
 
 
 class Linked:
-    """A town whose proxy may fetch, and what its providers were sent."""
+    """A town with a proxy that may fetch, and what its providers were sent."""
 
-    def __init__(self, net: Net | None, *answers: Answer, **settings: str) -> None:
+    def __init__(self, net: Net | None, *answers: FakeResponse, **settings: str) -> None:
         self.sent: list[dict[str, Any]] = []
         left = list(answers)
 
-        def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+        def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
             self.sent.append(json.loads(request.body))
             return left.pop(0) if left else reply(False)
 
-        self.town = Town(street, **settings)
+        self.town = ProxyHarness(street, **settings)
         if net is not None:
-            self.town.house = structs.replace(self.town.house, fetch=net.fetch)
+            self.town.house = structs.replace(self.town.house, web_fetch=net.fetch)
 
-    async def ask(self, *content: Any, **fields: Any) -> Keeper:
+    async def ask(self, *content: Any, **fields: Any) -> RecordingSink:
         return await self.town.ask(messages=[{"role": "user", "content": list(content)}], max_tokens=100, **fields)
 
     @property
     def notes(self) -> list[tuple[str, str]]:
-        return [(note.fate, note.field) for note in self.town.receipts[-1].fidelity.notes]
+        return [(note.handling, note.field) for note in self.town.receipts[-1].fidelity.notes]
 
 
 def image(url: str = CAT) -> dict[str, Any]:
@@ -157,7 +157,7 @@ async def test_a_picture_is_not_fetched_for_a_model_that_sees_none() -> None:
 
 async def test_a_model_that_knows_links_by_their_type_gets_the_others_as_bytes() -> None:
     net = Net()
-    linked = Linked(net, Answer(200, b'{"candidates": []}'), **{**GEMINI, "BIG_MODEL": "gemini-3.1-pro-preview"})
+    linked = Linked(net, FakeResponse(200, b'{"candidates": []}'), **{**GEMINI, "BIG_MODEL": "gemini-3.1-pro-preview"})
     await linked.ask(image(), image("https://pictures.test/?id=1"), QUESTION)
     parts = linked.sent[0]["contents"][0]["parts"]
     assert parts[0] == {"fileData": {"mimeType": "image/png", "fileUri": CAT}}
@@ -181,7 +181,12 @@ async def test_strict_refuses_what_could_not_be_fetched() -> None:
     linked = Linked(Net(closed="url_not_allowed"), FIDELITY="strict", **MOONSHOT)
     keeper = await linked.ask(image("https://closed.test/cat.png"), QUESTION)
     assert keeper.error is not None
-    assert "messages.image" in keeper.error.message
+    assert keeper.error.message == (
+        "moonshot/kimi-k2.6 would lose messages.image: the backend takes no link and it was not "
+        "fetched: url_not_allowed; a text names it. FIDELITY=strict refuses that. Leave it out of "
+        "the request, choose another backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> "
+        "for one tier)."
+    )
     assert linked.sent == []
 
 
@@ -192,7 +197,7 @@ async def test_links_in_results_of_tools_are_fetched_and_what_stands_beside_them
         max_tokens=100,
         tools=[{"name": "look", "input_schema": {"type": "object"}}],
         messages=[
-            {"role": "user", "content": "Look"},
+            {"role": "user", "content": "StatsRequest"},
             {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}]},
             {
                 "role": "user",
@@ -234,9 +239,9 @@ async def test_only_the_backend_that_takes_no_links_has_them_fetched() -> None:
 async def test_links_are_fetched_together_and_so_many_at_most() -> None:
     net = Net()
     linked = Linked(net, **MOONSHOT)
-    await linked.ask(*(image(f"https://pictures.test/{number}") for number in range(MOST_LINKS + 2)), QUESTION)
-    assert len(net.fetched) == MOST_LINKS
-    assert 1 < net.most_under_way <= MOST_AT_ONCE
+    await linked.ask(*(image(f"https://pictures.test/{number}") for number in range(MAX_LINKS + 2)), QUESTION)
+    assert len(net.fetched) == MAX_LINKS
+    assert 1 < net.most_under_way <= MAX_CONCURRENT_FETCHES
     assert json.dumps(linked.sent[0]).count("[image: https://pictures.test/") == 2
 
 
@@ -265,9 +270,9 @@ async def test_a_link_is_fetched_over_tls_past_the_guard() -> None:
     await server.start_server(ssl=context)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    pages = Pages(allowed=[ip_network("127.0.0.2/32")], tls=trusting)
+    pages = PageFetcher(allowed=[ip_network("127.0.0.2/32")], tls=trusting)
     linked = Linked(None, **MOONSHOT)
-    linked.town.house = structs.replace(linked.town.house, fetch=pages.fetch)
+    linked.town.house = structs.replace(linked.town.house, web_fetch=pages.fetch)
     await linked.ask(
         image(f"https://127.0.0.2:{server.port}/open"), image(f"https://127.0.0.1:{server.port}/closed"), QUESTION
     )

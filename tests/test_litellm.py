@@ -12,18 +12,18 @@ from unittest.mock import patch
 
 import pytest
 
-from anthropic_proxy.errors import UpstreamRefused, UpstreamUnreachable
+from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
 from anthropic_proxy.routing.known_models import LITELLM_PREFIXES
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import lend_to_litellm, load_settings
-from anthropic_proxy.upstream.litellm import Engine, LiteLLMResponse, LiteLLMUpstream
-from anthropic_proxy.upstream.litellm.faults import encode_failure, read_failure
-from anthropic_proxy.upstream.litellm.spelling import Speller, spell_arguments
+from anthropic_proxy.settings import export_to_litellm, load_settings
+from anthropic_proxy.upstream.litellm import Engine, LiteLLMResponse, LiteLLMTransport
+from anthropic_proxy.upstream.litellm.conversion import ChunkConverter, to_litellm_arguments
+from anthropic_proxy.upstream.litellm.errors import decode_exception, encode_failure
 from anthropic_proxy.wire.contract import UpstreamRequest
-from anthropic_proxy.wire.failures import decode_fault, judge
-from tests.fakes.openai_chat import KEY, new_openai
-from tests.fakes.skeleton import Running, serving
-from tests.litellm import needs_litellm
+from anthropic_proxy.wire.failures import classify, decode_error_body
+from tests.support.fakes.openai_chat import KEY, new_openai
+from tests.support.fakes.server import Running, serving
+from tests.support.litellm import needs_litellm
 
 NO_CHAT_OF_ITS_OWN = {"custom", "custom_openai", "openai_like", "anthropic_text"}
 
@@ -37,16 +37,16 @@ def failure(name: str, *bases: type[Exception], **fields: Any) -> Exception:
 
 
 def judged(error: Exception) -> Any:
-    found = read_failure(error)
-    return judge(decode_fault(found.status, found.headers, encode_failure(found)), "litellm")
+    found = decode_exception(error)
+    return classify(decode_error_body(found.status, found.headers, encode_failure(found)), "litellm")
 
 
-# What is said
+# Content
 
 
 def test_arguments_are_the_body_and_nothing_that_a_client_could_set() -> None:
     body = {"model": "mistral/m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, "stream": True}
-    arguments = spell_arguments(json.dumps(body).encode(), 300.0)
+    arguments = to_litellm_arguments(json.dumps(body).encode(), 300.0)
     assert {name: arguments[name] for name in body} == body
     assert set(arguments) - set(body) == {"num_retries", "max_retries", "_skip_mcp_handler", "timeout"}
     assert (arguments["num_retries"], arguments["max_retries"], arguments["timeout"]) == (0, 0, 300.0)
@@ -59,19 +59,19 @@ def test_signed_reasoning_goes_back_as_it_came() -> None:
         {"type": "thinking", "thinking": "", "signature": "sig-1"},
         {"type": "redacted_thinking", "data": "sealed"},
     ]
-    speller, details = Speller(), []
+    speller, details = ChunkConverter(), []
     for block in chunks:
         answer = SimpleNamespace(
             model_dump=lambda block=block, **_: {"choices": [{"delta": {"thinking_blocks": [block]}}]}
         )
-        details += speller.spell(answer)["choices"][0]["delta"]["reasoning_details"]
+        details += speller.convert(answer)["choices"][0]["delta"]["reasoning_details"]
     assert [detail["index"] for detail in details] == [0, 0, 0, 1]
     whole = [
         {"index": 0, "type": "reasoning.text", "text": "let me see", "signature": "sig-1"},
         {"index": 1, "type": "reasoning.encrypted", "data": "sealed"},
     ]
     message = {"role": "assistant", "content": "x", "reasoning_details": whole}
-    said = spell_arguments(json.dumps({"model": "m", "messages": [message]}).encode(), 1)["messages"][0]
+    said = to_litellm_arguments(json.dumps({"model": "m", "messages": [message]}).encode(), 1)["messages"][0]
     assert "reasoning_details" not in said
     assert said["thinking_blocks"] == [
         {"type": "thinking", "thinking": "let me see", "signature": "sig-1"},
@@ -81,7 +81,7 @@ def test_signed_reasoning_goes_back_as_it_came() -> None:
 
 def test_reasoning_without_a_signature_is_not_given_back_as_signed() -> None:
     message = {"role": "assistant", "reasoning_details": [{"type": "reasoning.text", "index": 0, "text": "hm"}]}
-    said = spell_arguments(json.dumps({"model": "m", "messages": [message]}).encode(), 1)["messages"][0]
+    said = to_litellm_arguments(json.dumps({"model": "m", "messages": [message]}).encode(), 1)["messages"][0]
     assert said == {"role": "assistant"}
 
 
@@ -172,7 +172,7 @@ def test_exceptions_become_the_errors_that_they_stand_for(
     error: Exception, status: int, kind: str, message: str
 ) -> None:
     ours = judged(error)
-    assert (ours.status, ours.kind, ours.message) == (status, kind, message)
+    assert (ours.status, ours.error_type, ours.message) == (status, kind, message)
 
 
 def test_a_pause_that_the_provider_asks_for_is_kept() -> None:
@@ -186,10 +186,10 @@ def test_a_full_window_is_the_error_that_makes_claude_code_compact() -> None:
         message="litellm.ContextWindowExceededError: BedrockException - Input is too long for requested model.",
         status_code=400,
     )
-    found = read_failure(error)
-    fault = decode_fault(found.status, found.headers, encode_failure(found))
+    found = decode_exception(error)
+    fault = decode_error_body(found.status, found.headers, encode_failure(found))
     assert (
-        judge(fault, "litellm", window=1000, estimate=lambda: 2000).message
+        classify(fault, "litellm", window=1000, estimate=lambda: 2000).message
         == "prompt is too long: 2000 tokens > 1000 maximum"
     )
 
@@ -210,11 +210,11 @@ def test_no_answer_at_all_is_no_connection() -> None:
         message="litellm.InternalServerError: OpenAIException - Connection error.",
         status_code=500,
     )
-    unreachable = read_failure(error).unreachable
+    unreachable = decode_exception(error).unreachable
     assert unreachable is not None
-    assert unreachable.message == "Connection error."
+    assert unreachable.message == "Connection error"
     answered = failure("InternalServerError", message="m", status_code=500, litellm_response_headers={"x": "y"})
-    assert read_failure(answered).unreachable is None
+    assert decode_exception(answered).unreachable is None
 
 
 def test_a_failure_in_the_middle_of_a_stream_is_unwrapped_and_has_no_trace() -> None:
@@ -230,14 +230,16 @@ def test_a_failure_in_the_middle_of_a_stream_is_unwrapped_and_has_no_trace() -> 
 
 async def test_without_the_library_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "litellm", None)
-    upstream = LiteLLMUpstream(Engine(lambda: None), 5)
-    with pytest.raises(UpstreamRefused) as caught:
+    upstream = LiteLLMTransport(Engine(lambda: None), 5)
+    with pytest.raises(MissingExtra) as caught:
         await upstream.send("litellm:", encoded("mistral/m", "hi"), None)
     await upstream.close()
-    assert caught.value.status == 404
-    assert caught.value.should_retry is False
-    assert "pip install 'anthropic-proxy[litellm]'" in caught.value.message
-    assert "openai/mistral/m" in caught.value.message
+    assert (caught.value.status, caught.value.error_type, caught.value.should_retry) == (500, "api_error", False)
+    assert caught.value.message == (
+        "mistral/m needs LiteLLM (for a model of your own server write openai/mistral/m), which is not installed. "
+        "Install it in the checkout and start the proxy again: sh scripts/setup litellm   or, with uv: "
+        "uv sync --extra litellm"
+    )
 
 
 @needs_litellm
@@ -268,11 +270,11 @@ def openai() -> Iterator[Running]:
 
 
 @pytest.fixture
-async def upstream(openai: Running) -> AsyncIterator[LiteLLMUpstream]:
+async def upstream(openai: Running) -> AsyncIterator[LiteLLMTransport]:
     settings = load_settings({}, PROVIDERS, env_file=None)
     own = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1", "NO_PROXY": "127.0.0.1"}
     with patch.dict(os.environ, own):
-        upstream = LiteLLMUpstream(Engine(lambda: lend_to_litellm(settings)), 60)
+        upstream = LiteLLMTransport(Engine(lambda: export_to_litellm(settings)), 60)
         yield upstream
         await upstream.close()
 
@@ -287,7 +289,7 @@ async def read_all(response: LiteLLMResponse) -> list[Any]:
 
 
 @needs_litellm
-async def test_a_stream_is_frames_of_the_wire(upstream: LiteLLMUpstream) -> None:
+async def test_a_stream_is_frames_of_the_wire(upstream: LiteLLMTransport) -> None:
     response = await upstream.send("litellm:", encoded("openai/gpt-4.1", "Count to 5", **STREAM), None)
     frames = await read_all(response)
     await response.close(complete=True)
@@ -301,7 +303,7 @@ async def test_a_stream_is_frames_of_the_wire(upstream: LiteLLMUpstream) -> None
 
 
 @needs_litellm
-async def test_a_reply_that_is_no_stream_is_one_body(upstream: LiteLLMUpstream) -> None:
+async def test_a_reply_that_is_no_stream_is_one_body(upstream: LiteLLMTransport) -> None:
     response = await upstream.send("litellm:", encoded("openai/gpt-4.1", "Say exactly: hello"), None)
     body = json.loads(await response.read())
     assert body["choices"][0]["message"]["content"] == "hello"
@@ -314,7 +316,7 @@ async def test_a_reply_that_is_no_stream_is_one_body(upstream: LiteLLMUpstream) 
 async def test_it_runs_in_a_thread_of_its_own(openai: Running) -> None:
     loaded_in: list[str] = []
     engine = Engine(lambda: loaded_in.append(threading.current_thread().name))
-    upstream = LiteLLMUpstream(engine, 60)
+    upstream = LiteLLMTransport(engine, 60)
     with patch.dict(os.environ, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1"}):
         for _ in range(2):
             response = await upstream.send("litellm:", encoded("openai/gpt-4.1", "Say exactly: hello"), None)
@@ -340,7 +342,7 @@ async def test_it_runs_in_a_thread_of_its_own(openai: Running) -> None:
     ],
 )
 async def test_a_refusal_has_its_status_and_openai_s_body(
-    upstream: LiteLLMUpstream, openai: Running, stream: dict[str, Any], fault: str, status: int, code: str | None
+    upstream: LiteLLMTransport, openai: Running, stream: dict[str, Any], fault: str, status: int, code: str | None
 ) -> None:
     before = len(openai.journal.exchanges)
     response = await upstream.send("litellm:", encoded("openai/gpt-4.1", f"[fault:{fault}] x", **stream), None)
@@ -353,14 +355,14 @@ async def test_a_refusal_has_its_status_and_openai_s_body(
 
 
 @needs_litellm
-async def test_no_connection_is_raised(upstream: LiteLLMUpstream) -> None:
+async def test_no_connection_is_raised(upstream: LiteLLMTransport) -> None:
     for stream in ({}, STREAM):
         with pytest.raises(UpstreamUnreachable):
             await upstream.send("litellm:", encoded("openai/gpt-4.1", "[fault:reset] x", **stream), None)
 
 
 @needs_litellm
-async def test_a_stream_that_ends_without_a_reason_is_not_ended_by_litellm(upstream: LiteLLMUpstream) -> None:
+async def test_a_stream_that_ends_without_a_reason_is_not_ended_by_litellm(upstream: LiteLLMTransport) -> None:
     request = encoded("openai/gpt-4.1", "[fault:torn pieces=3] Count to 9", **STREAM)
     frames = await read_all(await upstream.send("litellm:", request, None))
     assert "[DONE]" not in frames
@@ -368,7 +370,7 @@ async def test_a_stream_that_ends_without_a_reason_is_not_ended_by_litellm(upstr
 
 
 @needs_litellm
-async def test_an_error_in_the_middle_of_a_stream_ends_it(upstream: LiteLLMUpstream) -> None:
+async def test_an_error_in_the_middle_of_a_stream_ends_it(upstream: LiteLLMTransport) -> None:
     request = encoded("openai/gpt-4.1", "[fault:error pieces=3] Count to 9", **STREAM)
     frames = await read_all(await upstream.send("litellm:", request, None))
     assert frames[0]["choices"]
@@ -376,7 +378,7 @@ async def test_an_error_in_the_middle_of_a_stream_ends_it(upstream: LiteLLMUpstr
 
 
 @needs_litellm
-async def test_a_stream_that_is_cut_is_not_ended_by_litellm(upstream: LiteLLMUpstream) -> None:
+async def test_a_stream_that_is_cut_is_not_ended_by_litellm(upstream: LiteLLMTransport) -> None:
     request = encoded("openai/gpt-4.1", "[fault:cut pieces=3] Count to 9", **STREAM)
     frames = await read_all(await upstream.send("litellm:", request, None))
     assert frames[0]["choices"]
@@ -394,7 +396,9 @@ async def settled(openai: Running, number: int) -> str:
 
 
 @needs_litellm
-async def test_closing_in_the_middle_cuts_the_provider_s_connection(upstream: LiteLLMUpstream, openai: Running) -> None:
+async def test_closing_in_the_middle_cuts_the_provider_s_connection(
+    upstream: LiteLLMTransport, openai: Running
+) -> None:
     number = len(openai.journal.exchanges)
     request = encoded("openai/gpt-4.1", "[fault:stall pieces=3 seconds=60] Count to 9", **STREAM)
     response = await upstream.send("litellm:", request, None)
@@ -408,7 +412,7 @@ async def test_closing_in_the_middle_cuts_the_provider_s_connection(upstream: Li
 @pytest.mark.parametrize("fault", ["late", "stall"])
 @pytest.mark.parametrize("stream", [{}, STREAM], ids=["whole", "streamed"])
 async def test_a_caller_that_leaves_takes_the_call_with_it(
-    upstream: LiteLLMUpstream, openai: Running, fault: str, stream: dict[str, Any]
+    upstream: LiteLLMTransport, openai: Running, fault: str, stream: dict[str, Any]
 ) -> None:
     number = len(openai.journal.exchanges)
 

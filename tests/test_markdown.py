@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from anthropic_proxy.upstream.pages.markdown import MOST_CHARACTERS, read_html
+from anthropic_proxy.upstream.web_fetch.html_to_markdown import MAX_CHARACTERS, read_html
 
 PAGE = """<!doctype html><html><head><title> Cheese
   &amp; wine </title><style>p { color: red }</style></head><body>
@@ -80,9 +80,9 @@ def test_links_lead_from_where_the_page_says() -> None:
 
 
 def test_a_page_that_is_too_long_says_so() -> None:
-    text = read("<p>brie</p>" * (MOST_CHARACTERS // 10))
+    text = read("<p>brie</p>" * (MAX_CHARACTERS // 10))
     assert text.endswith("brie\n\n[the page goes on]")
-    assert len(text) < MOST_CHARACTERS
+    assert len(text) < MAX_CHARACTERS
 
 
 def test_addresses_do_not_make_a_page_longer_than_it_is() -> None:

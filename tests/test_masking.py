@@ -7,11 +7,11 @@ from urllib.parse import quote
 import pytest
 
 from anthropic_proxy.errors import UpstreamUnreachable
-from anthropic_proxy.exchange import forward
-from anthropic_proxy.exchange.house import Inbound
-from anthropic_proxy.hooks import Client
+from anthropic_proxy.exchange import forwarding
+from anthropic_proxy.plugins import Client
+from anthropic_proxy.services import ClientRequest
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.house import Answer, Keeper, Town
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
 KEYS = [
     "my-local-secret-token-9",
@@ -32,20 +32,22 @@ def error_frame(text: str) -> bytes:
     return b"data: " + json.dumps({"error": {"message": text, "code": "invalid_api_key"}}).encode() + b"\n\n"
 
 
-PLACES: dict[str, Callable[[str], Answer]] = {
-    "error": lambda key: Answer(401, json.dumps({"error": {"message": f"Wrong key: {key}. Get one."}}).encode()),
-    "twice": lambda key: Answer(400, json.dumps({"error": {"message": f"({key}) {key}{key}"}}).encode()),
-    "header": lambda key: Answer(401, json.dumps({"error": {"message": f"Authorization: Bearer {key}"}}).encode()),
-    "address": lambda key: Answer(
+PLACES: dict[str, Callable[[str], FakeResponse]] = {
+    "error": lambda key: FakeResponse(401, json.dumps({"error": {"message": f"Wrong key: {key}. Get one."}}).encode()),
+    "twice": lambda key: FakeResponse(400, json.dumps({"error": {"message": f"({key}) {key}{key}"}}).encode()),
+    "header": lambda key: FakeResponse(
+        401, json.dumps({"error": {"message": f"Authorization: Bearer {key}"}}).encode()
+    ),
+    "address": lambda key: FakeResponse(
         400, json.dumps({"error": {"message": f"at /v1?key={quote(key, safe='')}"}}).encode()
     ),
-    "cut": lambda key: Answer(400, json.dumps({"error": {"message": "x" * 1_970 + key * 2}}).encode()),
-    "page": lambda key: Answer(500, f"<html>{key}</html>".encode()),
-    "page that is cut": lambda key: Answer(500, b"<html>" + b"y" * 180 + key.encode()),
-    "first of a stream": lambda key: Answer(200, error_frame(f"Wrong key: {key}")),
-    "in a stream": lambda key: Answer(200, TEXT, error_frame(f"Wrong key: {key}")),
-    "on the way": lambda key: Answer(200, UpstreamUnreachable(f"bad header {key}")),
-    "later on the way": lambda key: Answer(200, TEXT, UpstreamUnreachable(f"bad header {key}")),
+    "cut": lambda key: FakeResponse(400, json.dumps({"error": {"message": "x" * 1_970 + key * 2}}).encode()),
+    "page": lambda key: FakeResponse(500, f"<html>{key}</html>".encode()),
+    "page that is cut": lambda key: FakeResponse(500, b"<html>" + b"y" * 180 + key.encode()),
+    "first of a stream": lambda key: FakeResponse(200, error_frame(f"Wrong key: {key}")),
+    "in a stream": lambda key: FakeResponse(200, TEXT, error_frame(f"Wrong key: {key}")),
+    "on the way": lambda key: FakeResponse(200, UpstreamUnreachable(f"bad header {key}")),
+    "later on the way": lambda key: FakeResponse(200, TEXT, UpstreamUnreachable(f"bad header {key}")),
 }
 
 
@@ -58,22 +60,29 @@ def leaks(key: str, *said: str) -> list[str]:
     return [piece for piece in pieces | escaped if any(piece in text for text in said)]
 
 
-def seen(town: Town, keeper: Keeper) -> list[str]:
+def seen(town: ProxyHarness, keeper: RecordingSink) -> list[str]:
     receipt = town.receipts[-1]
     error = keeper.error
     told = [] if error is None else [error.message, *getattr(error, "__notes__", ()), str(getattr(error, "body", ""))]
-    return [*told, keeper.stream.decode(), town.log.getvalue(), receipt.error, receipt.excerpt, str(receipt.notes)]
+    return [
+        *told,
+        keeper.stream.decode(),
+        town.log.getvalue(),
+        receipt.error,
+        receipt.upstream_excerpt,
+        str(receipt.notes),
+    ]
 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("key", KEYS, ids=range(len(KEYS)))
 async def test_the_key_is_in_nothing_that_is_said(key: str, place: str) -> None:
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         assert credential is not None
         assert credential.value == f"Bearer {key}"
         return PLACES[place](key)
 
-    town = Town(street, OPENAI_API_KEY=key, BIG_MODEL="openai/gpt-4.1")
+    town = ProxyHarness(street, OPENAI_API_KEY=key, BIG_MODEL="openai/gpt-4.1")
     keeper = await town.ask(stream=True)
     assert keeper.error is not None or b"event: error" in keeper.stream
     assert leaks(key, *seen(town, keeper)) == []
@@ -84,11 +93,11 @@ async def test_nor_is_the_secret_of_a_server_that_the_provider_calls_for_the_cli
     token = "token-of-the-client-0123456789"
     sent: list[bytes] = []
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         sent.append(request.body)
         return PLACES[place](token)
 
-    town = Town(street, OPENAI_API_KEY="k3y!", BIG_MODEL="openai/gpt-5.5", OPENAI_WIRE="responses")
+    town = ProxyHarness(street, OPENAI_API_KEY="k3y!", BIG_MODEL="openai/gpt-5.5", OPENAI_WIRE="responses")
     server = {"type": "url", "name": "docs", "url": "https://mcp.example.com/", "authorization_token": token}
     keeper = await town.ask(
         stream=True, mcp_servers=[server], tools=[{"type": "mcp_toolset", "mcp_server_name": "docs"}]
@@ -107,10 +116,10 @@ async def test_nor_where_bytes_pass_as_they_come(key: str, streams: str) -> None
     failed = b"event: error\ndata: " + body + b"\n\n"
     answers = {"not": (401, body), "first": (200, failed), "later": (200, begun, failed)}
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
-        return Answer(*answers[streams])
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(*answers[streams])
 
-    town = Town(street, ANTHROPIC_API_KEY=key, PREFERRED_PROVIDER="anthropic")
+    town = ProxyHarness(street, ANTHROPIC_API_KEY=key, PREFERRED_PROVIDER="anthropic")
     keeper = await town.ask(stream=True)
     assert keeper.error is not None or b"event: error" in keeper.stream
     assert leaks(key, *seen(town, keeper)) == []
@@ -121,30 +130,30 @@ async def test_nor_where_bytes_pass_as_they_come(key: str, streams: str) -> None
 async def test_nor_where_tokens_are_counted() -> None:
     key = KEYS[0]
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
-        return Answer(401, json.dumps({"error": {"message": f"Wrong key: {key}"}}).encode())
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(401, json.dumps({"error": {"message": f"Wrong key: {key}"}}).encode())
 
-    town = Town(street, ANTHROPIC_API_KEY=key, PREFERRED_PROVIDER="anthropic")
+    town = ProxyHarness(street, ANTHROPIC_API_KEY=key, PREFERRED_PROVIDER="anthropic")
     body = json.dumps({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "Hi"}]}).encode()
-    await forward.count_tokens(town.house, Inbound(request_id="r", client=Client(), headers={}, body=body))
+    await forwarding.count_tokens(town.house, ClientRequest(request_id="r", client=Client(), headers={}, body=body))
     assert "because" in town.log.getvalue()
     assert leaks(key, town.log.getvalue()) == []
 
 
 @pytest.mark.parametrize("key", ["ollama", "EMPTY", "none", "x"])
 async def test_a_word_where_a_key_must_stand_is_no_secret(key: str) -> None:
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
-        return Answer(400, json.dumps({"error": {"message": f"ollama has none such: {key}"}}).encode())
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(400, json.dumps({"error": {"message": f"ollama has none such: {key}"}}).encode())
 
-    keeper = await Town(street, OPENAI_API_KEY=key, BIG_MODEL="openai/gpt-4.1").ask()
+    keeper = await ProxyHarness(street, OPENAI_API_KEY=key, BIG_MODEL="openai/gpt-4.1").ask()
     assert keeper.error is not None
     assert keeper.error.message == f"openai: ollama has none such: {key}"
 
 
 async def test_the_end_of_a_long_key_says_which_it_was() -> None:
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
-        return Answer(403, json.dumps({"error": {"message": "no such key: my-local-secret-token-9."}}).encode())
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(403, json.dumps({"error": {"message": "no such key: my-local-secret-token-9."}}).encode())
 
-    keeper = await Town(street, OPENAI_API_KEY="my-local-secret-token-9", BIG_MODEL="openai/gpt-4.1").ask()
+    keeper = await ProxyHarness(street, OPENAI_API_KEY="my-local-secret-token-9", BIG_MODEL="openai/gpt-4.1").ask()
     assert keeper.error is not None
     assert keeper.error.message == "openai: no such key: …en-9."

@@ -1,5 +1,6 @@
-"""Whether the matrix of docs/compatibility.md is what the code does, and every cell of it is proven."""
+"""Checks that the matrix of docs/guide/matrix.md is what the code does, and that every cell of it is proven."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,13 @@ from tests.matrix.backends import BACKENDS
 from tests.matrix.cells import Feature, features, wire_name
 from tests.matrix.page import PAGE, written_page
 from tests.matrix.proofs import GOLDEN, RELAY, find_cell, load_proofs, place_of, proof_of
+from tests.matrix.sources import CLAIMS, is_sourced, load_sources
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_the_page_says_what_the_code_does() -> None:
-    assert PAGE.read_text("utf-8") == written_page(), "sh scripts/matrix --write, and read what changes"
+    assert PAGE.read_text("utf-8") == written_page(), "sh scripts/ci/matrix --write, and read what changes"
 
 
 @pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)
@@ -55,3 +57,26 @@ def test_named_proofs_exist() -> None:
         for test in feature.tests.values():
             file, _, name = test.partition("::")
             assert f"def {name}(" in (ROOT / file).read_text("utf-8"), f"{feature.name} names {test}"
+
+
+def test_sources_name_backends_and_features_and_have_a_page_and_a_date() -> None:
+    names, titles = {feature.name for feature in features()}, {backend.title for backend in BACKENDS}
+    for source in load_sources():
+        assert set(source.backends) <= titles
+        assert {*source.accepts, *source.lacks} <= names
+        assert source.page
+        assert re.fullmatch(r"20\d\d-\d\d(-\d\d)?", source.read)
+
+
+def test_a_claim_about_a_backend_without_a_source_reads_not_known() -> None:
+    rows = {feature.title: feature for feature in features()}
+    cells = [line.split(" | ") for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ")]
+    seen = 0
+    for title, *marks in ((first.removeprefix("| "), *rest) for first, *rest in cells):
+        feature = rows.get(title)
+        for backend, mark in zip(BACKENDS, marks, strict=True) if feature else ():
+            cell = find_cell(feature, backend) if feature else None
+            if feature and cell is not None and cell.fate in CLAIMS:
+                seen += 1
+                assert ("?" in mark) is not is_sourced(feature, backend, cell), f"{title} at {backend.title}: {mark}"
+    assert seen > 500

@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.memory import KEPT_BYTES, QUIET_SECONDS, Slack, count_free, give_back, keep_freed
-from anthropic_proxy.server.body import BODY_BYTES as LARGEST
+from anthropic_proxy.platforms.heap import (
+    IDLE_SECONDS,
+    RETAINED_BYTES,
+    HeapTrimmer,
+    free_heap_bytes,
+    retain_freed_memory,
+    trim_heap,
+)
+from anthropic_proxy.server.request_body import MAX_BODY_BYTES as LARGEST
 
 BODY_BYTES = 1_000_000
 PAGES_OF_A_BODY = BODY_BYTES // 4096
@@ -17,8 +24,8 @@ PAGES_OF_A_BODY = BODY_BYTES // 4096
 PROGRAM = f"""
 import resource
 from pathlib import Path
-from anthropic_proxy.server.body import BODY_BYTES as LARGEST
-from anthropic_proxy.memory import QUIET_SECONDS, SLACK, count_free, keep_freed
+from anthropic_proxy.server.request_body import MAX_BODY_BYTES as LARGEST
+from anthropic_proxy.platforms.heap import IDLE_SECONDS, HEAP_TRIMMER, free_heap_bytes, retain_freed_memory
 
 def serve():
     buffers = [bytearray({BODY_BYTES}) for _ in range(8)]
@@ -29,26 +36,26 @@ def count():
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
-keep_freed()
+retain_freed_memory()
 serve()
 before = count()
 for _ in range(10):
     serve()
 faults = count() - before
-SLACK.let_go(1)
-SLACK.look(0.0)
+HEAP_TRIMMER.note_freed(1)
+HEAP_TRIMMER.tick(0.0)
 kept = held()
-SLACK.look(QUIET_SECONDS - 1)
+HEAP_TRIMMER.tick(IDLE_SECONDS - 1)
 meanwhile = held()
-assert count_free() > 7 * {BODY_BYTES}
-SLACK.look(QUIET_SECONDS)
+assert free_heap_bytes() > 7 * {BODY_BYTES}
+HEAP_TRIMMER.tick(IDLE_SECONDS)
 print(faults, kept, meanwhile, held())
-assert count_free() < {BODY_BYTES}
+assert free_heap_bytes() < {BODY_BYTES}
 """
 
 with_glibc = pytest.mark.skipif(
     not (sys.platform == "linux" and hasattr(os, "confstr") and "CS_GNU_LIBC_VERSION" in os.confstr_names),
-    reason="only glibc lets its heap be told what to keep",
+    reason="platform: only glibc has settings of its heap",
 )
 
 
@@ -69,13 +76,13 @@ def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError
 
     monkeypatch.setattr("ctypes.CDLL", refuse)
-    keep_freed()
-    give_back()
-    assert count_free() == float("inf")
+    retain_freed_memory()
+    trim_heap()
+    assert free_heap_bytes() == float("inf")
 
 
 def test_as_much_is_kept_as_the_largest_body_takes() -> None:
-    assert KEPT_BYTES == LARGEST
+    assert RETAINED_BYTES == LARGEST
 
 
 MB = 1_000_000
@@ -86,14 +93,14 @@ class Heap:
 
     def __init__(self, free: float) -> None:
         self.given_back: list[int] = []
-        self._slack = Slack(lambda: free, lambda: self.given_back.append(self._now))
+        self._slack = HeapTrimmer(lambda: free, lambda: self.given_back.append(self._now))
         self._now = 0
 
     def live(self, seconds: float, *, letting_go: int = 0) -> None:
         for _ in range(int(seconds)):
             self._now += 1
-            self._slack.let_go(letting_go)
-            self._slack.look(self._now)
+            self._slack.note_freed(letting_go)
+            self._slack.tick(self._now)
 
 
 def test_memory_is_given_back_as_soon_as_a_rush_is_over_and_once() -> None:
@@ -111,19 +118,19 @@ def test_single_requests_do_not_hide_that_a_rush_is_over() -> None:
 
 
 def test_what_a_rush_needs_is_kept_while_it_lasts() -> None:
-    heap = Heap(free=KEPT_BYTES)
+    heap = Heap(free=RETAINED_BYTES)
     heap.live(60, letting_go=50 * MB)
     assert heap.given_back == []
 
 
 def test_more_than_may_be_kept_is_given_back_in_a_rush_too_now_and_then() -> None:
-    heap = Heap(free=KEPT_BYTES + MB)
+    heap = Heap(free=RETAINED_BYTES + MB)
     heap.live(60, letting_go=50 * MB)
     assert 3 <= len(heap.given_back) <= 60 / 4
 
 
 def test_what_a_rush_left_since_is_given_back_at_its_end() -> None:
-    heap = Heap(free=KEPT_BYTES + MB)
+    heap = Heap(free=RETAINED_BYTES + MB)
     heap.live(10)
     heap.live(1, letting_go=7 * MB)
     heap.live(60)
@@ -134,7 +141,7 @@ def test_a_rush_that_left_little_is_followed_by_a_pause_like_any_other_request()
     heap = Heap(free=5 * MB)
     heap.live(1, letting_go=40 * MB)
     heap.live(60)
-    assert heap.given_back == [1 + QUIET_SECONDS]
+    assert heap.given_back == [1 + IDLE_SECONDS]
 
 
 def test_a_server_that_does_nothing_gives_nothing_back() -> None:

@@ -1,4 +1,4 @@
-"""What is counted, how several processes' counts are added, and the text that comes of it."""
+"""The counters, how several processes' counts are added, and the text that comes of it."""
 
 import re
 import subprocess
@@ -10,37 +10,39 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from anthropic_proxy.crew import Crew
-from anthropic_proxy.hooks import Client, Receipt
-from anthropic_proxy.messages.notes import Report
-from anthropic_proxy.metrics import MetricsPage, Now, Reading, Totals, add_up, encode_reading
+from anthropic_proxy.exchange.receipts import Receipts
+from anthropic_proxy.messages.fidelity import FidelityReport
+from anthropic_proxy.messages.usage import MAX_COUNT
+from anthropic_proxy.metrics import Gauges, MetricsPage, MetricsSnapshot, Totals, encode_reading, sum_snapshots
 from anthropic_proxy.metrics.families import FAMILIES
-from anthropic_proxy.metrics.totals import LONGEST_NAME, MOST_MODELS, MOST_OUTCOMES, MOST_ROWS
-from anthropic_proxy.redaction import mask_keys
+from anthropic_proxy.metrics.totals import MAX_MODELS, MAX_NAME_LENGTH, MAX_OUTCOMES, MAX_ROWS
+from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.redaction import redact_key_patterns
+from anthropic_proxy.workers.peer import WorkerPeer
 from tests.architecture import ROOT
-from tests.house import Town
+from tests.support.harness import ProxyHarness
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
 def receipt_of(**fields: Any) -> Receipt:
-    usual = {"provider": "groq", "model": "small", "status": 200, "outcome": "end_turn", "seconds": 1.0}
-    return Receipt(request_id="req_1", client=Client(), started=0.0, **{**usual, **fields})
+    usual = {"provider": "groq", "model": "small", "status": 200, "outcome": "end_turn", "duration_seconds": 1.0}
+    return Receipt(request_id="req_1", client=Client(), started_at=0.0, **{**usual, **fields})
 
 
 def tells_key(word: str) -> bool:
-    return mask_keys(word) != word
+    return redact_key_patterns(word) != word
 
 
-async def count(*receipts: Receipt) -> Reading:
+async def count(*receipts: Receipt) -> MetricsSnapshot:
     totals = Totals(tells_key)
     for receipt in receipts:
-        await totals.record(receipt)
+        totals.add(receipt)
     return totals.reading
 
 
-async def page_of(reading: Reading, accept: str = "") -> tuple[str, str]:
-    async def gather() -> tuple[Reading, int]:
+async def page_of(reading: MetricsSnapshot, accept: str = "") -> tuple[str, str]:
+    async def gather() -> tuple[MetricsSnapshot, int]:
         return reading, 0
 
     body, media_type = await MetricsPage(gather).read(accept)
@@ -57,11 +59,21 @@ def values_of(page: str, read: Any = read_text) -> dict[tuple[str, ...], float]:
 
 
 async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None:
-    report = Report(approximated=1, dropped=2, notes=[None, None, None])  # type: ignore[list-item]
+    report = FidelityReport(approximated=1, dropped=2, notes=[None, None, None])  # type: ignore[list-item]
     streamed = receipt_of(
-        stream=True, seconds=3.0, first_delta_seconds=0.25, input_tokens=5, cache_read_tokens=7, fidelity=report
+        stream=True,
+        duration_seconds=3.0,
+        first_token_seconds=0.25,
+        input_tokens=5,
+        cache_read_tokens=7,
+        fidelity=report,
     )
-    failed = receipt_of(status=529, outcome="error", seconds=301.0, tried=["groq 429", "groq 429", "gemini resting"])
+    failed = receipt_of(
+        status=529,
+        outcome="error",
+        duration_seconds=301.0,
+        failed_attempts=["groq 429", "groq 429", "gemini circuit_open"],
+    )
     page, _ = await page_of(await count(streamed, failed))
     values = values_of(page)
     assert values["anthropic_proxy_requests_total", "small", "end_turn", "groq", "200", "true"] == 1
@@ -70,21 +82,21 @@ async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None
     assert values["anthropic_proxy_tokens_total", "input", "small", "groq"] == 5
     assert values["anthropic_proxy_fidelity_notes_total", "dropped", "small", "groq"] == 2
     assert values["anthropic_proxy_failed_attempts_total", "groq", "429"] == 2
-    assert values["anthropic_proxy_failed_attempts_total", "gemini", "resting"] == 1
-    seconds = "anthropic_proxy_request_seconds"
+    assert values["anthropic_proxy_failed_attempts_total", "gemini", "circuit_open"] == 1
+    seconds = "anthropic_proxy_request_duration_seconds"
     assert values[f"{seconds}_bucket", "2.5", "small", "groq", "true"] == 0
     assert values[f"{seconds}_bucket", "5.0", "small", "groq", "true"] == 1
     assert values[f"{seconds}_bucket", "300.0", "small", "groq", "false"] == 0
     assert values[f"{seconds}_bucket", "+Inf", "small", "groq", "false"] == 1
     assert values[f"{seconds}_sum", "small", "groq", "false"] == 301
-    first = "anthropic_proxy_first_delta_seconds"
+    first = "anthropic_proxy_time_to_first_token_seconds"
     assert values[f"{first}_bucket", "0.25", "small", "groq", "true"] == 1, "a limit belongs to its class"
     assert values[f"{first}_count", "small", "groq", "false"] == 0
 
 
 async def test_both_formats_say_the_same() -> None:
     reading = await count(receipt_of(model='odd "name"\\'), receipt_of(provider="", model="", status=400))
-    reading.now = Now(started=5.0)
+    reading.now = Gauges(started=5.0)
     text, text_type = await page_of(reading)
     openmetrics, openmetrics_type = await page_of(reading, f"{OPENMETRICS},text/plain;version=0.0.4;q=0.5,*/*;q=0.1")
     assert text_type == "text/plain; version=0.0.4; charset=utf-8"
@@ -100,22 +112,22 @@ def name_of(name: str) -> str:
 
 @pytest.mark.parametrize("status", [0, 401, 404, 429, 502])
 async def test_names_that_clients_make_up_take_no_room(status: int) -> None:
-    junk = [receipt_of(model=f"no-such-{number}", status=status, outcome="error") for number in range(3 * MOST_MODELS)]
-    served = [receipt_of(model=f"model-{number}") for number in range(3 * MOST_MODELS)]
-    reading = await count(*junk, receipt_of(model="x" * (LONGEST_NAME + 1)), *served, receipt_of(model="model-1"))
+    junk = [receipt_of(model=f"no-such-{number}", status=status, outcome="error") for number in range(3 * MAX_MODELS)]
+    served = [receipt_of(model=f"model-{number}") for number in range(3 * MAX_MODELS)]
+    reading = await count(*junk, receipt_of(model="x" * (MAX_NAME_LENGTH + 1)), *served, receipt_of(model="model-1"))
     models = {model for _, model, *_ in reading.rows}
-    assert len(models) == MOST_MODELS + 1
+    assert len(models) == MAX_MODELS + 1
     assert reading.rows["groq", "model-1", False, 200, "end_turn"].requests == 2
     assert reading.rows["groq", "other", False, status, "error"].requests == len(junk)
     assert sum(row.requests for row in reading.rows.values()) == len(junk) + len(served) + 2
 
 
 async def test_what_providers_make_up_takes_no_room() -> None:
-    odd = [receipt_of(outcome=f"reason-{number}", tried=[f"groq {number}"]) for number in range(2 * MOST_ROWS)]
+    odd = [receipt_of(outcome=f"reason-{number}", failed_attempts=[f"groq {number}"]) for number in range(2 * MAX_ROWS)]
     reading = await count(*odd)
-    assert len(reading.rows) == MOST_ROWS + 1
-    assert reading.rows["other", "other", False, 0, "other"].requests == MOST_ROWS
-    assert len(reading.attempts) == MOST_OUTCOMES + 1
+    assert len(reading.rows) == MAX_ROWS + 1
+    assert reading.rows["other", "other", False, 0, "other"].requests == MAX_ROWS
+    assert len(reading.attempts) == MAX_OUTCOMES + 1
     assert sum(reading.attempts.values()) == len(odd)
 
 
@@ -128,40 +140,52 @@ async def test_a_name_tells_no_key_and_breaks_no_page(model: str) -> None:
 
 async def test_counts_of_several_processes_are_added_and_those_of_ended_ones_stay() -> None:
     readings = [
-        await count(receipt_of(seconds=1.0, input_tokens=1), receipt_of(tried=["groq 500"])),
-        await count(receipt_of(seconds=2.0, input_tokens=2), receipt_of(model="big", tried=["groq 500"])),
+        await count(receipt_of(duration_seconds=1.0, input_tokens=1), receipt_of(failed_attempts=["groq 500"])),
+        await count(
+            receipt_of(duration_seconds=2.0, input_tokens=2), receipt_of(model="big", failed_attempts=["groq 500"])
+        ),
     ]
     for reading, started in zip(readings, (7.0, 5.0), strict=True):
-        reading.cpu_seconds, reading.now = 1.5, Now(started=started, memory=10, keys_resting=1)
+        reading.cpu_seconds, reading.now = 1.5, Gauges(started=started, resident_bytes=10, keys_in_cooldown=1)
     first, second = map(encode_reading, readings)
-    total = add_up([second], ended=[first])
+    total = sum_snapshots([second], ended=[first])
     assert total.rows["groq", "small", False, 200, "end_turn"].requests == 3
     assert total.rows["groq", "small", False, 200, "end_turn"].input_tokens == 3
     assert total.rows["groq", "big", False, 200, "end_turn"].requests == 1
     assert total.attempts == {"groq 500": 2}
     assert total.cpu_seconds == 3.0
-    assert total.now == Now(started=5.0, memory=10, keys_resting=1)
-    both = add_up([first, second])
+    assert total.now == Gauges(started=5.0, resident_bytes=10, keys_in_cooldown=1)
+    both = sum_snapshots([first, second])
     assert both.rows == total.rows
-    assert both.now == Now(started=5.0, serving=2, memory=20, keys_resting=1), "what rests, rests for all"
-    assert msgspec.to_builtins(add_up([encode_reading(both)])) == msgspec.to_builtins(both)
+    assert both.now == Gauges(started=5.0, serving=2, resident_bytes=20, keys_in_cooldown=1), (
+        "what rests, rests for all"
+    )
+    assert msgspec.to_builtins(sum_snapshots([encode_reading(both)])) == msgspec.to_builtins(both)
+
+
+async def test_sums_of_the_largest_token_counts_can_be_sent_and_shown() -> None:
+    """2,100 replies of 2**53 - 1 tokens exceed 64 bits, the limit of integers in a message between processes."""
+    huge = receipt_of(input_tokens=MAX_COUNT, output_tokens=MAX_COUNT, cache_read_tokens=MAX_COUNT)
+    reading = sum_snapshots([encode_reading(await count(*[huge] * 2_100))] * 3)
+    page, _ = await page_of(reading)
+    assert values_of(page)["anthropic_proxy_tokens_total", "input", "small", "groq"] == pytest.approx(MAX_COUNT * 6_300)
 
 
 async def test_the_house_counts_what_it_serves() -> None:
-    town = Town(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-none")
-    crew = Crew(tells_key, lambda _: None, lambda _: None)
-    town.house = msgspec.structs.replace(town.house, observers=(crew.totals,))
+    town = ProxyHarness(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-none")
+    crew = WorkerPeer(tells_key, lambda _: None, lambda _: None)
+    town.house = msgspec.structs.replace(town.house, receipts=Receipts(town.house.log, count=crew.totals.add))
     await town.ask(model="no such model", max_tokens=-1)
-    reading, silent = await crew.gather()
+    reading, silent = await crew.query_totals()
     assert [key[3:] for key in reading.rows] == [(400, "error")]
     assert silent == 0
     assert reading.now is not None
-    assert reading.now.memory > 0
+    assert reading.now.resident_bytes > 0
 
 
 def test_the_page_of_running_has_every_metric() -> None:
     rows = re.findall(
-        r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", (ROOT / "docs/running.md").read_text(), re.MULTILINE
+        r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", (ROOT / "docs/guide/operations.md").read_text(), re.MULTILINE
     )
     told = {name: (kind, labels, says) for name, kind, labels, says in rows}
     assert told == {

@@ -1,4 +1,4 @@
-"""Ollama's wire against what others know of it: its own package's types, recordings; and the need for each quirk."""
+"""Ollama's wire: the types of its own package, complete replies, and a case for each quirk."""
 
 import json
 import re
@@ -13,28 +13,28 @@ from msgspec import structs
 
 from anthropic_proxy.errors import ProxyError, UpstreamError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.messages.prepare import Limits, prepare
-from anthropic_proxy.messages.types import decode_request
+from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.wire import ollama
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
 from anthropic_proxy.wire.framing import NDJSONReader
 from anthropic_proxy.wire.ollama.schema import encode_parameters
-from tests.fakes.ollama.models import MODELS, Model, find_model
-from tests.fakes.ollama.rules import check_body
-from tests.fakes.ollama.shapes import check
-from tests.golden.stage import Scenario
-from tests.house import Answer, Town
+from tests.support.fakes.ollama.models import MODELS, Model, find_model
+from tests.support.fakes.ollama.rules import check_body
+from tests.support.fakes.ollama.shapes import check
+from tests.support.golden_runner import GoldenCase
+from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.provider_replies.ollama import OLLAMA_STREAMS
 
 GOLDEN = Path(__file__).parent / "golden" / "ollama"
 FOLDERS = sorted(path.parent for path in GOLDEN.glob("*/scenario.toml"))
-RECORDED = Path(__file__).parent.parent.parent / "shared" / "recorded" / "ollama"
 IN_THE_CLOUD = MODELS["gpt-oss:120b-cloud"]
 LIKE_ALL = Model("any", 131_072, ("completion", "tools", "thinking", "vision"), 1)
 
 
 def new_call(*, stream: bool = True, effort: str = "default", **dialect: Any) -> Call:
     body = {"model": "claude", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
-    prepared = prepare(decode_request(msgspec.json.encode(body)), Limits())
+    prepared = prepare(decode_request(msgspec.json.encode(body)), TargetLimits())
     count = iter(range(1, 1_000_000))
     return Call(
         request=structs.replace(prepared.request, effort=effort),
@@ -52,7 +52,7 @@ def decode_stream(body: bytes) -> list[Delta]:
     return deltas + decoder.decode_end()
 
 
-# What Ollama's own types and the stand-in say of every request
+# Every request, judged by Ollama's own types and by the stand-in
 
 
 def golden_requests() -> list[Any]:
@@ -63,7 +63,8 @@ def golden_requests() -> list[Any]:
 
 @pytest.mark.parametrize("body", golden_requests())
 def test_the_official_package_knows_every_field(body: Any) -> None:
-    types = pytest.importorskip("ollama._types", reason="the package ollama (extra tests) knows the fields")
+    from ollama import _types as types
+
     known = {key: value for key, value in body.items() if key not in ("truncate", "shift")}
     for message in known["messages"]:
         message.pop("tool_call_id", None)
@@ -88,7 +89,7 @@ def _understood(kind: Any, value: Any) -> Any:
 
 @pytest.mark.parametrize("body", golden_requests())
 def test_the_stand_in_takes_every_request(body: Any) -> None:
-    """Where it has such a model; what a model cannot do is what some scenarios show."""
+    """Only if it has such a model; some scenarios show what a model cannot do."""
     found = find_model(body["model"])
     model = found[1] if found else IN_THE_CLOUD if body["model"].endswith(":cloud") else LIKE_ALL
     broken = {breach.rule for breach in check_body(body, body["model"], model)}
@@ -112,12 +113,12 @@ def test_every_quirk_changes_a_scenario_and_names_it(field: str) -> None:
     assert named
     default = getattr(ollama.Dialect(), field)
     for name in named:
-        scenario = Scenario(GOLDEN / name)
+        scenario = GoldenCase(GOLDEN / name)
         assert getattr(scenario.target.dialect, field) != default
         assert _outcome(scenario) != _outcome(scenario, field), f"{name} stays the same when {field} is reset"
 
 
-def _outcome(scenario: Scenario, reset: str | None = None) -> Any:
+def _outcome(scenario: GoldenCase, reset: str | None = None) -> Any:
     """Return request and answer, with one field of the dialect reset."""
     if reset is not None:
         target = scenario.target
@@ -129,42 +130,39 @@ def _outcome(scenario: Scenario, reset: str | None = None) -> Any:
         return repr(error)
 
 
-# Recorded answers
+# Complete replies
 
 
-@pytest.mark.skipif(not RECORDED.is_dir(), reason="no recorded traffic beside the checkout")
-def test_every_recording_is_read() -> None:
-    seen = 0
-    for path in sorted(RECORDED.glob("*.ndjson")):
-        body = path.read_bytes()
-        lines = [json.loads(line) for line in body.splitlines()]
-        if not lines[-1].get("done"):  # the recording of a failure, or its end is missing
-            with pytest.raises(UpstreamError):
-                decode_stream(body)
-            body += b'{"done":true}' if "error" not in lines[-1] else b""
-        said = [line["message"] for line in lines if "message" in line]
-        if "error" in lines[-1]:
-            continue
-        deltas = decode_stream(body)
-        assert "".join(one.text for one in deltas if isinstance(one, Text)) == "".join(one["content"] for one in said)
-        thought = "".join(one.text for one in deltas if isinstance(one, Thinking))
-        assert thought == "".join(one.get("thinking", "") for one in said)
-        calls = [call for one in said for call in one.get("tool_calls", ())]
-        assert [one.name for one in deltas if isinstance(one, ToolCall)] == [call["function"]["name"] for call in calls]
-        arguments = [json.loads(one.json) for one in deltas if isinstance(one, ToolArgs)]
-        assert arguments == [call["function"]["arguments"] for call in calls]
-        usage = [one for one in deltas if isinstance(one, Usage)]
-        assert [one.output_tokens for one in usage] == [line["eval_count"] for line in lines if "eval_count" in line]
-        assert isinstance(deltas[-1], Stop)
-        seen += 1
-    assert seen >= 7
+@pytest.mark.parametrize("name", OLLAMA_STREAMS)
+def test_complete_streams_are_decoded_without_loss(name: str) -> None:
+    body = OLLAMA_STREAMS[name]
+    lines = [json.loads(line) for line in body.splitlines()]
+    said = [line["message"] for line in lines]
+    deltas = decode_stream(body)
+    assert "".join(one.text for one in deltas if isinstance(one, Text)) == "".join(one["content"] for one in said)
+    thought = "".join(one.text for one in deltas if isinstance(one, Thinking))
+    assert thought == "".join(one.get("thinking", "") for one in said)
+    calls = [call["function"] for one in said for call in one.get("tool_calls", ())]
+    assert [one.name for one in deltas if isinstance(one, ToolCall)] == [call["name"] for call in calls]
+    arguments = [json.loads(one.json) for one in deltas if isinstance(one, ToolArgs)]
+    assert arguments == [call["arguments"] for call in calls]
+    assert [one.output_tokens for one in deltas if isinstance(one, Usage)] == [lines[-1]["eval_count"]]
+    assert isinstance(deltas[-1], Stop)
+
+
+@pytest.mark.parametrize("name", OLLAMA_STREAMS)
+def test_a_stream_without_its_last_line_is_an_error(name: str) -> None:
+    body = b"".join(OLLAMA_STREAMS[name].splitlines(keepends=True)[:-1])
+    with pytest.raises(UpstreamError) as caught:
+        decode_stream(body)
+    assert caught.value.message == "ollama ended its answer before it was complete."
 
 
 # Odd answers
 
 
 def test_what_compatible_servers_say_otherwise_is_understood() -> None:
-    """Arguments as text, no arguments at all, null for nothing, an end that is said twice."""
+    """Arguments as text, no arguments at all, null for nothing, an end that is sent twice."""
     lines = (
         b'{"message":{"role":"assistant","content":null,"thinking":null,"tool_calls":null},"done":false}\n'
         b'{"message":{"tool_calls":[{"id":"call_1","function":{"name":"a","arguments":"{\\"x\\":1}"}}]}}\n'
@@ -235,13 +233,13 @@ SCHEMAS = st.recursive(
 
 @given(SCHEMAS)
 def test_any_schema_becomes_one_that_the_server_can_read(schema: Any) -> None:
-    parameters, said, _ = encode_parameters(schema)
+    parameters, said, _, _ = encode_parameters(schema)
     assert list(check(parameters, "ToolFunctionParameters", "parameters")) == []
     assert isinstance(said, str)
 
 
 def test_what_is_too_long_for_a_description_is_reported() -> None:
-    _, _, lost = encode_parameters({"type": "object", "properties": {"a": {"pattern": "x" * 300}}})
+    _, _, lost, _ = encode_parameters({"type": "object", "properties": {"a": {"pattern": "x" * 300}}})
     assert lost == ("pattern is not said: it is too long for a description",)
 
 
@@ -264,18 +262,18 @@ class Server:
         self._finds_fault = finds_fault
         self._shown = shown
 
-    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         if request.path == "/api/tags":
-            return Answer(404)
+            return FakeResponse(404)
         body = json.loads(request.body)
         if request.path == "/api/show":
             self.shows += 1
-            return Answer(200, msgspec.json.encode(self._shown)) if self._shown else Answer(404, b"{}")
+            return FakeResponse(200, msgspec.json.encode(self._shown)) if self._shown else FakeResponse(404, b"{}")
         self.chats.append(body)
         return (
-            Answer(400, msgspec.json.encode({"error": self._refusal}))
+            FakeResponse(400, msgspec.json.encode({"error": self._refusal}))
             if self._finds_fault(body)
-            else Answer(200, REPLY)
+            else FakeResponse(200, REPLY)
         )
 
 
@@ -295,7 +293,7 @@ async def test_a_model_that_refuses_to_think_is_asked_without(
     model: str, refusal: str, finds_fault: Any, then: Any
 ) -> None:
     server = Server(refusal, finds_fault)
-    town = Town(server, PREFERRED_PROVIDER="ollama", BIG_MODEL=f"ollama/{model}")
+    town = ProxyHarness(server, PREFERRED_PROVIDER="ollama", BIG_MODEL=f"ollama/{model}")
     for _ in range(2):
         kept = await town.ask(output_config={"effort": "high"})
         assert kept.body["content"] == [{"type": "text", "text": "well"}]
@@ -305,7 +303,7 @@ async def test_a_model_that_refuses_to_think_is_asked_without(
 
 async def test_other_refusals_stand() -> None:
     server = Server("registry.ollama.ai/library/x does not support tools", lambda body: True)
-    town = Town(server, PREFERRED_PROVIDER="ollama", BIG_MODEL="ollama/x")
+    town = ProxyHarness(server, PREFERRED_PROVIDER="ollama", BIG_MODEL="ollama/x")
     kept = await town.ask()
     assert kept.error is not None
     assert (kept.error.status, len(server.chats)) == (400, 1)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.ollama import new_ollama
-from tests.fakes.ollama.models import MODELS, find_model
-from tests.fakes.ollama.rules import check_body
-from tests.fakes.ollama.samples import ASKS, BAD, GOOD, READ, TELLS, USER, body
-from tests.fakes.skeleton import Running, serving
+from tests.support.fakes.ollama import new_ollama
+from tests.support.fakes.ollama.models import MODELS, find_model
+from tests.support.fakes.ollama.rules import check_body
+from tests.support.fakes.ollama.samples import ASKS, BAD, GOOD, READ, TELLS, USER, body
+from tests.support.fakes.server import Running, serving
 
 
 def broken(request: dict[str, Any]) -> list[Any]:
@@ -36,9 +36,9 @@ def test_a_bad_request_is_named_by_its_rule(rule: str, words: str, bad: dict[str
 
 
 def test_every_rule_has_a_sample_that_breaks_it() -> None:
-    folder = Path(__file__).parent / "fakes" / "ollama"
+    folder = Path(__file__).parent / "support" / "fakes" / "ollama"
     text = "\n".join((folder / name).read_text("utf-8") for name in ("rules.py", "shapes.py"))
-    assert set(re.findall(r'Breach\(\s*"(\w+)"', text)) == {rule for rule, _, _ in BAD}
+    assert set(re.findall(r'ContractViolation\(\s*"(\w+)"', text)) == {rule for rule, _, _ in BAD}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,8 @@ def post(running: Running, path: str, request: Any) -> tuple[int, bytes]:
 
 
 def test_the_official_client_understands_it(running: Running) -> None:
-    ollama = pytest.importorskip("ollama", reason="the package ollama (extra tests) is the client")
+    import ollama
+
     client = ollama.Client(running.url)
     assert [model.model for model in client.list().models] == list(MODELS)
     shown = client.show("qwen3:8b")
@@ -70,7 +71,7 @@ def test_the_official_client_understands_it(running: Running) -> None:
         assert lines[-1]["done"]
         assert lines[-1]["eval_count"] == answer["eval_count"] > 0
         assert ollama.ChatResponse.model_validate(answer).message.content == answer["message"]["content"]
-    with pytest.raises(ollama.ResponseError, match="silence"):  # the package cannot say what it wants of a long prompt
+    with pytest.raises(ollama.ResponseError, match="silence"):  # the package cannot set what it wants of a long prompt
         client.chat("qwen3:8b", messages=[USER], options={"num_ctx": 8192})
     with pytest.raises(ollama.ResponseError, match="not found"):
         client.chat("gone", messages=[USER])
@@ -86,7 +87,7 @@ def test_a_prompt_over_the_window_is_refused_in_the_engine_s_words(running: Runn
 
 
 def test_it_runs_as_a_process() -> None:
-    command = [sys.executable, "-m", "tests.fakes.ollama", "--key", "k"]
+    command = [sys.executable, "-m", "tests.support.fakes.ollama", "--key", "k"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent)
     try:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""What Ollama says that its models can do is asked for in the background, and decides how they are asked."""
+"""The abilities that Ollama reports for its models are asked for in the background and decide how they are asked."""
 
 import asyncio
 import json
@@ -9,34 +9,34 @@ import msgspec
 import pytest
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.routing.catalogue import Catalogue, ModelFacts, OllamaModels
+from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities, OllamaListing
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import describe_mapping
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.fakes.ollama.models import MODELS, show, tags
-from tests.house import Answer, Town
+from tests.support.fakes.ollama.models import MODELS, show, tags
+from tests.support.harness import FakeResponse, ProxyHarness
 
 LEVELS = ("none", "low", "medium", "high", "max")
 REPLY = b'{"message":{"role":"assistant","content":"well"},"done":true,"done_reason":"stop","eval_count":1}'
 
 
 class Server:
-    """An Ollama whose every answer but the chat's is a function of the body."""
+    """An Ollama with a function of the body for every answer but the chat's."""
 
     def __init__(self, **answers: Any) -> None:
         self.asked: list[tuple[str, Any]] = []
         self.credentials: list[Credential | None] = []
-        self._answers = {"tags": lambda _: Answer(200, msgspec.json.encode(tags())), "show": _show} | answers
+        self._answers = {"tags": lambda _: FakeResponse(200, msgspec.json.encode(tags())), "show": _show} | answers
 
-    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         name = request.path.removeprefix("/api/")
         body = json.loads(request.body) if request.body else None
         self.asked.append((name, body))
         self.credentials.append(credential)
-        return self._answers.get(name, lambda _: Answer(200, REPLY))(body)  # type: ignore[no-any-return]
+        return self._answers.get(name, lambda _: FakeResponse(200, REPLY))(body)  # type: ignore[no-any-return]
 
-    async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         return self(base_url, request, credential)
 
     @property
@@ -44,17 +44,21 @@ class Server:
         return [body for name, body in self.asked if name == "chat"]
 
 
-def _show(body: Any) -> Answer:
+def _show(body: Any) -> FakeResponse:
     model = MODELS.get(body["model"])
-    return Answer(200, msgspec.json.encode(show(model))) if model else Answer(404, b'{"error":"model not found"}')
+    return (
+        FakeResponse(200, msgspec.json.encode(show(model)))
+        if model
+        else FakeResponse(404, b'{"error":"model not found"}')
+    )
 
 
 async def described(model: str, shown: Any = None, base_url: str = "http://localhost:11434", **options: Any) -> Any:
-    server = Server(**({} if shown is None else {"show": lambda _: Answer(200, msgspec.json.encode(shown))}))
-    return await OllamaModels(server.send, base_url, **options).describe(model)
+    server = Server(**({} if shown is None else {"show": lambda _: FakeResponse(200, msgspec.json.encode(shown))}))
+    return await OllamaListing(server.send, base_url, **options).describe(model)
 
 
-# What it says
+# Reported abilities
 
 
 @pytest.mark.parametrize(
@@ -70,8 +74,8 @@ async def described(model: str, shown: Any = None, base_url: str = "http://local
     ],
 )
 async def test_a_description_becomes_facts(model: str, window: int, efforts: Any, vision: bool, tools: bool) -> None:
-    assert await described(model) == ModelFacts(
-        window=window, max_output=window, efforts=efforts, vision=vision, tools=tools, known=True
+    assert await described(model) == ModelCapabilities(
+        context_window=window, max_output=window, efforts=efforts, accepts_images=vision, tools=tools, known=True
     )
 
 
@@ -90,32 +94,39 @@ async def test_a_description_becomes_facts(model: str, window: int, efforts: Any
 )
 async def test_the_window_is_the_model_s_own_within_reason(model: str, shown: Any, window: int) -> None:
     facts = await described(model, shown)
-    assert (facts.window, facts.max_output) == (window, window)
-    assert facts.tools  # who does not say what a model can do is not doubted
-    assert facts.vision
+    assert (facts.context_window, facts.max_output) == (window, window)
+    assert facts.tools  # without a report of its abilities a model is not doubted
+    assert facts.accepts_images
 
 
 async def test_the_user_s_window_wins_over_the_model_s_but_not_in_the_cloud() -> None:
-    assert (await described("qwen3:8b", window=100_000)).window == 100_000
-    assert (await described("mine:small", window=100_000)).window == 100_000
-    assert (await described("gpt-oss:120b-cloud", window=100_000)).window == 131_072
+    assert (await described("qwen3:8b", window=100_000)).context_window == 100_000
+    assert (await described("mine:small", window=100_000)).context_window == 100_000
+    assert (await described("gpt-oss:120b-cloud", window=100_000)).context_window == 131_072
     at_ollama = await described("deepseek-v4", {"model_info": {"a.context_length": 900_000}}, "https://ollama.com")
-    assert at_ollama.window == 900_000
+    assert at_ollama.context_window == 900_000
 
 
 @pytest.mark.parametrize(
-    "answer", [Answer(404, b'{"error":"no"}'), Answer(200, b"[1"), Answer(200, b"[]"), Answer(200), Answer(500)]
+    "answer",
+    [
+        FakeResponse(404, b'{"error":"no"}'),
+        FakeResponse(200, b"[1"),
+        FakeResponse(200, b"[]"),
+        FakeResponse(200),
+        FakeResponse(500),
+    ],
 )
-async def test_who_says_nothing_of_use_is_not_believed(answer: Answer) -> None:
+async def test_who_says_nothing_of_use_is_not_believed(answer: FakeResponse) -> None:
     server = Server(show=lambda _: answer, tags=lambda _: answer)
-    models = OllamaModels(server.send, "http://localhost:11434")
+    models = OllamaListing(server.send, "http://localhost:11434")
     assert await models.describe("x") is None
     assert await models.list_models() is None
     assert answer.closed == 2
 
 
 async def test_models_that_chat_are_listed_by_size() -> None:
-    listed = await OllamaModels(Server().send, "http://localhost:11434").list_models()
+    listed = await OllamaListing(Server().send, "http://localhost:11434").list_models()
     assert listed is not None
     assert (listed[0], listed[-1]) == ("qwen3-coder:30b", "gpt-oss:120b-cloud")
     assert "nomic-embed-text:latest" not in listed
@@ -123,8 +134,8 @@ async def test_models_that_chat_are_listed_by_size() -> None:
 
 async def test_older_servers_say_by_the_family_what_cannot_chat() -> None:
     old = {"models": [{"name": "a", "size": 1}, {"name": "b", "size": 2, "details": {"family": "nomic-bert"}}]}
-    server = Server(tags=lambda _: Answer(200, msgspec.json.encode(old)))
-    assert await OllamaModels(server.send, "http://localhost:11434").list_models() == ["a"]
+    server = Server(tags=lambda _: FakeResponse(200, msgspec.json.encode(old)))
+    assert await OllamaListing(server.send, "http://localhost:11434").list_models() == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +148,7 @@ async def test_older_servers_say_by_the_family_what_cannot_chat() -> None:
 )
 def test_the_defaults_are_models_on_the_user_s_machine(pulled: Sequence[str], small: str, big: str) -> None:
     settings = load_settings({"PREFERRED_PROVIDER": "ollama"}, PROVIDERS, env_file=None)
-    rows = describe_mapping(settings, Catalogue({"ollama": pulled}))
+    rows = describe_mapping(settings, Catalog({"ollama": pulled}))
     assert [row.target for row in rows] == [f"ollama/{small}", *[f"ollama/{big}"] * 3]
 
 
@@ -145,10 +156,10 @@ def test_the_defaults_are_models_on_the_user_s_machine(pulled: Sequence[str], sm
 
 
 class Source:
-    """A source whose answers come when the test lets them."""
+    """A source with answers that come when the test lets them."""
 
     def __init__(self) -> None:
-        self.facts: ModelFacts | None = ModelFacts(window=1, known=True)
+        self.facts: ModelCapabilities | None = ModelCapabilities(context_window=1, known=True)
         self.begun = asyncio.Event()
         self.open = asyncio.Event()
         self.asked: list[str] = []
@@ -158,14 +169,14 @@ class Source:
         self.asked.append("")
         return self.models
 
-    async def describe(self, model: str) -> ModelFacts | None:
+    async def describe(self, model: str) -> ModelCapabilities | None:
         self.asked.append(model)
         self.begun.set()
         await self.open.wait()
         return self.facts
 
-    def assume(self, model: str, facts: ModelFacts) -> ModelFacts:
-        return ModelFacts(window=2)
+    def assume(self, model: str, facts: ModelCapabilities) -> ModelCapabilities:
+        return ModelCapabilities(context_window=2)
 
 
 class Clock:
@@ -175,78 +186,78 @@ class Clock:
         return self.now
 
 
-async def settle(catalogue: Catalogue) -> None:
-    await asyncio.gather(*catalogue._questions.values())
+async def settle(catalogue: Catalog) -> None:
+    await asyncio.gather(*catalogue._queries.values())
     await asyncio.sleep(0)
 
 
 async def test_the_first_request_waits_for_the_facts_and_later_ones_have_them() -> None:
     source, clock = Source(), Clock()
-    catalogue = Catalogue(sources={"p": source}, clock=clock, first_seconds=60)
-    first = [asyncio.create_task(catalogue.learn("p", "m")) for _ in range(3)]
+    catalogue = Catalog(sources={"p": source}, clock=clock, first_seconds=60)
+    first = [asyncio.create_task(catalogue.fetch("p", "m")) for _ in range(3)]
     await source.begun.wait()
     source.open.set()
-    assert {facts.window for facts in await asyncio.gather(*first)} == {1}
-    assert (await catalogue.learn("p", "m")).window == 1
+    assert {facts.context_window for facts in await asyncio.gather(*first)} == {1}
+    assert (await catalogue.fetch("p", "m")).context_window == 1
     assert source.asked.count("m") == 1
     assert catalogue.listing("p") == ("a",)
 
 
 async def test_an_answer_that_takes_too_long_is_not_waited_for_and_counts_when_it_comes() -> None:
     source = Source()
-    catalogue = Catalogue(sources={"p": source}, clock=Clock(), first_seconds=0)
-    assert (await catalogue.learn("p", "m")).window == 2
+    catalogue = Catalog(sources={"p": source}, clock=Clock(), first_seconds=0)
+    assert (await catalogue.fetch("p", "m")).context_window == 2
     source.open.set()
     await settle(catalogue)
-    assert (await catalogue.learn("p", "m")).window == 1
+    assert (await catalogue.fetch("p", "m")).context_window == 1
 
 
 async def test_a_question_without_an_answer_is_put_again_later_and_not_waited_for() -> None:
     source, clock = Source(), Clock()
     source.facts = None
     source.open.set()
-    catalogue = Catalogue(sources={"p": source}, clock=clock, first_seconds=60)
-    assert (await catalogue.learn("p", "m")).window == 2
-    await catalogue.learn("p", "m")
+    catalogue = Catalog(sources={"p": source}, clock=clock, first_seconds=60)
+    assert (await catalogue.fetch("p", "m")).context_window == 2
+    await catalogue.fetch("p", "m")
     assert source.asked.count("m") == 1
     clock.now = 10
-    source.facts = ModelFacts(window=3, known=True)
-    assert (await catalogue.learn("p", "m")).window == 2
+    source.facts = ModelCapabilities(context_window=3, known=True)
+    assert (await catalogue.fetch("p", "m")).context_window == 2
     await settle(catalogue)
-    assert catalogue.find("p", "m").window == 3
+    assert catalogue.capabilities_of("p", "m").context_window == 3
 
 
 async def test_facts_and_listing_are_renewed_beside_the_requests() -> None:
     source, clock = Source(), Clock()
     source.open.set()
-    catalogue = Catalogue(sources={"p": source}, clock=clock, first_seconds=60)
-    assert (await catalogue.learn("p", "m")).window == 1
-    source.facts, source.models, clock.now = ModelFacts(window=4, known=True), ("b", "a"), 1_000
-    assert (await catalogue.learn("p", "m")).window == 1
+    catalogue = Catalog(sources={"p": source}, clock=clock, first_seconds=60)
+    assert (await catalogue.fetch("p", "m")).context_window == 1
+    source.facts, source.models, clock.now = ModelCapabilities(context_window=4, known=True), ("b", "a"), 1_000
+    assert (await catalogue.fetch("p", "m")).context_window == 1
     await settle(catalogue)
-    assert (catalogue.find("p", "m").window, catalogue.listing("p")) == (4, ("b", "a"))
+    assert (catalogue.capabilities_of("p", "m").context_window, catalogue.listing("p")) == (4, ("b", "a"))
     source.facts, source.models, clock.now = None, None, 2_000
-    await catalogue.learn("p", "m")
+    await catalogue.fetch("p", "m")
     await settle(catalogue)
-    assert (catalogue.find("p", "m").window, catalogue.listing("p")) == (4, ("b", "a"))
+    assert (catalogue.capabilities_of("p", "m").context_window, catalogue.listing("p")) == (4, ("b", "a"))
 
 
 async def test_others_are_never_asked_and_a_closed_catalogue_asks_no_more() -> None:
     source = Source()
-    catalogue = Catalogue(sources={"p": source}, clock=Clock())
-    assert not catalogue.asks("openai")
-    assert (await catalogue.learn("openai", "gpt-4.1")).known
-    await catalogue.look("openai")
-    catalogue.study("p", "m")
+    catalogue = Catalog(sources={"p": source}, clock=Clock())
+    assert not catalogue.has_source("openai")
+    assert (await catalogue.fetch("openai", "gpt-4.1")).known
+    await catalogue.refresh_listing("openai")
+    catalogue.refresh_in_background("p", "m")
     await catalogue.close()
-    assert catalogue._questions == {}
+    assert catalogue._queries == {}
 
 
 # What it is good for
 
 
 async def ask(server: Server, model: str, settings: dict[str, str] | None = None, **fields: Any) -> Any:
-    town = Town(server, PREFERRED_PROVIDER="ollama", BIG_MODEL=f"ollama/{model}", **(settings or {}))
+    town = ProxyHarness(server, PREFERRED_PROVIDER="ollama", BIG_MODEL=f"ollama/{model}", **(settings or {}))
     kept = await town.ask(**fields)
     await town.house.catalogue.close()
     return kept
@@ -285,7 +296,7 @@ async def test_what_a_model_cannot_do_is_not_asked_of_it() -> None:
     assert "think" not in blind
     assert blind["messages"] == [{"role": "user", "content": "[image omitted: image/png]"}]
     assert sees["messages"] == [{"role": "user", "content": "", "images": ["aGk="]}]
-    assert (sees["think"], len(sees["tools"])) == (True, 1)
+    assert (sees["think"], len(sees["tools"])) == ("high", 1)
 
 
 async def test_the_output_is_limited_by_what_the_window_leaves() -> None:

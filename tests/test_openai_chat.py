@@ -1,4 +1,4 @@
-"""Chat Completions against what others know of it: OpenAI's own types, recordings; and the need for each quirk."""
+"""Chat Completions: OpenAI's own types, complete replies of providers, and a case for each quirk."""
 
 import itertools
 import json
@@ -15,19 +15,19 @@ from msgspec import Raw, structs
 
 from anthropic_proxy.errors import ProxyError, UpstreamError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.messages.prepare import Limits, prepare
-from anthropic_proxy.messages.types import decode_request
+from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.framing import SSEReader
+from anthropic_proxy.wire.openai_chat.frames import ABSENT, decode_chunk
 from anthropic_proxy.wire.openai_chat.messages import join_texts
-from anthropic_proxy.wire.recover import TAGS
-from tests.golden.stage import Scenario
+from anthropic_proxy.wire.tool_call_repair import TAGS
+from tests.support.golden_runner import GoldenCase
+from tests.support.provider_replies.chat import CHAT_REPLIES, CHAT_STREAMS
 
 GOLDEN = Path(__file__).parent / "golden" / "openai_chat"
 FOLDERS = sorted(path.parent for path in GOLDEN.glob("*/scenario.toml"))
-RECORDED = Path(__file__).parent.parent.parent / "shared" / "recorded"
-CHAT_FOLDERS = ("openai_chat", "groq", "xai", "moonshot", "deepseek", "zai", "ollama_openai", "openrouter")
 
 
 def new_call(*tools: str, stream: bool = True, **dialect: Any) -> Call:
@@ -37,7 +37,7 @@ def new_call(*tools: str, stream: bool = True, **dialect: Any) -> Call:
         "messages": [{"role": "user", "content": "Hi"}],
         "tools": [{"name": name, "input_schema": {"type": "object"}} for name in tools],
     }
-    prepared = prepare(decode_request(msgspec.json.encode(body)), Limits())
+    prepared = prepare(decode_request(msgspec.json.encode(body)), TargetLimits())
     count = iter(range(1, 1_000_000))
     return Call(
         request=prepared.request,
@@ -68,7 +68,7 @@ def piece(finish: str | None = None, **delta: Any) -> Any:
 
 def openai_scenarios() -> Iterator[Any]:
     for folder in FOLDERS:
-        scenario = Scenario(folder)
+        scenario = GoldenCase(folder)
         own_address = "OPENAI_BASE_URL" not in scenario.facts.get("settings", {})
         path = folder / "expected_upstream_request.json"
         if scenario.facts["provider"] == "openai" and own_address and path.exists():
@@ -113,13 +113,13 @@ def test_every_quirk_changes_a_scenario(field: str) -> None:
         return  # what a refusal taught is proven where it is learned
     default = getattr(openai_chat.Dialect(), field)
     for folder in FOLDERS:
-        scenario = Scenario(folder)
+        scenario = GoldenCase(folder)
         if getattr(scenario.target.dialect, field) != default and _outcome(scenario) != _outcome(scenario, field):
             return
     pytest.fail(f"no scenario changes when {field} is reset: then nobody needs the quirk")
 
 
-def _outcome(scenario: Scenario, reset: str | None = None) -> Any:
+def _outcome(scenario: GoldenCase, reset: str | None = None) -> Any:
     """Return request and answer, with one field of the dialect reset."""
     if reset is not None:
         default = getattr(openai_chat.Dialect(), reset)
@@ -141,77 +141,48 @@ def test_what_quirks_name_as_proof_exists() -> None:
         assert not missing, f"{field} names {missing}, which do not exist"
 
 
-# Recorded answers
+# Complete replies of providers
 
 
-def recorded() -> list[Path]:
-    files = [path for name in CHAT_FOLDERS for path in sorted((RECORDED / name).glob("*"))]
-    return [path for path in files if not path.name.endswith(".request.json") and "responses" not in path.name]
+@pytest.mark.parametrize("name", CHAT_STREAMS)
+def test_complete_streams_are_decoded_without_loss(name: str) -> None:
+    body = CHAT_STREAMS[name]
+    chunks = [json.loads(frame) for frame in SSEReader().feed(body) if frame != b"[DONE]"]
+    parts = [choice["delta"] for one in chunks for choice in one["choices"]]
+    usages = [one["usage"] for one in chunks if one.get("usage")]
+    _check_reply(decode_stream(body, new_call("weather")), parts, usages[-1])
 
 
-@pytest.mark.skipif(not RECORDED.exists(), reason="the recordings are not here: ../shared/recorded")
-def test_recorded_answers_are_read_without_loss() -> None:
-    read = 0
-    for path in recorded():
-        outcome = _read_recorded(path)
-        if outcome is not None:
-            read += 1
-            _check_totals(path, *outcome)
-    assert read >= 30
+@pytest.mark.parametrize("name", CHAT_REPLIES)
+def test_complete_replies_are_decoded_without_loss(name: str) -> None:
+    reply = CHAT_REPLIES[name]
+    decoder = openai_chat.new_decoder(new_call("weather", stream=False))
+    deltas = decoder.decode_body(msgspec.json.encode(reply))
+    _check_reply(deltas, [reply["choices"][0]["message"]], reply["usage"])
 
 
-def _read_recorded(path: Path) -> tuple[list[Delta], Any] | None:
-    """Return the deltas and the last usage of a recording; None for refusals and other wires."""
-    call = new_call("get_something_by_name")
-    body = path.read_bytes()
-    if path.suffix == ".sse":
-        chunks = [json.loads(frame) for frame in SSEReader().feed(body) if frame != b"[DONE]"]
-        usages = [chunk["usage"] for chunk in chunks if chunk.get("usage")]
-        return decode_stream(body, call), usages[-1] if usages else None
-    content = json.loads(body)
-    response = content.get("response", content)
-    if "choices" not in response:
-        return None
-    decoder = openai_chat.new_decoder(structs.replace(call, stream=False))
-    return decoder.decode_body(msgspec.json.encode(response)), response.get("usage")
-
-
-def _check_totals(path: Path, deltas: list[Delta], usage: Any) -> None:
-    assert isinstance(next(delta for delta in deltas if isinstance(delta, Stop)), Stop), path
-    assert {delta.key for delta in deltas if isinstance(delta, ToolCall)} == {
-        delta.key for delta in deltas if isinstance(delta, ToolEnd)
-    }, path
-    for call in (delta for delta in deltas if isinstance(delta, ToolCall)):
-        arguments = "".join(delta.json for delta in deltas if isinstance(delta, ToolArgs) and delta.key == call.key)
-        assert isinstance(json.loads(arguments or "{}"), dict), path
-    if usage is None:
-        return
+def _check_reply(deltas: list[Delta], parts: list[Any], usage: Any) -> None:
+    """Compare deltas with messages or their parts, which are read here independently of the wire."""
+    assert [type(delta) for delta in deltas].count(Stop) == 1
+    text = "".join(delta.text for delta in deltas if isinstance(delta, Text))
+    assert text == "".join(part.get("content") or "" for part in parts)
+    thinking = "".join(delta.text for delta in deltas if isinstance(delta, Thinking))
+    assert thinking == "".join(part.get("reasoning_content") or part.get("reasoning") or "" for part in parts)
+    pieces = [(place, call) for part in parts for place, call in enumerate(part.get("tool_calls") or ())]
+    arguments: dict[int, str] = {}
+    for place, call in pieces:
+        index = call.get("index", place)
+        arguments[index] = arguments.get(index, "") + call["function"]["arguments"]
+    calls = [delta for delta in deltas if isinstance(delta, ToolCall)]
+    assert {call.key for call in calls} == {delta.key for delta in deltas if isinstance(delta, ToolEnd)}
+    found = ["".join(one.json for one in deltas if isinstance(one, ToolArgs) and one.key == call.key) for call in calls]
+    assert [json.loads(one or "{}") for one in found] == [json.loads(one) for one in arguments.values()]
     said = [delta for delta in deltas if isinstance(delta, Usage)][-1]
-    assert (said.input_tokens or 0) + (said.cache_read_tokens or 0) == usage["prompt_tokens"], path
+    assert (said.input_tokens or 0) + (said.cache_read_tokens or 0) == usage["prompt_tokens"]
     spent = usage["completion_tokens"]
-    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
-    assert said.output_tokens in (spent, spent + reasoning), path
-    if said.output_tokens != spent:
-        assert usage["total_tokens"] == usage["prompt_tokens"] + spent + reasoning, path
-
-
-@pytest.mark.skipif(not RECORDED.exists(), reason="the recordings are not here: ../shared/recorded")
-def test_recorded_refusals_become_errors_or_replies() -> None:
-    seen = 0
-    for path in recorded():
-        content = json.loads(path.read_bytes()) if path.suffix == ".json" else {}
-        response = content.get("response", content)
-        if "error" not in response:
-            continue
-        seen += 1
-        status = content.get("status", 400)
-        outcome = openai_chat.decode_error(new_call("get_something_by_name"), status, {}, msgspec.json.encode(response))
-        if isinstance(outcome, list):
-            assert response["error"]["code"] == "tool_use_failed"
-        else:
-            assert isinstance(outcome, UpstreamError)
-            assert response["error"]["message"] in outcome.message
-    assert seen >= 6
+    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens", 0)
+    apart = usage["total_tokens"] == usage["prompt_tokens"] + spent + reasoning
+    assert said.output_tokens == spent + (reasoning if apart else 0)
 
 
 # Streams of any shape
@@ -284,7 +255,7 @@ JSON = st.recursive(
 
 @given(st.lists(st.one_of(st.binary(max_size=30), JSON.map(msgspec.json.encode)), max_size=4))
 def test_whatever_comes_is_read_or_refused(bodies: list[bytes]) -> None:
-    call = new_call("a", carries_details=True, carries_call_signatures=True, thinking_tags=TAGS)
+    call = new_call("a", replays_reasoning_details=True, thinking_tags=TAGS)
     for read in (openai_chat.new_decoder(call).decode_frame, openai_chat.new_decoder(call).decode_body):
         try:
             for body in bodies:
@@ -311,3 +282,15 @@ def test_think_tags_are_found_at_any_cut(text: str, points: list[int]) -> None:
     expected = thought if thought.strip() else ""  # line breaks alone are no reasoning
     assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)) == expected
     assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "The answer."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"object": "error", "message": "Context size has been exceeded.", "type": "BadRequestError", "code": 400},
+        {"message": "The model is overloaded", "code": 503},
+    ],
+)
+def test_an_error_that_is_a_frame_of_its_own_is_told(error: dict[str, Any]) -> None:
+    assert decode_chunk(json.dumps(error).encode()).error == Raw(json.dumps(error).encode())
+    assert decode_chunk(json.dumps({"object": "x", "message": "y"}).encode()).error is ABSENT

@@ -1,10 +1,9 @@
-"""Responses against what others know of it: OpenAI's own types, recordings; the carry of reasoning; what is healed."""
+"""Responses: OpenAI's own types, complete replies, reasoning in signatures, adaptations."""
 
 import functools
 import itertools
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,26 +14,26 @@ from hypothesis import strategies as st
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.fold import fold
-from anthropic_proxy.messages.prepare import Limits, prepare
-from anthropic_proxy.messages.types import decode_request
-from anthropic_proxy.routing.catalogue import Catalogue
+from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import Facts, resolve
+from anthropic_proxy.routing.router import RoutingQuery, resolve
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire import openai_chat, openai_responses
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.framing import SSEReader
-from anthropic_proxy.wire.openai_responses.limit import CHARACTERS_PER_TOKEN, LocalLimit
-from tests.golden.stage import Scenario
-from tests.quirks import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
+from anthropic_proxy.wire.openai_responses.output_limit import CHARACTERS_PER_TOKEN, LocalOutputLimit
+from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
+from tests.support.golden_runner import GoldenCase
+from tests.support.provider_replies.responses import REASONING, RESPONSE_STREAMS, RESPONSES
 
-RECORDED = Path(__file__).parent.parent.parent / "shared" / "recorded"
 WEATHER = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 
 
 def new_call(*, stream: bool = True, dialect: dict[str, Any] | None = None, limits: Any = None, **fields: Any) -> Call:
     body = {"model": "claude", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}], **fields}
-    prepared = prepare(decode_request(msgspec.json.encode(body)), limits or Limits(server_tools=("web_search",)))
+    prepared = prepare(decode_request(msgspec.json.encode(body)), limits or TargetLimits(server_tools=("web_search",)))
     count = iter(range(1, 1_000_000))
     return Call(
         request=prepared.request,
@@ -71,7 +70,7 @@ def content_of(deltas: list[Delta]) -> list[Any]:
 def openai_bodies() -> Iterator[Any]:
     for folder in scenarios_of(openai_responses):
         path = folder / "expected_upstream_request.json"
-        if Scenario(folder).facts["provider"] == "openai" and path.exists():
+        if GoldenCase(folder).facts["provider"] == "openai" and path.exists():
             yield pytest.param(json.loads(path.read_text(encoding="utf-8"))["body"], id=folder.name)
 
 
@@ -139,70 +138,73 @@ def test_the_model_decides_and_never_the_address(model: str, wire: Any, address:
     environ = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": address}
     for asked, spoken in (("auto", wire), ("chat", openai_chat), ("responses", openai_responses)):
         settings = load_settings({**environ, "OPENAI_WIRE": asked}, PROVIDERS, env_file=None)
-        assert resolve(Facts(f"openai/{model}"), settings, Catalogue()).targets[0].wire is spoken
+        assert resolve(RoutingQuery(f"openai/{model}"), settings, Catalog()).targets[0].wire is spoken
 
 
 def test_xai_speaks_it_where_the_user_says_so() -> None:
     for asked, spoken in (("auto", openai_chat), ("responses", openai_responses)):
         settings = load_settings({"XAI_API_KEY": "k", "XAI_WIRE": asked}, PROVIDERS, env_file=None)
-        assert resolve(Facts("xai/grok-4.6"), settings, Catalogue()).targets[0].wire is spoken
+        assert resolve(RoutingQuery("xai/grok-4.6"), settings, Catalog()).targets[0].wire is spoken
 
 
-# Recorded answers
+# Complete replies of providers
 
 
-def recorded() -> list[Path]:
-    files = [*(RECORDED / "openai_responses").glob("*"), *(RECORDED / "xai").glob("responses_*")]
-    return sorted(path for path in files if not path.name.endswith(".request.json"))
+@pytest.mark.parametrize("name", RESPONSE_STREAMS)
+def test_complete_streams_are_decoded_without_loss(name: str) -> None:
+    body = RESPONSE_STREAMS[name]
+    events = [json.loads(frame) for frame in SSEReader().feed(body)]
+    _check_reply(decode_stream(body, new_call(tools=[WEATHER])), events[-1]["response"])
 
 
-@pytest.mark.skipif(not recorded(), reason="no recorded traffic beside the checkout")
-@pytest.mark.parametrize("path", recorded(), ids=lambda path: path.name)
-def test_recorded_answers_are_read(path: Path) -> None:
-    if path.suffix == ".sse":
-        deltas = decode_stream(path.read_bytes(), new_call())
-    else:
-        recording = json.loads(path.read_bytes())
-        answer = recording.get("response", recording)
-        body = msgspec.json.encode(answer)
-        if answer.get("error"):
-            error = openai_responses.decode_error(new_call(), recording.get("status", 429), {}, body)
-            assert isinstance(error, UpstreamError)
-            assert answer["error"]["message"] in error.message
-            return
-        deltas = openai_responses.new_decoder(new_call(stream=False)).decode_body(body)
+@pytest.mark.parametrize("name", RESPONSES)
+def test_complete_replies_are_decoded_without_loss(name: str) -> None:
+    answer = RESPONSES[name]
+    decoder = openai_responses.new_decoder(new_call(tools=[WEATHER], stream=False))
+    _check_reply(decoder.decode_body(msgspec.json.encode(answer)), answer)
+
+
+def _check_reply(deltas: list[Delta], answer: Any) -> None:
+    """Compare deltas with a response object, which is read here independently of the wire."""
+    items = answer["output"]
     content = content_of(deltas)
-    assert any(block["type"] in ("text", "tool_use") for block in content)
-    assert all(isinstance(block["input"], dict) for block in content if block["type"] == "tool_use")
+    texts = [part["text"] for item in items if item["type"] == "message" for part in item["content"]]
+    assert [block["text"] for block in content if block["type"] == "text"] == texts
+    calls = [(item["call_id"], json.loads(item["arguments"])) for item in items if item["type"] == "function_call"]
+    assert [(block["id"], block["input"]) for block in content if block["type"] == "tool_use"] == calls
     assert [type(delta) for delta in deltas].count(Stop) == 1
-    totals = [delta for delta in deltas if isinstance(delta, Usage)][-1]
-    assert totals.input_tokens is not None
-    assert totals.output_tokens
+    (totals,) = [delta for delta in deltas if isinstance(delta, Usage)]
+    counted = answer["usage"]
+    assert (totals.input_tokens or 0) + (totals.cache_read_tokens or 0) == counted["input_tokens"]
+    assert totals.output_tokens == counted["output_tokens"]
 
 
-@pytest.mark.skipif(not recorded(), reason="no recorded traffic beside the checkout")
-@pytest.mark.parametrize("name", ["thinking_with_tools", "tool_result_image", "tool_result_pdf"])
-def test_recorded_reasoning_goes_back_as_the_recorded_client_sent_it(name: str) -> None:
-    files = [RECORDED / "openai_responses" / f"{name}.{turn}.json" for turn in (1, 2)]
-    first, second = (json.loads(path.read_bytes()) for path in files)
-    body = msgspec.json.encode(first["response"])
-    content = content_of(openai_responses.new_decoder(new_call(stream=False)).decode_body(body))
+@pytest.mark.parametrize("name", ["reasoning and calls", "reasoning without a summary"])
+def test_reasoning_returns_before_its_calls_as_it_came(name: str) -> None:
+    """Source: OpenAI's guide to reasoning models, keeping reasoning items in context; requests observed 2026-11."""
+    answer = RESPONSES[name]
+    body = msgspec.json.encode(answer)
+    content = content_of(openai_responses.new_decoder(new_call(tools=[WEATHER], stream=False)).decode_body(body))
     ids = [block["id"] for block in content if block["type"] == "tool_use"]
     results = [{"type": "tool_result", "tool_use_id": one, "content": "done"} for one in ids]
-    said = [("user", first["request"]["input"][0]["content"]), ("assistant", content), ("user", results)]
-    sent = encode(new_call(messages=[{"role": role, "content": blocks} for role, blocks in said]))["input"]
-    theirs = second["request"]["input"][: len(sent)]
-    assert [_essence(item) for item in sent[1:]] == [_essence(item) for item in theirs[1:]]
-
-
-def _essence(item: dict[str, Any]) -> dict[str, Any]:
-    """Return what an item must say, whoever says it: not the ids of calls, not what a tool answered."""
-    if item["type"] == "reasoning":
-        text = "\n\n".join(part["text"] for part in item["summary"])  # several parts come back as one
-        return {key: item[key] for key in ("type", "id", "encrypted_content")} | {"summary": text}
-    if item["type"] == "function_call":
-        return {key: item[key] for key in ("type", "call_id", "name")} | {"arguments": json.loads(item["arguments"])}
-    return {key: item[key] for key in ("type", "call_id")}
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": content},
+        {"role": "user", "content": results},
+    ]
+    reasoning, *calls = answer["output"]
+    assert encode(new_call(tools=[WEATHER], messages=messages))["input"][1:] == [
+        {
+            "type": "reasoning",
+            "id": REASONING["id"],
+            "summary": [{"type": "summary_text", "text": "\n\n".join(part["text"] for part in reasoning["summary"])}]
+            if reasoning["summary"]
+            else [],
+            "encrypted_content": REASONING["encrypted_content"],
+        },
+        *({name: call[name] for name in ("type", "call_id", "name", "arguments")} for call in calls),
+        *({"type": "function_call_output", "call_id": call["call_id"], "output": "done"} for call in calls),
+    ]
 
 
 # The carry
@@ -252,7 +254,7 @@ def test_reasoning_that_led_to_a_search_does_not_go_back_without_it() -> None:
     answer = {"type": "message", "content": [{"type": "output_text", "text": "So."}]}
     output = [reasoned(1), reasoned(2, "Look."), search, reasoned(3), answer]
     tools = [{"type": "web_search_20250305", "name": "web_search"}]
-    decoder = openai_responses.new_decoder(new_call(stream=False))  # whether or not it was told that it may
+    decoder = openai_responses.new_decoder(new_call(stream=False))  # with or without permission to search
     content = content_of(decoder.decode_body(msgspec.json.encode({"status": "completed", "output": output})))
     assert [block["type"] for block in content] == [
         *("thinking", "server_tool_use", "web_search_tool_result"),
@@ -283,7 +285,7 @@ def test_a_limit_below_the_server_s_least_cuts_at_the_same_place_however_text_ar
 ) -> None:
     edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
     pieces = [Text(text[start:end]) for start, end in itertools.pairwise(edges)]
-    cutter = LocalLimit(limit)
+    cutter = LocalOutputLimit(limit)
     kept = [delta for piece in pieces for delta in cutter.feed([piece])] + cutter.feed([Stop("end_turn")])
     said = "".join(delta.text for delta in kept if isinstance(delta, Text))
     assert said == text[: limit * CHARACTERS_PER_TOKEN]
@@ -292,7 +294,7 @@ def test_a_limit_below_the_server_s_least_cuts_at_the_same_place_however_text_ar
 
 
 def test_a_limit_that_cuts_thinking_drops_its_signature_and_all_that_follows() -> None:
-    cutter = LocalLimit(1)
+    cutter = LocalOutputLimit(1)
     call = [ToolCall(0, "call_1", "weather"), ToolArgs(0, "{}"), ToolEnd(0)]
     assert cutter.feed([Thinking("Long thoughts", "px1.oai.e30"), *call]) == [Thinking("Long"), Stop("max_tokens")]
     assert cutter.feed([Usage(output_tokens=9), Stop("end_turn")]) == [Usage(output_tokens=9)]
@@ -351,14 +353,14 @@ HEALED: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 
 @pytest.mark.parametrize(("parameter", "message", "gone", "fields"), HEALED, ids=[one[0] for one in HEALED])
 def test_a_refused_parameter_is_left_out(parameter: str, message: str, gone: str, fields: dict[str, Any]) -> None:
-    call = new_call(limits=Limits(efforts=LONG_EFFORTS, server_tools=("web_search",)), **fields)
+    call = new_call(limits=TargetLimits(efforts=LONG_EFFORTS, server_tools=("web_search",)), **fields)
     assert gone in encode(call)
-    healing = openai_responses.find_healing(call, refused(parameter, message))
+    healing = openai_responses.find_adaptation(call, refused(parameter, message))
     assert healing is not None
-    assert healing.lasts
-    healed = msgspec.structs.replace(call, dialect=openai_responses.heal(call.dialect, healing.name))
+    assert healing.persistent
+    healed = msgspec.structs.replace(call, dialect=openai_responses.apply_adaptation(call.dialect, healing.name))
     assert gone not in encode(healed)
-    assert openai_responses.find_healing(healed, refused(parameter, message)) is None
+    assert openai_responses.find_adaptation(healed, refused(parameter, message)) is None
 
 
 @pytest.mark.parametrize(
@@ -376,47 +378,26 @@ def test_reasoning_that_is_not_taken_back_is_left_out_this_once(message: str, co
     said = [thought, {"type": "text", "text": "Hello."}]
     call = new_call(messages=[{"role": "assistant", "content": said}, {"role": "user", "content": "More"}])
     assert encode(call)["input"][0]["type"] == "reasoning"
-    healing = openai_responses.find_healing(call, refused("input", message, code))
+    healing = openai_responses.find_adaptation(call, refused("input", message, code))
     assert healing is not None
-    assert not healing.lasts
-    healed = msgspec.structs.replace(call, dialect=openai_responses.heal(call.dialect, healing.name))
+    assert not healing.persistent
+    healed = msgspec.structs.replace(call, dialect=openai_responses.apply_adaptation(call.dialect, healing.name))
     assert [item["type"] for item in encode(healed)["input"]] == ["message", "message"]
-    assert openai_responses.find_healing(healed, refused("input", message, code)) is None
+    assert openai_responses.find_adaptation(healed, refused("input", message, code)) is None
 
 
 def test_an_effort_becomes_the_nearest_that_the_refusal_lists() -> None:
-    call = new_call(limits=Limits(efforts=LONG_EFFORTS), output_config={"effort": "xhigh"})
+    call = new_call(limits=TargetLimits(efforts=LONG_EFFORTS), output_config={"effort": "xhigh"})
     text = "Unsupported value: 'xhigh' is not supported. Supported values are: 'low', 'medium', and 'high'."
-    healing = openai_responses.find_healing(call, refused("reasoning.effort", text, "unsupported_value"))
+    healing = openai_responses.find_adaptation(call, refused("reasoning.effort", text, "unsupported_value"))
     assert healing is not None
-    healed = msgspec.structs.replace(call, dialect=openai_responses.heal(call.dialect, healing.name))
+    healed = msgspec.structs.replace(call, dialect=openai_responses.apply_adaptation(call.dialect, healing.name))
     assert encode(healed)["reasoning"]["effort"] == "high"
-
-
-def test_an_output_limit_becomes_the_one_that_the_refusal_names() -> None:
-    call = new_call(max_tokens=64_000)
-    text = "max_output_tokens is too large: 64000. This model supports at most 16384 output tokens."
-    healing = openai_responses.find_healing(call, refused("max_output_tokens", text))
-    assert healing is not None
-    healed = msgspec.structs.replace(call, dialect=openai_responses.heal(call.dialect, healing.name))
-    assert encode(healed)["max_output_tokens"] == 16_384
-
-
-def test_pictures_are_left_out_unless_the_question_is_about_them() -> None:
-    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
-    shown = {"role": "user", "content": [picture]}
-    earlier = [shown, {"role": "assistant", "content": "Nice."}, {"role": "user", "content": "And now?"}]
-    call = new_call(messages=earlier)
-    healing = openai_responses.find_healing(call, refused("input[0].content[0].image_url"))
-    assert healing is not None
-    healed = msgspec.structs.replace(call, dialect=openai_responses.heal(call.dialect, healing.name))
-    assert encode(healed)["input"][0]["content"] == [{"type": "input_text", "text": "[image omitted: image/png]"}]
-    assert openai_responses.find_healing(new_call(messages=[shown]), refused("input[0].content[0].image_url")) is None
 
 
 def test_what_is_not_known_stands() -> None:
     call = new_call()
-    assert openai_responses.find_healing(call, refused("input[0].content")) is None
-    assert openai_responses.find_healing(call, refused(None)) is None
-    assert openai_responses.heal(call.dialect, "drop everything") == call.dialect
-    assert openai_responses.heal(call.dialect, "") == call.dialect
+    assert openai_responses.find_adaptation(call, refused("input[0].content")) is None
+    assert openai_responses.find_adaptation(call, refused(None)) is None
+    assert openai_responses.apply_adaptation(call.dialect, "drop everything") == call.dialect
+    assert openai_responses.apply_adaptation(call.dialect, "") == call.dialect

@@ -4,31 +4,35 @@ import asyncio
 import gzip
 import socket
 import ssl
+import sys
 import zlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from ipaddress import ip_network
 from typing import Any
 
-import aiohttp
 import pytest
 import trustme
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from msgspec import structs
 
-from anthropic_proxy.errors import FetchFailed
-from anthropic_proxy.upstream.errands import PICTURES, READABLE, Page
-from anthropic_proxy.upstream.pages import Pages
-from anthropic_proxy.upstream.pages.addresses import is_public
-from anthropic_proxy.upstream.pages.connection import GuardedConnector
-from anthropic_proxy.upstream.pages.fetching import MOST_BYTES, READER
+from anthropic_proxy.errors import WebFetchFailed
+from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, IMAGE_TYPES, FetchedPage
+from anthropic_proxy.upstream.http import HttpTransport
+from anthropic_proxy.upstream.public_addresses import is_public
+from anthropic_proxy.upstream.web_fetch import PageFetcher
+from anthropic_proxy.upstream.web_fetch.content_type import find_charset
+from anthropic_proxy.upstream.web_fetch.fetcher import HTML_PROGRAM, MAX_BYTES
+from anthropic_proxy.upstream.web_fetch.guarded_dialer import GuardedDialer
+from anthropic_proxy.wire.contract import UpstreamRequest
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"
 HTML = "<title>Cheese</title><h1>Brie</h1><p>Soft, <a href='/camembert'>like this</a>."
 AUTHORITY = trustme.CA()
 HERE = [ip_network("127.0.0.2/32")]
-"""What the tests let pass: the server listens there too, and 127.0.0.1 stays closed."""
+"""Networks that the tests let pass: the server listens there too, and 127.0.0.1 stays closed."""
 
 
 def _trusting() -> ssl.SSLContext:
@@ -101,11 +105,11 @@ class Site:
         return web.Response(text="<b></i>" * 200_000, content_type="text/html")
 
     async def bomb(self, request: web.Request) -> web.StreamResponse:
-        body = gzip.compress(bytes(MOST_BYTES + 1))
+        body = gzip.compress(bytes(MAX_BYTES + 1))
         return web.Response(body=body, content_type="text/plain", headers={"content-encoding": "gzip"})
 
     async def large(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"content-type": "text/plain", "content-length": str(MOST_BYTES + 1)})
+        response = web.StreamResponse(headers={"content-type": "text/plain", "content-length": str(MAX_BYTES + 1)})
         await response.prepare(request)
         await asyncio.Event().wait()
         return response
@@ -159,14 +163,14 @@ async def site() -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-async def pages() -> AsyncIterator[Pages]:
-    pages = Pages(allowed=HERE, tls=_trusting())
+async def pages() -> AsyncIterator[PageFetcher]:
+    pages = PageFetcher(allowed=HERE, tls=_trusting())
     yield pages
     await pages.close()
 
 
-async def refusal(pages: Pages, url: str, **wish: Any) -> FetchFailed:
-    with pytest.raises(FetchFailed) as caught:
+async def refusal(pages: PageFetcher, url: str, **wish: Any) -> WebFetchFailed:
+    with pytest.raises(WebFetchFailed) as caught:
         await pages.fetch(url, **wish)
     return caught.value
 
@@ -174,10 +178,10 @@ async def refusal(pages: Pages, url: str, **wish: Any) -> FetchFailed:
 # What comes back.
 
 
-async def test_a_page_comes_as_markdown_with_its_title(site: Site, pages: Pages) -> None:
+async def test_a_page_comes_as_markdown_with_its_title(site: Site, pages: PageFetcher) -> None:
     page = await pages.fetch(site.url("/html"))
     text = f"# Brie\n\nSoft, [like this]({site.url('/camembert')})."
-    assert page == Page(url=site.url("/html"), media_type="text/html", title="Cheese", text=text)
+    assert page == FetchedPage(url=site.url("/html"), media_type="text/html", title="Cheese", text=text)
 
 
 @pytest.mark.parametrize(
@@ -185,32 +189,32 @@ async def test_a_page_comes_as_markdown_with_its_title(site: Site, pages: Pages)
     [("/plain", "", "naïve"), ("/russian", "Сыр", "Бри"), ("/punycode", "", "x-abc"), ("/json", "", '{"brie": 1}')],
 )
 async def test_text_comes_in_the_charset_that_was_said(
-    site: Site, pages: Pages, path: str, title: str, text: str
+    site: Site, pages: PageFetcher, path: str, title: str, text: str
 ) -> None:
     page = await pages.fetch(site.url(path))
     assert (page.title, page.text, page.body) == (title, text, b"")
 
 
 @pytest.mark.parametrize("path", ["/pdf", "/png", "/misnamed"])
-async def test_what_is_no_text_comes_as_bytes_and_by_its_true_name(site: Site, pages: Pages, path: str) -> None:
-    page = await pages.fetch(site.url(path), media_types=PICTURES | READABLE)
+async def test_what_is_no_text_comes_as_bytes_and_by_its_true_name(site: Site, pages: PageFetcher, path: str) -> None:
+    page = await pages.fetch(site.url(path), media_types=IMAGE_TYPES | FETCHABLE_TYPES)
     kind, body = ("application/pdf", PDF) if path == "/pdf" else ("image/png", PNG)
     assert (page.media_type, page.body, page.text) == (kind, body, None)
     assert page.base64.startswith("JVBERi0x" if path == "/pdf" else "iVBORw0K")
 
 
 @pytest.mark.parametrize("way", ["gzip", "deflate", "raw", "twice"])
-async def test_a_packed_page_is_inflated(site: Site, pages: Pages, way: str) -> None:
+async def test_a_packed_page_is_inflated(site: Site, pages: PageFetcher, way: str) -> None:
     assert (await pages.fetch(site.url(f"/packed/{way}"))).title == "Cheese"
 
 
-async def test_five_redirections_are_followed_and_the_last_address_is_told(site: Site, pages: Pages) -> None:
+async def test_five_redirections_are_followed_and_the_last_address_is_told(site: Site, pages: PageFetcher) -> None:
     page = await pages.fetch(site.url("/hops/4"))
     assert page.url == site.url("/html")
     assert len(site.asked) == 6
 
 
-async def test_a_request_says_nothing_of_whom_it_is_for(site: Site, pages: Pages) -> None:
+async def test_a_request_says_nothing_of_whom_it_is_for(site: Site, pages: PageFetcher) -> None:
     await pages.fetch(site.url("/to?place=/html"))
     for request in site.asked:
         names = {name.lower() for name in request.headers}
@@ -218,17 +222,32 @@ async def test_a_request_says_nothing_of_whom_it_is_for(site: Site, pages: Pages
         assert "anthropic-proxy" in request.headers["user-agent"]
 
 
-async def test_a_page_in_several_forms_is_asked_for_as_people_read_it(site: Site, pages: Pages) -> None:
+async def test_a_page_in_several_forms_is_asked_for_as_people_read_it(site: Site, pages: PageFetcher) -> None:
     await pages.fetch(site.url("/html"))
     first, *_, last = site.asked[0].headers["accept"].split(", ")
     assert (first, last) == ("text/markdown", "*/*;q=0.1")
-    await pages.fetch(site.url("/png"), media_types=PICTURES)
+    await pages.fetch(site.url("/png"), media_types=IMAGE_TYPES)
     assert "text" not in site.asked[1].headers["accept"]
 
 
-async def test_a_signed_address_arrives_as_it_was_signed(site: Site, pages: Pages) -> None:
+async def test_a_signed_address_arrives_as_it_was_signed(site: Site, pages: PageFetcher) -> None:
     await pages.fetch(site.url("/html/a%2Fb+c?X=%2B%3A%7E/~&sig=a+b=="))
     assert site.asked[0].raw_path == "/html/a%2Fb+c?X=%2B%3A%7E/~&sig=a+b=="
+
+
+@pytest.mark.parametrize(
+    ("content_type", "charset"),
+    [
+        ("text/html", None),
+        ("text/html; charset=utf-8", "utf-8"),
+        ('text/html;Charset="ISO-8859-1"', "ISO-8859-1"),
+        ("text/html; version=1; charset = 'koi8-r' ; x=y", "koi8-r"),
+        ("text/html; xcharset=utf-8", None),
+        ("text/html; charset=", None),
+    ],
+)
+def test_the_charset_is_a_parameter_of_the_content_type(content_type: str, charset: str | None) -> None:
+    assert find_charset(content_type) == charset
 
 
 # What is refused.
@@ -239,7 +258,7 @@ async def test_a_signed_address_arrives_as_it_was_signed(site: Site, pages: Page
     [
         ("/film", "unsupported_content_type", "video/mp4"),
         ("/packed/br", "unsupported_content_type", "packed as br"),
-        ("/packed/torn", "url_not_accessible", "packed"),
+        ("/packed/torn", "url_not_accessible", "cannot be read: the reply broke off before it was complete"),
         ("/bomb", "content_too_large", "20 MiB"),
         ("/large", "content_too_large", "20 MiB"),
         ("/endless", "content_too_large", "20 MiB"),
@@ -249,25 +268,25 @@ async def test_a_signed_address_arrives_as_it_was_signed(site: Site, pages: Page
         ("/status/429", "too_many_requests", "too often"),
         ("/to?place=ftp://127.0.0.2/", "url_not_allowed", "https://"),
         ("/to?place=https://user:word@127.0.0.2/", "url_not_allowed", "password"),
-        ("/to?place=https://[x", "url_not_accessible", ""),
+        ("/to?place=https://[x", "url_not_accessible", "redirects to an invalid URL"),
     ],
 )
 async def test_a_page_that_cannot_be_had_is_refused_in_the_apis_code(
-    site: Site, pages: Pages, path: str, code: str, said: str
+    site: Site, pages: PageFetcher, path: str, code: str, said: str
 ) -> None:
     failure = await refusal(pages, site.url(path))
     assert failure.error_code == code
     assert said in failure.message
 
 
-async def test_a_picture_that_is_none_is_refused(site: Site, pages: Pages) -> None:
-    assert (await refusal(pages, site.url("/lie"), media_types=PICTURES)).error_code == "unsupported_content_type"
-    assert (await refusal(pages, site.url("/html"), media_types=PICTURES)).error_code == "unsupported_content_type"
+async def test_a_picture_that_is_none_is_refused(site: Site, pages: PageFetcher) -> None:
+    assert (await refusal(pages, site.url("/lie"), media_types=IMAGE_TYPES)).error_code == "unsupported_content_type"
+    assert (await refusal(pages, site.url("/html"), media_types=IMAGE_TYPES)).error_code == "unsupported_content_type"
 
 
 @pytest.mark.parametrize("path", ["/silent", "/drips", "/endless?never"])
 async def test_all_of_a_page_has_one_time_limit(site: Site, path: str) -> None:
-    pages = Pages(allowed=HERE, tls=_trusting(), seconds=0.2 if "never" not in path else 0.0)
+    pages = PageFetcher(allowed=HERE, tls=_trusting(), seconds=0.2 if "never" not in path else 0.0)
     failure = await refusal(pages, site.url(path))
     assert failure.error_code == "url_not_accessible"
     assert "within" in failure.message
@@ -291,11 +310,11 @@ async def test_all_of_a_page_has_one_time_limit(site: Site, path: str) -> None:
         ("https://example.com/" + "x" * 231, "url_too_long"),
     ],
 )
-async def test_an_address_that_is_none_is_refused(pages: Pages, url: str, code: str) -> None:
+async def test_an_address_that_is_none_is_refused(pages: PageFetcher, url: str, code: str) -> None:
     assert (await refusal(pages, url)).error_code == code
 
 
-async def test_an_address_of_http_is_asked_for_as_https(site: Site, pages: Pages) -> None:
+async def test_an_address_of_http_is_asked_for_as_https(site: Site, pages: PageFetcher) -> None:
     plain = site.url("/html").replace("https://", "http://")
     assert (await pages.fetch(plain)).url == site.url("/html")
     assert (await pages.fetch(site.url(f"/to?place={plain}"))).url == site.url("/html")
@@ -309,29 +328,41 @@ async def test_the_usual_port_of_http_is_not_kept() -> None:
         looked_up.append(port)
         raise OSError
 
-    pages = Pages(look_up=look_up)
+    pages = PageFetcher(lookup=look_up)
     await refusal(pages, "http://cheese.test:80/")
     await pages.close()
     assert looked_up == [443]
 
 
 async def test_a_page_made_to_hurt_is_given_up(site: Site) -> None:
-    pages = Pages(allowed=HERE, tls=_trusting(), reader=structs.replace(READER, processor_seconds=1))
+    pages = PageFetcher(allowed=HERE, tls=_trusting(), reader=structs.replace(HTML_PROGRAM, cpu_seconds=1))
     failure = await refusal(pages, site.url("/hurts"))
     assert (failure.error_code, "HTML" in failure.message) == ("url_not_accessible", True)
     await pages.close()
 
 
+async def test_without_the_extra_only_html_is_refused(site: Site) -> None:
+    pages = PageFetcher(allowed=HERE, tls=_trusting(), reader=structs.replace(HTML_PROGRAM, packages=False))
+    failure = await refusal(pages, site.url("/html"))
+    assert (failure.error_code, failure.message) == (
+        "unavailable",
+        f"{site.url('/html')} is HTML; lxml, which reads it, is not installed. Install it with: sh scripts/setup fetch",
+    )
+    assert (await pages.fetch(site.url("/plain"))).text == "naïve"
+    assert (await pages.fetch(site.url("/pdf"))).body == PDF
+    await pages.close()
+
+
 async def test_an_unknown_certificate_is_refused(site: Site) -> None:
-    pages = Pages(allowed=HERE)
+    pages = PageFetcher(allowed=HERE)
     assert (await refusal(pages, site.url("/html"))).error_code == "url_not_accessible"
     assert site.asked == []
     await pages.close()
 
 
 async def test_domains_hold_for_redirections_too(site: Site) -> None:
-    pages = Pages(
-        allowed=HERE, tls=_trusting(), look_up=telling({"pages.test": "127.0.0.2", "www.pages.test": "127.0.0.2"})
+    pages = PageFetcher(
+        allowed=HERE, tls=_trusting(), lookup=telling({"pages.test": "127.0.0.2", "www.pages.test": "127.0.0.2"})
     )
     url = site.url("/html", "www.pages.test")
     assert (await pages.fetch(url, allowed_domains=["pages.test"])).title == "Cheese"
@@ -372,7 +403,7 @@ def test_a_public_address_is_open(address: str) -> None:
     ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1", "127.1", "LOCALHOST."],
 )
 async def test_this_machine_is_closed_whatever_it_is_called(site: Site, host: str) -> None:
-    pages = Pages(tls=_trusting())
+    pages = PageFetcher(tls=_trusting())
     failure = await refusal(pages, site.url("/html", host))
     assert failure.error_code in ("url_not_allowed", "url_not_accessible", "invalid_tool_input")
     if host in ("127.0.0.1", "localhost", "[::1]"):
@@ -383,7 +414,9 @@ async def test_this_machine_is_closed_whatever_it_is_called(site: Site, host: st
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "pages.test"])
 async def test_a_redirection_to_what_is_closed_is_refused(site: Site, host: str) -> None:
-    pages = Pages(allowed=HERE, tls=_trusting(), look_up=telling({"localhost": "127.0.0.1", "pages.test": "127.0.0.1"}))
+    pages = PageFetcher(
+        allowed=HERE, tls=_trusting(), lookup=telling({"localhost": "127.0.0.1", "pages.test": "127.0.0.1"})
+    )
     failure = await refusal(pages, site.url(f"/to?place={site.url('/html', host)}"))
     assert failure.error_code == "url_not_allowed"
     assert len(site.asked) == 1
@@ -391,7 +424,7 @@ async def test_a_redirection_to_what_is_closed_is_refused(site: Site, host: str)
 
 
 def telling(names: dict[str, str], *, then: str = "") -> Any:
-    """Return a look-up that knows these names; `then`: what it says from the second time on."""
+    """Return a look-up that knows these names; `then`: its answer from the second time on."""
     asked: list[str] = []
 
     def look_up(host: str, port: int, **_: Any) -> list[Any]:
@@ -405,7 +438,7 @@ def telling(names: dict[str, str], *, then: str = "") -> Any:
 
 async def test_a_name_is_looked_up_once_so_that_it_cannot_change_its_mind(site: Site) -> None:
     look_up = telling({"pages.test": "127.0.0.2"}, then="127.0.0.1")
-    pages = Pages(allowed=HERE, tls=_trusting(), look_up=look_up)
+    pages = PageFetcher(allowed=HERE, tls=_trusting(), lookup=look_up)
     assert (await pages.fetch(site.url("/html", "pages.test"))).title == "Cheese"
     assert look_up.asked == ["pages.test"]
     assert (await refusal(pages, site.url("/html", "pages.test"))).error_code == "url_not_allowed"
@@ -413,35 +446,82 @@ async def test_a_name_is_looked_up_once_so_that_it_cannot_change_its_mind(site: 
 
 
 async def test_one_closed_address_closes_the_whole_name(site: Site) -> None:
-    pages = Pages(allowed=HERE, tls=_trusting(), look_up=telling({"pages.test": "127.0.0.2 127.0.0.1"}))
+    pages = PageFetcher(allowed=HERE, tls=_trusting(), lookup=telling({"pages.test": "127.0.0.2 127.0.0.1"}))
     assert (await refusal(pages, site.url("/html", "pages.test"))).error_code == "url_not_allowed"
     assert site.asked == []
     await pages.close()
 
 
-async def test_no_socket_is_made_for_a_closed_address(site: Site, pages: Pages) -> None:
-    connector = GuardedConnector(pages._resolver, HERE, _trusting())
-    async with aiohttp.ClientSession(connector=connector) as session:
-        assert (await session.get(site.url("/html"))).status == 200
-        with pytest.raises(aiohttp.ClientConnectorError, match="not a public address"):
-            await session.get(site.url("/html", "127.0.0.1"))
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_the_client_itself_reaches_no_closed_address(site: Site, host: str) -> None:
+    dialer = GuardedDialer(HERE)
+    upstream = HttpTransport(5, dialer=dialer, tls=_trusting())
+    request = UpstreamRequest(method="GET", path="/html", body=b"")
+    response = await upstream.send(site.url("", "127.0.0.2"), request, None)
+    assert response.status == 200
+    await response.close()
+    with pytest.raises(WebFetchFailed) as caught:
+        await upstream.send(site.url("", host), request, None)
+    assert caught.value.message == f"{host} is not a public address; pages are fetched from public ones only"
+    assert len(site.asked) == 1
+    await upstream.close()
+    dialer.close()
 
 
-async def test_the_far_end_of_the_connected_socket_is_judged_before_anything_is_said(site: Site) -> None:
-    open_until_connected = list(HERE)
-    pages = Pages(allowed=open_until_connected, tls=_trusting(), look_up=telling({"pages.test": "127.0.0.2"}))
-    site.contexts[0].sni_callback = lambda *_: open_until_connected.clear()
-    assert (await refusal(pages, site.url("/html", "pages.test"))).error_code == "url_not_allowed"
-    assert site.asked == []
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: only Linux connects to 0.0.0.0")
+async def test_the_peer_of_the_connection_is_judged_before_a_byte_is_sent() -> None:
+    """Linux connects 0.0.0.0 to 127.0.0.1: the peer has another address than the one that passed."""
+    received: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await reader.read())
+        writer.close()
+        ended.set()
+
+    ended = asyncio.Event()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"https://pages.test:{server.sockets[0].getsockname()[1]}/html"
+    pages = PageFetcher(allowed=[ip_network("0.0.0.0/32")], tls=_trusting(), lookup=telling({"pages.test": "0.0.0.0"}))
+    assert (await refusal(pages, url)).error_code == "url_not_allowed"
+    await ended.wait()
+    assert received == [b""]
     await pages.close()
+    server.close()
+    await server.wait_closed()
 
 
-async def test_pages_wait_for_their_turn(site: Site, pages: Pages) -> None:
+async def test_pages_wait_for_their_turn(site: Site, pages: PageFetcher) -> None:
     found = await asyncio.gather(*(pages.fetch(site.url(f"/html/{number}")) for number in range(40)))
     assert {page.title for page in found} == {"Cheese"}
 
 
 # A proxy on the way.
+
+
+async def test_a_page_comes_through_a_proxy_of_the_private_network(site: Site) -> None:
+    asked: list[bytes] = []
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await source.read(65_536):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")[0])
+        site_reader, site_writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(pump(reader, site_writer), pump(site_reader, writer))
+
+    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    proxies = {"https": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}
+    pages = PageFetcher(proxies=proxies, tls=_trusting(), lookup=telling({"pages.test": "8.8.8.8"}))
+    page = await pages.fetch(site.url("/to?place=/html", "pages.test"))
+    assert (page.url, page.title) == (site.url("/html", "pages.test"), "Cheese")
+    assert asked == [f"CONNECT pages.test:{site.port} HTTP/1.1".encode()] * 2
+    await pages.close()
+    server.close()
 
 
 async def test_behind_a_proxy_names_and_addresses_are_judged_as_far_as_they_are_known_here() -> None:
@@ -460,7 +540,7 @@ async def test_behind_a_proxy_names_and_addresses_are_judged_as_far_as_they_are_
             raise socket.gaierror(socket.EAI_NONAME, "not known")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1" if host == "inside.test" else "8.8.8.8", port))]
 
-    pages = Pages(proxies={"https": f"http://127.0.0.1:{port}"}, look_up=look_up)
+    pages = PageFetcher(proxies={"https": f"http://127.0.0.1:{port}"}, lookup=look_up)
     assert (await refusal(pages, "https://inside.test/")).error_code == "url_not_allowed"
     assert (await refusal(pages, "https://10.0.0.1/")).error_code == "url_not_allowed"
     assert asked == []

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.messages.grammar import check_bytes
-from tests.house import Answer, Town
+from tests.support.event_grammar import check_bytes
+from tests.support.harness import FakeResponse, ProxyHarness
 
 TOOLS = [{"name": name, "input_schema": {"type": "object", "properties": {}}} for name in ("look", "walk")]
 
@@ -25,7 +25,7 @@ def text(words: str) -> dict[str, Any]:
 
 
 def blocks_of(stream: bytes) -> list[str]:
-    """What each block of a stream says: its type, and the text or the name in it."""
+    """Return the content of each block of a stream: its type, and the text or the name in it."""
     said: list[str] = []
     for line in stream.decode().splitlines():
         event = json.loads(line[6:]) if line.startswith("data: ") else {}
@@ -53,8 +53,8 @@ async def test_a_dropped_call_takes_the_thinking_that_led_to_it_along(
     whole = {"status": "completed", "output": output, "usage": {"input_tokens": 1, "output_tokens": 1}}
     frames = [*done, {"type": "response.completed", "response": whole}]
     chunks = [b"data: " + json.dumps(frame).encode() + b"\n\n" for frame in frames]
-    town = Town(
-        lambda *_: Answer(200, *chunks) if stream else Answer(200, json.dumps(whole).encode()),
+    town = ProxyHarness(
+        lambda *_: FakeResponse(200, *chunks) if stream else FakeResponse(200, json.dumps(whole).encode()),
         OPENAI_API_KEY="sk-test-0123456789",
     )
     choice = {"type": "auto", "disable_parallel_tool_use": True}

@@ -13,25 +13,25 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
-from anthropic_proxy.messages.prepare import Limits, Prepared, PreparedRequest, prepare
-from anthropic_proxy.messages.types import (
+from anthropic_proxy.messages.models import (
     Block,
+    CleanMessages,
     DocumentBlock,
     ImageBlock,
     Message,
     MessagesRequest,
-    PlainMessages,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
     blocks_of,
     decode_request,
-    read_request,
+    decode_request_or_keep,
 )
-from tests.conversations import Spelling, Talk, spellings, talks
+from anthropic_proxy.messages.preparation import PreparationResult, PreparedRequest, TargetLimits, prepare
+from tests.support.sessions import Spelling, Talk, spellings, talks
 
-ANY = Limits()
+ANY = TargetLimits()
 
 
 def text(words: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def test_sound_and_film_are_refused_by_every_provider(content: list[Any], field:
     history = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well?"}]
     body = {"model": "m", "max_tokens": 9, "messages": [*history, {"role": "user", "content": content}]}
     with pytest.raises(UnsupportedFeature, match=rf"^{re.escape(field)}\.source\.media_type: .* PDFs") as caught:
-        prepare(decode_request(json.dumps(body).encode()), Limits(pdf=True))
+        prepare(decode_request(json.dumps(body).encode()), TargetLimits(pdf=True))
     assert caught.value.status == 400
 
 
@@ -87,7 +87,7 @@ def request_of(*messages: dict[str, Any], **fields: Any) -> MessagesRequest:
     return decode_request(body_of(*messages, **fields))
 
 
-def prepared(*messages: dict[str, Any], limits: Limits = ANY, **fields: Any) -> Prepared:
+def prepared(*messages: dict[str, Any], limits: TargetLimits = ANY, **fields: Any) -> PreparationResult:
     return prepare(request_of(*messages, **fields), limits)
 
 
@@ -416,7 +416,7 @@ def test_names_that_a_wire_does_not_allow_get_an_alias_everywhere() -> None:
 
 
 def test_an_alias_is_always_the_same_and_fits_stricter_patterns() -> None:
-    strict = Limits(name_pattern=r"[a-zA-Z][a-zA-Z0-9_]*", name_length=20)
+    strict = TargetLimits(name_pattern=r"[a-zA-Z][a-zA-Z0-9_]*", name_length=20)
     first, second = (prepared(tools=[{"name": "9-lives"}], limits=strict) for _ in range(2))
     assert first.aliases == second.aliases
     (alias,) = first.aliases
@@ -426,7 +426,7 @@ def test_an_alias_is_always_the_same_and_fits_stricter_patterns() -> None:
 def test_a_renamed_tool_is_another_tool_for_caches() -> None:
     request = request_of(tools=[{"name": LONG}])
     (tool,) = prepare(request, ANY).request.tools
-    (wide,) = prepare(request, Limits(name_length=128)).request.tools
+    (wide,) = prepare(request, TargetLimits(name_length=128)).request.tools
     assert wide.name == LONG
     assert tool.source != wide.source
     assert tool.source is prepare(request, ANY).request.tools[0].source
@@ -523,11 +523,11 @@ def test_a_forced_tool_that_is_not_offered_is_refused(choice: dict[str, Any], to
 
 
 def test_a_model_without_tools_gets_none() -> None:
-    bare = Limits(tools=False)
+    bare = TargetLimits(tools=False)
     ready = prepared(tools=[{"name": "a"}], tool_choice={"type": "auto"}, limits=bare)
     assert ready.request.tools == []
     assert ready.request.tool_choice is None
-    assert [(note.fate, note.field) for note in ready.notes] == [("dropped", "tools")]
+    assert [(note.handling, note.field) for note in ready.notes] == [("dropped", "tools")]
     with pytest.raises(UnsupportedFeature, match="the model takes no tools"):
         prepared(tools=[{"name": "a"}], tool_choice={"type": "any"}, limits=bare)
 
@@ -569,27 +569,27 @@ FULL = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 def test_effort_is_one_value_that_the_model_knows(
     fields: dict[str, Any], efforts: tuple[str, ...], default: str | None, effort: str
 ) -> None:
-    assert prepared(limits=Limits(efforts=efforts, default_effort=default), **fields).request.effort == effort
+    assert prepared(limits=TargetLimits(efforts=efforts, default_effort=default), **fields).request.effort == effort
 
 
 def test_a_changed_effort_is_noted() -> None:
-    (note,) = prepared(limits=Limits(efforts=("low", "high")), output_config={"effort": "max"}).notes
-    assert (note.fate, note.field) == ("approximated", "output_config.effort")
+    (note,) = prepared(limits=TargetLimits(efforts=("low", "high")), output_config={"effort": "max"}).notes
+    assert (note.handling, note.field) == ("approximated", "output_config.effort")
     assert note.reason.startswith("max → high")
 
 
 @pytest.mark.parametrize(
     ("asked", "limits", "counted", "given"),
     [
-        (100, Limits(), 0, 100),
-        (0, Limits(max_output=50), 0, 1),
-        (128_000, Limits(max_output=32_768), 0, 32_768),
-        (128_000, Limits(max_output=65_536, window=131_072), 1_000, 65_536),
-        (128_000, Limits(max_output=65_536, window=131_072), 100_000, 131_072 - 100_000 - 64),
-        (128_000, Limits(window=8_192), 9_000, 1),
+        (100, TargetLimits(), 0, 100),
+        (0, TargetLimits(max_output=50), 0, 1),
+        (128_000, TargetLimits(max_output=32_768), 0, 32_768),
+        (128_000, TargetLimits(max_output=65_536, window=131_072), 1_000, 65_536),
+        (128_000, TargetLimits(max_output=65_536, window=131_072), 100_000, 131_072 - 100_000 - 64),
+        (128_000, TargetLimits(window=8_192), 9_000, 1),
     ],
 )
-def test_the_output_limit_fits_model_and_window(asked: int, limits: Limits, counted: int, given: int) -> None:
+def test_the_output_limit_fits_model_and_window(asked: int, limits: TargetLimits, counted: int, given: int) -> None:
     request = request_of(user(text("x" * 200_000)), max_tokens=asked)
     ready = prepare(request, limits, lambda _: counted)
     assert ready.request.max_tokens == given
@@ -600,12 +600,12 @@ def test_nobody_counts_what_surely_fits() -> None:
     def count(_: MessagesRequest) -> int:
         raise AssertionError
 
-    assert prepare(request_of(max_tokens=500), Limits(window=8_192), count).request.max_tokens == 500
+    assert prepare(request_of(max_tokens=500), TargetLimits(window=8_192), count).request.max_tokens == 500
 
 
 def test_what_only_anthropic_has_is_noted() -> None:
     notes = prepared(mcp_servers=[{"type": "url"}], container="c").notes
-    assert [(note.fate, note.field) for note in notes] == [("dropped", "mcp_servers"), ("dropped", "container")]
+    assert [(note.handling, note.field) for note in notes] == [("dropped", "mcp_servers"), ("dropped", "container")]
 
 
 def test_mending_is_noted() -> None:
@@ -624,10 +624,15 @@ def test_the_rest_is_passed_on() -> None:
         metadata={"user_id": "u"},
         thinking={"type": "enabled", "budget_tokens": 2000, "display": "omitted"},
         output_format={"type": "json_schema", "schema": {"a": 1}},
-        limits=Limits(vision=False, pdf=True),
+        limits=TargetLimits(vision=False, pdf=True),
     ).request
     assert (ready.stop_sequences, ready.temperature, ready.top_p, ready.top_k) == (["END"], 0.5, 0.9, 5)
-    assert (ready.service_tier, ready.user_id, ready.budget_tokens, ready.shows_thinking) == ("auto", "u", 2000, False)
+    assert (ready.service_tier, ready.user_id, ready.budget_tokens, ready.returns_thinking) == (
+        "auto",
+        "u",
+        2000,
+        False,
+    )
     assert (ready.vision, ready.pdf) == (False, True)
     assert json.loads(bytes(ready.output_schema)) == {"a": 1}
 
@@ -644,7 +649,7 @@ def test_the_rest_is_passed_on() -> None:
 )
 def test_thinking_is_shown_unless_the_client_wants_none(thinking: dict[str, Any] | None, shown: bool) -> None:
     fields = {} if thinking is None else {"thinking": thinking}
-    assert prepared(**fields).request.shows_thinking is shown
+    assert prepared(**fields).request.returns_thinking is shown
 
 
 def test_the_newer_way_to_ask_for_a_schema_wins() -> None:
@@ -750,9 +755,9 @@ def test_preparing_twice_changes_nothing_more(history: list[dict[str, Any]]) -> 
 
 
 def check_both_ways(request: MessagesRequest) -> None:
-    """What reading found to be plain is said as the steps for all other messages say it, to the last note."""
+    """Check that messages read as plain give the same result as the steps for all other messages, to the last note."""
     by_steps = structs.replace(request, messages=[*request.messages])
-    if isinstance(request.messages, PlainMessages):
+    if isinstance(request.messages, CleanMessages):
         assert msgspec.json.encode(prepare(request, ANY)) == msgspec.json.encode(prepare(by_steps, ANY))
 
 
@@ -787,7 +792,7 @@ AGENT = [
 
 def test_what_agents_send_is_plain() -> None:
     request = request_of(*AGENT)
-    assert isinstance(request.messages, PlainMessages)
+    assert isinstance(request.messages, CleanMessages)
     assert request.messages.called == ["f", LONG]
     check_both_ways(request)
 
@@ -820,20 +825,20 @@ def test_what_agents_send_is_plain() -> None:
 )
 def test_what_a_step_must_change_is_not_plain(place: int, message: dict[str, Any]) -> None:
     history = [message if index == place else said for index, said in enumerate(AGENT)]
-    assert not isinstance(read_request(body_of(*history)).messages, PlainMessages)
+    assert not isinstance(decode_request_or_keep(body_of(*history)).messages, CleanMessages)
 
 
 @pytest.mark.parametrize(
     "message", [{"role": "user", "content": "Wait."}, system(text("Wait.")), assistant(text("Wait."))]
 )
 def test_nothing_plain_stands_between_calls_and_results(message: dict[str, Any]) -> None:
-    assert not isinstance(request_of(*AGENT[:3], message, *AGENT[3:]).messages, PlainMessages)
+    assert not isinstance(request_of(*AGENT[:3], message, *AGENT[3:]).messages, CleanMessages)
 
 
 def test_what_is_wrong_inside_a_result_is_refused_where_it_must_be_said() -> None:
     """A relay passes it on: the request is read all the same, only not as a plain one."""
     request = request_of(*AGENT[:3], user(result("1"), result("2", [{"type": "text", "text": 5}])))
-    assert not isinstance(request.messages, PlainMessages)
+    assert not isinstance(request.messages, CleanMessages)
     with pytest.raises(InvalidRequest, match=r"content\.0\.text: Input should be a string, got 5"):
         prepare(request, ANY)
 
@@ -841,13 +846,15 @@ def test_what_is_wrong_inside_a_result_is_refused_where_it_must_be_said() -> Non
 def test_aliases_stand_in_the_order_of_the_calls() -> None:
     long = [f"{LONG}{number}" for number in range(9)]
     calls, results = [call(name, name) for name in long], [result(name) for name in long]
-    aliases = prepared(user(text("Go.")), assistant(*calls), user(*results), limits=Limits(name_length=64)).aliases
+    aliases = prepared(
+        user(text("Go.")), assistant(*calls), user(*results), limits=TargetLimits(name_length=64)
+    ).aliases
     assert list(aliases.values()) == long
 
 
 @given(HISTORIES)
 def test_no_result_is_lost(history: list[dict[str, Any]]) -> None:
-    """What a tool answered is said somewhere, paired or as text, unless a summary stands for it."""
+    """Check that a tool's result is kept somewhere, paired or as text, unless a summary stands for it."""
     for message in history:
         for index, block in enumerate(message["content"]):
             if isinstance(block, dict) and block["type"] == "tool_result":

@@ -7,37 +7,37 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.errors import UpstreamUnreachable
-from anthropic_proxy.routing.health import Breakers, RepeatBudget
+from anthropic_proxy.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.house import Answer, Town
-from tests.test_attempts import KEYS, STREAM, Street, error, reply
+from tests.support.fake_upstream import KEYS, STREAM, FakeUpstream, error, reply
+from tests.support.harness import FakeResponse, ProxyHarness
 
 
-def refused_by_openai(street: Street, body: dict[str, Any]) -> Answer:
+def refused_by_openai(street: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
     if street.servers[-1] == "openai":
         raise UpstreamUnreachable("connection refused")
     return reply(body.get("stream", False))
 
 
 async def test_a_provider_that_is_down_is_soon_passed_over_and_every_request_answered() -> None:
-    street = Street(refused_by_openai)
-    town = Town(street, **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
+    street = FakeUpstream(refused_by_openai)
+    town = ProxyHarness(street, **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
     replies = [await town.ask() for _ in range(20)]
     assert all(keeper.body["content"] == [{"type": "text", "text": "well"}] for keeper in replies)
     assert street.servers.count("openai") == 5, "after five failures in a row it is left alone"
     assert {receipt.provider for receipt in town.receipts} == {"groq"}
-    assert town.receipts[0].tried == ["openai 502", "openai 502"]
-    assert town.receipts[-1].tried == ["openai resting"]
-    assert "openai resting, then groq" in town.log.getvalue()
+    assert town.receipts[0].failed_attempts == ["openai 502", "openai 502"]
+    assert town.receipts[-1].failed_attempts == ["openai circuit_open"]
+    assert "openai circuit_open, then groq" in town.log.getvalue()
 
 
 async def test_the_only_provider_is_asked_however_often_it_failed() -> None:
-    street = Street(lambda self, body: error(503, "the server is on fire"))
-    town = Town(street, **KEYS)
+    street = FakeUpstream(lambda self, body: error(503, "the server is on fire"))
+    town = ProxyHarness(street, **KEYS)
     for _ in range(10):
         keeper = await town.ask()
         assert keeper.error is not None
-        assert "on fire" in keeper.error.message
+        assert keeper.error.message == "openai: the server is on fire"
     assert len(street.asked) == 20
     street._answer = lambda self, body: reply(False)
     assert (await town.ask()).error is None
@@ -45,9 +45,9 @@ async def test_the_only_provider_is_asked_however_often_it_failed() -> None:
 
 async def test_a_provider_that_is_up_again_is_turned_to_after_a_rest() -> None:
     now = [1000.0]
-    street = Street(refused_by_openai)
-    town = Town(street, **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
-    town.house = structs.replace(town.house, breakers=Breakers(clock=lambda: now[0]))
+    street = FakeUpstream(refused_by_openai)
+    town = ProxyHarness(street, **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
+    town.house = structs.replace(town.house, circuit_breakers=CircuitBreakers(clock=lambda: now[0]))
     for _ in range(4):
         await town.ask()
     street._answer = lambda self, body: reply(False)
@@ -59,9 +59,9 @@ async def test_a_provider_that_is_up_again_is_turned_to_after_a_rest() -> None:
 
 
 async def test_an_outage_is_not_made_worse_by_repeats() -> None:
-    street = Street(lambda self, body: error(503))
-    town = Town(street, **KEYS)
-    town.house = structs.replace(town.house, budget=RepeatBudget(clock=lambda: 0.0))
+    street = FakeUpstream(lambda self, body: error(503))
+    town = ProxyHarness(street, **KEYS)
+    town.house = structs.replace(town.house, retry_budget=RetryBudget(clock=lambda: 0.0))
     for _ in range(300):
         await town.ask()
     assert len(street.asked) < 300 + 50 + 300 * 0.3
@@ -71,7 +71,7 @@ async def test_places_in_front_of_the_upstreams_are_waited_for_and_given_back() 
     under_way = most = 0
     freed = asyncio.Event()
 
-    class Slow(Answer):
+    class Slow(FakeResponse):
         async def read(self) -> bytes:
             await freed.wait()
             return await super().read()
@@ -81,19 +81,24 @@ async def test_places_in_front_of_the_upstreams_are_waited_for_and_given_back() 
             under_way -= not self.closed
             await super().close(complete=complete)
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
         return Slow(200, *STREAM)
 
-    town = Town(street, **KEYS, MAX_UPSTREAM_CALLS="2")
+    town = ProxyHarness(street, **KEYS, MAX_UPSTREAM_CALLS="2")
     exchanges = [asyncio.create_task(town.ask(stream=True)) for _ in range(30)]
     sent_away = itertools.islice(asyncio.as_completed(exchanges), 12)  # two are under way, sixteen wait
     for keeper in [await exchange for exchange in sent_away]:
         assert keeper.error is not None
-    assert {receipt.status for receipt in town.receipts} == {529}
-    assert "MAX_UPSTREAM_CALLS" in town.receipts[0].error
+    full = (
+        "This proxy makes 2 calls at once (MAX_UPSTREAM_CALLS), and 16 requests wait for their turn already. "
+        "Try again in a moment."
+    )
+    refused = {(receipt.status, receipt.error_type, receipt.error, receipt.provider) for receipt in town.receipts}
+    assert refused == {(529, "overloaded_error", full, "")}
+    assert f"✕ {full}\n" in town.log.getvalue()
     freed.set()
     keepers = await asyncio.gather(*exchanges)
     assert most == 2

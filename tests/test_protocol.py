@@ -1,95 +1,18 @@
-"""HTTP as the server reads it, on a socket, in front of an application that says what it was given."""
+"""HTTP as the server reads it, on a socket, in front of an application that returns what it was given."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import uvicorn
 
-from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.server.protocol import HEAD_BYTES, GuardedHttp
-
-UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
-GET = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
+from anthropic_proxy.server.http1.connection import HEAD_BYTES, Http1Connection
+from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
 
 
-class Impatient(GuardedHttp):
-    head_seconds = linger_seconds = 0.2
-
-
-class Echo:
-    """Answers with what it was given; remembers what could not be read."""
-
-    def __init__(self) -> None:
-        self.refused: list[ProxyError] = []
-        self.go_on = asyncio.Event()
-        self.go_on.set()
-        self.hasty = False
-        """Whether it answers before it has read the body."""
-
-    def note_refusal(self, error: ProxyError) -> str:
-        self.refused.append(error)
-        return "req_of_the_refusal"
-
-    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
-        body = b""
-        while not self.hasty:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message["body"]
-            if not message["more_body"]:
-                break
-        await self.go_on.wait()
-        names = [name.decode() for name, _ in scope["headers"]]
-        answer = json.dumps({"path": scope["path"], "body": body.decode(), "headers": names}).encode()
-        headers = [(b"content-length", str(len(answer)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
-
-
-@asynccontextmanager
-async def serving(app: Echo, protocol: type[GuardedHttp] = GuardedHttp, kept: int = 5) -> AsyncIterator[int]:
-    config = uvicorn.Config(
-        app,
-        http=protocol,
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        proxy_headers=False,
-        timeout_keep_alive=kept,
-    )
-    config.load()
-    state = uvicorn.Server(config).server_state
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for connection in list(state.connections):
-            connection.transport.abort()
-
-
-async def talk(port: int, *pieces: bytes) -> bytes:
-    """Send pieces, each on its own, and return everything until the server hangs up; then hang up too."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for piece in pieces:
-        writer.write(piece)
-        await writer.drain()
-        await asyncio.sleep(0.01)  # so that each is a read of its own
-    try:
-        async with asyncio.timeout(10):
-            return await reader.read()
-    finally:
-        writer.close()
-
-
-def bodies_of(answers: bytes) -> list[dict[str, Any]]:
-    return [json.loads(b"{" + part.split(b"\r\n\r\n{", 1)[1]) for part in answers.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+class Impatient(Http1Connection):
+    head_seconds = drain_seconds = 0.2
 
 
 def envelope_of(answer: bytes) -> tuple[bytes, dict[str, Any]]:
@@ -100,9 +23,6 @@ def envelope_of(answer: bytes) -> tuple[bytes, dict[str, Any]]:
     assert envelope["type"] == "error"
     assert envelope["request_id"] == "req_of_the_refusal"
     return head.split(b"\r\n")[0], envelope["error"]
-
-
-CLOSE = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -125,15 +45,32 @@ async def test_an_offered_websocket_is_an_ordinary_request() -> None:
         assert [answer["path"] for answer in bodies_of(await talk(port, offer, CLOSE))] == ["/first", "/last"]
 
 
+NOT_HTTP = "The request is not HTTP as it can be read here: "
+SPACES = f"{NOT_HTTP}method, address and HTTP/1.1 must have one space between each."
+
+
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
-        (b"hello\r\n\r\n", "not HTTP"),
-        (b"GET / HTTP/1.1\r\nHost x\r\n\r\n", "not HTTP"),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", "http://"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "not HTTP"),
-        (b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n", "not HTTP"),
-        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "not HTTP"),
+        (b"hello\r\n\r\n", SPACES),
+        (b"GET / HTTP/1.1\r\nHost x\r\n\r\n", f"{NOT_HTTP}Invalid header token."),
+        (
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
+            "This is no HTTP but TLS: the address of this proxy begins with http://, not https://.",
+        ),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", f"{NOT_HTTP}Pause on PRI/Upgrade."),
+        (
+            b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+            "CONNECT is not served: this proxy forwards requests of the Messages API only.",
+        ),
+        (b"GET  /health HTTP/1.1\r\nHost: x\r\n\r\n", SPACES),
+        (b"GET /health  HTTP/1.1\r\nHost: x\r\n\r\n", SPACES),
+        (b"GET /health RTSP/1.0\r\nHost: x\r\n\r\n", SPACES),
+        (b"SOURCE /health ICE/1.0\r\nHost: x\r\n\r\n", SPACES),
+        (
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            f"{NOT_HTTP}Invalid character in chunk size.",
+        ),
     ],
 )
 async def test_what_is_no_http_is_refused_in_the_envelope(sent: bytes, said: str) -> None:
@@ -142,7 +79,7 @@ async def test_what_is_no_http_is_refused_in_the_envelope(sent: bytes, said: str
         status, error = envelope_of(await talk(port, sent))
     assert status == b"HTTP/1.1 400 Bad Request"
     assert error["type"] == "invalid_request_error"
-    assert said in error["message"]
+    assert error["message"] == said
     assert [refused.status for refused in app.refused] == [400]
 
 
@@ -219,7 +156,7 @@ BROKEN_BODY = b"POST /broken HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r
 
 
 class Streaming(Echo):
-    """Begins an answer at once, and ends it when it may go on; says whether its client left before."""
+    """An application that begins an answer at once, ends it when allowed, and records if its client left before."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -306,11 +243,11 @@ async def test_a_whole_address_of_another_host_is_refused(target: bytes) -> None
     async with serving(Echo()) as port:
         status, error = envelope_of(await talk(port, b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target))
     assert status == b"HTTP/1.1 400 Bad Request"
-    assert "Host" in error["message"]
+    assert error["message"] == "The address in the request line names another host than the Host header."
 
 
 class Large(Streaming):
-    """Answers with more than anybody holds for a client; says whether the client left."""
+    """An application that answers with more than is held for a client, and records whether the client left."""
 
     size = 8 << 20
     pieces = 1
@@ -326,7 +263,7 @@ class Large(Streaming):
             self.left.append(scope["path"])
 
 
-class Unread(GuardedHttp):
+class Unread(Http1Connection):
     write_seconds = 0.4
 
 

@@ -14,112 +14,33 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from anthropic_proxy.messages.deltas import Delta, Text, Thinking, ToolArgs, ToolCall
-from anthropic_proxy.messages.prepare import Limits, prepare
-from anthropic_proxy.messages.types import decode_request
-from anthropic_proxy.routing.catalogue import Catalogue
+from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import Facts, resolve
+from anthropic_proxy.routing.router import RoutingQuery, resolve
 from anthropic_proxy.settings import load_settings
-from anthropic_proxy.wire import openai_chat
-from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.recover import (
+from anthropic_proxy.wire.tool_call_repair import (
     TAGS,
-    TEXT_CONVENTIONS,
-    AnswerText,
-    CallMender,
+    TOOL_CALL_FORMATS,
+    CallRepair,
     OfferedTools,
-    TextCalls,
-    ThinkTags,
-    mend_arguments,
+    TextCallDetector,
+    TextSplitter,
+    ThinkingTagParser,
+    repair_arguments,
 )
-from tests.golden.stage import Scenario
-from tests.house import Answer, Town
+from anthropic_proxy.wire.tool_call_repair.text_calls import MAX_FENCES
+from tests.support.golden_runner import GoldenCase
+from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.tool_call_forms import FORMS, MORE_FORMS, READ, RUN, TOOLS, new_call
 
 GOLDEN = Path(__file__).parent / "golden" / "openai_chat"
 
-TOOLS: dict[str, dict[str, Any]] = {
-    "Read": {"properties": {"path": {"type": "string"}, "limit": {"type": "integer"}}, "required": ["path"]},
-    "Run": {"properties": {"command": {"type": "string"}, "background": {"type": "boolean"}}, "required": ["command"]},
-    "now": {"properties": {}},
-}
-READ = '{"path": "a.py", "limit": 3}'
-RUN = '{"command": "echo \\"<hi>\\""}'
-FORMS = {
-    "hermes": f'<tool_call>\n{{"name": "Read", "arguments": {READ}}}\n</tool_call>\n'
-    f'<tool_call>\n{{"arguments": {RUN}, "name": "Run"}}\n</tool_call>',
-    "functions": "<tool_call>\n<function=Read>\n<parameter=path>\na.py\n</parameter>\n<parameter=limit>\n3\n"
-    "</parameter>\n</function>\n</tool_call>\n<function=Run>\n<parameter=command>\n"
-    'echo "<hi>"\n</parameter>\n</function>\n</tool_call>',
-    "function_json": f"<function=Read>{READ}</function><function=Run>{RUN}</function>",
-    "keys": "<tool_call>Read\n<arg_key>path</arg_key>\n<arg_value>a.py</arg_value>\n<arg_key>limit</arg_key>\n"
-    "<arg_value>3</arg_value>\n</tool_call><tool_call>Run<arg_key>command</arg_key>"
-    '<arg_value>echo "<hi>"</arg_value></tool_call>',
-    "python_tag": f'<|python_tag|>{{"name": "Read", "parameters": {READ}}}; {{"name": "Run", "parameters": {RUN}}}',
-    "listed": f'[TOOL_CALLS] [{{"name": "Read", "arguments": {READ}}}, {{"name": "Run", "arguments": {RUN}}}]',
-    "section": f"<|tool_calls_section_begin|><|tool_call_begin|>functions.Read:0<|tool_call_argument_begin|>{READ}"
-    f"<|tool_call_end|><|tool_call_begin|>functions.Run:1<|tool_call_argument_begin|>{RUN}<|tool_call_end|>"
-    "<|tool_calls_section_end|>",
-    "barred": f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>Read\n```json\n{READ}\n```"
-    "<｜tool▁call▁end｜>\n"
-    f"<｜tool▁call▁begin｜>Run<｜tool▁sep｜>{RUN}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
-    "tool_code": '```tool_code\nprint(default_api.Read(path="a.py", limit=3))\nRun(command=\'echo "<hi>"\')\n```',
-    "channel": f"<|channel|>commentary to=functions.Read <|constrain|>json<|message|>{READ}<|call|>"
-    f"<|start|>assistant to=functions.Run<|channel|>commentary json<|message|>{RUN}<|call|>",
-    "invoke": '<function_calls>\n<invoke name="Read">\n<parameter name="path">a.py</parameter>\n'
-    '<parameter name="limit">3</parameter>\n</invoke>\n<invoke name="Run">\n'
-    '<parameter name="command">echo "<hi>"</parameter>\n</invoke>\n</function_calls>',
-    "bare_json": f'{{"name": "Read", "parameters": {READ}}}\n{{"type": "function", "function": '
-    f'{{"name": "Run", "arguments": {RUN}}}}}',
-    "bare_python": '[Read(path="a.py", limit=3), Run(command=\'echo "<hi>"\')]',
-}
-MORE_FORMS = {
-    "named lists": f"[TOOL_CALLS]Read[ARGS]{READ}[TOOL_CALLS]Run[CALL_ID]abc123DEF[ARGS]{RUN}",
-    "lists without a mark for arguments": f"[TOOL_CALLS]Read{READ}[TOOL_CALLS]Run{RUN}",
-    "built-in tools": '<|python_tag|>Read.call(path="a.py", limit=3)\nRun.call(command=\'echo "<hi>"\')',
-    "calls without a section": f"<|tool_call_begin|>Read:0<|tool_call_argument_begin|>{READ}<|tool_call_end|>"
-    f"<|tool_call_begin|>Run:1<|tool_call_argument_begin|>{RUN}<|tool_call_end|>",
-    "one tag for both": f'<tool_call>{{"name": "Read", "arguments": {READ}}}\n'
-    f'{{"name": "Run", "arguments": {RUN}}}</tool_call>',
-    "no last tag": f'<tool_call>{{"name": "Read", "arguments": {READ}}}</tool_call>'
-    f'<tool_call>{{"name": "Run", "arguments": {RUN}}}',
-    "arguments as text": f'<tool_call>{{"name": "Read", "arguments": {json.dumps(READ)}}}</tool_call>'
-    f'<tool_call>{{"name": "Run", "arguments": {json.dumps(RUN)}}}</tool_call>',
-    "odd names": f'<tool_call>{{"name": "functions.read", "arguments": {READ}}}</tool_call>'
-    f'<tool_call>{{"name": "RUN", "arguments": {RUN}}}</tool_call>',
-    "a comma too many": '<tool_call>{"name": "Read", "arguments": {"path": "a.py", "limit": 3,}}</tool_call>'
-    f'<tool_call>{{"name": "Run", "arguments": {RUN}}}</tool_call>',
-    "bars and names": '<｜DSML｜function_calls><｜DSML｜invoke name="Read">'
-    '<｜DSML｜parameter name="path" string="true">a.py</｜DSML｜parameter>'
-    '<｜DSML｜parameter name="limit" string="false">3</｜DSML｜parameter></｜DSML｜invoke>'
-    '<｜DSML｜invoke name="Run"><｜DSML｜parameter name="command" string="true">echo "<hi>"</｜DSML｜parameter>'
-    "</｜DSML｜invoke></｜DSML｜function_calls>",
-}
 EXPECTED = [("Read", json.loads(READ)), ("Run", json.loads(RUN))]
 
 
-def new_call(**fields: Any) -> Call:
-    body = {
-        "model": "claude",
-        "max_tokens": 100,
-        "messages": [{"role": "user", "content": "Hi"}],
-        "tools": [{"name": name, "input_schema": {"type": "object", **schema}} for name, schema in TOOLS.items()],
-    } | fields
-    prepared = prepare(decode_request(msgspec.json.encode(body)), Limits())
-    count = iter(range(1, 1_000_000))
-    return Call(
-        request=prepared.request,
-        model="m",
-        dialect=openai_chat.Dialect(text_calls=TEXT_CONVENTIONS, thinking_tags=TAGS),
-        stream=True,
-        aliases=prepared.aliases,
-        new_id=lambda prefix: f"{prefix}{next(count):022d}",
-        provider="somebody",
-    )
-
-
-def read(parts: Sequence[str], conventions: Sequence[Any] = TEXT_CONVENTIONS, *, cut: bool = False) -> list[Delta]:
+def read(parts: Sequence[str], conventions: Sequence[Any] = TOOL_CALL_FORMATS, *, cut: bool = False) -> list[Delta]:
     call = new_call()
-    reader = TextCalls(conventions, OfferedTools(call), call.new_id)
+    reader = TextCallDetector(conventions, OfferedTools(call), call.new_id)
     return [delta for part in parts for delta in reader.feed(part)] + reader.finish(cut=cut)
 
 
@@ -144,7 +65,7 @@ def test_every_convention_is_read_and_only_where_it_is_switched_on(name: Any) ->
     assert folded(read([FORMS[name]])) == EXPECTED
     assert folded(read([FORMS[name]], [name])) == EXPECTED
     assert folded(read(list(FORMS[name]), [name])) == EXPECTED
-    others = [other for other in TEXT_CONVENTIONS if other != name]
+    others = [other for other in TOOL_CALL_FORMATS if other != name]
     assert folded(read([FORMS[name]], others)) != EXPECTED
 
 
@@ -154,14 +75,14 @@ def test_the_usual_variations_are_read_too(name: str) -> None:
     assert folded(read(list(MORE_FORMS[name]))) == EXPECTED
 
 
-@pytest.mark.parametrize("name", TEXT_CONVENTIONS)
+@pytest.mark.parametrize("name", TOOL_CALL_FORMATS)
 def test_every_convention_has_a_scenario_that_needs_it(name: Any) -> None:
     assert name in FORMS
-    scenario = Scenario(GOLDEN / f"text_call_{name}")
+    scenario = GoldenCase(GOLDEN / f"text_call_{name}")
     with_it = scenario.play([scenario.upstream or b""])
     dialect = scenario.target.dialect
-    others = tuple(other for other in dialect.text_calls if other != name)
-    scenario.change_target(structs.replace(scenario.target, dialect=structs.replace(dialect, text_calls=others)))
+    others = tuple(other for other in dialect.text_call_formats if other != name)
+    scenario.change_target(structs.replace(scenario.target, dialect=structs.replace(dialect, text_call_formats=others)))
     assert scenario.play([scenario.upstream or b""]) != with_it
 
 
@@ -239,7 +160,7 @@ def test_where_the_text_is_cut_makes_no_difference(pieces: list[str], points: li
 
 @given(st.lists(PIECES, max_size=5))
 def test_no_word_is_lost(pieces: list[str]) -> None:
-    """What stays text is, in order, what is left when the calls are cut out."""
+    """The remaining text is, in order, what is left when the calls are cut out."""
     text = "".join(pieces)
     position = 0
     for said in folded(read([text])):
@@ -254,11 +175,18 @@ def test_no_word_is_lost(pieces: list[str]) -> None:
 
 def test_text_flows_on_where_nothing_can_begin() -> None:
     call = new_call()
-    reader = TextCalls(TEXT_CONVENTIONS, OfferedTools(call), call.new_id)
+    reader = TextCallDetector(TOOL_CALL_FORMATS, OfferedTools(call), call.new_id)
     assert reader.feed("Hello") == [Text("Hello")]
     assert reader.feed(" there, a <") == [Text(" there, a ")]
     assert reader.feed("b> c\n") == [Text("<b> c")]
-    assert reader.feed("<tool_call> is a tag") == [Text("\n<tool_call>"), Text(" is a tag")]
+    assert reader.feed("<tool_call> is a tag") == [Text("\n<tool_call> is a tag")]
+
+
+def test_after_many_fences_no_call_is_looked_for() -> None:
+    call = '<tool_call>{"name": "Read", "arguments": {"file_path": "a.txt"}}</tool_call>'
+    few, many = "```\n```\n" * 100, "```\n```\n" * (MAX_FENCES + 1)
+    assert len(folded(read([few + call]))) == 2
+    assert folded(read([many + call])) == [many + call]
 
 
 @given(st.lists(st.sampled_from(["a", "b c", " ", "\n", "<", "`", None]), max_size=8))
@@ -266,7 +194,7 @@ def test_text_flows_on_where_nothing_can_begin() -> None:
 def test_text_that_goes_on_behind_something_else_keeps_its_order(pieces: list[str | None]) -> None:
     """`None` stands for what comes between: a call, or reasoning in a field of its own."""
     call = new_call()
-    reader = TextCalls(TEXT_CONVENTIONS, OfferedTools(call), call.new_id)
+    reader = TextCallDetector(TOOL_CALL_FORMATS, OfferedTools(call), call.new_id)
     said = [delta for piece in [*pieces, None] for delta in (reader.finish() if piece is None else reader.feed(piece))]
     assert "".join(delta.text for delta in said if isinstance(delta, Text)) == "".join(filter(None, pieces))
 
@@ -297,7 +225,7 @@ def test_text_that_goes_on_behind_something_else_keeps_its_order(pieces: list[st
     ],
 )
 def test_arguments_are_mended_where_they_can_mean_one_object_only(written: str, meant: dict[str, Any]) -> None:
-    mended = mend_arguments(written)
+    mended = repair_arguments(written)
     assert mended is not None
     assert json.loads(mended) == meant
 
@@ -331,14 +259,14 @@ def test_arguments_are_mended_where_they_can_mean_one_object_only(written: str, 
     ],
 )
 def test_arguments_with_two_meanings_are_left_alone(written: str) -> None:
-    assert mend_arguments(written) is None
+    assert repair_arguments(written) is None
 
 
 def test_between_marks_nothing_around_an_object_is_passed_over() -> None:
     for written in ('{"a": "b', 'text {"a": 1,}', '{"a": 1,} text', '{"a": 1}{"a": 1}'):
-        assert mend_arguments(written, alone=True) is None
-        assert mend_arguments(written) is not None
-    assert mend_arguments('{"a": ["b"', alone=True) == '{"a": ["b"]}'
+        assert repair_arguments(written, alone=True) is None
+        assert repair_arguments(written) is not None
+    assert repair_arguments('{"a": ["b"', alone=True) == '{"a": ["b"]}'
 
 
 VALUES = st.recursive(
@@ -353,14 +281,14 @@ def test_what_is_an_object_stays_as_it_is_and_what_lacks_its_end_is_never_anothe
     value: dict[str, Any], missing: int
 ) -> None:
     whole = json.dumps(value)
-    assert mend_arguments(whole) == whole
+    assert repair_arguments(whole) == whole
     cut = whole[: max(1, len(whole) - missing)]
-    mended = mend_arguments(cut)
+    mended = repair_arguments(cut)
     if mended is not None:
         read = json.loads(mended)
         assert list(read) == list(value)[: len(read)], "keys are kept in order, and none is invented"
-    assert mend_arguments(whole + whole) == whole
-    assert mend_arguments(json.dumps(whole)) == whole
+    assert repair_arguments(whole + whole) == whole
+    assert repair_arguments(json.dumps(whole)) == whole
 
 
 @pytest.mark.parametrize(
@@ -395,11 +323,11 @@ def test_a_long_name_is_matched_under_its_alias_and_found_again() -> None:
 
 
 def test_a_note_holds_no_more_than_the_beginning_of_a_name_that_a_model_made_up() -> None:
-    mender = CallMender(new_call(), names=True)
+    mender = CallRepair(new_call(), names=True)
     name = "a\x1b[31m\n" + "x" * 5_000
-    assert mender.mend_name(name) == name
-    assert mender.mend_arguments("{'a': 1}", name) == '{"a": 1}'
-    assert mender.mend_name("\n" + "x" * 400 + ".read") == "Read"
+    assert mender.repair_name(name) == name
+    assert mender.repair_arguments("{'a': 1}", name) == '{"a": 1}'
+    assert mender.repair_name("\n" + "x" * 400 + ".read") == "Read"
     reasons = [note.reason for note in mender.notes]
     assert len(reasons) == 2
     for reason in reasons:
@@ -414,24 +342,31 @@ def test_a_name_behind_thousands_of_namespaces_is_nobodys() -> None:
 
 def test_a_call_without_a_name_is_found_by_its_arguments() -> None:
     offered = OfferedTools(new_call())
-    assert offered.match_arguments('{"path": "a", "limit": 1}') == "Read"
-    assert offered.match_arguments('{"command": "ls"}') == "Run"
-    assert offered.match_arguments("") == "now"
-    assert offered.match_arguments('{"path": "a", "command": "b"}') is None
-    assert offered.match_arguments("no json") is None
+    assert offered.match_by_arguments('{"path": "a", "limit": 1}') == "Read"
+    assert offered.match_by_arguments('{"command": "ls"}') == "Run"
+    assert offered.match_by_arguments("") == "now"
+    assert offered.match_by_arguments('{"path": "a", "command": "b"}') is None
+    assert offered.match_by_arguments("no json") is None
     forced = {"type": "tool", "name": "Run"}
-    assert OfferedTools(new_call(tool_choice=forced)).match_arguments("no json") == "Run"
+    assert OfferedTools(new_call(tool_choice=forced)).match_by_arguments("no json") == "Run"
+
+
+@pytest.mark.parametrize("required", [[{}], [["path"], "path"], [None, 1, "path"], "path", {"path": True}])
+def test_a_list_of_required_arguments_may_hold_anything(required: Any) -> None:
+    schema = {"type": "object", "properties": {"path": {}}, "required": required}
+    tools = [{"name": "Read", "input_schema": schema}, {"name": "Run", "input_schema": {"type": "object"}}]
+    assert OfferedTools(new_call(tools=tools)).match_by_arguments('{"path": "a"}') == "Read"
 
 
 def test_no_call_is_looked_for_where_no_tool_may_be_called() -> None:
     for fields in ({"tools": []}, {"tool_choice": {"type": "none"}}):
-        assert AnswerText(new_call(**fields)).feed(FORMS["hermes"]) == [Text(FORMS["hermes"])]
+        assert TextSplitter(new_call(**fields)).feed(FORMS["hermes"]) == [Text(FORMS["hermes"])]
 
 
 def test_json_that_the_client_asked_for_is_no_call() -> None:
     schema = {"type": "object", "properties": {"name": {"type": "string"}}}
     call = new_call(output_config={"format": {"type": "json_schema", "schema": schema}})
-    text = AnswerText(call)
+    text = TextSplitter(call)
     assert folded([*text.feed(FORMS["bare_json"]), *text.finish()]) == [FORMS["bare_json"]]
 
 
@@ -451,29 +386,29 @@ TAGGED = {
 def test_reasoning_is_lifted_in_every_form(form: Any) -> None:
     for text in (f"{TAGGED[form]}Hi </b>", f"\n{TAGGED[form]}\n\nHi </b>"):
         for parts in ([text], list(text)):
-            tags = ThinkTags((form,))
+            tags = ThinkingTagParser((form,))
             deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
             assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)).strip() == "Hm."
             assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "Hi </b>"
 
 
 def test_reasoning_that_no_tag_ends_was_the_answer_where_no_tag_began_it() -> None:
-    tags = ThinkTags((*TAGS, "unopened"))
+    tags = ThinkingTagParser((*TAGS, "unopened"))
     assert tags.feed("All of it") == [Thinking("All of it")]
     assert tags.finish(whole=True) == [Text("All of it")]
-    tags = ThinkTags((*TAGS, "unopened"))
+    tags = ThinkingTagParser((*TAGS, "unopened"))
     tags.expect_tags()
     assert tags.feed("All of it") == [Text("All of it")]
-    tags = ThinkTags((*TAGS, "unopened"))
+    tags = ThinkingTagParser((*TAGS, "unopened"))
     assert [*tags.feed("<think>All of it"), *tags.finish(whole=True)] == [Thinking("All of it")]
 
 
 @pytest.mark.parametrize("parts", [["\n All of it"], list("\n All of it")])
 def test_reasoning_that_was_the_answer_begins_as_the_model_began_it(parts: list[str]) -> None:
-    tags = ThinkTags(("unopened",))
+    tags = ThinkingTagParser(("unopened",))
     said = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
     assert said[-1] == Text("\n All of it")
-    tags = ThinkTags(("think",))
+    tags = ThinkingTagParser(("think",))
     said = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
     assert "".join(delta.text for delta in said if isinstance(delta, Text)) == "\n All of it"
 
@@ -489,11 +424,11 @@ def test_a_model_that_repeats_a_mark_for_ever_is_left_alone_in_the_end() -> None
     assert folded(read([prose + FORMS["hermes"]])) == [prose[:-1], *EXPECTED]
 
 
-# Which servers are known for what, and who is told
+# The known behaviour of servers, and the recipients of the report
 
 
 def dialect_of(model: str, **settings: str) -> Any:
-    return resolve(Facts(model), load_settings(settings, PROVIDERS, env_file=None), Catalogue()).targets[0].dialect
+    return resolve(RoutingQuery(model), load_settings(settings, PROVIDERS, env_file=None), Catalog()).targets[0].dialect
 
 
 @pytest.mark.parametrize(
@@ -517,8 +452,8 @@ def test_only_servers_of_small_models_are_read_so(
     model: str, settings: dict[str, str], texts: bool, holds: bool
 ) -> None:
     dialect = dialect_of(model, **settings)
-    field = "mends_tool_arguments" if model.startswith("ollama/") else "buffers_tool_arguments"
-    assert (bool(dialect.text_calls), bool(dialect.thinking_tags), dialect.mends_tool_names) == (texts,) * 3
+    field = "repairs_tool_arguments" if model.startswith("ollama/") else "buffers_tool_arguments"
+    assert (bool(dialect.text_call_formats), bool(dialect.thinking_tags), dialect.repairs_tool_names) == (texts,) * 3
     assert getattr(dialect, field) is holds
 
 
@@ -548,8 +483,8 @@ async def test_what_was_mended_stands_in_the_receipt(stream: bool) -> None:
     said = {"role": "assistant", "content": FORMS["hermes"], "tool_calls": calls}
     choice = {"index": 0, "delta" if stream else "message": said, "finish_reason": "tool_calls"}
     body = msgspec.json.encode({"choices": [choice]})
-    answer = Answer(200, b"data: %b\n\ndata: [DONE]\n\n" % body if stream else body)
-    town = Town(
+    answer = FakeResponse(200, b"data: %b\n\ndata: [DONE]\n\n" % body if stream else body)
+    town = ProxyHarness(
         lambda *_: answer,
         OPENAI_BASE_URL="http://localhost:8000/v1",
         BIG_MODEL="openai/phi-4-mini",
@@ -557,7 +492,9 @@ async def test_what_was_mended_stands_in_the_receipt(stream: bool) -> None:
     tools = [{"name": name, "input_schema": {"type": "object", **schema}} for name, schema in TOOLS.items()]
     keeper = await town.ask(stream=stream, tools=tools)
     assert keeper.receipt is not None
-    notes = [f"{note.fate} {note.field}: {note.reason}" for note in keeper.receipt.notes if "tool_use" in note.field]
+    notes = [
+        f"{note.handling} {note.field}: {note.reason}" for note in keeper.receipt.notes if "tool_use" in note.field
+    ]
     assert notes == [
         "emulated content.tool_use: a call of Read that the model wrote as text (hermes) became a block",
         "emulated content.tool_use: a call of Run that the model wrote as text (hermes) became a block",
@@ -569,13 +506,13 @@ async def test_what_was_mended_stands_in_the_receipt(stream: bool) -> None:
 
 @pytest.mark.parametrize("held", ["<tool_c", '<tool_call>{"name": "Read", "argum'])
 async def test_text_that_waits_is_passed_on_before_the_error_where_the_answer_breaks_off(held: str) -> None:
-    def street(*_: object) -> Answer:
+    def street(*_: object) -> FakeResponse:
         frames = [json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}) for text in ("I look. ", held)]
-        return Answer(200, *(f"data: {frame}\n\n".encode() for frame in frames))
+        return FakeResponse(200, *(f"data: {frame}\n\n".encode() for frame in frames))
 
     local = {"OPENAI_BASE_URL": "http://localhost:8000/v1", "PREFERRED_PROVIDER": "openai", "BIG_MODEL": "openai/qwen3"}
     read = {"name": "Read", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}
-    keeper = await Town(street, **local).ask(stream=True, tools=[read])
+    keeper = await ProxyHarness(street, **local).ask(stream=True, tools=[read])
     lines = [json.loads(line[6:]) for line in keeper.stream.splitlines() if line.startswith(b"data: ")]
     assert (
         "".join(line["delta"]["text"] for line in lines if line["type"] == "content_block_delta") == "I look. " + held

@@ -1,11 +1,10 @@
-"""The relay: what passes is the same to the byte, what must differ differs alone, and a break is told once."""
+"""The relay: what passes is the same to the byte, what must differ differs alone, and a break is reported once."""
 
 import asyncio
 import itertools
 import json
 import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,40 +13,42 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from anthropic_proxy.errors import ClientError, UpstreamError, UpstreamProtocolError
-from anthropic_proxy.exchange import forward
-from anthropic_proxy.exchange.attempts import relay_call
-from anthropic_proxy.exchange.forward import Told
-from anthropic_proxy.exchange.house import Inbound
-from anthropic_proxy.exchange.relay import RelayedAnswer, passed_headers
-from anthropic_proxy.exchange.run import run
-from anthropic_proxy.exchange.watch import Watch
-from anthropic_proxy.hooks import Client
-from anthropic_proxy.messages.grammar import check_bytes
-from anthropic_proxy.messages.types import MessagesRequest
-from anthropic_proxy.routing.catalogue import Catalogue
+from anthropic_proxy.exchange import forwarding
+from anthropic_proxy.exchange.attempts import build_relay_call
+from anthropic_proxy.exchange.forwarding import JsonReply
+from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.relay import RelayStream, forwarded_headers
+from anthropic_proxy.exchange.watchdog import Watchdog
+from anthropic_proxy.messages.models import MessagesRequest
+from anthropic_proxy.plugins import Client
+from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import Facts, Target, resolve
-from anthropic_proxy.server.replies import encode_events
+from anthropic_proxy.routing.router import RoutingQuery, Target, resolve
+from anthropic_proxy.server.responses import encode_events
+from anthropic_proxy.services import ClientRequest
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire import anthropic
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
-from tests.house import Answer, Keeper, Town
-from tests.quirks import changes_a_scenario, missing_proofs, proofs_of
+from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of
+from tests.support.event_grammar import check_bytes
+from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
+from tests.support.provider_replies.messages import DOUBLE_START, MESSAGE_STREAMS
 
-RECORDED = Path(__file__).parents[2] / "shared" / "recorded" / "anthropic"
 ASKED, TARGET = "claude-sonnet-4-5", "claude-opus-5-5"
 
 
 def target_of(model: str = ASKED, **dialect: Any) -> Target:
     settings = load_settings({"ANTHROPIC_API_KEY": "k", "PREFERRED_PROVIDER": "anthropic"}, PROVIDERS, env_file=None)
-    target = resolve(Facts(model), settings, Catalogue()).targets[0]
+    target = resolve(RoutingQuery(model), settings, Catalog()).targets[0]
     return structs.replace(target, dialect=structs.replace(target.dialect, **dialect))
 
 
 def call_of(body: bytes, target: Target, *, stream: bool = True, asked: str = ASKED, **inbound: Any) -> Call:
     request = MessagesRequest(model=asked, messages=[], stream=stream)
-    arrived = Inbound(request_id="req_1", client=Client(), headers=inbound.pop("headers", {}), body=body, **inbound)
-    return relay_call(arrived, request, target, lambda prefix: prefix + "1")
+    arrived = ClientRequest(
+        request_id="req_1", client=Client(), headers=inbound.pop("headers", {}), body=body, **inbound
+    )
+    return build_relay_call(arrived, request, target, lambda prefix: prefix + "1")
 
 
 def sent(body: bytes, target: Target | None = None) -> bytes:
@@ -210,14 +211,14 @@ def test_headers_pass_but_for_those_of_this_hop() -> None:
 )
 def test_a_header_of_the_answer_passes_byte_by_byte_or_not_at_all(sent: bytes, passed: bytes | None) -> None:
     text = sent.decode("utf-8", "surrogateescape")  # as the HTTP client reads it
-    headers = passed_headers({"Anthropic-X": text, "request-id": text, "anthropic x": "a", "anthropic-\xe9": "a"})
+    headers = forwarded_headers({"Anthropic-X": text, "request-id": text, "anthropic x": "a", "anthropic-\xe9": "a"})
     expected = {} if passed is None else dict.fromkeys(("anthropic-x", "x-upstream-request-id"), passed)
     assert {name: value.encode("latin-1") for name, value in headers.items()} == expected
 
 
-async def relayed(chunks: list[bytes | Exception], call: Call, target: Target) -> tuple[bytes, RelayedAnswer]:
-    watch = Watch(gone=asyncio.Event().wait, silent=None, first_byte_seconds=600, idle_seconds=600)
-    answer = RelayedAnswer(anthropic, target, call, Answer(200, *chunks), watch)
+async def relayed(chunks: list[bytes | Exception], call: Call, target: Target) -> tuple[bytes, RelayStream]:
+    watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
+    answer = RelayStream(anthropic, target, call, FakeResponse(200, *chunks), watch)
     try:
         await answer.open()
         received = b""
@@ -230,7 +231,7 @@ async def relayed(chunks: list[bytes | Exception], call: Call, target: Target) -
     return received, answer
 
 
-def passed(chunks: list[bytes | Exception], asked: str = TARGET, **fields: Any) -> tuple[bytes, RelayedAnswer]:
+def passed(chunks: list[bytes | Exception], asked: str = TARGET, **fields: Any) -> tuple[bytes, RelayStream]:
     target = target_of(TARGET)
     return asyncio.run(relayed(chunks, call_of(b"{}", target, asked=asked, **fields), target))
 
@@ -312,32 +313,32 @@ def test_an_event_is_read_along_that_only_its_first_line_names(said: bytes, poin
 
 @pytest.mark.parametrize("behind", [b"", b"\n", b": end\n\n"])
 def test_an_end_that_has_come_leaves_with_the_last_event(behind: bytes) -> None:
-    class Received(Answer):
-        ended = True
+    class Received(FakeResponse):
+        body_received = True
 
-    class Noting(Keeper):
-        async def relay(self, data: bytes, headers: Any, *, streams: bool, last: bool) -> None:
-            await super().relay(data, headers, streams=streams, last=last)
+    class Noting(RecordingSink):
+        async def send_relayed(self, data: bytes, headers: Any, *, streams: bool, last: bool) -> None:
+            await super().send_relayed(data, headers, streams=streams, last=last)
             pieces.append((data, last))
 
-        async def write(self, events: Any, *, last: bool = False) -> None:
+        async def send_events(self, events: Any, *, last: bool = False) -> None:
             raise AssertionError(events)
 
     pieces: list[tuple[bytes, bool]] = []
     message = {"model": ASKED, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "stream": True}
-    inbound = Inbound(request_id="r", client=Client(), headers={}, body=json.dumps(message).encode())
+    inbound = ClientRequest(request_id="r", client=Client(), headers={}, body=json.dumps(message).encode())
     begin, end = b"".join(STREAM[:4]), b"".join(STREAM[4:]) + behind
-    asyncio.run(run(Town(Streets(Received(200, begin, end)), **KEY).house, inbound, Noting()))
+    asyncio.run(run_exchange(ProxyHarness(Streets(Received(200, begin, end)), **KEY).house, inbound, Noting()))
     assert pieces == [(begin, False), (end, True)]
 
 
 async def test_a_client_that_takes_the_end_slowly_is_not_the_upstream_s_silence() -> None:
-    class Slow(Keeper):
-        async def write(self, events: Any, *, last: bool = False) -> None:
+    class Slow(RecordingSink):
+        async def send_events(self, events: Any, *, last: bool = False) -> None:
             await asyncio.sleep(0.2 if last else 0)
-            await super().write(events, last=last)
+            await super().send_events(events, last=last)
 
-    town = Town(Streets(Answer(200, *STREAM)), UPSTREAM_IDLE_TIMEOUT="0.05", **KEY)
+    town = ProxyHarness(Streets(FakeResponse(200, *STREAM)), UPSTREAM_IDLE_TIMEOUT="0.05", **KEY)
     keeper = await town.ask(stream=True, keeper=Slow())
     assert keeper.stream == WHOLE
     assert (town.receipts[0].outcome, town.receipts[0].status) == ("max_tokens", 200)
@@ -390,19 +391,14 @@ def test_an_event_that_never_ends_is_not_held_for_ever() -> None:
     assert received.startswith(STREAM[0] + b"event: error\n")
 
 
-@pytest.mark.skipif(not RECORDED.is_dir(), reason="no recorded traffic beside the checkout")
-def test_recorded_streams_pass_unchanged() -> None:
-    seen = 0
-    for file in sorted(RECORDED.glob("*.sse")):
-        recorded = file.read_bytes()
-        chance = random.Random(seen)
-        for points in ([], list(range(len(recorded))), [chance.randrange(len(recorded)) for _ in range(9)]):
-            received, answer = passed(cut(recorded, points))
-            assert received == recorded, file.name
-            assert answer.usage.output_tokens
-            assert answer.stop_reason
-        seen += 1
-    assert seen >= 4
+@pytest.mark.parametrize("stream", [*MESSAGE_STREAMS.values(), DOUBLE_START], ids=[*MESSAGE_STREAMS, "two starts"])
+def test_complete_streams_pass_unchanged(stream: bytes) -> None:
+    chance = random.Random(0)
+    for points in ([], list(range(len(stream))), [chance.randrange(len(stream)) for _ in range(9)]):
+        received, answer = passed(cut(stream, points))
+        assert received == stream
+        assert answer.usage.output_tokens == 282
+        assert answer.stop_reason in ("end_turn", "tool_use")
 
 
 # The corridor
@@ -422,18 +418,18 @@ CHAT = {
 
 
 class Streets:
-    """What was sent where, answered by the first word of the address."""
+    """Record of each request and its address, answered by the first word of the address."""
 
-    def __init__(self, *anthropic_answers: Answer, openai: Callable[[], Answer] | None = None) -> None:
+    def __init__(self, *anthropic_answers: FakeResponse, openai: Callable[[], FakeResponse] | None = None) -> None:
         self.answers = list(anthropic_answers)
-        self.openai = openai or (lambda: Answer(200, json.dumps(CHAT).encode()))
+        self.openai = openai or (lambda: FakeResponse(200, json.dumps(CHAT).encode()))
         self.sent: list[tuple[str, UpstreamRequest, Credential | None]] = []
 
-    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         self.sent.append((base_url, request, credential))
         if "anthropic" not in base_url:
             return self.openai()
-        return self.answers.pop(0) if self.answers else Answer(200, json.dumps(REPLY).encode())
+        return self.answers.pop(0) if self.answers else FakeResponse(200, json.dumps(REPLY).encode())
 
     @property
     def keys(self) -> list[str]:
@@ -449,32 +445,34 @@ def test_where_a_body_says_its_model_makes_no_difference() -> None:
 
     async def send(body: dict[str, Any]) -> None:
         raw = json.dumps(body).encode()
-        await run(town.house, Inbound(request_id="r", client=Client(), headers={}, body=raw), Keeper())
+        await run_exchange(
+            town.house, ClientRequest(request_id="r", client=Client(), headers={}, body=raw), RecordingSink()
+        )
 
     streets = Streets()
-    town = Town(streets, **KEY, OPENAI_API_KEY="sk-openai")
+    town = ProxyHarness(streets, **KEY, OPENAI_API_KEY="sk-openai")
     for body in (middle, {"model": ASKED, **ends}, middle, {**middle, "model": "openai/gpt-4.1"}, middle):
         asyncio.run(send(body))
     said = [json.loads(request.body) for _, request, _ in streets.sent]
     assert [body["model"] for body in said] == [ASKED, ASKED, ASKED, "gpt-4.1", ASKED]
     assert said[0] == said[1] == said[2] == said[4]
     assert b"px1." not in streets.sent[2][1].body
-    counted = {(receipt.messages, receipt.tools, receipt.error) for receipt in town.receipts}
+    counted = {(receipt.message_count, receipt.tool_count, receipt.error) for receipt in town.receipts}
     assert counted == {(3, 1, "")}
 
 
-def refusal(status: int, kind: str = "api_error", text: str = "no", **headers: str) -> Answer:
+def refusal(status: int, kind: str = "api_error", text: str = "no", **headers: str) -> FakeResponse:
     body = {"type": "error", "error": {"type": kind, "message": text}}
-    return Answer(status, json.dumps(body).encode(), headers=headers)
+    return FakeResponse(status, json.dumps(body).encode(), headers=headers)
 
 
-def ask(town: Town, headers: dict[str, str] | None = None, **fields: Any) -> Keeper:
+def ask(town: ProxyHarness, headers: dict[str, str] | None = None, **fields: Any) -> RecordingSink:
     return asyncio.run(town.ask(headers=headers, **fields))
 
 
 def test_our_own_key_wins_over_the_client_s() -> None:
     streets = Streets()
-    keeper = ask(Town(streets, **KEY), {"x-api-key": "the-client-s"})
+    keeper = ask(ProxyHarness(streets, **KEY), {"x-api-key": "the-client-s"})
     assert json.loads(keeper.stream) == REPLY
     assert streets.keys == ["sk-ant-own"]
 
@@ -482,7 +480,7 @@ def test_our_own_key_wins_over_the_client_s() -> None:
 @pytest.mark.parametrize(("name", "value"), [("x-api-key", "sk-ant-client"), ("authorization", "Bearer sk-ant-oat")])
 def test_the_client_s_own_credential_passes_where_none_is_set(name: str, value: str) -> None:
     streets = Streets()
-    ask(Town(streets, PREFERRED_PROVIDER="anthropic"), {name: value})
+    ask(ProxyHarness(streets, PREFERRED_PROVIDER="anthropic"), {name: value})
     (credential,) = [credential for _, _, credential in streets.sent]
     assert credential is not None
     assert (credential.header, credential.value) == (name, value)
@@ -491,7 +489,7 @@ def test_the_client_s_own_credential_passes_where_none_is_set(name: str, value: 
 def test_the_client_s_own_credential_goes_to_nobody_else() -> None:
     streets = Streets()
     settings = {"PREFERRED_PROVIDER": "anthropic", "OPENAI_API_KEY": "sk-openai", "MOONSHOT_WIRE": "messages"}
-    town = Town(streets, **settings, MOONSHOT_API_KEY="sk-kimi")
+    town = ProxyHarness(streets, **settings, MOONSHOT_API_KEY="sk-kimi")
     for model in ("openai/gpt-4.1", "moonshot/kimi-k3"):
         ask(town, {"x-api-key": "sk-ant-client", "authorization": "Bearer sk-ant-client"}, model=model)
     assert streets.keys == ["Bearer sk-openai", "Bearer sk-kimi"]
@@ -500,17 +498,22 @@ def test_the_client_s_own_credential_goes_to_nobody_else() -> None:
 
 def test_with_a_key_of_the_proxy_s_own_a_key_must_be_set() -> None:
     streets = Streets()
-    keeper = ask(Town(streets, PREFERRED_PROVIDER="anthropic", PROXY_API_KEY="door-key"), {"x-api-key": "door-key"})
+    keeper = ask(
+        ProxyHarness(streets, PREFERRED_PROVIDER="anthropic", PROXY_API_KEY="door-key"), {"x-api-key": "door-key"}
+    )
     assert streets.sent == []
     assert keeper.error is not None
     assert keeper.error.status == 401
-    assert "ANTHROPIC_API_KEY" in keeper.error.message
+    assert keeper.error.message == (
+        "anthropic has no key: ANTHROPIC_API_KEY is not set. Set it in .env or in the environment "
+        "and start the proxy again."
+    )
     assert keeper.error.should_retry is False
 
 
 def test_several_keys_are_used_in_turn() -> None:
     streets = Streets(refusal(401, "authentication_error"))
-    town = Town(streets, ANTHROPIC_API_KEY="one,two", PREFERRED_PROVIDER="anthropic")
+    town = ProxyHarness(streets, ANTHROPIC_API_KEY="one,two", PREFERRED_PROVIDER="anthropic")
     assert ask(town).error is None
     ask(town)
     assert streets.keys == ["one", "two", "two"]
@@ -518,7 +521,9 @@ def test_several_keys_are_used_in_turn() -> None:
 
 def test_a_refusal_passes_with_status_body_and_advice() -> None:
     limit = {"retry-after": "30", "request-id": "req_up", "anthropic-ratelimit-requests-remaining": "0", "server": "x"}
-    keeper = ask(Town(Streets(refusal(429, "rate_limit_error", "sk-ant-api03-abcdefghijklmnopqrst", **limit)), **KEY))
+    keeper = ask(
+        ProxyHarness(Streets(refusal(429, "rate_limit_error", "sk-ant-api03-abcdefghijklmnopqrst", **limit)), **KEY)
+    )
     error: Any = keeper.error
     assert error.status == 429
     assert json.loads(error.body)["error"]["type"] == "rate_limit_error"
@@ -531,14 +536,14 @@ def test_a_refusal_passes_with_status_body_and_advice() -> None:
 
 
 def test_an_overload_is_tried_once_more_unless_the_api_says_not_to() -> None:
-    assert ask(Town(Streets(refusal(529, "overloaded_error")), **KEY)).error is None
-    final = ask(Town(Streets(refusal(529, "overloaded_error", **{"x-should-retry": "false"})), **KEY))
+    assert ask(ProxyHarness(Streets(refusal(529, "overloaded_error")), **KEY)).error is None
+    final = ask(ProxyHarness(Streets(refusal(529, "overloaded_error", **{"x-should-retry": "false"})), **KEY))
     assert final.error is not None
     assert final.error.status == 529
 
 
 def test_the_receipt_of_a_relayed_stream_says_what_was_used() -> None:
-    town = Town(Streets(Answer(200, *STREAM)), **KEY)
+    town = ProxyHarness(Streets(FakeResponse(200, *STREAM)), **KEY)
     keeper = ask(town, stream=True, model=ASKED)
     assert keeper.stream == WHOLE
     (receipt,) = town.receipts
@@ -549,38 +554,124 @@ def test_the_receipt_of_a_relayed_stream_says_what_was_used() -> None:
         "max_tokens",
         200,
     )
-    assert (receipt.provider, receipt.model, receipt.asked_model) == ("anthropic", ASKED, ASKED)
+    assert (receipt.provider, receipt.model, receipt.requested_model) == ("anthropic", ASKED, ASKED)
 
 
 def test_an_error_in_the_stream_is_in_the_receipt() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    town = Town(Streets(Answer(200, STREAM[0], *frames(error))), **KEY)
+    town = ProxyHarness(Streets(FakeResponse(200, STREAM[0], *frames(error))), **KEY)
     keeper = ask(town, stream=True)
     assert keeper.stream == STREAM[0] + frames(error)[0]
-    assert (town.receipts[0].outcome, town.receipts[0].error_kind) == ("error", "overloaded_error")
+    assert (town.receipts[0].outcome, town.receipts[0].error_type) == ("error", "overloaded_error")
     assert town.receipts[0].input_tokens == 7
 
 
 def test_an_error_in_the_same_read_as_the_beginning_is_a_real_status() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    town = Town(Streets(*(Answer(200, STREAM[0] + frames(error)[0]) for _ in range(2))), **KEY)
+    town = ProxyHarness(Streets(*(FakeResponse(200, STREAM[0] + frames(error)[0]) for _ in range(2))), **KEY)
     keeper = ask(town, stream=True)
     assert keeper.stream == b""
     assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.kind) == (529, "overloaded_error")
+    assert (keeper.error.status, keeper.error.error_type) == (529, "overloaded_error")
 
 
 @pytest.mark.parametrize("count", [b"9.5", b'"9"', b"[]", b"1e400"])
 def test_an_odd_count_does_not_hide_why_a_message_ended(count: bytes) -> None:
     odd = [piece.replace(b'"output_tokens": 9', b'"output_tokens": ' + count) for piece in STREAM]
-    town = Town(Streets(Answer(200, *odd)), **KEY)
+    town = ProxyHarness(Streets(FakeResponse(200, *odd)), **KEY)
     assert ask(town, stream=True, model=ASKED).stream == b"".join(odd)
     assert (town.receipts[0].outcome, town.receipts[0].input_tokens) == ("max_tokens", 7)
 
 
+ODD = [b"9.5", b'"9"', b'"many"', b"[]", b"{}", b"null", b"true", b"-4", b"1e400", b"1" * 40, b'{"a": [1]}']
+
+
+@pytest.mark.parametrize("value", ODD)
+@pytest.mark.parametrize("field", ["output_tokens", "thinking_tokens", "web_search_requests", "input_tokens"])
+@pytest.mark.parametrize("streams", [True, False])
+def test_an_odd_count_hides_nothing_else(streams: bool, field: str, value: bytes) -> None:
+    counts = {"input_tokens": 7, "output_tokens": 9, "cache_creation_input_tokens": 3, "service_tier": "standard"}
+    counts |= {"output_tokens_details": {"thinking_tokens": 4}, "server_tool_use": {"web_search_requests": 2}}
+    odd = json.dumps(counts).encode().replace(b'"%b": ' % field.encode(), b'"%b": %b, "x": ' % (field.encode(), value))
+    if streams:
+        said = b'{"type": "message_delta", "delta": {"stop_reason": "refusal"}, "usage": %b}'
+        end = b"event: message_delta\ndata: " + said + b"\n\n"
+        answer = FakeResponse(200, *STREAM[:5], end % odd, STREAM[6])
+    else:
+        answer = FakeResponse(200, b'{"type": "message", "stop_reason": "refusal", "content": [], "usage": %b}' % odd)
+    town = ProxyHarness(Streets(answer), **KEY)
+    keeper = ask(town, stream=streams, model=ASKED)
+    assert keeper.error is None
+    assert b"error" not in keeper.stream.replace(b'"error\\"', b"")
+    (receipt,) = town.receipts
+    assert (receipt.outcome, receipt.status, receipt.cache_write_tokens) == ("refusal", 200, 3)
+    if field != "output_tokens":
+        assert receipt.output_tokens == 9
+
+
+@pytest.mark.parametrize("value", [b"5", b"[]", b"{}", b"true", b"1e400"])
+@pytest.mark.parametrize("field", [b'"stop_sequence": null', b'"stop_details": null'])
+def test_an_odd_field_beside_the_stop_reason_does_not_hide_it(field: bytes, value: bytes) -> None:
+    name = field.partition(b":")[0]
+    odd = [piece.replace(b'"stop_sequence": null', b"%b: %b" % (name, value)) for piece in STREAM]
+    town = ProxyHarness(Streets(FakeResponse(200, *odd)), **KEY)
+    assert ask(town, stream=True, model=ASKED).stream == b"".join(odd)
+    assert (town.receipts[0].outcome, town.receipts[0].output_tokens) == ("max_tokens", 9)
+
+
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+
+@given(
+    st.lists(
+        st.sampled_from([PING, PING.replace(b"\n", b"\r\n"), STREAM[6], b'data: {"type":"ping"}\n\n']), max_size=3
+    ),
+    st.sampled_from([b"", b"\n", b": end\n\n", b"data: [DONE]\n\n"]),
+    st.lists(st.integers(0, 10_000), max_size=12),
+)
+def test_no_event_follows_the_last_one(late: list[bytes], other: bytes, points: list[int]) -> None:
+    received, answer = passed(cut(WHOLE + b"".join(late) + other, points))
+    assert received == WHOLE + other
+    assert (answer.ending, answer.failure, answer.stop_reason) == (None, None, "max_tokens")
+
+
+async def test_a_message_whose_last_event_never_comes_is_given_that_soon() -> None:
+    town = ProxyHarness(Streets(FakeResponse(200, *STREAM[:-1], STALL)), **KEY)
+    keeper = await town.ask(stream=True, model=ASKED)
+    assert keeper.stream == b"".join(STREAM[:-1]) + b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    assert (town.receipts[0].outcome, town.receipts[0].status) == ("max_tokens", 200)
+
+
+BEGINNINGS = [b"", b": hello\n\n", PING, STREAM[0], PING + STREAM[0], STREAM[0] + PING]
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        b'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}\n\n',
+        b'data: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}\n\n',
+        b'event: error\r\ndata: {"error": {"type": "overloaded_error", "message": "Overloaded"}}\r\n\r\n',
+    ],
+)
+@pytest.mark.parametrize("torn", [False, True])
+def test_an_error_in_the_first_read_is_a_real_status(beginning: bytes, refusal: bytes, torn: bool) -> None:
+    tail: list[Any] = [UpstreamProtocolError("reset")] if torn else []
+    town = ProxyHarness(Streets(*(FakeResponse(200, beginning + refusal, *tail) for _ in range(2))), **KEY)
+    keeper = ask(town, stream=True)
+    assert keeper.stream == b""
+    assert keeper.error is not None
+    assert (keeper.error.status, keeper.error.error_type, keeper.error.message) == (
+        529,
+        "overloaded_error",
+        "anthropic: Overloaded",
+    )
+
+
 def test_a_stream_that_breaks_is_told_once_by_the_corridor() -> None:
     keeper = ask(
-        Town(Streets(Answer(200, *STREAM[:4], STREAM[5][:30], UpstreamProtocolError("reset"))), **KEY), stream=True
+        ProxyHarness(Streets(FakeResponse(200, *STREAM[:4], STREAM[5][:30], UpstreamProtocolError("reset"))), **KEY),
+        stream=True,
     )
     assert keeper.stream.startswith(b"".join(STREAM[:4]) + b"event: error\n")
     assert keeper.stream.count(b"event: error") == 1
@@ -588,14 +679,14 @@ def test_a_stream_that_breaks_is_told_once_by_the_corridor() -> None:
 
 def test_a_cache_warm_up_is_the_api_s_to_answer() -> None:
     streets = Streets()
-    ask(Town(streets, **KEY), max_tokens=0)
+    ask(ProxyHarness(streets, **KEY), max_tokens=0)
     assert len(streets.sent) == 1
 
 
 def test_what_the_proxy_cannot_read_is_passed_on() -> None:
     streets = Streets()
     odd: dict[str, Any] = {"thread": {"type": "new"}, "messages": [{"role": "chorus", "content": [{"type": "song"}]}]}
-    keeper = ask(Town(streets, **KEY), **odd)
+    keeper = ask(ProxyHarness(streets, **KEY), **odd)
     assert keeper.error is None
     assert json.loads(streets.sent[0][1].body)["messages"] == odd["messages"]
 
@@ -605,35 +696,35 @@ ELSEWHERE = {**KEY, "OPENAI_API_KEY": "sk-openai", "FALLBACK_SONNET": "openai/gp
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_another_backend_takes_over_where_the_relay_fails_before_its_first_event(stream: bool) -> None:
-    def openai() -> Answer:
+    def openai() -> FakeResponse:
         chunk = {**CHAT, "object": "chat.completion.chunk", "usage": None}
         choices = [{"index": 0, "delta": {"content": "from elsewhere"}, "finish_reason": "stop"}]
         text = f"data: {json.dumps({**chunk, 'choices': choices})}\n\ndata: [DONE]\n\n"
-        return Answer(200, text.encode()) if stream else Answer(200, json.dumps(CHAT).encode())
+        return FakeResponse(200, text.encode()) if stream else FakeResponse(200, json.dumps(CHAT).encode())
 
     streets = Streets(refusal(500), refusal(500), openai=openai)
-    town = Town(streets, **ELSEWHERE)
+    town = ProxyHarness(streets, **ELSEWHERE)
     keeper = ask(town, {"anthropic-beta": "b", "x-api-key": "client"}, stream=stream)
     assert "from elsewhere" in (keeper.stream.decode() if stream else json.dumps(keeper.body))
-    assert town.receipts[0].tried == ["anthropic 500"]
+    assert town.receipts[0].failed_attempts == ["anthropic 500"]
     assert set(streets.sent[-1][1].headers) <= {"content-type", "accept"}
 
 
 def test_a_request_that_only_the_api_can_read_ends_with_the_api_s_refusal() -> None:
-    keeper = ask(Town(Streets(refusal(500, text="the api's own")), **ELSEWHERE), thread={"type": "new"})
+    keeper = ask(ProxyHarness(Streets(refusal(500, text="the api's own")), **ELSEWHERE), thread={"type": "new"})
     assert keeper.error is not None
-    assert "the api's own" in keeper.error.message
+    assert keeper.error.message == "anthropic: the api's own"
 
 
 def test_the_relay_takes_over_from_another_backend() -> None:
     settings = {**KEY, "OPENAI_API_KEY": "sk-openai", "MODEL_SONNET": "openai/gpt-4.1"}
-    streets = Streets(Answer(200, *STREAM), openai=lambda: refusal(500))
-    keeper = ask(Town(streets, **settings, FALLBACK_SONNET=f"anthropic/{TARGET}"), stream=True)
+    streets = Streets(FakeResponse(200, *STREAM), openai=lambda: refusal(500))
+    keeper = ask(ProxyHarness(streets, **settings, FALLBACK_SONNET=f"anthropic/{TARGET}"), stream=True)
     assert keeper.stream == WHOLE.replace(TARGET.encode(), ASKED.encode(), 1)
 
 
-class Slow(Answer):
-    """An answer that fails only after the client was told that the message begins."""
+class Slow(FakeResponse):
+    """An answer that fails only after the client got the start of the message."""
 
     async def read(self) -> bytes:
         await asyncio.sleep(8.5)
@@ -643,8 +734,8 @@ class Slow(Answer):
 def test_a_relay_that_takes_over_late_does_not_begin_the_message_again() -> None:
     settings = {**KEY, "OPENAI_API_KEY": "sk-openai", "MODEL_SONNET": "openai/gpt-4.1"}
     openai = iter([Slow(200), refusal(500)])
-    streets = Streets(Answer(200, *STREAM), openai=lambda: next(openai))
-    keeper = ask(Town(streets, **settings, FALLBACK_SONNET=f"anthropic/{TARGET}"), stream=True)
+    streets = Streets(FakeResponse(200, *STREAM), openai=lambda: next(openai))
+    keeper = ask(ProxyHarness(streets, **settings, FALLBACK_SONNET=f"anthropic/{TARGET}"), stream=True)
     assert keeper.stream.count(b'"message_start"') == 1
     assert keeper.stream.endswith(b"".join(STREAM[1:]))
     assert check_bytes(keeper.stream) == []
@@ -660,21 +751,22 @@ def test_thinking_whose_signature_is_refused_is_left_out_once() -> None:
         {"role": "assistant", "content": [thinking, {"type": "text", "text": "1"}]},
         {"role": "user", "content": "Two"},
     ]
-    town = Town(streets, **KEY)
+    town = ProxyHarness(streets, **KEY)
     assert ask(town, messages=messages).error is None
     first, second = (json.loads(request.body)["messages"] for _, request, _ in streets.sent)
     assert first == messages
     assert [block["type"] for block in second[1]["content"]] == ["text"]
     assert town.receipts[0].notes
     again = ask(
-        Town(Streets(*[refusal(400, text="Invalid `signature` in `thinking` block")] * 3), **KEY), messages=messages
+        ProxyHarness(Streets(*[refusal(400, text="Invalid `signature` in `thinking` block")] * 3), **KEY),
+        messages=messages,
     )
     assert again.error is not None
     assert again.error.status == 400
 
 
 def test_a_client_that_leaves_takes_the_relayed_call_with_it() -> None:
-    class Endless(Answer):
+    class Endless(FakeResponse):
         async def read(self) -> bytes:
             if not self.closed and not self.begun:
                 self.begun = True
@@ -684,12 +776,12 @@ def test_a_client_that_leaves_takes_the_relayed_call_with_it() -> None:
 
         begun = False
 
-    class Leaving(Keeper):
-        async def relay(self, data: bytes, headers: Any, *, streams: bool, last: bool) -> None:
-            await super().relay(data, headers, streams=streams, last=last)
+    class Leaving(RecordingSink):
+        async def send_relayed(self, data: bytes, headers: Any, *, streams: bool, last: bool) -> None:
+            await super().send_relayed(data, headers, streams=streams, last=last)
             self.left.set()
 
-        async def gone(self) -> None:
+        async def wait_disconnected(self) -> None:
             await self.left.wait()
 
     async def leave() -> None:
@@ -697,11 +789,11 @@ def test_a_client_that_leaves_takes_the_relayed_call_with_it() -> None:
         body = json.dumps(
             {"model": ASKED, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "stream": True}
         )
-        inbound = Inbound(request_id="r", client=Client(), headers={}, body=body.encode())
-        await run(town.house, inbound, keeper)
+        inbound = ClientRequest(request_id="r", client=Client(), headers={}, body=body.encode())
+        await run_exchange(town.house, inbound, keeper)
 
     endless, keeper = Endless(200), Leaving()
-    town = Town(Streets(endless), **KEY)
+    town = ProxyHarness(Streets(endless), **KEY)
     asyncio.run(leave())
     assert endless.closed
     assert keeper.stream == STREAM[0]
@@ -711,36 +803,39 @@ def test_a_client_that_leaves_takes_the_relayed_call_with_it() -> None:
 # Counts and models
 
 
-def counted(town: Town, **fields: Any) -> Told:
+def counted(town: ProxyHarness, **fields: Any) -> JsonReply:
     body = json.dumps({"model": ASKED, "messages": [{"role": "user", "content": "x" * 400}], **fields}).encode()
-    inbound = Inbound(
+    inbound = ClientRequest(
         request_id="r", client=Client(), headers={}, body=body, path="/v1/messages/count_tokens", query="beta=true"
     )
-    return asyncio.run(forward.count_tokens(town.house, inbound))
+    return asyncio.run(forwarding.count_tokens(town.house, inbound))
 
 
 def test_a_count_is_the_provider_s_own() -> None:
-    streets = Streets(Answer(200, b'{"input_tokens": 41}', headers={"request-id": "req_up"}))
-    told = counted(Town(streets, **KEY))
-    assert told == Told(b'{"input_tokens": 41}', {"x-upstream-request-id": "req_up"})
+    streets = Streets(FakeResponse(200, b'{"input_tokens": 41}', headers={"request-id": "req_up"}))
+    told = counted(ProxyHarness(streets, **KEY))
+    assert told == JsonReply(b'{"input_tokens": 41}', {"x-upstream-request-id": "req_up"})
     assert streets.sent[0][1].path == "/v1/messages/count_tokens?beta=true"
 
 
-@pytest.mark.parametrize("failed", [refusal(404), refusal(500), Answer(200, UpstreamProtocolError("reset"))])
-def test_a_count_that_fails_is_estimated_here(failed: Answer) -> None:
-    assert json.loads(counted(Town(Streets(failed), **KEY)).body)["input_tokens"] > 20
+@pytest.mark.parametrize("failed", [refusal(404), refusal(500), FakeResponse(200, UpstreamProtocolError("reset"))])
+def test_a_count_that_fails_is_estimated_here(failed: FakeResponse) -> None:
+    assert json.loads(counted(ProxyHarness(Streets(failed), **KEY)).body)["input_tokens"] > 20
 
 
 def test_a_count_that_cannot_be_read_here_is_the_provider_s_to_refuse() -> None:
     with pytest.raises(UpstreamError, match="the api's own"):
-        counted(Town(Streets(refusal(400, text="the api's own")), **KEY), messages=[{"role": "chorus", "content": 1}])
+        counted(
+            ProxyHarness(Streets(refusal(400, text="the api's own")), **KEY),
+            messages=[{"role": "chorus", "content": 1}],
+        )
     with pytest.raises(ClientError, match="role"):
-        counted(Town(Streets(), OPENAI_API_KEY="k"), messages=[{"role": "chorus", "content": "x"}])
+        counted(ProxyHarness(Streets(), OPENAI_API_KEY="k"), messages=[{"role": "chorus", "content": "x"}])
 
 
 def test_a_server_that_does_not_count_is_not_asked() -> None:
-    streets = Streets(openai=lambda: Answer(200, b'{"input_tokens": 7}'))
-    ollama = Town(streets, OLLAMA_WIRE="messages", PREFERRED_PROVIDER="ollama", BIG_MODEL="ollama/qwen3-coder")
+    streets = Streets(openai=lambda: FakeResponse(200, b'{"input_tokens": 7}'))
+    ollama = ProxyHarness(streets, OLLAMA_WIRE="messages", PREFERRED_PROVIDER="ollama", BIG_MODEL="ollama/qwen3-coder")
     assert json.loads(counted(ollama).body)["input_tokens"] > 20
     assert streets.sent == []
     local = {
@@ -748,23 +843,23 @@ def test_a_server_that_does_not_count_is_not_asked() -> None:
         "OPENAI_WIRE": "messages",
         "BIG_MODEL": "openai/qwen3-coder",
     }
-    assert counted(Town(streets, PREFERRED_PROVIDER="openai", **local)).body == b'{"input_tokens": 7}'
+    assert counted(ProxyHarness(streets, PREFERRED_PROVIDER="openai", **local)).body == b'{"input_tokens": 7}'
     assert json.loads(streets.sent[0][1].body)["model"] == "qwen3-coder"
 
 
-def listed(town: Town, path: str = "/v1/models") -> Told | None:
-    inbound = Inbound(request_id="r", client=Client(), headers={}, body=b"", path=path, query="limit=1000")
-    return asyncio.run(forward.list_models(town.house, inbound))
+def listed(town: ProxyHarness, path: str = "/v1/models") -> JsonReply | None:
+    inbound = ClientRequest(request_id="r", client=Client(), headers={}, body=b"", path=path, query="limit=1000")
+    return asyncio.run(forwarding.list_models(town.house, inbound))
 
 
 MODEL = b'{"type": "model", "id": "claude-opus-5-5"}'
 
 
 def test_models_are_the_provider_s_own_list_where_it_is_preferred() -> None:
-    streets = Streets(Answer(200, b'{"data": []}'), Answer(200, MODEL), refusal(404), refusal(500))
-    town = Town(streets, **KEY)
-    assert listed(town) == Told(b'{"data": []}')
-    assert listed(town, "/v1/models/claude-opus-5-5") == Told(MODEL)
+    streets = Streets(FakeResponse(200, b'{"data": []}'), FakeResponse(200, MODEL), refusal(404), refusal(500))
+    town = ProxyHarness(streets, **KEY)
+    assert listed(town) == JsonReply(b'{"data": []}')
+    assert listed(town, "/v1/models/claude-opus-5-5") == JsonReply(MODEL)
     assert listed(town, "/v1/models/claude-gone-1") is None
     assert listed(town) is None
     sent_on = [(request.method, request.path, request.body) for _, request, _ in streets.sent]
@@ -779,13 +874,13 @@ def test_models_are_the_provider_s_own_list_where_it_is_preferred() -> None:
 )
 def test_other_names_are_ours_to_know(path: str) -> None:
     streets = Streets()
-    assert listed(Town(streets, **KEY), path) is None
+    assert listed(ProxyHarness(streets, **KEY), path) is None
     assert streets.sent == []
 
 
 def test_a_list_in_another_shape_is_not_passed_on() -> None:
     streets = Streets()
-    assert listed(Town(streets, OLLAMA_WIRE="messages", PREFERRED_PROVIDER="ollama")) is None
+    assert listed(ProxyHarness(streets, OLLAMA_WIRE="messages", PREFERRED_PROVIDER="ollama")) is None
     assert streets.sent == []
 
 
@@ -793,9 +888,12 @@ def test_a_list_in_another_shape_is_not_passed_on() -> None:
 
 
 def test_a_language_that_the_provider_itself_does_not_speak_needs_an_address() -> None:
-    keeper = ask(Town(Streets(), OPENAI_API_KEY="k", OPENAI_WIRE="messages"), model="openai/gpt-4.1")
+    keeper = ask(ProxyHarness(Streets(), OPENAI_API_KEY="k", OPENAI_WIRE="messages"), model="openai/gpt-4.1")
     assert keeper.error is not None
-    assert "OPENAI_BASE_URL" in keeper.error.message
+    assert keeper.error.message == (
+        "openai/gpt-4.1 cannot be reached: OpenAI does not speak messages itself. "
+        "OPENAI_WIRE=messages is for a server of yours: name its address in OPENAI_BASE_URL"
+    )
 
 
 @pytest.mark.parametrize("field", anthropic.Dialect.__struct_fields__)

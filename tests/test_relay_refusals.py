@@ -1,15 +1,15 @@
-"""What a relay does with a success that is none, and with what else is no reply."""
+"""Handling by a relay of a success that is none, and of whatever else is no reply."""
 
 import json
 from collections.abc import Mapping
 
 import pytest
 
-from anthropic_proxy.exchange.forward import count_tokens
-from anthropic_proxy.exchange.house import Inbound
-from anthropic_proxy.hooks import Client
+from anthropic_proxy.exchange.forwarding import count_tokens
+from anthropic_proxy.plugins import Client
+from anthropic_proxy.services import ClientRequest
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.house import Answer, Town
+from tests.support.harness import FakeResponse, ProxyHarness
 
 SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "ANTHROPIC_API_KEY": "odd-key-0123456789abcdef"}
 OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "over odd-key-0123456789abcdef"}}
@@ -24,16 +24,16 @@ MESSAGE = {
 }
 
 
-def town(*answers: bytes, **settings: str) -> Town:
-    """A house whose upstream says the same bytes to everybody."""
+def town(*answers: bytes, **settings: str) -> ProxyHarness:
+    """Return a house with an upstream that sends the same bytes to every client."""
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         if "openai" in base_url:
             body = {"choices": [{"message": {"role": "assistant", "content": "other"}, "finish_reason": "stop"}]}
-            return Answer(200, json.dumps(body).encode())
-        return Answer(200, *answers)
+            return FakeResponse(200, json.dumps(body).encode())
+        return FakeResponse(200, *answers)
 
-    return Town(street, **{**SETTINGS, **settings})
+    return ProxyHarness(street, **{**SETTINGS, **settings})
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -82,8 +82,8 @@ async def test_a_whole_reply_to_a_stream_is_told_once() -> None:
     keeper = await somewhere.ask(stream=True)
     assert keeper.error is not None
     assert keeper.error.status == 502
-    assert "in one piece" in keeper.error.message
-    assert somewhere.receipts[0].tried == []
+    assert keeper.error.message == "anthropic: the reply came in one piece, though a stream was asked for"
+    assert somewhere.receipts[0].failed_attempts == []
 
 
 async def test_an_error_event_without_a_type_is_an_error_and_goes_out_once() -> None:
@@ -100,7 +100,7 @@ async def test_an_error_event_without_a_type_is_an_error_and_goes_out_once() -> 
 @pytest.mark.parametrize("answer", [b"<html>x", b'{"error":"Unexpected endpoint"}', b'{"input_tokens":"many"}'])
 async def test_a_count_that_is_none_is_estimated_here(answer: bytes) -> None:
     body: Mapping[str, object] = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "hello"}]}
-    inbound = Inbound(
+    inbound = ClientRequest(
         request_id="req_test",
         client=Client(),
         headers={},
@@ -114,15 +114,15 @@ async def test_a_count_that_is_none_is_estimated_here(answer: bytes) -> None:
 async def test_keys_that_an_engine_finds_itself_are_taken_out_of_its_errors() -> None:
     key = "Zq9ProviderSecretKey0123456789ab"
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         error = {"message": f"Unauthorized key {key}", "type": "x", "code": None}
-        return Answer(401, json.dumps({"error": error}).encode())
+        return FakeResponse(401, json.dumps({"error": error}).encode())
 
-    somewhere = Town(
+    somewhere = ProxyHarness(
         street, BIG_MODEL="mistral/mistral-large-latest", MISTRAL_API_KEY=key, OPENAI_API_KEY="sk-a-0123456789"
     )
-    somewhere.house.ways["litellm"] = somewhere.house.ways["http"]  # type: ignore[index]
+    somewhere.house.transports["litellm"] = somewhere.house.transports["http"]  # type: ignore[index]
     keeper = await somewhere.ask()
     assert keeper.error is not None
-    assert "Unauthorized key" in keeper.error.message
+    assert keeper.error.message == "litellm: Unauthorized key …89ab"
     assert key not in keeper.error.message + somewhere.log.getvalue()

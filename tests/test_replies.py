@@ -20,10 +20,9 @@ from anthropic_proxy.errors import (
 from anthropic_proxy.messages.events import (
     BlockStart,
     BlockStop,
-    CallStart,
     CitationDelta,
+    ErrorEvent,
     Event,
-    Failure,
     InputDelta,
     MessageDelta,
     MessageStart,
@@ -34,10 +33,11 @@ from anthropic_proxy.messages.events import (
     TextStart,
     ThinkingDelta,
     ThinkingStart,
-    Totals,
+    ToolCallStart,
+    UsageTotals,
 )
-from anthropic_proxy.messages.types import MessagesResponse, UsageBody
-from anthropic_proxy.server.replies import (
+from anthropic_proxy.messages.models import MessagesResponse, UsageBody
+from anthropic_proxy.server.responses import (
     encode_error,
     encode_events,
     encode_message,
@@ -46,7 +46,7 @@ from anthropic_proxy.server.replies import (
     stream_headers,
 )
 
-TOTALS = Totals(
+TOTALS = UsageTotals(
     input_tokens=6,
     cache_creation_input_tokens=1,
     cache_read_input_tokens=64,
@@ -80,7 +80,7 @@ FRAMES: list[tuple[Event, str, str]] = [
         '"index":1,"content_block":{"type":"thinking","thinking":"","signature":""}',
     ),
     (
-        CallStart(2, "toolu_1", "read"),
+        ToolCallStart(2, "toolu_1", "read"),
         "content_block_start",
         '"index":2,"content_block":{"type":"tool_use","id":"toolu_1","name":"read","input":{}}',
     ),
@@ -112,7 +112,7 @@ FRAMES: list[tuple[Event, str, str]] = [
     ),
     (MessageStop(), "message_stop", ""),
     (
-        Failure(UpstreamTimeout("openai was silent")),
+        ErrorEvent(UpstreamTimeout("openai was silent")),
         "error",
         '"error":{"type":"timeout_error","message":"openai was silent"},"request_id":"req_1"',
     ),
@@ -152,7 +152,9 @@ class TestOneLine:
             assert b"\r" not in frame
             assert b'"a\\nb"' in frame
 
-    @pytest.mark.parametrize("event", [TextDelta(0, "é\ud83d"), InputDelta(0, "\ude00é"), CallStart(0, "\ud83d", "é")])
+    @pytest.mark.parametrize(
+        "event", [TextDelta(0, "é\ud83d"), InputDelta(0, "\ude00é"), ToolCallStart(0, "\ud83d", "é")]
+    )
     def test_half_a_character_becomes_one_that_can_be_sent(self, event: Event) -> None:
         frame = encode_events([TextDelta(0, "kept é😀"), event]).decode()
 
@@ -245,11 +247,11 @@ def test_the_sdk_knows_a_refusal(error: ProxyError, raised: type[anthropic.APISt
 
     assert caught.value.request_id == "req_1"
     assert isinstance(caught.value.body, dict)
-    assert caught.value.body["error"] == {"type": error.kind, "message": "x"}
+    assert caught.value.body["error"] == {"type": error.error_type, "message": "x"}
 
 
 def test_the_sdk_knows_an_error_in_a_stream() -> None:
-    events: list[Event] = [MessageStart(MESSAGE), Ping(), TextStart(0), Failure(UpstreamOverloaded("x: full"))]
+    events: list[Event] = [MessageStart(MESSAGE), Ping(), TextStart(0), ErrorEvent(UpstreamOverloaded("x: full"))]
     client = client_for(200, stream_headers("req_1"), encode_events(events, "req_1"))
 
     with pytest.raises(anthropic.APIStatusError, match="x: full"), client.messages.stream(**ASK) as stream:

@@ -1,4 +1,4 @@
-"""What is encoded can be read back: every block that a wire can carry, in its place, and nothing else."""
+"""Round trips of encoded messages: every block that a wire can carry is read back, in its place, and nothing else."""
 
 import json
 from typing import Any
@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conversations import TOOLS, Spelling, Stage, Talk, spellings, stages, talks
-from tests.rereading import expect, reread
-from tests.test_cache_prefix import SESSION, text
+from tests.support.prompt_cache import SESSION, text
+from tests.support.sessions import TOOLS, Spelling, Stage, Talk, spellings, stages, talks
+from tests.support.upstream_view import expect, reread
 
 STAGES = stages()
 RELAYS = [stage for stage in STAGES if stage.wire == "anthropic"]

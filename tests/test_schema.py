@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.wire.schema import BASICS, SchemaRules, admits_object, clean_schema, qualifies_for_strict
+from anthropic_proxy.wire.json_schema import BASICS, SchemaRules, admits_object, clean_schema, qualifies_for_strict
 
 MOONSHOT = SchemaRules(inlines_references=True, types_beside_choices=False)
 SEARCH = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}

@@ -1,5 +1,6 @@
 """Web searches that the proxy runs itself, against a strict stand-in of SearXNG."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,28 +8,28 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from anthropic_proxy.errors import ConfigurationError, SearchFailed
+from anthropic_proxy.errors import ConfigurationError, WebSearchFailed
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
-from anthropic_proxy.upstream.errands import FoundPage
-from anthropic_proxy.upstream.http import HttpUpstream
-from anthropic_proxy.upstream.search import LONGEST_QUERY, SearchService, Searxng
-from tests.fakes.searxng import Searxng as Instance
-from tests.fakes.searxng import new_searxng, result
-from tests.fakes.skeleton import Running, serving_strictly
+from anthropic_proxy.upstream.contract import SearchResult
+from anthropic_proxy.upstream.http import HttpTransport
+from anthropic_proxy.upstream.web_search import MAX_QUERY_LENGTH, SearchService, Searxng
+from tests.support.fakes.searxng import Searxng as Instance
+from tests.support.fakes.searxng import new_searxng, result
+from tests.support.fakes.server import Running, serving_strictly
 
 
 @asynccontextmanager
 async def asking(instance: Instance, path: str = "") -> AsyncIterator[tuple[SearchService, Running]]:
-    http = HttpUpstream(5)
+    http = HttpTransport(5)
     with serving_strictly(new_searxng(instance)) as running:
         yield SearchService(http.send, running.url + path, Searxng()), running
         await http.close()
 
 
-async def failure(instance: Instance, query: str = "brie", **domains: Sequence[str]) -> SearchFailed:
+async def failure(instance: Instance, query: str = "brie", **domains: Sequence[str]) -> WebSearchFailed:
     async with asking(instance) as (service, _):
-        with pytest.raises(SearchFailed) as caught:
+        with pytest.raises(WebSearchFailed) as caught:
             await service.search(query, **domains)
     return caught.value
 
@@ -40,13 +41,13 @@ async def test_results_come_in_their_order_as_the_service_shows_them() -> None:
     ]
     async with asking(Instance(found)) as (service, running):
         assert await service.search(" what is\n brie? ") == [
-            FoundPage(
+            SearchResult(
                 url="https://example.com/brie",
                 title="Brie",
                 content="What https://example.com/brie says",
                 page_age="2026-05-01",
             ),
-            FoundPage(url="https://example.org/", title="https://example.org/", page_age="2026-05-01T10:30:00"),
+            SearchResult(url="https://example.org/", title="https://example.org/", page_age="2026-05-01T10:30:00"),
         ]
         assert parse_qs(urlsplit(running.journal.exchanges[0].path).query) == {
             "q": ["what is brie?"],
@@ -98,24 +99,60 @@ async def test_a_query_gives_the_service_no_commands(query: str, said: str) -> N
         assert running.journal.exchanges[0].body["q"] == said
 
 
+NO_RESULTS = "URL gives no results as JSON"
+
+
 @pytest.mark.parametrize(
     ("instance", "code", "said"),
     [
-        ({"formats": ["html"]}, "unavailable", "add json to search.formats"),
-        ({"status": 500, "body": b'{"error": "search error"}'}, "unavailable", "HTTP 500"),
-        ({"status": 429, "body": b"Too Many Requests"}, "too_many_requests", "limiter"),
-        ({"status": 302}, "unavailable", "set SEARCH_URL"),
-        ({"body": b"<!doctype html><title>A router"}, "unavailable", "no results as JSON"),
-        ({"body": b'{"results": {}}'}, "unavailable", "no results as JSON"),
-        ({"body": b'{"results": ' + b"[" * 100_000}, "unavailable", "no results as JSON"),
-        ({"body": b'{"results": [], "x": "' + b" " * (8 << 20) + b'"}'}, "unavailable", "8 MiB"),
-        ({"unresponsive": [["brave", "timeout"], ["bing", "CAPTCHA"]]}, "unavailable", "brave: timeout"),
+        (
+            {"formats": ["html"]},
+            "unavailable",
+            "URL answers with HTTP 403: it does not give JSON; add json to search.formats in SearXNG's settings.yml",
+        ),
+        ({"status": 500, "body": b'{"error": "search error"}'}, "unavailable", "URL answers with HTTP 500"),
+        (
+            {"status": 429, "body": b"Too Many Requests"},
+            "too_many_requests",
+            "URL answers with HTTP 429: SearXNG's limiter lets a caller have four answers an hour as JSON; switch it "
+            "off or let this one pass",
+        ),
+        (
+            {"status": 302},
+            "unavailable",
+            "URL answers with HTTP 302 and points to another place; set SEARCH_URL to where the service is",
+        ),
+        (
+            {"body": b"<!doctype html><title>A router"},
+            "unavailable",
+            f"{NO_RESULTS} (JSON is malformed: invalid character (byte 0))",
+        ),
+        (
+            {"body": b'{"results": {}}'},
+            "unavailable",
+            f"{NO_RESULTS} (Expected `array`, got `object` - at `$.results`)",
+        ),
+        (
+            {"body": b'{"results": ' + b"[" * 100_000},
+            "unavailable",
+            f"{NO_RESULTS} (Expected `object`, got `array` - at `$.results[0]`)",
+        ),
+        (
+            {"body": b'{"results": [], "x": "' + b" " * (8 << 20) + b'"}'},
+            "unavailable",
+            "the search service sent more than 8 MiB",
+        ),
+        (
+            {"unresponsive": [["brave", "timeout"], ["bing", "CAPTCHA"]]},
+            "unavailable",
+            "no engine of SearXNG gave results (brave: timeout, bing: CAPTCHA)",
+        ),
     ],
 )
 async def test_a_service_that_fails_is_told_in_the_apis_code(instance: dict[str, Any], code: str, said: str) -> None:
     error = await failure(Instance(**instance))
     assert error.error_code == code
-    assert said in error.message
+    assert re.sub(r"http://[\d.:]+", "URL", error.message) == said
 
 
 async def test_engines_that_fail_beside_others_are_no_failure() -> None:
@@ -130,7 +167,7 @@ async def test_engines_that_fail_beside_others_are_no_failure() -> None:
         ("", {}, "invalid_tool_input"),
         ("a\0b", {}, "invalid_tool_input"),
         (" \n", {}, "invalid_tool_input"),
-        ("x" * (LONGEST_QUERY + 1), {}, "query_too_long"),
+        ("x" * (MAX_QUERY_LENGTH + 1), {}, "query_too_long"),
         ("brie", {"allowed_domains": ["https://a.test"]}, "invalid_tool_input"),
         ("brie", {"blocked_domains": ["*.test"]}, "invalid_tool_input"),
     ],
@@ -140,8 +177,8 @@ async def test_a_query_that_is_none_is_not_sent(query: str, domains: dict[str, l
 
 
 async def test_a_service_that_is_not_there_is_unavailable() -> None:
-    http = HttpUpstream(5)
-    with pytest.raises(SearchFailed, match="SEARCH_URL: nothing answers") as caught:
+    http = HttpTransport(5)
+    with pytest.raises(WebSearchFailed, match="SEARCH_URL: nothing answers") as caught:
         await SearchService(http.send, "http://127.0.0.1:1", Searxng()).search("brie")
     assert caught.value.error_code == "unavailable"
     await http.close()

@@ -1,4 +1,4 @@
-"""What a provider ran itself reaches the official SDK as the blocks that its types describe."""
+"""Tools that a provider ran itself reach the official SDK as the blocks that its types describe."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who runs a tool that Anthropic's API runs itself: the provider, the proxy, or nobody."""
+"""The runner of a tool that Anthropic's API runs itself: the provider, the proxy, or neither."""
 
 import json
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
-from anthropic_proxy.messages.prepare import Limits, Prepared, prepare
-from anthropic_proxy.messages.types import decode_request
+from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.preparation import PreparationResult, TargetLimits, prepare
 
 SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 5}
 FETCH = {"type": "web_fetch_20250910", "name": "web_fetch"}
@@ -16,41 +16,43 @@ READ = {"name": "Read", "input_schema": {"type": "object"}}
 OWNED = ("web_search", "web_fetch", "tool_search")
 
 
-def prepared(*tools: dict[str, Any], limits: Limits | None = None, **fields: Any) -> Prepared:
+def prepared(*tools: dict[str, Any], limits: TargetLimits | None = None, **fields: Any) -> PreparationResult:
     body = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "Hi"}], "tools": tools, **fields}
-    return prepare(decode_request(json.dumps(body).encode()), limits or Limits(provider="acme"))
+    return prepare(decode_request(json.dumps(body).encode()), limits or TargetLimits(provider="acme"))
 
 
-def offered(said: Prepared) -> list[tuple[str, str | None]]:
+def offered(said: PreparationResult) -> list[tuple[str, str | None]]:
     return [(tool.name, tool.type) for tool in said.request.tools]
 
 
 def test_what_the_provider_runs_stays_as_it_is() -> None:
-    said = prepared(READ, SEARCH, FETCH, limits=Limits(server_tools=("web_search", "web_fetch"), owned_tools=OWNED))
+    said = prepared(
+        READ, SEARCH, FETCH, limits=TargetLimits(server_tools=("web_search", "web_fetch"), proxy_tool_kinds=OWNED)
+    )
     assert offered(said) == [("Read", None), ("web_search", SEARCH["type"]), ("web_fetch", FETCH["type"])]
-    assert not said.owned
+    assert not said.proxy_tools
     assert not said.notes
 
 
 def test_what_the_proxy_runs_becomes_a_function_of_the_same_name() -> None:
-    said = prepared(READ, SEARCH, limits=Limits(owned_tools=OWNED, provider="acme"))
+    said = prepared(READ, SEARCH, limits=TargetLimits(proxy_tool_kinds=OWNED, provider="acme"))
     assert offered(said) == [("Read", None), ("web_search", None)]
     search = said.request.tools[1]
     assert json.loads(bytes(search.input_schema))["required"] == ["query"]
     assert search.description
-    assert said.owned["web_search"].kind == "web_search"
-    assert said.owned["web_search"].tool.max_uses == 5
+    assert said.proxy_tools["web_search"].kind == "web_search"
+    assert said.proxy_tools["web_search"].tool.max_uses == 5
     (note,) = said.notes
-    assert (note.fate, note.field) == ("emulated", "tools.web_search")
-    assert note.reason == "the proxy runs it; acme does not run web_search_20250305"
+    assert (note.handling, note.field) == ("emulated", "tools.web_search")
+    assert note.reason == "the proxy runs it; acme is not known to run web_search_20250305"
 
 
 def test_what_nobody_runs_is_dropped_and_noted() -> None:
     said = prepared(READ, CODE, {"type": "mcp_toolset", "mcp_server_name": "x"}, tool_choice={"type": "any"})
     assert offered(said) == [("Read", None)]
-    assert [(note.fate, note.field, note.reason) for note in said.notes] == [
-        ("dropped", "tools.code_execution", "acme does not run code_execution_20250825"),
-        ("dropped", "tools[2]", "acme does not run mcp_toolset"),
+    assert [(note.handling, note.field, note.reason) for note in said.notes] == [
+        ("dropped", "tools.code_execution", "acme is not known to run code_execution_20250825"),
+        ("dropped", "tools[2]", "acme is not known to run mcp_toolset"),
     ]
 
 
@@ -58,37 +60,39 @@ def test_what_nobody_runs_is_dropped_and_noted() -> None:
 def test_a_tool_that_nobody_runs_cannot_be_forced(choice: dict[str, Any]) -> None:
     beside = [READ] if choice["type"] == "tool" else []
     with pytest.raises(
-        UnsupportedFeature, match=r"'code_execution' \(code_execution_20250825\), which acme does not run"
+        UnsupportedFeature, match=r"'code_execution' \(code_execution_20250825\), which acme is not known to run"
     ):
         prepared(*beside, CODE, tool_choice=choice)
 
 
 def test_a_tool_that_may_not_stand_beside_functions_becomes_one() -> None:
-    alone = Limits(server_tools=("web_search", "web_fetch"), server_tools_alone=True, owned_tools=("web_search",))
+    alone = TargetLimits(
+        server_tools=("web_search", "web_fetch"), server_tools_exclusive=True, proxy_tool_kinds=("web_search",)
+    )
     assert offered(prepared(SEARCH, FETCH, limits=alone)) == [
         ("web_search", SEARCH["type"]),
         ("web_fetch", FETCH["type"]),
     ]
     said = prepared(READ, SEARCH, FETCH, limits=alone)
     assert offered(said) == [("Read", None), ("web_search", None)]
-    assert [note.fate for note in said.notes] == ["emulated", "dropped"]
+    assert [note.handling for note in said.notes] == ["emulated", "dropped"]
     assert said.notes[1].reason.endswith("beside functions")
 
 
 def test_a_server_tool_without_a_name_gets_one_that_is_free() -> None:
     client = {"name": "web_search", "input_schema": {"type": "object"}}
-    said = prepared(client, {"type": "web_search_20250305"}, limits=Limits(owned_tools=OWNED))
+    said = prepared(client, {"type": "web_search_20250305"}, limits=TargetLimits(proxy_tool_kinds=OWNED))
     assert offered(said) == [("web_search", None), ("web_search_2", None)]
-    assert said.owned["web_search_2"].name == "web_search"
+    assert said.proxy_tools["web_search_2"].name == "web_search"
 
 
 def test_what_the_proxy_does_not_heed_is_noted() -> None:
     said = prepared(
         {**SEARCH, "user_location": {"type": "approximate", "city": "Oslo"}},
         {**FETCH, "url_sources": {"user_input": "none"}},
-        limits=Limits(owned_tools=OWNED),
+        limits=TargetLimits(proxy_tool_kinds=OWNED),
     )
-    assert [(note.fate, note.field) for note in said.notes if note.fate != "emulated"] == [
+    assert [(note.handling, note.field) for note in said.notes if note.handling != "emulated"] == [
         ("approximated", "tools.web_search.user_location"),
         ("dropped", "tools.web_fetch.url_sources"),
     ]
@@ -112,9 +116,9 @@ def test_what_the_proxy_does_not_heed_is_noted() -> None:
 )
 def test_domains_that_the_api_refuses_are_refused_at_once(fields: dict[str, Any], said: str, runs: str) -> None:
     limits = {
-        "provider": Limits(server_tools=("web_search",)),
-        "proxy": Limits(owned_tools=OWNED),
-        "nobody": Limits(),
+        "provider": TargetLimits(server_tools=("web_search",)),
+        "proxy": TargetLimits(proxy_tool_kinds=OWNED),
+        "nobody": TargetLimits(),
     }
     with pytest.raises(InvalidRequest, match=said):
         prepared({**SEARCH, **fields}, limits=limits[runs])
@@ -122,12 +126,14 @@ def test_domains_that_the_api_refuses_are_refused_at_once(fields: dict[str, Any]
 
 def test_domains_with_paths_and_an_empty_list_beside_another_are_taken() -> None:
     domains = {"allowed_domains": ["a.test/blog/*", "BÜCHER.test"], "blocked_domains": []}
-    assert offered(prepared({**SEARCH, **domains}, limits=Limits(owned_tools=OWNED))) == [("web_search", None)]
+    assert offered(prepared({**SEARCH, **domains}, limits=TargetLimits(proxy_tool_kinds=OWNED))) == [
+        ("web_search", None)
+    ]
 
 
 def test_the_search_of_tools_is_offered_by_its_kind() -> None:
     regex = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
     words = {"type": "tool_search_tool_bm25", "name": "tool_search_tool_bm25"}
-    said = prepared(regex, words, READ, limits=Limits(owned_tools=OWNED))
+    said = prepared(regex, words, READ, limits=TargetLimits(proxy_tool_kinds=OWNED))
     schemas = [json.loads(bytes(tool.input_schema)) for tool in said.request.tools[:2]]
     assert [schema["required"] for schema in schemas] == [["pattern"], ["query"]]

@@ -1,4 +1,4 @@
-"""Whose server answers at `OPENAI_BASE_URL`: by the address alone, and what follows from it."""
+"""The server that answers at `OPENAI_BASE_URL`: recognized by the address alone, and what follows from it."""
 
 import json
 import re
@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.routing.catalogue import load_catalogue
+from anthropic_proxy.routing.catalog import load_catalog
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
-from anthropic_proxy.routing.router import Facts, Target, find_server, resolve
+from anthropic_proxy.routing.router import RoutingQuery, Target, find_server, resolve
 from anthropic_proxy.settings import Settings, load_settings
-from anthropic_proxy.upstream.http import join_address
+from anthropic_proxy.upstream.http import join_url
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.golden.stage import Scenario
-from tests.house import Answer, Town
+from tests.support.golden_runner import GoldenCase
+from tests.support.harness import FakeResponse, ProxyHarness
 
 OPENAI = find_provider("openai")
 GOLDEN = Path(__file__).parent / "golden" / "openai_chat"
@@ -30,7 +30,7 @@ def load(address: str | None, **settings: str) -> Settings:
 
 
 def aim(address: str | None, model: str = "gpt-4.1", **settings: str) -> Target:
-    return resolve(Facts(f"openai/{model}"), load(address, **settings), load_catalogue()).targets[0]
+    return resolve(RoutingQuery(f"openai/{model}"), load(address, **settings), load_catalog()).targets[0]
 
 
 @pytest.mark.parametrize(
@@ -70,15 +70,15 @@ def test_the_address_says_whose_server_it_is(address: str | None, name: str | No
 @pytest.mark.parametrize("wire", ["chat", "responses"])
 def test_what_only_openai_keeps_goes_to_nobody_else(model: str, wire: str) -> None:
     for server in OPENAI.servers:
-        address = server.addresses[0].replace("*.", "mine.").replace("*", "")
-        if server.name in ("openai", "xai", "groq", "moonshot") or wire not in server.speeches:
+        address = server.url_patterns[0].replace("*.", "mine.").replace("*", "")
+        if server.name in ("openai", "xai", "groq", "moonshot") or wire not in server.wires:
             continue
         dialect = aim(f"https://{address or 'example.com'}", model, OPENAI_WIRE=wire).dialect
-        assert not dialect.names_user, server.name
-        assert not dialect.says_service_tier, server.name
-        if wire == "chat":  # a Responses server must be told to keep nothing
-            assert not dialect.says_store, server.name
-    assert aim(None, model, OPENAI_WIRE=wire).dialect.names_user
+        assert not dialect.sends_user_id, server.name
+        assert not dialect.sends_service_tier, server.name
+        if wire == "chat":  # a Responses server needs the instruction to keep nothing
+            assert not dialect.sends_store, server.name
+    assert aim(None, model, OPENAI_WIRE=wire).dialect.sends_user_id
 
 
 def test_the_address_never_decides_the_wire() -> None:
@@ -95,9 +95,9 @@ def test_the_address_never_decides_the_wire() -> None:
 
 def test_names_of_models_count_in_any_case_and_with_their_maker_in_front() -> None:
     for model in ("mistralai/Devstral-Small-2-24B", "mistral-large", "Ministral-8B"):
-        assert aim("http://127.0.0.1:8000/v1", model).dialect.bridges_results
+        assert aim("http://127.0.0.1:8000/v1", model).dialect.requires_message_after_results
         assert aim("https://inference.example.com/v1", model).dialect.call_ids == "nine"
-    assert not aim("http://127.0.0.1:8000/v1", "qwen3-coder").dialect.bridges_results
+    assert not aim("http://127.0.0.1:8000/v1", "qwen3-coder").dialect.requires_message_after_results
 
 
 def test_levels_of_effort_hold_for_models_that_no_table_knows() -> None:
@@ -109,11 +109,11 @@ def test_levels_of_effort_hold_for_models_that_no_table_knows() -> None:
 
 
 def test_azure_gets_the_key_in_a_header_of_its_own() -> None:
-    credential = Credentials(load("https://mine.openai.azure.com/openai/v1")).find(OPENAI)
+    credential = Credentials(load("https://mine.openai.azure.com/openai/v1")).next_credential(OPENAI)
     assert credential is not None
     assert (credential.header, credential.value) == ("api-key", KEY)
     for address in (None, "https://api.deepseek.com", "http://127.0.0.1:8000/v1"):
-        credential = Credentials(load(address)).find(OPENAI)
+        credential = Credentials(load(address)).next_credential(OPENAI)
         assert credential is not None
         assert (credential.header, credential.value) == ("authorization", f"Bearer {KEY}")
 
@@ -122,8 +122,8 @@ def test_an_address_may_have_the_version_of_an_api_and_no_other_query() -> None:
     address = "https://mine.openai.azure.com/openai/deployments/big/?api-version=2024-10-21"
     base = aim(address).base_url
     assert base == "https://mine.openai.azure.com/openai/deployments/big?api-version=2024-10-21"
-    assert join_address(base, "/chat/completions") == base.replace("?", "/chat/completions?")
-    assert join_address(base, "/models?limit=3").endswith("/models?limit=3&api-version=2024-10-21")
+    assert join_url(base, "/chat/completions") == base.replace("?", "/chat/completions?")
+    assert join_url(base, "/models?limit=3").endswith("/models?limit=3&api-version=2024-10-21")
     for query in ("key=sk-1234567890", "api-version=1&key=x", "api-version="):
         with pytest.raises(ConfigurationError, match="without password and query"):
             load(f"https://mine.openai.azure.com/openai?{query}")
@@ -132,21 +132,21 @@ def test_an_address_may_have_the_version_of_an_api_and_no_other_query() -> None:
 def test_every_server_is_named_once_documented_and_proven() -> None:
     names = [server.name for server in OPENAI.servers]
     assert len(names) == len(set(names))
-    scenarios = [Scenario(path.parent) for path in GOLDEN.glob("*/scenario.toml")]
+    scenarios = [GoldenCase(path.parent) for path in GOLDEN.glob("*/scenario.toml")]
     played = set()
     for scenario in scenarios:
         address = scenario.facts.get("settings", {}).get("OPENAI_BASE_URL")
         server = find_server(OPENAI, load(address)) if scenario.provider is OPENAI else None
         played.add(server and server.name)
     own = {"openai", "groq", "moonshot", "xai"}
-    """Said as a row says it, which other scenarios prove."""
+    """Servers named as in their rows, which other scenarios prove."""
     assert set(names) - own <= played
-    text = (Path(__file__).parents[1] / "docs" / "compatibility.md").read_text("utf-8")
-    section = text.partition("## Servers that speak Chat Completions")[2].partition("\n## ")[0]
+    text = (Path(__file__).parents[1] / "docs/guide/providers.md").read_text("utf-8")
+    section = text.partition("## Servers with the Chat Completions API")[2].partition("\n## ")[0]
     for server in OPENAI.servers:
         if server.name not in own | {"local", "other", "deepseek_beta"}:
-            host = re.sub(r"^\*\.|/.*$", "", server.addresses[0])
-            assert host in section, f"docs/compatibility.md says nothing about {host}"
+            host = re.sub(r"^\*\.|/.*$", "", server.url_patterns[0])
+            assert host in section, f"docs/guide/providers.md says nothing about {host}"
 
 
 Body = dict[str, Any]
@@ -225,16 +225,48 @@ async def test_a_refusal_in_a_server_s_own_words_is_learned_from(
 ) -> None:
     bodies: list[Body] = []
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         bodies.append(json.loads(request.body))
         if is_refused(bodies[-1]):
-            return Answer(400, json.dumps({"error": {"message": message, "type": "invalid_request_error"}}).encode())
+            return FakeResponse(
+                400, json.dumps({"error": {"message": message, "type": "invalid_request_error"}}).encode()
+            )
         if bodies[-1].get("stream"):
             chunk = {**REPLY, "choices": [{"index": 0, "delta": {"content": "well"}, "finish_reason": "stop"}]}
-            return Answer(200, f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode())
-        return Answer(200, json.dumps(REPLY).encode())
+            return FakeResponse(200, f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode())
+        return FakeResponse(200, json.dumps(REPLY).encode())
 
-    keeper = await Town(street, **settings).ask(**fields)
+    keeper = await ProxyHarness(street, **settings).ask(**fields)
     assert keeper.error is None
     assert len(bodies) == 2
     assert b"well" in keeper.stream or keeper.body["content"][0]["text"] == "well"
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize(
+    ("address", "called"),
+    [
+        ("https://api.deepseek.com", "https://api.deepseek.com/anthropic/v1/messages"),
+        ("https://api.deepseek.com/v1", "https://api.deepseek.com/anthropic/v1/messages"),
+        ("https://api.deepseek.com/beta", "https://api.deepseek.com/anthropic/v1/messages"),
+        ("https://api.deepseek.com/beta/v1", "https://api.deepseek.com/anthropic/v1/messages"),
+        ("https://api.deepseek.com/anthropic", "https://api.deepseek.com/anthropic/v1/messages"),
+        ("https://api.deepseek.com/anthropic/v1", "https://api.deepseek.com/anthropic/v1/messages"),
+        ("https://api.moonshot.ai/v1", "https://api.moonshot.ai/anthropic/v1/messages"),
+        ("https://api.moonshot.ai/anthropic", "https://api.moonshot.ai/anthropic/v1/messages"),
+        ("https://api.moonshot.ai/anthropic/v1", "https://api.moonshot.ai/anthropic/v1/messages"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000/v1/messages"),
+        ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1/messages"),
+        ("http://127.0.0.1:8000/beta", "http://127.0.0.1:8000/beta/v1/messages"),
+    ],
+)
+def test_the_address_of_a_messages_api_is_found_from_that_of_its_chat_completions(
+    address: str, called: str, slash: str
+) -> None:
+    settings = load_settings(
+        {"OPENAI_API_KEY": "x", "OPENAI_BASE_URL": address + slash, "OPENAI_WIRE": "messages", "BIG_MODEL": "openai/m"},
+        PROVIDERS,
+        env_file=None,
+    )
+    target = resolve(RoutingQuery("claude-opus-4-5"), settings, load_catalog()).targets[0]
+    assert join_url(target.base_url, "/v1/messages") == called

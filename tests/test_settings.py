@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import Secret, Settings, Timeouts, lend_to_litellm, list_variables, load_settings
+from anthropic_proxy.settings import Secret, Settings, Timeouts, export_to_litellm, list_variables, load_settings
 
 ROOT = Path(__file__).parent.parent
 KEY = "sk-proj-0123456789abcdef4f2a"
-CHOICES = " or ".join(", ".join(row.name for row in PROVIDERS if row.choosable).rsplit(", ", 1))
+CHOICES = " or ".join(", ".join(row.name for row in PROVIDERS if row.selectable).rsplit(", ", 1))
 
 
 def load(environ=None, text=None, folder=None):
@@ -376,10 +376,12 @@ def test_the_levels_of_other_proxies_logs_are_understood():
 def test_a_secret_never_prints_whole():
     secret = Secret(KEY)
     for shown in (str(secret), repr(secret), f"{secret}", f"{secret:>20}", f"{secret!r}", repr([secret])):
-        assert "sk-…4f2a" in shown
+        assert "…4f2a" in shown
+        assert "sk-" not in shown
         assert "0123" not in shown
     assert secret.reveal() == KEY
-    assert str(Secret("gsk_0123456789abcdef")) == "gsk_…cdef"
+    assert str(Secret("gsk_0123456789abcdef")) == "…cdef"
+    assert str(Secret("fifteen-letters")) == "…"
     assert str(Secret("AIza0123456789abcdef")) == "…cdef"
     assert str(Secret("short")) == "…"
     assert KEY not in repr(load({"OPENAI_API_KEY": KEY}))
@@ -443,7 +445,7 @@ def test_what_else_the_file_has_is_kept_for_a_library_that_reads_the_environment
 def test_lending_leaves_what_the_environment_has(tmp_path, monkeypatch):
     settings = load({}, "MISTRAL_API_KEY=m-key\nCOHERE_API_KEY=c-key", tmp_path)
     monkeypatch.setattr(os, "environ", {"COHERE_API_KEY": "of the environment", "LITELLM_MODE": "DEV"})
-    lend_to_litellm(settings)
+    export_to_litellm(settings)
     assert os.environ["MISTRAL_API_KEY"] == "m-key"
     assert os.environ["COHERE_API_KEY"] == "of the environment"
     assert os.environ["LITELLM_MODE"] == "DEV"
@@ -461,7 +463,7 @@ def test_a_provider_without_models_of_its_own_must_be_given_one():
     for variable in ("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL", "MODEL_OPUS"):
         assert load({"PREFERRED_PROVIDER": "litellm", variable: "mistral/x"}).preferred_provider == "litellm"
     for row in PROVIDERS:
-        if row.choosable or row.name == "demo":
+        if row.selectable or row.name == "demo":
             assert load({"PREFERRED_PROVIDER": row.name}).preferred_provider == row.name
 
 
@@ -470,3 +472,53 @@ def test_a_wrong_address_is_shown_without_what_may_be_a_key_in_it(hidden: str) -
     with pytest.raises(ConfigurationError, match=r"OPENAI_BASE_URL is \"https://host/v1[?#]…\"") as refused:
         load_settings({"OPENAI_BASE_URL": f"https://host/v1{hidden}"}, PROVIDERS, env_file=None)
     assert "qs3cret99" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("environ", "warnings"),
+    [
+        ({"OPENAI_APIKEY": "k"}, ["environment: OPENAI_APIKEY is no setting. Did you mean OPENAI_API_KEY"]),
+        ({"PREFERED_PROVIDER": "x"}, ["environment: PREFERED_PROVIDER is no setting. Did you mean PREFERRED_PROVIDER"]),
+        ({"big_model": "x"}, ["environment: big_model is no setting. Did you mean BIG_MODEL"]),
+        ({"ANTHROPIC_BASE_URL": "x", "ANTHROPIC_AUTH_TOKEN": "x", "ANTHROPIC_MODEL": "x"}, []),
+        ({"ANTHROPIC_DEFAULT_OPUS_MODEL": "x", "CLAUDE_CODE_MAX_RETRIES": "1"}, []),
+        ({"HOSTNAME": "x", "PATH": "x", "OLLAMA_HOST": "x", "OLLAMA_MODELS": "x", "GOOGLE_API_KEY": "x"}, []),
+        ({"MISTRAL_API_KEY": "x", "DATABASE_URL": "x", "LOG_FILE": "x", "http_proxy": ""}, []),
+        (
+            {"VERTEX_PROJECT": "p1", "VERTEX_PROJECT_ID": "p2"},
+            [
+                "VERTEX_PROJECT_ID (environment) is ignored: VERTEX_PROJECT (environment) sets the same and takes "
+                "precedence."
+            ],
+        ),
+        (
+            {"OLLAMA_API_BASE": "http://a:1", "OLLAMA_BASE_URL": "http://b:1"},
+            [
+                "OLLAMA_BASE_URL (environment) is ignored: OLLAMA_API_BASE (environment) sets the same and takes "
+                "precedence."
+            ],
+        ),
+        ({"VERTEX_PROJECT": "p1", "VERTEX_PROJECT_ID": "p1"}, []),
+    ],
+)
+def test_what_is_ignored_in_the_environment_is_told(environ, warnings):
+    assert list(load(environ).warnings) == warnings
+
+
+def test_an_alias_in_the_file_that_the_environment_overrides_is_told(tmp_path):
+    file = tmp_path / ".env"
+    file.write_text("VERTEX_PROJECT=p1\n")
+    settings = load_settings({"VERTEX_PROJECT_ID": "p2"}, PROVIDERS, env_file=str(file))
+    assert settings.vertex_project == "p2"
+    assert list(settings.warnings) == [
+        f"VERTEX_PROJECT ({file} line 1) is ignored: VERTEX_PROJECT_ID (environment) sets the same and takes "
+        "precedence."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "secret"), [("/home/me/account.json", False), ('{"private_key": "p", "type": "service_account"}', True)]
+)
+def test_a_path_of_credentials_is_shown_and_pasted_credentials_are_not(value, secret):
+    settings = load({"GOOGLE_APPLICATION_CREDENTIALS": value, "OTHER_CREDENTIALS": "s3cr3t-other"})
+    assert settings.reveal_keys() == ([value, "s3cr3t-other"] if secret else ["s3cr3t-other"])

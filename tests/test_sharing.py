@@ -1,35 +1,35 @@
-"""What one process learns is true for another one with the same settings, and only there."""
+"""Knowledge learned by one process is valid for another one with the same settings, and only there."""
 
 from collections.abc import Sequence
 
 import pytest
 
-from anthropic_proxy.errors import UpstreamError, UpstreamResting
-from anthropic_proxy.routing.health import portion_of
-from anthropic_proxy.routing.health.breakers import FAILURES_TO_OPEN, FIRST_REST_SECONDS
-from anthropic_proxy.server.channel import Fact
-from anthropic_proxy.sharing import share, take
+from anthropic_proxy.errors import CircuitOpen, UpstreamError
+from anthropic_proxy.routing.health import worker_share
+from anthropic_proxy.routing.health.circuit_breakers import FAILURES_TO_OPEN, MIN_OPEN_SECONDS
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.house import Answer, Town
+from anthropic_proxy.workers.ipc import SharedObservation
+from anthropic_proxy.workers.shared_state import apply_observation, publish_observations
+from tests.support.harness import FakeResponse, ProxyHarness
 
 KEYS = ("sk-first-0123456789abcdef", "sk-second-0123456789abcdef")
 SETTINGS = {"OPENAI_API_KEY": ",".join(KEYS), "BIG_MODEL": "openai/new", "PREFERRED_PROVIDER": "openai"}
 UPSTREAM = "openai api.openai.com"
 
 
-def towns(number: int, **settings: str) -> list[Town]:
-    return [Town(lambda *_: Answer(200, b"{}"), **{**SETTINGS, **settings}) for _ in range(number)]
+def towns(number: int, **settings: str) -> list[ProxyHarness]:
+    return [ProxyHarness(lambda *_: FakeResponse(200, b"{}"), **{**SETTINGS, **settings}) for _ in range(number)]
 
 
-def told_by(town: Town) -> list[Fact]:
-    facts: list[Fact] = []
-    share(town.house, facts.append)
+def told_by(town: ProxyHarness) -> list[SharedObservation]:
+    facts: list[SharedObservation] = []
+    publish_observations(town.house, facts.append)
     return facts
 
 
-def take_all(town: Town, facts: Sequence[Fact]) -> None:
+def take_all(town: ProxyHarness, facts: Sequence[SharedObservation]) -> None:
     for fact in facts:
-        take(town.house, fact)
+        apply_observation(town.house, fact)
 
 
 async def test_lessons_are_told_once_and_kept_where_the_addresses_are_the_same() -> None:
@@ -37,17 +37,17 @@ async def test_lessons_are_told_once_and_kept_where_the_addresses_are_the_same()
     (elsewhere,) = towns(1, OPENAI_BASE_URL="http://localhost:1/v1")
     facts, echo = told_by(teller), told_by(other)
     for _ in range(2):
-        await teller.house.learned.remember("openai", "new", "temperature")
+        await teller.house.observations.store_adaptation("openai", "new", "temperature")
     take_all(other, facts)
     take_all(elsewhere, facts)
-    assert await other.house.learned.find("openai", "new") == ("temperature",)
-    assert await elsewhere.house.learned.find("openai", "new") == ()
+    assert await other.house.observations.find_adaptations("openai", "new") == ("temperature",)
+    assert await elsewhere.house.observations.find_adaptations("openai", "new") == ()
     assert (len(facts), echo) == (1, [])
 
 
-def fail(town: Town, times: int = FAILURES_TO_OPEN) -> None:
+def fail(town: ProxyHarness, times: int = FAILURES_TO_OPEN) -> None:
     for _ in range(times):
-        town.house.breakers.failed(
+        town.house.circuit_breakers.failed(
             UPSTREAM, UpstreamError(f"openai: {KEYS[0]} is no key", status=529, kind="overloaded_error")
         )
 
@@ -59,29 +59,29 @@ async def test_an_upstream_that_fails_one_worker_is_left_alone_by_all_until_it_w
     fail(teller, FAILURES_TO_OPEN - 1)
     assert facts == []
     fail(teller, 1)
-    assert [fact.seconds for fact in facts] == [FIRST_REST_SECONDS]
+    assert [fact.seconds for fact in facts] == [MIN_OPEN_SECONDS]
     assert KEYS[0] not in repr(facts), "what a provider says may hold a key"
     take_all(other, facts)
     take_all(mended, facts)
-    assert mended.house.breakers.count_resting() == 0, "another key may mend it"
-    with pytest.raises(UpstreamResting) as refused:
-        other.house.breakers.admit(UPSTREAM)
-    assert (refused.value.status, refused.value.kind) == (529, "overloaded_error")
+    assert mended.house.circuit_breakers.open_count() == 0, "another key may mend it"
+    with pytest.raises(CircuitOpen) as refused:
+        other.house.circuit_breakers.acquire(UPSTREAM)
+    assert (refused.value.status, refused.value.error_type) == (529, "overloaded_error")
     assert refused.value.message.startswith("openai failed with status 529. It failed 5 times in a row")
-    teller.house.breakers.succeeded(UPSTREAM)
+    teller.house.circuit_breakers.succeeded(UPSTREAM)
     take_all(other, facts)
-    other.house.breakers.admit(UPSTREAM)
+    other.house.circuit_breakers.acquire(UPSTREAM)
 
 
 async def test_a_key_that_is_spent_rests_for_all_and_is_told_to_nobody() -> None:
     used: list[str] = []
 
-    def street(_: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def street(_: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         assert credential is not None
         used.append(credential.value.removeprefix("Bearer "))
-        return Answer(429 if used[-1] == KEYS[0] else 200, b'{"error": {"message": "spent"}}')
+        return FakeResponse(429 if used[-1] == KEYS[0] else 200, b'{"error": {"message": "spent"}}')
 
-    teller, other = Town(street, **SETTINGS), Town(street, **SETTINGS)
+    teller, other = ProxyHarness(street, **SETTINGS), ProxyHarness(street, **SETTINGS)
     facts, echo = told_by(teller), told_by(other)
     await teller.ask()
     take_all(other, facts)
@@ -93,6 +93,6 @@ async def test_a_key_that_is_spent_rests_for_all_and_is_told_to_nobody() -> None
 
 @pytest.mark.parametrize(("limit", "number"), [(100, 4), (5, 3), (2, 3), (1, 1)])
 def test_a_limit_is_shared_out(limit: int, number: int) -> None:
-    portions = [portion_of(limit, place, number) for place in range(number)]
+    portions = [worker_share(limit, place, number) for place in range(number)]
     assert sum(portions) == max(limit, number)
     assert max(portions) - min(portions) <= 1

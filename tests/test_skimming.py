@@ -1,11 +1,11 @@
-"""What a relay reads of a request: the same as is read in full, or nothing."""
+"""Fields that a relay reads of a request: the same as a full read gives, or nothing."""
 
 from typing import Any
 
 import msgspec
 import pytest
 
-from anthropic_proxy.messages.types import guess_model, read_request, skim_request
+from anthropic_proxy.messages.models import decode_request_or_keep, guess_model, scan_request
 
 ASKED: dict[str, Any] = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
 
@@ -32,9 +32,9 @@ def with_block(**block: Any) -> dict[str, Any]:
 )
 def test_what_is_skimmed_is_what_is_read(changes: dict[str, Any]) -> None:
     body = msgspec.json.encode({**ASKED, **changes})
-    skimmed, whole = skim_request(body), read_request(body)
+    skimmed, whole = scan_request(body), decode_request_or_keep(body)
     assert skimmed is not None
-    for name in ("model", "stream", "tools", "mcp_servers", "size", "length", "refusal"):
+    for name in ("model", "stream", "tools", "mcp_servers", "size", "length", "decode_error"):
         assert getattr(skimmed, name) == getattr(whole, name), name
     assert skimmed.messages == []
 
@@ -53,9 +53,9 @@ def test_what_is_skimmed_is_what_is_read(changes: dict[str, Any]) -> None:
     ],
 )
 def test_what_the_proxy_may_have_written_is_seen(request_: dict[str, Any]) -> None:
-    skimmed = skim_request(msgspec.json.encode(request_))
+    skimmed = scan_request(msgspec.json.encode(request_))
     assert skimmed is not None
-    assert skimmed.bears_marks
+    assert skimmed.has_proxy_signatures
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_what_the_proxy_may_have_written_is_seen(request_: dict[str, Any]) -> No
     ],
 )
 def test_words_like_a_mark_are_none(request_: dict[str, Any]) -> None:
-    skimmed = skim_request(msgspec.json.encode(request_))
+    skimmed = scan_request(msgspec.json.encode(request_))
     assert skimmed is not None
-    assert not skimmed.bears_marks
+    assert not skimmed.has_proxy_signatures
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_words_like_a_mark_are_none(request_: dict[str, Any]) -> None:
     ],
 )
 def test_what_is_unusual_is_left_to_who_reads_it_in_full(body: bytes) -> None:
-    assert skim_request(body) is None
+    assert scan_request(body) is None
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ from anthropic_proxy.messages.deltas import (
     Usage,
 )
 from anthropic_proxy.messages.fold import fold
-from anthropic_proxy.messages.stops import StopCutter
+from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 
 CITATION = Citation(Raw(b'{"cited_text":"c"}'))
 
 
 def cut(sequences: Sequence[str], *deltas: Delta) -> list[Delta]:
-    cutter = StopCutter(sequences)
+    cutter = StopSequenceFilter(sequences)
     return cutter.feed(deltas) + cutter.finish()
 
 
@@ -36,7 +36,7 @@ def text_of(deltas: Sequence[Delta]) -> str:
 
 class TestMatch:
     def test_cuts_before_the_sequence_and_says_which(self) -> None:
-        cutter = StopCutter(["END", "HALT"])
+        cutter = StopSequenceFilter(["END", "HALT"])
 
         assert cutter.feed([Text("one HALT two")]) == [Text("one "), Stop("stop_sequence", "HALT")]
         assert cutter.matched == "HALT"
@@ -81,7 +81,7 @@ class TestMatch:
 
 class TestHoldingBack:
     def test_keeps_only_what_may_become_a_sequence(self) -> None:
-        cutter = StopCutter(["END"])
+        cutter = StopSequenceFilter(["END"])
 
         assert cutter.feed([Text("one E")]) == [Text("one ")]
         assert cutter.feed([Text("x")]) == [Text("Ex")]
@@ -112,7 +112,7 @@ class TestAfterTheMatch:
         assert written == [Text("a"), Stop("stop_sequence", "END"), usage]
 
     def test_later_lists_give_nothing_more(self) -> None:
-        cutter = StopCutter(["END"])
+        cutter = StopSequenceFilter(["END"])
         cutter.feed([Text("END")])
 
         assert cutter.feed([Text("END"), Stop("end_turn")]) == []
@@ -141,7 +141,7 @@ others = st.sampled_from([Usage(output_tokens=1), ToolArgs(0, "abc"), ToolEnd(0)
     deltas=st.lists(st.one_of(letters.map(Text), letters.map(Text), breaks, others, st.just(Stop("end_turn")))),
 )
 def test_the_same_as_a_reader_of_the_whole_text(sequences: list[str], deltas: list[Delta]) -> None:
-    cutter = StopCutter(sequences)
+    cutter = StopSequenceFilter(sequences)
     written: list[Delta] = []
     for delta in deltas:
         written += cutter.feed([delta])
@@ -154,9 +154,20 @@ def test_the_same_as_a_reader_of_the_whole_text(sequences: list[str], deltas: li
     assert (Stop("stop_sequence", matched) in written) == (matched is not None)
 
 
+@given(sequences=st.lists(st.text("abc", min_size=1, max_size=9), max_size=30), text=st.text("abc", max_size=60))
+def test_many_sequences_that_begin_alike(sequences: list[str], text: str) -> None:
+    expected = _reference(sequences, [Text(text)])
+
+    for deltas in ([Text(text)], [*map(Text, text)], [Text(text[:30]), Text(text[30:])]):
+        cutter = StopSequenceFilter(sequences)
+        written = cutter.feed(deltas) + cutter.finish()
+
+        assert (_runs(written), cutter.matched) == expected
+
+
 @given(sequences=st.lists(letters, min_size=1, max_size=4), texts=st.lists(letters))
 def test_no_more_is_held_than_a_match_needs(sequences: list[str], texts: list[str]) -> None:
-    cutter = StopCutter(sequences)
+    cutter = StopSequenceFilter(sequences)
     received = written = ""
     for text in texts:
         received += text

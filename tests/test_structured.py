@@ -8,59 +8,22 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.conformity import Shape
-from anthropic_proxy.messages.grammar import check_bytes
-from tests.house import Answer, Keeper, Town
-from tests.test_attempts import Street, frame
+from anthropic_proxy.messages.reply_schema import ReplySchema
+from tests.support.event_grammar import check_bytes
+from tests.support.fake_upstream import frame
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.reply_schemas import DEEPSEEK, FORMAT, GOOD, WRONG, Model, said
 
-SCHEMA = {
-    "type": "object",
-    "properties": {"title": {"type": "string"}, "stars": {"type": "integer"}},
-    "required": ["title", "stars"],
-    "additionalProperties": False,
-}
-FORMAT: dict[str, Any] = {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}
-GOOD, WRONG = '{"title": "A walk", "stars": 4}', '{"title": "A walk", "stars": "four"}'
-DEEPSEEK = {
-    "OPENAI_API_KEY": "sk-one-0123456789",
-    "OPENAI_BASE_URL": "https://api.deepseek.com",
-    "PREFERRED_PROVIDER": "openai",
-    "BIG_MODEL": "openai/deepseek-chat",
-}
 GROQ = {"GROQ_API_KEY": "gsk_two0123456789"}
 
 
-def said(*pieces: str, finish: str = "stop", stream: bool = True) -> Answer:
-    usage = {"prompt_tokens": 10, "completion_tokens": 5}
-    if not stream:
-        choice = {"index": 0, "message": {"role": "assistant", "content": "".join(pieces)}, "finish_reason": finish}
-        return Answer(200, json.dumps({"choices": [choice], "usage": usage}).encode())
-    last = b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\ndata: [DONE]\n\n"
-    return Answer(200, *(frame({"content": piece}) for piece in pieces), frame({}, finish), last)
-
-
-def called(arguments: str) -> Answer:
+def called(arguments: str) -> FakeResponse:
     function = {"name": "output", "arguments": arguments}
     delta = {"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]}
-    return Answer(200, frame(delta), frame({}, "tool_calls"), b"data: [DONE]\n\n")
+    return FakeResponse(200, frame(delta), frame({}, "tool_calls"), b"data: [DONE]\n\n")
 
 
-class Model(Street):
-    """Answers one after the other; keeps the bodies that it was asked with."""
-
-    def __init__(self, *texts: str | Answer, stream: bool = True) -> None:
-        self.bodies: list[dict[str, Any]] = []
-        self._texts = list(texts)
-        self._stream = stream
-        super().__init__(lambda street, body: self._next(body))
-
-    def _next(self, body: dict[str, Any]) -> Answer:
-        self.bodies.append(body)
-        text = self._texts.pop(0)
-        return text if isinstance(text, Answer) else said(text, stream=self._stream)
-
-
-def text_of(keeper: Keeper) -> str:
+def text_of(keeper: RecordingSink) -> str:
     if keeper.body:
         return "".join(block.get("text", "") for block in keeper.body["content"])
     check_bytes(keeper.stream)
@@ -72,7 +35,7 @@ def text_of(keeper: Keeper) -> str:
 @pytest.mark.parametrize("text", [GOOD, f"```json\n{GOOD}\n```", f"Here it is:\n{GOOD}\nI hope that helps."])
 async def test_the_client_gets_the_json_alone(text: str, stream: bool) -> None:
     model = Model(text, stream=stream)
-    keeper = await Town(model, **DEEPSEEK).ask(stream=stream, **FORMAT)
+    keeper = await ProxyHarness(model, **DEEPSEEK).ask(stream=stream, **FORMAT)
     assert text_of(keeper) == GOOD
     assert len(model.bodies) == 1
 
@@ -81,7 +44,7 @@ async def test_the_client_gets_the_json_alone(text: str, stream: bool) -> None:
 @pytest.mark.parametrize("wrong", [WRONG, "I cannot say.", "", '{"title": "A wa'])
 async def test_a_wrong_reply_is_asked_for_once_more_and_both_are_paid_for(wrong: str, stream: bool) -> None:
     model = Model(wrong, GOOD, stream=stream)
-    town = Town(model, **DEEPSEEK)
+    town = ProxyHarness(model, **DEEPSEEK)
     keeper = await town.ask(stream=stream, **FORMAT)
     assert text_of(keeper) == GOOD
     complaint = model.bodies[1]["messages"][-1]
@@ -95,18 +58,20 @@ async def test_a_wrong_reply_is_asked_for_once_more_and_both_are_paid_for(wrong:
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_second_wrong_reply_is_an_error_that_says_what_is_wrong(stream: bool) -> None:
     model = Model(WRONG, WRONG, stream=stream)
-    keeper = await Town(model, **DEEPSEEK).ask(stream=stream, **FORMAT)
+    keeper = await ProxyHarness(model, **DEEPSEEK).ask(stream=stream, **FORMAT)
     assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.kind) == (502, "api_error")
-    assert "output_config.format" in keeper.error.message
-    assert "'four' is not of type 'integer'" in keeper.error.message
+    assert (keeper.error.status, keeper.error.error_type) == (502, "api_error")
+    assert keeper.error.message == (
+        "openai was asked twice for a reply of the schema in output_config.format, and gave none: "
+        "$.stars: 'four' is not of type 'integer'."
+    )
     assert len(model.bodies) == 2
     assert keeper.stream == b""
 
 
 async def test_a_reply_that_was_cut_off_is_passed_as_the_api_passes_it() -> None:
     model = Model(said('{"title": "A w', finish="length"))
-    keeper = await Town(model, **DEEPSEEK).ask(stream=True, **FORMAT)
+    keeper = await ProxyHarness(model, **DEEPSEEK).ask(stream=True, **FORMAT)
     assert text_of(keeper) == '{"title": "A w'
     assert b'"stop_reason":"max_tokens"' in keeper.stream
     assert len(model.bodies) == 1
@@ -115,7 +80,7 @@ async def test_a_reply_that_was_cut_off_is_passed_as_the_api_passes_it() -> None
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_reply_that_the_clients_own_stop_sequence_cut_is_passed_unchecked(stream: bool) -> None:
     model = Model(GOOD, stream=stream)
-    keeper = await Town(model, **DEEPSEEK).ask(stream=stream, stop_sequences=[', "stars"'], **FORMAT)
+    keeper = await ProxyHarness(model, **DEEPSEEK).ask(stream=stream, stop_sequences=[', "stars"'], **FORMAT)
     assert keeper.error is None
     assert text_of(keeper) == '{"title": "A walk"'
     reason = keeper.body["stop_reason"] if keeper.body else keeper.stream.decode()
@@ -126,8 +91,8 @@ async def test_a_reply_that_the_clients_own_stop_sequence_cut_is_passed_unchecke
 async def test_a_call_of_the_clients_tool_is_no_reply_yet() -> None:
     look = {"name": "look", "input_schema": {"type": "object", "properties": {}}}
     call = {"tool_calls": [{"index": 0, "id": "call_1", "function": {"name": "look", "arguments": "{}"}}]}
-    answer = Answer(200, frame({"content": "First "}), frame(call), frame({}, "tool_calls"), b"data: [DONE]\n\n")
-    keeper = await Town(Model(answer), **DEEPSEEK).ask(stream=True, tools=[look], **FORMAT)
+    answer = FakeResponse(200, frame({"content": "First "}), frame(call), frame({}, "tool_calls"), b"data: [DONE]\n\n")
+    keeper = await ProxyHarness(Model(answer), **DEEPSEEK).ask(stream=True, tools=[look], **FORMAT)
     assert text_of(keeper) == "First "
     assert b'"name":"look"' in keeper.stream
     assert b'"stop_reason":"tool_use"' in keeper.stream
@@ -136,7 +101,7 @@ async def test_a_call_of_the_clients_tool_is_no_reply_yet() -> None:
 @pytest.mark.parametrize("pieces", [1, 7])
 async def test_where_only_tools_have_schemas_one_is_forced_and_its_arguments_are_the_reply(pieces: int) -> None:
     model = Model(called(GOOD))
-    town = Town(model, **GROQ)
+    town = ProxyHarness(model, **GROQ)
     keeper = await town.ask(stream=True, **FORMAT)
     assert text_of(keeper) == GOOD
     assert b'"stop_reason":"end_turn"' in keeper.stream
@@ -149,14 +114,14 @@ async def test_where_only_tools_have_schemas_one_is_forced_and_its_arguments_are
 
 async def test_a_forced_call_with_wrong_arguments_is_asked_for_again() -> None:
     model = Model(called(WRONG), called(GOOD))
-    keeper = await Town(model, **GROQ).ask(stream=True, **FORMAT)
+    keeper = await ProxyHarness(model, **GROQ).ask(stream=True, **FORMAT)
     assert text_of(keeper) == GOOD
     assert len(model.bodies) == 2
 
 
 async def test_a_provider_that_keeps_to_the_schema_itself_is_streamed_as_it_comes() -> None:
     model = Model(said(*GOOD))
-    keeper = await Town(model, OPENAI_API_KEY="sk-one-0123456789").ask(stream=True, **FORMAT)
+    keeper = await ProxyHarness(model, OPENAI_API_KEY="sk-one-0123456789").ask(stream=True, **FORMAT)
     assert text_of(keeper) == GOOD
     assert keeper.stream.count(b"text_delta") == len(GOOD)
 
@@ -166,7 +131,7 @@ async def test_a_schema_that_is_none_is_refused_before_anything_is_sent() -> Non
     wrong: dict[str, Any] = {
         "output_config": {"format": {"type": "json_schema", "schema": {"type": "object", "required": 3}}}
     }
-    keeper = await Town(model, **DEEPSEEK).ask(stream=True, **wrong)
+    keeper = await ProxyHarness(model, **DEEPSEEK).ask(stream=True, **wrong)
     assert keeper.error is not None
     assert keeper.error.status == 400
     assert keeper.error.message.startswith("output_config.format.schema: $.required")
@@ -175,14 +140,14 @@ async def test_a_schema_that_is_none_is_refused_before_anything_is_sent() -> Non
 
 def test_a_pattern_of_a_clients_cannot_hold_up_the_process() -> None:
     text = json.dumps("a" * 60 + "b")
-    assert Shape(b'{"type": "string", "pattern": "(a+)+$"}').find_json(text) == (text, "")
+    assert ReplySchema(b'{"type": "string", "pattern": "(a+)+$"}').extract_json(text) == (text, "")
 
 
 @pytest.mark.parametrize("reference", ["https://example.org/schema.json", "urn:none"])
 def test_nothing_is_fetched_that_a_schema_refers_to(reference: str) -> None:
-    shape = Shape(json.dumps({"type": "object", "properties": {"a": {"$ref": reference}}}).encode())
+    shape = ReplySchema(json.dumps({"type": "object", "properties": {"a": {"$ref": reference}}}).encode())
     with pytest.raises(InvalidRequest, match=re.escape(f"{reference} does not stand in it")):
-        shape.find_json('{"a": 1}')
+        shape.extract_json('{"a": 1}')
 
 
 def doubling(keyword: str, levels: int) -> dict[str, Any]:
@@ -197,16 +162,19 @@ def doubling(keyword: str, levels: int) -> dict[str, Any]:
 async def test_a_schema_that_would_take_for_ever_to_check_is_refused_by_its_name() -> None:
     schema = {"type": "object", **doubling("allOf", 60)}
     output = {"format": {"type": "json_schema", "schema": schema}}
-    asked = asyncio.ensure_future(Town(Model(GOOD), **DEEPSEEK).ask(output_config=output))
+    asked = asyncio.ensure_future(ProxyHarness(Model(GOOD), **DEEPSEEK).ask(output_config=output))
     others = 0
     while not asked.done():
         await asyncio.sleep(0.01)
         others += 1
     keeper = asked.result()
     assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.kind) == (400, "invalid_request_error")
+    assert (keeper.error.status, keeper.error.error_type) == (400, "invalid_request_error")
     assert others > 5, "nobody else was served while the reply was checked"
-    assert "output_config.format.schema: it needs more than 300,000 steps to check" in keeper.error.message
+    assert keeper.error.message == (
+        "output_config.format.schema: it needs more than 300,000 steps to check; at most that many "
+        "are taken. Refer to fewer definitions from each other, or list fewer alternatives."
+    )
 
 
 @pytest.mark.parametrize(
@@ -223,14 +191,14 @@ async def test_a_schema_that_would_take_for_ever_to_check_is_refused_by_its_name
     ],
 )
 def test_whatever_makes_a_check_long_counts(schema: dict[str, Any]) -> None:
-    shape = Shape(json.dumps(schema).encode(), most_steps=40_000)
+    shape = ReplySchema(json.dumps(schema).encode(), max_steps=40_000)
     with pytest.raises(InvalidRequest, match="needs more than 40,000 steps to check"):
-        shape.find_json(json.dumps({"a": 1} if "$defs" in schema else ["b"] * 9_000 + [1]))
+        shape.extract_json(json.dumps({"a": 1} if "$defs" in schema else ["b"] * 9_000 + [1]))
 
 
 def test_a_schema_that_would_take_for_ever_to_read_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="needs more than 10,000 steps to read"):
-        Shape(json.dumps({"anyOf": [{"type": "string"}] * 1_000}).encode(), most_steps=10_000)
+        ReplySchema(json.dumps({"anyOf": [{"type": "string"}] * 1_000}).encode(), max_steps=10_000)
 
 
 def test_a_large_reply_of_an_ordinary_schema_is_checked_to_its_end() -> None:
@@ -242,13 +210,13 @@ def test_a_large_reply_of_an_ordinary_schema_is_checked_to_its_end() -> None:
     }
     other = {"type": "object", "properties": {"other": {"type": "string"}}, "required": ["other"]}
     items = {"anyOf": [{"$ref": "#/$defs/other"}, {"$ref": "#/$defs/day"}]}
-    shape = Shape(json.dumps({"type": "array", "items": items, "$defs": {"day": day, "other": other}}).encode())
+    shape = ReplySchema(json.dumps({"type": "array", "items": items, "$defs": {"day": day, "other": other}}).encode())
     days: list[Any] = [{"name": "a day of some kind", "hours": [8, 9, 10]} for _ in range(2_000)]
     text = json.dumps(days)
-    assert shape.find_json(text) == (text, "")
-    assert shape.find_json(text) == (text, ""), "each check has its own steps"
+    assert shape.extract_json(text) == (text, "")
+    assert shape.extract_json(text) == (text, ""), "each check has its own steps"
     days[-1]["hours"] = "late"
-    assert shape.find_json(json.dumps(days))[1].startswith("$[1999]")
+    assert shape.extract_json(json.dumps(days))[1].startswith("$[1999]")
 
 
 @pytest.mark.parametrize(
@@ -262,7 +230,7 @@ def test_a_large_reply_of_an_ordinary_schema_is_checked_to_its_end() -> None:
 )
 def test_no_way_leads_to_a_pattern(schema: dict[str, Any]) -> None:
     text = json.dumps({"a": "a" * 60 + "b", "a" * 60 + "b": 1})
-    assert Shape(json.dumps(schema).encode()).find_json(text) == (text, "")
+    assert ReplySchema(json.dumps(schema).encode()).extract_json(text) == (text, "")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +245,7 @@ def test_no_way_leads_to_a_pattern(schema: dict[str, Any]) -> None:
     ],
 )
 def test_items_are_the_same_as_json_schema_says(items: list[Any], unique: bool) -> None:
-    problem = Shape(b'{"uniqueItems": true}').find_json(json.dumps(items))[1]
+    problem = ReplySchema(b'{"uniqueItems": true}').extract_json(json.dumps(items))[1]
     assert problem == ("" if unique else "$: two of its items are the same")
 
 
@@ -285,9 +253,9 @@ def test_items_are_the_same_as_json_schema_says(items: list[Any], unique: bool) 
 def test_references_by_name_and_by_place_are_followed(reference: str) -> None:
     days = {"$id": "urn:days", "$defs": {"day": {"type": "integer"}}}
     schema = {"items": {"$ref": reference}, "$defs": {"days": days, "named": {"$anchor": "day", "type": "integer"}}}
-    shape = Shape(json.dumps(schema).encode())
-    assert shape.find_json("[1]") == ("[1]", "")
-    assert shape.find_json('["a"]')[1] == "$[0]: 'a' is not of type 'integer'"
+    shape = ReplySchema(json.dumps(schema).encode())
+    assert shape.extract_json("[1]") == ("[1]", "")
+    assert shape.extract_json('["a"]')[1] == "$[0]: 'a' is not of type 'integer'"
 
 
 @pytest.mark.parametrize(
@@ -300,9 +268,9 @@ def test_references_by_name_and_by_place_are_followed(reference: str) -> None:
     ],
 )
 def test_the_only_fenced_json_is_the_reply(text: str) -> None:
-    assert Shape(b'{"type": "object"}').find_json(text) == ("{}", "")
+    assert ReplySchema(b'{"type": "object"}').extract_json(text) == ("{}", "")
 
 
 def test_of_two_fences_none_is_the_reply() -> None:
     text = "```\n{}\n```\nor\n```\n[]\n```\n}"
-    assert Shape(b"{}").find_json(text) == (text, "it is no JSON")
+    assert ReplySchema(b"{}").extract_json(text) == (text, "it is no JSON")

@@ -1,14 +1,14 @@
-"""What the system says to every program: colours, and proxies on the way out."""
+"""Settings that the system gives to every program: colours, and proxies on the way out."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.errors import Stopping
+from anthropic_proxy.errors import ShuttingDown
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import Settings, load_settings
-from anthropic_proxy.upstream.http import HttpUpstream
+from anthropic_proxy.upstream.http import HttpTransport
 from anthropic_proxy.wire.contract import UpstreamRequest
 
 PROXY = "http://user:secret-of-the-proxy@127.0.0.1:3128"
@@ -33,7 +33,7 @@ def load(**environ: str) -> Settings:
     ],
 )
 def test_the_environment_says_whether_colours_are_wanted(environ: dict[str, str], wanted: bool | None) -> None:
-    assert load(**environ).colours is wanted
+    assert load(**environ).color is wanted
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ async def test_requests_go_through_the_proxy_unless_their_host_is_excepted(unpro
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     both = f"http://127.0.0.1:{port}"
-    upstream = HttpUpstream(1.0, proxies={"http": both}, unproxied=unproxied.format(port=port))
+    upstream = HttpTransport(1.0, proxies={"http": both}, unproxied=unproxied.format(port=port))
     response = await upstream.send(both, UpstreamRequest(method="GET", path="/models", headers={}, body=b""), None)
     await response.close()
     await upstream.close()
@@ -88,7 +88,7 @@ async def test_requests_go_through_the_proxy_unless_their_host_is_excepted(unpro
 
 
 async def test_a_way_out_that_was_closed_opens_nothing_again() -> None:
-    upstream = HttpUpstream(1.0)
+    upstream = HttpTransport(1.0)
     await upstream.close()
-    with pytest.raises(Stopping):
+    with pytest.raises(ShuttingDown):
         await upstream.send("http://127.0.0.1:9", UpstreamRequest(method="GET", path="/", headers={}, body=b""), None)

@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.errors import ClientError
-from anthropic_proxy.messages.passages import seal_passage
+from anthropic_proxy.messages.models import Message, MessagesRequest, Raw, Tool, decode_request
+from anthropic_proxy.messages.sealed_passages import encode_passage
 from anthropic_proxy.messages.tokens import estimate
-from anthropic_proxy.messages.types import Message, MessagesRequest, Raw, Tool, decode_request
-from tests.recorded_usage import RECORDED, counted_requests
 
 EXACT = {
     "prose": (
@@ -73,7 +72,7 @@ EXACT = {
 
 def estimated(content: Any, *, ascii_only: bool = False, **fields: Any) -> int:
     whole = {"model": "m", "messages": [{"role": "user", "content": content}], **fields}
-    return estimate(decode_request(json.dumps(whole, ensure_ascii=ascii_only).encode(), counting=True))
+    return estimate(decode_request(json.dumps(whole, ensure_ascii=ascii_only).encode(), for_token_count=True))
 
 
 EMPTY = estimated("")
@@ -225,22 +224,57 @@ def test_a_tool_made_here_is_counted_too() -> None:
     assert estimate(request) > estimate(MessagesRequest(model="m", messages=[Message("user", "hi")]))
 
 
-def test_recorded_requests_are_counted_like_their_providers_did() -> None:
-    """Those without pictures and of more than 100 tokens; providers add up to 500 for tools, which we cannot see."""
-    if not RECORDED.exists():
-        pytest.skip(f"no recorded traffic beside the checkout ({RECORDED.name} not found)")
-    off = []
-    for name, body, counted in counted_requests():
-        shown = json.dumps(body)
-        hidden = (
-            "reasoning_mode_pro" in name or "thinking_with_tools.2" in name
-        )  # runs and reasoning that were not sent
-        if counted > 100 and '"image"' not in shown and '"document"' not in shown and not hidden:
-            found = estimate(decode_request(json.dumps({"model": "m", **body}).encode(), counting=True))
-            off.append((name, counted, found))
-    assert len(off) >= 8
-    for name, counted, found in off:
-        assert counted - 500 < found < counted * 1.6 + 60, (name, counted, found)
+def _exact(name: str, times: int = 10) -> tuple[int, str]:
+    tokens, text = EXACT[name]
+    return tokens * times, text * times
+
+
+def _messages(*texts: str) -> list[dict[str, Any]]:
+    return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
+
+
+PROSE, CODE, SHELL, JSON_TEXT = _exact("prose"), _exact("code"), _exact("shell"), _exact("json")
+READ = {"name": "read", "description": PROSE[1], "input_schema": {"type": "object", "properties": {"path": {}}}}
+RESULT = {"type": "tool_result", "tool_use_id": "a", "content": SHELL[1]}
+COUNTED: dict[str, tuple[dict[str, Any], int, tuple[int, ...]]] = {
+    "text": ({"messages": _messages(PROSE[1])}, PROSE[0], (3 + 3,)),
+    "system": ({"system": PROSE[1], "messages": _messages(CODE[1])}, PROSE[0] + CODE[0], (2 * 3 + 3,)),
+    "turns": (
+        {"messages": _messages(PROSE[1], CODE[1], SHELL[1])},
+        PROSE[0] + CODE[0] + SHELL[0],
+        (3 * 3 + 3,),
+    ),
+    "a tool": ({"messages": _messages(CODE[1]), "tools": [READ]}, CODE[0] + PROSE[0], (3 + 3 + 7 + 3 + 3 + 12, 346)),
+    "a tool loop": (
+        {
+            "messages": [
+                *_messages(CODE[1]),
+                {
+                    "role": "assistant",
+                    "content": [{"type": "tool_use", "id": "a", "name": "read", "input": {"path": JSON_TEXT[1]}}],
+                },
+                {"role": "user", "content": [RESULT]},
+            ],
+            "tools": [READ],
+        },
+        CODE[0] + PROSE[0] + JSON_TEXT[0] + SHELL[0],
+        (3 * 3 + 3 + 7 + 3 + 3 + 12, 346),
+    ),
+}
+"""Request → tokens of its texts, and tokens that providers add.
+
+Sources: OpenAI's cookbook, how to count tokens with tiktoken (3 per message and 3 per request; 7 per function, 3 for
+its properties, 3 per property and 12 for all); platform.claude.com, pricing: tool use (346 for a system prompt).
+"""
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_requests_are_estimated_like_their_providers_count(name: str) -> None:
+    """Traffic observed 2026-11 stays in the same bounds: providers add up to 500 tokens for tools."""
+    body, tokens, added = COUNTED[name]
+    found = estimate(decode_request(json.dumps({"model": "m", **body}).encode(), for_token_count=True))
+    for more in added:
+        assert tokens + more - 500 < found < (tokens + more) * 1.6 + 60
 
 
 @given(st.text(max_size=300), st.text(max_size=300))
@@ -308,7 +342,7 @@ SERVER_BLOCKS: dict[str, tuple[dict[str, Any], float]] = {
     "a call": (server_call("web_search", query=SENTENCE), TOKENS),
     "a call of code": (server_call("code_execution", code=SENTENCE), TOKENS),
     "pages found, sealed by another": (found({"encrypted_content": SEAL}, {"encrypted_content": SEAL}), 20),
-    "a page found, sealed here": (found({"encrypted_content": seal_passage(SENTENCE)}), TOKENS),
+    "a page found, sealed here": (found({"encrypted_content": encode_passage(SENTENCE)}), TOKENS),
     "a search that failed": (ran("web_search", {"type": "web_search_tool_result_error", "error_code": "x"}), 12),
     "a fetched PDF": (fetched(PDF_BLOCK), 6_000),
     "a fetched page": (fetched(TEXT_PAGE), TOKENS),

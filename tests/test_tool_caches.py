@@ -1,4 +1,4 @@
-"""What is known of tools is kept for the next request that has them, and never more than so much."""
+"""Caches of what is known of tools: it is kept for the next request that has them, up to a limit."""
 
 import gc
 import sys
@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from tests.conversations import Stage, stages
-from tests.test_counted_work import Calls
+from tests.support.operation_counts import Calls
+from tests.support.sessions import Stage, stages
 
 TURNS = 30
 WORK = (
-    "messages/types/tools.py: _read_list",
-    "messages/types/tools.py: _load",
-    "wire/schema.py: ",
+    "messages/models/tools.py: _read_list",
+    "messages/models/tools.py: _load",
+    "wire/json_schema/",
     "wire/ollama/schema.py: ",
 )
-"""Where lists of tools and definitions are read, and where schemas are encoded."""
+"""The places that read lists of tools and definitions, and that encode schemas."""
 STAGES = list({stage.wire: stage for stage in stages() if stage.wire != "anthropic"}.values())
 
 

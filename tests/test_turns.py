@@ -2,160 +2,51 @@
 
 import asyncio
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from anthropic.types import Message
 from msgspec import structs
 
-from anthropic_proxy.errors import FetchFailed, SearchFailed
-from anthropic_proxy.exchange import watch
-from anthropic_proxy.exchange.turns.addresses import KnownAddresses
+from anthropic_proxy.errors import WebSearchFailed
+from anthropic_proxy.exchange import watchdog
+from anthropic_proxy.exchange.tool_loop.known_urls import KnownUrls
 from anthropic_proxy.messages.events import Event
-from anthropic_proxy.messages.grammar import check_bytes
-from anthropic_proxy.messages.passages import seal_passage
-from anthropic_proxy.messages.types import DocumentBlock, Source
-from anthropic_proxy.messages.types import Message as HistoryMessage
+from anthropic_proxy.messages.models import DocumentBlock, Source
+from anthropic_proxy.messages.models import Message as HistoryMessage
+from anthropic_proxy.messages.sealed_passages import encode_passage
 from anthropic_proxy.routing.credentials import Credentials
-from anthropic_proxy.upstream.errands import READABLE, FoundPage, Page
-from anthropic_proxy.upstream.pages.body import is_wanted
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.house import SILENCE, Answer, Keeper, Town
+from anthropic_proxy.upstream.contract import SearchResult
+from anthropic_proxy.wire.contract import Credential
+from tests.support.event_grammar import check_bytes
+from tests.support.harness import STALL, FakeResponse, RecordingSink
+from tests.support.tool_loop import (
+    FACTS,
+    FETCH,
+    MAIL,
+    PAGE,
+    PDF,
+    REGEX,
+    SEARCH,
+    WEATHER,
+    Fetcher,
+    Script,
+    Searcher,
+    call,
+    calls,
+    deferred,
+    fetched,
+    folded,
+    frame,
+    gemini,
+    kinds,
+    message_of,
+    reply,
+    text,
+    town,
+)
 
-SEARCH = {"type": "web_search_20250305", "name": "web_search"}
-FETCH = {"type": "web_fetch_20250910", "name": "web_fetch"}
-REGEX = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
 WORDS = {"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"}
-WEATHER = {
-    "name": "get_weather",
-    "description": "Tells the weather of a city.",
-    "input_schema": {"type": "object", "properties": {"city": {"type": "string", "description": "Where."}}},
-}
-MAIL = {"name": "send_mail", "description": "Sends a letter.", "input_schema": {"type": "object", "properties": {}}}
-FACTS = [FoundPage(url="https://cold.test/oslo", title="Oslo", content="It is cold in Oslo.", page_age="1 day")]
-
-
-def frame(delta: dict[str, Any], finish: str | None = None, usage: dict[str, int] | None = None) -> bytes:
-    body = {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]} if usage is None else {"choices": []}
-    return b"data: " + json.dumps(body | ({"usage": usage} if usage else {})).encode() + b"\n\n"
-
-
-def reply(*deltas: dict[str, Any], finish: str = "stop", tokens: tuple[int, int] = (100, 10)) -> list[bytes]:
-    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
-    return [*map(frame, deltas), frame({}, finish), frame({}, usage=usage), b"data: [DONE]\n\n"]
-
-
-def text(words: str) -> dict[str, Any]:
-    return {"content": words}
-
-
-def call(name: str, at: int = 0, **arguments: Any) -> dict[str, Any]:
-    function = {"name": name, "arguments": json.dumps(arguments)}
-    return {"tool_calls": [{"index": at, "id": f"call_{at}", "type": "function", "function": function}]}
-
-
-def calls(*deltas: dict[str, Any], tokens: tuple[int, int] = (100, 10)) -> list[bytes]:
-    return reply(*deltas, finish="tool_calls", tokens=tokens)
-
-
-class Script:
-    """A street that gives one scripted answer after the other and keeps what it was asked."""
-
-    def __init__(self, *answers: Sequence[bytes | bytearray | Exception] | Answer) -> None:
-        self.answers = list(answers)
-        self.asked: list[Any] = []
-        self.urls: list[str] = []
-        self.given: list[Answer] = []
-
-    def __call__(self, url: str, request: UpstreamRequest, _: Any) -> Answer:
-        self.urls.append(url)
-        self.asked.append(json.loads(request.body))
-        answer = self.answers.pop(0)
-        self.given.append(answer if isinstance(answer, Answer) else Answer(200, *answer))
-        return self.given[-1]
-
-    def last_words(self, place: int) -> list[tuple[str, Any]]:
-        """Role and content, or the calls' names, of the messages after the first of a call."""
-        said = self.asked[place]["messages"][1:]
-        return [
-            (one["role"], one.get("content") or [made["function"]["name"] for made in one.get("tool_calls", [])])
-            for one in said
-        ]
-
-
-def town(script: Script, search: Any = None, fetch: Any = None, **settings: str) -> Town:
-    built = Town(script, **{"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat", **settings})
-    built.house = structs.replace(built.house, search=search, fetch=fetch)
-    return built
-
-
-class Searcher:
-    """A search service that knows one page and keeps what it was asked."""
-
-    def __init__(self, pages: Sequence[FoundPage] = FACTS, error: Exception | None = None) -> None:
-        self.asked: list[tuple[str, Sequence[str], Sequence[str]]] = []
-        self._pages, self._error = pages, error
-
-    async def __call__(
-        self, query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
-    ) -> Sequence[FoundPage]:
-        self.asked.append((query, tuple(allowed_domains), tuple(blocked_domains)))
-        if self._error:
-            raise self._error
-        return self._pages[:limit]
-
-
-class Fetcher:
-    """A web of given pages."""
-
-    def __init__(self, *pages: Page) -> None:
-        self.asked: list[str] = []
-        self._pages = {page.url: page for page in pages}
-
-    async def __call__(self, url: str, *, media_types: Collection[str] = READABLE, **_: Any) -> Page:
-        self.asked.append(url)
-        if url not in self._pages:
-            raise FetchFailed("404", "url_not_accessible")
-        if not is_wanted(self._pages[url].media_type, media_types):
-            raise FetchFailed("another type", "unsupported_content_type")
-        return self._pages[url]
-
-
-def message_of(keeper: Keeper) -> Any:
-    """The reply as the official SDK reads it, whether it was streamed or not."""
-    assert keeper.error is None
-    if keeper.stream:
-        assert check_bytes(keeper.stream) == []
-    body = folded(keeper.stream) if keeper.stream else keeper.body
-    return Message.model_validate(body)
-
-
-def folded(stream: bytes) -> dict[str, Any]:
-    body: dict[str, Any] = {}
-    for line in stream.decode().splitlines():
-        event = json.loads(line[6:]) if line.startswith("data: ") else {}
-        kind, delta = event.get("type"), event.get("delta", {})
-        if kind == "message_start":
-            body = event["message"]
-        elif kind == "content_block_start":
-            body["content"].append(event["content_block"])
-            arguments = ""
-        elif delta.get("type") == "text_delta":
-            body["content"][-1]["text"] += delta["text"]
-        elif delta.get("type") == "input_json_delta":
-            arguments += delta["partial_json"]
-            body["content"][-1]["input"] = json.loads(arguments or "{}")
-        elif kind == "message_delta":
-            body |= delta
-            body["usage"] |= event["usage"]
-        elif kind == "error":
-            body["error"] = event["error"]
-    return body
-
-
-def kinds(message: Any) -> list[str]:
-    return [block.type for block in message.content]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -206,10 +97,10 @@ async def test_the_history_is_said_again_to_the_byte() -> None:
 
 async def test_text_leaves_before_the_search_is_run() -> None:
     seen: list[bytes] = []
-    keeper = Keeper()
+    keeper = RecordingSink()
 
     class Late(Searcher):
-        async def __call__(self, *asked: Any, **more: Any) -> Sequence[FoundPage]:
+        async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             seen.append(keeper.stream)
             return FACTS
 
@@ -233,7 +124,7 @@ async def test_without_a_service_the_search_is_unavailable() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "code"),
     [
-        ({"query": "x"}, SearchFailed("429", "too_many_requests"), "too_many_requests"),
+        ({"query": "x"}, WebSearchFailed("429", "too_many_requests"), "too_many_requests"),
         ({"query": " "}, None, "invalid_tool_input"),
         ({"q": "x"}, None, "invalid_tool_input"),
     ],
@@ -336,7 +227,7 @@ async def test_a_search_that_nobody_can_run_any_more_stays_text() -> None:
         "type": "web_search_result",
         "title": "Oslo",
         "url": "https://cold.test",
-        "encrypted_content": seal_passage("Snow."),
+        "encrypted_content": encode_passage("Snow."),
     }
     content = [
         {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "Oslo"}},
@@ -351,7 +242,9 @@ async def test_a_search_that_nobody_can_run_any_more_stays_text() -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_later_call_is_repeated_once_and_then_fails_the_reply(stream: bool) -> None:
-    script = Script(calls(text("Hm."), call("web_search", query="a")), Answer(503, b"{}"), Answer(503, b"{}"))
+    script = Script(
+        calls(text("Hm."), call("web_search", query="a")), FakeResponse(503, b"{}"), FakeResponse(503, b"{}")
+    )
     built = town(script, Searcher())
     keeper = await built.ask(tools=[SEARCH], stream=stream)
     assert len(script.asked) == 3
@@ -365,7 +258,7 @@ async def test_a_later_call_is_repeated_once_and_then_fails_the_reply(stream: bo
 
 
 async def test_a_later_call_that_is_refused_is_not_healed() -> None:
-    refusal = Answer(400, b'{"error":{"message":"Unsupported parameter: \'temperature\'","param":"temperature"}}')
+    refusal = FakeResponse(400, b'{"error":{"message":"Unsupported parameter: \'temperature\'","param":"temperature"}}')
     script = Script(calls(text("Hm."), call("web_search", query="a")), refusal)
     keeper = await town(script, Searcher()).ask(tools=[SEARCH], stream=True, temperature=0.5)
     assert folded(keeper.stream)["error"]["type"] == "invalid_request_error"
@@ -411,7 +304,7 @@ async def test_a_client_that_leaves_takes_the_search_with_it() -> None:
     began, ended = asyncio.Event(), asyncio.Event()
 
     class Endless(Searcher):
-        async def __call__(self, *asked: Any, **more: Any) -> Sequence[FoundPage]:
+        async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             began.set()
             try:
                 await asyncio.Event().wait()
@@ -419,8 +312,8 @@ async def test_a_client_that_leaves_takes_the_search_with_it() -> None:
                 ended.set()
             return []
 
-    class Leaving(Keeper):
-        async def gone(self) -> None:
+    class Leaving(RecordingSink):
+        async def wait_disconnected(self) -> None:
             await began.wait()
 
     script = Script(calls(call("web_search", query="a")))
@@ -432,7 +325,7 @@ async def test_a_client_that_leaves_takes_the_search_with_it() -> None:
 
 
 async def test_an_upstream_that_falls_silent_in_a_later_turn_is_an_error() -> None:
-    script = Script(calls(text("Hm."), call("web_search", query="a")), [SILENCE], [SILENCE])
+    script = Script(calls(text("Hm."), call("web_search", query="a")), [STALL], [STALL])
     built = town(script, Searcher(), UPSTREAM_FIRST_BYTE_TIMEOUT="0.05", UPSTREAM_IDLE_TIMEOUT="0.05")
     keeper = await built.ask(tools=[SEARCH], stream=True)
     assert folded(keeper.stream)["error"]["type"] == "timeout_error"
@@ -440,7 +333,7 @@ async def test_an_upstream_that_falls_silent_in_a_later_turn_is_an_error() -> No
 
 async def test_a_slow_search_is_not_the_upstreams_silence() -> None:
     class Slow(Searcher):
-        async def __call__(self, *asked: Any, **more: Any) -> Sequence[FoundPage]:
+        async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             await asyncio.sleep(0.2)
             return FACTS
 
@@ -451,18 +344,18 @@ async def test_a_slow_search_is_not_the_upstreams_silence() -> None:
 
 
 async def test_a_client_is_held_while_a_search_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "FIRST_PING_SECONDS", 0.02)
-    monkeypatch.setattr(watch, "PING_SECONDS", 0.02)
+    monkeypatch.setattr(watchdog, "FIRST_PING_SECONDS", 0.02)
+    monkeypatch.setattr(watchdog, "PING_SECONDS", 0.02)
     pinged = asyncio.Event()
 
-    class Held(Keeper):
-        async def write(self, events: Sequence[Event], *, last: bool = False) -> None:
-            await super().write(events, last=last)
+    class Held(RecordingSink):
+        async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
+            await super().send_events(events, last=last)
             if self.stream.count(b"event: ping") >= 3:
                 pinged.set()
 
     class Slow(Searcher):
-        async def __call__(self, *asked: Any, **more: Any) -> Sequence[FoundPage]:
+        async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             await pinged.wait()
             return FACTS
 
@@ -475,18 +368,6 @@ async def test_a_request_without_such_tools_passes_as_it_is() -> None:
     client_tool = {"name": "web_search", "input_schema": {"type": "object"}}
     message = message_of(await town(script, Searcher()).ask(tools=[client_tool], stream=True))
     assert kinds(message) == ["tool_use"]
-
-
-PAGE = Page(url="https://a.test/page", media_type="text/html", title="A", text="Words " * 100)
-PDF = Page(url="https://a.test/a.pdf", media_type="application/pdf", body=b"%PDF-1.4 x")
-
-
-async def fetched(url: str, said: Any, tool: dict[str, Any] = FETCH, **settings: str) -> tuple[Any, Fetcher, Script]:
-    script = Script(calls(call("web_fetch", url=url)), reply(text("So.")))
-    fetcher = Fetcher(PAGE, PDF)
-    built = town(script, fetch=fetcher, **settings)
-    messages = said if isinstance(said, list) else [{"role": "user", "content": said}]
-    return message_of(await built.ask(messages=messages, tools=[tool], stream=True)), fetcher, script
 
 
 async def test_a_page_is_fetched_and_shown_to_the_model() -> None:
@@ -596,7 +477,7 @@ async def test_an_address_that_the_model_made_up_is_not_fetched(url: str, said: 
     ],
 )
 def test_an_address_is_known_however_it_is_encoded(url: str, said: str) -> None:
-    assert KnownAddresses([HistoryMessage("user", said)]).has(url)
+    assert KnownUrls([HistoryMessage("user", said)]).contains(url)
 
 
 @pytest.mark.parametrize(
@@ -612,12 +493,12 @@ def test_an_address_is_known_however_it_is_encoded(url: str, said: str) -> None:
     ],
 )
 def test_an_address_that_only_looks_alike_is_not_known(url: str, said: str) -> None:
-    assert not KnownAddresses([HistoryMessage("user", said)]).has(url)
+    assert not KnownUrls([HistoryMessage("user", said)]).contains(url)
 
 
 def test_a_files_bytes_are_not_searched_for_addresses() -> None:
     pdf = DocumentBlock(Source(type="base64", media_type="application/pdf", data=PAGE.url))
-    assert not KnownAddresses([HistoryMessage("user", [pdf])]).has(PAGE.url)
+    assert not KnownUrls([HistoryMessage("user", [pdf])]).contains(PAGE.url)
 
 
 def test_a_conversation_is_read_once_for_all_fetches_of_a_step() -> None:
@@ -629,8 +510,8 @@ def test_a_conversation_is_read_once_for_all_fetches_of_a_step() -> None:
             return super().__iter__()
 
     messages = Counted([HistoryMessage("user", PAGE.url)])
-    known = KnownAddresses(messages)
-    assert [known.has(url) for url in (PAGE.url, f"{PAGE.url}/a", f"{PAGE.url}/b")] == [True, False, False]
+    known = KnownUrls(messages)
+    assert [known.contains(url) for url in (PAGE.url, f"{PAGE.url}/a", f"{PAGE.url}/b")] == [True, False, False]
     assert messages.reads == 1
 
 
@@ -641,10 +522,6 @@ async def test_what_a_search_found_may_be_fetched() -> None:
     message = message_of(await town(script, Searcher(), fetcher).ask(tools=[SEARCH, FETCH], stream=True))
     assert fetcher.asked == [page.url]
     assert message.usage.server_tool_use.model_dump() == {"web_search_requests": 1, "web_fetch_requests": 1}
-
-
-def deferred(*tools: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{**tool, "defer_loading": True} for tool in tools]
 
 
 def offered(asked: Any) -> list[str]:
@@ -707,16 +584,6 @@ async def test_a_pattern_that_cannot_be_searched_is_told(pattern: str, code: str
     assert message.content[1].content.error_code == code
     assert words in message.content[1].content.error_message
     assert words in str(script.last_words(1)[-1])
-
-
-def gemini(
-    *parts: dict[str, Any], finish: str = "STOP", token: str = "", tokens: tuple[int, int] = (10, 1)
-) -> list[bytes]:
-    candidate = {"content": {"parts": list(parts)}, "finishReason": finish}
-    if token:
-        candidate["continuationToken"] = token
-    usage = {"promptTokenCount": tokens[0], "candidatesTokenCount": tokens[1]}
-    return [b"data: " + json.dumps({"candidates": [candidate], "usageMetadata": usage}).encode() + b"\r\n\r\n"]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -783,7 +650,7 @@ async def test_calls_in_several_pieces_are_all_there() -> None:
 class Tokens:
     """A source of tokens of Google Cloud that always has one."""
 
-    async def find(self) -> tuple[Credential, str | None]:
+    async def next_token(self) -> tuple[Credential, str | None]:
         return Credential("authorization", "Bearer t", "a file"), "p"
 
     def forget(self) -> None:

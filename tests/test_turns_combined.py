@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.errors import UpstreamUnreachable
-from anthropic_proxy.exchange.house import Inbound
-from anthropic_proxy.exchange.run import run
-from anthropic_proxy.exchange.turns.errands import MOST_AT_ONCE, MOST_ERRANDS
-from anthropic_proxy.hooks import Client
-from anthropic_proxy.routing.router import Facts, resolve
-from anthropic_proxy.upstream.errands import FoundPage
-from tests.house import Answer, Keeper
-from tests.test_structured import DEEPSEEK, FORMAT, GOOD, WRONG
-from tests.test_turns import (
+from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.tool_loop.runner import MAX_CONCURRENT_CALLS, MAX_TOOL_CALLS
+from anthropic_proxy.plugins import Client
+from anthropic_proxy.routing.router import RoutingQuery, resolve
+from anthropic_proxy.services import ClientRequest
+from anthropic_proxy.upstream.contract import SearchResult
+from tests.support.harness import FakeResponse, RecordingSink
+from tests.support.reply_schemas import DEEPSEEK, FORMAT, GOOD, WRONG
+from tests.support.tool_loop import (
     FACTS,
     FETCH,
     MAIL,
@@ -48,20 +48,20 @@ async def test_a_storm_of_calls_is_run_a_few_at_a_time_and_cut() -> None:
     class Busy(Searcher):
         under_way = 0
 
-        async def __call__(self, *asked: Any, **more: Any) -> Sequence[FoundPage]:
+        async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             self.under_way += 1
             running.append(self.under_way)
             await asyncio.sleep(0)
             self.under_way -= 1
             return FACTS
 
-    script = Script(calls(*[call("web_search", at, query="a") for at in range(MOST_ERRANDS + 5)]), reply(text("So.")))
+    script = Script(calls(*[call("web_search", at, query="a") for at in range(MAX_TOOL_CALLS + 5)]), reply(text("So.")))
     message = message_of(await town(script, Busy()).ask(tools=[SEARCH]))
     results = [block.content for block in message.content if block.type == "web_search_tool_result"]
-    assert [isinstance(one, list) for one in results] == [True] * MOST_ERRANDS + [False] * 5
-    assert {one.error_code for one in results[MOST_ERRANDS:]} == {"too_many_requests"}
-    assert (len(running), max(running)) == (MOST_ERRANDS, MOST_AT_ONCE)
-    assert message.usage.server_tool_use.web_search_requests == MOST_ERRANDS
+    assert [isinstance(one, list) for one in results] == [True] * MAX_TOOL_CALLS + [False] * 5
+    assert {one.error_code for one in results[MAX_TOOL_CALLS:]} == {"too_many_requests"}
+    assert (len(running), max(running)) == (MAX_TOOL_CALLS, MAX_CONCURRENT_CALLS)
+    assert message.usage.server_tool_use.web_search_requests == MAX_TOOL_CALLS
 
 
 async def test_all_patterns_of_a_step_share_one_process_and_a_bad_one_takes_nothing_from_others(
@@ -111,7 +111,11 @@ async def test_strict_refuses_citations_of_a_fetch_before_anything_is_sent() -> 
     cited = {**FETCH, "citations": {"enabled": True}}
     keeper = await town(script, fetch=Fetcher(), **STRICT).ask(tools=[cited], max_tokens=100, model="claude-sonnet-4-5")
     assert keeper.error is not None
-    assert "tools.web_fetch.citations: " in keeper.error.message
+    assert keeper.error.message == (
+        "openai/gpt-4.1 would lose tools.web_fetch.citations: no other provider is known to cite "
+        "what was fetched. FIDELITY=strict refuses that. Leave it out of the request, choose another "
+        "backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one tier)."
+    )
     assert not script.asked
 
 
@@ -136,21 +140,21 @@ async def test_citations_of_a_fetch_are_noted_once() -> None:
     script = Script(calls(call("web_fetch", url=PAGE.url)), reply(text("So.")))
     built = town(script, fetch=Fetcher(PAGE))
     message_of(await built.ask(PAGE.url, tools=[{**FETCH, "citations": {"enabled": True}}], max_tokens=100))
-    dropped = [note.field for note in built.receipts[0].fidelity.notes if note.fate == "dropped"]
+    dropped = [note.field for note in built.receipts[0].fidelity.notes if note.handling == "dropped"]
     assert dropped == ["tools.web_fetch.citations"]
 
 
 async def test_a_breaker_does_not_end_a_reply_that_has_begun() -> None:
     class Tripping(Searcher):
-        async def __call__(self, *asked: Any, **more: Any) -> Sequence[FoundPage]:
+        async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             for target in built.upstreams:
                 for _ in range(50):
-                    built.house.breakers.failed(target, UpstreamUnreachable("gone"))
+                    built.house.circuit_breakers.failed(target, UpstreamUnreachable("gone"))
             return FACTS
 
     script = Script(calls(text("Hm."), call("web_search", query="a")), reply(text("Cold.")))
     built: Any = town(script, Tripping(), BIG_MODEL="openai/gpt-4.1", FALLBACK_SONNET="openai/gpt-4o")
-    route = resolve(Facts("claude-sonnet-4-5"), built.house.settings, built.house.catalogue)
+    route = resolve(RoutingQuery("claude-sonnet-4-5"), built.house.settings, built.house.catalogue)
     built.upstreams = [target.upstream for target in route.targets]
     message = message_of(await built.ask(tools=[SEARCH], stream=True))
     assert message.content[-1].text == "Cold."
@@ -160,7 +164,7 @@ async def test_a_breaker_does_not_end_a_reply_that_has_begun() -> None:
 async def test_what_ran_ahead_reaches_the_client_though_another_provider_answers(stream: bool) -> None:
     native = gemini({"text": "Cold."})
     said = native if stream else [native[0].removeprefix(b"data: ")]
-    script = Script(Answer(503, b"{}"), Answer(503, b"{}"), said)
+    script = Script(FakeResponse(503, b"{}"), FakeResponse(503, b"{}"), said)
     owed = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "Oslo"}}
     turns = [{"role": "user", "content": "Go"}, {"role": "assistant", "content": [owed]}]
     settings = {**CHAT, "GEMINI_API_KEY": "k", "FALLBACK_SONNET": "gemini/gemini-3-pro-preview"}
@@ -232,14 +236,14 @@ SCHEMA = '{"name":"x","defer_loading":true,"input_schema":{"type":"object","prop
 CITED = '{"type":"web_fetch_20250910","name":"web_fetch","citations":%s}'
 
 
-async def ask_raw(tools: str, blocks: str) -> Keeper:
+async def ask_raw(tools: str, blocks: str) -> RecordingSink:
     said = f'{{"role":"assistant","content":[{blocks}]}}'
     turns = f'[{{"role":"user","content":"a"}},{said},{{"role":"user","content":"b"}}]'
     body = f'{{"model":"gpt-4.1","max_tokens":10,"tools":[{tools}],"messages":{turns}}}'
     script = Script(calls(call("web_fetch", url="https://a.test/")), reply(text(".")))
-    keeper, built = Keeper(), town(script, fetch=Fetcher())
-    inbound = Inbound(request_id="r", client=Client(key_forwardable=True), headers={}, body=body.encode())
-    await run(built.house, inbound, keeper)
+    keeper, built = RecordingSink(), town(script, fetch=Fetcher())
+    inbound = ClientRequest(request_id="r", client=Client(credential_forwardable=True), headers={}, body=body.encode())
+    await run_exchange(built.house, inbound, keeper)
     return keeper
 
 
@@ -250,7 +254,7 @@ async def test_what_nests_too_deeply_is_refused_in_words(place: str, depth: int)
     is_tool = place in (SCHEMA, CITED)
     keeper = await ask_raw(deep if is_tool else json.dumps(FETCH), '{"type":"text","text":"a"}' if is_tool else deep)
     assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.kind) == (400, "invalid_request_error")
+    assert (keeper.error.status, keeper.error.error_type) == (400, "invalid_request_error")
     assert "at most 200 levels" in keeper.error.message
 
 

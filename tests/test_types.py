@@ -1,4 +1,4 @@
-"""Reading a request: what clients really send passes, what cannot be read is refused in words, nothing crashes."""
+"""Reading a request: what clients send passes, what cannot be read is refused with a message, nothing crashes."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
-from anthropic_proxy.messages.types import (
+from anthropic_proxy.messages.models import (
     Block,
     CompactionBlock,
     ImageBlock,
@@ -24,7 +24,7 @@ from anthropic_proxy.messages.types import (
     UnknownBlock,
     blocks_of,
     decode_request,
-    read_request,
+    decode_request_or_keep,
 )
 
 HELLO = {"role": "user", "content": "hi"}
@@ -89,7 +89,7 @@ def test_a_request_of_every_field_is_read() -> None:
     assert (request.stop_sequences, request.temperature, request.top_p, request.top_k) == (["END"], 0.5, 1.0, 40)
     assert request.metadata is not None
     assert request.metadata.user_id == "u"
-    assert request.mended == []
+    assert request.repaired == []
     assert request.size > 300
 
 
@@ -347,7 +347,7 @@ def test_lone_surrogates_are_mended(text: str, mended: str, as_list: bool) -> No
     (block,) = request.messages[0].blocks
     assert isinstance(block, TextBlock)
     assert json.loads(bytes(block.text)) == mended
-    assert bool(request.mended) == ("�" in mended)
+    assert bool(request.repaired) == ("�" in mended)
 
 
 def test_a_byte_order_mark_is_skipped() -> None:
@@ -360,7 +360,7 @@ def test_of_a_repeated_key_the_last_one_counts() -> None:
 
 
 def test_counting_needs_no_limit() -> None:
-    assert decode_request(body(max_tokens=...), counting=True).max_tokens is None
+    assert decode_request(body(max_tokens=...), for_token_count=True).max_tokens is None
 
 
 @pytest.mark.parametrize("thread", [{"type": "new"}, "x", 0, False])
@@ -528,7 +528,7 @@ def test_no_bytes_give_anything_but_a_request_or_a_refusal(noise: bytes, start: 
 
 def test_a_model_that_is_no_text_is_refused_in_words() -> None:
     with pytest.raises(InvalidRequest, match="UTF-8"):
-        read_request(b'{"model": "\xff", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}')
+        decode_request_or_keep(b'{"model": "\xff", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}')
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from anthropic_proxy.exchange.watch import LEAVING_SECONDS, Watch
+from anthropic_proxy.exchange.watchdog import DISCONNECT_CHECK_DELAY_SECONDS, Watchdog
 
 LONG, SHORT, GUARD = 60.0, 0.05, 20.0
 
 
-async def wait_until_given_up(watch: Watch) -> str:
+async def wait_until_given_up(watch: Watchdog) -> str:
     """Wait for what never comes; return why it was ended."""
     exchange = asyncio.current_task()
     assert exchange is not None
@@ -30,16 +30,23 @@ async def test_from_the_first_byte_on_the_shorter_limit_holds(streams: bool) -> 
         return
 
     never = asyncio.Event().wait
-    watch = Watch(gone=never, silent=ping if streams else None, first_byte_seconds=LONG, idle_seconds=SHORT)
-    await asyncio.sleep(2 * LEAVING_SECONDS)  # so that the next look is planned for the first byte's limit
-    watch.first_byte()
+    watch = Watchdog(
+        wait_disconnected=never, on_idle=ping if streams else None, first_byte_seconds=LONG, idle_seconds=SHORT
+    )
+    watch.begin_call()
+    await asyncio.sleep(
+        2 * DISCONNECT_CHECK_DELAY_SECONDS
+    )  # so that the next look is planned for the first byte's limit
+    watch.first_byte_received()
     assert await wait_until_given_up(watch) == "upstream silent"
 
 
 @pytest.mark.parametrize("takes", [False, True])
 async def test_a_client_that_takes_nothing_of_one_piece_is_given_up(takes: bool) -> None:
     never = asyncio.Event().wait
-    watch = Watch(gone=never, silent=None, first_byte_seconds=SHORT, idle_seconds=SHORT, write_seconds=10 * SHORT)
+    watch = Watchdog(
+        wait_disconnected=never, on_idle=None, first_byte_seconds=SHORT, idle_seconds=SHORT, write_seconds=10 * SHORT
+    )
     watch.writing = True
     if not takes:
         assert await wait_until_given_up(watch) == "gone"
@@ -52,5 +59,6 @@ async def test_a_client_that_takes_nothing_of_one_piece_is_given_up(takes: bool)
 
 
 async def test_until_the_first_byte_the_longer_one_does() -> None:
-    watch = Watch(gone=asyncio.Event().wait, silent=None, first_byte_seconds=SHORT, idle_seconds=LONG)
+    watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=SHORT, idle_seconds=LONG)
+    watch.begin_call()
     assert await wait_until_given_up(watch) == "upstream silent"

@@ -25,10 +25,9 @@ from anthropic_proxy.messages.deltas import (
 from anthropic_proxy.messages.events import (
     BlockStart,
     BlockStop,
-    CallStart,
     CitationDelta,
+    ErrorEvent,
     Event,
-    Failure,
     InputDelta,
     MessageDelta,
     MessageStart,
@@ -38,11 +37,12 @@ from anthropic_proxy.messages.events import (
     TextStart,
     ThinkingDelta,
     ThinkingStart,
+    ToolCallStart,
 )
-from anthropic_proxy.messages.grammar import check_bytes
 from anthropic_proxy.messages.writer import KEEP_ALIVE_SIGNATURE, MessageWriter
-from anthropic_proxy.server.replies import encode_events
-from tests.replies import a_reply, any_deltas, cut_at
+from anthropic_proxy.server.responses import encode_events
+from tests.support.delta_strategies import a_reply, any_deltas, cut_at
+from tests.support.event_grammar import check_bytes
 
 SIGNED = "px1.test.e30"
 CITATION = Raw(b'{"type":"char_location","cited_text":"a"}')
@@ -76,7 +76,7 @@ STATES: dict[str, list[Delta]] = {
 CLOSES_TEXT = [BlockStop(0)]
 CLOSES_THINKING = [SignatureDelta(0, SIGNED), BlockStop(0)]
 CLOSES_CALL = [InputDelta(0, "{}"), BlockStop(0)]
-CLOSES_CALL_2 = [BlockStop(0), CallStart(1, "c2", "list")]
+CLOSES_CALL_2 = [BlockStop(0), ToolCallStart(1, "c2", "list")]
 
 
 def opens_text(index: int) -> list[Event]:
@@ -88,7 +88,7 @@ def opens_thinking(index: int) -> list[Event]:
 
 
 def opens_call(index: int) -> list[Event]:
-    return [CallStart(index, "c3", "write")]
+    return [ToolCallStart(index, "c3", "write")]
 
 
 def writes_block(index: int) -> list[Event]:
@@ -277,10 +277,10 @@ class TestCalls:
             ToolArgs("y", "1}"),
         ]
 
-        assert started().feed(deltas[:4]) == [CallStart(0, "c1", "read"), InputDelta(0, '{"p":')]
+        assert started().feed(deltas[:4]) == [ToolCallStart(0, "c1", "read"), InputDelta(0, '{"p":')]
         assert started(*deltas[:4]).feed(deltas[4:]) == [
             BlockStop(0),
-            CallStart(1, "c2", "list"),
+            ToolCallStart(1, "c2", "list"),
             InputDelta(1, '{"d":'),
             InputDelta(1, "1}"),
         ]
@@ -308,7 +308,7 @@ class TestFinish:
 
         assert writer.finish()[:-2] == [
             BlockStop(0),
-            CallStart(1, "c2", "list"),
+            ToolCallStart(1, "c2", "list"),
             InputDelta(1, "{}"),
             BlockStop(1),
             *opens_text(2),
@@ -412,7 +412,7 @@ class TestFail:
         writer = started(*STATES["call"], Text("b"))
         error = UpstreamTimeout("silent")
 
-        assert writer.fail(error) == [Failure(error)]
+        assert writer.fail(error) == [ErrorEvent(error)]
         assert writer.finished
         assert writer.fail(error) == []
         with pytest.raises(InternalError):
@@ -471,7 +471,7 @@ def test_deltas_in_any_order_give_a_lawful_stream_or_our_own_error(deltas: list[
 
 
 def _indexes_are_dense(events: Sequence[Event]) -> bool:
-    starts = [e.index for e in events if isinstance(e, TextStart | ThinkingStart | CallStart | BlockStart)]
+    starts = [e.index for e in events if isinstance(e, TextStart | ThinkingStart | ToolCallStart | BlockStart)]
     stops = [e.index for e in events if isinstance(e, BlockStop)]
     return starts == stops == list(range(len(starts)))
 
@@ -487,7 +487,7 @@ def _blocks_written(events: Sequence[Event]) -> list[dict[str, Any]]:
 
 
 def _arguments_written(events: Sequence[Event]) -> list[tuple[str, str, str]]:
-    calls = {e.index: (e.id, e.name) for e in events if isinstance(e, CallStart)}
+    calls = {e.index: (e.id, e.name) for e in events if isinstance(e, ToolCallStart)}
     fragments = dict.fromkeys(calls, "")
     for event in events:
         if isinstance(event, InputDelta) and event.index in calls:

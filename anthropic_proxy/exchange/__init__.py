@@ -1,1 +1,1 @@
-"""The corridor: walks one request through the rooms. Names no provider."""
+"""Handling of one request, from its body to the last byte of the reply. Contains no provider names."""

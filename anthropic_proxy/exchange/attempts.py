@@ -1,89 +1,99 @@
 """Steps 5 to 8 over the targets of a route, until the first delta: prepare, encode, send, decode."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from email.utils import formatdate
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from msgspec import structs
 
-from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamError
-from anthropic_proxy.exchange.answer import Answer, read_whole
-from anthropic_proxy.exchange.blame import (
-    describe_outcome,
-    expect_api,
-    name_provider,
+from anthropic_proxy.errors import ClientError, InternalError, MissingExtra, ProxyError, UpstreamError
+from anthropic_proxy.exchange.adaptation import Adaptations, apply_stored_adaptations
+from anthropic_proxy.exchange.background import MAX_REPLY_BYTES_ON_LOOP
+from anthropic_proxy.exchange.encoding import MAX_STEPS_ON_LOOP, decode_reply_schema, is_large, run_for_call
+from anthropic_proxy.exchange.error_messages import (
+    describe_attempt,
+    explain_credential,
+    idle_timeout_error,
+    name_address,
     next_target_may_help,
-    say_provider,
-    silence_of,
+    prefix_provider,
+    require_api_response,
 )
-from anthropic_proxy.exchange.fidelity import expect_no_loss
-from anthropic_proxy.exchange.healing import find_healed, with_learned
-from anthropic_proxy.exchange.house import House, Inbound
-from anthropic_proxy.exchange.limits import limits_of
-from anthropic_proxy.exchange.links import find_links
-from anthropic_proxy.exchange.masking import hide_key_in
-from anthropic_proxy.exchange.passing import lent_credential, relay_call
-from anthropic_proxy.exchange.relay import RelayedAnswer, passed_headers
-from anthropic_proxy.exchange.watch import Watch
-from anthropic_proxy.hooks import Receipt
-from anthropic_proxy.messages.conformity import Shape
+from anthropic_proxy.exchange.masking import redact_error, redact_secrets_in
+from anthropic_proxy.exchange.media_inlining import new_media_inliner
+from anthropic_proxy.exchange.not_found import explain_not_found
+from anthropic_proxy.exchange.passthrough import build_relay_call, client_credential
+from anthropic_proxy.exchange.relay import RelayStream, forwarded_headers
+from anthropic_proxy.exchange.strict_mode import require_lossless
+from anthropic_proxy.exchange.target_limits import continuation_target, target_limits
+from anthropic_proxy.exchange.upstream_stream import UpstreamStream, read_error_body, with_date
+from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.deltas import Delta
-from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.prepare import Limits, OwnedTool, prepare
-from anthropic_proxy.messages.stops import StopCutter
-from anthropic_proxy.messages.tokens import Estimates
-from anthropic_proxy.messages.types import MessagesRequest, Tool
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import MessagesRequest, Tool
+from anthropic_proxy.messages.preparation import ProxyTool, TargetLimits, prepare
+from anthropic_proxy.messages.reply_schema import ReplySchema
+from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.messages.tokens import EstimateCache
+from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.routing.router import Route, Target
+from anthropic_proxy.services import ClientRequest, Services
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest, UpstreamResponse, relays
 
-REPEATS_PER_TARGET = 1
-MOST_HEALINGS = 2
-"""Refusals of a parameter that one request may learn from, beside its repeat."""
-REPEAT_SECONDS = 0.5
-"""Pause before the repeat where the provider did not say how long."""
+MAX_RETRIES_PER_TARGET = 1
+MAX_ADAPTATIONS = 2
+"""Maximum number of adaptations per target, besides retries."""
+RETRY_DELAY_SECONDS = 0.5
+"""Delay before a retry without `retry-after`."""
 
 
 class Attempts:
-    """Makes one attempt after the other while nothing was delivered, and remembers what was tried."""
+    """Attempts of one exchange: one after the other until a reply starts, recorded in the receipt."""
 
     def __init__(
-        self, house: House, inbound: Inbound, request: MessagesRequest, receipt: Receipt, watch: Watch
+        self,
+        services: Services,
+        incoming: ClientRequest,
+        request: MessagesRequest,
+        receipt: Receipt,
+        watchdog: Watchdog,
     ) -> None:
-        self._house = house
-        self._inbound = inbound
+        self._services = services
+        self._incoming = incoming
         self._request = request
         self._receipt = receipt
-        self._watch = watch
-        self._links = find_links(house, inbound, watch)
-        self._estimates = Estimates()
-        self._lessons: list[Note] = []
-        """What refusals of the target under way taught in the course of this request."""
+        self._watchdog = watchdog
+        self._large = is_large(incoming, receipt.tool_count)
+        self._inliner = new_media_inliner(services, incoming)
+        self._estimates = EstimateCache()
+        self._adaptations: Adaptations | None = None
+        """Adaptations of the current target. None: none."""
         self._credential: Credential | None = None
-        """What the attempt under way proves itself with."""
-        self._way = "http"
+        """Credential of the current attempt. None: no key."""
+        self._transport = "http"
+        self._sent: tuple[Target, str] | None = None
+        """Target and path of the latest upstream request."""
         self._replaceable = False
-        """Whether another target follows, so that this one can be left alone."""
+        """True if another target follows, so an open circuit skips this one."""
         self.relaying = False
-        """Whether the attempt under way passes bytes as they come."""
-        self.owned: Mapping[str, OwnedTool] = {}
-        """Tools that the proxy runs for the attempt under way, by the name that a call bears."""
+        """True if the current attempt relays bytes."""
+        self.owned: Mapping[str, ProxyTool] = {}
+        """Tools that the proxy runs in the current attempt, by the name in a call."""
         self.deferred: Sequence[Tool] = ()
-        """Tools that its search of tools looks through."""
+        """Tools that tool search can find."""
         self._continuation: str | None = None
-        """What the attempt goes on with; None: it begins a reply, "": it asks the model anew within one."""
-        self._cutter: StopCutter | None = None
-        """Looks for stop sequences in a text that goes on from the answer before; None: the text begins anew."""
-        self.shape: Shape | None = None
-        """What the reply to the attempt under way must be; None: anything, or its provider sees to it."""
-        self.scale = 1.0
-        """What the estimate of a request is multiplied with, for the model of the attempt under way."""
+        """None: first call of a reply. "": further call of the tool loop. Otherwise: the continuation token."""
+        self._cutter: StopSequenceFilter | None = None
+        """Stop sequence filter of the continued answer. None: no continuation."""
+        self.reply_schema: ReplySchema | None = None
+        """Schema of the reply. None: no schema, or the provider enforces it."""
+        self.token_scale = 1.0
+        """Factor of token estimates for the model of the current attempt."""
 
-    async def open(self, route: Route) -> Answer | RelayedAnswer:
-        """Return the first answer that delivers; raises the last failure if none does.
+    async def open(self, route: Route) -> UpstreamStream | RelayStream:
+        """Return the first answer with content. Raises the last failure if there is none.
 
-        A target that this request cannot even be said to (it has no key, or no relay could read the request) is
-        passed over; its refusal counts only where no provider was asked.
+        Targets that cannot accept the request are skipped. Their error is raised only if no provider was called.
         """
         failure: ProxyError | None = None
         for target in route.targets:
@@ -92,152 +102,167 @@ class Attempts:
                 return await self._try_target(target)
             except UpstreamError as error:
                 failure = error
-                self._receipt.tried.append(describe_outcome(target, error))
+                self._receipt.failed_attempts.append(describe_attempt(target, error))
                 if not next_target_may_help(error):
                     break
-                error.let_go()
-            except ClientError as refusal:
+                error.drop_traceback()
+            except (ClientError, MissingExtra) as refusal:
                 failure = failure or refusal
         if failure is None:
             raise InternalError("a route has no target")
         if isinstance(failure, UpstreamError):
-            self._receipt.tried.pop()
+            self._receipt.failed_attempts.pop()
         raise failure
 
-    def take(self, request: MessagesRequest) -> None:
-        """Ask this from now on, in place of what the client wrote."""
+    def replace_request(self, request: MessagesRequest) -> None:
+        """Replace the request of the client for later calls."""
         self._request = request
 
-    async def open_again(self, answer: Answer, request: MessagesRequest, continuation: str = "") -> Answer:
-        """Return the answer to the next call of the same reply, at the target of the last.
+    async def open_next_call(
+        self, answer: UpstreamStream, request: MessagesRequest, continuation: str = ""
+    ) -> UpstreamStream:
+        """Return the answer to the next call of a reply that has started: same target, no adaptation, one retry.
 
-        `continuation` is what the provider gave to have the same request go on. Part of the reply has left, so nothing
-        is healed and nobody else is asked; what may succeed is repeated once.
+        `continuation`: token of the provider. "": a further call of the tool loop.
         """
         self._request, self._continuation, self._replaceable = request, continuation, False
         self._cutter = answer.cutter if continuation else None
-        target = _where_it_continues(answer.target) if continuation else answer.target
-        again = await self._try_until_it_stands(target, healings=0)
-        if isinstance(again, RelayedAnswer):
+        target = continuation_target(answer.target) if continuation else answer.target
+        again = await self._try_target_with_retries(target, adaptations=0)
+        if isinstance(again, RelayStream):
             raise InternalError("a relay was asked to go on with a reply")
         return again
 
-    def note(self, note: Note) -> None:
-        """Take down what became of the request while it was answered."""
+    def add_note(self, note: FidelityNote) -> None:
+        """Add a fidelity note to the receipt."""
         self._receipt.fidelity.add([note])
 
-    def count(self, request: MessagesRequest) -> int:
-        """Return the input of a request in tokens, as the model of the attempt under way is likely to count them."""
-        return round(self._estimates.find(request) * self.scale)
+    def estimate_tokens(self, request: MessagesRequest) -> int:
+        """Return the estimated input tokens of a request, scaled for the current model."""
+        return round(self._estimates.get_or_count(request) * self.token_scale)
 
-    def explain(self, error: UpstreamError) -> None:
-        """Make an error of the attempt under way fit to be told: it says who failed, and no key."""
+    def annotate_error(self, error: UpstreamError) -> None:
+        """Add the provider name to an error and redact keys."""
         self._hide_keys_in(error)
-        say_provider(error, self._receipt.provider)
+        prefix_provider(error, self._receipt.prefix)
+        if self._sent is not None:
+            explain_not_found(error, *self._sent, self._services.settings)
 
     def _hide_keys_in(self, error: UpstreamError) -> None:
-        hide_key_in(error, self._credential)
-        if self._way != "http":  # an engine finds the keys itself, so nobody knows which it used
-            for key in self._house.settings.foreign_keys:
-                hide_key_in(error, Credential("", key.reveal()))
-        for server in self._request.mcp_servers:
-            if server.authorization_token:
-                hide_key_in(error, Credential("", server.authorization_token))
+        redact_error(error, self._credential)
+        secrets = [server.authorization_token for server in self._request.mcp_servers if server.authorization_token]
+        if self._transport != "http":  # LiteLLM reads the keys itself; the proxy cannot know which one was sent
+            secrets += [key.reveal() for key in self._services.settings.other_secrets]
+        redact_secrets_in(error, secrets)
 
-    async def _try_target(self, target: Target) -> Answer | RelayedAnswer:
+    async def _try_target(self, target: Target) -> UpstreamStream | RelayStream:
         self.relaying = relays(target.wire)
-        if self._house.catalogue.asks(target.provider.name):
-            facts = await self._house.catalogue.learn(target.provider.name, target.model)
+        if self._services.catalogue.has_source(target.provider.name):
+            facts = await self._services.catalogue.fetch(target.provider.name, target.model)
             target = structs.replace(target, facts=facts)
-        target = await self._with_learned(target)
-        self._lessons.clear()
-        return await self._try_until_it_stands(target, MOST_HEALINGS)
+        target = await self._with_observations(target)
+        self._adaptations = None
+        return await self._try_target_with_retries(target, MAX_ADAPTATIONS)
 
-    async def _try_until_it_stands(self, target: Target, healings: int) -> Answer | RelayedAnswer:
-        """Return the first answer of this target that delivers, after all that may help was tried."""
-        pool = self._house.credentials
-        repeats, turns = REPEATS_PER_TARGET, pool.turns(target.provider)
-        self._house.budget.earn(target.upstream)
+    async def _try_target_with_retries(self, target: Target, adaptations: int) -> UpstreamStream | RelayStream:
+        """Return the first answer of this target with content, after adaptations, other keys and retries."""
+        pool = self._services.credentials
+        retries, key_rotations = MAX_RETRIES_PER_TARGET, pool.key_count(target.provider)
+        self._services.retry_budget.deposit(target.upstream)
         while True:
-            credential = lent_credential(self._house, self._inbound, target.provider) or pool.find(target.provider)
-            self._credential, self._way = credential, target.provider.way
+            forwarded = client_credential(self._services, self._incoming, target.provider)
+            credential = forwarded or pool.next_credential(target.provider)
+            self._credential, self._transport = credential, target.provider.transport
             call = self._relay_call(target) if self.relaying else await self._prepare_call(target)
             try:
                 if target.provider.key_source != "settings":
-                    self._receipt.provider = target.provider.name  # who is silent if no token comes
-                    credential, base_url = await pool.find_token(target.provider, target.base_url)
+                    self._receipt.provider, self._receipt.prefix = target.provider.name, target.provider.prefix
+                    credential, base_url = await pool.next_token(target.provider, target.base_url)
                     target = structs.replace(target, base_url=base_url)
                     self._credential = credential
                 return await self._attempt(target, call, credential)
             except UpstreamError as error:
+                self._watchdog.end_call()
                 self._hide_keys_in(error)
-                name_provider(error, target, credential)
-                if healings and (healed := await self._heal(target, call, error)):
-                    target, healings = healed, healings - 1
-                elif turns and pool.turn(target.provider, credential, error):
-                    turns -= 1
-                    self._receipt.tried.append(describe_outcome(target, error))
+                explain_credential(error, target, credential)
+                if adaptations and (adapted := await self._adapt(target, call, error)):
+                    target, adaptations = adapted, adaptations - 1
+                elif key_rotations and pool.rotate(target.provider, credential, error):
+                    key_rotations -= 1
+                    self._receipt.failed_attempts.append(describe_attempt(target, error))
                     if key := pool.describe(target.provider, credential):
-                        self._house.log.once(f"{key} rests, because of: {error.message}")
-                elif error.retryable and repeats and self._house.budget.spend(target.upstream):
-                    repeats -= 1
-                    self._receipt.tried.append(describe_outcome(target, error))
-                    await self._house.pause(error.retry_after or REPEAT_SECONDS)
+                        self._services.log.write_once(f"{key} rests, because of: {error.message}")
+                elif retries and self._may_retry(target, error):
+                    retries -= 1
+                    self._receipt.failed_attempts.append(describe_attempt(target, error))
+                    await self._services.sleep(error.retry_after or RETRY_DELAY_SECONDS)
                 else:
                     raise
-                error.let_go()
+                error.drop_traceback()
 
-    async def _with_learned(self, target: Target) -> Target:
-        """Return the target with what earlier replies taught about its model."""
-        self.scale = await self._house.learned.find_scale(target.provider.name, target.model)
-        return await with_learned(self._house, target)
+    def _may_retry(self, target: Target, error: UpstreamError) -> bool:
+        """Return True to retry after a delay. A delay above the first byte timeout is left to the client."""
+        delay = error.retry_after or RETRY_DELAY_SECONDS
+        if not error.retryable or delay > self._services.settings.timeouts.first_byte:
+            return False
+        return self._services.retry_budget.try_withdraw(target.upstream)
 
-    async def _heal(self, target: Target, call: Call, error: UpstreamError) -> Target | None:
-        """Return the target as it can be tried again after a refusal of one parameter; None where that stands."""
-        if (found := await find_healed(self._house, target, call, error)) is None:
-            return None
-        healed, lesson = found
-        self._lessons.append(lesson)
-        self._receipt.tried.append(describe_outcome(target, error))
-        return healed
+    async def _with_observations(self, target: Target) -> Target:
+        """Return the target with the stored adaptations; set the token token_scale of its model."""
+        self.token_scale = await self._services.observations.token_scale(target.provider.name, target.model)
+        return await apply_stored_adaptations(self._services, target)
 
-    async def _attempt(self, target: Target, call: Call, credential: Credential | None) -> Answer | RelayedAnswer:
-        upstream_request = self._encode(target, call)
-        self._receipt.provider, self._receipt.model = target.provider.name, target.model
-        breakers = self._house.breakers
+    async def _adapt(self, target: Target, call: Call, error: UpstreamError) -> Target | None:
+        """Return the adapted target for a retry. None: no adaptation matches the error."""
+        self._adaptations = self._adaptations or Adaptations(self._services)
+        if (adapted := await self._adaptations.find(target, call, error)) is not None:
+            self._receipt.failed_attempts.append(describe_attempt(target, error))
+        return adapted
+
+    async def _attempt(self, target: Target, call: Call, credential: Credential | None) -> UpstreamStream | RelayStream:
+        upstream_request = await self._encode(target, call)
+        self._receipt.provider, self._receipt.prefix = target.provider.name, target.provider.prefix
+        self._receipt.model = target.model
+        self._sent = target, upstream_request.path
+        breakers, upstream = self._services.circuit_breakers, target.upstream
         if self._replaceable:
-            breakers.admit(target.upstream)
+            breakers.acquire(upstream)
         sending = self._send(target, call, upstream_request, credential)
-        del upstream_request  # whoever sends it lets go of it, long before the model has thought
+        del upstream_request  # the transport releases it after sending; a reply can take minutes
         try:
             answer = await sending
         except UpstreamError as error:
-            breakers.failed(target.upstream, error)
+            breakers.failed(upstream, error)
+            name_address(error, target)
             raise
         except BaseException:
-            breakers.abandoned(target.upstream)
+            breakers.cancelled(upstream)
             raise
-        breakers.succeeded(target.upstream)
+        breakers.succeeded(upstream)
+        if self._adaptations is not None:
+            await self._adaptations.remember(target)
         return answer
 
-    def _encode(self, target: Target, call: Call) -> UpstreamRequest:
-        """Say the request in the target's language; notes what is lost, and raises where that must not be."""
-        upstream_request = target.wire.encode_request(call)
-        report, begins = self._receipt.fidelity, self._continuation is None
-        report.add(upstream_request.notes, again=not begins)
-        report.add(self._lessons)
-        if begins:
-            expect_no_loss(report, target)
-        schema = bytes(call.request.output_schema)
-        self.shape = Shape(schema) if schema and not upstream_request.keeps_schema else None
+    async def _encode(self, target: Target, call: Call) -> UpstreamRequest:
+        """Encode the request and record losses. Raises `UnsupportedFeature` in fidelity mode strict."""
+        upstream_request = await run_for_call(self._services, target.wire.encode_request, call, large=self._large)
+        report, is_first = self._receipt.fidelity, self._continuation is None
+        report.add(upstream_request.notes, again=not is_first)
+        if self._adaptations is not None:
+            report.add(self._adaptations.notes)
+        if is_first:
+            require_lossless(report, target)
+        checked = b"" if upstream_request.enforces_schema else call.request.output_schema
+        self.reply_schema = await decode_reply_schema(self._services, bytes(checked)) if checked else None
         return upstream_request
 
     async def _send(
         self, target: Target, call: Call, upstream_request: UpstreamRequest, credential: Credential | None
-    ) -> Answer | RelayedAnswer:
-        self._watch.call_sent()
+    ) -> UpstreamStream | RelayStream:
+        self._watchdog.begin_call()
         try:
-            response = await self._house.ways[target.provider.way](target.base_url, upstream_request, credential)
+            send = self._services.transports[target.provider.transport]
+            response = await send(target.base_url, upstream_request, credential)
             del upstream_request
             try:
                 return await self._open_answer(target, call, response)
@@ -245,98 +270,80 @@ class Attempts:
                 await response.close()
                 raise
         except asyncio.CancelledError:
-            if not self._watch.forgive_silence():
+            if not self._watchdog.recover_from_idle():
                 raise
-            raise silence_of(target.provider.name, self._watch.upstream_limit) from None
+            raise idle_timeout_error(target.provider.prefix, self._watchdog.upstream_limit) from None
 
-    async def _open_answer(self, target: Target, call: Call, response: UpstreamResponse) -> Answer | RelayedAnswer:
-        expect_api(response, target)
-        answer: Answer | RelayedAnswer
+    async def _open_answer(
+        self, target: Target, call: Call, response: UpstreamResponse
+    ) -> UpstreamStream | RelayStream:
+        require_api_response(response, target)
+        answer: UpstreamStream | RelayStream
         if relays(target.wire):
-            watch, credential = self._watch, self._credential
-            sent = structs.replace(call, raw=b"")  # it was; a stream need not hold it
-            answer = RelayedAnswer(target.wire, target, sent, response, watch, credential=credential)
+            sent = structs.replace(call, raw=b"")  # already sent; the stream must not retain it
+            answer = RelayStream(target.wire, target, sent, response, self._watchdog, credential=self._credential)
         else:
-            report = self._receipt.fidelity
-            answer = Answer(target, call, response, self._watch, report=report, cutter=self._cutter)
+            background, report, cutter = self._services.background, self._receipt.fidelity, self._cutter
+            answer = UpstreamStream(target, call, response, self._watchdog, background, report=report, cutter=cutter)
         if 200 <= response.status < 300:
             await answer.open()
             return answer
         deltas = await self._read_error(target, call, response)
-        if isinstance(answer, RelayedAnswer):
+        if isinstance(answer, RelayStream):
             raise InternalError("a relayed error was taken for a reply")
-        answer.keep(deltas)
+        answer.set_deltas(deltas)
         return answer
 
     async def _prepare_call(self, target: Target) -> Call:
-        if self._request.refusal is not None:
-            raise self._request.refusal
-        request, limits, links = self._request, self.limits(target), self._links
-        if links is not None:
-            request = await links.put_into(request, target, limits)
-        prepared = prepare(request, limits, self.count)
-        self.owned, self.deferred = prepared.owned, prepared.deferred
+        if self._request.decode_error is not None:
+            raise self._request.decode_error
+        request, limits, inliner = self._request, self.limits(target), self._inliner
+        if inliner is not None:
+            request = await inliner.inline(request, target, limits)
+        inputs = request, limits, self.estimate_tokens
+        prepared = await self._services.background.run(prepare, *inputs) if self._large else prepare(*inputs)
+        self.owned, self.deferred = prepared.proxy_tools, prepared.deferred
         if self._continuation is None:
-            self._receipt.fidelity.begin()
+            self._receipt.fidelity.reset()
         self._receipt.fidelity.add(prepared.notes, again=self._continuation is not None)
-        if links is not None:
-            self._receipt.fidelity.add(links.notes)
+        if inliner is not None:
+            self._receipt.fidelity.add(inliner.notes)
         return Call(
             request=prepared.request,
             model=target.model,
-            asked_model=request.model,
+            requested_model=request.model,
             dialect=target.dialect,
-            stream=request.stream or bool(prepared.request.stop_sequences) or target.dialect.streams_always,
+            stream=request.stream or bool(prepared.request.stop_sequences) or target.dialect.always_stream,
             aliases=prepared.aliases,
             continuation=self._continuation or "",
-            new_id=self._house.new_id,
-            provider=target.provider.name,
-            window=target.facts.window if target.facts.known else None,
-            max_input=target.facts.max_input if target.facts.known else None,
-            estimate=partial(self.count, request),
+            new_id=self._services.new_id,
+            provider=target.provider.prefix,
+            address=target.base_url,
+            window=limits.window,
+            max_input=limits.max_input,
+            estimate=partial(self.estimate_tokens, request),
+            max_steps_here=MAX_STEPS_ON_LOOP,
         )
 
-    def limits(self, target: Target) -> Limits:
-        """Return what `prepare` must know of a target, as this house is set up."""
-        house = self._house
-        searches, fetches = house.search is not None, house.fetch is not None
-        return limits_of(target, must_fit=house.settings.check_window, searches=searches, fetches=fetches)
+    def limits(self, target: Target) -> TargetLimits:
+        """Return the limits of a target for `prepare`."""
+        services = self._services
+        searches, fetches = services.web_search is not None, services.web_fetch is not None
+        return target_limits(target, must_fit=services.settings.check_window, searches=searches, fetches=fetches)
 
     def _relay_call(self, target: Target) -> Call:
-        self._receipt.fidelity.begin()
-        return relay_call(self._inbound, self._request, target, self._house.new_id)
+        self._receipt.fidelity.reset()
+        return build_relay_call(self._incoming, self._request, target, self._services.new_id)
 
     async def _read_error(self, target: Target, call: Call, response: UpstreamResponse) -> list[Delta]:
-        try:
-            body = await read_whole(response, self._watch)
-        except UpstreamError:
-            body = b""  # the status alone says enough
-        except asyncio.CancelledError:
-            if not self._watch.forgive_silence():
-                raise
-            body = b""
-        headers = _dated(response.headers, self._house.clock)
-        outcome = target.wire.decode_error(call, response.status, headers, body)
+        body = await read_error_body(response, self._watchdog)
+        headers, large = with_date(response.headers, self._services.clock), len(body) > MAX_REPLY_BYTES_ON_LOOP
+        decode, background = target.wire.decode_error, self._services.background
+        outcome = await background.run_if(large, decode, call, response.status, headers, body)
         if isinstance(outcome, UpstreamError) and self.relaying:
-            outcome.headers = passed_headers(response.headers)
+            outcome.headers = forwarded_headers(response.headers)
         if isinstance(outcome, ProxyError):
             raise outcome
         if isinstance(outcome, list):
             return outcome
         raise InternalError(f"a wire gave {outcome!r} for an error answer")
-
-
-def _where_it_continues(target: Target) -> Target:
-    """Return the target at the version of its API that goes on with a reply."""
-    version = getattr(target.dialect, "continuation_version", "")
-    if not version:
-        return target
-    base_url = target.base_url.replace(f"{target.provider.url_version}/", f"{version}/", 1)
-    return structs.replace(target, base_url=base_url)
-
-
-def _dated(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:
-    """Return the headers of an answer with the time of its arrival, where it does not say its own (RFC 9110, 6.6.1)."""
-    if "date" in headers:
-        return headers
-    return {"date": formatdate(clock(), usegmt=True)} | {name.lower(): value for name, value in headers.items()}

@@ -1,31 +1,43 @@
-"""The key that was just used, taken out of what a provider says: some repeat it, and errors are shown and logged.
+"""Removal of the credential in use from upstream errors. Some providers quote it, and errors are logged.
 
-Wires mask what looks like a key, without knowing any. Here the key is known, so its shape does not matter.
+Wires redact key patterns. Here the key itself is known, so its format does not matter.
 """
 
-from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.redaction import hide, is_secret
+from collections.abc import Iterable
+
+from anthropic_proxy.errors import ProxyError, UpstreamError
+from anthropic_proxy.redaction import is_long_enough, redact_secret
 from anthropic_proxy.wire.contract import Credential
 
 
-def hide_key_in(error: UpstreamError, credential: Credential | None) -> None:
-    """Take the key out of everything that is told or logged of an error."""
+def redact_error(error: UpstreamError, credential: Credential | None) -> None:
+    """Remove the key from all parts of an error that are sent or logged."""
     if (secret := _secret_of(credential)) is None:
         return
-    error.message = hide(error.message, secret)
+    error.message = redact_secret(error.message, secret)
     error.args = (error.message,)
     if error.parameter is not None:
-        error.parameter = hide(error.parameter, secret)
+        error.parameter = redact_secret(error.parameter, secret)
     if error.body is not None:
-        error.body = _hide_in_bytes(error.body, secret)
+        error.body = _redact_in_bytes(error.body, secret)
     if notes := getattr(error, "__notes__", None):
-        notes[:] = [hide(note, secret) for note in notes]
+        notes[:] = [redact_secret(note, secret) for note in notes]
 
 
-def hide_key(said: bytes, credential: Credential | None) -> bytes:
-    """Return bytes that pass as they came, without the key."""
+def redact_secrets_in(error: ProxyError, secrets: Iterable[str]) -> None:
+    """Remove these secrets from all parts of an error that are sent or logged."""
+    for secret in secrets:
+        if isinstance(error, UpstreamError):
+            redact_error(error, Credential("", secret))
+        elif is_long_enough(secret):
+            error.message = redact_secret(error.message, secret)
+            error.args = (error.message,)
+
+
+def redact_bytes(data: bytes, credential: Credential | None) -> bytes:
+    """Return relayed bytes without the key."""
     secret = _secret_of(credential)
-    return said if secret is None else _hide_in_bytes(said, secret)
+    return data if secret is None else _redact_in_bytes(data, secret)
 
 
 def _secret_of(credential: Credential | None) -> str | None:
@@ -34,8 +46,8 @@ def _secret_of(credential: Credential | None) -> str | None:
     value = credential.value
     if credential.header == "authorization":
         value = value.partition(" ")[2] or value
-    return value if is_secret(value) else None
+    return value if is_long_enough(value) else None
 
 
-def _hide_in_bytes(said: bytes, secret: str) -> bytes:
-    return hide(said.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape")
+def _redact_in_bytes(data: bytes, secret: str) -> bytes:
+    return redact_secret(data.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape")

@@ -1,30 +1,32 @@
-"""An answer whose bytes pass as they came: both sides speak the Messages API."""
+"""Relay: an upstream answer in the Messages API, forwarded byte for byte."""
 
 import asyncio
 import re
 from collections.abc import Mapping
 
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
-from anthropic_proxy.exchange.answer import read_whole
-from anthropic_proxy.exchange.masking import hide_key
-from anthropic_proxy.exchange.watch import Watch
+from anthropic_proxy.exchange.masking import redact_bytes
+from anthropic_proxy.exchange.upstream_stream import TRAILING_USAGE_SECONDS, read_body
+from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
-from anthropic_proxy.messages.events import Event, Failure, MessageStop
-from anthropic_proxy.messages.usage import with_later
+from anthropic_proxy.messages.events import ErrorEvent, Event, MessageStop
+from anthropic_proxy.messages.usage import merge_latest
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.wire.contract import Call, Credential, RelayWire, UpstreamResponse, is_received
-from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, new_reader
+from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, EventSplitter, new_reader
 
-PASSED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"))
-PASSED_PREFIX = "anthropic-"
-LINGER_SECONDS = 0.25
-"""How long bytes behind the last event are waited for: line ends that a stream is not byte for byte without."""
+FORWARDED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"))
+FORWARDED_PREFIX = "anthropic-"
+MAX_BEHIND_BYTES = 64 * 1024
+"""Maximum number of bytes read after the last event."""
+TRAILING_BYTES_SECONDS = 0.25
+"""Wait for bytes after the last event, such as line ends, for an identical byte stream."""
 
 
-class RelayedAnswer:
-    """One upstream answer as bytes, and what was read along: usage, end, failure.
+class RelayStream:
+    """One upstream answer as bytes, with usage, end and failure.
 
-    A stream is given on frame by frame: where it breaks, the client has no half of one, and the error can follow.
+    A stream is forwarded in complete frames. After a broken connection an error event can follow.
     """
 
     def __init__(
@@ -33,82 +35,83 @@ class RelayedAnswer:
         target: Target,
         call: Call,
         response: UpstreamResponse,
-        watch: Watch,
+        watchdog: Watchdog,
         *,
         credential: Credential | None = None,
     ) -> None:
         self.target = target
-        self.headers = passed_headers(response.headers)
-        """The provider's headers that go to the client."""
+        self.headers = forwarded_headers(response.headers)
+        """Headers of the provider for the client."""
         self.usage = Usage()
         self.stop_reason: str | None = None
         self.failure: UpstreamError | None = None
-        """The `error` event that passed, or how the answer ended too early."""
+        """The relayed `error` event, or the error of a premature end."""
         self.ending: Event | None = None
-        """What the client must still be told, because the upstream ended without its last event."""
-        self.ended = False
-        """Whether there is nothing more to read, but for what `open` found."""
+        """Event to add, because the upstream ended without its last event. None: complete."""
+        self.complete = False
+        """True if nothing is left to read except the bytes of `open`."""
         self._wire = wire
-        self._asked = call.asked_model if call.renamed else None
+        self._requested_model = call.requested_model if call.is_renamed else None
         self._response = response
-        self._watch = watch
+        self._watchdog = watchdog
         self._credential = credential
         self._decoder = wire.new_decoder(call)
         self._streams = call.stream
         self._first: bytes | None = None
-        self._held = b""
-        """The beginning of a frame whose end has not come yet."""
+        self._events = EventSplitter()
+        self._behind = b""
+        """Bytes after the last event, sent with the end."""
         self._begun = False
-        self._linger_until = 0.0
-        """When bytes behind the last event are no longer waited for; 0: it has not come."""
+        self._drain_until = 0.0
+        """Loop time until which bytes after the last event are awaited. 0: the wait has not started."""
 
     async def open(self) -> None:
-        """Wait for the first event; an error before any content is raised, so that it becomes a real HTTP status."""
+        """Wait for the first event. Raises an error before any content, so that it becomes an HTTP status."""
         if not self._streams:
-            self._first = await read_whole(self._response, self._watch)
+            self._first = await read_body(self._response, self._watchdog)
             self._remember(self._decoder.decode_body(self._first))
-            self.ended = True
+            self.complete = True
         else:
             first = await self._read_beginning()
             if self.failure is not None and (self.ending is not None or _CONTENT not in first):
                 self.failure.headers = self.headers
                 raise self.failure
             self._first = first
-        if self._asked is not None:
-            self._first = self._wire.with_reply_model(self._first, self._asked)
+        if self._requested_model is not None:
+            self._first = self._wire.with_reply_model(self._first, self._requested_model)
 
     async def _read_beginning(self) -> bytes:
-        """Return the bytes up to the first event that says something; comments may stand before it."""
-        pieces = [await self._next()]
-        if (begun := pieces[0] + self._held).lstrip().startswith(b"{"):
-            await self._refuse_whole(begun)
-        size = len(pieces[0])
-        while not (self._begun or self.ended):
+        """Return the bytes up to the first event with data. Comments may precede it."""
+        chunks = [await self._next()]
+        if (begun := chunks[0] + self._events.peek_pending()).lstrip().startswith(b"{"):
+            await self._reject_unstreamed(begun)
+        size = len(chunks[0])
+        while not (self._begun or self.complete):
             if size > MAX_FRAME_BYTES:
-                said = f"The provider sent {size:,} bytes without an event."
-                raise UpstreamProtocolError(said, retryable=False)
-            pieces.append(await self._next())
-            size += len(pieces[-1])
-        return await self._with_end(b"".join(pieces))
+                message = f"The provider sent {size:,} bytes without an event."
+                raise UpstreamProtocolError(message, retryable=False)
+            chunks.append(await self._next())
+            size += len(chunks[-1])
+        return await self._with_end(b"".join(chunks))
 
-    async def _refuse_whole(self, begun: bytes) -> None:
-        """Raise what a server says in one piece though asked to stream: its error, or that it does not stream."""
-        self._decoder.decode_body(begun + await read_whole(self._response, self._watch))
+    async def _reject_unstreamed(self, begun: bytes) -> None:
+        """Raise the error in an unstreamed body; for a reply, an error that the server does not stream."""
+        self._decoder.decode_body(begun + await read_body(self._response, self._watchdog))
         error = UpstreamProtocolError("the reply came in one piece, though a stream was asked for")
-        error.retryable = False  # the model has answered, and asking again would cost the same
+        error.retryable = False  # a retry would cost the same again
         raise error
 
-    def drop_start(self) -> None:
-        """Leave out `message_start`, because the client has had one: the relay takes over from another target."""
+    def omit_message_start(self) -> None:
+        """Remove `message_start`, because an earlier target has sent one."""
         if self._first is not None:
-            self._first = self._wire.without_start(self._first)
+            self._first = self._wire.without_message_start(self._first)
 
     async def read(self) -> bytes | None:
-        """Return the next bytes for the client; None at the end."""
+        """Return the next bytes for the client. None: the end."""
         if self._first is not None:
             first, self._first = self._first, None
             return first
-        while not self.ended:
+        while not self.complete:
             if data := await self._next():
                 return await self._with_end(data) if self._decoder.finished else data
         return None
@@ -118,85 +121,96 @@ class RelayedAnswer:
         await self._response.close(complete=self._decoder.finished)
 
     async def _next(self) -> bytes:
-        """Return the whole frames that one network read completes; after the last read also what is left."""
+        """Return the frames that one read completes; after the last read also the remainder."""
         try:
             if chunk := await self._read():
-                data = self._complete(chunk)
-                self._read_along(data)
+                data = self._pop_complete_frames(chunk)
+                self._inspect(data)
+                if data and self._decoder.finished and self.failure is None:
+                    data, behind = self._wire.split_end(data)
+                    self._behind = behind + self._events.pop_pending()
             else:
                 data = self._finish()
         except UpstreamError as error:
-            self._tear(error)
+            self._end_with_error(error)
             return b""
-        return data if self.failure is None else hide_key(data, self._credential)  # an error may repeat it
+        return data if self.failure is None else redact_bytes(data, self._credential)  # an error may quote the key
 
     async def _with_end(self, data: bytes) -> bytes:
-        """Return the last event together with what is left of an answer that has come whole: one packet, not two."""
-        if self._decoder.finished and not self.ended and is_received(self._response):
+        """Append the remainder of a fully received answer to the last event: one packet instead of two."""
+        while self._decoder.finished and not self.complete and is_received(self._response):
             data += await self._next()
         return data
 
-    def _tear(self, error: UpstreamError) -> None:
-        self.ended = True
-        if self.stop_reason is not None:  # all of the message is there, and an error would make the client drop it
+    def _end_with_error(self, error: UpstreamError) -> None:
+        self.complete = True
+        if self.stop_reason is not None:  # the message is complete; an error would make the client drop it
             self.ending = MessageStop()
         else:
-            self.failure, self.ending = error, Failure(error)
+            self.failure, self.ending = error, ErrorEvent(error)
 
     async def _read(self) -> bytes:
         if self._decoder.finished:
             return await self._read_behind_end()
+        if self.stop_reason is not None:
+            return await self._read_last_event()
         chunk = await self._response.read()
         if self._begun:
-            self._watch.upstream_at = self._watch.now()
+            self._watchdog.upstream_at = self._watchdog.now()
         else:
-            self._watch.first_byte()
+            self._watchdog.first_byte_received()
         return chunk
 
+    async def _read_last_event(self) -> bytes:
+        """Return the next bytes of a message that lacks only its last event. Raises after a timeout."""
+        try:
+            async with asyncio.timeout(TRAILING_USAGE_SECONDS):
+                return await self._response.read()
+        except TimeoutError:
+            raise UpstreamProtocolError("the reply had no last event") from None
+
     async def _read_behind_end(self) -> bytes:
-        """Return what comes shortly behind the last event; how that breaks off is nobody's concern."""
-        now = self._watch.now()
-        self._linger_until = self._linger_until or now + LINGER_SECONDS
-        if now >= self._linger_until:
+        """Return bytes that follow the last event within 0.25 s. Errors are ignored because the message is complete."""
+        now = self._watchdog.now()
+        self._drain_until = self._drain_until or now + TRAILING_BYTES_SECONDS
+        if now >= self._drain_until or len(self._behind) > MAX_BEHIND_BYTES:
             return b""
         try:
             if is_received(self._response):
                 return await self._response.read()
-            async with asyncio.timeout_at(self._linger_until):
+            async with asyncio.timeout_at(self._drain_until):
                 return await self._response.read()
         except (TimeoutError, UpstreamError):
             return b""
 
-    def _complete(self, chunk: bytes) -> bytes:
-        if self._held:
-            chunk, self._held = self._held + chunk, b""
-        if chunk.endswith(b"\n\n") or self._decoder.finished:
+    def _pop_complete_frames(self, chunk: bytes) -> bytes:
+        if self._decoder.finished:
+            self._behind += chunk
+            return b""
+        if not self._events.pending_bytes and chunk.endswith(b"\n\n"):
             return chunk
-        end = max((at + len(border) for border in _BORDERS if (at := chunk.rfind(border)) >= 0), default=0)
-        self._held = chunk[end:]
-        if len(self._held) > MAX_FRAME_BYTES:
-            said = f"The provider sent a single event of more than {MAX_FRAME_BYTES:,} bytes."
-            raise UpstreamProtocolError(said, retryable=False)
-        return chunk[:end]
+        return self._events.feed(chunk)
 
     def _finish(self) -> bytes:
-        """Return what was held for the end of its event, if it is one: half an event never goes out."""
-        self.ended = True
-        before = self.stop_reason
-        self._read_along(self._held)
+        """Return the held bytes if they are a complete event. Incomplete events are never sent."""
+        self.complete = True
+        if self._decoder.finished:
+            return self._wire.without_events(self._behind + self._events.pop_pending())
+        before, pending = self.stop_reason, self._events.pop_pending()
+        self._inspect(pending)
         try:
             self._decoder.decode_end()
         except UpstreamError as error:
-            self._tear(error)
-            return self._held + b"\n\n" if self.stop_reason != before else b""
-        return self._held
+            self._end_with_error(error)
+            return pending + b"\n\n" if self.stop_reason != before else b""
+        return pending
 
-    def _read_along(self, data: bytes) -> None:
-        if not (telling := self._wire.find_telling(data)):
+    def _inspect(self, data: bytes) -> None:
+        if not (relevant := self._wire.frames_to_inspect(data)):
             return
         self._begun = True
         reader = new_reader(self._wire.FRAMING)
-        for frame in (*reader.feed(telling), *reader.finish()):
+        for frame in (*reader.feed(relevant), *reader.finish()):
             try:
                 deltas = self._decoder.decode_frame(frame)
             except UpstreamError as error:
@@ -207,26 +221,25 @@ class RelayedAnswer:
     def _remember(self, deltas: list[Delta]) -> None:
         for delta in deltas:
             if isinstance(delta, Usage):
-                self.usage = with_later(self.usage, delta)
+                self.usage = merge_latest(self.usage, delta)
             elif isinstance(delta, Stop):
                 self.stop_reason = delta.reason
 
 
 _CONTENT = b'"content_block_start"'
-_BORDERS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
-def passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of an answer that the client may have: limits and advice, nothing of the transport.
+def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of an answer for the client: rate limits and advice, without transport headers.
 
-    Their values are the bytes that came, each as the letter of its number; what no header may hold is left out.
+    Values are Latin-1 text of the received bytes. Invalid names and values are omitted.
     """
     passed = {
         lower: _raw(value)
         for name, value in headers.items()
-        if (lower := name.lower()) in PASSED_HEADERS or lower.startswith(PASSED_PREFIX)
+        if (lower := name.lower()) in FORWARDED_HEADERS or lower.startswith(FORWARDED_PREFIX)
     }
     if upstream_id := headers.get("request-id"):
         passed["x-upstream-request-id"] = _raw(upstream_id)

@@ -1,55 +1,61 @@
-"""What a line says: counts, names and times of one exchange."""
+"""Text of log entries: counts, names and times of one exchange."""
 
 import functools
 import json
 import re
+import textwrap
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from msgspec import structs
 
-from anthropic_proxy.hooks import Receipt
-from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.redaction import mask_keys
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.redaction import redact_secrets
 
 FIRST_COLUMN, SECOND_COLUMN = 49, 34
 PATH_CHARACTERS = 120
+MAX_INLINE_CHARACTERS = 100
+"""Maximum length of an error in the first line, if the stream is no terminal."""
+MIN_TEXT_CHARACTERS = 40
 INDENT = " " * 10
 
 _INDEX = re.compile(r"\d+")
 _PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'"})
 _WARNING_SIGN = re.compile(r"(?<!\S)!(?!\S)")
 
-_OF_CLIENTS = ("path", "asked_model", "model", "why", "error")
-"""Fields of a receipt that hold words of the client's."""
+_CLIENT_FIELDS = ("path", "requested_model", "model", "route_reason", "error")
+"""Fields of a receipt that contain text from the client."""
 
 Paint = Callable[[str, str], str]
-"""Text and role → text in the role's colour."""
+"""Text and role → text in the color of the role."""
 
 
-def clean(text: str) -> str:
-    """Return `text` with all that does not print escaped, so that no header or name can write lines of its own, or
-    turn those of others round.
+def escape_control(text: str) -> str:
+    """Return `text` with unprintable characters escaped.
+
+    A header or name can then neither add log lines nor reverse the text direction of others.
     """
     return text if text.isprintable() else "".join(map(_escape, text))
 
 
 def clean_json(text: str) -> str:
-    """Return JSON text with all that does not print escaped: who reads it with other tools is in a terminal too."""
+    """Return JSON text with unprintable characters escaped, since other tools print it on a terminal too."""
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
-def without_keys(receipt: Receipt) -> Receipt:
-    """Return the receipt without what looks like a key in words that are the client's own."""
-    words = (receipt.path, receipt.asked_model, receipt.model, receipt.why, receipt.error)
-    masked = _without_keys(words)
-    return receipt if masked is None else structs.replace(receipt, **dict(zip(_OF_CLIENTS, masked, strict=True)))
+def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
+    """Return the receipt without `secrets` and without key patterns in text from the client."""
+    words = (receipt.path, receipt.requested_model, receipt.model, receipt.route_reason, receipt.error)
+    masked = _without_keys(words, secrets)
+    return receipt if masked is None else structs.replace(receipt, **dict(zip(_CLIENT_FIELDS, masked, strict=True)))
 
 
 @functools.lru_cache(maxsize=64)
-def _without_keys(words: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return the words without what looks like a key; None: there is nothing of that. Most requests say the same."""
-    masked = tuple(map(mask_keys, words))
+def _without_keys(words: tuple[str, ...], secrets: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the words without keys. None: they contain none. Cached because most requests repeat the same words."""
+    masked = tuple(redact_secrets(word, secrets) for word in words)
     return None if masked == words else masked
 
 
@@ -57,69 +63,124 @@ def _escape(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
-def with_plain_signs(text: str) -> str:
-    """Return `text` as a terminal can show it that has no Unicode."""
+def to_ascii_symbols(text: str) -> str:
+    """Replace symbols by ASCII text, for a stream without Unicode."""
     return _WARNING_SIGN.sub("!!", text.translate(_PLAIN_SIGNS))
 
 
-def clock_of(seconds: float) -> str:
-    """Return the time of day."""
-    return _clock_of(int(seconds))
+def format_time(seconds: float) -> str:
+    """Return the local time of day, `HH:MM:SS`. `seconds`: since the epoch."""
+    return _format_time_cached(int(seconds))
 
 
 @functools.lru_cache(maxsize=4)
-def _clock_of(seconds: int) -> str:
+def _format_time_cached(seconds: int) -> str:
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
-def describe_request(receipt: Receipt, paint: Paint) -> str:
-    """Return the first line: when, what was asked, the status, what is unusual, the id."""
+@functools.lru_cache(maxsize=4)
+def _iso_time_cached(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def iso_time_of(seconds: float) -> str:
+    """Return date and time in UTC: `2026-11-20T21:04:32.120Z`."""
+    return _iso_time_cached(int(seconds * 1000))
+
+
+def describe_request(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
+    """Return the lines of a request: time, method and path, status, incident, request id.
+
+    `paint`: None: no color. `width`: columns of the terminal; None: no terminal. An incident that does not fit is
+    wrapped onto lines of its own. An id that does not fit is omitted.
+    """
+    path = receipt.path if len(receipt.path) <= PATH_CHARACTERS else receipt.path[: PATH_CHARACTERS - 1] + "…"
+    clock, shown = format_time(receipt.started_at), str(receipt.status) if receipt.status else "–"
+    head = f"{receipt.method} {escape_control(path)} "
+    text = escape_control(incident) if (incident := _describe_incident(receipt)) else ""
+    if paint is None and width is None and len(text) <= MAX_INLINE_CHARACTERS:  # the usual case of a service
+        start = f"{clock}  {head}{shown}"
+        return [f"{start:<{FIRST_COLUMN - 2}}  {text:<{SECOND_COLUMN}}  {receipt.request_id}"]
+    used = len(INDENT) + len(head) + len(shown)
+    gap, further = max(FIRST_COLUMN - used, 2), []
+    if len(text) > (MAX_INLINE_CHARACTERS if width is None else width - used - gap):
+        text, further = "", _wrap(text, width)
+    line, last = _paint_request(receipt, paint or _without_color, f"  {head}", shown)
+    end = used + gap + max(len(text), SECOND_COLUMN)
+    if width is None or end + 2 + len(receipt.request_id) <= width:
+        line += f"{' ' * gap}{text:<{SECOND_COLUMN}}  {last}"
+    elif text:
+        line += f"{' ' * gap}{text}"
+    return [line.rstrip(), *further]
+
+
+def _paint_request(receipt: Receipt, paint: Paint, head: str, shown: str) -> tuple[str, str]:
+    """Return the colored start of a request line and the colored request id."""
     status = receipt.status
     role = "ok" if status < 400 else "warn" if status < 500 else "error"
-    path = receipt.path if len(receipt.path) <= PATH_CHARACTERS else receipt.path[: PATH_CHARACTERS - 1] + "…"
-    head = f"{receipt.method} {clean(path)} "
-    said = paint(str(status), role) if status else "–"
-    return (
-        f"{paint(clock_of(receipt.started), 'quiet')}  {head}{said}"
-        f"{' ' * max(FIRST_COLUMN - 10 - len(head) - 3, 2)}{clean(_unusual(receipt)):<{SECOND_COLUMN}}  "
-        f"{paint(receipt.request_id, 'quiet')}"
-    )
+    start = f"{paint(format_time(receipt.started_at), 'quiet')}{head}{paint(shown, role) if status else shown}"
+    return start, paint(receipt.request_id, "quiet")
 
 
-def describe_exchange(receipt: Receipt) -> str:
-    """Return the second line: who answered, sizes, tokens, times."""
-    target = f" → {receipt.provider}/{receipt.model}" if receipt.model else ""
+def _without_color(text: str, _: str) -> str:
+    return text
+
+
+def _wrap(text: str, width: int | None) -> list[str]:
+    if width is None:
+        return [INDENT + text]
+    columns = max(width - len(INDENT), MIN_TEXT_CHARACTERS)
+    return [INDENT + line for line in textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False)]
+
+
+def describe_exchange(receipt: Receipt, paint: Paint | None, width: int | None = None) -> str:
+    """Return the second line: models, sizes, tokens, times. Columns that do not fit are omitted from the right."""
+    requested = receipt.requested_model or "–"
+    target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
     context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
-    first = "–" if receipt.first_delta_seconds is None else f"{receipt.first_delta_seconds:.2f}s"
-    return INDENT + clean(
-        f"{receipt.asked_model or '–'}{target}  {receipt.tools} tools {receipt.messages} msgs"
-        f"{' stream' if receipt.stream else ''}  in {_count(context)} out {_count(receipt.output_tokens)}"
-        f"  {first} {receipt.seconds:.1f}s"
+    first = "–" if receipt.first_token_seconds is None else f"{receipt.first_token_seconds:.2f}s"
+    columns = (
+        f"{receipt.tool_count} tools {receipt.message_count} msgs{' stream' if receipt.stream else ''}",
+        f"in {_count(context)} out {_count(receipt.output_tokens)}",
+        f"first {first} total {receipt.duration_seconds:.1f}s",
     )
+    if paint is None and width is None:
+        models = escape_control(f"{requested} → {target}" if target else requested)
+        return f"{INDENT}{models}  {columns[0]}  {columns[1]}  {columns[2]}"
+    requested, target = escape_control(requested), escape_control(target)
+    used = len(INDENT) + len(requested) + (len(target) + 3 if target else 0)
+    painted = (paint or _without_color)(target, "type")
+    line = f"{INDENT}{requested} → {painted}" if target else f"{INDENT}{requested}"
+    for column in columns:
+        used += 2 + len(column)
+        if width is not None and used > width:
+            break
+        line += f"  {column}"
+    return line
 
 
-def cause_of(note: Note, provider: str) -> tuple[str, str, str]:
-    """Return what is said once a run of a note, however many requests have it."""
-    # every tool has a name of its own, so there the reason is the cause
+def note_key(note: FidelityNote, provider: str) -> tuple[str, str, str]:
+    """Return the identity of a note, for which it is logged once per process."""
+    # fields of tools contain tool names; the reason is the same for all of them
     field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)
-    return provider, field, note.fate
+    return provider, field, note.handling
 
 
-def describe_note(note: Note, provider: str) -> str:
-    """Return the line of what did not reach the provider as it was asked."""
-    sign = "✕" if note.fate == "dropped" else "~"
-    return f"{sign} {provider or 'here'}: {note.field} {note.fate}: {note.reason}"
+def describe_note(note: FidelityNote, provider: str) -> str:
+    """Return the line of a fidelity note."""
+    sign = "✕" if note.handling == "dropped" else "~"
+    return f"{sign} {provider or 'here'}: {note.field} {note.handling}: {note.reason}"
 
 
-def _unusual(receipt: Receipt) -> str:
-    tried = ", ".join(receipt.tried)
+def _describe_incident(receipt: Receipt) -> str:
+    failed = ", ".join(receipt.failed_attempts) if receipt.failed_attempts else ""
     if receipt.error:
-        return (f"↻ {tried}; " if tried else "") + f"✕ {receipt.error[:160]}"
+        return (f"↻ {failed}; " if failed else "") + f"✕ {receipt.error}"
     if receipt.outcome == "cancelled":
         return "– client left" if receipt.status else "– client left before the reply"
-    if tried:
-        return f"↻ {tried}, then {receipt.provider}"
-    return {"max_tokens": "! cut off", "refusal": "! refused"}.get(receipt.outcome, "")
+    if failed:
+        return f"↻ {failed}, then {receipt.prefix}"
+    return {"max_tokens": "! truncated (max_tokens)", "refusal": "! refused"}.get(receipt.outcome, "")
 
 
 def _count(tokens: int) -> str:

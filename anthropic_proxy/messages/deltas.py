@@ -1,6 +1,6 @@
-"""The nine deltas: what a provider's answer says, as facts, free of any formatting.
+"""The nine deltas: values of a decoded provider response, without formatting.
 
-A wire's decoder makes them, `MessageWriter` turns them into Anthropic's events. All text is `str`.
+The decoder of a wire creates them. `MessageWriter` converts them into events of the Messages API.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ class Text(Struct, frozen=True, gc=False):
 
 
 class Citation(Struct, frozen=True, gc=False):
-    """An API citation for the text before it."""
+    """A citation for the preceding text."""
 
     raw: Raw
     """One JSON object, the `citation` of a `citations_delta`."""
@@ -24,7 +24,7 @@ class Citation(Struct, frozen=True, gc=False):
 class Thinking(Struct, frozen=True, gc=False):
     """A fragment of reasoning.
 
-    The signature, opaque provider data to carry back later (`wire/carry.py`), comes last, with or without text.
+    The signature is opaque provider data for later requests (`wire/signatures.py`). It comes last, even without text.
     """
 
     text: str = ""
@@ -32,39 +32,38 @@ class Thinking(Struct, frozen=True, gc=False):
 
 
 class ToolCall(Struct, frozen=True, gc=False):
-    """A tool call begins."""
+    """Start of a tool call."""
 
     key: int | str
-    """The upstream's own index or item, unique in this message only."""
+    """Index or item of the upstream, unique within the message."""
     id: str
     name: str
 
 
 class ToolArgs(Struct, frozen=True, gc=False):
-    """A fragment of a call's arguments, as JSON text; never parsed on the way."""
+    """A fragment of the arguments of a call: JSON text, never parsed."""
 
     key: int | str
     json: str
 
 
 class ToolEnd(Struct, frozen=True, gc=False):
-    """The call is complete. Only the wire knows this, so only the wire says it."""
+    """End of a tool call. Only the wire can detect it."""
 
     key: int | str
 
 
 class Block(Struct, frozen=True, gc=False):
-    """A finished content block that we do not model, passed as it came."""
+    """A complete content block, forwarded unchanged."""
 
     raw: Raw
     """One JSON object with a `type`."""
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Running totals of this upstream call, in tokens; not increments.
+    """Totals of this upstream call so far, in tokens. The last value of each field wins. None: not reported.
 
-    None means "not said"; per field, the last one said wins.
-    `input_tokens` means what Anthropic means: input that was neither read from nor written to a cache.
+    `input_tokens` has the meaning of Anthropic's API: input neither read from nor written to a cache.
     """
 
     input_tokens: int | None = None
@@ -78,7 +77,7 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class Stop(Struct, frozen=True):
-    """The answer ended, for an Anthropic stop reason; the first one counts."""
+    """End of the reply, with a stop reason of the Messages API. The first one counts."""
 
     reason: str
     sequence: str | None = None

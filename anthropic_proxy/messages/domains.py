@@ -1,7 +1,7 @@
-"""`allowed_domains` and `blocked_domains` of the API's web tools.
+"""`allowed_domains` and `blocked_domains` of the web tools.
 
-An entry is a domain without scheme, perhaps with a path, in which one `*` stands for anything. It means its subdomains
-too, and everything below the path. Source: Anthropic's page on the web search tool, "Domain filtering", read 2026-11.
+An entry is a domain without scheme, with an optional path that may contain one `*`. It includes subdomains and
+everything below the path. Source: Anthropic's page on the web search tool, "Domain filtering", read 2026-11.
 """
 
 import re
@@ -15,28 +15,28 @@ _ENTRY = re.compile(r"(?P<host>[^\s/*:?#@\\]+)(?P<path>/[^\s*?#]*(?:\*[^\s*?#]*)
 
 
 def is_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:
-    """Whether the domains let an address pass; without any, every address.
+    """Return True if the domains allow a URL. Empty lists allow every URL.
 
-    Raises `ValueError`, which names the entry, where one is no domain.
+    Raises `ValueError` for an invalid entry.
     """
-    lets_in = [_pattern(entry) for entry in allowed]
-    keeps_out = [_pattern(entry) for entry in blocked]
+    allowing = [_pattern(entry) for entry in allowed]
+    blocking = [_pattern(entry) for entry in blocked]
     try:
         places = _places(url)
     except ValueError:
         return False
-    if any(pattern.match(place) for pattern in keeps_out for place in places):
+    if any(pattern.match(place) for pattern in blocking for place in places):
         return False
-    return not allowed or all(any(pattern.match(place) for pattern in lets_in) for place in places)
+    return not allowed or all(any(pattern.match(place) for pattern in allowing) for place in places)
 
 
 def _places(url: str) -> tuple[str, str]:
-    """Return host and path, the path as it is written and as it may be understood: `%62` is `b`, `x/..` is nothing."""
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
+    """Return host with path twice: the normalized path, and the same after percent-decoding."""
+    split = urlsplit(url)
+    if "@" in split.netloc:
         raise ValueError("two readers may take two hosts out of it")
-    host = ascii_host(parts.hostname or "")
-    return host + _plain(parts.path), host + _plain(unquote(parts.path))
+    host = ascii_host(split.hostname or "")
+    return host + _plain(split.path), host + _plain(unquote(split.path))
 
 
 def _plain(path: str) -> str:
@@ -44,14 +44,14 @@ def _plain(path: str) -> str:
 
 
 def hosts_of(entries: Sequence[str]) -> list[str]:
-    """Return the domains of entries without their paths, each once. Raises `ValueError` as `is_allowed` does."""
+    """Return the distinct domains of entries, without paths. Raises `ValueError` for an invalid entry."""
     for entry in entries:
         _pattern(entry)
     return list(dict.fromkeys(entry.partition("/")[0] for entry in entries))
 
 
 def ascii_host(host: str) -> str:
-    """Return a host's name as it is looked up: in lower case, foreign letters encoded. Raises `ValueError`."""
+    """Return a host name in lower case and IDNA encoding. Raises `ValueError`."""
     host = host.rstrip(".").lower()
     if not host.isascii():
         host = host.encode("idna").decode("ascii")

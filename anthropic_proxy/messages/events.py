@@ -1,7 +1,7 @@
-"""The events of a streamed reply, as facts; `server/replies.py` owns their bytes.
+"""The events of a streamed reply. `server/responses.py` encodes them.
 
-`MessageWriter` makes all of them but `Ping`, which belongs to the corridor. An event is one frame of the stream
-(source: the API reference, "Streaming messages", read 2026-11).
+`MessageWriter` creates all of them except `Ping`, which the pipeline creates. An event is one frame of the stream.
+Source: the API reference, "Streaming messages", read 2026-11.
 """
 
 from typing import Any
@@ -10,18 +10,18 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.messages.types import MessagesResponse
+from anthropic_proxy.messages.models import MessagesResponse
 
 
 class MessageStart(Struct, frozen=True):
-    """`message_start`: the reply begins."""
+    """`message_start`."""
 
     message: MessagesResponse
-    """Without content and stop reason; its usage holds the estimate of the input."""
+    """Message without content and stop reason. Its usage is the estimate of the input."""
 
 
 class Ping(Struct, frozen=True):
-    """`ping`: still here."""
+    """`ping`."""
 
 
 class TextStart(Struct, frozen=True, gc=False):
@@ -36,8 +36,8 @@ class ThinkingStart(Struct, frozen=True, gc=False):
     index: int
 
 
-class CallStart(Struct, frozen=True, gc=False):
-    """`content_block_start` of a tool call; its input follows as `InputDelta`."""
+class ToolCallStart(Struct, frozen=True, gc=False):
+    """`content_block_start` of a tool call. Its input follows as `InputDelta`."""
 
     index: int
     id: str
@@ -45,7 +45,7 @@ class CallStart(Struct, frozen=True, gc=False):
 
 
 class BlockStart(Struct, frozen=True, gc=False):
-    """`content_block_start` of a block that is complete as it stands."""
+    """`content_block_start` of a complete block."""
 
     index: int
     raw: Raw
@@ -60,7 +60,7 @@ class TextDelta(Struct, frozen=True, gc=False):
 
 
 class CitationDelta(Struct, frozen=True, gc=False):
-    """`content_block_delta` that adds a citation to the text."""
+    """`content_block_delta` with a citation for the text."""
 
     index: int
     raw: Raw
@@ -75,14 +75,14 @@ class ThinkingDelta(Struct, frozen=True, gc=False):
 
 
 class SignatureDelta(Struct, frozen=True, gc=False):
-    """`content_block_delta` that signs a thinking block: once, and last in it."""
+    """`content_block_delta` with the signature of a thinking block: its last delta."""
 
     index: int
     signature: str
 
 
 class InputDelta(Struct, frozen=True, gc=False):
-    """`content_block_delta` that adds to a call's arguments."""
+    """`content_block_delta` with a fragment of the arguments of a call."""
 
     index: int
     json: str
@@ -95,37 +95,37 @@ class BlockStop(Struct, frozen=True, gc=False):
     index: int
 
 
-class Totals(Struct, frozen=True, kw_only=True):
-    """`usage` of a `message_delta`: totals of the whole message, every count an integer ≥ 0, in tokens."""
+class UsageTotals(Struct, frozen=True, kw_only=True):
+    """`usage` of a `message_delta`: totals of the message, integers ≥ 0, in tokens."""
 
     input_tokens: int
     cache_creation_input_tokens: int
     cache_read_input_tokens: int
     output_tokens: int
     output_tokens_details: dict[str, int]
-    """`{"thinking_tokens": …}`; they are part of `output_tokens`."""
+    """`{"thinking_tokens": …}`, included in `output_tokens`."""
     server_tool_use: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
-    """`{"web_search_requests": …, "web_fetch_requests": …}`; unset where there were none."""
+    """`{"web_search_requests": …, "web_fetch_requests": …}`. Unset: none."""
     service_tier: str | msgspec.UnsetType = msgspec.UNSET
-    """What the upstream said; unset where it said nothing."""
+    """Service tier reported by the upstream. Unset: not reported."""
 
 
 class MessageDelta(Struct, frozen=True):
-    """`message_delta`: why the reply ended, and what it cost."""
+    """`message_delta`: stop reason and usage."""
 
     stop_reason: str
     stop_sequence: str | None
     stop_details: dict[str, Any] | None
-    """Sent only where there are any."""
-    usage: Totals
+    """None: not sent."""
+    usage: UsageTotals
 
 
 class MessageStop(Struct, frozen=True):
-    """`message_stop`: the reply is complete."""
+    """`message_stop`: end of a complete reply."""
 
 
-class Failure(Struct, frozen=True):
-    """`error`: the reply ends here and is not complete."""
+class ErrorEvent(Struct, frozen=True):
+    """`error`: end of an incomplete reply."""
 
     error: ProxyError
 
@@ -135,7 +135,7 @@ Event = (
     | Ping
     | TextStart
     | ThinkingStart
-    | CallStart
+    | ToolCallStart
     | BlockStart
     | TextDelta
     | CitationDelta
@@ -145,20 +145,20 @@ Event = (
     | BlockStop
     | MessageDelta
     | MessageStop
-    | Failure
+    | ErrorEvent
 )
 
 
-def mend(text: str) -> str:
-    """Return text that can be encoded: half a surrogate pair becomes U+FFFD.
+def replace_surrogates(text: str) -> str:
+    """Return text that can be encoded as UTF-8: a lone surrogate becomes U+FFFD.
 
-    Such halves come from upstreams that cut a character in two; one unreadable character is better than no reply.
+    Some upstreams split a surrogate pair between two fragments.
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 _CALLED = frozenset(("server_tool_use", "mcp_tool_use"))
-"""Types of blocks that are calls which the API ran."""
+"""Block types of server tool calls."""
 
 
 class _Called(Struct):
@@ -166,11 +166,11 @@ class _Called(Struct):
     input: Raw = Raw(b"{}")  # immutable
 
 
-def spell_block(index: int, raw: Raw) -> list[Event]:
-    """Return the events that stream a block which is finished already.
+def block_events(index: int, raw: Raw) -> list[Event]:
+    """Return the events for a complete block.
 
-    Clients take the input of a call that the API ran from `input_json_delta` alone, as Anthropic sends it; what stands
-    in its `content_block_start` they ignore (observed on Claude Code).
+    Clients read the input of a server tool call only from `input_json_delta`, as Anthropic sends it. They ignore the
+    input in `content_block_start` (observed with Claude Code).
     """
     called = msgspec.json.decode(raw, type=_Called)
     if called.type not in _CALLED:

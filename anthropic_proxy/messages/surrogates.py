@@ -1,4 +1,4 @@
-"""Halves of characters in JSON text: `\\ud83d` without the `\\ude00` that belongs to it."""
+"""Lone surrogates in JSON text: `\\ud83d` without a following `\\ude00`."""
 
 import re
 
@@ -8,8 +8,8 @@ _ESCAPE = re.compile(
 """A pair of surrogates, one alone (the group), or any other escape."""
 
 
-def replace_halves(text: str) -> tuple[str, int]:
-    """Return JSON text in which every half stands for U+FFFD, and how many there were."""
+def replace_lone_surrogates(text: str) -> tuple[str, int]:
+    """Replace lone surrogates in JSON text by U+FFFD. Return the text and their number."""
     lone = 0
 
     def replace(match: re.Match[str]) -> str:

@@ -1,9 +1,8 @@
-"""`MessageWriter`: deltas in, Anthropic's events out; the only owner of block state.
+"""`MessageWriter`: converts deltas to events of the Messages API. It alone tracks block state.
 
-A stream may have one block open at a time, but an upstream may say things at once: arguments of several calls in turn,
-text between them. The writer therefore keeps an order: the first block is being written; what cannot be written yet
-waits, as the deltas it was, and is taken up again when the open call ends. The table at the end of this file says what
-each delta does in each state.
+A stream has at most one open block, but upstreams interleave the arguments of several calls and text. The writer queues
+deltas that cannot be written yet, and writes them when the open call ends. The table at the end of this file defines
+the rule for each delta in each state.
 """
 
 from collections import deque
@@ -27,10 +26,9 @@ from anthropic_proxy.messages.deltas import (
 )
 from anthropic_proxy.messages.events import (
     BlockStop,
-    CallStart,
     CitationDelta,
+    ErrorEvent,
     Event,
-    Failure,
     InputDelta,
     MessageDelta,
     MessageStart,
@@ -40,20 +38,21 @@ from anthropic_proxy.messages.events import (
     TextStart,
     ThinkingDelta,
     ThinkingStart,
-    Totals,
-    spell_block,
+    ToolCallStart,
+    UsageTotals,
+    block_events,
 )
-from anthropic_proxy.messages.types import MessagesResponse, UsageBody
-from anthropic_proxy.messages.usage import count_totals, with_later
+from anthropic_proxy.messages.models import MessagesResponse, UsageBody
+from anthropic_proxy.messages.usage import final_totals, merge_latest
 
 KEEP_ALIVE_SIGNATURE = "px1.ka.e30"
-"""Signs a thinking block that only `keep_alive` opened; always dropped on the way in."""
+"""Signature of a thinking block opened by `keep_alive`. Preparation removes such blocks from later requests."""
 
 _NONE, _TEXT, _THINKING, _CALL = range(4)
 
 
-class _WaitingCall(msgspec.Struct):
-    """A call that has begun upstream while another is being written."""
+class _QueuedCall(msgspec.Struct):
+    """A call that started while another call was open."""
 
     call: ToolCall
     arguments: list[ToolArgs] = []  # a struct copies it
@@ -63,46 +62,45 @@ class _WaitingCall(msgspec.Struct):
 class MessageWriter:
     """Writes one reply: `start` once, `feed` and `keep_alive` as often as needed, then `finish` or `fail`.
 
-    Each method gives the events to send now. Nothing here reads a clock, invents an identifier or does I/O. A call out
-    of turn (`feed` before `start`, anything after the end) is our own bug and raises `InternalError`; after any raise
-    only `fail` may follow, because the events of that call were never given.
+    Each method returns the events to send. There is no clock, random number or I/O. A call in the wrong order (`feed`
+    before `start`, anything after the end) raises `InternalError`. After any error, only `fail` is allowed.
     """
 
     def __init__(self, *, message_id: str, model: str, signature: str) -> None:
         self.message_id = message_id
         self.model = model
-        """The name that the client asked for."""
+        """Model name requested by the client."""
         self.signature = signature
-        """Signs our thinking blocks where the upstream gave nothing to carry. May be set anew when an attempt succeeds
-        on another wire than the one that was expected at the start."""
+        """Signature of thinking blocks without one from the upstream. It may change if an attempt succeeds on another
+        wire than expected at the start."""
         self.started = False
         self.finished = False
-        """Whether `message_stop` or an error was written."""
+        """True after `message_stop` or an error."""
         self.calls = 0
-        """Tool calls begun so far, waiting ones included."""
+        """Number of started tool calls, including queued ones."""
         self.stop: Stop | None = None
-        """What the upstream gave as its end; the first one counts."""
+        """First `Stop` of the upstream. None: none yet."""
         self.usage = Usage()
-        """What the upstream said of its cost so far; `totals` fills the gaps."""
+        """Usage reported by the upstream so far. `totals` estimates missing counts."""
         self.estimate = 0
-        """The input in tokens, as `start` was told; counts where the upstream never says. May be set anew."""
-        self._final: Totals | None = None
-        """What the message has cost in the end, once that was said."""
+        """Estimated input tokens, used if the upstream reports none. It may change after `start`."""
+        self._final: UsageTotals | None = None
+        """Usage written by `finish`."""
         self._characters = 0
         self._events: list[Event] = []
         self._state = _NONE
         self._index = 0  # of the open block, or of the next
-        self._filled = False  # whether the open thinking block or call holds anything
+        self._filled = False  # True if the open thinking block or call has content
         self._key: int | str = 0  # of the open call
         self._keys: set[int | str] = set()
-        self._waiting: deque[Delta | _WaitingCall] = deque()
-        self._waiting_calls: dict[int | str, _WaitingCall] = {}
+        self._queue: deque[Delta | _QueuedCall] = deque()
+        self._queued_calls: dict[int | str, _QueuedCall] = {}
 
     @property
     def stop_reason(self) -> str | None:
-        """Why the reply ended, in the words that the client reads; None: the upstream has not said.
+        """Return the stop reason for the client. None: no `Stop` yet.
 
-        Some upstreams call an answer with tool calls an ordinary end, and some say `tool_use` without a call.
+        Some upstreams send `end_turn` after tool calls, or `tool_use` without a call.
         """
         if self.stop is None:
             return None
@@ -114,15 +112,15 @@ class MessageWriter:
         return reason
 
     @property
-    def totals(self) -> Totals:
-        """What the message has cost so far, in tokens; gaps filled from the estimate and from what was written."""
+    def totals(self) -> UsageTotals:
+        """Return the usage so far, in tokens. Missing counts are estimated."""
         if self._final is not None:
             return self._final
         cut = self.stop is not None and self.stop.reason == "stop_sequence"
-        return count_totals(self.usage, estimate=self.estimate, characters=self._characters, cut=cut)
+        return final_totals(self.usage, estimate=self.estimate, characters=self._characters, cut=cut)
 
     def start(self, estimate: int) -> list[Event]:
-        """Begin the message; `estimate` is the input in tokens, as far as it can be known before the upstream says."""
+        """Start the message. `estimate`: estimated input tokens."""
         if self.started:
             raise InternalError("The message was started twice.")
         self.started = True
@@ -132,20 +130,20 @@ class MessageWriter:
         return [MessageStart(message)]
 
     def feed(self, deltas: Iterable[Delta]) -> list[Event]:
-        """Write what one network read brought."""
+        """Write the deltas of one network read."""
         if not self.started or self.finished:
-            self._expect_open()
+            self._require_open()
         for delta in deltas:
             _RULES[type(delta)][self._state](self, delta)
         events, self._events = self._events, []
         return events
 
     def keep_alive(self) -> list[Event]:
-        """Write something that says nothing into the open block, or open a thinking block for it.
+        """Write an empty delta into the open block, or into a new thinking block.
 
-        Pings alone do not hold a client for longer than ten minutes; a delta in an open block does.
+        Clients time out after ten minutes of pings alone.
         """
-        self._expect_open()
+        self._require_open()
         if self._state == _TEXT:
             return [TextDelta(self._index, "")]
         if self._state == _CALL:
@@ -153,40 +151,40 @@ class MessageWriter:
         if self._state == _NONE:
             self._open(_THINKING, ThinkingStart)
         self._events.append(ThinkingDelta(self._index, ""))
-        return self._take_events()
+        return self._pop_events()
 
     def finish(self) -> list[Event]:
-        """Close what is open, write what waited, say why the reply ended and what it cost.
+        """Close the open block, write the queue, `message_delta` and `message_stop`.
 
-        Raises `UpstreamProtocolError` without a `Stop`: silence is not success.
+        Raises `UpstreamProtocolError` without a `Stop`.
         """
-        self._expect_open()
+        self._require_open()
         reason = self.stop_reason
         if self.stop is None or reason is None:
             raise UpstreamProtocolError("The provider's answer ended without saying that it is complete.")
         self._close()
-        while self._waiting:
-            self._release()
+        while self._queue:
+            self._write_queued()
             self._close()
         self._final = self.totals
         self._events += [MessageDelta(reason, self.stop.sequence, self.stop.details, self._final), MessageStop()]
         self.finished = True
-        return self._take_events()
+        return self._pop_events()
 
     def fail(self, error: ProxyError) -> list[Event]:
-        """End the reply with an error; nothing at all where it has ended already."""
+        """End the reply with an error. Return nothing if the reply has ended."""
         if self.finished:
             return []
         self.finished = True
-        return [Failure(error)]
+        return [ErrorEvent(error)]
 
-    def _expect_open(self) -> None:
+    def _require_open(self) -> None:
         if not self.started:
             raise InternalError("The message was written before it was started.")
         if self.finished:
             raise InternalError("The message was written after its end.")
 
-    def _take_events(self) -> list[Event]:
+    def _pop_events(self) -> list[Event]:
         events, self._events = self._events, []
         return events
 
@@ -208,35 +206,35 @@ class MessageWriter:
         self._index += 1
         self._state = _NONE
 
-    def _release(self) -> None:
-        """Take up what waited, until a call is open that has not ended."""
-        while self._waiting and self._state != _CALL:
-            item = self._waiting.popleft()
-            if not isinstance(item, _WaitingCall):
+    def _write_queued(self) -> None:
+        """Write queued deltas until an unfinished call is open."""
+        while self._queue and self._state != _CALL:
+            item = self._queue.popleft()
+            if not isinstance(item, _QueuedCall):
                 _RULES[type(item)][self._state](self, item)
                 continue
-            del self._waiting_calls[item.call.key]
+            del self._queued_calls[item.call.key]
             self._write_call(item.call)
             for arguments in item.arguments:
                 self._write_arguments(arguments)
             if item.ended:
                 self._close()
 
-    def _find_waiting(self, delta: ToolArgs | ToolEnd) -> _WaitingCall:
-        waiting = self._waiting_calls.get(delta.key)
-        if waiting is None or waiting.ended:
-            self._refuse(delta)
-        return waiting
+    def _find_queued(self, delta: ToolArgs | ToolEnd) -> _QueuedCall:
+        queued = self._queued_calls.get(delta.key)
+        if queued is None or queued.ended:
+            self._reject(delta)
+        return queued
 
-    # The rules. Each is one verb of the table.
+    # The rules of the table.
 
     def _drop(self, _: Delta) -> None:
         pass
 
-    def _wait(self, delta: Delta) -> None:
-        self._waiting.append(delta)
+    def _enqueue(self, delta: Delta) -> None:
+        self._queue.append(delta)
 
-    def _refuse(self, delta: ToolArgs | ToolEnd) -> NoReturn:
+    def _reject(self, delta: ToolArgs | ToolEnd) -> NoReturn:
         raise InternalError(f"A tool call was continued that is not open: key {delta.key!r}.")
 
     def _open_text(self, delta: Text) -> None:
@@ -277,41 +275,41 @@ class MessageWriter:
         self._write_call(delta)
 
     def _write_call(self, call: ToolCall) -> None:
-        self._open(_CALL, lambda index: CallStart(index, call.id, call.name))
+        self._open(_CALL, lambda index: ToolCallStart(index, call.id, call.name))
         self._key = call.key
         self._characters += len(call.name)
 
-    def _wait_call(self, delta: ToolCall) -> None:
+    def _enqueue_call(self, delta: ToolCall) -> None:
         self._claim_key(delta)
-        waiting = self._waiting_calls[delta.key] = _WaitingCall(delta)
-        self._waiting.append(waiting)
+        queued = self._queued_calls[delta.key] = _QueuedCall(delta)
+        self._queue.append(queued)
 
     def _write_arguments(self, delta: ToolArgs) -> None:
         json = delta.json
         if delta.key != self._key:
-            self._find_waiting(delta).arguments.append(delta)
+            self._find_queued(delta).arguments.append(delta)
         elif json and (self._filled or not json.isspace()):
-            # The official SDKs read the arguments at each delta and fail where the first is white space alone.
+            # The official SDKs decode the arguments at each delta and fail if the first is white space only.
             self._filled = True
             self._characters += len(json)
             self._events.append(InputDelta(self._index, json))
 
     def _end_call(self, delta: ToolEnd) -> None:
         if delta.key != self._key:
-            self._find_waiting(delta).ended = True
+            self._find_queued(delta).ended = True
             return
         self._close()
-        self._release()
+        self._write_queued()
 
     def _write_block(self, delta: Block) -> None:
         self._close()
-        self._events += spell_block(self._index, delta.raw)
+        self._events += block_events(self._index, delta.raw)
         self._index += 1
 
-    def _remember_usage(self, delta: Usage) -> None:
-        self.usage = with_later(self.usage, delta)
+    def _store_usage(self, delta: Usage) -> None:
+        self.usage = merge_latest(self.usage, delta)
 
-    def _remember_stop(self, delta: Stop) -> None:
+    def _store_stop(self, delta: Stop) -> None:
         if self.stop is None:
             self.stop = delta
 
@@ -321,13 +319,13 @@ _W = MessageWriter
 
 _RULES: Mapping[type, tuple[_Rule, _Rule, _Rule, _Rule]] = {
     # first block: none             text                thinking            tool call, open
-    Text: (_W._open_text, _W._write_text, _W._open_text, _W._wait),
-    Citation: (_W._drop, _W._write_citation, _W._drop, _W._wait),
-    Thinking: (_W._open_thinking, _W._open_thinking, _W._write_thinking, _W._wait),
-    ToolCall: (_W._open_call, _W._open_call, _W._open_call, _W._wait_call),
-    ToolArgs: (_W._refuse, _W._refuse, _W._refuse, _W._write_arguments),
-    ToolEnd: (_W._refuse, _W._refuse, _W._refuse, _W._end_call),
-    Block: (_W._write_block, _W._write_block, _W._write_block, _W._wait),
-    Usage: (_W._remember_usage, _W._remember_usage, _W._remember_usage, _W._remember_usage),
-    Stop: (_W._remember_stop, _W._remember_stop, _W._remember_stop, _W._remember_stop),
+    Text: (_W._open_text, _W._write_text, _W._open_text, _W._enqueue),
+    Citation: (_W._drop, _W._write_citation, _W._drop, _W._enqueue),
+    Thinking: (_W._open_thinking, _W._open_thinking, _W._write_thinking, _W._enqueue),
+    ToolCall: (_W._open_call, _W._open_call, _W._open_call, _W._enqueue_call),
+    ToolArgs: (_W._reject, _W._reject, _W._reject, _W._write_arguments),
+    ToolEnd: (_W._reject, _W._reject, _W._reject, _W._end_call),
+    Block: (_W._write_block, _W._write_block, _W._write_block, _W._enqueue),
+    Usage: (_W._store_usage, _W._store_usage, _W._store_usage, _W._store_usage),
+    Stop: (_W._store_stop, _W._store_stop, _W._store_stop, _W._store_stop),
 }

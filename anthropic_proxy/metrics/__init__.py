@@ -1,6 +1,13 @@
-"""What happened, in numbers: plain totals that each exchange adds to, and the text that Prometheus reads."""
+"""Metrics: totals over exchanges and their Prometheus page."""
 
 from anthropic_proxy.metrics.page import MetricsPage
-from anthropic_proxy.metrics.totals import Now, Reading, Totals, add_up, decode_reading, encode_reading
+from anthropic_proxy.metrics.totals import (
+    Gauges,
+    MetricsSnapshot,
+    Totals,
+    decode_reading,
+    encode_reading,
+    sum_snapshots,
+)
 
-__all__ = ["MetricsPage", "Now", "Reading", "Totals", "add_up", "decode_reading", "encode_reading"]
+__all__ = ["Gauges", "MetricsPage", "MetricsSnapshot", "Totals", "decode_reading", "encode_reading", "sum_snapshots"]

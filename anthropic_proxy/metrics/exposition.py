@@ -1,4 +1,4 @@
-"""The metrics as `prometheus_client` writes them; loaded with the first page."""
+"""Prometheus text of the metrics, encoded by `prometheus_client`. Imported by the first request for the page."""
 
 from collections.abc import Iterator
 
@@ -6,22 +6,33 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from anthropic_proxy.metrics.families import FAMILIES, Family, Labels, Samples, Times, add_up_samples, add_up_times
-from anthropic_proxy.metrics.totals import Reading
+from anthropic_proxy.metrics.families import (
+    FAMILIES,
+    Family,
+    Histogram,
+    Labels,
+    Samples,
+    collect_histograms,
+    collect_samples,
+)
+from anthropic_proxy.metrics.totals import MetricsSnapshot
 
 
-def write_page(reading: Reading, silent: int, build: Labels, accept: str) -> tuple[bytes, str]:
-    """Return the page and its media type; `silent`: workers that did not answer; `build`: versions of us and Python."""
+def write_page(snapshot: MetricsSnapshot, unresponsive: int, build: Labels, accept: str) -> tuple[bytes, str]:
+    """Return the page and its media type.
+
+    `unresponsive`: number of workers without a reply. `build`: versions of the proxy and of Python.
+    """
     write, media_type = choose_encoder(accept)
-    return write(_Collected(reading, silent, build)), media_type
+    return write(_Collected(snapshot, unresponsive, build)), media_type
 
 
 class _Collected(Collector):
-    """A reading, as the library asks for it."""
+    """A snapshot as a `prometheus_client` collector."""
 
-    def __init__(self, reading: Reading, silent: int, build: Labels) -> None:
-        self._samples = add_up_samples(reading, silent, build)
-        self._times = add_up_times(reading)
+    def __init__(self, snapshot: MetricsSnapshot, unresponsive: int, build: Labels) -> None:
+        self._samples = collect_samples(snapshot, unresponsive, build)
+        self._times = collect_histograms(snapshot)
 
     def collect(self) -> Iterator[Metric]:
         for family in FAMILIES:
@@ -39,7 +50,7 @@ def _new_numbers(family: Family, samples: Samples) -> Metric:
     return metric
 
 
-def _new_histogram(family: Family, times: dict[Labels, Times]) -> Metric:
+def _new_histogram(family: Family, times: dict[Labels, Histogram]) -> Metric:
     metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
     for labels, found in times.items():
         metric.add_metric(labels, found.cumulative(), found.seconds)

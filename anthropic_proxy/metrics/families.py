@@ -1,20 +1,20 @@
-"""Every metric that there is: its name, its kind, its labels and what it says. `docs/running.md` has the same table."""
+"""Every metric: name, type, labels and description. `docs/guide/operations.md` has the same table."""
 
 from typing import Literal
 
 from msgspec import Struct
 
-from anthropic_proxy.metrics.totals import BUCKETS, Reading, Row
+from anthropic_proxy.metrics.totals import BUCKETS, ExchangeCounters, MetricsSnapshot
 
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[str, ...]
 Samples = dict[Labels, float]
 _TOKENS = ("input", "output", "thinking", "cache_read", "cache_write")
-_FATES = ("approximated", "emulated", "dropped")
+_HANDLINGS = ("approximated", "emulated", "dropped")
 
 
 class Family(Struct, frozen=True):
-    """One metric. Units are the base ones: seconds, bytes."""
+    """One metric. Units are seconds and bytes."""
 
     name: str
     kind: Kind
@@ -35,84 +35,89 @@ TOKENS = Family(
     "Tokens as Anthropic counts them: what was cached is not among input; thinking is among output too.",
 )
 SECONDS = Family(
-    "anthropic_proxy_request_seconds",
+    "anthropic_proxy_request_duration_seconds",
     "histogram",
     ("provider", "model", "stream"),
-    "From the request to the last byte of its reply, whatever became of it.",
+    "Time from the request to the last byte of its reply, for every outcome.",
 )
-FIRST_SECONDS = Family(
-    "anthropic_proxy_first_delta_seconds",
+FIRST_TOKEN_SECONDS = Family(
+    "anthropic_proxy_time_to_first_token_seconds",
     "histogram",
     ("provider", "model", "stream"),
-    "From the request to the first piece of its reply.",
+    "Time from the request to the first delta of its reply.",
 )
 ATTEMPTS = Family(
     "anthropic_proxy_failed_attempts_total",
     "counter",
     ("provider", "status"),
-    "Calls of a provider that failed and that another one followed. Status resting: it was left alone.",
+    "Failed calls that another provider followed. Status circuit_open: the provider was not called.",
 )
 FIDELITY = Family(
     "anthropic_proxy_fidelity_notes_total",
     "counter",
-    ("provider", "model", "fate"),
-    "Fields of requests that did not reach the provider as they were written: approximated, emulated or dropped.",
+    ("provider", "model", "handling"),
+    "Request fields that were approximated, emulated or dropped.",
 )
-UNDER_WAY = Family("anthropic_proxy_requests_under_way", "gauge", (), "HTTP requests that are being answered.")
-UPSTREAMS_RESTING = Family(
-    "anthropic_proxy_upstreams_resting", "gauge", (), "Providers that failed so often that they are left alone."
+LOST_RECEIPTS = Family(
+    "anthropic_proxy_receipts_lost_total",
+    "counter",
+    (),
+    "Receipts dropped because the queue of an observer was full.",
 )
-KEYS_RESTING = Family(
-    "anthropic_proxy_keys_resting", "gauge", (), "Keys of providers that are not used for a while, refused or spent."
+IN_FLIGHT = Family("anthropic_proxy_requests_in_flight", "gauge", (), "HTTP requests in progress.")
+CIRCUITS_OPEN = Family("anthropic_proxy_open_circuits", "gauge", (), "Upstreams with an open circuit.")
+KEYS_IN_COOLDOWN = Family(
+    "anthropic_proxy_keys_in_cooldown", "gauge", (), "Provider keys in cooldown: rejected or rate limited."
 )
 WORKERS = Family("anthropic_proxy_workers", "gauge", (), "Processes that serve.")
-SILENT = Family(
-    "anthropic_proxy_workers_silent",
+WORKERS_UNRESPONSIVE = Family(
+    "anthropic_proxy_workers_unresponsive",
     "gauge",
     (),
-    "Workers that did not answer within a second: their share is what they said before.",
+    "Workers that did not report within a second. Their last report is used.",
 )
 BUILD = Family("anthropic_proxy_build_info", "gauge", ("version", "python"), "1; which proxy this is.")
 CPU = Family("process_cpu_seconds_total", "counter", (), "Processor time, user and system, of all processes.")
 STARTED = Family("process_start_time_seconds", "gauge", (), "When the server started, in seconds since the epoch.")
 MEMORY = Family("process_resident_memory_bytes", "gauge", (), "Resident memory of all processes.")
 DESCRIPTORS = Family("process_open_fds", "gauge", (), "Open file descriptors of all processes.")
-MOST_DESCRIPTORS = Family("process_max_fds", "gauge", (), "File descriptors that they may have open.")
+MAX_FDS = Family("process_max_fds", "gauge", (), "File descriptors that they may have open.")
 
 FAMILIES = (
     REQUESTS,
     TOKENS,
     SECONDS,
-    FIRST_SECONDS,
+    FIRST_TOKEN_SECONDS,
     ATTEMPTS,
     FIDELITY,
-    UNDER_WAY,
-    UPSTREAMS_RESTING,
-    KEYS_RESTING,
+    LOST_RECEIPTS,
+    IN_FLIGHT,
+    CIRCUITS_OPEN,
+    KEYS_IN_COOLDOWN,
     WORKERS,
-    SILENT,
+    WORKERS_UNRESPONSIVE,
     BUILD,
     CPU,
     STARTED,
     MEMORY,
     DESCRIPTORS,
-    MOST_DESCRIPTORS,
+    MAX_FDS,
 )
 
 
-class Times(Struct):
-    """A histogram: how many times were in each class, and their sum."""
+class Histogram(Struct):
+    """Histogram: counts per bucket of `BUCKETS`, and the sum in seconds."""
 
     counts: list[int]
     seconds: float
 
     def add(self, counts: list[int], seconds: float) -> None:
-        """Add another one of the same classes."""
+        """Add another histogram with the same buckets."""
         self.counts = [ours + theirs for ours, theirs in zip(self.counts, counts, strict=True)]
         self.seconds += seconds
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """Return upper limit and how many were at most that long, as the format wants it."""
+        """Return (upper limit, cumulative count) per bucket, as the Prometheus format requires."""
         total, found = 0, []
         for limit, count in zip((*map(str, BUCKETS), "+Inf"), self.counts, strict=True):
             total += count
@@ -120,54 +125,55 @@ class Times(Struct):
         return found
 
 
-def add_up_samples(reading: Reading, silent: int, build: Labels) -> dict[Family, Samples]:
-    """Return the values of every counter and gauge that has any, by its labels."""
+def collect_samples(snapshot: MetricsSnapshot, unresponsive: int, build: Labels) -> dict[Family, Samples]:
+    """Return the values of counters and gauges by labels. Counters without values have no labels."""
     samples: dict[Family, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
-    for (provider, model, stream, status, outcome), row in reading.rows.items():
-        labels = (provider, model, _say(stream), str(status), outcome)
+    for (provider, model, stream, status, outcome), row in snapshot.rows.items():
+        labels = (provider, model, _boolean_label(stream), str(status), outcome)
         _add(samples[REQUESTS], labels, row.requests)
         for kind in _TOKENS:
             _add(samples[TOKENS], (provider, model, kind), getattr(row, f"{kind}_tokens"))
-        for fate in _FATES:
-            _add(samples[FIDELITY], (provider, model, fate), getattr(row, fate))
-    for words, times in reading.attempts.items():
-        provider, _, status_word = words.rpartition(" ")
+        for handling in _HANDLINGS:
+            _add(samples[FIDELITY], (provider, model, handling), getattr(row, handling))
+    for attempt, times in snapshot.attempts.items():
+        provider, _, status_word = attempt.rpartition(" ")
         samples[ATTEMPTS][provider, status_word] = times
     samples[BUILD][build] = 1
-    samples[SILENT][()] = silent
-    samples[CPU][()] = reading.cpu_seconds
-    if (now := reading.now) is not None:
+    samples[WORKERS_UNRESPONSIVE][()] = unresponsive
+    samples[CPU][()] = snapshot.cpu_seconds
+    samples[LOST_RECEIPTS][()] = snapshot.lost_receipts
+    if (now := snapshot.now) is not None:
         for family, value in (
-            (UNDER_WAY, now.under_way),
-            (UPSTREAMS_RESTING, now.upstreams_resting),
-            (KEYS_RESTING, now.keys_resting),
+            (IN_FLIGHT, now.in_flight),
+            (CIRCUITS_OPEN, now.circuits_open),
+            (KEYS_IN_COOLDOWN, now.keys_in_cooldown),
             (WORKERS, now.serving),
             (STARTED, now.started),
-            (MEMORY, now.memory),
+            (MEMORY, now.resident_bytes),
             (DESCRIPTORS, now.descriptors),
-            (MOST_DESCRIPTORS, now.most_descriptors),
+            (MAX_FDS, now.max_fds),
         ):
             samples[family][()] = value
     return samples
 
 
-def add_up_times(reading: Reading) -> dict[Family, dict[Labels, Times]]:
-    """Return the histograms by their labels: rows differ in status and outcome too, times need not."""
-    found: dict[Family, dict[Labels, Times]] = {SECONDS: {}, FIRST_SECONDS: {}}
-    for (provider, model, stream, _, _), row in reading.rows.items():
-        labels = (provider, model, _say(stream))
-        for family, (counts, seconds) in _times_of(row).items():
-            found[family].setdefault(labels, Times([0] * len(counts), 0.0)).add(counts, seconds)
+def collect_histograms(snapshot: MetricsSnapshot) -> dict[Family, dict[Labels, Histogram]]:
+    """Return the histograms by labels. Rows that differ in status or outcome only are merged."""
+    found: dict[Family, dict[Labels, Histogram]] = {SECONDS: {}, FIRST_TOKEN_SECONDS: {}}
+    for (provider, model, stream, _, _), row in snapshot.rows.items():
+        labels = (provider, model, _boolean_label(stream))
+        for family, (counts, seconds) in _histograms_of(row).items():
+            found[family].setdefault(labels, Histogram([0] * len(counts), 0.0)).add(counts, seconds)
     return found
 
 
-def _times_of(row: Row) -> dict[Family, tuple[list[int], float]]:
-    return {SECONDS: (row.times, row.seconds), FIRST_SECONDS: (row.first_times, row.first_seconds)}
+def _histograms_of(row: ExchangeCounters) -> dict[Family, tuple[list[int], float]]:
+    return {SECONDS: (row.times, row.seconds), FIRST_TOKEN_SECONDS: (row.first_times, row.first_seconds)}
 
 
 def _add(samples: Samples, labels: Labels, value: float) -> None:
     samples[labels] = samples.get(labels, 0) + value
 
 
-def _say(stream: bool) -> str:
+def _boolean_label(stream: bool) -> str:
     return "true" if stream else "false"

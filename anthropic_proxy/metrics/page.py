@@ -1,30 +1,30 @@
-"""`GET /metrics`: the totals in a format of Prometheus, written by its own library, which is loaded with the first."""
+"""`GET /metrics`: the totals in a Prometheus format."""
 
 import asyncio
 import platform
 from collections.abc import Awaitable, Callable
 
 from anthropic_proxy import __version__
-from anthropic_proxy.metrics.totals import Reading
+from anthropic_proxy.metrics.totals import MetricsSnapshot
 
-Gather = Callable[[], Awaitable[tuple[Reading, int]]]
-"""Gives the sum over all processes, and how many of them did not answer."""
+CollectSnapshot = Callable[[], Awaitable[tuple[MetricsSnapshot, int]]]
+"""Returns the sum over all processes and the number of unresponsive ones."""
 
 
 class MetricsPage:
-    """A `hooks.Page`: text 0.0.4, or OpenMetrics where that is asked for."""
+    """A `plugins.GetRoute`: text format 0.0.4, or OpenMetrics if `Accept` requests it."""
 
-    def __init__(self, gather: Gather) -> None:
-        self._gather = gather
+    def __init__(self, collect: CollectSnapshot) -> None:
+        self._collect = collect
 
     async def read(self, accept: str) -> tuple[bytes, str]:
         """Return the page and its media type."""
-        reading, silent = await self._gather()
-        return await asyncio.to_thread(_write, reading, silent, accept)
+        snapshot, unresponsive = await self._collect()
+        return await asyncio.to_thread(_write, snapshot, unresponsive, accept)
 
 
-def _write(reading: Reading, silent: int, accept: str) -> tuple[bytes, str]:
-    """Beside the loop, because loading the library and a page of thousands of lines take longer than a reply waits."""
+def _write(snapshot: MetricsSnapshot, unresponsive: int, accept: str) -> tuple[bytes, str]:
+    """Encode the page. Called in a thread: the import and thousands of lines would delay the event loop."""
     from anthropic_proxy.metrics.exposition import write_page  # noqa: PLC0415
 
-    return write_page(reading, silent, (__version__, platform.python_version()), accept)
+    return write_page(snapshot, unresponsive, (__version__, platform.python_version()), accept)

@@ -1,4 +1,4 @@
-"""Totals of one process, and the sum of several. An exchange costs one look-up and a few additions."""
+"""Totals of one process, and the sum of several. An exchange costs one lookup and a few additions."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
@@ -6,39 +6,43 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 from msgspec import Struct, field
 
-from anthropic_proxy.hooks import Receipt
+from anthropic_proxy.plugins import Receipt
 
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
-"""Seconds: upper limits of the classes into which times are sorted; a last one has none."""
-MOST_MODELS = 100
-"""Models that are told apart; clients choose their names, so that there is no end to them."""
-MOST_ROWS = 2_000
-"""Kinds of exchanges that are told apart: a provider's stop reasons are its own."""
-MOST_OUTCOMES = 500
-"""Kinds of failed attempts that are told apart."""
-LONGEST_NAME = 100
+"""Upper limits of histogram buckets, in seconds. The last bucket has no limit."""
+MAX_MODELS = 100
+"""Maximum number of model labels. Clients choose model names, so their number is unbounded."""
+MAX_ROWS = 2_000
+"""Maximum number of label sets of exchanges. Providers choose their stop reasons."""
+MAX_OUTCOMES = 500
+"""Maximum number of kinds of failed attempts."""
+MAX_NAME_LENGTH = 100
 OTHER, NONE = "other", "none"
-"""In place of a name: one of the many, and that there is none."""
+"""Labels for a name above a maximum, and for an empty name."""
 _ANSWERED = 200
-"""The one status by which a model is known to exist: a name that nobody has answered for takes no place from others."""
+"""Status that proves that a model exists. Only such models use up `MAX_MODELS`."""
 
 Key = tuple[str, str, bool, int, str]
-"""Provider, model, whether it streams, status, outcome."""
+"""Provider, model, streaming, status, outcome."""
 
 
 def _no_times() -> list[int]:
     return [0] * (len(BUCKETS) + 1)
 
 
-class Row(Struct, array_like=True):
-    """Exchanges of one kind. Tokens are in Anthropic's meaning; times in seconds, each counted in one class."""
+class ExchangeCounters(Struct, array_like=True):
+    """Exchanges of one label set. Tokens as Anthropic counts them; times in seconds, each counted in one bucket.
+
+    Token counts are floats, as Prometheus stores them: a sum of invalid usage numbers exceeds 64 bits, and no encoder
+    accepts such an integer.
+    """
 
     requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    thinking_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+    thinking_tokens: float = 0.0
+    cache_read_tokens: float = 0.0
+    cache_write_tokens: float = 0.0
     approximated: int = 0
     emulated: int = 0
     dropped: int = 0
@@ -47,74 +51,76 @@ class Row(Struct, array_like=True):
     first_seconds: float = 0.0
     first_times: list[int] = field(default_factory=_no_times)
 
-    def add(self, other: "Row") -> None:
-        """Add what another process counted of the same kind."""
+    def add(self, other: "ExchangeCounters") -> None:
+        """Add the counters of another process."""
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.times = [ours + theirs for ours, theirs in zip(self.times, other.times, strict=True)]
         self.first_times = [ours + theirs for ours, theirs in zip(self.first_times, other.first_times, strict=True)]
 
 
-_NUMBERS = tuple(name for name in Row.__struct_fields__ if not name.endswith("times"))
+_NUMBERS = tuple(name for name in ExchangeCounters.__struct_fields__ if not name.endswith("times"))
 
 
-class Now(Struct, array_like=True):
-    """How a process is at this moment; nothing of it stays when it has ended. 0 where the system does not say."""
+class Gauges(Struct, array_like=True):
+    """Current state of a process, dropped at its end. 0: not reported by the system."""
 
     started: float
     """Seconds since the epoch."""
     serving: int = 1
-    """Processes that serve."""
-    under_way: int = 0
-    """HTTP requests that are being answered."""
-    upstreams_resting: int = 0
-    keys_resting: int = 0
-    memory: int = 0
-    """Bytes."""
+    """Number of serving processes."""
+    in_flight: int = 0
+    """HTTP requests in flight."""
+    circuits_open: int = 0
+    keys_in_cooldown: int = 0
+    resident_bytes: int = 0
     descriptors: int = 0
-    most_descriptors: int = 0
+    max_fds: int = 0
 
-    def add(self, other: "Now") -> None:
-        """Add another process: what rests is known to all of them and is not more for that."""
+    def add(self, other: "Gauges") -> None:
+        """Add another process. Processes share circuits and cooldowns, so these are not summed."""
         self.started = min(self.started, other.started)
-        self.upstreams_resting = max(self.upstreams_resting, other.upstreams_resting)
-        self.keys_resting = max(self.keys_resting, other.keys_resting)
-        for name in ("serving", "under_way", "memory", "descriptors", "most_descriptors"):
+        self.circuits_open = max(self.circuits_open, other.circuits_open)
+        self.keys_in_cooldown = max(self.keys_in_cooldown, other.keys_in_cooldown)
+        for name in ("serving", "in_flight", "resident_bytes", "descriptors", "max_fds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-class Reading(Struct):
-    """What was counted since the start, as it is told from process to process."""
+class MetricsSnapshot(Struct):
+    """Counters since the start. Processes exchange them encoded by `encode_reading`."""
 
-    rows: dict[Key, Row] = field(default_factory=dict)
+    rows: dict[Key, ExchangeCounters] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
-    """Failed attempts that another one followed, in words: `groq 429`."""
+    """Failed attempts that another one followed, such as `groq 429` → count."""
     cpu_seconds: float = 0.0
-    now: Now | None = None
-    """None: it has ended."""
+    lost_receipts: int = 0
+    """Receipts dropped because an observer was too slow."""
+    now: Gauges | None = None
+    """None: the process has ended."""
 
-    def find_row(self, key: Key) -> Row:
-        """Return the row of this kind, made where there is none, or that of all others where there are too many."""
+    def find_row(self, key: Key) -> ExchangeCounters:
+        """Return the row of this key; create it if missing. Above `MAX_ROWS`: the shared row `other`."""
         row = self.rows.get(key)
         if row is None:
-            if len(self.rows) >= MOST_ROWS:
+            if len(self.rows) >= MAX_ROWS:
                 key = (OTHER, OTHER, False, 0, OTHER)
-            row = self.rows.setdefault(key, Row())
+            row = self.rows.setdefault(key, ExchangeCounters())
         return row
 
-    def count_attempt(self, words: str, times: int = 1) -> None:
-        """Count an attempt that failed."""
-        if words not in self.attempts and len(self.attempts) >= MOST_OUTCOMES:
-            words = f"{OTHER} {OTHER}"
-        self.attempts[words] = self.attempts.get(words, 0) + times
+    def count_attempt(self, attempt: str, times: int = 1) -> None:
+        """Count failed attempts of one kind, such as `groq 429`."""
+        if attempt not in self.attempts and len(self.attempts) >= MAX_OUTCOMES:
+            attempt = f"{OTHER} {OTHER}"
+        self.attempts[attempt] = self.attempts.get(attempt, 0) + times
 
-    def add(self, other: "Reading") -> None:
-        """Add what another process counted."""
+    def add(self, other: "MetricsSnapshot") -> None:
+        """Add the snapshot of another process."""
         for key, row in other.rows.items():
             self.find_row(key).add(row)
-        for words, times in other.attempts.items():
-            self.count_attempt(words, times)
+        for attempt, times in other.attempts.items():
+            self.count_attempt(attempt, times)
         self.cpu_seconds += other.cpu_seconds
+        self.lost_receipts += other.lost_receipts
         if self.now is None:
             self.now = other.now
         elif other.now is not None:
@@ -122,15 +128,19 @@ class Reading(Struct):
 
 
 class Totals:
-    """Counts the exchanges of this process; an `Observer`. `tells_key`: whether a word that others chose holds one."""
+    """Counters of the exchanges of this process. Names for which `contains_secret` is true are counted as `other`."""
 
-    def __init__(self, tells_key: Callable[[str], bool]) -> None:
-        self.reading = Reading()
-        self._tells_key = tells_key
+    def __init__(self, contains_secret: Callable[[str], bool]) -> None:
+        self.reading = MetricsSnapshot()
+        self._contains_secret = contains_secret
         self._models: set[tuple[str, str]] = set()
-        """Provider and model that are told apart."""
+        """Provider and model pairs with a label of their own."""
 
-    async def record(self, receipt: Receipt) -> None:
+    def count_lost_receipt(self) -> None:
+        """Count a receipt that was dropped because an observer was too slow."""
+        self.reading.lost_receipts += 1
+
+    def add(self, receipt: Receipt) -> None:
         """Add one exchange."""
         key = (receipt.provider, receipt.model, receipt.stream, receipt.status, receipt.outcome)
         row = self.reading.rows.get(key) or self._find_row(receipt)
@@ -140,59 +150,59 @@ class Totals:
         row.thinking_tokens += receipt.thinking_tokens
         row.cache_read_tokens += receipt.cache_read_tokens
         row.cache_write_tokens += receipt.cache_write_tokens
-        row.seconds += receipt.seconds
-        row.times[bisect_left(BUCKETS, receipt.seconds)] += 1
-        if receipt.first_delta_seconds is not None:
-            row.first_seconds += receipt.first_delta_seconds
-            row.first_times[bisect_left(BUCKETS, receipt.first_delta_seconds)] += 1
+        row.seconds += receipt.duration_seconds
+        row.times[bisect_left(BUCKETS, receipt.duration_seconds)] += 1
+        if receipt.first_token_seconds is not None:
+            row.first_seconds += receipt.first_token_seconds
+            row.first_times[bisect_left(BUCKETS, receipt.first_token_seconds)] += 1
         report = receipt.fidelity
         if report.notes:
             row.approximated += report.approximated
             row.emulated += report.emulated
             row.dropped += report.dropped
-        for words in receipt.tried:
-            self.reading.count_attempt(words)
+        for attempt in receipt.failed_attempts:
+            self.reading.count_attempt(attempt)
 
-    def _find_row(self, receipt: Receipt) -> Row:
+    def _find_row(self, receipt: Receipt) -> ExchangeCounters:
         provider = receipt.provider or NONE
         outcome = self._name(receipt.outcome) if receipt.outcome else NONE
         return self.reading.find_row((provider, self._name_model(receipt), receipt.stream, receipt.status, outcome))
 
     def _name_model(self, receipt: Receipt) -> str:
-        """Return what a model is called here: what clients choose must neither fill the memory nor tell a key."""
+        """Return the model label. Names from clients are limited in number and must not reveal a key."""
         if not receipt.model:
             return NONE
         known = (receipt.provider, receipt.model)
         if known in self._models:
             return receipt.model
-        if receipt.status != _ANSWERED or len(self._models) >= MOST_MODELS:
+        if receipt.status != _ANSWERED or len(self._models) >= MAX_MODELS:
             return OTHER
         if (name := self._name(receipt.model)) != OTHER:
             self._models.add(known)
         return name
 
     def _name(self, word: str) -> str:
-        fits = len(word) <= LONGEST_NAME and word.isprintable() and not self._tells_key(word)
+        fits = len(word) <= MAX_NAME_LENGTH and word.isprintable() and not self._contains_secret(word)
         return word if fits else OTHER
 
 
 _encode = msgspec.msgpack.Encoder().encode
-decode_reading = msgspec.msgpack.Decoder(Reading).decode
-"""Bytes → the reading that another process told."""
+decode_reading = msgspec.msgpack.Decoder(MetricsSnapshot).decode
+"""Bytes → snapshot of another process."""
 
 
-def encode_reading(reading: Reading) -> bytes:
-    """Return a reading as it is told to another process."""
+def encode_reading(reading: MetricsSnapshot) -> bytes:
+    """Encode a snapshot for another process."""
     return _encode(reading)
 
 
-def add_up(readings: Iterable[bytes], ended: Sequence[bytes] = ()) -> Reading:
-    """Return the sum of what several processes told; of those that have ended only what they counted."""
-    total = Reading()
-    for told in ended:
-        reading = decode_reading(told)
+def sum_snapshots(readings: Iterable[bytes], ended: Sequence[bytes] = ()) -> MetricsSnapshot:
+    """Return the sum of encoded snapshots. Gauges of `ended` processes are dropped."""
+    total = MetricsSnapshot()
+    for encoded in ended:
+        reading = decode_reading(encoded)
         reading.now = None
         total.add(reading)
-    for told in readings:
-        total.add(decode_reading(told))
+    for encoded in readings:
+        total.add(decode_reading(encoded))
     return total

@@ -1,1 +1,1 @@
-"""The office: which provider and model serve a request, and with which credential."""
+"""Selection of the provider, model and credential that serve a request."""

@@ -1,4 +1,4 @@
-"""Where a key comes from, and whose turn it is among several. Nobody but its owner is ever sent one."""
+"""Provider keys and tokens, with rotation and cooldown. A key is sent to its own provider only."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -6,33 +6,33 @@ from typing import Protocol
 
 from anthropic_proxy.errors import AuthenticationFailed, UpstreamError
 from anthropic_proxy.routing.providers import Provider
-from anthropic_proxy.routing.providers.rows import UNKNOWN_PROJECT
+from anthropic_proxy.routing.providers.registry import UNKNOWN_PROJECT
 from anthropic_proxy.routing.router import describe_missing_key, find_server
 from anthropic_proxy.settings import Secret, Settings
 from anthropic_proxy.wire.contract import Credential
 
-REFUSED_REST_SECONDS = 600.0
-"""How long a key rests that its provider refused: it may be new and not known everywhere yet."""
-LIMITED_REST_SECONDS = 20.0
-"""How long a key rests that is over its limit, where the provider does not say."""
+REJECTED_KEY_COOLDOWN_SECONDS = 600.0
+"""Cooldown of a rejected key. A new key may not have reached all servers of the provider."""
+RATE_LIMIT_COOLDOWN_SECONDS = 20.0
+"""Cooldown of a rate-limited key, if the reply has no `retry-after`."""
 
 
 class TokenSource(Protocol):
-    """Gives tokens that end and must be asked for; `upstream/` has them, because it takes a call to get one."""
+    """Source of expiring tokens. Implemented in `upstream/`, because a token requires a network call."""
 
-    async def find(self) -> tuple[Credential, str | None]:
-        """Return the header, and the project that it belongs to where that is known. Raises where there is none."""
+    async def next_token(self) -> tuple[Credential, str | None]:
+        """Return the header and its project. None: unknown project. Raises `AuthenticationFailed`."""
         ...
 
-    def drop(self, credential: Credential) -> bool:
-        """Forget one that was refused; say whether another may do."""
+    def invalidate(self, credential: Credential) -> bool:
+        """Discard a rejected token. Return True if another one can be requested."""
         ...
 
 
 class Credentials:
-    """The keys and tokens of all providers; one object for each set of settings. Several keys are used in turn.
+    """The keys and tokens of all providers. Several keys of one provider rotate.
 
-    `tokens`: a row's `key_source` → where its tokens come from. `clock` gives seconds that only grow.
+    `tokens`: `Provider.key_source` → its token source. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -45,106 +45,109 @@ class Credentials:
         self._settings = settings
         self._tokens = tokens or {}
         self._clock = clock
-        self._turns: dict[str, int] = {}
-        self._offered: dict[str, tuple[Credential, ...]] = {}
-        """Name of a provider → what its keys are sent as, in their order."""
-        self._rests: dict[str, float] = {}
-        """Key → when it may be used again. Only keys that have a sister ever rest."""
-        self.told: Callable[[str, float], None] | None = None
-        """Is given each key that begins to rest, and for how many seconds."""
+        self._next_positions: dict[str, int] = {}
+        self._headers: dict[str, tuple[Credential, ...]] = {}
+        """Provider name → headers of its keys, in order."""
+        self._cooldown_ends: dict[str, float] = {}
+        """Key → clock time at which its cooldown ends. A provider's only key has no cooldown."""
+        self.on_cooldown: Callable[[str, float], None] | None = None
+        """Called with a key and the seconds of its cooldown."""
 
-    def inherit(self, before: "Credentials") -> None:
-        """Take over from the settings before whose turn it is, and which keys rest."""
-        self._turns.update(before._turns)
-        self._rests.update(before._rests)
+    def restore_state(self, before: "Credentials") -> None:
+        """Copy rotation and cooldowns from the object of the previous settings."""
+        self._next_positions.update(before._next_positions)
+        self._cooldown_ends.update(before._cooldown_ends)
 
-    def find(self, provider: Provider) -> Credential | None:
-        """Return the next key's header, or None where the provider needs none.
+    def next_credential(self, provider: Provider) -> Credential | None:
+        """Return the header with the next key. None: no key is required.
 
-        Raises `AuthenticationFailed` naming the variable to set.
+        Raises `AuthenticationFailed` with the name of the missing setting.
         """
         keys = self._settings.keys.get(provider.name, ())
         if keys:
-            offered = self._offered.get(provider.name)
-            if offered is None:
+            headers = self._headers.get(provider.name)
+            if headers is None:
                 header, scheme = self._find_header(provider)
-                offered = tuple(Credential(header, scheme + key.reveal(), key.origin) for key in keys)
-                self._offered[provider.name] = offered
-            return offered[self._next(provider.name, keys) if len(keys) > 1 else 0]
-        is_settled = provider.key_source == "settings"
-        if is_settled and (problem := describe_missing_key(provider, self._settings)):
+                headers = tuple(Credential(header, scheme + key.reveal(), key.origin) for key in keys)
+                self._headers[provider.name] = headers
+            return headers[self._next(provider.name, keys) if len(keys) > 1 else 0]
+        is_from_settings = provider.key_source == "settings"
+        if is_from_settings and (problem := describe_missing_key(provider, self._settings)):
             raise AuthenticationFailed(problem, should_retry=False)
         return None
 
-    async def find_token(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
-        """Return a token's header, for a row whose `key_source` is no setting, and the address with the project in it.
+    async def next_token(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
+        """Return the header with a token and the base URL with its project, for a `key_source` other than `settings`.
 
-        Raises `AuthenticationFailed` where there is no token, or nobody says the project.
+        Raises `AuthenticationFailed` if there is no token or no project.
         """
-        credential, project = await self._tokens[provider.key_source].find()
+        credential, project = await self._tokens[provider.key_source].next_token()
         if project is None and UNKNOWN_PROJECT in base_url:
             raise AuthenticationFailed(
-                f"{provider.name} has no project: VERTEX_PROJECT is not set, and the credentials "
+                f"{provider.prefix} has no project: VERTEX_PROJECT is not set, and the credentials "
                 f"({credential.origin}) name none. Set it in .env or in the environment and start the proxy again.",
                 should_retry=False,
             )
         return credential, base_url.replace(UNKNOWN_PROJECT, project or "")
 
-    def turns(self, provider: Provider) -> int:
-        """Return how often one request may turn to another key: each has one try, and a token is got anew once."""
+    def key_count(self, provider: Provider) -> int:
+        """Return the number of times that a request may change its key. A token is replaced once."""
         if provider.key_source != "settings":
             return 1
         return max(len(self._settings.keys.get(provider.name, ())) - 1, 0)
 
-    def turn(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
-        """Say whether another key may do what this one could not; the key that failed rests.
+    def rotate(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
+        """Start the cooldown of a failed key. Return True if another key is available.
 
-        A key is at fault where it was refused (401, 403) or is over its limit (402, 429); a token where it was refused
-        (401).
+        Status codes of a failed key: 401, 402, 403, 429. Of a failed token: 401.
         """
         if provider.key_source != "settings":
-            return credential is not None and error.status == 401 and self._tokens[provider.key_source].drop(credential)
+            return (
+                credential is not None
+                and error.status == 401
+                and self._tokens[provider.key_source].invalidate(credential)
+            )
         keys = self._settings.keys.get(provider.name, ())
         if credential is None or len(keys) < 2 or error.status not in (401, 402, 403, 429):
             return False
         secret = credential.value.removeprefix(self._find_header(provider)[1])
         limited = error.status == 429
-        seconds = (error.retry_after or LIMITED_REST_SECONDS) if limited else REFUSED_REST_SECONDS
-        self.rest(secret, seconds)
-        if self.told is not None:
-            self.told(secret, seconds)
-        return any(self._is_awake(key) for key in keys)
+        seconds = (error.retry_after or RATE_LIMIT_COOLDOWN_SECONDS) if limited else REJECTED_KEY_COOLDOWN_SECONDS
+        self.cool_down(secret, seconds)
+        if self.on_cooldown is not None:
+            self.on_cooldown(secret, seconds)
+        return any(self._is_available(key) for key in keys)
 
-    def rest(self, key: str, seconds: float) -> None:
-        """Leave a key alone for so long, while it has a sister that does not rest."""
-        self._rests[key] = self._clock() + seconds
+    def cool_down(self, key: str, seconds: float) -> None:
+        """Skip a key for `seconds`, unless all keys of its provider are in cooldown."""
+        self._cooldown_ends[key] = self._clock() + seconds
 
-    def count_resting(self) -> int:
-        """Return how many keys rest now."""
+    def cooldown_count(self) -> int:
+        """Return the number of keys in cooldown."""
         now = self._clock()
-        return sum(until > now for until in self._rests.values())
+        return sum(end > now for end in self._cooldown_ends.values())
 
     def describe(self, provider: Provider, credential: Credential | None) -> str:
-        """Return which key this is, in words that do not tell it; "": it is no key of the settings."""
+        """Return the origin and the redacted form of a key. "": no key of the settings."""
         if credential is None or provider.key_source != "settings":
             return ""
         return f"{credential.origin}: {Secret(credential.value.removeprefix(self._find_header(provider)[1]))}"
 
     def _find_header(self, provider: Provider) -> tuple[str, str]:
-        """Return the header that takes a key, and what stands before the key there."""
+        """Return the name of the key header and the prefix of its value."""
         server = find_server(provider, self._settings)
         if server is None or server.key_header is None:
             return provider.key_header, provider.key_scheme
         return server.key_header, server.key_scheme
 
     def _next(self, name: str, keys: Sequence[Secret]) -> int:
-        start = self._turns.get(name, 0)
+        start = self._next_positions.get(name, 0)
         for step in range(len(keys)):
             position = (start + step) % len(keys)
-            if self._is_awake(keys[position]):
-                self._turns[name] = position + 1
+            if self._is_available(keys[position]):
+                self._next_positions[name] = position + 1
                 return position
-        return min(range(len(keys)), key=lambda position: self._rests[keys[position].reveal()])
+        return min(range(len(keys)), key=lambda position: self._cooldown_ends[keys[position].reveal()])
 
-    def _is_awake(self, key: Secret) -> bool:
-        return self._rests.get(key.reveal(), 0.0) <= self._clock()
+    def _is_available(self, key: Secret) -> bool:
+        return self._cooldown_ends.get(key.reveal(), 0.0) <= self._clock()

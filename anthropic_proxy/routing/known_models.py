@@ -1,6 +1,6 @@
-"""Names of models that a bare id may have, by provider. Users add theirs with `<PROVIDER>_KNOWN_MODELS`.
+"""Known model names by provider, for the resolution of bare names. `<PROVIDER>_KNOWN_MODELS` adds names.
 
-The first lines of each list are the contract's; the rest are the provider's current models.
+Each list begins with the names of earlier proxies. The current models of the provider follow.
 """
 
 OPENAI = (
@@ -8,14 +8,15 @@ OPENAI = (
     *("gpt-4o-mini", "gpt-4o-mini-audio-preview", "gpt-4.1", "gpt-4.1-mini"),
     *("gpt-4.1-nano", "o3", "o3-pro", "o4-mini", "gpt-5", "gpt-5-mini", "gpt-5-nano", "gpt-5-pro"),
     *("gpt-5.1", "gpt-5.2", "gpt-5.3-codex", "gpt-5.4", "gpt-5.4-mini", "gpt-5.4-nano", "gpt-5.5", "gpt-5.5-pro"),
-    *("gpt-5.6", "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"),
-    *("gpt-6-astra", "gpt-6-sol", "gpt-6-luna", "gpt-6.1-sol", "gpt-6.1-terra"),
+    *("gpt-5-codex", "gpt-5.1-codex", "gpt-5.2-codex", "gpt-5.6", "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"),
+    *("gpt-6-astra", "gpt-6-sol", "gpt-6-luna", "gpt-6.1-sol", "gpt-6.1-terra", "gpt-6.2-sol"),
 )
 
 _GEMINI_NOW = (
     *("gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini-3-flash-preview"),
     *("gemini-3.1-pro-preview", "gemini-3.1-flash-lite", "gemini-3.5-flash", "gemini-3.5-flash-lite"),
     *("gemini-3.6-flash", "gemini-3.7-flash", "gemini-3.8-flash", "gemini-4-argon"),
+    *("gemini-4-carbon", "gemini-4-hydrogen", "gemini-flash-latest", "gemini-flash-lite-latest", "gemini-pro-latest"),
 )
 
 GEMINI = ("gemini-2.5-pro-preview-03-25", "gemini-2.0-flash", *_GEMINI_NOW)
@@ -43,18 +44,20 @@ GROQ = (
     *("qwen-qwq-32b", "qwen-2.5-coder-32b", "qwen-2.5-32b", "deepseek-r1-distill-qwen-32b"),
     *("deepseek-r1-distill-llama-70b", "mistral-saba-24b", "llama-3.2-1b-preview", "llama-3.2-3b-preview"),
     *("llama-3.2-11b-vision-preview", "llama-3.2-90b-vision-preview", "llama-3.3-70b-specdec"),
-    *("openai/gpt-oss-120b", "openai/gpt-oss-20b", "qwen/qwen3.8-27b"),
+    *("openai/gpt-oss-120b", "openai/gpt-oss-20b", "qwen/qwen3.8-27b", "qwen/qwen3.6-27b"),
 )
 
 GROQ_AUDIO = ("whisper-large-v3", "whisper-large-v3-turbo", "distil-whisper-large-v3-en")
 
 MOONSHOT = (
     *("kimi-k2-base", "kimi-k2-instruct"),
-    *("kimi-k2.5", "kimi-k2.6", "kimi-k2.7-code", "kimi-k3", "kimi-k3.1-pro"),
+    *("kimi-k2.5", "kimi-k2.6", "kimi-k2.7-code", "kimi-k2.7-code-highspeed", "kimi-k3", "kimi-k3.1-pro"),
 )
 
 ANTHROPIC = (
     *("claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-2"),
+    *("claude-sonnet-5", "claude-opus-5", "claude-fable-5", "claude-fable-5-1", "claude-mythos-5"),
+    *("claude-opus-4-8", "claude-opus-4-7", "claude-mythos-preview"),
     *("claude-sonnet-4-6", "claude-opus-4-6", "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"),
 )
 

@@ -1,4 +1,4 @@
-"""HTTP in and out: one function an endpoint, on the bare ASGI interface."""
+"""HTTP endpoints on the ASGI interface, one function each, and the sink of their responses."""
 
 import asyncio
 import re
@@ -9,216 +9,249 @@ from urllib.parse import parse_qs
 import msgspec
 
 from anthropic_proxy import __version__
-from anthropic_proxy.errors import InvalidRequest, ProxyError, Stopping, UnknownModel, UpstreamError, WrongMethod
-from anthropic_proxy.exchange import forward
-from anthropic_proxy.exchange.forward import Told
-from anthropic_proxy.exchange.house import House, Inbound
-from anthropic_proxy.exchange.run import note_failure, our_bug, run
-from anthropic_proxy.hooks import Client, Receipt
+from anthropic_proxy.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    ProxyError,
+    ShuttingDown,
+    UnknownModel,
+    UpstreamError,
+)
+from anthropic_proxy.exchange import forwarding
+from anthropic_proxy.exchange.forwarding import JsonReply
+from anthropic_proxy.exchange.outcomes import note_failure, our_bug
+from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.log import Log
 from anthropic_proxy.messages.events import Event
-from anthropic_proxy.messages.types import MessagesResponse
-from anthropic_proxy.routing.listing import ModelEntry, find_model, list_models
-from anthropic_proxy.server.body import read_body, take_body
-from anthropic_proxy.server.guard import OPEN_PATHS, headers_of, identify
-from anthropic_proxy.server.replies import (
+from anthropic_proxy.messages.models import MessagesResponse
+from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.routing.model_listing import ModelEntry, find_model, list_models
+from anthropic_proxy.server.auth import PUBLIC_PATHS, authenticate, client_command, headers_of
+from anthropic_proxy.server.request_body import body_if_complete, read_body
+from anthropic_proxy.server.responses import (
     encode_error,
     encode_events,
     encode_message,
     error_headers,
+    fidelity_headers,
     json_headers,
-    report_headers,
     stream_headers,
 )
+from anthropic_proxy.services import ClientRequest, Services
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-QUIET_PATHS = OPEN_PATHS | {"/metrics"}
-"""Machines ask for them again and again; the log tells it only where it tells all."""
-DEFAULT_PAGE = 20
-LARGEST_PAGE = 1000
-_FEW_DIGITS = re.compile(r"[0-9]{1,4}")
+PROBE_PATHS = PUBLIC_PATHS | {"/metrics"}
+"""Paths of probes and scrapers. Their requests have no receipt."""
+UNLOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
+"""Paths that clients request often, logged at level debug. `/context` of Claude Code counts tokens 25 times."""
+_OTHER_FORMATS = {
+    "OpenAI's API": re.compile(r"(?:/v1)?/(?:chat/completions|completions|responses|embeddings)"),
+    "Gemini's API": re.compile(r"/v1(?:beta)?/models/[^/]+:\w+"),
+    "Ollama's API": re.compile(r"/api/(?:chat|generate|tags|show)"),
+}
+"""API → paths of its format."""
+DEFAULT_PAGE_SIZE = 20
+MAX_PAGE_SIZE = 1000
+_PAGE_SIZE_DIGITS = re.compile(r"[0-9]{1,4}")
 
 
-class HttpOutlet:
-    """One HTTP response on its way to the client."""
+class AsgiSink:
+    """Sink that sends one HTTP response."""
 
     def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
         self._receive = receive
         self._send = send
         self._request_id = request_id
-        self._opened = False
+        self._started = False
         self._receipt: Receipt | None = None
 
-    def follow(self, receipt: Receipt) -> None:
-        """Take the receipt of the exchange: headers that go out tell what it says by then."""
+    def attach_receipt(self, receipt: Receipt) -> None:
+        """Set the receipt that the response headers are built from. Call this before any other method."""
         self._receipt = receipt
 
-    async def write(self, events: Sequence[Event], *, last: bool = False) -> None:
-        """Send events in one piece; before the first, status 200 and the headers of a stream."""
-        if not self._opened:
+    async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
+        """Send events as one body message. The first call sends status 200 and the stream headers before."""
+        if not self._started:
             await self._open(200, stream_headers(self._request_id))
         body = encode_events(events, self._request_id)
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
-    async def relay(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
-        """Send bytes as an upstream sent them, with its headers before the first; `last`: nothing follows."""
+    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
+        """Send unchanged bytes of an upstream, the first with its headers. `last`: the response is complete."""
         if not streams:
             await self.respond(200, data, {**json_headers(self._request_id), **headers})
             return
-        if not self._opened:
+        if not self._started:
             await self._open(200, {**stream_headers(self._request_id), **headers})
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 
-    async def message(self, response: MessagesResponse) -> None:
-        """Send a whole reply."""
+    async def send_message(self, response: MessagesResponse) -> None:
+        """Send a complete reply."""
         await self.respond(200, encode_message(response))
 
-    async def tell(self, told: Told) -> None:
-        """Send a JSON body, with the headers of the provider whose it is."""
-        await self.respond(200, told.body, {**json_headers(self._request_id), **told.headers})
+    async def send_json_reply(self, reply: JsonReply) -> None:
+        """Send a JSON body with the headers of its provider."""
+        await self.respond(200, reply.body, {**json_headers(self._request_id), **reply.headers})
 
     async def respond(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Send a JSON body with its length."""
+        """Send a complete body, with its length as a header."""
         headers = headers or json_headers(self._request_id)
         await self._open(status, {**headers, "content-length": str(len(body))})
         await self._send({"type": "http.response.body", "body": body})
 
-    async def refuse(self, error: ProxyError) -> None:
-        """Send the error envelope; nothing where an answer has begun."""
-        if self._opened:
+    async def send_error(self, error: ProxyError) -> None:
+        """Send the error body. Nothing is sent if the response has started."""
+        if self._started:
             return
         headers = error_headers(error, self._request_id)
-        if isinstance(error, WrongMethod):
+        if isinstance(error, MethodNotAllowed):
             headers["allow"] = ", ".join(error.allowed)
-        elif error.ends_connection:
-            headers["connection"] = "close"  # what comes next would be read for a request
+        elif error.closes_connection:
+            headers["connection"] = "close"  # the remaining bytes would be parsed as a request
         body = encode_error(error, self._request_id)
         if isinstance(error, UpstreamError):
             body, headers = error.body or body, {**headers, **error.headers}
         await self.respond(error.status, body, headers)
 
     @property
-    def opened(self) -> bool:
-        """Whether an answer has begun."""
-        return self._opened
+    def started(self) -> bool:
+        """True if the response has started."""
+        return self._started
 
-    async def gone(self) -> None:
-        """Return when the client has left."""
+    async def wait_disconnected(self) -> None:
+        """Return when the client disconnects."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     async def _open(self, status: int, headers: Mapping[str, str]) -> None:
         if receipt := self._receipt:
-            headers = {**headers, **report_headers(receipt.fidelity if status == 200 else None, receipt.tried)}
+            headers = {
+                **headers,
+                **fidelity_headers(receipt.fidelity if status == 200 else None, receipt.failed_attempts),
+            }
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        self._opened = True
+        self._started = True
         await self._send({"type": "http.response.start", "status": status, "headers": pairs})
 
 
-async def serve(house: House, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer one HTTP request; every failure becomes Anthropic's error envelope."""
-    request_id = house.new_id("req_")
-    outlet = HttpOutlet(receive, send, request_id)
-    receipt = Receipt(request_id=request_id, client=Client(), started=house.clock())
-    receipt.method, receipt.path = scope["method"], scope["path"]
-    headers, was_read = headers_of(scope), False
+async def serve(services: Services, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve one HTTP request. Every error becomes an Anthropic error body."""
+    request_id = services.new_id("req_")
+    sink = AsgiSink(receive, send, request_id)
+    receipt = Receipt(request_id=request_id, client=Client(), started_at=services.clock())
+    receipt.method = scope["method"]
+    receipt.path = path if (path := scope["path"]) in ENDPOINTS else canonical_path(path)
+    number = services.in_progress.begin(request_id, receipt.method, receipt.path)
+    headers, body_read = headers_of(scope), False
     try:
-        client = receipt.client = await identify(scope, headers, house.settings, house.policies)
+        client = receipt.client = await authenticate(scope, headers, services.settings, services.policies)
         endpoint = find_endpoint(receipt.method, receipt.path)
         body: bytes | None = b""
-        if receipt.method == "POST" and (body := take_body(scope)) is None:
+        if receipt.method == "POST" and (body := body_if_complete(scope)) is None:
             body = await read_body(receive)
         if body is None:
             receipt.outcome = "cancelled"
-            house.log.request(receipt)
+            _finish(services, receipt)
             return
-        was_read, query = True, scope.get("query_string", b"").decode("latin-1")
-        inbound = Inbound(
-            request_id=request_id, client=client, headers=headers, body=body, path=receipt.path, query=query
-        )
-        del body  # its exchange decides how long it is held
-        await endpoint(house, inbound, outlet)
+        body_read = True
+        request = ClientRequest(request_id=request_id, client=client, headers=headers, body=body, number=number)
+        request.path, request.query = receipt.path, scope.get("query_string", b"").decode("latin-1")
+        del body  # the exchange releases it as soon as it is decoded
+        await endpoint(services, request, sink)
     except ProxyError as error:
-        if not was_read and "expect" in headers:
-            error.ends_connection = True  # nobody said whether the body will come
-        await _refuse(house, receipt, outlet, error)
+        if not body_read and "expect" in headers:
+            error.closes_connection = True  # the client may or may not send the body
+        await _reject(services, receipt, sink, error)
     except asyncio.CancelledError:
-        if not outlet.opened:
-            await _refuse(house, receipt, outlet, Stopping())
-    except Exception as error:  # noqa: BLE001  # the edge of the door: a client is always answered in the envelope
-        await _refuse(house, receipt, outlet, our_bug(error, house, request_id))
+        if not sink.started:
+            await _reject(services, receipt, sink, ShuttingDown())
+    except Exception as error:  # noqa: BLE001  # every client receives an error body
+        await _reject(services, receipt, sink, our_bug(error, services, request_id))
     else:
-        if endpoint is not post_messages:  # an exchange has written its own lines
+        if endpoint is not post_messages:  # an exchange logs itself
             receipt.status = 200
-            house.log.request(receipt, "debug" if receipt.path in QUIET_PATHS else "info")
+            _finish(services, receipt)
+    finally:
+        services.in_progress.end(number)
 
 
-def note_unreadable(error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float]) -> str:
-    """Write the line of a request of which not even the head could be read; return its id."""
-    receipt = Receipt(request_id=new_id("req_"), client=Client(), started=clock(), method="–", path="–")
-    note_failure(receipt, error)
+def log_rejected_request(
+    error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float], proxy_keys: Sequence[str]
+) -> str:
+    """Log a request with an unreadable head and return its id."""
+    receipt = Receipt(request_id=new_id("req_"), client=Client(), started_at=clock(), method="–", path="–")
+    note_failure(receipt, error, proxy_keys)
     log.request(receipt)
     return receipt.request_id
 
 
-async def _refuse(house: House, receipt: Receipt, outlet: HttpOutlet, error: ProxyError) -> None:
-    note_failure(receipt, error)
-    house.log.request(receipt)
-    await outlet.refuse(error)
+async def _reject(services: Services, receipt: Receipt, sink: AsgiSink, error: ProxyError) -> None:
+    note_failure(receipt, error, services.settings.reveal_proxy_keys())
+    _finish(services, receipt)
+    await sink.send_error(error)
 
 
-def post_messages(house: House, inbound: Inbound, outlet: HttpOutlet) -> Awaitable[None]:
-    """`POST /v1/messages`: the main job."""
-    return run(house, inbound, outlet)
+def _finish(services: Services, receipt: Receipt) -> None:
+    """Log a request that was no exchange, and record its receipt."""
+    receipt.duration_seconds = services.clock() - receipt.started_at
+    services.log.request(receipt, "debug" if receipt.path in UNLOGGED_PATHS else "info")
+    if receipt.path not in PROBE_PATHS:
+        services.receipts.add_request(receipt)
 
 
-async def post_count_tokens(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
-    """`POST /v1/messages/count_tokens`: the provider's count where it speaks our language, else an estimate."""
-    await outlet.tell(await forward.count_tokens(house, inbound))
+def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) -> Awaitable[None]:
+    """`POST /v1/messages`: create a message."""
+    return run_exchange(services, request, sink)
 
 
-async def get_models(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
-    """`GET /v1/models`: what may be asked for, in pages (`limit`, `after_id`, `before_id`)."""
-    if told := await forward.list_models(house, inbound):
-        await outlet.tell(told)
+async def post_count_tokens(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """`POST /v1/messages/count_tokens`: the count of the provider if it has this endpoint, else an estimate."""
+    await sink.send_json_reply(await forwarding.count_tokens(services, request))
+
+
+async def get_models(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """`GET /v1/models`: the available models, in pages (`limit`, `after_id`, `before_id`)."""
+    if reply := await forwarding.list_models(services, request):
+        await sink.send_json_reply(reply)
         return
-    query = {name: values[-1] for name, values in parse_qs(inbound.query).items()}
-    models = list_models(house.settings, house.catalogue)
-    await outlet.respond(200, msgspec.json.encode(page_of(models, query)))
+    query = {name: values[-1] for name, values in parse_qs(request.query).items()}
+    models = list_models(services.settings, services.catalogue)
+    await sink.respond(200, msgspec.json.encode(paginate(models, query)))
 
 
-async def get_model(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
-    """`GET /v1/models/{id}`: one of them."""
-    if told := await forward.list_models(house, inbound):
-        await outlet.tell(told)
+async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """`GET /v1/models/{id}`: one model."""
+    if reply := await forwarding.list_models(services, request):
+        await sink.send_json_reply(reply)
         return
-    entry = find_model(inbound.path.removeprefix("/v1/models/"), house.settings, house.catalogue)
-    await outlet.respond(200, msgspec.json.encode(entry))
+    entry = find_model(request.path.removeprefix("/v1/models/"), services.settings, services.catalogue)
+    await sink.respond(200, msgspec.json.encode(entry))
 
 
-async def get_root(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
-    """`GET /` and `HEAD /`: somebody is here."""
-    text = f"anthropic-proxy {__version__} speaks the Anthropic Messages API: set ANTHROPIC_BASE_URL to this address."
-    await outlet.respond(200, msgspec.json.encode({"message": text}))
+async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """`GET /` and `HEAD /`: a greeting with the client command."""
+    command = client_command(f"http://{request.headers.get('host', '127.0.0.1:8082')}", services.settings)
+    text = f"anthropic-proxy {__version__} serves the Anthropic Messages API. Use it with Claude Code: {command}"
+    await sink.respond(200, msgspec.json.encode({"message": text}))
 
 
-async def get_health(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
-    """`GET /health`: the process lives and takes requests."""
-    await outlet.respond(200, msgspec.json.encode({"status": "ok", "version": __version__}))
+async def get_health(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """`GET /health`: the process serves requests."""
+    await sink.respond(200, msgspec.json.encode({"status": "ok", "version": __version__}))
 
 
-async def get_metrics(house: House, inbound: Inbound, outlet: HttpOutlet) -> None:
-    """`GET /metrics`: what happened, in numbers, as Prometheus reads them."""
-    if house.metrics is None:
-        raise nothing_at(inbound.path)
-    body, media_type = await house.metrics.read(inbound.headers.get("accept", ""))
-    await outlet.respond(200, body, {"request-id": inbound.request_id, "content-type": media_type})
+async def get_metrics(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """`GET /metrics`: metrics in a Prometheus format."""
+    if services.metrics_route is None:
+        raise path_not_found(request.path)
+    body, media_type = await services.metrics_route.read(request.headers.get("accept", ""))
+    await sink.respond(200, body, {"request-id": request.request_id, "content-type": media_type})
 
 
-Endpoint = Callable[[House, Inbound, HttpOutlet], Awaitable[None]]
+Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]
 
 ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
     "/v1/messages": {"POST": post_messages},
@@ -231,29 +264,38 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
 MODEL_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_model}
 
 
+def canonical_path(path: str) -> str:
+    """Return a path without a doubled `/v1`, which results from an `ANTHROPIC_BASE_URL` with `/v1`."""
+    return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
+
+
 def find_endpoint(method: str, path: str) -> Endpoint:
-    """Return the function that serves a path; raises `UnknownModel` (404) or `WrongMethod` (405)."""
+    """Return the endpoint of a path. Raises `UnknownModel` (404) or `MethodNotAllowed` (405)."""
     methods = ENDPOINTS.get(path)
     if methods is None and path.startswith("/v1/models/"):
         methods = MODEL_ENDPOINTS
     if methods is None:
-        raise nothing_at(path)
+        raise path_not_found(path)
     if method not in methods:
-        raise WrongMethod(f"{method} is not served at {path!r}; {' and '.join(methods)} is.", methods)
+        raise MethodNotAllowed(f"{method} is not served at {path!r}; {' and '.join(methods)} is.", methods)
     return methods[method]
 
 
-def nothing_at(path: str) -> UnknownModel:
-    """Return the refusal of an address that nobody serves."""
-    return UnknownModel(f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages.")
+def path_not_found(path: str) -> UnknownModel:
+    """Return the error for an unknown path."""
+    text = f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages."
+    for api, pattern in _OTHER_FORMATS.items():
+        if pattern.fullmatch(path):
+            text += f" This proxy accepts Anthropic's Messages API; the client uses the format of {api}."
+    return UnknownModel(text)
 
 
-def page_of(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
-    """Return one page in Anthropic's shape. Raises `InvalidRequest` for a wrong `limit` or an unknown id."""
-    asked = query.get("limit", str(DEFAULT_PAGE))
-    limit = int(asked) if _FEW_DIGITS.fullmatch(asked) else 0
-    if not 1 <= limit <= LARGEST_PAGE:
-        raise InvalidRequest(f"limit: {asked[:20]!r} is not allowed; it is a number from 1 to {LARGEST_PAGE}.")
+def paginate(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
+    """Return one page in the Anthropic format. Raises `InvalidRequest` for a wrong `limit` or an unknown id."""
+    requested = query.get("limit", str(DEFAULT_PAGE_SIZE))
+    limit = int(requested) if _PAGE_SIZE_DIGITS.fullmatch(requested) else 0
+    if not 1 <= limit <= MAX_PAGE_SIZE:
+        raise InvalidRequest(f"limit: {requested[:20]!r} is not allowed; it is a number from 1 to {MAX_PAGE_SIZE}.")
     ids = [entry.id for entry in models]
     start, end = 0, len(ids)
     if "after_id" in query:

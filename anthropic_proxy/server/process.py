@@ -1,4 +1,4 @@
-"""One process that serves: it takes connections, reads settings again when asked, and ends without tearing a reply."""
+"""A server process: accepts connections, reloads settings, and stops without truncating replies."""
 
 import asyncio
 import os
@@ -18,64 +18,79 @@ import uvloop
 from uvicorn.server import ServerState
 
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.memory import SLACK, keep_freed
-from anthropic_proxy.server.acceptor import Acceptor
-from anthropic_proxy.server.desk import Counting
-from anthropic_proxy.server.line import Line, Member
-from anthropic_proxy.server.protocol import GuardedHttp
-from anthropic_proxy.server.watching import LOOK_SECONDS, FileWatch, Terminal
-from anthropic_proxy.signals import leave, let_through
+from anthropic_proxy.in_progress import BEAT_SECONDS, InProgress
+from anthropic_proxy.platforms.heap import HEAP_TRIMMER, retain_freed_memory
+from anthropic_proxy.platforms.signals import exit_immediately, restore_sighup
+from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, TERMINAL_CHECKS, FileWatch, Terminal
+from anthropic_proxy.server.http1.acceptor import Acceptor
+from anthropic_proxy.server.http1.connection import Http1Connection
+from anthropic_proxy.server.stop_signals import StopSignals
+from anthropic_proxy.workers.hub import StatsAggregator
+from anthropic_proxy.workers.link import LinkMember, WorkerLink
 
 KEEP_ALIVE_SECONDS = 75
-"""Longer than clients keep an idle connection (60 s), so that they, not we, close it: nothing is lost between."""
-ENDING_SECONDS = 3.0
-"""How long replies that are ended may take to say so."""
+"""Longer than clients keep an idle connection (60 s), so that the client closes it and no request is lost."""
+CLOSE_GRACE_SECONDS = 3.0
+"""Time for cancelled replies to send their error."""
 FLUSH_SECONDS = 2.0
-"""How long what was written may take to leave."""
+"""Time to send buffered output before connections are aborted."""
 EXIT_SECONDS = 5.0
-"""After which a process ends whatever still runs in it: a library's thread that waits for somebody."""
-FAILED_START = 3
-"""Exit status of a process that could not begin to serve."""
+"""Time after which the process ends although a thread of a library still runs."""
+STOP_GRACE_SECONDS = CLOSE_GRACE_SECONDS + FLUSH_SECONDS + EXIT_SECONDS + 1.0
+"""Time for a process to end replies and itself, after `stop_timeout` or the second signal."""
+EXIT_STARTUP_FAILED = 3
+"""Exit status for a failed start-up."""
 STOP, HURRY, RELOAD, READY = b"s", b"h", b"r", b"+"
-"""What the process in front of the workers orders, and what they answer."""
-PASSED_ON = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+"""Commands of the supervisor, and the reply of a worker that serves."""
+FORWARDED_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _POLL_SECONDS = 0.02
 
 
-class Crew(Member, Counting, Protocol):
-    """Counts and learns, as one of several processes or as the one in front of them."""
+class PeerNetwork(LinkMember, StatsAggregator, Protocol):
+    """Statistics and observations of a worker or of the supervisor."""
 
-    def join(self, line: Line) -> None:
-        """Be one of several, before the application starts."""
+    in_progress: InProgress
+    """Requests in progress."""
+
+    def connect(self, link: WorkerLink) -> None:
+        """Join the other workers. Called before the application starts."""
         ...
 
 
 class Application(Protocol):
-    """What is served."""
+    """The ASGI application that is served."""
 
-    async def announce(self, workers: int) -> None:
-        """Say what start-up says, on behalf of so many processes."""
+    async def log_startup(self, workers: int) -> None:
+        """Log the start-up summary for this number of workers."""
         ...
 
-    def tell(self, text: str) -> None:
-        """Write a line about what is not as it should be."""
+    def log_warning(self, text: str) -> None:
+        """Log a warning of the server."""
         ...
 
-    def note_refusal(self, error: ProxyError) -> str:
-        """Write the line of a request that could not be read, and return its id."""
+    def note_stop(self) -> None:
+        """Log that the server stopped after a signal."""
         ...
 
-    def read_again(self) -> bool:
-        """Read the settings anew on behalf of the processes that serve; False: they are wrong and nothing changes."""
+    def flush(self) -> None:
+        """Wait until the log is written, at most a second."""
+        ...
+
+    def log_rejected_request(self, error: ProxyError) -> str:
+        """Log a request that was rejected before decoding, and return its id."""
+        ...
+
+    def check_settings(self) -> bool:
+        """Reload the settings for the workers. Return False if they are invalid; the old ones stay active."""
         ...
 
     @property
-    def crew(self) -> Crew:
-        """What it has in common with the other processes."""
+    def peer(self) -> PeerNetwork:
+        """Statistics and observations that workers share."""
         ...
 
     async def reload(self) -> None:
-        """Read the settings anew and serve new requests by them."""
+        """Reload the settings for new requests."""
         ...
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -84,141 +99,170 @@ class Application(Protocol):
 
 
 class LoadApp(Protocol):
-    """Makes the application, once a process; it must be picklable."""
+    """Factory of the application, called once per process. Picklable."""
 
-    def __call__(self, *, address: str, announces: bool = True) -> Application:
-        """`address`: where it is reached; `announces`: whether it says itself what start-up says."""
+    def __call__(self, *, address: str, logs_startup: bool = True) -> Application:
+        """Return the application. `address`: URL of the server. `logs_startup`: log the start-up summary."""
         ...
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What every process of a server is told; picklable."""
+class ServerConfig:
+    """Configuration of all processes of a server. Picklable."""
 
     load_app: LoadApp
     address: str
     stop_timeout: float
-    """Seconds that running replies may go on after the signal to stop."""
+    """Seconds for running replies to finish after the signal to stop."""
     watched_file: str | None = None
-    """The file after whose change the settings are read again."""
+    """File that is watched for changes of the settings. None: no file is watched."""
+    heartbeat_timeout: float = 30.0
+    """Seconds without a heartbeat after which a worker is killed and replaced."""
 
 
-class Server:
-    """Serves one listening socket until a signal ends it.
+class ServerProcess:
+    """Serves one listening socket until a signal stops it.
 
-    `orders`: where the process in front of it gives some, if there is one; its end is an order to stop. `line`: where
-    they tell each other what they have counted and learned. `speaks`: whether what start-up says and the watch of the
-    file are for this process to do.
+    `control`: descriptor for commands of a supervisor; its end is a command to stop. None: no supervisor. `link`: link
+    to the hub. `logs_startup`: log the start-up summary and watch the settings file.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        config: ServerConfig,
         listener: socket.socket,
         *,
-        orders: int | None = None,
-        line: Line | None = None,
-        speaks: bool = True,
+        control: int | None = None,
+        link: WorkerLink | None = None,
+        board: memoryview | None = None,
+        logs_startup: bool = True,
     ) -> None:
-        self._plan = plan
+        self._config = config
+        self._board = board
         self._listener = listener
-        self._orders = orders
-        self._line = line
-        self._speaks = speaks
-        self._config = _configure(plan, announces=speaks)
+        self._control = control
+        self._link = link
+        self._logs_startup = logs_startup
+        self._uvicorn_config = _configure(config, logs_startup=logs_startup)
         self._state = ServerState()
         self._terminal = Terminal()
         self._reloading: asyncio.Task[None] | None = None
         self._reload_again = self._serving = False
 
     def run(self) -> None:
-        """Serve until the end."""
-        signal.signal(signal.SIGTERM, leave)  # until the loop listens to signals
-        if self._orders is not None:  # a terminal tells all of its processes; the one in front passes it on
+        """Serve until a signal or the supervisor stops the process."""
+        signal.signal(signal.SIGTERM, exit_immediately)  # until the event loop handles signals
+        if self._control is not None:  # a terminal signals all of its processes; the supervisor forwards the signal
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
-        keep_freed()
-        self._config.load()
-        self._app: Application = self._config.loaded_app
-        if self._line is not None:
-            self._app.crew.join(self._line)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED_SIGNALS)
+        retain_freed_memory()
+        self._uvicorn_config.load()
+        self._app: Application = self._uvicorn_config.loaded_app
+        if self._link is not None:
+            self._app.peer.connect(self._link)
+        if self._board is not None:
+            self._app.peer.in_progress.share(self._board)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         self._stopping, self._hurrying = asyncio.Event(), asyncio.Event()
-        self._listen(loop)
-        lifespan = self._config.lifespan_class(self._config)
+        self._install_signal_handlers(loop)
+        self._tick(loop)
+        lifespan = self._uvicorn_config.lifespan_class(self._uvicorn_config)
         await self._start(lifespan.startup())
         if lifespan.should_exit:
-            sys.exit(FAILED_START)
-        self._tick(loop)
+            sys.exit(EXIT_STARTUP_FAILED)
         self._listener.setblocking(False)
-        new_protocol = partial(GuardedHttp, self._config, self._state, lifespan.state, loop)
-        acceptor = Acceptor(self._listener, new_protocol, self._state.connections, self._app.tell)
+        new_protocol = partial(Http1Connection, self._uvicorn_config, self._state, lifespan.state, loop)
+        acceptor = Acceptor(self._listener, new_protocol, self._state.connections, self._app.log_warning)
         acceptor.start()
-        watching = loop.create_task(self._watch()) if self._plan.watched_file and self._speaks else None
-        if self._line is not None:
-            self._line.open(self._app.crew)
-        if self._orders is not None:
-            os.write(self._orders, READY)
+        watch_task = loop.create_task(self._watch_file()) if self._config.watched_file and self._logs_startup else None
+        if self._link is not None:
+            self._link.open(self._app.peer)
+        if self._control is not None:
+            os.write(self._control, READY)
         self._serving = True
         if self._reload_again:
             self._end_reload()
         await self._stopping.wait()
         await acceptor.close()
-        if watching is not None:
-            watching.cancel()
+        if watch_task is not None:
+            watch_task.cancel()
         await self._drain()
         await lifespan.shutdown()
-        if self._line is not None:
-            self._line.close()
-        _exit_in_time()
+        if self._control is None:
+            self._app.note_stop()
+        if self._link is not None:
+            self._link.close()
+        self._signals.uninstall()
+        _exit_after_timeout()
 
     async def _start(self, startup: Coroutine[Any, Any, None]) -> None:
-        """Wait for the start-up; a signal amid it ends the process, because nobody is served yet."""
+        """Wait for the start-up. A signal before its end ends the process at once: no request is served yet."""
         starting, stopping = asyncio.ensure_future(startup), asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
-            leave()
+            exit_immediately()
         stopping.cancel()
         await starting
 
-    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Listen to signals, or to the process in front, which has got them already."""
-        if self._orders is None:
-            loop.add_signal_handler(signal.SIGTERM, self._stop)
-            loop.add_signal_handler(signal.SIGINT, self._stop)
-            loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-            let_through()
+    def _install_signal_handlers(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Handle signals or, under a supervisor, its commands and SIGTERM."""
+        stop, numbers = self._stop, [signal.SIGTERM, signal.SIGINT]
+        if self._control is not None:
+            stop, numbers = self._stopping.set, [signal.SIGTERM]
+        patience = self._config.stop_timeout
+        self._signals = StopSignals(stop, self._report_blocked, patience=patience, total=patience + STOP_GRACE_SECONDS)
+        self._signals.install(loop, numbers)
+        if self._control is None:
+            loop.add_signal_handler(signal.SIGHUP, self._handle_hangup)
+            restore_sighup()
         else:
-            loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
-            loop.add_reader(self._orders, self._obey)
+            loop.add_reader(self._control, self._read_commands)
+
+    def _report_blocked(self) -> None:
+        requests = self._app.peer.in_progress.describe()
+        self._app.log_warning(
+            f"Ended at once, because the event loop did not respond. In progress: {requests or 'nothing'}."
+        )
+        self._app.flush()
 
     def _stop(self) -> None:
         (self._hurrying if self._stopping.is_set() else self._stopping).set()
 
-    def _hang_up(self) -> None:
-        if self._terminal.gone():
+    def _handle_hangup(self) -> None:
+        if self._terminal.is_closed():
             self._stop()
         else:
             self._reload()
+            self._check_terminal_again(TERMINAL_CHECKS)
 
-    def _obey(self) -> None:
-        assert self._orders is not None
-        try:
-            orders = os.read(self._orders, 64)
-        except OSError:  # the other end broke
-            orders = b""
-        if not orders:
-            asyncio.get_running_loop().remove_reader(self._orders)
-        if not orders or STOP in orders:
+    def _check_terminal_again(self, times: int) -> None:
+        """Stop if the terminal closes within `times` seconds: SIGHUP then did not request a reload."""
+        asyncio.get_running_loop().call_later(1.0, self._check_terminal, times - 1)
+
+    def _check_terminal(self, left: int) -> None:
+        if self._terminal.is_closed():
             self._stopping.set()
-        if HURRY in orders:
+        elif left:
+            self._check_terminal_again(left)
+
+    def _read_commands(self) -> None:
+        assert self._control is not None
+        try:
+            commands = os.read(self._control, 64)
+        except OSError:  # the supervisor has ended
+            commands = b""
+        if not commands:
+            asyncio.get_running_loop().remove_reader(self._control)
+        if not commands or STOP in commands:
+            self._stopping.set()
+        if HURRY in commands:
             self._hurrying.set()
-        if RELOAD in orders:
+        if RELOAD in commands:
             self._reload()
 
     def _reload(self) -> None:
@@ -234,57 +278,58 @@ class Server:
             self._reload_again = False
             self._reload()
 
-    async def _watch(self) -> None:
-        assert self._plan.watched_file is not None
-        watch = FileWatch(self._plan.watched_file)
+    async def _watch_file(self) -> None:
+        assert self._config.watched_file is not None
+        watch = FileWatch(self._config.watched_file)
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            if await asyncio.to_thread(watch.look):
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+            if await asyncio.to_thread(watch.has_changed):
                 self._reload()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Keep the header `date` true, and give memory back after a rush."""
+        """Once a second: set the header `date`, trim the heap and write a heartbeat."""
         self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
-        SLACK.look(loop.time())
-        loop.call_later(1.0, self._tick, loop)
+        HEAP_TRIMMER.tick(loop.time())
+        self._app.peer.in_progress.beat()
+        loop.call_later(BEAT_SECONDS, self._tick, loop)
 
     async def _drain(self) -> None:
-        """Let replies end, then end them: each says so to its client before its connection closes."""
-        state, limit = self._state, self._plan.stop_timeout
+        """Wait for running replies, then cancel them. Each sends its error before its connection closes."""
+        state, limit = self._state, self._config.stop_timeout
         for connection in list(state.connections):
             connection.shutdown()
-        await self._wait_for_silence(limit, self._hurrying)
+        await self._wait_idle(limit, self._hurrying)
         if state.tasks:
             waited = "at the second signal" if self._hurrying.is_set() else f"after {limit:g} s (STOP_TIMEOUT)"
-            self._app.tell(f"{len(state.tasks)} replies were not complete {waited}: they end with an error.")
-            await self._end_replies()
-        await self._wait_for_silence(FLUSH_SECONDS)
+            self._app.log_warning(f"{len(state.tasks)} replies were not complete {waited}: they end with an error.")
+            await self._cancel_replies()
+        await self._wait_idle(FLUSH_SECONDS)
         for connection in list(state.connections):
             connection.transport.abort()
 
-    async def _wait_for_silence(self, seconds: float, cut_short: asyncio.Event | None = None) -> None:
+    async def _wait_idle(self, seconds: float, cut_short: asyncio.Event | None = None) -> None:
         deadline = time.monotonic() + seconds
         while (self._state.connections or self._state.tasks) and time.monotonic() < deadline:
             if cut_short is not None and cut_short.is_set():
                 return
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _end_replies(self) -> None:
-        deadline = time.monotonic() + ENDING_SECONDS
-        told: set[asyncio.Task[None]] = set()
+    async def _cancel_replies(self) -> None:
+        deadline = time.monotonic() + CLOSE_GRACE_SECONDS
+        cancelled: set[asyncio.Task[None]] = set()
         while self._state.tasks and time.monotonic() < deadline:
-            await asyncio.sleep(0)  # one that has not begun could not answer
-            for task in self._state.tasks - told:
+            await asyncio.sleep(0)  # a task that has not begun could not send an error
+            for task in self._state.tasks - cancelled:
                 task.cancel()
-                told.add(task)
+                cancelled.add(task)
             await asyncio.sleep(_POLL_SECONDS)
 
 
-def _configure(plan: Plan, *, announces: bool) -> uvicorn.Config:
+def _configure(config: ServerConfig, *, logs_startup: bool) -> uvicorn.Config:
     return uvicorn.Config(
-        partial(plan.load_app, address=plan.address, announces=announces),
+        partial(config.load_app, address=config.address, logs_startup=logs_startup),
         factory=True,
-        http=GuardedHttp,
+        http=Http1Connection,
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -295,7 +340,7 @@ def _configure(plan: Plan, *, announces: bool) -> uvicorn.Config:
     )
 
 
-def _exit_in_time() -> None:
+def _exit_after_timeout() -> None:
     timer = threading.Timer(EXIT_SECONDS, os._exit, [0])
     timer.daemon = True
     timer.start()

@@ -1,28 +1,28 @@
-"""Every setting: its variable, its default and the reason. The only room that knows variables of the environment.
+"""All settings with variables, defaults and reasons. The only package that reads environment variables.
 
-`fields` says what there is, `sources` where a value comes from, `values` what it may be, `load` puts them together,
-`reading` does it again and again, `lending` says what another library finds of it, `surroundings` what the system says
-to every program.
+`fields` defines the settings, `sources` finds values in the environment and `.env`, `values` decodes them, `load`
+combines these, `reader` reloads, `litellm_environment` exports settings to LiteLLM, and `system_environment` reads
+variables shared by all programs.
 """
 
 from anthropic_proxy.settings.fields import TIERS, Fidelity, Secret, Settings, Timeouts
-from anthropic_proxy.settings.lending import lend_to_litellm
-from anthropic_proxy.settings.load import ProviderNames, list_variables, load_settings
-from anthropic_proxy.settings.reading import ENV_FILE, SettingsReader, list_changes
-from anthropic_proxy.settings.surroundings import find_bound_host
+from anthropic_proxy.settings.litellm_environment import export_to_litellm
+from anthropic_proxy.settings.load import ProviderVariables, list_variables, load_settings
+from anthropic_proxy.settings.reader import ENV_FILE, SettingsReader, changed_variables
+from anthropic_proxy.settings.system_environment import find_bound_host
 
 __all__ = [
     "ENV_FILE",
     "TIERS",
     "Fidelity",
-    "ProviderNames",
+    "ProviderVariables",
     "Secret",
     "Settings",
     "SettingsReader",
     "Timeouts",
+    "changed_variables",
+    "export_to_litellm",
     "find_bound_host",
-    "lend_to_litellm",
-    "list_changes",
     "list_variables",
     "load_settings",
 ]

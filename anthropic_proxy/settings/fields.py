@@ -1,4 +1,4 @@
-"""What can be set: one field a setting, with its variable, its default and the reason."""
+"""The settings: one field each, with variable, default and reason."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -6,34 +6,31 @@ from typing import Literal
 from msgspec import Struct
 
 TIERS = ("haiku", "sonnet", "opus", "fable")
-"""The families of Claude models, each of which maps to a model of its own."""
+"""Families of Claude models. Each maps to a model of its own."""
 
 Fidelity = Literal["best-effort", "strict"]
-"""Whether a request may reach a backend that cannot do all of it."""
+"""Policy for requests that a backend supports only in part."""
 
-_SHOWN_FROM = 12
-"""Characters from which on a secret shows its last four: of a shorter one they would be too much."""
+_MIN_LENGTH_SHOWN = 16
+"""Minimum length for showing the last four characters of a secret."""
 
 
 class Secret:
-    """A key that does not print: `str`, `repr` and formatting show its vendor's prefix and at most its last four."""
+    """A key that does not print: `str`, `repr` and formatting show at most its last four characters."""
 
     __slots__ = ("_value", "origin")
 
     def __init__(self, value: str, origin: str = "") -> None:
         self._value = value
         self.origin = origin
-        """Where it was set, for messages: `OPENAI_API_KEY in .env, line 1`."""
+        """Source of the secret, for messages: `OPENAI_API_KEY in .env, line 1`."""
 
     def reveal(self) -> str:
-        """Return the secret itself; call it only where it leaves for its owner."""
+        """Return the secret itself. Call this only to send it to its provider."""
         return self._value
 
     def __repr__(self) -> str:
-        if len(self._value) < _SHOWN_FROM:
-            return "…"
-        ends = [self._value.find(mark) + 1 for mark in "-_" if 0 < self._value.find(mark) <= 3]
-        return f"{self._value[: min(ends, default=0)]}…{self._value[-4:]}"
+        return f"…{self._value[-4:]}" if len(self._value) >= _MIN_LENGTH_SHOWN else "…"
 
     def __str__(self) -> str:
         return repr(self)
@@ -52,40 +49,40 @@ class Secret:
 
 
 class Timeouts(Struct, frozen=True):
-    """Limits on the provider, in seconds; there is none on the whole."""
+    """Time limits of an upstream call, in seconds. Its total duration is unlimited."""
 
     connect: float = 10.0
     """`UPSTREAM_CONNECT_TIMEOUT`."""
     first_byte: float = 600.0
-    """`UPSTREAM_FIRST_BYTE_TIMEOUT`: reasoning models think for minutes before they say anything."""
+    """`UPSTREAM_FIRST_BYTE_TIMEOUT`: reasoning models need minutes before their first output."""
     idle: float = 300.0
-    """`UPSTREAM_IDLE_TIMEOUT`: silence in the middle of an answer."""
+    """`UPSTREAM_IDLE_TIMEOUT`: maximum time between two reads of a reply."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What the process runs with; built once at start, and anew at a reload.
+    """Settings of the process, built at start and at each reload.
 
     `<PROVIDER>` in a variable is OPENAI, GEMINI, VERTEX, OLLAMA, GROQ, MOONSHOT, XAI or ANTHROPIC.
     """
 
     keys: Mapping[str, Sequence[Secret]] = {}
-    """Provider name → its keys, used in turn (`OPENAI_API_KEY`, …; several by comma)."""
+    """Provider name → its keys, used in rotation (`OPENAI_API_KEY`, …; several by comma)."""
     base_urls: Mapping[str, str] = {}
-    """Provider name → address that overrides the row's; without a trailing slash (`<PROVIDER>_BASE_URL`)."""
+    """Provider name → base URL that replaces the default; without a trailing slash (`<PROVIDER>_BASE_URL`)."""
     wires: Mapping[str, str] = {}
-    """Provider name → wire asked for (`OPENAI_WIRE`, `<PROVIDER>_WIRE`); absent: the row's rules decide (`auto`)."""
+    """Provider name → wire (`OPENAI_WIRE`, `<PROVIDER>_WIRE`). Absent: the rules of the provider decide (`auto`)."""
     extra_models: Mapping[str, Sequence[str]] = {}
-    """Provider name → models that join its known ones (`<PROVIDER>_KNOWN_MODELS`)."""
+    """Provider name → additional known models (`<PROVIDER>_KNOWN_MODELS`)."""
     preferred_provider: str | None = None
-    """`PREFERRED_PROVIDER`; None: the first that is configured."""
+    """`PREFERRED_PROVIDER`; None: the first configured provider."""
     big_model: str | None = None
-    """`BIG_MODEL`: what sonnet, opus and fable map to."""
+    """`BIG_MODEL`: model for sonnet, opus and fable."""
     middle_model: str | None = None
-    """`MIDDLE_MODEL`: what sonnet maps to instead."""
+    """`MIDDLE_MODEL`: model for sonnet, instead of `BIG_MODEL`."""
     small_model: str | None = None
-    """`SMALL_MODEL`: what haiku maps to."""
+    """`SMALL_MODEL`: model for haiku."""
     tier_models: Mapping[str, str] = {}
-    """`opus`, `sonnet`, `haiku`, `fable` → the model that wins for that tier (`MODEL_<TIER>`)."""
+    """`opus`, `sonnet`, `haiku`, `fable` → model that overrides the others for that tier (`MODEL_<TIER>`)."""
     fallbacks: Mapping[str, Sequence[str]] = {}
     """Tier → models tried in order after the first (`FALLBACK_<TIER>`)."""
     use_vertex_auth: bool = False
@@ -97,61 +94,66 @@ class Settings(Struct, frozen=True, kw_only=True):
     google_credentials_file: str | None = None
     """`GOOGLE_APPLICATION_CREDENTIALS`: path of a file for google-auth."""
     ollama_context_length: int | None = None
-    """`OLLAMA_CONTEXT_LENGTH`, in tokens, sent as `num_ctx`; None: what the model has, up to 65,536."""
+    """`OLLAMA_CONTEXT_LENGTH`, in tokens, sent as `num_ctx`; None: the window of the model, up to 65,536."""
     ollama_keep_alive: str | None = None
     """`OLLAMA_KEEP_ALIVE`: how long Ollama keeps a model in memory after a reply, in seconds or as `10m`; `-1`: for
     ever; None: Ollama decides."""
     proxy_api_keys: Sequence[Secret] = ()
-    """`PROXY_API_KEY`: any of them lets a client in; none: only loopback callers are served."""
+    """`PROXY_API_KEY`: keys that clients authenticate with. Empty: only loopback clients are served."""
     allow_unauthenticated: bool = False
-    """`ALLOW_UNAUTHENTICATED`: without a proxy key, serve other addresses too."""
+    """`ALLOW_UNAUTHENTICATED`: serve other addresses without a proxy key too."""
     allowed_hosts: Sequence[str] = ()
-    """`ALLOWED_HOSTS`: names that a `Host` header may say besides loopback ones; lower case."""
+    """`ALLOWED_HOSTS`: names accepted in `Host` besides loopback names; lower case."""
+    serve_demo: bool = False
+    """`SERVE_DEMO`: serve `demo/…` beside configured providers; false: only if the demo is the preferred provider."""
     host: str = "127.0.0.1"
-    """`HOST`: loopback, so that nobody else on the network spends the user's money."""
+    """`HOST`: loopback by default, so that other machines cannot use the provider keys."""
     port: int = 8082
     """`PORT`."""
     timeouts: Timeouts = Timeouts()
-    """`UPSTREAM_…_TIMEOUT`; `UPSTREAM_TIMEOUT` sets the last two where they are not set themselves."""
+    """`UPSTREAM_…_TIMEOUT`; `UPSTREAM_TIMEOUT` is the default of the last two."""
     fidelity: Fidelity = "best-effort"
-    """`FIDELITY`: `strict` refuses a request that a backend could only serve with losses."""
+    """`FIDELITY`: `strict` rejects a request that a backend can serve only with losses."""
     tier_fidelities: Mapping[str, Fidelity] = {}
-    """Tier → the same for requests that name it (`FIDELITY_<TIER>`)."""
+    """Tier → fidelity of its requests (`FIDELITY_<TIER>`)."""
     check_window: bool = False
-    """`CHECK_WINDOW`: refuse a request that does not fit before it is sent."""
+    """`CHECK_WINDOW`: reject a request above the context window before it is sent."""
     search_url: str | None = None
-    """`SEARCH_URL`: the search service for web searches that the proxy runs itself."""
+    """`SEARCH_URL`: search service for web searches of the proxy."""
     fetch_urls: bool = False
-    """`FETCH_URLS`: whether the proxy may fetch pages for the model."""
+    """`FETCH_URLS`: True if the proxy may fetch web pages for the model."""
     max_upstream_calls: int | None = None
-    """`MAX_UPSTREAM_CALLS`: calls under way at once; None: no limit."""
+    """`MAX_UPSTREAM_CALLS`: maximum number of concurrent upstream calls. None: no limit."""
     stop_timeout: float = 25.0
-    """`STOP_TIMEOUT`: seconds that running replies may go on after the signal to stop; less than the 30 s that
-    Kubernetes waits before it kills."""
+    """`STOP_TIMEOUT`: time limit of running replies after the stop signal, in seconds; less than the 30 s of
+    Kubernetes."""
     log_format: Literal["auto", "plain", "json"] = "auto"
-    """`LOG_FORMAT`: `auto` colours on a terminal and is plain elsewhere."""
+    """`LOG_FORMAT`: `auto` is colored on a terminal and plain elsewhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """`LOG_LEVEL`: `warning` and `error` leave out what went well, `debug` adds probes of `/` and `/health`."""
-    colours: bool | None = None
-    """`NO_COLOR`, `FORCE_COLOR` and `TERM=dumb` of the environment; None: a terminal gets colours."""
+    """`LOG_LEVEL`: `warning` and `error` omit successful requests, `debug` adds probes of `/` and `/health`."""
+    color: bool | None = None
+    """`NO_COLOR`, `FORCE_COLOR` and `TERM=dumb` of the environment; None: colors on a terminal only."""
     proxies: Mapping[str, Secret] = {}
-    """Scheme of a provider's address → the proxy on the way there (`HTTP_PROXY`, `HTTPS_PROXY`, else `ALL_PROXY` of
-    the environment)."""
-    unproxied: str = ""
-    """`NO_PROXY` of the environment: hosts by comma that are reached without one."""
-    foreign_keys: Sequence[Secret] = ()
-    """Secrets, by their names, that an engine may find itself in the environment or `.env`; errors may repeat them."""
+    """Scheme of a base URL → HTTP proxy (`HTTP_PROXY`, `HTTPS_PROXY`, else `ALL_PROXY` of the environment)."""
+    no_proxy: str = ""
+    """`NO_PROXY` of the environment: comma-separated hosts that are reached without an HTTP proxy."""
+    other_secrets: Sequence[Secret] = ()
+    """Other secrets of the environment and `.env`, found by name. LiteLLM may use them and errors may quote them."""
     other_variables: Mapping[str, Secret] = {}
-    """What else `.env` has that the environment has not, each of a provider's keys once: LiteLLM looks for its
-    providers' keys, addresses and regions in the environment, under names of its own."""
+    """Other variables of `.env` that the environment lacks, with the first key of each provider. LiteLLM reads the
+    keys, addresses and regions of its providers from the environment."""
     origins: Mapping[str, str] = {}
-    """Variable → where its value was found, in words: `environment`, `.env line 4`."""
-    given: Mapping[str, Secret] = {}
-    """Variable → its text as it was found; some of them are secrets."""
+    """Variable → source of its value: `environment`, `.env line 4`."""
+    raw_values: Mapping[str, Secret] = {}
+    """Variable → its unparsed text; some are secrets."""
     warnings: Sequence[str] = ()
-    """What start-up must say aloud: placeholders taken for unset, quotes stripped."""
+    """Warnings to log at start: ignored placeholders, removed quotes."""
+
+    def reveal_proxy_keys(self) -> Sequence[str]:
+        """Return the keys that clients present."""
+        return [key.reveal() for key in self.proxy_api_keys]
 
     def reveal_keys(self) -> Sequence[str]:
-        """Return every key there is, for whoever must not tell one."""
+        """Return all known secrets, for redaction."""
         own = (key for keys in self.keys.values() for key in keys)
-        return [key.reveal() for key in (*own, *self.proxy_api_keys, *self.foreign_keys)]
+        return [key.reveal() for key in (*own, *self.proxy_api_keys, *self.other_secrets)]

@@ -1,4 +1,4 @@
-"""Reads every setting once, at start."""
+"""Loading of all settings."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -7,75 +7,81 @@ from typing import Any, Protocol, TypeVar
 from anthropic_proxy.settings import values
 from anthropic_proxy.settings.fields import TIERS, Secret, Settings, Timeouts
 from anthropic_proxy.settings.sources import Found, Sources
-from anthropic_proxy.settings.surroundings import find_colours, find_proxies, find_unproxied
+from anthropic_proxy.settings.system_environment import find_color_setting, find_no_proxy, find_proxies
 
 Value = TypeVar("Value")
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
-"""How the names of variables end that hold secrets of other libraries."""
-_MOST_TOKENS = 100_000_000
+"""Endings of variable names that hold secrets of other libraries."""
+_PATH_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
+"""Variable with a file path, which is no secret. Some users paste the JSON of the file into it."""
+_MAX_TOKENS = 100_000_000
 _FIDELITIES = ("best-effort", "strict")
 _LOG_FORMATS = ("auto", "plain", "json")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _OTHER_LOG_LEVELS = {"warn": "warning", "critical": "error", "fatal": "error"}
-_MISSPELT_FROM = 0.85
+_MIN_SIMILARITY = 0.85
+_FOREIGN_FROM = 0.9
+"""Minimum similarity in the environment, which has variables of other programs."""
+_FOREIGN_BEGINNINGS = ("ANTHROPIC_BASE_", "ANTHROPIC_AUTH_", "ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_", "CLAUDE_")
+"""Beginnings of variables of Claude Code."""
 
 
-class ProviderNames(Protocol):
-    """What `load_settings` must know of a provider's row."""
+class ProviderVariables(Protocol):
+    """Fields of a provider that `load_settings` reads."""
 
     @property
     def name(self) -> str:
-        """As `PREFERRED_PROVIDER` says it."""
+        """Name in `PREFERRED_PROVIDER`."""
         ...
 
     @property
     def prefix(self) -> str:
-        """As a model id says it, accepted as a name too."""
+        """Prefix of model ids, accepted as a name too."""
         ...
 
     @property
-    def other_prefixes(self) -> Collection[str]:
-        """What else a model id may begin with: companies whose keys have names of their own."""
+    def extra_prefixes(self) -> Collection[str]:
+        """Other prefixes of model ids: companies with key variables of their own."""
         ...
 
     @property
-    def stem(self) -> str:
-        """How its variables begin (`GEMINI`); empty: it has none."""
+    def env_prefix(self) -> str:
+        """Prefix of the variables, such as `GEMINI`. "": no variables."""
         ...
 
     @property
     def key_variable(self) -> str | None:
-        """Where its key stands."""
+        """Variable of the key. None: no key."""
         ...
 
     @property
     def base_url_variable(self) -> str | None:
-        """Where another address may stand, besides `<STEM>_BASE_URL`."""
+        """Another variable of the base URL, besides `<PREFIX>_BASE_URL`."""
         ...
 
     @property
-    def choosable(self) -> bool:
-        """Whether messages name it among the providers to prefer."""
+    def selectable(self) -> bool:
+        """True if messages list it as a value of `PREFERRED_PROVIDER`."""
         ...
 
     @property
-    def serves_tiers(self) -> bool:
-        """Whether it has models for Claude's tiers where the user names none."""
+    def has_default_models(self) -> bool:
+        """True if it has default models for the Claude tiers."""
         ...
 
     @property
-    def speeches(self) -> Mapping[str, object]:
-        """The wires that it may be asked to speak."""
+    def wires(self) -> Mapping[str, object]:
+        """Selectable wires by name."""
         ...
 
 
 def load_settings(
-    environ: Mapping[str, str], providers: Sequence[ProviderNames], *, env_file: str | None = ".env"
+    environ: Mapping[str, str], providers: Sequence[ProviderVariables], *, env_file: str | None = ".env"
 ) -> Settings:
     """Read the environment and the `.env` file (the environment wins).
 
-    An option of the command line beats both: the caller replaces the field (`msgspec.structs.replace`).
-    Raises `ConfigurationError` that names the variable, the value (never a secret) and what is allowed.
+    Options of the command line override both; the caller replaces the field (`msgspec.structs.replace`).
+    Raises `ConfigurationError` that names the variable, the value (never a secret) and the allowed values.
     """
     sources = Sources(environ, env_file)
     fields = _load_fields(sources, providers)
@@ -83,42 +89,46 @@ def load_settings(
     others = _load_others(sources, providers)
     return Settings(
         **fields,
-        colours=find_colours(environ),
+        color=find_color_setting(environ),
         proxies=proxies,
-        unproxied=find_unproxied(environ),
+        no_proxy=find_no_proxy(environ),
         other_variables=others,
-        foreign_keys=_find_foreign_keys(environ, others),
+        other_secrets=_find_other_secrets(environ, others),
         origins=sources.origins,
-        given=sources.given,
+        raw_values=sources.given,
         warnings=(*sources.list_warnings(), *_find_misspellings(sources, providers), *left_out),
     )
 
 
-def _find_foreign_keys(environ: Mapping[str, str], others: Mapping[str, Secret]) -> tuple[Secret, ...]:
+def _find_other_secrets(environ: Mapping[str, str], others: Mapping[str, Secret]) -> tuple[Secret, ...]:
     seen = {**others} | {name: Secret(value, name) for name, value in environ.items() if value}
-    return tuple(secret for name, secret in seen.items() if name.upper().endswith(_KEY_ENDINGS))
+    return tuple(
+        secret
+        for name, secret in seen.items()
+        if name.upper().endswith(_KEY_ENDINGS) and (name != _PATH_VARIABLE or "{" in secret.reveal())
+    )
 
 
-def list_variables(providers: Sequence[ProviderNames]) -> tuple[str, ...]:
-    """Return every variable that `load_settings` asks for, aliases included, in the order of asking."""
+def list_variables(providers: Sequence[ProviderVariables]) -> tuple[str, ...]:
+    """Return all variables of `load_settings` with aliases, in the order of reading."""
     sources = Sources({}, None)
     _load_fields(sources, providers)
-    return tuple(dict.fromkeys(sources.asked))
+    return tuple(dict.fromkeys(sources.requested_variables))
 
 
-def _load_fields(sources: Sources, providers: Sequence[ProviderNames]) -> dict[str, Any]:
+def _load_fields(sources: Sources, providers: Sequence[ProviderVariables]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "preferred_provider": _find(sources, partial(_preferred, providers), "PREFERRED_PROVIDER"),
-        "tier_models": _by_tier(sources, values.decode_model, "MODEL_", several=False),
-        "fallbacks": _by_tier(sources, values.decode_models, "FALLBACK_", several=True),
-        "tier_fidelities": _by_tier(sources, _choice(*_FIDELITIES), "FIDELITY_", several=False),
+        "tier_models": _find_by_tier(sources, values.decode_model, "MODEL_", several=False),
+        "fallbacks": _find_by_tier(sources, values.decode_models, "FALLBACK_", several=True),
+        "tier_fidelities": _find_by_tier(sources, _choice(*_FIDELITIES), "FIDELITY_", several=False),
         "timeouts": _load_timeouts(sources),
     }
     for name, decode, several, variables in _SIMPLE:
         value = _find(sources, decode, *variables, several=several)
         if value is not None:
             fields[name] = value
-    _refuse_without_models(fields, sources, providers)
+    _require_models(fields, sources, providers)
     return {**fields, **_load_of_providers(sources, providers)}
 
 
@@ -127,23 +137,23 @@ def _find(sources: Sources, decode: Callable[[Found], Value], *variables: str, s
     return None if found is None else decode(found)
 
 
-def _by_tier(sources: Sources, decode: Callable[[Found], Value], start: str, *, several: bool) -> dict[str, Value]:
+def _find_by_tier(sources: Sources, decode: Callable[[Found], Value], start: str, *, several: bool) -> dict[str, Value]:
     found = {tier: _find(sources, decode, start + tier.upper(), several=several) for tier in TIERS}
     return {tier: value for tier, value in found.items() if value is not None}
 
 
 def _load_timeouts(sources: Sources) -> Timeouts:
     default = Timeouts()
-    whole = _find(sources, values.decode_seconds, "UPSTREAM_TIMEOUT")
+    common = _find(sources, values.decode_seconds, "UPSTREAM_TIMEOUT")
     connect = _find(sources, values.decode_seconds, "UPSTREAM_CONNECT_TIMEOUT")
     first_byte = _find(sources, values.decode_seconds, "UPSTREAM_FIRST_BYTE_TIMEOUT")
     idle = _find(sources, values.decode_seconds, "UPSTREAM_IDLE_TIMEOUT")
     return Timeouts(
-        connect or default.connect, first_byte or whole or default.first_byte, idle or whole or default.idle
+        connect or default.connect, first_byte or common or default.first_byte, idle or common or default.idle
     )
 
 
-def _load_of_providers(sources: Sources, providers: Sequence[ProviderNames]) -> dict[str, dict[str, Any]]:
+def _load_of_providers(sources: Sources, providers: Sequence[ProviderVariables]) -> dict[str, dict[str, Any]]:
     keys: dict[str, Any] = {}
     base_urls: dict[str, Any] = {}
     wires: dict[str, Any] = {}
@@ -151,49 +161,56 @@ def _load_of_providers(sources: Sources, providers: Sequence[ProviderNames]) -> 
     for row in providers:
         if row.key_variable:
             keys[row.name] = _find(sources, values.decode_keys, row.key_variable, several=True)
-        if row.stem:
-            addresses = dict.fromkeys((row.base_url_variable or f"{row.stem}_BASE_URL", f"{row.stem}_BASE_URL"))
-            addresses.pop("ANTHROPIC_BASE_URL", None)  # the client's own variable: it would point the proxy at itself
+        if row.env_prefix:
+            addresses = dict.fromkeys(
+                (row.base_url_variable or f"{row.env_prefix}_BASE_URL", f"{row.env_prefix}_BASE_URL")
+            )
+            addresses.pop("ANTHROPIC_BASE_URL", None)  # Claude Code sets it to the proxy, which would call itself
             base_urls[row.name] = _find(sources, values.decode_url, *addresses)
-            wires[row.name] = _find(sources, partial(_wire, row), f"{row.stem}_WIRE")
-            models[row.name] = _find(sources, values.decode_models, f"{row.stem}_KNOWN_MODELS", several=True)
+            wires[row.name] = _find(sources, partial(_wire, row), f"{row.env_prefix}_WIRE")
+            models[row.name] = _find(sources, values.decode_models, f"{row.env_prefix}_KNOWN_MODELS", several=True)
     by_field = {"keys": keys, "base_urls": base_urls, "wires": wires, "extra_models": models}
-    return {field: {name: value for name, value in given.items() if value} for field, given in by_field.items()}
-
-
-def _load_others(sources: Sources, providers: Sequence[ProviderNames]) -> dict[str, Secret]:
-    """Return what a library finds that looks into the environment itself: of ours only the providers' own variables."""
-    shared = {name for row in providers for name in (row.key_variable, row.base_url_variable) if name}
-    keys = {row.key_variable for row in providers}
     return {
-        name: Secret(given.text.partition(",")[0].strip() if name in keys else given.text, f"{name} in {given.origin}")
-        for name, given in sources.find_others(set(sources.asked) - shared).items()
+        field: {name: value for name, value in by_provider.items() if value} for field, by_provider in by_field.items()
     }
 
 
-def _refuse_without_models(fields: Mapping[str, Any], sources: Sources, providers: Sequence[ProviderNames]) -> None:
-    """Refuse a preferred provider that has no model for any tier, where no setting names one."""
+def _load_others(sources: Sources, providers: Sequence[ProviderVariables]) -> dict[str, Secret]:
+    """Return the variables of `.env` for libraries: unknown ones, and keys and base URLs of providers."""
+    shared = {name for row in providers for name in (row.key_variable, row.base_url_variable) if name}
+    keys = {row.key_variable for row in providers}
+    return {
+        name: Secret(
+            entry.text.partition(",")[0].strip() if name in keys else entry.text,
+            f"{name} in {entry.origin}",
+        )
+        for name, entry in sources.find_others(set(sources.requested_variables) - shared).items()
+    }
+
+
+def _require_models(fields: Mapping[str, Any], sources: Sources, providers: Sequence[ProviderVariables]) -> None:
+    """Raise `ConfigurationError` if the preferred provider has no default models and no setting names one."""
     preferred = next((row for row in providers if row.name == fields["preferred_provider"]), None)
     named = fields["tier_models"] or fields.keys() & {"big_model", "middle_model", "small_model"}
-    if preferred is None or preferred.serves_tiers or named:
+    if preferred is None or preferred.has_default_models or named:
         return
-    listed = values.enumerate_words([row.name for row in providers if row.choosable])
+    listed = values.enumerate_words([row.name for row in providers if row.selectable])
     found = sources.find("PREFERRED_PROVIDER")
     assert found is not None
-    raise values.refuse(
+    raise values.invalid_value(
         found,
         f"It can be {listed}. {preferred.name} has no models of its own: with it, name one in BIG_MODEL and one in "
         "SMALL_MODEL.",
     )
 
 
-def _preferred(providers: Sequence[ProviderNames], found: Found) -> str:
+def _preferred(providers: Sequence[ProviderVariables], found: Found) -> str:
     choices = {row.prefix: row.name for row in providers} | {row.name: row.name for row in providers}
-    return values.decode_choice(found, choices, [row.name for row in providers if row.choosable])
+    return values.decode_choice(found, choices, [row.name for row in providers if row.selectable])
 
 
-def _wire(row: ProviderNames, found: Found) -> str | None:
-    words = ("auto", *row.speeches)
+def _wire(row: ProviderVariables, found: Found) -> str | None:
+    words = ("auto", *row.wires)
     wire = values.decode_choice(found, {word: word for word in words}, words)
     return None if wire == "auto" else wire
 
@@ -213,19 +230,19 @@ def _text(found: Found) -> str:
 def _location(found: Found) -> str:
     text = found.text.lower()
     if not text.replace("-", "").isalnum() or not text.isascii():  # it becomes part of a host name
-        raise values.refuse(found, "It can be a region such as us-central1, or global.")
+        raise values.invalid_value(found, "It can be a region such as us-central1, or global.")
     return text
 
 
 def _project(found: Found) -> str:
     if not found.text.isascii() or not found.text.replace("-", "").replace(":", "").replace(".", "").isalnum():
-        raise values.refuse(found, "It can be a project's id: letters, digits and hyphens.")
+        raise values.invalid_value(found, "It can be a project's id: letters, digits and hyphens.")
     return found.text
 
 
 def _host(found: Found) -> str:
     if "/" in found.text or " " in found.text or not found.text.isprintable():
-        raise values.refuse(found, "It can be an address to listen on, such as 127.0.0.1 or 0.0.0.0.")
+        raise values.invalid_value(found, "It can be an address to listen on, such as 127.0.0.1 or 0.0.0.0.")
     return found.text.strip("[]")
 
 
@@ -239,7 +256,7 @@ _SIMPLE: tuple[tuple[str, Callable[[Found], object], bool, tuple[str, ...]], ...
     ("google_credentials_file", _text, False, ("GOOGLE_APPLICATION_CREDENTIALS",)),
     (
         "ollama_context_length",
-        lambda found: values.decode_integer(found, 1, _MOST_TOKENS, "tokens"),
+        lambda found: values.decode_integer(found, 1, _MAX_TOKENS, "tokens"),
         False,
         ("OLLAMA_CONTEXT_LENGTH",),
     ),
@@ -247,6 +264,7 @@ _SIMPLE: tuple[tuple[str, Callable[[Found], object], bool, tuple[str, ...]], ...
     ("proxy_api_keys", values.decode_keys, True, ("PROXY_API_KEY",)),
     ("allow_unauthenticated", values.decode_boolean, False, ("ALLOW_UNAUTHENTICATED",)),
     ("allowed_hosts", values.decode_hosts, True, ("ALLOWED_HOSTS",)),
+    ("serve_demo", values.decode_boolean, False, ("SERVE_DEMO",)),
     ("host", _host, False, ("HOST",)),
     ("port", lambda found: values.decode_integer(found, 1, 65_535, ""), False, ("PORT",)),
     ("fidelity", _choice(*_FIDELITIES), False, ("FIDELITY",)),
@@ -263,14 +281,20 @@ _SIMPLE: tuple[tuple[str, Callable[[Found], object], bool, tuple[str, ...]], ...
     ("log_format", _choice(*_LOG_FORMATS), False, ("LOG_FORMAT",)),
     ("log_level", _log_level, False, ("LOG_LEVEL",)),
 )
-"""Field of `Settings`, how its value is read, whether it is a list, and its variables: the main name first."""
+"""Field of `Settings`, decoder, True for a list, variables (main name first)."""
 
 
-def _find_misspellings(sources: Sources, providers: Sequence[ProviderNames]) -> Iterator[str]:
-    foreign = [prefix for row in providers for prefix in row.other_prefixes]
-    for name, given in sources.file.items():
+def _find_misspellings(sources: Sources, providers: Sequence[ProviderVariables]) -> Iterator[str]:
+    foreign = [prefix for row in providers for prefix in row.extra_prefixes]
+    known = dict.fromkeys(sources.requested_variables)
+    for name, origin in sources.list_names():
         company = name.lower().partition("_api_")[0]
-        if name in sources.asked or (len(company) > 2 and any(prefix.startswith(company) for prefix in foreign)):
+        if name in known or (len(company) > 2 and any(prefix.startswith(company) for prefix in foreign)):
             continue
-        if meant := values.find_nearest(name.upper(), sources.asked, _MISSPELT_FROM):
-            yield f"{given.origin}: {name} is no setting. Did you mean {meant}"
+        in_environment = origin == "environment"
+        if in_environment and (name.startswith(_FOREIGN_BEGINNINGS) or "_" not in name):
+            continue
+        min_similarity = _FOREIGN_FROM if in_environment else _MIN_SIMILARITY
+        meant = values.find_nearest(name.upper(), sources.requested_variables, min_similarity)
+        if meant and not (in_environment and meant in sources.origins):
+            yield f"{origin}: {name} is no setting. Did you mean {meant}"

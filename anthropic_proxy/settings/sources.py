@@ -1,12 +1,13 @@
-"""Where a value comes from: the environment, then the `.env` file. Placeholders of examples count as not given."""
+"""Sources of values: the environment, then the `.env` file. Placeholders of examples count as unset."""
 
 import io
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.settings.fields import Secret
 
 _PLACEHOLDER = re.compile(
@@ -28,14 +29,14 @@ _COMMENT = re.compile(r"(?:^|\s+)#(?:\s.*)?$|\s+#.*$", re.DOTALL)
 
 
 class Found(Struct, frozen=True):
-    """A value that was given, and where."""
+    """A value and its source."""
 
     variable: str
     text: str
     origin: str
     """`environment`, or file and line: `.env line 4`."""
-    parts: tuple[str, ...] = ()
-    """Of a list: its members that are no placeholders, without the commas."""
+    items: tuple[str, ...] = ()
+    """Values of a list without placeholders; for a single value, that value."""
 
     @property
     def where(self) -> str:
@@ -51,7 +52,7 @@ class _Given(Struct, frozen=True):
 
 
 class Sources:
-    """The environment and the `.env` file, asked variable by variable; remembers what it saw."""
+    """The environment and the `.env` file. Records the variables that are read."""
 
     def __init__(self, environ: Mapping[str, str], env_file: str | None) -> None:
         self._environ = environ
@@ -59,46 +60,62 @@ class Sources:
         self._placeholders: dict[str, list[str]] = {}
         self.origins: dict[str, str] = {}
         self.given: dict[str, Secret] = {}
-        """Variable → its text as it was found, so that a later reading can say what has changed."""
-        self.asked: list[str] = []
-        """Every variable that anybody asked for, aliases included."""
+        """Variable → its unparsed text, for the list of changes at a reload."""
+        self.requested_variables: list[str] = []
+        """All requested variables, aliases included."""
         self.file: dict[str, _Given] = {}
         if env_file is not None:
             self.file = {key: given for key, given in self._load_file(env_file) if given.text}
 
     def find(self, *variables: str, several: bool = False) -> Found | None:
-        """Return the value of the first variable that has one; None where none does.
+        """Return the value of the first variable that is set. None: none is set.
 
-        The environment wins over the file whatever the name, so an alias there beats the main name in the file.
-        With `several` the value is a list by comma, and a placeholder among its members is left out alone.
+        The environment overrides the file: an alias there takes precedence over the main name in the file.
+        `several`: the value is a comma-separated list, of which only placeholders are dropped.
         """
-        self.asked.extend(variables)
-        for look_up in (self._find_in_environment, self.file.get):
+        self.requested_variables.extend(variables)
+        for find in (self._find_in_environment, self.file.get):
             for variable in variables:
-                given = look_up(variable)
+                given = find(variable)
                 found = given and self._keep(variable, given, several)
                 if found:
                     self.origins[variable] = found.origin
                     self.given[variable] = Secret(found.text)
+                    self._note_ignored(found, [name for name in variables if name != variable])
                     return found
         return None
 
-    def find_others(self, taken: Collection[str]) -> dict[str, _Given]:
-        """Return what the file has and the environment has not, without placeholders and without what is `taken`.
+    def _note_ignored(self, found: Found, others: Sequence[str]) -> None:
+        """Warn of each other name of the same setting with a different value."""
+        for name in others:
+            given = self._find_in_environment(name) or self.file.get(name)
+            if given is not None and given.text != found.text and not _PLACEHOLDER.search(given.text):
+                self._warnings.append(
+                    f"{name} ({given.origin}) is ignored: {found.variable} ({found.origin}) sets the same and takes "
+                    "precedence."
+                )
 
-        Proxies stay where they are: a variable that half the process looked at before is worse than none.
+    def list_names(self) -> Iterator[tuple[str, str]]:
+        """Yield (variable, source) of the environment and of the file."""
+        yield from ((name, "environment") for name, text in self._environ.items() if text and name not in self.file)
+        yield from ((name, given.origin) for name, given in self.file.items())
+
+    def find_others(self, excluded: Collection[str]) -> dict[str, _Given]:
+        """Return the variables of the file that the environment lacks, without placeholders and `excluded` names.
+
+        Proxy variables are not exported: libraries read them at different times.
         """
         return {
             name: given
             for name, given in self.file.items()
-            if name not in taken
+            if name not in excluded
             and not self._environ.get(name)
             and not name.lower().endswith("_proxy")
             and not _PLACEHOLDER.search(given.text)
         }
 
     def list_warnings(self) -> list[str]:
-        """Return what start-up must say aloud, in sentences."""
+        """Return the warnings to log at start."""
         placeholders = [
             f"Still an example's value, so not set: {', '.join(names)} "
             f"(in {'the environment' if place == 'environment' else place})."
@@ -120,12 +137,12 @@ class Sources:
         return _Given(text, "environment") if text else None
 
     def _keep(self, variable: str, given: _Given, several: bool) -> Found | None:
-        parts = [part.strip() for part in given.text.split(",")] if several else [given.text]
-        kept = tuple(part for part in parts if part and not _PLACEHOLDER.search(part))
+        values = [value.strip() for value in given.text.split(",")] if several else [given.text]
+        kept = tuple(value for value in values if value and not _PLACEHOLDER.search(value))
         found = Found(variable, given.text, given.origin, kept)
-        if placeholders := sum(1 for part in parts if part) - len(kept):
-            what = f"{placeholders} of {variable}" if kept else variable
-            self._placeholders.setdefault(found.origin.partition(" line ")[0], []).append(what)
+        if placeholders := sum(1 for value in values if value) - len(kept):
+            listed = f"{placeholders} of {variable}" if kept else variable
+            self._placeholders.setdefault(found.origin.partition(" line ")[0], []).append(listed)
         return found if kept else None
 
     def _load_file(self, env_file: str) -> Iterator[tuple[str, _Given]]:
@@ -134,7 +151,7 @@ class Sources:
                 text = stream.read()
         except (FileNotFoundError, NotADirectoryError):
             return
-        except IsADirectoryError:  # what container tools make of a file to be mounted that is not there
+        except IsADirectoryError:  # container tools create a folder for a missing file to mount
             self._warnings.append(f"{env_file} is a folder, so nothing was read from it.")
             return
         except UnicodeDecodeError as error:
@@ -142,8 +159,8 @@ class Sources:
                 f"{env_file} is not UTF-8 text: byte {error.start} does not fit. Save it as UTF-8."
             ) from None
         except OSError as error:
-            raise ConfigurationError(f"{env_file} cannot be read: {error.strerror}.") from None
-        from dotenv.parser import parse_stream  # noqa: PLC0415  # start-up without a file does not wait for it
+            raise ConfigurationError(f"{env_file} cannot be read: {describe_os_error(error)}.") from None
+        from dotenv.parser import parse_stream  # noqa: PLC0415  # imported only if there is a file
         from dotenv.variables import parse_variables  # noqa: PLC0415
 
         known: dict[str, str | None] = {}
@@ -159,5 +176,5 @@ class Sources:
 
 
 def _first_line(text: str, line: int) -> int:
-    # the parser counts blank lines before an assignment as part of it
+    # the parser includes blank lines before an assignment
     return line + text[: len(text) - len(text.lstrip())].count("\n")

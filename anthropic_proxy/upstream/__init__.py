@@ -1,1 +1,1 @@
-"""The street: the only room that opens sockets."""
+"""Transports to providers, web fetch and web search. Only this package opens sockets."""

@@ -2,119 +2,180 @@
 
 google-auth blocks while it reads files, signs and asks its servers, so it works in a thread. It and the HTTP client
 that it brings are loaded by the first request that needs a token.
+
+A thread cannot be cancelled. A renewal that takes too long is abandoned with its thread: the requests that wait for it
+fail, and the next one starts a renewal in a thread of its own.
 """
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC
 from typing import Any
 
 from msgspec import Struct
 
-from anthropic_proxy.errors import AuthenticationFailed, ProxyError, UpstreamUnreachable
+from anthropic_proxy.errors import (
+    AuthenticationFailed,
+    InternalError,
+    MissingExtra,
+    ProxyError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from anthropic_proxy.platforms.os_errors import clean_text, describe_os_error
 from anthropic_proxy.wire.contract import Credential
 
-RENEW_BEFORE_SECONDS = 225.0
-"""How long before its end a token is renewed. google-auth's own figure: the metadata server gives a new one only from
-five minutes before the end, so an earlier renewal would get the old one again."""
+REFRESH_BEFORE_SECONDS = 225.0
+"""Time before expiry at which a token is renewed (value of google-auth).
+
+The metadata server returns the old token until five minutes before its expiry.
+"""
 WAIT_BEFORE_SECONDS = 15.0
-"""How long before its end a token is no longer used: a request may be on its way that long."""
-REST_SECONDS = 30.0
-"""How long after a renewal, or after a token was refused, the same is not done again at once."""
-TOKEN_SERVER_SECONDS = 30.0
-"""Silence that is allowed to a token server."""
+"""Time before expiry from which a token is no longer used, because a request takes time to arrive."""
+MIN_REFRESH_INTERVAL_SECONDS = 30.0
+"""Minimum interval between background renewals, and between replacements of a rejected token."""
+TOKEN_SECONDS = 30.0
+"""Time for one renewal, or UPSTREAM_FIRST_BYTE_TIMEOUT if that is shorter."""
+MAX_ABANDONED_THREADS = 16
+"""Number of abandoned threads at which no extra_headers renewal starts. Each ends when its server closes or replies."""
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-_INSTALL = "vertex needs google-auth, which is not installed. Install it with: pip install 'anthropic-proxy[vertex]'"
-_LONGEST_WORDS = 300
 
 
 class Token(Struct, frozen=True):
-    """A token, and how long it holds."""
+    """An access token with its project and expiry."""
 
     credential: Credential
     project: str | None
-    """The project that the credentials belong to, where they say so."""
+    """Project of the credentials. None: unknown."""
     expires_at: float
     """Seconds since the epoch."""
 
 
 class GoogleTokens:
-    """One token for all requests: renewed once for all who wait, and before it ends while nobody waits.
+    """One token for all requests. Waiting requests share a renewal; most renewals run before expiry in the background.
 
-    `clock` gives seconds since the epoch.
+    `clock` returns seconds since the epoch. `seconds`: time for one renewal.
     """
 
-    def __init__(self, credentials: "GoogleCredentials", *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        credentials: "GoogleCredentials",
+        *,
+        clock: Callable[[], float] = time.time,
+        seconds: float = TOKEN_SECONDS,
+    ) -> None:
         self._credentials = credentials
         self._clock = clock
+        self._seconds = seconds
+        self._abandoned = 0
+        """Number of running threads of abandoned renewals."""
         self._token: Token | None = None
         self._renewal: asyncio.Task[Token] | None = None
-        self._renew_from = -math.inf
-        """When a token that still holds may be renewed again."""
-        self._dropped_at = -math.inf
+        self._renew_after = -math.inf
+        """Time of the next renewal of a valid token."""
+        self._invalidated_at = -math.inf
 
-    async def find(self) -> tuple[Credential, str | None]:
-        """Return the header, and the project that the credentials belong to where they say so.
+    async def next_token(self) -> tuple[Credential, str | None]:
+        """Return the header and the project of the credentials. None: unknown project.
 
-        Raises `AuthenticationFailed` where there are no credentials or they are refused, `UpstreamUnreachable` where
-        their server does not answer.
+        Raises `AuthenticationFailed` (no or rejected credentials), `UpstreamUnreachable`, `UpstreamTimeout`, or
+        `MissingExtra` (google-auth is not installed).
         """
         token, now = self._token, self._clock()
         if token is None or now >= token.expires_at - WAIT_BEFORE_SECONDS:
-            token = await asyncio.shield(self._renew())  # who leaves does not end the waiting of others
-        elif now >= token.expires_at - RENEW_BEFORE_SECONDS and now >= self._renew_from:
+            token = await asyncio.shield(self._renew())  # a disconnect of one client does not cancel the renewal
+        elif now >= token.expires_at - REFRESH_BEFORE_SECONDS and now >= self._renew_after:
             self._renew()
         return token.credential, token.project
 
-    def drop(self, credential: Credential) -> bool:
-        """Forget a token that was refused; say whether another may do.
+    def invalidate(self, credential: Credential) -> bool:
+        """Discard a rejected token. Return True if another one can be requested.
 
-        False soon after another one was refused: then it is not the token's age.
+        False shortly after another rejection, because the cause is not an expired token.
         """
         if self._token is None or self._token.credential.value != credential.value:
             return True
-        if self._clock() < self._dropped_at + REST_SECONDS:
+        if self._clock() < self._invalidated_at + MIN_REFRESH_INTERVAL_SECONDS:
             return False
-        self._dropped_at = self._clock()
+        self._invalidated_at = self._clock()
         self._token = None
         return True
 
     def _renew(self) -> "asyncio.Task[Token]":
         if self._renewal is None:
-            self._renewal = asyncio.create_task(asyncio.to_thread(self._credentials.load_token))
+            self._renewal = asyncio.create_task(self._load_token())
             self._renewal.add_done_callback(self._end_renewal)
         return self._renewal
 
     def _end_renewal(self, renewal: "asyncio.Task[Token]") -> None:
         self._renewal = None
-        self._renew_from = self._clock() + REST_SECONDS
+        self._renew_after = self._clock() + MIN_REFRESH_INTERVAL_SECONDS
         if not renewal.cancelled() and renewal.exception() is None:
             self._token = renewal.result()
 
+    async def _load_token(self) -> Token:
+        origin = self._credentials.origin
+        if self._abandoned >= MAX_ABANDONED_THREADS:
+            raise UpstreamTimeout(f"no access token: {self._abandoned} earlier requests for one still hang ({origin})")
+        loop = asyncio.get_running_loop()
+        loaded: asyncio.Future[Token] = loop.create_future()
+
+        def end(token: Token | None, failure: ProxyError) -> None:
+            if loaded.done():
+                self._abandoned -= 1
+            elif token is None:
+                loaded.set_exception(failure)
+            else:
+                loaded.set_result(token)
+
+        def work() -> None:
+            token: Token | None = None
+            failure: ProxyError = InternalError("google-auth failed inside the proxy; its log has the trace.")
+            try:
+                token = self._credentials.load_token()
+            except ProxyError as error:
+                failure = error
+            finally:
+                with suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(end, token, failure)
+
+        threading.Thread(target=work, name="google-auth", daemon=True).start()
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await loaded
+        except TimeoutError:
+            raise UpstreamTimeout(
+                f"no access token: its server did not answer within {self._seconds:g} s ({origin})"
+            ) from None
+        finally:
+            self._abandoned += loaded.cancelled()
+
 
 class GoogleCredentials:
-    """What google-auth finds; every method blocks.
+    """Credentials of google-auth. Every method blocks.
 
-    `file`: a file of credentials; None: google-auth looks where it always does, down to the metadata server.
-    `needs_project`: whether nobody else says the project.
+    `file`: credentials file. None: the search order of google-auth, ending with the metadata server.
+    `needs_project`: True if no setting names the project.
     """
 
     def __init__(self, file: str | None, *, needs_project: bool, connect_timeout: float) -> None:
         self._file = file
         self._needs_project = needs_project
-        self._limits = (connect_timeout, TOKEN_SERVER_SECONDS)
-        self._origin = "GOOGLE_APPLICATION_CREDENTIALS" if file else "Application Default Credentials"
+        self._limits = (connect_timeout, TOKEN_SECONDS)
+        self.origin = "GOOGLE_APPLICATION_CREDENTIALS" if file else "Application Default Credentials"
         self._loaded: tuple[Any, str | None] | None = None
 
     def load_token(self) -> Token:
-        """Return a fresh token. Raises as `GoogleTokens.find` does."""
+        """Return a new token. Raises the errors of `GoogleTokens.next_token`, except a timeout."""
         try:
             from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415  # not in the default path
             from google.auth.transport import requests  # noqa: PLC0415
         except ImportError:
-            raise AuthenticationFailed(_INSTALL, should_retry=False) from None
+            raise MissingExtra("Vertex AI needs google-auth", "vertex") from None
         request = _with_limits(requests.Request, self._limits)
         try:
             if self._loaded is None:
@@ -123,7 +184,7 @@ class GoogleCredentials:
             credentials.refresh(request)
         except GoogleAuthError as error:
             raise self._failure(error) from error
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # a file that holds something else
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # an invalid credentials file
             raise self._refusal(error) from error
         return Token(self._credential(credentials), project, _end_of(credentials))
 
@@ -133,36 +194,36 @@ class GoogleCredentials:
 
         library: Any = google.auth  # its functions have no types
         if self._file is None:
-            found, project = library.default(request=request)
+            unscoped, project = library.default(request=request)
         else:
-            found, project = library.load_credentials_from_file(self._file, request=request)
-        credentials = library.credentials.with_scopes_if_required(found, [_SCOPE])
+            unscoped, project = library.load_credentials_from_file(self._file, request=request)
+        credentials = library.credentials.with_scopes_if_required(unscoped, [_SCOPE])
         if project is None and self._needs_project and hasattr(credentials, "get_project_id"):
             project = credentials.get_project_id(request)
         return credentials, project
 
     def _credential(self, credentials: Any) -> Credential:
-        payer = credentials.quota_project_id
-        further = {"x-goog-user-project": payer} if payer else {}
-        return Credential("authorization", f"Bearer {credentials.token}", self._origin, further)
+        quota_project = credentials.quota_project_id
+        extra_headers = {"x-goog-user-project": quota_project} if quota_project else {}
+        return Credential("authorization", f"Bearer {credentials.token}", self.origin, extra_headers)
 
     def _failure(self, error: Any) -> ProxyError:
         from google.auth.exceptions import TransportError  # noqa: PLC0415
 
         if isinstance(error, TransportError) or error.retryable:
-            return UpstreamUnreachable(f"no access token: {_words(error)} ({self._origin})")
+            return UpstreamUnreachable(f"no access token: {_describe(error)} ({self.origin})")
         return self._refusal(error)
 
     def _refusal(self, error: Exception) -> AuthenticationFailed:
         return AuthenticationFailed(
-            f"vertex has no access token: {_words(error)} The credentials come from {self._origin}. "
+            f"vertex has no access token: {_describe(error)} The credentials come from {self.origin}. "
             "Set GOOGLE_APPLICATION_CREDENTIALS, or log in with: gcloud auth application-default login",
             should_retry=False,
         )
 
 
 def _with_limits(base: Any, limits: tuple[float, float]) -> Any:
-    """Return google-auth's own transport, which waits two minutes where it is not told otherwise."""
+    """Return the transport of google-auth with our timeouts. Its default is two minutes."""
 
     class Request(base):  # type: ignore[misc]  # known only when google-auth is loaded
         def __call__(self, *arguments: Any, timeout: Any = None, **others: Any) -> Any:
@@ -176,7 +237,7 @@ def _end_of(credentials: Any) -> float:
     return math.inf if expiry is None else float(expiry.replace(tzinfo=UTC).timestamp())
 
 
-def _words(error: Exception) -> str:
-    """Return the first of an exception's arguments: google-auth puts whole answers into the others."""
-    said = " ".join(str(error.args[0] if error.args else type(error).__name__).split())
-    return said[:_LONGEST_WORDS].rstrip(".") + "."
+def _describe(error: Exception) -> str:
+    """Return the first argument of an exception. google-auth puts complete replies into the others."""
+    text = clean_text(str(error.args[0])) if error.args else describe_os_error(error)
+    return f"{describe_os_error(error) if isinstance(error, OSError) else text}."

@@ -1,9 +1,10 @@
-"""What a wire is, and what travels between it and the corridor.
+"""Interface between wires and the exchange.
 
 A wire is a module with five names: `Dialect`, `FRAMING`, `encode_request`, `new_decoder` and `decode_error`. It does no
-I/O, holds no state between calls, and compares no provider's or model's name: what differs is a field of its `Dialect`.
+I/O, holds no state between calls, and compares no provider or model names: each difference is a field of its `Dialect`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, Protocol, TypeGuard
@@ -12,278 +13,283 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta
-from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.prepare import PreparedRequest
-from anthropic_proxy.messages.types import DocumentBlock, ImageBlock
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import DocumentBlock, ImageBlock
+from anthropic_proxy.messages.preparation import PreparedRequest
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """One request on its way to one target."""
+    """One request for one target."""
 
     request: PreparedRequest
-    """As it will be said: cleaned, paired, with the names that the wire allows."""
+    """The prepared request: validated, with paired calls and results, and with tool names that the wire allows."""
     model: str
     """The upstream's id of the model, without a prefix."""
-    asked_model: str = ""
-    """The id that the client asked for, which the reply says."""
-    renamed: bool = False
-    """Whether the two differ; only a relay asks."""
+    requested_model: str = ""
+    """The model id of the client request. The reply names this model."""
+    is_renamed: bool = False
+    """True if `model` and `requested_model` differ. Used by relays only."""
     dialect: Any
     """The wire's own `Dialect`, with the rules for this model merged in."""
     stream: bool
-    """Whether the upstream is asked to stream; the client may want the other."""
+    """True if the upstream request streams. The client may have requested the other form."""
     raw: bytes = b""
-    """The body as the client sent it; only a relay reads it."""
+    """The body of the client request. Used by relays only."""
     headers: Mapping[str, str] = {}
-    """The client's headers, names in lower case, without credentials; only a relay reads them."""
+    """The headers of the client request, names in lower case, without credentials. Used by relays only."""
     path: str = "/v1/messages"
-    """The path that the client asked for; only a relay reads it."""
+    """The path of the client request. Used by relays only."""
     query: str = ""
-    """The query of the client's own address; only a relay reads it."""
-    bears_marks: bool = True
-    """Whether `raw` may hold blocks that the proxy wrote; only a relay asks."""
+    """The query of the client request. Used by relays only."""
+    has_proxy_signatures: bool = True
+    """True if `raw` may contain blocks that the proxy wrote. Used by relays only."""
     aliases: Mapping[str, str] = {}
-    """Tool names said upstream → the client's own names, where they differ."""
+    """Tool name sent upstream → name in the client request, where they differ."""
     new_id: Callable[[str], str]
-    """`new_id("toolu_px")` gives a fresh identifier with that prefix; the only source of identifiers."""
+    """Returns a new identifier with a prefix: `new_id("toolu_px")`. The only source of identifiers."""
     provider: str
-    """The provider's name, for messages."""
+    """The provider name, for messages."""
+    address: str = ""
+    """The base URL of the request. State that only this server can decode is bound to it."""
     window: int | None = None
-    """Tokens of input and output together that the model takes; None: not known. Fills in what a finish reason leaves
-    out."""
+    """Context window of the model in tokens, input and output together. None: not known. Used where a finish reason is
+    ambiguous."""
     max_input: int | None = None
-    """Tokens of input alone, where they are fewer; None: as many as the window."""
+    """Maximum number of input tokens, if it is lower than the window. None: the window is the limit."""
     continuation: str = ""
-    """What the provider gave to have the same request go on; "": the request is new."""
+    """Token of `Decoder.continuation` that continues a reply. "": a new request."""
     estimate: Callable[[], int] = lambda: 0
-    """Counts the input roughly, in tokens; 0: nobody can. Asked only where a provider refuses it as too long and gives
-    no number."""
+    """Estimates the number of input tokens. 0: unknown. Called only if a provider rejects the input as too long without
+    a count."""
+    max_steps_here: int | None = None
+    """Number of schema conversion steps after which `encode_request` raises `WorkPostponed`. None: no limit, because
+    the caller runs outside the event loop."""
 
     @property
-    def most_input(self) -> int | None:
-        """Tokens of input that the model takes; None: not known. Fills in what an overflow message leaves out."""
+    def max_input_tokens(self) -> int | None:
+        """Maximum number of input tokens; None: not known. Used if an overflow error states no limit."""
         return self.max_input or self.window
 
 
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
-    """An HTTP request without address and secrets."""
+    """HTTP request without base URL and credential."""
 
     path: str
-    """Below the provider's base address, with a leading slash, percent-encoded; may carry a query."""
+    """Path below the base URL of the provider, with a leading slash, percent-encoded. May contain a query."""
     body: bytes
     headers: Mapping[str, str] = {}
     method: str = "POST"
-    notes: Sequence[Note] = ()
-    """What the encoder could not keep."""
-    keeps_schema: bool = False
-    """Whether the provider itself sees to it that the reply fits `output_schema`; else it is checked here."""
+    notes: Sequence[FidelityNote] = ()
+    """Fields of the client request that the encoder changed or dropped."""
+    enforces_schema: bool = False
+    """True if the provider enforces `output_schema`. False: the proxy validates the reply."""
 
 
-LENT = "the client"
-"""Origin of a credential that a client sent and that is passed on: nobody keeps it beyond its request."""
+FROM_CLIENT = "the client"
+"""Origin of a credential from the client request. It is not stored beyond that request."""
 
 
 class Credential(Struct, frozen=True):
-    """The header that proves who we are; joins the request when it is sent."""
+    """Authentication header, added when the request is sent."""
 
     header: str
     value: str
-    """Secret; with its scheme where the header has one (`Bearer …`)."""
+    """Secret header value, with its scheme if the header has one (`Bearer …`)."""
     origin: str = ""
-    """Where it comes from, in words fit for an error message: `OPENAI_API_KEY`."""
-    further: Mapping[str, str] = {}
-    """Headers that go with it and are no secrets: who pays, where that is not who asks."""
+    """Source of the credential for error messages: `OPENAI_API_KEY`."""
+    extra_headers: Mapping[str, str] = {}
+    """Headers without secrets that belong to the credential, such as the project that is billed."""
 
     def __repr__(self) -> str:
         return f"Credential(header={self.header!r}, value='…', origin={self.origin!r})"
 
 
 class UpstreamResponse(Protocol):
-    """An answer whose status and headers are here and whose body is still on its way.
+    """Response with known status and headers and a body that is still being received.
 
-    One that knows when its body has come whole has a further attribute, `ended` (`is_received`).
+    An implementation that knows the end of its body has a further attribute, `body_received` (`is_received`).
     """
 
     @property
     def status(self) -> int:
-        """The HTTP status."""
+        """HTTP status code."""
         ...
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers; look-up by lower-case name works."""
+        """Headers with lower-case names."""
         ...
 
     async def read(self) -> bytes:
-        """Return the next bytes as the network gave them, b"" at the end.
+        """Return the next bytes of the body, b"" at the end.
 
-        Raises `UpstreamUnreachable` or `UpstreamProtocolError` where the connection breaks.
+        Raises `UpstreamUnreachable` or `UpstreamProtocolError` if the connection breaks.
         """
         ...
 
     async def close(self, *, complete: bool = False) -> None:
-        """End the call: give the connection back if the body was read whole, else cut it. Safe to call twice.
+        """Release the connection if the body was read completely, else abort it. Safe to call twice.
 
-        `complete` says that the wire's last frame has come, so that the end of the body is worth a short wait.
+        `complete`: the last frame of the wire was read, so the end of the body is worth a short wait.
         """
         ...
 
 
 def is_received(response: UpstreamResponse) -> bool:
-    """Whether nothing of an answer is still on its way, so that reading it waits for nothing; False: nobody knows."""
-    ended: bool = getattr(response, "ended", False)
+    """Return True if the complete body was received. False: unknown or incomplete."""
+    ended: bool = getattr(response, "body_received", False)
     return ended
 
 
-class Send(Protocol):
-    """A way out: sends one request to one address."""
+class Transport(Protocol):
+    """Function that sends one request to one base URL."""
 
     async def __call__(
         self, base_url: str, request: UpstreamRequest, credential: Credential | None
     ) -> UpstreamResponse:
-        """Send and wait for status and headers. Raises `UpstreamUnreachable`, `UpstreamTimeout`."""
+        """Send the request and wait for status and headers. Raises `UpstreamUnreachable` or `UpstreamTimeout`."""
         ...
 
 
-class Decoder(Protocol):
-    """Reads one answer. Its methods raise `UpstreamError` where the answer is an error or breaks the wire's rules.
+class Decoder(ABC):
+    """Base class of decoders. A decoder reads one response.
 
-    One that mends what a model wrote has a further attribute, `notes` (`notes_of`); one whose provider may give a reply
-    in several answers has `continuation` (`continuation_of`).
+    Its methods raise `UpstreamError` if the response is an error or violates the wire format.
     """
 
-    @property
-    def signature(self) -> str:
-        """What a thinking block of ours is signed with when the upstream gave nothing to carry (`wire/carry.py`)."""
-        ...
+    signature: str = ""
+    """Signature of thinking blocks for which the upstream sent no state (`wire/signatures.py`)."""
+    finished: bool = False
+    """True if the last frame of the wire was read (`[DONE]`, `response.completed`). No further frames need to be
+    awaited."""
+    continuation: str | None = None
+    """Token that continues this reply in another call. None: unsupported. "": the reply is complete. A token is only
+    returned if there was no `Stop`."""
 
     @property
-    def finished(self) -> bool:
-        """Whether the wire's own last frame has come (`[DONE]`, `response.completed`): nobody need wait for the end."""
-        ...
+    def notes(self) -> Sequence[FidelityNote]:
+        """Deviations from the model's output so far."""
+        return ()
 
+    @abstractmethod
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Read one SSE data field or one NDJSON line."""
-        ...
+        """Decode one SSE data field or one NDJSON line."""
 
+    @abstractmethod
     def decode_end(self) -> list[Delta]:
-        """Say what is left when the stream has ended; raises `UpstreamProtocolError` if it ended too early."""
-        ...
+        """Return the remaining deltas at the end of the stream.
 
+        Raises `UpstreamProtocolError` if the stream ended too early.
+        """
+
+    @abstractmethod
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Read an answer that was not streamed: the same deltas, all at once."""
-        ...
+        """Decode a response that was not streamed into the same deltas."""
+
+    def flush_pending(self) -> list[Delta]:
+        """Return buffered deltas when the response breaks off; a second call returns nothing.
+
+        Buffered are text or thinking of undecided kind and incomplete arguments. No tool call is ended by this: a
+        client must not run an incomplete call.
+        """
+        return []
 
 
-def notes_of(decoder: Decoder) -> Sequence[Note]:
-    """Return what a decoder, so far, has read otherwise than the model wrote it."""
-    notes: Sequence[Note] = getattr(decoder, "notes", ())
-    return notes
-
-
-def held_by(decoder: Decoder) -> list[Delta]:
-    """Return the text that a decoder still holds back, because the answer breaks off here.
-
-    It is what may yet have become something else: a call, a tag, a passage with its sources. A decoder that holds
-    nothing has no `release`.
-    """
-    release: Callable[[], list[Delta]] | None = getattr(decoder, "release", None)
-    return release() if release is not None else []
-
-
-def continuation_of(decoder: Decoder) -> str | None:
-    """Return what a call must carry to have the provider go on with this answer.
-
-    None: no answer of this provider goes on; "": this one does not. One that does has no `Stop`.
-    """
-    token: str | None = getattr(decoder, "continuation", None)
-    return token
-
-
-def takes_link(wire: "Wire", dialect: Any, block: ImageBlock | DocumentBlock) -> bool:
-    """Whether a picture or document may be said by its address; a wire without a function of that name takes none."""
-    says: Callable[[Any, ImageBlock | DocumentBlock], bool] | None = getattr(wire, "takes_link", None)
-    return says is not None and says(dialect, block)
+def accepts_url(wire: "Wire", dialect: Any, block: ImageBlock | DocumentBlock) -> bool:
+    """Return True if an image or document may be sent as a URL. Wires without an `accepts_url` function accept none."""
+    accepts: Callable[[Any, ImageBlock | DocumentBlock], bool] | None = getattr(wire, "accepts_url", None)
+    return accepts is not None and accepts(dialect, block)
 
 
 class Wire(Protocol):
-    """The five names of a wire module."""
+    """Interface of a wire module."""
 
     @property
     def Dialect(self) -> type[Any]:  # noqa: N802  # a class, named as one
-        """The frozen struct of this wire's quirks; its defaults are what the wire's own vendor does."""
+        """Frozen struct with the deviations of servers and models. Its defaults describe the vendor of the wire."""
         ...
 
     @property
     def FRAMING(self) -> Literal["sse", "ndjson"]:  # noqa: N802  # a constant of the module
-        """How a streamed body is cut into frames."""
+        """Framing of a streamed body."""
         ...
 
     def encode_request(self, call: Call) -> UpstreamRequest:
-        """Say the request in the wire's language. Raises `UnsupportedFeature` where it would be meaningless."""
+        """Encode the request. Raises `UnsupportedFeature` if the encoded request would lose its meaning."""
         ...
 
     def new_decoder(self, call: Call) -> Decoder:
-        """Return a fresh decoder for one answer."""
+        """Return a new decoder for one response."""
         ...
 
     def decode_error(self, call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:
-        """Read an answer whose status is not 2xx: an `UpstreamError`, or deltas where it is a reply after all."""
+        """Decode a response with a status other than 2xx.
+
+        Returns an `UpstreamError`, or deltas if the body contains a reply.
+        """
         ...
 
 
-class Healing(Struct, frozen=True):
-    """How to say a request again after a refusal of one of its parameters."""
+class Adaptation(Struct, frozen=True):
+    """Change of a request after the provider rejected one of its parameters."""
 
     name: str
-    """What `heal` understands, with its value: `drop temperature`, `limit 4096`. Fit for a log and a store.
+    """Name and value for `apply_adaptation`: `drop temperature`, `limit 4096`. Contains no secrets.
 
-    `wire` and a name is for the corridor, not for `heal`: the model speaks that other language of its provider.
+    `wire NAME` is applied by the exchange: it switches the model to that wire of its provider.
     """
-    lasts: bool = True
-    """Whether it holds for the model from now on; False: for this request only."""
+    persistent: bool = True
+    """True if the adaptation is stored for the model. False: it applies to this request only."""
 
 
 class HealingWire(Wire, Protocol):
-    """A wire that can learn from a refusal what a model does not take."""
+    """Wire that derives adaptations from rejected requests."""
 
-    def find_healing(self, call: Call, error: UpstreamError) -> Healing | None:
-        """Return what to do differently, or None where the refusal stands."""
+    def find_adaptation(self, call: Call, error: UpstreamError) -> Adaptation | None:
+        """Return the adaptation for an error. None: no change would help."""
         ...
 
-    def heal(self, dialect: Any, name: str) -> Any:
-        """Return the dialect under which the request is said again; an unknown name changes nothing."""
+    def apply_adaptation(self, dialect: Any, name: str) -> Any:
+        """Return the dialect with an adaptation applied; an unknown name changes nothing."""
         ...
 
 
 def heals(wire: Wire) -> TypeGuard[HealingWire]:
-    """Whether this wire can learn from a refusal."""
-    return hasattr(wire, "find_healing")
+    """Return True if this wire derives adaptations from errors."""
+    return hasattr(wire, "find_adaptation")
 
 
 class RelayWire(Wire, Protocol):
-    """The wire that the clients speak themselves: bytes pass as they are and are only read along."""
+    """Wire with the client's own protocol. Bytes are forwarded unchanged and only inspected."""
 
     @property
     def RELAY(self) -> Literal[True]:  # noqa: N802  # a constant of the module
-        """Says so; no other wire has this name."""
+        """Marker of the relay wire; no other wire defines it."""
         ...
 
     def with_reply_model(self, reply: bytes, model: str) -> bytes:
-        """Return a message, or the bytes of a stream from its first event on, as the reply of that model."""
+        """Return a message, or a stream from its first event on, with the given model name."""
         ...
 
-    def without_start(self, reply: bytes) -> bytes:
-        """Return the bytes of a stream from its first event on without the event that begins a message."""
+    def without_message_start(self, reply: bytes) -> bytes:
+        """Return a stream from its first event on without its `message_start` event."""
         ...
 
-    def find_telling(self, frames: bytes) -> bytes:
-        """Return of whole frames those that may say more than text and tool input; b"": none, and nobody need look."""
+    def split_end(self, frames: bytes) -> tuple[bytes, bytes]:
+        """Return the frames up to the end of the message, and the bytes after it."""
+        ...
+
+    def without_events(self, behind: bytes) -> bytes:
+        """Return the bytes after the end of a message without their events."""
+        ...
+
+    def frames_to_inspect(self, frames: bytes) -> bytes:
+        """Return the frames that may contain more than text and tool input; b"": none."""
         ...
 
 
 def relays(wire: Wire) -> TypeGuard[RelayWire]:
-    """Whether bytes pass this wire as they are."""
+    """Return True if this wire forwards bytes unchanged."""
     return _relays(wire)  # type: ignore[arg-type]  # a module is hashable
 
 

@@ -1,18 +1,18 @@
-"""Network bytes → frames: SSE data fields and NDJSON lines, cut at any byte. What a frame means is not known here."""
+"""Network bytes → frames: SSE data fields and NDJSON lines, cut at any byte. Frame contents are not interpreted."""
 
 from typing import Literal
 
 from anthropic_proxy.errors import UpstreamProtocolError
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
-"""A frame that grows beyond this is refused: no provider sends one, and it would be held in memory."""
+"""Maximum frame size. Larger frames are rejected because they would be held in memory; no provider sends them."""
 
 _BOM = b"\xef\xbb\xbf"
 _CR, _LF = b"\r\n"
 
 
 class _Lines:
-    """Cuts bytes into lines that end with LF, CRLF or CR; holds an unfinished line as pieces, joined once."""
+    """Splits bytes into lines that end with LF, CRLF or CR. An unfinished line is kept as a list, joined once."""
 
     __slots__ = ("_after_cr", "_begun", "_held", "_limit", "_pieces")
 
@@ -24,7 +24,7 @@ class _Lines:
         self._after_cr = False
 
     def _split(self, data: bytes) -> list[bytes]:
-        """Return the lines that `data` completes, without their ends."""
+        """Return the lines that `data` completes, without their line ends."""
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
@@ -37,9 +37,9 @@ class _Lines:
             pieces.append(lines[0])
             lines[0] = b"".join(pieces)
             pieces.clear()
-        rest = lines.pop()
-        if rest:
-            pieces.append(rest)
+        remainder = lines.pop()
+        if remainder:
+            pieces.append(remainder)
         if lines and not self._begun:
             self._begun = True
             lines[0] = lines[0].removeprefix(_BOM)
@@ -48,12 +48,12 @@ class _Lines:
     def _hold(self, count: int) -> None:
         self._held += count
         if self._held > self._limit:
-            said = f"The provider sent a single event of more than {self._limit:,} bytes."
-            raise UpstreamProtocolError(said, retryable=False)
+            message = f"The provider sent a single event of more than {self._limit:,} bytes."
+            raise UpstreamProtocolError(message, retryable=False)
 
 
 class SSEReader(_Lines):
-    """Cuts a Server-Sent Events body into the data fields of its events (WHATWG HTML, section 9.2.6).
+    """Splits a Server-Sent Events body into the data fields of its events (WHATWG HTML, section 9.2.6).
 
     Comments, `event`, `id` and `retry` fields and events without data are skipped.
     """
@@ -67,7 +67,7 @@ class SSEReader(_Lines):
     def feed(self, data: bytes) -> list[bytes]:
         """Return the data fields of the events that these bytes complete.
 
-        Raises `UpstreamProtocolError` where one event grows beyond the limit.
+        Raises `UpstreamProtocolError` if an event exceeds the limit.
         """
         values = self._values
         start = data.find(b"\n") + 1 if data[:6] == b"event:" else 0
@@ -93,12 +93,12 @@ class SSEReader(_Lines):
         return frames
 
     def finish(self) -> list[bytes]:
-        """Return the event that the end of the body completes, if one is pending."""
+        """Return the pending event at the end of the body, if there is one."""
         return self.feed(b"\n\n") if self._pieces or self._values else []
 
 
 class NDJSONReader(_Lines):
-    """Cuts a body into its lines; empty ones are skipped."""
+    """Splits a body into its lines; empty lines are skipped."""
 
     __slots__ = ()
 
@@ -106,7 +106,7 @@ class NDJSONReader(_Lines):
         super().__init__(limit)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the lines that these bytes complete. Raises `UpstreamProtocolError` where one outgrows the limit."""
+        """Return the lines that these bytes complete. Raises `UpstreamProtocolError` if a line exceeds the limit."""
         frames = [line for line in self._split(data) if line]
         if frames or not self._pieces:
             self._held = 0
@@ -115,8 +115,59 @@ class NDJSONReader(_Lines):
         return frames
 
     def finish(self) -> list[bytes]:
-        """Return the last line, if its end is missing."""
+        """Return the last line if it has no line end."""
         return self.feed(b"\n") if self._pieces else []
+
+
+_BOUNDARIES = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_OVERLAP = max(map(len, _BOUNDARIES)) - 1
+
+
+class EventSplitter:
+    """Splits a Server-Sent Events body after its events and keeps the bytes unchanged. Reads each byte once."""
+
+    __slots__ = ("_overlap", "_pieces", "pending_bytes")
+
+    def __init__(self) -> None:
+        self.pending_bytes = 0
+        """Size of the unfinished event."""
+        self._pieces: list[bytes] = []
+        self._overlap = b""
+        """Last bytes of the unfinished event, in which a boundary may begin."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the bytes up to the last boundary that `data` completes.
+
+        Raises `UpstreamProtocolError` if one event has more than `MAX_FRAME_BYTES`.
+        """
+        searched = self._overlap + data
+        ends = (at + len(boundary) for boundary in _BOUNDARIES if (at := searched.rfind(boundary)) >= 0)
+        end = max(ends, default=0) - len(self._overlap)
+        if end <= 0:
+            self._hold(data, searched)
+            return b""
+        complete = self.pop_pending() + data[:end]
+        if remainder := data[end:]:
+            self._hold(remainder, remainder)
+        return complete
+
+    def _hold(self, data: bytes, searched: bytes) -> None:
+        self._pieces.append(data)
+        self._overlap = searched[-_OVERLAP:]
+        self.pending_bytes += len(data)
+        if self.pending_bytes > MAX_FRAME_BYTES:
+            message = f"The provider sent a single event of more than {MAX_FRAME_BYTES:,} bytes."
+            raise UpstreamProtocolError(message, retryable=False)
+
+    def pop_pending(self) -> bytes:
+        """Remove and return the unfinished event."""
+        pending = b"".join(self._pieces)
+        self._pieces, self._overlap, self.pending_bytes = [], b"", 0
+        return pending
+
+    def peek_pending(self) -> bytes:
+        """Return the unfinished event."""
+        return b"".join(self._pieces)
 
 
 FrameReader = SSEReader | NDJSONReader
@@ -124,5 +175,5 @@ FrameReader = SSEReader | NDJSONReader
 
 
 def new_reader(framing: Literal["sse", "ndjson"]) -> FrameReader:
-    """Return a fresh reader for a wire's `FRAMING`."""
+    """Return a new reader for the `FRAMING` of a wire."""
     return SSEReader() if framing == "sse" else NDJSONReader()

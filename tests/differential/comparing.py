@@ -1,4 +1,4 @@
-"""What two requests say differently."""
+"""The differences between two requests."""
 
 from collections.abc import Iterator
 from difflib import SequenceMatcher
@@ -8,7 +8,7 @@ from tests.differential.reading import Item, Said, as_json
 
 
 class Difference(NamedTuple):
-    """One thing that LiteLLM and we say differently; empty: not said at all."""
+    """One thing that LiteLLM and we send differently; empty: not sent at all."""
 
     place: str
     """`system`, `system role`, `field <path>`, `<role> <kind>`, `call id`, `signature`, `tool <aspect>`, `all`."""
@@ -41,7 +41,7 @@ def _compare_items(theirs: list[Item], ours: list[Item]) -> Iterator[Difference]
 
 
 def _compare_run(theirs: list[Item], ours: list[Item]) -> Iterator[Difference]:
-    """Pair what is of one kind, in order; the rest is said by one side only."""
+    """Pair what is of one kind, in order; the rest is sent by one side only."""
     left = list(theirs)
     for other in ours:
         one = next((item for item in left if (item.role, item.kind) == (other.role, other.kind)), None)

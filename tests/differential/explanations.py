@@ -1,4 +1,4 @@
-"""Why LiteLLM and we say things differently: one row a reason; a difference that no row explains fails the test."""
+"""Reasons for differences between LiteLLM and us: one row each; a difference that no row explains fails the test."""
 
 import re
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Reason:
     title: str
     place: str
     litellm: str
-    """What LiteLLM says, for the table of the documentation."""
+    """Behaviour of LiteLLM, for the table of the documentation."""
     we: str
     why: str
     theirs: str = _ANYTHING
@@ -25,7 +25,7 @@ class Reason:
     wire: str = _ANYTHING
 
     def explains(self, wire: str, difference: Difference) -> bool:
-        """Whether this is the reason for a difference."""
+        """Return whether this is the reason for a difference."""
         pairs = zip((self.wire, self.place, self.theirs, self.ours), (wire, *difference), strict=True)
         return all(re.fullmatch(pattern, text, re.DOTALL) for pattern, text in pairs)
 
@@ -50,10 +50,11 @@ REASONS = (
         wire="openai_chat",
     ),
     Reason(
-        "storage and cache at OpenAI",
-        r"field (store|prompt_cache_key)",
-        "neither",
-        "`store: false`; a hash of the session as `prompt_cache_key`",
+        "storage and cache",
+        r"field (store|prompt_cache_key|session_id|cache_control\.type)",
+        "nothing",
+        "`store: false` at OpenAI; a hash of the session as `prompt_cache_key`, at OpenRouter as `session_id`, with "
+        "`cache_control` for models that need it",
         "nothing is kept for OpenAI's dashboard, and a session meets the cache that it filled",
         theirs=_NEVER,
     ),
@@ -181,9 +182,19 @@ REASONS = (
         "sent, to be refused",
         "a text in their place",
         "a refusal would end the session, because the picture stays in its history",
-        theirs=r"https://.*|data:image/(gif|png)#\w+|#\w+|.*\[(Tool returned an image|The following images).*|"
-        r"What is (this|it)\?|Comparewith|",
+        theirs=r"https://.*|data:image/(gif|png)(#\w+|;base64,\w+=)|#\w+"
+        r"|.*\[(Tool returned an image|The following images).*|What is (this|it)\?|Comparewith|",
         ours=r".*\[image( omitted)?: .*|",
+    ),
+    Reason(
+        "pictures at DeepSeek",
+        "user picture",
+        "left out: it reduces content to its texts",
+        "sent to the models that take them",
+        "the newer models see",
+        theirs=_NEVER,
+        ours=r"data:image/png;base64,\w+=",
+        wire="openai_chat",
     ),
     Reason(
         "reasoning that is not the provider's own",
@@ -195,6 +206,16 @@ REASONS = (
         ours=r"reasoning_details: .*|Mine|Look up|",
     ),
     Reason(
+        "Mistral's own reasoning",
+        "assistant thinking",
+        "left out",
+        "returned in `thinking` parts, as Mistral gave it",
+        "the model goes on with its thoughts",
+        theirs=_NEVER,
+        ours=r"Add them\.",
+        wire="openai_chat",
+    ),
+    Reason(
         "reasoning that a server insists on",
         "assistant thinking",
         "missing where the client has lost it, or sent where the model was told not to reason",
@@ -204,10 +225,11 @@ REASONS = (
         ours=r" ?",
     ),
     Reason(
-        "thought signatures of Gemini",
+        "thought signatures of Gemini, also in `extra_content` of Chat Completions",
         "signature",
         "a fixed one, in base64: its own way to carry them, at the end of the calls' ids, reads none of ours",
-        "the model's own, carried through the client; a fixed one only for a call that has none",
+        "the model's own, carried through the client and returned only to the address that sent it; "
+        "a fixed one only for a call that has none",
         "the signature is what lets the model go on with its thoughts, and ids are clients' and other providers' too",
     ),
     Reason(
@@ -313,11 +335,21 @@ REASONS = (
     ),
     Reason(
         "sampling",
-        r"field (temperature|extra_body\.top_k|generationConfig\.(temperature|topK))",
+        r"field (temperature|top_k|generationConfig\.(temperature|topK))",
         "`temperature: 1` that nobody asked for to Gemini 3; `top_k` to OpenAI; `temperature` to models that refuse it",
         "what the client asks for, where the model takes it",
         "OpenAI knows no `top_k`; reasoning models fix the temperature",
         ours=_NEVER,
+    ),
+    Reason(
+        "arguments of calls at Z.ai",
+        "field tool_stream",
+        "whole, at the end of the call",
+        "`tool_stream: true`",
+        "a long file that the model writes arrives as it is written",
+        theirs=_NEVER,
+        ours="true",
+        wire="openai_chat",
     ),
     Reason(
         "service tier",
@@ -355,7 +387,7 @@ REASONS = (
     ),
     Reason(
         "what Claude Code tells Anthropic about safety",
-        r"field (extra_body|options)\.safeguards",
+        r"field (options\.)?safeguards",
         "passed on",
         "left out",
         "it holds paths of the client's machine, and is between the client and Anthropic",
@@ -440,9 +472,9 @@ REASONS = (
         "a forced tool at Kimi, which reasons",
         "user text",
         "a text of its own, or nothing",
-        "a text that asks for the call",
-        "Kimi refuses to be forced while it reasons",
-        ours=r".*Call (one of the tools|the tool \w+) now\.",
+        "a text that asks for the call; K3 is forced by `tool_choice`",
+        "earlier models of Kimi refuse to be forced while they reason",
+        ours=r".*Call (one of the tools|the tool \w+) now\.|Hello",
     ),
     Reason(
         "sampling at Kimi",

@@ -1,4 +1,4 @@
-"""A body of any of the three wires → what it says, in one form, so that only what matters is compared."""
+"""A body of any of the three wires → its content, in one form, so that only what matters is compared."""
 
 import hashlib
 import json
@@ -8,12 +8,12 @@ from typing import Any
 
 _SNAKE = re.compile(r"_([a-z])")
 _OPAQUE = {"parameters", "parametersJsonSchema", "parameters_json_schema", "args", "response", "responseSchema"}
-"""Keys whose values are the client's own words: nothing in them is respelled."""
+"""Keys with values in the client's own words: nothing in them is respelled."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing said in the conversation."""
+    """One part of the conversation."""
 
     role: str
     kind: str
@@ -26,7 +26,7 @@ class Item:
 
 @dataclass
 class Said:
-    """What a request says."""
+    """The content of a request."""
 
     system: str = ""
     system_role: str = ""
@@ -43,6 +43,7 @@ def read(wire: str, body: dict[str, Any]) -> Said:
 
 
 def _read_chat(body: dict[str, Any]) -> Said:
+    body = {name: value for name, value in body.items() if name != "extra_body"} | body.get("extra_body", {})
     said = Said()
     names: dict[str, str] = {}
     for message in body["messages"]:
@@ -92,6 +93,8 @@ def _read_parts(said: Said, role: str, content: Any) -> None:
             _add_text(said, role, part["text"])
         elif kind == "image_url":
             said.items.append(Item(role, "picture", _digest(part["image_url"]["url"])))
+        elif kind == "thinking" and isinstance(part["thinking"], list):  # Mistral
+            said.items.append(Item(role, "thinking", _text(part["thinking"])))
         else:
             said.items.append(Item(role, "file", _digest(as_json(part.get("file", part)))))
 
@@ -217,7 +220,7 @@ def as_json(value: Any) -> str:
 
 
 def _digest(text: str) -> str:
-    """Return what tells one picture from another, and of an address the address."""
+    """Return a digest that distinguishes one picture from another, and of an address the address."""
     if text.startswith("http") or len(text) < 40:
         return text
     data = text.partition("base64,")[2] or text

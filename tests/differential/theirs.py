@@ -1,4 +1,4 @@
-"""What LiteLLM would send for a request of the Messages API. It is asked offline: it stops before it sends."""
+"""Request LiteLLM would send for one of the Messages API. LiteLLM is called offline: it stops before it sends."""
 
 import copy
 import os
@@ -34,7 +34,7 @@ def name_theirs(wire: str, provider: str, address: str) -> str:
 
 
 def translate(request: dict[str, Any], model: str) -> dict[str, Any] | str:
-    """Return LiteLLM's body for a request to `provider/model`, or in words why it has none."""
+    """Return LiteLLM's body for a request to `provider/model`, or a text with the reason why it has none."""
     for name, value in _OFFLINE.items():
         os.environ.setdefault(name, value)
     import litellm

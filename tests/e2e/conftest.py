@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.claude import find_claude
-from tests.fakes.openai_chat import KEY, new_openai
-from tests.fakes.skeleton import Running, serving_strictly
-from tests.process import Proxy, running_proxy
+from tests.support.fakes.openai_chat import KEY, new_openai
+from tests.support.fakes.server import Running, serving_strictly
+from tests.support.server_process import Proxy, running_proxy
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def openai() -> Iterator[Running]:
 
 @pytest.fixture
 def settings(openai: Running) -> dict[str, str]:
-    """What a user with an OpenAI key sets."""
+    """Return the settings of a user with an OpenAI key."""
     return {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1", "PREFERRED_PROVIDER": "openai"}
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.e2e import cabinet
 from tests.e2e.claude import NOTES, do_the_task, run_claude
-from tests.fakes.openai_chat.samples import pdf, png
-from tests.fakes.skeleton import Running
-from tests.process import Proxy
+from tests.support.fakes.openai_chat.samples import pdf, png
+from tests.support.fakes.server import Running
+from tests.support.server_process import Proxy
 
 
 def bodies(openai: Running) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ def test_a_subagent_works_beside_with_tools_of_its_own(claude: Path, proxy: Prox
 
 
 def test_a_search_of_the_web_is_answered(claude: Path, proxy: Proxy, openai: Running, work: Path) -> None:
-    """The client searches by a request of its own, whose only tool is one that Anthropic would run."""
+    """The client searches by a request of its own; its only tool is one that Anthropic would run."""
     more = {"ENABLE_TOOL_SEARCH": "false"}
     run = run_claude(claude, proxy.url, work, "Call the tool WebSearch", "--allowedTools", "WebSearch", **more)
     assert "Web search results" in run.text

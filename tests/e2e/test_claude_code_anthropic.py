@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.claude import do_the_task, run_claude
-from tests.fakes.anthropic import KEY, new_anthropic
-from tests.fakes.openai_chat.samples import png
-from tests.fakes.skeleton import Running, serving_strictly
-from tests.process import Proxy
+from tests.support.fakes.anthropic import KEY, new_anthropic
+from tests.support.fakes.openai_chat.samples import png
+from tests.support.fakes.server import Running, serving_strictly
+from tests.support.server_process import Proxy
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.claude import do_the_task
-from tests.fakes.compatible import KINDS, new_server
-from tests.fakes.skeleton import Running, serving_strictly
-from tests.integration.compatible import settings_of
-from tests.process import running_proxy
+from tests.support.compatible import settings_of
+from tests.support.fakes.compatible import KINDS, new_server
+from tests.support.fakes.server import Running, serving_strictly
+from tests.support.server_process import running_proxy
 
 MODELS = {
     "groq": ("llama-3.3-70b-versatile", "groq/openai/gpt-oss-120b"),

@@ -1,4 +1,4 @@
-"""What Claude Code does in a session, on four wires: nothing of it may show which model answers."""
+"""Claude Code's behaviour in a session, on four wires: nothing of it may show which model answers."""
 
 import itertools
 import json
@@ -15,11 +15,11 @@ import pytest
 
 from tests.e2e import cabinet
 from tests.e2e.claude import Run, do_the_task, run_claude
-from tests.fakes.openai_chat.samples import pdf, png
-from tests.fakes.searxng import Searxng, new_searxng, result
-from tests.fakes.skeleton import serving_strictly
-from tests.process import running_proxy
-from tests.upstreams import KINDS, Upstream, standing
+from tests.support.fakes.openai_chat.samples import pdf, png
+from tests.support.fakes.searxng import Searxng, new_searxng, result
+from tests.support.fakes.server import serving_strictly
+from tests.support.server_process import running_proxy
+from tests.support.wires import KINDS, Upstream, standing
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -37,7 +37,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def upstream(shared: Upstream) -> Iterator[Upstream]:
-    """What one test sees; every request that it causes is one that the real provider takes."""
+    """Yield the upstream as one test sees it; every request that it causes is one that the real provider takes."""
     seen = Upstream(shared.kind, shared.running, shared.proxy)
     yield seen
     assert seen.breaches() == []
@@ -54,7 +54,7 @@ def fill(work: Path) -> None:
 
 
 def assert_grew(upstream: Upstream) -> None:
-    """Hold that each request of a session begins with all that the one before said, to the byte."""
+    """Check that each request of a session begins with the whole conversation of the one before, to the byte."""
     for before, after in itertools.pairwise(upstream.bodies):
         old, new = before[upstream.kind.said], after[upstream.kind.said]
         assert json.dumps(new[: len(old)]) == json.dumps(old)
@@ -121,7 +121,7 @@ def test_pasted_pictures_are_seen(claude: Path, upstream: Upstream, work: Path) 
 
 
 def test_the_web_is_searched(claude: Path, upstream: Upstream, work: Path) -> None:
-    """The client loads its tool, and searches by a request of its own whose only tool is the provider's."""
+    """The client loads its tool, and searches by a request of its own with the provider's tool only."""
     run = run_claude(claude, upstream.proxy.url, work, "Search the web for the quince", "--allowedTools", "WebSearch")
     assert tools_of(run) == ["ToolSearch", "WebSearch"]
     assert 'Web search results for query: "the quince"' in run.text
@@ -143,7 +143,7 @@ class _Page(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing on the test's own error output."""
+        """Write nothing to the test's own error output."""
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no certificate could be made for a page of HTTPS: {error}")
+        pytest.skip(f"engine: openssl cannot make a certificate: {error}")
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -167,7 +167,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
 
 
 def test_a_page_is_fetched(claude: Path, upstream: Upstream, work: Path, page: tuple[str, Path]) -> None:
-    """The client fetches, and has another model of its own say what the page holds."""
+    """The client fetches, and has another model of its own summarize the page."""
     address, certificate = page
     options = ("--allowedTools", "WebFetch", "--settings", '{"skipWebFetchPreflight": true}')
     more = {"NODE_EXTRA_CA_CERTS": str(certificate)}
@@ -239,7 +239,7 @@ def test_arguments_of_a_call_arrive_as_they_are_written(claude: Path, upstream: 
             pieces[-1].append(event["delta"]["partial_json"])
     whole = [json.loads("".join(call)) for call in pieces if call]
     assert [given["file_path"] for given in whole] == [given["file_path"] for _, given in run.calls()]
-    if upstream.kind.said != "contents" and upstream.kind.path != "/api/chat":  # those two say a call whole
+    if upstream.kind.said != "contents" and upstream.kind.path != "/api/chat":  # those two send a call whole
         assert max(len(call) for call in pieces) > 2
 
 

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from tests.e2e import cabinet
+import pytest
+
 from tests.e2e.claude import run_claude
-from tests.e2e.test_claude_code import mcp
-from tests.process import running_proxy
+from tests.support.server_process import running_proxy
 
 NOTHING = {"OLLAMA_API_BASE": "http://127.0.0.1:9"}
 
@@ -36,20 +36,36 @@ def test_the_demo_runs_a_command(claude: Path, server: Path, work: Path) -> None
     assert "quince 42" in run.text
 
 
-def test_the_demo_finds_its_way_among_unlike_tools(claude: Path, server: Path, work: Path) -> None:
-    assert Path(cabinet.__file__).is_file()
-    (work / "notes").write_text("quince jelly\n")
+def test_the_demo_lists_the_files(claude: Path, server: Path, work: Path) -> None:
+    (work / "quince.txt").write_text("jelly\n")
     with running_proxy(server, NOTHING) as proxy:
-        prompt = "Open the note called notes"
-        run = run_claude(claude, proxy.url, work, prompt, "--tools", "", *mcp(work), ENABLE_TOOL_SEARCH="false")
-    assert [name for name, _ in run.calls()] == ["mcp__cabinet__open_note"]
-    assert "quince jelly" in run.text
+        run = run_claude(claude, proxy.url, work, "list the files here", "--allowedTools", "Bash")
+    assert [name for name, _ in run.calls()] == ["Bash"]
+    assert "quince.txt" in run.text
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "search the web for anthropic proxy",
+        "use the Agent tool to list the files",
+        "use WebSearch to search for python",
+        "what files should I look at?",
+    ],
+)
+def test_the_demo_calls_nothing_for_a_request_that_is_not_obvious(
+    claude: Path, server: Path, work: Path, prompt: str
+) -> None:
+    with running_proxy(server, NOTHING) as proxy:
+        run = run_claude(claude, proxy.url, work, prompt)
+    assert list(run.calls()) == []
+    assert not run.result["is_error"], run.stderr
+    assert "demonstration" in run.text
 
 
 def test_the_demo_gives_a_structured_answer(claude: Path, server: Path, work: Path) -> None:
-    schema = {"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"]}
+    schema = {"type": "object", "properties": {"colour": {"enum": ["teal", "red"]}}, "required": ["colour"]}
     with running_proxy(server, NOTHING) as proxy:
-        prompt = "Name a colour. The colour is teal."
-        run = run_claude(claude, proxy.url, work, prompt, "--json-schema", json.dumps(schema))
+        run = run_claude(claude, proxy.url, work, "Name a colour.", "--json-schema", json.dumps(schema))
     assert [name for name, _ in run.calls()] == ["StructuredOutput"]
     assert run.result["structured_output"] == {"colour": "teal"}

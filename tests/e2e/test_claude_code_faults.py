@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.claude import run_claude
-from tests.fakes.skeleton import Running
-from tests.process import Proxy, running_proxy
+from tests.support.fakes.server import Running
+from tests.support.server_process import Proxy, running_proxy
 
 
 @pytest.mark.parametrize("fault", ["cut pieces=4 times=1", "torn pieces=4 times=1", "error pieces=4 times=1"])

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from tests.e2e.claude import do_the_task, run_claude
-from tests.fakes.gemini.server import KEY, PROJECT, new_gemini
-from tests.fakes.google_tokens import TokenServers, new_token_servers, write_service_account
-from tests.fakes.openai_chat.samples import png
-from tests.fakes.skeleton import Running, serving, serving_strictly
-from tests.process import Proxy, running_proxy
+from tests.support.fakes.gemini.server import KEY, PROJECT, new_gemini
+from tests.support.fakes.google_tokens import TokenServers, new_token_servers, write_service_account
+from tests.support.fakes.openai_chat.samples import png
+from tests.support.fakes.server import Running, serving, serving_strictly
+from tests.support.server_process import Proxy, running_proxy
 
 
 @pytest.fixture

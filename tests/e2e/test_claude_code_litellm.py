@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.claude import do_the_task
-from tests.fakes.openai_chat import KEY
-from tests.fakes.skeleton import Running
-from tests.litellm import needs_litellm
-from tests.process import Proxy
+from tests.support.fakes.openai_chat import KEY
+from tests.support.fakes.server import Running
+from tests.support.litellm import needs_litellm
+from tests.support.server_process import Proxy
 
 pytestmark = needs_litellm
 
@@ -21,7 +21,7 @@ def settings(openai: Running, server: Path, request: pytest.FixtureRequest) -> d
 
 
 def test_a_task_of_several_turns(claude: Path, proxy: Proxy, openai: Running, work: Path) -> None:
-    # nobody can know the limit of a model of this name; of a real one LiteLLM does
+    # the limit of a model of this name is unknown; LiteLLM knows that of a real one
     limit = {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "32000"}
     do_the_task(claude, proxy.url, work, **limit)
     assert " 500 " not in proxy.log

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.claude import do_the_task
-from tests.fakes.openai_responses import KEY, new_openai
-from tests.fakes.skeleton import Running, serving_strictly
-from tests.process import Proxy
+from tests.support.fakes.openai_responses import KEY, new_openai
+from tests.support.fakes.server import Running, serving_strictly
+from tests.support.server_process import Proxy
 
 
 @pytest.fixture

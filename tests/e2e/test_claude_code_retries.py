@@ -1,4 +1,4 @@
-"""How often Claude Code asks again, on four wires: its rules see our statuses, not the provider's."""
+"""The retries of Claude Code, on four wires: its rules see our statuses, not the provider's."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.claude import run_claude
-from tests.fakes.skeleton import Exchange
-from tests.upstreams import KINDS, Upstream, standing
+from tests.support.fakes.server import Exchange
+from tests.support.wires import KINDS, Upstream, standing
 
 COUNTED = " ".join(str(number) for number in range(1, 31))
 
@@ -25,7 +25,7 @@ def streams(exchange: Exchange) -> bool:
 
 
 def test_an_overload_is_waited_out(claude: Path, upstream: Upstream, work: Path) -> None:
-    """Each request is repeated once by the proxy, and by the client when it was told 529: twice, then it works."""
+    """Each request is repeated once by the proxy, and by the client when it received a 529: twice, then it works."""
     run = run_claude(claude, upstream.proxy.url, work, "Count to 30 [fault:overloaded times=4]")
     assert run.text == COUNTED
     assert [exchange.status for exchange in upstream.exchanges] == [503] * 4 + [200]

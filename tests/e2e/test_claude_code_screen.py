@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.terminal import terminal
-from tests.upstreams import KINDS, Upstream, standing
+from tests.support.wires import KINDS, Upstream, standing
 
 WIRES = ("openai_responses", "gemini", "openai_chat")
 
 
 @pytest.fixture(params=WIRES)
 def upstream(request: pytest.FixtureRequest, server: Path) -> Iterator[Upstream]:
-    with standing(request.param, server) as upstream:
+    with standing(request.param, server, LOG_LEVEL="debug") as upstream:  # which shows requests for a count
         yield upstream
         assert upstream.breaches() == []
         assert "Traceback" not in upstream.proxy.log
@@ -33,7 +33,7 @@ def test_the_context_is_counted_in_many_requests_at_once(claude: Path, upstream:
 
 
 def test_the_effort_of_a_session_is_changed(claude: Path, upstream: Upstream, work: Path) -> None:
-    """The change comes as a message of the role system that says nothing."""
+    """The change comes as a message of the role system without content."""
     with terminal(claude, upstream.proxy.url, work) as screen:
         screen.type("Count to 3")
         screen.wait_for("1 2 3")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.npm import install
-from tests.fakes.skeleton import Exchange, Running
-from tests.process import Proxy
-from tests.upstreams import KINDS, Upstream, standing
+from tests.support.fakes.server import Exchange, Running
+from tests.support.server_process import Proxy
+from tests.support.wires import KINDS, Upstream, standing
 
 VERSION, ZOD = "1.10.0", "zod@4.6.7"
 CASES = Path(__file__).parent / "typescript"
@@ -34,7 +34,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def wire(shared: Upstream) -> Iterator[Upstream]:
-    """What one test sees; every request that it causes is one that the real provider takes."""
+    """Yield the upstream as one test sees it; every request that it causes is one that the real provider takes."""
     seen = Upstream(shared.kind, shared.running, shared.proxy)
     yield seen
     assert seen.breaches() == []
@@ -91,7 +91,7 @@ def test_tools(sdk: Path, wire: Upstream) -> None:
 
 
 def test_the_tool_runner(sdk: Path, wire: Upstream) -> None:
-    """It asks for a conversation that the server keeps, and resends all of it when it is told that none is."""
+    """It asks for a conversation that the server keeps, and resends all of it when the answer is that none is kept."""
     seen = run_case("runner", sdk, wire.proxy)
     assert seen["sums"] == [[3, 4], [7, 5]] * 2
     assert seen["texts"] == ["The sum is 12."] * 2
@@ -119,7 +119,7 @@ def test_errors_become_their_classes(sdk: Path, proxy: Proxy) -> None:
     expected = {
         "unauthorized": ("AuthenticationError", 401, "authentication_error"),
         "forbidden": ("PermissionDeniedError", 403, "permission_error"),
-        "missing": ("NotFoundError", 404, "not_found_error"),
+        "missing": ("BadRequestError", 400, "invalid_request_error"),  # the model is a setting's, not the client's
         "rate after=30": ("RateLimitError", 429, "rate_limit_error"),
         "server": ("InternalServerError", 500, "api_error"),
         "overloaded": ("OverloadedError", 529, "overloaded_error"),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from string import ascii_lowercase
 
-import gguf  # type: ignore[import-not-found]  # scripts/engine has both
+import gguf  # type: ignore[import-not-found]  # scripts/ci/engine has both
 import numpy as np  # type: ignore[import-not-found]
 
 WINDOW = 16_384
@@ -27,7 +27,7 @@ _TEMPLATE = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- "<|im_start|>assistant\\n" }}{%- endif %}
 """
-"""How a conversation is said to it, calls as several families of models write them: the engine reads them back."""
+"""The template of a conversation, with calls as several families of models write them: the engine reads them back."""
 _WORDS = ("▁", "▁the", "▁a", "▁is", "▁of", "er", "in", "on", *ascii_lowercase)
 
 
@@ -80,7 +80,7 @@ def _write_tensors(writer: gguf.GGUFWriter, words: int) -> None:
 
     count = words + len(_WORDS)
     output = random(count, _WIDTH)
-    output[:words] = 0  # it speaks in words, and never ends by itself unless a grammar makes it
+    output[:words] = 0  # it writes words, and never ends by itself unless a grammar makes it
     ones = np.ones(_WIDTH, np.float32)
     writer.add_tensor("token_embd.weight", random(count, _WIDTH))
     writer.add_tensor("output_norm.weight", ones)

@@ -4,13 +4,13 @@ import signal
 import sys
 import threading
 
-import xllamacpp  # type: ignore[import-not-found]  # scripts/engine has it
+import xllamacpp  # type: ignore[import-not-found]  # scripts/ci/engine has it
 
 from tests.engine.model import WINDOW
 
 
 def main(model: str, key: str) -> None:
-    """Serve until somebody ends it."""
+    """Serve until the process is stopped."""
     settings = xllamacpp.CommonParams()
     settings.model.path = model
     settings.model_alias = {"tiny"}

@@ -1,4 +1,4 @@
-"""What people get who run llama.cpp behind the proxy: the real engine, the real process, the official SDK."""
+"""Results for users that run llama.cpp behind the proxy: the real engine, the real process, the official SDK."""
 
 import json
 import subprocess
@@ -12,12 +12,12 @@ import anthropic
 import httpx2 as httpx
 import pytest
 
-pytest.importorskip("xllamacpp", reason="llama.cpp is not here; scripts/engine runs these tests with it")
+pytest.importorskip("xllamacpp", reason="engine: llama.cpp is not installed: sh scripts/ci/engine")
 
-from tests.canaries import new_canary
 from tests.engine.model import WINDOW, write_model
-from tests.integration.test_server import wait_for
-from tests.process import Proxy, running_proxy
+from tests.support.process_checks import wait_for
+from tests.support.secret_canaries import new_canary
+from tests.support.server_process import Proxy, running_proxy
 
 MODEL = "claude-sonnet-5-5"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -128,7 +128,7 @@ def input_of(message: anthropic.types.Message) -> int:
 @pytest.mark.parametrize("choice", ["auto", "any"])
 @pytest.mark.parametrize("streams", [True, False])
 def test_tools_reach_the_model(client: anthropic.Anthropic, choice: Any, streams: bool) -> None:
-    """It is offered a tool and told how to call it; what it says by chance never is a call."""
+    """The model gets a tool and the format of its calls; text that it writes by chance is never a call."""
     request = ask(tools=[WEATHER], tool_choice={"type": choice})
     if streams:
         with client.messages.stream(**request) as stream:

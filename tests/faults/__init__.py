@@ -1,8 +1,9 @@
 """The fault lab: every way in which a provider or a client can fail, on every wire, over real sockets.
 
 `rows/` is the table, one row a fault: what happens on the socket, and what the client may expect. `upstream` is a
-provider that fails as a row tells it, `voices` how it speaks each wire, `client` the client, which may fail too,
-`lab` runs rows against the server as a user starts it, `table` prints what came of them and writes docs/reliability.md.
+provider that fails as a row defines it, `voices` how it speaks each wire, `client` the client, which may fail too,
+`lab` runs rows against the server as a user starts it, `table` prints what came of them and writes the
+table of docs/guide/reliability.md.
 
-`scripts/faults` runs all of it; the tests of this folder run a few rows of each phase.
+`scripts/ci/faults` runs all of it; the tests of this folder run a few rows of each phase.
 """

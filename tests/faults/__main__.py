@@ -1,4 +1,4 @@
-"""`scripts/faults`: runs every row on every wire and prints what came of it, or writes the documentation's table."""
+"""`scripts/ci/faults`: runs every row on every wire and prints what came of it, or writes the documentation's table."""
 
 import argparse
 import sys
@@ -16,9 +16,11 @@ ROWS_AT_ONCE = 3
 
 
 def main() -> int:
-    options = argparse.ArgumentParser(prog="scripts/faults", description=__doc__)
+    options = argparse.ArgumentParser(prog="scripts/ci/faults", description=__doc__)
     options.add_argument("rows", nargs="*", help="words of the rows to run; without any: all")
-    options.add_argument("--write", action="store_true", help="write the table of docs/reliability.md, run nothing")
+    options.add_argument(
+        "--write", action="store_true", help="write the table of docs/guide/reliability.md, run nothing"
+    )
     options.add_argument("-n", type=int, default=ROWS_AT_ONCE, help="rows at once (%(default)s)")
     chosen = options.parse_args()
     if chosen.write:

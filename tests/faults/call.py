@@ -44,7 +44,7 @@ class Call:
         self._chunked = False
         self.voice: Voice
         self.streams = False
-        """Whether the last request asked for a stream."""
+        """True if the last request asked for a stream."""
         self.body: Any = None
         """The last request's body."""
         self.sent = 0
@@ -54,9 +54,9 @@ class Call:
         self.left_at: float | None = None
         """When the other side was seen to close, on the monotonic clock."""
         self.open = True
-        """Whether the connection still stands on our side."""
+        """True if the connection still stands on our side."""
         self.rests = False
-        """Whether it waits for a request, or for the other side to close."""
+        """True if it waits for a request, or for the other side to close."""
 
     # Acts
 
@@ -79,15 +79,15 @@ class Call:
             self._upstream.changed.notify_all()
 
     def begin(self) -> None:
-        """Say the first words; where no stream was asked for, the first half of the reply."""
+        """Send the first words; where no stream was asked for, the first half of the reply."""
         self.say(self.begun)
 
     def go_on(self) -> None:
-        """Say all other words, without the end."""
+        """Send all other words, without the end."""
         self.say(self.rest)
 
     def end(self) -> None:
-        """Say what marks a reply as complete."""
+        """Send what marks a reply as complete."""
         self.say(self.last)
 
     def finish(self) -> None:
@@ -111,7 +111,7 @@ class Call:
         raise _Over
 
     def wait(self) -> None:
-        """Say nothing more until the other side closes, or the row ends."""
+        """Send nothing more until the other side closes, or the row ends."""
         self._watch()
         raise _Over
 

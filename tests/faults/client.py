@@ -7,27 +7,27 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from anthropic_proxy.messages.grammar import check_bytes
 from tests.faults.call import GUARD_SECONDS, RESET
 from tests.faults.voices import Voice
+from tests.support.event_grammar import check_bytes
 
 WORDS = b'"content_block_delta"'
-"""Stands in the first event that holds something of what the model says."""
+"""Marker of the first event that holds some of the model's output."""
 _READ_BYTES = 65_536
 
 
 @dataclass
 class Answer:
-    """What came back until the answer was complete or the connection ended."""
+    """Everything received until the answer was complete or the connection ended."""
 
     status: int = 0
     """0: nothing came."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     complete: bool = False
-    """Whether the body ended as its head had announced."""
+    """True if the body ended as its head had announced."""
     hung: bool = False
-    """Whether it was given up."""
+    """True if it was given up."""
     seconds: float = 0.0
     """From the request's last byte to the answer's last."""
 
@@ -44,7 +44,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """What the model said, as far as it came."""
+        """Return the model's text, as far as it arrived."""
         if not self.streamed:
             content = (_json_or_none(self.body) or {}).get("content") or ()
             return "".join(block.get("text", "") for block in content)
@@ -72,7 +72,7 @@ class Answer:
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong with the stream itself."""
+        """Return the errors of the stream itself."""
         return check_bytes(self.body) if self.streamed else []
 
 

@@ -1,4 +1,4 @@
-"""What a client may expect where something fails, in words for the table and as a check of an answer."""
+"""Results that a client may expect where something fails: as text for the table and as a check of an answer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,14 +34,17 @@ class Refused:
     status: int
     kind: str
     wait: int | str | None = None
-    """What `retry-after` says; None: there is none."""
+    """The value of `retry-after`; None: there is none."""
     final: bool = False
-    """Whether the client is told not to try again."""
+    """True if the client is instructed not to try again."""
+    message: str = ""
+    """The whole message, where it is fixed."""
 
     @property
     def words(self) -> str:
+        text = f" “{self.message}”" if self.message else ""
         wait = "" if self.wait is None else f", `retry-after: {self.wait}`"
-        return f"{self.status} `{self.kind}`{wait}{', `x-should-retry: false`' if self.final else ''}"
+        return f"{self.status} `{self.kind}`{text}{wait}{', `x-should-retry: false`' if self.final else ''}"
 
     def check(self, answer: Answer) -> Iterator[str]:
         if (answer.status, answer.error.get("type")) != (self.status, self.kind):
@@ -49,6 +52,8 @@ class Refused:
             return
         if not answer.error.get("message"):
             yield "an error without a message"
+        if self.message and answer.error["message"] != self.message:
+            yield f"the message is {answer.error['message']!r}"
         if not answer.headers.get("request-id"):
             yield "no request-id"
         wait = answer.headers.get("retry-after")
@@ -60,7 +65,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Cut:
-    """What had arrived, and then the event that says why there is no more."""
+    """The part that had arrived, and then the event with the reason why there is no more."""
 
     kind: str = "api_error"
     text: str = BEGUN
@@ -96,7 +101,7 @@ class Passed:
 class Gone:
     """Nothing: the client had left."""
 
-    words: str = "nobody is there; the upstream call is closed"
+    words: str = "no client; the upstream call is closed"
 
     def check(self, answer: Answer) -> Iterator[str]:
         yield from ()
@@ -107,7 +112,7 @@ Expected = Complete | Refused | Cut | Passed | Gone
 
 @dataclass(frozen=True)
 class Case:
-    """What becomes of a fault, and how often the provider was asked."""
+    """The outcome of a fault, and how often the provider was asked."""
 
     expected: Expected
     calls: int = 1
@@ -146,7 +151,7 @@ def whole(expected: Expected, calls: int = 1) -> Cases:
 
 
 def check_answer(expected: Expected, answer: Answer) -> Iterator[str]:
-    """Say what is wrong with an answer: with what it says, and with how it ends."""
+    """Yield what is wrong with an answer: with its content, and with how it ends."""
     if isinstance(expected, Gone):
         return
     if answer.hung:

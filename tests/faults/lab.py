@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from tests.fakes.google_tokens import TokenServers, new_token_servers, write_service_account
-from tests.fakes.skeleton import serving
 from tests.faults.call import HEALTHY
 from tests.faults.client import Asking
 from tests.faults.expected import Case, Complete, check_answer
 from tests.faults.rows.row import Row, Scene, ask
 from tests.faults.upstream import FaultyUpstream
 from tests.faults.voices import VOICES, Voice
-from tests.process import BLOCKED, Proxy, running_proxy
+from tests.support.fakes.google_tokens import TokenServers, new_token_servers, write_service_account
+from tests.support.fakes.server import serving
+from tests.support.server_process import BLOCKED, Proxy, running_proxy
 
 OWN_SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "LOG_FORMAT": "json", "UPSTREAM_TIMEOUT": "30"}
 """With limits that nothing reaches but what hangs, and that end before a client gives up."""
@@ -29,7 +29,7 @@ _WARMING_UP = 10
 
 @dataclass
 class Result:
-    """What came of one row on one wire, streamed or not."""
+    """The outcome of one row on one wire, streamed or not."""
 
     row: Row
     voice: str
@@ -39,13 +39,13 @@ class Result:
 
 
 def seems_blocked(results: Sequence[Result]) -> bool:
-    """Say whether all that was wrong is that the event loop was blocked, as it seems to be on a busy machine."""
+    """Return whether the only problem is a blocked event loop, as it seems to be on a busy machine."""
     problems = [problem for result in results for problem in result.problems]
     return bool(problems) and all(problem.startswith(BLOCKED) for problem in problems)
 
 
 class Lab:
-    """What all rows share: the servers that give tokens for Vertex AI."""
+    """The part that all rows share: the servers that give tokens for Vertex AI."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -59,15 +59,15 @@ class Lab:
     def run(self, row: Row, voices: Sequence[Voice] = VOICES) -> list[Result]:
         """Run a row on every wire, streamed and not.
 
-        Where even the first request would fail, each wire has a process of its own: failures in a row would have an
-        upstream left alone.
+        Where even the first request would fail, each wire has a process of its own: after failures in a row an
+        upstream would not be asked for a while.
         """
         if row.scheme == "http":
             return self._run(row, voices)
         return [result for voice in voices for result in self._run(row, [voice])]
 
     def _run(self, row: Row, voices: Sequence[Voice]) -> list[Result]:
-        """Run a row in one process; what that did wrong as a whole is told with the first result."""
+        """Run a row in one process; the problems of the process as a whole go into the first result."""
         results: list[Result] = []
         try:
             self._run_in_town(row, voices, results)
@@ -135,7 +135,7 @@ def _warm_up(scene: Scene) -> None:
 
 
 def _serve_well(scene: Scene) -> list[str]:
-    """Say what is wrong with a request to which nothing happens; its success also counts as the upstream's."""
+    """Return the problems of a request to which nothing happens; its success also counts as the upstream's."""
     scene.upstream.play(HEALTHY)
     problems = list(check_answer(Complete(), ask(scene).answer))
     scene.upstream.settle()
@@ -160,7 +160,7 @@ def _run_one(result: Result, scene: Scene, case: Case) -> None:
 
 
 def _check_process(proxy: Proxy, sockets: int) -> Iterator[str]:
-    """Say what the row did to the process as a whole."""
+    """Yield the problems that the row caused in the process as a whole."""
     if proxy.process.poll() is not None:
         yield f"the server ended with {proxy.process.returncode}"
         return
@@ -179,7 +179,7 @@ def _check_process(proxy: Proxy, sockets: int) -> Iterator[str]:
 
 
 def _count_sockets(proxy: Proxy) -> int:
-    """Return how many sockets the process holds; 0 where nobody can say."""
+    """Return how many sockets the process holds; 0 where that cannot be found out."""
     folder = Path(f"/proc/{proxy.process.pid}/fd")
     count = 0
     for link in folder.iterdir() if folder.exists() else ():

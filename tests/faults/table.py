@@ -1,4 +1,4 @@
-"""What the rows say, for docs/reliability.md, and what came of them, for the reader of a run."""
+"""Text of the rows, for docs/guide/reliability.md, and their results, for the reader of a run."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -9,8 +9,8 @@ from tests.faults.lab import Result
 from tests.faults.rows.row import Row
 from tests.faults.voices import VOICES
 
-DOCS = Path(__file__).parents[2] / "docs" / "reliability.md"
-BEGIN, END = "<!-- faults: begin, written by scripts/faults --write -->", "<!-- faults: end -->"
+DOCS = Path(__file__).parents[2] / "docs/guide/reliability.md"
+BEGIN, END = "<!-- faults: begin, written by scripts/ci/faults --write -->", "<!-- faults: end -->"
 _NO_CASE = "–"
 _WIDTH = 58
 _CELL = 12
@@ -52,7 +52,7 @@ def line_of(row: Row, results: Sequence[Result]) -> str:
 
 
 def problems_of(results: Sequence[Result]) -> Iterator[str]:
-    """Say what was not as the rows have it."""
+    """Yield each difference between the results and the rows."""
     for result in results:
         for problem in result.problems:
             yield f"{result.row.name} [{result.voice}, {'streamed' if result.streams else 'whole'}] {problem}"

@@ -1,11 +1,9 @@
-"""Some rows of each phase, and that the documentation has the table as the rows have it; `scripts/faults` runs all."""
+"""Some rows of each phase, and the table of the documentation; `scripts/ci/faults` runs all rows."""
 
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-
-pytest.importorskip("google.auth")
 
 from tests.faults import table
 from tests.faults.client import Answer
@@ -19,8 +17,11 @@ QUICK = (
     "connect: reset once accepted",
     "before the head: 101, another protocol",
     "status: 429, `retry-after: 61`",
+    "status: 400, images are not supported",
+    "status: 429, a limit per minute that the request alone exceeds",
     "body: a chunk whose size is no number",
     "body: complete, but without the last chunk",
+    "body: an extension of a chunk without end",
     "content: an overload behind the first words",
     "content: no end: the body stops behind the last words",
     "client: leaves in the middle",
@@ -43,7 +44,7 @@ def test_what_becomes_of_a_fault(row: Row, lab: Lab) -> None:
 
 
 def test_the_documentation_has_the_table_of_the_rows() -> None:
-    assert table.written() == table.describe(ROWS), "scripts/faults --write brings it up to date"
+    assert table.written() == table.describe(ROWS), "scripts/ci/faults --write brings it up to date"
 
 
 def test_every_row_has_a_name_of_its_own_and_differs_only_where_somebody_speaks() -> None:
@@ -70,6 +71,7 @@ _ERROR = Answer(502, {"request-id": "r"}, b'{"type":"error","error":{"type":"api
         (Refused(502, "overloaded_error"), _ERROR),
         (Refused(502, "api_error", wait=2), _ERROR),
         (Refused(502, "api_error", final=True), _ERROR),
+        (Refused(502, "api_error", message="another"), _ERROR),
         (Refused(502, "api_error"), Answer(502, _ERROR.headers, _ERROR.body)),
         (Refused(502, "api_error"), Answer(502, {}, _ERROR.body, complete=True)),
         (Passed(), Answer(hung=True)),

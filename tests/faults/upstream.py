@@ -1,4 +1,4 @@
-"""A provider that fails as it is told to: a socket server that plays a script on every connection."""
+"""A provider that fails on request: a socket server that plays a script on every connection."""
 
 import socket
 import threading
@@ -52,16 +52,16 @@ class FaultyUpstream:
                 self.calls.remove(call)
 
     def wait_for(self, fact: Callable[[], bool], seconds: float = GUARD_SECONDS) -> bool:
-        """Wait until something is so, of what a call knows; say whether it came to be."""
+        """Wait until a fact holds, of what a call knows; return whether it came to hold."""
         with self.changed:
             return self.changed.wait_for(fact, seconds)
 
     def settle(self) -> bool:
-        """Wait until every connection has ended; say whether the other side closed all that we left open."""
+        """Wait until every connection has ended; return whether the other side closed all that we left open."""
         return self.wait_for(lambda: not any(call.open for call in self.calls))
 
     def refuse(self) -> None:
-        """Let nobody listen there."""
+        """Stop listening on the port, so that connections to it are refused."""
         self._stop_listening()
         self._listener = self._bind()
 

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz [target|all] [bytes] [seed]`: feeds so many bytes to each target and says what came of it."""
+"""`python -m tests.fuzz [target|all] [bytes] [seed]`: feeds so many bytes to each target and prints the result."""
 
 import subprocess
 import sys

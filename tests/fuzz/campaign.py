@@ -1,6 +1,6 @@
-"""Feeds one target in a process of its own, guided by the coverage of the package where atheris is installed.
+"""Campaign against one target in a process of its own, guided by the coverage of the package if atheris is installed.
 
-Without it the same mutations are made of the seeds alone, and it says so. Counted are inputs and bytes, never time.
+Without it the same mutations are made of the seeds alone, and it reports so. Counted are inputs and bytes, never time.
 """
 
 import os
@@ -20,7 +20,7 @@ _SAID = re.compile(rb"#\d+\s+(INITED|NEW|REDUCE|pulse|DONE|RELOAD)\s+cov: (\d+) 
 
 @dataclass(frozen=True)
 class Figures:
-    """What one campaign did."""
+    """Result of one campaign."""
 
     said: str
     before: int
@@ -72,13 +72,13 @@ class Campaign:
 
 def main(name: str, budget: int, seed: int) -> None:
     try:
-        import atheris  # type: ignore[import-untyped]  # only where scripts/fuzz has put it
+        import atheris  # type: ignore[import-untyped]  # only where scripts/ci/fuzz has put it
     except ImportError:
         _unguided(Campaign(name, budget), seed)
         return
     with atheris.instrument_imports(include=["anthropic_proxy"], enable_loader_override=False):
         import anthropic_proxy.app
-        import anthropic_proxy.upstream.pages.fetching  # noqa: F401
+        import anthropic_proxy.upstream.web_fetch.fetcher  # noqa: F401
 
         campaign = Campaign(name, budget)
 

@@ -1,4 +1,4 @@
-"""What broke something: told apart by where it broke, made small, kept as a file."""
+"""Inputs that broke something: distinguished by the place of the failure, made small, kept as files."""
 
 import hashlib
 import time
@@ -20,7 +20,7 @@ class Findings:
         self._name = name
         self._check = check
         self.seen: dict[str, Path] = {}
-        """How it broke → where the first input that did it is kept."""
+        """Kind of failure → file of the first input that caused it."""
 
     def try_input(self, data: bytes) -> bool:
         """Feed one input; whether it broke something that nothing had broken before."""
@@ -38,7 +38,7 @@ class Findings:
 
 
 def find_breach(check: Callable[[bytes], None], data: bytes) -> str | None:
-    """Return how an input breaks a promise, in words that other inputs of the kind share; None: it does not."""
+    """Return how an input breaks a promise, as a text that other inputs of the kind share; None: it does not."""
     before = time.process_time()
     try:
         check(data)

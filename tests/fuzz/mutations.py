@@ -1,4 +1,4 @@
-"""Bytes that are almost right: JSON with one value that nobody expects, lines in another order, broken characters."""
+"""Bytes that are almost right: JSON with one unexpected value, lines in another order, broken characters."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ STRETCHED = (
     *b"Bearer sk- retry\\u0020 1m max_tokens https://a.b/ \xc3\xa9 \xf0\x9f\x98\x80".split(),
     *(b" ", b"\\n", b"a ", b"9 tokens ", b"x: ", b"retry in 1", b"Bearer a "),
 )
-"""What a string is made of that somebody repeats ten thousand times: whatever looks for it may look too often."""
+"""Parts of a string that are repeated ten thousand times: code that looks for one may look too often."""
 TOKENS = (
     b"\n",
     b"\r\n",
@@ -92,7 +92,7 @@ TOKENS = (
 )
 _MARK = "0hostile0"
 _SELDOM = 0.02
-"""How often something large is made: most of the budget is for small inputs."""
+"""The probability of a large input: most of the budget is for small inputs."""
 
 
 def _hostile(random: Random) -> bytes:

@@ -1,4 +1,4 @@
-"""What broke something once, and the seeds with a few mutations: nothing breaks anything now."""
+"""Inputs that broke something once, and the seeds with a few mutations: nothing breaks anything now."""
 
 from pathlib import Path
 from random import Random

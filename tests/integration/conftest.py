@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.openai_chat.server import KEY, new_openai
-from tests.fakes.skeleton import Running, serving
-from tests.process import Proxy, running_proxy
+from tests.support.fakes.openai_chat.server import KEY, new_openai
+from tests.support.fakes.server import Running, serving
+from tests.support.server_process import Proxy, running_proxy
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def openai() -> Iterator[Running]:
 
 @pytest.fixture(scope="session")
 def settings(openai: Running) -> dict[str, str]:
-    """What a user with an OpenAI key sets."""
+    """Return the settings of a user with an OpenAI key."""
     return {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1", "PREFERRED_PROVIDER": "openai"}
 
 

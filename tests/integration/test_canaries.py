@@ -1,4 +1,4 @@
-"""Keys are told to nobody: neither by what a provider echoes, nor by a client, a wrong setting, or a crash of ours."""
+"""Keys are never disclosed: neither by a provider's echo, nor by a client, a wrong setting, or a crash of ours."""
 
 import base64
 import contextlib
@@ -15,10 +15,10 @@ from aiohttp import web
 
 from anthropic_proxy.settings.fields import Secret
 from anthropic_proxy.wire.contract import Credential
-from tests.canaries import find_told, new_canary, secrets_in
-from tests.fakes.skeleton import Journal, Running, new_application, serving
-from tests.integration.test_server import MESSAGES, ask, wait_for
-from tests.process import Proxy, running_proxy
+from tests.support.fakes.server import RequestLog, Running, new_application, serving
+from tests.support.process_checks import MESSAGES, ask, wait_for
+from tests.support.secret_canaries import find_leaks, new_canary, secrets_in
+from tests.support.server_process import Proxy, running_proxy
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HOSTILE = "claude\r\nx-evil: 1\x1b[2J\u2028\u202e\x00\x9b31m"
@@ -27,7 +27,7 @@ FORMS = ({"LOG_FORMAT": "plain", "LOG_LEVEL": "debug"}, {"LOG_FORMAT": "json", "
 
 
 def _echo(key: str, how: str) -> web.Response:
-    """Answer as a provider does that tells the key."""
+    """Answer as a provider does that discloses the key."""
     said = {
         "error": json.dumps({"error": {"message": f"Incorrect API key provided: {key}.", "code": "invalid_api_key"}}),
         "page": f"<html><body>denied for {key} ({quote(key)})</body></html>",
@@ -50,15 +50,15 @@ WAYS = ("error", "page", "base64", "deep", "redirect", "header", "lines")
 
 @pytest.fixture(scope="module")
 def echoing() -> Iterator[Running]:
-    """A provider of every wire that answers each request by telling the key that came with it."""
+    """Yield a provider of every wire that answers each request with the key that came with it."""
 
-    async def answer(request: web.Request, raw: bytes, _: Journal) -> web.Response:
+    async def answer(request: web.Request, raw: bytes, _: RequestLog) -> web.Response:
         given = (request.headers.get(name) for name in ("authorization", "x-api-key", "x-goog-api-key"))
         key = next((value for value in given if value), "none")
         how = next((way for way in WAYS if f"how={way}" in raw.decode()), "error")
         return _echo(key.removeprefix("Bearer "), how)
 
-    with serving(new_application(answer, Journal())) as running:
+    with serving(new_application(answer, RequestLog())) as running:
         yield running
 
 
@@ -97,7 +97,7 @@ def test_what_a_provider_tells_of_a_key_goes_nowhere(echoing: Running, tmp_path:
         assert client.get("/v1/models").status_code == 200
         page = client.get("/metrics").text
         assert "anthropic_proxy_requests_total{" in page
-        assert find_told(page, secrets_in(settings)) == []
+        assert find_leaks(page, secrets_in(settings)) == []
         wait_for(lambda: proxy.log.count(MESSAGES) >= len(WAYS) * len(MODELS))
         expect_one_line_each(proxy)
 
@@ -129,11 +129,11 @@ def test_what_a_client_says_of_its_key_is_not_logged(echoing: Running, tmp_path:
         client.get(f"/{quote(HOSTILE, safe='')}?key={own}", headers=[(b"user-agent", b"evil\x9b31m")])
         proxy.client(headers={"authorization": f"Bearer {own}"}).post(MESSAGES, json=ask("x"))
         page = client.get("/metrics").text
-        assert find_told(page, [own, *secrets_in(settings)]) == []
+        assert find_leaks(page, [own, *secrets_in(settings)]) == []
         assert not RAW & set(page)
         wait_for(lambda: proxy.log.count("/v1/m") >= len(wrong) + 3)
         expect_one_line_each(proxy)
-        assert find_told(proxy.log, [own]) == []
+        assert find_leaks(proxy.log, [own]) == []
 
 
 SABOTAGE = """
@@ -141,7 +141,7 @@ import sys
 from anthropic_proxy.upstream.http.connection import Connection
 async def ask(self, head, body):
     raise RuntimeError("never foreseen: %s\\r\\nPOST forged\\x1b[2J" % head.decode())
-Connection.ask = ask
+Connection.send_request = ask
 from anthropic_proxy.cli import main
 sys.argv = ["anthropic-proxy", "serve", *sys.argv[1:]]
 main()
@@ -162,7 +162,7 @@ def test_the_trace_of_a_bug_holds_no_key(echoing: Running, tmp_path: Path, form:
 
 
 def start_with(directory: Path, env_file: str, **settings: str) -> str:
-    """Return what a server says that cannot start."""
+    """Return the output of a server that cannot start."""
     (directory / ".env").write_text(env_file, encoding="utf-8")
     own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(CHECKOUT)}
     command = [sys.executable, "-m", "anthropic_proxy", "serve"]
@@ -190,7 +190,7 @@ def start_with(directory: Path, env_file: str, **settings: str) -> str:
 def test_a_start_that_fails_tells_no_key(tmp_path: Path, line: str) -> None:
     key = new_canary("sk-proj-")
     said = start_with(tmp_path, line.format(key=key))
-    assert find_told(said, [key]) == []
+    assert find_leaks(said, [key]) == []
     assert "Traceback" not in said
 
 
@@ -200,7 +200,7 @@ def test_a_key_that_no_header_can_hold_is_not_told(echoing: Running, tmp_path: P
     with contextlib.suppress(AssertionError), running_proxy(tmp_path, settings) as proxy:
         proxy.client(headers={"x-api-key": settings["PROXY_API_KEY"]}).post(MESSAGES, json=ask("x"))
     (log,) = tmp_path.glob("proxy-*.log")
-    assert find_told(log.read_text(), [key.partition("\r")[0]]) == []
+    assert find_leaks(log.read_text(), [key.partition("\r")[0]]) == []
 
 
 def test_secrets_do_not_print() -> None:
@@ -208,12 +208,12 @@ def test_secrets_do_not_print() -> None:
     shown = [
         form.format(Secret(key, "X"), Credential("authorization", f"Bearer {key}")) for form in ("{} {}", "{!r} {!r}")
     ]
-    assert find_told(" ".join(shown), [key]) == []
+    assert find_leaks(" ".join(shown), [key]) == []
 
 
 def test_a_key_that_is_told_is_found() -> None:
     key = new_canary("sk-")
     (setting,) = secrets_in({"A_KEY": key, "PORT": "8082"})
     for told in (key, quote(key), base64.b64encode(f"user:{key}".encode()).decode(), key[-15:], key[::-1]):
-        assert find_told(f"before {told} after", [setting]), told
-    assert find_told(f"…{key[-4:]}", [setting]) == []
+        assert find_leaks(f"before {told} after", [setting]), told
+    assert find_leaks(f"…{key[-4:]}", [setting]) == []

@@ -1,4 +1,4 @@
-"""What start-up says to whom other machines can reach, and where it listens."""
+"""Start-up messages for a proxy that other machines can reach, and the addresses on which it listens."""
 
 import os
 import pty
@@ -10,10 +10,9 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from tests.integration.test_server import _run as run
-from tests.integration.test_server import error_of, wait_for
-from tests.integration.test_stopping import port_of
-from tests.process import free_port, running_proxy
+from tests.support.process_checks import error_of, port_of, wait_for
+from tests.support.process_checks import run_command as run
+from tests.support.server_process import free_port, running_proxy
 
 RULE = "!" * 60
 REFUSED = "THIS PORT CAN BE REACHED FROM OTHER MACHINES"
@@ -57,7 +56,7 @@ def own_address() -> str:
 def test_where_nobody_knows_the_address_the_first_caller_from_elsewhere_tells(tmp_path: Path, allowed: bool) -> None:
     address = own_address()
     if not address:
-        pytest.skip("this machine has loopback addresses only")
+        pytest.skip("platform: this machine has loopback addresses only")
     settings = {"ALLOW_UNAUTHENTICATED": "true"} if allowed else {}
     with running_proxy(tmp_path, settings, ("-c", HIDDEN, "{port}")) as proxy:
         assert RULE not in proxy.log
@@ -88,7 +87,7 @@ def test_a_taken_port_is_one_line_that_names_it(tmp_path: Path, more: tuple[str,
         ended = run("serve", "--port", port, *more, settings={}, directory=tmp_path)
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
-    assert line.startswith(f"✕ Port {port} on 127.0.0.1 cannot be had: ")
+    assert line.startswith(f"✕ Port {port} on 127.0.0.1 cannot be used: ")
 
 
 def test_a_closed_terminal_stops_it_as_it_always_did(tmp_path: Path) -> None:

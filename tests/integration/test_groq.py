@@ -5,9 +5,7 @@ import json
 import anthropic
 import pytest
 
-from anthropic_proxy.messages.grammar import check_bytes
-from tests.fakes.skeleton import Running
-from tests.integration.compatible import (
+from tests.support.compatible import (
     ADD,
     THINK,
     WEATHER,
@@ -20,7 +18,9 @@ from tests.integration.compatible import (
     thinking_of,
     weather,
 )
-from tests.process import Proxy
+from tests.support.event_grammar import check_bytes
+from tests.support.fakes.server import Running
+from tests.support.server_process import Proxy
 
 OSS, QWEN = "groq/openai/gpt-oss-120b", "groq/qwen/qwen3.8-27b"
 
@@ -73,7 +73,7 @@ def test_reasoning_over_two_turns_comes_back_as_it_was(talk: Talk, model: str, s
         said = "".join(block.get("thinking", "") for block in talk.history[1]["content"])
         assert [message.get("reasoning") for message in second["messages"][1:2]] == [said]
     else:
-        assert (first["reasoning_effort"], first["reasoning_format"]) == ("default", "parsed")
+        assert (first["reasoning_effort"], first["reasoning_format"]) == ("low", "parsed")
     talk.send("Count to 3", stream=stream, thinking={"type": "disabled"})
     assert talk.bodies[-1]["reasoning_effort"] == ("low" if model == OSS else "none")
 
@@ -109,11 +109,11 @@ def test_a_reply_with_a_schema_alone_in_a_stream_and_beside_tools(talk: Talk, st
     ("fault", "status", "kind"),
     [
         ("rate after=20", 429, "rate_limit_error"),
-        ("large", 429, "rate_limit_error"),
+        ("large", 400, "invalid_request_error"),
         ("capacity", 529, "overloaded_error"),
         ("unauthorized", 401, "authentication_error"),
         ("forbidden", 403, "permission_error"),
-        ("missing", 404, "not_found_error"),
+        ("missing", 400, "invalid_request_error"),
         ("server", 500, "api_error"),
         ("overloaded", 529, "overloaded_error"),
     ],

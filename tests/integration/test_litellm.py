@@ -13,11 +13,11 @@ import anthropic
 import httpx2 as httpx
 import pytest
 
-from anthropic_proxy.messages.grammar import check_bytes
-from tests.fakes.openai_chat import KEY, new_openai
-from tests.fakes.skeleton import Running, serving
-from tests.litellm import needs_litellm
-from tests.process import Proxy, running_proxy
+from tests.support.event_grammar import check_bytes
+from tests.support.fakes.openai_chat import KEY, new_openai
+from tests.support.fakes.server import Running, serving
+from tests.support.litellm import needs_litellm
+from tests.support.server_process import Proxy, running_proxy
 
 pytestmark = needs_litellm
 
@@ -43,7 +43,7 @@ WEATHER = {
 
 
 class Bedrock(BaseHTTPRequestHandler):
-    """The Converse operation: calls a tool after some signed reasoning, and tells what came back."""
+    """The Converse operation: calls a tool after some signed reasoning, and repeats what came back."""
 
     bodies: list[dict[str, Any]] = []  # noqa: RUF012  # one stand-in a module
 

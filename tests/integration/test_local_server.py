@@ -3,7 +3,7 @@
 import anthropic
 import pytest
 
-from tests.integration.compatible import (
+from tests.support.compatible import (
     ADD,
     THINK,
     WEATHER,
@@ -63,7 +63,7 @@ def test_pictures_go_to_a_model_that_nobody_knows(talk: Talk) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "status", "kind"),
-    [("missing", 404, "not_found_error"), ("server", 500, "api_error"), ("loading", 503, "api_error")],
+    [("missing", 400, "invalid_request_error"), ("server", 500, "api_error"), ("loading", 503, "api_error")],
 )
 def test_every_refusal_has_its_kind(talk: Talk, fault: str, status: int, kind: str) -> None:
     assert refused(talk, fault, stream=True)[:2] == (status, kind)
@@ -82,8 +82,14 @@ def test_output_that_does_not_fit_beside_the_input_is_lowered(talk: Talk) -> Non
     assert 20_000 < second["max_tokens"] < 50_000
 
 
-def test_output_that_never_fits_is_asked_for_once(talk: Talk) -> None:
-    talk.model = QWEN
-    for _ in range(3):
-        talk.send("Count to 3", stream=True, max_tokens=128_000)
-    assert [body["max_tokens"] for body in talk.bodies] == [128_000, 20_480, 20_480, 20_480]
+@pytest.mark.parametrize(
+    ("model", "window"), [(QWEN, 40_960), ("openai/Qwen/Qwen3-32B", 32_768), ("openai/Qwen/Qwen3-14B", 32_768)]
+)
+def test_output_that_never_fits_is_asked_for_once(talk: Talk, model: str, window: int) -> None:
+    talk.model = model
+    for number in (1, 2, 3):
+        assert text_of(talk.send(f"Count to {number}", stream=True, max_tokens=128_000))
+    first, *others = [body["max_tokens"] for body in talk.bodies]
+    assert first == 128_000
+    assert len(others) == 3
+    assert all(window * 3 // 4 < limit < window for limit in others)

@@ -1,19 +1,20 @@
-"""The log of a real process: it stops nobody, and says what happened in the words of the screens."""
+"""The log of a real process: it stops no request, and reports what happened in the wording of the screens."""
 
 import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2 as httpx
 
-from tests.integration.test_server import MESSAGES, ask, wait_for
-from tests.process import free_port, running_proxy
+from tests.support.process_checks import MESSAGES, ask, wait_for
+from tests.support.server_process import free_port, running_proxy
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 UNHEARD = 1_500
-"""Requests whose lines are more than a pipe holds (64 KB)."""
+"""Number of requests with more lines than a pipe holds (64 KB)."""
 
 
 def test_a_log_that_nobody_reads_stops_no_request(settings: dict[str, str], tmp_path: Path) -> None:
@@ -70,6 +71,8 @@ def test_json_is_an_object_a_line_from_the_first_to_the_last(settings: dict[str,
         lines = [json.loads(line) for line in other.log.splitlines()]
         assert all(line["level"] == "info" for line in lines)
         assert not [line for line in lines if "\n" in line.get("message", "")]
-        (ready,) = [line["message"] for line in lines if line.get("message", "").startswith("ready:")]
-        assert "…aaaa" in ready
-        assert "…bbbb" in ready
+        assert all(datetime.fromisoformat(line["time"]).tzinfo is UTC for line in lines)
+        (start,) = [line for line in lines if line.get("event") == "start"]
+        assert start["address"] == other.url
+        assert start["mapping"][0]["tier"] == "haiku"
+        assert any("…aaaa" in text and "…bbbb" in text for text in start["ready"])

@@ -1,27 +1,13 @@
-"""`GET /metrics` of a running server: who may read it, what it says, and that it holds over all workers."""
+"""`GET /metrics` of a running server: its permitted readers, its content, and that it holds over all workers."""
 
 from pathlib import Path
 
-import httpx2 as httpx
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.fakes.skeleton import Running
-from tests.integration.test_server import MESSAGES, ask, error_of
-from tests.process import running_proxy
-
-METRICS = "/metrics"
-
-
-def total(response: httpx.Response, name: str, **labels: str) -> float:
-    """Return the sum of a metric's samples with these labels."""
-    assert response.status_code == 200, response.text
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(response.text)
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
+from tests.support.fakes.server import Running
+from tests.support.process_checks import MESSAGES, METRICS, ask, error_of, total
+from tests.support.server_process import running_proxy
 
 
 def test_a_server_counts_what_it_serves(openai: Running, settings: dict[str, str], tmp_path: Path) -> None:
@@ -37,9 +23,9 @@ def test_a_server_counts_what_it_serves(openai: Running, settings: dict[str, str
         assert total(page, "anthropic_proxy_requests_total", stream="true", status="200", outcome="end_turn") == 2
         assert total(page, "anthropic_proxy_requests_total", provider="none", status="400") == 1
         assert total(page, "anthropic_proxy_tokens_total", kind="output", provider="openai") > 0
-        assert total(page, "anthropic_proxy_first_delta_seconds_count") == 3
-        assert total(page, "anthropic_proxy_request_seconds_bucket", le="+Inf") == 4
-        assert total(page, "anthropic_proxy_requests_under_way") == 0
+        assert total(page, "anthropic_proxy_time_to_first_token_seconds_count") == 3
+        assert total(page, "anthropic_proxy_request_duration_seconds_bucket", le="+Inf") == 4
+        assert total(page, "anthropic_proxy_requests_in_flight") == 0
         assert total(page, "anthropic_proxy_workers") == 1
         assert total(page, "process_resident_memory_bytes") > 2**20
         assert total(page, "process_open_fds") > 3

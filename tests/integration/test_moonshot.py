@@ -5,9 +5,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from anthropic_proxy.messages.grammar import check_bytes
-from tests.fakes.skeleton import Running
-from tests.integration.compatible import (
+from tests.support.compatible import (
     ADD,
     THINK,
     WEATHER,
@@ -20,7 +18,9 @@ from tests.integration.compatible import (
     thinking_of,
     weather,
 )
-from tests.process import Proxy
+from tests.support.event_grammar import check_bytes
+from tests.support.fakes.server import Running
+from tests.support.server_process import Proxy
 
 K26, CODE, K3 = "moonshot/kimi-k2.6", "moonshot/kimi-k2.7-code", "moonshot/kimi-k3"
 ASK = "How is the weather in Oslo and Rome?"
@@ -163,7 +163,7 @@ def test_a_last_assistant_message_is_gone_on_from(talk: Talk) -> None:
         ("overloaded", 529, "overloaded_error"),
         ("unauthorized", 401, "authentication_error"),
         ("forbidden", 403, "permission_error"),
-        ("missing", 404, "not_found_error"),
+        ("missing", 400, "invalid_request_error"),
         ("server", 500, "api_error"),
     ],
 )

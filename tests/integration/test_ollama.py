@@ -9,11 +9,11 @@ from typing import Any
 import anthropic
 import pytest
 
-from anthropic_proxy.messages.grammar import check_bytes
-from tests.fakes.ollama import new_ollama
-from tests.fakes.openai_chat.samples import png
-from tests.fakes.skeleton import Running, serving
-from tests.process import Proxy, running_proxy
+from tests.support.event_grammar import check_bytes
+from tests.support.fakes.ollama import new_ollama
+from tests.support.fakes.openai_chat.samples import png
+from tests.support.fakes.server import Running, serving
+from tests.support.server_process import Proxy, running_proxy
 
 MODEL = "claude-sonnet-5-5"
 THINKER = "ollama/qwen3:8b"
@@ -39,7 +39,7 @@ def server() -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def settings(server: Running) -> dict[str, str]:
-    """What a user of Ollama sets who wants other models than the largest and the smallest."""
+    """Return the settings of an Ollama user with other models than the largest and the smallest."""
     return {"OLLAMA_API_BASE": server.url, "BIG_MODEL": "qwen3-coder:30b", "SMALL_MODEL": "llama3.2"}
 
 
@@ -124,7 +124,7 @@ def test_two_calls_at_once_and_their_results_while_it_thinks(client: anthropic.A
     second = client.messages.create(**options, messages=turns)
     assert text_of(second) == "Oslo: snow; Rome: sun"
     assert chats[1]["messages"][1]["thinking"] == first.content[0].thinking  # type: ignore[union-attr]
-    assert [chats[0]["think"], chats[1]["think"]] == [True, True]
+    assert [chats[0]["think"], chats[1]["think"]] == ["low", "low"]
 
 
 def test_pictures_alone_and_from_a_tool(client: anthropic.Anthropic, chats: list[Any]) -> None:
@@ -205,7 +205,7 @@ def test_a_model_that_was_not_pulled(client: anthropic.Anthropic) -> None:
     ("fault", "status", "kind"),
     [
         ("rate after=30", 429, "rate_limit_error"),
-        ("missing", 404, "not_found_error"),
+        ("missing", 400, "invalid_request_error"),
         ("unauthorized", 401, "authentication_error"),
         ("forbidden", 403, "permission_error"),
         ("server", 500, "api_error"),

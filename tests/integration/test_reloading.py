@@ -9,24 +9,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.messages.grammar import check_bytes
-from tests.fakes.openai_chat.server import KEY
-from tests.fakes.skeleton import Running
-from tests.integration.test_server import MESSAGES, ask, wait_for
-from tests.integration.test_stopping import events_of, port_of, serve
-from tests.process import Proxy, free_port, running_proxy
-from tests.raw import Answer, exchange, post, read_answer
+from tests.support.event_grammar import check_bytes
+from tests.support.fakes.openai_chat.server import KEY
+from tests.support.fakes.server import Running
+from tests.support.process_checks import MESSAGES, ask, events_of, port_of, serve, wait_for
+from tests.support.raw_http import Answer, exchange, post, read_answer
+from tests.support.server_process import Proxy, free_port, running_proxy
 
 RELOADS, REQUESTS_A_SECOND = 20, 50
 START_SECONDS = 60
 
 
 class Configured:
-    """A server whose settings stand in a `.env` file."""
+    """A server with its settings in a `.env` file."""
 
     def __init__(self, directory: Path, openai: Running) -> None:
         self.file = directory / ".env"
@@ -53,7 +53,7 @@ def configured(tmp_path: Path, openai: Running) -> Configured:
 
 
 def reload(proxy: Proxy, said: str = "Settings read again") -> str:
-    """Ask for it, wait for what is said of it and return that line."""
+    """Ask for a reload, wait for the log line about it and return that line."""
     before = proxy.log.count(said)
     proxy.process.send_signal(signal.SIGHUP)
     wait_for(lambda: proxy.log.count(said) > before)
@@ -90,8 +90,11 @@ def test_reloads_that_change_the_log_leave_no_threads_behind(configured: Configu
             if number == 1:
                 before = len(list(threads.iterdir()))
         assert len(list(threads.iterdir())) <= before + 2, "a worker thread or two of the event loop's may come"
-        assert proxy.log.splitlines()[-1] == "Settings read again: LOG_FORMAT changed."
-        assert '{"level":"info","message":"Settings read again: LOG_FORMAT changed."}' in proxy.log
+        *_, line, plain = proxy.log.splitlines()
+        assert plain == "Settings read again: LOG_FORMAT changed."
+        said = json.loads(line)
+        assert datetime.fromisoformat(said.pop("time")).tzinfo is UTC
+        assert said == {"level": "info", "message": "Settings read again: LOG_FORMAT changed."}
 
 
 def test_wrong_settings_change_nothing_and_are_named(configured: Configured, openai: Running, tmp_path: Path) -> None:
@@ -175,7 +178,7 @@ async def test_20_reloads_under_50_requests_a_second_cost_none(
 ) -> None:
     answers: list[Answer] = []
     amid = 0
-    """How many requests began while settings were being read."""
+    """Number of requests that began while settings were being read."""
     reloading = False
 
     async def load(group: asyncio.TaskGroup, proxy: Proxy) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import anthropic
 import pytest
 
-from anthropic_proxy.messages.grammar import check_bytes
-from anthropic_proxy.wire.carry import decode_carry
-from tests.fakes.openai_responses import KEY, new_openai
-from tests.fakes.skeleton import Running, serving
-from tests.process import Proxy, running_proxy
+from anthropic_proxy.wire.signatures import decode_signature
+from tests.support.event_grammar import check_bytes
+from tests.support.fakes.openai_responses import KEY, new_openai
+from tests.support.fakes.server import Running, serving
+from tests.support.server_process import Proxy, running_proxy
 
 MESSAGES = "/v1/messages"
 ADD = {
@@ -104,7 +104,7 @@ def test_reasoning_goes_round_through_a_restart_of_the_proxy(upstream: Running, 
 def _given(reply: dict[str, Any]) -> dict[str, Any]:
     """Return the reasoning item that a reply must come back as: the stand-in refuses any that it did not give."""
     (thinking,) = (block for block in reply["content"] if block["type"] == "thinking")
-    carry = decode_carry("oai", thinking["signature"])
+    carry = decode_signature("oai", thinking["signature"])
     assert carry is not None
     summary = [{"type": "summary_text", "text": thinking["thinking"]}]
     return {"type": "reasoning", "id": carry.item, "summary": summary, "encrypted_content": carry.encrypted}
@@ -153,7 +153,7 @@ def test_reasoning_that_is_refused_is_left_out_and_the_request_said_again(proxy:
     ("fault", "status", "kind"),
     [
         ("overflow", 400, "invalid_request_error"),
-        ("missing", 404, "not_found_error"),
+        ("missing", 400, "invalid_request_error"),
         ("unauthorized", 401, "authentication_error"),
         ("quota", 402, "billing_error"),
         ("rate after=30", 429, "rate_limit_error"),
@@ -191,7 +191,7 @@ def test_a_reply_that_ends_otherwise(proxy: Proxy, fault: str, reason: str) -> N
 def test_a_server_without_responses_says_what_to_set(upstream: Running, tmp_path: Path) -> None:
     with proxy_before(upstream, tmp_path, OPENAI_BASE_URL=f"{upstream.url}/elsewhere") as proxy:
         response = proxy.client().post(MESSAGES, json=ask("hi"))
-        assert response.status_code == 404
+        assert response.status_code == 400
         assert "set OPENAI_WIRE=chat" in response.json()["error"]["message"]
     upstream.journal.exchanges[:] = [one for one in upstream.journal.exchanges if "/elsewhere" not in one.path]
     with proxy_before(upstream, tmp_path, OPENAI_WIRE="chat", BIG_MODEL="gpt-5.1") as proxy:

@@ -1,49 +1,18 @@
-"""What a client on a socket sees: endpoints, errors, streams, stopping."""
+"""Server behaviour seen by a client on a socket: endpoints, errors, streams, stopping."""
 
 import json
 import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import httpx2 as httpx
 import pytest
 
-from anthropic_proxy.messages.grammar import check_bytes
-from tests.fakes.openai_chat.server import KEY
-from tests.fakes.skeleton import Running
-from tests.process import Proxy, free_port, running_proxy
-
-MESSAGES = "/v1/messages"
-
-
-def ask(text: str, **fields: Any) -> dict[str, Any]:
-    return {
-        "model": "claude-sonnet-4-5",
-        "max_tokens": 200,
-        "messages": [{"role": "user", "content": text}],
-        **fields,
-    }
-
-
-def error_of(response: httpx.Response) -> tuple[int, str, str]:
-    body = response.json()
-    assert body["type"] == "error"
-    assert body["request_id"] == response.headers["request-id"]
-    return response.status_code, body["error"]["type"], body["error"]["message"]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be in time"
-        time.sleep(0.02)
-
+from tests.support.event_grammar import check_bytes
+from tests.support.fakes.openai_chat.server import KEY
+from tests.support.fakes.server import Running
+from tests.support.process_checks import MESSAGES, ask, error_of, run_command, wait_for
+from tests.support.server_process import Proxy, free_port, running_proxy
 
 # Endpoints
 
@@ -167,6 +136,15 @@ def test_a_body_that_cannot_be_read_is_refused_by_name(proxy: Proxy, body: bytes
     assert named in message
 
 
+def test_a_base_address_that_ends_with_the_version_is_served(proxy: Proxy) -> None:
+    client = proxy.client()
+    assert client.get("/v1/v1/models").json() == client.get("/v1/models").json()
+    assert client.get("/v1/v1/models/claude-opus-5-5").status_code == 200
+    assert client.post("/v1/v1/messages/count_tokens", json=ask("hi")).json()["input_tokens"] > 0
+    assert client.post("/v1/v1/messages?beta=true", json=ask("Say exactly: hi")).json()["content"][0]["text"] == "hi"
+    assert error_of(client.get("/v1/v1/v1/models"))[0] == 404
+
+
 def test_an_unknown_path_and_a_wrong_method_are_told(proxy: Proxy) -> None:
     client = proxy.client()
     assert error_of(client.get("/nowhere"))[:2] == (404, "not_found_error")
@@ -184,7 +162,7 @@ def test_a_body_over_the_limit_is_refused(proxy: Proxy) -> None:
     [
         ("unauthorized", 401, "authentication_error"),
         ("forbidden", 403, "permission_error"),
-        ("missing", 404, "not_found_error"),
+        ("missing", 400, "invalid_request_error"),
         ("quota", 402, "billing_error"),
         ("rate after=20", 429, "rate_limit_error"),
         ("server", 500, "api_error"),
@@ -241,7 +219,7 @@ def test_a_dead_backend_and_a_missing_key_are_told_and_the_server_goes_on(tmp_pa
         assert client.get("/health").status_code == 200
 
 
-# Who may come in
+# Access
 
 
 def test_a_proxy_key_is_asked_for_and_never_forwarded(
@@ -320,9 +298,9 @@ def test_the_log_has_two_lines_for_an_exchange_and_no_content(settings: dict[str
         assert KEY not in other.log
     with running_proxy(tmp_path, {**settings, "LOG_FORMAT": "json"}) as other:
         other.client().post(MESSAGES, json=ask("Say exactly: x"))
-        wait_for(lambda: '"asked_model"' in other.log)
+        wait_for(lambda: '"requested_model"' in other.log)
         line = json.loads(other.log.splitlines()[-1])
-        assert line["asked_model"] == "claude-sonnet-4-5"
+        assert line["requested_model"] == "claude-sonnet-4-5"
         assert line["status"] == 200
 
 
@@ -349,7 +327,7 @@ def _has_connection(proxy: Proxy) -> bool:
 
 def test_a_taken_port_is_one_clear_line(proxy: Proxy, settings: dict[str, str], tmp_path: Path) -> None:
     port = proxy.url.rpartition(":")[2]
-    ended = _run("serve", "--port", port, settings=settings, directory=tmp_path)
+    ended = run_command("serve", "--port", port, settings=settings, directory=tmp_path)
     assert ended.returncode == 2
     assert f"Port {port}" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -367,24 +345,11 @@ def test_a_taken_port_is_one_clear_line(proxy: Proxy, settings: dict[str, str], 
 def test_a_wrong_setting_ends_the_start_with_one_message(
     settings: dict[str, str], tmp_path: Path, wrong: dict[str, str], said: list[str]
 ) -> None:
-    ended = _run("serve", settings={**settings, **wrong}, directory=tmp_path)
+    ended = run_command("serve", settings={**settings, **wrong}, directory=tmp_path)
     assert ended.returncode == 2
     assert all(word in ended.stderr for word in said)
     assert "Traceback" not in ended.stderr
     assert KEY not in ended.stderr
-
-
-def _run(*words: str, settings: dict[str, str], directory: Path) -> "subprocess.CompletedProcess[str]":
-    checkout = Path(__file__).resolve().parents[2]
-    return subprocess.run(
-        [sys.executable, "-m", "anthropic_proxy", *words],
-        cwd=directory,
-        env={"HOME": str(directory), "PYTHONPATH": str(checkout), **settings},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,15 @@ from typing import Any
 import anthropic
 import pytest
 
-from anthropic_proxy.messages.grammar import check_bytes
-from tests.fakes.gemini.server import KEY as GEMINI_KEY
-from tests.fakes.gemini.server import new_gemini
-from tests.fakes.ollama import new_ollama
-from tests.fakes.openai_chat.server import KEY as OPENAI_KEY
-from tests.fakes.openai_chat.server import new_openai
-from tests.fakes.searxng import Searxng, new_searxng, result
-from tests.fakes.skeleton import Running, serving
-from tests.process import Proxy, running_proxy
+from tests.support.event_grammar import check_bytes
+from tests.support.fakes.gemini.server import KEY as GEMINI_KEY
+from tests.support.fakes.gemini.server import new_gemini
+from tests.support.fakes.ollama import new_ollama
+from tests.support.fakes.openai_chat.server import KEY as OPENAI_KEY
+from tests.support.fakes.openai_chat.server import new_openai
+from tests.support.fakes.searxng import Searxng, new_searxng, result
+from tests.support.fakes.server import Running, serving
+from tests.support.server_process import Proxy, running_proxy
 
 MODELS = ("openai/gpt-4.1", "ollama/qwen3-coder:30b", "gemini/gemini-2.5-flash")
 SEARCH: Any = {"type": "web_search_20250305", "name": "web_search"}

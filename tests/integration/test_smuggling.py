@@ -1,6 +1,6 @@
 """Requests that two programs could read in two ways, or that one cannot read at all, on the socket of a real server.
 
-One row a request. After a refusal the connection is closed, because nobody knows where the next request begins.
+One row a request. After a refusal the connection is closed, because the start of the next request is unknown.
 """
 
 import asyncio
@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.server.guard import ADDRESS_BYTES, HEADER_BYTES
-from anthropic_proxy.server.protocol import HEAD_SECONDS
-from tests.integration.test_server import MESSAGES, ask, wait_for
-from tests.integration.test_stopping import port_of
-from tests.process import Proxy, running_proxy
-from tests.raw import exchange, read_answer
+from anthropic_proxy.server.auth import MAX_HEADER_BYTES, MAX_TARGET_BYTES
+from anthropic_proxy.server.http1.connection import HEAD_TIMEOUT_SECONDS
+from tests.support.process_checks import MESSAGES, ask, port_of, wait_for
+from tests.support.raw_http import exchange, read_answer
+from tests.support.server_process import Proxy, running_proxy
 
 BODY = json.dumps({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "x"}]}).encode()
 SIZE = b"%d" % len(BODY)
@@ -27,6 +26,7 @@ GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 LIST = b"GET /v1/models HTTP/1.1\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n"
 CHUNK = b"%x\r\n%b\r\n" % (len(BODY), BODY)
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 LAST = b"Connection: close\r\n\r\n"
 
 REFUSED: dict[str, tuple[int, bytes]] = {
@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     "a space in a name": (400, GET + b"X A: b\r\n\r\n"),
     "no name": (400, GET + b": b\r\n\r\n"),
     "no colon": (400, GET + b"X-A\r\n\r\n"),
-    # For whom is it?
+    # The host is ambiguous.
     "two hosts": (400, LIST + b"Host: localhost\r\nHost: evil.example\r\n\r\n"),
     "the same host twice": (400, LIST + b"Host: localhost\r\nHost: localhost\r\n\r\n"),
     "a whole address of another host": (400, b"GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\n\r\n"),
@@ -86,10 +86,10 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     "no host": (400, LIST + b"\r\n"),
     "no host at an open path": (400, b"GET /health HTTP/1.1\r\n\r\n"),
     # Sizes
-    "a long path": (414, b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"a" * (ADDRESS_BYTES + 1))),
-    "a long query": (414, b"GET /health?%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"a" * (ADDRESS_BYTES + 1))),
+    "a long path": (414, b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"a" * (MAX_TARGET_BYTES + 1))),
+    "a long query": (414, b"GET /health?%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"a" * (MAX_TARGET_BYTES + 1))),
     "a path without end": (414, b"GET /" + b"a" * 600_000),
-    "a large header": (431, GET + b"X-A: %b\r\n\r\n" % (b"b" * HEADER_BYTES)),
+    "a large header": (431, GET + b"X-A: %b\r\n\r\n" % (b"b" * MAX_HEADER_BYTES)),
     "many headers": (431, GET + b"X-Header: b\r\n" * 8_000 + b"\r\n"),
     "a header without end": (431, GET + b"X-A: " + b"b" * 600_000),
     # Other languages
@@ -101,6 +101,36 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     "an unknown method": (400, b"BREW / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     "a method in small letters": (400, b"get /health HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     "CONNECT": (400, b"CONNECT example.org:443 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "CONNECT with an upgrade": (
+        400,
+        b"CONNECT example.org:443 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ),
+    "RTSP": (400, b"OPTIONS * RTSP/1.0\r\nHost: localhost\r\n\r\n"),
+    "RTSP with a method of HTTP": (400, b"GET /health RTSP/1.0\r\nHost: localhost\r\n\r\n"),
+    "ICE": (400, b"SOURCE /health ICE/1.0\r\nHost: localhost\r\n\r\n"),
+    "two spaces behind the method": (400, b"GET  /health HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "two spaces behind the path": (400, b"GET /health  HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "a tab behind the method": (400, b"GET\t/health HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "a target that is an authority": (400, b"GET localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "line ends without end": (431, b"\r\n" * 40_000),
+    # Offers of another protocol: nothing else of the head may change
+    **{
+        f"an upgrade with {name}": (status, request.replace(b"\r\n\r\n", b"\r\n" + UPGRADE + b"\r\n", 1))
+        for name, status, request in (
+            (
+                "chunks in HTTP/1.0",
+                400,
+                CHUNKED.replace(b"1.1", b"1.0") + b"\r\n" + CHUNK + b"0\r\n\r\n" + GET + b"\r\n",
+            ),
+            ("both lengths", 400, CHUNKED + b"Content-Length: 3\r\n\r\n0\r\n\r\n"),
+            ("two lengths", 400, POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"),
+            ("a coding that is nearly chunked", 400, POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+            ("no host", 400, LIST + b"\r\n"),
+            ("two hosts", 400, LIST + b"Host: localhost\r\nHost: evil.example\r\n\r\n"),
+            ("HTTP/1.2", 400, b"GET /health HTTP/1.2\r\nHost: localhost\r\n\r\n"),
+            ("another host's address", 400, b"GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        )
+    },
     "a space in the path": (400, b"GET /a b HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     "8 bits in the path": (400, b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n"),
 }
@@ -116,6 +146,16 @@ SERVED: dict[str, tuple[int, bytes]] = {
     "HTTP/1.0": (200, b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n"),
     "a whole address": (200, b"GET http://localhost/health HTTP/1.1\r\nHost: localhost\r\n" + LAST),
     "an upgrade": (200, GET + b"Upgrade: websocket\r\nConnection: Upgrade, close\r\n\r\n"),
+    "an upgrade in HTTP/1.0": (200, b"GET /health HTTP/1.0\r\nHost: localhost\r\n" + UPGRADE + b"\r\n"),
+    "an upgrade in HTTP/1.0 with a body": (
+        200,
+        POST.replace(b"1.1", b"1.0") + UPGRADE + b"Content-Length: " + SIZE + b"\r\n\r\n" + BODY + GET + b"\r\n",
+    ),
+    "an expectation in HTTP/1.0": (
+        200,
+        POST.replace(b"1.1", b"1.0") + b"Expect: 100-continue\r\nContent-Length: " + SIZE + b"\r\n\r\n" + BODY,
+    ),
+    "line ends before the request": (200, b"\r\n\r\n" + GET + LAST),
     "an expectation that nobody knows": (
         200,
         POST + b"Expect: 200-ok\r\nContent-Length: " + SIZE + b"\r\n" + LAST + BODY,
@@ -187,7 +227,9 @@ async def test_what_can_be_read_in_two_ways_is_refused_and_ends_the_connection(l
 @pytest.mark.parametrize("name", SERVED)
 async def test_what_is_unusual_is_served_by_its_path_and_its_host(lone: Proxy, name: str) -> None:
     status, request = SERVED[name]
-    answer = read_answer(await exchange(port_of(lone), request))
+    answers = await exchange(port_of(lone), request)
+    assert len(re.findall(rb"HTTP/1\.1 \d", answers)) == 1
+    answer = read_answer(answers)
     assert (answer.status, answer.whole) == (status, True)
     assert b"access-control" not in answer.head.lower()
 
@@ -259,7 +301,7 @@ def test_a_client_that_vanishes_is_no_error(lone: Proxy) -> None:
     before = lone.log.count("client left")
     with connect(lone) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        client.sendall(POST + b"Content-Length: 100\r\n\r\n{")
+        client.sendall(b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
     wait_for(lambda: lone.log.count("client left") > before)
 
 
@@ -315,7 +357,7 @@ def test_who_does_not_say_what_it_wants_makes_room_for_those_who_do(settings: di
         for client in silent[::2]:
             client.sendall(b"GET /health HT")
         with connect(proxy) as client:
-            client.settimeout(HEAD_SECONDS / 2)
+            client.settimeout(HEAD_TIMEOUT_SECONDS / 2)
             client.sendall(GET + LAST)
             assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
         for client in silent:

@@ -1,4 +1,4 @@
-"""The server ends: no reply is torn, no process is left, and the exit status says that all went well."""
+"""The server ends: no reply is torn, no process is left, and the exit status reports success."""
 
 import asyncio
 import os
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.messages.grammar import check_bytes
-from tests.fakes.skeleton import Running
-from tests.integration.test_server import MESSAGES, ask, wait_for
-from tests.process import Proxy, running_proxy
-from tests.raw import Answer, exchange, post, read_answer
+from tests.support.event_grammar import check_bytes
+from tests.support.fakes.server import Running
+from tests.support.process_checks import MESSAGES, ask, children_of, events_of, is_alive, port_of, serve, wait_for
+from tests.support.raw_http import Answer, exchange, post, read_answer
+from tests.support.server_process import Proxy, running_proxy
 
 WORKERS = [1, 4]
 SHORT, LONG, WHOLE, WAITING = (
@@ -24,32 +24,20 @@ SHORT, LONG, WHOLE, WAITING = (
 )
 
 
-def serve(workers: int) -> tuple[str, ...]:
-    return ("-m", "anthropic_proxy", "serve", "--workers", str(workers))
-
-
-def port_of(proxy: Proxy) -> int:
-    return int(proxy.url.rpartition(":")[2])
-
-
 async def answers_of(proxy: Proxy, *bodies: object) -> list[Answer]:
     received = await asyncio.gather(*(exchange(port_of(proxy), post(MESSAGES, body)) for body in bodies))
     return [read_answer(answer) for answer in received]
 
 
 async def ask_amid(openai: Running, proxy: Proxy, sign: int, *bodies: object, times: int = 1) -> list[Answer]:
-    """Ask all of this at once, send the signal when the provider has heard everything, and return what came."""
+    """Ask all of this at once, send the signal when the provider has received everything, and return what came."""
     before = len(openai.journal.exchanges)
     asking = asyncio.create_task(answers_of(proxy, *bodies))
     await asyncio.to_thread(wait_for, lambda: len(openai.journal.exchanges) >= before + len(bodies))
     for _ in range(times):
-        await asyncio.sleep(0.5)  # so that what the provider said has been passed on
+        await asyncio.sleep(0.5)  # so that the provider's output has been passed on
         proxy.process.send_signal(sign)
     return await asking
-
-
-def events_of(answer: Answer) -> list[str]:
-    return [line[7:] for line in answer.body.decode().splitlines() if line.startswith("event: ")]
 
 
 @pytest.mark.parametrize(("workers", "sign"), [(1, signal.SIGTERM), (4, signal.SIGTERM), (1, signal.SIGINT)])
@@ -73,6 +61,8 @@ async def test_a_signal_amid_100_replies_tears_none(
         assert answer.json["type"] == "error"
         assert b"retry-after: 1\r\n" in answer.head
     assert "Traceback" not in log
+    assert log.splitlines()[-1] == "Stopped."
+    assert log.count("Stopped.") == 1
 
 
 @pytest.mark.parametrize("workers", WORKERS)
@@ -124,21 +114,6 @@ async def test_who_had_come_before_the_signal_is_served(
             client.close()
         assert await asyncio.to_thread(proxy.process.wait, 30) == 0
     assert answers == [b"HTTP/1.1 200 OK"] * len(clients)
-
-
-def children_of(pid: int) -> list[int]:
-    """Return the worker processes; multiprocessing has one more of its own."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
-    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize(

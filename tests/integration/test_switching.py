@@ -6,11 +6,11 @@ from contextlib import ExitStack
 import anthropic
 import pytest
 
-from tests.fakes.compatible import new_server
-from tests.fakes.openai_responses import KEY, new_openai
-from tests.fakes.skeleton import Running, serving
-from tests.integration.compatible import THINK, WEATHER, Talk, settings_of, text_of, weather
-from tests.process import running_proxy
+from tests.support.compatible import THINK, WEATHER, Talk, settings_of, text_of, weather
+from tests.support.fakes.compatible import new_server
+from tests.support.fakes.openai_responses import KEY, new_openai
+from tests.support.fakes.server import Running, serving
+from tests.support.server_process import running_proxy
 
 MODELS = {
     "groq": "groq/openai/gpt-oss-120b",

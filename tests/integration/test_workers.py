@@ -13,12 +13,10 @@ from typing import Any
 import httpx2 as httpx
 from aiohttp import web
 
-from tests.fakes.skeleton import Journal, Running, new_application, serving
-from tests.integration.test_metrics import METRICS, total
-from tests.integration.test_server import MESSAGES, ask, wait_for
-from tests.integration.test_stopping import children_of, port_of, serve
-from tests.process import Proxy, running_proxy
-from tests.raw import exchange, post, read_answer
+from tests.support.fakes.server import RequestLog, Running, new_application, serving
+from tests.support.process_checks import MESSAGES, METRICS, ask, children_of, port_of, serve, total, wait_for
+from tests.support.raw_http import exchange, post, read_answer
+from tests.support.server_process import Proxy, running_proxy
 
 REPLY = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}],
@@ -33,13 +31,13 @@ SPENT, FRESH = "sk-spent-0123456789abcdef", "sk-fresh-0123456789abcdef"
 
 
 class Refusing:
-    """A provider that takes no temperature, and one of whose keys is spent."""
+    """A provider that takes no temperature, and with one spent key among its keys."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
-        """What it answered, in order."""
+        """The statuses that it answered, in order."""
 
-    async def answer(self, request: web.Request, raw: bytes, _: Journal) -> web.Response:
+    async def answer(self, request: web.Request, raw: bytes, _: RequestLog) -> web.Response:
         refused = "temperature" in json.loads(raw)
         spent = request.headers["authorization"].endswith(SPENT)
         self.statuses.append(status := 429 if spent else 400 if refused else 200)
@@ -49,7 +47,7 @@ class Refusing:
     @contextmanager
     def serving(self) -> Iterator[dict[str, str]]:
         """Give the settings that lead to it."""
-        with serving(new_application(self.answer, Journal())) as running:
+        with serving(new_application(self.answer, RequestLog())) as running:
             yield {"OPENAI_API_KEY": FRESH, "OPENAI_BASE_URL": f"{running.url}/v1", "PREFERRED_PROVIDER": "openai"}
 
 
@@ -74,7 +72,7 @@ def workers_of(proxy: Proxy) -> list[int]:
 
 
 def clients_of(proxy: Proxy, number: int = 2) -> dict[int, httpx.Client]:
-    """Return a client for each worker, whose one connection that worker has."""
+    """Return a client for each worker; that worker has the client's one connection."""
     found: dict[int, httpx.Client] = {}
     deadline = time.monotonic() + 30
     while len(found) < number:
@@ -102,7 +100,7 @@ def read_all(client: httpx.Client) -> httpx.Response:
 
     def all_answer() -> bool:
         pages.append(client.get(METRICS))
-        return total(pages[-1], "anthropic_proxy_workers_silent") == 0
+        return total(pages[-1], "anthropic_proxy_workers_unresponsive") == 0
 
     wait_for(all_answer)
     return pages[-1]
@@ -121,9 +119,9 @@ def test_every_worker_tells_what_all_have_counted(openai: Running, settings: dic
         for client in clients.values():
             page = read_all(client)
             assert total(page, "anthropic_proxy_requests_total") == 14
-            assert total(page, "anthropic_proxy_request_seconds_count", stream="true") == 7
+            assert total(page, "anthropic_proxy_request_duration_seconds_count", stream="true") == 7
             assert total(page, "anthropic_proxy_workers") == 2
-            assert total(page, "anthropic_proxy_requests_under_way") == 0
+            assert total(page, "anthropic_proxy_requests_in_flight") == 0
 
 
 def test_what_a_worker_has_counted_outlives_it(openai: Running, settings: dict[str, str], tmp_path: Path) -> None:
@@ -131,7 +129,7 @@ def test_what_a_worker_has_counted_outlives_it(openai: Running, settings: dict[s
         (stopped, first), (killed, second) = clients_of(proxy).items()
         ask_often(second, 3)
         ask_often(first, 4)
-        end(proxy, stopped, signal.SIGTERM)  # it has had no time to tell but at its end
+        end(proxy, stopped, signal.SIGTERM)  # it has had no time to report but at its end
         assert counted(second) == 7
         spent = total(read_all(second), "process_cpu_seconds_total")
         end(proxy, killed, signal.SIGKILL)
@@ -154,7 +152,7 @@ def test_a_worker_that_does_not_answer_holds_up_nobody(
         os.kill(worker, signal.SIGSTOP)
         try:
             page = other.get(METRICS)
-            assert total(page, "anthropic_proxy_workers_silent") == 1
+            assert total(page, "anthropic_proxy_workers_unresponsive") == 1
             assert total(page, "anthropic_proxy_requests_total") == 2
         finally:
             os.kill(worker, signal.SIGCONT)
@@ -183,7 +181,7 @@ def test_a_key_that_one_worker_found_spent_rests_for_all(tmp_path: Path) -> None
         with running_proxy(tmp_path, keys, serve(2)) as proxy:
             for client in clients_of(proxy).values():
                 ask_often(client, 3)
-                assert total(read_all(client), "anthropic_proxy_keys_resting") == 1
+                assert total(read_all(client), "anthropic_proxy_keys_in_cooldown") == 1
     assert provider.statuses == [429, 200, 200, 200, 200, 200, 200]
 
 
@@ -198,7 +196,7 @@ async def test_the_limit_of_calls_holds_for_all_workers_together(tmp_path: Path)
         under_way -= 1
         return web.json_response(REPLY)
 
-    with serving(new_application(answer, Journal())) as running:
+    with serving(new_application(answer, RequestLog())) as running:
         settings = {"OPENAI_API_KEY": FRESH, "OPENAI_BASE_URL": f"{running.url}/v1", "MAX_UPSTREAM_CALLS": "2"}
         with running_proxy(tmp_path, settings, serve(2)) as proxy:
             request = post(MESSAGES, ask("hello"), {"Connection": "close"})

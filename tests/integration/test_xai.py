@@ -6,9 +6,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from anthropic_proxy.messages.grammar import check_bytes
-from tests.fakes.skeleton import Running
-from tests.integration.compatible import (
+from tests.support.compatible import (
     ADD,
     THINK,
     WEATHER,
@@ -21,7 +19,9 @@ from tests.integration.compatible import (
     thinking_of,
     weather,
 )
-from tests.process import Proxy
+from tests.support.event_grammar import check_bytes
+from tests.support.fakes.server import Running
+from tests.support.server_process import Proxy
 
 ASK = "How is the weather in Oslo and Rome?"
 
@@ -120,7 +120,7 @@ def test_a_reply_with_a_schema(talk: Talk, stream: bool) -> None:
         ("quota", 402, "billing_error"),
         ("unauthorized", 401, "authentication_error"),
         ("forbidden", 403, "permission_error"),
-        ("missing", 404, "not_found_error"),
+        ("missing", 400, "invalid_request_error"),
         ("server", 500, "api_error"),
         ("overloaded", 529, "overloaded_error"),
     ],

@@ -1,12 +1,13 @@
 """The backends that the matrix has a column for, each at its default model or, where that is retired, its successor."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from anthropic_proxy.routing.catalogue import Catalogue
+from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
-from anthropic_proxy.routing.router import Facts, Target, resolve
+from anthropic_proxy.routing.router import RoutingQuery, Target, resolve
 from anthropic_proxy.settings import load_settings
 
 ASKED = "claude-sonnet-4-5"
@@ -20,17 +21,20 @@ class Backend(Struct, frozen=True):
     model: str = ""
     """As a user would set it, without prefix; empty: the provider's own default or its successor."""
     settings: Mapping[str, str] = {}
+    facts: Mapping[str, Any] = {}
+    """Fields of `ModelCapabilities` that the server itself reports."""
 
     def target(self) -> Target:
         """Return what the real router chooses with these settings."""
         row = find_provider(self.provider)
-        environ = {**self.settings, "BIG_MODEL": f"{row.prefix}/{self._model()}"} if not row.keeps_tiers else {}
+        environ = {**self.settings, "BIG_MODEL": f"{row.prefix}/{self._model()}"} if not row.serves_claude else {}
         if row.key_variable:
             environ[row.key_variable] = "matrix"
-        if row.choosable:
+        if row.selectable:
             environ["PREFERRED_PROVIDER"] = row.name
         settings = load_settings(environ, PROVIDERS, env_file=None)
-        return resolve(Facts(ASKED), settings, Catalogue()).targets[0]
+        target = resolve(RoutingQuery(ASKED), settings, Catalog()).targets[0]
+        return structs.replace(target, facts=structs.replace(target.facts, **self.facts))
 
     def _model(self) -> str:
         row = find_provider(self.provider)
@@ -43,21 +47,24 @@ def _server(title: str, address: str, model: str) -> Backend:
     return Backend(title, "openai", model, {"OPENAI_BASE_URL": address})
 
 
+_SHOWN = {"efforts": ("none", "low", "medium", "high", "max")}
+"""Levels that Ollama reports of a model that thinks."""
+
 BACKENDS = (
     Backend("OpenAI, Responses", "openai"),
     Backend("OpenAI, Chat", "openai", "gpt-4.1"),
     Backend("Gemini", "google"),
     Backend("Vertex AI", "vertex", settings={"VERTEX_PROJECT": "matrix", "VERTEX_LOCATION": "global"}),
-    Backend("Ollama", "ollama"),
+    Backend("Ollama", "ollama", "qwen3:8b", facts=_SHOWN),
     Backend("Groq", "groq"),
     Backend("Moonshot", "moonshot"),
     Backend("xAI", "xai"),
     _server("local server", "http://localhost:8000/v1", "qwen3-coder"),
     _server("Azure", "https://matrix.openai.azure.com/openai/v1", "gpt-4.1"),
-    _server("DeepSeek", "https://api.deepseek.com", "deepseek-v4-pro"),
+    _server("DeepSeek", "https://api.deepseek.com", "deepseek-flash"),
     _server("OpenRouter", "https://openrouter.ai/api/v1", "qwen/qwen3-coder"),
-    _server("Mistral", "https://api.mistral.ai/v1", "mistral-large-latest"),
-    _server("Z.ai", "https://api.z.ai/api/paas/v4", "glm-5"),
+    _server("Mistral", "https://api.mistral.ai/v1", "mistral-medium-3-5"),
+    _server("Z.ai", "https://api.z.ai/api/paas/v4", "glm-5.3"),
     Backend("LiteLLM", "litellm", "mistral/mistral-large-latest"),
     Backend("Anthropic", "anthropic"),
 )

@@ -1,4 +1,4 @@
-"""What becomes of a feature at a backend, read off what the real preparation and the real encoder say and note."""
+"""Fate of each feature at each backend, from the output and the notes of the real preparation and the real encoder."""
 
 import functools
 import tomllib
@@ -10,24 +10,24 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.errors import ClientError
-from anthropic_proxy.exchange.limits import limits_of
-from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.prepare import prepare
-from anthropic_proxy.messages.types import MessagesRequest, read_request
+from anthropic_proxy.exchange.target_limits import target_limits
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep
+from anthropic_proxy.messages.preparation import prepare
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.wire.carry import Carry, encode_carry
 from anthropic_proxy.wire.contract import Call, relays
+from anthropic_proxy.wire.signatures import ReasoningState, encode_signature
 from tests.matrix.backends import ASKED, Backend
 
 Fate = Literal["native", "hint", "emulated", "approximated", "dropped", "refused"]
 FATES: tuple[Fate, ...] = ("native", "hint", "emulated", "approximated", "dropped", "refused")
-"""From the best to the worst. `hint`: the backend is told nothing, and nothing is lost with it."""
+"""From the best to the worst. `hint`: the backend receives nothing, and nothing is lost with it."""
 OWN_SIGNATURE = "px1.own"
 """In a sample: a signature that the backend itself wrote."""
 
 
 class Feature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A row of `features.toml`, which says what the fields mean."""
+    """A row of `features.toml`, which explains the fields."""
 
     name: str
     title: str
@@ -41,7 +41,7 @@ class Feature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def is_of_replies(self) -> bool:
-        """Whether scenarios show it, and no request asks for it."""
+        """Return whether scenarios show it, and no request asks for it."""
         return bool(self.shows)
 
 
@@ -53,16 +53,16 @@ class Group(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Cell(Struct, frozen=True):
-    """What becomes of one feature at one backend, and why."""
+    """Fate of one feature at one backend, and the reason."""
 
     fate: Fate
     reasons: tuple[str, ...] = ()
     shared: bool = False
-    """Whether the steps before any language decide it, so that it is the same in all of them."""
+    """True if the steps before any language decide it, so that it is the same in all of them."""
 
 
 class Unsaid(AssertionError):
-    """A field that no backend is told, of which nobody says so: a hole in the notes."""
+    """A field that no backend receives and no note mentions: a gap in the notes."""
 
 
 @functools.cache
@@ -86,7 +86,7 @@ def cell_of(feature: Feature, backend: Backend) -> Cell:
         return Cell("native")
     try:
         request = sample(feature.request, target)
-        before = prepare(request, limits_of(target, fetches=True)).notes
+        before = prepare(request, target_limits(target, fetches=True)).notes
     except ClientError as error:
         return Cell("refused", (error.message,), shared=True)
     try:
@@ -105,7 +105,7 @@ def cell_of(feature: Feature, backend: Backend) -> Cell:
 
 
 def _count(target: Target) -> Cell:
-    if relays(target.wire) and target.dialect.counts:
+    if relays(target.wire) and target.dialect.has_count_tokens:
         return Cell("native")
     return Cell("approximated", ("estimated here; the model's own counts correct the estimate",))
 
@@ -118,14 +118,14 @@ _BESIDE = {"count_tokens": _count, "warm_up": _warm_up}
 """Features that no encoder sees."""
 
 
-def worst_of(notes: Iterable[Note]) -> Fate:
-    """Return the fate that these notes tell together."""
-    fates: list[Fate] = [note.fate for note in notes if note.fate != "kept"]
+def worst_of(notes: Iterable[FidelityNote]) -> Fate:
+    """Return the fate that these notes describe together."""
+    fates: list[Fate] = [note.handling for note in notes if note.handling != "kept"]
     return max(fates, key=FATES.index, default="native")
 
 
-def speaks_of(note: Note, fields: Sequence[str]) -> bool:
-    """Whether a note is about one of these fields, or something below it."""
+def speaks_of(note: FidelityNote, fields: Sequence[str]) -> bool:
+    """Return whether a note is about one of these fields, or something below it."""
     return any(note.field == field or note.field.startswith((f"{field}.", f"{field}[")) for field in fields)
 
 
@@ -133,15 +133,15 @@ def sample(fields: dict[str, Any], target: Target) -> MessagesRequest:
     """Return a plain request with these fields."""
     body = {"model": ASKED, "max_tokens": 1024, "messages": [{"role": "user", "content": "Hello"}], **fields}
     text = msgspec.json.encode(body).decode().replace(OWN_SIGNATURE, _signature_of(target))
-    request = read_request(text.encode())
-    if request.refusal is not None:
-        raise request.refusal
+    request = decode_request_or_keep(text.encode())
+    if request.decode_error is not None:
+        raise request.decode_error
     return request
 
 
-def said(request: MessagesRequest, target: Target) -> tuple[list[Note], bytes]:
+def said(request: MessagesRequest, target: Target) -> tuple[list[FidelityNote], bytes]:
     """Return the notes on a request and its body as it goes upstream."""
-    prepared = prepare(request, limits_of(target, fetches=True))
+    prepared = prepare(request, target_limits(target, fetches=True))
     upstream = target.wire.encode_request(
         Call(
             request=prepared.request,
@@ -150,8 +150,9 @@ def said(request: MessagesRequest, target: Target) -> tuple[list[Note], bytes]:
             stream=request.stream,
             aliases=prepared.aliases,
             new_id=lambda prefix: f"{prefix}1",
-            provider=target.provider.name,
-            window=target.facts.window if target.facts.known else None,
+            provider=target.provider.prefix,
+            address=target.base_url,
+            window=target.facts.context_window if target.facts.known else None,
         )
     )
     return [*prepared.notes, *upstream.notes], upstream.body
@@ -164,8 +165,10 @@ def wire_name(target: Target) -> str:
 
 def _signature_of(target: Target) -> str:
     carries = {
-        "openai_responses": Carry(item="rs_1", encrypted="gAAA"),
-        "gemini": Carry(call_signature="c2ln"),
-        "openai_chat": Carry(replay=1, encrypted='[{"type":"reasoning.text","text":"Add them"}]'),
+        "openai_responses": ReasoningState(item="rs_1", encrypted="gAAA"),
+        "gemini": ReasoningState(call_signature="c2ln"),
+        "openai_chat": ReasoningState(replay=1, encrypted='[{"type":"reasoning.text","text":"Add them"}]'),
     }
-    return encode_carry(getattr(target.dialect, "carry_tag", ""), carries.get(wire_name(target), Carry()))
+    return encode_signature(
+        getattr(target.dialect, "signature_tag", ""), carries.get(wire_name(target), ReasoningState())
+    )

@@ -1,4 +1,4 @@
-"""The matrix as it stands in docs/compatibility.md."""
+"""The generated part of docs/guide/matrix.md."""
 
 import re
 from collections.abc import Iterator
@@ -8,10 +8,11 @@ from anthropic_proxy.routing.router import Target
 from tests.matrix.backends import BACKENDS, Backend
 from tests.matrix.cells import Cell, Fate, Feature, Group, load_groups
 from tests.matrix.proofs import find_cell, proof_of
+from tests.matrix.sources import is_sourced
 
 ROOT = Path(__file__).parent.parent.parent
-PAGE = ROOT / "docs" / "compatibility.md"
-BEGIN = "<!-- scripts/matrix --write writes what follows -->"
+PAGE = ROOT / "docs/guide/matrix.md"
+BEGIN = "<!-- scripts/ci/matrix --write writes what follows -->"
 END = "<!-- until here -->"
 
 MARKS: dict[Fate, str] = {
@@ -23,20 +24,24 @@ MARKS: dict[Fate, str] = {
     "refused": "R",
 }
 NOTHING = "–"
+UNKNOWN = "?"
+"""Follows a mark if its claim about the backend has no source."""
 _LEGEND = """\
-| mark | what becomes of it |
+| mark | meaning |
 | --- | --- |
-| ✓ | said in the backend's own words, or passed as it is; of replies: told as the backend tells it |
-| E | emulated: the backend has no such thing, so the proxy does it, or asks for it in words |
-| ~ | approximated: the backend gets something near it |
-| ✗ | lost, and noted; `FIDELITY=strict` refuses such a request |
-| R | refused with a 400 that says why: ignored, it would be another request |
-| · | a hint: the backend is not told, and nothing is lost with it |
-| – | no backend of that language is known to say such a thing |"""
+| ✓ | sent in the provider's own form, which it accepts; of replies: returned in Anthropic's form |
+| ✓? | sent in that form; no source shows whether the provider accepts it |
+| E | emulated: the proxy does it, or a text asks for it |
+| ~ | approximated: the provider gets a similar value |
+| ✗ | not supported by the provider: dropped, with a fidelity note; `FIDELITY=strict` rejects such a request |
+| ✗? | not sent by the proxy: dropped, noted and rejected as above; no source shows whether the provider supports it |
+| R | rejected with a 400 that contains the reason, because without it the request would have another meaning |
+| · | a hint that is not sent; nothing is lost |
+| – | not known from any provider with this API |"""
 
 
 def written_page() -> str:
-    """Return docs/compatibility.md with the matrix as the code is now."""
+    """Return docs/guide/matrix.md with the matrix as the code is now."""
     page = PAGE.read_text("utf-8")
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -56,7 +61,7 @@ def _table(group: Group, proofs: set[str]) -> str:
     notes: list[str] = []
     rows = ["".join(_row(feature, notes, proofs)) for feature in group.feature]
     head = "".join(f" {backend.title} |" for backend in BACKENDS)
-    table = [f"### {group.title}", "", f"| |{head}", "| --- |" + " :-: |" * len(BACKENDS), *rows]
+    table = [f"## {group.title}", "", f"| |{head}", "| --- |" + " :-: |" * len(BACKENDS), *rows]
     listed = [f"{number}. {_sentence(note)}" for number, note in enumerate(notes, 1)]
     return "\n".join([*table, *([""] if listed else []), *listed])
 
@@ -75,7 +80,7 @@ def _marked(cell: Cell, feature: Feature, backend: Backend, notes: list[str], pr
         if said not in notes:
             notes.append(said)
         numbers.append(str(notes.index(said) + 1))
-    mark = MARKS[cell.fate]
+    mark = MARKS[cell.fate] + ("" if is_sourced(feature, backend, cell) else UNKNOWN)
     if proof := proof_of(feature, backend, cell):
         proofs.add(proof)
         mark = f"[{mark}][{proof}]"
@@ -85,7 +90,7 @@ def _marked(cell: Cell, feature: Feature, backend: Backend, notes: list[str], pr
 def _general(reason: str, target: Target) -> str:
     """Return a reason without what differs between backends that do the same."""
     reason = re.sub(r"\d{4,} → \d+", "lowered", reason)
-    for name in {target.provider.name, target.model}:
+    for name in {target.provider.prefix, target.model}:
         reason = re.sub(rf"(?<!/)\b{re.escape(name)}\b", "the backend", reason)
     return reason
 
@@ -97,5 +102,5 @@ def _sentence(note: str) -> str:
 
 def _address(proof: str) -> str:
     if proof.startswith("tests/"):
-        return f"../{proof.partition('::')[0]}"
-    return f"../tests/golden/{proof}"
+        return f"../../{proof.partition('::')[0]}"
+    return f"../../tests/golden/{proof}"

@@ -9,13 +9,13 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.routing.router import Target
-from tests.golden.stage import Scenario
 from tests.matrix.backends import Backend
 from tests.matrix.cells import Cell, Feature, cell_of, speaks_of, wire_name, worst_of
+from tests.support.golden_runner import GoldenCase
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 RELAY = "anthropic/unknown_fields"
-"""Proves every cell of a backend whose bytes pass: no field is known there, and none is touched."""
+"""Proves every cell of a backend to which bytes pass unchanged: no field is known there, and none is touched."""
 
 
 class Proof(Struct, frozen=True):
@@ -23,7 +23,7 @@ class Proof(Struct, frozen=True):
 
     name: str
     """Folder below `tests/golden`: `openai_chat/sampling`."""
-    scenario: Scenario
+    scenario: GoldenCase
 
     def cell_of(self, feature: Feature) -> Cell | None:
         """Return what becomes of the feature in this scenario; None: it is not in it."""
@@ -67,7 +67,7 @@ def load_proofs() -> dict[str, tuple[Proof, ...]]:
     for path in sorted(GOLDEN.glob("*/*/scenario.toml")):
         if "\nproves = [" not in path.read_text("utf-8"):
             continue
-        proof = Proof(f"{path.parent.parent.name}/{path.parent.name}", Scenario(path.parent))
+        proof = Proof(f"{path.parent.parent.name}/{path.parent.name}", GoldenCase(path.parent))
         for name in proof.scenario.facts["proves"]:
             found.setdefault(name, []).append(proof)
     return {name: tuple(proofs) for name, proofs in found.items()}
@@ -76,7 +76,7 @@ def load_proofs() -> dict[str, tuple[Proof, ...]]:
 def proof_of(feature: Feature, backend: Backend, cell: Cell) -> str:
     """Return the scenario, or the named test, that proves a cell; empty: nothing does, as nothing need prove a hint.
 
-    One of the same server if there is one, else one of the same language, whose mechanism the cell is, with the same
+    One of the same server if there is one, else one of the same language, as the cell is its mechanism, with the same
     reason if there is such a one; where the steps before any language decide, one of any language.
     """
     target = backend.target()
@@ -103,7 +103,7 @@ def _proves(proof: Proof, feature: Feature, target: Target, cell: Cell) -> bool:
 
 
 def place_of(target: Target) -> tuple[str, str]:
-    """Return provider and host: whose server it is."""
+    """Return provider and host, which identify the server."""
     return target.provider.name, target.base_url.partition("//")[2].partition("/")[0]
 
 

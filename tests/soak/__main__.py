@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.fakes import anthropic, gemini, ollama, openai_responses
-from tests.fakes.compatible import KINDS, new_server
-from tests.fakes.skeleton import Running, serving
-from tests.process import Proxy, running_proxy
 from tests.soak.clients import Crowd
 from tests.soak.counts import Holdings, count, settle
 from tests.soak.server import COUNTS_FILE
+from tests.support.fakes import anthropic, gemini, ollama, openai_responses
+from tests.support.fakes.compatible import KINDS, new_server
+from tests.support.fakes.server import Running, serving
+from tests.support.server_process import Proxy, running_proxy
 
 CLIENTS = 24
 WARM_UP = 600
@@ -65,7 +65,7 @@ class Soak:
         self._judge(crowd, base, after, crowd.tally.requests - warm)
 
     def _settle(self, proxy: Proxy, counts: Path, wanted: Holdings | None) -> Holdings:
-        """Return what is held when nobody asks; connections that are kept for later are closed by their other end."""
+        """Return what is held without any request; connections kept for later are closed by their other end."""
         for provider in self._providers:
             provider.hang_up()
         return settle(proxy, counts, wanted)

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2 as httpx
 
-from anthropic_proxy.messages.grammar import check_bytes
+from tests.support.event_grammar import check_bytes
 
 MODELS = (
     "openai/gpt-5.5",
@@ -48,7 +48,7 @@ LONGEST_SECONDS = 45.0
 
 @dataclass
 class Tally:
-    """What all clients saw."""
+    """The counts and outcomes of all clients."""
 
     requests: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -56,7 +56,7 @@ class Tally:
 
 
 class Crowd:
-    """Clients that each ask again and again until they are told to stop; one seed, one sequence of wishes."""
+    """Clients that each ask again and again until they are stopped; one seed, one sequence of wishes."""
 
     def __init__(self, url: str, seed: int) -> None:
         self.tally = Tally()

@@ -1,4 +1,4 @@
-"""What a process holds, as the kernel and it itself count it."""
+"""The resources of a process, as the kernel and it itself count them."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.process import Proxy
+from tests.support.server_process import Proxy
 
 SETTLING_SECONDS = 30.0
 _SOCKET = re.compile(r"socket:\[\d+\]")
@@ -31,7 +31,7 @@ class Holdings:
         )
 
     def exceeds(self, before: "Holdings") -> list[str]:
-        """Say what there is more of than before; memory is judged by its growth for each request."""
+        """Return the counts that are higher than before; memory is judged by its growth for each request."""
         names = ("tasks", "sockets", "descriptors", "threads")
         grown = {name: (getattr(before, name), getattr(self, name)) for name in names}
         return [f"{name}: {then} → {now}" for name, (then, now) in grown.items() if now > then]

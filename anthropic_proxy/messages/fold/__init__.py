@@ -1,6 +1,6 @@
-"""`fold`: the same deltas as one whole message, for clients that do not stream.
+"""`fold`: deltas to one complete message, for requests without streaming.
 
-It feeds a `MessageWriter` and collects its events as a client would, so the two ways cannot drift apart.
+It feeds a `MessageWriter` and collects the events like a client, so both kinds of responses stay equal.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,6 @@ from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.events import (
     BlockStart,
     BlockStop,
-    CallStart,
     CitationDelta,
     Event,
     InputDelta,
@@ -24,30 +23,31 @@ from anthropic_proxy.messages.events import (
     TextStart,
     ThinkingDelta,
     ThinkingStart,
-    Totals,
-    mend,
+    ToolCallStart,
+    UsageTotals,
+    replace_surrogates,
 )
-from anthropic_proxy.messages.fold.arguments import whole_input
-from anthropic_proxy.messages.types import MessagesResponse, UsageBody
+from anthropic_proxy.messages.fold.arguments import repair_object
+from anthropic_proxy.messages.models import MessagesResponse, UsageBody
 from anthropic_proxy.messages.writer import MessageWriter
 
 _encode = msgspec.json.Encoder().encode
-_STARTS: frozenset[type] = frozenset((TextStart, ThinkingStart, CallStart, BlockStart))
+_STARTS: frozenset[type] = frozenset((TextStart, ThinkingStart, ToolCallStart, BlockStart))
 
 
 def fold(
     deltas: Iterable[Delta], *, message_id: str, model: str, signature: str, estimate: int = 0
 ) -> MessagesResponse:
-    """Return the message that these deltas make; the arguments are those of `MessageWriter` and its `start`."""
+    """Return the message for these deltas. The arguments are those of `MessageWriter` and `MessageWriter.start`."""
     writer = MessageWriter(message_id=message_id, model=model, signature=signature)
     writer.start(estimate)
-    whole = Fold(writer)
-    whole.feed(deltas)
-    return whole.finish()
+    message = Fold(writer)
+    message.feed(deltas)
+    return message.finish()
 
 
 class Fold:
-    """Collects one reply from deltas that come in lists. A writer that was not started yet is started here."""
+    """Collects one reply from lists of deltas. Starts the writer if necessary."""
 
     def __init__(self, writer: MessageWriter) -> None:
         self._writer = writer
@@ -57,11 +57,11 @@ class Fold:
             writer.start(writer.estimate)
 
     def feed(self, deltas: Iterable[Delta]) -> None:
-        """Take what one network read brought."""
+        """Add the deltas of one network read."""
         self._collect(self._writer.feed(deltas))
 
     def finish(self) -> MessagesResponse:
-        """Return the message. Raises `UpstreamProtocolError` without a `Stop`, as the writer does."""
+        """Return the message. Raises `UpstreamProtocolError` without a `Stop`."""
         events = self._writer.finish()
         self._collect(events)
         for event in events:
@@ -73,7 +73,7 @@ class Fold:
                     stop_reason=event.stop_reason,
                     stop_sequence=event.stop_sequence,
                     stop_details=event.stop_details,
-                    usage=_whole_usage(event.usage),
+                    usage=_complete_usage(event.usage),
                 )
         raise InternalError("The writer finished a message without saying why it ended.")
 
@@ -84,14 +84,14 @@ class Fold:
             elif self._block is None:
                 continue
             elif type(event) is BlockStop:
-                self._content.append(self._block.whole())
+                self._content.append(self._block.build())
                 self._block = None
             else:
                 self._block.feed(event)
 
 
 class _OpenBlock:
-    def __init__(self, start: TextStart | ThinkingStart | CallStart | BlockStart) -> None:
+    def __init__(self, start: TextStart | ThinkingStart | ToolCallStart | BlockStart) -> None:
         self._start = start
         self._fragments: list[str] = []
         self._citations: list[Raw] = []
@@ -107,7 +107,7 @@ class _OpenBlock:
         elif isinstance(event, SignatureDelta):
             self._signature = event.signature
 
-    def whole(self) -> Raw:
+    def build(self) -> Raw:
         start = self._start
         block: dict[str, Any]
         if isinstance(start, BlockStart):
@@ -119,25 +119,27 @@ class _OpenBlock:
         elif isinstance(start, ThinkingStart):
             block = {"type": "thinking", "thinking": self._text(), "signature": self._signature}
         else:
-            block = {"type": "tool_use", "id": mend(start.id), "name": mend(start.name)}
-            block["input"] = whole_input(self._text())
+            block = {"type": "tool_use", "id": replace_surrogates(start.id), "name": replace_surrogates(start.name)}
+            block["input"] = repair_object(self._text())
         return Raw(_encode(block))
 
     def _with_input(self, raw: Raw) -> Raw:
         block = msgspec.json.decode(raw, type=dict[str, Raw])
-        return Raw(_encode(block | {"input": whole_input(self._text())}))
+        return Raw(_encode(block | {"input": repair_object(self._text())}))
 
     def _text(self) -> str:
         text = "".join(self._fragments)
+        if text.isascii():
+            return text
         try:
             text.encode()
         except UnicodeEncodeError:
-            # Fragment by fragment, as the stream has to, so that both ways give the same text.
-            return "".join(map(mend, self._fragments))
+            # fragment by fragment, as in the stream, so that both kinds of responses have the same text
+            return "".join(map(replace_surrogates, self._fragments))
         return text
 
 
-def _whole_usage(totals: Totals) -> UsageBody:
+def _complete_usage(totals: UsageTotals) -> UsageBody:
     return UsageBody(
         input_tokens=totals.input_tokens,
         cache_creation_input_tokens=totals.cache_creation_input_tokens,

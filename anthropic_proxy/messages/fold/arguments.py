@@ -1,4 +1,4 @@
-"""A call's arguments as one JSON object, where a whole message needs one and the model wrote something else."""
+"""Repair of invalid call arguments: a message without streaming needs a JSON object."""
 
 import re
 
@@ -8,20 +8,28 @@ from msgspec import Raw
 _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 
 
-def whole_input(text: str) -> Raw:
-    """Return a call's arguments as one JSON object, whatever the model wrote.
+def repair_object(text: str) -> Raw:
+    """Return the arguments of a call as one JSON object.
 
-    An object passes as it was written. One that was cut short, or that something follows, is taken as far as it is
-    complete: that is what the official SDKs accumulate from a stream. Anything else gets the shape in which Claude Code
-    itself sends such arguments back, so that the tool refuses them and the model sees what it wrote.
+    A valid object is unchanged. A truncated object, or one followed by other text, keeps its complete members, as in
+    the official SDKs. Other text becomes the object that Claude Code sends for such arguments: the tool rejects it, and
+    the model sees its text.
     """
     if not text or text.isspace():
         return Raw(b"{}")
-    for candidate in (text, _readable_part(text)):
+    for candidate in (text, _close_truncated(text)):
         if candidate is not None and _is_object(candidate):
             return Raw(candidate.encode())
     length = len(text.encode("utf-16-le")) // 2  # JavaScript's length of a string
     return Raw(msgspec.json.encode({"__unparsedToolInput": {"raw": text, "len": length}}))
+
+
+def is_cut_short(text: str) -> bool:
+    """Return True for the beginning of a JSON object without its end."""
+    if _is_object(text):
+        return False
+    closed = _close_truncated(text)
+    return closed is not None and not text.startswith(closed)
 
 
 def _is_object(text: str) -> bool:
@@ -45,27 +53,27 @@ _space = re.compile(r"[ \t\r\n]*")
 
 
 class _Reader:
-    """Reads the object with which a text begins, and remembers how far it is complete."""
+    """State of the parser of an object at the beginning of a text."""
 
     def __init__(self) -> None:
-        # What may come next: "{" the object itself, "k" a key, "v" a value, ":", ",", or "e", a container's end.
+        # allowed next tokens: "{" the object itself, "k" a key, "v" a value, ":", ",", "e" the end of a container
         self._expected = "{"
         self._closers: list[str] = []
         self.complete = 0
-        """Characters up to the end of the last complete value, or to the last bracket that opened."""
+        """Characters up to the end of the last complete value or the last opening bracket."""
 
     @property
-    def whole(self) -> bool:
-        """Whether the object has ended."""
+    def ended(self) -> bool:
+        """Return True after the end of the object."""
         return not self._closers
 
     @property
     def closing(self) -> str:
-        """The brackets that are missing."""
+        """Return the missing closing brackets."""
         return "".join(reversed(self._closers))
 
     def expects(self, word: str) -> bool:
-        """Whether a token, or its beginning, may stand here."""
+        """Return True if a token, or its beginning, is allowed next."""
         expected = self._expected
         if word in ("}", "]"):
             return "e" in expected and word == self._closers[-1]
@@ -76,7 +84,7 @@ class _Reader:
         return "v" in expected or word == expected
 
     def feed(self, word: str, end: int) -> None:
-        """Take the next token, which ends at `end`."""
+        """Add the next token, which ends at `end`."""
         if word == ",":
             self._expected = "k" if self._closers[-1] == "}" else "v"
         elif word == ":" or ("k" in self._expected and word != "}"):
@@ -92,21 +100,22 @@ class _Reader:
             self.complete = end
 
 
-def _readable_part(text: str) -> str | None:
-    """Return the object with which `text` begins, closed where the text ends too early; None: there is none."""
+def _close_truncated(text: str) -> str | None:
+    """Return the object at the beginning of `text`, closed if the text ends too early. None: no object."""
     reader, position = _Reader(), 0
     while True:
         space = _space.match(text, position)
         position = space.end() if space else position
         token = _token.match(text, position)
         if token is None:
-            rest = text[position:]
-            if not reader.complete or (rest and not (reader.expects(rest) and _cut_token.fullmatch(rest))):
+            remainder = text[position:]
+            is_cut = not remainder or (reader.expects(remainder) and _cut_token.fullmatch(remainder))
+            if not reader.complete or not is_cut:
                 return None
             return text[: reader.complete] + reader.closing
         if not reader.expects(token.group()):
             return None
         position = token.end()
         reader.feed(token.group(), position)
-        if reader.whole:
+        if reader.ended:
             return text[:position]

@@ -1,5 +1,5 @@
-"""How many input tokens a request has, roughly, at once and without a tokenizer."""
+"""Fast estimate of the input tokens of a request, without a tokenizer."""
 
-from anthropic_proxy.messages.tokens.counting import Estimates, estimate
+from anthropic_proxy.messages.tokens.estimate import EstimateCache, estimate
 
-__all__ = ["Estimates", "estimate"]
+__all__ = ["EstimateCache", "estimate"]

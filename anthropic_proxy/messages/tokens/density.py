@@ -1,4 +1,4 @@
-"""Tokens of a text, judged by a sample.
+"""Estimate of the tokens of a text, from a sample.
 
 The sample is at most `_SAMPLE` bytes in short stretches from the whole text. Its words, letters, capitals, digits,
 marks and characters of other scripts are each worth a fraction of a token: the fractions that come nearest to OpenAI's
@@ -48,23 +48,23 @@ def _sampled(text: bytes, stretch: int) -> bytes:
 
 
 def _weigh(text: bytes) -> float:
-    """Return the tokens of text that is read whole.
+    """Return the tokens of a text.
 
-    A backslash weighs nothing, so that `\\"` weighs what `"` does, and a line's end what its `n` does.
+    A backslash counts as nothing: an escaped `\\"` counts like `"`.
     """
     if rb"\u" in text:
         text = _ESCAPED.sub(lambda match: _OF_TWO if match[1] else _OF_THREE, text)
     words = (b" " + text.translate(_LETTERS_ALIKE)).count(b" a")  # where they begin
-    rest = text.translate(None, _LETTERS)
-    letters = len(text) - len(rest)
+    remainder = text.translate(None, _LETTERS)
+    letters = len(text) - len(remainder)
     capitals = len(text) - len(text.translate(None, _CAPITALS))
-    digits = len(rest) - len(rest.translate(None, _DIGITS))
-    spaces = rest.count(b" ")
-    marks = len(rest) - digits - spaces - rest.count(b"\\")
+    digits = len(remainder) - len(remainder.translate(None, _DIGITS))
+    spaces = remainder.count(b" ")
+    marks = len(remainder) - digits - spaces - remainder.count(b"\\")
     runs = len(text.translate(_MARKS_ALONE, b"\\").split())
     tokens = 0.0
-    if not rest.isascii():
-        others = rest.translate(None, _ASCII)
+    if not remainder.isascii():
+        others = remainder.translate(None, _ASCII)
         marks -= len(others)
         tokens += 0.245 * len(others.translate(None, _NOT_FIRST_OF_TWO))
         tokens += 0.705 * len(others.translate(None, _NOT_FIRST_OF_THREE))

@@ -1,7 +1,7 @@
-"""Tokens of a tool's definition.
+"""Tokens of a tool definition.
 
-Counted is what a signature made from the JSON Schema would hold: names, types, descriptions, allowed values. The counts
-of OpenAI and Gemini in recorded traffic fit that; servers that paste the schema into a template count more.
+The estimate counts a function signature: names, types, descriptions, allowed values. It matches the counts of OpenAI
+and Gemini in recorded traffic. Servers that insert the schema into a template count more.
 """
 
 import functools
@@ -10,17 +10,17 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.messages.models import Tool
 from anthropic_proxy.messages.tokens.density import tokens_in
-from anthropic_proxy.messages.types import Tool
 
 _PER_TOOL = 10
 _PER_PROPERTY = 5
-"""Its type, and the marks around it."""
+"""Tokens of its type and punctuation."""
 _PER_VALUE = 1
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 """Keywords below which keys are names."""
-_LONGEST_KEPT = 32 * 1024
-"""Bytes of the longest definition whose count is kept."""
+_MAX_CACHED_BYTES = 32 * 1024
+"""Bytes of a definition up to which its count is cached."""
 
 
 class _Definition(Struct):
@@ -33,10 +33,10 @@ _decode = msgspec.json.Decoder(_Definition).decode
 
 
 def tool_tokens(tool: Tool) -> float:
-    """Return the tokens of a tool as it is shown to a model; counted once for tools that come again."""
-    if len(tool.source) > _LONGEST_KEPT:
+    """Return the tokens of a tool definition. Cached."""
+    if len(tool.source) > _MAX_CACHED_BYTES:
         return _weigh(tool.source)
-    return _kept(tool.source) if tool.source else _weigh_made(tool)
+    return _weigh_cached(tool.source) if tool.source else _weigh_struct(tool)
 
 
 def _weigh(source: bytes) -> float:
@@ -47,10 +47,10 @@ def _weigh(source: bytes) -> float:
     return _signature(tool.name, tool.description, tool.input_schema)
 
 
-_kept = functools.lru_cache(maxsize=1024)(_weigh)
+_weigh_cached = functools.lru_cache(maxsize=1024)(_weigh)
 
 
-def _weigh_made(tool: Tool) -> float:
+def _weigh_struct(tool: Tool) -> float:
     schema = msgspec.json.decode(tool.input_schema) if len(tool.input_schema) else None
     return _signature(tool.name, tool.description, schema)
 
@@ -62,16 +62,16 @@ def _signature(name: str, description: str | None, schema: Any) -> float:
 
 
 def _walk(schema: Any, words: list[str]) -> int:
-    """Collect the words of a schema; return the tokens of what stands between them."""
+    """Collect the words of a schema. Return the tokens of the punctuation between them."""
     if isinstance(schema, list):
-        return sum(_walk(part, words) for part in schema)
+        return sum(_walk(member, words) for member in schema)
     if not isinstance(schema, dict):
         return 0
     marks = 0
     for keyword, value in schema.items():
         if keyword in _NAMED and isinstance(value, dict):
             words.extend(value)
-            marks += _PER_PROPERTY * len(value) + sum(_walk(part, words) for part in value.values())
+            marks += _PER_PROPERTY * len(value) + sum(_walk(member, words) for member in value.values())
         elif keyword == "enum" and isinstance(value, list):
             words.extend(map(str, value))
             marks += _PER_VALUE * len(value)

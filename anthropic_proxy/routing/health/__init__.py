@@ -1,7 +1,7 @@
-"""How the upstreams fare: whom to leave alone for a while, how often to repeat, who waits for whom."""
+"""Circuit breakers, retry budget and the queue of upstream calls."""
 
-from anthropic_proxy.routing.health.breakers import Breakers
-from anthropic_proxy.routing.health.budget import RepeatBudget
-from anthropic_proxy.routing.health.queue import Queue, portion_of
+from anthropic_proxy.routing.health.circuit_breakers import CircuitBreakers
+from anthropic_proxy.routing.health.fair_queue import FairQueue, worker_share
+from anthropic_proxy.routing.health.retry_budget import RetryBudget
 
-__all__ = ["Breakers", "Queue", "RepeatBudget", "portion_of"]
+__all__ = ["CircuitBreakers", "FairQueue", "RetryBudget", "worker_share"]

@@ -1,25 +1,29 @@
-"""Providers as a table of rows. What one does otherwise than its wire's vendor is a field of the row's dialect."""
+"""The provider registry. The dialects contain the deviations of each provider from its wire."""
 
 from anthropic_proxy.routing import known_models
-from anthropic_proxy.routing.providers import chat, gemini, litellm, messages, ollama, responses, retired
-from anthropic_proxy.routing.providers.rows import Provider, Server, Speech
-from anthropic_proxy.routing.providers.servers import OPENAI_SERVERS
+from anthropic_proxy.routing.providers import anthropic as messages
+from anthropic_proxy.routing.providers import gemini, litellm, ollama
+from anthropic_proxy.routing.providers import openai_chat as chat
+from anthropic_proxy.routing.providers import openai_responses as responses
+from anthropic_proxy.routing.providers import retired_models as retired
+from anthropic_proxy.routing.providers.compatible_servers import OPENAI_SERVERS
+from anthropic_proxy.routing.providers.registry import Provider, ServerOverride, WireConfig
 
-__all__ = ["PROVIDERS", "Provider", "Server", "Speech", "find_provider"]
+__all__ = ["PROVIDERS", "Provider", "ServerOverride", "WireConfig", "find_provider", "list_setup_variables"]
 
 PROVIDERS: tuple[Provider, ...] = (
     Provider(
         name="openai",
         prefix="openai",
         title="OpenAI",
-        stem="OPENAI",
-        speeches={"chat": chat.OPENAI, "responses": responses.OPENAI, "messages": messages.COMPATIBLE},
+        env_prefix="OPENAI",
+        wires={"chat": chat.OPENAI, "responses": responses.OPENAI, "messages": messages.COMPATIBLE},
         servers=OPENAI_SERVERS,
         wire_rules=responses.OPENAI_RULES,
         base_url="https://api.openai.com/v1",
         base_url_variable="OPENAI_BASE_URL",
         key_variable="OPENAI_API_KEY",
-        key_needed="own_address",
+        key_required="own_address",
         big_model="gpt-4.1",
         small_model="gpt-4.1-mini",
         known_models=known_models.OPENAI,
@@ -30,8 +34,8 @@ PROVIDERS: tuple[Provider, ...] = (
         name="google",
         prefix="gemini",
         title="Google Gemini",
-        stem="GEMINI",
-        speeches={"gemini": gemini.AI_STUDIO},
+        env_prefix="GEMINI",
+        wires={"gemini": gemini.AI_STUDIO},
         base_url="https://generativelanguage.googleapis.com/v1beta",
         url_version="/v1beta",
         base_url_variable="GEMINI_BASE_URL",
@@ -40,8 +44,8 @@ PROVIDERS: tuple[Provider, ...] = (
         key_scheme="",
         big_model="gemini-2.5-pro-preview-03-25",
         small_model="gemini-2.0-flash",
-        families=("gemini-*", "gemma-*"),
-        lends_strangers=True,
+        model_patterns=("gemini-*", "gemma-*"),
+        unknown_models_to_openai=True,
         known_models=known_models.GEMINI,
         retired_models=retired.GOOGLE,
         docs="https://ai.google.dev/api/generate-content",
@@ -50,18 +54,18 @@ PROVIDERS: tuple[Provider, ...] = (
         name="vertex",
         prefix="vertex_ai",
         title="Vertex AI",
-        stem="VERTEX",
-        speeches={"gemini": gemini.VERTEX},
+        env_prefix="VERTEX",
+        wires={"gemini": gemini.VERTEX},
         base_url="https://aiplatform.googleapis.com/v1",
         regional_urls=gemini.VERTEX_URLS,
         url_version="/v1",
         url_resource="/projects/{project}/locations/{location}/publishers/google",
         base_url_variable="VERTEX_BASE_URL",
         key_source="google",
-        key_needed="never",
+        key_required="never",
         big_model="gemini-2.5-pro-preview-03-25",
         small_model="gemini-2.0-flash",
-        families=("gemini-*", "gemma-*"),
+        model_patterns=("gemini-*", "gemma-*"),
         known_models=known_models.VERTEX,
         retired_models=retired.VERTEX,
         docs="https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
@@ -70,16 +74,16 @@ PROVIDERS: tuple[Provider, ...] = (
         name="ollama",
         prefix="ollama",
         title="Ollama",
-        stem="OLLAMA",
-        speeches={"ollama": ollama.OLLAMA, "messages": messages.OLLAMA},
+        env_prefix="OLLAMA",
+        wires={"ollama": ollama.OLLAMA, "messages": messages.OLLAMA},
         base_url="http://localhost:11434",
         base_url_variable="OLLAMA_API_BASE",
         key_variable="OLLAMA_API_KEY",
-        key_needed="never",
+        key_required="never",
         big_model="llama3",
         small_model="llama3:8b",
-        runs_what_is_pulled=True,
-        lends_strangers=True,
+        uses_installed_models=True,
+        unknown_models_to_openai=True,
         known_models=known_models.OLLAMA,
         docs="https://github.com/ollama/ollama/blob/main/docs/api.md",
     ),
@@ -87,8 +91,8 @@ PROVIDERS: tuple[Provider, ...] = (
         name="groq",
         prefix="groq",
         title="Groq",
-        stem="GROQ",
-        speeches={"chat": chat.GROQ},
+        env_prefix="GROQ",
+        wires={"chat": chat.GROQ},
         base_url="https://api.groq.com/openai/v1",
         base_url_variable="GROQ_BASE_URL",
         key_variable="GROQ_API_KEY",
@@ -103,8 +107,8 @@ PROVIDERS: tuple[Provider, ...] = (
         name="moonshot",
         prefix="moonshot",
         title="Moonshot",
-        stem="MOONSHOT",
-        speeches={"chat": chat.MOONSHOT, "messages": messages.MOONSHOT},
+        env_prefix="MOONSHOT",
+        wires={"chat": chat.MOONSHOT, "messages": messages.MOONSHOT},
         base_url="https://api.moonshot.ai/v1",
         base_url_variable="MOONSHOT_BASE_URL",
         key_variable="MOONSHOT_API_KEY",
@@ -118,8 +122,8 @@ PROVIDERS: tuple[Provider, ...] = (
         name="xai",
         prefix="xai",
         title="xAI",
-        stem="XAI",
-        speeches={"chat": chat.XAI, "responses": responses.XAI},
+        env_prefix="XAI",
+        wires={"chat": chat.XAI, "responses": responses.XAI},
         base_url="https://api.x.ai/v1",
         base_url_variable="XAI_BASE_URL",
         key_variable="XAI_API_KEY",
@@ -133,15 +137,15 @@ PROVIDERS: tuple[Provider, ...] = (
         name="anthropic",
         prefix="anthropic",
         title="Anthropic",
-        stem="ANTHROPIC",
-        speeches={"messages": messages.ANTHROPIC},
+        env_prefix="ANTHROPIC",
+        wires={"messages": messages.ANTHROPIC},
         base_url="https://api.anthropic.com",
         base_url_variable="ANTHROPIC_UPSTREAM_URL",
         key_variable="ANTHROPIC_API_KEY",
         key_header="x-api-key",
         key_scheme="",
-        takes_client_key=True,
-        keeps_tiers=True,
+        accepts_client_credential=True,
+        serves_claude=True,
         known_models=known_models.ANTHROPIC,
         docs="https://docs.anthropic.com/en/api/messages",
     ),
@@ -149,25 +153,25 @@ PROVIDERS: tuple[Provider, ...] = (
         name="demo",
         prefix="demo",
         title="the built-in demo",
-        speeches={"chat": chat.DEMO},
+        wires={"chat": chat.DEMO},
         base_url="demo:",
-        key_needed="never",
-        choosable=False,
+        key_required="never",
+        selectable=False,
         big_model="demo",
         small_model="demo",
         known_models=("demo",),
-        way="demo",
+        transport="demo",
     ),
     Provider(
         name="litellm",
         prefix="litellm",
-        other_prefixes=known_models.LITELLM_PREFIXES,
+        extra_prefixes=known_models.LITELLM_PREFIXES,
         title="LiteLLM",
-        speeches={"chat": litellm.LITELLM},
+        wires={"chat": litellm.LITELLM},
         base_url="litellm:",
-        key_needed="never",
-        choosable=False,
-        way="litellm",
+        key_required="never",
+        selectable=False,
+        transport="litellm",
         docs="https://docs.litellm.ai/docs/providers",
     ),
 )
@@ -176,5 +180,10 @@ _BY_NAME = {row.name: row for row in PROVIDERS}
 
 
 def find_provider(name: str) -> Provider:
-    """Return the row with this name; raises `KeyError` if there is none, because settings know no other names."""
+    """Return the provider with this name. Raises `KeyError`: settings contain only registered names."""
     return _BY_NAME[name]
+
+
+def list_setup_variables() -> tuple[str, ...]:
+    """Return one setting per provider that enables it, the most common first."""
+    return tuple(variable for row in PROVIDERS if row.selectable and (variable := row.setup_variable))

@@ -1,40 +1,42 @@
-"""How what LiteLLM takes, whoever is behind it, deviates from Chat Completions. The fields say why."""
+"""Wire config of LiteLLM, with rules by model prefix."""
 
-from anthropic_proxy.routing.providers.rows import Speech
+from anthropic_proxy.routing.providers.registry import WireConfig, rules_from
 from anthropic_proxy.wire import openai_chat
-from anthropic_proxy.wire.recover import TAGS, TEXT_CONVENTIONS
+from anthropic_proxy.wire.tool_call_repair import TAGS, TOOL_CALL_FORMATS
 
 _MISTRAL_NAMES = ("*mistral*", "*ministral*", "*magistral*", "*devstral*", "*codestral*", "*mixtral*")
 _LOCAL_PREFIXES = ("ollama/*", "ollama_chat/*", "hosted_vllm/*", "vllm/*", "lm_studio/*", "llamafile/*", "xinference/*")
-"""Servers of small models, whoever runs them."""
+"""Prefixes of servers for local models."""
 _LOCAL = {
     "thinking_tags": TAGS,
-    "text_calls": TEXT_CONVENTIONS,
-    "mends_tool_names": True,
+    "text_call_formats": TOOL_CALL_FORMATS,
+    "repairs_tool_names": True,
     "buffers_tool_arguments": True,
 }
 _DEEPSEEK = {
-    "thinking_field": "reasoning_content",
-    "thinking_replay": "every",
-    "thinks": "unless_off",
-    "forces_tools": "not_thinking",
+    "replayed_thinking_field": "reasoning_content",
+    "thinking_replay_scope": "every",
+    "reasoning_mode": "unless_off",
+    "accepts_forced_tool": "not_thinking",
 }
 
-LITELLM = Speech(
+LITELLM = WireConfig(
     wire=openai_chat,
     dialect=openai_chat.Dialect(
-        carry_tag="litellm",
-        limit_name="max_tokens",
-        late_system="remind",
-        effort="reasoning_effort",
-        says_strict=False,
-        image_urls=False,  # LiteLLM would load them itself for some providers, from wherever a client says
+        signature_tag="litellm",
+        output_limit_field="max_tokens",
+        mid_conversation_system="remind",
+        effort_form="reasoning_effort",
+        sends_strict=False,
+        image_urls=False,  # LiteLLM itself fetches them for some providers, from any URL of a client
     ),
-    model_rules=(
-        *((name, {"call_ids": "nine", "bridges_results": True}) for name in _MISTRAL_NAMES),
+    model_rules=rules_from(
+        "docs.litellm.ai/docs/providers",
+        "2026-11",
+        *((name, {"call_ids": "nine", "requires_message_after_results": True}) for name in _MISTRAL_NAMES),
         *((name, _LOCAL) for name in _LOCAL_PREFIXES),
-        ("*claude*", {"carries_details": True}),
+        ("*claude*", {"replays_reasoning_details": True}),
         ("deepseek/*", _DEEPSEEK),
-        ("deepseek/deepseek-chat*", {"thinks": "never"}),
+        ("deepseek/deepseek-chat*", {"reasoning_mode": "never"}),
     ),
 )

@@ -1,20 +1,20 @@
-"""How Ollama, and by pattern its models, speak its own language. The fields say why."""
+"""Wire config of the native Ollama API, with model rules."""
 
-from anthropic_proxy.routing.providers.rows import Speech
+from anthropic_proxy.routing.providers.registry import WireConfig, rules_from
 from anthropic_proxy.wire import ollama
-from anthropic_proxy.wire.recover import TAGS, TEXT_CONVENTIONS
+from anthropic_proxy.wire.tool_call_repair import TAGS, TOOL_CALL_FORMATS
 
-_LEVELS = {"thinking": "level"}
-_IN_THE_CLOUD = {"says_window": False}
+_IN_THE_CLOUD = {"sends_num_ctx": False}
 
-OLLAMA = Speech(
+OLLAMA = WireConfig(
     wire=ollama,
     dialect=ollama.Dialect(
-        thinking_tags=TAGS, text_calls=TEXT_CONVENTIONS, mends_tool_names=True, mends_tool_arguments=True
+        thinking_tags=TAGS, text_call_formats=TOOL_CALL_FORMATS, repairs_tool_names=True, repairs_tool_arguments=True
     ),
-    model_rules=(
-        ("*gpt-oss*", _LEVELS),
-        ("*qwen3.8*", _LEVELS),
+    model_rules=rules_from(
+        "ollama/ollama docs/capabilities/thinking.mdx, docs/cloud.mdx",
+        "2026-11-20",
+        ("*gpt-oss*", {"think_form": "only_level"}),
         ("*:cloud", _IN_THE_CLOUD),
         ("*:*-cloud", _IN_THE_CLOUD),
     ),

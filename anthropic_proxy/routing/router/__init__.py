@@ -1,37 +1,39 @@
-"""Which provider and model serve a request: `resolve`, one pure function.
+"""Selection of provider and model for a request: `resolve`, one pure function.
 
-`Routes` keeps what it decided. `naming` knows names, `targets` what can be called, `addresses` where it is, `readiness`
-whether its key is there.
+`RouteCache` stores its results. `model_names` resolves names, `targets` builds targets, `base_urls` finds addresses,
+`readiness` checks keys.
 """
 
-from anthropic_proxy.routing.router.addresses import find_server
+from anthropic_proxy.routing.router.base_urls import find_server
 from anthropic_proxy.routing.router.readiness import describe_missing_key
-from anthropic_proxy.routing.router.routes import Routes
+from anthropic_proxy.routing.router.route_cache import RouteCache
 from anthropic_proxy.routing.router.targets import (
-    Facts,
-    Mapped,
     Route,
+    RoutingQuery,
     Target,
-    asks_ollama,
+    TierMapping,
     describe_mapping,
-    find_home,
+    find_facts,
+    find_preferred_provider,
     preferred,
     resolve,
-    speak_otherwise,
+    should_query_ollama,
+    switch_wire,
 )
 
 __all__ = [
-    "Facts",
-    "Mapped",
     "Route",
-    "Routes",
+    "RouteCache",
+    "RoutingQuery",
     "Target",
-    "asks_ollama",
+    "TierMapping",
     "describe_mapping",
     "describe_missing_key",
-    "find_home",
+    "find_facts",
+    "find_preferred_provider",
     "find_server",
     "preferred",
     "resolve",
-    "speak_otherwise",
+    "should_query_ollama",
+    "switch_wire",
 ]

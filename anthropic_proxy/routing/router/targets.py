@@ -1,4 +1,4 @@
-"""From a choice of provider and model to what can be called: wire, dialect, facts and address."""
+"""Construction of targets from a choice of provider and model: wire, dialect, capabilities and base URL."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -7,94 +7,102 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
-from anthropic_proxy.routing.catalogue import Catalogue, ModelFacts
-from anthropic_proxy.routing.providers import PROVIDERS, Provider, Server, Speech, find_provider
-from anthropic_proxy.routing.providers.rows import Retired
-from anthropic_proxy.routing.router.addresses import find_address, find_server
-from anthropic_proxy.routing.router.naming import Choice, choose, choose_for_tier
+from anthropic_proxy.errors import ClientError, InvalidRequest, UnknownModel, UnsupportedFeature
+from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
+from anthropic_proxy.routing.providers import PROVIDERS, Provider, ServerOverride, WireConfig, find_provider
+from anthropic_proxy.routing.providers.registry import RetiredModel
+from anthropic_proxy.routing.router.base_urls import find_base_url, find_server
+from anthropic_proxy.routing.router.model_names import ModelChoice, choose, choose_for_tier
 from anthropic_proxy.routing.router.readiness import describe_missing_key
 from anthropic_proxy.settings import TIERS, Fidelity, Settings
 from anthropic_proxy.wire.contract import Wire, relays
 
 _ORDER = tuple(
     row.name
-    for row in sorted(PROVIDERS, key=lambda row: row.keeps_tiers)
-    if row.choosable and (row.key_needed != "never" or row.key_source != "settings")
+    for row in sorted(PROVIDERS, key=lambda row: row.serves_claude)
+    if row.selectable and (row.key_required != "never" or row.key_source != "settings")
 )
-"""Who is preferred first where the user does not say: the table's order, without those that need no key; Claude's own
-models last, because users of Claude Code have that key in their environment anyway."""
+"""Preferred providers if no setting names one: those that require a key, in registry order.
+
+Anthropic is last, because its key is usually in the environment of Claude Code users.
+"""
 
 
-class Facts(Struct, frozen=True):
-    """What routing may know of a request."""
+class RoutingQuery(Struct, frozen=True):
+    """The properties of a request that routing depends on."""
 
     model: str
-    """As the client asked for it."""
+    """As requested by the client."""
     server_tools: frozenset[str] = frozenset()
-    """Kinds of tools that it asks the provider to run (`web_search`, `code_execution`, …)."""
+    """Types of the server tools in the request (`web_search`, `code_execution`, …)."""
 
 
 class Target(Struct, frozen=True, kw_only=True, eq=False):
-    """One provider, model and language that can serve the request; compared by identity, so that it can be a key."""
+    """One provider, model and wire that can serve a request. Compared by identity, for use as a key."""
 
     provider: Provider
     model: str
-    """The upstream's id, without the prefix."""
+    """Model id of the provider, without prefix."""
     wire: Wire
     dialect: Any
-    """The speech's dialect with the model's rules merged in."""
-    facts: ModelFacts
+    """Dialect of the wire config, with the model rules applied."""
+    facts: ModelCapabilities
     base_url: str
-    """With `UNKNOWN_PROJECT` in it where only the credentials know the project."""
+    """Contains `UNKNOWN_PROJECT` if no setting names the project."""
+    setting: str = ""
+    """Setting that names the model, with its source: `BIG_MODEL, .env line 4`. "": the client named the model."""
 
     @property
     def upstream(self) -> str:
-        """Provider and host, whatever the model: what works or fails together."""
+        """Provider and host, the unit of circuit breakers and retry budgets."""
         return _name_upstream(self.provider.name, self.base_url)
 
 
 class Route(Struct, frozen=True):
-    """The decision."""
+    """The ordered targets of a request and the reason of the choice."""
 
     targets: Sequence[Target]
-    """In the order in which they are tried; never empty."""
-    why: str
-    """The reason in words, for the log and `explain`."""
+    """In the order of the attempts. Never empty."""
+    reason: str
+    """For the log and `explain`."""
     notes: Sequence[str] = ()
-    """What the log should say once, because the user may not expect it."""
+    """Texts to log once, because the user may not expect the choice."""
     fidelity: Fidelity = "best-effort"
-    """`strict`: what a target could only do with losses is refused."""
-    relayed: bool = False
-    """Whether bytes pass to every target as they came."""
+    """`strict`: reject a request that a target can serve only with losses."""
+    is_relayed: bool = False
+    """True if every target receives the bytes of the request unchanged."""
 
 
-class Mapped(Struct, frozen=True, kw_only=True):
-    """Where the ids of one Claude tier go, for the start banner and `models`."""
+class TierMapping(Struct, frozen=True, kw_only=True):
+    """Targets of one Claude tier, for the start-up summary and `models`."""
 
     tier: str
     target: str
-    """Prefix and model: `openai/gpt-4.1`; of the provider that serves Claude models itself `anthropic/claude-…`."""
+    """Prefix and model: `openai/gpt-4.1`. A provider with `serves_claude`: `anthropic/claude-…`."""
     reason: str
-    """What decides and where it is set: `BIG_MODEL, .env line 4`, `SMALL_MODEL, default`."""
+    """Deciding setting and its source: `BIG_MODEL, .env line 4`, `SMALL_MODEL, default`."""
     fallbacks: Sequence[str] = ()
-    retired: Retired | None = None
-    """Set where the provider has retired the model, or will: what it advises instead, and since when."""
+    retired: RetiredModel | None = None
+    """Retirement of the model. None: not announced."""
+    retired_by: str = ""
+    """Name of the provider or server that retires the model."""
     problems: Sequence[str] = ()
-    """Why the target, and then each fallback, cannot serve requests, and what to do; of those that can nothing."""
+    """Error texts of the target and the fallbacks that cannot serve requests."""
 
 
-def resolve(facts: Facts, settings: Settings, catalogue: Catalogue) -> Route:
-    """Decide. Raises `UnsupportedFeature` or `InvalidRequest` with what the reader can do."""
-    home = find_home(settings, catalogue)
-    choices = choose(facts.model, home, settings, catalogue)
+def resolve(query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
+    """Return the route of a request. Raises `ClientError` with a remedy for the user."""
+    preferred_provider = find_preferred_provider(settings, catalog)
+    choices = choose(query.model, preferred_provider, settings, catalog)
     targets: list[Target] = []
     notes: list[str] = [choice.note for choice in choices if choice.note]
     refusal: ClientError | None = None
     for choice in choices:
         try:
-            target = _aim(choice, settings, catalogue)
-            targets.append(_for_tools(target, facts.server_tools, settings) if facts.server_tools else target)
+            target = _build_target(choice, settings, catalog)
+            targets.append(
+                _prefer_wire_with_tools(target, query.server_tools, settings) if query.server_tools else target
+            )
         except ClientError as error:
             refusal = refusal or error
             notes.append(error.message)
@@ -102,13 +110,13 @@ def resolve(facts: Facts, settings: Settings, catalogue: Catalogue) -> Route:
         raise refusal
     first = choices[0]
     fidelity = settings.tier_fidelities.get(first.tier, settings.fidelity)
-    return Route(targets, first.why, notes, fidelity, all(relays(target.wire) for target in targets))
+    return Route(targets, first.reason, notes, fidelity, all(relays(target.wire) for target in targets))
 
 
 def preferred(settings: Settings, ollama_models: Sequence[str] | None) -> str:
-    """Return the name of the provider that bare names and tiers go to.
+    """Return the name of the provider for bare names and tiers.
 
-    `ollama_models` is what Ollama said that it has; None: it did not answer, or was not asked.
+    `ollama_models`: installed models of Ollama. None: no reply, or not queried.
     """
     if settings.preferred_provider is not None:
         return settings.preferred_provider
@@ -118,51 +126,52 @@ def preferred(settings: Settings, ollama_models: Sequence[str] | None) -> str:
     return "demo" if ollama_models is None else "ollama"
 
 
-def asks_ollama(settings: Settings) -> bool:
-    """Say whether start-up should ask Ollama what it has: it is preferred, or nothing else is configured."""
+def should_query_ollama(settings: Settings) -> bool:
+    """Return True if Ollama is preferred or the only candidate, so that start-up queries its models."""
     return preferred(settings, ()) == "ollama"
 
 
-def find_home(settings: Settings, catalogue: Catalogue) -> Provider:
-    """Return the preferred provider's row."""
-    return find_provider(preferred(settings, catalogue.listing("ollama")))
+def find_preferred_provider(settings: Settings, catalog: Catalog) -> Provider:
+    """Return the registry entry of the preferred provider."""
+    return find_provider(preferred(settings, catalog.listing("ollama")))
 
 
-def describe_mapping(settings: Settings, catalogue: Catalogue) -> list[Mapped]:
-    """Return where each tier goes, in the order haiku, sonnet, opus, fable."""
-    home = find_home(settings, catalogue)
+def describe_mapping(settings: Settings, catalog: Catalog) -> list[TierMapping]:
+    """Return the mapping of each tier, in the order haiku, sonnet, opus, fable."""
+    preferred_provider = find_preferred_provider(settings, catalog)
     rows = []
     for tier in TIERS:
-        choices = choose_for_tier(tier, f"claude-{tier}-…", home, settings, catalogue)
+        choices = choose_for_tier(tier, f"claude-{tier}-…", preferred_provider, settings, catalog)
         first, *others = choices
-        problems = (_find_problem(choice, settings, catalogue) for choice in choices)
+        problems = (_find_problem(choice, settings, catalog) for choice in choices)
         rows.append(
-            Mapped(
+            TierMapping(
                 tier=tier,
                 target=first.name,
                 reason=first.setting,
                 fallbacks=tuple(choice.name for choice in others),
                 retired=_find_retired(first, settings),
+                retired_by=_name_server(first.provider, settings),
                 problems=tuple(filter(None, problems)),
             )
         )
     return rows
 
 
-def speak_otherwise(target: Target, wire_name: str, settings: Settings) -> Target | None:
-    """Return the target in another of its provider's languages; None: it has no such, or the user chose for it."""
+def switch_wire(target: Target, wire_name: str, settings: Settings) -> Target | None:
+    """Return the target with another wire. None: not available, or a setting fixes the wire."""
     row, server = target.provider, find_server(target.provider, settings)
-    if row.name in settings.wires or wire_name not in row.speeches:
+    if row.name in settings.wires or wire_name not in row.wires:
         return None
-    speech = _find_speech(row, server, wire_name)
-    if speech.own_address_only and row.name not in settings.base_urls:
+    config = _find_wire_config(row, server, wire_name)
+    if config.custom_url_only and row.name not in settings.base_urls:
         return None
     dialect = _merge_dialect(row.name, server.name if server else "", wire_name, target.model)
     return structs.replace(
         target,
-        wire=speech.wire,
-        dialect=_set_by_user(dialect, speech, settings),
-        base_url=find_address(row, speech, settings),
+        wire=config.wire,
+        dialect=_apply_settings(dialect, config, settings),
+        base_url=find_base_url(row, config, settings),
     )
 
 
@@ -171,40 +180,51 @@ def _name_upstream(provider: str, base_url: str) -> str:
     return f"{provider} {base_url.partition('//')[2].partition('/')[0]}"
 
 
-def _for_tools(target: Target, wanted: frozenset[str], settings: Settings) -> Target:
-    """Return the target in the language of its provider in which most of these tools are run there.
+def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Settings) -> Target:
+    """Return the target with the wire on which the provider runs most of these tools.
 
-    Only for a provider at its own address: what another server runs is not known.
+    The wire changes only at the provider's own base URL. The server tools of other servers are unknown.
     """
     if find_server(target.provider, settings) is not None:
         return target
-    others = (speak_otherwise(target, name, settings) for name in target.provider.speeches)
-    ours = [target, *(other for other in others if other is not None and other.dialect is not target.dialect)]
-    return max(ours, key=lambda aim: len(wanted.intersection(getattr(aim.dialect, "server_tools", ()))))
+    others = (switch_wire(target, name, settings) for name in target.provider.wires)
+    candidates = [target, *(other for other in others if other is not None and other.dialect is not target.dialect)]
+    return max(
+        candidates, key=lambda candidate: len(wanted.intersection(getattr(candidate.dialect, "server_tools", ())))
+    )
 
 
-def _find_problem(choice: Choice, settings: Settings, catalogue: Catalogue) -> str:
+def _find_problem(choice: ModelChoice, settings: Settings, catalog: Catalog) -> str:
     try:
-        _aim(choice, settings, catalogue)
+        _build_target(choice, settings, catalog)
     except ClientError as error:
         return error.message
     return describe_missing_key(choice.provider, settings)
 
 
-def _find_retired(choice: Choice, settings: Settings) -> Retired | None:
-    """Return what a provider says about the end of a model; somebody else's server may go on serving it."""
+def _find_retired(choice: ModelChoice, settings: Settings) -> RetiredModel | None:
+    """Return the retirement of a model at the called server. Another server may continue to serve the model."""
     server = find_server(choice.provider, settings)
-    return None if server is not None and server.speeches else choice.provider.retired_models.get(choice.model)
+    if server is not None and server.wires:
+        return server.retired_models.get(choice.model)
+    return choice.provider.retired_models.get(choice.model)
 
 
-def _aim(choice: Choice, settings: Settings, catalogue: Catalogue) -> Target:
-    """Return the target of a choice. Raises where the model cannot chat, or its provider's wire is not there."""
+def _name_server(row: Provider, settings: Settings) -> str:
+    server = find_server(row, settings)
+    return server.title if server is not None and server.title else row.title
+
+
+def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> Target:
+    """Return the target of a choice. Raises `ClientError` if the model cannot chat or the wire is unavailable."""
     row, model = choice.provider, choice.model
+    if row.transport == "demo":
+        _require_demo(choice, settings, catalog)
     if reason := row.refused_models.get(model):
         retired = row.retired_models.get(row.big_model or "")
-        able = f"{row.prefix}/{retired.successor if retired else row.big_model}"
+        alternative = f"{row.prefix}/{retired.successor if retired else row.big_model}"
         raise InvalidRequest(
-            f"{choice.name} {reason} and cannot chat. One that can is {able}; GET /v1/models lists them all."
+            f"{choice.name} {reason} and cannot chat. One that can is {alternative}; GET /v1/models lists them all."
         )
     if not model:
         raise InvalidRequest(
@@ -212,59 +232,79 @@ def _aim(choice: Choice, settings: Settings, catalogue: Catalogue) -> Target:
             "mistral/mistral-large-latest"
         )
     wire_name, server = _pick_wire(row, model, settings), find_server(row, settings)
-    speech = _find_speech(row, server, wire_name)
-    if speech.own_address_only and row.name not in settings.base_urls:
+    config = _find_wire_config(row, server, wire_name)
+    if config.custom_url_only and row.name not in settings.base_urls:
         raise UnsupportedFeature(
             f"{choice.name} cannot be reached: {row.title} does not speak {wire_name} itself. "
-            f"{row.stem}_WIRE={wire_name} is for a server of yours: name its address in {row.base_url_variable}"
+            f"{row.env_prefix}_WIRE={wire_name} is for a server of yours: name its address in {row.base_url_variable}"
         )
     dialect = _merge_dialect(row.name, server.name if server else "", wire_name, model)
     return Target(
         provider=row,
         model=model,
-        wire=speech.wire,
-        dialect=_set_by_user(dialect, speech, settings),
-        facts=_find_facts(row, server, model, catalogue),
-        base_url=find_address(row, speech, settings),
+        wire=config.wire,
+        dialect=_apply_settings(dialect, config, settings),
+        facts=find_facts(row, model, settings, catalog),
+        base_url=find_base_url(row, config, settings),
+        setting=choice.setting if choice.variable else "",
     )
 
 
-def _find_facts(row: Provider, server: Server | None, model: str, catalogue: Catalogue) -> ModelFacts:
-    facts = catalogue.find(row.name, model)
-    if server is None or facts.known or not server.facts:
-        return facts
-    return structs.replace(facts, **server.facts)
+def _require_demo(choice: ModelChoice, settings: Settings, catalog: Catalog) -> None:
+    """Raise unless the demo is the preferred provider or enabled by a setting.
+
+    Raises `InvalidRequest` (400) for a model named by a setting, `UnknownModel` (404) for one named by the client.
+    """
+    preferred_provider = find_preferred_provider(settings, catalog)
+    if settings.serve_demo or preferred_provider is choice.provider:
+        return
+    preferred_name = preferred_provider.name
+    refused = f"{choice.name} is not served: the preferred provider is {preferred_name}. SERVE_DEMO=true serves both."
+    if choice.setting:
+        raise InvalidRequest(f"{choice.setting}: {refused}")
+    raise UnknownModel(f"model: {refused}")
+
+
+def find_facts(row: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
+    """Return the capabilities of a model at the configured server of its provider."""
+    server = find_server(row, settings)
+    if server is None:
+        return catalog.capabilities_of(row.name, model)
+    facts = catalog.capabilities_of(server.models or row.name, model)
+    if not facts.known and server.capabilities:
+        facts = structs.replace(facts, **server.capabilities)
+    return structs.replace(facts, accepts_pdf=True) if server.accepts_pdf else facts
 
 
 def _pick_wire(row: Provider, model: str, settings: Settings) -> str:
-    asked = settings.wires.get(row.name)
-    if asked is not None:
-        return asked
-    ruled = (wire for pattern, wire in row.wire_rules if fnmatchcase(model.lower(), pattern))
-    return next(ruled, next(iter(row.speeches)))
+    requested = settings.wires.get(row.name)
+    if requested is not None:
+        return requested
+    matching = (wire for pattern, wire in row.wire_rules if fnmatchcase(model.lower(), pattern))
+    return next(matching, next(iter(row.wires)))
 
 
-def _set_by_user(dialect: Any, speech: Speech, settings: Settings) -> Any:
-    """Return the dialect with what the user says about it."""
+def _apply_settings(dialect: Any, config: WireConfig, settings: Settings) -> Any:
+    """Return the dialect with the fields that settings override."""
     changes = {
-        field: value for field, name in speech.settings.items() if (value := getattr(settings, name)) is not None
+        field: value for field, name in config.settings.items() if (value := getattr(settings, name)) is not None
     }
     return structs.replace(dialect, **changes) if changes else dialect
 
 
-def _find_speech(row: Provider, server: Server | None, wire_name: str) -> Speech:
-    """Return how a wire is spoken there: as the server does that answers in the provider's place, else as the row."""
-    speech = server.speeches.get(wire_name) if server else None
-    return speech or row.speeches[wire_name]
+def _find_wire_config(row: Provider, server: ServerOverride | None, wire_name: str) -> WireConfig:
+    """Return the wire config of the configured server, else of the provider."""
+    config = server.wires.get(wire_name) if server else None
+    return config or row.wires[wire_name]
 
 
 @lru_cache(maxsize=1024)
 def _merge_dialect(provider: str, server_name: str, wire_name: str, model: str) -> Any:
     row = find_provider(provider)
     server = next((server for server in row.servers if server.name == server_name), None)
-    speech = _find_speech(row, server, wire_name)
+    config = _find_wire_config(row, server, wire_name)
     changes: dict[str, Any] = {}
-    for pattern, fields in speech.model_rules:
-        if fnmatchcase(model.lower(), pattern):
-            changes.update(fields)
-    return structs.replace(speech.dialect, **changes) if changes else speech.dialect
+    for rule in config.model_rules:
+        if rule.holds_for(model):
+            changes.update(rule.fields)
+    return structs.replace(config.dialect, **changes) if changes else config.dialect

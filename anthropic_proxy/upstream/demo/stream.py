@@ -1,98 +1,76 @@
-"""An answer as Chat Completions says it: chunks of a stream, or one body. Source: the API reference, read 2026-11."""
+"""Encoding of a reply as Chat Completions: chunks of a stream, or one body. Source: OpenAI's API reference, 2026-11."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
-from anthropic_proxy.upstream.demo.conversation import Conversation
-from anthropic_proxy.upstream.demo.reply import Answer
+from anthropic_proxy.upstream.demo.reply import Reply
+from anthropic_proxy.upstream.demo.requests import DemoRequest
 
 _TOKEN = re.compile(r"\s*\w{1,6}|\s*[^\w\s]{1,4}|\s+")
 _CHARACTERS_PER_TOKEN = 4
-_TOKENS_PER_IMAGE = 85
+MAX_FRAGMENTS = 300
+"""Fragments of a text or of arguments, so that a long reply does not stream for minutes."""
 
 
-class Spoken(Struct, frozen=True, kw_only=True):
-    """An answer cut into tokens, and at the limit."""
+def encode_reply(reply: Reply, request: DemoRequest, head: Mapping[str, Any], call_id: str) -> Iterator[bytes]:
+    """Return the events of a stream, `[DONE]` last, or one body; the tokens beyond the request's limit are cut.
 
-    pieces: list[str]
-    calls: list[tuple[str, str, list[str]]]
-    """Identifier, name, and the pieces of the arguments."""
-    finish_reason: str
-    usage: dict[str, Any]
-
-
-def speak(answer: Answer, conversation: Conversation, call_ids: list[str]) -> Spoken:
-    """Cut an answer into tokens. What lies beyond the limit is not said, as a real model would not."""
-    budget = conversation.limit if conversation.limit is not None else 1 << 30
-    cut = False
-    said: list[str] = _TOKEN.findall(answer.text)
-    pieces = said[:budget]
-    cut = len(pieces) < len(said)
-    spent = len(pieces)
-    calls = []
-    for call, call_id in zip(answer.calls, call_ids, strict=False):
-        if cut or spent >= budget:
-            cut = True
-            break
-        said = _TOKEN.findall(msgspec.json.encode(call.arguments).decode())
-        # A call's name costs one token.
-        kept = said[: budget - spent - 1]
-        cut = len(kept) < len(said)
-        spent += 1 + len(kept)
-        calls.append((call_id, call.name, kept))
-    prompt = conversation.size // _CHARACTERS_PER_TOKEN + conversation.images * _TOKENS_PER_IMAGE + 8
-    usage = {
-        "prompt_tokens": prompt,
-        "completion_tokens": spent,
-        "total_tokens": prompt + spent,
-        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
-    }
-    reason = "length" if cut else "tool_calls" if calls else "stop"
-    return Spoken(pieces=pieces, calls=calls, finish_reason=reason, usage=usage)
+    `head`: the fields of every chunk.
+    """
+    limit = 1 << 30 if request.limit is None else request.limit
+    texts, spent, cut = _split(reply.text, limit)
+    call: dict[str, Any] | None = None
+    arguments: list[str] = []
+    if reply.call is not None and not cut and spent < limit:
+        # The name of a call counts as one token.
+        arguments, used, cut = _split(msgspec.json.encode(reply.call.arguments).decode(), limit - spent - 1)
+        spent += 1 + used
+        call = {"id": call_id, "type": "function", "function": {"name": reply.call.name, "arguments": ""}}
+    prompt = request.characters // _CHARACTERS_PER_TOKEN + 8
+    usage = {"prompt_tokens": prompt, "completion_tokens": spent, "total_tokens": prompt + spent}
+    reason = "length" if cut or (reply.call and not call) else "tool_calls" if call else "stop"
+    if request.stream:
+        deltas = _list_deltas(texts, call, arguments)
+        return _encode_events(head, deltas, reason, usage if request.includes_usage else None)
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) or None, "refusal": None}
+    if call:
+        call["function"]["arguments"] = "".join(arguments)
+        message["tool_calls"] = [call]
+    choice = {"index": 0, "message": message, "finish_reason": reason}
+    return iter([msgspec.json.encode({**head, "object": "chat.completion", "choices": [choice], "usage": usage})])
 
 
-def encode_chunks(spoken: Spoken, conversation: Conversation, reply_id: str, created: int) -> Iterator[bytes]:
-    """Give the stream, one event at a time, with `[DONE]` at the end."""
-    head = {"id": reply_id, "object": "chat.completion.chunk", "created": created, "model": conversation.model}
-    if conversation.includes_usage:
-        head["usage"] = None
-    opening: dict[str, Any] = {"role": "assistant", "content": "" if spoken.pieces else None, "refusal": None}
-    yield _chunk(head, opening)
-    for piece in spoken.pieces:
-        yield _chunk(head, {"content": piece})
-    for index, (call_id, name, pieces) in enumerate(spoken.calls):
-        function = {"name": name, "arguments": ""}
-        yield _chunk(head, {"tool_calls": [{"index": index, "id": call_id, "type": "function", "function": function}]})
-        for piece in pieces:
-            yield _chunk(head, {"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
-    yield _chunk(head, {}, spoken.finish_reason)
-    if conversation.includes_usage:
-        yield _event({**head, "choices": [], "usage": spoken.usage})
+def _split(text: str, limit: int) -> tuple[list[str], int, bool]:
+    """Return the fragments of a text, its tokens, and whether tokens beyond the limit were cut."""
+    tokens = _TOKEN.findall(text)
+    kept = tokens[:limit]
+    step = 1 + len(kept) // MAX_FRAGMENTS
+    fragments = ["".join(kept[place : place + step]) for place in range(0, len(kept), step)]
+    return fragments, len(kept), len(kept) < len(tokens)
+
+
+def _list_deltas(texts: list[str], call: dict[str, Any] | None, arguments: list[str]) -> Iterator[dict[str, Any]]:
+    yield {"role": "assistant", "content": "" if texts else None, "refusal": None}
+    yield from ({"content": text} for text in texts)
+    if call:
+        yield {"tool_calls": [{"index": 0, **call}]}
+        yield from ({"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in arguments)
+
+
+def _encode_events(
+    head: Mapping[str, Any], deltas: Iterable[dict[str, Any]], reason: str, usage: Mapping[str, int] | None
+) -> Iterator[bytes]:
+    fields = {**head, "object": "chat.completion.chunk", **({"usage": None} if usage else {})}
+    for delta in deltas:
+        yield _encode_event({**fields, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+    yield _encode_event({**fields, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+    if usage:
+        yield _encode_event({**fields, "choices": [], "usage": usage})
     yield b"data: [DONE]\n\n"
 
 
-def encode_completion(spoken: Spoken, conversation: Conversation, reply_id: str, created: int) -> bytes:
-    """Return the whole reply as one JSON body."""
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(spoken.pieces) or None, "refusal": None}
-    if spoken.calls:
-        message["tool_calls"] = [
-            {"id": call_id, "type": "function", "function": {"name": name, "arguments": "".join(pieces)}}
-            for call_id, name, pieces in spoken.calls
-        ]
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": spoken.finish_reason}
-    head = {"id": reply_id, "object": "chat.completion", "created": created, "model": conversation.model}
-    return msgspec.json.encode({**head, "choices": [choice], "usage": spoken.usage})
-
-
-def _chunk(head: dict[str, Any], delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-    return _event({**head, "choices": [choice]})
-
-
-def _event(chunk: dict[str, Any]) -> bytes:
+def _encode_event(chunk: dict[str, Any]) -> bytes:
     return b"data: " + msgspec.json.encode(chunk) + b"\n\n"

@@ -1,10 +1,10 @@
-"""The way out over HTTP: kept connections behind the three calls `send`, `read` and `close`.
+"""HTTP/1.1 client with connection reuse behind `send`, `read` and `close`.
 
-Why it is our own, and what it leaves out: docs/decisions (our own client).
+Reasons and limits: docs/contributing/decisions/0026-own-http-client.md.
 """
 
-from anthropic_proxy.upstream.http.address import join_address
-from anthropic_proxy.upstream.http.client import HttpUpstream
+from anthropic_proxy.upstream.http.client import HttpTransport
 from anthropic_proxy.upstream.http.response import HttpResponse
+from anthropic_proxy.upstream.http.url import join_url
 
-__all__ = ["HttpResponse", "HttpUpstream", "join_address"]
+__all__ = ["HttpResponse", "HttpTransport", "join_url"]

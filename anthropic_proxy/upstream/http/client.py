@@ -1,145 +1,164 @@
-"""Sends requests to providers, and says in words how that failed."""
+"""HTTP transport to providers, with error messages for users."""
 
+import ssl
 from collections.abc import Mapping
 
 from msgspec import Struct
 
-from anthropic_proxy.errors import Stopping, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
-from anthropic_proxy.upstream.http.address import Address, Origin, encode_head, join_address, read_address
-from anthropic_proxy.upstream.http.connection import NoAnswer, NoHttp
-from anthropic_proxy.upstream.http.opening import Opener
-from anthropic_proxy.upstream.http.pool import Pool
-from anthropic_proxy.upstream.http.response import HttpResponse, describe
-from anthropic_proxy.upstream.proxies import find_proxy
-from anthropic_proxy.wire.contract import LENT, Credential, UpstreamRequest
+from anthropic_proxy.errors import ShuttingDown, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
+from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.upstream.http.connection import ConnectionLost, InvalidHttp
+from anthropic_proxy.upstream.http.connector import PROXY_AUTHENTICATION_REQUIRED, Connector, proxy_refusal
+from anthropic_proxy.upstream.http.dialer import Dialer, LocalRefusal
+from anthropic_proxy.upstream.http.pool import KEEP_ALIVE_SECONDS, ConnectionPool
+from anthropic_proxy.upstream.http.response import HttpResponse
+from anthropic_proxy.upstream.http.url import Origin, Url, encode_head, join_url, parse_url
+from anthropic_proxy.upstream.proxy_selection import find_proxy
+from anthropic_proxy.wire.contract import FROM_CLIENT, Credential, UpstreamRequest
 
-_MOST_HEADS = 256
-"""Heads that are kept; relayed requests may each have another."""
+_MAX_CACHED_HEADS = 256
+"""Maximum cached heads. Relayed requests may all differ."""
 
 
 class _Head(Struct, frozen=True):
-    """What stands before every body that goes to one place, and where that is."""
+    """Cached request head for one URL, with its origin and proxy."""
 
     method: str
     headers: Mapping[str, str]
     credential: Credential | None
     origin: Origin
     proxy: str | None
-    """The proxy on the way; None: none."""
-    said: bytes
-    """Without the length of a body, and the empty line."""
+    """None: no proxy."""
+    header_bytes: bytes
+    """Request line and headers without `content-length` and the final empty line."""
 
     def __repr__(self) -> str:
-        return f"_Head({self.origin})"  # what it says has a key in it
+        return f"_Head({self.origin})"  # the header bytes contain a key
 
-    def serves(self, request: UpstreamRequest, credential: Credential | None) -> bool:
-        """Whether it says what this request says."""
+    def matches(self, request: UpstreamRequest, credential: Credential | None) -> bool:
+        """Return True if the head is valid for this request."""
         return self.credential == credential and self.headers == request.headers and self.method == request.method
 
-    def before(self, body: bytes) -> bytes:
-        """Return it with the length of a body."""
+    def with_content_length(self, body: bytes) -> bytes:
+        """Return the head for a body."""
         return (
-            b"%b\r\n" % self.said if self.method == "GET" else b"%bcontent-length: %d\r\n\r\n" % (self.said, len(body))
+            b"%b\r\n" % self.header_bytes
+            if self.method == "GET"
+            else b"%bcontent-length: %d\r\n\r\n" % (self.header_bytes, len(body))
         )
 
 
-class HttpUpstream:
-    """Sends requests to providers; its connections belong to the loop that runs when they are opened."""
+class HttpTransport:
+    """Transport to HTTP servers. A connection belongs to the event loop that opened it.
+
+    `dialer`: for connections without a proxy. None: without restrictions. `tls`: None: the certificates of the system.
+    `keep_alive_seconds`: lifetime of an idle connection. 0: no reuse.
+    """
 
     def __init__(
-        self, connect_timeout: float, *, proxies: Mapping[str, str] | None = None, unproxied: str = ""
+        self,
+        connect_timeout: float,
+        *,
+        proxies: Mapping[str, str] | None = None,
+        unproxied: str = "",
+        dialer: Dialer | None = None,
+        tls: ssl.SSLContext | None = None,
+        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
     ) -> None:
-        self._pool = Pool()
-        self._opener = Opener(connect_timeout, self._pool)
+        self._pool = ConnectionPool(keep_alive_seconds)
+        self._connector = Connector(connect_timeout, self._pool, dialer=dialer, tls=tls)
         self._proxies = proxies or {}
-        """Scheme of an address → the proxy on the way there."""
+        """URL scheme → proxy."""
         self._unproxied = unproxied
-        """Hosts by comma that are reached without one."""
-        self._chosen: dict[Origin, str | None] = {}
+        """Comma-separated hosts that bypass the proxy."""
         self._heads: dict[tuple[str, str], _Head] = {}
-        """Base address and path → the head that was last sent there: most requests say the same."""
+        """Base URL and path → last head. Most requests have the same head."""
         self._closed = False
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> HttpResponse:
-        """Send and wait for status and headers.
+        """Send a request and wait for status and headers.
 
-        Repeats once, at no cost, where a kept connection turns out to be closed before any byte of an answer: the
-        provider cannot have begun, it had closed an idle connection.
+        Retries once on a new connection if a reused one closes before the first byte of a response. The server had
+        closed it while it was idle, so it has not processed the request.
         """
         if self._closed:
-            raise Stopping
-        found = self._heads.get((base_url, request.path))
-        if found is None or not found.serves(request, credential):
-            found = self._new_head(base_url, request, credential)
-        origin, head = found.origin, found.before(request.body)
+            raise ShuttingDown
+        cached = self._heads.get((base_url, request.path))
+        if cached is None or not cached.matches(request, credential):
+            cached = self._new_head(base_url, request, credential)
+        origin, head = cached.origin, cached.with_content_length(request.body)
+        response = None
         try:
-            if connection := self._pool.take(origin):
+            if connection := self._pool.pop_idle(origin):
                 try:
-                    return await connection.ask(head, request.body)
-                except NoAnswer as error:
+                    response = await connection.send_request(head, request.body)
+                except ConnectionLost as error:
                     if error.begun:
                         raise
-            connection = await self._opener.open(origin, found.proxy)
-            self._pool.add(connection)
-            if self._closed:
-                connection.cut()
-                raise Stopping
-            return await connection.ask(head, request.body)
-        except (NoAnswer, NoHttp, OSError, ValueError) as error:
-            raise _failure(origin, error) from error
+            if response is None:
+                connection = await self._connector.connect(origin, cached.proxy)
+                self._pool.add(connection)
+                if self._closed:
+                    connection.abort()
+                    raise ShuttingDown
+                response = await connection.send_request(head, request.body)
+            if response.status == PROXY_AUTHENTICATION_REQUIRED and cached.proxy and not origin.uses_tls:
+                await response.close()
+                raise proxy_refusal(response.status)
+        except (ConnectionLost, InvalidHttp, OSError, ValueError) as error:
+            raise _failure(origin, error, cached.proxy) from error
+        return response
 
     async def close(self) -> None:
-        """Close every connection, and open none from here on."""
+        """Close all connections. Further requests raise `ShuttingDown`."""
         self._closed = True
         self._pool.close()
 
     def _new_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> _Head:
-        url = join_address(base_url, request.path)
+        url = join_url(base_url, request.path)
         try:
-            address = read_address(url)
-            proxy = self._proxy(url, address.origin)
-            said = _encode_head(address, proxy, request, credential)
+            target_url = parse_url(url)
+            proxy = find_proxy(url, self._proxies, self._unproxied) if self._proxies else None
+            header_bytes = _encode_head(target_url, proxy, request, credential)
         except ValueError as error:
-            raise UpstreamUnreachable(f"nothing can be sent to {_shown(base_url)} ({error})") from error
-        head = _Head(request.method, dict(request.headers), credential, address.origin, proxy, said)
-        if credential is None or credential.origin != LENT:
-            if len(self._heads) >= _MOST_HEADS:
+            raise UpstreamUnreachable(f"nothing can be sent to {_redacted(base_url)} ({error})") from error
+        head = _Head(request.method, dict(request.headers), credential, target_url.origin, proxy, header_bytes)
+        if self._pool.keep_alive_seconds and (credential is None or credential.origin != FROM_CLIENT):
+            if len(self._heads) >= _MAX_CACHED_HEADS:
                 self._heads.clear()
             self._heads[base_url, request.path] = head
         return head
 
-    def _proxy(self, url: str, origin: Origin) -> str | None:
-        """Return the proxy on the way to a server, chosen once."""
-        if origin not in self._chosen:
-            self._chosen[origin] = find_proxy(url, self._proxies, self._unproxied)
-        return self._chosen[origin]
 
-
-def _encode_head(address: Address, proxy: str | None, request: UpstreamRequest, credential: Credential | None) -> bytes:
-    headers, target = dict(request.headers), address.target
+def _encode_head(target_url: Url, proxy: str | None, request: UpstreamRequest, credential: Credential | None) -> bytes:
+    headers, target = dict(request.headers), target_url.target
     if credential is not None:
         headers[credential.header] = credential.value
-        headers.update(credential.further)
-    if address.credentials:
-        headers.setdefault("authorization", address.credentials)
-    if proxy is not None and not address.origin.uses_tls:  # of a request that it reads, a proxy wants the whole address
-        target = f"{address.origin}{target}"
-        if proof := read_address(proxy).credentials:
-            headers["proxy-authorization"] = proof
-    return encode_head(request.method, target, address.origin.netloc, headers)
+        headers.update(credential.extra_headers)
+    if target_url.credentials:
+        headers.setdefault("authorization", target_url.credentials)
+    if proxy is not None and not target_url.origin.uses_tls:  # without TLS, a proxy requires the absolute URL
+        target = f"{target_url.origin}{target}"
+        if proxy_credentials := parse_url(proxy).credentials:
+            headers["proxy-authorization"] = proxy_credentials
+    return encode_head(request.method, target, target_url.origin.netloc, headers)
 
 
-def _failure(origin: Origin, error: Exception) -> UpstreamError:
-    if isinstance(error, NoHttp):
+def _failure(origin: Origin, error: Exception, proxy: str | None) -> UpstreamError:
+    if isinstance(error, InvalidHttp):
         return UpstreamProtocolError(f"what answers at {origin} does not speak HTTP as it should ({error})")
-    if isinstance(error, NoAnswer) and error.cause is None:
+    if isinstance(error, ConnectionLost) and error.cause is None:
         return UpstreamUnreachable(f"{origin} closed the connection without an answer")
     if isinstance(error, TimeoutError):
         return UpstreamUnreachable(f"nothing answers at {origin} (no connection in time)")
-    return UpstreamUnreachable(f"nothing answers at {origin} ({describe(getattr(error, 'cause', error))})")
+    location = str(origin) if proxy is None else f"{origin} through the proxy {_redacted(proxy)}"
+    # Claude Code retries a 502 for three minutes without a message. A stopped local server stays down.
+    should_retry = False if isinstance(error, LocalRefusal) else None
+    reason = describe_os_error(getattr(error, "cause", error))
+    return UpstreamUnreachable(f"nothing answers at {location} ({reason})", should_retry=should_retry)
 
 
-def _shown(url: str) -> str:
-    """Return an address without its password and its query, where secrets are."""
-    scheme, _, rest = url.partition("?")[0].partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if rest else scheme
+def _redacted(url: str) -> str:
+    """Return a URL without password and query, which may contain secrets."""
+    scheme, _, remainder = url.partition("?")[0].partition("://")
+    return f"{scheme}://{remainder.rpartition('@')[2]}" if remainder else scheme

@@ -1,26 +1,29 @@
-"""One connection to a provider: one request at a time, and its answer as it comes."""
+"""One HTTP/1.1 connection to a provider, with one request at a time."""
 
 import asyncio
 from typing import Protocol, cast
 
 import httptools
 
-from anthropic_proxy.upstream.http.address import Origin
 from anthropic_proxy.upstream.http.response import HttpResponse
+from anthropic_proxy.upstream.http.url import Origin
 
 HEAD_BYTES = 256 * 1024
-"""What the head of an answer may have, with all that only announce it: gateways send long policies and cookies."""
-UNREAD_BYTES = 64 * 1024
-"""From which on, received and not read yet, no more is received."""
-PIECE_BYTES = 16 * 1024
-"""What of a body is encrypted at a time: for each connection OpenSSL keeps a buffer as large as the largest piece."""
+"""Maximum size of a response head with its 1xx heads. Gateways send long policies and cookies.
+
+Also limits chunk sizes and extensions between two fragments of a body, and trailers.
+"""
+MAX_UNREAD_BYTES = 64 * 1024
+"""Number of received, unread bytes at which reading pauses."""
+TLS_WRITE_BYTES = 16 * 1024
+"""Bytes of a body per TLS write. OpenSSL keeps a buffer of the maximum write size per connection."""
 _SWITCHING = 101
 
 
 def new_parser(protocol: object) -> httptools.HttpResponseParser:
-    """Return what reads answers for a protocol; it forgives what clients usually do, because servers do it.
+    """Return a response parser. It accepts common deviations of servers, as most clients do.
 
-    Lines may end without a carriage return or go on in the next one, spaces may stand behind the size of a chunk.
+    These are lines without carriage return, folded headers, and spaces after a chunk size.
     """
     parser = httptools.HttpResponseParser(protocol)
     parser.set_dangerous_leniencies(
@@ -29,10 +32,10 @@ def new_parser(protocol: object) -> httptools.HttpResponseParser:
     return parser
 
 
-class NoAnswer(Exception):
-    """The connection ended before the head of an answer was whole.
+class ConnectionLost(Exception):
+    """The connection ended before a complete response head.
 
-    `begun`: after a part of it had come; `cause`: what the operating system says, None: it was closed.
+    `begun`: True if bytes of a response had arrived. `cause`: error of the operating system. None: closed by the peer.
     """
 
     def __init__(self, *, begun: bool = False, cause: Exception | None = None) -> None:
@@ -41,196 +44,209 @@ class NoAnswer(Exception):
         self.cause = cause
 
 
-class NoHttp(Exception):
-    """What came is not HTTP; the message says in which way."""
+class InvalidHttp(Exception):
+    """The received bytes are not valid HTTP. The message states the reason."""
 
 
-class Keeper(Protocol):
-    """Keeps connections for later requests."""
+class ConnectionOwner(Protocol):
+    """Pool that keeps connections for later requests."""
 
-    def keep(self, connection: "Connection") -> None:
-        """Take one over which another request can be sent."""
+    def on_idle(self, connection: "Connection") -> None:
+        """Store a connection that can send another request."""
         ...
 
-    def forget(self, connection: "Connection") -> None:
-        """Learn that one has ended."""
+    def on_closed(self, connection: "Connection") -> None:
+        """Remove a closed connection."""
         ...
 
 
 class Connection(asyncio.Protocol):
-    """One connection, which its keeper gets back when an answer was received whole."""
+    """One connection. It returns to its owner after a complete response."""
 
-    def __init__(self, origin: Origin, keeper: Keeper) -> None:
+    def __init__(self, origin: Origin, owner: ConnectionOwner) -> None:
         self.origin = origin
-        """What it leads to; not the proxy on the way."""
-        self.free_since = 0.0
-        """When it was kept, by the loop's clock, in seconds."""
-        self._keeper = keeper
+        """Server, also behind a proxy."""
+        self.idle_since = 0.0
+        """Loop time at which the connection became idle."""
+        self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = new_parser(self)
-        self._asked: asyncio.Future[HttpResponse] | None = None
-        """Whoever waits for the head of an answer; None: nobody does."""
-        self._answer: HttpResponse | None = None
-        """The answer whose body comes."""
+        self._pending: asyncio.Future[HttpResponse] | None = None
+        """Pending response head. None: no request."""
+        self._response: HttpResponse | None = None
+        """Response with an incomplete body. None: none."""
         self._early: bytes | None = b""
-        """What came before the first request: who refuses all connections may say so at once. None: it was sent."""
+        """Bytes received before the first request, such as an immediate rejection. None: a request was sent."""
         self._headers: dict[str, str] = {}
+        self._repeated_headers: dict[str, list[str]] = {}
+        """Repeated header → all of its values."""
         self._head_bytes = 0
-        self._lasts = False
-        """Whether the last answer left it open for another request."""
+        """Bytes since the request was sent, or since the last fragment of the body."""
+        self._can_reuse = False
+        """True if the last response permits another request."""
 
-    async def ask(self, head: bytes, body: bytes) -> HttpResponse:
-        """Send a request and wait for the head of its answer. Raises `NoAnswer` or `NoHttp`."""
+    async def send_request(self, head: bytes, body: bytes) -> HttpResponse:
+        """Send a request and wait for the response head. Raises `ConnectionLost` or `InvalidHttp`."""
         transport = self._transport
         if transport is None or transport.is_closing():
-            raise NoAnswer
+            raise ConnectionLost
         self._head_bytes = 0
-        self._asked = self._loop.create_future()
-        _write(transport, head, body, in_pieces=self.origin.uses_tls)
+        self._pending = self._loop.create_future()
+        _write(transport, head, body, split_body=self.origin.uses_tls)
         early, self._early = self._early, None
         if early:
             transport.resume_reading()
             self.data_received(early)
         try:
-            return await self._asked
+            return await self._pending
         except asyncio.CancelledError:
-            self.cut()
+            self.abort()
             raise
         finally:
-            self._asked = None
+            self._pending = None
 
-    def is_free(self) -> bool:
-        """Whether another request can be sent; not where the last one has not even left yet."""
+    def is_idle(self) -> bool:
+        """Return True if another request can be sent. False while the last one is still being written."""
         transport = self._transport
         return (
-            self._lasts
+            self._can_reuse
             and transport is not None
             and not transport.is_closing()
             and not transport.get_write_buffer_size()
         )
 
-    def cut(self) -> None:
-        """End it at once."""
-        self._lasts = False
+    def abort(self) -> None:
+        """Close the connection immediately."""
+        self._can_reuse = False
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; called again where TLS begins in a tunnel."""
+        """Store the transport. Called again when TLS starts in a tunnel."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Read what came. Bytes that nobody asked for, behind an answer, end the connection."""
-        if self._parser is None or (self._answer is None and self._asked is None):
-            self._take_unasked(data)
+        """Parse received bytes. Bytes after a complete response close the connection."""
+        if self._parser is None or (self._response is None and self._pending is None):
+            self._buffer_early_data(data)
             return
-        if self._answer is None:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._lasts = False  # what comes next is another protocol, which nobody asked for
+            self._can_reuse = False  # the following bytes are an unrequested protocol
             return
         except httptools.HttpParserError as error:
-            self._fail(NoHttp(str(error)))
+            self._fail(InvalidHttp(str(error)))
             return
-        answer = self._answer
-        if answer is not None:
-            if answer.unread > UNREAD_BYTES and self._transport is not None:
-                self._transport.pause_reading()
-                answer.hold_back()
-        elif self._head_bytes > HEAD_BYTES and self._asked is not None and not self._asked.done():
-            self._fail(NoHttp(f"its head has more than {HEAD_BYTES:,} bytes"))
+        response = self._response
+        if self._head_bytes > HEAD_BYTES and (response is not None or (self._pending and not self._pending.done())):
+            self._fail(
+                InvalidHttp(f"its {'head' if response is None else 'trailer'} has more than {HEAD_BYTES:,} bytes")
+            )
+        elif response is not None and response.unread > MAX_UNREAD_BYTES and self._transport is not None:
+            self._transport.pause_reading()
+            response.pause_reading()
 
     def eof_received(self) -> None:
-        """End it: nothing is gained by sending the rest of a request to who will say no more."""
-        self.cut()
+        """Close the connection. Sending more of a request is useless without a response."""
+        self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End what is under way: the end of a connection is that of a body which says no other."""
+        """End the pending response. A body without stated length ends with the connection."""
         self._transport = self._parser = None
-        self._keeper.forget(self)
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            answer.end(exc or (EOFError() if _says_its_end(answer) else None))
-        elif self._asked is not None and not self._asked.done():
-            self._asked.set_exception(NoAnswer(begun=self._head_bytes > 0, cause=exc))
+        self._owner.on_closed(self)
+        response, self._response = self._response, None
+        if response is not None:
+            response.end(exc or (EOFError() if _has_stated_end(response) else None))
+        elif self._pending is not None and not self._pending.done():
+            self._pending.set_exception(ConnectionLost(begun=self._head_bytes > 0, cause=exc))
 
     def on_message_begin(self) -> None:
-        """Begin to read an answer. Where it follows another one that is complete, nobody asked for it."""
-        self._lasts = False
+        """Start a response. After a complete one it is unrequested, so the connection is not reused."""
+        self._can_reuse = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; what comes behind a body is none of the answer's."""
-        if self._answer is None:
-            key, said = name.decode("latin-1").lower(), value.decode(errors="surrogateescape")
-            self._headers[key] = f"{self._headers[key]}, {said}" if key in self._headers else said
+        """Store a header. Trailers are ignored."""
+        if self._response is None:
+            key, text = name.decode("latin-1").lower(), value.decode(errors="surrogateescape")
+            if key in self._headers:
+                self._repeated_headers.setdefault(key, [self._headers[key]]).append(text)
+            else:
+                self._headers[key] = text
 
     def on_headers_complete(self) -> None:
-        """Give the answer to whoever waits for it. Nobody waits for what a server says unasked."""
+        """Resolve the pending request. A response without a pending request is ignored."""
         assert self._parser is not None
         status, headers = self._parser.get_status_code(), self._headers
         self._headers = {}
-        if (100 <= status < 200 and status != _SWITCHING) or self._asked is None or self._asked.done():
-            return  # it only announces an answer, or nobody asked for it
-        self._answer = HttpResponse(status, headers, loop=self._loop, let_go=self._end_use, read_on=self._read_on)
-        self._asked.set_result(self._answer)
+        if self._repeated_headers:
+            headers.update((name, ", ".join(values)) for name, values in self._repeated_headers.items())
+            self._repeated_headers = {}
+        if (100 <= status < 200 and status != _SWITCHING) or self._pending is None or self._pending.done():
+            return  # an interim or unrequested response
+        self._head_bytes = 0
+        self._response = HttpResponse(
+            status, headers, loop=self._loop, on_release=self._release, resume_reading=self._resume_reading
+        )
+        self._pending.set_result(self._response)
 
     def on_body(self, data: bytes) -> None:
-        """Take a piece of the body."""
-        if self._answer is not None:
-            self._answer.feed(data)
+        """Pass on a fragment of the body."""
+        self._head_bytes = 0
+        if self._response is not None:
+            self._response.feed(data)
 
     def on_message_complete(self) -> None:
-        """End the answer, or go on to the one that was announced."""
-        if self._answer is None:
+        """End the response. After a 1xx head the final response follows."""
+        if self._response is None:
             return
         assert self._parser is not None
-        self._lasts = self._parser.should_keep_alive()
-        self._answer.end()
-        self._answer = None
+        self._can_reuse = self._parser.should_keep_alive()
+        self._response.end()
+        self._response = None
 
-    def _take_unasked(self, data: bytes) -> None:
+    def _buffer_early_data(self, data: bytes) -> None:
         if self._early is None or self._transport is None:
-            self.cut()
+            self.abort()
         else:
             self._early += data
             self._transport.pause_reading()
 
-    def _fail(self, error: NoHttp) -> None:
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            answer.end(error)
-        elif self._asked is not None and not self._asked.done():
-            self._asked.set_exception(error)
-        self.cut()
+    def _fail(self, error: InvalidHttp) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            response.end(error)
+        elif self._pending is not None and not self._pending.done():
+            self._pending.set_exception(error)
+        self.abort()
 
-    def _read_on(self) -> None:
+    def _resume_reading(self) -> None:
         if self._transport is not None:
             self._transport.resume_reading()
 
-    def _end_use(self, whole: bool) -> None:
-        if whole and self.is_free():
-            self.free_since = self._loop.time()
-            self._keeper.keep(self)
+    def _release(self, complete: bool) -> None:
+        if complete and self.is_idle():
+            self.idle_since = self._loop.time()
+            self._owner.on_idle(self)
         else:
-            self.cut()
+            self.abort()
 
 
-def _says_its_end(answer: HttpResponse) -> bool:
-    """Whether a body says where it ends; else that is where the connection does (RFC 9112, 6.3)."""
-    coding = answer.headers.get("transfer-encoding")
-    return "content-length" in answer.headers if coding is None else coding.lower().endswith("chunked")
+def _has_stated_end(response: HttpResponse) -> bool:
+    """Return True if a body has a stated end. Otherwise it ends with the connection (RFC 9112, 6.3)."""
+    coding = response.headers.get("transfer-encoding")
+    return "content-length" in response.headers if coding is None else coding.lower().endswith("chunked")
 
 
-def _write(transport: asyncio.Transport, head: bytes, body: bytes, *, in_pieces: bool) -> None:
-    if not in_pieces or len(body) <= PIECE_BYTES:
+def _write(transport: asyncio.Transport, head: bytes, body: bytes, *, split_body: bool) -> None:
+    if not split_body or len(body) <= TLS_WRITE_BYTES:
         transport.writelines((head, body) if body else (head,))
         return
     transport.write(head)
     view = memoryview(body)
-    for start in range(0, len(body), PIECE_BYTES):
+    for start in range(0, len(body), TLS_WRITE_BYTES):
         if transport.is_closing():
             return
-        transport.write(view[start : start + PIECE_BYTES])
+        transport.write(view[start : start + TLS_WRITE_BYTES])

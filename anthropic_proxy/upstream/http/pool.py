@@ -1,67 +1,74 @@
-"""Connections that wait for the next request."""
+"""Pool of idle connections."""
 
 import asyncio
 
-from anthropic_proxy.upstream.http.address import Origin
 from anthropic_proxy.upstream.http.connection import Connection
+from anthropic_proxy.upstream.http.url import Origin
 
 KEEP_ALIVE_SECONDS = 60.0
-"""How long a connection waits; providers close theirs later."""
-_LOOK_SECONDS = 15.0
+"""Lifetime of an idle connection. Providers close idle connections later."""
+_CLEANUP_INTERVAL_SECONDS = 15.0
 
 
-class Pool:
-    """Keeps connections, by the server that they lead to; knows all that are open."""
+class ConnectionPool:
+    """Idle connections by server, and the set of all open connections.
 
-    def __init__(self) -> None:
+    `keep_alive_seconds`: lifetime of an idle connection. 0: no reuse.
+    """
+
+    def __init__(self, keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
+        self.keep_alive_seconds = keep_alive_seconds
         self._open: set[Connection] = set()
-        self._free: dict[Origin, list[Connection]] = {}
-        """The one used last stands last, and is used first: so that the others can grow old."""
-        self._look: asyncio.TimerHandle | None = None
+        self._idle: dict[Origin, list[Connection]] = {}
+        """Origin → idle connections, the last used one at the end. It is reused first, so that the others expire."""
+        self._cleanup_timer: asyncio.TimerHandle | None = None
 
     def add(self, connection: Connection) -> None:
-        """Know a connection that was opened."""
+        """Register an open connection."""
         self._open.add(connection)
 
-    def take(self, origin: Origin) -> Connection | None:
-        """Return a free connection to a server, if there is one."""
-        waiting = self._free.get(origin)
-        while waiting:
-            connection = waiting.pop()
-            if connection.is_free():
+    def pop_idle(self, origin: Origin) -> Connection | None:
+        """Return an idle connection to a server. None: none."""
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if connection.is_idle():
                 return connection
-            connection.cut()
+            connection.abort()
         return None
 
-    def keep(self, connection: Connection) -> None:
-        """Take back a connection over which another request can be sent."""
-        self._free.setdefault(connection.origin, []).append(connection)
-        if self._look is None:
-            self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._close_old)
+    def on_idle(self, connection: Connection) -> None:
+        """Store an idle connection."""
+        if not self.keep_alive_seconds:
+            connection.abort()
+            return
+        self._idle.setdefault(connection.origin, []).append(connection)
+        if self._cleanup_timer is None:
+            self._cleanup_timer = asyncio.get_running_loop().call_later(_CLEANUP_INTERVAL_SECONDS, self._close_expired)
 
-    def forget(self, connection: Connection) -> None:
-        """Know that a connection has ended."""
+    def on_closed(self, connection: Connection) -> None:
+        """Remove a closed connection."""
         self._open.discard(connection)
-        waiting = self._free.get(connection.origin)
-        if waiting and connection in waiting:
-            waiting.remove(connection)
+        idle = self._idle.get(connection.origin)
+        if idle and connection in idle:
+            idle.remove(connection)
 
     def close(self) -> None:
-        """Close every connection."""
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
-        self._free.clear()
+        """Close all connections."""
+        if self._cleanup_timer is not None:
+            self._cleanup_timer.cancel()
+            self._cleanup_timer = None
+        self._idle.clear()
         for connection in list(self._open):
-            connection.cut()
+            connection.abort()
 
-    def _close_old(self) -> None:
-        loop, self._look = asyncio.get_running_loop(), None
-        for origin, waiting in list(self._free.items()):
-            for connection in waiting:
-                if connection.free_since + KEEP_ALIVE_SECONDS <= loop.time():
-                    connection.cut()
-            self._free[origin] = [connection for connection in waiting if connection.is_free()]
-        self._free = {origin: waiting for origin, waiting in self._free.items() if waiting}
-        if self._free:
-            self._look = loop.call_later(_LOOK_SECONDS, self._close_old)
+    def _close_expired(self) -> None:
+        loop, self._cleanup_timer = asyncio.get_running_loop(), None
+        for origin, idle in list(self._idle.items()):
+            for connection in idle:
+                if connection.idle_since + self.keep_alive_seconds <= loop.time():
+                    connection.abort()
+            self._idle[origin] = [connection for connection in idle if connection.is_idle()]
+        self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
+        if self._idle:
+            self._cleanup_timer = loop.call_later(_CLEANUP_INTERVAL_SECONDS, self._close_expired)

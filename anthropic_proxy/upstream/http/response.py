@@ -1,36 +1,37 @@
-"""An answer whose head is here and whose body is on its way."""
+"""HTTP response with a body that is still being received."""
 
 import asyncio
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 
 from anthropic_proxy.errors import UpstreamProtocolError
-from anthropic_proxy.upstream.inflating import Inflater
+from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.upstream.decompression import Decompressor
 
-UNPACKED_BYTES = 64 * 1024 * 1024
-"""What an answer may have that comes packed though nobody asked for that."""
+MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
+"""Maximum decompressed size. Some servers compress without being requested to."""
 DRAIN_SECONDS = 0.25
-"""How long `close` waits for the last bytes of an answer that is complete, so that its connection can be used again."""
+"""Time that `close` waits for the last bytes of a complete reply, so that the connection can be reused."""
 
 
 class HttpResponse:
-    """An `UpstreamResponse`. Its connection feeds it; who reads it decides when more is received.
+    """An `UpstreamResponse`, fed by its connection. Unread bytes pause the connection.
 
-    `let_go` is called once, with whether all of the answer was received; `read_on` where reading had been held back.
+    `on_release`: called once; True if the complete response was received. `resume_reading`: called after a pause.
     """
 
     __slots__ = (
+        "_decompressed",
+        "_decompressed_bytes",
+        "_decompressor",
         "_error",
-        "_held_back",
-        "_inflater",
-        "_inflating",
-        "_let_go",
+        "_fragments",
         "_loop",
-        "_pieces",
-        "_read_on",
-        "_unpacked",
-        "_waiting",
-        "ended",
+        "_on_release",
+        "_reading_paused",
+        "_resume_reading",
+        "_waiter",
+        "body_received",
         "headers",
         "status",
         "unread",
@@ -42,118 +43,113 @@ class HttpResponse:
         headers: Mapping[str, str],
         *,
         loop: asyncio.AbstractEventLoop,
-        let_go: Callable[[bool], None],
-        read_on: Callable[[], None],
+        on_release: Callable[[bool], None],
+        resume_reading: Callable[[], None],
     ) -> None:
         self.status = status
         self.headers = headers
-        """Names in lower case; one that came several times is the list that it is."""
+        """Names in lower case. Repeated headers are joined by commas."""
         self.unread = 0
-        """Bytes that were received and not read."""
-        self.ended = False
-        """Whether nothing more will come."""
+        """Number of received, unread bytes."""
+        self.body_received = False
+        """True if the body has ended."""
         self._loop = loop
-        self._pieces: list[bytes] = []
+        self._fragments: list[bytes] = []
         self._error: Exception | None = None
-        """How the body broke off."""
-        self._waiting: asyncio.Future[None] | None = None
-        self._held_back = False
-        self._let_go: Callable[[bool], None] | None = let_go
-        self._read_on = read_on
-        inflater = Inflater(headers["content-encoding"]) if "content-encoding" in headers else None
-        self._inflater = inflater if inflater is not None and inflater.known else None
-        self._inflating: Iterator[bytes] = iter(())
-        self._unpacked = 0
+        """Error that ended the body early. None: complete or not ended."""
+        self._waiter: asyncio.Future[None] | None = None
+        self._reading_paused = False
+        self._on_release: Callable[[bool], None] | None = on_release
+        self._resume_reading = resume_reading
+        decompressor = Decompressor(headers["content-encoding"]) if "content-encoding" in headers else None
+        self._decompressor = decompressor if decompressor is not None and decompressor.supported else None
+        self._decompressed: Iterator[bytes] = iter(())
+        self._decompressed_bytes = 0
 
     def feed(self, data: bytes) -> None:
-        """Take a piece of the body."""
-        self._pieces.append(data)
+        """Append a fragment of the body."""
+        self._fragments.append(data)
         self.unread += len(data)
-        if self._waiting is not None:
+        if self._waiter is not None:
             self._wake()
 
     def end(self, error: Exception | None = None) -> None:
-        """Say that nothing more will come; `error`: because of that, before the body was complete."""
-        self.ended, self._error = True, error
-        if self._waiting is not None:
+        """End the body. `error`: the reason of an early end."""
+        self.body_received, self._error = True, error
+        if self._waiter is not None:
             self._wake()
 
-    def hold_back(self) -> None:
-        """Say that no more is received until what is here was read."""
-        self._held_back = True
+    def pause_reading(self) -> None:
+        """Record that the connection pauses until the body is read."""
+        self._reading_paused = True
 
     async def read(self) -> bytes:
-        """Return what has arrived, waiting only where nothing has; b"" at the end."""
-        if self._inflater is not None:
-            return await self._read_inflated(self._inflater)
-        if not (self._pieces or self.ended):
-            await self._arrival()
-        return self._take()
+        """Return the received bytes; wait only if there are none. b"": the end."""
+        if self._decompressor is not None:
+            return await self._read_decompressed(self._decompressor)
+        if not (self._fragments or self.body_received):
+            await self._next_fragment()
+        return self._pop_received()
 
     async def close(self, *, complete: bool = False) -> None:
-        """Give the connection back if the answer was received whole, or is `complete` and ends at once; else cut it."""
-        let_go, self._let_go = self._let_go, None
-        if let_go is None:
+        """Release the connection after a complete body, else close it. `complete`: wait shortly for the last bytes."""
+        on_release, self._on_release = self._on_release, None
+        if on_release is None:
             return
         try:
-            if complete and not (self.ended or self._inflater):
+            if complete and not (self.body_received or self._decompressor):
                 async with asyncio.timeout(DRAIN_SECONDS):
-                    while not self.ended:
-                        await self._arrival()
-                        self._take()
+                    while not self.body_received:
+                        await self._next_fragment()
+                        self._pop_received()
         except (TimeoutError, UpstreamProtocolError):
             pass
         finally:
-            self._pieces.clear()
-            let_go(self.ended and self._error is None)
+            self._fragments.clear()
+            on_release(self.body_received and self._error is None)
 
-    def _arrival(self) -> "asyncio.Future[None]":
-        """Return what is done when more has come, or nothing will."""
-        self._waiting = self._loop.create_future()
-        return self._waiting
+    def _next_fragment(self) -> "asyncio.Future[None]":
+        """Return a future that ends with the next fragment or the end of the body."""
+        self._waiter = self._loop.create_future()
+        return self._waiter
 
-    def _take(self) -> bytes:
-        """Return what is here; b"" at the end. Raises how the body broke off."""
-        if pieces := self._pieces:
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
+    def _pop_received(self) -> bytes:
+        """Return the received bytes. b"": the end. Raises `UpstreamProtocolError` after an early end."""
+        if fragments := self._fragments:
+            data = fragments[0] if len(fragments) == 1 else b"".join(fragments)
+            fragments.clear()
             self.unread = 0
-            if self._held_back:
-                self._held_back = False
-                self._read_on()
+            if self._reading_paused:
+                self._reading_paused = False
+                self._resume_reading()
             return data
         if self._error is None:
             return b""
         if isinstance(self._error, OSError):
             raise UpstreamProtocolError(
-                f"the connection broke in the middle of the reply ({describe(self._error)})"
+                f"the connection broke in the middle of the reply ({describe_os_error(self._error)})"
             ) from self._error
         raise UpstreamProtocolError("the reply broke off before it was complete") from self._error
 
-    async def _read_inflated(self, inflater: Inflater) -> bytes:
-        """Inflate a piece, and let others have their turn: a MiB may hold a GiB, ready to be read at once."""
+    async def _read_decompressed(self, decompressor: Decompressor) -> bytes:
+        """Decompress a chunk, then yield to the loop: a MiB may decompress to a GiB."""
         try:
-            while not (piece := next(self._inflating, b"")):
-                if not (self._pieces or self.ended):
-                    await self._arrival()
-                if not (data := self._take()):
+            while not (chunk := next(self._decompressed, b"")):
+                if not (self._fragments or self.body_received):
+                    await self._next_fragment()
+                if not (data := self._pop_received()):
                     return b""
-                self._inflating = inflater.feed(data)
+                self._decompressed = decompressor.feed(data)
         except zlib.error as error:
             raise UpstreamProtocolError("the reply broke off before it was complete") from error
-        self._unpacked += len(piece)
-        if self._unpacked > UNPACKED_BYTES:
-            said = f"the reply is larger than {UNPACKED_BYTES >> 20} MiB when it is unpacked"
-            raise UpstreamProtocolError(said, retryable=False)
+        self._decompressed_bytes += len(chunk)
+        if self._decompressed_bytes > MAX_DECOMPRESSED_BYTES:
+            message = f"the reply is larger than {MAX_DECOMPRESSED_BYTES >> 20} MiB when it is unpacked"
+            raise UpstreamProtocolError(message, retryable=False)
         await asyncio.sleep(0)
-        return piece
+        return chunk
 
     def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
-
-
-def describe(error: Exception) -> str:
-    """Return what the operating system or a library says of a failure."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

@@ -1,10 +1,9 @@
-"""The way out through LiteLLM, in process: a Chat Completions request goes in, frames of that wire come out.
+"""Optional in-process transport through LiteLLM. Requests and responses have the format of Chat Completions.
 
-An optional engine for the providers that this project does not speak to itself. LiteLLM is loaded with the first
-request that needs it.
+It serves the providers that this project does not support itself. LiteLLM is imported by the first request to it.
 """
 
 from anthropic_proxy.upstream.litellm.engine import Engine
-from anthropic_proxy.upstream.litellm.response import LiteLLMResponse, LiteLLMUpstream
+from anthropic_proxy.upstream.litellm.response import LiteLLMResponse, LiteLLMTransport
 
-__all__ = ["Engine", "LiteLLMResponse", "LiteLLMUpstream"]
+__all__ = ["Engine", "LiteLLMResponse", "LiteLLMTransport"]

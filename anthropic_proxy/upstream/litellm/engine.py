@@ -1,7 +1,6 @@
-"""LiteLLM on an event loop of its own, in a thread of its own.
+"""LiteLLM in a separate thread with its own event loop.
 
-Loading it takes seconds, and some of its providers compute, sign or wait where an event loop must not. Whatever it
-does there, the loop that serves the clients goes on.
+Its import takes seconds, and some of its providers block the event loop. The loop that serves clients is not affected.
 """
 
 import asyncio
@@ -12,87 +11,84 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from anthropic_proxy.errors import UpstreamRefused
+from anthropic_proxy.errors import MissingExtra
 
 Result = TypeVar("Result")
-_INSTALL = "pip install 'anthropic-proxy[litellm]'"
 
 
 class Library(Struct, frozen=True):
-    """What is used of LiteLLM."""
+    """The used functions and classes of LiteLLM."""
 
     complete: Callable[..., Coroutine[Any, Any, Any]]
     """`acompletion`."""
-    failures: type[Exception]
-    """What its exceptions derive from: it raises those of OpenAI's SDK, and its own below them."""
+    base_error: type[Exception]
+    """Base class of its exceptions, from the OpenAI SDK."""
 
 
 class Engine:
     """The thread, its loop and the library.
 
-    `lend` puts what LiteLLM reads from the environment there; it is called once, before LiteLLM is loaded.
+    `export_variables`: sets the environment variables of LiteLLM. Called once, before its import.
     """
 
-    def __init__(self, lend: Callable[[], None]) -> None:
-        self._lend = lend
+    def __init__(self, export_variables: Callable[[], None]) -> None:
+        self._export_variables = export_variables
         self._loop: asyncio.AbstractEventLoop | None = None
         self._library: Library | None = None
 
-    async def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Do this in the engine's loop; who cancels the waiting cancels the work."""
+    async def call(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run a coroutine in the loop of the engine. Cancellation cancels the coroutine too."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name="litellm", daemon=True).start()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
-    def leave(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do this in the engine's loop, after what was asked for before; nobody waits for it."""
+    def submit(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine in the loop of the engine, after earlier ones, without waiting for it."""
         if self._loop is None:
             work.close()
         else:
             asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def load(self, model: str) -> Library:
-        """Return the library; blocks while it is loaded the first time, so it is called in the engine's loop.
+        """Return the library. Its first import blocks, so call this in the loop of the engine.
 
-        Raises `UpstreamRefused` where it is not installed, as for a model that there is not: another target may do.
+        Raises `MissingExtra` if it is not installed.
         """
         if self._library is None:
-            self._lend()
+            self._export_variables()
             try:
                 litellm, openai = import_module("litellm"), import_module("openai")
             except ModuleNotFoundError as error:
                 if error.name != "litellm":
                     raise
-                message = (
-                    f"{model} goes through LiteLLM, which is not installed. Install it with {_INSTALL} and start the "
-                    f"proxy again. If it is a model of your own server, ask for openai/{model}"
-                )
-                raise UpstreamRefused(message, status=404, kind="not_found_error", should_retry=False) from None
-            _choose(litellm)
+                raise MissingExtra(
+                    f"{model} needs LiteLLM (for a model of your own server write openai/{model})", "litellm"
+                ) from None
+            _set_options(litellm)
             self._library = Library(litellm.acompletion, openai.OpenAIError)
         return self._library
 
     async def close(self) -> None:
-        """End the loop and with it the thread; work under way is cancelled."""
+        """Cancel running coroutines and end the loop and its thread."""
         if self._loop is not None:
-            await self.run(_cancel_others())
+            await self.call(_cancel_others())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop = None
 
 
-def _choose(library: Any) -> None:
-    """Set LiteLLM's switches as this project wants them."""
+def _set_options(library: Any) -> None:
+    """Set the options of LiteLLM."""
     library.telemetry = False
     library.callbacks, library.success_callback, library.failure_callback = [], [], []
     library.cache = None
     library.turn_off_message_logging = True
     library.disable_streaming_logging = True
-    library.suppress_debug_info = True  # else it writes advice on stdout at every error
-    # A parameter that a model does not take is refused, not dropped unseen: the wire learns from that and says so.
+    library.suppress_debug_info = True  # otherwise it prints advice to stdout at every error
+    # LiteLLM rejects unsupported parameters instead of dropping them. The wire then adapts and reports it.
     library.drop_params = False
-    # What a provider would refuse is put right: Claude takes no calls without signed reasoning while it reasons, and a
-    # conversation that began at another provider has such calls. The limit on output comes down to the model's own.
+    # LiteLLM repairs requests that a provider would reject. Claude with thinking rejects calls without signed
+    # reasoning, such as calls from other providers. The output limit is lowered to the limit of the model.
     library.modify_params = True
 
 

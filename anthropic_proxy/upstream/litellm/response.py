@@ -1,22 +1,22 @@
-"""One call of LiteLLM as an answer of Chat Completions."""
+"""One LiteLLM call as a Chat Completions response."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from anthropic_proxy.upstream.litellm.conversion import ChunkConverter, to_litellm_arguments
 from anthropic_proxy.upstream.litellm.engine import Engine, Library
-from anthropic_proxy.upstream.litellm.faults import encode_failure, read_failure
-from anthropic_proxy.upstream.litellm.spelling import Speller, spell_arguments
+from anthropic_proxy.upstream.litellm.errors import decode_exception, encode_failure
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 
 _DONE = b"data: [DONE]\n\n"
 
 
-class LiteLLMUpstream:
+class LiteLLMTransport:
     """Sends requests through LiteLLM.
 
-    `timeout`: seconds of silence that are allowed to a provider; the corridor's own limits end a call before.
+    `timeout`: seconds without data from a provider. The timeouts of `exchange` end a call earlier.
     """
 
     def __init__(self, engine: Engine, timeout: float) -> None:
@@ -24,94 +24,94 @@ class LiteLLMUpstream:
         self._timeout = timeout
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> "LiteLLMResponse":
-        """Send and wait until the provider has accepted or refused; of a stream, until its first chunk.
+        """Send a request and wait for the body or the first chunk of a stream.
 
-        Raises `UpstreamUnreachable` where no provider answered, `UpstreamRefused` where LiteLLM is not installed.
+        Raises `UpstreamUnreachable` if no provider replied, `MissingExtra` if LiteLLM is not installed.
         """
         response = LiteLLMResponse(self._engine)
         try:
-            await self._engine.run(response.open(spell_arguments(request.body, self._timeout)))
+            await self._engine.call(response.open(to_litellm_arguments(request.body, self._timeout)))
         except BaseException:
             await response.close()
             raise
         return response
 
     async def close(self) -> None:
-        """End LiteLLM's thread, where it was started."""
+        """End the thread of LiteLLM, if it was started."""
         await self._engine.close()
 
 
 class LiteLLMResponse:
-    """An `UpstreamResponse`. `open` and what is private run in the engine's loop, the rest in the caller's."""
+    """An `UpstreamResponse`. `open` and private methods run in the loop of the engine, the others in the caller's."""
 
     def __init__(self, engine: Engine) -> None:
         self.status = 200
         self.headers: Mapping[str, str] = {}
         self._engine = engine
         self._library: Library | None = None
-        self._speller = Speller()
+        self._converter = ChunkConverter()
         self._stream: Any = None
         self._first = b""
         self._ended = False
 
     async def open(self, arguments: dict[str, Any]) -> None:
-        """Make the call. `arguments`: what LiteLLM's `acompletion` takes."""
+        """Start the call. `arguments`: of `acompletion` of LiteLLM."""
         library = self._library = self._engine.load(arguments["model"])
         try:
-            answer = await library.complete(**arguments)
+            reply = await library.complete(**arguments)
             if arguments.get("stream"):
-                self._stream = answer
+                self._stream = reply
                 self._first = await self._pull()
             else:
-                self._first, self._ended = msgspec.json.encode(self._speller.spell(answer)), True
-        except library.failures as error:
-            failure = read_failure(error)
+                self._first, self._ended = msgspec.json.encode(self._converter.convert(reply)), True
+        except library.base_error as error:
+            failure = decode_exception(error)
             if failure.unreachable is not None:
                 raise failure.unreachable from error
             self.status, self.headers = failure.status, failure.headers
             self._first, self._ended = encode_failure(failure), True
 
     async def read(self) -> bytes:
-        """Return the next frame, b"" at the end; of an answer that is no stream, the body."""
+        """Return the next frame, or the body of a reply without streaming. b"": the end."""
         if self._first or self._ended:
             first, self._first = self._first, b""
             return first
-        return await self._engine.run(self._next())
+        return await self._engine.call(self._next())
 
     async def close(self, *, complete: bool = False) -> None:
-        """End the call; where it was not read whole, the provider's connection is cut."""
+        """End the call. An incomplete call closes the connection to the provider."""
         self._first, self._ended = b"", True
-        self._engine.leave(self._end())
+        self._engine.submit(self._end())
 
     async def _next(self) -> bytes:
         assert self._library is not None
         try:
             return await self._pull()
-        except self._library.failures as error:
+        except self._library.base_error as error:
             self._ended = True
-            return b"data: " + encode_failure(read_failure(error)) + b"\n\n"
+            return b"data: " + encode_failure(decode_exception(error)) + b"\n\n"
 
     async def _pull(self) -> bytes:
-        """Return the next chunk as a frame; b"" where the provider broke off."""
+        """Return the next chunk as a frame. b"": the provider stream ended early."""
         try:
             chunk = await anext(self._stream)
         except StopAsyncIteration:
             self._ended = True
             return _DONE
-        if self._is_made_up(chunk):
+        if self._has_invented_finish_reason(chunk):
             self._ended = True
             return b""
-        return b"data: " + msgspec.json.encode(self._speller.spell(chunk)) + b"\n\n"
+        return b"data: " + msgspec.json.encode(self._converter.convert(chunk)) + b"\n\n"
 
-    def _is_made_up(self, chunk: Any) -> bool:
-        """Whether LiteLLM says how the reply ended though no provider said it: then it broke off.
+    def _has_invented_finish_reason(self, chunk: Any) -> bool:
+        """Return True if LiteLLM invented the finish reason of a chunk. The provider stream ended early in this case.
 
-        It ends every stream with a finish reason, `stop` where there was none.
+        LiteLLM ends every stream with a finish reason, by default `stop`.
         """
         if not any(choice.finish_reason for choice in chunk.choices):
             return False
-        said = ("received_finish_reason", "intermittent_finish_reason")
-        return hasattr(self._stream, said[0]) and not any(getattr(self._stream, name, None) for name in said)
+        names = ("received_finish_reason", "intermittent_finish_reason")
+        return hasattr(self._stream, names[0]) and not any(getattr(self._stream, name, None) for name in names)
 
     async def _end(self) -> None:
         stream, self._stream = self._stream, None

@@ -1,21 +1,23 @@
-"""The Messages API itself: bytes pass as they are and are only read along. The one wire that relays.
+"""Relay wire for the Messages API: bytes are forwarded unchanged and only inspected.
 
-Encoding a request anew would lose signatures, citations, the provider's prompt cache and every field invented after us.
-So of a body only `model` is replaced, and what other backends signed, which the API would refuse, is cut out. What
-servers of the same language mend or lack is a field of the `Dialect`.
+Encoding a request again would lose signatures, citations, the provider's prompt cache and unknown fields. Only `model`
+is replaced, and blocks with signatures of other backends, which the API would reject, are removed. Deviations of other
+servers are fields of the `Dialect`.
 """
 
 from typing import Literal
 
 from anthropic_proxy.wire.anthropic.dialect import Dialect
-from anthropic_proxy.wire.anthropic.reply import (
+from anthropic_proxy.wire.anthropic.inspector import (
+    apply_adaptation,
     decode_error,
-    find_healing,
-    find_telling,
-    heal,
+    find_adaptation,
+    frames_to_inspect,
     new_decoder,
+    split_end,
     with_reply_model,
-    without_start,
+    without_events,
+    without_message_start,
 )
 from anthropic_proxy.wire.anthropic.request import encode_request
 
@@ -23,14 +25,16 @@ __all__ = [
     "FRAMING",
     "RELAY",
     "Dialect",
+    "apply_adaptation",
     "decode_error",
     "encode_request",
-    "find_healing",
-    "find_telling",
-    "heal",
+    "find_adaptation",
+    "frames_to_inspect",
     "new_decoder",
+    "split_end",
     "with_reply_model",
-    "without_start",
+    "without_events",
+    "without_message_start",
 ]
 
 FRAMING: Literal["sse"] = "sse"

@@ -1,4 +1,4 @@
-"""How servers of the Messages API deviate from Anthropic's own."""
+"""Deviations of servers with the Messages API from Anthropic's own."""
 
 from msgspec import Struct
 
@@ -6,46 +6,46 @@ from msgspec import Struct
 class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Quirks of one server. The defaults are Anthropic's."""
 
-    checks_signatures: bool = True
-    """Whether it refuses thinking and search results that it did not sign itself.
+    verifies_signatures: bool = True
+    """True if the server rejects thinking and search results that it did not sign.
 
-    True: search results without `encrypted_content`, which only other backends give, are cut out.
-    False: Ollama, vLLM and llama.cpp read no signature (source: their servers' code, read 2026-11).
+    True: search results without `encrypted_content`, which only other backends send, are removed.\nFalse: Ollama, vLLM
+    and llama.cpp read no signature (source: their servers' code, read 2026-11).
     Proven by: golden/anthropic/foreign_search, golden/anthropic/local_server_history.
     """
-    keeps_thinking: bool = True
-    """Whether thinking of earlier replies is sent. False: after it refused a signature that another server made.
+    sends_past_thinking: bool = True
+    """True if thinking of earlier replies is sent. False: a signature of another server was rejected.
 
     Proven by: tests/test_relay.py.
     """
-    takes_client_headers: bool = True
-    """Whether the client's headers are meant for it: betas, platform, session and whatever the user added.
+    forwards_client_headers: bool = True
+    """True if the client's headers are forwarded: betas, platform, session and custom headers.
 
-    False: it gets the version and the type of the body only; betas are Anthropic's own, the rest tells whose machine
-    this is.
+    False: only the API version and the content type are sent. Betas are Anthropic's own; the other headers identify the
+    user's machine.
     Proven by: golden/anthropic/local_server.
     """
-    takes_client_data: bool = True
-    """Whether `metadata`, `safeguards` and the billing line may reach it.
+    forwards_metadata: bool = True
+    """True if `metadata`, `safeguards` and the billing line are forwarded.
 
-    False: they hold an account, a device and local paths, and the billing line differs from session to session, which
-    spoils the prefix cache of servers that compare text.
+    False: they contain an account, a device and local paths. The billing line changes with each session, which spoils
+    the prefix cache of servers that compare text.
     Proven by: golden/anthropic/local_server.
     """
-    speaks_errors: bool = True
-    """Whether its errors are Anthropic's in kind and words, so that they pass as they are.
+    has_anthropic_errors: bool = True
+    """True if its errors have Anthropic's types and texts, so that they are forwarded unchanged.
 
-    False: vLLM's kinds are `NotFoundError` and the like, OpenRouter's a number, and nobody else says an overflow in the
-    words by which clients compact (source: vllm/entrypoints/anthropic/api_router.py, read 2026-11).
+    False: vLLM's types are `NotFoundError` and similar, OpenRouter's a number. No other server reports an overflow in
+    the text by which clients compact (source: vllm/entrypoints/anthropic/api_router.py, read 2026-11).
     Proven by: golden/anthropic/local_server_overflow.
     """
-    counts: bool = True
-    """Whether it has `/v1/messages/count_tokens`. False: Ollama (source: docs.ollama.com, Anthropic compatibility).
+    has_count_tokens: bool = True
+    """True if it has `/v1/messages/count_tokens`. False: Ollama (source: docs.ollama.com, Anthropic compatibility).
 
     Proven by: tests/test_relay.py.
     """
-    lists: bool = True
-    """Whether `/v1/models` is in Anthropic's shape. False: it is in OpenAI's everywhere else.
+    has_model_list: bool = True
+    """True if `/v1/models` has Anthropic's format. False: OpenAI's format, as everywhere else.
 
     Proven by: tests/test_relay.py.
     """

@@ -1,4 +1,4 @@
-"""A client's request as it goes on: its own bytes, but for what must differ."""
+"""Forwarding of a client request: its own bytes with the necessary edits."""
 
 import re
 from typing import Any
@@ -6,20 +6,20 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.wire.anthropic import spans
+from anthropic_proxy.wire.anthropic import json_spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
-from anthropic_proxy.wire.anthropic.spans import Edit, Part
-from anthropic_proxy.wire.carry import PREFIX
+from anthropic_proxy.wire.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
+from anthropic_proxy.wire.signatures import PREFIX
 
-KEPT_BACK = frozenset(
+NOT_FORWARDED_HEADERS = frozenset(
     (
         *("host", "content-length", "cookie", "accept-encoding", "expect"),
         *("x-api-key", "authorization", "proxy-authorization"),
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
     )
 )
-"""Headers of the client that are ours to say, end at this hop, or are secrets meant for us."""
+"""Client headers that the proxy replaces, that end at this hop, or that authenticate the client to the proxy."""
 VERSION_HEADER, VERSION = "anthropic-version", "2023-06-01"
 """Required upstream; some clients leave it out (source: the API reference, "Versions", read 2026-11)."""
 _NEEDED_EVERYWHERE = frozenset((VERSION_HEADER, "accept", "content-type"))
@@ -49,7 +49,7 @@ _decode_block = msgspec.json.Decoder(_Block).decode
 
 
 def encode_request(call: Call) -> UpstreamRequest:
-    """Return the client's own bytes with the target's model, without what the server would refuse or must not see."""
+    """Return the client's bytes with the target model, without content that the server rejects or must not receive."""
     query = f"?{call.query}" if call.query else ""
     return UpstreamRequest(
         path=call.path + query,
@@ -60,12 +60,12 @@ def encode_request(call: Call) -> UpstreamRequest:
 
 
 def _headers(call: Call) -> dict[str, str]:
-    said = call.headers
-    if call.dialect.takes_client_headers:
-        headers = {name: value for name, value in said.items() if name not in KEPT_BACK}
+    client_headers = call.headers
+    if call.dialect.forwards_client_headers:
+        headers = {name: value for name, value in client_headers.items() if name not in NOT_FORWARDED_HEADERS}
     else:
-        headers = {name: value for name, value in said.items() if name in _NEEDED_EVERYWHERE}
-    for name in said.get("connection", "").split(","):
+        headers = {name: value for name, value in client_headers.items() if name in _NEEDED_EVERYWHERE}
+    for name in client_headers.get("connection", "").split(","):
         headers.pop(name.strip().lower(), None)
     headers.setdefault(VERSION_HEADER, VERSION)
     if call.raw:
@@ -75,62 +75,64 @@ def _headers(call: Call) -> dict[str, str]:
 
 def _edited(call: Call) -> bytes:
     try:
-        return spans.apply(call.raw, _find_edits(call.raw, call))
-    except spans.RepeatedKeyError:
-        # two values for one key: whoever reads it next might take the other one than we
-        said = msgspec.json.encode(msgspec.json.decode(call.raw))
-        return spans.apply(said, _find_edits(said, call))
+        return json_spans.apply_edits(call.raw, _find_edits(call.raw, call))
+    except json_spans.RepeatedKeyError:
+        # the next parser may use another of the repeated values than this one
+        body = msgspec.json.encode(msgspec.json.decode(call.raw))
+        return json_spans.apply_edits(body, _find_edits(body, call))
     except (msgspec.DecodeError, RecursionError):
-        return call.raw  # the API says what is wrong with it
+        return call.raw  # the API reports the syntax error
 
 
 def _find_edits(body: bytes, call: Call) -> list[Edit]:
     dialect: Dialect = call.dialect
-    marked = call.bears_marks and (_holds(body, _MARK) or (dialect.checks_signatures and _holds(body, _SEARCHED)))
-    reads = marked or not dialect.keeps_thinking
-    if not (call.renamed or reads or not dialect.takes_client_data):
+    marked = call.has_proxy_signatures and (
+        _holds(body, _MARK) or (dialect.verifies_signatures and _holds(body, _SEARCHED))
+    )
+    reads = marked or not dialect.sends_past_thinking
+    if not (call.is_renamed or reads or not dialect.forwards_metadata):
         return []
-    members = spans.find_members(body)
+    members = json_spans.find_members(body)
     edits: list[Edit] = []
     kept = [True] * len(members)
     for position, member in enumerate(members):
-        if member.key == "model" and call.renamed:
+        if member.key == "model" and call.is_renamed:
             edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
         elif member.key == "messages" and reads and body[member.value] == ord("["):
-            for message in spans.find_elements(body, member.value, member.end):
+            for message in json_spans.find_elements(body, member.value, member.end):
                 edits += _of_message(body, message, dialect)
-        elif member.key in _CLIENT_DATA and not dialect.takes_client_data:
+        elif member.key in _CLIENT_DATA and not dialect.forwards_metadata:
             kept[position] = False
-        elif member.key == "system" and not dialect.takes_client_data:
+        elif member.key == "system" and not dialect.forwards_metadata:
             edits += _of_system(body, member)
-    return edits + spans.cut(members, kept)
+    return edits + json_spans.removal_edits(members, kept)
 
 
 def _holds(body: bytes, mark: bytes) -> bool:
     return body.rfind(mark) >= 0  # from its end a long text is searched at a quarter of what `in` costs
 
 
-def _of_message(body: bytes, message: Part, dialect: Dialect) -> list[Edit]:
+def _of_message(body: bytes, message: JsonSpan, dialect: Dialect) -> list[Edit]:
     text = body[message.value : message.end]
-    searched = dialect.checks_signatures and _SEARCHED in text
-    if not (searched or _MARK in text or not dialect.keeps_thinking) or not text.startswith(b"{"):
+    searched = dialect.verifies_signatures and _SEARCHED in text
+    if not (searched or _MARK in text or not dialect.sends_past_thinking) or not text.startswith(b"{"):
         return []
     edits: list[Edit] = []
-    for member in spans.find_members(body, message.value, message.end):
+    for member in json_spans.find_members(body, message.value, message.end):
         if member.key == "content" and body[member.value] == ord("["):
             edits += _of_content(body, member, dialect)
     return edits
 
 
-def _of_content(body: bytes, content: Part, dialect: Dialect) -> list[Edit]:
-    parts = spans.find_elements(body, content.value, content.end)
+def _of_content(body: bytes, content: JsonSpan, dialect: Dialect) -> list[Edit]:
+    parts = json_spans.find_elements(body, content.value, content.end)
     blocks = [_read(body[part.value : part.end]) for part in parts]
-    dropped = _find_unsealed(blocks) if dialect.checks_signatures else set()
+    dropped = _find_unsealed(blocks) if dialect.verifies_signatures else set()
     kept = [not _is_refused(block, dropped, dialect) for block in blocks]
     if not any(kept) and parts:
         return [Edit(content.value, content.end, _EMPTY)]
-    edits = spans.cut(parts, kept)
-    if dialect.checks_signatures:
+    edits = json_spans.removal_edits(parts, kept)
+    if dialect.verifies_signatures:
         for part, block, keeps in zip(parts, blocks, kept, strict=True):
             if keeps and block.type == "text" and _is_unsealed(bytes(block.citations)):
                 edits += _without_citations(body, part)
@@ -146,9 +148,9 @@ def _read(text: bytes) -> _Block:
 
 def _is_refused(block: _Block, dropped: set[Any], dialect: Dialect) -> bool:
     if block.type == "thinking":
-        return not dialect.keeps_thinking or _is_ours(block.signature)
+        return not dialect.sends_past_thinking or _is_ours(block.signature)
     if block.type == "redacted_thinking":
-        return not dialect.keeps_thinking or _is_ours(block.data)
+        return not dialect.sends_past_thinking or _is_ours(block.data)
     if block.type == "web_search_tool_result":
         return block.tool_use_id in dropped
     return block.type == "server_tool_use" and block.id in dropped
@@ -172,21 +174,23 @@ def _is_unsealed(found: bytes) -> bool:
     return _SEARCHED in found and found.startswith(b"[") and _SEALED.search(found) is None
 
 
-def _without_citations(body: bytes, block: Part) -> list[Edit]:
-    members = spans.find_members(body, block.value, block.end)
-    return spans.cut(members, [member.key != "citations" for member in members])
+def _without_citations(body: bytes, block: JsonSpan) -> list[Edit]:
+    members = json_spans.find_members(body, block.value, block.end)
+    return json_spans.removal_edits(members, [member.key != "citations" for member in members])
 
 
-def _of_system(body: bytes, system: Part) -> list[Edit]:
+def _of_system(body: bytes, system: JsonSpan) -> list[Edit]:
     """Take out the line, or the block, that the client bills by."""
     text = body[system.value : system.end]
     if _BILLING.encode() not in text:
         return []
     if text.startswith(b"["):
-        parts = spans.find_elements(body, system.value, system.end)
+        parts = json_spans.find_elements(body, system.value, system.end)
         texts = [_read(body[part.value : part.end]).text for part in parts]
-        return spans.cut(parts, [not (isinstance(said, str) and said.startswith(_BILLING)) for said in texts])
-    said = msgspec.json.decode(text)
-    if not isinstance(said, str) or not said.startswith(_BILLING):
+        return json_spans.removal_edits(
+            parts, [not (isinstance(value, str) and value.startswith(_BILLING)) for value in texts]
+        )
+    value = msgspec.json.decode(text)
+    if not isinstance(value, str) or not value.startswith(_BILLING):
         return []
-    return [Edit(system.value, system.end, msgspec.json.encode(said.partition("\n")[2]))]
+    return [Edit(system.value, system.end, msgspec.json.encode(value.partition("\n")[2]))]

@@ -8,21 +8,32 @@ from typing import Literal
 
 from anthropic_proxy.messages.deltas import Delta, Usage
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.failures import blocked, decode_fault, is_policy_refusal, judge
+from anthropic_proxy.wire.failures import blocked, classify, decode_error_body, is_policy_refusal
+from anthropic_proxy.wire.gemini.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.gemini.dialect import Dialect
-from anthropic_proxy.wire.gemini.healing import find_healing, heal
-from anthropic_proxy.wire.gemini.media import takes_link
+from anthropic_proxy.wire.gemini.media import accepts_url
 from anthropic_proxy.wire.gemini.request import encode_request
 from anthropic_proxy.wire.gemini.stream import new_decoder
 
 FRAMING: Literal["sse"] = "sse"
 
-__all__ = ["FRAMING", "Dialect", "decode_error", "encode_request", "find_healing", "heal", "new_decoder", "takes_link"]
+__all__ = [
+    "FRAMING",
+    "Dialect",
+    "accepts_url",
+    "apply_adaptation",
+    "decode_error",
+    "encode_request",
+    "find_adaptation",
+    "new_decoder",
+]
 
 
 def decode_error(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:
-    """Read an answer whose status is not 2xx: an `UpstreamError`, or the refusal that it is."""
-    fault = decode_fault(status, headers, body)
+    """Decode a response with a status other than 2xx: an `UpstreamError`, or the deltas of a refusal."""
+    fault = decode_error_body(status, headers, body)
     if is_policy_refusal(fault):
         return [Usage(output_tokens=0), blocked(call.provider, fault.message)]
-    return judge(fault, call.provider, window=call.most_input, estimate=call.estimate, asked=call.request.max_tokens)
+    return classify(
+        fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=call.request.max_tokens
+    )

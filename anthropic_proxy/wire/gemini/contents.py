@@ -4,8 +4,8 @@ from typing import Any
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.types import (
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import (
     DocumentBlock,
     ImageBlock,
     Message,
@@ -15,13 +15,13 @@ from anthropic_proxy.messages.types import (
     ToolUseBlock,
     blocks_of,
     is_text,
-    text_raw,
+    json_string,
 )
-from anthropic_proxy.wire.carry import decode_carry
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.gemini.dialect import Dialect
-from anthropic_proxy.wire.gemini.media import inline_part, media_part
-from anthropic_proxy.wire.standing_notes import CONTINUED, FORGOTTEN, REMINDED
+from anthropic_proxy.wire.gemini.media import has_inline_data, media_part
+from anthropic_proxy.wire.shared_notes import FOREIGN_THINKING_DROPPED, PREFILL_AS_TEXT, SYSTEM_AS_REMINDER
+from anthropic_proxy.wire.signatures import decode_signature
 
 _PLACEHOLDERS = {
     "text": "skip_thought_signature_validator",
@@ -73,24 +73,24 @@ class _Content(Struct, gc=False):
 class Contents:
     """The conversation as it grows; `add` each message in order, then `finish`."""
 
-    def __init__(self, call: Call, notes: list[Note]) -> None:
+    def __init__(self, call: Call, notes: list[FidelityNote]) -> None:
         self._call = call
         self._notes = notes
         self._contents: list[_Content] = []
         self._answers = False
-        """Whether the last content holds results: nothing else may join it."""
+        """True if the last content has tool results. Nothing else is added to it."""
         self._waiting: list[_Part] = []
-        """What came between calls and their results; it is said after them."""
+        """Content between calls and their results, encoded after them."""
         self._forgets = False
-        """Whether reasoning of an earlier reply is left out."""
+        """True if reasoning of an earlier reply is left out."""
         self._names: dict[str, str] = {}
         dialect: Dialect = call.dialect
-        self._says_ids = dialect.says_call_ids
-        self._placeholder = _PLACEHOLDERS[dialect.placeholder] if dialect.needs_signatures else ""
+        self._sends_ids = dialect.sends_call_ids
+        self._placeholder = _PLACEHOLDERS[dialect.placeholder] if dialect.requires_signatures else ""
         """Signs the first call of a reply that has no signature."""
 
     def add(self, message: Message) -> None:
-        """Say one message."""
+        """Encode one message."""
         if message.role == "assistant":
             self._add_reply(message)
         elif message.role == "user":
@@ -99,7 +99,7 @@ class Contents:
             parts: list[_Part] = [
                 _TextPart(_wrapped(block.text)) for block in message.blocks if type(block) is TextBlock
             ]
-            self._notes.append(REMINDED)
+            self._notes.append(SYSTEM_AS_REMINDER)
             if self._has_open_calls():
                 self._waiting += parts
             else:
@@ -110,11 +110,11 @@ class Contents:
         self._put("user", self._waiting)
         contents = self._contents
         if self._forgets:
-            self._notes.append(FORGOTTEN)
+            self._notes.append(FOREIGN_THINKING_DROPPED)
         if contents and contents[0].role == "model":
             contents.insert(0, _Content("user", [_TextPart(_ANYTHING)]))
         if contents and contents[-1].role == "model":
-            self._notes.append(CONTINUED)
+            self._notes.append(PREFILL_AS_TEXT)
             contents.append(_Content("user", [_TextPart(_CONTINUE)]))
         return contents
 
@@ -139,7 +139,7 @@ class Contents:
         for block in message.content:
             if type(block) is ToolUseBlock:
                 self._names[block.id] = block.name
-                call = _FunctionCall(block.id if self._says_ids else UNSET, block.name, block.input)
+                call = _FunctionCall(block.id if self._sends_ids else UNSET, block.name, block.input)
                 parts.append(_CallPart(call, signature or placeholder or UNSET))
                 signature = placeholder = ""
             elif type(block) is TextBlock:
@@ -151,7 +151,7 @@ class Contents:
 
     def _signature_in(self, block: ThinkingBlock) -> str:
         """Return the signature that a thinking block carries for the part after it; "": none that this model takes."""
-        carry = decode_carry(self._call.dialect.carry_tag, block.signature)
+        carry = decode_signature(self._call.dialect.signature_tag, block.signature)
         wrote, reads = carry.model if carry else "", self._call.model
         if carry is None or not (
             carry.call_signature and self._call.dialect.replays_signatures and wrote in (None, reads)
@@ -176,13 +176,13 @@ class Contents:
         self._put("user", others)
 
     def _encode_result(self, block: ToolResultBlock, beside: list[dict[str, Any]]) -> _ResultPart:
-        """Say one result; pictures that cannot stand in it are added to `beside`.
+        """Encode one result. Images that are not accepted in it are added to `beside`.
 
-        The text stays text even where it is JSON: the wire's numbers are doubles, which would change long ones.
+        Text stays text even if it is JSON: numbers of this wire are doubles, which would change long ones.
         """
         inline: list[dict[str, Any]] = []
         output = block.content or _NOTHING if is_text(block.content) else self._read_result(block, inline, beside)
-        identity = block.tool_use_id if self._says_ids else UNSET
+        identity = block.tool_use_id if self._sends_ids else UNSET
         name = self._names.get(block.tool_use_id, "unknown")
         response = _FunctionResponse(identity, name, {"error" if block.is_error else "output": output})
         if inline:
@@ -198,8 +198,8 @@ class Contents:
             elif isinstance(inner, _MEDIA):
                 part = media_part(self._call, inner, self._notes)
                 if "text" in part:
-                    texts.append(text_raw(part["text"]))
-                elif self._call.dialect.results_hold_media and inline_part(part):
+                    texts.append(json_string(part["text"]))
+                elif self._call.dialect.accepts_media_in_results and has_inline_data(part):
                     inline.append(part)
                 else:
                     beside.append(part)

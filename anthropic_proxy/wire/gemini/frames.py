@@ -1,4 +1,4 @@
-"""What Google answers with, as far as we read it; every field may be null.
+"""Response fields of Gemini that are decoded. Every field may be null.
 
 Source: reference of `GenerateContentResponse` (2026-11) and recorded traffic.
 """
@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, field
 
-from anthropic_proxy.wire.mending import read_count
+from anthropic_proxy.wire.json_repair import parse_token_count
 
 ABSENT = Raw(b"")
 
 
 class PartialArgument(Struct, rename="camel", gc=False):
-    """A piece of one argument of a call whose arguments are streamed."""
+    """Fragment of one argument in a streamed call."""
 
     json_path: str | None = None
     string_value: str | None = None
@@ -23,7 +23,7 @@ class PartialArgument(Struct, rename="camel", gc=False):
 
 
 class FunctionCall(Struct, rename="camel", gc=False):
-    """A call; whole, or one of its pieces where `will_continue` or `partial_args` say so."""
+    """A call, or a fragment of it if `will_continue` or `partial_args` is set."""
 
     name: str | None = None
     args: Raw = ABSENT
@@ -32,22 +32,22 @@ class FunctionCall(Struct, rename="camel", gc=False):
     will_continue: bool | None = None
 
 
-class Blob(Struct, rename="camel", gc=False):
+class InlineData(Struct, rename="camel", gc=False):
     """A generated file, in base64."""
 
     mime_type: str | None = None
     data: str | None = None
 
 
-class Code(Struct, rename="camel", gc=False):
+class ExecutableCode(Struct, rename="camel", gc=False):
     """A program that the provider ran."""
 
     code: str | None = None
     id: str | None = None
 
 
-class CodeResult(Struct, rename="camel", gc=False):
-    """What it printed, and whether it came to its end."""
+class CodeExecutionResult(Struct, rename="camel", gc=False):
+    """Output and outcome of a program."""
 
     outcome: str | None = None
     output: str | None = None
@@ -55,13 +55,13 @@ class CodeResult(Struct, rename="camel", gc=False):
 
 
 class ToolUseArguments(Struct, gc=False):
-    """What a search looked for."""
+    """Arguments of a search."""
 
     queries: list[str] | None = None
 
 
-class ToolUse(Struct, gc=False):
-    """A call of one of the provider's own tools, told where it was announced."""
+class ServerToolCall(Struct, gc=False):
+    """Announced call of a server tool."""
 
     args: ToolUseArguments | None = None
 
@@ -73,19 +73,19 @@ class Part(Struct, rename="camel", gc=False):
     thought: bool | None = None
     thought_signature: str | None = None
     function_call: FunctionCall | None = None
-    inline_data: Blob | None = None
-    executable_code: Code | None = None
-    code_execution_result: CodeResult | None = None
-    tool_call: ToolUse | None = None
+    inline_data: InlineData | None = None
+    executable_code: ExecutableCode | None = None
+    code_execution_result: CodeExecutionResult | None = None
+    tool_call: ServerToolCall | None = None
 
 
 class Content(Struct, gc=False):
-    """What the model said."""
+    """Content of a reply."""
 
     parts: list[Part] | None = None
 
 
-class Page(Struct, gc=False):
+class WebSource(Struct, gc=False):
     """A page that the search found."""
 
     uri: str | None = None
@@ -96,7 +96,7 @@ class Page(Struct, gc=False):
 class GroundingChunk(Struct, gc=False):
     """A source."""
 
-    web: Page | None = None
+    web: WebSource | None = None
 
 
 class Segment(Struct, gc=False):
@@ -112,15 +112,15 @@ class GroundingSupport(Struct, rename="camel", gc=False):
     grounding_chunk_indices: list[int] | None = None
 
 
-class Grounding(Struct, rename="camel", gc=False):
-    """What the search did."""
+class GroundingMetadata(Struct, rename="camel", gc=False):
+    """Results of a search."""
 
     web_search_queries: list[str] | None = None
     grounding_chunks: list[GroundingChunk] | None = None
     grounding_supports: list[GroundingSupport] | None = None
 
 
-class FetchedPage(Struct, rename="camel", gc=False):
+class UrlMetadata(Struct, rename="camel", gc=False):
     """A page that was fetched, or could not be."""
 
     retrieved_url: str | None = None
@@ -128,9 +128,9 @@ class FetchedPage(Struct, rename="camel", gc=False):
 
 
 class UrlContext(Struct, rename="camel", gc=False):
-    """What was fetched."""
+    """Fetched pages."""
 
-    url_metadata: list[FetchedPage] | None = None
+    url_metadata: list[UrlMetadata] | None = None
 
 
 class Candidate(Struct, rename="camel", gc=False):
@@ -141,7 +141,7 @@ class Candidate(Struct, rename="camel", gc=False):
     finish_message: str | None = None
     continuation_token: str | None = None
     index: int | None = None
-    grounding_metadata: Grounding | None = None
+    grounding_metadata: GroundingMetadata | None = None
     url_context_metadata: UrlContext | None = None
 
 
@@ -172,18 +172,18 @@ class Reply(Struct, rename="camel", gc=False):
     """An error inside a stream that began well."""
 
 
-decode_sound_reply = msgspec.json.Decoder(Reply).decode
+decode_strict_reply = msgspec.json.Decoder(Reply).decode
 """Reads an answer, or a piece of one, as Google writes it; `decode_reply` reads what this refuses, where it can."""
 
 
 def decode_reply(data: bytes) -> Reply:
     """Read an answer, or a piece of one; a count in an unusual form is read too. Raises `msgspec.DecodeError`."""
     try:
-        return decode_sound_reply(data)
+        return decode_strict_reply(data)
     except msgspec.ValidationError:
         content = msgspec.json.decode(data)
         counts = content.get("usageMetadata") if isinstance(content, dict) else None
         if not isinstance(counts, dict):
             raise
-        content["usageMetadata"] = {name: read_count(count) for name, count in counts.items()}
-        return decode_sound_reply(msgspec.json.encode(content))
+        content["usageMetadata"] = {name: parse_token_count(count) for name, count in counts.items()}
+        return decode_strict_reply(msgspec.json.encode(content))

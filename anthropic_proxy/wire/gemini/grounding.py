@@ -1,8 +1,8 @@
-"""What the provider's own search and fetches did → the blocks in which Anthropic's clients expect it.
+"""Search and fetch results of the provider → blocks of the Messages API.
 
-The sources of a search come with the last piece of the answer, but their block stands before the text that rests on
-them: text waits for them where the provider may search. Where calls of its own tools are announced, it waits only from
-such a call on (recorded by the project `pydantic/pydantic-ai`, cassettes test_google_model_web_search_tool_stream and
+The sources of a search arrive with the last chunk, but their block precedes the text that cites them. Text is therefore
+buffered if the provider may search. If its tool calls are announced, only text after such a call is buffered (recorded
+by the project `pydantic/pydantic-ai`, cassettes test_google_model_web_search_tool_stream and
 test_native_output_with_builtin_tools_stream, 2026-08).
 """
 
@@ -11,18 +11,18 @@ import re
 from msgspec.structs import replace
 
 from anthropic_proxy.messages.deltas import Citation, Delta, Text, Thinking, Usage
-from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.gemini.frames import Grounding, Page, ToolUse, UrlContext
-from anthropic_proxy.wire.gemini.tools import OwnTools
-from anthropic_proxy.wire.server_tools import (
-    SERVER_CALL,
+from anthropic_proxy.messages.server_blocks import (
+    SERVER_TOOL_ID_PREFIX,
     FetchError,
     encode_citation,
     encode_fetch,
     encode_search,
-    is_shown,
+    is_domain_allowed,
 )
-from anthropic_proxy.wire.server_tools import Page as Result
+from anthropic_proxy.messages.server_blocks import SearchResultPage as Result
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.gemini.frames import GroundingMetadata, ServerToolCall, UrlContext, WebSource
+from anthropic_proxy.wire.gemini.tools import GoogleTools
 
 _FETCHED = "URL_RETRIEVAL_STATUS_SUCCESS"
 _FETCH_ERRORS: dict[str, FetchError] = {
@@ -33,10 +33,10 @@ _FETCH_ERRORS: dict[str, FetchError] = {
 _DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
 
 
-class Sources:
-    """Reads what was searched and fetched in one answer, and holds back the text that waits for it."""
+class GroundingReader:
+    """Collects searches and fetches of one reply, and buffers the text that depends on them."""
 
-    def __init__(self, call: Call, own: OwnTools) -> None:
+    def __init__(self, call: Call, own: GoogleTools) -> None:
         self._new_id = call.new_id
         self._own = own
         self._holds = not own.announced and (own.searches or own.cites_fetches)
@@ -44,12 +44,12 @@ class Sources:
         self._left: list[str] = []
         """Text that did not wait, since the last block that was no text."""
         self._queries: dict[str, None] = {}
-        self._pages: dict[str, Page] = {}
+        self._sources: dict[str, WebSource] = {}
         self._fetched: set[str] = set()
-        self._cited: list[tuple[str, list[Page]]] = []
+        self._cited: list[tuple[str, list[WebSource]]] = []
         self._searches = 0
 
-    def notice(self, use: ToolUse) -> None:
+    def note_tool_call(self, use: ServerToolCall) -> None:
         """Take note of a call of the provider's own tools: what rests on it waits from here on."""
         self._holds = self._holds or self._own.searches or self._own.cites_fetches
         if use.args is not None:
@@ -67,53 +67,53 @@ class Sources:
         return [delta]
 
     def feed_fetches(self, context: UrlContext) -> list[Delta]:
-        """Return the pages that were fetched, each once."""
+        """Return the fetched pages without repetitions."""
         deltas: list[Delta] = []
         before = len(self._fetched)
-        for page in context.url_metadata or ():
-            url, status = page.retrieved_url, page.url_retrieval_status or ""
+        for source in context.url_metadata or ():
+            url, status = source.retrieved_url, source.url_retrieval_status or ""
             if url and url not in self._fetched:
                 self._fetched.add(url)
                 error = None if status == _FETCHED else _FETCH_ERRORS.get(status, "unavailable")
-                for block in encode_fetch(self._new_id(SERVER_CALL), url, error=error):
+                for block in encode_fetch(self._new_id(SERVER_TOOL_ID_PREFIX), url, error=error):
                     deltas += self.feed(block)
         if len(self._fetched) > before:
             deltas.append(Usage(web_fetch_requests=len(self._fetched)))
         return deltas
 
-    def feed_grounding(self, grounding: Grounding) -> None:
-        """Take note of what the search did; may come several times, each time with sources of its own."""
+    def feed_grounding(self, grounding: GroundingMetadata) -> None:
+        """Record the results of a search. Several calls are possible, each with its own sources."""
         self._queries |= dict.fromkeys(query for query in grounding.web_search_queries or () if query)
-        pages = [chunk.web for chunk in grounding.grounding_chunks or ()]
-        self._pages |= {page.uri: page for page in pages if page is not None and page.uri}
+        sources = [chunk.web for chunk in grounding.grounding_chunks or ()]
+        self._sources |= {source.uri: source for source in sources if source is not None and source.uri}
         for support in grounding.grounding_supports or ():
             passage = support.segment.text if support.segment else None
-            indices = [index for index in support.grounding_chunk_indices or () if 0 <= index < len(pages)]
-            cited = [page for page in (pages[index] for index in indices) if page is not None and page.uri]
+            indices = [index for index in support.grounding_chunk_indices or () if 0 <= index < len(sources)]
+            cited = [source for source in (sources[index] for index in indices) if source is not None and source.uri]
             if passage and cited:
                 self._cited.append((passage, cited))
 
     def release(self) -> list[Delta]:
-        """Return the search, if there was one, and what waited, with its citations."""
+        """Return the search, if there was one, and the buffered text with its citations."""
         deltas: list[Delta] = []
-        found = {url: page for url, page in self._pages.items() if self._may_show(page)}
-        if self._queries or self._own.cites_fetches or not self._pages.keys() <= self._fetched:
+        found = {url: source for url, source in self._sources.items() if self._may_show(source)}
+        if self._queries or self._own.cites_fetches or not self._sources.keys() <= self._fetched:
             _, cited = self._with_citations("".join(self._left))
             deltas += [delta for delta in cited if isinstance(delta, Citation)]
         else:
             self._cited = []
-        results = [Result(url, page.title) for url, page in found.items() if url not in self._fetched]
+        results = [Result(url, source.title) for url, source in found.items() if url not in self._fetched]
         if self._queries or results:
-            deltas += encode_search(self._new_id(SERVER_CALL), ", ".join(self._queries), results)
+            deltas += encode_search(self._new_id(SERVER_TOOL_ID_PREFIX), ", ".join(self._queries), results)
             self._searches += max(len(self._queries), 1)
             deltas.append(Usage(web_search_requests=self._searches))
         for delta in _joined(self._held):
             if isinstance(delta, Text):
-                rest, cited = self._with_citations(delta.text)
-                deltas += [*cited, Text(rest)] if rest else cited
+                remainder, cited = self._with_citations(delta.text)
+                deltas += [*cited, Text(remainder)] if remainder else cited
             else:
                 deltas.append(delta)
-        self._held, self._left, self._queries, self._pages, self._cited = [], [], {}, {}, []
+        self._held, self._left, self._queries, self._sources, self._cited = [], [], {}, {}, []
         return deltas
 
     def _with_citations(self, text: str) -> tuple[str, list[Delta]]:
@@ -122,24 +122,26 @@ class Sources:
         Passages that are not in this text are kept for the next.
         """
         deltas: list[Delta] = []
-        missing: list[tuple[str, list[Page]]] = []
+        missing: list[tuple[str, list[WebSource]]] = []
         start = 0
-        for passage, pages in self._cited:
+        for passage, sources in self._cited:
             place = text.find(passage, start)
             if place < 0:
-                missing.append((passage, pages))
+                missing.append((passage, sources))
                 continue
             deltas.append(Text(text[start : place + len(passage)]))
-            deltas += [encode_citation(page.uri or "", page.title, passage) for page in pages if self._may_show(page)]
+            deltas += [
+                encode_citation(source.uri or "", source.title, passage) for source in sources if self._may_show(source)
+            ]
             start = place + len(passage)
         self._cited = missing
         return text[start:], deltas
 
-    def _may_show(self, page: Page) -> bool:
-        """Whether the client wants to see the page. Its address is Google's own, its title is its domain (recorded)."""
-        domain = page.domain or page.title or ""
-        url = f"https://{domain}" if _DOMAIN.fullmatch(domain) else page.uri or ""
-        return is_shown(url, self._own.allowed, self._own.blocked)
+    def _may_show(self, source: WebSource) -> bool:
+        """Return True if the domain lists allow a page. Its URL is Google's own, its title is its domain (recorded)."""
+        domain = source.domain or source.title or ""
+        url = f"https://{domain}" if _DOMAIN.fullmatch(domain) else source.uri or ""
+        return is_domain_allowed(url, self._own.allowed, self._own.blocked)
 
 
 def _joined(deltas: list[Delta]) -> list[Delta]:

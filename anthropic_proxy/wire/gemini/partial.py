@@ -7,7 +7,7 @@ from typing import Any
 from anthropic_proxy.wire.gemini.frames import PartialArgument
 
 _STEP = re.compile(r"""\.([^.\[\]]+)|\[(\d+)\]|\[(?:'([^']*)'|"([^"]*)")\]""")
-_LONGEST_LIST = 10_000
+_MAX_LIST_LENGTH = 10_000
 """A place in a list beyond this is refused, because the places before it would be filled."""
 
 
@@ -27,7 +27,7 @@ class PartialArguments:
             spot = _spot(self.whole, steps)
             value: Any = piece.string_value
             if value is not None:
-                before = _look(spot, steps[-1])
+                before = _child_at(spot, steps[-1])
                 value = before + value if isinstance(before, str) else value
             elif piece.number_value is not None:
                 value = piece.number_value
@@ -41,7 +41,7 @@ def _steps_of(path: str) -> list[str | int]:
     position = 1
     while position < len(path):
         match = _STEP.match(path, position)
-        if match is None or (match[2] and int(match[2]) > _LONGEST_LIST):
+        if match is None or (match[2] and int(match[2]) > _MAX_LIST_LENGTH):
             raise ValueError(path)
         steps.append(int(match[2]) if match[2] else next(name for name in match.group(1, 3, 4) if name is not None))
         position = match.end()
@@ -54,7 +54,7 @@ def _spot(whole: dict[str, Any], steps: list[str | int]) -> Any:
     """Return the object or list that holds the last step; make what is missing on the way."""
     spot: Any = whole
     for step, following in pairwise(steps):
-        inner = _look(spot, step)
+        inner = _child_at(spot, step)
         if not isinstance(inner, list if isinstance(following, int) else dict):
             inner = [] if isinstance(following, int) else {}
             _set(spot, step, inner)
@@ -62,7 +62,7 @@ def _spot(whole: dict[str, Any], steps: list[str | int]) -> Any:
     return spot
 
 
-def _look(spot: Any, step: str | int) -> Any:
+def _child_at(spot: Any, step: str | int) -> Any:
     if isinstance(step, int):
         return spot[step] if step < len(spot) else None
     return spot.get(step)

@@ -7,19 +7,19 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.types import TextBlock
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import TextBlock
+from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.gemini.contents import Contents
 from anthropic_proxy.wire.gemini.schema import reply_schema_of
-from anthropic_proxy.wire.gemini.tools import Toolbox, pack_tools
-from anthropic_proxy.wire.standing_notes import IN_WORDS, NO_EFFORT, NO_SAMPLING, NO_SERVICE_TIER, renamed_effort
-from anthropic_proxy.wire.texts import join_texts
+from anthropic_proxy.wire.gemini.tools import ToolFields, encode_tools
+from anthropic_proxy.wire.json_schema import REPLY_SCHEMA
+from anthropic_proxy.wire.json_strings import join_texts
+from anthropic_proxy.wire.shared_notes import NO_EFFORT, NO_SAMPLING, NO_SERVICE_TIER, SCHEMA_AS_TEXT, renamed_effort
 
 _BUDGETS = {"low": 2_048, "medium": 8_192, "high": 24_576}
-_LEVELS = {"xhigh": "high", "max": "high"}
-"""Efforts that have no level of their own name."""
-_MOST_OUTPUT = 65_536
+_MAX_OUTPUT_TOKENS = 65_536
 """Most that `maxOutputTokens` is raised to. Thoughts count inside it, so a budget that we chose ourselves is added to
 the client's limit; models with levels name no number, so nothing is added there."""
 _HEADERS = {"content-type": "application/json"}
@@ -28,14 +28,15 @@ _ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Sc
 
 
 def encode_request(call: Call) -> UpstreamRequest:
-    """Say the request as a `generateContent` body.
+    """Encode the request for `generateContent`.
 
-    Raises `UnsupportedFeature` where it would be meaningless.
+    Raises `UnsupportedFeature` if the encoded request would lose its meaning.
     """
     request, dialect = call.request, call.dialect
-    notes: list[Note] = []
-    toolbox = pack_tools(request, dialect, notes)
-    config, instruction = _encode_config(call, toolbox, notes)
+    notes: list[FidelityNote] = []
+    budget = WorkBudget("tools", max_steps_here=call.max_steps_here, tool_names=call.aliases)
+    toolbox = encode_tools(request, dialect, notes, budget)
+    config, instruction = _encode_config(call, toolbox, notes, budget)
     contents = Contents(call, notes)
     for message in request.messages:
         contents.add(message)
@@ -56,7 +57,7 @@ def encode_request(call: Call) -> UpstreamRequest:
         body=_encode(body),
         headers=_HEADERS,
         notes=notes,
-        keeps_schema="responseJsonSchema" in config,
+        enforces_schema="responseJsonSchema" in config,
     )
 
 
@@ -66,13 +67,15 @@ def _path_of(model: str, stream: bool) -> str:
     return f"/models/{quote(model.removeprefix('models/'), safe='')}:{method}"
 
 
-def _encode_config(call: Call, toolbox: Toolbox, notes: list[Note]) -> tuple[dict[str, Any], list[TextBlock]]:
-    """Return `generationConfig`, and what must be said in the system text instead."""
+def _encode_config(
+    call: Call, toolbox: ToolFields, notes: list[FidelityNote], budget: WorkBudget
+) -> tuple[dict[str, Any], list[TextBlock]]:
+    """Return `generationConfig`, and blocks for the system text."""
     request, dialect = call.request, call.dialect
     thinking, chosen = _encode_thinking(call, notes)
     limit = request.max_tokens
-    config: dict[str, Any] = {"maxOutputTokens": max(limit, min(limit + chosen, _MOST_OUTPUT))}
-    if dialect.says_sampling:
+    config: dict[str, Any] = {"maxOutputTokens": max(limit, min(limit + chosen, _MAX_OUTPUT_TOKENS))}
+    if dialect.sends_sampling:
         sampling = {"temperature": request.temperature, "topP": request.top_p, "topK": request.top_k}
         config |= {name: value for name, value in sampling.items() if value is not None}
     else:
@@ -82,20 +85,22 @@ def _encode_config(call: Call, toolbox: Toolbox, notes: list[Note]) -> tuple[dic
         config["thinkingConfig"] = thinking
     instruction: list[TextBlock] = []
     if request.output_schema:
-        if toolbox.tools and not dialect.json_with_functions:
-            notes.append(IN_WORDS)
+        if toolbox.tools and not dialect.accepts_schema_with_functions:
+            notes.append(SCHEMA_AS_TEXT)
             schema = msgspec.json.format(bytes(request.output_schema), indent=-1).decode()
             words = msgspec.json.encode(_ANSWER_IN_JSON + schema)
             instruction.append(TextBlock(Raw(words)))
         else:
-            lowered = dialect.schema_style == "lowered"
+            lowered = dialect.schema_form == "lowered"
             config["responseMimeType"] = "application/json"
-            said = reply_schema_of(msgspec.json.decode(request.output_schema), lowered=lowered)
-            config["responseSchema" if lowered else "responseJsonSchema"] = said
+            with budget.work_on(REPLY_SCHEMA):
+                budget.decode(request.output_schema)
+                encoded = reply_schema_of(msgspec.json.decode(request.output_schema), budget, as_openapi=lowered)
+            config["responseSchema" if lowered else "responseJsonSchema"] = encoded
     return config, instruction
 
 
-def _encode_thinking(call: Call, notes: list[Note]) -> tuple[dict[str, Any], int]:
+def _encode_thinking(call: Call, notes: list[FidelityNote]) -> tuple[dict[str, Any], int]:
     """Return `thinkingConfig`, and the tokens of a budget that the client did not count into its limit."""
     request, dialect = call.request, call.dialect
     effort = dict(dialect.effort_names).get(request.effort, request.effort)
@@ -106,19 +111,19 @@ def _encode_thinking(call: Call, notes: list[Note]) -> tuple[dict[str, Any], int
     if effort != request.effort:
         notes.append(renamed_effort(request.effort, effort))
     config: dict[str, Any] = {}
-    if request.shows_thinking and effort != "none":
+    if request.returns_thinking and effort != "none":
         config["includeThoughts"] = True
     if dialect.thinking == "level":
         if effort not in ("default", "none"):
-            config["thinkingLevel"] = _LEVELS.get(effort, effort)
+            config["thinkingLevel"] = effort
         return config, 0
     if effort == "none":
         return {"thinkingBudget": 0}, 0
     if request.budget_tokens is not None:
-        config["thinkingBudget"] = min(max(request.budget_tokens, dialect.least_budget), dialect.most_budget)
+        config["thinkingBudget"] = min(max(request.budget_tokens, dialect.min_budget_tokens), dialect.max_budget_tokens)
         return config, 0
     if effort == "default":
         return config, 0
-    budget = dialect.least_budget if effort == "minimal" else _BUDGETS.get(effort, dialect.most_budget)
+    budget = dialect.min_budget_tokens if effort == "minimal" else _BUDGETS.get(effort, dialect.max_budget_tokens)
     config["thinkingBudget"] = budget
     return config, budget

@@ -1,4 +1,6 @@
-"""Why Google says that an answer ended, and what that is to Anthropic's clients (`FinishReason`, 2026-11)."""
+"""Google's finish reasons → stop reasons (`FinishReason`, 2026-11)."""
+
+from anthropic_proxy.wire.finish_reasons import Kind, finish_kind
 
 _REFUSALS = frozenset(
     (
@@ -14,16 +16,13 @@ _BROKEN = frozenset(
 )
 
 
-def is_refusal(reason: str) -> bool:
-    """Whether the provider declined to answer, or to go on."""
-    return reason in _REFUSALS or reason.startswith("IMAGE_")
-
-
-def is_limit(reason: str) -> bool:
-    """Whether the answer met a limit of its length."""
-    return reason in _LIMITS
+def find_kind(reason: str) -> Kind:
+    """Return the kind of a finish reason: Google's own names first, then those of any API."""
+    if reason in _REFUSALS or reason.startswith("IMAGE_"):
+        return "blocked"
+    return "limit" if reason in _LIMITS else finish_kind(reason)
 
 
 def is_broken(reason: str) -> bool:
-    """Whether the model wrote what its own server could not read: the next try may succeed."""
+    """Return True if the server could not parse the model's output. A retry may succeed."""
     return reason in _BROKEN

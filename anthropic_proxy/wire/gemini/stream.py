@@ -6,30 +6,31 @@ import msgspec
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.wire.carry import Carry, bare_signature, encode_carry
-from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.failures import blocked, judge, read_fault
+from anthropic_proxy.messages.server_blocks import generated_image_text
+from anthropic_proxy.wire.contract import Call, Decoder
+from anthropic_proxy.wire.failures import blocked, classify, is_policy_refusal, read_error_object
+from anthropic_proxy.wire.gemini.code_execution import CodeExecutionReader
 from anthropic_proxy.wire.gemini.frames import (
-    Blob,
     Candidate,
     FunctionCall,
+    InlineData,
     Part,
     Reply,
     UsageMetadata,
     decode_reply,
-    decode_sound_reply,
+    decode_strict_reply,
 )
-from anthropic_proxy.wire.gemini.grounding import Sources
+from anthropic_proxy.wire.gemini.grounding import GroundingReader
 from anthropic_proxy.wire.gemini.partial import PartialArguments
-from anthropic_proxy.wire.gemini.programs import Programs
-from anthropic_proxy.wire.gemini.stops import CONTINUATION, is_broken, is_limit, is_refusal
-from anthropic_proxy.wire.gemini.tools import find_own
-from anthropic_proxy.wire.identities import CallIds
-from anthropic_proxy.wire.late_thinking import LateThinking
-from anthropic_proxy.wire.mending import UNREADABLE, FrameMender, mend_json
-from anthropic_proxy.wire.server_tools import picture_in_words
+from anthropic_proxy.wire.gemini.stops import CONTINUATION, find_kind, is_broken
+from anthropic_proxy.wire.gemini.tools import find_google_tools
+from anthropic_proxy.wire.input_counts import split_input
+from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, repair_json
+from anthropic_proxy.wire.signatures import ReasoningState, empty_signature, encode_signature
+from anthropic_proxy.wire.tool_call_ids import ToolCallIds
+from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
 
-_LONGEST_WORDS = 300
+_MAX_FINISH_MESSAGE_LENGTH = 300
 """Characters of the provider's explanation that an error repeats; it may hold the whole reply."""
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 
@@ -41,46 +42,42 @@ def new_decoder(call: Call) -> "GeminiDecoder":
     return GeminiDecoder(call)
 
 
-class GeminiDecoder:
-    """Reads one answer: each frame is a `GenerateContentResponse` with what is new."""
+class GeminiDecoder(Decoder):
+    """Decodes one response. Each frame is a `GenerateContentResponse` with new content."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        own = find_own(call.request, call.dialect)
-        self._sources = Sources(call, own) if own.names else None
-        self._programs = Programs(call.new_id)
-        self._mender = FrameMender()
-        self._late = LateThinking()
+        self.signature = empty_signature(call.dialect.signature_tag)
+        own = find_google_tools(call.request, call.dialect)
+        self._sources = GroundingReader(call, own) if own.names else None
+        self._programs = CodeExecutionReader(call.new_id)
+        self._mender = FrameRepair()
+        self._late = TrailingThinkingBuffer()
         self._usage = UsageMetadata()
         self._calls = 0
-        self._ids = CallIds(call)
+        self._ids = ToolCallIds(call)
         self._streamed: tuple[FunctionCall, str, PartialArguments] | None = None
-        """A call whose arguments come in pieces, with its signature."""
+        """Call with streamed arguments, and its signature."""
         self._is_thinking = False
-        """Whether the last thing said was a thought without a signature."""
+        """True if the last delta was a thought without a signature."""
         self._answered = False
         self._thought = False
         self._delivered = False
-        """Whether a thought of an earlier frame has left."""
+        """True if a thought of an earlier frame was emitted."""
         self._stopped = False
         self.finished = False
         """Never: no frame is marked as the last, and one after the finish reason may still count tokens."""
-        self.continuation: str | None = "" if call.dialect.continues else None
-        """What has the provider go on with this reply; None: this model gives it in one answer."""
-
-    @property
-    def signature(self) -> str:
-        """What a thinking block is signed with when nothing is to be carried."""
-        return bare_signature(self._call.dialect.carry_tag)
+        self.continuation: str | None = "" if call.dialect.accepts_continuation else None
+        """Continuation token of this reply. None: the model supports no continuation."""
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Read one SSE data field. Raises `UpstreamError`."""
         deltas: list[Delta] = []
         self._delivered = self._thought
         try:
-            reply = decode_sound_reply(frame)
-        except UNREADABLE:
-            for reply in self._replies_in(frame, self._mender.mend):
+            reply = decode_strict_reply(frame)
+        except DECODE_ERRORS:
+            for reply in self._replies_in(frame, self._mender.repair):
                 self._read(reply, deltas)
         else:
             self._read(reply, deltas)
@@ -90,18 +87,18 @@ class GeminiDecoder:
         """Raise `UpstreamProtocolError` if no finish reason has come."""
         if not self._stopped:
             raise self._protocol_error("the stream ended before the reply was complete")
-        return self.release()
+        return self._release_text()
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read a whole answer. Raises `UpstreamError`."""
         deltas: list[Delta] = []
-        for reply in self._replies_in(body, mend_json):
+        for reply in self._replies_in(body, repair_json):
             self._read(reply, deltas)
         if not self._stopped:
             if not self._answered:
                 raise self._protocol_error("the reply holds no answer")
             deltas += self._stop(Stop("end_turn"))
-        return self._late.feed(deltas + self.release())
+        return self._late.feed(deltas + self._release_text())
 
     def _replies_in(self, frame: bytes, mend: Callable[[bytes], bytes]) -> list[Reply]:
         try:
@@ -109,15 +106,18 @@ class GeminiDecoder:
                 return _decode_frame(frame)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return _decode_frame(mend(frame))
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             raise self._protocol_error(f"a piece of the reply cannot be read: {error}") from None
 
     def _read(self, reply: Reply, deltas: list[Delta]) -> None:
         if reply.error is not None and not self._stopped:
-            fault = read_fault({"error": reply.error}, None, {})
+            fault = read_error_object({"error": reply.error}, None, {})
             call = self._call
+            if is_policy_refusal(fault):
+                deltas += self._stop(blocked(call.provider, fault.message))
+                return
             asked = call.request.max_tokens
-            raise judge(fault, call.provider, window=call.most_input, estimate=call.estimate, asked=asked)
+            raise classify(fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=asked)
         candidate = reply.candidates[0] if reply.candidates else None
         if candidate is not None and candidate.index:
             candidate = _first(reply.candidates or [])
@@ -126,7 +126,7 @@ class GeminiDecoder:
         if candidate is not None and candidate.content is not None:
             for part in candidate.content.parts or ():
                 if part.text and not part.thought and not part.thought_signature:
-                    self._say(part.text, deltas)
+                    self._emit_text(part.text, deltas)
                 else:
                     self._read_part(part, deltas)
         if reply.usage_metadata is not None and reply.usage_metadata != self._usage:
@@ -139,7 +139,7 @@ class GeminiDecoder:
             reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
             deltas += self._stop(blocked(self._call.provider, reason))
 
-    def _read_sources(self, sources: Sources, candidate: Candidate | None, deltas: list[Delta]) -> None:
+    def _read_sources(self, sources: GroundingReader, candidate: Candidate | None, deltas: list[Delta]) -> None:
         """Read what the provider's own tools did before the text that rests on it."""
         if candidate is not None and candidate.url_context_metadata is not None:
             deltas += sources.feed_fetches(candidate.url_context_metadata)
@@ -157,20 +157,20 @@ class GeminiDecoder:
             if signature and self._is_thinking:
                 self._put(self._carry(signature), deltas)
             if text:
-                self._say(text, deltas)
+                self._emit_text(text, deltas)
         elif part.function_call is not None:
             self._read_call(part.function_call, signature, deltas)
         elif part.tool_call is not None:
             if self._sources is not None:
-                self._sources.notice(part.tool_call)
+                self._sources.note_tool_call(part.tool_call)
         elif part.executable_code is not None:
-            self._say_blocks(self._programs.begin(part.executable_code), deltas)
+            self._emit_blocks(self._programs.begin(part.executable_code), deltas)
         elif part.code_execution_result is not None:
-            self._say_blocks(self._programs.end(part.code_execution_result), deltas)
+            self._emit_blocks(self._programs.end(part.code_execution_result), deltas)
         elif part.inline_data is not None:
-            self._say(_blob_in_words(part.inline_data), deltas)
+            self._emit_text(_blob_in_words(part.inline_data), deltas)
 
-    def _say(self, text: str, deltas: list[Delta]) -> None:
+    def _emit_text(self, text: str, deltas: list[Delta]) -> None:
         self._answered = True
         self._is_thinking = False
         if self._sources is None:
@@ -178,7 +178,7 @@ class GeminiDecoder:
         else:
             deltas += self._sources.feed(Text(text))
 
-    def _say_blocks(self, blocks: list[Block], deltas: list[Delta]) -> None:
+    def _emit_blocks(self, blocks: list[Block], deltas: list[Delta]) -> None:
         self._answered = True
         self._is_thinking = False
         for block in blocks:
@@ -193,8 +193,8 @@ class GeminiDecoder:
     def _carry(self, signature: str) -> Thinking:
         """Return the end of a thinking block, or one without text, that carries the signature of the next part."""
         self._is_thinking = False
-        carry = Carry(model=self._call.model, call_signature=signature)
-        return Thinking(signature=encode_carry(self._call.dialect.carry_tag, carry))
+        carry = ReasoningState(model=self._call.model, call_signature=signature)
+        return Thinking(signature=encode_signature(self._call.dialect.signature_tag, carry))
 
     def _read_call(self, call: FunctionCall, signature: str, deltas: list[Delta]) -> None:
         """Read a call, or a piece of one: pieces begin with a name and end with one that will not continue."""
@@ -203,7 +203,7 @@ class GeminiDecoder:
         if self._streamed is None:
             if call.name:
                 args = b"" if bytes(call.args) in _NO_ARGUMENTS else bytes(call.args)
-                self._say_call(call, signature, args, deltas)
+                self._emit_call(call, signature, args, deltas)
             return
         begun, signature, arguments = self._streamed
         try:
@@ -212,10 +212,10 @@ class GeminiDecoder:
             raise self._protocol_error(f"a call's argument has the path {error}") from None
         if not call.will_continue:
             self._streamed = None
-            self._say_call(begun, signature, msgspec.json.encode(arguments.whole), deltas)
+            self._emit_call(begun, signature, msgspec.json.encode(arguments.whole), deltas)
 
-    def _say_call(self, call: FunctionCall, signature: str, args: bytes, deltas: list[Delta]) -> None:
-        deltas += self.release()
+    def _emit_call(self, call: FunctionCall, signature: str, args: bytes, deltas: list[Delta]) -> None:
+        deltas += self._release_text()
         if signature:
             deltas.append(self._carry(signature))
         key, name = self._calls, call.name or ""
@@ -227,22 +227,23 @@ class GeminiDecoder:
         self._answered = True
         self._is_thinking = False
 
-    def _count(self, said: UsageMetadata, deltas: list[Delta]) -> None:
+    def _count(self, usage: UsageMetadata, deltas: list[Delta]) -> None:
         """Add up the counts: each frame repeats those known so far, and leaves out others.
 
         Cached input is inside `promptTokenCount`, thoughts are beside `candidatesTokenCount`; Anthropic does it the
         other way round. Source: reference of `UsageMetadata` (2026-11).
         """
-        before, totals = self._usage, _later(self._usage, said)
+        before, totals = self._usage, _later(self._usage, usage)
         if totals == before:
             return
         self._usage = totals
-        prompt, cached = totals.prompt_token_count, totals.cached_content_token_count
+        prompt = totals.prompt_token_count
         output, thoughts = totals.candidates_token_count, totals.thoughts_token_count
         whole = None if prompt is None else prompt + (totals.tool_use_prompt_token_count or 0)
+        uncached, cached, _ = split_input(whole, totals.cached_content_token_count, None)
         deltas.append(
             Usage(
-                input_tokens=None if whole is None else max(0, whole - (cached or 0)),
+                input_tokens=uncached,
                 output_tokens=None if output is None and thoughts is None else (output or 0) + (thoughts or 0),
                 cache_read_tokens=cached,
                 thinking_tokens=thoughts,
@@ -252,17 +253,20 @@ class GeminiDecoder:
     def _end(self, reason: str, candidate: Candidate) -> list[Delta]:
         if reason == CONTINUATION and candidate.continuation_token and self.continuation is not None:
             self.continuation, self._stopped = candidate.continuation_token, True
-            return self.release()
+            return self._release_text()
         return self._stop(self._find_stop(reason, candidate))
 
     def _find_stop(self, reason: str, candidate: Candidate) -> Stop:
-        if is_refusal(reason):
+        kind = find_kind(reason)
+        if kind == "blocked":
             words = candidate.finish_message
             return blocked(self._call.provider, f"{reason}: {words}" if words else reason)
-        if is_limit(reason):
+        if kind == "limit":
             return Stop("model_context_window_exceeded" if self._fills_window() else "max_tokens")
+        if kind == "window":
+            return Stop("model_context_window_exceeded")
         if is_broken(reason) and not (self._answered or self._delivered):
-            words = (candidate.finish_message or "the model's reply could not be read")[:_LONGEST_WORDS]
+            words = (candidate.finish_message or "the model's reply could not be read")[:_MAX_FINISH_MESSAGE_LENGTH]
             raise self._protocol_error(f"{words} ({reason})")
         return Stop("end_turn")
 
@@ -274,13 +278,18 @@ class GeminiDecoder:
     def _stop(self, stop: Stop) -> list[Delta]:
         self._stopped = True
         deltas: list[Delta] = []
-        if self._streamed is not None:  # cut by the limit: the client gets what there is
+        if self._streamed is not None:  # cut: the client gets what there is, but no tool does
+            stop = Stop("max_tokens") if stop.reason == "end_turn" else stop
             call, signature, arguments = self._streamed
-            self._say_call(call, signature, msgspec.json.encode(arguments.whole), deltas)
-        self._say_blocks(self._programs.cut(), deltas)
-        return [*deltas, *self.release(), stop]
+            self._emit_call(call, signature, msgspec.json.encode(arguments.whole), deltas)
+        self._emit_blocks(self._programs.close_unfinished(), deltas)
+        return [*deltas, *self._release_text(), stop]
 
-    def release(self) -> list[Delta]:
+    def flush_pending(self) -> list[Delta]:
+        """Return text that waits for its sources, and late thinking."""
+        return [*self._late.feed(self._release_text()), *self._late.flush_pending()]
+
+    def _release_text(self) -> list[Delta]:
         """Return the text that waits for its sources: they came, or never will."""
         return self._sources.release() if self._sources is not None else []
 
@@ -304,21 +313,21 @@ def _first(candidates: list[Candidate]) -> Candidate | None:
     return None
 
 
-def _later(before: UsageMetadata, said: UsageMetadata) -> UsageMetadata:
-    """Return the counts that were said last, each."""
-    if said.prompt_token_count is None:
-        said.prompt_token_count = before.prompt_token_count
-    if said.tool_use_prompt_token_count is None:
-        said.tool_use_prompt_token_count = before.tool_use_prompt_token_count
-    if said.cached_content_token_count is None:
-        said.cached_content_token_count = before.cached_content_token_count
-    if said.candidates_token_count is None:
-        said.candidates_token_count = before.candidates_token_count
-    if said.thoughts_token_count is None:
-        said.thoughts_token_count = before.thoughts_token_count
-    return said
+def _later(before: UsageMetadata, latest: UsageMetadata) -> UsageMetadata:
+    """Return the latest value of each count."""
+    if latest.prompt_token_count is None:
+        latest.prompt_token_count = before.prompt_token_count
+    if latest.tool_use_prompt_token_count is None:
+        latest.tool_use_prompt_token_count = before.tool_use_prompt_token_count
+    if latest.cached_content_token_count is None:
+        latest.cached_content_token_count = before.cached_content_token_count
+    if latest.candidates_token_count is None:
+        latest.candidates_token_count = before.candidates_token_count
+    if latest.thoughts_token_count is None:
+        latest.thoughts_token_count = before.thoughts_token_count
+    return latest
 
 
-def _blob_in_words(blob: Blob) -> str:
-    """Return what stands for a generated file, for which Anthropic's replies have no block."""
-    return picture_in_words(blob.mime_type or "", len(blob.data or ""))
+def _blob_in_words(blob: InlineData) -> str:
+    """Return the text for a generated file, because Anthropic's replies have no block for it."""
+    return generated_image_text(blob.mime_type or "", len(blob.data or ""))

@@ -7,14 +7,15 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import UnsupportedFeature
-from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.prepare import PreparedRequest, kind_of
-from anthropic_proxy.messages.types import Tool
-from anthropic_proxy.messages.types.tools import are_client_tools, is_client_tool
-from anthropic_proxy.wire.definitions import describe, encode_list_once, encode_once
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import Tool
+from anthropic_proxy.messages.models.tools import are_client_tools, is_client_tool
+from anthropic_proxy.messages.preparation import PreparedRequest, kind_of
+from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.gemini.dialect import Dialect
-from anthropic_proxy.wire.gemini.schema import keywords_in_words, parameters_of
-from anthropic_proxy.wire.standing_notes import ONE_CALL, said_in_words, unlimited
+from anthropic_proxy.wire.gemini.schema import parameters_of, unsupported_keywords
+from anthropic_proxy.wire.shared_notes import SINGLE_TOOL_CALL, keywords_as_text, unlimited
+from anthropic_proxy.wire.tool_definition_cache import cached_encoder, cached_list_encoder, tool_description
 
 _OWN: Mapping[str, str] = {
     "web_search": "googleSearch",
@@ -28,43 +29,45 @@ _MODES = {"any": "ANY", "none": "NONE"}
 _LIMITS = ("max_uses", "max_content_tokens")
 
 
-class OwnTools(Struct, frozen=True):
-    """Which of the provider's own tools a request offers, and what its client wants to see of their work."""
+class GoogleTools(Struct, frozen=True):
+    """Server tools that a request offers, and the results that its client requested."""
 
     names: frozenset[str] = frozenset()
     announced: bool = False
-    """Whether their calls are told, so that a search is known before the text that rests on it."""
+    """True if server tool calls are announced before the text that cites them."""
     cites_fetches: bool = False
-    """Whether the client wants to know which passages rest on a page that was fetched."""
+    """True if the client requested citations of fetched pages."""
     allowed: tuple[str, ...] = ()
     """Domains to which results of a search are confined; empty: any."""
     blocked: tuple[str, ...] = ()
-    """Domains whose pages are no results of a search."""
+    """Domains that are removed from search results."""
 
     @property
     def searches(self) -> bool:
-        """Whether the provider may search the web."""
+        """True if the provider may search the web."""
         return "googleSearch" in self.names
 
 
-_NO_OWN = OwnTools()
+_NO_OWN = GoogleTools()
 
 
-class Toolbox(Struct, frozen=True):
-    """What a request says about tools."""
+class ToolFields(Struct, frozen=True):
+    """Request fields for tools."""
 
     tools: list[dict[str, Any]]
     config: dict[str, Any]
-    """`toolConfig`; empty: nothing to say."""
+    """`toolConfig`. Empty: not sent."""
 
 
-def pack_tools(request: PreparedRequest, dialect: Dialect, notes: list[Note]) -> Toolbox:
-    """Return the tools as this wire says them.
+def encode_tools(
+    request: PreparedRequest, dialect: Dialect, notes: list[FidelityNote], budget: WorkBudget
+) -> ToolFields:
+    """Return the tools in Gemini's format.
 
-    Raises `UnsupportedFeature` where the request forces a tool that cannot be offered.
+    Raises `UnsupportedFeature` if a forced tool cannot be offered.
     """
-    own = find_own(request, dialect)
-    declarations = _declare_all(request, dialect, notes)
+    own = find_google_tools(request, dialect)
+    declarations = _declare_all(request, dialect, notes, budget)
     tools: list[dict[str, Any]] = [{"functionDeclarations": declarations}] if declarations else []
     if own.names:
         tools += [
@@ -76,45 +79,51 @@ def pack_tools(request: PreparedRequest, dialect: Dialect, notes: list[Note]) ->
     if own.announced:
         config["includeServerSideToolInvocations"] = True
     if declarations and request.tool_choice is not None and request.tool_choice.disable_parallel_tool_use:
-        notes.append(ONE_CALL)
-    return Toolbox(tools, config)
+        notes.append(SINGLE_TOOL_CALL)
+    return ToolFields(tools, config)
 
 
-def _declare_all(request: PreparedRequest, dialect: Dialect, notes: list[Note]) -> list[Raw]:
+def _declare_all(
+    request: PreparedRequest, dialect: Dialect, notes: list[FidelityNote], budget: WorkBudget
+) -> list[Raw]:
     """Return the declarations of the functions."""
-    declarations, lost = _declare_functions(request.tools, dialect.schema_style)
+    declarations, lost = _declare_functions(request.tools, budget, dialect.schema_form)
     notes += lost
     return [*declarations]
 
 
-@encode_list_once
-def _declare_functions(tools: Sequence[Tool], style: str) -> tuple[tuple[Raw, ...], tuple[Note, ...]]:
-    """Return the client's tools, and what of them cannot be said."""
+@cached_list_encoder
+def _declare_functions(
+    tools: Sequence[Tool], budget: WorkBudget, style: str
+) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
+    """Return the client's tools, and notes on their lost fields."""
     functions = [tool for tool in tools if is_client_tool(tool)]
-    declared = [_declare(tool, style) for tool in functions]
+    declared = [_declare(tool, budget, style) for tool in functions]
     notes = [
-        Note("approximated", f"tools.{tool.name}.strict", "the server has no strict mode")
+        FidelityNote(
+            "approximated", f"tools.{budget.own_name(tool.name)}.strict", "no strict mode of the server is known"
+        )
         for tool in functions
         if tool.strict
     ]
     if in_words := frozenset[str]().union(*(keywords for _, keywords in declared)):
-        notes.append(said_in_words(in_words))
+        notes.append(keywords_as_text(in_words))
     return tuple(declaration for declaration, _ in declared), tuple(notes)
 
 
-def find_own(request: PreparedRequest, dialect: Dialect) -> OwnTools:
+def find_google_tools(request: PreparedRequest, dialect: Dialect) -> GoogleTools:
     """Return which of the provider's own tools the request offers, once encoded."""
     if are_client_tools(request.tools):
         return _NO_OWN
     found = {_OWN[kind_of(tool)]: tool for tool in request.tools if not is_client_tool(tool) and kind_of(tool) in _OWN}
     has_functions = any(map(is_client_tool, request.tools))
-    if not found or (has_functions and dialect.server_tools_alone):
+    if not found or (has_functions and dialect.server_tools_exclusive):
         return _NO_OWN
     choice = request.tool_choice
     forced = {name for name, tool in found.items() if choice and choice.type == "tool" and tool.name == choice.name}
     names = frozenset(forced if forced and not has_functions else found)
     search, fetch = found.get("googleSearch"), found.get("urlContext")
-    return OwnTools(
+    return GoogleTools(
         names,
         announced=has_functions and dialect.search_with_functions == "announced",
         cites_fetches=fetch is not None and b"true" in bytes(fetch.citations),
@@ -123,7 +132,7 @@ def find_own(request: PreparedRequest, dialect: Dialect) -> OwnTools:
     )
 
 
-def _settings_of(tool: Tool, dialect: Dialect, notes: list[Note]) -> dict[str, Any]:
+def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dict[str, Any]:
     field = f"tools.{tool.name or tool.type}"
     lost = [limit for limit in _LIMITS if getattr(tool, limit)]
     settings: dict[str, Any] = {}
@@ -131,18 +140,20 @@ def _settings_of(tool: Tool, dialect: Dialect, notes: list[Note]) -> dict[str, A
     if kind_of(tool) == "web_search":
         if len(tool.user_location) > len(b"null"):
             lost.append("user_location")
-        if tool.blocked_domains and dialect.search_exclusions:
+        if tool.blocked_domains and dialect.accepts_excluded_domains:
             settings["excludeDomains"] = tool.blocked_domains
             domains.remove("blocked_domains")
-        why = "the search cannot be told; its results leave out other pages"
-        notes += [Note("approximated", f"{field}.{name}", why) for name in domains]
+        why = "no such setting of the search is known; its results leave out other pages"
+        notes += [FidelityNote("approximated", f"{field}.{name}", why) for name in domains]
     else:
         lost += domains
     notes += [unlimited(tool.name or kind_of(tool), name) for name in lost]
     return settings
 
 
-def _encode_choice(request: PreparedRequest, has_functions: bool, own: OwnTools, notes: list[Note]) -> dict[str, Any]:
+def _encode_choice(
+    request: PreparedRequest, has_functions: bool, own: GoogleTools, notes: list[FidelityNote]
+) -> dict[str, Any]:
     choice = request.tool_choice
     if choice is None or choice.type == "auto":
         return {}
@@ -151,13 +162,15 @@ def _encode_choice(request: PreparedRequest, has_functions: bool, own: OwnTools,
         if has_functions or forced is None or _OWN.get(kind_of(forced)) not in own.names:
             where = "beside functions" if has_functions and forced is not None else "at this backend"
             raise UnsupportedFeature(f"tool_choice: {choice.name} cannot be forced {where}")
-        notes.append(Note("approximated", "tool_choice", f"{choice.name} is the only tool; it cannot be forced"))
+        notes.append(
+            FidelityNote("approximated", "tool_choice", f"{choice.name} is the only tool; it cannot be forced")
+        )
         return {}
     if not has_functions:
         if choice.type == "any" and not own.names:
             raise UnsupportedFeature("tool_choice: any needs a tool, and none of those given is available here")
         if choice.type == "any":
-            notes.append(Note("approximated", "tool_choice", "tools of the provider's own cannot be forced"))
+            notes.append(FidelityNote("approximated", "tool_choice", "tools of the provider's own cannot be forced"))
         return {}
     calling: dict[str, Any] = {"mode": _MODES.get(choice.type, "ANY")}
     if choice.type == "tool":
@@ -165,14 +178,15 @@ def _encode_choice(request: PreparedRequest, has_functions: bool, own: OwnTools,
     return {"functionCallingConfig": calling}
 
 
-@encode_once
-def _declare(tool: Tool, style: str) -> tuple[Raw, frozenset[str]]:
-    """Return the function declaration of a tool, and the keywords that only its descriptions say."""
+@cached_encoder
+def _declare(tool: Tool, budget: WorkBudget, style: str) -> tuple[Raw, frozenset[str]]:
+    """Return the function declaration of a tool, and the keywords that became descriptions."""
     declaration: dict[str, Any] = {"name": tool.name}
-    if (description := describe(tool)) or tool.description is not None:
+    if (description := tool_description(tool)) or tool.description is not None:
         declaration["description"] = description
+    budget.decode(tool.input_schema)
     schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
-    parameters = parameters_of(schema, lowered=style == "lowered")
+    parameters = parameters_of(schema, budget, as_openapi=style == "lowered")
     if parameters is not None:
         declaration["parameters" if style == "lowered" else "parametersJsonSchema"] = parameters
-    return Raw(msgspec.json.encode(declaration)), keywords_in_words(schema, lowered=style == "lowered")
+    return Raw(msgspec.json.encode(declaration)), unsupported_keywords(schema, budget, as_openapi=style == "lowered")

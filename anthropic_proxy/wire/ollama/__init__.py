@@ -6,12 +6,12 @@ documentation (docs.ollama.com, 2026-11) and recorded answers.
 
 from typing import Literal
 
+from anthropic_proxy.wire.ollama.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.ollama.dialect import Dialect
-from anthropic_proxy.wire.ollama.faults import decode_error
-from anthropic_proxy.wire.ollama.healing import find_healing, heal
+from anthropic_proxy.wire.ollama.errors import decode_error
 from anthropic_proxy.wire.ollama.request import encode_request
 from anthropic_proxy.wire.ollama.stream import new_decoder
 
 FRAMING: Literal["ndjson"] = "ndjson"
 
-__all__ = ["FRAMING", "Dialect", "decode_error", "encode_request", "find_healing", "heal", "new_decoder"]
+__all__ = ["FRAMING", "Dialect", "apply_adaptation", "decode_error", "encode_request", "find_adaptation", "new_decoder"]

@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.wire.mending import read_count
+from anthropic_proxy.wire.json_repair import parse_token_count
 
 ABSENT = Raw(b"")
 
@@ -16,7 +16,7 @@ class Function(Struct, gc=False):
     """An object; older models' parsers may leave it out."""
 
 
-class CallPart(Struct, gc=False):
+class ToolCallField(Struct, gc=False):
     """A whole call."""
 
     function: Function
@@ -24,18 +24,18 @@ class CallPart(Struct, gc=False):
     """Missing before Ollama 0.12."""
 
 
-class Part(Struct, gc=False):
-    """What is new of the message, or all of it."""
+class ChatMessage(Struct, gc=False):
+    """A message, or the new part of a streamed message."""
 
     content: str | None = None
     thinking: str | None = None
-    tool_calls: list[CallPart] | None = None
+    tool_calls: list[ToolCallField] | None = None
 
 
 class Frame(Struct, gc=False):
     """One line, or one whole body."""
 
-    message: Part | None = None
+    message: ChatMessage | None = None
     done: bool = False
     done_reason: str | None = None
     prompt_eval_count: int | None = None
@@ -44,7 +44,7 @@ class Frame(Struct, gc=False):
     error: Raw = ABSENT
 
 
-decode_sound_frame = msgspec.json.Decoder(Frame).decode
+decode_strict_frame = msgspec.json.Decoder(Frame).decode
 """Reads a line or body as Ollama writes it; `decode_frame` reads what this refuses, where it can."""
 _COUNTS = ("prompt_eval_count", "eval_count")
 
@@ -55,11 +55,11 @@ def decode_frame(data: bytes) -> Frame:
     Raises `msgspec.DecodeError` (or its `ValidationError`) where it is none.
     """
     try:
-        return decode_sound_frame(data)
+        return decode_strict_frame(data)
     except msgspec.ValidationError:
         content = msgspec.json.decode(data)
         if not isinstance(content, dict) or content.keys().isdisjoint(_COUNTS):
             raise
-        return decode_sound_frame(
-            msgspec.json.encode(content | {name: read_count(content.get(name)) for name in _COUNTS})
+        return decode_strict_frame(
+            msgspec.json.encode(content | {name: parse_token_count(content.get(name)) for name in _COUNTS})
         )

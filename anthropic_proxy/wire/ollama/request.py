@@ -5,31 +5,32 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
+from anthropic_proxy.wire.ollama.context_window import context_window
 from anthropic_proxy.wire.ollama.dialect import Dialect
 from anthropic_proxy.wire.ollama.messages import MessageEncoder
-from anthropic_proxy.wire.ollama.tools import Tools, encode_tools
-from anthropic_proxy.wire.ollama.window import window_of
-from anthropic_proxy.wire.standing_notes import IN_WORDS, NO_EFFORT, NO_SERVICE_TIER, ON_OR_OFF
+from anthropic_proxy.wire.ollama.tools import ToolFields, encode_tools
+from anthropic_proxy.wire.shared_notes import EFFORT_AS_SWITCH, NO_EFFORT, NO_SERVICE_TIER, SCHEMA_AS_TEXT
 
 PATH = "/api/chat"
 
 _HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode
-_UNTHOUGHT = Note("approximated", "thinking", "a reply that was begun goes on without thinking first")
+_UNTHOUGHT = FidelityNote("approximated", "thinking", "a reply that was begun goes on without thinking first")
 
 
 def encode_request(call: Call) -> UpstreamRequest:
-    """Say the request as a body of `/api/chat`. Raises `UnsupportedFeature` where a forced tool cannot be offered."""
+    """Encode the request for `/api/chat`. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     dialect: Dialect = call.dialect
-    notes: list[Note] = []
-    tools = encode_tools(call)
-    schema, wish = _output(call, tools, notes)
+    notes: list[FidelityNote] = []
+    tools = encode_tools(call, WorkBudget("tools", max_steps_here=call.max_steps_here, tool_names=call.aliases))
+    schema, instruction = _output(call, tools, notes)
     messages = MessageEncoder(call)
     body: dict[str, Any] = {
         "model": call.model,
-        "messages": messages.encode(extra_system=wish, ask=tools.asks),
+        "messages": messages.encode(extra_system=instruction, ask=tools.instructions),
         "stream": call.stream,  # left out it means true
     }
     if tools.definitions:
@@ -54,30 +55,30 @@ def encode_request(call: Call) -> UpstreamRequest:
 def _options(call: Call, dialect: Dialect) -> dict[str, Any]:
     request = call.request
     options: dict[str, Any] = {}
-    if dialect.says_window:
-        options["num_ctx"] = window_of(call)
+    if dialect.sends_num_ctx:
+        options["num_ctx"] = context_window(call)
     options["num_predict"] = request.max_tokens
     sampling = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
     return options | {name: value for name, value in sampling.items() if value is not None}
 
 
-def _think(call: Call, dialect: Dialect, begins_reply: bool, notes: list[Note]) -> bool | str | None:
-    """Return `think`; None: say nothing, and a model that can think does."""
+def _think(call: Call, dialect: Dialect, begins_reply: bool, notes: list[FidelityNote]) -> bool | str | None:
+    """Return `think`. None: not sent; a model that can think does so."""
     effort = call.request.effort
-    if dialect.thinking == "never":
+    if dialect.think_form == "never":
         if effort not in ("default", "none"):
             notes.append(NO_EFFORT)
         return None
-    if begins_reply and dialect.thinking == "switch":
+    if begins_reply and dialect.think_form != "only_level":
         if effort != "none":
             notes.append(_UNTHOUGHT)
         return False  # the template engine refuses to think before text that stands already
     if effort == "default":
         return None
-    if dialect.thinking == "level" and effort != "none":
+    if dialect.think_form != "switch" and effort != "none":
         return effort
     if effort != "none":
-        notes.append(ON_OR_OFF)
+        notes.append(EFFORT_AS_SWITCH)
     return effort != "none"
 
 
@@ -86,14 +87,14 @@ def _duration(text: str) -> int | str:
     return int(text) if number.isdecimal() else text
 
 
-def _output(call: Call, tools: Tools, notes: list[Note]) -> tuple[Raw | None, str]:
-    """Return `format` and what the system prompt must say, for a reply with a schema."""
+def _output(call: Call, tools: ToolFields, notes: list[FidelityNote]) -> tuple[Raw | None, str]:
+    """Return `format` and text for the system prompt, for a reply with a schema."""
     schema = call.request.output_schema
     if not schema:
         return None, ""
     if not tools.definitions:
         return schema, ""
     # `format` binds every token of the reply, so the model could never call a tool
-    notes.append(IN_WORDS)
+    notes.append(SCHEMA_AS_TEXT)
     shown = msgspec.json.format(bytes(schema), indent=-1).decode()
     return None, f"When you give your answer, reply with nothing but JSON that fits this JSON Schema:\n{shown}"

@@ -1,97 +1,100 @@
-"""JSON Schema → the few keywords that the server's struct of a tool has room for.
+"""JSON Schema → the few keywords of the server's tool struct.
 
-It reads the rest without a word and forgets it (`ToolProperty` in `api/types.go`, 2026-08), so what a model should know
-of the rest is said in descriptions.
+The server ignores all others (`ToolProperty` in `api/types.go`, 2026-08), so their content is moved into descriptions.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
-from anthropic_proxy.wire.schema import Schema, SchemaRules, clean_schema, merge_parts
+from anthropic_proxy.messages.work_budget import WorkBudget
+from anthropic_proxy.wire.json_schema import (
+    MAX_TEXT_CHARACTERS,
+    EqualityIndex,
+    Schema,
+    SchemaRules,
+    clean_schema,
+    encode_short,
+    merge_parts,
+)
 
 _RULES = SchemaRules(inlines_references=True)  # a property has no room for `$ref`
-_SAID = frozenset(("type", "description", "enum", "items", "properties", "required", "anyOf"))
+_SUPPORTED = frozenset(("type", "description", "enum", "items", "properties", "required", "anyOf"))
 _REWRITTEN = frozenset(("const", "oneOf", "allOf"))
-_SILENT = frozenset(("title", "deprecated", "readOnly", "writeOnly", "$anchor", "$defs", "definitions"))
-"""Keywords that tell a model nothing."""
+_IGNORED = frozenset(("title", "deprecated", "readOnly", "writeOnly", "$anchor", "$defs", "definitions"))
+"""Keywords without meaning for a model."""
 _OTHERS = frozenset(("additionalProperties", "additionalItems", "unevaluatedProperties", "unevaluatedItems"))
-"""Keywords that say something only where they hold a schema."""
-_LONGEST_HINT = 200
-"""Characters of a keyword's value that a description may repeat."""
+"""Keywords that have a meaning only with a schema as their value."""
 
 
-def encode_parameters(schema: Any) -> tuple[Schema, str, tuple[str, ...]]:
-    """Return `parameters`, what the tool's description must add, and in words what is lost."""
-    cleaned, lost = clean_schema(schema, _RULES)
-    said = _property(cleaned, lost)
+def encode_parameters(
+    schema: Any, budget: WorkBudget | None = None
+) -> tuple[Schema, str, tuple[str, ...], frozenset[str]]:
+    """Return `parameters`, an addition to the tool's description, each loss, and the keywords in descriptions."""
+    budget = budget or WorkBudget("schema")
+    cleaned, lost = clean_schema(schema, _RULES, budget)
+    reduction = _Reduction(budget, lost)
+    reduced = reduction.reduce(cleaned)
     parameters: Schema = {"type": "object"}
-    if "required" in said:
-        parameters["required"] = said["required"]
-    parameters["properties"] = said.get("properties", {})
-    return parameters, said.get("description", ""), tuple(lost)
+    if "required" in reduced:
+        parameters["required"] = reduced["required"]
+    parameters["properties"] = reduced.get("properties", {})
+    return parameters, reduced.get("description", ""), tuple(lost), frozenset(reduction.hinted)
 
 
-def keywords_in_words(schema: Any) -> frozenset[str]:
-    """Return the keywords of a schema that only descriptions say."""
-    found: set[str] = set()
-    _collect_hints(clean_schema(schema, _RULES)[0], found)
-    return frozenset(found)
+class _Reduction:
+    """One walk over a cleaned schema that leaves the fields of the server's struct."""
 
+    def __init__(self, budget: WorkBudget, lost: list[str]) -> None:
+        self._budget = budget
+        self._index = EqualityIndex(budget)
+        self._lost = lost
+        self.hinted: set[str] = set()
+        """Keywords that only descriptions contain."""
 
-def _collect_hints(schema: Any, found: set[str]) -> None:
-    if not isinstance(schema, dict):
-        return
-    schema = merge_parts(schema)
-    found |= {key for key, value in schema.items() if _is_hint(key, value)}
-    properties, branches = schema.get("properties"), schema.get("anyOf", schema.get("oneOf"))
-    inner = list(properties.values()) if isinstance(properties, dict) else []
-    for one in (*inner, *(branches if _are(dict, branches) else ())):
-        _collect_hints(one, found)
+    def reduce(self, schema: Any) -> Schema:
+        """Return a schema as a property of the server."""
+        if not isinstance(schema, dict):
+            return {}
+        self._budget.spend(1 + len(schema))
+        schema = merge_parts(schema, self._index)
+        reduced: Schema = {}
+        kind = schema.get("type")
+        if isinstance(kind, str) or _are(str, kind):
+            reduced["type"] = kind
+        choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
+        if isinstance(choices, list) and choices:
+            reduced["enum"] = choices
+        if isinstance(schema.get("items"), dict | list):  # read without validation
+            reduced["items"] = schema["items"]
+        branches = schema.get("anyOf", schema.get("oneOf"))
+        if _are(dict, branches):
+            reduced["anyOf"] = [self.reduce(branch) for branch in branches]
+        properties = schema.get("properties")
+        if isinstance(properties, dict):
+            reduced["properties"] = {name: self.reduce(inner) for name, inner in properties.items()}
+        if _are(str, schema.get("required")) and schema["required"]:
+            reduced["required"] = schema["required"]
+        own = schema.get("description")
+        hints = "; ".join(self._hints(schema))
+        description = " ".join(filter(None, (own if isinstance(own, str) else "", f"({hints})" if hints else "")))
+        return {"description": description, **reduced} if description else reduced
 
-
-def _property(schema: Any, lost: list[str]) -> Schema:
-    if not isinstance(schema, dict):
-        return {}
-    schema = merge_parts(schema)
-    said: Schema = {}
-    kind = schema.get("type")
-    if isinstance(kind, str) or _are(str, kind):
-        said["type"] = kind
-    choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    if isinstance(choices, list) and choices:
-        said["enum"] = choices
-    if isinstance(schema.get("items"), dict | list):  # read as it is, whatever it says
-        said["items"] = schema["items"]
-    branches = schema.get("anyOf", schema.get("oneOf"))
-    if _are(dict, branches):
-        said["anyOf"] = [_property(branch, lost) for branch in branches]
-    properties = schema.get("properties")
-    if isinstance(properties, dict):
-        said["properties"] = {name: _property(inner, lost) for name, inner in properties.items()}
-    if _are(str, schema.get("required")) and schema["required"]:
-        said["required"] = schema["required"]
-    own = schema.get("description")
-    hints = "; ".join(_hints(schema, lost))
-    description = " ".join(filter(None, (own if isinstance(own, str) else "", f"({hints})" if hints else "")))
-    return {"description": description, **said} if description else said
-
-
-def _hints(schema: Schema, lost: list[str]) -> Iterable[str]:
-    """Give the keywords that the struct has no field for, as `key: value`."""
-    for key, value in schema.items():
-        if not _is_hint(key, value):
-            continue
-        shown = value if value and isinstance(value, str) else msgspec.json.encode(value).decode()
-        if len(shown) <= _LONGEST_HINT:
-            yield f"{key}: {shown}"
-        else:
-            lost.append(f"{key} is not said: it is too long for a description")
+    def _hints(self, schema: Schema) -> Iterable[str]:
+        """Yield the keywords that the struct has no field for, as `key: value`."""
+        for key, value in schema.items():
+            if not _is_hint(key, value):
+                continue
+            self.hinted.add(key)
+            is_text = isinstance(value, str) and value and len(value) <= MAX_TEXT_CHARACTERS
+            shown = value if is_text else encode_short(value)
+            if shown is None:
+                self._lost.append(f"{key} is not said: it is too long for a description")
+            else:
+                yield f"{key}: {shown}"
 
 
 def _is_hint(key: str, value: Any) -> bool:
-    if key in _SAID or key in _REWRITTEN or key in _SILENT:
+    if key in _SUPPORTED or key in _REWRITTEN or key in _IGNORED:
         return False
     return key not in _OTHERS or (isinstance(value, dict) and bool(value))
 

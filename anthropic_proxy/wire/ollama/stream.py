@@ -7,18 +7,20 @@ from msgspec import Raw
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.wire.carry import bare_signature
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.fold.arguments import is_cut_short
 from anthropic_proxy.wire.contract import Call, Decoder
-from anthropic_proxy.wire.failures import read_fault
-from anthropic_proxy.wire.identities import CallIds
-from anthropic_proxy.wire.late_thinking import LateThinking
-from anthropic_proxy.wire.mending import UNREADABLE, FrameMender, decode_mended, mend_json
+from anthropic_proxy.wire.failures import UpstreamFault, blocked, read_error_object
+from anthropic_proxy.wire.finish_reasons import Kind, finish_kind
+from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
+from anthropic_proxy.wire.ollama.context_window import context_window
 from anthropic_proxy.wire.ollama.dialect import Dialect
-from anthropic_proxy.wire.ollama.faults import judge_fault
-from anthropic_proxy.wire.ollama.frames import ABSENT, CallPart, Frame, decode_frame, decode_sound_frame
-from anthropic_proxy.wire.ollama.window import window_of
-from anthropic_proxy.wire.recover import AnswerText, CallMender
+from anthropic_proxy.wire.ollama.errors import classify_fault, find_reply
+from anthropic_proxy.wire.ollama.frames import ABSENT, Frame, ToolCallField, decode_frame, decode_strict_frame
+from anthropic_proxy.wire.signatures import empty_signature
+from anthropic_proxy.wire.tool_call_ids import ToolCallIds
+from anthropic_proxy.wire.tool_call_repair import CallRepair, TextSplitter
+from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
 
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 _QUOTE = b'"'[0]
@@ -29,50 +31,53 @@ def new_decoder(call: Call) -> Decoder:
     return OllamaDecoder(call)
 
 
-class OllamaDecoder:
-    """Reads one answer: each line holds what is new, the last one says `done` and counts."""
+class OllamaDecoder(Decoder):
+    """Decodes one response: each line has new content, the last one has `done` and the counts."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self.signature = bare_signature(call.dialect.carry_tag)
+        self.signature = empty_signature(call.dialect.signature_tag)
         """Signs thinking: there is nothing to carry beside its text."""
         self.finished = False
-        """Whether the line with `done` has come."""
-        self._frames = FrameMender()
-        self._late = LateThinking()
+        """True after the line with `done`."""
+        self._frames = FrameRepair()
+        self._late = TrailingThinkingBuffer()
         self._calls = 0
-        self._ids = CallIds(call)
+        self._has_incomplete = False
+        """True if the arguments of a call lack their end; a compatible server may write them as text."""
+        self._ids = ToolCallIds(call)
         dialect: Dialect = call.dialect
-        self._text = AnswerText(call) if dialect.thinking_tags or dialect.text_calls else None
-        self._mender = CallMender(call, names=dialect.mends_tool_names)
-        self._mends_arguments = dialect.mends_tool_arguments
+        self._text = TextSplitter(call) if dialect.thinking_tags or dialect.text_call_formats else None
+        self._mender = CallRepair(call, names=dialect.repairs_tool_names)
+        self._mends_arguments = dialect.repairs_tool_arguments
 
     @property
-    def notes(self) -> Sequence[Note]:
-        """What became of the answer otherwise than the model wrote it."""
+    def notes(self) -> Sequence[FidelityNote]:
+        """Deviations from the model's output."""
         return (*(self._text.notes if self._text is not None else ()), *self._mender.notes)
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Read one line. Raises `UpstreamError` where it is an error or no JSON."""
         try:
-            read = decode_sound_frame(frame)
-        except UNREADABLE:
-            read = self._decode(frame, self._frames.mend)
+            read = decode_strict_frame(frame)
+        except DECODE_ERRORS:
+            read = self._decode(frame, self._frames.repair)
         return self._late.feed(self._read(read))
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read an answer that was not streamed."""
-        return self._late.feed(self._read(self._decode(body, mend_json))) + self.decode_end()
+        return self._late.feed(self._read(self._decode(body, repair_json))) + self.decode_end()
 
     def decode_end(self) -> list[Delta]:
-        """Raise `UpstreamProtocolError` where the answer never said that it was complete."""
+        """Raise `UpstreamProtocolError` if the reply is incomplete."""
         if not self.finished:
             raise self._protocol_error("ended its answer before it was complete")
         return []
 
-    def release(self) -> list[Delta]:
-        """Return the text that waits: the answer breaks off."""
-        return self._text.finish(cut=True) if self._text is not None else []
+    def flush_pending(self) -> list[Delta]:
+        """Return text that might have become a call, and late thinking."""
+        text = self._text.finish(cut=True) if self._text is not None else []
+        return [*self._late.feed(text), *self._late.flush_pending()]
 
     def _decode(self, data: bytes, mend: Callable[[bytes], bytes]) -> Frame:
         try:
@@ -80,13 +85,16 @@ class OllamaDecoder:
                 return decode_frame(data)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return decode_frame(mend(data))
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             raise self._protocol_error("sent what is no line of a reply") from error
 
     def _read(self, read: Frame) -> list[Delta]:
         if read.error is not ABSENT:
-            fault = read_fault({"error": decode_mended(read.error)}, None, {})
-            raise judge_fault(fault, self._call)
+            fault = read_error_object({"error": decode_repaired(read.error)}, None, {})
+            if (reply := find_reply(fault, self._call)) is None:
+                raise classify_fault(fault, self._call)
+            self.finished = True
+            return [*self.flush_pending(), *reply]
         deltas: list[Delta] = []
         part = read.message
         if part is not None:
@@ -105,25 +113,26 @@ class OllamaDecoder:
 
     def _read_thinking(self, thinking: str, deltas: list[Delta]) -> None:
         if self._text is not None:
-            self._text.expect_tags()
+            self._text.expect_separate_reasoning()
         deltas.append(Thinking(thinking))
 
-    def _read_calls(self, calls: list[CallPart], deltas: list[Delta]) -> None:
+    def _read_calls(self, calls: list[ToolCallField], deltas: list[Delta]) -> None:
         if self._text is not None:
             deltas += self._text.finish()
         for call in calls:
             self._read_call(call, deltas)
 
-    def _read_call(self, part: CallPart, deltas: list[Delta]) -> None:
+    def _read_call(self, part: ToolCallField, deltas: list[Delta]) -> None:
         key, name = self._calls, part.function.name
         arguments = _text_of(part.function.arguments)
-        found = self._mender.mend_name(name) if name else self._mender.find_name(arguments)
+        found = self._mender.repair_name(name) if name else self._mender.find_name(arguments)
         if found is None:
             raise self._protocol_error("sent a tool call without a name")
         self._calls += 1
         deltas.append(ToolCall(key, self._ids.keep_or_renew(part.id), found))
         if arguments:
-            mended = self._mender.mend_arguments(arguments, found) if self._mends_arguments else arguments
+            mended = self._mender.repair_arguments(arguments, found) if self._mends_arguments else arguments
+            self._has_incomplete = self._has_incomplete or is_cut_short(mended)
             deltas.append(ToolArgs(key, mended))
         deltas.append(ToolEnd(key))
 
@@ -131,19 +140,28 @@ class OllamaDecoder:
         if self.finished:
             return
         self.finished = True
+        # `load` and `unload` end an empty request; older releases state no reason.
+        kind = finish_kind(last.done_reason or "stop")
+        if kind == "failed":
+            fault = UpstreamFault(message=f"the answer ended with {last.done_reason!r}")
+            raise classify_fault(fault, self._call)
         if self._text is not None:
-            cut = last.done_reason == "length"
+            cut = kind not in {"end", "calls", "unknown"}
             deltas += self._text.finish(cut=cut, whole=not cut and not self._calls)
         if last.prompt_eval_count is not None or last.eval_count is not None:
             deltas.append(Usage(input_tokens=last.prompt_eval_count, output_tokens=last.eval_count))
-        deltas.append(Stop(self._reason(last)))
+        deltas.append(self._find_stop(kind, last))
 
-    def _reason(self, last: Frame) -> str:
-        if last.done_reason != "length":
-            return "end_turn"  # `stop`; `load` and `unload` of an empty request; an unknown one is an ordinary end
-        window = window_of(self._call)
+    def _find_stop(self, kind: Kind, last: Frame) -> Stop:
+        if kind == "blocked":
+            return blocked(self._call.provider, last.done_reason or "")
+        if kind == "window":
+            return Stop("model_context_window_exceeded")
+        if kind != "limit" and not self._has_incomplete:
+            return Stop("end_turn")
+        window = context_window(self._call)
         spent = (last.prompt_eval_count or 0) + (last.eval_count or 0)
-        return "max_tokens" if window is None or spent < window - 1 else "model_context_window_exceeded"
+        return Stop("max_tokens" if window is None or spent < window - 1 else "model_context_window_exceeded")
 
     def _protocol_error(self, words: str) -> UpstreamProtocolError:
         provider = self._call.provider
@@ -155,4 +173,4 @@ def _text_of(arguments: Raw) -> str:
     text = bytes(arguments)
     if text in _NO_ARGUMENTS:
         return ""
-    return str(decode_mended(text)) if text[0] == _QUOTE else text.decode(errors="replace")
+    return str(decode_repaired(text)) if text[0] == _QUOTE else text.decode(errors="replace")

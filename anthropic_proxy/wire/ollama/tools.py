@@ -1,4 +1,4 @@
-"""Tool definitions. There is no `tool_choice` here: what it asks for is said by the tools offered and in words."""
+"""Tool definitions. Ollama has no `tool_choice`: the offered tools and a text replace it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,42 +7,43 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import UnsupportedFeature
-from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.types import Tool
-from anthropic_proxy.messages.types.tools import is_client_tool
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import Tool
+from anthropic_proxy.messages.models.tools import is_client_tool
+from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.definitions import describe, encode_list_once, encode_once
-from anthropic_proxy.wire.ollama.schema import encode_parameters, keywords_in_words
-from anthropic_proxy.wire.standing_notes import ONE_CALL, said_in_words
+from anthropic_proxy.wire.ollama.schema import encode_parameters
+from anthropic_proxy.wire.shared_notes import SINGLE_TOOL_CALL, keywords_as_text
+from anthropic_proxy.wire.tool_definition_cache import cached_encoder, cached_list_encoder, tool_description
 
 
-class Tools(Struct):
-    """What a request says of tools."""
+class ToolFields(Struct):
+    """Request fields for tools."""
 
     definitions: list[Raw]
-    asks: str = ""
-    """What a user text must ask for, because the server cannot be made to."""
-    notes: list[Note] = []
+    instructions: str = ""
+    """User text for a requirement that the server cannot enforce."""
+    notes: list[FidelityNote] = []
 
 
-def encode_tools(call: Call) -> Tools:
-    """Say the request's tools; raises `UnsupportedFeature` where one is forced that cannot be offered."""
+def encode_tools(call: Call, budget: WorkBudget) -> ToolFields:
+    """Encode the tools. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     choice = call.request.tool_choice
     offered = call.request.tools
     if choice is not None and choice.type == "tool":
         offered = [tool for tool in offered if tool.name == choice.name]
     elif choice is not None and choice.type == "none":
         offered = []
-    definitions, notes = _encode_functions(offered)
-    tools = Tools([*definitions], notes=[*notes])
+    definitions, notes = _encode_functions(offered, budget)
+    tools = ToolFields([*definitions], notes=[*notes])
     if choice is not None:
         _choose(choice.type, choice.name or "", tools, call)
         if choice.disable_parallel_tool_use and tools.definitions:
-            tools.notes.append(ONE_CALL)
+            tools.notes.append(SINGLE_TOOL_CALL)
     return tools
 
 
-def _choose(kind: str, name: str, tools: Tools, call: Call) -> None:
+def _choose(kind: str, name: str, tools: ToolFields, call: Call) -> None:
     if kind not in ("any", "tool"):
         return
     if not tools.definitions:
@@ -51,36 +52,39 @@ def _choose(kind: str, name: str, tools: Tools, call: Call) -> None:
             f"tool_choice: {call.provider} cannot be asked to call a tool, because none of those given can be offered "
             f"there: {asked}."
         )
-    tools.asks = f"Call the tool {name} now." if kind == "tool" else "Call one of the tools now."
+    tools.instructions = f"Call the tool {name} now." if kind == "tool" else "Call one of the tools now."
     how = "it alone is offered, and a user text" if kind == "tool" else "a user text"
-    tools.notes.append(Note("emulated", "tool_choice", f"{call.provider} does not force calls; {how} asks for one"))
+    tools.notes.append(
+        FidelityNote("emulated", "tool_choice", f"{call.provider} is not known to force calls; {how} asks for one")
+    )
 
 
-@encode_list_once
-def _encode_functions(tools: Sequence[Tool]) -> tuple[tuple[Raw, ...], tuple[Note, ...]]:
-    """Return the client's tools, and what of them cannot be said."""
+@cached_list_encoder
+def _encode_functions(tools: Sequence[Tool], budget: WorkBudget) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
+    """Return the client's tools, and notes on their lost fields."""
     functions = [tool for tool in tools if is_client_tool(tool)]
-    encoded = [_encode_tool(tool) for tool in functions]
+    encoded = [_encode_tool(tool, budget) for tool in functions]
     notes = [
-        Note("approximated", f"tools.{tool.name}", what)
+        FidelityNote("approximated", f"tools.{budget.own_name(tool.name)}", what)
         for tool, (_, lost, _) in zip(functions, encoded, strict=True)
         for what in lost
     ]
     if in_words := frozenset[str]().union(*(keywords for _, _, keywords in encoded)):
-        notes.append(said_in_words(in_words))
+        notes.append(keywords_as_text(in_words))
     return tuple(definition for definition, _, _ in encoded), tuple(notes)
 
 
-@encode_once
-def _encode_tool(tool: Tool) -> tuple[Raw, tuple[str, ...], frozenset[str]]:
-    """Return the tool as the server reads it, in words what it no longer says, and what only its descriptions say."""
+@cached_encoder
+def _encode_tool(tool: Tool, budget: WorkBudget) -> tuple[Raw, tuple[str, ...], frozenset[str]]:
+    """Return the encoded tool, descriptions of lost fields, and the keywords that became descriptions."""
+    budget.decode(tool.input_schema)
     schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
-    parameters, rest, lost = encode_parameters(schema)
+    parameters, root_description, lost, keywords = encode_parameters(schema, budget)
     function: dict[str, Any] = {"name": tool.name}
-    if description := describe(tool, rest):
+    if description := tool_description(tool, root_description):
         function["description"] = description
     function["parameters"] = parameters
     if tool.strict:
-        lost = (*lost, "strict was not asked for: the server has no strict mode")
+        lost = (*lost, "strict was not asked for: no strict mode of the server is known")
     definition = Raw(msgspec.json.encode({"type": "function", "function": function}))
-    return definition, lost, keywords_in_words(schema)
+    return definition, lost, keywords

@@ -1,36 +1,36 @@
-"""How servers of Chat Completions deviate from OpenAI's own; the defaults are what OpenAI does for gpt-4.1."""
+"""Deviations of Chat Completions servers from OpenAI's own. The defaults describe OpenAI with gpt-4.1."""
 
 from typing import Literal
 
 from msgspec import Struct
 
-from anthropic_proxy.messages.prepare import Kind, PreparedRequest
-from anthropic_proxy.wire.recover import TextConvention, ThinkingTags
-from anthropic_proxy.wire.schema import STANDARD, SchemaRules
+from anthropic_proxy.messages.preparation import PreparedRequest, ServerToolKind
+from anthropic_proxy.wire.json_schema import STANDARD, SchemaRules
+from anthropic_proxy.wire.tool_call_repair import ThinkingTags, ToolCallFormat
 
 
 class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """One server's, and by model rules one model's, way of speaking Chat Completions.
+    """Deviations of one server, or by model rules of one model, from Chat Completions.
 
-    Each field says who differs, how we know, and which golden scenario fails without it. Sources that are not named
-    are the vendors' own API references, read 2026-11.
+    Each field names the servers, the source and the golden case that fails without it. Unnamed sources are the vendors'
+    own API references, read 2026-11.
     """
 
-    carry_tag: str = "oai"
+    signature_tag: str = "oai"
     """First word of the reasoning carry, `px1.<tag>.…`: only a carry with this very tag is read back.
 
     Every provider has its own, because one provider's reasoning means nothing to another.
     Proven by: golden/openai_chat/thinking_of_another_backend.
     """
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
-    """What a tool name must match; others get an alias.
+    """Pattern for tool names; other names get an alias. Moonshot requires a letter first.
 
-    Moonshot wants a letter first. Proven by: golden/openai_chat/moonshot_tool_names.
+    Proven by: golden/openai_chat/moonshot_tool_names.
     """
-    tool_name_length: int = 64
+    max_tool_name_length: int = 64
     """Characters that a tool name may have. Proven by: golden/openai_chat/long_tool_names, short_tool_names."""
-    streams_always: bool = False
-    """Whether the upstream is asked to stream even where the client is not answered so, because it does nothing else.
+    always_stream: bool = False
+    """True if every upstream request streams, because the server supports nothing else.
 
     Proven by: golden/openai_chat/always_streaming_server.
     """
@@ -40,202 +40,226 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     OpenAI's o-series, gpt-5 and later take `developer`; compatible servers know only `system`.
     Proven by: golden/openai_chat/reasoning_model.
     """
-    late_system: Literal["keep", "remind"] = "keep"
-    """What becomes of a system message in the middle: its own message, or a reminder in a user message.
+    mid_conversation_system: Literal["keep", "remind"] = "keep"
+    """Form of a system message in the middle: a message of its own, or a reminder in a user message.
 
-    Chat templates of local models refuse a late system message, and want user and assistant to take turns (llama.cpp,
-    vLLM with `--chat-template`): what users say in a row is then one message.
+    Chat templates of local models reject a late system message and require alternating user and assistant messages
+    (llama.cpp, vLLM with `--chat-template`). Consecutive user messages are then merged.
     Proven by: golden/openai_chat/late_system_reminder.
     """
-    limit_name: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    output_limit_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     """Name of the output limit.
 
     OpenAI deprecates `max_tokens` and refuses it for reasoning models (recorded: err_max_tokens_unsupported). DeepSeek,
     Mistral, Z.ai and most local servers know only `max_tokens`. Proven by: golden/openai_chat/local_server.
     """
-    output_limit: int | None = None
-    """Tokens that one reply may have, where a refusal said so; None: what the request says.
+    sampling_support: Literal["always", "not_thinking", "never"] = "always"
+    """Condition for `temperature` and `top_p`.
 
-    Proven by: tests/test_healing.py.
-    """
-    takes_pictures: bool = True
-    """Whether pictures and files are taken at all; False only where a refusal said so.
-
-    Proven by: tests/test_healing.py.
-    """
-    sampling: Literal["always", "not_thinking", "never"] = "always"
-    """When temperature and top_p are said.
-
-    OpenAI's reasoning models refuse them unless the effort is `none`, the o-series always; Kimi fixes them from k2.5.
+    OpenAI's reasoning models reject them unless the effort is `none`, the o-series always; Kimi fixes them from k2.5.
     Proven by: golden/openai_chat/reasoning_model, golden/openai_chat/moonshot_thinking.
     """
-    says_parallel: bool = True
-    """Whether `parallel_tool_calls` is known; the o-series refuses it. Proven by: golden/openai_chat/o_series."""
-    effort: Literal["omit", "reasoning_effort", "thinking", "thinking_and_effort", "reasoning"] = "omit"
-    """How much to reason is said as: nothing; `reasoning_effort`; `thinking: {type}` (Kimi k2.5 and k2.6, Z.ai); both
-    (DeepSeek v4); `reasoning: {effort}` (OpenRouter).
+    sends_parallel_tool_calls: bool = True
+    """True if `parallel_tool_calls` is accepted; the o-series rejects it. Proven by: golden/openai_chat/o_series."""
+    effort_form: Literal["omit", "reasoning_effort", "thinking", "thinking_and_effort", "reasoning"] = "omit"
+    """Field for the effort: none; `reasoning_effort`; `thinking: {type}` (Kimi k2.5 and k2.6, Z.ai); both (DeepSeek
+    v4); `reasoning: {effort}` (OpenRouter).
 
     Proven by: golden/openai_chat/reasoning_model, moonshot_thinking, deepseek_thinking, openrouter_reasoning.
     """
     effort_names: tuple[tuple[str, str], ...] = ()
     """Our level → the server's word, where it differs.
 
-    Groq's qwen3 knows only `none` and `default`; Kimi k3 has low, high and max.
-    Proven by: golden/openai_chat/groq_qwen.
+    Groq's qwen3.6 knows only `none` and `default`; Kimi k3 and glm-5.3 have low, high and max.
+    Proven by: golden/openai_chat/groq_qwen_on_or_off, moonshot_k3.
     """
-    effort_with_tools: str = ""
-    """The level that is said instead wherever there are tools; empty: the one that was asked for.
+    forced_effort_with_tools: str = ""
+    """Effort that is sent whenever there are tools. "": the requested effort.
 
-    gpt-5.4 and later refuse tools here at any effort but `none`, which gpt-5.6 wants to hear.
+    gpt-5.4 and later reject tools here at any effort but `none`, which gpt-5.6 requires explicitly.
     Proven by: golden/openai_chat/reasoning_model_with_tools.
     """
-    bridges_results: bool = False
-    """Whether an assistant message must stand between results of tools and a user message.
+    requires_message_after_results: bool = False
+    """True if an assistant message must stand between tool results and a user message.
 
-    Mistral answers 400 else, `Unexpected role 'user' after role 'tool'` (mistral-common, `validator.py`), on its own
-    server and wherever its tokenizer runs. Proven by: golden/openai_chat/mistral_text_after_result.
+    Without it Mistral answers 400, `Unexpected role 'user' after role 'tool'` (mistral-common, `validator.py`), on its
+    own server and wherever its tokenizer runs.
+    Proven by: golden/openai_chat/mistral_text_after_result.
     """
-    thinks: Literal["if_asked", "unless_off", "always", "never"] = "if_asked"
-    """When the model reasons. `forces_tools` and `thinking_replay` depend on it.
+    reasoning_mode: Literal["if_asked", "unless_off", "always", "never"] = "if_asked"
+    """Condition for reasoning. `accepts_forced_tool` and `thinking_replay_scope` depend on it.
 
-    Kimi from k2.5 on and DeepSeek v4 reason unless told not to; Kimi k2.7-code and k3 always.
+    Kimi from k2.5 on and DeepSeek v4 reason unless it is switched off; Kimi k2.7-code and k3 always.
     Proven by: golden/openai_chat/moonshot_forced_tool, golden/openai_chat/deepseek_thinking_off.
     """
     thinking_request: Literal["", "include_reasoning", "reasoning_format"] = ""
-    """How reasoning apart from the text is asked for: `include_reasoning: true` (Groq's gpt-oss) or
-    `reasoning_format: "parsed"` (Groq's qwen3, which else writes `<think>`).
+    """Field that requests reasoning apart from the text: `include_reasoning: true` (Groq's gpt-oss) or
+    `reasoning_format: "parsed"` (Groq's qwen3, which otherwise writes `<think>`).
 
     Proven by: golden/openai_chat/groq_thinking, golden/openai_chat/groq_qwen.
     """
-    thinking_keeps: Literal["", "keep", "clear_thinking"] = ""
-    """How the server is told not to drop the reasoning of earlier turns: `thinking.keep: "all"` (Kimi k2.6 and later;
-    k2.5 refuses it) or `thinking.clear_thinking: false` (Z.ai, recorded).
+    thinking_retention: Literal["", "keep", "clear_thinking"] = ""
+    """Field that makes the server keep the reasoning of earlier turns: `thinking.keep: "all"` (Kimi k2.6 and later;
+    k2.5 rejects it) or `thinking.clear_thinking: false` (Z.ai, recorded).
 
     Proven by: golden/openai_chat/moonshot_thinking, golden/openai_chat/zai_thinking.
     """
-    thinking_field: Literal["", "reasoning_content", "reasoning"] = ""
+    replayed_thinking_field: Literal["", "reasoning_content", "reasoning", "content"] = ""
     """Field of an assistant message that takes its reasoning back; empty: none does, reasoning is dropped.
 
     Kimi, DeepSeek and Z.ai require or want `reasoning_content` (recorded: deepseek/thinking_tools), Groq takes
-    `reasoning`. Proven by: golden/openai_chat/moonshot_thinking, groq_thinking.
+    `reasoning`; Mistral takes `thinking` chunks before the text of `content` (docs.mistral.ai, "Reasoning", 2026-11-20;
+    vercel/ai packages/mistral). Proven by: golden/openai_chat/moonshot_thinking, groq_thinking, mistral_thinking.
     """
-    thinking_replay: Literal["kept", "calls", "every"] = "kept"
-    """Which assistant messages must have it while the model reasons: those whose reasoning the client still has; every
-    one with tool calls (Kimi answers 400 else); every one (DeepSeek v4). What is lost becomes one space.
+    thinking_replay_scope: Literal["kept", "calls", "every"] = "kept"
+    """Assistant messages that must contain reasoning while the model reasons: those with reasoning in the history;
+    those with tool calls (else Kimi answers 400); all (DeepSeek v4). Lost reasoning becomes one space.
 
     Proven by: golden/openai_chat/moonshot_thinking, golden/openai_chat/deepseek_thinking.
     """
-    carries_details: bool = False
-    """Whether `reasoning_details` are carried and given back as they came (OpenRouter needs them for signed reasoning).
+    replays_reasoning_details: bool = False
+    """True if `reasoning_details` are stored and sent back unchanged (OpenRouter, for signed reasoning).
 
     Proven by: golden/openai_chat/openrouter_reasoning, openrouter_reasoning_replayed.
     """
-    carries_call_signatures: bool = False
-    """Whether `extra_content.google.thought_signature` is carried and put back (Gemini's OpenAI-style endpoint).
-
-    Proven by: golden/openai_chat/gemini_compatible, gemini_compatible_replayed.
-    """
     thinking_tags: tuple[ThinkingTags, ...] = ()
-    """In which tags reasoning may stand at the start of the text: `<think>`, `[THINK]` … (`wire/recover/thinking.py`).
+    """Tags that may enclose reasoning at the start of the text: `<think>`, `[THINK]` …
+    (`wire/tool_call_repair/thinking_tags.py`).
 
-    Servers without a parser for their model leave it there (older vLLM, LM Studio and llama.cpp); `unopened` only for
-    models whose chat template has said the first tag already.
+    Servers without a parser for their model leave it there (older vLLM, LM Studio and llama.cpp). `unopened` is only
+    for models with the first tag in their chat template.
     Proven by: golden/openai_chat/think_tags, think_tags_unopened, think_tags_of_other_models.
     """
-    text_calls: tuple[TextConvention, ...] = ()
-    """In which forms calls may stand in the text (`wire/recover/conventions.py`).
+    text_call_formats: tuple[ToolCallFormat, ...] = ()
+    """Formats of tool calls in the text (`wire/tool_call_repair/formats.py`).
 
-    Servers that know no parser for their model, or are not told which (vLLM's `--tool-call-parser`), leave them there.
-    Text is held back only while it may still become a call of an offered tool; what is none passes as it was.
+    Servers without a parser for their model, or without the setting for it (vLLM's `--tool-call-parser`), leave them
+    there. Text is buffered only while it may become a call of an offered tool; other text is unchanged.
     Proven by: golden/openai_chat/text_call_hermes, text_call_functions, text_call_function_json, text_call_keys,
     text_call_python_tag, text_call_listed, text_call_section, text_call_barred, text_call_tool_code, text_call_channel,
     text_call_invoke, text_call_bare_json, text_call_bare_python.
     """
-    mends_tool_names: bool = False
-    """Whether a name that nobody offered is taken for the one offered tool that it can mean, and a call without a name
-    for the one tool that takes its arguments (`wire/recover/offered.py`).
+    repairs_tool_names: bool = False
+    """True if an unknown tool name is replaced by the only offered tool that it can mean. A call without a name becomes
+    a call of the only tool that accepts its arguments (`wire/tool_call_repair/offered_tools.py`).
 
-    Small models call `functions.Read` or `read`. A name that could mean two passes as it is: the client says that there
-    is no such tool, and the model calls again. Proven by: golden/openai_chat/odd_tool_names, nameless_calls.
+    Small models call `functions.Read` or `read`. An ambiguous name is unchanged: the client reports an unknown tool,
+    and the model calls again.
+    Proven by: golden/openai_chat/odd_tool_names, nameless_calls.
     """
     buffers_tool_arguments: bool = False
-    """Whether a call's arguments are held until its end, and mended where they are no JSON (`recover/arguments.py`).
+    """True if the arguments of a call are buffered until its end, and repaired if they are not JSON
+    (`wire/tool_call_repair/arguments.py`).
 
-    Servers of small models send what the model wrote. Fragments that have left cannot be recalled, so every other
-    server's pass at once, whatever they are. Proven by: golden/openai_chat/mended_arguments, unmended_arguments.
+    Servers of small models send the model's text unchanged. Sent fragments cannot be recalled, so fragments of other
+    servers pass at once.
+    Proven by: golden/openai_chat/mended_arguments, unmended_arguments.
     """
-    offers_tools: bool = True
-    """Whether tools are taken at all: gpt-6-astra and gpt-6.1-sol have them only on Responses.
+    accepts_tools: bool = True
+    """True if tools are accepted; gpt-6-astra and gpt-6.1-sol accept them only on Responses.
 
     Proven by: golden/openai_chat/tools_elsewhere.
     """
-    forces_tools: Literal["always", "not_thinking", "never"] = "always"
+    streams_arguments: bool = False
+    """True if `tool_stream: true` is sent with tools in a stream. Without it Z.ai sends arguments only at the end of a
+    call (docs.z.ai, "Tool streaming"; opencrabs glm_reasoning.rs, 2026-11-20).
+
+    Proven by: golden/openai_chat/zai_tool_stream.
+    """
+    accepts_forced_tool: Literal["always", "any", "not_thinking", "never"] = "always"
     """When `tool_choice` may force a call; else it is `auto` and a user text asks for the call.
 
-    Kimi and DeepSeek refuse it while they reason. Where nobody asked for that, and they can be told, they do not.
-    Proven by: golden/openai_chat/moonshot_forced_tool, moonshot_forced_tool_thinking, moonshot_k3_forced_tool.
+    Kimi k2 and DeepSeek reject it while they reason. Where the client did not ask for reasoning and it can be off, it
+    is. "any": `required` is accepted, a named tool is not known to be (Kimi k3: platform.kimi.ai/docs/api/chat,
+    2026-11-20), so a user text names it.
+    Proven by: golden/openai_chat/moonshot_forced_tool, moonshot_forced_tool_thinking, moonshot_k3_forced_tool,
+    moonshot_k3_any_tool.
     """
-    says_strict: bool = True
-    """Whether tools may say `strict`; xAI and Z.ai refuse it. Proven by: golden/openai_chat/xai_strict_tool."""
+    sends_strict: bool = True
+    """True if `strict` is accepted in tools; xAI and Z.ai reject it. Proven by: golden/openai_chat/xai_strict_tool."""
     schema: SchemaRules = STANDARD
-    """What the schema language lacks: Moonshot's has no `$ref` and no `type` beside `anyOf`.
+    """Limits of the schema language: Moonshot's has no `$ref` and no `type` beside `anyOf`.
 
     Proven by: golden/openai_chat/moonshot_schema.
     """
     prefill: Literal["ask", "prefix", "partial"] = "ask"
-    """How the answer is made to go on from a last assistant message: a user text asks for it, or the message is marked
-    `prefix: true` (DeepSeek, Mistral) or `partial: true` (Moonshot).
+    """Continuation of a last assistant message: a user text requests it, or the message is marked `prefix: true`
+    (DeepSeek, Mistral) or `partial: true` (Moonshot).
 
     Proven by: golden/openai_chat/prefill, golden/openai_chat/moonshot_prefill.
     """
     image_urls: bool = True
-    """Whether pictures may be named by address; Moonshot takes only their data. Proven by: moonshot_image_url."""
+    """True if images may be sent as URLs; Moonshot accepts only their data. Proven by: moonshot_image_url."""
     image_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/gif", "image/webp")
     """Media types of pictures; xAI takes only JPEG and PNG. Proven by: golden/openai_chat/xai_picture."""
+    pdf_form: Literal["file", "document_url"] = "file"
+    """Part that holds a PDF: `file`, or `document_url` with an address or data (Mistral: docs.mistral.ai, "Document
+    QnA"; vercel/ai packages/mistral, 2026-11-20). Proven by: golden/openai_chat/mistral_pdf.
+    """
+    accepts_pdf_urls: bool = False
+    """True if a PDF may be sent as a URL (Mistral; OpenRouter, "PDF inputs", 2026-11-20).
+
+    Proven by: golden/openai_chat/mistral_pdf, openrouter_pdf.
+    """
+    sends_top_k: bool = False
+    """True if `top_k` is accepted: OpenRouter (its SDK, chatrequest.ts), vLLM, SGLang, llama.cpp, LM Studio (their API
+    references, 2026-11-20).
+
+    Proven by: golden/openai_chat/openrouter_top_k, local_server_top_k.
+    """
+    sends_cache_marks: bool = False
+    """True if the `cache_control` marks of a request are sent: at its top level, on the system prompt and on the last
+    message. OpenRouter caches Claude and Qwen only on request: Claude by either, Qwen by marks of messages ("Prompt
+    caching"; its SDK, chatrequest.ts, 2026-11-20).
+
+    Proven by: golden/openai_chat/openrouter_cache_marks, openrouter_cache_marks_in_a_loop.
+    """
+    session_field: Literal["", "session_id"] = ""
+    """Field that keeps a session at one provider, for its cache: OpenRouter's `session_id` ("Prompt caching",
+    2026-11-20). Proven by: golden/openai_chat/openrouter_cache_marks.
+    """
     json_output: Literal["json_schema", "json_object", "ask"] = "json_schema"
-    """How a reply's schema is said: `response_format` with the schema; `json_object` and the schema in the system
-    prompt (DeepSeek, older Kimi, Z.ai); the system prompt alone.
+    """Form of a reply schema: `response_format` with the schema; `json_object` and the schema in the system prompt
+    (DeepSeek, older Kimi, Z.ai); the system prompt alone.
 
     Proven by: golden/openai_chat/structured_output, golden/openai_chat/deepseek_json.
     """
     json_output_alone: bool = False
-    """Whether `response_format` excludes tools and streaming, so that the system prompt must do (Groq).
+    """True if `response_format` excludes tools and streaming, so that the system prompt is used instead (Groq).
 
     Proven by: golden/openai_chat/groq_json.
     """
-    names_user: bool = False
-    """Whether hashes of user and session may be said as `safety_identifier` and `prompt_cache_key` (OpenAI).
+    sends_user_id: bool = False
+    """True if hashes of user and session are sent as `safety_identifier` and `prompt_cache_key` (OpenAI).
 
     Proven by: golden/openai_chat/text.
     """
-    says_store: bool = False
-    """Whether `store: false` is known (OpenAI). Proven by: golden/openai_chat/text."""
-    says_service_tier: bool = False
-    """Whether `standard_only` may be said as `service_tier: "default"` (OpenAI).
-
-    Proven by: golden/openai_chat/sampling.
-    """
-    says_usage: bool = True
-    """Whether `stream_options: {include_usage}` is known; a few old servers refuse it. Proven by: local_server."""
+    sends_store: bool = False
+    """True if `store: false` is accepted (OpenAI). Proven by: golden/openai_chat/text."""
+    sends_service_tier: bool = False
+    """True if `standard_only` is sent as `service_tier: "default"` (OpenAI). Proven by: golden/openai_chat/sampling."""
+    sends_include_usage: bool = True
+    """True if `stream_options: {include_usage}` is accepted; a few old servers reject it. Proven by: local_server."""
     session_header: str = ""
     """Header that keeps a session on one machine, for its cache: xAI's `x-grok-conv-id`. Proven by: xai_thinking."""
     omits_null: bool = False
-    """Whether `content: null` is left out of an assistant message with calls (Groq). Proven by: groq_thinking."""
-    server_tools: tuple[Kind, ...] = ()
+    """True if `content: null` is left out of an assistant message with calls (Groq). Proven by: groq_thinking."""
+    server_tools: tuple[ServerToolKind, ...] = ()
     """Kinds of server tools that the server runs itself: those of `server_tool_names`.
 
     Proven by: golden/openai_chat/groq_search, groq_compound, openrouter_search.
     """
-    server_tools_alone: bool = False
-    """Whether they may not stand beside functions: Groq's systems take none, and its models are documented with either.
+    server_tools_exclusive: bool = False
+    """True if server tools exclude functions. Groq's systems accept no functions; its models are documented with one
+    kind only.
 
     Proven by: golden/openai_chat/groq_search_beside_functions.
     """
-    server_tool_names: tuple[tuple[Kind, str], ...] = ()
+    server_tool_names: tuple[tuple[ServerToolKind, str], ...] = ()
     """Kind → the server's own word. Proven by: golden/openai_chat/groq_search, groq_compound, openrouter_search."""
     server_tool_form: Literal["type", "enabled"] = "type"
-    """How they are offered: as the `type` of a tool, or (Groq's systems) as `enabled_tools` of `compound_custom`, with
-    the settings of a search beside it.
+    """Form of server tools: the `type` of a tool, or (Groq's systems) `enabled_tools` of `compound_custom`, with the
+    settings of a search beside it.
 
     Proven by: golden/openai_chat/groq_compound.
     """
@@ -244,26 +268,26 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     openrouter_search.
     """
     call_ids: Literal["short", "nine", "counted"] = "short"
-    """What ids of calls must look like: up to 40 characters (OpenAI); exactly nine letters or digits (Mistral);
-    `functions.<name>:<n>`, counted through the conversation, which Kimi k2's template was trained on.
+    """Form of call ids: up to 40 characters (OpenAI); exactly nine letters or digits (Mistral); `functions.<name>:<n>`,
+    counted through the conversation, as in Kimi k2's training template.
 
     Proven by: golden/openai_chat/long_call_ids, mistral_call_ids, moonshot_k2_ids.
     """
 
     def must_not_think(self, request: PreparedRequest) -> bool:
-        """Whether reasoning, which nobody asked for, is switched off because it forbids to force a call."""
+        """Return True if reasoning that was not requested must be switched off because it excludes a forced call."""
         choice = request.tool_choice
         return (
             choice is not None
             and choice.type in ("any", "tool")
             and request.effort == "default"
-            and self.forces_tools == "not_thinking"
-            and self.thinks == "unless_off"
-            and self.effort in ("thinking", "thinking_and_effort")
+            and self.accepts_forced_tool == "not_thinking"
+            and self.reasoning_mode == "unless_off"
+            and self.effort_form in ("thinking", "thinking_and_effort")
         )
 
-    def is_thinking(self, effort: str) -> bool:
-        """Whether the model reasons at this effort (`default`, `none` or a level)."""
-        if self.thinks == "if_asked":
-            return effort not in ("default", "none")
-        return self.thinks == "always" or (self.thinks == "unless_off" and effort != "none")
+    def is_thinking(self, effort_form: str) -> bool:
+        """Return True if the model reasons at this effort (`default`, `none` or a level)."""
+        if self.reasoning_mode == "if_asked":
+            return effort_form not in ("default", "none")
+        return self.reasoning_mode == "always" or (self.reasoning_mode == "unless_off" and effort_form != "none")

@@ -5,13 +5,13 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.wire.mending import decode_mended
+from anthropic_proxy.wire.json_repair import decode_repaired
 
 _JOINED = ("text", "summary", "data", "signature")
 """Fields of a reasoning detail that arrive in fragments."""
 
 
-class DetailsJoiner:
+class ReasoningDetailsBuffer:
     """Joins the fragments of `reasoning_details` into the list that OpenRouter wants back ("Reasoning tokens")."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class DetailsJoiner:
                 elif value is not None:
                     last[key] = value
 
-    def take(self) -> str:
+    def pop(self) -> str:
         """Return the list as JSON text and forget it; empty where there is none."""
         details, self._details = self._details, []
         return msgspec.json.encode(details).decode() if details else ""
@@ -44,12 +44,12 @@ def text_of_details(raw: Raw) -> str:
 
 def find_call_signature(raw: Raw) -> str:
     """Return `google.thought_signature` of an `extra_content`; empty where there is none."""
-    extra = decode_mended(raw)
+    extra = decode_repaired(raw)
     google = extra.get("google") if isinstance(extra, dict) else None
     signature = google.get("thought_signature") if isinstance(google, dict) else None
     return signature if isinstance(signature, str) else ""
 
 
 def _objects(raw: Raw) -> list[dict[str, Any]]:
-    content = decode_mended(raw)
+    content = decode_repaired(raw)
     return [detail for detail in content if isinstance(detail, dict)] if isinstance(content, list) else []

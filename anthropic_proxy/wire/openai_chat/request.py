@@ -5,41 +5,43 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from anthropic_proxy.messages.notes import Note
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.messages import MessageEncoder
-from anthropic_proxy.wire.openai_chat.output import encode_output
+from anthropic_proxy.wire.openai_chat.parts import CACHE_MARK
+from anthropic_proxy.wire.openai_chat.structured_output import encode_output
 from anthropic_proxy.wire.openai_chat.tools import encode_tools
-from anthropic_proxy.wire.openai_fields import (
-    add_origin,
+from anthropic_proxy.wire.openai_shared_fields import (
     add_sampling,
     add_tools,
-    find_output_limit,
+    add_user_and_tier,
 )
-from anthropic_proxy.wire.standing_notes import NO_EFFORT, ON_OR_OFF, renamed_effort
+from anthropic_proxy.wire.shared_notes import EFFORT_AS_SWITCH, NO_EFFORT, renamed_effort
 
 PATH = "/chat/completions"
 
-_UNTHINKING = Note("kept", "tool_choice", "no tool can be forced while the model reasons, so it does not")
+_UNTHINKING = FidelityNote("kept", "tool_choice", "no tool can be forced while the model reasons, so it does not")
 _encode = msgspec.json.Encoder().encode
 
 
 def encode_request(call: Call) -> UpstreamRequest:
-    """Say the request as a Chat Completions body. Raises `UnsupportedFeature` where a forced tool cannot be offered."""
+    """Encode the request for Chat Completions. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     dialect: Dialect = call.dialect
-    notes: list[Note] = []
+    notes: list[FidelityNote] = []
     asked = call
-    if dialect.must_not_think(call.request):  # only for this turn: what was said before stays as it was, for the cache
+    if dialect.must_not_think(call.request):  # the history is unchanged, for the prompt cache
         asked = structs.replace(call, request=structs.replace(call.request, effort="none"))
         notes.append(_UNTHINKING)
-    tools = encode_tools(asked, dialect)
-    output = encode_output(call, dialect, tools, notes)
+    budget = WorkBudget("tools", max_steps_here=call.max_steps_here, tool_names=call.aliases)
+    tools = encode_tools(asked, dialect, budget)
+    output = encode_output(call, dialect, tools, notes, budget)
     messages = MessageEncoder(call, dialect)
     body: dict[str, Any] = {
         "model": call.model,
-        "messages": messages.encode(extra_system=output.wish, ask=tools.asks),
-        dialect.limit_name: find_output_limit(call, notes),
+        "messages": messages.encode(extra_system=output.instruction, ask=tools.instructions),
+        dialect.output_limit_field: call.request.max_tokens,
     }
     add_tools(body, tools.definitions, tools.choice, call, notes)
     body |= tools.fields
@@ -47,57 +49,67 @@ def encode_request(call: Call) -> UpstreamRequest:
         body["response_format"] = output.form
     effort = _effort(asked, dialect, bool(tools.definitions), notes)
     _add_effort(body, effort, call, dialect, notes)
-    add_sampling(body, effort, call, notes)
+    add_sampling(body, effort, call, notes, sends_top_k=dialect.sends_top_k)
     if call.stream:
         body["stream"] = True
-        if dialect.says_usage:
+        if dialect.sends_include_usage:
             body["stream_options"] = {"include_usage": True}
-    if dialect.says_store:
+        if dialect.streams_arguments and tools.definitions:
+            body["tool_stream"] = True
+    if dialect.sends_store:
         body["store"] = False
-    headers = add_origin(body, call, notes)
+    _add_cache_fields(body, call, dialect)
     return UpstreamRequest(
         path=PATH,
+        headers=add_user_and_tier(body, call, notes),  # before the body is encoded: it adds fields
         body=_encode(body),
-        headers=headers,
         notes=(*notes, *tools.notes, *messages.notes),
-        keeps_schema=output.kept,
+        enforces_schema=output.enforced,
     )
 
 
-def _effort(call: Call, dialect: Dialect, has_tools: bool, notes: list[Note]) -> str:
-    """Return the effort that can be said beside tools."""
+def _effort(call: Call, dialect: Dialect, has_tools: bool, notes: list[FidelityNote]) -> str:
+    """Return the effort that is accepted beside tools."""
     effort = call.request.effort
-    if not has_tools or dialect.effort_with_tools in ("", effort):
+    if not has_tools or dialect.forced_effort_with_tools in ("", effort):
         return effort
     if effort != "default":
-        why = f"{effort} → {dialect.effort_with_tools}; {call.model} takes tools over Chat Completions only so"
-        notes.append(Note("approximated", "output_config.effort", why))
-    return dialect.effort_with_tools
+        why = f"{effort} → {dialect.forced_effort_with_tools}; {call.model} takes tools over Chat Completions only so"
+        notes.append(FidelityNote("approximated", "output_config.effort", why))
+    return dialect.forced_effort_with_tools
 
 
-def _add_effort(body: dict[str, Any], effort: str, call: Call, dialect: Dialect, notes: list[Note]) -> None:
-    said = dict(dialect.effort_names).get(effort, effort)
-    form = dialect.effort
+def _add_effort(body: dict[str, Any], effort: str, call: Call, dialect: Dialect, notes: list[FidelityNote]) -> None:
+    sent_effort = dict(dialect.effort_names).get(effort, effort)
+    form = dialect.effort_form
     if effort != "default":
         if form == "omit" and effort != "none":
             notes.append(NO_EFFORT)
         elif form == "reasoning":
-            body["reasoning"] = {"effort": said}
-        elif form == "reasoning_effort" or (form == "thinking_and_effort" and effort != "none"):
-            body["reasoning_effort"] = said
-        if form not in ("omit", "thinking") and said != effort:
-            notes.append(renamed_effort(effort, said))
-        elif form == "thinking" and effort != "none":
-            notes.append(ON_OR_OFF)
+            body["reasoning"] = {"effort": sent_effort}
+        elif form == "reasoning_effort" or (form == "thinking_and_effort" and sent_effort != "none"):
+            body["reasoning_effort"] = sent_effort
+        if form not in ("omit", "thinking") and sent_effort != effort:
+            notes.append(renamed_effort(effort, sent_effort))
+        elif form == "thinking" and sent_effort != "none":
+            notes.append(EFFORT_AS_SWITCH)
     thinking: dict[str, Any] = {}
     if form in ("thinking", "thinking_and_effort") and effort != "default":
-        thinking["type"] = "disabled" if effort == "none" else "enabled"
-    if dialect.thinking_keeps and effort != "none":
+        thinking["type"] = "disabled" if sent_effort == "none" else "enabled"
+    if dialect.thinking_retention and sent_effort != "none":
         thinking.setdefault("type", "enabled")
-        thinking.update({"keep": "all"} if dialect.thinking_keeps == "keep" else {"clear_thinking": False})
+        thinking.update({"keep": "all"} if dialect.thinking_retention == "keep" else {"clear_thinking": False})
     if thinking:
         body["thinking"] = thinking
     if dialect.thinking_request == "include_reasoning":
         body["include_reasoning"] = True
     elif dialect.thinking_request == "reasoning_format":
         body["reasoning_format"] = "parsed"
+
+
+def _add_cache_fields(body: dict[str, Any], call: Call, dialect: Dialect) -> None:
+    """Add the fields that keep a session's prompt in the provider's cache."""
+    if dialect.session_field:
+        body[dialect.session_field] = call.request.session_key()
+    if dialect.sends_cache_marks and call.request.marks_cache():
+        body["cache_control"] = CACHE_MARK

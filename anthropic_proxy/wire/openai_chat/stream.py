@@ -7,73 +7,72 @@ from msgspec import Raw
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, Usage
-from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.wire.carry import Carry, bare_signature, encode_carry
-from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.failures import Fault, blocked, judge, read_fault
-from anthropic_proxy.wire.late_thinking import LateThinking
-from anthropic_proxy.wire.mending import UNREADABLE, FrameMender, decode_mended, mend_json
-from anthropic_proxy.wire.openai_chat.calls import CallReader
-from anthropic_proxy.wire.openai_chat.chunks import (
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.wire.contract import Call, Decoder
+from anthropic_proxy.wire.failures import UpstreamFault, blocked, classify, read_error_object
+from anthropic_proxy.wire.finish_reasons import finish_kind
+from anthropic_proxy.wire.input_counts import split_input
+from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
+from anthropic_proxy.wire.openai_chat.dialect import Dialect
+from anthropic_proxy.wire.openai_chat.errors import classify_fault, reply_in_error
+from anthropic_proxy.wire.openai_chat.frames import (
     ABSENT,
-    CallPiece,
+    ChatUsage,
     Choice,
     Chunk,
-    Counts,
-    Details,
-    Piece,
+    MessageDelta,
     ServerToolCounts,
+    TokenDetails,
+    ToolCallDelta,
     decode_chunk,
-    is_said,
+    is_present,
 )
-from anthropic_proxy.wire.openai_chat.dialect import Dialect
-from anthropic_proxy.wire.openai_chat.executed import Executed
-from anthropic_proxy.wire.openai_chat.faults import find_reply, judge_fault
-from anthropic_proxy.wire.openai_chat.hosted import offers_hosted
-from anthropic_proxy.wire.openai_chat.output import OutputCall, replies_by_call
-from anthropic_proxy.wire.openai_chat.reasoning import DetailsJoiner, find_call_signature, text_of_details
-from anthropic_proxy.wire.recover import AnswerText
+from anthropic_proxy.wire.openai_chat.reasoning import ReasoningDetailsBuffer, find_call_signature, text_of_details
+from anthropic_proxy.wire.openai_chat.server_tool_results import ServerToolReader
+from anthropic_proxy.wire.openai_chat.server_tools import offers_server_tools
+from anthropic_proxy.wire.openai_chat.structured_output import OutputToolReader, uses_output_tool
+from anthropic_proxy.wire.openai_chat.tool_calls import ToolCallReader
+from anthropic_proxy.wire.signatures import ReasoningState, digest_address, empty_signature, encode_signature
+from anthropic_proxy.wire.tool_call_repair import TextSplitter
+from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
 
 _DONE = b"[DONE]"
-_STOP_REASONS = {"stop": "end_turn", "tool_calls": "tool_use", "function_call": "tool_use", "length": "max_tokens"}
-"""Finish reason → stop reason; an unknown one is an ordinary end."""
-_BLOCKED = frozenset(("content_filter", "sensitive"))
-_FAILED = frozenset(("insufficient_system_resource", "network_error", "error"))
-_NO_DETAILS = Details()
+_NO_DETAILS = TokenDetails()
 _NO_TOOL_COUNTS = ServerToolCounts()
 
 
-class ChatDecoder:
+class ChatDecoder(Decoder):
     """Reads one answer."""
 
     def __init__(self, call: Call) -> None:
         dialect: Dialect = call.dialect
         self._call = call
         self._provider = call.provider
-        self.signature = bare_signature(dialect.carry_tag, replay=1 if dialect.thinking_field else 0)
+        self.signature = empty_signature(dialect.signature_tag, replay=1 if dialect.replayed_thinking_field else 0)
         """Signs thinking that came without anything to carry."""
         self.finished = False
-        """Whether `[DONE]` has come."""
-        self._mender = FrameMender()
-        self._late = LateThinking()
+        """True after `[DONE]`."""
+        self._mender = FrameRepair()
+        self._late = TrailingThinkingBuffer()
         self._output = (
-            OutputCall() if memoryview(call.request.output_schema).nbytes and replies_by_call(call, dialect) else None
+            OutputToolReader()
+            if memoryview(call.request.output_schema).nbytes and uses_output_tool(call, dialect)
+            else None
         )
-        self._calls: CallReader | None = None
-        self._executed = Executed(call) if dialect.server_tools and offers_hosted(call) else None
-        self._text = AnswerText(call) if dialect.thinking_tags or dialect.text_calls else None
-        self._details = DetailsJoiner() if dialect.carries_details else None
-        self._signs_calls = dialect.carries_call_signatures
-        self._tag = dialect.carry_tag
+        self._calls: ToolCallReader | None = None
+        self._executed = ServerToolReader(call) if dialect.server_tools and offers_server_tools(call) else None
+        self._text = TextSplitter(call) if dialect.thinking_tags or dialect.text_call_formats else None
+        self._details = ReasoningDetailsBuffer() if dialect.replays_reasoning_details else None
+        self._tag = dialect.signature_tag
         self._answered = False  # whether any choice was seen
         self._stop: Stop | None = None
-        self._stop_said = False
-        self._refusal = ""
+        self._stop_emitted = False
+        self._refusal: list[str] = []
         self._usage = Usage()
 
     @property
-    def notes(self) -> Sequence[Note]:
-        """What became of the answer otherwise than the model wrote it."""
+    def notes(self) -> Sequence[FidelityNote]:
+        """Deviations from the model's output."""
         found = self._text.notes if self._text is not None else ()
         return (*found, *self._calls.mender.notes) if self._calls is not None else found
 
@@ -84,22 +83,25 @@ class ChatDecoder:
             return []
         try:
             chunk = decode_chunk(frame)
-        except UNREADABLE:
-            chunk = self._decode_mended(frame, self._mender.mend)
+        except DECODE_ERRORS:
+            chunk = self._decode_mended(frame, self._mender.repair)
         return self._order(self._read(chunk))
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read an answer that was not streamed."""
         try:
             chunk = decode_chunk(body)
-        except UNREADABLE:
-            chunk = self._decode_mended(body, mend_json)
+        except DECODE_ERRORS:
+            chunk = self._decode_mended(body, repair_json)
+        for choice in chunk.choices or ():
+            if choice.delta is not None and choice.message is not None:
+                choice.delta, choice.message = choice.whole(), None
         deltas = self._order(self._read(chunk))
         self.finished = True
         return deltas + self.decode_end()
 
     def decode_end(self) -> list[Delta]:
-        """End what is open. Raises `UpstreamProtocolError` where the answer never said that it was complete."""
+        """End open blocks. Raises `UpstreamProtocolError` if the reply is incomplete."""
         deltas: list[Delta] = []
         if self._stop is None:
             if not (self.finished and self._answered):
@@ -108,12 +110,16 @@ class ChatDecoder:
                 )
             self._finish("stop", deltas)
         self._end_blocks(deltas, cut=True)
-        self._say_stop(deltas)
+        self._emit_stop(deltas)
         return self._order(deltas)
 
-    def release(self) -> list[Delta]:
-        """Return the text that waits: the answer breaks off."""
-        return self._order(self._text.finish(cut=True)) if self._text is not None else []
+    def flush_pending(self) -> list[Delta]:
+        """Return text that might have become a call, arguments that wait for their end, and late thinking."""
+        deltas = self._text.finish(cut=True) if self._text is not None else []
+        if self._calls is not None:
+            self._calls.flush_pending(deltas)
+        deltas = [*self._late.feed(deltas), *self._late.flush_pending()]
+        return deltas if self._output is None else self._output.feed(deltas)
 
     def _order(self, deltas: list[Delta]) -> list[Delta]:
         deltas = self._late.feed(deltas)
@@ -122,16 +128,16 @@ class ChatDecoder:
     def _decode_mended(self, data: bytes, mend: Callable[[bytes], bytes]) -> Chunk:
         try:
             return decode_chunk(mend(data))
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             raise UpstreamProtocolError(f"{self._provider} sent what is no JSON.", provider=self._provider) from error
 
     def _read(self, chunk: Chunk) -> list[Delta]:
         deltas: list[Delta] = []
-        if chunk.error is not ABSENT and is_said(chunk.error):
-            if self._stop is not None:  # OpenRouter: an error after the end says nothing new
+        if chunk.error is not ABSENT and is_present(chunk.error):
+            if self._stop is not None:  # OpenRouter: an error after the end is redundant
                 self._read_usage(chunk, None, deltas)
                 return deltas
-            return self._fail(decode_mended(chunk.error))
+            return self._fail(decode_repaired(chunk.error))
         choice = chunk.choices[0] if chunk.choices else None
         if choice is not None:
             self._answered = True
@@ -144,32 +150,32 @@ class ChatDecoder:
             self._read_usage(chunk, choice, deltas)
         return deltas
 
-    def _read_piece(self, piece: Piece, deltas: list[Delta]) -> None:
+    def _read_piece(self, piece: MessageDelta, deltas: list[Delta]) -> None:
         thinking = piece.reasoning_content or piece.reasoning
         details = piece.reasoning_details
-        if details is not ABSENT and is_said(details):
+        if details is not ABSENT and is_present(details):
             if self._details is not None:
                 self._details.feed(details)
             thinking = thinking or text_of_details(details)
         if thinking:
             if self._calls is not None:
-                self._calls.end_complete(deltas)
+                self._calls.end_finished(deltas)
             if self._text is not None:
-                self._text.expect_tags()
+                self._text.expect_separate_reasoning()
             deltas.append(Thinking(thinking))
         if self._executed is not None:
             deltas += self._executed.read(piece)
         if piece.content:
             self._read_text(piece.content, deltas)
         if piece.refusal:
-            self._refusal += piece.refusal
+            self._refusal.append(piece.refusal)
             self._read_text(piece.refusal, deltas)
         if piece.tool_calls:
             self._read_calls(piece, piece.tool_calls, deltas)
 
     def _read_text(self, text: str, deltas: list[Delta]) -> None:
         if self._calls is not None:
-            self._calls.end_complete(deltas)
+            self._calls.end_finished(deltas)
         if self._details is not None:
             self._sign_details(deltas)
         if self._text is not None:
@@ -177,51 +183,57 @@ class ChatDecoder:
         else:
             deltas.append(Text(text))
 
-    def _read_calls(self, piece: Piece, calls: list[CallPiece], deltas: list[Delta]) -> None:
+    def _read_calls(self, piece: MessageDelta, calls: list[ToolCallDelta], deltas: list[Delta]) -> None:
         if self._details is not None:
             self._sign_details(deltas)
         if self._text is not None:
             deltas += self._text.finish()
         if self._calls is None:
-            self._calls = CallReader(self._call)
+            self._calls = ToolCallReader(self._call)
         for call in calls:
-            if self._signs_calls:
-                self._sign_call(call.extra_content if is_said(call.extra_content) else piece.extra_content, deltas)
+            if call.extra_content is not ABSENT or piece.extra_content is not ABSENT:
+                self._sign_call(call.extra_content if is_present(call.extra_content) else piece.extra_content, deltas)
             self._calls.read(call, deltas)
 
     def _sign_details(self, deltas: list[Delta]) -> None:
         assert self._details is not None
-        details = self._details.take()
+        details = self._details.pop()
         if details:
-            deltas.append(Thinking(signature=encode_carry(self._tag, Carry(encrypted=details))))
+            deltas.append(Thinking(signature=encode_signature(self._tag, ReasoningState(encrypted=details))))
 
     def _sign_call(self, extra: Raw, deltas: list[Delta]) -> None:
-        """Say the signature of the call that follows, in a thinking block of its own; the first one counts."""
-        signature = find_call_signature(extra) if is_said(extra) else ""
+        """Emit the signature of the next call in a thinking block of its own; the first one counts."""
+        signature = find_call_signature(extra) if is_present(extra) else ""
         if signature and self._calls is not None and self._calls.count == 0:
-            deltas.append(Thinking(signature=encode_carry(self._tag, Carry(call_signature=signature))))
+            carry = ReasoningState(call_signature=signature, address=digest_address(self._call.address))
+            deltas.append(Thinking(signature=encode_signature(self._tag, carry)))
 
     def _finish(self, reason: str, deltas: list[Delta]) -> None:
         """Take the first finish reason; the blocks are complete with it."""
         if self._stop is not None:
             return
-        if reason in _FAILED:
-            fault = Fault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))
-            raise judge(fault, self._provider)
-        blocks = reason in _BLOCKED
-        self._end_blocks(deltas, cut=blocks or _STOP_REASONS.get(reason) == "max_tokens")
+        kind = finish_kind(reason)
+        if kind == "failed":
+            fault = UpstreamFault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))
+            raise classify(fault, self._provider)
+        self._end_blocks(deltas, cut=kind not in {"end", "calls"})
         if self._refusal:
-            details = {"type": "refusal", "category": None, "explanation": self._refusal}
+            details = {"type": "refusal", "category": None, "explanation": "".join(self._refusal)}
             self._stop = Stop("refusal", details=details)
-        elif blocks:
+        elif kind == "blocked":
             self._stop = blocked(self._provider, reason)
+        elif kind == "window":
+            self._stop = Stop("model_context_window_exceeded")
+        elif kind == "limit" or (self._calls is not None and self._calls.has_incomplete):
+            self._stop = Stop("max_tokens")
         else:
-            self._stop = Stop(_STOP_REASONS.get(reason, "end_turn"))
-        if self._stop.reason != "max_tokens" or self._call.window is None:
-            self._say_stop(deltas)
+            self._stop = Stop("tool_use" if kind == "calls" else "end_turn")
+        completed = self._calls is not None and self._calls.has_completed
+        if not completed and (self._stop.reason != "max_tokens" or self._call.window is None):
+            self._emit_stop(deltas)
 
     def _end_blocks(self, deltas: list[Delta], *, cut: bool) -> None:
-        """End what is open; `cut`: the answer did not end by itself."""
+        """End open blocks. `cut`: the reply did not end normally."""
         if self._text is not None:
             deltas += self._text.finish(cut=cut, whole=not cut and self._calls is None)
         if self._details is not None:
@@ -231,51 +243,55 @@ class ChatDecoder:
         if self._calls is not None:
             self._calls.end_all(deltas, cut=cut)
 
-    def _say_stop(self, deltas: list[Delta]) -> None:
-        if self._stop_said or self._stop is None:
+    def _emit_stop(self, deltas: list[Delta]) -> None:
+        if self._stop_emitted or self._stop is None:
             return
-        self._stop_said = True
+        self._stop_emitted = True
+        if self._calls is not None and self._calls.has_completed and self._reaches_limit():
+            self._stop = Stop("max_tokens")
         if self._stop.reason == "max_tokens" and _fills(self._usage, self._call.window):
             self._stop = Stop("model_context_window_exceeded")
         deltas.append(self._stop)
 
+    def _reaches_limit(self) -> bool:
+        """Return True if the output limit ended the reply. vLLM reports calls as `tool_calls` even then."""
+        return (self._usage.output_tokens or 0) >= self._call.request.max_tokens
+
     def _fail(self, error: Any) -> list[Delta]:
-        fault = read_fault({"error": error}, 200, {})
-        reply = find_reply(fault, self._call)
+        fault = read_error_object({"error": error}, 200, {})
+        reply = reply_in_error(fault, self._call)
         if reply is None:
-            raise judge_fault(fault, self._call)
+            raise classify_fault(fault, self._call)
         deltas: list[Delta] = []
         self._end_blocks(deltas, cut=True)
         self._stop = next(delta for delta in reply if isinstance(delta, Stop))
-        self._stop_said = True
+        self._stop_emitted = True
         return deltas + reply
 
     def _read_usage(self, chunk: Chunk, choice: Choice | None, deltas: list[Delta]) -> None:
-        counts = chunk.usage or (choice.usage if choice is not None else None)
-        if counts is None and chunk.x_groq is not None:
-            counts = chunk.x_groq.usage
-        if counts is None or counts.prompt_tokens is None is counts.completion_tokens:
-            return
-        self._usage = decode_usage(counts)
-        deltas.append(self._usage)
+        for counts in (chunk.usage, choice.usage if choice else None, chunk.x_groq.usage if chunk.x_groq else None):
+            if counts is not None and not counts.is_empty:
+                self._usage = decode_usage(counts)
+                deltas.append(self._usage)
+                return
 
 
-def decode_usage(counts: Counts) -> Usage:
+def decode_usage(counts: ChatUsage) -> Usage:
     """Return token totals in Anthropic's meaning.
 
     Chat Completions counts cached input inside `prompt_tokens`; Anthropic counts it beside. xAI counts reasoning
     beside `completion_tokens`, which shows in its total (recorded: xai/tool_call); Anthropic counts it inside.
-    Never negative: an upstream that counts more cached than prompted gives 0.
     """
     within, spent = counts.prompt_tokens_details or _NO_DETAILS, counts.completion_tokens_details or _NO_DETAILS
-    beside = counts.cached_tokens if counts.prompt_cache_hit_tokens is None else counts.prompt_cache_hit_tokens
-    cached = beside if within.cached_tokens is None else within.cached_tokens
-    written = within.cache_write_tokens
+    places = (within.cached_tokens, counts.prompt_cache_hit_tokens, counts.cached_tokens)
+    reads = [read for read in places if read is not None]
+    cached = max(reads) if reads else None
+    uncached, cached, written = split_input(counts.prompt_tokens, cached, within.cache_write_tokens)
     prompt, output, thinking = counts.prompt_tokens, counts.completion_tokens, spent.reasoning_tokens
     if prompt and output is not None and thinking and counts.total_tokens == prompt + output + thinking:
         output += thinking
     return Usage(
-        input_tokens=None if prompt is None else max(prompt - (cached or 0) - (written or 0), 0),
+        input_tokens=uncached,
         output_tokens=output,
         cache_read_tokens=cached,
         cache_write_tokens=written,
@@ -285,7 +301,7 @@ def decode_usage(counts: Counts) -> Usage:
 
 
 def _fills(usage: Usage, window: int | None) -> bool:
-    """Whether input and output together reach the end of the window."""
+    """Return True if input and output together fill the window."""
     if window is None or usage.output_tokens is None:
         return False
     read = (usage.input_tokens or 0) + (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)

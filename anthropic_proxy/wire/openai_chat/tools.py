@@ -7,37 +7,43 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import UnsupportedFeature
-from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.types import Tool, ToolChoice
-from anthropic_proxy.messages.types.tools import is_client_tool
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import Tool, ToolChoice
+from anthropic_proxy.messages.models.tools import is_client_tool
+from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.definitions import describe, encode_list_once, encode_once, find_strictness
+from anthropic_proxy.wire.json_schema import SchemaRules, encode_schema
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
-from anthropic_proxy.wire.openai_chat.hosted import encode_hosted, offers_hosted
-from anthropic_proxy.wire.schema import SchemaRules, encode_schema
+from anthropic_proxy.wire.openai_chat.server_tools import encode_server_tools, offers_server_tools
+from anthropic_proxy.wire.tool_definition_cache import (
+    cached_encoder,
+    cached_list_encoder,
+    strict_mode,
+    tool_description,
+)
 
 
-class Tools(Struct):
-    """What a request says of tools."""
+class ToolFields(Struct):
+    """Request fields for tools."""
 
     definitions: list[Raw]
     fields: dict[str, Any] = {}
-    """Fields of the body that say which of the server's own tools may be used."""
+    """Body fields that enable server tools."""
     choice: Any = None
-    """`tool_choice` as it is said; None: nothing."""
-    asks: str = ""
-    """What a user text must ask for, because the server cannot be made to."""
-    notes: list[Note] = []
+    """`tool_choice`. None: not sent."""
+    instructions: str = ""
+    """User text for a requirement that the server cannot enforce."""
+    notes: list[FidelityNote] = []
 
 
-def encode_tools(call: Call, dialect: Dialect) -> Tools:
-    """Say the request's tools; raises `UnsupportedFeature` where one is forced that cannot be offered."""
+def encode_tools(call: Call, dialect: Dialect, budget: WorkBudget) -> ToolFields:
+    """Encode the tools. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     request = call.request
-    definitions, notes = _encode_functions(request.tools, dialect.schema, dialect.says_strict)
-    tools = Tools([*definitions], notes=[*notes])
-    if dialect.server_tools and offers_hosted(call):
+    definitions, notes = _encode_functions(request.tools, budget, dialect.schema, dialect.sends_strict)
+    tools = ToolFields([*definitions], notes=[*notes])
+    if dialect.server_tools and offers_server_tools(call):
         _add_hosted(call, dialect, tools)
-    if tools.definitions and not dialect.offers_tools:
+    if tools.definitions and not dialect.accepts_tools:
         raise UnsupportedFeature(
             f"{call.provider}: {call.model} takes no tools over Chat Completions. "
             f"Set {call.provider.upper()}_WIRE=responses, or choose another model."
@@ -47,29 +53,33 @@ def encode_tools(call: Call, dialect: Dialect) -> Tools:
     return tools
 
 
-def _add_hosted(call: Call, dialect: Dialect, tools: Tools) -> None:
-    said = encode_hosted(call, dialect)
-    tools.definitions += said.definitions
-    tools.fields = said.fields
-    tools.notes += said.notes
+def _add_hosted(call: Call, dialect: Dialect, tools: ToolFields) -> None:
+    server_tools = encode_server_tools(call, dialect)
+    tools.definitions += server_tools.definitions
+    tools.fields = server_tools.fields
+    tools.notes += server_tools.notes
 
 
-@encode_list_once
+@cached_list_encoder
 def _encode_functions(
-    tools: Sequence[Tool], rules: SchemaRules, says_strict: bool
-) -> tuple[tuple[Raw, ...], tuple[Note, ...]]:
-    """Return the client's tools, and what of each cannot be said."""
-    encoded = [(tool, *_encode_tool(tool, rules, says_strict)) for tool in tools if is_client_tool(tool)]
-    notes = [Note("approximated", f"tools.{tool.name}", what) for tool, _, lost in encoded for what in lost]
+    tools: Sequence[Tool], budget: WorkBudget, rules: SchemaRules, sends_strict: bool
+) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
+    """Return the client's tools, and notes on their lost fields."""
+    encoded = [(tool, *_encode_tool(tool, budget, rules, sends_strict)) for tool in tools if is_client_tool(tool)]
+    notes = [
+        FidelityNote("approximated", f"tools.{budget.own_name(tool.name)}", what)
+        for tool, _, lost in encoded
+        for what in lost
+    ]
     return tuple(definition for _, definition, _ in encoded), tuple(notes)
 
 
-@encode_once
-def _encode_tool(tool: Tool, rules: SchemaRules, says_strict: bool) -> tuple[Raw, tuple[str, ...]]:
-    parameters, qualifies, lost = encode_schema(bytes(tool.input_schema), rules)
-    strict, refused = find_strictness(tool, qualifies=qualifies, says_strict=says_strict)
+@cached_encoder
+def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_strict: bool) -> tuple[Raw, tuple[str, ...]]:
+    parameters, qualifies, lost = encode_schema(bytes(tool.input_schema), budget, rules)
+    strict, refused = strict_mode(tool, qualifies=qualifies, sends_strict=sends_strict)
     function: dict[str, Any] = {"name": tool.name}
-    if description := describe(tool):
+    if description := tool_description(tool):
         function["description"] = description
     function["parameters"] = parameters
     if strict:
@@ -77,7 +87,7 @@ def _encode_tool(tool: Tool, rules: SchemaRules, says_strict: bool) -> tuple[Raw
     return Raw(msgspec.json.encode({"type": "function", "function": function})), (*lost, *refused)
 
 
-def _force_hosted(tool: Tool, tools: Tools, asked: Sequence[Tool], call: Call) -> None:
+def _force_hosted(tool: Tool, tools: ToolFields, asked: Sequence[Tool], call: Call) -> None:
     if len(asked) > 1:
         raise UnsupportedFeature(
             f"tool_choice: {call.provider} cannot be made to call its own {tool.name} beside others."
@@ -86,11 +96,11 @@ def _force_hosted(tool: Tool, tools: Tools, asked: Sequence[Tool], call: Call) -
         tools.choice = "required"
     else:
         tools.notes.append(
-            Note("approximated", "tool_choice", f"{call.provider} decides itself when to use {tool.name}")
+            FidelityNote("approximated", "tool_choice", f"{call.provider} decides itself when to use {tool.name}")
         )
 
 
-def _choose(choice: ToolChoice, tools: Tools, asked: Sequence[Tool], call: Call, dialect: Dialect) -> None:
+def _choose(choice: ToolChoice, tools: ToolFields, asked: Sequence[Tool], call: Call, dialect: Dialect) -> None:
     forces = choice.type in ("any", "tool")
     forced = next((tool for tool in asked if choice.type == "tool" and tool.name == choice.name), None)
     if forced is not None and not is_client_tool(forced):
@@ -105,13 +115,18 @@ def _choose(choice: ToolChoice, tools: Tools, asked: Sequence[Tool], call: Call,
             )
         return
     thinking = dialect.is_thinking(call.request.effort)
-    may_force = dialect.forces_tools == "always" or (dialect.forces_tools == "not_thinking" and not thinking)
+    may_force = dialect.accepts_forced_tool == "always" or (
+        dialect.accepts_forced_tool == "not_thinking" and not thinking
+    )
+    may_force = may_force or (dialect.accepts_forced_tool == "any" and choice.type == "any")
     if forces and not may_force:
-        tools.choice = "auto"
-        tools.asks = f"Call the tool {choice.name} now." if choice.type == "tool" else "Call one of the tools now."
-        why = f"{call.provider} does not force tool calls"
-        why += " while the model reasons" if dialect.forces_tools == "not_thinking" else ""
-        tools.notes.append(Note("emulated", "tool_choice", f"{why}; a user text asks for the call"))
+        tools.choice = "required" if dialect.accepts_forced_tool == "any" else "auto"
+        tools.instructions = (
+            f"Call the tool {choice.name} now." if choice.type == "tool" else "Call one of the tools now."
+        )
+        why = f"{call.provider} is not known to force tool calls"
+        why += {"not_thinking": " while the model reasons", "any": " by name"}.get(dialect.accepts_forced_tool, "")
+        tools.notes.append(FidelityNote("emulated", "tool_choice", f"{why}; a user text asks for the call"))
     elif choice.type == "tool":
         tools.choice = {"type": "function", "function": {"name": choice.name}}
     else:

@@ -1,4 +1,4 @@
-"""OpenAI's Responses, without any state on the server, as OpenAI and those who took it up speak it.
+"""Wire for OpenAI's Responses, without state on the server, and for compatible servers.
 
 Source: the API reference (2026-11), the types of the official SDK `openai` 3.51, and recorded traffic.
 """
@@ -7,22 +7,31 @@ from collections.abc import Mapping
 from typing import Literal
 
 from anthropic_proxy.messages.deltas import Delta
-from anthropic_proxy.messages.types import DocumentBlock, ImageBlock
+from anthropic_proxy.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.contract import Call, Decoder
-from anthropic_proxy.wire.failures import decode_fault
+from anthropic_proxy.wire.failures import decode_error_body
+from anthropic_proxy.wire.openai_responses.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.faults import find_reply, judge_fault
-from anthropic_proxy.wire.openai_responses.healing import find_healing, heal
+from anthropic_proxy.wire.openai_responses.errors import classify_fault, reply_in_error
 from anthropic_proxy.wire.openai_responses.request import encode_request
 from anthropic_proxy.wire.openai_responses.stream import ResponsesDecoder
 
 FRAMING: Literal["sse"] = "sse"
 
-__all__ = ["FRAMING", "Dialect", "decode_error", "encode_request", "find_healing", "heal", "new_decoder", "takes_link"]
+__all__ = [
+    "FRAMING",
+    "Dialect",
+    "accepts_url",
+    "apply_adaptation",
+    "decode_error",
+    "encode_request",
+    "find_adaptation",
+    "new_decoder",
+]
 
 
-def takes_link(_dialect: Dialect, _block: ImageBlock | DocumentBlock) -> bool:
-    """Whether the server fetches pictures and files at their addresses: both."""
+def accepts_url(_dialect: Dialect, _block: ImageBlock | DocumentBlock) -> bool:
+    """Return True: the server fetches images and files from URLs."""
     return True
 
 
@@ -32,7 +41,7 @@ def new_decoder(call: Call) -> Decoder:
 
 
 def decode_error(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:
-    """Read an answer whose status is not 2xx: an `UpstreamError`, or the refusal that it is after all."""
-    fault = decode_fault(status, headers, body)
-    reply = find_reply(fault, call)
-    return judge_fault(fault, call) if reply is None else reply
+    """Decode a response with a status other than 2xx: an `UpstreamError`, or the deltas of a refusal."""
+    fault = decode_error_body(status, headers, body)
+    reply = reply_in_error(fault, call)
+    return classify_fault(fault, call) if reply is None else reply

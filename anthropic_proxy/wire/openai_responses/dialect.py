@@ -1,146 +1,142 @@
-"""How servers of Responses, and their models, deviate from OpenAI's own; the defaults are those of its gpt-5."""
+"""Deviations of Responses servers and models from OpenAI's own. The defaults describe its gpt-5."""
 
 from typing import Literal
 
 from msgspec import Struct
 
-from anthropic_proxy.messages.prepare import Kind
-from anthropic_proxy.wire.schema import STANDARD, SchemaRules
+from anthropic_proxy.messages.preparation import ServerToolKind
+from anthropic_proxy.wire.json_schema import STANDARD, SchemaRules
 
 
 class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """One server's, and by model rules one model's, way of speaking Responses.
+    """Deviations of one server, or by model rules of one model, from Responses.
 
-    Each field says who differs, how we know, and which golden scenario fails without it. Sources that are not named
-    are the vendors' own API references, read 2026-11.
+    Each field names the servers, the source and the golden case that fails without it. Unnamed sources are the vendors'
+    own API references, read 2026-11.
     """
 
-    carry_tag: str = "oai"
-    """First word of the reasoning carry, `px1.<tag>.…`: only a carry with this very tag is read back.
+    signature_tag: str = "oai"
+    """Tag of signatures, `px1.<tag>.…`. Only signatures with this tag are read back.
 
-    Every provider has its own: nobody can decrypt another's reasoning.
+    Each provider has its own tag: no provider can decrypt another's reasoning.
     Proven by: golden/openai_responses/thinking_of_another_backend.
     """
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
-    """What a tool name must match; others get an alias.
-
-    Proven by: golden/openai_responses/server_with_other_names.
-    """
-    tool_name_length: int = 64
+    """Pattern for tool names; other names get an alias. Proven by: golden/openai_responses/server_with_other_names."""
+    max_tool_name_length: int = 64
     """Characters that a tool name may have. Proven by: golden/openai_responses/server_with_other_names."""
-    streams_always: bool = False
-    """Whether the upstream is asked to stream even where the client is not answered so.
-
-    Proven by: golden/openai_responses/always_streaming_server.
-    """
-    reasons: bool = True
-    """Whether the model can reason. gpt-4.1, gpt-5-chat and others cannot, and refuse `reasoning`, reasoning items and
+    always_stream: bool = False
+    """True if every upstream request streams. Proven by: golden/openai_responses/always_streaming_server."""
+    can_reason: bool = True
+    """True if the model can reason. gpt-4.1, gpt-5-chat and others cannot, and reject `reasoning`, reasoning items and
     their encrypted content.
 
     Proven by: golden/openai_responses/model_without_reasoning.
     """
     replays_thinking: bool = True
-    """Whether reasoning of earlier replies is given back; False only where it was refused.
+    """True if reasoning of earlier replies is sent back. False: it was rejected.
 
     Proven by: tests/test_openai_responses.py.
     """
     effort_names: tuple[tuple[str, str], ...] = ()
-    """Our level → the server's word, where a refusal said so. Proven by: tests/test_openai_responses.py."""
-    summaries: bool = True
-    """Whether summaries of the reasoning must be asked for.
+    """Requested effort → effort to send, from adaptations. Proven by: tests/test_openai_responses.py."""
+    requests_summaries: bool = True
+    """True if reasoning summaries must be requested.
 
-    xAI gives them without (recorded: responses_reasoning_store_false_stream) and refuses `reasoning` for some models.
+    xAI sends them without a request (recorded: responses_reasoning_store_false_stream) and rejects `reasoning` for some
+    models.
     Proven by: golden/openai_responses/xai_reasoning.
     """
-    sampling: Literal["always", "not_thinking", "never"] = "not_thinking"
-    """When temperature and top_p are said.
+    sampling_support: Literal["always", "not_thinking", "never"] = "not_thinking"
+    """Condition for `temperature` and `top_p`.
 
-    gpt-5.1 and later take them only at the effort `none`; the o-series and the first gpt-5 never; gpt-4.1 always.
+    gpt-5.1 and later accept them only at the effort `none`; the o-series and the first gpt-5 never; gpt-4.1 always.
     Proven by: golden/openai_responses/effort_none, model_without_reasoning, o_series.
     """
-    says_parallel: bool = True
-    """Whether `parallel_tool_calls` is known; the o-series refuses it. Proven by: golden/openai_responses/o_series."""
-    says_phase: bool = False
-    """Whether messages of the model say if they are its `commentary` before calls or its `final_answer`.
+    sends_parallel_tool_calls: bool = True
+    """True if `parallel_tool_calls` is accepted; the o-series rejects it.
 
-    gpt-5.3-codex and later want theirs back (reference of input messages); others do not know the field.
+    Proven by: golden/openai_responses/o_series.
+    """
+    sends_phase: bool = False
+    """True if assistant messages are marked as `commentary` before calls or as `final_answer`.
+
+    gpt-5.3-codex and later require the mark in the history (reference of input messages); others do not know the field.
     Proven by: golden/openai_responses/two_turns.
     """
-    says_strict: bool = True
-    """Whether tools and replies may be `strict`; xAI refuses it. Proven by: golden/openai_responses/xai_reasoning."""
-    schema: SchemaRules = STANDARD
-    """What the schema language of tools lacks, where a refusal said so. Proven by: tests/test_healing.py."""
-    says_store: bool = True
-    """Whether `store: false` is known; False only where it was refused. Proven by: tests/test_openai_responses.py."""
-    says_truncation: bool = True
-    """Whether `truncation: "disabled"` is known; xAI lists it as unsupported.
+    sends_strict: bool = True
+    """True if `strict` is accepted in tools and reply schemas; xAI rejects it.
 
     Proven by: golden/openai_responses/xai_reasoning.
     """
-    says_service_tier: bool = True
-    """Whether `standard_only` may be said as `service_tier: "default"`; xAI lists it as unsupported.
+    schema: SchemaRules = STANDARD
+    """Limits of the schema language of tools, from adaptations. Proven by: tests/test_healing.py."""
+    sends_store: bool = True
+    """True if `store: false` is accepted. False: it was rejected. Proven by: tests/test_openai_responses.py."""
+    sends_truncation: bool = True
+    """True if `truncation: "disabled"` is accepted; xAI lists it as unsupported.
+
+    Proven by: golden/openai_responses/xai_reasoning.
+    """
+    sends_service_tier: bool = True
+    """True if `standard_only` is sent as `service_tier: "default"`; xAI lists it as unsupported.
 
     Proven by: golden/openai_responses/sampling_and_tier.
     """
-    names_user: bool = True
-    """Whether hashes of user and session may be said as `safety_identifier` and `prompt_cache_key`.
+    sends_user_id: bool = True
+    """True if hashes of user and session are sent as `safety_identifier` and `prompt_cache_key`.
 
     Proven by: golden/openai_responses/text, xai_reasoning.
     """
-    least_output: int = 16
+    min_output_tokens: int = 16
     """The smallest output limit that is taken; a client that asks for less is cut here (pull requests of several
     gateways quote the refusal). Proven by: golden/openai_responses/server_without_least."""
-    output_limit: int | None = None
-    """Tokens that one reply may have, where a refusal said so; None: what the request says.
-
-    Proven by: tests/test_openai_responses.py.
-    """
-    server_tools: tuple[Kind, ...] = ("web_search", "code_execution", "mcp_toolset")
+    server_tools: tuple[ServerToolKind, ...] = ("web_search", "code_execution", "mcp_toolset")
     """Kinds of server tools that it runs itself: `web_search`, `code_interpreter` and `mcp`.
 
     o1, o3-mini and codex models have none, gpt-4.1-nano has no web search (the models' pages).
     Proven by: golden/openai_responses/search_left_out.
     """
     search_sources: bool = True
-    """Whether the addresses that a search found may be asked for; xAI's `include` knows only encrypted reasoning.
+    """True if the URLs found by a search are requested; xAI's `include` accepts only encrypted reasoning.
 
     Proven by: golden/openai_responses/xai_search.
     """
     search_exclusions: bool = False
-    """Whether a search can be told domains to leave out (`filters.excluded_domains`), as xAI's, though not beside those
-    that it is confined to. Where it cannot, their pages are left out of what it found.
+    """True if a search accepts excluded domains (`filters.excluded_domains`, xAI), though not beside allowed ones.
+    False: pages of these domains are removed from the results.
 
     Proven by: golden/openai_responses/xai_search_exclusions.
     """
-    search_place: bool = True
-    """Whether a search can be told where the user is; xAI's page on web search knows no such parameter.
+    sends_user_location: bool = True
+    """True if a search accepts the user's location; xAI's page on web search has no such parameter.
 
     Proven by: golden/openai_responses/xai_search_exclusions.
     """
-    search_limit: bool = True
-    """Whether `max_tool_calls` is known; xAI has no such field. Proven by: golden/openai_responses/xai_search."""
-    says_container: bool = True
-    """Whether a program's `container` must be said, and its output asked for; xAI's `code_interpreter` has neither.
+    sends_max_tool_calls: bool = True
+    """True if `max_tool_calls` is accepted; xAI has no such field. Proven by: golden/openai_responses/xai_search."""
+    sends_container: bool = True
+    """True if code execution requires a `container` and a request for its output; xAI's `code_interpreter` has neither.
 
     Proven by: golden/openai_responses/xai_code_execution.
     """
-    says_approval: bool = True
-    """Whether `require_approval` of servers of the client's is known; xAI calls them without asking.
+    sends_require_approval: bool = True
+    """True if `require_approval` of MCP servers is accepted; xAI calls them without approval.
 
     Proven by: golden/openai_responses/xai_connector.
     """
-    forces_server_tools: bool = True
-    """Whether one of several tools can be forced that is no function; xAI's `tool_choice` names functions only.
+    accepts_forced_server_tool: bool = True
+    """True if one of several server tools can be forced; xAI's `tool_choice` names functions only.
 
     Proven by: golden/openai_responses/xai_search_forced.
     """
     image_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/gif", "image/webp")
     """Media types of pictures; xAI takes only JPEG and PNG. Proven by: golden/openai_responses/xai_picture."""
+    accepts_media_in_results: bool = True
+    """True if function results may contain images and files (reference of `function_call_output`). False: they were
+    rejected, and follow in a user message.
 
-    takes_pictures: bool = True
-    """Whether pictures and files are taken at all; False only where a refusal said so.
-
-    Proven by: tests/test_openai_responses.py.
+    Proven by: golden/openai_responses/pictures_behind_results.
     """
     session_header: str = ""
     """Header that keeps a session on one machine, for its cache: xAI's `x-grok-conv-id`.
@@ -149,5 +145,5 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """
 
     def is_thinking(self, effort: str) -> bool:
-        """Whether the model reasons at this effort (`default`, `none` or a level)."""
-        return self.reasons and effort != "none"
+        """Return True if the model reasons at this effort (`default`, `none` or a level)."""
+        return self.can_reason and effort != "none"

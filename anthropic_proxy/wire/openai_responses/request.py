@@ -4,61 +4,62 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.messages.notes import Note
-from anthropic_proxy.messages.types import text_raw
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import json_string
+from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
-from anthropic_proxy.wire.openai_fields import (
-    LOOSE_OUTPUT,
-    add_origin,
-    add_sampling,
-    add_tools,
-    find_output_limit,
-    find_output_schema,
-    find_output_wish,
-)
+from anthropic_proxy.wire.json_strings import join_texts
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.items import ItemEncoder
-from anthropic_proxy.wire.openai_responses.tools import Tools, encode_tools
-from anthropic_proxy.wire.standing_notes import NO_EFFORT, renamed_effort
-from anthropic_proxy.wire.texts import join_texts
+from anthropic_proxy.wire.openai_responses.tools import ToolFields, encode_tools
+from anthropic_proxy.wire.openai_shared_fields import (
+    SCHEMA_NOT_ENFORCED,
+    add_sampling,
+    add_tools,
+    add_user_and_tier,
+    find_output_schema,
+    output_instruction,
+)
+from anthropic_proxy.wire.shared_notes import NO_EFFORT, renamed_effort
 
 PATH = "/responses"
 
 _ENCRYPTED = "reasoning.encrypted_content"
 _SOURCES = "web_search_call.action.sources"
 _OUTPUTS = "code_interpreter_call.outputs"
-_LEAST_SEARCHING = "low"
-"""The least effort at which the models search; `minimal` is refused beside it (guide to web search)."""
+_MIN_SEARCH_EFFORT = "low"
+"""Minimum effort for searches; `minimal` is rejected beside them (guide to web search)."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 def encode_request(call: Call) -> UpstreamRequest:
-    """Say the request as a Responses body. Raises `UnsupportedFeature` where a forced tool cannot be offered."""
+    """Encode the request for Responses. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     dialect: Dialect = call.dialect
     request = call.request
-    notes: list[Note] = []
-    tools = encode_tools(call, dialect)
+    notes: list[FidelityNote] = []
+    budget = WorkBudget("tools", max_steps_here=call.max_steps_here, tool_names=call.aliases)
+    tools = encode_tools(call, dialect, budget)
     items = ItemEncoder(call, dialect)
     body: dict[str, Any] = {"model": call.model}
     instructions = [block.text for block in request.system]
-    if wish := find_output_wish(call, notes):
-        instructions.append(text_raw(wish))
+    if instruction := output_instruction(call, budget, notes):
+        instructions.append(json_string(instruction))
     if instructions:
         body["instructions"] = join_texts(instructions)
     body["input"] = items.encode()
     add_tools(body, tools.definitions, tools.choice, call, notes)
-    if tools.most_searches is not None:
-        body["max_tool_calls"] = tools.most_searches
+    if tools.max_searches is not None:
+        body["max_tool_calls"] = tools.max_searches
     body["max_output_tokens"] = _output_limit(call, dialect, notes)
     _add_reasoning(body, tools, call, dialect, notes)
-    keeps_schema = _add_format(body, call, dialect, notes)
+    keeps_schema = _add_format(body, call, budget, notes)
     add_sampling(body, request.effort, call, notes)
-    if dialect.says_store:
+    if dialect.sends_store:
         body["store"] = False
-    if dialect.says_truncation:
+    if dialect.sends_truncation:
         body["truncation"] = "disabled"
-    headers = add_origin(body, call, notes)
+    headers = add_user_and_tier(body, call, notes)
     if call.stream:
         body["stream"] = True
     return UpstreamRequest(
@@ -66,33 +67,38 @@ def encode_request(call: Call) -> UpstreamRequest:
         body=_encode(body),
         headers=headers,
         notes=(*notes, *tools.notes, *items.notes),
-        keeps_schema=keeps_schema,
+        enforces_schema=keeps_schema,
     )
 
 
-def _output_limit(call: Call, dialect: Dialect, notes: list[Note]) -> int:
-    asked, least = call.request.max_tokens, dialect.least_output
-    limit = find_output_limit(call, notes)
-    if asked < least:
-        why = f"{asked} → {least}, the least that {call.provider} takes; the reply is cut here, at about {asked} tokens"
-        notes.append(Note("emulated", "max_tokens", why))
-    return max(limit, least)
+def _output_limit(call: Call, dialect: Dialect, notes: list[FidelityNote]) -> int:
+    asked, minimum = call.request.max_tokens, dialect.min_output_tokens
+    if asked < minimum:
+        reason = (
+            f"{asked} → {minimum}, the least that {call.provider} takes; the reply is cut here, at about {asked} tokens"
+        )
+        notes.append(FidelityNote("emulated", "max_tokens", reason))
+    return max(asked, minimum)
 
 
-def _add_reasoning(body: dict[str, Any], tools: Tools, call: Call, dialect: Dialect, notes: list[Note]) -> None:
+def _add_reasoning(
+    body: dict[str, Any], tools: ToolFields, call: Call, dialect: Dialect, notes: list[FidelityNote]
+) -> None:
     request = call.request
     effort = request.effort
-    if tools.searches and effort == "minimal":
-        effort = _LEAST_SEARCHING
-        notes.append(Note("approximated", "output_config.effort", f"minimal → {effort}; it does not search below"))
+    if tools.can_search and effort == "minimal":
+        effort = _MIN_SEARCH_EFFORT
+        notes.append(
+            FidelityNote("approximated", "output_config.effort", f"minimal → {effort}; it does not search below")
+        )
     included: list[str] = []
-    if dialect.reasons:
+    if dialect.can_reason:
         thinking = dialect.is_thinking(effort)
-        said = dict(dialect.effort_names).get(effort, effort)
-        if said != effort:
-            notes.append(renamed_effort(effort, said))
-        reasoning = {} if effort == "default" else {"effort": said}
-        if thinking and dialect.summaries and request.shows_thinking:
+        sent_effort = dict(dialect.effort_names).get(effort, effort)
+        if sent_effort != effort:
+            notes.append(renamed_effort(effort, sent_effort))
+        reasoning = {} if effort == "default" else {"effort": sent_effort}
+        if thinking and dialect.requests_summaries and request.returns_thinking:
             reasoning["summary"] = "auto"
         if reasoning:
             body["reasoning"] = reasoning
@@ -100,24 +106,25 @@ def _add_reasoning(body: dict[str, Any], tools: Tools, call: Call, dialect: Dial
             included.append(_ENCRYPTED)
     elif effort not in ("default", "none"):
         notes.append(NO_EFFORT)
-    if tools.searches and dialect.search_sources:
+    if tools.can_search and dialect.search_sources:
         included.append(_SOURCES)
-    if tools.runs_programs and dialect.says_container:
+    if tools.runs_code and dialect.sends_container:
         included.append(_OUTPUTS)
     if included:
         body["include"] = included
 
 
-def _add_format(body: dict[str, Any], call: Call, dialect: Dialect, notes: list[Note]) -> bool:
-    """Add the schema that the reply must have; say whether the provider keeps to it."""
-    found = find_output_schema(call, notes)
+def _add_format(body: dict[str, Any], call: Call, budget: WorkBudget, notes: list[FidelityNote]) -> bool:
+    """Add the reply schema. Return True if the provider enforces it."""
+    dialect: Dialect = call.dialect
+    found = find_output_schema(call, budget, notes)
     if found is None:
         return False
     cleaned, qualifies = found
     if not qualifies:
-        notes.append(LOOSE_OUTPUT)
-    said: dict[str, Any] = {"type": "json_schema", "name": "output", "schema": cleaned}
-    if dialect.says_strict:
-        said["strict"] = qualifies
-    body["text"] = {"format": said}
+        notes.append(SCHEMA_NOT_ENFORCED)
+    output_format: dict[str, Any] = {"type": "json_schema", "name": "output", "schema": cleaned}
+    if dialect.sends_strict:
+        output_format["strict"] = qualifies
+    body["text"] = {"format": output_format}
     return qualifies

@@ -56,8 +56,20 @@ ROWS = (
     Row(
         phase=PHASE,
         fault="a header line of 70 KB",
-        scripts=answers(raw(b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 70_000 + b"\r\n\r\n")),
+        scripts=answers(head(200, "x-a: " + "a" * 70_000), *_WHOLE[1:]),
+        cases=both(Complete()),
+    ),
+    Row(
+        phase=PHASE,
+        fault="a header line of 600 KB",
+        scripts=answers(head(200, "x-a: " + "a" * 600_000), *_WHOLE[1:]),
         cases=both(BROKEN, 2),
+    ),
+    Row(
+        phase=PHASE,
+        fault="503 before the request is read",
+        scripts=((raw(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),),),
+        cases=both(Refused(503, "api_error", wait=2), 2),
     ),
     Row(
         phase=PHASE,
@@ -146,7 +158,7 @@ ROWS = (
     ),
     Row(
         phase=PHASE,
-        fault="a connection that closes while nobody uses it",
+        fault="an idle connection that closes",
         scripts=[[Call.hear, head(keep=True), *HEALTHY[2:]], HEALTHY],
         cases=both(Complete(), 1),
         ask=ask_twice,

@@ -45,7 +45,7 @@ def _packed_letters(start: bytes, piece: bytes) -> bytes:
 
 
 def comment_bomb(call: Call) -> None:
-    """The same of records that say nothing."""
+    """The same of empty records."""
     filler = b"a" * 1_000
     nothing = b'{"a":"%b"}\n' % filler if call.streams and call.voice.framing == "ndjson" else b": %b\n\n" % filler
     call.say(_packed_letters(b"", nothing))
@@ -170,6 +170,24 @@ ROWS = (
     ),
     Row(
         phase=PHASE,
+        fault="an extension of a chunk without end",
+        scripts=answers(head(), Call.begin, Call.arrive, raw(b"5;" + b"a" * 600_000), Call.wait),
+        cases=TORN,
+    ),
+    Row(
+        phase=PHASE,
+        fault="complete, then a trailer",
+        scripts=answers(head(), *_ENDED, raw(b"0\r\nx-sum: 1\r\n\r\n")),
+        cases=both(Complete()),
+    ),
+    Row(
+        phase=PHASE,
+        fault="complete, then trailers without end",
+        scripts=answers(head(), *_ENDED, raw(b"0\r\n"), *[raw(b"x-a: " + b"a" * 8_000 + b"\r\n")] * 80, Call.wait),
+        cases=Cases(Case(Complete()), Case(BROKEN, 2)),
+    ),
+    Row(
+        phase=PHASE,
         fault="complete, but without the last chunk",
         scripts=answers(head(), *_ENDED),
         cases=Cases(Case(Complete()), Case(BROKEN, 2)),
@@ -189,7 +207,7 @@ ROWS = (
     ),
     Row(
         phase=PHASE,
-        fault="packed by gzip, though nobody asked for that",
+        fault="unrequested gzip",
         scripts=answers(*packed("gzip", say(lambda call: gzip.compress(complete(call))))),
         cases=both(Complete()),
     ),
@@ -201,7 +219,7 @@ ROWS = (
     ),
     Row(
         phase=PHASE,
-        fault="packed in a way that nobody knows",
+        fault="an unknown content encoding",
         scripts=answers(*packed("rot13", say(complete))),
         cases=both(Complete()),
     ),
@@ -213,7 +231,7 @@ ROWS = (
     ),
     Row(
         phase=PHASE,
-        fault="says gzip and is not",
+        fault="declared as gzip, but is not",
         scripts=answers(*packed("gzip", say(complete))),
         cases=both(BROKEN, 2),
     ),
@@ -232,7 +250,7 @@ ROWS = (
     ),
     Row(
         phase=PHASE,
-        fault="a gzip bomb of 512 MiB of records that say nothing",
+        fault="a gzip bomb of 512 MiB of empty records",
         scripts=answers(*packed("gzip", comment_bomb)),
         cases=streamed(BROKEN),
         heavy=True,

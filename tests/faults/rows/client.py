@@ -79,7 +79,7 @@ def break_off(scene: Scene) -> Seen:
 
 
 def flood(call: Call) -> None:
-    """Say 16 MiB."""
+    """Send 16 MiB."""
     call.say(call.voice.opening())
     words = call.voice.words(literal(_PIECE))
     for _ in range(_FLOOD):

@@ -8,10 +8,16 @@ from tests.faults.upstream import FaultyUpstream
 PHASE = "connect"
 UNREACHABLE = Refused(502, "api_error")
 TLS_ALERT = bytes((21, 3, 3, 0, 2, 2, 70))
-"""What a server of TLS says to somebody who speaks without: fatal, protocol_version."""
+"""The alert of a TLS server to a client that does not use TLS: fatal, protocol_version."""
 
 ROWS = (
-    Row(phase=PHASE, fault="refused", scripts=[[Call.wait]], cases=both(UNREACHABLE, 2), arm=FaultyUpstream.refuse),
+    Row(
+        phase=PHASE,
+        fault="refused",
+        scripts=[[Call.wait]],
+        cases=both(Refused(502, "api_error", final=True), 2),
+        arm=FaultyUpstream.refuse,
+    ),
     Row(
         phase=PHASE,
         fault="never accepted (full queue)",

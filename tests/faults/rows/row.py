@@ -1,4 +1,4 @@
-"""What a row of the table holds."""
+"""The contents of a row of the table."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +12,18 @@ from tests.faults.voices import Voice
 
 @dataclass(frozen=True)
 class Scene:
-    """One request of one row: who asks whom."""
+    """One request of one row: the client's side, and the provider asked."""
 
     voice: Voice
     streams: bool
     port: int
-    """Where the proxy listens."""
+    """The port on which the proxy listens."""
     upstream: FaultyUpstream
 
 
 @dataclass
 class Seen:
-    """What came of it."""
+    """The outcome of one request."""
 
     answer: Answer
     seconds: float | None = None
@@ -43,7 +43,7 @@ def ask(scene: Scene, **fields: object) -> Seen:
 
 
 def ask_with(**fields: object) -> Callable[[Scene], Seen]:
-    """Return a client whose request has further fields."""
+    """Return a client that sends further fields in its request."""
 
     def ask_more(scene: Scene) -> Seen:
         return ask(scene, **fields)
@@ -65,9 +65,9 @@ class Row:
 
     phase: str
     fault: str
-    """In words; with the phase it is the row's name."""
+    """Description in plain text; with the phase it is the row's name."""
     scripts: Sequence[Script]
-    """What the provider does, connection by connection; the last one for all that follow."""
+    """Behaviour of the provider, connection by connection; the last script serves all that follow."""
     cases: Cases
     differ: Mapping[str, Cases] = field(default_factory=dict)
     """Name of a voice → what becomes of it there."""
@@ -79,7 +79,7 @@ class Row:
     """Does to the provider's address what no script can."""
     scheme: str = "http"
     heavy: bool = False
-    """Whether it moves so much that one voice after the other is asked."""
+    """True if it moves so much that one voice after the other is asked."""
 
     @property
     def name(self) -> str:

@@ -125,7 +125,7 @@ def _overloads() -> Iterator[Row]:
 
 
 def _limits() -> Iterator[Row]:
-    """429 with every way to say how long."""
+    """Yield 429 with every way to give the time to wait."""
     again = "Please try again in 61s."
     date = ("date: Fri, 20 Nov 2026 10:00:00 GMT", "retry-after: Fri, 20 Nov 2026 10:01:01 GMT")
     past = ("date: Fri, 20 Nov 2026 10:00:00 GMT", "retry-after: Fri, 20 Nov 2026 09:00:00 GMT")
@@ -154,7 +154,7 @@ def _limits() -> Iterator[Row]:
 
 
 def _bodies() -> Iterator[Row]:
-    """Refusals whose body is no error object."""
+    """Yield refusals with a body that is no error object."""
     client, server = both(Refused(400, "invalid_request_error")), both(Refused(500, "api_error"))
     cut = b'{"error":{"message":"Sor'
     for words, of_400, of_500, heavy in (

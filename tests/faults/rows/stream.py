@@ -1,9 +1,10 @@
-"""The bytes arrive, and what they say has no right beginning, no right end or errors between."""
+"""The bytes arrive, and their content has no right beginning, no right end or errors between."""
 
 from collections.abc import Callable
 
 from tests.faults.call import HEALTHY, Act, Call, head, pause, say
 from tests.faults.expected import Case, Cases, Complete, Cut, Passed, Refused, both, streamed
+from tests.faults.rows.kinds import OVERFLOW, TOO_LONG
 from tests.faults.rows.row import Row, answers
 from tests.faults.rows.status import GOOGLE
 from tests.faults.voices import PIECES, WHOLE
@@ -30,7 +31,7 @@ def broken(message: str, *, overloaded: bool) -> Callable[[Call], bytes]:
 
 
 def frame(data: bytes) -> Act:
-    """Say one record; where nothing is streamed, nothing."""
+    """Send one record; where nothing is streamed, nothing."""
     return lambda call: call.say(call.voice.frame(data)) if call.streams else None
 
 
@@ -70,6 +71,14 @@ ROWS = (
         fault="an error in a 200, before the first words",
         scripts=answers(*reply(broken("Sorry.", overloaded=False))),
         cases=both(Refused(500, "api_error")),
+    ),
+    Row(
+        phase=PHASE,
+        fault="in a 200, before the first words: the input is longer than the window",
+        scripts=answers(*reply(broken(TOO_LONG, overloaded=False))),
+        cases=both(OVERFLOW),
+        differ={"relay": both(Refused(400, "api_error"))},
+        because="its own type and text",
     ),
     Row(
         phase=PHASE,
@@ -165,7 +174,7 @@ ROWS = (
     ),
     Row(
         phase=PHASE,
-        fault="a record of a kind that nobody knows",
+        fault="a record of an unknown kind",
         scripts=answers(
             head(), Call.begin, frame(b'{"type":"hologram","mystery":[1,null]}'), Call.go_on, Call.end, Call.finish
         ),

@@ -1,6 +1,6 @@
-"""How a provider speaks each wire: the smallest replies and errors in which a fault can be hidden.
+"""Provider traffic on each wire: the smallest replies and errors in which a fault can be hidden.
 
-The shapes are those of the stand-ins in `tests.fakes`, which restate recorded traffic.
+The shapes are those of the stand-ins in `tests.support.fakes`, which restate recorded traffic.
 """
 
 from tests.faults.voices.gemini import Gemini

@@ -51,7 +51,7 @@ class Chat(Voice):
 
 
 class Groq(Chat):
-    """Chat Completions as Groq says it: usage and errors stand under names of its own."""
+    """Chat Completions as Groq sends it: usage and errors stand under names of its own."""
 
     def ending(self, count: bytes | None = USAGE) -> bytes:
         usage = b"" if count is None else b',"x_groq":{"id":"req_1","usage":' + self._usage(count) + b"}"

@@ -1,4 +1,4 @@
-"""What every wire can be asked to say, and the words that all of them say."""
+"""The messages that every wire can be asked to write, and the words that all of them send."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 PIECES = ("Über ", "den ", "Wolken")
-"""What the model says; the first letter takes two bytes, so that it can be cut in two."""
+"""Text of the model; the first letter takes two bytes, so that it can be cut in two."""
 BEGUN = PIECES[0]
 WHOLE = "".join(PIECES)
 USAGE = b"7"
@@ -32,7 +32,7 @@ class Voice:
     provider: str
     """Voices of the same provider share an address, and are asked one after the other."""
     model: str
-    """What the client asks for."""
+    """Model that the client asks for."""
     address: str
     """The setting that holds the address; what follows it is the path that belongs to it."""
     path: str = ""
@@ -52,7 +52,7 @@ class Voice:
         return b"data: " + data + b"\n\n"
 
     def opening(self) -> bytes:
-        """Return what a stream begins with, before the model says anything."""
+        """Return the beginning of a stream, before any text of the model."""
         return b""
 
     def words(self, said: bytes) -> bytes:
@@ -64,7 +64,7 @@ class Voice:
         raise NotImplementedError
 
     def ending(self, count: bytes | None = USAGE) -> bytes:
-        """Return how a stream says that it is complete; `count` stands in every place for a number of tokens."""
+        """Return the end that marks a stream as complete; `count` stands in every place for a number of tokens."""
         raise NotImplementedError
 
     def body(self, said: bytes, count: bytes | None = USAGE) -> bytes:

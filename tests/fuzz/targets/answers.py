@@ -9,24 +9,24 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.app import build_house
-from anthropic_proxy.exchange.house import House, Inbound
-from anthropic_proxy.exchange.run import run
-from anthropic_proxy.hooks import Client
+from anthropic_proxy.app import build_services
+from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.log import Log
-from anthropic_proxy.messages.grammar import check_bytes
-from anthropic_proxy.routing.health import Breakers, RepeatBudget
-from anthropic_proxy.routing.learned import Learned
+from anthropic_proxy.plugins import Client
+from anthropic_proxy.routing.health import CircuitBreakers, RetryBudget
+from anthropic_proxy.routing.memory_store import MemoryStore
+from anthropic_proxy.routing.model_observations import ModelObservations
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.store import MemoryStore
+from anthropic_proxy.services import ClientRequest, Services
 from anthropic_proxy.settings import load_settings
-from anthropic_proxy.upstream.http import HttpUpstream
-from anthropic_proxy.upstream.http.address import Origin
+from anthropic_proxy.upstream.http import HttpTransport
 from anthropic_proxy.upstream.http.connection import Connection
-from anthropic_proxy.upstream.http.pool import Pool
+from anthropic_proxy.upstream.http.pool import ConnectionPool
+from anthropic_proxy.upstream.http.url import Origin
 from tests.fuzz.targets.connection import KeptConnection
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours
-from tests.house import Keeper
+from tests.support.event_grammar import check_bytes
+from tests.support.harness import RecordingSink
 
 _SETTINGS = {"OPENAI_API_KEY": "fuzz-key", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "PREFERRED_PROVIDER": "openai"}
 _ASKED: dict[str, Any] = {
@@ -37,7 +37,7 @@ _ASKED: dict[str, Any] = {
 
 
 class _Speaking(KeptConnection):
-    """The near end of a connection whose far end answers every request with the same bytes, and then hangs up."""
+    """The near end of a connection; its far end answers every request with the same bytes, and then hangs up."""
 
     def __init__(self, connection: Connection, said: Iterable[bytes]) -> None:
         super().__init__()
@@ -63,12 +63,12 @@ class _Speaking(KeptConnection):
 class _Opener:
     """Opens connections to an answer."""
 
-    def __init__(self, keeper: Pool) -> None:
+    def __init__(self, keeper: ConnectionPool) -> None:
         self.answer = b""
         self.opened = 0
         self._keeper = keeper
 
-    async def open(self, origin: Origin, proxy: str | None) -> Connection:
+    async def connect(self, origin: Origin, proxy: str | None) -> Connection:
         self.opened += 1
         connection = Connection(origin, self._keeper)
         connection.connection_made(_Speaking(connection, cuts_of(self.answer)))
@@ -76,36 +76,36 @@ class _Opener:
 
 
 class _Town:
-    """A house whose only provider is one answer."""
+    """A house with one answer as its only provider."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.log = io.StringIO()
-        upstream = HttpUpstream(5)
+        upstream = HttpTransport(5)
         self.opener = _Opener(upstream._pool)
-        upstream._opener = self.opener  # type: ignore[assignment]
-        self._house = build_house(
+        upstream._connector = self.opener  # type: ignore[assignment]
+        self._house = build_services(
             load_settings(_SETTINGS, PROVIDERS, env_file=None),
             {"http": upstream.send},
             Log(self.log, "json"),
             new_id=lambda prefix: prefix + "0" * 22,
         )
 
-    def ask(self, answer: bytes, *, stream: bool) -> Keeper:
+    def ask(self, answer: bytes, *, stream: bool) -> RecordingSink:
         self.log.seek(0)
         self.log.truncate()
         self.opener.answer, self.opener.opened = answer, 0
-        house: House = structs.replace(
+        house: Services = structs.replace(
             self._house,
-            learned=Learned(MemoryStore()),
-            breakers=Breakers(),
-            budget=RepeatBudget(),
-            pause=lambda _: asyncio.sleep(0),
+            observations=ModelObservations(MemoryStore()),
+            circuit_breakers=CircuitBreakers(),
+            retry_budget=RetryBudget(),
+            sleep=lambda _: asyncio.sleep(0),
         )
-        keeper = Keeper()
+        keeper = RecordingSink()
         body = json.dumps({**_ASKED, "stream": stream}).encode()
-        inbound = Inbound(request_id="req_fuzz", client=Client(), headers={}, body=body)
-        self.loop.run_until_complete(asyncio.wait_for(run(house, inbound, keeper), 30))
+        inbound = ClientRequest(request_id="req_fuzz", client=Client(), headers={}, body=body)
+        self.loop.run_until_complete(asyncio.wait_for(run_exchange(house, inbound, keeper), 30))
         return keeper
 
 

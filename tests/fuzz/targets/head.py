@@ -12,7 +12,7 @@ from uvicorn.server import ServerState
 from anthropic_proxy.app import App, create_app
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.server.protocol import GuardedHttp
+from anthropic_proxy.server.http1.connection import Http1Connection
 from anthropic_proxy.settings import load_settings
 from tests.fuzz.targets.connection import KeptConnection
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded
@@ -22,7 +22,7 @@ TURNS = 12
 
 
 class _Complaints(logging.Handler):
-    """What uvicorn and the event loop call an error."""
+    """Log records that uvicorn and the event loop call errors."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -38,10 +38,10 @@ class _Door:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.log = io.StringIO()
-        self.app: App = create_app(load_settings({}, PROVIDERS, env_file=None), address="127.0.0.1", announces=False)
+        self.app: App = create_app(load_settings({}, PROVIDERS, env_file=None), address="127.0.0.1", logs_startup=False)
         self.app._log = Log(self.log)
         config = uvicorn.Config(
-            self.app, http=GuardedHttp, ws="none", lifespan="off", log_config=None, proxy_headers=False
+            self.app, http=Http1Connection, ws="none", lifespan="off", log_config=None, proxy_headers=False
         )
         config.load()
         self.config, self.state = config, ServerState()
@@ -51,7 +51,7 @@ class _Door:
             logging.getLogger(name).propagate = False
 
     def hear(self, data: bytes) -> bytes:
-        """Return what one client is sent that says this and then hangs up."""
+        """Return what one client receives that sends this and then hangs up."""
         self.complaints.heard.clear()
         self.log.seek(0)
         self.log.truncate()
@@ -61,7 +61,7 @@ class _Door:
         return sent
 
     async def _hear(self, data: bytes) -> bytes:
-        protocol = GuardedHttp(self.config, self.state, {})
+        protocol = Http1Connection(self.config, self.state, {})
         wire = KeptConnection()
         protocol.connection_made(wire)
         for piece in cuts_of(data):

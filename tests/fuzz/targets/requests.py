@@ -1,4 +1,4 @@
-"""The request path: a body is read, prepared and said in every wire; and whole exchanges, from body to reply."""
+"""The request path: a body is read, prepared and written in every wire; and whole exchanges, from body to reply."""
 
 import asyncio
 import json
@@ -10,23 +10,23 @@ import msgspec
 from msgspec import structs
 
 from anthropic_proxy.errors import ClientError, ProxyError
-from anthropic_proxy.exchange.house import House, Inbound
-from anthropic_proxy.exchange.limits import limits_of
-from anthropic_proxy.exchange.run import run
-from anthropic_proxy.hooks import Client
+from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.target_limits import target_limits
 from anthropic_proxy.log import Log
-from anthropic_proxy.messages.grammar import check_bytes
-from anthropic_proxy.messages.prepare import prepare
+from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.preparation import prepare
 from anthropic_proxy.messages.tokens import estimate
-from anthropic_proxy.messages.types import decode_request
-from anthropic_proxy.routing.health import Breakers, Queue, RepeatBudget
-from anthropic_proxy.routing.learned import Learned
-from anthropic_proxy.routing.store import MemoryStore
+from anthropic_proxy.plugins import Client
+from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget
+from anthropic_proxy.routing.memory_store import MemoryStore
+from anthropic_proxy.routing.model_observations import ModelObservations
+from anthropic_proxy.services import ClientRequest, Services
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest, relays
-from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, folders_of, playable, recorded, scenario_of
+from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, complete_replies, folders_of, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
-from tests.golden.stage import Scenario
-from tests.house import Answer, Keeper, Town
+from tests.support.event_grammar import check_bytes
+from tests.support.golden_runner import GoldenCase
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
 MOST_CALLS = 40
 """Calls upstream that one exchange can make: ten of a turn's loop, each with its repeats and healings."""
@@ -39,11 +39,11 @@ def _seats() -> tuple[str, ...]:
 
 @cache
 def _callable_seats() -> tuple[str, ...]:
-    """Return the scenarios whose provider asks for no token that somebody else gives."""
+    """Return the scenarios with a provider that needs no token from elsewhere, only a key of the settings."""
     return tuple(seat for seat in _seats() if _scenario(seat).provider.key_source == "settings")
 
 
-def _scenario(word: str, seats: tuple[str, ...] = ()) -> Scenario:
+def _scenario(word: str, seats: tuple[str, ...] = ()) -> GoldenCase:
     seats = seats or _seats()
     seat = word if word in seats else seats[sum(word.encode()) % len(seats)]
     wire, _, name = seat.partition("/")
@@ -62,7 +62,7 @@ def _check_request(data: bytes) -> None:
     try:
         counted = estimate(request)
         expect(0 <= counted <= 4 * len(body) + 100_000, f"{len(body)} bytes were counted as {counted} tokens")
-        prepared = prepare(request, limits_of(target))
+        prepared = prepare(request, target_limits(target))
         call = Call(
             request=prepared.request,
             model=target.model,
@@ -81,7 +81,7 @@ def _check_request(data: bytes) -> None:
 
 
 def _expect_sayable(said: UpstreamRequest, given: int) -> None:
-    """What goes upstream is JSON to every reader, and its head is one."""
+    """Check that the body sent upstream is JSON to every reader, and its head a valid one."""
     msgspec.json.decode(said.body)
     json.loads(said.body)
     said.path.encode("ascii")
@@ -100,10 +100,10 @@ class _Street:
         self._body = body
         self.calls = 0
 
-    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         self.calls += 1
         kind = "application/json" if self._body.lstrip().startswith(b"{") else "text/event-stream"
-        return Answer(self._status, *cuts_of(self._body), headers={"content-type": kind, "retry-after": "1"})
+        return FakeResponse(self._status, *cuts_of(self._body), headers={"content-type": kind, "retry-after": "1"})
 
 
 class _Stage:
@@ -112,36 +112,38 @@ class _Stage:
     Where the provider refuses, the log is JSON.
     """
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: GoldenCase) -> None:
         self._street = _Street(200, b"")
         row = scenario.provider
         settings = {"BIG_MODEL": f"{row.prefix}/{scenario.facts['model']}", "LOG_LEVEL": "error"}
         if row.key_variable:
             settings[row.key_variable] = "golden"
         settings |= scenario.facts.get("settings", {})
-        self._town = Town(self._answer, **settings)
-        ways = dict.fromkeys(("http", "demo", "litellm"), self._town.house.ways["http"])
-        self._house = structs.replace(self._town.house, ways=ways)
+        self._town = ProxyHarness(self._answer, **settings)
+        ways = dict.fromkeys(("http", "demo", "litellm"), self._town.house.transports["http"])
+        self._house = structs.replace(self._town.house, transports=ways)
         self._json_house = structs.replace(self._house, log=Log(self._town.log, "json"))
 
-    def _answer(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
+    def _answer(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         return self._street(base_url, request, credential)
 
-    def play(self, body: bytes, status: int, reply: bytes) -> tuple[Keeper, str, int]:
+    def play(self, body: bytes, status: int, reply: bytes) -> tuple[RecordingSink, str, int]:
         """Return what the client got, the log, and how often the provider was asked."""
         self._street = _Street(status, reply)
         self._town.log.seek(0)
         self._town.log.truncate()
-        house: House = structs.replace(
+        house: Services = structs.replace(
             self._house if status == 200 else self._json_house,
-            learned=Learned(MemoryStore()),
-            breakers=Breakers(),
-            budget=RepeatBudget(),
-            queue=Queue(9),
+            observations=ModelObservations(MemoryStore()),
+            circuit_breakers=CircuitBreakers(),
+            retry_budget=RetryBudget(),
+            queue=FairQueue(9),
         )
-        keeper = Keeper()
-        inbound = Inbound(request_id="req_fuzz", client=Client(key_forwardable=True), headers={}, body=body)
-        _loop().run_until_complete(run(house, inbound, keeper))
+        keeper = RecordingSink()
+        inbound = ClientRequest(
+            request_id="req_fuzz", client=Client(credential_forwardable=True), headers={}, body=body
+        )
+        _loop().run_until_complete(run_exchange(house, inbound, keeper))
         house.log.flush()
         return keeper, self._town.log.getvalue(), self._street.calls
 
@@ -191,7 +193,7 @@ def _exchange_seeds() -> Iterator[bytes]:
         if len(body) + len(reply) <= LARGEST_SEED:
             yield f"{seat} {scenario.facts.get('status', 200)}\n".encode() + body + b"\n" + reply
     for wire in WIRES:
-        for name, reply in zip(playable(wire), recorded(wire, ".sse", ".json"), strict=False):
+        for name, reply in zip(playable(wire), complete_replies(wire), strict=False):
             body = _in_one_line(scenario_of(wire, name).posted)
             yield f"{wire}/{name} 200\n".encode() + body + b"\n" + reply
 

@@ -1,20 +1,33 @@
 """The golden scenarios as seats for an input: a real request, a real target, every quirk of every dialect."""
 
+import json
 from functools import cache
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from msgspec import structs
 
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.wire.contract import Call
-from tests.golden.stage import Scenario
+from tests.support.golden_runner import GoldenCase
+from tests.support.provider_replies.chat import CHAT_REPLIES, CHAT_STREAMS
+from tests.support.provider_replies.gemini import GEMINI_REPLIES, GEMINI_STREAMS
+from tests.support.provider_replies.messages import MESSAGE_STREAMS
+from tests.support.provider_replies.ollama import OLLAMA_STREAMS
+from tests.support.provider_replies.responses import RESPONSE_STREAMS, RESPONSES
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-RECORDED = Path(__file__).parents[4] / "shared" / "recorded"
-"""Bytes of real providers, where this checkout has them beside it."""
 WIRES = ("openai_chat", "openai_responses", "gemini", "ollama", "anthropic")
 LARGEST_SEED = 16 * 1024
+COMPLETE_REPLIES: dict[str, tuple[dict[str, bytes], dict[str, Any]]] = {
+    "openai_chat": (CHAT_STREAMS, CHAT_REPLIES),
+    "openai_responses": (RESPONSE_STREAMS, RESPONSES),
+    "gemini": (GEMINI_STREAMS, GEMINI_REPLIES),
+    "ollama": (OLLAMA_STREAMS, {}),
+    "anthropic": (MESSAGE_STREAMS, {}),
+}
+"""Wire → streams and replies that are not streamed."""
 
 
 @cache
@@ -23,21 +36,24 @@ def folders_of(wire: str) -> tuple[str, ...]:
 
 
 @cache
-def scenario_of(wire: str, name: str) -> Scenario:
-    return Scenario(GOLDEN / wire / name)
+def scenario_of(wire: str, name: str) -> GoldenCase:
+    return GoldenCase(GOLDEN / wire / name)
 
 
 @cache
 def _call_of(wire: str, name: str) -> Call | None:
+    scenario = scenario_of(wire, name)
     try:
-        return scenario_of(wire, name).call()
-    except ProxyError:  # some scenarios show a refusal
+        call = scenario.call()
+        scenario.target.wire.encode_request(call)
+    except ProxyError:  # some scenarios show a refusal, by which no upstream is asked
         return None
+    return call
 
 
 @cache
 def playable(wire: str) -> tuple[str, ...]:
-    """Return the scenarios whose request can be said."""
+    """Return the scenarios with a request that can be encoded for the wire."""
     return tuple(name for name in folders_of(wire) if _call_of(wire, name) is not None)
 
 
@@ -49,8 +65,7 @@ def call_of(wire: str, name: str) -> Call:
     return structs.replace(call, new_id=lambda prefix: f"{prefix}{next(numbers):022d}")
 
 
-def recorded(wire: str, *endings: str) -> list[bytes]:
-    """Return what real providers said in a wire; nothing where the recordings are not here."""
-    files = sorted((RECORDED / wire).glob("*")) if RECORDED.is_dir() else []
-    bodies = (file.read_bytes() for file in files if file.suffix in endings and ".request" not in file.name)
-    return [body for body in bodies if len(body) <= LARGEST_SEED]
+def complete_replies(wire: str) -> list[bytes]:
+    """Return replies with every field that the providers of a wire send."""
+    streams, bodies = COMPLETE_REPLIES[wire]
+    return [*streams.values(), *(json.dumps(body).encode() for body in bodies.values())]

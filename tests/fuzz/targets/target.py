@@ -1,4 +1,4 @@
-"""What a target is, and what holds for every one."""
+"""The definition of a target, and what holds for every one."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -18,9 +18,9 @@ class Target(NamedTuple):
     check: Callable[[bytes], None]
     """Feeds one input; whatever it raises is a finding."""
     seeds: Callable[[], Iterable[bytes]]
-    """What a right input looks like, many times."""
+    """Many examples of a right input."""
     headlines: Sequence[bytes] = ()
-    """What the first line of an input may be, where it chooses how the rest is read; (): there is no such line."""
+    """Possible first lines of an input, where that line chooses how the rest is read; (): there is no such line."""
 
 
 def expect(fact: bool, what: str) -> None:
@@ -35,7 +35,7 @@ def expect_ours(error: ProxyError) -> None:
 
 
 def expect_bounded(made: int, given: int, factor: int = 256) -> None:
-    """What comes out grows with what came in: an event of one character takes a hundred bytes."""
+    """Expect the output to grow with the input: an event of one character takes a hundred bytes."""
     expect(made <= factor * given + (1 << 18), f"{given} bytes became {made}")
 
 
@@ -46,7 +46,7 @@ def split_headline(data: bytes) -> tuple[list[str], bytes]:
 
 
 def cuts_of(data: bytes) -> list[bytes]:
-    """Return the data as pieces whose lengths depend on nothing but the data."""
+    """Return the data as pieces with lengths that depend on nothing but the data."""
     pieces, place, state = [], 0, crc32(data)
     while place < len(data):
         state = (state * 1103515245 + 12345) & 0x7FFFFFFF

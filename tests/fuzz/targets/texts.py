@@ -1,4 +1,4 @@
-"""What else is read: frames, what comes back inside signatures, settings, pages and search results."""
+"""Other texts that are read: frames, the content of returned signatures, settings, pages and search results."""
 
 import asyncio
 import gzip
@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from anthropic_proxy.errors import ConfigurationError, SearchFailed, UpstreamProtocolError
+from anthropic_proxy.errors import ConfigurationError, UpstreamProtocolError, WebSearchFailed
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
-from anthropic_proxy.upstream.inflating import Inflater
-from anthropic_proxy.upstream.pages.body import HTML, decode_text, find_type, is_text
-from anthropic_proxy.upstream.pages.markdown import read_html
-from anthropic_proxy.upstream.search import SearchService, Searxng
-from anthropic_proxy.wire.carry import Carry, decode_carry, encode_carry
+from anthropic_proxy.upstream.decompression import Decompressor
+from anthropic_proxy.upstream.web_fetch.content_type import HTML, decode_text, detect_type, is_text
+from anthropic_proxy.upstream.web_fetch.html_to_markdown import read_html
+from anthropic_proxy.upstream.web_search import SearchService, Searxng
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
+from anthropic_proxy.wire.signatures import ReasoningState, decode_signature, encode_signature
 from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, split_headline
-from tests.house import Answer
+from tests.support.harness import FakeResponse
 
 CHECKOUT = Path(__file__).parents[3]
 TAGS = ("oc", "or", "gm", "ol", "ka")
@@ -59,27 +59,27 @@ def _check_carry(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
     for tag in TAGS:
         for signature in (text, f"px1.{tag}.{text}"):
-            carried = decode_carry(tag, signature)
+            carried = decode_signature(tag, signature)
             if carried is not None:
-                again = encode_carry(tag, carried)
-                expect(decode_carry(tag, again) in (carried, None), "a carry does not come back")
+                again = encode_signature(tag, carried)
+                expect(decode_signature(tag, again) in (carried, None), "a carry does not come back")
 
 
 def _carries() -> Iterator[bytes]:
     for tag in TAGS:
         for carry in (
-            Carry(),
-            Carry(replay=1),
-            Carry(model="m-1", item="rs_1", encrypted="gAAA" * 40),
-            Carry(call_signature="CsIB" * 30, position=3),
+            ReasoningState(),
+            ReasoningState(replay=1),
+            ReasoningState(model="m-1", item="rs_1", encrypted="gAAA" * 40),
+            ReasoningState(call_signature="CsIB" * 30, position=3),
         ):
-            signature = encode_carry(tag, carry)
+            signature = encode_signature(tag, carry)
             yield signature.encode()
             yield signature.rpartition(".")[2].encode()
 
 
 def _check_settings(data: bytes) -> None:
-    """A file of settings is read or refused in words that repeat no key; its lines as an environment likewise."""
+    """Check that a file of settings is read, or refused with a text that repeats no key; likewise as an environment."""
     _env_file().write_bytes(data)
     text = data.decode("utf-8", "replace")
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line and "\0" not in line)
@@ -97,7 +97,7 @@ def _check_settings(data: bytes) -> None:
 
 
 def _is_telling(value: str, text: str) -> bool:
-    """Whether to find a value means that it was told: it stands once, as a key does."""
+    """Return whether finding a value means that it was disclosed: it stands once, as a key does."""
     return len(value) >= MOST_SECRET and value.isascii() and value.isalnum() and text.count(value) == 1
 
 
@@ -127,7 +127,7 @@ def _check_page(data: bytes) -> None:
         inflated = _inflate(encoding, cuts_of(body))
     except zlib.error:
         return
-    kind = find_type(said, inflated)
+    kind = detect_type(said, inflated)
     if not is_text(kind):
         return
     text = decode_text(inflated, charset, is_html=kind in HTML)
@@ -138,7 +138,7 @@ def _check_page(data: bytes) -> None:
 
 
 def _inflate(encoding: str, pieces: list[bytes]) -> bytes:
-    inflater, body = Inflater(encoding), b""
+    inflater, body = Decompressor(encoding), b""
     for piece in pieces:
         for some in inflater.feed(piece):
             body += some
@@ -174,13 +174,13 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 def _check_search(data: bytes) -> None:
-    async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> Answer:
-        return Answer(200, *cuts_of(data))
+    async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(200, *cuts_of(data))
 
     service = SearchService(send, "http://search.example", Searxng())
     try:
         found = _loop().run_until_complete(service.search("words", ["example.com", "b.de/x"][: len(data) % 3]))
-    except SearchFailed:
+    except WebSearchFailed:
         return
     expect(len(found) <= 10, f"{len(found)} results")
     expect_bounded(sum(len(page.url) + len(page.title) + len(page.content) for page in found), len(data))

@@ -1,18 +1,18 @@
-"""The decoder of each wire: what a provider says, as a stream, as a whole body, as an error."""
+"""The decoder of each wire: a provider's reply as a stream, as a whole body, as an error."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.messages.deltas import Delta
-from anthropic_proxy.messages.grammar import check_bytes
-from anthropic_proxy.messages.stops import StopCutter
+from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.writer import MessageWriter
-from anthropic_proxy.server.replies import encode_error, encode_events, error_headers
+from anthropic_proxy.server.responses import encode_error, encode_events, error_headers
 from anthropic_proxy.wire.contract import Call, Wire, heals, relays
 from anthropic_proxy.wire.framing import new_reader
-from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, call_of, playable, recorded, scenario_of
+from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, call_of, complete_replies, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
+from tests.support.event_grammar import check_bytes
 
 MODES = ("stream", "body", "error")
 _STATUSES = (400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 529)
@@ -20,11 +20,11 @@ _WAITS = ("-", "7", "0", "-1", "1e400", "nan", "Wed, 21 Oct 2099 07:28:00 GMT", 
 
 
 class _Listener:
-    """A client: what it is sent must be a stream by the grammar, whatever the provider said."""
+    """A client: what it is sent must be a stream by the grammar, whatever the provider sent."""
 
     def __init__(self, call: Call, signature: str) -> None:
         self._writer = MessageWriter(message_id="msg_fuzz", model="claude", signature=signature)
-        self._cutter = StopCutter(call.request.stop_sequences) if call.request.stop_sequences else None
+        self._cutter = StopSequenceFilter(call.request.stop_sequences) if call.request.stop_sequences else None
         self._sent = encode_events(self._writer.start(100))
 
     def feed(self, deltas: list[Delta]) -> None:
@@ -98,8 +98,8 @@ def _check_error(wire: Wire, call: Call, words: list[str], payload: bytes) -> No
         assert isinstance(outcome, ProxyError)
         expect_ours(outcome)
         _expect_tellable(outcome)
-        if heals(wire) and (healing := wire.find_healing(call, outcome)):  # type: ignore[arg-type]
-            wire.heal(call.dialect, healing.name)
+        if heals(wire) and (healing := wire.find_adaptation(call, outcome)):  # type: ignore[arg-type]
+            wire.apply_adaptation(call.dialect, healing.name)
         return
     listener = _Listener(call, "")
     listener.feed(outcome)
@@ -108,7 +108,7 @@ def _check_error(wire: Wire, call: Call, words: list[str], payload: bytes) -> No
 
 
 def _expect_tellable(error: ProxyError) -> None:
-    """Nothing that a provider says may end in a head of ours with a line of its own, or in a status that is none."""
+    """Check that no provider text puts a line of its own into a head of ours, or yields a status that is none."""
     expect_bounded(len(encode_error(error, "req_fuzz")), 0)
     expect(400 <= error.status <= 599, f"status {error.status}")
     for value in error_headers(error, "req_fuzz").values():
@@ -124,7 +124,7 @@ def _seeds(wire: str) -> Iterator[bytes]:
         status = scenario.facts.get("status", 200)
         mode = f"error {status}" if status != 200 else "stream" if scenario.streams else "body"
         yield f"{name} {mode}\n".encode() + scenario.upstream
-    for position, body in enumerate(recorded(wire, ".sse", ".ndjson", ".json")):
+    for position, body in enumerate(complete_replies(wire)):
         name = playable(wire)[position % len(playable(wire))]
         yield (
             f"{name} {'body' if body.lstrip().startswith(b'{') and b'data:' not in body else 'stream'}\n".encode()

@@ -3,9 +3,9 @@ from collections.abc import Iterator
 import anthropic
 import pytest
 
-from tests.fakes.skeleton import Running
-from tests.integration.python_sdk.asking import Upstream
-from tests.process import Proxy
+from tests.support.fakes.server import Running
+from tests.support.sdk import Upstream
+from tests.support.server_process import Proxy
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from tests.integration.python_sdk.asking import MODEL, WEATHER, Upstream, said, text_of
-from tests.process import Proxy, running_proxy
+from tests.support.sdk import MODEL, WEATHER, Upstream, said, text_of
+from tests.support.server_process import Proxy, running_proxy
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from tests.process import Proxy, running_proxy
     [
         ("unauthorized", anthropic.AuthenticationError, "OPENAI_API_KEY"),
         ("forbidden", anthropic.PermissionDeniedError, "not supported"),
-        ("missing", anthropic.NotFoundError, "does not exist"),
+        ("missing", anthropic.BadRequestError, "does not exist"),
         ("rate after=30", anthropic.RateLimitError, "Rate limit reached"),
         ("quota", anthropic.PaymentRequiredError, "quota"),
         ("server", anthropic.InternalServerError, "had an error"),

@@ -1,4 +1,4 @@
-"""The SDK's helpers on four wires, unchanged: whoever uses them does not notice which model answers."""
+"""The SDK's helpers on four wires, unchanged: their user does not notice which model answers."""
 
 import asyncio
 import time
@@ -10,8 +10,8 @@ import pydantic
 import pytest
 from anthropic import beta_async_tool, beta_tool
 
-from tests.integration.python_sdk.asking import MODEL, WEATHER, said, text_of
-from tests.upstreams import KINDS, Upstream, standing
+from tests.support.sdk import MODEL, WEATHER, said, text_of
+from tests.support.wires import KINDS, Upstream, standing
 
 COUNTED = " ".join(str(number) for number in range(1, 31))
 WAIT_SECONDS = 20
@@ -174,7 +174,7 @@ async def test_models_are_paged_through_one_by_one(
     [
         ("unauthorized", anthropic.AuthenticationError),
         ("forbidden", anthropic.PermissionDeniedError),
-        ("missing", anthropic.NotFoundError),
+        ("missing", anthropic.BadRequestError),
         ("overflow", anthropic.BadRequestError),
         ("rate after=30", anthropic.RateLimitError),
     ],
@@ -229,7 +229,7 @@ def assert_left(wire: Upstream) -> None:
 
 
 def test_the_sdk_waits_as_long_as_it_is_told_and_asks_again(wire: Upstream) -> None:
-    """The proxy repeats a short limit once itself; the second time the client is told."""
+    """The proxy repeats a short limit once itself; the second one reaches the client."""
     with anthropic.Anthropic(base_url=wire.proxy.url, api_key="x", max_retries=1) as client:
         asked = said("Say exactly: at last [fault:rate after=1 times=2]")
         assert text_of(client.messages.create(model=MODEL, max_tokens=400, messages=asked)).startswith("at last")

@@ -7,9 +7,9 @@ from typing import Any
 import anthropic
 import pytest
 
-from tests.fakes.openai_chat.samples import png
-from tests.integration.python_sdk.asking import MODEL, WEATHER, Upstream, said, text_of
-from tests.process import Proxy, running_proxy
+from tests.support.fakes.openai_chat.samples import png
+from tests.support.sdk import MODEL, WEATHER, Upstream, said, text_of
+from tests.support.server_process import Proxy, running_proxy
 
 
 def test_create_gives_a_message(client: anthropic.Anthropic, upstream: Upstream) -> None:

@@ -1,4 +1,4 @@
-"""Conversations that a server would keep: none is kept here, and the SDK is told so in words on which it resends."""
+"""Conversations that a server would keep: none is kept here, and the SDK gets an error on which it resends."""
 
 import json
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import httpx2 as httpx
 import pytest
 from anthropic import beta_tool
 
-from tests.integration.python_sdk.asking import MODEL, Upstream, said, text_of
-from tests.process import Proxy
+from tests.support.sdk import MODEL, Upstream, said, text_of
+from tests.support.server_process import Proxy
 
 
 @beta_tool
@@ -25,7 +25,7 @@ def add(a: int, b: int) -> str:
 
 
 class Wire:
-    """What the SDK posted, and the status of each answer."""
+    """Bodies that the SDK posted, and the status of each answer."""
 
     def __init__(self) -> None:
         self.posted: list[dict[str, Any]] = []
@@ -87,7 +87,7 @@ def test_a_thread_that_must_be_kept_is_refused_in_its_own_words(
 
 
 def test_a_thread_that_goes_on_from_elsewhere_is_refused(client: anthropic.Anthropic, upstream: Upstream) -> None:
-    """To ignore it would be to lose all that was said before."""
+    """Ignoring it would lose the conversation before it."""
     with pytest.raises(anthropic.BadRequestError) as caught:
         client.beta.messages.create(
             model=MODEL,

@@ -8,8 +8,8 @@ import pydantic
 import pytest
 from anthropic import beta_tool
 
-from tests.fakes.openai_chat.samples import png
-from tests.integration.python_sdk.asking import MODEL, TIME, WEATHER, Upstream, said, text_of
+from tests.support.fakes.openai_chat.samples import png
+from tests.support.sdk import MODEL, TIME, WEATHER, Upstream, said, text_of
 
 
 def test_two_calls_at_once_and_results_in_another_order(client: anthropic.Anthropic, upstream: Upstream) -> None:

@@ -1,0 +1,121 @@
+"""Checks of what backends and features need on this machine: packages, files, settings. Nothing is sent anywhere."""
+
+import json
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.routing.catalog import Catalog
+from anthropic_proxy.routing.providers import Provider
+from anthropic_proxy.routing.router import should_query_ollama
+from anthropic_proxy.settings import Settings
+
+_DEFAULT_CREDENTIALS = "~/.config/gcloud/application_default_credentials.json"
+"""File that `gcloud auth application-default login` writes (cloud.google.com, "How Application Default Credentials
+works", read 2026-11)."""
+_KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}
+"""LiteLLM prefix → beginning of its variables, if it differs from the prefix."""
+
+
+def find_obstacles(provider: Provider, models: Sequence[str], settings: Settings, catalogue: Catalog) -> list[str]:
+    """Return the problems that keep a backend from serving, each with its remedy. `models`: targets of the tiers."""
+    if provider.key_source == "google":
+        return _check_google(settings)
+    if provider.transport == "litellm":
+        return _check_litellm(models, settings)
+    if provider.uses_installed_models:
+        return _check_pulled(provider, models, settings, catalogue)
+    return []
+
+
+def find_missing_packages(settings: Settings) -> list[str]:
+    """Return the missing packages of enabled features, each with the command that installs it."""
+    if settings.fetch_urls and not _is_installed("lxml"):
+        return ["FETCH_URLS needs lxml to read HTML pages, which is not installed:  sh scripts/setup fetch"]
+    return []
+
+
+def find_google_project(settings: Settings) -> str | None:
+    """Return the project of the settings, else of the credentials file. None: not set."""
+    if settings.vertex_project:
+        return settings.vertex_project
+    content = _load(_credentials_file(settings))
+    named = content.get("project_id") or content.get("quota_project_id") if isinstance(content, dict) else None
+    return named if isinstance(named, str) else None
+
+
+def _check_google(settings: Settings) -> list[str]:
+    obstacles = []
+    if not _is_installed("google.auth"):
+        obstacles.append("Vertex AI needs google-auth, which is not installed:  sh scripts/setup vertex")
+    file = _credentials_file(settings)
+    named = settings.google_credentials_file
+    content = _load(file)
+    if isinstance(content, str):
+        origin = settings.origins.get("GOOGLE_APPLICATION_CREDENTIALS", "set")
+        where = f"GOOGLE_APPLICATION_CREDENTIALS ({origin})" if named else "The file of Application Default Credentials"
+        if named or file.exists():
+            obstacles.append(f"{where} cannot be used: {file}: {content}.")
+        else:
+            obstacles.append(
+                "Vertex AI has no credentials file: set GOOGLE_APPLICATION_CREDENTIALS, or log in with  "
+                "gcloud auth application-default login  (on Google Cloud the metadata server may supply them)"
+            )
+    if find_google_project(settings) is None:
+        obstacles.append("Vertex AI has no project: set VERTEX_PROJECT in .env or in the environment.")
+    return obstacles
+
+
+def _check_litellm(models: Sequence[str], settings: Settings) -> list[str]:
+    if not _is_installed("litellm"):
+        return ["LiteLLM is not installed:  sh scripts/setup litellm"]
+    names = {secret.origin.upper() for secret in settings.other_secrets}
+    stems = dict.fromkeys(model.partition("/")[0] for model in models if "/" in model)
+    return [
+        f"{stem} has no key: no variable {_stem(stem)}_… is set, from which LiteLLM takes it."
+        for stem in stems
+        if not any(name.startswith(f"{_stem(stem)}_") for name in names)
+    ]
+
+
+def _stem(prefix: str) -> str:
+    return _KEY_STEMS.get(prefix, prefix.upper().replace("-", "_"))
+
+
+def _check_pulled(provider: Provider, models: Sequence[str], settings: Settings, catalogue: Catalog) -> list[str]:
+    listed = catalogue.listing(provider.name)
+    if listed is None:
+        if not models or not should_query_ollama(settings):
+            return []
+        address = settings.base_urls.get(provider.name, provider.base_url)
+        return [f"{provider.title} did not answer at {address}. Start it with  ollama serve  or set its address."]
+    return [
+        f"{provider.title} has no model {model}. Get it with  ollama pull {model}"
+        for model in dict.fromkeys(models)
+        if not {model, f"{model}:latest"} & {*listed}
+    ]
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _credentials_file(settings: Settings) -> Path:
+    return Path(os.path.expanduser(settings.google_credentials_file or _DEFAULT_CREDENTIALS))
+
+
+def _load(file: Path) -> Any:
+    """Return the content of a credentials file. A text: the reason why it is unreadable."""
+    try:
+        content = json.loads(file.read_bytes())
+    except OSError as error:
+        return describe_os_error(error)
+    except (ValueError, RecursionError):
+        return "it is not JSON"
+    return content if isinstance(content, dict) else "it is not a JSON object"

@@ -1,0 +1,106 @@
+"""Adaptations: changes of a request after an error of the provider, for the retry and for later requests."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from msgspec import structs
+
+from anthropic_proxy.errors import Cause, UnsupportedFeature, UpstreamError
+from anthropic_proxy.exchange.encoding import run_for_call
+from anthropic_proxy.messages.fidelity import FidelityNote, Handling
+from anthropic_proxy.routing.router import Target, switch_wire
+from anthropic_proxy.services import Services
+from anthropic_proxy.wire.contract import Adaptation, Call, heals, relays
+
+
+class Adaptations:
+    """Adaptations of the current target during one request."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.notes: list[FidelityNote] = []
+        """Notes for the fidelity report."""
+        self.lasting: list[str] = []
+        """Names of adaptations to store for the model once a request with them succeeds."""
+
+    async def find(self, target: Target, call: Call, error: UpstreamError) -> Target | None:
+        """Return the adapted target for a retry. None: no adaptation matches the error."""
+        adaptations = await run_for_call(self._services, lambda call: _find_adaptations(target, call, error), call)
+        adapted: Target | None = target if adaptations else None
+        for adaptation in adaptations:
+            adapted = adapted and _apply_adaptation(self._services, adapted, adaptation.name)
+        if adapted is None:
+            return None
+        names, provider = ", ".join(adaptation.name for adaptation in adaptations), target.provider.prefix
+        self._services.log.write_once(f"{provider}/{target.model}: {names}, because of: {error.message}")
+        handling: Handling = "approximated" if relays(target.wire) else "kept"  # the encoder notes any other loss
+        self.notes.append(FidelityNote(handling, error.parameter or "", f"{provider} refused it: {names}"))
+        self.lasting += [adaptation.name for adaptation in adaptations if adaptation.persistent]
+        return adapted
+
+    async def remember(self, target: Target) -> None:
+        """Store the adaptations. Call this after the request succeeded, which proves them right."""
+        for name in self.lasting:
+            await self._services.observations.store_adaptation(target.upstream, target.model, name)
+        self.lasting.clear()
+
+
+async def apply_stored_adaptations(services: Services, target: Target) -> Target:
+    """Return the target with the stored adaptations of its model."""
+    if heals(target.wire):
+        for name in await services.observations.find_adaptations(target.upstream, target.model):
+            target = _apply_adaptation(services, target, name) or target
+    return target
+
+
+def _find_adaptations(target: Target, call: Call, error: UpstreamError) -> Sequence[Adaptation]:
+    """Return adaptations for an error. Those of its cause take precedence over those of the wire."""
+    if not heals(target.wire):
+        return ()
+    if not relays(target.wire) and error.cause is not None and (found := _find_by_cause(target, call, error.cause)):
+        return found
+    adaptation = target.wire.find_adaptation(call, error)
+    return () if adaptation is None else (adaptation,)
+
+
+def _find_by_cause(target: Target, call: Call, cause: Cause) -> Sequence[Adaptation]:
+    """Return the adaptations that exist on every wire: less output, or no images."""
+    if cause.error_type == "images":
+        lasts = cause.certain or not (target.facts.known and target.facts.accepts_images)
+        return [Adaptation(NO_IMAGES, persistent=lasts)] if _has_images(call, target) else []
+    requested = call.request.max_tokens
+    if cause.max_output is not None and cause.max_output < requested:
+        return [Adaptation(f"limit {cause.max_output}")]
+    if cause.max_tokens is None or cause.max_tokens >= requested:
+        return []
+    found = [Adaptation(f"limit {cause.max_tokens}", persistent=False)]
+    return found if cause.window is None else [Adaptation(f"window {cause.window}"), *found]
+
+
+def _has_images(call: Call, target: Target) -> bool:
+    blind = structs.replace(call, request=structs.replace(call.request, vision=False))
+    with suppress(UnsupportedFeature):
+        return target.wire.encode_request(call).body != target.wire.encode_request(blind).body
+    return False
+
+
+NO_IMAGES, NO_DOCUMENTS = "images none", "documents none"
+
+
+def _apply_adaptation(services: Services, target: Target, name: str) -> Target | None:
+    """Return the target with one adaptation. None: not applicable."""
+    verb, _, value = name.partition(" ")
+    if verb == "wire":
+        return switch_wire(target, value, services.settings)
+    facts = target.facts
+    if verb == "limit" and value.isdecimal():
+        return structs.replace(target, facts=structs.replace(facts, stated_output=int(value)))
+    if verb == "window" and value.isdecimal():
+        return structs.replace(target, facts=structs.replace(facts, stated_window=int(value)))
+    if name == NO_IMAGES:
+        return structs.replace(target, facts=structs.replace(facts, rejects_images=True))
+    if name == NO_DOCUMENTS:
+        return structs.replace(target, facts=structs.replace(facts, rejects_documents=True))
+    if not heals(target.wire):
+        return None
+    return structs.replace(target, dialect=target.wire.apply_adaptation(target.dialect, name))

@@ -1,0 +1,45 @@
+"""Steps 5 and 6 of a large request: in a thread."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from msgspec import structs
+
+from anthropic_proxy.exchange.background import BYTES_PER_TOOL, MAX_BYTES_ON_LOOP
+from anthropic_proxy.messages.reply_schema import ReplySchema
+from anthropic_proxy.messages.work_budget import WorkPostponed
+from anthropic_proxy.services import ClientRequest, Services
+from anthropic_proxy.wire.contract import Call
+
+MAX_STEPS_ON_LOOP = 4_000
+"""Steps of schema conversion on the event loop: 4 to 10 ms, so a dozen concurrent requests delay others by at most
+0.2 s. Conversions are cached: only the first request of a session with more steps needs a thread."""
+_MAX_READING_STEPS_ON_LOOP = 1_000
+"""Steps of reading a reply's schema on the event loop: 3 to 10 ms."""
+
+_Result = TypeVar("_Result")
+
+
+def is_large(incoming: ClientRequest, tool_count: int) -> bool:
+    """Return True if preparing and encoding the request would delay the event loop. Uses body size and tool count."""
+    return len(incoming.body) + BYTES_PER_TOOL * tool_count > MAX_BYTES_ON_LOOP
+
+
+async def run_for_call(
+    services: Services, function: Callable[[Call], _Result], call: Call, *, large: bool = False
+) -> _Result:
+    """Return the result of a function that encodes a call; run it in a thread if it takes long."""
+    if large:
+        return await services.background.run(function, structs.replace(call, max_steps_here=None))
+    try:
+        return function(call)
+    except WorkPostponed:
+        return await services.background.run(function, structs.replace(call, max_steps_here=None))
+
+
+async def decode_reply_schema(services: Services, schema: bytes) -> ReplySchema:
+    """Decode the schema for a reply. Raises `InvalidRequest` for an invalid schema."""
+    try:
+        return ReplySchema(schema, max_steps_here=_MAX_READING_STEPS_ON_LOOP)
+    except WorkPostponed:
+        return await services.background.run(ReplySchema, schema)

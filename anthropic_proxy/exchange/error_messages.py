@@ -1,0 +1,89 @@
+"""Error messages with the provider, the cause and the setting to change."""
+
+import re
+
+from anthropic_proxy.errors import (
+    CircuitOpen,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from anthropic_proxy.routing.router import Target
+from anthropic_proxy.wire.contract import FROM_CLIENT, Credential, UpstreamResponse
+
+_UNSUPPORTED_ENCODINGS = ("br", "zstd", "compress")
+"""Content encodings that the proxy does not decode. Other values also occur on uncompressed bodies."""
+
+_CLIENT_LOGIN = re.compile(r"(?:invalid|missing)? ?x-api-key", re.IGNORECASE)
+"""Text for which Claude Code shows a request to log in (2.1.328, read in its bundle 2026-11)."""
+
+
+def idle_timeout_error(provider: str, seconds: float) -> UpstreamTimeout:
+    """Return the error for a provider that sent nothing for `seconds`."""
+    limits = "UPSTREAM_FIRST_BYTE_TIMEOUT and UPSTREAM_IDLE_TIMEOUT set that"
+    return UpstreamTimeout(f"{provider} was silent for {seconds:g} s; {limits}.", provider=provider)
+
+
+def describe_attempt(target: Target, error: UpstreamError) -> str:
+    """Return the entry of a failed attempt in the log: `groq 429`."""
+    return f"{target.provider.prefix} {'circuit_open' if isinstance(error, CircuitOpen) else error.status}"
+
+
+def next_target_may_help(error: UpstreamError) -> bool:
+    """Return True if another provider may serve the request after this error."""
+    return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
+
+
+def require_api_response(response: UpstreamResponse, target: Target) -> None:
+    """Raise `UpstreamProtocolError` for a redirect, an invalid status, a web page or an unsupported encoding."""
+    status, variable = response.status, target.provider.base_url_variable
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if 300 <= status < 400:
+        location = response.headers.get("location", "").partition("?")[0]
+        problem = f"HTTP {status} points elsewhere{f' ({location})' if location else ''}; redirections are not followed"
+    elif 200 <= status < 300 and kind == "text/html":
+        problem = f"a web page came back (HTTP {status}, text/html) where an API was expected"
+    elif (
+        200 <= status < 300
+        and (coding := response.headers.get("content-encoding", "").lower()) in _UNSUPPORTED_ENCODINGS
+    ):
+        problem = f"the reply is packed (content-encoding: {coding}), which nobody asked for and which is not read here"
+    elif not 200 <= status < 600:
+        problem = f"HTTP {status} is no answer to a request"
+    else:
+        return
+    where = f". The address is set by {variable}" if variable else ""
+    error = UpstreamProtocolError(f"{problem}{where}", should_retry=False)
+    error.retryable = False
+    raise error
+
+
+def prefix_provider(error: UpstreamError, name: str) -> None:
+    """Prefix the message with the provider name unless the wire has set `provider`.
+
+    Transports and framing do not know the provider.
+    """
+    if name and not error.provider:
+        error.provider = name
+        error.message = f"{name}: {error.message}"
+
+
+def explain_credential(error: UpstreamError, target: Target, credential: Credential | None) -> None:
+    """Add the provider to the message and, for a rejected key, its setting."""
+    prefix_provider(error, target.provider.prefix)
+    ours = credential is not None and credential.origin != FROM_CLIENT
+    if error.status == 401 and ours and _CLIENT_LOGIN.search(error.message):
+        error.message = _CLIENT_LOGIN.sub("the key is not accepted", error.message)
+        error.body = None  # it repeats the text
+    if error.status == 401 and credential is not None and credential.origin not in error.message:
+        ignored = "" if credential.origin == FROM_CLIENT else "; the client's own key was not looked at"
+        end = "" if error.message.endswith((".", "!", "?")) else "."
+        error.message += f"{end} The key comes from {credential.origin}{ignored}."
+
+
+def name_address(error: UpstreamError, target: Target) -> None:
+    """Add the setting of the base URL to the message of a failed connection."""
+    variable = target.provider.base_url_variable
+    if isinstance(error, UpstreamUnreachable) and variable and variable not in error.message:
+        error.message += f". The address is set by {variable}"

@@ -1,0 +1,151 @@
+"""Token counts and model lists from providers with the Messages API. One upstream call, no retry."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from functools import partial
+
+import msgspec
+from msgspec import Raw, Struct, structs
+
+from anthropic_proxy.errors import (
+    InternalError,
+    ProxyError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+)
+from anthropic_proxy.exchange.background import MAX_BYTES_ON_LOOP
+from anthropic_proxy.exchange.encoding import is_large
+from anthropic_proxy.exchange.error_messages import require_api_response
+from anthropic_proxy.exchange.masking import redact_error
+from anthropic_proxy.exchange.not_found import explain_not_found
+from anthropic_proxy.exchange.passthrough import build_relay_call, client_credential
+from anthropic_proxy.exchange.relay import forwarded_headers
+from anthropic_proxy.exchange.upstream_stream import read_body
+from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep
+from anthropic_proxy.messages.tokens import estimate
+from anthropic_proxy.routing.router import RoutingQuery, Target, find_preferred_provider, resolve
+from anthropic_proxy.services import ClientRequest, Services
+from anthropic_proxy.wire.contract import Call, UpstreamResponse, relays
+
+COUNT_TIMEOUT_SECONDS = 10.0
+"""Time limit of an exact count. Clients send many at once while a user waits."""
+LIST_TIMEOUT_SECONDS = 2.5
+"""Time limit of a model list. Claude Code waits 3 s."""
+
+_MODEL_PATHS = re.compile(r"/v1/models(?:/[\w.:@-]*\w)?", re.ASCII)
+"""Paths that are forwarded unchanged. They cannot contain `..` or a query."""
+
+
+class JsonReply(Struct, frozen=True):
+    """A JSON body for the client, with the headers of the provider if the body is its own."""
+
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply:
+    """Return the count of the provider if it relays and counts, otherwise an estimate.
+
+    The estimate is scaled by counts of earlier requests to the model. Raises the error of the provider, or the
+    decoding error, if the request cannot be decoded.
+    """
+    large = len(incoming.body) > MAX_BYTES_ON_LOOP
+    request = await services.background.run_if(
+        large, partial(decode_request_or_keep, for_token_count=True), incoming.body
+    )
+    target = resolve(RoutingQuery(request.model), services.settings, services.catalogue).targets[0]
+    if relays(target.wire) and target.dialect.has_count_tokens:
+        try:
+            return await _call_provider(services, incoming, request, target, COUNT_TIMEOUT_SECONDS)
+        except ProxyError as error:
+            if request.decode_error is not None:
+                raise
+            services.log.write_once(f"count_tokens: estimated here, because {error.message}")
+    if request.decode_error is not None:
+        raise request.decode_error
+    scale = await services.observations.token_scale(target.provider.name, target.model)
+    count = await services.background.run_if(is_large(incoming, len(request.tools)), estimate, request)
+    return JsonReply(b'{"input_tokens":%d}' % round(count * scale))
+
+
+async def list_models(services: Services, incoming: ClientRequest) -> JsonReply | None:
+    """Return the reply of the preferred provider to `GET /v1/models` or a path below.
+
+    None: no relay, no such list, a failure or an unknown model. The list of the proxy applies then.
+    """
+    preferred = find_preferred_provider(services.settings, services.catalogue)
+    if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):
+        return None
+    request = MessagesRequest(model=f"{preferred.prefix}/models", messages=[])
+    target = resolve(RoutingQuery(request.model), services.settings, services.catalogue).targets[0]
+    if not (relays(target.wire) and target.dialect.has_model_list):
+        return None
+    try:
+        return await _call_provider(
+            services, structs.replace(incoming, body=b""), request, target, LIST_TIMEOUT_SECONDS
+        )
+    except ProxyError as error:
+        if error.status != 404:
+            services.log.write_once(f"models: listed from what is known here, because {error.message}")
+        return None
+
+
+async def _call_provider(
+    services: Services, incoming: ClientRequest, request: MessagesRequest, target: Target, seconds: float
+) -> JsonReply:
+    provider = target.provider
+    credential = client_credential(services, incoming, provider) or services.credentials.next_credential(provider)
+    call = build_relay_call(incoming, request, target, services.new_id)
+    try:
+        async with asyncio.timeout(seconds):
+            response = await services.transports[provider.transport](
+                target.base_url, target.wire.encode_request(call), credential
+            )
+            try:
+                return await _read_answer(target, call, response)
+            finally:
+                await response.close()
+    except UpstreamError as error:
+        redact_error(error, credential)
+        explain_not_found(error, target, call.path, services.settings)
+        raise
+    except TimeoutError:
+        text = f"{provider.prefix} did not answer within {seconds:g} s"
+        raise UpstreamTimeout(text, provider=provider.prefix) from None
+
+
+class _Counted(Struct):
+    input_tokens: int
+
+
+class _Listed(Struct):
+    data: list[Raw] | None = None
+    id: str | None = None
+
+
+def _require_expected_shape(body: bytes, path: str, target: Target) -> None:
+    """Raise if a 2xx body has an unexpected shape. Some servers answer unknown paths with 200."""
+    try:
+        if path.endswith("/count_tokens"):
+            msgspec.json.decode(body, type=_Counted)
+        elif (listed := msgspec.json.decode(body, type=_Listed)).data is None and listed.id is None:
+            raise msgspec.ValidationError("neither a list nor a model")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        name = target.provider.prefix
+        raise UpstreamProtocolError(f"{name} answered {path} with something else", provider=name) from error
+
+
+async def _read_answer(target: Target, call: Call, response: UpstreamResponse) -> JsonReply:
+    require_api_response(response, target)
+    body = await read_body(response)
+    if 200 <= response.status < 300:
+        _require_expected_shape(body, call.path, target)
+        return JsonReply(body, forwarded_headers(response.headers))
+    error = target.wire.decode_error(call, response.status, response.headers, body)
+    if isinstance(error, UpstreamError):
+        error.headers = forwarded_headers(response.headers)
+    if isinstance(error, Exception):
+        raise error
+    raise InternalError("a relayed error was taken for a reply")

@@ -1,0 +1,134 @@
+"""A provider's 404 as an error that names its cause: a setting that chose the model, or a wrong address.
+
+Claude Code replaces the text of every 404 by one about the model that it asked for (version 2.1.328, observed 2026-11).
+A 404 for a model of the client's own choice therefore stays one; any other becomes a 400.
+"""
+
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.routing.providers import Provider
+from anthropic_proxy.routing.router import Target
+from anthropic_proxy.settings import Settings
+
+_UNKNOWN_MODEL = re.compile(
+    r"model_not_found|access to (?:the )?model\b|(?:invalid|unknown|no such|unsupported) model\b|not a valid model"
+    r"|\b(?:model|deployment|engine)\b.{0,300}?\b(?:not found|not exist|unknown|no longer|not available|not supported|"
+    r"decommissioned|deprecated|retired|no access|have access)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Refusals with another status that are about the model: DeepSeek `Model Not Exist`, OpenRouter `… is not a valid model
+ID`, Mistral `Invalid model: …` (their API references, read 2026-11)."""
+_MODEL_WORDS = re.compile(r"\b(?:model|deployment|engine)s?\b", re.IGNORECASE)
+_NOT_SERVED = re.compile(
+    r"\bnot[ _]found|page|cannot (?:post|get)|\broutes?\b|\bpath\b|\burls?\b|unexpected endpoint|unknown endpoint"
+    r"|no handler|not served|\bno static resource",
+    re.IGNORECASE,
+)
+"""Texts of frameworks and gateways about a path: FastAPI, Express, Fastify, Go, nginx, Spring, Kong, LM Studio."""
+_METHOD_REFUSED = re.compile(r"\bmethod\b.{0,20}\bnot (?:allowed|supported)|^[\w-]+ returned HTTP 405$", re.IGNORECASE)
+"""Texts of a 405: a server that serves a page at every path refuses to have something posted there (Open WebUI)."""
+_OTHER_OBJECTS = re.compile(
+    r"\b(?:files?|responses?|items?|containers?|vectors?|conversations?|threads?|cached|batch|images?)\b", re.IGNORECASE
+)
+"""Other objects that a client names by id."""
+_WIRE_ADVICE = re.compile(r"\.?( The server or the model has no Responses API: set \w+=\w+)")
+"""Sentence of the wire for Responses about a path that is not there."""
+_MAX_ROUTE_ERROR_CHARACTERS = 200
+
+
+def explain_not_found(error: UpstreamError, target: Target, path: str, settings: Settings) -> None:
+    """Complete the message of a 404 with its cause and remedy, and change its status unless the client chose the model.
+
+    `path` is that of the upstream request. An error of another kind stays as it is.
+    """
+    is_405 = error.status == 400 and _METHOD_REFUSED.search(error.message) is not None
+    if (error.status == 404 or is_405) and _is_about_address(error, target, settings):
+        _become(error, _describe_address(error, target, path, settings, 405 if is_405 else 404))
+    elif error.status == 404:
+        if target.setting and not _OTHER_OBJECTS.search(_words_of(error, target)):
+            _become(error, f"{_without_end(error.message)}. {_describe_setting(target)}")
+    elif error.status in (400, 403) and target.setting and _UNKNOWN_MODEL.search(error.message):
+        error.message = f"{_without_end(error.message)}. {_describe_setting(target)}"
+        error.body = None
+
+
+def _become(error: UpstreamError, message: str) -> None:
+    error.status, error.error_type, error.message = 400, "invalid_request_error", message
+    error.body, error.should_retry = None, False
+
+
+def _words_of(error: UpstreamError, target: Target) -> str:
+    """Return the text of the provider, without its name and the advice of the wire. "": no text."""
+    text = _WIRE_ADVICE.sub("", error.message.removeprefix(f"{target.provider.prefix}: ")).strip()
+    return "" if re.fullmatch(rf"{target.provider.prefix} returned HTTP 40[45]", text) else text
+
+
+def _is_about_address(error: UpstreamError, target: Target, settings: Settings) -> bool:
+    """Return True if the text indicates an unknown path and does not name the model."""
+    provider = target.provider
+    if provider.transport != "http" or (_find_address_variable(provider, settings) is None and not provider.is_local):
+        return False
+    text = _words_of(error, target)
+    if error.parameter == "model" or target.model in text or _MODEL_WORDS.search(text):
+        return False
+    return len(text) <= _MAX_ROUTE_ERROR_CHARACTERS and (
+        not text or _NOT_SERVED.search(text) is not None or _METHOD_REFUSED.search(text) is not None
+    )
+
+
+def _describe_address(error: UpstreamError, target: Target, path: str, settings: Settings, status: int) -> str:
+    provider = target.provider
+    base = target.base_url.partition("?")[0].rstrip("/")
+    address = f"{base}/{path.partition('?')[0].lstrip('/')}"
+    text = _without_end(_words_of(error, target))
+    quoted = f" ({text})" if text and len(text) <= 80 else ""
+    advice = _WIRE_ADVICE.search(error.message)
+    message = (
+        f"{provider.prefix}: nothing is served at {address}: HTTP {status}{quoted}.{advice[1] + '.' if advice else ''}"
+    )
+    variable = _find_address_variable(provider, settings)
+    if variable is None:
+        return f"{message} This is the default address of {provider.title}; {provider.base_url_variable} sets another."
+    source = settings.origins.get(variable, "set")
+    return f"{message} The address is set by {variable}, {source}.{_suggest(provider, variable, settings)}"
+
+
+def _suggest(provider: Provider, variable: str, settings: Settings) -> str:
+    """Return the question whether the usual version is missing in an address, or one too many is in it."""
+    given = settings.base_urls[provider.name].partition("?")[0]
+    path, usual = urlsplit(given).path.rstrip("/"), urlsplit(provider.base_url).path
+    version = usual.rpartition("/")[2]
+    if version and version not in path.split("/"):
+        return f" Is /{version} missing? Try {variable}={given}/{version}"
+    if not version and path:
+        return f" Is {path} too much? Try {variable}={given.removesuffix(path)}"
+    return " Check its path."
+
+
+def _describe_setting(target: Target) -> str:
+    """Return the setting that chose the model, its source and a remedy."""
+    provider = target.provider
+    variable, _, source = target.setting.partition(", ")
+    retired = provider.retired_models.get(target.model)
+    other = f"{variable}={provider.prefix}/{retired.successor if retired else '<another model>'}"
+    if source == "default":
+        origin = f"{provider.prefix}/{target.model} is the default of {variable}, which is not set."
+    else:
+        origin = f"The model {provider.prefix}/{target.model} is set by {target.setting}."
+    return f"{origin} Remedy: set {other}"
+
+
+def _find_address_variable(provider: Provider, settings: Settings) -> str | None:
+    """Return the variable that set the provider's address; None: the address is the default."""
+    if provider.name not in settings.base_urls:
+        return None
+    origins: Mapping[str, str] = settings.origins
+    names = (provider.base_url_variable, f"{provider.env_prefix}_BASE_URL")
+    return next((name for name in names if name in origins), provider.base_url_variable)
+
+
+def _without_end(text: str) -> str:
+    return text.rstrip().rstrip(".")

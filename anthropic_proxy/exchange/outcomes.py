@@ -1,0 +1,26 @@
+"""Outcome of a failed request in its receipt, and the error for a defect of the proxy."""
+
+from collections.abc import Iterable
+
+from anthropic_proxy.errors import InternalError, ProxyError
+from anthropic_proxy.exchange.masking import redact_secrets_in
+from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.services import Services
+
+
+def note_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
+    """Store the failure in the receipt, and remove the keys of the proxy from the error.
+
+    A client may have sent such a key in a value that the message quotes, such as the model name.
+    """
+    redact_secrets_in(error, proxy_keys)
+    receipt.outcome = "error"
+    receipt.status = error.status
+    receipt.error_type, receipt.error = error.error_type, error.message
+    receipt.upstream_excerpt = " ".join(getattr(error, "__notes__", ()))
+
+
+def our_bug(error: Exception, services: Services, request_id: str) -> InternalError:
+    """Log the traceback of an unexpected exception; return the error for the client."""
+    services.log.write_traceback(request_id)
+    return InternalError(f"{type(error).__name__} inside the proxy; its log has the trace.")

@@ -1,0 +1,22 @@
+"""Fidelity mode `strict`: a request is rejected if its target can serve it only with losses."""
+
+from anthropic_proxy.errors import UnsupportedFeature
+from anthropic_proxy.messages.fidelity import FidelityReport
+from anthropic_proxy.routing.router import Target
+
+_LISTED = 20
+"""Maximum number of losses in the error message."""
+
+
+def require_lossless(report: FidelityReport, target: Target) -> None:
+    """Raise `UnsupportedFeature` with the lost fields in fidelity mode `strict`."""
+    losses = report.unrecoverable_notes()
+    if not losses:
+        return
+    listed = "; ".join(f"{note.field}: {note.reason}" for note in losses[:_LISTED])
+    more = f"; and {len(losses) - _LISTED} more" if len(losses) > _LISTED else ""
+    raise UnsupportedFeature(
+        f"{target.provider.prefix}/{target.model} would lose {listed}{more}. FIDELITY=strict refuses that. Leave it "
+        "out of the request, choose another backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one "
+        "tier)."
+    )

@@ -1,0 +1,42 @@
+"""Several upstream calls for one reply: tools of the proxy, continuations and schema retries.
+
+Other requests pass without cost. If a reply calls tools of the proxy (web search, web fetch, tool search), they are
+run, their results are sent in the form of the API, and the model is called again with everything sent so far.
+"""
+
+from anthropic_proxy.exchange.attempts import Attempts
+from anthropic_proxy.exchange.relay import RelayStream
+from anthropic_proxy.exchange.tool_loop.loop import ToolLoop
+from anthropic_proxy.exchange.tool_loop.resume import resume
+from anthropic_proxy.exchange.tool_loop.runner import ProxyToolRunner
+from anthropic_proxy.exchange.tool_loop.schema_retry import SchemaCheckedStream
+from anthropic_proxy.exchange.upstream_stream import DeltaStream
+from anthropic_proxy.messages.deltas import Delta
+from anthropic_proxy.messages.models import MessagesRequest
+from anthropic_proxy.messages.preparation import is_paused
+from anthropic_proxy.routing.router import Route
+from anthropic_proxy.services import Services
+
+__all__ = ["SchemaCheckedStream", "ToolLoop", "open_reply"]
+
+
+async def open_reply(
+    services: Services, attempts: Attempts, request: MessagesRequest, route: Route
+) -> DeltaStream | RelayStream:
+    """Return the reply as soon as it has content. Raises the last failure if no target delivers.
+
+    Without tools of the proxy and continuations, it is the upstream answer itself.
+    """
+    runner: ProxyToolRunner | None = None
+    ahead: list[Delta] = []
+    if is_paused(request.messages):
+        runner = ProxyToolRunner(services)
+        request, ahead = await resume(attempts, runner, request, route)
+    answer = await attempts.open(route)
+    if isinstance(answer, RelayStream):
+        return answer
+    reply_schema = attempts.reply_schema
+    if reply_schema is None and not (attempts.owned or ahead) and answer.continuation is None:
+        return answer
+    reply = ToolLoop(attempts, runner or ProxyToolRunner(services), request, answer, ahead)
+    return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, services.background)

@@ -1,0 +1,169 @@
+"""URLs that a model may fetch: those of the conversation.
+
+As in the API, a URL must occur in a user message, in a result of a client tool, or in a result of an earlier search or
+fetch. Otherwise instructions on a web page could make a model send the conversation in a URL.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from unicodedata import normalize
+from urllib.parse import quote, urlsplit
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.messages.models import (
+    Block,
+    DocumentBlock,
+    Message,
+    SearchResultBlock,
+    TextBlock,
+    ToolResultBlock,
+    WebFetchResultBlock,
+    WebSearchResultBlock,
+    blocks_of,
+)
+from anthropic_proxy.messages.sealed_passages import decode_passage
+
+_MAX_BEFORE_CHARACTERS = len("https://www.")
+_BEFORE = re.compile(r"(?:\A|[^\w@.-])(?:https?://)?(?:www\.)?\Z", re.IGNORECASE)
+"""Text that may precede a URL. A truncated window never matches at its start."""
+_AFTER = re.compile(r"/?(?![\w/%&=?~+@-]|[.:]\w)")
+"""Text that may follow a URL."""
+_ESCAPED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_SAME_WITHOUT = frozenset("!$'()*,;-._~")
+"""ASCII characters besides letters and digits with the same meaning if percent-encoded."""
+
+
+class KnownUrls:
+    """URLs of a conversation. Texts are decoded once, at the first query."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self._messages = messages
+
+    def contains(self, url: str) -> bool:
+        """Return True if the URL occurs. Scheme, `www.`, fragment and percent-encoding are ignored."""
+        try:
+            split = urlsplit(normalize_urls(url.strip()))
+            hosts = _spellings(split.netloc.lower().removeprefix("www."), split.hostname or "")
+        except ValueError:
+            return False
+        if split.scheme not in ("http", "https") or not split.hostname:
+            return False
+        path = split.path.rstrip("/") + (f"?{split.query}" if split.query else "")
+        return any(_occurs_in(text, lowered, host, path) for host in hosts for text, lowered in self._texts)
+
+    @cached_property
+    def _texts(self) -> list[tuple[str, str]]:
+        """Normalized texts, each with its lower-case form of equal length."""
+        texts = [normalize_urls(text) for text in _texts(self._messages)]
+        return [(text, _lowered(text)) for text in texts]
+
+
+def normalize_urls(text: str) -> str:
+    """Return a text with normalized URLs. Only characters with another meaning stay percent-encoded.
+
+    >>> normalize_urls("https://a.test/caf%c3%a9%2fb")
+    'https://a.test/café%2Fb'
+    """
+    if "%" in text:
+        text = _ESCAPED.sub(_plain_escapes, text)
+    return text if text.isascii() else normalize("NFC", text)
+
+
+def _plain_escapes(found: re.Match[str]) -> str:
+    encoded = bytes.fromhex(found[0].replace("%", ""))
+    try:
+        decoded = encoded.decode()
+    except UnicodeDecodeError:
+        return found[0].upper()
+    return "".join(one if _means_itself(one) else quote(one, safe="") for one in decoded)
+
+
+def _means_itself(character: str) -> bool:
+    if character.isascii():
+        return character.isalnum() or character in _SAME_WITHOUT
+    return character.isprintable()
+
+
+def _spellings(netloc: str, host: str) -> set[str]:
+    """Return the forms of an authority: as given, and with the host in IDNA or Unicode."""
+    found = {netloc}
+    if not host.isascii():
+        found.add(netloc.replace(host, host.encode("idna").decode("ascii")))
+    elif "xn--" in host:
+        found.add(netloc.replace(host, host.encode("ascii").decode("idna")))
+    return found
+
+
+def _occurs_in(text: str, lowered: str, host: str, path: str) -> bool:
+    """Return True if `host` and `path` occur as a URL. Case matters in the path only."""
+    wanted = host + _lowered(path)
+    at = lowered.find(wanted)
+    while at >= 0:
+        before = text[max(at - _MAX_BEFORE_CHARACTERS - 1, 0) : at]
+        if text.startswith(path, at + len(host)) and _AFTER.match(text, at + len(wanted)) and _BEFORE.search(before):
+            return True
+        at = lowered.find(wanted, at + 1)
+    return False
+
+
+def _lowered(text: str) -> str:
+    """Return a text of equal length with ASCII letters in lower case."""
+    return text.encode(errors="surrogatepass").lower().decode(errors="surrogatepass")
+
+
+def _texts(messages: Iterable[Message]) -> Iterator[str]:
+    """Yield the texts of users, tools and web pages, newest first."""
+    for message in reversed(list(messages)):
+        if isinstance(message.content, str):
+            if message.role == "user":
+                yield message.content
+        else:
+            for block in message.content:
+                yield from _foreign_texts(block, message.role)
+
+
+def _foreign_texts(block: Block, role: str) -> Iterator[str]:
+    if isinstance(block, WebSearchResultBlock | WebFetchResultBlock):
+        yield from _strings(_value(block.content))
+    elif role == "user":
+        yield from _texts_of(block)
+
+
+def _texts_of(block: Block) -> Iterator[str]:
+    if isinstance(block, TextBlock):
+        yield msgspec.json.decode(block.text, type=str)
+    elif isinstance(block, ToolResultBlock):
+        for inner in blocks_of(block.content):
+            yield from _texts_of(inner)
+    elif isinstance(block, SearchResultBlock):
+        yield f"{block.source}\n{block.title}"
+        for inner in blocks_of(block.content):
+            yield from _texts_of(inner)
+    elif isinstance(block, DocumentBlock):
+        source = block.source
+        yield f"{block.title}\n{block.context}\n{source.url}"
+        if source.type == "text":
+            yield source.data
+        elif source.type == "content":
+            for inner in blocks_of(source.content):
+                yield from _texts_of(inner)
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield decode_passage(value) or value
+    elif isinstance(value, dict):
+        if value.get("type") == "base64":
+            return
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def _value(raw: Raw) -> object:
+    return msgspec.json.decode(raw) if memoryview(raw).nbytes else None

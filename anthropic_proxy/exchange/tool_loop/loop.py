@@ -1,0 +1,198 @@
+"""`ToolLoop`: one reply from several upstream answers."""
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from anthropic_proxy.exchange.attempts import Attempts
+from anthropic_proxy.exchange.tool_loop.history import append_assistant_blocks, without_forced_tool
+from anthropic_proxy.exchange.tool_loop.model_step import ModelStep
+from anthropic_proxy.exchange.tool_loop.runner import ProxyToolRunner
+from anthropic_proxy.exchange.upstream_stream import UpstreamStream
+from anthropic_proxy.messages.deltas import Block, Delta, Stop, Usage
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import Message, MessagesRequest
+from anthropic_proxy.messages.usage import add_finished
+
+MAX_UPSTREAM_CALLS = 10
+"""Maximum number of upstream calls per reply. Then it ends with `pause_turn`, as in the API."""
+_MAX_CONTINUATIONS = 64
+"""Maximum number of continuations of one model reply, far above any context window."""
+_NORMAL_STOPS = ("end_turn", "tool_use")
+_ASKED_AGAIN = FidelityNote("emulated", "output_config.format", "the first reply did not fit; it was asked for again")
+
+
+class ToolLoop:
+    """Delta stream of a reply that runs proxy tools and continues answers.
+
+    `ahead`: deltas before the first answer.
+    """
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        runner: ProxyToolRunner,
+        request: MessagesRequest,
+        answer: UpstreamStream,
+        ahead: list[Delta],
+    ) -> None:
+        self._attempts = attempts
+        self._runner = runner
+        self._request = request
+        """The request with all blocks received since."""
+        self._max_tokens = request.max_tokens
+        self._answer = answer
+        self._ahead = ahead
+        self._step = self._new_step()
+        self._call_count = self._continuation_count = 1
+        self._spent: Usage | None = None
+        """Usage of finished upstream calls."""
+        self._token = ""
+        """Continuation token of the next call. "": a further call of the tool loop."""
+        self._call_pending = False
+        """True if another upstream call is next."""
+        self._finished = False
+
+    @property
+    def answer(self) -> UpstreamStream:
+        """The current upstream answer."""
+        return self._answer
+
+    @property
+    def signature(self) -> str:
+        """Signature for unsigned thinking blocks."""
+        return self._answer.signature
+
+    @property
+    def complete(self) -> bool:
+        """False: another answer may follow."""
+        return False
+
+    async def read(self) -> list[Delta] | None:
+        """Return the next deltas. None: the end. Raises `UpstreamError` if an answer fails."""
+        if self._ahead:
+            ahead, self._ahead = self._ahead, []
+            return ahead
+        while not self._finished:
+            if self._call_pending:
+                await self._open_next_call()
+            deltas = await self._answer.read()
+            forwarded = await self._end_answer() if deltas is None else self._forward(deltas)
+            if forwarded:
+                return forwarded
+        return None
+
+    def flush_pending(self) -> list[Delta]:
+        """Return held deltas at a premature end of the reply. Incomplete calls are not run."""
+        if self._call_pending or self._finished:  # between two answers
+            return []
+        return [*self._step.feed(self._answer.flush_pending()), *self._step.finish()]
+
+    async def close(self) -> None:
+        """End the upstream call."""
+        await self._answer.close()
+
+    def retry_with_feedback(self, feedback: str) -> bool:
+        """Schedule another call with `words` as user message. Return False if no output tokens are left."""
+        self._add_to_history([])
+        if self._is_exhausted():
+            return False
+        messages = [*self._request.messages, Message("user", feedback)]
+        self._request = replace(self._request, messages=messages)
+        self._attempts.add_note(_ASKED_AGAIN)
+        self._token, self._call_pending, self._finished = "", True, False
+        return True
+
+    def _new_step(self) -> ModelStep:
+        choice = self._request.tool_choice
+        one_call = choice is not None and bool(choice.disable_parallel_tool_use)
+        answer = self._answer
+        return ModelStep(self._attempts.owned, answer.signature, answer.call.new_id, one_call=one_call)
+
+    def _forward(self, deltas: list[Delta]) -> list[Delta]:
+        forwarded = self._step.feed(deltas)
+        if any(isinstance(delta, Usage) for delta in deltas):
+            forwarded.append(self._usage())
+        return forwarded
+
+    def _usage(self) -> Usage:
+        running = add_finished(self._step.usage, self._runner.usage)
+        return running if self._spent is None else add_finished(self._spent, running)
+
+    async def _open_next_call(self) -> None:
+        """Make the next upstream call of this reply."""
+        await self._answer.close()
+        self._answer = await self._attempts.open_next_call(self._answer, self._request, self._token)
+        self._call_pending = False
+        if self._token:
+            self._step.continue_with()
+        else:
+            self._call_count += 1
+            self._step = self._new_step()
+
+    async def _end_answer(self) -> list[Delta]:
+        """Run calls and choose the next step after an answer; return the deltas for the client."""
+        step = self._step
+        if step.stop is None:
+            if self._answer.continuation:
+                return self._continue_reply(self._answer.continuation)
+            self._finished = True
+            return []  # no stop reason: the writer raises
+        forwarded = step.finish()
+        if not step.calls or step.stop.reason not in _NORMAL_STOPS:
+            return [*forwarded, *self._finish(step.stop)]
+        accepts_pdf = self._answer.call.request.pdf
+        results = await self._runner.run(
+            step.calls, self._request.messages, self._attempts.deferred, accepts_pdf=accepts_pdf
+        )
+        if step.calls_client:
+            return [*forwarded, *results, *self._finish(Stop("tool_use"))]
+        self._add_to_history(results)
+        if self._call_count >= MAX_UPSTREAM_CALLS:
+            return [*forwarded, *results, *self._finish(Stop("pause_turn"))]
+        if self._is_exhausted():
+            return [*forwarded, *results, *self._finish(Stop("max_tokens"))]
+        self._token, self._call_pending = "", True
+        return [*forwarded, *results]
+
+    def _continue_reply(self, token: str) -> list[Delta]:
+        """Continue a reply that the provider has split."""
+        usage, self._continuation_count = self._step.usage, self._continuation_count + 1
+        self._end_call(usage)
+        if self._is_exhausted() or self._continuation_count >= _MAX_CONTINUATIONS or usage.output_tokens == 0:
+            cutter = self._answer.cutter
+            return [*(cutter.finish() if cutter is not None else ()), *self._finish(Stop("max_tokens"))]
+        self._token, self._call_pending = token, True
+        return []
+
+    def _finish(self, stop: Stop) -> list[Delta]:
+        self._finished = True
+        return [self._usage(), stop]
+
+    def _add_to_history(self, results: Sequence[Delta]) -> None:
+        """Append the sent blocks of this step to the request, and add its usage."""
+        content, tokens = self._step.content()
+        usage = self._step.usage
+        self._end_call(
+            replace(
+                usage,
+                input_tokens=self._attempts.estimate_tokens(self._request)
+                if usage.input_tokens is None
+                else usage.input_tokens,
+                output_tokens=tokens if usage.output_tokens is None else usage.output_tokens,
+            )
+        )
+        blocks = [*content, *(result.raw for result in results if isinstance(result, Block))]
+        request = without_forced_tool(append_assistant_blocks(self._request, blocks))
+        left = None if self._max_tokens is None else max(self._max_tokens - self._output_tokens(), 1)
+        self._request = replace(request, max_tokens=left)
+
+    def _end_call(self, usage: Usage) -> None:
+        self._spent = usage if self._spent is None else add_finished(self._spent, usage)
+        self._step.usage = Usage()
+
+    def _output_tokens(self) -> int:
+        return (self._spent.output_tokens if self._spent is not None else None) or 0
+
+    def _is_exhausted(self) -> bool:
+        return self._max_tokens is not None and self._output_tokens() >= self._max_tokens

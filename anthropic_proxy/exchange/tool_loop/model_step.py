@@ -1,0 +1,106 @@
+"""One reply of the model: forwards deltas to the client and collects calls of proxy tools."""
+
+from collections.abc import Callable, Mapping
+
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from anthropic_proxy.exchange.single_call import SingleToolCallFilter
+from anthropic_proxy.exchange.tool_loop.blocks import SERVER_TOOL_ID_PREFIX, encode_call
+from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall
+from anthropic_proxy.messages.deltas import Block, Delta, Stop, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.fold import Fold
+from anthropic_proxy.messages.fold.arguments import repair_object
+from anthropic_proxy.messages.models.blocks import is_deep
+from anthropic_proxy.messages.preparation import ProxyTool
+from anthropic_proxy.messages.usage import merge_latest
+from anthropic_proxy.messages.writer import MessageWriter
+
+
+class _IncompleteCall(Struct):
+    """An incomplete call of a proxy tool."""
+
+    owned: ProxyTool
+    arguments: list[str]
+
+
+class ModelStep:
+    """One reply of the model, in one or several upstream answers (continuations)."""
+
+    def __init__(
+        self, owned: Mapping[str, ProxyTool], signature: str, new_id: Callable[[str], str], *, one_call: bool
+    ) -> None:
+        self._owned = owned
+        self._new_id = new_id
+        self._call_filter = SingleToolCallFilter() if one_call else None
+        self._fold = Fold(MessageWriter(message_id="", model="", signature=signature))
+        """Message of this step as the client assembles it."""
+        self._incomplete_calls: dict[int | str, _IncompleteCall] = {}
+        self._continuations = 0
+        self.calls: list[ProxyToolCall] = []
+        """Complete calls of proxy tools, in order."""
+        self.calls_client = False
+        """True if tools of the client were called."""
+        self.stop: Stop | None = None
+        """Stop reason of the model. None: not received."""
+        self.usage = Usage()
+        """Usage of the current upstream call."""
+
+    def feed(self, deltas: list[Delta]) -> list[Delta]:
+        """Apply the deltas of one read; return those for the client. Usage and stop are kept."""
+        if self._call_filter is not None:
+            deltas = self._call_filter.feed(deltas)
+        forwarded: list[Delta] = []
+        for delta in deltas:
+            self._apply(delta, forwarded)
+        self._fold.feed(forwarded)
+        return forwarded
+
+    def finish(self) -> list[Delta]:
+        """Return the blocks of incomplete calls, which are never run."""
+        forwarded: list[Delta] = [self._encode_call(incomplete)[1] for incomplete in self._incomplete_calls.values()]
+        self._incomplete_calls = {}
+        self._fold.feed(forwarded)
+        return forwarded
+
+    def continue_with(self) -> None:
+        """Continue with another upstream answer, which restarts the call keys."""
+        self._continuations += 1
+        self.usage, self.stop = Usage(), None
+
+    def content(self) -> tuple[list[Raw], int]:
+        """Return the blocks of this step for the client, and the estimated tokens of their text."""
+        self._fold.feed([Stop("end_turn")])
+        message = self._fold.finish()
+        return message.content, message.usage.output_tokens
+
+    def _apply(self, delta: Delta, forwarded: list[Delta]) -> None:
+        if isinstance(delta, Usage):
+            self.usage = merge_latest(self.usage, delta)
+        elif isinstance(delta, Stop):
+            self.stop = self.stop or delta
+        elif isinstance(delta, ToolCall | ToolArgs | ToolEnd):
+            self._apply_call(delta, forwarded)
+        else:
+            forwarded.append(delta)
+
+    def _apply_call(self, delta: ToolCall | ToolArgs | ToolEnd, forwarded: list[Delta]) -> None:
+        if isinstance(delta, ToolCall) and (owned := self._owned.get(delta.name)) is not None:
+            self._incomplete_calls[delta.key] = _IncompleteCall(owned, [])
+        elif (incomplete := self._incomplete_calls.get(delta.key)) is None:
+            self.calls_client = True
+            forwarded.append(replace(delta, key=f"{self._continuations} {delta.key}") if self._continuations else delta)
+        elif isinstance(delta, ToolArgs):
+            incomplete.arguments.append(delta.json)
+        elif isinstance(delta, ToolEnd):
+            del self._incomplete_calls[delta.key]
+            call, block = self._encode_call(incomplete)
+            self.calls.append(call)
+            forwarded.append(block)
+
+    def _encode_call(self, incomplete: _IncompleteCall) -> tuple[ProxyToolCall, Block]:
+        identifier, arguments = self._new_id(SERVER_TOOL_ID_PREFIX), repair_object("".join(incomplete.arguments))
+        if is_deep(bytes(arguments)):  # no proxy tool accepts this, and history validation would reject it
+            arguments = Raw(b"{}")
+        block = encode_call(identifier, incomplete.owned.name, arguments)
+        return ProxyToolCall(identifier, incomplete.owned, arguments), block

@@ -1,0 +1,52 @@
+"""Sandboxed program that searches texts by regular expressions. A pattern may backtrack without end."""
+
+import re
+import signal
+from typing import Any
+
+_TIMER = getattr(signal, "ITIMER_VIRTUAL", None)
+"""Timer of CPU time. None on Windows, where a slow pattern ends the whole process."""
+
+
+class _TooSlow(Exception):
+    pass
+
+
+def main(query: dict[str, Any]) -> list[dict[str, Any]]:
+    """Search by each pattern of `{"patterns": […], "texts": [[name, text], …], "seconds": …}`.
+
+    Return one result per pattern: `{"names": […]}` with matching names before matching texts, `{"error": …}` or
+    `{"slow": true}`. Each pattern has an equal share of the seconds.
+    """
+    patterns, texts = query["patterns"], query["texts"]
+    share = query["seconds"] / max(len(patterns), 1)
+    return [_search_within(share, pattern, texts) for pattern in patterns]
+
+
+def _search_within(seconds: float, pattern: str, texts: list[list[str]]) -> dict[str, Any]:
+    if _TIMER is None:
+        return search(pattern, texts)
+    signal.signal(signal.SIGVTALRM, _stop)
+    try:
+        signal.setitimer(_TIMER, seconds)
+        found = search(pattern, texts)
+        signal.setitimer(_TIMER, 0)
+    except _TooSlow:
+        return {"slow": True}
+    return found
+
+
+def _stop(*_: object) -> None:
+    raise _TooSlow
+
+
+def search(pattern: str, texts: list[list[str]]) -> dict[str, Any]:
+    """Return the names of matching texts, or the error of an invalid pattern."""
+    try:
+        compiled = re.compile(pattern)
+        named = [name for name, _ in texts if compiled.search(name)]
+        known = set(named)
+        others = [name for name, text in texts if name not in known and compiled.search(text)]
+    except (re.error, OverflowError, RecursionError, MemoryError) as error:
+        return {"error": f"the pattern is no regular expression: {error}"}
+    return {"names": named + others}

@@ -1,0 +1,218 @@
+"""Execution of tools of the proxy: calls become result blocks."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
+from anthropic_proxy.exchange.tool_loop.blocks import (
+    Content,
+    encode_result,
+    error_content,
+    fetch_content,
+    is_error,
+    references_content,
+    search_content,
+)
+from anthropic_proxy.exchange.tool_loop.known_urls import KnownUrls
+from anthropic_proxy.exchange.tool_loop.tool_search import (
+    Found,
+    InvalidPattern,
+    RegexTimeout,
+    search_bm25,
+    search_by_regex,
+)
+from anthropic_proxy.messages.deltas import Delta, Usage
+from anthropic_proxy.messages.models import Message, Tool
+from anthropic_proxy.messages.preparation import ProxyTool
+from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.services import Services
+from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, TEXT_TYPES
+
+MAX_TOOL_CALLS = 32
+"""Maximum number of calls per reply, against endless loops of a model."""
+MAX_CONCURRENT_CALLS = 4
+TOOL_TIMEOUT_SECONDS = 60.0
+"""Time limit of one call. Search and fetch have shorter limits."""
+_RESULTS_ASKED = 10
+_CHARACTERS_PER_TOKEN = 4
+_MAX_FETCHED_TOKENS = 100_000
+"""Tokens of a fetched page for the model if the client sets no limit. More would fill many windows."""
+_DEFAULT_TOOLS_FOUND, _MAX_TOOLS_FOUND = 5, 10
+"""Default and maximum number of tools that a tool search returns."""
+
+
+class ProxyToolCall(Struct, frozen=True):
+    """A call of a tool of the proxy."""
+
+    id: str
+    owned: ProxyTool
+    arguments: Raw
+    """JSON text of an object."""
+
+
+class _ToolQuery(Struct, frozen=True):
+    """Query of a tool search."""
+
+    text: str
+    by_words: bool
+    max_results: int
+
+
+class ProxyToolRunner:
+    """Runner of the calls of one reply, with their limits."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
+        self._uses: dict[str, int] = {}
+        """Tool name → number of calls in this reply."""
+        self._runs = 0
+        self._successes: dict[str, int] = {}
+        """Kind → number of successful calls."""
+
+    @property
+    def usage(self) -> Usage:
+        """Successful searches and fetches. Failed ones are free, as at Anthropic."""
+        if not self._uses:
+            return Usage()
+        searches, fetches = (self._successes.get(kind, 0) for kind in ("web_search", "web_fetch"))
+        return Usage(web_search_requests=searches, web_fetch_requests=fetches)
+
+    async def run(
+        self,
+        calls: Sequence[ProxyToolCall],
+        messages: Sequence[Message],
+        deferred: Sequence[Tool],
+        *,
+        accepts_pdf: bool,
+    ) -> list[Delta]:
+        """Return the results of calls in their order; run calls concurrently.
+
+        `messages`: source of URLs that may be fetched. `deferred`: tools that tool search can find. `accepts_pdf`: the
+        model reads PDF documents.
+        """
+        contents = {index: refusal for index, call in enumerate(calls) if (refusal := self._reject(call))}
+        left = [index for index in range(len(calls)) if index not in contents]
+        searches = [index for index in left if calls[index].owned.kind == "tool_search"]
+        others = [index for index in left if calls[index].owned.kind != "tool_search"]
+        known = KnownUrls(messages)
+        async with asyncio.TaskGroup() as group:
+            finding = group.create_task(_find_tools([calls[index] for index in searches], deferred))
+            runs = [group.create_task(self._run(calls[index], known, accepts_pdf)) for index in others]
+        contents |= zip(searches, finding.result(), strict=True)
+        contents |= zip(others, (run.result() for run in runs), strict=True)
+        for index, call in enumerate(calls):
+            if not is_error(contents[index]):
+                self._successes[call.owned.kind] = self._successes.get(call.owned.kind, 0) + 1
+        return [encode_result(call.owned.kind, call.id, contents[index]) for index, call in enumerate(calls)]
+
+    def _reject(self, call: ProxyToolCall) -> Content | None:
+        """Return the error content of a call above a limit. None: the call may run."""
+        kind, name, max_uses = call.owned.kind, call.owned.name, call.owned.tool.max_uses
+        uses = self._uses[name] = self._uses.get(name, 0) + 1
+        if max_uses is not None and uses > max_uses:
+            return error_content(kind, "max_uses_exceeded" if kind != "tool_search" else "too_many_requests")
+        self._runs += 1
+        return error_content(kind, "too_many_requests") if self._runs > MAX_TOOL_CALLS else None
+
+    async def _run(self, call: ProxyToolCall, known: KnownUrls, accepts_pdf: bool) -> Content:
+        kind, arguments = call.owned.kind, _arguments(call)
+        if arguments is None:
+            return error_content(kind, "invalid_tool_input")
+        async with self._slots:
+            try:
+                async with asyncio.timeout(TOOL_TIMEOUT_SECONDS):
+                    if kind == "web_search":
+                        return await self._search(call.owned.tool, arguments)
+                    return await self._fetch(call.owned.tool, arguments, known, accepts_pdf)
+            except TimeoutError:
+                return error_content(kind, "unavailable")
+
+    async def _search(self, tool: Tool, arguments: dict[str, Any]) -> Content:
+        query = arguments.get("query")
+        if not isinstance(query, str) or not query.strip():
+            return error_content("web_search", "invalid_tool_input")
+        if self._services.web_search is None:
+            return error_content("web_search", "unavailable")
+        try:
+            results = await self._services.web_search(
+                query, tool.allowed_domains or (), tool.blocked_domains or (), _RESULTS_ASKED
+            )
+        except WebSearchFailed as error:
+            return error_content("web_search", error.error_code)
+        return search_content(results)
+
+    async def _fetch(self, tool: Tool, arguments: dict[str, Any], known: KnownUrls, accepts_pdf: bool) -> Content:
+        url = arguments.get("url")
+        if not isinstance(url, str) or not url.strip():
+            return error_content("web_fetch", "invalid_tool_input")
+        if self._services.web_fetch is None:
+            return error_content("web_fetch", "unavailable")
+        if not known.contains(url):
+            return error_content("web_fetch", "url_not_in_prior_context")
+        try:
+            fetched = await self._services.web_fetch(
+                url,
+                media_types=FETCHABLE_TYPES if accepts_pdf else TEXT_TYPES,
+                allowed_domains=tool.allowed_domains or (),
+                blocked_domains=tool.blocked_domains or (),
+            )
+        except WebFetchFailed as error:
+            return error_content("web_fetch", error.error_code)
+        max_tokens = _MAX_FETCHED_TOKENS if tool.max_content_tokens is None else max(tool.max_content_tokens, 0)
+        citations = msgspec.json.decode(tool.citations) if memoryview(tool.citations).nbytes else None
+        now = datetime.fromtimestamp(self._services.clock(), UTC).isoformat(timespec="seconds")
+        return fetch_content(fetched, (fetched.text or "")[: max_tokens * _CHARACTERS_PER_TOKEN], citations, now)
+
+
+async def _find_tools(calls: Sequence[ProxyToolCall], deferred: Sequence[Tool]) -> list[Content]:
+    """Return the results of tool searches: all by words in one thread, all by patterns in one process."""
+    queries_by_call = [_tool_query(call) for call in calls]
+    queries = [one.text for one in queries_by_call if one and one.by_words]
+    patterns = [one.text for one in queries_by_call if one and not one.by_words]
+    by_words = iter(await asyncio.to_thread(search_bm25, queries, deferred) if queries else ())
+    by_pattern = iter(await _find_by_patterns(patterns, deferred))
+    return [
+        _tools_content(next(by_words if one.by_words else by_pattern), one.max_results)
+        if one
+        else error_content("tool_search", "invalid_tool_input", "query or pattern: a text is needed")
+        for one in queries_by_call
+    ]
+
+
+def _tool_query(call: ProxyToolCall) -> _ToolQuery | None:
+    by_words = (call.owned.tool.type or "").startswith("tool_search_tool_bm25")
+    arguments = _arguments(call) or {}
+    text, limit = arguments.get("query" if by_words else "pattern"), arguments.get("limit")
+    max_results = min(max(limit, 1), _MAX_TOOLS_FOUND) if isinstance(limit, int) else _DEFAULT_TOOLS_FOUND
+    return _ToolQuery(text, by_words, max_results) if isinstance(text, str) and text else None
+
+
+async def _find_by_patterns(patterns: Sequence[str], deferred: Sequence[Tool]) -> Sequence[Found | OSError]:
+    try:
+        return await search_by_regex(patterns, deferred)
+    except OSError as error:  # no process could be started
+        return [error] * len(patterns)
+
+
+def _tools_content(found: Found | OSError, max_results: int) -> Content:
+    if isinstance(found, InvalidPattern):
+        return error_content("tool_search", "invalid_tool_input", str(found))
+    if isinstance(found, RegexTimeout):
+        return error_content("tool_search", "execution_time_exceeded", "the pattern takes too long; use a simpler one")
+    if isinstance(found, OSError):
+        return error_content("tool_search", "unavailable", f"the search could not be run: {describe_os_error(found)}")
+    return references_content(found[:max_results])
+
+
+def _arguments(call: ProxyToolCall) -> dict[str, Any] | None:
+    """Decode the arguments of a call. None: not a JSON object."""
+    try:
+        return msgspec.json.decode(call.arguments, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return None

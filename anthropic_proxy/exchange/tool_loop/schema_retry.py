@@ -1,0 +1,132 @@
+"""`SchemaCheckedStream`: a reply that is held until it matches its schema."""
+
+from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.exchange.background import BackgroundWork
+from anthropic_proxy.exchange.tool_loop.loop import ToolLoop
+from anthropic_proxy.messages.deltas import Block, Citation, Delta, Stop, Text, ToolCall, Usage
+from anthropic_proxy.messages.reply_schema import ReplySchema
+from anthropic_proxy.messages.usage import merge_latest
+
+_COMPLETE = "end_turn"
+"""Stop reason of replies that are checked. Truncated and refused replies need not match a schema."""
+_AGAIN = "That is not the JSON that was asked for: {}. Answer again, with the JSON value alone."
+_TEXT_DELTAS = (Text, Citation)
+
+
+class SchemaCheckedStream:
+    """Delta stream that buffers text until the reply matches its schema. Retries once if it does not.
+
+    The client receives only the JSON as text, because its SDK decodes all text as JSON. Thinking and results of server
+    tools are always kept.
+    """
+
+    def __init__(self, reply: ToolLoop, reply_schema: ReplySchema, background: BackgroundWork) -> None:
+        self._reply = reply
+        self._reply_schema = reply_schema
+        self._background = background
+        self._held: list[Delta] = []
+        """Deltas since the first text, in order."""
+        self._stop: Stop | None = None
+        self._calls_client = False
+        """True if a client tool was called. Such a reply is not the one with the schema."""
+        self._usage = Usage()
+        self._call_count = 1
+        self._finished = False
+
+    @property
+    def signature(self) -> str:
+        """Signature for unsigned thinking blocks."""
+        return self._reply.signature
+
+    @property
+    def complete(self) -> bool:
+        """False: another answer may follow."""
+        return False
+
+    async def read(self) -> list[Delta] | None:
+        """Return the next deltas. None: the end. Raises `UpstreamProtocolError` if both replies are invalid."""
+        while not self._finished:
+            deltas = await self._reply.read()
+            forwarded = await self._end() if deltas is None else self._apply(deltas)
+            if forwarded:
+                return forwarded
+        return None
+
+    def flush_pending(self) -> list[Delta]:
+        """Return held deltas, unchecked, at a premature end of the reply."""
+        forwarded = self._apply(self._reply.flush_pending())
+        held, self._held = self._held, []
+        return [*held, *forwarded]
+
+    async def close(self) -> None:
+        """End the upstream call."""
+        await self._reply.close()
+
+    def _apply(self, deltas: list[Delta]) -> list[Delta]:
+        forwarded: list[Delta] = []
+        for delta in deltas:
+            if isinstance(delta, Usage):
+                self._usage = merge_latest(self._usage, delta)
+            elif isinstance(delta, Stop):
+                self._stop = self._stop or delta
+            elif self._calls_client:
+                forwarded.append(delta)
+            elif isinstance(delta, ToolCall):
+                self._calls_client = True
+                forwarded += [*self._held, delta]
+                self._held = []
+            elif self._held or isinstance(delta, Text):
+                self._held.append(delta)
+            else:
+                forwarded.append(delta)
+        return forwarded
+
+    async def _end(self) -> list[Delta]:
+        """Check the held text; return the deltas, or start the retry."""
+        stop, held = self._stop, self._held
+        if stop is None or self._calls_client or stop.reason != _COMPLETE:
+            return self._finish(held, stop)
+        text = "".join(delta.text for delta in held if isinstance(delta, Text))
+        json, problem = await self._background.run(self._find_json)
+        if problem:
+            return self._retry(problem)
+        if json == text:
+            return self._finish(held, stop)
+        return self._finish([*self._held_beside_text(), Text(json)], stop)
+
+    def _finish(self, deltas: list[Delta], stop: Stop | None) -> list[Delta]:
+        self._finished = True
+        return [*deltas, self._usage, *([stop] if stop else [])]
+
+    def _held_beside_text(self) -> list[Delta]:
+        return [delta for delta in self._held if not isinstance(delta, _TEXT_DELTAS)]
+
+    def _find_json(self) -> tuple[str, str]:
+        """Return the JSON and its defect ("": none). Text before a search is a comment: try the last one first."""
+        texts: list[list[str]] = [[]]
+        for delta in self._held:
+            if isinstance(delta, Text):
+                texts[-1].append(delta.text)
+            elif isinstance(delta, Block):
+                texts.append([])
+        passages = [text for text in map("".join, texts) if text.strip()] or [""]
+        found, problem = self._reply_schema.extract_json(passages[-1])
+        if problem and len(passages) > 1 and not (joined := self._reply_schema.extract_json("".join(passages)))[1]:
+            return joined
+        return found, problem
+
+    def _retry(self, problem: str) -> list[Delta]:
+        if self._call_count > 1:
+            provider = self._reply.answer.target.provider.prefix
+            raise UpstreamProtocolError(
+                f"{provider} was asked twice for a reply of the schema in output_config.format, and gave none: "
+                f"{problem}.",
+                provider=provider,
+                retryable=False,
+            )
+        self._call_count += 1
+        if not self._reply.retry_with_feedback(_AGAIN.format(problem)):
+            return self._finish(self._held, Stop("max_tokens"))
+        beside = self._held_beside_text()
+        self._held, self._stop = [], None
+        return beside

@@ -1,0 +1,138 @@
+"""Tool search over deferred tools, by regular expression or by words."""
+
+import asyncio
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.exchange.tool_loop import regex_program
+from anthropic_proxy.messages.models import Tool
+from anthropic_proxy.platforms import sandbox
+from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
+
+MAX_PATTERN_LENGTH = 200
+"""Maximum pattern length (documentation of the tool search tool by Anthropic, 2026-11)."""
+REGEX_PROGRAM = SandboxedProgram(
+    path=regex_program.__file__, seconds=10.0, cpu_seconds=3, memory_bytes=256 * 1024 * 1024
+)
+_SEARCH_SECONDS = 1.0
+"""CPU time for all patterns of one step."""
+_MAX_WORDS = 64
+"""Maximum number of words of a query."""
+_MAX_TEXT_CHARACTERS = 4_096
+"""Maximum number of searched characters per tool."""
+_SATURATION, _LENGTH_WEIGHT = 1.2, 0.75
+"""Parameters k1 and b of BM25, with common values."""
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_a-zA-Z]+")
+
+
+class InvalidPattern(ValueError):
+    """The pattern is invalid or too long. The message is for the model."""
+
+
+class RegexTimeout(Exception):
+    """The pattern exceeded its CPU time."""
+
+
+Found = list[str] | InvalidPattern | RegexTimeout
+"""Names of tools, or the error of a pattern."""
+
+
+class _Found(Struct):
+    names: list[str] = []
+    error: str = ""
+    slow: bool = False
+
+
+async def search_by_regex(patterns: Sequence[str], tools: Sequence[Tool]) -> list[Found]:
+    """Return the names of matching tools per pattern, matches in names first.
+
+    Patterns are those of Python `re`, as in the API, and case-sensitive without `(?i)`. The engine cannot be stopped,
+    so one process runs all patterns. Raises `OSError` if it cannot be started.
+    """
+    wanted = [pattern for pattern in patterns if len(pattern) <= MAX_PATTERN_LENGTH]
+    found = iter(await _search(wanted, tools) if wanted else ())
+    return [next(found) if len(pattern) <= MAX_PATTERN_LENGTH else _too_long(pattern) for pattern in patterns]
+
+
+async def _search(patterns: Sequence[str], tools: Sequence[Tool]) -> list[Found]:
+    texts = await asyncio.to_thread(lambda: [(tool.name, _text_of(tool)) for tool in tools])
+    try:
+        output = await sandbox.run_sandboxed(
+            REGEX_PROGRAM, {"patterns": patterns, "texts": texts, "seconds": _SEARCH_SECONDS}
+        )
+    except TimeoutError:
+        return [RegexTimeout() for _ in patterns]
+    except SandboxFailed:
+        return [InvalidPattern("the pattern needs too much memory") for _ in patterns]
+    return [_outcome(one) for one in msgspec.json.decode(output, type=list[_Found])]
+
+
+def _outcome(found: _Found) -> Found:
+    if found.slow:
+        return RegexTimeout()
+    return InvalidPattern(found.error) if found.error else found.names
+
+
+def _too_long(pattern: str) -> InvalidPattern:
+    return InvalidPattern(f"the pattern has {len(pattern)} characters; at most {MAX_PATTERN_LENGTH} are allowed")
+
+
+def search_bm25(queries: Sequence[str], tools: Sequence[Tool]) -> list[list[str]]:
+    """Return the names of matching tools per query, the best first (Okapi BM25).
+
+    Takes long with many tools; run it in a thread.
+    """
+    documents = [Counter(_words(_text_of(tool))) for tool in tools]
+    return [_ranked(query, tools, documents) if documents else [] for query in queries]
+
+
+def _ranked(query: str, tools: Sequence[Tool], documents: Sequence[Counter[str]]) -> list[str]:
+    average = sum(document.total() for document in documents) / len(documents) or 1
+    wanted = set(islice(_words(query), _MAX_WORDS))
+    holders = {word: sum(word in document for document in documents) for word in wanted}
+    scores = []
+    for tool, document in zip(tools, documents, strict=True):
+        norm = _SATURATION * (1 - _LENGTH_WEIGHT + _LENGTH_WEIGHT * document.total() / average)
+        score = 0.0
+        for word in wanted:
+            if count := document[word]:
+                rarity = math.log(1 + (len(documents) - holders[word] + 0.5) / (holders[word] + 0.5))
+                score += rarity * count * (_SATURATION + 1) / (count + norm)
+        scores.append((score, tool.name))
+    return [name for score, name in sorted(scores, key=lambda one: -one[0]) if score > 0]
+
+
+def _words(text: str) -> Iterator[str]:
+    """Yield words in lower case without plural s. `getUserData` and `get_user_data` have the same words."""
+    for word in _WORD.findall(text):
+        lowered = word.lower()
+        yield lowered[:-1] if len(lowered) > 3 and lowered.endswith("s") and not lowered.endswith("ss") else lowered
+
+
+def _text_of(tool: Tool) -> str:
+    """Return the searched text of a tool: name, description, and arguments with descriptions."""
+    schema = msgspec.json.decode(tool.input_schema) if memoryview(tool.input_schema).nbytes else None
+    return "\n".join([tool.name, tool.description or "", *_arguments_in(schema)])[:_MAX_TEXT_CHARACTERS]
+
+
+def _arguments_in(schema: Any) -> Iterator[str]:
+    if isinstance(schema, list):
+        for inner_schema in schema:
+            yield from _arguments_in(inner_schema)
+    elif isinstance(schema, dict):
+        for keyword, value in schema.items():
+            if keyword == "properties" and isinstance(value, dict):
+                for name, inner in value.items():
+                    yield name
+                    yield from _arguments_in(inner)
+            elif keyword == "description" and isinstance(value, str):
+                yield value
+            elif isinstance(value, dict | list):
+                yield from _arguments_in(value)

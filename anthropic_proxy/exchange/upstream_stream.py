@@ -1,0 +1,293 @@
+"""Step 8, decode: one upstream answer as lists of deltas."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from email.utils import formatdate
+from typing import Protocol
+
+from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
+from anthropic_proxy.exchange.background import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
+from anthropic_proxy.exchange.watchdog import Watchdog
+from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
+from anthropic_proxy.messages.fidelity import FidelityReport
+from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.routing.router import Target
+from anthropic_proxy.wire.contract import Call, UpstreamResponse, is_received
+from anthropic_proxy.wire.framing import FrameReader, new_reader
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""Maximum size of an unstreamed answer or an error."""
+
+TRAILING_USAGE_SECONDS = 2.0
+"""Wait for usage or the end mark after the stop reason. The reply itself is complete."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_DELIVERING_DELTAS: frozenset[type] = frozenset((ToolCall, Block, Stop))
+"""Deltas that always count as content."""
+_SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
+class DeltaStream(Protocol):
+    """Deltas of a reply, from one or several upstream answers."""
+
+    @property
+    def signature(self) -> str:
+        """Signature for unsigned thinking blocks."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """True if everything was read without a failure. False: also if not known yet."""
+        ...
+
+    async def read(self) -> list[Delta] | None:
+        """Return the next deltas. None: the end. Raises `UpstreamError` if an answer fails."""
+        ...
+
+    def flush_pending(self) -> list[Delta]:
+        """Return held deltas at a premature end of the reply. A second call returns nothing."""
+        ...
+
+    async def close(self) -> None:
+        """End the upstream call."""
+        ...
+
+
+class UpstreamStream:
+    """One upstream answer as lists of deltas, one list per network read."""
+
+    def __init__(
+        self,
+        target: Target,
+        call: Call,
+        response: UpstreamResponse,
+        watchdog: Watchdog,
+        background: BackgroundWork,
+        *,
+        report: FidelityReport | None = None,
+        cutter: StopSequenceFilter | None = None,
+    ) -> None:
+        """Open a reader of `response`.
+
+        `report`: receives the notes of the decoder at the end. `cutter`: filter of the continued answer.
+        """
+        self.target = target
+        self.call = call
+        self._response = response
+        self._watchdog = watchdog
+        self._background = background
+        self._report = report
+        self._decoder = target.wire.new_decoder(call)
+        self._framing = target.wire.FRAMING
+        self._reader = new_reader(self._framing) if call.stream else None
+        """Frame reader. None: the answer is not streamed."""
+        self._check_framing = self._framing == "sse"
+        """True until the first bytes prove that an SSE answer is streamed. NDJSON is indistinguishable from a body."""
+        self._body = b""
+        """First bytes of an answer that is unexpectedly not streamed."""
+        self.cutter = cutter or (
+            StopSequenceFilter(call.request.stop_sequences) if call.request.stop_sequences else None
+        )
+        """Filter of stop sequences. None: none are requested."""
+        self._first: list[Delta] = []
+        self._failure: UpstreamError | None = None
+        self._broken: UpstreamError | None = None
+        """Connection error. It is raised only if the answer is incomplete."""
+        self._ended = self._stopped = False
+        self._drain_until = 0.0
+        """Loop time until which trailing usage is awaited after `Stop`. 0: the wait has not started."""
+
+    @property
+    def signature(self) -> str:
+        """Signature for unsigned thinking blocks."""
+        return self._decoder.signature
+
+    @property
+    def complete(self) -> bool:
+        """True if everything was read without a failure."""
+        return self._ended and not self._first and self._failure is None
+
+    @property
+    def continuation(self) -> str | None:
+        """Token that continues this reply in another call. None: unsupported. "": the reply is complete."""
+        return self._decoder.continuation
+
+    async def open(self) -> None:
+        """Wait for the first delta with content. `read` returns the deltas up to it."""
+        first: list[Delta] = []
+        has_content = False
+        while not has_content and (deltas := await self.read()) is not None:
+            first += deltas
+            has_content = any(map(_has_content, deltas))
+        self._first = first
+
+    async def read(self) -> list[Delta] | None:
+        """Return the deltas of the next read that has any. None: the end.
+
+        Raises `UpstreamError` if the answer fails, after all deltas before the failure were returned.
+        """
+        if self._first:
+            first, self._first = self._first, []
+            return first
+        trailing: list[Delta] = []
+        while not self._ended:
+            if self._reader is None:
+                deltas = await self._decode_remainder()
+            else:  # inlined: every chunk of a stream passes here
+                try:
+                    chunk = await (self._read_after_stop() if self._stopped else self._response.read())
+                    self._watchdog.first_byte_received()
+                except UpstreamError as error:
+                    self._broken, chunk = error, b""
+                deltas = self._decode(self._reader, chunk)
+            if self.cutter is not None:
+                deltas = self._cut(self.cutter, deltas)
+            if deltas:
+                if trailing:
+                    trailing += deltas
+                    deltas = trailing
+                if self._stopped and not self._ended and is_received(self._response):
+                    trailing = deltas  # the rest is already received; merge it into one list
+                else:
+                    return deltas
+        if trailing:
+            return trailing
+        self._watchdog.end_call()
+        if self._failure is not None:
+            raise self._failure
+        return None
+
+    def flush_pending(self) -> list[Delta]:
+        """Return held deltas at a premature end of the answer."""
+        if self._stopped:
+            return []
+        deltas = self._decoder.flush_pending()
+        return deltas if self.cutter is None else [*self.cutter.feed(deltas), *self.cutter.finish()]
+
+    async def close(self) -> None:
+        """End the upstream call."""
+        if self._report is not None:
+            self._report.add(self._decoder.notes)
+        await self._response.close(complete=self._decoder.finished)
+
+    def set_deltas(self, deltas: Iterable[Delta]) -> None:
+        """Set the deltas of an error response that contains a reply. Nothing else is read."""
+        self._first = list(deltas)
+        self._ended = True
+
+    def _decode(self, reader: FrameReader, chunk: bytes) -> list[Delta]:
+        """Return the deltas of one read; b"" is the end. A failure is stored until earlier deltas were returned."""
+        if self._check_framing:
+            self._check_framing = False
+            if chunk.lstrip()[:1] in (b"{", b"["):  # the server ignored `stream`
+                self._reader, self._body = None, chunk
+                return []
+        deltas: list[Delta] = []
+        decoder = self._decoder
+        try:
+            self._decode_frames(reader.feed(chunk) if chunk else reader.finish(), deltas)
+            if Stop in map(type, deltas):  # faster than a generator; runs on each read
+                self._stopped = True
+            if not chunk or decoder.finished:
+                self._ended = True
+                deltas += decoder.decode_end()
+        except UpstreamError as error:
+            self._fail(error, deltas)
+        return deltas
+
+    async def _decode_remainder(self) -> list[Delta]:
+        """Return the deltas of an unstreamed answer. A failure is stored as in `_decode`."""
+        deltas: list[Delta] = []
+        try:
+            body = self._body + await read_body(self._response, self._watchdog)
+            if len(body) <= MAX_REPLY_BYTES_ON_LOOP:
+                self._decode_complete(body, deltas)
+            else:
+                await self._background.run(self._decode_complete, body, deltas)
+        except UpstreamError as error:
+            self._fail(error, deltas)
+        return deltas
+
+    def _fail(self, error: UpstreamError, deltas: list[Delta]) -> None:
+        self._ended = True
+        if not (self._stopped or Stop in map(type, deltas)):  # after the stop reason the reply is complete
+            self._failure = self._broken or error
+
+    async def _read_after_stop(self) -> bytes:
+        now = self._watchdog.now()
+        self._drain_until = self._drain_until or now + TRAILING_USAGE_SECONDS
+        if now >= self._drain_until:
+            return b""
+        try:
+            async with asyncio.timeout_at(self._drain_until):
+                return await self._response.read()
+        except TimeoutError:
+            return b""
+
+    def _decode_frames(self, frames: list[bytes], deltas: list[Delta]) -> None:
+        for frame in frames:
+            deltas += self._decoder.decode_frame(frame)
+            if self._decoder.finished:
+                break
+
+    def _decode_complete(self, body: bytes, deltas: list[Delta]) -> None:
+        """Decode an unstreamed answer. Some servers stream without `stream`."""
+        self._ended = True
+        if self._framing == "sse" and body.lstrip().startswith(_SSE_BEGINNINGS):
+            reader = new_reader(self._framing)
+            self._decode_frames(reader.feed(body) + reader.finish(), deltas)
+            deltas += self._decoder.decode_end()
+        else:
+            deltas += self._decoder.decode_body(body)
+
+    def _cut(self, cutter: StopSequenceFilter, deltas: list[Delta]) -> list[Delta]:
+        deltas = cutter.feed(deltas)
+        if cutter.matched:
+            self._ended = True
+        elif self._ended and not self.continuation:
+            deltas += cutter.finish()  # also before a failure, because it was received
+        return deltas
+
+
+async def read_body(response: UpstreamResponse, watchdog: Watchdog | None = None) -> bytes:
+    """Return a complete body, without a byte order mark.
+
+    Raises `UpstreamProtocolError` if it exceeds 64 MiB or is truncated.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await response.read():
+        if watchdog is not None:
+            watchdog.first_byte_received()
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise UpstreamProtocolError(f"the reply is larger than {MAX_BODY_BYTES >> 20} MiB", retryable=False)
+        chunks.append(chunk)
+    return b"".join(chunks).removeprefix(_BYTE_ORDER_MARK)
+
+
+async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> bytes:
+    """Return the body of an error response; b"" if it breaks off or does not arrive: the status is sufficient."""
+    try:
+        return await read_body(response, watchdog)
+    except UpstreamError:
+        return b""
+    except asyncio.CancelledError:
+        if not watchdog.recover_from_idle():
+            raise
+        return b""
+
+
+def with_date(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:
+    """Return the headers with a `date`; if missing, the time of receipt (RFC 9110, 6.6.1)."""
+    if "date" in headers:
+        return headers
+    return {"date": formatdate(clock(), usegmt=True)} | {name.lower(): value for name, value in headers.items()}
+
+
+def _has_content(delta: Delta) -> bool:
+    if isinstance(delta, Text):
+        return bool(delta.text)
+    if isinstance(delta, Thinking):
+        return bool(delta.text or delta.signature)
+    return type(delta) in _DELIVERING_DELTAS

@@ -1,0 +1,145 @@
+"""Idle timeouts, pings and client disconnects: one timer and one task per request, no wrapper around reads."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+FIRST_PING_SECONDS = 8.0
+"""Idle time before a stream starts without a delta. After that, errors cannot be HTTP statuses."""
+PING_SECONDS = 10.0
+"""Idle time between later pings."""
+WRITE_TIMEOUT_SECONDS = 600.0
+"""Time limit of one write to the client. Longer than that of the own server, which sees each byte."""
+DISCONNECT_CHECK_DELAY_SECONDS = 0.05
+"""Delay before the task for disconnects starts. Shorter exchanges need no task."""
+
+
+class Watchdog:
+    """Idle and disconnect monitor of one exchange. It cancels the task of the exchange and sets `reason`.
+
+    Reading and writing only set `upstream_at` and `client_at`, which costs two stores per network read.
+    """
+
+    def __init__(
+        self,
+        *,
+        wait_disconnected: Callable[[], Awaitable[None]],
+        on_idle: Callable[[], Awaitable[None]] | None,
+        first_byte_seconds: float,
+        idle_seconds: float,
+        write_seconds: float = WRITE_TIMEOUT_SECONDS,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+        """Clock of `upstream_at` and `client_at`, in seconds."""
+        self.upstream_at = self.client_at = self._loop.time()
+        """Loop times of the last bytes from the upstream and to the client."""
+        self.upstream_limit = first_byte_seconds
+        """Present idle limit of the upstream, in seconds."""
+        self.reason: Literal["", "gone", "upstream silent"] = ""
+        """Reason of the cancellation. "": not cancelled by this watchdog."""
+        self.writing = False
+        """True while a write to the client is pending. The upstream is not idle then."""
+        self._call_open = False
+        """True while an upstream call is open. Only then is the upstream limit active."""
+        self._idle_seconds = idle_seconds
+        self._first_byte_seconds = first_byte_seconds
+        self._write_seconds = write_seconds
+        self._writing_since = self._written_to = 0.0
+        """Loop times of the start of the pending write and of its last check."""
+        self._on_idle = on_idle
+        """Sends a ping to the client. None: not streaming."""
+        self._ping_seconds = FIRST_PING_SECONDS
+        self._ping_task: asyncio.Task[None] | None = None
+        self._exchange = asyncio.current_task(self._loop)
+        self._wait_disconnected = wait_disconnected
+        self._disconnect_task: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_at(
+            min(self._due(), self.upstream_at + DISCONNECT_CHECK_DELAY_SECONDS), self._tick
+        )
+
+    def begin_call(self) -> None:
+        """Start the idle limit `first_byte_seconds` of an upstream call."""
+        self._call_open = True
+        self.upstream_at = self._loop.time()
+        if self.upstream_limit != self._first_byte_seconds:  # not the first call of its exchange
+            self._set_upstream_limit(self._first_byte_seconds)
+
+    def end_call(self) -> None:
+        """Stop the idle limit. The queue, tokens, retry delays and proxy tools have their own limits."""
+        self._call_open = False
+
+    def first_byte_received(self) -> None:
+        """Record received bytes. From the first byte on the limit is `idle_seconds`."""
+        self.upstream_at = self.now()
+        if self.upstream_limit != self._idle_seconds:
+            self._set_upstream_limit(self._idle_seconds)
+
+    def _set_upstream_limit(self, seconds: float) -> None:
+        self.upstream_limit = seconds
+        if self._timer.when() > self.upstream_at + seconds and self._exchange is not None:
+            self._timer.cancel()  # set for a longer limit
+            self._timer = self._loop.call_at(self._due(), self._tick)
+
+    def recover_from_idle(self) -> bool:
+        """Return True if an idle upstream caused the cancellation; undo the cancellation and restart the timer."""
+        if self.reason != "upstream silent" or self._exchange is None:
+            return False
+        self.reason = ""
+        self._exchange.uncancel()
+        self.upstream_at = self._loop.time()
+        self._timer = self._loop.call_at(self._due(), self._tick)
+        return True
+
+    def stop(self) -> None:
+        """Stop the timer and the tasks, and drop all references to the exchange."""
+        self._timer.cancel()
+        for task in (self._disconnect_task, self._ping_task):
+            if task is not None:
+                task.cancel()
+        self._disconnect_task = self._ping_task = self._exchange = self._on_idle = None
+
+    def _due(self) -> float:
+        due = self.upstream_at + self.upstream_limit
+        if self._on_idle is not None:
+            due = min(due, self.client_at + self._ping_seconds)
+        return due
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        if self._disconnect_task is None:
+            self._disconnect_task = self._loop.create_task(self._watch_client())
+        if self.writing:
+            if self.upstream_at != self._written_to:  # the exchange progressed since the last check
+                self._writing_since = now
+            elif now >= self._writing_since + self._write_seconds:
+                self._end("gone")
+                return
+            self.upstream_at = self.client_at = self._written_to = now
+        elif not self._call_open:
+            self.upstream_at = now
+        if now >= self.upstream_at + self.upstream_limit:
+            self._end("upstream silent")
+            return
+        if self._on_idle is not None and now >= self.client_at + self._ping_seconds:
+            self.client_at = now
+            self._ping_seconds = PING_SECONDS
+            if self._ping_task is None or self._ping_task.done():
+                self._ping_task = self._loop.create_task(_suppress_errors(self._on_idle))
+        self._timer = self._loop.call_at(self._due(), self._tick)
+
+    async def _watch_client(self) -> None:
+        await self._wait_disconnected()
+        self._end("gone")
+
+    def _end(self, reason: Literal["gone", "upstream silent"]) -> None:
+        if not self.reason and self._exchange is not None:
+            self.reason = reason
+            self._exchange.cancel()
+
+
+async def _suppress_errors(on_idle: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await on_idle()
+    except OSError:
+        return  # disconnected; `_watch_client` reports it

@@ -1,0 +1,248 @@
+"""JSON Schema validation (draft 2020-12) with a limit on its work. Imported when a schema first needs it.
+
+The library `jsonschema` does the validation. Three of its properties are changed here:
+
+- It executes patterns of the schema. A pattern of a client can block the process, so none is executed.
+- It collects all errors of all alternatives. Nested alternatives multiply them, so one error is kept of each list.
+- Its work is not limited. Each keyword counts its steps in the budget of the check under way.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+from jsonschema import Draft202012Validator, ValidationError, validators
+from jsonschema.exceptions import relevance
+from jsonschema.protocols import Validator
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
+
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.messages.work_budget import WorkBudget, WorkLimitExceeded, count_nodes
+
+_CHARACTERS_PER_STEP = 64
+"""Characters of an error message that count as a step: the library repeats the value in it."""
+_MEMBERS_PER_STEP = 16
+"""Members of lists and objects that a keyword reads in one step."""
+_MAX_PROBLEM_CHARACTERS = 300
+_FALSE_SCHEMA: dict[str, Any] = {"not": {}}
+"""The schema `false` in a form that uses the step budget. The library does not count `false` itself."""
+_ALTERNATIVES = ("anyOf", "oneOf")
+_COMPARING = ("enum", "const", "uniqueItems")
+_REFERRING = ("$ref", "$dynamicRef")
+_UNCHECKED = ("pattern", "patternProperties", "format", "unevaluatedItems", "unevaluatedProperties")
+"""Keywords that are ignored: a pattern can block the process, a format is a hint, and unevaluated members depend on
+patterns."""
+_Keyword = Callable[[Any, Any, Any, Any], "Iterator[ValidationError] | None"]
+
+_budget: ContextVar[WorkBudget] = ContextVar("work budget of the check under way")
+
+
+def load_validator(schema: bytes, budget: WorkBudget) -> Validator:
+    """Return a validator for a schema in JSON. Raises `InvalidRequest` for an invalid schema."""
+    read = _decode_schema(schema, budget)
+    problem = find_problem(_META_VALIDATOR, read, budget)
+    if problem:
+        raise InvalidRequest(f"{budget.field}: {problem}")
+    # a registry of our own: the library would fetch remote references, and search the whole schema for each anchor
+    resource = DRAFT202012.create_resource(read)
+    registry: Any = Registry().with_resource(resource.id() or "", resource).crawl()
+    validator: Validator = _CHECKING(_without_draft(read), registry=registry)
+    return validator
+
+
+def find_problem(validator: Validator, value: Any, budget: WorkBudget) -> str:
+    """Return path and message of the most relevant error in a value. "": the value is valid.
+
+    Raises `InvalidRequest` for an unresolvable reference, an endless self-reference and too much work.
+    """
+    token = _budget.set(budget)
+    refusal = ""
+    try:
+        error = max(validator.iter_errors(value), key=relevance, default=None)
+        return "" if error is None else _describe(error)
+    except WorkLimitExceeded as exceeded:
+        refusal = exceeded.message
+    except RecursionError:
+        refusal = f"{budget.field}: it refers to itself without end"
+    except Unresolvable as reference:
+        refusal = f"{budget.field}: {reference.ref} does not stand in it"
+    finally:
+        _budget.reset(token)
+    # raised outside the handlers: an exception context would keep the frames of the check alive
+    raise InvalidRequest(refusal)
+
+
+class _Unmatched(ValidationError):
+    """Error of a value that matches none of several alternatives."""
+
+    closest: ValidationError | None = None
+    """The one error of the alternatives that explains best; None: several explain equally well.
+
+    The library keeps all errors in `context`, which refer back to their parents: nested alternatives multiply them,
+    and only the garbage collector could free them."""
+
+
+def _decode_schema(schema: bytes, budget: WorkBudget) -> Any:
+    try:
+        return msgspec.json.decode(schema)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"{budget.field}: {error}") from None
+    except RecursionError:
+        raise InvalidRequest(f"{budget.field}: it is nested too deeply") from None
+
+
+def _describe(error: ValidationError) -> str:
+    path = list(error.path)
+    while isinstance(error, _Unmatched) and error.closest is not None:
+        error = error.closest
+        path += error.path
+    return f"{ValidationError('', path=path).json_path}: {error.message}"[:_MAX_PROBLEM_CHARACTERS]
+
+
+def _find_closest(errors: Iterable[ValidationError]) -> ValidationError | None:
+    """Return the error that the library's `best_match` would descend to; None where it would not descend."""
+    first: tuple[Any, ValidationError] | None = None
+    is_tied = False
+    for error in errors:
+        key = relevance(error)
+        if first is None or key < first[0]:
+            first, is_tied = (key, error), False
+        elif key == first[0]:
+            is_tied = True
+    return None if first is None or is_tied else first[1]
+
+
+def _build_class(own: dict[str, _Keyword]) -> Any:
+    """Return a class of validators that counts its steps."""
+    keywords = {**Draft202012Validator.VALIDATORS, **own}
+    counted = {name: _counted(name, check) for name, check in keywords.items()}
+    ours: Any = validators.extend(Draft202012Validator, counted)  # type: ignore[no-untyped-call]
+    evolve = ours.evolve
+
+    def evolve_counted(validator: Any, **changes: Any) -> Any:
+        """Continue with a subschema in this class, regardless of its `$schema`."""
+        _budget.get().spend()
+        if "schema" in changes:
+            changes["schema"] = _FALSE_SCHEMA if changes["schema"] is False else _without_draft(changes["schema"])
+        return evolve(validator, **changes)
+
+    ours.evolve = evolve_counted
+    return ours
+
+
+def _without_draft(schema: Any) -> Any:
+    """Return a schema without `$schema`, which would make the library switch to the keywords of that draft."""
+    if isinstance(schema, dict) and "$schema" in schema:
+        return {name: value for name, value in schema.items() if name != "$schema"}
+    return schema
+
+
+def _counted(keyword: str, check: _Keyword) -> _Keyword:
+    def checked(validator: Any, keyword_value: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
+        budget = _budget.get()
+        budget.spend(_weight(keyword_value, value, keyword=keyword))
+        if keyword in _ALTERNATIVES and False in keyword_value:
+            keyword_value = [_FALSE_SCHEMA if one is False else one for one in keyword_value]
+        for error in check(validator, keyword_value, value, schema) or ():
+            budget.spend(1 + len(error.message) // _CHARACTERS_PER_STEP)
+            yield error
+
+    return checked
+
+
+def _weight(keyword_value: Any, value: Any, *, keyword: str) -> int:
+    """Return the steps of a keyword itself. Reading a member is cheaper than checking it."""
+    members = _length(keyword_value) + _length(value)
+    if keyword in _COMPARING and isinstance(value, dict | list):
+        members += count_nodes(value) * (_length(keyword_value) if keyword == "enum" else 1)
+    elif keyword in _REFERRING and isinstance(keyword_value, str):
+        members += keyword_value.count("/") ** 2
+    return 1 + members // _MEMBERS_PER_STEP
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, dict | list) else 0
+
+
+def _ignore(*_: object) -> None:
+    return None
+
+
+def _check_any(validator: Any, alternatives: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
+    """Check `anyOf` without keeping all errors."""
+    fitting, closest = _try_alternatives(validator, alternatives, value)
+    if fitting is None:
+        yield _unmatched(value, closest)
+
+
+def _check_one(validator: Any, alternatives: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
+    """Check `oneOf` without keeping all errors."""
+    fitting, closest = _try_alternatives(validator, alternatives, value)
+    if fitting is None:
+        yield _unmatched(value, closest)
+        return
+    more = [one for one in alternatives[fitting + 1 :] if validator.evolve(schema=one).is_valid(value)]
+    if more:
+        shown = ", ".join(map(repr, [*more, alternatives[fitting]]))
+        yield ValidationError(f"{value!r} is valid under each of {shown}")
+
+
+def _try_alternatives(validator: Any, alternatives: list[Any], value: Any) -> tuple[int | None, ValidationError | None]:
+    """Return the index of the first matching alternative, or None and the closest error."""
+    fitting: list[int] = []
+
+    def errors() -> Iterator[ValidationError]:
+        for index, alternative in enumerate(alternatives):
+            fits = True
+            for error in validator.descend(value, alternative, schema_path=index):
+                fits = False
+                yield error
+            if fits:
+                fitting.append(index)
+                return
+
+    closest = _find_closest(errors())
+    return (fitting[0], None) if fitting else (None, closest)
+
+
+def _unmatched(value: Any, closest: ValidationError | None) -> ValidationError:
+    error = _Unmatched(f"{value!r} is not valid under any of the given schemas")
+    error.closest = closest
+    return error
+
+
+def _check_additional(validator: Any, keyword_value: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
+    """Check additional properties, unless the schema has `patternProperties`: patterns are not executed."""
+    if "patternProperties" not in schema:
+        yield from Draft202012Validator.VALIDATORS["additionalProperties"](validator, keyword_value, value, schema)
+
+
+def _check_unique(_validator: Any, keyword_value: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
+    """Compare each item with all others at once; the library compares objects in pairs."""
+    if keyword_value and isinstance(value, list) and len(set(map(_canonical, value))) < len(value):
+        yield ValidationError("two of its items are the same")
+
+
+def _canonical(value: Any) -> str:
+    """Return one text for values that are equal in JSON Schema, as 1 and 1.0 are."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(name)}:{_canonical(value[name])}" for name in sorted(value)) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_canonical, value)) + "]"
+    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+_OWN: dict[str, _Keyword] = {"anyOf": _check_any, "oneOf": _check_one}
+_CHECKING = _build_class(
+    {
+        **_OWN,
+        **dict.fromkeys(_UNCHECKED, _ignore),
+        "additionalProperties": _check_additional,
+        "uniqueItems": _check_unique,
+    }
+)
+_META_VALIDATOR: Validator = _build_class(_OWN)(Draft202012Validator.META_SCHEMA, registry=Registry())

@@ -1,0 +1,99 @@
+"""Structs of the Messages API and the decoding of requests.
+
+Unknown fields are ignored. Forwarded text stays `Raw`: a JSON string that is copied into another body without decoding.
+"""
+
+from msgspec import Raw
+
+from anthropic_proxy.messages.models.blocks import blocks_of
+from anthropic_proxy.messages.models.cache_marks import CacheMarks
+from anthropic_proxy.messages.models.decode import decode_request, decode_request_or_keep, read_envelope
+from anthropic_proxy.messages.models.fast_path import CleanMessages
+from anthropic_proxy.messages.models.fast_scan import guess_model, scan_request
+from anthropic_proxy.messages.models.mcp_servers import McpServer
+from anthropic_proxy.messages.models.raw_kinds import is_object, is_text
+from anthropic_proxy.messages.models.structs import (
+    ABSENT,
+    Block,
+    CompactionBlock,
+    DocumentBlock,
+    FallbackBlock,
+    ImageBlock,
+    Message,
+    MessagesRequest,
+    MessagesResponse,
+    Metadata,
+    OutputConfig,
+    OutputFormat,
+    RedactedThinkingBlock,
+    SearchResultBlock,
+    ServerToolUseBlock,
+    Source,
+    TextBlock,
+    ThinkingBlock,
+    ThinkingConfig,
+    Tool,
+    ToolAdditionBlock,
+    ToolChange,
+    ToolChoice,
+    ToolReferenceBlock,
+    ToolRemovalBlock,
+    ToolResultBlock,
+    ToolSearchResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
+    UsageBody,
+    WebFetchResultBlock,
+    WebSearchResultBlock,
+    json_string,
+)
+from anthropic_proxy.messages.models.tools import read_tool
+
+__all__ = [
+    "ABSENT",
+    "Block",
+    "CacheMarks",
+    "CleanMessages",
+    "CompactionBlock",
+    "DocumentBlock",
+    "FallbackBlock",
+    "ImageBlock",
+    "McpServer",
+    "Message",
+    "MessagesRequest",
+    "MessagesResponse",
+    "Metadata",
+    "OutputConfig",
+    "OutputFormat",
+    "Raw",
+    "RedactedThinkingBlock",
+    "SearchResultBlock",
+    "ServerToolUseBlock",
+    "Source",
+    "TextBlock",
+    "ThinkingBlock",
+    "ThinkingConfig",
+    "Tool",
+    "ToolAdditionBlock",
+    "ToolChange",
+    "ToolChoice",
+    "ToolReferenceBlock",
+    "ToolRemovalBlock",
+    "ToolResultBlock",
+    "ToolSearchResultBlock",
+    "ToolUseBlock",
+    "UnknownBlock",
+    "UsageBody",
+    "WebFetchResultBlock",
+    "WebSearchResultBlock",
+    "blocks_of",
+    "decode_request",
+    "decode_request_or_keep",
+    "guess_model",
+    "is_object",
+    "is_text",
+    "json_string",
+    "read_envelope",
+    "read_tool",
+    "scan_request",
+]

@@ -1,0 +1,191 @@
+"""Decode lists of blocks: in one pass if every block is known and well formed, else block by block."""
+
+import re
+from collections.abc import Sized
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.messages.models import structs
+from anthropic_proxy.messages.models.raw_kinds import is_object, is_text
+from anthropic_proxy.messages.models.structs import (
+    Block,
+    SearchResultBlock,
+    ServerToolUseBlock,
+    TextBlock,
+    ToolResultBlock,
+    ToolSearchResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
+    WebFetchResultBlock,
+    WebSearchResultBlock,
+)
+from anthropic_proxy.messages.models.validation_errors import missing_field, validation_error, wrong_type
+
+MAX_DEPTH = 200
+"""Levels of nested lists and objects in a schema or in the input of a call."""
+MAX_SCHEMA_BYTES = 4 * 1024 * 1024
+"""Size limit of a schema. Decoded, a schema needs about twenty times its size in memory."""
+DEPTH_MESSAGE = "nests lists and objects too deeply; at most 200 levels are read"
+EMPTY_TEXT = 2
+"""Bytes of an empty JSON string."""
+_SHALLOW_BYTES = 2 * MAX_DEPTH
+"""JSON of at most this size cannot nest deeper than `MAX_DEPTH`."""
+
+_TREES: dict[type, str] = {
+    ServerToolUseBlock: "input",
+    WebSearchResultBlock: "content",
+    WebFetchResultBlock: "content",
+    ToolSearchResultBlock: "content",
+}
+"""Block → its field of any JSON type, which is decoded later."""
+_LIST, _NULL = b"[n"
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+_decode_block = msgspec.json.Decoder(Block).decode
+_decode_blocks = msgspec.json.Decoder(list[Block]).decode
+_decode_raws = msgspec.json.Decoder(list[Raw]).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_string = msgspec.json.Decoder(str).decode
+
+
+def _known_types() -> frozenset[str]:
+    kinds = (kind for kind in vars(structs).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct))
+    tags = (kind.__struct_config__.tag for kind in kinds if kind is not UnknownBlock)
+    return frozenset(tag for tag in tags if isinstance(tag, str))
+
+
+_KNOWN_TYPES = _known_types()
+
+
+def blocks_of(content: Raw) -> list[Block]:
+    """Decode the `content` of a tool result or a search result: a JSON string, a list of blocks, null or `ABSENT`.
+
+    An empty string gives no block. Raises `InvalidRequest`; paths in its text start at `content`.
+    """
+    if is_text(content):
+        return [TextBlock(content)] if len(content) > EMPTY_TEXT else []
+    return read_blocks(content, "content") if memoryview(content)[0] != _NULL else []
+
+
+def read_blocks(content: Raw, path: str) -> list[Block]:
+    """Decode the list of blocks at `path` in the body. Raises `InvalidRequest`."""
+    try:
+        blocks = _decode_blocks(content)
+    except RecursionError:
+        raise InvalidRequest(f"{path}: {DEPTH_MESSAGE}") from None
+    except msgspec.ValidationError:
+        pass
+    else:
+        if are_well_formed(blocks):
+            return blocks
+    if memoryview(content)[0] != _LIST:
+        raise wrong_type(path, "a string or a list of blocks", content)
+    return [_read_block(raw, f"{path}.{index}") for index, raw in enumerate(_decode_raws(content))]
+
+
+def non_null_fields(raw: Raw | bytes) -> dict[str, Raw]:
+    """Return the fields of an object except those that are null. Null means not given."""
+    return {name: value for name, value in _decode_fields(raw).items() if memoryview(value)[0] != _NULL}
+
+
+def string_of(raw: Raw) -> str | None:
+    """Return the value of a JSON string. None: the value has another type."""
+    return _decode_string(raw) if is_text(raw) else None
+
+
+def are_well_formed(blocks: list[Block]) -> bool:
+    """Return True if all `Raw` fields have the right JSON type. Checks first characters and the depth."""
+    for block in blocks:
+        kind = type(block)
+        if kind is TextBlock:
+            if not is_text(block.text):  # type: ignore[union-attr]
+                return False
+        elif kind is ToolUseBlock:
+            if not is_object(block.input) or exceeds_depth(block.input):  # type: ignore[union-attr]
+                return False
+        elif kind is ToolResultBlock or kind is SearchResultBlock:
+            content = block.content  # type: ignore[union-attr]
+            if not is_text(content) and memoryview(content)[0] not in (_LIST, _NULL):  # type: ignore[arg-type]
+                return False
+        elif kind is UnknownBlock or (kind in _TREES and exceeds_depth(getattr(block, _TREES[kind]))):
+            return False
+    return True
+
+
+def exceeds_depth(tree: Raw) -> bool:
+    """Return True if a value nests lists and objects deeper than `MAX_DEPTH`."""
+    return len(tree) > _SHALLOW_BYTES and is_deep(bytes(tree))
+
+
+def find_excess(schema: Sized) -> str:
+    """Return the error for a JSON Schema above `MAX_SCHEMA_BYTES`. "": no error."""
+    if len(schema) <= MAX_SCHEMA_BYTES:
+        return ""
+    return f"has {len(schema):,} bytes; at most {MAX_SCHEMA_BYTES:,} are read"
+
+
+def schema_error(schema: bytes) -> str:
+    """Return the error for a JSON Schema that cannot be decoded. "": no error, or no schema."""
+    if large := find_excess(schema):
+        return large
+    if is_deep(schema):
+        return DEPTH_MESSAGE
+    try:
+        msgspec.json.decode(schema or b"null")
+    except msgspec.ValidationError:
+        return "holds a number out of range"
+    return ""
+
+
+def is_deep(text: bytes) -> bool:
+    """Return True if JSON text nests lists and objects deeper than `MAX_DEPTH`."""
+    if text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for bracket in _STRINGS.sub(b"", text).translate(None, _NOT_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
+
+
+def _read_block(raw: Raw, path: str) -> Block:
+    """Decode one block field by field. A block of unknown type is kept complete."""
+    if not is_object(raw):
+        raise wrong_type(path, "an object", raw)
+    fields = non_null_fields(raw)
+    if "type" not in fields:
+        raise missing_field(f"{path}.type")
+    kind = string_of(fields["type"])
+    if kind is None:
+        raise wrong_type(f"{path}.type", "a string", fields["type"])
+    if kind not in _KNOWN_TYPES:
+        if exceeds_depth(raw):
+            raise InvalidRequest(f"{path}: {DEPTH_MESSAGE}")
+        return UnknownBlock(kind, raw)
+    if "source" in fields and is_object(fields["source"]):
+        fields["source"] = Raw(msgspec.json.encode(non_null_fields(fields["source"])))
+    encoded = msgspec.json.encode(fields)
+    try:
+        block: Block = _decode_block(encoded)
+    except msgspec.ValidationError as error:
+        raise validation_error(error, encoded, path) from None
+    if not are_well_formed([block]):
+        raise _block_error(block, path)
+    return block
+
+
+def _block_error(block: Any, path: str) -> InvalidRequest:
+    if isinstance(block, TextBlock):
+        return wrong_type(f"{path}.text", "a string", block.text)
+    if field := _TREES.get(type(block)):
+        return InvalidRequest(f"{path}.{field}: {DEPTH_MESSAGE}")
+    if not isinstance(block, ToolUseBlock):
+        return wrong_type(f"{path}.content", "a string or a list of blocks", block.content)
+    if not is_object(block.input):
+        return wrong_type(f"{path}.input", "an object", block.input)
+    return InvalidRequest(f"{path}.input: {DEPTH_MESSAGE}")

@@ -1,0 +1,350 @@
+"""Structs of the Messages API. Source: the API reference and the types of the official SDK, read 2026-11."""
+
+from typing import Any
+
+from msgspec import UNSET, Raw, Struct, UnsetType, field, json
+
+from anthropic_proxy.errors import ClientError
+from anthropic_proxy.messages.models.cache_marks import CacheMarks
+from anthropic_proxy.messages.models.mcp_servers import McpServer
+
+ABSENT = Raw(b"")
+"""Value of a `Raw` field that was not given. msgspec allows no union of `Raw` and None."""
+ROLES = frozenset({"user", "assistant", "system"})
+"""Allowed roles of a message."""
+
+
+class TextBlock(Struct, tag="text", tag_field="type", omit_defaults=True, gc=False):
+    """Text of a message or of the system prompt."""
+
+    text: Raw
+    """A JSON string."""
+
+
+class Source(Struct, omit_defaults=True, gc=False):
+    """Source of an image or a document: `base64`, `url`, `file`, `text` or `content`."""
+
+    type: str
+    media_type: str = ""
+    data: str = ""
+    url: str = ""
+    file_id: str = ""
+    content: Raw = ABSENT
+    """Of a `content` source: a JSON string or a list of text and image blocks."""
+
+
+class ImageBlock(Struct, tag="image", tag_field="type", gc=False):
+    """An image."""
+
+    source: Source
+
+
+class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True, gc=False):
+    """A PDF or a text with a title."""
+
+    source: Source
+    title: str | None = None
+    context: str | None = None
+    citations: Raw = ABSENT
+
+    @property
+    def is_cited(self) -> bool:
+        """Return True if the reply must cite the document."""
+        return b"true" in bytes(self.citations)
+
+
+class SearchResultBlock(Struct, tag="search_result", tag_field="type", gc=False):
+    """A passage found by the client's own search."""
+
+    source: str
+    title: str
+    content: Raw
+    """A list of text blocks."""
+
+
+class ThinkingBlock(Struct, tag="thinking", tag_field="type", gc=False):
+    """Reasoning of an earlier reply; its signature may be ours (`wire/signatures.py`) or foreign."""
+
+    thinking: str
+    signature: str = ""
+
+
+class RedactedThinkingBlock(Struct, tag="redacted_thinking", tag_field="type", gc=False):
+    """Reasoning that the provider encrypted."""
+
+    data: str
+
+
+class ToolUseBlock(Struct, tag="tool_use", tag_field="type", gc=False):
+    """A tool call of the model."""
+
+    id: str
+    name: str
+    input: Raw = Raw(b"{}")  # immutable
+    """A JSON object, as text."""
+
+
+class ToolResultBlock(Struct, tag="tool_result", tag_field="type", gc=False):
+    """Result of a client tool. `blocks_of(content)` decodes its content."""
+
+    tool_use_id: str
+    content: Raw = ABSENT
+    """A JSON string or a list of blocks; absent counts as the empty string."""
+    is_error: bool | None = None
+
+
+class ToolReferenceBlock(Struct, tag="tool_reference", tag_field="type", gc=False):
+    """Inside a tool result: a deferred tool that a tool search found."""
+
+    tool_name: str
+
+
+class ServerToolUseBlock(Struct, tag="server_tool_use", tag_field="type", gc=False):
+    """Call of a server tool."""
+
+    id: str
+    name: str
+    input: Raw = Raw(b"{}")  # immutable
+
+
+class WebSearchResultBlock(Struct, tag="web_search_tool_result", tag_field="type", gc=False):
+    """Result of a web search: a list of results, or an error object."""
+
+    tool_use_id: str
+    content: Raw = ABSENT
+
+
+class WebFetchResultBlock(Struct, tag="web_fetch_tool_result", tag_field="type", gc=False):
+    """Result of a web fetch: a document, or an error object."""
+
+    tool_use_id: str
+    content: Raw = ABSENT
+
+
+class ToolSearchResultBlock(Struct, tag="tool_search_tool_result", tag_field="type", gc=False):
+    """Result of a tool search: references to tools, or an error object."""
+
+    tool_use_id: str
+    content: Raw = ABSENT
+
+
+class ToolChange(Struct):
+    """Subject of a `tool_addition` or `tool_removal`."""
+
+    type: str = ""
+    """`tool_reference` with `name`, or `tool_definition` with `definition`. The proxy offers no other type."""
+    name: str = ""
+    definition: Raw = ABSENT
+    """A tool definition, as in `tools`."""
+
+
+class ToolAdditionBlock(Struct, tag="tool_addition", tag_field="type", gc=False):
+    """In a system message: from here on this tool is offered."""
+
+    tool: ToolChange
+
+
+class ToolRemovalBlock(Struct, tag="tool_removal", tag_field="type", gc=False):
+    """In a system message: from here on this tool is not offered."""
+
+    tool: ToolChange
+
+
+class CompactionBlock(Struct, tag="compaction", tag_field="type", gc=False):
+    """A summary that replaces the messages before it. None: the compaction failed; the block is ignored."""
+
+    content: str | None = None
+
+
+class FallbackBlock(Struct, tag="fallback", tag_field="type", gc=False):
+    """Mark of the change to another model. No provider receives it."""
+
+
+class UnknownBlock(Struct, tag="px.unknown", tag_field="type", gc=False):
+    """A block of a type that we do not model. Only the field-by-field path of `decode_request` creates it."""
+
+    kind: str
+    """The block's `type`."""
+    raw: Raw
+    """The complete block, as JSON text."""
+
+
+Block = (
+    TextBlock
+    | ImageBlock
+    | DocumentBlock
+    | SearchResultBlock
+    | ThinkingBlock
+    | RedactedThinkingBlock
+    | ToolUseBlock
+    | ToolResultBlock
+    | ToolReferenceBlock
+    | ServerToolUseBlock
+    | WebSearchResultBlock
+    | WebFetchResultBlock
+    | ToolSearchResultBlock
+    | ToolAdditionBlock
+    | ToolRemovalBlock
+    | CompactionBlock
+    | FallbackBlock
+    | UnknownBlock
+)
+
+
+class Message(Struct, gc=False):
+    """One entry of `messages`."""
+
+    role: str
+    """`user`, `assistant` or `system`. `decode_request` rejects any other."""
+    content: str | list[Block]
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Return the content as blocks. A string is one text block."""
+        if isinstance(self.content, str):
+            return [TextBlock(json_string(self.content))]
+        return self.content
+
+
+class Tool(Struct, kw_only=True, frozen=True):
+    """A tool definition, shared between requests."""
+
+    name: str = ""
+    type: str | None = None
+    description: str | None = None
+    input_schema: Raw = ABSENT
+    strict: bool | None = None
+    defer_loading: bool | None = None
+    max_uses: int | None = None
+    allowed_domains: list[str] | None = None
+    blocked_domains: list[str] | None = None
+    user_location: Raw = ABSENT
+    citations: Raw = ABSENT
+    """Of a web fetch: `{"enabled": …}`."""
+    max_content_tokens: int | None = None
+    url_sources: Raw = ABSENT
+    """Of a web fetch: the sources of URLs that may be fetched."""
+    input_examples: Raw = ABSENT
+    """A list of objects that match the schema."""
+    display_width_px: int | None = None
+    display_height_px: int | None = None
+    source: bytes = field(default=b"", name="px.source")
+    """JSON text of the tool: the key of every cache of encoded tools. Equal tools of different requests share one
+    object, so its hash is computed once."""
+
+
+class ToolChoice(Struct):
+    """`auto`, `any`, `tool` (with `name`) or `none`."""
+
+    type: str
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class ThinkingConfig(Struct):
+    """`enabled` with `budget_tokens`, `adaptive`, `between_tools` or `disabled`."""
+
+    type: str
+    budget_tokens: int | None = None
+    display: str | None = None
+
+
+class OutputFormat(Struct):
+    """Structured output: `{"type": "json_schema", "schema": …}`."""
+
+    type: str
+    schema: Raw = ABSENT
+
+
+class OutputConfig(Struct):
+    """Effort and format of the reply."""
+
+    effort: str | None = None
+    format: OutputFormat | None = None
+    task_budget: Raw = ABSENT
+
+
+class Metadata(Struct):
+    """Metadata of the client. It is never forwarded unchanged."""
+
+    user_id: str | None = None
+
+
+class MessagesRequest(Struct, kw_only=True):
+    """A decoded request of a client."""
+
+    model: str
+    messages: list[Message]
+    max_tokens: int | None = None
+    """None: only in requests for a token count."""
+    system: str | list[Block] = ""
+    stream: bool = False
+    tools: list[Tool] = field(default_factory=list)
+    tool_choice: ToolChoice | None = None
+    thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
+    stop_sequences: list[str] = field(default_factory=list)
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    metadata: Metadata | None = None
+    service_tier: str | None = None
+    mcp_servers: list[McpServer] = field(default_factory=list)
+    """MCP servers for the provider to call."""
+    container: bool = False
+    """True if the client requests a container of Anthropic's API."""
+    pins_region: bool = False
+    """True if the client restricts the region of the model (`inference_geo`)."""
+    clears_context: bool = False
+    """True if `context_management` requests the removal of earlier tool results or a summary of the history."""
+    cache_marks: CacheMarks | None = None
+    """Cache marks (`cache_control`) of the client. None: none."""
+    length: int = 0
+    """Number of messages in the body, decoded or not."""
+    scanned_only: bool = False
+    """True if only the fields for a relay were decoded; then `messages` is empty."""
+    has_proxy_signatures: bool = True
+    """True if the messages may contain blocks of the proxy, which a relay removes."""
+    size: int = 0
+    """Bytes of the body. 0: the request was not decoded from a body."""
+    decode_error: ClientError | None = None
+    """Error that permits only a relay to serve the request: the upstream API validates it. None: valid."""
+    repaired: list[str] = field(default_factory=list)
+    """Descriptions of the repairs made by `decode_request`, for the fidelity report."""
+
+    def release(self) -> None:
+        """Release all references to the body."""
+        self.messages, self.system = [], ""
+        self.output_config = self.output_format = self.cache_marks = None
+
+
+class UsageBody(Struct, kw_only=True):
+    """`usage` of a reply; every count is an integer ≥ 0, in tokens."""
+
+    input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    output_tokens: int = 0
+    output_tokens_details: dict[str, int] = field(default_factory=lambda: {"thinking_tokens": 0})
+    server_tool_use: dict[str, int] | UnsetType = UNSET
+    service_tier: str | None = "standard"
+
+
+class MessagesResponse(Struct, kw_only=True):
+    """Response to a request without streaming."""
+
+    id: str
+    type: str = "message"
+    role: str = "assistant"
+    model: str
+    content: list[Raw]
+    stop_reason: str | None
+    stop_sequence: str | None = None
+    stop_details: dict[str, Any] | None = None
+    usage: UsageBody
+
+
+def json_string(text: str) -> Raw:
+    """Return `text` as a JSON string."""
+    return Raw(json.encode(text))

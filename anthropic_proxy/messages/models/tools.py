@@ -1,0 +1,152 @@
+"""Decode tool definitions. Each request of a session sends the same ones, so they are cached."""
+
+import functools
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.messages.models.blocks import (
+    DEPTH_MESSAGE,
+    MAX_SCHEMA_BYTES,
+    find_excess,
+    is_deep,
+    non_null_fields,
+    schema_error,
+    string_of,
+)
+from anthropic_proxy.messages.models.raw_kinds import is_object
+from anthropic_proxy.messages.models.structs import Tool
+from anthropic_proxy.messages.models.validation_errors import decode_lenient_fields, missing_field, wrong_type
+
+_MAX_CACHED_TOOLS = 1_024
+_MAX_CACHED_BYTES = 32 * 1024
+"""Bytes of a cached definition. The cache holds at most `_MAX_CACHED_TOOLS` of them."""
+_MAX_CACHED_LISTS = 64
+_MAX_CACHED_LIST_BYTES = 256 * 1024
+"""Bytes of a cached list of definitions. The cache holds at most `_MAX_CACHED_LISTS` of them."""
+_TREES = ("input_schema", "citations", "url_sources", "user_location", "input_examples")
+"""Fields of any JSON type, which are decoded later."""
+_LIST, _OBJECT = b"[{"
+_NO_ARGUMENTS = Raw(b'{"type":"object","properties":{}}')
+_OPTIONAL_FIELDS = frozenset(Tool.__struct_encode_fields__) - {"name", "type", "description", "input_schema"}
+"""Fields that are ignored if they have an unexpected type."""
+
+_decode_tool = msgspec.json.Decoder(Tool).decode
+_decode_raws = msgspec.json.Decoder(list[Raw]).decode
+
+
+class _Source(bytes):
+    """JSON text as a cache key. Its hash is its length, because a comparison costs less than a hash of the text."""
+
+    def __hash__(self) -> int:
+        return len(self)
+
+
+class ToolList(list[Tool]):
+    """Immutable list of tools. Equal lists of a session are one object, so the object is a cache key."""
+
+    __slots__ = ("all_from_client",)
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        super().__init__(tools)
+        self.all_from_client = all(map(is_client_tool, self))
+        """True if all of them are client tools with a schema."""
+
+
+def read_tools(content: Raw) -> list[Tool]:
+    """Return the tools of a JSON list in order; a cached `ToolList` for a list of at most `_MAX_CACHED_LIST_BYTES`.
+
+    Raises `InvalidRequest` for another JSON type, an invalid tool and a repeated name.
+    """
+    source = _Source(content)
+    return _read_list_cached(source) if len(source) <= _MAX_CACHED_LIST_BYTES else _read_list(source)
+
+
+def are_client_tools(tools: Sequence[Tool]) -> bool:
+    """Return True if all of these are client tools with a schema."""
+    return tools.all_from_client if isinstance(tools, ToolList) else all(map(is_client_tool, tools))
+
+
+@functools.lru_cache(maxsize=_MAX_CACHED_LISTS)
+def _read_list_cached(source: _Source) -> ToolList:
+    return ToolList(_read_list(source))
+
+
+def _read_list(source: bytes) -> list[Tool]:
+    if source[0] != _LIST:
+        raise wrong_type("tools", "a list", Raw(source))
+    raws = _decode_raws(source)
+    tools = [_find(bytes(raw)) or _decode_field_by_field(raw, f"tools.{index}") for index, raw in enumerate(raws)]
+    names = [tool.name for tool in tools if tool.name]
+    if len(set(names)) < len(names):
+        raise InvalidRequest("tools: Tool names must be unique.")
+    return tools
+
+
+def read_tool(raw: Raw, path: str) -> Tool:
+    """Return the tool at `path` in the body. Raises `InvalidRequest`."""
+    return _find(bytes(raw)) or _decode_field_by_field(raw, path)
+
+
+def is_client_tool(tool: Tool) -> bool:
+    """Return True for a client tool with a schema, False for a tool type that Anthropic defines."""
+    return tool.type is None or tool.type == "custom"
+
+
+def _find(source: bytes) -> Tool | None:
+    return _load_cached(source) if len(source) <= _MAX_CACHED_BYTES else _load(source)
+
+
+def _load(source: bytes) -> Tool | None:
+    try:
+        tool = _decode_tool(source)
+    except (msgspec.ValidationError, RecursionError):
+        return None
+    return _finish(tool, source) if _is_sound(tool) else None
+
+
+_load_cached = functools.lru_cache(maxsize=_MAX_CACHED_TOOLS)(_load)
+
+
+def _is_sound(tool: Tool) -> bool:
+    if len(tool.input_schema) > MAX_SCHEMA_BYTES or _deep_field(tool):
+        return False
+    if not is_client_tool(tool):
+        return True
+    schema = bytes(tool.input_schema)
+    return bool(tool.name) and (not schema or (schema[0] == _OBJECT and not schema_error(schema)))
+
+
+def _deep_field(tool: Tool) -> str:
+    """Return the name of a field that nests too deeply. "": none."""
+    return next((name for name in _TREES if is_deep(bytes(getattr(tool, name)))), "")
+
+
+def _finish(tool: Tool, source: bytes) -> Tool:
+    msgspec.structs.force_setattr(tool, "source", source)
+    if is_client_tool(tool) and not len(tool.input_schema):
+        msgspec.structs.force_setattr(tool, "input_schema", _NO_ARGUMENTS)
+    return tool
+
+
+def _decode_field_by_field(raw: Raw, path: str) -> Tool:
+    if not is_object(raw):
+        raise wrong_type(path, "an object", raw)
+    fields = non_null_fields(raw)
+    foreign = "type" in fields and string_of(fields["type"]) != "custom"
+    optional = _OPTIONAL_FIELDS | {"description", "input_schema"} if foreign else _OPTIONAL_FIELDS
+    tool, _ = decode_lenient_fields(fields, _decode_tool, optional, path)
+    if not foreign and not tool.name:
+        raise missing_field(f"{path}.name")
+    if not _is_sound(tool):
+        if large := find_excess(tool.input_schema):
+            raise InvalidRequest(f"{path}.input_schema: {large}")
+        if field := _deep_field(tool):
+            raise InvalidRequest(f"{path}.{field}: {DEPTH_MESSAGE}")
+        if flaw := schema_error(bytes(tool.input_schema)):
+            raise InvalidRequest(f"{path}.input_schema: {flaw}")
+        raise wrong_type(f"{path}.input_schema", "an object", tool.input_schema)
+    return _finish(tool, bytes(raw))

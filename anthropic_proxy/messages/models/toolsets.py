@@ -1,0 +1,61 @@
+"""Toolsets: permissions for the tools of MCP servers.
+
+Source: `BetaMCPToolsetParam` of the official SDK `anthropic` 2.10.
+"""
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.messages.models.mcp_servers import McpServer
+from anthropic_proxy.messages.models.structs import MessagesRequest, Tool
+
+TOOLSET = "mcp_toolset"
+"""`type` of the entry in `tools` that offers the tools of an MCP server."""
+
+
+class ToolConfig(Struct):
+    """Permission for one tool. None: allowed."""
+
+    enabled: bool | None = None
+
+
+class PinnedTool(Struct):
+    """A known tool of the server."""
+
+    name: str = ""
+
+
+class Toolset(Struct):
+    """Entry of `tools` with the type `mcp_toolset`."""
+
+    mcp_server_name: str = ""
+    default_config: ToolConfig | None = None
+    configs: dict[str, ToolConfig] | None = None
+    tools: list[PinnedTool] | None = None
+
+
+def read_toolset(tool: Tool) -> Toolset:
+    """Decode a toolset. Raises `InvalidRequest`."""
+    try:
+        return msgspec.json.decode(tool.source, type=Toolset)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"tools: {TOOLSET}: {error}") from None
+
+
+def implied_toolsets(request: MessagesRequest) -> list[Tool]:
+    """Return a toolset for each enabled server without one (beta `mcp-client-2025-04-04`)."""
+    named = {read_toolset(tool).mcp_server_name for tool in request.tools if tool.type == TOOLSET}
+    return [_toolset_of(server) for server in request.mcp_servers if server.name not in named and _is_on(server)]
+
+
+def _is_on(server: McpServer) -> bool:
+    return server.tool_configuration is None or server.tool_configuration.enabled is not False
+
+
+def _toolset_of(server: McpServer) -> Tool:
+    toolset: dict[str, object] = {"type": TOOLSET, "mcp_server_name": server.name}
+    allowed = server.tool_configuration.allowed_tools if server.tool_configuration else None
+    if allowed is not None:
+        toolset |= {"default_config": {"enabled": False}, "configs": {name: {"enabled": True} for name in allowed}}
+    return Tool(type=TOOLSET, source=msgspec.json.encode(toolset))

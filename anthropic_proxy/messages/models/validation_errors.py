@@ -1,0 +1,96 @@
+"""Validation errors with path, rule and value, in the format of Anthropic's API."""
+
+import re
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from anthropic_proxy.errors import InvalidRequest
+
+T = TypeVar("T")
+
+_PLACED = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<place>[^`]*)`)?", re.DOTALL)
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_ROOT = re.compile(r" - at `\$\.([^.\[`]+)")
+_EXPECTED = re.compile(r"Expected `(?P<wanted>[^`]*)`, got `[^`]*`")
+_MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
+_WORDS = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
+_MAX_SHOWN_CHARACTERS = 60
+"""Characters of an invalid value in an error."""
+
+
+def short_json(value: Any) -> str:
+    """Return a value as short JSON text."""
+    try:
+        encoded = bytes(value) if isinstance(value, Raw) else msgspec.json.encode(value)
+    except (RecursionError, UnicodeEncodeError):
+        return "a deep value"
+    text = encoded[: 4 * _MAX_SHOWN_CHARACTERS + 4].decode(errors="ignore")
+    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[: _MAX_SHOWN_CHARACTERS - 1]}…"
+
+
+def wrong_type(path: str, allowed: str, value: Any) -> InvalidRequest:
+    """Return the error for a value of the wrong type. `allowed`: for example `a string`."""
+    return InvalidRequest(f"{path}: Input should be {allowed}, got {short_json(value)}")
+
+
+def missing_field(path: str) -> InvalidRequest:
+    """Return the error for a missing field."""
+    return InvalidRequest(f"{path}: Field required")
+
+
+def decode_lenient_fields(
+    fields: dict[str, Raw], decode: Callable[[bytes], T], optional: Collection[str], path: str = ""
+) -> tuple[T, list[str]]:
+    """Decode an object from its fields. Return it and the names of optional fields dropped for a wrong type.
+
+    `path`: path of the object in the body. Raises `InvalidRequest` if another field is invalid.
+    """
+    dropped: list[str] = []
+    fields = dict(fields)
+    while True:
+        encoded = msgspec.json.encode(fields)
+        try:
+            return decode(encoded), dropped
+        except msgspec.ValidationError as error:
+            root = _ROOT.search(str(error))
+            if root is None or root[1] not in optional or root[1] not in fields:
+                raise validation_error(error, encoded, path) from None
+            del fields[root[1]]
+            dropped.append(root[1])
+
+
+def validation_error(error: Exception, raw: Raw | bytes, path: str = "") -> InvalidRequest:
+    """Convert an error of the JSON library about the value `raw` at `path`."""
+    match = _PLACED.fullmatch(str(error))
+    what, place = (match["what"], match["place"] or "") if match else (str(error), "")
+    steps = [name or index for name, index in _STEP.findall(place)]
+    where = ".".join(filter(None, (path, *steps)))
+    if absent := _MISSING.fullmatch(what):
+        return missing_field(".".join(filter(None, (where, absent["name"]))))
+    if expected := _EXPECTED.fullmatch(what):
+        wanted = [_WORDS.get(word, word) for word in expected["wanted"].split(" | ") if word != "null"]
+        return wrong_type(where or "body", " or ".join(wanted), _value_at(raw, steps))
+    return InvalidRequest(f"{where or 'body'}: {what}, got {short_json(_value_at(raw, steps))}")
+
+
+def _value_at(raw: Raw | bytes, steps: list[str]) -> Raw:
+    """Return the JSON text of the value at `steps`. It is not decoded: a JSON number can exceed every Python float."""
+    value = Raw(raw)
+    try:
+        for step in steps:
+            value = _decode_list(value)[int(step)] if step.isdigit() else _decode_object(value)[step]
+    except (msgspec.DecodeError, KeyError, IndexError, RecursionError, UnicodeDecodeError):
+        pass
+    return value

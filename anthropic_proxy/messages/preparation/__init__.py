@@ -1,0 +1,33 @@
+"""Preparation for all wires: cleaning, effort, pairing of calls and results, aliases, session key, limits."""
+
+from anthropic_proxy.messages.preparation.prepare import prepare
+from anthropic_proxy.messages.preparation.request import (
+    STATED_MARGIN,
+    UNPREPARED,
+    PreparationResult,
+    PreparedRequest,
+    ProxyTool,
+    ServerToolKind,
+    TargetLimits,
+    available_output_tokens,
+)
+from anthropic_proxy.messages.preparation.server_tool_history import is_paused, pending_calls
+from anthropic_proxy.messages.preparation.server_tools import kind_of, kinds_of
+from anthropic_proxy.messages.preparation.tools import proxy_tools
+
+__all__ = [
+    "STATED_MARGIN",
+    "UNPREPARED",
+    "PreparationResult",
+    "PreparedRequest",
+    "ProxyTool",
+    "ServerToolKind",
+    "TargetLimits",
+    "available_output_tokens",
+    "is_paused",
+    "kind_of",
+    "kinds_of",
+    "pending_calls",
+    "prepare",
+    "proxy_tools",
+]

@@ -1,0 +1,155 @@
+"""Cleaning: only blocks that wires accept, no empty texts, consecutive messages of one role merged."""
+
+from msgspec import Raw
+
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import (
+    Block,
+    CompactionBlock,
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    blocks_of,
+    is_text,
+    json_string,
+)
+from anthropic_proxy.messages.models.blocks import EMPTY_TEXT
+from anthropic_proxy.messages.models.fast_path import AUDIO_VIDEO_PREFIXES, is_readable_media
+from anthropic_proxy.messages.preparation.block_text import text_block, text_of, to_upstream_blocks
+from anthropic_proxy.messages.preparation.fidelity_notes import COMPACTION_AS_TEXT, notes_on_blocks
+from anthropic_proxy.messages.preparation.transcript import Transcript
+
+_BILLING = b"x-anthropic-billing-header:"
+_RESULT = "result"
+_ACCEPTED: dict[str, frozenset[type]] = {
+    "user": frozenset({ImageBlock, DocumentBlock, ToolResultBlock}),
+    "assistant": frozenset({ThinkingBlock, ToolUseBlock}),
+    "system": frozenset(),
+    _RESULT: frozenset({ImageBlock, DocumentBlock}),
+}
+"""Role, or the content of a result → accepted blocks, in addition to text."""
+_MEDIA = (ImageBlock, DocumentBlock)
+
+
+def clean_system(system: str | list[Block]) -> list[TextBlock]:
+    """Return the system prompt as texts, without the billing line of the client.
+
+    That line contains a nonce per session, which would invalidate every prompt cache.
+    """
+    blocks: list[Block] = [TextBlock(json_string(system))] if isinstance(system, str) else system
+    texts = []
+    for block in blocks:
+        for sent in to_upstream_blocks(block):
+            kept = _without_billing(sent) if isinstance(sent, TextBlock) else None
+            if kept is not None and len(kept.text) > EMPTY_TEXT:
+                texts.append(kept)
+    return texts
+
+
+def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[Message]:
+    """Return the messages with only the blocks that wires accept. Unchanged messages stay the same objects.
+
+    Notes on the changes are added to `notes`. Raises `InvalidRequest` if no content is left, and `UnsupportedFeature`
+    for audio and video.
+    """
+    cleaned = Transcript()
+    for place, message in enumerate(messages):
+        role, content = message.role, message.content
+        if isinstance(content, str) or _is_clean(content, role):
+            cleaned.append(message)
+        else:
+            _require_no_audio_video(content, f"messages.{place}.content")
+            summary, content = _since_compaction(content)
+            if summary:
+                notes.append(COMPACTION_AS_TEXT)
+                cleaned = Transcript()
+                cleaned.append(Message("user", [text_block(summary)]))
+            notes.extend(notes_on_blocks(content, role))
+            cleaned.append(Message(role, _cleaned(content, role)))
+    if not cleaned.messages:
+        raise InvalidRequest("messages: at least one message must have content that is not empty")
+    return cleaned.messages
+
+
+def orphan_result_blocks(result: ToolResultBlock) -> list[Block]:
+    """Return a result without its call as blocks of a user message: its text, then its images and documents."""
+    blocks = blocks_of(result.content)
+    media = [block for block in blocks if isinstance(block, ImageBlock | DocumentBlock)]
+    return [text_block(f"[result of an earlier tool call] {text_of(blocks)}".rstrip()), *media]
+
+
+def _since_compaction(content: list[Block]) -> tuple[str, list[Block]]:
+    """Return the last summary in a message and the blocks after it. "": no summary.
+
+    As in Anthropic's API, the summary replaces everything before it.
+    """
+    for index in range(len(content) - 1, -1, -1):
+        block = content[index]
+        if isinstance(block, CompactionBlock) and block.content:
+            return block.content, content[index + 1 :]
+    return "", content
+
+
+def _without_billing(block: TextBlock) -> TextBlock | None:
+    text = memoryview(block.text)
+    if bytes(text[1 : 1 + len(_BILLING)]) != _BILLING:
+        return block
+    _, line_end, remainder = bytes(text).partition(b"\\n")
+    return TextBlock(Raw(b'"' + remainder)) if line_end else None
+
+
+def _is_clean(content: list[Block], role: str) -> bool:
+    accepted = _ACCEPTED[role]
+    for block in content:
+        kind = type(block)
+        if kind is TextBlock:
+            if len(block.text) == EMPTY_TEXT:  # type: ignore[union-attr]
+                return False
+        elif kind is ToolResultBlock:
+            if role != "user" or not _is_clean_result(block.content):  # type: ignore[union-attr,arg-type]
+                return False
+        elif kind not in accepted or (kind in _MEDIA and not is_readable_media(block)):
+            return False
+    return True
+
+
+def _require_no_audio_video(content: list[Block], field: str) -> None:
+    for place, block in enumerate(content):
+        if isinstance(block, ToolResultBlock):
+            _require_no_audio_video(blocks_of(block.content), f"{field}.{place}.content")
+        elif isinstance(block, ImageBlock | DocumentBlock) and block.source.media_type.startswith(AUDIO_VIDEO_PREFIXES):
+            raise UnsupportedFeature(
+                f"{field}.{place}.source.media_type: {block.source.media_type} cannot be sent; only JPEG, PNG, GIF and "
+                "WebP pictures, PDFs and text are taken"
+            )
+
+
+def _is_clean_result(content: Raw) -> bool:
+    if is_text(content):
+        return True
+    blocks = blocks_of(content)
+    return bool(blocks) and _is_clean(blocks, _RESULT)
+
+
+def _cleaned(content: list[Block], role: str) -> list[Block]:
+    return [placed for block in content for sent in to_upstream_blocks(block) for placed in _in_place(sent, role)]
+
+
+def _in_place(block: Block, role: str) -> tuple[Block, ...]:
+    """Return the blocks that replace a block in a message of that role."""
+    if type(block) is TextBlock or type(block) in _ACCEPTED[role]:
+        return (block,)
+    if isinstance(block, ToolUseBlock):
+        return (text_block(f"[call of {block.name}] {bytes(block.input).decode()}"),)
+    if isinstance(block, ToolResultBlock):
+        return tuple(placed for inner in orphan_result_blocks(block) for placed in _in_place(inner, role))
+    if isinstance(block, ImageBlock):
+        return (text_block(f"[image omitted: {block.source.media_type or block.source.url}]"),)
+    if isinstance(block, DocumentBlock):
+        return (text_block(f"[document omitted: {block.title or block.source.media_type or block.source.url}]"),)
+    return ()

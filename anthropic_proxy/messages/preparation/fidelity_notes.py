@@ -1,0 +1,122 @@
+"""Fidelity notes of the preparation steps, for fields that no backend except Anthropic's accepts unchanged.
+
+A field without a note is either sent, or a hint without effect on the answer (`cache_control`, `metadata`, `speed`,
+`context_management` that keeps everything).
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import (
+    Block,
+    DocumentBlock,
+    ImageBlock,
+    MessagesRequest,
+    RedactedThinkingBlock,
+    SearchResultBlock,
+    ThinkingBlock,
+    ToolReferenceBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
+    blocks_of,
+)
+from anthropic_proxy.messages.preparation.block_text import UNSUPPORTED, unknown_block_text
+from anthropic_proxy.messages.preparation.request import TargetLimits
+
+COMPACTION_AS_TEXT = FidelityNote("emulated", "messages.compaction", "said as the user's, in place of all before it")
+UNPAIRED_RESULT = FidelityNote("approximated", "messages.tool_result", "one is missing or of no call, and words say so")
+
+_MCP_SERVERS = FidelityNote("dropped", "mcp_servers", "the provider is not known to connect to them")
+_CONTAINER = FidelityNote("dropped", "container", "no other provider is known to have it")
+_REGION = FidelityNote("dropped", "inference_geo", "nobody here can promise where a model runs")
+_CONTEXT = FidelityNote(
+    "approximated", "context_management", "nothing is cleared or summed up: the model sees the whole history"
+)
+_TASK_BUDGET = FidelityNote("approximated", "output_config.task_budget", "the model is not told of it")
+_STOPS = FidelityNote("emulated", "stop_sequences", "found here, in the reply")
+
+_OF_BLOCKS: dict[type, FidelityNote] = {
+    SearchResultBlock: FidelityNote("emulated", "messages.search_result", "said as text, with its title and address"),
+    ToolReferenceBlock: FidelityNote("emulated", "messages.tool_reference", "said as text"),
+    RedactedThinkingBlock: FidelityNote(
+        "approximated", "messages.thinking", "only Anthropic can read what it encrypted"
+    ),
+}
+_MEDIA = {ImageBlock: "image", DocumentBlock: "document"}
+_FILES = {
+    kind: FidelityNote("dropped", f"messages.{kind}", "files of the Files API are not here") for kind in _MEDIA.values()
+}
+_MISPLACED = {
+    kind: FidelityNote("dropped", f"messages.{kind}", "it stands where only the user's messages can have one")
+    for kind in _MEDIA.values()
+}
+_DOCUMENT_AS_TEXT = FidelityNote("emulated", "messages.document", "said as text, with its title")
+_UNCITED = FidelityNote("dropped", "messages.document.citations", "no other provider is known to cite documents")
+_CALL_AS_TEXT = FidelityNote("approximated", "messages.tool_use", "a call that is no assistant's is said in words")
+_RESULT_AS_TEXT = FidelityNote("approximated", "messages.tool_result", "a result that is no user's is said in words")
+_MAX_KIND_LENGTH = 64
+
+
+def notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[FidelityNote]:
+    """Return the notes on all fields except messages and tools."""
+    notes = [FidelityNote("approximated", "body", what) for what in request.repaired]
+    if request.mcp_servers and "mcp_toolset" not in limits.server_tools:
+        notes.append(_MCP_SERVERS)
+    if request.container:
+        notes.append(_CONTAINER)
+    if request.pins_region:
+        notes.append(_REGION)
+    if request.clears_context:
+        notes.append(_CONTEXT)
+    if request.output_config is not None and len(request.output_config.task_budget):
+        notes.append(_TASK_BUDGET)
+    if any(text.strip() for text in request.stop_sequences):
+        notes.append(_STOPS)
+    return notes
+
+
+def notes_on_blocks(blocks: Iterable[Block], role: str) -> Iterator[FidelityNote]:
+    """Yield the notes on blocks that wires reject, in general or in a message of this role (`result`: in a result).
+
+    Calls and results of server tools are sent as text.
+    """
+    for block in blocks:
+        kind = type(block)
+        if isinstance(block, ToolResultBlock):
+            if role != "user":
+                yield _RESULT_AS_TEXT
+            yield from notes_on_blocks(blocks_of(block.content), "result")
+        elif isinstance(block, ImageBlock | DocumentBlock):
+            yield from _notes_on_source(block, role)
+        elif isinstance(block, UnknownBlock):
+            yield _note_on_unknown(block.kind, is_text=unknown_block_text(block) != UNSUPPORTED % block.kind)
+        elif isinstance(block, ToolUseBlock) and role != "assistant":
+            yield _CALL_AS_TEXT
+        elif isinstance(block, ThinkingBlock) and role != "assistant":
+            yield _OF_BLOCKS[RedactedThinkingBlock]
+        elif kind in _OF_BLOCKS:
+            yield _OF_BLOCKS[kind]
+        elif (name := str(kind.__struct_config__.tag)).endswith(("_tool_use", "_tool_result")):
+            yield _note_on_unknown(name, is_text=True)
+
+
+def _notes_on_source(block: ImageBlock | DocumentBlock, role: str) -> Iterator[FidelityNote]:
+    kind, source = _MEDIA[type(block)], block.source.type
+    if source == "file":
+        yield _FILES[kind]
+    elif isinstance(block, DocumentBlock) and source in ("text", "content"):
+        yield _DOCUMENT_AS_TEXT
+    elif role not in ("user", "result"):
+        yield _MISPLACED[kind]
+    if isinstance(block, DocumentBlock) and block.is_cited:
+        yield _UNCITED
+
+
+@functools.lru_cache(maxsize=256)
+def _note_on_unknown(kind: str, *, is_text: bool) -> FidelityNote:
+    field = f"messages.{kind[:_MAX_KIND_LENGTH]}"
+    if is_text:
+        return FidelityNote("approximated", field, "said in words")
+    return FidelityNote("dropped", field, "nothing in it can be said to another model")

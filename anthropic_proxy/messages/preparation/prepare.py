@@ -1,0 +1,155 @@
+"""`prepare`: the preparation steps in order."""
+
+import functools
+from collections.abc import Callable
+
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import (
+    ABSENT,
+    Block,
+    CleanMessages,
+    Message,
+    MessagesRequest,
+    OutputFormat,
+    Raw,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    is_text,
+)
+from anthropic_proxy.messages.preparation.cleaning import clean_messages, clean_system
+from anthropic_proxy.messages.preparation.effort import resolve_effort
+from anthropic_proxy.messages.preparation.fidelity_notes import notes_on_fields
+from anthropic_proxy.messages.preparation.pairing import pair_calls
+from anthropic_proxy.messages.preparation.request import (
+    WINDOW_MARGIN,
+    PreparationResult,
+    PreparedRequest,
+    TargetLimits,
+    available_output_tokens,
+)
+from anthropic_proxy.messages.preparation.server_tool_history import as_function_calls
+from anthropic_proxy.messages.preparation.tool_names import ToolNames
+from anthropic_proxy.messages.preparation.tools import offered_choice, offered_tools
+from anthropic_proxy.messages.preparation.transcript import Transcript
+
+_MAX_TOKENS_PER_BYTE = 2
+"""Upper bound of the tokens per byte of a body without images and documents, after scaling. A list of digits comes
+close to it."""
+_SAFETY_FACTOR = 1.03
+"""Factor on the estimate before a too long request is rejected unsent. Clients then compact their history in time."""
+_DEFAULT_MAX_TOKENS = 8_192
+"""Output tokens if neither the client nor the catalog states a limit."""
+
+
+def prepare(
+    request: MessagesRequest, limits: TargetLimits, count: Callable[[MessagesRequest], int] | None = None
+) -> PreparationResult:
+    """Return the request for a target with these limits.
+
+    The given request is not changed, so it can be prepared again for another target. `count` estimates the input in
+    tokens. It is called only if input and output may exceed the window. None: no check.
+    Raises `InvalidRequest` and `UnsupportedFeature`.
+    """
+    notes = notes_on_fields(request, limits)
+    names = ToolNames(limits.name_pattern, limits.name_length)
+    effort, changes = resolve_effort(request, limits)
+    notes += changes
+    offer = offered_tools(request, limits, names, notes)
+    messages = as_function_calls(request.messages, offer.proxy_tools) if offer.proxy_tools else request.messages
+    config, thinking = request.output_config, request.thinking
+    prepared = PreparedRequest(
+        system=clean_system(request.system),
+        messages=_prepare_messages(messages, names, notes),
+        tools=offer.tools,
+        tool_choice=offered_choice(request, offer, limits, names, notes),
+        max_tokens=_output_limit(request, limits, count, notes),
+        effort=effort,
+        budget_tokens=thinking.budget_tokens if thinking else None,
+        returns_thinking=thinking is None or not (thinking.display == "omitted" or thinking.type == "disabled"),
+        output_schema=_schema(config.format if config and config.format else request.output_format),
+        stop_sequences=[text for text in request.stop_sequences if text.strip()],
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        service_tier=request.service_tier,
+        cache_marks=request.cache_marks,
+        user_id=request.metadata.user_id if request.metadata else None,
+        mcp_servers=request.mcp_servers,
+        vision=limits.vision,
+        pdf=limits.pdf,
+    )
+    return PreparationResult(prepared, names.aliases, tuple(notes), offer.proxy_tools, offer.deferred)
+
+
+def _prepare_messages(messages: list[Message], names: ToolNames, notes: list[FidelityNote]) -> list[Message]:
+    """Return the messages in the form that wires encode."""
+    if isinstance(messages, CleanMessages) and all(names.upstream_name(name) == name for name in messages.called):
+        transcript = Transcript()
+        transcript.extend(messages)
+        return transcript.messages
+    return pair_calls(clean_messages(messages, notes), names, notes)
+
+
+def _output_limit(
+    request: MessagesRequest,
+    limits: TargetLimits,
+    count: Callable[[MessagesRequest], int] | None,
+    notes: list[FidelityNote],
+) -> int:
+    requested = request.max_tokens if request.max_tokens is not None else limits.max_output or _DEFAULT_MAX_TOKENS
+    limit, reason = requested, ""
+    if limits.max_output is not None and limit > limits.max_output:
+        limit, reason = limits.max_output, "the model's limit"
+    if limits.window is not None and count is not None and _may_overflow(request, limit, limits):
+        tokens, maximum = count(request), limits.max_input or limits.window
+        if limits.reject_overflow and (raised := round(tokens * _SAFETY_FACTOR)) > maximum:
+            raise InvalidRequest(f"prompt is too long: {raised} tokens > {maximum} maximum")
+        available = available_output_tokens(limits.window, tokens, limits.margin)
+        if limit > available:
+            limit, reason = available, "what the window leaves"
+    limit = max(limit, 1)
+    if limit < requested:
+        notes.append(_lower_limit(requested, limit, reason))
+    return limit
+
+
+@functools.lru_cache(maxsize=256)
+def _lower_limit(requested: int, limit: int, reason: str) -> FidelityNote:
+    return FidelityNote("approximated", "max_tokens", f"{requested} → {limit}, {reason}")
+
+
+def _may_overflow(request: MessagesRequest, limit: int, limits: TargetLimits) -> bool:
+    """Return True if the input may exceed the window, judged by the size of the body."""
+    available = (limits.window or 0) - limit - WINDOW_MARGIN
+    if limits.reject_overflow and limits.max_input is not None:
+        available = min(available, limits.max_input)
+    return (
+        not request.size
+        or request.size * _MAX_TOKENS_PER_BYTE * (1 + limits.margin) > available
+        or not _is_light(request.messages)
+    )
+
+
+def _is_light(messages: list[Message]) -> bool:
+    """Return True if the messages contain no images and no documents, which can have more tokens than bytes."""
+    if isinstance(messages, CleanMessages):
+        return messages.light
+    return not any(
+        _may_be_heavy(block)
+        for message in messages
+        if not isinstance(message.content, str)
+        for block in message.content
+    )
+
+
+def _may_be_heavy(block: Block) -> bool:
+    if isinstance(block, ToolResultBlock):
+        return not is_text(block.content)
+    return not isinstance(block, TextBlock | ToolUseBlock | ThinkingBlock)
+
+
+def _schema(form: OutputFormat | None) -> Raw:
+    return form.schema.copy() if form is not None and form.type == "json_schema" else ABSENT  # not of the whole body

@@ -1,0 +1,214 @@
+"""Input and output of `prepare`: limits of a target, prepared request."""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import ABSENT, CacheMarks, McpServer, Message, TextBlock, Tool, ToolChoice
+
+ServerToolKind = Literal["web_search", "web_fetch", "code_execution", "mcp_toolset", "tool_search", ""]
+"""Function of a server tool, in all its versions. "": a tool that only Anthropic runs."""
+
+_SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
+
+
+WINDOW_MARGIN = 64
+"""Tokens left free between input and output. The reported count of a provider can differ from its check."""
+STATED_MARGIN = 0.25
+"""Safety share of an estimate if an error of the server stated the window but no count."""
+
+
+def available_output_tokens(window: int, tokens: int, margin: float = 0.0) -> int:
+    """Return the output tokens that a window leaves after an estimated input. 0 or less: none.
+
+    `margin`: safety share of the estimate. It uses at most half of the remaining tokens.
+    """
+    available = window - tokens - WINDOW_MARGIN
+    return max(available - math.ceil(tokens * margin), available // 2) if margin else available
+
+
+class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
+    """Limits of a target, from the catalog and the dialect."""
+
+    window: int | None = None
+    """Tokens of input and output together. None: unknown."""
+    max_input: int | None = None
+    """Tokens of input, if fewer than the window. None: the window."""
+    max_output: int | None = None
+    """Output tokens of one reply. None: unknown."""
+    margin: float = 0.0
+    """Additional free share of the estimated input, after the server counted more tokens than the estimate."""
+    reject_overflow: bool = False
+    """True if the proxy rejects a request that exceeds the window, without calling the provider."""
+    efforts: tuple[str, ...] = ()
+    """Effort levels of the model, of none, minimal, low, medium, high, xhigh, max. Empty: no reasoning."""
+    accepts_thinking_budget: bool = False
+    """True if the target accepts a thinking budget in tokens, in addition to levels."""
+    default_effort: str | None = None
+    """Effort of the model without a level in the request. None: unknown."""
+    vision: bool = True
+    pdf: bool = False
+    tools: bool = True
+    server_tools: tuple[ServerToolKind, ...] = ()
+    """Server tools that the provider runs: web_search, web_fetch, code_execution, mcp_toolset."""
+    server_tools_exclusive: bool = False
+    """True if the provider rejects server tools combined with functions."""
+    proxy_tool_kinds: tuple[ServerToolKind, ...] = ()
+    """Server tools that the proxy runs unless the provider does: web_search, web_fetch, tool_search."""
+    can_search: bool = True
+    """True if a search service is configured. False: each web search of the proxy returns an error."""
+    provider: str = "the provider"
+    """Name of the provider, for notes and errors."""
+    name_pattern: str = r"[a-zA-Z0-9_-]+"
+    """Pattern of a complete tool name. Other names get an alias."""
+    name_length: int = 64
+    """Maximum characters of a tool name."""
+
+
+class PreparedRequest(Struct, frozen=True, kw_only=True):
+    """A request in the form that wires encode."""
+
+    system: list[TextBlock]
+    """Without the billing line and without empty blocks."""
+    messages: list[Message]
+    """`content` is always a list. Roles: user, assistant, system (at its position). Consecutive messages of one role
+    are merged. The results of calls begin the next user message, in the order of the calls. Unknown blocks are text."""
+    tools: list[Tool]
+    """Functions under their aliases, found deferred ones included, and the server tools that the provider runs."""
+    tool_choice: ToolChoice | None
+    max_tokens: int
+    effort: str
+    """`default` (send no level), `none` (no reasoning) or a level of the model."""
+    budget_tokens: int | None
+    """Thinking budget of the client. None: not given."""
+    returns_thinking: bool
+    """False if the client disabled thinking or set `display: omitted`. Thinking of the model is then dropped."""
+    output_schema: Raw
+    """JSON Schema of the reply; ABSENT: free text."""
+    stop_sequences: list[str]
+    """Enforced by the proxy. A wire does not send them."""
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    service_tier: str | None
+    cache_marks: CacheMarks | None = None
+    """Cache marks of the client. None: none."""
+    user_id: str | None
+    """`metadata.user_id` of the client. Only hashes of it are sent."""
+    mcp_servers: list[McpServer] = []
+    """MCP servers of the toolsets in `tools`, with secrets of the client."""
+    vision: bool
+    """True if the model accepts images. False: the wire replaces them by text."""
+    pdf: bool
+
+    def release(self) -> None:
+        """Release the content, after the answer has begun."""
+        self.system.clear()
+        self.messages.clear()
+        if self.cache_marks is not None:
+            self.cache_marks.body = b""
+
+    def marks_cache(self) -> bool:
+        """Return True if the client sent cache marks. Searches the body at each call."""
+        return self.cache_marks is not None and self.cache_marks.found()
+
+    def session_key(self) -> str:
+        """Return 32 hex characters, constant through a session."""
+        session = _session_of(self.user_id) if self.user_id else None
+        if session is not None:
+            return hashlib.sha256(session.encode()).hexdigest()[:32]
+        digest = hashlib.sha256()
+        for block in self.system:
+            digest.update(block.text)
+        digest.update(self._first_user_text())
+        return digest.hexdigest()[:32]
+
+    def user_key(self) -> str:
+        """Return 64 hex characters, constant for a user through all sessions. "": no user id."""
+        if not self.user_id:
+            return ""
+        user = _user_of(self.user_id) or self.user_id
+        return hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest()
+
+    def _first_user_text(self) -> bytes:
+        users = (message.blocks for message in self.messages if message.role == "user")
+        texts = (block.text for blocks in users for block in blocks if isinstance(block, TextBlock))
+        return bytes(next(texts, b""))
+
+
+UNPREPARED = PreparedRequest(
+    system=[],
+    messages=[],
+    tools=[],
+    tool_choice=None,
+    max_tokens=1,
+    effort="default",
+    budget_tokens=None,
+    returns_thinking=True,
+    output_schema=ABSENT,
+    stop_sequences=[],
+    temperature=None,
+    top_p=None,
+    top_k=None,
+    service_tier=None,
+    user_id=None,
+    vision=True,
+    pdf=True,
+)
+"""Placeholder for a relayed request, which is not prepared."""
+
+
+class _UserId(Struct):
+    session_id: str
+
+
+def _session_of(user_id: str) -> str | None:
+    """Return the session in a `user_id`: a member of a JSON object, or the end of the text. None: no session."""
+    try:
+        return msgspec.json.decode(user_id, type=_UserId).session_id
+    except (msgspec.DecodeError, RecursionError):
+        ending = _SESSION.search(user_id)
+        return ending[1] if ending else None
+
+
+class _User(Struct):
+    device_id: str = ""
+    account_uuid: str = ""
+
+
+def _user_of(user_id: str) -> str:
+    """Return a `user_id` without the session in it."""
+    try:
+        known = msgspec.json.decode(user_id, type=_User)
+    except (msgspec.DecodeError, RecursionError):
+        return _SESSION.sub("", user_id)
+    return known.device_id + known.account_uuid
+
+
+class ProxyTool(Struct, frozen=True):
+    """A server tool that the proxy runs (`exchange/tool_loop`); upstream it is a function."""
+
+    kind: ServerToolKind
+    name: str
+    """Name declared by the client, used in the blocks of the reply."""
+    tool: Tool
+    """Definition of the client, with its limits."""
+
+
+class PreparationResult(Struct, frozen=True):
+    """Result of `prepare`."""
+
+    request: PreparedRequest
+    aliases: Mapping[str, str]
+    """Upstream name → name of the client, if they differ."""
+    notes: tuple[FidelityNote, ...]
+    proxy_tools: Mapping[str, ProxyTool]
+    """Tool name in the reply → server tool that the proxy runs."""
+    deferred: Sequence[Tool] = ()
+    """Tools for the tool search, under the names of the client, with those already found."""

@@ -1,0 +1,211 @@
+"""Assignment of server tools: to the provider, to the proxy (`exchange/tool_loop`), or to neither."""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
+from anthropic_proxy.messages.domains import hosts_of
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import Tool, ToolChoice
+from anthropic_proxy.messages.models.tools import are_client_tools, is_client_tool
+from anthropic_proxy.messages.preparation.request import ProxyTool, ServerToolKind, TargetLimits
+
+_TYPE_PREFIXES: tuple[tuple[str, ServerToolKind], ...] = (
+    ("web_search_", "web_search"),
+    ("web_fetch_", "web_fetch"),
+    ("code_execution_", "code_execution"),
+    ("mcp_toolset", "mcp_toolset"),
+    ("tool_search_tool_", "tool_search"),
+)
+_NOTHING: frozenset[str] = frozenset()
+_BM25 = "tool_search_tool_bm25"
+_MAX_SHOWN, _MAX_SHOWN_CHARACTERS = 3, 60
+"""Number of domains in an error, and characters of each."""
+
+
+class ToolOffer(Struct):
+    """The tools of a request after the assignment of server tools."""
+
+    tools: list[Tool]
+    """Functions, and server tools that the provider runs, in the order of the request, without aliases."""
+    proxy_tools: Mapping[str, ProxyTool]
+    """Tool name in the reply → server tool that the proxy runs."""
+    dropped: list[Tool]
+    deferred: list[Tool] = []
+    """All deferred tools, with those already found."""
+
+
+def kind_of(tool: Tool) -> ServerToolKind:
+    """Return the kind of a server tool.
+
+    >>> kind_of(Tool(type="web_search_20250305", name="web_search"))
+    'web_search'
+    """
+    kind = tool.type or ""
+    return next((name for prefix, name in _TYPE_PREFIXES if kind.startswith(prefix)), "")
+
+
+def kinds_of(tools: Sequence[Tool]) -> frozenset[str]:
+    """Return the kinds of the server tools among these."""
+    if are_client_tools(tools):
+        return _NOTHING
+    return frozenset({kind_of(tool) for tool in tools if not is_client_tool(tool)} - {""})
+
+
+def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[FidelityNote]) -> ToolOffer:
+    """Return the offer for the declared tools: run by the provider, run by the proxy, or dropped with a note.
+
+    The provider is preferred, unless it rejects server tools combined with functions and there are functions.
+    Raises `InvalidRequest` for invalid domains.
+    """
+    offer = ToolOffer([], {}, [])
+    proxy_tools: dict[str, ProxyTool] = {}
+    used_names = {tool.name for tool in declared if is_client_tool(tool)}
+    alone = limits.server_tools_exclusive and any(_runs_in_proxy(tool, limits) for tool in declared)
+    for place, tool in enumerate(declared):
+        kind = kind_of(tool)
+        _require_valid_domains(tool, place)
+        if is_client_tool(tool) or (kind in limits.server_tools and not alone):
+            offer.tools.append(tool)
+        elif kind in limits.proxy_tool_kinds:
+            name = _free_name(tool.name or kind, used_names)
+            used_names.add(name)
+            proxy_tools[name] = ProxyTool(kind, tool.name or kind, tool)
+            offer.tools.append(_function(tool.type or "", kind, name))
+            notes.append(_note_on_proxy_tool(tool, kind, place, limits))
+            notes += _unsupported_settings(tool, place)
+        else:
+            offer.dropped.append(tool)
+            notes.append(FidelityNote("dropped", _field(tool, place), _drop_reason(tool, kind, limits)))
+    offer.proxy_tools = proxy_tools
+    return offer
+
+
+def require_offered(choice: ToolChoice, offer: ToolOffer, limits: TargetLimits) -> None:
+    """Raise `UnsupportedFeature` if the choice forces a tool that neither the provider nor the proxy runs."""
+    forced = [tool for tool in offer.dropped if choice.type == "any" or tool.name == choice.name]
+    if not forced or choice.type not in ("any", "tool") or (choice.type == "any" and offer.tools):
+        return
+    listed = ", ".join(f"{tool.name or tool.type!r} ({tool.type})" for tool in forced)
+    raise UnsupportedFeature(
+        f"tool_choice: '{choice.type}' forces {listed}, which {limits.provider} is not known to run"
+    )
+
+
+def _runs_in_proxy(tool: Tool, limits: TargetLimits) -> bool:
+    if is_client_tool(tool):
+        return True
+    kind = kind_of(tool)
+    return kind in limits.proxy_tool_kinds and kind not in limits.server_tools
+
+
+def _drop_reason(tool: Tool, kind: ServerToolKind, limits: TargetLimits) -> str:
+    if kind in limits.server_tools:
+        return f"{limits.provider} is not known to run {tool.type} beside functions"
+    return f"{limits.provider} is not known to run {tool.type}"
+
+
+def _require_valid_domains(tool: Tool, place: int) -> None:
+    """Raise `InvalidRequest` for an invalid domain, and for allowed domains combined with blocked ones.
+
+    Source: Anthropic's pages on the web search and the web fetch tool, "Domain filtering", read 2026-11.
+    """
+    allowed, blocked = tool.allowed_domains, tool.blocked_domains
+    if allowed and blocked:
+        raise InvalidRequest(
+            f"{_field(tool, place)}: allowed_domains {_listed(allowed)} and blocked_domains {_listed(blocked)} cannot "
+            "be used together; one of them may be given"
+        )
+    for name, entries in (("allowed_domains", allowed), ("blocked_domains", blocked)):
+        try:
+            hosts_of(entries or ())
+        except ValueError as error:
+            raise InvalidRequest(f"{_field(tool, place)}.{name}: {error}") from None
+
+
+def _listed(entries: Sequence[str]) -> str:
+    more = f" and {len(entries) - _MAX_SHOWN} more" if len(entries) > _MAX_SHOWN else ""
+    return f"{[entry[:_MAX_SHOWN_CHARACTERS] for entry in entries[:_MAX_SHOWN]]}{more}"
+
+
+def _unsupported_settings(tool: Tool, place: int) -> Iterator[FidelityNote]:
+    """Yield notes on the settings that the proxy ignores if it runs a tool."""
+    if b"true" in bytes(tool.citations):
+        yield FidelityNote(
+            "dropped", f"{_field(tool, place)}.citations", "no other provider is known to cite what was fetched"
+        )
+    if len(tool.user_location):
+        yield FidelityNote(
+            "approximated", f"{_field(tool, place)}.user_location", "no service is told where the user is"
+        )
+    if len(tool.url_sources):
+        yield FidelityNote(
+            "dropped", f"{_field(tool, place)}.url_sources", "every address in the conversation may be fetched"
+        )
+
+
+def _field(tool: Tool, place: int) -> str:
+    return f"tools.{tool.name}" if tool.name else f"tools[{place}]"
+
+
+def _note_on_proxy_tool(tool: Tool, kind: ServerToolKind, place: int, limits: TargetLimits) -> FidelityNote:
+    if kind == "web_search" and not limits.can_search:
+        reason = "no search service is set (SEARCH_URL), so each search is answered with an error"
+        return FidelityNote("dropped", _field(tool, place), f"{_drop_reason(tool, kind, limits)}, and {reason}")
+    return FidelityNote("emulated", _field(tool, place), f"the proxy runs it; {_drop_reason(tool, kind, limits)}")
+
+
+def _free_name(name: str, used_names: set[str]) -> str:
+    """Return the name, with a number if it is in use."""
+    free, count = name, 1
+    while free in used_names:
+        count += 1
+        free = f"{name}_{count}"
+    return free
+
+
+_QUERY = {"type": "string", "description": "What to look for."}
+_LIMIT = {"type": "integer", "description": "How many tools to return at most; 5 if not given."}
+_FUNCTIONS: Mapping[str, tuple[str, dict[str, Any], str]] = {
+    "web_search": (
+        "Searches the web and returns titles, addresses and passages of the pages found. Use it for what is recent or "
+        "what you do not know for certain, and name the addresses that the answer rests on.",
+        {"query": _QUERY},
+        "query",
+    ),
+    "web_fetch": (
+        "Fetches a page or a PDF and returns its content. Only addresses that stand in the conversation already can be "
+        "fetched: those that the user gave, and those that earlier searches and fetches returned.",
+        {"url": {"type": "string", "description": "The whole address, with its scheme."}},
+        "url",
+    ),
+    "tool_search_tool_regex": (
+        "Finds further tools, which can be called once they are found. Takes a regular expression in Python's syntax, "
+        "which is looked for in the names, descriptions and arguments of all tools; `(?i)` makes it blind to case.",
+        {
+            "pattern": {"type": "string", "description": "At most 200 characters: `weather`, `get_.*_data`."},
+            "limit": _LIMIT,
+        },
+        "pattern",
+    ),
+    _BM25: (
+        "Finds further tools, which can be called once they are found. Takes words that say what the tool should do, "
+        "which are looked for in the names, descriptions and arguments of all tools.",
+        {"query": {"type": "string", "description": "What the tool should do, in words."}, "limit": _LIMIT},
+        "query",
+    ),
+}
+"""Tool → description, arguments, required argument."""
+
+
+@functools.lru_cache(maxsize=64)
+def _function(declared_type: str, kind: ServerToolKind, name: str) -> Tool:
+    key = kind if kind in _FUNCTIONS else _BM25 if declared_type.startswith(_BM25) else "tool_search_tool_regex"
+    description, properties, required = _FUNCTIONS[key]
+    schema = {"type": "object", "properties": properties, "required": [required]}
+    source = msgspec.json.encode({"name": name, "description": description, "input_schema": schema})
+    return msgspec.structs.replace(msgspec.json.decode(source, type=Tool), source=source)

@@ -1,0 +1,155 @@
+"""Offered tools, their upstream names, and the tool choice."""
+
+import functools
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import (
+    MessagesRequest,
+    Tool,
+    ToolAdditionBlock,
+    ToolChoice,
+    ToolRemovalBlock,
+    read_tool,
+)
+from anthropic_proxy.messages.models.tools import ToolList, are_client_tools
+from anthropic_proxy.messages.models.toolsets import implied_toolsets
+from anthropic_proxy.messages.preparation.client_tools import as_function
+from anthropic_proxy.messages.preparation.deferred_tools import split_deferred
+from anthropic_proxy.messages.preparation.request import ProxyTool, TargetLimits
+from anthropic_proxy.messages.preparation.server_tools import ToolOffer, assign_server_tools, kind_of, require_offered
+from anthropic_proxy.messages.preparation.tool_names import ToolNames
+
+_PLACEHOLDER = "DeferredToolPlaceholder"
+"""Tool without function that Claude Code sends if others are deferred. It is never sent to a model."""
+_FREE = ("auto", "none")
+_FORCED = ("any", "tool")
+_MAX_LISTED = 20
+"""Number of names in an error."""
+
+
+def offered_tools(
+    request: MessagesRequest, limits: TargetLimits, names: ToolNames, notes: list[FidelityNote]
+) -> ToolOffer:
+    """Return the tools to offer, under their aliases, with the server tools of the provider."""
+    declared = _with_changes(request)
+    if request.mcp_servers and "mcp_toolset" in limits.server_tools:
+        declared = [*declared, *implied_toolsets(request)]
+    if declared and not limits.tools:
+        notes.append(FidelityNote("dropped", "tools", "the model takes no tools"))
+        return ToolOffer([], {}, [])
+    if isinstance(declared, ToolList) and declared.all_from_client:
+        tools, aliases = _functions(declared, limits)
+        names.aliases.update(aliases)
+        return ToolOffer(tools, {}, [])
+    offer = assign_server_tools([_defined(tool) for tool in declared if tool.name != _PLACEHOLDER], limits, notes)
+    if any(tool.kind == "tool_search" for tool in offer.proxy_tools.values()):
+        forced = request.tool_choice.name if request.tool_choice else None
+        offer.tools, offer.deferred = split_deferred(offer.tools, request.messages, forced)
+    offer.tools = [_under_alias(tool, names) for tool in offer.tools]
+    return offer
+
+
+def visible_tools(request: MessagesRequest) -> list[Tool]:
+    """Return the tools without the deferred ones that no tool search has found."""
+    tools = _with_changes(request)
+    if not any(tool.defer_loading for tool in tools):
+        return tools
+    tools = [tool for tool in tools if tool.name != _PLACEHOLDER]
+    if not any(kind_of(tool) == "tool_search" for tool in tools):
+        return tools
+    return split_deferred(tools, request.messages, request.tool_choice.name if request.tool_choice else None)[0]
+
+
+def proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mapping[str, ProxyTool]:
+    """Return the server tools that the proxy would run for a request, by name in the reply."""
+    if not limits.tools or are_client_tools(request.tools):
+        return {}
+    return assign_server_tools([_defined(tool) for tool in _with_changes(request)], limits, []).proxy_tools
+
+
+def offered_choice(
+    request: MessagesRequest, offer: ToolOffer, limits: TargetLimits, names: ToolNames, notes: list[FidelityNote]
+) -> ToolChoice | None:
+    """Return the tool choice to send. None: send none.
+
+    Raises `InvalidRequest` for a forced tool that is not offered. Raises `UnsupportedFeature` for a forced tool that
+    neither provider nor proxy runs, or if the model supports no tools.
+    """
+    choice, tools = request.tool_choice, offer.tools
+    if choice is None:
+        return None
+    if choice.type not in _FREE + _FORCED:
+        notes.append(FidelityNote("dropped", "tool_choice", f"{choice.type!r} is not auto, any, tool or none"))
+        return None
+    require_offered(choice, offer, limits)
+    if not tools:
+        if choice.type in _FREE:
+            return None
+        if request.tools and not limits.tools:
+            raise UnsupportedFeature(f"tool_choice: '{choice.type}' forces a tool call, but the model takes no tools")
+        raise InvalidRequest(f"tool_choice: '{choice.type}' forces a tool call, but no tool is offered in tools")
+    if choice.type != "tool":
+        return choice
+    upstream = names.upstream_name(choice.name or "")
+    if all(tool.name != upstream for tool in tools):
+        listed = ", ".join(names.aliases.get(tool.name, tool.name) for tool in tools[:_MAX_LISTED])
+        more = f" and {len(tools) - _MAX_LISTED} more" if len(tools) > _MAX_LISTED else ""
+        raise InvalidRequest(f"tool_choice.name: no tool named {choice.name!r} is offered; there are: {listed}{more}")
+    return choice if upstream == choice.name else replace(choice, name=upstream)
+
+
+@functools.lru_cache(maxsize=64)
+def _functions(tools: ToolList, limits: TargetLimits) -> tuple[ToolList, Mapping[str, str]]:
+    """Return client tools under their aliases, and the aliases. Cached for requests with the same tools."""
+    names = ToolNames(limits.name_pattern, limits.name_length)
+    offered = assign_server_tools([tool for tool in tools if tool.name != _PLACEHOLDER], limits, []).tools
+    return ToolList(_under_alias(tool, names) for tool in offered), names.aliases
+
+
+def _defined(tool: Tool) -> Tool:
+    return tool if tool.type is None else as_function(tool) or tool
+
+
+def _under_alias(tool: Tool, names: ToolNames) -> Tool:
+    upstream = names.upstream_name(tool.name) if tool.name else ""
+    return tool if upstream == tool.name else _renamed(tool, upstream)
+
+
+def _renamed(tool: Tool, name: str) -> Tool:
+    """Return the tool under another name, with its own `source`, the key of the caches of encoded tools."""
+    return replace(tool, name=name, source=_source_under(tool.source, name))
+
+
+@functools.lru_cache(maxsize=512)
+def _source_under(source: bytes, name: str) -> bytes:
+    return b"%b %b" % (name.encode(), source)
+
+
+def _with_changes(request: MessagesRequest) -> list[Tool]:
+    """Return the tools after the additions and removals in system messages."""
+    changes = [
+        block
+        for message in request.messages
+        if message.role == "system" and not isinstance(message.content, str)
+        for block in message.content
+        if isinstance(block, ToolAdditionBlock | ToolRemovalBlock)
+    ]
+    if not changes:
+        return request.tools
+    tools = {tool.name: tool for tool in request.tools}
+    removed = set()
+    for change in changes:
+        name = change.tool.name
+        if isinstance(change, ToolRemovalBlock):
+            removed.add(name)
+        elif len(change.tool.definition):
+            tool = read_tool(change.tool.definition, "messages.tool_addition.tool.definition")
+            tools[tool.name] = tool
+            removed.discard(tool.name)
+        else:
+            removed.discard(name)
+    return [tool for name, tool in tools.items() if name not in removed]

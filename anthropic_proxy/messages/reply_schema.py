@@ -1,0 +1,82 @@
+"""Validation of structured output, for providers that do not enforce the schema.
+
+The schema comes from a client and the reply from a model. Neither can block the process: no pattern is executed, and
+the steps of a check are limited.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from anthropic_proxy.messages.work_budget import WorkBudget
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+MAX_CHECK_STEPS = 300_000
+"""Steps of one check. A step is a schema or a keyword that is applied to a value, some microseconds: an ordinary reply
+of 100,000 characters takes 20,000 to 40,000, and reading a schema 60 for each of its parts."""
+_FIELD = "output_config.format.schema"
+_FENCE = "```"
+
+
+class ReplySchema:
+    """The JSON Schema of a reply (draft 2020-12).
+
+    The constructor and `extract_json` raise `InvalidRequest` for an invalid schema and for too many steps.
+    """
+
+    def __init__(self, schema: bytes, *, max_steps: int = MAX_CHECK_STEPS, max_steps_here: int | None = None) -> None:
+        # imported for the first schema only: most processes need no validation
+        from anthropic_proxy.messages.json_validation import load_validator  # noqa: PLC0415
+
+        self._max_steps = max_steps
+        budget = WorkBudget(_FIELD, purpose="read", max_steps=max_steps, max_steps_here=max_steps_here)
+        self._validator: Validator = load_validator(schema, budget)
+
+    def extract_json(self, text: str) -> tuple[str, str]:
+        """Return the JSON of a reply, without surrounding text, and its validation error. "": valid."""
+        found = next((found for found in map(_decode, _candidates(text)) if found is not None), None)
+        if found is None:
+            return text, "it is no JSON" if text.strip() else "it is empty"
+        json, value = found
+        return json, self._find_problem(value)
+
+    def _find_problem(self, value: Any) -> str:
+        from anthropic_proxy.messages.json_validation import find_problem  # noqa: PLC0415
+
+        return find_problem(self._validator, value, WorkBudget(_FIELD, purpose="check", max_steps=self._max_steps))
+
+
+def _candidates(text: str) -> list[str]:
+    """Return candidates for the JSON: the complete text, the only fenced block, the text in the outermost brackets."""
+    fenced = _find_fenced(text)
+    starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
+    end = max(text.rfind("}"), text.rfind("]"))
+    between = [text[min(starts) : end + 1]] if starts and end > min(starts) else []
+    return [text.strip(), *(fenced if len(fenced) == 1 else ()), *between]
+
+
+def _find_fenced(text: str) -> list[str]:
+    """Return the fenced blocks. A fence may open after other text; it closes at the beginning of a line."""
+    found: list[str] = []
+    inside: list[str] | None = None
+    for line in text.split("\n"):
+        remainder = line.lstrip()
+        if inside is not None:
+            if not remainder.startswith(_FENCE):
+                inside.append(line)
+                continue
+            found.append("\n".join(inside).strip())
+            remainder = remainder[len(_FENCE) :]
+        _, fence, language = remainder.rpartition(_FENCE)
+        language = language.strip()
+        inside = [] if fence and (not language or language.isalpha()) else None
+    return found
+
+
+def _decode(text: str) -> tuple[str, Any] | None:
+    try:
+        return text, msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None

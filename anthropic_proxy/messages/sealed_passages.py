@@ -1,0 +1,34 @@
+"""Passages of search results, encoded in `encrypted_content`, which clients store and return unchanged.
+
+Format: `px1.web.` and the text in base64url without padding. It is not encrypted.
+"""
+
+import base64
+import binascii
+
+PREFIX = "px1.web."
+_MAX_PASSAGE_LENGTH = 16 * 1024
+"""Characters of a passage. It is part of every later request."""
+
+
+def encode_passage(text: str) -> str:
+    """Return the encoded text. "": no text.
+
+    >>> encode_passage("Cold.")
+    'px1.web.Q29sZC4'
+    """
+    if not text:
+        return ""
+    sealed = base64.urlsafe_b64encode(text[:_MAX_PASSAGE_LENGTH].encode(errors="replace"))
+    return PREFIX + sealed.rstrip(b"=").decode()
+
+
+def decode_passage(sealed: str) -> str:
+    """Return the decoded text. "": damaged, or not encoded by the proxy."""
+    if not sealed.startswith(PREFIX):
+        return ""
+    text = sealed[len(PREFIX) :]
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):  # ValueError: not ASCII, or not UTF-8 inside
+        return ""

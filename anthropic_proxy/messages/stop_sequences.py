@@ -1,0 +1,148 @@
+"""Stop sequences. The proxy enforces them, because only Anthropic's API reports the matched sequence."""
+
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from anthropic_proxy.messages.automaton import Automaton, State
+from anthropic_proxy.messages.deltas import Block, Citation, Delta, Stop, Text, Thinking, ToolCall, Usage
+
+_ENDING: frozenset[type] = frozenset((Thinking, ToolCall, Block, Stop))
+"""Deltas that end a text."""
+
+
+class StopSequenceFilter:
+    """Ends the text of a reply before the first stop sequence.
+
+    The earliest position wins, then the order of the list. A match may span deltas but not blocks. Text that may still
+    become a match is held back, so the result does not depend on the fragments.
+    """
+
+    def __init__(self, sequences: Sequence[str]) -> None:
+        self.matched: str | None = None
+        """Sequence that ended the reply. None: no match."""
+        # Sequences of white space alone would cut at the first word, so they are ignored.
+        self._sequences = list(dict.fromkeys(sequence for sequence in sequences if sequence.strip()))
+        self._automaton = Automaton(self._sequences)
+        self._first_character = re.compile("|".join({re.escape(sequence[0]) for sequence in self._sequences}))
+        self._state = self._automaton.root
+        self._read = 0
+        """Number of searched characters."""
+        self._found = ""
+        """Found sequence. Another one that began earlier may still be completed. "": none."""
+        self._found_at = 0
+        """Number of characters before that sequence."""
+        self._held: deque[str] = deque()
+        """Fragments of text that may still become a sequence."""
+        self._passed = 0
+        """Number of characters already returned."""
+        self._skipped = 0
+        """Number of characters of the first held fragment that were already returned."""
+        self._citations: list[Delta] = []
+        """Citations after the held text."""
+
+    def feed(self, deltas: Iterable[Delta]) -> list[Delta]:
+        """Return the deltas to forward. After a match, only `Usage` is forwarded."""
+        released: list[Delta] = []
+        for delta in deltas:
+            if not self._sequences:
+                released.append(delta)
+            elif self.matched is not None:
+                if isinstance(delta, Usage):
+                    released.append(delta)
+            elif isinstance(delta, Text):
+                self._feed_text(delta, released)
+            elif isinstance(delta, Citation) and self._held:
+                self._citations.append(delta)
+            else:
+                if type(delta) in _ENDING:
+                    self._end_text(released)
+                if self.matched is None:
+                    released.append(delta)
+        return released
+
+    def finish(self) -> list[Delta]:
+        """Return the held deltas at the end of the reply."""
+        released: list[Delta] = []
+        if self.matched is None:
+            self._end_text(released)
+        return released
+
+    def _feed_text(self, delta: Text, released: list[Delta]) -> None:
+        certain = self._search(delta.text)
+        if not (certain or self._held or self._state.depth):
+            self._passed = self._read
+            released.append(delta)
+            return
+        self._held.append(delta.text)
+        if certain:
+            self._stop(released)
+        else:
+            self._pass_until(self._read - self._state.depth, released)
+
+    def _search(self, text: str) -> bool:
+        """Search another fragment. Return True if a match is final.
+
+        A match is not final while a sequence that begins earlier, or at the same place but earlier in the list, may
+        still match.
+        """
+        automaton, state = self._automaton, self._state
+        place, size = 0, len(text)
+        while place < size:
+            if state is automaton.root:
+                beginning = self._first_character.search(text, place)
+                if beginning is None:
+                    break
+                place = beginning.start()
+            state = automaton.step(state, text[place])
+            place += 1
+            if state.match is not None:
+                self._note_match(state.match, self._read + place - state.match.depth)
+            if self._found:
+                begun = self._read + place - state.depth
+                if begun > self._found_at or (
+                    begun == self._found_at and automaton.first_order(state) >= automaton.order_of(self._found)
+                ):
+                    return True
+        self._state = state
+        self._read += size
+        return False
+
+    def _note_match(self, match: State, start: int) -> None:
+        """Store a match that begins before the stored one, or at the same place and earlier in the list."""
+        if self._found and start > self._found_at:
+            return
+        sequence, order_of = self._automaton.string_at(match), self._automaton.order_of
+        if not self._found or start < self._found_at or order_of(sequence) < order_of(self._found):
+            self._found, self._found_at = sequence, start
+
+    def _end_text(self, released: list[Delta]) -> None:
+        """Resolve the held text at the end of a text block."""
+        if self._found:
+            self._stop(released)
+        else:
+            self._pass_until(self._read, released)
+            self._state = self._automaton.root
+
+    def _stop(self, released: list[Delta]) -> None:
+        self._pass_until(self._found_at, released)
+        self._held.clear()
+        self.matched = self._found
+        released.append(Stop("stop_sequence", self._found))
+
+    def _pass_until(self, end: int, released: list[Delta]) -> None:
+        """Release the held text up to a place, then the citations after it."""
+        pieces: list[str] = []
+        while self._passed < end:
+            piece = self._held[0]
+            stop = min(len(piece), self._skipped + end - self._passed)
+            pieces.append(piece[self._skipped : stop])
+            self._passed += stop - self._skipped
+            self._skipped = stop
+            if stop == len(piece):
+                self._held.popleft()
+                self._skipped = 0
+        if text := "".join(pieces):
+            released.append(Text(text))
+            released.extend(self._citations)
+            self._citations.clear()

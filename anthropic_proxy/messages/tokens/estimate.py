@@ -1,0 +1,150 @@
+"""`estimate`: input tokens of a request, from its text, images, documents, messages and tools."""
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.messages.models import (
+    ABSENT,
+    Block,
+    CompactionBlock,
+    DocumentBlock,
+    ImageBlock,
+    MessagesRequest,
+    SearchResultBlock,
+    ServerToolUseBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolReferenceBlock,
+    ToolResultBlock,
+    ToolSearchResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
+    WebFetchResultBlock,
+    WebSearchResultBlock,
+    blocks_of,
+    is_text,
+)
+from anthropic_proxy.messages.preparation.block_text import result_as_text, unknown_block_text
+from anthropic_proxy.messages.preparation.tools import visible_tools
+from anthropic_proxy.messages.tokens.density import tokens_in
+from anthropic_proxy.messages.tokens.media import image_tokens, pdf_tokens
+from anthropic_proxy.messages.tokens.tools import tool_tokens
+
+_PER_MESSAGE = 4
+_PER_CALL = 8
+_PER_RESULT = 6
+_ANY_TOOL = 50
+
+
+class _Fetched(Struct):
+    """Content of a web fetch result."""
+
+    url: str = ""
+    content: Raw = ABSENT
+    """A document."""
+
+
+class _TokenCounter:
+    """Collected texts and counted tokens. All texts are estimated together, because each call has a fixed cost."""
+
+    def __init__(self) -> None:
+        self.texts: list[Raw | bytes] = []
+        self.tokens = 0
+
+    def add(self, blocks: list[Block]) -> None:
+        """Add the blocks of a message or of a block."""
+        for block in blocks:
+            kind = type(block)
+            if kind is TextBlock:
+                self.texts.append(block.text)  # type: ignore[union-attr]
+            elif kind is ToolResultBlock:
+                self.tokens += _PER_RESULT
+                self._add_content(block.content)  # type: ignore[union-attr,arg-type]
+            elif kind is ToolUseBlock or kind is ServerToolUseBlock:
+                self.tokens += _PER_CALL
+                self.texts.append(block.input)  # type: ignore[union-attr]
+            elif kind is not ThinkingBlock:
+                self._add_rare(block)
+
+    def _add_content(self, content: Raw) -> None:
+        if is_text(content):
+            self.texts.append(content)
+        else:
+            self.add(blocks_of(content))
+
+    def _add_rare(self, block: Block) -> None:
+        if isinstance(block, ImageBlock):
+            self.tokens += image_tokens(block)
+        elif isinstance(block, DocumentBlock):
+            self._add_document(block)
+        elif isinstance(block, SearchResultBlock):
+            self._add_words(f"{block.title}\n{block.source}")
+            self._add_content(block.content)
+        elif isinstance(block, WebFetchResultBlock):
+            self._add_fetched(block)
+        elif isinstance(block, WebSearchResultBlock | ToolSearchResultBlock):
+            self._add_words(result_as_text(block))
+        elif isinstance(block, ToolReferenceBlock):
+            self._add_words(block.tool_name)
+        elif isinstance(block, CompactionBlock):
+            self._add_words(block.content or "")
+        elif isinstance(block, UnknownBlock):
+            self._add_words(unknown_block_text(block))
+
+    def _add_words(self, words: str) -> None:
+        self.texts.append(words.encode(errors="replace"))
+
+    def _add_fetched(self, block: WebFetchResultBlock) -> None:
+        self.tokens += _PER_RESULT
+        try:
+            fetched = msgspec.json.decode(block.content, type=_Fetched)
+            document = msgspec.json.decode(fetched.content, type=DocumentBlock)
+        except (msgspec.DecodeError, RecursionError):
+            self._add_words(result_as_text(block))
+        else:
+            self._add_words(fetched.url)
+            self._add_document(document)
+
+    def _add_document(self, block: DocumentBlock) -> None:
+        source = block.source
+        self._add_words(f"{block.title or ''}\n{block.context or ''}")
+        if source.type == "text":
+            self._add_words(source.data)
+        elif source.type == "content":
+            self._add_content(source.content)
+        else:
+            self.tokens += pdf_tokens(source)
+
+
+class EstimateCache:
+    """Cache of one estimate, which preparation and the start of the reply use."""
+
+    def __init__(self) -> None:
+        self._last: tuple[MessagesRequest, int] | None = None
+
+    def get_or_count(self, request: MessagesRequest) -> int:
+        """Return the estimate for a request."""
+        if self._last is None or self._last[0] is not request:
+            self._last = request, estimate(request)
+        return self._last[1]
+
+
+def estimate(request: MessagesRequest) -> int:
+    """Return the input of a request in tokens: system, messages, the tools offered now, pictures and PDFs.
+
+    Text is within 6 % on average (`density.py`). What a provider itself puts before tools is not in the request and
+    makes small ones differ more: in recorded traffic some 50 tokens too high with one tool for OpenAI and Gemini, 40 %
+    with 19; and 45 to 60 % too low for DeepSeek and Anthropic, which add 200 to 400 tokens once a tool is offered.
+    Reasoning of earlier replies is left out: most targets never see it; so is what only its provider can open. Raises
+    `InvalidRequest` where a result cannot be read.
+    """
+    counter = _TokenCounter()
+    for content in (request.system, *[message.content for message in request.messages]):
+        if isinstance(content, str):
+            counter.texts.append(content.encode(errors="replace"))
+        else:
+            counter.add(content)
+    total = counter.tokens + _PER_MESSAGE * (1 + len(request.messages)) + tokens_in(b"".join(counter.texts))
+    if tools := visible_tools(request):
+        total += _ANY_TOOL + sum(map(tool_tokens, tools))
+    return max(1, round(total))

@@ -1,0 +1,1 @@
+"""Operating-system calls, one module for each concern."""

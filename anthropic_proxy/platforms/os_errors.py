@@ -1,0 +1,87 @@
+"""Failures of the operating system, of TLS and of libraries as plain text: no class names, errno values or addresses
+of Python objects. All messages about such failures use these texts.
+"""
+
+import errno
+import os
+import re
+import socket
+import ssl
+
+_BY_ERRNO = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.ECONNRESET: "connection reset",
+    errno.ECONNABORTED: "connection aborted",
+    errno.EPIPE: "connection closed",
+    errno.ETIMEDOUT: "no answer in time",
+    errno.EHOSTUNREACH: "no route to the host",
+    errno.ENETUNREACH: "network unreachable",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+    errno.EADDRINUSE: "another program uses the port",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOENT: "no such file",
+    errno.EISDIR: "it is a folder",
+    errno.EMFILE: "too many open files in this process",
+    errno.ENFILE: "too many open files on this machine",
+}
+_BY_NAME_ERROR = {
+    socket.EAI_NONAME: "the host name is not known",
+    getattr(socket, "EAI_NODATA", socket.EAI_NONAME): "the host name has no address",
+    socket.EAI_AGAIN: "the host name cannot be looked up now",
+}
+_TLS_REASONS = {
+    "WRONG_VERSION_NUMBER": "TLS failed: the server speaks no TLS here; does its address begin with http://?",
+    "HTTP_REQUEST": "TLS failed: the server speaks no TLS here; does its address begin with http://?",
+    "UNEXPECTED_EOF_WHILE_READING": "TLS failed: the server closed the connection",
+}
+_INTERNALS = re.compile(
+    r"\[(?:Errno|WinError) -?\d+\] ?|\[(?:SSL|X509)[^\]]*\] ?| ?\(_\w+\.c:\d+\)| ?<[\w.]+ object at 0x[0-9a-f]+>"
+    r"|\b(?:[a-z_]\w*\.)+[A-Z]\w*(?:Error|Exception|Timeout|Warning)\b:? ?|\b[A-Z]\w+(?:Error|Exception)\b\(?:? ?"
+    r"|\bssl:(?:default|True|False|None)? ?|\bMultiple exceptions: "
+)
+_CALL = re.compile(r"(?:Connect call failed )?\('([\w.:%-]+)', (\d+)(?:, \d+, \d+)?\)")
+_ERRNO = re.compile(r"\[Errno (-?\d+)\] Connect call failed")
+_MAX_CHARACTERS = 300
+
+
+def describe_os_error(error: BaseException) -> str:
+    """Return the cause of a failure as plain text, without a final period."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not accepted: {clean_text(error.verify_message or '') or 'unknown'}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return _TLS_REASONS.get(error.reason, f"TLS failed: {error.reason.replace('_', ' ').lower()}")
+    if isinstance(error, socket.gaierror):
+        return _BY_NAME_ERROR.get(error.errno or 0) or clean_text(error.strerror or "the host name cannot be looked up")
+    if isinstance(error, TimeoutError) and not error.errno:
+        return clean_text(str(error)) or "no answer in time"
+    if isinstance(error, OSError) and error.errno:
+        return _BY_ERRNO.get(error.errno) or os.strerror(error.errno).lower()
+    if isinstance(error, OSError) and (numbers := _ERRNO.findall(str(error))):
+        return " and ".join(dict.fromkeys(_BY_ERRNO.get(int(number), os.strerror(int(number))) for number in numbers))
+    return clean_text(str(error)) or _spell_class(type(error))
+
+
+def clean_text(text: str) -> str:
+    """Return the message of a library without names and addresses of objects: one line, at most 300 characters."""
+    text = " ".join(_INTERNALS.sub("", _CALL.sub(_describe_peer, text)).split())
+    text = text.replace("[]", "").strip().rstrip(".")
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS].rpartition(' ')[0]} …"
+
+
+def is_refused(error: BaseException) -> bool:
+    """Return whether a connection was refused by at least one address."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno == errno.ECONNREFUSED
+    return str(errno.ECONNREFUSED) in _ERRNO.findall(str(error))
+
+
+def _describe_peer(match: re.Match[str]) -> str:
+    host, port = match[1], match[2]
+    return f"connection refused by {f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _spell_class(kind: type[BaseException]) -> str:
+    """Return the words of a class name, for an exception without a message: `ConnectionLost` → `connection lost`."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.removesuffix("Error").removesuffix("Exception")).lower()
+    return words or "unknown failure"

@@ -1,0 +1,23 @@
+"""Standard streams of a process that was started without them (`serve 2>&-`)."""
+
+import os
+import sys
+
+
+def open_missing_streams() -> None:
+    """Open the null device in place of closed standard streams.
+
+    Otherwise the next socket gets the number of the closed stream, and C code writes its stderr output to a client.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)

@@ -1,0 +1,121 @@
+"""Protocols for plugins: policies, observers, GET routes and stores."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from msgspec import Struct, field
+
+from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
+
+Headers = Mapping[str, str]
+"""Request headers, names in lower case."""
+
+
+class Client(Struct, frozen=True):
+    """An authenticated client."""
+
+    name: str = "local"
+    """`local`, or a label of the presented key; never a secret."""
+    credential_forwardable: bool = False
+    """True if the proxy requires no key, so that the client credential is meant for Anthropic."""
+
+
+class AdmissionRequest(Struct, frozen=True, kw_only=True):
+    """Facts about a request that a policy may reject."""
+
+    client: Client
+    model: str
+    body_bytes: int
+
+
+class Receipt(Struct, kw_only=True):
+    """Facts about a finished request: ids, names, counts and times; never content."""
+
+    request_id: str
+    client: Client
+    started_at: float
+    """Seconds since the epoch."""
+    method: str = "POST"
+    path: str = "/v1/messages"
+    requested_model: str = ""
+    provider: str = ""
+    prefix: str = ""
+    """Prefix by which a client requests a model of the provider: `gemini`."""
+    model: str = ""
+    route_reason: str = ""
+    tool_count: int = 0
+    message_count: int = 0
+    stream: bool = False
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    thinking_tokens: int = 0
+    first_token_seconds: float | None = None
+    duration_seconds: float = 0.0
+    status: int = 0
+    """HTTP status of the response. 0: the client disconnected before a response."""
+    outcome: str = ""
+    """A stop reason, `error` or `cancelled`."""
+    error_type: str = ""
+    error: str = ""
+    """Error message of the response; keys are redacted."""
+    upstream_excerpt: str = ""
+    """Beginning of an upstream error body that is no error object, such as the page of a gateway; keys are redacted."""
+    failed_attempts: list[str] = field(default_factory=list)
+    """Failed attempts before the last one: `groq 429`."""
+    fidelity: FidelityReport = field(default_factory=FidelityReport)
+    """Changes that translation made to the request, and the fidelity mode."""
+
+    @property
+    def notes(self) -> list[FidelityNote]:
+        """The notes of the fidelity report."""
+        return self.fidelity.notes
+
+
+class Policy(Protocol):
+    """Access rules. Every method may raise a `ClientError` to reject the request."""
+
+    async def identify(self, headers: Headers) -> Client | None:
+        """Return the client, before the body is read. None: not known to this policy."""
+        ...
+
+    async def admit(self, ticket: AdmissionRequest) -> None:
+        """Raise if the request is not admitted."""
+        ...
+
+
+class Observer(Protocol):
+    """Receives the receipts of finished requests: exchanges, token counts, rejected requests.
+
+    Each observer has a bounded queue (`exchange/receipts.py`). A slow observer loses the oldest receipts and delays no
+    request. Blocking work belongs in a thread.
+    """
+
+    async def record(self, receipt: Receipt) -> None:
+        """Record a receipt, after the last byte of the response."""
+        ...
+
+
+class GetRoute(Protocol):
+    """Content of a path that is served for GET."""
+
+    async def read(self, accept: str) -> tuple[bytes, str]:
+        """Return a body and its media type. `accept`: the `Accept` header."""
+        ...
+
+
+class Store(Protocol):
+    """Small shared state with expiry. Times are seconds."""
+
+    async def get(self, key: str) -> str | None:
+        """Return the value. None: missing or expired."""
+        ...
+
+    async def put(self, key: str, value: str, seconds: float) -> None:
+        """Store a value until it expires."""
+        ...
+
+    async def add(self, key: str, amount: float, seconds: float) -> float:
+        """Add to a number and return the sum. It starts at 0 and expires `seconds` after its first use."""
+        ...

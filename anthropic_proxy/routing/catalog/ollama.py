@@ -1,0 +1,169 @@
+"""Models of an Ollama server and their capabilities, from `/api/tags` and `/api/show`.
+
+Source: Ollama's API documentation and `api/types.go` (2026-08).
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Raw, Struct, structs
+
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.routing.catalog.capabilities import ModelCapabilities
+from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest
+
+TAGS_TIMEOUT_SECONDS = 1.0
+SHOW_TIMEOUT_SECONDS = 10.0
+"""Long, because a server replies late while it loads a model. The client request does not wait."""
+MAX_DEFAULT_WINDOW = 65_536
+"""Tokens of a default window. Larger windows cost memory on the machine of the user."""
+
+_MAX_BYTES = 8 * 1024 * 1024
+_CLOUD_HOST = "ollama.com"
+_LEVELS = ("low", "medium", "high")
+_LEVEL_ONLY_FAMILIES = frozenset(("gptoss", "gpt-oss"))
+"""Families with thinking that cannot be disabled (docs.ollama.com, Thinking)."""
+_NUM_CTX = re.compile(r"^num_ctx\s+(\d+)\s*$", re.MULTILINE)
+
+Reply = TypeVar("Reply")
+
+
+class _Details(Struct):
+    family: str | None = None
+
+
+class _Tag(Struct):
+    name: str
+    size: int = 0
+    details: _Details | None = None
+    capabilities: list[str] | None = None
+    """Missing before 0.30."""
+
+
+class _Tags(Struct):
+    models: list[_Tag] | None = None
+
+
+class _ModelDetails(Struct):
+    parameters: str | None = None
+    """Parameters of the Modelfile. Each line has a name, spaces and a value."""
+    details: _Details | None = None
+    model_info: dict[str, Raw] | None = None
+    capabilities: list[str] | None = None
+    """Missing before 0.6.4."""
+    remote_host: str | None = None
+
+
+class OllamaListing:
+    """Model listing of one Ollama server.
+
+    `window`: context window from the settings, for all local models. None: derived from each model.
+    """
+
+    def __init__(
+        self,
+        send: Transport,
+        base_url: str,
+        *,
+        window: int | None = None,
+        find_credential: Callable[[], Credential | None] = lambda: None,
+    ) -> None:
+        self._send = send
+        self._base_url = base_url
+        self._window = window
+        self._find_credential = find_credential
+
+    async def list_models(self) -> Sequence[str] | None:
+        """Return the installed chat models, the largest first. None: no reply."""
+        request = UpstreamRequest(path="/api/tags", body=b"", method="GET")
+        tags = await self._query(request, _Tags, TAGS_TIMEOUT_SECONDS)
+        if tags is None or tags.models is None:
+            return None
+        return [model.name for model in sorted(tags.models, key=lambda model: -model.size) if _can_chat(model)]
+
+    async def describe(self, model: str) -> ModelCapabilities | None:
+        """Return the capabilities of a model. None: no reply, or not installed."""
+        body = msgspec.json.encode({"model": model})
+        request = UpstreamRequest(path="/api/show", body=body, headers={"content-type": "application/json"})
+        details = await self._query(request, _ModelDetails, SHOW_TIMEOUT_SECONDS)
+        if details is None:
+            return None
+        window = self._window_of(model, details)
+        abilities = details.capabilities
+        family = details.details.family if details.details is not None else None
+        efforts: tuple[str, ...] = ()
+        if abilities is not None and "thinking" in abilities:
+            efforts = _LEVELS if family in _LEVEL_ONLY_FAMILIES else ("none", *_LEVELS, "max")
+        return ModelCapabilities(
+            context_window=window,
+            max_output=window,
+            efforts=efforts,
+            accepts_images=abilities is None or "vision" in abilities,
+            tools=abilities is None or "tools" in abilities,
+            known=True,
+        )
+
+    def assume(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
+        """Return the capabilities with the window from the settings as window and output limit."""
+        if self._window is None or self._is_cloud_model(model):
+            return capabilities
+        vision = capabilities.accepts_images or not capabilities.known
+        return structs.replace(
+            capabilities,
+            context_window=self._window,
+            max_output=self._window,
+            accepts_images=vision,
+            known=True,
+        )
+
+    def _window_of(self, model: str, details: _ModelDetails) -> int:
+        info = details.model_info or {}
+        lengths = (_positive_int(value) for name, value in info.items() if name.endswith(".context_length"))
+        own = max((length for length in lengths if length), default=None)
+        if details.remote_host or self._is_cloud_model(model):
+            return own or ModelCapabilities().context_window
+        chosen = _NUM_CTX.search(details.parameters or "")
+        return self._window or (int(chosen[1]) if chosen else min(own or MAX_DEFAULT_WINDOW, MAX_DEFAULT_WINDOW))
+
+    def _is_cloud_model(self, model: str) -> bool:
+        if urlsplit(self._base_url).hostname == _CLOUD_HOST:
+            return True
+        _, colon, tag = model.lower().rpartition(":")
+        return bool(colon) and (tag == "cloud" or tag.endswith("-cloud"))
+
+    async def _query(self, request: UpstreamRequest, kind: type[Reply], seconds: float) -> Reply | None:
+        try:
+            async with asyncio.timeout(seconds):
+                return msgspec.json.decode(await self._read(request), type=kind)
+        except (ProxyError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    async def _read(self, request: UpstreamRequest) -> bytes:
+        """Return the body of a reply. Empty: the status is not 200."""
+        response = await self._send(self._base_url, request, self._find_credential())
+        body = bytearray()
+        try:
+            while response.status == 200 and len(body) < _MAX_BYTES and (chunk := await response.read()):
+                body += chunk
+        finally:
+            await response.close()
+        return bytes(body)
+
+
+def _can_chat(tag: _Tag) -> bool:
+    if tag.capabilities is not None:
+        return "completion" in tag.capabilities
+    family = tag.details.family if tag.details is not None else None
+    return "bert" not in (family or "")  # without `capabilities`, the other models are embedding models
+
+
+def _positive_int(value: Raw) -> int | None:
+    try:
+        number = msgspec.json.decode(value, type=float)
+    except msgspec.DecodeError:
+        return None
+    return int(number) if number > 0 else None

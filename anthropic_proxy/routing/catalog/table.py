@@ -1,0 +1,142 @@
+"""Lookup of model capabilities in `models.toml`."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct, structs
+
+from anthropic_proxy.routing.catalog.capabilities import ModelCapabilities
+
+_FILE = Path(__file__).parent.with_name("models.toml")
+_VERSION = re.compile(r"\d+(?:[.-]\d{1,2}(?![0-9a-z]))*")
+"""Version in an id: `4.1` of `deepseek-v4.1-flash`, `5-5` of `claude-opus-5-5-20261001`, `2604` (a date)."""
+_OTHER_VERSION = re.compile(r"[0-9a-z]|\.\d|-\d{1,2}(?![0-9a-z])")
+"""Text that extends a version or names another model: `.1`, `-5`, `v` (`glm-5v`). Not `-4b` or a date."""
+_FIRST_DATE = 1_000
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """A row of `models.toml`, or the fallback of a table."""
+
+    starts: tuple[str, ...] = ()
+    newer: bool = False
+    """True if the row also applies to unlisted later versions of its family."""
+    source: str
+    """Page or file with the values."""
+    read: str
+    """Date on which `source` was read: `2026-11`, `2026-11-20`."""
+    facts: ModelCapabilities
+
+
+class _Name(Struct, frozen=True):
+    """Id split at its version: `claude-opus-`, (4, 8), `-20260901`."""
+
+    family: str
+    version: tuple[int, ...]
+    suffix: str
+
+    @property
+    def is_dated(self) -> bool:
+        """True if the version is a date: `2604`."""
+        return self.version[0] >= _FIRST_DATE
+
+
+class _Table(Struct, frozen=True):
+    by_start: tuple[tuple[str, ModelCapabilities], ...]
+    """Sorted by length, longest prefix first."""
+    newest: tuple[tuple[_Name, ModelCapabilities], ...]
+    fallback: ModelCapabilities
+
+
+def table_capabilities(provider: str, model: str) -> ModelCapabilities:
+    """Return the capabilities of the row that matches a model, or the fallback of the provider.
+
+    The longest matching prefix wins. Next are rows with `newer` of the same family: first the longest common variant
+    (`-mini`), then the latest version before the version of the id.
+    """
+    table = _load_tables().get(provider)
+    if table is None:
+        return ModelCapabilities()
+    # prefix matches ignore dates and `-latest`, which are at the end
+    name = model.lower().removeprefix("models/").removeprefix("ft:")
+    for start, facts in table.by_start:
+        if _begins(name, start):
+            return facts
+    vendor, slash, model_name = name.partition("/")
+    if slash and vendor == provider:
+        return table_capabilities(provider, model_name)
+    return _find_newer(name, table) or table.fallback
+
+
+def load_rows() -> dict[str, tuple[Row, ...]]:
+    """Return provider → its rows in file order, the fallback last."""
+    import tomllib  # noqa: PLC0415  # imported by the first request, to shorten the start
+
+    tables: dict[str, dict[str, Any]] = tomllib.loads(_FILE.read_text(encoding="utf-8"))
+    loaded = {}
+    for provider, table in tables.items():
+        rows = [_read_row(row, known=True) for row in table.get("models", ())]
+        if "fallback" in table:
+            rows.append(_read_row(table["fallback"], known=False))
+        for name in (provider, *table.get("also", ())):
+            loaded[name] = tuple(rows)
+    return loaded
+
+
+def _read_row(given: dict[str, Any], *, known: bool) -> Row:
+    """Return a row. Raises `msgspec.ValidationError` without `source` or `read`."""
+    about = {name: value for name, value in given.items() if name in Row.__struct_fields__}
+    facts = {name: value for name, value in given.items() if name not in about}
+    return msgspec.convert({**about, "facts": {**facts, "known": known}}, Row)
+
+
+@cache
+def _load_tables() -> dict[str, _Table]:
+    tables = {}
+    for provider, rows in load_rows().items():
+        starts = [(start, row) for row in rows for start in row.starts]
+        newest = [(_split(start), row.facts) for start, row in starts if row.newer]
+        tables[provider] = _Table(
+            tuple(sorted(((start, row.facts) for start, row in starts), key=lambda item: -len(item[0]))),
+            tuple((name, facts) for name, facts in newest if name is not None),
+            next((row.facts for row in rows if not row.starts), ModelCapabilities()),
+        )
+    return tables
+
+
+def _begins(name: str, start: str) -> bool:
+    """Return True if an id begins with `start`. `gpt-5.1` does not begin with `gpt-5`."""
+    if not name.startswith(start):
+        return False
+    return not (start[-1].isdecimal() and _OTHER_VERSION.match(name, len(start)))
+
+
+def _split(name: str) -> _Name | None:
+    """Split an id at its version. None: no version."""
+    found = _VERSION.search(name)
+    if found is None:
+        return None
+    version = tuple(int(number) for number in re.split("[.-]", found[0]))
+    return _Name(name[: found.start()], version, name[found.end() :])
+
+
+def _find_newer(name: str, table: _Table) -> ModelCapabilities | None:
+    requested = _split(name)
+    if requested is None:
+        return None
+    candidates = [
+        (len(known.suffix), known.version, facts)
+        for known, facts in table.newest
+        if known.family == requested.family
+        and known.is_dated == requested.is_dated
+        and known.version < requested.version
+        and requested.suffix.startswith(known.suffix)
+        and (known.suffix or not requested.suffix[:1].isalpha())
+    ]
+    if not candidates:
+        return None
+    facts = max(candidates, key=lambda item: item[:2])[2]
+    return structs.replace(facts, known=False)  # the limits of the newer model may be higher

@@ -1,0 +1,85 @@
+"""Limit on concurrent upstream calls, with a fair queue. No client can occupy all slots."""
+
+import asyncio
+from collections import OrderedDict, deque
+
+from anthropic_proxy.errors import ProxyBusy
+
+MAX_WAITING_PER_SLOT = 8
+"""Waiting exchanges per slot. More would wait longer than the timeouts of their clients."""
+RETRY_SECONDS = 2.0
+
+
+class FairQueue:
+    """Limit on concurrent upstream calls. Waiting exchanges are served round-robin per client.
+
+    `slots`: of this process. None: no limit. `limit`: the total of all workers, for messages. None: same as `slots`.
+    """
+
+    def __init__(self, slots: int | None, limit: int | None = None) -> None:
+        self._slots = slots
+        self._limit = limit or slots
+        self._used = 0
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        """Client → its waiting exchanges. The first client is served next."""
+        self._waiting_count = 0
+
+    async def acquire(self, client: str) -> None:
+        """Occupy a slot, or wait for one. The caller frees it with `release`.
+
+        Raises `ProxyBusy` if the queue is full.
+        """
+        if self._slots is None:
+            return
+        if self._used < self._slots:
+            self._used += 1
+            return
+        if self._waiting_count >= self._slots * MAX_WAITING_PER_SLOT:
+            raise ProxyBusy(
+                f"This proxy makes {self._limit} calls at once (MAX_UPSTREAM_CALLS), and "
+                f"{self._waiting_count} requests wait for their turn already. Try again in a moment.",
+                retry_after=RETRY_SECONDS,
+            )
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(client, deque()).append(waiter)
+        self._waiting_count += 1
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.release()  # the slot was granted at the same moment: pass it on
+            else:
+                self._remove(client, waiter)
+            raise
+
+    def release(self) -> None:
+        """Free a slot, or pass it to the next waiting exchange."""
+        if self._slots is None:
+            return
+        while self._waiting:
+            client, waiters = self._waiting.popitem(last=False)
+            waiter = waiters.popleft()
+            self._waiting_count -= 1
+            if waiters:
+                self._waiting[client] = waiters
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._used -= 1
+
+    def _remove(self, client: str, waiter: asyncio.Future[None]) -> None:
+        waiters = self._waiting.get(client)
+        if waiters is not None and waiter in waiters:
+            waiters.remove(waiter)
+            self._waiting_count -= 1
+            if not waiters:
+                del self._waiting[client]
+
+
+def worker_share(limit: int, worker_index: int, worker_count: int) -> int:
+    """Return the slots of one worker, at least 1. `limit` is the total of all workers.
+
+    >>> [worker_share(5, index, 3) for index in range(3)]
+    [2, 2, 1]
+    """
+    return max(limit // worker_count + (worker_index < limit % worker_count), 1)

@@ -1,0 +1,97 @@
+"""Entries of `/v1/models`: the mapped Claude ids, then the known models of all configured providers.
+
+Claude Code shows only ids with `claude` in them, so other models are listed as `claude-<prefix>/<name>`.
+"""
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from anthropic_proxy.errors import UnknownModel
+from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
+from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.router import (
+    RoutingQuery,
+    describe_mapping,
+    describe_missing_key,
+    find_facts,
+    find_preferred_provider,
+    resolve,
+)
+from anthropic_proxy.routing.router.model_names import choose, find_tier
+from anthropic_proxy.settings import TIERS, Settings
+
+_RELEASED = "2026-01-01T00:00:00Z"
+"""Placeholder. The Messages API requires a date, and the provider listings have none."""
+
+
+class ModelEntry(Struct, kw_only=True):
+    """One model, in the format of the models list of the Messages API."""
+
+    type: str = "model"
+    id: str
+    display_name: str
+    created_at: str = _RELEASED
+    lifecycle: str = "active"
+    max_input_tokens: int
+    """Input limit of the mapped model, at most its context window."""
+    max_tokens: int
+
+
+def list_models(settings: Settings, catalog: Catalog) -> list[ModelEntry]:
+    """Return the available models without duplicates, Claude ids first."""
+    entries = {entry.id: entry for entry in (*_list_tiers(settings, catalog), *_list_others(settings, catalog))}
+    return list(entries.values())
+
+
+def find_model(requested: str, settings: Settings, catalog: Catalog) -> ModelEntry:
+    """Return the entry of an id, also of unlisted ids with a date, a prefix or a suffix.
+
+    Raises `UnknownModel` for an unlisted bare name, although routing accepts it. Also raises the errors of `resolve`.
+    """
+    for entry in list_models(settings, catalog):
+        if entry.id == requested:
+            return entry
+    preferred = find_preferred_provider(settings, catalog)
+    choice = choose(requested, preferred, settings, catalog)[0]
+    if choice.note and find_tier(requested) is None:
+        raise UnknownModel(f"model: {requested!r} is not listed here. GET /v1/models lists what is.")
+    target = resolve(RoutingQuery(requested), settings, catalog).targets[0]
+    display_name = requested if target.model == requested else f"{requested} → {target.provider.prefix}/{target.model}"
+    return _entry(requested, display_name, target.facts)
+
+
+def _list_tiers(settings: Settings, catalog: Catalog) -> Iterator[ModelEntry]:
+    preferred = find_preferred_provider(settings, catalog)
+    mapped = {row.tier: row for row in describe_mapping(settings, catalog)}
+    for name in find_provider("anthropic").known_models:
+        row = mapped[find_tier(name) or TIERS[0]]
+        prefix, _, model = row.target.partition("/")
+        unchanged = preferred.serves_claude and prefix == preferred.prefix
+        provider = next(provider for provider in PROVIDERS if provider.prefix == prefix)
+        display_name = _title_of(name) if unchanged else f"{_title_of(name)} → {row.target}"
+        yield _entry(name, display_name, find_facts(provider, name if unchanged else model, settings, catalog))
+
+
+def _list_others(settings: Settings, catalog: Catalog) -> Iterator[ModelEntry]:
+    for row in PROVIDERS:
+        listable = settings.serve_demo if row.transport == "demo" else row.selectable
+        if not listable or row.serves_claude or describe_missing_key(row, settings):
+            continue
+        extra, listed = settings.extra_models.get(row.name, ()), catalog.listing(row.name)
+        known = () if row.uses_installed_models else row.known_models
+        for model in (*(known if listed is None else listed), *extra):
+            if model not in row.refused_models:
+                name = f"{row.prefix}/{model}"
+                yield _entry(f"claude-{name}", name, find_facts(row, model, settings, catalog))
+
+
+def _entry(name: str, display_name: str, facts: ModelCapabilities) -> ModelEntry:
+    max_input = facts.max_input or facts.context_window
+    return ModelEntry(id=name, display_name=display_name, max_input_tokens=max_input, max_tokens=facts.max_output)
+
+
+def _title_of(name: str) -> str:
+    """Return the title of a Claude id: `Claude Sonnet 5.5` for `claude-sonnet-5-5`."""
+    company, family, *version = name.split("-")
+    return f"{company.title()} {family.title()} {'.'.join(version)}"

@@ -1,0 +1,45 @@
+"""Wire configs of servers with the Messages API, selected by `<PROVIDER>_WIRE=messages`.
+
+All of them accept the key as a bearer token. Ollama's cloud and vLLM accept nothing else (sources below, read 2026-11).
+"""
+
+from msgspec import structs
+
+from anthropic_proxy.routing.providers.registry import WireConfig
+from anthropic_proxy.wire import anthropic
+
+ANTHROPIC = WireConfig(wire=anthropic, dialect=anthropic.Dialect())
+
+_THIRD_PARTY = anthropic.Dialect(
+    verifies_signatures=False,
+    forwards_client_headers=False,
+    forwards_metadata=False,
+    has_anthropic_errors=False,
+    has_model_list=False,
+)
+
+MOONSHOT = WireConfig(
+    wire=anthropic, dialect=_THIRD_PARTY, url_suffixes=(("/anthropic/v1", "/anthropic"), ("/v1", "/anthropic"))
+)
+"""Source: platform.kimi.ai, "Use Kimi in Claude Code": `https://api.moonshot.ai/anthropic`."""
+
+OLLAMA = WireConfig(wire=anthropic, dialect=structs.replace(_THIRD_PARTY, has_count_tokens=False))
+"""Source: docs.ollama.com/api/anthropic-compatibility. The server sets the window by `OLLAMA_CONTEXT_LENGTH`."""
+
+COMPATIBLE = WireConfig(wire=anthropic, dialect=_THIRD_PARTY, url_suffixes=(("/v1", ""),), custom_url_only=True)
+"""vLLM, llama.cpp, OpenRouter, and other servers with both APIs below one base URL.
+
+Sources: vllm/entrypoints/anthropic, llama.cpp/tools/server/README.md, openrouter.ai/docs.
+"""
+
+DEEPSEEK = WireConfig(
+    wire=anthropic,
+    dialect=_THIRD_PARTY,
+    url_suffixes=tuple(
+        (ending, "/anthropic") for ending in ("/anthropic/v1", "/anthropic", "/beta/v1", "/beta", "/v1", "")
+    ),
+)
+"""Source: api-docs.deepseek.com/guides/anthropic_api: `https://api.deepseek.com/anthropic`.
+
+Every other base URL of DeepSeek, such as `/beta`, maps to it.
+"""

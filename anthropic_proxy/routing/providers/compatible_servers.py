@@ -1,0 +1,322 @@
+"""Servers used instead of OpenAI through `OPENAI_BASE_URL`, by URL pattern, with their deviations.
+
+Settings of each server: docs/guide/providers.md, "Servers with the Chat Completions API". Sources without a name are
+the API references of the servers, read 2026-11.
+"""
+
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.routing.providers import anthropic as messages
+from anthropic_proxy.routing.providers import openai_chat as chat
+from anthropic_proxy.routing.providers import openai_responses as responses
+from anthropic_proxy.routing.providers import retired_models as retired
+from anthropic_proxy.routing.providers.registry import ServerOverride, WireConfig, rules_from
+from anthropic_proxy.wire import openai_chat
+from anthropic_proxy.wire.tool_call_repair import TAGS, TOOL_CALL_FORMATS
+
+_OPENAI_NAMES = ("gpt-[3-9]*", "chatgpt-*", "o[1-9]*")
+"""Models of OpenAI, also behind a gateway."""
+_MISTRAL_NAMES = ("*mistral*", "*ministral*", "*magistral*", "*devstral*", "*codestral*", "*mixtral*")
+_UNOPENED_NAMES = ("*deepseek-r1*", "*qwq*", "*qwen3*-thinking-2507*")
+"""Models with `<think>` in their chat template. A server without a parser sends only `</think>`."""
+
+_MISTRAL: dict[str, Any] = {"call_ids": "nine", "requires_message_after_results": True}
+_AS_FOR_OPENAI: dict[str, Any] = {
+    "output_limit_field": "max_completion_tokens",
+    "mid_conversation_system": "keep",
+    "replayed_thinking_field": "",
+    "thinking_tags": (),
+    "text_call_formats": (),
+    "repairs_tool_names": False,
+    "buffers_tool_arguments": False,
+    "sends_top_k": False,
+}
+
+_UNKNOWN = openai_chat.Dialect(
+    signature_tag="other",
+    output_limit_field="max_tokens",
+    mid_conversation_system="remind",
+    thinking_tags=TAGS,
+    text_call_formats=TOOL_CALL_FORMATS,
+    repairs_tool_names=True,
+)
+"""Fields that every server accepts: the oldest name of the limit, no late system message, no OpenAI extensions.
+
+Repairs the output of servers that do not parse the tool calls and the reasoning of a model.
+"""
+_MISTRAL_RULES = rules_from(
+    "mistral-common src/mistral_common/protocol/instruct/validator.py",
+    "2026-11",
+    *((name, _MISTRAL) for name in _MISTRAL_NAMES),
+)
+_UNKNOWN_RULES = (
+    *_MISTRAL_RULES,
+    *rules_from(
+        "developers.openai.com/api/docs/api-reference/chat",
+        "2026-11",
+        *((name, _AS_FOR_OPENAI) for name in _OPENAI_NAMES),
+    ),
+    *chat.OPENAI.model_rules,
+)
+_UNOPENED_RULES = rules_from(
+    "the models' chat templates on huggingface.co",
+    "2026-11",
+    *((name, {"thinking_tags": (*TAGS, "unopened")}) for name in _UNOPENED_NAMES),
+)
+_MISTRAL_REASONS = {
+    "effort_form": "reasoning_effort",
+    "replayed_thinking_field": "content",
+}
+_MISTRAL_REASONING_RULES = rules_from(
+    "docs.mistral.ai/inference/conversations/reasoning; vercel/ai packages/mistral",
+    "2026-11-20",
+    ("mistral-small-*", _MISTRAL_REASONS),
+    ("mistral-medium-*", _MISTRAL_REASONS),
+    ("mistral-large-[4-9]*", _MISTRAL_REASONS),
+)
+"""The rules also cover later models. Models without efforts in `models.toml` receive no effort."""
+_GLM_WITH_LEVELS = {"effort_form": "thinking_and_effort"}
+_GLM_ALWAYS_THINKING = {
+    **_GLM_WITH_LEVELS,
+    "reasoning_mode": "always",
+    "effort_names": (("minimal", "low"), ("medium", "high"), ("xhigh", "max")),
+}
+_GLM_RULES = rules_from(
+    "docs.z.ai/api-reference/llm/chat-completion; pydantic-ai profiles/zai.py",
+    "2026-11-20",
+    ("glm-5.2*", _GLM_WITH_LEVELS),
+    ("glm-5.[3-9]*", _GLM_ALWAYS_THINKING),
+    ("glm-[6-9]*", _GLM_ALWAYS_THINKING),
+)
+"""The coding plan also accepts disabled thinking for glm-5.3. Low effort is valid for both plans."""
+_CACHED_ON_REQUEST = rules_from(
+    "openrouter.ai/docs/guides/best-practices/prompt-caching",
+    "2026-11-20",
+    *(
+        (name, {"sends_cache_marks": True})
+        for name in ("anthropic/*", "~anthropic/*", "qwen/*", "~qwen/*", "alibaba/*")
+    ),
+)
+_RESPONSES = WireConfig(
+    wire=responses.OPENAI.wire,
+    dialect=structs.replace(responses.OPENAI.dialect, sends_user_id=False, sends_service_tier=False),
+    model_rules=responses.OPENAI.model_rules,
+)
+
+_DEEPSEEK = openai_chat.Dialect(
+    signature_tag="ds",
+    output_limit_field="max_tokens",
+    effort_form="thinking_and_effort",
+    reasoning_mode="unless_off",
+    replayed_thinking_field="reasoning_content",
+    thinking_replay_scope="every",
+    accepts_forced_tool="not_thinking",
+    json_output="json_object",
+    sends_strict=False,
+    sends_parallel_tool_calls=False,
+)
+_OPENROUTER_SEARCH = (
+    ("max_uses", "max_uses"),
+    ("allowed_domains", "allowed_domains"),
+    ("blocked_domains", "excluded_domains"),
+    ("user_location", "user_location"),
+)
+"""Source: recorded by `pydantic/pydantic-ai`, cassette test_openrouter_web_search_tool_full_params, 2026-08."""
+_DEEPSEEK_RULES = rules_from(
+    "api-docs.deepseek.com/guides/thinking_mode",
+    "2026-11",
+    ("deepseek-chat*", {"effort_form": "omit", "reasoning_mode": "never"}),
+)
+
+OPENAI_SERVERS = (
+    ServerOverride(
+        name="openai", url_patterns=("*.api.openai.com/*",), docs="https://platform.openai.com/docs/guides/your-data"
+    ),
+    ServerOverride(
+        name="azure",
+        url_patterns=("*.openai.azure.com/*", "*.cognitiveservices.azure.com/*", "*.services.ai.azure.com/*"),
+        wires={
+            "chat": WireConfig(
+                wire=openai_chat,
+                dialect=openai_chat.Dialect(signature_tag="azure"),
+                model_rules=chat.OPENAI.model_rules,
+            ),
+            "responses": _RESPONSES,
+        },
+        key_header="api-key",
+        docs="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",
+    ),
+    ServerOverride(
+        name="deepseek_beta",
+        url_patterns=("api.deepseek.com/beta/*",),
+        wires={
+            "chat": WireConfig(
+                wire=openai_chat,
+                dialect=structs.replace(_DEEPSEEK, prefill="prefix"),
+                model_rules=_DEEPSEEK_RULES,
+            ),
+            "messages": messages.DEEPSEEK,
+        },
+        models="deepseek",
+        retired_models=retired.DEEPSEEK,
+        title="DeepSeek",
+        docs="https://api-docs.deepseek.com/guides/chat_prefix_completion",
+    ),
+    ServerOverride(
+        name="deepseek",
+        url_patterns=("api.deepseek.com/*",),
+        wires={
+            "chat": WireConfig(wire=openai_chat, dialect=_DEEPSEEK, model_rules=_DEEPSEEK_RULES),
+            "messages": messages.DEEPSEEK,
+        },
+        models="deepseek",
+        retired_models=retired.DEEPSEEK,
+        title="DeepSeek",
+        docs="https://api-docs.deepseek.com/guides/thinking_mode",
+    ),
+    ServerOverride(
+        name="openrouter",
+        url_patterns=("openrouter.ai/*",),
+        wires={
+            "chat": WireConfig(
+                wire=openai_chat,
+                dialect=openai_chat.Dialect(
+                    signature_tag="openrouter",
+                    effort_form="reasoning",
+                    replays_reasoning_details=True,
+                    server_tools=("web_search",),
+                    server_tool_names=(("web_search", "openrouter:web_search"),),
+                    server_tool_settings=_OPENROUTER_SEARCH,
+                    sends_top_k=True,
+                    accepts_pdf_urls=True,
+                    session_field="session_id",
+                ),
+                model_rules=(*_MISTRAL_RULES, *_CACHED_ON_REQUEST),
+            )
+        },
+        capabilities={"efforts": ("none", "minimal", "low", "medium", "high", "xhigh", "max")},
+        accepts_pdf=True,
+        docs="https://openrouter.ai/docs/use-cases/reasoning-tokens",
+    ),
+    ServerOverride(
+        name="mistral",
+        url_patterns=("api.mistral.ai/*", "codestral.mistral.ai/*"),
+        wires={
+            "chat": WireConfig(
+                wire=openai_chat,
+                dialect=openai_chat.Dialect(
+                    signature_tag="mistral",
+                    output_limit_field="max_tokens",
+                    mid_conversation_system="remind",
+                    call_ids="nine",
+                    requires_message_after_results=True,
+                    prefill="prefix",
+                    sends_include_usage=False,
+                    pdf_form="document_url",
+                    accepts_pdf_urls=True,
+                ),
+                model_rules=_MISTRAL_REASONING_RULES,
+            )
+        },
+        models="mistral",
+        docs="https://docs.mistral.ai/api",
+    ),
+    ServerOverride(
+        name="zai",
+        url_patterns=("api.z.ai/*", "open.bigmodel.cn/*"),
+        wires={
+            "chat": WireConfig(
+                wire=openai_chat,
+                dialect=openai_chat.Dialect(
+                    signature_tag="zai",
+                    output_limit_field="max_tokens",
+                    effort_form="thinking",
+                    reasoning_mode="unless_off",
+                    thinking_retention="clear_thinking",
+                    replayed_thinking_field="reasoning_content",
+                    accepts_forced_tool="never",
+                    json_output="json_object",
+                    sends_strict=False,
+                    sends_parallel_tool_calls=False,
+                    streams_arguments=True,
+                ),
+                model_rules=_GLM_RULES,
+            )
+        },
+        models="zai",
+        docs="https://docs.z.ai/api-reference/llm/chat-completion",
+    ),
+    ServerOverride(
+        name="gemini",
+        url_patterns=("generativelanguage.googleapis.com/*",),
+        wires={
+            "chat": WireConfig(
+                wire=openai_chat,
+                dialect=openai_chat.Dialect(
+                    signature_tag="gemchat",
+                    effort_form="reasoning_effort",
+                    sends_parallel_tool_calls=False,
+                ),
+            )
+        },
+        capabilities={"efforts": ("low", "medium", "high")},
+        docs="https://ai.google.dev/gemini-api/docs/openai",
+    ),
+    ServerOverride(
+        name="groq",
+        url_patterns=("api.groq.com/*",),
+        wires={"chat": chat.GROQ},
+        models="groq",
+        retired_models=retired.GROQ,
+        title="Groq",
+    ),
+    ServerOverride(
+        name="moonshot",
+        url_patterns=("api.moonshot.ai/*", "api.moonshot.cn/*"),
+        wires={"chat": chat.MOONSHOT, "messages": messages.MOONSHOT},
+        models="moonshot",
+        retired_models=retired.MOONSHOT,
+        title="Moonshot",
+    ),
+    ServerOverride(
+        name="xai",
+        url_patterns=("api.x.ai/*",),
+        wires={"chat": chat.XAI, "responses": responses.XAI},
+        models="xai",
+        retired_models=retired.XAI,
+        title="xAI",
+    ),
+    ServerOverride(
+        name="local",
+        url_patterns=(
+            *("localhost/*", "localhost:*", "127.*", "[[]::1]*", "host.docker.internal*", "host.containers.internal*"),
+            *("10.*", "192.168.*", "172.1[6-9].*", "172.2?.*", "172.3[01].*", "*.local/*", "*.local:*"),
+        ),
+        wires={
+            "chat": WireConfig(
+                wire=openai_chat,
+                dialect=structs.replace(
+                    _UNKNOWN,
+                    signature_tag="local",
+                    replayed_thinking_field="reasoning_content",
+                    buffers_tool_arguments=True,
+                    sends_top_k=True,
+                ),
+                model_rules=(*_UNOPENED_RULES, *_UNKNOWN_RULES),
+            ),
+            "responses": _RESPONSES,
+        },
+        docs="https://docs.vllm.ai/en/latest/serving/openai_compatible_server",
+    ),
+    ServerOverride(
+        name="other",
+        url_patterns=("*",),
+        wires={
+            "chat": WireConfig(wire=openai_chat, dialect=_UNKNOWN, model_rules=_UNKNOWN_RULES),
+            "responses": _RESPONSES,
+        },
+    ),
+)
+"""The first match applies. The last entry matches all unlisted servers."""

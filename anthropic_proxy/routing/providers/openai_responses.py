@@ -1,0 +1,59 @@
+"""Wire configs of providers with the Responses API, with model rules."""
+
+from anthropic_proxy.routing.providers.registry import WireConfig, rules_from
+from anthropic_proxy.wire import openai_responses
+
+_WITHOUT_REASONING = {"can_reason": False, "sampling_support": "always"}
+_O_SERIES = {"sampling_support": "never", "sends_parallel_tool_calls": False}
+
+OPENAI = WireConfig(
+    wire=openai_responses,
+    dialect=openai_responses.Dialect(),
+    model_rules=rules_from(
+        "developers.openai.com/api/docs/models; developers.openai.com/api/docs/guides/reasoning",
+        "2026-11",
+        ("gpt-[34]*", _WITHOUT_REASONING),
+        ("chatgpt-*", _WITHOUT_REASONING),
+        ("gpt-5*-chat*", _WITHOUT_REASONING),
+        ("o[1-9]*", _O_SERIES),
+        ("gpt-5.3-codex*", {"sends_phase": True}),
+        ("gpt-5.[4-9]*", {"sends_phase": True}),
+        ("gpt-[6-9]*", {"sends_phase": True}),
+        ("gpt-3*", {"server_tools": ()}),
+        ("gpt-4.1-nano*", {"server_tools": ("code_execution", "mcp_toolset")}),
+        ("o1*", {"server_tools": ()}),
+        ("o3-mini*", {"server_tools": ()}),
+    ),
+)
+
+XAI = WireConfig(
+    wire=openai_responses,
+    dialect=openai_responses.Dialect(
+        signature_tag="xai",
+        requests_summaries=False,
+        sampling_support="always",
+        sends_strict=False,
+        sends_truncation=False,
+        sends_service_tier=False,
+        sends_user_id=False,
+        search_sources=False,
+        search_exclusions=True,
+        sends_user_location=False,
+        sends_max_tool_calls=False,
+        sends_container=False,
+        sends_require_approval=False,
+        accepts_forced_server_tool=False,
+        image_types=("image/jpeg", "image/png"),
+        session_header="x-grok-conv-id",
+    ),
+    model_rules=rules_from(
+        "docs.x.ai/docs/models",
+        "2026-11",
+        ("grok-[123]*", {"can_reason": False, "server_tools": ()}),
+        ("grok-3-mini*", {"can_reason": True, "server_tools": ()}),
+        ("*-non-reasoning*", {"can_reason": False}),
+    ),
+)
+
+OPENAI_RULES = (("o[1-9]*", "responses"), ("gpt-[5-9]*", "responses"), ("codex-*", "responses"))
+"""OpenAI models that use Responses by default: all reasoning models. Some support no other wire."""

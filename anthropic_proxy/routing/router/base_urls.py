@@ -1,0 +1,57 @@
+"""Base URLs of providers, from the registry or the settings, and the servers that they belong to."""
+
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from anthropic_proxy.routing.providers import Provider, ServerOverride, WireConfig, find_provider
+from anthropic_proxy.routing.providers.registry import UNKNOWN_PROJECT
+from anthropic_proxy.settings import Settings
+
+
+def find_base_url(row: Provider, config: WireConfig, settings: Settings) -> str:
+    """Return the base URL without a trailing slash.
+
+    It contains `UNKNOWN_PROJECT` if no setting names the project.
+    """
+    base_url = _configured_base_url(row, settings)
+    for suffix, replacement in config.url_suffixes:
+        if base_url.endswith(suffix):
+            return base_url.removesuffix(suffix) + replacement
+    return base_url
+
+
+def find_server(row: Provider, settings: Settings) -> ServerOverride | None:
+    """Return the server that a base URL setting selects. None: the server of the provider itself."""
+    base_url = settings.base_urls.get(row.name)
+    return None if base_url is None or not row.servers else _match(row.name, base_url)
+
+
+@lru_cache(maxsize=64)
+def _match(provider: str, base_url: str) -> ServerOverride | None:
+    row, url = find_provider(provider), urlsplit(base_url)
+    if url.hostname == urlsplit(row.base_url).hostname:
+        return None
+    location = f"{url.netloc}{url.path.rstrip('/')}/".lower()
+    return next(
+        (server for server in row.servers if any(fnmatchcase(location, pattern) for pattern in server.url_patterns)),
+        None,
+    )
+
+
+def _configured_base_url(row: Provider, settings: Settings) -> str:
+    base_url = settings.base_urls.get(row.name)
+    if base_url is None:
+        base_url = _regional_base_url(row, settings.vertex_location)
+    elif row.url_version and not urlsplit(base_url).path:
+        base_url += row.url_version
+    if not row.url_resource:
+        return base_url
+    if "/projects/" not in base_url:
+        base_url += row.url_resource
+    project = settings.vertex_project or UNKNOWN_PROJECT
+    return base_url.replace("{location}", settings.vertex_location).replace(UNKNOWN_PROJECT, project)
+
+
+def _regional_base_url(row: Provider, location: str) -> str:
+    return next((url for pattern, url in row.regional_urls if fnmatchcase(location, pattern)), row.base_url)

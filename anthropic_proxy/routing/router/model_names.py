@@ -1,0 +1,197 @@
+"""Resolution of requested model ids to a provider and its model id.
+
+0. `claude-<prefix>/<name>`, as listed by `/v1/models`, means `<prefix>/<name>`. A `[1m]` suffix is ignored.
+1. A provider prefix wins, unless the list of the preferred provider contains the complete name.
+2. An id with a Claude tier is mapped by the settings, else by the defaults of the preferred provider.
+3. An unknown BIG_MODEL or SMALL_MODEL goes to OpenAI, if the preferred provider has `unknown_models_to_openai`.
+4. A bare name goes to the provider that lists it, else to the preferred provider.
+"""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.routing.catalog import Catalog
+from anthropic_proxy.routing.providers import PROVIDERS, Provider, find_provider
+from anthropic_proxy.settings import TIERS, Settings
+
+_OTHER_TIERS = {"mythos": "fable"}
+"""Claude families without settings of their own → tier that they are mapped as."""
+_TIER = re.compile(rf"(?<![a-z])({'|'.join((*TIERS, *_OTHER_TIERS))})(?![a-z])")
+_ALIAS = "claude-"
+_LONG_CONTEXT = "[1m]"
+_MAX_NAME_LENGTH = 512
+_CLOUD_SUFFIXES = (":cloud", "-cloud")
+"""Suffixes of models that run in the Ollama cloud. They require an account and are no default."""
+_BY_PREFIX = {row.name: row for row in PROVIDERS} | {row.prefix: row for row in PROVIDERS}
+"""Prefix → provider. The values of `PREFERRED_PROVIDER`, such as `google` and `vertex`, are prefixes too."""
+_OPENAI = find_provider("openai")
+_GOOGLE = find_provider("google")
+_VERTEX = find_provider("vertex")
+_LITELLM = find_provider("litellm")
+
+
+class ModelChoice(Struct, frozen=True, kw_only=True):
+    """A provider, its model id and the reason of the choice."""
+
+    provider: Provider
+    model: str
+    reason: str
+    """For the log: `sonnet is BIG_MODEL (.env line 4), and a bare name gets its list's prefix: openai`."""
+    setting: str = ""
+    """Setting of the tier, with its source: `BIG_MODEL, .env line 4`. "": not by tier."""
+    variable: str = ""
+    """Setting that names the model or can replace the default. "": the client named the model."""
+    tier: str = ""
+    """Claude tier of the requested id. "": not resolved by tier."""
+    note: str = ""
+    """Text to log once, because the user may not expect the choice. "": none."""
+
+    @property
+    def name(self) -> str:
+        """Id with prefix: `openai/gpt-4.1`."""
+        return f"{self.provider.prefix}/{self.model}"
+
+
+def choose(requested: str, preferred: Provider, settings: Settings, catalog: Catalog) -> list[ModelChoice]:
+    """Return the choices for a requested id: the first choice, then the fallbacks of its tier.
+
+    Raises `InvalidRequest` if the id names no model.
+    """
+    name = _strip_suffixes(requested)
+    row, model_name = _split_prefix(name)
+    if row is not None and name in _list_of(preferred, settings):
+        return [
+            ModelChoice(provider=preferred, model=name, reason=f"{name} stands whole in the list of {preferred.name}")
+        ]
+    if row is not None and row.serves_claude and find_tier(model_name):
+        row, name = None, model_name
+    if row is not None:
+        if not model_name:
+            raise InvalidRequest(f'model: "{requested}" names a provider but no model. An example: openai/gpt-4.1')
+        return [_through_vertex(row, model_name, f"the request names its provider: {row.prefix}", settings)]
+    if tier := find_tier(name):
+        return choose_for_tier(tier, name, preferred, settings, catalog)
+    return [_resolve_bare_name(name, preferred, settings, catalog, allow_openai_fallback=False)]
+
+
+def choose_for_tier(
+    tier: str, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
+) -> list[ModelChoice]:
+    """Return the choices for a tier without duplicates: from its setting or default, then its fallbacks."""
+    variable, value = _find_setting(tier, preferred, settings)
+    if value is not None:
+        origin = settings.origins.get(variable, "set")
+        choice = _resolve_bare_name(value, preferred, settings, catalog, allow_openai_fallback=True)
+        reason, setting = f"{tier} is {variable} ({origin}), and {choice.reason}", f"{variable}, {origin}"
+        first = structs.replace(choice, reason=reason, setting=setting, variable=variable, tier=tier)
+    elif preferred.serves_claude:
+        reason = f"{preferred.name} is preferred and serves Claude models itself"
+        first = ModelChoice(provider=preferred, model=requested, reason=reason, setting="as asked", tier=tier)
+    else:
+        reason = f"{tier} is {variable} (default of {preferred.name})"
+        choice = _through_vertex(preferred, _default_model(tier, preferred, catalog), reason, settings)
+        first = structs.replace(choice, setting=f"{variable}, default", variable=variable, tier=tier)
+    choices = {first.name: first}
+    variable = f"FALLBACK_{tier.upper()}"
+    setting = f"{variable}, {settings.origins.get(variable, 'set')}"
+    for value in settings.fallbacks.get(tier, ()):
+        choice = _resolve_bare_name(value, preferred, settings, catalog, allow_openai_fallback=True)
+        reason = f"{variable} has it next, and {choice.reason}"
+        choices.setdefault(choice.name, structs.replace(choice, reason=reason, setting=setting, variable=variable))
+    return list(choices.values())
+
+
+def find_tier(name: str) -> str | None:
+    """Return the Claude tier that an id contains as a separate word, in any case. None: no tier."""
+    match = _TIER.search(name.lower())
+    return _OTHER_TIERS.get(match[1], match[1]) if match else None
+
+
+def _strip_suffixes(requested: str) -> str:
+    name = requested.strip()
+    if name[-len(_LONG_CONTEXT) :].lower() == _LONG_CONTEXT:
+        name = name[: -len(_LONG_CONTEXT)]
+    if not name:
+        raise InvalidRequest("model: an empty name is not allowed. Examples: claude-sonnet-5-5, openai/gpt-4.1")
+    if len(name) > _MAX_NAME_LENGTH:  # names are cached and shown in errors
+        raise InvalidRequest(f"model: a name of {len(name)} characters is not allowed; {_MAX_NAME_LENGTH} are.")
+    if name[: len(_ALIAS)].lower() == _ALIAS:
+        row, _ = _split_prefix(name[len(_ALIAS) :])
+        if row is not None:
+            return name[len(_ALIAS) :]
+    return name
+
+
+def _split_prefix(name: str) -> tuple[Provider | None, str]:
+    prefix, slash, model_name = name.partition("/")
+    if not slash:
+        return None, name
+    if prefix.lower() in _LITELLM.extra_prefixes:
+        return _LITELLM, f"{prefix.lower()}/{model_name}" if model_name else ""
+    row = _BY_PREFIX.get(prefix.lower())
+    return row, name if row is None else model_name
+
+
+def _find_setting(tier: str, preferred: Provider, settings: Settings) -> tuple[str, str | None]:
+    if tier in settings.tier_models:
+        return f"MODEL_{tier.upper()}", settings.tier_models[tier]
+    if preferred.serves_claude:
+        return "", None
+    if tier == "haiku":
+        return "SMALL_MODEL", settings.small_model
+    if tier == "sonnet" and settings.middle_model is not None:
+        return "MIDDLE_MODEL", settings.middle_model
+    return "BIG_MODEL", settings.big_model
+
+
+def _default_model(tier: str, preferred: Provider, catalog: Catalog) -> str:
+    model = (preferred.small_model if tier == "haiku" else preferred.big_model) or ""
+    installed = catalog.listing(preferred.name)
+    if preferred.uses_installed_models and installed and not _is_listed(model, installed):
+        local = [name for name in installed if not name.endswith(_CLOUD_SUFFIXES)] or installed
+        return local[-1] if tier == "haiku" else local[0]
+    return model
+
+
+def _resolve_bare_name(
+    name: str, preferred: Provider, settings: Settings, catalog: Catalog, *, allow_openai_fallback: bool
+) -> ModelChoice:
+    """Return the choice for a name from a setting, or for a requested name without prefix and tier."""
+    if name in _list_of(preferred, settings):
+        return _through_vertex(preferred, name, f"a bare name gets its list's prefix: {preferred.prefix}", settings)
+    row, model_name = _split_prefix(name)
+    if row is not None:
+        return _through_vertex(row, model_name, f"its prefix names the provider: {row.prefix}", settings)
+    row = next((row for row in PROVIDERS if name in _list_of(row, settings)), None)
+    if row is not None:
+        if row is _GOOGLE and preferred is _VERTEX:
+            row = _VERTEX
+        return _through_vertex(row, name, f"a bare name gets its list's prefix: {row.prefix}", settings)
+    if any(fnmatchcase(name, pattern) for pattern in preferred.model_patterns) or _is_listed(
+        name, catalog.listing(preferred.name)
+    ):
+        return _through_vertex(preferred, name, f"it is one of {preferred.name}'s own", settings)
+    if allow_openai_fallback and preferred.unknown_models_to_openai and settings.keys.get(_OPENAI.name):
+        reason = f"neither {preferred.name} nor a list knows it, so it goes to openai, whose key is set"
+        return ModelChoice(provider=_OPENAI, model=name, reason=reason, note=f"{name}: {reason}")
+    reason = f"a name in no list goes to the preferred provider: {preferred.prefix}"
+    return _through_vertex(preferred, name, reason, settings, note=f"{name}: {reason}")
+
+
+def _through_vertex(row: Provider, model: str, reason: str, settings: Settings, *, note: str = "") -> ModelChoice:
+    if row is _GOOGLE and settings.use_vertex_auth:
+        row, reason = _VERTEX, f"{reason}; USE_VERTEX_AUTH sends Google's models to vertex_ai"
+    return ModelChoice(provider=row, model=model, reason=reason, note=note)
+
+
+def _list_of(row: Provider, settings: Settings) -> Sequence[str]:
+    extra = settings.extra_models.get(row.name)
+    return (*row.known_models, *extra) if extra else row.known_models
+
+
+def _is_listed(name: str, listing: Sequence[str] | None) -> bool:
+    return listing is not None and (name in listing or f"{name}:latest" in listing)

@@ -1,0 +1,262 @@
+"""Authentication and limits of a request, checked before its body is read."""
+
+import functools
+import hmac
+import ipaddress
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from anthropic_proxy.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    HeadersTooLarge,
+    MalformedHttp,
+    PermissionDenied,
+    RequestTooLarge,
+    UnsupportedEncoding,
+    UriTooLong,
+)
+from anthropic_proxy.plugins import Client, Policy
+from anthropic_proxy.server.request_body import MAX_BODY_BYTES
+from anthropic_proxy.settings import Settings
+
+MAX_HEADER_BYTES = 64 * 1024
+MAX_TARGET_BYTES = 16 * 1024
+"""Limit of path and query. The longest valid path contains a model name."""
+PUBLIC_PATHS = frozenset({"/", "/health"})
+"""Paths that require no key, for probes of clients and containers. They reveal nothing."""
+
+_MAX_CONTENT_LENGTH_DIGITS = 15
+"""Digits up to which `Content-Length` is parsed as a number."""
+_FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
+"""RFC 7239."""
+_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_SAME_SITE_VALUES = frozenset({"same-origin", "same-site", "none"})
+"""Values of `Sec-Fetch-Site` for requests that are not made by a page of another site."""
+_FORWARDING_HEADERS = frozenset({"x-forwarded-for", "x-real-ip", "forwarded"})
+_LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
+
+
+async def authenticate(
+    scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings, policies: Sequence[Policy]
+) -> Client:
+    """Return the client of a request.
+
+    Raises `AuthenticationFailed`, `PermissionDenied`, `RequestTooLarge`, `UnsupportedEncoding` or `MalformedHttp`.
+    """
+    _reject_ambiguous_framing(scope, headers)
+    _limit(scope, headers)
+    if scope["path"] in PUBLIC_PATHS:
+        return Client()
+    for policy in policies:
+        if (client := await policy.identify(headers)) is not None:
+            return client
+    if settings.proxy_api_keys:
+        return _identify_by_key(headers, settings)
+    _require_local_client(scope, headers, settings)
+    return Client(credential_forwardable=True)
+
+
+def require_auth_if_exposed(settings: Settings) -> None:
+    """Raise `ConfigurationError` if other machines can reach the proxy without authentication."""
+    if not (is_loopback(settings.host) or settings.proxy_api_keys or settings.allow_unauthenticated):
+        raise ConfigurationError(
+            f"{settings.host} can be reached from other machines, and no key is asked for. "
+            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true if something else decides who comes in."
+        )
+
+
+def client_command(address: str, settings: Settings) -> str:
+    """Return the command line that starts Claude Code with this proxy. Claude Code requires any credential."""
+    token = "'one of PROXY_API_KEY'" if settings.proxy_api_keys else "local"
+    return f"ANTHROPIC_BASE_URL={address} ANTHROPIC_AUTH_TOKEN={token} claude"
+
+
+def describe_exposure(settings: Settings, host: str) -> str:
+    """Return the warning about a proxy without keys. Empty: no warning is needed.
+
+    `host`: bind address, or client address. Empty: unknown, no warning.
+    """
+    if not host or is_loopback(host) or settings.proxy_api_keys:
+        return ""
+    if settings.allow_unauthenticated:
+        return (
+            "NO KEY IS ASKED FOR (ALLOW_UNAUTHENTICATED=true): whoever reaches this port spends your money and uses "
+            "your keys. Set PROXY_API_KEY, unless something in front of it decides who comes in."
+        )
+    return (
+        "THIS PORT CAN BE REACHED FROM OTHER MACHINES, and no key is asked for: everybody else than this machine is "
+        "refused. Set PROXY_API_KEY to let others in, or listen on 127.0.0.1."
+    )
+
+
+def headers_of(scope: Mapping[str, Any]) -> dict[str, str]:
+    """Return the request headers, names in lower case. Repeated headers are joined with commas (RFC 9110, 5.3)."""
+    headers: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        if name in headers:  # joined below: joining here would be quadratic
+            repeated.setdefault(name, [headers[name]]).append(value)
+        else:
+            headers[name] = value
+    if repeated:
+        headers.update((name, ", ".join(values)) for name, values in repeated.items())
+    return headers
+
+
+def _reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    """Reject requests with ambiguous framing (request smuggling; RFC 9112, 3.2 and 6.1)."""
+    host = headers.get("host")
+    if host is None:
+        if scope.get("http_version") == "1.1":
+            raise MalformedHttp("The request has no Host header.")
+    elif "," in host:
+        raise MalformedHttp("The request has more than one Host.")
+    coding = headers.get("transfer-encoding")
+    if coding is not None and (coding.lower() != "chunked" or scope.get("http_version") == "1.0"):
+        raise MalformedHttp(f"transfer-encoding: {coding!r} is not read in HTTP/{scope.get('http_version')}.")
+
+
+def _limit(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    size = sum(map(len, itertools.chain.from_iterable(scope["headers"])))
+    if size > MAX_HEADER_BYTES:
+        raise HeadersTooLarge(f"The headers have {size:,} bytes; {MAX_HEADER_BYTES:,} are allowed.")
+    address = len(scope["path"]) + len(scope.get("query_string", b""))
+    if address > MAX_TARGET_BYTES:
+        raise UriTooLong(f"Path and query have {address:,} bytes; {MAX_TARGET_BYTES:,} are allowed.")
+    length = headers.get("content-length", "")
+    if length.isdecimal() and (len(length) > _MAX_CONTENT_LENGTH_DIGITS or int(length) > MAX_BODY_BYTES):
+        raise RequestTooLarge(
+            f"The body has {length[:_MAX_CONTENT_LENGTH_DIGITS]} bytes; {MAX_BODY_BYTES} are allowed (32 MB)."
+        )
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedEncoding(f"content-encoding: {encoding!r} is not taken; send the body uncompressed.")
+
+
+def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
+    presented = _find_credentials(headers)
+    if not presented:
+        raise AuthenticationFailed(
+            "This proxy requires a key: send one of PROXY_API_KEY as the API key (ANTHROPIC_API_KEY) or as "
+            "Authorization: Bearer (ANTHROPIC_AUTH_TOKEN).",
+            should_retry=False,
+        )
+    # all keys are compared with all credentials, each in constant time, so that the duration reveals nothing
+    keys = [key.reveal().encode() for key in settings.proxy_api_keys]
+    matches = [[hmac.compare_digest(offered, key) for key in keys] for offered in presented]
+    matching = next((row for row in matches if any(row)), None)
+    if matching is None:
+        raise AuthenticationFailed(
+            "The key presented is none of this proxy's keys (PROXY_API_KEY).", should_retry=False
+        )
+    return Client(name=f"key {matching.index(True) + 1}")
+
+
+def _find_credentials(headers: Mapping[str, str]) -> list[bytes]:
+    """Return all credentials of a request. A client may send its own beside the key of the proxy."""
+    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    bearer = token.strip() if scheme.lower() == "bearer" else "" if token else scheme
+    return [key.encode() for key in (headers.get("x-api-key", ""), bearer) if key]
+
+
+def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> None:
+    """Reject requests from other machines, and requests of foreign web pages in a local browser."""
+    peer = scope.get("client")
+    if not settings.allow_unauthenticated and peer is not None and not is_loopback(peer[0]):
+        raise PermissionDenied(
+            f"Callers from {peer[0]} are not served without a key. Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true."
+        )
+    if not settings.allow_unauthenticated and (hop := _find_remote_forwarded_client(headers)):
+        raise PermissionDenied(
+            f"Requests that a proxy forwards for {hop} are not served without a key. "
+            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true."
+        )
+    host = headers.get("host", "")
+    if not _host_allowed(_host_name(host), settings):
+        raise PermissionDenied(
+            f"Host {host!r} is no name of this proxy. Use localhost, or add it to ALLOWED_HOSTS, or set PROXY_API_KEY."
+        )
+    origin = headers.get("origin")
+    if origin is not None and not _origin_allowed(origin, f"{scope.get('scheme', 'http')}://{host}", settings):
+        raise PermissionDenied(f"Requests from the web page {origin!r} are not served without PROXY_API_KEY.")
+    if headers.get("sec-fetch-site", "none") not in _SAME_SITE_VALUES:  # images and forms of a page send no Origin
+        raise PermissionDenied("Requests that a page of another site makes are not served without PROXY_API_KEY.")
+
+
+def _find_remote_forwarded_client(headers: Mapping[str, str]) -> str:
+    """Return the non-local client address in `Forwarded`, `X-Forwarded-For` or `X-Real-IP`; "" if there is none."""
+    if _FORWARDING_HEADERS.isdisjoint(headers):
+        return ""
+    hops = [*headers.get("x-forwarded-for", "").split(","), headers.get("x-real-ip", "")]
+    hops += _FORWARDED_FOR.findall(headers.get("forwarded", ""))
+    names = (hop.strip().strip('"').strip() for hop in hops)
+    return next((name for name in names if name and not is_loopback(_node_name(name))), "")
+
+
+def _node_name(node: str) -> str:
+    return node.lower() if _is_address(node) else _host_name(node)
+
+
+def _host_allowed(host: str, settings: Settings) -> bool:
+    if is_loopback(host) or host in settings.allowed_hosts:
+        return True
+    # DNS rebinding needs a name, so any address is allowed if any client is allowed
+    return settings.allow_unauthenticated and _is_address(host)
+
+
+def _origin_allowed(origin: str, own: str, settings: Settings) -> bool:
+    """Return whether a web page may call the proxy: a local page, an allowed name, or a page of the proxy itself.
+
+    Unlike in `Host`, an IP address is not sufficient: any web site can have an address as its origin.
+    """
+    name = _origin_name(origin)
+    return is_loopback(name) or name in settings.allowed_hosts or _split_origin(origin) == _split_origin(own)
+
+
+def _split_origin(origin: str) -> tuple[str, str, str] | None:
+    """Return scheme, host and port of an origin. None: it has none, such as `null`."""
+    scheme, found, host = origin.lower().partition("://")
+    name = _host_name(host) if found else ""
+    if not name:
+        return None
+    port = host.rpartition(":")[2] if host[-1:] != "]" and ":" in host else ""
+    return scheme, name, port or _DEFAULT_PORTS.get(scheme, "")
+
+
+@functools.lru_cache(maxsize=16)
+def _host_name(host: str) -> str:
+    """Return the name or address in a Host header, without port and brackets. Empty: invalid."""
+    found = _HOST.fullmatch(host)
+    return (found["address"] or found["name"].rstrip(".")).lower() if found else ""
+
+
+def _origin_name(origin: str) -> str:
+    """Return the name or address of an `Origin`; without one, such as `null`, the origin itself."""
+    _, found, host = origin.partition("://")
+    return _host_name(host) if found else origin
+
+
+@functools.lru_cache(maxsize=256)
+def is_loopback(host: str) -> bool:
+    """Return whether a name or address always means this machine."""
+    if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,129 @@
+"""Accepts connections while file descriptors are available. Further ones wait in the kernel backlog."""
+
+import asyncio
+import errno
+import resource
+import socket
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.server.http1.connection import Http1Connection
+
+RESERVED_FDS = 64
+"""Descriptors for other uses than clients and upstreams: log, files, DNS, processes."""
+ACCEPTS_AT_ONCE = 64
+"""Connections accepted in one iteration of the event loop."""
+MAX_BACKLOG_DRAIN = 4096
+"""Connections accepted from the backlog during shutdown. Larger than any kernel backlog."""
+PAUSE_SECONDS = 0.1
+"""Time without accepting after the limit of connections is reached."""
+HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS = 1.0
+"""Time for a request head while other clients wait for a descriptor."""
+WARNING_INTERVAL_SECONDS = 60.0
+"""Interval of warnings about the limit."""
+_FD_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def raise_fd_limit() -> None:
+    """Raise the descriptor limit to the hard limit. Each stream uses two, and many systems begin with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):  # macOS reports a hard limit that it does not accept
+            return
+
+
+def max_client_connections() -> int:
+    """Return the limit of client connections, with which each can have an upstream connection."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 1 << 20
+    return max((soft - RESERVED_FDS) // 2, soft // 8, 1)
+
+
+class Acceptor:
+    """Accepts connections of one listening socket. The server of the event loop would drop them without descriptors.
+
+    `connections`: all open connections. `log_warning`: logs a warning.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        new_protocol: Callable[[], Http1Connection],
+        connections: Collection[Any],
+        log_warning: Callable[[str], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._new_protocol = new_protocol
+        self._connections = connections
+        self._log_warning = log_warning
+        self._max_connections = max_client_connections()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._resume_timer: asyncio.TimerHandle | None = None
+        self._warned_at = -WARNING_INTERVAL_SECONDS
+        self._closed = False
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+        self._resume_timer = None
+        self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    async def close(self) -> None:
+        """Stop listening after accepting the backlog, which the kernel would reset."""
+        if self._resume_timer is not None:
+            self._resume_timer.cancel()
+        else:
+            self._loop.remove_reader(self._listener.fileno())
+        self._closed = True
+        self._accept(MAX_BACKLOG_DRAIN)
+        self._listener.close()
+        if self._opening:
+            await asyncio.wait(self._opening)
+
+    def _accept(self, limit: int = ACCEPTS_AT_ONCE) -> None:
+        for _ in range(limit):
+            if len(self._connections) + len(self._opening) >= self._max_connections:
+                self._pause(f"{self._max_connections:,} clients are connected")
+                return
+            try:
+                client, _ = self._listener.accept()
+            except OSError as error:
+                if error.errno in _FD_ERRORS:
+                    self._pause(describe_os_error(error))
+                return  # also if the backlog is empty or a client has disconnected
+            client.setblocking(False)
+            task = self._loop.create_task(self._open(client))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _open(self, client: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._new_protocol, client)
+        except OSError:
+            client.close()  # the client has disconnected
+
+    def _pause(self, reason: str) -> None:
+        """Stop accepting for a moment, and close idle connections and those with an overdue request head."""
+        if self._closed:
+            return
+        self._loop.remove_reader(self._listener.fileno())
+        self._resume_timer = self._loop.call_later(PAUSE_SECONDS, self.start)
+        for connection in list(self._connections):
+            connection.close_if_idle()
+        slow = [
+            connection
+            for connection in self._connections
+            if connection.head_wait_seconds() >= HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS
+        ]
+        for connection in sorted(slow, key=Http1Connection.head_wait_seconds, reverse=True)[:ACCEPTS_AT_ONCE]:
+            connection.transport.abort()
+        if time.monotonic() - self._warned_at >= WARNING_INTERVAL_SECONDS:
+            self._warned_at = time.monotonic()
+            self._log_warning(
+                f"No more clients can be served for now: {reason}. A higher limit on open files allows more."
+            )

@@ -1,0 +1,67 @@
+"""Request targets, heads without upgrade offers, and messages about parse errors."""
+
+import re
+import urllib.parse
+from functools import lru_cache
+
+import httptools
+
+from anthropic_proxy.errors import MalformedHttp
+
+_TLS_HANDSHAKE = b"\x16"
+_UPGRADE_HEADERS = frozenset((b"connection", b"upgrade", b"http2-settings"))
+_ABSOLUTE_FORM = re.compile(rb"([^:/?]+)://([^/?]*)(.*)", re.DOTALL)
+_DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
+
+
+@lru_cache(maxsize=16)
+def split_target(target: bytes) -> tuple[str, bytes, bytes]:
+    """Return the decoded path, the raw path and the query of a request target.
+
+    Raises `MalformedHttp` if the target is invalid.
+    """
+    try:
+        url = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        raise MalformedHttp("The address in the request line is neither a path nor a whole address.") from None
+    path = url.path.decode("ascii")
+    return urllib.parse.unquote(path) if "%" in path else path, url.path, url.query or b""
+
+
+def origin_form(target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return a request target; one in absolute form always with a path.
+
+    Raises `MalformedHttp` if its host differs from the Host header, because an intermediary may have used either
+    (RFC 9112, 3.2.2).
+    """
+    found = _ABSOLUTE_FORM.fullmatch(target)
+    if found is None:
+        return target
+    scheme, authority, remainder = found.groups()
+    port = _DEFAULT_PORTS.get(scheme.lower(), b":")
+    for name, value in headers:
+        if name == b"host" and value.lower().removesuffix(port) != authority.lower().removesuffix(port):
+            raise MalformedHttp("The address in the request line names another host than the Host header.")
+    return target if remainder[:1] == b"/" else b"%b://%b/%b" % (scheme, authority, remainder)
+
+
+def encode_head_without_upgrade(
+    method: bytes, target: bytes, version: str, headers: list[tuple[bytes, bytes]]
+) -> bytes:
+    """Return the head of a request without its offer of a protocol upgrade.
+
+    The version stays: HTTP/1.0 has no chunks and another default of `Connection`.
+    """
+    closes = any(name == b"connection" and b"close" in value.lower() for name, value in headers)
+    kept = [header for header in headers if header[0] not in _UPGRADE_HEADERS]
+    if closes:
+        kept.append((b"connection", b"close"))
+    lines = b"".join(b"%b: %b\r\n" % header for header in kept)
+    return b"%b %b HTTP/%b\r\n%b\r\n" % (method, target, version.encode(), lines)
+
+
+def describe_parse_error(data: bytes | memoryview, error: str) -> str:
+    """Return the message about bytes that are no request. `error`: message of the parser."""
+    if data[:1] == _TLS_HANDSHAKE:
+        return "This is no HTTP but TLS: the address of this proxy begins with http://, not https://."
+    return f"The request is not HTTP as it can be read here: {error}."

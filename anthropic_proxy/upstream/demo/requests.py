@@ -1,0 +1,119 @@
+"""The fields of a Chat Completions request that the demo uses."""
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+_DIRECTORY = re.compile(r"working directory(?: is)?:?[ \t]*[`\"']?(/[^\n`\"'<]*|[A-Za-z]:\\[^\n`\"'<]*)", re.IGNORECASE)
+_REMINDER_TAGS = ("system-reminder", "local-command-caveat", "local-command-stdout", "local-command-stderr")
+"""Tags around text that Claude Code adds to the text of the user."""
+
+
+class Tool(Struct, frozen=True):
+    """A function that the client offers."""
+
+    name: str
+    schema: Mapping[str, Any]
+
+
+class ToolUse(Struct, frozen=True):
+    """A tool call."""
+
+    name: str
+    arguments: Any
+
+
+class DemoRequest(Struct, kw_only=True):
+    """A decoded request."""
+
+    model: str
+    tools: Sequence[Tool]
+    choice: str
+    """`auto`, `none`, `required`, or one tool as `tool:<name>`."""
+    limit: int | None
+    """Maximum size of the reply in tokens."""
+    stream: bool
+    includes_usage: bool
+    wants_json: bool
+    schema: Any
+    """Schema of the reply; None: unrestricted."""
+    prompt: str = ""
+    """The user's last text, without the client's own additions."""
+    directory: str = ""
+    """The client's working directory; "": not stated."""
+    calls: list[ToolUse] = field(default_factory=list)
+    """Tool calls since the last reply that was text only."""
+    results: list[tuple[str, str]] = field(default_factory=list)
+    """Tool name and result of each call of the last reply; empty: it was text only."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Tool call id → tool name, of the last reply."""
+    characters: int = 0
+    """Size of the whole input."""
+
+
+def decode_request(body: bytes) -> DemoRequest:
+    """Decode a Chat Completions body. Raises `msgspec.DecodeError` if it is not a JSON object."""
+    fields = msgspec.json.decode(body, type=dict[str, Any])
+    functions = [entry["function"] for entry in fields.get("tools") or () if "function" in entry]
+    choice = fields.get("tool_choice") or "auto"
+    named = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
+    form = fields.get("response_format") or {}
+    request = DemoRequest(
+        model=fields.get("model") or "demo",
+        tools=[Tool(function["name"], function.get("parameters") or {}) for function in functions],
+        choice=f"tool:{named}" if named else str(choice),
+        limit=fields.get("max_completion_tokens") or fields.get("max_tokens"),
+        stream=bool(fields.get("stream")),
+        includes_usage=bool((fields.get("stream_options") or {}).get("include_usage")),
+        wants_json=form.get("type") in {"json_schema", "json_object"},
+        schema=(form.get("json_schema") or {}).get("schema"),
+        characters=len(msgspec.json.encode(fields.get("tools"))),
+    )
+    for message in fields.get("messages") or ():
+        _read_message(request, message)
+    return request
+
+
+def _read_message(request: DemoRequest, message: dict[str, Any]) -> None:
+    role, content = message.get("role"), message.get("content") or ""
+    if not isinstance(content, str):
+        content = "\n".join(block["text"] for block in content if block.get("type") == "text")
+    request.characters += len(content)
+    if role == "assistant":
+        _read_reply(request, message.get("tool_calls") or ())
+    elif role == "tool":
+        request.results.append((request.names.get(str(message.get("tool_call_id")), "The tool"), content))
+    else:
+        for directory in _DIRECTORY.findall(content):
+            request.directory = directory.strip().rstrip(".,")
+        if role == "user":
+            request.prompt = remove_reminders(content).strip() or request.prompt
+
+
+def _read_reply(request: DemoRequest, calls: Sequence[dict[str, Any]]) -> None:
+    request.results, request.names = [], {}
+    if not calls:
+        request.calls = []
+    for call in calls:
+        function = call.get("function") or {}
+        name, arguments = str(function.get("name")), str(function.get("arguments") or "{}")
+        with contextlib.suppress(msgspec.DecodeError):
+            request.calls.append(ToolUse(name, msgspec.json.decode(arguments)))
+        request.names[str(call.get("id"))] = name
+        request.characters += len(arguments)
+
+
+def remove_reminders(text: str) -> str:
+    """Return a text without the tagged sections that a client adds. An unclosed tag is text."""
+    for tag in _REMINDER_TAGS:
+        first, *others = text.split(f"<{tag}>")
+        kept = [first]
+        for other in others:
+            _, closed, remainder = other.partition(f"</{tag}>")
+            kept.append(remainder if closed else f"<{tag}>{other}")
+        text = "".join(kept)
+    return text

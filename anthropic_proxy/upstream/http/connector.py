@@ -1,0 +1,135 @@
+"""Opening of connections: TCP, TLS, and tunnels through a proxy."""
+
+import asyncio
+import ssl
+
+import httptools
+
+from anthropic_proxy.upstream.http.connection import Connection, ConnectionOwner, new_parser
+from anthropic_proxy.upstream.http.dialer import CachingDialer, Dialer
+from anthropic_proxy.upstream.http.url import Origin, Url, parse_url
+
+PROXY_AUTHENTICATION_REQUIRED = 407
+
+
+class Connector:
+    """Opens connections for one owner, each within `seconds`.
+
+    `dialer`: for connections to servers. None: without restrictions. `tls`: for servers and proxies. None: the
+    certificates of the system.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        owner: ConnectionOwner,
+        *,
+        dialer: Dialer | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._seconds = seconds
+        self._owner = owner
+        self._proxy_dialer = CachingDialer()
+        self._dialer = self._proxy_dialer if dialer is None else dialer
+        self._tls = tls
+
+    async def connect(self, origin: Origin, proxy: str | None) -> Connection:
+        """Return a connection to a server, through `proxy` unless it is None.
+
+        Raises `OSError` (including `TimeoutError`), or `ValueError` for an unsupported proxy URL.
+        """
+        async with asyncio.timeout(self._seconds):
+            if proxy is None:
+                return await self._connect(self._dialer, origin, origin)
+            proxy_url = parse_url(proxy)
+            if origin.uses_tls:
+                return await self._tunnel(origin, proxy_url)
+            return await self._connect(self._proxy_dialer, proxy_url.origin, origin)
+
+    async def _connect(self, dialer: Dialer, near: Origin, origin: Origin) -> Connection:
+        """Return a connection to `near`, the server or its proxy. `origin`: the server."""
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(origin, self._owner),
+            sock=await dialer.dial(near),
+            ssl=self._context() if near.uses_tls else None,
+            server_hostname=near.host if near.uses_tls else None,
+        )
+        return connection
+
+    async def _tunnel(self, origin: Origin, proxy_url: Url) -> Connection:
+        loop, near = asyncio.get_running_loop(), proxy_url.origin
+        transport, tunnel = await loop.create_connection(
+            _Tunnel,
+            sock=await self._proxy_dialer.dial(near),
+            ssl=self._context() if near.uses_tls else None,
+            server_hostname=near.host if near.uses_tls else None,
+        )
+        try:
+            await tunnel.request(origin, proxy_url.credentials)
+            connection = Connection(origin, self._owner)
+            encrypted = await loop.start_tls(transport, connection, self._context(), server_hostname=origin.host)
+        except BaseException:
+            transport.abort()
+            raise
+        if encrypted is None:
+            raise ConnectionAbortedError("the proxy closed the connection")
+        connection.connection_made(encrypted)
+        return connection
+
+    def _context(self) -> ssl.SSLContext:
+        """Return the TLS context. It is created at first use, because loading the certificates is slow."""
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return self._tls
+
+
+def proxy_refusal(status: int) -> ConnectionRefusedError:
+    """Return the error for a status that the proxy sent instead of the provider."""
+    advice = ""
+    if status == PROXY_AUTHENTICATION_REQUIRED:
+        advice = "; HTTP_PROXY, HTTPS_PROXY or ALL_PROXY takes a user and a password: http://user:password@host:port"
+    return ConnectionRefusedError(f"the proxy answers with HTTP {status}{advice}")
+
+
+class _Tunnel(asyncio.Protocol):
+    """Protocol of a CONNECT request to a proxy."""
+
+    def __init__(self) -> None:
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._parser = new_parser(self)
+
+    async def request(self, origin: Origin, credentials: str) -> None:
+        """Request the tunnel. Raises `ConnectionError` if the proxy rejects it."""
+        authorization = f"proxy-authorization: {credentials}\r\n" if credentials else ""
+        head = f"CONNECT {origin.authority} HTTP/1.1\r\nhost: {origin.authority}\r\n{authorization}\r\n"
+        self._transport.write(head.encode())
+        await self._opened
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._end(ConnectionError(f"the proxy does not speak HTTP as it should: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(exc or ConnectionAbortedError("the proxy closed the connection"))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            return  # an interim response
+        self._end(None if 200 <= status < 300 else proxy_refusal(status))
+
+    def _end(self, error: Exception | None) -> None:
+        if self._opened.done():
+            return
+        if error is None:
+            self._transport.pause_reading()  # the following bytes are TLS
+            self._opened.set_result(None)
+        else:
+            self._opened.set_exception(error)
+            self._opened.exception()  # mark as retrieved: a cancelled `request` never awaits the future

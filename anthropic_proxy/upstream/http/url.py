@@ -1,0 +1,103 @@
+"""Parsed URLs, and the encoding of a request head."""
+
+import base64
+import ipaddress
+from functools import lru_cache
+from urllib.parse import quote, unquote, urlsplit
+
+from msgspec import Struct
+
+_PORTS = {"http": 80, "https": 443}
+_SAFE_CHARACTERS = "%/:?#[]@!$&'()*+,;=-._~"
+"""Characters that are not encoded in a path or query, so that signed URLs stay valid."""
+_DEFAULT_HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "anthropic-proxy"}
+"""Default headers. `identity`: decompression of a stream costs more than it saves."""
+
+
+class Origin(Struct, frozen=True, cache_hash=True):
+    """Scheme, host and port of a server or proxy."""
+
+    scheme: str
+    host: str
+    """ASCII name, or IP address without brackets."""
+    port: int
+
+    @property
+    def uses_tls(self) -> bool:
+        """True if connections use TLS."""
+        return self.scheme == "https"
+
+    @property
+    def is_name(self) -> bool:
+        """True if the host is a name, not an IP address."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return True
+        return False
+
+    @property
+    def netloc(self) -> str:
+        """Host and port, without the default port."""
+        return self._bracketed if self.port == _PORTS[self.scheme] else self.authority
+
+    @property
+    def authority(self) -> str:
+        """Host and port, for CONNECT."""
+        return f"{self._bracketed}:{self.port}"
+
+    @property
+    def _bracketed(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.netloc}"
+
+
+class Url(Struct, frozen=True):
+    """A parsed URL."""
+
+    origin: Origin
+    target: str
+    """Path and query of the request line."""
+    credentials: str
+    """`Basic …` from the user and password in the URL. "": none."""
+
+
+@lru_cache(maxsize=1024)
+def parse_url(url: str) -> Url:
+    """Parse a URL. Raises `ValueError` unless it is an HTTP URL with a host."""
+    components = urlsplit(url)
+    if components.scheme not in _PORTS or not components.hostname:
+        raise ValueError("the address does not begin with http:// or https:// and the name of a host")
+    host = components.hostname if components.hostname.isascii() else components.hostname.encode("idna").decode()
+    query = quote(components.query, safe=_SAFE_CHARACTERS)
+    credentials = ""
+    if components.username is not None:
+        user_and_password = f"{unquote(components.username)}:{unquote(components.password or '')}"
+        credentials = f"Basic {base64.b64encode(user_and_password.encode()).decode()}"
+    return Url(
+        Origin(components.scheme, host, components.port or _PORTS[components.scheme]),
+        quote(components.path or "/", safe=_SAFE_CHARACTERS) + (f"?{query}" if query else ""),
+        credentials,
+    )
+
+
+def join_url(base_url: str, path: str) -> str:
+    """Append a path to a base URL. A query of the base (`api-version` of Azure) stays at the end."""
+    if "?" not in base_url:
+        return base_url + path
+    base, _, query = base_url.partition("?")
+    return f"{base}{path}{'&' if '?' in path else '?'}{query}"
+
+
+def encode_head(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
+    """Return request line and headers without `content-length` and the final empty line.
+
+    `headers`: names in lower case. Raises `ValueError` for a line break or NUL in a header.
+    """
+    all_headers = _DEFAULT_HEADERS | headers
+    lines = "".join([f"{name}: {value}\r\n" for name, value in all_headers.items()])
+    if lines.count("\n") != len(all_headers) or lines.count("\r") != len(all_headers) or "\0" in lines:
+        raise ValueError("a header holds a line break")
+    return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{lines}".encode()

@@ -1,0 +1,103 @@
+"""Conversion of LiteLLM exceptions to error bodies in the format of OpenAI, for classification by the wire."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.errors import UpstreamUnreachable
+from anthropic_proxy.platforms.os_errors import clean_text
+from anthropic_proxy.upstream.public_addresses import is_public
+
+_CODES = {
+    "ContextWindowExceededError": "context_length_exceeded",
+    "ContentPolicyViolationError": "content_policy_violation",
+    "UnsupportedParamsError": "unsupported_parameter",
+}
+"""Exception class → error code of OpenAI. The status alone is ambiguous."""
+_CONNECTION_ERRORS = {"APIConnectionError", "InternalServerError"}
+"""Classes that also mean a failed connection. They have no response headers in that case."""
+_CLASSES = re.compile(r"(?:(?:litellm\.)?\w*(?:Error|Timeout|Exception)(?::| -)\s+)+")
+_REFUSED_BY = re.compile(r"connection refused by \[?([\w.:%]+?)\]?:\d+\b")
+_UNSUPPORTED = re.compile(r"does not support parameters: \[?'(\w+)'")
+_ADVICE = re.compile(
+    r"\s*(?:\.?\s*To drop (?:these|it)\b|\n ?Pass model as\b|\nTraceback \(most recent call last\)).*", re.DOTALL
+)
+"""Text for programmers with LiteLLM: options, functions, traceback."""
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """A failed call."""
+
+    status: int
+    error: dict[str, Any]
+    """`message`, `type`, `param` and `code`, as in errors of OpenAI."""
+    headers: Mapping[str, str] = {}
+    """Response headers of the provider, names in lower case."""
+    unreachable: UpstreamUnreachable | None = None
+    """Error of a failed connection. None: the provider replied."""
+
+
+def decode_exception(error: Exception) -> Failure:
+    """Decode an exception of LiteLLM."""
+    inner = getattr(error, "original_exception", None)  # errors within a stream are wrapped
+    if isinstance(inner, Exception) and hasattr(inner, "status_code"):
+        error = inner
+    classes = {kind.__name__ for kind in type(error).__mro__}
+    text = _ADVICE.sub("", _CLASSES.sub("", getattr(error, "message", "") or str(error), count=1)).strip()
+    error_object = _find_body(error, text)
+    unsupported = _UNSUPPORTED.search(text)
+    code = next((code for name, code in _CODES.items() if name in classes), None)
+    headers = _find_headers(error)
+    unreachable = not headers and bool(classes & _CONNECTION_ERRORS)
+    return Failure(
+        status=_status_of(error),
+        error={
+            "message": "" if text.startswith("<") else error_object.get("message") or text,  # an HTML page of a gateway
+            "type": error_object.get("type"),
+            "param": unsupported[1] if unsupported else error_object.get("param"),
+            "code": code or error_object.get("code"),
+        },
+        headers=headers,
+        unreachable=_unreachable(text) if unreachable else None,
+    )
+
+
+def _unreachable(text: str) -> UpstreamUnreachable:
+    text = clean_text(text)
+    refused = _REFUSED_BY.search(text)
+    return UpstreamUnreachable(text, should_retry=False if refused and not is_public(refused[1]) else None)
+
+
+def encode_failure(failure: Failure) -> bytes:
+    """Return an error body in the format of OpenAI. `status_code` replaces the status within a stream."""
+    return msgspec.json.encode({"error": {**failure.error, "status_code": failure.status}})
+
+
+def _status_of(error: Exception) -> int:
+    status = getattr(error, "status_code", None)
+    return status if isinstance(status, int) and 400 <= status < 600 else 500
+
+
+def _find_headers(error: Exception) -> dict[str, str]:
+    response = getattr(error, "response", None)
+    headers = getattr(error, "litellm_response_headers", None) or getattr(response, "headers", None) or {}
+    return {str(name).lower(): str(value) for name, value in dict(headers).items()}
+
+
+def _find_body(error: Exception, text: str) -> dict[str, Any]:
+    """Return the error object of the provider: from `body`, or as JSON in the message. {}: none."""
+    body = getattr(error, "body", None)
+    start = text.find("{")
+    if not isinstance(body, dict) and start >= 0:
+        try:
+            body = msgspec.json.decode(text[start : text.rfind("}") + 1])
+        except (msgspec.DecodeError, RecursionError):
+            body = None
+    if not isinstance(body, dict):
+        return {}
+    inner = body.get("error")
+    error_object = inner if isinstance(inner, dict) else body
+    return error_object if isinstance(error_object.get("message"), str) else {}

@@ -1,0 +1,144 @@
+"""Transports for one set of settings, with a count of the exchanges that use them."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from anthropic_proxy.settings import Secret, Settings, export_to_litellm
+from anthropic_proxy.upstream.contract import FetchedPage, WebFetch, WebSearch
+from anthropic_proxy.upstream.google_auth import TOKEN_SECONDS, GoogleCredentials, GoogleTokens
+from anthropic_proxy.upstream.http import HttpTransport
+from anthropic_proxy.upstream.web_search import SearchService, Searxng
+from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
+
+if TYPE_CHECKING:
+    from anthropic_proxy.upstream.litellm import Engine, LiteLLMTransport
+    from anthropic_proxy.upstream.web_fetch import PageFetcher
+
+
+class Transports:
+    """Connections, engines and tokens. Exchanges keep theirs after a reload; call `wait_idle` before `close`."""
+
+    def __init__(
+        self, settings: Settings, *, setup_variables: Sequence[str], litellm_variables: dict[str, Secret] | None = None
+    ) -> None:
+        self._settings = settings
+        self._setup_variables = setup_variables
+        """Settings that configure a provider, for the replies of the demo."""
+        self._demo: Transport | None = None
+        self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.proxies.items()}
+        self._http = HttpTransport(settings.timeouts.connect, proxies=self._proxies, unproxied=settings.no_proxy)
+        self._fetcher: PageFetcher | None = None
+        self.tokens = _new_google_tokens(settings)
+        self._engine: Engine | None = None
+        self._litellm: LiteLLMTransport | None = None
+        self._litellm_variables: dict[str, Secret] = {} if litellm_variables is None else litellm_variables
+        """Environment variables set for LiteLLM, shared with the transports of later settings."""
+        self.exchanges = 0
+        """Number of running exchanges."""
+        self._empty: asyncio.Event | None = None
+
+    def by_name(self) -> Mapping[str, Transport]:
+        """Return the transports by the names in `Provider.transport`."""
+        return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm}
+
+    @property
+    def fetch(self) -> WebFetch | None:
+        """Web fetch for models. None: disabled."""
+        return self._fetch_url if self._settings.fetch_urls else None
+
+    @property
+    def search(self) -> WebSearch | None:
+        """Web search for models. None: no search service is configured."""
+        url = self._settings.search_url
+        return None if url is None else SearchService(self._http.send, url, Searxng()).search
+
+    def for_settings(self, settings: Settings) -> "Transports":
+        """Return the transports for new settings. Return `self` if the connections remain usable."""
+        previous = self._settings
+        if _connection_settings(settings) != _connection_settings(previous):
+            return Transports(
+                settings, setup_variables=self._setup_variables, litellm_variables=self._litellm_variables
+            )
+        self._settings, self._litellm = settings, None
+        if _token_settings(settings) != _token_settings(previous):
+            self.tokens = _new_google_tokens(settings)
+        if self._engine is not None:
+            self._export_litellm_variables()
+        return self
+
+    def acquire(self) -> None:
+        """Count a started exchange."""
+        self.exchanges += 1
+
+    def release(self) -> None:
+        """Count a finished exchange."""
+        self.exchanges -= 1
+        if self._empty is not None and not self.exchanges:
+            self._empty.set()
+
+    async def wait_idle(self) -> None:
+        """Wait until no exchange is running."""
+        while self.exchanges:
+            self._empty = self._empty or asyncio.Event()
+            self._empty.clear()
+            await self._empty.wait()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.close()
+        if self._fetcher is not None:
+            await self._fetcher.close()
+        if self._engine is not None:
+            await self._engine.close()
+
+    async def _fetch_url(self, url: str, **options: Any) -> FetchedPage:
+        """Import the fetcher at the first fetch, because most processes never fetch."""
+        if self._fetcher is None:
+            from anthropic_proxy.upstream.web_fetch import PageFetcher  # noqa: PLC0415
+
+            self._fetcher = PageFetcher(proxies=self._proxies, unproxied=self._settings.no_proxy)
+        return await self._fetcher.fetch(url, **options)
+
+    async def _send_to_demo(
+        self, base_url: str, request: UpstreamRequest, credential: Credential | None
+    ) -> UpstreamResponse:
+        """Import the demo at its first request, because a process with a provider never uses it."""
+        if self._demo is None:
+            from anthropic_proxy.upstream import demo  # noqa: PLC0415
+
+            self._demo = demo.new_demo(self._setup_variables, pace=demo.PACE_SECONDS)
+        return await self._demo(base_url, request, credential)
+
+    async def _send_to_litellm(
+        self, base_url: str, request: UpstreamRequest, credential: Credential | None
+    ) -> UpstreamResponse:
+        if self._litellm is None:
+            from anthropic_proxy.upstream.litellm import Engine, LiteLLMTransport  # noqa: PLC0415
+
+            timeouts = self._settings.timeouts
+            self._engine = self._engine or Engine(self._export_litellm_variables)
+            self._litellm = LiteLLMTransport(self._engine, max(timeouts.first_byte, timeouts.idle))
+        return await self._litellm.send(base_url, request, credential)
+
+    def _export_litellm_variables(self) -> None:
+        export_to_litellm(self._settings, self._litellm_variables)
+
+
+def _connection_settings(settings: Settings) -> tuple[object, ...]:
+    """Return the settings that connections depend on."""
+    return settings.timeouts.connect, settings.proxies, settings.no_proxy
+
+
+def _token_settings(settings: Settings) -> tuple[object, ...]:
+    """Return the settings that Google Cloud tokens depend on."""
+    timeouts = settings.timeouts
+    return settings.google_credentials_file, settings.vertex_project is None, timeouts.connect, timeouts.first_byte
+
+
+def _new_google_tokens(settings: Settings) -> GoogleTokens:
+    needs_project = settings.vertex_project is None
+    connect_timeout = settings.timeouts.connect
+    file = settings.google_credentials_file
+    credentials = GoogleCredentials(file, needs_project=needs_project, connect_timeout=connect_timeout)
+    return GoogleTokens(credentials, seconds=min(TOKEN_SECONDS, settings.timeouts.first_byte))

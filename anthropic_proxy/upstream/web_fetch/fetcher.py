@@ -1,0 +1,283 @@
+"""Fetch of one page as text: https only, within five seconds and 20 MiB. Redirects are checked like the first URL.
+
+A URL with `http://` is fetched with `https://`. Most sites support it, and no request is unencrypted.
+
+Behind a proxy (`HTTPS_PROXY`), the proxy is the peer of the socket and resolves names. Hosts that resolve to private
+addresses here are still rejected. A name that only the proxy can resolve is sent to the proxy.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import NamedTuple
+from urllib.parse import quote, urljoin, urlsplit
+
+import msgspec
+
+from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed
+from anthropic_proxy.messages.domains import ascii_host, is_allowed
+from anthropic_proxy.platforms import sandbox
+from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
+from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, MAX_URL_LENGTH, FetchedPage
+from anthropic_proxy.upstream.decompression import Decompressor
+from anthropic_proxy.upstream.http import HttpResponse, HttpTransport
+from anthropic_proxy.upstream.http.url import parse_url
+from anthropic_proxy.upstream.proxy_selection import find_proxy
+from anthropic_proxy.upstream.public_addresses import Network
+from anthropic_proxy.upstream.web_fetch import html_to_markdown
+from anthropic_proxy.upstream.web_fetch.content_type import (
+    HTML,
+    can_be_type,
+    decode_text,
+    detect_type,
+    find_charset,
+    is_text,
+    is_wanted,
+)
+from anthropic_proxy.upstream.web_fetch.guarded_dialer import GuardedDialer, Lookup
+from anthropic_proxy.upstream.web_fetch.html_to_markdown import MAX_CHARACTERS, PageText
+from anthropic_proxy.wire.contract import UpstreamRequest
+
+TIMEOUT_SECONDS = 5.0
+"""Timeout of a fetch: name lookups, connections, redirects and the body."""
+MAX_BYTES = 20 * 1024 * 1024
+"""Maximum size of a decompressed body."""
+MAX_REDIRECTS = 5
+MAX_CONCURRENT_FETCHES = 16
+"""Concurrent fetches of one process. Others wait."""
+_TEXT_THREADS = 2
+HTML_PROGRAM = SandboxedProgram(
+    path=html_to_markdown.__file__, seconds=20.0, cpu_seconds=4, memory_bytes=512 * 1024 * 1024, packages=True
+)
+"""Converter of HTML. Its timeout is twice the time of the slowest benign page and not part of `TIMEOUT_SECONDS`."""
+_MAX_CONCURRENT_CONVERSIONS = 2
+_MAX_NORMALIZED_URL_LENGTH = 8 * 1024
+_HTTP_PORT = 80
+_REDIRECTS = (301, 302, 303, 307, 308)
+_SAFE = "%/:?@!$&'()*+,;=-._~"
+"""Characters that are not encoded in a path or query, so that signed URLs stay valid."""
+_HEADERS = {
+    "user-agent": "Mozilla/5.0 (compatible; anthropic-proxy)",
+    "accept-encoding": "gzip, deflate",
+    "accept-language": "en, *;q=0.5",
+    "connection": "close",
+}
+
+
+class _FetchOptions(NamedTuple):
+    """Accepted media types and domains of a fetch."""
+
+    media_types: Collection[str]
+    allowed_domains: Sequence[str]
+    blocked_domains: Sequence[str]
+
+
+class PageFetcher:
+    """Fetches pages. No connection is reused.
+
+    `allowed`: permitted networks besides the public ones. `tls`: None: the certificates of the system. `proxies`,
+    `unproxied`: as for providers. `seconds`: timeout of a fetch. `reader`: converter of HTML.
+    """
+
+    def __init__(
+        self,
+        *,
+        allowed: Sequence[Network] = (),
+        tls: ssl.SSLContext | None = None,
+        proxies: Mapping[str, str] | None = None,
+        unproxied: str = "",
+        lookup: Lookup = socket.getaddrinfo,
+        seconds: float = TIMEOUT_SECONDS,
+        reader: SandboxedProgram = HTML_PROGRAM,
+    ) -> None:
+        self._dialer = GuardedDialer(allowed, lookup)
+        self._http = HttpTransport(
+            seconds, proxies=proxies, unproxied=unproxied, dialer=self._dialer, tls=tls, keep_alive_seconds=0
+        )
+        self._proxies = proxies or {}
+        self._unproxied = unproxied
+        self._seconds = seconds
+        self._text_threads = ThreadPoolExecutor(_TEXT_THREADS, thread_name_prefix="pages")
+        self._fetch_slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
+        self._reader = reader
+        self._conversion_slots = asyncio.Semaphore(_MAX_CONCURRENT_CONVERSIONS)
+
+    async def fetch(
+        self,
+        url: str,
+        *,
+        media_types: Collection[str] = FETCHABLE_TYPES,
+        allowed_domains: Sequence[str] = (),
+        blocked_domains: Sequence[str] = (),
+        max_url_length: int = MAX_URL_LENGTH,
+    ) -> FetchedPage:
+        """Return the page of a URL. Implements `WebFetch`."""
+        if len(url) > max_url_length:
+            raise WebFetchFailed(
+                f"the address has {len(url)} characters; it can have {max_url_length} at most", "url_too_long"
+            )
+        options = _FetchOptions(media_types, allowed_domains, blocked_domains)
+        async with self._fetch_slots:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    found = await self._follow(url, options)
+            except TimeoutError:
+                raise _fetch_error(url, f"gave nothing whole within {self._seconds:g} s") from None
+            except UpstreamError as error:
+                raise _fetch_error(url, f"cannot be read: {error.message}") from error
+            except ValueError as error:  # from an invalid URL, such as "https://[x"
+                raise _fetch_error(url, "redirects to an invalid URL, or is one") from error
+            return await self._page(found, options)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.close()
+        self._dialer.close()
+        self._text_threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _follow(self, url: str, options: _FetchOptions) -> "_Found":
+        address = _normalize_url(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            _require_allowed(address, options)
+            response = await self._request(address, options)
+            try:
+                location = response.headers.get("location") if response.status in _REDIRECTS else None
+                if location is None:
+                    return await _read(response, address, options)
+            finally:
+                await response.close()
+            address = _normalize_url(urljoin(address, location))
+        raise _fetch_error(url, f"redirects more than {MAX_REDIRECTS} times")
+
+    async def _request(self, url: str, options: _FetchOptions) -> HttpResponse:
+        address = parse_url(url)
+        if find_proxy(url, self._proxies, self._unproxied) is not None:
+            with suppress(OSError):  # a name that is unknown here may be known to the proxy
+                await self._dialer.resolve(address.origin)
+        headers = _HEADERS | {"accept": _accept(options.media_types)}
+        request = UpstreamRequest(method="GET", path=address.target, headers=headers, body=b"")
+        return await self._http.send(str(address.origin), request, None)
+
+    async def _page(self, found: "_Found", options: _FetchOptions) -> FetchedPage:
+        kind = detect_type(found.media_type, found.body)
+        if not is_wanted(kind, options.media_types):
+            raise _unwanted(found.url, kind or f"not the {found.media_type} that it says", options)
+        if not is_text(kind):
+            return FetchedPage(url=found.url, media_type=kind, body=found.body)
+        loop = asyncio.get_running_loop()
+        text = await loop.run_in_executor(self._text_threads, _decode_found, found, kind)
+        if kind not in HTML or not text.strip():
+            return FetchedPage(url=found.url, media_type=kind, text=text)
+        page_text = await self._read_html(text, found.url)
+        return FetchedPage(url=found.url, media_type=kind, title=page_text.title, text=page_text.text)
+
+    async def _read_html(self, html: str, url: str) -> PageText:
+        async with self._conversion_slots:
+            try:
+                # one more character, so that the program detects the truncation
+                output = await sandbox.run_sandboxed(self._reader, {"html": html[: MAX_CHARACTERS + 1], "url": url})
+            except (TimeoutError, SandboxFailed, OSError):
+                raise _fetch_error(url, "takes too much time or memory to be read as HTML") from None
+        page_text = msgspec.json.decode(output, type=PageText | None)
+        if page_text is None:
+            reason = "is HTML; lxml, which reads it, is not installed. Install it with: sh scripts/setup fetch"
+            raise _fetch_error(url, reason, "unavailable")
+        return page_text
+
+
+class _Found(NamedTuple):
+    """A body with its URL and declared type."""
+
+    url: str
+    media_type: str
+    charset: str | None
+    body: bytes
+
+
+def _require_allowed(url: str, options: _FetchOptions) -> None:
+    try:
+        allowed = is_allowed(url, options.allowed_domains, options.blocked_domains)
+    except ValueError as error:
+        raise WebFetchFailed(str(error), "invalid_tool_input") from None
+    if not allowed:
+        host = parse_url(url).origin.host
+        raise WebFetchFailed(f"{host} is not among the domains that the request lets pass", "url_not_allowed")
+
+
+def _accept(media_types: Collection[str]) -> str:
+    """Return an `Accept` header that prefers Markdown, then HTML."""
+    if "text/*" not in media_types:
+        return ", ".join((*sorted(media_types), "*/*;q=0.1"))
+    others = (f"{kind};q=0.8" for kind in sorted(media_types) if kind != "text/*")
+    return ", ".join(("text/markdown", "text/html", "text/*;q=0.9", *others, "*/*;q=0.1"))
+
+
+def _normalize_url(url: str) -> str:
+    """Return a validated and normalized URL, so that all later parsers agree on it."""
+    try:
+        components = urlsplit(url.strip())
+        host, port = ascii_host(components.hostname or ""), components.port
+    except ValueError:
+        raise WebFetchFailed(f"{_shortened(url)} is no address of a page", "invalid_tool_input") from None
+    if components.scheme == "http":
+        port = None if port == _HTTP_PORT else port
+    elif components.scheme != "https":
+        raise WebFetchFailed(
+            f"{_shortened(url)} does not begin with https://; only such pages are fetched", "url_not_allowed"
+        )
+    if "@" in components.netloc or len(url) > _MAX_NORMALIZED_URL_LENGTH:
+        raise WebFetchFailed(
+            f"{_shortened(host)}: an address with a password, or of such length, is not fetched", "url_not_allowed"
+        )
+    url_host = f"[{host}]" if ":" in host else host
+    path, query = quote(components.path or "/", safe=_SAFE), quote(components.query, safe=_SAFE)
+    return f"https://{url_host}{f':{port}' if port else ''}{path}{query and '?' + query}"
+
+
+async def _read(response: HttpResponse, url: str, options: _FetchOptions) -> _Found:
+    if response.status == 429:
+        raise WebFetchFailed(f"{_shortened(url)} says that it is asked too often", "too_many_requests")
+    if not 200 <= response.status < 300:
+        raise _fetch_error(url, f"answers with HTTP {response.status}")
+    content_type = response.headers.get("content-type", "")
+    declared = content_type.partition(";")[0].strip().lower()
+    if not can_be_type(declared, options.media_types):
+        raise _unwanted(url, declared, options)
+    encoding = response.headers.get("content-encoding", "")
+    if not Decompressor(encoding).supported:
+        raise _unwanted(url, f"packed as {encoding[:40]}", options)
+    length = response.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > MAX_BYTES:
+        raise _too_large(url)
+    body = bytearray()
+    while data := await response.read():
+        body += data
+        if len(body) > MAX_BYTES:
+            raise _too_large(url)
+    return _Found(url, declared, find_charset(content_type), bytes(body))
+
+
+def _decode_found(found: _Found, kind: str) -> str:
+    return decode_text(found.body, found.charset, is_html=kind in HTML)
+
+
+def _fetch_error(url: str, reason: str, code: FetchErrorCode = "url_not_accessible") -> WebFetchFailed:
+    return WebFetchFailed(f"{_shortened(url)} {reason}", code)
+
+
+def _too_large(url: str) -> WebFetchFailed:
+    return _fetch_error(url, f"is larger than {MAX_BYTES // 1024 // 1024} MiB", "content_too_large")
+
+
+def _unwanted(url: str, kind: str, options: _FetchOptions) -> WebFetchFailed:
+    wanted = ", ".join(sorted(options.media_types))
+    return _fetch_error(url, f"is {kind or 'of no type'}; it can be {wanted}", "unsupported_content_type")
+
+
+def _shortened(url: str) -> str:
+    """Return a URL for a message, without its query, which may contain secrets."""
+    text = "".join(character if character.isprintable() else "?" for character in url.partition("?")[0])
+    return text if len(text) <= MAX_URL_LENGTH else text[:MAX_URL_LENGTH] + "…"

@@ -1,0 +1,81 @@
+"""TCP connections to public addresses only, checked on the connection itself.
+
+A host is looked up once for each connection, and all of its addresses are checked. Only these are connected to, and the
+address of the connected peer is checked again before a byte is sent. A name with another address at a second lookup
+(DNS rebinding) has no effect: there is no second lookup.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from anthropic_proxy.errors import WebFetchFailed
+from anthropic_proxy.upstream.http.dialer import HAPPY_EYEBALLS_DELAY_SECONDS
+from anthropic_proxy.upstream.http.happy_eyeballs import AddressInfo, connect_first
+from anthropic_proxy.upstream.http.url import Origin
+from anthropic_proxy.upstream.public_addresses import Network, is_public
+
+Lookup = Callable[..., Sequence[AddressInfo]]
+"""A blocking name lookup with the signature of `socket.getaddrinfo`."""
+_LOOKUP_THREADS = 4
+"""Threads of its own: slow names of pages must not delay lookups of providers."""
+
+
+class GuardedDialer:
+    """A `Dialer` for untrusted URLs. `allowed`: permitted networks besides the public ones."""
+
+    def __init__(self, allowed: Sequence[Network], lookup: Lookup = socket.getaddrinfo) -> None:
+        self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="names")
+        self._allowed = allowed
+        self._lookup = lookup
+
+    async def dial(self, origin: Origin) -> socket.socket:
+        """Return a socket that is connected to a public address.
+
+        Raises `WebFetchFailed` for a host with a private address, `OSError` if there is no connection.
+        """
+        opened = await connect_first(
+            await self.resolve(origin), _new_socket, delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS
+        )
+        try:
+            self._require_public_peer(origin, opened.getpeername()[0], opened.getsockname()[0])
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    async def resolve(self, origin: Origin) -> Sequence[AddressInfo]:
+        """Return the addresses of a host. One private address excludes the whole host.
+
+        Raises `WebFetchFailed` for a host with a private address, `OSError` for an unknown one.
+        """
+        infos: Sequence[AddressInfo]
+        kind = socket.SOCK_STREAM
+        if origin.is_name:
+            infos = await asyncio.get_running_loop().run_in_executor(
+                self._threads, lambda: self._lookup(origin.host, origin.port, type=kind)
+            )
+        else:
+            infos = socket.getaddrinfo(origin.host, origin.port, type=kind, flags=socket.AI_NUMERICHOST)
+        if not all(is_public(info[4][0], self._allowed) for info in infos):
+            raise private_address_error(origin.host)
+        return infos
+
+    def close(self) -> None:
+        """End the threads without waiting for lookups."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _require_public_peer(self, origin: Origin, peer: str, local: str) -> None:
+        """Raise `WebFetchFailed` if the peer is not public, or this machine under its own public address."""
+        if not is_public(peer, self._allowed) or (peer == local and is_public(peer)):
+            raise private_address_error(origin.host)
+
+
+def private_address_error(host: str) -> WebFetchFailed:
+    """Return the error for a host without a public address."""
+    return WebFetchFailed(f"{host} is not a public address; pages are fetched from public ones only", "url_not_allowed")
+
+
+def _new_socket(info: AddressInfo) -> socket.socket:
+    return socket.socket(info[0], info[1], info[2])

@@ -1,0 +1,301 @@
+"""Conversion of the visible text of an HTML page to Markdown, in a sandboxed program.
+
+The page is parsed in chunks, without a tree. libxml2 still needs quadratic time for some pages, while it holds the GIL:
+for each stray end tag it searches all open elements. Reasons for lxml:
+docs/contributing/decisions/0021-web-pages-as-text.md.
+"""
+
+import re
+from typing import Any, NamedTuple
+from urllib.parse import urljoin, urlsplit
+
+MAX_CHARACTERS = 2 * 1024 * 1024
+"""Characters of HTML that are converted. A note marks the truncation."""
+_CHUNK_CHARACTERS = 64 * 1024
+_TRUNCATION_NOTE = "[the page goes on]"
+_MIN_MAIN_CHARACTERS = 200
+"""Minimum length of `main` that replaces the page."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_INVISIBLE = _words(
+    "script style noscript template svg math iframe object canvas nav button select datalist dialog audio video map"
+)
+_VOID = _words("area base br col embed frame hr img input link meta param source track wbr basefont isindex")
+_BLOCKS = _words(
+    "address article aside body caption center dd details div dl dt fieldset figcaption figure footer "
+    "form header hgroup legend main p search section summary"
+)
+_HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
+_MARKS = {"b": "**", "strong": "**", "i": "*", "em": "*", "code": "`", "del": "~~", "s": "~~"}
+_SPACES = re.compile(r"[ \t\r\n\f\v]+")
+_HIDDEN = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
+_LINKED = ("http", "https", "mailto")
+_MAX_INDENTATION = 6
+"""Maximum indentation of lists and quotes."""
+_MAX_URL_CHARACTERS = 1024 * 1024
+"""Characters of URLs in one page. A long `base` lengthens every relative link."""
+
+
+class PageText(NamedTuple):
+    """Title and Markdown text of a page."""
+
+    title: str
+    text: str
+
+
+def main(input_value: dict[str, str]) -> PageText | None:
+    """Convert the page in `{"html": …, "url": …}`. None: lxml is not installed."""
+    try:
+        return read_html(input_value["html"], input_value["url"])
+    except ModuleNotFoundError:
+        return None
+
+
+def read_html(html: str, url: str) -> PageText:
+    """Return title and text of a page. `url`: base of relative links."""
+    if not html.strip():
+        return PageText("", "")
+    from lxml import etree  # type: ignore[import-untyped]  # noqa: PLC0415  # only required by the program
+
+    page = _Page(url)
+    parser = etree.HTMLParser(target=page, recover=True, no_network=True)
+    for start in range(0, min(len(html), MAX_CHARACTERS), _CHUNK_CHARACTERS):
+        parser.feed(html[start : start + _CHUNK_CHARACTERS])
+    parser.close()
+    text = page.text()
+    return PageText(page.title, f"{text}\n\n{_TRUNCATION_NOTE}" if len(html) > MAX_CHARACTERS else text)
+
+
+class _Page:
+    """Parser target of lxml that collects lines of Markdown."""
+
+    def __init__(self, url: str) -> None:
+        self._base = url
+        self._title: list[str] = []
+        self._in_title = False
+        self._lines: list[str] = []
+        self._line: list[str] = []
+        self._prefix = ""
+        """Prefix of the current line: the marker of a heading or a list item."""
+        self._invisible: list[str] = []
+        """Open invisible elements, the outermost first."""
+        self._lists: list[int] = []
+        """Number of the last item of each open list. -1: unordered list."""
+        self._quotes = 0
+        self._verbatim = 0
+        self._cells = 0
+        self._is_first_row = False
+        self._link: tuple[str, int] | None = None
+        """URL of the open link, and the index in the line at which its text begins."""
+        self._url_characters = 0
+        """Characters of URLs so far."""
+        self._main: list[int] = []
+        """First line of `main`, and the line after it."""
+
+    @property
+    def title(self) -> str:
+        return _SPACES.sub(" ", "".join(self._title)).strip()
+
+    def text(self) -> str:
+        self._break()
+        start, end = (*self._main, len(self._lines))[:2] if self._main else (0, 0)
+        main = self._lines[start:end]
+        lines = main if sum(map(len, main)) >= _MIN_MAIN_CHARACTERS else self._lines
+        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n")
+
+    # Methods that lxml calls.
+
+    def start(self, tag: str, attributes: Any) -> None:
+        if self._invisible:
+            if tag not in _VOID:
+                self._invisible.append(tag)
+        elif tag == "title" and not self._title:
+            self._in_title = True
+        elif tag in _INVISIBLE or _is_hidden(attributes):
+            if tag not in _VOID:
+                self._invisible.append(tag)
+        else:
+            self._open(tag, attributes)
+
+    def end(self, tag: str) -> None:
+        if tag == "title":
+            self._in_title = False
+        elif not self._invisible:
+            self._close(tag)
+        elif tag not in _VOID:
+            self._invisible.pop()
+
+    def data(self, text: str) -> None:
+        if self._in_title:
+            self._title.append(text)
+        elif self._invisible:
+            return
+        elif self._verbatim:
+            self._line.append(text)
+        else:
+            self._line.append(_SPACES.sub(" ", text))
+
+    def comment(self, text: str) -> None:
+        """Ignore comments."""
+
+    def close(self) -> None:
+        """Ignore the end of the page; lxml requires the method."""
+
+    # Elements.
+
+    def _open(self, tag: str, attributes: Any) -> None:
+        if tag in _BLOCKS or tag in _HEADINGS or tag in ("ul", "ol", "blockquote", "table", "tr", "li", "pre"):
+            self._break(loose=tag not in ("li", "tr") and not (self._lists and tag in ("ul", "ol")))
+        if tag in _HEADINGS:
+            self._prefix = _HEADINGS[tag]
+        elif tag in _MARKS and not self._verbatim:
+            self._line.append(_MARKS[tag])
+        elif tag in ("td", "th"):
+            self._cells += 1
+            self._line.append(" | " if self._cells > 1 else "")
+        elif tag == "a":
+            self._link = (self._absolute(attributes.get("href")), len(self._line))
+        elif tag == "img":
+            self._add_image(attributes)
+        elif tag == "br":
+            self._line.append("\n")
+        elif tag == "base":
+            self._base = urljoin(self._base, attributes.get("href") or "")
+        else:
+            self._open_structure(tag)
+
+    def _open_structure(self, tag: str) -> None:
+        if tag in ("ul", "ol"):
+            self._lists.append(0 if tag == "ol" else -1)
+        elif tag == "li":
+            self._begin_item()
+        elif tag == "blockquote":
+            self._quotes += 1
+        elif tag == "pre":
+            self._lines.append(self._margin() + "```")
+            self._verbatim += 1
+        elif tag == "table":
+            self._is_first_row = True
+        elif tag == "tr":
+            self._cells = 0
+        elif tag == "hr":
+            self._break()
+            self._lines += ["---", ""]
+        elif tag == "main" and not self._main:
+            self._main.append(len(self._lines))
+
+    def _close(self, tag: str) -> None:
+        if tag in _MARKS and not self._verbatim:
+            self._close_mark(_MARKS[tag])
+        elif tag == "a" and self._link:
+            self._close_link(*self._link)
+        elif tag == "pre":
+            self._close_verbatim()
+        elif tag == "tr":
+            self._close_row()
+        elif tag == "li" or tag in _HEADINGS:
+            self._break(loose=tag != "li")
+            self._prefix = ""
+        elif tag in _BLOCKS:
+            self._break()
+        elif tag in ("ul", "ol"):
+            del self._lists[-1:]
+            self._break(loose=not self._lists)
+        elif tag == "blockquote":
+            self._break()
+            self._quotes = max(self._quotes - 1, 0)
+            if self._lines:
+                self._lines[-1] = self._margin().rstrip()
+        elif tag == "table":
+            self._break()
+        if tag == "main" and len(self._main) == 1:
+            self._main.append(len(self._lines))
+
+    def _begin_item(self) -> None:
+        if not self._lists:
+            self._lists.append(-1)
+        sign = "- "
+        if self._lists[-1] >= 0:
+            self._lists[-1] += 1
+            sign = f"{self._lists[-1]}. "
+        self._prefix = "  " * (min(len(self._lists), _MAX_INDENTATION) - 1) + sign
+
+    def _close_row(self) -> None:
+        cells, first = self._cells, self._is_first_row
+        self._break(loose=False)
+        if cells and first:
+            self._lines.append(" | ".join(["---"] * cells))
+            self._is_first_row = False
+        self._cells = 0
+
+    def _close_mark(self, mark: str) -> None:
+        if self._line and self._line[-1] == mark:
+            self._line.pop()
+        else:
+            self._line.append(mark)
+
+    def _close_link(self, url: str, start: int) -> None:
+        self._link = None
+        text = "".join(self._line[start:])
+        label = text.strip()
+        if not label or not self._may_add_url(url):
+            return
+        before, after = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+        self._line[start:] = [f"{before}[{_SPACES.sub(' ', label)}]({url}){after}"]
+
+    def _close_verbatim(self) -> None:
+        self._verbatim = max(self._verbatim - 1, 0)
+        margin = self._margin()
+        self._lines += [margin + line for line in "".join(self._line).strip("\n").split("\n")]
+        self._lines += [margin + "```", ""]
+        self._line = []
+
+    def _add_image(self, attributes: Any) -> None:
+        words = _SPACES.sub(" ", attributes.get("alt") or "").strip()
+        url = self._absolute(attributes.get("src"))
+        if words and self._may_add_url(url):
+            self._line.append(f"![{words}]({url})")
+
+    def _absolute(self, href: str | None) -> str:
+        """Return the absolute URL of a link. "": no target for a reader."""
+        href = (href or "").strip()
+        if not href or href.startswith("#"):
+            return ""
+        try:
+            url = urljoin(self._base, href)
+            return url.replace(" ", "%20") if urlsplit(url).scheme in _LINKED else ""
+        except ValueError:
+            return ""
+
+    def _may_add_url(self, url: str) -> bool:
+        self._url_characters += len(url)
+        return bool(url) and self._url_characters <= _MAX_URL_CHARACTERS
+
+    def _margin(self) -> str:
+        return "> " * min(self._quotes, _MAX_INDENTATION)
+
+    def _break(self, *, loose: bool = True) -> None:
+        """End the current line. `loose`: append an empty line."""
+        if self._verbatim:
+            return
+        if self._link:
+            self._link = (self._link[0], 0)
+        lines = [_SPACES.sub(" ", line).strip() for line in "".join(self._line).split("\n")]
+        self._line = []
+        if lines := [line for line in lines if line]:
+            margin = self._margin()
+            self._lines += [f"{margin}{self._prefix if not index else ''}{line}" for index, line in enumerate(lines)]
+            self._prefix = ""
+        if loose and not self._prefix and self._lines and self._lines[-1].strip("> "):
+            self._lines.append(self._margin().rstrip())
+
+
+def _is_hidden(attributes: Any) -> bool:
+    if "hidden" in attributes or attributes.get("aria-hidden") == "true":
+        return True
+    style = attributes.get("style")
+    return bool(style) and _HIDDEN.search(style) is not None

@@ -1,0 +1,345 @@
+"""Inspection of forwarded responses: usage, stop reason, errors and the model name."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct, structs
+
+from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
+from anthropic_proxy.messages.deltas import Delta, Stop, Usage
+from anthropic_proxy.messages.models.structs import ABSENT
+from anthropic_proxy.wire.anthropic import json_spans
+from anthropic_proxy.wire.anthropic.dialect import Dialect
+from anthropic_proxy.wire.anthropic.json_spans import Edit
+from anthropic_proxy.wire.contract import Adaptation, Call, Decoder
+from anthropic_proxy.wire.failures import classify, decode_error_body, redact_key_patterns
+from anthropic_proxy.wire.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count, repair_json
+
+_OF_MESSAGE, _OF_FAILURE = b"message_", b'"error"'
+"""Byte strings in every event with usage, an end or an error, and rarely in others.
+
+The first has no quotes: some servers name an event only in its `event:` line.
+"""
+_EVENT_END = b"\n\n"
+_END, _OF_BLOCK = b"message_stop", b"content_block_"
+_FRAMES = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
+_EVENT = re.compile(rb"^(?:event:|data: ?\{)", re.MULTILINE)
+_BORDER = re.compile(rb"\r?\n\r?\n")
+_DATA = re.compile(rb"^data: ?(\{.*\})", re.MULTILINE)
+_SIGNATURE_REFUSED = re.compile(r"\bsignature\b.*\bthinking\b|\bthinking\b.*\bsignature\b", re.IGNORECASE)
+_DROP_THINKING = "drop thinking"
+
+
+def frames_to_inspect(frames: bytes) -> bytes:
+    """Return the frames that may contain more than text and tool input; b"": none.
+
+    With other line ends than LF, all frames or none are returned.
+    """
+    if not (_OF_MESSAGE in frames or _OF_FAILURE in frames):
+        return b""
+    parts = frames.split(_EVENT_END)
+    return _EVENT_END.join([part for part in parts if _OF_MESSAGE in part or _OF_FAILURE in part])
+
+
+def split_end(frames: bytes) -> tuple[bytes, bytes]:
+    """Return the frames up to the end of the message, and the bytes after it."""
+    at = frames.find(_END)
+    while at >= 0 and (border := _BORDER.search(frames, at)):
+        start = max(frames.rfind(b"\n\n", 0, at), frames.rfind(b"\n\r\n", 0, at), 0)
+        if frames.find(_OF_BLOCK, start, border.start()) < 0:
+            return frames[: border.end()], frames[border.end() :]
+        at = frames.find(_END, border.end())
+    return frames, b""
+
+
+def without_events(behind: bytes) -> bytes:
+    """Return the bytes after the end of a message without events: clients expect no ping there."""
+    if not behind.strip():
+        return behind
+    return b"".join(part for part in _FRAMES.split(behind) if not _EVENT.search(part))
+
+
+def with_reply_model(reply: bytes, model: str) -> bytes:
+    """Return a message, or the bytes of a stream from its first event on, as the reply of that model."""
+    at, end = 0, len(reply)
+    if not reply.lstrip().startswith(b"{"):
+        frame_start, frame_end = _find_start(reply)
+        data = _DATA.search(reply, frame_start, frame_end)
+        if data is None:
+            return reply
+        at, end = data.span(1)
+    try:
+        return json_spans.apply_edits(reply, _rename(reply, at, end, model))
+    except (msgspec.DecodeError, RecursionError, json_spans.RepeatedKeyError):
+        return reply  # not ours to judge
+
+
+def without_message_start(reply: bytes) -> bytes:
+    """Return the bytes of a stream from its first event on without `message_start`."""
+    start, end = _find_start(reply)
+    return reply[:start] + reply[end:]
+
+
+def _find_start(reply: bytes) -> tuple[int, int]:
+    """Return where the frame of `message_start` stands; twice the same where there is none."""
+    start = 0
+    for border in _BORDER.finditer(reply):
+        if reply.find(b'"message_start"', start, border.start()) >= 0:
+            return start, border.end()
+        start = border.end()
+    return 0, 0
+
+
+def _rename(text: bytes, at: int, end: int, model: str) -> list[Edit]:
+    edits: list[Edit] = []
+    for member in json_spans.find_members(text, at, end):
+        if member.key == "model":
+            edits.append(Edit(member.value, member.end, msgspec.json.encode(model)))
+        elif member.key == "message" and text[member.value] == ord("{"):
+            edits += _rename(text, member.value, member.end, model)
+    return edits
+
+
+def decode_error(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:
+    """Decode a response with a status other than 2xx. Anthropic's errors are forwarded with redacted keys."""
+    error = classify(
+        decode_error_body(status, headers, body), call.provider, window=call.max_input_tokens, estimate=call.estimate
+    )
+    if headers.get("x-should-retry") == "false":
+        error.retryable = False
+    if call.dialect.has_anthropic_errors:
+        error.status = status
+        if status == 429 and error.cause is not None:
+            error.should_retry = None  # the provider itself states when to retry
+        if _is_object(body):
+            error.body = redact_key_patterns(body.decode(errors="replace")).encode()
+    return error
+
+
+def _is_object(body: bytes) -> bool:
+    try:
+        _decode_members(body)
+    except DECODE_ERRORS:
+        return False
+    return True
+
+
+def find_adaptation(call: Call, error: UpstreamError) -> Adaptation | None:
+    """Return how to go on where a signature was refused that another server of this language had made."""
+    if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
+        return Adaptation(_DROP_THINKING, persistent=False)
+    return None
+
+
+def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
+    """Return the dialect with an adaptation applied; an unknown name changes nothing."""
+    return structs.replace(dialect, sends_past_thinking=False) if name == _DROP_THINKING else dialect
+
+
+def new_decoder(call: Call) -> Decoder:
+    """Return a fresh reader of one answer."""
+    return RelayInspector(call)
+
+
+class _OutputDetails(Struct, gc=False):
+    thinking_tokens: int | None = None
+
+
+class _ServerTools(Struct, gc=False):
+    web_search_requests: int | None = None
+    web_fetch_requests: int | None = None
+
+
+class _CountedUsage(Struct, gc=False):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    output_tokens_details: _OutputDetails | None = None
+    server_tool_use: _ServerTools | None = None
+    service_tier: str | None = None
+
+
+class _Ending(Struct, gc=False):
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+
+
+class _Message(_Ending, gc=False):
+    usage: Raw = ABSENT
+    """Read apart: an odd number in it may not hide why the message ended."""
+
+
+class _Kind(Struct, gc=False):
+    type: Any = ""
+    """Of any JSON type: an odd one may not hide the rest."""
+    error: Raw = ABSENT
+    """Present in every refusal, also of servers that leave its `type` out."""
+    content: Raw = ABSENT
+
+    @property
+    def refuses(self) -> bool:
+        return self.type == "error" or (self.error not in (ABSENT, _NULL) and self.content == ABSENT)
+
+
+class _Reply(_Kind, gc=False):
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    usage: Raw = ABSENT
+
+
+class _Event(_Kind, gc=False):
+    message: _Message | None = None
+    delta: _Ending | None = None
+    usage: Raw = ABSENT
+
+
+_NULL = Raw(b"null")
+
+_decode_kind = msgspec.json.Decoder(_Kind).decode
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_usage = msgspec.json.Decoder(_CountedUsage | None).decode
+_decode_reply = msgspec.json.Decoder(_Reply).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+class RelayInspector(Decoder):
+    """Takes usage, end and failure from an answer that passes unchanged; its text is not our concern."""
+
+    signature = ""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.finished = False
+
+    def decode_frame(self, frame: bytes) -> list[Delta]:
+        """Read one event's data. Raises `UpstreamError` where it is an `error`."""
+        try:
+            event = _decode_event(frame)
+        except DECODE_ERRORS:
+            self.finished = self._read_kind(frame).type == "message_stop" or self.finished
+            return _read_odd(frame)
+        if event.refuses:
+            raise self._refusal(frame)
+        if event.type == "message_stop":
+            self.finished = True
+        return list(_read(event.message, event.usage, event.delta))
+
+    def decode_end(self) -> list[Delta]:
+        """Raises an `UpstreamError` where the stream ended before `message_stop`."""
+        if not self.finished:
+            provider = self._call.provider
+            raise UpstreamProtocolError(f"{provider}: the reply ended before it was complete", provider=provider)
+        return []
+
+    def decode_body(self, body: bytes) -> list[Delta]:
+        """Read a whole message. Raises `UpstreamError` where it is an error, or no JSON object at all."""
+        self.finished = True
+        reads = _is_object(body)
+        if not reads:
+            body = repair_json(body)  # passes as it came, and is read along with whole characters
+            reads = _is_object(body)
+        try:
+            reply = _decode_reply(body)
+        except DECODE_ERRORS:
+            self._read_kind(body)
+            if reads:
+                return _read_odd(body)
+            reply = _Reply()
+        if reply.refuses:
+            raise self._refusal(body)
+        if not reads:
+            provider = self._call.provider
+            raise UpstreamProtocolError(f"{provider} sent what is no message.", provider=provider)
+        return list(_read(reply, reply.usage, None))
+
+    def _read_kind(self, frame: bytes) -> _Kind:
+        """Return the readable deltas of an unusual response. Raises `UpstreamError` if it is an error."""
+        try:
+            kind = _decode_kind(frame)
+        except DECODE_ERRORS:
+            return _Kind()
+        if kind.refuses:
+            raise self._refusal(frame)
+        return kind
+
+    def _refusal(self, frame: bytes) -> UpstreamError:
+        self.finished = True
+        error = classify(decode_error_body(None, {}, frame), self._call.provider, window=self._call.max_input_tokens)
+        if self._call.dialect.has_anthropic_errors:
+            error.body = redact_key_patterns(frame.decode(errors="replace")).encode()
+        return error
+
+
+def _read(message: _Message | _Reply | None, usage: Raw, ending: _Ending | None) -> Iterator[Delta]:
+    if counts := _count(usage) or (message and _count(message.usage)):
+        details, server_tools = counts.output_tokens_details, counts.server_tool_use
+        yield Usage(
+            input_tokens=counts.input_tokens,
+            output_tokens=counts.output_tokens,
+            cache_read_tokens=counts.cache_read_input_tokens,
+            cache_write_tokens=counts.cache_creation_input_tokens,
+            thinking_tokens=details.thinking_tokens if details else None,
+            web_search_requests=server_tools.web_search_requests if server_tools else None,
+            web_fetch_requests=server_tools.web_fetch_requests if server_tools else None,
+            service_tier=counts.service_tier,
+        )
+    end = ending or message
+    if end and end.stop_reason:
+        yield Stop(end.stop_reason, end.stop_sequence)
+
+
+def _read_odd(frame: bytes) -> list[Delta]:
+    """Decode an event or a message field by field. Unusual values are ignored."""
+    whole = _read_members(Raw(frame)) or {}
+    message = _read_members(whole.get("message")) or {}
+    ending = _read_members(whole.get("delta")) or message or whole
+    reason, sequence = _read_text(ending, "stop_reason"), _read_text(ending, "stop_sequence")
+    usage = whole.get("usage", message.get("usage", ABSENT))
+    return list(_read(None, usage, _Ending(reason, sequence)))
+
+
+def _read_text(members: Mapping[str, Raw], name: str) -> str | None:
+    text = decode_repaired(members[name]) if name in members else None
+    return text if isinstance(text, str) else None
+
+
+def _count(usage: Raw) -> _CountedUsage | None:
+    """Return the totals. None: no usage."""
+    try:
+        return _decode_usage(usage) if memoryview(usage).nbytes else None
+    except DECODE_ERRORS:
+        return _count_loosely(usage)
+
+
+def _count_loosely(usage: Raw) -> _CountedUsage | None:
+    """Return the totals of a usage with odd values, each read by itself: an odd one hides no other."""
+    members = _read_members(usage)
+    if members is None:
+        return None
+    details = _read_members(members.get("output_tokens_details")) or {}
+    tools = _read_members(members.get("server_tool_use")) or {}
+    return _CountedUsage(
+        input_tokens=_read_number(members, "input_tokens"),
+        output_tokens=_read_number(members, "output_tokens"),
+        cache_read_input_tokens=_read_number(members, "cache_read_input_tokens"),
+        cache_creation_input_tokens=_read_number(members, "cache_creation_input_tokens"),
+        output_tokens_details=_OutputDetails(_read_number(details, "thinking_tokens")),
+        server_tool_use=_ServerTools(
+            _read_number(tools, "web_search_requests"), _read_number(tools, "web_fetch_requests")
+        ),
+        service_tier=_read_text(members, "service_tier"),
+    )
+
+
+def _read_members(text: Raw | None) -> Mapping[str, Raw] | None:
+    try:
+        return None if text is None else _decode_members(text)
+    except DECODE_ERRORS:
+        return None
+
+
+def _read_number(members: Mapping[str, Raw], name: str) -> int | None:
+    return parse_token_count(decode_repaired(members[name])) if name in members else None

@@ -1,0 +1,165 @@
+"""Which of our errors a fault is: one table, the first row that matches."""
+
+import re
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from anthropic_proxy.errors import Cause, UpstreamError, UpstreamOverloaded, UpstreamRefused, UpstreamTimeout
+from anthropic_proxy.wire.failures.error_body import UpstreamFault
+from anthropic_proxy.wire.failures.kinds import RATES, Known, find_image_refusal, find_quota, find_shortage
+from anthropic_proxy.wire.failures.kinds.sizes import Shortage
+
+MAX_MESSAGE_CHARACTERS = 2_000
+SHORT_DELAY_SECONDS = 5
+"""A provider that wants no longer a pause than this is asked once more by the proxy itself."""
+UNAVAILABLE_SECONDS = 2.0
+"""Retry delay sent to clients after a 503 without one."""
+
+
+class _Row(Struct, frozen=True, kw_only=True):
+    """Conditions on a fault, and the resulting error."""
+
+    status: int
+    kind: str
+    statuses: tuple[int, ...] = ()
+    codes: frozenset[str] = frozenset()
+    text: str = ""
+    """Matches the message without regard to case; where `only` is set, of an answer with that status."""
+    only: int | None = None
+    should_retry: bool | None = None
+
+    def matches(self, fault: UpstreamFault) -> bool:
+        if fault.status in self.statuses or self.codes & fault.codes:
+            return True
+        if not self.text or (self.only is not None and fault.status != self.only):
+            return False
+        return re.search(self.text, fault.message, re.IGNORECASE) is not None
+
+
+_BILLING = _Row(status=402, kind="billing_error", should_retry=False)
+_ALLOWANCE = _Row(status=429, kind="rate_limit_error", should_retry=False)
+_ROWS = (
+    _Row(status=402, kind="billing_error", statuses=(402,), should_retry=False),
+    _Row(
+        status=401,
+        kind="authentication_error",
+        statuses=(401,),
+        codes=frozenset(("invalid_api_key", "API_KEY_INVALID")),
+        text=r"api key not valid|incorrect api key",
+        should_retry=False,
+    ),
+    _Row(status=403, kind="permission_error", statuses=(403,), codes=frozenset(("PERMISSION_DENIED",))),
+    _Row(
+        status=404,
+        kind="not_found_error",
+        statuses=(404,),
+        codes=frozenset(("model_not_found", "NOT_FOUND")),
+        text=r"^model [\"'`].*[\"'`] not found",
+    ),
+    _Row(status=429, kind="rate_limit_error", text=RATES.pattern, only=413, should_retry=False),
+    _Row(status=413, kind="request_too_large", statuses=(413,), text=r"^request payload size exceeds"),
+    _Row(
+        status=529,
+        kind="overloaded_error",
+        statuses=(498, 529),
+        codes=frozenset(
+            (
+                *("engine_overloaded_error", "overloaded_error", "insufficient_system_resource", "network_error"),
+                "UNAVAILABLE",
+            )
+        ),
+        text=r"overload|capacity|too busy|high demand",
+        only=503,
+    ),
+    _Row(
+        status=429,
+        kind="rate_limit_error",
+        statuses=(429,),
+        codes=frozenset(("RESOURCE_EXHAUSTED", "rate_limit_exceeded", "rate_limit_reached_error", "rate_limit_error")),
+    ),
+    _Row(status=503, kind="api_error", statuses=(503,)),
+    _Row(status=502, kind="api_error", codes=frozenset(("tool_use_failed",))),
+    _Row(
+        status=504, kind="timeout_error", statuses=(504, 408), codes=frozenset(("DEADLINE_EXCEEDED", "timeout_error"))
+    ),
+    _Row(status=409, kind="conflict_error", statuses=(409,)),
+    _Row(status=400, kind="invalid_request_error", statuses=tuple(range(400, 500))),
+)
+_NO_KINDS = (401, 402)
+"""Statuses that state their kind themselves."""
+_SERVER_FAILED = _Row(status=500, kind="api_error")
+_CLIENT_FAILED = _Row(status=400, kind="invalid_request_error")
+
+
+def classify(
+    fault: UpstreamFault, provider: str, *, window: int | None, estimate: Callable[[], int], asked: int
+) -> UpstreamError:
+    """Return the error that a fault is, as `judge` of this package describes it."""
+    if fault.status not in _NO_KINDS:
+        shortage = find_shortage(fault, Known(window=window, estimate=estimate, asked=asked))
+        if shortage is not None:
+            return _too_large(shortage, fault, provider)
+        if (cause := find_image_refusal(fault)) is not None:
+            return _caused(_error(_CLIENT_FAILED, fault, provider), cause)
+    quota = find_quota(fault)
+    if quota is not None:
+        return _caused(
+            _error(_BILLING if quota == "billing" else _ALLOWANCE, fault, provider), Cause(error_type="quota")
+        )
+    row = next((row for row in _ROWS if row.matches(fault)), None)
+    if row is None:
+        asked_wrong = fault.status is None and "invalid_request_error" in fault.codes
+        row = _CLIENT_FAILED if asked_wrong else _SERVER_FAILED
+    return _error(row, fault, provider)
+
+
+def _too_large(shortage: Shortage, fault: UpstreamFault, provider: str) -> UpstreamError:
+    error = UpstreamRefused(
+        shortage.message or f"{provider}: {fault.message}"[:MAX_MESSAGE_CHARACTERS],
+        provider=provider,
+        status=400,
+        kind="invalid_request_error",
+        parameter=shortage.parameter,
+    )
+    if RATES.search(fault.message):  # which limit it is, the fixed text cannot state
+        error.add_note(fault.message[:200])
+    return _caused(error, shortage.cause)
+
+
+def _caused(error: UpstreamError, cause: Cause) -> UpstreamError:
+    error.cause = cause
+    return error
+
+
+def _error(row: _Row, fault: UpstreamFault, provider: str) -> UpstreamError:
+    text = f"{provider}: {fault.message}" if fault.message else f"{provider} returned HTTP {fault.status or row.status}"
+    delay = fault.retry_after
+    if row.status == 503 and delay is None:
+        delay = UNAVAILABLE_SECONDS
+    per_day = row.status == 429 and any("perday" in code.lower() for code in fault.codes)
+    kinds = {529: UpstreamOverloaded, 504: UpstreamTimeout}
+    error = kinds.get(row.status, UpstreamRefused)(
+        text[:MAX_MESSAGE_CHARACTERS],
+        provider=provider,
+        status=row.status,
+        kind=row.kind,
+        retryable=_is_retryable(row, fault),
+        retry_after=delay,
+        should_retry=False if per_day or fault.is_permanent else row.should_retry,
+        parameter=fault.parameter,
+    )
+    if fault.excerpt:
+        error.add_note(fault.excerpt)
+    return error
+
+
+def _is_retryable(row: _Row, fault: UpstreamFault) -> bool:
+    """Return True if the proxy may retry. False: the provider requires a longer delay than a client notices."""
+    if fault.is_permanent or row.should_retry is False:
+        return False
+    if fault.retry_after is not None and fault.retry_after > SHORT_DELAY_SECONDS:
+        return False
+    if row.status == 429:
+        return fault.retry_after is not None
+    return row.status in (502, 503, 529) or fault.status == 502

@@ -1,0 +1,187 @@
+"""Error bodies in all the shapes that servers give them → one `Fault`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.redaction import redact_key_patterns
+from anthropic_proxy.wire.failures.parameter import find_parameter
+from anthropic_proxy.wire.failures.retry_delay import find_retry_delay
+
+_EXCERPT_CHARACTERS = 200
+_MESSAGE_CHARACTERS = 4_000
+"""Maximum length of an upstream message. Every pattern that detects a cause reads all of it."""
+_MAX_CODE_CHARACTERS = 128
+"""Longer codes and parameter names are cut; those of known providers have at most 60 characters."""
+_MAX_ENTRIES = 32
+"""Entries of a list in an error that are read: details, violations, findings of a validator."""
+
+
+class UpstreamFault(Struct, frozen=True, kw_only=True):
+    """Content of an upstream error."""
+
+    status: int | None = None
+    """HTTP status, or the status in the body of a 200. None: not reported."""
+    message: str = ""
+    """The upstream's own words; empty: it had none."""
+    codes: frozenset[str] = frozenset()
+    """`code`, `type`, `status` and reasons of the body, as they are spelled there."""
+    parameter: str | None = None
+    """The request parameter named as the cause, in the upstream's spelling."""
+    retry_after: float | None = None
+    """Whole seconds, 1 to 3,600."""
+    is_permanent: bool = False
+    """True if the upstream rules out a retry (`x-should-retry: false`, OpenAI)."""
+    tokens: int | None = None
+    """Prompt tokens, where the body counts them in a field."""
+    window: int | None = None
+    generation: str | None = None
+    """Output of the model that the server could not parse as a tool call (Groq's `failed_generation`)."""
+    filtered: bool = False
+    """True if the body lists content that a filter found (Z.ai's `contentFilter`)."""
+    excerpt: str = ""
+    """The beginning of a body that is no error object; for the log only."""
+
+
+def decode_error_body(status: int | None, headers: Mapping[str, str], body: bytes) -> UpstreamFault:
+    """Read the body of an answer that failed; any bytes will do."""
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        content = None
+    if isinstance(content, dict | list | str):
+        fault = read_error_object(content, status, headers)
+        if fault.message or fault.codes:
+            return fault
+    text = "".join(character for character in body[:2_000].decode(errors="replace") if character.isprintable())
+    excerpt = redact_key_patterns(text[:_EXCERPT_CHARACTERS])
+    return UpstreamFault(
+        status=status, retry_after=find_retry_delay(headers, None, ""), is_permanent=_stays(headers), excerpt=excerpt
+    )
+
+
+def _stays(headers: Mapping[str, str]) -> bool:
+    return headers.get("x-should-retry", "").strip().lower() == "false"
+
+
+def read_error_object(content: Any, status: int | None, headers: Mapping[str, str]) -> UpstreamFault:
+    """Read a decoded error: the whole body, or what stood under its `error`.
+
+    Shapes: `{"error": {…}}`, `{"error": "text", "code": …}` (xAI, Ollama), `[{"error": …}]` (Gemini),
+    `{"message": …}`, `{"detail": …}` (FastAPI) and plain text.
+    """
+    while isinstance(content, list) and content:
+        content = content[0]
+    outer = content if isinstance(content, dict) else {}
+    inner = outer.get("error", content)
+    error = inner if isinstance(inner, dict) else {"message": inner, "code": outer.get("code")}
+    nested = _nested_in(error)
+    named = next((name for one in (error, *nested) if (name := _string(one.get("param")))), None)
+    message = _text_of(error, nested)
+    if named is not None and " " in named.strip():  # the reason itself, where its name belongs (Xiaomi, 2026-05)
+        message, named = f"{message}: {named}", None
+    message = message[:_MESSAGE_CHARACTERS]
+    code = error.get("code")
+    if status in (None, 200):
+        status = next((number for number in map(_status, (code, error.get("status_code"))) if number), None)
+    return UpstreamFault(
+        status=status,
+        message=redact_key_patterns(message),
+        codes=frozenset(code[:_MAX_CODE_CHARACTERS] for one in (error, *nested) for code in _codes_of(one)),
+        parameter=(named or find_parameter(message) or "")[:_MAX_CODE_CHARACTERS] or None,
+        retry_after=find_retry_delay(headers, error.get("details"), message),
+        is_permanent=_stays(headers),
+        tokens=_integer(error.get("n_prompt_tokens")),
+        window=_integer(error.get("n_ctx")),
+        generation=_string(error.get("failed_generation")),
+        filtered=bool(outer.get("contentFilter") or error.get("contentFilter")),
+    )
+
+
+def _nested_in(error: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the error objects of other servers inside an error: in its metadata, or as JSON text in its message."""
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    found = [error.get("innererror"), _message_value(error)]
+    found += [_decode_object(text) for text in (raw, error.get("message")) if isinstance(text, str) and "{" in text]
+    objects = [one for one in found if isinstance(one, dict)]
+    return objects + [inner for one in objects if isinstance(inner := one.get("error"), dict)]
+
+
+def _decode_object(text: str) -> Any:
+    start = text.find("{")
+    try:
+        return msgspec.json.decode(text[start : text.rfind("}") + 1])
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _text_of(error: dict[str, Any], nested: list[dict[str, Any]]) -> str:
+    value = _message_value(error)
+    if isinstance(value, dict):
+        value = _message_value(value) or value
+    text = value if isinstance(value, str) else _words_of(value)
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    if not isinstance(raw, str) or not raw:
+        return text
+    inner = next((message for one in reversed(nested) if isinstance(message := one.get("message"), str)), raw)
+    return f"{text}: {inner if raw.lstrip()[:1] == '{' else raw}"  # OpenRouter keeps the cause there
+
+
+def _message_value(error: dict[str, Any]) -> Any:
+    return error.get("message") or error.get("detail") or error.get("msg") or ""
+
+
+def _words_of(value: Any) -> str:
+    """Return a framework's validation errors as text: `[{"loc": ["body", "seed"], "msg": …}]` is `seed: …`.
+
+    The repeated input is left out. Other values are returned as JSON.
+    """
+    found = value[:_MAX_ENTRIES] if isinstance(value, list) else []
+    faults = [one for one in found if isinstance(one, dict) and isinstance(one.get("msg"), str)]
+    if not faults or len(faults) < len(found):
+        return msgspec.json.encode(value).decode()
+    return "; ".join(": ".join(filter(None, (_place_of(one.get("loc")), one["msg"]))) for one in faults)
+
+
+def _place_of(path: Any) -> str:
+    steps = [str(step) for step in path] if isinstance(path, list) else []
+    return ".".join(steps[1:] if steps[:1] == ["body"] else steps)
+
+
+def _codes_of(error: dict[str, Any]) -> list[str]:
+    codes = [error.get("code"), error.get("type"), error.get("status")]
+    if (number := _integer(error.get("code"))) is not None and number >= 1_000:
+        codes.append(str(number))  # Z.ai, MiniMax
+    inner = error.get("innererror")
+    if isinstance(inner, dict):
+        codes.append(inner.get("code"))  # Azure
+    details = error.get("details")
+    if isinstance(details, list):
+        details = details[:_MAX_ENTRIES]
+        codes += [detail.get("reason") for detail in details if isinstance(detail, dict)]  # Google
+        codes += [quota for detail in details if isinstance(detail, dict) for quota in _quotas_of(detail)]
+    return [code for code in codes if isinstance(code, str) and code]
+
+
+def _quotas_of(detail: dict[str, Any]) -> list[Any]:
+    violations = detail.get("violations")
+    if not isinstance(violations, list):
+        return []
+    return [one.get("quotaId") for one in violations[:_MAX_ENTRIES] if isinstance(one, dict)]
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _status(value: Any) -> int | None:
+    number = int(value) if isinstance(value, str) and len(value) == 3 and value.isdecimal() else _integer(value)
+    return number if number is not None and 400 <= number < 600 else None
+
+
+def _integer(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

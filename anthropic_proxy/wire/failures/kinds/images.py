@@ -1,0 +1,138 @@
+"""Models and servers that accept no images."""
+
+import re
+
+from anthropic_proxy.errors import Cause
+from anthropic_proxy.wire.failures.error_body import UpstreamFault
+from anthropic_proxy.wire.failures.kinds.parameters import REJECTIONS
+from anthropic_proxy.wire.failures.kinds.rows import matches, row
+
+_IMAGE = r"(?:images?(?:[_ ]?(?:urls?|inputs?|content))?|vision|visual|multi-?\s?modal(?:ity)?|pictures?|photos?)"
+_REFUSED = (
+    r"(?:not (?:be )?(?:support\w*|accept\w*|allow\w*|enabled|available|capable|permitted|implemented|able|include"
+    r"|recogni[sz]ed|known)"
+    r"|(?:n't|not|never|cannot|can't|unable to) (?:support|accept|allow|handle|process|read|see|take|view|understand"
+    r"|have|interpret)"
+    r"|unsupported|disabled|turned off|switched off|lacks|without)"
+)
+_SEPARATOR = r"[`'\"]?(?:, ?| ?[|/] ?|,? (?:and|or) )[`'\"]?"
+_LIST = (
+    r"(?:values?|types?|supported|allowed|valid|accepted|expected|only|be|of|in)\b(?: (?:are|is|be|one of))?:? ?"
+    rf"[\[({{]?[`'\"]?(?:input_)?text\b(?!(?:{_SEPARATOR}[\w-]{{1,40}}){{0,8}}?{_SEPARATOR}"
+    r"(?:input_|output_)?(?:image|picture|media|vision))"
+)
+"""Values that a parameter may have: text is one, an image is not."""
+_OF_ONE_IMAGE = (
+    r"[ _/-]?(?:[a-z]+put|gener\w+|urls?|links?|formats?|sizes?|details?|larger|bigger|of|with|over|above|from|that"
+    r"|which|in|by|edit\w*|dimensions?|mime|media|resol\w+|type|/)"
+)
+"""Words behind `images` that restrict a refusal to some of them, or to images as output."""
+_MAKING = r"(?:generat|creat|edit|draw|produc|return|output)(?:e|s|es|ing|ting|ion)?\b"
+"""Words before `images` that mean images as output."""
+STATEMENTS = (
+    # llama.cpp, clients: this model does not support image input (2026-11)
+    row(
+        rf"\b(?:model|endpoint|deployment|server|it)\b[^.\n]{{0,30}}\b{_REFUSED} (?!{_MAKING})(?:\w+ )?"
+        rf"(?:images?|pictures?|photos?)\b(?: (?:inputs?|content|understanding|processing)\b)?(?!{_OF_ONE_IMAGE})",
+    ),
+    # SGLang, clients: the model has no vision capability (2026-11)
+    row(
+        r"\b(?:no|lacks|without) (?:\w+ )?(?:vision|multi-?modal|image) "
+        r"(?:capabilit\w+|support|encoder|tower|projector)"
+    ),
+    # Groq, LM Studio (2026-11)
+    row(r"\btext[- ]only\b|\b(?:only|just) (?:supports?|accepts?|takes?|allows?) text\b(?! ?(?:,|/|and|or|plus|&|\+))"),
+)
+"""Statements about a model or server, not about one image, whatever else the text names."""
+ROWS = (
+    row(rf"\b{_IMAGE}\b[^.\n]{{0,50}}\b{_REFUSED}"),  # llama.cpp (500), Groq, Mistral (2026-11)
+    row(rf"\b{_REFUSED}\b[^.\n]{{0,40}}\b{_IMAGE}\b"),  # LM Studio, SGLang, LiteLLM (2026-11)
+    row(rf"\b(?:not|n't) (?:an? )?(?:{_IMAGE}|vlm|vision-language)\b"),  # vLLM: is not a multimodal model (2026-11)
+    row(r"\bat most 0 image"),  # vLLM: At most 0 image(s) may be provided in one prompt (2026-11)
+    # OpenRouter (404) (2026-11)
+    row(rf"\bno (?:\w+ ){{0,3}}(?:support\w*|accept\w*|with|for)\b[^.\n]{{0,20}}\b{_IMAGE}\b"),
+    # OpenAI (2026-11)
+    row(rf"\b{_IMAGE}\b[^.\n]{{0,40}}\bonly (?:be )?(?:supported|available|accepted|allowed) (?:by|for|in|with)"),
+    # LM Studio, Jan: Please use a model that does (2026-11)
+    row(
+        r"\b(?:only|requires?|use|choose|need)\b[^.\n]{0,30}\b(?:vision|multi-?modal)\b[^.\n]{0,20}\bmodels?\b",
+    ),
+    # Ollama (500): this model is missing data required for image input (2026-11)
+    row(rf"\b(?:no|missing data required for) {_IMAGE}\b"),
+    row(
+        r"不支持[^。，,\n]{0,8}(?:图片|图像|视觉|多模态)|(?:图片|图像|视觉|多模态)[^。，,\n]{0,8}不支持"
+    ),  # Z.ai, DashScope (2026-11)
+    row(r"\bmmproj\b"),  # llama.cpp: you may need to provide the mmproj (2026-11)
+    row(r"\bunknown variant [`'\"]?image_url"),  # DeepSeek (2026-11)
+    # OpenAI, frameworks that list the content types: Invalid value: 'image_url'. Supported values are: 'text' (2026-11)
+    row(rf"\b(?:image_url|input_image|image)\b[^\n]{{0,60}}\b{_LIST}"),
+    row(rf"\b{_LIST}[^\n]{{0,60}}\b(?:image_url|input_image|image)\b"),
+)
+"""Texts that refuse images of any kind."""
+UNCERTAIN = (
+    # Groq, DeepSeek: content in parts; validators of Python and Rust (2026-11)
+    row(r"\bcontent\b[^\n]{0,40}\b(?:must|should) be (?:a |an? valid )?(?:valid )?string\b"),
+    row(rf"\b(?:content|part|messages?)\b[^\n]{{0,60}}\b{_LIST}"),
+    # vLLM, SGLang: unknown part type (2026-11)
+    row(
+        r"\b(?:unknown|unrecogni[sz]ed|unexpected|invalid|illegal|unsupported)\b[^.\n]{0,20}\b(?:content|part|block|item)"
+        r"\b[^.\n]{0,20}\b(?:image_url|input_image|image)\b",
+    ),
+    row(r"\binvalid type: sequence, expected a string"),
+)
+"""Texts that refuse content in parts, as images need it, among other reasons."""
+_OTHER_REASONS = re.compile(
+    r"\b(?:too (?:large|big|many|small)|larger than|exceed\w*|size|format|media[_ ]?type|mime|dimensions?|pixels?"
+    r"|resolution|corrupt\w*|invalid (?:image|base64)|malformed|decode|download|fetch|unreachable|could not process"
+    r"|timed? ?out|generat\w+|detail|https?|remote|external|local files?|urls? (?:are|is)|images? urls?|data urls?"
+    r"|base64"
+    r"|(?:image/|\.)(?:bmp|tiff?|svg\S*|heic|avif|webp|gif|png|jpe?g)|bmp|tiff|heic|svg|avif|animated|policy|safety"
+    rf"|{_MAKING} (?:\w+ )?(?:images?|pictures?)|images? (?:creation|editing)"
+    r"|image outputs?|webp|gif|png|jpe?g|output modalit\w+|as output)\b",
+    re.IGNORECASE,
+)
+"""Reasons that concern one image, not images: size, format, address, content."""
+_RESULTS = re.compile(
+    r"\b(?:in|inside|within|of|for|as|multi-?modal) (?:an? |the |any )?[`'\"]?"
+    r"(?:tool|function)(?:[ _-]?call)?[ _-]?(?:messages?|results?|responses?|outputs?|roles?)\b"
+    r"|\brole:? ?[`'\"]?(?:tool|function)\b|\bfunction_?call_?output\b|\.function_?response\b",
+    re.IGNORECASE,
+)
+"""Names of results of tools, which some models accept as text only: `image not supported in tool messages`."""
+_RESULT_PATH = re.compile(r"\boutput\b|\bfunction_?response\b", re.IGNORECASE)
+"""Parameters of results: `input[3].output[0]` (OpenAI Responses), `contents[1].parts[0].function_response`."""
+_CODES = frozenset(("image_not_supported", "images_not_supported", "vision_not_supported", "unsupported_image"))
+_UNNAMED_CODE = "1210"
+"""Z.ai: `Invalid API parameter`, also for an image that a text model gets; it names no parameter (read 2026-11)."""
+_ABOUT_ANOTHER = re.compile(
+    r"\bthink\w*|\breason\w*|\btools?\b|\bmax_tokens\b|\btemperature\b|\btop_p\b", re.IGNORECASE
+)
+
+
+def find_image_refusal(fault: UpstreamFault) -> Cause | None:
+    """Return the cause, if the provider accepts no images."""
+    text = f"{fault.message}\n{fault.parameter or ''}"
+    if rejects_in_results(fault.message, fault.parameter):
+        return None
+    if _UNNAMED_CODE in fault.codes and fault.parameter is None and not _ABOUT_ANOTHER.search(fault.message):
+        return Cause(error_type="images", certain=False)
+    if fault.codes & _CODES:
+        return Cause(error_type="images")
+    if matches(STATEMENTS, fault.message):
+        return Cause(error_type="images")
+    if _OTHER_REASONS.search(fault.message):
+        return None
+    if matches(ROWS, text) or _is_named(fault):
+        return Cause(error_type="images")
+    return Cause(error_type="images", certain=False) if matches(UNCERTAIN, text) else None
+
+
+def rejects_in_results(message: str, parameter: str | None) -> bool:
+    """Return whether something is rejected in results of tools only, as images are that other messages may have."""
+    return matches(REJECTIONS, message) and bool(_RESULTS.search(message) or _RESULT_PATH.search(parameter or ""))
+
+
+def _is_named(fault: UpstreamFault) -> bool:
+    """Return whether the rejected parameter itself is an image part."""
+    last = (fault.parameter or "").rpartition(".")[2].lower()
+    return last in ("image_url", "image", "input_image") and "unsupported" in " ".join(fault.codes).lower()

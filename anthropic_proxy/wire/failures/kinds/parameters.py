@@ -1,0 +1,82 @@
+"""Parameters and values that a server rejects: by name, by value, by role."""
+
+import re
+from collections.abc import Container
+
+from anthropic_proxy.wire.failures.kinds.rows import matches, row
+
+REJECTIONS = (
+    # OpenAI, vLLM, llama.cpp (2026-11)
+    row(
+        r"\b(?:un)?(?:supported|known|recogni[sz]ed|expected|permitted|allowed|available|implemented)\b"
+        r"|\bun(?:supported|known|recogni[sz]ed|expected|available)",
+    ),
+    # xAI, Groq (2026-11)
+    row(r"\b(?:not|n't|cannot|never) (?:be )?(?:support|accept|allow|permit|recogni|set|use|combin|specif)"),
+    # Z.ai (2026-11)
+    row(
+        r"\b(?:invalid|illegal|incorrect|forbidden|disallowed|deprecated|removed|not one of|not valid|incompatible"
+        r"|extra|no such|rejected)\b"
+    ),
+    # Moonshot, DeepSeek (2026-11)
+    row(r"\b(?:must be|should be|has to be|only|out of range|does not exist|no longer)\b"),
+)
+"""Texts that reject something."""
+ROLE_REJECTIONS = (
+    row(r"\bdeveloper\b"),  # Mistral, DeepSeek, Groq: the role is named (2026-11)
+    # llama.cpp: chat templates (2026-11)
+    row(r"\b(?:unexpected|unknown|invalid|unsupported|illegal|incorrect)\b[^.\n]{0,30}\broles?\b"),
+    # SGLang (2026-11)
+    row(r"\broles?\b[^.\n]{0,60}\b(?:must be|should be|expected|one of|not (?:supported|allowed|valid)|invalid)"),
+)
+"""Texts that reject the role of the first message."""
+_ALTERNATION = re.compile(r"\balternat\w*|\brole ['\"`]?(?:user|assistant|tool)\b", re.IGNORECASE)
+_WORD = re.compile(r"([`'\"]?)([A-Za-z_]\w*)([`'\"]?)(?:\s+(parameter|field|option|argument|property)\b)?")
+_HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
+_LIST = re.compile(
+    r"(?:\b(?:supported|allowed|valid|accepted|available|possible|permitted)(?: \w+){0,2}(?: are\b| is\b|:)"
+    r"|\b(?:one of|use|must be|should be|expected|choose|either|only|options|try|among)\b"
+    r"|(?<!not )\b(?:supports?|accepts?|allows?)\b)"
+    r"(?=(.{0,300}))",
+    re.IGNORECASE | re.DOTALL,
+)
+_LIST_ENDS = re.compile(r"\b(?:but|got|received|given|instead|was|found|does not|doesn't)\b|\.\s", re.IGNORECASE)
+LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_LEVEL = re.compile(r"\b(none|minimal|low|medium|high|xhigh|max|default)\b(?![_-])", re.IGNORECASE)
+
+
+def find_named(text: str, names: Container[str]) -> str | None:
+    """Return the first of these parameters that a rejection names; None: none of them.
+
+    A name that is an ordinary word too counts only in quotes, or before a word such as `parameter`.
+    """
+    if not matches(REJECTIONS, text):
+        return None
+    for opened, word, closed, noun in _WORD.findall(text):
+        name = _HUMP.sub(lambda hump: f"_{hump[0].lower()}", word)
+        if name in names and ("_" in name or name == "temperature" or (opened and closed) or noun):
+            return name
+    return None
+
+
+def rejects_role(text: str) -> bool:
+    """Return whether a text rejects the role `developer`, by name or as an unknown role."""
+    return matches(REJECTIONS, text) and matches(ROLE_REJECTIONS, text) and not _ALTERNATION.search(text)
+
+
+def find_level(text: str, asked: str, sent: str) -> str | None:
+    """Return, of the levels of effort that a rejection lists, the next below the one asked for, else the lowest.
+
+    `sent` is the server's word for it. `default` stands for any reasoning where no level is listed. None: no list.
+    """
+    listed: list[str] = []
+    for match in _LIST.finditer(text):
+        listed += [word.lower() for word in _LEVEL.findall(_LIST_ENDS.split(match[1], maxsplit=1)[0])]
+    if asked not in LEVELS or sent in listed or not listed:
+        return None
+    supported = [level for level in LEVELS if level in listed]
+    reasoning = [level for level in supported if level != "none"]
+    if asked != "none" and not reasoning:
+        return "default" if "default" in listed else next(iter(supported), None)
+    below = [level for level in supported if LEVELS.index(level) < LEVELS.index(asked) and level != "none"]
+    return below[-1] if below else next(iter(reasoning or supported), None)

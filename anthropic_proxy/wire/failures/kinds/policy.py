@@ -1,0 +1,114 @@
+"""Refusals for reasons of content: replies that end with `refusal`, not errors."""
+
+import re
+
+from anthropic_proxy.wire.failures.error_body import UpstreamFault
+from anthropic_proxy.wire.failures.kinds.rows import matches, row
+
+_TEXT = (
+    r"(?:content|prompts?|inputs?|outputs?|texts?|images?|conversation|query|questions?|completion|generation|words)"
+)
+"""Names of content itself."""
+_CONTENT = rf"(?:{_TEXT}|messages?|requests?|responses?|data|media)"
+"""Names of content, and names that may also mean a call of the API."""
+_FINDING = (
+    r"(?:violat\w+|flagged|inappropriate|prohibited|disallowed|moderat\w+|unsafe|harmful|sensitive|objectionable"
+    r"|filtered|risk\w*|against|offensive|potentially)"
+)
+"""Verdicts on content."""
+_VERDICT = rf"(?:{_FINDING}|blocked|rejected|limited|not allowed|refus\w+|declined|denied)"
+"""Verdicts on content, and those that an access rule reaches too."""
+_CONTENT_RULE = (
+    r"(?:(?:usage|content|use|safety)[ _]?(?:management[ _]?)?(?:polic(?:y|ies)|guidelines?|rules?|standards?)"
+    r"|(?:content|safety|prompt|input|output|text|ai)[- ](?:filter\w*|system|reasons?|concerns?|grounds|risks?|check\w*"
+    r"|settings?|safety"
+    r"|classifier)"
+    r"|moderation|responsible ai|guardrails?|safeguards?|community (?:guidelines|standards)|terms of (?:service|use)"
+    r"|prohibited_content|harmful|abuse|abusive|unsafe|inappropriate|sensitive (?:content|words?|topics?|information)"
+    r"|cyber\w*|biolog\w*|weapons?|illegal|violence|hate)"
+)
+"""Rules and grounds that concern content."""
+_RULE = r"(?:polic(?:y|ies)|guidelines?|safety|terms|inspection|compliance|regulations|laws?|blocklist|sensitive)"
+"""Rules and grounds that may also concern access, networks, plans or regions."""
+
+
+def _elements(*patterns: str) -> tuple[re.Pattern[str], ...]:
+    return tuple(row(rf"\b{pattern}\b") for pattern in patterns)
+
+
+COMBINATIONS = (_elements(_CONTENT, _VERDICT, _CONTENT_RULE), _elements(_TEXT, _FINDING, _RULE))
+"""Subject, verdict and ground: a sentence with all three of a combination is a refusal, in any order (xAI 403, Azure,
+OpenRouter 403, Groq, OpenAI, Bedrock guardrails; 2026-11). `Request blocked by policy` names none of content: gateways
+and networks state that about access (403 texts of Cloudflare, AWS and Google; 2026-11)."""
+ROWS = (
+    # DashScope (2026-11)
+    row(r"\b(?:inappropriate|sensitive|unsafe|harmful|prohibited|objectionable) (?:content|input|text|prompt)"),
+    row(rf"\b{_CONTENT}\b[^.\n]{{0,40}}\b(?:was|were|been|is|be) flagged\b"),  # OpenRouter 403, Mistral (2026-11)
+    # gateways with lists of words (2026-11)
+    row(r"\bcontains? (?:\w+ ){0,3}(?:words?|terms|phrases|topics)\b[^.\n]{0,40}\b(?:blocked|banned|not allowed)\b"),
+    row(r"\bcontent exists? risk"),  # DeepSeek 400: Content Exists Risk (2026-11)
+    row(r"\b(?:failed check: )?safety_check_type"),  # xAI 403 (2026-11)
+    # Azure, OpenAI (2026-11)
+    row(r"\b(?:blocked|rejected|stopped|filtered) by (?:our |the |a )?(?:safety|content|moderation)"),
+    row(r"\bdata inspection failed|\bdata may contain inappropriate"),  # DashScope: data_inspection_failed (2026-11)
+    # Gemini (2026-11)
+    row(r"\b(?:blocked|finish) ?reason:? (?:safety|prohibited_content|blocklist|spii|recitation)\b"),
+    # OpenAI, Codex (2026-11)
+    row(r"\bcyber(?:security)? (?:policy|risk|misuse)|\bflagged\b[^.\n]{0,60}\b(?:cyber\w*|bio\w*)"),
+    # Moonshot (2026-11)
+    row(r"\b(?:high|new)[ _]?risk\b[^.\n]{0,40}\brejected|\brejected\b[^.\n]{0,40}\b(?:high|considered) risk"),
+    # MiniMax: input new_sensitive (1026); moderation by category (2026-11)
+    row(r"new_?sensitive|\b(?:hate speech|violence|self-harm|sexual content)\b[^.\n]{0,30}\b(?:detected|found)"),
+    row("敏感内容|不安全|违规|内容安全|敏感信息"),  # Z.ai and BigModel 1301, Qianfan, Volcengine (2026-11)
+)
+"""Texts of a refusal."""
+CODES = row(  # OpenAI, Azure, DashScope, Mistral, Moonshot, Volcengine: error codes (2026-11)
+    r"content_?policy|content_?filter|content_?moderation|moderation_?(?:blocked|failed|error|flagged)|invalid_prompt"
+    r"|bio_?policy|cyber_?policy|misalignment_?policy|policy_violation|responsibleaipolicy|data_?inspection_?failed"
+    r"|content_?safety|safety_?(?:check|violation|block)|sensitive_?(?:content|words|information)|prompt_?blocked"
+    r"|prohibited_content|usage_?guidelines|unsafe_?content|datainspectionfailed|guardrail_?interven",
+)
+_SENTENCE_END = re.compile(r"[.!?;]\s|\n")
+_FLAGGED_PARAMETER = "safety_identifier"
+"""OpenAI names this parameter when the request is refused for cyber risk (Codex logs, read 2026-11)."""
+_FILTERED_CODE = "1301"
+"""Z.ai and BigModel; `contentFilter` stands beside the error (docs.z.ai, error codes, read 2026-11)."""
+_OTHER_SUBJECTS = re.compile(
+    r"\b(?:unsupported|unknown|unrecognized|unexpected|not permitted|not supported|extra inputs|invalid type|api key"
+    r"|(?:your|this) (?:account|organization|project|team)\b[^.\n]{0,60}\b(?:suspend\w*|deactivat\w*|disabled|banned"
+    r"|blocked|terminated|violat\w*)|account (?:has been|is)|data policy|retention|privacy"
+    r"|(?:accept\w*|agree\w*)\b[^.\n]{0,30}\bterms|roles?|max_\w+"
+    r"|models? [\w./-]{1,80} (?:is |are )?(?:not|prohibited|denied)|rate[ _-]?limit|quota"
+    r"|content-type|media type|no endpoints|accept the|string too long|must be|permission"
+    r"|per minute|context (?:length|window)|ip address|vpc|firewall|country|region|retry|slow down"
+    r"|too many requests)\b",
+    re.IGNORECASE,
+)
+"""Subjects with policies of their own: accounts, parameters, networks, limits."""
+_ACCESS = re.compile(
+    r"\b(?:verif(?:y|ied|ication)|(?:un|not )authori[sz]ed|authenticat\w+|administrator|subscription|not found|waf"
+    r"|(?:access|access control|security|egress|network|organization|resource|tool|budget|identity-based)"
+    r" (?:rules?|polic(?:y|ies)))\b",
+    re.IGNORECASE,
+)
+"""Conditions of access. A text that names one is about permissions, in any of its sentences."""
+
+
+def is_policy_refusal(fault: UpstreamFault) -> bool:
+    """Return whether the provider declined the content: that is a reply, and other keys and targets must not get it."""
+    if fault.status in (401, 402):
+        return False
+    if CODES.search(" ".join(fault.codes)):
+        return True
+    if fault.parameter == _FLAGGED_PARAMETER and fault.message:
+        return not _OTHER_SUBJECTS.search(f"{fault.message} {' '.join(fault.codes).replace('_', ' ')}")
+    if _FILTERED_CODE in fault.codes and fault.filtered:
+        return True
+    sentences = [one for one in _SENTENCE_END.split(fault.message) if not _OTHER_SUBJECTS.search(one)]
+    if any(matches(ROWS, sentence) for sentence in sentences):
+        return True
+    return not _ACCESS.search(fault.message) and any(map(_combines, sentences))
+
+
+def _combines(sentence: str) -> bool:
+    return any(all(element.search(sentence) for element in elements) for elements in COMBINATIONS)

@@ -1,0 +1,344 @@
+"""Numbers of an error text with their meaning: the subject that each counts, and limit or amount.
+
+The meaning follows from words near a number, not from whole sentences: new wordings of the same words are read too.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Literal
+
+from msgspec import Struct
+
+from anthropic_proxy.wire.failures.kinds.lexemes import Lexeme, parts_of, read_lexemes
+
+Subject = Literal["input", "output", "context", ""]
+"""`context`: input and output together; "": not named."""
+Role = Literal["limit", "amount", "excess"]
+"""`excess`: the amount above the limit."""
+
+_INPUT = frozenset(("input", "inputs", "prompt", "prompts", "messages", "conversation", "history"))
+_OUTPUT = frozenset(
+    ("output", "outputs", "completion", "completions", "generated", "generation", "generate", "predict", "new", "gen")
+)
+_CONTEXT = frozenset(("context", "window", "total", "model", "ctx", "sequence", "seq", "embeddings"))
+_MEASURES = frozenset(
+    (
+        *("max", "min", "maximum", "tokens", "token", "length", "len", "count", "size", "limit", "num", "n", "of"),
+        *("number", "slot", "position", "requested", "text", "budget"),
+    )
+)
+"""Parts that an identifier may have beside its subject: `input_schema` is no length of the input."""
+_SUBJECT_WORDS: dict[str, Subject] = {
+    **dict.fromkeys(_INPUT, "input"),
+    **dict.fromkeys(_OUTPUT - {"new", "gen", "predict"}, "output"),
+    **dict.fromkeys(_CONTEXT - {"model", "total", "seq", "embeddings"}, "context"),
+}
+_LIMITS = frozenset(
+    (
+        *("limit", "limits", "limited", "maximum", "max", "most", "only", "up", "less", "fewer", "lower", "smaller"),
+        *("below", "under", "than", "exceed", "exceeds", "exceeded", "exceeding", "allowed", "allows", "supports"),
+        *(
+            "support",
+            "supported",
+            "capacity",
+            "size",
+            "ceiling",
+            "cap",
+            "capped",
+            "within",
+            "between",
+            "range",
+            "quota",
+        ),
+        *("over", "accepts", "permits", "permitted", "fit", "fits", "above", "beyond", "handle", "cutoff"),
+        *("upper", "bound", "restricted", "<", "<=", ">", "=<", "≤"),
+    )
+)
+_AMOUNTS = frozenset(
+    (
+        *("requested", "request", "requests", "resulted", "contain", "contains", "containing", "has", "have", "had"),
+        *("got", "given", "passed", "provided", "sent", "received", "was", "were", "current", "asked", "specified"),
+        *("counted", "needs", "need", "requires", "required", "estimated", "actual", "keep", "large", "long", "found"),
+        *("takes", "submitted", "your", "you", "totaling", "totalling", "measured", "comes", "observed"),
+    )
+)
+_SPENT = frozenset(("used", "remaining", "consumed", "current", "currently", "left"))
+"""Words before an amount used by earlier requests."""
+_MAX_QUANTITIES = 64
+"""Numbers that are read of one text; no error states more."""
+_REACH = 24
+"""Number of lexemes before a number that may describe it."""
+_PLUS = Lexeme("+")
+_SUMS = frozenset(("sum", "combined", "plus", "+"))
+_RANGE_SIGNS = frozenset(("to", "and", "-", "–", ",", "inclusive", "exclusive", "(", ")", "<="))
+_RANGES = frozenset(("range", "between", "[", "from", "within"))
+_RANGE_DASHES = frozenset(("-", "–", "to"))
+_VALUES = frozenset(("must", "should", "value", "values", "allowed", "valid"))
+"""Words before a range that is written with a dash: `must be 1-8192`."""
+_STRICT = frozenset(("less", "fewer", "lower", "smaller", "below", "under", "<"))
+_MINIMUM_WORDS = frozenset(("least", "minimum", "min", "greater", "larger", "more", "above", "exceed"))
+_ORDERS = frozenset(("must", "should", "needs"))
+_NEGATIONS = frozenset(("not", "cannot", "can't", "no", "never", "t"))
+_FILLERS = frozenset(
+    (
+        *("tokens", "token", "in", "of", "from", "for", "the", "your", "text", "tool", "this", "new", "max", "-", "a"),
+        *("total", "context"),
+    )
+)
+"""Words that may stand between a number and the subject behind it."""
+_OTHER_UNITS = frozenset(
+    (
+        *(
+            "characters",
+            "chars",
+            "character",
+            "bytes",
+            "byte",
+            "kb",
+            "mb",
+            "gb",
+            "kib",
+            "mib",
+            "gib",
+            "images",
+            "image",
+        ),
+        *("pixels", "pixel", "px", "files", "file", "tools", "functions", "seconds", "second", "minutes", "minute"),
+        *("hours", "hour", "days", "day", "ms", "s", "messages", "requests", "rpm", "pages", "items", "elements", "%"),
+        *("parameters", "b", "entries", "chunks", "times", "attempts", "properties", "stops", "words"),
+    )
+)
+_WINDOW_NAMES = frozenset(("context", "window", "ctx"))
+_WINDOW = _WINDOW_NAMES | {"n", "num", "len", "length", "limit", "size", "slot", "train", "model"}
+"""Parts of an identifier that names a window: `n_ctx_slot`, `context_length`; `context_tokens` is an amount."""
+_WINDOW_FILLERS = frozenset(("(", ":", "=", "of", "is", "size", "length", "limit", "slot", "the"))
+"""Words that may stand between the name of a window and its number."""
+_ENDS = frozenset((".", "\n", "!", "?", ";"))
+_RATES = frozenset(("minute", "min", "hour", "day", "second", "tpm", "tpd", "rpm", "rpd", "itpm", "otpm"))
+
+
+class Quantity(Struct, frozen=True, kw_only=True):
+    """A number of tokens with its meaning."""
+
+    value: int
+    subject: Subject
+    role: Role
+    named: bool = False
+    """True if the subject stands next to the number, not elsewhere in the sentence."""
+    is_minimum: bool = False
+    """True if the amount is a lower bound."""
+    spent: bool = False
+    """True if earlier requests used it."""
+    in_tokens: bool = False
+    """True if the word `tokens` follows."""
+
+
+def read_quantities(text: str) -> list[Quantity]:
+    """Return the numbers of tokens in a text, in order; numbers in other units are left out."""
+    lexemes = list(read_lexemes(text))
+    found: list[Quantity] = []
+    sentence = previous = 0
+    known: Subject = ""
+    in_range = False
+    for place, lexeme in enumerate(lexemes):
+        if lexeme.text in _ENDS:
+            sentence = previous = place + 1
+        elif lexeme.value is None:
+            subject = subject_of(lexemes, place)
+            known = "" if {subject, known} == {"input", "output"} else subject or known
+        else:
+            if not in_range and _is_lower_end(lexemes, place, previous):
+                in_range = _is_range(lexemes, place, previous)
+            else:
+                found += _read(lexemes, place, previous, sentence, known, in_range=in_range)
+                in_range = False
+            previous = _end_of(lexemes, place)
+            if len(found) == _MAX_QUANTITIES:
+                break
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _subject_of_word(word: str) -> Subject:
+    plain = _SUBJECT_WORDS.get(word.lower(), "")
+    parts = set(parts_of(word))
+    if plain or len(parts) < 2:
+        return plain
+    subjects = parts - _MEASURES
+    if not subjects:
+        return "output" if parts >= {"max", "tokens"} and "num" not in parts else ""
+    if subjects <= _INPUT:
+        return "input"
+    if subjects <= _OUTPUT:
+        return "output"
+    return "context" if subjects <= _CONTEXT else ""
+
+
+def subject_of(lexemes: Sequence[Lexeme], place: int) -> Subject:
+    """Return the subject that a word names; "max tokens" in two words is the output limit."""
+    word = lexemes[place].text
+    if word.lower() == "tokens" and place and _is_output_limit(lexemes, place):
+        return "output"
+    if word == "Input" and place + 1 < len(lexemes) and lexemes[place + 1].text == "should":
+        return ""  # of a validator: `max_tokens: Input should be less than …`
+    return _subject_of_word(word)
+
+
+def _is_output_limit(lexemes: Sequence[Lexeme], place: int) -> bool:
+    """Return whether `tokens` is the last word of an output limit: `max tokens`, `maximum tokens value`."""
+    before = lexemes[place - 1].text.lower()
+    after = lexemes[place + 1].text.lower() if place + 1 < len(lexemes) else ""
+    return before == "max" or (before == "maximum" and after in ("you", "value", "parameter", "setting", "requested"))
+
+
+def _end_of(lexemes: Sequence[Lexeme], place: int) -> int:
+    """Return the place behind the words that belong to a number: `in the messages`, `input tokens`."""
+    for after in range(place + 1, min(place + 7, len(lexemes))):
+        word = lexemes[after].text.lower()
+        if subject_of(lexemes, after) or word in _OTHER_UNITS:
+            if word in ("input", "output", "prompt", "completion", "inputs", "new"):
+                continue
+            return after if _names_next(lexemes, after) else after + 1
+        if word not in _FILLERS:
+            return after
+    return min(place + 7, len(lexemes))
+
+
+def _names_next(lexemes: Sequence[Lexeme], place: int) -> bool:
+    """Return whether a word names the number behind it: `45000 n_ctx=32768`."""
+    return [lexeme.text for lexeme in lexemes[place + 1 : place + 3]] in (["=", "#"], [":", "#"])
+
+
+def _read(
+    lexemes: Sequence[Lexeme], place: int, previous: int, sentence: int, known: Subject, *, in_range: bool
+) -> Iterator[Quantity]:
+    """Yield the number at a place, unless its unit is another. `in_range`: the lower end of its range came before."""
+    end = _end_of(lexemes, place)
+    if _is_other_unit(lexemes, place, end):
+        return
+    before = _words(lexemes, previous, place)
+    subject = _subject_behind(lexemes, place, end) or _subject_before(lexemes, max(previous, place - _REACH), place)
+    named = bool(subject)
+    if {"total", "totaling", "totalling"}.intersection(before[-4:]):
+        subject = _subject_behind(lexemes, place, end)
+    elif not subject:
+        subject = _subject_before(lexemes, max(sentence, place - 2 * _REACH), place) or known
+    yield Quantity(
+        value=(lexemes[place].value or 0) - _is_exclusive(lexemes, place, before),
+        subject=subject,
+        role="limit" if in_range else _role(lexemes, place, before),
+        named=named,
+        is_minimum=before[-2:] == ["at", "least"],
+        spent=bool(_SPENT.intersection(before[-3:])),
+        in_tokens=any(lexeme.text.lower() in ("tokens", "token") for lexeme in lexemes[place + 1 : place + 3]),
+    )
+
+
+def _words(lexemes: Sequence[Lexeme], start: int, place: int) -> list[str]:
+    return [lexeme.text.lower() for lexeme in lexemes[max(start, place - _REACH) : place]]
+
+
+def _subject_behind(lexemes: Sequence[Lexeme], place: int, end: int) -> Subject:
+    """Return the subject that follows a number; of a sum in signs the input comes first."""
+    if lexemes[place + 1 : place + 2] == [_PLUS]:
+        return "input"
+    if place > 1 and lexemes[place - 1] == _PLUS and lexemes[place - 2].value is not None:
+        return "output"
+    return next((found for at in range(place + 1, end) if (found := subject_of(lexemes, at))), "")
+
+
+def _subject_before(lexemes: Sequence[Lexeme], start: int, place: int) -> Subject:
+    """Return the nearest subject before a number; input and output joined by a sign are the context."""
+    words = range(place - 1, start - 1, -1)
+    found = [(at, subject) for at in words if (subject := subject_of(lexemes, at))]
+    if not found:
+        return ""
+    nearest: Subject = found[0][1]
+    for at, subject in found[1:]:
+        if {subject, nearest} == {"input", "output"}:
+            between = {lexeme.text.lower() for lexeme in lexemes[at : found[0][0]]}
+            if _SUMS & {lexeme.text.lower() for lexeme in lexemes[start:place]}:
+                return "context"
+            return "context" if between & {"+", "and", "plus"} and not between & {"#", "but"} else nearest
+        if subject != nearest:
+            break
+    return nearest
+
+
+def _is_other_unit(lexemes: Sequence[Lexeme], place: int, end: int) -> bool:
+    behind = [lexeme.text.lower() for lexeme in lexemes[place + 1 : max(end, place + 2)]]
+    if behind and behind[0] in _OTHER_UNITS:
+        return True
+    return len(behind) < 4 and bool(behind) and behind[-1] in ("characters", "chars", "bytes", "images", "files")
+
+
+def _is_range(lexemes: Sequence[Lexeme], place: int, previous: int) -> bool:
+    """Return True if a number is the lower end of a range."""
+    words = _words(lexemes, previous, place)[-4:]
+    behind = lexemes[place + 1].text if place + 1 < len(lexemes) else ""
+    if not _RANGES.intersection(words) and not (behind in _RANGE_DASHES and _VALUES.intersection(words)):
+        return False
+    for after in lexemes[place + 1 : place + 8]:
+        if after.value is not None:
+            return True
+        if after.text.lower() not in _RANGE_SIGNS:
+            break
+    return False
+
+
+def _is_lower_end(lexemes: Sequence[Lexeme], place: int, previous: int) -> bool:
+    """Return True if a number is the lower end of a range, or the minimum of a value."""
+    if _is_range(lexemes, place, previous):
+        return True
+    words = _words(lexemes, previous, place)[-8:]
+    if not _MINIMUM_WORDS.intersection(words) or not _ORDERS.intersection(words):
+        return False
+    return not _NEGATIONS.intersection(words) and not _STRICT.intersection(words)
+
+
+def _is_exclusive(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> bool:
+    behind = [lexeme.text.lower() for lexeme in lexemes[place + 1 : place + 3]]
+    if behind == ["(", "exclusive"]:
+        return True
+    return bool(_STRICT.intersection(before[-3:])) and "equal" not in before and "or" not in before[-4:]
+
+
+def _role(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> Role:
+    behind = [lexeme.text.lower() for lexeme in lexemes[place + 1 : place + 6]]
+    sign = next((word for word in behind if word not in ("tokens", "token", ")")), "")
+    if behind[:2] == ["/", "#"]:
+        return "amount"
+    if sign == "or" and {"less", "fewer", "lower", "smaller", "below"}.intersection(behind):
+        return "limit"
+    if before[-1:] == ["/"]:
+        return "limit"
+    if sign in (">", "+", ">=", "exceeds", "exceed", "exceeded", "≥"):
+        return "amount"
+    if before[-1:] == ["by"] or (before[-1:] and before[-1] in ("over", "excess") and sign in ("over", "above")):
+        return "excess"
+    if sign in ("over", "above", "too") and "by" not in behind:
+        return "excess" if sign == "over" and not _LIMITS.intersection(before[-2:]) else "amount"
+    if sign in ("limit", "maximum", "max", "allowed", "cap", "per", "/") and before[-1:] != ["requested"]:
+        return "limit"
+    if before[-1:] in (["least"],):
+        return "amount"
+    for word in reversed(before):
+        if word in _LIMITS or word.endswith(("limit", "max_model_len", "max_total_tokens", "n_ctx")):
+            return "limit"
+        if word in _AMOUNTS or word in _SPENT:
+            return "amount"
+    return "limit" if _is_maximum(before) or _names_window(before) else "amount"
+
+
+def _names_window(before: Sequence[str]) -> bool:
+    """Return whether the number is that of a window named right before it: `context window (8192 tokens)`."""
+    near = [word for word in before[-4:] if word not in _WINDOW_FILLERS]
+    parts = parts_of(near[-1]) if near else ()
+    return _WINDOW.issuperset(parts) and not _WINDOW_NAMES.isdisjoint(parts)
+
+
+def _is_maximum(before: Sequence[str]) -> bool:
+    """Return whether an identifier before a number names a maximum that is no parameter of a request."""
+    return any(
+        "max" in (parts := parts_of(word)) and _subject_of_word(word) == "context" and len(parts) > 1 for word in before
+    )

@@ -1,0 +1,91 @@
+"""Quotas that no retry can fix: credit that is used up, and allowances of hours, days or a plan."""
+
+import re
+from typing import Literal
+
+from anthropic_proxy.wire.failures.error_body import UpstreamFault
+from anthropic_proxy.wire.failures.kinds.rows import matches, row
+
+_USED_UP = (
+    r"(?:depleted|exhausted|used up|run out|ran out|insufficient|exceeded|reached|too low|empty|negative|expired|spent)"
+)
+BILLING = (
+    # Anthropic, OpenAI (2026-11)
+    row(r"\bcredit balance\b|\bspending (?:limit|cap)\b|\bpayment (?:is )?required\b|\bin arrears\b"),
+    # DeepSeek, OpenAI (2026-11)
+    row(r"\binsufficient[ _](?:balance|funds|credits?|quota)|\bnot enough (?:balance|credits?|funds)"),
+    # Gemini: prepayment credits are depleted; OpenRouter, xAI (2026-11)
+    row(
+        rf"\b(?:credits?|balance|prepayment|pre-?paid|funds|wallet)\b[^.\n]{{0,40}}\b{_USED_UP}\b",
+    ),
+    row(rf"\b{_USED_UP}\b[^.\n]{{0,30}}\b(?:credits?|balance|funds|prepayment)\b"),  # xAI: run out of credits (2026-11)
+    # xAI (2026-11)
+    row(r"\bused all (?:of )?(?:your )?(?:available )?credits|\b(?:add|purchase|buy) (?:more )?credits|\btop up\b"),
+    # OpenAI, Google (2026-11)
+    row(r"\bbilling (?:hard )?limit|\bbilling (?:is )?(?:disabled|not (?:active|enabled))"),
+    # Alibaba: Arrearage; gateways (2026-11)
+    row(
+        r"\b(?:overdue payment|arrearage|recharge your|no (?:remaining |more |available )?(?:credits?|balance|funds))\b"
+    ),
+    row("余额不足|欠费"),  # Z.ai and BigModel 1113 (2026-11)
+)
+"""Texts about money."""
+BILLING_CODES = frozenset(
+    (
+        *("insufficient_quota", "exceeded_current_quota_error", "billing_hard_limit_reached", "billing_not_active"),
+        *("1113", "insufficient_balance", "insufficient_credits", "payment_required", "Arrearage"),
+    )
+)
+_PERIOD = (
+    r"(?:hourly|daily|weekly|monthly|session|subscription|\d+[- ]?(?:h|hours?|days?)|per[- ](?:day|week|month)|plan"
+    r"|(?:five|one|two)[- ]hours?|cloud|free[- ]tier)"
+)
+ALLOWANCES = (
+    # Z.ai (2026-11)
+    row(r"\busage limit\b[^.\n]{0,40}\b(?:reached|exceeded|hit)|\b(?:reached|hit|exceeded)\b[^.\n]{0,40}\busage limit"),
+    # Z.ai 1310, Ollama's cloud, Kimi Code (2026-11)
+    row(
+        rf"\b{_PERIOD}\b[^.\n]{{0,40}}\b(?:limit|quota|allowance|cap|usage)\b[^.\n]{{0,40}}"
+        r"\b(?:reached|exceeded|exhausted|hit|used|expired)\b",
+    ),
+    # Ollama's cloud: you have reached your hourly usage limit (2026-11)
+    row(
+        rf"\b(?:reached|exceeded|exhausted|hit|used)\b[^.\n]{{0,40}}\b{_PERIOD}\b[^.\n]{{0,30}}"
+        r"\b(?:limit|quota|allowance|cap|usage)\b",
+    ),
+    # OpenRouter: Rate limit exceeded: free-models-per-day (2026-11)
+    row(r"\blimit\b[^.\n]{0,20}\b(?:reached|exceeded|hit)\b[^.\n]{0,40}\b(?:daily|per[- ](?:day|week|month))\b"),
+    # Gemini, gateways (2026-11)
+    row(r"\b(?:quota|allowance)\b[^.\n]{0,30}\b(?:exhausted|depleted|used up|consumed)|\bno (?:remaining )?quota\b"),
+    row(r"\b(?:plan|subscription|trial)\b[^.\n]{0,30}\b(?:has )?expired"),  # Z.ai 1309 (2026-11)
+)
+"""Texts about the allowance of a period."""
+ALLOWANCE_CODES = frozenset(("1304", "1308", "1309", "1310"))
+"""Z.ai: limits of a day, five hours, a week; an expired plan (docs.z.ai, error codes, read 2026-11)."""
+_STATUSES = (None, 400, 403, 404, 413, 422, 429, 451, 500)
+_LONG_SECONDS = 60.0
+"""A pause that official clients do not wait for: they honor a shorter `retry-after`."""
+_SHORT = re.compile(
+    r"\bper[- ](?:minute|min|second)\b|\b[tr]pm\b|concurren|try again in (?:\d+m)?[\d.]+ ?(?:ms|s\b|sec)", re.IGNORECASE
+)
+
+
+_NOTHING = re.compile(r"\blimit: 0\b(?!\.\d)")
+"""Gemini states it of models that a plan does not include, beside a pause as of any other limit (2026-11)."""
+
+
+def find_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:
+    """Return which quota is used up; None: no quota, or one that a short pause restores."""
+    if fault.status not in _STATUSES:
+        return None
+    if fault.codes & BILLING_CODES or _is_billing(fault):
+        return "billing"
+    if _NOTHING.search(fault.message):
+        return "allowance"
+    if _SHORT.search(fault.message) or (fault.retry_after or _LONG_SECONDS) < _LONG_SECONDS:
+        return None
+    return "allowance" if fault.codes & ALLOWANCE_CODES or matches(ALLOWANCES, fault.message) else None
+
+
+def _is_billing(fault: UpstreamFault) -> bool:
+    return not _SHORT.search(fault.message) and matches(BILLING, fault.message)

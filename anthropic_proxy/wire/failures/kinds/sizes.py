@@ -1,0 +1,287 @@
+"""Requests that are too long: context overflow, output limit too large, more than a rate limit ever admits."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.errors import Cause
+from anthropic_proxy.messages.preparation import STATED_MARGIN, available_output_tokens
+from anthropic_proxy.wire.failures.error_body import UpstreamFault
+from anthropic_proxy.wire.failures.kinds.quantities import Quantity, read_quantities
+from anthropic_proxy.wire.failures.kinds.rows import matches, row
+
+OVERFLOWS = (
+    row(r"\bcontext[ _](?:length|window|size|limit)[ _](?:is )?exceed"),  # OpenAI, Groq, DeepSeek: code (2026-11)
+    row(r"\bexceed[ _]context[ _]size"),  # llama.cpp: server-context.cpp, type exceed_context_size_error (2026-11)
+    # OpenAI Responses, Ollama, Z.ai, MiniMax, Bedrock (2026-11)
+    row(
+        r"\b(?:context|prompts?|inputs?|conversation|chat history|message history)\b[^.\n]{0,60}"
+        r"\b(?:too (?:long|large|big|many)|exceed\w*|overflow\w*|(?:long|great|larg|bigg)er than|over the|beyond|full"
+        r"|(?:not|n't|cannot) fit)",
+    ),
+    # LM Studio, Moonshot, Ollama's cloud, Copilot (2026-11)
+    row(
+        r"\b(?:exceed\w*|overflow\w*|(?:long|great|larg|bigg)er than|over|beyond|ran out of|fits? (?:in|into|within)"
+        r"|too (?:long|large|big|many tokens) for)\b[^.\n]{0,60}"
+        r"\b(?:context|prompt|token limit|model length|(?:input|prompt|sequence|max(?:imum)?) length|input limit)",
+    ),
+    # Groq (2026-11)
+    row(r"\breduce (?:the length|the size|the number of tokens|your)\b[^.\n]{0,20}\b(?:messages|prompt|input)"),
+    # Z.ai, Baidu, DashScope (2026-11)
+    row(r"(?:输入|提示词?|上下文|prompt|文本|对话|消息)[^。，,\n]{0,16}(?:过长|超长|超出|超过)"),
+    row(r"\btokens of image and text exceed"),  # Volcengine (2026-11)
+    row(r"\btoo many (?:input |prompt )?tokens\b(?![^.\n]{0,30}\b(?:wait|retry|again))"),  # Bedrock, TGI (2026-11)
+)
+"""Texts of a context overflow without a number. With numbers, the meaning of each decides (`quantities.py`)."""
+OVERFLOW_CODES = frozenset(("1261",))
+"""Z.ai and BigModel: `Prompt exceeds max length` (docs.z.ai, error codes, read 2026-11)."""
+OUTPUT_LIMITS = (
+    # OpenAI, Groq, Mistral, vLLM (2026-11)
+    row(
+        r"\bmax_?(?:completion_?|output_?|new_?)?tokens\b[^.\n]{0,40}\b(?:too (?:large|high|big)|exceed\w*|out of range"
+        r"|(?<!must be )(?<!should be )(?:larg|great|high)er than|above|over|beyond|outside)",
+    ),
+    # Bedrock, Vertex (2026-11)
+    row(r"\b(?:exceed\w*|larger|greater|higher)\b[^.\n]{0,40}\bmax\w* (?:output|completion) tokens"),
+)
+"""Texts of an output limit without a number."""
+RATES = re.compile(
+    r"\bper[- ](?:minute|min|day|hour|second|week|month)\b|\b[tr]p[mdhs]\b|/ ?min(?:ute)?\b|rate[ _-]?limit",
+    re.IGNORECASE,
+)
+"""Rate limits; `30000 tokens per minute` is no window (Groq, OpenAI, Anthropic: rate limit pages, read 2026-11)."""
+_OTHER_THINGS = re.compile(
+    r"\b(?:string|array|schema|stop sequences?|images?|picture|photo|video|audio|files?|pdf|document|upload|payload"
+    r"|body|bytes|[mk]i?b|headers?|url|identifier|\w+_(?:key|id)|metadata|name|description|tools|functions"
+    r"|base64|timeout|deadline|cancel\w*|account|organization|number of messages)\b",
+    re.IGNORECASE,
+)
+"""Things with limits of their own; they count only where no window is named."""
+_WITH_IMAGES = re.compile(r"\btokens of image and text\b", re.IGNORECASE)
+"""A count of the whole prompt (Volcengine: Total tokens of image and text exceed max message tokens; 2026-11)."""
+_BUDGETS = re.compile(r"\bbudget", re.IGNORECASE)
+"""The thinking budget, which must be smaller than the output limit."""
+_COMPARISONS = re.compile(
+    r"\b(?:exceed|over|beyond|long|larg|big|great|more|many|less|few|small|low|than|max|limit|range|most|only|fit|must"
+    r"|should|up to|full|reach|reduc|trunc|ran out)|[<>\u2264]",
+    re.IGNORECASE,
+)
+"""Words of a comparison; a window that is only mentioned is no reason (`loaded with n_ctx=32768, …`)."""
+_OUTPUT = re.compile(r"\bmax_?\w*tokens\b|\bcompletion|\boutput", re.IGNORECASE)
+_UNKNOWN_WINDOW = 128_000
+"""Tokens of a window that neither the text nor the model table states."""
+_MARGIN = 64
+"""Tokens left free between input and output, because counts of a provider differ from its check."""
+_MIN_LIMIT = 16
+_MIN_LONE_LIMIT = 4_096
+"""A smaller number that stands alone, without a unit, is a code: `context window exceeds limit (2013)` (MiniMax)."""
+_LOWERED = 8_192
+"""Output tokens that are tried where a text states no limit: nearly every model has as many."""
+
+
+class Known(Struct, frozen=True, kw_only=True):
+    """Facts of the request and its model, in tokens; they complete a text."""
+
+    window: int | None = None
+    estimate: Callable[[], int] = lambda: 0
+    """Estimated input; 0: not known."""
+    asked: int = 0
+    """Output limit as sent; 0: not known."""
+
+
+class Shortage(Struct, frozen=True, kw_only=True):
+    """A request that does not fit."""
+
+    message: str
+    """Message with the numbers that clients parse, in Anthropic's format. "": the provider's message."""
+    parameter: Literal["messages", "max_tokens"]
+    cause: Cause
+
+
+def find_shortage(fault: UpstreamFault, known: Known) -> Shortage | None:
+    """Return the shortage if the error is about sizes."""
+    text = f"{fault.message}\n{' '.join(sorted(fault.codes))}"
+    quantities = _distinct(read_quantities(fault.message), _names_output(fault.parameter))
+    if RATES.search(text):
+        return _find_rate(quantities, known)
+    limit = None if _BUDGETS.search(text) else _output_limit(quantities, known.asked)
+    if limit is not None:
+        return Shortage(message="", parameter="max_tokens", cause=Cause(error_type="output_limit", max_output=limit))
+    window = _window(quantities, text)
+    named = window is not None and (window.in_tokens or (window.subject == "context" and window.named))
+    if not named and _has_own_limit(fault.message) and not _is_coded(fault):
+        return None
+    excess = next((one for one in quantities if one.role == "excess" and one.subject in ("context", "input")), None)
+    if window is None and excess is None:
+        return _find_in_words(fault, text, quantities, known)
+    if named and excess is None and not (_is_coded(fault) or _COMPARISONS.search(text) or _exceeds(window, quantities)):
+        return None
+    if not (named or excess or _is_coded(fault) or matches(OVERFLOWS, text) or _compares(window, quantities, text)):
+        return None
+    return _decide(quantities, window, excess, fault, known)
+
+
+def _distinct(quantities: Sequence[Quantity], output: bool) -> list[Quantity]:
+    """Return quantities once; a number that only the sentence explains gives way to the same one explained."""
+    named = {one.value for one in quantities if one.named}
+    kept: list[Quantity] = []
+    for one in quantities:
+        if not one.named and one.value in named:
+            continue
+        if output and not one.subject:
+            kept.append(structs.replace(one, subject="output"))
+        elif one not in kept:
+            kept.append(one)
+    return kept
+
+
+def _names_output(parameter: str | None) -> bool:
+    words = (parameter or "").lower().replace("_", "")
+    return "token" in words and ("max" in words or "output" in words or "completion" in words) and "input" not in words
+
+
+def _is_coded(fault: UpstreamFault) -> bool:
+    if fault.codes & OVERFLOW_CODES or fault.window is not None:
+        return True
+    return matches(OVERFLOWS[:2], " ".join(fault.codes))
+
+
+def _has_own_limit(text: str) -> bool:
+    """Return whether a text is about a thing with a limit of its own."""
+    return _OTHER_THINGS.search(_WITH_IMAGES.sub("", text)) is not None
+
+
+def _output_limit(quantities: Sequence[Quantity], asked: int) -> int | None:
+    """Return the model's output limit, if the output asked for is above it."""
+    limits = [one.value for one in quantities if one.role == "limit" and one.subject == "output" and one.value > 0]
+    amounts = [one.value for one in quantities if one.role == "amount" and one.subject == "output"]
+    limit = min(limits, default=None)
+    if limit is None or limit >= max(amounts or [asked]) or limit >= (asked or limit + 1):
+        return None
+    return limit
+
+
+def _window(quantities: Sequence[Quantity], text: str) -> Quantity | None:
+    limits = [one for one in quantities if one.role == "limit" and one.subject != "output" and one.value >= _MIN_LIMIT]
+    if len(quantities) == 1 and "token" not in text.lower():
+        limits = [one for one in limits if one.value >= _MIN_LONE_LIMIT]
+    order = {"context": 0, "": 1, "input": 2}
+    return min(limits, key=lambda one: (not one.named, order[one.subject]), default=None)
+
+
+def _compares(window: Quantity | None, quantities: Sequence[Quantity], text: str) -> bool:
+    """Return whether a text that names no window compares tokens with a limit."""
+    if window is None:
+        return False
+    stated = any(one.role == "amount" and one.value > window.value for one in quantities)
+    return bool(window.subject) or (stated and "token" in text.lower())
+
+
+def _exceeds(window: Quantity | None, quantities: Sequence[Quantity]) -> bool:
+    """Return whether a text states tokens of the request beside the window."""
+    amounts = [one for one in quantities if one.role == "amount"]
+    return any(one.named or one.in_tokens or (window is not None and one.value > window.value) for one in amounts)
+
+
+def _decide(
+    quantities: Sequence[Quantity], window: Quantity | None, excess: Quantity | None, fault: UpstreamFault, known: Known
+) -> Shortage | None:
+    limit = window.value if window else fault.window or known.window
+    if excess is not None:
+        limit = limit or max(known.estimate() - excess.value, 0) or _UNKNOWN_WINDOW
+        return overflow(limit + excess.value, limit)
+    limit = limit or _UNKNOWN_WINDOW
+    output = _amount(quantities, "output") or known.asked
+    tokens, is_total = _input(quantities, output, limit, fault)
+    if tokens is None:
+        return _without_input(quantities, limit, output, known, fault.message)
+    if is_total and _counts_output(tokens, limit, known):
+        tokens -= known.asked
+    if tokens > limit:
+        return overflow(tokens, limit)
+    if tokens + output > limit:
+        return _lower(tokens, output, limit, limit - tokens - _MARGIN)
+    return overflow(limit + 1, limit)  # the provider counts otherwise
+
+
+def _input(quantities: Sequence[Quantity], output: int, limit: int, fault: UpstreamFault) -> tuple[int | None, bool]:
+    """Return the input that a text states, and whether it may be input and output together; None: not stated."""
+    stated = [one for one in quantities if one.role == "amount" and one.subject == "input"]
+    others = [one.value for one in quantities if one.role == "amount" and one.subject in ("", "context")]
+    if any(one.is_minimum and one.value <= limit <= one.value + output - 1 for one in stated):
+        stated = [one for one in stated if not (one.is_minimum and one.value + output - limit == 1)]
+        if not stated:
+            return None, False
+    if stated:
+        parts = [one.value for one in stated]
+        whole = max(others, default=0)
+        return (sum(parts) if sum(parts) + output == whole or sum(parts) == whole else max(parts)), False
+    total = max(others, default=0) or fault.tokens or 0
+    explicit = _amount(quantities, "output")
+    if total and explicit and total > explicit and total != limit:
+        return total - explicit, False
+    return (total, fault.tokens is None) if total > limit else (fault.tokens, False)
+
+
+def _amount(quantities: Sequence[Quantity], subject: str) -> int:
+    return max((one.value for one in quantities if one.role == "amount" and one.subject == subject), default=0)
+
+
+def _counts_output(total: int, limit: int, known: Known) -> bool:
+    """Return whether a total holds the output asked for: only then less output makes the request fit."""
+    estimate = known.estimate()
+    input_tokens = total - known.asked
+    if not (0 < known.asked < total and input_tokens < limit and estimate):
+        return False
+    return estimate * (1 + STATED_MARGIN) < limit and abs(input_tokens - estimate) < abs(total - estimate)
+
+
+def _without_input(quantities: Sequence[Quantity], limit: int, output: int, known: Known, text: str) -> Shortage:
+    """Return the shortage of an error without an input size. Less output helps if the text is about output too."""
+    estimate = known.estimate()
+    stated = bool(_amount(quantities, "output")) or any(one.is_minimum for one in quantities)
+    mentioned = bool(quantities) and _OUTPUT.search(text) is not None and estimate + output > limit
+    if not (stated or mentioned) or estimate >= limit or not output:
+        return overflow(max(estimate, limit + 1), limit)
+    output_limit = available_output_tokens(limit, estimate, STATED_MARGIN)
+    if output_limit >= output:  # less than the estimate leaves was refused: the input is longer than estimated
+        output_limit = output // 4
+    return _lower(max(estimate, limit - output + 1), output, limit, output_limit)
+
+
+def overflow(tokens: int, limit: int) -> Shortage:
+    """Return the shortage of a prompt that is too long by itself."""
+    text = f"prompt is too long: {tokens} tokens > {limit} maximum"
+    return Shortage(message=text, parameter="messages", cause=Cause(error_type="overflow"))
+
+
+def _lower(tokens: int, output: int, limit: int, output_limit: int) -> Shortage:
+    text = f"input length and `max_tokens` exceed context limit: {tokens} + {output} > {limit}"
+    cause = Cause(error_type="output_limit", max_tokens=output_limit if output_limit > 0 else None, window=limit)
+    message = f"{text}, decrease input length or `max_tokens` and try again"
+    return Shortage(message=message, parameter="max_tokens", cause=cause)
+
+
+def _find_in_words(fault: UpstreamFault, text: str, quantities: Sequence[Quantity], known: Known) -> Shortage | None:
+    """Return the shortage of a text without a limit."""
+    if _is_coded(fault) or matches(OVERFLOWS, text):
+        return _decide(quantities, None, None, fault, known)
+    if matches(OUTPUT_LIMITS, text) and known.asked > 1 and not _BUDGETS.search(text):
+        limit = _LOWERED if known.asked > _LOWERED else known.asked // 2
+        return Shortage(message="", parameter="max_tokens", cause=Cause(error_type="output_limit", max_output=limit))
+    return None
+
+
+def _find_rate(quantities: Sequence[Quantity], known: Known) -> Shortage | None:
+    """Return the shortage of a request that is larger than all that a period admits."""
+    limits = [one.value for one in quantities if one.role == "limit"]
+    asked = [one.value for one in quantities if one.role == "amount" and not one.spent]
+    if not limits or not asked or max(asked) <= min(limits):
+        return None
+    limit, total = min(limits), max(asked)
+    input_tokens = total - known.asked
+    if 0 < known.asked < total and input_tokens + _MARGIN < limit:
+        return _lower(input_tokens, known.asked, limit, limit - input_tokens - _MARGIN)
+    return overflow(total, limit)

@@ -1,0 +1,130 @@
+"""When a provider takes requests again: headers and texts → whole seconds."""
+
+import math
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+MAX_DELAY_SECONDS = 3_600
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+_AMOUNT = (
+    r"\d{1,9}(?:\.\d{1,9})? ?(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)?(?![a-z])"
+)
+_AGAIN = re.compile(
+    r"(?:try again|retry|resets?|renews?|available(?: again)?|wait)(?: again)? (?:in|after|for) (?:about |another )?"
+    rf"((?:{_AMOUNT}(?:, | and | )?){{1,4}})",
+    re.IGNORECASE,
+)
+_AMOUNTS = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]*)", re.IGNORECASE)
+_UNITS = (("ms", 0.001), ("mil", 0.001), ("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("", 1))
+"""Beginning of a unit → seconds; the first one that fits."""
+_RESET = re.compile(
+    r"\breset\w*(?: \w+){0,3}:? (\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2})?(?:\.\d{1,9})?) ?"
+    r"(Z|UTC|GMT|[+-]\d{2}:?\d{2})(?!\w)",
+    re.IGNORECASE,
+)
+"""A moment with its time zone; without one it may be hours away from what it seems (Z.ai states none)."""
+
+
+def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> float | None:
+    """Return the seconds until the next try, rounded up, 1 to 3,600. None: not reported.
+
+    Sources in this order: `retry-after-ms`, `retry-after`, Google's `RetryInfo`, "try again in 1.2s" or "will reset at
+    2026-11-20 18:00:00Z" in the text, and `x-ratelimit-reset-*` of the exhausted limit. The last one is the time of a
+    full reset, later than needed.
+    """
+    seconds = _from_headers(headers)
+    if seconds is None:
+        seconds = _from_details(details)
+    if seconds is None:
+        seconds = _from_text(message)
+    if seconds is None:
+        seconds = _from_reset(message, headers.get("date"))
+    if seconds is None:
+        seconds = _from_limits(headers)
+    if seconds is None:
+        return None
+    return float(math.ceil(min(max(seconds, 1), MAX_DELAY_SECONDS)))  # in this order: it may be infinite
+
+
+def _from_headers(headers: Mapping[str, str]) -> float | None:
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    after = headers.get("retry-after")
+    if after is not None:
+        seconds = _number(after)
+        return _until(after, headers.get("date")) if seconds is None else seconds
+    return None
+
+
+def _from_limits(headers: Mapping[str, str]) -> float | None:
+    resets = []
+    for what in ("requests", "tokens"):
+        reset = headers.get(f"x-ratelimit-reset-{what}")
+        if reset and headers.get(f"x-ratelimit-remaining-{what}", "0") == "0":
+            resets.append(_duration(reset))
+    return max((reset for reset in resets if reset is not None), default=None)
+
+
+def _from_details(details: Any) -> float | None:
+    for detail in details if isinstance(details, list) else ():
+        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
+        if isinstance(delay, str):
+            return _duration(delay)
+    return None
+
+
+def _from_text(message: str) -> float | None:
+    match = _AGAIN.search(message)
+    if match is None:
+        return None
+    amounts = _AMOUNTS.findall(match[1])
+    return sum(float(number) * _factor(unit.lower()) for number, unit in amounts)
+
+
+def _factor(unit: str) -> float:
+    return next(factor for beginning, factor in _UNITS if unit.startswith(beginning))
+
+
+def _from_reset(message: str, now: str | None) -> float | None:
+    """Return the seconds until a moment that the text names; the response's own `Date` is the clock."""
+    match = _RESET.search(message)
+    if match is None or now is None:
+        return None
+    zone = "+00:00" if match[2].upper() in ("Z", "UTC", "GMT") else match[2]
+    try:
+        moment = parsedate_to_datetime(now)
+        return (type(moment).fromisoformat(match[1] + zone) - moment).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _until(date: str, now: str | None) -> float | None:
+    """Return the seconds between two HTTP dates: the answer's own `Date` is the clock, ours may differ."""
+    try:
+        return (parsedate_to_datetime(date) - parsedate_to_datetime(now or "")).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _duration(text: str) -> float | None:
+    """Read `1m2.5s`, `12s`, `250ms` or plain seconds."""
+    seconds = _number(text)
+    if seconds is not None:
+        return seconds
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not match[0]:
+        return None
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

@@ -1,0 +1,112 @@
+"""Adaptations to rejected parameters of Gemini.
+
+Google has no field for the parameter name: only the text contains it. Texts are quoted from issue trackers of several
+clients (2025-05 to 2026-11).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
+from anthropic_proxy.wire.contract import Adaptation, Call
+from anthropic_proxy.wire.failures import STATUSES, rejects_in_results
+from anthropic_proxy.wire.gemini.dialect import Dialect
+from anthropic_proxy.wire.gemini.request import encode_request
+
+_CHANGES: Mapping[str, Mapping[str, Any]] = {
+    "drop thinkingConfig": {"thinking": "none"},
+    "say thinkingBudget": {"thinking": "budget"},
+    "say thinkingLevel": {"thinking": "level"},
+    "drop sampling": {"sends_sampling": False},
+    "say parameters": {"schema_form": "lowered"},
+    "drop responseSchema beside tools": {"accepts_schema_with_functions": False},
+    "drop search beside tools": {"server_tools_exclusive": True},
+    "drop includeServerSideToolInvocations": {"search_with_functions": "plain"},
+    "drop call ids": {"sends_call_ids": False},
+    "drop parts of results": {"accepts_media_in_results": False},
+    "say placeholder": {"requires_signatures": True},
+    "say placeholder in base64": {"requires_signatures": True, "placeholder": "base64"},
+    "drop thoughtSignature": {"replays_signatures": False},
+}
+"""Lesson → dialect fields that follow from it."""
+_TEXTS = tuple(
+    (re.compile(text, re.IGNORECASE), lessons)
+    for text, lessons in (
+        (r"thinking[ _]?level is not supported|unknown name \"thinking_?level\"", ("say thinkingBudget",)),
+        (r"thinking[ _]?budget is not supported|unknown name \"thinking_?budget\"", ("say thinkingLevel",)),
+        (
+            r"unknown name \"(?:thinking_?config|include_?thoughts)\"|thinking(?:_config)? is not (?:supported|enabled)"
+            r"|include_thoughts is only enabled",
+            ("drop thinkingConfig",),
+        ),
+        (
+            r"\b(?:temperature|top_?[pk])\b\W{1,2}(?:is )?not supported|unknown name \"(?:temperature|top_?[pk])\"",
+            ("drop sampling",),
+        ),
+        (r"(?:parameters|response)_?json_?schema", ("say parameters",)),
+        (r"function calling with a response mime type", ("drop responseSchema beside tools",)),
+        (r"tool use with function calling|cannot be combined in the same request", ("drop search beside tools",)),
+        (r"unknown name \"include_?server_?side", ("drop includeServerSideToolInvocations",)),
+        (r"unknown name \"id\"", ("drop call ids",)),
+        (r"missing a thought_?signature", ("say placeholder", "say placeholder in base64")),
+        (
+            r"(?:corrupted|invalid) thought.?signature|thought.?signature is (?:not valid|invalid)"
+            r"|invalid value at '[^']*thought_?signature",
+            ("drop thoughtSignature", "say placeholder in base64"),
+        ),
+    )
+)
+"""Pattern of an error text → adaptations to try, in order."""
+_PASSING = ("drop thoughtSignature",)
+"""Adaptations for one history, not for the model."""
+_ONE_LEVEL = re.compile(r"thinking[ _]level (\w+) is not supported", re.IGNORECASE)
+_NEXT_LEVELS = {"xhigh": "high", "minimal": "low", "low": "medium", "medium": "low"}
+_NOT_OFF = re.compile(r"budget 0 is invalid", re.IGNORECASE)
+_RANGE = re.compile(r"budget (\d+) is invalid\W+please choose a value between (\d+) and (\d+)", re.IGNORECASE)
+
+
+def find_adaptation(call: Call, error: UpstreamError) -> Adaptation | None:
+    """Return the adaptation for an error text. None: no change would help.
+
+    An adaptation must change the request, otherwise it does not explain the error.
+    """
+    if error.status not in STATUSES:
+        return None
+    sent_body = encode_request(call).body
+    for name in _lessons_of(error.message):
+        with suppress(UnsupportedFeature):  # without what was refused the request would be meaningless
+            if encode_request(structs.replace(call, dialect=apply_adaptation(call.dialect, name))).body != sent_body:
+                return Adaptation(name, persistent=name not in _PASSING)
+    return None
+
+
+def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
+    """Return the dialect with one thing learned; an unknown name changes nothing."""
+    if name in _CHANGES:
+        return structs.replace(dialect, **_CHANGES[name])
+    verb, *values = name.split()
+    if verb == "effort" and len(values) == 2:
+        return structs.replace(dialect, effort_names=(*dialect.effort_names, (values[0], values[1])))
+    if verb == "budget" and len(values) == 2 and all(value.isdecimal() for value in values):
+        return structs.replace(dialect, min_budget_tokens=int(values[0]), max_budget_tokens=int(values[1]))
+    return dialect
+
+
+def _lessons_of(message: str) -> Iterator[str]:
+    if level := _ONE_LEVEL.search(message):
+        asked = level[1].lower()
+        if asked in _NEXT_LEVELS:
+            yield f"effort {asked} {_NEXT_LEVELS[asked]}"
+    if _NOT_OFF.search(message):
+        yield "effort none minimal"
+    if found := _RANGE.search(message):
+        yield f"budget {found[2]} {found[3]}"
+    for text, lessons in _TEXTS:
+        if text.search(message):
+            yield from lessons
+    if rejects_in_results(message, None):
+        yield "drop parts of results"

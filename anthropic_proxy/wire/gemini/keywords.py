@@ -1,0 +1,97 @@
+"""Keywords of JSON Schema as both forms of this wire's schemas spell them.
+
+A keyword without a field here is written into the description, so that the model still knows it.
+"""
+
+from typing import Any
+
+from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, encode_short, merge_parts
+
+STANDARD = frozenset(
+    (
+        *("type", "format", "title", "description", "enum", "minItems", "maxItems", "minimum", "maximum"),
+        *("items", "prefixItems", "anyOf", "oneOf", "properties", "required", "additionalProperties", "$defs", "$ref"),
+    )
+)
+"""Keywords of `parametersJsonSchema` (reference of GenerationConfig, `responseJsonSchema`, 2026-11)."""
+LOWERED = frozenset(
+    (
+        *("type", "format", "title", "description", "nullable", "enum", "minItems", "maxItems", "minimum", "maximum"),
+        *("items", "anyOf", "properties", "required", "minLength", "maxLength", "pattern"),
+        *("minProperties", "maxProperties"),
+    )
+)
+"""Keywords of the message `Schema`."""
+CHOICES = frozenset(("anyOf", "oneOf", "allOf", "$ref", "prefixItems"))
+"""Keywords that are expressed by others where there is no such field."""
+IGNORED = frozenset(
+    (
+        *("$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "additionalProperties", "additionalItems"),
+        *("unevaluatedProperties", "unevaluatedItems", "deprecated", "readOnly", "writeOnly", "nullable"),
+    )
+)
+"""Keywords that are left out without a note."""
+
+
+def plain_form(schema: Schema, index: EqualityIndex) -> Schema:
+    """Return the schema in fewer keywords with the same meaning: no `allOf`, `const`, `nullable`, exclusive bounds."""
+    plain = merge_parts(schema, index)
+    if plain.get("nullable") is True and isinstance(plain.get("type"), str):
+        plain = {**plain, "type": [plain["type"], "null"]}  # OpenAPI's way
+    if "const" in plain:
+        plain = {key: value for key, value in plain.items() if key != "const"} | {"enum": [plain["const"]]}
+    if isinstance(plain.get("enum"), list) and not any(map(plain.get, ("type", "anyOf", "oneOf", "$ref"))):
+        plain = {**plain, "type": _kinds_of(plain["enum"])}
+    if plain.get("type") == "integer":
+        for key, bound, step in (("exclusiveMinimum", "minimum", 1), ("exclusiveMaximum", "maximum", -1)):
+            edge = plain.get(key)
+            if isinstance(edge, int) and not isinstance(edge, bool) and bound not in plain:
+                plain = {name: value for name, value in plain.items() if name != key} | {bound: edge + step}
+    return plain
+
+
+def kinds_in(schema: Schema) -> list[str]:
+    """Return the type names of a schema; a value that is no name counts as none."""
+    types = schema.get("type")
+    return [one for one in (types if isinstance(types, list) else [types]) if isinstance(one, str)]
+
+
+def _kinds_of(values: list[Any]) -> str | list[str]:
+    names = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
+    kinds = list(dict.fromkeys(names.get(type(value), "null") for value in values)) or ["string"]
+    return kinds[0] if len(kinds) == 1 else kinds
+
+
+def keep_values(reduced: Schema, values: Any, words: list[str]) -> None:
+    """Keep an `enum` of strings and numbers. null becomes a type; other values are described in text."""
+    if not isinstance(values, list) or not values:
+        return
+    kept = [value for value in values if isinstance(value, str | int | float) and not isinstance(value, bool)]
+    if kept and len(kept) == sum(value is not None for value in values):
+        reduced["enum"] = kept
+    else:
+        words += in_words("one of", values)
+
+
+def finish(reduced: Schema, words: list[str]) -> Schema:
+    """Return the schema with the names that may be required, and with `words` in its description."""
+    names, required = reduced.get("properties"), reduced.get("required")
+    if isinstance(required, list):
+        known = names if isinstance(names, dict) else {}
+        kept = [name for name in required if isinstance(name, str) and name in known]  # others are refused
+        reduced = {key: value for key, value in reduced.items() if key != "required"}
+        if kept:
+            reduced["required"] = kept
+    if words:
+        before = reduced.get("description")
+        hint = f"({'; '.join(words)})"
+        reduced["description"] = f"{before} {hint}" if isinstance(before, str) and before else hint
+    return reduced
+
+
+def in_words(key: str, value: Any) -> list[str]:
+    """Return a keyword as text for the description; none if it is too long or useless to a model."""
+    if key in IGNORED and not (key == "additionalProperties" and isinstance(value, dict) and value):
+        return []
+    text = encode_short(value)
+    return [] if text is None else [f"{key}: {text}"]

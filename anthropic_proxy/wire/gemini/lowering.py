@@ -1,0 +1,142 @@
+"""A schema without references as the message `Schema` of this API, its OpenAPI subset."""
+
+from typing import Any
+
+from anthropic_proxy.messages.work_budget import WorkBudget, count_nodes
+from anthropic_proxy.wire.gemini.keywords import LOWERED, finish, in_words, keep_values, kinds_in, plain_form
+from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, merge_parts
+
+_FORMATS = frozenset(("enum", "date-time", "float", "double", "int32", "int64"))
+"""Formats that `Schema` takes; others are refused there."""
+_AROUND = ("type", "properties", "required", "items")
+"""Keywords that hold for each of the alternatives beside them."""
+_OF_KIND = {"array": ("items", "prefixItems", "minItems", "maxItems"), "object": ("properties", "required")}
+"""Keywords that concern one type of a union; they move into its alternative."""
+
+
+def lower_schema(schema: Schema, budget: WorkBudget) -> Schema:
+    """Return a cleaned schema as the message `Schema`. Raises `WorkLimitExceeded`."""
+    lowered = _Lowering(budget).lower(schema, 0)
+    budget.write(count_nodes(lowered))
+    return lowered
+
+
+class _Lowering:
+    """Lowers each schema once: a schema that stands in several alternatives is one object in the result."""
+
+    def __init__(self, budget: WorkBudget) -> None:
+        self._budget = budget
+        self._index = EqualityIndex(budget)
+        self._lowered: dict[int, tuple[Any, Schema]] = {}
+        """Identity of a schema → the schema, kept so that its identity stays its own, and its lowered form."""
+
+    def lower(self, schema: Any, depth: int) -> Schema:
+        """Return a schema as the message `Schema`."""
+        self._budget.require_depth(depth)
+        if not isinstance(schema, dict):
+            schema = {}
+        known = self._lowered.get(id(schema))
+        if known is None:
+            self._budget.spend(1 + len(schema))
+            known = self._lowered[id(schema)] = schema, self._lower(schema, depth)
+        return known[1]
+
+    def _lower(self, schema: Schema, depth: int) -> Schema:
+        words: list[str] = []
+        schema = self._with_whole_alternatives(plain_form(schema, self._index), words)
+        lowered, moved = self._lower_kind(schema, depth)
+        for key, value in schema.items():
+            match key:
+                case "type" | "anyOf" | "oneOf":
+                    pass
+                case _ if key in moved:
+                    pass
+                case "properties" if isinstance(value, dict):
+                    lowered[key] = {name: self.lower(inner, depth + 1) for name, inner in value.items()}
+                case "items" | "prefixItems":
+                    self._lower_items(lowered, value if isinstance(value, list) else [value], depth)
+                case "enum":
+                    keep_values(lowered, value, words)
+                case "format" if value not in _FORMATS:
+                    words += in_words(key, value)
+                case _ if key in LOWERED and key != "nullable":
+                    lowered[key] = value
+                case _:
+                    words += in_words(key, value)
+        return _finish_kind(lowered, words)
+
+    def _with_whole_alternatives(self, schema: Schema, words: list[str]) -> Schema:
+        """Return a schema with the surrounding keywords copied into its alternatives, which must stand alone here.
+
+        Alternatives that only require properties would be complete copies; they go into the description.
+        """
+        key = next((key for key in ("anyOf", "oneOf") if isinstance(schema.get(key), list)), None)
+        kinds = kinds_in(schema) or (["object"] if "properties" in schema else [])
+        kind = [one for one in kinds if one != "null"]
+        if key is None or len(kind) != 1:
+            return schema
+        others = {name: value for name, value in schema.items() if name not in (key, *_AROUND)}
+        around = {"type": kind[0], **{name: schema[name] for name in _AROUND[1:] if name in schema}}
+        if all(isinstance(one, dict) and one.keys() <= {"type", "required"} for one in schema[key]):
+            words += in_words(key, schema[key])
+            return {**others, **around, "type": kinds if len(kinds) > 1 else kind[0]}
+        alternatives = [
+            merge_parts({"allOf": [around, one]}, self._index)
+            if isinstance(one, dict) and one.get("type", kind[0]) == kind[0]
+            else one
+            for one in schema[key]
+        ]
+        return {**others, key: alternatives, "type": [one for one in kinds if one == "null"]}
+
+    def _lower_kind(self, schema: Schema, depth: int) -> tuple[Schema, frozenset[str]]:
+        """Return `type`, `nullable` and `anyOf`, and the keywords that moved into an alternative.
+
+        A union of types becomes alternatives.
+        """
+        kinds = kinds_in(schema)
+        branches = schema.get("anyOf") or schema.get("oneOf")
+        branches = [one for one in branches if isinstance(one, dict)] if isinstance(branches, list) else []
+        lowered: Schema = {}
+        if "null" in kinds or any(one.get("type") == "null" for one in branches):
+            lowered["nullable"] = True
+        kinds = [kind for kind in kinds if kind != "null"]
+        branches = [one for one in branches if one.get("type") != "null"]
+        moved: frozenset[str] = frozenset()
+        if len(kinds) > 1 and not branches:
+            branches = [{**_only_of(schema, kind), "type": kind} for kind in kinds]
+            moved = frozenset(name for kind in kinds for name in _OF_KIND.get(kind, ()))
+        if len(branches) > 1:
+            return lowered | {"anyOf": [self.lower(one, depth + 1) for one in branches]}, moved
+        if branches:
+            return self.lower(branches[0], depth + 1) | lowered, moved
+        return lowered | {"type": (kinds[0] if kinds else _kind_of(schema)).upper()}, moved
+
+    def _lower_items(self, lowered: Schema, items: list[Any], depth: int) -> None:
+        kinds = {self._index.number(one): one for one in (self.lower(one, depth + 1) for one in items)}
+        alternatives = list(kinds.values())
+        if len(alternatives) > 1:
+            lowered["items"] = {"anyOf": alternatives}
+        else:
+            lowered["items"] = alternatives[0] if alternatives else {"type": "STRING"}
+
+
+def _finish_kind(lowered: Schema, words: list[str]) -> Schema:
+    if lowered.get("type") == "ARRAY":
+        lowered.setdefault("items", {"type": "STRING"})
+    if not lowered.get("properties"):
+        lowered.pop("properties", None)  # refused where it is empty
+    is_text = lowered.get("type") == "STRING" and all(isinstance(one, str) for one in lowered.get("enum", ()))
+    if "enum" in lowered and not is_text:
+        words += in_words("one of", lowered.pop("enum"))  # refused there, and text would change the argument's type
+    return finish(lowered, words)
+
+
+def _only_of(schema: Schema, kind: str) -> Schema:
+    """Return the keywords that concern one type of a union."""
+    return {name: schema[name] for name in _OF_KIND.get(kind, ()) if name in schema}
+
+
+def _kind_of(schema: Schema) -> str:
+    if "properties" in schema or "additionalProperties" in schema:
+        return "object"
+    return "array" if "items" in schema or "prefixItems" in schema else "string"

@@ -1,0 +1,33 @@
+"""Reduce a JSON Schema to what a wire accepts.
+
+The walk goes by schema position: a key inside `properties` or `$defs` is a name, never a keyword, so a property called
+`default` or `type` survives. Values inside `enum`, `const`, `default` and `examples` are data and are not walked.
+
+The schema is a client's. Every function counts its work in a `WorkBudget`, which raises above a limit.
+"""
+
+from anthropic_proxy.wire.json_schema.cleaning import clean_schema
+from anthropic_proxy.wire.json_schema.encoding import encode_schema, encode_schema_once
+from anthropic_proxy.wire.json_schema.equality import EqualityIndex
+from anthropic_proxy.wire.json_schema.merging import merge_parts
+from anthropic_proxy.wire.json_schema.roots import REPLY_SCHEMA, admits_object
+from anthropic_proxy.wire.json_schema.rules import BASICS, STANDARD, Schema, SchemaRules
+from anthropic_proxy.wire.json_schema.strict import qualifies_for_strict
+from anthropic_proxy.wire.json_schema.texts import MAX_TEXT_CHARACTERS, encode_short
+
+__all__ = [
+    "BASICS",
+    "MAX_TEXT_CHARACTERS",
+    "REPLY_SCHEMA",
+    "STANDARD",
+    "EqualityIndex",
+    "Schema",
+    "SchemaRules",
+    "admits_object",
+    "clean_schema",
+    "encode_schema",
+    "encode_schema_once",
+    "encode_short",
+    "merge_parts",
+    "qualifies_for_strict",
+]

@@ -1,0 +1,138 @@
+"""Removal of schema keywords that a wire does not accept."""
+
+from typing import Any
+
+from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, count_nodes
+from anthropic_proxy.wire.json_schema.document import Document
+from anthropic_proxy.wire.json_schema.equality import EqualityIndex
+from anthropic_proxy.wire.json_schema.merging import merge_parts
+from anthropic_proxy.wire.json_schema.roots import flatten_root
+from anthropic_proxy.wire.json_schema.rules import (
+    DROPPED,
+    LISTED,
+    NAMED,
+    SINGLE,
+    STANDARD,
+    SWITCHES,
+    Schema,
+    SchemaRules,
+)
+
+MAX_INLINED = 1_000
+"""References of one schema that are inlined; definitions that contain each other have no end. Further references become
+plain objects, as a definition inside itself does."""
+_BASICS = frozenset(("type", "description", "properties", "required", "items", "enum", "$ref"))
+
+
+def clean_schema(
+    schema: Any, rules: SchemaRules = STANDARD, budget: WorkBudget | None = None
+) -> tuple[Schema, list[str]]:
+    """Return a schema with a plain object type at its root, and a description of each loss.
+
+    The argument is not changed. A value that is not a schema becomes an object without properties. Raises
+    `WorkLimitExceeded` above the budget.
+    """
+    budget = budget or WorkBudget("schema")
+    lost: list[str] = []
+    document = Document(schema if isinstance(schema, dict) else {}, budget)
+    index = EqualityIndex(budget)
+    root = flatten_root(document, index, lost)
+    walk = _Walk(Document(root, budget), index, rules)
+    cleaned = walk.clean(root, (), 0)
+    if rules.inlines_references:
+        cleaned.pop("$defs", None)
+        cleaned.pop("definitions", None)
+    if walk.inlined > MAX_INLINED:
+        lost.append(f"references after the first {MAX_INLINED:,} became plain objects")
+    return cleaned, list(dict.fromkeys(lost))
+
+
+class _Walk:
+    """One walk over one schema, by schema position."""
+
+    def __init__(self, document: Document, index: EqualityIndex, rules: SchemaRules) -> None:
+        self._document = document
+        self._index = index
+        self._budget = document.budget
+        self._rules = rules
+        self._sizes: dict[int, int] = {}
+        """Identity of a value that is data → its nodes."""
+        self.inlined = 0
+        """References that were met where they must be inlined."""
+
+    def clean(self, schema: Any, trail: tuple[str, ...], depth: int) -> Schema:
+        """Return the schema without what no wire takes; `trail` holds the references being followed."""
+        if not isinstance(schema, dict):
+            return {}
+        self._budget.require_depth(depth)
+        self._budget.write(1 + len(schema))
+        if self._rules.basics_only:
+            schema = self._reduce_to_basics(schema)
+        reference = schema.get("$ref")
+        if self._rules.inlines_references and isinstance(reference, str):
+            return self._inline(schema, reference, trail, depth + 1)
+        cleaned: Schema = {}
+        for key, value in schema.items():
+            if key in DROPPED:
+                continue
+            if key in NAMED and isinstance(value, dict):
+                self._budget.write(len(value) + sum(map(len, value)) // CHARACTERS_PER_NODE)
+                cleaned[key] = {name: self.clean(inner, trail, depth + 1) for name, inner in value.items()}
+            elif isinstance(value, list) and (key in LISTED or key in SINGLE):
+                cleaned[key] = [self.clean(inner, trail, depth + 1) for inner in value]
+            elif key in SINGLE or (key in SWITCHES and isinstance(value, dict)):
+                cleaned[key] = self.clean(value, trail, depth + 1)
+            else:
+                self._count_data(value)
+                cleaned[key] = value
+        if not self._rules.types_beside_choices and "type" in cleaned and _has_alternatives(cleaned):
+            kind = cleaned.pop("type")
+            cleaned["anyOf"] = [self._typed(one, kind) for one in cleaned["anyOf"]]
+        return cleaned
+
+    def _inline(self, schema: Schema, reference: str, trail: tuple[str, ...], depth: int) -> Schema:
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        target = self._document.find(reference)
+        self.inlined += 1
+        if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED:
+            return {"type": "object", **self.clean(beside, trail, depth)}
+        return self.clean({**target, **beside}, (*trail, reference), depth)
+
+    def _count_data(self, value: Any) -> None:
+        """Count a value that is written as it is: a reference can have it written many times."""
+        if isinstance(value, str):
+            if len(value) >= CHARACTERS_PER_NODE:
+                self._budget.write(len(value) // CHARACTERS_PER_NODE)
+        elif isinstance(value, list | dict):
+            nodes = self._sizes.get(id(value))
+            if nodes is None:
+                nodes = self._sizes[id(value)] = count_nodes(value)
+            self._budget.write(nodes)
+
+    def _reduce_to_basics(self, schema: Schema) -> Schema:
+        """Return a schema without alternatives and finer rules; its parts are still as they were."""
+        whole = merge_parts(schema, self._index)
+        for key in ("anyOf", "oneOf"):
+            branches = whole.get(key)
+            if isinstance(branches, list):
+                known = (one for one in branches if isinstance(one, dict) and one.get("type") != "null")
+                whole = {**next(known, {}), **whole}
+        if "const" in whole:
+            whole = {"enum": [whole["const"]], **whole}
+        basics = {key: value for key, value in whole.items() if key in _BASICS}
+        if isinstance(kinds := basics.get("type"), list):
+            basics["type"] = next((kind for kind in kinds if kind != "null"), "string")
+        return basics
+
+    def _typed(self, schema: Schema, kind: Any) -> Schema:
+        """Return the schema with a type of its surroundings, passed on to its own alternatives if it has some."""
+        self._budget.spend()
+        if "type" in schema or "$ref" in schema:
+            return schema
+        if _has_alternatives(schema):
+            return {**schema, "anyOf": [self._typed(one, kind) for one in schema["anyOf"]]}
+        return {"type": kind, **schema}
+
+
+def _has_alternatives(schema: Schema) -> bool:
+    return isinstance(schema.get("anyOf"), list) and bool(schema["anyOf"])

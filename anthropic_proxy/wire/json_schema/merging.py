@@ -1,0 +1,77 @@
+"""Merge the parts of an `allOf` into one schema."""
+
+from typing import Any
+
+from anthropic_proxy.wire.json_schema.equality import EqualityIndex
+from anthropic_proxy.wire.json_schema.rules import Schema
+
+
+def merge_parts(schema: Schema, index: EqualityIndex) -> Schema:
+    """Return a schema with its `allOf` merged into it: of a keyword that several parts have, the first one's counts.
+
+    Properties and required names add up. A property that several parts describe differently gets an `allOf` of its own.
+    """
+    parts = schema.get("allOf")
+    if not isinstance(parts, list):
+        return schema
+    merger = _Merger({key: value for key, value in schema.items() if key != "allOf"}, index)
+    for part in parts:
+        if isinstance(part, dict):
+            merger.add(merge_parts(part, index))
+    return merger.finish()
+
+
+class _Merger:
+    """Adds parts to a schema. Each list that grows is copied once, so the time is linear in the parts."""
+
+    def __init__(self, whole: Schema, index: EqualityIndex) -> None:
+        self._whole = whole
+        self._index = index
+        self._own_properties = False
+        """True if the schema's `properties` is a copy that may change."""
+        self._conflicts: dict[str, list[Any]] = {}
+        """Name of a property that parts describe differently → the list of its descriptions."""
+        self._required: dict[str, None] | None = None
+
+    def add(self, part: Schema) -> None:
+        """Merge one part."""
+        self._index.budget.spend(1 + len(part))
+        for key, value in part.items():
+            before = self._whole.get(key)
+            if key == "properties" and isinstance(before, dict) and isinstance(value, dict):
+                self._add_properties(before, value)
+            elif key == "required" and isinstance(before, list) and isinstance(value, list):
+                self._add_required(before, value)
+            elif before is None:
+                self._whole[key] = value
+
+    def finish(self) -> Schema:
+        """Return the merged schema."""
+        if self._required is not None:
+            self._whole["required"] = list(self._required)
+        return self._whole
+
+    def _add_properties(self, before: Schema, added: Schema) -> None:
+        self._index.budget.spend(len(added))
+        if not self._own_properties:
+            self._index.budget.spend(len(before))
+            before = self._whole["properties"] = dict(before)
+            self._own_properties = True
+        for name, schema in added.items():
+            if name not in before:
+                before[name] = schema
+            elif name in self._conflicts:
+                self._conflicts[name].append(schema)
+            elif self._index.number(before[name]) != self._index.number(schema):
+                self._conflicts[name] = [before[name], schema]
+                before[name] = {"allOf": self._conflicts[name]}
+
+    def _add_required(self, before: list[Any], added: list[Any]) -> None:
+        if self._required is None:
+            self._required = _unique(before)
+        self._index.budget.spend(len(added))
+        self._required |= _unique(added)
+
+
+def _unique(values: list[Any]) -> dict[Any, None]:
+    return dict.fromkeys(value for value in values if isinstance(value, str))

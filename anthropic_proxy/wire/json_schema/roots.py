@@ -1,0 +1,212 @@
+"""The root of a tool's schema, which every provider wants to be a plain object."""
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.messages.work_budget import WorkBudget
+from anthropic_proxy.messages.work_cache import WorkCache
+from anthropic_proxy.wire.json_schema.document import Document
+from anthropic_proxy.wire.json_schema.equality import EqualityIndex
+from anthropic_proxy.wire.json_schema.rules import CHOICES, Schema
+from anthropic_proxy.wire.json_schema.texts import encode_short
+
+REPLY_SCHEMA = "output_config.format.schema"
+"""Field of the schema of a reply, for errors."""
+_ADMISSIONS_KEPT = 1_024
+_OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperties", "$defs", "definitions"))
+"""Keywords that stay of a root that is no object."""
+
+
+def flatten_root(document: Document, index: EqualityIndex, lost: list[str]) -> Schema:
+    """Return a root that is an object with `properties`: references followed, alternatives merged, the rest dropped.
+
+    `lost` receives a description of each loss.
+    """
+    root = document.root
+    flattened = _RootFlattener(document, index, lost).flatten(root, 0)
+    return flattened | {key: root[key] for key in ("$defs", "definitions") if key in root}
+
+
+def admits_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
+    """Return True if a schema, given as JSON text, may accept an object. Only its root is examined."""
+    budget = budget or WorkBudget(REPLY_SCHEMA)
+    with budget.work_on(REPLY_SCHEMA):
+        return _find_admission(schema, budget)
+
+
+def _decide_admission(schema: bytes, budget: WorkBudget) -> bool:
+    budget.decode(schema)
+    root = msgspec.json.decode(schema)
+    return not isinstance(root, dict) or _ObjectCheck(Document(root, budget)).admits(root, 0)
+
+
+def _digest(schema: bytes) -> bytes:
+    return hashlib.blake2b(schema).digest()
+
+
+_find_admission = WorkCache(_decide_admission, _digest, _ADMISSIONS_KEPT).find
+
+
+class _RootFlattener:
+    """Merges the alternatives of a root. Each list of alternatives is read once, however many references lead to it.
+
+    A list that contains itself is ignored inside itself: its properties are added further up.
+    """
+
+    def __init__(self, document: Document, index: EqualityIndex, lost: list[str]) -> None:
+        self._document = document
+        self._index = index
+        self._lost = lost
+        self._lists: dict[int, list[Schema]] = {}
+        """Identity of a list of alternatives → the objects among them, flattened. Empty for a list under way."""
+        self._targets: dict[str, Schema] = {}
+        """Reference → its target, flattened."""
+
+    def flatten(self, schema: Schema, depth: int) -> Schema:
+        """Return a schema as one object with all properties of its alternatives."""
+        budget = self._document.budget
+        budget.require_depth(depth)
+        flat = self._document.follow(schema)
+        budget.spend(_breadth(flat))
+        for key in CHOICES:
+            branches = flat.pop(key, None)
+            if isinstance(branches, list):
+                objects = self._objects_among(branches, depth)
+                _Union(flat, self._index, everyone_holds=key == "allOf").add(objects)
+                if key != "allOf" or len(objects) < len(branches):
+                    self._lost.append(f"{key} at the root became one object with all its properties")
+        self._lost += [f"{key} at the root was left out" for key in ("enum", "const", "not") if key in flat]
+        kinds = flat.get("type", "object")
+        if kinds != "object":
+            self._lost.append(f"type {_describe(kinds)} at the root became object")
+        properties = flat.get("properties")
+        dropped = ("enum", "const", "not") if _holds_objects(kinds) else flat.keys() - _OF_OBJECTS
+        kept = {key: value for key, value in flat.items() if key not in dropped}
+        return {**kept, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
+
+    def _objects_among(self, branches: list[Any], depth: int) -> list[Schema]:
+        known = self._lists.get(id(branches))
+        if known is None:
+            self._lists[id(branches)] = []
+            known = [self._flatten_branch(one, depth + 1) for one in branches if _is_object(one)]
+            self._lists[id(branches)] = known
+        return known
+
+    def _flatten_branch(self, branch: Schema, depth: int) -> Schema:
+        reference = branch.get("$ref")
+        if not isinstance(reference, str) or len(branch) > 1:
+            return self.flatten(branch, depth)
+        if reference not in self._targets:
+            self._targets[reference] = self.flatten(branch, depth)
+        return self._targets[reference]
+
+
+class _Union:
+    """Puts the properties of branches into a schema.
+
+    `everyone_holds`: the schema requires all that any branch requires; else only what every branch requires.
+    """
+
+    def __init__(self, flat: Schema, index: EqualityIndex, *, everyone_holds: bool) -> None:
+        self._flat = flat
+        self._index = index
+        self._keyword = "allOf" if everyone_holds else "anyOf"
+        properties = flat.get("properties")
+        self._properties: Schema = dict(properties) if isinstance(properties, dict) else {}
+        self._alternatives: dict[str, dict[int, Any]] = {}
+        """Name of a property that branches describe differently → its descriptions by the numbers of the index."""
+
+    def add(self, branches: list[Schema]) -> None:
+        """Merge the branches; a branch that occurs again adds nothing."""
+        distinct = list({id(branch): branch for branch in branches}.values())
+        for branch in distinct:
+            self._index.budget.spend(1 + len(branch["properties"]))
+            for name, schema in branch["properties"].items():
+                self._add_property(name, schema)
+        for name, alternatives in self._alternatives.items():
+            self._properties[name] = {self._keyword: list(alternatives.values())}
+        demands = [set(names_in(branch.get("required"))) for branch in distinct]
+        self._index.budget.spend(sum(map(len, demands)))
+        combine = set.union if self._keyword == "allOf" else set.intersection
+        shared = combine(*demands) if demands else set()
+        required = names_in(self._flat.get("required"))
+        required |= dict.fromkeys(name for name in self._properties if name in shared)
+        self._flat["properties"] = self._properties
+        if required:
+            self._flat["required"] = list(required)
+
+    def _add_property(self, name: str, schema: Any) -> None:
+        known = self._properties.setdefault(name, schema)
+        if known is schema:
+            return
+        number = self._index.number(schema)
+        if name in self._alternatives:
+            self._alternatives[name].setdefault(number, schema)
+        elif (first := self._index.number(known)) != number:
+            self._alternatives[name] = {first: known, number: schema}
+
+
+class _ObjectCheck:
+    """Decides whether an object may fit a schema. Each list of alternatives is read once."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._lists: dict[tuple[int, str], bool] = {}
+        """Identity of a list of alternatives and its keyword → whether it admits an object; true while under way."""
+        self._targets: dict[str, bool] = {}
+        """Reference → whether its target admits an object."""
+
+    def admits(self, schema: Any, depth: int) -> bool:
+        """Return True if a schema may accept an object."""
+        self._document.budget.require_depth(depth)
+        if not isinstance(schema, dict):
+            return True
+        flat = self._document.follow(schema)
+        self._document.budget.spend(_breadth(flat))
+        values = flat["enum"] if isinstance(flat.get("enum"), list) else [flat.get("const", {})]
+        if not _holds_objects(flat.get("type", "object")) or not any(isinstance(value, dict) for value in values):
+            return False
+        return all(self._list_admits(flat.get(key), key, depth) for key in CHOICES)
+
+    def _list_admits(self, branches: Any, key: str, depth: int) -> bool:
+        if not isinstance(branches, list) or not branches:
+            return True
+        place = id(branches), key
+        if place not in self._lists:
+            self._lists[place] = True
+            self._document.budget.spend(len(branches))
+            admitting = (self._branch_admits(one, depth + 1) for one in branches)
+            self._lists[place] = all(admitting) if key == "allOf" else any(admitting)
+        return self._lists[place]
+
+    def _branch_admits(self, branch: Any, depth: int) -> bool:
+        reference = branch.get("$ref") if isinstance(branch, dict) else None
+        if not isinstance(reference, str) or len(branch) > 1:
+            return self.admits(branch, depth)
+        if reference not in self._targets:
+            self._targets[reference] = self.admits(branch, depth)
+        return self._targets[reference]
+
+
+def _breadth(schema: Schema) -> int:
+    """Return the steps of reading a schema at its own level, with the lists of its keywords."""
+    return 1 + len(schema) + sum(len(value) for value in schema.values() if isinstance(value, list))
+
+
+def _describe(kinds: Any) -> str:
+    return str(kinds) if encode_short(kinds) else "of several kinds"
+
+
+def names_in(required: Any) -> dict[str, None]:
+    """Return the names of a `required`, in order; a keyword with another value demands nothing."""
+    return dict.fromkeys(one for one in required if isinstance(one, str)) if isinstance(required, list) else {}
+
+
+def _holds_objects(kinds: Any) -> bool:
+    return "object" in kinds if isinstance(kinds, list) else kinds == "object"
+
+
+def _is_object(schema: Any) -> bool:
+    return isinstance(schema, dict) and schema.get("type", "object") == "object"

@@ -1,0 +1,27 @@
+"""Adaptations to a rejected `think` parameter."""
+
+from msgspec import structs
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.wire.contract import Adaptation, Call
+from anthropic_proxy.wire.failures import STATUSES
+from anthropic_proxy.wire.ollama.dialect import Dialect
+
+_DROP, _SWITCH = "drop think", "switch think"
+
+
+def find_adaptation(call: Call, error: UpstreamError) -> Adaptation | None:
+    """Return the adaptation for an error about `think`. None: no change would help."""
+    if error.status not in STATUSES or error.parameter != "think":
+        return None
+    # a server that knows booleans only, or fewer levels, rejects the value; else the model does not think at all
+    levels = call.dialect.think_form in ("level", "only_level")
+    name = _SWITCH if levels and "does not support thinking" not in error.message else _DROP
+    return None if apply_adaptation(call.dialect, name) == call.dialect else Adaptation(name)
+
+
+def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
+    """Return the dialect with one thing learned; an unknown name changes nothing."""
+    if name == _SWITCH:
+        return structs.replace(dialect, think_form="switch")
+    return structs.replace(dialect, think_form="never") if name == _DROP else dialect

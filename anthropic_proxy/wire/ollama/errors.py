@@ -1,0 +1,92 @@
+"""Ollama's error bodies → `UpstreamError` with advice for the user."""
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import structs
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.messages.deltas import Delta, Usage
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.failures import (
+    UpstreamFault,
+    blocked,
+    classify,
+    decode_error_body,
+    is_policy_refusal,
+    read_error_object,
+)
+from anthropic_proxy.wire.ollama.context_window import context_window
+
+_NOT_PULLED = re.compile(r"model [\"'`]?[^\"'`]*[\"'`]? not found", re.IGNORECASE)
+_NO_THINKING = re.compile(
+    r"does not support thinking|invalid think|\bthink must be|ChatRequest\.think\b", re.IGNORECASE
+)
+_NO_TOOLS = re.compile(r"does not support tools", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile(r"requires more system memory|out of memory|cudaMalloc failed", re.IGNORECASE)
+_BUSY = re.compile(r"server busy", re.IGNORECASE)
+
+
+class _SignIn(msgspec.Struct):
+    signin_url: str = ""
+
+
+def decode_error(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:
+    """Decode a response with a status other than 2xx."""
+    fault = decode_error_body(status, headers, body)
+    if (reply := find_reply(fault, call)) is not None:
+        return reply
+    error = classify_fault(fault, call)
+    if error.status == 401 and (address := _sign_in(body)):
+        error.message += f". Sign in with `ollama signin`, or at {address}"
+    return error
+
+
+def find_reply(fault: UpstreamFault, call: Call) -> list[Delta] | None:
+    """Return the refusal for reasons of content that an error stands for; None: it is none."""
+    fault = _unwrapped(fault)
+    return [Usage(output_tokens=0), blocked(call.provider, fault.message)] if is_policy_refusal(fault) else None
+
+
+def classify_fault(fault: UpstreamFault, call: Call) -> UpstreamError:
+    """Return the error that a fault is."""
+    fault = _unwrapped(fault)
+    message = fault.message
+    if _BUSY.search(message):
+        fault = structs.replace(fault, codes=fault.codes | {"overloaded_error"})
+    error = classify(
+        fault, call.provider, window=context_window(call), estimate=call.estimate, asked=call.request.max_tokens
+    )
+    if error.status == 404 and not message:
+        error.message += ": there is no /api/chat. The address must be Ollama's own, without a path such as /v1"
+    elif error.status == 404 and _NOT_PULLED.search(message):
+        error.message = f"{call.provider}: model '{call.model}' not found. Get it with: ollama pull {call.model}"
+    elif _NO_THINKING.search(message):
+        error.parameter = "think"
+    elif _NO_TOOLS.search(message):
+        error.parameter = "tools"
+        error.message += ". Choose a model that takes them: https://ollama.com/search?c=tools"
+    elif _OUT_OF_MEMORY.search(message):
+        error.message += ". A smaller OLLAMA_CONTEXT_LENGTH needs less, and so does a smaller model"
+    return error
+
+
+def _unwrapped(fault: UpstreamFault) -> UpstreamFault:
+    """Return the fault that the text of another holds: errors of the engine inside come as their JSON text."""
+    start = fault.message.find("{")
+    if start < 0:
+        return fault
+    try:
+        content = msgspec.json.decode(fault.message[start:].partition("\n")[0])
+    except (msgspec.DecodeError, RecursionError):
+        return fault
+    inner = read_error_object(content, fault.status, {}) if isinstance(content, dict) else fault
+    return structs.replace(inner, retry_after=fault.retry_after) if inner.message else fault
+
+
+def _sign_in(body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=_SignIn).signin_url
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""

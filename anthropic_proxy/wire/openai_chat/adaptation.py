@@ -1,0 +1,79 @@
+"""Adaptations to rejected parameters of Chat Completions."""
+
+from msgspec import structs
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.wire.contract import Adaptation, Call
+from anthropic_proxy.wire.failures import STATUSES, find_named, rejects_role
+from anthropic_proxy.wire.openai_adaptation import (
+    SHARED_DROPS,
+    Drops,
+    apply_drop,
+    drop_adaptation,
+    find_effort,
+    find_lowest_effort,
+    find_media,
+    path_words,
+)
+from anthropic_proxy.wire.openai_chat.dialect import Dialect
+from anthropic_proxy.wire.openai_chat.errors import requires_responses_wire
+from anthropic_proxy.wire.openai_chat.request import encode_request
+
+_DROPS: Drops = {
+    **SHARED_DROPS,
+    "stream_options": {"sends_include_usage": False},
+    "reasoning_effort": {"effort_form": "omit", "forced_effort_with_tools": ""},
+    "thinking": {"effort_form": "omit", "thinking_retention": ""},
+    "include_reasoning": {"thinking_request": ""},
+    "reasoning_format": {"thinking_request": ""},
+    "tool_choice": {"accepts_forced_tool": "never"},
+    "response_format": {"json_output": "ask"},
+    "json_schema": {"json_output": "ask"},
+    "reasoning_content": {"replayed_thinking_field": ""},
+    "reasoning": {"replayed_thinking_field": "", "effort_form": "omit"},
+    "top_k": {"sends_top_k": False},
+    "tool_stream": {"streams_arguments": False},
+    "cache_control": {"sends_cache_marks": False},
+    "session_id": {"session_field": ""},
+}
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_EFFORTS = ("reasoning_effort", "effort", "thinking", "reasoning")
+_KNOWN = frozenset((*_DROPS, *_LIMITS))
+
+
+def find_adaptation(call: Call, error: UpstreamError) -> Adaptation | None:
+    """Return the change of the next request after an error that names a parameter or another wire; None: none helps."""
+    if error.status in (400, 404, 422) and requires_responses_wire(error.message):
+        return Adaptation("wire responses")
+    if error.status not in STATUSES:
+        return None
+    if healing := find_lowest_effort(call, error):
+        return healing
+    if call.dialect.system_role == "developer" and rejects_role(f"{error.message} {error.parameter or ''}"):
+        return Adaptation("role system")
+    words = path_words(error.parameter or "")
+    name = words[0] if words else ""
+    if name not in _KNOWN:
+        name = find_named(error.message, _KNOWN) or name
+    if name in _LIMITS:
+        return _rename_limit(call, name, error)
+    if (name in _EFFORTS or not name) and (healing := find_effort(call, error)):
+        return healing
+    return find_media(call, error, words) or drop_adaptation(call, name, _DROPS, encode_request)
+
+
+def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
+    """Return the dialect with one thing learned; an unknown name changes nothing."""
+    verb, _, value = name.partition(" ")
+    if verb == "say" and value in _LIMITS:
+        return structs.replace(dialect, output_limit_field=value)
+    if verb == "role" and value == "system":
+        return structs.replace(dialect, system_role="system")
+    healed: Dialect = apply_drop(dialect, name, _DROPS)
+    return healed
+
+
+def _rename_limit(call: Call, name: str, error: UpstreamError) -> Adaptation | None:
+    """Return the other name of the output limit, unless the error is about its value."""
+    other = _LIMITS[1 - _LIMITS.index(name)]
+    return Adaptation(f"say {other}") if call.dialect.output_limit_field == name and error.cause is None else None

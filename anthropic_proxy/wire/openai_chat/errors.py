@@ -1,0 +1,44 @@
+"""Errors of Chat Completions: replies inside errors, and models that support Responses only."""
+
+import re
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.messages.deltas import Delta, Stop
+from anthropic_proxy.messages.fold.arguments import is_cut_short
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.failures import UpstreamFault, blocked, classify, is_policy_refusal
+from anthropic_proxy.wire.tool_call_repair import TOOL_CALL_FORMATS, OfferedTools, TextCallDetector
+
+_UNREADABLE = "tool_use_failed"
+"""Groq's code for a tool call of the model that it could not read."""
+_OBJECTS = re.compile(r"(?<![^\s>\[\])])\{.*?(?=</?(?:function|tool_call|invoke)|<\||\Z)", re.DOTALL)
+"""A JSON object after white space or a marker, up to the next call marker."""
+_ELSEWHERE = re.compile(r"\bv1/responses\b")
+
+
+def reply_in_error(fault: UpstreamFault, call: Call) -> list[Delta] | None:
+    """Return the reply that a fault stands for: a policy refusal, or a call that the server could not read."""
+    if is_policy_refusal(fault):
+        return [blocked(call.provider, fault.message or "content policy")]
+    if fault.generation is None or _UNREADABLE not in fault.codes:
+        return None
+    if any(is_cut_short(text) for text in _OBJECTS.findall(fault.generation)):
+        return None  # the output limit may have cut it, and a cut call may not reach a tool
+    text = TextCallDetector(TOOL_CALL_FORMATS, OfferedTools(call), call.new_id)
+    deltas = [*text.feed(fault.generation), *text.finish()]
+    return [*deltas, Stop("tool_use")] if text.notes else None
+
+
+def classify_fault(fault: UpstreamFault, call: Call) -> UpstreamError:
+    """Return the error that a fault is, with what the call knows of its own size and what the user can do."""
+    error = classify(
+        fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=call.request.max_tokens
+    )
+    if requires_responses_wire(fault.message):
+        error.message = f"{error.message.rstrip('. ')}. Set {call.provider.upper()}_WIRE=responses."
+    return error
+
+
+def requires_responses_wire(message: str) -> bool:
+    """Return True if an error refers to Responses: some models support only that API, some only with tools."""
+    return _ELSEWHERE.search(message) is not None

@@ -1,0 +1,71 @@
+"""Server tools in a request, as tools or as settings of the request."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import Tool
+from anthropic_proxy.messages.models.tools import are_client_tools, is_client_tool
+from anthropic_proxy.messages.preparation import kind_of
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.openai_chat.dialect import Dialect
+from anthropic_proxy.wire.shared_notes import unlimited
+
+
+class ServerToolFields(Struct):
+    """Request fields for server tools."""
+
+    definitions: list[Raw]
+    """Entries of `tools`."""
+    fields: dict[str, Any]
+    """Fields of the body."""
+    names: list[str]
+    """As the client calls them."""
+    notes: list[FidelityNote]
+
+
+def offers_server_tools(call: Call) -> bool:
+    """Return True if the request offers server tools to run."""
+    return not are_client_tools(call.request.tools)
+
+
+def encode_server_tools(call: Call, dialect: Dialect) -> ServerToolFields:
+    """Encode the server tools of the request."""
+    encoded = ServerToolFields([], {}, [], [])
+    known = dict(dialect.server_tool_names)
+    enabled: list[str] = []
+    for tool in call.request.tools:
+        if is_client_tool(tool) or kind_of(tool) not in known:
+            continue
+        encoded.names.append(tool.name)
+        name, settings = known[kind_of(tool)], _settings_of(tool, dialect, encoded.notes)
+        if dialect.server_tool_form == "enabled":
+            enabled.append(name)
+            encoded.fields |= {"search_settings": settings} if settings else {}
+        else:
+            encoded.definitions.append(_definition(name, settings))
+    if enabled:
+        encoded.fields["compound_custom"] = {"tools": {"enabled_tools": enabled}}
+    return encoded
+
+
+def _definition(name: str, settings: dict[str, Any]) -> Raw:
+    return Raw(msgspec.json.encode({"type": name} | ({"parameters": settings} if settings else {})))
+
+
+def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dict[str, Any]:
+    """Return the settings of a server tool; adds a note for each unsupported one."""
+    location = msgspec.json.decode(tool.user_location) if len(tool.user_location) else None
+    values = {
+        "max_uses": tool.max_uses,
+        "allowed_domains": tool.allowed_domains,
+        "blocked_domains": tool.blocked_domains,
+        "user_location": location,
+    }
+    known = dict(dialect.server_tool_settings) if kind_of(tool) == "web_search" else {}
+    given = {name: value for name, value in values.items() if value}
+    lost = [name for name in given if name not in known]
+    notes += [unlimited(tool.name, name) for name in lost]
+    return {known[name]: value for name, value in given.items() if name in known}

@@ -1,0 +1,104 @@
+"""A reply with a schema: how it is asked for, and how one is read that comes as the arguments of a call."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.messages.deltas import Delta, Stop, Text, ToolArgs, ToolCall, ToolEnd
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.work_budget import WorkBudget
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.json_schema import admits_object
+from anthropic_proxy.wire.openai_chat.dialect import Dialect
+from anthropic_proxy.wire.openai_chat.tools import ToolFields
+from anthropic_proxy.wire.openai_shared_fields import SCHEMA_NOT_ENFORCED, find_output_schema, output_instruction
+from anthropic_proxy.wire.shared_notes import SCHEMA_AS_TEXT, SCHEMA_AS_TOOL
+
+OUTPUT_TOOL = "output"
+"""The function that is forced where a reply with a schema can be had only as the arguments of a call."""
+
+
+class OutputRequest(Struct):
+    """Request fields for a reply with a schema."""
+
+    form: Any = None
+    """`response_format`. None: not sent."""
+    instruction: str = ""
+    """Text for the system prompt."""
+    enforced: bool = False
+    """True if the server enforces the schema."""
+
+
+def encode_output(
+    call: Call, dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
+) -> OutputRequest:
+    """Encode the reply schema, if there is one; the function that is forced for it is added to `tools`."""
+    found = find_output_schema(call, budget, notes, dialect.schema)
+    if found is None:
+        return OutputRequest(instruction=output_instruction(call, budget, notes))
+    schema, strict = found
+    if _sends_schema(call, dialect):
+        if not strict:
+            notes.append(SCHEMA_NOT_ENFORCED)
+        form = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema, "strict": strict}}
+        return OutputRequest(form, enforced=strict)
+    if uses_output_tool(call, dialect, budget):
+        notes.append(SCHEMA_AS_TOOL)
+        function = {"name": OUTPUT_TOOL, "description": "Give your reply by calling this.", "parameters": schema}
+        tools.definitions.append(Raw(msgspec.json.encode({"type": "function", "function": function})))
+        tools.choice = {"type": "function", "function": {"name": OUTPUT_TOOL}}
+        return OutputRequest()
+    notes.append(SCHEMA_AS_TEXT)
+    instruction = (
+        f"Reply with one JSON object only, without a code fence, that fits this JSON Schema:\n{bytes(schema).decode()}"
+    )
+    objects = dialect.json_output == "json_object" and not _stands_apart(call, dialect)
+    return OutputRequest({"type": "json_object"} if objects else None, instruction)
+
+
+def uses_output_tool(call: Call, dialect: Dialect, budget: WorkBudget | None = None) -> bool:
+    """Return True if the reply is requested as the arguments of a forced call.
+
+    False beside client tools, which the model must remain free to call, and if tools cannot be forced.
+    """
+    request = call.request
+    schema = bytes(request.output_schema)
+    if not schema or request.tools or not dialect.accepts_tools or not admits_object(schema, budget):
+        return False
+    if dialect.json_output != "ask" and not _stands_apart(call, dialect):
+        return False
+    thinking = dialect.is_thinking(request.effort)
+    return dialect.accepts_forced_tool == "always" or (dialect.accepts_forced_tool == "not_thinking" and not thinking)
+
+
+class OutputToolReader:
+    """Reads the call of the output tool as the text that it stands for."""
+
+    def __init__(self) -> None:
+        self._keys: set[int | str] = set()
+
+    def feed(self, deltas: list[Delta]) -> list[Delta]:
+        """Return deltas with the arguments as text."""
+        return [kept for delta in deltas if (kept := self._convert(delta)) is not None]
+
+    def _convert(self, delta: Delta) -> Delta | None:
+        if isinstance(delta, ToolCall) and delta.name == OUTPUT_TOOL:
+            self._keys.add(delta.key)
+            return None
+        if isinstance(delta, ToolArgs) and delta.key in self._keys:
+            return Text(delta.json)
+        if isinstance(delta, ToolEnd) and delta.key in self._keys:
+            return None
+        if isinstance(delta, Stop) and delta.reason == "tool_use" and self._keys:
+            return Stop("end_turn")
+        return delta
+
+
+def _sends_schema(call: Call, dialect: Dialect) -> bool:
+    return dialect.json_output == "json_schema" and not _stands_apart(call, dialect)
+
+
+def _stands_apart(call: Call, dialect: Dialect) -> bool:
+    """Return True if `response_format` is excluded by tools or streaming."""
+    return dialect.json_output_alone and (bool(call.request.tools) or call.stream)

@@ -1,0 +1,158 @@
+"""Tool calls as they arrive in fragments: which fragment belongs to which call, and when a call is complete."""
+
+from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
+from anthropic_proxy.messages.fold.arguments import is_cut_short
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.openai_chat.frames import Function, ToolCallDelta
+from anthropic_proxy.wire.tool_call_ids import ToolCallIds
+from anthropic_proxy.wire.tool_call_repair import CallRepair, is_object
+
+_NO_FUNCTION = Function()
+
+
+class _OpenCall:
+    __slots__ = ("arguments", "ended", "id", "key", "name", "own_name")
+
+    def __init__(self, key: int, upstream_id: str) -> None:
+        self.key = key
+        self.id = upstream_id
+        self.name = ""
+        self.own_name = ""  # the client's
+        self.arguments: list[str] = []
+        self.ended = False
+
+    def is_complete(self) -> bool:
+        """Return True if the arguments are a complete JSON object."""
+        text = "".join(self.arguments).strip()
+        return text.endswith("}") and is_object(text)
+
+
+class ToolCallReader:
+    """Turns fragments into `ToolCall`, `ToolArgs` and `ToolEnd`.
+
+    Servers key fragments by `index`; some leave it out, some leave out ids, some repeat id and name in each fragment,
+    some begin every call at index 0, some write two calls in turn. A call ends as soon as something else begins and its
+    arguments are a whole object; what is not whole by then waits for the end of the message, so nothing is lost.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._slots: dict[int, _OpenCall] = {}
+        self._by_id: dict[str, _OpenCall] = {}
+        self._last: _OpenCall | None = None
+        self._open: list[_OpenCall] = []
+        self.count = 0
+        """Calls begun so far."""
+        self.has_incomplete = False
+        """True if a call ended with incomplete arguments."""
+        self.has_completed = False
+        """True if the end of a call's arguments was added here."""
+        self._ids = ToolCallIds(call)
+        self._holds: bool = call.dialect.buffers_tool_arguments
+        self.mender = CallRepair(call, names=call.dialect.repairs_tool_names)
+        """Applies the repairs that the dialect enables."""
+
+    def read(self, piece: ToolCallDelta, deltas: list[Delta]) -> None:
+        """Read one fragment, or a whole call."""
+        function = piece.function or _NO_FUNCTION
+        if piece.id is None and function.name is None and piece.index is not None:
+            known = self._slots.get(piece.index)
+            if known is not None and known.name and not known.ended:  # the usual fragment
+                if function.arguments:
+                    known.arguments.append(function.arguments)
+                    if not self._holds:
+                        deltas.append(ToolArgs(known.key, function.arguments))
+                return
+        call = self._find(piece, function)
+        if call is None:
+            self.end_finished(deltas)
+            call = self._begin(piece)
+        if not call.name and function.name:
+            self._name(call, function.name, self.mender.repair_name(function.name), deltas)
+        if function.arguments:
+            call.arguments.append(function.arguments)
+            if call.name and not self._holds:
+                deltas.append(ToolArgs(call.key, function.arguments))
+
+    def flush_pending(self, deltas: list[Delta]) -> None:
+        """Write the arguments that wait to be mended, because the answer breaks off here; no call is ended."""
+        for call in self._open:
+            if self._holds and call.name and (text := "".join(call.arguments)):
+                call.arguments = []
+                deltas.append(ToolArgs(call.key, text))
+
+    def end_finished(self, deltas: list[Delta]) -> None:
+        """End the calls with complete arguments."""
+        for call in [call for call in self._open if call.is_complete()]:
+            self._end(call, deltas)
+
+    def end_all(self, deltas: list[Delta], *, cut: bool = False) -> None:
+        """End every call: the message is complete, or `cut` short. Raises `UpstreamProtocolError` for one nameless."""
+        for call in list(self._open):
+            text = self._end(call, deltas, cut=cut)
+            if is_cut_short(text) or (cut and not text):
+                self.has_incomplete = True
+            elif self._holds and is_cut_short("".join(call.arguments)):
+                self.has_completed = True
+
+    def _name(self, call: _OpenCall, wire_name: str, name: str, deltas: list[Delta]) -> None:
+        call.name, call.own_name = wire_name, name
+        deltas.append(ToolCall(call.key, self._ids.keep_or_renew(call.id), name))
+        if not self._holds:
+            deltas += [ToolArgs(call.key, text) for text in call.arguments]
+
+    def _end(self, call: _OpenCall, deltas: list[Delta], *, cut: bool = False) -> str:
+        """End a call and return its arguments."""
+        if not call.name:
+            name = self.mender.find_name("".join(call.arguments))
+            if name is None:
+                provider = self._call.provider
+                raise UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
+            self._name(call, name, name, deltas)
+        text = "".join(call.arguments)
+        if self._holds and text:
+            text = text if cut else self.mender.repair_arguments(text, call.own_name)
+            deltas.append(ToolArgs(call.key, text))
+        self._open.remove(call)
+        call.ended = True
+        deltas.append(ToolEnd(call.key))
+        return text
+
+    def _find(self, piece: ToolCallDelta, function: Function) -> _OpenCall | None:
+        """Return the open call that a fragment continues; None: it begins one."""
+        if piece.index is not None:
+            call = self._slots.get(piece.index)
+        elif piece.id:
+            call = self._by_id.get(piece.id)
+        else:
+            call = None if function.name else self._last
+        if call is None or call.ended:
+            return self._after_the_end(call, piece, function)
+        if piece.id and call.id and piece.id != call.id:
+            return None
+        if piece.id or not function.name or not call.name:
+            return call
+        # Without ids only the name distinguishes the next call from a repetition of the same name.
+        is_next = function.name != call.name or (function.arguments and call.is_complete())
+        return None if is_next else call
+
+    def _after_the_end(self, call: _OpenCall | None, piece: ToolCallDelta, function: Function) -> _OpenCall | None:
+        """Return an ended call for a fragment that adds nothing to it, so that it is not taken for a new one."""
+        if call is None or function.name or (piece.id and piece.id != call.id):
+            return None
+        if (function.arguments or "").strip():
+            provider = self._call.provider
+            raise UpstreamProtocolError(f"{provider} continued a tool call that was complete.", provider=provider)
+        return call
+
+    def _begin(self, piece: ToolCallDelta) -> _OpenCall:
+        call = _OpenCall(self.count, piece.id or "")
+        self.count += 1
+        self._open.append(call)
+        self._last = call
+        if piece.index is not None:
+            self._slots[piece.index] = call
+        if piece.id:
+            self._by_id[piece.id] = call
+        return call

@@ -1,0 +1,60 @@
+"""Adaptations to rejected parameters of Responses."""
+
+from msgspec import structs
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.wire.contract import Adaptation, Call
+from anthropic_proxy.wire.failures import STATUSES, find_named, rejects_in_results
+from anthropic_proxy.wire.openai_adaptation import (
+    SHARED_DROPS,
+    Drops,
+    apply_drop,
+    drop_adaptation,
+    find_effort,
+    find_media,
+    path_words,
+)
+from anthropic_proxy.wire.openai_responses.dialect import Dialect
+from anthropic_proxy.wire.openai_responses.errors import REASONING_ITEMS
+from anthropic_proxy.wire.openai_responses.request import encode_request
+
+_DROPS: Drops = {
+    **SHARED_DROPS,
+    "phase": {"sends_phase": False},
+    "truncation": {"sends_truncation": False},
+    "summary": {"requests_summaries": False},
+    "effort": {"can_reason": False},
+    "reasoning": {"can_reason": False},
+    "reasoning_effort": {"can_reason": False},
+    "include": {"can_reason": False, "search_sources": False},
+    "max_tool_calls": {"sends_max_tool_calls": False},
+    "parts of results": {"accepts_media_in_results": False},
+    REASONING_ITEMS: {"replays_thinking": False},
+}
+_EFFORTS = ("effort", "reasoning_effort", "reasoning")
+
+
+def find_adaptation(call: Call, error: UpstreamError) -> Adaptation | None:
+    """Return the change of the next request after an error that names a parameter; None: none helps."""
+    if error.status not in STATUSES:
+        return None
+    if error.parameter == REASONING_ITEMS:
+        healing = drop_adaptation(call, REASONING_ITEMS, _DROPS, encode_request)
+        return healing and structs.replace(healing, persistent=False)  # wrong with this one history, not with the model
+    if rejects_in_results(error.message, error.parameter) and (
+        healing := drop_adaptation(call, "parts of results", _DROPS, encode_request)
+    ):
+        return healing
+    words = path_words(error.parameter or "")
+    name = words[0] if words else ""
+    if name not in _DROPS:
+        name = find_named(error.message, _DROPS) or name
+    if (name in _EFFORTS or not name) and (healing := find_effort(call, error)):
+        return healing
+    return find_media(call, error, words) or drop_adaptation(call, name, _DROPS, encode_request)
+
+
+def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
+    """Return the dialect with one thing learned; an unknown name changes nothing."""
+    healed: Dialect = apply_drop(dialect, name, _DROPS)
+    return healed

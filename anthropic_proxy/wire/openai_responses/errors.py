@@ -1,0 +1,75 @@
+"""Errors of Responses: rejected reasoning, and servers without this API."""
+
+import re
+from typing import Any
+
+from msgspec.structs import replace
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.messages.deltas import Delta
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.failures import UpstreamFault, blocked, classify, is_policy_refusal, read_error_object
+
+REASONING_ITEMS = "input.reasoning"
+"""`parameter` of an error that a retry without earlier reasoning avoids."""
+
+_REFUSED_REASONING = re.compile(
+    r"provided without its required (?:following item|'reasoning' item)"
+    r"|item with id '?rs_\S+ not found"
+    r"|encrypted[ _]content .*(?:could not be|cannot be|invalid|failed)"
+    r"|reasoning (?:input )?items can only be provided",
+    re.IGNORECASE | re.DOTALL,
+)
+_REASONING_CODES = frozenset(("invalid_encrypted_content",))
+_NO_PATH = (404, 405, 501)
+_NO_SUCH_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
+_NOT_HERE = re.compile(r"model.*(?:not supported|not available|unsupported).*responses", re.IGNORECASE | re.DOTALL)
+_CLIENT_FAULTS = frozenset(
+    (
+        *("invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url", "invalid_image_mode"),
+        *("image_too_large", "image_too_small", "image_parse_error", "image_file_too_large", "empty_image_file"),
+        *("unsupported_image_media_type", "failed_to_download_image", "image_file_not_found"),
+    )
+)
+"""Codes of a failed response that the client's own input caused; no status comes with them."""
+
+
+def read_failure(error: Any) -> UpstreamFault:
+    """Read the error of a stream or of a failed response, in its flat and its nested form."""
+    nested = error.get("error") if isinstance(error, dict) else None
+    fault = read_error_object({"error": error if nested is None else nested}, 200, {})
+    if fault.status in (None, 200) and fault.codes & _CLIENT_FAULTS:
+        return replace(fault, status=400)
+    return fault
+
+
+def reply_in_error(fault: UpstreamFault, call: Call) -> list[Delta] | None:
+    """Return the reply that a fault stands for: a refusal for reasons of content; None: it is a failure."""
+    if is_policy_refusal(fault):
+        return [blocked(call.provider, fault.message or "content policy")]
+    return None
+
+
+def classify_fault(fault: UpstreamFault, call: Call) -> UpstreamError:
+    """Return the error that a fault is, with what the call knows of its own size and what the user can do.
+
+    One that the reasoning of earlier replies causes has the `parameter` `REASONING_ITEMS`.
+    """
+    refused = bool(fault.codes & _REASONING_CODES) or _REFUSED_REASONING.search(fault.message) is not None
+    if refused:  # some servers send 404 here
+        fault = replace(fault, status=400, parameter=REASONING_ITEMS)
+    error = classify(
+        fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=call.request.max_tokens
+    )
+    if not refused and _has_no_responses(fault):
+        message, variable = error.message.rstrip(". "), f"{call.provider.upper()}_WIRE"
+        error.message = f"{message}. The server or the model has no Responses API: set {variable}=chat"
+    return error
+
+
+def _has_no_responses(fault: UpstreamFault) -> bool:
+    """Return True if the path is missing, not a resource named in the request."""
+    if _NOT_HERE.search(fault.message):
+        return True
+    named = "model_not_found" in fault.codes or _NO_SUCH_MODEL.search(fault.message) is not None
+    return fault.status in _NO_PATH and not named

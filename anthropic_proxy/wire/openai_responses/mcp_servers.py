@@ -1,0 +1,75 @@
+"""Servers of the client's that the provider calls itself: `mcp` among the tools.
+
+Source: `Mcp` of the official SDK `openai` 3.51; "Remote MCP Tools" of xAI's documentation, 2026-11.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import McpServer, Tool
+from anthropic_proxy.messages.models.toolsets import Toolset, read_toolset
+from anthropic_proxy.messages.preparation import PreparedRequest
+from anthropic_proxy.wire.openai_responses.dialect import Dialect
+
+_NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+def servers_by_name(request: PreparedRequest) -> dict[str, McpServer]:
+    """Return the servers that have an address; the first one of a name counts."""
+    return {server.name: server for server in reversed(request.mcp_servers) if server.url}
+
+
+def encode_mcp_server(
+    tool: Tool, servers: Mapping[str, McpServer], dialect: Dialect, notes: list[FidelityNote]
+) -> dict[str, Any] | None:
+    """Encode a toolset as an MCP server that needs no approval. None: it allows no tools.
+
+    Raises `InvalidRequest` if the server is not defined, `UnsupportedFeature` if its restrictions have no field.
+    """
+    toolset = read_toolset(tool)
+    name = toolset.mcp_server_name
+    server = servers.get(name)
+    if server is None:
+        raise InvalidRequest(f"tools: mcp_toolset: mcp_servers has no server named {name!r} with a url")
+    allowed = _allowed(toolset)
+    if allowed == []:
+        notes.append(FidelityNote("dropped", f"mcp_servers.{name}", "none of its tools is enabled"))
+        return None
+    definition: dict[str, Any] = {"type": "mcp", "server_label": _label_of(name), "server_url": server.url}
+    if server.authorization_token:
+        definition["authorization"] = server.authorization_token
+    if allowed is not None:
+        definition["allowed_tools"] = allowed
+    if dialect.sends_require_approval:
+        definition["require_approval"] = "never"
+    return definition
+
+
+def names_by_label(request: PreparedRequest) -> dict[str, str]:
+    """Return the client's own names of servers by their labels; the first server with a label counts."""
+    return {_label_of(server.name): server.name for server in reversed(request.mcp_servers)}
+
+
+def _label_of(name: str) -> str:
+    """Return a name as a label: letters, digits, `_` and `-`, a letter first."""
+    label = _NOT_IN_LABELS.sub("_", name)
+    return label if label[:1].isalpha() else f"mcp_{label}"
+
+
+def _allowed(toolset: Toolset) -> list[str] | None:
+    """Return the names of the tools that may be called; None: all."""
+    configs = toolset.configs or {}
+    if toolset.default_config is not None and toolset.default_config.enabled is False:
+        return [name for name, config in configs.items() if config.enabled]
+    refused = [name for name, config in configs.items() if config.enabled is False]
+    if toolset.tools is not None:
+        return [tool.name for tool in toolset.tools if tool.name not in refused]
+    if refused:
+        raise UnsupportedFeature(
+            f"tools: mcp_toolset: configs: this provider can be told which tools of {toolset.mcp_server_name!r} it may "
+            f"call, not which it may not ({', '.join(refused)}); disable all by default_config and enable the others"
+        )
+    return None

@@ -1,0 +1,128 @@
+"""Programs that the server ran, and servers of the client's that it called → Anthropic's blocks.
+
+The call leaves as soon as it is written, its result when it is there. Source: `ResponseCodeInterpreterToolCall` and
+`McpCall` of the official SDK `openai` 3.51; recorded by the project `vercel/ai` (openai-code-interpreter-tool.1,
+openai-mcp-tool.1 and xai-code-execution-tool.1 of its fixtures, 2026-08).
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.messages.deltas import Block, Delta
+from anthropic_proxy.messages.server_blocks import (
+    MCP_TOOL_ID_PREFIX,
+    SERVER_TOOL_ID_PREFIX,
+    encode_code_error,
+    encode_code_execution,
+    encode_code_result,
+    encode_mcp_call,
+    encode_mcp_result,
+    generated_image_text,
+)
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.openai_responses.frames import ABSENT, OutputItem, decode_lenient
+from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallReader
+
+_PROGRAMS = frozenset(("code_interpreter_call", "code_execution_call"))
+SERVER_TOOL_ITEMS = _PROGRAMS | {"mcp_call"}
+"""Types of items that this module reads."""
+
+
+class _Output(Struct):
+    """Output of a program: `logs`, or the URL of an `image`."""
+
+    type: str = ""
+    logs: str | None = None
+    url: str | None = None
+
+
+class _Arguments(Struct):
+    """xAI's form of a program (recorded)."""
+
+    code: str = ""
+
+
+class ServerToolReader:
+    """One such item, from its first event to its last."""
+
+    __slots__ = ("_call", "_identifier", "_is_program", "_item", "_shared")
+
+    def __init__(self, call: Call, item: OutputItem, shared: ToolCallReader) -> None:
+        self._call = call
+        self._shared = shared
+        self._item = item
+        self._is_program = item.type in _PROGRAMS
+        self._identifier = ""
+
+    def announce(self, written: str) -> list[Delta]:
+        """Return the call with its complete program or arguments; nothing if it was emitted before."""
+        if self._identifier:
+            return []
+        if self._is_program:
+            self._identifier = self._call.new_id(SERVER_TOOL_ID_PREFIX)
+            return [encode_code_execution(self._identifier, written)]
+        self._identifier = self._call.new_id(MCP_TOOL_ID_PREFIX)
+        label, name = self._item.server_label or "", self._item.name or ""
+        server = self._shared.find_server(label)
+        own_name = name.removeprefix(f"{label}.")  # xAI puts the label before it (documented)
+        return [encode_mcp_call(self._identifier, server, own_name, written)]
+
+    def end(self, item: OutputItem) -> list[Delta]:
+        """Return the remaining deltas of a complete item."""
+        self._item = item
+        if self._is_program:
+            announced = self.announce(_code_of(item))
+            return [*announced, _result_of_program(self._identifier, item)]
+        announced = self.announce(item.arguments or "")
+        failure = decode_lenient(item.error, object) if item.error is not ABSENT else None
+        words = _in_words(failure) if failure else item.output or ""
+        is_error = bool(failure) or item.status in ("failed", "incomplete")
+        return [*announced, encode_mcp_result(self._identifier, words, is_error=is_error)]
+
+    def cut(self) -> list[Delta]:
+        """Return the end of a call without a result."""
+        if not self._identifier:
+            return []
+        if self._is_program:
+            return [encode_code_error(self._identifier, "unavailable")]
+        return [encode_mcp_result(self._identifier, "the answer was cut before the result", is_error=True)]
+
+
+def _code_of(item: OutputItem) -> str:
+    if item.code is not None or not item.arguments:
+        return item.code or ""
+    return str(decode_lenient(Raw(item.arguments.encode(errors="replace")), _Arguments).code)
+
+
+def _result_of_program(identifier: str, item: OutputItem) -> Block:
+    outputs: list[_Output] = [decode_lenient(raw, _Output) for raw in item.outputs or ()]
+    printed = "\n".join(filter(None, map(_output_in_words, outputs)))
+    if item.status in ("failed", "incomplete"):
+        if not printed:
+            return encode_code_error(identifier, "unavailable")
+        return encode_code_result(identifier, stderr=printed, return_code=1)
+    return encode_code_result(identifier, stdout=printed)
+
+
+def _output_in_words(output: _Output) -> str:
+    if output.type != "image" or not output.url:
+        return output.logs or ""
+    described, mark, data = output.url.partition(",")
+    if not mark or not described.startswith("data:"):
+        return f"[image generated: {output.url}]"
+    return generated_image_text(described.removeprefix("data:").partition(";")[0], len(data))
+
+
+def _in_words(error: Any) -> str:
+    """Return the error text: a text (xAI), or an object with a message or with the tool's output (OpenAI)."""
+    if isinstance(error, str):
+        return error
+    if isinstance(error, list):
+        return "\n".join(map(_in_words, error))
+    if isinstance(error, dict):
+        for name in ("message", "text", "content"):
+            if error.get(name):
+                return _in_words(error[name])
+    return msgspec.json.encode(error).decode()

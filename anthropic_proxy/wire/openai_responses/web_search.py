@@ -1,0 +1,269 @@
+"""Web search results of the server → blocks and citations of the Messages API.
+
+OpenAI reports the pages of each search: its blocks are sent at once, and the text streams, each citation after its
+passage. xAI reports pages only as citations of the finished text: from such a search on everything is buffered until
+that text is complete (recorded by the project `vercel/ai`, files openai-web-search-tool.1 and xai-web-search-tool.1 of
+its fixtures, 2026-08).
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.messages.deltas import Block, Citation, Delta, Text, Usage
+from anthropic_proxy.messages.preparation import kind_of
+from anthropic_proxy.messages.server_blocks import (
+    SERVER_TOOL_ID_PREFIX,
+    SearchResultPage,
+    encode_citation,
+    encode_failed_search,
+    encode_pages,
+    encode_search,
+    encode_search_call,
+    is_domain_allowed,
+)
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.openai_responses.frames import OutputContent, OutputItem, decode_lenient
+
+_TRACKING = "utm_source="
+"""Prefix of the parameter that OpenAI adds to URLs of citations, but not of sources (recorded)."""
+
+_AROUND = " -*•"
+"""Characters around a passage in a list."""
+
+
+class _Source(Struct):
+    url: str | None = None
+
+
+class _Action(Struct):
+    """Action of a search; xAI sends it as `arguments` of the item (recorded)."""
+
+    type: str = ""
+    query: str | None = None
+    queries: list[str] | None = None
+    sources: list[_Source] | None = None
+    url: str | None = None
+
+
+class _Mark(Struct):
+    """An annotation; only those of type `url_citation` count."""
+
+    type: str = ""
+    url: str | None = None
+    title: str | None = None
+    start_index: int = 0
+    end_index: int = 0
+
+
+class _Found(Struct):
+    """The result of a search that waits for its pages or for their titles."""
+
+    call: str
+    urls: list[str]
+
+
+class WebSearchReader:
+    """Reads the searches of one answer; holds back what follows one until `release`, where its pages come later."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._waiting: list[Delta | _Found] = []
+        self._found: set[str] = set()
+        self._titles: dict[str, str] = {}
+        self._text: list[str] = []
+        self._place: tuple[int, int] | None = None
+        self._cited_to = 0
+        self._count = 0
+        self.listens = False
+        """True if emitted text must be tracked."""
+        self.holds = False
+        """True if deltas are buffered."""
+
+    def read_ahead(self, items: Iterable[OutputItem]) -> None:
+        """Learn the titles of pages from an answer that is here as a whole."""
+        for item in items:
+            for part in item.content or () if item.type == "message" else ():
+                for mark in self._marks_of(part):
+                    self._learn(mark)
+
+    def begin(self, item: OutputItem) -> list[Delta]:
+        """Return the deltas of a complete search.
+
+        Pages that the model opens or searches belong to the search that found them; others are a search of their own.
+        """
+        action = _action_of(item)
+        pages = [_plain(source.url) for source in action.sources or () if source.url]
+        query = action.query or ", ".join(action.queries or ())
+        if action.type not in ("search", "") or (action.url and not query):
+            url = _plain(action.url or "")
+            if not url or url in self._found or not self._shows(url):
+                return []
+            if self.holds:
+                self._add_to_last([url])
+                return []
+            return self._put(url, [url], waits=False)
+        if item.status == "failed":
+            identifier = self._call.new_id(SERVER_TOOL_ID_PREFIX)
+            failure = encode_failed_search(identifier, "unavailable")
+            return self._keep([encode_search_call(identifier, query), failure])
+        self._count += 1
+        self.listens = True
+        counted = Usage(web_search_requests=self._count)
+        return [*self._put(query, list(dict.fromkeys(pages)), waits=self.holds or not pages), counted]
+
+    def hold(self, deltas: Iterable[Delta]) -> None:
+        """Keep deltas in their place."""
+        self._waiting += deltas
+
+    def track_text(self, text: str, place: tuple[int, int]) -> None:
+        """Take note of text that leaves, of this item and part, because citations name passages by their place."""
+        if place != self._place:
+            self._place, self._text, self._cited_to = place, [], 0
+        self._text.append(text)
+
+    def cite(self, annotation: Raw, place: tuple[int, int]) -> list[Citation]:
+        """Return the citation that stands behind the text that has just left, if it is one."""
+        if self.holds or place != self._place:
+            return []
+        mark = decode_lenient(annotation, _Mark)
+        self._text = ["".join(self._text)]
+        return self._cited(mark, self._text[0]) if _is_citation(mark) else []
+
+    def with_citations(self, part: OutputContent) -> Iterable[Delta]:
+        """Yield the text of a complete part, cut behind each passage that is cited."""
+        text, start = part.text or part.refusal or "", 0
+        self._cited_to = 0
+        for mark in self._marks_of(part) if self._count else ():
+            self._learn(mark)
+            end = min(max(mark.end_index, start), len(text)) if mark.end_index else len(text)
+            if end > start:
+                yield Text(text[start:end])
+                start = end
+            if start:  # a citation belongs to the text before it
+                yield from self._cited(mark, text)
+        if text[start:]:
+            yield Text(text[start:])
+
+    def end_message(self, parts: Sequence[OutputContent], cited: int) -> list[Delta]:
+        """Return the citations of a streamed message that is complete, but for the first ones, which have left."""
+        if not self._count:
+            return []
+        if not self.holds:
+            late = [(mark, part.text or "") for part in parts for mark in self._marks_of(part)][cited:]
+            return [citation for mark, text in late for citation in self._cited(mark, text)]
+        is_repeated = self._drop_text("".join(part.text or part.refusal or "" for part in parts))
+        for part in parts:
+            deltas = list(self.with_citations(part))  # also records the cited pages
+            self._waiting += deltas if is_repeated else []
+        return []
+
+    def release(self) -> list[Delta]:
+        """Return what waited; the last search that did gets the pages that were cited and that none had found."""
+        if not self.holds:
+            return []
+        self._add_to_last([url for url in self._titles if url not in self._found])
+        deltas = [self._result_of(item) if isinstance(item, _Found) else item for item in self._waiting]
+        self._waiting = []
+        self.holds = False
+        return deltas
+
+    def _put(self, query: str, urls: list[str], *, waits: bool) -> list[Delta]:
+        identifier = self._call.new_id(SERVER_TOOL_ID_PREFIX)
+        self._found.update(urls)
+        if not waits:
+            return encode_search(identifier, query, self._pages(urls))
+        kept = self._keep([encode_search_call(identifier, query)])
+        self.holds = True
+        self._waiting.append(_Found(identifier, urls))
+        return kept
+
+    def _keep(self, deltas: list[Delta]) -> list[Delta]:
+        """Return deltas that can leave at once; where something waits, they wait too."""
+        if not self.holds:
+            return deltas
+        self._waiting += deltas
+        return []
+
+    def _pages(self, urls: Iterable[str]) -> Iterable[SearchResultPage]:
+        return (SearchResultPage(url, self._titles.get(url)) for url in urls if self._shows(url))
+
+    def _result_of(self, found: _Found) -> Block:
+        return encode_pages(found.call, self._pages(found.urls))
+
+    def _add_to_last(self, urls: list[str]) -> None:
+        waiting = [item for item in self._waiting if isinstance(item, _Found)]
+        waiting[-1].urls += urls
+        self._found.update(urls)
+
+    def _marks_of(self, part: OutputContent) -> list[_Mark]:
+        """Return the citations of a part in the order of the passages; those without a place come last."""
+        marks = [decode_lenient(raw, _Mark) for raw in part.annotations or ()]
+        cited = [mark for mark in marks if _is_citation(mark)]
+        return sorted(cited, key=lambda mark: mark.end_index or len(part.text or ""))
+
+    def _learn(self, mark: _Mark) -> None:
+        url = _plain(mark.url or "")
+        if not self._titles.get(url):
+            self._titles[url] = _title_of(mark)
+
+    def _cited(self, mark: _Mark, text: str) -> list[Citation]:
+        """Return a citation with the passage that rests on the page."""
+        self._learn(mark)
+        url = _plain(mark.url or "")
+        passage = text[mark.start_index : mark.end_index]
+        if "](" in passage:  # only the link that stands behind the passage is marked (recorded)
+            lines = text[self._cited_to : mark.start_index].rstrip().splitlines()
+            passage = lines[-1].strip(_AROUND) if lines else ""
+        self._cited_to = max(self._cited_to, mark.end_index)
+        return [encode_citation(url, _title_of(mark), passage)] if self._shows(url) else []
+
+    def _shows(self, url: str) -> bool:
+        return is_domain_allowed(url, (), self._blocked)
+
+    @cached_property
+    def _blocked(self) -> list[str]:
+        searching = (tool for tool in self._call.request.tools if kind_of(tool) == "web_search")
+        return [domain for tool in searching for domain in tool.blocked_domains or ()]
+
+    def _drop_text(self, whole: str) -> bool:
+        """Remove the text at the end of the buffer if it is this one. It is emitted again with citations."""
+        start = len(self._waiting)
+        while start and isinstance(self._waiting[start - 1], Text):
+            start -= 1
+        waiting = "".join(item.text for item in self._waiting[start:] if isinstance(item, Text))
+        if not waiting.endswith(whole):
+            return False
+        before = waiting[: len(waiting) - len(whole)]
+        self._waiting[start:] = [Text(before)] if before else []
+        return True
+
+
+def _action_of(item: OutputItem) -> _Action:
+    action: _Action = decode_lenient(item.action, _Action)
+    if action.query or action.queries or action.url or not item.arguments:
+        return action
+    try:
+        return msgspec.json.decode(item.arguments, type=_Action)
+    except (msgspec.DecodeError, RecursionError):
+        return action
+
+
+def _is_citation(mark: _Mark) -> bool:
+    return mark.type == "url_citation" and bool(mark.url)
+
+
+def _title_of(mark: _Mark) -> str:
+    """Return the title of a page; a mere number, as xAI counts its inline citations, is none."""
+    return "" if (mark.title or "").isdigit() else mark.title or ""
+
+
+def _plain(url: str) -> str:
+    """Return the URL without OpenAI's tracking parameter."""
+    address, mark, query = url.partition("?")
+    if not mark:
+        return url
+    kept = "&".join(word for word in query.split("&") if not word.startswith(_TRACKING))
+    return f"{address}?{kept}" if kept else address

@@ -1,0 +1,174 @@
+"""Repair of tool arguments that are not a JSON object.
+
+The library `json_repair` proposes an object. It is accepted only if it has the same tokens in the same order as the
+model's text. Commas, quote style and the closing brackets at the end may differ. The library is imported when the first
+arguments are broken, which most servers never send.
+"""
+
+import json
+import re
+from typing import Any, NamedTuple
+
+import msgspec
+
+MAX_LENGTH = 64 * 1024
+"""Maximum length of arguments to repair, in characters: 0.2 s at worst. Longer ones are unchanged."""
+_MAX_DEPTH = 200
+"""Maximum nesting. The library takes more than a second for thousands of open braces."""
+_NESTED = 2
+"""Number of additional JSON encodings that are removed."""
+
+_TOKEN = re.compile(
+    r"""
+    (?P<space>[\s\ufeff]+)
+  | (?P<string>"[^"\\]*(?:\\.[^"\\]*)*" | '[^'\\]*(?:\\.[^'\\]*)*')
+  | (?P<open>  "[^"\\]*(?:\\.[^"\\]*)*\Z | '[^'\\]*(?:\\.[^'\\]*)*\Z)
+  | (?P<number>-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![\w.]))
+  | (?P<word>[A-Za-z_$][\w$-]*)
+  | (?P<mark>[{}\[\]:,])
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
+_QUOTED = re.compile(r"""["'{}\[\]]""")
+"""Characters that must not surround an object, because it could be part of a larger one."""
+_ESCAPE = re.compile(r"\\.|\"", re.DOTALL)
+_OPENERS = ("{", "[")
+_CLOSERS = ("}", "]")
+_COLON = re.compile(r"\s*:")
+_SPACE = re.compile(r"\s*")
+_scan = json.JSONDecoder(strict=False).raw_decode
+
+
+def is_object(text: str) -> bool:
+    """Return True if a text is exactly one JSON object."""
+    try:
+        msgspec.json.decode(text, type=dict)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return False
+    return True
+
+
+def repair_arguments(text: str, *, alone: bool = False) -> str | None:
+    """Return the only JSON object that a text can mean, as JSON text. None: ambiguous.
+
+    Repaired are: an extra or missing comma, missing or extra brackets at the end, quotes and words of Python and
+    JavaScript, an object encoded again as a string. Without `alone`, also: an unfinished string at the end, a repeated
+    object, text or a fence around the object. `alone`: markers enclose the text.
+
+    >>> repair_arguments('{"path": "a",}')
+    '{"path": "a"}'
+    """
+    text = text.strip().removeprefix("\ufeff")
+    if len(text) > MAX_LENGTH:
+        return None
+    for _ in range(_NESTED):
+        if is_object(text):
+            return text
+        if not (inner := _decode_text(text)):
+            break
+        text = inner.strip()
+    if alone:
+        return _repair(text, closes_strings=False) if text.startswith("{") else None
+    begin, end = text.find("{"), text.rfind("}") + 1
+    if begin < 0 or _QUOTED.search(text, 0, begin):
+        return None
+    if whole := _repair(text[begin:], closes_strings=True):
+        return whole
+    inside = text[begin:end]
+    if not inside or _QUOTED.search(text, end):
+        return None
+    return _find_repeated(inside) or _repair(inside, closes_strings=False)
+
+
+def _decode_text(text: str) -> str | None:
+    """Return the content of a JSON string. None: not a JSON string."""
+    if text[:1] != '"':
+        return None
+    try:
+        return msgspec.json.decode(text, type=str)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None
+
+
+def _find_repeated(text: str) -> str | None:
+    """Return the object that a text contains once or repeatedly. Empty objects before it are ignored."""
+    written, position, found = "", 0, None
+    while position < len(text):
+        try:
+            value, end = _scan(text, position)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(value, dict) or (found and value != found):
+            return None
+        written, found = text[position:end], value
+        gap = _SPACE.match(text, end)
+        position = gap.end() if gap else end
+    return written if is_object(written) else None
+
+
+class _Token(NamedTuple):
+    kind: str
+    value: Any
+
+
+def _repair(text: str, *, closes_strings: bool) -> str | None:
+    """Return the library's result for a text that starts with a brace, if it has the same tokens."""
+    tokens = _read_words(text, closes_strings=closes_strings)
+    if tokens is None:
+        return None
+    import json_repair  # noqa: PLC0415  # most servers never need it
+
+    try:
+        repaired = json_repair.loads(text, skip_json_loads=True)
+        if not isinstance(repaired, dict):
+            return None
+        mended = json.dumps(repaired, ensure_ascii=False, allow_nan=False)
+        mended.encode()
+    except (ValueError, RecursionError):  # half a character is a ValueError too
+        return None
+    return mended if _read_words(mended, closes_strings=False) == tokens else None
+
+
+def _read_words(text: str, *, closes_strings: bool) -> list[_Token] | None:
+    """Return the tokens of a text without commas and without the closing brackets at its end. None: ambiguous."""
+    tokens: list[_Token] = []
+    position = depth = 0
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None or (match.lastgroup == "open" and not closes_strings):
+            return None
+        position = match.end()
+        depth += (match.group() in _OPENERS) - (match.group() in _CLOSERS)
+        if depth > _MAX_DEPTH:
+            return None
+        if match.lastgroup == "space" or match.group() == ",":
+            continue
+        try:
+            token = _read_token(str(match.lastgroup), match.group(), names=_COLON.match(text, position) is not None)
+        except ValueError:  # an escape that is none, a number too large
+            return None
+        if token is None:
+            return None
+        tokens.append(token)
+    while tokens and tokens[-1].kind == "mark" and tokens[-1].value in _CLOSERS:
+        tokens.pop()
+    return tokens
+
+
+def _read_token(kind: str, value: str, *, names: bool) -> _Token | None:
+    if kind == "mark":
+        return _Token(kind, value)
+    if kind == "number":
+        return _Token(kind, json.loads(value))
+    if kind == "word":
+        if names:
+            return _Token("string", value)
+        return _Token(kind, _LITERALS[value]) if value in _LITERALS else None
+    body = value[1:] if kind == "open" else value[1:-1]
+    return _Token("string", json.loads('"' + _ESCAPE.sub(_as_json, body) + '"', strict=False))
+
+
+def _as_json(escape: re.Match[str]) -> str:
+    """Return an escape in JSON form. Single quotes need none; double quotes between single ones do."""
+    return {"\\'": "'", '"': '\\"'}.get(escape.group(), escape.group())

@@ -1,0 +1,99 @@
+"""Tool calls written as JSON objects with a name and arguments."""
+
+import json
+import re
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.wire.tool_call_repair.arguments import is_object, repair_arguments
+from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
+
+_ABSENT = Raw(b"")
+_SEPARATORS = re.compile(r"[ \t\r\n,;]*")
+_scan = json.JSONDecoder(strict=False).raw_decode
+
+
+class FoundCall(Struct, frozen=True):
+    """A recovered tool call."""
+
+    name: str
+    """Client's name of an offered tool."""
+    arguments: str
+    """JSON text of an object, unchanged if the model's text was valid."""
+
+
+class _Written(Struct):
+    """Fields of a call. Some models put both into an object `function`."""
+
+    name: str | None = None
+    function: Raw = _ABSENT
+    arguments: Raw = _ABSENT
+    parameters: Raw = _ABSENT
+
+
+_decode = msgspec.json.Decoder(_Written).decode
+
+
+def read_objects(text: str, offered: OfferedTools, *, bare: bool = False) -> list[FoundCall] | None:
+    """Return the calls of a text that consists of JSON objects, in a list or a sequence. None: other text.
+
+    All must call offered tools. `bare`: no markers identify calls, so the arguments are required.
+    """
+    objects = _split(text.strip())
+    if objects is None and not bare and (mended := repair_arguments(text, alone=True)):
+        objects = [mended]
+    calls = [_read_object(part, offered, bare=bare) for part in objects or ()]
+    found = [call for call in calls if call is not None]
+    return found if found and len(found) == len(calls) else None
+
+
+def read_named(name: str, arguments: str, offered: OfferedTools) -> FoundCall | None:
+    """Return the call of a name and the JSON text of its arguments. Empty text means no arguments."""
+    known = offered.match(name)
+    arguments = arguments.strip() or "{}"
+    if known is not None and not is_object(arguments):
+        arguments = repair_arguments(arguments, alone=True) or ""
+    return FoundCall(known, arguments) if known is not None and arguments else None
+
+
+def end_of_value(text: str, start: int) -> int | None:
+    """Return the end of the JSON value at `start`. None: no value."""
+    try:
+        _, end = _scan(text, start)
+    except (ValueError, RecursionError):
+        return None
+    return end
+
+
+def _split(text: str) -> list[str] | None:
+    """Return the JSON texts of the objects in a list or a sequence."""
+    if text.startswith("["):
+        try:
+            return [bytes(part).decode() for part in msgspec.json.decode(text, type=list[Raw])]
+        except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+            return None
+    parts: list[str] = []
+    position = 0
+    while position < len(text):
+        end = end_of_value(text, position)
+        if end is None:
+            return None
+        parts.append(text[position:end])
+        gap = _SEPARATORS.match(text, end)
+        position = gap.end() if gap else end
+    return parts
+
+
+def _read_object(text: str, offered: OfferedTools, *, bare: bool) -> FoundCall | None:
+    try:
+        written = _decode(text)
+        if (function := bytes(written.function)).startswith(b"{"):
+            written = _decode(function)
+        name = written.name or (msgspec.json.decode(function, type=str) if function.startswith(b'"') else "")
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return None
+    arguments = bytes(written.arguments) or bytes(written.parameters)
+    if (bare and not arguments) or not name:
+        return None
+    return read_named(name, "" if arguments == b"null" else arguments.decode(), offered)

@@ -1,0 +1,81 @@
+"""Tool calls written as Python, `name(key="value")`. They are parsed and never run."""
+
+import ast
+import re
+import warnings
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.wire.tool_call_repair.json_calls import FoundCall, read_objects
+from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
+
+_TAG = "<|python_tag|>"
+_FENCE = re.compile(r"\A```tool_code[ \t]*\n(.*?)\n?(?:```)?\Z", re.DOTALL)
+_PRINTS = "print"
+_MAX_CHARACTERS = 64 * 1024
+
+
+def read_python_tag(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<|python_tag|>{"name": …, "parameters": {…}}`, several with `;` between, and `<|python_tag|>name.call(…)`.
+
+    Llama 3.1 (`llama3_1/prompt_format.md`; vLLM's `llama_tool_parser`).
+    """
+    body = text.removeprefix(_TAG)
+    return read_objects(body, offered) or read_calls(body, offered)
+
+
+def read_tool_code(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read a fence named `tool_code` with calls in it, printed or not.
+
+    Gemma and Gemini ("Function calling with Gemma"; the model's `default_api`).
+    """
+    fenced = _FENCE.match(text)
+    return read_calls(fenced[1], offered) if fenced else None
+
+
+def read_calls(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read calls on separate lines or in a list (`[a(x=1), b()]`): Llama 3.2 and 4 "pythonic".
+
+    Arguments must be keywords with literal values. None: other text, or a tool is not offered.
+    """
+    if len(text) > _MAX_CHARACTERS:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # of a backslash that escapes nothing
+            tree = ast.parse(text.strip())
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    calls: list[FoundCall] = []
+    for statement in tree.body:
+        if not isinstance(statement, ast.Expr):
+            return None
+        value = statement.value
+        for node in value.elts if isinstance(value, ast.List) else [value]:
+            call = _read_call(node, offered)
+            if call is None:
+                return None
+            calls.append(call)
+    return calls or None
+
+
+def _read_call(node: ast.expr, offered: OfferedTools) -> FoundCall | None:
+    if not isinstance(node, ast.Call):
+        return None
+    written = ast.unparse(node.func)
+    if written == _PRINTS and len(node.args) == 1 and not node.keywords:
+        return _read_call(node.args[0], offered)
+    name = offered.match(written) or offered.match(written.removesuffix(".call"))
+    if name is None or node.args:
+        return None
+    given: dict[str, Any] = {}
+    for keyword in node.keywords:
+        if keyword.arg is None:
+            return None
+        try:
+            given[keyword.arg] = ast.literal_eval(keyword.value)
+            msgspec.json.encode(given)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError):
+            return None
+    return FoundCall(name, msgspec.json.encode(given).decode())

@@ -1,0 +1,230 @@
+"""Tool calls between tags or special tokens. Each reader receives the text from its marker on.
+
+The cost is linear in the length of the text: repetitions in a pattern are possessive wherever the next part could match
+the same characters.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.wire.tool_call_repair.json_calls import FoundCall, end_of_value, read_named, read_objects
+from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
+
+_TAG, _TAG_END = "<tool_call>", "</tool_call>"
+_FUNCTION = re.compile(r"\s*<function=([^<>\s]+)>")
+_FUNCTION_END = re.compile(r"\s*</function>")
+_PARAMETER = re.compile(r"\s*<parameter=([^<>]+)>")
+_PARAMETER_END = re.compile(r"</parameter>(?=\s*(?:<parameter=|</function>|\Z))")
+_INVOKE = re.compile(r'\s*<(｜DSML｜)?invoke name="([^"<>]+)"\s*>')
+_INVOKE_END = re.compile(r"\s*</(?:｜DSML｜)?invoke>")
+_ARGUMENT = re.compile(r'\s*<(?:｜DSML｜)?parameter name="([^"<>]+)"[^<>]*>')
+_ARGUMENT_END = re.compile(
+    r"</(?:｜DSML｜)?parameter>(?=\s*(?:<(?:｜DSML｜)?parameter name=|</(?:｜DSML｜)?invoke>|\Z))"
+)
+_WRAPPER = re.compile(r"\s*</?(?:function_calls|minimax:tool_call|｜DSML｜function_calls|tool_call)>\s*")
+_KEY = re.compile(r"\s*<arg_key>(.*?)</arg_key>\s*<arg_value>", re.DOTALL)
+_VALUE_END = re.compile(r"</arg_value>(?=\s*(?:<arg_key>|\Z))")
+_BRACKET = re.compile(r"[\[\]{}]")
+_LISTED, _LISTED_ID, _LISTED_ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
+_SECTION_CALL = re.compile(
+    r"<\|tool_call_begin\|>([^<>]++)<\|tool_call_argument_begin\|>(.*?)(?:<\|tool_call_end\|>|\Z)", re.DOTALL
+)
+_SECTION_MARKERS = re.compile(r"<\|tool_calls_section_(?:begin|end)\|>|\s+")
+_BARRED_CALL = re.compile(
+    r"<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?\s*+([^<>\s]++)(?:\s*+<｜tool▁sep｜>|[^\S\n]*+\n)"
+    r"(.*?)(?:<｜tool▁call▁end｜>|\Z)",
+    re.DOTALL,
+)
+_BARRED_MARKERS = re.compile(r"<｜tool▁calls▁(?:begin|end)｜>|\s+")
+_FENCE = "```"
+_CHANNEL = re.compile(
+    r"\A.*?\bto=(?:functions\.)?([\w.:-]++)(?:<\|channel\|>\w++)?\s*+(?:<\|constrain\|>\s*+)?(?:(?:json|code)\s*+)?"
+    r"<\|message\|>(.*?)(?:<\|call\|>|<\|end\|>|\Z)",
+    re.DOTALL,
+)
+
+
+def read_tagged_json(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
+
+    Hermes 2 Pro and Qwen 2.5 and 3 are trained so (their chat templates; vLLM's `hermes_tool_parser`).
+    """
+    return read_objects(text.removeprefix(_TAG).removesuffix(_TAG_END), offered)
+
+
+def read_functions(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<function=name><parameter=x>…</parameter></function>`, in `<tool_call>` or without it.
+
+    Qwen 3 Coder (chat template; vLLM's `qwen3coder_tool_parser`: one line break at either end of a value is dropped,
+    and its type is that of the schema).
+    """
+    calls: list[FoundCall] = []
+    text = text.strip().removeprefix(_TAG).removesuffix(_TAG_END).rstrip()
+    position = 0
+    while begin := _FUNCTION.match(text, position):
+        name = offered.match(begin[1])
+        if name is None:
+            return None
+        read = _read_parameters(text, begin.end(), (_PARAMETER, _PARAMETER_END), offered.properties_of(name))
+        if read is None or (end := _FUNCTION_END.match(text, read[1])) is None:
+            return None
+        calls.append(FoundCall(name, read[0]))
+        position = end.end()
+    return calls if not text[position:].strip() else None
+
+
+def read_function_json(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<function=name>{…}</function>`.
+
+    Llama 3.1 is prompted so for tools of one's own (`llama3_1/prompt_format.md`, "User-defined Custom tool calling").
+    """
+    begin = _FUNCTION.match(text)
+    if begin is None:
+        return None
+    call = read_named(begin[1], text[begin.end() :].strip().removesuffix("</function>"), offered)
+    return [call] if call else None
+
+
+def read_invocations(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<invoke name="…"><parameter name="x">…</parameter></invoke>`, one or many, in a wrapper or without.
+
+    MiniMax M2 (`<minimax:tool_call>`), DeepSeek V3.2 (`<｜DSML｜function_calls>`) and models that imitate Claude
+    (`<function_calls>`); vLLM's `minimax_m2` and `deepseek_v32` parsers.
+    """
+    calls: list[FoundCall] = []
+    wrapper = _WRAPPER.match(text)
+    position = wrapper.end() if wrapper else 0
+    while begin := _INVOKE.match(text, position):
+        name = offered.match(begin[2])
+        if name is None:
+            return None
+        read = _read_parameters(text, begin.end(), (_ARGUMENT, _ARGUMENT_END), offered.properties_of(name))
+        if read is None or (end := _INVOKE_END.match(text, read[1])) is None:
+            return None
+        calls.append(FoundCall(name, read[0]))
+        position = end.end()
+    remainder = text[position:].strip()
+    return calls if not remainder or _WRAPPER.fullmatch(remainder) else None
+
+
+def read_keys(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<tool_call>name<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>`.
+
+    GLM 4.5 and later (chat template; vLLM's `glm4_moe_tool_parser`).
+    """
+    body = text.removeprefix(_TAG).removesuffix(_TAG_END)
+    name_text, mark, _ = body.partition("<arg_key>")
+    name = offered.match(name_text.strip()) if name_text.strip() else None
+    if name is None:
+        return None
+    position = len(name_text) if mark else len(body)
+    read = _read_parameters(body.rstrip(), position, (_KEY, _VALUE_END), offered.properties_of(name))
+    return [FoundCall(name, read[0])] if read is not None and read[1] >= len(body.rstrip()) else None
+
+
+def read_listed(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `[TOOL_CALLS][{"name": …, "arguments": {…}}]` and `[TOOL_CALLS]name[ARGS]{…}`, once or again and again.
+
+    Mistral's tokenizers up to version 7, and from 11 on (mistral-common; vLLM's `mistral_tool_parser`); version 13 has
+    `[CALL_ID]…` in between, some servers drop `[ARGS]`.
+    """
+    calls: list[FoundCall] = []
+    for part in text.split(_LISTED)[1:]:
+        if part.lstrip()[:1] in ("[", "{"):
+            calls += (found := read_objects(part, offered)) or ()
+        else:
+            found = _read_listed_call(part, offered)
+            calls += found or ()
+        if not found:
+            return None
+    return calls
+
+
+def _read_listed_call(part: str, offered: OfferedTools) -> list[FoundCall] | None:
+    start = part.find("{")
+    if start < 0:
+        return None
+    end = end_of_value(part, start)
+    if end is not None and part[end:].strip(" \t\r\n,"):
+        return None
+    name, _, identifier = part[:start].rstrip().removesuffix(_LISTED_ARGUMENTS).rstrip().partition(_LISTED_ID)
+    call = read_named(name, part[start:end], offered) if not _BRACKET.search(identifier) else None
+    return [call] if call else None
+
+
+def read_section(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<|tool_calls_section_begin|><|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{…}…`.
+
+    Kimi K2 (`tool_call_guidance.md` of the model; vLLM's `kimi_k2_tool_parser`).
+    """
+    return _read_all(text, _SECTION_CALL, _SECTION_MARKERS, offered)
+
+
+def read_barred(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>name<｜tool▁sep｜>{…}<｜tool▁call▁end｜>…`.
+
+    DeepSeek V3.1; V3 and R1 write `function<｜tool▁sep｜>name` and put the arguments in a fence (chat templates; vLLM's
+    `deepseekv3_tool_parser` and `deepseekv31_tool_parser`).
+    """
+    return _read_all(text, _BARRED_CALL, _BARRED_MARKERS, offered)
+
+
+def read_channel(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+    """Read `<|channel|>commentary to=functions.name <|constrain|>json<|message|>{…}<|call|>`.
+
+    gpt-oss ("OpenAI harmony response format", Function calling: the recipient stands in the role or in the channel).
+    """
+    written = _CHANNEL.match(text)
+    call = read_named(written[1], written[2], offered) if written else None
+    return [call] if call else None
+
+
+def _read_all(
+    text: str, pattern: re.Pattern[str], markers: re.Pattern[str], offered: OfferedTools
+) -> list[FoundCall] | None:
+    calls: list[FoundCall] = []
+    for written in pattern.finditer(text):
+        call = read_named(written[1].strip(), _unfenced(written[2]), offered)
+        if call is None:
+            return None
+        calls.append(call)
+    return calls if not markers.sub("", pattern.sub("", text)) else None
+
+
+def _unfenced(text: str) -> str:
+    stripped = text.strip()
+    if not stripped.startswith(_FENCE):
+        return text
+    return stripped.removeprefix(_FENCE).removeprefix("json").removesuffix(_FENCE).strip()
+
+
+def _read_parameters(
+    text: str, position: int, marks: tuple[re.Pattern[str], re.Pattern[str]], properties: Mapping[str, Any]
+) -> tuple[str, int] | None:
+    """Return named values as the JSON text of an object, and their end."""
+    given: dict[str, Any] = {}
+    while begin := marks[0].match(text, position):
+        end = marks[1].search(text, begin.end())
+        if end is None:
+            return None
+        name, value = begin[1].strip(), text[begin.end() : end.start()]
+        given[name] = _typed(value.removeprefix("\n").removesuffix("\n"), properties.get(name))
+        position = end.end()
+    return msgspec.json.encode(given).decode(), position
+
+
+def _typed(value: str, schema: Any) -> Any:
+    """Return a textual value in the type of its schema; text if it has no type."""
+    kinds = schema.get("type") if isinstance(schema, dict) else None
+    kinds = [kinds] if isinstance(kinds, str) else kinds if isinstance(kinds, list) else []
+    if not isinstance(schema, dict) or kinds == ["string"]:
+        return value
+    literal = {"True": "true", "False": "false", "None": "null"}.get(value.strip(), value)
+    try:
+        read = msgspec.json.decode(literal)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return value
+    return value if "string" in kinds and read is not None else read

@@ -1,0 +1,348 @@
+"""Detection of tool calls in streamed text. Other text passes unchanged."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from anthropic_proxy.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.wire.tool_call_repair.fences import MAX_FENCE_LENGTH, end_before_gap, find_fence
+from anthropic_proxy.wire.tool_call_repair.formats import (
+    StartMarker,
+    ToolCallFormat,
+    can_be_bare,
+    markers_of,
+    read_bare,
+)
+from anthropic_proxy.wire.tool_call_repair.json_calls import FoundCall
+from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
+
+_WORD = re.compile(r"[\w.:/-]*")
+_MAX_NAME_LENGTH = 128
+_MAX_FAILURES = 64
+"""Number of markers without a call after which detection stops. Repetitive output would be examined again and again."""
+MAX_FENCES = 10_000
+"""Number of fences in a reply after which detection stops. They take about 50 ms."""
+_MIN_PIECE, _MAX_PIECE = 128, 4_096
+"""Number of characters that are examined together. It doubles with each piece in which nothing is decided. After a
+decision the rest of a piece is examined again as shorter pieces, so the work stays proportional to the text."""
+_BEGINNING = 256
+"""Length of the beginning that shows if a reply may consist of calls only."""
+_MAX_ENDINGS = 16
+"""Number of end markers inside one call that are tried before it becomes text."""
+_MAX_FAILED_CHARACTERS, _MAX_FAILED_MULTIPLE = 128 * 1024, 4
+"""Limit on characters that were read as calls without being calls: a base, and a multiple of the latest attempt."""
+
+
+class TextCallDetector:
+    """Converts tool calls in a text into blocks: `feed` each fragment, then `finish`.
+
+    A call starts at a marker, outside fences and not after a backtick. It must be readable to its end and call offered
+    tools. Text is buffered only while it may become a marker, independently of the cuts. Line breaks next to a call are
+    dropped.
+    """
+
+    def __init__(
+        self, conventions: Sequence[ToolCallFormat], offered: OfferedTools, new_id: Callable[[str], str]
+    ) -> None:
+        self.notes: list[FidelityNote] = []
+        """Notes on recovered calls."""
+        self._conventions = conventions
+        self._offered = offered
+        self._new_id = new_id
+        signs = self._signs = markers_of(tuple(conventions))
+        self._marks, self._pattern, self._strays, self._spark = signs.marks, signs.pattern, signs.strays, signs.spark
+        self._state = "start"  # then bare, text, fence, call, after; over: nothing is looked for any more
+        self._held = ""
+        self._pieces: list[str] = []
+        """Fragments after `_held` that decide nothing. They are joined once, at the next decision."""
+        self._blank = False
+        """True if only white space follows the marker of a call. More white space decides nothing."""
+        self._last = ""
+        """End of those fragments, in which an end marker may begin."""
+        self._before = "\n"
+        """End of the emitted text, in which a fence or a backtick may stand."""
+        self._space = ""  # line breaks before the mark of the call that is being read
+        self._mark = ""
+        self._later = ""
+        """Received text that is not yet in `_held`, from `_later_offset` on."""
+        self._later_offset = 0
+        self._piece = _MIN_PIECE  # length of the next piece, in characters
+        self._free: list[str] = []
+        """Text to emit, joined into one delta at the end of `feed` and before a tool call."""
+        self._failures = self._fences = 0
+        self._named = False
+        """True if the marker is followed by the name of an offered tool."""
+        self._searched = 0
+        self._endings = 0
+        self._failed_characters = 0
+        """Number of characters that were read as a call without being one."""
+        self._exhausted = False
+        """True if that number exceeds the limit, so that detection stops."""
+        self._fence = ""
+        """Position in a fence: `run` of the characters that open it, `line` that opens it, `inside`."""
+        self._count = 0
+
+    def feed(self, text: str) -> list[Delta]:
+        """Return the decided deltas."""
+        if self._state == "text" and not self._held and not self._spark.search(text):
+            self._before = (self._before + text[-MAX_FENCE_LENGTH:])[-MAX_FENCE_LENGTH:]
+            return [Text(text)]
+        if self._state == "over":
+            return [Text(text)]
+        deltas: list[Delta] = []
+        self._later, self._later_offset = text, 0
+        self._read_on(deltas)
+        self._pass_free(deltas)
+        return deltas
+
+    def finish(self, *, cut: bool = False) -> list[Delta]:
+        """Return the buffered text. `cut`: the reply was truncated, so a call without an end marker is text."""
+        deltas: list[Delta] = []
+        if self._held or self._pieces:
+            self._join("")
+            while self._step(deltas, final=True, cut=cut) or self._later:
+                self._read_on(deltas)
+                self._join("")
+            if self._held and self._state != "after":
+                self._emit(len(self._held))
+            self._pass_free(deltas)
+        self._held, self._blank = "", False
+        if self._state not in ("start", "fence", "over"):
+            self._state = "text"
+        return deltas
+
+    def _read_on(self, deltas: list[Delta]) -> None:
+        """Examine the received text in pieces. The cost of a step is the length of its piece."""
+        while self._later_offset < len(self._later):
+            piece = self._later[self._later_offset : self._later_offset + self._piece]
+            self._later_offset += len(piece)
+            if self._decides_nothing(piece):
+                self._pieces.append(piece)
+                continue
+            self._join(piece)
+            self._piece = min(2 * self._piece, _MAX_PIECE)
+            while self._step(deltas, final=False, cut=False):
+                self._put_back()
+            remainder = self._held if self._state != "call" else "" if self._named else self._held[len(self._mark) :]
+            self._blank = remainder.isspace()
+        self._later, self._later_offset = "", 0
+
+    def _put_back(self) -> None:
+        """Return the rest of a piece in which something was decided to the unread text, to be cut shorter."""
+        if self._state in ("text", "fence") and _MIN_PIECE < len(self._held) <= self._later_offset:
+            self._later_offset -= len(self._held)
+            self._held, self._piece = "", _MIN_PIECE
+
+    def _decides_nothing(self, piece: str) -> bool:
+        """Return True if this piece of text changes no decision."""
+        if self._blank:
+            return piece.isspace()
+        if self._state == "bare":
+            return len(self._held) >= _BEGINNING
+        if self._state != "call" or not self._named:
+            return False
+        ending = self._marks[self._mark].ending
+        if not ending:
+            return True
+        window = (self._last if self._pieces else self._held[1 - len(ending) :]) + piece
+        self._last = window[1 - len(ending) :]
+        return ending not in window
+
+    def _join(self, piece: str) -> None:
+        self._held = "".join((self._held, *self._pieces, piece))
+        self._pieces.clear()
+
+    def _step(self, deltas: list[Delta], *, final: bool, cut: bool) -> bool:
+        """Make one decision. Return True if another may follow."""
+        if not self._held:
+            return False
+        if self._state == "start":
+            return self._begin()
+        if self._state == "bare":
+            return self._read_bare(deltas, final=final, cut=cut)
+        if self._state == "call":
+            return self._read_call(deltas, final=final, cut=cut)
+        if self._state == "fence":
+            return self._leave_fence()
+        if self._state == "after":
+            return self._go_on(final=final)
+        if self._state == "over":
+            self._emit(len(self._held))
+            return False
+        return self._find_mark(final=final)
+
+    def _begin(self) -> bool:
+        if self._held.isspace():
+            return False
+        bare = "bare_json" in self._conventions or "bare_python" in self._conventions
+        self._state = "bare" if bare and self._held.lstrip()[0] in "{[" else "text"
+        return True
+
+    def _read_bare(self, deltas: list[Delta], *, final: bool, cut: bool) -> bool:
+        if can_be_bare(self._held[:_BEGINNING], self._conventions, self._offered):
+            if not final:
+                return False
+            found = None if cut else read_bare(self._held, self._conventions, self._offered)
+            if found is not None:
+                self._emit_calls(*found, deltas)
+                self._held = ""
+                return False
+        self._state = "text"
+        self._read_again()
+        return False
+
+    def _find_mark(self, *, final: bool) -> bool:
+        text = self._before + self._held
+        offset = len(self._before)
+        mark = self._pattern.search(text, offset) if self._pattern else None
+        fence = find_fence(text, offset)
+        if mark is not None and (fence is None or mark.start() <= fence - len("```")):
+            self._open_call(mark, offset)
+            return True
+        if not final:
+            kept = self._signs.find_partial_mark(text, offset, len(text) if fence is None else fence)
+            if kept < len(text) or fence is None:
+                self._emit(end_before_gap(text, kept) - offset)
+                return False
+        if fence is None:
+            return False
+        self._fences += 1
+        if self._fences > MAX_FENCES:
+            self._state = "over"
+            return True
+        self._emit(fence - offset)
+        self._open_fence()
+        return self._leave_fence()
+
+    def _read_again(self) -> None:
+        """Move the buffered text back to the received text."""
+        self._later, self._later_offset = self._held + self._later[self._later_offset :], 0
+        self._held = ""
+
+    def _open_fence(self) -> None:
+        self._state, self._fence = "fence", "run"
+
+    def _open_call(self, match: re.Match[str], offset: int) -> None:
+        free = match.string[offset : match.start()]
+        end = end_before_gap(free, len(free))
+        self._space = free[end:]
+        self._emit(end)
+        self._held = self._held[len(self._space) :]
+        self._mark = match.group()
+        self._state, self._searched, self._endings = "call", len(self._mark), 0
+        self._named = not self._marks[self._mark].names
+
+    def _read_call(self, deltas: list[Delta], *, final: bool, cut: bool) -> bool:
+        mark = self._marks[self._mark]
+        if not self._named and not self._may_be_named():
+            return self._release()
+        while mark.ending and (found := self._held.find(mark.ending, self._searched)) >= 0:
+            self._searched = found + len(mark.ending)
+            if self._convert_calls(mark, self._held[: self._searched], deltas):
+                return True
+            self._endings += 1
+            if self._endings >= _MAX_ENDINGS or self._exhausted:
+                return self._release()
+        self._searched = max(self._searched, len(self._held) - len(mark.ending) + 1)
+        if not final:
+            return False
+        return (not cut and self._convert_calls(mark, self._held, deltas)) or self._release()
+
+    def _may_be_named(self) -> bool:
+        """Return True if a bracket or a possible tool name follows the marker."""
+        following = self._held[len(self._mark) :].lstrip()
+        word = _WORD.match(following)
+        name = word.group() if word else ""
+        if len(name) == len(following):
+            return len(name) <= _MAX_NAME_LENGTH
+        self._named = following[0] in '{[<"' or (
+            bool(name) and any(map(self._offered.match, (name, name.removesuffix(".call"))))
+        )
+        return self._named
+
+    def _convert_calls(self, mark: StartMarker, text: str, deltas: list[Delta]) -> bool:
+        """Emit the calls of a text from a start marker to an end marker. Return False if it is not a call."""
+        for convention, read in mark.readers:
+            if calls := read(text, self._offered):
+                self._emit_calls(convention, calls, deltas)
+                self._held = self._held[len(text) :]
+                self._state = "after"
+                return True
+        self._failed_characters += len(text)
+        self._exhausted = self._failed_characters > _MAX_FAILED_CHARACTERS + _MAX_FAILED_MULTIPLE * len(text)
+        return False
+
+    def _release(self) -> bool:
+        """Emit a marker without a call as text, and continue after it."""
+        self._held = self._space + self._held
+        self._emit(len(self._space) + len(self._mark))
+        self._read_again()
+        self._failures += 1
+        self._state = "over" if self._exhausted or self._failures >= _MAX_FAILURES else "text"
+        if self._mark.startswith("```") and self._state == "text":
+            self._open_fence()
+        return False
+
+    def _leave_fence(self) -> bool:
+        """Emit the line that opens a fence, then the lines up to its closing fence."""
+        if self._fence == "run":
+            self._emit(len(self._held) - len(self._held.lstrip("`~")))
+            if not self._held:
+                return False
+            self._fence = "line"
+        if self._fence == "line" and not self._leave_fence_line():
+            return False
+        if self._state == "text":
+            return True
+        offset = len(self._before)
+        fence = find_fence(self._before + self._held, offset)
+        self._emit(fence - offset if fence is not None else len(self._held))
+        if fence is not None:
+            self._state = "text"
+        return fence is not None
+
+    def _leave_fence_line(self) -> bool:
+        """Return True at the end of the line. A line that contains its own closing fence is inline code."""
+        line, line_break, _ = self._held.partition("\n")
+        end = line.find("```")
+        if end < 0 and not line_break:
+            self._emit(len(line.rstrip("`")))
+            return False
+        self._fence = "inside"
+        self._emit(end + len("```") if end >= 0 else len(line) + 1)
+        self._state = "text" if end >= 0 else "fence"
+        return True
+
+    def _go_on(self, *, final: bool) -> bool:
+        """Skip white space after a call, and end markers without a start marker."""
+        self._held = self._held.lstrip()
+        for stray in self._strays:
+            if self._held.startswith(stray):
+                self._held = self._held[len(stray) :]
+                return True
+            if not final and stray.startswith(self._held):
+                return False
+        if self._held:
+            self._state = "text"
+            self._before = "\n"
+        return bool(self._held)
+
+    def _emit(self, size: int) -> None:
+        if size > 0:
+            text, self._held = self._held[:size], self._held[size:]
+            self._before = (self._before + text[-MAX_FENCE_LENGTH:])[-MAX_FENCE_LENGTH:]
+            self._free.append(text)
+
+    def _pass_free(self, deltas: list[Delta]) -> None:
+        if self._free:
+            deltas.append(Text("".join(self._free)))
+            self._free.clear()
+
+    def _emit_calls(self, convention: str, calls: Sequence[FoundCall], deltas: list[Delta]) -> None:
+        self._pass_free(deltas)
+        for call in calls:
+            key = f"text {self._count}"
+            self._count += 1
+            deltas += [ToolCall(key, self._new_id("toolu_px"), call.name), ToolArgs(key, call.arguments), ToolEnd(key)]
+            detail = f"a call of {call.name} that the model wrote as text ({convention}) became a block"
+            self.notes.append(FidelityNote("emulated", "content.tool_use", detail))

@@ -1,0 +1,137 @@
+"""The hub of the workers: adds up their statistics and broadcasts their observations."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from anthropic_proxy.workers.ipc import IpcChannel, SharedObservation, StatsQuery, StatsReport, StatsRequest, StatsTotal
+
+QUERY_TIMEOUT_SECONDS = 1.0
+"""Time for a worker to report its statistics."""
+MAX_OBSERVATIONS = 10_000
+"""Stored observations. The oldest is dropped for a new one."""
+
+
+class StatsAggregator(Protocol):
+    """Access to encoded statistics."""
+
+    def collect_stats(self, *, refresh_gauges: bool = True) -> bytes:
+        """Return the statistics of this process. `refresh_gauges`: as in `link.LinkMember`."""
+        ...
+
+    def sum_stats(self, readings: Sequence[bytes], ended: Sequence[bytes]) -> bytes:
+        """Return the sum. `ended`: statistics of ended workers, of which only the counters are added."""
+        ...
+
+
+@dataclass
+class _Query:
+    asker: IpcChannel
+    message: StatsQuery
+    number: int
+    deadline: float
+    missing: set[IpcChannel]
+
+
+class Hub:
+    """Channels of all workers, with their latest statistics. `clock`: monotonic seconds."""
+
+    def __init__(self, aggregator: StatsAggregator, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._aggregator = aggregator
+        self._clock = clock
+        self._channels: list[IpcChannel] = []
+        self._latest: dict[IpcChannel, bytes] = {}
+        """Latest statistics of each serving worker. The first report comes when it begins to serve."""
+        self._ended: list[bytes] = []
+        """Sum of the ended workers. Empty: none has ended."""
+        self._queries: list[_Query] = []
+        self._number = 0
+        self._observations: dict[tuple[str, str, str], tuple[float, SharedObservation]] = {}
+        """Kind, scope and name → time until which the observation is valid, observation."""
+
+    @property
+    def channels(self) -> Sequence[IpcChannel]:
+        """Channels that are still open for reading."""
+        return [channel for channel in self._channels if not channel.ended]
+
+    def open(self, channel: IpcChannel) -> None:
+        """Add a worker and send it the valid observations of the others."""
+        self._channels.append(channel)
+        now = self._clock()
+        for until, observation in self._observations.values():
+            if until > now:
+                channel.send(replace(observation, seconds=until - now))
+
+    def receive_from(self, channel: IpcChannel) -> None:
+        """Read the messages of a worker and act on them."""
+        for message in channel.receive():
+            if isinstance(message, StatsReport):
+                self._latest[channel] = message.reading
+                self._note_answer(channel, message.number)
+            elif isinstance(message, StatsQuery):
+                self._latest[channel] = message.reading
+                self._start_query(channel, message)
+            elif isinstance(message, SharedObservation):
+                self._broadcast(channel, message)
+        if channel.ended:  # its process may end later
+            self._note_end(channel)
+
+    def close(self, channel: IpcChannel) -> None:
+        """Remove an ended worker. Its counters stay in the sum."""
+        self.receive_from(channel)
+        self._channels.remove(channel)
+        channel.close()
+        self._note_end(channel)
+
+    def next_deadline(self) -> float | None:
+        """Return the earliest query deadline. None: no open query."""
+        return min((query.deadline for query in self._queries), default=None)
+
+    def answer_due_queries(self) -> None:
+        """Answer the queries for which all workers have reported or the deadline has passed."""
+        now = self._clock()
+        for query in list(self._queries):
+            if not query.missing or now >= query.deadline:
+                self._queries.remove(query)
+                self._answer(query)
+
+    def _start_query(self, asker: IpcChannel, message: StatsQuery) -> None:
+        self._number += 1
+        missing = {channel for channel in self._latest if channel is not asker}
+        for channel in missing:
+            channel.send(StatsRequest(self._number))
+        self._queries.append(_Query(asker, message, self._number, self._clock() + QUERY_TIMEOUT_SECONDS, missing))
+        self.answer_due_queries()
+
+    def _note_answer(self, channel: IpcChannel, number: int) -> None:
+        for query in self._queries:
+            if number >= query.number:
+                query.missing.discard(channel)
+        self.answer_due_queries()
+
+    def _note_end(self, channel: IpcChannel) -> None:
+        if (latest := self._latest.pop(channel, None)) is not None:
+            self._ended = [self._aggregator.sum_stats((), [*self._ended, latest])]
+        self._queries = [query for query in self._queries if query.asker is not channel]
+        for query in self._queries:
+            query.missing.discard(channel)
+        self.answer_due_queries()
+
+    def _answer(self, query: _Query) -> None:
+        readings = [self._aggregator.collect_stats(), *self._latest.values()]
+        reading = self._aggregator.sum_stats(readings, self._ended)
+        query.asker.send(StatsTotal(query.message.number, reading, unresponsive_count=len(query.missing)))
+
+    def _broadcast(self, sender: IpcChannel, observation: SharedObservation) -> None:
+        key = observation.kind, observation.scope, observation.name
+        self._observations.pop(key, None)
+        if observation.seconds > 0:
+            if len(self._observations) >= MAX_OBSERVATIONS:
+                del self._observations[next(iter(self._observations))]
+            self._observations[key] = self._clock() + observation.seconds, observation
+        for channel in self.channels:
+            if channel is not sender:
+                channel.send(observation)

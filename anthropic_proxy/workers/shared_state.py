@@ -1,0 +1,66 @@
+"""State shared between workers: observations of models, keys in cooldown, open circuits."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.routing.memory_store import MemoryStore
+from anthropic_proxy.services import Services
+from anthropic_proxy.settings import Settings
+from anthropic_proxy.workers.ipc import SharedObservation
+
+LESSON, KEY, UPSTREAM = "lesson", "key", "upstream"
+_DIGEST_BYTES = 16
+
+
+def publish_observations(services: Services, publish: Callable[[SharedObservation], None]) -> None:
+    """Publish all further observations of these services."""
+    addresses, upstreams = _scopes(services.settings)
+    if isinstance(store := services.observations.store, MemoryStore):
+        store.on_put = lambda key, value, seconds: publish(SharedObservation(LESSON, addresses, key, value, seconds))
+    services.credentials.on_cooldown = lambda key, seconds: publish(
+        SharedObservation(KEY, "", _digest(key), "", seconds)
+    )
+    services.circuit_breakers.on_change = lambda upstream, failure, seconds: publish(
+        SharedObservation(UPSTREAM, upstreams, upstream, failure, seconds)
+    )
+
+
+def apply_observation(services: Services, observation: SharedObservation) -> None:
+    """Apply an observation of another worker if it is valid for these settings."""
+    addresses, upstreams = _scopes(services.settings)
+    if (
+        observation.kind == LESSON
+        and observation.scope == addresses
+        and isinstance(store := services.observations.store, MemoryStore)
+    ):
+        store.put_from_peer(observation.name, observation.value, observation.seconds)
+    elif observation.kind == KEY:
+        for key in (key.reveal() for keys in services.settings.keys.values() for key in keys):
+            if _digest(key) == observation.name:
+                services.credentials.cool_down(key, observation.seconds)
+    elif observation.kind == UPSTREAM and observation.scope == upstreams:
+        if observation.seconds <= 0:
+            services.circuit_breakers.reset_from_peer(observation.name)
+        else:
+            services.circuit_breakers.open_from_peer(
+                observation.name, _decode_failure(observation), observation.seconds
+            )
+
+
+def _scopes(settings: Settings) -> Sequence[str]:
+    """Return the digests of the upstream addresses, and of the addresses with their keys."""
+    addresses = sorted(settings.base_urls.items()), sorted(settings.wires.items())
+    keys = sorted((name, [key.reveal() for key in keys]) for name, keys in settings.keys.items())
+    return _digest(repr(addresses)), _digest(repr((addresses, keys)))
+
+
+def _digest(text: str) -> str:
+    """Return a digest of a key. Messages between processes never contain the key."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _decode_failure(observation: SharedObservation) -> UpstreamError:
+    """Return the failure with a message of the proxy. The provider's message is not shared: it may contain a key."""
+    provider, (status, kind) = observation.name.partition(" ")[0], observation.value.split(" ", 1)
+    return UpstreamError(f"{provider} failed with status {status}.", provider=provider, status=int(status), kind=kind)

@@ -1,0 +1,306 @@
+"""Supervisor of several workers that share a listening socket. It starts, replaces and stops them, forwards signals
+and runs their hub. It serves no request itself.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.in_progress import BEAT_SECONDS, BOARD_BYTES, count_beats, describe_requests
+from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, TERMINAL_CHECKS, FileWatch, Terminal
+from anthropic_proxy.server.process import (
+    EXIT_STARTUP_FAILED,
+    FORWARDED_SIGNALS,
+    HURRY,
+    RELOAD,
+    STOP,
+    STOP_GRACE_SECONDS,
+    Application,
+    ServerConfig,
+    ServerProcess,
+)
+from anthropic_proxy.workers.hub import Hub
+from anthropic_proxy.workers.ipc import IpcChannel, new_channel_pair
+from anthropic_proxy.workers.link import WorkerLink
+
+if TYPE_CHECKING:
+    from ctypes import Array, c_ubyte
+
+MIN_RESTART_INTERVAL_SECONDS = 1.0
+"""Interval between two starts of one worker. Without it, a worker that ends at once would use a whole CPU."""
+MAX_MISSED_BEATS = 3
+"""Heartbeats that a worker may miss when it should have stopped."""
+_spawning = get_context("spawn")
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    control: Connection
+    channel: IpcChannel
+    index: int
+    started_at: float
+    board: memoryview
+    ready: bool = False
+    beats: int = 0
+    """Heartbeats at the last check."""
+    missed: int = 0
+    """Checks since the last heartbeat. Time is not measured: it also passes while the whole machine is suspended."""
+    killed: bool = False
+
+
+class Supervisor:
+    """Runs workers until a signal stops it, or until no worker can be started."""
+
+    def __init__(
+        self, config: ServerConfig, listener: socket.socket, worker_count: int, application: Application
+    ) -> None:
+        self._config = config
+        self._listener = listener
+        self._worker_count = worker_count
+        self._application = application
+        self._hub = Hub(application.peer)
+        self._workers: list[_Worker] = []
+        self._any_served = False
+        """True if any worker has served."""
+        self._stopping = False
+        self._deadline = 0.0
+        """Time at which remaining workers are killed."""
+        self._stop_at = 0.0
+        """Time from which unresponsive workers are killed early, after the signal to stop."""
+        self._next_check = 0.0
+        """Time of the next check of heartbeats."""
+        self._next_start = 0.0
+        self._status = 0
+        self._terminal = Terminal()
+        self._terminal_checks = 0
+        """Remaining checks of the terminal after a SIGHUP."""
+        self._file_watch = FileWatch(config.watched_file) if config.watched_file else None
+        self._polled_at = 0.0
+
+    def run(self) -> int:
+        """Run until the end and return the exit status."""
+        inbox, outbox = socket.socketpair()
+        inbox.setblocking(False)
+        outbox.setblocking(False)
+        for forwarded in FORWARDED_SIGNALS:
+            signal.signal(forwarded, _ignore_signal)
+        signal.set_wakeup_fd(outbox.fileno(), warn_on_full_buffer=False)
+        for _ in range(self._worker_count):
+            self._start()
+        while self._workers or not self._stopping:
+            awaited: list[socket.socket | Connection | int] = [inbox]
+            awaited += [worker.process.sentinel for worker in self._workers]
+            awaited += [worker.control for worker in self._workers if not worker.ready]
+            ready = _wait(awaited, self._hub.channels, self._next_deadline())
+            self._note_ready(ready)
+            for worker in self._workers:
+                if worker.channel in ready:
+                    worker.channel.flush()
+                    self._hub.receive_from(worker.channel)
+            if inbox in ready:
+                for number in inbox.recv(64):
+                    self._handle_signal(number)
+            self._reap_exited()
+            self._run_due_tasks()
+        if not self._status:
+            self._application.note_stop()
+        return self._status
+
+    def _start(self) -> None:
+        ours, theirs = _spawning.Pipe()
+        end, their_end = new_channel_pair()
+        index = min(set(range(self._worker_count)) - {worker.index for worker in self._workers})
+        position = index, self._worker_count
+        board = _spawning.RawArray("B", BOARD_BYTES)
+        process = _spawning.Process(
+            target=run_worker, args=(self._config, self._listener, theirs, (their_end, board), position), daemon=True
+        )
+        # signals stay pending until the worker has handlers
+        signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED_SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED_SIGNALS)
+        theirs.close()
+        their_end.close()
+        channel = IpcChannel(end)
+        self._hub.open(channel)
+        shared = memoryview(board).cast("B")
+        self._workers.append(_Worker(process, ours, channel, index, time.monotonic(), shared))
+
+    def _next_deadline(self) -> float | None:
+        """Return the seconds until the next timed task. None: no task is scheduled."""
+        due = [] if (deadline := self._hub.next_deadline()) is None else [deadline]
+        now = time.monotonic()
+        due.append(self._next_check)
+        if self._stopping:
+            due.append(self._deadline)
+        elif len(self._workers) < self._worker_count:
+            due.append(self._next_start)
+        elif self._file_watch is not None:
+            due.append(now + POLL_INTERVAL_SECONDS)
+        return max(min(due) - now, 0.0) if due else None
+
+    def _note_ready(self, ready: Collection[object]) -> None:
+        for worker in self._workers:
+            if worker.control in ready:
+                worker.ready = True
+                self._any_served |= _reads_ready(worker.control)
+
+    def _handle_signal(self, number: int) -> None:
+        if number == signal.SIGHUP and not self._terminal.is_closed():
+            self._reload()
+            self._terminal_checks = TERMINAL_CHECKS
+        elif number in FORWARDED_SIGNALS and self._stopping:
+            self._stop_at = time.monotonic()
+            self._send_control(HURRY, STOP_GRACE_SECONDS)
+        elif number in FORWARDED_SIGNALS:
+            self._stop()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._listener.close()
+        self._stop_at = time.monotonic() + self._config.stop_timeout
+        self._send_control(STOP, self._config.stop_timeout + STOP_GRACE_SECONDS)
+
+    def _send_control(self, command: bytes, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+        for worker in self._workers:
+            try:
+                os.write(worker.control.fileno(), command)
+            except OSError:
+                continue  # the worker has ended
+
+    def _reload(self) -> None:
+        if not self._stopping and self._application.check_settings():
+            self._send_control(RELOAD, 0.0)
+
+    def _reap_exited(self) -> None:
+        for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
+            self._workers.remove(worker)
+            worker.control.close()
+            self._hub.close(worker.channel)
+            status = worker.process.exitcode or 0
+            self._next_start = max(self._next_start, worker.started_at + MIN_RESTART_INTERVAL_SECONDS)
+            if self._stopping or worker.killed:
+                continue
+            if not self._any_served:
+                self._status = EXIT_STARTUP_FAILED
+                self._stop()
+                return
+            cause = f"by signal {-status}" if status < 0 else f"with status {status}"
+            self._application.log_warning(f"Worker {worker.process.pid} ended {cause}; another one takes its place.")
+
+    def _run_due_tasks(self) -> None:
+        self._hub.answer_due_queries()
+        now = time.monotonic()
+        if now >= self._next_check:
+            self._next_check = now + BEAT_SECONDS
+            self._check_heartbeats(now)
+            if self._terminal_checks and not self._stopping:
+                self._terminal_checks -= 1
+                if self._terminal.is_closed():
+                    self._stop()
+        if self._stopping:
+            if now >= self._deadline:
+                for worker in self._workers:
+                    worker.process.kill()
+            return
+        if len(self._workers) < self._worker_count and now >= self._next_start:
+            self._next_start = (
+                now + MIN_RESTART_INTERVAL_SECONDS if len(self._workers) + 1 < self._worker_count else 0.0
+            )
+            self._start()
+        if self._file_watch is not None and now >= self._polled_at + POLL_INTERVAL_SECONDS:
+            self._polled_at = now
+            if self._file_watch.has_changed():
+                self._reload()
+
+    def _check_heartbeats(self, now: float) -> None:
+        """Kill workers with a blocked event loop."""
+        limit = self._config.heartbeat_timeout
+        if self._stopping and now >= self._stop_at:
+            limit = min(limit, MAX_MISSED_BEATS * BEAT_SECONDS)
+        for worker in self._workers:
+            beats = count_beats(worker.board)
+            worker.missed = worker.missed + 1 if beats == worker.beats and beats else 0
+            worker.beats = beats
+            if worker.missed * BEAT_SECONDS >= limit and not worker.killed:
+                worker.killed = True
+                worker.process.kill()
+                self._application.log_warning(
+                    f"Worker {worker.process.pid} did not respond for {worker.missed * BEAT_SECONDS:g} s and was "
+                    f"killed{'' if self._stopping else '; another one takes its place'}. "
+                    f"In progress: {describe_requests(worker.board) or 'nothing'}."
+                )
+
+
+def run_worker(
+    config: ServerConfig,
+    listener: socket.socket,
+    control: Connection,
+    shared: "tuple[socket.socket, Array[c_ubyte]]",
+    position: tuple[int, int],
+) -> None:
+    """Entry point of a worker process.
+
+    `shared`: socket and memory shared with the supervisor. `position`: index of the worker, from 0, and their number.
+    """
+    end, board = shared
+    link = WorkerLink(IpcChannel(end), *position)
+    serve_supervised(
+        config, control, sockets=[listener], link=link, board=memoryview(board).cast("B"), logs_startup=False
+    )
+
+
+def serve_supervised(
+    config: ServerConfig,
+    control: Connection,
+    sockets: list[socket.socket],
+    *,
+    link: WorkerLink | None = None,
+    board: memoryview | None = None,
+    logs_startup: bool = True,
+) -> None:
+    """Serve under a supervisor, and stop when it ends."""
+    try:
+        ServerProcess(
+            config, sockets[0], control=control.fileno(), link=link, board=board, logs_startup=logs_startup
+        ).run()
+    except ConfigurationError as error:
+        print(f"✕ {error.message}", file=sys.stderr)
+        sys.exit(EXIT_STARTUP_FAILED)
+
+
+def _wait(
+    awaited: Sequence[socket.socket | Connection | int], channels: Sequence[IpcChannel], seconds: float | None
+) -> set[object]:
+    """Wait until a source is readable or a channel is readable or writable, and return them. Empty: timeout."""
+    with selectors.DefaultSelector() as selector:
+        for source in awaited:
+            selector.register(source, selectors.EVENT_READ)
+        for channel in channels:
+            selector.register(channel, selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.has_unsent else 0))
+        return {key.fileobj for key, _ in selector.select(seconds)}
+
+
+def _reads_ready(control: Connection) -> bool:
+    try:
+        return bool(os.read(control.fileno(), 1))
+    except OSError:
+        return False
+
+
+def _ignore_signal(number: int, frame: object) -> None:
+    """Do nothing. The wakeup descriptor delivers the signal number."""

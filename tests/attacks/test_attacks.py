@@ -1,0 +1,31 @@
+"""Some attacks of each kind; `scripts/ci/attacks` runs all of them."""
+
+from collections import Counter
+
+import pytest
+
+from tests.attacks.lab import Row, run_row
+from tests.attacks.rows import ROWS
+
+QUICK = (
+    "tool schema: root anyOf × 10 references to the root",
+    "forced tool: 300 strings of 4 MB",
+    "reply schema: definitions that double on 30 levels",
+    "8,000 turns with one id",
+    "reply: '```json\\n' × 60,000 in one piece",
+    "provider: a trailer of 50 MB",
+    "39 MB of pipelined requests with a proxy key set",
+    "client: HTTP/1.0 with Upgrade and chunks",
+)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.name in QUICK], ids=lambda row: row.name)
+def test_an_attack_neither_blocks_the_server_nor_fills_its_memory(row: Row) -> None:
+    result = run_row(row)
+    assert (result.problems, result.excesses) == ([], [])
+
+
+def test_every_attack_has_its_own_name() -> None:
+    counted = Counter(row.name for row in ROWS)
+    assert [name for name, count in counted.items() if count > 1] == []
+    assert set(QUICK) <= counted.keys()

@@ -1,0 +1,92 @@
+"""A provider for attacks: it answers every wire's request with a reply that the attack chooses."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from tests.faults.voices import ANSWERED, VOICES, Voice, literal
+
+_READ_BYTES = 262_144
+
+
+@dataclass(frozen=True)
+class UpstreamCall:
+    """One request that reached the provider."""
+
+    voice: Voice
+    streaming: bool
+
+
+Reply = Callable[[UpstreamCall], bytes]
+"""Build the complete response, head included."""
+
+
+def respond(body: bytes, content_type: str = "application/json", head: bytes = b"", status: int = 200) -> bytes:
+    """Return a response with a length."""
+    return (
+        b"HTTP/1.1 %d X\r\ncontent-type: %b\r\n%bcontent-length: %d\r\n\r\n"
+        % (status, content_type.encode(), head, len(body))
+    ) + body
+
+
+def reply_text(text: str, fragments: int = 1) -> Reply:
+    """Return a reply with the text `text`, cut into about `fragments` deltas if it is streamed."""
+
+    def build(call: UpstreamCall) -> bytes:
+        voice = call.voice
+        if not call.streaming:
+            return respond(voice.body(literal(text)))
+        size = max(1, -(-len(text) // fragments))
+        pieces = [text[start : start + size] for start in range(0, len(text), size)]
+        body = voice.opening() + b"".join(voice.words(literal(piece)) for piece in pieces) + voice.ending()
+        kind = "application/x-ndjson" if voice.framing == "ndjson" else "text/event-stream"
+        return respond(body, kind)
+
+    return build
+
+
+class AttackUpstream:
+    """Listens on a loopback port; serves each connection in a thread."""
+
+    def __init__(self) -> None:
+        self.reply: Reply = reply_text("All is well.")
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop accepting connections."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError, ValueError):
+            file = connection.makefile("rb", buffering=_READ_BYTES)
+            while line := file.readline():
+                path = line.split(b" ")[1].decode()
+                headers = {}
+                while (header := file.readline()) not in (b"\r\n", b""):
+                    name, _, value = header.decode("latin-1").partition(":")
+                    headers[name.strip().lower()] = value.strip()
+                body = file.read(int(headers.get("content-length", 0)))
+                connection.sendall(self._answer(path, body))
+
+    def _answer(self, path: str, raw: bytes) -> bytes:
+        if path in ANSWERED:
+            return respond(ANSWERED[path])
+        body: Any = json.loads(raw) if raw else {}
+        voice = next((voice for voice in VOICES if voice.speaks(path)), VOICES[0])
+        return self.reply(UpstreamCall(voice, voice.streams(path, body)))

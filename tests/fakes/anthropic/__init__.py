@@ -1,5 +1,0 @@
-"""A strict stand-in for Anthropic's Messages API: refuses what the real one refuses, and answers like it."""
-
-from tests.fakes.anthropic.server import KEY, new_anthropic
-
-__all__ = ["KEY", "new_anthropic"]

@@ -1,5 +1,0 @@
-from tests.fakes.gemini.server import KEY, new_gemini
-from tests.fakes.skeleton import run
-
-if __name__ == "__main__":
-    run("A strict stand-in for Gemini.", lambda chosen, log: new_gemini(log, chosen.key or KEY))

@@ -1,5 +1,0 @@
-from tests.fakes.ollama.server import new_ollama
-from tests.fakes.skeleton import run
-
-if __name__ == "__main__":
-    run("A strict stand-in for Ollama.", lambda chosen, log: new_ollama(log, chosen.key))

@@ -1,0 +1,113 @@
+"""Processes with a blocked event loop: they are replaced, and they end on request."""
+
+import re
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.process_checks import children_of, port_of, wait_for
+from tests.support.server_process import Proxy, running_proxy
+
+ENDED = (
+    "! Ended at once, because the event loop did not respond. "
+    "In progress: GET /block/{kind} req_blocking for claude-blocked.\n"
+)
+
+
+def serve_blocking(*options: str) -> tuple[str, ...]:
+    return ("-m", "tests.support.blocked_server", "--port", "{port}", *options)
+
+
+def block(proxy: Proxy, kind: str, processes: int = 1) -> socket.socket:
+    """Ask for a block; return when so many processes are blocked."""
+    client = socket.create_connection(("127.0.0.1", port_of(proxy)), timeout=60)
+    client.sendall(b"GET /block/%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % kind.encode())
+    wait_for(lambda: proxy.log.count("Blocking.\n") >= processes)
+    return client
+
+
+def is_pending(pid: int, sign: int) -> bool:
+    """Return whether a signal was sent to a process that has not taken it yet."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return any(int(mask, 16) >> (sign - 1) & 1 for mask in re.findall(r"(?:SigPnd|ShdPnd):\s*(\w+)", status))
+
+
+def unread_bytes(client: socket.socket) -> int:
+    """Return how many bytes of a client the server has not read yet."""
+    ends = [f"{end[1]:04X}" for end in (client.getpeername(), client.getsockname())]
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(int(row[4].split(":")[1], 16) for row in rows if [end[-4:] for end in row[1:3]] == ends)
+
+
+@pytest.mark.parametrize("kind", ["python", "pattern"])
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_ends_a_blocked_process_after_stop_timeout(
+    settings: dict[str, str], tmp_path: Path, kind: str, sign: int
+) -> None:
+    with running_proxy(tmp_path, settings, serve_blocking("--stop-timeout", "1")) as proxy, block(proxy, kind):
+        assert proxy.stop(sign) == 1
+        assert proxy.log.endswith(ENDED.format(kind=kind))
+
+
+@pytest.mark.parametrize("kind", ["python", "pattern"])
+def test_a_second_signal_ends_a_blocked_process_at_once(settings: dict[str, str], tmp_path: Path, kind: str) -> None:
+    with running_proxy(tmp_path, settings, serve_blocking("--stop-timeout", "3600")) as proxy, block(proxy, kind):
+        proxy.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not is_pending(proxy.process.pid, signal.SIGTERM))
+        assert proxy.stop() == 1
+        assert proxy.log.endswith(ENDED.format(kind=kind))
+
+
+def test_a_process_that_blocks_while_it_stops_ends_too(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, settings, serve_blocking("--stop-timeout", "3600")) as proxy:
+        client = socket.create_connection(("127.0.0.1", port_of(proxy)), timeout=60)
+        client.sendall(b"GET /block/python HTTP/1.1\r\nHost: localhost\r\n")  # holds the process open
+        wait_for(lambda: not unread_bytes(client))
+        proxy.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not is_pending(proxy.process.pid, signal.SIGTERM))
+        client.sendall(b"\r\n")
+        wait_for(lambda: "Blocking.\n" in proxy.log)
+        proxy.process.send_signal(signal.SIGTERM)
+        assert proxy.stop() == 1
+        assert proxy.log.endswith(ENDED.format(kind="python"))
+        client.close()
+
+
+@pytest.mark.parametrize("kind", ["python", "pattern"])
+def test_a_blocked_worker_is_replaced_and_its_request_is_logged(
+    settings: dict[str, str], tmp_path: Path, kind: str
+) -> None:
+    options = serve_blocking("--workers", "2", "--heartbeat-timeout", "3")
+    with running_proxy(tmp_path, settings, options) as proxy:
+        wait_for(lambda: len(children_of(proxy.process.pid)) >= 2)
+        with block(proxy, kind), proxy.client() as client:
+            wait_for(lambda: "was killed" in proxy.log)
+            for _ in range(10):
+                assert client.get("/health").status_code == 200
+        assert re.findall(r"! Worker .*", proxy.log) == [
+            f"! Worker {pid} did not respond for 3 s and was killed; another one takes its place. "
+            f"In progress: GET /block/{kind} req_blocking for claude-blocked."
+            for pid in re.findall(r"! Worker (\d+)", proxy.log)[:1]
+        ]
+        assert proxy.stop() == 0
+
+
+def test_workers_that_are_all_blocked_end_after_stop_timeout(settings: dict[str, str], tmp_path: Path) -> None:
+    options = serve_blocking("--workers", "2", "--stop-timeout", "2")
+    with running_proxy(tmp_path, settings, options) as proxy:
+        clients = [block(proxy, "pattern", processes) for processes in (1, 2)]
+        assert proxy.stop() == 0
+        assert len(re.findall(r"did not respond for \d+ s and was killed\. In progress: GET /block", proxy.log)) == 2
+        for client in clients:
+            client.close()
+
+
+def test_workers_that_respond_are_not_killed(settings: dict[str, str], tmp_path: Path) -> None:
+    options = serve_blocking("--workers", "2", "--heartbeat-timeout", "3")
+    with running_proxy(tmp_path, settings, options) as proxy:
+        time.sleep(5)
+        assert proxy.stop() == 0
+        assert "Worker" not in proxy.log

@@ -1,0 +1,42 @@
+"""A server that is started without some of its standard streams."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from tests.support.process_checks import wait_for
+from tests.support.server_process import hold_port
+
+CLOSED = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&-", "both outputs": ">&- 2>&-"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("name", CLOSED)
+def test_it_serves_and_no_socket_takes_the_number_of_a_stream(
+    settings: dict[str, str], tmp_path: Path, name: str, workers: int
+) -> None:
+    checkout = str(Path(__file__).resolve().parent.parent.parent)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": checkout, **settings}
+    with hold_port() as port:
+        command = f"exec {sys.executable} -m anthropic_proxy serve --port {port} --workers {workers} {CLOSED[name]}"
+        process = subprocess.Popen(["sh", "-c", command], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL)
+        try:
+
+            def answers() -> bool:
+                assert process.poll() is None
+                try:
+                    return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            wait_for(answers)
+            numbers = [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)]
+            assert not [number for number in numbers if number.startswith("socket:")]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0

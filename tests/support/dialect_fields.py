@@ -1,0 +1,59 @@
+"""Check that a wire's `Dialect` fields are needed: each names a proof, and a scenario that changes without it."""
+
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.errors import ProxyError
+from tests.support.golden_runner import GoldenCase
+
+TESTS = Path(__file__).parents[1]
+GOLDEN = TESTS / "golden"
+
+
+def scenarios_of(wire: ModuleType) -> list[Path]:
+    """Return the folders of a wire's scenarios."""
+    return sorted(path.parent for path in (GOLDEN / wire.__name__.split(".")[-1]).glob("*/scenario.toml"))
+
+
+def proofs_of(wire: ModuleType) -> dict[str, set[str]]:
+    """Return field of the dialect → what its docstring names as proof."""
+    source = Path(wire.__file__ or "").with_name("dialect.py").read_text(encoding="utf-8")
+    fields = re.findall(r'^    (\w+): .*?\n    """(.*?)"""', source, re.DOTALL | re.MULTILINE)
+    found = {field: re.search(r"Proven by: (.*?)\.\s*$", " ".join(text.split())) for field, text in fields}
+    return {field: set(proof[1].replace(" ", "").split(",")) if proof else set() for field, proof in found.items()}
+
+
+def missing_proofs(wire: ModuleType) -> dict[str, set[str]]:
+    """Return the fields that name no proof, or one that does not exist."""
+    folder = f"golden/{wire.__name__.split('.')[-1]}/"
+    existing = {path.name for path in scenarios_of(wire)} | {f"tests/{path.name}" for path in TESTS.glob("*.py")}
+    named = {field: {name.removeprefix(folder) for name in names} for field, names in proofs_of(wire).items()}
+    unproven = {field: set() for field in set(wire.Dialect.__struct_fields__) - set(named)}
+    return unproven | {field: names - existing for field, names in named.items() if not names or names - existing}
+
+
+def changes_a_scenario(wire: ModuleType, field: str) -> bool:
+    """Return whether some scenario gives something else when the field is reset to what the wire's vendor does."""
+    default = getattr(wire.Dialect(), field)
+    for folder in scenarios_of(wire):
+        scenario = GoldenCase(folder)
+        dialect = scenario.target.dialect
+        if isinstance(dialect, wire.Dialect) and getattr(dialect, field) != default:
+            before = _outcome(scenario)
+            changed = structs.replace(dialect, **{field: default})
+            scenario.change_target(structs.replace(scenario.target, dialect=changed))
+            if _outcome(scenario) != before:
+                return True
+    return False
+
+
+def _outcome(scenario: GoldenCase) -> Any:
+    try:
+        request = scenario.upstream_request()
+    except ProxyError as error:  # a refusal is an outcome too
+        return repr(error)
+    return request, scenario.play([scenario.upstream or b""])

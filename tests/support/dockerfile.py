@@ -1,0 +1,134 @@
+"""Reads a Dockerfile and runs its steps in a plain directory, for machines without a container engine.
+
+Absolute paths below `/opt`, `/src` and `/app` are taken as paths below that directory; the base image is this machine.
+What a stage does not copy from another is out of its reach, as in a container.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+INSIDE = re.compile(r"(?<![\w.])/(?=(?:opt|src|app)\b)")
+
+
+class Image:
+    """A Dockerfile as a list of steps."""
+
+    def __init__(self, text: str) -> None:
+        joined = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE))
+        lines = [line.strip() for line in joined.splitlines() if line.strip()]
+        self.steps = [
+            (word.upper(), re.sub(r"\s+", " ", rest)) for word, _, rest in (line.partition(" ") for line in lines)
+        ]
+
+    def all(self, word: str) -> list[str]:
+        """Return what stands behind every step of that name."""
+        return [rest for step, rest in self.steps if step == word]
+
+    def last(self, word: str) -> str:
+        """Return what stands behind the last one."""
+        return self.all(word)[-1]
+
+    def environment(self) -> dict[str, str]:
+        """The variables of the image, `$PATH` unexpanded."""
+        return dict(pair.split("=", 1) for rest in self.all("ENV") for pair in rest.split())
+
+    def build(self, context: Path, place: Path) -> None:
+        """Run the steps; the finished image lies in `place/image`."""
+        root, earlier, workdir = place / "image", place / "stage", place
+        for word, rest in self.steps:
+            if word == "FROM":
+                if root.exists():
+                    root.rename(earlier)
+                root.mkdir()
+                workdir = root
+            elif word == "WORKDIR":
+                workdir = root / rest.lstrip("/")
+                workdir.mkdir(parents=True, exist_ok=True)
+            elif word == "RUN":
+                command = INSIDE.sub(f"{root}/", rest)
+                subprocess.run(["sh", "-euc", command], cwd=workdir, env=_environment(), check=True)
+            elif word == "COPY":
+                *sources, target = rest.removeprefix("--from=build ").split()
+                origin = earlier if "--from" in rest else context
+                for source in sources:
+                    destination = (root if target[0] == "/" else workdir) / target.lstrip("/")
+                    if target.endswith("/"):
+                        destination.mkdir(parents=True, exist_ok=True)
+                    _copy(origin / source.lstrip("/"), destination)
+
+    @contextmanager
+    def run(self, place: Path) -> Iterator["Container"]:
+        """Start the image's command on a free port, with its variables and without any key."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        root = place / "image"
+        own = {name: INSIDE.sub(f"{root}/", value) for name, value in self.environment().items()}
+        own["PATH"] = own["PATH"].replace("$PATH", os.defpath)
+        environ = {**own, "PORT": str(port)}
+        workdir = root / self.last("WORKDIR").lstrip("/")
+        command = json.loads(self.last("CMD"))
+        command[0] = shutil.which(command[0], path=own["PATH"])
+        check = json.loads(self.last("HEALTHCHECK").split(" CMD ", 1)[1])
+        process = subprocess.Popen(command, cwd=workdir, env=environ, stdin=subprocess.DEVNULL)
+        try:
+            yield Container(process, port, environ, check)
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+@dataclass
+class Container:
+    """The image's command as a process."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+    environ: dict[str, str]
+    check: list[str]
+
+    def wait_until_healthy(self, *, seconds: float) -> None:
+        """Run the image's own health check until it passes."""
+        deadline = time.monotonic() + seconds
+        program = shutil.which(self.check[0], path=self.environ["PATH"])
+        command = [program, *self.check[1:]]
+        while subprocess.run(command, check=False, env=self.environ, stderr=subprocess.DEVNULL).returncode:
+            assert self.process.poll() is None, "the server ended"
+            assert time.monotonic() < deadline, "never healthy"
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """Send JSON and return the reply's."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as reply:
+            return json.load(reply)
+
+
+def _environment() -> dict[str, str]:
+    """This machine's, with the interpreter of these tests as `python3`, outside its virtual environment."""
+    interpreter = os.path.dirname(os.path.realpath(sys.executable))
+    kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    return {**kept, "PATH": f"{interpreter}:{os.defpath}"}
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        shutil.copy(source, target if target.suffix else target / source.name)
+    elif source.parent.parent.name == "stage":
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+    else:
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))

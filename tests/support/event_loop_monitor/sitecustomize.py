@@ -1,0 +1,57 @@
+"""Start-up of a server under test: of the event loop's own reports on slow callbacks only those that matter stay.
+
+Python imports this module by its name where its folder stands on the path; `support.server_process` puts it there.
+"""
+
+import asyncio  # with all that reads the clock, so that only uvloop gets another one below
+import concurrent.futures  # noqa: F401
+import logging
+import os
+import threading
+import time
+from contextlib import suppress
+
+BLOCKED_SECONDS = 0.5
+"""A callback that takes longer, without the time in which other processes had the processor, has blocked."""
+_SCHEDULED = "/proc/thread-self/schedstat"
+"""Of the thread that opens it: nanoseconds on a processor, nanoseconds of waiting for one, turns (Linux only)."""
+
+
+class _Clock:
+    """A clock that stands still while the main thread could run, but a busy machine does not let it."""
+
+    def __init__(self) -> None:
+        self._monotonic = time.monotonic
+        self._file = os.open(_SCHEDULED, os.O_RDONLY | os.O_CLOEXEC)
+        os.register_at_fork(after_in_child=self._reopen)
+
+    def _reopen(self) -> None:
+        os.close(self._file)
+        self._file = os.open(_SCHEDULED, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __call__(self) -> float:
+        now = self._monotonic()
+        if threading.current_thread() is not threading.main_thread():
+            return now
+        return now - int(os.pread(self._file, 64, 0).split()[1]) / 1e9
+
+
+def _give_uvloop_its_own_clock() -> None:
+    """Let uvloop, which takes its clock when it is imported and reads it only for its reports, take ours."""
+    monotonic = time.monotonic
+    with suppress(OSError, ImportError):
+        time.monotonic = _Clock()
+        import uvloop  # noqa: F401
+    time.monotonic = monotonic
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    if not record.msg.startswith("Executing ") or not isinstance(record.args, tuple):
+        return True
+    # other threads have event loops of their own, and start-up has no clients yet: what blocks there delays no client
+    blocks = record.threadName == "MainThread" and "LifespanOn" not in record.getMessage()
+    return blocks and float(record.args[-1]) >= BLOCKED_SECONDS  # type: ignore[arg-type]
+
+
+_give_uvloop_its_own_clock()
+logging.getLogger(asyncio.__name__).addFilter(_matters)

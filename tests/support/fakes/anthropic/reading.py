@@ -1,0 +1,100 @@
+"""Reads a Messages request as a conversation, and counts its tokens as the stand-in bills them."""
+
+import base64
+import json
+from typing import Any
+
+from tests.support.fakes.anthropic.rules import blocks_of
+from tests.support.fakes.scripted_model import Call, Conversation, Media, Result, Tool, Turn
+
+PICTURE_TOKENS = 765
+LEAST_CACHED = 1_024
+
+
+def count(value: Any) -> int:
+    """Return about how many tokens a value has: four bytes of its JSON each, whatever a picture weighs."""
+
+    def shorten(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: "" if key in ("data", "signature") else shorten(inner) for key, inner in part.items()}
+        return [shorten(inner) for inner in part] if isinstance(part, list) else part
+
+    text = json.dumps(shorten(value), ensure_ascii=False)
+    return (len(text.encode("utf-8", "replace")) + 3) // 4
+
+
+def _media(source: dict[str, Any]) -> Media:
+    if source.get("type") != "base64":
+        return Media(source.get("media_type", ""), url=source.get("url", source.get("type", "")))
+    return Media(source["media_type"], base64.b64decode(source["data"]))
+
+
+def _said(content: Any) -> list[str | Media]:
+    if isinstance(content, str):
+        return [content]
+    shown = [block for block in content or () if block.get("type") in ("text", "image", "document")]
+    return [block["text"] if block["type"] == "text" else _media(block["source"]) for block in shown]
+
+
+def _turns(body: dict[str, Any]) -> list[Turn]:
+    turns = [Turn("system", _said(body["system"]))] if body.get("system") else []
+    open_calls: dict[str, Result] = {}
+    for message in body["messages"]:
+        turn = Turn(message["role"], _said(message["content"]))
+        for block in blocks_of(message):
+            if block["type"] == "tool_use":
+                turn.results.append(Result(Call(block["name"], block["input"], block["id"])))
+                open_calls[block["id"]] = turn.results[-1]
+            elif block["type"] == "tool_result":
+                open_calls[block["tool_use_id"]].said = _said(block.get("content"))
+            elif block["type"] == "thinking":
+                turn.thoughts.append(block["thinking"])
+        if turn.said or turn.results:
+            turns.append(turn)
+    return turns
+
+
+def read_conversation(body: dict[str, Any]) -> Conversation:
+    """Return the conversation of a valid request."""
+    offered = [tool for tool in body.get("tools") or () if "input_schema" in tool]
+    choice = body.get("tool_choice") or {"type": "auto"}
+    words = {"auto": "auto", "any": "required", "none": "none"}
+    wanted = (body.get("output_config") or {}).get("format") or body.get("output_format") or {}
+    return Conversation(
+        model=body["model"],
+        turns=_turns(body),
+        tools={tool["name"]: Tool(tool["name"], tool["input_schema"]) for tool in offered},
+        schema=wanted.get("schema"),
+        choice=choice["name"] if choice["type"] == "tool" else words[choice["type"]],
+        parallel=not choice.get("disable_parallel_tool_use"),
+        searches=any(tool.get("type", "").startswith("web_search") for tool in body.get("tools") or ()),
+    )
+
+
+class PromptCache:
+    """Remembers what was marked with `cache_control`; the same beginning is then read, not written."""
+
+    def __init__(self) -> None:
+        self.known: set[str] = set()
+
+    def feed(self, body: dict[str, Any]) -> tuple[int, int]:
+        """Return how many tokens of this request are read from the cache, and how many are written to it."""
+        said: list[Any] = [*(body.get("tools") or ()), *_listed(body.get("system"))]
+        said += [block for message in body["messages"] for block in blocks_of(message)]
+        marks = [place for place, part in enumerate(said, 1) if isinstance(part, dict) and part.get("cache_control")]
+        read = written = 0
+        for place in marks:
+            plain = [{key: value for key, value in part.items() if key != "cache_control"} for part in said[:place]]
+            key, tokens = json.dumps(plain), count(plain)
+            if tokens < LEAST_CACHED:
+                continue
+            if key in self.known:
+                read = max(read, tokens)
+            else:
+                self.known.add(key)
+                written = max(written, tokens)
+        return read, max(written - read, 0)
+
+
+def _listed(system: Any) -> list[Any]:
+    return [{"type": "text", "text": system}] if isinstance(system, str) else system or []

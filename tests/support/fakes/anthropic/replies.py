@@ -1,0 +1,139 @@
+"""Scripted replies in the form of the Messages API: as one message, or in the events of a stream.
+
+The shapes are those of recorded traffic of Anthropic's own server (2025 and 2026), with its padding before line ends.
+"""
+
+import json
+import random
+import re
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.support.fakes.anthropic.rules import sign
+from tests.support.fakes.scripted_model import Reply, as_json
+
+_LETTERS = string.ascii_letters + string.digits
+_PIECE = re.compile(r"\s*\S{1,6}|\s+")
+_THOUGHT = "Let me see what is asked of me, and what has been done."
+_STOPS = {"length": "max_tokens", "filter": "refusal"}
+
+
+def new_id(prefix: str, chance: random.Random) -> str:
+    return prefix + "01" + "".join(chance.choice(_LETTERS) for _ in range(22))
+
+
+@dataclass
+class Said:
+    """A reply cut into blocks, each with its pieces of about a token, within the request's limit."""
+
+    blocks: list[tuple[dict[str, Any], list[str]]] = field(default_factory=list)
+    """A block as it begins, and the pieces of its text, thought or input."""
+    reason: str = "end_turn"
+    sequence: str | None = None
+    thought: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(pieces) for _, pieces in self.blocks) + 4 * len(self.blocks)
+
+
+def cut_reply(reply: Reply, body: dict[str, Any], chance: random.Random) -> Said:
+    """Return the reply in pieces; where `max_tokens` is reached it ends there."""
+    said = Said(reason=_STOPS.get(reply.finish, "tool_use" if reply.calls else "end_turn"))
+    text = reply.text
+    ends = [(text.index(stop), stop) for stop in body.get("stop_sequences") or () if stop in text]
+    if ends:
+        text, said.reason, said.sequence = text[: min(ends)[0]], "stop_sequence", min(ends)[1]
+    left = body["max_tokens"]
+
+    def take(begin: dict[str, Any], value: str) -> None:
+        nonlocal left
+        pieces = _PIECE.findall(value)
+        if left > 0 and (pieces or begin["type"] != "text"):
+            said.blocks.append((begin, pieces[:left]))
+        left -= len(pieces)
+
+    thinking = body.get("thinking") or {}
+    if thinking.get("type") in ("enabled", "adaptive"):
+        thought = "" if thinking.get("display") == "omitted" else _THOUGHT
+        said.thought = len(_PIECE.findall(_THOUGHT))
+        take({"type": "thinking", "thinking": "", "signature": ""}, thought)
+    take({"type": "text", "text": ""}, text)
+    for call in () if ends else reply.calls:
+        begin = {"type": "tool_use", "id": new_id("toolu_", chance), "name": call.name, "input": {}}
+        take(begin, as_json(call.arguments) if call.arguments != {} else "")
+    if left < 0:
+        said.reason = "max_tokens"
+    return said
+
+
+def usage_of(said: Said, prompt: int, read: int, written: int) -> dict[str, Any]:
+    return {
+        "input_tokens": max(prompt - read - written, 0),
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": read,
+        "cache_creation": {"ephemeral_5m_input_tokens": written, "ephemeral_1h_input_tokens": 0},
+        "output_tokens": said.tokens,
+        "output_tokens_details": {"thinking_tokens": said.thought},
+        "service_tier": "standard",
+        "inference_geo": "not_available",
+    }
+
+
+def _finished(begin: dict[str, Any], pieces: list[str]) -> dict[str, Any]:
+    whole = "".join(pieces)
+    if begin["type"] == "thinking":
+        return {**begin, "thinking": whole, "signature": sign(whole)}
+    if begin["type"] == "text":
+        return {**begin, "text": whole}
+    try:
+        return {**begin, "input": json.loads(whole or "{}")}
+    except ValueError:  # cut off by the limit
+        return begin
+
+
+def message_of(said: Said, head: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
+    """Return the reply that is not streamed."""
+    return {
+        **head,
+        "content": [_finished(begin, pieces) for begin, pieces in said.blocks],
+        "stop_reason": said.reason,
+        "stop_sequence": said.sequence,
+        "stop_details": None,
+        "usage": usage,
+    }
+
+
+def _delta(begin: dict[str, Any], piece: str) -> dict[str, Any]:
+    if begin["type"] == "thinking":
+        return {"type": "thinking_delta", "thinking": piece}
+    if begin["type"] == "text":
+        return {"type": "text_delta", "text": piece}
+    return {"type": "input_json_delta", "partial_json": piece}
+
+
+def events_of(said: Said, head: dict[str, Any], usage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the events of a stream."""
+    empty = {"content": [], "stop_reason": None, "stop_sequence": None, "stop_details": None}
+    yield {"type": "message_start", "message": {**head, **empty, "usage": {**usage, "output_tokens": 1}}}
+    for index, (begin, pieces) in enumerate(said.blocks):
+        yield {"type": "content_block_start", "index": index, "content_block": begin}
+        if index == 0:
+            yield {"type": "ping"}
+        for piece in pieces or ([""] if begin["type"] == "tool_use" else []):
+            yield {"type": "content_block_delta", "index": index, "delta": _delta(begin, piece)}
+        if begin["type"] == "thinking":
+            signature = {"type": "signature_delta", "signature": sign("".join(pieces))}
+            yield {"type": "content_block_delta", "index": index, "delta": signature}
+        yield {"type": "content_block_stop", "index": index}
+    ending = {"stop_reason": said.reason, "stop_sequence": said.sequence, "stop_details": None}
+    yield {"type": "message_delta", "delta": ending, "usage": usage}
+    yield {"type": "message_stop"}
+
+
+def frame(event: dict[str, Any], padding: int = 0) -> bytes:
+    """Return one SSE record, with blanks before the last brace as the real server pads them."""
+    text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {event['type']}\ndata: {text[:-1]}{' ' * padding}{text[-1]}\n\n".encode()

@@ -1,0 +1,151 @@
+"""Parts of a stand-in: models, rules, refusals and the shapes of its replies."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from tests.support.fakes.model_scripts import Fault
+from tests.support.fakes.openai_chat.failures import Refusal
+from tests.support.fakes.openai_chat.models import Model as OpenAIModel
+from tests.support.fakes.openai_chat.replies import Said
+from tests.support.fakes.openai_chat.rules import check_body
+from tests.support.fakes.server import ContractViolation
+
+
+@dataclass(frozen=True)
+class Model:
+    """Limits and abilities of one model."""
+
+    window: int
+    output: int
+    efforts: tuple[str, ...] = ()
+    """Values of `reasoning_effort`; empty: it is refused."""
+    thinks: Literal["never", "unless_off", "always"] = "never"
+    pictures: bool = False
+    schemas: bool = False
+    """True if a reply's schema is taken; else at most `json_object`."""
+    wording: Literal["older", "tokens", "characters"] = "older"
+    """Words in which a server of the user's own rejects what is too long: those of older and of current versions."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A reply with the reasoning before it, in pieces."""
+
+    said: Said
+    reasoning: list[str]
+    usage: dict[str, Any]
+    """As OpenAI counts: reasoning inside the output, cached input inside the prompt."""
+
+
+Head = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One provider."""
+
+    name: str
+    path: str
+    key: str
+    """The only one that is accepted; empty: everybody is served."""
+    models: dict[str, Model]
+    thinking_field: str
+    """Field of the reasoning in replies, and in the messages that give it back."""
+    check: Callable[[dict[str, Any], Model], Iterator[ContractViolation]]
+    thinks: Callable[[dict[str, Any], Model], bool]
+    call_id: Callable[[dict[str, Any], str, int], str]
+    """Body, the function's name, the position in the reply → the call's identifier."""
+    refuse_breach: Callable[[ContractViolation], Refusal]
+    refuse_key: Callable[[str], Refusal]
+    refuse_model: Callable[[str], Refusal]
+    refuse_overflow: Callable[[Model, int, int], Refusal]
+    """Model, tokens of the prompt, tokens of the output asked for."""
+    refuse_by_plan: Callable[[Fault, str, Model], Refusal | None]
+    body: Callable[[Told, Head], dict[str, Any]]
+    chunks: Callable[[Told, Head, bool], Iterator[dict[str, Any]]]
+    """The bool: whether usage was asked for."""
+    counts_output: bool = False
+    """True if input and the output asked for must fit the window together."""
+
+
+USUAL_FIELDS = frozenset(
+    (
+        *("model", "messages", "max_completion_tokens", "max_tokens", "temperature", "top_p", "stop", "seed", "user"),
+        *("n", "stream", "stream_options", "tools", "tool_choice", "parallel_tool_calls", "response_format"),
+        *("presence_penalty", "frequency_penalty"),
+    )
+)
+"""Fields of Chat Completions that Groq and xAI both know."""
+
+
+def send_json(status: int, content: Any, **headers: str) -> Refusal:
+    """Return a refusal with that body."""
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Refusal(status, json.dumps(content).encode(), names)
+
+
+def check_as_openai(
+    body: dict[str, Any], model: Model, own: frozenset[str], own_in_messages: frozenset[str]
+) -> Iterator[ContractViolation]:
+    """Yield what OpenAI itself would refuse, without the fields that only this server knows."""
+    messages = [
+        {name: value for name, value in message.items() if name not in own_in_messages} for message in body["messages"]
+    ]
+    plain = {name: value for name, value in body.items() if name not in own} | {"messages": messages}
+    yield from check_body(plain, OpenAIModel(model.window, model.output, pictures=model.pictures))
+
+
+def check_fields(body: dict[str, Any], known: frozenset[str], text: str) -> Iterator[ContractViolation]:
+    """Yield the fields at the top that the server does not know; `{}` in the text stands for the name."""
+    for name, value in body.items():
+        if name not in known:
+            yield ContractViolation("unknown_field", text.format(name), name)
+        elif value is None:
+            yield ContractViolation("null", f"'{name}' : value must not be null", name)
+    if not isinstance(body.get("messages"), list) or not all(isinstance(one, dict) for one in body["messages"]):
+        yield ContractViolation("messages", "'messages' : value must be an array of objects", "messages")
+
+
+def calls_of(body: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield every call of the history with the position of its message."""
+    for position, message in enumerate(body["messages"]):
+        for call in message.get("tool_calls") or ():
+            yield position, call
+
+
+def parts_of(body: dict[str, Any], kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every part of that type with its place."""
+    for position, message in enumerate(body["messages"]):
+        content = message.get("content")
+        for number, part in enumerate(content if isinstance(content, list) else ()):
+            if part.get("type") == kind:
+                yield f"messages[{position}].content[{number}]", part
+
+
+def message_of(told: Told, field: str) -> dict[str, Any]:
+    """Return the whole message of a reply."""
+    said = told.said
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(said.text)}
+    if told.reasoning:
+        message[field] = "".join(told.reasoning)
+    if said.calls:
+        message["tool_calls"] = [
+            {"id": identity, "type": "function", "function": {"name": name, "arguments": "".join(pieces)}}
+            for identity, name, pieces in said.calls
+        ]
+    return message
+
+
+def whole_call(index: int, call: tuple[str, str, list[str]]) -> dict[str, Any]:
+    """Return a call as one fragment."""
+    identity, name, pieces = call
+    function = {"name": name, "arguments": "".join(pieces)}
+    return {"id": identity, "type": "function", "function": function, "index": index}
+
+
+def rename_calls(said: Said, rename: Callable[[str, int], str]) -> Said:
+    """Return the reply with the identifiers that this server gives."""
+    calls = [(rename(name, number), name, pieces) for number, (_, name, pieces) in enumerate(said.calls)]
+    return replace(said, calls=calls)

@@ -1,0 +1,147 @@
+"""A server of the user's own, as strict as any of vLLM, llama.cpp and LM Studio is in some point.
+
+Sources: vllm/entrypoints/openai/protocol.py and its refusals as users report them; llama.cpp tools/server/README.md;
+chat templates of Qwen and Gemma, which raise at a late system message; recorded ollama_openai/*.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from tests.support.fakes.compatible.kinds import (
+    Head,
+    Kind,
+    Model,
+    Told,
+    check_as_openai,
+    check_fields,
+    message_of,
+    send_json,
+    whole_call,
+)
+from tests.support.fakes.model_scripts import Fault
+from tests.support.fakes.openai_chat.failures import Refusal
+from tests.support.fakes.server import ContractViolation
+
+_KNOWN = frozenset(
+    (
+        *("model", "messages", "max_tokens", "temperature", "top_p", "stop", "stream", "stream_options", "tools"),
+        *("tool_choice", "parallel_tool_calls", "response_format"),
+    )
+)
+_MODELS = {
+    "qwen3-coder": Model(65_536, 65_536, schemas=True),
+    "Qwen/Qwen3-8B": Model(40_960, 40_960, thinks="always", schemas=True),
+    "gemma-4-27b": Model(131_072, 131_072, pictures=True, schemas=True),
+    "Qwen/Qwen3-32B": Model(32_768, 32_768, schemas=True, wording="tokens"),
+    "Qwen/Qwen3-14B": Model(32_768, 32_768, schemas=True, wording="characters"),
+}
+
+
+def check(body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
+    """Yield every rule that a request breaks."""
+    shapes = list(check_fields(body, _KNOWN, "{}: Extra inputs are not permitted"))
+    yield from shapes
+    if shapes:
+        return
+    roles = [message.get("role") for message in body["messages"]]
+    for before, after in itertools.pairwise(roles):
+        if before == after in ("user", "assistant"):
+            yield ContractViolation(
+                "turns", "Conversation roles must alternate user/assistant/user/assistant/...", "messages"
+            )
+    for position, message in enumerate(body["messages"]):
+        if message.get("role") == "system" and position:
+            yield ContractViolation(
+                "mid_conversation_system", "System message must be at the beginning.", f"messages[{position}]"
+            )
+        if message.get("role") == "developer":
+            yield ContractViolation("role", "Unexpected message role.", f"messages[{position}]")
+    for breach in check_as_openai(body, model, frozenset(), frozenset(("reasoning_content",))):
+        if breach.rule != "output_limit":  # there is none but the window
+            yield breach
+
+
+def _refuse(status: int, message: str, kind: str = "BadRequestError") -> Refusal:
+    return send_json(status, {"error": {"message": message, "type": kind, "param": None, "code": status}})
+
+
+def _refuse_model(name: str) -> Refusal:
+    return _refuse(404, f"The model `{name}` does not exist.", "NotFoundError")
+
+
+def _refuse_overflow(model: Model, prompt: int, output: int) -> Refusal:
+    """Return the words of vLLM's renderers/params.py (at 017638d, read 2026-11), or of its versions before."""
+    if model.wording != "older" and output > model.window:
+        limit = f"max_model_len=max_total_tokens={model.window}"
+        return _refuse(400, f"max_tokens={output} cannot be greater than {limit}. Please request fewer output tokens.")
+    if model.wording != "older":
+        room, tokens = max(model.window - output, 0), model.wording == "tokens"
+        passed = f"{prompt} input tokens" if tokens else f"{prompt * 4} input characters"
+        most = "" if tokens else f" (at most {room * 4} characters)"
+        return _refuse(
+            400,
+            f"You passed {passed} and requested {output} output tokens. However, the model's context length is only "
+            f"{model.window} tokens, resulting in a maximum input length of {room} tokens{most}. Please reduce the "
+            "length of the input prompt.",
+        )
+    if prompt > model.window:
+        text = f"Your request has {prompt} input tokens. Please reduce the length of the input messages."
+        return _refuse(400, f"This model's maximum context length is {model.window} tokens. However, {text}")
+    text = f"However, you requested {output} output tokens and your prompt contains at least {prompt} input tokens"
+    return _refuse(
+        400,
+        f"This model's maximum context length is {model.window} tokens. {text}, for a total of at least "
+        f"{prompt + output} tokens. Please reduce the length of the input prompt or the number of output tokens.",
+    )
+
+
+def _refuse_by_plan(fault: Fault, name: str, model: Model) -> Refusal | None:
+    refusals = {
+        "overflow": _refuse_overflow(model, model.window + 4_321, 0),
+        "missing": _refuse_model(name),
+        "server": _refuse(500, "EngineCore encountered an issue.", "InternalServerError"),
+        "loading": _refuse(503, "Loading model", "unavailable_error"),
+    }
+    return refusals.get(fault.kind)
+
+
+def _body(told: Told, head: Head) -> dict[str, Any]:
+    message = message_of(told, "reasoning_content")
+    choice = {"index": 0, "message": message, "finish_reason": told.said.finish, "stop_reason": None}
+    return head | {"object": "chat.completion", "choices": [choice], "usage": told.usage}
+
+
+def _chunks(told: Told, head: Head, asked: bool) -> Iterator[dict[str, Any]]:
+    """Yield a stream with the reasoning under both of its names, as servers send it that are between two versions."""
+    head = head | {"object": "chat.completion.chunk"}
+    said = told.said
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    deltas += [{"reasoning": piece, "reasoning_content": piece} for piece in told.reasoning]
+    deltas += [{"content": piece} for piece in said.text]
+    deltas += [{"tool_calls": [whole_call(index, call)]} for index, call in enumerate(said.calls)]
+    for delta in deltas:
+        yield head | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+    yield head | {"choices": [{"index": 0, "delta": {}, "finish_reason": said.finish}]}
+    if asked:
+        yield head | {"choices": [], "usage": told.usage}
+
+
+LOCAL = Kind(
+    name="local",
+    path="/v1/chat/completions",
+    key="",
+    models=_MODELS,
+    thinking_field="reasoning_content",
+    check=check,
+    thinks=lambda body, model: model.thinks == "always",
+    call_id=lambda body, name, number: f"chatcmpl-tool-{len(body['messages']):04d}{number:04d}",
+    refuse_breach=lambda breach: _refuse(400, breach.message),
+    refuse_key=lambda key: _refuse(401, "Unauthorized", "AuthenticationError"),
+    refuse_model=_refuse_model,
+    refuse_overflow=_refuse_overflow,
+    refuse_by_plan=_refuse_by_plan,
+    body=_body,
+    chunks=_chunks,
+    counts_output=True,
+)

@@ -1,0 +1,140 @@
+"""The stand-ins themselves: one server for all kinds.
+
+Faults that a marker in the prompt asks for, besides the refusals of each kind: `late` (no headers for `seconds`),
+`stall` (the same after `pieces` chunks), `cut` (the connection breaks after `pieces` chunks), `torn` (the stream ends
+there, without an end), `reset` (the connection breaks before any byte), `unreadable` (Groq could not read the model's
+call; in a stream after some pieces), `length`, `filter`, `empty`.
+"""
+
+import json
+import time
+from typing import Any
+
+from aiohttp import web
+
+from tests.support.fakes.compatible.groq import GROQ, UNREADABLE
+from tests.support.fakes.compatible.kinds import Kind, Model, Told, rename_calls
+from tests.support.fakes.compatible.local import LOCAL
+from tests.support.fakes.compatible.moonshot import MOONSHOT
+from tests.support.fakes.compatible.xai import XAI
+from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, send_stream
+from tests.support.fakes.model_scripts import Fault, decide, spoken
+from tests.support.fakes.openai_chat.failures import Refusal
+from tests.support.fakes.openai_chat.reading import PICTURE_TOKENS, count, prompt_of, read_conversation
+from tests.support.fakes.openai_chat.replies import cut_reply, frame, new_id, usage_of
+from tests.support.fakes.openai_chat.server import DONE, OpenAI
+from tests.support.fakes.scripted_model import Conversation, Reply
+from tests.support.fakes.server import ContractViolation, Exchange, RequestLog, new_application
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (GROQ, MOONSHOT, XAI, LOCAL)}
+
+_REPLIES = {
+    "filter": Reply(text="The first words of a text that", finish="filter"),
+    "length": Reply(text="The first words of a text that", finish="length"),
+    "empty": Reply(),
+}
+_LATE = ("cut", "torn", "stall", "unreadable")
+
+
+class Compatible(OpenAI):
+    """One stand-in: its kind, its prompt cache, and the reasoning that it gave out."""
+
+    def __init__(self, kind: Kind, key: str) -> None:
+        super().__init__(key)
+        self.kind = kind
+        self.issued: set[str] = {" "}
+        """Texts that may come back as reasoning; one space stands for what a client has lost."""
+
+    def _refuse(
+        self, request: web.Request, body: Any, unreadable: ContractViolation | None, exchange: Exchange
+    ) -> Refusal | None:
+        kind = self.kind
+        if (request.method, request.path) != ("POST", kind.path):
+            exchange.breaches.append(ContractViolation("url", f"there is no {request.method} {request.path}"))
+            return Refusal(404, b'{"error":{"message":"Unknown request URL","type":"invalid_request_error"}}')
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if self.key and (scheme.lower() != "bearer" or key != self.key):
+            return kind.refuse_key(key)
+        if unreadable is not None or not isinstance(body, dict):
+            unreadable = unreadable or ContractViolation("json", "the body is no JSON object")
+            exchange.breaches.append(unreadable)
+            return kind.refuse_breach(unreadable)
+        name = str(body.get("model", ""))
+        model = self._find_model(name)
+        if model is None:
+            return kind.refuse_model(name)
+        breaches = [*kind.check(body, model), *self._check_reasoning(body)]
+        exchange.breaches.extend(breaches)
+        return kind.refuse_breach(breaches[0]) if breaches else None
+
+    def _find_model(self, name: str) -> Model | None:
+        models = self.kind.models
+        return next(iter(models.values())) if name.startswith("fault-") else models.get(name)
+
+    def _check_reasoning(self, body: dict[str, Any]) -> list[ContractViolation]:
+        """Return the violations: messages with reasoning that this server did not write, or that came back changed."""
+        said = [message.get(self.kind.thinking_field) for message in body.get("messages", ())]
+        foreign = [text for text in said if isinstance(text, str) and text not in self.issued]
+        return [
+            ContractViolation("reasoning_foreign", f"{text[:60]!r} was not said by this server", "messages")
+            for text in foreign
+        ]
+
+    async def reply(self, request: web.Request, body: dict[str, Any], exchange: Exchange) -> Outcome:
+        kind = self.kind
+        model = self._find_model(body["model"])
+        assert model is not None
+        conversation = read_conversation(body)
+        fault = self.faults.find(conversation) or NO_FAULT
+        if (failed := await fail_early(request, fault)) is not None:
+            return failed
+        prompt, pictures = prompt_of(body)
+        tokens = count(prompt) + pictures * PICTURE_TOKENS
+        asked_for = body.get("max_completion_tokens") or body.get("max_tokens") or 0
+        refusal = None
+        if not (fault.kind == "unreadable" and body.get("stream")):
+            refusal = kind.refuse_by_plan(fault, body["model"], model)
+        if refusal is None and tokens + (asked_for if kind.counts_output else 0) > model.window:
+            refusal = kind.refuse_overflow(model, tokens, asked_for)
+        if refusal is not None:
+            return await self.send(request, refusal, exchange), "refused"
+        told = self._tell(body, model, conversation, fault, tokens, self.cache.feed(prompt))
+        exchange.status = 200
+        head = {"id": new_id("chatcmpl-", 29, self.chance), "created": int(time.time()), "model": body["model"]}
+        head["system_fingerprint"] = "fp_fake"
+        if not body.get("stream"):
+            if fault.kind in _LATE:
+                return await self.fail_whole(request, fault, exchange)
+            return web.json_response(kind.body(told, head)), "answered"
+        asked = bool((body.get("stream_options") or {}).get("include_usage"))
+        frames = map(frame, kind.chunks(told, head, asked))
+        headers = {"content-type": "text/event-stream", "x-request-id": "req_fake"}
+        late = {"unreadable": _unreadable}
+        return await send_stream(request, frames, headers, fault, pieces=2, late=late, end=DONE)
+
+    def _tell(
+        self, body: dict[str, Any], model: Model, conversation: Conversation, fault: Fault, tokens: int, cached: int
+    ) -> Told:
+        """Return the reply; the thinking before it names its subject, so that none is like another."""
+        kind = self.kind
+        thinks = kind.thinks(body, model)
+        said = cut_reply(_REPLIES.get(fault.kind) or decide(conversation), body, reasons=thinks, chance=self.chance)
+        said = rename_calls(said, lambda name, number: kind.call_id(body, name, number))
+        usage = usage_of(said, tokens, cached)
+        if not thinks:
+            return Told(said, [], usage)
+        asked = next((turn.text for turn in reversed(conversation.turns) if turn.role == "user"), "")
+        reasoning = ["I am asked: ", spoken(asked)[-200:], f"; this is reply {len(body['messages'])}."]
+        self.issued.add("".join(reasoning))
+        return Told(said, reasoning, usage)
+
+
+def _unreadable() -> bytes:
+    error = json.dumps({"error": UNREADABLE | {"status_code": 400}})
+    return f"event: error\ndata: {error}\n\n".encode()
+
+
+def new_server(name: str, journal: RequestLog | None = None, key: str | None = None) -> web.Application:
+    """Return the stand-in of that name as an application."""
+    kind = KINDS[name]
+    return new_application(Compatible(kind, key or kind.key).answer, journal or RequestLog())

@@ -1,0 +1,157 @@
+"""Refusals of Google: bodies by kind, and the texts of refusals that a good request can meet."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.support.fakes.gemini.models import Model
+from tests.support.fakes.model_scripts import Fault
+from tests.support.fakes.server import ContractViolation
+
+_STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+_TYPE = "type.googleapis.com/google.rpc."
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer that is no reply."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    content_type: str = "application/json; charset=UTF-8"
+
+
+def error_of(status: int, message: str, details: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Return Google's error object."""
+    error: dict[str, Any] = {"code": status, "message": message, "status": _STATUSES[status]}
+    return {"error": error | ({"details": details} if details else {})}
+
+
+def refuse(status: int, message: str, details: list[dict[str, Any]] | None = None) -> Refusal:
+    return Refusal(status, json.dumps(error_of(status, message, details), indent=2).encode())
+
+
+def refuse_breach(breaches: list[ContractViolation]) -> Refusal:
+    """Return the refusal of the first breach; unknown fields are named all at once."""
+    if breaches[0].rule != "unknown_field":
+        return refuse(400, breaches[0].message)
+    texts = [breach.message for breach in breaches if breach.rule == "unknown_field"]
+    violations = [{"field": text.partition("at '")[2].partition("'")[0], "description": text} for text in texts]
+    return refuse(400, "\n".join(texts), [{"@type": f"{_TYPE}BadRequest", "fieldViolations": violations}])
+
+
+def _reason(reason: str, service: str) -> list[dict[str, Any]]:
+    metadata = {"service": service}
+    return [{"@type": f"{_TYPE}ErrorInfo", "reason": reason, "domain": "googleapis.com", "metadata": metadata}]
+
+
+def refuse_key(key: str | None) -> Refusal:
+    """Return AI Studio's refusal of a key, or of none."""
+    if not key:
+        text = (
+            "Method doesn't allow unregistered callers (callers without established identity). Please use API Key or "
+            "other form of API consumer identity to call this API."
+        )
+        return refuse(403, text)
+    text = "API key not valid. Please pass a valid API key."
+    return refuse(400, text, _reason("API_KEY_INVALID", "generativelanguage.googleapis.com"))
+
+
+def refuse_token() -> Refusal:
+    """Return Vertex AI's refusal of a token."""
+    text = (
+        "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid "
+        "authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project."
+    )
+    return refuse(401, text, _reason("ACCESS_TOKEN_EXPIRED", "aiplatform.googleapis.com"))
+
+
+def refuse_project(place: str) -> Refusal:
+    text = (
+        f"Permission 'aiplatform.endpoints.predict' denied on resource '//aiplatform.googleapis.com/{place}' "
+        "(or it may not exist)."
+    )
+    return refuse(403, text, _reason("IAM_PERMISSION_DENIED", "aiplatform.googleapis.com"))
+
+
+def refuse_model(name: str, place: str) -> Refusal:
+    """Return the refusal of a model that is not there; `place` is its path at Vertex AI."""
+    if place:
+        text = (
+            f"Publisher Model `{place}` was not found or your project does not have access to it. Please ensure you "
+            "are using a valid model version."
+        )
+        return refuse(404, text)
+    text = (
+        f"models/{name} is not found for API version v1beta, or is not supported for generateContent. Call "
+        "ModelService.ListModels to see the list of available models and their supported methods."
+    )
+    return refuse(404, text)
+
+
+def refuse_overflow(model: Model, tokens: int, *, vertex: bool = False) -> Refusal:
+    text = f"The input token count ({tokens}) exceeds the maximum number of tokens allowed ({model.window})."
+    if vertex:
+        text = (
+            f"Unable to submit request because the input token count is {tokens} but model only supports up to "
+            f"{model.window}. Reduce the input token count and try again. You can also use the CountTokens API to "
+            "calculate prompt token count and billable characters. Learn more: "
+            "https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/gemini"
+        )
+    return refuse(400, text)
+
+
+def _refuse_uncounted(model: Model) -> Refusal:
+    """Return the refusal of an input that was too long to be counted to its end."""
+    return refuse(400, f"The input token count exceeds the maximum number of tokens allowed {model.window}.")
+
+
+def _refuse_rate(fault: Fault, name: str) -> Refusal:
+    seconds = fault.figure("after", 1)
+    text = (
+        "You exceeded your current quota, please check your plan and billing details. For more information on this "
+        "error, head to: https://ai.google.dev/gemini-api/docs/rate-limits.\n* Quota exceeded for metric: "
+        "generativelanguage.googleapis.com/generate_content_requests, limit: 10, model: "
+        f"{name}\nPlease retry in {seconds:g}s."
+    )
+    quota = {"quotaId": "GenerateRequestsPerMinutePerProjectPerModel", "quotaValue": "10"}
+    details = [
+        {"@type": f"{_TYPE}QuotaFailure", "violations": [quota]},
+        {"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{seconds:g}s"},
+    ]
+    return refuse(429, text, details)
+
+
+def refuse_by_plan(fault: Fault, name: str, model: Model, *, vertex: bool) -> Refusal | None:
+    """Return the refusal that a fault asks for; None where it is none of those that come instead of a reply."""
+    internal = (
+        "An internal error has occurred. Please retry or report in "
+        "https://developers.generativeai.google/guide/troubleshooting"
+    )
+    refusals = {
+        "rate": _refuse_rate(fault, name),
+        "exhausted": refuse(429, "Resource exhausted. Please try again later."),
+        "overflow": refuse_overflow(model, model.window + 4_321, vertex=vertex),
+        "uncounted": _refuse_uncounted(model),
+        "payload": refuse(400, "Request payload size exceeds the limit: 20971520 bytes."),
+        "unauthorized": refuse_token() if vertex else refuse_key("refused by plan"),
+        "forbidden": refuse(403, "The caller does not have permission"),
+        "missing": refuse_model(name, ""),
+        "location": refuse(400, "User location is not supported for the API use."),
+        "server": refuse(500, internal),
+        "overloaded": refuse(503, "The model is overloaded. Please try again later."),
+        "deadline": refuse(504, "Deadline expired before operation could complete."),
+        "unavailable": Refusal(503, b"upstream connect error or disconnect/reset before headers", {}, "text/plain"),
+        "gateway": Refusal(502, b"<html><title>Error 502 (Server Error)!!1</title></html>", {}, "text/html"),
+    }
+    return refusals.get(fault.kind)

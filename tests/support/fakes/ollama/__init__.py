@@ -1,0 +1,9 @@
+"""A strict stand-in for Ollama: reads requests as its Go structs do, refuses what it refuses, and answers like it.
+
+Two things it takes worse than the real one, which passes over them in silence: fields that its structs do not have, and
+requests that leave it to the server how much of a conversation is lost.
+"""
+
+from tests.support.fakes.ollama.server import new_ollama
+
+__all__ = ["new_ollama"]

@@ -1,0 +1,56 @@
+"""Refusals in the form of Ollama: a status and `{"error": "text"}`."""
+
+import json
+from dataclasses import dataclass, field
+
+from tests.support.fakes.model_scripts import Fault
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer that is no reply."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+
+
+def refuse(status: int, text: str, headers: dict[str, str] | None = None, **more: str) -> Refusal:
+    """Return a refusal in Ollama's error body."""
+    return Refusal(status, json.dumps({"error": text, **more}).encode(), headers or {})
+
+
+def refuse_model(name: str) -> Refusal:
+    return refuse(404, f"model '{name}' not found")
+
+
+def refuse_overflow(tokens: int, window: int) -> Refusal:
+    """Return the refusal of a prompt that is larger than the window: the engine's own body as the text."""
+    inner = {
+        "code": 400,
+        "message": f"request ({tokens} tokens) exceeds the available context size ({window} tokens), try increasing it",
+        "type": "exceed_context_size_error",
+        "n_prompt_tokens": tokens,
+        "n_ctx": window,
+    }
+    return refuse(400, json.dumps({"error": inner}, separators=(",", ":")))
+
+
+def refuse_by_plan(fault: Fault, name: str, window: int) -> Refusal | None:
+    """Return the refusal that a fault asks for; None where it is none of those that come instead of a reply."""
+    seconds = fault.figure("after", 1)
+    refusals = {
+        "rate": refuse(429, "you've reached your hourly usage limit", {"retry-after": f"{seconds:g}"}),
+        "overflow": refuse_overflow(window + 4_321, window),
+        "missing": refuse_model(name),
+        "unauthorized": refuse(401, "unauthorized", signin_url="https://ollama.com/connect?name=box&key=fake"),
+        "forbidden": refuse(403, "ollama cloud is disabled: remote inference is unavailable"),
+        "thinking": refuse(400, f'"{name}" does not support thinking'),
+        "server": refuse(500, "llama runner process has terminated: exit status 2"),
+        "memory": refuse(500, "model requires more system memory (52.9 GiB) than is available (31.2 GiB)"),
+        "overloaded": refuse(503, "server busy, please try again.  maximum pending requests exceeded"),
+        "unavailable": Refusal(503, b"upstream connect error or disconnect/reset before headers", {}, "text/plain"),
+        "gateway": Refusal(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>", {}, "text/html"),
+    }
+    return refusals.get(fault.kind)

@@ -1,0 +1,88 @@
+"""Scripted replies in the form of Ollama: in lines, or as one body. The shapes are those of recorded traffic."""
+
+import json
+import random
+import re
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.fakes.scripted_model import Reply, as_json
+
+_PIECE = re.compile(r"\s*\S{1,6}|\s+")
+_THOUGHT = "Okay, let me see what is wanted here."
+
+
+@dataclass
+class Said:
+    """A reply cut into pieces of about a token each, within the request's limit."""
+
+    thought: list[str]
+    text: list[str]
+    calls: list[dict[str, Any]]
+    finish: str
+    tokens: int
+
+
+def cut_reply(reply: Reply, limit: int, *, thinks: bool, chance: random.Random) -> Said:
+    """Return the reply in pieces; where `num_predict` is reached it ends there, for the reason `length`."""
+    left = limit if limit > 0 else 1_000_000
+    start = left
+
+    def take(value: str) -> list[str]:
+        nonlocal left
+        pieces = _PIECE.findall(value)[: max(left, 0)]
+        left -= len(_PIECE.findall(value))
+        return pieces
+
+    thought = take(_THOUGHT) if thinks else []
+    text = take(reply.text)
+    calls = []
+    for index, call in enumerate(reply.calls):
+        left -= len(_PIECE.findall(as_json(call.arguments))) + 3
+        if left >= 0:  # a call that is not complete is never sent
+            identity = "call_" + "".join(chance.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+            function = {"index": index, "name": call.name, "arguments": call.arguments}
+            calls.append({"id": identity, "function": function})
+    cut = left < 0 or reply.finish == "length"
+    return Said(thought, text, calls, "length" if cut else "stop", start - max(left, 0))
+
+
+def _frame(head: dict[str, Any], *, done: bool = False, **message: Any) -> dict[str, Any]:
+    return head | {"message": {"role": "assistant", "content": "", **message}, "done": done}
+
+
+def _ending(said: Said, prompt: int) -> dict[str, Any]:
+    return {
+        "done_reason": said.finish,
+        "total_duration": 4_883_583_458,
+        "load_duration": 1_334_875,
+        "prompt_eval_count": prompt,
+        "prompt_eval_duration": 342_546_000,
+        "eval_count": said.tokens,
+        "eval_duration": 4_535_599_000,
+    }
+
+
+def lines_of(said: Said, head: dict[str, Any], prompt: int) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a stream."""
+    yield from (_frame(head, thinking=piece) for piece in said.thought)
+    yield from (_frame(head, content=piece) for piece in said.text)
+    yield from (_frame(head, tool_calls=[call]) for call in said.calls)
+    yield _frame(head, done=True) | _ending(said, prompt)
+
+
+def body_of(said: Said, head: dict[str, Any], prompt: int) -> dict[str, Any]:
+    """Return the reply that is not streamed."""
+    message: dict[str, Any] = {"content": "".join(said.text)}
+    if said.thought:
+        message["thinking"] = "".join(said.thought)
+    if said.calls:
+        message["tool_calls"] = said.calls
+    return _frame(head, done=True, **message) | _ending(said, prompt)
+
+
+def line(value: Any) -> bytes:
+    """Return one NDJSON record."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,189 @@
+"""OpenAI's rules on input items beyond their types: which may follow which, and what must come back as it was given."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tests.support.fakes.openai_chat.messages import check_name, decode_data_url, empty, too_long
+from tests.support.fakes.openai_chat.models import Model
+from tests.support.fakes.server import ContractViolation
+
+MAX_CALL_ID = 64
+_MAGIC = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff", "image/gif": b"GIF8", "image/webp": b"RIFF"}
+_CALLS = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
+_PREFIXES = {"function_call": "fc", "reasoning": "rs", "message": "msg", "custom_tool_call": "ctc"}
+
+
+def kind_of(item: dict[str, Any]) -> str:
+    """Return an item's type; messages need not give theirs."""
+    return str(item.get("type") or "message")
+
+
+def _is_by_model(item: dict[str, Any]) -> bool:
+    kind = kind_of(item)
+    return kind in (*_CALLS, "web_search_call") or (kind == "message" and item.get("role") == "assistant")
+
+
+def _check_image(url: str, where: str, model: Model) -> Iterator[ContractViolation]:
+    if not model.pictures:
+        text = f"Invalid content type. This model does not support image inputs. ({where})"
+        yield ContractViolation("image_model", text, where, "invalid_value")
+    if url.startswith(("https://", "http://")):
+        return
+    decoded = decode_data_url(url)
+    if decoded is None:
+        text = f"Invalid '{where}'. Expected a valid URL, but got a value with an invalid format."
+        yield ContractViolation("image_url", text, where, "invalid_value")
+        return
+    media_type, data = decoded
+    if media_type not in _MAGIC or not data.startswith(_MAGIC[media_type]):
+        text = "The image data you provided does not represent a valid image. Please check your input and try again."
+        yield ContractViolation("image_format", text, where, "invalid_image")
+
+
+def _check_file(part: dict[str, Any], where: str) -> Iterator[ContractViolation]:
+    given = [name for name in ("file_data", "file_url", "file_id") if part.get(name) is not None]
+    if len(given) != 1:
+        yield ContractViolation(
+            "file_one", f"Exactly one of file_id, file_url and file_data must be given. ({where})", where
+        )
+    if "file_data" not in part:
+        return
+    decoded = decode_data_url(part["file_data"])
+    if decoded is None or decoded[0] != "application/pdf" or not decoded[1].startswith(b"%PDF-"):
+        text = (
+            f"Invalid '{where}.file_data'. Expected a base64-encoded data URL with an application/pdf MIME type "
+            "(e.g. 'data:application/pdf;base64,aGVsbG8=')."
+        )
+        yield ContractViolation("file_data", text, f"{where}.file_data", "invalid_value")
+    if not part.get("filename"):
+        name = f"{where}.filename"
+        yield ContractViolation(
+            "file_name", f"Missing required parameter: '{name}'.", name, "missing_required_parameter"
+        )
+
+
+def _check_parts(content: Any, where: str, model: Model) -> Iterator[ContractViolation]:
+    if isinstance(content, str):
+        return
+    if not content:
+        yield empty("content_empty", where)
+    for position, part in enumerate(content):
+        place = f"{where}[{position}]"
+        if part["type"] == "input_image" and part.get("image_url"):
+            yield from _check_image(part["image_url"], f"{place}.image_url", model)
+        elif part["type"] == "input_file":
+            yield from _check_file(part, place)
+
+
+def _check_call_id(item: dict[str, Any], where: str) -> Iterator[ContractViolation]:
+    call_id = item.get("call_id")
+    if not call_id:
+        text = f"Invalid '{where}.call_id': empty string. Expected a string with minimum length 1."
+        yield ContractViolation("call_id", text, f"{where}.call_id", "string_below_min_length")
+        return
+    yield from too_long(f"{where}.call_id", call_id, MAX_CALL_ID)
+
+
+def _check_call(item: dict[str, Any], where: str) -> Iterator[ContractViolation]:
+    yield from _check_call_id(item, where)
+    yield from check_name(item["name"], f"{where}.name")
+    try:  # stricter than OpenAI itself, which takes any text here: most others with its API refuse what is no object
+        good = isinstance(json.loads(item["arguments"]), dict)
+    except ValueError:
+        good = False
+    if not good:
+        name = f"{where}.arguments"
+        yield ContractViolation(
+            "arguments", f"Invalid '{name}': expected the JSON text of an object.", name, "invalid_value"
+        )
+
+
+def _check_id(item: dict[str, Any], where: str) -> Iterator[ContractViolation]:
+    prefix, identity = _PREFIXES.get(kind_of(item)), item.get("id")
+    if identity is not None and prefix is not None and not re.match(rf"{prefix}_\w", identity):
+        text = f"Invalid '{where}.id': '{identity}'. Expected an ID that begins with '{prefix}'."
+        yield ContractViolation("item_id", text, f"{where}.id", "invalid_value")
+
+
+def _check_reasoning(
+    item: dict[str, Any], is_followed: bool, model: Model, issued: Mapping[str, str], where: str
+) -> Iterator[ContractViolation]:
+    identity = item.get("id", "")
+    if not model.reasons:
+        text = (
+            "Reasoning input items can only be provided to a reasoning or computer use model. Remove reasoning items."
+        )
+        yield ContractViolation("reasoning_model", text, "input")
+    if not item.get("encrypted_content"):
+        text = (
+            f"Item with id '{identity}' not found. Items are not persisted when `store` is set to false. "
+            "Try again with `store` set to true, or remove this item from your input."
+        )
+        yield ContractViolation("reasoning_not_stored", text, "input")
+        return
+    if issued.get(identity) != item["encrypted_content"]:
+        shown = item["encrypted_content"][:4]
+        text = (
+            f"The encrypted content {shown}... could not be verified. Reason: Encrypted content could not be decrypted."
+        )
+        yield ContractViolation("reasoning_foreign", text, f"{where}.encrypted_content", "invalid_encrypted_content")
+    if not is_followed:
+        text = f"Item '{identity}' of type 'reasoning' was provided without its required following item."
+        yield ContractViolation("reasoning_alone", text, "input")
+
+
+def _follows(following: dict[str, Any] | None, *, stored: bool) -> bool:
+    """Return whether an item is what reasoning must precede: the server that stores its replies knows it by its id."""
+    return following is not None and _is_by_model(following) and not (stored and "id" not in following)
+
+
+def _check_order(items: list[dict[str, Any]]) -> Iterator[ContractViolation]:
+    """Yield what breaks the order: every call is answered, once and later, before any message but the assistant's."""
+    waiting: dict[str, str] = {}
+    seen: set[str] = set()
+    for position, item in enumerate(items):
+        kind, call_id = kind_of(item), item.get("call_id") or ""
+        if kind in _CALLS:
+            if call_id in seen:
+                yield ContractViolation(
+                    "call_twice", f"Duplicate item found with call_id {call_id}.", f"input[{position}].call_id"
+                )
+            seen.add(call_id)
+            waiting[call_id] = _CALLS[kind]
+        elif kind in _CALLS.values():
+            if waiting.pop(call_id, None) != kind:
+                text = f"No tool call found for function call output with call_id {call_id}."
+                yield ContractViolation("output_without_call", text, "input")
+        elif waiting and kind == "message" and item.get("role") != "assistant":
+            yield from _unanswered(waiting)
+            waiting.clear()
+    yield from _unanswered(waiting)
+
+
+def _unanswered(waiting: Mapping[str, str]) -> Iterator[ContractViolation]:
+    for call_id in waiting:
+        yield ContractViolation("call_without_output", f"No tool output found for function call {call_id}.", "input")
+
+
+def check_items(
+    items: list[dict[str, Any]], model: Model, issued: Mapping[str, str], *, stored: bool
+) -> Iterator[ContractViolation]:
+    """Yield every rule that these items break; `issued` holds what reasoning this server gave, by id."""
+    if not items:
+        yield empty("input_empty", "input")
+    for position, item in enumerate(items):
+        where, kind = f"input[{position}]", kind_of(item)
+        yield from _check_id(item, where)
+        if kind == "message":
+            yield from _check_parts(item["content"], f"{where}.content", model)
+        elif kind == "function_call":
+            yield from _check_call(item, where)
+        elif kind == "function_call_output":
+            yield from _check_call_id(item, where)
+            yield from _check_parts(item["output"], f"{where}.output", model)
+        elif kind == "reasoning":
+            following = items[position + 1] if position + 1 < len(items) else None
+            yield from _check_reasoning(item, _follows(following, stored=stored), model, issued, where)
+    yield from _check_order(items)

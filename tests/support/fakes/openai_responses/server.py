@@ -1,0 +1,162 @@
+"""The stand-in itself: takes a request, judges it, and answers as planned; Chat Completions are passed to its sister.
+
+Faults that a marker in the prompt asks for, besides the refusals of its sister's `failures`: `late` (no headers for
+`seconds`), `silence` (headers, then nothing for `seconds`), `stall` (the same after `pieces` events), `cut` (the
+connection breaks after `pieces` events), `torn` (the stream ends there, without an end), `error` (an error event
+there), `failed` (the response fails there), `reset` (the connection breaks before any byte), `forgotten` (reasoning
+items are refused, whatever they hold), `refusal`, `filter`, `length`, `empty`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from aiohttp import web
+
+from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, send_stream
+from tests.support.fakes.model_scripts import Fault, decide
+from tests.support.fakes.openai_chat.failures import Refusal, refuse, refuse_breach, refuse_by_plan
+from tests.support.fakes.openai_chat.models import MODELS, Model, find_model
+from tests.support.fakes.openai_chat.reading import PICTURE_TOKENS, count, prompt_of
+from tests.support.fakes.openai_chat.replies import cut_reply
+from tests.support.fakes.openai_chat.server import KEY, OpenAI
+from tests.support.fakes.openai_responses.reading import read_conversation
+from tests.support.fakes.openai_responses.replies import (
+    Output,
+    body_of,
+    events_of,
+    frame,
+    head_of,
+    new_output,
+    usage_of,
+)
+from tests.support.fakes.openai_responses.rules import as_items, check_body
+from tests.support.fakes.scripted_model import Reply
+from tests.support.fakes.server import ContractViolation, Exchange, RequestLog, new_application
+
+__all__ = ["KEY", "new_openai"]
+
+PATH = "/v1/responses"
+_SORRY = "The server had an error while processing your request. Sorry about that!"
+_REPLIES = {
+    "refusal": Reply(refusal="I'm sorry, but I can't help with that."),
+    "filter": Reply(text="The first words of a text that", finish="filter"),
+    "length": Reply(text="The first words of a text that", finish="length"),
+    "empty": Reply(),
+}
+_ENCRYPTED = "reasoning.encrypted_content"
+
+
+def refuse_model(name: str) -> Refusal:
+    """Return the refusal of an unknown model: with status 400 here, as recorded."""
+    text = f"The requested model '{name}' does not exist."
+    return refuse(400, text, param="model", code="model_not_found")
+
+
+def refuse_overflow() -> Refusal:
+    text = "Your input exceeds the context window of this model. Please adjust your input and try again."
+    return refuse(400, text, param="input", code="context_length_exceeded")
+
+
+class Responses(OpenAI):
+    """One stand-in: what its sister knows, and the reasoning that it gave, by id."""
+
+    path = PATH
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.issued: dict[str, str] = {}
+
+    def check(self, body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
+        return check_body(body, model, self.issued)
+
+    def refuse_model(self, name: str, model: Model | None) -> Refusal | None:
+        return refuse_model(name) if model is None else None
+
+    async def reply(self, request: web.Request, body: dict[str, Any], exchange: Exchange) -> Outcome:
+        model = find_model(body["model"]) or MODELS["gpt-5"]
+        conversation = read_conversation(body)
+        fault = self.faults.find(conversation) or NO_FAULT
+        if (failed := await fail_early(request, fault)) is not None:
+            return failed
+        prompt, pictures = prompt_of({"tools": body.get("tools"), "messages": as_items(body)})
+        size = count(prompt) + count(body.get("instructions") or "") + pictures * PICTURE_TOKENS
+        refusal = self._refuse_by_plan(fault, body, model)
+        if refusal is None and size + (body.get("max_output_tokens") or 0) > model.window:
+            refusal = refuse_overflow()
+        if refusal is not None:
+            return await self.send(request, refusal, exchange), "refused"
+        output = self._say(body, model, _REPLIES.get(fault.kind) or decide(conversation), size, prompt)
+        exchange.status = 200
+        head = head_of(body, model, self.chance)
+        if body.get("stream"):
+            return await _stream(request, events_of(output, head, self.chance), self.headers(), fault)
+        if fault.kind in ("error", "cut", "torn", "stall", "silence"):
+            return await self.fail_whole(request, fault, exchange)
+        whole = _failed(head) if fault.kind == "failed" else body_of(output, head)
+        return web.json_response(whole, headers=self.headers()), "answered"
+
+    def _refuse_by_plan(self, fault: Fault, body: dict[str, Any], model: Model) -> Refusal | None:
+        if fault.kind == "forgotten":
+            thought = next((item for item in as_items(body) if item.get("type") == "reasoning"), None)
+            if thought is None:
+                return None
+            text = f"Item '{thought['id']}' of type 'reasoning' was provided without its required following item."
+            return refuse_breach(ContractViolation("forgotten", text, "input"))
+        kinds = {"missing": refuse_model(body["model"]), "overflow": refuse_overflow()}
+        return kinds.get(fault.kind) or refuse_by_plan(fault, body["model"], model)
+
+    def _say(self, body: dict[str, Any], model: Model, reply: Reply, size: int, prompt: str) -> Output:
+        reasoning = body.get("reasoning") or {}
+        said = cut_reply(
+            reply,
+            {"max_completion_tokens": body.get("max_output_tokens")},
+            reasons=model.reasons and (reasoning.get("effort") or model.default_effort) != "none",
+            chance=self.chance,
+        )
+        output = new_output(
+            said,
+            usage_of(said, size, self.cache.feed(prompt)),
+            summarizes=bool(reasoning.get("summary")),
+            gives_reasoning=_ENCRYPTED in (body.get("include") or ()),
+            chance=self.chance,
+            query=reply.query,
+        )
+        for item, _ in output.items:
+            if "encrypted_content" in item:
+                self.issued[item["id"]] = item["encrypted_content"]
+        return output
+
+
+def _failed(head: dict[str, Any]) -> dict[str, Any]:
+    error = {"code": "server_error", "message": "The model failed to generate a response."}
+    return head | {"status": "failed", "error": error, "incomplete_details": None, "output": [], "usage": None}
+
+
+async def _stream(
+    request: web.Request, events: Iterator[dict[str, Any]], headers: dict[str, str], fault: Fault
+) -> Outcome:
+    last: dict[str, Any] = {}
+
+    def frames() -> Iterator[bytes]:
+        nonlocal last
+        for event in events:
+            last = event.get("response") or last
+            yield frame(event)
+
+    late = {
+        "error": lambda: frame({"type": "error", "code": "server_error", "message": _SORRY, "param": None}),
+        "failed": lambda: frame({"type": "response.failed", "response": _failed(last)}),
+    }
+    headers |= {"content-type": "text/event-stream; charset=utf-8"}
+    return await send_stream(request, frames(), headers, fault, pieces=2 if fault.kind in late else 8, late=late)
+
+
+def new_openai(journal: RequestLog | None = None, key: str = KEY) -> web.Application:
+    """Return the stand-in as an application: `skeleton.serving` runs it in a thread, `skeleton.run` as a process."""
+    chat, responses = OpenAI(key), Responses(key)
+
+    async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        one = responses if request.path == PATH else chat
+        return await one.answer(request, raw, journal)
+
+    return new_application(answer, journal or RequestLog())

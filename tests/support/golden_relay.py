@@ -1,0 +1,72 @@
+"""Player of a scenario in which the bytes pass unchanged: through the real relay, without a socket."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.errors import ProxyError, UpstreamError
+from anthropic_proxy.exchange.attempts import build_relay_call
+from anthropic_proxy.exchange.relay import RelayStream, forwarded_headers
+from anthropic_proxy.exchange.watchdog import Watchdog
+from anthropic_proxy.messages.models import MessagesRequest
+from anthropic_proxy.plugins import Client
+from anthropic_proxy.routing.router import Target
+from anthropic_proxy.server.responses import encode_error, encode_events, error_headers
+from anthropic_proxy.services import ClientRequest
+from anthropic_proxy.wire.contract import Call
+from tests.support.harness import FakeResponse
+
+
+def new_call(target: Target, request: MessagesRequest, posted: bytes, headers: Mapping[str, str], query: str) -> Call:
+    """Return the call that a client with these headers makes."""
+    inbound = ClientRequest(request_id="req_golden", client=Client(), headers=headers, body=posted, query=query)
+    return build_relay_call(inbound, request, target, lambda prefix: prefix + "0" * 22)
+
+
+def play(
+    target: Target, call: Call, status: int, headers: Mapping[str, str], chunks: Sequence[bytes]
+) -> dict[str, bytes]:
+    """Return what the client receives: the fields of `ReplayResult`."""
+    return asyncio.run(_play(target, call, status, headers, chunks))
+
+
+async def _play(
+    target: Target, call: Call, status: int, headers: Mapping[str, str], chunks: Sequence[bytes]
+) -> dict[str, bytes]:
+    watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
+    response = FakeResponse(status, *(chunk for chunk in chunks if chunk), headers=headers)
+    answer = RelayStream(target.wire, target, call, response, watch)
+    try:
+        if status != 200:
+            error = target.wire.decode_error(call, status, headers, b"".join(chunks))
+            error.headers = forwarded_headers(headers)
+            raise error
+        await answer.open()
+        received = b""
+        while (data := await answer.read()) is not None:
+            received += data
+    except ProxyError as error:
+        return {"error": _refusal(error)}
+    finally:
+        watch.stop()
+    if not call.stream:
+        return {"message": readable(msgspec.json.decode(received))}
+    if answer.ending is not None:
+        received += encode_events([answer.ending], "req_golden")
+    return {"events": received}
+
+
+def _refusal(error: ProxyError) -> bytes:
+    headers = error_headers(error, "req_golden")
+    body = encode_error(error, "req_golden")
+    if isinstance(error, UpstreamError):
+        body, headers = error.body or body, {**headers, **error.headers}
+    del headers["content-type"]
+    return readable({"status": error.status, "headers": headers, "body": msgspec.json.decode(body)})
+
+
+def readable(value: Any) -> bytes:
+    """Return JSON as a file that people read."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

@@ -1,0 +1,237 @@
+"""Plays one scenario through the real router, preparation, wire, framing, cutter and writer, without a socket."""
+
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct, structs
+
+from anthropic_proxy.errors import ClientError, ProxyError
+from anthropic_proxy.exchange.target_limits import target_limits
+from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
+from anthropic_proxy.messages.events import Ping
+from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.messages.fold import fold
+from anthropic_proxy.messages.models import MessagesRequest, decode_request, read_envelope
+from anthropic_proxy.messages.preparation import prepare
+from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.messages.writer import MessageWriter
+from anthropic_proxy.routing.catalog import Catalog
+from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.router import RoutingQuery, Target, resolve
+from anthropic_proxy.server.responses import encode_error, encode_events, encode_message, error_headers
+from anthropic_proxy.settings import load_settings
+from anthropic_proxy.upstream.http import join_url
+from anthropic_proxy.wire.contract import Call, UpstreamRequest, relays
+from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
+from tests.support import golden_relay as relay
+from tests.support.golden_relay import readable
+
+ESTIMATE = 100
+"""Input tokens that `message_start` reports in every scenario: how well they are counted is proven elsewhere."""
+READERS: dict[str, Callable[[], SSEReader | NDJSONReader]] = {"sse": SSEReader, "ndjson": NDJSONReader}
+GOLDEN = Path(__file__).parents[1] / "golden"
+UPSTREAM_FILES = ("upstream.sse", "upstream.ndjson", "upstream.json")
+
+
+class ReplayResult(Struct, kw_only=True):
+    """Everything that a client received; None: nothing of that kind."""
+
+    events: bytes | None = None
+    message: bytes | None = None
+    error: bytes | None = None
+    """Status, headers and envelope of the answer that a client gets which does not stream."""
+
+
+class GoldenCase:
+    """One folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.facts: dict[str, Any] = tomllib.loads((folder / "scenario.toml").read_text(encoding="utf-8"))
+        self.provider = find_provider(self.facts["provider"])
+        self.posted = (folder / "request.json").read_bytes()
+        self.request = _read(self.posted)
+        files = [folder / name for name in UPSTREAM_FILES if (folder / name).exists()]
+        self.upstream = files[0].read_bytes() if files else None
+        """None: nothing is sent, because the request is refused before."""
+        self.streams = bool(files) and files[0].suffix != ".json"
+        """True if the upstream streams; a refusal never does."""
+        self.target = self._resolve()
+
+    def change_target(self, target: Target) -> None:
+        """Play for another target than the router's."""
+        self.target = target
+
+    def _resolve(self) -> Target:
+        """Return the target to which the real router sends the request, with the dialect that the scenario asks for."""
+        row = self.provider
+        environ = {"BIG_MODEL": f"{row.prefix}/{self.facts['model']}"}
+        if row.key_variable:
+            environ[row.key_variable] = "golden"
+        if row.selectable:
+            environ["PREFERRED_PROVIDER"] = row.name
+        settings = load_settings({**environ, **self.facts.get("settings", {})}, PROVIDERS, env_file=None)
+        target = resolve(RoutingQuery(self.request.model), settings, Catalog()).targets[0]
+        changes = {name: _frozen(value) for name, value in self.facts.get("dialect", {}).items()}
+        return structs.replace(
+            target,
+            dialect=structs.replace(target.dialect, **changes),
+            facts=structs.replace(target.facts, **{k: _frozen(v) for k, v in self.facts.get("facts", {}).items()}),
+        )
+
+    def call(self) -> Call:
+        """Return the prepared call; its identifiers count from 1."""
+        target = self.target
+        if relays(target.wire):
+            client = self.facts.get("client", {})
+            return relay.new_call(target, self.request, self.posted, client.get("headers", {}), client.get("query", ""))
+        prepared = prepare(self.request, target_limits(target))
+        count = iter(range(1, 1_000))
+        return Call(
+            request=prepared.request,
+            model=target.model,
+            dialect=target.dialect,
+            stream=self.request.stream or bool(prepared.request.stop_sequences) or target.dialect.always_stream,
+            raw=self.posted,
+            aliases=prepared.aliases,
+            new_id=lambda prefix: f"{prefix}{next(count):022d}",
+            provider=target.provider.prefix,
+            address=target.base_url,
+            window=target.facts.context_window if target.facts.known else None,
+            max_input=target.facts.max_input if target.facts.known else None,
+            estimate=lambda: ESTIMATE,
+        )
+
+    def common_notes(self) -> Sequence[FidelityNote]:
+        """Return the notes of the common steps, before the wire's."""
+        return () if relays(self.target.wire) else prepare(self.request, target_limits(self.target)).notes
+
+    def upstream_request(self) -> bytes:
+        """Return what goes upstream, without secrets, as a readable file; the notes on it stand at its end."""
+        target, call = self.target, self.call()
+        request: UpstreamRequest = target.wire.encode_request(call)
+        said: dict[str, Any] = {
+            "method": request.method,
+            "url": join_url(target.base_url, request.path),
+            "headers": dict(request.headers),
+            "body": msgspec.json.decode(request.body),
+        }
+        report = FidelityReport()
+        report.add([*self.common_notes(), *request.notes])
+        if report.notes:
+            said["notes"] = [f"{note.handling} {note.field}: {note.reason}" for note in report.notes]
+        return readable(said)
+
+    def play(self, chunks: Sequence[bytes]) -> ReplayResult:
+        """Return what the client receives when the upstream's bytes arrive in these pieces."""
+        try:
+            call = self.call()
+            self.target.wire.encode_request(call)
+        except ProxyError as error:
+            return ReplayResult(error=_refusal(error))
+        if relays(self.target.wire):
+            status, headers = self.facts.get("status", 200), self.facts.get("headers", {})
+            return ReplayResult(**relay.play(self.target, call, status, headers, chunks))
+        reads = _Reads(self, call, chunks)
+        writer = MessageWriter(message_id="msg_golden", model=self.request.model, signature=reads.signature)
+        sent: list[Any] = []
+        deltas: list[Delta] = []
+        try:
+            for some in reads:
+                deltas += some
+                if not writer.started and any(map(_delivers, deltas)):
+                    sent += [*writer.start(ESTIMATE), Ping()]
+                    sent += writer.feed(deltas)
+                elif writer.started:
+                    sent += writer.feed(some)
+            sent += writer.finish()
+        except ProxyError as error:
+            played = ReplayResult(error=_refusal(error))
+            if writer.started:
+                sent += [*writer.feed(reads.flush_pending()), *writer.fail(error)]
+                played.events = encode_events(sent, "req_golden")
+            return played
+        whole = fold(
+            deltas, message_id="msg_golden", model=self.request.model, signature=reads.signature, estimate=ESTIMATE
+        )
+        return ReplayResult(events=encode_events(sent), message=readable(msgspec.json.decode(encode_message(whole))))
+
+
+class _Reads:
+    """The lists of deltas of one answer, one for each network read."""
+
+    def __init__(self, scenario: GoldenCase, call: Call, chunks: Sequence[bytes]) -> None:
+        self._scenario = scenario
+        self._call = call
+        self._chunks = chunks
+        self._wire = scenario.target.wire
+        self._decoder = self._wire.new_decoder(call)
+        self.signature = self._decoder.signature
+        sequences = call.request.stop_sequences
+        self._cutter = StopSequenceFilter(sequences) if sequences else None
+
+    def flush_pending(self) -> list[Delta]:
+        """Return what was held back where the answer broke off."""
+        deltas = self._decoder.flush_pending()
+        return deltas if self._cutter is None else [*self._cutter.feed(deltas), *self._cutter.finish()]
+
+    def __iter__(self) -> Iterable[list[Delta]]:
+        cutter = self._cutter
+        for deltas in self._uncut():
+            yield deltas if cutter is None else cutter.feed(deltas)
+            if cutter is not None and cutter.matched:
+                return
+        if cutter is not None:
+            yield cutter.finish()
+
+    def _uncut(self) -> Iterable[list[Delta]]:
+        status = self._scenario.facts.get("status", 200)
+        if status != 200:
+            outcome = self._wire.decode_error(
+                self._call, status, self._scenario.facts.get("headers", {}), b"".join(self._chunks)
+            )
+            if isinstance(outcome, Exception):
+                raise outcome
+            yield outcome
+        elif not self._call.stream:
+            yield self._decoder.decode_body(b"".join(self._chunks))
+        else:
+            yield from self._streamed()
+
+    def _streamed(self) -> Iterable[list[Delta]]:
+        reader = READERS[self._wire.FRAMING]()
+        for chunk in (*self._chunks, b""):
+            for frame in reader.feed(chunk) if chunk else reader.finish():
+                yield self._decoder.decode_frame(frame)
+            if self._decoder.finished:
+                break
+        yield self._decoder.decode_end()
+
+
+def _read(posted: bytes) -> MessagesRequest:
+    try:
+        return decode_request(posted)
+    except ClientError as refusal:  # only a relay passes it on
+        return read_envelope(posted, refusal)
+
+
+def _refusal(error: ProxyError) -> bytes:
+    headers = {name: value for name, value in error_headers(error, "req_golden").items() if name != "content-type"}
+    envelope = msgspec.json.decode(encode_error(error, "req_golden"))
+    return readable({"status": error.status, "headers": headers, "body": envelope})
+
+
+def _delivers(delta: Delta) -> bool:
+    if isinstance(delta, Text):
+        return bool(delta.text)
+    if isinstance(delta, Thinking):
+        return bool(delta.text or delta.signature)
+    return isinstance(delta, ToolCall | Block | Stop)
+
+
+def _frozen(value: Any) -> Any:
+    """Return TOML's lists as the tuples that frozen structs hold."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -1,0 +1,126 @@
+"""A house with a street that is one function from request to answer, and a client that keeps what it is sent."""
+
+import asyncio
+import io
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.app import build_services
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.receipts import Receipts
+from anthropic_proxy.log import Log
+from anthropic_proxy.messages.events import Event
+from anthropic_proxy.messages.models import MessagesResponse
+from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.server.responses import encode_events, encode_message
+from anthropic_proxy.services import ClientRequest, Services
+from anthropic_proxy.settings import load_settings
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+
+STALL = bytearray()
+"""Among the chunks of an answer: from here on nothing comes."""
+
+
+class FakeResponse:
+    """The result of the street: a status, headers and chunks; an exception among the chunks is raised."""
+
+    def __init__(
+        self, status: int = 200, *chunks: bytes | bytearray | Exception, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.status = status
+        self.headers = headers or {}
+        self.closed = 0
+        self._chunks = list(chunks)
+
+    async def read(self) -> bytes:
+        chunk = self._chunks.pop(0) if self._chunks else b""
+        if chunk is STALL:
+            await asyncio.Event().wait()
+        if isinstance(chunk, Exception):
+            raise chunk
+        return chunk
+
+    async def close(self, *, complete: bool = False) -> None:
+        self.closed += 1
+
+
+UpstreamFunction = Callable[[str, UpstreamRequest, Credential | None], FakeResponse]
+
+
+class RecordingSink:
+    """A client that keeps everything it is sent."""
+
+    def __init__(self) -> None:
+        self.stream = b""
+        self.body: dict[str, Any] = {}
+        self.error: ProxyError | None = None
+        self.receipt: Receipt | None = None
+
+    def attach_receipt(self, receipt: Receipt) -> None:
+        self.receipt = receipt
+
+    async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
+        self.stream += encode_events(events, "req_test")
+
+    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
+        self.stream += data
+
+    async def send_message(self, response: MessagesResponse) -> None:
+        self.body = json.loads(encode_message(response))
+
+    async def send_error(self, error: ProxyError) -> None:
+        self.error = error
+
+    async def wait_disconnected(self) -> None:
+        await asyncio.Event().wait()
+
+
+class ProxyHarness:
+    """A house on a street; `ask` runs one exchange and returns what its client got."""
+
+    def __init__(self, street: UpstreamFunction, **settings: str) -> None:
+        async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+            return street(base_url, request, credential)
+
+        numbers = itertools.count(1)
+        self.log = io.StringIO()
+        self.receipts: list[Receipt] = []
+        self.pauses: list[float] = []
+        """Seconds that a repeat would have waited."""
+        log = Log(self.log)
+        self.house: Services = build_services(
+            load_settings(settings, PROVIDERS, env_file=None),
+            {"http": send},
+            log,
+            new_id=lambda prefix: f"{prefix}{next(numbers):022d}",
+            receipts=Receipts(log, count=self.receipts.append),
+        )
+        self.house = structs.replace(self.house, sleep=self._pause)
+
+    async def _pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+    async def ask(
+        self,
+        text: str = "hello",
+        headers: Mapping[str, str] | None = None,
+        keeper: RecordingSink | None = None,
+        **fields: Any,
+    ) -> RecordingSink:
+        body = {"model": "claude-sonnet-4-5", "max_tokens": 64_000, **fields}
+        body.setdefault("messages", [{"role": "user", "content": text}])
+        keeper = keeper or RecordingSink()
+        inbound = ClientRequest(
+            request_id="req_test",
+            client=Client(credential_forwardable=not self.house.settings.proxy_api_keys),
+            headers=headers or {},
+            body=json.dumps(body).encode(),
+        )
+        await run_exchange(self.house, inbound, keeper)
+        return keeper

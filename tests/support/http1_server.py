@@ -1,0 +1,90 @@
+"""The HTTP/1 server with an application that returns what it received."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.server.http1.connection import Http1Connection
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+GET = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Echo:
+    """Answers with what it was given; remembers what could not be read."""
+
+    def __init__(self) -> None:
+        self.refused: list[ProxyError] = []
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.hasty = False
+        """True if it answers before it has read the body."""
+
+    def log_rejected_request(self, error: ProxyError) -> str:
+        self.refused.append(error)
+        return "req_of_the_refusal"
+
+    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
+        body = b""
+        while not self.hasty:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        await self.go_on.wait()
+        names = [name.decode() for name, _ in scope["headers"]]
+        answer = json.dumps({"path": scope["path"], "body": body.decode(), "headers": names}).encode()
+        headers = [(b"content-length", str(len(answer)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+
+@asynccontextmanager
+async def serving(app: Echo, protocol: type[Http1Connection] = Http1Connection, kept: int = 5) -> AsyncIterator[int]:
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        proxy_headers=False,
+        timeout_keep_alive=kept,
+    )
+    config.load()
+    state = uvicorn.Server(config).server_state
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for connection in list(state.connections):
+            connection.transport.abort()
+
+
+async def talk(port: int, *pieces: bytes) -> bytes:
+    """Send pieces, each on its own, and return everything until the server hangs up; then hang up too."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for piece in pieces:
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0.01)  # so that each is a read of its own
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+def bodies_of(answers: bytes) -> list[dict[str, Any]]:
+    return [json.loads(b"{" + part.split(b"\r\n\r\n{", 1)[1]) for part in answers.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+
+
+CLOSE = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

@@ -1,0 +1,67 @@
+"""A scripted HTTP server for the HTTP client, and requests to it."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from anthropic_proxy.upstream.http import HttpResponse, HttpTransport
+from anthropic_proxy.wire.contract import UpstreamRequest
+
+
+class Server:
+    """Answers each request by the next of `acts`, the last one again and again; counts what came."""
+
+    def __init__(self, *acts: Callable[["Server", asyncio.StreamWriter], Awaitable[None]]) -> None:
+        self.acts = list(acts)
+        self.connections = 0
+        self.heads: list[str] = []
+        self.bodies: list[bytes] = []
+        self.lost = asyncio.Event()
+        """Set when a client has closed a connection."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while not writer.is_closing():
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                self.heads.append(head)
+                fields = dict(line.split(": ", 1) for line in head.splitlines()[1:-1])
+                self.bodies.append(await reader.readexactly(int(fields.get("content-length", "0"))))
+                await (self.acts.pop(0) if len(self.acts) > 1 else self.acts[0])(self, writer)
+        self.lost.set()
+        writer.close()
+
+
+@asynccontextmanager
+async def serving(
+    *acts: Callable[[Server, asyncio.StreamWriter], Awaitable[None]], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[Server, int]]:
+    server = Server(*acts)
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server, listener.sockets[0].getsockname()[1]
+    finally:
+        listener.close()
+
+
+@asynccontextmanager
+async def asking(**options: Any) -> AsyncIterator[HttpTransport]:
+    upstream = HttpTransport(5.0, **options)
+    try:
+        yield upstream
+    finally:
+        await upstream.close()
+
+
+async def post(upstream: HttpTransport, port: int, body: bytes = b"{}", scheme: str = "http") -> HttpResponse:
+    return await upstream.send(f"{scheme}://127.0.0.1:{port}/v1", UpstreamRequest(path="/chat", body=body), None)
+
+
+async def read_all(response: HttpResponse) -> bytes:
+    pieces = []
+    while piece := await response.read():
+        pieces.append(piece)
+    await response.close()
+    return b"".join(pieces)

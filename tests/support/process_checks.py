@@ -1,0 +1,93 @@
+"""Requests to a proxy process, and facts about that process."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.raw_http import Answer
+from tests.support.server_process import Proxy
+
+MESSAGES = "/v1/messages"
+
+
+def ask(text: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 200,
+        "messages": [{"role": "user", "content": text}],
+        **fields,
+    }
+
+
+def error_of(response: httpx.Response) -> tuple[int, str, str]:
+    body = response.json()
+    assert body["type"] == "error"
+    assert body["request_id"] == response.headers["request-id"]
+    return response.status_code, body["error"]["type"], body["error"]["message"]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be in time"
+        time.sleep(0.02)
+
+
+def run_command(*words: str, settings: dict[str, str], directory: Path) -> "subprocess.CompletedProcess[str]":
+    checkout = Path(__file__).resolve().parents[2]
+    return subprocess.run(
+        [sys.executable, "-m", "anthropic_proxy", *words],
+        cwd=directory,
+        env={"HOME": str(directory), "PYTHONPATH": str(checkout), **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def serve(workers: int) -> tuple[str, ...]:
+    return ("-m", "anthropic_proxy", "serve", "--workers", str(workers))
+
+
+def port_of(proxy: Proxy) -> int:
+    return int(proxy.url.rpartition(":")[2])
+
+
+def events_of(answer: Answer) -> list[str]:
+    return [line[7:] for line in answer.body.decode().splitlines() if line.startswith("event: ")]
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the worker processes; multiprocessing has one more of its own."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(child) for child in (task / "children").read_text().split()]
+    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+METRICS = "/metrics"
+
+
+def total(response: httpx.Response, name: str, **labels: str) -> float:
+    """Return the sum of a metric's samples with these labels."""
+    assert response.status_code == 200, response.text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )

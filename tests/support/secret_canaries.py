@@ -1,0 +1,63 @@
+"""Keys that can be recognised anywhere: what a real process writes, answers or shows is searched for them.
+
+A canary is a key with a mark and chance in it. `support.server_process` looks for those of every process that it runs,
+however they are spelled, in all that the process wrote, in the answers of `Proxy.client()`, and in its command lines.
+"""
+
+import base64
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+_SECRET_NAMES = re.compile(r"(?:^|_)(?:KEY|KEYS|TOKEN|SECRET|PASSWORD)$")
+_SHORTEST = 12
+"""A shorter value is a word of some test, and stands in a log by chance."""
+_PIECE = 12
+"""So much of the chance in a canary is as good as all of it."""
+_MARK = "canary"
+_CANARY = re.compile(rf"{_MARK}[0-9a-f]{{16,}}")
+
+
+def new_canary(prefix: str) -> str:
+    """Return a fresh key that begins as a vendor's keys do: `sk-canary0123456789abcdef`."""
+    return f"{prefix}{_MARK}{secrets.token_hex(12)}"
+
+
+def secrets_in(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the keys that these settings hold."""
+    values = (value for name, value in settings.items() if _SECRET_NAMES.search(name))
+    keys = (key.strip() for value in values for key in value.split(","))
+    return tuple(key for key in keys if len(key) >= _SHORTEST and not key.isalpha())
+
+
+def find_leaks(said: bytes | str, keys: Iterable[str], *, any_canary: bool = True) -> list[str]:
+    """Return the spellings of keys that stand in the output.
+
+    `any_canary`: a canary that is not among `keys` counts too, as no key belongs there.
+    """
+    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+    told = {spelled for key in keys for spelled in _spellings(key) if spelled in text}
+    return sorted(told | set(_CANARY.findall(text) if any_canary else ()))
+
+
+def command_lines(pid: int) -> str:
+    """Return what everybody on this machine can read of a process and its children."""
+    shown = [Path(f"/proc/{pid}/cmdline")]
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        shown += [Path(f"/proc/{child}/cmdline") for child in children.read_text().split()]
+    return "\n".join(file.read_bytes().replace(b"\0", b" ").decode() for file in shown if file.exists())
+
+
+def _spellings(key: str) -> set[str]:
+    raw = key.encode()
+    spelled = {key, quote(key, safe=""), json.dumps(key)[1:-1], repr(key)[1:-1], key[::-1], raw.hex()}
+    for before in (b"", b":", b"::"):
+        for encoded in (base64.b64encode(before + raw), base64.urlsafe_b64encode(before + raw)):
+            spelled.add(encoded.decode().rstrip("=")[4:-4])  # the ends depend on what stands beside it
+    if canary := re.search(rf"{_MARK}([0-9a-f]+)", key):
+        chance = canary[1]
+        spelled |= {chance[place : place + _PIECE] for place in range(len(chance) - _PIECE + 1)}
+    return spelled

@@ -1,0 +1,136 @@
+"""The server as a user starts it: a real process with an environment of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2 as httpx
+
+from tests.support.secret_canaries import command_lines, find_leaks, secrets_in
+
+START_SECONDS = 30
+BLOCKED = "Executing <"
+"""Beginning of the event loop's report on a slow callback."""
+
+
+@dataclass
+class Proxy:
+    """A running server."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log_file: Path
+    clients: list[httpx.Client] = field(default_factory=list)
+    keys: tuple[str, ...] = ()
+    """Keys that must not appear in anything it sends or writes."""
+    told: list[str] = field(default_factory=list)
+    """Keys that an answer held all the same."""
+
+    @property
+    def log(self) -> str:
+        """Output on stdout and stderr so far."""
+        return self.log_file.read_text()
+
+    def client(self, **options: object) -> httpx.Client:
+        """Return an HTTP client of this server; closed with it."""
+        hooks = {"response": [self._search]}
+        client = httpx.Client(base_url=self.url, timeout=30, trust_env=False, event_hooks=hooks, **options)  # type: ignore[arg-type]
+        self.clients.append(client)
+        return client
+
+    def _search(self, response: httpx.Response) -> None:
+        said = str(response.headers)
+        if response.status_code >= 400:
+            said += response.read().decode("utf-8", "replace")
+        self.told += find_leaks(said, self.keys, any_canary=False)  # a client may get back what it sent itself
+
+    def stop(self, sign: int = signal.SIGTERM) -> int:
+        """Ask it to stop and return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(sign)
+        return self.process.wait(timeout=60)
+
+
+def free_port() -> int:
+    """Return a port that no process listens on now."""
+    with hold_port() as port:
+        return port
+
+
+@contextmanager
+def hold_port() -> Iterator[int]:
+    """Yield a port that is reserved meanwhile: a server may listen on it, because this only binds it."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        yield port
+
+
+@contextmanager
+def running_proxy(
+    directory: Path, settings: Mapping[str, str], command: Sequence[str] = ("-m", "anthropic_proxy", "serve")
+) -> Iterator[Proxy]:
+    """Start `python <command>` in `directory` with only these settings, wait until it answers, stop it at the end.
+
+    `{port}` in the command stands for the port; a command without it is given `--port`. The event loop reports what
+    blocks it, and a report of ours fails the test; other servers load the application inside their loop. No key of the
+    settings may stand in anything that the process writes, shows or answers.
+    """
+    with hold_port() as port:
+        words = [word.format(port=port) for word in command]
+        if "{port}" not in " ".join(command):
+            words += ["--port", str(port)]
+        checkout = Path(__file__).resolve().parents[2]
+        measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+        path = os.pathsep.join((str(checkout), str(Path(__file__).with_name("event_loop_monitor"))))
+        own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": path, "PYTHONASYNCIODEBUG": "1"}
+        environment = {**own, **measured, **settings}
+        log_file = directory / f"proxy-{port}.log"
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, *words],
+                cwd=directory,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        proxy = Proxy(f"http://127.0.0.1:{port}", process, log_file, keys=secrets_in(settings))
+        try:
+            _wait_until_it_answers(proxy)
+            proxy.told += find_leaks(command_lines(process.pid), proxy.keys)
+            yield proxy
+        finally:
+            for client in proxy.clients:
+                client.close()
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(timeout=40)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+    assert "uvicorn" in command or BLOCKED not in proxy.log, proxy.log
+    assert not (told := proxy.told + find_leaks(proxy.log, proxy.keys)), told
+
+
+def _wait_until_it_answers(proxy: Proxy) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if proxy.process.poll() is not None:
+            raise AssertionError(f"the server ended with {proxy.process.returncode}:\n{proxy.log}")
+        try:
+            httpx.get(proxy.url + "/health", trust_env=False, timeout=5)
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"the server did not answer within {START_SECONDS} s:\n{proxy.log}")

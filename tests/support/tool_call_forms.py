@@ -1,0 +1,93 @@
+"""Tool calls as models write them in text."""
+
+import json
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.wire import openai_chat
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.tool_call_repair import (
+    TAGS,
+    TOOL_CALL_FORMATS,
+)
+
+TOOLS: dict[str, dict[str, Any]] = {
+    "Read": {"properties": {"path": {"type": "string"}, "limit": {"type": "integer"}}, "required": ["path"]},
+    "Run": {"properties": {"command": {"type": "string"}, "background": {"type": "boolean"}}, "required": ["command"]},
+    "now": {"properties": {}},
+}
+READ = '{"path": "a.py", "limit": 3}'
+RUN = '{"command": "echo \\"<hi>\\""}'
+FORMS = {
+    "hermes": f'<tool_call>\n{{"name": "Read", "arguments": {READ}}}\n</tool_call>\n'
+    f'<tool_call>\n{{"arguments": {RUN}, "name": "Run"}}\n</tool_call>',
+    "functions": "<tool_call>\n<function=Read>\n<parameter=path>\na.py\n</parameter>\n<parameter=limit>\n3\n"
+    "</parameter>\n</function>\n</tool_call>\n<function=Run>\n<parameter=command>\n"
+    'echo "<hi>"\n</parameter>\n</function>\n</tool_call>',
+    "function_json": f"<function=Read>{READ}</function><function=Run>{RUN}</function>",
+    "keys": "<tool_call>Read\n<arg_key>path</arg_key>\n<arg_value>a.py</arg_value>\n<arg_key>limit</arg_key>\n"
+    "<arg_value>3</arg_value>\n</tool_call><tool_call>Run<arg_key>command</arg_key>"
+    '<arg_value>echo "<hi>"</arg_value></tool_call>',
+    "python_tag": f'<|python_tag|>{{"name": "Read", "parameters": {READ}}}; {{"name": "Run", "parameters": {RUN}}}',
+    "listed": f'[TOOL_CALLS] [{{"name": "Read", "arguments": {READ}}}, {{"name": "Run", "arguments": {RUN}}}]',
+    "section": f"<|tool_calls_section_begin|><|tool_call_begin|>functions.Read:0<|tool_call_argument_begin|>{READ}"
+    f"<|tool_call_end|><|tool_call_begin|>functions.Run:1<|tool_call_argument_begin|>{RUN}<|tool_call_end|>"
+    "<|tool_calls_section_end|>",
+    "barred": f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>Read\n```json\n{READ}\n```"
+    "<｜tool▁call▁end｜>\n"
+    f"<｜tool▁call▁begin｜>Run<｜tool▁sep｜>{RUN}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    "tool_code": '```tool_code\nprint(default_api.Read(path="a.py", limit=3))\nRun(command=\'echo "<hi>"\')\n```',
+    "channel": f"<|channel|>commentary to=functions.Read <|constrain|>json<|message|>{READ}<|call|>"
+    f"<|start|>assistant to=functions.Run<|channel|>commentary json<|message|>{RUN}<|call|>",
+    "invoke": '<function_calls>\n<invoke name="Read">\n<parameter name="path">a.py</parameter>\n'
+    '<parameter name="limit">3</parameter>\n</invoke>\n<invoke name="Run">\n'
+    '<parameter name="command">echo "<hi>"</parameter>\n</invoke>\n</function_calls>',
+    "bare_json": f'{{"name": "Read", "parameters": {READ}}}\n{{"type": "function", "function": '
+    f'{{"name": "Run", "arguments": {RUN}}}}}',
+    "bare_python": '[Read(path="a.py", limit=3), Run(command=\'echo "<hi>"\')]',
+}
+MORE_FORMS = {
+    "named lists": f"[TOOL_CALLS]Read[ARGS]{READ}[TOOL_CALLS]Run[CALL_ID]abc123DEF[ARGS]{RUN}",
+    "lists without a mark for arguments": f"[TOOL_CALLS]Read{READ}[TOOL_CALLS]Run{RUN}",
+    "built-in tools": '<|python_tag|>Read.call(path="a.py", limit=3)\nRun.call(command=\'echo "<hi>"\')',
+    "calls without a section": f"<|tool_call_begin|>Read:0<|tool_call_argument_begin|>{READ}<|tool_call_end|>"
+    f"<|tool_call_begin|>Run:1<|tool_call_argument_begin|>{RUN}<|tool_call_end|>",
+    "one tag for both": f'<tool_call>{{"name": "Read", "arguments": {READ}}}\n'
+    f'{{"name": "Run", "arguments": {RUN}}}</tool_call>',
+    "no last tag": f'<tool_call>{{"name": "Read", "arguments": {READ}}}</tool_call>'
+    f'<tool_call>{{"name": "Run", "arguments": {RUN}}}',
+    "arguments as text": f'<tool_call>{{"name": "Read", "arguments": {json.dumps(READ)}}}</tool_call>'
+    f'<tool_call>{{"name": "Run", "arguments": {json.dumps(RUN)}}}</tool_call>',
+    "odd names": f'<tool_call>{{"name": "functions.read", "arguments": {READ}}}</tool_call>'
+    f'<tool_call>{{"name": "RUN", "arguments": {RUN}}}</tool_call>',
+    "a comma too many": '<tool_call>{"name": "Read", "arguments": {"path": "a.py", "limit": 3,}}</tool_call>'
+    f'<tool_call>{{"name": "Run", "arguments": {RUN}}}</tool_call>',
+    "bars and names": '<｜DSML｜function_calls><｜DSML｜invoke name="Read">'
+    '<｜DSML｜parameter name="path" string="true">a.py</｜DSML｜parameter>'
+    '<｜DSML｜parameter name="limit" string="false">3</｜DSML｜parameter></｜DSML｜invoke>'
+    '<｜DSML｜invoke name="Run"><｜DSML｜parameter name="command" string="true">echo "<hi>"</｜DSML｜parameter>'
+    "</｜DSML｜invoke></｜DSML｜function_calls>",
+}
+
+
+def new_call(**fields: Any) -> Call:
+    body = {
+        "model": "claude",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "tools": [{"name": name, "input_schema": {"type": "object", **schema}} for name, schema in TOOLS.items()],
+    } | fields
+    prepared = prepare(decode_request(msgspec.json.encode(body)), TargetLimits())
+    count = iter(range(1, 1_000_000))
+    return Call(
+        request=prepared.request,
+        model="m",
+        dialect=openai_chat.Dialect(text_call_formats=TOOL_CALL_FORMATS, thinking_tags=TAGS),
+        stream=True,
+        aliases=prepared.aliases,
+        new_id=lambda prefix: f"{prefix}{next(count):022d}",
+        provider="somebody",
+    )

@@ -1,0 +1,174 @@
+"""A scripted model and scripted tools for the tool loop."""
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from anthropic.types import Message
+from msgspec import structs
+
+from anthropic_proxy.errors import WebFetchFailed
+from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, FetchedPage, SearchResult
+from anthropic_proxy.upstream.web_fetch.content_type import is_wanted
+from anthropic_proxy.wire.contract import UpstreamRequest
+from tests.support.event_grammar import check_bytes
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+FETCH = {"type": "web_fetch_20250910", "name": "web_fetch"}
+REGEX = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
+WEATHER = {
+    "name": "get_weather",
+    "description": "Tells the weather of a city.",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string", "description": "Where."}}},
+}
+MAIL = {"name": "send_mail", "description": "Sends a letter.", "input_schema": {"type": "object", "properties": {}}}
+FACTS = [SearchResult(url="https://cold.test/oslo", title="Oslo", content="It is cold in Oslo.", page_age="1 day")]
+
+
+def frame(delta: dict[str, Any], finish: str | None = None, usage: dict[str, int] | None = None) -> bytes:
+    body = {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]} if usage is None else {"choices": []}
+    return b"data: " + json.dumps(body | ({"usage": usage} if usage else {})).encode() + b"\n\n"
+
+
+def reply(*deltas: dict[str, Any], finish: str = "stop", tokens: tuple[int, int] = (100, 10)) -> list[bytes]:
+    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+    return [*map(frame, deltas), frame({}, finish), frame({}, usage=usage), b"data: [DONE]\n\n"]
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"content": words}
+
+
+def call(name: str, at: int = 0, **arguments: Any) -> dict[str, Any]:
+    function = {"name": name, "arguments": json.dumps(arguments)}
+    return {"tool_calls": [{"index": at, "id": f"call_{at}", "type": "function", "function": function}]}
+
+
+def calls(*deltas: dict[str, Any], tokens: tuple[int, int] = (100, 10)) -> list[bytes]:
+    return reply(*deltas, finish="tool_calls", tokens=tokens)
+
+
+class Script:
+    """A street that gives one scripted answer after the other and keeps what it was asked."""
+
+    def __init__(self, *answers: Sequence[bytes | bytearray | Exception] | FakeResponse) -> None:
+        self.answers = list(answers)
+        self.asked: list[Any] = []
+        self.urls: list[str] = []
+        self.given: list[FakeResponse] = []
+
+    def __call__(self, url: str, request: UpstreamRequest, _: Any) -> FakeResponse:
+        self.urls.append(url)
+        self.asked.append(json.loads(request.body))
+        answer = self.answers.pop(0)
+        self.given.append(answer if isinstance(answer, FakeResponse) else FakeResponse(200, *answer))
+        return self.given[-1]
+
+    def last_words(self, place: int) -> list[tuple[str, Any]]:
+        """Role and content, or the calls' names, of the messages after the first of a call."""
+        said = self.asked[place]["messages"][1:]
+        return [
+            (one["role"], one.get("content") or [made["function"]["name"] for made in one.get("tool_calls", [])])
+            for one in said
+        ]
+
+
+def town(script: Script, search: Any = None, fetch: Any = None, **settings: str) -> ProxyHarness:
+    built = ProxyHarness(script, **{"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat", **settings})
+    built.house = structs.replace(built.house, web_search=search, web_fetch=fetch)
+    return built
+
+
+class Searcher:
+    """A search service that knows one page and keeps what it was asked."""
+
+    def __init__(self, pages: Sequence[SearchResult] = FACTS, error: Exception | None = None) -> None:
+        self.asked: list[tuple[str, Sequence[str], Sequence[str]]] = []
+        self._pages, self._error = pages, error
+
+    async def __call__(
+        self, query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
+    ) -> Sequence[SearchResult]:
+        self.asked.append((query, tuple(allowed_domains), tuple(blocked_domains)))
+        if self._error:
+            raise self._error
+        return self._pages[:limit]
+
+
+class Fetcher:
+    """A web of given pages."""
+
+    def __init__(self, *pages: FetchedPage) -> None:
+        self.asked: list[str] = []
+        self._pages = {page.url: page for page in pages}
+
+    async def __call__(self, url: str, *, media_types: Collection[str] = FETCHABLE_TYPES, **_: Any) -> FetchedPage:
+        self.asked.append(url)
+        if url not in self._pages:
+            raise WebFetchFailed("404", "url_not_accessible")
+        if not is_wanted(self._pages[url].media_type, media_types):
+            raise WebFetchFailed("another type", "unsupported_content_type")
+        return self._pages[url]
+
+
+def message_of(keeper: RecordingSink) -> Any:
+    """The reply as the official SDK reads it, whether it was streamed or not."""
+    assert keeper.error is None
+    if keeper.stream:
+        assert check_bytes(keeper.stream) == []
+    body = folded(keeper.stream) if keeper.stream else keeper.body
+    return Message.model_validate(body)
+
+
+def folded(stream: bytes) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    for line in stream.decode().splitlines():
+        event = json.loads(line[6:]) if line.startswith("data: ") else {}
+        kind, delta = event.get("type"), event.get("delta", {})
+        if kind == "message_start":
+            body = event["message"]
+        elif kind == "content_block_start":
+            body["content"].append(event["content_block"])
+            arguments = ""
+        elif delta.get("type") == "text_delta":
+            body["content"][-1]["text"] += delta["text"]
+        elif delta.get("type") == "input_json_delta":
+            arguments += delta["partial_json"]
+            body["content"][-1]["input"] = json.loads(arguments or "{}")
+        elif kind == "message_delta":
+            body |= delta
+            body["usage"] |= event["usage"]
+        elif kind == "error":
+            body["error"] = event["error"]
+    return body
+
+
+def kinds(message: Any) -> list[str]:
+    return [block.type for block in message.content]
+
+
+PAGE = FetchedPage(url="https://a.test/page", media_type="text/html", title="A", text="Words " * 100)
+PDF = FetchedPage(url="https://a.test/a.pdf", media_type="application/pdf", body=b"%PDF-1.4 x")
+
+
+async def fetched(url: str, said: Any, tool: dict[str, Any] = FETCH, **settings: str) -> tuple[Any, Fetcher, Script]:
+    script = Script(calls(call("web_fetch", url=url)), reply(text("So.")))
+    fetcher = Fetcher(PAGE, PDF)
+    built = town(script, fetch=fetcher, **settings)
+    messages = said if isinstance(said, list) else [{"role": "user", "content": said}]
+    return message_of(await built.ask(messages=messages, tools=[tool], stream=True)), fetcher, script
+
+
+def deferred(*tools: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{**tool, "defer_loading": True} for tool in tools]
+
+
+def gemini(
+    *parts: dict[str, Any], finish: str = "STOP", token: str = "", tokens: tuple[int, int] = (10, 1)
+) -> list[bytes]:
+    candidate = {"content": {"parts": list(parts)}, "finishReason": finish}
+    if token:
+        candidate["continuationToken"] = token
+    usage = {"promptTokenCount": tokens[0], "candidatesTokenCount": tokens[1]}
+    return [b"data: " + json.dumps({"candidates": [candidate], "usageMetadata": usage}).encode() + b"\r\n\r\n"]

@@ -1,0 +1,232 @@
+"""Conversation in an upstream request, read back by the stand-ins' own readers; and the one to be expected there.
+
+What a wire cannot carry is written down here, once a wire: `expect` is the table of losses.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from anthropic_proxy.wire.contract import UpstreamRequest
+from tests.support.fakes.gemini.reading import read_conversation as read_gemini
+from tests.support.fakes.ollama.reading import read_conversation as read_ollama
+from tests.support.fakes.openai_chat.reading import read_conversation as read_chat
+from tests.support.fakes.openai_responses.reading import read_conversation as read_responses
+from tests.support.fakes.scripted_model import Conversation, Media, Result, Turn
+from tests.support.sessions import Stage, Talk
+
+READERS: dict[str, Callable[[dict[str, Any]], Conversation]] = {
+    "openai_chat": read_chat,
+    "openai_responses": read_responses,
+    "gemini": lambda body: read_gemini(body, "any"),
+    "ollama": read_ollama,
+}
+Said = list[str | Media]
+
+_FAILED = re.compile(r"\[tool error\](?: |\n\n|$)")
+_POINTER = r"\[(?:image|document): see the next user message\]"
+_ELSEWHERE = re.compile(rf"^(?:{_POINTER}(?:\n\n|$))+|\n\n{_POINTER}")
+_LABEL = re.compile(r"From the result of tool call ([^\n]+):")
+_BRIDGE = "Understood."
+_DUMMY = "skip_thought_signature_validator"
+
+
+@dataclass
+class Called:
+    """One call and what came back for it."""
+
+    name: str
+    arguments: Any
+    text: str = ""
+    media: list[Media] = field(default_factory=list)
+    failed: bool = False
+
+
+@dataclass
+class Spoken:
+    """Content that one side sent in one turn."""
+
+    role: str
+    said: Said = field(default_factory=list)
+    calls: list[Called] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+
+
+def joined(said: Said) -> Said:
+    """Return the content with neighbouring texts joined: where one block ends and the next begins is lost."""
+    parts: Said = []
+    for is_text, group in groupby(said, key=lambda part: isinstance(part, str)):
+        some = list(group)
+        parts += ["\n\n".join(part for part in some if isinstance(part, str))] if is_text else some
+    return parts
+
+
+def _gathered(spoken: Iterator[Spoken]) -> list[Spoken]:
+    """Return turns in which the same side does not speak twice."""
+    turns: list[Spoken] = []
+    for one in spoken:
+        if turns and turns[-1].role == one.role != "assistant":
+            turns[-1].said += one.said
+        elif one.said or one.calls:
+            turns.append(one)
+    for turn in turns:
+        turn.said = joined(turn.said)
+    return turns
+
+
+# What is found.
+
+
+def reread(stage: Stage, request: UpstreamRequest) -> list[Spoken]:
+    """Return the conversation in an upstream request."""
+    conversation = READERS[stage.wire](json.loads(request.body))
+    aliases = stage.scenario.call().aliases
+    spoken = [_spoken(turn, aliases) for turn in conversation.turns]
+    moves_media = stage.wire == "openai_responses" and not stage.dialect.accepts_media_in_results
+    if stage.wire == "openai_chat" or moves_media:
+        _bring_back(conversation.turns, spoken)
+    if getattr(stage.dialect, "requires_message_after_results", False):
+        spoken = [one for one in spoken if one.said != [_BRIDGE]]
+    return _gathered(iter(spoken))
+
+
+def _spoken(turn: Turn, aliases: Any) -> Spoken:
+    calls = [_called(result, aliases) for result in turn.results]
+    return Spoken(turn.role, list(turn.said), calls, list(turn.thoughts))
+
+
+def _called(result: Result, aliases: Any) -> Called:
+    text = "\n\n".join(part for part in result.said if isinstance(part, str))
+    mark = None if result.failed else _FAILED.match(text)
+    text = _ELSEWHERE.sub("", text[mark.end() :] if mark is not None else text)
+    media = [part for part in result.said if isinstance(part, Media)]
+    name = aliases.get(result.call.name, result.call.name)
+    return Called(name, result.call.arguments, text, media, result.failed or mark is not None)
+
+
+def _bring_back(turns: list[Turn], spoken: list[Spoken]) -> None:
+    """Put pictures and documents that follow in a user message back into the results that they are of."""
+    results = {result.call.id: (turn, place) for turn in turns for place, result in enumerate(turn.results)}
+    of_turn = dict(zip(map(id, turns), spoken, strict=True))
+    for one in spoken:
+        kept: Said = []
+        owner: Called | None = None
+        for part in one.said:
+            label = _LABEL.fullmatch(part) if isinstance(part, str) and one.role == "user" else None
+            if label is not None:
+                turn, place = results[label[1]]
+                owner = of_turn[id(turn)].calls[place]
+            elif owner is not None and isinstance(part, Media):
+                owner.media.append(part)
+            else:
+                owner = None
+                kept.append(part)
+        one.said = kept
+
+
+# What should be found.
+
+
+def expect(stage: Stage, talk: Talk) -> list[Spoken]:
+    """Return what of a conversation the stage's wire can carry."""
+    turns = _gathered(_Expectation(stage).turns(talk))
+    if stage.wire == "ollama":  # a message has one text, and pictures beside it
+        for turn in turns:
+            turn.said = joined(sorted(turn.said, key=lambda part: isinstance(part, Media)))
+    return turns
+
+
+class _Expectation:
+    def __init__(self, stage: Stage) -> None:
+        self._wire = stage.wire
+        self._dialect = stage.dialect
+        call = stage.scenario.call()
+        prepared = call.request
+        self._said_upstream = {name: said for said, name in call.aliases.items()}
+        pictures = "image/png" in getattr(stage.dialect, "image_types", ("image/png",))
+        self._takes = {
+            "image": pictures and prepared.vision,
+            "document": prepared.pdf and self._wire != "ollama",
+        }
+        self._reminds = (
+            self._wire in ("gemini", "ollama") or getattr(stage.dialect, "mid_conversation_system", "keep") == "remind"
+        )
+
+    def turns(self, talk: Talk) -> Iterator[Spoken]:
+        if talk.system:
+            yield Spoken("system", list(talk.system))
+        last = Spoken("assistant")
+        for message in talk.messages:
+            said = [self._part(block) for block in message["content"] if block["type"] in ("text", "image", "document")]
+            if message["role"] == "system":
+                yield self._late(said) if said else Spoken("system")
+            elif message["role"] == "user":
+                yield from self._answered(message["content"], last)
+                yield Spoken("user", said)
+            else:
+                last = self._replied(message["content"], said)
+                yield last
+
+    def _late(self, said: Said) -> Spoken:
+        if not self._reminds:
+            return Spoken("system", said)
+        texts = [part for part in said if isinstance(part, str)]
+        reminders = texts if self._wire == "gemini" else ["\n\n".join(texts)]
+        return Spoken("user", [f"<system-reminder>\n{text}\n</system-reminder>" for text in reminders])
+
+    def _part(self, block: dict[str, Any]) -> str | Media:
+        if block["type"] == "text":
+            return str(block["text"])
+        source = block["source"]
+        if self._takes[block["type"]]:
+            return Media(source["media_type"], base64.b64decode(source["data"]))
+        return f"[{block['type']} omitted: {block.get('title') or source['media_type']}]"
+
+    def _answered(self, content: list[dict[str, Any]], reply: Spoken) -> Iterator[Spoken]:
+        """Fill in the results of a reply's calls; yield what of them cannot stand there."""
+        results = {block["tool_use_id"]: block for block in content if block["type"] == "tool_result"}
+        beside: Said = []
+        for called, identifier in zip(reply.calls, self._ids, strict=True) if results else ():
+            block = results[identifier]
+            inner = block["content"]
+            parts = [inner] if isinstance(inner, str) else [self._part(part) for part in inner]
+            separator = "\n" if self._wire == "gemini" else "\n\n"
+            called.text = separator.join(part for part in parts if isinstance(part, str))
+            called.failed = bool(block.get("is_error"))
+            media = [part for part in parts if isinstance(part, Media)]
+            if self._wire == "ollama" and media:
+                name = self._said_upstream.get(called.name, called.name)
+                beside += [f"From the result of tool call {identifier}, {name}:", *media]
+            elif self._wire == "gemini" and not self._dialect.accepts_media_in_results:
+                beside += media
+            else:
+                called.media = media
+        yield Spoken("user", beside)
+
+    def _replied(self, content: list[dict[str, Any]], said: Said) -> Spoken:
+        uses = [block for block in content if block["type"] == "tool_use"]
+        self._ids = [use["id"] for use in uses]
+        calls = [Called(use["name"], use["input"]) for use in uses]
+        thoughts = [block["thinking"] for block in content if block["type"] == "thinking"]
+        return Spoken("assistant", said, calls, self._remembered("".join(thoughts), bool(said), bool(calls)))
+
+    def _remembered(self, thought: str, speaks: bool, calls: bool) -> list[str]:
+        """Return what of a thought goes back: `Stage.signature` seals it in every way that some wire reads."""
+        dialect = self._dialect
+        if self._wire == "ollama":
+            return [thought] if thought else []
+        if self._wire == "openai_responses":
+            return ['["gAAA"]'] if thought and dialect.can_reason and dialect.replays_thinking else []
+        if self._wire == "gemini":
+            sealed = ["EpE="] if thought and dialect.replays_signatures else []
+            needs_dummy = calls and dialect.requires_signatures and (speaks or not sealed)
+            return sealed + ([_DUMMY] if needs_dummy else [])
+        must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and calls)
+        lost = " " if must and dialect.is_thinking("default") else ""
+        text = [thought or lost] if dialect.replayed_thinking_field and (thought or lost) else []
+        details = ['["gAAA"]'] if dialect.replays_reasoning_details and thought else []
+        return text + details + (["EpE="] if thought and calls else [])

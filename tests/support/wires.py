@@ -1,0 +1,142 @@
+"""The wires that real clients are tried on: a strict stand-in each, and what a user sets for it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from tests.support.fakes import gemini, ollama, openai_chat, openai_responses
+from tests.support.fakes.gemini.reading import read_conversation as read_gemini
+from tests.support.fakes.ollama.reading import read_conversation as read_ollama
+from tests.support.fakes.openai_chat.reading import read_conversation as read_chat
+from tests.support.fakes.openai_responses.reading import read_conversation as read_responses
+from tests.support.fakes.scripted_model import Conversation
+from tests.support.fakes.server import Exchange, Running, serving
+from tests.support.server_process import Proxy, running_proxy
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One wire, and a model on it that sees, calls tools and, but on Chat Completions, reasons."""
+
+    build: Callable[[], web.Application]
+    settings: Callable[[str], dict[str, str]]
+    read: Callable[[dict[str, Any]], Conversation]
+    path: str
+    """In the path of every request for a reply."""
+    said: str
+    """The field of a body that holds the conversation."""
+    model: str
+    """Name of the model in the log."""
+    first_block: int = 8
+    """Packets of a stream after which its first block has begun, and not ended."""
+    second_block: int = 16
+    """Packets after which the second has, where there is one."""
+    takes_documents: bool = True
+    thoughts: int = 4
+    """Number of replies out of four, three of them with calls, that come back with the thoughts before them."""
+    searches: bool = False
+    efforts: dict[str, Any] = field(default_factory=dict)
+    """Effort asked for → its value in the body, found by `effort_of`."""
+    effort_of: Callable[[dict[str, Any]], Any] = lambda body: None
+
+
+def _openai(url: str, model: str) -> dict[str, str]:
+    own = {"OPENAI_API_KEY": openai_chat.KEY, "OPENAI_BASE_URL": f"{url}/v1", "PREFERRED_PROVIDER": "openai"}
+    return own | {"BIG_MODEL": model, "SMALL_MODEL": model}
+
+
+def _gemini(url: str) -> dict[str, str]:
+    own = {"GEMINI_API_KEY": gemini.KEY, "GEMINI_BASE_URL": f"{url}/v1beta", "PREFERRED_PROVIDER": "google"}
+    return own | {"BIG_MODEL": "gemini-3.8-flash", "SMALL_MODEL": "gemini-3.8-flash"}
+
+
+KINDS = {
+    "openai_responses": Kind(
+        build=openai_responses.new_openai,
+        settings=lambda url: _openai(url, "gpt-5.5"),
+        read=read_responses,
+        path="/responses",
+        said="input",
+        model="gpt-5.5",
+        searches=True,
+        efforts={"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "xhigh"},
+        effort_of=lambda body: (body.get("reasoning") or {}).get("effort"),
+    ),
+    "gemini": Kind(
+        build=gemini.new_gemini,
+        settings=_gemini,
+        read=lambda body: read_gemini(body, "gemini-3.8-flash"),
+        path="enerateContent",
+        said="contents",
+        model="gemini-3.8-flash",
+        first_block=2,
+        second_block=4,
+        thoughts=3,  # only calls are signed
+        searches=True,
+        efforts={"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"},
+        effort_of=lambda body: body["generationConfig"].get("thinkingConfig", {}).get("thinkingLevel"),
+    ),
+    "openai_chat": Kind(
+        build=openai_chat.new_openai,
+        settings=lambda url: _openai(url, "gpt-4.1"),
+        read=read_chat,
+        path="/chat/completions",
+        said="messages",
+        model="gpt-4.1",
+        thoughts=0,
+        efforts=dict.fromkeys(("low", "high", "max")),
+        effort_of=lambda body: body.get("reasoning_effort"),
+    ),
+    "ollama": Kind(
+        build=ollama.new_ollama,
+        settings=lambda url: {"OLLAMA_API_BASE": url, "BIG_MODEL": "qwen3-vl:8b", "SMALL_MODEL": "qwen3-vl:8b"},
+        read=read_ollama,
+        path="/api/chat",
+        said="messages",
+        model="qwen3-vl:8b",
+        takes_documents=False,
+        efforts={effort: effort for effort in ("low", "medium", "high", "max")},
+        effort_of=lambda body: body.get("think"),
+    ),
+}
+
+
+class Upstream:
+    """A running stand-in and the proxy before it, and what reached the stand-in since this object was made."""
+
+    def __init__(self, kind: Kind, running: Running, proxy: Proxy) -> None:
+        self.kind = kind
+        self.running = running
+        self.proxy = proxy
+        self._start = len(running.journal.exchanges)
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """The requests for a reply, in order."""
+        since = self.running.journal.exchanges[self._start :]
+        return [exchange for exchange in since if self.kind.path in exchange.path]
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        return [exchange.body for exchange in self.exchanges]
+
+    @property
+    def conversations(self) -> list[Conversation]:
+        """Return the conversation of each request, apart from the wire."""
+        return [self.kind.read(body) for body in self.bodies]
+
+    def breaches(self) -> list[Any]:
+        since = self.running.journal.exchanges[self._start :]
+        return [breach for exchange in since for breach in exchange.breaches]
+
+
+@contextmanager
+def standing(name: str, directory: Path, **settings: str) -> Iterator[Upstream]:
+    """Run a stand-in of that wire and a proxy before it."""
+    kind = KINDS[name]
+    with serving(kind.build()) as running, running_proxy(directory, kind.settings(running.url) | settings) as proxy:
+        yield Upstream(kind, running, proxy)

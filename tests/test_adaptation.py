@@ -1,0 +1,374 @@
+"""Requests that are changed after an error: how many calls they take, what is remembered, what is never sent twice."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+
+WINDOW = 32_768
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+REPLY = {
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 1},
+}
+Rule = Callable[[dict[str, Any]], "tuple[int, Any] | None"]
+
+
+class Server:
+    """A server that answers with an error as long as its rule returns one."""
+
+    def __init__(self, rule: Rule, reply: Any = REPLY) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        self._rule, self._reply = rule, reply
+
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        body = json.loads(request.body)
+        self.bodies.append(body)
+        self.keys.append(credential.value if credential else "")
+        if (error := self._rule(body)) is not None:
+            return FakeResponse(error[0], error[1] if isinstance(error[1], bytes) else json.dumps(error[1]).encode())
+        return FakeResponse(200, json.dumps(self._reply).encode())
+
+
+def local(server: Server, **settings: str) -> ProxyHarness:
+    base = {"OPENAI_BASE_URL": "http://127.0.0.1:8000/v1", "OPENAI_API_KEY": "sk-test-0123456789"}
+    return ProxyHarness(server, BIG_MODEL="openai/Qwen/Qwen3-Coder", **base, **settings)
+
+
+def vllm(message: str, parameter: str | None = None) -> tuple[int, Any]:
+    return 400, {"error": {"message": message, "type": "BadRequestError", "param": parameter, "code": 400}}
+
+
+def size_of(body: dict[str, Any]) -> int:
+    """Return the input as the server counts it: 15 % more than four characters a token."""
+    return round(len(json.dumps(body["messages"])) / 4 * 1.15) + 20
+
+
+def output_of(body: dict[str, Any]) -> int:
+    return int(body.get("max_tokens") or body.get("max_completion_tokens") or 0)
+
+
+def output_above_window(body: dict[str, Any]) -> tuple[int, Any] | None:
+    output, tokens = output_of(body), size_of(body)
+    if output > WINDOW:
+        text = f"max_tokens={output} cannot be greater than max_model_len=max_total_tokens={WINDOW}."
+        return vllm(f"{text} Please request fewer output tokens.", "max_tokens")
+    if tokens + output > WINDOW:
+        return vllm(
+            f"You passed {tokens} input tokens and requested {output} output tokens. However, the model's context "
+            f"length is only {WINDOW} tokens, resulting in a maximum input length of {WINDOW - output} tokens. "
+            "Please reduce the length of the input prompt.",
+            "input_tokens",
+        )
+    return None
+
+
+def only_tokens(body: dict[str, Any]) -> tuple[int, Any] | None:
+    output, tokens = output_of(body), size_of(body)
+    if tokens + output <= WINDOW:
+        return None
+    return vllm(
+        f"You passed {tokens} input tokens and requested {output} output tokens. However, the model's context length "
+        f"is only {WINDOW} tokens, resulting in a maximum input length of {max(WINDOW - output, 0)} tokens.",
+        "input_tokens",
+    )
+
+
+def only_characters(body: dict[str, Any]) -> tuple[int, Any] | None:
+    output, tokens = output_of(body), size_of(body)
+    if tokens + output <= WINDOW:
+        return None
+    room = max(WINDOW - output, 0)
+    return vllm(
+        f"You passed {len(json.dumps(body['messages']))} input characters and requested {output} output tokens. "
+        f"However, the model's context length is only {WINDOW} tokens, resulting in a maximum input length of {room} "
+        f"tokens (at most {room * 4} characters). Please reduce the length of the input prompt.",
+        "input_text",
+    )
+
+
+def lower_bound(body: dict[str, Any]) -> tuple[int, Any] | None:
+    output, tokens = output_of(body), size_of(body)
+    if tokens + output <= WINDOW:
+        return None
+    least = min(tokens, max(WINDOW - output, 0) + 1)
+    return vllm(
+        f"This model's maximum context length is {WINDOW} tokens. However, you requested {output} output tokens and "
+        f"your prompt contains at least {least} input tokens, for a total of at least {least + output} tokens."
+    )
+
+
+@pytest.mark.parametrize("rule", [output_above_window, only_tokens, only_characters, lower_bound])
+@pytest.mark.parametrize(
+    ("max_tokens", "words"), [(128_000, 5), (128_000, 3_000), (128_000, 14_000), (32_000, 3_000), (32_000, 14_000)]
+)
+async def test_an_output_limit_is_lowered_with_one_more_call_and_remembered(
+    rule: Rule, max_tokens: int, words: int
+) -> None:
+    server = Server(rule)
+    town = local(server)
+    text = "Look at the wide sea. " * (words // 5)
+    for calls in (2, 3, 4):
+        keeper = await town.ask(text, max_tokens=max_tokens)
+        assert keeper.error is None
+        assert keeper.body["content"] == [{"type": "text", "text": "well"}]
+        assert len(server.bodies) == calls
+    limits = [output_of(body) for body in server.bodies]
+    assert limits[0] == max_tokens
+    assert all(WINDOW / 8 < limit < WINDOW for limit in limits[1:])
+
+
+async def test_a_prompt_above_the_window_is_too_long_with_the_numbers_of_the_text() -> None:
+    server = Server(only_tokens)
+    keeper = await local(server).ask("sea " * 40_000, max_tokens=32_000)
+    assert keeper.error is not None
+    tokens = size_of(server.bodies[0])
+    assert keeper.error.message == f"prompt is too long: {tokens} tokens > {WINDOW} maximum"
+    assert len(server.bodies) == 1
+
+
+ALWAYS = [
+    vllm(f"max_tokens=1 cannot be greater than max_model_len={WINDOW}"),
+    vllm("max_tokens must be less than 8192"),
+    vllm(f"This model's maximum context length is {WINDOW} tokens. However, you requested 20000 output tokens and your "
+         "prompt contains at least 12769 input tokens"),
+    vllm("qwen is not a multimodal model"),
+    (429, {"error": {"message": "on tokens per minute (TPM): Limit 8000, Requested 30000"}}),
+    (404, {"error": {"message": "No endpoints found that support image input", "code": 404}}),
+    (400, {"error": {"message": "reasoning_effort must be one of none or default"}}),
+    (500, {"error": {"message": "image input is not supported - hint: you may need to provide the mmproj"}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", ALWAYS)
+async def test_an_error_that_no_change_removes_takes_at_most_three_calls(error: tuple[int, Any]) -> None:
+    server = Server(lambda body: error)
+    town = local(server)
+    message = {"role": "user", "content": [{"type": "text", "text": "What is this?"}, PICTURE]}
+    keeper = await town.ask(messages=[message], max_tokens=28_000, output_config={"effort": "high"})
+    assert keeper.error is not None
+    assert keeper.error.status == 400
+    assert len(server.bodies) <= 3
+    bodies = [json.dumps(body) for body in server.bodies]
+    assert len(set(bodies)) == len(bodies)
+    before = len(bodies)
+    await town.ask(messages=[message], max_tokens=28_000, output_config={"effort": "high"})
+    assert server.bodies[before] == server.bodies[0]  # what did not help is not remembered
+
+
+def rejects_images(status: int, message: str, **fields: Any) -> Rule:
+    return lambda body: (status, {"error": {"message": message, **fields}}) if "image_url" in json.dumps(body) else None
+
+
+PLACES = {
+    "history": [
+        {"role": "user", "content": [PICTURE]},
+        {"role": "assistant", "content": "A hill."},
+        {"role": "user", "content": "And now?"},
+    ],
+    "pasted": [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, PICTURE]}],
+    "result": [
+        {"role": "user", "content": "Look."},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": [PICTURE]}]},
+    ],
+}
+REJECTIONS = [
+    (400, "qwen3 is not a multimodal model", {}),
+    (400, "At most 0 image(s) may be provided in one prompt.", {}),
+    (500, "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj", {}),
+    (400, "Model does not support images. Please use a model that does.", {}),
+    (404, "No endpoints found that support image input", {"code": 404}),
+    (400, "Invalid content type. image_url is only supported by certain models.", {"param": "messages"}),
+    (400, "Invalid API parameter, please check the documentation.", {"code": "1210"}),
+    (422, "This deployment is text-only; it cannot see pictures", {}),
+]
+
+
+@pytest.mark.parametrize("messages", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize(("status", "text", "fields"), REJECTIONS)
+async def test_a_model_without_images_gets_a_text_in_their_place_from_then_on(
+    messages: list[Any], status: int, text: str, fields: dict[str, Any]
+) -> None:
+    server = Server(rejects_images(status, text, **fields))
+    town = local(server)
+    tools = [{"name": "look", "input_schema": {"type": "object", "properties": {}}}]
+    keeper = await town.ask(messages=messages, tools=tools)
+    assert keeper.error is None
+    assert len(server.bodies) == 2
+    assert "[image omitted: image/png]" in json.dumps(server.bodies[1])
+    notes = town.receipts[0].notes
+    assert any((note.handling, note.reason) == ("kept", "openai refused it: images none") for note in notes)
+    assert any((note.handling, note.field) == ("dropped", "messages.image") for note in notes)
+    assert (await town.ask(messages=messages, tools=tools)).error is None
+    assert len(server.bodies) == 3
+
+
+RESPONSE = {
+    "id": "resp_1",
+    "status": "completed",
+    "output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "well"}]}],
+}
+
+
+async def test_images_that_results_may_not_hold_follow_in_a_user_message_from_then_on() -> None:
+    def reject(body: dict[str, Any]) -> tuple[int, Any] | None:
+        results = [item for item in body["input"] if item["type"] == "function_call_output"]
+        refused = any(not isinstance(item["output"], str) for item in results)
+        return vllm("image not supported in tool messages") if refused else None
+
+    server = Server(reject, RESPONSE)
+    town = ProxyHarness(
+        server, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="responses", BIG_MODEL="openai/gpt-5.5"
+    )
+    tools = [{"name": "look", "input_schema": {"type": "object", "properties": {}}}]
+    for messages in (PLACES["result"], PLACES["pasted"], PLACES["result"]):
+        assert (await town.ask(messages=messages, tools=tools)).error is None
+    assert ["input_image" in json.dumps(body) for body in server.bodies] == [True] * 4
+    assert [reject(body) is None for body in server.bodies] == [False, True, True, True]
+
+
+async def test_strict_fidelity_loses_no_image() -> None:
+    server = Server(rejects_images(400, "Model does not support images."))
+    keeper = await local(server, FIDELITY="strict").ask(messages=PLACES["pasted"])
+    assert keeper.error is not None
+    assert (keeper.error.status, len(server.bodies)) == (400, 1)
+    assert "messages.image" in keeper.error.message
+
+
+async def test_a_refused_developer_becomes_a_system_message_from_then_on() -> None:
+    text = "chat template rejected the request: Unexpected message role."
+    server = Server(lambda body: vllm(text) if body["messages"][0]["role"] == "developer" else None)
+    town = ProxyHarness(server, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat", BIG_MODEL="openai/gpt-5")
+    for _ in range(2):
+        assert (await town.ask(system="Be brief.")).error is None
+    assert [body["messages"][0]["role"] for body in server.bodies] == ["developer", "system", "system"]
+
+
+XAI = "Content violates usage guidelines. Team: t, API key ID: k, Model: m, Failed check: SAFETY_CHECK_TYPE_BIO"
+POLICY: dict[str, tuple[int, Any]] = {
+    "xai": (403, {"code": "The caller does not have permission", "error": XAI}),
+    "openai": (400, {"error": {"message": "This request has been flagged for possible cybersecurity risk.",
+                               "code": "cyber_policy_violation", "param": "safety_identifier"}}),
+    "deepseek": (400, {"error": {"message": "Content Exists Risk", "type": "invalid_request_error",
+                                 "param": None, "code": "invalid_request_error"}}),
+    "dashscope": (400, {"error": {"message": "Input data may contain inappropriate content.",
+                                  "code": "data_inspection_failed"}}),
+    "zai": (400, {"contentFilter": [{"level": 1, "role": "user"}], "error": {"code": "1301", "message": "unsafe"}}),
+    "openrouter": (403, {"error": {"message": "m requires moderation on x. Your input was flagged for \"violence\".",
+                                   "code": 403, "metadata": {"reasons": ["violence"]}}}),
+    "azure": (400, {"error": {"message": "The response was filtered", "code": "content_filter"}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("error", POLICY.values(), ids=POLICY)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_refused_content_is_sent_once_and_ends_in_a_refusal(error: tuple[int, Any], stream: bool) -> None:
+    server = Server(lambda body: error)
+    town = ProxyHarness(
+        server,
+        OPENAI_API_KEY="sk-test-0123456789,sk-test-9876543210",
+        GROQ_API_KEY="gsk_0123456789abcdefghij",
+        OPENAI_WIRE="chat",
+        BIG_MODEL="openai/gpt-5",
+        FALLBACK_BIG="groq/openai/gpt-oss-120b",
+    )
+    keeper = await town.ask(metadata={"user_id": "u"}, stream=stream)
+    assert keeper.error is None
+    assert reason_of(keeper) == "refusal"
+    assert len(server.bodies) == 1
+
+
+def reason_of(keeper: RecordingSink) -> str:
+    if keeper.body:
+        return str(keeper.body["stop_reason"])
+    events = [json.loads(line[6:]) for line in keeper.stream.decode().splitlines() if line.startswith("data: ")]
+    return next(str(event["delta"]["stop_reason"]) for event in events if event["type"] == "message_delta")
+
+
+@pytest.mark.parametrize(
+    ("model", "frame"),
+    [
+        ("openai/gpt-4.1", {"error": {"message": XAI, "code": 403}}),
+        ("openai/gpt-5", {"type": "error", "error": {"message": "flagged", "code": "cyber_policy_violation"}}),
+        (
+            "gemini/gemini-3-flash-preview",
+            {"error": {"code": 400, "message": "The prompt violates our content policy."}},
+        ),
+        ("ollama/gemma4", {"error": "this prompt was blocked by the content safety policy"}),
+    ],
+)
+async def test_a_refusal_as_the_first_event_of_a_stream_ends_in_a_refusal(model: str, frame: dict[str, Any]) -> None:
+    keys = {"OPENAI_API_KEY": "sk-test-0123456789", "GEMINI_API_KEY": "AIza-test-0123456789"}
+    calls: list[str] = []
+
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        if request.path.startswith("/api/") and request.path != "/api/chat":
+            return FakeResponse(404, b"")
+        calls.append(request.path)
+        data = json.dumps(frame).encode()
+        return FakeResponse(200, data + b"\n" if "ollama" in model else b"data: " + data + b"\n\n")
+
+    keeper = await ProxyHarness(street, **keys, BIG_MODEL=model).ask(stream=True)
+    assert keeper.error is None
+    assert reason_of(keeper) == "refusal"
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 500])
+@pytest.mark.parametrize("model", ["openai/gpt-4.1", "openai/gpt-5", "gemini/gemini-9-flash", "groq/llama-9"])
+async def test_an_output_limit_is_lowered_on_every_wire(model: str, status: int) -> None:
+    keys = {
+        "OPENAI_API_KEY": "sk-test-01234567",
+        "GEMINI_API_KEY": "AIza-test-01234567",
+        "GROQ_API_KEY": "gsk_0123456789",
+    }
+    limits: list[int] = []
+
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        body = json.loads(request.body)
+        config = body.get("generationConfig") or {}
+        fields = ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens")
+        limit = next(int(value) for name in fields for value in (body.get(name), config.get(name)) if value)
+        limits.append(limit)
+        text = f"The output limit of {limit} tokens is too large, the deployment generates up to 4096 tokens"
+        return FakeResponse(status, json.dumps({"error": {"message": text, "code": status}}).encode())
+
+    keeper = await ProxyHarness(street, **keys, BIG_MODEL=model).ask(max_tokens=20_000)
+    assert limits == [20_000, 4_096]
+    assert keeper.error is not None
+    assert keeper.error.status in (400, 413, 500)
+
+
+QUOTAS = [
+    (429, {"error": {"code": "1308", "message": "Usage limit reached for 5 hour. Your limit will reset at 18:00"}}),
+    (429, {"error": "you've reached your hourly usage limit, please upgrade to continue"}),
+    (400, {"error": {"code": 429, "message": "Your prepayment credits are depleted."}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", QUOTAS)
+async def test_a_quota_that_is_used_up_tells_clients_not_to_retry(error: tuple[int, Any]) -> None:
+    server = Server(lambda body: error)
+    keeper = await local(server).ask()
+    assert keeper.error is not None
+    assert (keeper.error.should_retry, len(server.bodies)) == (False, 1)
+
+
+async def test_a_relayed_limit_passes_as_it_came() -> None:
+    body = {"type": "error", "error": {"type": "rate_limit_error", "message": "Weekly usage limit reached"}}
+
+    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(429, json.dumps(body).encode())
+
+    keeper = await ProxyHarness(
+        street, ANTHROPIC_API_KEY="sk-ant-test-0123456789", PREFERRED_PROVIDER="anthropic"
+    ).ask()
+    assert keeper.error is not None
+    assert (keeper.error.status, keeper.error.should_retry) == (429, None)
+    assert json.loads(getattr(keeper.error, "body", b"")) == body

@@ -1,0 +1,73 @@
+"""Large requests and replies are processed in a thread, so that other requests of the event loop go on."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.exchange.background import MAX_BYTES_ON_LOOP
+from anthropic_proxy.server.endpoints import serve
+from tests.support.harness import FakeResponse, ProxyHarness
+
+REPLY: dict[str, Any] = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "m",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Done."}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 7, "total_tokens": 14},
+}
+ODD_NAME = "a tool name that is not allowed, number %d"
+USER = {"role": "user", "content": "x"}
+TOOLS = [{"name": ODD_NAME % i, "input_schema": {"type": "object"}} for i in range(10_000)]
+RESULTS = [{"type": "text", "text": f"line {i}\n" * 20} for i in range(20_000)]
+LINES = "".join(f"line {i} of a long reply with ümlauts\n" for i in range(300_000))
+
+
+async def post(path: str, fields: dict[str, Any], reply: str = "Done.") -> tuple[dict[str, Any], float]:
+    """Return the response, and the part of the processor time that the event loop's thread used."""
+    body = {"model": "openai/gpt-4.1", "max_tokens": 10, "messages": [USER], **fields}
+    requests = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+    message = {"role": "assistant", "content": reply}
+    answered = {**REPLY, "choices": [{**REPLY["choices"][0], "message": message}]}
+    house = ProxyHarness(lambda *_: FakeResponse(200, json.dumps(answered).encode()), OPENAI_API_KEY="sk-0").house
+    sent: list[bytes] = []
+
+    async def receive() -> Any:
+        return requests.pop() if requests else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("body", b""))
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    loop, process = time.thread_time(), time.process_time()
+    await serve(house, {**scope, "client": ("127.0.0.1", 1)}, receive, send)
+    share = (time.thread_time() - loop) / (time.process_time() - process)
+    return json.loads(b"".join(sent)), share
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize("fields", [{"tools": TOOLS}, {"messages": [{"role": "user", "content": RESULTS}]}])
+async def test_a_large_request_leaves_the_event_loop_free(path: str, fields: dict[str, Any]) -> None:
+    await post(path, {})
+    response, share = await post(path, fields)
+    assert response.get("type", "message") == "message"
+    assert share < 0.75
+
+
+async def test_a_large_reply_is_decoded_beside_the_event_loop() -> None:
+    response, _ = await post("/v1/messages", {}, LINES)
+    assert response["content"] == [{"type": "text", "text": LINES}]
+
+
+async def test_a_large_request_gets_the_errors_of_a_small_one() -> None:
+    large = {"role": "user", "content": "x" * (MAX_BYTES_ON_LOOP + 1)}
+    for messages in ([USER, {"role": "judge", "content": "y"}], [large, {"role": "judge", "content": "y"}]):
+        response, _ = await post("/v1/messages", {"messages": messages})
+        assert response["error"] == {
+            "type": "invalid_request_error",
+            "message": """messages.1.role: Input should be 'user', 'assistant' or 'system', got "judge\"""",
+        }

@@ -1,0 +1,213 @@
+"""Why replies end, in the words of many servers: a cut tool call never reaches a tool, on any wire."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.messages.fold import fold
+from anthropic_proxy.messages.fold.arguments import is_cut_short
+from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.wire import gemini, ollama, openai_chat, openai_responses
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.finish_reasons import finish_kind
+from anthropic_proxy.wire.input_counts import split_input
+
+REQUEST = {
+    "model": "m",
+    "max_tokens": 1000,
+    "messages": [{"role": "user", "content": "go"}],
+    "tools": [{"name": "Read", "input_schema": {"type": "object"}}],
+}
+KINDS = {
+    "end": "stop end_turn eos eos_token stop_sequence complete COMPLETE stop_string eosFound",
+    "calls": "tool_calls tool_call tool_use function_call TOOL_CALLS toolCalls",
+    "limit": "length max_tokens MAX_TOKENS max_output_tokens max_completion_tokens token_limit max-tokens truncated"
+    " maxPredictedTokensReached output_limit repetition max_length",
+    "window": "model_length model_context_window_exceeded contextLengthReached context_length_exceeded context-window",
+    "blocked": "content_filter content-filter sensitive SAFETY content_filtered guardrail_intervened refusal"
+    " prohibited_content recitation blocklist moderation",
+    "failed": "abort aborted error network_error insufficient_system_resource cancelled canceled timeout failed"
+    " rate_limit_exceeded interrupted ERROR server_error timed_out",
+    "unknown": "max_tool_calls steered load unload paused other toolbox stopped_by_user",
+}
+
+
+def new_call(wire: Any, **dialect: Any) -> Call:
+    prepared = prepare(decode_request(json.dumps(REQUEST).encode()), TargetLimits())
+    return Call(
+        request=prepared.request,
+        model="m",
+        dialect=wire.Dialect(**dialect),
+        stream=True,
+        new_id=lambda prefix: f"{prefix}1",
+        provider="p",
+    )
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(kind, one) for kind, words in KINDS.items() for one in words.split()])
+def test_the_kind_of_a_reason(kind: str, reason: str) -> None:
+    assert finish_kind(reason) == kind
+
+
+def chat(reason: str, arguments: str, *, streams: bool) -> str | None:
+    """Return the stop reason of a reply that calls a tool."""
+    decoder = openai_chat.new_decoder(new_call(openai_chat))
+    function = {"name": "Read", "arguments": arguments}
+    message = {"role": "assistant", "tool_calls": [{"index": 0, "id": "c", "function": function}]}
+    choice = {"index": 0, ("delta" if streams else "message"): message, "finish_reason": reason}
+    body = json.dumps({"choices": [choice]}).encode()
+    deltas = [*decoder.decode_frame(body), *decoder.decode_end()] if streams else decoder.decode_body(body)
+    return fold(deltas, message_id="m", model="m", signature="").stop_reason
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("arguments", ['{"path":"a"}', '{"path":"a', '{"path":{"a":1}', "", "{"])
+@pytest.mark.parametrize(("kind", "reason"), [(kind, one) for kind, words in KINDS.items() for one in words.split()])
+def test_a_cut_call_never_reaches_a_tool(kind: str, reason: str, arguments: str, streams: bool) -> None:
+    if kind == "failed":
+        with pytest.raises(UpstreamError) as failure:
+            chat(reason, arguments, streams=streams)
+        assert failure.value.message == f"p: the answer ended with {reason!r}"
+        return
+    whole = arguments == '{"path":"a"}' or (arguments == "" and kind != "unknown")
+    normal = "tool_use" if whole else "max_tokens"
+    expected = {"limit": "max_tokens", "window": "model_context_window_exceeded", "blocked": "refusal"}
+    assert chat(reason, arguments, streams=streams) == expected.get(kind, normal)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "item_status", "arguments", "expected"),
+    [
+        ("completed", None, "completed", '{"a":1}', "tool_use"),
+        ("completed", None, "completed", '{"a":1', "max_tokens"),
+        ("completed", None, "incomplete", '{"a":1}', "max_tokens"),
+        ("incomplete", None, "incomplete", '{"a":1}', "max_tokens"),
+        ("incomplete", None, None, '{"a":1}', "max_tokens"),
+        ("incomplete", "steered", None, '{"a":1}', "max_tokens"),
+        ("incomplete", "steered", "completed", '{"a":1}', "tool_use"),
+        ("incomplete", "max_output_tokens", "completed", '{"a":1}', "max_tokens"),
+        ("incomplete", "max_tokens", "completed", '{"a":1}', "max_tokens"),
+        ("incomplete", "context_length_exceeded", None, '{"a":1', "model_context_window_exceeded"),
+        ("incomplete", "content_filter", "completed", '{"a":1}', "refusal"),
+        ("incomplete", "safety", None, '{"a":1}', "refusal"),
+    ],
+)
+def test_responses(status: str, reason: str | None, item_status: str | None, arguments: str, expected: str) -> None:
+    """`item_status`: None: the call was still open at the end."""
+    item = {"type": "function_call", "id": "fc", "call_id": "c", "name": "Read"}
+    response = {"status": status, "output": [], "incomplete_details": {"reason": reason} if reason else None}
+    events: list[dict[str, Any]] = [
+        {"type": "response.output_item.added", "output_index": 0, "item": {**item, "arguments": ""}},
+        {"type": "response.function_call_arguments.delta", "output_index": 0, "delta": arguments},
+    ]
+    if item_status:
+        done = {**item, "arguments": arguments, "status": item_status}
+        events.append({"type": "response.output_item.done", "output_index": 0, "item": done})
+        body = {**response, "output": [done]}
+        decoder = openai_responses.new_decoder(new_call(openai_responses))
+        deltas = decoder.decode_body(json.dumps(body).encode())
+        assert fold(deltas, message_id="m", model="m", signature="").stop_reason == expected
+    events.append({"type": f"response.{status}", "response": response})
+    decoder = openai_responses.new_decoder(new_call(openai_responses))
+    deltas = [delta for event in events for delta in decoder.decode_frame(json.dumps(event).encode())]
+    assert fold([*deltas, *decoder.decode_end()], message_id="m", model="m", signature="").stop_reason == expected
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("stop", "tool_use"),
+        (None, "tool_use"),
+        ("length", "max_tokens"),
+        ("model_context_window_exceeded", "model_context_window_exceeded"),
+        ("content_filter", "refusal"),
+    ],
+)
+@pytest.mark.parametrize("streams", [True, False])
+def test_ollama(reason: str | None, expected: str, streams: bool) -> None:
+    message = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "Read", "arguments": {}}}]}
+    body = json.dumps({"message": message, "done": True, "done_reason": reason}).encode()
+    decoder = ollama.new_decoder(new_call(ollama))
+    deltas = [*decoder.decode_frame(body), *decoder.decode_end()] if streams else decoder.decode_body(body)
+    assert fold(deltas, message_id="m", model="m", signature="").stop_reason == expected
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("STOP", "tool_use"),
+        ("OTHER", "tool_use"),
+        ("MAX_TOKENS", "max_tokens"),
+        ("MAX_OUTPUT_TOKENS", "max_tokens"),
+        ("CONTEXT_WINDOW_EXCEEDED", "model_context_window_exceeded"),
+        ("SAFETY", "refusal"),
+        ("IMAGE_PROHIBITED_CONTENT", "refusal"),
+        ("NEW_SAFETY_POLICY", "refusal"),
+    ],
+)
+def test_gemini(reason: str, expected: str) -> None:
+    parts = [{"functionCall": {"name": "Read", "args": {}}}]
+    body = json.dumps({"candidates": [{"content": {"parts": parts}, "finishReason": reason}]}).encode()
+    for deltas in (
+        gemini.new_decoder(new_call(gemini)).decode_frame(body),
+        gemini.new_decoder(new_call(gemini)).decode_body(body),
+    ):
+        assert fold(deltas, message_id="m", model="m", signature="").stop_reason == expected
+
+
+@pytest.mark.parametrize(
+    ("generation", "called"),
+    [
+        ('<function=Read>{"path": "a"}', True),
+        ('<function=Read>{"path": "a"}</function>', True),
+        ('<tool_call>{"name": "Read", "arguments": {"path": "a"}}', True),
+        ('<function=Read>{"path": "<p>"}</function>', True),
+        ('[TOOL_CALLS][{"name": "Read", "arguments": {"path": "a"}}]', True),
+        ('[TOOL_CALLS][{"name": "Read", "arguments": {"path": "a"}', False),
+        ('<function=Read>{"path": "a"', False),
+        ('<function=Read>{"path": "a", ', False),
+        ('<function=Read>{"path": "a"}</function>\n<function=Read>{"path": "b"', False),
+        ('<tool_call>{"name": "Read", "arguments": {"path": "a"}', False),
+        ('<tool_call>{"name": "Read", "arguments": {"path": "a", ', False),
+    ],
+)
+def test_a_call_that_groq_could_not_read_is_made_only_if_it_is_whole(generation: str, called: bool) -> None:
+    error = {"message": "Failed to call a function.", "code": "tool_use_failed", "failed_generation": generation}
+    body = json.dumps({"error": error}).encode()
+    reply = openai_chat.decode_error(new_call(openai_chat), 400, {}, body)
+    assert isinstance(reply, list) == called
+    if isinstance(reply, list):
+        assert fold(reply, message_id="m", model="m", signature="").stop_reason == "tool_use"
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+
+
+@given(value=st.dictionaries(st.text(max_size=3), VALUES, max_size=3), ascii_only=st.booleans(), data=st.data())
+def test_every_beginning_of_an_object_is_cut_short(value: Any, ascii_only: bool, data: st.DataObject) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    assert not is_cut_short(text)
+    assert not is_cut_short(text + "}")
+    assert is_cut_short(text[: data.draw(st.integers(1, len(text) - 1))])
+
+
+@given(total=st.none() | st.integers(-3, 300), read=st.none() | st.integers(-3, 300), written=st.none() | st.integers())
+def test_input_is_never_negative_lost_or_counted_twice(
+    total: int | None, read: int | None, written: int | None
+) -> None:
+    parts = split_input(total, read, written)
+    if total is None:
+        assert parts == (None, read, written)
+        return
+    uncached, reads, writes = (part or 0 for part in parts)
+    assert min(uncached, reads, writes) >= 0
+    assert reads == max(read or 0, 0)
+    assert uncached + writes + (reads if reads <= total else 0) == max(total, 0)

@@ -1,0 +1,162 @@
+"""Connection to the first of several addresses that accepts one, on both event loops."""
+
+import asyncio
+import errno
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.upstream.http.happy_eyeballs import AddressInfo, connect_first
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+LONG_SECONDS = 60.0
+
+
+def run_on_uvloop(main: Coroutine[Any, Any, Any]) -> Any:
+    import uvloop
+
+    return uvloop.run(main)
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    if request.param == "asyncio":
+        return asyncio.run
+    if sys.platform == "win32":
+        pytest.skip("platform: no uvloop on Windows")
+    return run_on_uvloop
+
+
+def info(host: str, port: int, family: int = socket.AF_INET) -> AddressInfo:
+    return (family, socket.SOCK_STREAM, 0, "", (host, port))
+
+
+class Sockets:
+    """A socket factory that keeps the order of the addresses and every socket."""
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+        self.made: list[socket.socket] = []
+
+    def new(self, info: AddressInfo) -> socket.socket:
+        self.order.append(info[4][0])
+        self.made.append(socket.socket(info[0], info[1]))
+        return self.made[-1]
+
+    async def all_closed_except(self, winner: socket.socket | None) -> None:
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=5)
+        assert [made for made in self.made if made.fileno() != -1 and made is not winner] == []
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port of 127.0.0.1 that accepts; 127.0.0.2 has a full queue there and does not answer; 127.0.0.3 refuses."""
+    if sys.platform != "linux":
+        pytest.skip("platform: other systems have one loopback address, or refuse connections that exceed the backlog")
+    listener = socket.create_server(("127.0.0.1", 0))
+    number = int(listener.getsockname()[1])
+    full = socket.create_server(("127.0.0.2", number), backlog=0)
+    fillers = [socket.socket() for _ in range(2)]
+    for filler in fillers:
+        filler.setblocking(False)
+        filler.connect_ex(full.getsockname())
+    yield number
+    for opened in (listener, full, *fillers):
+        opened.close()
+
+
+@pytest.mark.parametrize("hosts", [["127.0.0.1"], ["127.0.0.3", "127.0.0.1"], ["127.0.0.3", "127.0.0.4", "127.0.0.1"]])
+def test_after_a_refusal_the_next_address_is_tried_at_once(run: Run, port: int, hosts: list[str]) -> None:
+    async def main() -> None:
+        sockets = Sockets()
+        async with asyncio.timeout(5):
+            opened = await connect_first([info(host, port) for host in hosts], sockets.new, delay_seconds=LONG_SECONDS)
+        assert opened.getpeername() == ("127.0.0.1", port)
+        assert sockets.order == hosts
+        await sockets.all_closed_except(opened)
+        opened.close()
+
+    run(main())
+
+
+def test_an_address_that_does_not_answer_delays_the_next_one_only(run: Run, port: int) -> None:
+    async def main() -> None:
+        sockets = Sockets()
+        infos = [info("127.0.0.2", port), info("127.0.0.1", port)]
+        opened = await connect_first(infos, sockets.new, delay_seconds=0.01)
+        assert opened.getpeername() == ("127.0.0.1", port)
+        await sockets.all_closed_except(opened)
+        opened.close()
+
+    run(main())
+
+
+def test_an_address_that_accepts_in_time_is_the_only_one(run: Run, port: int) -> None:
+    async def main() -> None:
+        sockets = Sockets()
+        infos = [info("127.0.0.1", port), info("127.0.0.2", port)]
+        opened = await connect_first(infos, sockets.new, delay_seconds=LONG_SECONDS)
+        assert sockets.order == ["127.0.0.1"]
+        opened.close()
+
+    run(main())
+
+
+def test_a_cancelled_connection_leaves_no_socket(run: Run, port: int) -> None:
+    async def main() -> None:
+        sockets = Sockets()
+        infos = [info("127.0.0.2", port), info("127.0.0.2", port)]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await connect_first(infos, sockets.new, delay_seconds=0.01)
+        assert len(sockets.made) == 2
+        await sockets.all_closed_except(None)
+
+    run(main())
+
+
+def test_the_error_of_all_attempts_has_their_common_number(run: Run, port: int) -> None:
+    async def main() -> None:
+        sockets = Sockets()
+        infos = [info("127.0.0.3", port), info("127.0.0.4", port)]
+        with pytest.raises(ConnectionRefusedError) as caught:
+            await connect_first(infos, sockets.new, delay_seconds=LONG_SECONDS)
+        assert caught.value.errno == errno.ECONNREFUSED
+        await sockets.all_closed_except(None)
+
+    run(main())
+
+
+async def test_different_errors_become_one_that_has_all_their_texts() -> None:
+    failures = iter([OSError(errno.EMFILE, "Too many open files"), OSError(errno.EACCES, "Permission denied")])
+
+    def refuse(_: AddressInfo) -> socket.socket:
+        raise next(failures)
+
+    with pytest.raises(OSError, match="Too many") as caught:
+        await connect_first([info("127.0.0.1", 1), info("127.0.0.2", 1)], refuse, delay_seconds=LONG_SECONDS)
+    expected = f"[Errno {errno.EMFILE}] Too many open files, [Errno {errno.EACCES}] Permission denied"
+    assert (caught.value.errno, str(caught.value)) == (None, expected)
+
+
+async def test_without_an_address_the_error_names_the_reason() -> None:
+    with pytest.raises(OSError, match=r"^the host name has no address$"):
+        await connect_first([], Sockets().new, delay_seconds=LONG_SECONDS)
+
+
+async def test_address_families_alternate() -> None:
+    tried: list[str] = []
+
+    def refuse(info: AddressInfo) -> socket.socket:
+        tried.append(info[4][0])
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+
+    six, four = ["2001:db8::1", "2001:db8::2", "2001:db8::3"], ["192.0.2.1", "192.0.2.2"]
+    infos = [info(host, 1, socket.AF_INET6) for host in six] + [info(host, 1) for host in four]
+    with pytest.raises(ConnectionRefusedError):
+        await connect_first(infos, refuse, delay_seconds=LONG_SECONDS)
+    assert tried == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "2001:db8::3"]

@@ -1,0 +1,96 @@
+"""Failures of the system in plain words: no message shows a name, a number or an address of Python."""
+
+import errno
+import re
+import socket
+import ssl
+
+import pytest
+
+from anthropic_proxy.platforms.os_errors import clean_text, describe_os_error, is_refused
+
+INTERNAL = re.compile(r"Errno|0x|_ssl|\[SSL|Error\b|Exception|\('|ssl:")
+
+
+def certificate_error(reason: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {reason}")
+    error.verify_message = reason
+    return error
+
+
+def tls_error(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, f"[SSL: {reason}] {reason.lower()} (_ssl.c:1006)")
+    error.reason = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 21998)"), "connection refused"),
+        (ConnectionRefusedError(111, "Connect call failed ('::1', 21998, 0, 0)"), "connection refused"),
+        (
+            OSError(
+                "Multiple exceptions: [Errno 111] Connect call failed ('::1', 1, 0, 0), "
+                "[Errno 113] Connect call failed ('10.0.0.1', 1)"
+            ),
+            "connection refused and no route to the host",
+        ),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "connection reset"),
+        (OSError(errno.EHOSTUNREACH, "x"), "no route to the host"),
+        (OSError(errno.ENOSPC, "x"), "no space left on device"),
+        (PermissionError(errno.EACCES, "x"), "permission denied"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "the host name is not known"),
+        (socket.gaierror(socket.EAI_AGAIN, "x"), "the host name cannot be looked up now"),
+        (TimeoutError(), "no answer in time"),
+        (certificate_error("self-signed certificate"), "the certificate is not accepted: self-signed certificate"),
+        (
+            tls_error("WRONG_VERSION_NUMBER"),
+            "TLS failed: the server speaks no TLS here; does its address begin with http://?",
+        ),
+        (tls_error("TLSV1_ALERT_PROTOCOL_VERSION"), "TLS failed: tlsv1 alert protocol version"),
+        (ConnectionAbortedError("the proxy closed the connection"), "the proxy closed the connection"),
+        (ConnectionAbortedError(), "connection aborted"),
+        (ValueError(), "value"),
+    ],
+)
+def test_failures(error: Exception, text: str) -> None:
+    assert describe_os_error(error) == text
+    assert not INTERNAL.search(text)
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        (
+            "Cannot connect to host 127.0.0.1:21998 ssl:<ssl.SSLContext object at 0x7f6cc0568050> "
+            "[Connect call failed ('127.0.0.1', 21998)]",
+            "Cannot connect to host 127.0.0.1:21998 [connection refused by 127.0.0.1:21998]",
+        ),
+        ("Cannot connect to host x:1 ssl:default [None]", "Cannot connect to host x:1 [None]"),
+        (
+            "HTTPSConnectionPool(host='h', port=443): Max retries exceeded (Caused by NewConnectionError("
+            "'<urllib3.connection.HTTPSConnection object at 0x7f1>: Failed: [Errno -2] Name or service not known'))",
+            "HTTPSConnectionPool(host='h', port=443): Max retries exceeded (Caused by "
+            "'<urllib3.connection.HTTPSConnection object at 0x7f1>: Failed: Name or service not known'))",
+        ),
+        ("google.auth.exceptions.DefaultCredentialsError: File x was not found.", "File x was not found"),
+        ("The file\nis empty", "The file is empty"),
+    ],
+)
+def test_texts_of_libraries(said: str, text: str) -> None:
+    assert clean_text(said) == text.replace("'<urllib3.connection.HTTPSConnection object at 0x7f1>", "'")
+
+
+def test_a_long_text_ends_at_a_word() -> None:
+    assert clean_text("word " * 100) == "word " * 60 + "…"
+
+
+def test_a_refusal_is_told_from_other_failures() -> None:
+    assert is_refused(ConnectionRefusedError(111, "x"))
+    assert is_refused(
+        OSError("Multiple exceptions: [Errno 99] Connect call failed (), [Errno 111] Connect call failed ()")
+    )
+    assert not is_refused(OSError(113, "x"))
+    assert not is_refused(TimeoutError())
+    assert not is_refused(ConnectionAbortedError("the proxy closed the connection"))

@@ -1,0 +1,133 @@
+"""Receipts on their way to observers: which requests have one, and what a slow or failing observer changes."""
+
+import asyncio
+import json
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.exchange.receipts import MAX_WAITING_RECEIPTS, Receipts
+from anthropic_proxy.metrics import Totals
+from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.server.endpoints import serve
+from tests.support.fake_upstream import BODY, KEYS
+from tests.support.harness import FakeResponse, ProxyHarness
+
+
+class Observer:
+    """Keeps what it is given once its gate is open; fails for the ids in `fails`."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.seen: list[Receipt] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self._fails = fails
+
+    async def record(self, receipt: Receipt) -> None:
+        await self.gate.wait()
+        if receipt.request_id == self._fails:
+            raise ConnectionError("the table is locked")
+        self.seen.append(receipt)
+
+
+def receipt_of(number: int) -> Receipt:
+    return Receipt(request_id=f"req_{number}", client=Client(), started_at=0.0)
+
+
+def town_with(*observers: Observer) -> ProxyHarness:
+    town = ProxyHarness(lambda *_: FakeResponse(200, BODY), **KEYS)
+    house = town.house
+    town.house = structs.replace(house, receipts=Receipts(house.log, observers, count=town.receipts.append))
+    return town
+
+
+async def test_an_observer_that_hangs_delays_no_exchange_and_no_other_observer() -> None:
+    slow, quick = Observer(), Observer()
+    slow.gate.clear()
+    town = town_with(slow, quick)
+    for _ in range(3):
+        assert (await town.ask()).error is None
+    await asyncio.sleep(0)
+    assert (len(slow.seen), len(quick.seen), len(town.receipts)) == (0, 3, 3)
+    slow.gate.set()
+    await town.house.receipts.close(10)
+    assert slow.seen == quick.seen == town.receipts
+
+
+async def test_an_observer_that_fails_is_logged_and_sees_the_next_receipt() -> None:
+    failing = Observer(fails="req_0")
+    town = town_with(failing)
+    for number in range(2):
+        town.house.receipts.add_exchange(receipt_of(number))
+    await town.house.receipts.close(10)
+    assert [receipt.request_id for receipt in failing.seen] == ["req_1"]
+    assert "ConnectionError: the table is locked" in town.log.getvalue()
+    assert "req_0" in town.log.getvalue()
+
+
+async def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
+    slow, totals = Observer(), Totals(lambda _: False)
+    slow.gate.clear()
+    receipts = Receipts(ProxyHarness(lambda *_: FakeResponse()).house.log, [slow], count_lost=totals.count_lost_receipt)
+    receipts.add_request(receipt_of(0))
+    await asyncio.sleep(0)  # the observer has the first one
+    for number in range(1, MAX_WAITING_RECEIPTS + 4):
+        receipts.add_request(receipt_of(number))
+    assert totals.reading.lost_receipts == 3
+    slow.gate.set()
+    await receipts.close(10)
+    seen = [int(receipt.request_id.removeprefix("req_")) for receipt in slow.seen]
+    assert seen == [0, *range(4, MAX_WAITING_RECEIPTS + 4)]
+
+
+async def test_the_end_waits_for_an_observer_no_longer_than_it_may() -> None:
+    slow = Observer()
+    slow.gate.clear()
+    receipts = Receipts(ProxyHarness(lambda *_: FakeResponse()).house.log, [slow])
+    receipts.add_request(receipt_of(0))
+    await receipts.close(0.01)
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1
+    assert slow.seen == []
+
+
+async def ask(town: ProxyHarness, method: str, path: str, body: Any = None, **headers: str) -> int:
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": json.dumps(body).encode()}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    named = {"host": "localhost", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "client": ("127.0.0.1", 1)}
+    pairs = [(name.encode(), value.encode()) for name, value in named.items()]
+    await serve(town.house, {**scope, "headers": pairs}, receive, send)
+    return int(sent[0]["status"])
+
+
+async def test_every_request_but_a_probe_has_one_receipt() -> None:
+    observer = Observer()
+    town = town_with(observer)
+    message = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+    counted = {"model": "claude-sonnet-4-5", "messages": message["messages"]}
+    assert await ask(town, "POST", "/v1/messages", message) == 200
+    assert await ask(town, "POST", "/v1/messages", {"model": 5}) == 400
+    assert await ask(town, "POST", "/v1/messages/count_tokens", counted) == 200
+    assert await ask(town, "POST", "/v1/messages", message, host="evil.example") == 403
+    assert await ask(town, "POST", "/v1/messages", message, content_encoding="gzip") == 415
+    assert await ask(town, "GET", "/v1/models") == 200
+    assert await ask(town, "GET", "/health") == 200
+    await town.house.receipts.close(10)
+    told = [(receipt.path, receipt.status, receipt.outcome, receipt.error_type) for receipt in observer.seen]
+    assert told == [
+        ("/v1/messages", 200, "end_turn", ""),
+        ("/v1/messages", 400, "error", "invalid_request_error"),
+        ("/v1/messages/count_tokens", 200, "", ""),
+        ("/v1/messages", 403, "error", "permission_error"),
+        ("/v1/messages", 415, "error", "invalid_request_error"),
+        ("/v1/models", 200, "", ""),
+    ]
+    assert len(town.receipts) == 2, "metrics count exchanges"
+    assert len({receipt.request_id for receipt in observer.seen}) == 6

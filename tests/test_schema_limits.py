@@ -1,0 +1,296 @@
+"""No schema of a client costs more than its size: the work is linear in its text, or it is refused by a limit."""
+
+import asyncio
+import gc
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.messages.reply_schema import ReplySchema
+from anthropic_proxy.messages.work_budget import Cost, WorkBudget, WorkLimitExceeded
+from anthropic_proxy.wire.gemini.schema import parameters_of, reply_schema_of, unsupported_keywords
+from anthropic_proxy.wire.json_schema import BASICS, STANDARD, Schema, SchemaRules, admits_object, clean_schema
+from anthropic_proxy.wire.ollama.schema import encode_parameters
+from tests.support import schemas
+from tests.support.harness import ProxyHarness
+from tests.support.reply_schemas import GOOD, Model
+from tests.support.schemas import GROWING, encoded
+
+FIELD = "tools.t.input_schema"
+TOO_MANY_NODES = (
+    f"{FIELD}: it has more than 500,000 nodes when its references are written out; at most that many are written. "
+    "Refer to fewer definitions from each other, or list fewer alternatives."
+)
+TOO_MANY_STEPS = (
+    f"{FIELD}: it needs more than 1,000,000 steps to convert; at most that many are taken. "
+    "Refer to fewer definitions from each other, or list fewer alternatives."
+)
+TOO_DEEP = (
+    f"{FIELD}: it nests schemas more than 200 levels deep when its references are written out; at most that many are "
+    "followed."
+)
+MOONSHOT = SchemaRules(inlines_references=True, types_beside_choices=False)
+
+
+def convert_for_gemini(schema: Schema, budget: WorkBudget, *, lowered: bool) -> None:
+    parameters_of(schema, budget, as_openapi=lowered)
+    reply_schema_of(schema, budget, as_openapi=lowered)
+    unsupported_keywords(schema, budget, as_openapi=lowered)
+
+
+CONVERSIONS: dict[str, Callable[[Schema, WorkBudget], Any]] = {
+    "standard": lambda schema, budget: clean_schema(schema, STANDARD, budget),
+    "Moonshot": lambda schema, budget: clean_schema(schema, MOONSHOT, budget),
+    "basics": lambda schema, budget: clean_schema(schema, BASICS, budget),
+    "Gemini": lambda schema, budget: convert_for_gemini(schema, budget, lowered=False),
+    "Gemini 1": lambda schema, budget: convert_for_gemini(schema, budget, lowered=True),
+    "Ollama": encode_parameters,
+    "object": lambda schema, budget: admits_object(encoded(schema), budget),
+}
+LARGEST = {"unions": 60, "alternatives with properties": 18, "references to": 800}
+"""Beginning of a kind's name → size of its largest schema, where that is not 2,000."""
+SMALL = 8
+
+
+def cost_of(convert: Callable[[Schema, WorkBudget], Any], schema: Schema) -> Cost | str:
+    """Return the work that a conversion took, or the text with which it was refused."""
+    budget = WorkBudget(FIELD)
+    try:
+        with budget.work_on(FIELD):
+            convert(schema, budget)
+    except WorkLimitExceeded as refused:
+        return refused.message.replace("output_config.format.schema", FIELD)
+    return budget.cost
+
+
+@pytest.mark.parametrize("conversion", CONVERSIONS)
+@pytest.mark.parametrize("kind", GROWING)
+def test_work_is_linear_in_the_text_or_refused(kind: str, conversion: str) -> None:
+    size = next((size for start, size in LARGEST.items() if kind.startswith(start)), 2_000)
+    small, large = GROWING[kind](SMALL), GROWING[kind](size)
+    assert isinstance(cost_of(CONVERSIONS[conversion], small), Cost), "a small one is served"
+    cost = cost_of(CONVERSIONS[conversion], large)
+    if isinstance(cost, Cost):
+        assert cost.steps <= 10_000 + 2 * len(encoded(large))
+    else:
+        assert cost in (TOO_MANY_NODES, TOO_MANY_STEPS, TOO_DEEP)
+
+
+NAMES = ("a", "b", "c")
+REFERENCES = st.sampled_from(["#", "#/properties/a", *(f"#/$defs/{name}" for name in NAMES)])
+PARTS = st.recursive(
+    st.builds(lambda reference: {"$ref": reference}, REFERENCES) | st.just({"type": "string"}),
+    lambda part: st.fixed_dictionaries(
+        {},
+        optional={
+            "type": st.sampled_from(["object", ["object", "array"], ["array", "string", "null"]]),
+            "properties": st.dictionaries(st.sampled_from(NAMES), part, max_size=3),
+            **{keyword: st.lists(part, max_size=4) for keyword in ("anyOf", "oneOf", "allOf", "prefixItems")},
+            **dict.fromkeys(("items", "additionalProperties", "$ref"), part),
+        },
+    ),
+    max_leaves=20,
+)
+GRAPHS = st.builds(
+    lambda root, defs: {**root, "$defs": defs},
+    PARTS,
+    st.fixed_dictionaries(dict.fromkeys(NAMES, PARTS)),
+)
+
+
+@given(GRAPHS, st.sampled_from(["standard", "object"]))
+def test_any_graph_of_references_takes_steps_in_proportion_to_its_text(graph: Schema, conversion: str) -> None:
+    cost = cost_of(CONVERSIONS[conversion], graph)
+    assert isinstance(cost, Cost)
+    assert cost.steps <= 20 * len(encoded(graph))
+
+
+@given(GRAPHS, st.sampled_from([*CONVERSIONS]))
+def test_any_graph_of_references_is_converted_or_refused(graph: Schema, conversion: str) -> None:
+    assert isinstance(cost_of(CONVERSIONS[conversion], graph), Cost | str)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["object", "#/$defs/a", "#/anyOf/" + "9" * 5_000]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    *("type", "properties", "required", "items", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"),
+                    *("$defs", "definitions", "additionalProperties", "prefixItems", "not", "nullable", "description"),
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=15,
+)
+
+
+@given(JUNK, st.sampled_from([*CONVERSIONS]))
+def test_no_value_of_a_keyword_breaks_a_conversion(junk: Any, conversion: str) -> None:
+    schema = junk if isinstance(junk, dict) else {"properties": {"a": junk}}
+    assert isinstance(cost_of(CONVERSIONS[conversion], schema), Cost | str)
+
+
+def test_an_index_of_five_thousand_digits_refers_to_nothing() -> None:
+    schema = {"properties": {"a": {"$ref": "#/anyOf/" + "9" * 5_000}}, "anyOf": [{}]}
+    assert clean_schema(schema, MOONSHOT)[0]["properties"] == {"a": {"type": "object"}}
+
+
+def test_references_that_are_not_inlined_are_reported() -> None:
+    lost = clean_schema(schemas.doubling("properties", 20), MOONSHOT)[1]
+    assert lost == ["references after the first 1,000 became plain objects"]
+
+
+def test_alternatives_with_the_same_property_stand_side_by_side() -> None:
+    branches = [{"properties": {"kind": {"const": number}}} for number in (1, 2, 3, 1)]
+    assert clean_schema({"anyOf": branches})[0]["properties"] == {
+        "kind": {"anyOf": [{"const": 1}, {"const": 2}, {"const": 3}]}
+    }
+
+
+def test_a_union_of_types_has_its_keywords_in_its_alternatives_alone() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": ["array", "string"], "items": {"type": "integer"}}}}
+    parameters = parameters_of(schema, as_openapi=True)
+    assert parameters is not None
+    assert parameters["properties"]["a"] == {
+        "anyOf": [{"type": "ARRAY", "items": {"type": "INTEGER"}}, {"type": "STRING"}]
+    }
+
+
+# Through the proxy
+
+WIRES = {
+    "Moonshot": ({"MOONSHOT_API_KEY": "sk-one-0123456789"}, "moonshot/kimi-k2.5"),
+    "Ollama": ({"PREFERRED_PROVIDER": "ollama"}, "ollama/qwen3"),
+    "Gemini": ({"GEMINI_API_KEY": "AIza-one-0123456789"}, "gemini/gemini-2.5-flash"),
+    "Gemini 1": ({"GEMINI_API_KEY": "AIza-one-0123456789"}, "gemini/gemini-1.5-pro"),
+}
+
+
+def tool(name: str, schema: Schema) -> dict[str, Any]:
+    return {"name": name, "input_schema": schema}
+
+
+@pytest.mark.parametrize("wire", WIRES)
+async def test_a_tool_above_the_limit_is_refused_by_its_name(wire: str) -> None:
+    settings, model = WIRES[wire]
+    town = ProxyHarness(Model(), **settings)
+    for _ in range(2):
+        keeper = await town.ask(model=model, tools=[tool("t", schemas.wide_definition(900, 900))])
+        assert keeper.error is not None
+        assert (keeper.error.status, keeper.error.error_type) == (400, "invalid_request_error")
+        assert keeper.error.message == TOO_MANY_NODES
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("name", ["n" * 100, "with space", "größe"])
+async def test_a_tool_above_the_limit_is_refused_by_the_name_that_the_client_gave_it(wire: str, name: str) -> None:
+    settings, model = WIRES[wire]
+    keeper = await ProxyHarness(Model(), **settings).ask(
+        model=model, tools=[tool(name, schemas.wide_definition(900, 900))]
+    )
+    assert keeper.error is not None
+    assert keeper.error.message == TOO_MANY_NODES.replace(FIELD, f"tools.{name}.input_schema")
+
+
+@pytest.mark.parametrize("reply", [False, True])
+async def test_a_schema_of_more_than_four_mebibytes_is_not_read(reply: bool) -> None:
+    settings, model = WIRES["Moonshot"]
+    schema = {"type": "object", "description": "x" * (4 << 20)}
+    output = {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
+    fields: dict[str, Any] = output if reply else {"tools": [tool("t", schema)]}
+    keeper = await ProxyHarness(Model(), **settings).ask(model=model, **fields)
+    path, size = "output_config.format.schema" if reply else "tools.0.input_schema", len(json.dumps(schema))
+    assert keeper.error is not None
+    assert keeper.error.message == f"{path}: has {size:,} bytes; at most 4,194,304 are read"
+
+
+async def test_tools_below_the_limit_do_not_add_up() -> None:
+    settings, model = WIRES["Moonshot"]
+    town = ProxyHarness(Model(), **settings)
+    tools = [tool(f"t{number}", schemas.wide_definition(120, 120)) for number in range(20)]
+    messages = []
+    for _ in range(2):
+        keeper = await town.ask(model=model, tools=tools)
+        assert keeper.error is not None
+        messages.append(keeper.error.message)
+    assert messages[0] == messages[1], "what a cache holds changes nothing"
+    assert messages[0].removeprefix("tools.t") == TOO_MANY_NODES.replace(FIELD, "11.input_schema")
+
+
+async def test_two_hundred_ordinary_tools_are_served_and_nobody_waits_for_them() -> None:
+    person = {"type": "object", "properties": {f"p{n}": {"type": "string", "description": "of it"} for n in range(30)}}
+    schema = {"type": "object", "properties": {side: {"$ref": "#/$defs/p"} for side in "abcd"}, "$defs": {"p": person}}
+    settings, model = WIRES["Moonshot"]
+    street = Model(GOOD)
+    town = ProxyHarness(street, **settings)
+    asked = asyncio.ensure_future(town.ask(model=model, tools=[tool(f"t{number}", schema) for number in range(200)]))
+    others = 0
+    while not asked.done():
+        await asyncio.sleep(0)
+        others += 1
+    assert asked.result().error is None
+    assert len(street.bodies[0]["tools"]) == 200
+    assert others > 20, "the event loop did not run while the tools were converted"
+
+
+# Checking a reply
+
+
+def alternatives(levels: int) -> bytes:
+    """Return a schema with definitions that double at each level."""
+    defs = {
+        f"d{n}": {"anyOf": [{"required": ["x"], "$ref": f"#/$defs/d{n + 1}"}, {"$ref": f"#/$defs/d{n + 1}"}]}
+        for n in range(levels)
+    }
+    return encoded({"$ref": "#/$defs/d0", "$defs": {**defs, f"d{levels}": {"type": "string"}}})
+
+
+def test_a_refused_check_leaves_nothing_for_the_garbage_collector() -> None:
+    shape = ReplySchema(alternatives(30), max_steps=30_000)
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(gc.get_objects())
+        with pytest.raises(InvalidRequest) as refused:
+            shape.extract_json('{"a": 1}')
+        message = str(refused.value)
+        del refused
+        assert len(gc.get_objects()) - before < 1_000
+    finally:
+        gc.enable()
+    assert message == (
+        "output_config.format.schema: it needs more than 30,000 steps to check; at most that many are taken. "
+        "Refer to fewer definitions from each other, or list fewer alternatives."
+    )
+
+
+def test_the_error_of_nested_alternatives_is_the_one_that_explains_best() -> None:
+    item = {"anyOf": [{"type": "null"}, {"properties": {"n": {"type": "integer"}}, "required": ["n"]}]}
+    shape = ReplySchema(json.dumps({"anyOf": [{"type": "string"}, {"properties": {"a": {"items": item}}}]}).encode())
+    assert shape.extract_json('{"a": [{"n": 1}]}') == ('{"a": [{"n": 1}]}', "")
+    assert shape.extract_json('{"a": [{"n": 1}, {"n": "x"}]}')[1] == "$.a[1].n: 'x' is not of type 'integer'"
+    tied = ReplySchema(b'{"oneOf": [{"type": "string"}, {"type": "null"}]}')
+    assert tied.extract_json("[1]")[1] == "$: [1] is not valid under any of the given schemas"
+
+
+def test_two_thousand_alternatives_against_two_thousand_values_are_refused() -> None:
+    names = [f"n{number}" for number in range(2_000)]
+    options = [{"type": "object", "properties": {name: {"type": "string"}}, "required": [name]} for name in names]
+    shape = ReplySchema(encoded({"type": "array", "items": {"anyOf": options}}))
+    with pytest.raises(InvalidRequest) as refused:
+        shape.extract_json(msgspec.json.encode([{name: 1} for name in names]).decode())
+    assert refused.value.message == (
+        "output_config.format.schema: it needs more than 300,000 steps to check; at most that many are taken. "
+        "Refer to fewer definitions from each other, or list fewer alternatives."
+    )
