@@ -11,30 +11,40 @@ from pathlib import Path
 from tests.support.server_process import Proxy
 
 SETTLING_SECONDS = 30.0
+MAX_POOL_THREADS = min(32, (os.cpu_count() or 1) + 4)
+"""Threads of the event loop's default executor (`ThreadPoolExecutor`, Python documentation). They start on demand and
+stay, so a burst after the first count may start one more."""
+_POOL_THREAD = re.compile(r"(asyncio|uvloop)_\d+")
 _SOCKET = re.compile(r"socket:\[\d+\]")
 
 
 @dataclass(frozen=True)
 class Holdings:
-    """Counts at one moment; memory in KiB."""
+    """Counts at one moment; memory in KiB. `threads` excludes those of the default executor."""
 
     tasks: int
     sockets: int
     descriptors: int
     threads: int
+    pool_threads: int
     memory: int
 
     def __str__(self) -> str:
         return (
-            f"{self.tasks} tasks, {self.sockets} sockets, {self.descriptors} descriptors, {self.threads} threads, "
-            f"{self.memory / 1024:.1f} MiB"
+            f"{self.tasks} tasks, {self.sockets} sockets, {self.descriptors} descriptors, {self.threads} threads and "
+            f"{self.pool_threads} of the default executor, {self.memory / 1024:.1f} MiB"
         )
 
     def exceeds(self, before: "Holdings") -> list[str]:
         """Return the counts that are higher than before; memory is judged by its growth for each request."""
-        names = ("tasks", "sockets", "descriptors", "threads")
-        grown = {name: (getattr(before, name), getattr(self, name)) for name in names}
-        return [f"{name}: {then} → {now}" for name, (then, now) in grown.items() if now > then]
+        pairs = {
+            "tasks": (before.tasks, self.tasks),
+            "sockets": (before.sockets, self.sockets),
+            "descriptors": (before.descriptors, self.descriptors),
+            "threads": (before.threads, self.threads),
+            "threads of the default executor": (max(before.pool_threads, MAX_POOL_THREADS), self.pool_threads),
+        }
+        return [f"{name}: {then} → {now}" for name, (then, now) in pairs.items() if now > then]
 
 
 def count(proxy: Proxy, file: Path) -> Holdings:
@@ -47,11 +57,14 @@ def count(proxy: Proxy, file: Path) -> Holdings:
         except OSError:  # closed meanwhile
             continue
     status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+    names = _read_names(proxy, file)
+    pool_threads = sum(bool(_POOL_THREAD.fullmatch(name)) for name in names["threads"])
     return Holdings(
-        tasks=_count_tasks(proxy, file),
+        tasks=len(names["tasks"]),
         sockets=sum(bool(_SOCKET.match(link)) for link in links),
         descriptors=len(links),
-        threads=int(status["Threads"]),
+        threads=int(status["Threads"]) - pool_threads,
+        pool_threads=pool_threads,
         memory=int(status["VmRSS"].split()[0]),
     )
 
@@ -70,12 +83,14 @@ def settle(proxy: Proxy, file: Path, wanted: Holdings | None) -> Holdings:
     return before
 
 
-def _count_tasks(proxy: Proxy, file: Path) -> int:
+def _read_names(proxy: Proxy, file: Path) -> dict[str, list[str]]:
+    """Return the names of the tasks and threads of the server process."""
     file.unlink(missing_ok=True)
     proxy.process.send_signal(signal.SIGUSR1)
     deadline = time.monotonic() + SETTLING_SECONDS
     while not file.exists():
         if time.monotonic() > deadline:
-            raise AssertionError("the server does not say how many tasks it has")
+            raise AssertionError("the server process did not write its tasks and threads")
         time.sleep(0.02)
-    return int(json.loads(file.read_text())["tasks"])
+    names: dict[str, list[str]] = json.loads(file.read_text())
+    return names
