@@ -99,7 +99,7 @@ class App:
             workers=workers,
             exposure=self._exposure(),
         )
-        await self._close()
+        await self.close()
 
     def log_warning(self, text: str) -> None:
         """Log a warning of the server, without keys."""
@@ -178,13 +178,17 @@ class App:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                await self._open()
-                _tune_gc()
+                await self.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
-                await self._close()
+                await self.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def start(self) -> None:
+        """Open the services and tune the garbage collector."""
+        await self._open()
+        _tune_gc()
 
     async def _open(self) -> tuple[Services, Transports]:
         async with self._reload_lock:
@@ -218,7 +222,7 @@ class App:
             await services.catalogue.refresh_listing("ollama")
         return services
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
         """Close all services, after cancelled exchanges have sent their errors."""
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN_GRACE_SECONDS):

@@ -1,20 +1,17 @@
 """Work per read of a socket, counted in calls: HTTP on both sides of the proxy, which `test_counted_work` leaves out.
 
-Counted as there, and calls of uvicorn's functions too, because the server's protocol is built on uvicorn's.
+Counted as there.
 """
 
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
-import uvicorn
-from uvicorn.server import ServerState
 
 from anthropic_proxy.server.http1.connection import Http1Connection
+from anthropic_proxy.server.http1.lifecycle import ServerState
 from anthropic_proxy.upstream.http.connection import Connection
 from anthropic_proxy.upstream.http.pool import ConnectionPool
 from anthropic_proxy.upstream.http.url import Origin
@@ -33,17 +30,6 @@ REPLY = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: application/json\r\nCont
 STREAM = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-class _CallsOfHttp(Calls):
-    """Counts calls of uvicorn's functions too."""
-
-    _directory = str(Path(uvicorn.__file__).parent)
-
-    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
-        super().__call__(frame, event, argument)
-        if event == "call" and frame.f_code.co_filename.startswith(self._directory):
-            self[f"uvicorn: {frame.f_code.co_qualname}"] += 1
-
-
 class _Connection(KeptConnection):
     def writelines(self, list_of_data: Any) -> None:
         self.sent += b"".join(list_of_data)
@@ -56,15 +42,13 @@ async def _serve_nothing(scope: Any, receive: Any, send: Any) -> None:
 
 async def read_requests(calls: Calls, data: bytes) -> None:
     """Count what a server does while it receives a request, not what it does to answer."""
-    config = uvicorn.Config(_serve_nothing, http=Http1Connection, ws="none", lifespan="off", log_config=None)
-    config.load()
-    protocol = Http1Connection(config, ServerState(), {})
-    protocol.app = _serve_nothing
+    state = ServerState(_serve_nothing)
+    protocol = Http1Connection(state)
     protocol.connection_made(_Connection())
     for turn in range(WARM_UPS + 1):
         for start in range(0, len(data), READ_BYTES):
             receive(protocol, data[start : start + READ_BYTES], calls if turn == WARM_UPS else None)
-        await asyncio.gather(*protocol.tasks)
+        await asyncio.gather(*state.tasks)
     protocol.connection_lost(None)
 
 
@@ -93,7 +77,7 @@ def receive(protocol: asyncio.Protocol, data: bytes, calls: Calls | None) -> Non
 
 
 def count(read: Callable[[Calls, bytes], Awaitable[None]], data: bytes) -> Calls:
-    calls = _CallsOfHttp()
+    calls = Calls()
     asyncio.run(_count(read, calls, data))
     return calls
 

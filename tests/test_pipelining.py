@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.server.http1.connection import Http1Connection
-from anthropic_proxy.server.http1.cycle import MAX_BUFFERED_BODY_BYTES, RequestResponseCycle
-from anthropic_proxy.server.http1.intake import PIECE_BYTES, Intake
-from anthropic_proxy.server.http1.parsing import (
-    HEAD_BYTES,
+from anthropic_proxy.server.http1.connection import (
+    MAX_HEAD_BYTES,
     MAX_PIPELINED_BYTES,
     MAX_PIPELINED_REQUESTS,
     MAX_STEPS,
     MAX_UNPARSED_BYTES,
+    Http1Connection,
 )
+from anthropic_proxy.server.http1.cycle import MAX_BUFFERED_BODY_BYTES, RequestResponseCycle
+from anthropic_proxy.server.http1.receive_buffer import MAX_PIECE_BYTES, ReceiveBuffer
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
 
 READ_BYTES = 256 * 1024
@@ -38,17 +38,17 @@ class Watched(Http1Connection):
 
     def _note(self) -> None:
         kind = type(self)
-        kind.full = self.flow.read_paused and not self._yielding
+        kind.full = self.flow.read_paused and not self._parsing_scheduled
         kind.cycles = max(kind.cycles, len(self.pipeline))
         kind.bytes_waiting = max(kind.bytes_waiting, sum(cycle.waiting_bytes() for cycle in self.pipeline))
-        kind.unparsed = max(kind.unparsed, len(self._intake))
+        kind.unparsed = max(kind.unparsed, len(self._buffer))
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._note()
 
-    def _resume(self) -> None:
-        super()._resume()
+    def _resume_parsing(self) -> None:
+        super()._resume_parsing()
         self._note()
 
 
@@ -114,7 +114,11 @@ async def test_what_waits_behind_a_slow_answer_is_bounded_in_bytes(request_bytes
         writer.write(request_bytes * 20)
         await until(lambda: Counted.full)
         writer.transport.abort()
-    assert 0 < Counted.bytes_waiting <= MAX_PIPELINED_BYTES + max(MAX_BUFFERED_BODY_BYTES + READ_BYTES, 40 * HEAD_BYTES)
+    assert (
+        0
+        < Counted.bytes_waiting
+        <= MAX_PIPELINED_BYTES + max(MAX_BUFFERED_BODY_BYTES + READ_BYTES, 40 * MAX_HEAD_BYTES)
+    )
     assert Counted.unparsed <= MAX_UNPARSED_BYTES + READ_BYTES
 
 
@@ -194,12 +198,12 @@ def test_a_piece_ends_at_the_first_end_of_a_head_wherever_it_was_cut() -> None:
     heads = [b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(5)]
     whole = b"".join(heads)
     for size in range(1, 40):
-        intake, pieces, at = Intake(), [], 0
+        buffer, pieces, at = ReceiveBuffer(), [], 0
         while at < len(whole):
-            intake.add(whole[at : at + size])
+            buffer.append(whole[at : at + size])
             at += size
-            while intake.data:
-                pieces.append(bytes(intake.pop(PIECE_BYTES)))
+            while buffer.data:
+                pieces.append(bytes(buffer.pop_piece(MAX_PIECE_BYTES)))
         assert b"".join(pieces) == whole
         ends = {len(b"".join(heads[: number + 1])) for number in range(5)}
         places = {sum(map(len, pieces[: number + 1])) for number in range(len(pieces))}
@@ -207,13 +211,13 @@ def test_a_piece_ends_at_the_first_end_of_a_head_wherever_it_was_cut() -> None:
 
 
 def test_a_body_of_known_length_is_one_piece() -> None:
-    intake = Intake()
-    intake.add(GET + b"\r\n\r\n" * 50_000 + GET)
-    assert bytes(intake.pop(PIECE_BYTES)) == GET
-    intake.body_left = 200_000
-    assert len(intake.pop(PIECE_BYTES)) == 200_000
-    assert bytes(intake.pop(PIECE_BYTES)) == GET
-    assert not intake.data
+    buffer = ReceiveBuffer()
+    buffer.append(GET + b"\r\n\r\n" * 50_000 + GET)
+    assert bytes(buffer.pop_piece(MAX_PIECE_BYTES)) == GET
+    buffer.body_left = 200_000
+    assert len(buffer.pop_piece(MAX_PIECE_BYTES)) == 200_000
+    assert bytes(buffer.pop_piece(MAX_PIECE_BYTES)) == GET
+    assert not buffer.data
 
 
 async def test_a_body_in_tiny_chunks_lets_other_connections_have_a_turn() -> None:
@@ -231,7 +235,7 @@ async def test_a_body_in_tiny_chunks_lets_other_connections_have_a_turn() -> Non
     async with serving(Echo(), Counted) as port:
         answers = bodies_of(await talk(port, whole + CLOSE))
     assert [answer["body"] for answer in answers] == ["x" * 100_000, ""]
-    assert max(turns) <= MAX_STEPS + PIECE_BYTES // len(b"1\r\nx\r\n") + 1
+    assert max(turns) <= MAX_STEPS + MAX_PIECE_BYTES // len(b"1\r\nx\r\n") + 1
     assert sum(turns) == 100_000 + 4, "chunks and header lines"
 
 

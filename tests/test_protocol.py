@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.server.http1.connection import HEAD_BYTES, Http1Connection
+from anthropic_proxy.server.http1.connection import MAX_HEAD_BYTES, Http1Connection
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
 
 
 class Impatient(Http1Connection):
-    head_seconds = drain_seconds = 0.2
+    head_timeout_seconds = body_drain_seconds = 0.2
 
 
 def envelope_of(answer: bytes) -> tuple[bytes, dict[str, Any]]:
@@ -86,7 +86,9 @@ async def test_what_is_no_http_is_refused_in_the_envelope(sent: bytes, said: str
 async def test_a_head_without_end_is_refused() -> None:
     app = Echo()
     async with serving(app) as port:
-        status, error = envelope_of(await talk(port, b"GET / HTTP/1.1\r\n", b"X-Filler: " + b"x" * (HEAD_BYTES + 1)))
+        status, error = envelope_of(
+            await talk(port, b"GET / HTTP/1.1\r\n", b"X-Filler: " + b"x" * (MAX_HEAD_BYTES + 1))
+        )
     assert status.startswith(b"HTTP/1.1 431")
     assert error["type"] == "request_too_large"
 
@@ -264,7 +266,7 @@ class Large(Streaming):
 
 
 class Unread(Http1Connection):
-    write_seconds = 0.4
+    write_timeout_seconds = 0.4
 
 
 @pytest.mark.parametrize("closes", [b"", b"Connection: close\r\n"])
@@ -278,7 +280,7 @@ async def test_a_client_that_reads_nothing_is_given_up(closes: bytes, size: int,
         await reader.readexactly(1)
         async with asyncio.timeout(5):
             await app.ended.wait()
-            await asyncio.sleep(3 * Unread.write_seconds)
+            await asyncio.sleep(3 * Unread.write_timeout_seconds)
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await reader.readexactly(8 << 20)
         writer.close()

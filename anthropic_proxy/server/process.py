@@ -7,29 +7,25 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Coroutine
+import traceback
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-import uvicorn
 import uvloop
-from uvicorn.server import ServerState
 
-from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.in_progress import BEAT_SECONDS, InProgress
 from anthropic_proxy.platforms.heap import HEAP_TRIMMER, retain_freed_memory
 from anthropic_proxy.platforms.signals import exit_immediately, restore_sighup
 from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, TERMINAL_CHECKS, FileWatch, Terminal
 from anthropic_proxy.server.http1.acceptor import Acceptor
 from anthropic_proxy.server.http1.connection import Http1Connection
+from anthropic_proxy.server.http1.lifecycle import HttpApplication, ServerState
 from anthropic_proxy.server.stop_signals import StopSignals
 from anthropic_proxy.workers.hub import StatsAggregator
 from anthropic_proxy.workers.link import LinkMember, WorkerLink
 
-KEEP_ALIVE_SECONDS = 75
-"""Longer than clients keep an idle connection (60 s), so that the client closes it and no request is lost."""
 CLOSE_GRACE_SECONDS = 3.0
 """Time for cancelled replies to send their error."""
 FLUSH_SECONDS = 2.0
@@ -57,8 +53,16 @@ class PeerNetwork(LinkMember, StatsAggregator, Protocol):
         ...
 
 
-class Application(Protocol):
-    """The ASGI application that is served."""
+class Application(HttpApplication, Protocol):
+    """The application that a server process serves."""
+
+    async def start(self) -> None:
+        """Open what requests need. Called before the first request."""
+        ...
+
+    async def close(self) -> None:
+        """Close what `start` opened. Called after the last request."""
+        ...
 
     async def log_startup(self, workers: int) -> None:
         """Log the start-up summary for this number of workers."""
@@ -76,10 +80,6 @@ class Application(Protocol):
         """Wait until the log is written, at most a second."""
         ...
 
-    def log_rejected_request(self, error: ProxyError) -> str:
-        """Log a request that was rejected before decoding, and return its id."""
-        ...
-
     def check_settings(self) -> bool:
         """Reload the settings for the workers. Return False if they are invalid; the old ones stay active."""
         ...
@@ -91,10 +91,6 @@ class Application(Protocol):
 
     async def reload(self) -> None:
         """Reload the settings for new requests."""
-        ...
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one ASGI scope."""
         ...
 
 
@@ -143,8 +139,6 @@ class ServerProcess:
         self._control = control
         self._link = link
         self._logs_startup = logs_startup
-        self._uvicorn_config = _configure(config, logs_startup=logs_startup)
-        self._state = ServerState()
         self._terminal = Terminal()
         self._reloading: asyncio.Task[None] | None = None
         self._reload_again = self._serving = False
@@ -157,8 +151,8 @@ class ServerProcess:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED_SIGNALS)
         retain_freed_memory()
-        self._uvicorn_config.load()
-        self._app: Application = self._uvicorn_config.loaded_app
+        self._app = self._config.load_app(address=self._config.address, logs_startup=self._logs_startup)
+        self._state = ServerState(self._app)
         if self._link is not None:
             self._app.peer.connect(self._link)
         if self._board is not None:
@@ -171,12 +165,9 @@ class ServerProcess:
         self._stopping, self._hurrying = asyncio.Event(), asyncio.Event()
         self._install_signal_handlers(loop)
         self._tick(loop)
-        lifespan = self._uvicorn_config.lifespan_class(self._uvicorn_config)
-        await self._start(lifespan.startup())
-        if lifespan.should_exit:
-            sys.exit(EXIT_STARTUP_FAILED)
+        await self._start_application()
         self._listener.setblocking(False)
-        new_protocol = partial(Http1Connection, self._uvicorn_config, self._state, lifespan.state, loop)
+        new_protocol = partial(Http1Connection, self._state)
         acceptor = Acceptor(self._listener, new_protocol, self._state.connections, self._app.log_warning)
         acceptor.start()
         watch_task = loop.create_task(self._watch_file()) if self._config.watched_file and self._logs_startup else None
@@ -192,7 +183,7 @@ class ServerProcess:
         if watch_task is not None:
             watch_task.cancel()
         await self._drain()
-        await lifespan.shutdown()
+        await self._app.close()
         if self._control is None:
             self._app.note_stop()
         if self._link is not None:
@@ -200,14 +191,16 @@ class ServerProcess:
         self._signals.uninstall()
         _exit_after_timeout()
 
-    async def _start(self, startup: Coroutine[Any, Any, None]) -> None:
-        """Wait for the start-up. A signal before its end ends the process at once: no request is served yet."""
-        starting, stopping = asyncio.ensure_future(startup), asyncio.ensure_future(self._stopping.wait())
+    async def _start_application(self) -> None:
+        """Start the application. A signal before its end ends the process at once: no request is served yet."""
+        starting, stopping = asyncio.ensure_future(self._app.start()), asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
             exit_immediately()
         stopping.cancel()
-        await starting
+        if (error := starting.exception()) is not None:
+            traceback.print_exception(error)
+            sys.exit(EXIT_STARTUP_FAILED)
 
     def _install_signal_handlers(self, loop: asyncio.AbstractEventLoop) -> None:
         """Handle signals or, under a supervisor, its commands and SIGTERM."""
@@ -297,7 +290,7 @@ class ServerProcess:
         """Wait for running replies, then cancel them. Each sends its error before its connection closes."""
         state, limit = self._state, self._config.stop_timeout
         for connection in list(state.connections):
-            connection.shutdown()
+            connection.close_after_responses()
         await self._wait_idle(limit, self._hurrying)
         if state.tasks:
             waited = "at the second signal" if self._hurrying.is_set() else f"after {limit:g} s (STOP_TIMEOUT)"
@@ -323,21 +316,6 @@ class ServerProcess:
                 task.cancel()
                 cancelled.add(task)
             await asyncio.sleep(_POLL_SECONDS)
-
-
-def _configure(config: ServerConfig, *, logs_startup: bool) -> uvicorn.Config:
-    return uvicorn.Config(
-        partial(config.load_app, address=config.address, logs_startup=logs_startup),
-        factory=True,
-        http=Http1Connection,
-        ws="none",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-    )
 
 
 def _exit_after_timeout() -> None:

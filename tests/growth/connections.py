@@ -1,14 +1,12 @@
 """Operations of the table: bytes on connections, from clients to the server and from providers to the HTTP client."""
 
 import asyncio
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import uvicorn
-
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError
 from anthropic_proxy.server.http1.connection import Http1Connection
+from anthropic_proxy.server.http1.lifecycle import ServerState
 from anthropic_proxy.upstream.http.connection import Connection, InvalidHttp
 from anthropic_proxy.upstream.http.url import Origin
 from tests.growth.measure import Build, Run, read_outcome
@@ -99,13 +97,6 @@ def reads_of(data: bytes, size: int = READ_BYTES) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
-@functools.cache
-def _config() -> uvicorn.Config:
-    config = uvicorn.Config(Application(), ws="none", lifespan="off", log_level="critical", proxy_headers=False)
-    config.load()
-    return config
-
-
 def server(
     data: Callable[[int], bytes], requests: Callable[[int], int] = lambda n: 1, **how: Any
 ) -> Callable[[str], Build]:
@@ -119,8 +110,7 @@ def server(
 def _serve(reads: list[bytes], requests: int, slow: bool | None) -> Run:
     async def run() -> str:
         app, wire = Application(), Wire()
-        connection = Http1Connection(_config(), uvicorn.Server(_config()).server_state, {}, asyncio.get_running_loop())
-        connection.app = app
+        connection = Http1Connection(ServerState(app))
         connection.connection_made(wire)
         if not slow:
             app.go_on.set()

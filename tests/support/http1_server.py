@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import uvicorn
-
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.server.http1.connection import Http1Connection
+from anthropic_proxy.server.http1.lifecycle import ServerState
 
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
 GET = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -48,19 +47,9 @@ class Echo:
 
 @asynccontextmanager
 async def serving(app: Echo, protocol: type[Http1Connection] = Http1Connection, kept: int = 5) -> AsyncIterator[int]:
-    config = uvicorn.Config(
-        app,
-        http=protocol,
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        proxy_headers=False,
-        timeout_keep_alive=kept,
-    )
-    config.load()
-    state = uvicorn.Server(config).server_state
+    state = ServerState(app, keep_alive_seconds=kept)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: protocol(state), "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

@@ -6,10 +6,9 @@ import resource
 import socket
 import time
 from collections.abc import Callable, Collection
-from typing import Any
 
 from anthropic_proxy.platforms.os_errors import describe_os_error
-from anthropic_proxy.server.http1.connection import Http1Connection
+from anthropic_proxy.server.http1.lifecycle import ConnectionLifecycle
 
 RESERVED_FDS = 64
 """Descriptors for other uses than clients and upstreams: log, files, DNS, processes."""
@@ -53,8 +52,8 @@ class Acceptor:
     def __init__(
         self,
         listener: socket.socket,
-        new_protocol: Callable[[], Http1Connection],
-        connections: Collection[Any],
+        new_protocol: Callable[[], ConnectionLifecycle],
+        connections: Collection[ConnectionLifecycle],
         log_warning: Callable[[str], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -120,7 +119,7 @@ class Acceptor:
             for connection in self._connections
             if connection.head_wait_seconds() >= HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS
         ]
-        for connection in sorted(slow, key=Http1Connection.head_wait_seconds, reverse=True)[:ACCEPTS_AT_ONCE]:
+        for connection in sorted(slow, key=ConnectionLifecycle.head_wait_seconds, reverse=True)[:ACCEPTS_AT_ONCE]:
             connection.transport.abort()
         if time.monotonic() - self._warned_at >= WARNING_INTERVAL_SECONDS:
             self._warned_at = time.monotonic()

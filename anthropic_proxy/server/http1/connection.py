@@ -1,209 +1,270 @@
-"""HTTP/1.1 connection of a client, based on uvicorn. It adds limits for request heads and stalled writes, Anthropic
-error bodies, and ignores protocol upgrades. `cycle` contains the ASGI side.
-"""
+"""HTTP/1.1 connection of a client: an `asyncio.Protocol` that parses requests with httptools, within limits."""
 
 import asyncio
-from typing import Any, Protocol
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+import httptools
 
-from anthropic_proxy.errors import ProxyError, RequestTimeout, ShuttingDown
+from anthropic_proxy.errors import HeadersTooLarge, MalformedHttp, ProxyError, UriTooLong
 from anthropic_proxy.server.http1.cycle import RequestResponseCycle
-from anthropic_proxy.server.http1.parsing import HEAD_BYTES, ParsingHttp
-from anthropic_proxy.server.http1.timers import WriteTimeout
-from anthropic_proxy.server.responses import encode_error, error_headers
+from anthropic_proxy.server.http1.lifecycle import ConnectionLifecycle, ServerState
+from anthropic_proxy.server.http1.receive_buffer import MAX_PIECE_BYTES
+from anthropic_proxy.server.http1.request_target import (
+    describe_parse_error,
+    encode_head_without_upgrade,
+    origin_form,
+    split_target,
+)
 
-HEAD_TIMEOUT_SECONDS = 30.0
-"""Time for request line and headers. A new connection without a request is closed after it too."""
-BODY_DRAIN_SECONDS = 10.0
-"""Time to read the remaining body after the response: a client that is still sending does not read the response."""
-WRITE_TIMEOUT_SECONDS = 300.0
-"""Time without progress of a write after which the connection is aborted."""
-NEW_CONNECTION_GRACE_SECONDS = 0.5
-"""Time for the first request of a new connection while the server stops."""
-_SAFE_METHODS = frozenset(("GET", "HEAD"))
-
-
-__all__ = ["HEAD_BYTES", "HEAD_TIMEOUT_SECONDS", "Http1Connection"]
-
-
-class RejectionLogger(Protocol):
-    """Log of requests that cannot be parsed."""
-
-    def log_rejected_request(self, error: ProxyError) -> str:
-        """Log such a request and return its id."""
-        ...
+MAX_HEAD_BYTES = 64 * 1024
+"""Limit of an incomplete head; `server/request_limits.py` limits complete ones. Also the limit of chunk sizes, chunk
+extensions and trailers between or after body pieces."""
+MAX_PIPELINED_REQUESTS = 16
+"""Requests that are parsed behind the one being answered. Further bytes stay unparsed."""
+MAX_PIPELINED_BYTES = 1024 * 1024
+"""Memory of those requests from which on no further one is parsed."""
+MAX_UNPARSED_BYTES = 64 * 1024
+"""Unparsed bytes up to which the socket is still read. Reading is what detects a disconnect."""
+MAX_STEPS = 4096
+"""Body pieces, header lines and trailers of one read after which other connections get a turn."""
+_VERSIONS = ("1.1", "1.0")
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
-class Http1Connection(ParsingHttp):
-    """One connection of a client."""
+class Http1Connection(ConnectionLifecycle):
+    """One client connection. Offers of a protocol upgrade are ignored.
 
-    head_seconds = HEAD_TIMEOUT_SECONDS
-    drain_seconds = BODY_DRAIN_SECONDS
-    write_seconds = WRITE_TIMEOUT_SECONDS
-    app: Any
-    """The ASGI application, which also is a `RejectionLogger`."""
+    Methods `on_*` are callbacks of the parser.
+    """
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timer for the first request."""
+    def __init__(self, state: ServerState) -> None:
+        super().__init__(state)
+        self._parser = self._new_parser()
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._steps = self._head_bytes = 0
+        self._upgrading = self._awaits_continue = self._parsing_scheduled = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Store the addresses of both ends and start the timer for the first request."""
         super().connection_made(transport)
-        self._running: RequestResponseCycle | None = None
-        """Request with the current response. The pipelined ones wait for its end."""
-        self._write_timer = WriteTimeout(self.loop, transport, self.write_seconds)
-        self._limit_head()
+        address, peer = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+        self._server = address[:2] if address else None
+        self._client = peer[:2] if peer else None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers and notify the running requests."""
-        self._head_timer.stop()
-        self._drain_timer.stop()
-        self._write_timer.stop()
-        self._keep_alive_timer.drop()
-        self._intake.clear()
-        self._disconnect()
-        self.connections.discard(self)
-        self.flow.resume_writing()
-        self.parser = None  # type: ignore[assignment]
+        super().connection_lost(exc)
+        del self._parser  # breaks a reference cycle
 
-    def eof_received(self) -> bool:  # type: ignore[override]
-        """Treat a half-closed connection as a disconnect, unless only GET or HEAD responses are pending.
-
-        Half-closed and closed connections look the same until the next write, and a needless upstream call costs money.
-        """
-        unfinished = self._unfinished()
-        self._write_timer.start()
-        if self._in_head or self._in_body or any(cycle.scope["method"] not in _SAFE_METHODS for cycle in unfinished):
-            self._disconnect()
-        elif self._intake.data:
-            self._ended = True
-            return True
-        elif unfinished:
-            unfinished[-1].keep_alive = False
-            return True
-        return False
-
-    def shutdown(self) -> None:
-        """Close after the responses to all requests that have begun."""
-        self._stopping = True
-        if self.cycle is None and not self._in_head:
-            self._head_timer.start(min(NEW_CONNECTION_GRACE_SECONDS, self.head_seconds), self._abort)
-        elif not self._in_head:
-            super().shutdown()
-
-    def close_if_idle(self) -> None:
-        """Close the connection if no request is in progress."""
-        if self.cycle is not None and self.cycle.response_complete and not self._is_mid_request():
-            self._close()
-
-    def head_wait_seconds(self) -> float:
-        """Return the seconds since the wait for a request head began. 0: no wait."""
-        return self._head_timer.seconds()
-
-    def pause_writing(self) -> None:
-        """Pause writing and start the write timeout."""
-        super().pause_writing()
-        self._write_timer.start()
-
-    def resume_writing(self) -> None:
-        """Resume writing and stop the write timeout."""
-        super().resume_writing()
-        if not self.transport.is_closing():
-            self._write_timer.stop()
-
-    def on_response_complete(self) -> None:
-        """Continue with the next request. Limit the time for the remaining body of the current one."""
-        if self.transport.is_closing():
-            self._write_timer.start()
-            return
-        if self.pipeline:
-            self._start(self.pipeline.popleft())
-        elif not self._in_body:
-            self._keep_alive_timer.start()
-        else:
-            self.flow.resume_reading()
-            if self._drain_timer.timer is None:
-                self._drain_timer.start(self.drain_seconds, self._close)
-        if self._intake.data:
-            self._yield()
-
-    def _limit_head(self) -> None:
-        self._head_timer.start(self.head_seconds, self._abort)
-
-    def _start(self, cycle: RequestResponseCycle) -> None:
-        self._running = cycle
-        task = self.loop.create_task(cycle.run(self.app))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    def _unfinished(self) -> list[RequestResponseCycle]:
-        """Return the requests without a complete response, in their order."""
-        running = self._running
-        return [*self.pipeline] if running is None or running.response_complete else [running, *self.pipeline]
-
-    def _disconnect(self) -> None:
-        """Send `http.disconnect` to every request of this connection."""
-        for cycle in self._unfinished():
-            cycle.disconnected = True
-            cycle.wake_receiver()
-        self._drop_pipeline()
-
-    def _drop_pipeline(self) -> None:
-        while self.pipeline:
-            self.pipeline.pop().release()
-
-    def _end(self) -> None:
-        """Close after the responses to requests that were parsed after a half-close."""
-        if not self.eof_received():
-            self._close()
-
-    def _close(self) -> None:
-        self.transport.close()
-        self._write_timer.start()
-
-    def _abort(self) -> None:
-        self._head_timer.stop()
-        if self._in_head:
-            timeout = RequestTimeout(f"The headers were not complete after {self.head_seconds:g} s.")
-            self._send_error(ShuttingDown() if self._stopping else timeout)
-        else:
-            self.transport.abort()
-
-    def _send_error(self, error: ProxyError) -> None:
-        """Send an error body and close. Earlier requests are answered first, and then no error body is sent."""
+    def data_received(self, data: bytes) -> None:
+        """Parse received bytes."""
         if self._rejected:
             return
-        self._rejected = True
-        self._head_timer.stop()
-        request_id = self.app.log_rejected_request(error)
-        unfinished = self._unfinished()
-        if unfinished and self._in_body and not self.cycle.response_started:
-            broken = unfinished.pop()  # its body is unreadable; the error is its response
-            broken.disconnected = True
-            broken.wake_receiver()
-            if unfinished:
-                self.pipeline.pop().release()
-        if unfinished:
-            self.cycle = unfinished[-1]
-            self.cycle.keep_alive = False
+        self._steps = 0
+        if not (self._in_head or self.pipeline or self._buffer.data):
+            data = self._parse_ordinary(data)
+        if data:
+            self._buffer.append(data)
+            self._parse()
+
+    def on_message_begin(self) -> None:
+        """Begin a request head."""
+        self._in_head = True
+        self._keep_alive_timer.stop()
+        self._url = b""
+        self._awaits_continue = False
+        self._headers = []
+
+    def on_url(self, url: bytes) -> None:
+        """Add a fragment of the request target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header. Trailers are not stored, because nothing reads them."""
+        if self._in_head:
+            self._headers.append((name.lower(), value))
+        else:
+            self._steps += 1
+
+    def on_headers_complete(self) -> None:
+        """Start the request, unless the parser expects another protocol after an upgrade."""
+        version = self._parser.get_http_version()
+        if version not in _VERSIONS:
+            raise MalformedHttp(f"HTTP/{version} is not spoken here; HTTP/1.1 is.")
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            raise MalformedHttp("CONNECT is not served: this proxy forwards requests of the Messages API only.")
+        if not self._url.startswith(b"/"):
+            self._url = origin_form(self._url, self._headers)
+        self._in_head = False
+        self._head_bytes = 0
+        self._steps += len(self._headers)
+        for name, value in self._headers:
+            if name == b"content-length" and value.isdigit():
+                self._buffer.body_left = int(value)
+            elif name == b"expect" and value.lower() == b"100-continue":
+                self._awaits_continue = True
+        if self._head_timer.timer is not None:
+            self._head_timer.stop()
+        self._upgrading = self._parser.should_upgrade()
+        if self._upgrading:
             return
-        body = encode_error(error, request_id)
-        headers = {**error_headers(error, request_id), "content-length": str(len(body)), "connection": "close"}
-        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        self.transport.write(STATUS_LINE[error.status] + head.encode("latin-1") + b"\r\n" + body)
-        self._close_gracefully()
+        before, cycle = self.cycle, self._new_cycle(method.decode("ascii"), version)
+        self.cycle = cycle
+        self._in_body = True
+        if before is None or before.response_complete:
+            self._start(cycle)
+        else:
+            self.pipeline.append(cycle)
 
-    def _close_gracefully(self) -> None:
-        """Close. If the client may still be sending, half-close first and drain its data for `drain_seconds`.
+    def on_body(self, body: bytes) -> None:
+        """Feed a piece of the body to the request."""
+        self._head_bytes = 0
+        self._steps += 1
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.feed(body)
 
-        Closing with unread data resets the connection, so that the client loses the unread response.
+    def on_message_complete(self) -> None:
+        """End the request."""
+        self._in_body = False
+        if self._upgrading:
+            return
+        self._head_bytes = 0
+        self._buffer.begin_request()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        if self._drain_timer.timer is not None:
+            self._drain_timer.stop()
+        if self.cycle is None or self.cycle.response_complete:
+            self._keep_alive_timer.start()
+        else:
+            self.cycle.finish()
+
+    def _parse_ordinary(self, data: bytes) -> bytes:
+        """Parse a read of one head, one head with its body, or a piece of a body; return the remaining bytes.
+
+        Fast path of nearly all reads: stores nothing and searches no byte twice.
         """
-        self._head_timer.stop()
-        self._drop_pipeline()
-        if not self._is_mid_request() or self.transport.is_closing():
-            self._close()
-            return
-        self._rejected = True
-        self._intake.clear()
-        self.flow.resume_reading()
-        self.flow.hold_unparsed(False)
-        self.transport.write_eof()
-        self._drain_timer.start(self.drain_seconds, self._close)
+        buffer, start = self._buffer, 0
+        if not self._in_body:
+            start = buffer.measure_head(data, MAX_HEAD_BYTES)
+            if not start:
+                return data
+            if error := self._feed_parser(data[:start]):
+                self._send_error(error)
+                return b""
+        length = len(data) - start
+        if not length:
+            return b""
+        if length > buffer.body_left:
+            return data[start:]
+        buffer.body_left -= length
+        if error := self._feed_parser(memoryview(data)[start:]):
+            self._send_error(error)
+        elif self._in_body and self.cycle is not None:
+            self.cycle.schedule_wakeup(self._loop)
+        return b""
+
+    def _parse(self) -> None:
+        """Parse received bytes, up to the limits of pipelining."""
+        buffer = self._buffer
+        while buffer.data and not (self._rejected or self._is_full()):
+            if self._steps > MAX_STEPS:
+                self._schedule_parsing()
+                break
+            piece = buffer.pop_piece(min(MAX_HEAD_BYTES + 1 - self._head_bytes, MAX_PIECE_BYTES))
+            self._head_bytes += len(piece)
+            if error := self._find_error(piece):
+                self._send_error(error)
+        if self._in_body and self.cycle is not None and not self._rejected:
+            self.cycle.schedule_wakeup(self._loop)
+        hold = not self._rejected and (self._parsing_scheduled or len(buffer) > MAX_UNPARSED_BYTES)
+        if hold != self.flow.holds_unparsed:
+            self.flow.hold_unparsed(hold)
+        if self._in_head and self._head_timer.timer is None and not self._rejected:
+            self._start_head_timer()
+        if self._ended:
+            self._end()
+
+    def _is_full(self) -> bool:
+        """Return whether the next request must stay unparsed."""
+        pipeline = self.pipeline
+        if not pipeline or self._in_head or self._in_body:
+            return False
+        waiting = sum(cycle.waiting_bytes() for cycle in pipeline)
+        return len(pipeline) >= MAX_PIPELINED_REQUESTS or waiting > MAX_PIPELINED_BYTES
+
+    def _schedule_parsing(self) -> None:
+        if not self._parsing_scheduled:
+            self._parsing_scheduled = True
+            self._loop.call_soon(self._resume_parsing)
+
+    def _resume_parsing(self) -> None:
+        self._parsing_scheduled, self._steps = False, 0
+        if not self.transport.is_closing():
+            self._parse()
+
+    def _find_error(self, piece: memoryview) -> ProxyError | None:
+        """Feed a piece to the parser and return the error of bytes that are no request. None: no error."""
+        if not self._buffer.accepts_request_line(piece):
+            return MalformedHttp(
+                describe_parse_error(piece, "method, address and HTTP/1.1 must have one space between each")
+            )
+        if error := self._feed_parser(piece):
+            return error
+        if self._head_bytes <= MAX_HEAD_BYTES:
+            return None
+        if self._in_head and len(self._url) > MAX_HEAD_BYTES // 2:
+            return UriTooLong(f"The address has more than {MAX_HEAD_BYTES:,} bytes.")
+        return HeadersTooLarge(f"The headers have more than {MAX_HEAD_BYTES:,} bytes.")
+
+    def _new_cycle(self, method: str, version: str) -> RequestResponseCycle:
+        path, raw_path, query = split_target(self._url)
+        scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": "http",
+            "method": method,
+            "root_path": "",
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self._headers,
+        }
+        return RequestResponseCycle(
+            scope,
+            self.transport,
+            self.flow,
+            default_headers=self._state.default_headers,
+            keep_alive=version != "1.0" and self._parser.should_keep_alive() and not self._stopping,
+            waits_for_continue=self._awaits_continue and version != "1.0",
+            on_response=self._end_response,
+            close_connection=self._close_gracefully,
+        )
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # without it, a pipelined request after one with `Connection: close` would fail the earlier one too
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+    def _feed_parser(self, piece: bytes | memoryview) -> ProxyError | None:
+        """Feed the parser and return its error. None: no error."""
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as offer:
+            return self._ignore_upgrade(piece[offer.args[0] :]) if self._upgrading else None
+        except httptools.HttpParserError as error:
+            cause = error.__context__  # the error that a callback above raised
+            return cause if isinstance(cause, ProxyError) else MalformedHttp(describe_parse_error(piece, str(error)))
+        return None
+
+    def _ignore_upgrade(self, remaining: bytes | memoryview) -> ProxyError | None:
+        """Parse the head again without its upgrade offer, then the remaining bytes; return the error, if any."""
+        parser = self._parser
+        head = encode_head_without_upgrade(parser.get_method(), self._url, parser.get_http_version(), self._headers)
+        self._parser = self._new_parser()
+        return self._feed_parser(head) or self._feed_parser(remaining)

@@ -3,12 +3,11 @@
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from http import HTTPStatus
+from typing import Any, Protocol
 
 from anthropic_proxy.platforms.heap import HEAP_TRIMMER
-from anthropic_proxy.server.http1.flow import Flow
+from anthropic_proxy.server.http1.flow_control import FlowControl
 from anthropic_proxy.server.request_body import COMPLETE_BODY_EXTENSION
 
 MAX_BUFFERED_BODY_BYTES = 1024 * 1024
@@ -21,9 +20,19 @@ HEADER_BYTES_EACH = 160
 """Memory of a parsed header besides its text: a tuple and two objects."""
 _SMALL_BYTES = 4096
 """Size below which pieces are joined in one buffer, to avoid the overhead of thousands of objects."""
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
 _HEADERS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
 _BODILESS = (204, 304)
 _INTERNAL_ERROR_BODY = b"Internal Server Error"
+
+
+class AsgiApp(Protocol):
+    """ASGI application."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one ASGI scope."""
+        ...
 
 
 class RequestResponseCycle:
@@ -60,8 +69,9 @@ class RequestResponseCycle:
 
     def __init__(
         self,
+        scope: dict[str, Any],
         transport: asyncio.Transport,
-        flow: Flow,
+        flow: FlowControl,
         *,
         default_headers: Sequence[tuple[bytes, bytes]],
         keep_alive: bool,
@@ -74,7 +84,7 @@ class RequestResponseCycle:
         self._default_headers = default_headers
         self._on_response = on_response
         self._close_connection = close_connection
-        self.scope: dict[str, Any] = {}
+        self.scope = scope
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = waits_for_continue
         self.disconnected = self.response_started = self.response_complete = False
@@ -127,7 +137,12 @@ class RequestResponseCycle:
         if self._event is not None:
             self._event.set()
 
-    async def run(self, app: Any) -> None:
+    def disconnect(self) -> None:
+        """Send `http.disconnect` to the application."""
+        self.disconnected = True
+        self.wake_receiver()
+
+    async def run(self, app: AsgiApp) -> None:
         """Run the application. Send an internal error or close if it leaves the response incomplete."""
         self.scope["extensions"] = {COMPLETE_BODY_EXTENSION: self._pop_complete_body}
         try:
@@ -162,7 +177,7 @@ class RequestResponseCycle:
     async def send(self, message: Any) -> None:
         """Send the response head, then pieces of its body (ASGI)."""
         if self._flow.write_paused and not self.disconnected:
-            await self._flow.drain()
+            await self._flow.wait_writable()
         if self.disconnected:
             return
         if self.response_started and not self.response_complete and message["type"] == "http.response.body":
@@ -217,7 +232,7 @@ class RequestResponseCycle:
             self._chunked = self.scope["method"] != "HEAD" and status not in _BODILESS
         if self._chunked:
             encoded += b"transfer-encoding: chunked\r\n"
-        return b"%b%b\r\n" % (STATUS_LINE[status], encoded)
+        return b"%b%b\r\n" % (STATUS_LINES[status], encoded)
 
     async def _wait(self) -> None:
         if self._event is None:

@@ -57,7 +57,7 @@ class KeepAliveTimer:
         """End an idle period."""
         self._since = None
 
-    def drop(self) -> None:
+    def release(self) -> None:
         """Cancel the timer and release `end`."""
         self._since = self._end = None
         if self._timer is not None:

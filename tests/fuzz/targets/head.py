@@ -6,13 +6,11 @@ import logging
 from collections.abc import Iterator
 from functools import cache
 
-import uvicorn
-from uvicorn.server import ServerState
-
 from anthropic_proxy.app import App, create_app
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.server.http1.connection import Http1Connection
+from anthropic_proxy.server.http1.lifecycle import ServerState
 from anthropic_proxy.settings import load_settings
 from tests.fuzz.targets.connection import KeptConnection
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded
@@ -22,7 +20,7 @@ TURNS = 12
 
 
 class _Complaints(logging.Handler):
-    """Log records that uvicorn and the event loop call errors."""
+    """Errors that the event loop logs."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -40,15 +38,10 @@ class _Door:
         self.log = io.StringIO()
         self.app: App = create_app(load_settings({}, PROVIDERS, env_file=None), address="127.0.0.1", logs_startup=False)
         self.app._log = Log(self.log)
-        config = uvicorn.Config(
-            self.app, http=Http1Connection, ws="none", lifespan="off", log_config=None, proxy_headers=False
-        )
-        config.load()
-        self.config, self.state = config, ServerState()
+        self.state = ServerState(self.app)
         self.complaints = _Complaints()
-        for name in ("uvicorn.error", "asyncio"):
-            logging.getLogger(name).addHandler(self.complaints)
-            logging.getLogger(name).propagate = False
+        logging.getLogger("asyncio").addHandler(self.complaints)
+        logging.getLogger("asyncio").propagate = False
 
     def hear(self, data: bytes) -> bytes:
         """Return what one client receives that sends this and then hangs up."""
@@ -61,7 +54,7 @@ class _Door:
         return sent
 
     async def _hear(self, data: bytes) -> bytes:
-        protocol = Http1Connection(self.config, self.state, {})
+        protocol = Http1Connection(self.state)
         wire = KeptConnection()
         protocol.connection_made(wire)
         for piece in cuts_of(data):
