@@ -21,12 +21,14 @@ from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.routing.providers import PROVIDERS, list_setup_variables
 from anthropic_proxy.routing.router import RoutingQuery, resolve, should_query_ollama
 from anthropic_proxy.server.auth import describe_exposure, is_loopback, require_auth_if_exposed
-from anthropic_proxy.server.endpoints import Receive, Scope, Send, log_rejected_request, serve
+from anthropic_proxy.server.endpoints import log_rejected_request, serve
+from anthropic_proxy.server.response_sink import Receive, Scope, Send
 from anthropic_proxy.services import Services
 from anthropic_proxy.settings import TIERS, Settings, SettingsReader, changed_variables, find_bound_host
 from anthropic_proxy.startup import log_exposure_warning, log_startup_summary
 from anthropic_proxy.upstream.transports import Transports
 from anthropic_proxy.workers.ipc import SharedObservation
+from anthropic_proxy.workers.link import WorkerLink
 from anthropic_proxy.workers.peer import WorkerPeer
 from anthropic_proxy.workers.shared_state import apply_observation, publish_observations
 
@@ -46,7 +48,7 @@ class App:
     """The ASGI application. Its services are built at the lifespan start-up or at the first request.
 
     `address`: URL of the server; None: another server runs this application. `logs_startup`: log the start-up summary.
-    `reader`: reloads the settings; None: no reload.
+    `reader`: reloads the settings; None: no reload. `link`: link to the other workers; None: a single process.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class App:
         address: str | None = None,
         logs_startup: bool = True,
         reader: SettingsReader | None = None,
+        link: WorkerLink | None = None,
     ) -> None:
         self._settings = settings
         self._address = address
@@ -67,7 +70,7 @@ class App:
         self._reload_lock = asyncio.Lock()
         self._closing: dict[asyncio.Task[None], Transports] = {}
         """Replaced transports, each until its last exchange has ended."""
-        self.peer = WorkerPeer(self._contains_secret, self._collect_gauges, self._apply_observation)
+        self.peer = WorkerPeer(self._contains_secret, self._collect_gauges, self._apply_observation, link)
         """Statistics and observations that the workers of a server share."""
         self._log = _new_log(settings)
         totals = self.peer.totals
@@ -308,11 +311,15 @@ def create_app(settings: Settings, *, address: str | None = None, logs_startup: 
 
 
 def load_app(
-    overrides: Mapping[str, object] | None = None, *, address: str | None = None, logs_startup: bool = True
+    overrides: Mapping[str, object] | None = None,
+    *,
+    address: str | None = None,
+    logs_startup: bool = True,
+    link: WorkerLink | None = None,
 ) -> App:
     """Return the application for the environment and `.env`; `overrides` are settings from the command line."""
     reader = SettingsReader(PROVIDERS, overrides)
-    return App(reader.read(), address=address, logs_startup=logs_startup, reader=reader)
+    return App(reader.read(), address=address, logs_startup=logs_startup, reader=reader, link=link)
 
 
 def app_from_environment() -> App:

@@ -23,35 +23,18 @@ MAY_IMPORT: Mapping[str, str] = {
     "settings": "",
     "errors": "",
     "platforms": "",
-    "platforms.process_stats": "metrics",
-    "workers": "",
+    "workers": "workers server services routing settings metrics platforms in_progress",
     "plugins": "messages.deltas messages.fidelity",
     "redaction": "",
     "in_progress": "",
     "log": "plugins messages.fidelity redaction",
     "building": "services exchange.receipts plugins in_progress log routing settings upstream.contract wire.contract",
-    "workers.peer": "in_progress platforms metrics workers.ipc workers.link",
-    "workers.shared_state": "services routing.memory_store workers.ipc settings",
     "metrics": "plugins",
     "startup": "backend_checks services log routing server.auth settings",
     "backend_checks": "routing settings",
     "upstream.transports": "settings upstream wire.contract",
-    "server": "",
-    "server.auth": "plugins settings server.request_body",
-    "server.endpoints": "services exchange messages plugins log server routing.model_listing",  # /v1/models
-    "server.http1": "platforms.heap server.request_body server.responses",
-    "server.responses": "messages",
-    "server.file_watch": "",
-    "server.stop_signals": "",
-    "server.process": (
-        "platforms.signals platforms.heap in_progress server.http1 workers.hub workers.link server.stop_signals "
-        " server.file_watch"
-    ),
-    "workers.ipc": "",
-    "workers.hub": "workers.ipc",
-    "workers.link": "workers.ipc",
-    "workers.supervisor": "in_progress server.process server.file_watch workers.ipc workers.hub workers.link",
-    "server.runner": "platforms.signals server.http1 server.process workers.supervisor",
+    "server": "server messages exchange services plugins routing.model_listing settings log platforms in_progress",
+    "server.http1": "platforms server.request_body server.responses",
     "exchange": "services messages routing wire.contract wire.framing upstream plugins log platforms.heap exchange",
     "exchange.background": "",
     "exchange.encoding": "messages wire.contract services exchange.background",
@@ -161,6 +144,7 @@ BROAD_CATCH_ALLOWED = {
 SOCKET_LIBRARIES = (
     "socket aiohttp aiohappyeyeballs httpx requests urllib.request urllib3 http.client pycurl websockets grpc smtplib"
 )
+SOCKET_USERS = {"platforms.os_errors", "cli.server_processes"}
 SOCKET_CALLS = {
     "open_connection",
     "open_unix_connection",
@@ -168,6 +152,8 @@ SOCKET_CALLS = {
     "create_unix_connection",
     "sock_connect",
 }
+POSIX_LIBRARIES = "resource ctypes"
+POSIX_CALLS = {"add_signal_handler", "pthread_sigmask"}
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 ENVIRONMENT_READERS = {"getproxies", "getproxies_environment", "proxy_bypass", "expandvars"}
 CHANCE = "time datetime random secrets uuid asyncio threading"
@@ -270,7 +256,7 @@ def only_upstream_opens_sockets(module: Module) -> Breaches:
     if module.room == "upstream":
         return
     for line, name in module.imports():
-        reads_constants = module.name == "platforms.os_errors" or module.room in ("server", "workers")
+        reads_constants = module.room in ("server", "workers") or module.name in SOCKET_USERS
         if below(name, SOCKET_LIBRARIES) and not (reads_constants and below(name, "socket")):
             yield line, f"imports {name}"
     for node in ast.walk(module.tree):
@@ -298,6 +284,17 @@ def only_settings_reads_the_environment(module: Module) -> Breaches:
         last = name.rpartition(".")[2]
         if last in ENVIRONMENT_READERS or name in {f"os.{word}" for word in ENVIRONMENT} or below(name, "dotenv"):
             yield line, f"imports {name}"
+
+
+def only_platforms_calls_the_operating_system(module: Module) -> Breaches:
+    if module.room == "platforms":
+        return
+    for line, name in module.imports():
+        if below(name, POSIX_LIBRARIES):
+            yield line, f"imports {name}"
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and node.attr in POSIX_CALLS:
+            yield node.lineno, f"calls {node.attr}"
 
 
 def wires_have_five_names(module: Module) -> Breaches:
@@ -401,6 +398,10 @@ RULES = (
     Rule(
         only_upstream_opens_sockets,
         "Limits, proxies and cancellation hold only if every byte leaves by one door: upstream/.",
+    ),
+    Rule(
+        only_platforms_calls_the_operating_system,
+        "A call that one system lacks has its counterpart for the others in one place: platforms/.",
     ),
     Rule(
         only_settings_reads_the_environment,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.server.runner import bind, format_address
+from anthropic_proxy.server.listen import format_address, open_listener
 from tests.support.server_process import free_port, running_proxy
 
 CHECKOUT = Path(__file__).parent.parent
@@ -139,7 +139,7 @@ def test_help_names_every_command_examples_and_the_file_of_settings(tmp_path: Pa
 @pytest.mark.parametrize(("port", "other"), [(80, 1024), (1023, 1024), (8082, 8083), (65535, 8082)])
 def test_a_port_that_is_taken_or_forbidden_names_one_that_may_be_free(port: int, other: int) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        bind("192.0.2.1", port)  # not an address of this machine
+        open_listener("192.0.2.1", port)  # not an address of this machine
     assert caught.value.message == (
         f"Port {port} on 192.0.2.1 cannot be used: this machine has no such address. "
         f"Use another:  PORT={other}, or the option --port {other}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from anthropic_proxy.in_progress import BOARD_BYTES
 from anthropic_proxy.metrics import Gauges, decode_reading
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.workers.hub import MAX_OBSERVATIONS, QUERY_TIMEOUT_SECONDS, Hub
@@ -214,7 +215,7 @@ class Worker:
 
     def __init__(self) -> None:
         ours, theirs = map(IpcChannel, socket.socketpair())
-        self.line, self.front = WorkerLink(ours, 0, 1), theirs
+        self.line, self.front = WorkerLink(ours, memoryview(bytearray(BOARD_BYTES)), 0, 1), theirs
         self.looks: list[Gauges] = []
         self.crew = WorkerPeer(lambda _: False, self.looks.append, lambda _: None)
 

@@ -10,7 +10,8 @@ from msgspec import structs
 
 from anthropic_proxy.errors import InternalError
 from anthropic_proxy.plugins import AdmissionRequest, Client, Headers
-from anthropic_proxy.server.endpoints import AsgiSink, serve
+from anthropic_proxy.server.endpoints import serve
+from anthropic_proxy.server.response_sink import AsgiSink
 from tests.support.harness import FakeResponse, ProxyHarness
 
 

@@ -7,7 +7,8 @@ import pytest
 from anthropic_proxy.errors import AuthenticationFailed, ClientError, PermissionDenied, RequestTooLarge
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.server.auth import authenticate, headers_of
+from anthropic_proxy.server.auth import authenticate
+from anthropic_proxy.server.request_limits import headers_of
 from anthropic_proxy.settings import load_settings
 
 KEYS = {"PROXY_API_KEY": "first-key-123456,second-key-123456"}

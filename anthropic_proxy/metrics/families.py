@@ -150,7 +150,7 @@ def collect_samples(snapshot: MetricsSnapshot, unresponsive: int, build: Labels)
             (WORKERS, now.serving),
             (STARTED, now.started),
             (MEMORY, now.resident_bytes),
-            (DESCRIPTORS, now.descriptors),
+            (DESCRIPTORS, now.open_fds),
             (MAX_FDS, now.max_fds),
         ):
             samples[family][()] = value

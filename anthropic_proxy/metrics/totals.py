@@ -74,7 +74,7 @@ class Gauges(Struct, array_like=True):
     circuits_open: int = 0
     keys_in_cooldown: int = 0
     resident_bytes: int = 0
-    descriptors: int = 0
+    open_fds: int = 0
     max_fds: int = 0
 
     def add(self, other: "Gauges") -> None:
@@ -82,7 +82,7 @@ class Gauges(Struct, array_like=True):
         self.started = min(self.started, other.started)
         self.circuits_open = max(self.circuits_open, other.circuits_open)
         self.keys_in_cooldown = max(self.keys_in_cooldown, other.keys_in_cooldown)
-        for name in ("serving", "in_flight", "resident_bytes", "descriptors", "max_fds"):
+        for name in ("serving", "in_flight", "resident_bytes", "open_fds", "max_fds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 

@@ -4,11 +4,16 @@ import os
 import resource
 import time
 from contextlib import suppress
+from typing import NamedTuple
 
-from anthropic_proxy.metrics.totals import Gauges
 
-_FRAME_BYTES = resource.getpagesize()
-"""Size of a memory page."""
+class ProcessStats(NamedTuple):
+    """Resource use of this process at one moment. 0: unknown, because only Linux reports it."""
+
+    resident_bytes: int
+    open_fds: int
+    max_fds: int
+    """Soft limit of open file descriptors."""
 
 
 def cpu_seconds() -> float:
@@ -16,12 +21,11 @@ def cpu_seconds() -> float:
     return time.process_time()
 
 
-def read_memory_and_fds(started: float) -> Gauges:
-    """Return memory and descriptors, which only Linux reports. `started`: seconds since the epoch."""
-    now = Gauges(started=started)
+def read_process_stats() -> ProcessStats:
+    """Return the current memory and file descriptors. The cost grows with the open descriptors."""
+    resident_bytes = open_fds = 0
     with suppress(OSError):
         with open("/proc/self/statm", "rb") as file:
-            now.resident_bytes = int(file.read().split()[1]) * _FRAME_BYTES
-        now.descriptors = len(os.listdir("/proc/self/fd")) - 1  # without the descriptor of the listing
-    now.max_fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return now
+            resident_bytes = int(file.read().split()[1]) * resource.getpagesize()
+        open_fds = len(os.listdir("/proc/self/fd")) - 1  # without the descriptor of the listing
+    return ProcessStats(resident_bytes, open_fds, resource.getrlimit(resource.RLIMIT_NOFILE)[0])

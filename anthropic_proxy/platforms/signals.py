@@ -1,7 +1,9 @@
-"""Signal handling before the server has installed its own handlers."""
+"""Signals before a server has its handlers, and between the processes of a server."""
 
 import os
 import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
@@ -17,9 +19,25 @@ def defer_sighup() -> None:
 
 def restore_sighup() -> None:
     """Unblock SIGHUP. A pending one is delivered."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    unblock_signals({signal.SIGHUP})
 
 
 def exit_immediately(number: int = 0, frame: FrameType | None = None) -> None:
     """End the process with status 0. An exception instead could be caught anywhere."""
     os._exit(0)
+
+
+@contextmanager
+def blocked_signals(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """Block signals of this thread; a process that is started meanwhile begins with them blocked."""
+    signals = frozenset(signals)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        unblock_signals(signals)
+
+
+def unblock_signals(signals: Iterable[signal.Signals]) -> None:
+    """Unblock signals of this thread. Pending ones are delivered."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)

@@ -1,9 +1,8 @@
-"""Authentication and limits of a request, checked before its body is read."""
+"""Authentication of a request, before its body is read."""
 
 import functools
 import hmac
 import ipaddress
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,25 +10,14 @@ from typing import Any
 from anthropic_proxy.errors import (
     AuthenticationFailed,
     ConfigurationError,
-    HeadersTooLarge,
-    MalformedHttp,
     PermissionDenied,
-    RequestTooLarge,
-    UnsupportedEncoding,
-    UriTooLong,
 )
 from anthropic_proxy.plugins import Client, Policy
-from anthropic_proxy.server.request_body import MAX_BODY_BYTES
+from anthropic_proxy.server.request_limits import enforce_limits, reject_ambiguous_framing
 from anthropic_proxy.settings import Settings
 
-MAX_HEADER_BYTES = 64 * 1024
-MAX_TARGET_BYTES = 16 * 1024
-"""Limit of path and query. The longest valid path contains a model name."""
 PUBLIC_PATHS = frozenset({"/", "/health"})
 """Paths that require no key, for probes of clients and containers. They reveal nothing."""
-
-_MAX_CONTENT_LENGTH_DIGITS = 15
-"""Digits up to which `Content-Length` is parsed as a number."""
 _FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """RFC 7239."""
 _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
@@ -47,8 +35,8 @@ async def authenticate(
 
     Raises `AuthenticationFailed`, `PermissionDenied`, `RequestTooLarge`, `UnsupportedEncoding` or `MalformedHttp`.
     """
-    _reject_ambiguous_framing(scope, headers)
-    _limit(scope, headers)
+    reject_ambiguous_framing(scope, headers)
+    enforce_limits(scope, headers)
     if scope["path"] in PUBLIC_PATHS:
         return Client()
     for policy in policies:
@@ -91,51 +79,6 @@ def describe_exposure(settings: Settings, host: str) -> str:
         "THIS PORT CAN BE REACHED FROM OTHER MACHINES, and no key is asked for: everybody else than this machine is "
         "refused. Set PROXY_API_KEY to let others in, or listen on 127.0.0.1."
     )
-
-
-def headers_of(scope: Mapping[str, Any]) -> dict[str, str]:
-    """Return the request headers, names in lower case. Repeated headers are joined with commas (RFC 9110, 5.3)."""
-    headers: dict[str, str] = {}
-    repeated: dict[str, list[str]] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        if name in headers:  # joined below: joining here would be quadratic
-            repeated.setdefault(name, [headers[name]]).append(value)
-        else:
-            headers[name] = value
-    if repeated:
-        headers.update((name, ", ".join(values)) for name, values in repeated.items())
-    return headers
-
-
-def _reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Reject requests with ambiguous framing (request smuggling; RFC 9112, 3.2 and 6.1)."""
-    host = headers.get("host")
-    if host is None:
-        if scope.get("http_version") == "1.1":
-            raise MalformedHttp("The request has no Host header.")
-    elif "," in host:
-        raise MalformedHttp("The request has more than one Host.")
-    coding = headers.get("transfer-encoding")
-    if coding is not None and (coding.lower() != "chunked" or scope.get("http_version") == "1.0"):
-        raise MalformedHttp(f"transfer-encoding: {coding!r} is not read in HTTP/{scope.get('http_version')}.")
-
-
-def _limit(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    size = sum(map(len, itertools.chain.from_iterable(scope["headers"])))
-    if size > MAX_HEADER_BYTES:
-        raise HeadersTooLarge(f"The headers have {size:,} bytes; {MAX_HEADER_BYTES:,} are allowed.")
-    address = len(scope["path"]) + len(scope.get("query_string", b""))
-    if address > MAX_TARGET_BYTES:
-        raise UriTooLong(f"Path and query have {address:,} bytes; {MAX_TARGET_BYTES:,} are allowed.")
-    length = headers.get("content-length", "")
-    if length.isdecimal() and (len(length) > _MAX_CONTENT_LENGTH_DIGITS or int(length) > MAX_BODY_BYTES):
-        raise RequestTooLarge(
-            f"The body has {length[:_MAX_CONTENT_LENGTH_DIGITS]} bytes; {MAX_BODY_BYTES} are allowed (32 MB)."
-        )
-    encoding = headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise UnsupportedEncoding(f"content-encoding: {encoding!r} is not taken; send the body uncompressed.")
 
 
 def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:

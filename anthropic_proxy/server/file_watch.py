@@ -1,13 +1,9 @@
-"""Detection of a changed file and of a closed terminal."""
+"""Detection of a changed file."""
 
 import os
-import signal
 
 POLL_INTERVAL_SECONDS = 0.5
 """Interval of checks of a file."""
-TERMINAL_CHECKS = 5
-"""Checks of the terminal after a SIGHUP, one a second."""
-_TERMINALS = (0, 1, 2)
 
 
 class FileWatch:
@@ -31,53 +27,3 @@ class FileWatch:
         except OSError:
             return None
         return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-class Terminal:
-    """The terminal that started this process, if any. SIGHUP stops the process if the terminal is closed.
-
-    A shell forwards SIGHUP before its terminal closes, so callers check again for some seconds. A process that was
-    started with SIGHUP ignored (`nohup`) outlives its terminal.
-    """
-
-    def __init__(self) -> None:
-        outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        self._descriptors = [] if outlives else [number for number in _TERMINALS if _is_terminal(number)]
-        self._has_controlling = bool(self._descriptors) and _has_controlling_terminal()
-        self._leader = os.getsid(0)
-        self._has_leader = bool(self._descriptors) and _exists(self._leader)
-
-    def is_closed(self) -> bool:
-        """Return whether the terminal was closed or the leader of its session has ended. False: no terminal."""
-        if not self._descriptors:
-            return False
-        if not any(map(_is_terminal, self._descriptors)):
-            return True
-        return (self._has_controlling and not _has_controlling_terminal()) or (
-            self._has_leader and not _exists(self._leader)
-        )
-
-
-def _is_terminal(number: int) -> bool:
-    try:
-        return os.isatty(number)
-    except OSError:
-        return False
-
-
-def _has_controlling_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
-    except OSError:
-        return False
-    return True
-
-
-def _exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

@@ -17,14 +17,13 @@ import uvloop
 
 from anthropic_proxy.in_progress import BEAT_SECONDS, InProgress
 from anthropic_proxy.platforms.heap import HEAP_TRIMMER, retain_freed_memory
-from anthropic_proxy.platforms.signals import exit_immediately, restore_sighup
-from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, TERMINAL_CHECKS, FileWatch, Terminal
+from anthropic_proxy.platforms.signals import exit_immediately, restore_sighup, unblock_signals
+from anthropic_proxy.platforms.stop_signals import StopSignals, call_at_signal
+from anthropic_proxy.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
+from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, FileWatch
 from anthropic_proxy.server.http1.acceptor import Acceptor
 from anthropic_proxy.server.http1.connection import Http1Connection
 from anthropic_proxy.server.http1.lifecycle import HttpApplication, ServerState
-from anthropic_proxy.server.stop_signals import StopSignals
-from anthropic_proxy.workers.hub import StatsAggregator
-from anthropic_proxy.workers.link import LinkMember, WorkerLink
 
 CLOSE_GRACE_SECONDS = 3.0
 """Time for cancelled replies to send their error."""
@@ -42,14 +41,18 @@ FORWARDED_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _POLL_SECONDS = 0.02
 
 
-class PeerNetwork(LinkMember, StatsAggregator, Protocol):
-    """Statistics and observations of a worker or of the supervisor."""
+class Peer(Protocol):
+    """Exchange of statistics and observations with the other processes of a server."""
 
     in_progress: InProgress
     """Requests in progress."""
 
-    def connect(self, link: WorkerLink) -> None:
-        """Join the other workers. Called before the application starts."""
+    def open(self) -> None:
+        """Begin the exchange. Called when the process serves."""
+        ...
+
+    def close(self) -> None:
+        """Send the last statistics and end the exchange."""
         ...
 
 
@@ -64,10 +67,6 @@ class Application(HttpApplication, Protocol):
         """Close what `start` opened. Called after the last request."""
         ...
 
-    async def log_startup(self, workers: int) -> None:
-        """Log the start-up summary for this number of workers."""
-        ...
-
     def log_warning(self, text: str) -> None:
         """Log a warning of the server."""
         ...
@@ -80,13 +79,9 @@ class Application(HttpApplication, Protocol):
         """Wait until the log is written, at most a second."""
         ...
 
-    def check_settings(self) -> bool:
-        """Reload the settings for the workers. Return False if they are invalid; the old ones stay active."""
-        ...
-
     @property
-    def peer(self) -> PeerNetwork:
-        """Statistics and observations that workers share."""
+    def peer(self) -> Peer:
+        """Exchange with the other processes."""
         ...
 
     async def reload(self) -> None:
@@ -106,8 +101,8 @@ class LoadApp(Protocol):
 class ServerConfig:
     """Configuration of all processes of a server. Picklable."""
 
-    load_app: LoadApp
     address: str
+    """URL of the server."""
     stop_timeout: float
     """Seconds for running replies to finish after the signal to stop."""
     watched_file: str | None = None
@@ -119,25 +114,23 @@ class ServerConfig:
 class ServerProcess:
     """Serves one listening socket until a signal stops it.
 
-    `control`: descriptor for commands of a supervisor; its end is a command to stop. None: no supervisor. `link`: link
-    to the hub. `logs_startup`: log the start-up summary and watch the settings file.
+    `control`: descriptor for commands of a supervisor; its end is a command to stop. None: no supervisor.
+    `logs_startup`: log the start-up summary and watch the settings file.
     """
 
     def __init__(
         self,
+        load_app: LoadApp,
         config: ServerConfig,
         listener: socket.socket,
         *,
         control: int | None = None,
-        link: WorkerLink | None = None,
-        board: memoryview | None = None,
         logs_startup: bool = True,
     ) -> None:
+        self._load_app = load_app
         self._config = config
-        self._board = board
         self._listener = listener
         self._control = control
-        self._link = link
         self._logs_startup = logs_startup
         self._terminal = Terminal()
         self._reloading: asyncio.Task[None] | None = None
@@ -149,14 +142,10 @@ class ServerProcess:
         if self._control is not None:  # a terminal signals all of its processes; the supervisor forwards the signal
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED_SIGNALS)
+            unblock_signals(FORWARDED_SIGNALS)
         retain_freed_memory()
-        self._app = self._config.load_app(address=self._config.address, logs_startup=self._logs_startup)
+        self._app = self._load_app(address=self._config.address, logs_startup=self._logs_startup)
         self._state = ServerState(self._app)
-        if self._link is not None:
-            self._app.peer.connect(self._link)
-        if self._board is not None:
-            self._app.peer.in_progress.share(self._board)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve())
 
@@ -171,8 +160,7 @@ class ServerProcess:
         acceptor = Acceptor(self._listener, new_protocol, self._state.connections, self._app.log_warning)
         acceptor.start()
         watch_task = loop.create_task(self._watch_file()) if self._config.watched_file and self._logs_startup else None
-        if self._link is not None:
-            self._link.open(self._app.peer)
+        self._app.peer.open()
         if self._control is not None:
             os.write(self._control, READY)
         self._serving = True
@@ -186,8 +174,7 @@ class ServerProcess:
         await self._app.close()
         if self._control is None:
             self._app.note_stop()
-        if self._link is not None:
-            self._link.close()
+        self._app.peer.close()
         self._signals.uninstall()
         _exit_after_timeout()
 
@@ -211,7 +198,7 @@ class ServerProcess:
         self._signals = StopSignals(stop, self._report_blocked, patience=patience, total=patience + STOP_GRACE_SECONDS)
         self._signals.install(loop, numbers)
         if self._control is None:
-            loop.add_signal_handler(signal.SIGHUP, self._handle_hangup)
+            call_at_signal(signal.SIGHUP, loop, self._handle_hangup)
             restore_sighup()
         else:
             loop.add_reader(self._control, self._read_commands)
@@ -231,7 +218,7 @@ class ServerProcess:
             self._stop()
         else:
             self._reload()
-            self._check_terminal_again(TERMINAL_CHECKS)
+            self._check_terminal_again(MAX_TERMINAL_CHECKS)
 
     def _check_terminal_again(self, times: int) -> None:
         """Stop if the terminal closes within `times` seconds: SIGHUP then did not request a reload."""

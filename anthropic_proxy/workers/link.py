@@ -33,9 +33,13 @@ class LinkMember(Protocol):
 
 
 class WorkerLink:
-    """Link of worker `worker_index` (from 0) of `worker_count` to the hub. A replacement process keeps the index."""
+    """Link of worker `worker_index` (from 0) of `worker_count` to the hub. A replacement process keeps the index.
 
-    def __init__(self, channel: IpcChannel, worker_index: int, worker_count: int) -> None:
+    `board`: memory shared with the supervisor, for heartbeats and requests in progress.
+    """
+
+    def __init__(self, channel: IpcChannel, board: memoryview, worker_index: int, worker_count: int) -> None:
+        self.board = board
         self.worker_index, self.worker_count = worker_index, worker_count
         self._channel = channel
         self._observations: dict[tuple[str, str, str], SharedObservation] = {}

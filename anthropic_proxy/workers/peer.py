@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from anthropic_proxy.in_progress import InProgress
 from anthropic_proxy.metrics import Gauges, MetricsSnapshot, Totals, decode_reading, encode_reading, sum_snapshots
-from anthropic_proxy.platforms.process_stats import cpu_seconds, read_memory_and_fds
+from anthropic_proxy.platforms.process_stats import cpu_seconds, read_process_stats
 from anthropic_proxy.workers.ipc import SharedObservation
 from anthropic_proxy.workers.link import WorkerLink
 
@@ -14,7 +14,7 @@ class WorkerPeer:
     """Statistics of this process, and its link to the other workers.
 
     `contains_secret`: True if a word contains a secret. `collect_gauges`: sets the gauges of the application.
-    `apply_observation`: applies an observation of another process.
+    `apply_observation`: applies an observation of another process. `link`: None: there are no other workers.
     """
 
     def __init__(
@@ -22,17 +22,26 @@ class WorkerPeer:
         contains_secret: Callable[[str], bool],
         collect_gauges: Callable[[Gauges], None],
         apply_observation: Callable[[SharedObservation], None],
+        link: WorkerLink | None = None,
     ) -> None:
         self.totals = Totals(contains_secret)
         self.in_progress = InProgress()
         self.apply_observation = apply_observation
         self._collect_gauges = collect_gauges
         self._started = time.time()
-        self._link: WorkerLink | None = None
-
-    def connect(self, link: WorkerLink) -> None:
-        """Join the other workers. Called before the application starts."""
         self._link = link
+        if link is not None:
+            self.in_progress.share(link.board)
+
+    def open(self) -> None:
+        """Begin to exchange statistics and observations with the other workers, if any."""
+        if self._link is not None:
+            self._link.open(self)
+
+    def close(self) -> None:
+        """Send the last observations and statistics."""
+        if self._link is not None:
+            self._link.close()
 
     @property
     def worker_index(self) -> tuple[int, int]:
@@ -52,7 +61,8 @@ class WorkerPeer:
         reading = self.totals.reading
         reading.cpu_seconds = cpu_seconds()
         if refresh_gauges or reading.now is None:
-            reading.now = read_memory_and_fds(self._started)
+            resident_bytes, open_fds, max_fds = read_process_stats()
+            reading.now = Gauges(self._started, resident_bytes=resident_bytes, open_fds=open_fds, max_fds=max_fds)
             self._collect_gauges(reading.now)
         return encode_reading(reading)
 

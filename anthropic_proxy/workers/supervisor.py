@@ -6,18 +6,17 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING
 
-from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.in_progress import BEAT_SECONDS, BOARD_BYTES, count_beats, describe_requests
-from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, TERMINAL_CHECKS, FileWatch, Terminal
+from anthropic_proxy.platforms.signals import blocked_signals
+from anthropic_proxy.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
+from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, FileWatch
 from anthropic_proxy.server.process import (
     EXIT_STARTUP_FAILED,
     FORWARDED_SIGNALS,
@@ -25,16 +24,11 @@ from anthropic_proxy.server.process import (
     RELOAD,
     STOP,
     STOP_GRACE_SECONDS,
-    Application,
     ServerConfig,
-    ServerProcess,
 )
 from anthropic_proxy.workers.hub import Hub
 from anthropic_proxy.workers.ipc import IpcChannel, new_channel_pair
-from anthropic_proxy.workers.link import WorkerLink
-
-if TYPE_CHECKING:
-    from ctypes import Array, c_ubyte
+from anthropic_proxy.workers.worker import LoadWorkerApp, SupervisorConnection, WorkerApplication, run_worker
 
 MIN_RESTART_INTERVAL_SECONDS = 1.0
 """Interval between two starts of one worker. Without it, a worker that ends at once would use a whole CPU."""
@@ -63,8 +57,14 @@ class Supervisor:
     """Runs workers until a signal stops it, or until no worker can be started."""
 
     def __init__(
-        self, config: ServerConfig, listener: socket.socket, worker_count: int, application: Application
+        self,
+        load_app: LoadWorkerApp,
+        config: ServerConfig,
+        listener: socket.socket,
+        worker_count: int,
+        application: WorkerApplication,
     ) -> None:
+        self._load_app = load_app
         self._config = config
         self._listener = listener
         self._worker_count = worker_count
@@ -118,26 +118,24 @@ class Supervisor:
         return self._status
 
     def _start(self) -> None:
-        ours, theirs = _spawning.Pipe()
-        end, their_end = new_channel_pair()
-        index = min(set(range(self._worker_count)) - {worker.index for worker in self._workers})
-        position = index, self._worker_count
+        control, worker_control = _spawning.Pipe()
+        end, worker_end = new_channel_pair()
         board = _spawning.RawArray("B", BOARD_BYTES)
+        index = min(set(range(self._worker_count)) - {worker.index for worker in self._workers})
+        connection = SupervisorConnection(worker_control, worker_end, board)
         process = _spawning.Process(
-            target=run_worker, args=(self._config, self._listener, theirs, (their_end, board), position), daemon=True
+            target=run_worker,
+            args=(self._load_app, self._config, self._listener, connection, (index, self._worker_count)),
+            daemon=True,
         )
-        # signals stay pending until the worker has handlers
-        signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED_SIGNALS)
-        try:
+        with blocked_signals(FORWARDED_SIGNALS):  # pending until the worker has handlers
             process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED_SIGNALS)
-        theirs.close()
-        their_end.close()
+        worker_control.close()
+        worker_end.close()
         channel = IpcChannel(end)
         self._hub.open(channel)
         shared = memoryview(board).cast("B")
-        self._workers.append(_Worker(process, ours, channel, index, time.monotonic(), shared))
+        self._workers.append(_Worker(process, control, channel, index, time.monotonic(), shared))
 
     def _next_deadline(self) -> float | None:
         """Return the seconds until the next timed task. None: no task is scheduled."""
@@ -161,7 +159,7 @@ class Supervisor:
     def _handle_signal(self, number: int) -> None:
         if number == signal.SIGHUP and not self._terminal.is_closed():
             self._reload()
-            self._terminal_checks = TERMINAL_CHECKS
+            self._terminal_checks = MAX_TERMINAL_CHECKS
         elif number in FORWARDED_SIGNALS and self._stopping:
             self._stop_at = time.monotonic()
             self._send_control(HURRY, STOP_GRACE_SECONDS)
@@ -244,43 +242,6 @@ class Supervisor:
                     f"killed{'' if self._stopping else '; another one takes its place'}. "
                     f"In progress: {describe_requests(worker.board) or 'nothing'}."
                 )
-
-
-def run_worker(
-    config: ServerConfig,
-    listener: socket.socket,
-    control: Connection,
-    shared: "tuple[socket.socket, Array[c_ubyte]]",
-    position: tuple[int, int],
-) -> None:
-    """Entry point of a worker process.
-
-    `shared`: socket and memory shared with the supervisor. `position`: index of the worker, from 0, and their number.
-    """
-    end, board = shared
-    link = WorkerLink(IpcChannel(end), *position)
-    serve_supervised(
-        config, control, sockets=[listener], link=link, board=memoryview(board).cast("B"), logs_startup=False
-    )
-
-
-def serve_supervised(
-    config: ServerConfig,
-    control: Connection,
-    sockets: list[socket.socket],
-    *,
-    link: WorkerLink | None = None,
-    board: memoryview | None = None,
-    logs_startup: bool = True,
-) -> None:
-    """Serve under a supervisor, and stop when it ends."""
-    try:
-        ServerProcess(
-            config, sockets[0], control=control.fileno(), link=link, board=board, logs_startup=logs_startup
-        ).run()
-    except ConfigurationError as error:
-        print(f"✕ {error.message}", file=sys.stderr)
-        sys.exit(EXIT_STARTUP_FAILED)
 
 
 def _wait(

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.server.auth import MAX_HEADER_BYTES, MAX_TARGET_BYTES
 from anthropic_proxy.server.http1.lifecycle import HEAD_TIMEOUT_SECONDS
+from anthropic_proxy.server.request_limits import MAX_HEADER_BYTES, MAX_TARGET_BYTES
 from tests.support.process_checks import MESSAGES, ask, port_of, wait_for
 from tests.support.raw_http import exchange, read_answer
 from tests.support.server_process import Proxy, running_proxy

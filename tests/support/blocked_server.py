@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from anthropic_proxy.app import App, load_app
-from anthropic_proxy.server.runner import serve
+from anthropic_proxy.cli.server_processes import run_server
 
 
 class Blocking(App):
@@ -44,7 +44,7 @@ if __name__ == "__main__":
     parser.add_argument("--stop-timeout", type=float, default=3.0)
     parser.add_argument("--heartbeat-timeout", type=float, default=30.0)
     asked = parser.parse_args()
-    serve(
+    run_server(
         partial(load, {"host": "127.0.0.1", "port": asked.port}),
         host="127.0.0.1",
         port=asked.port,

@@ -2,16 +2,14 @@
 
 import asyncio
 import errno
-import resource
 import socket
 import time
 from collections.abc import Callable, Collection
 
+from anthropic_proxy.platforms.fd_limits import max_client_connections
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.server.http1.lifecycle import ConnectionLifecycle
 
-RESERVED_FDS = 64
-"""Descriptors for other uses than clients and upstreams: log, files, DNS, processes."""
 ACCEPTS_AT_ONCE = 64
 """Connections accepted in one iteration of the event loop."""
 MAX_BACKLOG_DRAIN = 4096
@@ -23,24 +21,6 @@ HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS = 1.0
 WARNING_INTERVAL_SECONDS = 60.0
 """Interval of warnings about the limit."""
 _FD_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-def raise_fd_limit() -> None:
-    """Raise the descriptor limit to the hard limit. Each stream uses two, and many systems begin with 1,024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError):  # macOS reports a hard limit that it does not accept
-            return
-
-
-def max_client_connections() -> int:
-    """Return the limit of client connections, with which each can have an upstream connection."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return 1 << 20
-    return max((soft - RESERVED_FDS) // 2, soft // 8, 1)
 
 
 class Acceptor:

@@ -16,11 +16,20 @@ from types import FrameType
 
 EXIT_BLOCKED = 1
 """Exit status of a process with a blocked event loop."""
-RESPONSE_SECONDS = 1.0
+RESPONSE_TIMEOUT_SECONDS = 1.0
 """Time for an event loop to respond to the second signal."""
 _MARGIN_SECONDS = 0.5
 """Time from SIGALRM to the end without a log line."""
 _STDERR = 2
+
+
+def call_at_signal(number: signal.Signals, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Call `callback` in the event loop for each signal `number`, unless the loop is blocked."""
+
+    def schedule(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(callback)
+
+    signal.signal(number, schedule)
 
 
 class StopSignals:
@@ -33,7 +42,7 @@ class StopSignals:
     def __init__(self, stop: Callable[[], None], report: Callable[[], None], *, patience: float, total: float) -> None:
         self._stop = stop
         self._report = report
-        self._patience = max(patience, RESPONSE_SECONDS)
+        self._patience = max(patience, RESPONSE_TIMEOUT_SECONDS)
         self._total = total
         self._received = 0
         self._unanswered_since: float | None = None
@@ -55,9 +64,9 @@ class StopSignals:
         self._received += 1
         if since is None:
             self._unanswered_since = now
-        elif now - since >= RESPONSE_SECONDS:
+        elif now - since >= RESPONSE_TIMEOUT_SECONDS:
             self._end()
-        self._start_timers(self._patience if self._received == 1 else RESPONSE_SECONDS)
+        self._start_timers(self._patience if self._received == 1 else RESPONSE_TIMEOUT_SECONDS)
         self._loop.call_soon_threadsafe(self._respond)
 
     def _respond(self) -> None:
@@ -72,6 +81,6 @@ class StopSignals:
 
     def _end(self, number: int = 0, frame: FrameType | None = None) -> None:
         # the report could wait for a lock that this thread holds
-        faulthandler.dump_traceback_later(RESPONSE_SECONDS + _MARGIN_SECONDS, exit=True, file=_STDERR)
+        faulthandler.dump_traceback_later(RESPONSE_TIMEOUT_SECONDS + _MARGIN_SECONDS, exit=True, file=_STDERR)
         self._report()
         os._exit(EXIT_BLOCKED)

@@ -1,0 +1,72 @@
+"""The command line, one module for each command. `serve` is the default command."""
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App as Commands
+from cyclopts import CoercionError, CycloptsError, UnusedCliTokensError
+
+from anthropic_proxy import __version__
+from anthropic_proxy.cli.health import health
+from anthropic_proxy.cli.serve import serve
+from anthropic_proxy.errors import ConfigurationError, ProxyError
+
+commands = Commands(
+    name="anthropic-proxy",
+    version=f"anthropic-proxy {__version__}",
+    help="Use Claude Code and every Anthropic SDK with the model that you have.",
+    help_epilogue=(
+        "Examples:\n\n"
+        "    anthropic-proxy                      serve on http://127.0.0.1:8082\n\n"
+        "    anthropic-proxy serve --port 8083    serve on another port\n\n"
+        "    anthropic-proxy health               check it\n\n"
+        "Settings come from the environment and from .env in the working directory; .env.example lists all of them. "
+        "In a checkout, sh scripts/serve takes the same options as serve."
+    ),
+    version_flags=["--version", "-V"],
+)
+
+
+commands.default(serve)
+commands.command(serve)
+commands.command(health)
+
+
+def require_known_command(words: Sequence[str]) -> None:
+    """Raise `ConfigurationError` if the first word is no command. The message names all commands and the nearest."""
+    known = [name for name in commands if not name.startswith("-")]
+    if not words or words[0].startswith("-") or words[0] in known:
+        return
+    from anthropic_proxy.settings.values import find_nearest  # noqa: PLC0415
+
+    nearest = find_nearest(words[0].lower(), known)
+    raise ConfigurationError(
+        f'There is no command "{words[0]}". The commands are: {", ".join(known)}. '
+        + (f"Did you mean:  anthropic-proxy {nearest}" if nearest else "More:  anthropic-proxy --help")
+    )
+
+
+def main() -> None:
+    """Run the command line. An error is one message on stderr and exit status 2, never a traceback."""
+    try:
+        require_known_command(sys.argv[1:])
+        commands(exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _report(_describe_misuse(error))
+    except ProxyError as error:
+        _report(error.message)
+
+
+def _describe_misuse(error: CycloptsError) -> str:
+    if isinstance(error, CoercionError) and error.token is not None:
+        return f'{error.token.keyword} is "{error.token.value}". It can be a whole number.'
+    if isinstance(error, UnusedCliTokensError):
+        return f'"{" ".join(error.unused_tokens or ())}" is no option. All options:  anthropic-proxy serve --help'
+    return " ".join(str(error).split())
+
+
+def _report(message: str) -> None:
+    from anthropic_proxy.log import Log  # noqa: PLC0415
+
+    Log(form="plain").write_line(f"✕ {message}", level="error")
+    sys.exit(2)

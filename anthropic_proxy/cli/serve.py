@@ -1,0 +1,78 @@
+"""`anthropic-proxy serve`: start the server."""
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from anthropic_proxy.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from anthropic_proxy.settings import Settings
+
+MAX_WORKERS = 1000
+
+
+def serve(
+    *,
+    host: str | None = None,
+    port: Annotated[int | None, Parameter(validator=())] = None,
+    workers: int = 1,
+    reload: bool = False,
+    watch_config: bool = False,
+) -> None:
+    """Serve the Anthropic Messages API until a signal ends it.
+
+    Parameters
+    ----------
+    host
+        Address to listen on; the default is HOST, else 127.0.0.1.
+    port
+        Port to listen on; the default is PORT, else 8082.
+    workers
+        Processes that share the port.
+    reload
+        Start again when the code changes.
+    watch_config
+        Read the settings again when .env changes; SIGHUP asks for it at any time.
+    """
+    from anthropic_proxy.app import load_app  # noqa: PLC0415  # --help and --version need none of it
+    from anthropic_proxy.cli.server_processes import run_server  # noqa: PLC0415
+    from anthropic_proxy.settings import ENV_FILE  # noqa: PLC0415
+
+    workers = _require_range("--workers", workers, 1, MAX_WORKERS)
+    settings = _load_settings(host, port)
+    run_server(
+        partial(load_app, {"host": settings.host, "port": settings.port}),
+        host=settings.host,
+        port=settings.port,
+        workers=workers,
+        reload=reload,
+        stop_timeout=settings.stop_timeout,
+        watched_file=ENV_FILE if watch_config else None,
+    )
+
+
+def _load_settings(host: str | None, port: int | None) -> "Settings":
+    """Return the settings with the address of the command line. Raise if that address requires authentication."""
+    from msgspec.structs import replace  # noqa: PLC0415
+
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
+    from anthropic_proxy.server.auth import require_auth_if_exposed  # noqa: PLC0415
+    from anthropic_proxy.server.listen import MAX_PORT  # noqa: PLC0415
+    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings(os.environ, PROVIDERS)
+    if host:
+        settings = replace(settings, host=host.strip("[]"))
+    if port is not None:
+        settings = replace(settings, port=_require_range("--port", port, 0, MAX_PORT))
+    require_auth_if_exposed(settings)
+    return settings
+
+
+def _require_range(option: str, number: int, minimum: int, maximum: int) -> int:
+    if not minimum <= number <= maximum:
+        raise ConfigurationError(f'{option} is "{number}". It can be a whole number from {minimum} to {maximum}.')
+    return number

@@ -1,0 +1,226 @@
+"""The log: colored on a terminal, plain elsewhere, one JSON object per exchange with `LOG_FORMAT=json`.
+
+`lines` formats the entries, `background_writer` writes them in a thread.
+"""
+
+import io
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Hashable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Literal, TextIO
+
+import msgspec
+
+from anthropic_proxy.log.background_writer import MAX_QUEUED, BackgroundWriter
+from anthropic_proxy.log.lines import (
+    INDENT,
+    clean_json,
+    describe_exchange,
+    describe_note,
+    describe_request,
+    escape_control,
+    format_time,
+    iso_time_of,
+    note_key,
+    redact_receipt,
+    to_ascii_symbols,
+)
+from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.redaction import list_spellings, redact_secrets
+
+Level = Literal["debug", "info", "warning", "error"]
+_WEIGHTS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
+_COLORS = {"ok": "32", "warn": "33", "error": "1;31", "quiet": "2", "type": "36", "title": "1"}
+_MAX_ONCE_KEYS = 10_000
+
+
+class Log:
+    """Log of one stream. Entries contain counts, names and times.
+
+    A stream with a file descriptor is written in a thread, with at most `max_queued` entries in the queue. A stream in
+    memory is written at once. `colours`: None: only on a terminal. `secrets` are removed from every entry.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        form: Literal["auto", "plain", "json"] = "auto",
+        *,
+        level: Level = "info",
+        colours: bool | None = None,
+        max_queued: int = MAX_QUEUED,
+        secrets: Iterable[str] = (),
+        columns: int | None = None,
+    ) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._json = form == "json"
+        self._secrets = tuple(secrets)
+        self._columns = columns
+        self._spellings = list_spellings(self._secrets)
+        self._min_weight = _WEIGHTS[level]
+        self._is_terminal = self._stream.isatty()
+        self.colours = form == "auto" and (self._is_terminal if colours is None else colours)
+        """True if lines are colored."""
+        self._encoding = "utf-8" if self._json else getattr(self._stream, "encoding", None) or "utf-8"
+        self._has_signs = "utf" in self._encoding.lower()
+        self._written_once: set[Hashable] = set()
+        self._writer: BackgroundWriter | None = None
+        with suppress(io.UnsupportedOperation):  # a stream in memory
+            self._writer = BackgroundWriter(self._stream.fileno(), self._encode, self._describe_lost, max_queued)
+
+    def replace(self, before: "Log") -> None:
+        """Replace another log: take over its thread, its queue and its set of lines written once."""
+        if self._stream is before._stream and before._writer is not None:
+            self._written_once, self._writer = before._written_once, before._writer
+            self._writer.set_encoder(self._encode, self._describe_lost)
+
+    def write_exchange(self, receipt: Receipt) -> None:
+        """Write the two lines of a finished exchange, and each new fidelity note once per process."""
+        if not self._json and self._min_weight <= _WEIGHTS["info"]:
+            for note in receipt.notes:
+                if note.handling != "kept" and self._is_new(note_key(note, receipt.prefix)):
+                    self.write_line(
+                        f"{format_time(receipt.started_at)}  {escape_control(describe_note(note, receipt.prefix))}"
+                    )
+        level = _level_of(receipt)
+        if not self._is_wanted(level):
+            return
+        receipt = redact_receipt(receipt, self._secrets)
+        if self._json:
+            self._write(_encode_receipt(receipt, level))
+            return
+        paint, width = self.paint if self.colours else None, self.width if self._is_terminal else self._columns
+        first, *lines = describe_request(receipt, paint, width)
+        if receipt.upstream_excerpt:
+            lines.append(f"{INDENT}{receipt.prefix} answered: {escape_control(receipt.upstream_excerpt)}")
+        self._write("\n".join((first, describe_exchange(receipt, paint, width), *lines)))
+
+    def request(self, receipt: Receipt, level: Level = "info") -> None:
+        """Write the line of a request without an exchange. `level`: level of a successful request."""
+        level = level if _level_of(receipt) == "info" else _level_of(receipt)
+        if self._is_wanted(level):
+            receipt = redact_receipt(receipt, self._secrets)
+            paint = self.paint if self.colours else None
+            lines = [] if self._json else describe_request(receipt, paint, self.width)
+            self._write("\n".join(lines) if lines else _encode_receipt(receipt, level))
+
+    def write_line(self, text: str, role: str = "", level: Level = "info") -> None:
+        """Write one line. `role`: color of `paint`; "": no color."""
+        if not self._is_wanted(level):
+            return
+        if not self._json:
+            self._write(self.paint(text, role))
+        elif text.strip():
+            self._write(_encode_fields(level=level, message=text.strip()))
+
+    @property
+    def is_json(self) -> bool:
+        """True if every line is a JSON object."""
+        return self._json
+
+    def event(self, name: str, **fields: object) -> None:
+        """Write a JSON object with these fields at level info."""
+        if self._is_wanted("info"):
+            self._write(_encode_fields(level="info", event=name, **fields))
+
+    def write_once(self, text: str) -> None:
+        """Write a line unless this process has written the same text before."""
+        if self._is_new(text):
+            text = redact_secrets(text, self._secrets)
+            self.write_line(
+                escape_control(text) if self._json else f"{format_time(time.time())}  {escape_control(text)}"
+            )
+
+    def write_traceback(self, request_id: str) -> None:
+        """Write the traceback of the current exception, a defect of the proxy."""
+        self._write_trace(request_id, traceback.format_exc())
+
+    def write_loop_error(self, context: Mapping[str, Any]) -> None:
+        """Write an unhandled error of the event loop (`loop.set_exception_handler`)."""
+        error = context.get("exception")
+        lines = traceback.format_exception(error) if isinstance(error, BaseException) else ()
+        self._write_trace("–", "".join((f"{context['message']}\n", *lines)))
+
+    def _write_trace(self, request_id: str, text: str) -> None:
+        trace = redact_secrets(text.rstrip(), self._secrets)
+        if self._json:
+            self._write(_encode_fields(level="error", request_id=request_id, trace=trace))
+        else:
+            self._write(f"{request_id}  " + f"\n{INDENT}".join(map(escape_control, trace.split("\n"))))
+
+    def paint(self, text: str, role: str) -> str:
+        """Return `text` in the color of its role: ok, warn, error, quiet, type or title; plain if colors are off."""
+        return f"\x1b[{_COLORS[role]}m{text}\x1b[0m" if self.colours and role else text
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal. None: the stream is no terminal, so lines have no limit."""
+        if self._columns is not None or not self._is_terminal:
+            return self._columns
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or None
+        except (OSError, ValueError):  # closed
+            return None
+
+    def flush(self) -> None:
+        """Wait until everything is written, for at most `FLUSH_SECONDS`."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    def _is_wanted(self, level: Level) -> bool:
+        return _WEIGHTS[level] >= self._min_weight
+
+    def _is_new(self, key: Hashable) -> bool:
+        if key in self._written_once or len(self._written_once) >= _MAX_ONCE_KEYS:
+            return False
+        self._written_once.add(key)
+        return True
+
+    def _write(self, text: str) -> None:
+        for spelling in self._spellings:
+            if spelling in text:
+                text = redact_secrets(text, self._secrets)
+                break
+        text = f"{text if self._has_signs else to_ascii_symbols(text)}\n"
+        if self._writer is not None:
+            self._writer.put(text)
+            return
+        try:
+            self._stream.write(text)
+        except ValueError:
+            return  # a closed stream must not fail a request
+
+    def _encode(self, text: str) -> bytes:
+        return text.encode(self._encoding, "backslashreplace")
+
+    def _describe_lost(self, number: int) -> str:
+        text = f"{number} entries of the log were lost, because nobody read it fast enough."
+        return f"{_encode_fields(level='warning', message=text) if self._json else text}\n"
+
+
+def _level_of(receipt: Receipt) -> Level:
+    if receipt.outcome == "cancelled" or receipt.status < 400:
+        return "info"
+    return "warning" if receipt.status < 500 else "error"
+
+
+def _encode_receipt(receipt: Receipt, level: Level) -> str:
+    try:
+        encoded = msgspec.json.encode(receipt)
+    except UnicodeEncodeError:  # provider headers may hold bytes that are not UTF-8; they decode to lone surrogates
+        fields = json.dumps(msgspec.to_builtins(receipt), ensure_ascii=False, separators=(",", ":"))
+        encoded = fields.encode(errors="replace")
+    return clean_json(f'{{"time":"{iso_time_of(receipt.started_at)}","level":"{level}",{encoded.decode()[1:]}')
+
+
+def _encode_fields(**fields: object) -> str:
+    complete = {"time": iso_time_of(time.time()), **fields}
+    try:
+        return clean_json(msgspec.json.encode(complete).decode())
+    except UnicodeEncodeError:
+        text = json.dumps(msgspec.to_builtins(complete), ensure_ascii=False, separators=(",", ":"))
+        return clean_json(text.encode(errors="backslashreplace").decode())

@@ -1,0 +1,61 @@
+"""Limits and framing rules of a request head, for every ASGI server."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from anthropic_proxy.errors import HeadersTooLarge, MalformedHttp, RequestTooLarge, UnsupportedEncoding, UriTooLong
+from anthropic_proxy.server.request_body import MAX_BODY_BYTES
+
+MAX_HEADER_BYTES = 64 * 1024
+"""Limit of all header names and values."""
+MAX_TARGET_BYTES = 16 * 1024
+"""Limit of path and query. The longest valid path contains a model name."""
+_MAX_CONTENT_LENGTH_DIGITS = 15
+"""Digits up to which `Content-Length` is parsed as a number."""
+
+
+def headers_of(scope: Mapping[str, Any]) -> dict[str, str]:
+    """Return the request headers, names in lower case. Repeated headers are joined with commas (RFC 9110, 5.3)."""
+    headers: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        if name in headers:  # joined below: joining here would be quadratic
+            repeated.setdefault(name, [headers[name]]).append(value)
+        else:
+            headers[name] = value
+    if repeated:
+        headers.update((name, ", ".join(values)) for name, values in repeated.items())
+    return headers
+
+
+def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    """Raise `MalformedHttp` for ambiguous framing (request smuggling; RFC 9112, 3.2 and 6.1)."""
+    host = headers.get("host")
+    if host is None:
+        if scope.get("http_version") == "1.1":
+            raise MalformedHttp("The request has no Host header.")
+    elif "," in host:
+        raise MalformedHttp("The request has more than one Host.")
+    coding = headers.get("transfer-encoding")
+    if coding is not None and (coding.lower() != "chunked" or scope.get("http_version") == "1.0"):
+        raise MalformedHttp(f"transfer-encoding: {coding!r} is not read in HTTP/{scope.get('http_version')}.")
+
+
+def enforce_limits(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    """Raise an error if the headers, the request target or the announced body are too large, or the body is encoded."""
+    size = sum(map(len, itertools.chain.from_iterable(scope["headers"])))
+    if size > MAX_HEADER_BYTES:
+        raise HeadersTooLarge(f"The headers have {size:,} bytes; {MAX_HEADER_BYTES:,} are allowed.")
+    address = len(scope["path"]) + len(scope.get("query_string", b""))
+    if address > MAX_TARGET_BYTES:
+        raise UriTooLong(f"Path and query have {address:,} bytes; {MAX_TARGET_BYTES:,} are allowed.")
+    length = headers.get("content-length", "")
+    if length.isdecimal() and (len(length) > _MAX_CONTENT_LENGTH_DIGITS or int(length) > MAX_BODY_BYTES):
+        raise RequestTooLarge(
+            f"The body has {length[:_MAX_CONTENT_LENGTH_DIGITS]} bytes; {MAX_BODY_BYTES} are allowed (32 MB)."
+        )
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedEncoding(f"content-encoding: {encoding!r} is not taken; send the body uncompressed.")
