@@ -58,7 +58,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "exchange.passthrough": "messages routing wire.contract services",
     "exchange.tool_loop": "services messages routing.router exchange upstream.contract wire.contract platforms.sandbox",
     "routing": "settings plugins wire.contract routing",
-    "routing.providers": "wire routing.known_models",
+    "routing.providers": "wire settings",
     "routing.router": "settings wire.contract routing.providers routing.catalog routing.naming",
     "routing.catalog": "wire.contract",
     "routing.health": "plugins",

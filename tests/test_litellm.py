@@ -13,8 +13,7 @@ from unittest.mock import patch
 import pytest
 
 from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
-from anthropic_proxy.routing.known_models import LITELLM_PREFIXES
-from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.providers import PROVIDERS, find_provider
 from anthropic_proxy.settings import export_to_litellm, load_settings
 from anthropic_proxy.upstream.litellm import Engine, LiteLLMResponse, LiteLLMTransport
 from anthropic_proxy.upstream.litellm.conversion import ChunkConverter, to_litellm_arguments
@@ -249,10 +248,11 @@ def test_every_chat_provider_of_litellm_is_a_prefix_or_ours() -> None:
 
     ours = {row.prefix for row in PROVIDERS}
     chat = set(constants.LITELLM_CHAT_PROVIDERS)
-    assert chat - ours - LITELLM_PREFIXES <= NO_CHAT_OF_ITS_OWN
+    prefixes = set(find_provider("litellm").extra_prefixes)
+    assert chat - ours - prefixes <= NO_CHAT_OF_ITS_OWN
     known = {provider.value for provider in LlmProviders}
     assert {"mistral", "bedrock", "deepseek", "openrouter", "azure", "together_ai", "cohere"} <= known
-    assert len(LITELLM_PREFIXES & known) > 80
+    assert len(prefixes & known) > 80
 
 
 def encoded(model: str, text: str, **fields: Any) -> UpstreamRequest:

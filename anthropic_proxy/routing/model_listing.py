@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import (
     RoutingQuery,
     describe_mapping,
@@ -64,7 +64,7 @@ def find_model(requested: str, settings: Settings, catalog: Catalog) -> ModelEnt
 def _list_tiers(settings: Settings, catalog: Catalog) -> Iterator[ModelEntry]:
     preferred = find_preferred_provider(settings, catalog)
     mapped = {row.tier: row for row in describe_mapping(settings, catalog)}
-    for name in find_provider("anthropic").known_models:
+    for name in next(row.known_models for row in PROVIDERS if row.serves_claude):
         row = mapped[find_tier(name) or TIERS[0]]
         prefix, _, model = row.target.partition("/")
         unchanged = preferred.serves_claude and prefix == preferred.prefix

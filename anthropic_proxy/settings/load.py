@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from anthropic_proxy.settings import values
 from anthropic_proxy.settings.fields import TIERS, Secret, Settings, Timeouts
@@ -26,53 +28,35 @@ _FOREIGN_BEGINNINGS = ("ANTHROPIC_BASE_", "ANTHROPIC_AUTH_", "ANTHROPIC_MODEL", 
 """Beginnings of variables of Claude Code."""
 
 
-class ProviderVariables(Protocol):
-    """Fields of a provider that `load_settings` reads."""
+class ProviderVariables(Struct, frozen=True, kw_only=True):
+    """The fields of a provider that `load_settings` reads. The provider registry adds further fields."""
 
-    @property
-    def name(self) -> str:
-        """Name in `PREFERRED_PROVIDER`."""
-        ...
-
-    @property
-    def prefix(self) -> str:
-        """Prefix of model ids, accepted as a name too."""
-        ...
-
-    @property
-    def extra_prefixes(self) -> Collection[str]:
-        """Other prefixes of model ids: companies with key variables of their own."""
-        ...
-
-    @property
-    def env_prefix(self) -> str:
-        """Prefix of the variables, such as `GEMINI`. "": no variables."""
-        ...
-
-    @property
-    def key_variable(self) -> str | None:
-        """Variable of the key. None: no key."""
-        ...
-
-    @property
-    def base_url_variable(self) -> str | None:
-        """Another variable of the base URL, besides `<PREFIX>_BASE_URL`."""
-        ...
-
-    @property
-    def selectable(self) -> bool:
-        """True if messages list it as a value of `PREFERRED_PROVIDER`."""
-        ...
+    name: str
+    """Value of `PREFERRED_PROVIDER`: `google`."""
+    prefix: str
+    """Prefix of model ids, without the slash: `gemini`. Also accepted as value of `PREFERRED_PROVIDER`."""
+    extra_prefixes: Collection[str] = ()
+    """Further prefixes, which remain in the model id: companies with key variables of their own."""
+    env_prefix: str = ""
+    """Prefix of its settings: `GEMINI` for `GEMINI_BASE_URL`, `GEMINI_KNOWN_MODELS`. "": no settings."""
+    base_url_variable: str | None = None
+    """Setting of its base URL, besides `<env_prefix>_BASE_URL`."""
+    key_variable: str | None = None
+    """Setting of its keys. None: no key."""
+    selectable: bool = True
+    """True if messages list the provider as a choice."""
+    wires: Mapping[str, object]
+    """Wire names as values of `<env_prefix>_WIRE`, the default first."""
+    big_model: str | None = None
+    """Default model for sonnet, opus and fable, without prefix. None: no default."""
+    small_model: str | None = None
+    serves_claude: bool = False
+    """True if the provider serves Claude models. Claude ids stay unchanged; BIG_MODEL and SMALL_MODEL are ignored."""
 
     @property
     def has_default_models(self) -> bool:
-        """True if it has default models for the Claude tiers."""
-        ...
-
-    @property
-    def wires(self) -> Mapping[str, object]:
-        """Selectable wires by name."""
-        ...
+        """True if Claude tiers map to models without settings."""
+        return self.serves_claude or (self.big_model is not None and self.small_model is not None)
 
 
 def load_settings(

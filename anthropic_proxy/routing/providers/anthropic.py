@@ -1,14 +1,35 @@
-"""Wire configs of servers with the Messages API, selected by `<PROVIDER>_WIRE=messages`.
+"""The registry entry of Anthropic, and wire configs of other servers with the Messages API.
 
-All of them accept the key as a bearer token. Ollama's cloud and vLLM accept nothing else (sources below, read 2026-11).
+`<PROVIDER>_WIRE=messages` selects the latter. They accept the key as a bearer token. Ollama's cloud and vLLM accept
+nothing else (sources below, read 2026-11).
 """
 
 from msgspec import structs
 
-from anthropic_proxy.routing.providers.registry import WireConfig
+from anthropic_proxy.routing.providers.registry import Provider, WireConfig
 from anthropic_proxy.wire import anthropic
 
-ANTHROPIC = WireConfig(wire=anthropic, dialect=anthropic.Dialect())
+ANTHROPIC = Provider(
+    name="anthropic",
+    prefix="anthropic",
+    title="Anthropic",
+    env_prefix="ANTHROPIC",
+    wires={"messages": WireConfig(wire=anthropic, dialect=anthropic.Dialect())},
+    base_url="https://api.anthropic.com",
+    base_url_variable="ANTHROPIC_UPSTREAM_URL",
+    key_variable="ANTHROPIC_API_KEY",
+    key_header="x-api-key",
+    key_scheme="",
+    accepts_client_credential=True,
+    serves_claude=True,
+    known_models=(
+        *("claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-2"),
+        *("claude-sonnet-5", "claude-opus-5", "claude-fable-5", "claude-fable-5-1", "claude-mythos-5"),
+        *("claude-opus-4-8", "claude-opus-4-7", "claude-mythos-preview"),
+        *("claude-sonnet-4-6", "claude-opus-4-6", "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"),
+    ),
+    docs="https://docs.anthropic.com/en/api/messages",
+)
 
 _THIRD_PARTY = anthropic.Dialect(
     verifies_signatures=False,

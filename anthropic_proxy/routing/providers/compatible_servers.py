@@ -11,8 +11,7 @@ from msgspec import structs
 from anthropic_proxy.routing.providers import anthropic as messages
 from anthropic_proxy.routing.providers import openai_chat as chat
 from anthropic_proxy.routing.providers import openai_responses as responses
-from anthropic_proxy.routing.providers import retired_models as retired
-from anthropic_proxy.routing.providers.registry import ServerOverride, WireConfig, rules_from
+from anthropic_proxy.routing.providers.registry import Provider, ServerOverride, WireConfig, retire, rules_from
 from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.tool_call_repair import TAGS, TOOL_CALL_FORMATS
 
@@ -130,6 +129,27 @@ _DEEPSEEK_RULES = rules_from(
     ("deepseek-chat*", {"effort_form": "omit", "reasoning_mode": "never"}),
 )
 
+# The first two names are rejected. The successor serves the others.
+_DEEPSEEK_RETIRED = retire(
+    "api-docs.deepseek.com/quick_start/pricing",
+    "2026-11-20",
+    ("2026-07-24", "deepseek-flash", ("deepseek-chat", "deepseek-reasoner")),
+    ("2026-09-10", "deepseek-flash", ("deepseek-v4-flash", "deepseek-v4-flash-vision-exp")),
+)
+
+
+def _as_server(provider: Provider, *url_patterns: str) -> ServerOverride:
+    """Return the server of a provider that has an entry of its own."""
+    return ServerOverride(
+        name=provider.name,
+        url_patterns=url_patterns,
+        wires=provider.wires,
+        models=provider.name,
+        retired_models=provider.retired_models,
+        title=provider.title,
+    )
+
+
 OPENAI_SERVERS = (
     ServerOverride(
         name="openai", url_patterns=("*.api.openai.com/*",), docs="https://platform.openai.com/docs/guides/your-data"
@@ -160,7 +180,7 @@ OPENAI_SERVERS = (
             "messages": messages.DEEPSEEK,
         },
         models="deepseek",
-        retired_models=retired.DEEPSEEK,
+        retired_models=_DEEPSEEK_RETIRED,
         title="DeepSeek",
         docs="https://api-docs.deepseek.com/guides/chat_prefix_completion",
     ),
@@ -172,7 +192,7 @@ OPENAI_SERVERS = (
             "messages": messages.DEEPSEEK,
         },
         models="deepseek",
-        retired_models=retired.DEEPSEEK,
+        retired_models=_DEEPSEEK_RETIRED,
         title="DeepSeek",
         docs="https://api-docs.deepseek.com/guides/thinking_mode",
     ),
@@ -264,30 +284,9 @@ OPENAI_SERVERS = (
         capabilities={"efforts": ("low", "medium", "high")},
         docs="https://ai.google.dev/gemini-api/docs/openai",
     ),
-    ServerOverride(
-        name="groq",
-        url_patterns=("api.groq.com/*",),
-        wires={"chat": chat.GROQ},
-        models="groq",
-        retired_models=retired.GROQ,
-        title="Groq",
-    ),
-    ServerOverride(
-        name="moonshot",
-        url_patterns=("api.moonshot.ai/*", "api.moonshot.cn/*"),
-        wires={"chat": chat.MOONSHOT, "messages": messages.MOONSHOT},
-        models="moonshot",
-        retired_models=retired.MOONSHOT,
-        title="Moonshot",
-    ),
-    ServerOverride(
-        name="xai",
-        url_patterns=("api.x.ai/*",),
-        wires={"chat": chat.XAI, "responses": responses.XAI},
-        models="xai",
-        retired_models=retired.XAI,
-        title="xAI",
-    ),
+    _as_server(chat.GROQ, "api.groq.com/*"),
+    _as_server(chat.MOONSHOT, "api.moonshot.ai/*", "api.moonshot.cn/*"),
+    _as_server(chat.XAI, "api.x.ai/*"),
     ServerOverride(
         name="local",
         url_patterns=(

@@ -1,6 +1,6 @@
-"""Wire configs of the Gemini API in AI Studio and Vertex AI, with model rules."""
+"""Providers with the Gemini API, AI Studio and Vertex AI: their registry entries, dialects and model rules."""
 
-from anthropic_proxy.routing.providers.registry import WireConfig, rules_from
+from anthropic_proxy.routing.providers.registry import Provider, WireConfig, retire, rules_from
 from anthropic_proxy.wire import gemini
 
 _BEFORE_3 = {
@@ -26,15 +26,15 @@ _RULES = rules_from(
     ("gemma-3*", {"thinking": "none"}),
 )
 
-AI_STUDIO = WireConfig(wire=gemini, dialect=gemini.Dialect(), model_rules=_RULES)
-VERTEX_URLS = (
+_AI_STUDIO_WIRE = WireConfig(wire=gemini, dialect=gemini.Dialect(), model_rules=_RULES)
+_VERTEX_URLS = (
     ("global", "https://aiplatform.googleapis.com/v1"),
     ("us", "https://aiplatform.us.rep.googleapis.com/v1"),
     ("eu", "https://aiplatform.eu.rep.googleapis.com/v1"),
     ("*", "https://{location}-aiplatform.googleapis.com/v1"),
 )
 """Location pattern → base URL. `us` and `eu` span several regions. Source: "Locations", 2026-11."""
-VERTEX = WireConfig(
+_VERTEX_WIRE = WireConfig(
     wire=gemini,
     dialect=gemini.Dialect(
         signature_tag="vtx",
@@ -43,4 +43,79 @@ VERTEX = WireConfig(
         continuation_version="/v1beta1",
     ),
     model_rules=_RULES,
+)
+_NOW = (
+    *("gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini-3-flash-preview"),
+    *("gemini-3.1-pro-preview", "gemini-3.1-flash-lite", "gemini-3.5-flash", "gemini-3.5-flash-lite"),
+    *("gemini-3.6-flash", "gemini-3.7-flash", "gemini-3.8-flash", "gemini-4-argon"),
+    *("gemini-4-carbon", "gemini-4-hydrogen", "gemini-flash-latest", "gemini-flash-lite-latest", "gemini-pro-latest"),
+)
+_RETIRED = {
+    **retire(
+        "ai.google.dev/gemini-api/docs/deprecations",
+        "2026-11",
+        ("2025-12-02", "gemini-3.1-pro-preview", ("gemini-2.5-pro-preview-03-25",)),
+        ("2026-12-01", "gemini-3.8-flash", ("gemini-2.5-pro",)),
+        ("2026-12-01", "gemini-3.5-flash-lite", ("gemini-2.5-flash",)),
+    ),
+    **retire(
+        "firebase.google.com/docs/ai-logic",
+        "2026-11",
+        ("2026-06-01", "gemini-3.1-flash-lite", ("gemini-2.0-flash",)),
+    ),
+}
+
+GOOGLE = Provider(
+    name="google",
+    prefix="gemini",
+    vertex_provider="vertex",
+    title="Google Gemini",
+    env_prefix="GEMINI",
+    wires={"gemini": _AI_STUDIO_WIRE},
+    base_url="https://generativelanguage.googleapis.com/v1beta",
+    url_version="/v1beta",
+    base_url_variable="GEMINI_BASE_URL",
+    key_variable="GEMINI_API_KEY",
+    key_header="x-goog-api-key",
+    key_scheme="",
+    big_model="gemini-2.5-pro-preview-03-25",
+    small_model="gemini-2.0-flash",
+    model_patterns=("gemini-*", "gemma-*"),
+    unknown_model_provider="openai",
+    known_models=("gemini-2.5-pro-preview-03-25", "gemini-2.0-flash", *_NOW),
+    retired_models=_RETIRED,
+    docs="https://ai.google.dev/api/generate-content",
+)
+
+VERTEX = Provider(
+    name="vertex",
+    prefix="vertex_ai",
+    title="Vertex AI",
+    env_prefix="VERTEX",
+    wires={"gemini": _VERTEX_WIRE},
+    base_url="https://aiplatform.googleapis.com/v1",
+    regional_urls=_VERTEX_URLS,
+    url_version="/v1",
+    url_resource="/projects/{project}/locations/{location}/publishers/google",
+    base_url_variable="VERTEX_BASE_URL",
+    key_source="google",
+    key_required="never",
+    big_model="gemini-2.5-pro-preview-03-25",
+    small_model="gemini-2.0-flash",
+    model_patterns=("gemini-*", "gemma-*"),
+    known_models=(
+        *("gemini-2.5-pro-preview-03-25", "gemini-2.5-flash-preview-04-17", "gemini-2.0-flash"),
+        *("gemini-1.5-flash-preview-0514", "gemini-1.5-pro-preview-0514"),
+        *_NOW,
+    ),
+    retired_models={
+        **_RETIRED,
+        **retire(
+            "docs.cloud.google.com/gemini-enterprise-agent-platform/models/model-versions",
+            "2026-11",
+            ("2026-10-16", "gemini-3.5-flash", ("gemini-2.5-pro",)),
+            ("2026-10-16", "gemini-3.5-flash-lite", ("gemini-2.5-flash",)),
+        ),
+    },
+    docs="https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
 )

@@ -1,6 +1,6 @@
-"""Wire config of LiteLLM, with rules by model prefix."""
+"""LiteLLM: its registry entry and dialect, with rules by model prefix."""
 
-from anthropic_proxy.routing.providers.registry import WireConfig, rules_from
+from anthropic_proxy.routing.providers.registry import Provider, WireConfig, rules_from
 from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.tool_call_repair import TAGS, TOOL_CALL_FORMATS
 
@@ -20,7 +20,7 @@ _DEEPSEEK = {
     "accepts_forced_tool": "not_thinking",
 }
 
-LITELLM = WireConfig(
+_CHAT = WireConfig(
     wire=openai_chat,
     dialect=openai_chat.Dialect(
         signature_tag="litellm",
@@ -39,4 +39,41 @@ LITELLM = WireConfig(
         ("deepseek/*", _DEEPSEEK),
         ("deepseek/deepseek-chat*", {"reasoning_mode": "never"}),
     ),
+)
+_PREFIXES = frozenset(
+    (
+        *("ai21", "ai21_chat", "aiml", "amazon_nova", "apertis", "azure", "azure_ai", "azure_text", "baseten"),
+        *("bedrock", "bedrock_mantle", "bytez", "cerebras", "chatgpt", "chutes", "clarifai", "cloudflare", "codestral"),
+        *("cognition", "cohere", "cohere_chat", "cometapi", "compactifai", "cortecs", "darkbloom", "dashscope"),
+        *("databricks", "datarobot", "deepinfra", "deepseek", "docker_model_runner", "edenai", "empower"),
+        *("featherless_ai", "fireworks_ai", "friendliai", "galadriel", "gdc", "gigachat", "github", "github_copilot"),
+        *("gradient_ai", "helicone", "heroku", "hosted_vllm", "huggingface", "hyperbolic", "inception", "lambda_ai"),
+        *("lemonade", "libertai", "litellm_proxy", "llamafile", "lm_studio", "maritalk", "meta_llama", "minimax"),
+        *("mistral", "modelscope", "morph", "nadir", "nano-gpt", "nebius", "nlp_cloud", "novita", "nscale"),
+        *("nvidia_nim", "oci", "ollama_chat", "oobabooga", "openrouter", "ovhcloud", "parasail", "perplexity"),
+        *("petals", "pinstripes", "poe", "predibase", "prism", "publicai", "qwen_ai_platform", "qwencloud", "ragflow"),
+        *("reka", "replicate", "sagemaker", "sagemaker_chat", "sagemaker_nova", "sail", "sambanova", "sap", "scaleway"),
+        *("scx-ai", "snowflake", "synthetic", "tencent", "tensormesh", "text-completion-codestral"),
+        *("text-completion-inception", "text-completion-openai", "together_ai", "triton", "v0", "vercel_ai_gateway"),
+        *("vertex_ai_beta", "vllm", "volcengine", "wandb", "watsonx", "watsonx_text", "xiaomi_mimo", "xinference"),
+        "zai",
+    )
+)
+"""LiteLLM's own words for providers of chat models, without those that are ours too. Source: its 1.106.2, read 2026-11.
+
+Left out: what is no provider (`custom`, `custom_openai`, `openai_like`, `anthropic_text`), pictures (`fal_ai`), and
+`meta`, which stands before Llama's names wherever they are served. `litellm/<name>/…` reaches them all.
+"""
+
+LITELLM = Provider(
+    name="litellm",
+    prefix="litellm",
+    extra_prefixes=_PREFIXES,
+    title="LiteLLM",
+    wires={"chat": _CHAT},
+    base_url="litellm:",
+    key_required="never",
+    selectable=False,
+    transport="litellm",
+    docs="https://docs.litellm.ai/docs/providers",
 )

@@ -1,12 +1,13 @@
-"""Wire config of the native Ollama API, with model rules."""
+"""Ollama: its registry entry, dialect and model rules."""
 
-from anthropic_proxy.routing.providers.registry import WireConfig, rules_from
+from anthropic_proxy.routing.providers import anthropic as messages
+from anthropic_proxy.routing.providers.registry import Provider, WireConfig, rules_from
 from anthropic_proxy.wire import ollama
 from anthropic_proxy.wire.tool_call_repair import TAGS, TOOL_CALL_FORMATS
 
 _IN_THE_CLOUD = {"sends_num_ctx": False}
 
-OLLAMA = WireConfig(
+_NATIVE = WireConfig(
     wire=ollama,
     dialect=ollama.Dialect(
         thinking_tags=TAGS, text_call_formats=TOOL_CALL_FORMATS, repairs_tool_names=True, repairs_tool_arguments=True
@@ -19,4 +20,25 @@ OLLAMA = WireConfig(
         ("*:*-cloud", _IN_THE_CLOUD),
     ),
     settings={"keep_alive": "ollama_keep_alive"},
+)
+
+OLLAMA = Provider(
+    name="ollama",
+    prefix="ollama",
+    title="Ollama",
+    env_prefix="OLLAMA",
+    wires={"ollama": _NATIVE, "messages": messages.OLLAMA},
+    base_url="http://localhost:11434",
+    base_url_variable="OLLAMA_API_BASE",
+    key_variable="OLLAMA_API_KEY",
+    key_required="never",
+    big_model="llama3",
+    small_model="llama3:8b",
+    uses_installed_models=True,
+    unknown_model_provider="openai",
+    known_models=(
+        *("llama3", "llama3:8b", "llama3:70b", "llama2", "mistral", "mistral:instruct", "mixtral", "mixtral:instruct"),
+        *("phi3:mini", "phi3:medium"),
+    ),
+    docs="https://github.com/ollama/ollama/blob/main/docs/api.md",
 )

@@ -1,6 +1,8 @@
-"""Wire configs of providers with Chat Completions, with model rules."""
+"""Providers with Chat Completions: their registry entries, dialects and model rules. OpenAI's entry is in `openai`."""
 
-from anthropic_proxy.routing.providers.registry import WireConfig, rules_from
+from anthropic_proxy.routing.providers import anthropic as messages
+from anthropic_proxy.routing.providers import openai_responses as responses
+from anthropic_proxy.routing.providers.registry import Provider, WireConfig, retire, rules_from
 from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.json_schema import SchemaRules
 
@@ -95,7 +97,8 @@ OPENAI = WireConfig(
     ),
 )
 
-GROQ = WireConfig(
+_GROQ_AUDIO = ("whisper-large-v3", "whisper-large-v3-turbo", "distil-whisper-large-v3-en")
+_GROQ_CHAT = WireConfig(
     wire=openai_chat,
     dialect=openai_chat.Dialect(
         signature_tag="groq", omits_null=True, json_output="json_object", json_output_alone=True
@@ -120,8 +123,40 @@ GROQ = WireConfig(
         ),
     ),
 )
+GROQ = Provider(
+    name="groq",
+    prefix="groq",
+    title="Groq",
+    env_prefix="GROQ",
+    wires={"chat": _GROQ_CHAT},
+    base_url="https://api.groq.com/openai/v1",
+    base_url_variable="GROQ_BASE_URL",
+    key_variable="GROQ_API_KEY",
+    big_model="llama-3.3-70b-versatile",
+    small_model="llama-3.1-8b-instant",
+    known_models=(
+        *("llama-3.3-70b-versatile", "llama-3.1-8b-instant", "llama3-70b-8192", "llama3-8b-8192", "gemma2-9b-it"),
+        *("whisper-large-v3", "whisper-large-v3-turbo", "distil-whisper-large-v3-en", "llama-guard-3-8b"),
+        *("meta-llama/llama-4-scout-17b-16e-instruct", "meta-llama/llama-4-maverick-17b-128e-instruct"),
+        *("qwen-qwq-32b", "qwen-2.5-coder-32b", "qwen-2.5-32b", "deepseek-r1-distill-qwen-32b"),
+        *("deepseek-r1-distill-llama-70b", "mistral-saba-24b", "llama-3.2-1b-preview", "llama-3.2-3b-preview"),
+        *("llama-3.2-11b-vision-preview", "llama-3.2-90b-vision-preview", "llama-3.3-70b-specdec"),
+        *("openai/gpt-oss-120b", "openai/gpt-oss-20b", "qwen/qwen3.8-27b", "qwen/qwen3.6-27b"),
+    ),
+    # The first two remain available to customers with a contract.
+    retired_models=retire(
+        "console.groq.com/docs/deprecations",
+        "2026-11",
+        ("2026-08-16", "openai/gpt-oss-120b", ("llama-3.3-70b-versatile",)),
+        ("2026-08-16", "openai/gpt-oss-20b", ("llama-3.1-8b-instant",)),
+        ("2026-07-17", "openai/gpt-oss-120b", ("meta-llama/llama-4-scout-17b-16e-instruct",)),
+        ("2026-03-09", "openai/gpt-oss-120b", ("meta-llama/llama-4-maverick-17b-128e-instruct",)),
+    ),
+    refused_models=dict.fromkeys(_GROQ_AUDIO, "turns sound into text"),
+    docs="https://console.groq.com/docs/api-reference",
+)
 
-MOONSHOT = WireConfig(
+_MOONSHOT_CHAT = WireConfig(
     wire=openai_chat,
     dialect=openai_chat.Dialect(
         signature_tag="kimi",
@@ -143,8 +178,34 @@ MOONSHOT = WireConfig(
         ("kimi-k[3-9]*", {**_KIMI_THINKING, **_KIMI_K3}),
     ),
 )
+MOONSHOT = Provider(
+    name="moonshot",
+    prefix="moonshot",
+    title="Moonshot",
+    env_prefix="MOONSHOT",
+    wires={"chat": _MOONSHOT_CHAT, "messages": messages.MOONSHOT},
+    base_url="https://api.moonshot.ai/v1",
+    base_url_variable="MOONSHOT_BASE_URL",
+    key_variable="MOONSHOT_API_KEY",
+    big_model="kimi-k2-instruct",
+    small_model="kimi-k2-base",
+    known_models=(
+        *("kimi-k2-base", "kimi-k2-instruct"),
+        *("kimi-k2.5", "kimi-k2.6", "kimi-k2.7-code", "kimi-k2.7-code-highspeed", "kimi-k3", "kimi-k3.1-pro"),
+    ),
+    # The K2 series ends with 2026. Accounts registered since 2026-10-31 cannot use it.
+    retired_models=retire(
+        "platform.kimi.ai/docs/models; dev.to/aihubmix, Kimi K3.1 Pro migration guide",
+        "2026-11-20",
+        ("2026-05-25", "kimi-k3", ("kimi-k2-base", "kimi-k2-instruct", "kimi-k2-0711-preview", "kimi-k2-0905-preview")),
+        ("2026-05-25", "kimi-k3", ("kimi-k2-turbo-preview", "kimi-k2-thinking", "kimi-k2-thinking-turbo")),
+        ("2026-08-31", "kimi-k3", ("kimi-k2.5",)),
+        ("2026-12-31", "kimi-k3", ("kimi-k2.6", "kimi-k2.7-code", "kimi-k2.7-code-highspeed")),
+    ),
+    docs="https://platform.moonshot.ai/docs/api/chat",
+)
 
-XAI = WireConfig(
+_XAI_CHAT = WireConfig(
     wire=openai_chat,
     dialect=openai_chat.Dialect(
         signature_tag="xai",
@@ -162,5 +223,46 @@ XAI = WireConfig(
         ("grok-*-non-reasoning*", {"effort_form": "omit", "reasoning_mode": "never"}),
     ),
 )
+XAI = Provider(
+    name="xai",
+    prefix="xai",
+    title="xAI",
+    env_prefix="XAI",
+    wires={"chat": _XAI_CHAT, "responses": responses.XAI},
+    base_url="https://api.x.ai/v1",
+    base_url_variable="XAI_BASE_URL",
+    key_variable="XAI_API_KEY",
+    big_model="grok-3",
+    small_model="grok-3-mini-beta",
+    known_models=(
+        *("grok-3", "grok-3-beta", "grok-3-mini-beta", "grok-2-vision-latest", "grok-2", "grok-1"),
+        *("grok-3-mini", "grok-4.3", "grok-4.5", "grok-4.6", "grok-4.7", "grok-build-0.1", "grok-code-fast-1"),
+    ),
+    retired_models=retire(
+        "docs.x.ai/developers/migration/may-15-retirement",
+        "2026-11",
+        ("2026-05-15", "grok-4.3", ("grok-3", "grok-3-beta", "grok-3-mini", "grok-3-mini-beta", "grok-code-fast-1")),
+    ),
+    docs="https://docs.x.ai/docs/api-reference",
+)
 
-DEMO = WireConfig(wire=openai_chat, dialect=openai_chat.Dialect(signature_tag="demo"))
+DEMO = Provider(
+    name="demo",
+    prefix="demo",
+    title="the built-in demo",
+    wires={"chat": WireConfig(wire=openai_chat, dialect=openai_chat.Dialect(signature_tag="demo"))},
+    base_url="demo:",
+    key_required="never",
+    selectable=False,
+    big_model="demo",
+    small_model="demo",
+    known_models=("demo",),
+    transport="demo",
+)
+
+PROVIDERS = (
+    GROQ,
+    MOONSHOT,
+    XAI,
+)
+"""Providers that users choose by a key, in the order of preference."""

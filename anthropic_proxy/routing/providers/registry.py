@@ -1,11 +1,12 @@
 """Types of the provider registry."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from msgspec import Struct
 
+from anthropic_proxy.settings import ProviderVariables
 from anthropic_proxy.wire.contract import Wire
 
 UNKNOWN_PROJECT = "{project}"
@@ -62,6 +63,18 @@ class RetiredModel(Struct, frozen=True, kw_only=True):
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
 
 
+def retire(source: str, read: str, *days: tuple[str, str, tuple[str, ...]]) -> Mapping[str, RetiredModel]:
+    """Return model → retirement, from groups of models with their date and the successor that the provider recommends.
+
+    Covers the default models and models that users may have configured.
+    """
+    return {
+        model: RetiredModel(since=since, successor=successor, source=source, read=read)
+        for since, successor, models in days
+        for model in models
+    }
+
+
 class ServerOverride(Struct, frozen=True, kw_only=True):
     """A server of another vendor that replaces a provider through `…_BASE_URL`."""
 
@@ -87,15 +100,9 @@ class ServerOverride(Struct, frozen=True, kw_only=True):
     docs: str = ""
 
 
-class Provider(Struct, frozen=True, kw_only=True):
+class Provider(ProviderVariables, frozen=True, kw_only=True):
     """One company or server with models."""
 
-    name: str
-    """Value of `PREFERRED_PROVIDER`: `google`."""
-    prefix: str
-    """Prefix of model ids, without the slash: `gemini`."""
-    extra_prefixes: Collection[str] = ()
-    """Further prefixes, which remain in the model id."""
     title: str
     """Name in messages: `Google Gemini`."""
     wires: Mapping[str, WireConfig]
@@ -111,10 +118,6 @@ class Provider(Struct, frozen=True, kw_only=True):
     """Path appended to a base URL setting without a path: `/v1`."""
     url_resource: str = ""
     """Path of the account, appended to each base URL: `/projects/{project}/locations/{location}`."""
-    env_prefix: str = ""
-    """Prefix of its settings: `GEMINI` for `GEMINI_BASE_URL`, `GEMINI_KNOWN_MODELS`. "": no settings."""
-    base_url_variable: str | None = None
-    key_variable: str | None = None
     key_header: str = "authorization"
     key_scheme: str = "Bearer "
     accepts_client_credential: bool = False
@@ -123,19 +126,14 @@ class Provider(Struct, frozen=True, kw_only=True):
     """`google`: tokens from Application Default Credentials."""
     key_required: Literal["always", "own_address", "never"] = "always"
     """`own_address`: only for `base_url`. A server from a base URL setting may need no key."""
-    selectable: bool = True
-    """True if messages list the provider as a choice."""
-    big_model: str | None = None
-    """Default model for sonnet, opus and fable, without prefix. None: no default."""
-    small_model: str | None = None
-    serves_claude: bool = False
-    """True if the provider serves Claude models. Claude ids stay unchanged; BIG_MODEL and SMALL_MODEL are ignored."""
     uses_installed_models: bool = False
     """True if defaults must be installed. Otherwise the largest and the smallest installed model replace them."""
     model_patterns: Sequence[str] = ()
     """Patterns of unlisted model names that belong to the provider."""
-    unknown_models_to_openai: bool = False
-    """True if an unknown BIG_MODEL or SMALL_MODEL goes to OpenAI if an OpenAI key is set (as in earlier proxies)."""
+    unknown_model_provider: str = ""
+    """Provider of an unknown BIG_MODEL or SMALL_MODEL if its key is set (as in earlier proxies). "": this provider."""
+    vertex_provider: str = ""
+    """Provider of the same models, used instead of this one with `USE_VERTEX_AUTH`. "": none."""
     known_models: Sequence[str] = ()
     refused_models: Mapping[str, str] = {}
     """Known models that cannot chat → reason (`turns sound into text`)."""
@@ -155,8 +153,3 @@ class Provider(Struct, frozen=True, kw_only=True):
     def is_local(self) -> bool:
         """True if the default server is on this machine, where another program may use the port."""
         return self.base_url.startswith("http://localhost")
-
-    @property
-    def has_default_models(self) -> bool:
-        """True if Claude tiers map to models without settings."""
-        return self.serves_claude or (self.big_model is not None and self.small_model is not None)

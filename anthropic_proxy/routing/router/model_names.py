@@ -3,7 +3,7 @@
 0. `claude-<prefix>/<name>`, as listed by `/v1/models`, means `<prefix>/<name>`. A `[1m]` suffix is ignored.
 1. A provider prefix wins, unless the list of the preferred provider contains the complete name.
 2. An id with a Claude tier is mapped by the settings, else by the defaults of the preferred provider.
-3. An unknown BIG_MODEL or SMALL_MODEL goes to OpenAI, if the preferred provider has `unknown_models_to_openai`.
+3. An unknown BIG_MODEL or SMALL_MODEL goes to the `unknown_model_provider` of the preferred provider.
 4. A bare name goes to the provider that lists it, else to the preferred provider.
 """
 
@@ -28,10 +28,7 @@ _CLOUD_SUFFIXES = (":cloud", "-cloud")
 """Suffixes of models that run in the Ollama cloud. They require an account and are no default."""
 _BY_PREFIX = {row.name: row for row in PROVIDERS} | {row.prefix: row for row in PROVIDERS}
 """Prefix → provider. The values of `PREFERRED_PROVIDER`, such as `google` and `vertex`, are prefixes too."""
-_OPENAI = find_provider("openai")
-_GOOGLE = find_provider("google")
-_VERTEX = find_provider("vertex")
-_LITELLM = find_provider("litellm")
+_BY_EXTRA_PREFIX = {prefix: row for row in PROVIDERS for prefix in row.extra_prefixes}
 
 
 class ModelChoice(Struct, frozen=True, kw_only=True):
@@ -75,7 +72,7 @@ def choose(requested: str, preferred: Provider, settings: Settings, catalog: Cat
         return [_through_vertex(row, model_name, f"the request names its provider: {row.prefix}", settings)]
     if tier := find_tier(name):
         return choose_for_tier(tier, name, preferred, settings, catalog)
-    return [_resolve_bare_name(name, preferred, settings, catalog, allow_openai_fallback=False)]
+    return [_resolve_bare_name(name, preferred, settings, catalog, allow_other_provider=False)]
 
 
 def choose_for_tier(
@@ -85,7 +82,7 @@ def choose_for_tier(
     variable, value = _find_setting(tier, preferred, settings)
     if value is not None:
         origin = settings.origins.get(variable, "set")
-        choice = _resolve_bare_name(value, preferred, settings, catalog, allow_openai_fallback=True)
+        choice = _resolve_bare_name(value, preferred, settings, catalog, allow_other_provider=True)
         reason, setting = f"{tier} is {variable} ({origin}), and {choice.reason}", f"{variable}, {origin}"
         first = structs.replace(choice, reason=reason, setting=setting, variable=variable, tier=tier)
     elif preferred.serves_claude:
@@ -99,7 +96,7 @@ def choose_for_tier(
     variable = f"FALLBACK_{tier.upper()}"
     setting = f"{variable}, {settings.origins.get(variable, 'set')}"
     for value in settings.fallbacks.get(tier, ()):
-        choice = _resolve_bare_name(value, preferred, settings, catalog, allow_openai_fallback=True)
+        choice = _resolve_bare_name(value, preferred, settings, catalog, allow_other_provider=True)
         reason = f"{variable} has it next, and {choice.reason}"
         choices.setdefault(choice.name, structs.replace(choice, reason=reason, setting=setting, variable=variable))
     return list(choices.values())
@@ -130,8 +127,8 @@ def _split_prefix(name: str) -> tuple[Provider | None, str]:
     prefix, slash, model_name = name.partition("/")
     if not slash:
         return None, name
-    if prefix.lower() in _LITELLM.extra_prefixes:
-        return _LITELLM, f"{prefix.lower()}/{model_name}" if model_name else ""
+    if (row := _BY_EXTRA_PREFIX.get(prefix.lower())) is not None:
+        return row, f"{prefix.lower()}/{model_name}" if model_name else ""
     row = _BY_PREFIX.get(prefix.lower())
     return row, name if row is None else model_name
 
@@ -158,7 +155,7 @@ def _default_model(tier: str, preferred: Provider, catalog: Catalog) -> str:
 
 
 def _resolve_bare_name(
-    name: str, preferred: Provider, settings: Settings, catalog: Catalog, *, allow_openai_fallback: bool
+    name: str, preferred: Provider, settings: Settings, catalog: Catalog, *, allow_other_provider: bool
 ) -> ModelChoice:
     """Return the choice for a name from a setting, or for a requested name without prefix and tier."""
     if name in _list_of(preferred, settings):
@@ -168,23 +165,25 @@ def _resolve_bare_name(
         return _through_vertex(row, model_name, f"its prefix names the provider: {row.prefix}", settings)
     row = next((row for row in PROVIDERS if name in _list_of(row, settings)), None)
     if row is not None:
-        if row is _GOOGLE and preferred is _VERTEX:
-            row = _VERTEX
+        if row.vertex_provider == preferred.name:
+            row = preferred
         return _through_vertex(row, name, f"a bare name gets its list's prefix: {row.prefix}", settings)
     if any(fnmatchcase(name, pattern) for pattern in preferred.model_patterns) or _is_listed(
         name, catalog.listing(preferred.name)
     ):
         return _through_vertex(preferred, name, f"it is one of {preferred.name}'s own", settings)
-    if allow_openai_fallback and preferred.unknown_models_to_openai and settings.keys.get(_OPENAI.name):
-        reason = f"neither {preferred.name} nor a list knows it, so it goes to openai, whose key is set"
-        return ModelChoice(provider=_OPENAI, model=name, reason=reason, note=f"{name}: {reason}")
+    other = preferred.unknown_model_provider
+    if allow_other_provider and settings.keys.get(other):
+        reason = f"neither {preferred.name} nor a list knows it, so it goes to {other}, whose key is set"
+        return ModelChoice(provider=find_provider(other), model=name, reason=reason, note=f"{name}: {reason}")
     reason = f"a name in no list goes to the preferred provider: {preferred.prefix}"
     return _through_vertex(preferred, name, reason, settings, note=f"{name}: {reason}")
 
 
 def _through_vertex(row: Provider, model: str, reason: str, settings: Settings, *, note: str = "") -> ModelChoice:
-    if row is _GOOGLE and settings.use_vertex_auth:
-        row, reason = _VERTEX, f"{reason}; USE_VERTEX_AUTH sends Google's models to vertex_ai"
+    if row.vertex_provider and settings.use_vertex_auth:
+        row = find_provider(row.vertex_provider)
+        reason = f"{reason}; USE_VERTEX_AUTH sends Google's models to {row.prefix}"
     return ModelChoice(provider=row, model=model, reason=reason, note=note)
 
 

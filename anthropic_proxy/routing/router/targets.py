@@ -17,15 +17,17 @@ from anthropic_proxy.routing.router.readiness import describe_missing_key
 from anthropic_proxy.settings import TIERS, Fidelity, Settings
 from anthropic_proxy.wire.contract import Wire, relays
 
-_ORDER = tuple(
-    row.name
+_PREFERENCE_ORDER = tuple(
+    row
     for row in sorted(PROVIDERS, key=lambda row: row.serves_claude)
     if row.selectable and (row.key_required != "never" or row.key_source != "settings")
 )
 """Preferred providers if no setting names one: those that require a key, in registry order.
 
-Anthropic is last, because its key is usually in the environment of Claude Code users.
+Providers of Claude are last, because their key is usually in the environment of Claude Code users.
 """
+_LOCAL_PROVIDER = next(row.name for row in PROVIDERS if row.uses_installed_models)
+_DEMO = next(row.name for row in PROVIDERS if row.transport == "demo")
 
 
 class RoutingQuery(Struct, frozen=True):
@@ -120,20 +122,20 @@ def preferred(settings: Settings, ollama_models: Sequence[str] | None) -> str:
     """
     if settings.preferred_provider is not None:
         return settings.preferred_provider
-    for name in _ORDER:
-        if settings.keys.get(name) or (name == "vertex" and settings.vertex_project):
-            return name
-    return "demo" if ollama_models is None else "ollama"
+    for row in _PREFERENCE_ORDER:
+        if settings.keys.get(row.name) or (row.key_source == "google" and settings.vertex_project):
+            return row.name
+    return _DEMO if ollama_models is None else _LOCAL_PROVIDER
 
 
 def should_query_ollama(settings: Settings) -> bool:
     """Return True if Ollama is preferred or the only candidate, so that start-up queries its models."""
-    return preferred(settings, ()) == "ollama"
+    return preferred(settings, ()) == _LOCAL_PROVIDER
 
 
 def find_preferred_provider(settings: Settings, catalog: Catalog) -> Provider:
     """Return the registry entry of the preferred provider."""
-    return find_provider(preferred(settings, catalog.listing("ollama")))
+    return find_provider(preferred(settings, catalog.listing(_LOCAL_PROVIDER)))
 
 
 def describe_mapping(settings: Settings, catalog: Catalog) -> list[TierMapping]:

@@ -1,0 +1,49 @@
+"""OpenAI: its registry entry. `OPENAI_BASE_URL` selects one of the compatible servers instead."""
+
+from anthropic_proxy.routing.providers import anthropic as messages
+from anthropic_proxy.routing.providers import openai_chat as chat
+from anthropic_proxy.routing.providers import openai_responses as responses
+from anthropic_proxy.routing.providers.compatible_servers import OPENAI_SERVERS
+from anthropic_proxy.routing.providers.registry import Provider, retire
+
+OPENAI = Provider(
+    name="openai",
+    prefix="openai",
+    title="OpenAI",
+    env_prefix="OPENAI",
+    wires={"chat": chat.OPENAI, "responses": responses.OPENAI, "messages": messages.COMPATIBLE},
+    servers=OPENAI_SERVERS,
+    wire_rules=responses.OPENAI_RULES,
+    base_url="https://api.openai.com/v1",
+    base_url_variable="OPENAI_BASE_URL",
+    key_variable="OPENAI_API_KEY",
+    key_required="own_address",
+    big_model="gpt-4.1",
+    small_model="gpt-4.1-mini",
+    known_models=(
+        *(
+            "o3-mini",
+            "o1",
+            "o1-mini",
+            "o1-pro",
+            "gpt-4.5-preview",
+            "gpt-4o",
+            "gpt-4o-audio-preview",
+            "chatgpt-4o-latest",
+        ),
+        *("gpt-4o-mini", "gpt-4o-mini-audio-preview", "gpt-4.1", "gpt-4.1-mini"),
+        *("gpt-4.1-nano", "o3", "o3-pro", "o4-mini", "gpt-5", "gpt-5-mini", "gpt-5-nano", "gpt-5-pro"),
+        *("gpt-5.1", "gpt-5.2", "gpt-5.3-codex", "gpt-5.4", "gpt-5.4-mini", "gpt-5.4-nano", "gpt-5.5", "gpt-5.5-pro"),
+        *("gpt-5-codex", "gpt-5.1-codex", "gpt-5.2-codex", "gpt-5.6", "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"),
+        *("gpt-6-astra", "gpt-6-sol", "gpt-6-luna", "gpt-6.1-sol", "gpt-6.1-terra", "gpt-6.2-sol"),
+    ),
+    retired_models=retire(
+        "developers.openai.com/api/docs/deprecations",
+        "2026-11",
+        ("2026-10-23", "gpt-5.6-sol", ("gpt-4", "gpt-4-turbo", "o1", "o3-mini")),
+        ("2026-10-23", "gpt-5.6-terra", ("gpt-3.5-turbo", "o4-mini")),
+        ("2026-12-11", "gpt-5.6-sol", ("gpt-5", "o3")),
+        ("2027-01-14", "gpt-6-luna", ("gpt-4.1", "gpt-4.1-mini", "gpt-4o", "gpt-4o-mini")),
+    ),
+    docs="https://platform.openai.com/docs/api-reference/chat",
+)
