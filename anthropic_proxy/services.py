@@ -1,4 +1,4 @@
-"""Services shared by all exchanges, and the client request."""
+"""Services shared by all exchanges."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from anthropic_proxy.exchange.background import BackgroundWork
 from anthropic_proxy.exchange.receipts import Receipts
 from anthropic_proxy.in_progress import InProgress
 from anthropic_proxy.log import Log
-from anthropic_proxy.plugins import Client, GetRoute, Policy
+from anthropic_proxy.plugins import GetRoute, Policy
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget
@@ -53,23 +53,3 @@ class Services(Struct, frozen=True, kw_only=True):
     """Route `/metrics`. None: the path is not served."""
     in_progress: InProgress = field(default_factory=InProgress)
     """Requests in progress, for the message about a process that does not respond."""
-
-
-class ClientRequest(Struct, kw_only=True):
-    """An authenticated request with a complete body."""
-
-    request_id: str
-    client: Client
-    headers: Mapping[str, str]
-    """Names in lower case. Credentials are removed unless they may be forwarded."""
-    body: bytes
-    """Empty after the request was decoded, to free the memory."""
-    path: str = "/v1/messages"
-    query: str = ""
-    number: int = 0
-    """Number of the request in `Services.in_progress`."""
-
-    @property
-    def queue_key(self) -> str:
-        """Client and session. Queued upstream calls are served round-robin by this key."""
-        return f"{self.client.name} {self.headers.get('x-claude-code-session-id', '')}"

@@ -8,8 +8,8 @@ import pytest
 
 from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.exchange import forwarding
+from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.plugins import Client
-from anthropic_proxy.services import ClientRequest
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 

@@ -15,6 +15,7 @@ from msgspec import structs
 from anthropic_proxy.errors import ClientError, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.exchange import forwarding
 from anthropic_proxy.exchange.attempts import build_relay_call
+from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.forwarding import JsonReply
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.exchange.relay import RelayStream, forwarded_headers
@@ -25,7 +26,6 @@ from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, Target, resolve
 from anthropic_proxy.server.responses import encode_events
-from anthropic_proxy.services import ClientRequest
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire import anthropic
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
@@ -218,7 +218,7 @@ def test_a_header_of_the_answer_passes_byte_by_byte_or_not_at_all(sent: bytes, p
 
 async def relayed(chunks: list[bytes | Exception], call: Call, target: Target) -> tuple[bytes, RelayStream]:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
-    answer = RelayStream(anthropic, target, call, FakeResponse(200, *chunks), watch)
+    answer = RelayStream(anthropic, call, FakeResponse(200, *chunks), watch)
     try:
         await answer.open()
         received = b""

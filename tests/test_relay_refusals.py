@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.forwarding import count_tokens
 from anthropic_proxy.plugins import Client
-from anthropic_proxy.services import ClientRequest
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.errors import UpstreamUnreachable
+from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.exchange.tool_loop.runner import MAX_CONCURRENT_CALLS, MAX_TOOL_CALLS
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.router import RoutingQuery, resolve
-from anthropic_proxy.services import ClientRequest
 from anthropic_proxy.upstream.contract import SearchResult
 from tests.support.harness import FakeResponse, RecordingSink
 from tests.support.reply_schemas import DEEPSEEK, FORMAT, GOOD, WRONG

@@ -1,16 +1,27 @@
 """Steps 5 to 8 over the targets of a route, until the first delta: prepare, encode, send, decode."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
+from typing import Generic, TypeVar
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ClientError, InternalError, MissingExtra, ProxyError, UpstreamError
 from anthropic_proxy.exchange.adaptation import Adaptations, apply_stored_adaptations
 from anthropic_proxy.exchange.background import MAX_REPLY_BYTES_ON_LOOP
-from anthropic_proxy.exchange.encoding import MAX_STEPS_ON_LOOP, decode_reply_schema, is_large, run_for_call
+from anthropic_proxy.exchange.call_building import (
+    AttemptState,
+    build_call,
+    build_relay_call,
+    client_credential,
+    continuation_target,
+    limits_for,
+)
+from anthropic_proxy.exchange.client_request import ClientRequest
+from anthropic_proxy.exchange.encoding import decode_reply_schema, is_large, run_for_call
 from anthropic_proxy.exchange.error_messages import (
+    decode_error_response,
     describe_attempt,
     explain_credential,
     idle_timeout_error,
@@ -22,23 +33,20 @@ from anthropic_proxy.exchange.error_messages import (
 from anthropic_proxy.exchange.masking import redact_error, redact_secrets_in
 from anthropic_proxy.exchange.media_inlining import new_media_inliner
 from anthropic_proxy.exchange.not_found import explain_not_found
-from anthropic_proxy.exchange.passthrough import build_relay_call, client_credential
-from anthropic_proxy.exchange.relay import RelayStream, forwarded_headers
+from anthropic_proxy.exchange.relay import RelayStream
 from anthropic_proxy.exchange.strict_mode import require_lossless
-from anthropic_proxy.exchange.target_limits import continuation_target, target_limits
 from anthropic_proxy.exchange.upstream_stream import UpstreamStream, read_error_body, with_date
 from anthropic_proxy.exchange.watchdog import Watchdog
-from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.messages.models import MessagesRequest, Tool
-from anthropic_proxy.messages.preparation import ProxyTool, TargetLimits, prepare
+from anthropic_proxy.messages.models import MessagesRequest
+from anthropic_proxy.messages.preparation import prepare
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.routing.router import Route, Target
-from anthropic_proxy.services import ClientRequest, Services
-from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest, UpstreamResponse, relays
+from anthropic_proxy.services import Services
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest, UpstreamResponse, relays
 
 MAX_RETRIES_PER_TARGET = 1
 MAX_ADAPTATIONS = 2
@@ -47,8 +55,39 @@ RETRY_DELAY_SECONDS = 0.5
 """Delay before a retry without `retry-after`."""
 
 
+_Stream_co = TypeVar("_Stream_co", bound=UpstreamStream | RelayStream, covariant=True)
+
+
+class OpenedStream(Struct, Generic[_Stream_co], frozen=True):
+    """A stream with its first content, and the attempt that opened it."""
+
+    stream: _Stream_co
+    state: AttemptState
+
+
+AnyOpenedStream = OpenedStream[UpstreamStream | RelayStream]
+
+
+class _TargetRun(Struct):
+    """Inputs that all attempts with one target share."""
+
+    request: MessagesRequest
+    token_scale: float
+    skips_open_circuit: bool
+    """True if another target follows."""
+    continuation: str | None = None
+    """None: first call of a reply. "": further call of the tool loop. Otherwise: the continuation token."""
+    stop_filter: StopSequenceFilter | None = None
+    """Stop sequence filter of the continued stream. None: no continuation."""
+    adaptations: Adaptations | None = None
+    """None: nothing was adapted."""
+
+
 class Attempts:
-    """Attempts of one exchange: one after the other until a reply starts, recorded in the receipt."""
+    """Attempts of one exchange: one after the other until a reply starts, recorded in the receipt.
+
+    `on_send`: called with each attempt before its upstream request is sent.
+    """
 
     def __init__(
         self,
@@ -57,49 +96,28 @@ class Attempts:
         request: MessagesRequest,
         receipt: Receipt,
         watchdog: Watchdog,
+        *,
+        on_send: Callable[[AttemptState], None],
     ) -> None:
         self._services = services
         self._incoming = incoming
         self._request = request
         self._receipt = receipt
         self._watchdog = watchdog
+        self._on_send = on_send
         self._large = is_large(incoming, receipt.tool_count)
         self._inliner = new_media_inliner(services, incoming)
         self._estimates = EstimateCache()
-        self._adaptations: Adaptations | None = None
-        """Adaptations of the current target. None: none."""
-        self._credential: Credential | None = None
-        """Credential of the current attempt. None: no key."""
-        self._transport = "http"
-        self._sent: tuple[Target, str] | None = None
-        """Target and path of the latest upstream request."""
-        self._replaceable = False
-        """True if another target follows, so an open circuit skips this one."""
-        self.relaying = False
-        """True if the current attempt relays bytes."""
-        self.owned: Mapping[str, ProxyTool] = {}
-        """Tools that the proxy runs in the current attempt, by the name in a call."""
-        self.deferred: Sequence[Tool] = ()
-        """Tools that tool search can find."""
-        self._continuation: str | None = None
-        """None: first call of a reply. "": further call of the tool loop. Otherwise: the continuation token."""
-        self._cutter: StopSequenceFilter | None = None
-        """Stop sequence filter of the continued answer. None: no continuation."""
-        self.reply_schema: ReplySchema | None = None
-        """Schema of the reply. None: no schema, or the provider enforces it."""
-        self.token_scale = 1.0
-        """Factor of token estimates for the model of the current attempt."""
 
-    async def open(self, route: Route) -> UpstreamStream | RelayStream:
-        """Return the first answer with content. Raises the last failure if there is none.
+    async def open(self, request: MessagesRequest, route: Route) -> AnyOpenedStream:
+        """Return the first stream with content. Raises the last failure if there is none.
 
         Targets that cannot accept the request are skipped. Their error is raised only if no provider was called.
         """
         failure: ProxyError | None = None
         for target in route.targets:
-            self._replaceable = target is not route.targets[-1]
             try:
-                return await self._try_target(target)
+                return await self._try_target(request, target, is_last=target is route.targets[-1])
             except UpstreamError as error:
                 failure = error
                 self._receipt.failed_attempts.append(describe_attempt(target, error))
@@ -114,78 +132,72 @@ class Attempts:
             self._receipt.failed_attempts.pop()
         raise failure
 
-    def replace_request(self, request: MessagesRequest) -> None:
-        """Replace the request of the client for later calls."""
-        self._request = request
-
     async def open_next_call(
-        self, answer: UpstreamStream, request: MessagesRequest, continuation: str = ""
-    ) -> UpstreamStream:
-        """Return the answer to the next call of a reply that has started: same target, no adaptation, one retry.
+        self, previous: OpenedStream[UpstreamStream], request: MessagesRequest, continuation: str = ""
+    ) -> OpenedStream[UpstreamStream]:
+        """Return the stream of the next call of a reply that has started: same target, no adaptation, one retry.
 
         `continuation`: token of the provider. "": a further call of the tool loop.
         """
-        self._request, self._continuation, self._replaceable = request, continuation, False
-        self._cutter = answer.cutter if continuation else None
-        target = continuation_target(answer.target) if continuation else answer.target
-        again = await self._try_target_with_retries(target, adaptations=0)
-        if isinstance(again, RelayStream):
+        state, target = previous.state, previous.state.target
+        run = _TargetRun(request, state.token_scale, skips_open_circuit=False, continuation=continuation)
+        if continuation:
+            run.stop_filter, target = previous.stream.stop_filter, continuation_target(target)
+        opened = await self._try_target_with_retries(target, run, adaptations=0)
+        if isinstance(opened.stream, RelayStream):
             raise InternalError("a relay was asked to go on with a reply")
-        return again
+        return OpenedStream(opened.stream, opened.state)
 
     def add_note(self, note: FidelityNote) -> None:
         """Add a fidelity note to the receipt."""
         self._receipt.fidelity.add([note])
 
-    def estimate_tokens(self, request: MessagesRequest) -> int:
-        """Return the estimated input tokens of a request, scaled for the current model."""
-        return round(self._estimates.get_or_count(request) * self.token_scale)
+    def estimate_tokens(self, request: MessagesRequest, token_scale: float) -> int:
+        """Return the estimated input tokens of a request. `token_scale`: factor of the model."""
+        return round(self._estimates.get_or_count(request) * token_scale)
 
-    def annotate_error(self, error: UpstreamError) -> None:
-        """Add the provider name to an error and redact keys."""
-        self._hide_keys_in(error)
+    def annotate_error(self, error: UpstreamError, state: AttemptState) -> None:
+        """Add the provider name and the cause of a 404 to the error of an attempt, and redact keys."""
+        self._redact_keys(error, state.target, state.credential)
         prefix_provider(error, self._receipt.prefix)
-        if self._sent is not None:
-            explain_not_found(error, *self._sent, self._services.settings)
+        explain_not_found(error, state.target, state.upstream_path, self._services.settings)
 
-    def _hide_keys_in(self, error: UpstreamError) -> None:
-        redact_error(error, self._credential)
+    def _redact_keys(self, error: UpstreamError, target: Target, credential: Credential | None) -> None:
+        redact_error(error, credential)
         secrets = [server.authorization_token for server in self._request.mcp_servers if server.authorization_token]
-        if self._transport != "http":  # LiteLLM reads the keys itself; the proxy cannot know which one was sent
+        if target.provider.transport != "http":  # LiteLLM reads the keys itself; the proxy cannot know which it sent
             secrets += [key.reveal() for key in self._services.settings.other_secrets]
         redact_secrets_in(error, secrets)
 
-    async def _try_target(self, target: Target) -> UpstreamStream | RelayStream:
-        self.relaying = relays(target.wire)
-        if self._services.catalogue.has_source(target.provider.name):
-            facts = await self._services.catalogue.fetch(target.provider.name, target.model)
-            target = structs.replace(target, facts=facts)
-        target = await self._with_observations(target)
-        self._adaptations = None
-        return await self._try_target_with_retries(target, MAX_ADAPTATIONS)
+    async def _try_target(self, request: MessagesRequest, target: Target, *, is_last: bool) -> AnyOpenedStream:
+        if (catalog := self._services.catalogue).has_source(target.provider.name):
+            target = structs.replace(target, facts=await catalog.fetch(target.provider.name, target.model))
+        scale = await self._services.observations.token_scale(target.provider.name, target.model)
+        target = await apply_stored_adaptations(self._services, target)
+        run = _TargetRun(request, scale, skips_open_circuit=not is_last)
+        return await self._try_target_with_retries(target, run, MAX_ADAPTATIONS)
 
-    async def _try_target_with_retries(self, target: Target, adaptations: int) -> UpstreamStream | RelayStream:
-        """Return the first answer of this target with content, after adaptations, other keys and retries."""
+    async def _try_target_with_retries(self, target: Target, run: _TargetRun, adaptations: int) -> AnyOpenedStream:
+        """Return the first stream of this target with content, after adaptations, other keys and retries."""
         pool = self._services.credentials
         retries, key_rotations = MAX_RETRIES_PER_TARGET, pool.key_count(target.provider)
         self._services.retry_budget.deposit(target.upstream)
         while True:
             forwarded = client_credential(self._services, self._incoming, target.provider)
             credential = forwarded or pool.next_credential(target.provider)
-            self._credential, self._transport = credential, target.provider.transport
-            call = self._relay_call(target) if self.relaying else await self._prepare_call(target)
+            state = await self._prepare_attempt(target, credential, run)
             try:
                 if target.provider.key_source != "settings":
                     self._receipt.provider, self._receipt.prefix = target.provider.name, target.provider.prefix
                     credential, base_url = await pool.next_token(target.provider, target.base_url)
                     target = structs.replace(target, base_url=base_url)
-                    self._credential = credential
-                return await self._attempt(target, call, credential)
+                    state = structs.replace(state, target=target, credential=credential)
+                return await self._attempt(state, run)
             except UpstreamError as error:
                 self._watchdog.end_call()
-                self._hide_keys_in(error)
+                self._redact_keys(error, target, credential)
                 explain_credential(error, target, credential)
-                if adaptations and (adapted := await self._adapt(target, call, error)):
+                if adaptations and (adapted := await self._adapt(state, run, error)):
                     target, adaptations = adapted, adaptations - 1
                 elif key_rotations and pool.rotate(target.provider, credential, error):
                     key_rotations -= 1
@@ -207,30 +219,28 @@ class Attempts:
             return False
         return self._services.retry_budget.try_withdraw(target.upstream)
 
-    async def _with_observations(self, target: Target) -> Target:
-        """Return the target with the stored adaptations; set the token token_scale of its model."""
-        self.token_scale = await self._services.observations.token_scale(target.provider.name, target.model)
-        return await apply_stored_adaptations(self._services, target)
-
-    async def _adapt(self, target: Target, call: Call, error: UpstreamError) -> Target | None:
+    async def _adapt(self, state: AttemptState, run: _TargetRun, error: UpstreamError) -> Target | None:
         """Return the adapted target for a retry. None: no adaptation matches the error."""
-        self._adaptations = self._adaptations or Adaptations(self._services)
-        if (adapted := await self._adaptations.find(target, call, error)) is not None:
-            self._receipt.failed_attempts.append(describe_attempt(target, error))
+        run.adaptations = run.adaptations or Adaptations(self._services)
+        if (adapted := await run.adaptations.find(state.target, state.call, error)) is not None:
+            self._receipt.failed_attempts.append(describe_attempt(state.target, error))
         return adapted
 
-    async def _attempt(self, target: Target, call: Call, credential: Credential | None) -> UpstreamStream | RelayStream:
-        upstream_request = await self._encode(target, call)
+    async def _attempt(self, state: AttemptState, run: _TargetRun) -> AnyOpenedStream:
+        target = state.target
+        upstream_request, reply_schema = await self._encode(state, run)
         self._receipt.provider, self._receipt.prefix = target.provider.name, target.provider.prefix
         self._receipt.model = target.model
-        self._sent = target, upstream_request.path
+        call = structs.replace(state.call, raw=b"") if state.call.raw else state.call  # the stream must not retain it
+        state = structs.replace(state, call=call, upstream_path=upstream_request.path, reply_schema=reply_schema)
+        self._on_send(state)
         breakers, upstream = self._services.circuit_breakers, target.upstream
-        if self._replaceable:
+        if run.skips_open_circuit:
             breakers.acquire(upstream)
-        sending = self._send(target, call, upstream_request, credential)
+        sending = self._send(state, upstream_request, run.stop_filter)
         del upstream_request  # the transport releases it after sending; a reply can take minutes
         try:
-            answer = await sending
+            stream = await sending
         except UpstreamError as error:
             breakers.failed(upstream, error)
             name_address(error, target)
@@ -239,33 +249,35 @@ class Attempts:
             breakers.cancelled(upstream)
             raise
         breakers.succeeded(upstream)
-        if self._adaptations is not None:
-            await self._adaptations.remember(target)
-        return answer
+        if run.adaptations is not None:
+            await run.adaptations.remember(target)
+        return OpenedStream(stream, state)
 
-    async def _encode(self, target: Target, call: Call) -> UpstreamRequest:
+    async def _encode(self, state: AttemptState, run: _TargetRun) -> tuple[UpstreamRequest, ReplySchema | None]:
         """Encode the request and record losses. Raises `UnsupportedFeature` in fidelity mode strict."""
+        target, call = state.target, state.call
         upstream_request = await run_for_call(self._services, target.wire.encode_request, call, large=self._large)
-        report, is_first = self._receipt.fidelity, self._continuation is None
-        report.add(upstream_request.notes, again=not is_first)
-        if self._adaptations is not None:
-            report.add(self._adaptations.notes)
-        if is_first:
+        report, is_first = self._receipt.fidelity, run.continuation is None
+        if upstream_request.notes:
+            report.add(upstream_request.notes, again=not is_first)
+        if run.adaptations is not None:
+            report.add(run.adaptations.notes)
+        if is_first and report.notes:
             require_lossless(report, target)
         checked = b"" if upstream_request.enforces_schema else call.request.output_schema
-        self.reply_schema = await decode_reply_schema(self._services, bytes(checked)) if checked else None
-        return upstream_request
+        return upstream_request, await decode_reply_schema(self._services, bytes(checked)) if checked else None
 
     async def _send(
-        self, target: Target, call: Call, upstream_request: UpstreamRequest, credential: Credential | None
+        self, state: AttemptState, upstream_request: UpstreamRequest, stop_filter: StopSequenceFilter | None
     ) -> UpstreamStream | RelayStream:
+        target = state.target
         self._watchdog.begin_call()
         try:
             send = self._services.transports[target.provider.transport]
-            response = await send(target.base_url, upstream_request, credential)
+            response = await send(target.base_url, upstream_request, state.credential)
             del upstream_request
             try:
-                return await self._open_answer(target, call, response)
+                return await self._open_stream(state, response, stop_filter)
             except BaseException:
                 await response.close()
                 raise
@@ -274,76 +286,65 @@ class Attempts:
                 raise
             raise idle_timeout_error(target.provider.prefix, self._watchdog.upstream_limit) from None
 
-    async def _open_answer(
-        self, target: Target, call: Call, response: UpstreamResponse
+    async def _open_stream(
+        self, state: AttemptState, response: UpstreamResponse, stop_filter: StopSequenceFilter | None
     ) -> UpstreamStream | RelayStream:
+        target, call, wire = state.target, state.call, state.target.wire
         require_api_response(response, target)
-        answer: UpstreamStream | RelayStream
-        if relays(target.wire):
-            sent = structs.replace(call, raw=b"")  # already sent; the stream must not retain it
-            answer = RelayStream(target.wire, target, sent, response, self._watchdog, credential=self._credential)
+        stream: UpstreamStream | RelayStream
+        if relays(wire):
+            stream = RelayStream(wire, call, response, self._watchdog, credential=state.credential)
         else:
-            background, report, cutter = self._services.background, self._receipt.fidelity, self._cutter
-            answer = UpstreamStream(target, call, response, self._watchdog, background, report=report, cutter=cutter)
+            report, background = self._receipt.fidelity, self._services.background
+            stream = UpstreamStream(
+                wire, call, response, self._watchdog, background, report=report, stop_filter=stop_filter
+            )
         if 200 <= response.status < 300:
-            await answer.open()
-            return answer
-        deltas = await self._read_error(target, call, response)
-        if isinstance(answer, RelayStream):
-            raise InternalError("a relayed error was taken for a reply")
-        answer.set_deltas(deltas)
-        return answer
-
-    async def _prepare_call(self, target: Target) -> Call:
-        if self._request.decode_error is not None:
-            raise self._request.decode_error
-        request, limits, inliner = self._request, self.limits(target), self._inliner
-        if inliner is not None:
-            request = await inliner.inline(request, target, limits)
-        inputs = request, limits, self.estimate_tokens
-        prepared = await self._services.background.run(prepare, *inputs) if self._large else prepare(*inputs)
-        self.owned, self.deferred = prepared.proxy_tools, prepared.deferred
-        if self._continuation is None:
-            self._receipt.fidelity.reset()
-        self._receipt.fidelity.add(prepared.notes, again=self._continuation is not None)
-        if inliner is not None:
-            self._receipt.fidelity.add(inliner.notes)
-        return Call(
-            request=prepared.request,
-            model=target.model,
-            requested_model=request.model,
-            dialect=target.dialect,
-            stream=request.stream or bool(prepared.request.stop_sequences) or target.dialect.always_stream,
-            aliases=prepared.aliases,
-            continuation=self._continuation or "",
-            new_id=self._services.new_id,
-            provider=target.provider.prefix,
-            address=target.base_url,
-            window=limits.window,
-            max_input=limits.max_input,
-            estimate=partial(self.estimate_tokens, request),
-            max_steps_here=MAX_STEPS_ON_LOOP,
-        )
-
-    def limits(self, target: Target) -> TargetLimits:
-        """Return the limits of a target for `prepare`."""
-        services = self._services
-        searches, fetches = services.web_search is not None, services.web_fetch is not None
-        return target_limits(target, must_fit=services.settings.check_window, searches=searches, fetches=fetches)
-
-    def _relay_call(self, target: Target) -> Call:
-        self._receipt.fidelity.reset()
-        return build_relay_call(self._incoming, self._request, target, self._services.new_id)
-
-    async def _read_error(self, target: Target, call: Call, response: UpstreamResponse) -> list[Delta]:
+            await stream.open()
+            return stream
         body = await read_error_body(response, self._watchdog)
         headers, large = with_date(response.headers, self._services.clock), len(body) > MAX_REPLY_BYTES_ON_LOOP
-        decode, background = target.wire.decode_error, self._services.background
-        outcome = await background.run_if(large, decode, call, response.status, headers, body)
-        if isinstance(outcome, UpstreamError) and self.relaying:
-            outcome.headers = forwarded_headers(response.headers)
-        if isinstance(outcome, ProxyError):
-            raise outcome
-        if isinstance(outcome, list):
-            return outcome
-        raise InternalError(f"a wire gave {outcome!r} for an error answer")
+        run_if, status = self._services.background.run_if, response.status
+        deltas = await run_if(large, decode_error_response, target, call, status, headers, body)
+        if isinstance(stream, RelayStream):
+            raise InternalError("a relayed error was taken for a reply")
+        stream.set_deltas(deltas)
+        return stream
+
+    async def _prepare_attempt(self, target: Target, credential: Credential | None, run: _TargetRun) -> AttemptState:
+        """Return the attempt with its call, before encoding. Raises the decoding error of the request."""
+        request, report, again = run.request, self._receipt.fidelity, run.continuation is not None
+        if relays(target.wire):
+            report.reset()
+            call = build_relay_call(self._incoming, request, target, self._services.new_id)
+            scale = run.token_scale
+            return AttemptState(target=target, call=call, credential=credential, token_scale=scale, relaying=True)
+        if request.decode_error is not None:
+            raise request.decode_error
+        limits, inliner = limits_for(self._services, target), self._inliner
+        if inliner is not None:
+            request = await inliner.inline(request, target, limits)
+        inputs = request, limits, partial(self.estimate_tokens, token_scale=run.token_scale)
+        prepared = await self._services.background.run(prepare, *inputs) if self._large else prepare(*inputs)
+        if not again:
+            report.reset()
+        report.add(prepared.notes, again=again)
+        if inliner is not None:
+            report.add(inliner.notes)
+        call = build_call(
+            request,
+            prepared,
+            target,
+            limits,
+            continuation=run.continuation or "",
+            estimate=partial(self.estimate_tokens, request, run.token_scale),
+            new_id=self._services.new_id,
+        )
+        return AttemptState(
+            target=target,
+            call=call,
+            credential=credential,
+            token_scale=run.token_scale,
+            proxy_tools=prepared.proxy_tools,
+            deferred_tools=prepared.deferred,
+        )

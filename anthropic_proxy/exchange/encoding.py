@@ -6,9 +6,10 @@ from typing import TypeVar
 from msgspec import structs
 
 from anthropic_proxy.exchange.background import BYTES_PER_TOOL, MAX_BYTES_ON_LOOP
+from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.work_budget import WorkPostponed
-from anthropic_proxy.services import ClientRequest, Services
+from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import Call
 
 MAX_STEPS_ON_LOOP = 4_000

@@ -1,16 +1,21 @@
 """Error messages with the provider, the cause and the setting to change."""
 
 import re
+from collections.abc import Mapping
 
 from anthropic_proxy.errors import (
     CircuitOpen,
+    InternalError,
+    ProxyError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from anthropic_proxy.exchange.relay import forwarded_headers
+from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.wire.contract import FROM_CLIENT, Credential, UpstreamResponse
+from anthropic_proxy.wire.contract import FROM_CLIENT, Call, Credential, UpstreamResponse, relays
 
 _UNSUPPORTED_ENCODINGS = ("br", "zstd", "compress")
 """Content encodings that the proxy does not decode. Other values also occur on uncompressed bodies."""
@@ -57,6 +62,20 @@ def require_api_response(response: UpstreamResponse, target: Target) -> None:
     error = UpstreamProtocolError(f"{problem}{where}", should_retry=False)
     error.retryable = False
     raise error
+
+
+def decode_error_response(
+    target: Target, call: Call, status: int, headers: Mapping[str, str], body: bytes
+) -> list[Delta]:
+    """Return the deltas of the reply that an error response contains. Raises its error if it contains none."""
+    outcome = target.wire.decode_error(call, status, headers, body)
+    if isinstance(outcome, UpstreamError) and relays(target.wire):
+        outcome.headers = forwarded_headers(headers)
+    if isinstance(outcome, ProxyError):
+        raise outcome
+    if isinstance(outcome, list):
+        return outcome
+    raise InternalError(f"a wire gave {outcome!r} for an error answer")
 
 
 def prefix_provider(error: UpstreamError, name: str) -> None:

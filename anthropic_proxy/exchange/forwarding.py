@@ -16,17 +16,18 @@ from anthropic_proxy.errors import (
     UpstreamTimeout,
 )
 from anthropic_proxy.exchange.background import MAX_BYTES_ON_LOOP
+from anthropic_proxy.exchange.call_building import build_relay_call, client_credential
+from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.encoding import is_large
-from anthropic_proxy.exchange.error_messages import require_api_response
+from anthropic_proxy.exchange.error_messages import decode_error_response, require_api_response
 from anthropic_proxy.exchange.masking import redact_error
 from anthropic_proxy.exchange.not_found import explain_not_found
-from anthropic_proxy.exchange.passthrough import build_relay_call, client_credential
 from anthropic_proxy.exchange.relay import forwarded_headers
 from anthropic_proxy.exchange.upstream_stream import read_body
 from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep
 from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.routing.router import RoutingQuery, Target, find_preferred_provider, resolve
-from anthropic_proxy.services import ClientRequest, Services
+from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import Call, UpstreamResponse, relays
 
 COUNT_TIMEOUT_SECONDS = 10.0
@@ -143,9 +144,5 @@ async def _read_answer(target: Target, call: Call, response: UpstreamResponse) -
     if 200 <= response.status < 300:
         _require_expected_shape(body, call.path, target)
         return JsonReply(body, forwarded_headers(response.headers))
-    error = target.wire.decode_error(call, response.status, response.headers, body)
-    if isinstance(error, UpstreamError):
-        error.headers = forwarded_headers(response.headers)
-    if isinstance(error, Exception):
-        raise error
+    decode_error_response(target, call, response.status, response.headers, body)
     raise InternalError("a relayed error was taken for a reply")

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw, structs
 
 from anthropic_proxy.errors import WebFetchFailed
+from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import (
     Block,
@@ -26,7 +27,7 @@ from anthropic_proxy.messages.models import (
 )
 from anthropic_proxy.messages.preparation import TargetLimits
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.services import ClientRequest, Services
+from anthropic_proxy.services import Services
 from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, IMAGE_TYPES, TEXT_TYPES, FetchedPage, WebFetch
 from anthropic_proxy.wire.contract import accepts_url
 

@@ -1,12 +1,13 @@
 """One exchange in nine steps, from the body of the request to the last byte of the reply."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from anthropic_proxy.errors import ProxyError, ShuttingDown, UpstreamError
 from anthropic_proxy.exchange.attempts import Attempts
 from anthropic_proxy.exchange.background import MAX_BYTES_ON_LOOP
+from anthropic_proxy.exchange.call_building import AttemptState
+from anthropic_proxy.exchange.client_request import ClientRequest, ResponseSink
 from anthropic_proxy.exchange.error_messages import idle_timeout_error
 from anthropic_proxy.exchange.outcomes import note_failure, our_bug
 from anthropic_proxy.exchange.relay import RelayStream
@@ -19,45 +20,17 @@ from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import ErrorEvent, Event, Ping
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.fold import Fold
-from anthropic_proxy.messages.models import MessagesRequest, MessagesResponse
+from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.platforms.heap import HEAP_TRIMMER
 from anthropic_proxy.plugins import AdmissionRequest, Receipt
 from anthropic_proxy.routing.router import Route
-from anthropic_proxy.services import ClientRequest, Services
+from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import relays
 
 EMPTY_DELTA_AFTER_SECONDS = 240.0
 """Idle time of the upstream after which empty deltas replace pings. Clients accept pings alone for 10 minutes."""
 _WARM_UP = FidelityNote("emulated", "max_tokens", "answered here: other providers warm their caches by themselves")
-
-
-class ResponseSink(Protocol):
-    """Output of one HTTP response."""
-
-    def attach_receipt(self, receipt: Receipt) -> None:
-        """Set the receipt that the response headers are built from. Call this before any other method."""
-        ...
-
-    async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
-        """Send events. The first call sends status 200 and the stream headers first."""
-        ...
-
-    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
-        """Send relayed bytes, the upstream headers first. `streams`: part of a stream. `last`: nothing follows."""
-        ...
-
-    async def send_message(self, response: MessagesResponse) -> None:
-        """Send a complete reply."""
-        ...
-
-    async def send_error(self, error: ProxyError) -> None:
-        """Send an error with its HTTP status. Nothing may be sent before."""
-        ...
-
-    async def wait_disconnected(self) -> None:
-        """Return when the client has disconnected."""
-        ...
 
 
 async def run_exchange(services: Services, incoming: ClientRequest, sink: ResponseSink) -> None:
@@ -133,6 +106,10 @@ class _Exchange:
         """Filter of tool calls. None: parallel calls are allowed."""
         self._relayed = False
         """True once relayed bytes of a stream were sent."""
+        self._attempt: AttemptState | None = None
+        """The latest attempt. None: no upstream request was sent."""
+        self._queued = True
+        """False once the exchange has left the queue."""
 
     async def run_exchange(self, route: Route) -> None:
         self._route = route
@@ -144,7 +121,9 @@ class _Exchange:
             first_byte_seconds=timeouts.first_byte,
             idle_seconds=timeouts.idle,
         )
-        self._attempts = Attempts(self._services, self._incoming, request, self._receipt, watchdog)
+        self._attempts = Attempts(
+            self._services, self._incoming, request, self._receipt, watchdog, on_send=self._set_attempt
+        )
         try:
             if request.max_tokens == 0 and not relays(route.targets[0].wire):
                 await self._warm_up()
@@ -168,6 +147,9 @@ class _Exchange:
             watchdog.stop()
             self._fill_receipt()
 
+    def _set_attempt(self, state: AttemptState) -> None:
+        self._attempt = state
+
     async def _serve(self, route: Route) -> None:
         await self._services.queue.acquire(self._incoming.queue_key)
         try:
@@ -176,6 +158,7 @@ class _Exchange:
             self._services.queue.release()
 
     async def _reply(self, route: Route) -> None:
+        self._queued = False
         answer = await open_reply(self._services, self._attempts, self._request, route)
         try:
             self._receipt.first_token_seconds = self._services.clock() - self._receipt.started_at
@@ -232,7 +215,7 @@ class _Exchange:
         while (deltas := await answer.read()) is not None:
             fold.feed(call_filter.feed(deltas) if call_filter is not None else deltas)
         if self._writer.usage.input_tokens is None:
-            self._writer.estimate = self._attempts.estimate_tokens(self._request)
+            self._writer.estimate = self._estimate_tokens()
         await self._sink.send_message(fold.finish())
 
     async def _relay(self, answer: RelayStream) -> None:
@@ -252,7 +235,7 @@ class _Exchange:
             self._writer.usage = answer.usage
             self._receipt.outcome = answer.stop_reason or ""
         if answer.failure is not None:
-            self._attempts.annotate_error(answer.failure)
+            self._annotate_error(answer.failure)
             note_failure(self._receipt, answer.failure, self._services.settings.reveal_proxy_keys())
         if not last:
             watchdog.writing = True
@@ -260,9 +243,9 @@ class _Exchange:
 
     async def _record_token_scale(self) -> None:
         """Record the estimate and the count of the provider for the token scale."""
-        writer, receipt, attempts = self._writer, self._receipt, self._attempts
-        if writer.usage.input_tokens is not None:
-            totals, estimated = writer.totals, round(writer.estimate / attempts.token_scale)
+        writer, receipt, attempt = self._writer, self._receipt, self._attempt
+        if attempt is not None and writer.usage.input_tokens is not None:
+            totals, estimated = writer.totals, round(writer.estimate / attempt.token_scale)
             counted = totals.input_tokens + totals.cache_read_input_tokens + totals.cache_creation_input_tokens
             await self._services.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
 
@@ -282,7 +265,15 @@ class _Exchange:
         """Return the start events of a stream; empty after the first call."""
         if self._writer.started:
             return []
-        return [*self._writer.start(self._attempts.estimate_tokens(self._request)), Ping()]
+        return [*self._writer.start(self._estimate_tokens()), Ping()]
+
+    def _estimate_tokens(self) -> int:
+        scale = 1.0 if self._attempt is None else self._attempt.token_scale
+        return self._attempts.estimate_tokens(self._request, scale)
+
+    def _annotate_error(self, error: UpstreamError) -> None:
+        if self._attempt is not None:
+            self._attempts.annotate_error(error, self._attempt)
 
     async def _write(self, events: Sequence[Event], *, last: bool = False) -> None:
         """Send events of the proxy. Afterwards a failure is an `error` event."""
@@ -294,7 +285,7 @@ class _Exchange:
 
         A relay sends no pings of the proxy, except after the stream was started for an earlier target.
         """
-        if self._relayed or (self._attempts.relaying and not self._opened):
+        if self._relayed or (self._is_relaying() and not self._opened):
             return
         is_idle = self._watchdog.now() - self._watchdog.upstream_at > EMPTY_DELTA_AFTER_SECONDS
         # a block of the proxy would collide with the blocks of a relayed stream, which start at 0
@@ -302,9 +293,14 @@ class _Exchange:
         events = self._start() or (self._writer.keep_alive() if opens else [Ping()])
         await self._write(events)
 
+    def _is_relaying(self) -> bool:
+        if self._attempt is not None:
+            return self._attempt.relaying
+        return not self._queued and relays(self._route.targets[0].wire)
+
     async def _fail(self, error: ProxyError) -> None:
         if isinstance(error, UpstreamError):
-            self._attempts.annotate_error(error)
+            self._annotate_error(error)
         note_failure(self._receipt, error, self._services.settings.reveal_proxy_keys())
         if self._opened:
             await self._sink.send_events([*self._flush_pending(), *self._writer.fail(error)], last=True)

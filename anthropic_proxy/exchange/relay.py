@@ -11,7 +11,6 @@ from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import ErrorEvent, Event, MessageStop
 from anthropic_proxy.messages.usage import merge_latest
-from anthropic_proxy.routing.router import Target
 from anthropic_proxy.wire.contract import Call, Credential, RelayWire, UpstreamResponse, is_received
 from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, EventSplitter, new_reader
 
@@ -32,14 +31,12 @@ class RelayStream:
     def __init__(
         self,
         wire: RelayWire,
-        target: Target,
         call: Call,
         response: UpstreamResponse,
         watchdog: Watchdog,
         *,
         credential: Credential | None = None,
     ) -> None:
-        self.target = target
         self.headers = forwarded_headers(response.headers)
         """Headers of the provider for the client."""
         self.usage = Usage()

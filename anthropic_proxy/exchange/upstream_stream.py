@@ -11,8 +11,7 @@ from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
 from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
-from anthropic_proxy.routing.router import Target
-from anthropic_proxy.wire.contract import Call, UpstreamResponse, is_received
+from anthropic_proxy.wire.contract import Call, UpstreamResponse, Wire, is_received
 from anthropic_proxy.wire.framing import FrameReader, new_reader
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -58,34 +57,30 @@ class UpstreamStream:
 
     def __init__(
         self,
-        target: Target,
+        wire: Wire,
         call: Call,
         response: UpstreamResponse,
         watchdog: Watchdog,
         background: BackgroundWork,
         *,
-        report: FidelityReport | None = None,
-        cutter: StopSequenceFilter | None = None,
+        report: FidelityReport,
+        stop_filter: StopSequenceFilter | None,
     ) -> None:
-        """Open a reader of `response`.
-
-        `report`: receives the notes of the decoder at the end. `cutter`: filter of the continued answer.
-        """
-        self.target = target
+        """`report`: receives the notes of the decoder at the end. `stop_filter`: filter of the continued stream."""
         self.call = call
         self._response = response
         self._watchdog = watchdog
         self._background = background
         self._report = report
-        self._decoder = target.wire.new_decoder(call)
-        self._framing = target.wire.FRAMING
+        self._decoder = wire.new_decoder(call)
+        self._framing = wire.FRAMING
         self._reader = new_reader(self._framing) if call.stream else None
         """Frame reader. None: the answer is not streamed."""
         self._check_framing = self._framing == "sse"
         """True until the first bytes prove that an SSE answer is streamed. NDJSON is indistinguishable from a body."""
         self._body = b""
         """First bytes of an answer that is unexpectedly not streamed."""
-        self.cutter = cutter or (
+        self.stop_filter = stop_filter or (
             StopSequenceFilter(call.request.stop_sequences) if call.request.stop_sequences else None
         )
         """Filter of stop sequences. None: none are requested."""
@@ -140,8 +135,8 @@ class UpstreamStream:
                 except UpstreamError as error:
                     self._broken, chunk = error, b""
                 deltas = self._decode(self._reader, chunk)
-            if self.cutter is not None:
-                deltas = self._cut(self.cutter, deltas)
+            if self.stop_filter is not None:
+                deltas = self._cut(self.stop_filter, deltas)
             if deltas:
                 if trailing:
                     trailing += deltas
@@ -162,12 +157,11 @@ class UpstreamStream:
         if self._stopped:
             return []
         deltas = self._decoder.flush_pending()
-        return deltas if self.cutter is None else [*self.cutter.feed(deltas), *self.cutter.finish()]
+        return deltas if self.stop_filter is None else [*self.stop_filter.feed(deltas), *self.stop_filter.finish()]
 
     async def close(self) -> None:
         """End the upstream call."""
-        if self._report is not None:
-            self._report.add(self._decoder.notes)
+        self._report.add(self._decoder.notes)
         await self._response.close(complete=self._decoder.finished)
 
     def set_deltas(self, deltas: Iterable[Delta]) -> None:
@@ -240,12 +234,12 @@ class UpstreamStream:
         else:
             deltas += self._decoder.decode_body(body)
 
-    def _cut(self, cutter: StopSequenceFilter, deltas: list[Delta]) -> list[Delta]:
-        deltas = cutter.feed(deltas)
-        if cutter.matched:
+    def _cut(self, stop_filter: StopSequenceFilter, deltas: list[Delta]) -> list[Delta]:
+        deltas = stop_filter.feed(deltas)
+        if stop_filter.matched:
             self._ended = True
         elif self._ended and not self.continuation:
-            deltas += cutter.finish()  # also before a failure, because it was received
+            deltas += stop_filter.finish()  # also before a failure, because it was received
         return deltas
 
 

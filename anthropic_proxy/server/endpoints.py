@@ -17,6 +17,7 @@ from anthropic_proxy.errors import (
     UnknownModel,
 )
 from anthropic_proxy.exchange import forwarding
+from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.outcomes import note_failure, our_bug
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.log import Log
@@ -26,7 +27,7 @@ from anthropic_proxy.server.auth import PUBLIC_PATHS, authenticate, client_comma
 from anthropic_proxy.server.request_body import body_if_complete, read_body
 from anthropic_proxy.server.request_limits import headers_of
 from anthropic_proxy.server.response_sink import AsgiSink, Receive, Scope, Send
-from anthropic_proxy.services import ClientRequest, Services
+from anthropic_proxy.services import Services
 
 PROBE_PATHS = PUBLIC_PATHS | {"/metrics"}
 """Paths of probes and scrapers. Their requests have no receipt."""

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.errors import ClientError
-from anthropic_proxy.exchange.target_limits import target_limits
+from anthropic_proxy.exchange.call_building import target_limits
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep
 from anthropic_proxy.messages.preparation import prepare

@@ -8,13 +8,13 @@ import msgspec
 
 from anthropic_proxy.errors import ProxyError, UpstreamError
 from anthropic_proxy.exchange.attempts import build_relay_call
+from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.relay import RelayStream, forwarded_headers
 from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.server.responses import encode_error, encode_events, error_headers
-from anthropic_proxy.services import ClientRequest
 from anthropic_proxy.wire.contract import Call
 from tests.support.harness import FakeResponse
 
@@ -37,7 +37,7 @@ async def _play(
 ) -> dict[str, bytes]:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
     response = FakeResponse(status, *(chunk for chunk in chunks if chunk), headers=headers)
-    answer = RelayStream(target.wire, target, call, response, watch)
+    answer = RelayStream(target.wire, call, response, watch)
     try:
         if status != 200:
             error = target.wire.decode_error(call, status, headers, b"".join(chunks))

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ClientError, ProxyError
-from anthropic_proxy.exchange.target_limits import target_limits
+from anthropic_proxy.exchange.call_building import target_limits
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
 from anthropic_proxy.messages.events import Ping
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport

@@ -4,7 +4,7 @@ Other requests pass without cost. If a reply calls tools of the proxy (web searc
 run, their results are sent in the form of the API, and the model is called again with everything sent so far.
 """
 
-from anthropic_proxy.exchange.attempts import Attempts
+from anthropic_proxy.exchange.attempts import Attempts, OpenedStream
 from anthropic_proxy.exchange.relay import RelayStream
 from anthropic_proxy.exchange.tool_loop.loop import ToolLoop
 from anthropic_proxy.exchange.tool_loop.resume import resume
@@ -31,12 +31,13 @@ async def open_reply(
     ahead: list[Delta] = []
     if is_paused(request.messages):
         runner = ProxyToolRunner(services)
-        request, ahead = await resume(attempts, runner, request, route)
-    answer = await attempts.open(route)
-    if isinstance(answer, RelayStream):
-        return answer
-    reply_schema = attempts.reply_schema
-    if reply_schema is None and not (attempts.owned or ahead) and answer.continuation is None:
-        return answer
-    reply = ToolLoop(attempts, runner or ProxyToolRunner(services), request, answer, ahead)
+        request, ahead = await resume(services, runner, request, route)
+    opened = await attempts.open(request, route)
+    stream, state = opened.stream, opened.state
+    if isinstance(stream, RelayStream):
+        return stream
+    reply_schema = state.reply_schema
+    if reply_schema is None and not (state.proxy_tools or ahead) and stream.continuation is None:
+        return stream
+    reply = ToolLoop(attempts, runner or ProxyToolRunner(services), request, OpenedStream(stream, state), ahead)
     return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, services.background)

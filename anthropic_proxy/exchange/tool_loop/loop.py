@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from anthropic_proxy.exchange.attempts import Attempts
+from anthropic_proxy.exchange.attempts import Attempts, OpenedStream
 from anthropic_proxy.exchange.tool_loop.history import append_assistant_blocks, without_forced_tool
 from anthropic_proxy.exchange.tool_loop.model_step import ModelStep
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolRunner
@@ -33,7 +33,7 @@ class ToolLoop:
         attempts: Attempts,
         runner: ProxyToolRunner,
         request: MessagesRequest,
-        answer: UpstreamStream,
+        opened: OpenedStream[UpstreamStream],
         ahead: list[Delta],
     ) -> None:
         self._attempts = attempts
@@ -41,7 +41,7 @@ class ToolLoop:
         self._request = request
         """The request with all blocks received since."""
         self._max_tokens = request.max_tokens
-        self._answer = answer
+        self._stream, self._state = opened.stream, opened.state
         self._ahead = ahead
         self._step = self._new_step()
         self._call_count = self._continuation_count = 1
@@ -54,14 +54,14 @@ class ToolLoop:
         self._finished = False
 
     @property
-    def answer(self) -> UpstreamStream:
-        """The current upstream answer."""
-        return self._answer
+    def provider(self) -> str:
+        """The prefix of the provider."""
+        return self._state.target.provider.prefix
 
     @property
     def signature(self) -> str:
         """Signature for unsigned thinking blocks."""
-        return self._answer.signature
+        return self._stream.signature
 
     @property
     def complete(self) -> bool:
@@ -76,7 +76,7 @@ class ToolLoop:
         while not self._finished:
             if self._call_pending:
                 await self._open_next_call()
-            deltas = await self._answer.read()
+            deltas = await self._stream.read()
             forwarded = await self._end_answer() if deltas is None else self._forward(deltas)
             if forwarded:
                 return forwarded
@@ -86,11 +86,11 @@ class ToolLoop:
         """Return held deltas at a premature end of the reply. Incomplete calls are not run."""
         if self._call_pending or self._finished:  # between two answers
             return []
-        return [*self._step.feed(self._answer.flush_pending()), *self._step.finish()]
+        return [*self._step.feed(self._stream.flush_pending()), *self._step.finish()]
 
     async def close(self) -> None:
         """End the upstream call."""
-        await self._answer.close()
+        await self._stream.close()
 
     def retry_with_feedback(self, feedback: str) -> bool:
         """Schedule another call with `words` as user message. Return False if no output tokens are left."""
@@ -106,8 +106,8 @@ class ToolLoop:
     def _new_step(self) -> ModelStep:
         choice = self._request.tool_choice
         one_call = choice is not None and bool(choice.disable_parallel_tool_use)
-        answer = self._answer
-        return ModelStep(self._attempts.owned, answer.signature, answer.call.new_id, one_call=one_call)
+        proxy_tools, new_id = self._state.proxy_tools, self._state.call.new_id
+        return ModelStep(proxy_tools, self._stream.signature, new_id, one_call=one_call)
 
     def _forward(self, deltas: list[Delta]) -> list[Delta]:
         forwarded = self._step.feed(deltas)
@@ -121,8 +121,10 @@ class ToolLoop:
 
     async def _open_next_call(self) -> None:
         """Make the next upstream call of this reply."""
-        await self._answer.close()
-        self._answer = await self._attempts.open_next_call(self._answer, self._request, self._token)
+        await self._stream.close()
+        opened = OpenedStream(self._stream, self._state)
+        opened = await self._attempts.open_next_call(opened, self._request, self._token)
+        self._stream, self._state = opened.stream, opened.state
         self._call_pending = False
         if self._token:
             self._step.continue_with()
@@ -134,16 +136,16 @@ class ToolLoop:
         """Run calls and choose the next step after an answer; return the deltas for the client."""
         step = self._step
         if step.stop is None:
-            if self._answer.continuation:
-                return self._continue_reply(self._answer.continuation)
+            if self._stream.continuation:
+                return self._continue_reply(self._stream.continuation)
             self._finished = True
             return []  # no stop reason: the writer raises
         forwarded = step.finish()
         if not step.calls or step.stop.reason not in _NORMAL_STOPS:
             return [*forwarded, *self._finish(step.stop)]
-        accepts_pdf = self._answer.call.request.pdf
+        accepts_pdf = self._state.call.request.pdf
         results = await self._runner.run(
-            step.calls, self._request.messages, self._attempts.deferred, accepts_pdf=accepts_pdf
+            step.calls, self._request.messages, self._state.deferred_tools, accepts_pdf=accepts_pdf
         )
         if step.calls_client:
             return [*forwarded, *results, *self._finish(Stop("tool_use"))]
@@ -160,8 +162,8 @@ class ToolLoop:
         usage, self._continuation_count = self._step.usage, self._continuation_count + 1
         self._end_call(usage)
         if self._is_exhausted() or self._continuation_count >= _MAX_CONTINUATIONS or usage.output_tokens == 0:
-            cutter = self._answer.cutter
-            return [*(cutter.finish() if cutter is not None else ()), *self._finish(Stop("max_tokens"))]
+            stop_filter = self._stream.stop_filter
+            return [*(stop_filter.finish() if stop_filter is not None else ()), *self._finish(Stop("max_tokens"))]
         self._token, self._call_pending = token, True
         return []
 
@@ -176,7 +178,7 @@ class ToolLoop:
         self._end_call(
             replace(
                 usage,
-                input_tokens=self._attempts.estimate_tokens(self._request)
+                input_tokens=self._attempts.estimate_tokens(self._request, self._state.token_scale)
                 if usage.input_tokens is None
                 else usage.input_tokens,
                 output_tokens=tokens if usage.output_tokens is None else usage.output_tokens,

@@ -117,7 +117,7 @@ class SchemaCheckedStream:
 
     def _retry(self, problem: str) -> list[Delta]:
         if self._call_count > 1:
-            provider = self._reply.answer.target.provider.prefix
+            provider = self._reply.provider
             raise UpstreamProtocolError(
                 f"{provider} was asked twice for a reply of the schema in output_config.format, and gave none: "
                 f"{problem}.",

@@ -10,8 +10,9 @@ import msgspec
 from msgspec import structs
 
 from anthropic_proxy.errors import ClientError, ProxyError
+from anthropic_proxy.exchange.call_building import target_limits
+from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.pipeline import run_exchange
-from anthropic_proxy.exchange.target_limits import target_limits
 from anthropic_proxy.log import Log
 from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.preparation import prepare
@@ -20,7 +21,7 @@ from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget
 from anthropic_proxy.routing.memory_store import MemoryStore
 from anthropic_proxy.routing.model_observations import ModelObservations
-from anthropic_proxy.services import ClientRequest, Services
+from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest, relays
 from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, complete_replies, folders_of, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline

@@ -1,0 +1,169 @@
+"""Step 5: `AttemptState` and its call, prepared or relayed, with the limits of its target."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.exchange.client_request import ClientRequest
+from anthropic_proxy.exchange.encoding import MAX_STEPS_ON_LOOP
+from anthropic_proxy.messages.models import MessagesRequest, Tool, decode_request_or_keep
+from anthropic_proxy.messages.preparation import (
+    STATED_MARGIN,
+    UNPREPARED,
+    PreparationResult,
+    ProxyTool,
+    ServerToolKind,
+    TargetLimits,
+)
+from anthropic_proxy.messages.reply_schema import ReplySchema
+from anthropic_proxy.messages.tokens import estimate
+from anthropic_proxy.routing.providers import Provider
+from anthropic_proxy.routing.router import Target
+from anthropic_proxy.services import Services
+from anthropic_proxy.wire.contract import FROM_CLIENT, Call, Credential
+
+
+class AttemptState(Struct, frozen=True, kw_only=True):
+    """One attempt: its target and call, and the facts about them that the reply and its errors need."""
+
+    target: Target
+    call: Call
+    """The call. `raw` is empty once it is sent."""
+    credential: Credential | None
+    """None: no key."""
+    relaying: bool = False
+    """True if the attempt relays bytes."""
+    token_scale: float
+    """Factor of token estimates for the model, from counts of earlier replies."""
+    proxy_tools: Mapping[str, ProxyTool] = {}
+    """Tools that the proxy runs, by the name in a call."""
+    deferred_tools: Sequence[Tool] = ()
+    """Tools that tool search can find."""
+    upstream_path: str = ""
+    """Path of the upstream request."""
+    reply_schema: ReplySchema | None = None
+    """Schema that the proxy checks the reply with. None: no schema, or the provider enforces it."""
+
+
+_PROXY_TOOLS: tuple[ServerToolKind, ...] = ("web_search", "tool_search")
+_PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch")
+"""Tools that the proxy runs if the provider does not. A web search without a service returns an API error."""
+
+
+@functools.lru_cache(maxsize=256)
+def target_limits(
+    target: Target, *, must_fit: bool = False, searches: bool = True, fetches: bool = False
+) -> TargetLimits:
+    """Return the limits of a target for `prepare`.
+
+    `must_fit`: reject requests above its window. `searches`: a search service is set. `fetches`: the proxy may fetch
+    web pages.
+    """
+    facts, dialect = target.facts, target.dialect
+    stated = facts.stated_window
+    outputs = [limit for limit in (facts.max_output if facts.known else None, facts.stated_output) if limit is not None]
+    return TargetLimits(
+        window=stated or (facts.context_window if facts.known else None),
+        max_input=facts.max_input if facts.known and stated is None else None,
+        max_output=min(outputs, default=None),
+        reject_overflow=must_fit and stated is None,
+        margin=STATED_MARGIN if stated is not None else 0.0,
+        efforts=facts.efforts,
+        accepts_thinking_budget=getattr(dialect, "thinking", "") == "budget",
+        default_effort=facts.default_effort,
+        vision=(facts.accepts_images or not facts.known) and not facts.rejects_images,
+        pdf=facts.accepts_pdf and not facts.rejects_documents,
+        tools=facts.tools,
+        server_tools=getattr(dialect, "server_tools", ()),
+        server_tools_exclusive=getattr(dialect, "server_tools_exclusive", False),
+        proxy_tool_kinds=_PROXY_TOOLS_WITH_FETCH if fetches else _PROXY_TOOLS,
+        can_search=searches,
+        provider=target.provider.prefix,
+        name_pattern=dialect.tool_name_pattern,
+        name_length=dialect.max_tool_name_length,
+    )
+
+
+def limits_for(services: Services, target: Target) -> TargetLimits:
+    """Return the limits of a target with the settings and the server tools of these services."""
+    searches, fetches = services.web_search is not None, services.web_fetch is not None
+    return target_limits(target, must_fit=services.settings.check_window, searches=searches, fetches=fetches)
+
+
+def build_call(
+    request: MessagesRequest,
+    prepared: PreparationResult,
+    target: Target,
+    limits: TargetLimits,
+    *,
+    continuation: str,
+    estimate: Callable[[], int],
+    new_id: Callable[[str], str],
+) -> Call:
+    """Return the call of a prepared request."""
+    return Call(
+        request=prepared.request,
+        model=target.model,
+        requested_model=request.model,
+        dialect=target.dialect,
+        stream=request.stream or bool(prepared.request.stop_sequences) or target.dialect.always_stream,
+        aliases=prepared.aliases,
+        continuation=continuation,
+        new_id=new_id,
+        provider=target.provider.prefix,
+        address=target.base_url,
+        window=limits.window,
+        max_input=limits.max_input,
+        estimate=estimate,
+        max_steps_here=MAX_STEPS_ON_LOOP,
+    )
+
+
+def build_relay_call(
+    incoming: ClientRequest, request: MessagesRequest, target: Target, new_id: Callable[[str], str]
+) -> Call:
+    """Return the call of a relay, with the bytes, path and query of the client."""
+    return Call(
+        request=UNPREPARED,
+        model=target.model,
+        requested_model=request.model,
+        is_renamed=request.model != target.model,
+        dialect=target.dialect,
+        stream=request.stream,
+        raw=incoming.body,
+        headers=incoming.headers,
+        path=incoming.path,
+        query=incoming.query,
+        new_id=new_id,
+        provider=target.provider.prefix,
+        window=target.facts.context_window if target.facts.known else None,
+        max_input=target.facts.max_input if target.facts.known else None,
+        has_proxy_signatures=request.has_proxy_signatures,
+        estimate=functools.partial(_estimate, request, incoming),
+    )
+
+
+def _estimate(request: MessagesRequest, incoming: ClientRequest) -> int:
+    return estimate(decode_request_or_keep(incoming.body) if request.scanned_only else request)
+
+
+def client_credential(services: Services, incoming: ClientRequest, provider: Provider) -> Credential | None:
+    """Return the credential of the client. None: not meant for this provider, or a key is configured."""
+    if not (
+        provider.accepts_client_credential and incoming.client.credential_forwardable
+    ) or services.settings.keys.get(provider.name):
+        return None
+    for header in ("x-api-key", "authorization"):
+        if value := incoming.headers.get(header):
+            return Credential(header, value, FROM_CLIENT)
+    return None
+
+
+def continuation_target(target: Target) -> Target:
+    """Return the target at the version of its API that continues a reply."""
+    version = getattr(target.dialect, "continuation_version", "")
+    if not version:
+        return target
+    base_url = target.base_url.replace(f"{target.provider.url_version}/", f"{version}/", 1)
+    return structs.replace(target, base_url=base_url)
