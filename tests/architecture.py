@@ -4,13 +4,12 @@ import ast
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from anthropic_proxy.routing.providers import PROVIDERS
+from tests.support.paths import ROOT
 
 PACKAGE = "anthropic_proxy"
-ROOT = Path(__file__).parent.parent
 ROOMS = {"server", "exchange", "routing", "messages", "wire", "upstream", "workers", "platforms"}
 
 # Module → what it may import of this project, beside `errors` and its own folder. The longest name that fits counts;

@@ -1,6 +1,7 @@
 """The word list for names and the rules for docstrings and comments, each with its reason.
 
-`python -m tests.language [part of a path …]` prints every finding. `tests/test_language.py` enforces the rules.
+`python -m tests.language [part of a path …]` prints every finding.
+`tests/repository/test_language.py` enforces the rules.
 """
 
 import ast
@@ -9,7 +10,8 @@ import re
 import sys
 import tokenize
 from collections.abc import Iterator
-from pathlib import Path
+
+from tests.support.paths import ROOT
 
 Findings = Iterator[tuple[int, str]]
 
@@ -114,9 +116,9 @@ def _shortened(text: str) -> str:
 
 def main() -> int:
     """Print the findings of the modules with an argument in their path; without arguments, of all."""
-    root, total = Path(__file__).parent.parent, 0
-    for path in sorted((root / "anthropic_proxy").rglob("*.py")):
-        relative = path.relative_to(root).as_posix()
+    total = 0
+    for path in sorted((ROOT / "anthropic_proxy").rglob("*.py")):
+        relative = path.relative_to(ROOT).as_posix()
         if sys.argv[1:] and not any(part in relative for part in sys.argv[1:]):
             continue
         source = path.read_text("utf-8")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 PACKAGE = ROOT / "anthropic_proxy"
 PAGE = ROOT / "docs/contributing/architecture.md"
 BEGIN, END = "<!-- modules: begin -->", "<!-- modules: end -->"

@@ -13,9 +13,9 @@ from tests.differential.comparing import Difference, compare
 from tests.differential.explanations import REASONS, Reason
 from tests.differential.reading import read
 from tests.differential.theirs import COMPARED_WITH, name_theirs, translate, why_not
+from tests.support.paths import GOLDEN, ROOT
 
-GOLDEN = Path(__file__).parent.parent / "golden"
-DOCS = Path(__file__).parent.parent.parent / "docs/contributing/differential.md"
+DOCS = ROOT / "docs/contributing/differential.md"
 WIRES = ("openai_chat", "gemini", "ollama")
 
 

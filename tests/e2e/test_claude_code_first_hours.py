@@ -10,9 +10,10 @@ import pytest
 from aiohttp import web
 
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
+from tests.support.paths import ROOT
 from tests.support.server_process import Proxy, free_port, running_proxy
 
-README = Path(__file__).parents[2] / "README.md"
+README = ROOT / "README.md"
 
 
 async def answer(request: web.Request, body: bytes, journal: RequestLog) -> web.Response:

@@ -12,6 +12,8 @@ import anthropic
 import httpx2 as httpx
 import pytest
 
+from tests.support.paths import ROOT
+
 pytest.importorskip("xllamacpp", reason="engine: llama.cpp is not installed: sh scripts/ci/engine")
 
 from tests.engine.model import WINDOW, write_model
@@ -20,7 +22,6 @@ from tests.support.secret_canaries import new_canary
 from tests.support.server_process import Proxy, running_proxy
 
 MODEL = "claude-sonnet-5-5"
-CHECKOUT = Path(__file__).resolve().parents[2]
 WEATHER: dict[str, Any] = {
     "name": "get_weather",
     "description": "Tells the weather.",
@@ -54,7 +55,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     write_model(model)
     with (directory / "engine.log").open("w") as log:
         command = [sys.executable, "-m", "tests.engine.server", str(model), key]
-        process = subprocess.Popen(command, cwd=CHECKOUT, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
         wait_for(lambda: process.poll() is not None or "listening on http" in (directory / "engine.log").read_text())
         said = (directory / "engine.log").read_text()

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 
 from tests.faults.expected import Case, Cases
 from tests.faults.lab import Result
 from tests.faults.rows.row import Row
 from tests.faults.voices import VOICES
+from tests.support.paths import ROOT
 
-DOCS = Path(__file__).parents[2] / "docs/guide/reliability.md"
+DOCS = ROOT / "docs/guide/reliability.md"
 BEGIN, END = "<!-- faults: begin, written by scripts/ci/faults --write -->", "<!-- faults: end -->"
 _NO_CASE = "–"
 _WIDTH = 58

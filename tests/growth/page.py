@@ -1,12 +1,12 @@
 """The page docs/contributing/growth.md: one line per dimension, with the steepest growth on any wire."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from tests.growth.measure import Growth
 from tests.growth.rows import MEASUREMENTS
+from tests.support.paths import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs/contributing/growth.md"
+PAGE = ROOT / "docs/contributing/growth.md"
 MARK = "<!-- scripts/ci/growth --write writes what follows -->\n"
 HEAD = "| input | wires | n | steps | units | memory | outcome at 4n |\n|---|---|--:|--:|--:|--:|---|\n"
 

@@ -16,11 +16,11 @@ from aiohttp import web
 from anthropic_proxy.settings.fields import Secret
 from anthropic_proxy.wire.contract import Credential
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
+from tests.support.paths import ROOT
 from tests.support.process_checks import MESSAGES, ask, wait_for
 from tests.support.secret_canaries import find_leaks, new_canary, secrets_in
 from tests.support.server_process import Proxy, running_proxy
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 HOSTILE = "claude\r\nx-evil: 1\x1b[2J\u2028\u202e\x00\x9b31m"
 RAW = set("\r\x1b\u2028\u2029\u202e\x00\x9b")
 FORMS = ({"LOG_FORMAT": "plain", "LOG_LEVEL": "debug"}, {"LOG_FORMAT": "json", "LOG_LEVEL": "debug"}, {})
@@ -164,7 +164,7 @@ def test_the_trace_of_a_bug_holds_no_key(echoing: Running, tmp_path: Path, form:
 def start_with(directory: Path, env_file: str, **settings: str) -> str:
     """Return the output of a server that cannot start."""
     (directory / ".env").write_text(env_file, encoding="utf-8")
-    own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(CHECKOUT)}
+    own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "anthropic_proxy", "serve"]
     run = subprocess.run(command, cwd=directory, env=own | settings, capture_output=True, timeout=60, check=False)
     assert run.returncode != 0

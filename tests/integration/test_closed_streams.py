@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.process_checks import wait_for
 from tests.support.server_process import hold_port
 
@@ -20,8 +21,7 @@ CLOSED = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&
 def test_it_serves_and_no_socket_takes_the_number_of_a_stream(
     settings: dict[str, str], tmp_path: Path, name: str, workers: int
 ) -> None:
-    checkout = str(Path(__file__).resolve().parent.parent.parent)
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": checkout, **settings}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), **settings}
     with hold_port() as port:
         command = f"exec {sys.executable} -m anthropic_proxy serve --port {port} --workers {workers} {CLOSED[name]}"
         process = subprocess.Popen(["sh", "-c", command], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL)

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import httpx2 as httpx
 
+from tests.support.paths import ROOT
 from tests.support.process_checks import MESSAGES, ask, wait_for
 from tests.support.server_process import free_port, running_proxy
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 UNHEARD = 1_500
 """Number of requests with more lines than a pipe holds (64 KB)."""
 
 
 def test_a_log_that_nobody_reads_stops_no_request(settings: dict[str, str], tmp_path: Path) -> None:
     port = free_port()
-    own = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
+    own = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, "-m", "anthropic_proxy", "--port", str(port)],
         cwd=tmp_path,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.process_checks import is_alive, wait_for
 from tests.support.server_process import hold_port
 
@@ -55,8 +56,7 @@ def window(
     directory: Path, settings: Mapping[str, str], shell: str, workers: int, disposition: str = "SIG_DFL"
 ) -> Iterator[Window]:
     """Start a server in a terminal in which the shell begins with this disposition of SIGHUP."""
-    checkout = str(Path(__file__).resolve().parent.parent.parent)
-    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": checkout, **settings}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT), **settings}
     master, slave = pty.openpty()
     with hold_port() as port:
         command = f"{sys.executable} -m anthropic_proxy serve --port {port} --workers {workers}"

@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from anthropic_proxy.routing.router import Target
 from tests.matrix.backends import BACKENDS, Backend
 from tests.matrix.cells import Cell, Fate, Feature, Group, load_groups
 from tests.matrix.proofs import find_cell, proof_of
 from tests.matrix.sources import is_sourced
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs/guide/matrix.md"
 BEGIN = "<!-- scripts/ci/matrix --write writes what follows -->"
 END = "<!-- until here -->"

@@ -2,7 +2,6 @@
 
 import functools
 import re
-from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -12,8 +11,8 @@ from anthropic_proxy.routing.router import Target
 from tests.matrix.backends import Backend
 from tests.matrix.cells import Cell, Feature, cell_of, speaks_of, wire_name, worst_of
 from tests.support.golden_runner import GoldenCase
+from tests.support.paths import GOLDEN
 
-GOLDEN = Path(__file__).parent.parent / "golden"
 RELAY = "anthropic/unknown_fields"
 """Proves every cell of a backend to which bytes pass unchanged: no field is known there, and none is touched."""
 

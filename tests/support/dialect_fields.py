@@ -9,9 +9,7 @@ from msgspec import structs
 
 from anthropic_proxy.errors import ProxyError
 from tests.support.golden_runner import GoldenCase
-
-TESTS = Path(__file__).parents[1]
-GOLDEN = TESTS / "golden"
+from tests.support.paths import GOLDEN, ROOT, TESTS
 
 
 def scenarios_of(wire: ModuleType) -> list[Path]:
@@ -30,7 +28,8 @@ def proofs_of(wire: ModuleType) -> dict[str, set[str]]:
 def missing_proofs(wire: ModuleType) -> dict[str, set[str]]:
     """Return the fields that name no proof, or one that does not exist."""
     folder = f"golden/{wire.__name__.split('.')[-1]}/"
-    existing = {path.name for path in scenarios_of(wire)} | {f"tests/{path.name}" for path in TESTS.glob("*.py")}
+    modules = {path.relative_to(ROOT).as_posix() for path in TESTS.rglob("test_*.py")}
+    existing = {path.name for path in scenarios_of(wire)} | modules
     named = {field: {name.removeprefix(folder) for name in names} for field, names in proofs_of(wire).items()}
     unproven = {field: set() for field in set(wire.Dialect.__struct_fields__) - set(named)}
     return unproven | {field: names - existing for field, names in named.items() if not names or names - existing}

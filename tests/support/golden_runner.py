@@ -32,7 +32,6 @@ from tests.support.golden_relay import readable
 ESTIMATE = 100
 """Input tokens that `message_start` reports in every scenario: how well they are counted is proven elsewhere."""
 READERS: dict[str, Callable[[], SSEReader | NDJSONReader]] = {"sse": SSEReader, "ndjson": NDJSONReader}
-GOLDEN = Path(__file__).parents[1] / "golden"
 UPSTREAM_FILES = ("upstream.sse", "upstream.ndjson", "upstream.json")
 
 

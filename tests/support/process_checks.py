@@ -10,6 +10,7 @@ from typing import Any
 import httpx2 as httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.paths import ROOT
 from tests.support.raw_http import Answer
 from tests.support.server_process import Proxy
 
@@ -40,11 +41,10 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def run_command(*words: str, settings: dict[str, str], directory: Path) -> "subprocess.CompletedProcess[str]":
-    checkout = Path(__file__).resolve().parents[2]
     return subprocess.run(
         [sys.executable, "-m", "anthropic_proxy", *words],
         cwd=directory,
-        env={"HOME": str(directory), "PYTHONPATH": str(checkout), **settings},
+        env={"HOME": str(directory), "PYTHONPATH": str(ROOT), **settings},
         capture_output=True,
         text=True,
         timeout=60,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 
+from tests.support.paths import ROOT
 from tests.support.secret_canaries import command_lines, find_leaks, secrets_in
 
 START_SECONDS = 30
@@ -88,9 +89,8 @@ def running_proxy(
         words = [word.format(port=port) for word in command]
         if "{port}" not in " ".join(command):
             words += ["--port", str(port)]
-        checkout = Path(__file__).resolve().parents[2]
         measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
-        path = os.pathsep.join((str(checkout), str(Path(__file__).with_name("event_loop_monitor"))))
+        path = os.pathsep.join((str(ROOT), str(Path(__file__).with_name("event_loop_monitor"))))
         own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": path, "PYTHONASYNCIODEBUG": "1"}
         environment = {**own, **measured, **settings}
         log_file = directory / f"proxy-{port}.log"

@@ -17,8 +17,8 @@ from anthropic_proxy.wire.contract import UpstreamRequest
 from anthropic_proxy.wire.signatures import ReasoningState, digest_address, encode_signature
 from tests.support.fakes.openai_chat.samples import png
 from tests.support.golden_runner import GoldenCase
+from tests.support.paths import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 _PNG = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(png(3, 2)).decode()}
 PICTURE: dict[str, Any] = {"type": "image", "source": _PNG}
 _PDF = {"type": "base64", "media_type": "application/pdf", "data": base64.b64encode(b"%PDF-1.4 one page").decode()}

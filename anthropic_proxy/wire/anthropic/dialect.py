@@ -16,7 +16,7 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     sends_past_thinking: bool = True
     """True if thinking of earlier replies is sent. False: a signature of another server was rejected.
 
-    Proven by: tests/test_relay.py.
+    Proven by: tests/unit/exchange/test_relay.py.
     """
     forwards_client_headers: bool = True
     """True if the client's headers are forwarded: betas, platform, session and custom headers.
@@ -42,10 +42,10 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     has_count_tokens: bool = True
     """True if it has `/v1/messages/count_tokens`. False: Ollama (source: docs.ollama.com, Anthropic compatibility).
 
-    Proven by: tests/test_relay.py.
+    Proven by: tests/unit/exchange/test_relay.py.
     """
     has_model_list: bool = True
     """True if `/v1/models` has Anthropic's format. False: OpenAI's format, as everywhere else.
 
-    Proven by: tests/test_relay.py.
+    Proven by: tests/unit/exchange/test_relay.py.
     """

@@ -33,12 +33,12 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """True if a reply at the output limit continues in another request with its token.
 
     4 and later (developer guide of Gemini 4 Argon, "Long decode", 2026-11).
-    Proven by: tests/test_turns.py.
+    Proven by: tests/unit/exchange/test_tool_loop.py.
     """
     continuation_version: str = ""
     """Version of the API that takes the token, where the usual one does not; Vertex AI: `/v1beta1`.
 
-    Proven by: tests/test_turns.py.
+    Proven by: tests/unit/exchange/test_tool_loop.py.
     """
     tool_name_pattern: str = r"[a-zA-Z_][a-zA-Z0-9_.:-]*"
     """Pattern for function names (reference of FunctionDeclaration). Proven by: golden/gemini/long_names."""
@@ -55,7 +55,7 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     max_budget_tokens: int = 24_576
     """Tokens of the largest budget (2.5-pro: 32,768). Proven by: golden/gemini/thinking_budget."""
     effort_names: tuple[tuple[str, str], ...] = ()
-    """Requested effort → effort to send, from adaptations. Proven by: tests/test_healing_gemini.py."""
+    """Requested effort → effort to send, from adaptations. Proven by: tests/unit/wire/gemini/test_adaptation.py."""
     sends_sampling: bool = False
     """True if `temperature`, `topP` and `topK` are sent. 3 and later loop below 1.0, ignore or reject them.
 
@@ -72,12 +72,12 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     replays_signatures: bool = True
     """True if signatures of the history are sent back. False: they were rejected.
 
-    Proven by: tests/test_healing_gemini.py.
+    Proven by: tests/unit/wire/gemini/test_adaptation.py.
     """
     placeholder: Literal["text", "base64"] = "text"
     """Encoding of the placeholder signature. The field contains bytes, and clients send either form.
 
-    Proven by: tests/test_healing_gemini.py.
+    Proven by: tests/unit/wire/gemini/test_adaptation.py.
     """
     sends_call_ids: bool = True
     """True if calls and results have ids. False: their order, which is always kept, links them.

@@ -36,10 +36,10 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     replays_thinking: bool = True
     """True if reasoning of earlier replies is sent back. False: it was rejected.
 
-    Proven by: tests/test_openai_responses.py.
+    Proven by: tests/unit/wire/test_openai_responses.py.
     """
     effort_names: tuple[tuple[str, str], ...] = ()
-    """Requested effort → effort to send, from adaptations. Proven by: tests/test_openai_responses.py."""
+    """Requested effort → effort to send, from adaptations. Proven by: tests/unit/wire/test_openai_responses.py."""
     requests_summaries: bool = True
     """True if reasoning summaries must be requested.
 
@@ -70,9 +70,15 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/xai_reasoning.
     """
     schema: SchemaRules = STANDARD
-    """Limits of the schema language of tools, from adaptations. Proven by: tests/test_healing.py."""
+    """Limits of the schema language of tools, from adaptations.
+
+    Proven by: tests/unit/wire/test_openai_adaptation.py.
+    """
     sends_store: bool = True
-    """True if `store: false` is accepted. False: it was rejected. Proven by: tests/test_openai_responses.py."""
+    """True if `store: false` is accepted. False: it was rejected.
+
+    Proven by: tests/unit/wire/test_openai_responses.py.
+    """
     sends_truncation: bool = True
     """True if `truncation: "disabled"` is accepted; xAI lists it as unsupported.
 

@@ -3,7 +3,6 @@
 import json
 from functools import cache
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from msgspec import structs
@@ -11,13 +10,13 @@ from msgspec import structs
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.wire.contract import Call
 from tests.support.golden_runner import GoldenCase
+from tests.support.paths import GOLDEN
 from tests.support.provider_replies.chat import CHAT_REPLIES, CHAT_STREAMS
 from tests.support.provider_replies.gemini import GEMINI_REPLIES, GEMINI_STREAMS
 from tests.support.provider_replies.messages import MESSAGE_STREAMS
 from tests.support.provider_replies.ollama import OLLAMA_STREAMS
 from tests.support.provider_replies.responses import RESPONSE_STREAMS, RESPONSES
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 WIRES = ("openai_chat", "openai_responses", "gemini", "ollama", "anthropic")
 LARGEST_SEED = 16 * 1024
 COMPLETE_REPLIES: dict[str, tuple[dict[str, bytes], dict[str, Any]]] = {

@@ -22,8 +22,8 @@ from anthropic_proxy.wire.signatures import ReasoningState, decode_signature, en
 from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, split_headline
 from tests.support.harness import FakeResponse
+from tests.support.paths import ROOT
 
-CHECKOUT = Path(__file__).parents[3]
 TAGS = ("oc", "or", "gm", "ol", "ka")
 ENCODINGS = ("identity", "gzip", "deflate")
 MOST_SECRET = 12
@@ -108,7 +108,7 @@ def _env_file() -> Path:
 
 
 def _settings_seeds() -> Iterator[bytes]:
-    example = (CHECKOUT / ".env.example").read_text()
+    example = (ROOT / ".env.example").read_text()
     yield example.encode()
     lines = [line.lstrip("# ") for line in example.splitlines() if "=" in line]
     for start in range(0, len(lines), 6):

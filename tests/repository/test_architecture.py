@@ -1,0 +1,167 @@
+"""The package obeys the rules of `architecture.py`, and each rule is shown to fail where it should."""
+
+import re
+
+import pytest
+
+from tests.architecture import PACKAGE, RULES, Module, Rule, modules_of_the_package
+from tests.support.paths import ROOT, TESTS
+
+MODULES = modules_of_the_package()
+WITHOUT_COUNTERPART = {
+    "exchange/test_interrupted_replies": "decoders, filters and the tool loop flush their buffers when a stream breaks",
+    "exchange/test_request_release": "memory of a request during its stream, over all packages",
+    "routing/health/test_limits": "circuit breakers, retry budget and queue together, as a client sees them",
+    "server/http1/test_pipelining": "parsing, intake and cycle share the limits of pipelined requests",
+    "test_linear_cost": "cost by length of the input, for every reader of text",
+    "test_messages_to_users": "commands and settings that messages of any module name",
+    "test_operation_counts": "calls and bytes per request and event, over all packages",
+    "test_socket_read_counts": "calls per socket read, of the server and of the HTTP client",
+    "upstream/http/test_unreliable_server": "random failures of a server, for the HTTP client as a whole",
+    "wire/test_cache_prefix": "stability of the request prefix on every wire",
+    "wire/test_golden": "the cases of `tests/golden` on every wire",
+    "wire/test_golden_sessions": "the recorded sessions of `tests/golden`",
+    "wire/test_parallel_calls": "one tool call per reply, on every wire",
+    "wire/test_schema_cost": "cost of schemas, over all functions that read them",
+}
+"""Test modules of `tests/unit/` for behavior that no single module or package has."""
+NAMES = {rule.check.__name__: rule for rule in RULES}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.check.__name__)
+def test_the_package_obeys(rule: Rule) -> None:
+    breaches = [
+        f"  {module.name or '__init__'}, line {line}: {what}" for module in MODULES for line, what in rule.check(module)
+    ]
+    assert not breaches, "\n".join([rule.reason, *breaches])
+
+
+FIVE_NAMES = """
+from anthropic_proxy.wire.new.request import Dialect, encode_request as encode_request
+FRAMING: str = "sse"
+def new_decoder(call): ...
+def decode_error(call, status, headers, body): ...
+"""
+
+BAD = [
+    ("imports_keep_to_their_column", "wire.gemini", "from anthropic_proxy.settings import Settings"),
+    ("imports_keep_to_their_column", "wire.gemini", "from anthropic_proxy.wire import openai_chat"),
+    ("imports_keep_to_their_column", "wire.gemini", "from . import openai_chat"),
+    ("imports_keep_to_their_column", "wire.gemini.stream", "from ..openai_chat import Dialect"),
+    ("imports_keep_to_their_column", "messages.writer", "def feed():\n    import anthropic_proxy.routing.router"),
+    ("imports_keep_to_their_column", "messages.fidelity", "from anthropic_proxy.messages.writer import MessageWriter"),
+    ("imports_keep_to_their_column", "upstream.http", "from anthropic_proxy.messages.deltas import Text"),
+    ("imports_keep_to_their_column", "server.auth", "from anthropic_proxy.routing import providers"),
+    ("imports_keep_to_their_column", "plugins", "from anthropic_proxy import settings"),
+    ("imports_keep_to_their_column", "errors", "from anthropic_proxy.plugins import Client"),
+    ("imports_keep_to_their_column", "", "from anthropic_proxy.routing import router"),
+    ("imports_keep_to_their_column", "ledger", ""),
+    ("only_upstream_opens_sockets", "routing.catalog", "import aiohttp"),
+    ("only_upstream_opens_sockets", "exchange.pipeline", "import socket"),
+    ("only_upstream_opens_sockets", "cli.doctor", "from urllib.request import urlopen"),
+    ("only_upstream_opens_sockets", "cli.doctor", "from urllib import request"),
+    (
+        "only_upstream_opens_sockets",
+        "exchange.pipeline",
+        "async def f():\n    await asyncio.open_connection('::1', 80)",
+    ),
+    ("only_platforms_calls_the_operating_system", "workers.supervisor", "from ctypes import Array"),
+    ("only_platforms_calls_the_operating_system", "server.process", "loop.add_signal_handler(1, stop)"),
+    ("only_settings_reads_the_environment", "app", "import os\nx = os.environ['HOME']"),
+    ("only_settings_reads_the_environment", "app", "import os\nx = os.getenv('HOME')"),
+    ("only_settings_reads_the_environment", "app", "import os\nload_settings(dict(os.environ), ())"),
+    ("only_settings_reads_the_environment", "app", "from os import environ"),
+    ("only_settings_reads_the_environment", "cli", "import dotenv"),
+    ("only_settings_reads_the_environment", "upstream.http", "import urllib.request\nx = urllib.request.getproxies()"),
+    ("only_settings_reads_the_environment", "upstream.http", "from urllib.request import proxy_bypass"),
+    ("only_settings_reads_the_environment", "upstream.http", "session = ClientSession(trust_env=True)"),
+    ("only_settings_reads_the_environment", "cli", "import os\nx = os.path.expandvars('$HOME')"),
+    *[
+        ("wires_have_five_names", "wire.new", FIVE_NAMES.replace(name, "other"))
+        for name in ("Dialect", "FRAMING", "encode_request as encode_request", "new_decoder", "decode_error")
+    ],
+    ("wires_name_no_provider_and_no_model", "wire.chat", "if dialect.name == 'groq': pass"),
+    ("wires_name_no_provider_and_no_model", "wire.chat", "PATTERN = 'gpt-5*'"),
+    ("wires_name_no_provider_and_no_model", "wire.chat", "x = call.model == other"),
+    ("wires_name_no_provider_and_no_model", "wire.chat", "x = call.model.startswith(prefix)"),
+    ("wires_name_no_provider_and_no_model", "wire.chat", "x = call.provider in names"),
+    ("inner_rooms_know_no_clock_and_no_chance", "messages.writer", "from time import monotonic"),
+    ("inner_rooms_know_no_clock_and_no_chance", "wire.chat", "import uuid"),
+    ("modules_are_short", "settings", "x = 1\n" * 351),
+    ("functions_are_short", "settings", "def f():\n" + "    x = 1\n" * 40),
+    ("functions_are_short", "settings", "class A:\n    async def f(self):\n" + "        x = 1\n" * 40),
+    ("no_module_is_a_drawer", "wire.utils", ""),
+    ("no_module_is_a_drawer", "wire.helpers.text", ""),
+    ("failures_are_caught_by_name", "wire.chat", "try:\n    f()\nexcept Exception as error:\n    pass"),
+    ("failures_are_caught_by_name", "wire.chat", "try:\n    f()\nexcept (KeyError, BaseException):\n    pass"),
+    ("failures_are_caught_by_name", "wire.chat", "try:\n    f()\nexcept:\n    pass"),
+    ("public_names_have_docstrings", "settings", "x = 1"),
+    ("public_names_have_docstrings", "settings", '"""S."""\ndef load(): ...'),
+    ("public_names_have_docstrings", "settings", '"""S."""\nclass A:\n    """A."""\n    def load(self): ...'),
+]
+
+GOOD = [
+    ("imports_keep_to_their_column", "wire.gemini", "from anthropic_proxy.messages import deltas\nimport msgspec"),
+    ("imports_keep_to_their_column", "wire.gemini.stream", "from anthropic_proxy.wire.gemini.request import Dialect"),
+    ("imports_keep_to_their_column", "wire.gemini", "from anthropic_proxy.errors import UpstreamError"),
+    ("imports_keep_to_their_column", "routing.providers", "from anthropic_proxy.wire import openai_chat"),
+    ("imports_keep_to_their_column", "app", "from anthropic_proxy.server import endpoints"),
+    ("only_upstream_opens_sockets", "upstream.http", "import aiohttp"),
+    ("only_upstream_opens_sockets", "server.listen", "import socket"),
+    ("only_platforms_calls_the_operating_system", "platforms.fd_limits", "import resource"),
+    ("only_upstream_opens_sockets", "routing.router", "from urllib.parse import urlsplit"),
+    ("only_settings_reads_the_environment", "settings", "import os\nx = os.environ"),
+    ("only_settings_reads_the_environment", "app", "import os\nsettings = load_settings(os.environ, PROVIDERS)"),
+    ("wires_have_five_names", "wire.new", FIVE_NAMES),
+    ("wires_have_five_names", "wire.json_schema", ""),
+    ("wires_have_five_names", "wire.new.request", ""),
+    ("wires_name_no_provider_and_no_model", "wire.chat", '"""Groq says otherwise."""\nx = "tool_calls"'),
+    ("wires_name_no_provider_and_no_model", "wire.chat", "class D:\n    quirk: bool = False\n    '''True for groq.'''"),
+    ("wires_name_no_provider_and_no_model", "routing.providers", "name = 'groq'"),
+    ("inner_rooms_know_no_clock_and_no_chance", "exchange.pipeline", "from time import monotonic"),
+    ("modules_are_short", "settings", "x = 1\n" * 350),
+    ("functions_are_short", "settings", "def f():\n" + "    x = 1\n" * 39),
+    ("failures_are_caught_by_name", "exchange.pipeline", "try:\n    f()\nexcept Exception:\n    pass"),
+    ("failures_are_caught_by_name", "wire.chat", "try:\n    f()\nexcept BaseException:\n    close()\n    raise"),
+    ("failures_are_caught_by_name", "wire.chat", "try:\n    f()\nexcept KeyError:\n    pass"),
+    ("public_names_have_docstrings", "settings", '"""S."""\nclass _A: ...\ndef _f(): ...'),
+]
+
+
+@pytest.mark.parametrize(("rule", "name", "source"), BAD)
+def test_a_breach_is_found(rule: str, name: str, source: str) -> None:
+    assert list(NAMES[rule].check(Module(name, source)))
+
+
+@pytest.mark.parametrize(("rule", "name", "source"), GOOD)
+def test_what_is_allowed_passes(rule: str, name: str, source: str) -> None:
+    assert not list(NAMES[rule].check(Module(name, source)))
+
+
+def test_every_rule_has_a_sample_of_both_kinds_and_a_reason() -> None:
+    assert {rule for rule, _, _ in BAD} == set(NAMES)
+    assert {rule for rule, _, _ in GOOD} >= set(NAMES) - {"no_module_is_a_drawer"}
+    assert all(len(rule.reason) > 40 for rule in RULES)
+
+
+def test_test_modules_share_code_by_way_of_support_modules() -> None:
+    """An import of another test module runs its fixtures and parameters, and ties two subjects together."""
+    found = [
+        f"{path.relative_to(TESTS)}: {line}"
+        for path in TESTS.rglob("*.py")
+        for line in path.read_text("utf-8").splitlines()
+        if re.match(r"\s*(from|import) tests\.(\w+\.)*test_", line)
+    ]
+    assert found == []
+
+
+def test_unit_tests_mirror_the_package() -> None:
+    """A reader finds the tests of a module by its path, and a module without tests is visible."""
+    unpaired = []
+    for path in (TESTS / "unit").rglob("test_*.py"):
+        name = path.relative_to(TESTS / "unit").with_suffix("").as_posix()
+        subject = name.replace("test_", "")
+        tested = TESTS / subject if subject.startswith("support/") else ROOT / PACKAGE / subject
+        if not tested.is_dir() and not tested.with_suffix(".py").is_file():
+            unpaired.append(name)
+    assert sorted(unpaired) == sorted(WITHOUT_COUNTERPART)

@@ -1,0 +1,62 @@
+"""Tools that a provider ran itself reach the official SDK as the blocks that its types describe."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx2
+import pytest
+from anthropic.types.beta import BetaContentBlock
+from pydantic import TypeAdapter
+
+from tests.support.paths import GOLDEN
+
+CALLS = ("server_tool_use", "mcp_tool_use")
+SCENARIOS = sorted(
+    path.parent
+    for path in GOLDEN.glob("*/*/expected_message.json")
+    if path.parent.parent.name != "anthropic"
+    and (path.parent / "expected_events.sse").is_file()
+    and any(f'"type": "{call}"' in path.read_text("utf-8") for call in CALLS)
+)
+_BLOCK: TypeAdapter[Any] = TypeAdapter(BetaContentBlock)
+
+
+def streamed(events: bytes) -> Any:
+    """Return the message that the official SDK makes of a stream."""
+    headers = {"content-type": "text/event-stream"}
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, content=events, headers=headers))
+    http_client = httpx2.Client(transport=transport)
+    client = anthropic.Anthropic(api_key="k", base_url="http://test", http_client=http_client)
+    asked: Any = [{"role": "user", "content": "?"}]
+    with client, client.beta.messages.stream(model="m", max_tokens=1, messages=asked) as stream:
+        return stream.get_final_message()
+
+
+def given(fields: Any) -> Any:
+    """Return JSON without what is null: the SDK adds fields that are not there."""
+    if isinstance(fields, dict):
+        return {name: given(value) for name, value in fields.items() if value is not None}
+    return [given(value) for value in fields] if isinstance(fields, list) else fields
+
+
+@pytest.mark.parametrize("folder", SCENARIOS, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+def test_the_official_sdk_reads_every_block(folder: Path) -> None:
+    expected = json.loads((folder / "expected_message.json").read_text("utf-8"))["content"]
+    message = streamed((folder / "expected_events.sse").read_bytes())
+    assert given([block.model_dump(mode="json") for block in message.content]) == given(expected)
+    for block in expected:
+        _BLOCK.validate_python(block)
+
+
+@pytest.mark.parametrize("folder", SCENARIOS, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+def test_every_call_that_a_provider_ran_has_its_result_behind_it(folder: Path) -> None:
+    blocks = json.loads((folder / "expected_message.json").read_text("utf-8"))["content"]
+    owed: list[str] = []
+    for block in blocks:
+        if block["type"] in CALLS:
+            owed.append(block["id"])
+        elif block["type"].endswith("_tool_result"):
+            owed.remove(block["tool_use_id"])
+    assert owed == []

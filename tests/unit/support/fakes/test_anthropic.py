@@ -1,0 +1,137 @@
+"""The stand-in of Anthropic is only worth as much as it refuses: every rule of it is shown a request that breaks it."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import httpx2 as httpx
+import pytest
+
+from tests.support.event_grammar import check_bytes
+from tests.support.fakes.anthropic import KEY, new_anthropic
+from tests.support.fakes.anthropic.models import MODELS
+from tests.support.fakes.anthropic.rules import check_body
+from tests.support.fakes.anthropic.samples import BAD, GOOD, READ, body
+from tests.support.fakes.server import Running, serving
+from tests.support.paths import FAKES, ROOT
+
+
+@pytest.mark.parametrize("good", GOOD, ids=range(len(GOOD)))
+def test_a_good_request_breaks_no_rule(good: dict[str, Any]) -> None:
+    assert list(check_body(good, MODELS[good["model"]])) == []
+
+
+@pytest.mark.parametrize(("rule", "words", "bad"), BAD, ids=[f"{rule}-{words[:30]}" for rule, words, _ in BAD])
+def test_a_bad_request_is_named_by_its_rule(rule: str, words: str, bad: dict[str, Any]) -> None:
+    breaches = list(check_body(bad, MODELS[bad.get("model", "claude-sonnet-5-5")]))
+    assert [breach for breach in breaches if breach.rule == rule and words in breach.message], breaches
+
+
+def test_every_rule_has_a_sample_that_breaks_it() -> None:
+    folder = FAKES / "anthropic"
+    text = "\n".join((folder / name).read_text("utf-8") for name in ("rules.py", "shapes.py"))
+    assert set(re.findall(r'ContractViolation\(\s*"(\w+)"', text)) == {rule for rule, _, _ in BAD}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with serving(new_anthropic()) as server:
+        yield server
+
+
+@pytest.fixture
+def client(running: Running) -> Iterator[anthropic.Anthropic]:
+    running.journal.exchanges.clear()
+    with anthropic.Anthropic(api_key=KEY, base_url=running.url, max_retries=0) as client:
+        yield client
+
+
+def test_the_official_client_holds_a_conversation_with_thinking_and_tools(
+    client: anthropic.Anthropic, running: Running
+) -> None:
+    messages: list[Any] = [{"role": "user", "content": "Read /note.txt"}]
+    given: Any = {"model": "claude-sonnet-5-5", "max_tokens": 200, "tools": [READ], "thinking": {"type": "adaptive"}}
+    with client.messages.stream(messages=messages, **given) as stream:
+        first = stream.get_final_message()
+    assert [block.type for block in first.content] == ["thinking", "tool_use"]
+    call = first.content[1]
+    assert call.type == "tool_use"
+    assert call.input == {"path": "/note.txt"}
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "milk"}
+    messages += [{"role": "assistant", "content": first.content}, {"role": "user", "content": [result]}]
+    second = client.messages.create(messages=messages, **given)
+    assert second.content[-1].type == "text"
+    assert second.content[-1].text == "The file says: milk"
+    assert running.journal.violations() == []
+
+
+def test_a_stream_keeps_to_the_grammar_and_a_marked_prompt_is_cached(running: Running) -> None:
+    marked = [{"type": "text", "text": "be kind. " * 2_000, "cache_control": {"type": "ephemeral"}}]
+    headers = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
+    asked = body({"role": "user", "content": "Count to 12"}, system=marked, stream=True)
+    for written in (True, False):
+        answer = httpx.post(f"{running.url}/v1/messages", json=asked, headers=headers, trust_env=False)
+        assert check_bytes(answer.content) == []
+        (start,) = re.findall(r'"message_start".*', answer.text)
+        assert (re.search(r'"cache_creation_input_tokens":0\b', start) is None) == written
+        assert (re.search(r'"cache_read_input_tokens":0\b', start) is None) != written
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "words"),
+    [
+        ({"anthropic-version": "2023-06-01"}, 401, "x-api-key header is required"),
+        ({"x-api-key": "sk-ant-other", "anthropic-version": "2023-06-01"}, 401, "invalid x-api-key"),
+        ({"authorization": "Bearer other", "anthropic-version": "2023-06-01"}, 401, "Invalid bearer token"),
+        ({"x-api-key": KEY}, 400, "anthropic-version: header is required"),
+        ({"authorization": f"Bearer {KEY}", "anthropic-version": "2023-06-01"}, 200, "hello"),
+    ],
+)
+def test_key_and_version_are_asked_for(running: Running, headers: dict[str, str], status: int, words: str) -> None:
+    answer = httpx.post(f"{running.url}/v1/messages", json=body(), headers=headers, trust_env=False)
+    assert answer.status_code == status
+    assert words in answer.text
+    assert answer.headers["request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("unauthorized", anthropic.AuthenticationError),
+        ("forbidden", anthropic.PermissionDeniedError),
+        ("missing", anthropic.NotFoundError),
+        ("rate after=3", anthropic.RateLimitError),
+        ("server", anthropic.InternalServerError),
+        ("overloaded", anthropic.InternalServerError),
+        ("overflow", anthropic.BadRequestError),
+    ],
+)
+def test_failures_by_plan_are_what_the_official_client_knows(
+    client: anthropic.Anthropic, fault: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        client.messages.create(
+            model="claude-sonnet-5-5",
+            max_tokens=9,
+            messages=[{"role": "user", "content": f"Say exactly: x [fault:{fault}]"}],
+        )
+
+
+def test_counts_and_models(client: anthropic.Anthropic) -> None:
+    counted = client.messages.count_tokens(model="claude-haiku-4-5", messages=[{"role": "user", "content": "x" * 400}])
+    assert 100 < counted.input_tokens < 130
+    assert [entry.display_name for entry in client.models.list(limit=2)] == [model.title for model in MODELS.values()]
+    assert client.models.retrieve("claude-haiku-4-5").id == "claude-haiku-4-5-20251001"
+
+
+def test_it_runs_by_itself() -> None:
+    command = [sys.executable, "-m", "tests.support.fakes.anthropic", "--key", "k"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        headers = {"x-api-key": "k", "anthropic-version": "2023-06-01"}
+        assert httpx.get(f"{url}/v1/models", headers=headers, trust_env=False).status_code == 200
+        process.terminate()

@@ -1,0 +1,273 @@
+"""The stand-in of Gemini is only worth as much as it refuses; Google's own client library talks to it here."""
+
+import base64
+import json
+import random
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google import genai
+from google.genai import errors, types
+
+from tests.support.fakes.gemini.models import MODELS, find_model
+from tests.support.fakes.gemini.rules import check_body
+from tests.support.fakes.gemini.samples import BAD, GOOD
+from tests.support.fakes.gemini.server import KEY, PROJECT, new_gemini
+from tests.support.fakes.gemini.signatures import PLACEHOLDER, Signatures, decode
+from tests.support.fakes.server import Running, serving
+from tests.support.paths import FAKES, GOLDEN
+
+CASES = GOLDEN / "gemini"
+FOLDER = FAKES / "gemini"
+ADD = types.FunctionDeclaration(
+    name="add",
+    parameters_json_schema={
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+        "required": ["a", "b"],
+    },
+)
+
+
+def breaches_of(body: dict[str, Any], model: str, door: str) -> list[Any]:
+    return list(check_body(body, model, MODELS[model], Signatures(random.Random(1)), vertex=door == "vertex"))
+
+
+@pytest.mark.parametrize(("model", "doors", "good"), GOOD, ids=range(len(GOOD)))
+def test_a_good_request_breaks_no_rule(model: str, doors: str, good: dict[str, Any]) -> None:
+    for door in ("google", "vertex"):
+        if doors in ("both", door):
+            assert breaches_of(good, model, door) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "words", "model", "bad"), BAD, ids=[f"{rule}-{words[:30]}" for rule, words, *_ in BAD]
+)
+def test_a_bad_request_is_named_by_its_rule(rule: str, words: str, model: str, bad: dict[str, Any]) -> None:
+    breaches = breaches_of(bad, model, "google")
+    assert [breach for breach in breaches if breach.rule == rule and words in breach.message], breaches
+
+
+def test_every_rule_has_a_sample_that_breaks_it() -> None:
+    sources = [path for path in FOLDER.glob("*.py") if path.name not in ("server.py", "samples.py")]
+    named = {rule for path in sources for rule in re.findall(r'ContractViolation\(\s*"(\w+)"', path.read_text("utf-8"))}
+    assert named == {rule for rule, *_ in BAD}
+
+
+@pytest.mark.parametrize(
+    ("field", "doors"),
+    [
+        ({"labels": {"a": "b"}}, ["vertex"]),
+        ({"toolConfig": {"includeServerSideToolInvocations": True}}, ["google"]),
+        ({"tools": [{"enterpriseWebSearch": {}}]}, ["vertex"]),
+        ({"tools": [{"fileSearch": {"fileSearchStoreNames": ["a"]}}]}, ["google"]),
+    ],
+)
+def test_each_door_has_fields_of_its_own(field: dict[str, Any], doors: list[str]) -> None:
+    body = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}], **field}
+    accepting = [door for door in ("google", "vertex") if not breaches_of(body, "gemini-3.6-flash", door)]
+    assert accepting == doors
+
+
+@pytest.mark.parametrize("path", sorted(CASES.glob("*/expected_upstream_request.json")), ids=lambda p: p.parent.name)
+def test_what_the_wire_sends_breaks_no_rule(path: Path) -> None:
+    expected = json.loads(path.read_bytes())
+    name, body = expected["url"].split("/models/")[1].split(":")[0], expected["body"]
+    model = find_model(name)
+    if model is None:
+        assert path.parent.name == "error_not_found"
+        return
+    signatures = Signatures(random.Random(1))
+    parts = [part for content in body["contents"] for part in content["parts"] if "thoughtSignature" in part]
+    for signature, part in [(part["thoughtSignature"], part) for part in parts]:
+        if signature != PLACEHOLDER:
+            signatures.given[decode(signature)] = (name, part.get("functionCall", {}).get("name", ""))
+    scenario = path.with_name("scenario.toml").read_text("utf-8")
+    vertex = "aiplatform" in expected["url"] or 'signature_tag = "vtx"' in scenario
+    assert list(check_body(body, name, model, signatures, vertex=vertex)) == []
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with serving(new_gemini()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(running: Running) -> Any:
+    return genai.Client(api_key=KEY, http_options=types.HttpOptions(base_url=running.url))
+
+
+def test_the_official_client_holds_a_conversation_with_tools(client: Any, running: Running) -> None:
+    config = types.GenerateContentConfig(
+        tools=[types.Tool(function_declarations=[ADD])],
+        automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
+        thinking_config=types.ThinkingConfig(include_thoughts=True),
+    )
+    contents = [types.Content(role="user", parts=[types.Part(text="Add 2, 3 and 4")])]
+    for _ in range(3):
+        reply = client.models.generate_content(model="gemini-3.6-flash", contents=contents, config=config)
+        said = reply.candidates[0].content
+        contents.append(said)
+        if not reply.function_calls:
+            break
+        assert said.parts[0].thought
+        (part,) = [part for part in said.parts if part.function_call]
+        assert part.thought_signature
+        added = {"output": part.function_call.args["a"] + part.function_call.args["b"]}
+        answer = types.FunctionResponse(id=part.function_call.id, name="add", response=added)
+        contents.append(types.Content(role="user", parts=[types.Part(function_response=answer)]))
+    assert reply.text == "The sum is 9."
+    assert reply.usage_metadata.thoughts_token_count
+    assert running.journal.violations() == []
+
+
+def test_a_stream_says_the_same_as_the_whole_reply(client: Any) -> None:
+    asked = {"model": "gemini-3.6-flash", "contents": "Count to 40"}
+    whole = client.models.generate_content(**asked)
+    pieces = list(client.models.generate_content_stream(**asked))
+    assert "".join(piece.text or "" for piece in pieces) == whole.text == " ".join(str(n) for n in range(1, 41))
+    assert len(pieces) > 5
+    assert all(piece.usage_metadata.prompt_token_count for piece in pieces)
+    assert [piece.candidates[0].finish_reason for piece in pieces if piece.candidates[0].finish_reason] == ["STOP"]
+    assert pieces[-1].candidates[0].content.parts[0].thought_signature
+
+
+def test_models_are_listed_and_tokens_counted(client: Any) -> None:
+    assert {model.name for model in client.models.list()} == {f"models/{name}" for name in MODELS}
+    assert client.models.get(model="gemini-2.5-pro").output_token_limit == 65_536
+    assert client.models.count_tokens(model="gemini-2.5-pro", contents="hello there").total_tokens > 0
+
+
+def test_vertex_is_served_too(running: Running) -> None:
+    from google.oauth2 import credentials
+
+    vertex = genai.Client(
+        vertexai=True,
+        project=PROJECT,
+        location="global",
+        credentials=credentials.Credentials(KEY),
+        http_options=types.HttpOptions(base_url=running.url, api_version="v1"),
+    )
+    assert vertex.models.generate_content(model="gemini-2.5-pro", contents="Say exactly: x").text == "x"
+    assert running.journal.exchanges[-1].path.startswith(f"/v1/projects/{PROJECT}/locations/global/publishers/google/")
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "status"),
+    [
+        ("rate after=3", 429, "RESOURCE_EXHAUSTED"),
+        ("overflow", 400, "INVALID_ARGUMENT"),
+        ("uncounted", 400, "INVALID_ARGUMENT"),
+        ("payload", 400, "INVALID_ARGUMENT"),
+        ("forbidden", 403, "PERMISSION_DENIED"),
+        ("missing", 404, "NOT_FOUND"),
+        ("overloaded", 503, "UNAVAILABLE"),
+        ("server", 500, "INTERNAL"),
+    ],
+)
+def test_a_fault_by_marker(client: Any, fault: str, code: int, status: str) -> None:
+    with pytest.raises(errors.APIError) as caught:
+        client.models.generate_content(model="gemini-3.6-flash", contents=f"Say exactly: x [fault:{fault}]")
+    assert (caught.value.code, caught.value.status) == (code, status)
+
+
+@pytest.mark.parametrize(("fault", "reason"), [("safety", "SAFETY"), ("length", "MAX_TOKENS"), ("empty", "STOP")])
+def test_a_reply_that_ends_otherwise(client: Any, fault: str, reason: str) -> None:
+    asked = {"model": "gemini-3.6-flash", "contents": f"Say exactly: x [fault:{fault}]"}
+    assert client.models.generate_content(**asked).candidates[0].finish_reason == reason
+    assert list(client.models.generate_content_stream(**asked))[-1].candidates[0].finish_reason == reason
+
+
+def test_a_blocked_prompt_has_no_candidate(client: Any) -> None:
+    reply = client.models.generate_content(model="gemini-3.6-flash", contents="x [fault:blocked]")
+    assert reply.prompt_feedback.block_reason == "PROHIBITED_CONTENT"
+    assert not reply.candidates
+
+
+def post(url: str, body: bytes, **headers: str) -> tuple[int, Any]:
+    request = urllib.request.Request(url, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "status", "words"),
+    [
+        ("/v1beta/models/gemini-3.6-flash:generateContent", {}, b"{}", 403, "unregistered callers"),
+        ("/v1beta/models/gemini-3.6-flash:generateContent", {"x_goog_api_key": "no"}, b"{}", 400, "API key not valid"),
+        ("/v1beta/models/gemini-3.6-flahs:generateContent", {"x_goog_api_key": KEY}, b"{}", 404, "is not found"),
+        ("/v1beta/models/gemini-3.6-flash:explain", {"x_goog_api_key": KEY}, b"{}", 404, "not found"),
+        ("/v1beta/models/gemini-3.6-flash:generateContent", {"x_goog_api_key": KEY}, b"{", 400, "Invalid JSON"),
+        ("/v1beta/models/gemini-3.6-flash:generateContent", {"x_goog_api_key": KEY}, b"{}", 400, "not specified"),
+        ("/v1beta/models/gemini-3.6-flash:streamGenerateContent", {"x_goog_api_key": KEY}, b"{}", 400, "alt=sse"),
+        (
+            "/v1/projects/p/locations/eu/publishers/google/models/gemini-2.5-pro:generateContent",
+            {},
+            b"{}",
+            401,
+            "OAuth",
+        ),
+        (
+            "/v1/projects/p/locations/eu/publishers/google/models/gemini-2.5-pro:generateContent",
+            {"authorization": f"Bearer {KEY}"},
+            b"{}",
+            403,
+            "projects/p/locations/eu",
+        ),
+    ],
+)
+def test_what_is_wrong_before_the_fields(
+    running: Running, path: str, headers: dict[str, str], body: bytes, status: int, words: str
+) -> None:
+    got, answer = post(running.url + path, body, content_type="application/json", **headers)
+    assert got == answer["error"]["code"] == status
+    assert words in answer["error"]["message"]
+
+
+def test_unknown_fields_are_named_all_at_once(running: Running) -> None:
+    body = json.dumps({"contents": [{"role": "user", "parts": [{"text": "a", "b": 1}]}], "c": 2}).encode()
+    path = "/v1beta/models/gemini-3.6-flash:generateContent"
+    status, answer = post(running.url + path, body, x_goog_api_key=KEY)
+    assert status == 400
+    fields = [violation["field"] for violation in answer["error"]["details"][0]["fieldViolations"]]
+    assert sorted(fields) == ["", "contents[0].parts[0]"]
+
+
+def test_a_signature_counts_only_where_it_was_given() -> None:
+    signatures = Signatures(random.Random(1))
+    given = signatures.give("gemini-3.6-flash", "look")
+    urlsafe = base64.urlsafe_b64encode(base64.b64decode(given)).decode()
+    assert signatures.knows(given, "gemini-3.6-flash", "look")
+    assert signatures.knows(urlsafe, "gemini-3.6-flash", "look")
+    assert not signatures.knows(given, "gemini-3.8-flash", "look")
+    assert not signatures.knows(given, "gemini-3.6-flash", "write")
+    assert not signatures.knows(given[4:], "gemini-3.6-flash", "look")
+
+
+def test_a_model_can_be_named_after_its_fault() -> None:
+    assert find_model("fault-rate") is MODELS["gemini-3.6-flash"]
+
+
+def test_the_stand_in_runs_by_itself(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.support.fakes.gemini", "--key", "k", "--log", str(tmp_path / "log")]
+    with subprocess.Popen(command, cwd=FOLDER.parents[3], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().split()[-1]
+            body = json.dumps({"contents": [{"role": "user", "parts": [{"text": "Say exactly: x"}]}]}).encode()
+            status, reply = post(f"{url}/v1beta/models/fault-none:generateContent", body, x_goog_api_key="k")
+            assert (status, reply["candidates"][0]["content"]["parts"][0]["text"]) == (200, "x")
+        finally:
+            process.terminate()
+    assert json.loads((tmp_path / "log").read_text())["outcome"] == "answered"

@@ -1,0 +1,102 @@
+"""The stand-in of Ollama is only worth as much as it refuses: every rule of it is shown a request that breaks it."""
+
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.fakes.ollama import new_ollama
+from tests.support.fakes.ollama.models import MODELS, find_model
+from tests.support.fakes.ollama.rules import check_body
+from tests.support.fakes.ollama.samples import ASKS, BAD, GOOD, READ, TELLS, USER, body
+from tests.support.fakes.server import Running, serving
+from tests.support.paths import FAKES, ROOT
+
+
+def broken(request: dict[str, Any]) -> list[Any]:
+    found = find_model(request.get("model", "qwen3:8b"))
+    assert found is not None
+    return list(check_body(request, *found))
+
+
+@pytest.mark.parametrize("good", GOOD, ids=range(len(GOOD)))
+def test_a_good_request_breaks_no_rule(good: dict[str, Any]) -> None:
+    assert broken(good) == []
+
+
+@pytest.mark.parametrize(("rule", "words", "bad"), BAD, ids=[f"{rule}-{words[:30]}" for rule, words, _ in BAD])
+def test_a_bad_request_is_named_by_its_rule(rule: str, words: str, bad: dict[str, Any]) -> None:
+    breaches = broken(bad)
+    assert [breach for breach in breaches if breach.rule == rule and words in breach.message], breaches
+
+
+def test_every_rule_has_a_sample_that_breaks_it() -> None:
+    folder = FAKES / "ollama"
+    text = "\n".join((folder / name).read_text("utf-8") for name in ("rules.py", "shapes.py"))
+    assert set(re.findall(r'ContractViolation\(\s*"(\w+)"', text)) == {rule for rule, _, _ in BAD}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with serving(new_ollama()) as running:
+        yield running
+
+
+def post(running: Running, path: str, request: Any) -> tuple[int, bytes]:
+    data = json.dumps(request).encode()
+    asked = urllib.request.Request(running.url + path, data, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(asked, timeout=20) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_the_official_client_understands_it(running: Running) -> None:
+    import ollama
+
+    client = ollama.Client(running.url)
+    assert [model.model for model in client.list().models] == list(MODELS)
+    shown = client.show("qwen3:8b")
+    assert (shown.modelinfo or {})["qwen3.context_length"] == 40_960
+    for request in (body(USER, ASKS, TELLS, USER, tools=[READ]), body({"role": "user", "content": "Count to 30"})):
+        answer = json.loads(post(running, "/api/chat", request | {"stream": False})[1])
+        lines = [json.loads(line) for line in post(running, "/api/chat", request)[1].splitlines()]
+        assert "".join(line["message"]["content"] for line in lines) == answer["message"]["content"]
+        assert lines[-1]["done"]
+        assert lines[-1]["eval_count"] == answer["eval_count"] > 0
+        assert ollama.ChatResponse.model_validate(answer).message.content == answer["message"]["content"]
+    with pytest.raises(ollama.ResponseError, match="silence"):  # the package cannot set what it wants of a long prompt
+        client.chat("qwen3:8b", messages=[USER], options={"num_ctx": 8192})
+    with pytest.raises(ollama.ResponseError, match="not found"):
+        client.chat("gone", messages=[USER])
+
+
+def test_a_prompt_over_the_window_is_refused_in_the_engine_s_words(running: Running) -> None:
+    long = {"role": "user", "content": "word " * 5_000}
+    status, answer = post(running, "/api/chat", body(long, options={"num_ctx": 2048}))
+    assert status == 400
+    inner = json.loads(json.loads(answer)["error"])["error"]
+    assert (inner["type"], inner["n_ctx"]) == ("exceed_context_size_error", 2048)
+    assert inner["n_prompt_tokens"] > 2048
+
+
+def test_it_runs_as_a_process() -> None:
+    command = [sys.executable, "-m", "tests.support.fakes.ollama", "--key", "k"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        with urllib.request.urlopen(f"{url}/", timeout=20) as answer:
+            assert answer.read() == b"Ollama is running"
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"{url}/api/version", timeout=20)
+        assert caught.value.code == 401
+    finally:
+        process.terminate()
+        process.wait(20)

@@ -1,0 +1,146 @@
+"""The command line as people type it: options, addresses, what goes wrong at the start."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.server.listen import format_address, open_listener
+from tests.support.paths import ROOT
+from tests.support.server_process import free_port, running_proxy
+
+COMMANDS = "The commands are: serve, health."
+WHOLE = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
+
+
+def run(*words: str, directory: Path, settings: Mapping[str, str] = WHOLE) -> "subprocess.CompletedProcess[str]":
+    own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=directory,
+        env={**own, **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("--port", "99999", "from 0 to 65535"),
+        ("--port", "-1", "from 0 to 65535"),
+        ("--workers", "0", "from 1 to 1000"),
+        ("--workers", "-3", "from 1 to 1000"),
+    ],
+)
+def test_a_wrong_number_is_told_with_what_is_allowed(option: str, value: str, allowed: str, tmp_path: Path) -> None:
+    ended = run("anthropic_proxy", "serve", option, value, directory=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr == f'✕ {option} is "{value}". It can be a whole number {allowed}.\n'
+
+
+@pytest.mark.parametrize("module", ["server:app", "app.main:app"])
+def test_a_wrong_setting_under_another_server_is_one_line(module: str, tmp_path: Path) -> None:
+    words = ("uvicorn", module, "--port", str(free_port()))
+    ended = run(*words, directory=tmp_path, settings={"PREFERRED_PROVIDER": "opnai"})
+    assert ended.returncode not in (0, None)
+    (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("INFO:")]
+    assert line.startswith('✕ PREFERRED_PROVIDER is "opnai". It can be openai, ')
+
+
+def test_where_letters_are_few_the_sign_is_made_of_them(tmp_path: Path) -> None:
+    settings = {"PREFERRED_PROVIDER": "opnai", "PYTHONIOENCODING": "ascii"}
+    assert run("anthropic_proxy", directory=tmp_path, settings=settings).stderr.startswith("xx PREFERRED_PROVIDER")
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8082"),
+        ("::1", "http://[::1]:8082"),
+        ("0.0.0.0", "http://localhost:8082"),
+        ("::", "http://localhost:8082"),
+        ("proxy.example", "http://proxy.example:8082"),
+    ],
+)
+def test_the_address_is_one_to_type(host: str, address: str) -> None:
+    assert format_address(host, 8082) == address
+
+
+def test_any_free_port_is_the_one_that_is_shown(tmp_path: Path) -> None:
+    own = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "anthropic_proxy", "--port", "0", "--host", "0.0.0.0"],
+        cwd=tmp_path,
+        env={**own, **WHOLE, "ALLOW_UNAUTHENTICATED": "true"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        address = process.stderr.readline().split()[-1]
+        assert address.startswith("http://localhost:")
+        port = address.rpartition(":")[2]
+        assert int(port) > 0
+        assert run("anthropic_proxy", "health", directory=tmp_path, settings={"PORT": f'"{port}"'}).returncode == 0
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0
+
+
+def test_nobody_at_the_port_is_no_health(tmp_path: Path) -> None:
+    ended = run("anthropic_proxy", "health", directory=tmp_path, settings={"PORT": str(free_port())})
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+
+
+def test_several_workers_are_announced_once(tmp_path: Path) -> None:
+    command = ("-m", "anthropic_proxy", "serve", "--port", "{port}", "--workers", "3")
+    with running_proxy(tmp_path, WHOLE, command) as proxy:
+        assert proxy.log.count("Use it:") == 1
+        assert proxy.log.count("3 workers; what one of them learns, all know") == 1
+        assert proxy.stop() == 0
+        assert proxy.log.count("Use it:") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["doctor"], f'There is no command "doctor". {COMMANDS} More:  anthropic-proxy --help'),
+        (
+            ["sreve"],
+            f'There is no command "sreve". {COMMANDS} Did you mean:  anthropic-proxy serve',
+        ),
+        (
+            ["Helth"],
+            f'There is no command "Helth". {COMMANDS} Did you mean:  anthropic-proxy health',
+        ),
+        (["serve", "doctor"], '"doctor" is no option. All options:  anthropic-proxy serve --help'),
+        (["--port", "abc"], '--port is "abc". It can be a whole number.'),
+        (["--prot", "1"], "Unknown option: --prot. Did you mean --port?"),
+    ],
+)
+def test_a_mistyped_command_line_is_one_line_with_the_way_out(words: list[str], message: str, tmp_path: Path) -> None:
+    ended = run("anthropic_proxy", *words, directory=tmp_path)
+    assert (ended.returncode, ended.stderr) == (2, f"✕ {message}\n")
+
+
+def test_help_names_every_command_examples_and_the_file_of_settings(tmp_path: Path) -> None:
+    said = run("anthropic_proxy", "--help", directory=tmp_path).stdout
+    for part in ("serve ", "health ", "anthropic-proxy serve --port 8083", ".env.example", "sh scripts/serve"):
+        assert part in said
+
+
+@pytest.mark.parametrize(("port", "other"), [(80, 1024), (1023, 1024), (8082, 8083), (65535, 8082)])
+def test_a_port_that_is_taken_or_forbidden_names_one_that_may_be_free(port: int, other: int) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        open_listener("192.0.2.1", port)  # not an address of this machine
+    assert caught.value.message == (
+        f"Port {port} on 192.0.2.1 cannot be used: this machine has no such address. "
+        f"Use another:  PORT={other}, or the option --port {other}"
+    )

@@ -1,0 +1,162 @@
+"""Errors of the proxy itself: class, status, text and headers, whole, as a client receives them."""
+
+import inspect
+import json
+import re
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from anthropic_proxy import errors
+from anthropic_proxy.errors import LimitReached, ProxyBusy, ProxyError, ServerToolFailed, ShuttingDown, UpstreamError
+from anthropic_proxy.plugins import AdmissionRequest, Client, Headers
+from anthropic_proxy.routing.health import FairQueue
+from anthropic_proxy.server.endpoints import serve
+from tests.support.harness import ProxyHarness
+from tests.support.paths import ROOT
+
+RELIABILITY = ROOT / "docs/guide/reliability.md"
+ROW = re.compile(r"^\| (\d{3}) `(\w+)` \|", re.MULTILINE)
+ASKED = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+
+
+class Limited:
+    """A policy with a spent budget."""
+
+    async def identify(self, headers: Headers) -> Client | None:
+        return None
+
+    async def admit(self, ticket: AdmissionRequest) -> None:
+        raise LimitReached("The budget of local is spent. It begins again in 90 s.", retry_after=90)
+
+
+class Full(FairQueue):
+    """A queue in front of which too many wait already."""
+
+    async def acquire(self, who: str) -> None:
+        raise ProxyBusy("Too many wait.", retry_after=2)
+
+
+class Ending(FairQueue):
+    async def acquire(self, who: str) -> None:
+        raise ShuttingDown
+
+
+async def answer(
+    town: ProxyHarness, method: str = "POST", path: str = "/v1/messages", query: bytes = b"", **headers: str
+) -> tuple[int, str, str, dict[str, str]]:
+    """Return status, type, message, and the headers that no error has by itself."""
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": json.dumps(ASKED).encode()}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    named = {"host": "localhost:8082", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "query_string": query,
+        "client": ("127.0.0.1", 50_000),
+        "headers": [(name.encode(), value.encode()) for name, value in named.items() if value],
+    }
+    await serve(town.house, scope, receive, send)
+    told = json.loads(sent[1]["body"])
+    others = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    assert others.pop("request-id") == told["request_id"]
+    assert others.pop("content-type") == "application/json"
+    assert others.pop("content-length") == str(len(sent[1]["body"]))
+    return sent[0]["status"], told["error"]["type"], told["error"]["message"], others
+
+
+@pytest.mark.parametrize(
+    ("request_of", "expected"),
+    [
+        (
+            {"host": ""},
+            (400, "invalid_request_error", "The request has no Host header.", {"connection": "close"}),
+        ),
+        (
+            {"transfer_encoding": "gzip, chunked"},
+            (
+                *(400, "invalid_request_error", "transfer-encoding: 'gzip, chunked' is not read in HTTP/1.1."),
+                {"connection": "close"},
+            ),
+        ),
+        (
+            {"path": "/v1/message"},
+            (
+                *(404, "not_found_error"),
+                "Nothing is served at '/v1/message'. The main endpoint is POST /v1/messages.",
+                {},
+            ),
+        ),
+        (
+            {"method": "GET"},
+            (
+                *(405, "invalid_request_error", "GET is not served at '/v1/messages'; POST is."),
+                {"allow": "POST"},
+            ),
+        ),
+        (
+            {"content_length": "33554433"},
+            (413, "request_too_large", "The body has 33554433 bytes; 33554432 are allowed (32 MB).", {}),
+        ),
+        (
+            {"query": b"x" * 16_384},
+            (
+                *(414, "request_too_large", "Path and query have 16,396 bytes; 16,384 are allowed."),
+                {"connection": "close"},
+            ),
+        ),
+        (
+            {"content_encoding": "gzip"},
+            (
+                *(415, "invalid_request_error"),
+                "content-encoding: 'gzip' is not taken; send the body uncompressed.",
+                {},
+            ),
+        ),
+        (
+            {"x_long": "x" * 65_536},
+            (
+                *(431, "request_too_large", "The headers have 65,560 bytes; 65,536 are allowed."),
+                {"connection": "close"},
+            ),
+        ),
+    ],
+)
+async def test_what_is_refused_before_its_body_is_read(
+    request_of: dict[str, Any], expected: tuple[int, str, str, dict[str, str]]
+) -> None:
+    town = ProxyHarness(lambda *_: pytest.fail("nobody is called"))
+    assert await answer(town, **request_of) == expected
+
+
+async def test_a_limit_of_this_proxy_is_never_said_to_be_a_provider_s() -> None:
+    town = ProxyHarness(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-one-0123456789")
+    house = town.house
+    town.house = structs.replace(house, queue=Full(None))
+    assert await answer(town) == (529, "overloaded_error", "Too many wait.", {"retry-after": "2"})
+    town.house = structs.replace(house, queue=Ending(None))
+    told = "The proxy is stopping; the reply is not complete. Try again in a moment."
+    assert await answer(town) == (503, "api_error", told, {"retry-after": "1"})
+    town.house = structs.replace(house, policies=[Limited()])
+    told = "The budget of local is spent. It begins again in 90 s."
+    assert await answer(town) == (429, "rate_limit_error", told, {"retry-after": "90"})
+    assert [receipt.provider for receipt in town.receipts] == ["", "", ""]
+
+
+def test_every_status_of_the_proxy_itself_is_documented() -> None:
+    own = {
+        (str(kind.status), kind.error_type)
+        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, ProxyError) and not issubclass(kind, UpstreamError | ServerToolFailed)
+    }
+    assert set(ROW.findall(RELIABILITY.read_text())) == own

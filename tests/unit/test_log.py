@@ -1,0 +1,373 @@
+"""Content and readers of the log, and that it never stops a request or the server."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from typing import Literal, TextIO
+from urllib.parse import quote
+
+import pytest
+
+from anthropic_proxy.log import Level, Log
+from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.plugins import Client, Receipt
+from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.paths import ROOT
+
+LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
+
+
+def receipt(**fields: object) -> Receipt:
+    given = {"request_id": "req_1", "client": Client(), "started_at": 0.0, "status": 200, **fields}
+    return Receipt(**given)  # type: ignore[arg-type]
+
+
+class Screen(io.StringIO):
+    """A terminal, or a stream that is none, in some encoding."""
+
+    def __init__(self, encoding: str = "utf-8", *, terminal: bool = False) -> None:
+        super().__init__()
+        self._encoding, self._terminal = encoding, terminal
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+# Content
+
+
+@pytest.mark.parametrize(
+    ("level", "kept"),
+    [
+        ("debug", ["/debug", "/info", "/v1/messages 200", "/v1/messages 429", "/v1/messages 502", "start", "beware"]),
+        ("info", ["/info", "/v1/messages 200", "/v1/messages 429", "/v1/messages 502", "start", "beware"]),
+        ("warning", ["/v1/messages 429", "/v1/messages 502", "beware"]),
+        ("error", ["/v1/messages 502"]),
+    ],
+)
+def test_a_level_leaves_out_what_weighs_less(level: Level, kept: list[str]) -> None:
+    stream = io.StringIO()
+    log = Log(stream, level=level)
+    log.request(receipt(method="GET", path="/debug"), "debug")
+    log.request(receipt(method="GET", path="/info"))
+    for status in (200, 429, 502):
+        log.write_exchange(receipt(status=status))
+    log.write_line("start")
+    log.write_line("beware", level="warning")
+    said = stream.getvalue()
+    everything = ["/debug", "/info", "/v1/messages 200", "/v1/messages 429", "/v1/messages 502", "start", "beware"]
+    assert [words for words in everything if words in said] == kept
+
+
+def test_a_client_that_left_before_the_reply_is_no_200() -> None:
+    stream = io.StringIO()
+    log = Log(stream)
+    log.write_exchange(receipt(status=0, outcome="cancelled"))
+    log.write_exchange(receipt(status=200, outcome="cancelled"))
+    before, _, within, _ = stream.getvalue().splitlines()
+    assert "POST /v1/messages – " in before
+    assert "client left before the reply" in before
+    assert "POST /v1/messages 200" in within
+    assert within.split("–")[1].startswith(" client left ")
+
+
+def test_each_cause_of_a_loss_is_said_once_a_run() -> None:
+    stream = io.StringIO()
+    log = Log(stream)
+    losses = [
+        FidelityNote("dropped", "top_k", "groq has no such setting"),
+        FidelityNote("approximated", "max_tokens", "64000 → 32768, the model's limit"),
+        FidelityNote("dropped", "messages[3].content[1]", "no such picture"),
+    ]
+    log.write_exchange(receipt(provider="groq", prefix="groq", fidelity=FidelityReport(notes=losses)))
+    said = stream.getvalue()
+    assert re.search(r"^\d\d:\d\d:\d\d  ✕ groq: top_k dropped: groq has no such setting$", said, re.MULTILINE)
+    assert "~ groq: max_tokens approximated: 64000 → 32768, the model's limit\n" in said
+    again = [
+        FidelityNote("approximated", "max_tokens", "50000 → 32768, the model's limit"),
+        FidelityNote("dropped", "messages[7].content[0]", "no such picture"),
+    ]
+    log.write_exchange(receipt(provider="groq", prefix="groq", fidelity=FidelityReport(notes=again)))
+    assert stream.getvalue().count("max_tokens") == 1
+    assert stream.getvalue().count("no such picture") == 1
+    log.write_exchange(receipt(provider="xai", prefix="xai", fidelity=FidelityReport(notes=losses[:1])))
+    assert "✕ xai: top_k dropped" in stream.getvalue()
+
+
+def test_tools_that_lose_the_same_are_one_cause() -> None:
+    stream = io.StringIO()
+    names = [f"tools.tool_{number}" for number in range(30)]
+    notes = [FidelityNote("approximated", name, "no pattern") for name in names]
+    Log(stream).write_exchange(receipt(provider="groq", prefix="groq", fidelity=FidelityReport(notes=notes)))
+    assert stream.getvalue().count("no pattern") == 1
+
+
+async def test_the_beginning_of_a_page_that_came_for_an_error_stands_with_the_failure() -> None:
+    page = b"<html><title>502 Bad Gateway</title>\nkey sk-proj-0123456789abcdef</html>"
+    town = ProxyHarness(lambda *_: FakeResponse(502, page), OPENAI_API_KEY="sk-proj-0123456789abcdef")
+    keeper = await town.ask()
+    assert keeper.error is not None
+    assert "Bad Gateway" not in keeper.error.message
+    *_, last = town.log.getvalue().splitlines()
+    assert last.strip().startswith("openai answered: <html><title>502 Bad Gateway")
+    assert "0123456789" not in last
+
+
+def test_a_long_path_is_cut_and_cannot_write_lines_of_its_own() -> None:
+    stream = io.StringIO()
+    Log(stream).request(receipt(method="GET", path="/\n\x1b[31m" + "x" * 60_000, status=404))
+    assert stream.getvalue().count("\n") == 1
+    assert "\x1b" not in stream.getvalue()
+    assert len(stream.getvalue()) < 300
+
+
+# How it looks
+
+
+@pytest.mark.parametrize(
+    ("terminal", "form", "wanted", "coloured"),
+    [
+        (True, "auto", None, True),
+        (False, "auto", None, False),
+        (True, "auto", False, False),
+        (False, "auto", True, True),
+        (True, "plain", None, False),
+        (True, "plain", True, False),
+        (True, "json", True, False),
+    ],
+)
+def test_colours_are_for_terminals_and_for_who_asks(
+    terminal: bool, form: str, wanted: bool | None, coloured: bool
+) -> None:
+    stream = Screen(terminal=terminal)
+    Log(stream, form, colours=wanted).write_line("start", "title")  # type: ignore[arg-type]
+    assert ("\x1b[" in stream.getvalue()) is coloured
+
+
+def test_without_unicode_signs_are_letters() -> None:
+    stream = Screen("iso-8859-1")
+    log = Log(stream)
+    log.write_line("  ! ✓ ✕ a → b … – wow!")
+    assert stream.getvalue() == "  !! ok xx a -> b ... - wow!\n"
+
+
+def test_json_is_one_object_a_line_with_its_level() -> None:
+    stream = io.StringIO()
+    log = Log(stream, "json")
+    log.write_line("  ready: openai ")
+    log.write_line("")
+    log.write_once("a thing")
+    log.write_exchange(receipt(status=529, requested_model="claude-x"))
+    log.request(receipt(status=404, path="/x"))
+    try:
+        int("broken")
+    except ValueError:
+        log.write_traceback("req_9")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["level"] for line in lines] == ["info", "info", "error", "warning", "error"]
+    assert lines[0]["message"] == "ready: openai"
+    assert lines[2]["requested_model"] == "claude-x"
+    assert lines[4]["request_id"] == "req_9"
+    assert "ValueError: invalid literal" in lines[4]["trace"]
+
+
+# Where it goes
+
+
+def pipe() -> tuple[TextIO, TextIO]:
+    reading, writing = os.pipe()
+    return os.fdopen(reading, encoding="utf-8"), os.fdopen(writing, "w", encoding="utf-8")
+
+
+def test_everything_is_there_after_a_flush() -> None:
+    reading, writing = pipe()
+    log = Log(writing)
+    for number in range(100):
+        log.write_line(f"line {number}")
+    log.flush()
+    with reading, writing:
+        assert [reading.readline() for _ in range(100)] == [f"line {number}\n" for number in range(100)]
+
+
+def test_a_reader_who_does_not_read_stops_nobody_and_is_told_what_was_lost() -> None:
+    reading, writing = pipe()
+    log = Log(writing, max_queued=50)
+    text = "x" * 1000
+    written = 3_000
+    for _ in range(written):
+        log.write_line(text)
+    lines: list[str] = []
+    thread = threading.Thread(target=lambda: lines.extend(reading))
+    thread.start()
+    log.flush()
+    log.write_line("the end")
+    log.flush()
+    writing.close()
+    thread.join(10)
+    reading.close()
+    kept = sum(line == f"{text}\n" for line in lines)
+    told = [int(line.split()[0]) for line in lines if "were lost" in line]
+    assert 0 < kept < written
+    assert kept + sum(told) == written
+    assert lines[-1] == "the end\n" or "were lost" in lines[-1]
+
+
+def test_a_closed_terminal_ends_nothing() -> None:
+    reading, writing = pipe()
+    reading.close()
+    log = Log(writing)
+    log.write_line("nobody")
+    log.flush()
+    log.write_line("still nobody")
+    log.flush()
+    writing.close()
+
+
+def test_a_program_that_ends_says_its_last_words_even_where_nobody_ever_read() -> None:
+    program = "from anthropic_proxy.log import Log\nlog = Log()\nfor _ in range({}): log.write_line('last words')\n"
+    ended = subprocess.run(
+        [sys.executable, "-c", program.format(1)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert ended.stderr == "last words\n"
+    with subprocess.Popen([sys.executable, "-c", program.format(20_000)], stderr=subprocess.PIPE, cwd=ROOT) as unread:
+        assert unread.wait(60) == 0
+
+
+# The width of a terminal
+
+SHORT = "groq: 12,000 tokens/minute"
+LONG = (
+    "openai: Incorrect API key provided: sk-…7890. You can find your API key at https://platform.example/account. "
+    "The key comes from OPENAI_API_KEY in the environment; the client's own key was not looked at."
+)
+
+
+def written(columns: int | None, **fields: object) -> list[str]:
+    stream = io.StringIO()
+    given: dict[str, object] = {
+        "request_id": "req_0123456789abcdefghijklmn",
+        "requested_model": "claude-haiku-4-5",
+        "provider": "google",
+        "prefix": "gemini",
+        "model": "gemini-2.5-flash",
+        "message_count": 2,
+        "input_tokens": 21_300,
+        "first_token_seconds": 0.03,
+        "duration_seconds": 0.3,
+        **fields,
+    }
+    Log(stream, columns=columns).write_exchange(receipt(**given))
+    return [line[10:] for line in stream.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("columns", "second"),
+    [
+        (None, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.3s"),
+        (130, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.3s"),
+        (108, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.3s"),
+        (106, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0"),
+        (80, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs"),
+        (40, "claude-haiku-4-5 → gemini/gemini-2.5-flash"),
+    ],
+)
+def test_the_rightmost_columns_are_left_out_first(columns: int | None, second: str) -> None:
+    first, other = written(columns)
+    assert other == second
+    assert first.startswith("POST /v1/messages 200")
+    assert ("req_" in first) == (columns is None or columns >= 113)
+    assert len(first) + 10 <= (columns or 200)
+
+
+def test_a_short_error_stands_in_the_first_line() -> None:
+    gap = " " * 18
+    assert written(None, status=429, outcome="error", error=SHORT)[0] == (
+        f"POST /v1/messages 429{gap}✕ {SHORT}        req_0123456789abcdefghijklmn"
+    )
+    assert written(80, status=429, outcome="error", error=SHORT)[0] == f"POST /v1/messages 429{gap}✕ {SHORT}"
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100, 130, None])
+def test_a_long_error_loses_no_word(columns: int | None) -> None:
+    first, second, *further = written(columns, status=401, outcome="error", error=LONG)
+    assert second.startswith("claude-haiku-4-5 → ")
+    assert " ".join(further) == f"✕ {LONG}"
+    if columns is None or columns >= 113:
+        assert first.endswith("  req_0123456789abcdefghijklmn")
+    else:
+        assert first == "POST /v1/messages 401"
+    assert all(len(line) + 10 <= max(columns or 1_000, 50) for line in further)
+
+
+def test_a_request_that_is_no_exchange_keeps_its_remedy_too() -> None:
+    stream = io.StringIO()
+    Log(stream, columns=80).request(receipt(method="GET", path="/v1/x", status=403, outcome="error", error=LONG))
+    first, *further = stream.getvalue().splitlines()
+    assert first.endswith("GET /v1/x 403")
+    assert " ".join(line.strip() for line in further) == f"✕ {LONG}"
+
+
+def test_the_target_is_coloured_on_a_terminal() -> None:
+    screen = Screen(terminal=True)
+    Log(screen, columns=130).write_exchange(
+        receipt(requested_model="claude-x", prefix="gemini", model="g", duration_seconds=1.0)
+    )
+    assert "claude-x → \x1b[36mgemini/g\x1b[0m  0 tools" in screen.getvalue()
+
+
+def test_json_has_a_readable_time_on_every_line() -> None:
+    stream = io.StringIO()
+    log = Log(stream, "json")
+    log.write_exchange(receipt(started_at=1_795_208_672.1204))
+    log.write_line("beware")
+    log.event("start", ready=["openai"])
+    first, *others = map(json.loads, stream.getvalue().splitlines())
+    assert first["time"] == "2026-11-20T21:04:32.120Z"
+    assert all(line["time"].endswith("Z") for line in others)
+    assert others[1]["ready"] == ["openai"]
+
+
+# Keys of the settings
+
+
+@pytest.mark.parametrize("form", ["plain", "json"])
+@pytest.mark.parametrize("key", ["s3cr3t-proxy-key-1234", 'no/slash&"quote"-key', "geheim-42"])
+def test_a_configured_key_is_in_no_line_wherever_a_client_puts_it(form: Literal["plain", "json"], key: str) -> None:
+    stream = io.StringIO()
+    log = Log(stream, form=form, secrets=[key])
+    for name in (
+        "path",
+        "requested_model",
+        "model",
+        "route_reason",
+        "error",
+        "provider",
+        "upstream_excerpt",
+        "outcome",
+        "method",
+    ):
+        for text in (key, f"/v1/models/{quote(key, safe='')}", "x" * 105 + key, f"openai/{key} -> nothing"):
+            log.request(receipt(**{name: text}))
+            log.write_exchange(receipt(**{name: text}))
+    note = FidelityNote("dropped", f"tools.{key}", f"{key} takes no {key}")
+    log.write_exchange(receipt(fidelity=FidelityReport(notes=[note]), failed_attempts=[f"{key} 429"]))
+    log.write_line(f"a line with {key}")
+    log.write_once(f"once {key}")
+    log.write_loop_error({"message": f"a trace of {key}"})
+    text = stream.getvalue()
+    for spelled in (key, quote(key, safe=""), json.dumps(key)[1:-1], key[:12]):
+        assert spelled not in text
+    assert form == "plain" or all(json.loads(line) for line in text.splitlines())

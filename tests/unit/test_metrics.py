@@ -1,0 +1,199 @@
+"""The counters, how several processes' counts are added, and the text that comes of it."""
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import msgspec
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as read_text
+
+from anthropic_proxy.exchange.receipts import Receipts
+from anthropic_proxy.messages.fidelity import FidelityReport
+from anthropic_proxy.messages.usage import MAX_COUNT
+from anthropic_proxy.metrics import Gauges, MetricsPage, MetricsSnapshot, Totals, encode_reading, sum_snapshots
+from anthropic_proxy.metrics.families import FAMILIES
+from anthropic_proxy.metrics.totals import MAX_MODELS, MAX_NAME_LENGTH, MAX_OUTCOMES, MAX_ROWS
+from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.redaction import redact_key_patterns
+from anthropic_proxy.workers.peer import WorkerPeer
+from tests.support.harness import ProxyHarness
+from tests.support.paths import ROOT
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+def receipt_of(**fields: Any) -> Receipt:
+    usual = {"provider": "groq", "model": "small", "status": 200, "outcome": "end_turn", "duration_seconds": 1.0}
+    return Receipt(request_id="req_1", client=Client(), started_at=0.0, **{**usual, **fields})
+
+
+def tells_key(word: str) -> bool:
+    return redact_key_patterns(word) != word
+
+
+async def count(*receipts: Receipt) -> MetricsSnapshot:
+    totals = Totals(tells_key)
+    for receipt in receipts:
+        totals.add(receipt)
+    return totals.reading
+
+
+async def page_of(reading: MetricsSnapshot, accept: str = "") -> tuple[str, str]:
+    async def gather() -> tuple[MetricsSnapshot, int]:
+        return reading, 0
+
+    body, media_type = await MetricsPage(gather).read(accept)
+    return body.decode(), media_type
+
+
+def values_of(page: str, read: Any = read_text) -> dict[tuple[str, ...], float]:
+    """Sample → value; a sample is its name and the values of its labels, in the order of their names."""
+    return {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
+        for family in read(page)
+        for sample in family.samples
+    }
+
+
+async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None:
+    report = FidelityReport(approximated=1, dropped=2, notes=[None, None, None])  # type: ignore[list-item]
+    streamed = receipt_of(
+        stream=True,
+        duration_seconds=3.0,
+        first_token_seconds=0.25,
+        input_tokens=5,
+        cache_read_tokens=7,
+        fidelity=report,
+    )
+    failed = receipt_of(
+        status=529,
+        outcome="error",
+        duration_seconds=301.0,
+        failed_attempts=["groq 429", "groq 429", "gemini circuit_open"],
+    )
+    page, _ = await page_of(await count(streamed, failed))
+    values = values_of(page)
+    assert values["anthropic_proxy_requests_total", "small", "end_turn", "groq", "200", "true"] == 1
+    assert values["anthropic_proxy_requests_total", "small", "error", "groq", "529", "false"] == 1
+    assert values["anthropic_proxy_tokens_total", "cache_read", "small", "groq"] == 7
+    assert values["anthropic_proxy_tokens_total", "input", "small", "groq"] == 5
+    assert values["anthropic_proxy_fidelity_notes_total", "dropped", "small", "groq"] == 2
+    assert values["anthropic_proxy_failed_attempts_total", "groq", "429"] == 2
+    assert values["anthropic_proxy_failed_attempts_total", "gemini", "circuit_open"] == 1
+    seconds = "anthropic_proxy_request_duration_seconds"
+    assert values[f"{seconds}_bucket", "2.5", "small", "groq", "true"] == 0
+    assert values[f"{seconds}_bucket", "5.0", "small", "groq", "true"] == 1
+    assert values[f"{seconds}_bucket", "300.0", "small", "groq", "false"] == 0
+    assert values[f"{seconds}_bucket", "+Inf", "small", "groq", "false"] == 1
+    assert values[f"{seconds}_sum", "small", "groq", "false"] == 301
+    first = "anthropic_proxy_time_to_first_token_seconds"
+    assert values[f"{first}_bucket", "0.25", "small", "groq", "true"] == 1, "a limit belongs to its class"
+    assert values[f"{first}_count", "small", "groq", "false"] == 0
+
+
+async def test_both_formats_say_the_same() -> None:
+    reading = await count(receipt_of(model='odd "name"\\'), receipt_of(provider="", model="", status=400))
+    reading.now = Gauges(started=5.0)
+    text, text_type = await page_of(reading)
+    openmetrics, openmetrics_type = await page_of(reading, f"{OPENMETRICS},text/plain;version=0.0.4;q=0.5,*/*;q=0.1")
+    assert text_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert openmetrics_type.startswith(OPENMETRICS)
+    assert values_of(text) == values_of(openmetrics, read_openmetrics)
+    assert {family.name for family in read_text(text)} == {name_of(family.name) for family in FAMILIES}
+
+
+def name_of(name: str) -> str:
+    """Return what readers of the format call a metric: a counter without its ending."""
+    return name.removesuffix("_total")
+
+
+@pytest.mark.parametrize("status", [0, 401, 404, 429, 502])
+async def test_names_that_clients_make_up_take_no_room(status: int) -> None:
+    junk = [receipt_of(model=f"no-such-{number}", status=status, outcome="error") for number in range(3 * MAX_MODELS)]
+    served = [receipt_of(model=f"model-{number}") for number in range(3 * MAX_MODELS)]
+    reading = await count(*junk, receipt_of(model="x" * (MAX_NAME_LENGTH + 1)), *served, receipt_of(model="model-1"))
+    models = {model for _, model, *_ in reading.rows}
+    assert len(models) == MAX_MODELS + 1
+    assert reading.rows["groq", "model-1", False, 200, "end_turn"].requests == 2
+    assert reading.rows["groq", "other", False, status, "error"].requests == len(junk)
+    assert sum(row.requests for row in reading.rows.values()) == len(junk) + len(served) + 2
+
+
+async def test_what_providers_make_up_takes_no_room() -> None:
+    odd = [receipt_of(outcome=f"reason-{number}", failed_attempts=[f"groq {number}"]) for number in range(2 * MAX_ROWS)]
+    reading = await count(*odd)
+    assert len(reading.rows) == MAX_ROWS + 1
+    assert reading.rows["other", "other", False, 0, "other"].requests == MAX_ROWS
+    assert len(reading.attempts) == MAX_OUTCOMES + 1
+    assert sum(reading.attempts.values()) == len(odd)
+
+
+@pytest.mark.parametrize("model", ["sk-ant-0123456789abcdef", "gpt\ud800", "gpt\x1b[2J", "a\nb"])
+async def test_a_name_tells_no_key_and_breaks_no_page(model: str) -> None:
+    page, _ = await page_of(await count(receipt_of(model=model)))
+    assert "0123456789ab" not in page
+    assert values_of(page)["anthropic_proxy_requests_total", "other", "end_turn", "groq", "200", "false"] == 1
+
+
+async def test_counts_of_several_processes_are_added_and_those_of_ended_ones_stay() -> None:
+    readings = [
+        await count(receipt_of(duration_seconds=1.0, input_tokens=1), receipt_of(failed_attempts=["groq 500"])),
+        await count(
+            receipt_of(duration_seconds=2.0, input_tokens=2), receipt_of(model="big", failed_attempts=["groq 500"])
+        ),
+    ]
+    for reading, started in zip(readings, (7.0, 5.0), strict=True):
+        reading.cpu_seconds, reading.now = 1.5, Gauges(started=started, resident_bytes=10, keys_in_cooldown=1)
+    first, second = map(encode_reading, readings)
+    total = sum_snapshots([second], ended=[first])
+    assert total.rows["groq", "small", False, 200, "end_turn"].requests == 3
+    assert total.rows["groq", "small", False, 200, "end_turn"].input_tokens == 3
+    assert total.rows["groq", "big", False, 200, "end_turn"].requests == 1
+    assert total.attempts == {"groq 500": 2}
+    assert total.cpu_seconds == 3.0
+    assert total.now == Gauges(started=5.0, resident_bytes=10, keys_in_cooldown=1)
+    both = sum_snapshots([first, second])
+    assert both.rows == total.rows
+    assert both.now == Gauges(started=5.0, serving=2, resident_bytes=20, keys_in_cooldown=1), (
+        "what rests, rests for all"
+    )
+    assert msgspec.to_builtins(sum_snapshots([encode_reading(both)])) == msgspec.to_builtins(both)
+
+
+async def test_sums_of_the_largest_token_counts_can_be_sent_and_shown() -> None:
+    """2,100 replies of 2**53 - 1 tokens exceed 64 bits, the limit of integers in a message between processes."""
+    huge = receipt_of(input_tokens=MAX_COUNT, output_tokens=MAX_COUNT, cache_read_tokens=MAX_COUNT)
+    reading = sum_snapshots([encode_reading(await count(*[huge] * 2_100))] * 3)
+    page, _ = await page_of(reading)
+    assert values_of(page)["anthropic_proxy_tokens_total", "input", "small", "groq"] == pytest.approx(MAX_COUNT * 6_300)
+
+
+async def test_the_house_counts_what_it_serves() -> None:
+    town = ProxyHarness(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-none")
+    crew = WorkerPeer(tells_key, lambda _: None, lambda _: None)
+    town.house = msgspec.structs.replace(town.house, receipts=Receipts(town.house.log, count=crew.totals.add))
+    await town.ask(model="no such model", max_tokens=-1)
+    reading, silent = await crew.query_totals()
+    assert [key[3:] for key in reading.rows] == [(400, "error")]
+    assert silent == 0
+    assert reading.now is not None
+    assert reading.now.resident_bytes > 0
+
+
+def test_the_page_of_running_has_every_metric() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", (ROOT / "docs/guide/operations.md").read_text(), re.MULTILINE
+    )
+    told = {name: (kind, labels, says) for name, kind, labels, says in rows}
+    assert told == {
+        family.name: (family.kind, ", ".join(f"`{label}`" for label in family.labels) or "–", family.help)
+        for family in FAMILIES
+    }
+
+
+def test_the_library_is_loaded_with_the_first_page() -> None:
+    code = "import sys, anthropic_proxy.app; print([name for name in sys.modules if name.startswith('prometheus')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,523 @@
+import os
+import pickle
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import Secret, Settings, Timeouts, export_to_litellm, list_variables, load_settings
+from tests.support.paths import ROOT
+
+KEY = "sk-proj-0123456789abcdef4f2a"
+CHOICES = " or ".join(", ".join(row.name for row in PROVIDERS if row.selectable).rsplit(", ", 1))
+
+
+def load(environ=None, text=None, folder=None):
+    """Load settings from an environment and the text of a `.env` file, which errors call `.env`."""
+    if text is None:
+        return load_settings(environ or {}, PROVIDERS, env_file=None)
+    path = folder / ".env"
+    path.write_text(text, encoding="utf-8")
+    return load_settings(environ or {}, PROVIDERS, env_file=str(path))
+
+
+def refusal(**environ):
+    with pytest.raises(ConfigurationError) as caught:
+        load(environ)
+    return caught.value.message
+
+
+def keys_of(settings, provider="openai"):
+    return [key.reveal() for key in settings.keys.get(provider, ())]
+
+
+def test_nothing_set_gives_the_defaults():
+    settings = load()
+    assert settings == Settings()
+    assert (settings.host, settings.port, settings.vertex_location) == ("127.0.0.1", 8082, "us-central1")
+    assert settings.timeouts == Timeouts(connect=10, first_byte=600, idle=300)
+
+
+def test_a_missing_file_is_no_file(tmp_path):
+    assert load_settings({}, PROVIDERS, env_file=str(tmp_path / "none")) == Settings()
+
+
+def test_a_folder_in_place_of_the_file_is_said_aloud(tmp_path):
+    (warning,) = load_settings({}, PROVIDERS, env_file=str(tmp_path)).warnings
+    assert "is a folder" in warning
+
+
+def test_the_file_may_have_comments_quotes_export_blank_lines_a_mark_and_crlf(tmp_path):
+    text = (
+        "\ufeff# first\r\n\r\n\r\nexport OPENAI_API_KEY='sk-one'  # mine\r\n"
+        'BIG_MODEL="gpt-4o" # big\r\nSMALL_MODEL = gpt-4o-mini # small\r\nMIDDLE_MODEL\r\nPORT=9000'
+    )
+    settings = load({}, text, tmp_path)
+    assert keys_of(settings) == ["sk-one"]
+    assert (settings.big_model, settings.small_model, settings.port) == ("gpt-4o", "gpt-4o-mini", 9000)
+    assert settings.middle_model is None
+    assert settings.warnings == ()
+
+
+def test_where_a_value_stands_is_known_to_the_line(tmp_path):
+    settings = load({"PORT": "9000"}, "\n\n# big\nBIG_MODEL=gpt-4o\n\nOPENAI_API_KEY=sk-one\n", tmp_path)
+    file = str(tmp_path / ".env")
+    assert settings.origins == {
+        "BIG_MODEL": f"{file} line 4",
+        "OPENAI_API_KEY": f"{file} line 6",
+        "PORT": "environment",
+    }
+    assert settings.keys["openai"][0].origin == f"OPENAI_API_KEY in {file}, line 6"
+
+
+def test_values_of_the_file_may_use_other_variables(tmp_path):
+    settings = load(
+        {"KEY": "sk-two"}, "BASE=gpt\nBIG_MODEL=${BASE}-4o\nOPENAI_API_KEY=${KEY}\nPORT=${P:-9001}", tmp_path
+    )
+    assert (settings.big_model, keys_of(settings), settings.port) == ("gpt-4o", ["sk-two"], 9001)
+
+
+def test_a_line_that_is_no_assignment_is_left_out_with_a_warning(tmp_path):
+    settings = load({}, "=nonsense\nPORT=9000\n", tmp_path)
+    assert settings.port == 9000
+    assert "line 1" in settings.warnings[0]
+
+
+def test_a_file_that_is_no_text_is_refused_in_words(tmp_path):
+    path = tmp_path / ".env"
+    path.write_bytes(b"PORT=9\xff")
+    with pytest.raises(ConfigurationError, match="is not UTF-8 text: byte 6"):
+        load_settings({}, PROVIDERS, env_file=str(path))
+
+
+@pytest.mark.parametrize("variable", ["BIG_MODEL", "MODEL_OPUS", "FALLBACK_SONNET", "OPENAI_KNOWN_MODELS", "HOST"])
+def test_a_name_that_is_no_text_is_refused_at_the_start(variable):
+    message = refusal(**{variable: b"gpt-\xff".decode(errors="surrogateescape")})
+    assert message.startswith(f'{variable} is "gpt-\udcff". It can be ')
+
+
+def test_a_misspelt_variable_in_the_file_is_said_aloud(tmp_path):
+    settings = load({}, "PREFERED_PROVIDER=groq\nMY_OWN_THING=1\n", tmp_path)
+    (warning,) = settings.warnings
+    assert warning.endswith("line 1: PREFERED_PROVIDER is no setting. Did you mean PREFERRED_PROVIDER")
+
+
+def test_what_litellm_calls_its_own_is_not_taken_for_misspelt(tmp_path):
+    text = "\n".join(["ZAI_API_KEY=z", "LAMBDA_API_KEY=l", "VLLM_API_BASE=http://127.0.0.1:9", "EDENAI_API_KEY=e"])
+    assert load({}, text, tmp_path).warnings == ()
+
+
+def test_the_environment_wins_over_the_file(tmp_path):
+    assert load({"BIG_MODEL": "gpt-4o"}, "BIG_MODEL=gpt-4.1", tmp_path).big_model == "gpt-4o"
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "your-model", '""', "# nothing"])
+def test_an_empty_or_placeholder_value_of_the_environment_leaves_the_file_its_say(tmp_path, empty):
+    assert load({"BIG_MODEL": empty}, "BIG_MODEL=gpt-4.1", tmp_path).big_model == "gpt-4.1"
+
+
+def test_an_alias_in_the_environment_wins_over_the_main_name_in_the_file(tmp_path):
+    assert load({"VERTEX_PROJECT_ID": "there"}, "VERTEX_PROJECT=here", tmp_path).vertex_project == "there"
+    assert load({"VERTEX_PROJECT_ID": "there", "VERTEX_PROJECT": "here"}).vertex_project == "here"
+
+
+@pytest.mark.parametrize(
+    "placeholder",
+    [
+        "your-api-key",
+        "your_openai_key",
+        "YOUR_API_KEY_HERE",
+        "sk-your-key-here",
+        "your-openai-key",
+        "sk-...",
+        "sk-ant-...",
+        "sk-…",
+        "AIza...",
+        "<your key>",
+        "<key>",
+        "[your key]",
+        "{{key}}",
+        "${OPENAI_API_KEY}",
+        "$OPENAI_API_KEY",
+        "sk-xxxxxxxx",
+        "xxx",
+        "gsk_XXXXXXXX",
+        "****",
+        "sk-",
+        "sk-ant-",
+        "changeme",
+        "change-me",
+        "CHANGE_ME_NOW",
+        "replace-me",
+        "REPLACE_WITH_KEY",
+        "insert-key",
+        "put-key-here",
+        "example-key",
+        "sk-example",
+        "placeholder",
+        "unset",
+        "TODO",
+    ],
+)
+def test_a_placeholder_counts_as_not_set_with_a_warning(placeholder):
+    settings = load({"OPENAI_API_KEY": placeholder})
+    assert settings.keys == {}
+    (warning,) = settings.warnings
+    assert "OPENAI_API_KEY" in warning
+    assert "not set" in warning
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["sk-test", "test-key", "dummy", "EMPTY", "ollama", "none", "sk-fake", "not-needed", KEY, "secret", "mine"],
+)
+def test_a_key_that_a_local_server_may_want_is_a_key(key):
+    settings = load({"OPENAI_API_KEY": key})
+    assert keys_of(settings) == [key]
+    assert settings.warnings == ()
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", min_size=20, max_size=60))
+def test_a_random_key_is_no_placeholder(text):
+    assert keys_of(load({"OPENAI_API_KEY": f"sk-{text}"})) == [f"sk-{text}"]
+
+
+def test_placeholders_of_a_copied_example_are_one_warning(tmp_path):
+    text = "OPENAI_API_KEY=your-key\nGROQ_API_KEY=gsk_real\nXAI_API_KEY=your-key\n"
+    settings = load({}, text, tmp_path)
+    assert list(settings.keys) == ["groq"]
+    (warning,) = settings.warnings
+    assert "OPENAI_API_KEY, XAI_API_KEY" in warning
+
+
+@pytest.mark.parametrize(
+    ("literal", "meant", "what"),
+    [
+        ('"sk-one"', "sk-one", "quotes"),
+        ("'sk-one'", "sk-one", "quotes"),
+        ('"sk-one" # mine', "sk-one", "quotes"),
+        ('"sk-one"  # my "own"', "sk-one", "quotes"),
+        ("sk-one # mine", "sk-one", "a comment"),
+        ("sk-one #mine", "sk-one", "a comment"),
+    ],
+)
+def test_what_container_tools_pass_on_literally_is_stripped_with_a_warning(literal, meant, what):
+    settings = load({"OPENAI_API_KEY": literal})
+    assert keys_of(settings) == [meant]
+    (warning,) = settings.warnings
+    assert "OPENAI_API_KEY" in warning
+    assert what in warning
+    assert meant not in warning
+
+
+@pytest.mark.parametrize("literal", ["#secret", "pass#word", "it's", '"half'])
+def test_a_value_that_only_looks_like_a_comment_or_a_quote_stays(literal):
+    settings = load({"PROXY_API_KEY": literal})
+    assert [key.reveal() for key in settings.proxy_api_keys] == [literal]
+    assert settings.warnings == ()
+
+
+def test_several_keys_come_in_order_each_once_without_placeholders():
+    settings = load({"GROQ_API_KEY": "gsk_b, gsk_a,gsk_b,,your-key", "PROXY_API_KEY": "one,two"})
+    assert keys_of(settings, "groq") == ["gsk_b", "gsk_a"]
+    assert [key.reveal() for key in settings.proxy_api_keys] == ["one", "two"]
+    assert "1 of GROQ_API_KEY" in settings.warnings[0]
+
+
+def test_preferred_provider_takes_every_name_and_alias_in_any_case():
+    names = {"gemini": "google", "vertex_ai": "vertex", "OpenAI": "openai", " groq ": "groq", "demo": "demo"}
+    names |= {name: name for name in ("openai", "google", "vertex", "ollama", "groq", "moonshot", "xai", "anthropic")}
+    assert {name: load({"PREFERRED_PROVIDER": name}).preferred_provider for name in names} == names
+
+
+def test_a_wrong_choice_is_refused_as_the_screens_say(tmp_path):
+    with pytest.raises(ConfigurationError) as caught:
+        load({}, "# one\nPREFERRED_PROVIDER=opnai\n", tmp_path)
+    assert caught.value.message == (
+        f'PREFERRED_PROVIDER is "opnai". It can be {CHOICES}. '
+        f"Set in {tmp_path / '.env'}, line 2. Did you mean PREFERRED_PROVIDER=openai"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("PREFERRED_PROVIDER", "azure", "openai, google"),
+        ("USE_VERTEX_AUTH", "maybe", "true or false"),
+        ("ALLOW_UNAUTHENTICATED", "2", "true or false"),
+        ("PORT", "http", "from 1 to 65535"),
+        ("PORT", "0", "from 1 to 65535"),
+        ("PORT", "65536", "from 1 to 65535"),
+        ("PORT", "-1", "from 1 to 65535"),
+        ("OLLAMA_CONTEXT_LENGTH", "many", "whole number of tokens"),
+        ("OLLAMA_CONTEXT_LENGTH", "9" * 5000, "whole number of tokens"),
+        ("MAX_UPSTREAM_CALLS", "0", "whole number of calls"),
+        ("UPSTREAM_TIMEOUT", "0", "seconds above 0"),
+        ("UPSTREAM_TIMEOUT", "30s", "seconds above 0"),
+        ("UPSTREAM_CONNECT_TIMEOUT", "nan", "seconds above 0"),
+        ("UPSTREAM_FIRST_BYTE_TIMEOUT", "inf", "seconds above 0"),
+        ("UPSTREAM_IDLE_TIMEOUT", "-3", "seconds above 0"),
+        ("OPENAI_BASE_URL", "ftp://host/v1", "http:// or https://"),
+        ("OPENAI_BASE_URL", "https://", "http:// or https://"),
+        ("OPENAI_BASE_URL", "https://host:port/v1", "http:// or https://"),
+        ("OPENAI_BASE_URL", "https://host/v1?page=a", "password and query"),
+        ("GROQ_BASE_URL", "http://[::1", "http:// or https://"),
+        ("SEARCH_URL", "search", "http:// or https://"),
+        ("BIG_MODEL", "two words", "the name of a model"),
+        ("BIG_MODEL", "openai/", "the name of a model"),
+        ("FALLBACK_SONNET", "groq/x,two words", "the name of a model"),
+        ("OPENAI_WIRE", "gemini", "auto, chat, responses or messages"),
+        ("GEMINI_WIRE", "chat", "auto"),
+        ("FIDELITY", "exact", "best-effort or strict"),
+        ("LOG_FORMAT", "xml", "auto, plain or json"),
+        ("LOG_LEVEL", "loud", "debug, info, warning or error"),
+        ("ALLOWED_HOSTS", "https://proxy.example.org/", "host names by comma"),
+        ("VERTEX_LOCATION", "evil.example.org/", "a region"),
+        ("VERTEX_PROJECT", "a/../b", "project's id"),
+        ("HOST", "http://here", "an address to listen on"),
+    ],
+)
+def test_a_wrong_value_names_the_variable_the_value_and_what_is_allowed(variable, value, allowed):
+    message = refusal(**{variable: value})
+    shown = value.partition("?")[0][:50]
+    assert message.startswith(f'{variable} is "{shown}')
+    assert allowed in message
+    assert "Set in the environment." in message
+    assert "\n" not in message
+    assert len(message) < 400
+
+
+def test_an_address_without_its_scheme_gets_a_suggestion():
+    assert refusal(OLLAMA_API_BASE="localhost:11434").endswith("Did you mean OLLAMA_API_BASE=http://localhost:11434")
+
+
+@pytest.mark.parametrize("variable", list_variables(PROVIDERS))
+@pytest.mark.parametrize(
+    "value",
+    [
+        KEY,
+        f"{KEY} x",
+        "https://user:hunter2hunter2@host/",
+        "http://host/?key=hunter2hunter2",
+        "gsk_0123456789abcdef\x00",
+    ],
+)
+def test_no_error_and_no_warning_shows_a_secret(variable, value):
+    try:
+        said = " ".join(load({variable: value}).warnings)
+    except ConfigurationError as error:
+        said = error.message
+    assert not re.search("0123456789|hunter2hunter2", said)
+
+
+def test_a_key_with_a_space_is_refused_without_being_shown():
+    message = refusal(OPENAI_API_KEY="sk-secret one")
+    assert message.startswith("OPENAI_API_KEY holds a character that no key has")
+    assert "secret" not in message
+
+
+def test_timeouts_of_the_upstream():
+    assert load({"UPSTREAM_TIMEOUT": "40"}).timeouts == Timeouts(connect=10, first_byte=40, idle=40)
+    both = load({"UPSTREAM_TIMEOUT": "40", "UPSTREAM_IDLE_TIMEOUT": "2.5", "UPSTREAM_CONNECT_TIMEOUT": "1"})
+    assert both.timeouts == Timeouts(connect=1, first_byte=40, idle=2.5)
+
+
+def test_addresses_lose_their_last_slash_and_go_by_provider():
+    settings = load(
+        {
+            "OPENAI_BASE_URL": "http://localhost:8000/v1/",
+            "GEMINI_BASE_URL": "https://gemini.example.org",
+            "OLLAMA_API_BASE": "http://box:11434/",
+            "ANTHROPIC_UPSTREAM_URL": "https://mirror.example.org",
+        }
+    )
+    assert settings.base_urls == {
+        "openai": "http://localhost:8000/v1",
+        "google": "https://gemini.example.org",
+        "ollama": "http://box:11434",
+        "anthropic": "https://mirror.example.org",
+    }
+
+
+def test_the_address_that_clients_use_is_not_taken_for_the_upstream_s():
+    assert load({"ANTHROPIC_BASE_URL": "http://localhost:8082"}).base_urls == {}
+
+
+def test_lists_by_comma_and_tiers():
+    settings = load(
+        {
+            "FALLBACK_SONNET": "groq/llama-3.3-70b-versatile, xai/grok-3",
+            "MODEL_OPUS": "openai/o3",
+            "OPENAI_KNOWN_MODELS": "mine,other",
+            "ALLOWED_HOSTS": "Proxy.Example.org:8082, box",
+            "OPENAI_WIRE": "chat",
+            "GROQ_WIRE": "auto",
+        }
+    )
+    assert settings.fallbacks == {"sonnet": ("groq/llama-3.3-70b-versatile", "xai/grok-3")}
+    assert settings.tier_models == {"opus": "openai/o3"}
+    assert settings.extra_models == {"openai": ("mine", "other")}
+    assert settings.allowed_hosts == ("proxy.example.org", "box")
+    assert settings.wires == {"openai": "chat"}
+
+
+def test_the_levels_of_other_proxies_logs_are_understood():
+    assert [load({"LOG_LEVEL": level}).log_level for level in ("CRITICAL", "WARN", "Info")] == [
+        "error",
+        "warning",
+        "info",
+    ]
+
+
+def test_a_secret_never_prints_whole():
+    secret = Secret(KEY)
+    for shown in (str(secret), repr(secret), f"{secret}", f"{secret:>20}", f"{secret!r}", repr([secret])):
+        assert "…4f2a" in shown
+        assert "sk-" not in shown
+        assert "0123" not in shown
+    assert secret.reveal() == KEY
+    assert str(Secret("gsk_0123456789abcdef")) == "…cdef"
+    assert str(Secret("fifteen-letters")) == "…"
+    assert str(Secret("AIza0123456789abcdef")) == "…cdef"
+    assert str(Secret("short")) == "…"
+    assert KEY not in repr(load({"OPENAI_API_KEY": KEY}))
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)
+
+
+@given(st.text(min_size=1, max_size=80))
+def test_a_secret_shows_at_most_its_vendor_and_four_characters(value):
+    shown = str(Secret(value)).partition("…")
+    assert len(shown[0]) <= 4
+    assert len(shown[2]) <= 4
+
+
+def example_lines():
+    return (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_example_has_every_variable_once_and_no_other():
+    in_example = re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=", "\n".join(example_lines()), re.MULTILINE)
+    assert sorted(in_example) == sorted(list_variables(PROVIDERS))
+
+
+def test_the_example_copied_as_it_is_sets_nothing(tmp_path):
+    settings = load({}, "\n".join(example_lines()), tmp_path)
+    assert settings == Settings(warnings=settings.warnings)
+    assert len(settings.warnings) == 1
+
+
+def test_every_line_of_the_example_holds_a_value_that_is_allowed(tmp_path):
+    lines = [re.sub(r"^# (?=[A-Z][A-Z0-9_]+=)", "", line) for line in example_lines()]
+    settings = load({}, "\n".join(lines), tmp_path)
+    assert settings.preferred_provider == "openai"
+    assert settings.max_upstream_calls == 100
+
+
+def test_what_else_the_file_has_is_kept_for_a_library_that_reads_the_environment(tmp_path):
+    text = "\n".join(
+        [
+            "MISTRAL_API_KEY=m-key",
+            "AWS_REGION_NAME=eu-central-1",
+            "COHERE_API_KEY=your-cohere-key",
+            "DEEPSEEK_API_KEY=from-the-file",
+            "OPENAI_API_KEY=first,second",
+            "OPENAI_BASE_URL=http://127.0.0.1:9/v1",
+            "PROXY_API_KEY=secret-of-ours",
+            "BIG_MODEL=mistral/mistral-large-latest",
+            "HTTPS_PROXY=http://127.0.0.1:3128",
+        ]
+    )
+    settings = load({"DEEPSEEK_API_KEY": "from-the-environment"}, text, tmp_path)
+    assert {name: secret.reveal() for name, secret in settings.other_variables.items()} == {
+        "MISTRAL_API_KEY": "m-key",
+        "AWS_REGION_NAME": "eu-central-1",
+        "OPENAI_API_KEY": "first",
+        "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
+    }
+    assert "m-key" not in repr(settings)
+
+
+def test_lending_leaves_what_the_environment_has(tmp_path, monkeypatch):
+    settings = load({}, "MISTRAL_API_KEY=m-key\nCOHERE_API_KEY=c-key", tmp_path)
+    monkeypatch.setattr(os, "environ", {"COHERE_API_KEY": "of the environment", "LITELLM_MODE": "DEV"})
+    export_to_litellm(settings)
+    assert os.environ["MISTRAL_API_KEY"] == "m-key"
+    assert os.environ["COHERE_API_KEY"] == "of the environment"
+    assert os.environ["LITELLM_MODE"] == "DEV"
+    assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
+
+
+def test_a_provider_without_models_of_its_own_must_be_given_one():
+    with pytest.raises(ConfigurationError) as caught:
+        load({"PREFERRED_PROVIDER": "litellm"})
+    assert caught.value.message == (
+        f'PREFERRED_PROVIDER is "litellm". It can be {CHOICES}. '
+        "litellm has no models of its own: with it, name one in BIG_MODEL and one in SMALL_MODEL. "
+        "Set in the environment."
+    )
+    for variable in ("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL", "MODEL_OPUS"):
+        assert load({"PREFERRED_PROVIDER": "litellm", variable: "mistral/x"}).preferred_provider == "litellm"
+    for row in PROVIDERS:
+        if row.selectable or row.name == "demo":
+            assert load({"PREFERRED_PROVIDER": row.name}).preferred_provider == row.name
+
+
+@pytest.mark.parametrize("hidden", ["?api-key=qs3cret99", "?x=qs3cret99", "#qs3cret99"])
+def test_a_wrong_address_is_shown_without_what_may_be_a_key_in_it(hidden: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"OPENAI_BASE_URL is \"https://host/v1[?#]…\"") as refused:
+        load_settings({"OPENAI_BASE_URL": f"https://host/v1{hidden}"}, PROVIDERS, env_file=None)
+    assert "qs3cret99" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("environ", "warnings"),
+    [
+        ({"OPENAI_APIKEY": "k"}, ["environment: OPENAI_APIKEY is no setting. Did you mean OPENAI_API_KEY"]),
+        ({"PREFERED_PROVIDER": "x"}, ["environment: PREFERED_PROVIDER is no setting. Did you mean PREFERRED_PROVIDER"]),
+        ({"big_model": "x"}, ["environment: big_model is no setting. Did you mean BIG_MODEL"]),
+        ({"ANTHROPIC_BASE_URL": "x", "ANTHROPIC_AUTH_TOKEN": "x", "ANTHROPIC_MODEL": "x"}, []),
+        ({"ANTHROPIC_DEFAULT_OPUS_MODEL": "x", "CLAUDE_CODE_MAX_RETRIES": "1"}, []),
+        ({"HOSTNAME": "x", "PATH": "x", "OLLAMA_HOST": "x", "OLLAMA_MODELS": "x", "GOOGLE_API_KEY": "x"}, []),
+        ({"MISTRAL_API_KEY": "x", "DATABASE_URL": "x", "LOG_FILE": "x", "http_proxy": ""}, []),
+        (
+            {"VERTEX_PROJECT": "p1", "VERTEX_PROJECT_ID": "p2"},
+            [
+                "VERTEX_PROJECT_ID (environment) is ignored: VERTEX_PROJECT (environment) sets the same and takes "
+                "precedence."
+            ],
+        ),
+        (
+            {"OLLAMA_API_BASE": "http://a:1", "OLLAMA_BASE_URL": "http://b:1"},
+            [
+                "OLLAMA_BASE_URL (environment) is ignored: OLLAMA_API_BASE (environment) sets the same and takes "
+                "precedence."
+            ],
+        ),
+        ({"VERTEX_PROJECT": "p1", "VERTEX_PROJECT_ID": "p1"}, []),
+    ],
+)
+def test_what_is_ignored_in_the_environment_is_told(environ, warnings):
+    assert list(load(environ).warnings) == warnings
+
+
+def test_an_alias_in_the_file_that_the_environment_overrides_is_told(tmp_path):
+    file = tmp_path / ".env"
+    file.write_text("VERTEX_PROJECT=p1\n")
+    settings = load_settings({"VERTEX_PROJECT_ID": "p2"}, PROVIDERS, env_file=str(file))
+    assert settings.vertex_project == "p2"
+    assert list(settings.warnings) == [
+        f"VERTEX_PROJECT ({file} line 1) is ignored: VERTEX_PROJECT_ID (environment) sets the same and takes "
+        "precedence."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "secret"), [("/home/me/account.json", False), ('{"private_key": "p", "type": "service_account"}', True)]
+)
+def test_a_path_of_credentials_is_shown_and_pasted_credentials_are_not(value, secret):
+    settings = load({"GOOGLE_APPLICATION_CREDENTIALS": value, "OTHER_CREDENTIALS": "s3cr3t-other"})
+    assert settings.reveal_keys() == ([value, "s3cr3t-other"] if secret else ["s3cr3t-other"])

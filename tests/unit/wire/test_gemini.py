@@ -1,0 +1,498 @@
+"""The Gemini wire beyond its golden cases: complete replies, the types of the official SDK, properties."""
+
+import base64
+import itertools
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from anthropic_proxy.errors import UnsupportedFeature, UpstreamProtocolError
+from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, Usage
+from anthropic_proxy.messages.fold import fold
+from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.server.responses import encode_message
+from anthropic_proxy.wire import gemini
+from anthropic_proxy.wire.contract import Call, UpstreamRequest
+from anthropic_proxy.wire.framing import SSEReader
+from anthropic_proxy.wire.gemini.schema import parameters_of, reply_schema_of
+from anthropic_proxy.wire.json_repair import repair_json
+from tests.support.paths import GOLDEN
+from tests.support.provider_replies.gemini import GEMINI_REPLIES, GEMINI_STREAMS
+
+CASES = GOLDEN / "gemini"
+LOOK = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}
+BEFORE_3 = {"requires_signatures": False, "accepts_media_in_results": False}
+
+
+def a_call(*messages: Any, stream: bool = True, dialect: dict[str, Any] | None = None, **fields: Any) -> Call:
+    body = {"model": "claude-sonnet-4-6", "max_tokens": 1024, "messages": list(messages) or [user("Hi")], **fields}
+    spoken = gemini.Dialect(**(dialect or {}))
+    limits = TargetLimits(
+        vision=True,
+        pdf=True,
+        server_tools=spoken.server_tools,
+        name_pattern=spoken.tool_name_pattern,
+        name_length=spoken.max_tool_name_length,
+    )
+    prepared = prepare(decode_request(json.dumps(body).encode()), limits)
+    count = itertools.count(1)
+    return Call(
+        request=prepared.request,
+        model="gemini-3.6-flash",
+        dialect=spoken,
+        stream=stream,
+        aliases=prepared.aliases,
+        new_id=lambda prefix: f"{prefix}{next(count):022d}",
+        provider="google",
+    )
+
+
+def user(*content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": list(content) if not isinstance(content[0], str) else content[0]}
+
+
+def said(request: UpstreamRequest) -> Any:
+    return json.loads(request.body)
+
+
+def a_frame(*parts: Any, finish: str | None = None, **fields: Any) -> bytes:
+    candidate = {"content": {"parts": list(parts), "role": "model"}, "index": 0}
+    if finish:
+        candidate["finishReason"] = finish
+    return json.dumps({"candidates": [candidate | fields]}).encode()
+
+
+def decoded(*frames: bytes, call: Call | None = None) -> list[Delta]:
+    decoder = gemini.new_decoder(call or a_call())
+    return [delta for frame in frames for delta in decoder.decode_frame(frame)] + decoder.decode_end()
+
+
+def stop_of(deltas: list[Delta]) -> Stop:
+    (stop,) = [delta for delta in deltas if isinstance(delta, Stop)]
+    return stop
+
+
+def message_of(deltas: list[Delta]) -> Any:
+    whole = fold(deltas, message_id="msg_1", model="claude-sonnet-4-6", signature="px1.gem.e30", estimate=1)
+    return json.loads(encode_message(whole))
+
+
+def parts_of(replies: list[Any]) -> list[Any]:
+    contents = [one.get("content", {}) for reply in replies for one in reply.get("candidates", [])]
+    return [part for content in contents for part in content.get("parts", [])]
+
+
+def text_in(parts: list[Any], *, thought: bool) -> str:
+    return "".join(part.get("text", "") for part in parts if bool(part.get("thought")) is thought)
+
+
+def arguments_in(parts: list[Any]) -> list[tuple[str, Any]]:
+    """Name and arguments of every call, read independently of the wire: pieces have one path of one step here."""
+    calls: list[tuple[str, Any]] = []
+    for call in (part["functionCall"] for part in parts if "functionCall" in part):
+        if "name" in call:
+            calls.append((call["name"], dict(call.get("args", {}))))
+        for piece in call.get("partialArgs", []):
+            name = piece["jsonPath"].removeprefix("$.")
+            calls[-1][1][name] = calls[-1][1].get(name, "") + piece["stringValue"]
+    return calls
+
+
+@pytest.mark.parametrize("name", GEMINI_STREAMS)
+def test_complete_streams_are_decoded_without_loss(name: str) -> None:
+    frames = SSEReader().feed(GEMINI_STREAMS[name])
+    _check_reply(decoded(*frames), [json.loads(frame) for frame in frames])
+
+
+@pytest.mark.parametrize("name", GEMINI_REPLIES)
+def test_complete_replies_are_decoded_without_loss(name: str) -> None:
+    reply = GEMINI_REPLIES[name]
+    _check_reply(gemini.new_decoder(a_call(stream=False)).decode_body(json.dumps(reply).encode()), [reply])
+
+
+def _check_reply(deltas: list[Delta], replies: list[Any]) -> None:
+    """Compare deltas with chunks or one reply, which are read here independently of the wire."""
+    parts = parts_of(replies)
+    message = message_of(deltas)
+    assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == text_in(parts, thought=False)
+    assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)) == text_in(parts, thought=True)
+    calls = [(block["name"], block["input"]) for block in message["content"] if block["type"] == "tool_use"]
+    assert calls == arguments_in(parts)
+    counted = [reply["usageMetadata"] for reply in replies if "promptTokenCount" in reply["usageMetadata"]][-1]
+    assert message["usage"]["input_tokens"] == counted["promptTokenCount"]
+    assert message["usage"]["output_tokens"] == counted["totalTokenCount"] - counted["promptTokenCount"]
+    assert message["stop_reason"] == ("tool_use" if calls else "end_turn")
+
+
+@pytest.mark.parametrize("folder", sorted(CASES.glob("*/expected_upstream_request.json")), ids=lambda p: p.parent.name)
+def test_the_official_sdk_knows_everything_that_is_sent(folder: Path) -> None:
+    from google.genai import types
+
+    body = json.loads(folder.read_bytes())["body"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an enum's unknown value is only warned of
+        for content in [*body["contents"], body.get("systemInstruction", {})]:
+            types.Content.model_validate(content)
+        for tool in body.get("tools", []):
+            types.Tool.model_validate(tool)
+        types.ToolConfig.model_validate(body.get("toolConfig", {}))
+        types.GenerationConfig.model_validate(body["generationConfig"])
+    assert set(body) <= {"contents", "systemInstruction", "tools", "toolConfig", "generationConfig"}
+
+
+@pytest.mark.parametrize("path", sorted(CASES.glob("*/upstream.sse")), ids=lambda path: path.parent.name)
+def test_the_official_sdk_knows_everything_that_scenarios_answer(path: Path) -> None:
+    from google.genai import types
+
+    for frame in SSEReader().feed(path.read_bytes()):
+        reply = json.loads(repair_json(frame))
+        if isinstance(reply, dict) and "error" not in reply:
+            types.GenerateContentResponse.model_validate(reply)
+
+
+signatures = st.binary(min_size=1, max_size=90).map(lambda data: base64.b64encode(data).decode())
+
+
+@given(st.lists(st.none() | signatures, min_size=1, max_size=4), st.booleans())
+def test_signatures_come_back_as_they_were(given_signatures: list[str | None], thinks: bool) -> None:
+    parts: list[Any] = [{"text": "Let me see.", "thought": True}] if thinks else []
+    for number, signature in enumerate(given_signatures):
+        part: dict[str, Any] = {"functionCall": {"name": "look", "args": {"at": number}}}
+        parts.append(part if signature is None else part | {"thoughtSignature": signature})
+    message = message_of(decoded(a_frame(*parts, finish="STOP")))
+    ids = [block["id"] for block in message["content"] if block["type"] == "tool_use"]
+    results = [{"type": "tool_result", "tool_use_id": one, "content": "seen"} for one in ids]
+    history = [user("Look."), {"role": "assistant", "content": message["content"]}, user(*results)]
+    _, calls, answers = said(gemini.encode_request(a_call(*history, tools=[LOOK], dialect=BEFORE_3)))["contents"]
+    assert [part.get("thoughtSignature") for part in calls["parts"]] == given_signatures
+    assert [part["functionCall"]["args"] for part in calls["parts"]] == [{"at": n} for n in range(len(ids))]
+    assert [part["functionResponse"]["id"] for part in answers["parts"]] == ids
+    strict = said(gemini.encode_request(a_call(*history, tools=[LOOK])))["contents"][1]["parts"]
+    assert strict[0]["thoughtSignature"] == (given_signatures[0] or "skip_thought_signature_validator")
+    assert [part.get("thoughtSignature") for part in strict[1:]] == given_signatures[1:]
+
+
+REFUSED = [
+    "SAFETY",
+    "RECITATION",
+    "BLOCKLIST",
+    "PROHIBITED_CONTENT",
+    "SPII",
+    "LANGUAGE",
+    "MODEL_ARMOR",
+    "ESCALATION",
+    "PUP_LIMITED_DISABLED",
+    "IMAGE_SAFETY",
+    "IMAGE_PROHIBITED_CONTENT",
+    "IMAGE_OTHER",
+    "IMAGE_RECITATION",
+]
+ENDED = ["STOP", "FINISH_REASON_UNSPECIFIED", "OTHER", "TOO_MANY_TOOL_CALLS", "NO_IMAGE"]
+BROKEN = ["MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "MISSING_THOUGHT_SIGNATURE"]
+REASONS = {
+    **dict.fromkeys(REFUSED, "refusal"),
+    **dict.fromkeys([*ENDED, *BROKEN, "SOMETHING_NEW"], "end_turn"),
+    **dict.fromkeys(["MAX_TOKENS", "CONTINUATION"], "max_tokens"),
+}
+
+
+@pytest.mark.parametrize(("reason", "expected"), REASONS.items())
+def test_finish_reasons(reason: str, expected: str) -> None:
+    stop = stop_of(decoded(a_frame({"text": "Well."}, finish=reason)))
+    assert stop.reason == expected
+    if expected == "refusal":
+        assert stop.details is not None
+        assert stop.details["explanation"] == f"Blocked by google: {reason}"
+
+
+def test_every_finish_reason_of_the_official_sdk_is_known() -> None:
+    from google.genai import types
+
+    assert {one.value for one in types.FinishReason} <= set(REASONS)
+
+
+@pytest.mark.parametrize("reason", BROKEN)
+def test_a_reply_that_could_not_be_read_is_tried_again_unless_something_was_said(reason: str) -> None:
+    thought = {"text": "Hm.", "thought": True}
+    with pytest.raises(UpstreamProtocolError) as caught:
+        decoded(a_frame(thought, finish=reason))
+    assert caught.value.retryable
+    assert caught.value.message == f"google: the model's reply could not be read ({reason})"
+    with pytest.raises(UpstreamProtocolError):
+        gemini.new_decoder(a_call(stream=False)).decode_body(a_frame(thought, finish=reason))
+    assert decoded(a_frame(thought), a_frame(finish=reason)) == [Thinking("Hm."), Stop("end_turn")]
+
+
+def test_only_the_first_candidate_is_read() -> None:
+    other = {"content": {"parts": [{"text": "Or not."}], "role": "model"}, "index": 1, "finishReason": "SAFETY"}
+    first = {"content": {"parts": [{"text": "Well."}], "role": "model"}, "finishReason": "STOP"}
+    for index in ({}, {"index": 0}):
+        frames = [json.dumps({"candidates": some}).encode() for some in ([other], [other, first | index])]
+        assert decoded(*frames) == [Text("Well."), Stop("end_turn")]
+
+
+@pytest.mark.parametrize("frame", [b"{", b"null", b'"x"', b'{"candidates": 3}', b"\xff", b"<html>", b"[1]"])
+def test_what_is_no_reply_is_an_error_worth_another_try(frame: bytes) -> None:
+    with pytest.raises(UpstreamProtocolError) as caught:
+        decoded(frame)
+    assert caught.value.retryable
+
+
+def test_a_body_without_candidates_is_an_error_worth_another_try() -> None:
+    with pytest.raises(UpstreamProtocolError) as caught:
+        gemini.new_decoder(a_call(stream=False)).decode_body(b'{"candidates": [], "usageMetadata": {}}')
+    assert caught.value.retryable
+
+
+def test_an_empty_reply_stays_empty() -> None:
+    message = message_of(decoded(a_frame(finish="STOP")))
+    assert (message["content"], message["stop_reason"]) == ([], "end_turn")
+
+
+def test_nulls_say_nothing() -> None:
+    frame = {"candidates": [{"content": {"parts": [{"text": None, "functionCall": None}]}, "groundingMetadata": None}]}
+    nothing = {"promptFeedback": {"blockReason": None}, "usageMetadata": None, "candidates": None, "error": None}
+    deltas = decoded(json.dumps(frame).encode(), json.dumps(nothing).encode(), a_frame({"text": "x"}, finish="STOP"))
+    assert [delta for delta in deltas if not isinstance(delta, Usage)] == [Text("x"), Stop("end_turn")]
+
+
+def test_arguments_are_passed_as_they_were_written() -> None:
+    args = '{"n": 12345678901234567890.0, "b":1e2,"a" : "\\u00e9" }'
+    frame = a_frame({"functionCall": {"name": "look", "args": {}}}, finish="STOP").replace(b"{}", args.encode())
+    assert [delta.json for delta in decoded(frame) if isinstance(delta, ToolArgs)] == [args]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("call_1", True), ("a" * 64, True), ("a" * 65, False), ("call 1", False), ("", False), ("old", False)],
+)
+def test_the_provider_s_ids_are_kept_where_they_can_be_the_client_s(given: str, kept: bool) -> None:
+    history = [
+        user("Look."),
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "old", "name": "look", "input": {}}]},
+        user({"type": "tool_result", "tool_use_id": "old", "content": "seen"}),
+    ]
+    part = {"functionCall": {"name": "look", "id": given}}
+    deltas = decoded(a_frame(part, part, finish="STOP"), call=a_call(*history, tools=[LOOK]))
+    first, second = (delta.id for delta in deltas if isinstance(delta, ToolCall))
+    assert (first == given) is kept
+    assert second.startswith("toolu_px")
+    assert first != second
+
+
+@pytest.mark.parametrize("path", ["", "$", "id", "$.a[x]", "$[0]", "$.a[99999999]"])
+def test_a_path_that_cannot_be_read_is_an_error(path: str) -> None:
+    begun = {"functionCall": {"name": "look", "willContinue": True}}
+    piece = {"functionCall": {"partialArgs": [{"jsonPath": path, "stringValue": "x"}]}}
+    with pytest.raises(UpstreamProtocolError):
+        decoded(a_frame(begun), a_frame(piece, finish="STOP"))
+
+
+def test_a_call_that_the_limit_cuts_is_given_as_far_as_it_came() -> None:
+    begun = {"functionCall": {"name": "look", "willContinue": True}}
+    piece = {"functionCall": {"partialArgs": [{"jsonPath": "$['a']", "boolValue": True}], "willContinue": True}}
+    message = message_of(decoded(a_frame(begun, piece, finish="MAX_TOKENS")))
+    assert message["content"][0]["input"] == {"a": True}
+    assert message["stop_reason"] == "max_tokens"
+
+
+def test_text_waits_for_its_sources_only_where_the_provider_may_search() -> None:
+    search = a_call(tools=[{"type": "web_search_20250305", "name": "web_search"}])
+    decoder = gemini.new_decoder(search)
+    assert decoder.decode_frame(a_frame({"text": "Cold."})) == []
+    assert Text("Cold.") in decoder.decode_frame(a_frame(finish="STOP"))
+    assert gemini.new_decoder(a_call()).decode_frame(a_frame({"text": "Cold."})) == [Text("Cold.")]
+
+
+@pytest.mark.parametrize("kind", ["audio/mp3", "video/mp4"])
+@pytest.mark.parametrize("block", ["image", "document"])
+def test_sound_and_film_are_refused(block: str, kind: str) -> None:
+    source = {"type": "base64", "media_type": kind, "data": "AAAA"}
+    with pytest.raises(UnsupportedFeature, match=kind):
+        gemini.encode_request(a_call(user({"type": block, "source": source})))
+
+
+@pytest.mark.parametrize(
+    ("effort", "asked", "limit", "budget", "sent"),
+    [
+        ("none", None, 100, 0, 100),
+        ("minimal", None, 100, 512, 612),
+        ("low", None, 100, 2_048, 2_148),
+        ("high", None, 50_000, 24_576, 65_536),
+        ("max", None, 100, 24_576, 24_676),
+        ("high", None, 70_000, 24_576, 70_000),
+        ("low", 1_024, 2_000, 1_024, 2_000),
+        ("low", 200, 2_000, 512, 2_000),
+        ("max", 60_000, 64_000, 24_576, 64_000),
+        ("default", None, 100, None, 100),
+    ],
+)
+def test_budgets(effort: str, asked: int | None, limit: int, budget: int | None, sent: int) -> None:
+    call = a_call(dialect={"thinking": "budget", "min_budget_tokens": 512})
+    request = msgspec.structs.replace(call.request, effort=effort, budget_tokens=asked, max_tokens=limit)
+    config = said(gemini.encode_request(msgspec.structs.replace(call, request=request)))["generationConfig"]
+    assert config["thinkingConfig"].get("thinkingBudget") == budget
+    assert config["maxOutputTokens"] == sent
+    assert config["thinkingConfig"].get("includeThoughts", False) is (effort != "none")
+
+
+def test_a_model_s_name_is_escaped_in_the_path() -> None:
+    call = msgspec.structs.replace(a_call(), model="models/tuned/my model?")
+    assert gemini.encode_request(call).path == "/models/tuned%2Fmy%20model%3F:streamGenerateContent?alt=sse"
+
+
+names = st.sampled_from(["type", "default", "properties", "$ref", "anyOf", "items", "enum", "a", "required", "title"])
+schemas: st.SearchStrategy[Any] = st.recursive(
+    st.sampled_from(
+        [
+            {},
+            True,
+            {"type": "string", "minLength": 1, "pattern": "^a", "default": "x"},
+            {"type": ["integer", "null"], "exclusiveMinimum": 0},
+            {"enum": ["a", 1, None]},
+            {"const": {"a": 1}},
+            {"$ref": "#/$defs/Loop"},
+            {"$ref": "#/definitions/Old", "description": "d"},
+            {"$ref": "#/properties/a"},
+            {"type": "array", "items": [{"type": "number"}]},
+            {"not": {"type": "string"}, "if": {}, "then": {}, "uniqueItems": True, "format": "uri"},
+            {"type": ["string", "number"], "nullable": True},
+        ]
+    ),
+    lambda inner: st.one_of(
+        st.fixed_dictionaries(
+            {"type": st.just("object"), "properties": st.dictionaries(names, inner, max_size=4)},
+            optional={"required": st.lists(names, max_size=3), "additionalProperties": st.booleans() | inner},
+        ),
+        st.fixed_dictionaries({"type": st.just("array"), "items": inner}),
+        st.fixed_dictionaries(
+            {}, optional={"anyOf": st.lists(inner, max_size=3), "oneOf": st.lists(inner, max_size=2)}
+        ),
+        st.fixed_dictionaries({"allOf": st.lists(inner, max_size=3)}),
+    ),
+    max_leaves=12,
+)
+tool_schemas = st.fixed_dictionaries(
+    {"type": st.just("object"), "properties": st.dictionaries(names, schemas, min_size=1, max_size=4)}
+).map(
+    lambda schema: (
+        schema
+        | {
+            "$defs": {"Loop": {"type": "object", "properties": {"again": {"$ref": "#/$defs/Loop"}}}},
+            "definitions": {"Old": {"type": "boolean"}},
+        }
+    )
+)
+KNOWN = {
+    "type",
+    "format",
+    "title",
+    "description",
+    "enum",
+    "minItems",
+    "maxItems",
+    "minimum",
+    "maximum",
+    "items",
+    "prefixItems",
+    "anyOf",
+    "oneOf",
+    "properties",
+    "required",
+    "additionalProperties",
+    "$defs",
+    "$ref",
+}
+
+
+def keywords_in(schema: Any) -> set[str]:
+    found = set(schema)
+    for key, value in schema.items():
+        inner = value.values() if key in ("properties", "$defs") else value if isinstance(value, list) else [value]
+        if key in ("properties", "$defs", "items", "prefixItems", "anyOf", "oneOf", "additionalProperties"):
+            found |= {word for one in inner if isinstance(one, dict) for word in keywords_in(one)}
+    return found
+
+
+@given(tool_schemas)
+def test_schemas_hold_only_known_keywords_and_keep_every_name(schema: Any) -> None:
+    reduced = parameters_of(schema, as_openapi=False)
+    assert reduced is not None
+    assert set(reduced["properties"]) == set(schema["properties"])
+    assert keywords_in(reduced) <= KNOWN
+    assert keywords_in(reply_schema_of(schema, as_openapi=False)) <= KNOWN
+
+
+@given(tool_schemas)
+def test_lowered_schemas_are_what_the_official_sdk_calls_a_schema(schema: Any) -> None:
+    from google.genai import types
+
+    lowered = parameters_of(schema, as_openapi=True)
+    assert lowered is not None
+    assert set(lowered["properties"]) == set(schema["properties"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        types.Schema.model_validate(lowered)
+
+
+def lowered(schema: Any) -> Any:
+    parameters = parameters_of({"type": "object", "properties": {"a": schema}}, as_openapi=True)
+    assert parameters is not None
+    return parameters["properties"]["a"]
+
+
+def test_alternatives_keep_the_type_and_the_properties_around_them() -> None:
+    around = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}
+    more = {"properties": {"y": {"type": "integer"}}, "required": ["y"]}
+    said = {"type": "OBJECT", "properties": {"x": {"type": "STRING"}}, "required": ["x"]}
+    assert lowered({**around, "anyOf": [more, {"description": "or not"}]}) == {
+        "anyOf": [
+            {
+                "type": "OBJECT",
+                "properties": {"x": {"type": "STRING"}, "y": {"type": "INTEGER"}},
+                "required": ["x", "y"],
+            },
+            {**said, "description": "or not"},
+        ]
+    }
+    assert lowered({"type": "string", "anyOf": [{"minLength": 2}, {"pattern": "^a"}]}) == {
+        "anyOf": [{"type": "STRING", "minLength": 2}, {"type": "STRING", "pattern": "^a"}]
+    }
+
+
+def test_alternatives_that_only_require_something_are_said_in_words() -> None:
+    names = {"x": {"type": "string"}, "y": {"type": "string"}}
+    said = {name: {"type": "STRING"} for name in names}
+    wish = '(anyOf: [{"required":["x"]},{"required":["y"]}])'
+    schema = {"type": "object", "properties": names, "anyOf": [{"required": ["x"]}, {"required": ["y"]}]}
+    assert lowered(schema) == {"type": "OBJECT", "properties": said, "description": wish}
+    assert lowered({**schema, "description": "One."})["description"] == f"One. {wish}"
+
+
+def test_a_reference_with_an_escape_is_inlined() -> None:
+    schema = {"properties": {"a": {"$ref": "#/$defs/A~1B%20C"}}, "$defs": {"A/B C": {"type": "integer"}}}
+    reduced = parameters_of(schema, as_openapi=False)
+    assert reduced is not None
+    assert reduced["properties"] == {"a": {"type": "integer"}}
+
+
+nonsense: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(nonsense)
+@example({"items": {"type": [None]}})
+def test_what_is_no_schema_breaks_nothing(value: Any) -> None:
+    for lowered in (False, True):
+        json.dumps(parameters_of(value, as_openapi=lowered))
+        json.dumps(reply_schema_of(value, as_openapi=lowered))

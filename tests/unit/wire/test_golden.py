@@ -1,0 +1,80 @@
+"""Every folder below `tests/golden/<wire>/` is one scenario; `tests/golden/README.md` explains how to add one."""
+
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.support.golden_runner import GoldenCase, ReplayResult
+from tests.support.paths import GOLDEN
+
+FOLDERS = sorted(path.parent for path in GOLDEN.glob("*/*/scenario.toml"))
+RANDOM_CUTS = 50
+
+
+def title(folder: Path) -> str:
+    return str(folder.relative_to(GOLDEN))
+
+
+def compare(folder: Path, name: str, actual: bytes | None, update: bool) -> None:
+    """Compare with an expectation, or rewrite it; None: the file must not be there."""
+    path = folder / name
+    if update:
+        if actual is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_bytes(actual)
+        return
+    expected = path.read_bytes() if path.exists() else None
+    assert (actual or b"").decode() == (expected or b"").decode(), f"{title(folder)}/{name} differs"
+
+
+def cut(body: bytes, points: list[int]) -> list[bytes]:
+    edges = sorted({0, len(body), *points})
+    return [body[start:end] for start, end in itertools.pairwise(edges)]
+
+
+@pytest.fixture
+def update(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=title)
+def test_scenario(folder: Path, update: bool) -> None:
+    scenario = GoldenCase(folder)
+    upstream = scenario.upstream or b""
+    whole = scenario.play([upstream])
+    if scenario.upstream is not None:
+        assert scenario.facts.get("status", 200) != 200 or scenario.streams == scenario.call().stream, (
+            "the upstream's file must be streamed exactly where the upstream is asked to stream"
+        )
+        compare(folder, "expected_upstream_request.json", scenario.upstream_request(), update)
+    compare(folder, "expected_events.sse", whole.events, update)
+    compare(folder, "expected_message.json", whole.message, update)
+    compare(folder, "expected_error.json", whole.error, update)
+    assert_cuts_do_not_matter(scenario, upstream, whole)
+
+
+def assert_cuts_do_not_matter(scenario: GoldenCase, upstream: bytes, whole: ReplayResult) -> None:
+    assert scenario.play([bytes([byte]) for byte in upstream]) == whole, "one byte at a time gives another answer"
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    for _ in range(RANDOM_CUTS if upstream else 0):
+        points = [chance.randrange(len(upstream)) for _ in range(chance.randint(1, 8))]
+        assert scenario.play(cut(upstream, points)) == whole, f"cut at {sorted(points)} it gives another answer"
+
+
+def test_there_are_scenarios() -> None:
+    assert len(FOLDERS) >= 25
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=title)
+def test_scenario_says_where_it_comes_from(folder: Path) -> None:
+    facts = GoldenCase(folder).facts
+    assert facts["title"]
+    assert facts["source"]
+    of_the_answer = {"status", "headers"}
+    of_the_proxy = {"settings", "dialect", "facts", "proves"}
+    assert set(facts) <= {"title", "source", "provider", "model", "client", *of_the_answer, *of_the_proxy}

@@ -1,0 +1,103 @@
+"""Sessions kept as scenarios in their order: what a client sends later must be what it received before."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.paths import GOLDEN
+
+WIRES = ("openai_responses", "gemini", "openai_chat")
+COMPACTION = "claude_code_session_12_compaction"
+"""The call with a reply that does not join the history: a summary takes the place of what came before."""
+
+
+def session_of(wire: str) -> list[Path]:
+    """Return the scenarios of a session, `claude_code_session_<number>_<what it shows>`, in order."""
+    folders = [path for path in (GOLDEN / wire).iterdir() if re.fullmatch(r"claude_code_session_\d\d_\w+", path.name)]
+    return sorted(folders)
+
+
+def fold_events(events: str) -> list[dict[str, Any]]:
+    """Return the content of the message that a client puts together from a stream."""
+    content: list[dict[str, Any]] = []
+    arguments: dict[int, str] = {}
+    for line in events.splitlines():
+        event = json.loads(line.removeprefix("data: ")) if line.startswith("data: ") else {"type": ""}
+        if event["type"] == "content_block_start":
+            content.append(event["content_block"])
+        elif event["type"] == "content_block_delta":
+            block, delta = content[event["index"]], event["delta"]
+            if delta["type"] == "input_json_delta":
+                arguments[event["index"]] = arguments.get(event["index"], "") + delta["partial_json"]
+            elif delta["type"] == "citations_delta":
+                block.setdefault("citations", []).append(delta["citation"])
+            else:
+                name = delta["type"].removesuffix("_delta")
+                block[name] += delta[name]
+    for place, text in arguments.items():
+        content[place]["input"] = json.loads(text)
+    return content
+
+
+def unmarked(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return blocks without the marks for the cache, which clients set again for each request."""
+    return [{name: value for name, value in block.items() if name != "cache_control"} for block in content]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_session_goes_on_from_what_was_told(wire: str) -> None:
+    """Check each conversation by itself, identified by the last text of its system prompt."""
+    told: dict[str, list[Any]] = {}
+    for folder in session_of(wire):
+        request = json.loads((folder / "request.json").read_bytes())
+        replies = told.setdefault(request["system"][-1]["text"], [])
+        said = [unmarked(message["content"]) for message in request["messages"] if message["role"] == "assistant"]
+        events = folder / "expected_events.sse"
+        reply = fold_events(events.read_text(encoding="utf-8")) if events.exists() else None
+        if folder.name == COMPACTION:
+            assert said == replies[: len(said)], folder.name
+        else:
+            assert said == replies[len(replies) - len(said) :], folder.name
+            assert bool(said) == bool(replies), folder.name
+            replies += [reply] if reply is not None else []
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_what_was_said_upstream_before_is_said_again_to_the_byte(wire: str) -> None:
+    """Up to the summary; then the history is another."""
+    field = {"openai_responses": "input", "gemini": "contents", "openai_chat": "messages"}[wire]
+    before: dict[str, list[str]] = {}
+    for folder in session_of(wire):
+        name = json.loads((folder / "request.json").read_bytes())["system"][-1]["text"]
+        upstream = json.loads((folder / "expected_upstream_request.json").read_bytes())
+        said = [json.dumps(part) for part in upstream["body"][field]]
+        if folder.name == COMPACTION:
+            break
+        assert said[: len(before.get(name, []))] == before.get(name, []), folder.name
+        before[name] = said
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_session_shows_what_sessions_hold(wire: str) -> None:
+    requests = "".join((folder / "request.json").read_text(encoding="utf-8") for folder in session_of(wire))
+    errors = [folder.name for folder in session_of(wire) if (folder / "expected_error.json").exists()]
+    shown = {
+        "deferred tools": '"defer_loading":true',
+        "tools found": '"type":"tool_reference"',
+        "a picture as a result": '"type":"image"',
+        "a document as a result": '"type":"document"',
+        "a system message on the way": '"role":"system"',
+        "effort that changes": '"output_config":{"effort":"high"}}',
+        "plan mode": '"permission_mode":"plan"',
+        "a helper": "You are a helper.",
+        "an answer in a shape": '"name":"StructuredOutput"',
+        "thinking": '"thinking": {"type":"adaptive"' if wire == "openai_chat" else '"signature":"px1.',
+        "compaction": "ran out of context",
+    }
+    if wire != "openai_chat":  # where the provider has no search, the reply takes several upstream calls
+        shown["a search of its own"] = '"type":"web_search_20250305"'
+    assert [name for name, text in shown.items() if text not in requests] == []
+    assert [name.split("_", 4)[-1] for name in errors] == ["overflow"]

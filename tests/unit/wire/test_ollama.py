@@ -1,0 +1,310 @@
+"""Ollama's wire: the types of its own package, complete replies, and a case for each quirk."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from anthropic_proxy.errors import ProxyError, UpstreamError
+from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.wire import ollama
+from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
+from anthropic_proxy.wire.framing import NDJSONReader
+from anthropic_proxy.wire.ollama.schema import encode_parameters
+from tests.support.fakes.ollama.models import MODELS, Model, find_model
+from tests.support.fakes.ollama.rules import check_body
+from tests.support.fakes.ollama.shapes import check
+from tests.support.golden_runner import GoldenCase
+from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.paths import GOLDEN
+from tests.support.provider_replies.ollama import OLLAMA_STREAMS
+
+CASES = GOLDEN / "ollama"
+FOLDERS = sorted(path.parent for path in CASES.glob("*/scenario.toml"))
+IN_THE_CLOUD = MODELS["gpt-oss:120b-cloud"]
+LIKE_ALL = Model("any", 131_072, ("completion", "tools", "thinking", "vision"), 1)
+
+
+def new_call(*, stream: bool = True, effort: str = "default", **dialect: Any) -> Call:
+    body = {"model": "claude", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
+    prepared = prepare(decode_request(msgspec.json.encode(body)), TargetLimits())
+    count = iter(range(1, 1_000_000))
+    return Call(
+        request=structs.replace(prepared.request, effort=effort),
+        model="m",
+        dialect=ollama.Dialect(**dialect),
+        stream=stream,
+        new_id=lambda prefix: f"{prefix}{next(count):022d}",
+        provider="ollama",
+    )
+
+
+def decode_stream(body: bytes) -> list[Delta]:
+    decoder, reader = ollama.new_decoder(new_call()), NDJSONReader()
+    deltas = [delta for frame in reader.feed(body) + reader.finish() for delta in decoder.decode_frame(frame)]
+    return deltas + decoder.decode_end()
+
+
+# Every request, judged by Ollama's own types and by the stand-in
+
+
+def golden_requests() -> list[Any]:
+    paths = [folder / "expected_upstream_request.json" for folder in FOLDERS]
+    bodies = {path.parent.name: json.loads(path.read_text("utf-8"))["body"] for path in paths if path.exists()}
+    return [pytest.param(body, id=name) for name, body in bodies.items()]
+
+
+@pytest.mark.parametrize("body", golden_requests())
+def test_the_official_package_knows_every_field(body: Any) -> None:
+    from ollama import _types as types
+
+    known = {key: value for key, value in body.items() if key not in ("truncate", "shift")}
+    for message in known["messages"]:
+        message.pop("tool_call_id", None)
+        pictures = message.pop("images", [])
+        assert [types.Image(value=picture).model_dump() for picture in pictures] == pictures
+        for call in message.get("tool_calls", ()):  # the server's structs have these three, the package's do not yet
+            call.pop("id")
+            call["function"].pop("index")
+        assert _understood(types.Message, message) == message
+    for tool in known.get("tools", ()):
+        for one in tool["function"]["parameters"]["properties"].values():
+            for key in ("anyOf", "properties", "required"):
+                one.pop(key, None)
+        assert _understood(types.Tool, tool) == tool
+    assert _understood(types.Options, known["options"]) == known["options"]
+    assert types.ChatRequest.model_validate(known).model_dump(exclude_unset=True).keys() == known.keys()
+
+
+def _understood(kind: Any, value: Any) -> Any:
+    return json.loads(kind.model_validate(value).model_dump_json(exclude_unset=True, by_alias=True))
+
+
+@pytest.mark.parametrize("body", golden_requests())
+def test_the_stand_in_takes_every_request(body: Any) -> None:
+    """Only if it has such a model; some scenarios show what a model cannot do."""
+    found = find_model(body["model"])
+    model = found[1] if found else IN_THE_CLOUD if body["model"].endswith(":cloud") else LIKE_ALL
+    broken = {breach.rule for breach in check_body(body, body["model"], model)}
+    assert broken <= {"no_thinking", "no_tools", "no_chat", "no_vision"}
+
+
+# Quirks
+
+
+def proofs() -> dict[str, set[str]]:
+    """Return field of the dialect → what its docstring names as proof."""
+    source = Path(ollama.__file__).with_name("dialect.py").read_text(encoding="utf-8")
+    fields = re.findall(r'^    (\w+): .*?\n    """(.*?)"""', source, re.DOTALL | re.MULTILINE)
+    found = {field: re.search(r"Proven by: (.*?)\.\s*$", " ".join(text.split())) for field, text in fields}
+    return {field: set(proof[1].replace(" ", "").split(",")) if proof else set() for field, proof in found.items()}
+
+
+@pytest.mark.parametrize("field", ollama.Dialect.__struct_fields__)
+def test_every_quirk_changes_a_scenario_and_names_it(field: str) -> None:
+    named = {name.removeprefix("golden/ollama/") for name in proofs()[field]}
+    assert named
+    default = getattr(ollama.Dialect(), field)
+    for name in named:
+        scenario = GoldenCase(CASES / name)
+        assert getattr(scenario.target.dialect, field) != default
+        assert _outcome(scenario) != _outcome(scenario, field), f"{name} stays the same when {field} is reset"
+
+
+def _outcome(scenario: GoldenCase, reset: str | None = None) -> Any:
+    """Return request and answer, with one field of the dialect reset."""
+    if reset is not None:
+        target = scenario.target
+        default = getattr(ollama.Dialect(), reset)
+        scenario.change_target(structs.replace(target, dialect=structs.replace(target.dialect, **{reset: default})))
+    try:
+        return scenario.call().stream, scenario.upstream_request(), scenario.play([scenario.upstream or b""])
+    except ProxyError as error:
+        return repr(error)
+
+
+# Complete replies
+
+
+@pytest.mark.parametrize("name", OLLAMA_STREAMS)
+def test_complete_streams_are_decoded_without_loss(name: str) -> None:
+    body = OLLAMA_STREAMS[name]
+    lines = [json.loads(line) for line in body.splitlines()]
+    said = [line["message"] for line in lines]
+    deltas = decode_stream(body)
+    assert "".join(one.text for one in deltas if isinstance(one, Text)) == "".join(one["content"] for one in said)
+    thought = "".join(one.text for one in deltas if isinstance(one, Thinking))
+    assert thought == "".join(one.get("thinking", "") for one in said)
+    calls = [call["function"] for one in said for call in one.get("tool_calls", ())]
+    assert [one.name for one in deltas if isinstance(one, ToolCall)] == [call["name"] for call in calls]
+    arguments = [json.loads(one.json) for one in deltas if isinstance(one, ToolArgs)]
+    assert arguments == [call["arguments"] for call in calls]
+    assert [one.output_tokens for one in deltas if isinstance(one, Usage)] == [lines[-1]["eval_count"]]
+    assert isinstance(deltas[-1], Stop)
+
+
+@pytest.mark.parametrize("name", OLLAMA_STREAMS)
+def test_a_stream_without_its_last_line_is_an_error(name: str) -> None:
+    body = b"".join(OLLAMA_STREAMS[name].splitlines(keepends=True)[:-1])
+    with pytest.raises(UpstreamError) as caught:
+        decode_stream(body)
+    assert caught.value.message == "ollama ended its answer before it was complete."
+
+
+# Odd answers
+
+
+def test_what_compatible_servers_say_otherwise_is_understood() -> None:
+    """Arguments as text, no arguments at all, null for nothing, an end that is sent twice."""
+    lines = (
+        b'{"message":{"role":"assistant","content":null,"thinking":null,"tool_calls":null},"done":false}\n'
+        b'{"message":{"tool_calls":[{"id":"call_1","function":{"name":"a","arguments":"{\\"x\\":1}"}}]}}\n'
+        b'{"message":{"tool_calls":[{"id":"call_1","function":{"name":"b","arguments":null}}]}}\n'
+        b'{"message":{"tool_calls":[{"function":{"name":"c"}}]},"done":true,"done_reason":"new","eval_count":3}\n'
+        b'{"done":true,"done_reason":"length"}'
+    )
+    fresh = [f"toolu_px{number:022d}" for number in (1, 2)]
+    assert decode_stream(lines) == [
+        ToolCall(0, "call_1", "a"),
+        ToolArgs(0, '{"x":1}'),
+        ToolEnd(0),
+        ToolCall(1, fresh[0], "b"),
+        ToolEnd(1),
+        ToolCall(2, fresh[1], "c"),
+        ToolEnd(2),
+        Usage(output_tokens=3),
+        Stop("end_turn"),
+    ]
+
+
+@pytest.mark.parametrize("line", [b"[]", b'"text"', b"null", b'{"message":[]}', b'{"message":{"content":1}}', b"\xff"])
+def test_a_line_of_another_shape_is_a_failure_of_the_server(line: bytes) -> None:
+    with pytest.raises(UpstreamError) as caught:
+        decode_stream(line + b"\n")
+    assert caught.value.status == 502
+
+
+@given(st.binary(max_size=60) | st.recursive(st.none() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))
+def test_any_line_is_deltas_or_an_upstream_error(line: Any) -> None:
+    frame = line if isinstance(line, bytes) else msgspec.json.encode({"message": line, "error": line})
+    decoder = ollama.new_decoder(new_call())
+    try:
+        decoder.decode_frame(frame)
+    except UpstreamError:
+        return
+
+
+@given(st.integers(100, 599), st.binary(max_size=80) | st.sampled_from([b'{"error":"{"}', b'{"error":{"a":1}}', b"{}"]))
+def test_any_refusal_is_an_upstream_error(status: int, body: bytes) -> None:
+    error = ollama.decode_error(new_call(), status, {}, body)
+    assert isinstance(error, UpstreamError)
+    assert 400 <= error.status < 600
+
+
+# Schemas
+
+NAMES = st.sampled_from(["type", "default", "a", "$ref", "items"])
+VALUES = (
+    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["string", "object", "#/$defs/a", "", "x" * 300])
+)
+KEYWORDS = st.sampled_from(
+    [
+        *("type", "description", "enum", "const", "items", "properties", "required", "anyOf", "oneOf", "allOf", "$ref"),
+        *("$defs", "additionalProperties", "minimum", "format", "not", "prefixItems", "patternProperties", "title"),
+    ]
+)
+SCHEMAS = st.recursive(
+    VALUES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(KEYWORDS, inner, max_size=5)
+        | st.dictionaries(NAMES, inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@given(SCHEMAS)
+def test_any_schema_becomes_one_that_the_server_can_read(schema: Any) -> None:
+    parameters, said, _, _ = encode_parameters(schema)
+    assert list(check(parameters, "ToolFunctionParameters", "parameters")) == []
+    assert isinstance(said, str)
+
+
+def test_what_is_too_long_for_a_description_is_reported() -> None:
+    _, _, lost, _ = encode_parameters({"type": "object", "properties": {"a": {"pattern": "x" * 300}}})
+    assert lost == ("pattern is not said: it is too long for a description",)
+
+
+# Learning from refusals
+
+REPLY = b'{"message":{"role":"assistant","content":"well"},"done":true,"done_reason":"stop","eval_count":1}'
+SHOWN = {
+    "model_info": {"general.architecture": "x", "x.context_length": 8_192},
+    "capabilities": ["completion", "thinking"],
+}
+
+
+class Server:
+    """Answers `/api/show`, and refuses chats as long as a rule finds fault with them."""
+
+    def __init__(self, refusal: str = "", finds_fault: Any = lambda body: False, shown: Any = SHOWN) -> None:
+        self.chats: list[Any] = []
+        self.shows = 0
+        self._refusal = refusal
+        self._finds_fault = finds_fault
+        self._shown = shown
+
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        if request.path == "/api/tags":
+            return FakeResponse(404)
+        body = json.loads(request.body)
+        if request.path == "/api/show":
+            self.shows += 1
+            return FakeResponse(200, msgspec.json.encode(self._shown)) if self._shown else FakeResponse(404, b"{}")
+        self.chats.append(body)
+        return (
+            FakeResponse(400, msgspec.json.encode({"error": self._refusal}))
+            if self._finds_fault(body)
+            else FakeResponse(200, REPLY)
+        )
+
+
+@pytest.mark.parametrize(
+    ("model", "refusal", "finds_fault", "then"),
+    [
+        ("x", '"x" does not support thinking', lambda body: body.get("think"), None),
+        (
+            "gpt-oss",
+            "json: cannot unmarshal string into Go struct field ChatRequest.think of type bool",
+            lambda body: isinstance(body.get("think"), str),
+            True,
+        ),
+    ],
+)
+async def test_a_model_that_refuses_to_think_is_asked_without(
+    model: str, refusal: str, finds_fault: Any, then: Any
+) -> None:
+    server = Server(refusal, finds_fault)
+    town = ProxyHarness(server, PREFERRED_PROVIDER="ollama", BIG_MODEL=f"ollama/{model}")
+    for _ in range(2):
+        kept = await town.ask(output_config={"effort": "high"})
+        assert kept.body["content"] == [{"type": "text", "text": "well"}]
+    assert [body.get("think") for body in server.chats[1:]] == [then, then]
+    assert len(server.chats) == 3
+
+
+async def test_other_refusals_stand() -> None:
+    server = Server("registry.ollama.ai/library/x does not support tools", lambda body: True)
+    town = ProxyHarness(server, PREFERRED_PROVIDER="ollama", BIG_MODEL="ollama/x")
+    kept = await town.ask()
+    assert kept.error is not None
+    assert (kept.error.status, len(server.chats)) == (400, 1)

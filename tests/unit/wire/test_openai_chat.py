@@ -1,0 +1,264 @@
+"""Chat Completions: OpenAI's own types, complete replies of providers, and a case for each quirk."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.wire import openai_chat
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.framing import SSEReader
+from anthropic_proxy.wire.openai_chat.frames import ABSENT, decode_chunk
+from anthropic_proxy.wire.openai_chat.messages import join_texts
+from anthropic_proxy.wire.tool_call_repair import TAGS
+from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of
+from tests.support.golden_runner import GoldenCase
+from tests.support.paths import GOLDEN
+from tests.support.provider_replies.chat import CHAT_REPLIES, CHAT_STREAMS
+
+CASES = GOLDEN / "openai_chat"
+FOLDERS = sorted(path.parent for path in CASES.glob("*/scenario.toml"))
+
+
+def new_call(*tools: str, stream: bool = True, **dialect: Any) -> Call:
+    body = {
+        "model": "claude",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "tools": [{"name": name, "input_schema": {"type": "object"}} for name in tools],
+    }
+    prepared = prepare(decode_request(msgspec.json.encode(body)), TargetLimits())
+    count = iter(range(1, 1_000_000))
+    return Call(
+        request=prepared.request,
+        model="m",
+        dialect=openai_chat.Dialect(**dialect),
+        stream=stream,
+        new_id=lambda prefix: f"{prefix}{next(count):022d}",
+        provider="somebody",
+    )
+
+
+def decode_stream(body: bytes, call: Call) -> list[Delta]:
+    decoder, reader = openai_chat.new_decoder(call), SSEReader()
+    deltas = [delta for frame in reader.feed(body) + reader.finish() for delta in decoder.decode_frame(frame)]
+    return deltas + decoder.decode_end()
+
+
+def frames(*chunks: Any) -> bytes:
+    return b"".join(b"data: " + msgspec.json.encode(chunk) + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+
+
+def piece(finish: str | None = None, **delta: Any) -> Any:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+# OpenAI's own types
+
+
+def openai_scenarios() -> Iterator[Any]:
+    for folder in FOLDERS:
+        scenario = GoldenCase(folder)
+        own_address = "OPENAI_BASE_URL" not in scenario.facts.get("settings", {})
+        path = folder / "expected_upstream_request.json"
+        if scenario.facts["provider"] == "openai" and own_address and path.exists():
+            yield pytest.param(json.loads(path.read_text(encoding="utf-8"))["body"], id=folder.name)
+
+
+@pytest.mark.parametrize("body", list(openai_scenarios()))
+def test_openai_knows_every_field(body: Any) -> None:
+    from openai.types.chat import ChatCompletionContentPartParam
+    from openai.types.chat import completion_create_params as params
+
+    for message in body["messages"]:
+        if isinstance(message.get("content"), list):  # pydantic reads a list inside a choice of types only once
+            for part in message["content"]:
+                assert _understood(ChatCompletionContentPartParam, part) == part
+            message["content"] = "parts"
+    kind = params.CompletionCreateParamsStreaming if body.get("stream") else params.CompletionCreateParamsNonStreaming
+    assert _understood(kind, body) == body, "a field that OpenAI's types do not know is lost on the way through them"
+
+
+def _understood(kind: Any, value: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    return json.loads(adapter.dump_json(adapter.validate_python(value)))
+
+
+# Quirks
+
+
+@pytest.mark.parametrize("field", openai_chat.Dialect.__struct_fields__)
+def test_every_quirk_changes_a_scenario(field: str) -> None:
+    learned = all(name.startswith("tests/") for name in proofs_of(openai_chat)[field])
+    assert learned or changes_a_scenario(openai_chat, field), f"nothing changes when {field} is reset"
+
+
+def test_what_quirks_name_as_proof_exists() -> None:
+    assert missing_proofs(openai_chat) == {}
+
+
+# Complete replies of providers
+
+
+@pytest.mark.parametrize("name", CHAT_STREAMS)
+def test_complete_streams_are_decoded_without_loss(name: str) -> None:
+    body = CHAT_STREAMS[name]
+    chunks = [json.loads(frame) for frame in SSEReader().feed(body) if frame != b"[DONE]"]
+    parts = [choice["delta"] for one in chunks for choice in one["choices"]]
+    usages = [one["usage"] for one in chunks if one.get("usage")]
+    _check_reply(decode_stream(body, new_call("weather")), parts, usages[-1])
+
+
+@pytest.mark.parametrize("name", CHAT_REPLIES)
+def test_complete_replies_are_decoded_without_loss(name: str) -> None:
+    reply = CHAT_REPLIES[name]
+    decoder = openai_chat.new_decoder(new_call("weather", stream=False))
+    deltas = decoder.decode_body(msgspec.json.encode(reply))
+    _check_reply(deltas, [reply["choices"][0]["message"]], reply["usage"])
+
+
+def _check_reply(deltas: list[Delta], parts: list[Any], usage: Any) -> None:
+    """Compare deltas with messages or their parts, which are read here independently of the wire."""
+    assert [type(delta) for delta in deltas].count(Stop) == 1
+    text = "".join(delta.text for delta in deltas if isinstance(delta, Text))
+    assert text == "".join(part.get("content") or "" for part in parts)
+    thinking = "".join(delta.text for delta in deltas if isinstance(delta, Thinking))
+    assert thinking == "".join(part.get("reasoning_content") or part.get("reasoning") or "" for part in parts)
+    pieces = [(place, call) for part in parts for place, call in enumerate(part.get("tool_calls") or ())]
+    arguments: dict[int, str] = {}
+    for place, call in pieces:
+        index = call.get("index", place)
+        arguments[index] = arguments.get(index, "") + call["function"]["arguments"]
+    calls = [delta for delta in deltas if isinstance(delta, ToolCall)]
+    assert {call.key for call in calls} == {delta.key for delta in deltas if isinstance(delta, ToolEnd)}
+    found = ["".join(one.json for one in deltas if isinstance(one, ToolArgs) and one.key == call.key) for call in calls]
+    assert [json.loads(one or "{}") for one in found] == [json.loads(one) for one in arguments.values()]
+    said = [delta for delta in deltas if isinstance(delta, Usage)][-1]
+    assert (said.input_tokens or 0) + (said.cache_read_tokens or 0) == usage["prompt_tokens"]
+    spent = usage["completion_tokens"]
+    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens", 0)
+    apart = usage["total_tokens"] == usage["prompt_tokens"] + spent + reasoning
+    assert said.output_tokens == spent + (reasoning if apart else 0)
+
+
+# Streams of any shape
+
+TEXTS = st.text(min_size=1, max_size=8)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["content", "reasoning", "reasoning_content"]), TEXTS)))
+def test_all_text_arrives_in_order_but_thinking_after_the_last(parts: list[tuple[str, str]]) -> None:
+    deltas = decode_stream(frames(*(piece(**{name: text}) for name, text in parts), piece("stop")), new_call())
+    said = [("content" if isinstance(delta, Text) else "thinking", delta.text) for delta in deltas[:-1]]
+    expected = [("content" if name == "content" else "thinking", text) for name, text in parts]
+    while ("content" in dict(expected)) and expected[-1][0] == "thinking":
+        expected.pop()
+    assert said == expected
+
+
+@given(
+    calls=st.lists(
+        st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=5), max_size=2), min_size=1, max_size=4
+    ),
+    size=st.integers(1, 6),
+    order=st.randoms(use_true_random=False),
+    in_turn=st.booleans(),
+    has_ids=st.booleans(),
+)
+def test_arguments_survive_however_they_are_mixed(
+    calls: list[dict[str, Any]], size: int, order: Any, in_turn: bool, has_ids: bool
+) -> None:
+    texts = [json.dumps(arguments) for arguments in calls]
+    queues = [[text[at : at + size] for at in range(0, len(text), size)] for text in texts]
+    chunks = []
+    for index in range(len(queues)):
+        first = {"index": index, "function": {"name": f"tool{index}", "arguments": ""}}
+        chunks.append([{**first, "id": f"call_{index}"} if has_ids else first])
+        if not in_turn:
+            chunks += [[{"index": index, "function": {"arguments": text}}] for text in queues[index]]
+            queues[index] = []
+    while any(queues):
+        index = order.choice([index for index, queue in enumerate(queues) if queue])
+        chunks.append([{"index": index, "function": {"arguments": queues[index].pop(0)}}])
+    deltas = decode_stream(frames(*(piece(tool_calls=one) for one in chunks), piece("tool_calls")), new_call())
+    begun = [delta for delta in deltas if isinstance(delta, ToolCall)]
+    assert [delta.name for delta in begun] == [f"tool{index}" for index in range(len(calls))]
+    for call, text in zip(begun, texts, strict=True):
+        assert "".join(delta.json for delta in deltas if isinstance(delta, ToolArgs) and delta.key == call.key) == text
+        assert [type(delta) for delta in deltas if isinstance(delta, ToolEnd) and delta.key == call.key] == [ToolEnd]
+    assert len({delta.id for delta in begun}) == len(calls)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    *("choices", "delta", "message", "content", "tool_calls", "function", "name", "arguments"),
+                    *("index", "id", "usage", "error", "finish_reason", "reasoning", "reasoning_details"),
+                    *("extra_content", "prompt_tokens"),
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.lists(st.one_of(st.binary(max_size=30), JSON.map(msgspec.json.encode)), max_size=4))
+def test_whatever_comes_is_read_or_refused(bodies: list[bytes]) -> None:
+    call = new_call("a", replays_reasoning_details=True, thinking_tags=TAGS)
+    for read in (openai_chat.new_decoder(call).decode_frame, openai_chat.new_decoder(call).decode_body):
+        try:
+            for body in bodies:
+                read(body)
+        except UpstreamError:
+            continue
+
+
+@given(st.lists(st.text(max_size=10), min_size=1))
+def test_joined_texts_are_the_texts(texts: list[str]) -> None:
+    joined = join_texts([Raw(msgspec.json.encode(text)) for text in texts])
+    assert msgspec.json.decode(joined) == "\n\n".join(texts)
+
+
+@given(st.text(max_size=30), st.lists(st.integers(0, 60), max_size=6))
+def test_think_tags_are_found_at_any_cut(text: str, points: list[int]) -> None:
+    thought = text.replace("<", "")
+    whole = f"<think>{thought}</think>\n\nThe answer."
+    edges = sorted({0, len(whole), *(point % len(whole) for point in points)})
+    parts = [whole[start:end] for start, end in itertools.pairwise(edges)]
+    deltas = decode_stream(
+        frames(*(piece(content=part) for part in parts), piece("stop")), new_call(thinking_tags=TAGS)
+    )
+    expected = thought if thought.strip() else ""  # line breaks alone are no reasoning
+    assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)) == expected
+    assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "The answer."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"object": "error", "message": "Context size has been exceeded.", "type": "BadRequestError", "code": 400},
+        {"message": "The model is overloaded", "code": 503},
+    ],
+)
+def test_an_error_that_is_a_frame_of_its_own_is_told(error: dict[str, Any]) -> None:
+    assert decode_chunk(json.dumps(error).encode()).error == Raw(json.dumps(error).encode())
+    assert decode_chunk(json.dumps({"object": "x", "message": "y"}).encode()).error is ABSENT

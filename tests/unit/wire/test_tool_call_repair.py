@@ -1,0 +1,520 @@
+"""Calls and reasoning found in text: every convention, at any cut, and nothing lost where it is no call."""
+
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from anthropic_proxy.messages.deltas import Delta, Text, Thinking, ToolArgs, ToolCall
+from anthropic_proxy.routing.catalog import Catalog
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.router import RoutingQuery, resolve
+from anthropic_proxy.settings import load_settings
+from anthropic_proxy.wire.tool_call_repair import (
+    TAGS,
+    TOOL_CALL_FORMATS,
+    CallRepair,
+    OfferedTools,
+    TextCallDetector,
+    TextSplitter,
+    ThinkingTagParser,
+    repair_arguments,
+)
+from anthropic_proxy.wire.tool_call_repair.text_calls import MAX_FENCES
+from tests.support.golden_runner import GoldenCase
+from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.paths import GOLDEN
+from tests.support.tool_call_forms import FORMS, MORE_FORMS, READ, RUN, TOOLS, new_call
+
+CASES = GOLDEN / "openai_chat"
+
+EXPECTED = [("Read", json.loads(READ)), ("Run", json.loads(RUN))]
+
+
+def read(parts: Sequence[str], conventions: Sequence[Any] = TOOL_CALL_FORMATS, *, cut: bool = False) -> list[Delta]:
+    call = new_call()
+    reader = TextCallDetector(conventions, OfferedTools(call), call.new_id)
+    return [delta for part in parts for delta in reader.feed(part)] + reader.finish(cut=cut)
+
+
+def folded(deltas: Sequence[Delta]) -> list[Any]:
+    """Return texts joined and calls with their input."""
+    said: list[Any] = []
+    for delta in deltas:
+        if isinstance(delta, Text | Thinking):
+            if said and isinstance(said[-1], str):
+                said[-1] += delta.text
+            else:
+                said.append(delta.text)
+        elif isinstance(delta, ToolCall):
+            said.append([delta.name, ""])
+        elif isinstance(delta, ToolArgs):
+            said[-1][1] += delta.json
+    return [item if isinstance(item, str) else (item[0], json.loads(item[1] or "{}")) for item in said]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_convention_is_read_and_only_where_it_is_switched_on(name: Any) -> None:
+    assert folded(read([FORMS[name]])) == EXPECTED
+    assert folded(read([FORMS[name]], [name])) == EXPECTED
+    assert folded(read(list(FORMS[name]), [name])) == EXPECTED
+    others = [other for other in TOOL_CALL_FORMATS if other != name]
+    assert folded(read([FORMS[name]], others)) != EXPECTED
+
+
+@pytest.mark.parametrize("name", MORE_FORMS)
+def test_the_usual_variations_are_read_too(name: str) -> None:
+    assert folded(read([MORE_FORMS[name]])) == EXPECTED
+    assert folded(read(list(MORE_FORMS[name]))) == EXPECTED
+
+
+@pytest.mark.parametrize("name", TOOL_CALL_FORMATS)
+def test_every_convention_has_a_scenario_that_needs_it(name: Any) -> None:
+    assert name in FORMS
+    scenario = GoldenCase(CASES / f"text_call_{name}")
+    with_it = scenario.play([scenario.upstream or b""])
+    dialect = scenario.target.dialect
+    others = tuple(other for other in dialect.text_call_formats if other != name)
+    scenario.change_target(structs.replace(scenario.target, dialect=structs.replace(dialect, text_call_formats=others)))
+    assert scenario.play([scenario.upstream or b""]) != with_it
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if not name.startswith("bare")])
+def test_text_around_a_call_stays_text_without_the_white_space_next_to_the_call(name: str) -> None:
+    ends_answer = name in ("python_tag", "listed")
+    text = f"Let me look.\n\n{FORMS[name]}" + ("" if ends_answer else "\n\nDone <b>now</b>.")
+    expected = ["Let me look.", *EXPECTED] + ([] if ends_answer else ["Done <b>now</b>."])
+    assert folded(read([text])) == expected
+    assert folded(read(list(text))) == expected
+
+
+NOT_CALLS = (
+    "Use <tool_call> tags for that: <tool_call> and </tool_call>.",
+    "a < b and [1] and `<tool_call>{}</tool_call>`",
+    '```xml\n<tool_call>{"name": "now", "arguments": {}}</tool_call>\n```\nLike that.',
+    "Write ```<function=now>{}</function>``` or\n\n~~~\n[TOOL_CALLS]now[ARGS]{}\n~~~\n",
+    '<tool_call>{"name": "Unknown", "arguments": {}}</tool_call>',
+    '<tool_call>{"name": "Read", "arguments": "none"}</tool_call> and more',
+    '<tool_call>{"name": "Read", "arguments": {"path": "a',
+    "<tool_call>",
+    "<function=Unknown>{}</function>",
+    "<function=Read>no json</function> text",
+    "[TOOL_CALLS]Unknown[ARGS]{}",
+    "[TOOL_CALLS] is what it writes.",
+    '{"name": "Ada", "parameters": {}}',
+    '{"name": "Read"}',
+    '{"nam',
+    '{"name": "Read", "parameters": {}} is the form.',
+    "[1, 2]",
+    "[Read]",
+    "[Unknown(x=1)]",
+    "[Read(open('x'))]",
+    "```tool_code\nimport os\n```\n",
+    "```tool_code",
+    "<|channel|>commentary<|message|>Hm",
+    "  \n ",
+    "``",
+)
+
+
+@pytest.mark.parametrize("text", NOT_CALLS)
+def test_what_is_no_call_passes_as_it_was(text: str) -> None:
+    assert folded(read([text])) == [text]
+    assert folded(read(list(text))) == [text]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_call_that_the_limit_cut_is_the_text_that_it_was(name: str) -> None:
+    text = f"{FORMS[name][:-20]}"
+    deltas = folded(read(list(text), cut=True))
+    assert isinstance(deltas[-1], str)
+    assert text.endswith(deltas[-1])
+
+
+PIECES = st.one_of(
+    st.sampled_from([*FORMS.values(), *MORE_FORMS.values(), *NOT_CALLS]),
+    st.sampled_from(
+        ["\n", " ", "`", "```", "\n```\n", "<", "[", "<tool_call>", "</tool_call>", "<|", "Hi", "<function="]
+    ),
+    st.text(max_size=5),
+)
+
+
+@given(st.lists(PIECES, max_size=5), st.lists(st.integers(0, 2_000), max_size=12), st.booleans())
+@example(["x", "```tool_code\n", "```tool_x"], [1, 2, 3], False)
+def test_where_the_text_is_cut_makes_no_difference(pieces: list[str], points: list[int], ends: bool) -> None:
+    text = "".join(pieces)
+    edges = sorted({0, len(text), *(point % (len(text) + 1) for point in points)})
+    parts = [text[start:end] for start, end in itertools.pairwise(edges)]
+    whole = folded(read([text], cut=ends))
+    assert folded(read(parts, cut=ends)) == whole
+    assert folded(read(list(text), cut=ends)) == whole
+
+
+@given(st.lists(PIECES, max_size=5))
+def test_no_word_is_lost(pieces: list[str]) -> None:
+    """The remaining text is, in order, what is left when the calls are cut out."""
+    text = "".join(pieces)
+    position = 0
+    for said in folded(read([text])):
+        if isinstance(said, str):
+            words = re.sub(r"\s+", " ", said)
+            found = re.sub(r"\s+", " ", text).find(words, 0)
+            assert found >= 0
+            position = max(position, found)
+    if not any(isinstance(said, tuple) for said in folded(read([text]))):
+        assert folded(read([text])) == ([text] if text else [])
+
+
+def test_text_flows_on_where_nothing_can_begin() -> None:
+    call = new_call()
+    reader = TextCallDetector(TOOL_CALL_FORMATS, OfferedTools(call), call.new_id)
+    assert reader.feed("Hello") == [Text("Hello")]
+    assert reader.feed(" there, a <") == [Text(" there, a ")]
+    assert reader.feed("b> c\n") == [Text("<b> c")]
+    assert reader.feed("<tool_call> is a tag") == [Text("\n<tool_call> is a tag")]
+
+
+def test_after_many_fences_no_call_is_looked_for() -> None:
+    call = '<tool_call>{"name": "Read", "arguments": {"file_path": "a.txt"}}</tool_call>'
+    few, many = "```\n```\n" * 100, "```\n```\n" * (MAX_FENCES + 1)
+    assert len(folded(read([few + call]))) == 2
+    assert folded(read([many + call])) == [many + call]
+
+
+@given(st.lists(st.sampled_from(["a", "b c", " ", "\n", "<", "`", None]), max_size=8))
+@example(["a", "\n", None, " ", "b"])
+def test_text_that_goes_on_behind_something_else_keeps_its_order(pieces: list[str | None]) -> None:
+    """`None` stands for what comes between: a call, or reasoning in a field of its own."""
+    call = new_call()
+    reader = TextCallDetector(TOOL_CALL_FORMATS, OfferedTools(call), call.new_id)
+    said = [delta for piece in [*pieces, None] for delta in (reader.finish() if piece is None else reader.feed(piece))]
+    assert "".join(delta.text for delta in said if isinstance(delta, Text)) == "".join(filter(None, pieces))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ('{"a": 1,}', {"a": 1}),
+        ('{"a": [1, 2,], "b": {"c": 2,},}', {"a": [1, 2], "b": {"c": 2}}),
+        ('{"a": 1 "b": 2}', {"a": 1, "b": 2}),
+        ('{"a": {"b": [1', {"a": {"b": [1]}}),
+        ('{"a": 1}}', {"a": 1}),
+        ('{"a": "no end', {"a": "no end"}),
+        ('{"a": "f() {} and', {"a": "f() {} and"}),
+        ('"{\\"a\\": 1}"', {"a": 1}),
+        (json.dumps(json.dumps('{"a": 1}')), {"a": 1}),
+        ('{"a": 1}{"a": 1}', {"a": 1}),
+        ('{"a": 1}\n\n{"a": 1}{"a": 1}', {"a": 1}),
+        ('{}{"a": 1}', {"a": 1}),
+        ('```json\n{"a": 1}\n```', {"a": 1}),
+        ('Here you are: {"a": 1,} Bye.', {"a": 1}),
+        (
+            "{'a': 'it\\'s', \"b\": 'say \"x\"', 'c': None, 'd': True}",
+            {"a": "it's", "b": 'say "x"', "c": None, "d": True},
+        ),
+        ("{a: 1, b_c: [false]}", {"a": 1, "b_c": [False]}),
+        ('{"a": "two\nlines", "b": 12345678901234567890,}', {"a": "two\nlines", "b": 12345678901234567890}),
+    ],
+)
+def test_arguments_are_mended_where_they_can_mean_one_object_only(written: str, meant: dict[str, Any]) -> None:
+    mended = repair_arguments(written)
+    assert mended is not None
+    assert json.loads(mended) == meant
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        "none",
+        "[1]",
+        '[{"a": 1}]',
+        '{"a": 1}{"a": 2}',
+        '{"a": 1}, "b": 2}',
+        '"a": {"b": 1}',
+        '{"a": tru',
+        '{"a": 1, "b',
+        '{"a": 1, "b"}',
+        '{"a": }',
+        '{"a": 01}',
+        '{"a": NaN}',
+        '{"a": 1e999,}',
+        '{"a": (1, 2)}',
+        '{"a": "he said "hi" to me"}',
+        "{'a': 'it's'}",
+        '{"a": "\\d+"}',
+        '{"a": 1, "a": 2,}',
+        '{"a": 1 // why\n}',
+        '{"a": "\\ud83d',
+        '{"a": "' + "x" * 70_000 + '",}',
+        "{" * 20_000,
+    ],
+)
+def test_arguments_with_two_meanings_are_left_alone(written: str) -> None:
+    assert repair_arguments(written) is None
+
+
+def test_between_marks_nothing_around_an_object_is_passed_over() -> None:
+    for written in ('{"a": "b', 'text {"a": 1,}', '{"a": 1,} text', '{"a": 1}{"a": 1}'):
+        assert repair_arguments(written, alone=True) is None
+        assert repair_arguments(written) is not None
+    assert repair_arguments('{"a": ["b"', alone=True) == '{"a": ["b"]}'
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), VALUES, max_size=4), st.integers(0, 9))
+def test_what_is_an_object_stays_as_it_is_and_what_lacks_its_end_is_never_another(
+    value: dict[str, Any], missing: int
+) -> None:
+    whole = json.dumps(value)
+    assert repair_arguments(whole) == whole
+    cut = whole[: max(1, len(whole) - missing)]
+    mended = repair_arguments(cut)
+    if mended is not None:
+        read = json.loads(mended)
+        assert list(read) == list(value)[: len(read)], "keys are kept in order, and none is invented"
+    assert repair_arguments(whole + whole) == whole
+    assert repair_arguments(json.dumps(whole)) == whole
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("Read", "Read"),
+        ("read", "Read"),
+        ("functions.Read", "Read"),
+        ("default_api.read", "Read"),
+        ("default_api:Read", "Read"),
+        ("functions.Read:3", "Read"),
+        ("mcp__files__list-all", "mcp__files__list_all"),
+        ("tools.mcp__files__LIST_ALL", "mcp__files__list_all"),
+        ("Write", None),
+        ("Rea", None),
+        ("", None),
+        ("web-search", None),
+    ],
+)
+def test_odd_names_find_the_one_tool_that_they_can_mean(said: str, meant: str | None) -> None:
+    names = ("Read", "mcp__files__list_all", "web_search", "Web-Search")
+    assert OfferedTools(new_call(tools=[{"name": name, "input_schema": {}} for name in names])).match(said) == meant
+
+
+def test_a_long_name_is_matched_under_its_alias_and_found_again() -> None:
+    name = "mcp__a_server__" + "x" * 70
+    call = new_call(tools=[{"name": name, "input_schema": {}}])
+    (said,) = call.aliases
+    assert OfferedTools(call).match(said) == name
+    assert OfferedTools(call).match(f"functions.{said.upper()}") == name
+    assert OfferedTools(call).match(name) == name
+
+
+def test_a_note_holds_no_more_than_the_beginning_of_a_name_that_a_model_made_up() -> None:
+    mender = CallRepair(new_call(), names=True)
+    name = "a\x1b[31m\n" + "x" * 5_000
+    assert mender.repair_name(name) == name
+    assert mender.repair_arguments("{'a': 1}", name) == '{"a": 1}'
+    assert mender.repair_name("\n" + "x" * 400 + ".read") == "Read"
+    reasons = [note.reason for note in mender.notes]
+    assert len(reasons) == 2
+    for reason in reasons:
+        assert len(reason) < 200
+        assert reason.isprintable()
+
+
+def test_a_name_behind_thousands_of_namespaces_is_nobodys() -> None:
+    assert OfferedTools(new_call()).match("a." * 50 + "Read") == "Read"
+    assert OfferedTools(new_call()).match("a." * 50_000 + "Read") is None
+
+
+def test_a_call_without_a_name_is_found_by_its_arguments() -> None:
+    offered = OfferedTools(new_call())
+    assert offered.match_by_arguments('{"path": "a", "limit": 1}') == "Read"
+    assert offered.match_by_arguments('{"command": "ls"}') == "Run"
+    assert offered.match_by_arguments("") == "now"
+    assert offered.match_by_arguments('{"path": "a", "command": "b"}') is None
+    assert offered.match_by_arguments("no json") is None
+    forced = {"type": "tool", "name": "Run"}
+    assert OfferedTools(new_call(tool_choice=forced)).match_by_arguments("no json") == "Run"
+
+
+@pytest.mark.parametrize("required", [[{}], [["path"], "path"], [None, 1, "path"], "path", {"path": True}])
+def test_a_list_of_required_arguments_may_hold_anything(required: Any) -> None:
+    schema = {"type": "object", "properties": {"path": {}}, "required": required}
+    tools = [{"name": "Read", "input_schema": schema}, {"name": "Run", "input_schema": {"type": "object"}}]
+    assert OfferedTools(new_call(tools=tools)).match_by_arguments('{"path": "a"}') == "Read"
+
+
+def test_no_call_is_looked_for_where_no_tool_may_be_called() -> None:
+    for fields in ({"tools": []}, {"tool_choice": {"type": "none"}}):
+        assert TextSplitter(new_call(**fields)).feed(FORMS["hermes"]) == [Text(FORMS["hermes"])]
+
+
+def test_json_that_the_client_asked_for_is_no_call() -> None:
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}}
+    call = new_call(output_config={"format": {"type": "json_schema", "schema": schema}})
+    text = TextSplitter(call)
+    assert folded([*text.feed(FORMS["bare_json"]), *text.finish()]) == [FORMS["bare_json"]]
+
+
+TAGGED = {
+    "think": "<think>Hm.</think>",
+    "thinking": "<thinking>Hm.</thinking>",
+    "thought": "<thought>Hm.</thought>",
+    "brackets": "[THINK]Hm.[/THINK]",
+    "triangles": "◁think▷Hm.◁/think▷",
+    "seed": "<seed:think>Hm.</seed:think>",
+    "channel": "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>",
+    "unopened": "Hm.</think>",
+}
+
+
+@pytest.mark.parametrize("form", TAGGED)
+def test_reasoning_is_lifted_in_every_form(form: Any) -> None:
+    for text in (f"{TAGGED[form]}Hi </b>", f"\n{TAGGED[form]}\n\nHi </b>"):
+        for parts in ([text], list(text)):
+            tags = ThinkingTagParser((form,))
+            deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
+            assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)).strip() == "Hm."
+            assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "Hi </b>"
+
+
+def test_reasoning_that_no_tag_ends_was_the_answer_where_no_tag_began_it() -> None:
+    tags = ThinkingTagParser((*TAGS, "unopened"))
+    assert tags.feed("All of it") == [Thinking("All of it")]
+    assert tags.finish(whole=True) == [Text("All of it")]
+    tags = ThinkingTagParser((*TAGS, "unopened"))
+    tags.expect_tags()
+    assert tags.feed("All of it") == [Text("All of it")]
+    tags = ThinkingTagParser((*TAGS, "unopened"))
+    assert [*tags.feed("<think>All of it"), *tags.finish(whole=True)] == [Thinking("All of it")]
+
+
+@pytest.mark.parametrize("parts", [["\n All of it"], list("\n All of it")])
+def test_reasoning_that_was_the_answer_begins_as_the_model_began_it(parts: list[str]) -> None:
+    tags = ThinkingTagParser(("unopened",))
+    said = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
+    assert said[-1] == Text("\n All of it")
+    tags = ThinkingTagParser(("think",))
+    said = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
+    assert "".join(delta.text for delta in said if isinstance(delta, Text)) == "\n All of it"
+
+
+def test_a_model_that_repeats_a_mark_for_ever_is_left_alone_in_the_end() -> None:
+    text = "<tool_call>" * 5_000 + FORMS["hermes"]
+    assert folded(read([text])) == [text]
+    broken = '<tool_call>{"name": "Read", "arguments": {' + '"path": [1] ' * 800
+    long = (broken + "</tool_call>" * 16) * 4
+    assert folded(read([long + FORMS["hermes"]])) == [long + FORMS["hermes"]]
+    assert folded(read(list(long + FORMS["hermes"]))) == [long + FORMS["hermes"]]
+    prose = "A line.\n\n```py\nx = 1\n```\n" * 1_000
+    assert folded(read([prose + FORMS["hermes"]])) == [prose[:-1], *EXPECTED]
+
+
+# The known behaviour of servers, and the recipients of the report
+
+
+def dialect_of(model: str, **settings: str) -> Any:
+    return resolve(RoutingQuery(model), load_settings(settings, PROVIDERS, env_file=None), Catalog()).targets[0].dialect
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "texts", "holds"),
+    [
+        ("openai/phi-4-mini", {"OPENAI_BASE_URL": "http://localhost:8000/v1"}, True, True),
+        ("openai/gpt-oss-20b", {"OPENAI_BASE_URL": "http://192.168.0.9:8000/v1"}, True, True),
+        ("openai/phi-4-mini", {"OPENAI_BASE_URL": "https://inference.example.com/v1"}, True, False),
+        ("openai/gpt-4.1", {"OPENAI_BASE_URL": "http://localhost:4000/v1"}, False, False),
+        ("openai/gpt-4.1", {"OPENAI_API_KEY": "k"}, False, False),
+        ("openai/deepseek-chat", {"OPENAI_BASE_URL": "https://api.deepseek.com"}, False, False),
+        ("groq/llama-3.3-70b-versatile", {"GROQ_API_KEY": "k"}, False, False),
+        ("xai/grok-4.5", {"XAI_API_KEY": "k"}, False, False),
+        ("moonshot/kimi-k2.5", {"MOONSHOT_API_KEY": "k"}, False, False),
+        ("litellm/ollama_chat/phi4", {}, True, True),
+        ("litellm/bedrock/anthropic.claude-v2", {}, False, False),
+        ("ollama/qwen3:8b", {}, True, True),
+    ],
+)
+def test_only_servers_of_small_models_are_read_so(
+    model: str, settings: dict[str, str], texts: bool, holds: bool
+) -> None:
+    dialect = dialect_of(model, **settings)
+    field = "repairs_tool_arguments" if model.startswith("ollama/") else "buffers_tool_arguments"
+    assert (bool(dialect.text_call_formats), bool(dialect.thinking_tags), dialect.repairs_tool_names) == (texts,) * 3
+    assert getattr(dialect, field) is holds
+
+
+def test_reasoning_without_a_first_tag_is_expected_of_few_models() -> None:
+    local = {"OPENAI_BASE_URL": "http://localhost:8000/v1"}
+    for model in ("deepseek-r1-distill-qwen-7b", "QwQ-32B", "Qwen/Qwen3-30B-A3B-Thinking-2507"):
+        assert "unopened" in dialect_of(f"openai/{model}", **local).thinking_tags
+    for model in ("qwen3-8b", "magistral-small", "deepseek-v3.1"):
+        assert "unopened" not in dialect_of(f"openai/{model}", **local).thinking_tags
+
+
+def call_piece(index: int, name: str, arguments: str) -> dict[str, Any]:
+    return {
+        "index": index,
+        "id": f"call_{index}",
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_was_mended_stands_in_the_receipt(stream: bool) -> None:
+    calls = [
+        call_piece(0, "functions.read", '{"path": "a",}'),
+        call_piece(1, "Run", '{"command": 1}{"command": 2}'),
+    ]
+    said = {"role": "assistant", "content": FORMS["hermes"], "tool_calls": calls}
+    choice = {"index": 0, "delta" if stream else "message": said, "finish_reason": "tool_calls"}
+    body = msgspec.json.encode({"choices": [choice]})
+    answer = FakeResponse(200, b"data: %b\n\ndata: [DONE]\n\n" % body if stream else body)
+    town = ProxyHarness(
+        lambda *_: answer,
+        OPENAI_BASE_URL="http://localhost:8000/v1",
+        BIG_MODEL="openai/phi-4-mini",
+    )
+    tools = [{"name": name, "input_schema": {"type": "object", **schema}} for name, schema in TOOLS.items()]
+    keeper = await town.ask(stream=stream, tools=tools)
+    assert keeper.receipt is not None
+    notes = [
+        f"{note.handling} {note.field}: {note.reason}" for note in keeper.receipt.notes if "tool_use" in note.field
+    ]
+    assert notes == [
+        "emulated content.tool_use: a call of Read that the model wrote as text (hermes) became a block",
+        "emulated content.tool_use: a call of Run that the model wrote as text (hermes) became a block",
+        "approximated content.tool_use.name: 'functions.read' was called; Read is offered",
+        "approximated content.tool_use.input: the arguments of a call of Read were no JSON object and are mended",
+        "approximated content.tool_use.input: the arguments of a call of Run are no JSON object and pass as they came",
+    ]
+
+
+@pytest.mark.parametrize("held", ["<tool_c", '<tool_call>{"name": "Read", "argum'])
+async def test_text_that_waits_is_passed_on_before_the_error_where_the_answer_breaks_off(held: str) -> None:
+    def street(*_: object) -> FakeResponse:
+        frames = [json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}) for text in ("I look. ", held)]
+        return FakeResponse(200, *(f"data: {frame}\n\n".encode() for frame in frames))
+
+    local = {"OPENAI_BASE_URL": "http://localhost:8000/v1", "PREFERRED_PROVIDER": "openai", "BIG_MODEL": "openai/qwen3"}
+    read = {"name": "Read", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}
+    keeper = await ProxyHarness(street, **local).ask(stream=True, tools=[read])
+    lines = [json.loads(line[6:]) for line in keeper.stream.splitlines() if line.startswith(b"data: ")]
+    assert (
+        "".join(line["delta"]["text"] for line in lines if line["type"] == "content_block_delta") == "I look. " + held
+    )
+    assert lines[-1]["type"] == "error"
