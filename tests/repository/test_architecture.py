@@ -156,7 +156,7 @@ def test_test_modules_share_code_by_way_of_support_modules() -> None:
 
 
 def test_unit_tests_mirror_the_package() -> None:
-    """A reader finds the tests of a module by its path, and a module without tests is visible."""
+    """A reader finds the tests of a module by its path. Rename a test module together with its subject."""
     unpaired = []
     for path in (TESTS / "unit").rglob("test_*.py"):
         name = path.relative_to(TESTS / "unit").with_suffix("").as_posix()
