@@ -1,6 +1,6 @@
-"""Work per read of a socket, counted in calls: HTTP on both sides of the proxy, which `test_operation_counts` leaves out.
+"""Calls per read of a socket: HTTP on both sides of the proxy.
 
-Counted as there.
+The method is that of `test_operation_counts`.
 """
 
 import asyncio
