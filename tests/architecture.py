@@ -64,19 +64,17 @@ MAY_IMPORT: Mapping[str, str] = {
     "routing.health": "plugins",
     "routing.model_observations": "plugins",
     "routing.memory_store": "plugins",
-    "messages": "messages.deltas messages.models messages.events messages.surrogates messages.usage messages.automaton",
+    "messages": "messages.deltas messages.models messages.events messages.usage messages.automaton",
     "messages.deltas": "",
-    "messages.models": "messages.surrogates",
-    "messages.surrogates": "",
+    "messages.models": "",
     "messages.automaton": "",
-    "messages.usage": "messages.deltas messages.events",
+    "messages.usage": "messages.deltas messages.models",
     "messages.fidelity": "",
     "messages.sealed_passages": "",
     "messages.domains": "",
     "messages.work_budget": "",
     "messages.json_validation": "messages.work_budget",
     "messages.reply_schema": "messages.work_budget messages.json_validation",
-    "messages.work_cache": "messages.work_budget",
     "messages.preparation": "messages.models messages.fidelity messages.sealed_passages messages.domains",
     "messages.tokens": "messages.models messages.preparation",
     "messages.fold": "messages.deltas messages.models messages.events messages.writer",
@@ -106,13 +104,10 @@ MAY_IMPORT: Mapping[str, str] = {
     "upstream.demo": "wire.contract messages.work_budget",
     "upstream.litellm": "wire.contract upstream.public_addresses",
     "upstream.contract": "",
-    "upstream.http": "wire.contract upstream.proxy_selection upstream.decompression upstream.public_addresses",
-    "upstream.decompression": "",
+    "upstream.http": "wire.contract upstream.public_addresses",
     "upstream.web_fetch": (
-        "upstream.contract upstream.http upstream.decompression upstream.proxy_selection upstream.public_addresses"
-        " messages.domains wire.contract platforms.sandbox"
+        "upstream.contract upstream.http upstream.public_addresses messages.domains wire.contract platforms.sandbox"
     ),
-    "upstream.proxy_selection": "",
     "upstream.public_addresses": "",
     "upstream.web_search": "wire.contract upstream.contract messages.domains",
 }

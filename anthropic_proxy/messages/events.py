@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.messages.models import MessagesResponse
+from anthropic_proxy.messages.models import MessagesResponse, UsageBody
 
 
 class MessageStart(Struct, frozen=True):
@@ -95,21 +95,6 @@ class BlockStop(Struct, frozen=True, gc=False):
     index: int
 
 
-class UsageTotals(Struct, frozen=True, kw_only=True):
-    """`usage` of a `message_delta`: totals of the message, integers ≥ 0, in tokens."""
-
-    input_tokens: int
-    cache_creation_input_tokens: int
-    cache_read_input_tokens: int
-    output_tokens: int
-    output_tokens_details: dict[str, int]
-    """`{"thinking_tokens": …}`, included in `output_tokens`."""
-    server_tool_use: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
-    """`{"web_search_requests": …, "web_fetch_requests": …}`. Unset: none."""
-    service_tier: str | msgspec.UnsetType = msgspec.UNSET
-    """Service tier reported by the upstream. Unset: not reported."""
-
-
 class MessageDelta(Struct, frozen=True):
     """`message_delta`: stop reason and usage."""
 
@@ -117,7 +102,8 @@ class MessageDelta(Struct, frozen=True):
     stop_sequence: str | None
     stop_details: dict[str, Any] | None
     """None: not sent."""
-    usage: UsageTotals
+    usage: UsageBody
+    """Totals of the message. Unset fields were not reported and are not sent."""
 
 
 class MessageStop(Struct, frozen=True):

@@ -53,8 +53,9 @@ class FidelityReport(Struct):
             if note in known or note.field in noted:
                 continue
             self.notes.append(note)
-            if note.handling != "kept":
-                setattr(self, note.handling, getattr(self, note.handling) + 1)
+            self.approximated += note.handling == "approximated"
+            self.emulated += note.handling == "emulated"
+            self.dropped += note.handling == "dropped"
 
     def unrecoverable_notes(self) -> list[FidelityNote]:
         """Return the notes that mode `strict` rejects, in order. In another mode: none."""

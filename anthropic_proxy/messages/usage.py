@@ -3,7 +3,7 @@
 import msgspec
 
 from anthropic_proxy.messages.deltas import Usage
-from anthropic_proxy.messages.events import UsageTotals
+from anthropic_proxy.messages.models import UsageBody
 
 CHARACTERS_PER_TOKEN = 4
 """Characters per output token, for upstreams that report no usage. Too low for Chinese, too high for code."""
@@ -30,7 +30,7 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
     )
 
 
-def final_totals(usage: Usage, *, estimate: int, characters: int, cut: bool) -> UsageTotals:
+def final_totals(usage: Usage, *, estimate: int, characters: int, cut: bool) -> UsageBody:
     """Return the usage of a message. Missing counts are estimated: the input by `estimate`, the output by `characters`.
 
     `cut`: True if the proxy ended the reply at a stop sequence, before the last report of the upstream. The output is
@@ -41,7 +41,7 @@ def final_totals(usage: Usage, *, estimate: int, characters: int, cut: bool) -> 
     if output is None or cut:
         output = max(output or 0, -(-characters // CHARACTERS_PER_TOKEN))
     output = _counted(output)
-    return UsageTotals(
+    return UsageBody(
         input_tokens=_counted(estimate - cached - written if reported is None else reported),
         cache_creation_input_tokens=written,
         cache_read_input_tokens=cached,

@@ -5,10 +5,11 @@ walks data of a client or a model therefore counts each visit, and everything th
 The limits hold for all schemas of a request together, so a thousand schemas below a limit do not add up to more.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple
 
 from anthropic_proxy.errors import InvalidRequest
 
@@ -192,3 +193,47 @@ def _scalar_nodes(values: Iterable[Any]) -> int:
         for one in values
         if not isinstance(one, dict | list)
     )
+
+
+_Argument = TypeVar("_Argument")
+_Encoded = TypeVar("_Encoded")
+_Arguments = TypeVarTuple("_Arguments")
+
+
+class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
+    """Keeps the results of a function by an identity of its argument and by the further arguments.
+
+    A result that was kept counts as the work that it took, so that a limit does not depend on the cache. Two threads
+    may use it at once.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[_Argument, WorkBudget, *_Arguments], _Encoded],
+        identity: Callable[[_Argument], Hashable] | None,
+        max_kept: int,
+    ) -> None:
+        """Make a cache of `max_kept` results. `identity`: None for arguments that can be hashed themselves."""
+        self._encode = encode
+        self._identity = identity
+        self._max_kept = max_kept
+        self._kept: OrderedDict[Hashable, tuple[_Encoded, Cost]] = OrderedDict()
+
+    def find(self, argument: _Argument, budget: WorkBudget, *arguments: *_Arguments) -> _Encoded:
+        """Return the result of the function, kept or new."""
+        place = (argument if self._identity is None else self._identity(argument), *arguments)
+        found = self._kept.get(place)
+        if found is None:
+            before = budget.cost
+            encoded = self._encode(argument, budget, *arguments)
+            self._keep(place, (encoded, budget.cost.since(before)))
+            return encoded
+        with suppress(KeyError):  # another thread may have removed it
+            self._kept.move_to_end(place)
+        budget.repeat(found[1])
+        return found[0]
+
+    def _keep(self, place: Hashable, entry: tuple[_Encoded, Cost]) -> None:
+        self._kept[place] = entry
+        if len(self._kept) > self._max_kept:
+            self._kept.popitem(last=False)

@@ -39,7 +39,6 @@ from anthropic_proxy.messages.events import (
     ThinkingDelta,
     ThinkingStart,
     ToolCallStart,
-    UsageTotals,
     block_events,
 )
 from anthropic_proxy.messages.models import MessagesResponse, UsageBody
@@ -84,7 +83,7 @@ class MessageWriter:
         """Usage reported by the upstream so far. `totals` estimates missing counts."""
         self.estimate = 0
         """Estimated input tokens, used if the upstream reports none. It may change after `start`."""
-        self._final: UsageTotals | None = None
+        self._final: UsageBody | None = None
         """Usage written by `finish`."""
         self._characters = 0
         self._events: list[Event] = []
@@ -112,7 +111,7 @@ class MessageWriter:
         return reason
 
     @property
-    def totals(self) -> UsageTotals:
+    def totals(self) -> UsageBody:
         """Return the usage so far, in tokens. Missing counts are estimated."""
         if self._final is not None:
             return self._final

@@ -9,8 +9,6 @@ from anthropic_proxy.metrics.totals import BUCKETS, ExchangeCounters, MetricsSna
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[str, ...]
 Samples = dict[Labels, float]
-_TOKENS = ("input", "output", "thinking", "cache_read", "cache_write")
-_HANDLINGS = ("approximated", "emulated", "dropped")
 
 
 class Family(Struct, frozen=True):
@@ -83,26 +81,8 @@ MEMORY = Family("process_resident_memory_bytes", "gauge", (), "Resident memory o
 DESCRIPTORS = Family("process_open_fds", "gauge", (), "Open file descriptors of all processes.")
 MAX_FDS = Family("process_max_fds", "gauge", (), "File descriptors that they may have open.")
 
-FAMILIES = (
-    REQUESTS,
-    TOKENS,
-    SECONDS,
-    FIRST_TOKEN_SECONDS,
-    ATTEMPTS,
-    FIDELITY,
-    LOST_RECEIPTS,
-    IN_FLIGHT,
-    CIRCUITS_OPEN,
-    KEYS_IN_COOLDOWN,
-    WORKERS,
-    WORKERS_UNRESPONSIVE,
-    BUILD,
-    CPU,
-    STARTED,
-    MEMORY,
-    DESCRIPTORS,
-    MAX_FDS,
-)
+FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(value, Family))
+"""All metrics, in the order of the page."""
 
 
 class Histogram(Struct):
@@ -131,10 +111,14 @@ def collect_samples(snapshot: MetricsSnapshot, unresponsive: int, build: Labels)
     for (provider, model, stream, status, outcome), row in snapshot.rows.items():
         labels = (provider, model, _boolean_label(stream), str(status), outcome)
         _add(samples[REQUESTS], labels, row.requests)
-        for kind in _TOKENS:
-            _add(samples[TOKENS], (provider, model, kind), getattr(row, f"{kind}_tokens"))
-        for handling in _HANDLINGS:
-            _add(samples[FIDELITY], (provider, model, handling), getattr(row, handling))
+        _add(samples[TOKENS], (provider, model, "input"), row.input_tokens)
+        _add(samples[TOKENS], (provider, model, "output"), row.output_tokens)
+        _add(samples[TOKENS], (provider, model, "thinking"), row.thinking_tokens)
+        _add(samples[TOKENS], (provider, model, "cache_read"), row.cache_read_tokens)
+        _add(samples[TOKENS], (provider, model, "cache_write"), row.cache_write_tokens)
+        _add(samples[FIDELITY], (provider, model, "approximated"), row.approximated)
+        _add(samples[FIDELITY], (provider, model, "emulated"), row.emulated)
+        _add(samples[FIDELITY], (provider, model, "dropped"), row.dropped)
     for attempt, times in snapshot.attempts.items():
         provider, _, status_word = attempt.rpartition(" ")
         samples[ATTEMPTS][provider, status_word] = times

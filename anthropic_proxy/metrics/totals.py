@@ -53,13 +53,19 @@ class ExchangeCounters(Struct, array_like=True):
 
     def add(self, other: "ExchangeCounters") -> None:
         """Add the counters of another process."""
-        for name in _NUMBERS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.requests += other.requests
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.thinking_tokens += other.thinking_tokens
+        self.cache_read_tokens += other.cache_read_tokens
+        self.cache_write_tokens += other.cache_write_tokens
+        self.approximated += other.approximated
+        self.emulated += other.emulated
+        self.dropped += other.dropped
+        self.seconds += other.seconds
+        self.first_seconds += other.first_seconds
         self.times = [ours + theirs for ours, theirs in zip(self.times, other.times, strict=True)]
         self.first_times = [ours + theirs for ours, theirs in zip(self.first_times, other.first_times, strict=True)]
-
-
-_NUMBERS = tuple(name for name in ExchangeCounters.__struct_fields__ if not name.endswith("times"))
 
 
 class Gauges(Struct, array_like=True):
@@ -82,8 +88,11 @@ class Gauges(Struct, array_like=True):
         self.started = min(self.started, other.started)
         self.circuits_open = max(self.circuits_open, other.circuits_open)
         self.keys_in_cooldown = max(self.keys_in_cooldown, other.keys_in_cooldown)
-        for name in ("serving", "in_flight", "resident_bytes", "open_fds", "max_fds"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.serving += other.serving
+        self.in_flight += other.in_flight
+        self.resident_bytes += other.resident_bytes
+        self.open_fds += other.open_fds
+        self.max_fds += other.max_fds
 
 
 class MetricsSnapshot(Struct):

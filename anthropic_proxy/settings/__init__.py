@@ -1,15 +1,19 @@
 """All settings with variables, defaults and reasons. The only package that reads environment variables.
 
 `fields` defines the settings, `sources` finds values in the environment and `.env`, `values` decodes them, `load`
-combines these, `reader` reloads, `litellm_environment` exports settings to LiteLLM, and `system_environment` reads
-variables shared by all programs.
+combines and reloads these, and `environment` reads and sets the variables of other programs and of LiteLLM.
 """
 
+from anthropic_proxy.settings.environment import export_to_litellm, find_bound_host
 from anthropic_proxy.settings.fields import TIERS, Fidelity, Secret, Settings, Timeouts
-from anthropic_proxy.settings.litellm_environment import export_to_litellm
-from anthropic_proxy.settings.load import ProviderVariables, list_variables, load_settings
-from anthropic_proxy.settings.reader import ENV_FILE, SettingsReader, changed_variables
-from anthropic_proxy.settings.system_environment import find_bound_host
+from anthropic_proxy.settings.load import (
+    ENV_FILE,
+    ProviderVariables,
+    SettingsReader,
+    changed_variables,
+    list_variables,
+    load_settings,
+)
 
 __all__ = [
     "ENV_FILE",

@@ -1,15 +1,17 @@
-"""Loading of all settings."""
+"""Loading of all settings, at start-up and at each reload."""
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.settings import values
+from anthropic_proxy.settings.environment import find_color_setting, find_no_proxy, find_proxies
 from anthropic_proxy.settings.fields import TIERS, Secret, Settings, Timeouts
 from anthropic_proxy.settings.sources import Found, Sources
-from anthropic_proxy.settings.system_environment import find_color_setting, find_no_proxy, find_proxies
 
 Value = TypeVar("Value")
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
@@ -282,3 +284,30 @@ def _find_misspellings(sources: Sources, providers: Sequence[ProviderVariables])
         meant = values.find_nearest(name.upper(), sources.requested_variables, min_similarity)
         if meant and not (in_environment and meant in sources.origins):
             yield f"{origin}: {name} is no setting. Did you mean {meant}"
+
+
+ENV_FILE = ".env"
+
+
+class SettingsReader:
+    """Reader of the initial environment and the present `.env` file.
+
+    `overrides`: fields from the command line, which take precedence. The initial environment is copied, because
+    variables of `.env` are later exported to `os.environ` and must not override a changed `.env`.
+    """
+
+    def __init__(self, providers: Sequence[ProviderVariables], overrides: Mapping[str, object] | None = None) -> None:
+        self._environ = dict(os.environ)
+        self._providers = providers
+        self._overrides = overrides or {}
+
+    def read(self) -> Settings:
+        """Return the present settings. Raises `ConfigurationError`."""
+        settings = load_settings(self._environ, self._providers, env_file=ENV_FILE)
+        return msgspec.structs.replace(settings, **self._overrides)
+
+
+def changed_variables(before: Settings, after: Settings) -> list[str]:
+    """Return the variables that were added, changed or removed."""
+    names = dict.fromkeys((*before.raw_values, *after.raw_values))
+    return [name for name in names if before.raw_values.get(name) != after.raw_values.get(name)]

@@ -8,7 +8,7 @@ from anthropic_proxy.settings import Secret, Settings, export_to_litellm
 from anthropic_proxy.upstream.contract import FetchedPage, WebFetch, WebSearch
 from anthropic_proxy.upstream.google_auth import TOKEN_SECONDS, GoogleCredentials, GoogleTokens
 from anthropic_proxy.upstream.http import HttpTransport
-from anthropic_proxy.upstream.web_search import SearchService, Searxng
+from anthropic_proxy.upstream.web_search import SearchService
 from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Transports:
     def search(self) -> WebSearch | None:
         """Web search for models. None: no search service is configured."""
         url = self._settings.search_url
-        return None if url is None else SearchService(self._http.send, url, Searxng()).search
+        return None if url is None else SearchService(self._http.send, url).search
 
     def for_settings(self, settings: Settings) -> "Transports":
         """Return the transports for new settings. Return `self` if the connections remain usable."""

@@ -1,12 +1,11 @@
 """Web search through the service at `SEARCH_URL`, which may be on any host, including loopback.
 
-A `SearchBackend` encodes a query and decodes the response. SearXNG is the only one.
+The service is SearXNG: `GET /search?q=…&format=json`.
 Source: docs.searxng.org, "Search API" and "Limiter", and the source of SearXNG, read 2026-11.
 """
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -27,29 +26,12 @@ _MAX_SITES = 5
 _MAX_QUOTED_CHARACTERS = 200
 
 
-class SearchBackend(Protocol):
-    """One kind of search service."""
-
-    def encode_query(self, query: str) -> UpstreamRequest:
-        """Return the request for a query."""
-        ...
-
-    def decode_results(self, body: bytes) -> Iterable[SearchResult]:
-        """Return the results, the best first. Raises `WebSearchFailed` or `msgspec.DecodeError`."""
-        ...
-
-    def explain(self, status: int) -> str:
-        """Return a remedy for a status. "": unknown."""
-        ...
-
-
 class SearchService:
-    """Search through one service. Results of other domains are removed here."""
+    """Search through one SearXNG. The JSON format must be enabled in its `settings.yml`. `url`: its base URL."""
 
-    def __init__(self, send: Transport, url: str, service: SearchBackend) -> None:
+    def __init__(self, send: Transport, url: str) -> None:
         self._send = send
         self._url = url.removesuffix("/search")
-        self._service = service
 
     async def search(
         self, query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
@@ -77,7 +59,7 @@ class SearchService:
         return list(self._choose(body, allowed_domains, blocked_domains, limit))
 
     async def _send_query(self, query: str) -> bytes:
-        response = await self._send(self._url, self._service.encode_query(query), None)
+        response = await self._send(self._url, _encode_query(query), None)
         try:
             if response.status != 200:
                 raise self._refusal(response)
@@ -91,7 +73,7 @@ class SearchService:
         if 300 <= status < 400:
             location = response.headers.get("location", "").partition("?")[0][:_MAX_QUOTED_CHARACTERS]
             message += f" and points to {location or 'another place'}; set SEARCH_URL to where the service is"
-        elif remedy := self._service.explain(status):
+        elif remedy := _explain(status):
             message += f": {remedy}"
         return WebSearchFailed(message, "too_many_requests" if status == 429 else "unavailable")
 
@@ -99,7 +81,7 @@ class SearchService:
         self, body: bytes, allowed: Sequence[str], blocked: Sequence[str], limit: int
     ) -> Iterable[SearchResult]:
         try:
-            results = self._service.decode_results(body)
+            results = _decode_results(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WebSearchFailed(
                 f"{self._url} gives no results as JSON ({str(error)[:_MAX_QUOTED_CHARACTERS]})", "unavailable"
@@ -129,49 +111,45 @@ class _Response(Struct):
     """Pairs of a failed engine and the reason."""
 
 
-class Searxng:
-    """SearXNG: `GET /search?q=…&format=json`. The JSON format must be enabled in its `settings.yml`."""
+_decode_response = msgspec.json.Decoder(_Response).decode
 
-    _decoder = msgspec.json.Decoder(_Response)
 
-    def encode_query(self, query: str) -> UpstreamRequest:
-        """Return the request for a query. Without these headers the limiter rejects it as a bot."""
-        parameters = urlencode({"q": _without_commands(query), "format": "json"})
-        headers = {
-            "accept": "application/json, text/html;q=0.5",
-            "accept-encoding": "gzip, deflate",
-            "accept-language": "en, *;q=0.5",
-        }
-        return UpstreamRequest(path=f"/search?{parameters}", body=b"", headers=headers, method="GET")
+def _encode_query(query: str) -> UpstreamRequest:
+    """Return the request for a query. Without these headers the limiter rejects it as a bot."""
+    parameters = urlencode({"q": _without_commands(query), "format": "json"})
+    headers = {
+        "accept": "application/json, text/html;q=0.5",
+        "accept-encoding": "gzip, deflate",
+        "accept-language": "en, *;q=0.5",
+    }
+    return UpstreamRequest(path=f"/search?{parameters}", body=b"", headers=headers, method="GET")
 
-    def decode_results(self, body: bytes) -> Iterable[SearchResult]:
-        """Return the results. Raises `WebSearchFailed` if engines failed and no other engine has results."""
-        answer = self._decoder.decode(body)
-        if not answer.results and answer.unresponsive:
-            reasons = ", ".join(f"{engine}: {reason}" for engine, reason in answer.unresponsive)
-            raise WebSearchFailed(
-                f"no engine of SearXNG gave results ({reasons[:_MAX_QUOTED_CHARACTERS]})", "unavailable"
-            )
-        return [
-            SearchResult(
-                url=result.url,
-                title=result.title or result.url,
-                content=result.content or "",
-                page_age=(result.published or "").removesuffix("T00:00:00") or None,
-            )
-            for result in answer.results
-            if result.url
-        ]
 
-    def explain(self, status: int) -> str:
-        """Return a remedy for the statuses that SearXNG sends."""
-        if status == 403:
-            return "it does not give JSON; add json to search.formats in SearXNG's settings.yml"
-        if status == 429:
-            return (
-                "SearXNG's limiter lets a caller have four answers an hour as JSON; switch it off or let this one pass"
-            )
-        return ""
+def _decode_results(body: bytes) -> Iterable[SearchResult]:
+    """Return the results. Raises `WebSearchFailed` if engines failed and no other engine has results."""
+    answer = _decode_response(body)
+    if not answer.results and answer.unresponsive:
+        reasons = ", ".join(f"{engine}: {reason}" for engine, reason in answer.unresponsive)
+        raise WebSearchFailed(f"no engine of SearXNG gave results ({reasons[:_MAX_QUOTED_CHARACTERS]})", "unavailable")
+    return [
+        SearchResult(
+            url=result.url,
+            title=result.title or result.url,
+            content=result.content or "",
+            page_age=(result.published or "").removesuffix("T00:00:00") or None,
+        )
+        for result in answer.results
+        if result.url
+    ]
+
+
+def _explain(status: int) -> str:
+    """Return a remedy for the statuses that SearXNG sends."""
+    if status == 403:
+        return "it does not give JSON; add json to search.formats in SearXNG's settings.yml"
+    if status == 429:
+        return "SearXNG's limiter lets a caller have four answers an hour as JSON; switch it off or let this one pass"
+    return ""
 
 
 def _without_commands(query: str) -> str:

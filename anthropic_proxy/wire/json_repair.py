@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.messages.surrogates import replace_lone_surrogates
+from anthropic_proxy.messages.models.decode import replace_lone_surrogates
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Decoder errors: malformed JSON, other types, invalid UTF-8, or excessive nesting."""

@@ -7,8 +7,7 @@ import msgspec
 
 from anthropic_proxy.messages.models import Tool
 from anthropic_proxy.messages.models.tools import ToolList
-from anthropic_proxy.messages.work_budget import WorkBudget
-from anthropic_proxy.messages.work_cache import WorkCache
+from anthropic_proxy.messages.work_budget import WorkBudget, WorkCache
 
 _KEPT = 1_024
 _LISTS_KEPT = 64

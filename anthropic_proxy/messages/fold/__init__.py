@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from anthropic_proxy.errors import InternalError
 from anthropic_proxy.messages.deltas import Delta
@@ -24,7 +24,6 @@ from anthropic_proxy.messages.events import (
     ThinkingDelta,
     ThinkingStart,
     ToolCallStart,
-    UsageTotals,
     replace_surrogates,
 )
 from anthropic_proxy.messages.fold.arguments import repair_object
@@ -32,7 +31,6 @@ from anthropic_proxy.messages.models import MessagesResponse, UsageBody
 from anthropic_proxy.messages.writer import MessageWriter
 
 _encode = msgspec.json.Encoder().encode
-_STARTS: frozenset[type] = frozenset((TextStart, ThinkingStart, ToolCallStart, BlockStart))
 
 
 def fold(
@@ -79,10 +77,9 @@ class Fold:
 
     def _collect(self, events: Iterable[Event]) -> None:
         for event in events:
-            if type(event) in _STARTS:
-                self._block = _OpenBlock(event)  # type: ignore[arg-type]
-            elif self._block is None:
-                continue
+            if self._block is None:
+                if isinstance(event, TextStart | ThinkingStart | ToolCallStart | BlockStart):
+                    self._block = _OpenBlock(event)
             elif type(event) is BlockStop:
                 self._content.append(self._block.build())
                 self._block = None
@@ -139,13 +136,6 @@ class _OpenBlock:
         return text
 
 
-def _complete_usage(totals: UsageTotals) -> UsageBody:
-    return UsageBody(
-        input_tokens=totals.input_tokens,
-        cache_creation_input_tokens=totals.cache_creation_input_tokens,
-        cache_read_input_tokens=totals.cache_read_input_tokens,
-        output_tokens=totals.output_tokens,
-        output_tokens_details=totals.output_tokens_details,
-        server_tool_use=totals.server_tool_use,
-        service_tier="standard" if isinstance(totals.service_tier, msgspec.UnsetType) else totals.service_tier,
-    )
+def _complete_usage(totals: UsageBody) -> UsageBody:
+    """Return the usage for a message that is not streamed: it always has a service tier."""
+    return structs.replace(totals, service_tier="standard") if totals.service_tier is msgspec.UNSET else totals

@@ -11,7 +11,7 @@ from anthropic_proxy.messages.models.decode import decode_request, decode_reques
 from anthropic_proxy.messages.models.fast_path import CleanMessages
 from anthropic_proxy.messages.models.fast_scan import guess_model, scan_request
 from anthropic_proxy.messages.models.mcp_servers import McpServer
-from anthropic_proxy.messages.models.raw_kinds import is_object, is_text
+from anthropic_proxy.messages.models.raw_kinds import is_object, is_text, json_string
 from anthropic_proxy.messages.models.structs import (
     ABSENT,
     Block,
@@ -45,7 +45,6 @@ from anthropic_proxy.messages.models.structs import (
     UsageBody,
     WebFetchResultBlock,
     WebSearchResultBlock,
-    json_string,
 )
 from anthropic_proxy.messages.models.tools import read_tool
 

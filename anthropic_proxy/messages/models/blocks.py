@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sized
-from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -11,6 +10,7 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.models import structs
 from anthropic_proxy.messages.models.raw_kinds import is_object, is_text
 from anthropic_proxy.messages.models.structs import (
+    ABSENT,
     Block,
     SearchResultBlock,
     ServerToolUseBlock,
@@ -34,13 +34,6 @@ EMPTY_TEXT = 2
 _SHALLOW_BYTES = 2 * MAX_DEPTH
 """JSON of at most this size cannot nest deeper than `MAX_DEPTH`."""
 
-_TREES: dict[type, str] = {
-    ServerToolUseBlock: "input",
-    WebSearchResultBlock: "content",
-    WebFetchResultBlock: "content",
-    ToolSearchResultBlock: "content",
-}
-"""Block → its field of any JSON type, which is decoded later."""
 _LIST, _NULL = b"[n"
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -100,20 +93,31 @@ def string_of(raw: Raw) -> str | None:
 def are_well_formed(blocks: list[Block]) -> bool:
     """Return True if all `Raw` fields have the right JSON type. Checks first characters and the depth."""
     for block in blocks:
-        kind = type(block)
-        if kind is TextBlock:
-            if not is_text(block.text):  # type: ignore[union-attr]
+        if type(block) is TextBlock:
+            if not is_text(block.text):
                 return False
-        elif kind is ToolUseBlock:
-            if not is_object(block.input) or exceeds_depth(block.input):  # type: ignore[union-attr]
+        elif type(block) is ToolUseBlock:
+            if not is_object(block.input) or exceeds_depth(block.input):
                 return False
-        elif kind is ToolResultBlock or kind is SearchResultBlock:
-            content = block.content  # type: ignore[union-attr]
-            if not is_text(content) and memoryview(content)[0] not in (_LIST, _NULL):  # type: ignore[arg-type]
+        elif type(block) is ToolResultBlock or type(block) is SearchResultBlock:
+            if not _may_be_blocks(block.content):
                 return False
-        elif kind is UnknownBlock or (kind in _TREES and exceeds_depth(getattr(block, _TREES[kind]))):
+        elif type(block) is UnknownBlock or exceeds_depth(_tree_of(block)):
             return False
     return True
+
+
+def _may_be_blocks(content: Raw) -> bool:
+    return is_text(content) or memoryview(content)[0] in (_LIST, _NULL)
+
+
+def _tree_of(block: Block) -> Raw:
+    """Return the field of a server tool block that is decoded later: JSON of any type. ABSENT: another block."""
+    if isinstance(block, ServerToolUseBlock):
+        return block.input
+    if isinstance(block, WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock):
+        return block.content
+    return ABSENT
 
 
 def exceeds_depth(tree: Raw) -> bool:
@@ -179,13 +183,12 @@ def _read_block(raw: Raw, path: str) -> Block:
     return block
 
 
-def _block_error(block: Any, path: str) -> InvalidRequest:
+def _block_error(block: Block, path: str) -> InvalidRequest:
     if isinstance(block, TextBlock):
         return wrong_type(f"{path}.text", "a string", block.text)
-    if field := _TREES.get(type(block)):
-        return InvalidRequest(f"{path}.{field}: {DEPTH_MESSAGE}")
-    if not isinstance(block, ToolUseBlock):
+    if isinstance(block, ToolResultBlock | SearchResultBlock):
         return wrong_type(f"{path}.content", "a string or a list of blocks", block.content)
-    if not is_object(block.input):
+    if isinstance(block, ToolUseBlock) and not is_object(block.input):
         return wrong_type(f"{path}.input", "an object", block.input)
-    return InvalidRequest(f"{path}.input: {DEPTH_MESSAGE}")
+    field = "input" if isinstance(block, ToolUseBlock | ServerToolUseBlock) else "content"
+    return InvalidRequest(f"{path}.{field}: {DEPTH_MESSAGE}")

@@ -1,5 +1,7 @@
 """`decode_request`: one pass over a valid body, else field by field."""
 
+import re
+
 import msgspec
 from msgspec import Raw, Struct
 
@@ -30,7 +32,24 @@ from anthropic_proxy.messages.models.structs import (
 )
 from anthropic_proxy.messages.models.tools import read_tools
 from anthropic_proxy.messages.models.validation_errors import decode_lenient_fields, missing_field, wrong_type
-from anthropic_proxy.messages.surrogates import replace_lone_surrogates
+
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
+"""A pair of surrogates, one alone (the group), or any other escape."""
+
+
+def replace_lone_surrogates(text: str) -> tuple[str, int]:
+    """Replace lone surrogates in JSON text by U+FFFD. Return the text and their number."""
+    lone = 0
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal lone
+        lone += match[1] is not None
+        return match[0] if match[1] is None else "\\ufffd"
+
+    return (_ESCAPE.sub(replace, text), lone) if "\\u" in text else (text, 0)
+
 
 _MAX_COUNTS = (("messages", b'"role"', 100_000), ("content blocks and tools", b'"type"', 50_000))
 """Name, marker bytes, maximum count in a body. In a JSON string, the quotes of a marker would be escaped.

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from msgspec import UNSET, Raw, Struct, UnsetType, field, json
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.messages.models.cache_marks import CacheMarks
 from anthropic_proxy.messages.models.mcp_servers import McpServer
+from anthropic_proxy.messages.models.raw_kinds import json_string
 
 ABSENT = Raw(b"")
 """Value of a `Raw` field that was not given. msgspec allows no union of `Raw` and None."""
@@ -320,15 +321,18 @@ class MessagesRequest(Struct, kw_only=True):
 
 
 class UsageBody(Struct, kw_only=True):
-    """`usage` of a reply; every count is an integer ≥ 0, in tokens."""
+    """`usage` of a reply: totals of the message, integers ≥ 0, in tokens."""
 
     input_tokens: int = 0
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int = 0
     output_tokens: int = 0
     output_tokens_details: dict[str, int] = field(default_factory=lambda: {"thinking_tokens": 0})
+    """`{"thinking_tokens": …}`, included in `output_tokens`."""
     server_tool_use: dict[str, int] | UnsetType = UNSET
-    service_tier: str | None = "standard"
+    """`{"web_search_requests": …, "web_fetch_requests": …}`. Unset: none."""
+    service_tier: str | UnsetType | None = "standard"
+    """Service tier reported by the upstream. Unset: not sent."""
 
 
 class MessagesResponse(Struct, kw_only=True):
@@ -343,8 +347,3 @@ class MessagesResponse(Struct, kw_only=True):
     stop_sequence: str | None = None
     stop_details: dict[str, Any] | None = None
     usage: UsageBody
-
-
-def json_string(text: str) -> Raw:
-    """Return `text` as a JSON string."""
-    return Raw(json.encode(text))

@@ -1,5 +1,7 @@
 """Cleaning: only blocks that wires accept, no empty texts, consecutive messages of one role merged."""
 
+from collections.abc import Iterable
+
 from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
@@ -22,7 +24,37 @@ from anthropic_proxy.messages.models.blocks import EMPTY_TEXT
 from anthropic_proxy.messages.models.fast_path import AUDIO_VIDEO_PREFIXES, is_readable_media
 from anthropic_proxy.messages.preparation.block_text import text_block, text_of, to_upstream_blocks
 from anthropic_proxy.messages.preparation.fidelity_notes import COMPACTION_AS_TEXT, notes_on_blocks
-from anthropic_proxy.messages.preparation.transcript import Transcript
+
+
+class Transcript:
+    """Builds a list of non-empty messages without consecutive messages of one role."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self._role = ""
+        self._blocks: list[Block] | None = None
+        """Blocks of the last message, if that list may be extended. None: it belongs to the caller."""
+
+    def append(self, message: Message) -> None:
+        """Append a message. After a message of the same role, a merged message replaces both."""
+        self.extend((message,))
+
+    def extend(self, messages: Iterable[Message]) -> None:
+        """Append messages."""
+        for message in messages:
+            if not message.content:
+                continue
+            if message.role != self._role:
+                self.messages.append(
+                    Message(message.role, message.blocks) if isinstance(message.content, str) else message
+                )
+                self._role, self._blocks = message.role, None
+                continue
+            if self._blocks is None:
+                self._blocks = [*self.messages[-1].blocks]
+                self.messages[-1] = Message(self._role, self._blocks)
+            self._blocks.extend(message.blocks)
+
 
 _BILLING = b"x-anthropic-billing-header:"
 _RESULT = "result"
@@ -106,14 +138,13 @@ def _without_billing(block: TextBlock) -> TextBlock | None:
 def _is_clean(content: list[Block], role: str) -> bool:
     accepted = _ACCEPTED[role]
     for block in content:
-        kind = type(block)
-        if kind is TextBlock:
-            if len(block.text) == EMPTY_TEXT:  # type: ignore[union-attr]
+        if type(block) is TextBlock:
+            if len(block.text) == EMPTY_TEXT:
                 return False
-        elif kind is ToolResultBlock:
-            if role != "user" or not _is_clean_result(block.content):  # type: ignore[union-attr,arg-type]
+        elif type(block) is ToolResultBlock:
+            if role != "user" or not _is_clean_result(block.content):
                 return False
-        elif kind not in accepted or (kind in _MEDIA and not is_readable_media(block)):
+        elif type(block) not in accepted or (type(block) in _MEDIA and not is_readable_media(block)):
             return False
     return True
 

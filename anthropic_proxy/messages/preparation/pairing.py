@@ -12,10 +12,9 @@ from msgspec.structs import replace
 
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import Block, Message, ToolResultBlock, ToolUseBlock
-from anthropic_proxy.messages.preparation.cleaning import orphan_result_blocks
+from anthropic_proxy.messages.preparation.cleaning import Transcript, orphan_result_blocks
 from anthropic_proxy.messages.preparation.fidelity_notes import UNPAIRED_RESULT
 from anthropic_proxy.messages.preparation.tool_names import ToolNames
-from anthropic_proxy.messages.preparation.transcript import Transcript
 
 _NO_RESULT = Raw(b'"[no result recorded]"')
 _UNNAMED = "call"

@@ -19,7 +19,7 @@ from anthropic_proxy.messages.models import (
     ToolUseBlock,
     is_text,
 )
-from anthropic_proxy.messages.preparation.cleaning import clean_messages, clean_system
+from anthropic_proxy.messages.preparation.cleaning import Transcript, clean_messages, clean_system
 from anthropic_proxy.messages.preparation.effort import resolve_effort
 from anthropic_proxy.messages.preparation.fidelity_notes import notes_on_fields
 from anthropic_proxy.messages.preparation.pairing import pair_calls
@@ -33,7 +33,6 @@ from anthropic_proxy.messages.preparation.request import (
 from anthropic_proxy.messages.preparation.server_tool_history import as_function_calls
 from anthropic_proxy.messages.preparation.tool_names import ToolNames
 from anthropic_proxy.messages.preparation.tools import offered_choice, offered_tools
-from anthropic_proxy.messages.preparation.transcript import Transcript
 
 _MAX_TOKENS_PER_BYTE = 2
 """Upper bound of the tokens per byte of a body without images and documents, after scaling. A list of digits comes

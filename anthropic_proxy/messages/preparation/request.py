@@ -79,33 +79,33 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     messages: list[Message]
     """`content` is always a list. Roles: user, assistant, system (at its position). Consecutive messages of one role
     are merged. The results of calls begin the next user message, in the order of the calls. Unknown blocks are text."""
-    tools: list[Tool]
+    tools: list[Tool] = []
     """Functions under their aliases, found deferred ones included, and the server tools that the provider runs."""
-    tool_choice: ToolChoice | None
-    max_tokens: int
-    effort: str
+    tool_choice: ToolChoice | None = None
+    max_tokens: int = 1
+    effort: str = "default"
     """`default` (send no level), `none` (no reasoning) or a level of the model."""
-    budget_tokens: int | None
+    budget_tokens: int | None = None
     """Thinking budget of the client. None: not given."""
-    returns_thinking: bool
+    returns_thinking: bool = True
     """False if the client disabled thinking or set `display: omitted`. Thinking of the model is then dropped."""
-    output_schema: Raw
+    output_schema: Raw = ABSENT
     """JSON Schema of the reply; ABSENT: free text."""
-    stop_sequences: list[str]
+    stop_sequences: list[str] = []
     """Enforced by the proxy. A wire does not send them."""
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    service_tier: str | None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    service_tier: str | None = None
     cache_marks: CacheMarks | None = None
     """Cache marks of the client. None: none."""
-    user_id: str | None
+    user_id: str | None = None
     """`metadata.user_id` of the client. Only hashes of it are sent."""
     mcp_servers: list[McpServer] = []
     """MCP servers of the toolsets in `tools`, with secrets of the client."""
-    vision: bool
+    vision: bool = True
     """True if the model accepts images. False: the wire replaces them by text."""
-    pdf: bool
+    pdf: bool = True
 
     def release(self) -> None:
         """Release the content, after the answer has begun."""
@@ -142,25 +142,7 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
         return bytes(next(texts, b""))
 
 
-UNPREPARED = PreparedRequest(
-    system=[],
-    messages=[],
-    tools=[],
-    tool_choice=None,
-    max_tokens=1,
-    effort="default",
-    budget_tokens=None,
-    returns_thinking=True,
-    output_schema=ABSENT,
-    stop_sequences=[],
-    temperature=None,
-    top_p=None,
-    top_k=None,
-    service_tier=None,
-    user_id=None,
-    vision=True,
-    pdf=True,
-)
+UNPREPARED = PreparedRequest(system=[], messages=[])
 """Placeholder for a relayed request, which is not prepared."""
 
 

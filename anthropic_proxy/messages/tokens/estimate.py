@@ -54,16 +54,15 @@ class _TokenCounter:
     def add(self, blocks: list[Block]) -> None:
         """Add the blocks of a message or of a block."""
         for block in blocks:
-            kind = type(block)
-            if kind is TextBlock:
-                self.texts.append(block.text)  # type: ignore[union-attr]
-            elif kind is ToolResultBlock:
+            if type(block) is TextBlock:
+                self.texts.append(block.text)
+            elif type(block) is ToolResultBlock:
                 self.tokens += _PER_RESULT
-                self._add_content(block.content)  # type: ignore[union-attr,arg-type]
-            elif kind is ToolUseBlock or kind is ServerToolUseBlock:
+                self._add_content(block.content)
+            elif type(block) is ToolUseBlock or type(block) is ServerToolUseBlock:
                 self.tokens += _PER_CALL
-                self.texts.append(block.input)  # type: ignore[union-attr]
-            elif kind is not ThinkingBlock:
+                self.texts.append(block.input)
+            elif type(block) is not ThinkingBlock:
                 self._add_rare(block)
 
     def _add_content(self, content: Raw) -> None:

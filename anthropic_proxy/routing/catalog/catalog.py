@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
-from anthropic_proxy.routing.catalog.capabilities import ModelCapabilities
-from anthropic_proxy.routing.catalog.table import table_capabilities
+from anthropic_proxy.routing.catalog.table import ModelCapabilities, table_capabilities
 
 FIRST_QUERY_TIMEOUT_SECONDS = 1.0
 """Time that the first request for a model waits for its capabilities. Later requests do not wait."""

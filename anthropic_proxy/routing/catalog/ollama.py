@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.routing.catalog.capabilities import ModelCapabilities
+from anthropic_proxy.routing.catalog.table import ModelCapabilities
 from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest
 
 TAGS_TIMEOUT_SECONDS = 1.0

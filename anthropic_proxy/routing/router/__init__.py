@@ -1,14 +1,13 @@
 """Selection of provider and model for a request: `resolve`, one pure function.
 
-`RouteCache` stores its results. `model_names` resolves names, `targets` builds targets, `base_urls` finds addresses,
-`readiness` checks keys.
+`RouteCache` stores its results. `model_names` resolves names, `targets` builds targets, `provider_setup` finds base
+URLs and missing keys.
 """
 
-from anthropic_proxy.routing.router.base_urls import find_server
-from anthropic_proxy.routing.router.readiness import describe_missing_key
-from anthropic_proxy.routing.router.route_cache import RouteCache
+from anthropic_proxy.routing.router.provider_setup import describe_missing_key, find_server
 from anthropic_proxy.routing.router.targets import (
     Route,
+    RouteCache,
     RoutingQuery,
     Target,
     TierMapping,

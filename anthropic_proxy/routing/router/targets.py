@@ -1,4 +1,4 @@
-"""Construction of targets from a choice of provider and model: wire, dialect, capabilities and base URL."""
+"""Routes and their targets: provider, model, wire, dialect, capabilities and base URL. `RouteCache` caches routes."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -11,9 +11,8 @@ from anthropic_proxy.errors import ClientError, InvalidRequest, UnknownModel, Un
 from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.routing.providers import PROVIDERS, Provider, ServerOverride, WireConfig, find_provider
 from anthropic_proxy.routing.providers.registry import RetiredModel
-from anthropic_proxy.routing.router.base_urls import find_base_url, find_server
 from anthropic_proxy.routing.router.model_names import ModelChoice, choose, choose_for_tier
-from anthropic_proxy.routing.router.readiness import describe_missing_key
+from anthropic_proxy.routing.router.provider_setup import describe_missing_key, find_base_url, find_server
 from anthropic_proxy.settings import TIERS, Fidelity, Settings
 from anthropic_proxy.wire.contract import Wire, relays
 
@@ -310,3 +309,31 @@ def _merge_dialect(provider: str, server_name: str, wire_name: str, model: str) 
         if rule.holds_for(model):
             changes.update(rule.fields)
     return structs.replace(config.dialect, **changes) if changes else config.dialect
+
+
+_MAX_ENTRIES = 1_024
+"""Limited, because clients may request any name."""
+
+
+class RouteCache:
+    """Cache of the results of `resolve`, which is a pure function. Clients request few models repeatedly."""
+
+    def __init__(self) -> None:
+        self._routes: dict[RoutingQuery, Route] = {}
+        self._inputs: tuple[Settings, Catalog, int] | None = None
+        self.some_relayed = False
+        """True if any resolved route is relayed."""
+
+    def resolve(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
+        """Return the cached or new result of `resolve`. Errors are not cached."""
+        inputs = self._inputs
+        if inputs is None or inputs[0] is not settings or inputs[1] is not catalog or inputs[2] != catalog.edition:
+            self._routes.clear()
+            self._inputs = settings, catalog, catalog.edition
+        route = self._routes.get(query)
+        if route is None:
+            route = resolve(query, settings, catalog)
+            self.some_relayed = self.some_relayed or route.is_relayed
+            if len(self._routes) < _MAX_ENTRIES:
+                self._routes[query] = route
+        return route

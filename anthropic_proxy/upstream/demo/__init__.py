@@ -62,7 +62,7 @@ def _respond(
     request: UpstreamRequest, variables: Sequence[str], pace: float, new_id: Callable[[str], str], created: int
 ) -> DemoResponse:
     # Loaded with the first request, because most processes never send one to the demo.
-    from anthropic_proxy.upstream.demo import reply, requests, stream  # noqa: PLC0415
+    from anthropic_proxy.upstream.demo import reply, requests  # noqa: PLC0415
 
     if request.path.partition("?")[0] != "/chat/completions":
         return _refuse(404, f"Unknown request URL: {request.method} {request.path}.")
@@ -74,7 +74,7 @@ def _respond(
     except WorkLimitExceeded as error:
         return _refuse(400, error.message)
     head = {"id": new_id("chatcmpl-"), "created": created, "model": demo_request.model}
-    chunks = stream.encode_reply(demo_reply, demo_request, head, new_id("call_"))
+    chunks = reply.encode_reply(demo_reply, demo_request, head, new_id("call_"))
     if demo_request.stream:
         return DemoResponse(200, "text/event-stream; charset=utf-8", chunks, pace)
     return DemoResponse(200, "application/json", chunks)

@@ -12,8 +12,7 @@ from anthropic_proxy.upstream.http.connector import PROXY_AUTHENTICATION_REQUIRE
 from anthropic_proxy.upstream.http.dialer import Dialer, LocalRefusal
 from anthropic_proxy.upstream.http.pool import KEEP_ALIVE_SECONDS, ConnectionPool
 from anthropic_proxy.upstream.http.response import HttpResponse
-from anthropic_proxy.upstream.http.url import Origin, Url, encode_head, join_url, parse_url
-from anthropic_proxy.upstream.proxy_selection import find_proxy
+from anthropic_proxy.upstream.http.url import Origin, Url, encode_head, find_proxy, join_url, parse_url
 from anthropic_proxy.wire.contract import FROM_CLIENT, Credential, UpstreamRequest
 
 _MAX_CACHED_HEADS = 256

@@ -1,12 +1,15 @@
 """One HTTP/1.1 connection to a provider, with one request at a time."""
 
 import asyncio
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import httptools
 
 from anthropic_proxy.upstream.http.response import HttpResponse
 from anthropic_proxy.upstream.http.url import Origin
+
+if TYPE_CHECKING:
+    from anthropic_proxy.upstream.http.pool import ConnectionPool
 
 HEAD_BYTES = 256 * 1024
 """Maximum size of a response head with its 1xx heads. Gateways send long policies and cookies.
@@ -48,22 +51,10 @@ class InvalidHttp(Exception):
     """The received bytes are not valid HTTP. The message states the reason."""
 
 
-class ConnectionOwner(Protocol):
-    """Pool that keeps connections for later requests."""
-
-    def on_idle(self, connection: "Connection") -> None:
-        """Store a connection that can send another request."""
-        ...
-
-    def on_closed(self, connection: "Connection") -> None:
-        """Remove a closed connection."""
-        ...
-
-
 class Connection(asyncio.Protocol):
     """One connection. It returns to its owner after a complete response."""
 
-    def __init__(self, origin: Origin, owner: ConnectionOwner) -> None:
+    def __init__(self, origin: Origin, owner: "ConnectionPool") -> None:
         self.origin = origin
         """Server, also behind a proxy."""
         self.idle_since = 0.0

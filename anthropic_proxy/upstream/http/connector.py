@@ -2,11 +2,13 @@
 
 import asyncio
 import ssl
+from typing import cast
 
 import httptools
 
-from anthropic_proxy.upstream.http.connection import Connection, ConnectionOwner, new_parser
+from anthropic_proxy.upstream.http.connection import Connection, new_parser
 from anthropic_proxy.upstream.http.dialer import CachingDialer, Dialer
+from anthropic_proxy.upstream.http.pool import ConnectionPool
 from anthropic_proxy.upstream.http.url import Origin, Url, parse_url
 
 PROXY_AUTHENTICATION_REQUIRED = 407
@@ -22,7 +24,7 @@ class Connector:
     def __init__(
         self,
         seconds: float,
-        owner: ConnectionOwner,
+        owner: ConnectionPool,
         *,
         dialer: Dialer | None = None,
         tls: ssl.SSLContext | None = None,
@@ -107,7 +109,7 @@ class _Tunnel(asyncio.Protocol):
         await self._opened
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -1,7 +1,8 @@
-"""Parsed URLs, and the encoding of a request head."""
+"""Parsed URLs, the HTTP proxy for a URL, and the encoding of a request head."""
 
 import base64
 import ipaddress
+from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import quote, unquote, urlsplit
 
@@ -101,3 +102,19 @@ def encode_head(method: str, target: str, host: str, headers: dict[str, str]) ->
     if lines.count("\n") != len(all_headers) or lines.count("\r") != len(all_headers) or "\0" in lines:
         raise ValueError("a header holds a line break")
     return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{lines}".encode()
+
+
+def find_proxy(url: str, proxies: Mapping[str, str], unproxied: str) -> str | None:
+    """Return the proxy for a URL. None: no proxy.
+
+    `proxies`: URL scheme → proxy. `unproxied`: comma-separated hosts, as in `NO_PROXY`. Environment variables are not
+    read.
+    """
+    target = urlsplit(url)
+    if target.scheme not in proxies:
+        return None
+    import urllib.request  # noqa: PLC0415  # loads several modules, only required with a proxy
+
+    host = f"{target.hostname}:{target.port or (443 if target.scheme == 'https' else 80)}"
+    bypassed = urllib.request.proxy_bypass_environment(host, {"no": unproxied})  # type: ignore[attr-defined]
+    return None if bypassed else proxies[target.scheme]

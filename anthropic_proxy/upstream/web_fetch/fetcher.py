@@ -22,10 +22,9 @@ from anthropic_proxy.messages.domains import ascii_host, is_allowed
 from anthropic_proxy.platforms import sandbox
 from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
 from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, MAX_URL_LENGTH, FetchedPage
-from anthropic_proxy.upstream.decompression import Decompressor
 from anthropic_proxy.upstream.http import HttpResponse, HttpTransport
-from anthropic_proxy.upstream.http.url import parse_url
-from anthropic_proxy.upstream.proxy_selection import find_proxy
+from anthropic_proxy.upstream.http.response import Decompressor
+from anthropic_proxy.upstream.http.url import find_proxy, parse_url
 from anthropic_proxy.upstream.public_addresses import Network
 from anthropic_proxy.upstream.web_fetch import html_to_markdown
 from anthropic_proxy.upstream.web_fetch.content_type import (

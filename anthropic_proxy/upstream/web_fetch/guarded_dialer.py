@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from anthropic_proxy.errors import WebFetchFailed
-from anthropic_proxy.upstream.http.dialer import HAPPY_EYEBALLS_DELAY_SECONDS
-from anthropic_proxy.upstream.http.happy_eyeballs import AddressInfo, connect_first
+from anthropic_proxy.upstream.http.dialer import HAPPY_EYEBALLS_DELAY_SECONDS, AddressInfo, connect_first
 from anthropic_proxy.upstream.http.url import Origin
 from anthropic_proxy.upstream.public_addresses import Network, is_public
 

@@ -3,8 +3,7 @@
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.messages.work_budget import WorkBudget
-from anthropic_proxy.messages.work_cache import WorkCache
+from anthropic_proxy.messages.work_budget import WorkBudget, WorkCache
 from anthropic_proxy.wire.json_schema.cleaning import clean_schema
 from anthropic_proxy.wire.json_schema.roots import REPLY_SCHEMA
 from anthropic_proxy.wire.json_schema.rules import STANDARD, SchemaRules

@@ -5,8 +5,7 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.messages.work_budget import WorkBudget
-from anthropic_proxy.messages.work_cache import WorkCache
+from anthropic_proxy.messages.work_budget import WorkBudget, WorkCache
 from anthropic_proxy.wire.json_schema.document import Document
 from anthropic_proxy.wire.json_schema.equality import EqualityIndex
 from anthropic_proxy.wire.json_schema.rules import CHOICES, Schema

@@ -12,10 +12,10 @@ from pathlib import Path
 from anthropic_proxy.errors import ConfigurationError, UpstreamProtocolError, WebSearchFailed
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
-from anthropic_proxy.upstream.decompression import Decompressor
+from anthropic_proxy.upstream.http.response import Decompressor
 from anthropic_proxy.upstream.web_fetch.content_type import HTML, decode_text, detect_type, is_text
 from anthropic_proxy.upstream.web_fetch.html_to_markdown import read_html
-from anthropic_proxy.upstream.web_search import SearchService, Searxng
+from anthropic_proxy.upstream.web_search import SearchService
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
 from anthropic_proxy.wire.signatures import ReasoningState, decode_signature, encode_signature
@@ -177,7 +177,7 @@ def _check_search(data: bytes) -> None:
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         return FakeResponse(200, *cuts_of(data))
 
-    service = SearchService(send, "http://search.example", Searxng())
+    service = SearchService(send, "http://search.example")
     try:
         found = _loop().run_until_complete(service.search("words", ["example.com", "b.de/x"][: len(data) % 3]))
     except WebSearchFailed:

@@ -34,7 +34,6 @@ from anthropic_proxy.messages.events import (
     ThinkingDelta,
     ThinkingStart,
     ToolCallStart,
-    UsageTotals,
 )
 from anthropic_proxy.messages.models import MessagesResponse, UsageBody
 from anthropic_proxy.server.responses import (
@@ -46,7 +45,7 @@ from anthropic_proxy.server.responses import (
     stream_headers,
 )
 
-TOTALS = UsageTotals(
+TOTALS = UsageBody(
     input_tokens=6,
     cache_creation_input_tokens=1,
     cache_read_input_tokens=64,

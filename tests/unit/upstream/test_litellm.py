@@ -16,8 +16,8 @@ from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
 from anthropic_proxy.settings import export_to_litellm, load_settings
 from anthropic_proxy.upstream.litellm import Engine, LiteLLMResponse, LiteLLMTransport
-from anthropic_proxy.upstream.litellm.conversion import ChunkConverter, to_litellm_arguments
 from anthropic_proxy.upstream.litellm.errors import decode_exception, encode_failure
+from anthropic_proxy.upstream.litellm.response import ChunkConverter, to_litellm_arguments
 from anthropic_proxy.wire.contract import UpstreamRequest
 from anthropic_proxy.wire.failures import classify, decode_error_body
 from tests.support.fakes.openai_chat import KEY, new_openai

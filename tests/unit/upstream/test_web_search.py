@@ -13,7 +13,7 @@ from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.upstream.contract import SearchResult
 from anthropic_proxy.upstream.http import HttpTransport
-from anthropic_proxy.upstream.web_search import MAX_QUERY_LENGTH, SearchService, Searxng
+from anthropic_proxy.upstream.web_search import MAX_QUERY_LENGTH, SearchService
 from tests.support.fakes.searxng import Searxng as Instance
 from tests.support.fakes.searxng import new_searxng, result
 from tests.support.fakes.server import Running, serving_strictly
@@ -23,7 +23,7 @@ from tests.support.fakes.server import Running, serving_strictly
 async def asking(instance: Instance, path: str = "") -> AsyncIterator[tuple[SearchService, Running]]:
     http = HttpTransport(5)
     with serving_strictly(new_searxng(instance)) as running:
-        yield SearchService(http.send, running.url + path, Searxng()), running
+        yield SearchService(http.send, running.url + path), running
         await http.close()
 
 
@@ -179,7 +179,7 @@ async def test_a_query_that_is_none_is_not_sent(query: str, domains: dict[str, l
 async def test_a_service_that_is_not_there_is_unavailable() -> None:
     http = HttpTransport(5)
     with pytest.raises(WebSearchFailed, match="SEARCH_URL: nothing answers") as caught:
-        await SearchService(http.send, "http://127.0.0.1:1", Searxng()).search("brie")
+        await SearchService(http.send, "http://127.0.0.1:1").search("brie")
     assert caught.value.error_code == "unavailable"
     await http.close()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.upstream.http.happy_eyeballs import AddressInfo, connect_first
+from anthropic_proxy.upstream.http.dialer import AddressInfo, connect_first
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 LONG_SECONDS = 60.0
