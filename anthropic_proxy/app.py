@@ -4,26 +4,24 @@ import asyncio
 import gc
 import logging
 import multiprocessing
-import random
-import string
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from anthropic_proxy.building import build_services
 from anthropic_proxy.errors import ClientError, ConfigurationError, ProxyError
-from anthropic_proxy.exchange.receipts import Receipts
 from anthropic_proxy.log import Log
+from anthropic_proxy.log.receipts import Receipts
 from anthropic_proxy.metrics import Gauges, MetricsPage
+from anthropic_proxy.platforms.heap import HeapTrimmer
 from anthropic_proxy.redaction import redact_secrets
-from anthropic_proxy.routing.providers import PROVIDERS, list_setup_variables
-from anthropic_proxy.routing.router import RoutingQuery, resolve, should_query_ollama
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.router import RoutingQuery, resolve
 from anthropic_proxy.server.auth import describe_exposure, is_loopback, require_auth_if_exposed
 from anthropic_proxy.server.endpoints import log_rejected_request, serve
 from anthropic_proxy.server.response_sink import Receive, Scope, Send
-from anthropic_proxy.services import Services
+from anthropic_proxy.services import Services, new_connections, new_id, new_log, open_services
 from anthropic_proxy.settings import TIERS, Settings, SettingsReader, changed_variables, find_bound_host
 from anthropic_proxy.startup import log_exposure_warning, log_startup_summary
 from anthropic_proxy.upstream.transports import Transports
@@ -38,8 +36,6 @@ SHUTDOWN_GRACE_SECONDS = 2.0
 """Time for cancelled exchanges to send their error to the client."""
 _FIXED = frozenset({"HOST", "PORT", "STOP_TIMEOUT"})
 """Settings that a running server cannot change."""
-_ALPHABET = (string.digits + string.ascii_letters).encode()
-_CHARACTERS = bytes(_ALPHABET[byte % len(_ALPHABET)] for byte in range(256))
 _COLLECTIONS = (10_000, 10, 10)
 """Thresholds of the garbage collector. The default of CPython begins with 700."""
 
@@ -64,7 +60,7 @@ class App:
         self._address = address
         self._logs_startup = logs_startup
         self._reader = reader
-        self._transports = Transports(settings, setup_variables=list_setup_variables())
+        self._transports = new_connections(settings)
         self._current: tuple[Services, Transports] | None = None
         """Services and transports of new exchanges; running ones keep theirs."""
         self._reload_lock = asyncio.Lock()
@@ -72,7 +68,8 @@ class App:
         """Replaced transports, each until its last exchange has ended."""
         self.peer = WorkerPeer(self._contains_secret, self._collect_gauges, self._apply_observation, link)
         """Statistics and observations that the workers of a server share."""
-        self._log = _new_log(settings)
+        self.heap_trimmer = HeapTrimmer()
+        self._log = new_log(settings)
         totals = self.peer.totals
         self._receipts = Receipts(self._log, count=totals.add, count_lost=totals.count_lost_receipt)
         self._checks_clients = address is None and logs_startup
@@ -142,7 +139,9 @@ class App:
                 return
             (before, old_transports), changed = self._current, _log_of(settings) != _log_of(self._settings)
             if changed:
-                self._log = self._receipts.log = _new_log(settings, self._log)
+                log = new_log(settings)
+                log.replace(self._log)
+                self._log = self._receipts.log = log
             transports = old_transports.for_settings(settings)
             services = await self._build(settings, transports, before)
             self._current = services, transports
@@ -151,8 +150,8 @@ class App:
             self._settings, self._transports = settings, transports
             self._checks_clients = self._address is None and self._logs_startup
             _prefetch_default_models(services)
-            if services.catalogue is not before.catalogue:
-                await before.catalogue.close()
+            if services.catalog is not before.catalog:
+                await before.catalog.close()
             if transports is not old_transports:
                 task = asyncio.create_task(_close_when_empty(old_transports))
                 self._closing[task] = old_transports
@@ -205,24 +204,19 @@ class App:
         return self._current
 
     async def _build(self, settings: Settings, transports: Transports, before: Services | None = None) -> Services:
-        services = build_services(
+        services = await open_services(
             settings,
-            transports.by_name(),
-            self._log,
-            new_id=new_id,
-            tokens={"google": transports.tokens},
-            fetch=transports.fetch,
-            search=transports.search,
+            connections=transports,
+            log=self._log,
             receipts=self._receipts,
-            metrics=MetricsPage(self.peer.query_totals),
+            heap_trimmer=self.heap_trimmer,
             in_progress=self.peer.in_progress,
+            metrics_route=MetricsPage(self.peer.query_totals),
             worker_position=self.peer.worker_index,
-            before=before,
+            previous=before,
         )
         if publish := self.peer.publish:
             publish_observations(services, publish)
-        if should_query_ollama(settings) and (before is None or services.catalogue is not before.catalogue):
-            await services.catalogue.refresh_listing("ollama")
         return services
 
     async def close(self) -> None:
@@ -234,7 +228,7 @@ class App:
         for task in self._closing:
             task.cancel()
         if self._current is not None:
-            await self._current[0].catalogue.close()
+            await self._current[0].catalog.close()
         await self._transports.close()
         await asyncio.to_thread(self._log.flush)
 
@@ -272,14 +266,6 @@ async def _close_when_empty(transports: Transports) -> None:
     await transports.close()
 
 
-def _new_log(settings: Settings, before: Log | None = None) -> Log:
-    form, level, colors, keys = _log_of(settings)
-    log = Log(form=form, level=level, colours=colors, secrets=keys)
-    if before is not None:
-        log.replace(before)
-    return log
-
-
 def _log_of(settings: Settings) -> Any:
     return settings.log_format, settings.log_level, settings.color, settings.reveal_keys()
 
@@ -298,11 +284,11 @@ def _prefetch_default_models(services: Services) -> None:
     """Refresh the catalog entries of the models that the tiers map to, before the first request."""
     for tier in TIERS:
         try:
-            targets = resolve(RoutingQuery(f"claude-{tier}"), services.settings, services.catalogue).targets
+            targets = resolve(RoutingQuery(f"claude-{tier}"), services.settings, services.catalog).targets
         except ClientError:
             continue  # the start-up summary contains the error
         for target in targets:
-            services.catalogue.refresh_in_background(target.provider.name, target.model)
+            services.catalog.refresh_in_background(target.provider.name, target.model)
 
 
 def create_app(settings: Settings, *, address: str | None = None, logs_startup: bool = True) -> App:
@@ -339,11 +325,3 @@ def _is_later_worker() -> bool:
     if multiprocessing.parent_process() is None or "--reload" in sys.argv:
         return False
     return process.name.startswith("SpawnProcess-") and process.name != "SpawnProcess-1"
-
-
-def new_id(prefix: str) -> str:
-    """Return a fresh identifier: the prefix and 24 base-62 characters, 22 after `toolu_px`.
-
-    Unique, not secret: an id grants no access.
-    """
-    return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_CHARACTERS).decode()

@@ -1,30 +1,67 @@
-"""Services shared by all exchanges."""
+"""`Services`: every object that outlives one request, and `open_services`, which builds them for given settings."""
 
 import asyncio
+import random
+import string
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar, TypeVarTuple
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
-from anthropic_proxy.exchange.background import BackgroundWork
-from anthropic_proxy.exchange.receipts import Receipts
-from anthropic_proxy.in_progress import InProgress
 from anthropic_proxy.log import Log
+from anthropic_proxy.log.in_progress import InProgress
+from anthropic_proxy.log.receipts import Receipts
+from anthropic_proxy.platforms.heap import HeapTrimmer
 from anthropic_proxy.plugins import GetRoute, Policy
-from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.credentials import Credentials
-from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget
+from anthropic_proxy.routing.catalog import Catalog, OllamaListing
+from anthropic_proxy.routing.credentials import Credentials, TokenSource
+from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget, worker_share
+from anthropic_proxy.routing.memory_store import MemoryStore
 from anthropic_proxy.routing.model_observations import ModelObservations
-from anthropic_proxy.routing.router import RouteCache
+from anthropic_proxy.routing.providers import find_provider, list_setup_variables
+from anthropic_proxy.routing.router import RouteCache, should_query_ollama
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.upstream.contract import WebFetch, WebSearch
+from anthropic_proxy.upstream.transports import Transports
 from anthropic_proxy.wire.contract import Transport
+
+_Arguments = TypeVarTuple("_Arguments")
+_Result = TypeVar("_Result")
+_BASE_62 = (string.digits + string.ascii_letters).encode()
+_ID_CHARACTERS = bytes(_BASE_62[byte % len(_BASE_62)] for byte in range(256))
+
+
+class BackgroundWork:
+    """Long computations in a thread, one at a time.
+
+    Several threads share one interpreter lock: they would need more memory, delay the event loop more, and not finish
+    earlier.
+    """
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(1)
+
+    async def run(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
+        """Return the result of a function, computed in a thread.
+
+        A cancelled computation still occupies the thread until it ends: threads cannot be stopped.
+        """
+        await self._free.acquire()
+        computation = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+        computation.add_done_callback(lambda _: self._free.release())
+        return await asyncio.shield(computation)
+
+    async def run_if(self, large: bool, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
+        """Return the result of a function, computed in a thread if its input is large."""
+        return await self.run(function, *arguments) if large else function(*arguments)
 
 
 class Services(Struct, frozen=True, kw_only=True):
     """Services for one version of the settings. A reload builds new ones; running exchanges keep theirs."""
 
     settings: Settings
-    catalogue: Catalog
+    catalog: Catalog
     credentials: Credentials
     observations: ModelObservations
     route_cache: RouteCache = field(default_factory=RouteCache)
@@ -33,6 +70,8 @@ class Services(Struct, frozen=True, kw_only=True):
     queue: FairQueue
     background: BackgroundWork = field(default_factory=BackgroundWork)
     """Long computations on the data of clients and models."""
+    connections: Transports | None = None
+    """Owner of `transports`. None: they need not be closed."""
     transports: Mapping[str, Transport]
     """Transport name of a provider (`http`, `demo`) → transport."""
     log: Log
@@ -51,5 +90,124 @@ class Services(Struct, frozen=True, kw_only=True):
     """Queues of finished receipts."""
     metrics_route: GetRoute | None = None
     """Route `/metrics`. None: the path is not served."""
+    heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
+    """Trimmer of the heap of this process. A reload does not replace it."""
     in_progress: InProgress = field(default_factory=InProgress)
     """Requests in progress, for the message about a process that does not respond."""
+
+    async def close(self) -> None:
+        """Close the model listings and the connections."""
+        await self.catalog.close()
+        if self.connections is not None:
+            await self.connections.close()
+
+
+async def open_services(
+    settings: Settings,
+    *,
+    connections: Transports | None = None,
+    log: Log | None = None,
+    receipts: Receipts | None = None,
+    heap_trimmer: HeapTrimmer | None = None,
+    in_progress: InProgress | None = None,
+    metrics_route: GetRoute | None = None,
+    worker_position: tuple[int, int] = (0, 1),
+    previous: Services | None = None,
+) -> Services:
+    """Return started services for these settings, with the models of Ollama. Call `close` at the end.
+
+    `connections`, `log`, `receipts`, `heap_trimmer`, `in_progress`: None: new ones. `worker_position`: index of this
+    worker, from 0, and number of workers. `previous`: services that a reload replaces; their state is carried over.
+    """
+    connections = connections or new_connections(settings)
+    services = build_services(
+        settings,
+        connections.by_name(),
+        log or new_log(settings),
+        tokens={"google": connections.tokens},
+        receipts=receipts,
+        worker_position=worker_position,
+    )
+    services = structs.replace(
+        services,
+        connections=connections,
+        web_fetch=connections.fetch,
+        web_search=connections.search,
+        metrics_route=metrics_route,
+        heap_trimmer=heap_trimmer or services.heap_trimmer,
+        in_progress=in_progress or services.in_progress,
+    )
+    if previous is not None:
+        services = _carry_over_state(services, previous)
+    if should_query_ollama(settings) and (previous is None or services.catalog is not previous.catalog):
+        await services.catalog.refresh_listing("ollama")
+    return services
+
+
+def new_connections(settings: Settings) -> Transports:
+    """Return the transports for these settings. They connect at the first request."""
+    return Transports(settings, setup_variables=list_setup_variables())
+
+
+def new_log(settings: Settings) -> Log:
+    """Return the log that these settings describe, without their keys."""
+    return Log(form=settings.log_format, level=settings.log_level, color=settings.color, secrets=settings.reveal_keys())
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh identifier: the prefix and 24 base-62 characters, 22 after `toolu_px`.
+
+    Unique, not secret: an id grants no access.
+    """
+    return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_ID_CHARACTERS).decode()
+
+
+def build_services(
+    settings: Settings,
+    transports: Mapping[str, Transport],
+    log: Log,
+    *,
+    new_id: Callable[[str], str] = new_id,
+    tokens: Mapping[str, TokenSource] | None = None,
+    receipts: Receipts | None = None,
+    worker_position: tuple[int, int] = (0, 1),
+) -> Services:
+    """Return services on these transports. Nothing is sent. `worker_position`: as for `open_services`."""
+    credentials = Credentials(settings, tokens)
+    ollama = find_provider("ollama")
+    models = OllamaListing(
+        transports[ollama.transport],
+        settings.base_urls.get(ollama.name, ollama.base_url),
+        window=settings.ollama_context_length,
+        find_credential=lambda: credentials.next_credential(ollama),
+    )
+    limit = settings.max_upstream_calls
+    return Services(
+        settings=settings,
+        catalog=Catalog(sources={ollama.name: models}),
+        credentials=credentials,
+        observations=ModelObservations(MemoryStore()),
+        queue=FairQueue(None) if limit is None else FairQueue(worker_share(limit, *worker_position), limit),
+        transports=transports,
+        log=log,
+        new_id=new_id,
+        clock=time.time,
+        receipts=receipts or Receipts(log),
+    )
+
+
+def _carry_over_state(services: Services, previous: Services) -> Services:
+    """Return the services with the state that survives a reload: observations, cooldowns, queue, model listings."""
+    now, then = services.settings, previous.settings
+    services.credentials.restore_state(previous.credentials)
+    carried: dict[str, Any] = {"retry_budget": previous.retry_budget}
+    same_upstreams = (now.base_urls, now.wires) == (then.base_urls, then.wires)
+    if same_upstreams:
+        carried["observations"] = previous.observations
+    if same_upstreams and now.keys == then.keys:
+        carried["circuit_breakers"] = previous.circuit_breakers  # a new address or key may repair the failure
+        if services.transports == previous.transports and now.ollama_context_length == then.ollama_context_length:
+            carried["catalog"] = previous.catalog
+    if now.max_upstream_calls == then.max_upstream_calls:
+        carried["queue"] = previous.queue
+    return structs.replace(services, **carried)

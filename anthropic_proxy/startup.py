@@ -8,8 +8,8 @@ from textwrap import wrap
 from msgspec import Struct
 
 from anthropic_proxy import __version__
-from anthropic_proxy.backend_checks import find_google_project, find_missing_packages, find_obstacles
 from anthropic_proxy.log import Log
+from anthropic_proxy.routing.backend_checks import find_google_project, find_missing_packages, find_obstacles
 from anthropic_proxy.routing.health import worker_share
 from anthropic_proxy.routing.providers import PROVIDERS, Provider
 from anthropic_proxy.routing.providers.registry import RetiredModel
@@ -61,7 +61,7 @@ def log_startup_summary(
         log.write_line(f"  {workers} workers; what one of them learns, all know: spent keys, refused settings.")
         if limit := services.settings.max_upstream_calls:
             log.write_line(_share_out(log, limit, workers))
-    preferred = find_preferred_provider(services.settings, services.catalogue)
+    preferred = find_preferred_provider(services.settings, services.catalog)
     lines = (
         _first_steps(services, where) if preferred.name == "demo" else _mapping(services, where, today or date.today())
     )
@@ -74,7 +74,7 @@ def log_startup_summary(
 def _write_summary(services: Services, address: str, workers: int, exposure: str) -> None:
     """Log the summary as one JSON object, and each warning as another."""
     settings, used = services.settings, _models_by_provider(services)
-    rows, found = describe_mapping(settings, services.catalogue), _readiness(services, used)
+    rows, found = describe_mapping(settings, services.catalog), _readiness(services, used)
     problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))
     mapping = [{"tier": row.tier, "target": row.target, "setting": row.reason, "then": row.fallbacks} for row in rows]
     services.log.event(
@@ -82,7 +82,7 @@ def _write_summary(services: Services, address: str, workers: int, exposure: str
         version=__version__,
         address=address,
         workers=workers,
-        preferred_provider=find_preferred_provider(settings, services.catalogue).name,
+        preferred_provider=find_preferred_provider(settings, services.catalog).name,
         mapping=mapping,
         ready=found.ready,
         not_set=found.unset,
@@ -109,7 +109,7 @@ def _share_out(log: Log, limit: int, workers: int) -> str:
 
 def _mapping(services: Services, where: str, today: date) -> Iterator[str]:
     log = services.log
-    rows = _grouped(describe_mapping(services.settings, services.catalogue))
+    rows = _grouped(describe_mapping(services.settings, services.catalog))
     width = max(_TARGET_WIDTH, *(len(row.target) for _, row in rows))
     yield ""
     for tiers, row in rows:
@@ -172,7 +172,7 @@ def _models_by_provider(services: Services) -> dict[str, list[str]]:
     """Return provider name → models that the tiers map to, including fallbacks."""
     by_prefix = {provider.prefix: provider.name for provider in PROVIDERS}
     used: dict[str, list[str]] = {}
-    for row in describe_mapping(services.settings, services.catalogue):
+    for row in describe_mapping(services.settings, services.catalog):
         for target in (row.target, *row.fallbacks):
             prefix, _, model = target.partition("/")
             models = used.setdefault(by_prefix[prefix], [])
@@ -191,7 +191,7 @@ def _ignored_settings(services: Services, used: Mapping[str, Sequence[str]]) -> 
             names = (provider.base_url_variable, f"{provider.env_prefix}_BASE_URL")
             variable = next((name for name in names if name in settings.origins), names[0])
             yield f"{variable} is set, but no request goes there. Add PREFERRED_PROVIDER={provider.name}"
-    preferred = find_preferred_provider(settings, services.catalogue)
+    preferred = find_preferred_provider(settings, services.catalog)
     named = [name for name in _MODEL_VARIABLES if name in settings.origins]
     if named and preferred.name == "demo":
         yield f"{_listed(named)} set, but no provider is configured, so the demo answers."
@@ -229,7 +229,7 @@ def _readiness(services: Services, used: Mapping[str, Sequence[str]]) -> "Readin
             continue
         missing_key = describe_missing_key(provider, settings)
         if not missing_key and (provider.selectable or provider.name in used):
-            obstacles = find_obstacles(provider, used.get(provider.name, ()), settings, services.catalogue)
+            obstacles = find_obstacles(provider, used.get(provider.name, ()), settings, services.catalog)
             (found.obstacles if provider.name in used else found.advice).extend(obstacles)
             if not obstacles and (state := _state_of(services, provider)):
                 found.ready.append(f"{_name(provider)} ({state})")
@@ -243,7 +243,7 @@ def _state_of(services: Services, provider: Provider) -> str:
     settings = services.settings
     if keys := settings.keys.get(provider.name, ()):
         return f"{_show_keys(keys)}, {_key_source(services, provider)}"
-    if (listed := services.catalogue.listing(provider.name)) is not None:
+    if (listed := services.catalog.listing(provider.name)) is not None:
         return f"{len(listed)} model{'' if len(listed) == 1 else 's'}"
     if provider.transport == "litellm":
         return "installed"

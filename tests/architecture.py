@@ -22,29 +22,24 @@ MAY_IMPORT: Mapping[str, str] = {
     "settings": "",
     "errors": "",
     "platforms": "",
-    "workers": "workers server services routing settings metrics platforms in_progress",
+    "workers": "workers server services routing settings metrics platforms log.in_progress",
     "plugins": "messages.deltas messages.fidelity",
     "redaction": "",
-    "in_progress": "",
     "log": "plugins messages.fidelity redaction",
-    "building": "services exchange.receipts plugins in_progress log routing settings upstream.contract wire.contract",
     "metrics": "plugins",
-    "startup": "backend_checks services log routing server.auth settings",
-    "backend_checks": "routing settings",
+    "startup": "services log routing server.auth settings",
+    "routing.backend_checks": "routing settings platforms.os_errors",
     "upstream.transports": "settings upstream wire.contract",
-    "server": "server messages exchange services plugins routing.model_listing settings log platforms in_progress",
+    "server": "server messages exchange services plugins routing.model_listing settings log platforms",
     "server.http1": "platforms server.request_body server.responses",
-    "exchange": "services messages routing wire.contract wire.framing upstream plugins log platforms.heap exchange",
-    "exchange.background": "",
+    "exchange": "services messages routing wire.contract wire.framing upstream plugins log exchange",
     "exchange.client_request": "messages plugins",
-    "exchange.encoding": "messages wire.contract services exchange.background exchange.client_request",
-    "services": "in_progress messages routing wire.contract wire.framing upstream plugins log settings"
-    " exchange.receipts exchange.background",
-    "exchange.upstream_stream": "messages routing wire.contract wire.framing exchange.watchdog exchange.background",
+    "exchange.encoding": "messages wire.contract services exchange.client_request",
+    "services": "routing upstream wire.contract plugins log settings platforms.heap",
+    "exchange.upstream_stream": "services messages wire.contract wire.framing exchange.watchdog exchange.encoding",
     "exchange.relay": (
         "messages routing wire.contract wire.framing exchange.watchdog exchange.upstream_stream exchange.masking"
     ),
-    "exchange.receipts": "plugins log",
     "exchange.masking": "redaction wire.contract",
     "exchange.attempts": "services messages routing wire.contract plugins exchange",
     "exchange.adaptation": "messages.fidelity routing.router wire.contract services exchange.encoding",
@@ -133,7 +128,7 @@ NO_LANGUAGE = {
 }  # modules of wire/ that are no wire
 BROAD_CATCH_ALLOWED = {
     "exchange.pipeline",
-    "exchange.receipts",
+    "log.receipts",
     "server.endpoints",
 }  # an exchange, an observer, a request
 SOCKET_LIBRARIES = (

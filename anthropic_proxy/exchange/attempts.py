@@ -1,7 +1,6 @@
 """Steps 5 to 8 over the targets of a route, until the first delta: prepare, encode, send, decode."""
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -9,17 +8,18 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ClientError, InternalError, MissingExtra, ProxyError, UpstreamError
 from anthropic_proxy.exchange.adaptation import Adaptations, apply_stored_adaptations
-from anthropic_proxy.exchange.background import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.exchange.call_building import (
     AttemptState,
+    SentAttempts,
     build_call,
     build_relay_call,
     client_credential,
     continuation_target,
+    estimate_scaled,
     limits_for,
 )
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.encoding import decode_reply_schema, is_large, run_for_call
+from anthropic_proxy.exchange.encoding import MAX_REPLY_BYTES_ON_LOOP, decode_reply_schema, is_large, run_for_call
 from anthropic_proxy.exchange.error_messages import (
     decode_error_response,
     describe_attempt,
@@ -86,7 +86,7 @@ class _TargetRun(Struct):
 class Attempts:
     """Attempts of one exchange: one after the other until a reply starts, recorded in the receipt.
 
-    `on_send`: called with each attempt before its upstream request is sent.
+    `sent`: receives each attempt before its upstream request is sent.
     """
 
     def __init__(
@@ -97,14 +97,14 @@ class Attempts:
         receipt: Receipt,
         watchdog: Watchdog,
         *,
-        on_send: Callable[[AttemptState], None],
+        sent: SentAttempts,
     ) -> None:
         self._services = services
         self._incoming = incoming
         self._request = request
         self._receipt = receipt
         self._watchdog = watchdog
-        self._on_send = on_send
+        self._sent = sent
         self._large = is_large(incoming, receipt.tool_count)
         self._inliner = new_media_inliner(services, incoming)
         self._estimates = EstimateCache()
@@ -154,7 +154,7 @@ class Attempts:
 
     def estimate_tokens(self, request: MessagesRequest, token_scale: float) -> int:
         """Return the estimated input tokens of a request. `token_scale`: factor of the model."""
-        return round(self._estimates.get_or_count(request) * token_scale)
+        return estimate_scaled(self._estimates, token_scale, request)
 
     def annotate_error(self, error: UpstreamError, state: AttemptState) -> None:
         """Add the provider name and the cause of a 404 to the error of an attempt, and redact keys."""
@@ -170,7 +170,7 @@ class Attempts:
         redact_secrets_in(error, secrets)
 
     async def _try_target(self, request: MessagesRequest, target: Target, *, is_last: bool) -> AnyOpenedStream:
-        if (catalog := self._services.catalogue).has_source(target.provider.name):
+        if (catalog := self._services.catalog).has_source(target.provider.name):
             target = structs.replace(target, facts=await catalog.fetch(target.provider.name, target.model))
         scale = await self._services.observations.token_scale(target.provider.name, target.model)
         target = await apply_stored_adaptations(self._services, target)
@@ -233,7 +233,7 @@ class Attempts:
         self._receipt.model = target.model
         call = structs.replace(state.call, raw=b"") if state.call.raw else state.call  # the stream must not retain it
         state = structs.replace(state, call=call, upstream_path=upstream_request.path, reply_schema=reply_schema)
-        self._on_send(state)
+        self._sent.latest = state
         breakers, upstream = self._services.circuit_breakers, target.upstream
         if run.skips_open_circuit:
             breakers.acquire(upstream)
@@ -324,7 +324,7 @@ class Attempts:
         limits, inliner = limits_for(self._services, target), self._inliner
         if inliner is not None:
             request = await inliner.inline(request, target, limits)
-        inputs = request, limits, partial(self.estimate_tokens, token_scale=run.token_scale)
+        inputs = request, limits, partial(estimate_scaled, self._estimates, run.token_scale)
         prepared = await self._services.background.run(prepare, *inputs) if self._large else prepare(*inputs)
         if not again:
             report.reset()
@@ -337,7 +337,7 @@ class Attempts:
             target,
             limits,
             continuation=run.continuation or "",
-            estimate=partial(self.estimate_tokens, request, run.token_scale),
+            estimate=partial(estimate_scaled, self._estimates, run.token_scale, request),
             new_id=self._services.new_id,
         )
         return AttemptState(

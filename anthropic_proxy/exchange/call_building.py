@@ -17,7 +17,7 @@ from anthropic_proxy.messages.preparation import (
     TargetLimits,
 )
 from anthropic_proxy.messages.reply_schema import ReplySchema
-from anthropic_proxy.messages.tokens import estimate
+from anthropic_proxy.messages.tokens import EstimateCache, estimate
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.services import Services
@@ -44,6 +44,13 @@ class AttemptState(Struct, frozen=True, kw_only=True):
     """Path of the upstream request."""
     reply_schema: ReplySchema | None = None
     """Schema that the proxy checks the reply with. None: no schema, or the provider enforces it."""
+
+
+class SentAttempts(Struct):
+    """Record of the attempts of one exchange, for its pings and errors."""
+
+    latest: AttemptState | None = None
+    """None: no upstream request was sent."""
 
 
 _PROXY_TOOLS: tuple[ServerToolKind, ...] = ("web_search", "tool_search")
@@ -146,6 +153,11 @@ def build_relay_call(
 
 def _estimate(request: MessagesRequest, incoming: ClientRequest) -> int:
     return estimate(decode_request_or_keep(incoming.body) if request.scanned_only else request)
+
+
+def estimate_scaled(estimates: EstimateCache, token_scale: float, request: MessagesRequest) -> int:
+    """Return the estimated input tokens of a request. `token_scale`: factor of the model."""
+    return round(estimates.get_or_count(request) * token_scale)
 
 
 def client_credential(services: Services, incoming: ClientRequest, provider: Provider) -> Credential | None:

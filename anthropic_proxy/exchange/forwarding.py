@@ -15,10 +15,9 @@ from anthropic_proxy.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
-from anthropic_proxy.exchange.background import MAX_BYTES_ON_LOOP
 from anthropic_proxy.exchange.call_building import build_relay_call, client_credential
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.encoding import is_large
+from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP, is_large
 from anthropic_proxy.exchange.error_messages import decode_error_response, require_api_response
 from anthropic_proxy.exchange.masking import redact_error
 from anthropic_proxy.exchange.not_found import explain_not_found
@@ -56,7 +55,7 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
     request = await services.background.run_if(
         large, partial(decode_request_or_keep, for_token_count=True), incoming.body
     )
-    target = resolve(RoutingQuery(request.model), services.settings, services.catalogue).targets[0]
+    target = resolve(RoutingQuery(request.model), services.settings, services.catalog).targets[0]
     if relays(target.wire) and target.dialect.has_count_tokens:
         try:
             return await _call_provider(services, incoming, request, target, COUNT_TIMEOUT_SECONDS)
@@ -76,11 +75,11 @@ async def list_models(services: Services, incoming: ClientRequest) -> JsonReply 
 
     None: no relay, no such list, a failure or an unknown model. The list of the proxy applies then.
     """
-    preferred = find_preferred_provider(services.settings, services.catalogue)
+    preferred = find_preferred_provider(services.settings, services.catalog)
     if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):
         return None
     request = MessagesRequest(model=f"{preferred.prefix}/models", messages=[])
-    target = resolve(RoutingQuery(request.model), services.settings, services.catalogue).targets[0]
+    target = resolve(RoutingQuery(request.model), services.settings, services.catalog).targets[0]
     if not (relays(target.wire) and target.dialect.has_model_list):
         return None
     try:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from anthropic_proxy.errors import ProxyError, ShuttingDown, UpstreamError
 from anthropic_proxy.exchange.attempts import Attempts
-from anthropic_proxy.exchange.background import MAX_BYTES_ON_LOOP
-from anthropic_proxy.exchange.call_building import AttemptState
+from anthropic_proxy.exchange.call_building import SentAttempts
 from anthropic_proxy.exchange.client_request import ClientRequest, ResponseSink
+from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP
 from anthropic_proxy.exchange.error_messages import idle_timeout_error
 from anthropic_proxy.exchange.outcomes import note_failure, our_bug
 from anthropic_proxy.exchange.relay import RelayStream
@@ -22,7 +22,6 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.messages.writer import MessageWriter
-from anthropic_proxy.platforms.heap import HEAP_TRIMMER
 from anthropic_proxy.plugins import AdmissionRequest, Receipt
 from anthropic_proxy.routing.router import Route
 from anthropic_proxy.services import Services
@@ -47,7 +46,7 @@ async def run_exchange(services: Services, incoming: ClientRequest, sink: Respon
         receipt.requested_model, receipt.stream = request.model, request.stream
         services.in_progress.name(incoming.number, request.model)
         receipt.tool_count, receipt.message_count = len(request.tools), request.length
-        route = services.route_cache.resolve(routing_query(request), services.settings, services.catalogue)  # 3 route
+        route = services.route_cache.resolve(routing_query(request), services.settings, services.catalog)  # 3 route
         receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
         _require_decodable(request, route)
         for note in route.notes:
@@ -106,8 +105,7 @@ class _Exchange:
         """Filter of tool calls. None: parallel calls are allowed."""
         self._relayed = False
         """True once relayed bytes of a stream were sent."""
-        self._attempt: AttemptState | None = None
-        """The latest attempt. None: no upstream request was sent."""
+        self._sent = SentAttempts()
         self._queued = True
         """False once the exchange has left the queue."""
 
@@ -121,9 +119,7 @@ class _Exchange:
             first_byte_seconds=timeouts.first_byte,
             idle_seconds=timeouts.idle,
         )
-        self._attempts = Attempts(
-            self._services, self._incoming, request, self._receipt, watchdog, on_send=self._set_attempt
-        )
+        self._attempts = Attempts(self._services, self._incoming, request, self._receipt, watchdog, sent=self._sent)
         try:
             if request.max_tokens == 0 and not relays(route.targets[0].wire):
                 await self._warm_up()
@@ -146,9 +142,6 @@ class _Exchange:
         finally:
             watchdog.stop()
             self._fill_receipt()
-
-    def _set_attempt(self, state: AttemptState) -> None:
-        self._attempt = state
 
     async def _serve(self, route: Route) -> None:
         await self._services.queue.acquire(self._incoming.queue_key)
@@ -202,7 +195,7 @@ class _Exchange:
 
     def _release_request(self, answer: DeltaStream | RelayStream) -> None:
         """Release the request: after the first sent bytes there is no retry, and streams last long."""
-        HEAP_TRIMMER.note_freed(len(self._incoming.body))
+        self._services.heap_trimmer.note_freed(len(self._incoming.body))
         self._incoming.body = b""
         self._request.release()
         if isinstance(answer, UpstreamStream):
@@ -243,7 +236,7 @@ class _Exchange:
 
     async def _record_token_scale(self) -> None:
         """Record the estimate and the count of the provider for the token scale."""
-        writer, receipt, attempt = self._writer, self._receipt, self._attempt
+        writer, receipt, attempt = self._writer, self._receipt, self._sent.latest
         if attempt is not None and writer.usage.input_tokens is not None:
             totals, estimated = writer.totals, round(writer.estimate / attempt.token_scale)
             counted = totals.input_tokens + totals.cache_read_input_tokens + totals.cache_creation_input_tokens
@@ -268,12 +261,12 @@ class _Exchange:
         return [*self._writer.start(self._estimate_tokens()), Ping()]
 
     def _estimate_tokens(self) -> int:
-        scale = 1.0 if self._attempt is None else self._attempt.token_scale
+        scale = 1.0 if self._sent.latest is None else self._sent.latest.token_scale
         return self._attempts.estimate_tokens(self._request, scale)
 
     def _annotate_error(self, error: UpstreamError) -> None:
-        if self._attempt is not None:
-            self._attempts.annotate_error(error, self._attempt)
+        if self._sent.latest is not None:
+            self._attempts.annotate_error(error, self._sent.latest)
 
     async def _write(self, events: Sequence[Event], *, last: bool = False) -> None:
         """Send events of the proxy. Afterwards a failure is an `error` event."""
@@ -294,8 +287,8 @@ class _Exchange:
         await self._write(events)
 
     def _is_relaying(self) -> bool:
-        if self._attempt is not None:
-            return self._attempt.relaying
+        if self._sent.latest is not None:
+            return self._sent.latest.relaying
         return not self._queued and relays(self._route.targets[0].wire)
 
     async def _fail(self, error: ProxyError) -> None:

@@ -6,11 +6,12 @@ from email.utils import formatdate
 from typing import Protocol
 
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
-from anthropic_proxy.exchange.background import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
+from anthropic_proxy.exchange.encoding import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
 from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.services import BackgroundWork
 from anthropic_proxy.wire.contract import Call, UpstreamResponse, Wire, is_received
 from anthropic_proxy.wire.framing import FrameReader, new_reader
 

@@ -42,7 +42,7 @@ class Log:
     """Log of one stream. Entries contain counts, names and times.
 
     A stream with a file descriptor is written in a thread, with at most `max_queued` entries in the queue. A stream in
-    memory is written at once. `colours`: None: only on a terminal. `secrets` are removed from every entry.
+    memory is written at once. `color`: None: only on a terminal. `secrets` are removed from every entry.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Log:
         form: Literal["auto", "plain", "json"] = "auto",
         *,
         level: Level = "info",
-        colours: bool | None = None,
+        color: bool | None = None,
         max_queued: int = MAX_QUEUED,
         secrets: Iterable[str] = (),
         columns: int | None = None,
@@ -63,7 +63,7 @@ class Log:
         self._spellings = list_spellings(self._secrets)
         self._min_weight = _WEIGHTS[level]
         self._is_terminal = self._stream.isatty()
-        self.colours = form == "auto" and (self._is_terminal if colours is None else colours)
+        self.color = form == "auto" and (self._is_terminal if color is None else color)
         """True if lines are colored."""
         self._encoding = "utf-8" if self._json else getattr(self._stream, "encoding", None) or "utf-8"
         self._has_signs = "utf" in self._encoding.lower()
@@ -93,7 +93,7 @@ class Log:
         if self._json:
             self._write(_encode_receipt(receipt, level))
             return
-        paint, width = self.paint if self.colours else None, self.width if self._is_terminal else self._columns
+        paint, width = self.paint if self.color else None, self.width if self._is_terminal else self._columns
         first, *lines = describe_request(receipt, paint, width)
         if receipt.upstream_excerpt:
             lines.append(f"{INDENT}{receipt.prefix} answered: {escape_control(receipt.upstream_excerpt)}")
@@ -104,7 +104,7 @@ class Log:
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         if self._is_wanted(level):
             receipt = redact_receipt(receipt, self._secrets)
-            paint = self.paint if self.colours else None
+            paint = self.paint if self.color else None
             lines = [] if self._json else describe_request(receipt, paint, self.width)
             self._write("\n".join(lines) if lines else _encode_receipt(receipt, level))
 
@@ -154,7 +154,7 @@ class Log:
 
     def paint(self, text: str, role: str) -> str:
         """Return `text` in the color of its role: ok, warn, error, quiet, type or title; plain if colors are off."""
-        return f"\x1b[{_COLORS[role]}m{text}\x1b[0m" if self.colours and role else text
+        return f"\x1b[{_COLORS[role]}m{text}\x1b[0m" if self.color and role else text
 
     @property
     def width(self) -> int | None:

@@ -90,10 +90,6 @@ class HeapTrimmer:
         return now - self._trimmed_at >= _TRIM_INTERVAL_SECONDS and self._measure_free() > RETAINED_BYTES
 
 
-HEAP_TRIMMER = HeapTrimmer()
-"""The trimmer of this process, which has one heap; a reload does not replace it."""
-
-
 class _Heap(ctypes.Structure):
     """`struct mallinfo2` of malloc.h."""
 

@@ -125,7 +125,7 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
         await sink.send_json_reply(reply)
         return
     query = {name: values[-1] for name, values in parse_qs(request.query).items()}
-    models = list_models(services.settings, services.catalogue)
+    models = list_models(services.settings, services.catalog)
     await sink.respond(200, msgspec.json.encode(paginate(models, query)))
 
 
@@ -134,7 +134,7 @@ async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) 
     if reply := await forwarding.list_models(services, request):
         await sink.send_json_reply(reply)
         return
-    entry = find_model(request.path.removeprefix("/v1/models/"), services.settings, services.catalogue)
+    entry = find_model(request.path.removeprefix("/v1/models/"), services.settings, services.catalog)
     await sink.respond(200, msgspec.json.encode(entry))
 
 

@@ -15,8 +15,8 @@ from typing import Protocol
 
 import uvloop
 
-from anthropic_proxy.in_progress import BEAT_SECONDS, InProgress
-from anthropic_proxy.platforms.heap import HEAP_TRIMMER, retain_freed_memory
+from anthropic_proxy.log.in_progress import BEAT_SECONDS, InProgress
+from anthropic_proxy.platforms.heap import HeapTrimmer, retain_freed_memory
 from anthropic_proxy.platforms.signals import exit_immediately, restore_sighup, unblock_signals
 from anthropic_proxy.platforms.stop_signals import StopSignals, call_at_signal
 from anthropic_proxy.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
@@ -77,6 +77,11 @@ class Application(HttpApplication, Protocol):
 
     def flush(self) -> None:
         """Wait until the log is written, at most a second."""
+        ...
+
+    @property
+    def heap_trimmer(self) -> HeapTrimmer:
+        """Trimmer of the heap of this process."""
         ...
 
     @property
@@ -145,7 +150,7 @@ class ServerProcess:
             unblock_signals(FORWARDED_SIGNALS)
         retain_freed_memory()
         self._app = self._load_app(address=self._config.address, logs_startup=self._logs_startup)
-        self._state = ServerState(self._app)
+        self._state = ServerState(self._app, heap_trimmer=self._app.heap_trimmer)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve())
 
@@ -269,7 +274,7 @@ class ServerProcess:
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Once a second: set the header `date`, trim the heap and write a heartbeat."""
         self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
-        HEAP_TRIMMER.tick(loop.time())
+        self._state.heap_trimmer.tick(loop.time())
         self._app.peer.in_progress.beat()
         loop.call_later(BEAT_SECONDS, self._tick, loop)
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from anthropic_proxy.in_progress import InProgress
+from anthropic_proxy.log.in_progress import InProgress
 from anthropic_proxy.metrics import Gauges, MetricsSnapshot, Totals, decode_reading, encode_reading, sum_snapshots
 from anthropic_proxy.platforms.process_stats import cpu_seconds, read_process_stats
 from anthropic_proxy.workers.ipc import SharedObservation

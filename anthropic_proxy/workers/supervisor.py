@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from anthropic_proxy.in_progress import BEAT_SECONDS, BOARD_BYTES, count_beats, describe_requests
+from anthropic_proxy.log.in_progress import BEAT_SECONDS, BOARD_BYTES, count_beats, describe_requests
 from anthropic_proxy.platforms.signals import blocked_signals
 from anthropic_proxy.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
 from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, FileWatch

@@ -9,18 +9,17 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.app import build_services
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.pipeline import run_exchange
-from anthropic_proxy.exchange.receipts import Receipts
 from anthropic_proxy.log import Log
+from anthropic_proxy.log.receipts import Receipts
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import MessagesResponse
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.server.responses import encode_events, encode_message
-from anthropic_proxy.services import Services
+from anthropic_proxy.services import Services, build_services
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.platforms.heap import HeapTrimmer
 from anthropic_proxy.server.http1.connection import Http1Connection
 from anthropic_proxy.server.http1.lifecycle import ServerState
 
@@ -46,8 +47,13 @@ class Echo:
 
 
 @asynccontextmanager
-async def serving(app: Echo, protocol: type[Http1Connection] = Http1Connection, kept: int = 5) -> AsyncIterator[int]:
-    state = ServerState(app, keep_alive_seconds=kept)
+async def serving(
+    app: Echo,
+    protocol: type[Http1Connection] = Http1Connection,
+    kept: int = 5,
+    heap_trimmer: HeapTrimmer | None = None,
+) -> AsyncIterator[int]:
+    state = ServerState(app, keep_alive_seconds=kept, heap_trimmer=heap_trimmer or HeapTrimmer())
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: protocol(state), "127.0.0.1", 0)
     try:

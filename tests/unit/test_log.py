@@ -148,7 +148,7 @@ def test_colours_are_for_terminals_and_for_who_asks(
     terminal: bool, form: str, wanted: bool | None, coloured: bool
 ) -> None:
     stream = Screen(terminal=terminal)
-    Log(stream, form, colours=wanted).write_line("start", "title")  # type: ignore[arg-type]
+    Log(stream, form, color=wanted).write_line("start", "title")  # type: ignore[arg-type]
     assert ("\x1b[" in stream.getvalue()) is coloured
 
 

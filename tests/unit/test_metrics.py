@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from anthropic_proxy.exchange.receipts import Receipts
+from anthropic_proxy.log.receipts import Receipts
 from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.usage import MAX_COUNT
 from anthropic_proxy.metrics import Gauges, MetricsPage, MetricsSnapshot, Totals, encode_reading, sum_snapshots

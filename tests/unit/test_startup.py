@@ -39,7 +39,7 @@ def test_one_key_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("\nOPENAI_API_KEY=sk-0123456789ab4f2a\n\nBIG_MODEL=gpt-4.1\n", encoding="utf-8")
     settings = load_settings({}, PROVIDERS)
     town = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"))
-    house = structs.replace(town.house, settings=settings, catalogue=load_catalog(["a", "b", "c"]))
+    house = structs.replace(town.house, settings=settings, catalog=load_catalog(["a", "b", "c"]))
     log_startup_summary(house, ADDRESS, NOW)
     assert town.log.getvalue().splitlines() == [
         f"anthropic-proxy {__version__}   http://127.0.0.1:8082",

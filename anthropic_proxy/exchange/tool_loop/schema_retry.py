@@ -1,11 +1,11 @@
 """`SchemaCheckedStream`: a reply that is held until it matches its schema."""
 
 from anthropic_proxy.errors import UpstreamProtocolError
-from anthropic_proxy.exchange.background import BackgroundWork
 from anthropic_proxy.exchange.tool_loop.loop import ToolLoop
 from anthropic_proxy.messages.deltas import Block, Citation, Delta, Stop, Text, ToolCall, Usage
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.usage import merge_latest
+from anthropic_proxy.services import BackgroundWork
 
 _COMPLETE = "end_turn"
 """Stop reason of replies that are checked. Truncated and refused replies need not match a schema."""

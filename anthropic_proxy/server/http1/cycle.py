@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from anthropic_proxy.platforms.heap import HEAP_TRIMMER
 from anthropic_proxy.server.http1.flow_control import FlowControl
 from anthropic_proxy.server.request_body import COMPLETE_BODY_EXTENSION
 
@@ -52,6 +51,7 @@ class RequestResponseCycle:
         "_head",
         "_held",
         "_left",
+        "_note_freed",
         "_notified",
         "_on_response",
         "_pieces",
@@ -76,12 +76,14 @@ class RequestResponseCycle:
         default_headers: Sequence[tuple[bytes, bytes]],
         keep_alive: bool,
         waits_for_continue: bool,
+        note_freed: Callable[[int], None],
         on_response: Callable[[], None],
         close_connection: Callable[[], None],
     ) -> None:
         self._transport = transport
         self._flow = flow
         self._default_headers = default_headers
+        self._note_freed = note_freed
         self._on_response = on_response
         self._close_connection = close_connection
         self.scope = scope
@@ -157,7 +159,7 @@ class RequestResponseCycle:
         """Release the connection and the body, after the run or without one."""
         self._on_response = self._close_connection = _do_nothing  # breaks a reference cycle
         self._pieces = []
-        HEAP_TRIMMER.note_freed(self._consumed + self._held)
+        self._note_freed(self._consumed + self._held)
 
     async def receive(self) -> dict[str, Any]:
         """Return the next piece of the body, or `http.disconnect` (ASGI)."""

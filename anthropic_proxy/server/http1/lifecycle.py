@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from anthropic_proxy.errors import ProxyError, RequestTimeout, ShuttingDown
+from anthropic_proxy.platforms.heap import HeapTrimmer
 from anthropic_proxy.server.http1.cycle import STATUS_LINES, AsgiApp, RequestResponseCycle
 from anthropic_proxy.server.http1.flow_control import FlowControl
 from anthropic_proxy.server.http1.receive_buffer import ReceiveBuffer
@@ -41,6 +42,7 @@ class ServerState:
 
     app: HttpApplication
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
+    heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
     connections: set["ConnectionLifecycle"] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """Running requests."""

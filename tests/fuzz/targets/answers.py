@@ -9,7 +9,6 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.app import build_services
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.log import Log
@@ -18,7 +17,7 @@ from anthropic_proxy.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.routing.memory_store import MemoryStore
 from anthropic_proxy.routing.model_observations import ModelObservations
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.services import Services
+from anthropic_proxy.services import Services, build_services
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.upstream.http import HttpTransport
 from anthropic_proxy.upstream.http.connection import Connection

@@ -25,7 +25,7 @@ PROGRAM = f"""
 import resource
 from pathlib import Path
 from anthropic_proxy.server.request_body import MAX_BODY_BYTES as LARGEST
-from anthropic_proxy.platforms.heap import IDLE_SECONDS, HEAP_TRIMMER, free_heap_bytes, retain_freed_memory
+from anthropic_proxy.platforms.heap import IDLE_SECONDS, HeapTrimmer, free_heap_bytes, retain_freed_memory
 
 def serve():
     buffers = [bytearray({BODY_BYTES}) for _ in range(8)]
@@ -42,13 +42,14 @@ before = count()
 for _ in range(10):
     serve()
 faults = count() - before
-HEAP_TRIMMER.note_freed(1)
-HEAP_TRIMMER.tick(0.0)
+trimmer = HeapTrimmer()
+trimmer.note_freed(1)
+trimmer.tick(0.0)
 kept = held()
-HEAP_TRIMMER.tick(IDLE_SECONDS - 1)
+trimmer.tick(IDLE_SECONDS - 1)
 meanwhile = held()
 assert free_heap_bytes() > 7 * {BODY_BYTES}
-HEAP_TRIMMER.tick(IDLE_SECONDS)
+trimmer.tick(IDLE_SECONDS)
 print(faults, kept, meanwhile, held())
 assert free_heap_bytes() < {BODY_BYTES}
 """

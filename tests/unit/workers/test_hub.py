@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from anthropic_proxy.in_progress import BOARD_BYTES
+from anthropic_proxy.log.in_progress import BOARD_BYTES
 from anthropic_proxy.metrics import Gauges, decode_reading
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.workers.hub import MAX_OBSERVATIONS, QUERY_TIMEOUT_SECONDS, Hub

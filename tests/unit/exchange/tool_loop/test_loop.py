@@ -154,7 +154,7 @@ async def test_a_breaker_does_not_end_a_reply_that_has_begun() -> None:
 
     script = Script(calls(text("Hm."), call("web_search", query="a")), reply(text("Cold.")))
     built: Any = town(script, Tripping(), BIG_MODEL="openai/gpt-4.1", FALLBACK_SONNET="openai/gpt-4o")
-    route = resolve(RoutingQuery("claude-sonnet-4-5"), built.house.settings, built.house.catalogue)
+    route = resolve(RoutingQuery("claude-sonnet-4-5"), built.house.settings, built.house.catalog)
     built.upstreams = [target.upstream for target in route.targets]
     message = message_of(await built.ask(tools=[SEARCH], stream=True))
     assert message.content[-1].text == "Cold."

@@ -259,7 +259,7 @@ async def test_others_are_never_asked_and_a_closed_catalogue_asks_no_more() -> N
 async def ask(server: Server, model: str, settings: dict[str, str] | None = None, **fields: Any) -> Any:
     town = ProxyHarness(server, PREFERRED_PROVIDER="ollama", BIG_MODEL=f"ollama/{model}", **(settings or {}))
     kept = await town.ask(**fields)
-    await town.house.catalogue.close()
+    await town.house.catalog.close()
     return kept
 
 

@@ -200,10 +200,9 @@ async def test_a_client_that_pipelines_and_leaves_leaves_no_circle() -> None:
 
 
 @pytest.mark.parametrize("ending", ["answered", "left", "left behind another", "refused", "left amid the body"])
-async def test_what_was_let_go_of_is_told_whatever_became_of_it(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_let_go_of_is_told_whatever_became_of_it(ending: str) -> None:
     given_back: list[None] = []
     slack = HeapTrimmer(free=lambda: 0, trim_heap=lambda: given_back.append(None))
-    monkeypatch.setattr("anthropic_proxy.server.http1.cycle.HEAP_TRIMMER", slack)
     app = Echo()
     head, body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n", b"abcd"
     requests = {
@@ -213,7 +212,7 @@ async def test_what_was_let_go_of_is_told_whatever_became_of_it(ending: str, mon
         "refused": GET + b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\nzz\r\n",
         "left amid the body": head + body[:2],
     }
-    async with serving(app) as port:
+    async with serving(app, heap_trimmer=slack) as port:
         if ending != "answered":
             app.go_on.clear()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

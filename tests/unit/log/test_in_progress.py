@@ -1,6 +1,6 @@
 """Records that a process writes about itself in advance, and what another one reads of them."""
 
-from anthropic_proxy.in_progress import BOARD_BYTES, InProgress, count_beats, describe_requests
+from anthropic_proxy.log.in_progress import BOARD_BYTES, InProgress, count_beats, describe_requests
 
 
 def test_requests_are_described_from_shared_memory() -> None:

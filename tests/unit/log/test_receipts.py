@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.exchange.receipts import MAX_WAITING_RECEIPTS, Receipts
+from anthropic_proxy.log.receipts import MAX_WAITING_RECEIPTS, Receipts
 from anthropic_proxy.metrics import Totals
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.server.endpoints import serve

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.exchange.background import MAX_BYTES_ON_LOOP
+from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP
 from anthropic_proxy.server.endpoints import serve
 from tests.support.harness import FakeResponse, ProxyHarness
 

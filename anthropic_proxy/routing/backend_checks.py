@@ -20,14 +20,14 @@ _KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}
 """LiteLLM prefix → beginning of its variables, if it differs from the prefix."""
 
 
-def find_obstacles(provider: Provider, models: Sequence[str], settings: Settings, catalogue: Catalog) -> list[str]:
+def find_obstacles(provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog) -> list[str]:
     """Return the problems that keep a backend from serving, each with its remedy. `models`: targets of the tiers."""
     if provider.key_source == "google":
         return _check_google(settings)
     if provider.transport == "litellm":
         return _check_litellm(models, settings)
     if provider.uses_installed_models:
-        return _check_pulled(provider, models, settings, catalogue)
+        return _check_pulled(provider, models, settings, catalog)
     return []
 
 
@@ -85,8 +85,8 @@ def _stem(prefix: str) -> str:
     return _KEY_STEMS.get(prefix, prefix.upper().replace("-", "_"))
 
 
-def _check_pulled(provider: Provider, models: Sequence[str], settings: Settings, catalogue: Catalog) -> list[str]:
-    listed = catalogue.listing(provider.name)
+def _check_pulled(provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog) -> list[str]:
+    listed = catalog.listing(provider.name)
     if listed is None:
         if not models or not should_query_ollama(settings):
             return []
