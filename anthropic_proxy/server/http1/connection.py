@@ -39,7 +39,7 @@ class Http1Connection(ConnectionLifecycle):
     def __init__(self, state: ServerState) -> None:
         super().__init__(state)
         self._parser = self._new_parser()
-        self._url = b""
+        self._received_url = bytearray()
         self._headers: list[tuple[bytes, bytes]] = []
         self._steps = self._head_bytes = 0
         self._upgrading = self._awaits_continue = self._parsing_scheduled = False
@@ -71,13 +71,13 @@ class Http1Connection(ConnectionLifecycle):
         """Begin a request head."""
         self._in_head = True
         self._keep_alive_timer.stop()
-        self._url = b""
+        self._received_url = bytearray()
         self._awaits_continue = False
         self._headers = []
 
     def on_url(self, url: bytes) -> None:
         """Add a fragment of the request target."""
-        self._url += url
+        self._received_url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header. Trailers are not stored, because nothing reads them."""
@@ -94,6 +94,7 @@ class Http1Connection(ConnectionLifecycle):
         method = self._parser.get_method()
         if method == b"CONNECT":
             raise MalformedHttp("CONNECT is not served: this proxy forwards requests of the Messages API only.")
+        self._url = bytes(self._received_url)
         if not self._url.startswith(b"/"):
             self._url = origin_form(self._url, self._headers)
         self._in_head = False
@@ -214,7 +215,7 @@ class Http1Connection(ConnectionLifecycle):
             return error
         if self._head_bytes <= MAX_HEAD_BYTES:
             return None
-        if self._in_head and len(self._url) > MAX_HEAD_BYTES // 2:
+        if self._in_head and len(self._received_url) > MAX_HEAD_BYTES // 2:
             return UriTooLong(f"The address has more than {MAX_HEAD_BYTES:,} bytes.")
         return HeadersTooLarge(f"The headers have more than {MAX_HEAD_BYTES:,} bytes.")
 
