@@ -1,20 +1,22 @@
 """The ASGI application: builds the services, reloads the settings and runs the lifespan."""
 
 import asyncio
-import gc
 import logging
 import multiprocessing
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from anthropic_proxy.errors import ClientError, ConfigurationError, ProxyError
+from anthropic_proxy.exchange.gateway import ExchangeGateway
 from anthropic_proxy.log import Log
 from anthropic_proxy.log.receipts import Receipts
 from anthropic_proxy.metrics import Gauges, MetricsPage
-from anthropic_proxy.platforms.heap import HeapTrimmer
+from anthropic_proxy.platforms.heap import HeapTrimmer, tune_gc
+from anthropic_proxy.plugins import Plugin
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, resolve
@@ -36,8 +38,10 @@ SHUTDOWN_GRACE_SECONDS = 2.0
 """Time for cancelled exchanges to send their error to the client."""
 _FIXED = frozenset({"HOST", "PORT", "STOP_TIMEOUT"})
 """Settings that a running server cannot change."""
-_COLLECTIONS = (10_000, 10, 10)
-"""Thresholds of the garbage collector. The default of CPython begins with 700."""
+
+
+PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = ()
+"""Plugin packages, each with the condition under which it is imported and opened."""
 
 
 class App:
@@ -45,6 +49,7 @@ class App:
 
     `address`: URL of the server; None: another server runs this application. `logs_startup`: log the start-up summary.
     `reader`: reloads the settings; None: no reload. `link`: link to the other workers; None: a single process.
+    `plugins`: None: those that the settings enable.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class App:
         logs_startup: bool = True,
         reader: SettingsReader | None = None,
         link: WorkerLink | None = None,
+        plugins: Sequence[Plugin] | None = None,
     ) -> None:
         self._settings = settings
         self._address = address
@@ -71,7 +77,15 @@ class App:
         self.heap_trimmer = HeapTrimmer()
         self._log = new_log(settings)
         totals = self.peer.totals
-        self._receipts = Receipts(self._log, count=totals.add, count_lost=totals.count_lost_receipt)
+        metrics = Plugin(routes={"/metrics": MetricsPage(self.peer.query_totals)})
+        self._plugins = [metrics, *(open_plugins(settings) if plugins is None else plugins)]
+        self._receipts = Receipts(
+            self._log,
+            [observer for plugin in self._plugins for observer in plugin.observers],
+            count=totals.add,
+            count_rejected=totals.count_rejected_request,
+            count_dropped=totals.count_dropped_receipt,
+        )
         self._checks_clients = address is None and logs_startup
         """True until the first request from a non-loopback address, if the bind address is unknown."""
 
@@ -117,7 +131,9 @@ class App:
 
     def log_rejected_request(self, error: ProxyError) -> str:
         """Log a request that was rejected before decoding, and return its id."""
-        return log_rejected_request(error, self._log, new_id, time.time, self._settings.reveal_proxy_keys())
+        receipt = log_rejected_request(error, self._log, new_id, time.time, self._settings.reveal_proxy_keys())
+        self._receipts.add_request(receipt)
+        return receipt.request_id
 
     def check_settings(self) -> bool:
         """Reload the settings and log the result. Return False if they are invalid; the old ones stay active.
@@ -190,7 +206,7 @@ class App:
     async def start(self) -> None:
         """Open the services and tune the garbage collector."""
         await self._open()
-        _tune_gc()
+        tune_gc()
 
     async def _open(self) -> tuple[Services, Transports]:
         async with self._reload_lock:
@@ -201,7 +217,15 @@ class App:
                 if self._logs_startup:
                     log_startup_summary(services, self._address, exposure=self._exposure())
                 self._current = services, self._transports
+                gateway = ExchangeGateway(self._current_services)
+                for plugin in self._plugins:
+                    if plugin.start is not None:
+                        await plugin.start(gateway)
         return self._current
+
+    def _current_services(self) -> Services:
+        assert self._current is not None
+        return self._current[0]
 
     async def _build(self, settings: Settings, transports: Transports, before: Services | None = None) -> Services:
         services = await open_services(
@@ -211,7 +235,7 @@ class App:
             receipts=self._receipts,
             heap_trimmer=self.heap_trimmer,
             in_progress=self.peer.in_progress,
-            metrics_route=MetricsPage(self.peer.query_totals),
+            plugins=self._plugins,
             worker_position=self.peer.worker_index,
             previous=before,
         )
@@ -225,6 +249,9 @@ class App:
             async with asyncio.timeout(SHUTDOWN_GRACE_SECONDS):
                 await self._transports.wait_idle()
         await self._receipts.close(min(SHUTDOWN_GRACE_SECONDS, self._settings.stop_timeout))
+        for plugin in self._plugins if self._current is not None else ():
+            if plugin.stop is not None:
+                await plugin.stop()
         for task in self._closing:
             task.cancel()
         if self._current is not None:
@@ -270,16 +297,6 @@ def _log_of(settings: Settings) -> Any:
     return settings.log_format, settings.log_level, settings.color, settings.reveal_keys()
 
 
-def _tune_gc() -> None:
-    """Freeze start-up objects and raise the GC thresholds. Exchanges create no reference cycles.
-
-    With the default thresholds one large request in ten would wait for a full collection.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECTIONS)
-
-
 def _prefetch_default_models(services: Services) -> None:
     """Refresh the catalog entries of the models that the tiers map to, before the first request."""
     for tier in TIERS:
@@ -291,9 +308,12 @@ def _prefetch_default_models(services: Services) -> None:
             services.catalog.refresh_in_background(target.provider.name, target.model)
 
 
-def create_app(settings: Settings, *, address: str | None = None, logs_startup: bool = True) -> App:
-    """Return the ASGI application for these settings. The arguments are those of `App`."""
-    return App(settings, address=address, logs_startup=logs_startup)
+def open_plugins(settings: Settings) -> Iterator[Plugin]:
+    """Yield the plugins that these settings enable. Only their packages are imported."""
+    for package, is_enabled in PLUGIN_PACKAGES:
+        if is_enabled(settings):
+            plugin: Plugin = import_module(package).open_plugin(settings)
+            yield plugin
 
 
 def load_app(

@@ -1,11 +1,12 @@
-"""Protocols for plugins: policies, observers, GET routes and stores."""
+"""Interface between the proxy and its plugins: `Plugin`, its parts, and the `Gateway` that it may call."""
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Literal, Protocol
 
 from msgspec import Struct, field
 
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.settings import Settings
 
 Headers = Mapping[str, str]
 """Request headers, names in lower case."""
@@ -80,7 +81,7 @@ class Policy(Protocol):
         """Return the client, before the body is read. None: not known to this policy."""
         ...
 
-    async def admit(self, ticket: AdmissionRequest) -> None:
+    async def admit(self, request: AdmissionRequest) -> None:
         """Raise if the request is not admitted."""
         ...
 
@@ -88,12 +89,24 @@ class Policy(Protocol):
 class Observer(Protocol):
     """Receives the receipts of finished requests: exchanges, token counts, rejected requests.
 
-    Each observer has a bounded queue (`exchange/receipts.py`). A slow observer loses the oldest receipts and delays no
+    Each observer has a bounded queue (`log/receipts.py`). A slow observer loses the oldest receipts and delays no
     request. Blocking work belongs in a thread.
     """
 
     async def record(self, receipt: Receipt) -> None:
         """Record a receipt, after the last byte of the response."""
+        ...
+
+
+RecordPoint = Literal["client request", "upstream request", "upstream response", "client response"]
+"""Point of an exchange at which its bytes are recorded."""
+
+
+class Recorder(Protocol):
+    """Receives the content of exchanges, with keys redacted. Off by default."""
+
+    def record(self, point: RecordPoint, data: bytes) -> None:
+        """Record the bytes of one point of an exchange. Must not block."""
         ...
 
 
@@ -119,3 +132,44 @@ class Store(Protocol):
     async def add(self, key: str, amount: float, seconds: float) -> float:
         """Add to a number and return the sum. It starts at 0 and expires `seconds` after its first use."""
         ...
+
+
+class Gateway(Protocol):
+    """Functions of the proxy that a plugin may call. Each uses the current settings."""
+
+    @property
+    def settings(self) -> Settings:
+        """The current settings."""
+        ...
+
+    async def run(self, body: bytes, client: Client) -> bytes:
+        """Serve a request of the Messages API without `stream`, and return the message as JSON. Raises `ProxyError`."""
+        ...
+
+    def explain(self, model: str) -> str:
+        """Return the targets of a requested model and the reason of the route. Raises `UnknownModel`."""
+        ...
+
+    def list_models(self) -> Sequence[str]:
+        """Return the ids that `GET /v1/models` lists."""
+        ...
+
+    def health(self) -> Mapping[str, int]:
+        """Return the number of open circuits and of keys in cooldown, by name."""
+        ...
+
+
+class Plugin(Struct, kw_only=True):
+    """Everything that one optional package adds to the proxy. Its function `open_plugin(settings)` returns this."""
+
+    policies: Sequence[Policy] = ()
+    observers: Sequence[Observer] = ()
+    recorders: Sequence[Recorder] = ()
+    store: Store | None = None
+    """Store that replaces the one in memory. None: none."""
+    routes: Mapping[str, GetRoute] = {}
+    """Path → content that is served there for GET and HEAD."""
+    start: Callable[[Gateway], Awaitable[None]] | None = None
+    """Called before the first request. None: nothing to start."""
+    stop: Callable[[], Awaitable[None]] | None = None
+    """Called after the last request. None: nothing to stop."""

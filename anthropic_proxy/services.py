@@ -13,7 +13,7 @@ from anthropic_proxy.log import Log
 from anthropic_proxy.log.in_progress import InProgress
 from anthropic_proxy.log.receipts import Receipts
 from anthropic_proxy.platforms.heap import HeapTrimmer
-from anthropic_proxy.plugins import GetRoute, Policy
+from anthropic_proxy.plugins import GetRoute, Plugin, Policy
 from anthropic_proxy.routing.catalog import Catalog, OllamaListing
 from anthropic_proxy.routing.credentials import Credentials, TokenSource
 from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget, worker_share
@@ -88,8 +88,8 @@ class Services(Struct, frozen=True, kw_only=True):
     policies: Sequence[Policy] = ()
     receipts: Receipts
     """Queues of finished receipts."""
-    metrics_route: GetRoute | None = None
-    """Route `/metrics`. None: the path is not served."""
+    routes: Mapping[str, GetRoute] = {}
+    """Path → content of a plugin that is served there."""
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
     """Trimmer of the heap of this process. A reload does not replace it."""
     in_progress: InProgress = field(default_factory=InProgress)
@@ -110,30 +110,29 @@ async def open_services(
     receipts: Receipts | None = None,
     heap_trimmer: HeapTrimmer | None = None,
     in_progress: InProgress | None = None,
-    metrics_route: GetRoute | None = None,
+    plugins: Sequence[Plugin] = (),
     worker_position: tuple[int, int] = (0, 1),
     previous: Services | None = None,
 ) -> Services:
-    """Return started services for these settings, with the models of Ollama. Call `close` at the end.
+    """Return started services for these settings, with the models of Ollama. The caller closes them.
 
-    `connections`, `log`, `receipts`, `heap_trimmer`, `in_progress`: None: new ones. `worker_position`: index of this
-    worker, from 0, and number of workers. `previous`: services that a reload replaces; their state is carried over.
+    `connections`, `log`, `receipts`, `heap_trimmer`, `in_progress`: None: new ones. `plugins`: opened plugins. Their
+    observers belong to `receipts`. `worker_position`: index of this worker, from 0, and number of workers.
+    `previous`: services that a reload replaces; their state is carried over.
     """
     connections = connections or new_connections(settings)
+    transports, tokens = connections.by_name(), {"google": connections.tokens}
+    log = log or new_log(settings)
     services = build_services(
-        settings,
-        connections.by_name(),
-        log or new_log(settings),
-        tokens={"google": connections.tokens},
-        receipts=receipts,
-        worker_position=worker_position,
+        settings, transports, log, tokens=tokens, receipts=receipts, worker_position=worker_position
     )
     services = structs.replace(
         services,
         connections=connections,
         web_fetch=connections.fetch,
         web_search=connections.search,
-        metrics_route=metrics_route,
+        policies=[policy for plugin in plugins for policy in plugin.policies],
+        routes={path: route for plugin in plugins for path, route in plugin.routes.items()},
         heap_trimmer=heap_trimmer or services.heap_trimmer,
         in_progress=in_progress or services.in_progress,
     )

@@ -214,7 +214,10 @@ def _encode_receipt(receipt: Receipt, level: Level) -> str:
     except UnicodeEncodeError:  # provider headers may hold bytes that are not UTF-8; they decode to lone surrogates
         fields = json.dumps(msgspec.to_builtins(receipt), ensure_ascii=False, separators=(",", ":"))
         encoded = fields.encode(errors="replace")
-    return clean_json(f'{{"time":"{iso_time_of(receipt.started_at)}","level":"{level}",{encoded.decode()[1:]}')
+    started_at, fields = iso_time_of(receipt.started_at), encoded.decode()[1:]
+    number = f'"started_at":{msgspec.json.encode(receipt.started_at).decode()}'
+    fields = fields.replace(number, f'"started_at":"{started_at}"', 1)
+    return clean_json(f'{{"time":"{started_at}","level":"{level}",{fields}')
 
 
 def _encode_fields(**fields: object) -> str:

@@ -14,7 +14,8 @@ MAX_WAITING_RECEIPTS = 1_000
 class Receipts:
     """Queues of finished receipts.
 
-    `count`: called at once with each exchange; must not block. `count_lost`: called for each dropped receipt.
+    Three functions count at once and must not block. `count`: each exchange. `count_rejected`: each request that got an
+    error without an exchange. `count_dropped`: each dropped receipt, by the class name of its observer.
     """
 
     def __init__(
@@ -23,23 +24,30 @@ class Receipts:
         observers: Sequence[Observer] = (),
         *,
         count: Callable[[Receipt], None] | None = None,
-        count_lost: Callable[[], None] | None = None,
+        count_rejected: Callable[[Receipt], None] | None = None,
+        count_dropped: Callable[[str], None] | None = None,
     ) -> None:
         self.log = log
         """Log for exceptions of observers."""
         self._queues = [_Queue(self, observer) for observer in observers]
         self._count = count
-        self._count_lost = count_lost
+        self._count_rejected = count_rejected
+        self._count_dropped = count_dropped
 
     def add_exchange(self, receipt: Receipt) -> None:
         """Queue the receipt of an exchange, after its last byte."""
         if self._count is not None:
             self._count(receipt)
         if self._queues:
-            self.add_request(receipt)
+            self._enqueue(receipt)
 
     def add_request(self, receipt: Receipt) -> None:
         """Queue the receipt of a request without an exchange: rejected, or a token count."""
+        if receipt.outcome == "error" and self._count_rejected is not None:
+            self._count_rejected(receipt)
+        self._enqueue(receipt)
+
+    def _enqueue(self, receipt: Receipt) -> None:
         for queue in self._queues:
             queue.put(receipt)
 
@@ -52,10 +60,10 @@ class Receipts:
         for task in late:
             task.cancel()
 
-    def lose(self) -> None:
-        """Count a receipt that was dropped."""
-        if self._count_lost is not None:
-            self._count_lost()
+    def count_dropped(self, observer: Observer) -> None:
+        """Count a receipt that was dropped from the full queue of an observer."""
+        if self._count_dropped is not None:
+            self._count_dropped(type(observer).__name__)
 
 
 class _Queue:
@@ -71,7 +79,7 @@ class _Queue:
     def put(self, receipt: Receipt) -> None:
         if len(self._waiting) >= MAX_WAITING_RECEIPTS:
             self._waiting.popleft()
-            self._receipts.lose()
+            self._receipts.count_dropped(self._observer)
         self._waiting.append(receipt)
         if self.task is None:
             self.task = asyncio.create_task(self._pass_on())

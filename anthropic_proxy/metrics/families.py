@@ -56,10 +56,16 @@ FIDELITY = Family(
     ("provider", "model", "handling"),
     "Request fields that were approximated, emulated or dropped.",
 )
-LOST_RECEIPTS = Family(
-    "anthropic_proxy_receipts_lost_total",
+REJECTED_REQUESTS = Family(
+    "anthropic_proxy_rejected_requests_total",
     "counter",
-    (),
+    ("status",),
+    "Requests that got an error without an exchange: unauthorized, malformed, too large, or an unknown path.",
+)
+DROPPED_RECEIPTS = Family(
+    "anthropic_proxy_receipts_dropped_total",
+    "counter",
+    ("observer",),
     "Receipts dropped because the queue of an observer was full.",
 )
 IN_FLIGHT = Family("anthropic_proxy_requests_in_flight", "gauge", (), "HTTP requests in progress.")
@@ -125,7 +131,8 @@ def collect_samples(snapshot: MetricsSnapshot, unresponsive: int, build: Labels)
     samples[BUILD][build] = 1
     samples[WORKERS_UNRESPONSIVE][()] = unresponsive
     samples[CPU][()] = snapshot.cpu_seconds
-    samples[LOST_RECEIPTS][()] = snapshot.lost_receipts
+    samples[REJECTED_REQUESTS] = {(str(status),): times for status, times in snapshot.rejected.items()}
+    samples[DROPPED_RECEIPTS] = {(observer,): times for observer, times in snapshot.dropped_receipts.items()}
     if (now := snapshot.now) is not None:
         for family, value in (
             (IN_FLIGHT, now.in_flight),

@@ -102,8 +102,10 @@ class MetricsSnapshot(Struct):
     attempts: dict[str, int] = field(default_factory=dict)
     """Failed attempts that another one followed, such as `groq 429` → count."""
     cpu_seconds: float = 0.0
-    lost_receipts: int = 0
-    """Receipts dropped because an observer was too slow."""
+    rejected: dict[int, int] = field(default_factory=dict)
+    """HTTP status → requests that got an error without an exchange."""
+    dropped_receipts: dict[str, int] = field(default_factory=dict)
+    """Observer → receipts dropped because its queue was full."""
     now: Gauges | None = None
     """None: the process has ended."""
 
@@ -129,7 +131,10 @@ class MetricsSnapshot(Struct):
         for attempt, times in other.attempts.items():
             self.count_attempt(attempt, times)
         self.cpu_seconds += other.cpu_seconds
-        self.lost_receipts += other.lost_receipts
+        for status, times in other.rejected.items():
+            self.rejected[status] = self.rejected.get(status, 0) + times
+        for observer, times in other.dropped_receipts.items():
+            self.dropped_receipts[observer] = self.dropped_receipts.get(observer, 0) + times
         if self.now is None:
             self.now = other.now
         elif other.now is not None:
@@ -145,9 +150,13 @@ class Totals:
         self._models: set[tuple[str, str]] = set()
         """Provider and model pairs with a label of their own."""
 
-    def count_lost_receipt(self) -> None:
-        """Count a receipt that was dropped because an observer was too slow."""
-        self.reading.lost_receipts += 1
+    def count_rejected_request(self, receipt: Receipt) -> None:
+        """Count a request that got an error without an exchange."""
+        self.reading.rejected[receipt.status] = self.reading.rejected.get(receipt.status, 0) + 1
+
+    def count_dropped_receipt(self, observer: str) -> None:
+        """Count a receipt that was dropped because the queue of an observer was full."""
+        self.reading.dropped_receipts[observer] = self.reading.dropped_receipts.get(observer, 0) + 1
 
     def add(self, receipt: Receipt) -> None:
         """Add one exchange."""

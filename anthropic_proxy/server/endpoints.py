@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -55,7 +55,7 @@ async def serve(services: Services, scope: Scope, receive: Receive, send: Send) 
     headers, body_read = headers_of(scope), False
     try:
         client = receipt.client = await authenticate(scope, headers, services.settings, services.policies)
-        endpoint = find_endpoint(receipt.method, receipt.path)
+        endpoint = find_endpoint(receipt.method, receipt.path, services.routes)
         body: bytes | None = b""
         if receipt.method == "POST" and (body := body_if_complete(scope)) is None:
             body = await read_body(receive)
@@ -87,12 +87,12 @@ async def serve(services: Services, scope: Scope, receive: Receive, send: Send) 
 
 def log_rejected_request(
     error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float], proxy_keys: Sequence[str]
-) -> str:
-    """Log a request with an unreadable head and return its id."""
+) -> Receipt:
+    """Log a request with an unreadable head and return its receipt."""
     receipt = Receipt(request_id=new_id("req_"), client=Client(), started_at=clock(), method="–", path="–")
     note_failure(receipt, error, proxy_keys)
     log.request(receipt)
-    return receipt.request_id
+    return receipt
 
 
 async def _reject(services: Services, receipt: Receipt, sink: AsgiSink, error: ProxyError) -> None:
@@ -150,11 +150,9 @@ async def get_health(services: Services, request: ClientRequest, sink: AsgiSink)
     await sink.respond(200, msgspec.json.encode({"status": "ok", "version": __version__}))
 
 
-async def get_metrics(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """`GET /metrics`: metrics in a Prometheus format."""
-    if services.metrics_route is None:
-        raise path_not_found(request.path)
-    body, media_type = await services.metrics_route.read(request.headers.get("accept", ""))
+async def get_plugin_route(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """`GET` on a path of a plugin, such as `/metrics`."""
+    body, media_type = await services.routes[request.path].read(request.headers.get("accept", ""))
     await sink.respond(200, body, {"request-id": request.request_id, "content-type": media_type})
 
 
@@ -166,8 +164,8 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
     "/v1/models": {"GET": get_models},
     "/": {"GET": get_root, "HEAD": get_root},
     "/health": {"GET": get_health, "HEAD": get_health},
-    "/metrics": {"GET": get_metrics, "HEAD": get_metrics},
 }
+PLUGIN_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_plugin_route, "HEAD": get_plugin_route}
 MODEL_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_model}
 
 
@@ -176,11 +174,13 @@ def canonical_path(path: str) -> str:
     return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
 
 
-def find_endpoint(method: str, path: str) -> Endpoint:
+def find_endpoint(method: str, path: str, plugin_paths: Container[str] = ()) -> Endpoint:
     """Return the endpoint of a path. Raises `UnknownModel` (404) or `MethodNotAllowed` (405)."""
     methods = ENDPOINTS.get(path)
     if methods is None and path.startswith("/v1/models/"):
         methods = MODEL_ENDPOINTS
+    elif methods is None and path in plugin_paths:
+        methods = PLUGIN_ENDPOINTS
     if methods is None:
         raise path_not_found(path)
     if method not in methods:

@@ -52,7 +52,7 @@ BAD = [
     ("imports_keep_to_their_column", "messages.fidelity", "from anthropic_proxy.messages.writer import MessageWriter"),
     ("imports_keep_to_their_column", "upstream.http", "from anthropic_proxy.messages.deltas import Text"),
     ("imports_keep_to_their_column", "server.auth", "from anthropic_proxy.routing import providers"),
-    ("imports_keep_to_their_column", "plugins", "from anthropic_proxy import settings"),
+    ("imports_keep_to_their_column", "plugins", "from anthropic_proxy import routing"),
     ("imports_keep_to_their_column", "errors", "from anthropic_proxy.plugins import Client"),
     ("imports_keep_to_their_column", "", "from anthropic_proxy.routing import router"),
     ("imports_keep_to_their_column", "ledger", ""),

@@ -335,7 +335,7 @@ def test_json_has_a_readable_time_on_every_line() -> None:
     log.write_line("beware")
     log.event("start", ready=["openai"])
     first, *others = map(json.loads, stream.getvalue().splitlines())
-    assert first["time"] == "2026-11-20T21:04:32.120Z"
+    assert first["time"] == first["started_at"] == "2026-11-20T21:04:32.120Z"
     assert all(line["time"].endswith("Z") for line in others)
     assert others[1]["ready"] == ["openai"]
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from functools import cache
 
-from anthropic_proxy.app import App, create_app
+from anthropic_proxy.app import App
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.server.http1.connection import Http1Connection
@@ -36,7 +36,7 @@ class _Door:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.log = io.StringIO()
-        self.app: App = create_app(load_settings({}, PROVIDERS, env_file=None), address="127.0.0.1", logs_startup=False)
+        self.app: App = App(load_settings({}, PROVIDERS, env_file=None), address="127.0.0.1", logs_startup=False)
         self.app._log = Log(self.log)
         self.state = ServerState(self.app)
         self.complaints = _Complaints()

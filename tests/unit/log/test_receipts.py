@@ -68,12 +68,13 @@ async def test_an_observer_that_fails_is_logged_and_sees_the_next_receipt() -> N
 async def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
     slow, totals = Observer(), Totals(lambda _: False)
     slow.gate.clear()
-    receipts = Receipts(ProxyHarness(lambda *_: FakeResponse()).house.log, [slow], count_lost=totals.count_lost_receipt)
+    log = ProxyHarness(lambda *_: FakeResponse()).house.log
+    receipts = Receipts(log, [slow], count_dropped=totals.count_dropped_receipt)
     receipts.add_request(receipt_of(0))
     await asyncio.sleep(0)  # the observer has the first one
     for number in range(1, MAX_WAITING_RECEIPTS + 4):
         receipts.add_request(receipt_of(number))
-    assert totals.reading.lost_receipts == 3
+    assert totals.reading.dropped_receipts == {"Observer": 3}
     slow.gate.set()
     await receipts.close(10)
     seen = [int(receipt.request_id.removeprefix("req_")) for receipt in slow.seen]

@@ -1,0 +1,94 @@
+"""A plugin adds observers, policies and routes to the application, and calls the proxy through its gateway."""
+
+import json
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.app import App
+from anthropic_proxy.errors import InvalidRequest, PermissionDenied
+from anthropic_proxy.plugins import AdmissionRequest, Client, Gateway, Headers, Plugin, Receipt
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import load_settings
+
+BODY = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+
+
+class RecordingObserver:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, int]] = []
+
+    async def record(self, receipt: Receipt) -> None:
+        self.seen.append((receipt.method, receipt.path, receipt.status))
+
+
+class RejectGuests:
+    async def identify(self, headers: Headers) -> Client | None:
+        return Client("guest") if headers.get("x-guest") else None
+
+    async def admit(self, request: AdmissionRequest) -> None:
+        if request.client.name == "guest":
+            raise PermissionDenied("Guests have no access.")
+
+
+class Greeting:
+    async def read(self, accept: str) -> tuple[bytes, str]:
+        return b"hello", "text/plain"
+
+
+async def send_request(app: App, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
+    requests = [{"type": "http.request", "body": body, "more_body": False}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return requests.pop() if requests else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = {"host": "127.0.0.1", **headers}
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": pairs}
+    await app({**scope, "client": ("127.0.0.1", 1)}, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
+
+
+async def test_a_plugin_observes_admits_serves_and_calls() -> None:
+    observer, gateways, stopped = RecordingObserver(), list[Gateway](), list[bool]()
+
+    async def start(gateway: Gateway) -> None:
+        gateways.append(gateway)
+
+    async def stop() -> None:
+        stopped.append(True)
+
+    plugin = Plugin(
+        observers=[observer], policies=[RejectGuests()], routes={"/greeting": Greeting()}, start=start, stop=stop
+    )
+    settings = load_settings({"LOG_LEVEL": "error", "SERVE_DEMO": "true"}, PROVIDERS, env_file=None)
+    app = App(settings, logs_startup=False, plugins=[plugin])
+    await app.start()
+    assert await send_request(app, "GET", "/greeting") == (200, b"hello")
+    status, _ = await send_request(app, "GET", "/nothing")
+    refused, error = await send_request(app, "POST", "/v1/messages", json.dumps(BODY).encode(), x_guest="1")
+    assert (status, refused) == (404, 403)
+    assert json.loads(error)["error"] == {"type": "permission_error", "message": "Guests have no access."}
+    (gateway,) = gateways
+    message = json.loads(await gateway.run(json.dumps(BODY).encode(), Client("batch")))
+    assert (message["type"], message["model"]) == ("message", "demo/demo")
+    assert gateway.explain("demo/demo").startswith("demo/demo (")
+    assert gateway.health() == {"open_circuits": 0, "keys_in_cooldown": 0}
+    assert gateway.list_models()
+    with pytest.raises(InvalidRequest, match="model"):
+        await gateway.run(b"{}", Client("batch"))
+    await app.close()
+    assert stopped == [True]
+    assert observer.seen == [
+        ("GET", "/greeting", 200),
+        ("GET", "/nothing", 404),
+        ("POST", "/v1/messages", 403),
+        ("POST", "/v1/messages", 200),
+        ("POST", "/v1/messages", 400),
+    ]
+    _, page = await send_request(app, "GET", "/metrics")
+    assert b'anthropic_proxy_rejected_requests_total{status="404"} 1' in page
