@@ -12,7 +12,7 @@ COPY --from=build /opt/proxy /opt/proxy
 WORKDIR /app
 COPY server.py ./
 COPY app app
-# The port mapping decides who reaches the container, so the proxy itself must not refuse what is not loopback.
+# The port mapping restricts access to the container, so the proxy has to accept clients that are not on loopback.
 ENV PATH=/opt/proxy/bin:$PATH \
     HOME=/app \
     PYTHONDONTWRITEBYTECODE=1 \

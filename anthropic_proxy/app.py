@@ -180,17 +180,19 @@ class App:
             if self._address is not None:
                 require_auth_if_exposed(settings)
         except ConfigurationError as error:
-            self._log.write_line(f"{self._log.paint('✕', 'error')} {error.message} All stays as it was.", level="error")
+            self._log.write_line(
+                f"{self._log.paint('✕', 'error')} {error.message} The current settings stay active.", level="error"
+            )
             return None
         return settings
 
     def _log_changes(self, settings: Settings) -> None:
         changes = changed_variables(self._settings, settings)
-        self._log.write_line(f"Settings read again: {', '.join(changes) or 'nothing'} changed.")
+        self._log.write_line(f"Settings reloaded: {', '.join(changes) or 'nothing'} changed.")
         for warning in settings.warnings:
             self._log.write_line(f"  {self._log.paint('!', 'warn')} {warning}", level="warning")
         if fixed := [name for name in changes if name in _FIXED]:
-            self.log_warning(f"{' and '.join(fixed)} will hold from the next start on.")
+            self.log_warning(f"{' and '.join(fixed)} will take effect at the next start.")
 
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         while True:

@@ -304,7 +304,9 @@ class ShuttingDown(ProxyError):
     status = 503
 
     def __init__(self) -> None:
-        super().__init__("The proxy is stopping; the reply is not complete. Try again in a moment.", retry_after=1)
+        super().__init__(
+            "The proxy is shutting down, so the reply is incomplete. Try again in a moment.", retry_after=1
+        )
 
 
 class MissingExtra(ProxyError):

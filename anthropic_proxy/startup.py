@@ -58,7 +58,7 @@ def log_startup_summary(
         for line in _signed(log, "!", "warn", warning):
             log.write_line(line, level="warning")
     if workers > 1:
-        log.write_line(f"  {workers} workers; what one of them learns, all know: spent keys, refused settings.")
+        log.write_line(f"  {workers} workers, which share observations: exhausted keys, rejected parameters.")
         if limit := services.settings.max_upstream_calls:
             log.write_line(_share_out(log, limit, workers))
     preferred = find_preferred_provider(services.settings, services.catalog)
@@ -102,9 +102,12 @@ def log_exposure_warning(log: Log, exposure: str) -> None:
 def _share_out(log: Log, limit: int, workers: int) -> str:
     maximum, minimum = worker_share(limit, 0, workers), worker_share(limit, workers - 1, workers)
     if limit < workers:
-        return f"  {log.paint('!', 'warn')} MAX_UPSTREAM_CALLS={limit} is less than that; each makes one call at once."
+        return (
+            f"  {log.paint('!', 'warn')} MAX_UPSTREAM_CALLS={limit} is less than the number of workers; each "
+            "makes one call at a time."
+        )
     each = f"{maximum}" if maximum == minimum else f"{minimum} or {maximum}"
-    return f"  MAX_UPSTREAM_CALLS={limit}: at most {each} at once in each of them."
+    return f"  MAX_UPSTREAM_CALLS={limit}: at most {each} at once in each worker."
 
 
 def _mapping(services: Services, where: str, today: date) -> Iterator[str]:
@@ -190,11 +193,11 @@ def _ignored_settings(services: Services, used: Mapping[str, Sequence[str]]) -> 
         if address and not in_use and provider.key_source == "settings":
             names = (provider.base_url_variable, f"{provider.env_prefix}_BASE_URL")
             variable = next((name for name in names if name in settings.origins), names[0])
-            yield f"{variable} is set, but no request goes there. Add PREFERRED_PROVIDER={provider.name}"
+            yield f"{variable} is set, but no request is sent there. Add PREFERRED_PROVIDER={provider.name}"
     preferred = find_preferred_provider(settings, services.catalog)
     named = [name for name in _MODEL_VARIABLES if name in settings.origins]
     if named and preferred.name == "demo":
-        yield f"{_listed(named)} set, but no provider is configured, so the demo answers."
+        yield f"{_listed(named)} set, but no provider is configured, so the demo replies."
     elif preferred.serves_claude and (named := [name for name in named if not name.startswith("MODEL_")]):
         yield f"{_listed(named)} set, but {preferred.name} serves the requested models themselves."
 
@@ -273,8 +276,8 @@ def _first_steps(services: Services, where: str) -> Iterator[str]:
     for text in _ignored_settings(services, _models_by_provider(services)):
         yield from _signed(log, "!", "warn", text)
     yield (
-        f"  {log.paint('!', 'warn')} No provider is configured, so the demo answers: "
-        "it streams and calls tools, but knows nothing."
+        f"  {log.paint('!', 'warn')} No provider is configured, so the demo replies: it streams and calls "
+        "tools, but has no model."
     )
     yield ""
     steps = (

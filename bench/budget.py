@@ -79,26 +79,27 @@ BUDGETED: Mapping[str, str] = {
 """The kinds of work with a budget, by name in `WORK`. It is what the aims leave (`bench.goals`): 6.5 times
 nginx's 60 µs; 200 µs and ten events; 1.8 times nginx's 1.4 µs."""
 STEPS = (
-    Step("the event loop", r"^Runner\.run", (4, 2, 0.05)),
+    Step("event loop", r"^Runner\.run", (4, 2, 0.05)),
     Step(
-        "the door: HTTP of the client, the guard, sending the reply",
+        "server: HTTP of the client, request limits, sending the reply",
         r"\(anthropic_proxy/(?:server|app)|uvicorn/",
         (84, 64, 0.45),
     ),
-    Step("reading the request", r"\(anthropic_proxy/(?:messages/models|exchange/reading)", (89, 12, 0.04)),
-    Step("routing, credentials, what was learned", r"\(anthropic_proxy/routing", (7, 6, 0.02)),
-    Step("preparing it", r"\(anthropic_proxy/(?:messages/(?:prepare|notes)|exchange/limits)", (25, 12, 0.03)),
-    Step("counting its tokens, for a stream's beginning", r"\(anthropic_proxy/messages/tokens", (0, 9, 0.02)),
-    Step("HTTP of the provider, sending the request", r"\(anthropic_proxy/upstream", (46, 32, 0.6)),
+    Step("decoding the request", r"\(anthropic_proxy/(?:messages/models|exchange/request_reader)", (89, 12, 0.04)),
+    Step("routing, credentials, observations", r"\(anthropic_proxy/routing", (7, 6, 0.02)),
+    Step("preparing the request", r"\(anthropic_proxy/(?:messages/preparation|exchange/target_limits)", (25, 12, 0.03)),
+    Step("estimating tokens for `message_start`", r"\(anthropic_proxy/messages/tokens", (0, 9, 0.02)),
+    Step("HTTP of the provider", r"\(anthropic_proxy/upstream", (46, 32, 0.6)),
     Step(
-        "decoding the answer",
-        r"\(anthropic_proxy/(?:wire/(?:\w+/(?:stream|chunks)|framing|recover|late_thinking|carry|mending)|exchange/answer)",
+        "decoding the response",
+        r"\(anthropic_proxy/(?:wire/(?:\w+/(?:stream|frames)|framing|tool_call_repair|trailing_thinking|signatures)"
+        r"|exchange/upstream_stream)",
         (16, 28, 0.9),
     ),
-    Step("encoding it for the provider", r"\(anthropic_proxy/wire", (45, 10, 0.04)),
+    Step("encoding the request", r"\(anthropic_proxy/wire", (45, 10, 0.04)),
     Step("writing the reply", r"\(anthropic_proxy/messages", (14, 8, 0.12)),
     Step("the log", r"\(anthropic_proxy/(?:log|redaction)", (11, 7, 0.03)),
-    Step("the corridor: nine steps, watching, ways", r"\(anthropic_proxy/", (34, 26, 0.15)),
+    Step("exchange: the nine steps, watchdog, transports", r"\(anthropic_proxy/", (34, 26, 0.15)),
     Step("asyncio and the standard library", "", (15, 9, 0.05)),
 )
 """The first step with a fitting pattern gets a function. The kernel's work for a call counts where the call, or the

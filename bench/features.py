@@ -35,19 +35,19 @@ def _subject(
     )
 
 
-BASE = _subject("as it comes")
+BASE = _subject("default settings")
 FEATURES = (
-    _subject("nothing: the same once more, so that the rest can be judged by it"),
+    _subject("no change (measured again, as a baseline for the other rows)"),
     _subject("two `stop_sequences`", stop_sequences=["\n\nHuman:", "</answer>"]),
-    _subject("a server of any model: calls and reasoning looked for in its text", model=ANY_MODEL),
-    _subject("the same, and its events are thinking", model=ANY_MODEL, hears="think"),
-    _subject("nothing counted for `/metrics`, which otherwise always happens", module="bench.uncounted"),
+    _subject("a server with unknown models: text is searched for calls and reasoning", model=ANY_MODEL),
+    _subject("the same, with thinking events", model=ANY_MODEL, hears="think"),
+    _subject("without the counters of `/metrics`, which are on by default", module="bench.uncounted"),
     _subject("`PROXY_API_KEY`, two keys", {"PROXY_API_KEY": "another,bench"}),
     _subject("`FIDELITY=strict`", {"FIDELITY": "strict"}),
     _subject("`CHECK_WINDOW=true`", {"CHECK_WINDOW": "true"}),
     _subject("`MAX_UPSTREAM_CALLS=100`", {"MAX_UPSTREAM_CALLS": "100"}),
     _subject("`LOG_FORMAT=json`", {"LOG_FORMAT": "json"}),
-    _subject("`LOG_LEVEL=error`: no lines of requests", {"LOG_LEVEL": "error"}),
+    _subject("`LOG_LEVEL=error`: no request lines", {"LOG_LEVEL": "error"}),
     _subject("`--workers 2`", options=("--workers", "2")),
 )
 """A room that comes later adds its line here."""

@@ -142,7 +142,7 @@ async def wait_for_reply(port: int, shot: Shot, alive: Callable[[], bool], secon
             await fire(port, shot, count=1, connections=1)
         except OSError as error:
             if not alive() or time.monotonic() > deadline:
-                raise BenchError(f"nothing answers at port {port}: {error}") from error
+                raise BenchError(f"no server responds at port {port}: {error}") from error
             await asyncio.sleep(0.002)
         else:
             return

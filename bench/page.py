@@ -66,13 +66,13 @@ def _write_goals(results: Results) -> str:
 def _write_goals_of(sheet: Sheet) -> str:
     """Return what a wire costs beside what it may, and why it misses an aim where it does."""
     peers = [name for name in sheet.names if _is_peer(name)]
-    others = ["best peer", _LITELLM] if peers else []
-    rows = [["measure", "nginx, plain relay", *others, "ours", "must", "aim", "reached"]]
+    others = ["best other gateway", _LITELLM] if peers else []
+    rows = [["measure", "nginx, plain relay", *others, "this proxy", "must", "aim", "reached"]]
     rows += [_goal_row(row, peers) for key in GOALS if (row := sheet.row(key))]
     missed = [(key, row) for key in GOALS if (row := sheet.row(key)) and _judge(row, GOALS[key]) != "aim"]
     known = REASONS.get(sheet.title, {})
-    reasons = [f"- **{row.title}**: {known.get(key, 'no reason was found yet.')}" for key, row in missed]
-    note = "\n\nShort of the aim, and where the profile says that the rest goes:\n\n" if reasons else ""
+    reasons = [f"- **{row.title}**: {known.get(key, 'the cause is unknown.')}" for key, row in missed]
+    note = "\n\nAims that were missed, with the largest costs by the profile:\n\n" if reasons else ""
     return _table(rows) + note + "\n".join(reasons)
 
 
@@ -187,7 +187,7 @@ def _write_features(results: Results) -> str:
 def _write_throughput(results: Results) -> str:
     if not results.throughput:
         return ""
-    rows = [["who, with how many workers", *next(iter(results.throughput.values()))]]
+    rows = [["gateway, workers", *next(iter(results.throughput.values()))]]
     rows += [[name, *(f"{value:,.0f}" for value in found.values())] for name, found in results.throughput.items()]
     return _table(rows)
 
@@ -195,10 +195,10 @@ def _write_throughput(results: Results) -> str:
 def _write_growth(results: Results) -> str:
     if not results.lines:
         return ""
-    rows = [["", "who", "each more costs", "beside what is always there", "largest distance from the line", "R²"]]
+    rows = [["measure", "gateway", "cost of each further unit", "fixed cost", "maximum deviation from the line", "R²"]]
     for line in results.lines:
         for name, one in line.fits.items():
-            slope = f"{_in_unit(one.slope, line.y)} a{'n' if line.x[0] in 'aeiou' else ''} {line.x}"
+            slope = f"{_in_unit(one.slope, line.y)} per {line.x}"
             beside = _in_unit(one.intercept, line.y)
             title = f"Memory, {line.title} requests" if line.key.startswith(_OPEN) else line.title
             rows.append([title, name, slope, beside, f"{one.residual:.0%}", f"{one.determination:.4f}"])
@@ -215,8 +215,8 @@ def _in_unit(value: float, unit: str) -> str:
 
 def _say_extreme(results: Results) -> str:
     said = [
-        f"- {line.title} requests, mostly idle: {one.slope * 1024:.1f} KiB each; {_EXTREME_MEMORY:,} would take "
-        f"{one.intercept + _EXTREME_MEMORY * one.slope:,.0f} MiB by the line."
+        f"- {line.title} requests, mostly idle: {one.slope * 1024:.1f} KiB each; {_EXTREME_MEMORY:,} would need "
+        f"{one.intercept + _EXTREME_MEMORY * one.slope:,.0f} MiB by extrapolation."
         for line in results.lines
         if line.key.startswith(_OPEN) and (one := line.fits.get(PROXY.name))
     ]

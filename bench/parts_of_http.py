@@ -199,13 +199,14 @@ def _ask_by_hand(origin: str, body_for: _Bodies) -> Ask:
 
 async def _measure_collector(directory: Path) -> Rows:
     """Ask both in turns, so that a busy moment hits both."""
-    port, ways = free_port(), {"Python's collector as it comes": _UNTUNED, "start-up frozen, rarer collections": ""}
-    waits: dict[str, list[float]] = {title: [] for title in ways}
+    port = free_port()
+    variants = {"Python's collector with default settings": _UNTUNED, "start-up frozen, rarer collections": ""}
+    waits: dict[str, list[float]] = {title: [] for title in variants}
     with ExitStack() as running:
         upstream = running.enter_context(start_upstream(directory, port))
         await wait_for_reply(port, DIRECT.shot(1_000, "bench-whole"), upstream.alive)
         proxies = {}
-        for title, code in ways.items():
+        for title, code in variants.items():
             proxy, proxies[title] = running.enter_context(_proxy(directory, port, code))
             await wait_for_reply(proxies[title], PROXY.shot(1_000, "bench-whole"), proxy.alive)
         for number in range(1 + _TURNS):

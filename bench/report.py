@@ -53,7 +53,7 @@ def cell(row: Row, name: str) -> str:
     if median is None:
         return "–"
     if median <= 0:
-        return f"not told from 0 (±{in_digits(row.spread(name))})"
+        return f"not measurable (±{in_digits(row.spread(name))})"
     return f"{in_digits(median)} ±{in_digits(row.spread(name), like=median)}"
 
 

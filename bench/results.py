@@ -118,7 +118,7 @@ class Results(Struct, kw_only=True):
     versions: dict[str, str] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
     throughput: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Subject, with its number of workers → requests a second, and per second of CPU."""
+    """Subject, with its number of workers → requests per second, and per second of CPU."""
     profiles: dict[str, Profile] = field(default_factory=dict)
     """Key of `bench.budget.BUDGETED` → where the time of that goes."""
 

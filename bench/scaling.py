@@ -160,8 +160,8 @@ async def _measure_throughput(directory: Path, tell: Tell, rounds: int, *, secon
                         rates.setdefault(f"{subject.name}, {workers}", []).append(rate)
     return {
         name: {
-            "requests a second": statistics.median(rate for rate, _ in found),
-            "requests a second of CPU": statistics.median(per_cpu for _, per_cpu in found),
+            "requests per second": statistics.median(rate for rate, _ in found),
+            "requests per CPU second": statistics.median(per_cpu for _, per_cpu in found),
         }
         for name, found in rates.items()
     }

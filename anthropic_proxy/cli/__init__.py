@@ -59,9 +59,9 @@ def main() -> None:
 
 def _describe_misuse(error: CycloptsError) -> str:
     if isinstance(error, CoercionError) and error.token is not None:
-        return f'{error.token.keyword} is "{error.token.value}". It can be a whole number.'
+        return f'{error.token.keyword} is "{error.token.value}". Use a whole number.'
     if isinstance(error, UnusedCliTokensError):
-        return f'"{" ".join(error.unused_tokens or ())}" is no option. All options:  anthropic-proxy serve --help'
+        return f'"{" ".join(error.unused_tokens or ())}" is not an option. All options:  anthropic-proxy serve --help'
     return " ".join(str(error).split())
 
 

@@ -13,4 +13,4 @@ def health() -> None:
 
     settings = load_settings(os.environ, PROVIDERS)
     if not any(is_healthy(host, settings.port, "/health") for host in dict.fromkeys(("127.0.0.1", settings.host))):
-        raise ConfigurationError(f"Nothing answers on port {settings.port} (PORT) of this machine.")
+        raise ConfigurationError(f"No server responds on port {settings.port} (PORT) of this machine.")

@@ -74,5 +74,5 @@ def _load_settings(host: str | None, port: int | None) -> "Settings":
 
 def _require_range(option: str, number: int, minimum: int, maximum: int) -> int:
     if not minimum <= number <= maximum:
-        raise ConfigurationError(f'{option} is "{number}". It can be a whole number from {minimum} to {maximum}.')
+        raise ConfigurationError(f'{option} is "{number}". Use a whole number from {minimum} to {maximum}.')
     return number

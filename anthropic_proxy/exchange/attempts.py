@@ -145,7 +145,7 @@ class Attempts:
             run.stop_filter, target = previous.stream.stop_filter, continuation_target(target)
         opened = await self._try_target_with_retries(target, run, adaptations=0)
         if isinstance(opened.stream, RelayStream):
-            raise InternalError("a relay was asked to go on with a reply")
+            raise InternalError("a relay cannot continue a reply")
         return OpenedStream(opened.stream, opened.state)
 
     def add_note(self, note: FidelityNote) -> None:
@@ -203,7 +203,7 @@ class Attempts:
                     key_rotations -= 1
                     self._receipt.failed_attempts.append(describe_attempt(target, error))
                     if key := pool.describe(target.provider, credential):
-                        self._services.log.write_once(f"{key} rests, because of: {error.message}")
+                        self._services.log.write_once(f"{key} is in cooldown, because of: {error.message}")
                 elif retries and self._may_retry(target, error):
                     retries -= 1
                     self._receipt.failed_attempts.append(describe_attempt(target, error))
@@ -307,7 +307,7 @@ class Attempts:
         run_if, status = self._services.background.run_if, response.status
         deltas = await run_if(large, decode_error_response, target, call, status, headers, body)
         if isinstance(stream, RelayStream):
-            raise InternalError("a relayed error was taken for a reply")
+            raise InternalError("a relayed error was decoded as a reply")
         stream.set_deltas(deltas)
         return stream
 

@@ -26,8 +26,8 @@ _CLIENT_LOGIN = re.compile(r"(?:invalid|missing)? ?x-api-key", re.IGNORECASE)
 
 def idle_timeout_error(provider: str, seconds: float) -> UpstreamTimeout:
     """Return the error for a provider that sent nothing for `seconds`."""
-    limits = "UPSTREAM_FIRST_BYTE_TIMEOUT and UPSTREAM_IDLE_TIMEOUT set that"
-    return UpstreamTimeout(f"{provider} was silent for {seconds:g} s; {limits}.", provider=provider)
+    limits = "UPSTREAM_FIRST_BYTE_TIMEOUT and UPSTREAM_IDLE_TIMEOUT set this limit"
+    return UpstreamTimeout(f"{provider} sent no data for {seconds:g} s; {limits}.", provider=provider)
 
 
 def describe_attempt(target: Target, error: UpstreamError) -> str:
@@ -46,16 +46,16 @@ def require_api_response(response: UpstreamResponse, target: Target) -> None:
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if 300 <= status < 400:
         location = response.headers.get("location", "").partition("?")[0]
-        problem = f"HTTP {status} points elsewhere{f' ({location})' if location else ''}; redirections are not followed"
+        problem = f"HTTP {status} is a redirect{f' ({location})' if location else ''}; redirects are not followed"
     elif 200 <= status < 300 and kind == "text/html":
-        problem = f"a web page came back (HTTP {status}, text/html) where an API was expected"
+        problem = f"the response is a web page (HTTP {status}, text/html) instead of an API response"
     elif (
         200 <= status < 300
         and (coding := response.headers.get("content-encoding", "").lower()) in _UNSUPPORTED_ENCODINGS
     ):
-        problem = f"the reply is packed (content-encoding: {coding}), which nobody asked for and which is not read here"
+        problem = f"the reply is compressed (content-encoding: {coding}), which was not requested and is not supported"
     elif not 200 <= status < 600:
-        problem = f"HTTP {status} is no answer to a request"
+        problem = f"HTTP {status} is not a valid status for a reply"
     else:
         return
     where = f". The address is set by {variable}" if variable else ""
@@ -96,7 +96,7 @@ def explain_credential(error: UpstreamError, target: Target, credential: Credent
         error.message = _CLIENT_LOGIN.sub("the key is not accepted", error.message)
         error.body = None  # it repeats the text
     if error.status == 401 and credential is not None and credential.origin not in error.message:
-        ignored = "" if credential.origin == FROM_CLIENT else "; the client's own key was not looked at"
+        ignored = "" if credential.origin == FROM_CLIENT else "; the client's own key was ignored"
         end = "" if error.message.endswith((".", "!", "?")) else "."
         error.message += f"{end} The key comes from {credential.origin}{ignored}."
 

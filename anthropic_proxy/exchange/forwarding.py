@@ -62,7 +62,7 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
         except ProxyError as error:
             if request.decode_error is not None:
                 raise
-            services.log.write_once(f"count_tokens: estimated here, because {error.message}")
+            services.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
     if request.decode_error is not None:
         raise request.decode_error
     scale = await services.observations.token_scale(target.provider.name, target.model)
@@ -88,7 +88,7 @@ async def list_models(services: Services, incoming: ClientRequest) -> JsonReply 
         )
     except ProxyError as error:
         if error.status != 404:
-            services.log.write_once(f"models: listed from what is known here, because {error.message}")
+            services.log.write_once(f"models: listed from the proxy's own tables, because {error.message}")
         return None
 
 
@@ -131,10 +131,10 @@ def _require_expected_shape(body: bytes, path: str, target: Target) -> None:
         if path.endswith("/count_tokens"):
             msgspec.json.decode(body, type=_Counted)
         elif (listed := msgspec.json.decode(body, type=_Listed)).data is None and listed.id is None:
-            raise msgspec.ValidationError("neither a list nor a model")
+            raise msgspec.ValidationError("neither a list of models nor a model")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         name = target.provider.prefix
-        raise UpstreamProtocolError(f"{name} answered {path} with something else", provider=name) from error
+        raise UpstreamProtocolError(f"{name} answered {path} with an unexpected body", provider=name) from error
 
 
 async def _read_answer(target: Target, call: Call, response: UpstreamResponse) -> JsonReply:
@@ -144,4 +144,4 @@ async def _read_answer(target: Target, call: Call, response: UpstreamResponse) -
         _require_expected_shape(body, call.path, target)
         return JsonReply(body, forwarded_headers(response.headers))
     decode_error_response(target, call, response.status, response.headers, body)
-    raise InternalError("a relayed error was taken for a reply")
+    raise InternalError("a relayed error was decoded as a reply")

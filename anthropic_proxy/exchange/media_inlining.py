@@ -160,10 +160,10 @@ def _with_source(block: _Linked, fetched: FetchedPage) -> Block:
 def _note_on(block: _Linked, found: FetchedPage | WebFetchFailed) -> FidelityNote:
     field = f"messages.{_kind(block)}"
     if isinstance(found, FetchedPage):
-        return FidelityNote("emulated", field, "the backend takes no link; it was fetched here")
+        return FidelityNote("emulated", field, "the backend accepts no URL; the proxy fetched it")
     reason = found.error_code  # the text contains a URL, which is user content
     return FidelityNote(
-        "dropped", field, f"the backend takes no link and it was not fetched: {reason}; a text names it"
+        "dropped", field, f"the backend accepts no URL, and it was not fetched: {reason}; a text replaces it"
     )
 
 

@@ -104,7 +104,7 @@ def _suggest(provider: Provider, variable: str, settings: Settings) -> str:
     if version and version not in path.split("/"):
         return f" Is /{version} missing? Try {variable}={given}/{version}"
     if not version and path:
-        return f" Is {path} too much? Try {variable}={given.removesuffix(path)}"
+        return f" Is {path} superfluous? Try {variable}={given.removesuffix(path)}"
     return " Check its path."
 
 

@@ -23,4 +23,4 @@ def note_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str])
 def our_bug(error: Exception, services: Services, request_id: str) -> InternalError:
     """Log the traceback of an unexpected exception; return the error for the client."""
     services.log.write_traceback(request_id)
-    return InternalError(f"{type(error).__name__} inside the proxy; its log has the trace.")
+    return InternalError(f"{type(error).__name__} in the proxy; the traceback is in its log.")

@@ -29,7 +29,9 @@ from anthropic_proxy.wire.contract import relays
 
 EMPTY_DELTA_AFTER_SECONDS = 240.0
 """Idle time of the upstream after which empty deltas replace pings. Clients accept pings alone for 10 minutes."""
-_WARM_UP = FidelityNote("emulated", "max_tokens", "answered here: other providers warm their caches by themselves")
+_WARM_UP = FidelityNote(
+    "emulated", "max_tokens", "answered by the proxy: other providers fill their caches automatically"
+)
 
 
 async def run_exchange(services: Services, incoming: ClientRequest, sink: ResponseSink) -> None:

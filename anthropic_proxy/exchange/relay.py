@@ -94,7 +94,7 @@ class RelayStream:
     async def _reject_unstreamed(self, begun: bytes) -> None:
         """Raise the error in an unstreamed body; for a reply, an error that the server does not stream."""
         self._decoder.decode_body(begun + await read_body(self._response, self._watchdog))
-        error = UpstreamProtocolError("the reply came in one piece, though a stream was asked for")
+        error = UpstreamProtocolError("the reply was not streamed although a stream was requested")
         error.retryable = False  # a retry would cost the same again
         raise error
 
@@ -164,7 +164,7 @@ class RelayStream:
             async with asyncio.timeout(TRAILING_USAGE_SECONDS):
                 return await self._response.read()
         except TimeoutError:
-            raise UpstreamProtocolError("the reply had no last event") from None
+            raise UpstreamProtocolError("the reply had no final event") from None
 
     async def _read_behind_end(self) -> bytes:
         """Return bytes that follow the last event within 0.25 s. Errors are ignored because the message is complete."""

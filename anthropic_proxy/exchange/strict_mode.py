@@ -16,7 +16,8 @@ def require_lossless(report: FidelityReport, target: Target) -> None:
     listed = "; ".join(f"{note.field}: {note.reason}" for note in losses[:_LISTED])
     more = f"; and {len(losses) - _LISTED} more" if len(losses) > _LISTED else ""
     raise UnsupportedFeature(
-        f"{target.provider.prefix}/{target.model} would lose {listed}{more}. FIDELITY=strict refuses that. Leave it "
-        "out of the request, choose another backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one "
+        f"{target.provider.prefix}/{target.model} would lose {listed}{more}. FIDELITY=strict rejects this. "
+        "Remove it from the request, choose another backend, or allow it with FIDELITY=best-effort "
+        "(FIDELITY_<TIER> for one "
         "tier)."
     )

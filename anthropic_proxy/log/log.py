@@ -198,7 +198,7 @@ class Log:
         return text.encode(self._encoding, "backslashreplace")
 
     def _describe_lost(self, number: int) -> str:
-        text = f"{number} entries of the log were lost, because nobody read it fast enough."
+        text = f"{number} log entries were dropped because standard error was not read fast enough."
         return f"{_encode_fields(level='warning', message=text) if self._json else text}\n"
 
 

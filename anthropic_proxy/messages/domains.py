@@ -34,7 +34,7 @@ def _places(url: str) -> tuple[str, str]:
     """Return host with path twice: the normalized path, and the same after percent-decoding."""
     split = urlsplit(url)
     if "@" in split.netloc:
-        raise ValueError("two readers may take two hosts out of it")
+        raise ValueError("it contains @, so the host is ambiguous")
     host = ascii_host(split.hostname or "")
     return host + _plain(split.path), host + _plain(unquote(split.path))
 
@@ -56,7 +56,7 @@ def ascii_host(host: str) -> str:
     if not host.isascii():
         host = host.encode("idna").decode("ascii")
     if not _HOST.fullmatch(host):
-        raise ValueError(f"{host!r} is no host's name")
+        raise ValueError(f"{host!r} is not a host name")
     return host
 
 
@@ -65,7 +65,7 @@ def _pattern(entry: str) -> re.Pattern[str]:
     found = _ENTRY.fullmatch(entry)
     if found is None:
         raise ValueError(
-            f"{entry!r} is no domain; it can be one such as example.com or example.com/blog, without https://, with at "
+            f"{entry!r} is not a domain; use one such as example.com or example.com/blog, without https://, with at "
             "most one *, in its path"
         )
     before, star, after = (found["path"] or "").rstrip("/").partition("*")

@@ -91,7 +91,7 @@ class WorkBudget:
         self._steps += steps
         if self._steps > self.max_steps:
             raise self._exceeded(
-                f"it needs more than {self.max_steps:,} steps to {self._purpose}; at most that many are taken. {ADVICE}"
+                f"it needs more than {self.max_steps:,} steps to {self._purpose}; that is the limit. {ADVICE}"
             )
         self._steps_here -= steps
         if self._steps_here < 0:
@@ -102,8 +102,8 @@ class WorkBudget:
         self._nodes += nodes
         if self._nodes > self.max_nodes:
             raise self._exceeded(
-                f"it has more than {self.max_nodes:,} nodes when its references are written out; at "
-                f"most that many are written. {ADVICE}"
+                f"it has more than {self.max_nodes:,} nodes when its references are written out; that is the "
+                f"limit. {ADVICE}"
             )
         self.spend(1 + nodes // NODES_PER_STEP)
 
@@ -145,8 +145,8 @@ class WorkBudget:
 
     def _too_deep(self) -> str:
         return (
-            f"it nests schemas more than {self.max_depth} levels deep when its references are written out; at most "
-            "that many are followed."
+            f"it nests schemas more than {self.max_depth} levels deep when its references are written out; that "
+            "is the limit."
         )
 
     def _exceeded(self, limit: str) -> WorkLimitExceeded:

@@ -160,7 +160,7 @@ class MessageWriter:
         self._require_open()
         reason = self.stop_reason
         if self.stop is None or reason is None:
-            raise UpstreamProtocolError("The provider's answer ended without saying that it is complete.")
+            raise UpstreamProtocolError("The provider's reply ended before it was complete.")
         self._close()
         while self._queue:
             self._write_queued()

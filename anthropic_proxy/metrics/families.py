@@ -24,13 +24,13 @@ REQUESTS = Family(
     "anthropic_proxy_requests_total",
     "counter",
     ("provider", "model", "stream", "status", "outcome"),
-    "Requests for a reply, by what became of them: a stop reason, error or cancelled. Status 0: the client had left.",
+    "Requests for a reply by outcome: a stop reason, error or cancelled. Status 0: the client had disconnected.",
 )
 TOKENS = Family(
     "anthropic_proxy_tokens_total",
     "counter",
     ("provider", "model", "kind"),
-    "Tokens as Anthropic counts them: what was cached is not among input; thinking is among output too.",
+    "Tokens as Anthropic counts them: input excludes cached tokens, output includes thinking.",
 )
 SECONDS = Family(
     "anthropic_proxy_request_duration_seconds",
@@ -73,19 +73,19 @@ CIRCUITS_OPEN = Family("anthropic_proxy_open_circuits", "gauge", (), "Upstreams 
 KEYS_IN_COOLDOWN = Family(
     "anthropic_proxy_keys_in_cooldown", "gauge", (), "Provider keys in cooldown: rejected or rate limited."
 )
-WORKERS = Family("anthropic_proxy_workers", "gauge", (), "Processes that serve.")
+WORKERS = Family("anthropic_proxy_workers", "gauge", (), "Serving processes.")
 WORKERS_UNRESPONSIVE = Family(
     "anthropic_proxy_workers_unresponsive",
     "gauge",
     (),
     "Workers that did not report within a second. Their last report is used.",
 )
-BUILD = Family("anthropic_proxy_build_info", "gauge", ("version", "python"), "1; which proxy this is.")
-CPU = Family("process_cpu_seconds_total", "counter", (), "Processor time, user and system, of all processes.")
+BUILD = Family("anthropic_proxy_build_info", "gauge", ("version", "python"), "Always 1; the labels are the versions.")
+CPU = Family("process_cpu_seconds_total", "counter", (), "CPU time, user and system, of all processes.")
 STARTED = Family("process_start_time_seconds", "gauge", (), "When the server started, in seconds since the epoch.")
 MEMORY = Family("process_resident_memory_bytes", "gauge", (), "Resident memory of all processes.")
 DESCRIPTORS = Family("process_open_fds", "gauge", (), "Open file descriptors of all processes.")
-MAX_FDS = Family("process_max_fds", "gauge", (), "File descriptors that they may have open.")
+MAX_FDS = Family("process_max_fds", "gauge", (), "Maximum number of open file descriptors of all processes.")
 
 FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(value, Family))
 """All metrics, in the order of the page."""

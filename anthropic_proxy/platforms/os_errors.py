@@ -31,8 +31,8 @@ _BY_NAME_ERROR = {
     socket.EAI_AGAIN: "the host name cannot be looked up now",
 }
 _TLS_REASONS = {
-    "WRONG_VERSION_NUMBER": "TLS failed: the server speaks no TLS here; does its address begin with http://?",
-    "HTTP_REQUEST": "TLS failed: the server speaks no TLS here; does its address begin with http://?",
+    "WRONG_VERSION_NUMBER": "TLS failed: the server does not use TLS on this port; does its URL begin with http://?",
+    "HTTP_REQUEST": "TLS failed: the server does not use TLS on this port; does its URL begin with http://?",
     "UNEXPECTED_EOF_WHILE_READING": "TLS failed: the server closed the connection",
 }
 _INTERNALS = re.compile(

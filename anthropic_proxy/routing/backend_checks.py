@@ -75,7 +75,7 @@ def _check_litellm(models: Sequence[str], settings: Settings) -> list[str]:
     names = {secret.origin.upper() for secret in settings.other_secrets}
     stems = dict.fromkeys(model.partition("/")[0] for model in models if "/" in model)
     return [
-        f"{stem} has no key: no variable {_stem(stem)}_… is set, from which LiteLLM takes it."
+        f"{stem} has no key: LiteLLM reads it from a variable {_stem(stem)}_…, and none is set."
         for stem in stems
         if not any(name.startswith(f"{_stem(stem)}_") for name in names)
     ]

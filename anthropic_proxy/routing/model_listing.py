@@ -55,7 +55,7 @@ def find_model(requested: str, settings: Settings, catalog: Catalog) -> ModelEnt
     preferred = find_preferred_provider(settings, catalog)
     choice = choose(requested, preferred, settings, catalog)[0]
     if choice.note and find_tier(requested) is None:
-        raise UnknownModel(f"model: {requested!r} is not listed here. GET /v1/models lists what is.")
+        raise UnknownModel(f"model: {requested!r} is not available. GET /v1/models lists the available models.")
     target = resolve(RoutingQuery(requested), settings, catalog).targets[0]
     display_name = requested if target.model == requested else f"{requested} → {target.provider.prefix}/{target.model}"
     return _entry(requested, display_name, target.facts)

@@ -52,8 +52,8 @@ def require_auth_if_exposed(settings: Settings) -> None:
     """Raise `ConfigurationError` if other machines can reach the proxy without authentication."""
     if not (is_loopback(settings.host) or settings.proxy_api_keys or settings.allow_unauthenticated):
         raise ConfigurationError(
-            f"{settings.host} can be reached from other machines, and no key is asked for. "
-            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true if something else decides who comes in."
+            f"{settings.host} can be reached from other machines, and no key is required. "
+            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true if access is controlled elsewhere."
         )
 
 
@@ -72,12 +72,12 @@ def describe_exposure(settings: Settings, host: str) -> str:
         return ""
     if settings.allow_unauthenticated:
         return (
-            "NO KEY IS ASKED FOR (ALLOW_UNAUTHENTICATED=true): whoever reaches this port spends your money and uses "
-            "your keys. Set PROXY_API_KEY, unless something in front of it decides who comes in."
+            "NO KEY IS REQUIRED (ALLOW_UNAUTHENTICATED=true): every client that reaches this port uses your "
+            "provider keys at your expense. Set PROXY_API_KEY, unless access is controlled elsewhere."
         )
     return (
-        "THIS PORT CAN BE REACHED FROM OTHER MACHINES, and no key is asked for: everybody else than this machine is "
-        "refused. Set PROXY_API_KEY to let others in, or listen on 127.0.0.1."
+        "OTHER MACHINES CAN REACH THIS PORT, and no key is required: only clients on this machine are served. "
+        "Set PROXY_API_KEY to serve others, or listen on 127.0.0.1."
     )
 
 
@@ -94,9 +94,7 @@ def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
     matches = [[hmac.compare_digest(offered, key) for key in keys] for offered in presented]
     matching = next((row for row in matches if any(row)), None)
     if matching is None:
-        raise AuthenticationFailed(
-            "The key presented is none of this proxy's keys (PROXY_API_KEY).", should_retry=False
-        )
+        raise AuthenticationFailed("The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False)
     return Client(name=f"key {matching.index(True) + 1}")
 
 
@@ -122,13 +120,14 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
     host = headers.get("host", "")
     if not _host_allowed(_host_name(host), settings):
         raise PermissionDenied(
-            f"Host {host!r} is no name of this proxy. Use localhost, or add it to ALLOWED_HOSTS, or set PROXY_API_KEY."
+            f"Host {host!r} is not a name of this proxy. Use localhost, or add it to ALLOWED_HOSTS, or set "
+            "PROXY_API_KEY."
         )
     origin = headers.get("origin")
     if origin is not None and not _origin_allowed(origin, f"{scope.get('scheme', 'http')}://{host}", settings):
         raise PermissionDenied(f"Requests from the web page {origin!r} are not served without PROXY_API_KEY.")
     if headers.get("sec-fetch-site", "none") not in _SAME_SITE_VALUES:  # images and forms of a page send no Origin
-        raise PermissionDenied("Requests that a page of another site makes are not served without PROXY_API_KEY.")
+        raise PermissionDenied("Requests from a web page of another site are not served without PROXY_API_KEY.")
 
 
 def _find_remote_forwarded_client(headers: Mapping[str, str]) -> str:

@@ -184,7 +184,7 @@ def find_endpoint(method: str, path: str, plugin_paths: Container[str] = ()) -> 
     if methods is None:
         raise path_not_found(path)
     if method not in methods:
-        raise MethodNotAllowed(f"{method} is not served at {path!r}; {' and '.join(methods)} is.", methods)
+        raise MethodNotAllowed(f"{method} is not supported at {path!r}; use {' or '.join(methods)}.", methods)
     return methods[method]
 
 
@@ -202,7 +202,7 @@ def paginate(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str
     requested = query.get("limit", str(DEFAULT_PAGE_SIZE))
     limit = int(requested) if _PAGE_SIZE_DIGITS.fullmatch(requested) else 0
     if not 1 <= limit <= MAX_PAGE_SIZE:
-        raise InvalidRequest(f"limit: {requested[:20]!r} is not allowed; it is a number from 1 to {MAX_PAGE_SIZE}.")
+        raise InvalidRequest(f"limit: {requested[:20]!r} is not allowed; use a number from 1 to {MAX_PAGE_SIZE}.")
     ids = [entry.id for entry in models]
     start, end = 0, len(ids)
     if "after_id" in query:
@@ -224,5 +224,5 @@ def paginate(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str
 
 def _position(ids: Sequence[str], name: str, value: str) -> int:
     if value not in ids:
-        raise InvalidRequest(f"{name}: {value!r} is no id of this list.")
+        raise InvalidRequest(f"{name}: {value!r} is not an id of this list.")
     return ids.index(value)

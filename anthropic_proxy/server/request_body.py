@@ -53,6 +53,4 @@ async def read_body(
                     end = now + whole
                 limit.reschedule(min(now + pause, end))
     except TimeoutError:
-        raise RequestTimeout(
-            f"The body was not complete in time: {size} bytes had come when it was given up."
-        ) from None
+        raise RequestTimeout(f"The body was not complete in time: {size} bytes were received.") from None

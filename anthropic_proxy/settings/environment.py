@@ -37,7 +37,7 @@ def find_proxies(environ: Mapping[str, str]) -> tuple[dict[str, Secret], list[st
             if kind in _SCHEMES:
                 proxies[scheme] = Secret(address, f"{variable} in the environment")
             else:
-                warnings[f"{variable} names a {kind} proxy, which is not used: only http and https ones are."] = None
+                warnings[f"{variable} names a {kind} proxy, which is not supported: use an http or https proxy."] = None
             break
     return proxies, list(warnings)
 

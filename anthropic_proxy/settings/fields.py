@@ -66,7 +66,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
 
     keys: Mapping[str, Sequence[Secret]] = {}
-    """Provider name → its keys, used in rotation (`OPENAI_API_KEY`, …; several by comma)."""
+    """Provider name → its keys, used in rotation (`OPENAI_API_KEY`, …; separated by commas)."""
     base_urls: Mapping[str, str] = {}
     """Provider name → base URL that replaces the default; without a trailing slash (`<PROVIDER>_BASE_URL`)."""
     wires: Mapping[str, str] = {}

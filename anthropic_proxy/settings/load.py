@@ -185,8 +185,7 @@ def _require_models(fields: Mapping[str, Any], sources: Sources, providers: Sequ
     assert found is not None
     raise values.invalid_value(
         found,
-        f"It can be {listed}. {preferred.name} has no models of its own: with it, name one in BIG_MODEL and one in "
-        "SMALL_MODEL.",
+        f"Use {listed}. {preferred.name} has no default models: set BIG_MODEL and SMALL_MODEL too.",
     )
 
 
@@ -216,19 +215,19 @@ def _text(found: Found) -> str:
 def _location(found: Found) -> str:
     text = found.text.lower()
     if not text.replace("-", "").isalnum() or not text.isascii():  # it becomes part of a host name
-        raise values.invalid_value(found, "It can be a region such as us-central1, or global.")
+        raise values.invalid_value(found, "Use a region such as us-central1, or global.")
     return text
 
 
 def _project(found: Found) -> str:
     if not found.text.isascii() or not found.text.replace("-", "").replace(":", "").replace(".", "").isalnum():
-        raise values.invalid_value(found, "It can be a project's id: letters, digits and hyphens.")
+        raise values.invalid_value(found, "Use the id of a project: letters, digits and hyphens.")
     return found.text
 
 
 def _host(found: Found) -> str:
     if "/" in found.text or " " in found.text or not found.text.isprintable():
-        raise values.invalid_value(found, "It can be an address to listen on, such as 127.0.0.1 or 0.0.0.0.")
+        raise values.invalid_value(found, "Use an address to listen on, such as 127.0.0.1 or 0.0.0.0.")
     return found.text.strip("[]")
 
 

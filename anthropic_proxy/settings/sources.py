@@ -91,8 +91,8 @@ class Sources:
             given = self._find_in_environment(name) or self.file.get(name)
             if given is not None and given.text != found.text and not _PLACEHOLDER.search(given.text):
                 self._warnings.append(
-                    f"{name} ({given.origin}) is ignored: {found.variable} ({found.origin}) sets the same and takes "
-                    "precedence."
+                    f"{name} ({given.origin}) is ignored: {found.variable} ({found.origin}) has the same "
+                    "meaning and takes precedence."
                 )
 
     def list_names(self) -> Iterator[tuple[str, str]]:
@@ -117,7 +117,7 @@ class Sources:
     def list_warnings(self) -> list[str]:
         """Return the warnings to log at start."""
         placeholders = [
-            f"Still an example's value, so not set: {', '.join(names)} "
+            f"Still a placeholder, so not set: {', '.join(names)} "
             f"(in {'the environment' if place == 'environment' else place})."
             for place, names in self._placeholders.items()
         ]
@@ -131,8 +131,9 @@ class Sources:
         text = quoted[2].strip() if quoted else _COMMENT.sub("", literal)
         if text != literal:
             self._warnings.append(
-                f"{variable} in the environment carries {'quotes' if quoted else 'a comment'}, as some container tools "
-                f"pass them on; {'they were' if quoted else 'it was'} left out."
+                f"{variable} in the environment contains {'quotes' if quoted else 'a comment'}, as some "
+                "container tools "
+                f"pass them on; {'they were' if quoted else 'it was'} removed."
             )
         return _Given(text, "environment") if text else None
 
@@ -156,7 +157,7 @@ class Sources:
             return
         except UnicodeDecodeError as error:
             raise ConfigurationError(
-                f"{env_file} is not UTF-8 text: byte {error.start} does not fit. Save it as UTF-8."
+                f"{env_file} is not UTF-8 text: byte {error.start} is invalid. Save it as UTF-8."
             ) from None
         except OSError as error:
             raise ConfigurationError(f"{env_file} cannot be read: {describe_os_error(error)}.") from None
@@ -167,7 +168,7 @@ class Sources:
         for binding in parse_stream(io.StringIO(text)):
             line = _first_line(binding.original.string, binding.original.line)
             if binding.error:
-                self._warnings.append(f"{env_file}, line {line}, is not of the form NAME=value and was left out.")
+                self._warnings.append(f"{env_file}, line {line}, is not of the form NAME=value and was ignored.")
             elif binding.key is not None and binding.value is not None:
                 scope = {**known, **self._environ}
                 value = "".join(atom.resolve(scope) for atom in parse_variables(binding.value)).strip()

@@ -38,7 +38,7 @@ def decode_choice(found: Found, choices: Mapping[str, str], listed: Sequence[str
     """Return the meaning of a word in any case. `choices`: accepted word → meaning; `listed`: words for messages."""
     chosen = choices.get(found.text.lower())
     if chosen is None:
-        raise invalid_value(found, f"It can be {enumerate_words(listed)}.", find_nearest(found.text.lower(), choices))
+        raise invalid_value(found, f"Use {enumerate_words(listed)}.", find_nearest(found.text.lower(), choices))
     return chosen
 
 
@@ -46,7 +46,7 @@ def decode_boolean(found: Found) -> bool:
     """Return a boolean from true, 1, yes, on and their opposites, in any case."""
     value = _BOOLEANS.get(found.text.lower())
     if value is None:
-        raise invalid_value(found, "It can be true or false.", find_nearest(found.text.lower(), ("true", "false")))
+        raise invalid_value(found, "Use true or false.", find_nearest(found.text.lower(), ("true", "false")))
     return value
 
 
@@ -57,14 +57,14 @@ def decode_seconds(found: Found) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise invalid_value(found, "It can be a number of seconds above 0, such as 300.")
+        raise invalid_value(found, "Use a number of seconds above 0, such as 300.")
     return seconds
 
 
 def decode_duration(found: Found) -> str:
     """Return a Go duration (`10m`, `1h30m`) or whole seconds. Negative: unlimited."""
     if not _DURATION.fullmatch(found.text):
-        raise invalid_value(found, "It can be seconds, or a time such as 30s, 10m or 24h; -1 means for ever.")
+        raise invalid_value(found, "Use seconds, or a time such as 30s, 10m or 24h; -1: no limit.")
     return found.text
 
 
@@ -72,13 +72,13 @@ def decode_integer(found: Found, minimum: int, maximum: int, unit: str) -> int:
     """Return an integer from `minimum` to `maximum`, both included."""
     text = found.text.replace("_", "")
     if not (text.isascii() and text.isdigit() and minimum <= int(text[:20]) <= maximum):
-        raise invalid_value(found, f"It can be a whole number{unit and ' of ' + unit} from {minimum} to {maximum}.")
+        raise invalid_value(found, f"Use a whole number{unit and ' of ' + unit} from {minimum} to {maximum}.")
     return int(text)
 
 
 def decode_url(found: Found) -> str:
     """Return an http or https URL without a trailing slash. The only accepted query is `api-version` of Azure."""
-    allowed = "It can be an address that begins with http:// or https://, without password and query."
+    allowed = "Use an address that begins with http:// or https://, without password and query."
     try:
         url = urlsplit(found.text)
         port = url.port
@@ -98,8 +98,9 @@ def decode_keys(found: Found) -> tuple[Secret, ...]:
     for item in found.items:
         if not _HEADER_TEXT.fullmatch(item):
             raise ConfigurationError(
-                f"{found.variable} holds a character that no key has: a space, a line break or a letter outside ASCII. "
-                f"It can be one key, or several by comma. Set {found.where}."
+                f"{found.variable} contains a character that is invalid in a key: a space, a line break or a "
+                "letter outside ASCII. "
+                f"Use one key, or several separated by commas. Set {found.where}."
             )
     origin = f"{found.variable} {found.where}"
     return tuple(Secret(item, origin) for item in dict.fromkeys(found.items))
@@ -120,7 +121,7 @@ def decode_hosts(found: Found) -> tuple[str, ...]:
     names = [_HOST_NAME.fullmatch(item) for item in found.items]
     if not all(names):
         raise invalid_value(
-            found, "It can be host names by comma, such as proxy.example.org, without http:// and path."
+            found, "Use host names separated by commas, such as proxy.example.org, without http:// and path."
         )
     return tuple(dict.fromkeys((name["name"] or name["address"]).lower() for name in names if name))
 
@@ -141,7 +142,7 @@ def find_nearest(text: str, choices: Mapping[str, object] | Sequence[str], min_s
 def _model(found: Found, name: str) -> str:
     if not _MODEL_NAME.fullmatch(name) or name.startswith("/") or name.endswith("/"):
         raise invalid_value(
-            found, "It can be the name of a model, with or without its provider in front, such as openai/gpt-4.1."
+            found, "Use the name of a model, with or without the prefix of a provider, such as openai/gpt-4.1."
         )
     return name
 

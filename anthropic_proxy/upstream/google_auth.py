@@ -134,7 +134,7 @@ class GoogleTokens:
 
         def work() -> None:
             token: Token | None = None
-            failure: ProxyError = InternalError("google-auth failed inside the proxy; its log has the trace.")
+            failure: ProxyError = InternalError("google-auth failed in the proxy; the traceback is in its log.")
             try:
                 token = self._credentials.load_token()
             except ProxyError as error:

@@ -14,7 +14,7 @@ from anthropic_proxy.wire.shared_notes import NO_SAMPLING, NO_SERVICE_TIER, NO_T
 
 HEADERS: Mapping[str, str] = {"content-type": "application/json"}
 SCHEMA_NOT_ENFORCED = FidelityNote(
-    "approximated", "output_config.format", "the schema has what strict mode refuses, so the reply may deviate from it"
+    "approximated", "output_config.format", "the schema does not fit strict mode, so the reply may deviate from it"
 )
 """Note for a reply schema that does not qualify for strict mode."""
 _ONE_VALUE = "Reply with one JSON value only, without a code fence, that fits this JSON Schema:\n"
@@ -110,7 +110,9 @@ def output_instruction(call: Call, budget: WorkBudget, notes: list[FidelityNote]
     if not schema or admits_object(schema, budget):
         return ""
     notes.append(
-        FidelityNote("emulated", "output_config.format", "asked for in words: a schema there must be an object's")
+        FidelityNote(
+            "emulated", "output_config.format", "requested in the prompt: the provider accepts only schemas of objects"
+        )
     )
     return f"{_ONE_VALUE}{msgspec.json.format(schema, indent=-1).decode()}"
 

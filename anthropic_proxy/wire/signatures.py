@@ -15,7 +15,7 @@ from msgspec import Struct
 
 PREFIX = "px1."
 MAX_STATE_BYTES = 64 * 1024
-"""Maximum size of a signature, which every later request repeats. Above it `encrypted` is left out."""
+"""Maximum size of a signature, which every later request repeats. Above it `encrypted` is omitted."""
 
 
 class ReasoningState(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -69,5 +69,5 @@ def strict_mode(tool: Tool, *, qualifies: bool, sends_strict: bool) -> tuple[boo
     """
     if not tool.strict or (qualifies and sends_strict):
         return bool(tool.strict), ()
-    why = "the schema has what strict mode refuses" if sends_strict else "no strict mode of the server is known"
-    return False, (f"strict was not asked for: {why}",)
+    why = "the schema does not fit strict mode" if sends_strict else "the server has no known strict mode"
+    return False, (f"strict was not sent: {why}",)

@@ -113,7 +113,7 @@ class WorkerLink:
 
     def _expire_query(self, query: "asyncio.Future[StatsTotal]") -> None:
         if not query.done():
-            query.set_exception(InternalError("The process in front of the workers did not add up what they counted."))
+            query.set_exception(InternalError("The supervisor did not return the counters of the workers in time."))
             self._pending_query = None
 
     def _send(self, message: StatsReport | StatsQuery | SharedObservation) -> None:

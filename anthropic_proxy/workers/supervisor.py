@@ -198,7 +198,7 @@ class Supervisor:
                 self._stop()
                 return
             cause = f"by signal {-status}" if status < 0 else f"with status {status}"
-            self._application.log_warning(f"Worker {worker.process.pid} ended {cause}; another one takes its place.")
+            self._application.log_warning(f"Worker {worker.process.pid} ended {cause}; a new one replaces it.")
 
     def _run_due_tasks(self) -> None:
         self._hub.answer_due_queries()
@@ -239,7 +239,7 @@ class Supervisor:
                 worker.process.kill()
                 self._application.log_warning(
                     f"Worker {worker.process.pid} did not respond for {worker.missed * BEAT_SECONDS:g} s and was "
-                    f"killed{'' if self._stopping else '; another one takes its place'}. "
+                    f"killed{'' if self._stopping else '; a new one replaces it'}. "
                     f"In progress: {describe_requests(worker.board) or 'nothing'}."
                 )
 

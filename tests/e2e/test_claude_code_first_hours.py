@@ -94,7 +94,7 @@ def test_a_missing_extra(claude: Path, server: Path, work: Path) -> None:
         text = say_hello(claude, proxy.url, work)
         assert requests_of(proxy) == 1
     assert text.startswith(
-        "API Error: 500 mistral/m needs LiteLLM (for a model of your own server write openai/mistral/m), which is not "
+        "API Error: 500 mistral/m needs LiteLLM (for a model on your own server, use openai/mistral/m), which is not "
         "installed. Install it in the checkout and start the proxy again: sh scripts/setup litellm   or, with uv: "
         "uv sync --extra litellm"
     )
@@ -108,7 +108,7 @@ def test_an_address_of_ollama_where_something_else_answers(
         text = say_hello(claude, proxy.url, work)
     assert text == (
         f"API Error: 400 ollama: nothing is served at {upstream.url}/v1/api/chat: HTTP 404 (Not Found). The address is "
-        f"set by OLLAMA_API_BASE, environment. Is /v1 too much? Try OLLAMA_API_BASE={upstream.url}"
+        f"set by OLLAMA_API_BASE, environment. Is /v1 superfluous? Try OLLAMA_API_BASE={upstream.url}"
     )
 
 
@@ -125,9 +125,7 @@ def test_a_wrong_key_of_the_proxy(claude: Path, server: Path, work: Path, variab
         given = {"ANTHROPIC_AUTH_TOKEN": "", variable: "another-key-0123456789"}
         text = say_hello(claude, proxy.url, work, **given)
         assert requests_of(proxy) == 1
-    assert text == (
-        "Failed to authenticate. API Error: 401 The key presented is none of this proxy's keys (PROXY_API_KEY)."
-    )
+    assert text == ("Failed to authenticate. API Error: 401 The key is not one of this proxy's keys (PROXY_API_KEY).")
 
 
 def test_a_local_server_that_is_down_is_reported_at_once(claude: Path, server: Path, work: Path) -> None:
@@ -137,6 +135,7 @@ def test_a_local_server_that_is_down_is_reported_at_once(claude: Path, server: P
         text = say_hello(claude, proxy.url, work)
         assert requests_of(proxy) == 1
     assert text.startswith(
-        f"API Error: 502 openai: nothing answers at {address.removesuffix('/v1')} (connection refused). The address is "
+        f"API Error: 502 openai: no server responds at {address.removesuffix('/v1')} (connection refused). "
+        "The address is "
         "set by OPENAI_BASE_URL"
     )

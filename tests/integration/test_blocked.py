@@ -88,7 +88,7 @@ def test_a_blocked_worker_is_replaced_and_its_request_is_logged(
             for _ in range(10):
                 assert client.get("/health").status_code == 200
         assert re.findall(r"! Worker .*", proxy.log) == [
-            f"! Worker {pid} did not respond for 3 s and was killed; another one takes its place. "
+            f"! Worker {pid} did not respond for 3 s and was killed; a new one replaces it. "
             f"In progress: GET /block/{kind} req_blocking for claude-blocked."
             for pid in re.findall(r"! Worker (\d+)", proxy.log)[:1]
         ]

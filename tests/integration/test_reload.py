@@ -71,7 +71,7 @@ def test_new_requests_go_by_new_settings(configured: Configured, openai: Running
         assert model_of(proxy, openai) == "gpt-4.1"
         configured.write(BIG_MODEL="gpt-4o", PROXY_API_KEY="first-key-123456", ALLOWED_HOSTS="proxy.example")
         line = reload(proxy)
-        assert line == "Settings read again: BIG_MODEL, PROXY_API_KEY, ALLOWED_HOSTS changed."
+        assert line == "Settings reloaded: BIG_MODEL, PROXY_API_KEY, ALLOWED_HOSTS changed."
         assert "first-key-123456" not in proxy.log
         client = proxy.client()
         assert client.post(MESSAGES, json=ask("Say exactly: x")).status_code == 401
@@ -91,10 +91,10 @@ def test_reloads_that_change_the_log_leave_no_threads_behind(configured: Configu
                 before = len(list(threads.iterdir()))
         assert len(list(threads.iterdir())) <= before + 2, "a worker thread or two of the event loop's may come"
         *_, line, plain = proxy.log.splitlines()
-        assert plain == "Settings read again: LOG_FORMAT changed."
+        assert plain == "Settings reloaded: LOG_FORMAT changed."
         said = json.loads(line)
         assert datetime.fromisoformat(said.pop("time")).tzinfo is UTC
-        assert said == {"level": "info", "message": "Settings read again: LOG_FORMAT changed."}
+        assert said == {"level": "info", "message": "Settings reloaded: LOG_FORMAT changed."}
 
 
 def test_wrong_settings_change_nothing_and_are_named(configured: Configured, openai: Running, tmp_path: Path) -> None:
@@ -114,8 +114,8 @@ def test_the_environment_still_wins_and_an_address_waits_for_the_next_start(
 ) -> None:
     with running_proxy(tmp_path, {"BIG_MODEL": "gpt-4o"}) as proxy:
         configured.write(BIG_MODEL="gpt-4.1-mini", PORT="9999")
-        assert reload(proxy) == "Settings read again: PORT changed."
-        wait_for(lambda: "! PORT will hold from the next start on." in proxy.log)
+        assert reload(proxy) == "Settings reloaded: PORT changed."
+        wait_for(lambda: "! PORT will take effect at the next start." in proxy.log)
         assert model_of(proxy, openai) == "gpt-4o"
 
 
@@ -213,7 +213,7 @@ def test_a_watched_file_is_read_when_it_changes(
 ) -> None:
     with running_proxy(tmp_path, {}, (*serve(workers), "--watch-config")) as proxy:
         configured.write(BIG_MODEL="gpt-4o")
-        wait_for(lambda: "Settings read again: BIG_MODEL changed." in proxy.log)
+        wait_for(lambda: "Settings reloaded: BIG_MODEL changed." in proxy.log)
         wait_for(lambda: model_of(proxy, openai) == "gpt-4o")
 
 

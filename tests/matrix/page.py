@@ -96,7 +96,8 @@ def _general(reason: str, target: Target) -> str:
 
 def _sentence(note: str) -> str:
     note = note.replace("<", "&lt;").replace("|", "&#124;")
-    return note[0].upper() + note[1:].rstrip(".") + "."
+    begins_with_word = note.partition(" ")[0].isalpha() and "→" not in note
+    return (note[0].upper() if begins_with_word else note[0]) + note[1:].rstrip(".") + "."
 
 
 def _address(proof: str) -> str:

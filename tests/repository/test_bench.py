@@ -130,7 +130,7 @@ def test_the_slowest_requests_are_compared_over_all_rounds_together() -> None:
 def test_a_value_within_its_spread_is_nobodys_best() -> None:
     row = Row(key="stream", title="stream", unit="ms", values={"noisy": [-390.0, 20.0], "steady": [2.0, 2.2]})
     assert (row.is_clear("noisy"), row.is_clear("steady")) == (False, True)
-    assert cell(row, "noisy") == "not told from 0 (±205.0)"
+    assert cell(row, "noisy") == "not measurable (±205.0)"
 
 
 def test_the_budget_adds_up_to_what_the_aims_leave() -> None:
@@ -146,7 +146,10 @@ def test_a_function_counts_to_the_step_that_it_is_written_in() -> None:
         "Runner.run (asyncio/runners.py);run (anthropic_proxy/exchange/a.py);find (anthropic_proxy/routing/a.py)": 3,
     }
     steps = Profile(work=WORK["120 KB"], micros=400.0, stacks=stacks).steps()
-    assert steps == {"routing, credentials, what was learned": 300.0, "the corridor: nine steps, watching, ways": 100.0}
+    assert steps == {
+        "routing, credentials, observations": 300.0,
+        "exchange: the nine steps, watchdog, transports": 100.0,
+    }
 
 
 def git(place: Path, *words: str) -> str:

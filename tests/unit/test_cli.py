@@ -43,7 +43,7 @@ def run(*words: str, directory: Path, settings: Mapping[str, str] = WHOLE) -> "s
 def test_a_wrong_number_is_told_with_what_is_allowed(option: str, value: str, allowed: str, tmp_path: Path) -> None:
     ended = run("anthropic_proxy", "serve", option, value, directory=tmp_path)
     assert ended.returncode == 2
-    assert ended.stderr == f'✕ {option} is "{value}". It can be a whole number {allowed}.\n'
+    assert ended.stderr == f'✕ {option} is "{value}". Use a whole number {allowed}.\n'
 
 
 @pytest.mark.parametrize("module", ["server:app", "app.main:app"])
@@ -52,7 +52,7 @@ def test_a_wrong_setting_under_another_server_is_one_line(module: str, tmp_path:
     ended = run(*words, directory=tmp_path, settings={"PREFERRED_PROVIDER": "opnai"})
     assert ended.returncode not in (0, None)
     (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("INFO:")]
-    assert line.startswith('✕ PREFERRED_PROVIDER is "opnai". It can be openai, ')
+    assert line.startswith('✕ PREFERRED_PROVIDER is "opnai". Use openai, ')
 
 
 def test_where_letters_are_few_the_sign_is_made_of_them(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_several_workers_are_announced_once(tmp_path: Path) -> None:
     command = ("-m", "anthropic_proxy", "serve", "--port", "{port}", "--workers", "3")
     with running_proxy(tmp_path, WHOLE, command) as proxy:
         assert proxy.log.count("Use it:") == 1
-        assert proxy.log.count("3 workers; what one of them learns, all know") == 1
+        assert proxy.log.count("3 workers, which share observations") == 1
         assert proxy.stop() == 0
         assert proxy.log.count("Use it:") == 1
 
@@ -120,8 +120,8 @@ def test_several_workers_are_announced_once(tmp_path: Path) -> None:
             ["Helth"],
             f'There is no command "Helth". {COMMANDS} Did you mean:  anthropic-proxy health',
         ),
-        (["serve", "doctor"], '"doctor" is no option. All options:  anthropic-proxy serve --help'),
-        (["--port", "abc"], '--port is "abc". It can be a whole number.'),
+        (["serve", "doctor"], '"doctor" is not an option. All options:  anthropic-proxy serve --help'),
+        (["--port", "abc"], '--port is "abc". Use a whole number.'),
         (["--prot", "1"], "Unknown option: --prot. Did you mean --port?"),
     ],
 )

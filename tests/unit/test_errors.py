@@ -85,7 +85,7 @@ async def answer(
         (
             {"transfer_encoding": "gzip, chunked"},
             (
-                *(400, "invalid_request_error", "transfer-encoding: 'gzip, chunked' is not read in HTTP/1.1."),
+                *(400, "invalid_request_error", "transfer-encoding: 'gzip, chunked' is not supported in HTTP/1.1."),
                 {"connection": "close"},
             ),
         ),
@@ -100,7 +100,7 @@ async def answer(
         (
             {"method": "GET"},
             (
-                *(405, "invalid_request_error", "GET is not served at '/v1/messages'; POST is."),
+                *(405, "invalid_request_error", "GET is not supported at '/v1/messages'; use POST."),
                 {"allow": "POST"},
             ),
         ),
@@ -119,7 +119,7 @@ async def answer(
             {"content_encoding": "gzip"},
             (
                 *(415, "invalid_request_error"),
-                "content-encoding: 'gzip' is not taken; send the body uncompressed.",
+                "content-encoding: 'gzip' is not supported; send the body uncompressed.",
                 {},
             ),
         ),
@@ -145,7 +145,7 @@ async def test_a_limit_of_this_proxy_is_never_said_to_be_a_provider_s() -> None:
     town.house = structs.replace(house, queue=Full(None))
     assert await answer(town) == (529, "overloaded_error", "Too many wait.", {"retry-after": "2"})
     town.house = structs.replace(house, queue=Ending(None))
-    told = "The proxy is stopping; the reply is not complete. Try again in a moment."
+    told = "The proxy is shutting down, so the reply is incomplete. Try again in a moment."
     assert await answer(town) == (503, "api_error", told, {"retry-after": "1"})
     town.house = structs.replace(house, policies=[Limited()])
     told = "The budget of local is spent. It begins again in 90 s."

@@ -96,13 +96,13 @@ def test_a_file_that_is_no_text_is_refused_in_words(tmp_path):
 @pytest.mark.parametrize("variable", ["BIG_MODEL", "MODEL_OPUS", "FALLBACK_SONNET", "OPENAI_KNOWN_MODELS", "HOST"])
 def test_a_name_that_is_no_text_is_refused_at_the_start(variable):
     message = refusal(**{variable: b"gpt-\xff".decode(errors="surrogateescape")})
-    assert message.startswith(f'{variable} is "gpt-\udcff". It can be ')
+    assert message.startswith(f'{variable} is "gpt-\udcff". Use ')
 
 
 def test_a_misspelt_variable_in_the_file_is_said_aloud(tmp_path):
     settings = load({}, "PREFERED_PROVIDER=groq\nMY_OWN_THING=1\n", tmp_path)
     (warning,) = settings.warnings
-    assert warning.endswith("line 1: PREFERED_PROVIDER is no setting. Did you mean PREFERRED_PROVIDER")
+    assert warning.endswith("line 1: PREFERED_PROVIDER is not a setting. Did you mean PREFERRED_PROVIDER")
 
 
 def test_what_litellm_calls_its_own_is_not_taken_for_misspelt(tmp_path):
@@ -237,7 +237,7 @@ def test_a_wrong_choice_is_refused_as_the_screens_say(tmp_path):
     with pytest.raises(ConfigurationError) as caught:
         load({}, "# one\nPREFERRED_PROVIDER=opnai\n", tmp_path)
     assert caught.value.message == (
-        f'PREFERRED_PROVIDER is "opnai". It can be {CHOICES}. '
+        f'PREFERRED_PROVIDER is "opnai". Use {CHOICES}. '
         f"Set in {tmp_path / '.env'}, line 2. Did you mean PREFERRED_PROVIDER=openai"
     )
 
@@ -274,9 +274,9 @@ def test_a_wrong_choice_is_refused_as_the_screens_say(tmp_path):
         ("FIDELITY", "exact", "best-effort or strict"),
         ("LOG_FORMAT", "xml", "auto, plain or json"),
         ("LOG_LEVEL", "loud", "debug, info, warning or error"),
-        ("ALLOWED_HOSTS", "https://proxy.example.org/", "host names by comma"),
+        ("ALLOWED_HOSTS", "https://proxy.example.org/", "host names separated by commas"),
         ("VERTEX_LOCATION", "evil.example.org/", "a region"),
-        ("VERTEX_PROJECT", "a/../b", "project's id"),
+        ("VERTEX_PROJECT", "a/../b", "id of a project"),
         ("HOST", "http://here", "an address to listen on"),
     ],
 )
@@ -315,7 +315,7 @@ def test_no_error_and_no_warning_shows_a_secret(variable, value):
 
 def test_a_key_with_a_space_is_refused_without_being_shown():
     message = refusal(OPENAI_API_KEY="sk-secret one")
-    assert message.startswith("OPENAI_API_KEY holds a character that no key has")
+    assert message.startswith("OPENAI_API_KEY contains a character that is invalid in a key")
     assert "secret" not in message
 
 
@@ -455,8 +455,8 @@ def test_a_provider_without_models_of_its_own_must_be_given_one():
     with pytest.raises(ConfigurationError) as caught:
         load({"PREFERRED_PROVIDER": "litellm"})
     assert caught.value.message == (
-        f'PREFERRED_PROVIDER is "litellm". It can be {CHOICES}. '
-        "litellm has no models of its own: with it, name one in BIG_MODEL and one in SMALL_MODEL. "
+        f'PREFERRED_PROVIDER is "litellm". Use {CHOICES}. '
+        "litellm has no default models: set BIG_MODEL and SMALL_MODEL too. "
         "Set in the environment."
     )
     for variable in ("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL", "MODEL_OPUS"):
@@ -476,9 +476,12 @@ def test_a_wrong_address_is_shown_without_what_may_be_a_key_in_it(hidden: str) -
 @pytest.mark.parametrize(
     ("environ", "warnings"),
     [
-        ({"OPENAI_APIKEY": "k"}, ["environment: OPENAI_APIKEY is no setting. Did you mean OPENAI_API_KEY"]),
-        ({"PREFERED_PROVIDER": "x"}, ["environment: PREFERED_PROVIDER is no setting. Did you mean PREFERRED_PROVIDER"]),
-        ({"big_model": "x"}, ["environment: big_model is no setting. Did you mean BIG_MODEL"]),
+        ({"OPENAI_APIKEY": "k"}, ["environment: OPENAI_APIKEY is not a setting. Did you mean OPENAI_API_KEY"]),
+        (
+            {"PREFERED_PROVIDER": "x"},
+            ["environment: PREFERED_PROVIDER is not a setting. Did you mean PREFERRED_PROVIDER"],
+        ),
+        ({"big_model": "x"}, ["environment: big_model is not a setting. Did you mean BIG_MODEL"]),
         ({"ANTHROPIC_BASE_URL": "x", "ANTHROPIC_AUTH_TOKEN": "x", "ANTHROPIC_MODEL": "x"}, []),
         ({"ANTHROPIC_DEFAULT_OPUS_MODEL": "x", "CLAUDE_CODE_MAX_RETRIES": "1"}, []),
         ({"HOSTNAME": "x", "PATH": "x", "OLLAMA_HOST": "x", "OLLAMA_MODELS": "x", "GOOGLE_API_KEY": "x"}, []),
@@ -486,15 +489,15 @@ def test_a_wrong_address_is_shown_without_what_may_be_a_key_in_it(hidden: str) -
         (
             {"VERTEX_PROJECT": "p1", "VERTEX_PROJECT_ID": "p2"},
             [
-                "VERTEX_PROJECT_ID (environment) is ignored: VERTEX_PROJECT (environment) sets the same and takes "
-                "precedence."
+                "VERTEX_PROJECT_ID (environment) is ignored: VERTEX_PROJECT (environment) has the same "
+                "meaning and takes precedence."
             ],
         ),
         (
             {"OLLAMA_API_BASE": "http://a:1", "OLLAMA_BASE_URL": "http://b:1"},
             [
-                "OLLAMA_BASE_URL (environment) is ignored: OLLAMA_API_BASE (environment) sets the same and takes "
-                "precedence."
+                "OLLAMA_BASE_URL (environment) is ignored: OLLAMA_API_BASE (environment) has the same "
+                "meaning and takes precedence."
             ],
         ),
         ({"VERTEX_PROJECT": "p1", "VERTEX_PROJECT_ID": "p1"}, []),
@@ -510,8 +513,8 @@ def test_an_alias_in_the_file_that_the_environment_overrides_is_told(tmp_path):
     settings = load_settings({"VERTEX_PROJECT_ID": "p2"}, PROVIDERS, env_file=str(file))
     assert settings.vertex_project == "p2"
     assert list(settings.warnings) == [
-        f"VERTEX_PROJECT ({file} line 1) is ignored: VERTEX_PROJECT_ID (environment) sets the same and takes "
-        "precedence."
+        f"VERTEX_PROJECT ({file} line 1) is ignored: VERTEX_PROJECT_ID (environment) has the same meaning and "
+        "takes precedence."
     ]
 
 

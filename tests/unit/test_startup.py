@@ -55,7 +55,7 @@ def test_one_key_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_set() -> None:
     lines = say()
     assert lines[2] == (
-        "  ! No provider is configured, so the demo answers: it streams and calls tools, but knows nothing."
+        "  ! No provider is configured, so the demo replies: it streams and calls tools, but has no model."
     )
     assert [line[:8] for line in lines[4:]] == ["  Next: ", " " * 8, " " * 8]
 
@@ -239,7 +239,7 @@ def test_litellm_is_named_with_what_it_lacks() -> None:
     if find_spec("litellm") is None:
         assert (ready(lines), signs(lines)) == ("none", ["✕ LiteLLM is not installed:  sh scripts/setup litellm"])
     else:
-        assert signs(lines) == ["✕ mistral has no key: no variable MISTRAL_… is set, from which LiteLLM takes it."]
+        assert signs(lines) == ["✕ mistral has no key: LiteLLM reads it from a variable MISTRAL_…, and none is set."]
 
 
 def test_web_fetch_without_its_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,17 +271,17 @@ def test_short_keys_show_nothing() -> None:
         (
             {"OPENAI_BASE_URL": "http://127.0.0.1:8000/v1", "BIG_MODEL": "qwen3", "SMALL_MODEL": "qwen3"},
             [
-                "! OPENAI_BASE_URL is set, but no request goes there. Add PREFERRED_PROVIDER=openai",
-                "! BIG_MODEL and SMALL_MODEL are set, but no provider is configured, so the demo answers.",
+                "! OPENAI_BASE_URL is set, but no request is sent there. Add PREFERRED_PROVIDER=openai",
+                "! BIG_MODEL and SMALL_MODEL are set, but no provider is configured, so the demo replies.",
             ],
         ),
         (
             {"GROQ_BASE_URL": "http://127.0.0.1:8000/v1"},
-            ["! GROQ_BASE_URL is set, but no request goes there. Add PREFERRED_PROVIDER=groq"],
+            ["! GROQ_BASE_URL is set, but no request is sent there. Add PREFERRED_PROVIDER=groq"],
         ),
         (
             {**KEYS["openai"], "XAI_BASE_URL": "http://127.0.0.1:8000/v1"},
-            ["! XAI_BASE_URL is set, but no request goes there. Add PREFERRED_PROVIDER=xai"],
+            ["! XAI_BASE_URL is set, but no request is sent there. Add PREFERRED_PROVIDER=xai"],
         ),
         ({**KEYS["openai"], **KEYS["xai"], "XAI_BASE_URL": "http://127.0.0.1:8000/v1"}, []),
         ({**KEYS["openai"], "OLLAMA_API_BASE": "http://127.0.0.1:8000"}, []),

@@ -19,7 +19,9 @@ MAX_UPSTREAM_CALLS = 10
 _MAX_CONTINUATIONS = 64
 """Maximum number of continuations of one model reply, far above any context window."""
 _NORMAL_STOPS = ("end_turn", "tool_use")
-_ASKED_AGAIN = FidelityNote("emulated", "output_config.format", "the first reply did not fit; it was asked for again")
+_ASKED_AGAIN = FidelityNote(
+    "emulated", "output_config.format", "the first reply did not match the schema; it was requested again"
+)
 
 
 class ToolLoop:

@@ -119,7 +119,7 @@ class SchemaCheckedStream:
         if self._call_count > 1:
             provider = self._reply.provider
             raise UpstreamProtocolError(
-                f"{provider} was asked twice for a reply of the schema in output_config.format, and gave none: "
+                f"{provider} returned no valid reply for the schema in output_config.format in two attempts: "
                 f"{problem}.",
                 provider=provider,
                 retryable=False,

@@ -73,7 +73,7 @@ class Fold:
                     stop_details=event.stop_details,
                     usage=_complete_usage(event.usage),
                 )
-        raise InternalError("The writer finished a message without saying why it ended.")
+        raise InternalError("The writer finished a message without a stop reason.")
 
     def _collect(self, events: Iterable[Event]) -> None:
         for event in events:

@@ -28,7 +28,7 @@ MAX_DEPTH = 200
 """Levels of nested lists and objects in a schema or in the input of a call."""
 MAX_SCHEMA_BYTES = 4 * 1024 * 1024
 """Size limit of a schema. Decoded, a schema needs about twenty times its size in memory."""
-DEPTH_MESSAGE = "nests lists and objects too deeply; at most 200 levels are read"
+DEPTH_MESSAGE = "nests lists and objects too deeply; at most 200 levels are allowed"
 EMPTY_TEXT = 2
 """Bytes of an empty JSON string."""
 _SHALLOW_BYTES = 2 * MAX_DEPTH
@@ -129,7 +129,7 @@ def find_excess(schema: Sized) -> str:
     """Return the error for a JSON Schema above `MAX_SCHEMA_BYTES`. "": no error."""
     if len(schema) <= MAX_SCHEMA_BYTES:
         return ""
-    return f"has {len(schema):,} bytes; at most {MAX_SCHEMA_BYTES:,} are read"
+    return f"has {len(schema):,} bytes; at most {MAX_SCHEMA_BYTES:,} are allowed"
 
 
 def schema_error(schema: bytes) -> str:

@@ -196,7 +196,7 @@ def _request(read: _Body, size: int, repairs: list[str]) -> MessagesRequest:
 def _require_supported(read: _Body, for_token_count: bool) -> None:
     if _is_given(read.thread):
         raise UnsupportedFeature(
-            "thread: this server keeps no conversations; send the whole history in messages",
+            "thread: this proxy stores no conversations; send the complete history in messages",
             details={"error_code": "thread_unsupported_request"},
         )
     if not read.messages:
@@ -206,12 +206,12 @@ def _require_supported(read: _Body, for_token_count: bool) -> None:
     if read.max_tokens is not None and read.max_tokens < 0:
         raise wrong_type("max_tokens", "greater than or equal to 0", read.max_tokens)
     if _is_given(read.compaction):
-        raise UnsupportedFeature("compaction: not available here; send the whole history in messages")
+        raise UnsupportedFeature("compaction: not available; send the complete history in messages")
     sequences = read.stop_sequences or ()
     if len(sequences) > _MAX_SEQUENCES or sum(map(len, sequences)) > _MAX_SEQUENCE_CHARACTERS:
         raise InvalidRequest(
             f"stop_sequences: {len(sequences)} sequences of {sum(map(len, sequences))} characters; at most "
-            f"{_MAX_SEQUENCES} of {_MAX_SEQUENCE_CHARACTERS} characters together are taken"
+            f"{_MAX_SEQUENCES} of {_MAX_SEQUENCE_CHARACTERS} characters together are allowed"
         )
     for form in (read.output_format, read.output_config and read.output_config.format):
         if form and (flaw := schema_error(bytes(form.schema))):
@@ -223,7 +223,7 @@ def _require_bounded_counts(body: bytes) -> None:
         return  # each of them is an object, and a search for one character takes an eighth of the time
     for what, marker, maximum in _MAX_COUNTS:
         if (found := body.count(marker)) > maximum:
-            raise InvalidRequest(f"The request body holds {found} {what}; at most {maximum} are taken.")
+            raise InvalidRequest(f"The request body contains {found} {what}; at most {maximum} are allowed.")
 
 
 def _is_given(raw: Raw) -> bool:
@@ -289,7 +289,7 @@ def _read_fields(given: dict[str, Raw], repairs: list[str]) -> _Body:
     if messages is not None:
         given["messages"] = Raw(b"[]") if memoryview(messages)[0] == _LIST else messages
     read, dropped = decode_lenient_fields(given, _decode_body, _OPTIONAL_FIELDS)
-    repairs.extend(f"{name}: left out, its type is not the documented one" for name in dropped)
+    repairs.extend(f"{name}: removed, because its type is not the documented one" for name in dropped)
     if messages is not None:
         raws = _decode_raws(messages)
         read.messages = [_read_message(raw, f"messages.{index}") for index, raw in enumerate(raws)]

@@ -155,8 +155,8 @@ def _require_no_audio_video(content: list[Block], field: str) -> None:
             _require_no_audio_video(blocks_of(block.content), f"{field}.{place}.content")
         elif isinstance(block, ImageBlock | DocumentBlock) and block.source.media_type.startswith(AUDIO_VIDEO_PREFIXES):
             raise UnsupportedFeature(
-                f"{field}.{place}.source.media_type: {block.source.media_type} cannot be sent; only JPEG, PNG, GIF and "
-                "WebP pictures, PDFs and text are taken"
+                f"{field}.{place}.source.media_type: {block.source.media_type} is not supported; use a JPEG, "
+                "PNG, GIF or WebP image, a PDF or text"
             )
 
 

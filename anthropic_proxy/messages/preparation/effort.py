@@ -10,13 +10,13 @@ _SCALE = ("minimal", "low", "medium", "high", "xhigh", "max")
 _BUDGETS = ((4_096, "low"), (16_384, "medium"), (32_000, "high"))
 """Maximum tokens of a thinking budget → effort. Above all: `xhigh`."""
 _BUDGET = {
-    effort: FidelityNote("approximated", "thinking.budget_tokens", f"said as the effort {effort}")
+    effort: FidelityNote("approximated", "thinking.budget_tokens", f"sent as the effort {effort}")
     for effort in ("low", "medium", "high", "xhigh")
 }
-_BETWEEN_TOOLS = FidelityNote("approximated", "thinking", "between_tools is said as the effort low")
-_MODEL_DECIDES = FidelityNote("kept", "thinking", "the model decides how much to reason, as it does unasked")
+_BETWEEN_TOOLS = FidelityNote("approximated", "thinking", "between_tools is sent as the effort low")
+_MODEL_DECIDES = FidelityNote("kept", "thinking", "the model decides how much to reason, as it does by default")
 _UNSUPPORTED = {
-    field: FidelityNote("approximated", field, "no levels of the model are known, so it is not told how much to reason")
+    field: FidelityNote("approximated", field, "the model has no known effort levels, so none is sent")
     for field in ("thinking", "output_config.effort")
 }
 
@@ -58,7 +58,7 @@ def _is_budget(request: MessagesRequest) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _nearest_note(field: str, requested: str, effort: str, efforts: tuple[str, ...]) -> FidelityNote:
-    return FidelityNote("approximated", field, f"{requested} → {effort}; the model knows {', '.join(efforts)}")
+    return FidelityNote("approximated", field, f"{requested} → {effort}; the model supports {', '.join(efforts)}")
 
 
 def _requested(request: MessagesRequest) -> tuple[str, list[FidelityNote]]:
@@ -69,7 +69,7 @@ def _requested(request: MessagesRequest) -> tuple[str, list[FidelityNote]]:
     if config is not None and config.effort is not None:
         if config.effort == "none" or config.effort in _SCALE:
             return config.effort, notes
-        notes.append(FidelityNote("approximated", "output_config.effort", "it is no level that is known here"))
+        notes.append(FidelityNote("approximated", "output_config.effort", "it is not a known level"))
     if thinking is None:
         return "default", notes
     if thinking.budget_tokens is not None:

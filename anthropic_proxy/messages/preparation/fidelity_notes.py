@@ -25,37 +25,43 @@ from anthropic_proxy.messages.models import (
 from anthropic_proxy.messages.preparation.block_text import UNSUPPORTED, unknown_block_text
 from anthropic_proxy.messages.preparation.request import TargetLimits
 
-COMPACTION_AS_TEXT = FidelityNote("emulated", "messages.compaction", "said as the user's, in place of all before it")
-UNPAIRED_RESULT = FidelityNote("approximated", "messages.tool_result", "one is missing or of no call, and words say so")
+COMPACTION_AS_TEXT = FidelityNote(
+    "emulated", "messages.compaction", "sent as a user message that replaces all earlier ones"
+)
+UNPAIRED_RESULT = FidelityNote(
+    "approximated", "messages.tool_result", "a result is missing or has no call; a text states it"
+)
 
 _MCP_SERVERS = FidelityNote("dropped", "mcp_servers", "the provider is not known to connect to them")
 _CONTAINER = FidelityNote("dropped", "container", "no other provider is known to have it")
-_REGION = FidelityNote("dropped", "inference_geo", "nobody here can promise where a model runs")
+_REGION = FidelityNote("dropped", "inference_geo", "the proxy cannot control where a model runs")
 _CONTEXT = FidelityNote(
-    "approximated", "context_management", "nothing is cleared or summed up: the model sees the whole history"
+    "approximated", "context_management", "nothing is cleared or summarized: the model receives the complete history"
 )
-_TASK_BUDGET = FidelityNote("approximated", "output_config.task_budget", "the model is not told of it")
-_STOPS = FidelityNote("emulated", "stop_sequences", "found here, in the reply")
+_TASK_BUDGET = FidelityNote("approximated", "output_config.task_budget", "not sent to the model")
+_STOPS = FidelityNote("emulated", "stop_sequences", "detected in the reply by the proxy")
 
 _OF_BLOCKS: dict[type, FidelityNote] = {
-    SearchResultBlock: FidelityNote("emulated", "messages.search_result", "said as text, with its title and address"),
-    ToolReferenceBlock: FidelityNote("emulated", "messages.tool_reference", "said as text"),
+    SearchResultBlock: FidelityNote("emulated", "messages.search_result", "sent as text, with its title and address"),
+    ToolReferenceBlock: FidelityNote("emulated", "messages.tool_reference", "sent as text"),
     RedactedThinkingBlock: FidelityNote(
         "approximated", "messages.thinking", "only Anthropic can read what it encrypted"
     ),
 }
 _MEDIA = {ImageBlock: "image", DocumentBlock: "document"}
 _FILES = {
-    kind: FidelityNote("dropped", f"messages.{kind}", "files of the Files API are not here") for kind in _MEDIA.values()
-}
-_MISPLACED = {
-    kind: FidelityNote("dropped", f"messages.{kind}", "it stands where only the user's messages can have one")
+    kind: FidelityNote("dropped", f"messages.{kind}", "files of the Files API are not available")
     for kind in _MEDIA.values()
 }
-_DOCUMENT_AS_TEXT = FidelityNote("emulated", "messages.document", "said as text, with its title")
+_MISPLACED = {
+    kind: FidelityNote("dropped", f"messages.{kind}", "only user messages can contain it") for kind in _MEDIA.values()
+}
+_DOCUMENT_AS_TEXT = FidelityNote("emulated", "messages.document", "sent as text, with its title")
 _UNCITED = FidelityNote("dropped", "messages.document.citations", "no other provider is known to cite documents")
-_CALL_AS_TEXT = FidelityNote("approximated", "messages.tool_use", "a call that is no assistant's is said in words")
-_RESULT_AS_TEXT = FidelityNote("approximated", "messages.tool_result", "a result that is no user's is said in words")
+_CALL_AS_TEXT = FidelityNote("approximated", "messages.tool_use", "a call outside an assistant message is sent as text")
+_RESULT_AS_TEXT = FidelityNote(
+    "approximated", "messages.tool_result", "a result outside a user message is sent as text"
+)
 _MAX_KIND_LENGTH = 64
 
 
@@ -118,5 +124,5 @@ def _notes_on_source(block: ImageBlock | DocumentBlock, role: str) -> Iterator[F
 def _note_on_unknown(kind: str, *, is_text: bool) -> FidelityNote:
     field = f"messages.{kind[:_MAX_KIND_LENGTH]}"
     if is_text:
-        return FidelityNote("approximated", field, "said in words")
-    return FidelityNote("dropped", field, "nothing in it can be said to another model")
+        return FidelityNote("approximated", field, "sent as text")
+    return FidelityNote("dropped", field, "no other model accepts its content")

@@ -108,7 +108,7 @@ def _output_limit(
             raise InvalidRequest(f"prompt is too long: {raised} tokens > {maximum} maximum")
         available = available_output_tokens(limits.window, tokens, limits.margin)
         if limit > available:
-            limit, reason = available, "what the window leaves"
+            limit, reason = available, "the remainder of the context window"
     limit = max(limit, 1)
     if limit < requested:
         notes.append(_lower_limit(requested, limit, reason))

@@ -105,7 +105,7 @@ def _runs_in_proxy(tool: Tool, limits: TargetLimits) -> bool:
 
 def _drop_reason(tool: Tool, kind: ServerToolKind, limits: TargetLimits) -> str:
     if kind in limits.server_tools:
-        return f"{limits.provider} is not known to run {tool.type} beside functions"
+        return f"{limits.provider} is not known to run {tool.type} together with functions"
     return f"{limits.provider} is not known to run {tool.type}"
 
 
@@ -117,8 +117,8 @@ def _require_valid_domains(tool: Tool, place: int) -> None:
     allowed, blocked = tool.allowed_domains, tool.blocked_domains
     if allowed and blocked:
         raise InvalidRequest(
-            f"{_field(tool, place)}: allowed_domains {_listed(allowed)} and blocked_domains {_listed(blocked)} cannot "
-            "be used together; one of them may be given"
+            f"{_field(tool, place)}: allowed_domains {_listed(allowed)} and blocked_domains "
+            f"{_listed(blocked)} cannot be used together; use one of them"
         )
     for name, entries in (("allowed_domains", allowed), ("blocked_domains", blocked)):
         try:
@@ -136,15 +136,13 @@ def _unsupported_settings(tool: Tool, place: int) -> Iterator[FidelityNote]:
     """Yield notes on the settings that the proxy ignores if it runs a tool."""
     if b"true" in bytes(tool.citations):
         yield FidelityNote(
-            "dropped", f"{_field(tool, place)}.citations", "no other provider is known to cite what was fetched"
+            "dropped", f"{_field(tool, place)}.citations", "no other provider is known to cite fetched pages"
         )
     if len(tool.user_location):
-        yield FidelityNote(
-            "approximated", f"{_field(tool, place)}.user_location", "no service is told where the user is"
-        )
+        yield FidelityNote("approximated", f"{_field(tool, place)}.user_location", "the user's location is not sent")
     if len(tool.url_sources):
         yield FidelityNote(
-            "dropped", f"{_field(tool, place)}.url_sources", "every address in the conversation may be fetched"
+            "dropped", f"{_field(tool, place)}.url_sources", "every URL in the conversation may be fetched"
         )
 
 
@@ -154,7 +152,7 @@ def _field(tool: Tool, place: int) -> str:
 
 def _note_on_proxy_tool(tool: Tool, kind: ServerToolKind, place: int, limits: TargetLimits) -> FidelityNote:
     if kind == "web_search" and not limits.can_search:
-        reason = "no search service is set (SEARCH_URL), so each search is answered with an error"
+        reason = "SEARCH_URL is not set, so each search fails"
         return FidelityNote("dropped", _field(tool, place), f"{_drop_reason(tool, kind, limits)}, and {reason}")
     return FidelityNote("emulated", _field(tool, place), f"the proxy runs it; {_drop_reason(tool, kind, limits)}")
 

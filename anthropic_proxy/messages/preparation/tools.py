@@ -101,7 +101,7 @@ def offered_tools(
     if request.mcp_servers and "mcp_toolset" in limits.server_tools:
         declared = [*declared, *implied_toolsets(request)]
     if declared and not limits.tools:
-        notes.append(FidelityNote("dropped", "tools", "the model takes no tools"))
+        notes.append(FidelityNote("dropped", "tools", "the model does not support tools"))
         return ToolOffer([], {}, [])
     if isinstance(declared, ToolList) and declared.all_from_client:
         tools, aliases = _functions(declared, limits)
@@ -152,7 +152,9 @@ def offered_choice(
         if choice.type in _FREE:
             return None
         if request.tools and not limits.tools:
-            raise UnsupportedFeature(f"tool_choice: '{choice.type}' forces a tool call, but the model takes no tools")
+            raise UnsupportedFeature(
+                f"tool_choice: '{choice.type}' forces a tool call, but the model does not support tools"
+            )
         raise InvalidRequest(f"tool_choice: '{choice.type}' forces a tool call, but no tool is offered in tools")
     if choice.type != "tool":
         return choice

@@ -102,7 +102,8 @@ class CircuitBreakers:
 def _circuit_open(error: UpstreamError, failures: int, seconds: float) -> CircuitOpen:
     """Return the last failure as an error of a call that was not made."""
     return CircuitOpen(
-        f"{error.message.rstrip('.')}. It failed {failures} times in a row and is asked again in {seconds:.0f} s.",
+        f"{error.message.rstrip('.')}. It failed {failures} times in a row; the next call is allowed in "
+        f"{seconds:.0f} s.",
         provider=error.provider,
         status=error.status,
         kind=error.error_type,

@@ -36,8 +36,8 @@ class FairQueue:
             return
         if self._waiting_count >= self._slots * MAX_WAITING_PER_SLOT:
             raise ProxyBusy(
-                f"This proxy makes {self._limit} calls at once (MAX_UPSTREAM_CALLS), and "
-                f"{self._waiting_count} requests wait for their turn already. Try again in a moment.",
+                f"This proxy makes at most {self._limit} upstream calls at once (MAX_UPSTREAM_CALLS), and "
+                f"{self._waiting_count} requests are already queued. Try again in a moment.",
                 retry_after=RETRY_SECONDS,
             )
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -37,7 +37,7 @@ class ModelChoice(Struct, frozen=True, kw_only=True):
     provider: Provider
     model: str
     reason: str
-    """For the log: `sonnet is BIG_MODEL (.env line 4), and a bare name gets its list's prefix: openai`."""
+    """For the log: `sonnet is BIG_MODEL (.env line 4), and a name without a prefix gets that of its list: openai`."""
     setting: str = ""
     """Setting of the tier, with its source: `BIG_MODEL, .env line 4`. "": not by tier."""
     variable: str = ""
@@ -61,9 +61,7 @@ def choose(requested: str, preferred: Provider, settings: Settings, catalog: Cat
     name = _strip_suffixes(requested)
     row, model_name = _split_prefix(name)
     if row is not None and name in _list_of(preferred, settings):
-        return [
-            ModelChoice(provider=preferred, model=name, reason=f"{name} stands whole in the list of {preferred.name}")
-        ]
+        return [ModelChoice(provider=preferred, model=name, reason=f"{name} is in the model list of {preferred.name}")]
     if row is not None and row.serves_claude and find_tier(model_name):
         row, name = None, model_name
     if row is not None:
@@ -97,7 +95,7 @@ def choose_for_tier(
     setting = f"{variable}, {settings.origins.get(variable, 'set')}"
     for value in settings.fallbacks.get(tier, ()):
         choice = _resolve_bare_name(value, preferred, settings, catalog, allow_other_provider=True)
-        reason = f"{variable} has it next, and {choice.reason}"
+        reason = f"{variable} lists it next, and {choice.reason}"
         choices.setdefault(choice.name, structs.replace(choice, reason=reason, setting=setting, variable=variable))
     return list(choices.values())
 
@@ -115,7 +113,7 @@ def _strip_suffixes(requested: str) -> str:
     if not name:
         raise InvalidRequest("model: an empty name is not allowed. Examples: claude-sonnet-5-5, openai/gpt-4.1")
     if len(name) > _MAX_NAME_LENGTH:  # names are cached and shown in errors
-        raise InvalidRequest(f"model: a name of {len(name)} characters is not allowed; {_MAX_NAME_LENGTH} are.")
+        raise InvalidRequest(f"model: a name of {len(name)} characters is too long; the maximum is {_MAX_NAME_LENGTH}.")
     if name[: len(_ALIAS)].lower() == _ALIAS:
         row, _ = _split_prefix(name[len(_ALIAS) :])
         if row is not None:
@@ -159,7 +157,9 @@ def _resolve_bare_name(
 ) -> ModelChoice:
     """Return the choice for a name from a setting, or for a requested name without prefix and tier."""
     if name in _list_of(preferred, settings):
-        return _through_vertex(preferred, name, f"a bare name gets its list's prefix: {preferred.prefix}", settings)
+        return _through_vertex(
+            preferred, name, f"a name without a prefix gets that of its list: {preferred.prefix}", settings
+        )
     row, model_name = _split_prefix(name)
     if row is not None:
         return _through_vertex(row, model_name, f"its prefix names the provider: {row.prefix}", settings)
@@ -167,16 +167,16 @@ def _resolve_bare_name(
     if row is not None:
         if row.vertex_provider == preferred.name:
             row = preferred
-        return _through_vertex(row, name, f"a bare name gets its list's prefix: {row.prefix}", settings)
+        return _through_vertex(row, name, f"a name without a prefix gets that of its list: {row.prefix}", settings)
     if any(fnmatchcase(name, pattern) for pattern in preferred.model_patterns) or _is_listed(
         name, catalog.listing(preferred.name)
     ):
         return _through_vertex(preferred, name, f"it is one of {preferred.name}'s own", settings)
     other = preferred.unknown_model_provider
     if allow_other_provider and settings.keys.get(other):
-        reason = f"neither {preferred.name} nor a list knows it, so it goes to {other}, whose key is set"
+        reason = f"neither {preferred.name} nor a model list has it, so it is sent to {other}, whose key is set"
         return ModelChoice(provider=find_provider(other), model=name, reason=reason, note=f"{name}: {reason}")
-    reason = f"a name in no list goes to the preferred provider: {preferred.prefix}"
+    reason = f"an unlisted name is sent to the preferred provider: {preferred.prefix}"
     return _through_vertex(preferred, name, reason, settings, note=f"{name}: {reason}")
 
 

@@ -229,15 +229,15 @@ def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
         )
     if not model:
         raise InvalidRequest(
-            f"{row.name} has no models of its own. Name one in BIG_MODEL and one in SMALL_MODEL, such as "
+            f"{row.name} has no default models. Set BIG_MODEL and SMALL_MODEL, for example to "
             "mistral/mistral-large-latest"
         )
     wire_name, server = _pick_wire(row, model, settings), find_server(row, settings)
     config = _find_wire_config(row, server, wire_name)
     if config.custom_url_only and row.name not in settings.base_urls:
         raise UnsupportedFeature(
-            f"{choice.name} cannot be reached: {row.title} does not speak {wire_name} itself. "
-            f"{row.env_prefix}_WIRE={wire_name} is for a server of yours: name its address in {row.base_url_variable}"
+            f"{choice.name} cannot be reached: {row.title} does not support {wire_name}. "
+            f"{row.env_prefix}_WIRE={wire_name} is for your own server: set its address in {row.base_url_variable}"
         )
     dialect = _merge_dialect(row.name, server.name if server else "", wire_name, model)
     return Target(

@@ -90,7 +90,7 @@ class Http1Connection(ConnectionLifecycle):
         """Start the request, unless the parser expects another protocol after an upgrade."""
         version = self._parser.get_http_version()
         if version not in _VERSIONS:
-            raise MalformedHttp(f"HTTP/{version} is not spoken here; HTTP/1.1 is.")
+            raise MalformedHttp(f"HTTP/{version} is not supported; use HTTP/1.1.")
         method = self._parser.get_method()
         if method == b"CONNECT":
             raise MalformedHttp("CONNECT is not served: this proxy forwards requests of the Messages API only.")

@@ -203,7 +203,7 @@ class RequestResponseCycle:
             if self._left is not None:
                 self._left -= len(body)
         if self._left and (self._left < 0 or not more):
-            raise RuntimeError("the body has another length than its header says")
+            raise RuntimeError("the length of the body differs from its content-length")
         if self._head:
             data, self._head = self._head + data, b""
         if data:

@@ -23,7 +23,7 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
     try:
         url = httptools.parse_url(target)
     except httptools.HttpParserInvalidURLError:
-        raise MalformedHttp("The address in the request line is neither a path nor a whole address.") from None
+        raise MalformedHttp("The address in the request line is neither a path nor a complete URL.") from None
     path = url.path.decode("ascii")
     return urllib.parse.unquote(path) if "%" in path else path, url.path, url.query or b""
 
@@ -63,5 +63,5 @@ def encode_head_without_upgrade(
 def describe_parse_error(data: bytes | memoryview, error: str) -> str:
     """Return the message about bytes that are no request. `error`: message of the parser."""
     if data[:1] == _TLS_HANDSHAKE:
-        return "This is no HTTP but TLS: the address of this proxy begins with http://, not https://."
-    return f"The request is not HTTP as it can be read here: {error}."
+        return "The request is TLS instead of HTTP: the address of this proxy begins with http://, not https://."
+    return f"The request is not valid HTTP: {error}."

@@ -120,7 +120,7 @@ class HttpTransport:
             proxy = find_proxy(url, self._proxies, self._unproxied) if self._proxies else None
             header_bytes = _encode_head(target_url, proxy, request, credential)
         except ValueError as error:
-            raise UpstreamUnreachable(f"nothing can be sent to {_redacted(base_url)} ({error})") from error
+            raise UpstreamUnreachable(f"no request can be sent to {_redacted(base_url)} ({error})") from error
         head = _Head(request.method, dict(request.headers), credential, target_url.origin, proxy, header_bytes)
         if self._pool.keep_alive_seconds and (credential is None or credential.origin != FROM_CLIENT):
             if len(self._heads) >= _MAX_CACHED_HEADS:
@@ -145,16 +145,16 @@ def _encode_head(target_url: Url, proxy: str | None, request: UpstreamRequest, c
 
 def _failure(origin: Origin, error: Exception, proxy: str | None) -> UpstreamError:
     if isinstance(error, InvalidHttp):
-        return UpstreamProtocolError(f"what answers at {origin} does not speak HTTP as it should ({error})")
+        return UpstreamProtocolError(f"the server at {origin} violates HTTP ({error})")
     if isinstance(error, ConnectionLost) and error.cause is None:
         return UpstreamUnreachable(f"{origin} closed the connection without an answer")
     if isinstance(error, TimeoutError):
-        return UpstreamUnreachable(f"nothing answers at {origin} (no connection in time)")
+        return UpstreamUnreachable(f"no server responds at {origin} (no connection in time)")
     location = str(origin) if proxy is None else f"{origin} through the proxy {_redacted(proxy)}"
     # Claude Code retries a 502 for three minutes without a message. A stopped local server stays down.
     should_retry = False if isinstance(error, LocalRefusal) else None
     reason = describe_os_error(getattr(error, "cause", error))
-    return UpstreamUnreachable(f"nothing answers at {location} ({reason})", should_retry=should_retry)
+    return UpstreamUnreachable(f"no server responds at {location} ({reason})", should_retry=should_retry)
 
 
 def _redacted(url: str) -> str:

@@ -90,7 +90,7 @@ def proxy_refusal(status: int) -> ConnectionRefusedError:
     """Return the error for a status that the proxy sent instead of the provider."""
     advice = ""
     if status == PROXY_AUTHENTICATION_REQUIRED:
-        advice = "; HTTP_PROXY, HTTPS_PROXY or ALL_PROXY takes a user and a password: http://user:password@host:port"
+        advice = "; set user and password in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: http://user:password@host:port"
     return ConnectionRefusedError(f"the proxy answers with HTTP {status}{advice}")
 
 
@@ -115,7 +115,7 @@ class _Tunnel(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._end(ConnectionError(f"the proxy does not speak HTTP as it should: {error}"))
+            self._end(ConnectionError(f"the proxy violates HTTP: {error}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(exc or ConnectionAbortedError("the proxy closed the connection"))

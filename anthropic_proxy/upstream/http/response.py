@@ -167,9 +167,9 @@ class HttpResponse:
             return b""
         if isinstance(self._error, OSError):
             raise UpstreamProtocolError(
-                f"the connection broke in the middle of the reply ({describe_os_error(self._error)})"
+                f"the connection was lost during the reply ({describe_os_error(self._error)})"
             ) from self._error
-        raise UpstreamProtocolError("the reply broke off before it was complete") from self._error
+        raise UpstreamProtocolError("the reply ended before it was complete") from self._error
 
     async def _read_decompressed(self, decompressor: Decompressor) -> bytes:
         """Decompress a chunk, then yield to the loop: a MiB may decompress to a GiB."""
@@ -181,10 +181,10 @@ class HttpResponse:
                     return b""
                 self._decompressed = decompressor.feed(data)
         except zlib.error as error:
-            raise UpstreamProtocolError("the reply broke off before it was complete") from error
+            raise UpstreamProtocolError("the reply ended before it was complete") from error
         self._decompressed_bytes += len(chunk)
         if self._decompressed_bytes > MAX_DECOMPRESSED_BYTES:
-            message = f"the reply is larger than {MAX_DECOMPRESSED_BYTES >> 20} MiB when it is unpacked"
+            message = f"the reply is larger than {MAX_DECOMPRESSED_BYTES >> 20} MiB after decompression"
             raise UpstreamProtocolError(message, retryable=False)
         await asyncio.sleep(0)
         return chunk

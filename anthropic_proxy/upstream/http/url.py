@@ -100,7 +100,7 @@ def encode_head(method: str, target: str, host: str, headers: dict[str, str]) ->
     all_headers = _DEFAULT_HEADERS | headers
     lines = "".join([f"{name}: {value}\r\n" for name, value in all_headers.items()])
     if lines.count("\n") != len(all_headers) or lines.count("\r") != len(all_headers) or "\0" in lines:
-        raise ValueError("a header holds a line break")
+        raise ValueError("a header contains a line break")
     return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{lines}".encode()
 
 

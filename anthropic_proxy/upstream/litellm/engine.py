@@ -63,7 +63,7 @@ class Engine:
                 if error.name != "litellm":
                     raise
                 raise MissingExtra(
-                    f"{model} needs LiteLLM (for a model of your own server write openai/{model})", "litellm"
+                    f"{model} needs LiteLLM (for a model on your own server, use openai/{model})", "litellm"
                 ) from None
             _set_options(litellm)
             self._library = Library(litellm.acompletion, openai.OpenAIError)

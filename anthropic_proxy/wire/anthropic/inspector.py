@@ -252,7 +252,7 @@ class RelayInspector(Decoder):
             raise self._refusal(body)
         if not reads:
             provider = self._call.provider
-            raise UpstreamProtocolError(f"{provider} sent what is no message.", provider=provider)
+            raise UpstreamProtocolError(f"{provider} sent an invalid message.", provider=provider)
         return list(_read(reply, reply.usage, None))
 
     def _read_kind(self, frame: bytes) -> _Kind:

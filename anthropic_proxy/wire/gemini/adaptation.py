@@ -23,13 +23,13 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     "say thinkingLevel": {"thinking": "level"},
     "drop sampling": {"sends_sampling": False},
     "say parameters": {"schema_form": "lowered"},
-    "drop responseSchema beside tools": {"accepts_schema_with_functions": False},
-    "drop search beside tools": {"server_tools_exclusive": True},
+    "drop responseSchema with tools": {"accepts_schema_with_functions": False},
+    "drop search with tools": {"server_tools_exclusive": True},
     "drop includeServerSideToolInvocations": {"search_with_functions": "plain"},
     "drop call ids": {"sends_call_ids": False},
     "drop parts of results": {"accepts_media_in_results": False},
     "say placeholder": {"requires_signatures": True},
-    "say placeholder in base64": {"requires_signatures": True, "placeholder": "base64"},
+    "encode placeholder in base64": {"requires_signatures": True, "placeholder": "base64"},
     "drop thoughtSignature": {"replays_signatures": False},
 }
 """Lesson → dialect fields that follow from it."""
@@ -48,15 +48,15 @@ _TEXTS = tuple(
             ("drop sampling",),
         ),
         (r"(?:parameters|response)_?json_?schema", ("say parameters",)),
-        (r"function calling with a response mime type", ("drop responseSchema beside tools",)),
-        (r"tool use with function calling|cannot be combined in the same request", ("drop search beside tools",)),
+        (r"function calling with a response mime type", ("drop responseSchema with tools",)),
+        (r"tool use with function calling|cannot be combined in the same request", ("drop search with tools",)),
         (r"unknown name \"include_?server_?side", ("drop includeServerSideToolInvocations",)),
         (r"unknown name \"id\"", ("drop call ids",)),
-        (r"missing a thought_?signature", ("say placeholder", "say placeholder in base64")),
+        (r"missing a thought_?signature", ("say placeholder", "encode placeholder in base64")),
         (
             r"(?:corrupted|invalid) thought.?signature|thought.?signature is (?:not valid|invalid)"
             r"|invalid value at '[^']*thought_?signature",
-            ("drop thoughtSignature", "say placeholder in base64"),
+            ("drop thoughtSignature", "encode placeholder in base64"),
         ),
     )
 )

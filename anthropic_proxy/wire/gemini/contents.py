@@ -82,7 +82,7 @@ class Contents:
         self._waiting: list[_Part] = []
         """Content between calls and their results, encoded after them."""
         self._forgets = False
-        """True if reasoning of an earlier reply is left out."""
+        """True if reasoning of an earlier reply is omitted."""
         self._names: dict[str, str] = {}
         dialect: Dialect = call.dialect
         self._sends_ids = dialect.sends_call_ids

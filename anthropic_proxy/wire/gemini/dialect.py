@@ -104,7 +104,7 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     server_tools_exclusive: bool = False
     """True if server tools exclude functions (before 3). Proven by: golden/gemini/search_left_out."""
     search_with_functions: Literal["plain", "announced"] = "announced"
-    """Form of search and URL context beside functions, and whether a search is announced before its text.
+    """Form of search and URL context together with functions, and whether a search is announced before its text.
 
     AI Studio requires `includeServerSideToolInvocations` ("announced"); Vertex AI has no such field ("plain").
     Proven by: golden/gemini/search_beside_functions, golden/gemini/vertex.

@@ -96,7 +96,7 @@ class GeminiDecoder(Decoder):
             self._read(reply, deltas)
         if not self._stopped:
             if not self._answered:
-                raise self._protocol_error("the reply holds no answer")
+                raise self._protocol_error("the reply has no content")
             deltas += self._stop(Stop("end_turn"))
         return self._late.feed(deltas + self._release_text())
 
@@ -107,7 +107,7 @@ class GeminiDecoder(Decoder):
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return _decode_frame(mend(frame))
         except DECODE_ERRORS as error:
-            raise self._protocol_error(f"a piece of the reply cannot be read: {error}") from None
+            raise self._protocol_error(f"a frame of the reply cannot be decoded: {error}") from None
 
     def _read(self, reply: Reply, deltas: list[Delta]) -> None:
         if reply.error is not None and not self._stopped:

@@ -101,7 +101,7 @@ def _declare_functions(
     declared = [_declare(tool, budget, style) for tool in functions]
     notes = [
         FidelityNote(
-            "approximated", f"tools.{budget.own_name(tool.name)}.strict", "no strict mode of the server is known"
+            "approximated", f"tools.{budget.own_name(tool.name)}.strict", "the server has no known strict mode"
         )
         for tool in functions
         if tool.strict
@@ -143,7 +143,7 @@ def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dic
         if tool.blocked_domains and dialect.accepts_excluded_domains:
             settings["excludeDomains"] = tool.blocked_domains
             domains.remove("blocked_domains")
-        why = "no such setting of the search is known; its results leave out other pages"
+        why = "the provider's search has no known setting for it; other pages are removed from its results"
         notes += [FidelityNote("approximated", f"{field}.{name}", why) for name in domains]
     else:
         lost += domains
@@ -160,7 +160,7 @@ def _encode_choice(
     if choice.type == "tool" and not any(is_client_tool(tool) and tool.name == choice.name for tool in request.tools):
         forced = next((tool for tool in request.tools if tool.name == choice.name), None)
         if has_functions or forced is None or _OWN.get(kind_of(forced)) not in own.names:
-            where = "beside functions" if has_functions and forced is not None else "at this backend"
+            where = "together with functions" if has_functions and forced is not None else "at this backend"
             raise UnsupportedFeature(f"tool_choice: {choice.name} cannot be forced {where}")
         notes.append(
             FidelityNote("approximated", "tool_choice", f"{choice.name} is the only tool; it cannot be forced")
@@ -168,9 +168,9 @@ def _encode_choice(
         return {}
     if not has_functions:
         if choice.type == "any" and not own.names:
-            raise UnsupportedFeature("tool_choice: any needs a tool, and none of those given is available here")
+            raise UnsupportedFeature("tool_choice: any requires a tool, and none of the given tools is available")
         if choice.type == "any":
-            notes.append(FidelityNote("approximated", "tool_choice", "tools of the provider's own cannot be forced"))
+            notes.append(FidelityNote("approximated", "tool_choice", "the provider's own tools cannot be forced"))
         return {}
     calling: dict[str, Any] = {"mode": _MODES.get(choice.type, "ANY")}
     if choice.type == "tool":

@@ -76,7 +76,7 @@ class _RootFlattener:
                 _Union(flat, self._index, everyone_holds=key == "allOf").add(objects)
                 if key != "allOf" or len(objects) < len(branches):
                     self._lost.append(f"{key} at the root became one object with all its properties")
-        self._lost += [f"{key} at the root was left out" for key in ("enum", "const", "not") if key in flat]
+        self._lost += [f"{key} at the root was removed" for key in ("enum", "const", "not") if key in flat]
         kinds = flat.get("type", "object")
         if kinds != "object":
             self._lost.append(f"type {_describe(kinds)} at the root became object")

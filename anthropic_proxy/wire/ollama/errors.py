@@ -66,7 +66,7 @@ def classify_fault(fault: UpstreamFault, call: Call) -> UpstreamError:
         error.parameter = "think"
     elif _NO_TOOLS.search(message):
         error.parameter = "tools"
-        error.message += ". Choose a model that takes them: https://ollama.com/search?c=tools"
+        error.message += ". Choose a model that supports them: https://ollama.com/search?c=tools"
     elif _OUT_OF_MEMORY.search(message):
         error.message += ". A smaller OLLAMA_CONTEXT_LENGTH needs less, and so does a smaller model"
     return error

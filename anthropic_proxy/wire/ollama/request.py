@@ -18,7 +18,7 @@ PATH = "/api/chat"
 
 _HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode
-_UNTHOUGHT = FidelityNote("approximated", "thinking", "a reply that was begun goes on without thinking first")
+_UNTHOUGHT = FidelityNote("approximated", "thinking", "a started reply continues without thinking first")
 
 
 def encode_request(call: Call) -> UpstreamRequest:

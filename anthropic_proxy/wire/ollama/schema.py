@@ -88,7 +88,7 @@ class _Reduction:
             is_text = isinstance(value, str) and value and len(value) <= MAX_TEXT_CHARACTERS
             shown = value if is_text else encode_short(value)
             if shown is None:
-                self._lost.append(f"{key} is not said: it is too long for a description")
+                self._lost.append(f"{key} is not sent: it is too long for a description")
             else:
                 yield f"{key}: {shown}"
 

@@ -86,7 +86,7 @@ class OllamaDecoder(Decoder):
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return decode_frame(mend(data))
         except DECODE_ERRORS as error:
-            raise self._protocol_error("sent what is no line of a reply") from error
+            raise self._protocol_error("sent an invalid line") from error
 
     def _read(self, read: Frame) -> list[Delta]:
         if read.error is not ABSENT:

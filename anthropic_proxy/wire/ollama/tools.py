@@ -49,11 +49,11 @@ def _choose(kind: str, name: str, tools: ToolFields, call: Call) -> None:
     if not tools.definitions:
         asked = name or ", ".join(tool.name for tool in call.request.tools) or "nothing"
         raise UnsupportedFeature(
-            f"tool_choice: {call.provider} cannot be asked to call a tool, because none of those given can be offered "
-            f"there: {asked}."
+            f"tool_choice: {call.provider} cannot be forced to call a tool, because it supports none of the "
+            f"given tools: {asked}."
         )
     tools.instructions = f"Call the tool {name} now." if kind == "tool" else "Call one of the tools now."
-    how = "it alone is offered, and a user text" if kind == "tool" else "a user text"
+    how = "only that tool is offered, and a user text" if kind == "tool" else "a user text"
     tools.notes.append(
         FidelityNote("emulated", "tool_choice", f"{call.provider} is not known to force calls; {how} asks for one")
     )
@@ -85,6 +85,6 @@ def _encode_tool(tool: Tool, budget: WorkBudget) -> tuple[Raw, tuple[str, ...], 
         function["description"] = description
     function["parameters"] = parameters
     if tool.strict:
-        lost = (*lost, "strict was not asked for: no strict mode of the server is known")
+        lost = (*lost, "strict was not sent: the server has no known strict mode")
     definition = Raw(msgspec.json.encode({"type": "function", "function": function}))
     return definition, lost, keywords

@@ -143,7 +143,7 @@ def is_present(raw: Raw) -> bool:
 
 
 def _usual(content: Any) -> Any:
-    """Return a frame with every field in its usual type; what has no meaning for us is left out."""
+    """Return a frame with every field in its usual type; fields without a meaning for us are omitted."""
     if not isinstance(content, dict):
         return content
     usual: dict[str, Any] = {}

@@ -74,7 +74,10 @@ def _effort(call: Call, dialect: Dialect, has_tools: bool, notes: list[FidelityN
     if not has_tools or dialect.forced_effort_with_tools in ("", effort):
         return effort
     if effort != "default":
-        why = f"{effort} → {dialect.forced_effort_with_tools}; {call.model} takes tools over Chat Completions only so"
+        why = (
+            f"{effort} → {dialect.forced_effort_with_tools}; {call.model} accepts tools over Chat Completions "
+            "only with this effort"
+        )
         notes.append(FidelityNote("approximated", "output_config.effort", why))
     return dialect.forced_effort_with_tools
 

@@ -129,7 +129,7 @@ class ChatDecoder(Decoder):
         try:
             return decode_chunk(mend(data))
         except DECODE_ERRORS as error:
-            raise UpstreamProtocolError(f"{self._provider} sent what is no JSON.", provider=self._provider) from error
+            raise UpstreamProtocolError(f"{self._provider} sent invalid JSON.", provider=self._provider) from error
 
     def _read(self, chunk: Chunk) -> list[Delta]:
         deltas: list[Delta] = []

@@ -45,7 +45,7 @@ def encode_tools(call: Call, dialect: Dialect, budget: WorkBudget) -> ToolFields
         _add_hosted(call, dialect, tools)
     if tools.definitions and not dialect.accepts_tools:
         raise UnsupportedFeature(
-            f"{call.provider}: {call.model} takes no tools over Chat Completions. "
+            f"{call.provider}: {call.model} does not support tools over Chat Completions. "
             f"Set {call.provider.upper()}_WIRE=responses, or choose another model."
         )
     if request.tool_choice is not None:
@@ -90,7 +90,7 @@ def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_stric
 def _force_hosted(tool: Tool, tools: ToolFields, asked: Sequence[Tool], call: Call) -> None:
     if len(asked) > 1:
         raise UnsupportedFeature(
-            f"tool_choice: {call.provider} cannot be made to call its own {tool.name} beside others."
+            f"tool_choice: {call.provider} cannot be forced to call its own {tool.name} if there are other tools."
         )
     if tools.definitions:
         tools.choice = "required"
@@ -110,8 +110,8 @@ def _choose(choice: ToolChoice, tools: ToolFields, asked: Sequence[Tool], call: 
         if forces:
             name = choice.name or ", ".join(tool.name for tool in asked) or "nothing"
             raise UnsupportedFeature(
-                f"tool_choice: {call.provider} cannot be made to call a tool, because none of those given can be "
-                f"offered there: {name}."
+                f"tool_choice: {call.provider} cannot be forced to call a tool, because it supports none of "
+                f"the given tools: {name}."
             )
         return
     thinking = dialect.is_thinking(call.request.effort)

@@ -69,7 +69,8 @@ def _allowed(toolset: Toolset) -> list[str] | None:
         return [tool.name for tool in toolset.tools if tool.name not in refused]
     if refused:
         raise UnsupportedFeature(
-            f"tools: mcp_toolset: configs: this provider can be told which tools of {toolset.mcp_server_name!r} it may "
-            f"call, not which it may not ({', '.join(refused)}); disable all by default_config and enable the others"
+            "tools: mcp_toolset: configs: this provider has a list of allowed tools for "
+            f"{toolset.mcp_server_name!r}, but no list of forbidden ones ({', '.join(refused)}); disable all "
+            "by default_config and enable the others"
         )
     return None

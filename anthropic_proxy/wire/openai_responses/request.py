@@ -75,7 +75,7 @@ def _output_limit(call: Call, dialect: Dialect, notes: list[FidelityNote]) -> in
     asked, minimum = call.request.max_tokens, dialect.min_output_tokens
     if asked < minimum:
         reason = (
-            f"{asked} → {minimum}, the least that {call.provider} takes; the reply is cut here, at about {asked} tokens"
+            f"{asked} → {minimum}, the minimum of {call.provider}; the proxy cuts the reply at about {asked} tokens"
         )
         notes.append(FidelityNote("emulated", "max_tokens", reason))
     return max(asked, minimum)
@@ -89,7 +89,11 @@ def _add_reasoning(
     if tools.can_search and effort == "minimal":
         effort = _MIN_SEARCH_EFFORT
         notes.append(
-            FidelityNote("approximated", "output_config.effort", f"minimal → {effort}; it does not search below")
+            FidelityNote(
+                "approximated",
+                "output_config.effort",
+                f"minimal → {effort}; the provider does not search at a lower effort",
+            )
         )
     included: list[str] = []
     if dialect.can_reason:

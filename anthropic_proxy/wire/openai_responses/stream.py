@@ -110,7 +110,7 @@ class ResponsesDecoder(Decoder):
         try:
             return decode_or_repair(decode, data, mend)
         except DECODE_ERRORS as error:
-            raise self._broken("sent what is no JSON") from error
+            raise self._broken("sent invalid JSON") from error
 
     def _broken(self, what: str) -> UpstreamProtocolError:
         return UpstreamProtocolError(f"{self._call.provider} {what}.", provider=self._call.provider)

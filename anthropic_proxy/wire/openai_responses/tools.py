@@ -144,7 +144,11 @@ def _encode_search(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> d
         definition["filters"] = {"excluded_domains": tool.blocked_domains}
     if tool.blocked_domains and "excluded_domains" not in definition.get("filters", ()):
         notes.append(
-            FidelityNote("approximated", blocked, "no such setting of the search is known; its results leave them out")
+            FidelityNote(
+                "approximated",
+                blocked,
+                "the provider's search has no known setting for it; they are removed from its results",
+            )
         )
     place = dict(_place_of(tool.user_location))
     if place and dialect.sends_user_location:
@@ -167,7 +171,7 @@ def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call, 
     if not offered or (choice.type == "tool" and choice.name not in offered):
         name = choice.name or _names(call.request.tools)
         raise UnsupportedFeature(
-            f"tool_choice: {call.provider} cannot be made to call a tool that it does not offer there: {name}."
+            f"tool_choice: {call.provider} cannot be forced to call a tool that it does not support: {name}."
         )
     wanted = offered.get(choice.name or "")
     if choice.type == "any" or wanted is None:
@@ -178,7 +182,7 @@ def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call, 
         return "required"
     if not dialect.accepts_forced_server_tool:
         raise UnsupportedFeature(
-            f"tool_choice: {call.provider} cannot be made to call its own {wanted['type']} beside other tools."
+            f"tool_choice: {call.provider} cannot be forced to call its own {wanted['type']} if there are other tools."
         )
     return {"type": "allowed_tools", "mode": "required", "tools": [wanted]}
 

@@ -28,7 +28,9 @@ class CallRepair:
         if found != client_name:
             self.notes.append(
                 FidelityNote(
-                    "approximated", "content.tool_use.name", f"'{_shortened(name)}' was called; {found} is offered"
+                    "approximated",
+                    "content.tool_use.name",
+                    f"'{_shortened(name)}' was called; the offered tool is {found}",
                 )
             )
         return found
@@ -39,7 +41,7 @@ class CallRepair:
             return None
         whole = arguments if is_object(arguments) else repair_arguments(arguments) or arguments
         found = self._offered.match_by_arguments(whole) or UNNAMED
-        self.notes.append(FidelityNote("approximated", "content.tool_use.name", f"a call came without a name: {found}"))
+        self.notes.append(FidelityNote("approximated", "content.tool_use.name", f"a call had no name: {found}"))
         return found
 
     def repair_arguments(self, arguments: str, name: str) -> str:
@@ -47,7 +49,11 @@ class CallRepair:
         if not arguments.strip() or is_object(arguments):
             return arguments
         mended = repair_arguments(arguments)
-        fate = "are no JSON object and pass as they came" if mended is None else "were no JSON object and are mended"
+        fate = (
+            "are not a JSON object and were delivered unchanged"
+            if mended is None
+            else "were not a JSON object and were repaired"
+        )
         self.notes.append(
             FidelityNote(
                 "approximated", "content.tool_use.input", f"the arguments of a call of {_shortened(name)} {fate}"

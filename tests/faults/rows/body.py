@@ -225,7 +225,7 @@ ROWS = (
     ),
     Row(
         phase=PHASE,
-        fault="packed by gzip, 4 MiB when it is unpacked",
+        fault="packed by gzip, 4 MiB after decompression",
         scripts=answers(*packed("gzip", say(lambda call: gzip.compress(complete(call) + b" " * (4 * MEBIBYTE))))),
         cases=both(Complete()),
     ),

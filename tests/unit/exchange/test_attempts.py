@@ -365,7 +365,7 @@ async def test_a_server_that_streams_unasked_is_understood_where_the_client_does
         (lambda: FakeResponse(200, HTML, headers={"content-type": "text/html; charset=utf-8"}), "web page"),
         (
             lambda: FakeResponse(200, b"\x0b\x02\x80", headers={"content-encoding": "br"}),
-            "packed (content-encoding: br)",
+            "compressed (content-encoding: br)",
         ),
     ],
 )
@@ -388,7 +388,7 @@ async def test_a_key_that_is_refused_is_seen_in_what_was_tried_and_named_once_wi
     for _ in range(3):
         assert (await town.ask()).error is None
     assert [receipt.failed_attempts for receipt in town.receipts] == [["openai 401"], [], []]
-    assert town.log.getvalue().count("abcd rests, because of") == 1
+    assert town.log.getvalue().count("abcd is in cooldown, because of") == 1
     assert first not in town.log.getvalue()
 
 

@@ -82,7 +82,7 @@ async def test_a_whole_reply_to_a_stream_is_told_once() -> None:
     keeper = await somewhere.ask(stream=True)
     assert keeper.error is not None
     assert keeper.error.status == 502
-    assert keeper.error.message == "anthropic: the reply came in one piece, though a stream was asked for"
+    assert keeper.error.message == "anthropic: the reply was not streamed although a stream was requested"
     assert somewhere.receipts[0].failed_attempts == []
 
 

@@ -55,7 +55,7 @@ async def test_what_waited_comes_before_the_error_however_the_answer_breaks(case
 
 def _breaking(how: str) -> bytes | bytearray | Exception:
     if how == "reset":
-        return UpstreamProtocolError("the reply broke off before it was complete")
+        return UpstreamProtocolError("the reply ended before it was complete")
     return STALL if how == "silence" else b""
 
 

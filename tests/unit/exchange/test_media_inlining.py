@@ -182,9 +182,9 @@ async def test_strict_refuses_what_could_not_be_fetched() -> None:
     keeper = await linked.ask(image("https://closed.test/cat.png"), QUESTION)
     assert keeper.error is not None
     assert keeper.error.message == (
-        "moonshot/kimi-k2.6 would lose messages.image: the backend takes no link and it was not "
-        "fetched: url_not_allowed; a text names it. FIDELITY=strict refuses that. Leave it out of "
-        "the request, choose another backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> "
+        "moonshot/kimi-k2.6 would lose messages.image: the backend accepts no URL, and it was not fetched: "
+        "url_not_allowed; a text replaces it. FIDELITY=strict rejects this. Remove it from the request, "
+        "choose another backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> "
         "for one tier)."
     )
     assert linked.sent == []

@@ -169,7 +169,7 @@ async def test_a_refused_method_means_the_address(said: object, shown: str) -> N
                 "OPENAI_BASE_URL, environment. Check its path."),
         ({"PREFERRED_PROVIDER": "ollama", "OLLAMA_API_BASE": "http://127.0.0.1:11434/v1"},
          "http://127.0.0.1:11434/v1/api/chat: HTTP 404 (Not Found). The address is set by OLLAMA_API_BASE, "
-         "environment. Is /v1 too much? Try OLLAMA_API_BASE=http://127.0.0.1:11434"),
+         "environment. Is /v1 superfluous? Try OLLAMA_API_BASE=http://127.0.0.1:11434"),
         ({"PREFERRED_PROVIDER": "ollama"},
          "http://localhost:11434/api/chat: HTTP 404 (Not Found). This is the default address of Ollama; "
          "OLLAMA_API_BASE sets another."),

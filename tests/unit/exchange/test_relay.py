@@ -891,8 +891,8 @@ def test_a_language_that_the_provider_itself_does_not_speak_needs_an_address() -
     keeper = ask(ProxyHarness(Streets(), OPENAI_API_KEY="k", OPENAI_WIRE="messages"), model="openai/gpt-4.1")
     assert keeper.error is not None
     assert keeper.error.message == (
-        "openai/gpt-4.1 cannot be reached: OpenAI does not speak messages itself. "
-        "OPENAI_WIRE=messages is for a server of yours: name its address in OPENAI_BASE_URL"
+        "openai/gpt-4.1 cannot be reached: OpenAI does not support messages. "
+        "OPENAI_WIRE=messages is for your own server: set its address in OPENAI_BASE_URL"
     )
 
 

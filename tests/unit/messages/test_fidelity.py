@@ -113,8 +113,8 @@ async def test_strict_refuses_before_anything_is_sent_and_names_every_loss() -> 
     assert (keeper.error.status, keeper.error.error_type) == (400, "invalid_request_error")
     assert keeper.error.message == (
         "openai/gpt-4.1 would lose tools.code_execution: openai is not known to run "
-        "code_execution_20250825; top_k: not sent; no setting for it is known. FIDELITY=strict "
-        "refuses that. Leave it out of the request, choose another backend, or allow it with "
+        "code_execution_20250825; top_k: not sent; no setting for it is known. FIDELITY=strict rejects this. "
+        "Remove it from the request, choose another backend, or allow it with "
         "FIDELITY=best-effort (FIDELITY_<TIER> for one tier)."
     )
 
@@ -131,7 +131,7 @@ PDF = {"type": "document", "source": {"type": "base64", "media_type": "applicati
         ),
         ({"tools": [RUN]}, "tools.code_execution: groq is not known to run code_execution_20250825"),
         ({"top_k": 5}, "top_k: not sent; no setting for it is known"),
-        ({"inference_geo": "eu"}, "inference_geo: nobody here can promise where a model runs"),
+        ({"inference_geo": "eu"}, "inference_geo: the proxy cannot control where a model runs"),
     ],
 )
 async def test_strict_refuses_what_a_model_of_texts_would_lose(fields: dict[str, Any], lost: str) -> None:
@@ -140,8 +140,9 @@ async def test_strict_refuses_what_a_model_of_texts_would_lose(fields: dict[str,
     assert street.bodies == []
     assert keeper.error is not None
     assert keeper.error.message == (
-        f"groq/llama-3.3-70b-versatile would lose {lost}. FIDELITY=strict refuses that. Leave it out of the request, "
-        "choose another backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one tier)."
+        f"groq/llama-3.3-70b-versatile would lose {lost}. FIDELITY=strict rejects this. Remove it from the "
+        "request, choose another backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one "
+        "tier)."
     )
     assert (await ProxyHarness(street, GROQ_API_KEY="k").ask(**fields)).error is None
 
@@ -237,8 +238,8 @@ async def test_a_search_without_a_service_is_a_loss() -> None:
     assert keeper.error is not None
     assert keeper.error.message == (
         "openai/gpt-4.1 would lose tools.web_search: openai is not known to run web_search_20250305, "
-        "and no search service is set (SEARCH_URL), so each search is answered with an error. "
-        "FIDELITY=strict refuses that. Leave it out of the request, choose another backend, or allow "
+        "and SEARCH_URL is not set, so each search fails. "
+        "FIDELITY=strict rejects this. Remove it from the request, choose another backend, or allow "
         "it with FIDELITY=best-effort (FIDELITY_<TIER> for one tier)."
     )
     town = ProxyHarness(Street(), **CHAT)
@@ -370,7 +371,7 @@ async def test_a_note_has_the_clients_name_of_a_tool() -> None:
         {"name": "plain", "strict": True, "input_schema": {"type": "object", "properties": {"a": {}}}},
     ]
     assert (await town.ask(tools=tools)).body
-    why = "strict was not asked for: the schema has what strict mode refuses"
+    why = "strict was not sent: the schema does not fit strict mode"
     assert [note for note in town.receipts[0].notes if note.field.startswith("tools")] == [
         FidelityNote("approximated", "tools.mcp.read file", why),
         FidelityNote("approximated", "tools.plain", why),

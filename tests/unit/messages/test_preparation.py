@@ -53,7 +53,7 @@ FILM = {"type": "image", "source": {"type": "base64", "media_type": "video/mp4",
 def test_sound_and_film_are_refused_by_every_provider(content: list[Any], field: str) -> None:
     history = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well?"}]
     body = {"model": "m", "max_tokens": 9, "messages": [*history, {"role": "user", "content": content}]}
-    with pytest.raises(UnsupportedFeature, match=rf"^{re.escape(field)}\.source\.media_type: .* PDFs") as caught:
+    with pytest.raises(UnsupportedFeature, match=rf"^{re.escape(field)}\.source\.media_type: .* PDF") as caught:
         prepare(decode_request(json.dumps(body).encode()), TargetLimits(pdf=True))
     assert caught.value.status == 400
 
@@ -528,7 +528,7 @@ def test_a_model_without_tools_gets_none() -> None:
     assert ready.request.tools == []
     assert ready.request.tool_choice is None
     assert [(note.handling, note.field) for note in ready.notes] == [("dropped", "tools")]
-    with pytest.raises(UnsupportedFeature, match="the model takes no tools"):
+    with pytest.raises(UnsupportedFeature, match="the model does not support tools"):
         prepared(tools=[{"name": "a"}], tool_choice={"type": "any"}, limits=bare)
 
 

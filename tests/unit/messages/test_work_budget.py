@@ -12,7 +12,7 @@ def test_steps_above_the_limit_are_refused_by_the_name_of_the_field() -> None:
     with pytest.raises(WorkLimitExceeded) as refused:
         budget.spend()
     assert refused.value.message == (
-        "tools.Read.input_schema: it needs more than 1,000 steps to convert; at most that many are taken. "
+        "tools.Read.input_schema: it needs more than 1,000 steps to convert; that is the limit. "
         "Refer to fewer definitions from each other, or list fewer alternatives."
     )
     assert isinstance(refused.value, InvalidRequest)
@@ -23,8 +23,8 @@ def test_nodes_above_the_limit_are_refused_before_they_are_written() -> None:
     with pytest.raises(WorkLimitExceeded) as refused:
         budget.write(10_001)
     assert refused.value.message == (
-        "tools.Read.input_schema: it has more than 10,000 nodes when its references are written out; at most that "
-        "many are written. Refer to fewer definitions from each other, or list fewer alternatives."
+        "tools.Read.input_schema: it has more than 10,000 nodes when its references are written out; that is "
+        "the limit. Refer to fewer definitions from each other, or list fewer alternatives."
     )
 
 
@@ -34,8 +34,8 @@ def test_depth_above_the_limit_is_refused() -> None:
     with pytest.raises(WorkLimitExceeded) as refused:
         budget.require_depth(201)
     assert refused.value.message == (
-        "tools.Read.input_schema: it nests schemas more than 200 levels deep when its references are written out; at "
-        "most that many are followed."
+        "tools.Read.input_schema: it nests schemas more than 200 levels deep when its references are written "
+        "out; that is the limit."
     )
 
 

@@ -46,7 +46,7 @@ def tls_error(reason: str) -> ssl.SSLError:
         (certificate_error("self-signed certificate"), "the certificate is not accepted: self-signed certificate"),
         (
             tls_error("WRONG_VERSION_NUMBER"),
-            "TLS failed: the server speaks no TLS here; does its address begin with http://?",
+            "TLS failed: the server does not use TLS on this port; does its URL begin with http://?",
         ),
         (tls_error("TLSV1_ALERT_PROTOCOL_VERSION"), "TLS failed: tlsv1 alert protocol version"),
         (ConnectionAbortedError("the proxy closed the connection"), "the proxy closed the connection"),

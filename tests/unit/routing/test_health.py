@@ -37,7 +37,10 @@ def test_who_fails_again_and_again_is_left_alone_and_told_as_it_failed() -> None
         breakers.acquire("groq")
     assert refused.value.status == 502
     assert refused.value.retry_after == MIN_OPEN_SECONDS
-    assert refused.value.message == "groq: connection refused. It failed 5 times in a row and is asked again in 5 s."
+    assert (
+        refused.value.message
+        == "groq: connection refused. It failed 5 times in a row; the next call is allowed in 5 s."
+    )
     assert not refused.value.retryable
     breakers.acquire("openai")
 

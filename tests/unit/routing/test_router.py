@@ -206,17 +206,17 @@ def test_a_tier_is_a_word_of_its_own(name, tier):
         (
             {"OPENAI_API_KEY": "o", "BIG_MODEL": "gpt-4.1"},
             "claude-sonnet-4-6",
-            "sonnet is BIG_MODEL (environment), and a bare name gets its list's prefix: openai",
+            "sonnet is BIG_MODEL (environment), and a name without a prefix gets that of its list: openai",
         ),
         ({"OPENAI_API_KEY": "o"}, "claude-haiku-4-5", "haiku is SMALL_MODEL (default of openai)"),
         ({"OPENAI_API_KEY": "o"}, "groq/x", "the request names its provider: groq"),
-        ({"GROQ_API_KEY": "g"}, "openai/gpt-oss-20b", "openai/gpt-oss-20b stands whole in the list of groq"),
-        ({"OPENAI_API_KEY": "o"}, "mine", "a name in no list goes to the preferred provider: openai"),
+        ({"GROQ_API_KEY": "g"}, "openai/gpt-oss-20b", "openai/gpt-oss-20b is in the model list of groq"),
+        ({"OPENAI_API_KEY": "o"}, "mine", "an unlisted name is sent to the preferred provider: openai"),
         (
             {"OPENAI_API_KEY": "o", "PREFERRED_PROVIDER": "google", "MODEL_OPUS": "mine"},
             "claude-opus-5-5",
-            "opus is MODEL_OPUS (environment), and neither google nor a list knows it, so it goes to openai, "
-            "whose key is set",
+            "opus is MODEL_OPUS (environment), and neither google nor a model list has it, so it is sent to "
+            "openai, whose key is set",
         ),
     ],
 )
@@ -235,9 +235,9 @@ def test_the_reason_names_file_and_line(tmp_path):
 def test_what_the_user_may_not_expect_is_noted_for_the_log():
     settings = load(OPENAI_API_KEY="o", PREFERRED_PROVIDER="google", BIG_MODEL="mine")
     (note,) = resolve(RoutingQuery("claude-sonnet-4-6"), settings, Catalog()).notes
-    assert note.startswith("mine: neither google nor a list knows it")
+    assert note.startswith("mine: neither google nor a model list has it")
     (note,) = resolve(RoutingQuery("mine"), load(OPENAI_API_KEY="o"), Catalog()).notes
-    assert note == "mine: a name in no list goes to the preferred provider: openai"
+    assert note == "mine: an unlisted name is sent to the preferred provider: openai"
     assert not resolve(RoutingQuery("claude-sonnet-4-6"), load(OPENAI_API_KEY="o"), Catalog()).notes
 
 
@@ -272,7 +272,7 @@ def test_litellm_has_no_models_of_its_own_for_the_tiers():
     settings = load(PREFERRED_PROVIDER="litellm", SMALL_MODEL="command-r")
     with pytest.raises(InvalidRequest) as caught:
         resolve(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())
-    assert caught.value.message.startswith("litellm has no models of its own. Name one in BIG_MODEL")
+    assert caught.value.message.startswith("litellm has no default models. Set BIG_MODEL")
     assert names(resolve(RoutingQuery("claude-haiku-4-5"), settings, Catalog())) == ["litellm/command-r"]
     assert [bool(row.problems) for row in describe_mapping(settings, Catalog())[:2]] == [False, True]
 

@@ -43,7 +43,7 @@ async def test_a_bug_at_the_door_is_answered_in_the_envelope_and_leaves_a_line()
     said = town.log.getvalue()
     assert "KeyError: 'nobody'" in said
     assert "GET /v1/models 500" in said.splitlines()[-1]
-    assert "✕ KeyError inside the proxy" in said.splitlines()[-1]
+    assert "✕ KeyError in the proxy" in said.splitlines()[-1]
 
 
 async def test_a_header_that_cannot_be_sent_leaves_room_for_the_refusal() -> None:

@@ -545,8 +545,8 @@ async def test_a_schema_that_is_too_large_is_refused_with_its_name_and_the_limit
     status, answer = await post(body)
     assert (status, json.loads(answer)["error"]["message"]) == (
         400,
-        "tools.do_it.input_schema: it has more than 1,000 nodes when its references are written out; at most that many "
-        "are written. Refer to fewer definitions from each other, or list fewer alternatives.",
+        "tools.do_it.input_schema: it has more than 1,000 nodes when its references are written out; that is "
+        "the limit. Refer to fewer definitions from each other, or list fewer alternatives.",
     )
 
 

@@ -131,7 +131,7 @@ async def test_what_is_kept_for_the_next_request_holds_no_key_that_a_client_lent
 @pytest.mark.parametrize("value", ["a\r\nx-evil: 1", "a\nb", "a\0b", "a\rb"])
 async def test_a_header_cannot_become_two(value: str) -> None:
     async with serving(say(OK)) as (server, port), asking() as upstream:
-        with pytest.raises(UpstreamUnreachable, match="a header holds a line break"):
+        with pytest.raises(UpstreamUnreachable, match="a header contains a line break"):
             await upstream.send(
                 f"http://127.0.0.1:{port}", UpstreamRequest(path="/x", body=b"", headers={"x-a": value}), None
             )
@@ -141,7 +141,7 @@ async def test_a_header_cannot_become_two(value: str) -> None:
 @pytest.mark.parametrize("base", ["ftp://host/x", "http://", "http://[::1", "host/x", "http://host:port"])
 async def test_what_is_no_address_is_refused_in_words(base: str) -> None:
     async with asking() as upstream:
-        with pytest.raises(UpstreamUnreachable, match="nothing can be sent to"):
+        with pytest.raises(UpstreamUnreachable, match="no request can be sent to"):
             await upstream.send(base, UpstreamRequest(path="/x", body=b""), None)
 
 
@@ -257,8 +257,8 @@ async def test_bytes_that_nobody_asked_for_end_a_connection(behind: bytes) -> No
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "does not speak HTTP as it should"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx", "does not speak HTTP"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "violates HTTP"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx", "violates HTTP"),
         (b"HTTP/1.1 200 OK\r\n" + b"x-a: " + b"a" * 300_000, "its head has more than"),
         (b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000, "its head has more than"),
     ],
@@ -423,10 +423,10 @@ async def test_nothing_is_opened_any_more_once_it_is_closed() -> None:
 
 async def test_a_name_that_nobody_knows_and_a_port_where_nobody_listens_are_told() -> None:
     async with asking() as upstream:
-        with pytest.raises(UpstreamUnreachable, match=r"nothing answers at http://nobody\.invalid"):
+        with pytest.raises(UpstreamUnreachable, match=r"no server responds at http://nobody\.invalid"):
             await upstream.send("http://nobody.invalid", UpstreamRequest(path="/x", body=b""), None)
         with pytest.raises(
-            UpstreamUnreachable, match=r"^nothing answers at http://127\.0\.0\.1:1 \(connection refused\)$"
+            UpstreamUnreachable, match=r"^no server responds at http://127\.0\.0\.1:1 \(connection refused\)$"
         ):
             await upstream.send("http://127.0.0.1:1", UpstreamRequest(path="/x", body=b""), None)
 
@@ -558,9 +558,8 @@ async def test_a_proxy_that_wants_a_password_is_named_with_its_settings(scheme: 
                 with pytest.raises(UpstreamUnreachable) as raised:
                     await upstream.send(f"{scheme}://provider.example", UpstreamRequest(path="/x", body=b""), None)
                 assert str(raised.value) == (
-                    f"nothing answers at {scheme}://provider.example through the proxy {at} "
-                    "(the proxy answers with HTTP 407; HTTP_PROXY, HTTPS_PROXY or ALL_PROXY takes a user and a "
-                    "password: http://user:password@host:port)"
+                    f"no server responds at {scheme}://provider.example through the proxy {at} "
+                    "(the proxy answers with HTTP 407; set user and password in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: http://user:password@host:port)"
                 )
                 assert raised.value.status == 502
 
@@ -628,14 +627,14 @@ async def refusal_at(address: str, **options: Any) -> UpstreamUnreachable:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.9.1"])
 async def test_a_local_server_that_is_down_is_not_worth_the_client_s_retries(host: str) -> None:
     error = await refusal_at(f"http://{host}:1/v1")
-    assert error.message.startswith(f"nothing answers at http://{host}:1 (connection refused")
+    assert error.message.startswith(f"no server responds at http://{host}:1 (connection refused")
     assert (error.should_retry, error.retryable) == (False, True)  # the proxy's own repeat comes first
 
 
 async def test_a_local_proxy_that_is_down_is_named() -> None:
     error = await refusal_at("https://api.example", proxies={"https": "http://user:pass@127.0.0.1:1"})
     assert error.message == (
-        "nothing answers at https://api.example through the proxy http://127.0.0.1:1 (connection refused)"
+        "no server responds at https://api.example through the proxy http://127.0.0.1:1 (connection refused)"
     )
     assert error.should_retry is False
 

@@ -235,7 +235,7 @@ async def test_without_the_library_the_error_says_how_to_install_it(monkeypatch:
     await upstream.close()
     assert (caught.value.status, caught.value.error_type, caught.value.should_retry) == (500, "api_error", False)
     assert caught.value.message == (
-        "mistral/m needs LiteLLM (for a model of your own server write openai/mistral/m), which is not installed. "
+        "mistral/m needs LiteLLM (for a model on your own server, use openai/mistral/m), which is not installed. "
         "Install it in the checkout and start the proxy again: sh scripts/setup litellm   or, with uv: "
         "uv sync --extra litellm"
     )

@@ -258,7 +258,7 @@ def test_the_charset_is_a_parameter_of_the_content_type(content_type: str, chars
     [
         ("/film", "unsupported_content_type", "video/mp4"),
         ("/packed/br", "unsupported_content_type", "packed as br"),
-        ("/packed/torn", "url_not_accessible", "cannot be read: the reply broke off before it was complete"),
+        ("/packed/torn", "url_not_accessible", "cannot be read: the reply ended before it was complete"),
         ("/bomb", "content_too_large", "20 MiB"),
         ("/large", "content_too_large", "20 MiB"),
         ("/endless", "content_too_large", "20 MiB"),

@@ -178,7 +178,7 @@ async def test_a_query_that_is_none_is_not_sent(query: str, domains: dict[str, l
 
 async def test_a_service_that_is_not_there_is_unavailable() -> None:
     http = HttpTransport(5)
-    with pytest.raises(WebSearchFailed, match="SEARCH_URL: nothing answers") as caught:
+    with pytest.raises(WebSearchFailed, match="SEARCH_URL: no server responds") as caught:
         await SearchService(http.send, "http://127.0.0.1:1").search("brie")
     assert caught.value.error_code == "unavailable"
     await http.close()

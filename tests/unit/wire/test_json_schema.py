@@ -126,7 +126,7 @@ def test_a_reference_at_the_root_is_followed() -> None:
 def test_what_a_root_may_not_say_is_left_out_and_that_is_said(keyword: str) -> None:
     schema, lost = clean_schema({**SEARCH, keyword: [{}]})
     assert schema == SEARCH
-    assert lost == [f"{keyword} at the root was left out"]
+    assert lost == [f"{keyword} at the root was removed"]
 
 
 def test_roots_that_contain_themselves_end() -> None:

@@ -241,7 +241,7 @@ def test_any_schema_becomes_one_that_the_server_can_read(schema: Any) -> None:
 
 def test_what_is_too_long_for_a_description_is_reported() -> None:
     _, _, lost, _ = encode_parameters({"type": "object", "properties": {"a": {"pattern": "x" * 300}}})
-    assert lost == ("pattern is not said: it is too long for a description",)
+    assert lost == ("pattern is not sent: it is too long for a description",)
 
 
 # Learning from refusals

@@ -24,16 +24,15 @@ from tests.support.schemas import GROWING, encoded
 
 FIELD = "tools.t.input_schema"
 TOO_MANY_NODES = (
-    f"{FIELD}: it has more than 500,000 nodes when its references are written out; at most that many are written. "
+    f"{FIELD}: it has more than 500,000 nodes when its references are written out; that is the limit. "
     "Refer to fewer definitions from each other, or list fewer alternatives."
 )
 TOO_MANY_STEPS = (
-    f"{FIELD}: it needs more than 1,000,000 steps to convert; at most that many are taken. "
+    f"{FIELD}: it needs more than 1,000,000 steps to convert; that is the limit. "
     "Refer to fewer definitions from each other, or list fewer alternatives."
 )
 TOO_DEEP = (
-    f"{FIELD}: it nests schemas more than 200 levels deep when its references are written out; at most that many are "
-    "followed."
+    f"{FIELD}: it nests schemas more than 200 levels deep when its references are written out; that is the limit."
 )
 MOONSHOT = SchemaRules(inlines_references=True, types_beside_choices=False)
 
@@ -212,7 +211,7 @@ async def test_a_schema_of_more_than_four_mebibytes_is_not_read(reply: bool) -> 
     keeper = await ProxyHarness(Model(), **settings).ask(model=model, **fields)
     path, size = "output_config.format.schema" if reply else "tools.0.input_schema", len(json.dumps(schema))
     assert keeper.error is not None
-    assert keeper.error.message == f"{path}: has {size:,} bytes; at most 4,194,304 are read"
+    assert keeper.error.message == f"{path}: has {size:,} bytes; at most 4,194,304 are allowed"
 
 
 async def test_tools_below_the_limit_do_not_add_up() -> None:
@@ -270,7 +269,7 @@ def test_a_refused_check_leaves_nothing_for_the_garbage_collector() -> None:
     finally:
         gc.enable()
     assert message == (
-        "output_config.format.schema: it needs more than 30,000 steps to check; at most that many are taken. "
+        "output_config.format.schema: it needs more than 30,000 steps to check; that is the limit. "
         "Refer to fewer definitions from each other, or list fewer alternatives."
     )
 
@@ -291,6 +290,6 @@ def test_two_thousand_alternatives_against_two_thousand_values_are_refused() -> 
     with pytest.raises(InvalidRequest) as refused:
         shape.extract_json(msgspec.json.encode([{name: 1} for name in names]).decode())
     assert refused.value.message == (
-        "output_config.format.schema: it needs more than 300,000 steps to check; at most that many are taken. "
+        "output_config.format.schema: it needs more than 300,000 steps to check; that is the limit. "
         "Refer to fewer definitions from each other, or list fewer alternatives."
     )

@@ -498,9 +498,10 @@ async def test_what_was_mended_stands_in_the_receipt(stream: bool) -> None:
     assert notes == [
         "emulated content.tool_use: a call of Read that the model wrote as text (hermes) became a block",
         "emulated content.tool_use: a call of Run that the model wrote as text (hermes) became a block",
-        "approximated content.tool_use.name: 'functions.read' was called; Read is offered",
-        "approximated content.tool_use.input: the arguments of a call of Read were no JSON object and are mended",
-        "approximated content.tool_use.input: the arguments of a call of Run are no JSON object and pass as they came",
+        "approximated content.tool_use.name: 'functions.read' was called; the offered tool is Read",
+        "approximated content.tool_use.input: the arguments of a call of Read were not a JSON object and were repaired",
+        "approximated content.tool_use.input: the arguments of a call of Run are not a JSON object and were "
+        "delivered unchanged",
     ]
 
 

@@ -30,7 +30,7 @@ class Lexeme(Struct, frozen=True):
 
 
 def read_lexemes(text: str) -> Iterator[Lexeme]:
-    """Yield words, numbers and signs in order; dates, times, versions and quotes are left out."""
+    """Yield words, numbers and signs in order; dates, times, versions and quotes are omitted."""
     previous = ""
     for match in _LEXEME.finditer(text):
         kind, found = match.lastgroup, match[0]

@@ -134,7 +134,7 @@ class Quantity(Struct, frozen=True, kw_only=True):
 
 
 def read_quantities(text: str) -> list[Quantity]:
-    """Return the numbers of tokens in a text, in order; numbers in other units are left out."""
+    """Return the numbers of tokens in a text, in order; numbers in other units are omitted."""
     lexemes = list(read_lexemes(text))
     found: list[Quantity] = []
     sentence = previous = 0

@@ -112,8 +112,8 @@ async def test_strict_refuses_citations_of_a_fetch_before_anything_is_sent() -> 
     keeper = await town(script, fetch=Fetcher(), **STRICT).ask(tools=[cited], max_tokens=100, model="claude-sonnet-4-5")
     assert keeper.error is not None
     assert keeper.error.message == (
-        "openai/gpt-4.1 would lose tools.web_fetch.citations: no other provider is known to cite "
-        "what was fetched. FIDELITY=strict refuses that. Leave it out of the request, choose another "
+        "openai/gpt-4.1 would lose tools.web_fetch.citations: no other provider is known to cite fetched "
+        "pages. FIDELITY=strict rejects this. Remove it from the request, choose another "
         "backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one tier)."
     )
     assert not script.asked

@@ -62,7 +62,7 @@ async def test_a_second_wrong_reply_is_an_error_that_says_what_is_wrong(stream: 
     assert keeper.error is not None
     assert (keeper.error.status, keeper.error.error_type) == (502, "api_error")
     assert keeper.error.message == (
-        "openai was asked twice for a reply of the schema in output_config.format, and gave none: "
+        "openai returned no valid reply for the schema in output_config.format in two attempts: "
         "$.stars: 'four' is not of type 'integer'."
     )
     assert len(model.bodies) == 2
@@ -172,8 +172,8 @@ async def test_a_schema_that_would_take_for_ever_to_check_is_refused_by_its_name
     assert (keeper.error.status, keeper.error.error_type) == (400, "invalid_request_error")
     assert others > 5, "nobody else was served while the reply was checked"
     assert keeper.error.message == (
-        "output_config.format.schema: it needs more than 300,000 steps to check; at most that many "
-        "are taken. Refer to fewer definitions from each other, or list fewer alternatives."
+        "output_config.format.schema: it needs more than 300,000 steps to check; that is the limit. Refer to "
+        "fewer definitions from each other, or list fewer alternatives."
     )
 
 

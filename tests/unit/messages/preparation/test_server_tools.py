@@ -76,7 +76,7 @@ def test_a_tool_that_may_not_stand_beside_functions_becomes_one() -> None:
     said = prepared(READ, SEARCH, FETCH, limits=alone)
     assert offered(said) == [("Read", None), ("web_search", None)]
     assert [note.handling for note in said.notes] == ["emulated", "dropped"]
-    assert said.notes[1].reason.endswith("beside functions")
+    assert said.notes[1].reason.endswith("together with functions")
 
 
 def test_a_server_tool_without_a_name_gets_one_that_is_free() -> None:
@@ -106,8 +106,8 @@ def test_what_the_proxy_does_not_heed_is_noted() -> None:
             {"allowed_domains": ["a.test", "https://b.test"]},
             r"tools.web_search.allowed_domains: 'https://b.test' is no",
         ),
-        ({"blocked_domains": ["a b"]}, r"tools.web_search.blocked_domains: 'a b' is no domain; it can be one such as"),
-        ({"allowed_domains": ["*.a.test"]}, r"'\*.a.test' is no domain"),
+        ({"blocked_domains": ["a b"]}, r"tools.web_search.blocked_domains: 'a b' is not a domain; use one such as"),
+        ({"allowed_domains": ["*.a.test"]}, r"'\*.a.test' is not a domain"),
         (
             {"allowed_domains": ["a.test"], "blocked_domains": ["b.test"]},
             r"tools.web_search: allowed_domains \['a.test'\] and blocked_domains \['b.test'\] cannot be used together",

@@ -93,7 +93,7 @@ async def test_places_in_front_of_the_upstreams_are_waited_for_and_given_back() 
     for keeper in [await exchange for exchange in sent_away]:
         assert keeper.error is not None
     full = (
-        "This proxy makes 2 calls at once (MAX_UPSTREAM_CALLS), and 16 requests wait for their turn already. "
+        "This proxy makes at most 2 upstream calls at once (MAX_UPSTREAM_CALLS), and 16 requests are already queued. "
         "Try again in a moment."
     )
     refused = {(receipt.status, receipt.error_type, receipt.error, receipt.provider) for receipt in town.receipts}

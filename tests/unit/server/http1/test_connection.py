@@ -45,7 +45,7 @@ async def test_an_offered_websocket_is_an_ordinary_request() -> None:
         assert [answer["path"] for answer in bodies_of(await talk(port, offer, CLOSE))] == ["/first", "/last"]
 
 
-NOT_HTTP = "The request is not HTTP as it can be read here: "
+NOT_HTTP = "The request is not valid HTTP: "
 SPACES = f"{NOT_HTTP}method, address and HTTP/1.1 must have one space between each."
 
 
@@ -56,7 +56,7 @@ SPACES = f"{NOT_HTTP}method, address and HTTP/1.1 must have one space between ea
         (b"GET / HTTP/1.1\r\nHost x\r\n\r\n", f"{NOT_HTTP}Invalid header token."),
         (
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
-            "This is no HTTP but TLS: the address of this proxy begins with http://, not https://.",
+            "The request is TLS instead of HTTP: the address of this proxy begins with http://, not https://.",
         ),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", f"{NOT_HTTP}Pause on PRI/Upgrade."),
         (

@@ -50,7 +50,7 @@ async def test_what_surrounds_the_pieces_of_a_body_is_bounded(name: str) -> None
         response = await post(upstream, port)
         with pytest.raises(UpstreamProtocolError) as raised:
             await read_all(response)
-        assert str(raised.value) == "the reply broke off before it was complete"
+        assert str(raised.value) == "the reply ended before it was complete"
         assert "trailer has more than 262,144 bytes" in str(raised.value.__cause__)
         await response.close()
     assert sent[0] < MANY * 65_536 // 2
