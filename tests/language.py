@@ -1,7 +1,7 @@
-"""The word list for names and the rules for docstrings and comments, each with its reason.
+"""The word list for names and the rules for sentences, each with its reason.
 
-`python -m tests.language [part of a path …]` prints every finding.
-`tests/repository/test_language.py` enforces the rules.
+Sentences are docstrings, comments, messages of the package, and the prose of Markdown files.
+`python -m tests.language [part of a path …]` prints every finding. `tests/repository/test_language.py` has the tests.
 """
 
 import ast
@@ -51,6 +51,26 @@ _CLAUSES = re.compile(
     r"|who(?:m|se|ever)?|(?:no|some|any)body|anew|in words|lets? go|left alone)\b",
     re.IGNORECASE,
 )
+_PROSE = re.compile(
+    r"\b(?:(?:say|says|said|saying|tell|tells|told|telling|hear|hears|heard|hearing|forgive|forgives|forgave|forgiven"
+    r"|whom|whoever|(?:no|some|any|every)body|anew|in words|in one go|lets? go|left alone|as it comes|under way"
+    r"|corridor|lessons?|errands?|mend(?:s|ed|ing)?|lends?|lent|heal(?:s|ed|ing)?|the door|ways? out"
+    r"|process in front)\b|(?<!reader )(?<!readers )(?<!people )(?<!client )(?<!user )(?<!users )\bwho\b)",
+    re.IGNORECASE,
+)
+"""Clauses and metaphors that neither documentation nor a message contains. `whose` is allowed in both."""
+_MARKUP = re.compile(r"`[^`]*`|\]\([^)]*\)|<!--.*?-->|\"[^\"]*\"|“[^”]*”")
+_PROSE_EXCEPTIONS = {"docs/contributing/architecture.md": ("## 12. Names", "## 14. ")}
+"""File → headings between which words are listed as rejected, and therefore used."""
+_SENTENCE = re.compile(r"(?:[a-zA-Z,;:']+ ){3}")
+_PATTERN = re.compile(r"\\[bwsd]|\(\?")
+_MODEL_TEXTS = (
+    "upstream/demo/",
+    "messages/preparation/client_tools.py",
+    "messages/preparation/server_tools.py",
+    "upstream/web_fetch/",
+)
+"""Modules with texts that are sent to models: changing them changes replies."""
 _OPENING = re.compile(r"(What|Who|Whom|Whose|Where|How|That|Whether)\b")
 
 
@@ -109,6 +129,43 @@ def _sentences(source: str) -> Iterator[tuple[int, str, bool]]:
             yield token.start[0], token.string.lstrip("# "), False
 
 
+def prose_names_its_subject(path: str, markdown: str) -> Findings:
+    """Find clauses and metaphors in Markdown outside code and quotes. `path` is relative to the repository."""
+    start, end = _PROSE_EXCEPTIONS.get(path, ("", ""))
+    in_code = is_exception = False
+    for number, line in enumerate(markdown.splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            in_code = not in_code
+        elif start and line.startswith((start, end)):
+            is_exception = line.startswith(start)
+        elif not in_code and not is_exception and (found := _PROSE.search(_MARKUP.sub("", line))):
+            yield number, f"{found[0]!r} in {_shortened(line)}"
+
+
+def messages_name_their_subject(path: str, source: str) -> Findings:
+    """Find clauses and metaphors in texts for users. `path` is relative to the package."""
+    if path.startswith(_MODEL_TEXTS):
+        return
+    for line, text in _texts(source):
+        plain = _MARKUP.sub("", text)
+        if _SENTENCE.search(plain) and not _PATTERN.search(text) and (found := _PROSE.search(plain)):
+            yield line, f"{found[0]!r} in {_shortened(text)}"
+
+
+def _texts(source: str) -> Iterator[tuple[int, str]]:
+    """Yield string literals except docstrings; fields of f-strings are empty."""
+    tree = ast.parse(source)
+    fragments = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.JoinedStr(values=values):
+                texts = (part.value for part in values if isinstance(part, ast.Constant))
+                yield node.lineno, "".join(str(text) for text in texts)
+            case ast.Constant(value=str() as text) if id(node) not in fragments | statements:
+                yield node.lineno, text
+
+
 def _shortened(text: str) -> str:
     first = text.split("\n", maxsplit=1)[0]
     return first if len(first) <= 90 else first[:87] + "…"
@@ -123,7 +180,9 @@ def main() -> int:
             continue
         source = path.read_text("utf-8")
         name = relative.removesuffix(".py").removesuffix("/__init__").removeprefix("anthropic_proxy/").replace("/", ".")
-        findings = sorted({*names_use_standard_terms(name, source), *sentences_name_their_subject(source)})
+        inside = relative.removeprefix("anthropic_proxy/")
+        found = (*names_use_standard_terms(name, source), *sentences_name_their_subject(source))
+        findings = sorted({*found, *messages_name_their_subject(inside, source)})
         for line, text in findings:
             print(f"{relative}:{line}: {text}")
         total += len(findings)

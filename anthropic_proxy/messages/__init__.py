@@ -1,1 +1,1 @@
-"""Our own language: the Messages API as structs, deltas and events. Knows no provider."""
+"""The Messages API as structs, deltas and events. Independent of providers."""

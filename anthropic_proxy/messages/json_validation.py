@@ -38,7 +38,7 @@ _UNCHECKED = ("pattern", "patternProperties", "format", "unevaluatedItems", "une
 patterns."""
 _Keyword = Callable[[Any, Any, Any, Any], "Iterator[ValidationError] | None"]
 
-_budget: ContextVar[WorkBudget] = ContextVar("work budget of the check under way")
+_budget: ContextVar[WorkBudget] = ContextVar("work budget of the current validation")
 
 
 def load_validator(schema: bytes, budget: WorkBudget) -> Validator:

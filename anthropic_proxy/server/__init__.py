@@ -1,1 +1,1 @@
-"""The door: HTTP in and out. Knows neither a provider nor a wire."""
+"""HTTP server: authentication, request limits, endpoints, responses. Independent of providers and wires."""

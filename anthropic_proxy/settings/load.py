@@ -282,7 +282,7 @@ def _find_misspellings(sources: Sources, providers: Sequence[ProviderVariables])
         min_similarity = _FOREIGN_FROM if in_environment else _MIN_SIMILARITY
         meant = values.find_nearest(name.upper(), sources.requested_variables, min_similarity)
         if meant and not (in_environment and meant in sources.origins):
-            yield f"{origin}: {name} is no setting. Did you mean {meant}"
+            yield f"{origin}: {name} is not a setting. Did you mean {meant}"
 
 
 ENV_FILE = ".env"

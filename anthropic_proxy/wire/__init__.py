@@ -1,1 +1,1 @@
-"""Foreign languages: one module for each provider protocol. A wire knows our structs and deltas, nothing more."""
+"""Provider protocols, one package each. A wire depends on our structs and deltas only."""

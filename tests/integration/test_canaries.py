@@ -156,7 +156,7 @@ def test_the_trace_of_a_bug_holds_no_key(echoing: Running, tmp_path: Path, form:
         for model in MODELS:
             answer = client.post(MESSAGES, json=ask("x", model=model, stream=False))
             assert answer.status_code == 500
-            assert "RuntimeError inside the proxy" in answer.json()["error"]["message"]
+            assert "RuntimeError in the proxy" in answer.json()["error"]["message"]
         wait_for(lambda: proxy.log.count("never foreseen") >= len(MODELS))
         expect_one_line_each(proxy)
 

@@ -105,7 +105,7 @@ def test_a_closed_terminal_stops_it_as_it_always_did(tmp_path: Path) -> None:
         os.close(theirs)
         wait_for(lambda: _answers(port))
         os.kill(child, signal.SIGHUP)
-        wait_for(lambda: b"Settings read again" in os.read(ours, 65_536))
+        wait_for(lambda: b"Settings reloaded" in os.read(ours, 65_536))
         os.close(ours)
         os.kill(child, signal.SIGHUP)
         ended: list[int] = []

@@ -52,7 +52,7 @@ def configured(tmp_path: Path, openai: Running) -> Configured:
     return configured
 
 
-def reload(proxy: Proxy, said: str = "Settings read again") -> str:
+def reload(proxy: Proxy, said: str = "Settings reloaded") -> str:
     """Ask for a reload, wait for the log line about it and return that line."""
     before = proxy.log.count(said)
     proxy.process.send_signal(signal.SIGHUP)
@@ -100,11 +100,11 @@ def test_reloads_that_change_the_log_leave_no_threads_behind(configured: Configu
 def test_wrong_settings_change_nothing_and_are_named(configured: Configured, openai: Running, tmp_path: Path) -> None:
     with running_proxy(tmp_path, {"HOST": "127.0.0.1"}) as proxy:
         configured.write(BIG_MODEL="gpt-4o", UPSTREAM_TIMEOUT="soon")
-        line = reload(proxy, "All stays as it was")
+        line = reload(proxy, "The current settings stay active")
         assert line.startswith('✕ UPSTREAM_TIMEOUT is "soon".')
         assert model_of(proxy, openai) == "gpt-4.1"
         configured.file.write_bytes(b"BIG_MODEL=\xff")
-        assert ".env is not UTF-8" in reload(proxy, "All stays as it was")
+        assert ".env is not UTF-8" in reload(proxy, "The current settings stay active")
         assert model_of(proxy, openai) == "gpt-4.1"
         assert "Traceback" not in proxy.log
 
@@ -124,7 +124,7 @@ def test_without_a_key_an_open_address_stays_guarded(configured: Configured, tmp
     command = ("-m", "anthropic_proxy", "serve", "--host", "0.0.0.0")
     with running_proxy(tmp_path, {}, command) as proxy:
         configured.write()
-        assert "PROXY_API_KEY" in reload(proxy, "All stays as it was")
+        assert "PROXY_API_KEY" in reload(proxy, "The current settings stay active")
         assert proxy.client().post(MESSAGES, json=ask("Say exactly: x")).status_code == 401
 
 
@@ -201,7 +201,7 @@ async def test_20_reloads_under_50_requests_a_second_cost_none(
                 await asyncio.to_thread(reload, proxy)
                 reloading = False
             loading.cancel()
-        assert proxy.log.count("Settings read again") == RELOADS
+        assert proxy.log.count("Settings reloaded") == RELOADS
         assert "Traceback" not in proxy.log
     assert amid >= RELOADS
     assert [(answer.status, answer.whole) for answer in answers] == [(200, True)] * len(answers)
@@ -261,7 +261,7 @@ def test_settings_that_change_while_it_starts_are_read_again(
 ) -> None:
     with starting(tmp_path, "--workers", workers) as proxy:
         proxy.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "Settings read again" in proxy.log, START_SECONDS)
+        wait_for(lambda: "Settings reloaded" in proxy.log, START_SECONDS)
         assert proxy.process.poll() is None
 
 

@@ -134,7 +134,7 @@ def test_what_a_worker_has_counted_outlives_it(openai: Running, settings: dict[s
         spent = total(read_all(second), "process_cpu_seconds_total")
         end(proxy, killed, signal.SIGKILL)
         proxy.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "Settings read again" in proxy.log)
+        wait_for(lambda: "Settings reloaded" in proxy.log)
         for times, client in enumerate(clients_of(proxy).values(), 1):
             ask_often(client, 1)
             assert counted(client, status="200", outcome="end_turn") == 7 + times

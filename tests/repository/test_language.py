@@ -2,7 +2,12 @@
 
 import pytest
 
-from tests.language import names_use_standard_terms, sentences_name_their_subject
+from tests.language import (
+    messages_name_their_subject,
+    names_use_standard_terms,
+    prose_names_its_subject,
+    sentences_name_their_subject,
+)
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "anthropic_proxy"
@@ -37,7 +42,23 @@ def test_checked_packages_use_standard_terms() -> None:
             name = relative.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
             source = path.read_text("utf-8")
             found = (*names_use_standard_terms(name, source), *sentences_name_their_subject(source))
+            found += tuple(messages_name_their_subject(relative, source))
             findings += [f"{relative}:{line}: {text}" for line, text in found]
+    assert findings == []
+
+
+def test_documentation_names_its_subject() -> None:
+    pages = [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        ROOT / "bench/README.md",
+        ROOT / "tests/golden/README.md",
+    ]
+    findings = [
+        f"{name}:{line}: {text}"
+        for name, path in sorted((page.relative_to(ROOT).as_posix(), page) for page in pages)
+        for line, text in prose_names_its_subject(name, path.read_text("utf-8"))
+    ]
     assert findings == []
 
 
@@ -109,3 +130,42 @@ def test_a_clause_in_place_of_a_name_is_found(source: str) -> None:
 )
 def test_a_plain_sentence_passes(source: str) -> None:
     assert not list(sentences_name_their_subject(source))
+
+
+@pytest.mark.parametrize(
+    "markdown",
+    ["Nobody reads it.", "```\nx\n```\nThe page says so.", "| a | the door |", "A lesson is kept.", "It is under way."],
+)
+def test_a_clause_in_documentation_is_found(markdown: str) -> None:
+    assert list(prose_names_its_subject("docs/x.md", markdown))
+
+
+@pytest.mark.parametrize(
+    "markdown",
+    ["```\nnobody\n```", 'The field `said` and the text "nobody".', "Users who set it.", "A wire whose body is sent."],
+)
+def test_plain_documentation_passes(markdown: str) -> None:
+    assert not list(prose_names_its_subject("docs/x.md", markdown))
+
+
+def test_a_section_that_lists_rejected_words_passes() -> None:
+    page = "## 12. Names\nthe door\n## 13. Docstrings\nnobody\n## 14. Rejected\nnobody\n"
+    assert [line for line, _ in prose_names_its_subject("docs/contributing/architecture.md", page)] == [6]
+
+
+@pytest.mark.parametrize("source", ["x = 'The key was not told to us.'", "x = f'It is said as {y} there.'"])
+def test_a_clause_in_a_message_is_found(source: str) -> None:
+    assert list(messages_name_their_subject("wire/x.py", source))
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("wire/x.py", "x = 'nobody'"),
+        ("wire/x.py", "x = r'\\b(nobody at all is told)'"),
+        ("wire/x.py", "x = 'The key was rejected by the provider.'"),
+        ("upstream/demo/replies.py", "x = 'Nobody is there to answer.'"),
+    ],
+)
+def test_other_texts_pass(path: str, source: str) -> None:
+    assert not list(messages_name_their_subject(path, source))

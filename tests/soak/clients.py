@@ -142,7 +142,7 @@ class Crowd:
             return
         said = json.loads(received)
         self.tally.outcomes[f"status {status}"] += 1
-        if said["type"] != ("message" if status == 200 else "error") or b"inside the proxy" in received:
+        if said["type"] != ("message" if status == 200 else "error") or b"the traceback is in its log" in received:
             self.tally.wrong.append(f"{body['model']}: {status} {received[:200]!r}")
 
     async def _nonsense(self, client: httpx.AsyncClient) -> None:
