@@ -76,7 +76,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "messages.fold": "messages.deltas messages.models messages.events messages.writer",
     "wire": "messages redaction wire.contract wire.json_schema wire.signatures wire.failures wire.tool_call_repair"
     " wire.json_repair wire.tool_definition_cache wire.tool_call_ids wire.openai_shared_fields"
-    " wire.openai_adaptation wire.trailing_thinking"
+    " wire.openai_adaptation wire.trailing_thinking wire.message_encoder"
     " wire.shared_notes wire.json_strings messages.server_blocks wire.finish_reasons"
     " wire.input_counts",
     "wire.contract": "messages",
@@ -90,6 +90,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "wire.trailing_thinking": "messages",
     "messages.server_blocks": "messages",
     "wire.tool_call_ids": "messages wire.contract",
+    "wire.message_encoder": "messages wire.json_strings wire.shared_notes",
     "wire.shared_notes": "messages.fidelity",
     "wire.json_strings": "",
     "wire.finish_reasons": "",
@@ -116,6 +117,7 @@ NO_LANGUAGE = {
     "tool_call_repair",
     "json_repair",
     "tool_definition_cache",
+    "message_encoder",
     "tool_call_ids",
     "trailing_thinking",
     "server_tools",

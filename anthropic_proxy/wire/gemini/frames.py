@@ -13,23 +13,12 @@ from anthropic_proxy.wire.json_repair import parse_token_count
 ABSENT = Raw(b"")
 
 
-class PartialArgument(Struct, rename="camel", gc=False):
-    """Fragment of one argument in a streamed call."""
-
-    json_path: str | None = None
-    string_value: str | None = None
-    number_value: int | float | None = None
-    bool_value: bool | None = None
-
-
 class FunctionCall(Struct, rename="camel", gc=False):
-    """A call, or a fragment of it if `will_continue` or `partial_args` is set."""
+    """A call with its complete arguments."""
 
     name: str | None = None
     args: Raw = ABSENT
     id: str | None = None
-    partial_args: list[PartialArgument] | None = None
-    will_continue: bool | None = None
 
 
 class InlineData(Struct, rename="camel", gc=False):

@@ -21,7 +21,6 @@ from anthropic_proxy.wire.gemini.frames import (
     decode_strict_reply,
 )
 from anthropic_proxy.wire.gemini.grounding import GroundingReader
-from anthropic_proxy.wire.gemini.partial import PartialArguments
 from anthropic_proxy.wire.gemini.stops import CONTINUATION, find_kind, is_broken
 from anthropic_proxy.wire.gemini.tools import find_google_tools
 from anthropic_proxy.wire.input_counts import split_input
@@ -56,8 +55,6 @@ class GeminiDecoder(Decoder):
         self._usage = UsageMetadata()
         self._calls = 0
         self._ids = ToolCallIds(call)
-        self._streamed: tuple[FunctionCall, str, PartialArguments] | None = None
-        """Call with streamed arguments, and its signature."""
         self._is_thinking = False
         """True if the last delta was a thought without a signature."""
         self._answered = False
@@ -197,31 +194,16 @@ class GeminiDecoder(Decoder):
         return Thinking(signature=encode_signature(self._call.dialect.signature_tag, carry))
 
     def _read_call(self, call: FunctionCall, signature: str, deltas: list[Delta]) -> None:
-        """Read a call, or a piece of one: pieces begin with a name and end with one that will not continue."""
-        if call.will_continue and call.name:
-            self._streamed = (call, signature, PartialArguments())
-        if self._streamed is None:
-            if call.name:
-                args = b"" if bytes(call.args) in _NO_ARGUMENTS else bytes(call.args)
-                self._emit_call(call, signature, args, deltas)
+        """Read a complete call. The proxy does not request arguments in fragments."""
+        if not call.name:
             return
-        begun, signature, arguments = self._streamed
-        try:
-            arguments.feed(call.partial_args or [])
-        except ValueError as error:
-            raise self._protocol_error(f"a call's argument has the path {error}") from None
-        if not call.will_continue:
-            self._streamed = None
-            self._emit_call(begun, signature, msgspec.json.encode(arguments.whole), deltas)
-
-    def _emit_call(self, call: FunctionCall, signature: str, args: bytes, deltas: list[Delta]) -> None:
         deltas += self._release_text()
         if signature:
             deltas.append(self._carry(signature))
-        key, name = self._calls, call.name or ""
+        key, name = self._calls, call.name
         deltas.append(ToolCall(key, self._ids.keep_or_renew(call.id), self._call.aliases.get(name, name)))
-        if args:
-            deltas.append(ToolArgs(key, args.decode(errors="replace")))
+        if bytes(call.args) not in _NO_ARGUMENTS:
+            deltas.append(ToolArgs(key, bytes(call.args).decode(errors="replace")))
         deltas.append(ToolEnd(key))
         self._calls += 1
         self._answered = True
@@ -278,10 +260,6 @@ class GeminiDecoder(Decoder):
     def _stop(self, stop: Stop) -> list[Delta]:
         self._stopped = True
         deltas: list[Delta] = []
-        if self._streamed is not None:  # cut: the client gets what there is, but no tool does
-            stop = Stop("max_tokens") if stop.reason == "end_turn" else stop
-            call, signature, arguments = self._streamed
-            self._emit_call(call, signature, msgspec.json.encode(arguments.whole), deltas)
         self._emit_blocks(self._programs.close_unfinished(), deltas)
         return [*deltas, *self._release_text(), stop]
 

@@ -10,7 +10,7 @@ from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.ollama.context_window import context_window
 from anthropic_proxy.wire.ollama.dialect import Dialect
-from anthropic_proxy.wire.ollama.messages import MessageEncoder
+from anthropic_proxy.wire.ollama.messages import OllamaMessageEncoder
 from anthropic_proxy.wire.ollama.tools import ToolFields, encode_tools
 from anthropic_proxy.wire.shared_notes import EFFORT_AS_SWITCH, NO_EFFORT, NO_SERVICE_TIER, SCHEMA_AS_TEXT
 
@@ -27,7 +27,7 @@ def encode_request(call: Call) -> UpstreamRequest:
     notes: list[FidelityNote] = []
     tools = encode_tools(call, WorkBudget("tools", max_steps_here=call.max_steps_here, tool_names=call.aliases))
     schema, instruction = _output(call, tools, notes)
-    messages = MessageEncoder(call)
+    messages = OllamaMessageEncoder(call)
     body: dict[str, Any] = {
         "model": call.model,
         "messages": messages.encode(extra_system=instruction, ask=tools.instructions),

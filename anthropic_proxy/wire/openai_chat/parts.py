@@ -6,14 +6,11 @@ from typing import Any
 
 from msgspec import Raw, Struct
 
-from anthropic_proxy.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.json_strings import join_texts
-from anthropic_proxy.wire.openai_chat.dialect import Dialect
 
 CACHE_MARK = {"type": "ephemeral"}
 """A mark for the provider's cache. Without a lifetime it holds for five minutes, at every provider that has marks."""
 
-_PDF = "application/pdf"
 _EMPTY = (b"null", b'""')
 
 
@@ -28,34 +25,7 @@ class _MarkedTextPart(Struct, tag="text", tag_field="type", gc=False):
     cache_control: dict[str, str]
 
 
-def encode_image(block: ImageBlock, dialect: Dialect) -> Any:
-    """Return the part for an image; None: the server does not accept it in this form."""
-    source = block.source
-    if source.type == "base64" and source.media_type in dialect.image_types:
-        url = f"data:{source.media_type};base64,{source.data}"
-    elif source.type == "url" and dialect.image_urls:
-        url = source.url
-    else:
-        return None
-    return {"type": "image_url", "image_url": {"url": url}}
-
-
-def encode_file(block: DocumentBlock, dialect: Dialect) -> Any:
-    """Return the part for a PDF; None: the server does not accept it in this form."""
-    source = block.source
-    if source.type == "base64" and source.media_type == _PDF:
-        place = f"data:{_PDF};base64,{source.data}"
-    elif source.type == "url" and dialect.accepts_pdf_urls:
-        place = source.url
-    else:
-        return None
-    if dialect.pdf_form == "document_url":
-        return {"type": "document_url", "document_url": place}
-    name = block.title or "document"
-    return {"type": "file", "file": {"filename": name if name.endswith(".pdf") else f"{name}.pdf", "file_data": place}}
-
-
-def encode_thoughts(thoughts: str, content: Any) -> list[Any]:
+def with_thinking(thoughts: str, content: Any) -> list[Any]:
     """Return the content of an assistant message that begins with its reasoning."""
     thinking = {"type": "thinking", "thinking": [{"type": "text", "text": thoughts}]}
     return [thinking, TextPart(content)] if isinstance(content, Raw) and bytes(content) not in _EMPTY else [thinking]

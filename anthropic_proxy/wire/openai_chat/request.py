@@ -9,7 +9,7 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
-from anthropic_proxy.wire.openai_chat.messages import MessageEncoder
+from anthropic_proxy.wire.openai_chat.messages import ChatMessageEncoder
 from anthropic_proxy.wire.openai_chat.parts import CACHE_MARK
 from anthropic_proxy.wire.openai_chat.structured_output import encode_output
 from anthropic_proxy.wire.openai_chat.tools import encode_tools
@@ -37,7 +37,7 @@ def encode_request(call: Call) -> UpstreamRequest:
     budget = WorkBudget("tools", max_steps_here=call.max_steps_here, tool_names=call.aliases)
     tools = encode_tools(asked, dialect, budget)
     output = encode_output(call, dialect, tools, notes, budget)
-    messages = MessageEncoder(call, dialect)
+    messages = ChatMessageEncoder(call, dialect)
     body: dict[str, Any] = {
         "model": call.model,
         "messages": messages.encode(extra_system=output.instruction, ask=tools.instructions),

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import (
     DocumentBlock,
     ImageBlock,
@@ -14,29 +13,22 @@ from anthropic_proxy.messages.models import (
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
-    blocks_of,
-    is_text,
     json_string,
 )
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.json_strings import join_texts
-from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.shared_notes import (
-    ERROR_MARKED,
-    FOREIGN_THINKING_DROPPED,
-    MEDIA_MOVED,
-    PREFILL_AS_TEXT,
-    omitted,
+from anthropic_proxy.wire.message_encoder import (
+    ERROR_MARK,
+    MessageEncoder,
+    image_url,
+    pdf_filename,
+    pdf_url,
+    replace_media,
 )
+from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.signatures import decode_signature
 
-CONTINUE = "Continue exactly from the end of your last message."
-"""User text after a last assistant message, which no server continues."""
-
-_EMPTY = Raw(b'""')
-_MEDIA = (ImageBlock, DocumentBlock)
 _MAX_ID_LENGTH = 64
-_PDF = "application/pdf"
 
 
 class _TextPart(Struct, tag="input_text", tag_field="type", gc=False):
@@ -54,12 +46,8 @@ class _FilePart(Struct, tag="input_file", tag_field="type", omit_defaults=True, 
     file_url: str = ""
 
 
-_Part = _TextPart | _ImagePart | _FilePart
-_MOVED: dict[type[_Part], Raw] = {
-    _ImagePart: json_string("[image: see the next user message]"),
-    _FilePart: json_string("[document: see the next user message]"),
-}
-"""Kind of part → the text in its place, where results hold text only."""
+_Media = _ImagePart | _FilePart
+_Part = _TextPart | _Media
 
 
 class _InputMessage(Struct, tag="message", tag_field="type", gc=False):
@@ -101,115 +89,65 @@ class _Reasoning(Struct, kw_only=True, tag="reasoning", tag_field="type", gc=Fal
     encrypted_content: str | UnsetType = UNSET
 
 
-class ItemEncoder:
-    """Encodes the messages of one request, in order."""
+_Item = _InputMessage | _Reply | _Call | _Result | _Reasoning
+
+
+class ItemEncoder(MessageEncoder):
+    """Encodes the messages of one request, in order. Each text, thought, call and result is an item of its own."""
 
     def __init__(self, call: Call, dialect: Dialect) -> None:
-        self.items: list[Any] = []
-        self.notes: list[FidelityNote] = []
-        self._request = call.request
+        super().__init__(call.request)
+        self.accepts_media_in_results = dialect.accepts_media_in_results
         self._dialect = dialect
-        self._late: list[_Part] = []  # system texts that wait for the results of an open step
-        self._open = False  # whether the last message of the model waits for results
-        self._forgets = False
 
-    def encode(self) -> list[Any]:
+    def encode(self) -> list[_Item]:
         """Return the list for `input`."""
-        for message in self._request.messages:
-            if message.role == "assistant":
-                self._encode_reply(message)
-            elif message.role == "user":
-                self._encode_user(message)
-            else:
-                self._encode_system(message)
-        if self.items and isinstance(self.items[-1], _Reply):
-            self.items.append(_InputMessage("user", [_TextPart(json_string(CONTINUE))]))
-            self.notes.append(PREFILL_AS_TEXT)
-        self._flush_late()
-        if self._forgets:
-            self.notes.append(FOREIGN_THINKING_DROPPED)
-        return self.items
+        self._encode_conversation()
+        if self.messages and isinstance(self.messages[-1], _Reply):
+            self._append_prefill_request()
+        self._flush_late_texts()
+        self._note_dropped_thinking()
+        return self.messages
 
-    def _encode_system(self, message: Message) -> None:
-        texts: list[_Part] = [_TextPart(block.text) for block in message.content if type(block) is TextBlock]
-        if texts and self._open:
-            self._late += texts
-        elif texts:
-            self.items.append(_InputMessage("developer", texts))
+    def _append_system(self, texts: list[Raw]) -> None:
+        self.messages.append(_InputMessage("developer", [_TextPart(text) for text in texts]))
 
-    def _flush_late(self) -> None:
-        if self._late:
-            self.items.append(_InputMessage("developer", self._late))
-            self._late = []
+    def _append_user(self, parts: list[Any]) -> None:
+        self.messages.append(_InputMessage("user", [_TextPart(part) if type(part) is Raw else part for part in parts]))
 
-    # User messages: the results first, then everything else.
+    def _append_result(self, block: ToolResultBlock, content: Any) -> None:
+        if type(content) is not Raw:
+            content = [_TextPart(part) if type(part) is Raw else part for part in content]
+        call_id = block.tool_use_id
+        self.messages.append(_Result(call_id if len(call_id) <= _MAX_ID_LENGTH else _call_id(call_id), content))
 
-    def _encode_user(self, message: Message) -> None:
-        parts: list[_Part] = []
-        for block in message.content:
-            if type(block) is ToolResultBlock:
-                call_id = _call_id(block.tool_use_id)
-                output = self._output(block)
-                if not self._dialect.accepts_media_in_results and isinstance(output, list):
-                    output = self._move_media(call_id, output, parts)
-                self.items.append(_Result(call_id, output))
-            elif type(block) is TextBlock:
-                parts.append(_TextPart(block.text))
-            elif isinstance(block, _MEDIA):
-                parts.append(self._media(block))
-        self._open = False
-        if self._late:
-            self._flush_late()
-        if parts:
-            self.items.append(_InputMessage("user", parts))
+    def _result_label(self, block: ToolResultBlock) -> str:
+        return _call_id(block.tool_use_id)
 
-    def _output(self, block: ToolResultBlock) -> Raw | list[_Part]:
-        """Return the output of a tool, as plain text if possible."""
-        if not block.is_error and is_text(block.content):
-            return block.content or _EMPTY
-        mark = b"[tool error] " if block.is_error else b""
-        if block.is_error:
-            self.notes.append(ERROR_MARKED)
-        parts: list[_Part] = []
-        for part in blocks_of(block.content):
-            if isinstance(part, TextBlock):
-                parts.append(_TextPart(part.text))
-            elif isinstance(part, _MEDIA):
-                parts.append(self._media(part))
-        texts = [part.text for part in parts if isinstance(part, _TextPart)]
-        if len(texts) == len(parts):
-            return join_texts(texts or [_EMPTY], mark)
-        return [_TextPart(json_string(mark.decode().strip())), *parts] if mark else parts
+    def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
+        """Return the text of a result. The error mark is a paragraph of its own."""
+        mark = [json_string(ERROR_MARK)] if is_error else []
+        return join_texts([*mark, *replace_media(blocks, content)])
 
-    def _move_media(self, call_id: str, output: list[_Part], parts: list[_Part]) -> Raw:
-        """Return the texts of a result; the rest of it is added to the parts of the user message that follows."""
-        self.notes.append(MEDIA_MOVED)
-        parts += (_TextPart(json_string(f"From the result of tool call {call_id}:")), *filter(_is_media, output))
-        texts = [part.text if isinstance(part, _TextPart) else _MOVED[type(part)] for part in output]
-        return join_texts(texts, b"")
+    def _encode_image(self, block: ImageBlock) -> _Media | None:
+        url = image_url(block, self._dialect.image_types, accepts_urls=True)
+        return _ImagePart(url) if url else None
 
-    def _media(self, block: ImageBlock | DocumentBlock) -> _Part:
-        """Return a picture or document as a part, or a text where the server or the model takes none such."""
-        is_image = isinstance(block, ImageBlock)
-        accepts = self._request.vision if is_image else self._request.pdf
-        encoded = _image(block, self._dialect) if isinstance(block, ImageBlock) else _file(block)
-        if accepts and encoded is not None:
-            return encoded
-        kind = "image" if is_image else "document"
-        title = block.title if isinstance(block, DocumentBlock) else None
-        text = f"[{kind} omitted: {title or block.source.media_type or block.source.url}]"
-        self.notes.append(omitted(kind, block.source.media_type, by_address=block.source.type == "url"))
-        return _TextPart(json_string(text))
-
-    # Assistant messages: each thought, text and call is an item of its own.
+    def _encode_document(self, block: DocumentBlock) -> _Media | None:
+        url = pdf_url(block, accepts_urls=True)
+        if block.source.type == "url":
+            return _FilePart(file_url=url)
+        return _FilePart(filename=pdf_filename(block), file_data=url) if url else None
 
     def _encode_reply(self, message: Message) -> None:
         last_call, last_output = _last_places(message)
         if last_output < 0:
-            self._forgets = self._forgets or any(type(block) is ThinkingBlock for block in message.content)
+            self._drops_thinking = self._drops_thinking or any(
+                type(block) is ThinkingBlock for block in message.content
+            )
             return
-        if self._late:
-            self._flush_late()
+        if self._late_texts:
+            self._flush_late_texts()
         texts: list[Raw] = []
         for place, block in enumerate(message.content):
             if type(block) is TextBlock:
@@ -217,28 +155,28 @@ class ItemEncoder:
             elif type(block) is ToolUseBlock:
                 if texts:
                     self._encode_text(texts, before_call=True)
-                self.items.append(_Call(_call_id(block.id), block.name, str(block.input, "utf-8")))
+                self.messages.append(_Call(_call_id(block.id), block.name, str(block.input, "utf-8")))
             elif type(block) is ThinkingBlock:
                 if texts:
                     self._encode_text(texts, before_call=place < last_call)
                 self._encode_thought(block, has_follower=place < last_output)
         if texts:
             self._encode_text(texts, before_call=False)
-        self._open = last_call >= 0
+        self._has_open_calls = last_call >= 0
 
     def _encode_text(self, texts: list[Raw], *, before_call: bool) -> None:
         reply = _Reply(join_texts(texts))
         texts.clear()
         if self._dialect.sends_phase:
             reply.phase = "commentary" if before_call else "final_answer"
-        self.items.append(reply)
+        self.messages.append(reply)
 
     def _encode_thought(self, block: ThinkingBlock, *, has_follower: bool) -> None:
         """Give reasoning back, where it can be read and stands before what it led to: the server refuses it else."""
         dialect = self._dialect
         carry = decode_signature(dialect.signature_tag, block.signature)
         if carry is None or not (has_follower and dialect.can_reason and dialect.replays_thinking):
-            self._forgets = True
+            self._drops_thinking = True
             return
         text = block.thinking
         if carry.encrypted:
@@ -247,11 +185,11 @@ class ItemEncoder:
         elif carry.replay and text:
             item = _Reasoning(summary=[], content=[_Thought(text)])
         else:
-            self._forgets = True
+            self._drops_thinking = True
             return
         if carry.item:
             item.id = carry.item
-        self.items.append(item)
+        self.messages.append(item)
 
 
 def _last_places(message: Message) -> tuple[int, int]:
@@ -269,25 +207,3 @@ def _call_id(client_id: str) -> str:
     if len(client_id) <= _MAX_ID_LENGTH:
         return client_id
     return f"call_{hashlib.sha256(client_id.encode(errors='surrogatepass')).hexdigest()[:32]}"
-
-
-def _is_media(part: _Part) -> bool:
-    return not isinstance(part, _TextPart)
-
-
-def _image(block: ImageBlock, dialect: Dialect) -> _Part | None:
-    source = block.source
-    if source.type == "base64" and source.media_type in dialect.image_types:
-        return _ImagePart(f"data:{source.media_type};base64,{source.data}")
-    return _ImagePart(source.url) if source.type == "url" else None
-
-
-def _file(block: DocumentBlock) -> _Part | None:
-    source = block.source
-    if source.type == "url":
-        return _FilePart(file_url=source.url)
-    if source.type != "base64" or source.media_type != _PDF:
-        return None
-    name = block.title or "document"
-    filename = name if name.endswith(".pdf") else f"{name}.pdf"
-    return _FilePart(filename=filename, file_data=f"data:{_PDF};base64,{source.data}")

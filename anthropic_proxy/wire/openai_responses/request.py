@@ -5,10 +5,9 @@ from typing import Any
 import msgspec
 
 from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.messages.models import json_string
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
-from anthropic_proxy.wire.json_strings import join_texts
+from anthropic_proxy.wire.message_encoder import join_system_prompt
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.items import ItemEncoder
 from anthropic_proxy.wire.openai_responses.tools import ToolFields, encode_tools
@@ -42,11 +41,9 @@ def encode_request(call: Call) -> UpstreamRequest:
     tools = encode_tools(call, dialect, budget)
     items = ItemEncoder(call, dialect)
     body: dict[str, Any] = {"model": call.model}
-    instructions = [block.text for block in request.system]
-    if instruction := output_instruction(call, budget, notes):
-        instructions.append(json_string(instruction))
-    if instructions:
-        body["instructions"] = join_texts(instructions)
+    instructions = join_system_prompt(request, output_instruction(call, budget, notes))
+    if instructions is not None:
+        body["instructions"] = instructions
     body["input"] = items.encode()
     add_tools(body, tools.definitions, tools.choice, call, notes)
     if tools.max_searches is not None:

@@ -55,24 +55,6 @@ GEMINI_STREAMS: dict[str, bytes] = {
         gemini(google_call(name="now", args={}) | SIGNED, **google_counts(29, 10, 202)),
         gemini({"text": ""}, finish="STOP", **google_counts(29, 10, 202)),
     ),
-    "vertex, arguments in pieces": sse(
-        gemini({"text": PLAN[0], "thought": True}, **VERTEX),
-        gemini(google_call(name="now") | SIGNED, **VERTEX),
-        *(
-            gemini(google_call(**call), **VERTEX)
-            for city in ("Bergen", "Oslo")
-            for call in (
-                {"name": "weather", "willContinue": True},
-                {
-                    "partialArgs": [{"jsonPath": "$.city", "stringValue": city, "willContinue": True}],
-                    "willContinue": True,
-                },
-                {"partialArgs": [{"jsonPath": "$.city", "stringValue": ""}], "willContinue": True},
-                {},
-            )
-        ),
-        gemini({"text": ""}, finish="STOP", **VERTEX, **google_counts(249, 58, 183)),
-    ),
 }
 GEMINI_REPLIES: dict[str, dict[str, Any]] = {
     "text": gemini({"text": "".join(WORDS), **SIGNED}, finish="STOP", **google_counts(2, 9, 213)),

@@ -94,15 +94,9 @@ def text_in(parts: list[Any], *, thought: bool) -> str:
 
 
 def arguments_in(parts: list[Any]) -> list[tuple[str, Any]]:
-    """Name and arguments of every call, read independently of the wire: pieces have one path of one step here."""
-    calls: list[tuple[str, Any]] = []
-    for call in (part["functionCall"] for part in parts if "functionCall" in part):
-        if "name" in call:
-            calls.append((call["name"], dict(call.get("args", {}))))
-        for piece in call.get("partialArgs", []):
-            name = piece["jsonPath"].removeprefix("$.")
-            calls[-1][1][name] = calls[-1][1].get(name, "") + piece["stringValue"]
-    return calls
+    """Name and arguments of every call, read independently of the wire."""
+    calls = (part["functionCall"] for part in parts if "functionCall" in part)
+    return [(call["name"], dict(call.get("args", {}))) for call in calls if "name" in call]
 
 
 @pytest.mark.parametrize("name", GEMINI_STREAMS)
@@ -285,22 +279,6 @@ def test_the_provider_s_ids_are_kept_where_they_can_be_the_client_s(given: str, 
     assert (first == given) is kept
     assert second.startswith("toolu_px")
     assert first != second
-
-
-@pytest.mark.parametrize("path", ["", "$", "id", "$.a[x]", "$[0]", "$.a[99999999]"])
-def test_a_path_that_cannot_be_read_is_an_error(path: str) -> None:
-    begun = {"functionCall": {"name": "look", "willContinue": True}}
-    piece = {"functionCall": {"partialArgs": [{"jsonPath": path, "stringValue": "x"}]}}
-    with pytest.raises(UpstreamProtocolError):
-        decoded(a_frame(begun), a_frame(piece, finish="STOP"))
-
-
-def test_a_call_that_the_limit_cuts_is_given_as_far_as_it_came() -> None:
-    begun = {"functionCall": {"name": "look", "willContinue": True}}
-    piece = {"functionCall": {"partialArgs": [{"jsonPath": "$['a']", "boolValue": True}], "willContinue": True}}
-    message = message_of(decoded(a_frame(begun, piece, finish="MAX_TOKENS")))
-    assert message["content"][0]["input"] == {"a": True}
-    assert message["stop_reason"] == "max_tokens"
 
 
 def test_text_waits_for_its_sources_only_where_the_provider_may_search() -> None:

@@ -18,8 +18,8 @@ from anthropic_proxy.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.framing import SSEReader
+from anthropic_proxy.wire.json_strings import join_texts
 from anthropic_proxy.wire.openai_chat.frames import ABSENT, decode_chunk
-from anthropic_proxy.wire.openai_chat.messages import join_texts
 from anthropic_proxy.wire.tool_call_repair import TAGS
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of
 from tests.support.golden_runner import GoldenCase
