@@ -20,16 +20,15 @@ from anthropic_proxy.plugins import Plugin
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, resolve
-from anthropic_proxy.server.auth import describe_exposure, is_loopback, require_auth_if_exposed
-from anthropic_proxy.server.endpoints import log_rejected_request, serve
+from anthropic_proxy.server.auth import exposure_warning, is_loopback, require_auth_if_exposed
+from anthropic_proxy.server.endpoints import log_rejected_request, serve_request
 from anthropic_proxy.server.response_sink import Receive, Scope, Send
 from anthropic_proxy.services import Services, new_connections, new_id, new_log, open_services
 from anthropic_proxy.settings import TIERS, Settings, SettingsReader, changed_variables, find_bound_host
 from anthropic_proxy.startup import log_exposure_warning, log_startup_summary
 from anthropic_proxy.upstream.transports import Transports
 from anthropic_proxy.workers.ipc import SharedObservation
-from anthropic_proxy.workers.link import WorkerLink
-from anthropic_proxy.workers.peer import WorkerPeer
+from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
 from anthropic_proxy.workers.shared_state import apply_observation, publish_observations
 
 EXIT_STARTUP_FAILED = 3
@@ -97,7 +96,7 @@ class App:
                 self._check_client_address(scope["client"])
             transports.acquire()
             try:
-                await serve(services, scope, receive, send)
+                await serve_request(services, scope, receive, send)
             finally:
                 transports.release()
         elif scope["type"] == "lifespan":
@@ -120,7 +119,7 @@ class App:
         text = redact_secrets(text, self._settings.reveal_keys())
         self._log.write_line(f"{self._log.paint('!', 'warn')} {text}", level="warning")
 
-    def note_stop(self) -> None:
+    def log_stopped(self) -> None:
         """Log that the server stopped after a signal."""
         self._log.write_line("Stopped.")
         self._log.flush()
@@ -156,7 +155,7 @@ class App:
             (before, old_transports), changed = self._current, _log_of(settings) != _log_of(self._settings)
             if changed:
                 log = new_log(settings)
-                log.replace(self._log)
+                log.inherit_from(self._log)
                 self._log = self._receipts.log = log
             transports = old_transports.for_settings(settings)
             services = await self._build(settings, transports, before)
@@ -279,14 +278,14 @@ class App:
 
     def _exposure(self) -> str:
         host = self._settings.host if self._address is not None else find_bound_host(sys.argv)
-        return describe_exposure(self._settings, host)
+        return exposure_warning(self._settings, host)
 
     def _check_client_address(self, peer: tuple[str, int] | None) -> None:
         """Log a warning at the first request from another machine, if it exposes the proxy without authentication."""
         if peer is None or is_loopback(peer[0]):
             return
         self._checks_clients = False
-        if exposure := describe_exposure(self._settings, peer[0]):
+        if exposure := exposure_warning(self._settings, peer[0]):
             log_exposure_warning(self._log, exposure)
 
 

@@ -14,7 +14,7 @@ from anthropic_proxy.routing.health import worker_share
 from anthropic_proxy.routing.providers import PROVIDERS, Provider
 from anthropic_proxy.routing.providers.registry import RetiredModel
 from anthropic_proxy.routing.router import TierMapping, describe_mapping, describe_missing_key, find_preferred_provider
-from anthropic_proxy.server.auth import client_command
+from anthropic_proxy.server.auth import claude_code_command
 from anthropic_proxy.services import Services
 from anthropic_proxy.settings import TIERS, Secret
 
@@ -77,7 +77,7 @@ def _write_summary(services: Services, address: str, workers: int, exposure: str
     rows, found = describe_mapping(settings, services.catalog), _readiness(services, used)
     problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))
     mapping = [{"tier": row.tier, "target": row.target, "setting": row.reason, "then": row.fallbacks} for row in rows]
-    services.log.event(
+    services.log.write_event(
         "start",
         version=__version__,
         address=address,
@@ -132,7 +132,7 @@ def _mapping(services: Services, where: str, today: date) -> Iterator[str]:
         yield from _signed(log, "!", "warn", text)
     yield from _describe_readiness(log, found)
     yield ""
-    yield from _show_command(log, "  Use it:  ", client_command(where, services.settings))
+    yield from _show_command(log, "  Use it:  ", claude_code_command(where, services.settings))
 
 
 def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
@@ -283,7 +283,7 @@ def _first_steps(services: Services, where: str) -> Iterator[str]:
     steps = (
         ("OPENAI_API_KEY=…", "in .env; .env.example lists every setting"),
         ("OLLAMA_API_BASE=http://host:11434", "if Ollama runs elsewhere; not found at localhost"),
-        (client_command(where, services.settings), "shows the demo"),
+        (claude_code_command(where, services.settings), "shows the demo"),
     )
     width = max(len(command) for command, _ in steps)
     for number, (command, meaning) in enumerate(steps):

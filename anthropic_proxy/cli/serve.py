@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from anthropic_proxy.settings import Settings
 
 MAX_WORKERS = 1000
+"""Maximum of `--workers`."""
 
 
 def serve(

@@ -72,7 +72,7 @@ class Log:
         with suppress(io.UnsupportedOperation):  # a stream in memory
             self._writer = BackgroundWriter(self._stream.fileno(), self._encode, self._describe_lost, max_queued)
 
-    def replace(self, before: "Log") -> None:
+    def inherit_from(self, before: "Log") -> None:
         """Replace another log: take over its thread, its queue and its set of lines written once."""
         if self._stream is before._stream and before._writer is not None:
             self._written_once, self._writer = before._written_once, before._writer
@@ -99,7 +99,7 @@ class Log:
             lines.append(f"{INDENT}{receipt.prefix} answered: {escape_control(receipt.upstream_excerpt)}")
         self._write("\n".join((first, describe_exchange(receipt, paint, width), *lines)))
 
-    def request(self, receipt: Receipt, level: Level = "info") -> None:
+    def write_request(self, receipt: Receipt, level: Level = "info") -> None:
         """Write the line of a request without an exchange. `level`: level of a successful request."""
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         if self._is_wanted(level):
@@ -122,7 +122,7 @@ class Log:
         """True if every line is a JSON object."""
         return self._json
 
-    def event(self, name: str, **fields: object) -> None:
+    def write_event(self, name: str, **fields: object) -> None:
         """Write a JSON object with these fields at level info."""
         if self._is_wanted("info"):
             self._write(_encode_fields(level="info", event=name, **fields))

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-RETAINED_BYTES = 32 * 1024 * 1024
+RETAINED_FREE_BYTES = 32 * 1024 * 1024
 """Freed memory that is kept at the end of the heap: the size of the largest body. With the default of glibc (128 KiB)
 each larger request gets its buffers page by page from the kernel."""
-IDLE_SECONDS = 10.0
+TRIM_AFTER_IDLE_SECONDS = 10.0
 """Time without freed requests after which all free memory is returned."""
 _GC_THRESHOLDS = (10_000, 10, 10)
 """Thresholds of the garbage collector. The default of CPython begins with 700."""
@@ -37,10 +37,10 @@ def tune_gc() -> None:
 
 
 def retain_freed_memory() -> None:
-    """Raise the thresholds from which freed memory is returned to the system."""
+    """Configure glibc to keep up to `RETAINED_FREE_BYTES` of freed memory for later requests."""
     if (option := _find("mallopt")) is not None:
-        option(_M_TRIM_THRESHOLD, RETAINED_BYTES)
-        option(_M_MMAP_THRESHOLD, RETAINED_BYTES)
+        option(_M_TRIM_THRESHOLD, RETAINED_FREE_BYTES)
+        option(_M_MMAP_THRESHOLD, RETAINED_FREE_BYTES)
 
 
 def trim_heap() -> None:
@@ -61,7 +61,7 @@ def free_heap_bytes() -> float:
 
 
 class HeapTrimmer:
-    """Returns free heap memory to the system after a burst of large requests.
+    """Trimmer that returns free heap memory to the system after a burst of large requests.
 
     glibc by itself trims only the top of the heap, where running streams soon allocate. Measured: 500 streams with
     simultaneous requests of 120 KB hold 300 KiB each, and 45 KiB after this, which takes 20 ms.
@@ -79,10 +79,10 @@ class HeapTrimmer:
         self._busy_at = self._trimmed_at = 0.0
 
     def note_freed(self, byte_count: int) -> None:
-        """Count freed bytes of a request, however it ended."""
+        """Count the bytes that a finished request has freed."""
         self._freed_bytes += byte_count
 
-    def tick(self, now: float) -> None:
+    def trim_if_due(self, now: float) -> None:
         """Trim the heap if due. Called once a second. `now`: monotonic seconds."""
         fresh, self._freed_at_tick = self._freed_bytes - self._freed_at_tick, self._freed_bytes
         if fresh:
@@ -96,12 +96,12 @@ class HeapTrimmer:
 
     def _is_due(self, now: float) -> bool:
         since = self._freed_bytes - self._freed_at_trim
-        if now - self._busy_at >= IDLE_SECONDS:
+        if now - self._busy_at >= TRIM_AFTER_IDLE_SECONDS:
             return since > 0
         return since >= _BURST_BYTES and self._measure_free() >= _FREE_BYTES
 
     def _is_due_in_burst(self, now: float) -> bool:
-        return now - self._trimmed_at >= _TRIM_INTERVAL_SECONDS and self._measure_free() > RETAINED_BYTES
+        return now - self._trimmed_at >= _TRIM_INTERVAL_SECONDS and self._measure_free() > RETAINED_FREE_BYTES
 
 
 class _Heap(ctypes.Structure):

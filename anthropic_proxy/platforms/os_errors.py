@@ -63,14 +63,14 @@ def describe_os_error(error: BaseException) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Return the message of a library without names and addresses of objects: one line, at most 300 characters."""
+    """Return an error message of a library as one line of at most 300 characters, without class names and addresses."""
     text = " ".join(_INTERNALS.sub("", _CALL.sub(_describe_peer, text)).split())
     text = text.replace("[]", "").strip().rstrip(".")
     return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS].rpartition(' ')[0]} …"
 
 
-def is_refused(error: BaseException) -> bool:
-    """Return whether a connection was refused by at least one address."""
+def is_connection_refused(error: BaseException) -> bool:
+    """Return whether a failed connection attempt was refused by at least one address."""
     if isinstance(error, OSError) and error.errno:
         return error.errno == errno.ECONNREFUSED
     return str(errno.ECONNREFUSED) in _ERRNO.findall(str(error))

@@ -1,4 +1,4 @@
-"""Signals before a server has its handlers, and between the processes of a server."""
+"""Signals during start-up, before a server has installed its handlers."""
 
 import os
 import signal
@@ -18,18 +18,18 @@ def defer_sighup() -> None:
 
 
 def restore_sighup() -> None:
-    """Unblock SIGHUP. A pending one is delivered."""
+    """Unblock SIGHUP, after `defer_sighup`. A pending SIGHUP is delivered."""
     unblock_signals({signal.SIGHUP})
 
 
 def exit_immediately(number: int = 0, frame: FrameType | None = None) -> None:
-    """End the process with status 0. An exception instead could be caught anywhere."""
+    """End the process with status 0, as a signal handler. Raising an exception is no alternative: code may catch it."""
     os._exit(0)
 
 
 @contextmanager
 def blocked_signals(signals: Iterable[signal.Signals]) -> Iterator[None]:
-    """Block signals of this thread; a process that is started meanwhile begins with them blocked."""
+    """Block signals within a `with` statement. A process that is started in it begins with these signals blocked."""
     signals = frozenset(signals)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
@@ -39,5 +39,5 @@ def blocked_signals(signals: Iterable[signal.Signals]) -> Iterator[None]:
 
 
 def unblock_signals(signals: Iterable[signal.Signals]) -> None:
-    """Unblock signals of this thread. Pending ones are delivered."""
+    """Unblock signals of this process. Pending signals are delivered."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)

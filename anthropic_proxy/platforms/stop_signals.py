@@ -33,7 +33,9 @@ def call_at_signal(number: signal.Signals, loop: asyncio.AbstractEventLoop, call
 
 
 class StopSignals:
-    """Calls `stop` in the event loop for each signal; calls `report` and ends the process if the loop does not respond.
+    """Handlers that call `stop` in the event loop for each signal.
+
+    If the event loop does not respond, they call `report` and end the process.
 
     `patience`: seconds for the response to the first signal. `total`: seconds from a response to the end of the
     process.
@@ -48,14 +50,14 @@ class StopSignals:
         self._unanswered_since: float | None = None
 
     def install(self, loop: asyncio.AbstractEventLoop, signals: Iterable[signal.Signals]) -> None:
-        """Handle these signals."""
+        """Install the handlers of these signals."""
         self._loop = loop
         signal.signal(signal.SIGALRM, self._end)
         for number in signals:
             signal.signal(number, self._receive)
 
     def uninstall(self) -> None:
-        """Stop the timers: the process ends by itself."""
+        """Stop the timers, because the process is ending. The handlers stay installed."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
 

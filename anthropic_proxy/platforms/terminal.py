@@ -4,7 +4,7 @@ import os
 import signal
 
 MAX_TERMINAL_CHECKS = 5
-"""Checks of the terminal after a SIGHUP, one a second."""
+"""Number of checks of the terminal after a SIGHUP, one a second."""
 
 
 class Terminal:

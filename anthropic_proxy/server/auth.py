@@ -13,11 +13,11 @@ from anthropic_proxy.errors import (
     PermissionDenied,
 )
 from anthropic_proxy.plugins import Client, Policy
-from anthropic_proxy.server.request_limits import enforce_limits, reject_ambiguous_framing
+from anthropic_proxy.server.request_limits import reject_ambiguous_framing, require_within_limits
 from anthropic_proxy.settings import Settings
 
 PUBLIC_PATHS = frozenset({"/", "/health"})
-"""Paths that require no key, for probes of clients and containers. They reveal nothing."""
+"""Paths that require no key, for probes of clients and containers. Their responses contain no secrets."""
 _FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """RFC 7239."""
 _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
@@ -31,12 +31,12 @@ _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhos
 async def authenticate(
     scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings, policies: Sequence[Policy]
 ) -> Client:
-    """Return the client of a request.
+    """Return the client that sent a request, identified by a policy, a proxy key, or its local address.
 
     Raises `AuthenticationFailed`, `PermissionDenied`, `RequestTooLarge`, `UnsupportedEncoding` or `MalformedHttp`.
     """
     reject_ambiguous_framing(scope, headers)
-    enforce_limits(scope, headers)
+    require_within_limits(scope, headers)
     if scope["path"] in PUBLIC_PATHS:
         return Client()
     for policy in policies:
@@ -57,14 +57,14 @@ def require_auth_if_exposed(settings: Settings) -> None:
         )
 
 
-def client_command(address: str, settings: Settings) -> str:
+def claude_code_command(address: str, settings: Settings) -> str:
     """Return the command line that starts Claude Code with this proxy. Claude Code requires any credential."""
     token = "'one of PROXY_API_KEY'" if settings.proxy_api_keys else "local"
     return f"ANTHROPIC_BASE_URL={address} ANTHROPIC_AUTH_TOKEN={token} claude"
 
 
-def describe_exposure(settings: Settings, host: str) -> str:
-    """Return the warning about a proxy without keys. Empty: no warning is needed.
+def exposure_warning(settings: Settings, host: str) -> str:
+    """Return the warning about a proxy that other machines can reach without a key. Empty: no warning is needed.
 
     `host`: bind address, or client address. Empty: unknown, no warning.
     """
@@ -185,7 +185,7 @@ def _origin_name(origin: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
-    """Return whether a name or address always means this machine."""
+    """Return whether a host name or IP address always refers to this machine."""
     if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
         return True
     try:

@@ -1,4 +1,4 @@
-"""HTTP endpoints on the ASGI interface, one function each."""
+"""HTTP endpoints of the proxy, one function each, and the function that serves one ASGI request."""
 
 import asyncio
 import re
@@ -23,15 +23,15 @@ from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.log import Log
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.routing.model_listing import ModelEntry, find_model, list_models
-from anthropic_proxy.server.auth import PUBLIC_PATHS, authenticate, client_command
+from anthropic_proxy.server.auth import PUBLIC_PATHS, authenticate, claude_code_command
 from anthropic_proxy.server.request_body import body_if_complete, read_body
 from anthropic_proxy.server.request_limits import headers_of
 from anthropic_proxy.server.response_sink import AsgiSink, Receive, Scope, Send
 from anthropic_proxy.services import Services
 
 PROBE_PATHS = PUBLIC_PATHS | {"/metrics"}
-"""Paths of probes and scrapers. Their requests have no receipt."""
-UNLOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
+"""Paths that probes and metrics collectors request. Their requests have no receipt."""
+DEBUG_LOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
 """Paths that clients request often, logged at level debug. `/context` of Claude Code counts tokens 25 times."""
 _OTHER_FORMATS = {
     "OpenAI's API": re.compile(r"(?:/v1)?/(?:chat/completions|completions|responses|embeddings)"),
@@ -39,12 +39,14 @@ _OTHER_FORMATS = {
     "Ollama's API": re.compile(r"/api/(?:chat|generate|tags|show)"),
 }
 """API → paths of its format."""
-DEFAULT_PAGE_SIZE = 20
-MAX_PAGE_SIZE = 1000
+DEFAULT_MODELS_PER_PAGE = 20
+"""Models in a page of `GET /v1/models` without `limit`."""
+MAX_MODELS_PER_PAGE = 1000
+"""Largest `limit` of `GET /v1/models`."""
 _PAGE_SIZE_DIGITS = re.compile(r"[0-9]{1,4}")
 
 
-async def serve(services: Services, scope: Scope, receive: Receive, send: Send) -> None:
+async def serve_request(services: Services, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve one HTTP request. Every error becomes an Anthropic error body."""
     request_id = services.new_id("req_")
     sink = AsgiSink(receive, send, request_id)
@@ -88,10 +90,10 @@ async def serve(services: Services, scope: Scope, receive: Receive, send: Send) 
 def log_rejected_request(
     error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float], proxy_keys: Sequence[str]
 ) -> Receipt:
-    """Log a request with an unreadable head and return its receipt."""
+    """Log a request that the HTTP parser rejected, and return its receipt."""
     receipt = Receipt(request_id=new_id("req_"), client=Client(), started_at=clock(), method="–", path="–")
     note_failure(receipt, error, proxy_keys)
-    log.request(receipt)
+    log.write_request(receipt)
     return receipt
 
 
@@ -104,7 +106,7 @@ async def _reject(services: Services, receipt: Receipt, sink: AsgiSink, error: P
 def _finish(services: Services, receipt: Receipt) -> None:
     """Log a request that was no exchange, and record its receipt."""
     receipt.duration_seconds = services.clock() - receipt.started_at
-    services.log.request(receipt, "debug" if receipt.path in UNLOGGED_PATHS else "info")
+    services.log.write_request(receipt, "debug" if receipt.path in DEBUG_LOGGED_PATHS else "info")
     if receipt.path not in PROBE_PATHS:
         services.receipts.add_request(receipt)
 
@@ -126,7 +128,7 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
         return
     query = {name: values[-1] for name, values in parse_qs(request.query).items()}
     models = list_models(services.settings, services.catalog)
-    await sink.respond(200, msgspec.json.encode(paginate(models, query)))
+    await sink.send_response(200, msgspec.json.encode(paginate_models(models, query)))
 
 
 async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
@@ -135,28 +137,29 @@ async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) 
         await sink.send_json_reply(reply)
         return
     entry = find_model(request.path.removeprefix("/v1/models/"), services.settings, services.catalog)
-    await sink.respond(200, msgspec.json.encode(entry))
+    await sink.send_response(200, msgspec.json.encode(entry))
 
 
 async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """`GET /` and `HEAD /`: a greeting with the client command."""
-    command = client_command(f"http://{request.headers.get('host', '127.0.0.1:8082')}", services.settings)
+    command = claude_code_command(f"http://{request.headers.get('host', '127.0.0.1:8082')}", services.settings)
     text = f"anthropic-proxy {__version__} serves the Anthropic Messages API. Use it with Claude Code: {command}"
-    await sink.respond(200, msgspec.json.encode({"message": text}))
+    await sink.send_response(200, msgspec.json.encode({"message": text}))
 
 
 async def get_health(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """`GET /health`: the process serves requests."""
-    await sink.respond(200, msgspec.json.encode({"status": "ok", "version": __version__}))
+    """`GET /health`: status `ok` and the version, for probes."""
+    await sink.send_response(200, msgspec.json.encode({"status": "ok", "version": __version__}))
 
 
 async def get_plugin_route(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """`GET` on a path of a plugin, such as `/metrics`."""
     body, media_type = await services.routes[request.path].read(request.headers.get("accept", ""))
-    await sink.respond(200, body, {"request-id": request.request_id, "content-type": media_type})
+    await sink.send_response(200, body, {"request-id": request.request_id, "content-type": media_type})
 
 
 Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]
+"""Function that serves one request and sends the response to the sink."""
 
 ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
     "/v1/messages": {"POST": post_messages},
@@ -165,8 +168,11 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
     "/": {"GET": get_root, "HEAD": get_root},
     "/health": {"GET": get_health, "HEAD": get_health},
 }
+"""Path → HTTP method → endpoint."""
 PLUGIN_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_plugin_route, "HEAD": get_plugin_route}
+"""HTTP method → endpoint, for the paths of plugins."""
 MODEL_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_model}
+"""HTTP method → endpoint, for all paths below `/v1/models/`."""
 
 
 def canonical_path(path: str) -> str:
@@ -189,7 +195,7 @@ def find_endpoint(method: str, path: str, plugin_paths: Container[str] = ()) -> 
 
 
 def path_not_found(path: str) -> UnknownModel:
-    """Return the error for an unknown path."""
+    """Return the 404 error for an unknown path. It names the other API if the path belongs to one."""
     text = f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages."
     for api, pattern in _OTHER_FORMATS.items():
         if pattern.fullmatch(path):
@@ -197,12 +203,12 @@ def path_not_found(path: str) -> UnknownModel:
     return UnknownModel(text)
 
 
-def paginate(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
-    """Return one page in the Anthropic format. Raises `InvalidRequest` for a wrong `limit` or an unknown id."""
-    requested = query.get("limit", str(DEFAULT_PAGE_SIZE))
+def paginate_models(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
+    """Return one page of the model list (Anthropic format). Raises `InvalidRequest` for a wrong `limit` or id."""
+    requested = query.get("limit", str(DEFAULT_MODELS_PER_PAGE))
     limit = int(requested) if _PAGE_SIZE_DIGITS.fullmatch(requested) else 0
-    if not 1 <= limit <= MAX_PAGE_SIZE:
-        raise InvalidRequest(f"limit: {requested[:20]!r} is not allowed; use a number from 1 to {MAX_PAGE_SIZE}.")
+    if not 1 <= limit <= MAX_MODELS_PER_PAGE:
+        raise InvalidRequest(f"limit: {requested[:20]!r} is not allowed; use a number from 1 to {MAX_MODELS_PER_PAGE}.")
     ids = [entry.id for entry in models]
     start, end = 0, len(ids)
     if "after_id" in query:

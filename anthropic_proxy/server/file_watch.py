@@ -1,9 +1,9 @@
-"""Detection of a changed file."""
+"""Detection of changes of the settings file."""
 
 import os
 
 POLL_INTERVAL_SECONDS = 0.5
-"""Interval of checks of a file."""
+"""Interval at which callers check a watched file."""
 
 
 class FileWatch:
@@ -14,7 +14,10 @@ class FileWatch:
         self._reported = self._latest = self._state()
 
     def has_changed(self) -> bool:
-        """Return whether the file has changed, once two polls agree: before, a writer may not have finished."""
+        """Return whether the file has changed since the last True.
+
+        A change is reported at the second call that finds the same state: before, a writer may not have finished.
+        """
         before, self._latest = self._latest, self._state()
         if self._latest != before or self._latest == self._reported:
             return False

@@ -26,18 +26,19 @@ from anthropic_proxy.server.http1.connection import Http1Connection
 from anthropic_proxy.server.http1.lifecycle import HttpApplication, ServerState
 
 CLOSE_GRACE_SECONDS = 3.0
-"""Time for cancelled replies to send their error."""
-FLUSH_SECONDS = 2.0
+"""Time for cancelled replies to send their error to the client."""
+FLUSH_TIMEOUT_SECONDS = 2.0
 """Time to send buffered output before connections are aborted."""
-EXIT_SECONDS = 5.0
+EXIT_TIMEOUT_SECONDS = 5.0
 """Time after which the process ends although a thread of a library still runs."""
-STOP_GRACE_SECONDS = CLOSE_GRACE_SECONDS + FLUSH_SECONDS + EXIT_SECONDS + 1.0
+STOP_GRACE_SECONDS = CLOSE_GRACE_SECONDS + FLUSH_TIMEOUT_SECONDS + EXIT_TIMEOUT_SECONDS + 1.0
 """Time for a process to end replies and itself, after `stop_timeout` or the second signal."""
 EXIT_STARTUP_FAILED = 3
 """Exit status for a failed start-up."""
-STOP, HURRY, RELOAD, READY = b"s", b"h", b"r", b"+"
-"""Commands of the supervisor, and the reply of a worker that serves."""
+STOP_COMMAND, STOP_NOW_COMMAND, RELOAD_COMMAND, READY_REPLY = b"s", b"h", b"r", b"+"
+"""Commands of the supervisor on the control pipe, and the message of a worker that has begun to serve."""
 FORWARDED_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+"""Signals that the supervisor passes on to its workers as commands."""
 _POLL_SECONDS = 0.02
 
 
@@ -48,7 +49,7 @@ class Peer(Protocol):
     """Requests in progress."""
 
     def open(self) -> None:
-        """Begin the exchange. Called when the process serves."""
+        """Begin the exchange. Called when the process begins to serve."""
         ...
 
     def close(self) -> None:
@@ -60,18 +61,18 @@ class Application(HttpApplication, Protocol):
     """The application that a server process serves."""
 
     async def start(self) -> None:
-        """Open what requests need. Called before the first request."""
+        """Open the connections and objects that requests use. Called before the first request."""
         ...
 
     async def close(self) -> None:
-        """Close what `start` opened. Called after the last request."""
+        """Close the connections and objects that `start` has opened. Called after the last request."""
         ...
 
     def log_warning(self, text: str) -> None:
         """Log a warning of the server."""
         ...
 
-    def note_stop(self) -> None:
+    def log_stopped(self) -> None:
         """Log that the server stopped after a signal."""
         ...
 
@@ -142,7 +143,7 @@ class ServerProcess:
         self._reload_again = self._serving = False
 
     def run(self) -> None:
-        """Serve until a signal or the supervisor stops the process."""
+        """Serve requests until a signal or the supervisor stops the process."""
         signal.signal(signal.SIGTERM, exit_immediately)  # until the event loop handles signals
         if self._control is not None:  # a terminal signals all of its processes; the supervisor forwards the signal
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -167,7 +168,7 @@ class ServerProcess:
         watch_task = loop.create_task(self._watch_file()) if self._config.watched_file and self._logs_startup else None
         self._app.peer.open()
         if self._control is not None:
-            os.write(self._control, READY)
+            os.write(self._control, READY_REPLY)
         self._serving = True
         if self._reload_again:
             self._end_reload()
@@ -178,7 +179,7 @@ class ServerProcess:
         await self._drain()
         await self._app.close()
         if self._control is None:
-            self._app.note_stop()
+            self._app.log_stopped()
         self._app.peer.close()
         self._signals.uninstall()
         _exit_after_timeout()
@@ -243,11 +244,11 @@ class ServerProcess:
             commands = b""
         if not commands:
             asyncio.get_running_loop().remove_reader(self._control)
-        if not commands or STOP in commands:
+        if not commands or STOP_COMMAND in commands:
             self._stopping.set()
-        if HURRY in commands:
+        if STOP_NOW_COMMAND in commands:
             self._hurrying.set()
-        if RELOAD in commands:
+        if RELOAD_COMMAND in commands:
             self._reload()
 
     def _reload(self) -> None:
@@ -274,7 +275,7 @@ class ServerProcess:
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Once a second: set the header `date`, trim the heap and write a heartbeat."""
         self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
-        self._state.heap_trimmer.tick(loop.time())
+        self._state.heap_trimmer.trim_if_due(loop.time())
         self._app.peer.in_progress.beat()
         loop.call_later(BEAT_SECONDS, self._tick, loop)
 
@@ -284,17 +285,19 @@ class ServerProcess:
         for connection in list(state.connections):
             connection.close_after_responses()
         await self._wait_idle(limit, self._hurrying)
-        if state.tasks:
+        if state.request_tasks:
             waited = "at the second signal" if self._hurrying.is_set() else f"after {limit:g} s (STOP_TIMEOUT)"
-            self._app.log_warning(f"{len(state.tasks)} replies were not complete {waited}: they end with an error.")
+            self._app.log_warning(
+                f"{len(state.request_tasks)} replies were not complete {waited}: they end with an error."
+            )
             await self._cancel_replies()
-        await self._wait_idle(FLUSH_SECONDS)
+        await self._wait_idle(FLUSH_TIMEOUT_SECONDS)
         for connection in list(state.connections):
             connection.transport.abort()
 
     async def _wait_idle(self, seconds: float, cut_short: asyncio.Event | None = None) -> None:
         deadline = time.monotonic() + seconds
-        while (self._state.connections or self._state.tasks) and time.monotonic() < deadline:
+        while (self._state.connections or self._state.request_tasks) and time.monotonic() < deadline:
             if cut_short is not None and cut_short.is_set():
                 return
             await asyncio.sleep(_POLL_SECONDS)
@@ -302,15 +305,15 @@ class ServerProcess:
     async def _cancel_replies(self) -> None:
         deadline = time.monotonic() + CLOSE_GRACE_SECONDS
         cancelled: set[asyncio.Task[None]] = set()
-        while self._state.tasks and time.monotonic() < deadline:
+        while self._state.request_tasks and time.monotonic() < deadline:
             await asyncio.sleep(0)  # a task that has not begun could not send an error
-            for task in self._state.tasks - cancelled:
+            for task in self._state.request_tasks - cancelled:
                 task.cancel()
                 cancelled.add(task)
             await asyncio.sleep(_POLL_SECONDS)
 
 
 def _exit_after_timeout() -> None:
-    timer = threading.Timer(EXIT_SECONDS, os._exit, [0])
+    timer = threading.Timer(EXIT_TIMEOUT_SECONDS, os._exit, [0])
     timer.daemon = True
     timer.start()

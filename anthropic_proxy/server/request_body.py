@@ -9,11 +9,11 @@ from anthropic_proxy.errors import RequestTimeout, RequestTooLarge
 MAX_BODY_BYTES = 32 * 1024 * 1024
 """Limit of a request body, equal to that of the Anthropic API."""
 READ_TIMEOUT_SECONDS = 30.0
-"""Longest pause within a body. A slower client has disconnected or only occupies the connection."""
+"""Maximum pause within a request body. A slower client has disconnected or only occupies the connection."""
 BODY_TIMEOUT_SECONDS = 300.0
-"""Time limit of a complete body: 32 MB at 1 Mbit/s."""
+"""Time limit of a complete request body: 32 MB at 1 Mbit/s."""
 COMPLETE_BODY_EXTENSION = "anthropic_proxy.whole_body"
-"""ASGI extension of the server of this proxy: a function that returns the complete body. None: incomplete."""
+"""Name of an ASGI extension of `server/http1`: a function that returns the complete body, or None if incomplete."""
 
 
 def body_if_complete(scope: Mapping[str, Any]) -> bytes | None:
@@ -25,18 +25,18 @@ def body_if_complete(scope: Mapping[str, Any]) -> bytes | None:
 async def read_body(
     receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
     *,
-    pause: float = READ_TIMEOUT_SECONDS,
-    whole: float = BODY_TIMEOUT_SECONDS,
+    read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
+    body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
 ) -> bytes | None:
-    """Return the body. None: the client disconnected before its end.
+    """Read and return a request body. None: the client disconnected before its end.
 
-    `pause`, `whole`: time limits in seconds of a pause and of the complete body. Raises `RequestTooLarge` or
+    `read_timeout_seconds`: limit of a pause. Raises `RequestTooLarge` or
     `RequestTimeout`.
     """
     pieces: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(pause) as limit:
+        async with asyncio.timeout(read_timeout_seconds) as limit:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -50,7 +50,7 @@ async def read_body(
                     return piece if len(pieces) == 1 else b"".join(pieces)
                 now = asyncio.get_running_loop().time()
                 if len(pieces) == 1:
-                    end = now + whole
-                limit.reschedule(min(now + pause, end))
+                    end = now + body_timeout_seconds
+                limit.reschedule(min(now + read_timeout_seconds, end))
     except TimeoutError:
         raise RequestTimeout(f"The body was not complete in time: {size} bytes were received.") from None

@@ -8,9 +8,9 @@ from anthropic_proxy.errors import HeadersTooLarge, MalformedHttp, RequestTooLar
 from anthropic_proxy.server.request_body import MAX_BODY_BYTES
 
 MAX_HEADER_BYTES = 64 * 1024
-"""Limit of all header names and values."""
+"""Maximum size of all header names and values of a request."""
 MAX_TARGET_BYTES = 16 * 1024
-"""Limit of path and query. The longest valid path contains a model name."""
+"""Maximum size of path and query. The longest valid path contains a model name."""
 _MAX_CONTENT_LENGTH_DIGITS = 15
 """Digits up to which `Content-Length` is parsed as a number."""
 
@@ -43,8 +43,8 @@ def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str
         raise MalformedHttp(f"transfer-encoding: {coding!r} is not read in HTTP/{scope.get('http_version')}.")
 
 
-def enforce_limits(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Raise an error if the headers, the request target or the announced body are too large, or the body is encoded."""
+def require_within_limits(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    """Raise an error if headers, request target or announced body are too large, or if the body is compressed."""
     size = sum(map(len, itertools.chain.from_iterable(scope["headers"])))
     if size > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"The headers have {size:,} bytes; {MAX_HEADER_BYTES:,} are allowed.")

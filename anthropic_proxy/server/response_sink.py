@@ -1,4 +1,4 @@
-"""Sink that sends one HTTP response through ASGI."""
+"""Sink of an HTTP response: sends events, messages or an error to the client through ASGI."""
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -19,12 +19,13 @@ from anthropic_proxy.server.responses import (
 )
 
 Scope = Mapping[str, Any]
+"""ASGI scope, `receive` and `send`."""
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class AsgiSink:
-    """Sink that sends one HTTP response."""
+    """Sink of one HTTP response. It implements `exchange.pipeline.ResponseSink`."""
 
     def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
         self._receive = receive
@@ -47,28 +48,28 @@ class AsgiSink:
     async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
         """Send unchanged bytes of an upstream, the first with its headers. `last`: the response is complete."""
         if not streams:
-            await self.respond(200, data, {**json_headers(self._request_id), **headers})
+            await self.send_response(200, data, {**json_headers(self._request_id), **headers})
             return
         if not self._started:
             await self._open(200, {**stream_headers(self._request_id), **headers})
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 
     async def send_message(self, response: MessagesResponse) -> None:
-        """Send a complete reply."""
-        await self.respond(200, encode_message(response))
+        """Send a complete Messages API response as JSON, with status 200."""
+        await self.send_response(200, encode_message(response))
 
     async def send_json_reply(self, reply: JsonReply) -> None:
-        """Send a JSON body with the headers of its provider."""
-        await self.respond(200, reply.body, {**json_headers(self._request_id), **reply.headers})
+        """Send a JSON body of a provider unchanged, with the provider's headers and status 200."""
+        await self.send_response(200, reply.body, {**json_headers(self._request_id), **reply.headers})
 
-    async def respond(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Send a complete body, with its length as a header."""
+    async def send_response(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Send a complete response with `content-length`. `headers`: None: those of a JSON response."""
         headers = headers or json_headers(self._request_id)
         await self._open(status, {**headers, "content-length": str(len(body))})
         await self._send({"type": "http.response.body", "body": body})
 
     async def send_error(self, error: ProxyError) -> None:
-        """Send the error body. Nothing is sent if the response has started."""
+        """Send an error response with its status and headers. Nothing is sent if a response has started."""
         if self._started:
             return
         headers = error_headers(error, self._request_id)
@@ -79,11 +80,11 @@ class AsgiSink:
         body = encode_error(error, self._request_id)
         if isinstance(error, UpstreamError):
             body, headers = error.body or body, {**headers, **error.headers}
-        await self.respond(error.status, body, headers)
+        await self.send_response(error.status, body, headers)
 
     @property
     def started(self) -> bool:
-        """True if the response has started."""
+        """True if the response head has been sent."""
         return self._started
 
     async def wait_disconnected(self) -> None:

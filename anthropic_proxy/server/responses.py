@@ -34,7 +34,7 @@ from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.models import MessagesResponse
 
 MAX_RETRY_AFTER_SECONDS = 3600
-"""Upper limit of `retry-after`."""
+"""Upper limit of the header `retry-after`."""
 
 _encode = msgspec.json.Encoder().encode
 

@@ -1,35 +1,23 @@
-"""The hub of the workers: adds up their statistics and broadcasts their observations."""
+"""Hub in the supervisor: sums the statistics of all workers and forwards their observations to each other."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from msgspec.structs import replace
 
 from anthropic_proxy.workers.ipc import IpcChannel, SharedObservation, StatsQuery, StatsReport, StatsRequest, StatsTotal
+from anthropic_proxy.workers.link import WorkerPeer
 
-QUERY_TIMEOUT_SECONDS = 1.0
+WORKER_TIMEOUT_SECONDS = 1.0
 """Time for a worker to report its statistics."""
 MAX_OBSERVATIONS = 10_000
-"""Stored observations. The oldest is dropped for a new one."""
-
-
-class StatsAggregator(Protocol):
-    """Access to encoded statistics."""
-
-    def collect_stats(self, *, refresh_gauges: bool = True) -> bytes:
-        """Return the statistics of this process. `refresh_gauges`: as in `link.LinkMember`."""
-        ...
-
-    def sum_stats(self, readings: Sequence[bytes], ended: Sequence[bytes]) -> bytes:
-        """Return the sum. `ended`: statistics of ended workers, of which only the counters are added."""
-        ...
+"""Maximum number of stored observations. The oldest is dropped for a new one."""
 
 
 @dataclass
 class _Query:
-    asker: IpcChannel
+    sender: IpcChannel
     message: StatsQuery
     number: int
     deadline: float
@@ -37,9 +25,12 @@ class _Query:
 
 
 class Hub:
-    """Channels of all workers, with their latest statistics. `clock`: monotonic seconds."""
+    """Exchange of statistics and observations between the workers. Each has one channel to the hub.
 
-    def __init__(self, aggregator: StatsAggregator, *, clock: Callable[[], float] = time.monotonic) -> None:
+    `aggregator`: statistics of the supervisor itself, and their sum. `clock`: monotonic seconds.
+    """
+
+    def __init__(self, aggregator: WorkerPeer, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._aggregator = aggregator
         self._clock = clock
         self._channels: list[IpcChannel] = []
@@ -57,8 +48,8 @@ class Hub:
         """Channels that are still open for reading."""
         return [channel for channel in self._channels if not channel.ended]
 
-    def open(self, channel: IpcChannel) -> None:
-        """Add a worker and send it the valid observations of the others."""
+    def add_worker(self, channel: IpcChannel) -> None:
+        """Add the channel of a new worker and send it the valid observations of the others."""
         self._channels.append(channel)
         now = self._clock()
         for until, observation in self._observations.values():
@@ -66,28 +57,28 @@ class Hub:
                 channel.send(replace(observation, seconds=until - now))
 
     def receive_from(self, channel: IpcChannel) -> None:
-        """Read the messages of a worker and act on them."""
+        """Read the messages of a worker and process them: store, forward, or start a query."""
         for message in channel.receive():
             if isinstance(message, StatsReport):
-                self._latest[channel] = message.reading
-                self._note_answer(channel, message.number)
+                self._latest[channel] = message.stats
+                self._note_answer(channel, message.query_number)
             elif isinstance(message, StatsQuery):
-                self._latest[channel] = message.reading
+                self._latest[channel] = message.stats
                 self._start_query(channel, message)
             elif isinstance(message, SharedObservation):
                 self._broadcast(channel, message)
         if channel.ended:  # its process may end later
             self._note_end(channel)
 
-    def close(self, channel: IpcChannel) -> None:
-        """Remove an ended worker. Its counters stay in the sum."""
+    def remove_worker(self, channel: IpcChannel) -> None:
+        """Remove the channel of an ended worker. Its counters stay in the sum."""
         self.receive_from(channel)
         self._channels.remove(channel)
         channel.close()
         self._note_end(channel)
 
-    def next_deadline(self) -> float | None:
-        """Return the earliest query deadline. None: no open query."""
+    def next_query_deadline(self) -> float | None:
+        """Return the earliest deadline of a query, in seconds of the clock. None: no open query."""
         return min((query.deadline for query in self._queries), default=None)
 
     def answer_due_queries(self) -> None:
@@ -98,12 +89,12 @@ class Hub:
                 self._queries.remove(query)
                 self._answer(query)
 
-    def _start_query(self, asker: IpcChannel, message: StatsQuery) -> None:
+    def _start_query(self, sender: IpcChannel, message: StatsQuery) -> None:
         self._number += 1
-        missing = {channel for channel in self._latest if channel is not asker}
+        missing = {channel for channel in self._latest if channel is not sender}
         for channel in missing:
             channel.send(StatsRequest(self._number))
-        self._queries.append(_Query(asker, message, self._number, self._clock() + QUERY_TIMEOUT_SECONDS, missing))
+        self._queries.append(_Query(sender, message, self._number, self._clock() + WORKER_TIMEOUT_SECONDS, missing))
         self.answer_due_queries()
 
     def _note_answer(self, channel: IpcChannel, number: int) -> None:
@@ -115,7 +106,7 @@ class Hub:
     def _note_end(self, channel: IpcChannel) -> None:
         if (latest := self._latest.pop(channel, None)) is not None:
             self._ended = [self._aggregator.sum_stats((), [*self._ended, latest])]
-        self._queries = [query for query in self._queries if query.asker is not channel]
+        self._queries = [query for query in self._queries if query.sender is not channel]
         for query in self._queries:
             query.missing.discard(channel)
         self.answer_due_queries()
@@ -123,7 +114,7 @@ class Hub:
     def _answer(self, query: _Query) -> None:
         readings = [self._aggregator.collect_stats(), *self._latest.values()]
         reading = self._aggregator.sum_stats(readings, self._ended)
-        query.asker.send(StatsTotal(query.message.number, reading, unresponsive_count=len(query.missing)))
+        query.sender.send(StatsTotal(query.message.query_number, reading, unresponsive_count=len(query.missing)))
 
     def _broadcast(self, sender: IpcChannel, observation: SharedObservation) -> None:
         key = observation.kind, observation.scope, observation.name

@@ -8,55 +8,65 @@ import msgspec
 from msgspec import Struct
 
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
-"""Unsent bytes up to which messages are accepted, for a peer that does not read. Later messages are dropped."""
+"""Unsent bytes of a channel up to which messages are accepted. Later messages are dropped: the peer does not read."""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""Size above which a message counts as damaged, so that buffers stay bounded."""
+"""Maximum size of an encoded message. A longer one counts as damaged, so that buffers stay bounded."""
 _READ_BYTES = 256 * 1024
 _LENGTH_BYTES = 4
 
 
-class StatsReport(Struct, tag="count"):
-    """From a worker: its statistics since its start."""
+class StatsReport(Struct, tag="report"):
+    """Message of a worker to the hub: the statistics of this worker since its start."""
 
-    reading: bytes
-    number: int = 0
+    stats: bytes
+    """Encoded statistics (`metrics.encode_reading`), here and in the other messages."""
+    query_number: int = 0
     """Number of the answered `StatsRequest`. 0: not requested."""
 
 
-class StatsQuery(Struct, tag="ask"):
-    """From a worker: a query for the statistics of all workers."""
+class StatsQuery(Struct, tag="query"):
+    """Message of a worker to the hub: a query for the statistics of all workers."""
 
-    number: int
-    reading: bytes
-    """Statistics of the worker itself."""
-
-
-class StatsRequest(Struct, tag="look"):
-    """To a worker: a request to report its statistics."""
-
-    number: int
+    query_number: int
+    """Number that the answer repeats."""
+    stats: bytes
+    """Encoded statistics of the sender."""
 
 
-class StatsTotal(Struct, tag="sum"):
-    """To a worker: the statistics of all workers."""
+class StatsRequest(Struct, tag="request"):
+    """Message of the hub to a worker: a request for a `StatsReport`."""
 
-    number: int
+    query_number: int
+    """Number that the report repeats."""
+
+
+class StatsTotal(Struct, tag="total"):
+    """Message of the hub to a worker: the sum of the statistics of all workers, the answer to a `StatsQuery`."""
+
+    query_number: int
     """Number of the answered `StatsQuery`."""
-    reading: bytes
+    stats: bytes
+    """Encoded sum."""
     unresponsive_count: int
-    """Workers that did not answer."""
+    """Number of workers that did not report in time."""
 
 
-class SharedObservation(Struct, tag="fact", frozen=True):
-    """From and to a worker: an observation that one worker has made."""
+class SharedObservation(Struct, tag="observation", frozen=True):
+    """Message of a worker to the hub, which forwards it to the others: a fact about a model, an API key or an upstream.
+
+    `shared_state` defines the values of the fields.
+    """
 
     kind: str
+    """Type of the observed object: model, key or upstream."""
     scope: str
-    """Digest of the settings for which it is valid. Workers with other settings ignore it."""
+    """Digest of the settings for which the observation is valid. Workers with other settings ignore it."""
     name: str
+    """Observed object. A newer observation of the same object replaces this one."""
     value: str
+    """Observed state."""
     seconds: float
-    """Time until it expires. 0: revoked."""
+    """Time in seconds until the observation expires. 0: revoked."""
 
 
 Message = StatsReport | StatsQuery | StatsRequest | StatsTotal | SharedObservation
@@ -65,7 +75,10 @@ _decode = msgspec.msgpack.Decoder(Message).decode
 
 
 class IpcChannel:
-    """One end of a channel. It never blocks: unsent bytes are kept, within bounds, until `flush`."""
+    """One end of a connection between the supervisor and a worker, for messages in both directions.
+
+    No method blocks: unsent bytes are kept, within bounds, until `flush`.
+    """
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
@@ -76,7 +89,7 @@ class IpcChannel:
         """True if no more messages will come: the peer has closed, or a message was damaged."""
 
     def fileno(self) -> int:
-        """Return the file descriptor."""
+        """Return the file descriptor of the socket, for `select`."""
         return self._end.fileno()
 
     @property
@@ -98,7 +111,7 @@ class IpcChannel:
         return self.flush()
 
     def flush(self) -> bool:
-        """Write without blocking. False: the peer has closed."""
+        """Write the unsent bytes, as far as possible without blocking. False: the peer has closed."""
         while self._outgoing:
             try:
                 written = self._end.send(self._outgoing)
@@ -111,7 +124,7 @@ class IpcChannel:
         return True
 
     def receive(self) -> Sequence[Message]:
-        """Return the complete messages. A damaged one ends the channel."""
+        """Read what has arrived and return its complete messages. A damaged message ends the channel."""
         while not self.ended:
             try:
                 data = self._end.recv(_READ_BYTES)
@@ -126,7 +139,7 @@ class IpcChannel:
         return self._pop_complete()
 
     def close(self, flush_timeout_seconds: float = 0.0) -> None:
-        """Close the channel. `flush_timeout_seconds`: time to send the unsent bytes."""
+        """Close the channel. `flush_timeout_seconds`: time to send the unsent bytes; 0: they are lost."""
         if flush_timeout_seconds and self._outgoing:
             self._end.settimeout(flush_timeout_seconds)
             with suppress(OSError):  # the peer does not read any more
@@ -159,8 +172,3 @@ class IpcChannel:
         self._incoming.clear()
         with suppress(OSError):  # the peer has already closed
             self._end.shutdown(socket.SHUT_RDWR)
-
-
-def new_channel_pair() -> tuple[socket.socket, socket.socket]:
-    """Return two connected sockets, one `IpcChannel` for each of two processes."""
-    return socket.socketpair()

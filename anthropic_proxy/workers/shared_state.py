@@ -1,4 +1,4 @@
-"""State shared between workers: observations of models, keys in cooldown, open circuits."""
+"""State that workers share through the hub: observations of models, API keys in cooldown, open circuits."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -9,20 +9,23 @@ from anthropic_proxy.services import Services
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.workers.ipc import SharedObservation
 
-LESSON, KEY, UPSTREAM = "lesson", "key", "upstream"
+MODEL_OBSERVATION, KEY_COOLDOWN, CIRCUIT_STATE = "lesson", "key", "upstream"
+"""Kinds of a `SharedObservation`."""
 _DIGEST_BYTES = 16
 
 
 def publish_observations(services: Services, publish: Callable[[SharedObservation], None]) -> None:
-    """Publish all further observations of these services."""
+    """Have these services publish each further observation, key cooldown and circuit change. Keys become digests."""
     addresses, upstreams = _scopes(services.settings)
     if isinstance(store := services.observations.store, MemoryStore):
-        store.on_put = lambda key, value, seconds: publish(SharedObservation(LESSON, addresses, key, value, seconds))
+        store.on_put = lambda key, value, seconds: publish(
+            SharedObservation(MODEL_OBSERVATION, addresses, key, value, seconds)
+        )
     services.credentials.on_cooldown = lambda key, seconds: publish(
-        SharedObservation(KEY, "", _digest(key), "", seconds)
+        SharedObservation(KEY_COOLDOWN, "", _digest(key), "", seconds)
     )
     services.circuit_breakers.on_change = lambda upstream, failure, seconds: publish(
-        SharedObservation(UPSTREAM, upstreams, upstream, failure, seconds)
+        SharedObservation(CIRCUIT_STATE, upstreams, upstream, failure, seconds)
     )
 
 
@@ -30,16 +33,16 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
     """Apply an observation of another worker if it is valid for these settings."""
     addresses, upstreams = _scopes(services.settings)
     if (
-        observation.kind == LESSON
+        observation.kind == MODEL_OBSERVATION
         and observation.scope == addresses
         and isinstance(store := services.observations.store, MemoryStore)
     ):
         store.put_from_peer(observation.name, observation.value, observation.seconds)
-    elif observation.kind == KEY:
+    elif observation.kind == KEY_COOLDOWN:
         for key in (key.reveal() for keys in services.settings.keys.values() for key in keys):
             if _digest(key) == observation.name:
                 services.credentials.cool_down(key, observation.seconds)
-    elif observation.kind == UPSTREAM and observation.scope == upstreams:
+    elif observation.kind == CIRCUIT_STATE and observation.scope == upstreams:
         if observation.seconds <= 0:
             services.circuit_breakers.reset_from_peer(observation.name)
         else:

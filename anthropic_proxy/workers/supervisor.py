@@ -20,20 +20,20 @@ from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, FileWatch
 from anthropic_proxy.server.process import (
     EXIT_STARTUP_FAILED,
     FORWARDED_SIGNALS,
-    HURRY,
-    RELOAD,
-    STOP,
+    RELOAD_COMMAND,
+    STOP_COMMAND,
     STOP_GRACE_SECONDS,
+    STOP_NOW_COMMAND,
     ServerConfig,
 )
 from anthropic_proxy.workers.hub import Hub
-from anthropic_proxy.workers.ipc import IpcChannel, new_channel_pair
+from anthropic_proxy.workers.ipc import IpcChannel
 from anthropic_proxy.workers.worker import LoadWorkerApp, SupervisorConnection, WorkerApplication, run_worker
 
 MIN_RESTART_INTERVAL_SECONDS = 1.0
-"""Interval between two starts of one worker. Without it, a worker that ends at once would use a whole CPU."""
-MAX_MISSED_BEATS = 3
-"""Heartbeats that a worker may miss when it should have stopped."""
+"""Interval between two starts of one worker. Otherwise a worker that ends at once would be restarted in a loop."""
+MAX_MISSED_HEARTBEATS = 3
+"""Missed heartbeats after which a worker is killed when it should have stopped."""
 _spawning = get_context("spawn")
 
 
@@ -54,7 +54,7 @@ class _Worker:
 
 
 class Supervisor:
-    """Runs workers until a signal stops it, or until no worker can be started."""
+    """Process that starts, replaces and stops the workers of a server, until a signal or until none can be started."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Supervisor:
         self._polled_at = 0.0
 
     def run(self) -> int:
-        """Run until the end and return the exit status."""
+        """Run the workers until a signal, and return the exit status. Not 0: no worker could be started."""
         inbox, outbox = socket.socketpair()
         inbox.setblocking(False)
         outbox.setblocking(False)
@@ -114,12 +114,12 @@ class Supervisor:
             self._reap_exited()
             self._run_due_tasks()
         if not self._status:
-            self._application.note_stop()
+            self._application.log_stopped()
         return self._status
 
     def _start(self) -> None:
         control, worker_control = _spawning.Pipe()
-        end, worker_end = new_channel_pair()
+        end, worker_end = socket.socketpair()
         board = _spawning.RawArray("B", BOARD_BYTES)
         index = min(set(range(self._worker_count)) - {worker.index for worker in self._workers})
         connection = SupervisorConnection(worker_control, worker_end, board)
@@ -133,13 +133,13 @@ class Supervisor:
         worker_control.close()
         worker_end.close()
         channel = IpcChannel(end)
-        self._hub.open(channel)
+        self._hub.add_worker(channel)
         shared = memoryview(board).cast("B")
         self._workers.append(_Worker(process, control, channel, index, time.monotonic(), shared))
 
     def _next_deadline(self) -> float | None:
         """Return the seconds until the next timed task. None: no task is scheduled."""
-        due = [] if (deadline := self._hub.next_deadline()) is None else [deadline]
+        due = [] if (deadline := self._hub.next_query_deadline()) is None else [deadline]
         now = time.monotonic()
         due.append(self._next_check)
         if self._stopping:
@@ -162,7 +162,7 @@ class Supervisor:
             self._terminal_checks = MAX_TERMINAL_CHECKS
         elif number in FORWARDED_SIGNALS and self._stopping:
             self._stop_at = time.monotonic()
-            self._send_control(HURRY, STOP_GRACE_SECONDS)
+            self._send_control(STOP_NOW_COMMAND, STOP_GRACE_SECONDS)
         elif number in FORWARDED_SIGNALS:
             self._stop()
 
@@ -170,7 +170,7 @@ class Supervisor:
         self._stopping = True
         self._listener.close()
         self._stop_at = time.monotonic() + self._config.stop_timeout
-        self._send_control(STOP, self._config.stop_timeout + STOP_GRACE_SECONDS)
+        self._send_control(STOP_COMMAND, self._config.stop_timeout + STOP_GRACE_SECONDS)
 
     def _send_control(self, command: bytes, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
@@ -182,13 +182,13 @@ class Supervisor:
 
     def _reload(self) -> None:
         if not self._stopping and self._application.check_settings():
-            self._send_control(RELOAD, 0.0)
+            self._send_control(RELOAD_COMMAND, 0.0)
 
     def _reap_exited(self) -> None:
         for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
             self._workers.remove(worker)
             worker.control.close()
-            self._hub.close(worker.channel)
+            self._hub.remove_worker(worker.channel)
             status = worker.process.exitcode or 0
             self._next_start = max(self._next_start, worker.started_at + MIN_RESTART_INTERVAL_SECONDS)
             if self._stopping or worker.killed:
@@ -229,7 +229,7 @@ class Supervisor:
         """Kill workers with a blocked event loop."""
         limit = self._config.heartbeat_timeout
         if self._stopping and now >= self._stop_at:
-            limit = min(limit, MAX_MISSED_BEATS * BEAT_SECONDS)
+            limit = min(limit, MAX_MISSED_HEARTBEATS * BEAT_SECONDS)
         for worker in self._workers:
             beats = count_beats(worker.board)
             worker.missed = worker.missed + 1 if beats == worker.beats and beats else 0

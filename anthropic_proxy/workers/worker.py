@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.server.process import EXIT_STARTUP_FAILED, Application, LoadApp, ServerConfig, ServerProcess
 from anthropic_proxy.workers.ipc import IpcChannel
-from anthropic_proxy.workers.link import WorkerLink
-from anthropic_proxy.workers.peer import WorkerPeer
+from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -44,12 +43,12 @@ class LoadWorkerApp(Protocol):
 
 @dataclass(frozen=True)
 class SupervisorConnection:
-    """Ends of a worker's connections to its supervisor. Picklable while the worker process is started."""
+    """Connections of a worker to its supervisor. Picklable only while the worker process is being started."""
 
     control: Connection
-    """Source of the commands of the supervisor."""
+    """Pipe on which the supervisor sends commands."""
     channel: socket.socket
-    """Socket for messages with the hub."""
+    """Socket for the messages of and to the hub."""
     board: "WriteableBuffer"
     """Shared memory for heartbeats and requests in progress."""
 
@@ -77,7 +76,10 @@ def serve_supervised(
     *,
     logs_startup: bool = True,
 ) -> None:
-    """Serve until the supervisor stops this process or ends itself. Exit with a message if a setting is invalid."""
+    """Serve until the supervisor stops this process, or until the supervisor ends.
+
+    Exits with status `EXIT_STARTUP_FAILED` and a message if a setting is invalid.
+    """
     try:
         ServerProcess(load_app, config, sockets[0], control=control.fileno(), logs_startup=logs_startup).run()
     except ConfigurationError as error:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from anthropic_proxy.server.endpoints import serve
+from anthropic_proxy.server.endpoints import serve_request
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.growth.measure import Build, Run, read_outcome
 from tests.growth.replies import WIRES, Reply, Wire
@@ -62,7 +62,7 @@ def exchange(
             status = message.get("status", status)
             sent.append(message.get("body", b""))
 
-        await serve(town.house, {**scope, "headers": [*_HEADERS, *headers]}, receive, send)
+        await serve_request(town.house, {**scope, "headers": [*_HEADERS, *headers]}, receive, send)
         return read_outcome(status, b"".join(sent))
 
     return run

@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 PACKAGE = ROOT / "anthropic_proxy"
 CHECKED: tuple[str, ...] = (
     "app.py",
-    "cli.py",
+    "cli/",
     "errors.py",
     "exchange/",
     "log/",

@@ -13,7 +13,7 @@ from anthropic_proxy import errors
 from anthropic_proxy.errors import LimitReached, ProxyBusy, ProxyError, ServerToolFailed, ShuttingDown, UpstreamError
 from anthropic_proxy.plugins import AdmissionRequest, Client, Headers
 from anthropic_proxy.routing.health import FairQueue
-from anthropic_proxy.server.endpoints import serve
+from anthropic_proxy.server.endpoints import serve_request
 from tests.support.harness import ProxyHarness
 from tests.support.paths import ROOT
 
@@ -66,7 +66,7 @@ async def answer(
         "client": ("127.0.0.1", 50_000),
         "headers": [(name.encode(), value.encode()) for name, value in named.items() if value],
     }
-    await serve(town.house, scope, receive, send)
+    await serve_request(town.house, scope, receive, send)
     told = json.loads(sent[1]["body"])
     others = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     assert others.pop("request-id") == told["request_id"]

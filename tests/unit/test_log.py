@@ -56,8 +56,8 @@ class Screen(io.StringIO):
 def test_a_level_leaves_out_what_weighs_less(level: Level, kept: list[str]) -> None:
     stream = io.StringIO()
     log = Log(stream, level=level)
-    log.request(receipt(method="GET", path="/debug"), "debug")
-    log.request(receipt(method="GET", path="/info"))
+    log.write_request(receipt(method="GET", path="/debug"), "debug")
+    log.write_request(receipt(method="GET", path="/info"))
     for status in (200, 429, 502):
         log.write_exchange(receipt(status=status))
     log.write_line("start")
@@ -123,7 +123,7 @@ async def test_the_beginning_of_a_page_that_came_for_an_error_stands_with_the_fa
 
 def test_a_long_path_is_cut_and_cannot_write_lines_of_its_own() -> None:
     stream = io.StringIO()
-    Log(stream).request(receipt(method="GET", path="/\n\x1b[31m" + "x" * 60_000, status=404))
+    Log(stream).write_request(receipt(method="GET", path="/\n\x1b[31m" + "x" * 60_000, status=404))
     assert stream.getvalue().count("\n") == 1
     assert "\x1b" not in stream.getvalue()
     assert len(stream.getvalue()) < 300
@@ -166,7 +166,7 @@ def test_json_is_one_object_a_line_with_its_level() -> None:
     log.write_line("")
     log.write_once("a thing")
     log.write_exchange(receipt(status=529, requested_model="claude-x"))
-    log.request(receipt(status=404, path="/x"))
+    log.write_request(receipt(status=404, path="/x"))
     try:
         int("broken")
     except ValueError:
@@ -314,7 +314,7 @@ def test_a_long_error_loses_no_word(columns: int | None) -> None:
 
 def test_a_request_that_is_no_exchange_keeps_its_remedy_too() -> None:
     stream = io.StringIO()
-    Log(stream, columns=80).request(receipt(method="GET", path="/v1/x", status=403, outcome="error", error=LONG))
+    Log(stream, columns=80).write_request(receipt(method="GET", path="/v1/x", status=403, outcome="error", error=LONG))
     first, *further = stream.getvalue().splitlines()
     assert first.endswith("GET /v1/x 403")
     assert " ".join(line.strip() for line in further) == f"✕ {LONG}"
@@ -333,7 +333,7 @@ def test_json_has_a_readable_time_on_every_line() -> None:
     log = Log(stream, "json")
     log.write_exchange(receipt(started_at=1_795_208_672.1204))
     log.write_line("beware")
-    log.event("start", ready=["openai"])
+    log.write_event("start", ready=["openai"])
     first, *others = map(json.loads, stream.getvalue().splitlines())
     assert first["time"] == first["started_at"] == "2026-11-20T21:04:32.120Z"
     assert all(line["time"].endswith("Z") for line in others)
@@ -360,7 +360,7 @@ def test_a_configured_key_is_in_no_line_wherever_a_client_puts_it(form: Literal[
         "method",
     ):
         for text in (key, f"/v1/models/{quote(key, safe='')}", "x" * 105 + key, f"openai/{key} -> nothing"):
-            log.request(receipt(**{name: text}))
+            log.write_request(receipt(**{name: text}))
             log.write_exchange(receipt(**{name: text}))
     note = FidelityNote("dropped", f"tools.{key}", f"{key} takes no {key}")
     log.write_exchange(receipt(fidelity=FidelityReport(notes=[note]), failed_attempts=[f"{key} 429"]))

@@ -18,7 +18,7 @@ from anthropic_proxy.metrics.families import FAMILIES
 from anthropic_proxy.metrics.totals import MAX_MODELS, MAX_NAME_LENGTH, MAX_OUTCOMES, MAX_ROWS
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.redaction import redact_key_patterns
-from anthropic_proxy.workers.peer import WorkerPeer
+from anthropic_proxy.workers.link import WorkerPeer
 from tests.support.harness import ProxyHarness
 from tests.support.paths import ROOT
 

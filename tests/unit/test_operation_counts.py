@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from anthropic_proxy.server.endpoints import serve
+from anthropic_proxy.server.endpoints import serve_request
 from bench.bodies import cut_at_number, make_messages
 from bench.replies import find_fault, read_wanted
 from bench.wires import ALL, Wire
@@ -82,7 +82,7 @@ class Exchange:
             (b"content-type", b"application/json"),
         ]
         scope = {"type": "http", "method": "POST", "path": "/v1/messages", "query_string": b"beta=true"}
-        await serve(self.house, {**scope, "headers": headers, "client": ("127.0.0.1", 1)}, receive, send)
+        await serve_request(self.house, {**scope, "headers": headers, "client": ("127.0.0.1", 1)}, receive, send)
         return b"".join(replies)
 
     def calls(self) -> Calls:

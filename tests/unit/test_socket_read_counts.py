@@ -48,7 +48,7 @@ async def read_requests(calls: Calls, data: bytes) -> None:
     for turn in range(WARM_UPS + 1):
         for start in range(0, len(data), READ_BYTES):
             receive(protocol, data[start : start + READ_BYTES], calls if turn == WARM_UPS else None)
-        await asyncio.gather(*state.tasks)
+        await asyncio.gather(*state.request_tasks)
     protocol.connection_lost(None)
 
 

@@ -19,7 +19,7 @@ from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
 MAX_PATTERN_LENGTH = 200
 """Maximum pattern length (documentation of the tool search tool by Anthropic, 2026-11)."""
 REGEX_PROGRAM = SandboxedProgram(
-    path=regex_program.__file__, seconds=10.0, cpu_seconds=3, memory_bytes=256 * 1024 * 1024
+    path=regex_program.__file__, timeout_seconds=10.0, cpu_seconds=3, memory_bytes=256 * 1024 * 1024
 )
 _SEARCH_SECONDS = 1.0
 """CPU time for all patterns of one step."""

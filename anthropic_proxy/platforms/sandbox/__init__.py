@@ -20,21 +20,22 @@ _CPU_LIMIT_EXIT = -getattr(signal, "SIGXCPU", 0) or None
 
 
 class SandboxedProgram(Struct, frozen=True, kw_only=True):
-    """A program file with its limits."""
+    """A Python program file that runs in its own process, with its limits."""
 
     path: str
-    seconds: float
+    """Path of the program file."""
+    timeout_seconds: float
     """Time limit of a run, including the start of the process. A loaded machine needs a generous limit."""
     cpu_seconds: int
     """Limit of CPU time; not enforced on Windows."""
     memory_bytes: int
     """Limit of the address space; not enforced on Windows."""
-    packages: bool = False
-    """True if it imports installed packages. Without them it starts faster."""
+    imports_packages: bool = False
+    """True if the program imports installed packages. Without them it starts faster."""
 
 
 class SandboxFailed(Exception):
-    """The program failed, mostly for lack of memory."""
+    """A sandboxed program ended with an error, mostly for lack of memory."""
 
 
 async def run_sandboxed(program: SandboxedProgram, input_value: Any) -> bytes:
@@ -42,13 +43,13 @@ async def run_sandboxed(program: SandboxedProgram, input_value: Any) -> bytes:
 
     Raises `TimeoutError` at a time limit, `SandboxFailed`, and `OSError` if no process can be started.
     """
-    flags = ("-I",) if program.packages else ("-I", "-S")
+    flags = ("-I",) if program.imports_packages else ("-I", "-S")
     limits = (str(program.memory_bytes), str(program.cpu_seconds))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *flags, _LAUNCHER, program.path, *limits), stdin=PIPE, stdout=PIPE, stderr=DEVNULL
     )
     try:
-        async with asyncio.timeout(program.seconds):
+        async with asyncio.timeout(program.timeout_seconds):
             output, _ = await process.communicate(msgspec.json.encode(input_value))
     finally:
         if process.returncode is None:

@@ -12,7 +12,7 @@ except ImportError:  # Windows has no such limits; only the time limit applies t
 
 
 def main(program: str, memory_bytes: int, cpu_seconds: int) -> None:
-    """Run the program on the value of standard input."""
+    """Apply the limits, run the program on the JSON value of standard input, and write its JSON output."""
     if resource is not None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))

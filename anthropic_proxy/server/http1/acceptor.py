@@ -1,4 +1,4 @@
-"""Accepts connections while file descriptors are available. Further ones wait in the kernel backlog."""
+"""Acceptor of client connections, within the limit of file descriptors. Further ones wait in the kernel backlog."""
 
 import asyncio
 import errno
@@ -10,21 +10,21 @@ from anthropic_proxy.platforms.fd_limits import max_client_connections
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.server.http1.lifecycle import ConnectionLifecycle
 
-ACCEPTS_AT_ONCE = 64
-"""Connections accepted in one iteration of the event loop."""
-MAX_BACKLOG_DRAIN = 4096
-"""Connections accepted from the backlog during shutdown. Larger than any kernel backlog."""
-PAUSE_SECONDS = 0.1
-"""Time without accepting after the limit of connections is reached."""
+MAX_ACCEPTS_PER_ITERATION = 64
+"""Maximum number of connections accepted in one iteration of the event loop."""
+MAX_ACCEPTS_AT_SHUTDOWN = 4096
+"""Maximum number of connections accepted from the backlog at shutdown. Larger than any kernel backlog."""
+ACCEPT_PAUSE_SECONDS = 0.1
+"""Time in which no connection is accepted after the limit of connections is reached."""
 HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS = 1.0
 """Time for a request head while other clients wait for a descriptor."""
 WARNING_INTERVAL_SECONDS = 60.0
-"""Interval of warnings about the limit."""
+"""Minimum interval of warnings about the limit of connections."""
 _FD_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Acceptor:
-    """Accepts connections of one listening socket. The server of the event loop would drop them without descriptors.
+    """Acceptor of one listening socket. asyncio's own server drops connections if no file descriptor is left.
 
     `connections`: all open connections. `log_warning`: logs a warning.
     """
@@ -48,23 +48,23 @@ class Acceptor:
         self._closed = False
 
     def start(self) -> None:
-        """Begin to accept connections."""
+        """Begin, or resume after a pause, to accept connections."""
         self._resume_timer = None
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
     async def close(self) -> None:
-        """Stop listening after accepting the backlog, which the kernel would reset."""
+        """Accept the connections of the backlog, which the kernel would reset, and close the listening socket."""
         if self._resume_timer is not None:
             self._resume_timer.cancel()
         else:
             self._loop.remove_reader(self._listener.fileno())
         self._closed = True
-        self._accept(MAX_BACKLOG_DRAIN)
+        self._accept(MAX_ACCEPTS_AT_SHUTDOWN)
         self._listener.close()
         if self._opening:
             await asyncio.wait(self._opening)
 
-    def _accept(self, limit: int = ACCEPTS_AT_ONCE) -> None:
+    def _accept(self, limit: int = MAX_ACCEPTS_PER_ITERATION) -> None:
         for _ in range(limit):
             if len(self._connections) + len(self._opening) >= self._max_connections:
                 self._pause(f"{self._max_connections:,} clients are connected")
@@ -91,7 +91,7 @@ class Acceptor:
         if self._closed:
             return
         self._loop.remove_reader(self._listener.fileno())
-        self._resume_timer = self._loop.call_later(PAUSE_SECONDS, self.start)
+        self._resume_timer = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self.start)
         for connection in list(self._connections):
             connection.close_if_idle()
         slow = [
@@ -99,7 +99,9 @@ class Acceptor:
             for connection in self._connections
             if connection.head_wait_seconds() >= HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS
         ]
-        for connection in sorted(slow, key=ConnectionLifecycle.head_wait_seconds, reverse=True)[:ACCEPTS_AT_ONCE]:
+        for connection in sorted(slow, key=ConnectionLifecycle.head_wait_seconds, reverse=True)[
+            :MAX_ACCEPTS_PER_ITERATION
+        ]:
             connection.transport.abort()
         if time.monotonic() - self._warned_at >= WARNING_INTERVAL_SECONDS:
             self._warned_at = time.monotonic()

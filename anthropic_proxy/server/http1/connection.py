@@ -19,21 +19,21 @@ MAX_HEAD_BYTES = 64 * 1024
 """Limit of an incomplete head; `server/request_limits.py` limits complete ones. Also the limit of chunk sizes, chunk
 extensions and trailers between or after body pieces."""
 MAX_PIPELINED_REQUESTS = 16
-"""Requests that are parsed behind the one being answered. Further bytes stay unparsed."""
+"""Maximum number of parsed requests that wait for the response of an earlier one. Further bytes stay unparsed."""
 MAX_PIPELINED_BYTES = 1024 * 1024
-"""Memory of those requests from which on no further one is parsed."""
+"""Memory of the waiting requests from which on no further request is parsed."""
 MAX_UNPARSED_BYTES = 64 * 1024
-"""Unparsed bytes up to which the socket is still read. Reading is what detects a disconnect."""
-MAX_STEPS = 4096
-"""Body pieces, header lines and trailers of one read after which other connections get a turn."""
+"""Unparsed bytes of a connection up to which its socket is still read. Only reading detects a disconnect."""
+MAX_PARSE_STEPS_PER_ITERATION = 4096
+"""Body pieces, header lines and trailers that are parsed before other connections are served."""
 _VERSIONS = ("1.1", "1.0")
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
 class Http1Connection(ConnectionLifecycle):
-    """One client connection. Offers of a protocol upgrade are ignored.
+    """HTTP/1.1 connection of a client. It starts one `RequestResponseCycle` per request.
 
-    Methods `on_*` are callbacks of the parser.
+    Methods `on_*` are callbacks of the parser. Offers of a protocol upgrade are ignored.
     """
 
     def __init__(self, state: ServerState) -> None:
@@ -57,7 +57,7 @@ class Http1Connection(ConnectionLifecycle):
         del self._parser  # breaks a reference cycle
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes."""
+        """Parse bytes that were read from the socket (asyncio)."""
         if self._rejected:
             return
         self._steps = 0
@@ -68,9 +68,9 @@ class Http1Connection(ConnectionLifecycle):
             self._parse()
 
     def on_message_begin(self) -> None:
-        """Begin a request head."""
+        """Reset the state of the request head: a new request begins."""
         self._in_head = True
-        self._keep_alive_timer.stop()
+        self._keep_alive_timer.end_idle()
         self._received_url = bytearray()
         self._awaits_continue = False
         self._headers = []
@@ -87,7 +87,7 @@ class Http1Connection(ConnectionLifecycle):
             self._steps += 1
 
     def on_headers_complete(self) -> None:
-        """Start the request, unless the parser expects another protocol after an upgrade."""
+        """Start the request, or add it to the pipeline. A head with an upgrade offer is parsed again without it."""
         version = self._parser.get_http_version()
         if version not in _VERSIONS:
             raise MalformedHttp(f"HTTP/{version} is not supported; use HTTP/1.1.")
@@ -119,14 +119,14 @@ class Http1Connection(ConnectionLifecycle):
             self.pipeline.append(cycle)
 
     def on_body(self, body: bytes) -> None:
-        """Feed a piece of the body to the request."""
+        """Add a piece of the body to the current request."""
         self._head_bytes = 0
         self._steps += 1
         if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.feed(body)
+            self.cycle.feed_body(body)
 
     def on_message_complete(self) -> None:
-        """End the request."""
+        """End the body of the current request and expect the next request."""
         self._in_body = False
         if self._upgrading:
             return
@@ -137,9 +137,9 @@ class Http1Connection(ConnectionLifecycle):
         if self._drain_timer.timer is not None:
             self._drain_timer.stop()
         if self.cycle is None or self.cycle.response_complete:
-            self._keep_alive_timer.start()
+            self._keep_alive_timer.begin_idle()
         else:
-            self.cycle.finish()
+            self.cycle.finish_body()
 
     def _parse_ordinary(self, data: bytes) -> bytes:
         """Parse a read of one head, one head with its body, or a piece of a body; return the remaining bytes.
@@ -148,7 +148,7 @@ class Http1Connection(ConnectionLifecycle):
         """
         buffer, start = self._buffer, 0
         if not self._in_body:
-            start = buffer.measure_head(data, MAX_HEAD_BYTES)
+            start = buffer.find_head_length(data, MAX_HEAD_BYTES)
             if not start:
                 return data
             if error := self._feed_parser(data[:start]):
@@ -170,7 +170,7 @@ class Http1Connection(ConnectionLifecycle):
         """Parse received bytes, up to the limits of pipelining."""
         buffer = self._buffer
         while buffer.data and not (self._rejected or self._is_full()):
-            if self._steps > MAX_STEPS:
+            if self._steps > MAX_PARSE_STEPS_PER_ITERATION:
                 self._schedule_parsing()
                 break
             piece = buffer.pop_piece(min(MAX_HEAD_BYTES + 1 - self._head_bytes, MAX_PIECE_BYTES))
@@ -180,8 +180,8 @@ class Http1Connection(ConnectionLifecycle):
         if self._in_body and self.cycle is not None and not self._rejected:
             self.cycle.schedule_wakeup(self._loop)
         hold = not self._rejected and (self._parsing_scheduled or len(buffer) > MAX_UNPARSED_BYTES)
-        if hold != self.flow.holds_unparsed:
-            self.flow.hold_unparsed(hold)
+        if hold != self.flow.paused_for_unparsed:
+            self.flow.pause_for_unparsed(hold)
         if self._in_head and self._head_timer.timer is None and not self._rejected:
             self._start_head_timer()
         if self._ended:
@@ -192,7 +192,7 @@ class Http1Connection(ConnectionLifecycle):
         pipeline = self.pipeline
         if not pipeline or self._in_head or self._in_body:
             return False
-        waiting = sum(cycle.waiting_bytes() for cycle in pipeline)
+        waiting = sum(cycle.buffered_bytes() for cycle in pipeline)
         return len(pipeline) >= MAX_PIPELINED_REQUESTS or waiting > MAX_PIPELINED_BYTES
 
     def _schedule_parsing(self) -> None:

@@ -1,4 +1,4 @@
-"""ASGI `receive` and `send` for one HTTP request."""
+"""One HTTP request and its response: ASGI `receive` and `send`, body buffer, encoding of the response."""
 
 import asyncio
 import re
@@ -10,24 +10,25 @@ from anthropic_proxy.server.http1.flow_control import FlowControl
 from anthropic_proxy.server.request_body import COMPLETE_BODY_EXTENSION
 
 MAX_BUFFERED_BODY_BYTES = 1024 * 1024
-"""Body bytes that are buffered while the application does not receive."""
+"""Buffered bytes of a request body at which reading pauses while the application does not receive."""
 MAX_JOINED_BODY_BYTES = 8 * 1024 * 1024
-"""Body bytes that are joined while the application waits, so that most bodies are joined once."""
+"""Buffered bytes at which a waiting application receives them. Most bodies are smaller and are joined once."""
 WAKEUP_DELAY_SECONDS = 0.05
-"""Delay of a body piece, in which further pieces are joined to it."""
-HEADER_BYTES_EACH = 160
-"""Memory of a parsed header besides its text: a tuple and two objects."""
+"""Time in which further body pieces are joined before the application receives them."""
+HEADER_OVERHEAD_BYTES = 160
+"""Memory of one parsed header besides its text: a tuple and two objects."""
 _SMALL_BYTES = 4096
 """Size below which pieces are joined in one buffer, to avoid the overhead of thousands of objects."""
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
+"""HTTP status → encoded status line."""
 _HEADERS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
 _BODILESS = (204, 304)
 _INTERNAL_ERROR_BODY = b"Internal Server Error"
 
 
 class AsgiApp(Protocol):
-    """ASGI application."""
+    """An application with the ASGI interface."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one ASGI scope."""
@@ -35,7 +36,7 @@ class AsgiApp(Protocol):
 
 
 class RequestResponseCycle:
-    """One request and its response.
+    """One request of a connection and its response, served by one task of the application.
 
     The application receives a complete body; a slow or large one in several pieces. The head of a response is sent with
     the first bytes of its body, in one packet.
@@ -101,12 +102,12 @@ class RequestResponseCycle:
         self._left: int | None = None
         """Unsent bytes of a response of known length."""
 
-    def waiting_bytes(self) -> int:
-        """Return the memory of this request while it waits in the pipeline."""
-        return self._held + HEADER_BYTES_EACH * len(self.scope["headers"])
+    def buffered_bytes(self) -> int:
+        """Return the memory in bytes of this request while it waits in the pipeline."""
+        return self._held + HEADER_OVERHEAD_BYTES * len(self.scope["headers"])
 
-    def feed(self, piece: bytes) -> None:
-        """Add a piece of the body."""
+    def feed_body(self, piece: bytes) -> None:
+        """Add a piece of the request body to the buffer. A full buffer wakes the application and pauses reading."""
         pieces = self._pieces
         self._held += len(piece)
         if len(piece) >= _SMALL_BYTES or not pieces:
@@ -120,18 +121,18 @@ class RequestResponseCycle:
                 self._flow.pause_reading()
             self.wake_receiver()
 
-    def finish(self) -> None:
-        """End the body."""
+    def finish_body(self) -> None:
+        """Mark the request body as complete and wake the application."""
         self.more_body = False
         self.wake_receiver()
 
     def schedule_wakeup(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wake the application after a delay, in which more of the body may come."""
+        """Wake the application after `WAKEUP_DELAY_SECONDS`, in which more of the body may arrive."""
         if self._timer is None and self._held and not self._notified:
             self._timer = loop.call_later(WAKEUP_DELAY_SECONDS, self.wake_receiver)
 
     def wake_receiver(self) -> None:
-        """Wake the waiting application, after a body piece or a disconnect."""
+        """Wake the application if it waits in `receive`, because body bytes or a disconnect are available."""
         self._notified = True
         if self._timer is not None:
             self._timer.cancel()
@@ -139,13 +140,13 @@ class RequestResponseCycle:
         if self._event is not None:
             self._event.set()
 
-    def disconnect(self) -> None:
-        """Send `http.disconnect` to the application."""
+    def mark_disconnected(self) -> None:
+        """Mark the client as disconnected: the application receives `http.disconnect`, and responses are dropped."""
         self.disconnected = True
         self.wake_receiver()
 
-    async def run(self, app: AsgiApp) -> None:
-        """Run the application. Send an internal error or close if it leaves the response incomplete."""
+    async def run_app(self, app: AsgiApp) -> None:
+        """Run the application. If it leaves the response incomplete, send status 500 or close the connection."""
         self.scope["extensions"] = {COMPLETE_BODY_EXTENSION: self._pop_complete_body}
         try:
             await app(self.scope, self.receive, self.send)
@@ -153,10 +154,10 @@ class RequestResponseCycle:
             if not (self.response_complete or self.disconnected):
                 await self._end_incomplete()
             del self.scope["extensions"]
-            self.release()
+            self.release_resources()
 
-    def release(self) -> None:
-        """Release the connection and the body, after the run or without one."""
+    def release_resources(self) -> None:
+        """Drop the references to the connection and to the body, after the run or without one."""
         self._on_response = self._close_connection = _do_nothing  # breaks a reference cycle
         self._pieces = []
         self._note_freed(self._consumed + self._held)
@@ -177,7 +178,7 @@ class RequestResponseCycle:
         return {"type": "http.request", "body": self._pop_pieces(), "more_body": self.more_body}
 
     async def send(self, message: Any) -> None:
-        """Send the response head, then pieces of its body (ASGI)."""
+        """Send the response head or a piece of the response body (ASGI). Waits while the write buffer is full."""
         if self._flow.write_paused and not self.disconnected:
             await self._flow.wait_writable()
         if self.disconnected:

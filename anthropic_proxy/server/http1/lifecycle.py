@@ -19,8 +19,8 @@ KEEP_ALIVE_SECONDS = 75.0
 send a request on a connection that the server is closing."""
 HEAD_TIMEOUT_SECONDS = 30.0
 """Time for request line and headers. A new connection without a request is closed after it too."""
-BODY_DRAIN_SECONDS = 10.0
-"""Time to read the remaining body after the response: a client that is still sending does not read the response."""
+BODY_DRAIN_TIMEOUT_SECONDS = 10.0
+"""Time to read the remaining request body after the response: a client that is still sending does not read it."""
 WRITE_TIMEOUT_SECONDS = 300.0
 """Time without progress of a write after which the connection is aborted."""
 NEW_CONNECTION_GRACE_SECONDS = 0.5
@@ -41,23 +41,28 @@ class ServerState:
     """State that all client connections of a server process share."""
 
     app: HttpApplication
+    """Application that serves the requests."""
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
+    """Idle time after which a connection is closed."""
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
+    """Trimmer that counts the memory of finished requests."""
     connections: set["ConnectionLifecycle"] = field(default_factory=set)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    """Running requests."""
+    """All open connections."""
+    request_tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    """Tasks of the requests in progress."""
     default_headers: Sequence[tuple[bytes, bytes]] = ()
-    """Headers of every response."""
+    """Headers that are added to every response, such as `date`."""
 
 
 class ConnectionLifecycle(asyncio.Protocol):
-    """One client connection without its parser, which a subclass adds.
+    """Base class of a client connection: everything but the parser of requests.
 
     A subclass sets `cycle`, `_in_head` and `_in_body`, and calls `_start` or fills `pipeline`.
     """
 
+    # tests of timeouts use shorter ones
     head_timeout_seconds = HEAD_TIMEOUT_SECONDS
-    body_drain_seconds = BODY_DRAIN_SECONDS
+    body_drain_timeout_seconds = BODY_DRAIN_TIMEOUT_SECONDS
     write_timeout_seconds = WRITE_TIMEOUT_SECONDS
 
     def __init__(self, state: ServerState) -> None:
@@ -114,12 +119,12 @@ class ConnectionLifecycle(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        """Pause writing and start the write timeout."""
+        """Block writers, because the write buffer is full, and start the write timeout (asyncio)."""
         self.flow.pause_writing()
         self._write_timer.start()
 
     def resume_writing(self) -> None:
-        """Resume writing and stop the write timeout."""
+        """Unblock writers and stop the write timeout (asyncio)."""
         self.flow.resume_writing()
         if not self.transport.is_closing():
             self._write_timer.stop()
@@ -143,13 +148,13 @@ class ConnectionLifecycle(asyncio.Protocol):
 
     def head_wait_seconds(self) -> float:
         """Return the seconds since the wait for a request head began. 0: no wait."""
-        return self._head_timer.seconds()
+        return self._head_timer.elapsed_seconds()
 
     def _start(self, cycle: RequestResponseCycle) -> None:
         self._running = cycle
-        task = self._loop.create_task(cycle.run(self._state.app))
-        self._state.tasks.add(task)
-        task.add_done_callback(self._state.tasks.discard)
+        task = self._loop.create_task(cycle.run_app(self._state.app))
+        self._state.request_tasks.add(task)
+        task.add_done_callback(self._state.request_tasks.discard)
 
     def _end_response(self) -> None:
         """Continue with the next request. Limit the time for the remaining body of the current one."""
@@ -159,11 +164,11 @@ class ConnectionLifecycle(asyncio.Protocol):
         if self.pipeline:
             self._start(self.pipeline.popleft())
         elif not self._in_body:
-            self._keep_alive_timer.start()
+            self._keep_alive_timer.begin_idle()
         else:
             self.flow.resume_reading()
             if self._drain_timer.timer is None:
-                self._drain_timer.start(self.body_drain_seconds, self._close)
+                self._drain_timer.start(self.body_drain_timeout_seconds, self._close)
         if self._buffer.data:
             self._schedule_parsing()
 
@@ -185,12 +190,12 @@ class ConnectionLifecycle(asyncio.Protocol):
     def _disconnect(self) -> None:
         """Send `http.disconnect` to every request of this connection."""
         for cycle in self._unfinished():
-            cycle.disconnect()
+            cycle.mark_disconnected()
         self._drop_pipeline()
 
     def _drop_pipeline(self) -> None:
         while self.pipeline:
-            self.pipeline.pop().release()
+            self.pipeline.pop().release_resources()
 
     def _end(self) -> None:
         """Close after the responses to requests that were parsed after a half-close."""
@@ -218,9 +223,9 @@ class ConnectionLifecycle(asyncio.Protocol):
         request_id = self._state.app.log_rejected_request(error)
         unfinished = self._unfinished()
         if unfinished and self._in_body and not unfinished[-1].response_started:
-            unfinished.pop().disconnect()  # its body is unreadable; the error is its response
+            unfinished.pop().mark_disconnected()  # its body is unreadable; the error is its response
             if unfinished:
-                self.pipeline.pop().release()
+                self.pipeline.pop().release_resources()
         if unfinished:
             self.cycle = unfinished[-1]
             self.cycle.keep_alive = False
@@ -232,7 +237,7 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._close_gracefully()
 
     def _close_gracefully(self) -> None:
-        """Close. If the client may still be sending, half-close first and drain its data for `body_drain_seconds`.
+        """Close. If the client may still be sending, half-close first and drain its data for a limited time.
 
         Closing with unread data resets the connection, so that the client loses the unread response.
         """
@@ -244,6 +249,6 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._rejected = True
         self._buffer.clear()
         self.flow.resume_reading()
-        self.flow.hold_unparsed(False)
+        self.flow.pause_for_unparsed(False)
         self.transport.write_eof()
-        self._drain_timer.start(self.body_drain_seconds, self._close)
+        self._drain_timer.start(self.body_drain_timeout_seconds, self._close)

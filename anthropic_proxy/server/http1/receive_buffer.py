@@ -32,13 +32,13 @@ class ReceiveBuffer:
         return len(self.data) - self._start + len(self._later)
 
     def append(self, data: bytes) -> None:
-        """Append received bytes."""
+        """Append bytes that were read from the socket."""
         if self._start < len(self.data):
             self._later += data
         else:
             self.data, self._start = data, 0
 
-    def measure_head(self, data: bytes, limit: int) -> int:
+    def find_head_length(self, data: bytes, limit: int) -> int:
         """Return the length of the request head at the beginning of received bytes.
 
         0: the head is incomplete, longer than `limit` bytes or without a valid request line; use `append` and
@@ -58,7 +58,7 @@ class ReceiveBuffer:
         return found + len(_HEAD_END)
 
     def clear(self) -> None:
-        """Discard all bytes."""
+        """Discard all buffered bytes."""
         self.data, self._start = b"", 0
         if self._later:
             self._later = bytearray()

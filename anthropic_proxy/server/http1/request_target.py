@@ -29,7 +29,7 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
 
 
 def origin_form(target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Return a request target; one in absolute form always with a path.
+    """Return a request target unchanged, or, in absolute form without a path, with the path `/`.
 
     Raises `MalformedHttp` if its host differs from the Host header, because an intermediary may have used either
     (RFC 9112, 3.2.2).

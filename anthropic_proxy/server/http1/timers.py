@@ -8,7 +8,7 @@ _POLLS = 10
 
 
 class Timeout:
-    """Calls a function after some seconds, unless it is stopped before. The function is released afterwards."""
+    """One-shot timer of a connection. It holds no reference to its callback unless it is running."""
 
     __slots__ = ("_loop", "_since", "timer")
 
@@ -16,13 +16,13 @@ class Timeout:
         self._loop = loop
         self._since = 0.0
         self.timer: asyncio.TimerHandle | None = None
-        """None: not started."""
+        """Timer of the event loop. None: not started."""
 
-    def start(self, seconds: float, end: Callable[[], None]) -> None:
-        """Start, or restart, the timer."""
+    def start(self, seconds: float, on_timeout: Callable[[], None]) -> None:
+        """Start, or restart, the timer: `on_timeout` is called after `seconds`."""
         self.stop()
         self._since = self._loop.time()
-        self.timer = self._loop.call_later(seconds, end)
+        self.timer = self._loop.call_later(seconds, on_timeout)
 
     def stop(self) -> None:
         """Stop the timer."""
@@ -30,54 +30,57 @@ class Timeout:
             self.timer.cancel()
             self.timer = None
 
-    def seconds(self) -> float:
+    def elapsed_seconds(self) -> float:
         """Return the seconds since the start. 0: not started."""
         return 0.0 if self.timer is None else self._loop.time() - self._since
 
 
 class KeepAliveTimer:
-    """Calls `end` after `seconds` without a request. The timer is rescheduled when it fires, not for each request."""
+    """Timer that calls `on_timeout` after an idle period of `seconds`.
 
-    __slots__ = ("_end", "_loop", "_seconds", "_since", "_timer")
+    It is rescheduled when it fires, not for each request, which would cost more.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, end: Callable[[], None]) -> None:
+    __slots__ = ("_idle_since", "_loop", "_on_timeout", "_seconds", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, on_timeout: Callable[[], None]) -> None:
         self._loop = loop
         self._seconds = seconds
-        self._end: Callable[[], None] | None = end
-        self._since: float | None = None
+        self._on_timeout: Callable[[], None] | None = on_timeout
+        self._idle_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self) -> None:
-        """Begin an idle period."""
-        self._since = self._loop.time()
+    def begin_idle(self) -> None:
+        """Begin an idle period of the connection."""
+        self._idle_since = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(self._seconds, self._poll)
 
-    def stop(self) -> None:
-        """End an idle period."""
-        self._since = None
+    def end_idle(self) -> None:
+        """End the idle period: a request has begun."""
+        self._idle_since = None
 
     def release(self) -> None:
-        """Cancel the timer and release `end`."""
-        self._since = self._end = None
+        """Cancel the timer and drop the reference to `on_timeout`."""
+        self._idle_since = self._on_timeout = None
         if self._timer is not None:
             self._timer.cancel()
 
     def _poll(self) -> None:
         self._timer = None
-        if self._since is None or self._end is None:
+        if self._idle_since is None or self._on_timeout is None:
             return
-        left = self._since + self._seconds - self._loop.time()
+        left = self._idle_since + self._seconds - self._loop.time()
         if left > 0:
             self._timer = self._loop.call_later(left, self._poll)
         else:
-            self._end()
+            self._on_timeout()
 
 
 class WriteTimeout:
-    """Aborts a connection if its client reads nothing for `seconds`. Without it, unread output stays in memory.
+    """Timer that aborts a connection if its client reads nothing for `seconds`.
 
-    The write buffer is polled only while it contains unread bytes.
+    Otherwise unread output would stay in memory. The write buffer is polled only while it contains unread bytes.
     """
 
     __slots__ = ("_loop", "_progress_at", "_seconds", "_timer", "_transport", "_unread")
@@ -91,13 +94,13 @@ class WriteTimeout:
         self._progress_at = 0.0
 
     def start(self) -> None:
-        """Begin to poll if there are unread bytes."""
+        """Begin to poll the write buffer if it contains unread bytes."""
         if self._timer is None and (unread := self._transport.get_write_buffer_size()):
             self._unread, self._progress_at = unread, self._loop.time()
             self._timer = self._loop.call_later(self._seconds / _POLLS, self._poll)
 
     def stop(self) -> None:
-        """Stop polling."""
+        """Stop polling the write buffer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

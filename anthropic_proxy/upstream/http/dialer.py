@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from typing import Any, Protocol
 
-from anthropic_proxy.platforms.os_errors import is_refused
+from anthropic_proxy.platforms.os_errors import is_connection_refused
 from anthropic_proxy.upstream.http.url import Origin
 from anthropic_proxy.upstream.public_addresses import is_public
 
@@ -135,7 +135,7 @@ class CachingDialer:
 
 def is_local_refusal(error: BaseException, addresses: Sequence[str]) -> bool:
     """Return whether a connection was refused and every tried address is of this machine or a private network."""
-    return is_refused(error) and not any(map(is_public, addresses))
+    return is_connection_refused(error) and not any(map(is_public, addresses))
 
 
 async def _resolve(origin: Origin) -> Sequence[AddressInfo]:

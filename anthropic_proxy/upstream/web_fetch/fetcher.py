@@ -49,7 +49,11 @@ MAX_CONCURRENT_FETCHES = 16
 """Concurrent fetches of one process. Others wait."""
 _TEXT_THREADS = 2
 HTML_PROGRAM = SandboxedProgram(
-    path=html_to_markdown.__file__, seconds=20.0, cpu_seconds=4, memory_bytes=512 * 1024 * 1024, packages=True
+    path=html_to_markdown.__file__,
+    timeout_seconds=20.0,
+    cpu_seconds=4,
+    memory_bytes=512 * 1024 * 1024,
+    imports_packages=True,
 )
 """Converter of HTML. Its timeout is twice the time of the slowest benign page and not part of `TIMEOUT_SECONDS`."""
 _MAX_CONCURRENT_CONVERSIONS = 2

@@ -66,8 +66,8 @@ class _Door:
             await asyncio.sleep(0)
         sent = wire.sent
         protocol.connection_lost(None)
-        while self.state.tasks:
-            await asyncio.gather(*self.state.tasks, return_exceptions=True)
+        while self.state.request_tasks:
+            await asyncio.gather(*self.state.request_tasks, return_exceptions=True)
         expect(not self.state.connections, "a connection stays")
         return sent
 

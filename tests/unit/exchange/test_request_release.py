@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.server.endpoints import serve
+from anthropic_proxy.server.endpoints import serve_request
 from bench.bodies import cut_at_number, make_messages
 from bench.replies import read_wanted
 from bench.wires import ALL, CHAT, Wire
@@ -40,7 +40,7 @@ class Held:
 
         headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
         scope = {"type": "http", "method": "POST", "path": "/v1/messages", "query_string": b"", "headers": headers}
-        task = asyncio.create_task(serve(self.house, {**scope, "client": ("127.0.0.1", 1)}, receive, send))
+        task = asyncio.create_task(serve_request(self.house, {**scope, "client": ("127.0.0.1", 1)}, receive, send))
         async with asyncio.timeout(20):
             await self.begun.wait()
         await asyncio.sleep(0)

@@ -9,7 +9,7 @@ from msgspec import structs
 from anthropic_proxy.log.receipts import MAX_WAITING_RECEIPTS, Receipts
 from anthropic_proxy.metrics import Totals
 from anthropic_proxy.plugins import Client, Receipt
-from anthropic_proxy.server.endpoints import serve
+from anthropic_proxy.server.endpoints import serve_request
 from tests.support.fake_upstream import BODY, KEYS
 from tests.support.harness import FakeResponse, ProxyHarness
 
@@ -104,7 +104,7 @@ async def ask(town: ProxyHarness, method: str, path: str, body: Any = None, **he
     named = {"host": "localhost", **{name.replace("_", "-"): value for name, value in headers.items()}}
     scope = {"type": "http", "method": method, "path": path, "query_string": b"", "client": ("127.0.0.1", 1)}
     pairs = [(name.encode(), value.encode()) for name, value in named.items()]
-    await serve(town.house, {**scope, "headers": pairs}, receive, send)
+    await serve_request(town.house, {**scope, "headers": pairs}, receive, send)
     return int(sent[0]["status"])
 
 

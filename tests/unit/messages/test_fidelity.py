@@ -15,7 +15,7 @@ from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, resolve
-from anthropic_proxy.server.endpoints import serve
+from anthropic_proxy.server.endpoints import serve_request
 from anthropic_proxy.server.responses import fidelity_headers
 from anthropic_proxy.settings import Settings, load_settings
 from anthropic_proxy.upstream.contract import SearchResult
@@ -195,7 +195,7 @@ async def knock(town: ProxyHarness, **fields: Any) -> tuple[int, dict[str, str]]
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/v1/messages", "query_string": b"", "client": ("127.0.0.1", 1)}
-    await serve(town.house, {**scope, "headers": [(b"host", b"localhost")]}, receive, send)
+    await serve_request(town.house, {**scope, "headers": [(b"host", b"localhost")]}, receive, send)
     return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from anthropic_proxy.platforms.heap import (
-    IDLE_SECONDS,
-    RETAINED_BYTES,
+    RETAINED_FREE_BYTES,
+    TRIM_AFTER_IDLE_SECONDS,
     HeapTrimmer,
     free_heap_bytes,
     retain_freed_memory,
@@ -25,7 +25,7 @@ PROGRAM = f"""
 import resource
 from pathlib import Path
 from anthropic_proxy.server.request_body import MAX_BODY_BYTES as LARGEST
-from anthropic_proxy.platforms.heap import IDLE_SECONDS, HeapTrimmer, free_heap_bytes, retain_freed_memory
+from anthropic_proxy.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer, free_heap_bytes, retain_freed_memory
 
 def serve():
     buffers = [bytearray({BODY_BYTES}) for _ in range(8)]
@@ -44,12 +44,12 @@ for _ in range(10):
 faults = count() - before
 trimmer = HeapTrimmer()
 trimmer.note_freed(1)
-trimmer.tick(0.0)
+trimmer.trim_if_due(0.0)
 kept = held()
-trimmer.tick(IDLE_SECONDS - 1)
+trimmer.trim_if_due(TRIM_AFTER_IDLE_SECONDS - 1)
 meanwhile = held()
 assert free_heap_bytes() > 7 * {BODY_BYTES}
-trimmer.tick(IDLE_SECONDS)
+trimmer.trim_if_due(TRIM_AFTER_IDLE_SECONDS)
 print(faults, kept, meanwhile, held())
 assert free_heap_bytes() < {BODY_BYTES}
 """
@@ -82,7 +82,7 @@ def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_as_much_is_kept_as_the_largest_body_takes() -> None:
-    assert RETAINED_BYTES == LARGEST
+    assert RETAINED_FREE_BYTES == LARGEST
 
 
 MB = 1_000_000
@@ -100,7 +100,7 @@ class Heap:
         for _ in range(int(seconds)):
             self._now += 1
             self._slack.note_freed(letting_go)
-            self._slack.tick(self._now)
+            self._slack.trim_if_due(self._now)
 
 
 def test_memory_is_given_back_as_soon_as_a_rush_is_over_and_once() -> None:
@@ -118,19 +118,19 @@ def test_single_requests_do_not_hide_that_a_rush_is_over() -> None:
 
 
 def test_what_a_rush_needs_is_kept_while_it_lasts() -> None:
-    heap = Heap(free=RETAINED_BYTES)
+    heap = Heap(free=RETAINED_FREE_BYTES)
     heap.live(60, letting_go=50 * MB)
     assert heap.given_back == []
 
 
 def test_more_than_may_be_kept_is_given_back_in_a_rush_too_now_and_then() -> None:
-    heap = Heap(free=RETAINED_BYTES + MB)
+    heap = Heap(free=RETAINED_FREE_BYTES + MB)
     heap.live(60, letting_go=50 * MB)
     assert 3 <= len(heap.given_back) <= 60 / 4
 
 
 def test_what_a_rush_left_since_is_given_back_at_its_end() -> None:
-    heap = Heap(free=RETAINED_BYTES + MB)
+    heap = Heap(free=RETAINED_FREE_BYTES + MB)
     heap.live(10)
     heap.live(1, letting_go=7 * MB)
     heap.live(60)
@@ -141,7 +141,7 @@ def test_a_rush_that_left_little_is_followed_by_a_pause_like_any_other_request()
     heap = Heap(free=5 * MB)
     heap.live(1, letting_go=40 * MB)
     heap.live(60)
-    assert heap.given_back == [1 + IDLE_SECONDS]
+    assert heap.given_back == [1 + TRIM_AFTER_IDLE_SECONDS]
 
 
 def test_a_server_that_does_nothing_gives_nothing_back() -> None:

@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 
-from anthropic_proxy.platforms.os_errors import clean_text, describe_os_error, is_refused
+from anthropic_proxy.platforms.os_errors import clean_text, describe_os_error, is_connection_refused
 
 INTERNAL = re.compile(r"Errno|0x|_ssl|\[SSL|Error\b|Exception|\('|ssl:")
 
@@ -87,10 +87,10 @@ def test_a_long_text_ends_at_a_word() -> None:
 
 
 def test_a_refusal_is_told_from_other_failures() -> None:
-    assert is_refused(ConnectionRefusedError(111, "x"))
-    assert is_refused(
+    assert is_connection_refused(ConnectionRefusedError(111, "x"))
+    assert is_connection_refused(
         OSError("Multiple exceptions: [Errno 99] Connect call failed (), [Errno 111] Connect call failed ()")
     )
-    assert not is_refused(OSError(113, "x"))
-    assert not is_refused(TimeoutError())
-    assert not is_refused(ConnectionAbortedError("the proxy closed the connection"))
+    assert not is_connection_refused(OSError(113, "x"))
+    assert not is_connection_refused(TimeoutError())
+    assert not is_connection_refused(ConnectionAbortedError("the proxy closed the connection"))

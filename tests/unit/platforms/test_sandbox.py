@@ -21,7 +21,7 @@ def program(tmp_path: Path) -> Write:
     def write(body: str) -> SandboxedProgram:
         path = tmp_path / "program.py"
         path.write_text(f"import os\n\ndef main(question):\n    {body}\n")
-        return SandboxedProgram(path=str(path), seconds=20.0, cpu_seconds=10, memory_bytes=256 * 1024 * 1024)
+        return SandboxedProgram(path=str(path), timeout_seconds=20.0, cpu_seconds=10, memory_bytes=256 * 1024 * 1024)
 
     return write
 
@@ -58,7 +58,7 @@ async def test_it_answers_a_value_with_a_value(program: Write) -> None:
 async def test_it_is_killed_when_its_time_is_over(program: Write, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     with pytest.raises(TimeoutError):
-        await sandbox.run_sandboxed(structs.replace(hanging(program, mark), seconds=1.0), None)
+        await sandbox.run_sandboxed(structs.replace(hanging(program, mark), timeout_seconds=1.0), None)
     assert not is_running(process_at(mark))
 
 

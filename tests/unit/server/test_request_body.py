@@ -49,7 +49,7 @@ async def test_a_body_without_a_length_may_not_grow_for_ever() -> None:
 async def test_a_body_that_does_not_come_is_given_up() -> None:
     for messages in ([None], [piece(b"half", more=True), None]):
         with pytest.raises(RequestTimeout):
-            await read_body(sends(*messages), pause=0.01)
+            await read_body(sends(*messages), read_timeout_seconds=0.01)
 
 
 async def test_a_body_that_drips_is_given_up() -> None:
@@ -58,4 +58,4 @@ async def test_a_body_that_drips_is_given_up() -> None:
         return piece(b"x", more=True)
 
     with pytest.raises(RequestTimeout):
-        await read_body(receive, pause=10, whole=0.05)
+        await read_body(receive, read_timeout_seconds=10, body_timeout_seconds=0.05)

@@ -342,7 +342,7 @@ async def test_a_page_made_to_hurt_is_given_up(site: Site) -> None:
 
 
 async def test_without_the_extra_only_html_is_refused(site: Site) -> None:
-    pages = PageFetcher(allowed=HERE, tls=_trusting(), reader=structs.replace(HTML_PROGRAM, packages=False))
+    pages = PageFetcher(allowed=HERE, tls=_trusting(), reader=structs.replace(HTML_PROGRAM, imports_packages=False))
     failure = await refusal(pages, site.url("/html"))
     assert (failure.error_code, failure.message) == (
         "unavailable",

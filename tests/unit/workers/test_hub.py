@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.log.in_progress import BOARD_BYTES
 from anthropic_proxy.metrics import Gauges, decode_reading
 from anthropic_proxy.plugins import Client, Receipt
-from anthropic_proxy.workers.hub import MAX_OBSERVATIONS, QUERY_TIMEOUT_SECONDS, Hub
+from anthropic_proxy.workers.hub import MAX_OBSERVATIONS, WORKER_TIMEOUT_SECONDS, Hub
 from anthropic_proxy.workers.ipc import (
     MAX_MESSAGE_BYTES,
     MAX_UNSENT_BYTES,
@@ -22,8 +22,7 @@ from anthropic_proxy.workers.ipc import (
     StatsRequest,
     StatsTotal,
 )
-from anthropic_proxy.workers.link import WorkerLink
-from anthropic_proxy.workers.peer import WorkerPeer
+from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
 
 LESSON = SharedObservation("lesson", "here", "model", "temperature", 100.0)
 
@@ -44,7 +43,7 @@ class Front:
     def worker(self, said: str = "") -> tuple[IpcChannel, IpcChannel]:
         """Return the desk's and the worker's end of a channel."""
         ours, theirs = map(IpcChannel, socket.socketpair())
-        self.desk.open(ours)
+        self.desk.add_worker(ours)
         if said:
             self.tell(ours, theirs, StatsReport(said.encode()))
         return ours, theirs
@@ -91,7 +90,7 @@ def test_an_end_that_does_not_read_holds_nobody_up_and_fills_no_memory() -> None
     while writer.has_unsent or len(read) < sent:
         read += reader.receive()
         writer.flush()
-    assert [message.number for message in read if isinstance(message, StatsReport)] == list(range(sent))
+    assert [message.query_number for message in read if isinstance(message, StatsReport)] == list(range(sent))
     assert writer.send(StatsRequest(1)), "and it goes on from there"
     reader.close()
     assert not writer.send(StatsRequest(2))
@@ -101,17 +100,17 @@ def test_a_sum_waits_for_every_worker_but_not_for_long() -> None:
     front = Front()
     (_, asker), (second, second_end), _ = (workers := [front.worker("1 "), front.worker("2 "), front.worker("3 ")])
     front.tell(*workers[0], StatsQuery(7, b"4 "))
-    assert front.desk.next_deadline() == QUERY_TIMEOUT_SECONDS
+    assert front.desk.next_query_deadline() == WORKER_TIMEOUT_SECONDS
     (look,) = second_end.receive()
     assert isinstance(look, StatsRequest)
     front.tell(second, second_end, StatsReport(b"old "))  # one that was under way
-    front.tell(second, second_end, StatsReport(b"5 ", look.number))
+    front.tell(second, second_end, StatsReport(b"5 ", look.query_number))
     front.desk.answer_due_queries()
     assert asker.receive() == []
-    front.now = QUERY_TIMEOUT_SECONDS
+    front.now = WORKER_TIMEOUT_SECONDS
     front.desk.answer_due_queries()
     assert asker.receive() == [StatsTotal(7, b"0 4 5 3 ", unresponsive_count=1)]
-    assert front.desk.next_deadline() is None
+    assert front.desk.next_query_deadline() is None
 
 
 def test_who_has_ended_is_counted_and_not_waited_for() -> None:
@@ -120,9 +119,9 @@ def test_who_has_ended_is_counted_and_not_waited_for() -> None:
     front.tell(*asking, StatsQuery(1, b"1 "))
     ending[1].send(StatsReport(b"last "))
     ending[1].close()
-    front.desk.close(ending[0])
+    front.desk.remove_worker(ending[0])
     assert asking[1].receive() == [StatsTotal(1, b"last 0 1 ", unresponsive_count=0)]
-    front.desk.close(starting[0])
+    front.desk.remove_worker(starting[0])
     front.tell(*asking, StatsQuery(2, b"6 "))
     assert asking[1].receive() == [StatsTotal(2, b"last 0 6 ", unresponsive_count=0)]
 
@@ -179,7 +178,7 @@ def test_who_says_nothing_any_more_is_not_waited_for_though_its_process_lives() 
 def test_a_damaged_message_ends_its_channel_and_nothing_else(frame: bytes) -> None:
     front, (raw, theirs) = Front(), socket.socketpair()
     damaged, sound = IpcChannel(theirs), front.worker("1 ")
-    front.desk.open(damaged)
+    front.desk.add_worker(damaged)
     raw.sendall(
         _bytes_of(StatsReport(b"2 ")) + len(frame).to_bytes(4, "big") + frame + _bytes_of(StatsReport(b"lost "))
     )
@@ -188,7 +187,7 @@ def test_a_damaged_message_ends_its_channel_and_nothing_else(frame: bytes) -> No
     assert raw.recv(1) == b"", "the other end learns of it"
     front.tell(*sound, StatsQuery(1, b"1 "))
     assert sound[1].receive() == [StatsTotal(1, b"2 0 1 ", unresponsive_count=0)]
-    front.desk.close(damaged)
+    front.desk.remove_worker(damaged)
 
 
 def test_a_length_above_the_limit_ends_its_channel_before_anything_is_stored() -> None:
@@ -239,11 +238,11 @@ async def test_a_worker_looks_round_only_for_who_asks() -> None:
     worker.crew.totals.add(receipt)
     by_itself = await worker.hear()
     assert isinstance(by_itself, StatsReport)
-    assert len(decode_reading(by_itself.reading).rows) == len(worker.looks) == 1
+    assert len(decode_reading(by_itself.stats).rows) == len(worker.looks) == 1
     worker.front.send(StatsRequest(5))
     answer = await worker.hear()
     assert isinstance(answer, StatsReport)
-    assert (answer.number, len(worker.looks)) == (5, 2)
+    assert (answer.query_number, len(worker.looks)) == (5, 2)
     worker.line.close()
 
 

@@ -12,7 +12,7 @@ from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, ser
 
 
 class Impatient(Http1Connection):
-    head_timeout_seconds = body_drain_seconds = 0.2
+    head_timeout_seconds = body_drain_timeout_seconds = 0.2
 
 
 def envelope_of(answer: bytes) -> tuple[bytes, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.platforms.heap import IDLE_SECONDS, HeapTrimmer
+from anthropic_proxy.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
 from anthropic_proxy.server.http1.cycle import MAX_JOINED_BODY_BYTES, RequestResponseCycle
 from anthropic_proxy.server.request_body import body_if_complete
 from tests.support.http1_server import CLOSE, GET, Echo, serving, talk
@@ -225,8 +225,8 @@ async def test_what_was_let_go_of_is_told_whatever_became_of_it(ending: str) -> 
         await asyncio.sleep(0.05)
         app.go_on.set()
         await asyncio.sleep(0.05)
-    slack.tick(1)
-    slack.tick(1 + IDLE_SECONDS)
+    slack.trim_if_due(1)
+    slack.trim_if_due(1 + TRIM_AFTER_IDLE_SECONDS)
     assert given_back
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from anthropic_proxy.server.http1.connection import (
     MAX_HEAD_BYTES,
+    MAX_PARSE_STEPS_PER_ITERATION,
     MAX_PIPELINED_BYTES,
     MAX_PIPELINED_REQUESTS,
-    MAX_STEPS,
     MAX_UNPARSED_BYTES,
     Http1Connection,
 )
@@ -40,7 +40,7 @@ class Watched(Http1Connection):
         kind = type(self)
         kind.full = self.flow.read_paused and not self._parsing_scheduled
         kind.cycles = max(kind.cycles, len(self.pipeline))
-        kind.bytes_waiting = max(kind.bytes_waiting, sum(cycle.waiting_bytes() for cycle in self.pipeline))
+        kind.bytes_waiting = max(kind.bytes_waiting, sum(cycle.buffered_bytes() for cycle in self.pipeline))
         kind.unparsed = max(kind.unparsed, len(self._buffer))
 
     def data_received(self, data: bytes) -> None:
@@ -235,7 +235,7 @@ async def test_a_body_in_tiny_chunks_lets_other_connections_have_a_turn() -> Non
     async with serving(Echo(), Counted) as port:
         answers = bodies_of(await talk(port, whole + CLOSE))
     assert [answer["body"] for answer in answers] == ["x" * 100_000, ""]
-    assert max(turns) <= MAX_STEPS + MAX_PIECE_BYTES // len(b"1\r\nx\r\n") + 1
+    assert max(turns) <= MAX_PARSE_STEPS_PER_ITERATION + MAX_PIECE_BYTES // len(b"1\r\nx\r\n") + 1
     assert sum(turns) == 100_000 + 4, "chunks and header lines"
 
 
@@ -249,10 +249,10 @@ async def test_many_header_lines_let_other_connections_have_a_turn(trailers: boo
             super()._parse()
             turns.append(self._steps)
 
-    lines = b"a:b\r\n" * (MAX_STEPS + 1)
+    lines = b"a:b\r\n" * (MAX_PARSE_STEPS_PER_ITERATION + 1)
     head = b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
     one = head + (b"\r\n0\r\n" + lines if trailers else lines + b"\r\n0\r\n") + b"\r\n"
     async with serving(Echo(), Counted) as port:
         answers = bodies_of(await talk(port, one * 4 + CLOSE))
     assert [answer["body"] for answer in answers] == [""] * 5
-    assert max(turns) < 2 * MAX_STEPS
+    assert max(turns) < 2 * MAX_PARSE_STEPS_PER_ITERATION
