@@ -10,7 +10,7 @@ from pathlib import Path
 import uvloop
 from msgspec import structs
 
-from bench import features, peers
+from bench import features, other_gateways
 from bench.flame import measure_profiles
 from bench.load import BenchError
 from bench.measures import FULL, LESS, QUICK, STEPS, Plan
@@ -24,7 +24,7 @@ from bench.subjects import DIRECT, NGINX, NGINX_KEEPING, PROXY, Subject, nginx_i
 from bench.wires import CHAT, OTHERS
 
 _BEGUN = time.monotonic()
-LAST = peers.PLACE.parent / "bench" / "last.json"
+LAST = other_gateways.PLACE.parent / "bench" / "last.json"
 """File in which every run leaves its values."""
 
 
@@ -60,7 +60,7 @@ async def _measure(
     tables: list[Table], missing: list[str], chosen: argparse.Namespace, directory: Path, before: Results | None
 ) -> Results:
     """Measure what was not measured before; keep the values after each round, in case the run breaks off."""
-    versions = {subject.name: peers.find_version(place) for place, subject in peers.PEERS.items()}
+    versions = {subject.name: other_gateways.find_version(place) for place, subject in other_gateways.PEERS.items()}
     wanted = {table.title: table.plan.rounds for table in tables}
     done = [sheet for sheet in before.sheets if sheet.rounds == wanted.get(sheet.title)] if before else []
     titles = {sheet.title for sheet in done}
@@ -149,7 +149,7 @@ def _table_of(chosen: argparse.Namespace, title: str, subjects: tuple[Subject, .
 def _find_subjects(chosen: argparse.Namespace) -> tuple[list[Subject], list[str]]:
     found, missing = [DIRECT, NGINX, PROXY], []
     if chosen.full or chosen.peers:
-        others, missing = peers.find_peers()
+        others, missing = other_gateways.find_peers()
         found = [DIRECT, NGINX, NGINX_KEEPING, PROXY, *others]
     if not nginx_is_here():
         missing = ["nginx is not installed, so the floor (a plain relay) is not measured.", *missing]

@@ -1,4 +1,4 @@
-"""The smallest server of replies as ASGI applications, for `bench.parts`: bare, in a layer, and on Starlette."""
+"""The smallest server of replies as ASGI applications, for `bench.microbenchmarks`: bare, in a layer, on Starlette."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib import import_module

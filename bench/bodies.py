@@ -98,7 +98,7 @@ def with_system_at_the_top(request: dict[str, Any]) -> dict[str, Any]:
     return {**request, "system": system, "messages": others}
 
 
-def say_as_chat(request: dict[str, Any]) -> dict[str, Any]:
+def to_chat_body(request: dict[str, Any]) -> dict[str, Any]:
     """Return the same request in the form of Chat Completions, for the direct call and the plain relay."""
     said: dict[str, Any] = {key: request[key] for key in ("model", "max_tokens", "stream")}
     if request["stream"]:

@@ -76,7 +76,7 @@ BUDGETED: Mapping[str, str] = {
     "stream": "stream of ten events",
     "burst": "event in a burst",
 }
-"""The kinds of work with a budget, by name in `WORK`. It is what the aims leave (`bench.goals`): 6.5 times
+"""The kinds of work with a budget, by name in `WORK`. It is what the aims leave (`bench.targets`): 6.5 times
 nginx's 60 µs; 200 µs and ten events; 1.8 times nginx's 1.4 µs."""
 STEPS = (
     Step("event loop", r"^Runner\.run", (4, 2, 0.05)),

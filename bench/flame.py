@@ -20,7 +20,7 @@ import uvloop
 from msgspec import Struct, field, structs
 
 from bench.budget import BUDGETED, WORK, Profile, Work
-from bench.load import BenchError, Shot, fire, wait_for_reply
+from bench.load import BenchError, RequestSample, fire, wait_for_reply
 from bench.processes import Process, free_port
 from bench.results import Results
 from bench.scenario import Tell
@@ -81,7 +81,7 @@ async def sample(work: Work, seconds: float, directory: Path) -> Profile:
     return Profile(work=work, micros=1e6 * spent / work.events, stacks=dict(_read(stacks)))
 
 
-async def _wait_for_stacks(stacks: Path, proxy: Process, port: int, shot: Shot, connections: int) -> None:
+async def _wait_for_stacks(stacks: Path, proxy: Process, port: int, shot: RequestSample, connections: int) -> None:
     """Serve until the file of the samples is there. Raises `BenchError` with the process's last words if it never is.
 
     Python handles a signal between two of its own instructions, so a process that is idle or waits for a core does so
@@ -103,14 +103,14 @@ def _start(directory: Path, port: int, upstream: int, stacks: Path) -> Process:
     return Process(command, directory, {**bare_environment(), **paths, **said}, "proxy", directory)
 
 
-async def _cost(proxy: Process, port: int, shot: Shot, seconds: float, connections: int) -> float:
+async def _cost(proxy: Process, port: int, shot: RequestSample, seconds: float, connections: int) -> float:
     """Return the CPU seconds of one request."""
     before = proxy.cpu_seconds()
     served = await _serve(port, shot, seconds, connections)
     return (await proxy.settle() - before) / served
 
 
-async def _serve(port: int, shot: Shot, seconds: float, connections: int) -> int:
+async def _serve(port: int, shot: RequestSample, seconds: float, connections: int) -> int:
     """Have requests served for so long; return how many."""
     end, served, count = time.monotonic() + seconds, 0, max(40, connections)
     while time.monotonic() < end:

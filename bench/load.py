@@ -10,7 +10,7 @@ from typing import cast
 from msgspec import Struct, field
 
 from bench.bodies import Body
-from bench.replies import BEGINNING, Wanted, find_fault
+from bench.replies import BEGINNING, Wanted, find_defect
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d+)")
 _LENGTH = re.compile(rb"\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -22,7 +22,7 @@ class BenchError(Exception):
     """A reply was wrong, or none came."""
 
 
-class Shot(Struct, frozen=True, kw_only=True):
+class RequestSample(Struct, frozen=True, kw_only=True):
     """A request that is sent again and again, each time with another number."""
 
     path: str
@@ -92,7 +92,9 @@ class _Connection(asyncio.Protocol):
         return self.done
 
 
-async def fire(port: int, shot: Shot, *, count: int, connections: int, outcome: Outcome | None = None) -> Outcome:
+async def fire(
+    port: int, shot: RequestSample, *, count: int, connections: int, outcome: Outcome | None = None
+) -> Outcome:
     """Send `count` requests over so many connections, each waiting for its reply. Raises `BenchError`."""
     outcome = outcome or Outcome()
     left = itertools.count()
@@ -111,7 +113,7 @@ async def fire(port: int, shot: Shot, *, count: int, connections: int, outcome: 
     return outcome
 
 
-async def _ask(connection: _Connection, shot: Shot, outcome: Outcome) -> None:
+async def _ask(connection: _Connection, shot: RequestSample, outcome: Outcome) -> None:
     request = shot.bytes()
     start = time.perf_counter()
     reply = await connection.send(request)
@@ -121,7 +123,7 @@ async def _ask(connection: _Connection, shot: Shot, outcome: Outcome) -> None:
     outcome.first.append((connection.first or end) - start)
 
 
-def check(reply: bytes, shot: Shot) -> None:
+def check(reply: bytes, shot: RequestSample) -> None:
     """Raise `BenchError` unless a reply is whole and right."""
     head, _, body = reply.partition(b"\r\n\r\n")
     status = _STATUS.match(head)
@@ -129,12 +131,12 @@ def check(reply: bytes, shot: Shot) -> None:
         raise BenchError(f"it answered {reply[:400].decode(errors='replace')}")
     if _CHUNKED.search(head):
         body = _unchunk(body)
-    fault = "" if body == shot.exact else find_fault(body, shot.wanted, separate=shot.separate)
+    fault = "" if body == shot.exact else find_defect(body, shot.wanted, separate=shot.separate)
     if fault or (shot.exact and body != shot.exact):
         raise BenchError(f"{fault or 'a byte differs'}: {body[:300]!r} … {body[-300:]!r}")
 
 
-async def wait_for_reply(port: int, shot: Shot, alive: Callable[[], bool], seconds: float = 60) -> None:
+async def wait_for_reply(port: int, shot: RequestSample, alive: Callable[[], bool], seconds: float = 60) -> None:
     """Ask until the first right reply. Raises `BenchError` where the process ended or nothing came in time."""
     deadline = time.monotonic() + seconds
     while True:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct, field, structs
 
-from bench.load import BenchError, Outcome, Shot, fire, wait_for_reply
+from bench.load import BenchError, Outcome, RequestSample, fire, wait_for_reply
 from bench.processes import Process, free_port
 from bench.subjects import Subject
 
@@ -97,7 +97,7 @@ class Running(Struct, kw_only=True):
     waits: list[float] = field(default_factory=list)
     """Milliseconds of every request that one client waited for, of all rounds together."""
 
-    async def volley(self, shot: Shot, count: int, connections: int = 4) -> tuple[Outcome, float]:
+    async def volley(self, shot: RequestSample, count: int, connections: int = 4) -> tuple[Outcome, float]:
         """Send so many requests; return what they gave and the CPU seconds of one.
 
         Raises `BenchError` with the last words of the process.

@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from bench.budget import BUDGETED, STEPS
 from bench.features import TITLE as FEATURES_TITLE
 from bench.flame import draw as draw_flame
-from bench.goals import GOALS, REASONS, RELAY_GOAL, Goal
 from bench.load import BenchError
 from bench.report import cell, in_digits, list_differences
-from bench.results import Fit, Results, Row, Sheet
+from bench.results import Fit, Results, ResultTable, Row
 from bench.subjects import CHECKOUT, DIRECT, NGINX, NGINX_KEEPING, PROXY, write_nginx_configuration
 from bench.svg import draw_bars, draw_lines
+from bench.targets import GOALS, REASONS, RELAY_GOAL, Goal
 from bench.wires import CHAT, OTHERS, RELAY
 
 PAGE = CHECKOUT / "docs/contributing/performance.md"
 PLOTS = PAGE.with_suffix("")
 _SECTION = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _LITELLM = "LiteLLM"
-_ADDED = frozenset(key for key, goals in GOALS.items() if any(goal.against == "direct" for goal in goals))
+_ADDED = frozenset(key for key, targets in GOALS.items() if any(goal.against == "direct" for goal in targets))
 """Measures of waiting, given as the time added to a direct call."""
 _OPEN = "open_"
 """Prefix of the keys of the lines about open streams."""
@@ -63,7 +63,7 @@ def _write_goals(results: Results) -> str:
     return _write_goals_of(sheet) if sheet else ""
 
 
-def _write_goals_of(sheet: Sheet) -> str:
+def _write_goals_of(sheet: ResultTable) -> str:
     """Return what a wire costs beside what it may, and why it misses an aim where it does."""
     peers = [name for name in sheet.names if _is_peer(name)]
     others = ["best other gateway", _LITELLM] if peers else []
@@ -76,24 +76,24 @@ def _write_goals_of(sheet: Sheet) -> str:
     return _table(rows) + note + "\n".join(reasons)
 
 
-def _goal_row(row: Row, peers: Sequence[str]) -> list[str]:
-    goals = [goal for goal in GOALS[row.key] if row.against(goal, PROXY.name) is not None]
+def _goal_row(row: Row, other_gateways: Sequence[str]) -> list[str]:
+    targets = [goal for goal in GOALS[row.key] if row.against(goal, PROXY.name) is not None]
     measured = [
-        _say_against(goal, row.against(goal, PROXY.name), row.unit) for goal in goals if goal.against != "value"
+        _say_against(goal, row.against(goal, PROXY.name), row.unit) for goal in targets if goal.against != "value"
     ]
-    clear = [name for name in peers if row.values.get(name) and row.is_clear(name)]
+    clear = [name for name in other_gateways if row.values.get(name) and row.is_clear(name)]
     best = min(clear, key=lambda name: row.median(name) or 0.0, default="")
     ours = _own(row, PROXY.name)
     return [
         f"{'added, ' if row.key in _ADDED else ''}{row.title}, {row.unit}",
         _own(row, NGINX.name),
-        *([f"{_own(row, best)} ({best})" if best else "–", _own(row, _LITELLM)] if peers else []),
+        *([f"{_own(row, best)} ({best})" if best else "–", _own(row, _LITELLM)] if other_gateways else []),
         f"**{', '.join(one for one in measured if one)}**; {ours}"
         if any(measured) and not _is_added(row)
         else f"**{ours}**",
-        ", ".join(_say_against(goal, goal.must, row.unit) for goal in goals),
-        ", ".join(_say_against(goal, goal.aim, row.unit) for goal in goals),
-        _judge(row, goals),
+        ", ".join(_say_against(goal, goal.must, row.unit) for goal in targets),
+        ", ".join(_say_against(goal, goal.aim, row.unit) for goal in targets),
+        _judge(row, targets),
     ]
 
 
@@ -123,8 +123,8 @@ def _say_against(goal: Goal, value: float | None, unit: str) -> str:
     return f"{value:.3g} × {goal.against}"
 
 
-def _judge(row: Row, goals: Sequence[Goal]) -> str:
-    found = [(goal, value) for goal in goals if (value := row.against(goal, PROXY.name)) is not None]
+def _judge(row: Row, targets: Sequence[Goal]) -> str:
+    found = [(goal, value) for goal in targets if (value := row.against(goal, PROXY.name)) is not None]
     if all(value <= goal.aim for goal, value in found):
         return "aim"
     return "must" if all(value <= goal.must for goal, value in found) else "**missed**"
@@ -135,7 +135,7 @@ def _write_everybody(results: Results) -> str:
     return _write_sheet(sheet) if sheet else ""
 
 
-def _write_sheet(sheet: Sheet) -> str:
+def _write_sheet(sheet: ResultTable) -> str:
     notes: list[str] = []
     rows = [["", *sheet.names]]
     for row in sheet.rows:

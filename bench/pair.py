@@ -16,7 +16,7 @@ from msgspec import structs
 
 from bench.load import BenchError
 from bench.report import align, cell
-from bench.results import Row, Sheet
+from bench.results import ResultTable, Row
 from bench.subjects import CHECKOUT, DIRECT, PROXY, Subject, start_proxy
 
 TITLE = "Before and now"
@@ -53,7 +53,7 @@ def pair_with(place: Path, commit: str) -> tuple[Subject, Subject, Subject]:
     return DIRECT, structs.replace(PROXY, name=commit, start=start), PROXY
 
 
-def write_pair(sheet: Sheet, commit: str) -> str:
+def write_pair(sheet: ResultTable, commit: str) -> str:
     """Return a table: both values of each row, and the median of the ratios of the rounds with half their range."""
     rows = [["", commit, "now", "now / before", "spread"]]
     for row in sheet.rows:

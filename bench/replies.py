@@ -78,7 +78,7 @@ def expected_text(wanted: Wanted) -> bytes:
     return _quoted(text + WHOLE if wanted.kind == "think" else text)
 
 
-def find_fault(body: bytes, wanted: Wanted, *, separate: bool) -> str:
+def find_defect(body: bytes, wanted: Wanted, *, separate: bool) -> str:
     """Return what is wrong with a reply in the Messages API; "": it holds all, in order, and ends once.
 
     `separate`: whether each piece must have come by itself, as it was sent.

@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Sequence
 
 from bench.features import TITLE as FEATURES_TITLE
-from bench.goals import GOALS
-from bench.results import Results, Row, Sheet
+from bench.results import Results, ResultTable, Row
 from bench.subjects import DIRECT, NGINX, PROXY
+from bench.targets import GOALS
 
 
 def write_tables(results: Results) -> str:
@@ -14,7 +14,7 @@ def write_tables(results: Results) -> str:
     return "\n\n".join(_write_sheet(sheet) for sheet in results.sheets)
 
 
-def _write_sheet(sheet: Sheet) -> str:
+def _write_sheet(sheet: ResultTable) -> str:
     if sheet.title == FEATURES_TITLE:
         return align(list_differences(sheet))
     rows = [[sheet.title, *sheet.names, "compared", "goal"]]
@@ -24,7 +24,7 @@ def _write_sheet(sheet: Sheet) -> str:
     return "\n".join([align(rows), *_say_dashes(sheet)])
 
 
-def list_differences(sheet: Sheet) -> list[list[str]]:
+def list_differences(sheet: ResultTable) -> list[list[str]]:
     """Return a table of features: what each adds to the first of the sheet, round by round."""
     base, *names = sheet.names
     rows = [["", *(f"{row.title}, {row.unit}" for row in sheet.rows)]]
@@ -82,5 +82,5 @@ def _judge(row: Row) -> str:
     return "must" if all(value <= goal.must for goal, value in found) else "MISSED"
 
 
-def _say_dashes(sheet: Sheet) -> Sequence[str]:
+def _say_dashes(sheet: ResultTable) -> Sequence[str]:
     return [f"– {name}, {row.title}: {why}" for row in sheet.rows for name, why in row.dashes.items()]

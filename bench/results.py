@@ -12,10 +12,10 @@ import msgspec
 from msgspec import Struct, field
 
 from bench.budget import Profile
-from bench.goals import Goal
 from bench.measures import STEPS, TITLES, percentile_99
 from bench.scenario import Run, Table
 from bench.subjects import CHECKOUT, nginx_is_here
+from bench.targets import Goal
 
 
 class Row(Struct, kw_only=True):
@@ -69,7 +69,7 @@ class Row(Struct, kw_only=True):
         return statistics.median(compared) if compared else None
 
 
-class Sheet(Struct, kw_only=True):
+class ResultTable(Struct, kw_only=True):
     """One table as it was filled."""
 
     title: str
@@ -114,7 +114,7 @@ class Results(Struct, kw_only=True):
     """Version of the checkout that was measured; "": unknown to git."""
     replies: int
     missing: list[str]
-    sheets: list[Sheet]
+    sheets: list[ResultTable]
     versions: dict[str, str] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
     throughput: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -122,11 +122,11 @@ class Results(Struct, kw_only=True):
     profiles: dict[str, Profile] = field(default_factory=dict)
     """Key of `bench.budget.BUDGETED` → where the time of that goes."""
 
-    def sheet(self, title: str) -> Sheet | None:
+    def sheet(self, title: str) -> ResultTable | None:
         """Return the table of that title."""
         return next((sheet for sheet in self.sheets if sheet.title == title), None)
 
-    def add(self, before: "Results", sheets: Sequence[Sheet]) -> None:
+    def add(self, before: "Results", sheets: Sequence[ResultTable]) -> None:
         """Take over these tables of an earlier run, and what only that has."""
         self.sheets = [*sheets, *self.sheets]
         self.replies += before.replies
@@ -155,7 +155,7 @@ def collect(run: Run, missing: Sequence[str], versions: dict[str, str]) -> Resul
     )
 
 
-def _sheet(table: Table) -> Sheet:
+def _sheet(table: Table) -> ResultTable:
     names = [subject.name for subject in table.subjects]
     dashes = {step: table.dashes.get(step, {}) for step in STEPS}
     steps_of = {"p50": "alone", "p99": "alone", "stream": "burst", "idle": "start", "filled": "start"}
@@ -172,7 +172,7 @@ def _sheet(table: Table) -> Sheet:
         if key in table.values
     ]
     rounds = max((len(found) for values in table.values.values() for found in values.values()), default=0)
-    return Sheet(title=table.title, names=names, rounds=rounds, rows=rows)
+    return ResultTable(title=table.title, names=names, rounds=rounds, rows=rows)
 
 
 def _pool(table: Table) -> dict[str, float]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from msgspec import structs
 
-from bench.load import BenchError, Shot, fire, wait_for_reply
-from bench.peers import find_peers_with_workers
+from bench.load import BenchError, RequestSample, fire, wait_for_reply
+from bench.other_gateways import find_other_gateways_with_workers
 from bench.processes import Process, free_port
 from bench.results import Line, Results, fit
 from bench.scenario import Tell
@@ -117,7 +117,7 @@ async def _cost_of_length(subject: Subject, process: Process, port: int, events:
     return await _cost(process, port, subject.shot(1_000, f"bench-text-{events}"), count)
 
 
-async def _cost(process: Process, port: int, shot: Shot, count: int) -> tuple[float, float]:
+async def _cost(process: Process, port: int, shot: RequestSample, count: int) -> tuple[float, float]:
     """Return the CPU seconds of one, and the most memory meanwhile in MiB."""
     await fire(port, shot, count=1, connections=1)
     process.forget_peak()
@@ -172,7 +172,7 @@ def _with_workers(workers: int) -> list[Subject]:
     found = [structs.replace(PROXY, start=partial(start_proxy, options=("--workers", str(workers))))]
     if nginx_is_here():
         found = [structs.replace(NGINX, start=partial(start_nginx, workers=workers)), *found]
-    return [*found, *find_peers_with_workers(workers)]
+    return [*found, *find_other_gateways_with_workers(workers)]
 
 
 async def _rate(subject: Subject, directory: Path, upstream: int, seconds: float) -> tuple[float, float]:

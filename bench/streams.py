@@ -16,7 +16,7 @@ import uvloop
 from msgspec import Struct, field
 
 from anthropic_proxy.platforms.fd_limits import raise_fd_limit
-from bench.load import BenchError, Outcome, Shot, fire, wait_for_reply
+from bench.load import BenchError, Outcome, RequestSample, fire, wait_for_reply
 from bench.processes import Process, free_port
 from bench.replies import IDLE_PAUSE_SECONDS
 from bench.subjects import DIRECT, PROXY, start_upstream
@@ -83,7 +83,7 @@ async def _stream(port: int, proxy: Process, streams: int, size: int, figures: F
     figures.whole, figures.first = len(outcome.seconds), outcome.first
 
 
-async def _wait_beside(port: int, shot: Shot, waits: list[float]) -> None:
+async def _wait_beside(port: int, shot: RequestSample, waits: list[float]) -> None:
     while True:
         outcome = await fire(port, shot, count=1, connections=1)
         waits += outcome.seconds

@@ -1,4 +1,4 @@
-"""Measured subjects: the direct call, nginx as a plain relay, and the proxy; other translators are in `bench.peers`."""
+"""Measured subjects: the direct call, nginx as a relay, and the proxy; see also `bench.other_gateways`."""
 
 import os
 import re
@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from bench.bodies import Body, cut_at_number, make_messages, say_as_chat, with_system_at_the_top
-from bench.load import Shot
+from bench.bodies import Body, cut_at_number, make_messages, to_chat_body, with_system_at_the_top
+from bench.load import RequestSample
 from bench.processes import Process
 from bench.replies import Wanted, read_wanted
 from bench.wires import CHAT, Wire
@@ -49,16 +49,18 @@ class Subject(Struct, frozen=True, kw_only=True, eq=False):
     changes: tuple[tuple[str, Any], ...] = ()
     """Further fields of its requests."""
 
-    def shot(self, size: int, reply: str) -> Shot:
+    def shot(self, size: int, reply: str) -> RequestSample:
         """Return a request of `size` bytes that asks the upstream for this reply (`bench.replies`)."""
         wanted = read_wanted(reply)
         if self.translates:
             body = self._messages_body(size, self.model.format(reply), bool(wanted.pieces))
             headers = "anthropic-version: 2023-06-01\r\nx-api-key: bench\r\nUser-Agent: bench\r\n"
             path = "/v1/messages?beta=true"
-            return Shot(path=path, body=body, wanted=wanted, headers=headers, separate=self.separates)
+            return RequestSample(path=path, body=body, wanted=wanted, headers=headers, separate=self.separates)
         body = _chat_body(size, reply, bool(wanted.pieces))  # a relay does not read it: its language does not matter
-        return Shot(path=self.wire.path_of(reply, wanted), body=body, wanted=wanted, exact=_exact(self.wire, wanted))
+        return RequestSample(
+            path=self.wire.path_of(reply, wanted), body=body, wanted=wanted, exact=_exact(self.wire, wanted)
+        )
 
     def _messages_body(self, size: int, model: str, stream: bool) -> Body:
         key = (size, model, stream, self.takes_late_system, repr(self.changes))
@@ -73,7 +75,7 @@ _made: dict[tuple[object, ...], Body] = {}
 
 @cache
 def _chat_body(size: int, model: str, stream: bool) -> Body:
-    return cut_at_number(say_as_chat(make_messages(size, model, stream=stream)))
+    return cut_at_number(to_chat_body(make_messages(size, model, stream=stream)))
 
 
 @cache

@@ -24,15 +24,15 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="scripts/ci/attacks", description=__doc__)
     options.add_argument("rows", nargs="*", help="words of the names of the rows to run; default: all rows")
     chosen = options.parse_args().rows
-    rows = [row for row in ROWS if not chosen or any(words in row.name for words in chosen)]
+    rows = [case for case in ROWS if not chosen or any(words in case.name for words in chosen)]
     started, failed = time.monotonic(), 0
     print(_HEAD, flush=True)
-    for row in rows:
+    for case in rows:
         try:
-            result = run_row(row)
+            result = run_row(case)
         except Exception as error:  # noqa: BLE001 - a row that ends the process must not end the table
             failed += 1
-            print(f"| {row.name} | | | | | FAILED: {repr(error)[-600:]} |", flush=True)
+            print(f"| {case.name} | | | | | FAILED: {repr(error)[-600:]} |", flush=True)
             continue
         failed += bool(result.problems or result.excesses)
         print(format_result(result), flush=True)

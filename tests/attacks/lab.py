@@ -101,7 +101,7 @@ class Row:
 class Result:
     """The outcome of one attack."""
 
-    row: Row
+    case: Row
     responsiveness: Responsiveness
     reference_seconds: float
     """Processor time of the main thread for one ordinary request of 1 MB."""
@@ -114,9 +114,9 @@ class Result:
 
 
 @contextmanager
-def _serving(row: Row) -> Iterator[Attack]:
+def _serving(case: Row) -> Iterator[Attack]:
     upstream = AttackUpstream()
-    voices = {
+    protocols = {
         "OPENAI_BASE_URL": f"{upstream.url}/v1",
         "OPENAI_API_KEY": "sk-attack-0001",
         "GROQ_BASE_URL": f"{upstream.url}/v1",
@@ -132,43 +132,43 @@ def _serving(row: Row) -> Iterator[Attack]:
     }
     with tempfile.TemporaryDirectory() as directory:
         try:
-            with running_proxy(Path(directory), {**voices, **row.settings}) as proxy:
-                yield Attack(proxy, upstream, row.settings.get("PROXY_API_KEY", ""))
+            with running_proxy(Path(directory), {**protocols, **case.settings}) as proxy:
+                yield Attack(proxy, upstream, case.settings.get("PROXY_API_KEY", ""))
         finally:
             upstream.close()
 
 
-def run_row(row: Row) -> Result:
+def run_row(case: Row) -> Result:
     """Run one attack. An attack with a value above its bound is repeated; the values of the last run count.
 
     Processor time includes time that a hypervisor gives to other machines, so one measurement proves no excess.
     """
     for _ in range(MAX_RUNS - 1):
-        result = _run_once(row)
+        result = _run_once(case)
         if result.problems or not result.excesses:
             return result
-    return _run_once(row)
+    return _run_once(case)
 
 
-def _run_once(row: Row) -> Result:
+def _run_once(case: Row) -> Result:
     """Run one attack against a server process of its own."""
-    with _serving(row) as attack:
+    with _serving(case) as attack:
         pid = attack.proxy.process.pid
         reference = _measure_reference(attack)
         reset_peak_memory(pid)
         before = read_memory(pid)
         monitor = Monitor(attack.port, pid)
-        answers = row.run(attack)
+        answers = case.run(attack)
         responsiveness = monitor.finish()
         growth = read_memory(pid, "VmHWM") - before
         attack.upstream.reply = reply_text("All is well.")
-        problems = [*_check_answers(row, answers), *_check_service(attack)]
+        problems = [*_check_answers(case, answers), *_check_service(attack)]
         excesses: list[str] = []
-        result = Result(row, responsiveness, reference, growth, read_memory(pid) - before, problems, excesses)
+        result = Result(case, responsiveness, reference, growth, read_memory(pid) - before, problems, excesses)
         if responsiveness.max_block_seconds > MAX_BLOCK_REFERENCES * reference:
             multiple = responsiveness.max_block_seconds / reference
             excesses.append(f"blocked for {multiple:.0f} ordinary requests of 1 MB")
-        if growth > MAX_GROWTH_MIB + MAX_COPIES * row.input_mib:
+        if growth > MAX_GROWTH_MIB + MAX_COPIES * case.input_mib:
             excesses.append(f"memory grew by {growth:.0f} MiB")
         status = attack.proxy.stop(signal.SIGTERM)
         if status != 0:
@@ -194,11 +194,11 @@ def _measure_reference(attack: Attack) -> float:
     return sorted(times)[_REFERENCE_REQUESTS // 2]
 
 
-def _check_answers(row: Row, answers: Sequence[Answer]) -> Iterator[str]:
+def _check_answers(case: Row, answers: Sequence[Answer]) -> Iterator[str]:
     for answer in answers:
         if answer.hung or not answer.complete:
             yield "an answer did not arrive"
-        elif answer.status not in row.statuses:
+        elif answer.status not in case.statuses:
             yield f"status {answer.status}: {answer.body[:300]!r}"
         elif answer.status >= 400 and not answer.error.get("message"):
             yield f"status {answer.status} without the error envelope: {answer.body[:300]!r}"

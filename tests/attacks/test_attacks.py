@@ -19,13 +19,13 @@ QUICK = (
 )
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.name in QUICK], ids=lambda row: row.name)
-def test_an_attack_neither_blocks_the_server_nor_fills_its_memory(row: Row) -> None:
-    result = run_row(row)
+@pytest.mark.parametrize("case", [case for case in ROWS if case.name in QUICK], ids=lambda case: case.name)
+def test_an_attack_neither_blocks_the_server_nor_fills_its_memory(case: Row) -> None:
+    result = run_row(case)
     assert (result.problems, result.excesses) == ([], [])
 
 
 def test_every_attack_has_its_own_name() -> None:
-    counted = Counter(row.name for row in ROWS)
+    counted = Counter(case.name for case in ROWS)
     assert [name for name, count in counted.items() if count > 1] == []
     assert set(QUICK) <= counted.keys()

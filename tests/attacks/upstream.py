@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.voices import ANSWERED, VOICES, Voice, literal
+from tests.faults.protocols import ANSWERED, PROTOCOLS, ProviderProtocol, literal
 
 _READ_BYTES = 262_144
 
@@ -17,7 +17,7 @@ _READ_BYTES = 262_144
 class UpstreamCall:
     """One request that reached the provider."""
 
-    voice: Voice
+    protocol: ProviderProtocol
     streaming: bool
 
 
@@ -37,13 +37,13 @@ def reply_text(text: str, fragments: int = 1) -> Reply:
     """Return a reply with the text `text`, cut into about `fragments` deltas if it is streamed."""
 
     def build(call: UpstreamCall) -> bytes:
-        voice = call.voice
+        protocol = call.protocol
         if not call.streaming:
-            return respond(voice.body(literal(text)))
+            return respond(protocol.body(literal(text)))
         size = max(1, -(-len(text) // fragments))
         pieces = [text[start : start + size] for start in range(0, len(text), size)]
-        body = voice.opening() + b"".join(voice.words(literal(piece)) for piece in pieces) + voice.ending()
-        kind = "application/x-ndjson" if voice.framing == "ndjson" else "text/event-stream"
+        body = protocol.opening() + b"".join(protocol.words(literal(piece)) for piece in pieces) + protocol.ending()
+        kind = "application/x-ndjson" if protocol.framing == "ndjson" else "text/event-stream"
         return respond(body, kind)
 
     return build
@@ -88,5 +88,5 @@ class AttackUpstream:
         if path in ANSWERED:
             return respond(ANSWERED[path])
         body: Any = json.loads(raw) if raw else {}
-        voice = next((voice for voice in VOICES if voice.speaks(path)), VOICES[0])
-        return self.reply(UpstreamCall(voice, voice.streams(path, body)))
+        protocol = next((protocol for protocol in PROTOCOLS if protocol.speaks(path)), PROTOCOLS[0])
+        return self.reply(UpstreamCall(protocol, protocol.streams(path, body)))

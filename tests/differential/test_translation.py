@@ -11,8 +11,8 @@ import pytest
 
 from tests.differential.comparing import Difference, compare
 from tests.differential.explanations import REASONS, Reason
+from tests.differential.litellm_reference import COMPARED_WITH, name_theirs, translate, why_not
 from tests.differential.reading import read
-from tests.differential.theirs import COMPARED_WITH, name_theirs, translate, why_not
 from tests.support.paths import GOLDEN, ROOT
 
 DOCS = ROOT / "docs/contributing/differential.md"

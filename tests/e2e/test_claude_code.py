@@ -8,7 +8,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.e2e import cabinet
+from tests.e2e import mcp_server
 from tests.e2e.claude import NOTES, do_the_task, run_claude
 from tests.support.fakes.openai_chat.samples import pdf, png
 from tests.support.fakes.server import Running
@@ -78,7 +78,7 @@ def test_a_failed_command_and_a_silent_one(claude: Path, proxy: Proxy, work: Pat
 
 
 def mcp(work: Path) -> tuple[str, ...]:
-    server = {"command": sys.executable, "args": [cabinet.__file__, str(work)]}
+    server = {"command": sys.executable, "args": [mcp_server.__file__, str(work)]}
     config = {"mcpServers": {"cabinet": {"type": "stdio"} | server}}
     return ("--mcp-config", json.dumps(config), "--strict-mcp-config", "--allowedTools", "mcp__cabinet")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e import cabinet
+from tests.e2e import mcp_server
 from tests.e2e.claude import Run, do_the_task, run_claude
 from tests.support.fakes.openai_chat.samples import pdf, png
 from tests.support.fakes.searxng import Searxng, new_searxng, result
@@ -256,7 +256,7 @@ def test_models_are_discovered(claude: Path, upstream: Upstream, work: Path) -> 
 
 def test_tools_of_an_mcp_server_are_found_and_called(claude: Path, upstream: Upstream, work: Path) -> None:
     (work / "notes").write_text("rye bread\n")
-    server = {"type": "stdio", "command": sys.executable, "args": [cabinet.__file__, str(work)]}
+    server = {"type": "stdio", "command": sys.executable, "args": [mcp_server.__file__, str(work)]}
     config = json.dumps({"mcpServers": {"cabinet": server}})
     options = ("--mcp-config", config, "--strict-mcp-config", "--allowedTools", "mcp__cabinet")
     prompt = "Load mcp__cabinet__open_note and read notes"

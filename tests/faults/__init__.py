@@ -1,7 +1,7 @@
 """The fault lab: every way in which a provider or a client can fail, on every wire, over real sockets.
 
 `rows/` is the table, one row a fault: what happens on the socket, and what the client may expect. `upstream` is a
-provider that fails as a row defines it, `voices` how it speaks each wire, `client` the client, which may fail too,
+provider that fails as a row defines it, `protocols` how it speaks each wire, `client` the client, which may fail too,
 `lab` runs rows against the server as a user starts it, `table` prints what came of them and writes the
 table of docs/guide/reliability.md.
 

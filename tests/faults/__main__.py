@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.faults import table
-from tests.faults.lab import Lab, Result, seems_blocked
-from tests.faults.rows import ROWS
-from tests.faults.rows.row import Row
-from tests.faults.voices import VOICES
+from tests.faults.cases import CASES
+from tests.faults.cases.case import FaultCase
+from tests.faults.protocols import PROTOCOLS
+from tests.faults.runner import FaultRunner, Result, seems_blocked
 
 ROWS_AT_ONCE = 3
 
@@ -24,34 +24,34 @@ def main() -> int:
     options.add_argument("-n", type=int, default=ROWS_AT_ONCE, help="rows at once (%(default)s)")
     chosen = options.parse_args()
     if chosen.write:
-        table.write(ROWS)
+        table.write(CASES)
         return 0
-    rows = [row for row in ROWS if not chosen.rows or any(words in row.name for words in chosen.rows)]
-    return _run(rows, chosen.n)
+    cases = [case for case in CASES if not chosen.rows or any(words in case.name for words in chosen.rows)]
+    return _run(cases, chosen.n)
 
 
-def _run(rows: Sequence[Row], at_once: int) -> int:
+def _run(cases: Sequence[FaultCase], at_once: int) -> int:
     started = time.monotonic()
     print(table.head(), flush=True)
-    lab = Lab()
+    runner = FaultRunner()
     found: dict[str, list[Result]] = {}
     try:
         with ThreadPoolExecutor(at_once) as pool:
-            for row, results in zip(rows, pool.map(lab.run, rows), strict=True):
-                found[row.name] = results
-                print(table.line_of(row, results), flush=True)
-        for row in rows:
-            if seems_blocked(found[row.name]):
-                found[row.name] = lab.run(row)
-                print("again, alone:", table.line_of(row, found[row.name]), sep="\n", flush=True)
+            for case, results in zip(cases, pool.map(runner.run, cases), strict=True):
+                found[case.name] = results
+                print(table.line_of(case, results), flush=True)
+        for case in cases:
+            if seems_blocked(found[case.name]):
+                found[case.name] = runner.run(case)
+                print("again, alone:", table.line_of(case, found[case.name]), sep="\n", flush=True)
     finally:
-        lab.close()
+        runner.close()
     results = [result for results in found.values() for result in results]
     problems = list(table.problems_of(results))
     print(*problems, sep="\n")
     verdict = f"{len(problems)} problems" if problems else "all as expected"
     minutes = (time.monotonic() - started) / 60
-    print(f"{len(rows)} rows × {len(VOICES)} wires, {len(results)} requests: {verdict}, {minutes:.1f} min")
+    print(f"{len(cases)} rows × {len(PROTOCOLS)} wires, {len(results)} requests: {verdict}, {minutes:.1f} min")
     return 1 if problems else 0
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from tests.faults.voices import ANSWERED, PIECES, WHOLE, Voice, literal
+from tests.faults.protocols import ANSWERED, PIECES, WHOLE, ProviderProtocol, literal
 
 if TYPE_CHECKING:
     from tests.faults.upstream import FaultyUpstream
@@ -42,7 +42,7 @@ class Call:
         self._connection = connection
         self._received = b""
         self._chunked = False
-        self.voice: Voice
+        self.protocol: ProviderProtocol
         self.streams = False
         """True if the last request asked for a stream."""
         self.body: Any = None
@@ -71,8 +71,10 @@ class Call:
             self.send(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer)
             raise _Over
         self.body = json.loads(raw) if raw else {}
-        self.voice = next((voice for voice in self._upstream.voices if voice.speaks(path)), self._upstream.voices[0])
-        self.streams = self.voice.streams(path, self.body)
+        self.protocol = next(
+            (protocol for protocol in self._upstream.protocols if protocol.speaks(path)), self._upstream.protocols[0]
+        )
+        self.streams = self.protocol.streams(path, self.body)
         with self._upstream.changed:
             self.asked += 1
             self._upstream.asked += 1
@@ -80,15 +82,15 @@ class Call:
 
     def begin(self) -> None:
         """Send the first words; where no stream was asked for, the first half of the reply."""
-        self.say(self.begun)
+        self.send_chunk(self.begun)
 
     def go_on(self) -> None:
         """Send all other words, without the end."""
-        self.say(self.rest)
+        self.send_chunk(self.rest)
 
     def end(self) -> None:
         """Send what marks a reply as complete."""
-        self.say(self.last)
+        self.send_chunk(self.last)
 
     def finish(self) -> None:
         """End the body."""
@@ -120,29 +122,33 @@ class Call:
     @property
     def begun(self) -> bytes:
         whole = self.whole
-        return self.voice.opening() + self.voice.words(literal(PIECES[0])) if self.streams else whole[: len(whole) // 2]
+        return (
+            self.protocol.opening() + self.protocol.words(literal(PIECES[0]))
+            if self.streams
+            else whole[: len(whole) // 2]
+        )
 
     @property
     def rest(self) -> bytes:
         whole = self.whole
         if not self.streams:
             return whole[len(whole) // 2 :]
-        return b"".join(self.voice.words(literal(piece)) for piece in PIECES[1:])
+        return b"".join(self.protocol.words(literal(piece)) for piece in PIECES[1:])
 
     @property
     def last(self) -> bytes:
-        return self.voice.ending() if self.streams else b""
+        return self.protocol.ending() if self.streams else b""
 
     @property
     def whole(self) -> bytes:
         """The body of a reply that is not streamed."""
-        return self.voice.body(literal(WHOLE))
+        return self.protocol.body(literal(WHOLE))
 
     @property
     def content_type(self) -> str:
         if not self.streams:
             return "application/json"
-        return "text/event-stream" if self.voice.framing == "sse" else "application/x-ndjson"
+        return "text/event-stream" if self.protocol.framing == "sse" else "application/x-ndjson"
 
     def start(self, status: int, headers: Sequence[str], framing: Framing, length: int | None, *, keep: bool) -> None:
         """Send the head of an answer."""
@@ -159,7 +165,7 @@ class Call:
             lines.append("connection: close")
         self.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
-    def say(self, data: bytes) -> None:
+    def send_chunk(self, data: bytes) -> None:
         """Send a piece of the body."""
         if data:
             self.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
@@ -265,17 +271,17 @@ def raw(data: bytes) -> Act:
     return lambda call: call.send(data)
 
 
-def say(data: bytes | Callable[[Call], bytes]) -> Act:
+def send(data: bytes | Callable[[Call], bytes]) -> Act:
     """Send bytes as a piece of the body."""
-    return lambda call: call.say(data if isinstance(data, bytes) else data(call))
+    return lambda call: call.send_chunk(data if isinstance(data, bytes) else data(call))
 
 
-def drip(data: bytes | Callable[[Call], bytes]) -> Act:
+def send_slowly(data: bytes | Callable[[Call], bytes]) -> Act:
     """Send the body one byte a packet."""
 
     def act(call: Call) -> None:
         for byte in data if isinstance(data, bytes) else data(call):
-            call.say(bytes((byte,)))
+            call.send_chunk(bytes((byte,)))
 
     return act
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.faults.call import GUARD_SECONDS, RESET
-from tests.faults.voices import Voice
+from tests.faults.protocols import ProviderProtocol
 from tests.support.event_grammar import check_bytes
 
 WORDS = b'"content_block_delta"'
@@ -180,10 +180,10 @@ class Asking:
                 return True
 
 
-def request_of(voice: Voice, *, streams: bool, **fields: Any) -> dict[str, Any]:
+def request_of(protocol: ProviderProtocol, *, streams: bool, **fields: Any) -> dict[str, Any]:
     """Return what a client asks."""
     message = {"role": "user", "content": "Sing."}
-    return {"model": voice.model, "max_tokens": 512, "stream": streams, "messages": [message], **fields}
+    return {"model": protocol.model, "max_tokens": 512, "stream": streams, "messages": [message], **fields}
 
 
 def encode_request(body: dict[str, Any] | bytes, headers: Iterable[str] = ()) -> bytes:

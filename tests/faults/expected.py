@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.faults.client import Answer
-from tests.faults.voices import BEGUN, WHOLE
+from tests.faults.protocols import BEGUN, WHOLE
 
 
 @dataclass(frozen=True)

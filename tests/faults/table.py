@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from tests.faults.cases.case import FaultCase
 from tests.faults.expected import Case, Cases
-from tests.faults.lab import Result
-from tests.faults.rows.row import Row
-from tests.faults.voices import VOICES
+from tests.faults.protocols import PROTOCOLS
+from tests.faults.runner import Result
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs/guide/reliability.md"
@@ -16,15 +16,15 @@ _WIDTH = 58
 _CELL = 12
 
 
-def describe(rows: Sequence[Row]) -> str:
+def describe(rows: Sequence[FaultCase]) -> str:
     """Return the table of the documentation: what happens, and what the client sees of it."""
-    lines = [f"{len(rows)} faults, each on {len(VOICES)} wires."]
-    for phase, members in groupby(rows, lambda row: row.phase):
+    lines = [f"{len(rows)} faults, each on {len(PROTOCOLS)} wires."]
+    for phase, members in groupby(rows, lambda case: case.phase):
         lines += ["", f"### {phase.capitalize()}", ""]
         lines += ["| fault | streamed | not streamed | where it differs |", "| --- | --- | --- | --- |"]
         lines += [
-            f"| {row.fault} | {_words(row.cases.streamed)} | {_whole_words(row.cases)} | {_differences(row)} |"
-            for row in members
+            f"| {case.fault} | {_words(case.cases.streamed)} | {_whole_words(case.cases)} | {_differences(case)} |"
+            for case in members
         ]
     return "\n".join(lines)
 
@@ -34,7 +34,7 @@ def written() -> str:
     return DOCS.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].strip()
 
 
-def write(rows: Sequence[Row]) -> None:
+def write(rows: Sequence[FaultCase]) -> None:
     """Put the table into the documentation."""
     before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
     behind = rest.partition(END)[2]
@@ -43,23 +43,25 @@ def write(rows: Sequence[Row]) -> None:
 
 def head() -> str:
     """Return the first line of a run's table."""
-    return "seconds, streamed and not".ljust(_WIDTH) + "".join(voice.name.rjust(_CELL) for voice in VOICES)
+    return "seconds, streamed and not".ljust(_WIDTH) + "".join(protocol.name.rjust(_CELL) for protocol in PROTOCOLS)
 
 
-def line_of(row: Row, results: Sequence[Result]) -> str:
+def line_of(case: FaultCase, results: Sequence[Result]) -> str:
     """Return what came of a row: the time to the client's last byte on each wire, or a cross."""
-    return row.name[: _WIDTH - 2].ljust(_WIDTH) + "".join(_cell(results, voice.name).rjust(_CELL) for voice in VOICES)
+    return case.name[: _WIDTH - 2].ljust(_WIDTH) + "".join(
+        _cell(results, protocol.name).rjust(_CELL) for protocol in PROTOCOLS
+    )
 
 
 def problems_of(results: Sequence[Result]) -> Iterator[str]:
     """Yield each difference between the results and the rows."""
     for result in results:
         for problem in result.problems:
-            yield f"{result.row.name} [{result.voice}, {'streamed' if result.streams else 'whole'}] {problem}"
+            yield f"{result.case.name} [{result.protocol}, {'streamed' if result.streams else 'whole'}] {problem}"
 
 
-def _cell(results: Sequence[Result], voice: str) -> str:
-    times = [_time(result) for result in results if result.voice == voice]
+def _cell(results: Sequence[Result], protocol: str) -> str:
+    times = [_time(result) for result in results if result.protocol == protocol]
     return " ".join(times) if times else _NO_CASE
 
 
@@ -75,11 +77,11 @@ def _whole_words(cases: Cases) -> str:
     return "the same" if cases.whole == cases.streamed else _words(cases.whole)
 
 
-def _differences(row: Row) -> str:
+def _differences(case: FaultCase) -> str:
     said: dict[str, list[str]] = {}
-    for voice, cases in row.differ.items():
+    for protocol, cases in case.differ.items():
         streamed, whole = _words(cases.streamed), _words(cases.whole)
         parts = [streamed] if streamed == whole else [part for part in (streamed, whole) if part != _NO_CASE]
-        said.setdefault("; not streamed: ".join(parts), []).append(voice)
-    differences = "; ".join(f"{', '.join(voices)}: {words}" for words, voices in said.items())
-    return f"{differences} ({row.because})" if row.because else differences
+        said.setdefault("; not streamed: ".join(parts), []).append(protocol)
+    differences = "; ".join(f"{', '.join(protocols)}: {words}" for words, protocols in said.items())
+    return f"{differences} ({case.because})" if case.because else differences

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults import table
+from tests.faults.cases import CASES
+from tests.faults.cases.case import FaultCase
 from tests.faults.client import Answer
 from tests.faults.expected import Complete, Cut, Expected, Gone, Passed, Refused, check_answer
-from tests.faults.lab import Lab, seems_blocked
-from tests.faults.rows import ROWS
-from tests.faults.rows.row import Row
-from tests.faults.voices import VOICES
+from tests.faults.protocols import PROTOCOLS
+from tests.faults.runner import FaultRunner, seems_blocked
 
 QUICK = (
     "connect: reset once accepted",
@@ -29,29 +29,29 @@ QUICK = (
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    lab = Lab()
-    yield lab
-    lab.close()
+def runner() -> Iterator[FaultRunner]:
+    runner = FaultRunner()
+    yield runner
+    runner.close()
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.name in QUICK], ids=lambda row: row.name)
-def test_what_becomes_of_a_fault(row: Row, lab: Lab) -> None:
-    results = lab.run(row)
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in QUICK], ids=lambda case: case.name)
+def test_what_becomes_of_a_fault(case: FaultCase, runner: FaultRunner) -> None:
+    results = runner.run(case)
     if seems_blocked(results):
-        results = lab.run(row)
+        results = runner.run(case)
     assert list(table.problems_of(results)) == []
 
 
 def test_the_documentation_has_the_table_of_the_rows() -> None:
-    assert table.written() == table.describe(ROWS), "scripts/ci/faults --write brings it up to date"
+    assert table.written() == table.describe(CASES), "scripts/ci/faults --write brings it up to date"
 
 
 def test_every_row_has_a_name_of_its_own_and_differs_only_where_somebody_speaks() -> None:
-    counted = Counter(row.name for row in ROWS)
+    counted = Counter(case.name for case in CASES)
     assert [name for name, count in counted.items() if count > 1] == []
     assert set(QUICK) <= counted.keys()
-    assert {voice for row in ROWS for voice in row.differ} <= {voice.name for voice in VOICES}
+    assert {protocol for case in CASES for protocol in case.differ} <= {protocol.name for protocol in PROTOCOLS}
 
 
 _STREAM = {"content-type": "text/event-stream"}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from tests.faults.call import GUARD_SECONDS, Call, Script
-from tests.faults.voices import Voice
+from tests.faults.protocols import ProviderProtocol
 
 _SEND_BYTES = 65_536
 """Small, so that what the operating system took from us is soon on its way."""
@@ -16,11 +16,11 @@ _MOST_WAITING = 64
 class FaultyUpstream:
     """The address of one provider, and what happens there.
 
-    `voices` are the wires that it speaks. Scripts are played in turn, the last one for all connections that follow.
+    `protocols` are the wires that it speaks. Scripts are played in turn, the last one for all connections that follow.
     """
 
-    def __init__(self, voices: Sequence[Voice]) -> None:
-        self.voices = voices
+    def __init__(self, protocols: Sequence[ProviderProtocol]) -> None:
+        self.protocols = protocols
         self.changed = threading.Condition(threading.RLock())
         self.calls: list[Call] = []
         """The connections since the last `play`, in order."""

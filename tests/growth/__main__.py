@@ -37,12 +37,12 @@ def main() -> int:
             found[place] = growth
             row, wire = MEASUREMENTS[place]
             ratios = " ".join(f"{ratio:4.1f}" for ratio in growth.ratios)
-            fault = growth.find_fault()
+            fault = growth.find_defect()
             print(
                 f"{row.name:44} {wire:9} {ratios}  {growth.outcome[:60]}{'  FAILS: ' if fault else ''}{fault}",
                 flush=True,
             )
-    failed = sum(bool(growth.find_fault()) for growth in found.values())
+    failed = sum(bool(growth.find_defect()) for growth in found.values())
     names = {MEASUREMENTS[place][0].name for place in found}
     print(f"{len(found)} measurements of {len(names)} dimensions, {failed} failed")
     if "--write" in sys.argv:

@@ -73,7 +73,7 @@ class Application:
         await send({"type": "http.response.body", "body": b"ok"})
 
 
-class Keeper:
+class Sink:
     """Accepts connections and does not use them again."""
 
     def on_idle(self, connection: Connection) -> None:
@@ -141,7 +141,7 @@ def provider(data: Callable[[int], bytes], size: int = READ_BYTES) -> Callable[[
 def _ask(reads: list[bytes]) -> Run:
     async def run() -> str:
         wire = Wire()
-        connection = Connection(_ORIGIN, Keeper())
+        connection = Connection(_ORIGIN, Sink())
         connection.connection_made(wire)
         sending: asyncio.Task[None] | None = None
         try:

@@ -44,7 +44,7 @@ def exchange(
     wire: Wire, fields: Fields, upstream: Upstream, *, path: str = "/v1/messages", headers: Headers = ()
 ) -> Run:
     """Return one request to the application of a proxy with this upstream."""
-    town = ProxyHarness(upstream, **wire.settings)
+    proxy = ProxyHarness(upstream, **wire.settings)
     request = {"model": wire.model, "max_tokens": _MAX_TOKENS, "messages": [{"role": "user", "content": "hi"}]}
     body = json.dumps({**request, **fields}).encode()
     scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "client": ("127.0.0.1", 1)}

@@ -69,9 +69,9 @@ class Growth(Struct, frozen=True):
     @property
     def is_doubtful(self) -> bool:
         """True if larger sizes may show another growth."""
-        return max(self.ratios[:2]) > DOUBTFUL_GROWTH or bool(self.find_fault())
+        return max(self.ratios[:2]) > DOUBTFUL_GROWTH or bool(self.find_defect())
 
-    def find_fault(self) -> str:
+    def find_defect(self) -> str:
         """Return why the row fails; "": it is linear, or rejected with a clear error."""
         names = ("steps", "units", "memory")
         bounds = (MAX_GROWTH, MAX_GROWTH, MAX_MEMORY_GROWTH)

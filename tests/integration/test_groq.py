@@ -9,7 +9,7 @@ from tests.support.compatible import (
     ADD,
     THINK,
     WEATHER,
-    Talk,
+    Session,
     add,
     assert_refused,
     picture,
@@ -29,7 +29,7 @@ pair, talk = stand_in("groq")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_text_and_its_counts(talk: Talk, stream: bool) -> None:
+def test_text_and_its_counts(talk: Session, stream: bool) -> None:
     reply = talk.send("Count to 30", stream=stream, system="Be brief.", extra_body={"temperature": 0.2})
     assert text_of(reply) == " ".join(map(str, range(1, 31)))
     assert (reply.model, reply.stop_reason) == ("claude-sonnet-4-6", "end_turn")
@@ -40,7 +40,7 @@ def test_text_and_its_counts(talk: Talk, stream: bool) -> None:
     assert {"store", "prompt_cache_key", "safety_identifier"}.isdisjoint(body)
 
 
-def test_haiku_and_the_grammar(talk: Talk, pair: tuple[Running, Proxy]) -> None:
+def test_haiku_and_the_grammar(talk: Session, pair: tuple[Running, Proxy]) -> None:
     body = {"model": "claude-haiku-4-5", "max_tokens": 500, "stream": True, "tools": [WEATHER]}
     messages = [{"role": "user", "content": "How is the weather in Oslo and Rome?"}]
     answer = pair[1].client().post("/v1/messages", json={**body, "messages": messages})
@@ -49,7 +49,7 @@ def test_haiku_and_the_grammar(talk: Talk, pair: tuple[Running, Proxy]) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_tools_over_several_turns_and_two_at_once(talk: Talk, stream: bool) -> None:
+def test_tools_over_several_turns_and_two_at_once(talk: Session, stream: bool) -> None:
     reply = talk.work("Add 4, 5 and 6", add, stream=stream, tools=[ADD, WEATHER])
     assert text_of(reply) == "The sum is 15."
     reply = talk.work("And the weather in Oslo and Rome?", weather, stream=stream, tools=[ADD, WEATHER])
@@ -60,7 +60,7 @@ def test_tools_over_several_turns_and_two_at_once(talk: Talk, stream: bool) -> N
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", [OSS, QWEN])
-def test_reasoning_over_two_turns_comes_back_as_it_was(talk: Talk, model: str, stream: bool) -> None:
+def test_reasoning_over_two_turns_comes_back_as_it_was(talk: Session, model: str, stream: bool) -> None:
     talk.model = model
     reply = talk.work("How is the weather in Oslo and Rome?", weather, stream=stream, tools=[WEATHER], thinking=THINK)
     assert text_of(reply) == "Oslo: snow; Rome: sun"
@@ -78,7 +78,7 @@ def test_reasoning_over_two_turns_comes_back_as_it_was(talk: Talk, model: str, s
     assert talk.bodies[-1]["reasoning_effort"] == ("low" if model == OSS else "none")
 
 
-def test_pictures_where_the_model_sees_and_words_where_not(talk: Talk) -> None:
+def test_pictures_where_the_model_sees_and_words_where_not(talk: Session) -> None:
     content = [picture(), {"type": "text", "text": "Describe the pictures"}]
     assert text_of(talk.send(content, stream=True)) == "I see 0 pictures: ."
     assert "[image omitted: image/png]" in talk.bodies[0]["messages"][0]["content"]
@@ -87,7 +87,7 @@ def test_pictures_where_the_model_sees_and_words_where_not(talk: Talk) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_reply_with_a_schema_alone_in_a_stream_and_beside_tools(talk: Talk, stream: bool) -> None:
+def test_a_reply_with_a_schema_alone_in_a_stream_and_beside_tools(talk: Session, stream: bool) -> None:
     schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
     config = {"format": {"type": "json_schema", "schema": {**schema, "additionalProperties": False}}}
     talk.model = OSS
@@ -118,17 +118,17 @@ def test_a_reply_with_a_schema_alone_in_a_stream_and_beside_tools(talk: Talk, st
         ("overloaded", 529, "overloaded_error"),
     ],
 )
-def test_every_refusal_has_its_kind(talk: Talk, fault: str, status: int, kind: str, stream: bool) -> None:
+def test_every_refusal_has_its_kind(talk: Session, fault: str, status: int, kind: str, stream: bool) -> None:
     assert_refused(talk, fault, status, kind, stream=stream)
 
 
-def test_a_prompt_over_the_window_makes_the_client_compact(talk: Talk) -> None:
+def test_a_prompt_over_the_window_makes_the_client_compact(talk: Session) -> None:
     with pytest.raises(anthropic.BadRequestError, match=r"prompt is too long: \d+ tokens > 131072 maximum"):
         talk.send("Say exactly: x [fault:overflow]", stream=True)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_call_that_groq_could_not_read_is_a_call_all_the_same(talk: Talk, stream: bool) -> None:
+def test_a_call_that_groq_could_not_read_is_a_call_all_the_same(talk: Session, stream: bool) -> None:
     talk.model = OSS
     reply = talk.send("Weather in Oslo? [fault:unreadable]", stream=stream, tools=[WEATHER])
     assert reply.stop_reason == "tool_use"
@@ -136,13 +136,13 @@ def test_a_call_that_groq_could_not_read_is_a_call_all_the_same(talk: Talk, stre
     assert (call.name, call.input) == ("get_weather", {"city": "Oslo"})
 
 
-def test_a_call_of_an_unknown_tool_is_a_failure_that_names_groq(talk: Talk) -> None:
+def test_a_call_of_an_unknown_tool_is_a_failure_that_names_groq(talk: Session) -> None:
     with pytest.raises(anthropic.APIStatusError, match="groq: Failed to call a function") as caught:
         talk.send("Say exactly: x [fault:unreadable]", stream=False, tools=[ADD])
     assert caught.value.status_code == 502
 
 
-def test_an_audio_model_is_refused_here(talk: Talk) -> None:
+def test_an_audio_model_is_refused_here(talk: Session) -> None:
     talk.model = "groq/whisper-large-v3"
     with pytest.raises(anthropic.BadRequestError, match="turns sound into text and cannot chat"):
         talk.send("hello", stream=False)

@@ -7,7 +7,7 @@ from tests.support.compatible import (
     ADD,
     THINK,
     WEATHER,
-    Talk,
+    Session,
     add,
     picture,
     refused,
@@ -24,7 +24,7 @@ pair, talk = stand_in("local", BIG_MODEL="openai/qwen3-coder")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_text_with_a_system_message_in_the_middle_and_a_user_s_name(talk: Talk, stream: bool) -> None:
+def test_text_with_a_system_message_in_the_middle_and_a_user_s_name(talk: Session, stream: bool) -> None:
     talk.history = [{"role": "user", "content": "Hello"}, {"role": "system", "content": "Be brief."}]
     reply = talk.send(
         "Count to 30", stream=stream, system="Be kind.", metadata={"user_id": "user_1_account_2_session_3"}
@@ -38,14 +38,14 @@ def test_text_with_a_system_message_in_the_middle_and_a_user_s_name(talk: Talk, 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_tools_over_several_turns_and_two_at_once(talk: Talk, stream: bool) -> None:
+def test_tools_over_several_turns_and_two_at_once(talk: Session, stream: bool) -> None:
     assert text_of(talk.work("Add 4, 5 and 6", add, stream=stream, tools=[ADD, WEATHER])) == "The sum is 15."
     reply = talk.work("How is the weather in Oslo and Rome?", weather, stream=stream, tools=[ADD, WEATHER])
     assert text_of(reply) == "Oslo: snow; Rome: sun"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_reasoning_comes_once_and_goes_back(talk: Talk, stream: bool) -> None:
+def test_reasoning_comes_once_and_goes_back(talk: Session, stream: bool) -> None:
     talk.model = QWEN
     ask = "How is the weather in Oslo and Rome?"
     assert text_of(talk.work(ask, weather, stream=stream, tools=[WEATHER], thinking=THINK)) == "Oslo: snow; Rome: sun"
@@ -55,7 +55,7 @@ def test_reasoning_comes_once_and_goes_back(talk: Talk, stream: bool) -> None:
     assert thinking_of(talk.send("Count to 3", stream=stream))
 
 
-def test_pictures_go_to_a_model_that_nobody_knows(talk: Talk) -> None:
+def test_pictures_go_to_a_model_that_nobody_knows(talk: Session) -> None:
     talk.model = GEMMA
     reply = talk.send([picture(), {"type": "text", "text": "Describe the pictures"}], stream=True)
     assert "image/png 31 by 17" in text_of(reply)
@@ -65,16 +65,16 @@ def test_pictures_go_to_a_model_that_nobody_knows(talk: Talk) -> None:
     ("fault", "status", "kind"),
     [("missing", 400, "invalid_request_error"), ("server", 500, "api_error"), ("loading", 503, "api_error")],
 )
-def test_every_refusal_has_its_kind(talk: Talk, fault: str, status: int, kind: str) -> None:
+def test_every_refusal_has_its_kind(talk: Session, fault: str, status: int, kind: str) -> None:
     assert refused(talk, fault, stream=True)[:2] == (status, kind)
 
 
-def test_a_prompt_over_the_window_makes_the_client_compact(talk: Talk) -> None:
+def test_a_prompt_over_the_window_makes_the_client_compact(talk: Session) -> None:
     with pytest.raises(anthropic.BadRequestError, match="prompt is too long: 69857 tokens > 65536 maximum"):
         talk.send("Say exactly: x [fault:overflow]", stream=False)
 
 
-def test_output_that_does_not_fit_beside_the_input_is_lowered(talk: Talk) -> None:
+def test_output_that_does_not_fit_beside_the_input_is_lowered(talk: Session) -> None:
     reply = talk.send("Count to 3", stream=True, system="be kind. " * 10_000, max_tokens=50_000)
     assert text_of(reply) == "1 2 3"
     first, second = talk.bodies
@@ -85,7 +85,7 @@ def test_output_that_does_not_fit_beside_the_input_is_lowered(talk: Talk) -> Non
 @pytest.mark.parametrize(
     ("model", "window"), [(QWEN, 40_960), ("openai/Qwen/Qwen3-32B", 32_768), ("openai/Qwen/Qwen3-14B", 32_768)]
 )
-def test_output_that_never_fits_is_asked_for_once(talk: Talk, model: str, window: int) -> None:
+def test_output_that_never_fits_is_asked_for_once(talk: Session, model: str, window: int) -> None:
     talk.model = model
     for number in (1, 2, 3):
         assert text_of(talk.send(f"Count to {number}", stream=True, max_tokens=128_000))

@@ -9,7 +9,7 @@ from tests.support.compatible import (
     ADD,
     THINK,
     WEATHER,
-    Talk,
+    Session,
     add,
     assert_refused,
     picture,
@@ -30,7 +30,7 @@ pair, talk = stand_in("moonshot")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_text_and_its_counts_which_stand_in_the_last_choice(talk: Talk, stream: bool) -> None:
+def test_text_and_its_counts_which_stand_in_the_last_choice(talk: Session, stream: bool) -> None:
     long = "be kind. " * 1_000
     first = talk.send("Count to 30", stream=stream, system=long, extra_body={"temperature": 0.2})
     assert text_of(first) == " ".join(map(str, range(1, 31)))
@@ -42,7 +42,7 @@ def test_text_and_its_counts_which_stand_in_the_last_choice(talk: Talk, stream: 
     assert talk.bodies[0]["temperature"] == 0.2
 
 
-def test_haiku_and_the_grammar(talk: Talk, pair: tuple[Running, Proxy]) -> None:
+def test_haiku_and_the_grammar(talk: Session, pair: tuple[Running, Proxy]) -> None:
     body = {"model": "claude-haiku-4-5", "max_tokens": 500, "stream": True, "tools": [WEATHER]}
     answer = pair[1].client().post("/v1/messages", json={**body, "messages": [{"role": "user", "content": ASK}]})
     assert check_bytes(answer.content) == []
@@ -50,7 +50,7 @@ def test_haiku_and_the_grammar(talk: Talk, pair: tuple[Running, Proxy]) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_tools_over_several_turns_are_counted_through_the_conversation(talk: Talk, stream: bool) -> None:
+def test_tools_over_several_turns_are_counted_through_the_conversation(talk: Session, stream: bool) -> None:
     assert text_of(talk.work("Add 4, 5 and 6", add, stream=stream, tools=[ADD, WEATHER])) == "The sum is 15."
     reply = talk.work(ASK, weather, stream=stream, tools=[ADD, WEATHER])
     assert text_of(reply) == "Oslo: snow; Rome: sun"
@@ -61,7 +61,7 @@ def test_tools_over_several_turns_are_counted_through_the_conversation(talk: Tal
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", [K26, CODE, K3])
-def test_reasoning_comes_back_as_it_was_and_what_is_lost_is_a_space(talk: Talk, model: str, stream: bool) -> None:
+def test_reasoning_comes_back_as_it_was_and_what_is_lost_is_a_space(talk: Session, model: str, stream: bool) -> None:
     talk.model = model
     options: dict[str, Any] = {"tools": [WEATHER], "thinking": THINK, "extra_body": {"temperature": 0.5}}
     assert text_of(talk.work(ASK, weather, stream=stream, **options)) == "Oslo: snow; Rome: sun"
@@ -87,7 +87,7 @@ def test_reasoning_comes_back_as_it_was_and_what_is_lost_is_a_space(talk: Talk, 
         ("moonshot/kimi-k2.5", "high", {"thinking": {"type": "enabled"}}),
     ],
 )
-def test_effort_is_said_in_the_words_of_each_model(talk: Talk, model: str, asked: str, said: dict[str, Any]) -> None:
+def test_effort_is_said_in_the_words_of_each_model(talk: Session, model: str, asked: str, said: dict[str, Any]) -> None:
     talk.model = model
     talk.send("Count to 3", stream=True, extra_body={"output_config": {"effort": asked}})
     (body,) = talk.bodies
@@ -97,7 +97,7 @@ def test_effort_is_said_in_the_words_of_each_model(talk: Talk, model: str, asked
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_thinking_can_be_switched_off_where_the_model_lets(talk: Talk, stream: bool) -> None:
+def test_thinking_can_be_switched_off_where_the_model_lets(talk: Session, stream: bool) -> None:
     talk.model = K26
     reply = talk.send("Count to 3", stream=stream, thinking={"type": "disabled"})
     assert (thinking_of(reply), text_of(reply)) == ("", "1 2 3")
@@ -105,7 +105,7 @@ def test_thinking_can_be_switched_off_where_the_model_lets(talk: Talk, stream: b
 
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])
-def test_a_forced_tool_is_asked_for_in_words_while_it_thinks_as_asked(talk: Talk, choice: dict[str, Any]) -> None:
+def test_a_forced_tool_is_asked_for_in_words_while_it_thinks_as_asked(talk: Session, choice: dict[str, Any]) -> None:
     talk.model = K26
     talk.send("Hello", stream=True, tools=[WEATHER], tool_choice=choice)
     assert talk.bodies[0]["tool_choice"] not in ("auto", None)
@@ -120,7 +120,7 @@ def test_a_forced_tool_is_asked_for_in_words_while_it_thinks_as_asked(talk: Talk
     assert talk.bodies[2]["messages"][-1]["content"].startswith("Call ")
 
 
-def test_names_of_tools_that_begin_with_a_digit_have_an_alias(talk: Talk) -> None:
+def test_names_of_tools_that_begin_with_a_digit_have_an_alias(talk: Session) -> None:
     tool = {**WEATHER, "name": "1_get_weather"}
     reply = talk.work(ASK, weather, stream=True, tools=[tool])
     assert text_of(reply) == "Oslo: snow; Rome: sun"
@@ -129,7 +129,7 @@ def test_names_of_tools_that_begin_with_a_digit_have_an_alias(talk: Talk) -> Non
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_pictures_by_their_data_and_addresses_as_words(talk: Talk, stream: bool) -> None:
+def test_pictures_by_their_data_and_addresses_as_words(talk: Session, stream: bool) -> None:
     talk.model = K26
     ask = {"type": "text", "text": "Describe the pictures"}
     assert "image/png 31 by 17" in text_of(talk.send([picture(), ask], stream=stream))
@@ -139,7 +139,7 @@ def test_pictures_by_their_data_and_addresses_as_words(talk: Talk, stream: bool)
 
 
 @pytest.mark.parametrize(("model", "form"), [(K26, "json_schema"), ("claude-sonnet-4-6", "json_object")])
-def test_a_reply_with_a_schema(talk: Talk, model: str, form: str) -> None:
+def test_a_reply_with_a_schema(talk: Session, model: str, form: str) -> None:
     schema = {"$schema": "x", "type": "object", "properties": {"age": {"$ref": "#/$defs/a"}}, "required": ["age"]}
     schema |= {"$defs": {"a": {"type": "integer"}}, "additionalProperties": False}
     talk.model = model
@@ -147,7 +147,7 @@ def test_a_reply_with_a_schema(talk: Talk, model: str, form: str) -> None:
     assert talk.bodies[0]["response_format"]["type"] == form
 
 
-def test_a_last_assistant_message_is_gone_on_from(talk: Talk) -> None:
+def test_a_last_assistant_message_is_gone_on_from(talk: Session) -> None:
     talk.history = [{"role": "user", "content": "Count to 3"}, {"role": "assistant", "content": "1, 2,"}]
     options: Any = {"model": talk.model, "max_tokens": 100, "messages": talk.history}
     talk.client.messages.create(**options)
@@ -167,20 +167,20 @@ def test_a_last_assistant_message_is_gone_on_from(talk: Talk) -> None:
         ("server", 500, "api_error"),
     ],
 )
-def test_every_refusal_has_its_kind(talk: Talk, fault: str, status: int, kind: str, stream: bool) -> None:
+def test_every_refusal_has_its_kind(talk: Session, fault: str, status: int, kind: str, stream: bool) -> None:
     assert_refused(talk, fault, status, kind, stream=stream)
 
 
-def test_a_rejected_prompt_is_a_refusal(talk: Talk) -> None:
+def test_a_rejected_prompt_is_a_refusal(talk: Session) -> None:
     reply = talk.send("Say exactly: x [fault:policy]", stream=False)
     assert reply.stop_reason == "refusal"
 
 
-def test_a_prompt_over_the_window_makes_the_client_compact(talk: Talk) -> None:
+def test_a_prompt_over_the_window_makes_the_client_compact(talk: Session) -> None:
     with pytest.raises(anthropic.BadRequestError, match=r"prompt is too long: \d+ tokens > 131072 maximum"):
         talk.send("Say exactly: x [fault:overflow]", stream=True)
 
 
-def test_a_stream_that_is_torn_is_an_error(talk: Talk) -> None:
+def test_a_stream_that_is_torn_is_an_error(talk: Session) -> None:
     with pytest.raises(anthropic.APIStatusError, match="ended its answer before it was complete"):
         talk.send("Count to 30 [fault:torn pieces=5]", stream=True)

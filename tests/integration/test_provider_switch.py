@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import anthropic
 import pytest
 
-from tests.support.compatible import THINK, WEATHER, Talk, settings_of, text_of, weather
+from tests.support.compatible import THINK, WEATHER, Session, settings_of, text_of, weather
 from tests.support.fakes.compatible import new_server
 from tests.support.fakes.openai_responses import KEY, new_openai
 from tests.support.fakes.server import Running, serving
@@ -48,7 +48,7 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
 def test_a_conversation_wanders(city: tuple[str, dict[str, Running]], order: tuple[str, ...], stream: bool) -> None:
     url, servers = city
     with anthropic.Anthropic(base_url=url, api_key="the-clients-own", max_retries=0) as client:
-        talk = Talk(client, servers["groq"], "")
+        talk = Session(client, servers["groq"], "")
         for place in order:
             talk.model = MODELS[place]
             thinking = {} if place in ("k2", "chat") else {"thinking": THINK}

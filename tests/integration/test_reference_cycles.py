@@ -46,16 +46,16 @@ def answer(kind: str, stream: bool) -> FakeResponse:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", ["quick", "slow", "refused", "overloaded", "no JSON", "broken"])
 async def test_an_exchange_leaves_nothing_for_the_collector(kind: str, stream: bool) -> None:
-    town = ProxyHarness(lambda *_: answer(kind, stream), **KEYS)
+    proxy = ProxyHarness(lambda *_: answer(kind, stream), **KEYS)
     message = {"role": "user", "content": "hello"}
     body = json.dumps({"model": "openai/gpt-4.1", "max_tokens": 9, "stream": stream, "messages": [message]}).encode()
     inbound = ClientRequest(request_id="req_test", client=Client(), headers={}, body=body)
-    await run_exchange(town.house, inbound, _Forgetful())
+    await run_exchange(proxy.services, inbound, _Forgetful())
     gc.collect()
     gc.disable()
     try:
         for _ in range(EXCHANGES):
-            await run_exchange(town.house, inbound, _Forgetful())
+            await run_exchange(proxy.services, inbound, _Forgetful())
         await asyncio.sleep(0)
         assert gc.collect() < EXCHANGES
     finally:

@@ -10,7 +10,7 @@ from tests.support.compatible import (
     ADD,
     THINK,
     WEATHER,
-    Talk,
+    Session,
     add,
     assert_refused,
     picture,
@@ -30,7 +30,7 @@ pair, talk = stand_in("xai", XAI_WIRE="chat")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_text_and_its_counts(talk: Talk, stream: bool) -> None:
+def test_text_and_its_counts(talk: Session, stream: bool) -> None:
     reply = talk.send("Count to 30", stream=stream, system="Be brief.", extra_body={"temperature": 0.2})
     assert text_of(reply) == " ".join(map(str, range(1, 31)))
     assert (reply.model, reply.stop_reason) == ("claude-sonnet-4-6", "end_turn")
@@ -38,7 +38,7 @@ def test_text_and_its_counts(talk: Talk, stream: bool) -> None:
     assert talk.bodies[0]["model"] == "grok-3"
 
 
-def test_haiku_and_the_grammar(talk: Talk, pair: tuple[Running, Proxy]) -> None:
+def test_haiku_and_the_grammar(talk: Session, pair: tuple[Running, Proxy]) -> None:
     body = {"model": "claude-haiku-4-5", "max_tokens": 500, "stream": True, "tools": [WEATHER]}
     answer = pair[1].client().post("/v1/messages", json={**body, "messages": [{"role": "user", "content": ASK}]})
     assert check_bytes(answer.content) == []
@@ -46,7 +46,7 @@ def test_haiku_and_the_grammar(talk: Talk, pair: tuple[Running, Proxy]) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_tools_over_several_turns_and_two_at_once(talk: Talk, stream: bool) -> None:
+def test_tools_over_several_turns_and_two_at_once(talk: Session, stream: bool) -> None:
     strict = {**ADD, "strict": True, "input_schema": {**ADD["input_schema"], "additionalProperties": False}}
     tools = [strict, WEATHER]
     assert text_of(talk.work("Add 4, 5 and 6", add, stream=stream, tools=tools)) == "The sum is 15."
@@ -56,7 +56,7 @@ def test_tools_over_several_turns_and_two_at_once(talk: Talk, stream: bool) -> N
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_reasoning_is_shown_counted_and_not_given_back(talk: Talk, stream: bool) -> None:
+def test_reasoning_is_shown_counted_and_not_given_back(talk: Session, stream: bool) -> None:
     talk.model = "xai/grok-4.6"
     reply = talk.work(ASK, weather, stream=stream, tools=[WEATHER], thinking=THINK)
     assert text_of(reply) == "Oslo: snow; Rome: sun"
@@ -80,7 +80,7 @@ def test_reasoning_is_shown_counted_and_not_given_back(talk: Talk, stream: bool)
         ("xai/grok-4.20-non-reasoning", "high", None),
     ],
 )
-def test_effort_is_said_only_where_it_is_taken(talk: Talk, model: str, asked: str, said: str | None) -> None:
+def test_effort_is_said_only_where_it_is_taken(talk: Session, model: str, asked: str, said: str | None) -> None:
     talk.model = model
     fields: Any = {"output_config": {"effort": asked}, "temperature": 0.3, "stop_sequences": ["never"]}
     talk.send("Count to 3", stream=True, extra_body=fields)
@@ -88,14 +88,14 @@ def test_effort_is_said_only_where_it_is_taken(talk: Talk, model: str, asked: st
     assert "stop" not in talk.bodies[0]
 
 
-def test_thinking_can_be_switched_off_where_the_model_lets(talk: Talk) -> None:
+def test_thinking_can_be_switched_off_where_the_model_lets(talk: Session) -> None:
     talk.model = "xai/grok-4.3"
     assert thinking_of(talk.send("Count to 3", stream=True, thinking={"type": "disabled"})) == ""
     assert talk.bodies[0]["reasoning_effort"] == "none"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_pictures_of_the_kinds_it_takes(talk: Talk, stream: bool) -> None:
+def test_pictures_of_the_kinds_it_takes(talk: Session, stream: bool) -> None:
     talk.model = "xai/grok-4.3"
     ask = {"type": "text", "text": "Describe the pictures"}
     assert "image/png 31 by 17" in text_of(talk.send([picture(), ask], stream=stream))
@@ -104,7 +104,7 @@ def test_pictures_of_the_kinds_it_takes(talk: Talk, stream: bool) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_reply_with_a_schema(talk: Talk, stream: bool) -> None:
+def test_a_reply_with_a_schema(talk: Session, stream: bool) -> None:
     schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
     config = {"format": {"type": "json_schema", "schema": {**schema, "additionalProperties": False}}}
     reply = talk.send("How old?", stream=stream, output_config=config)
@@ -125,10 +125,10 @@ def test_a_reply_with_a_schema(talk: Talk, stream: bool) -> None:
         ("overloaded", 529, "overloaded_error"),
     ],
 )
-def test_every_refusal_has_its_kind(talk: Talk, fault: str, status: int, kind: str, stream: bool) -> None:
+def test_every_refusal_has_its_kind(talk: Session, fault: str, status: int, kind: str, stream: bool) -> None:
     assert_refused(talk, fault, status, kind, stream=stream)
 
 
-def test_a_prompt_over_the_window_makes_the_client_compact(talk: Talk) -> None:
+def test_a_prompt_over_the_window_makes_the_client_compact(talk: Session) -> None:
     with pytest.raises(anthropic.BadRequestError, match="prompt is too long: 135393 tokens > 131072 maximum"):
         talk.send("Say exactly: x [fault:overflow]", stream=True)

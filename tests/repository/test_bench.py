@@ -11,18 +11,18 @@ import pytest
 from msgspec import structs
 
 from bench.budget import BUDGETED, STEPS, WORK, Profile
-from bench.goals import GOALS, REASONS
 from bench.load import BenchError
 from bench.measures import QUICK, SIZES, TITLES
 from bench.page import PAGE, SECTIONS
 from bench.pair import checked_out, find_python, write_pair
 from bench.processes import Process
-from bench.replies import find_fault, read_wanted
+from bench.replies import find_defect, read_wanted
 from bench.report import cell
-from bench.results import Row, Sheet, fit
+from bench.results import ResultTable, Row, fit
 from bench.scenario import Run, Table
 from bench.subjects import DIRECT, PROXY, Subject, bare_environment
 from bench.svg import draw_bars, draw_lines
+from bench.targets import GOALS, REASONS
 from bench.wires import ALL
 
 WANTED = read_wanted("bench-text-3")
@@ -53,11 +53,11 @@ def stream(*texts: str, end: str = END) -> bytes:
     ],
 )
 def test_a_reply_that_is_not_what_was_sent_is_found(reply: bytes, fault: str) -> None:
-    assert find_fault(reply, WANTED, separate=True) == fault
+    assert find_defect(reply, WANTED, separate=True) == fault
 
 
 def test_others_may_merge_pieces() -> None:
-    assert find_fault(stream("00000 00001 ", "00002 "), WANTED, separate=False) == ""
+    assert find_defect(stream("00000 00001 ", "00002 "), WANTED, separate=False) == ""
 
 
 @pytest.mark.parametrize("wire", ALL, ids=lambda wire: wire.name)
@@ -180,6 +180,6 @@ def test_an_older_commit_is_checked_out_for_the_time_of_a_run(tmp_path: Path) ->
 def test_a_pair_is_compared_round_by_round() -> None:
     values = {"abc": [10.0, 20.0, 40.0], PROXY.name: [11.0, 21.0, 48.0]}
     row = Row(key="paced", title="CPU per event", unit="µs", values=values)
-    lines = write_pair(Sheet(title="x", names=["abc", PROXY.name], rounds=3, rows=[row]), "abc").splitlines()
+    lines = write_pair(ResultTable(title="x", names=["abc", PROXY.name], rounds=3, rows=[row]), "abc").splitlines()
     assert lines[0].split() == ["abc", "now", "now", "/", "before", "spread"]
     assert lines[2].split() == ["CPU", "per", "event,", "µs", "20.0", "±15.0", "21.0", "±18.5", "1.100", "±0.075", "*"]

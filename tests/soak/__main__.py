@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.soak.clients import Crowd
-from tests.soak.counts import Holdings, count, settle
+from tests.soak.clients import ClientPool
+from tests.soak.resources import ResourceUsage, count, settle
 from tests.soak.server import COUNTS_FILE
 from tests.support.fakes import anthropic, gemini, ollama, openai_responses
 from tests.support.fakes.compatible import KINDS, new_server
@@ -48,7 +48,7 @@ class Soak:
                 self._expect("never retrieved" not in proxy.log, "a task's exception was never retrieved")
 
     def _soak(self, proxy: Proxy, counts: Path) -> None:
-        crowd = Crowd(proxy.url, self._seed)
+        crowd = ClientPool(proxy.url, self._seed)
         asyncio.run(crowd.work(CLIENTS, 600, WARM_UP))
         base = self._settle(proxy, counts, None)
         warm = crowd.tally.requests
@@ -64,13 +64,13 @@ class Soak:
         print(", ".join(f"{number:,} {name}" for name, number in sorted(crowd.tally.outcomes.items())))
         self._judge(crowd, base, after, crowd.tally.requests - warm)
 
-    def _settle(self, proxy: Proxy, counts: Path, wanted: Holdings | None) -> Holdings:
+    def _settle(self, proxy: Proxy, counts: Path, wanted: ResourceUsage | None) -> ResourceUsage:
         """Return what is held without any request; connections kept for later are closed by their other end."""
         for provider in self._providers:
             provider.hang_up()
         return settle(proxy, counts, wanted)
 
-    def _judge(self, crowd: Crowd, base: Holdings, after: Holdings, requests: int) -> None:
+    def _judge(self, crowd: ClientPool, base: ResourceUsage, after: ResourceUsage, requests: int) -> None:
         growth = (after.memory - base.memory) * GROWTH_REQUESTS / max(requests, GROWTH_REQUESTS)
         print(f"memory grew by {(after.memory - base.memory) / 1024:.1f} MiB in {requests:,} requests")
         self._expect(growth < GROWTH_KIB, f"memory grows by {growth / 1024:.1f} MiB in {GROWTH_REQUESTS:,} requests")

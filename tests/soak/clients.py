@@ -47,7 +47,7 @@ LONGEST_SECONDS = 45.0
 
 
 @dataclass
-class Tally:
+class ResultCounts:
     """The counts and outcomes of all clients."""
 
     requests: int = 0
@@ -55,11 +55,11 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
 
 
-class Crowd:
+class ClientPool:
     """Clients that each ask again and again until they are stopped; one seed, one sequence of wishes."""
 
     def __init__(self, url: str, seed: int) -> None:
-        self.tally = Tally()
+        self.tally = ResultCounts()
         self._url = url
         self._random = Random(seed)
         self._stopping = asyncio.Event()

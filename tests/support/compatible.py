@@ -54,7 +54,7 @@ def picture(kind: str = "image/png") -> dict[str, Any]:
 
 
 @dataclass
-class Talk:
+class Session:
     """A client of one running proxy, and what its provider received since the test began."""
 
     client: anthropic.Anthropic
@@ -134,10 +134,10 @@ def running(name: str, folder: Path, **settings: str) -> Iterator[tuple[Running,
 
 
 @contextmanager
-def talking(server: Running, proxy: Proxy, model: str) -> Iterator[Talk]:
+def talking(server: Running, proxy: Proxy, model: str) -> Iterator[Session]:
     """Give a client, and hold that nothing it causes breaks a rule of the provider."""
     with anthropic.Anthropic(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
-        talk = Talk(client, server, model, len(server.journal.exchanges))
+        talk = Session(client, server, model, len(server.journal.exchanges))
         yield talk
         assert talk.breaches == []
 
@@ -151,14 +151,14 @@ def stand_in(name: str, **settings: str) -> tuple[Any, Any]:
             yield pair
 
     @pytest.fixture
-    def talk(pair: tuple[Running, Proxy]) -> Iterator[Talk]:
+    def talk(pair: tuple[Running, Proxy]) -> Iterator[Session]:
         with talking(*pair, "claude-sonnet-4-6") as talk:
             yield talk
 
     return pair, talk
 
 
-def assert_refused(talk: Talk, fault: str, status: int, kind: str, *, stream: bool) -> None:
+def assert_refused(talk: Session, fault: str, status: int, kind: str, *, stream: bool) -> None:
     """Hold what a client gets of a fault: status, kind, and the headers that it retries by."""
     got, got_kind, headers = refused(talk, fault, stream=stream)
     assert (got, got_kind) == (status, kind)
@@ -168,7 +168,7 @@ def assert_refused(talk: Talk, fault: str, status: int, kind: str, *, stream: bo
         assert headers["x-should-retry"] == "false"
 
 
-def refused(talk: Talk, fault: str, *, stream: bool) -> tuple[int, str, Any]:
+def refused(talk: Session, fault: str, *, stream: bool) -> tuple[int, str, Any]:
     """Ask so that the provider fails; return status, kind and the headers that a client retries by."""
     try:
         talk.send(f"Say exactly: x [fault:{fault}]", stream=stream)

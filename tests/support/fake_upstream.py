@@ -35,16 +35,16 @@ class FakeUpstream:
     """An upstream that answers by a function and keeps the base URL and the credential of each request."""
 
     def __init__(self, answer: Callable[["FakeUpstream", dict[str, Any]], FakeResponse]) -> None:
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
         self.answers: list[FakeResponse] = []
         self._answer = answer
 
     def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
-        self.asked.append((base_url, credential.value if credential else ""))
+        self.requests.append((base_url, credential.value if credential else ""))
         answer = self._answer(self, json.loads(request.body))
         self.answers.append(answer)
         return answer
 
     @property
     def servers(self) -> list[str]:
-        return [url.split("/")[2].split(".")[-2] for url, _ in self.asked]
+        return [url.split("/")[2].split(".")[-2] for url, _ in self.requests]

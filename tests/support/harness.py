@@ -1,4 +1,4 @@
-"""A house with a street that is one function from request to answer, and a client that keeps what it is sent."""
+"""The proxy with one function as upstream, and a client that records what it receives; no sockets."""
 
 import asyncio
 import io
@@ -28,7 +28,7 @@ STALL = bytearray()
 
 
 class FakeResponse:
-    """The result of the street: a status, headers and chunks; an exception among the chunks is raised."""
+    """A response of the upstream function: a status, headers and chunks; an exception among the chunks is raised."""
 
     def __init__(
         self, status: int = 200, *chunks: bytes | bytearray | Exception, headers: Mapping[str, str] | None = None
@@ -82,45 +82,45 @@ class RecordingSink:
 
 
 class ProxyHarness:
-    """A house on a street; `ask` runs one exchange and returns what its client got."""
+    """The services of one proxy; `post` runs one exchange and returns the recorded output."""
 
-    def __init__(self, street: UpstreamFunction, **settings: str) -> None:
+    def __init__(self, upstream: UpstreamFunction, **settings: str) -> None:
         async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
-            return street(base_url, request, credential)
+            return upstream(base_url, request, credential)
 
         numbers = itertools.count(1)
         self.log = io.StringIO()
         self.receipts: list[Receipt] = []
-        self.pauses: list[float] = []
+        self.sleeps: list[float] = []
         """Seconds that a repeat would have waited."""
         log = Log(self.log)
-        self.house: Services = build_services(
+        self.services: Services = build_services(
             load_settings(settings, PROVIDERS, env_file=None),
             {"http": send},
             log,
             new_id=lambda prefix: f"{prefix}{next(numbers):022d}",
             receipts=Receipts(log, count=self.receipts.append),
         )
-        self.house = structs.replace(self.house, sleep=self._pause)
+        self.services = structs.replace(self.services, sleep=self._sleep)
 
-    async def _pause(self, seconds: float) -> None:
-        self.pauses.append(seconds)
+    async def _sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
 
-    async def ask(
+    async def post(
         self,
         text: str = "hello",
         headers: Mapping[str, str] | None = None,
-        keeper: RecordingSink | None = None,
+        sink: RecordingSink | None = None,
         **fields: Any,
     ) -> RecordingSink:
         body = {"model": "claude-sonnet-4-5", "max_tokens": 64_000, **fields}
         body.setdefault("messages", [{"role": "user", "content": text}])
-        keeper = keeper or RecordingSink()
+        sink = sink or RecordingSink()
         inbound = ClientRequest(
             request_id="req_test",
-            client=Client(credential_forwardable=not self.house.settings.proxy_api_keys),
+            client=Client(credential_forwardable=not self.services.settings.proxy_api_keys),
             headers=headers or {},
             body=json.dumps(body).encode(),
         )
-        await run_exchange(self.house, inbound, keeper)
-        return keeper
+        await run_exchange(self.services, inbound, sink)
+        return sink

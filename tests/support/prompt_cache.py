@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.support.sessions import PDF, PICTURE, Talk
+from tests.support.sessions import PDF, PICTURE, Session
 
 
 def use(identifier: str, name: str = "Read", **given: Any) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def text(said: str) -> dict[str, Any]:
 
 
 THOUGHT = {"type": "thinking", "thinking": "Let me see.", "signature": "px1.own"}
-SESSION = Talk(
+SESSION = Session(
     ["You are helpful.", "Work with care."],
     [
         {"role": "user", "content": [text("<system-reminder>Be brief.</system-reminder>"), text("Compare them.")]},

@@ -38,7 +38,7 @@ class Model(FakeUpstream):
         self.bodies: list[dict[str, Any]] = []
         self._texts = list(texts)
         self._stream = stream
-        super().__init__(lambda street, body: self._next(body))
+        super().__init__(lambda upstream, body: self._next(body))
 
     def _next(self, body: dict[str, Any]) -> FakeResponse:
         self.bodies.append(body)

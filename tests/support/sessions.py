@@ -33,7 +33,7 @@ TOOLS: list[dict[str, Any]] = [
 
 
 @dataclass(frozen=True)
-class Spelling:
+class EncodingStyle:
     """Differences between two requests of one client with the same meaning."""
 
     nonce: str = "0a1"
@@ -47,7 +47,7 @@ class Spelling:
 
 
 @dataclass(frozen=True)
-class Talk:
+class Session:
     """A whole conversation. Thinking has `px1.own` as its signature until `signed` gives it the backend's own."""
 
     system: list[str]
@@ -59,7 +59,7 @@ class Talk:
         is_reply = [message["role"] == "assistant" for message in self.messages] + [True]
         return [end for end in range(1, last + 1) if is_reply[end] and not is_reply[end - 1]]
 
-    def signed(self, signature: str) -> "Talk":
+    def signed(self, signature: str) -> "Session":
         """Return the conversation with the thoughts of a backend that signs so."""
 
         def sign(block: dict[str, Any]) -> dict[str, Any]:
@@ -68,13 +68,13 @@ class Talk:
         said = [message | {"content": list(map(sign, message["content"]))} for message in self.messages]
         return replace(self, messages=said)
 
-    def request(self, end: int, spelling: Spelling) -> dict[str, Any]:
+    def request(self, end: int, style: EncodingStyle) -> dict[str, Any]:
         """Return the body that asks after the first `end` messages."""
-        billing = f"x-anthropic-billing-header: cc_version=2.1.328.{spelling.nonce}; cc_entrypoint=sdk-cli;"
+        billing = f"x-anthropic-billing-header: cc_version=2.1.328.{style.nonce}; cc_entrypoint=sdk-cli;"
         texts: list[Any] = [{"type": "text", "text": text} for text in self.system]
-        messages = [_spelled(message, spelling) for message in self.messages[:end]]
+        messages = [_spelled(message, style) for message in self.messages[:end]]
         tools = [dict(tool) for tool in TOOLS]
-        if spelling.marks:
+        if style.marks:
             for blocks in (texts, tools, messages[-1]["content"]):
                 if blocks and isinstance(blocks, list):
                     blocks[-1] = blocks[-1] | {"cache_control": {"type": "ephemeral"}}
@@ -83,12 +83,12 @@ class Talk:
         return body | {"metadata": {"user_id": json.dumps({"device_id": "d", "session_id": "one"})}}
 
 
-def _spelled(message: dict[str, Any], spelling: Spelling) -> dict[str, Any]:
+def _spelled(message: dict[str, Any], style: EncodingStyle) -> dict[str, Any]:
     content = list(message["content"])
-    if spelling.turned:
+    if style.turned:
         results = [block for block in content if block["type"] == "tool_result"]
         content = results[::-1] + content[len(results) :]
-    if spelling.plain and [block["type"] for block in content] == ["text"]:
+    if style.plain and [block["type"] for block in content] == ["text"]:
         return {"role": message["role"], "content": content[0]["text"]}
     return {"role": message["role"], "content": content}
 
@@ -96,8 +96,8 @@ def _spelled(message: dict[str, Any], spelling: Spelling) -> dict[str, Any]:
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 text_blocks = texts.map(lambda text: {"type": "text", "text": text})
 media = st.sampled_from([PICTURE, PDF])
-spellings = st.builds(
-    Spelling, st.text("0123456789abcdef", min_size=3, max_size=3), st.booleans(), st.booleans(), st.booleans()
+encoding_styles = st.builds(
+    EncodingStyle, st.text("0123456789abcdef", min_size=3, max_size=3), st.booleans(), st.booleans(), st.booleans()
 )
 _contents = texts | st.lists(text_blocks | media, max_size=3)
 _names = st.sampled_from([tool["name"] for tool in TOOLS])
@@ -126,7 +126,7 @@ late_systems = st.lists(_system_texts.map(lambda blocks: {"role": "system", "con
 
 
 @st.composite
-def talks(draw: st.DrawFn) -> Talk:
+def sessions(draw: st.DrawFn) -> Session:
     """Give a conversation that ends where the client asks, or with a reply."""
     forms = st.sampled_from(["toolu_{:04d}", "functions.Read:{}", "call_{:060d}"])
     form = draw(forms)
@@ -140,10 +140,10 @@ def talks(draw: st.DrawFn) -> Talk:
         thought = [{"type": "thinking", "thinking": draw(texts), "signature": "px1.own"}]
         ending = draw(st.lists(text_blocks, min_size=1, max_size=2))
         messages.append({"role": "assistant", "content": (thought if draw(st.booleans()) else []) + ending})
-    return Talk(draw(st.lists(texts, max_size=2)), messages)
+    return Session(draw(st.lists(texts, max_size=2)), messages)
 
 
-class Stage:
+class SessionStep:
     """One target of the golden scenarios, with its dialect and model facts; encodes other requests too."""
 
     def __init__(self, folder: Path) -> None:
@@ -166,14 +166,14 @@ class Stage:
         return self.scenario.target.wire.encode_request(self.scenario.call())
 
 
-def stages() -> list[Stage]:
+def session_steps() -> list[SessionStep]:
     """Return one stage for each way in which some provider's model speaks some wire; not those that take no tools."""
-    found: dict[Any, Stage] = {}
+    found: dict[Any, SessionStep] = {}
     for path in sorted(GOLDEN.glob("*/*/scenario.toml")):
-        stage = Stage(path.parent)
-        facts = stage.scenario.target.facts
-        if facts.tools and getattr(stage.dialect, "accepts_tools", True):
-            found.setdefault((stage.wire, stage.dialect, facts.accepts_images, facts.accepts_pdf, facts.known), stage)
+        step = SessionStep(path.parent)
+        facts = step.scenario.target.facts
+        if facts.tools and getattr(step.dialect, "accepts_tools", True):
+            found.setdefault((step.wire, step.dialect, facts.accepts_images, facts.accepts_pdf, facts.known), step)
     return list(found.values())
 
 

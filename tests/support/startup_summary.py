@@ -12,6 +12,6 @@ BEFORE, NOW = date(2025, 6, 1), date(2026, 11, 20)
 
 
 def say(today: date = NOW, address: str | None = ADDRESS, **settings: str) -> list[str]:
-    town = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"), **settings)
-    log_startup_summary(town.house, address, today)
-    return town.log.getvalue().splitlines()
+    proxy = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"), **settings)
+    log_startup_summary(proxy.services, address, today)
+    return proxy.log.getvalue().splitlines()

@@ -50,33 +50,33 @@ def calls(*deltas: dict[str, Any], tokens: tuple[int, int] = (100, 10)) -> list[
 
 
 class Script:
-    """A street that gives one scripted answer after the other and keeps what it was asked."""
+    """An upstream with scripted responses; keeps the requests."""
 
     def __init__(self, *answers: Sequence[bytes | bytearray | Exception] | FakeResponse) -> None:
         self.answers = list(answers)
-        self.asked: list[Any] = []
+        self.requests: list[Any] = []
         self.urls: list[str] = []
         self.given: list[FakeResponse] = []
 
     def __call__(self, url: str, request: UpstreamRequest, _: Any) -> FakeResponse:
         self.urls.append(url)
-        self.asked.append(json.loads(request.body))
+        self.requests.append(json.loads(request.body))
         answer = self.answers.pop(0)
         self.given.append(answer if isinstance(answer, FakeResponse) else FakeResponse(200, *answer))
         return self.given[-1]
 
     def last_words(self, place: int) -> list[tuple[str, Any]]:
         """Role and content, or the calls' names, of the messages after the first of a call."""
-        said = self.asked[place]["messages"][1:]
+        said = self.requests[place]["messages"][1:]
         return [
             (one["role"], one.get("content") or [made["function"]["name"] for made in one.get("tool_calls", [])])
             for one in said
         ]
 
 
-def town(script: Script, search: Any = None, fetch: Any = None, **settings: str) -> ProxyHarness:
+def proxy(script: Script, search: Any = None, fetch: Any = None, **settings: str) -> ProxyHarness:
     built = ProxyHarness(script, **{"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat", **settings})
-    built.house = structs.replace(built.house, web_search=search, web_fetch=fetch)
+    built.services = structs.replace(built.services, web_search=search, web_fetch=fetch)
     return built
 
 
@@ -84,13 +84,13 @@ class Searcher:
     """A search service that knows one page and keeps what it was asked."""
 
     def __init__(self, pages: Sequence[SearchResult] = FACTS, error: Exception | None = None) -> None:
-        self.asked: list[tuple[str, Sequence[str], Sequence[str]]] = []
+        self.requests: list[tuple[str, Sequence[str], Sequence[str]]] = []
         self._pages, self._error = pages, error
 
     async def __call__(
         self, query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
     ) -> Sequence[SearchResult]:
-        self.asked.append((query, tuple(allowed_domains), tuple(blocked_domains)))
+        self.requests.append((query, tuple(allowed_domains), tuple(blocked_domains)))
         if self._error:
             raise self._error
         return self._pages[:limit]
@@ -100,11 +100,11 @@ class Fetcher:
     """A web of given pages."""
 
     def __init__(self, *pages: FetchedPage) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self._pages = {page.url: page for page in pages}
 
     async def __call__(self, url: str, *, media_types: Collection[str] = FETCHABLE_TYPES, **_: Any) -> FetchedPage:
-        self.asked.append(url)
+        self.requests.append(url)
         if url not in self._pages:
             raise WebFetchFailed("404", "url_not_accessible")
         if not is_wanted(self._pages[url].media_type, media_types):
@@ -112,12 +112,12 @@ class Fetcher:
         return self._pages[url]
 
 
-def message_of(keeper: RecordingSink) -> Any:
+def message_of(sink: RecordingSink) -> Any:
     """The reply as the official SDK reads it, whether it was streamed or not."""
-    assert keeper.error is None
-    if keeper.stream:
-        assert check_bytes(keeper.stream) == []
-    body = folded(keeper.stream) if keeper.stream else keeper.body
+    assert sink.error is None
+    if sink.stream:
+        assert check_bytes(sink.stream) == []
+    body = folded(sink.stream) if sink.stream else sink.body
     return Message.model_validate(body)
 
 
@@ -155,9 +155,9 @@ PDF = FetchedPage(url="https://a.test/a.pdf", media_type="application/pdf", body
 async def fetched(url: str, said: Any, tool: dict[str, Any] = FETCH, **settings: str) -> tuple[Any, Fetcher, Script]:
     script = Script(calls(call("web_fetch", url=url)), reply(text("So.")))
     fetcher = Fetcher(PAGE, PDF)
-    built = town(script, fetch=fetcher, **settings)
+    built = proxy(script, fetch=fetcher, **settings)
     messages = said if isinstance(said, list) else [{"role": "user", "content": said}]
-    return message_of(await built.ask(messages=messages, tools=[tool], stream=True)), fetcher, script
+    return message_of(await built.post(messages=messages, tools=[tool], stream=True)), fetcher, script
 
 
 def deferred(*tools: dict[str, Any]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from tests.support.fakes.ollama.reading import read_conversation as read_ollama
 from tests.support.fakes.openai_chat.reading import read_conversation as read_chat
 from tests.support.fakes.openai_responses.reading import read_conversation as read_responses
 from tests.support.fakes.scripted_model import Conversation, Media, Result, Turn
-from tests.support.sessions import Stage, Talk
+from tests.support.sessions import Session, SessionStep
 
 READERS: dict[str, Callable[[dict[str, Any]], Conversation]] = {
     "openai_chat": read_chat,
@@ -25,7 +25,7 @@ READERS: dict[str, Callable[[dict[str, Any]], Conversation]] = {
     "gemini": lambda body: read_gemini(body, "any"),
     "ollama": read_ollama,
 }
-Said = list[str | Media]
+GeneratedReply = list[str | Media]
 
 _FAILED = re.compile(r"\[tool error\](?: |\n\n|$)")
 _POINTER = r"\[(?:image|document): see the next user message\]"
@@ -36,7 +36,7 @@ _DUMMY = "skip_thought_signature_validator"
 
 
 @dataclass
-class Called:
+class SeenCall:
     """One call and what came back for it."""
 
     name: str
@@ -47,27 +47,27 @@ class Called:
 
 
 @dataclass
-class Spoken:
+class SeenText:
     """Content that one side sent in one turn."""
 
     role: str
-    said: Said = field(default_factory=list)
-    calls: list[Called] = field(default_factory=list)
+    said: GeneratedReply = field(default_factory=list)
+    calls: list[SeenCall] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
 
 
-def joined(said: Said) -> Said:
+def joined(said: GeneratedReply) -> GeneratedReply:
     """Return the content with neighbouring texts joined: where one block ends and the next begins is lost."""
-    parts: Said = []
+    parts: GeneratedReply = []
     for is_text, group in groupby(said, key=lambda part: isinstance(part, str)):
         some = list(group)
         parts += ["\n\n".join(part for part in some if isinstance(part, str))] if is_text else some
     return parts
 
 
-def _gathered(spoken: Iterator[Spoken]) -> list[Spoken]:
+def _gathered(spoken: Iterator[SeenText]) -> list[SeenText]:
     """Return turns in which the same side does not speak twice."""
-    turns: list[Spoken] = []
+    turns: list[SeenText] = []
     for one in spoken:
         if turns and turns[-1].role == one.role != "assistant":
             turns[-1].said += one.said
@@ -81,40 +81,40 @@ def _gathered(spoken: Iterator[Spoken]) -> list[Spoken]:
 # What is found.
 
 
-def reread(stage: Stage, request: UpstreamRequest) -> list[Spoken]:
+def decode_seen(step: SessionStep, request: UpstreamRequest) -> list[SeenText]:
     """Return the conversation in an upstream request."""
-    conversation = READERS[stage.wire](json.loads(request.body))
-    aliases = stage.scenario.call().aliases
+    conversation = READERS[step.wire](json.loads(request.body))
+    aliases = step.scenario.call().aliases
     spoken = [_spoken(turn, aliases) for turn in conversation.turns]
-    moves_media = stage.wire == "openai_responses" and not stage.dialect.accepts_media_in_results
-    if stage.wire == "openai_chat" or moves_media:
+    moves_media = step.wire == "openai_responses" and not step.dialect.accepts_media_in_results
+    if step.wire == "openai_chat" or moves_media:
         _bring_back(conversation.turns, spoken)
-    if getattr(stage.dialect, "requires_message_after_results", False):
+    if getattr(step.dialect, "requires_message_after_results", False):
         spoken = [one for one in spoken if one.said != [_BRIDGE]]
     return _gathered(iter(spoken))
 
 
-def _spoken(turn: Turn, aliases: Any) -> Spoken:
+def _spoken(turn: Turn, aliases: Any) -> SeenText:
     calls = [_called(result, aliases) for result in turn.results]
-    return Spoken(turn.role, list(turn.said), calls, list(turn.thoughts))
+    return SeenText(turn.role, list(turn.said), calls, list(turn.thoughts))
 
 
-def _called(result: Result, aliases: Any) -> Called:
+def _called(result: Result, aliases: Any) -> SeenCall:
     text = "\n\n".join(part for part in result.said if isinstance(part, str))
     mark = None if result.failed else _FAILED.match(text)
     text = _ELSEWHERE.sub("", text[mark.end() :] if mark is not None else text)
     media = [part for part in result.said if isinstance(part, Media)]
     name = aliases.get(result.call.name, result.call.name)
-    return Called(name, result.call.arguments, text, media, result.failed or mark is not None)
+    return SeenCall(name, result.call.arguments, text, media, result.failed or mark is not None)
 
 
-def _bring_back(turns: list[Turn], spoken: list[Spoken]) -> None:
+def _bring_back(turns: list[Turn], spoken: list[SeenText]) -> None:
     """Put pictures and documents that follow in a user message back into the results that they are of."""
     results = {result.call.id: (turn, place) for turn in turns for place, result in enumerate(turn.results)}
     of_turn = dict(zip(map(id, turns), spoken, strict=True))
     for one in spoken:
-        kept: Said = []
-        owner: Called | None = None
+        kept: GeneratedReply = []
+        owner: SeenCall | None = None
         for part in one.said:
             label = _LABEL.fullmatch(part) if isinstance(part, str) and one.role == "user" else None
             if label is not None:
@@ -131,52 +131,52 @@ def _bring_back(turns: list[Turn], spoken: list[Spoken]) -> None:
 # What should be found.
 
 
-def expect(stage: Stage, talk: Talk) -> list[Spoken]:
+def expect(step: SessionStep, session: Session) -> list[SeenText]:
     """Return what of a conversation the stage's wire can carry."""
-    turns = _gathered(_Expectation(stage).turns(talk))
-    if stage.wire == "ollama":  # a message has one text, and pictures beside it
+    turns = _gathered(_Expectation(step).turns(session))
+    if step.wire == "ollama":  # a message has one text, and pictures beside it
         for turn in turns:
             turn.said = joined(sorted(turn.said, key=lambda part: isinstance(part, Media)))
     return turns
 
 
 class _Expectation:
-    def __init__(self, stage: Stage) -> None:
-        self._wire = stage.wire
-        self._dialect = stage.dialect
-        call = stage.scenario.call()
+    def __init__(self, step: SessionStep) -> None:
+        self._wire = step.wire
+        self._dialect = step.dialect
+        call = step.scenario.call()
         prepared = call.request
         self._said_upstream = {name: said for said, name in call.aliases.items()}
-        pictures = "image/png" in getattr(stage.dialect, "image_types", ("image/png",))
+        pictures = "image/png" in getattr(step.dialect, "image_types", ("image/png",))
         self._takes = {
             "image": pictures and prepared.vision,
             "document": prepared.pdf and self._wire != "ollama",
         }
         self._reminds = (
-            self._wire in ("gemini", "ollama") or getattr(stage.dialect, "mid_conversation_system", "keep") == "remind"
+            self._wire in ("gemini", "ollama") or getattr(step.dialect, "mid_conversation_system", "keep") == "remind"
         )
 
-    def turns(self, talk: Talk) -> Iterator[Spoken]:
-        if talk.system:
-            yield Spoken("system", list(talk.system))
-        last = Spoken("assistant")
-        for message in talk.messages:
+    def turns(self, session: Session) -> Iterator[SeenText]:
+        if session.system:
+            yield SeenText("system", list(session.system))
+        last = SeenText("assistant")
+        for message in session.messages:
             said = [self._part(block) for block in message["content"] if block["type"] in ("text", "image", "document")]
             if message["role"] == "system":
-                yield self._late(said) if said else Spoken("system")
+                yield self._late(said) if said else SeenText("system")
             elif message["role"] == "user":
                 yield from self._answered(message["content"], last)
-                yield Spoken("user", said)
+                yield SeenText("user", said)
             else:
                 last = self._replied(message["content"], said)
                 yield last
 
-    def _late(self, said: Said) -> Spoken:
+    def _late(self, said: GeneratedReply) -> SeenText:
         if not self._reminds:
-            return Spoken("system", said)
+            return SeenText("system", said)
         texts = [part for part in said if isinstance(part, str)]
         reminders = texts if self._wire == "gemini" else ["\n\n".join(texts)]
-        return Spoken("user", [f"<system-reminder>\n{text}\n</system-reminder>" for text in reminders])
+        return SeenText("user", [f"<system-reminder>\n{text}\n</system-reminder>" for text in reminders])
 
     def _part(self, block: dict[str, Any]) -> str | Media:
         if block["type"] == "text":
@@ -186,10 +186,10 @@ class _Expectation:
             return Media(source["media_type"], base64.b64decode(source["data"]))
         return f"[{block['type']} omitted: {block.get('title') or source['media_type']}]"
 
-    def _answered(self, content: list[dict[str, Any]], reply: Spoken) -> Iterator[Spoken]:
+    def _answered(self, content: list[dict[str, Any]], reply: SeenText) -> Iterator[SeenText]:
         """Fill in the results of a reply's calls; yield what of them cannot stand there."""
         results = {block["tool_use_id"]: block for block in content if block["type"] == "tool_result"}
-        beside: Said = []
+        beside: GeneratedReply = []
         for called, identifier in zip(reply.calls, self._ids, strict=True) if results else ():
             block = results[identifier]
             inner = block["content"]
@@ -205,14 +205,14 @@ class _Expectation:
                 beside += media
             else:
                 called.media = media
-        yield Spoken("user", beside)
+        yield SeenText("user", beside)
 
-    def _replied(self, content: list[dict[str, Any]], said: Said) -> Spoken:
+    def _replied(self, content: list[dict[str, Any]], said: GeneratedReply) -> SeenText:
         uses = [block for block in content if block["type"] == "tool_use"]
         self._ids = [use["id"] for use in uses]
-        calls = [Called(use["name"], use["input"]) for use in uses]
+        calls = [SeenCall(use["name"], use["input"]) for use in uses]
         thoughts = [block["thinking"] for block in content if block["type"] == "thinking"]
-        return Spoken("assistant", said, calls, self._remembered("".join(thoughts), bool(said), bool(calls)))
+        return SeenText("assistant", said, calls, self._remembered("".join(thoughts), bool(said), bool(calls)))
 
     def _remembered(self, thought: str, speaks: bool, calls: bool) -> list[str]:
         """Return what of a thought goes back: `Stage.signature` seals it in every way that some wire reads."""

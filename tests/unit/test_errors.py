@@ -45,7 +45,7 @@ class Ending(FairQueue):
 
 
 async def answer(
-    town: ProxyHarness, method: str = "POST", path: str = "/v1/messages", query: bytes = b"", **headers: str
+    proxy: ProxyHarness, method: str = "POST", path: str = "/v1/messages", query: bytes = b"", **headers: str
 ) -> tuple[int, str, str, dict[str, str]]:
     """Return status, type, message, and the headers that no error has by itself."""
     sent: list[MutableMapping[str, Any]] = []
@@ -135,8 +135,8 @@ async def answer(
 async def test_what_is_refused_before_its_body_is_read(
     request_of: dict[str, Any], expected: tuple[int, str, str, dict[str, str]]
 ) -> None:
-    town = ProxyHarness(lambda *_: pytest.fail("nobody is called"))
-    assert await answer(town, **request_of) == expected
+    proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"))
+    assert await answer(proxy, **request_of) == expected
 
 
 async def test_a_limit_of_this_proxy_is_never_said_to_be_a_provider_s() -> None:
@@ -149,8 +149,8 @@ async def test_a_limit_of_this_proxy_is_never_said_to_be_a_provider_s() -> None:
     assert await answer(town) == (503, "api_error", told, {"retry-after": "1"})
     town.house = structs.replace(house, policies=[Limited()])
     told = "The budget of local is spent. It begins again in 90 s."
-    assert await answer(town) == (429, "rate_limit_error", told, {"retry-after": "90"})
-    assert [receipt.provider for receipt in town.receipts] == ["", "", ""]
+    assert await answer(proxy) == (429, "rate_limit_error", told, {"retry-after": "90"})
+    assert [receipt.provider for receipt in proxy.receipts] == ["", "", ""]
 
 
 def test_every_status_of_the_proxy_itself_is_documented() -> None:

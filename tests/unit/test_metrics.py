@@ -172,10 +172,12 @@ async def test_sums_of_the_largest_token_counts_can_be_sent_and_shown() -> None:
 
 
 async def test_the_house_counts_what_it_serves() -> None:
-    town = ProxyHarness(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-none")
+    proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-none")
     crew = WorkerPeer(tells_key, lambda _: None, lambda _: None)
-    town.house = msgspec.structs.replace(town.house, receipts=Receipts(town.house.log, count=crew.totals.add))
-    await town.ask(model="no such model", max_tokens=-1)
+    proxy.services = msgspec.structs.replace(
+        proxy.services, receipts=Receipts(proxy.services.log, count=crew.totals.add)
+    )
+    await proxy.post(model="no such model", max_tokens=-1)
     reading, silent = await crew.query_totals()
     assert [key[3:] for key in reading.rows] == [(400, "error")]
     assert silent == 0

@@ -16,7 +16,7 @@ import pytest
 
 from anthropic_proxy.server.endpoints import serve_request
 from bench.bodies import cut_at_number, make_messages
-from bench.replies import find_fault, read_wanted
+from bench.replies import find_defect, read_wanted
 from bench.wires import ALL, Wire
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.operation_counts import LESS, MORE, VERSIONS, WARM_UPS, Calls
@@ -62,7 +62,7 @@ class Exchange:
         parts = wire.parts(self.wanted) if self.wanted.pieces else [wire.body(self.wanted)]
         chunks = [b"".join(parts)] if one_read else parts
         settings = {name: value.format(origin="http://127.0.0.1:9") for name, value in wire.settings.items()}
-        self.house = ProxyHarness(lambda *_: FakeResponse(200, *chunks), **settings).house
+        self.services = ProxyHarness(lambda *_: FakeResponse(200, *chunks), **settings).services
         request = make_messages(size, wire.model.format(reply), stream=bool(self.wanted.pieces))
         self.body = cut_at_number(request).numbered(0)
 
@@ -90,7 +90,7 @@ class Exchange:
 
         async def count() -> Calls:
             for _ in range(WARM_UPS):
-                assert find_fault(await self.run(), self.wanted, separate=True) == ""
+                assert find_defect(await self.run(), self.wanted, separate=True) == ""
             found, before = Calls(), sys.getprofile()
             sys.setprofile(found)
             try:

@@ -38,10 +38,10 @@ def test_one_key_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(".env").write_text("\nOPENAI_API_KEY=sk-0123456789ab4f2a\n\nBIG_MODEL=gpt-4.1\n", encoding="utf-8")
     settings = load_settings({}, PROVIDERS)
-    town = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"))
-    house = structs.replace(town.house, settings=settings, catalog=load_catalog(["a", "b", "c"]))
-    log_startup_summary(house, ADDRESS, NOW)
-    assert town.log.getvalue().splitlines() == [
+    proxy = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"))
+    services = structs.replace(proxy.services, settings=settings, catalog=load_catalog(["a", "b", "c"]))
+    log_startup_summary(services, ADDRESS, NOW)
+    assert proxy.log.getvalue().splitlines() == [
         f"anthropic-proxy {__version__}   http://127.0.0.1:8082",
         "",
         "  haiku           → openai/gpt-4.1-mini       SMALL_MODEL, default",
@@ -320,19 +320,19 @@ def test_the_command_for_claude_code_hints_at_the_key_of_the_proxy() -> None:
     ],
 )
 def test_the_command_for_claude_code_fits_the_terminal(columns: int, key: str, shown: list[str]) -> None:
-    town = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"), **KEYS["openai"], PROXY_API_KEY=key)
+    proxy = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"), **KEYS["openai"], PROXY_API_KEY=key)
     stream = io.StringIO()
-    log_startup_summary(structs.replace(town.house, log=Log(stream, columns=columns)), ADDRESS, BEFORE)
+    log_startup_summary(structs.replace(proxy.services, log=Log(stream, columns=columns)), ADDRESS, BEFORE)
     assert stream.getvalue().splitlines()[-len(shown) :] == shown
 
 
 @pytest.mark.parametrize("columns", [60, 80, 130])
 def test_only_the_mapping_is_wider_than_the_terminal(columns: int) -> None:
     settings = {**KEYS["openai"], "VERTEX_PROJECT": "p", "BIG_MODEL": "groq/llama-3.3-70b-versatile"}
-    town = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"), **settings)
+    proxy = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"), **settings)
     stream = io.StringIO()
-    house = structs.replace(town.house, log=Log(stream, columns=columns))
-    log_startup_summary(house, ADDRESS, BEFORE)
+    services = structs.replace(proxy.services, log=Log(stream, columns=columns))
+    log_startup_summary(services, ADDRESS, BEFORE)
     lines = stream.getvalue().splitlines()
     wide = [line for line in lines if len(line) > columns and "→" not in line]
     assert wide == []

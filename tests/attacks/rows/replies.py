@@ -39,14 +39,14 @@ def _reply(reply: Reply, streams: tuple[bool, ...] = (True, False)) -> Callable[
 
 def _error(status: int, message: str) -> Callable[[Attack], list[Answer]]:
     def build(call: UpstreamCall) -> bytes:
-        return respond(call.voice.error(status, message), status=status)
+        return respond(call.protocol.error(status, message), status=status)
 
     return _reply(build)
 
 
 def _trailer(name: bytes, value: bytes, count: int) -> Callable[[Attack], list[Answer]]:
     def build(call: UpstreamCall) -> bytes:
-        body = call.voice.body(json.dumps("hi").encode())
+        body = call.protocol.body(json.dumps("hi").encode())
         line = name + b": " + value + b"\r\n"
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
         return head + b"%x\r\n" % len(body) + body + b"\r\n0\r\n" + line * count + b"\r\n"
@@ -56,7 +56,7 @@ def _trailer(name: bytes, value: bytes, count: int) -> Callable[[Attack], list[A
 
 def _chunk_extension(size: int) -> Callable[[Attack], list[Answer]]:
     def build(call: UpstreamCall) -> bytes:
-        body = call.voice.body(json.dumps("hi").encode())
+        body = call.protocol.body(json.dumps("hi").encode())
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
         return head + b"%x;e=" % len(body) + b"x" * size + b"\r\n" + body + b"\r\n0\r\n\r\n"
 

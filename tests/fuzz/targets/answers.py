@@ -63,20 +63,20 @@ class _Speaking(KeptConnection):
 class _Opener:
     """Opens connections to an answer."""
 
-    def __init__(self, keeper: ConnectionPool) -> None:
+    def __init__(self, sink: ConnectionPool) -> None:
         self.answer = b""
         self.opened = 0
-        self._keeper = keeper
+        self._sink = sink
 
     async def connect(self, origin: Origin, proxy: str | None) -> Connection:
         self.opened += 1
-        connection = Connection(origin, self._keeper)
+        connection = Connection(origin, self._sink)
         connection.connection_made(_Speaking(connection, cuts_of(self.answer)))
         return connection
 
 
-class _Town:
-    """A house with one answer as its only provider."""
+class _Harness:
+    """A proxy with one response as its only provider."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -91,43 +91,43 @@ class _Town:
             new_id=lambda prefix: prefix + "0" * 22,
         )
 
-    def ask(self, answer: bytes, *, stream: bool) -> RecordingSink:
+    def post(self, answer: bytes, *, stream: bool) -> RecordingSink:
         self.log.seek(0)
         self.log.truncate()
         self.opener.answer, self.opener.opened = answer, 0
-        house: Services = structs.replace(
+        services: Services = structs.replace(
             self._house,
             observations=ModelObservations(MemoryStore()),
             circuit_breakers=CircuitBreakers(),
             retry_budget=RetryBudget(),
             sleep=lambda _: asyncio.sleep(0),
         )
-        keeper = RecordingSink()
+        sink = RecordingSink()
         body = json.dumps({**_ASKED, "stream": stream}).encode()
         inbound = ClientRequest(request_id="req_fuzz", client=Client(), headers={}, body=body)
-        self.loop.run_until_complete(asyncio.wait_for(run_exchange(house, inbound, keeper), 30))
-        return keeper
+        self.loop.run_until_complete(asyncio.wait_for(run_exchange(services, inbound, sink), 30))
+        return sink
 
 
 @cache
-def _town() -> _Town:
-    return _Town()
+def _harness() -> _Harness:
+    return _Harness()
 
 
 def _check(data: bytes) -> None:
-    keeper = _town().ask(data, stream=len(data) % 2 == 0)
-    log = _town().log.getvalue()
+    sink = _harness().post(data, stream=len(data) % 2 == 0)
+    log = _harness().log.getvalue()
     expect("Traceback" not in log, log)
     for line in log.split("\n")[:-1]:
         expect(bool(json.loads(line)) and line.isprintable(), f"the log has {line!r}")
-    expect(_town().opener.opened <= 9, f"{_town().opener.opened} connections")
-    expect(sum(map(bool, (keeper.stream, keeper.body, keeper.error))) == 1, "the client got no answer, or several")
-    if keeper.error is not None:
-        expect_ours(keeper.error)
-    if keeper.stream:
-        blamed = check_bytes(keeper.stream, whole_arguments=False)
+    expect(_harness().opener.opened <= 9, f"{_harness().opener.opened} connections")
+    expect(sum(map(bool, (sink.stream, sink.body, sink.error))) == 1, "the client got no answer, or several")
+    if sink.error is not None:
+        expect_ours(sink.error)
+    if sink.stream:
+        blamed = check_bytes(sink.stream, whole_arguments=False)
         expect(not blamed, f"the client was sent {blamed[:3]}")
-    expect_bounded(len(keeper.stream), len(data))
+    expect_bounded(len(sink.stream), len(data))
 
 
 _STREAM = (

@@ -93,7 +93,7 @@ def _expect_sayable(said: UpstreamRequest, given: int) -> None:
     expect_bounded(len(said.body), given)
 
 
-class _Street:
+class _FakeUpstream:
     """Gives every call the same answer."""
 
     def __init__(self, status: int, body: bytes) -> None:
@@ -108,45 +108,45 @@ class _Street:
 
 
 class _Stage:
-    """A house for one scenario's provider; what it learns is forgotten before each exchange.
+    """The services for one scenario's provider; what it learns is forgotten before each exchange.
 
     Where the provider refuses, the log is JSON.
     """
 
     def __init__(self, scenario: GoldenCase) -> None:
-        self._street = _Street(200, b"")
+        self._upstream = _FakeUpstream(200, b"")
         row = scenario.provider
         settings = {"BIG_MODEL": f"{row.prefix}/{scenario.facts['model']}", "LOG_LEVEL": "error"}
         if row.key_variable:
             settings[row.key_variable] = "golden"
         settings |= scenario.facts.get("settings", {})
-        self._town = ProxyHarness(self._answer, **settings)
-        ways = dict.fromkeys(("http", "demo", "litellm"), self._town.house.transports["http"])
-        self._house = structs.replace(self._town.house, transports=ways)
-        self._json_house = structs.replace(self._house, log=Log(self._town.log, "json"))
+        self._proxy = ProxyHarness(self._answer, **settings)
+        ways = dict.fromkeys(("http", "demo", "litellm"), self._proxy.services.transports["http"])
+        self._house = structs.replace(self._proxy.services, transports=ways)
+        self._json_services = structs.replace(self._house, log=Log(self._proxy.log, "json"))
 
     def _answer(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
-        return self._street(base_url, request, credential)
+        return self._upstream(base_url, request, credential)
 
     def play(self, body: bytes, status: int, reply: bytes) -> tuple[RecordingSink, str, int]:
         """Return what the client got, the log, and how often the provider was asked."""
-        self._street = _Street(status, reply)
-        self._town.log.seek(0)
-        self._town.log.truncate()
-        house: Services = structs.replace(
-            self._house if status == 200 else self._json_house,
+        self._upstream = _FakeUpstream(status, reply)
+        self._proxy.log.seek(0)
+        self._proxy.log.truncate()
+        services: Services = structs.replace(
+            self._house if status == 200 else self._json_services,
             observations=ModelObservations(MemoryStore()),
             circuit_breakers=CircuitBreakers(),
             retry_budget=RetryBudget(),
             queue=FairQueue(9),
         )
-        keeper = RecordingSink()
+        sink = RecordingSink()
         inbound = ClientRequest(
             request_id="req_fuzz", client=Client(credential_forwardable=True), headers={}, body=body
         )
-        _loop().run_until_complete(run_exchange(house, inbound, keeper))
-        house.log.flush()
-        return keeper, self._town.log.getvalue(), self._street.calls
+        _loop().run_until_complete(run_exchange(services, inbound, sink))
+        services.log.flush()
+        return sink, self._proxy.log.getvalue(), self._upstream.calls
 
 
 @cache
@@ -163,21 +163,21 @@ def _check_exchange(data: bytes) -> None:
     words, rest = split_headline(data)
     body, _, reply = rest.partition(b"\n")
     status = int(words[1]) if len(words) > 1 and words[1] in ("200", "400", "404", "429", "500", "529") else 200
-    keeper, log, calls = _stage(words[0]).play(body, status, reply)
+    sink, log, calls = _stage(words[0]).play(body, status, reply)
     expect("Traceback" not in log, log)
     for line in log.split("\n")[:-1]:
         expect(line.isprintable() if status == 200 else bool(json.loads(line)), f"the log has {line!r}")
     expect(calls <= MOST_CALLS, f"{calls} calls upstream")
     relayed = relays(_scenario(words[0], _callable_seats()).target.wire)
-    expect(relayed or bool(keeper.receipt and keeper.receipt.outcome), "an exchange without an outcome")
-    got = sum(map(bool, (keeper.stream, keeper.body, keeper.error)))
+    expect(relayed or bool(sink.receipt and sink.receipt.outcome), "an exchange without an outcome")
+    got = sum(map(bool, (sink.stream, sink.body, sink.error)))
     expect(got == 1, f"the client got {got} answers")
-    if keeper.error is not None:
-        expect_ours(keeper.error)
-    if keeper.stream and not relayed:
-        blamed = check_bytes(keeper.stream, whole_arguments=False)
+    if sink.error is not None:
+        expect_ours(sink.error)
+    if sink.stream and not relayed:
+        blamed = check_bytes(sink.stream, whole_arguments=False)
         expect(not blamed, f"the client was sent {blamed[:3]}")
-    expect_bounded(len(keeper.stream), len(data) * max(1, calls))
+    expect_bounded(len(sink.stream), len(data) * max(1, calls))
 
 
 def _request_seeds() -> Iterator[bytes]:

@@ -111,12 +111,12 @@ async def test_an_output_limit_is_lowered_with_one_more_call_and_remembered(
     rule: Rule, max_tokens: int, words: int
 ) -> None:
     server = Server(rule)
-    town = local(server)
+    proxy = local(server)
     text = "Look at the wide sea. " * (words // 5)
     for calls in (2, 3, 4):
-        keeper = await town.ask(text, max_tokens=max_tokens)
-        assert keeper.error is None
-        assert keeper.body["content"] == [{"type": "text", "text": "well"}]
+        sink = await proxy.post(text, max_tokens=max_tokens)
+        assert sink.error is None
+        assert sink.body["content"] == [{"type": "text", "text": "well"}]
         assert len(server.bodies) == calls
     limits = [output_of(body) for body in server.bodies]
     assert limits[0] == max_tokens
@@ -125,10 +125,10 @@ async def test_an_output_limit_is_lowered_with_one_more_call_and_remembered(
 
 async def test_a_prompt_above_the_window_is_too_long_with_the_numbers_of_the_text() -> None:
     server = Server(only_tokens)
-    keeper = await local(server).ask("sea " * 40_000, max_tokens=32_000)
-    assert keeper.error is not None
+    sink = await local(server).post("sea " * 40_000, max_tokens=32_000)
+    assert sink.error is not None
     tokens = size_of(server.bodies[0])
-    assert keeper.error.message == f"prompt is too long: {tokens} tokens > {WINDOW} maximum"
+    assert sink.error.message == f"prompt is too long: {tokens} tokens > {WINDOW} maximum"
     assert len(server.bodies) == 1
 
 
@@ -148,16 +148,16 @@ ALWAYS = [
 @pytest.mark.parametrize("error", ALWAYS)
 async def test_an_error_that_no_change_removes_takes_at_most_three_calls(error: tuple[int, Any]) -> None:
     server = Server(lambda body: error)
-    town = local(server)
+    proxy = local(server)
     message = {"role": "user", "content": [{"type": "text", "text": "What is this?"}, PICTURE]}
-    keeper = await town.ask(messages=[message], max_tokens=28_000, output_config={"effort": "high"})
-    assert keeper.error is not None
-    assert keeper.error.status == 400
+    sink = await proxy.post(messages=[message], max_tokens=28_000, output_config={"effort": "high"})
+    assert sink.error is not None
+    assert sink.error.status == 400
     assert len(server.bodies) <= 3
     bodies = [json.dumps(body) for body in server.bodies]
     assert len(set(bodies)) == len(bodies)
     before = len(bodies)
-    await town.ask(messages=[message], max_tokens=28_000, output_config={"effort": "high"})
+    await proxy.post(messages=[message], max_tokens=28_000, output_config={"effort": "high"})
     assert server.bodies[before] == server.bodies[0]  # what did not help is not remembered
 
 
@@ -196,16 +196,16 @@ async def test_a_model_without_images_gets_a_text_in_their_place_from_then_on(
     messages: list[Any], status: int, text: str, fields: dict[str, Any]
 ) -> None:
     server = Server(rejects_images(status, text, **fields))
-    town = local(server)
+    proxy = local(server)
     tools = [{"name": "look", "input_schema": {"type": "object", "properties": {}}}]
-    keeper = await town.ask(messages=messages, tools=tools)
-    assert keeper.error is None
+    sink = await proxy.post(messages=messages, tools=tools)
+    assert sink.error is None
     assert len(server.bodies) == 2
     assert "[image omitted: image/png]" in json.dumps(server.bodies[1])
-    notes = town.receipts[0].notes
+    notes = proxy.receipts[0].notes
     assert any((note.handling, note.reason) == ("kept", "openai refused it: images none") for note in notes)
     assert any((note.handling, note.field) == ("dropped", "messages.image") for note in notes)
-    assert (await town.ask(messages=messages, tools=tools)).error is None
+    assert (await proxy.post(messages=messages, tools=tools)).error is None
     assert len(server.bodies) == 3
 
 
@@ -223,30 +223,30 @@ async def test_images_that_results_may_not_hold_follow_in_a_user_message_from_th
         return vllm("image not supported in tool messages") if refused else None
 
     server = Server(reject, RESPONSE)
-    town = ProxyHarness(
+    proxy = ProxyHarness(
         server, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="responses", BIG_MODEL="openai/gpt-5.5"
     )
     tools = [{"name": "look", "input_schema": {"type": "object", "properties": {}}}]
     for messages in (PLACES["result"], PLACES["pasted"], PLACES["result"]):
-        assert (await town.ask(messages=messages, tools=tools)).error is None
+        assert (await proxy.post(messages=messages, tools=tools)).error is None
     assert ["input_image" in json.dumps(body) for body in server.bodies] == [True] * 4
     assert [reject(body) is None for body in server.bodies] == [False, True, True, True]
 
 
 async def test_strict_fidelity_loses_no_image() -> None:
     server = Server(rejects_images(400, "Model does not support images."))
-    keeper = await local(server, FIDELITY="strict").ask(messages=PLACES["pasted"])
-    assert keeper.error is not None
-    assert (keeper.error.status, len(server.bodies)) == (400, 1)
-    assert "messages.image" in keeper.error.message
+    sink = await local(server, FIDELITY="strict").post(messages=PLACES["pasted"])
+    assert sink.error is not None
+    assert (sink.error.status, len(server.bodies)) == (400, 1)
+    assert "messages.image" in sink.error.message
 
 
 async def test_a_refused_developer_becomes_a_system_message_from_then_on() -> None:
     text = "chat template rejected the request: Unexpected message role."
     server = Server(lambda body: vllm(text) if body["messages"][0]["role"] == "developer" else None)
-    town = ProxyHarness(server, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat", BIG_MODEL="openai/gpt-5")
+    proxy = ProxyHarness(server, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat", BIG_MODEL="openai/gpt-5")
     for _ in range(2):
-        assert (await town.ask(system="Be brief.")).error is None
+        assert (await proxy.post(system="Be brief.")).error is None
     assert [body["messages"][0]["role"] for body in server.bodies] == ["developer", "system", "system"]
 
 
@@ -270,7 +270,7 @@ POLICY: dict[str, tuple[int, Any]] = {
 @pytest.mark.parametrize("stream", [False, True])
 async def test_refused_content_is_sent_once_and_ends_in_a_refusal(error: tuple[int, Any], stream: bool) -> None:
     server = Server(lambda body: error)
-    town = ProxyHarness(
+    proxy = ProxyHarness(
         server,
         OPENAI_API_KEY="sk-test-0123456789,sk-test-9876543210",
         GROQ_API_KEY="gsk_0123456789abcdefghij",
@@ -278,16 +278,16 @@ async def test_refused_content_is_sent_once_and_ends_in_a_refusal(error: tuple[i
         BIG_MODEL="openai/gpt-5",
         FALLBACK_BIG="groq/openai/gpt-oss-120b",
     )
-    keeper = await town.ask(metadata={"user_id": "u"}, stream=stream)
-    assert keeper.error is None
-    assert reason_of(keeper) == "refusal"
+    sink = await proxy.post(metadata={"user_id": "u"}, stream=stream)
+    assert sink.error is None
+    assert reason_of(sink) == "refusal"
     assert len(server.bodies) == 1
 
 
-def reason_of(keeper: RecordingSink) -> str:
-    if keeper.body:
-        return str(keeper.body["stop_reason"])
-    events = [json.loads(line[6:]) for line in keeper.stream.decode().splitlines() if line.startswith("data: ")]
+def reason_of(sink: RecordingSink) -> str:
+    if sink.body:
+        return str(sink.body["stop_reason"])
+    events = [json.loads(line[6:]) for line in sink.stream.decode().splitlines() if line.startswith("data: ")]
     return next(str(event["delta"]["stop_reason"]) for event in events if event["type"] == "message_delta")
 
 
@@ -307,16 +307,16 @@ async def test_a_refusal_as_the_first_event_of_a_stream_ends_in_a_refusal(model:
     keys = {"OPENAI_API_KEY": "sk-test-0123456789", "GEMINI_API_KEY": "AIza-test-0123456789"}
     calls: list[str] = []
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         if request.path.startswith("/api/") and request.path != "/api/chat":
             return FakeResponse(404, b"")
         calls.append(request.path)
         data = json.dumps(frame).encode()
         return FakeResponse(200, data + b"\n" if "ollama" in model else b"data: " + data + b"\n\n")
 
-    keeper = await ProxyHarness(street, **keys, BIG_MODEL=model).ask(stream=True)
-    assert keeper.error is None
-    assert reason_of(keeper) == "refusal"
+    sink = await ProxyHarness(upstream, **keys, BIG_MODEL=model).post(stream=True)
+    assert sink.error is None
+    assert reason_of(sink) == "refusal"
     assert len(calls) == 1
 
 
@@ -330,7 +330,7 @@ async def test_an_output_limit_is_lowered_on_every_wire(model: str, status: int)
     }
     limits: list[int] = []
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         body = json.loads(request.body)
         config = body.get("generationConfig") or {}
         fields = ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens")
@@ -339,10 +339,10 @@ async def test_an_output_limit_is_lowered_on_every_wire(model: str, status: int)
         text = f"The output limit of {limit} tokens is too large, the deployment generates up to 4096 tokens"
         return FakeResponse(status, json.dumps({"error": {"message": text, "code": status}}).encode())
 
-    keeper = await ProxyHarness(street, **keys, BIG_MODEL=model).ask(max_tokens=20_000)
+    sink = await ProxyHarness(upstream, **keys, BIG_MODEL=model).post(max_tokens=20_000)
     assert limits == [20_000, 4_096]
-    assert keeper.error is not None
-    assert keeper.error.status in (400, 413, 500)
+    assert sink.error is not None
+    assert sink.error.status in (400, 413, 500)
 
 
 QUOTAS = [
@@ -355,20 +355,20 @@ QUOTAS = [
 @pytest.mark.parametrize("error", QUOTAS)
 async def test_a_quota_that_is_used_up_tells_clients_not_to_retry(error: tuple[int, Any]) -> None:
     server = Server(lambda body: error)
-    keeper = await local(server).ask()
-    assert keeper.error is not None
-    assert (keeper.error.should_retry, len(server.bodies)) == (False, 1)
+    sink = await local(server).post()
+    assert sink.error is not None
+    assert (sink.error.should_retry, len(server.bodies)) == (False, 1)
 
 
 async def test_a_relayed_limit_passes_as_it_came() -> None:
     body = {"type": "error", "error": {"type": "rate_limit_error", "message": "Weekly usage limit reached"}}
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         return FakeResponse(429, json.dumps(body).encode())
 
-    keeper = await ProxyHarness(
-        street, ANTHROPIC_API_KEY="sk-ant-test-0123456789", PREFERRED_PROVIDER="anthropic"
-    ).ask()
-    assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.should_retry) == (429, None)
-    assert json.loads(getattr(keeper.error, "body", b"")) == body
+    sink = await ProxyHarness(
+        upstream, ANTHROPIC_API_KEY="sk-ant-test-0123456789", PREFERRED_PROVIDER="anthropic"
+    ).post()
+    assert sink.error is not None
+    assert (sink.error.status, sink.error.should_retry) == (429, None)
+    assert json.loads(getattr(sink.error, "body", b"")) == body

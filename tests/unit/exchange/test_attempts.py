@@ -22,81 +22,83 @@ HTML = b"<html><body>Welcome</body></html>"
 
 
 async def test_a_failure_that_may_heal_is_repeated_once() -> None:
-    street = FakeUpstream(lambda self, body: error(503) if len(self.asked) == 1 else reply(body.get("stream", False)))
-    town = ProxyHarness(street, **KEYS)
-    keeper = await town.ask()
-    assert keeper.body["content"] == [{"type": "text", "text": "well"}]
-    assert len(street.asked) == 2
-    assert all(answer.closed for answer in street.answers)
-    assert town.receipts[0].failed_attempts == ["openai 503"]
+    upstream = FakeUpstream(
+        lambda self, body: error(503) if len(self.requests) == 1 else reply(bool(body.get("stream")))
+    )
+    proxy = ProxyHarness(upstream, **KEYS)
+    sink = await proxy.post()
+    assert sink.body["content"] == [{"type": "text", "text": "well"}]
+    assert len(upstream.requests) == 2
+    assert all(answer.closed for answer in upstream.answers)
+    assert proxy.receipts[0].failed_attempts == ["openai 503"]
 
 
 async def test_a_short_limit_is_waited_for_and_a_long_one_is_passed_on() -> None:
-    street = FakeUpstream(lambda self, body: error(429, retry_after="3") if len(self.asked) == 1 else reply(False))
-    town = ProxyHarness(street, **KEYS)
-    assert (await town.ask()).error is None
-    assert town.pauses == [3.0]
+    upstream = FakeUpstream(lambda self, body: error(429, retry_after="3") if len(self.requests) == 1 else reply(False))
+    proxy = ProxyHarness(upstream, **KEYS)
+    assert (await proxy.post()).error is None
+    assert proxy.sleeps == [3.0]
     limited = ProxyHarness(FakeUpstream(lambda self, body: error(429, retry_after="30")), **KEYS)
-    keeper = await limited.ask()
-    assert keeper.error is not None
-    assert keeper.error.retry_after == 30
-    assert limited.pauses == []
+    sink = await limited.post()
+    assert sink.error is not None
+    assert sink.error.retry_after == 30
+    assert limited.sleeps == []
 
 
 async def test_a_pause_longer_than_a_first_byte_may_take_is_left_to_the_client() -> None:
-    street = FakeUpstream(lambda self, body: error(429, "Slow down.", retry_after="3"))
-    town = ProxyHarness(street, **KEYS, UPSTREAM_FIRST_BYTE_TIMEOUT="2")
-    keeper = await town.ask()
-    assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.error_type, keeper.error.retry_after) == (429, "rate_limit_error", 3)
-    assert keeper.error.message == "openai: Slow down."
-    assert (town.pauses, len(street.asked)) == ([], 1)
+    upstream = FakeUpstream(lambda self, body: error(429, "Slow down.", retry_after="3"))
+    proxy = ProxyHarness(upstream, **KEYS, UPSTREAM_FIRST_BYTE_TIMEOUT="2")
+    sink = await proxy.post()
+    assert sink.error is not None
+    assert (sink.error.status, sink.error.error_type, sink.error.retry_after) == (429, "rate_limit_error", 3)
+    assert sink.error.message == "openai: Slow down."
+    assert (proxy.sleeps, len(upstream.requests)) == ([], 1)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_pause_is_no_silence_of_the_upstream(stream: bool) -> None:
     """The pause lasts as long as the exchange is willing to take it for silence, and ends after that."""
-    street = FakeUpstream(
-        lambda self, body: error(503, retry_after="1") if len(self.asked) == 1 else reply(body.get("stream", False))
+    upstream = FakeUpstream(
+        lambda self, body: error(503, retry_after="1") if len(self.requests) == 1 else reply(body.get("stream", False))
     )
-    town = ProxyHarness(street, **KEYS, UPSTREAM_FIRST_BYTE_TIMEOUT="1")
+    proxy = ProxyHarness(upstream, **KEYS, UPSTREAM_FIRST_BYTE_TIMEOUT="1")
 
     async def pause(seconds: float) -> None:
         waiting = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_later(1.5, waiting.set_result, None)
         await waiting
 
-    town.house = structs.replace(town.house, sleep=pause)
-    keeper = await town.ask(stream=stream)
-    assert keeper.error is None
-    assert b"error" not in keeper.stream
-    assert [receipt.outcome for receipt in town.receipts] == ["end_turn"]
+    proxy.services = structs.replace(proxy.services, sleep=pause)
+    sink = await proxy.post(stream=stream)
+    assert sink.error is None
+    assert b"error" not in sink.stream
+    assert [receipt.outcome for receipt in proxy.receipts] == ["end_turn"]
 
 
 async def test_a_moment_to_come_again_is_seconds_from_the_arrival_where_the_answer_does_not_say_the_time() -> None:
     soon = datetime.now(UTC) + timedelta(seconds=50)
     headers = CIMultiDict({"Retry-After": format_datetime(soon, usegmt=True)})
-    street = FakeUpstream(lambda self, body: FakeResponse(429, b"{}", headers=headers))
-    keeper = await ProxyHarness(street, **KEYS).ask()
-    assert keeper.error is not None
-    assert 40 < (keeper.error.retry_after or 0) <= 50
+    upstream = FakeUpstream(lambda self, body: FakeResponse(429, b"{}", headers=headers))
+    sink = await ProxyHarness(upstream, **KEYS).post()
+    assert sink.error is not None
+    assert 40 < (sink.error.retry_after or 0) <= 50
 
 
 @pytest.mark.parametrize("status", [502, 503, 529])
 async def test_a_failure_that_stays_is_told_after_one_repeat(status: int) -> None:
-    street = FakeUpstream(lambda self, body: error(status))
-    keeper = await ProxyHarness(street, **KEYS).ask()
-    assert keeper.error is not None
-    assert len(street.asked) == 2
+    upstream = FakeUpstream(lambda self, body: error(status))
+    sink = await ProxyHarness(upstream, **KEYS).post()
+    assert sink.error is not None
+    assert len(upstream.requests) == 2
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 500])
 async def test_what_does_not_heal_is_not_repeated(status: int) -> None:
-    street = FakeUpstream(lambda self, body: error(status))
-    keeper = await ProxyHarness(street, **KEYS).ask()
-    assert keeper.error is not None
-    assert keeper.error.status == (400 if status == 404 else status)
-    assert len(street.asked) == 1
+    upstream = FakeUpstream(lambda self, body: error(status))
+    sink = await ProxyHarness(upstream, **KEYS).post()
+    assert sink.error is not None
+    assert sink.error.status == (400 if status == 404 else status)
+    assert len(upstream.requests) == 1
 
 
 OVERFLOW = {"message": "It does not fit.", "type": "invalid_request_error", "code": "context_length_exceeded"}
@@ -123,16 +125,16 @@ async def test_an_overflow_without_numbers_is_told_with_those_that_are_known_her
 ) -> None:
     name = model.partition("/")[2]
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         if "/chat" not in request.path and request.path != "/responses":
             return FakeResponse(404, b"{}")  # what a server of models has is asked first
         return overflow(name, status, stream=stream)
 
-    town = ProxyHarness(street, **KEYS)
-    short = await town.ask(model=model, stream=stream, max_tokens=1_000)
+    proxy = ProxyHarness(upstream, **KEYS)
+    short = await proxy.post(model=model, stream=stream, max_tokens=1_000)
     assert short.error is not None
     assert short.error.message == f"prompt is too long: {window + 1} tokens > {window} maximum"
-    long = await town.ask("word " * 300_000, model=model, stream=stream, max_tokens=1_000)
+    long = await proxy.post("word " * 300_000, model=model, stream=stream, max_tokens=1_000)
     assert long.error is not None
     estimated = int(long.error.message.removeprefix("prompt is too long: ").split()[0])
     assert estimated > 250_000
@@ -140,9 +142,9 @@ async def test_an_overflow_without_numbers_is_told_with_those_that_are_known_her
 
 
 async def test_each_of_several_keys_has_one_try_however_long_the_calls_take() -> None:
-    street = FakeUpstream(lambda self, body: error(429, retry_after="20"))
-    town = ProxyHarness(street, OPENAI_API_KEY="sk-a-0123456789,sk-b-0123456789,sk-c-0123456789")
-    credentials = town.house.credentials
+    upstream = FakeUpstream(lambda self, body: error(429, retry_after="20"))
+    proxy = ProxyHarness(upstream, OPENAI_API_KEY="sk-a-0123456789,sk-b-0123456789,sk-c-0123456789")
+    credentials = proxy.services.credentials
     moment = 0.0
 
     def later() -> float:
@@ -151,131 +153,133 @@ async def test_each_of_several_keys_has_one_try_however_long_the_calls_take() ->
         return moment
 
     credentials._clock = later  # time passes between the calls, so that a key that rested is awake again
-    keeper = await town.ask()
-    assert keeper.error is not None
-    assert keeper.error.status == 429
-    assert len(street.asked) == 3
+    sink = await proxy.post()
+    assert sink.error is not None
+    assert sink.error.status == 429
+    assert len(upstream.requests) == 3
 
 
 async def test_the_next_key_answers_what_the_first_could_not() -> None:
-    street = FakeUpstream(lambda self, body: error(401) if "sk-a-" in self.asked[-1][1] else reply(False))
-    town = ProxyHarness(street, OPENAI_API_KEY="sk-a-0123456789,sk-b-0123456789")
-    assert (await town.ask()).error is None
-    assert (await town.ask()).error is None
-    assert [key.split("-")[1] for _, key in street.asked] == ["a", "b", "b"]
+    upstream = FakeUpstream(lambda self, body: error(401) if "sk-a-" in self.requests[-1][1] else reply(False))
+    proxy = ProxyHarness(upstream, OPENAI_API_KEY="sk-a-0123456789,sk-b-0123456789")
+    assert (await proxy.post()).error is None
+    assert (await proxy.post()).error is None
+    assert [key.split("-")[1] for _, key in upstream.requests] == ["a", "b", "b"]
 
 
 @pytest.mark.parametrize("failure", [401, 402, 403, 404, 408, 429, 500, 503, "unreachable"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_next_target_answers_what_the_first_could_not(failure: int | str, stream: bool) -> None:
     def answer(self: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
-        if "groq" in self.asked[-1][0]:
+        if "groq" in self.requests[-1][0]:
             return reply(body.get("stream", False))
         if failure == "unreachable":
             raise UpstreamUnreachable("nothing answers")
         return error(int(failure))
 
-    street = FakeUpstream(answer)
-    town = ProxyHarness(street, FALLBACK_SONNET="groq/llama-3.3-70b-versatile", **KEYS)
-    keeper = await town.ask(stream=stream)
-    assert keeper.error is None
-    assert street.servers[-1] == "groq"
-    receipt = town.receipts[0]
+    upstream = FakeUpstream(answer)
+    proxy = ProxyHarness(upstream, FALLBACK_SONNET="groq/llama-3.3-70b-versatile", **KEYS)
+    sink = await proxy.post(stream=stream)
+    assert sink.error is None
+    assert upstream.servers[-1] == "groq"
+    receipt = proxy.receipts[0]
     assert receipt.provider == "groq"
     assert receipt.failed_attempts[0].startswith("openai ")
-    assert "then groq" in town.log.getvalue()
+    assert "then groq" in proxy.log.getvalue()
     if stream:
-        assert check_bytes(keeper.stream) == []
+        assert check_bytes(sink.stream) == []
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_next_target_answers_for_one_that_stays_silent(stream: bool) -> None:
-    street = FakeUpstream(lambda self, body: reply(stream) if "groq" in self.asked[-1][0] else FakeResponse(200, STALL))
+    upstream = FakeUpstream(
+        lambda self, body: reply(stream) if "groq" in self.requests[-1][0] else FakeResponse(200, STALL)
+    )
     limits = {"UPSTREAM_FIRST_BYTE_TIMEOUT": "0.05", "FALLBACK_SONNET": "groq/llama-3.3-70b-versatile"}
-    town = ProxyHarness(street, **limits, **KEYS)
-    keeper = await town.ask(stream=stream)
-    assert keeper.error is None
-    assert town.receipts[0].failed_attempts == ["openai 504"]
-    assert town.receipts[0].provider == "groq"
-    assert street.answers[0].closed
+    proxy = ProxyHarness(upstream, **limits, **KEYS)
+    sink = await proxy.post(stream=stream)
+    assert sink.error is None
+    assert proxy.receipts[0].failed_attempts == ["openai 504"]
+    assert proxy.receipts[0].provider == "groq"
+    assert upstream.answers[0].closed
     silent = ProxyHarness(
         FakeUpstream(lambda self, body: FakeResponse(200, STALL)), UPSTREAM_FIRST_BYTE_TIMEOUT="0.05", **KEYS
     )
-    keeper = await silent.ask(stream=stream)
-    assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.error_type) == (504, "timeout_error")
-    assert "UPSTREAM_FIRST_BYTE_TIMEOUT" in keeper.error.message
+    sink = await silent.post(stream=stream)
+    assert sink.error is not None
+    assert (sink.error.status, sink.error.error_type) == (504, "timeout_error")
+    assert "UPSTREAM_FIRST_BYTE_TIMEOUT" in sink.error.message
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 async def test_a_request_that_is_wrong_is_wrong_everywhere(status: int) -> None:
-    street = FakeUpstream(lambda self, body: error(status))
-    await ProxyHarness(street, FALLBACK_SONNET="groq/llama-3.3-70b-versatile", **KEYS).ask()
-    assert street.servers == ["openai"]
+    upstream = FakeUpstream(lambda self, body: error(status))
+    await ProxyHarness(upstream, FALLBACK_SONNET="groq/llama-3.3-70b-versatile", **KEYS).post()
+    assert upstream.servers == ["openai"]
 
 
 async def test_a_target_without_a_key_is_passed_over() -> None:
-    street = FakeUpstream(lambda self, body: reply(False))
-    town = ProxyHarness(
-        street, OPENAI_API_KEY="sk-one-0123456789", MODEL_SONNET="groq/x", FALLBACK_SONNET="openai/gpt-4.1"
+    upstream = FakeUpstream(lambda self, body: reply(False))
+    proxy = ProxyHarness(
+        upstream, OPENAI_API_KEY="sk-one-0123456789", MODEL_SONNET="groq/x", FALLBACK_SONNET="openai/gpt-4.1"
     )
-    assert (await town.ask()).error is None
-    assert street.servers == ["openai"]
+    assert (await proxy.post()).error is None
+    assert upstream.servers == ["openai"]
 
 
 async def test_an_overload_hidden_in_a_stream_is_a_status_and_may_fall_back() -> None:
     hidden = b'data: {"error":{"message":"overloaded","type":"overloaded_error","code":503}}\n\n'
-    street = FakeUpstream(
+    upstream = FakeUpstream(
         lambda self, body: (
-            reply(True) if "groq" in self.asked[-1][0] else FakeResponse(200, frame({"content": ""}), hidden)
+            reply(True) if "groq" in self.requests[-1][0] else FakeResponse(200, frame({"content": ""}), hidden)
         )
     )
-    town = ProxyHarness(street, FALLBACK_SONNET="groq/llama-3.3-70b-versatile", **KEYS)
-    assert b"message_stop" in (await town.ask(stream=True)).stream
+    proxy = ProxyHarness(upstream, FALLBACK_SONNET="groq/llama-3.3-70b-versatile", **KEYS)
+    assert b"message_stop" in (await proxy.post(stream=True)).stream
     alone = ProxyHarness(FakeUpstream(lambda self, body: FakeResponse(200, hidden)), **KEYS)
-    keeper = await alone.ask(stream=True)
-    assert keeper.stream == b""
-    assert keeper.error is not None
-    assert keeper.error.status in (503, 529)
+    sink = await alone.post(stream=True)
+    assert sink.stream == b""
+    assert sink.error is not None
+    assert sink.error.status in (503, 529)
 
 
 async def test_after_the_first_delta_nothing_is_tried_again_and_what_came_is_kept() -> None:
-    street = FakeUpstream(lambda self, body: FakeResponse(200, TEXT, UpstreamProtocolError("the reply broke off")))
-    town = ProxyHarness(street, FALLBACK_SONNET="groq/llama-3.3-70b-versatile", **KEYS)
-    keeper = await town.ask(stream=True)
-    assert street.servers == ["openai"]
-    assert b"well" in keeper.stream
-    assert keeper.stream.count(b"event: error") == 1
-    assert b"openai: the reply broke off" in keeper.stream
-    assert b"message_stop" not in keeper.stream
-    assert check_bytes(keeper.stream) == []
-    assert town.receipts[0].outcome == "error"
+    upstream = FakeUpstream(lambda self, body: FakeResponse(200, TEXT, UpstreamProtocolError("the reply broke off")))
+    proxy = ProxyHarness(upstream, FALLBACK_SONNET="groq/llama-3.3-70b-versatile", **KEYS)
+    sink = await proxy.post(stream=True)
+    assert upstream.servers == ["openai"]
+    assert b"well" in sink.stream
+    assert sink.stream.count(b"event: error") == 1
+    assert b"openai: the reply broke off" in sink.stream
+    assert b"message_stop" not in sink.stream
+    assert check_bytes(sink.stream) == []
+    assert proxy.receipts[0].outcome == "error"
 
 
 async def test_text_held_for_a_stop_sequence_is_given_before_the_failure() -> None:
-    street = FakeUpstream(
+    upstream = FakeUpstream(
         lambda self, body: FakeResponse(200, frame({"content": "EN"}), UpstreamProtocolError("broke"))
     )
-    keeper = await ProxyHarness(street, **KEYS).ask(stream=True, stop_sequences=["END"])
-    assert b'"text":"EN"' in keeper.stream
-    assert keeper.stream.count(b"event: error") == 1
+    sink = await ProxyHarness(upstream, **KEYS).post(stream=True, stop_sequences=["END"])
+    assert b'"text":"EN"' in sink.stream
+    assert sink.stream.count(b"event: error") == 1
 
 
 async def test_an_end_without_a_reason_is_no_success() -> None:
-    street = FakeUpstream(lambda self, body: FakeResponse(200, TEXT))
-    keeper = await ProxyHarness(street, **KEYS).ask(stream=True)
-    assert keeper.stream.count(b"event: error") == 1
-    unstreamed = await ProxyHarness(FakeUpstream(lambda self, body: FakeResponse(200, b"")), **KEYS).ask()
+    upstream = FakeUpstream(lambda self, body: FakeResponse(200, TEXT))
+    sink = await ProxyHarness(upstream, **KEYS).post(stream=True)
+    assert sink.stream.count(b"event: error") == 1
+    unstreamed = await ProxyHarness(FakeUpstream(lambda self, body: FakeResponse(200, b"")), **KEYS).post()
     assert unstreamed.error is not None
     assert unstreamed.error.status == 502
 
 
 async def test_a_connection_that_breaks_after_the_reason_has_lost_nothing() -> None:
     broken = UpstreamProtocolError("reset")
-    street = FakeUpstream(lambda self, body: FakeResponse(200, TEXT, frame({}, "stop"), broken))
-    keeper = await ProxyHarness(street, **KEYS).ask(stream=True)
-    assert b"message_stop" in keeper.stream
-    assert b"event: error" not in keeper.stream
+    upstream = FakeUpstream(lambda self, body: FakeResponse(200, TEXT, frame({}, "stop"), broken))
+    sink = await ProxyHarness(upstream, **KEYS).post(stream=True)
+    assert b"message_stop" in sink.stream
+    assert b"event: error" not in sink.stream
 
 
 class Counting(RecordingSink):
@@ -292,13 +296,11 @@ class Counting(RecordingSink):
     ("reads", "writes"), [([b"".join(STREAM)], 1), ([TEXT, b"".join(STREAM[1:])], 2), ([TEXT, TEXT + STREAM[1]], 3)]
 )
 async def test_what_comes_with_the_end_leaves_with_it(reads: list[bytes], writes: int) -> None:
-    keeper = Counting()
-    await ProxyHarness(FakeUpstream(lambda self, body: FakeResponse(200, *reads)), **KEYS).ask(
-        stream=True, keeper=keeper
-    )
-    assert keeper.writes == writes
-    assert check_bytes(keeper.stream) == []
-    assert keeper.stream.count(b'"text":"well"') == b"".join(reads).count(b'"well"')
+    sink = Counting()
+    await ProxyHarness(FakeUpstream(lambda self, body: FakeResponse(200, *reads)), **KEYS).post(stream=True, sink=sink)
+    assert sink.writes == writes
+    assert check_bytes(sink.stream) == []
+    assert sink.stream.count(b'"text":"well"') == b"".join(reads).count(b'"well"')
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -307,24 +309,24 @@ async def test_a_stream_that_ends_with_its_body_leaves_at_once_where_that_has_co
         body_received = True
 
     end = [UpstreamProtocolError("reset")] if broken else []
-    keeper = Counting()
-    street = FakeUpstream(lambda self, body: Received(200, TEXT + STREAM[1], *end))
-    await ProxyHarness(street, **KEYS).ask(stream=True, keeper=keeper)
-    assert keeper.writes == 1
-    assert b"message_stop" in keeper.stream
-    assert b"event: error" not in keeper.stream
+    sink = Counting()
+    upstream = FakeUpstream(lambda self, body: Received(200, TEXT + STREAM[1], *end))
+    await ProxyHarness(upstream, **KEYS).post(stream=True, sink=sink)
+    assert sink.writes == 1
+    assert b"message_stop" in sink.stream
+    assert b"event: error" not in sink.stream
 
 
 async def test_any_number_of_pieces_may_come_behind_the_reason() -> None:
     class Received(FakeResponse):
         complete = True
 
-    street = FakeUpstream(lambda self, body: Received(200, TEXT + STREAM[1], *[TEXT] * 2000))
-    town = ProxyHarness(street, **KEYS)
-    keeper = await town.ask(stream=True)
-    assert check_bytes(keeper.stream) == []
-    assert b"event: error" not in keeper.stream
-    assert town.receipts[0].outcome == "end_turn"
+    upstream = FakeUpstream(lambda self, body: Received(200, TEXT + STREAM[1], *[TEXT] * 2000))
+    proxy = ProxyHarness(upstream, **KEYS)
+    sink = await proxy.post(stream=True)
+    assert check_bytes(sink.stream) == []
+    assert b"event: error" not in sink.stream
+    assert proxy.receipts[0].outcome == "end_turn"
 
 
 async def test_a_client_that_takes_the_end_slowly_is_not_the_upstream_s_silence() -> None:
@@ -333,25 +335,25 @@ async def test_a_client_that_takes_the_end_slowly_is_not_the_upstream_s_silence(
             await asyncio.sleep(0.2 if last else 0)
             await super().send_events(events, last=last)
 
-    town = ProxyHarness(
+    proxy = ProxyHarness(
         FakeUpstream(lambda self, body: FakeResponse(200, *STREAM)), UPSTREAM_IDLE_TIMEOUT="0.05", **KEYS
     )
-    keeper = await town.ask(stream=True, keeper=Slow())
-    assert b"message_stop" in keeper.stream
-    assert town.receipts[0].outcome == "end_turn"
+    sink = await proxy.post(stream=True, sink=Slow())
+    assert b"message_stop" in sink.stream
+    assert proxy.receipts[0].outcome == "end_turn"
 
 
 async def test_a_server_that_does_not_stream_is_understood_where_the_client_does() -> None:
-    keeper = await ProxyHarness(
+    sink = await ProxyHarness(
         FakeUpstream(lambda self, body: FakeResponse(200, b" " + BODY[:20], BODY[20:])), **KEYS
-    ).ask(stream=True)
-    assert b"well" in keeper.stream
-    assert b"message_stop" in keeper.stream
+    ).post(stream=True)
+    assert b"well" in sink.stream
+    assert b"message_stop" in sink.stream
 
 
 async def test_a_server_that_streams_unasked_is_understood_where_the_client_does_not() -> None:
-    keeper = await ProxyHarness(FakeUpstream(lambda self, body: FakeResponse(200, *STREAM)), **KEYS).ask()
-    assert keeper.body["content"] == [{"type": "text", "text": "well"}]
+    sink = await ProxyHarness(FakeUpstream(lambda self, body: FakeResponse(200, *STREAM)), **KEYS).post()
+    assert sink.body["content"] == [{"type": "text", "text": "well"}]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -370,21 +372,21 @@ async def test_a_server_that_streams_unasked_is_understood_where_the_client_does
     ],
 )
 async def test_a_wrong_address_is_told_once(stream: bool, answer: Callable[[], FakeResponse], said: str) -> None:
-    street = FakeUpstream(lambda self, body: answer())
-    keeper = await ProxyHarness(street, **KEYS).ask(stream=stream)
-    assert keeper.error is not None
-    assert keeper.error.status == 502
-    assert keeper.error.should_retry is False
-    assert said in keeper.error.message
-    assert "OPENAI_BASE_URL" in keeper.error.message
-    assert "secret" not in keeper.error.message
-    assert len(street.asked) == 1
+    upstream = FakeUpstream(lambda self, body: answer())
+    sink = await ProxyHarness(upstream, **KEYS).post(stream=stream)
+    assert sink.error is not None
+    assert sink.error.status == 502
+    assert sink.error.should_retry is False
+    assert said in sink.error.message
+    assert "OPENAI_BASE_URL" in sink.error.message
+    assert "secret" not in sink.error.message
+    assert len(upstream.requests) == 1
 
 
 async def test_a_key_that_is_refused_is_seen_in_what_was_tried_and_named_once_without_telling_it() -> None:
     first, second = "sk-one-0123456789abcd", "sk-two-0123456789wxyz"
-    street = FakeUpstream(lambda self, body: error(401, "revoked") if first in self.asked[-1][1] else reply(False))
-    town = ProxyHarness(street, OPENAI_API_KEY=f"{first},{second}")
+    upstream = FakeUpstream(lambda self, body: error(401, "revoked") if first in self.requests[-1][1] else reply(False))
+    proxy = ProxyHarness(upstream, OPENAI_API_KEY=f"{first},{second}")
     for _ in range(3):
         assert (await town.ask()).error is None
     assert [receipt.failed_attempts for receipt in town.receipts] == [["openai 401"], [], []]
@@ -393,8 +395,8 @@ async def test_a_key_that_is_refused_is_seen_in_what_was_tried_and_named_once_wi
 
 
 async def test_a_provider_that_says_not_to_ask_again_is_not_and_the_client_is_told() -> None:
-    street = FakeUpstream(lambda self, body: error(503, "closed for today", x_should_retry="false"))
-    keeper = await ProxyHarness(street, **KEYS).ask()
-    assert keeper.error is not None
-    assert keeper.error.should_retry is False
-    assert len(street.asked) == 1
+    upstream = FakeUpstream(lambda self, body: error(503, "closed for today", x_should_retry="false"))
+    sink = await ProxyHarness(upstream, **KEYS).post()
+    assert sink.error is not None
+    assert sink.error.should_retry is False
+    assert len(upstream.requests) == 1

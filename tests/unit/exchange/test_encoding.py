@@ -32,7 +32,7 @@ async def post(path: str, fields: dict[str, Any], reply: str = "Done.") -> tuple
     requests = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
     message = {"role": "assistant", "content": reply}
     answered = {**REPLY, "choices": [{**REPLY["choices"][0], "message": message}]}
-    house = ProxyHarness(lambda *_: FakeResponse(200, json.dumps(answered).encode()), OPENAI_API_KEY="sk-0").house
+    services = ProxyHarness(lambda *_: FakeResponse(200, json.dumps(answered).encode()), OPENAI_API_KEY="sk-0").services
     sent: list[bytes] = []
 
     async def receive() -> Any:

@@ -45,12 +45,12 @@ async def test_what_waited_comes_before_the_error_however_the_answer_breaks(case
     scenario = GoldenCase(case)
     row = scenario.provider
     settings = {**KEYS_OF_ALL, **scenario.facts.get("settings", {}), "UPSTREAM_IDLE_TIMEOUT": "0.1"}
-    town = ProxyHarness(lambda *_: FakeResponse(200, scenario.upstream or b"", _breaking(breaks)), **settings)
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, scenario.upstream or b"", _breaking(breaks)), **settings)
     request = json.loads(scenario.posted)
-    keeper = await town.ask(**{**request, "model": f"{row.prefix}/{scenario.facts['model']}", "stream": True})
+    sink = await proxy.post(**{**request, "model": f"{row.prefix}/{scenario.facts['model']}", "stream": True})
     expected = (case / "expected_events.sse").read_bytes()
-    assert said(keeper.stream) == said(expected)
-    assert shapes(keeper.stream) == shapes(expected)
+    assert said(sink.stream) == said(expected)
+    assert shapes(sink.stream) == shapes(expected)
 
 
 def _breaking(how: str) -> bytes | bytearray | Exception:
@@ -67,43 +67,43 @@ def broken(*deltas: dict[str, Any], by: Any = STALL) -> ProxyHarness:
 
 
 async def test_a_reply_that_waits_to_be_checked() -> None:
-    town = broken({"reasoning_content": "Hm."}, {"content": '{"a": "b'})
-    keeper = await town.ask(
+    proxy = broken({"reasoning_content": "Hm."}, {"content": '{"a": "b'})
+    sink = await proxy.post(
         model="groq/some-model", stream=True, output_config={"format": {"type": "json_schema", "schema": SCHEMA}}
     )
-    assert said(keeper.stream) == 'Hm.{"a": "b'
-    assert shapes(keeper.stream)[-1] == "error"
+    assert said(sink.stream) == 'Hm.{"a": "b'
+    assert shapes(sink.stream)[-1] == "error"
 
 
 async def test_a_call_of_ours_is_written_and_not_run() -> None:
     call = {"index": 0, "id": "call_1", "function": {"name": "web_search", "arguments": '{"query": "wea'}}
-    town = broken({"content": "I look."}, {"tool_calls": [call]})
-    keeper = await town.ask(model="groq/some-model", stream=True, tools=[SEARCH])
-    starts = [event["content_block"] for event in read_events(keeper.stream) if event["type"] == "content_block_start"]
+    proxy = broken({"content": "I look."}, {"tool_calls": [call]})
+    sink = await proxy.post(model="groq/some-model", stream=True, tools=[SEARCH])
+    starts = [event["content_block"] for event in read_events(sink.stream) if event["type"] == "content_block_start"]
     assert [start["type"] for start in starts] == ["text", "server_tool_use"]
-    assert said(keeper.stream) == "I look."
-    assert shapes(keeper.stream)[-1] == "error"
+    assert said(sink.stream) == "I look."
+    assert shapes(sink.stream)[-1] == "error"
 
 
 async def test_text_that_may_become_a_stop_sequence() -> None:
-    keeper = await broken({"content": "All is well. EN"}).ask(stream=True, stop_sequences=["END"])
-    assert said(keeper.stream) == "All is well. EN"
-    assert shapes(keeper.stream)[-1] == "error"
+    sink = await broken({"content": "All is well. EN"}).post(stream=True, stop_sequences=["END"])
+    assert said(sink.stream) == "All is well. EN"
+    assert shapes(sink.stream)[-1] == "error"
 
 
 async def test_thinking_after_the_only_call() -> None:
     call = {"index": 0, "id": "call_1", "function": {"name": "Read", "arguments": "{}"}}
-    town = broken({"tool_calls": [call]}, {"content": "x"}, {"reasoning_content": "Hm."})
+    proxy = broken({"tool_calls": [call]}, {"content": "x"}, {"reasoning_content": "Hm."})
     choice = {"type": "auto", "disable_parallel_tool_use": True}
-    keeper = await town.ask(stream=True, tools=[TOOL], tool_choice=choice, model="groq/some-model")
-    assert said(keeper.stream) == "xHm."
-    assert shapes(keeper.stream)[-1] == "error"
+    sink = await proxy.post(stream=True, tools=[TOOL], tool_choice=choice, model="groq/some-model")
+    assert said(sink.stream) == "xHm."
+    assert shapes(sink.stream)[-1] == "error"
 
 
 async def test_a_failure_in_the_read_that_brought_the_text() -> None:
     """One network read has a whole piece, the beginning of a call, and what is no JSON."""
     chunk = frame({"content": "I look. "}) + frame({"content": "<tool_c"}) + b"data: {broken\n\n"
-    town = ProxyHarness(lambda *_: FakeResponse(200, chunk), OPENAI_BASE_URL="http://127.0.0.1:9/v1")
-    keeper = await town.ask(model="openai/local", stream=True, tools=[TOOL])
-    assert said(keeper.stream) == "I look. <tool_c"
-    assert shapes(keeper.stream)[-1] == "error"
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, chunk), OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    sink = await proxy.post(model="openai/local", stream=True, tools=[TOOL])
+    assert said(sink.stream) == "I look. <tool_c"
+    assert shapes(sink.stream)[-1] == "error"

@@ -60,14 +60,14 @@ def leaks(key: str, *said: str) -> list[str]:
     return [piece for piece in pieces | escaped if any(piece in text for text in said)]
 
 
-def seen(town: ProxyHarness, keeper: RecordingSink) -> list[str]:
-    receipt = town.receipts[-1]
-    error = keeper.error
+def seen(proxy: ProxyHarness, sink: RecordingSink) -> list[str]:
+    receipt = proxy.receipts[-1]
+    error = sink.error
     told = [] if error is None else [error.message, *getattr(error, "__notes__", ()), str(getattr(error, "body", ""))]
     return [
         *told,
-        keeper.stream.decode(),
-        town.log.getvalue(),
+        sink.stream.decode(),
+        proxy.log.getvalue(),
         receipt.error,
         receipt.upstream_excerpt,
         str(receipt.notes),
@@ -77,15 +77,15 @@ def seen(town: ProxyHarness, keeper: RecordingSink) -> list[str]:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("key", KEYS, ids=range(len(KEYS)))
 async def test_the_key_is_in_nothing_that_is_said(key: str, place: str) -> None:
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         assert credential is not None
         assert credential.value == f"Bearer {key}"
         return PLACES[place](key)
 
-    town = ProxyHarness(street, OPENAI_API_KEY=key, BIG_MODEL="openai/gpt-4.1")
-    keeper = await town.ask(stream=True)
-    assert keeper.error is not None or b"event: error" in keeper.stream
-    assert leaks(key, *seen(town, keeper)) == []
+    proxy = ProxyHarness(upstream, OPENAI_API_KEY=key, BIG_MODEL="openai/gpt-4.1")
+    sink = await proxy.post(stream=True)
+    assert sink.error is not None or b"event: error" in sink.stream
+    assert leaks(key, *seen(proxy, sink)) == []
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -93,18 +93,18 @@ async def test_nor_is_the_secret_of_a_server_that_the_provider_calls_for_the_cli
     token = "token-of-the-client-0123456789"
     sent: list[bytes] = []
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         sent.append(request.body)
         return PLACES[place](token)
 
-    town = ProxyHarness(street, OPENAI_API_KEY="k3y!", BIG_MODEL="openai/gpt-5.5", OPENAI_WIRE="responses")
+    proxy = ProxyHarness(upstream, OPENAI_API_KEY="k3y!", BIG_MODEL="openai/gpt-5.5", OPENAI_WIRE="responses")
     server = {"type": "url", "name": "docs", "url": "https://mcp.example.com/", "authorization_token": token}
-    keeper = await town.ask(
+    sink = await proxy.post(
         stream=True, mcp_servers=[server], tools=[{"type": "mcp_toolset", "mcp_server_name": "docs"}]
     )
     assert json.loads(sent[0])["tools"][0]["authorization"] == token
-    assert keeper.error is not None or b"event: error" in keeper.stream
-    assert leaks(token, *seen(town, keeper)) == []
+    assert sink.error is not None or b"event: error" in sink.stream
+    assert leaks(token, *seen(proxy, sink)) == []
 
 
 @pytest.mark.parametrize("streams", ["not", "first", "later"])
@@ -116,44 +116,44 @@ async def test_nor_where_bytes_pass_as_they_come(key: str, streams: str) -> None
     failed = b"event: error\ndata: " + body + b"\n\n"
     answers = {"not": (401, body), "first": (200, failed), "later": (200, begun, failed)}
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         return FakeResponse(*answers[streams])
 
-    town = ProxyHarness(street, ANTHROPIC_API_KEY=key, PREFERRED_PROVIDER="anthropic")
-    keeper = await town.ask(stream=True)
-    assert keeper.error is not None or b"event: error" in keeper.stream
-    assert leaks(key, *seen(town, keeper)) == []
+    proxy = ProxyHarness(upstream, ANTHROPIC_API_KEY=key, PREFERRED_PROVIDER="anthropic")
+    sink = await proxy.post(stream=True)
+    assert sink.error is not None or b"event: error" in sink.stream
+    assert leaks(key, *seen(proxy, sink)) == []
     if streams == "not":
-        assert json.loads(keeper.error.body or b"")["error"]["type"] == "authentication_error"  # type: ignore[union-attr]
+        assert json.loads(sink.error.body or b"")["error"]["type"] == "authentication_error"  # type: ignore[union-attr]
 
 
 async def test_nor_where_tokens_are_counted() -> None:
     key = KEYS[0]
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         return FakeResponse(401, json.dumps({"error": {"message": f"Wrong key: {key}"}}).encode())
 
-    town = ProxyHarness(street, ANTHROPIC_API_KEY=key, PREFERRED_PROVIDER="anthropic")
+    proxy = ProxyHarness(upstream, ANTHROPIC_API_KEY=key, PREFERRED_PROVIDER="anthropic")
     body = json.dumps({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "Hi"}]}).encode()
-    await forwarding.count_tokens(town.house, ClientRequest(request_id="r", client=Client(), headers={}, body=body))
-    assert "because" in town.log.getvalue()
-    assert leaks(key, town.log.getvalue()) == []
+    await forwarding.count_tokens(proxy.services, ClientRequest(request_id="r", client=Client(), headers={}, body=body))
+    assert "because" in proxy.log.getvalue()
+    assert leaks(key, proxy.log.getvalue()) == []
 
 
 @pytest.mark.parametrize("key", ["ollama", "EMPTY", "none", "x"])
 async def test_a_word_where_a_key_must_stand_is_no_secret(key: str) -> None:
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         return FakeResponse(400, json.dumps({"error": {"message": f"ollama has none such: {key}"}}).encode())
 
-    keeper = await ProxyHarness(street, OPENAI_API_KEY=key, BIG_MODEL="openai/gpt-4.1").ask()
-    assert keeper.error is not None
-    assert keeper.error.message == f"openai: ollama has none such: {key}"
+    sink = await ProxyHarness(upstream, OPENAI_API_KEY=key, BIG_MODEL="openai/gpt-4.1").post()
+    assert sink.error is not None
+    assert sink.error.message == f"openai: ollama has none such: {key}"
 
 
 async def test_the_end_of_a_long_key_says_which_it_was() -> None:
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         return FakeResponse(403, json.dumps({"error": {"message": "no such key: my-local-secret-token-9."}}).encode())
 
-    keeper = await ProxyHarness(street, OPENAI_API_KEY="my-local-secret-token-9", BIG_MODEL="openai/gpt-4.1").ask()
-    assert keeper.error is not None
-    assert keeper.error.message == "openai: no such key: …en-9."
+    sink = await ProxyHarness(upstream, OPENAI_API_KEY="my-local-secret-token-9", BIG_MODEL="openai/gpt-4.1").post()
+    assert sink.error is not None
+    assert sink.error.message == "openai: no such key: …en-9."

@@ -65,26 +65,26 @@ class Net:
 
 
 class Linked:
-    """A town with a proxy that may fetch, and what its providers were sent."""
+    """A proxy that may fetch URLs, and the requests to its providers."""
 
     def __init__(self, net: Net | None, *answers: FakeResponse, **settings: str) -> None:
         self.sent: list[dict[str, Any]] = []
         left = list(answers)
 
-        def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
             self.sent.append(json.loads(request.body))
             return left.pop(0) if left else reply(False)
 
-        self.town = ProxyHarness(street, **settings)
+        self.proxy = ProxyHarness(upstream, **settings)
         if net is not None:
-            self.town.house = structs.replace(self.town.house, web_fetch=net.fetch)
+            self.proxy.services = structs.replace(self.proxy.services, web_fetch=net.fetch)
 
-    async def ask(self, *content: Any, **fields: Any) -> RecordingSink:
-        return await self.town.ask(messages=[{"role": "user", "content": list(content)}], max_tokens=100, **fields)
+    async def post(self, *content: Any, **fields: Any) -> RecordingSink:
+        return await self.proxy.post(messages=[{"role": "user", "content": list(content)}], max_tokens=100, **fields)
 
     @property
     def notes(self) -> list[tuple[str, str]]:
-        return [(note.handling, note.field) for note in self.town.receipts[-1].fidelity.notes]
+        return [(note.handling, note.field) for note in self.proxy.receipts[-1].fidelity.notes]
 
 
 def image(url: str = CAT) -> dict[str, Any]:
@@ -107,14 +107,14 @@ QUESTION = {"type": "text", "text": "?"}
 async def test_a_picture_comes_as_its_bytes_where_the_backend_takes_no_link() -> None:
     net = Net()
     linked = Linked(net, **MOONSHOT)
-    await linked.ask(image(), QUESTION)
+    await linked.post(image(), QUESTION)
     assert parts_of(linked.sent[0])[0] == DATA
     assert linked.notes == [("emulated", "messages.image")]
 
 
 async def test_without_the_setting_a_text_names_the_link() -> None:
     linked = Linked(None, **MOONSHOT)
-    await linked.ask(image(), QUESTION)
+    await linked.post(image(), QUESTION)
     assert f"[image: {CAT}]" in json.dumps(linked.sent[0])
     assert linked.notes == [("dropped", "messages.image")]
 
@@ -122,7 +122,7 @@ async def test_without_the_setting_a_text_names_the_link() -> None:
 async def test_a_link_passes_where_the_backend_takes_it() -> None:
     net = Net()
     linked = Linked(net, **OPENAI)
-    await linked.ask(image(), QUESTION)
+    await linked.post(image(), QUESTION)
     assert parts_of(linked.sent[0])[0]["image_url"] == {"url": CAT}
     assert not net.fetched
     assert linked.notes == []
@@ -130,20 +130,20 @@ async def test_a_link_passes_where_the_backend_takes_it() -> None:
 
 async def test_a_pdf_comes_as_its_bytes_where_only_pictures_may_be_links() -> None:
     linked = Linked(Net(), **OPENAI)
-    await linked.ask(document(title="Deed"), QUESTION)
+    await linked.post(document(title="Deed"), QUESTION)
     file = {"filename": "Deed.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}
     assert parts_of(linked.sent[0])[0] == {"type": "file", "file": file}
 
 
 async def test_a_page_as_a_document_is_text_with_its_title() -> None:
     linked = Linked(Net(), **OPENAI)
-    await linked.ask(document("https://papers.test/brie.html"), QUESTION)
+    await linked.post(document("https://papers.test/brie.html"), QUESTION)
     assert parts_of(linked.sent[0]) == ["Cheese\n\n# Brie\n\n?"]
 
 
 async def test_a_pdf_is_not_fetched_for_a_model_that_reads_none() -> None:
     linked = Linked(Net(), **MOONSHOT)
-    await linked.ask(document(), QUESTION)
+    await linked.post(document(), QUESTION)
     assert f"[document: {DEED}]" in json.dumps(linked.sent[0])
     assert linked.notes == [("dropped", "messages.document")]
 
@@ -151,14 +151,14 @@ async def test_a_pdf_is_not_fetched_for_a_model_that_reads_none() -> None:
 async def test_a_picture_is_not_fetched_for_a_model_that_sees_none() -> None:
     net = Net()
     linked = Linked(net, **{**MOONSHOT, "BIG_MODEL": "moonshot/kimi-k2-instruct"})
-    await linked.ask(image(), QUESTION)
+    await linked.post(image(), QUESTION)
     assert not net.fetched
 
 
 async def test_a_model_that_knows_links_by_their_type_gets_the_others_as_bytes() -> None:
     net = Net()
     linked = Linked(net, FakeResponse(200, b'{"candidates": []}'), **{**GEMINI, "BIG_MODEL": "gemini-3.1-pro-preview"})
-    await linked.ask(image(), image("https://pictures.test/?id=1"), QUESTION)
+    await linked.post(image(), image("https://pictures.test/?id=1"), QUESTION)
     parts = linked.sent[0]["contents"][0]["parts"]
     assert parts[0] == {"fileData": {"mimeType": "image/png", "fileUri": CAT}}
     assert parts[1] == {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
@@ -168,11 +168,11 @@ async def test_a_model_that_knows_links_by_their_type_gets_the_others_as_bytes()
 @pytest.mark.parametrize("code", ["url_not_allowed", "url_not_accessible", "content_too_large"])
 async def test_a_link_that_cannot_be_had_becomes_a_text_that_names_it(code: FetchErrorCode) -> None:
     linked = Linked(Net(closed=code), **MOONSHOT)
-    await linked.ask(image("https://closed.test/cat.png"), image(), QUESTION)
+    await linked.post(image("https://closed.test/cat.png"), image(), QUESTION)
     assert "[image: https://closed.test/cat.png]" in json.dumps(linked.sent[0])
     assert DATA in parts_of(linked.sent[0])
     assert linked.notes == [("dropped", "messages.image"), ("emulated", "messages.image")]
-    reasons = [note.reason for note in linked.town.receipts[-1].fidelity.notes]
+    reasons = [note.reason for note in linked.proxy.receipts[-1].fidelity.notes]
     assert code in reasons[0]
     assert "closed.test" not in "".join(reasons)
 
@@ -193,7 +193,7 @@ async def test_strict_refuses_what_could_not_be_fetched() -> None:
 async def test_links_in_results_of_tools_are_fetched_and_what_stands_beside_them_stays() -> None:
     net = Net()
     linked = Linked(net, **MOONSHOT)
-    await linked.town.ask(
+    await linked.proxy.post(
         max_tokens=100,
         tools=[{"name": "look", "input_schema": {"type": "object"}}],
         messages=[
@@ -220,7 +220,7 @@ async def test_links_in_results_of_tools_are_fetched_and_what_stands_beside_them
 async def test_a_link_is_fetched_once_in_an_exchange_however_often_it_stands_and_is_tried() -> None:
     net = Net()
     linked = Linked(net, error(500), error(500), FALLBACK_SONNET="moonshot/kimi-k2.5", **MOONSHOT)
-    await linked.ask(image(), image(), QUESTION)
+    await linked.post(image(), image(), QUESTION)
     assert len(linked.sent) > 1
     assert net.fetched == {CAT: 1}
     assert all(parts_of(sent).count(DATA) == 2 for sent in linked.sent)
@@ -230,7 +230,7 @@ async def test_only_the_backend_that_takes_no_links_has_them_fetched() -> None:
     net = Net()
     settings = {**OPENAI, "MOONSHOT_API_KEY": "sk-x", "FALLBACK_SONNET": "moonshot/kimi-k2.6"}
     linked = Linked(net, error(500), **settings)
-    await linked.ask(image(), QUESTION)
+    await linked.post(image(), QUESTION)
     assert [parts_of(sent)[0]["image_url"]["url"][:5] for sent in linked.sent] == ["https", "data:"]
     assert net.fetched == {CAT: 1}
     assert linked.notes == [("emulated", "messages.image")]
@@ -239,7 +239,7 @@ async def test_only_the_backend_that_takes_no_links_has_them_fetched() -> None:
 async def test_links_are_fetched_together_and_so_many_at_most() -> None:
     net = Net()
     linked = Linked(net, **MOONSHOT)
-    await linked.ask(*(image(f"https://pictures.test/{number}") for number in range(MAX_LINKS + 2)), QUESTION)
+    await linked.post(*(image(f"https://pictures.test/{number}") for number in range(MAX_LINKS + 2)), QUESTION)
     assert len(net.fetched) == MAX_LINKS
     assert 1 < net.most_under_way <= MAX_CONCURRENT_FETCHES
     assert json.dumps(linked.sent[0]).count("[image: https://pictures.test/") == 2
@@ -248,7 +248,7 @@ async def test_links_are_fetched_together_and_so_many_at_most() -> None:
 async def test_a_request_without_links_is_not_looked_through() -> None:
     net = Net()
     linked = Linked(net, **MOONSHOT)
-    await linked.ask(
+    await linked.post(
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "eA=="}}, QUESTION
     )
     assert linked.notes == []
@@ -272,8 +272,8 @@ async def test_a_link_is_fetched_over_tls_past_the_guard() -> None:
     authority.configure_trust(trusting)
     pages = PageFetcher(allowed=[ip_network("127.0.0.2/32")], tls=trusting)
     linked = Linked(None, **MOONSHOT)
-    linked.town.house = structs.replace(linked.town.house, web_fetch=pages.fetch)
-    await linked.ask(
+    linked.proxy.services = structs.replace(linked.proxy.services, web_fetch=pages.fetch)
+    await linked.post(
         image(f"https://127.0.0.2:{server.port}/open"), image(f"https://127.0.0.1:{server.port}/closed"), QUESTION
     )
     assert asked == ["/open"]

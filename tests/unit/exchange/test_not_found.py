@@ -24,19 +24,19 @@ async def ask(
     """Return what a client gets if the provider gives this answer; settings are those of the environment and a file."""
     answers = [FakeResponse(answer.status, *answer._chunks, headers=answer.headers) for _ in range(3)]
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         return FakeResponse(404, b"{}") if request.path.endswith(("/show", "/tags")) else answers.pop()
 
-    town = ProxyHarness(street)
+    proxy = ProxyHarness(upstream)
     settings = load_settings(given, PROVIDERS, env_file=str(env_file) if env_file else None)
-    town = ProxyHarness(street, **given)
-    town.house = msgspec.structs.replace(town.house, settings=settings)
-    return await town.ask(model=model)
+    proxy = ProxyHarness(upstream, **given)
+    proxy.services = msgspec.structs.replace(proxy.services, settings=settings)
+    return await proxy.post(model=model)
 
 
-def refusal(keeper: RecordingSink) -> tuple[int, str, str]:
-    assert keeper.error is not None
-    return keeper.error.status, keeper.error.error_type, keeper.error.message
+def refusal(sink: RecordingSink) -> tuple[int, str, str]:
+    assert sink.error is not None
+    return sink.error.status, sink.error.error_type, sink.error.message
 
 
 def answer(content: object, status: int = 404, content_type: str = "application/json") -> FakeResponse:
@@ -75,13 +75,13 @@ async def test_every_setting_of_a_model_is_named(asked: str, setting: dict[str, 
 
 async def test_the_last_of_a_chain_is_named_by_its_own_setting() -> None:
     given = {"BIG_MODEL": "gpt-8", "FALLBACK_OPUS": "openai/gpt-9", "OPENAI_API_KEY": "k" * 20}
-    keeper = await ask(answer(GPT_9), **given)
-    assert refusal(keeper)[::2] == (
+    sink = await ask(answer(GPT_9), **given)
+    assert refusal(sink)[::2] == (
         400,
         f"openai: The model `gpt-9` does not exist. {SET_BIG.replace('BIG_MODEL', 'FALLBACK_OPUS')}",
     )
-    assert keeper.receipt is not None
-    assert keeper.receipt.failed_attempts == ["openai 404"]
+    assert sink.receipt is not None
+    assert sink.receipt.failed_attempts == ["openai 404"]
 
 
 @pytest.mark.parametrize(
@@ -226,15 +226,15 @@ async def test_in_a_stream_it_is_the_same() -> None:
     given = {"OPENAI_API_KEY": "k" * 20, "BIG_MODEL": "openai/gpt-9"}
     said = FakeResponse(200, events.encode(), headers={"content-type": "text/event-stream"})
 
-    def street(*_: Any) -> FakeResponse:
+    def upstream(*_: Any) -> FakeResponse:
         return said
 
-    keeper = await ProxyHarness(street, **given).ask(stream=True)
-    assert refusal(keeper)[::2] == (400, f"openai: The model gpt-9 does not exist. {SET_BIG}")
+    sink = await ProxyHarness(upstream, **given).post(stream=True)
+    assert refusal(sink)[::2] == (400, f"openai: The model gpt-9 does not exist. {SET_BIG}")
 
 
 async def test_a_server_of_the_messages_api_is_explained_in_our_words() -> None:
     said = {"type": "error", "error": {"type": "not_found_error", "message": "model: gpt-9"}}
-    keeper = await ask(answer(said), **LOCAL, OPENAI_WIRE="messages", BIG_MODEL="openai/gpt-9")
-    assert refusal(keeper)[::2] == (400, f"openai: model: gpt-9. {SET_BIG}")
-    assert getattr(keeper.error, "body", b"") is None
+    sink = await ask(answer(said), **LOCAL, OPENAI_WIRE="messages", BIG_MODEL="openai/gpt-9")
+    assert refusal(sink)[::2] == (400, f"openai: model: gpt-9. {SET_BIG}")
+    assert getattr(sink.error, "body", b"") is None

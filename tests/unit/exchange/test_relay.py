@@ -328,7 +328,7 @@ def test_an_end_that_has_come_leaves_with_the_last_event(behind: bytes) -> None:
     message = {"model": ASKED, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "stream": True}
     inbound = ClientRequest(request_id="r", client=Client(), headers={}, body=json.dumps(message).encode())
     begin, end = b"".join(STREAM[:4]), b"".join(STREAM[4:]) + behind
-    asyncio.run(run_exchange(ProxyHarness(Streets(Received(200, begin, end)), **KEY).house, inbound, Noting()))
+    asyncio.run(run_exchange(ProxyHarness(Streets(Received(200, begin, end)), **KEY).services, inbound, Noting()))
     assert pieces == [(begin, False), (end, True)]
 
 
@@ -338,10 +338,10 @@ async def test_a_client_that_takes_the_end_slowly_is_not_the_upstream_s_silence(
             await asyncio.sleep(0.2 if last else 0)
             await super().send_events(events, last=last)
 
-    town = ProxyHarness(Streets(FakeResponse(200, *STREAM)), UPSTREAM_IDLE_TIMEOUT="0.05", **KEY)
-    keeper = await town.ask(stream=True, keeper=Slow())
-    assert keeper.stream == WHOLE
-    assert (town.receipts[0].outcome, town.receipts[0].status) == ("max_tokens", 200)
+    proxy = ProxyHarness(Streets(FakeResponse(200, *STREAM)), UPSTREAM_IDLE_TIMEOUT="0.05", **KEY)
+    sink = await proxy.post(stream=True, sink=Slow())
+    assert sink.stream == WHOLE
+    assert (proxy.receipts[0].outcome, proxy.receipts[0].status) == ("max_tokens", 200)
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=6))
@@ -446,18 +446,18 @@ def test_where_a_body_says_its_model_makes_no_difference() -> None:
     async def send(body: dict[str, Any]) -> None:
         raw = json.dumps(body).encode()
         await run_exchange(
-            town.house, ClientRequest(request_id="r", client=Client(), headers={}, body=raw), RecordingSink()
+            proxy.services, ClientRequest(request_id="r", client=Client(), headers={}, body=raw), RecordingSink()
         )
 
     streets = Streets()
-    town = ProxyHarness(streets, **KEY, OPENAI_API_KEY="sk-openai")
+    proxy = ProxyHarness(streets, **KEY, OPENAI_API_KEY="sk-openai")
     for body in (middle, {"model": ASKED, **ends}, middle, {**middle, "model": "openai/gpt-4.1"}, middle):
         asyncio.run(send(body))
     said = [json.loads(request.body) for _, request, _ in streets.sent]
     assert [body["model"] for body in said] == [ASKED, ASKED, ASKED, "gpt-4.1", ASKED]
     assert said[0] == said[1] == said[2] == said[4]
     assert b"px1." not in streets.sent[2][1].body
-    counted = {(receipt.message_count, receipt.tool_count, receipt.error) for receipt in town.receipts}
+    counted = {(receipt.message_count, receipt.tool_count, receipt.error) for receipt in proxy.receipts}
     assert counted == {(3, 1, "")}
 
 
@@ -466,14 +466,14 @@ def refusal(status: int, kind: str = "api_error", text: str = "no", **headers: s
     return FakeResponse(status, json.dumps(body).encode(), headers=headers)
 
 
-def ask(town: ProxyHarness, headers: dict[str, str] | None = None, **fields: Any) -> RecordingSink:
-    return asyncio.run(town.ask(headers=headers, **fields))
+def ask(proxy: ProxyHarness, headers: dict[str, str] | None = None, **fields: Any) -> RecordingSink:
+    return asyncio.run(proxy.post(headers=headers, **fields))
 
 
 def test_our_own_key_wins_over_the_client_s() -> None:
     streets = Streets()
-    keeper = ask(ProxyHarness(streets, **KEY), {"x-api-key": "the-client-s"})
-    assert json.loads(keeper.stream) == REPLY
+    sink = ask(ProxyHarness(streets, **KEY), {"x-api-key": "the-client-s"})
+    assert json.loads(sink.stream) == REPLY
     assert streets.keys == ["sk-ant-own"]
 
 
@@ -489,42 +489,42 @@ def test_the_client_s_own_credential_passes_where_none_is_set(name: str, value: 
 def test_the_client_s_own_credential_goes_to_nobody_else() -> None:
     streets = Streets()
     settings = {"PREFERRED_PROVIDER": "anthropic", "OPENAI_API_KEY": "sk-openai", "MOONSHOT_WIRE": "messages"}
-    town = ProxyHarness(streets, **settings, MOONSHOT_API_KEY="sk-kimi")
+    proxy = ProxyHarness(streets, **settings, MOONSHOT_API_KEY="sk-kimi")
     for model in ("openai/gpt-4.1", "moonshot/kimi-k3"):
-        ask(town, {"x-api-key": "sk-ant-client", "authorization": "Bearer sk-ant-client"}, model=model)
+        ask(proxy, {"x-api-key": "sk-ant-client", "authorization": "Bearer sk-ant-client"}, model=model)
     assert streets.keys == ["Bearer sk-openai", "Bearer sk-kimi"]
     assert "sk-ant-client" not in repr(streets.sent)
 
 
 def test_with_a_key_of_the_proxy_s_own_a_key_must_be_set() -> None:
     streets = Streets()
-    keeper = ask(
+    sink = ask(
         ProxyHarness(streets, PREFERRED_PROVIDER="anthropic", PROXY_API_KEY="door-key"), {"x-api-key": "door-key"}
     )
     assert streets.sent == []
-    assert keeper.error is not None
-    assert keeper.error.status == 401
-    assert keeper.error.message == (
+    assert sink.error is not None
+    assert sink.error.status == 401
+    assert sink.error.message == (
         "anthropic has no key: ANTHROPIC_API_KEY is not set. Set it in .env or in the environment "
         "and start the proxy again."
     )
-    assert keeper.error.should_retry is False
+    assert sink.error.should_retry is False
 
 
 def test_several_keys_are_used_in_turn() -> None:
     streets = Streets(refusal(401, "authentication_error"))
-    town = ProxyHarness(streets, ANTHROPIC_API_KEY="one,two", PREFERRED_PROVIDER="anthropic")
-    assert ask(town).error is None
-    ask(town)
+    proxy = ProxyHarness(streets, ANTHROPIC_API_KEY="one,two", PREFERRED_PROVIDER="anthropic")
+    assert ask(proxy).error is None
+    ask(proxy)
     assert streets.keys == ["one", "two", "two"]
 
 
 def test_a_refusal_passes_with_status_body_and_advice() -> None:
     limit = {"retry-after": "30", "request-id": "req_up", "anthropic-ratelimit-requests-remaining": "0", "server": "x"}
-    keeper = ask(
+    sink = ask(
         ProxyHarness(Streets(refusal(429, "rate_limit_error", "sk-ant-api03-abcdefghijklmnopqrst", **limit)), **KEY)
     )
-    error: Any = keeper.error
+    error: Any = sink.error
     assert error.status == 429
     assert json.loads(error.body)["error"]["type"] == "rate_limit_error"
     assert b"abcdefgh" not in error.body
@@ -543,10 +543,10 @@ def test_an_overload_is_tried_once_more_unless_the_api_says_not_to() -> None:
 
 
 def test_the_receipt_of_a_relayed_stream_says_what_was_used() -> None:
-    town = ProxyHarness(Streets(FakeResponse(200, *STREAM)), **KEY)
-    keeper = ask(town, stream=True, model=ASKED)
-    assert keeper.stream == WHOLE
-    (receipt,) = town.receipts
+    proxy = ProxyHarness(Streets(FakeResponse(200, *STREAM)), **KEY)
+    sink = ask(proxy, stream=True, model=ASKED)
+    assert sink.stream == WHOLE
+    (receipt,) = proxy.receipts
     assert (receipt.input_tokens, receipt.cache_read_tokens, receipt.cache_write_tokens) == (7, 5, 3)
     assert (receipt.output_tokens, receipt.thinking_tokens, receipt.outcome, receipt.status) == (
         9,
@@ -559,28 +559,28 @@ def test_the_receipt_of_a_relayed_stream_says_what_was_used() -> None:
 
 def test_an_error_in_the_stream_is_in_the_receipt() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    town = ProxyHarness(Streets(FakeResponse(200, STREAM[0], *frames(error))), **KEY)
-    keeper = ask(town, stream=True)
-    assert keeper.stream == STREAM[0] + frames(error)[0]
-    assert (town.receipts[0].outcome, town.receipts[0].error_type) == ("error", "overloaded_error")
-    assert town.receipts[0].input_tokens == 7
+    proxy = ProxyHarness(Streets(FakeResponse(200, STREAM[0], *frames(error))), **KEY)
+    sink = ask(proxy, stream=True)
+    assert sink.stream == STREAM[0] + frames(error)[0]
+    assert (proxy.receipts[0].outcome, proxy.receipts[0].error_type) == ("error", "overloaded_error")
+    assert proxy.receipts[0].input_tokens == 7
 
 
 def test_an_error_in_the_same_read_as_the_beginning_is_a_real_status() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    town = ProxyHarness(Streets(*(FakeResponse(200, STREAM[0] + frames(error)[0]) for _ in range(2))), **KEY)
-    keeper = ask(town, stream=True)
-    assert keeper.stream == b""
-    assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.error_type) == (529, "overloaded_error")
+    proxy = ProxyHarness(Streets(*(FakeResponse(200, STREAM[0] + frames(error)[0]) for _ in range(2))), **KEY)
+    sink = ask(proxy, stream=True)
+    assert sink.stream == b""
+    assert sink.error is not None
+    assert (sink.error.status, sink.error.error_type) == (529, "overloaded_error")
 
 
 @pytest.mark.parametrize("count", [b"9.5", b'"9"', b"[]", b"1e400"])
 def test_an_odd_count_does_not_hide_why_a_message_ended(count: bytes) -> None:
     odd = [piece.replace(b'"output_tokens": 9', b'"output_tokens": ' + count) for piece in STREAM]
-    town = ProxyHarness(Streets(FakeResponse(200, *odd)), **KEY)
-    assert ask(town, stream=True, model=ASKED).stream == b"".join(odd)
-    assert (town.receipts[0].outcome, town.receipts[0].input_tokens) == ("max_tokens", 7)
+    proxy = ProxyHarness(Streets(FakeResponse(200, *odd)), **KEY)
+    assert ask(proxy, stream=True, model=ASKED).stream == b"".join(odd)
+    assert (proxy.receipts[0].outcome, proxy.receipts[0].input_tokens) == ("max_tokens", 7)
 
 
 ODD = [b"9.5", b'"9"', b'"many"', b"[]", b"{}", b"null", b"true", b"-4", b"1e400", b"1" * 40, b'{"a": [1]}']
@@ -599,11 +599,11 @@ def test_an_odd_count_hides_nothing_else(streams: bool, field: str, value: bytes
         answer = FakeResponse(200, *STREAM[:5], end % odd, STREAM[6])
     else:
         answer = FakeResponse(200, b'{"type": "message", "stop_reason": "refusal", "content": [], "usage": %b}' % odd)
-    town = ProxyHarness(Streets(answer), **KEY)
-    keeper = ask(town, stream=streams, model=ASKED)
-    assert keeper.error is None
-    assert b"error" not in keeper.stream.replace(b'"error\\"', b"")
-    (receipt,) = town.receipts
+    proxy = ProxyHarness(Streets(answer), **KEY)
+    sink = ask(proxy, stream=streams, model=ASKED)
+    assert sink.error is None
+    assert b"error" not in sink.stream.replace(b'"error\\"', b"")
+    (receipt,) = proxy.receipts
     assert (receipt.outcome, receipt.status, receipt.cache_write_tokens) == ("refusal", 200, 3)
     if field != "output_tokens":
         assert receipt.output_tokens == 9
@@ -614,9 +614,9 @@ def test_an_odd_count_hides_nothing_else(streams: bool, field: str, value: bytes
 def test_an_odd_field_beside_the_stop_reason_does_not_hide_it(field: bytes, value: bytes) -> None:
     name = field.partition(b":")[0]
     odd = [piece.replace(b'"stop_sequence": null', b"%b: %b" % (name, value)) for piece in STREAM]
-    town = ProxyHarness(Streets(FakeResponse(200, *odd)), **KEY)
-    assert ask(town, stream=True, model=ASKED).stream == b"".join(odd)
-    assert (town.receipts[0].outcome, town.receipts[0].output_tokens) == ("max_tokens", 9)
+    proxy = ProxyHarness(Streets(FakeResponse(200, *odd)), **KEY)
+    assert ask(proxy, stream=True, model=ASKED).stream == b"".join(odd)
+    assert (proxy.receipts[0].outcome, proxy.receipts[0].output_tokens) == ("max_tokens", 9)
 
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -636,10 +636,10 @@ def test_no_event_follows_the_last_one(late: list[bytes], other: bytes, points: 
 
 
 async def test_a_message_whose_last_event_never_comes_is_given_that_soon() -> None:
-    town = ProxyHarness(Streets(FakeResponse(200, *STREAM[:-1], STALL)), **KEY)
-    keeper = await town.ask(stream=True, model=ASKED)
-    assert keeper.stream == b"".join(STREAM[:-1]) + b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-    assert (town.receipts[0].outcome, town.receipts[0].status) == ("max_tokens", 200)
+    proxy = ProxyHarness(Streets(FakeResponse(200, *STREAM[:-1], STALL)), **KEY)
+    sink = await proxy.post(stream=True, model=ASKED)
+    assert sink.stream == b"".join(STREAM[:-1]) + b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    assert (proxy.receipts[0].outcome, proxy.receipts[0].status) == ("max_tokens", 200)
 
 
 BEGINNINGS = [b"", b": hello\n\n", PING, STREAM[0], PING + STREAM[0], STREAM[0] + PING]
@@ -657,11 +657,11 @@ BEGINNINGS = [b"", b": hello\n\n", PING, STREAM[0], PING + STREAM[0], STREAM[0] 
 @pytest.mark.parametrize("torn", [False, True])
 def test_an_error_in_the_first_read_is_a_real_status(beginning: bytes, refusal: bytes, torn: bool) -> None:
     tail: list[Any] = [UpstreamProtocolError("reset")] if torn else []
-    town = ProxyHarness(Streets(*(FakeResponse(200, beginning + refusal, *tail) for _ in range(2))), **KEY)
-    keeper = ask(town, stream=True)
-    assert keeper.stream == b""
-    assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.error_type, keeper.error.message) == (
+    proxy = ProxyHarness(Streets(*(FakeResponse(200, beginning + refusal, *tail) for _ in range(2))), **KEY)
+    sink = ask(proxy, stream=True)
+    assert sink.stream == b""
+    assert sink.error is not None
+    assert (sink.error.status, sink.error.error_type, sink.error.message) == (
         529,
         "overloaded_error",
         "anthropic: Overloaded",
@@ -669,12 +669,12 @@ def test_an_error_in_the_first_read_is_a_real_status(beginning: bytes, refusal: 
 
 
 def test_a_stream_that_breaks_is_told_once_by_the_corridor() -> None:
-    keeper = ask(
+    sink = ask(
         ProxyHarness(Streets(FakeResponse(200, *STREAM[:4], STREAM[5][:30], UpstreamProtocolError("reset"))), **KEY),
         stream=True,
     )
-    assert keeper.stream.startswith(b"".join(STREAM[:4]) + b"event: error\n")
-    assert keeper.stream.count(b"event: error") == 1
+    assert sink.stream.startswith(b"".join(STREAM[:4]) + b"event: error\n")
+    assert sink.stream.count(b"event: error") == 1
 
 
 def test_a_cache_warm_up_is_the_api_s_to_answer() -> None:
@@ -686,8 +686,8 @@ def test_a_cache_warm_up_is_the_api_s_to_answer() -> None:
 def test_what_the_proxy_cannot_read_is_passed_on() -> None:
     streets = Streets()
     odd: dict[str, Any] = {"thread": {"type": "new"}, "messages": [{"role": "chorus", "content": [{"type": "song"}]}]}
-    keeper = ask(ProxyHarness(streets, **KEY), **odd)
-    assert keeper.error is None
+    sink = ask(ProxyHarness(streets, **KEY), **odd)
+    assert sink.error is None
     assert json.loads(streets.sent[0][1].body)["messages"] == odd["messages"]
 
 
@@ -703,24 +703,24 @@ def test_another_backend_takes_over_where_the_relay_fails_before_its_first_event
         return FakeResponse(200, text.encode()) if stream else FakeResponse(200, json.dumps(CHAT).encode())
 
     streets = Streets(refusal(500), refusal(500), openai=openai)
-    town = ProxyHarness(streets, **ELSEWHERE)
-    keeper = ask(town, {"anthropic-beta": "b", "x-api-key": "client"}, stream=stream)
-    assert "from elsewhere" in (keeper.stream.decode() if stream else json.dumps(keeper.body))
-    assert town.receipts[0].failed_attempts == ["anthropic 500"]
+    proxy = ProxyHarness(streets, **ELSEWHERE)
+    sink = ask(proxy, {"anthropic-beta": "b", "x-api-key": "client"}, stream=stream)
+    assert "from elsewhere" in (sink.stream.decode() if stream else json.dumps(sink.body))
+    assert proxy.receipts[0].failed_attempts == ["anthropic 500"]
     assert set(streets.sent[-1][1].headers) <= {"content-type", "accept"}
 
 
 def test_a_request_that_only_the_api_can_read_ends_with_the_api_s_refusal() -> None:
-    keeper = ask(ProxyHarness(Streets(refusal(500, text="the api's own")), **ELSEWHERE), thread={"type": "new"})
-    assert keeper.error is not None
-    assert keeper.error.message == "anthropic: the api's own"
+    sink = ask(ProxyHarness(Streets(refusal(500, text="the api's own")), **ELSEWHERE), thread={"type": "new"})
+    assert sink.error is not None
+    assert sink.error.message == "anthropic: the api's own"
 
 
 def test_the_relay_takes_over_from_another_backend() -> None:
     settings = {**KEY, "OPENAI_API_KEY": "sk-openai", "MODEL_SONNET": "openai/gpt-4.1"}
     streets = Streets(FakeResponse(200, *STREAM), openai=lambda: refusal(500))
-    keeper = ask(ProxyHarness(streets, **settings, FALLBACK_SONNET=f"anthropic/{TARGET}"), stream=True)
-    assert keeper.stream == WHOLE.replace(TARGET.encode(), ASKED.encode(), 1)
+    sink = ask(ProxyHarness(streets, **settings, FALLBACK_SONNET=f"anthropic/{TARGET}"), stream=True)
+    assert sink.stream == WHOLE.replace(TARGET.encode(), ASKED.encode(), 1)
 
 
 class Slow(FakeResponse):
@@ -735,10 +735,10 @@ def test_a_relay_that_takes_over_late_does_not_begin_the_message_again() -> None
     settings = {**KEY, "OPENAI_API_KEY": "sk-openai", "MODEL_SONNET": "openai/gpt-4.1"}
     openai = iter([Slow(200), refusal(500)])
     streets = Streets(FakeResponse(200, *STREAM), openai=lambda: next(openai))
-    keeper = ask(ProxyHarness(streets, **settings, FALLBACK_SONNET=f"anthropic/{TARGET}"), stream=True)
-    assert keeper.stream.count(b'"message_start"') == 1
-    assert keeper.stream.endswith(b"".join(STREAM[1:]))
-    assert check_bytes(keeper.stream) == []
+    sink = ask(ProxyHarness(streets, **settings, FALLBACK_SONNET=f"anthropic/{TARGET}"), stream=True)
+    assert sink.stream.count(b'"message_start"') == 1
+    assert sink.stream.endswith(b"".join(STREAM[1:]))
+    assert check_bytes(sink.stream) == []
 
 
 def test_thinking_whose_signature_is_refused_is_left_out_once() -> None:
@@ -751,12 +751,12 @@ def test_thinking_whose_signature_is_refused_is_left_out_once() -> None:
         {"role": "assistant", "content": [thinking, {"type": "text", "text": "1"}]},
         {"role": "user", "content": "Two"},
     ]
-    town = ProxyHarness(streets, **KEY)
-    assert ask(town, messages=messages).error is None
+    proxy = ProxyHarness(streets, **KEY)
+    assert ask(proxy, messages=messages).error is None
     first, second = (json.loads(request.body)["messages"] for _, request, _ in streets.sent)
     assert first == messages
     assert [block["type"] for block in second[1]["content"]] == ["text"]
-    assert town.receipts[0].notes
+    assert proxy.receipts[0].notes
     again = ask(
         ProxyHarness(Streets(*[refusal(400, text="Invalid `signature` in `thinking` block")] * 3), **KEY),
         messages=messages,
@@ -785,30 +785,30 @@ def test_a_client_that_leaves_takes_the_relayed_call_with_it() -> None:
             await self.left.wait()
 
     async def leave() -> None:
-        keeper.left = asyncio.Event()
+        sink.left = asyncio.Event()
         body = json.dumps(
             {"model": ASKED, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "stream": True}
         )
         inbound = ClientRequest(request_id="r", client=Client(), headers={}, body=body.encode())
-        await run_exchange(town.house, inbound, keeper)
+        await run_exchange(proxy.services, inbound, sink)
 
-    endless, keeper = Endless(200), Leaving()
-    town = ProxyHarness(Streets(endless), **KEY)
+    endless, sink = Endless(200), Leaving()
+    proxy = ProxyHarness(Streets(endless), **KEY)
     asyncio.run(leave())
     assert endless.closed
-    assert keeper.stream == STREAM[0]
-    assert (town.receipts[0].outcome, town.receipts[0].input_tokens) == ("cancelled", 7)
+    assert sink.stream == STREAM[0]
+    assert (proxy.receipts[0].outcome, proxy.receipts[0].input_tokens) == ("cancelled", 7)
 
 
 # Counts and models
 
 
-def counted(town: ProxyHarness, **fields: Any) -> JsonReply:
+def counted(proxy: ProxyHarness, **fields: Any) -> JsonReply:
     body = json.dumps({"model": ASKED, "messages": [{"role": "user", "content": "x" * 400}], **fields}).encode()
     inbound = ClientRequest(
         request_id="r", client=Client(), headers={}, body=body, path="/v1/messages/count_tokens", query="beta=true"
     )
-    return asyncio.run(forwarding.count_tokens(town.house, inbound))
+    return asyncio.run(forwarding.count_tokens(proxy.services, inbound))
 
 
 def test_a_count_is_the_provider_s_own() -> None:
@@ -847,9 +847,9 @@ def test_a_server_that_does_not_count_is_not_asked() -> None:
     assert json.loads(streets.sent[0][1].body)["model"] == "qwen3-coder"
 
 
-def listed(town: ProxyHarness, path: str = "/v1/models") -> JsonReply | None:
+def listed(proxy: ProxyHarness, path: str = "/v1/models") -> JsonReply | None:
     inbound = ClientRequest(request_id="r", client=Client(), headers={}, body=b"", path=path, query="limit=1000")
-    return asyncio.run(forwarding.list_models(town.house, inbound))
+    return asyncio.run(forwarding.list_models(proxy.services, inbound))
 
 
 MODEL = b'{"type": "model", "id": "claude-opus-5-5"}'
@@ -857,11 +857,11 @@ MODEL = b'{"type": "model", "id": "claude-opus-5-5"}'
 
 def test_models_are_the_provider_s_own_list_where_it_is_preferred() -> None:
     streets = Streets(FakeResponse(200, b'{"data": []}'), FakeResponse(200, MODEL), refusal(404), refusal(500))
-    town = ProxyHarness(streets, **KEY)
-    assert listed(town) == JsonReply(b'{"data": []}')
-    assert listed(town, "/v1/models/claude-opus-5-5") == JsonReply(MODEL)
-    assert listed(town, "/v1/models/claude-gone-1") is None
-    assert listed(town) is None
+    proxy = ProxyHarness(streets, **KEY)
+    assert listed(proxy) == JsonReply(b'{"data": []}')
+    assert listed(proxy, "/v1/models/claude-opus-5-5") == JsonReply(MODEL)
+    assert listed(proxy, "/v1/models/claude-gone-1") is None
+    assert listed(proxy) is None
     sent_on = [(request.method, request.path, request.body) for _, request, _ in streets.sent]
     assert sent_on[:2] == [
         ("GET", "/v1/models?limit=1000", b""),

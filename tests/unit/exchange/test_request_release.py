@@ -21,7 +21,7 @@ class Held:
     def __init__(self, wire: Wire, **changes: Any) -> None:
         first = b"".join(wire.parts(read_wanted("bench-text-10"))[:8])
         settings = {name: value.format(origin="http://127.0.0.1:9") for name, value in wire.settings.items()}
-        self.house = ProxyHarness(lambda *_: FakeResponse(200, first, STALL), **settings).house
+        self.services = ProxyHarness(lambda *_: FakeResponse(200, first, STALL), **settings).services
         request = make_messages(_SIZE, wire.model.format("bench-text-10"), stream=True)
         self.body = cut_at_number({**request, **changes}).numbered(0)
         self.begun = asyncio.Event()

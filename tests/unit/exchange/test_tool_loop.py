@@ -41,9 +41,9 @@ from tests.support.tool_loop import (
     gemini,
     kinds,
     message_of,
+    proxy,
     reply,
     text,
-    town,
 )
 
 WORDS = {"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"}
@@ -55,8 +55,8 @@ async def test_a_search_is_run_and_the_model_asked_again(stream: bool) -> None:
         calls(text("Let me look."), call("web_search", query="Oslo")), reply(text("Cold."), tokens=(150, 5))
     )
     searcher = Searcher()
-    keeper = await town(script, searcher).ask("How is Oslo?", tools=[SEARCH, WEATHER], stream=stream)
-    message = message_of(keeper)
+    sink = await proxy(script, searcher).post("How is Oslo?", tools=[SEARCH, WEATHER], stream=stream)
+    message = message_of(sink)
     assert kinds(message) == ["text", "server_tool_use", "web_search_tool_result", "text"]
     used, found = message.content[1], message.content[2]
     assert used.id.startswith("srvtoolu_")
@@ -66,8 +66,8 @@ async def test_a_search_is_run_and_the_model_asked_again(stream: bool) -> None:
     assert message.stop_reason == "end_turn"
     assert (message.usage.input_tokens, message.usage.output_tokens) == (250, 15)
     assert message.usage.server_tool_use.model_dump() == {"web_search_requests": 1, "web_fetch_requests": 0}
-    assert searcher.asked == [("Oslo", (), ())]
-    assert [tool["function"]["name"] for tool in script.asked[0]["tools"]] == ["web_search", "get_weather"]
+    assert searcher.requests == [("Oslo", (), ())]
+    assert [tool["function"]["name"] for tool in script.requests[0]["tools"]] == ["web_search", "get_weather"]
     assert script.last_words(1) == [
         ("assistant", "Let me look."),
         ("tool", "Oslo – https://cold.test/oslo (1 day)\nIt is cold in Oslo."),
@@ -82,11 +82,11 @@ async def test_the_history_is_said_again_to_the_byte() -> None:
         reply(text("Done.")),
         reply(text("Again.")),
     )
-    built = town(script, Searcher())
-    body = folded((await built.ask("Go", tools=[SEARCH], stream=True)).stream)
+    built = proxy(script, Searcher())
+    body = folded((await built.post("Go", tools=[SEARCH], stream=True)).stream)
     turns = [{"role": "user", "content": "Go"}, {"role": "assistant", "content": body["content"]}]
-    await built.ask(messages=[*turns, {"role": "user", "content": "And?"}], tools=[SEARCH], stream=True)
-    before, after = script.asked[2], script.asked[3]
+    await built.post(messages=[*turns, {"role": "user", "content": "And?"}], tools=[SEARCH], stream=True)
+    before, after = script.requests[2], script.requests[3]
     assert after["messages"][: len(before["messages"])] == before["messages"]
     assert after["messages"][len(before["messages"]) :] == [
         {"role": "assistant", "content": "Done."},
@@ -97,16 +97,16 @@ async def test_the_history_is_said_again_to_the_byte() -> None:
 
 async def test_text_leaves_before_the_search_is_run() -> None:
     seen: list[bytes] = []
-    keeper = RecordingSink()
+    sink = RecordingSink()
 
     class Late(Searcher):
         async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
-            seen.append(keeper.stream)
+            seen.append(sink.stream)
             return FACTS
 
     script = Script(calls(text("Let me look."), call("web_search", query="Oslo")), reply(text("Cold.")))
-    built = town(script, Late())
-    await built.ask("How is Oslo?", tools=[SEARCH], stream=True, keeper=keeper)
+    built = proxy(script, Late())
+    await built.post("How is Oslo?", tools=[SEARCH], stream=True, sink=sink)
     assert b"Let me look." in seen[0]
     assert b'"server_tool_use"' in seen[0]
     assert b"web_search_tool_result" not in seen[0]
@@ -114,7 +114,7 @@ async def test_text_leaves_before_the_search_is_run() -> None:
 
 async def test_without_a_service_the_search_is_unavailable() -> None:
     script = Script(calls(call("web_search", query="Oslo")), reply(text("I cannot look.")))
-    message = message_of(await town(script).ask(tools=[SEARCH]))
+    message = message_of(await proxy(script).post(tools=[SEARCH]))
     assert kinds(message) == ["server_tool_use", "web_search_tool_result", "text"]
     assert message.content[1].content.error_code == "unavailable"
     assert message.usage.server_tool_use.web_search_requests == 0
@@ -133,7 +133,7 @@ async def test_a_search_that_fails_is_told_in_a_block(
     arguments: dict[str, str], error: Exception | None, code: str
 ) -> None:
     script = Script(calls(call("web_search", **arguments)), reply(text("Sorry.")))
-    message = message_of(await town(script, Searcher(error=error)).ask(tools=[SEARCH]))
+    message = message_of(await proxy(script, Searcher(error=error)).post(tools=[SEARCH]))
     assert message.content[1].content.error_code == code
 
 
@@ -144,36 +144,36 @@ async def test_the_clients_limits_hold() -> None:
     )
     searcher = Searcher()
     tool = {**SEARCH, "max_uses": 1, "allowed_domains": ["cold.test"]}
-    message = message_of(await town(script, searcher).ask(tools=[tool], stream=True))
+    message = message_of(await proxy(script, searcher).post(tools=[tool], stream=True))
     assert kinds(message) == [*["server_tool_use"] * 2, *["web_search_tool_result"] * 2, "text"]
     assert message.content[3].content.error_code == "max_uses_exceeded"
-    assert searcher.asked == [("a", ("cold.test",), ())]
+    assert searcher.requests == [("a", ("cold.test",), ())]
     assert message.usage.server_tool_use.web_search_requests == 1
 
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "web_search"}])
 async def test_a_forced_search_is_forced_once(choice: dict[str, str]) -> None:
     script = Script(calls(call("web_search", query="a")), reply(text("Done.")))
-    message_of(await town(script, Searcher()).ask(tools=[SEARCH, WEATHER], tool_choice=choice))
-    assert script.asked[0]["tool_choice"] != "auto"
-    assert script.asked[1]["tool_choice"] == "auto"
+    message_of(await proxy(script, Searcher()).post(tools=[SEARCH, WEATHER], tool_choice=choice))
+    assert script.requests[0]["tool_choice"] != "auto"
+    assert script.requests[1]["tool_choice"] == "auto"
 
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_the_clients_own_calls_end_the_message_after_ours_were_run(stream: bool) -> None:
     script = Script(calls(call("get_weather", 0, city="Oslo"), call("web_search", 1, query="a")), reply(text("So.")))
-    built = town(script, Searcher())
-    message = message_of(await built.ask(tools=[SEARCH, WEATHER], stream=stream))
+    built = proxy(script, Searcher())
+    message = message_of(await built.post(tools=[SEARCH, WEATHER], stream=stream))
     assert kinds(message) == ["tool_use", "server_tool_use", "web_search_tool_result"]
     assert message.stop_reason == "tool_use"
-    assert len(script.asked) == 1
+    assert len(script.requests) == 1
     result = {"type": "tool_result", "tool_use_id": message.content[0].id, "content": "snow"}
     turns = [
         {"role": "user", "content": "hello"},
         {"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in message.content]},
         {"role": "user", "content": [result]},
     ]
-    await built.ask(messages=turns, tools=[SEARCH, WEATHER])
+    await built.post(messages=turns, tools=[SEARCH, WEATHER])
     assert script.last_words(1) == [
         ("assistant", ["get_weather", "web_search"]),
         ("tool", "snow"),
@@ -184,26 +184,26 @@ async def test_the_clients_own_calls_end_the_message_after_ours_were_run(stream:
 async def test_one_call_a_reply_counts_ours_too() -> None:
     script = Script(calls(call("web_search", 0, query="a"), call("get_weather", 1)), reply(text("So.")))
     choice = {"type": "auto", "disable_parallel_tool_use": True}
-    message = message_of(await town(script, Searcher()).ask(tools=[SEARCH, WEATHER], tool_choice=choice, stream=True))
+    message = message_of(await proxy(script, Searcher()).post(tools=[SEARCH, WEATHER], tool_choice=choice, stream=True))
     assert kinds(message) == ["server_tool_use", "web_search_tool_result", "text"]
 
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_loop_pauses_and_goes_on_when_the_client_sends_it_back(stream: bool) -> None:
     script = Script(*[calls(call("web_search", query=str(count))) for count in range(10)], reply(text("Done.")))
-    built = town(script, Searcher())
-    message = message_of(await built.ask("Go", tools=[SEARCH], stream=stream))
+    built = proxy(script, Searcher())
+    message = message_of(await built.post("Go", tools=[SEARCH], stream=stream))
     assert message.stop_reason == "pause_turn"
-    assert len(script.asked) == 10
+    assert len(script.requests) == 10
     assert kinds(message) == ["server_tool_use", "web_search_tool_result"] * 10
     turns = [
         {"role": "user", "content": "Go"},
         {"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in message.content]},
     ]
-    later = message_of(await built.ask(messages=turns, tools=[SEARCH], stream=stream))
+    later = message_of(await built.post(messages=turns, tools=[SEARCH], stream=stream))
     assert kinds(later) == ["text"]
-    assert script.asked[10]["messages"][-1]["role"] == "tool"
-    assert len(script.asked[10]["messages"]) == 21
+    assert script.requests[10]["messages"][-1]["role"] == "tool"
+    assert len(script.requests[10]["messages"]) == 21
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -211,14 +211,14 @@ async def test_a_call_that_was_not_run_yet_is_run_first(stream: bool) -> None:
     script = Script(reply(text("Cold.")))
     owed = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "Oslo"}}
     turns = [{"role": "user", "content": "Go"}, {"role": "assistant", "content": [owed]}]
-    keeper = await town(script, Searcher()).ask(
+    sink = await proxy(script, Searcher()).post(
         messages=turns, tools=[SEARCH], tool_choice={"type": "any"}, stream=stream
     )
-    message = message_of(keeper)
+    message = message_of(sink)
     assert kinds(message) == ["web_search_tool_result", "text"]
     assert message.content[0].tool_use_id == "srvtoolu_1"
     assert [role for role, _ in script.last_words(0)] == ["assistant", "tool"]
-    assert script.asked[0]["tool_choice"] == "auto"
+    assert script.requests[0]["tool_choice"] == "auto"
 
 
 async def test_a_search_that_nobody_can_run_any_more_stays_text() -> None:
@@ -234,10 +234,10 @@ async def test_a_search_that_nobody_can_run_any_more_stays_text() -> None:
         {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [found]},
     ]
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": content}]
-    await town(script).ask(messages=[*turns, {"role": "user", "content": "b"}])
-    assert "[web_search: Oslo]" in json.dumps(script.asked[0])
-    assert "Snow." in json.dumps(script.asked[0])
-    assert "tool_calls" not in json.dumps(script.asked[0])
+    await proxy(script).post(messages=[*turns, {"role": "user", "content": "b"}])
+    assert "[web_search: Oslo]" in json.dumps(script.requests[0])
+    assert "Snow." in json.dumps(script.requests[0])
+    assert "tool_calls" not in json.dumps(script.requests[0])
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -245,32 +245,32 @@ async def test_a_later_call_is_repeated_once_and_then_fails_the_reply(stream: bo
     script = Script(
         calls(text("Hm."), call("web_search", query="a")), FakeResponse(503, b"{}"), FakeResponse(503, b"{}")
     )
-    built = town(script, Searcher())
-    keeper = await built.ask(tools=[SEARCH], stream=stream)
-    assert len(script.asked) == 3
-    assert len(built.pauses) == 1
+    built = proxy(script, Searcher())
+    sink = await built.post(tools=[SEARCH], stream=stream)
+    assert len(script.requests) == 3
+    assert len(built.sleeps) == 1
     if stream:
-        assert folded(keeper.stream)["error"]["type"] == "api_error"
-        assert check_bytes(keeper.stream) == []
+        assert folded(sink.stream)["error"]["type"] == "api_error"
+        assert check_bytes(sink.stream) == []
     else:
-        assert keeper.error is not None
-        assert keeper.error.status == 503
+        assert sink.error is not None
+        assert sink.error.status == 503
 
 
 async def test_a_later_call_that_is_refused_is_not_healed() -> None:
     refusal = FakeResponse(400, b'{"error":{"message":"Unsupported parameter: \'temperature\'","param":"temperature"}}')
     script = Script(calls(text("Hm."), call("web_search", query="a")), refusal)
-    keeper = await town(script, Searcher()).ask(tools=[SEARCH], stream=True, temperature=0.5)
-    assert folded(keeper.stream)["error"]["type"] == "invalid_request_error"
-    assert len(script.asked) == 2
+    sink = await proxy(script, Searcher()).post(tools=[SEARCH], stream=True, temperature=0.5)
+    assert folded(sink.stream)["error"]["type"] == "invalid_request_error"
+    assert len(script.requests) == 2
 
 
 async def test_an_answer_that_breaks_off_before_its_call_is_complete_runs_nothing() -> None:
     searcher = Searcher()
     script = Script([frame(text("Hm.")), frame(call("web_search", query="a"))])
-    keeper = await town(script, searcher).ask(tools=[SEARCH], stream=True)
-    assert "error" in folded(keeper.stream)
-    assert not searcher.asked
+    sink = await proxy(script, searcher).post(tools=[SEARCH], stream=True)
+    assert "error" in folded(sink.stream)
+    assert not searcher.requests
 
 
 async def test_a_call_cut_by_the_limit_is_not_run() -> None:
@@ -278,24 +278,24 @@ async def test_a_call_cut_by_the_limit_is_not_run() -> None:
     begun = call("web_search")
     begun["tool_calls"][0]["function"]["arguments"] = '{"query": "Os'
     script = Script(reply(begun, finish="length"))
-    message = message_of(await town(script, searcher).ask(tools=[SEARCH], stream=True))
+    message = message_of(await proxy(script, searcher).post(tools=[SEARCH], stream=True))
     assert message.stop_reason == "max_tokens"
     assert kinds(message) == ["server_tool_use"]
-    assert not searcher.asked
+    assert not searcher.requests
 
 
 async def test_all_calls_share_the_clients_limit_of_tokens() -> None:
     script = Script(
         calls(call("web_search", query="a"), tokens=(100, 30)), calls(call("web_search", query="b"), tokens=(100, 70))
     )
-    message = message_of(await town(script, Searcher()).ask(tools=[SEARCH], max_tokens=100, stream=True))
-    assert [asked["max_completion_tokens"] for asked in script.asked] == [100, 70]
+    message = message_of(await proxy(script, Searcher()).post(tools=[SEARCH], max_tokens=100, stream=True))
+    assert [asked["max_completion_tokens"] for asked in script.requests] == [100, 70]
     assert message.stop_reason == "max_tokens"
 
 
 async def test_a_stop_sequence_ends_the_reply_in_any_turn() -> None:
     script = Script(calls(call("web_search", query="a")), reply(text("One END two")))
-    message = message_of(await town(script, Searcher()).ask(tools=[SEARCH], stop_sequences=["END"], stream=True))
+    message = message_of(await proxy(script, Searcher()).post(tools=[SEARCH], stop_sequences=["END"], stream=True))
     assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "END")
     assert message.content[-1].text == "One "
 
@@ -317,8 +317,8 @@ async def test_a_client_that_leaves_takes_the_search_with_it() -> None:
             await began.wait()
 
     script = Script(calls(call("web_search", query="a")))
-    built = town(script, Endless())
-    await built.ask(tools=[SEARCH], stream=True, keeper=Leaving())
+    built = proxy(script, Endless())
+    await built.post(tools=[SEARCH], stream=True, sink=Leaving())
     assert ended.is_set()
     assert built.receipts[0].outcome == "cancelled"
     assert script.given[0].closed
@@ -326,9 +326,9 @@ async def test_a_client_that_leaves_takes_the_search_with_it() -> None:
 
 async def test_an_upstream_that_falls_silent_in_a_later_turn_is_an_error() -> None:
     script = Script(calls(text("Hm."), call("web_search", query="a")), [STALL], [STALL])
-    built = town(script, Searcher(), UPSTREAM_FIRST_BYTE_TIMEOUT="0.05", UPSTREAM_IDLE_TIMEOUT="0.05")
-    keeper = await built.ask(tools=[SEARCH], stream=True)
-    assert folded(keeper.stream)["error"]["type"] == "timeout_error"
+    built = proxy(script, Searcher(), UPSTREAM_FIRST_BYTE_TIMEOUT="0.05", UPSTREAM_IDLE_TIMEOUT="0.05")
+    sink = await built.post(tools=[SEARCH], stream=True)
+    assert folded(sink.stream)["error"]["type"] == "timeout_error"
 
 
 async def test_a_slow_search_is_not_the_upstreams_silence() -> None:
@@ -338,8 +338,8 @@ async def test_a_slow_search_is_not_the_upstreams_silence() -> None:
             return FACTS
 
     script = Script(calls(text("Hm."), call("web_search", query="a")), reply(text("Cold.")))
-    built = town(script, Slow(), UPSTREAM_FIRST_BYTE_TIMEOUT="0.05", UPSTREAM_IDLE_TIMEOUT="0.05")
-    message = message_of(await built.ask(tools=[SEARCH], stream=True))
+    built = proxy(script, Slow(), UPSTREAM_FIRST_BYTE_TIMEOUT="0.05", UPSTREAM_IDLE_TIMEOUT="0.05")
+    message = message_of(await built.post(tools=[SEARCH], stream=True))
     assert message.stop_reason == "end_turn"
 
 
@@ -360,13 +360,13 @@ async def test_a_client_is_held_while_a_search_runs(monkeypatch: pytest.MonkeyPa
             return FACTS
 
     script = Script(calls(text("Hm."), call("web_search", query="a")), reply(text("Cold.")))
-    message_of(await town(script, Slow()).ask(tools=[SEARCH], stream=True, keeper=Held()))
+    message_of(await proxy(script, Slow()).post(tools=[SEARCH], stream=True, sink=Held()))
 
 
 async def test_a_request_without_such_tools_passes_as_it_is() -> None:
     script = Script(calls(call("web_search", query="a")))
     client_tool = {"name": "web_search", "input_schema": {"type": "object"}}
-    message = message_of(await town(script, Searcher()).ask(tools=[client_tool], stream=True))
+    message = message_of(await proxy(script, Searcher()).post(tools=[client_tool], stream=True))
     assert kinds(message) == ["tool_use"]
 
 
@@ -388,7 +388,7 @@ async def test_a_pdf_is_fetched_whole() -> None:
     message, _, script = await fetched(PDF.url, f"Read {PDF.url}")
     source = message.content[1].content.content.source
     assert (source.type, source.media_type) == ("base64", "application/pdf")
-    assert source.data in json.dumps(script.asked[1])
+    assert source.data in json.dumps(script.requests[1])
 
 
 async def test_a_page_is_cut_to_what_the_client_allows() -> None:
@@ -398,8 +398,8 @@ async def test_a_page_is_cut_to_what_the_client_allows() -> None:
 
 async def test_without_the_setting_a_fetch_is_not_offered() -> None:
     script = Script(reply(text("No.")))
-    message_of(await town(script).ask(tools=[FETCH, WEATHER]))
-    assert [tool["function"]["name"] for tool in script.asked[0]["tools"]] == ["get_weather"]
+    message_of(await proxy(script).post(tools=[FETCH, WEATHER]))
+    assert [tool["function"]["name"] for tool in script.requests[0]["tools"]] == ["get_weather"]
 
 
 def result(content: Any) -> list[dict[str, Any]]:
@@ -438,7 +438,7 @@ def result(content: Any) -> list[dict[str, Any]]:
 )
 async def test_an_address_that_stands_in_the_conversation_may_be_fetched(said: Any) -> None:
     _, fetcher, _ = await fetched(PAGE.url, said)
-    assert fetcher.asked == [PAGE.url]
+    assert fetcher.requests == [PAGE.url]
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ async def test_an_address_that_stands_in_the_conversation_may_be_fetched(said: A
 async def test_an_address_that_the_model_made_up_is_not_fetched(url: str, said: Any) -> None:
     said = [*said, {"role": "user", "content": "b"}] if isinstance(said, list) else said
     message, fetcher, _ = await fetched(url, said)
-    assert not fetcher.asked
+    assert not fetcher.requests
     assert message.content[1].content.error_code == "url_not_in_prior_context"
 
 
@@ -519,8 +519,8 @@ async def test_what_a_search_found_may_be_fetched() -> None:
     page = structs.replace(PAGE, url=FACTS[0].url)
     script = Script(calls(call("web_search", query="a")), calls(call("web_fetch", url=page.url)), reply(text("So.")))
     fetcher = Fetcher(page)
-    message = message_of(await town(script, Searcher(), fetcher).ask(tools=[SEARCH, FETCH], stream=True))
-    assert fetcher.asked == [page.url]
+    message = message_of(await proxy(script, Searcher(), fetcher).post(tools=[SEARCH, FETCH], stream=True))
+    assert fetcher.requests == [page.url]
     assert message.usage.server_tool_use.model_dump() == {"web_search_requests": 1, "web_fetch_requests": 1}
 
 
@@ -538,34 +538,34 @@ def offered(asked: Any) -> list[str]:
 )
 async def test_deferred_tools_are_found_and_stay_offered(tool: dict[str, str], asked: dict[str, str]) -> None:
     script = Script(calls(call(tool["name"], **asked)), calls(call("send_mail")), reply(text("Sent.")))
-    built = town(script)
+    built = proxy(script)
     tools = [tool, *deferred(WEATHER, MAIL)]
-    message = message_of(await built.ask("Go", tools=tools, stream=True))
+    message = message_of(await built.post("Go", tools=tools, stream=True))
     assert kinds(message) == ["server_tool_use", "tool_search_tool_result", "tool_use"]
     assert [one.tool_name for one in message.content[1].content.tool_references] == ["send_mail"]
-    assert [offered(one) for one in script.asked] == [[tool["name"]], [tool["name"], "send_mail"]]
-    assert script.asked[1]["tools"][:1] == script.asked[0]["tools"]
+    assert [offered(one) for one in script.requests] == [[tool["name"]], [tool["name"], "send_mail"]]
+    assert script.requests[1]["tools"][:1] == script.requests[0]["tools"]
     assert script.last_words(1)[-1] == ("tool", "Tool available: send_mail")
     turns = [
         {"role": "user", "content": "Go"},
         {"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in message.content]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": message.content[2].id, "content": "ok"}]},
     ]
-    message_of(await built.ask(messages=turns, tools=tools, stream=True))
-    assert script.asked[2]["tools"] == script.asked[1]["tools"]
+    message_of(await built.post(messages=turns, tools=tools, stream=True))
+    assert script.requests[2]["tools"] == script.requests[1]["tools"]
 
 
 async def test_what_the_clients_own_search_found_is_offered_too() -> None:
     script = Script(reply(text("Ok.")))
     turns = result([{"type": "tool_reference", "tool_name": "send_mail"}])
-    await town(script).ask(messages=turns, tools=[REGEX, *deferred(WEATHER, MAIL)])
-    assert offered(script.asked[0]) == [REGEX["name"], "send_mail"]
+    await proxy(script).post(messages=turns, tools=[REGEX, *deferred(WEATHER, MAIL)])
+    assert offered(script.requests[0]) == [REGEX["name"], "send_mail"]
 
 
 async def test_without_a_search_deferred_tools_are_offered_at_once() -> None:
     script = Script(reply(text("Ok.")))
-    await town(script).ask(tools=deferred(WEATHER, MAIL))
-    assert offered(script.asked[0]) == ["get_weather", "send_mail"]
+    await proxy(script).post(tools=deferred(WEATHER, MAIL))
+    assert offered(script.requests[0]) == ["get_weather", "send_mail"]
 
 
 @pytest.mark.parametrize(
@@ -580,7 +580,7 @@ async def test_without_a_search_deferred_tools_are_offered_at_once() -> None:
 async def test_a_pattern_that_cannot_be_searched_is_told(pattern: str, code: str, words: str) -> None:
     script = Script(calls(call(REGEX["name"], pattern=pattern)), reply(text("Hm.")))
     slow = {**MAIL, "description": "a" * 100 + "!"}
-    message = message_of(await town(script).ask(tools=[REGEX, *deferred(slow)], stream=True))
+    message = message_of(await proxy(script).post(tools=[REGEX, *deferred(slow)], stream=True))
     assert message.content[1].content.error_code == code
     assert words in message.content[1].content.error_message
     assert words in str(script.last_words(1)[-1])
@@ -591,10 +591,10 @@ async def test_gemini_gets_its_signature_back_with_a_search_of_ours(stream: bool
     search = {"functionCall": {"name": "web_search", "args": {"query": "a"}}, "thoughtSignature": "c2ln"}
     whole = [gemini({"text": "Hm.", "thought": True}, search), gemini({"text": "Cold."})]
     script = Script(*(whole if stream else [[b"".join(one).removeprefix(b"data: ")] for one in whole]))
-    built = town(script, Searcher(), GEMINI_API_KEY="k")
-    message = message_of(await built.ask(model="gemini/gemini-2.5-pro", tools=[SEARCH, WEATHER], stream=stream))
+    built = proxy(script, Searcher(), GEMINI_API_KEY="k")
+    message = message_of(await built.post(model="gemini/gemini-2.5-pro", tools=[SEARCH, WEATHER], stream=stream))
     assert kinds(message) == ["thinking", "server_tool_use", "web_search_tool_result", "text"]
-    made = script.asked[1]["contents"][1]["parts"][0]
+    made = script.requests[1]["contents"][1]["parts"][0]
     assert made["functionCall"]["name"] == "web_search"
     assert made["thoughtSignature"] == "c2ln"
 
@@ -609,20 +609,20 @@ async def test_a_reply_in_pieces_is_one_text(stream: bool) -> None:
         gemini({"text": "two, "}, finish="CONTINUATION", token="dHc=", tokens=(70, 20)),
         gemini({"text": "three."}, tokens=(90, 5)),
     )
-    built = town(script, GEMINI_API_KEY="k")
-    message = message_of(await built.ask(model=ARGON, stream=stream))
+    built = proxy(script, GEMINI_API_KEY="k")
+    message = message_of(await built.post(model=ARGON, stream=stream))
     assert [block.text for block in message.content] == ["One, two, three."]
     assert message.stop_reason == "end_turn"
     assert (message.usage.input_tokens, message.usage.output_tokens) == (170, 85)
-    assert [asked.pop("continuationToken", None) for asked in script.asked] == [None, "dG8=", "dHc="]
-    assert script.asked[0] == script.asked[1] == script.asked[2]
+    assert [asked.pop("continuationToken", None) for asked in script.requests] == [None, "dG8=", "dHc="]
+    assert script.requests[0] == script.requests[1] == script.requests[2]
 
 
 async def test_a_reply_in_pieces_ends_at_the_clients_limit() -> None:
     script = Script(gemini({"text": "One"}, finish="CONTINUATION", token="dG8=", tokens=(10, 100)))
-    message = message_of(await town(script, GEMINI_API_KEY="k").ask(model=ARGON, max_tokens=100, stream=True))
+    message = message_of(await proxy(script, GEMINI_API_KEY="k").post(model=ARGON, max_tokens=100, stream=True))
     assert message.stop_reason == "max_tokens"
-    assert len(script.asked) == 1
+    assert len(script.requests) == 1
 
 
 async def test_a_stop_sequence_is_found_across_pieces() -> None:
@@ -631,8 +631,8 @@ async def test_a_stop_sequence_is_found_across_pieces() -> None:
         gemini({"text": "D two"}),
         gemini({"text": "x"}),
     )
-    built = town(script, GEMINI_API_KEY="k")
-    message = message_of(await built.ask(model=ARGON, stop_sequences=["END"], stream=True))
+    built = proxy(script, GEMINI_API_KEY="k")
+    message = message_of(await built.post(model=ARGON, stop_sequences=["END"], stream=True))
     assert message.content[0].text == "One "
     assert message.stop_sequence == "END"
 
@@ -640,8 +640,8 @@ async def test_a_stop_sequence_is_found_across_pieces() -> None:
 async def test_calls_in_several_pieces_are_all_there() -> None:
     look = {"functionCall": {"name": "get_weather", "args": {"city": "Oslo"}}}
     script = Script(gemini(look, finish="CONTINUATION", token="dG8="), gemini(look))
-    built = town(script, GEMINI_API_KEY="k")
-    message = message_of(await built.ask(model=ARGON, tools=[WEATHER], stream=True))
+    built = proxy(script, GEMINI_API_KEY="k")
+    message = message_of(await built.post(model=ARGON, tools=[WEATHER], stream=True))
     assert kinds(message) == ["tool_use", "tool_use"]
     assert len({block.id for block in message.content}) == 2
     assert message.stop_reason == "tool_use"
@@ -659,9 +659,11 @@ class Tokens:
 
 async def test_vertex_goes_on_at_the_version_that_knows_the_token() -> None:
     script = Script(gemini({"text": "One"}, finish="CONTINUATION", token="dG8="), gemini({"text": "."}))
-    built = town(script, VERTEX_PROJECT="p", VERTEX_LOCATION="global")
-    built.house = structs.replace(built.house, credentials=Credentials(built.house.settings, {"google": Tokens()}))
-    message_of(await built.ask(model="vertex_ai/gemini-4-argon", stream=True))
+    built = proxy(script, VERTEX_PROJECT="p", VERTEX_LOCATION="global")
+    built.services = structs.replace(
+        built.services, credentials=Credentials(built.services.settings, {"google": Tokens()})
+    )
+    message_of(await built.post(model="vertex_ai/gemini-4-argon", stream=True))
     assert [url.partition(".com")[2] for url in script.urls] == [
         "/v1/projects/p/locations/global/publishers/google",
         "/v1beta1/projects/p/locations/global/publishers/google",

@@ -34,41 +34,41 @@ def receipt_of(number: int) -> Receipt:
     return Receipt(request_id=f"req_{number}", client=Client(), started_at=0.0)
 
 
-def town_with(*observers: Observer) -> ProxyHarness:
-    town = ProxyHarness(lambda *_: FakeResponse(200, BODY), **KEYS)
-    house = town.house
-    town.house = structs.replace(house, receipts=Receipts(house.log, observers, count=town.receipts.append))
-    return town
+def harness_with(*observers: Observer) -> ProxyHarness:
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, BODY), **KEYS)
+    services = proxy.services
+    proxy.services = structs.replace(services, receipts=Receipts(services.log, observers, count=proxy.receipts.append))
+    return proxy
 
 
 async def test_an_observer_that_hangs_delays_no_exchange_and_no_other_observer() -> None:
     slow, quick = Observer(), Observer()
     slow.gate.clear()
-    town = town_with(slow, quick)
+    proxy = harness_with(slow, quick)
     for _ in range(3):
-        assert (await town.ask()).error is None
+        assert (await proxy.post()).error is None
     await asyncio.sleep(0)
-    assert (len(slow.seen), len(quick.seen), len(town.receipts)) == (0, 3, 3)
+    assert (len(slow.seen), len(quick.seen), len(proxy.receipts)) == (0, 3, 3)
     slow.gate.set()
-    await town.house.receipts.close(10)
-    assert slow.seen == quick.seen == town.receipts
+    await proxy.services.receipts.close(10)
+    assert slow.seen == quick.seen == proxy.receipts
 
 
 async def test_an_observer_that_fails_is_logged_and_sees_the_next_receipt() -> None:
     failing = Observer(fails="req_0")
-    town = town_with(failing)
+    proxy = harness_with(failing)
     for number in range(2):
-        town.house.receipts.add_exchange(receipt_of(number))
-    await town.house.receipts.close(10)
+        proxy.services.receipts.add_exchange(receipt_of(number))
+    await proxy.services.receipts.close(10)
     assert [receipt.request_id for receipt in failing.seen] == ["req_1"]
-    assert "ConnectionError: the table is locked" in town.log.getvalue()
-    assert "req_0" in town.log.getvalue()
+    assert "ConnectionError: the table is locked" in proxy.log.getvalue()
+    assert "req_0" in proxy.log.getvalue()
 
 
 async def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
     slow, totals = Observer(), Totals(lambda _: False)
     slow.gate.clear()
-    log = ProxyHarness(lambda *_: FakeResponse()).house.log
+    log = ProxyHarness(lambda *_: FakeResponse()).services.log
     receipts = Receipts(log, [slow], count_dropped=totals.count_dropped_receipt)
     receipts.add_request(receipt_of(0))
     await asyncio.sleep(0)  # the observer has the first one
@@ -84,7 +84,7 @@ async def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
 async def test_the_end_waits_for_an_observer_no_longer_than_it_may() -> None:
     slow = Observer()
     slow.gate.clear()
-    receipts = Receipts(ProxyHarness(lambda *_: FakeResponse()).house.log, [slow])
+    receipts = Receipts(ProxyHarness(lambda *_: FakeResponse()).services.log, [slow])
     receipts.add_request(receipt_of(0))
     await receipts.close(0.01)
     await asyncio.sleep(0)
@@ -92,7 +92,7 @@ async def test_the_end_waits_for_an_observer_no_longer_than_it_may() -> None:
     assert slow.seen == []
 
 
-async def ask(town: ProxyHarness, method: str, path: str, body: Any = None, **headers: str) -> int:
+async def ask(proxy: ProxyHarness, method: str, path: str, body: Any = None, **headers: str) -> int:
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -110,17 +110,17 @@ async def ask(town: ProxyHarness, method: str, path: str, body: Any = None, **he
 
 async def test_every_request_but_a_probe_has_one_receipt() -> None:
     observer = Observer()
-    town = town_with(observer)
+    proxy = harness_with(observer)
     message = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
     counted = {"model": "claude-sonnet-4-5", "messages": message["messages"]}
-    assert await ask(town, "POST", "/v1/messages", message) == 200
-    assert await ask(town, "POST", "/v1/messages", {"model": 5}) == 400
-    assert await ask(town, "POST", "/v1/messages/count_tokens", counted) == 200
-    assert await ask(town, "POST", "/v1/messages", message, host="evil.example") == 403
-    assert await ask(town, "POST", "/v1/messages", message, content_encoding="gzip") == 415
-    assert await ask(town, "GET", "/v1/models") == 200
-    assert await ask(town, "GET", "/health") == 200
-    await town.house.receipts.close(10)
+    assert await ask(proxy, "POST", "/v1/messages", message) == 200
+    assert await ask(proxy, "POST", "/v1/messages", {"model": 5}) == 400
+    assert await ask(proxy, "POST", "/v1/messages/count_tokens", counted) == 200
+    assert await ask(proxy, "POST", "/v1/messages", message, host="evil.example") == 403
+    assert await ask(proxy, "POST", "/v1/messages", message, content_encoding="gzip") == 415
+    assert await ask(proxy, "GET", "/v1/models") == 200
+    assert await ask(proxy, "GET", "/health") == 200
+    await proxy.services.receipts.close(10)
     told = [(receipt.path, receipt.status, receipt.outcome, receipt.error_type) for receipt in observer.seen]
     assert told == [
         ("/v1/messages", 200, "end_turn", ""),
@@ -130,5 +130,5 @@ async def test_every_request_but_a_probe_has_one_receipt() -> None:
         ("/v1/messages", 415, "error", "invalid_request_error"),
         ("/v1/models", 200, "", ""),
     ]
-    assert len(town.receipts) == 2, "metrics count exchanges"
+    assert len(proxy.receipts) == 2, "metrics count exchanges"
     assert len({receipt.request_id for receipt in observer.seen}) == 6

@@ -31,7 +31,7 @@ WELL = json.dumps(
 RUN = {"type": "code_execution_20250825", "name": "code_execution"}
 
 
-class Street:
+class FakeProvider:
     """Answers with these in turn, then well; remembers the bodies."""
 
     def __init__(self, *answers: FakeResponse) -> None:
@@ -48,10 +48,10 @@ def failure(status: int, message: str = "no", param: str | None = None) -> FakeR
     return FakeResponse(status, json.dumps({"error": error}).encode())
 
 
-def headers_of(keeper: RecordingSink) -> dict[str, str]:
+def headers_of(sink: RecordingSink) -> dict[str, str]:
     """Return the headers that the door would send at the end of this exchange."""
-    assert keeper.receipt is not None
-    return fidelity_headers(keeper.receipt.fidelity, keeper.receipt.failed_attempts)
+    assert sink.receipt is not None
+    return fidelity_headers(sink.receipt.fidelity, sink.receipt.failed_attempts)
 
 
 def load(**environ: str) -> Settings:
@@ -90,28 +90,28 @@ def test_another_policy_is_refused_at_start() -> None:
 
 
 async def test_the_headers_count_what_became_of_the_request_that_was_answered() -> None:
-    town = ProxyHarness(Street(failure(500)), **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
-    keeper = await town.ask(top_k=5, max_tokens=100, service_tier="standard_only")
-    assert keeper.body
-    assert headers_of(keeper) == {
+    proxy = ProxyHarness(FakeProvider(failure(500)), **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
+    sink = await proxy.post(top_k=5, max_tokens=100, service_tier="standard_only")
+    assert sink.body
+    assert headers_of(sink) == {
         "x-proxy-fidelity": "best-effort; approximated=1; emulated=0; dropped=1",
         "x-proxy-failed-attempts": "openai 500",
     }
-    assert [(note.handling, note.field) for note in town.receipts[0].notes] == [
+    assert [(note.handling, note.field) for note in proxy.receipts[0].notes] == [
         ("dropped", "top_k"),
         ("approximated", "service_tier"),
     ]
 
 
 async def test_strict_refuses_before_anything_is_sent_and_names_every_loss() -> None:
-    street = Street()
-    keeper = await ProxyHarness(street, OPENAI_API_KEY="k", OPENAI_WIRE="chat", FIDELITY="strict").ask(
+    upstream = FakeProvider()
+    sink = await ProxyHarness(upstream, OPENAI_API_KEY="k", OPENAI_WIRE="chat", FIDELITY="strict").post(
         top_k=5, tools=[RUN]
     )
-    assert street.bodies == []
-    assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.error_type) == (400, "invalid_request_error")
-    assert keeper.error.message == (
+    assert upstream.bodies == []
+    assert sink.error is not None
+    assert (sink.error.status, sink.error.error_type) == (400, "invalid_request_error")
+    assert sink.error.message == (
         "openai/gpt-4.1 would lose tools.code_execution: openai is not known to run "
         "code_execution_20250825; top_k: not sent; no setting for it is known. FIDELITY=strict rejects this. "
         "Remove it from the request, choose another backend, or allow it with "
@@ -144,45 +144,47 @@ async def test_strict_refuses_what_a_model_of_texts_would_lose(fields: dict[str,
         "request, choose another backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one "
         "tier)."
     )
-    assert (await ProxyHarness(street, GROQ_API_KEY="k").ask(**fields)).error is None
+    assert (await ProxyHarness(upstream, GROQ_API_KEY="k").post(**fields)).error is None
 
 
 async def test_what_only_warms_a_cache_is_answered_here() -> None:
-    keeper = await ProxyHarness(Street(), OPENAI_API_KEY="k").ask(max_tokens=0)
-    assert headers_of(keeper)["x-proxy-fidelity"] == "best-effort; approximated=0; emulated=1; dropped=0"
+    sink = await ProxyHarness(FakeProvider(), OPENAI_API_KEY="k").post(max_tokens=0)
+    assert headers_of(sink)["x-proxy-fidelity"] == "best-effort; approximated=0; emulated=1; dropped=0"
 
 
 async def test_strict_tries_the_next_model_of_the_chain_first() -> None:
-    street = Street()
+    upstream = FakeProvider()
     chain = {"BIG_MODEL": "moonshot/kimi-k2.6", "FALLBACK_SONNET": "groq/llama-3.3-70b-versatile,openai/gpt-4.1"}
-    town = ProxyHarness(street, **KEYS, **chain, MOONSHOT_API_KEY="k", FIDELITY="strict")
-    keeper = await town.ask(temperature=0.5, service_tier="standard_only", top_k=None, max_tokens=100)
-    assert [body["model"] for body in street.bodies] == ["llama-3.3-70b-versatile"]
-    assert headers_of(keeper)["x-proxy-fidelity"] == "strict; approximated=1; emulated=0; dropped=0"
-    refused = await town.ask(temperature=0.5, top_k=5, max_tokens=100)
+    proxy = ProxyHarness(upstream, **KEYS, **chain, MOONSHOT_API_KEY="k", FIDELITY="strict")
+    sink = await proxy.post(temperature=0.5, service_tier="standard_only", top_k=None, max_tokens=100)
+    assert [body["model"] for body in upstream.bodies] == ["llama-3.3-70b-versatile"]
+    assert headers_of(sink)["x-proxy-fidelity"] == "strict; approximated=1; emulated=0; dropped=0"
+    refused = await proxy.post(temperature=0.5, top_k=5, max_tokens=100)
     assert refused.error is not None
     assert refused.error.message.startswith("moonshot/kimi-k2.6 would lose temperature: ")
-    assert len(street.bodies) == 1
+    assert len(upstream.bodies) == 1
 
 
 async def test_strict_refuses_what_only_a_refusal_showed_to_be_lost() -> None:
-    street = Street(failure(400, "Unsupported parameter: 'temperature'", "temperature"))
-    keeper = await ProxyHarness(street, OPENAI_API_KEY="k", FIDELITY="strict").ask(temperature=0.5)
-    assert len(street.bodies) == 1
-    assert keeper.error is not None
-    assert keeper.error.message.startswith("openai/gpt-4.1 would lose temperature: ")
+    upstream = FakeProvider(failure(400, "Unsupported parameter: 'temperature'", "temperature"))
+    sink = await ProxyHarness(upstream, OPENAI_API_KEY="k", FIDELITY="strict").post(temperature=0.5)
+    assert len(upstream.bodies) == 1
+    assert sink.error is not None
+    assert sink.error.message.startswith("openai/gpt-4.1 would lose temperature: ")
 
 
 async def test_best_effort_says_a_loss_once_though_a_refusal_showed_it() -> None:
-    town = ProxyHarness(Street(failure(400, "Unsupported parameter: 'temperature'", "temperature")), OPENAI_API_KEY="k")
-    keeper = await town.ask(temperature=0.5, max_tokens=100)
-    assert headers_of(keeper) == {
+    proxy = ProxyHarness(
+        FakeProvider(failure(400, "Unsupported parameter: 'temperature'", "temperature")), OPENAI_API_KEY="k"
+    )
+    sink = await proxy.post(temperature=0.5, max_tokens=100)
+    assert headers_of(sink) == {
         "x-proxy-fidelity": "best-effort; approximated=0; emulated=0; dropped=1",
         "x-proxy-failed-attempts": "openai 400",
     }
 
 
-async def knock(town: ProxyHarness, **fields: Any) -> tuple[int, dict[str, str]]:
+async def knock(proxy: ProxyHarness, **fields: Any) -> tuple[int, dict[str, str]]:
     """Ask at the door; return status and headers of the answer."""
     body = {"model": "claude-sonnet-4-5", "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}], **fields}
     sent: list[Any] = []
@@ -202,12 +204,12 @@ async def knock(town: ProxyHarness, **fields: Any) -> tuple[int, dict[str, str]]
 @pytest.mark.parametrize("stream", [False, True])
 async def test_every_reply_has_the_headers_and_an_error_says_what_was_tried(stream: bool) -> None:
     chain = {**KEYS, "FALLBACK_SONNET": "groq/llama-3.3-70b-versatile"}
-    status, headers = await knock(ProxyHarness(Street(failure(503)), **chain), top_k=5, stream=stream)
+    status, headers = await knock(ProxyHarness(FakeProvider(failure(503)), **chain), top_k=5, stream=stream)
     assert (status, headers["x-proxy-failed-attempts"]) == (200, "openai 503")
     assert headers["x-proxy-fidelity"] == "best-effort; approximated=0; emulated=0; dropped=1"
-    status, headers = await knock(ProxyHarness(Street(), **KEYS), stream=stream)
+    status, headers = await knock(ProxyHarness(FakeProvider(), **KEYS), stream=stream)
     assert (status, "x-proxy-failed-attempts" in headers) == (200, False)
-    status, headers = await knock(ProxyHarness(Street(failure(503), failure(400)), **chain), stream=stream)
+    status, headers = await knock(ProxyHarness(FakeProvider(failure(503), failure(400)), **chain), stream=stream)
     assert (status, headers["x-proxy-failed-attempts"]) == (400, "openai 503")
     assert "x-proxy-fidelity" not in headers
 
@@ -223,8 +225,8 @@ async def test_a_relay_has_nothing_to_note(stream: bool) -> None:
     )
     said = b"".join(b"event: %b\ndata: %b\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in events)
     answer = FakeResponse(200, said if stream else json.dumps(whole).encode())
-    town = ProxyHarness(Street(answer), ANTHROPIC_API_KEY="k", FIDELITY="strict")
-    status, headers = await knock(town, top_k=5, container="c", inference_geo="eu", stream=stream)
+    proxy = ProxyHarness(FakeProvider(answer), ANTHROPIC_API_KEY="k", FIDELITY="strict")
+    status, headers = await knock(proxy, top_k=5, container="c", inference_geo="eu", stream=stream)
     assert status == 200
     assert headers["x-proxy-fidelity"] == "strict; approximated=0; emulated=0; dropped=0"
 
@@ -234,32 +236,32 @@ CHAT = {"OPENAI_API_KEY": "k", "OPENAI_WIRE": "chat", "FIDELITY": "strict"}
 
 async def test_a_search_without_a_service_is_a_loss() -> None:
     search = {"type": "web_search_20250305", "name": "web_search"}
-    keeper = await ProxyHarness(Street(), **CHAT).ask(tools=[search])
-    assert keeper.error is not None
-    assert keeper.error.message == (
+    sink = await ProxyHarness(FakeProvider(), **CHAT).post(tools=[search])
+    assert sink.error is not None
+    assert sink.error.message == (
         "openai/gpt-4.1 would lose tools.web_search: openai is not known to run web_search_20250305, "
         "and SEARCH_URL is not set, so each search fails. "
         "FIDELITY=strict rejects this. Remove it from the request, choose another backend, or allow "
         "it with FIDELITY=best-effort (FIDELITY_<TIER> for one tier)."
     )
-    town = ProxyHarness(Street(), **CHAT)
+    proxy = ProxyHarness(FakeProvider(), **CHAT)
 
     async def find(
         query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
     ) -> Sequence[SearchResult]:
         return []
 
-    town.house = structs.replace(town.house, web_search=find)
-    keeper = await town.ask(tools=[search])
-    assert keeper.error is None
-    assert headers_of(keeper)["x-proxy-fidelity"].endswith("emulated=1; dropped=0")
+    proxy.services = structs.replace(proxy.services, web_search=find)
+    sink = await proxy.post(tools=[search])
+    assert sink.error is None
+    assert headers_of(sink)["x-proxy-fidelity"].endswith("emulated=1; dropped=0")
 
 
 async def test_the_log_of_machines_has_policy_counts_and_notes() -> None:
-    town = ProxyHarness(Street(), OPENAI_API_KEY="k", FIDELITY_SONNET="best-effort")
+    proxy = ProxyHarness(FakeProvider(), OPENAI_API_KEY="k", FIDELITY_SONNET="best-effort")
     stream = io.StringIO()
-    town.house = structs.replace(town.house, log=Log(stream, "json"))
-    await town.ask(top_k=5, max_tokens=100)
+    proxy.services = structs.replace(proxy.services, log=Log(stream, "json"))
+    await proxy.post(top_k=5, max_tokens=100)
     assert json.loads(stream.getvalue())["fidelity"] == {
         "mode": "best-effort",
         "approximated": 0,
@@ -365,7 +367,7 @@ def test_ordinary_requests_of_claude_code_pass_under_strict(kind: str, backend: 
 
 
 async def test_a_note_has_the_clients_name_of_a_tool() -> None:
-    town = ProxyHarness(Street(), OPENAI_API_KEY="k", OPENAI_WIRE="chat")
+    proxy = ProxyHarness(FakeProvider(), OPENAI_API_KEY="k", OPENAI_WIRE="chat")
     tools = [
         {"name": "mcp.read file", "strict": True, "input_schema": {"type": "object", "properties": {"a": {}}}},
         {"name": "plain", "strict": True, "input_schema": {"type": "object", "properties": {"a": {}}}},

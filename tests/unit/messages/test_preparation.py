@@ -29,7 +29,7 @@ from anthropic_proxy.messages.models import (
     decode_request_or_keep,
 )
 from anthropic_proxy.messages.preparation import PreparationResult, PreparedRequest, TargetLimits, prepare
-from tests.support.sessions import Spelling, Talk, spellings, talks
+from tests.support.sessions import EncodingStyle, Session, encoding_styles, sessions
 
 ANY = TargetLimits()
 
@@ -767,10 +767,10 @@ def test_a_plain_history_needs_no_steps(history: list[dict[str, Any]]) -> None:
         check_both_ways(request_of(*history))
 
 
-@given(talks(), spellings)
-def test_a_plain_conversation_needs_no_steps(talk: Talk, spelling: Spelling) -> None:
+@given(sessions(), encoding_styles)
+def test_a_plain_conversation_needs_no_steps(talk: Session, style: EncodingStyle) -> None:
     for end in talk.ends():
-        check_both_ways(decode_request(json.dumps(talk.request(end, spelling)).encode()))
+        check_both_ways(decode_request(json.dumps(talk.request(end, style)).encode()))
 
 
 PICTURE = {"type": "image", "source": {"type": "url", "url": "u"}}

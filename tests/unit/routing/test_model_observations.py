@@ -21,10 +21,10 @@ LONG = "The quick brown fox jumps over the lazy dog. " * 600
 TOO_LONG = LONG * 50
 
 
-async def counted(town: ProxyHarness, text: str) -> int:
+async def counted(proxy: ProxyHarness, text: str) -> int:
     body = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": text}]}
     inbound = ClientRequest(request_id="req_test", client=Client(), headers={}, body=json.dumps(body).encode())
-    return int(json.loads((await count_tokens(town.house, inbound)).body)["input_tokens"])
+    return int(json.loads((await count_tokens(proxy.services, inbound)).body)["input_tokens"])
 
 
 def answer_with_usage(tokens: int) -> FakeResponse:
@@ -32,62 +32,62 @@ def answer_with_usage(tokens: int) -> FakeResponse:
     return FakeResponse(200, frame({"content": "well"}), frame({}, "stop"), usage + b"\n\n", b"data: [DONE]\n\n")
 
 
-async def ask_and_learn(town: ProxyHarness, times: int = 1) -> list[dict[str, Any]]:
-    keepers = [await town.ask(LONG, stream=True) for _ in range(times)]
-    starts = [keeper.stream.split(b"data: ", 2)[1].partition(b"\n")[0] for keeper in keepers]
+async def ask_and_learn(proxy: ProxyHarness, times: int = 1) -> list[dict[str, Any]]:
+    keepers = [await proxy.post(LONG, stream=True) for _ in range(times)]
+    starts = [sink.stream.split(b"data: ", 2)[1].partition(b"\n")[0] for sink in keepers]
     return [json.loads(start)["message"]["usage"] for start in starts]
 
 
 async def test_a_model_that_counts_more_than_we_do_is_estimated_higher_from_then_on() -> None:
-    town = ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS)
-    before = await counted(town, LONG)
-    town = ProxyHarness(FakeUpstream(lambda self, body: answer_with_usage(round(before * 1.3))), **KEYS)
-    first, second = await ask_and_learn(town, 2)
+    proxy = ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS)
+    before = await counted(proxy, LONG)
+    proxy = ProxyHarness(FakeUpstream(lambda self, body: answer_with_usage(round(before * 1.3))), **KEYS)
+    first, second = await ask_and_learn(proxy, 2)
     assert first["input_tokens"] == before
     assert second["input_tokens"] == pytest.approx(before * 1.3, rel=0.01)
-    assert await counted(town, LONG) == pytest.approx(before * 1.3, rel=0.01)
+    assert await counted(proxy, LONG) == pytest.approx(before * 1.3, rel=0.01)
 
 
 async def test_one_odd_reply_moves_the_estimate_only_a_little_and_never_out_of_reason() -> None:
     before = await counted(ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS), LONG)
-    town = ProxyHarness(
-        FakeUpstream(lambda self, body: answer_with_usage(before if len(self.asked) < 3 else before * 50)), **KEYS
+    proxy = ProxyHarness(
+        FakeUpstream(lambda self, body: answer_with_usage(before if len(self.requests) < 3 else before * 50)), **KEYS
     )
-    await ask_and_learn(town, 3)
-    assert await counted(town, LONG) == pytest.approx(before * 1.15, rel=0.01)
-    await ask_and_learn(town, 30)
-    assert await counted(town, LONG) == pytest.approx(before * 1.6, rel=0.01)
+    await ask_and_learn(proxy, 3)
+    assert await counted(proxy, LONG) == pytest.approx(before * 1.15, rel=0.01)
+    await ask_and_learn(proxy, 30)
+    assert await counted(proxy, LONG) == pytest.approx(before * 1.6, rel=0.01)
 
 
 async def test_small_requests_teach_nothing() -> None:
     before = await counted(ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS), LONG)
-    town = ProxyHarness(FakeUpstream(lambda self, body: answer_with_usage(400)), **KEYS)
-    await town.ask("hello", stream=True)
-    assert await counted(town, LONG) == before
+    proxy = ProxyHarness(FakeUpstream(lambda self, body: answer_with_usage(400)), **KEYS)
+    await proxy.post("hello", stream=True)
+    assert await counted(proxy, LONG) == before
 
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_what_cannot_fit_is_refused_unsent_in_the_words_that_make_clients_compact(stream: bool) -> None:
-    street = FakeUpstream(lambda self, body: reply(stream))
+    upstream = FakeUpstream(lambda self, body: reply(stream))
     settings = {"OPENAI_API_KEY": KEYS["OPENAI_API_KEY"], "BIG_MODEL": "gpt-4o", "CHECK_WINDOW": "true"}
-    keeper = await ProxyHarness(street, **settings).ask(TOO_LONG, stream=stream)
-    assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.error_type) == (400, "invalid_request_error")
-    assert keeper.error.message.startswith("prompt is too long: ")
-    assert keeper.error.message.endswith(" tokens > 128000 maximum")
-    assert street.asked == []
-    assert (await ProxyHarness(street, **settings).ask(LONG, stream=stream)).error is None
+    sink = await ProxyHarness(upstream, **settings).post(TOO_LONG, stream=stream)
+    assert sink.error is not None
+    assert (sink.error.status, sink.error.error_type) == (400, "invalid_request_error")
+    assert sink.error.message.startswith("prompt is too long: ")
+    assert sink.error.message.endswith(" tokens > 128000 maximum")
+    assert upstream.requests == []
+    assert (await ProxyHarness(upstream, **settings).post(LONG, stream=stream)).error is None
     assert (
-        await ProxyHarness(street, **settings | {"CHECK_WINDOW": "false"}).ask(TOO_LONG, stream=stream)
+        await ProxyHarness(upstream, **settings | {"CHECK_WINDOW": "false"}).post(TOO_LONG, stream=stream)
     ).error is None
 
 
 async def test_what_does_not_fit_one_model_goes_to_the_next_that_it_fits() -> None:
-    street = FakeUpstream(lambda self, body: reply(False))
+    upstream = FakeUpstream(lambda self, body: reply(False))
     settings = {"BIG_MODEL": "gpt-4o", "CHECK_WINDOW": "true", "FALLBACK_SONNET": "openai/gpt-4.1"}
-    town = ProxyHarness(street, **KEYS, **settings)
-    assert (await town.ask(TOO_LONG)).error is None
-    assert town.receipts[0].model == "gpt-4.1"
+    proxy = ProxyHarness(upstream, **KEYS, **settings)
+    assert (await proxy.post(TOO_LONG)).error is None
+    assert proxy.receipts[0].model == "gpt-4.1"
 
 
 def found_by_the_proxy(tools: int) -> list[dict[str, Any]]:
@@ -107,12 +107,12 @@ async def test_tools_that_are_not_sent_take_no_room(checked: str) -> None:
         limits.append(body["max_completion_tokens"])
         return reply(True)
 
-    street = FakeUpstream(answer)
+    upstream = FakeUpstream(answer)
     settings = {"OPENAI_API_KEY": KEYS["OPENAI_API_KEY"], "BIG_MODEL": "gpt-4o", "CHECK_WINDOW": checked}
-    keeper = await ProxyHarness(street, **settings).ask(stream=True, max_tokens=4_000, tools=found_by_the_proxy(40))
-    assert keeper.error is None
+    sink = await ProxyHarness(upstream, **settings).post(stream=True, max_tokens=4_000, tools=found_by_the_proxy(40))
+    assert sink.error is None
     assert limits == [4_000]
-    start = json.loads(keeper.stream.split(b"data: ", 2)[1].partition(b"\n")[0])
+    start = json.loads(sink.stream.split(b"data: ", 2)[1].partition(b"\n")[0])
     assert start["message"]["usage"]["input_tokens"] < 400
 
 
@@ -122,17 +122,17 @@ LIMITS = [("gpt-5.1", 272_000), ("gpt-6-sol", 922_000), ("gpt-4.1", 1_047_576)]
 @pytest.mark.parametrize(("model", "most"), LIMITS)
 async def test_what_is_more_than_a_model_takes_is_refused_although_its_window_is_larger(model: str, most: int) -> None:
     """A window of 400 000 may take 272 000 of input: the rest is kept for the reply."""
-    street = FakeUpstream(lambda self, body: reply(True))
-    town = ProxyHarness(
-        street, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL=model, CHECK_WINDOW="true", OPENAI_WIRE="chat"
+    upstream = FakeUpstream(lambda self, body: reply(True))
+    proxy = ProxyHarness(
+        upstream, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL=model, CHECK_WINDOW="true", OPENAI_WIRE="chat"
     )
-    each = await counted(town, LONG) / len(LONG) * 1.03
+    each = await counted(proxy, LONG) / len(LONG) * 1.03
     fitting, beyond = (LONG[:45] * round(most * share / each / 45) for share in (0.95, 1.05))
-    assert (await town.ask(fitting, stream=True, max_tokens=9)).error is None
-    refused = await town.ask(beyond, stream=True, max_tokens=9)
+    assert (await proxy.post(fitting, stream=True, max_tokens=9)).error is None
+    refused = await proxy.post(beyond, stream=True, max_tokens=9)
     assert refused.error is not None
     assert re.fullmatch(rf"prompt is too long: \d+ tokens > {most} maximum", refused.error.message)
-    assert len(street.asked) == 1
+    assert len(upstream.requests) == 1
 
 
 @pytest.mark.parametrize(("tokens", "refused"), [(97, False), (98, True)])
@@ -155,36 +155,36 @@ async def test_what_was_learned_of_a_model_decides_whether_an_input_fits() -> No
     dense = "A.1," * 27_000
     before = await counted(ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS), dense)
     assert before * 1.03 < 128_000 < before * 1.6
-    street = FakeUpstream(lambda self, body: answer_with_usage(10**9))
-    town = ProxyHarness(street, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL="gpt-4o", CHECK_WINDOW="true")
-    assert (await town.ask(dense, stream=True, max_tokens=9)).error is None
-    refused = await town.ask(dense, stream=True, max_tokens=9)
+    upstream = FakeUpstream(lambda self, body: answer_with_usage(10**9))
+    proxy = ProxyHarness(upstream, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL="gpt-4o", CHECK_WINDOW="true")
+    assert (await proxy.post(dense, stream=True, max_tokens=9)).error is None
+    refused = await proxy.post(dense, stream=True, max_tokens=9)
     assert refused.error is not None
     assert refused.error.message.startswith("prompt is too long: ")
 
 
 async def test_pictures_by_address_are_counted_however_few_bytes_they_have() -> None:
     picture = {"type": "image", "source": {"type": "url", "url": "https://x.test"}}
-    street = FakeUpstream(lambda self, body: reply(True))
-    town = ProxyHarness(street, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL="gpt-4o", CHECK_WINDOW="true")
-    keeper = await town.ask(messages=[{"role": "user", "content": [picture] * 90}], stream=True, max_tokens=9)
-    assert keeper.error is not None
-    assert keeper.error.message.startswith("prompt is too long: ")
-    assert street.asked == []
+    upstream = FakeUpstream(lambda self, body: reply(True))
+    proxy = ProxyHarness(upstream, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL="gpt-4o", CHECK_WINDOW="true")
+    sink = await proxy.post(messages=[{"role": "user", "content": [picture] * 90}], stream=True, max_tokens=9)
+    assert sink.error is not None
+    assert sink.error.message.startswith("prompt is too long: ")
+    assert upstream.requests == []
 
 
 @pytest.mark.parametrize(("model", "most"), LIMITS)
 def test_models_are_listed_with_the_input_that_they_take(model: str, most: int) -> None:
-    settings = ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS, BIG_MODEL=model).house.settings
+    settings = ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS, BIG_MODEL=model).services.settings
     listed = list_models(settings, Catalog())
     assert next(entry for entry in listed if entry.id.startswith("claude-sonnet")).max_input_tokens == most
 
 
 async def test_an_overflow_without_numbers_says_the_input_that_the_model_takes() -> None:
     refusal = b'{"error":{"message":"too much","code":"context_length_exceeded","type":"invalid_request_error"}}'
-    town = ProxyHarness(
+    proxy = ProxyHarness(
         FakeUpstream(lambda self, body: FakeResponse(400, refusal)), **KEYS, BIG_MODEL="gpt-5.1", OPENAI_WIRE="chat"
     )
-    keeper = await town.ask(LONG)
-    assert keeper.error is not None
-    assert keeper.error.message.endswith("prompt is too long: 272001 tokens > 272000 maximum")
+    sink = await proxy.post(LONG)
+    assert sink.error is not None
+    assert sink.error.message.endswith("prompt is too long: 272001 tokens > 272000 maximum")

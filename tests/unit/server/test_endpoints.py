@@ -26,7 +26,7 @@ class Broken:
 
 
 async def test_a_bug_at_the_door_is_answered_in_the_envelope_and_leaves_a_line() -> None:
-    town = ProxyHarness(lambda *_: pytest.fail("nobody is called"))
+    proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"))
     sent: list[MutableMapping[str, Any]] = []
 
     async def receive() -> MutableMapping[str, Any]:
@@ -40,7 +40,7 @@ async def test_a_bug_at_the_door_is_answered_in_the_envelope_and_leaves_a_line()
     start, body = sent
     assert start["status"] == 500
     assert json.loads(body["body"])["error"]["type"] == "api_error"
-    said = town.log.getvalue()
+    said = proxy.log.getvalue()
     assert "KeyError: 'nobody'" in said
     assert "GET /v1/models 500" in said.splitlines()[-1]
     assert "✕ KeyError in the proxy" in said.splitlines()[-1]
@@ -86,7 +86,7 @@ async def test_an_error_does_not_contain_a_proxy_key_that_was_sent_as_a_value(
 ) -> None:
     """The provider repeats the name of the model in its refusal."""
     refusal = json.dumps({"error": {"message": f"The model {KEY} does not exist.", "code": "model_not_found"}})
-    town = ProxyHarness(lambda *_: FakeResponse(404, refusal.encode()), OPENAI_API_KEY="sk-none", PROXY_API_KEY=KEY)
+    proxy = ProxyHarness(lambda *_: FakeResponse(404, refusal.encode()), OPENAI_API_KEY="sk-none", PROXY_API_KEY=KEY)
     message = {"max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
     sent: list[MutableMapping[str, Any]] = []
 
@@ -121,7 +121,7 @@ class Waiting:
 
 
 async def test_a_request_that_is_cancelled_before_its_exchange_has_one_receipt_and_the_refusal() -> None:
-    town = ProxyHarness(lambda *_: pytest.fail("no call expected"), OPENAI_API_KEY="sk-none")
+    proxy = ProxyHarness(lambda *_: pytest.fail("no call expected"), OPENAI_API_KEY="sk-none")
     sent: list[MutableMapping[str, Any]] = []
     request = {"model": "gpt-4o", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
 
@@ -138,6 +138,6 @@ async def test_a_request_that_is_cancelled_before_its_exchange_has_one_receipt_a
     await policy.reached.wait()
     task.cancel()
     await task
-    assert [(receipt.status, receipt.outcome) for receipt in town.receipts] == [(503, "error")]
-    assert town.log.getvalue().count("POST /v1/messages 503") == 1
+    assert [(receipt.status, receipt.outcome) for receipt in proxy.receipts] == [(503, "error")]
+    assert proxy.log.getvalue().count("POST /v1/messages 503") == 1
     assert [message.get("status") for message in sent] == [503, None]

@@ -8,44 +8,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.prompt_cache import SESSION, text
-from tests.support.sessions import TOOLS, Spelling, Stage, Talk, spellings, stages, talks
-from tests.support.upstream_view import expect, reread
+from tests.support.sessions import TOOLS, EncodingStyle, Session, SessionStep, encoding_styles, session_steps, sessions
+from tests.support.upstream_view import decode_seen, expect
 
-STAGES = stages()
-RELAYS = [stage for stage in STAGES if stage.wire == "anthropic"]
-SPEAKERS = [stage for stage in STAGES if stage.wire != "anthropic"]
+STEPS = session_steps()
+RELAYS = [step for step in STEPS if step.wire == "anthropic"]
+SPEAKERS = [step for step in STEPS if step.wire != "anthropic"]
 
 
-def ended(talk: Talk) -> Talk:
+def ended(session: Session) -> Session:
     """Return a conversation that ends with the person."""
-    if talk.messages[-1]["role"] != "assistant":
-        return talk
-    return Talk(talk.system, [*talk.messages, {"role": "user", "content": [text("Go on.")]}])
+    if session.messages[-1]["role"] != "assistant":
+        return session
+    return Session(session.system, [*session.messages, {"role": "user", "content": [text("Go on.")]}])
 
 
-def assert_kept(stage: Stage, talk: Talk, spelling: Spelling) -> None:
-    signed = ended(talk).signed(stage.signature())
-    said = stage.say(signed.request(len(signed.messages), spelling))
-    assert reread(stage, said) == expect(stage, signed)
+def assert_kept(step: SessionStep, session: Session, style: EncodingStyle) -> None:
+    signed = ended(session).signed(step.signature())
+    said = step.say(signed.request(len(signed.messages), style))
+    assert decode_seen(step, said) == expect(step, signed)
 
 
-@pytest.mark.parametrize("stage", SPEAKERS, ids=lambda stage: stage.name)
-def test_a_session_comes_back(stage: Stage) -> None:
-    assert_kept(stage, SESSION, Spelling())
+@pytest.mark.parametrize("step", SPEAKERS, ids=lambda step: step.name)
+def test_a_session_comes_back(step: SessionStep) -> None:
+    assert_kept(step, SESSION, EncodingStyle())
 
 
-@pytest.mark.parametrize("wire", sorted({stage.wire for stage in SPEAKERS}))
-@given(data=st.data(), talk=talks(), spelling=spellings)
-def test_every_conversation_comes_back(wire: str, data: st.DataObject, talk: Talk, spelling: Spelling) -> None:
-    assert_kept(data.draw(st.sampled_from([stage for stage in SPEAKERS if stage.wire == wire])), talk, spelling)
+@pytest.mark.parametrize("wire", sorted({step.wire for step in SPEAKERS}))
+@given(data=st.data(), session=sessions(), style=encoding_styles)
+def test_every_conversation_comes_back(wire: str, data: st.DataObject, session: Session, style: EncodingStyle) -> None:
+    assert_kept(data.draw(st.sampled_from([step for step in SPEAKERS if step.wire == wire])), session, style)
 
 
-@given(stage=st.sampled_from(RELAYS), talk=talks(), spelling=spellings)
-def test_what_is_relayed_lacks_our_own_thoughts_alone(stage: Stage, talk: Talk, spelling: Spelling) -> None:
-    signed = ended(talk).signed(stage.signature())
-    body = signed.request(len(signed.messages), spelling)
-    said = json.loads(stage.say(body).body)
-    assert said["tools"] == TOOLS_MARKED[spelling.marks]
+@given(step=st.sampled_from(RELAYS), session=sessions(), style=encoding_styles)
+def test_what_is_relayed_lacks_our_own_thoughts_alone(
+    step: SessionStep, session: Session, style: EncodingStyle
+) -> None:
+    signed = ended(session).signed(step.signature())
+    body = signed.request(len(signed.messages), style)
+    said = json.loads(step.say(body).body)
+    assert said["tools"] == TOOLS_MARKED[style.marks]
     assert said["messages"] == [without_thoughts(message) for message in body["messages"]]
 
 

@@ -294,9 +294,9 @@ async def test_a_model_that_refuses_to_think_is_asked_without(
     model: str, refusal: str, finds_fault: Any, then: Any
 ) -> None:
     server = Server(refusal, finds_fault)
-    town = ProxyHarness(server, PREFERRED_PROVIDER="ollama", BIG_MODEL=f"ollama/{model}")
+    proxy = ProxyHarness(server, PREFERRED_PROVIDER="ollama", BIG_MODEL=f"ollama/{model}")
     for _ in range(2):
-        kept = await town.ask(output_config={"effort": "high"})
+        kept = await proxy.post(output_config={"effort": "high"})
         assert kept.body["content"] == [{"type": "text", "text": "well"}]
     assert [body.get("think") for body in server.chats[1:]] == [then, then]
     assert len(server.chats) == 3
@@ -304,7 +304,7 @@ async def test_a_model_that_refuses_to_think_is_asked_without(
 
 async def test_other_refusals_stand() -> None:
     server = Server("registry.ollama.ai/library/x does not support tools", lambda body: True)
-    town = ProxyHarness(server, PREFERRED_PROVIDER="ollama", BIG_MODEL="ollama/x")
-    kept = await town.ask()
+    proxy = ProxyHarness(server, PREFERRED_PROVIDER="ollama", BIG_MODEL="ollama/x")
+    kept = await proxy.post()
     assert kept.error is not None
     assert (kept.error.status, len(server.chats)) == (400, 1)

@@ -56,7 +56,7 @@ class Server:
         return FakeResponse(200, STREAMED if body.get("stream") else REPLY)
 
 
-def town(server: Server, **settings: str) -> ProxyHarness:
+def proxy(server: Server, **settings: str) -> ProxyHarness:
     return ProxyHarness(server, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/some-new-model", **settings)
 
 
@@ -166,13 +166,13 @@ def town(server: Server, **settings: str) -> ProxyHarness:
 )
 async def test_a_refused_parameter_is_healed_at_once_and_remembered(fields: Any, finds_fault: Any, answer: Any) -> None:
     server = Server(finds_fault, answer)
-    somewhere = town(server)
-    keeper = await somewhere.ask(**fields)
-    assert keeper.error is None
-    assert keeper.body["content"][0]["text"] == "well" if keeper.body else b"well" in keeper.stream
+    somewhere = proxy(server)
+    sink = await somewhere.post(**fields)
+    assert sink.error is None
+    assert sink.body["content"][0]["text"] == "well" if sink.body else b"well" in sink.stream
     assert len(server.bodies) == 2
     assert any("refused it: " in note.reason for note in somewhere.receipts[0].notes)
-    await somewhere.ask(**fields)
+    await somewhere.post(**fields)
     assert len(server.bodies) == 3
     assert somewhere.log.getvalue().count("because of") == 1
 
@@ -188,8 +188,8 @@ async def test_an_effort_becomes_the_nearest_that_the_model_has() -> None:
         ),
     )
     somewhere = ProxyHarness(server, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat", BIG_MODEL="gpt-5.1")
-    keeper = await somewhere.ask(output_config={"effort": "medium"})
-    assert keeper.error is None
+    sink = await somewhere.post(output_config={"effort": "medium"})
+    assert sink.error is None
     assert server.bodies[-1]["reasoning_effort"] == "low"
 
 
@@ -203,11 +203,11 @@ async def test_an_output_limit_that_only_this_prompt_makes_too_large_is_not_reme
             "context_length_exceeded",
         ),
     )
-    somewhere = town(server)
-    assert (await somewhere.ask()).error is None
+    somewhere = proxy(server)
+    assert (await somewhere.post()).error is None
     assert server.bodies[-1]["max_completion_tokens"] <= 10_000
-    await somewhere.ask(max_tokens=9_999)
-    await somewhere.ask(max_tokens=20_000)
+    await somewhere.post(max_tokens=9_999)
+    await somewhere.post(max_tokens=20_000)
     assert [body["max_completion_tokens"] for body in server.bodies[2:4]] == [9_999, 20_000]
 
 
@@ -222,10 +222,10 @@ async def test_an_output_limit_that_only_this_prompt_makes_too_large_is_not_reme
 )
 async def test_what_cannot_be_healed_is_reported_after_one_call(fields: Any, answer: tuple[str, str | None]) -> None:
     server = Server(lambda body: True, lambda body: refusal(*answer))
-    keeper = await town(server).ask(**fields)
-    assert keeper.error is not None
-    assert keeper.error.status == 400
-    assert answer[0] in keeper.error.message
+    sink = await proxy(server).post(**fields)
+    assert sink.error is not None
+    assert sink.error.status == 400
+    assert answer[0] in sink.error.message
     assert len(server.bodies) == 1
 
 
@@ -237,8 +237,8 @@ async def test_at_most_two_lessons_are_learned_in_one_request() -> None:
             next(name for name in ("temperature", "store", "prompt_cache_key", "model") if name in body),
         ),
     )
-    keeper = await town(server).ask(temperature=0.1, metadata={"user_id": "u"})
-    assert keeper.error is not None
+    sink = await proxy(server).post(temperature=0.1, metadata={"user_id": "u"})
+    assert sink.error is not None
     assert len(server.bodies) == 3
 
 
@@ -247,7 +247,7 @@ async def test_a_schema_that_is_refused_is_said_in_the_words_that_every_server_k
         lambda body: "$defs" in json.dumps(body),
         lambda body: refusal("Invalid schema", "tools[0].function.parameters", "invalid_function_parameters"),
     )
-    await town(server).ask(tools=[DETAILED])
+    await proxy(server).post(tools=[DETAILED])
     assert server.bodies[-1]["tools"][0]["function"]["parameters"] == {
         "type": "object",
         "properties": {
@@ -269,8 +269,8 @@ async def test_thinking_that_cannot_be_chosen_is_not_said() -> None:
         lambda body: refusal("invalid thinking: only type=enabled is allowed for this model", None, "invalid"),
     )
     somewhere = reasoner(server, "moonshot", "kimi-k2.6")
-    keeper = await somewhere.ask(thinking={"type": "disabled"})
-    assert keeper.error is None
+    sink = await somewhere.post(thinking={"type": "disabled"})
+    assert sink.error is None
     assert "thinking" in server.bodies[0]
     assert "thinking" not in server.bodies[1]
 
@@ -284,8 +284,8 @@ async def test_a_name_in_another_spelling_is_known() -> None:
             b'"error":"Model grok-4.5 does not support parameter reasoningEffort."}',
         ),
     )
-    keeper = await reasoner(server, "xai", "grok-4.5").ask(output_config={"effort": "low"})
-    assert keeper.error is None
+    sink = await reasoner(server, "xai", "grok-4.5").post(output_config={"effort": "low"})
+    assert sink.error is None
     assert len(server.bodies) == 2
 
 
@@ -300,8 +300,8 @@ async def test_a_server_that_knows_no_developer_gets_a_system_message() -> None:
         ),
     )
     somewhere = reasoner(server, "openai", "gpt-5", OPENAI_WIRE="chat")
-    keeper = await somewhere.ask(system="Be brief.")
-    assert keeper.error is None
+    sink = await somewhere.post(system="Be brief.")
+    assert sink.error is None
     assert server.bodies[-1]["messages"][0]["role"] == "system"
 
 
@@ -333,43 +333,43 @@ class Speaker:
 async def test_a_model_that_speaks_another_language_is_spoken_to_in_it_from_then_on(status: int) -> None:
     speaker = Speaker()
     somewhere = ProxyHarness(speaker, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/some-new-model")
-    keeper = await somewhere.ask()
-    assert keeper.error is None
-    assert keeper.body["content"][0]["text"] == "well"
-    await somewhere.ask()
+    sink = await somewhere.post()
+    assert sink.error is None
+    assert sink.body["content"][0]["text"] == "well"
+    await somewhere.post()
     assert speaker.paths == ["/chat/completions", "/responses", "/responses"]
 
 
 async def test_what_is_learned_in_the_other_language_holds_there() -> None:
     speaker = Speaker(refusal("Unsupported parameter: 'store'", "store"))
     somewhere = ProxyHarness(speaker, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/some-new-model")
-    assert (await somewhere.ask()).error is None
-    assert (await somewhere.ask()).error is None
+    assert (await somewhere.post()).error is None
+    assert (await somewhere.post()).error is None
     assert speaker.paths == ["/chat/completions", "/responses", "/responses", "/responses"]
     assert ["store" in body for body in speaker.bodies[1:]] == [True, False, False]
 
 
 async def test_a_language_that_the_user_chose_is_not_changed_but_named() -> None:
     speaker = Speaker()
-    keeper = await reasoner(speaker, "openai", "gpt-5", OPENAI_WIRE="chat").ask()  # type: ignore[arg-type]
+    sink = await reasoner(speaker, "openai", "gpt-5", OPENAI_WIRE="chat").post()  # type: ignore[arg-type]
     assert speaker.paths == ["/chat/completions"]
-    assert keeper.error is not None
-    assert keeper.error.message.endswith("Set OPENAI_WIRE=responses.")
+    assert sink.error is not None
+    assert sink.error.message.endswith("Set OPENAI_WIRE=responses.")
 
 
 async def test_a_schema_is_said_plainly_in_the_other_language_too() -> None:
     bodies: list[dict[str, Any]] = []
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         bodies.append(json.loads(request.body))
         if "$defs" in json.dumps(bodies[-1]["tools"]):
             return refusal("Invalid schema for function 'find'", "tools[0].parameters", "invalid_function_parameters")
         return FakeResponse(200, json.dumps(RESPONSE).encode())
 
-    keeper = await ProxyHarness(street, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/gpt-5").ask(
+    sink = await ProxyHarness(upstream, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/gpt-5").post(
         tools=[DETAILED]
     )
-    assert keeper.error is None
+    assert sink.error is None
     assert "minimum" not in json.dumps(bodies[-1]["tools"])
 
 
@@ -404,12 +404,12 @@ async def test_a_model_that_cannot_stop_thinking_thinks_as_little_as_it_can(
     here = ProxyHarness(
         server, OPENAI_API_KEY="sk-test-0123456789", OPENAI_BASE_URL=address, BIG_MODEL=f"openai/{model}"
     )
-    keeper = await here.ask(thinking={"type": "disabled"})
-    assert keeper.error is None
+    sink = await here.post(thinking={"type": "disabled"})
+    assert sink.error is None
     assert len(server.bodies) == 2
     assert sent_effort(server.bodies[1]) == effort
     assert server.bodies[1].get("thinking", {"type": "enabled"})["type"] == "enabled"
-    await here.ask(thinking={"type": "disabled"})
+    await here.post(thinking={"type": "disabled"})
     assert len(server.bodies) == 3, "it is known from then on"
 
 
@@ -424,5 +424,5 @@ async def test_a_refusal_about_something_else_changes_no_effort(message: str) ->
         OPENAI_BASE_URL="https://api.z.ai/api/paas/v4",
         BIG_MODEL="openai/glm-5.2",
     )
-    assert (await here.ask(thinking={"type": "disabled"})).error is not None
+    assert (await here.post(thinking={"type": "disabled"})).error is not None
     assert len(server.bodies) == 1

@@ -53,16 +53,16 @@ async def test_a_dropped_call_takes_the_thinking_that_led_to_it_along(
     whole = {"status": "completed", "output": output, "usage": {"input_tokens": 1, "output_tokens": 1}}
     frames = [*done, {"type": "response.completed", "response": whole}]
     chunks = [b"data: " + json.dumps(frame).encode() + b"\n\n" for frame in frames]
-    town = ProxyHarness(
+    proxy = ProxyHarness(
         lambda *_: FakeResponse(200, *chunks) if stream else FakeResponse(200, json.dumps(whole).encode()),
         OPENAI_API_KEY="sk-test-0123456789",
     )
     choice = {"type": "auto", "disable_parallel_tool_use": True}
-    keeper = await town.ask(model="openai/gpt-5.5", stream=stream, tools=TOOLS, tool_choice=choice)
-    assert keeper.error is None
+    sink = await proxy.post(model="openai/gpt-5.5", stream=stream, tools=TOOLS, tool_choice=choice)
+    assert sink.error is None
     if stream:
-        check_bytes(keeper.stream)
-        assert blocks_of(keeper.stream) == said
+        check_bytes(sink.stream)
+        assert blocks_of(sink.stream) == said
     else:
-        content = keeper.body["content"]
+        content = sink.body["content"]
         assert [block.get("name") or block.get("thinking") or block.get("text") for block in content] == said

@@ -183,23 +183,23 @@ def tool(name: str, schema: Schema) -> dict[str, Any]:
 @pytest.mark.parametrize("wire", WIRES)
 async def test_a_tool_above_the_limit_is_refused_by_its_name(wire: str) -> None:
     settings, model = WIRES[wire]
-    town = ProxyHarness(Model(), **settings)
+    proxy = ProxyHarness(Model(), **settings)
     for _ in range(2):
-        keeper = await town.ask(model=model, tools=[tool("t", schemas.wide_definition(900, 900))])
-        assert keeper.error is not None
-        assert (keeper.error.status, keeper.error.error_type) == (400, "invalid_request_error")
-        assert keeper.error.message == TOO_MANY_NODES
+        sink = await proxy.post(model=model, tools=[tool("t", schemas.wide_definition(900, 900))])
+        assert sink.error is not None
+        assert (sink.error.status, sink.error.error_type) == (400, "invalid_request_error")
+        assert sink.error.message == TOO_MANY_NODES
 
 
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("name", ["n" * 100, "with space", "größe"])
 async def test_a_tool_above_the_limit_is_refused_by_the_name_that_the_client_gave_it(wire: str, name: str) -> None:
     settings, model = WIRES[wire]
-    keeper = await ProxyHarness(Model(), **settings).ask(
+    sink = await ProxyHarness(Model(), **settings).post(
         model=model, tools=[tool(name, schemas.wide_definition(900, 900))]
     )
-    assert keeper.error is not None
-    assert keeper.error.message == TOO_MANY_NODES.replace(FIELD, f"tools.{name}.input_schema")
+    assert sink.error is not None
+    assert sink.error.message == TOO_MANY_NODES.replace(FIELD, f"tools.{name}.input_schema")
 
 
 @pytest.mark.parametrize("reply", [False, True])
@@ -208,7 +208,7 @@ async def test_a_schema_of_more_than_four_mebibytes_is_not_read(reply: bool) -> 
     schema = {"type": "object", "description": "x" * (4 << 20)}
     output = {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
     fields: dict[str, Any] = output if reply else {"tools": [tool("t", schema)]}
-    keeper = await ProxyHarness(Model(), **settings).ask(model=model, **fields)
+    sink = await ProxyHarness(Model(), **settings).post(model=model, **fields)
     path, size = "output_config.format.schema" if reply else "tools.0.input_schema", len(json.dumps(schema))
     assert keeper.error is not None
     assert keeper.error.message == f"{path}: has {size:,} bytes; at most 4,194,304 are allowed"
@@ -216,13 +216,13 @@ async def test_a_schema_of_more_than_four_mebibytes_is_not_read(reply: bool) -> 
 
 async def test_tools_below_the_limit_do_not_add_up() -> None:
     settings, model = WIRES["Moonshot"]
-    town = ProxyHarness(Model(), **settings)
+    proxy = ProxyHarness(Model(), **settings)
     tools = [tool(f"t{number}", schemas.wide_definition(120, 120)) for number in range(20)]
     messages = []
     for _ in range(2):
-        keeper = await town.ask(model=model, tools=tools)
-        assert keeper.error is not None
-        messages.append(keeper.error.message)
+        sink = await proxy.post(model=model, tools=tools)
+        assert sink.error is not None
+        messages.append(sink.error.message)
     assert messages[0] == messages[1], "what a cache holds changes nothing"
     assert messages[0].removeprefix("tools.t") == TOO_MANY_NODES.replace(FIELD, "11.input_schema")
 
@@ -231,15 +231,15 @@ async def test_two_hundred_ordinary_tools_are_served_and_nobody_waits_for_them()
     person = {"type": "object", "properties": {f"p{n}": {"type": "string", "description": "of it"} for n in range(30)}}
     schema = {"type": "object", "properties": {side: {"$ref": "#/$defs/p"} for side in "abcd"}, "$defs": {"p": person}}
     settings, model = WIRES["Moonshot"]
-    street = Model(GOOD)
-    town = ProxyHarness(street, **settings)
-    asked = asyncio.ensure_future(town.ask(model=model, tools=[tool(f"t{number}", schema) for number in range(200)]))
+    upstream = Model(GOOD)
+    proxy = ProxyHarness(upstream, **settings)
+    asked = asyncio.ensure_future(proxy.post(model=model, tools=[tool(f"t{number}", schema) for number in range(200)]))
     others = 0
     while not asked.done():
         await asyncio.sleep(0)
         others += 1
     assert asked.result().error is None
-    assert len(street.bodies[0]["tools"]) == 200
+    assert len(upstream.bodies[0]["tools"]) == 200
     assert others > 20, "the event loop did not run while the tools were converted"
 
 

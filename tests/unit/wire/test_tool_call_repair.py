@@ -484,17 +484,15 @@ async def test_what_was_mended_stands_in_the_receipt(stream: bool) -> None:
     choice = {"index": 0, "delta" if stream else "message": said, "finish_reason": "tool_calls"}
     body = msgspec.json.encode({"choices": [choice]})
     answer = FakeResponse(200, b"data: %b\n\ndata: [DONE]\n\n" % body if stream else body)
-    town = ProxyHarness(
+    proxy = ProxyHarness(
         lambda *_: answer,
         OPENAI_BASE_URL="http://localhost:8000/v1",
         BIG_MODEL="openai/phi-4-mini",
     )
     tools = [{"name": name, "input_schema": {"type": "object", **schema}} for name, schema in TOOLS.items()]
-    keeper = await town.ask(stream=stream, tools=tools)
-    assert keeper.receipt is not None
-    notes = [
-        f"{note.handling} {note.field}: {note.reason}" for note in keeper.receipt.notes if "tool_use" in note.field
-    ]
+    sink = await proxy.post(stream=stream, tools=tools)
+    assert sink.receipt is not None
+    notes = [f"{note.handling} {note.field}: {note.reason}" for note in sink.receipt.notes if "tool_use" in note.field]
     assert notes == [
         "emulated content.tool_use: a call of Read that the model wrote as text (hermes) became a block",
         "emulated content.tool_use: a call of Run that the model wrote as text (hermes) became a block",
@@ -507,14 +505,14 @@ async def test_what_was_mended_stands_in_the_receipt(stream: bool) -> None:
 
 @pytest.mark.parametrize("held", ["<tool_c", '<tool_call>{"name": "Read", "argum'])
 async def test_text_that_waits_is_passed_on_before_the_error_where_the_answer_breaks_off(held: str) -> None:
-    def street(*_: object) -> FakeResponse:
+    def upstream(*_: object) -> FakeResponse:
         frames = [json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}) for text in ("I look. ", held)]
         return FakeResponse(200, *(f"data: {frame}\n\n".encode() for frame in frames))
 
     local = {"OPENAI_BASE_URL": "http://localhost:8000/v1", "PREFERRED_PROVIDER": "openai", "BIG_MODEL": "openai/qwen3"}
     read = {"name": "Read", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}
-    keeper = await ProxyHarness(street, **local).ask(stream=True, tools=[read])
-    lines = [json.loads(line[6:]) for line in keeper.stream.splitlines() if line.startswith(b"data: ")]
+    sink = await ProxyHarness(upstream, **local).post(stream=True, tools=[read])
+    lines = [json.loads(line[6:]) for line in sink.stream.splitlines() if line.startswith(b"data: ")]
     assert (
         "".join(line["delta"]["text"] for line in lines if line["type"] == "content_block_delta") == "I look. " + held
     )

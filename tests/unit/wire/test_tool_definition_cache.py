@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.operation_counts import Calls
-from tests.support.sessions import Stage, stages
+from tests.support.sessions import SessionStep, session_steps
 
 TURNS = 30
 WORK = (
@@ -17,7 +17,7 @@ WORK = (
     "wire/ollama/schema.py: ",
 )
 """The places that read lists of tools and definitions, and that encode schemas."""
-STAGES = list({stage.wire: stage for stage in stages() if stage.wire != "anthropic"}.values())
+STEPS = list({step.wire: step for step in session_steps() if step.wire != "anthropic"}.values())
 
 
 def make_tools(kind: str, count: int) -> list[dict[str, Any]]:
@@ -25,12 +25,12 @@ def make_tools(kind: str, count: int) -> list[dict[str, Any]]:
     return [{"name": f"{kind}_{number}", "description": "Reads.", "input_schema": schema} for number in range(count)]
 
 
-def ask(stage: Stage, tools: list[dict[str, Any]], turn: int = 0) -> None:
+def ask(step: SessionStep, tools: list[dict[str, Any]], turn: int = 0) -> None:
     messages = [{"role": "user", "content": f"turn {turn}"}]
-    stage.say({"model": "claude-sonnet-4-5", "max_tokens": 100, "messages": messages, "tools": tools})
+    step.say({"model": "claude-sonnet-4-5", "max_tokens": 100, "messages": messages, "tools": tools})
 
 
-def count_work(stage: Stage, sets: list[list[dict[str, Any]]], turns: int = 1) -> list[int]:
+def count_work(step: SessionStep, sets: list[list[dict[str, Any]]], turns: int = 1) -> list[int]:
     """Return how often tools were read or schemas encoded in each turn of as many sessions as there are sets."""
     counts = []
     for turn in range(turns):
@@ -38,35 +38,35 @@ def count_work(stage: Stage, sets: list[list[dict[str, Any]]], turns: int = 1) -
         sys.setprofile(calls)
         try:
             for tools in sets:
-                ask(stage, tools, turn)
+                ask(step, tools, turn)
         finally:
             sys.setprofile(before)
         counts.append(sum(count for place, count in calls.items() if place.startswith(WORK)))
     return counts
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.wire)
-def test_the_tools_of_many_sessions_are_read_and_encoded_once(stage: Stage) -> None:
-    sets = [make_tools(f"{stage.wire}_{session}", 2 + session) for session in range(20)]
-    first, *later = count_work(stage, sets, TURNS)
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.wire)
+def test_the_tools_of_many_sessions_are_read_and_encoded_once(step: SessionStep) -> None:
+    sets = [make_tools(f"{step.wire}_{session}", 2 + session) for session in range(20)]
+    first, *later = count_work(step, sets, TURNS)
     assert first > 0
     assert set(later) == {0}
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.wire)
-def test_a_tool_that_joins_a_session_is_all_that_is_encoded(stage: Stage) -> None:
-    tools = make_tools(f"{stage.wire}_joins", 40)
-    alone = count_work(stage, [tools[:1]])[0]
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.wire)
+def test_a_tool_that_joins_a_session_is_all_that_is_encoded(step: SessionStep) -> None:
+    tools = make_tools(f"{step.wire}_joins", 40)
+    alone = count_work(step, [tools[:1]])[0]
     for count in range(2, 20):
-        assert count_work(stage, [tools[:count]])[0] == alone
+        assert count_work(step, [tools[:count]])[0] == alone
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.wire)
-def test_what_is_kept_of_tools_does_not_grow_with_their_number(stage: Stage) -> None:
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.wire)
+def test_what_is_kept_of_tools_does_not_grow_with_their_number(step: SessionStep) -> None:
     def ask_with(sets: range) -> int:
         for number in sets:
-            tools = make_tools(stage.wire, 12)
-            ask(stage, [tool | {"description": f"Reads, in version {number}."} for tool in tools])
+            tools = make_tools(step.wire, 12)
+            ask(step, [tool | {"description": f"Reads, in version {number}."} for tool in tools])
         gc.collect()
         return sys.getallocatedblocks()
 

@@ -21,15 +21,15 @@ def towns(number: int, **settings: str) -> list[ProxyHarness]:
     return [ProxyHarness(lambda *_: FakeResponse(200, b"{}"), **{**SETTINGS, **settings}) for _ in range(number)]
 
 
-def told_by(town: ProxyHarness) -> list[SharedObservation]:
+def told_by(proxy: ProxyHarness) -> list[SharedObservation]:
     facts: list[SharedObservation] = []
-    publish_observations(town.house, facts.append)
+    publish_observations(proxy.services, facts.append)
     return facts
 
 
-def take_all(town: ProxyHarness, facts: Sequence[SharedObservation]) -> None:
+def take_all(proxy: ProxyHarness, facts: Sequence[SharedObservation]) -> None:
     for fact in facts:
-        apply_observation(town.house, fact)
+        apply_observation(proxy.services, fact)
 
 
 async def test_lessons_are_told_once_and_kept_where_the_addresses_are_the_same() -> None:
@@ -37,15 +37,15 @@ async def test_lessons_are_told_once_and_kept_where_the_addresses_are_the_same()
     (elsewhere,) = towns(1, OPENAI_BASE_URL="http://localhost:1/v1")
     facts, echo = told_by(teller), told_by(other)
     for _ in range(2):
-        await teller.house.observations.store_adaptation("openai", "new", "temperature")
+        await teller.services.observations.store_adaptation("openai", "new", "temperature")
     take_all(other, facts)
     take_all(elsewhere, facts)
-    assert await other.house.observations.find_adaptations("openai", "new") == ("temperature",)
-    assert await elsewhere.house.observations.find_adaptations("openai", "new") == ()
+    assert await other.services.observations.find_adaptations("openai", "new") == ("temperature",)
+    assert await elsewhere.services.observations.find_adaptations("openai", "new") == ()
     assert (len(facts), echo) == (1, [])
 
 
-def fail(town: ProxyHarness, times: int = FAILURES_TO_OPEN) -> None:
+def fail(proxy: ProxyHarness, times: int = FAILURES_TO_OPEN) -> None:
     for _ in range(times):
         town.house.circuit_breakers.failed(
             CIRCUIT_STATE, UpstreamError(f"openai: {KEYS[0]} is no key", status=529, kind="overloaded_error")
@@ -63,7 +63,7 @@ async def test_an_upstream_that_fails_one_worker_is_left_alone_by_all_until_it_w
     assert KEYS[0] not in repr(facts), "what a provider says may hold a key"
     take_all(other, facts)
     take_all(mended, facts)
-    assert mended.house.circuit_breakers.open_count() == 0, "another key may mend it"
+    assert mended.services.circuit_breakers.open_count() == 0, "another key may mend it"
     with pytest.raises(CircuitOpen) as refused:
         other.house.circuit_breakers.acquire(CIRCUIT_STATE)
     assert (refused.value.status, refused.value.error_type) == (529, "overloaded_error")
@@ -76,16 +76,16 @@ async def test_an_upstream_that_fails_one_worker_is_left_alone_by_all_until_it_w
 async def test_a_key_that_is_spent_rests_for_all_and_is_told_to_nobody() -> None:
     used: list[str] = []
 
-    def street(_: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(_: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         assert credential is not None
         used.append(credential.value.removeprefix("Bearer "))
         return FakeResponse(429 if used[-1] == KEYS[0] else 200, b'{"error": {"message": "spent"}}')
 
-    teller, other = ProxyHarness(street, **SETTINGS), ProxyHarness(street, **SETTINGS)
+    teller, other = ProxyHarness(upstream, **SETTINGS), ProxyHarness(upstream, **SETTINGS)
     facts, echo = told_by(teller), told_by(other)
-    await teller.ask()
+    await teller.post()
     take_all(other, facts)
-    await other.ask()
+    await other.post()
     assert used == [KEYS[0], KEYS[1], KEYS[1]]
     assert ([fact.kind for fact in facts], echo) == (["key"], [])
     assert not [key for key in KEYS if key in repr(facts)]

@@ -9,7 +9,7 @@ from tests.support.fakes.model_scripts import Fault
 
 
 @dataclass(frozen=True)
-class Refusal:
+class ErrorResponse:
     """An answer that is no reply; the request's id joins it when it is sent."""
 
     status: int
@@ -25,24 +25,24 @@ class Refusal:
         return json.dumps(envelope, separators=(",", ":")).encode() if self.page is None else self.page
 
 
-def refuse_request(message: str) -> Refusal:
-    return Refusal(400, "invalid_request_error", message)
+def refuse_request(message: str) -> ErrorResponse:
+    return ErrorResponse(400, "invalid_request_error", message)
 
 
-def refuse_key(key: str, token: str) -> Refusal:
+def refuse_key(key: str, token: str) -> ErrorResponse:
     text = "invalid x-api-key" if key else "Invalid bearer token" if token else "x-api-key header is required"
-    return Refusal(401, "authentication_error", text, {"x-should-retry": "false"})
+    return ErrorResponse(401, "authentication_error", text, {"x-should-retry": "false"})
 
 
-def refuse_model(name: str) -> Refusal:
-    return Refusal(404, "not_found_error", f"model: {name}")
+def refuse_model(name: str) -> ErrorResponse:
+    return ErrorResponse(404, "not_found_error", f"model: {name}")
 
 
-def refuse_overflow(tokens: int, model: Model) -> Refusal:
+def refuse_overflow(tokens: int, model: Model) -> ErrorResponse:
     return refuse_request(f"prompt is too long: {tokens} tokens > {model.window} maximum")
 
 
-def refuse_by_plan(fault: Fault, name: str, model: Model) -> Refusal | None:
+def refuse_by_plan(fault: Fault, name: str, model: Model) -> ErrorResponse | None:
     """Return the refusal that a fault asks for; None where it is none of those that come instead of a reply."""
     seconds = fault.figure("after", 1)
     limited = {
@@ -53,16 +53,20 @@ def refuse_by_plan(fault: Fault, name: str, model: Model) -> Refusal | None:
     }
     low = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade."
     refusals = {
-        "unauthorized": Refusal(401, "authentication_error", "invalid x-api-key sk-ant-api03-Planned0123456789abcd"),
-        "forbidden": Refusal(403, "permission_error", "Your API key does not have permission to use this resource."),
+        "unauthorized": ErrorResponse(
+            401, "authentication_error", "invalid x-api-key sk-ant-api03-Planned0123456789abcd"
+        ),
+        "forbidden": ErrorResponse(
+            403, "permission_error", "Your API key does not have permission to use this resource."
+        ),
         "missing": refuse_model(name),
         "billing": refuse_request(low),
-        "rate": Refusal(429, "rate_limit_error", "This request would exceed your rate limit.", limited),
-        "server": Refusal(500, "api_error", "Internal server error", {"x-should-retry": "true"}),
-        "final": Refusal(529, "overloaded_error", "Overloaded", {"x-should-retry": "false"}),
-        "overloaded": Refusal(529, "overloaded_error", "Overloaded"),
-        "gateway": Refusal(502, "", "", page=b"<html><body><h1>502 Bad Gateway</h1></body></html>"),
-        "large": Refusal(413, "request_too_large", "Request exceeds the maximum size"),
+        "rate": ErrorResponse(429, "rate_limit_error", "This request would exceed your rate limit.", limited),
+        "server": ErrorResponse(500, "api_error", "Internal server error", {"x-should-retry": "true"}),
+        "final": ErrorResponse(529, "overloaded_error", "Overloaded", {"x-should-retry": "false"}),
+        "overloaded": ErrorResponse(529, "overloaded_error", "Overloaded"),
+        "gateway": ErrorResponse(502, "", "", page=b"<html><body><h1>502 Bad Gateway</h1></body></html>"),
+        "large": ErrorResponse(413, "request_too_large", "Request exceeds the maximum size"),
         "overflow": refuse_overflow(model.window + 4_321, model),
     }
     return refusals.get(fault.kind)

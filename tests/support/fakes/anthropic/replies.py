@@ -25,7 +25,7 @@ def new_id(prefix: str, chance: random.Random) -> str:
 
 
 @dataclass
-class Said:
+class GeneratedReply:
     """A reply cut into blocks, each with its pieces of about a token, within the request's limit."""
 
     blocks: list[tuple[dict[str, Any], list[str]]] = field(default_factory=list)
@@ -39,9 +39,9 @@ class Said:
         return sum(len(pieces) for _, pieces in self.blocks) + 4 * len(self.blocks)
 
 
-def cut_reply(reply: Reply, body: dict[str, Any], chance: random.Random) -> Said:
+def cut_reply(reply: Reply, body: dict[str, Any], chance: random.Random) -> GeneratedReply:
     """Return the reply in pieces; where `max_tokens` is reached it ends there."""
-    said = Said(reason=_STOPS.get(reply.finish, "tool_use" if reply.calls else "end_turn"))
+    said = GeneratedReply(reason=_STOPS.get(reply.finish, "tool_use" if reply.calls else "end_turn"))
     text = reply.text
     ends = [(text.index(stop), stop) for stop in body.get("stop_sequences") or () if stop in text]
     if ends:
@@ -69,7 +69,7 @@ def cut_reply(reply: Reply, body: dict[str, Any], chance: random.Random) -> Said
     return said
 
 
-def usage_of(said: Said, prompt: int, read: int, written: int) -> dict[str, Any]:
+def usage_of(said: GeneratedReply, prompt: int, read: int, written: int) -> dict[str, Any]:
     return {
         "input_tokens": max(prompt - read - written, 0),
         "cache_creation_input_tokens": written,
@@ -94,7 +94,7 @@ def _finished(begin: dict[str, Any], pieces: list[str]) -> dict[str, Any]:
         return begin
 
 
-def message_of(said: Said, head: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
+def message_of(said: GeneratedReply, head: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
     """Return the reply that is not streamed."""
     return {
         **head,
@@ -114,7 +114,7 @@ def _delta(begin: dict[str, Any], piece: str) -> dict[str, Any]:
     return {"type": "input_json_delta", "partial_json": piece}
 
 
-def events_of(said: Said, head: dict[str, Any], usage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def events_of(said: GeneratedReply, head: dict[str, Any], usage: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the events of a stream."""
     empty = {"content": [], "stop_reason": None, "stop_sequence": None, "stop_details": None}
     yield {"type": "message_start", "message": {**head, **empty, "usage": {**usage, "output_tokens": 1}}}

@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.support.fakes.anthropic.failures import (
-    Refusal,
+    ErrorResponse,
     refuse_by_plan,
     refuse_key,
     refuse_model,
@@ -78,12 +78,12 @@ class Anthropic:
             journal.close(exchange, outcome)
         return response
 
-    def _refuse(self, request: web.Request, body: Any, exchange: Exchange) -> Refusal | None:
+    def _refuse(self, request: web.Request, body: Any, exchange: Exchange) -> ErrorResponse | None:
         """Return the refusal of a request that does not come as far as a model."""
         is_listing = request.method == "GET" and request.path.startswith(LISTING)
         if not is_listing and (request.method, request.path) not in (("POST", MESSAGES), ("POST", COUNTING)):
             exchange.breaches.append(ContractViolation("url", f"{request.method} {request.path}"))
-            return Refusal(404, "not_found_error", "Not Found")
+            return ErrorResponse(404, "not_found_error", "Not Found")
         key = request.headers.get("x-api-key", "")
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if (key or token) not in self.keys:
@@ -95,7 +95,7 @@ class Anthropic:
             return refuse_request(exchange.breaches[-1].message)
         return None if is_listing else self._judge(request, body, exchange)
 
-    def _judge(self, request: web.Request, body: Any, exchange: Exchange) -> Refusal | None:
+    def _judge(self, request: web.Request, body: Any, exchange: Exchange) -> ErrorResponse | None:
         if request.content_type != "application/json" or not isinstance(body, dict):
             exchange.breaches.append(
                 ContractViolation("json", "The request body is not valid JSON: expected an object")
@@ -195,7 +195,7 @@ def _headers(request_id: str) -> dict[str, str]:
     }
 
 
-def _send(refusal: Refusal, exchange: Exchange, request_id: str) -> web.Response:
+def _send(refusal: ErrorResponse, exchange: Exchange, request_id: str) -> web.Response:
     exchange.status = refusal.status
     content_type = "application/json" if refusal.page is None else "text/html"
     headers = {**_headers(request_id), **refusal.headers, "content-type": content_type}

@@ -20,7 +20,7 @@ from tests.support.fakes.compatible.kinds import (
     whole_call,
 )
 from tests.support.fakes.model_scripts import Fault
-from tests.support.fakes.openai_chat.failures import Refusal
+from tests.support.fakes.openai_chat.failures import ErrorResponse
 from tests.support.fakes.server import ContractViolation
 
 _OWN = frozenset(
@@ -165,17 +165,19 @@ def _thinks(body: dict[str, Any], model: Model) -> bool:
     return model.thinks == "always" or (model.thinks == "unless_off" and body.get("reasoning_effort") != "none")
 
 
-def _refuse(status: int, message: str, kind: str = "invalid_request_error", code: str = "", **headers: str) -> Refusal:
+def _refuse(
+    status: int, message: str, kind: str = "invalid_request_error", code: str = "", **headers: str
+) -> ErrorResponse:
     error = {"message": message, "type": kind} | ({"code": code} if code else {})
     return send_json(status, {"error": error}, **headers)
 
 
-def _refuse_model(name: str) -> Refusal:
+def _refuse_model(name: str) -> ErrorResponse:
     text = f"The model `{name}` does not exist or you do not have access to it."
     return _refuse(404, text, code="model_not_found")
 
 
-def _refuse_overflow(model: Model, prompt: int, output: int) -> Refusal:
+def _refuse_overflow(model: Model, prompt: int, output: int) -> ErrorResponse:
     text = "Please reduce the length of the messages or completion."
     error = {"message": text, "type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded"}
     return send_json(400, {"error": error})
@@ -190,7 +192,7 @@ UNREADABLE = {
 """The error for a model's call that the server could not read; in a stream as `event: error` with a status code."""
 
 
-def _refuse_by_plan(fault: Fault, name: str, model: Model) -> Refusal | None:
+def _refuse_by_plan(fault: Fault, name: str, model: Model) -> ErrorResponse | None:
     seconds = f"{fault.figure('after', 1):g}"
     start = f"for model `{name}` in organization `org_fake` service tier `on_demand` on tokens per minute (TPM): "
     limited = f"Rate limit reached {start}Limit 12000, Used 11000, Requested 5000. Please try again in {seconds}s."
@@ -210,7 +212,7 @@ def _refuse_by_plan(fault: Fault, name: str, model: Model) -> Refusal | None:
     return refusals.get(fault.kind)
 
 
-def _refuse_key(key: str) -> Refusal:
+def _refuse_key(key: str) -> ErrorResponse:
     return _refuse(401, "Invalid API Key", code="invalid_api_key")
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tests.support.fakes.model_scripts import Fault
-from tests.support.fakes.openai_chat.failures import Refusal
+from tests.support.fakes.openai_chat.failures import ErrorResponse
 from tests.support.fakes.openai_chat.models import Model as OpenAIModel
-from tests.support.fakes.openai_chat.replies import Said
+from tests.support.fakes.openai_chat.replies import GeneratedReply
 from tests.support.fakes.openai_chat.rules import check_body
 from tests.support.fakes.server import ContractViolation
 
@@ -33,7 +33,7 @@ class Model:
 class Told:
     """A reply with the reasoning before it, in pieces."""
 
-    said: Said
+    said: GeneratedReply
     reasoning: list[str]
     usage: dict[str, Any]
     """As OpenAI counts: reasoning inside the output, cached input inside the prompt."""
@@ -57,12 +57,12 @@ class Kind:
     thinks: Callable[[dict[str, Any], Model], bool]
     call_id: Callable[[dict[str, Any], str, int], str]
     """Body, the function's name, the position in the reply → the call's identifier."""
-    refuse_breach: Callable[[ContractViolation], Refusal]
-    refuse_key: Callable[[str], Refusal]
-    refuse_model: Callable[[str], Refusal]
-    refuse_overflow: Callable[[Model, int, int], Refusal]
+    refuse_breach: Callable[[ContractViolation], ErrorResponse]
+    refuse_key: Callable[[str], ErrorResponse]
+    refuse_model: Callable[[str], ErrorResponse]
+    refuse_overflow: Callable[[Model, int, int], ErrorResponse]
     """Model, tokens of the prompt, tokens of the output asked for."""
-    refuse_by_plan: Callable[[Fault, str, Model], Refusal | None]
+    refuse_by_plan: Callable[[Fault, str, Model], ErrorResponse | None]
     body: Callable[[Told, Head], dict[str, Any]]
     chunks: Callable[[Told, Head, bool], Iterator[dict[str, Any]]]
     """The bool: whether usage was asked for."""
@@ -80,10 +80,10 @@ USUAL_FIELDS = frozenset(
 """Fields of Chat Completions that Groq and xAI both know."""
 
 
-def send_json(status: int, content: Any, **headers: str) -> Refusal:
+def send_json(status: int, content: Any, **headers: str) -> ErrorResponse:
     """Return a refusal with that body."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Refusal(status, json.dumps(content).encode(), names)
+    return ErrorResponse(status, json.dumps(content).encode(), names)
 
 
 def check_as_openai(
@@ -145,7 +145,7 @@ def whole_call(index: int, call: tuple[str, str, list[str]]) -> dict[str, Any]:
     return {"id": identity, "type": "function", "function": function, "index": index}
 
 
-def rename_calls(said: Said, rename: Callable[[str, int], str]) -> Said:
+def rename_calls(said: GeneratedReply, rename: Callable[[str, int], str]) -> GeneratedReply:
     """Return the reply with the identifiers that this server gives."""
     calls = [(rename(name, number), name, pieces) for number, (_, name, pieces) in enumerate(said.calls)]
     return replace(said, calls=calls)

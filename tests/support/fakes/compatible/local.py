@@ -20,7 +20,7 @@ from tests.support.fakes.compatible.kinds import (
     whole_call,
 )
 from tests.support.fakes.model_scripts import Fault
-from tests.support.fakes.openai_chat.failures import Refusal
+from tests.support.fakes.openai_chat.failures import ErrorResponse
 from tests.support.fakes.server import ContractViolation
 
 _KNOWN = frozenset(
@@ -62,15 +62,15 @@ def check(body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
             yield breach
 
 
-def _refuse(status: int, message: str, kind: str = "BadRequestError") -> Refusal:
+def _refuse(status: int, message: str, kind: str = "BadRequestError") -> ErrorResponse:
     return send_json(status, {"error": {"message": message, "type": kind, "param": None, "code": status}})
 
 
-def _refuse_model(name: str) -> Refusal:
+def _refuse_model(name: str) -> ErrorResponse:
     return _refuse(404, f"The model `{name}` does not exist.", "NotFoundError")
 
 
-def _refuse_overflow(model: Model, prompt: int, output: int) -> Refusal:
+def _refuse_overflow(model: Model, prompt: int, output: int) -> ErrorResponse:
     """Return the words of vLLM's renderers/params.py (at 017638d, read 2026-11), or of its versions before."""
     if model.wording != "older" and output > model.window:
         limit = f"max_model_len=max_total_tokens={model.window}"
@@ -96,7 +96,7 @@ def _refuse_overflow(model: Model, prompt: int, output: int) -> Refusal:
     )
 
 
-def _refuse_by_plan(fault: Fault, name: str, model: Model) -> Refusal | None:
+def _refuse_by_plan(fault: Fault, name: str, model: Model) -> ErrorResponse | None:
     refusals = {
         "overflow": _refuse_overflow(model, model.window + 4_321, 0),
         "missing": _refuse_model(name),

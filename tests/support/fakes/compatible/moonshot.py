@@ -19,7 +19,7 @@ from tests.support.fakes.compatible.kinds import (
     send_json,
 )
 from tests.support.fakes.model_scripts import Fault
-from tests.support.fakes.openai_chat.failures import Refusal
+from tests.support.fakes.openai_chat.failures import ErrorResponse
 from tests.support.fakes.openai_chat.messages import decode_data_url
 from tests.support.fakes.server import ContractViolation
 
@@ -158,21 +158,21 @@ def _call_id(body: dict[str, Any], name: str, number: int) -> str:
     return f"functions.{name}:{len(list(calls_of(body))) + number}"
 
 
-def _refuse(status: int, message: str, kind: str = "invalid_request_error", **headers: str) -> Refusal:
+def _refuse(status: int, message: str, kind: str = "invalid_request_error", **headers: str) -> ErrorResponse:
     return send_json(status, {"error": {"message": message, "type": kind}}, **headers)
 
 
-def _refuse_model(name: str) -> Refusal:
+def _refuse_model(name: str) -> ErrorResponse:
     return _refuse(404, f"Not found the model {name} or Permission denied", "resource_not_found_error")
 
 
-def _refuse_overflow(model: Model, prompt: int, output: int) -> Refusal:
+def _refuse_overflow(model: Model, prompt: int, output: int) -> ErrorResponse:
     return _refuse(
         400, f"Invalid request: Your request exceeded model token limit: {model.window} (requested: {prompt + output})"
     )
 
 
-def _refuse_by_plan(fault: Fault, name: str, model: Model) -> Refusal | None:
+def _refuse_by_plan(fault: Fault, name: str, model: Model) -> ErrorResponse | None:
     seconds = f"{fault.figure('after', 1):g}"
     limited = (
         f"Your account org-fake request reached max organization TPM: 500000, please try again after {seconds} seconds"
@@ -193,7 +193,7 @@ def _refuse_by_plan(fault: Fault, name: str, model: Model) -> Refusal | None:
     return refusals.get(fault.kind)
 
 
-def _refuse_key(key: str) -> Refusal:
+def _refuse_key(key: str) -> ErrorResponse:
     return _refuse(401, "Invalid Authentication", "invalid_authentication_error")
 
 

@@ -19,7 +19,7 @@ from tests.support.fakes.compatible.moonshot import MOONSHOT
 from tests.support.fakes.compatible.xai import XAI
 from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, send_stream
 from tests.support.fakes.model_scripts import Fault, decide, spoken
-from tests.support.fakes.openai_chat.failures import Refusal
+from tests.support.fakes.openai_chat.failures import ErrorResponse
 from tests.support.fakes.openai_chat.reading import PICTURE_TOKENS, count, prompt_of, read_conversation
 from tests.support.fakes.openai_chat.replies import cut_reply, frame, new_id, usage_of
 from tests.support.fakes.openai_chat.server import DONE, OpenAI
@@ -47,11 +47,11 @@ class Compatible(OpenAI):
 
     def _refuse(
         self, request: web.Request, body: Any, unreadable: ContractViolation | None, exchange: Exchange
-    ) -> Refusal | None:
+    ) -> ErrorResponse | None:
         kind = self.kind
         if (request.method, request.path) != ("POST", kind.path):
             exchange.breaches.append(ContractViolation("url", f"there is no {request.method} {request.path}"))
-            return Refusal(404, b'{"error":{"message":"Unknown request URL","type":"invalid_request_error"}}')
+            return ErrorResponse(404, b'{"error":{"message":"Unknown request URL","type":"invalid_request_error"}}')
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if self.key and (scheme.lower() != "bearer" or key != self.key):
             return kind.refuse_key(key)

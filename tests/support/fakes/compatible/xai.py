@@ -20,7 +20,7 @@ from tests.support.fakes.compatible.kinds import (
     whole_call,
 )
 from tests.support.fakes.model_scripts import Fault
-from tests.support.fakes.openai_chat.failures import Refusal
+from tests.support.fakes.openai_chat.failures import ErrorResponse
 from tests.support.fakes.openai_chat.messages import decode_data_url
 from tests.support.fakes.server import ContractViolation
 
@@ -93,32 +93,32 @@ def _thinks(body: dict[str, Any], model: Model) -> bool:
     return model.thinks == "always" or (model.thinks == "unless_off" and body.get("reasoning_effort") != "none")
 
 
-def _refuse(status: int, code: str, error: str, **headers: str) -> Refusal:
+def _refuse(status: int, code: str, error: str, **headers: str) -> ErrorResponse:
     return send_json(status, {"code": code, "error": error}, **headers)
 
 
-def _refuse_breach(breach: ContractViolation) -> Refusal:
+def _refuse_breach(breach: ContractViolation) -> ErrorResponse:
     if breach.message.startswith("does not support"):
         return _refuse(400, _ARGUMENT, f"Model grok does {breach.message.removeprefix('does ')}")
     return _refuse(422 if breach.message.startswith(_TARGET) else 400, _ARGUMENT, breach.message)
 
 
-def _refuse_key(key: str) -> Refusal:
+def _refuse_key(key: str) -> ErrorResponse:
     text = f"Incorrect API key provided: {key[:2]}***{key[-2:]}. You can obtain an API key from https://console.x.ai."
     return _refuse(400, _ARGUMENT, text)
 
 
-def _refuse_model(name: str) -> Refusal:
+def _refuse_model(name: str) -> ErrorResponse:
     text = f"The model {name} does not exist or your team fake does not have access to it."
     return _refuse(404, "Some requested entity was not found", text)
 
 
-def _refuse_overflow(model: Model, prompt: int, output: int) -> Refusal:
+def _refuse_overflow(model: Model, prompt: int, output: int) -> ErrorResponse:
     text = f"This model's maximum prompt length is {model.window} but the request contains {prompt} tokens."
     return _refuse(400, _ARGUMENT, text)
 
 
-def _refuse_by_plan(fault: Fault, name: str, model: Model) -> Refusal | None:
+def _refuse_by_plan(fault: Fault, name: str, model: Model) -> ErrorResponse | None:
     seconds = f"{fault.figure('after', 1):g}"
     spent = "Your team fake has either used all available credits or reached its monthly spending limit."
     refusals = {

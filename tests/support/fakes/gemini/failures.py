@@ -22,7 +22,7 @@ _TYPE = "type.googleapis.com/google.rpc."
 
 
 @dataclass(frozen=True)
-class Refusal:
+class ErrorResponse:
     """An answer that is no reply."""
 
     status: int
@@ -37,11 +37,11 @@ def error_of(status: int, message: str, details: list[dict[str, Any]] | None = N
     return {"error": error | ({"details": details} if details else {})}
 
 
-def refuse(status: int, message: str, details: list[dict[str, Any]] | None = None) -> Refusal:
-    return Refusal(status, json.dumps(error_of(status, message, details), indent=2).encode())
+def refuse(status: int, message: str, details: list[dict[str, Any]] | None = None) -> ErrorResponse:
+    return ErrorResponse(status, json.dumps(error_of(status, message, details), indent=2).encode())
 
 
-def refuse_breach(breaches: list[ContractViolation]) -> Refusal:
+def refuse_breach(breaches: list[ContractViolation]) -> ErrorResponse:
     """Return the refusal of the first breach; unknown fields are named all at once."""
     if breaches[0].rule != "unknown_field":
         return refuse(400, breaches[0].message)
@@ -55,7 +55,7 @@ def _reason(reason: str, service: str) -> list[dict[str, Any]]:
     return [{"@type": f"{_TYPE}ErrorInfo", "reason": reason, "domain": "googleapis.com", "metadata": metadata}]
 
 
-def refuse_key(key: str | None) -> Refusal:
+def refuse_key(key: str | None) -> ErrorResponse:
     """Return AI Studio's refusal of a key, or of none."""
     if not key:
         text = (
@@ -67,7 +67,7 @@ def refuse_key(key: str | None) -> Refusal:
     return refuse(400, text, _reason("API_KEY_INVALID", "generativelanguage.googleapis.com"))
 
 
-def refuse_token() -> Refusal:
+def refuse_token() -> ErrorResponse:
     """Return Vertex AI's refusal of a token."""
     text = (
         "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid "
@@ -76,7 +76,7 @@ def refuse_token() -> Refusal:
     return refuse(401, text, _reason("ACCESS_TOKEN_EXPIRED", "aiplatform.googleapis.com"))
 
 
-def refuse_project(place: str) -> Refusal:
+def refuse_project(place: str) -> ErrorResponse:
     text = (
         f"Permission 'aiplatform.endpoints.predict' denied on resource '//aiplatform.googleapis.com/{place}' "
         "(or it may not exist)."
@@ -84,7 +84,7 @@ def refuse_project(place: str) -> Refusal:
     return refuse(403, text, _reason("IAM_PERMISSION_DENIED", "aiplatform.googleapis.com"))
 
 
-def refuse_model(name: str, place: str) -> Refusal:
+def refuse_model(name: str, place: str) -> ErrorResponse:
     """Return the refusal of a model that is not there; `place` is its path at Vertex AI."""
     if place:
         text = (
@@ -99,7 +99,7 @@ def refuse_model(name: str, place: str) -> Refusal:
     return refuse(404, text)
 
 
-def refuse_overflow(model: Model, tokens: int, *, vertex: bool = False) -> Refusal:
+def refuse_overflow(model: Model, tokens: int, *, vertex: bool = False) -> ErrorResponse:
     text = f"The input token count ({tokens}) exceeds the maximum number of tokens allowed ({model.window})."
     if vertex:
         text = (
@@ -111,12 +111,12 @@ def refuse_overflow(model: Model, tokens: int, *, vertex: bool = False) -> Refus
     return refuse(400, text)
 
 
-def _refuse_uncounted(model: Model) -> Refusal:
+def _refuse_uncounted(model: Model) -> ErrorResponse:
     """Return the refusal of an input that was too long to be counted to its end."""
     return refuse(400, f"The input token count exceeds the maximum number of tokens allowed {model.window}.")
 
 
-def _refuse_rate(fault: Fault, name: str) -> Refusal:
+def _refuse_rate(fault: Fault, name: str) -> ErrorResponse:
     seconds = fault.figure("after", 1)
     text = (
         "You exceeded your current quota, please check your plan and billing details. For more information on this "
@@ -132,7 +132,7 @@ def _refuse_rate(fault: Fault, name: str) -> Refusal:
     return refuse(429, text, details)
 
 
-def refuse_by_plan(fault: Fault, name: str, model: Model, *, vertex: bool) -> Refusal | None:
+def refuse_by_plan(fault: Fault, name: str, model: Model, *, vertex: bool) -> ErrorResponse | None:
     """Return the refusal that a fault asks for; None where it is none of those that come instead of a reply."""
     internal = (
         "An internal error has occurred. Please retry or report in "
@@ -151,7 +151,9 @@ def refuse_by_plan(fault: Fault, name: str, model: Model, *, vertex: bool) -> Re
         "server": refuse(500, internal),
         "overloaded": refuse(503, "The model is overloaded. Please try again later."),
         "deadline": refuse(504, "Deadline expired before operation could complete."),
-        "unavailable": Refusal(503, b"upstream connect error or disconnect/reset before headers", {}, "text/plain"),
-        "gateway": Refusal(502, b"<html><title>Error 502 (Server Error)!!1</title></html>", {}, "text/html"),
+        "unavailable": ErrorResponse(
+            503, b"upstream connect error or disconnect/reset before headers", {}, "text/plain"
+        ),
+        "gateway": ErrorResponse(502, b"<html><title>Error 502 (Server Error)!!1</title></html>", {}, "text/html"),
     }
     return refusals.get(fault.kind)

@@ -33,7 +33,7 @@ def new_id(length: int, chance: random.Random) -> str:
 
 
 @dataclass
-class Said:
+class GeneratedReply:
     """A reply in parts, each with its tokens, within the request's limit."""
 
     parts: list[tuple[Part, int]]
@@ -81,7 +81,7 @@ class Speaker:
         self._left = config.get("maxOutputTokens") or model.output
         self._stops = config.get("stopSequences") or []
 
-    def say(self, reply: Reply) -> Said:
+    def say(self, reply: Reply) -> GeneratedReply:
         """Return the reply in parts; where the limit is reached it ends there, with MAX_TOKENS."""
         thoughts = min(_THOUGHT_TOKENS, self._left) if self._thinks else 0
         self._left -= thoughts
@@ -97,7 +97,7 @@ class Speaker:
             parts.append(({"text": "", "thoughtSignature": self._signatures.give(self._name)}, 0))
         cut = "MAX_TOKENS" if self._left < 0 else ""
         message = "Model generated function call(s)." if reply.calls and not cut else ""
-        return Said(parts, cut or reply.finish or "STOP", message, thoughts)
+        return GeneratedReply(parts, cut or reply.finish or "STOP", message, thoughts)
 
     def _text(self, text: str) -> list[tuple[Part, int]]:
         ends = [text.index(one) for one in self._stops if one in text]
@@ -133,7 +133,7 @@ def usage_of(prompt: int, cached: int, output: int, thoughts: int) -> dict[str, 
     return counts | ({"thoughtsTokenCount": thoughts} if thoughts else {})
 
 
-def _candidate(parts: list[Part], said: Said | None = None) -> dict[str, Any]:
+def _candidate(parts: list[Part], said: GeneratedReply | None = None) -> dict[str, Any]:
     candidate: dict[str, Any] = {"content": {"parts": parts, "role": "model"}, "index": 0}
     if said is not None:
         candidate["finishReason"] = said.finish
@@ -146,7 +146,7 @@ def _candidate(parts: list[Part], said: Said | None = None) -> dict[str, Any]:
     return candidate
 
 
-def body_of(said: Said, tail: dict[str, Any], prompt: int, cached: int) -> dict[str, Any]:
+def body_of(said: GeneratedReply, tail: dict[str, Any], prompt: int, cached: int) -> dict[str, Any]:
     """Return the reply that is not streamed: pieces of text are one part."""
     parts: list[Part] = []
     for part, _ in said.parts:
@@ -160,7 +160,7 @@ def body_of(said: Said, tail: dict[str, Any], prompt: int, cached: int) -> dict[
     return {"candidates": [_candidate(parts, said)], "usageMetadata": usage} | tail
 
 
-def chunks_of(said: Said, tail: dict[str, Any], prompt: int, cached: int) -> Iterator[dict[str, Any]]:
+def chunks_of(said: GeneratedReply, tail: dict[str, Any], prompt: int, cached: int) -> Iterator[dict[str, Any]]:
     """Yield the pieces of a stream; the last one has the finish reason and what a search found."""
     output = 0
     signed_end = said.parts and said.parts[-1][0].get("text") == ""

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, fail_whole, send_stream
 from tests.support.fakes.gemini.failures import (
-    Refusal,
+    ErrorResponse,
     error_of,
     refuse,
     refuse_breach,
@@ -32,7 +32,7 @@ from tests.support.fakes.gemini.failures import (
 )
 from tests.support.fakes.gemini.models import MODELS, Model, find_model
 from tests.support.fakes.gemini.reading import read_conversation
-from tests.support.fakes.gemini.replies import Said, Speaker, body_of, chunks_of, frame, ground, new_id
+from tests.support.fakes.gemini.replies import GeneratedReply, Speaker, body_of, chunks_of, frame, ground, new_id
 from tests.support.fakes.gemini.rules import check_body
 from tests.support.fakes.gemini.shapes import in_camel_case
 from tests.support.fakes.gemini.signatures import Signatures
@@ -52,10 +52,12 @@ _AI_STUDIO = re.compile(r"/v1(?:beta|alpha)?/models/([^:]+):(\w+)")
 _VERTEX = re.compile(r"/v1(?:beta1)?/(projects/([^/]+)/locations/([a-z0-9-]+)/publishers/google/models/([^:]+)):(\w+)")
 _LISTING = re.compile(r"/v1(?:beta)?/models(?:/([^/:]+))?")
 _SAID = {
-    "safety": Said([({"text": "The first words of a text that"}, 7)], "SAFETY"),
-    "length": Said([({"text": "The first words of a text that"}, 7)], "MAX_TOKENS"),
-    "malformed": Said([], "MALFORMED_FUNCTION_CALL", "Malformed function call: print(default_api.read(path='x'"),
-    "empty": Said([({"text": ""}, 0)], "STOP"),
+    "safety": GeneratedReply([({"text": "The first words of a text that"}, 7)], "SAFETY"),
+    "length": GeneratedReply([({"text": "The first words of a text that"}, 7)], "MAX_TOKENS"),
+    "malformed": GeneratedReply(
+        [], "MALFORMED_FUNCTION_CALL", "Malformed function call: print(default_api.read(path='x'"
+    ),
+    "empty": GeneratedReply([({"text": ""}, 0)], "STOP"),
 }
 
 
@@ -122,7 +124,7 @@ class Gemini:
         unreadable: ContractViolation | None,
         asked: Asked | None,
         exchange: Exchange,
-    ) -> Refusal | None:
+    ) -> ErrorResponse | None:
         """Return the refusal of a request that does not come as far as a model."""
         if request.method == "GET" and _LISTING.fullmatch(request.path):
             return self._refuse_caller(request, None)
@@ -147,7 +149,7 @@ class Gemini:
         exchange.breaches.extend(breaches)
         return refuse_breach(breaches) if breaches else None
 
-    def _refuse_caller(self, request: web.Request, asked: Asked | None) -> Refusal | None:
+    def _refuse_caller(self, request: web.Request, asked: Asked | None) -> ErrorResponse | None:
         if asked is None or not asked.vertex:
             key = request.headers.get("x-goog-api-key") or request.query.get("key")
             return None if key == self.key else refuse_key(key)
@@ -214,7 +216,7 @@ class Gemini:
             return await _fail_whole(request, fault, exchange)
         return _whole(body_of(said, tail, tokens, cached))
 
-    def _say(self, asked: Asked, body: dict[str, Any], model: Model, conversation: Any) -> Said:
+    def _say(self, asked: Asked, body: dict[str, Any], model: Model, conversation: Any) -> GeneratedReply:
         speaker = Speaker(body, asked.name, model, self.signatures, self.chance)
         reply = decide(conversation)
         said = speaker.say(reply)
@@ -243,7 +245,7 @@ def _prompt_of(body: dict[str, Any]) -> tuple[str, int]:
     return prompt_of({"tools": [body.get("systemInstruction"), body.get("tools")], "messages": said})
 
 
-def _send(refusal: Refusal, exchange: Exchange) -> web.Response:
+def _send(refusal: ErrorResponse, exchange: Exchange) -> web.Response:
     exchange.status = refusal.status
     headers = {"content-type": refusal.content_type, "server": "ESF"}
     return web.Response(status=refusal.status, body=refusal.body, headers=headers | refusal.headers)

@@ -7,7 +7,7 @@ from tests.support.fakes.model_scripts import Fault
 
 
 @dataclass(frozen=True)
-class Refusal:
+class ErrorResponse:
     """An answer that is no reply."""
 
     status: int
@@ -16,16 +16,16 @@ class Refusal:
     content_type: str = "application/json"
 
 
-def refuse(status: int, text: str, headers: dict[str, str] | None = None, **more: str) -> Refusal:
+def refuse(status: int, text: str, headers: dict[str, str] | None = None, **more: str) -> ErrorResponse:
     """Return a refusal in Ollama's error body."""
-    return Refusal(status, json.dumps({"error": text, **more}).encode(), headers or {})
+    return ErrorResponse(status, json.dumps({"error": text, **more}).encode(), headers or {})
 
 
-def refuse_model(name: str) -> Refusal:
+def refuse_model(name: str) -> ErrorResponse:
     return refuse(404, f"model '{name}' not found")
 
 
-def refuse_overflow(tokens: int, window: int) -> Refusal:
+def refuse_overflow(tokens: int, window: int) -> ErrorResponse:
     """Return the refusal of a prompt that is larger than the window: the engine's own body as the text."""
     inner = {
         "code": 400,
@@ -37,7 +37,7 @@ def refuse_overflow(tokens: int, window: int) -> Refusal:
     return refuse(400, json.dumps({"error": inner}, separators=(",", ":")))
 
 
-def refuse_by_plan(fault: Fault, name: str, window: int) -> Refusal | None:
+def refuse_by_plan(fault: Fault, name: str, window: int) -> ErrorResponse | None:
     """Return the refusal that a fault asks for; None where it is none of those that come instead of a reply."""
     seconds = fault.figure("after", 1)
     refusals = {
@@ -50,7 +50,9 @@ def refuse_by_plan(fault: Fault, name: str, window: int) -> Refusal | None:
         "server": refuse(500, "llama runner process has terminated: exit status 2"),
         "memory": refuse(500, "model requires more system memory (52.9 GiB) than is available (31.2 GiB)"),
         "overloaded": refuse(503, "server busy, please try again.  maximum pending requests exceeded"),
-        "unavailable": Refusal(503, b"upstream connect error or disconnect/reset before headers", {}, "text/plain"),
-        "gateway": Refusal(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>", {}, "text/html"),
+        "unavailable": ErrorResponse(
+            503, b"upstream connect error or disconnect/reset before headers", {}, "text/plain"
+        ),
+        "gateway": ErrorResponse(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>", {}, "text/html"),
     }
     return refusals.get(fault.kind)

@@ -15,7 +15,7 @@ _THOUGHT = "Okay, let me see what is wanted here."
 
 
 @dataclass
-class Said:
+class GeneratedReply:
     """A reply cut into pieces of about a token each, within the request's limit."""
 
     thought: list[str]
@@ -25,7 +25,7 @@ class Said:
     tokens: int
 
 
-def cut_reply(reply: Reply, limit: int, *, thinks: bool, chance: random.Random) -> Said:
+def cut_reply(reply: Reply, limit: int, *, thinks: bool, chance: random.Random) -> GeneratedReply:
     """Return the reply in pieces; where `num_predict` is reached it ends there, for the reason `length`."""
     left = limit if limit > 0 else 1_000_000
     start = left
@@ -46,14 +46,14 @@ def cut_reply(reply: Reply, limit: int, *, thinks: bool, chance: random.Random) 
             function = {"index": index, "name": call.name, "arguments": call.arguments}
             calls.append({"id": identity, "function": function})
     cut = left < 0 or reply.finish == "length"
-    return Said(thought, text, calls, "length" if cut else "stop", start - max(left, 0))
+    return GeneratedReply(thought, text, calls, "length" if cut else "stop", start - max(left, 0))
 
 
 def _frame(head: dict[str, Any], *, done: bool = False, **message: Any) -> dict[str, Any]:
     return head | {"message": {"role": "assistant", "content": "", **message}, "done": done}
 
 
-def _ending(said: Said, prompt: int) -> dict[str, Any]:
+def _ending(said: GeneratedReply, prompt: int) -> dict[str, Any]:
     return {
         "done_reason": said.finish,
         "total_duration": 4_883_583_458,
@@ -65,7 +65,7 @@ def _ending(said: Said, prompt: int) -> dict[str, Any]:
     }
 
 
-def lines_of(said: Said, head: dict[str, Any], prompt: int) -> Iterator[dict[str, Any]]:
+def lines_of(said: GeneratedReply, head: dict[str, Any], prompt: int) -> Iterator[dict[str, Any]]:
     """Yield the lines of a stream."""
     yield from (_frame(head, thinking=piece) for piece in said.thought)
     yield from (_frame(head, content=piece) for piece in said.text)
@@ -73,7 +73,7 @@ def lines_of(said: Said, head: dict[str, Any], prompt: int) -> Iterator[dict[str
     yield _frame(head, done=True) | _ending(said, prompt)
 
 
-def body_of(said: Said, head: dict[str, Any], prompt: int) -> dict[str, Any]:
+def body_of(said: GeneratedReply, head: dict[str, Any], prompt: int) -> dict[str, Any]:
     """Return the reply that is not streamed."""
     message: dict[str, Any] = {"content": "".join(said.text)}
     if said.thought:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, fail_whole, send_stream
 from tests.support.fakes.model_scripts import Fault, Faults, decide
-from tests.support.fakes.ollama.failures import Refusal, refuse, refuse_by_plan, refuse_model, refuse_overflow
+from tests.support.fakes.ollama.failures import ErrorResponse, refuse, refuse_by_plan, refuse_model, refuse_overflow
 from tests.support.fakes.ollama.models import Model, find_model, show, tags
 from tests.support.fakes.ollama.reading import prompt_tokens, read_conversation
 from tests.support.fakes.ollama.replies import body_of, cut_reply, line, lines_of
@@ -60,7 +60,7 @@ class Ollama:
             return web.json_response(tags()), "answered"
         if asked not in (("POST", "/api/show"), ("POST", "/api/chat")):
             exchange.breaches.append(ContractViolation("url", f"there is no {request.method} {request.path}"))
-            return _send(Refusal(404, b"404 page not found", {}, "text/plain"), exchange)
+            return _send(ErrorResponse(404, b"404 page not found", {}, "text/plain"), exchange)
         if not isinstance(body, dict):
             exchange.breaches.append(ContractViolation("json", "the body is no JSON object"))
             return _send(refuse(400, "missing request body" if body is None else "invalid character"), exchange)
@@ -122,7 +122,7 @@ def _decode(raw: bytes) -> Any:
         return raw.decode("utf-8", "replace")
 
 
-def _send(refusal: Refusal, exchange: Exchange) -> Outcome:
+def _send(refusal: ErrorResponse, exchange: Exchange) -> Outcome:
     exchange.status = refusal.status
     headers = {"content-type": refusal.content_type} | refusal.headers
     return web.Response(status=refusal.status, body=refusal.body, headers=headers), "refused"

@@ -10,7 +10,7 @@ from tests.support.fakes.server import ContractViolation
 
 
 @dataclass(frozen=True)
-class Refusal:
+class ErrorResponse:
     """An answer that is no reply."""
 
     status: int
@@ -27,17 +27,17 @@ def refuse(
     param: str | None = None,
     code: str | None = None,
     headers: dict[str, str] | None = None,
-) -> Refusal:
+) -> ErrorResponse:
     """Return a refusal in OpenAI's error body."""
     error: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
-    return Refusal(status, json.dumps({"error": error}, indent=2).encode(), headers or {})
+    return ErrorResponse(status, json.dumps({"error": error}, indent=2).encode(), headers or {})
 
 
-def refuse_breach(breach: ContractViolation) -> Refusal:
+def refuse_breach(breach: ContractViolation) -> ErrorResponse:
     return refuse(400, breach.message, param=breach.param, code=breach.code)
 
 
-def refuse_key(key: str | None) -> Refusal:
+def refuse_key(key: str | None) -> ErrorResponse:
     if not key:
         text = (
             "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer "
@@ -50,7 +50,7 @@ def refuse_key(key: str | None) -> Refusal:
     return refuse(401, text, code="invalid_api_key")
 
 
-def refuse_model(name: str, model: Model | None) -> Refusal | None:
+def refuse_model(name: str, model: Model | None) -> ErrorResponse | None:
     """Return the refusal of a model that is unknown, or known to another API only."""
     if model is None:
         text = f"The model `{name}` does not exist or you do not have access to it."
@@ -61,7 +61,7 @@ def refuse_model(name: str, model: Model | None) -> Refusal | None:
     return None
 
 
-def refuse_overflow(model: Model, messages: int, functions: int, output: int = 0) -> Refusal:
+def refuse_overflow(model: Model, messages: int, functions: int, output: int = 0) -> ErrorResponse:
     """Return the refusal of a prompt that is larger than the window, in the words of its three cases."""
     start = f"This model's maximum context length is {model.window} tokens. However, "
     if messages + functions <= model.window:
@@ -80,7 +80,7 @@ def refuse_overflow(model: Model, messages: int, functions: int, output: int = 0
     return refuse(400, text, param="messages", code="context_length_exceeded")
 
 
-def refuse_by_plan(fault: Fault, name: str, model: Model) -> Refusal | None:
+def refuse_by_plan(fault: Fault, name: str, model: Model) -> ErrorResponse | None:
     """Return the refusal that a fault asks for; None where it is none of those that come instead of a reply."""
     seconds = fault.figure("after", 1)
     if fault.kind == "rate":
@@ -111,8 +111,10 @@ def refuse_by_plan(fault: Fault, name: str, model: Model) -> Refusal | None:
         ),
         "server": refuse(500, sorry, kind="server_error"),
         "overloaded": refuse(503, "The server is overloaded or not ready yet.", kind="server_error"),
-        "unavailable": Refusal(503, b"upstream connect error or disconnect/reset before headers", {}, "text/plain"),
-        "gateway": Refusal(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>", {}, "text/html"),
+        "unavailable": ErrorResponse(
+            503, b"upstream connect error or disconnect/reset before headers", {}, "text/plain"
+        ),
+        "gateway": ErrorResponse(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>", {}, "text/html"),
         "policy": refuse(
             400,
             "Invalid prompt: your prompt was flagged as potentially violating our usage policy.",

@@ -23,7 +23,7 @@ def new_id(prefix: str, length: int, chance: random.Random) -> str:
 
 
 @dataclass
-class Said:
+class GeneratedReply:
     """A reply cut into pieces of about a token each, within the request's limit."""
 
     text: list[str]
@@ -44,7 +44,7 @@ def _apply_stop(text: str, stop: list[str]) -> str:
     return text[: min(ends)] if ends else text
 
 
-def cut_reply(reply: Reply, body: dict[str, Any], *, reasons: bool, chance: random.Random) -> Said:
+def cut_reply(reply: Reply, body: dict[str, Any], *, reasons: bool, chance: random.Random) -> GeneratedReply:
     """Return the reply in pieces; where `max_tokens` is reached it ends there, with finish reason `length`."""
     stop = body.get("stop") or []
     text = _apply_stop(reply.text, [stop] if isinstance(stop, str) else stop)
@@ -65,10 +65,10 @@ def cut_reply(reply: Reply, body: dict[str, Any], *, reasons: bool, chance: rand
     ]
     normal = "tool_calls" if reply.calls else "stop"
     finish = {"filter": "content_filter", "length": "length"}.get(reply.finish, normal)
-    return Said(spoken, refused, calls, "length" if left < 0 else finish, reasoning)
+    return GeneratedReply(spoken, refused, calls, "length" if left < 0 else finish, reasoning)
 
 
-def usage_of(said: Said, prompt_tokens: int, cached_tokens: int) -> dict[str, Any]:
+def usage_of(said: GeneratedReply, prompt_tokens: int, cached_tokens: int) -> dict[str, Any]:
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": said.tokens,
@@ -83,7 +83,7 @@ def usage_of(said: Said, prompt_tokens: int, cached_tokens: int) -> dict[str, An
     }
 
 
-def body_of(said: Said, head: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
+def body_of(said: GeneratedReply, head: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
     """Return the reply that is not streamed."""
     message: dict[str, Any] = {"role": "assistant", "content": "".join(said.text) or None}
     if said.calls:
@@ -101,7 +101,7 @@ def body_of(said: Said, head: dict[str, Any], usage: dict[str, Any]) -> dict[str
     return head | {"choices": [choice], "usage": usage, "service_tier": tier, "system_fingerprint": fingerprint}
 
 
-def _deltas(said: Said) -> Iterator[dict[str, Any]]:
+def _deltas(said: GeneratedReply) -> Iterator[dict[str, Any]]:
     opening = None if said.calls and not said.text else ""
     yield {"role": "assistant", "content": opening, "refusal": None}
     yield from ({"content": piece} for piece in said.text)
@@ -114,7 +114,7 @@ def _deltas(said: Said) -> Iterator[dict[str, Any]]:
 
 
 def chunks_of(
-    said: Said, head: dict[str, Any], usage: dict[str, Any] | None, chance: random.Random
+    said: GeneratedReply, head: dict[str, Any], usage: dict[str, Any] | None, chance: random.Random
 ) -> Iterator[dict[str, Any]]:
     """Yield the chunks of a stream; with `usage`, where it was asked for, a last one that has no choices."""
     head = head | {"object": "chat.completion.chunk"}

@@ -17,7 +17,7 @@ from aiohttp import web
 from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, fail_whole, send_stream
 from tests.support.fakes.model_scripts import Fault, Faults, decide
 from tests.support.fakes.openai_chat.failures import (
-    Refusal,
+    ErrorResponse,
     refuse,
     refuse_breach,
     refuse_by_plan,
@@ -101,7 +101,7 @@ class OpenAI:
 
     def _refuse(
         self, request: web.Request, body: Any, unreadable: ContractViolation | None, exchange: Exchange
-    ) -> Refusal | None:
+    ) -> ErrorResponse | None:
         """Return the refusal of a request that does not come as far as a model."""
         is_listing = request.method == "GET" and request.path.startswith("/v1/models")
         if not is_listing and (request.method, request.path) != ("POST", self.path):
@@ -131,11 +131,11 @@ class OpenAI:
         """Yield the rules of the wire that a request breaks."""
         return check_body(body, model)
 
-    def refuse_model(self, name: str, model: Model | None) -> Refusal | None:
+    def refuse_model(self, name: str, model: Model | None) -> ErrorResponse | None:
         """Return the refusal of a model that this API does not have."""
         return refuse_model(name, model)
 
-    async def send(self, request: web.Request, refusal: Refusal, exchange: Exchange) -> web.Response:
+    async def send(self, request: web.Request, refusal: ErrorResponse, exchange: Exchange) -> web.Response:
         exchange.status = refusal.status
         headers = {"x-request-id": new_id("req_", 32, self.chance), "content-type": refusal.content_type}
         return web.Response(status=refusal.status, body=refusal.body, headers=headers | refusal.headers)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support.fakes.openai_chat.models import Model
-from tests.support.fakes.openai_chat.replies import Said, new_id
+from tests.support.fakes.openai_chat.replies import GeneratedReply, new_id
 
 _PAGES = ("https://example.org/a", "https://example.org/b")
 _SUMMARY = ("**Looking at the request**\n\nI look at ", "what was asked, ", "and do it.")
@@ -25,7 +25,7 @@ def new_item_id(prefix: str, chance: random.Random) -> str:
 class Output:
     """The items of a reply with what streams of each, and how it ends."""
 
-    said: Said
+    said: GeneratedReply
     usage: dict[str, Any]
     items: list[tuple[dict[str, Any], list[str]]] = field(default_factory=list)
     """Each complete item, and the pieces in which its text arrives."""
@@ -40,7 +40,7 @@ class Output:
 
 
 def new_output(
-    said: Said,
+    said: GeneratedReply,
     usage: dict[str, Any],
     *,
     summarizes: bool,
@@ -85,7 +85,7 @@ def _citations(text: str) -> list[dict[str, Any]]:
     return [{"type": "url_citation", "start_index": 0, "end_index": end, "url": page, "title": "A page of an example"}]
 
 
-def usage_of(said: Said, prompt_tokens: int, cached_tokens: int) -> dict[str, Any]:
+def usage_of(said: GeneratedReply, prompt_tokens: int, cached_tokens: int) -> dict[str, Any]:
     return {
         "input_tokens": prompt_tokens,
         "input_tokens_details": {"cached_tokens": cached_tokens, "cache_write_tokens": 0},

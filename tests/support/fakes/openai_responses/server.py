@@ -14,7 +14,7 @@ from aiohttp import web
 
 from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, send_stream
 from tests.support.fakes.model_scripts import Fault, decide
-from tests.support.fakes.openai_chat.failures import Refusal, refuse, refuse_breach, refuse_by_plan
+from tests.support.fakes.openai_chat.failures import ErrorResponse, refuse, refuse_breach, refuse_by_plan
 from tests.support.fakes.openai_chat.models import MODELS, Model, find_model
 from tests.support.fakes.openai_chat.reading import PICTURE_TOKENS, count, prompt_of
 from tests.support.fakes.openai_chat.replies import cut_reply
@@ -46,13 +46,13 @@ _REPLIES = {
 _ENCRYPTED = "reasoning.encrypted_content"
 
 
-def refuse_model(name: str) -> Refusal:
+def refuse_model(name: str) -> ErrorResponse:
     """Return the refusal of an unknown model: with status 400 here, as recorded."""
     text = f"The requested model '{name}' does not exist."
     return refuse(400, text, param="model", code="model_not_found")
 
 
-def refuse_overflow() -> Refusal:
+def refuse_overflow() -> ErrorResponse:
     text = "Your input exceeds the context window of this model. Please adjust your input and try again."
     return refuse(400, text, param="input", code="context_length_exceeded")
 
@@ -69,7 +69,7 @@ class Responses(OpenAI):
     def check(self, body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
         return check_body(body, model, self.issued)
 
-    def refuse_model(self, name: str, model: Model | None) -> Refusal | None:
+    def refuse_model(self, name: str, model: Model | None) -> ErrorResponse | None:
         return refuse_model(name) if model is None else None
 
     async def reply(self, request: web.Request, body: dict[str, Any], exchange: Exchange) -> Outcome:
@@ -95,7 +95,7 @@ class Responses(OpenAI):
         whole = _failed(head) if fault.kind == "failed" else body_of(output, head)
         return web.json_response(whole, headers=self.headers()), "answered"
 
-    def _refuse_by_plan(self, fault: Fault, body: dict[str, Any], model: Model) -> Refusal | None:
+    def _refuse_by_plan(self, fault: Fault, body: dict[str, Any], model: Model) -> ErrorResponse | None:
         if fault.kind == "forgotten":
             thought = next((item for item in as_items(body) if item.get("type") == "reasoning"), None)
             if thought is None:

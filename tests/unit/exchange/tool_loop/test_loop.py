@@ -36,9 +36,9 @@ from tests.support.tool_loop import (
     gemini,
     kinds,
     message_of,
+    proxy,
     reply,
     text,
-    town,
 )
 
 
@@ -56,7 +56,7 @@ async def test_a_storm_of_calls_is_run_a_few_at_a_time_and_cut() -> None:
             return FACTS
 
     script = Script(calls(*[call("web_search", at, query="a") for at in range(MAX_TOOL_CALLS + 5)]), reply(text("So.")))
-    message = message_of(await town(script, Busy()).ask(tools=[SEARCH]))
+    message = message_of(await proxy(script, Busy()).post(tools=[SEARCH]))
     results = [block.content for block in message.content if block.type == "web_search_tool_result"]
     assert [isinstance(one, list) for one in results] == [True] * MAX_TOOL_CALLS + [False] * 5
     assert {one.error_code for one in results[MAX_TOOL_CALLS:]} == {"too_many_requests"}
@@ -73,7 +73,7 @@ async def test_all_patterns_of_a_step_share_one_process_and_a_bad_one_takes_noth
     patterns = ["send", "(a+)+$", "(", "x" * 201, "weather"]
     script = Script(calls(*[call(REGEX["name"], at, pattern=one) for at, one in enumerate(patterns)]), reply(text(".")))
     slow = {**MAIL, "description": "a" * 100 + "!"}
-    message = message_of(await town(script).ask(tools=[REGEX, *deferred(slow, WEATHER)]))
+    message = message_of(await proxy(script).post(tools=[REGEX, *deferred(slow, WEATHER)]))
     found = [block.content for block in message.content if block.type == "tool_search_tool_result"]
     codes = [getattr(one, "error_code", "") for one in found]
     assert codes == ["", "execution_time_exceeded", "invalid_tool_input", "invalid_tool_input", ""]
@@ -87,7 +87,7 @@ async def test_a_search_of_tools_needs_a_process_to_be_had(monkeypatch: pytest.M
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
     script = Script(calls(call(REGEX["name"], pattern="a")), reply(text(".")))
-    message = message_of(await town(script).ask(tools=[REGEX, *deferred(MAIL)]))
+    message = message_of(await proxy(script).post(tools=[REGEX, *deferred(MAIL)]))
     assert message.content[1].content.error_code == "unavailable"
 
 
@@ -99,9 +99,9 @@ CHAT = {**DEEPSEEK, "BIG_MODEL": "openai/deepseek-chat"}
 @pytest.mark.parametrize("stream", [True, False])
 async def test_strict_judges_only_what_the_client_asked(stream: bool) -> None:
     script = Script(calls(text("Let me see."), call("web_fetch", url=PDF.url)), reply(text("So.")))
-    built = town(script, fetch=Fetcher(PDF), **CHAT, **STRICT)
-    keeper = await built.ask(f"Read {PDF.url}", tools=[FETCH], stream=stream, max_tokens=100)
-    message = message_of(keeper)
+    built = proxy(script, fetch=Fetcher(PDF), **CHAT, **STRICT)
+    sink = await built.post(f"Read {PDF.url}", tools=[FETCH], stream=stream, max_tokens=100)
+    message = message_of(sink)
     assert kinds(message) == ["text", "server_tool_use", "web_fetch_tool_result", "text"]
     assert message.content[2].content.error_code == "unsupported_content_type"
 
@@ -116,30 +116,30 @@ async def test_strict_refuses_citations_of_a_fetch_before_anything_is_sent() -> 
         "pages. FIDELITY=strict rejects this. Remove it from the request, choose another "
         "backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one tier)."
     )
-    assert not script.asked
+    assert not script.requests
 
 
 async def test_strict_lets_a_later_call_pass_that_loses_what_was_found() -> None:
     odd = {**MAIL, "input_schema": {"type": "object", "properties": {}, "x": [1]}, "defer_loading": True}
     script = Script(calls(call(REGEX["name"], pattern="send")), reply(text("Done.")))
-    message = message_of(await town(script, **STRICT).ask(tools=[REGEX, odd], max_tokens=100, stream=True))
+    message = message_of(await proxy(script, **STRICT).post(tools=[REGEX, odd], max_tokens=100, stream=True))
     assert message.stop_reason == "end_turn"
 
 
 async def test_a_reply_of_many_calls_has_each_note_once() -> None:
     script = Script(*[calls(call("web_search", query="a")) for _ in range(9)], reply(text("So.")))
-    built = town(script, Searcher())
-    message_of(await built.ask(model="gpt-4.1", tools=[SEARCH]))
+    built = proxy(script, Searcher())
+    message_of(await built.post(model="gpt-4.1", tools=[SEARCH]))
     fields = Counter(note.field for note in built.receipts[0].fidelity.notes)
     assert fields == {"tools.web_search": 1, "max_tokens": 1}
 
 
 async def test_citations_of_a_fetch_are_noted_once() -> None:
     _, _, script = await fetched(PAGE.url, PAGE.url, {**FETCH, "citations": {"enabled": True}})
-    assert len(script.asked) == 2
+    assert len(script.requests) == 2
     script = Script(calls(call("web_fetch", url=PAGE.url)), reply(text("So.")))
-    built = town(script, fetch=Fetcher(PAGE))
-    message_of(await built.ask(PAGE.url, tools=[{**FETCH, "citations": {"enabled": True}}], max_tokens=100))
+    built = proxy(script, fetch=Fetcher(PAGE))
+    message_of(await built.post(PAGE.url, tools=[{**FETCH, "citations": {"enabled": True}}], max_tokens=100))
     dropped = [note.field for note in built.receipts[0].fidelity.notes if note.handling == "dropped"]
     assert dropped == ["tools.web_fetch.citations"]
 
@@ -149,14 +149,14 @@ async def test_a_breaker_does_not_end_a_reply_that_has_begun() -> None:
         async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             for target in built.upstreams:
                 for _ in range(50):
-                    built.house.circuit_breakers.failed(target, UpstreamUnreachable("gone"))
+                    built.services.circuit_breakers.failed(target, UpstreamUnreachable("gone"))
             return FACTS
 
     script = Script(calls(text("Hm."), call("web_search", query="a")), reply(text("Cold.")))
-    built: Any = town(script, Tripping(), BIG_MODEL="openai/gpt-4.1", FALLBACK_SONNET="openai/gpt-4o")
-    route = resolve(RoutingQuery("claude-sonnet-4-5"), built.house.settings, built.house.catalog)
+    built: Any = proxy(script, Tripping(), BIG_MODEL="openai/gpt-4.1", FALLBACK_SONNET="openai/gpt-4o")
+    route = resolve(RoutingQuery("claude-sonnet-4-5"), built.services.settings, built.services.catalog)
     built.upstreams = [target.upstream for target in route.targets]
-    message = message_of(await built.ask(tools=[SEARCH], stream=True))
+    message = message_of(await built.post(tools=[SEARCH], stream=True))
     assert message.content[-1].text == "Cold."
 
 
@@ -169,11 +169,11 @@ async def test_what_ran_ahead_reaches_the_client_though_another_provider_answers
     turns = [{"role": "user", "content": "Go"}, {"role": "assistant", "content": [owed]}]
     settings = {**CHAT, "GEMINI_API_KEY": "k", "FALLBACK_SONNET": "gemini/gemini-3-pro-preview"}
     searcher = Searcher()
-    message = message_of(await town(script, searcher, **settings).ask(messages=turns, tools=[SEARCH], stream=stream))
+    message = message_of(await proxy(script, searcher, **settings).post(messages=turns, tools=[SEARCH], stream=stream))
     assert kinds(message) == ["web_search_tool_result", "text"]
     assert message.content[0].tool_use_id == "srvtoolu_1"
     assert message.usage.server_tool_use.web_search_requests == 1
-    assert len(searcher.asked) == 1
+    assert len(searcher.requests) == 1
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -184,19 +184,19 @@ async def test_a_checked_reply_keeps_its_searches_and_is_asked_for_again_with_th
         reply(text(GOOD), tokens=(200, 15)),
     )
     searcher = Searcher()
-    keeper = await town(script, searcher, **CHAT).ask(tools=[SEARCH], stream=stream, max_tokens=100, **FORMAT)
-    message = message_of(keeper)
+    sink = await proxy(script, searcher, **CHAT).post(tools=[SEARCH], stream=stream, max_tokens=100, **FORMAT)
+    message = message_of(sink)
     assert kinds(message) == ["server_tool_use", "web_search_tool_result", "text"]
     assert message.content[-1].text == GOOD
     assert message.content[1].tool_use_id == message.content[0].id
     assert message.usage.server_tool_use.web_search_requests == 1
     assert (message.usage.input_tokens, message.usage.output_tokens) == (450, 65)
-    assert len(searcher.asked) == 1
-    assert [asked["max_tokens"] for asked in script.asked] == [100, 70, 50]
-    roles = [one["role"] for one in script.asked[2]["messages"] if one["role"] != "system"]
+    assert len(searcher.requests) == 1
+    assert [asked["max_tokens"] for asked in script.requests] == [100, 70, 50]
+    roles = [one["role"] for one in script.requests[2]["messages"] if one["role"] != "system"]
     assert roles == ["user", "assistant", "tool", "assistant", "user"]
-    assert script.asked[2]["messages"][: len(script.asked[1]["messages"])] == script.asked[1]["messages"]
-    assert script.asked[2]["messages"][-2]["content"] == WRONG
+    assert script.requests[2]["messages"][: len(script.requests[1]["messages"])] == script.requests[1]["messages"]
+    assert script.requests[2]["messages"][-2]["content"] == WRONG
 
 
 async def test_a_checked_reply_searches_again_before_its_second_answer() -> None:
@@ -206,7 +206,7 @@ async def test_a_checked_reply_searches_again_before_its_second_answer() -> None
         calls(call("web_search", query="b")),
         reply(text(GOOD)),
     )
-    message = message_of(await town(script, Searcher(), **CHAT).ask(tools=[SEARCH], stream=True, **FORMAT))
+    message = message_of(await proxy(script, Searcher(), **CHAT).post(tools=[SEARCH], stream=True, **FORMAT))
     assert kinds(message) == [*["server_tool_use", "web_search_tool_result"] * 2, "text"]
     assert message.content[-1].text == GOOD
     assert message.usage.server_tool_use.web_search_requests == 2
@@ -214,14 +214,14 @@ async def test_a_checked_reply_searches_again_before_its_second_answer() -> None
 
 async def test_a_checked_reply_that_is_cut_off_is_passed_in_order() -> None:
     script = Script(calls(text("Let me look."), call("web_search", query="a")), reply(text('{"ti'), finish="length"))
-    message = message_of(await town(script, Searcher(), **CHAT).ask(tools=[SEARCH], stream=True, **FORMAT))
+    message = message_of(await proxy(script, Searcher(), **CHAT).post(tools=[SEARCH], stream=True, **FORMAT))
     assert kinds(message) == ["text", "server_tool_use", "web_search_tool_result", "text"]
     assert message.stop_reason == "max_tokens"
 
 
 async def test_a_wrong_reply_without_tokens_for_another_ends_at_the_limit() -> None:
     script = Script(reply(text(WRONG), tokens=(10, 100)))
-    message = message_of(await town(script, **CHAT).ask(stream=True, max_tokens=100, **FORMAT))
+    message = message_of(await proxy(script, **CHAT).post(stream=True, max_tokens=100, **FORMAT))
     assert (message.stop_reason, message.content[0].text) == ("max_tokens", WRONG)
 
 
@@ -241,10 +241,10 @@ async def ask_raw(tools: str, blocks: str) -> RecordingSink:
     turns = f'[{{"role":"user","content":"a"}},{said},{{"role":"user","content":"b"}}]'
     body = f'{{"model":"gpt-4.1","max_tokens":10,"tools":[{tools}],"messages":{turns}}}'
     script = Script(calls(call("web_fetch", url="https://a.test/")), reply(text(".")))
-    keeper, built = RecordingSink(), town(script, fetch=Fetcher())
+    sink, built = RecordingSink(), proxy(script, fetch=Fetcher())
     inbound = ClientRequest(request_id="r", client=Client(credential_forwardable=True), headers={}, body=body.encode())
-    await run_exchange(built.house, inbound, keeper)
-    return keeper
+    await run_exchange(built.services, inbound, sink)
+    return sink
 
 
 @pytest.mark.parametrize("depth", [205, 330, 900, 985, 1500, 20_000])
@@ -252,21 +252,21 @@ async def ask_raw(tools: str, blocks: str) -> RecordingSink:
 async def test_what_nests_too_deeply_is_refused_in_words(place: str, depth: int) -> None:
     deep = place % nested(depth)
     is_tool = place in (SCHEMA, CITED)
-    keeper = await ask_raw(deep if is_tool else json.dumps(FETCH), '{"type":"text","text":"a"}' if is_tool else deep)
-    assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.error_type) == (400, "invalid_request_error")
-    assert "at most 200 levels" in keeper.error.message
+    sink = await ask_raw(deep if is_tool else json.dumps(FETCH), '{"type":"text","text":"a"}' if is_tool else deep)
+    assert sink.error is not None
+    assert (sink.error.status, sink.error.error_type) == (400, "invalid_request_error")
+    assert "at most 200 levels" in sink.error.message
 
 
 @pytest.mark.parametrize("place", [RESULT, CALL, FOREIGN])
 async def test_what_nests_within_the_limit_is_taken(place: str) -> None:
-    keeper = await ask_raw(json.dumps(FETCH), place % nested(195) + ',{"type":"text","text":"a"}')
-    assert keeper.error is None
+    sink = await ask_raw(json.dumps(FETCH), place % nested(195) + ',{"type":"text","text":"a"}')
+    assert sink.error is None
 
 
 async def test_a_call_of_ours_that_nests_too_deeply_is_answered_as_wrong() -> None:
     deep = call("web_search")
     deep["tool_calls"][0]["function"]["arguments"] = f'{{"query":{nested(500)}}}'
     script = Script(calls(deep), reply(text("So.")))
-    message = message_of(await town(script, Searcher()).ask(tools=[SEARCH], stream=True))
+    message = message_of(await proxy(script, Searcher()).post(tools=[SEARCH], stream=True))
     assert message.content[1].content.error_code == "invalid_tool_input"

@@ -23,11 +23,11 @@ def called(arguments: str) -> FakeResponse:
     return FakeResponse(200, frame(delta), frame({}, "tool_calls"), b"data: [DONE]\n\n")
 
 
-def text_of(keeper: RecordingSink) -> str:
-    if keeper.body:
-        return "".join(block.get("text", "") for block in keeper.body["content"])
-    check_bytes(keeper.stream)
-    lines = [json.loads(line[6:]) for line in keeper.stream.splitlines() if line.startswith(b"data: ")]
+def text_of(sink: RecordingSink) -> str:
+    if sink.body:
+        return "".join(block.get("text", "") for block in sink.body["content"])
+    check_bytes(sink.stream)
+    lines = [json.loads(line[6:]) for line in sink.stream.splitlines() if line.startswith(b"data: ")]
     return "".join(line["delta"].get("text", "") for line in lines if line["type"] == "content_block_delta")
 
 
@@ -35,8 +35,8 @@ def text_of(keeper: RecordingSink) -> str:
 @pytest.mark.parametrize("text", [GOOD, f"```json\n{GOOD}\n```", f"Here it is:\n{GOOD}\nI hope that helps."])
 async def test_the_client_gets_the_json_alone(text: str, stream: bool) -> None:
     model = Model(text, stream=stream)
-    keeper = await ProxyHarness(model, **DEEPSEEK).ask(stream=stream, **FORMAT)
-    assert text_of(keeper) == GOOD
+    sink = await ProxyHarness(model, **DEEPSEEK).post(stream=stream, **FORMAT)
+    assert text_of(sink) == GOOD
     assert len(model.bodies) == 1
 
 
@@ -44,15 +44,15 @@ async def test_the_client_gets_the_json_alone(text: str, stream: bool) -> None:
 @pytest.mark.parametrize("wrong", [WRONG, "I cannot say.", "", '{"title": "A wa'])
 async def test_a_wrong_reply_is_asked_for_once_more_and_both_are_paid_for(wrong: str, stream: bool) -> None:
     model = Model(wrong, GOOD, stream=stream)
-    town = ProxyHarness(model, **DEEPSEEK)
-    keeper = await town.ask(stream=stream, **FORMAT)
-    assert text_of(keeper) == GOOD
+    proxy = ProxyHarness(model, **DEEPSEEK)
+    sink = await proxy.post(stream=stream, **FORMAT)
+    assert text_of(sink) == GOOD
     complaint = model.bodies[1]["messages"][-1]
     assert complaint["role"] == "user"
     assert "not the JSON that was asked for" in complaint["content"]
     if wrong:
         assert model.bodies[1]["messages"][-2] == {"role": "assistant", "content": wrong}
-    assert (town.receipts[0].input_tokens, town.receipts[0].output_tokens) == (20, 10)
+    assert (proxy.receipts[0].input_tokens, proxy.receipts[0].output_tokens) == (20, 10)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -66,24 +66,24 @@ async def test_a_second_wrong_reply_is_an_error_that_says_what_is_wrong(stream: 
         "$.stars: 'four' is not of type 'integer'."
     )
     assert len(model.bodies) == 2
-    assert keeper.stream == b""
+    assert sink.stream == b""
 
 
 async def test_a_reply_that_was_cut_off_is_passed_as_the_api_passes_it() -> None:
     model = Model(said('{"title": "A w', finish="length"))
-    keeper = await ProxyHarness(model, **DEEPSEEK).ask(stream=True, **FORMAT)
-    assert text_of(keeper) == '{"title": "A w'
-    assert b'"stop_reason":"max_tokens"' in keeper.stream
+    sink = await ProxyHarness(model, **DEEPSEEK).post(stream=True, **FORMAT)
+    assert text_of(sink) == '{"title": "A w'
+    assert b'"stop_reason":"max_tokens"' in sink.stream
     assert len(model.bodies) == 1
 
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_reply_that_the_clients_own_stop_sequence_cut_is_passed_unchecked(stream: bool) -> None:
     model = Model(GOOD, stream=stream)
-    keeper = await ProxyHarness(model, **DEEPSEEK).ask(stream=stream, stop_sequences=[', "stars"'], **FORMAT)
-    assert keeper.error is None
-    assert text_of(keeper) == '{"title": "A walk"'
-    reason = keeper.body["stop_reason"] if keeper.body else keeper.stream.decode()
+    sink = await ProxyHarness(model, **DEEPSEEK).post(stream=stream, stop_sequences=[', "stars"'], **FORMAT)
+    assert sink.error is None
+    assert text_of(sink) == '{"title": "A walk"'
+    reason = sink.body["stop_reason"] if sink.body else sink.stream.decode()
     assert "stop_sequence" in reason
     assert len(model.bodies) == 1
 
@@ -92,38 +92,38 @@ async def test_a_call_of_the_clients_tool_is_no_reply_yet() -> None:
     look = {"name": "look", "input_schema": {"type": "object", "properties": {}}}
     call = {"tool_calls": [{"index": 0, "id": "call_1", "function": {"name": "look", "arguments": "{}"}}]}
     answer = FakeResponse(200, frame({"content": "First "}), frame(call), frame({}, "tool_calls"), b"data: [DONE]\n\n")
-    keeper = await ProxyHarness(Model(answer), **DEEPSEEK).ask(stream=True, tools=[look], **FORMAT)
-    assert text_of(keeper) == "First "
-    assert b'"name":"look"' in keeper.stream
-    assert b'"stop_reason":"tool_use"' in keeper.stream
+    sink = await ProxyHarness(Model(answer), **DEEPSEEK).post(stream=True, tools=[look], **FORMAT)
+    assert text_of(sink) == "First "
+    assert b'"name":"look"' in sink.stream
+    assert b'"stop_reason":"tool_use"' in sink.stream
 
 
 @pytest.mark.parametrize("pieces", [1, 7])
 async def test_where_only_tools_have_schemas_one_is_forced_and_its_arguments_are_the_reply(pieces: int) -> None:
     model = Model(called(GOOD))
-    town = ProxyHarness(model, **GROQ)
-    keeper = await town.ask(stream=True, **FORMAT)
-    assert text_of(keeper) == GOOD
-    assert b'"stop_reason":"end_turn"' in keeper.stream
-    assert b"tool_use" not in keeper.stream
+    proxy = ProxyHarness(model, **GROQ)
+    sink = await proxy.post(stream=True, **FORMAT)
+    assert text_of(sink) == GOOD
+    assert b'"stop_reason":"end_turn"' in sink.stream
+    assert b"tool_use" not in sink.stream
     (tool,) = model.bodies[0]["tools"]
     assert tool["function"]["parameters"]["required"] == ["title", "stars"]
     assert model.bodies[0]["tool_choice"] == {"type": "function", "function": {"name": "output"}}
-    assert "output_config.format" in {note.field for note in town.receipts[0].fidelity.notes}
+    assert "output_config.format" in {note.field for note in proxy.receipts[0].fidelity.notes}
 
 
 async def test_a_forced_call_with_wrong_arguments_is_asked_for_again() -> None:
     model = Model(called(WRONG), called(GOOD))
-    keeper = await ProxyHarness(model, **GROQ).ask(stream=True, **FORMAT)
-    assert text_of(keeper) == GOOD
+    sink = await ProxyHarness(model, **GROQ).post(stream=True, **FORMAT)
+    assert text_of(sink) == GOOD
     assert len(model.bodies) == 2
 
 
 async def test_a_provider_that_keeps_to_the_schema_itself_is_streamed_as_it_comes() -> None:
     model = Model(said(*GOOD))
-    keeper = await ProxyHarness(model, OPENAI_API_KEY="sk-one-0123456789").ask(stream=True, **FORMAT)
-    assert text_of(keeper) == GOOD
-    assert keeper.stream.count(b"text_delta") == len(GOOD)
+    sink = await ProxyHarness(model, OPENAI_API_KEY="sk-one-0123456789").post(stream=True, **FORMAT)
+    assert text_of(sink) == GOOD
+    assert sink.stream.count(b"text_delta") == len(GOOD)
 
 
 async def test_a_schema_that_is_none_is_refused_before_anything_is_sent() -> None:
@@ -131,10 +131,10 @@ async def test_a_schema_that_is_none_is_refused_before_anything_is_sent() -> Non
     wrong: dict[str, Any] = {
         "output_config": {"format": {"type": "json_schema", "schema": {"type": "object", "required": 3}}}
     }
-    keeper = await ProxyHarness(model, **DEEPSEEK).ask(stream=True, **wrong)
-    assert keeper.error is not None
-    assert keeper.error.status == 400
-    assert keeper.error.message.startswith("output_config.format.schema: $.required")
+    sink = await ProxyHarness(model, **DEEPSEEK).post(stream=True, **wrong)
+    assert sink.error is not None
+    assert sink.error.status == 400
+    assert sink.error.message.startswith("output_config.format.schema: $.required")
     assert model.bodies == []
 
 
@@ -162,14 +162,14 @@ def doubling(keyword: str, levels: int) -> dict[str, Any]:
 async def test_a_schema_that_would_take_for_ever_to_check_is_refused_by_its_name() -> None:
     schema = {"type": "object", **doubling("allOf", 60)}
     output = {"format": {"type": "json_schema", "schema": schema}}
-    asked = asyncio.ensure_future(ProxyHarness(Model(GOOD), **DEEPSEEK).ask(output_config=output))
+    asked = asyncio.ensure_future(ProxyHarness(Model(GOOD), **DEEPSEEK).post(output_config=output))
     others = 0
     while not asked.done():
         await asyncio.sleep(0.01)
         others += 1
-    keeper = asked.result()
-    assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.error_type) == (400, "invalid_request_error")
+    sink = asked.result()
+    assert sink.error is not None
+    assert (sink.error.status, sink.error.error_type) == (400, "invalid_request_error")
     assert others > 5, "nobody else was served while the reply was checked"
     assert keeper.error.message == (
         "output_config.format.schema: it needs more than 300,000 steps to check; that is the limit. Refer to "

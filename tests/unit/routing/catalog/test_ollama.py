@@ -257,9 +257,9 @@ async def test_others_are_never_asked_and_a_closed_catalogue_asks_no_more() -> N
 
 
 async def ask(server: Server, model: str, settings: dict[str, str] | None = None, **fields: Any) -> Any:
-    town = ProxyHarness(server, PREFERRED_PROVIDER="ollama", BIG_MODEL=f"ollama/{model}", **(settings or {}))
-    kept = await town.ask(**fields)
-    await town.house.catalog.close()
+    proxy = ProxyHarness(server, PREFERRED_PROVIDER="ollama", BIG_MODEL=f"ollama/{model}", **(settings or {}))
+    kept = await proxy.post(**fields)
+    await proxy.services.catalog.close()
     return kept
 
 

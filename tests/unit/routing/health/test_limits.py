@@ -13,58 +13,58 @@ from tests.support.fake_upstream import KEYS, STREAM, FakeUpstream, error, reply
 from tests.support.harness import FakeResponse, ProxyHarness
 
 
-def refused_by_openai(street: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
-    if street.servers[-1] == "openai":
+def refused_by_openai(upstream: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
+    if upstream.servers[-1] == "openai":
         raise UpstreamUnreachable("connection refused")
     return reply(body.get("stream", False))
 
 
 async def test_a_provider_that_is_down_is_soon_passed_over_and_every_request_answered() -> None:
-    street = FakeUpstream(refused_by_openai)
-    town = ProxyHarness(street, **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
-    replies = [await town.ask() for _ in range(20)]
-    assert all(keeper.body["content"] == [{"type": "text", "text": "well"}] for keeper in replies)
-    assert street.servers.count("openai") == 5, "after five failures in a row it is left alone"
-    assert {receipt.provider for receipt in town.receipts} == {"groq"}
-    assert town.receipts[0].failed_attempts == ["openai 502", "openai 502"]
-    assert town.receipts[-1].failed_attempts == ["openai circuit_open"]
-    assert "openai circuit_open, then groq" in town.log.getvalue()
+    upstream = FakeUpstream(refused_by_openai)
+    proxy = ProxyHarness(upstream, **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
+    replies = [await proxy.post() for _ in range(20)]
+    assert all(sink.body["content"] == [{"type": "text", "text": "well"}] for sink in replies)
+    assert upstream.servers.count("openai") == 5, "after five failures in a row it is left alone"
+    assert {receipt.provider for receipt in proxy.receipts} == {"groq"}
+    assert proxy.receipts[0].failed_attempts == ["openai 502", "openai 502"]
+    assert proxy.receipts[-1].failed_attempts == ["openai circuit_open"]
+    assert "openai circuit_open, then groq" in proxy.log.getvalue()
 
 
 async def test_the_only_provider_is_asked_however_often_it_failed() -> None:
-    street = FakeUpstream(lambda self, body: error(503, "the server is on fire"))
-    town = ProxyHarness(street, **KEYS)
+    upstream = FakeUpstream(lambda self, body: error(503, "the server is on fire"))
+    proxy = ProxyHarness(upstream, **KEYS)
     for _ in range(10):
-        keeper = await town.ask()
-        assert keeper.error is not None
-        assert keeper.error.message == "openai: the server is on fire"
-    assert len(street.asked) == 20
-    street._answer = lambda self, body: reply(False)
-    assert (await town.ask()).error is None
+        sink = await proxy.post()
+        assert sink.error is not None
+        assert sink.error.message == "openai: the server is on fire"
+    assert len(upstream.requests) == 20
+    upstream._answer = lambda self, body: reply(False)
+    assert (await proxy.post()).error is None
 
 
 async def test_a_provider_that_is_up_again_is_turned_to_after_a_rest() -> None:
     now = [1000.0]
-    street = FakeUpstream(refused_by_openai)
-    town = ProxyHarness(street, **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
-    town.house = structs.replace(town.house, circuit_breakers=CircuitBreakers(clock=lambda: now[0]))
+    upstream = FakeUpstream(refused_by_openai)
+    proxy = ProxyHarness(upstream, **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
+    proxy.services = structs.replace(proxy.services, circuit_breakers=CircuitBreakers(clock=lambda: now[0]))
     for _ in range(4):
-        await town.ask()
-    street._answer = lambda self, body: reply(False)
-    assert (await town.ask()).error is None
+        await proxy.post()
+    upstream._answer = lambda self, body: reply(False)
+    assert (await proxy.post()).error is None
     now[0] += 5
     for _ in range(2):
-        await town.ask()
-    assert [receipt.provider for receipt in town.receipts[4:]] == ["groq", "openai", "openai"]
+        await proxy.post()
+    assert [receipt.provider for receipt in proxy.receipts[4:]] == ["groq", "openai", "openai"]
 
 
 async def test_an_outage_is_not_made_worse_by_repeats() -> None:
-    street = FakeUpstream(lambda self, body: error(503))
-    town = ProxyHarness(street, **KEYS)
-    town.house = structs.replace(town.house, retry_budget=RetryBudget(clock=lambda: 0.0))
+    upstream = FakeUpstream(lambda self, body: error(503))
+    proxy = ProxyHarness(upstream, **KEYS)
+    proxy.services = structs.replace(proxy.services, retry_budget=RetryBudget(clock=lambda: 0.0))
     for _ in range(300):
-        await town.ask()
-    assert len(street.asked) < 300 + 50 + 300 * 0.3
+        await proxy.post()
+    assert len(upstream.requests) < 300 + 50 + 300 * 0.3
 
 
 async def test_places_in_front_of_the_upstreams_are_waited_for_and_given_back() -> None:
@@ -81,26 +81,26 @@ async def test_places_in_front_of_the_upstreams_are_waited_for_and_given_back() 
             under_way -= not self.closed
             await super().close(complete=complete)
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
         return Slow(200, *STREAM)
 
-    town = ProxyHarness(street, **KEYS, MAX_UPSTREAM_CALLS="2")
-    exchanges = [asyncio.create_task(town.ask(stream=True)) for _ in range(30)]
+    proxy = ProxyHarness(upstream, **KEYS, MAX_UPSTREAM_CALLS="2")
+    exchanges = [asyncio.create_task(proxy.post(stream=True)) for _ in range(30)]
     sent_away = itertools.islice(asyncio.as_completed(exchanges), 12)  # two are under way, sixteen wait
-    for keeper in [await exchange for exchange in sent_away]:
-        assert keeper.error is not None
+    for sink in [await exchange for exchange in sent_away]:
+        assert sink.error is not None
     full = (
         "This proxy makes at most 2 upstream calls at once (MAX_UPSTREAM_CALLS), and 16 requests are already queued. "
         "Try again in a moment."
     )
-    refused = {(receipt.status, receipt.error_type, receipt.error, receipt.provider) for receipt in town.receipts}
+    refused = {(receipt.status, receipt.error_type, receipt.error, receipt.provider) for receipt in proxy.receipts}
     assert refused == {(529, "overloaded_error", full, "")}
-    assert f"✕ {full}\n" in town.log.getvalue()
+    assert f"✕ {full}\n" in proxy.log.getvalue()
     freed.set()
     keepers = await asyncio.gather(*exchanges)
     assert most == 2
-    assert sum(b"message_stop" in keeper.stream for keeper in keepers) == 18
-    assert (await town.ask(stream=True)).error is None
+    assert sum(b"message_stop" in sink.stream for sink in keepers) == 18
+    assert (await proxy.post(stream=True)).error is None

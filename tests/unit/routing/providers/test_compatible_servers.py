@@ -225,7 +225,7 @@ async def test_a_refusal_in_a_server_s_own_words_is_learned_from(
 ) -> None:
     bodies: list[Body] = []
 
-    def street(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         bodies.append(json.loads(request.body))
         if is_refused(bodies[-1]):
             return FakeResponse(
@@ -236,10 +236,10 @@ async def test_a_refusal_in_a_server_s_own_words_is_learned_from(
             return FakeResponse(200, f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode())
         return FakeResponse(200, json.dumps(REPLY).encode())
 
-    keeper = await ProxyHarness(street, **settings).ask(**fields)
-    assert keeper.error is None
+    sink = await ProxyHarness(upstream, **settings).post(**fields)
+    assert sink.error is None
     assert len(bodies) == 2
-    assert b"well" in keeper.stream or keeper.body["content"][0]["text"] == "well"
+    assert b"well" in sink.stream or sink.body["content"][0]["text"] == "well"
 
 
 @pytest.mark.parametrize("slash", ["", "/"])

@@ -79,7 +79,7 @@ class Google:
         return FakeResponse(400, json.dumps({"error": error}).encode())
 
 
-def town(google: Google) -> ProxyHarness:
+def proxy(google: Google) -> ProxyHarness:
     return ProxyHarness(google, GEMINI_API_KEY="AIza-test-0123456789")
 
 
@@ -232,14 +232,14 @@ async def test_what_is_refused_is_healed_at_once_and_remembered(
     model: str, fields: dict[str, Any], finds_fault: Any, text: str, said: Any
 ) -> None:
     google = Google((finds_fault, text))
-    somewhere = town(google)
-    keeper = await somewhere.ask(model=f"gemini/{model}", **fields)
-    assert keeper.error is None
-    assert keeper.body["content"][0]["text"] == "{}"
+    somewhere = proxy(google)
+    sink = await somewhere.post(model=f"gemini/{model}", **fields)
+    assert sink.error is None
+    assert sink.body["content"][0]["text"] == "{}"
     assert len(google.bodies) == 2
     assert said(google.bodies[1])
     assert any("refused it: " in note.reason for note in somewhere.receipts[0].notes)
-    await somewhere.ask(model=f"gemini/{model}", **fields)
+    await somewhere.post(model=f"gemini/{model}", **fields)
     assert len(google.bodies) == 3
     assert google.bodies[2] == google.bodies[1]
     assert somewhere.log.getvalue().count("because of") == 1
@@ -247,19 +247,19 @@ async def test_what_is_refused_is_healed_at_once_and_remembered(
 
 async def test_a_signature_that_is_not_taken_back_gives_way_to_the_placeholder_this_once() -> None:
     google = Google((lambda body: signature_of(body) == "b2xk", "Corrupted thought signature."))
-    somewhere = town(google)
+    somewhere = proxy(google)
     fields = history(carried("b2xk", NEW))
-    assert (await somewhere.ask(model=f"gemini/{NEW}", **fields)).error is None
+    assert (await somewhere.post(model=f"gemini/{NEW}", **fields)).error is None
     assert [signature_of(body) for body in google.bodies] == ["b2xk", PLACEHOLDER]
-    await somewhere.ask(model=f"gemini/{NEW}", **history(carried("bmV3", NEW)))
+    await somewhere.post(model=f"gemini/{NEW}", **history(carried("bmV3", NEW)))
     assert signature_of(google.bodies[-1]) == "bmV3"
 
 
 async def test_where_no_form_of_the_placeholder_helps_the_refusal_stands() -> None:
     google = Google((lambda body: True, MISSING))
-    keeper = await town(google).ask(model=f"gemini/{OLD}", **history())
-    assert keeper.error is not None
-    assert "thought_signature" in keeper.error.message
+    sink = await proxy(google).post(model=f"gemini/{OLD}", **history())
+    assert sink.error is not None
+    assert "thought_signature" in sink.error.message
     assert [signature_of(body) for body in google.bodies] == ["", PLACEHOLDER, ENCODED]
 
 
@@ -275,9 +275,9 @@ async def test_where_no_form_of_the_placeholder_helps_the_refusal_stands() -> No
 )
 async def test_what_was_not_said_cannot_be_the_cause(text: str) -> None:
     google = Google((lambda body: True, text))
-    keeper = await town(google).ask(model=f"gemini/{BEFORE_3}", temperature=None)
-    assert keeper.error is not None
-    assert keeper.error.status == 400
+    sink = await proxy(google).post(model=f"gemini/{BEFORE_3}", temperature=None)
+    assert sink.error is not None
+    assert sink.error.status == 400
     assert len(google.bodies) == 1
 
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from tests.faults.call import Act, Call, Script
 from tests.faults.client import Answer, Asking, encode_request, request_of
 from tests.faults.expected import Case, Cases
+from tests.faults.protocols import ProviderProtocol
 from tests.faults.upstream import FaultyUpstream
-from tests.faults.voices import Voice
 
 
 @dataclass(frozen=True)
-class Scene:
+class FaultContext:
     """One request of one row: the client's side, and the provider asked."""
 
-    voice: Voice
+    protocol: ProviderProtocol
     streams: bool
     port: int
     """The port on which the proxy listens."""
@@ -22,7 +22,7 @@ class Scene:
 
 
 @dataclass
-class Seen:
+class Observed:
     """The outcome of one request."""
 
     answer: Answer
@@ -31,36 +31,36 @@ class Seen:
     problems: list[str] = field(default_factory=list)
 
 
-def ask(scene: Scene, **fields: object) -> Seen:
+def ask(context: FaultContext, **fields: object) -> Observed:
     """Ask as every client does, and read what comes."""
-    asking = Asking(scene.port, scene.upstream.words_came.set)
+    asking = Asking(context.port, context.upstream.words_came.set)
     try:
-        asking.send(encode_request(request_of(scene.voice, streams=scene.streams, **fields)))
+        asking.send(encode_request(request_of(context.protocol, streams=context.streams, **fields)))
         answer = asking.read_answer()
     finally:
         asking.close()
-    return Seen(answer, answer.seconds)
+    return Observed(answer, answer.seconds)
 
 
-def ask_with(**fields: object) -> Callable[[Scene], Seen]:
+def ask_with(**fields: object) -> Callable[[FaultContext], Observed]:
     """Return a client that sends further fields in its request."""
 
-    def ask_more(scene: Scene) -> Seen:
-        return ask(scene, **fields)
+    def ask_more(context: FaultContext) -> Observed:
+        return ask(context, **fields)
 
     return ask_more
 
 
-def ask_twice(scene: Scene) -> Seen:
+def ask_twice(context: FaultContext) -> Observed:
     """Ask, and ask again once the first reply is whole: only the second one is the row's."""
-    ask(scene)
-    scene.upstream.wait_for(lambda: all(call.rests for call in scene.upstream.calls))
-    scene.upstream.asked = 0
-    return ask(scene)
+    ask(context)
+    context.upstream.wait_for(lambda: all(call.rests for call in context.upstream.calls))
+    context.upstream.asked = 0
+    return ask(context)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class FaultCase:
     """One fault."""
 
     phase: str
@@ -70,23 +70,23 @@ class Row:
     """Behaviour of the provider, connection by connection; the last script serves all that follow."""
     cases: Cases
     differ: Mapping[str, Cases] = field(default_factory=dict)
-    """Name of a voice → what becomes of it there."""
+    """Name of a protocol → what becomes of it there."""
     because: str = ""
     """Why it differs there."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    ask: Callable[[Scene], Seen] = ask
+    ask: Callable[[FaultContext], Observed] = ask
     arm: Callable[[FaultyUpstream], None] | None = None
     """Does to the provider's address what no script can."""
     scheme: str = "http"
     heavy: bool = False
-    """True if it moves so much that one voice after the other is asked."""
+    """True if it moves so much that one protocol after the other is asked."""
 
     @property
     def name(self) -> str:
         return f"{self.phase}: {self.fault}"
 
-    def case(self, voice: Voice, streams: bool) -> Case | None:
-        return self.differ.get(voice.name, self.cases).of(streams)
+    def case(self, protocol: ProviderProtocol, streams: bool) -> Case | None:
+        return self.differ.get(protocol.name, self.cases).of(streams)
 
 
 def answers(*acts: Act) -> Sequence[Script]:

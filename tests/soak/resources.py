@@ -19,7 +19,7 @@ _SOCKET = re.compile(r"socket:\[\d+\]")
 
 
 @dataclass(frozen=True)
-class Holdings:
+class ResourceUsage:
     """Counts at one moment; memory in KiB. `threads` excludes those of the default executor."""
 
     tasks: int
@@ -35,7 +35,7 @@ class Holdings:
             f"{self.pool_threads} of the default executor, {self.memory / 1024:.1f} MiB"
         )
 
-    def exceeds(self, before: "Holdings") -> list[str]:
+    def exceeds(self, before: "ResourceUsage") -> list[str]:
         """Return the counts that are higher than before; memory is judged by its growth for each request."""
         pairs = {
             "tasks": (before.tasks, self.tasks),
@@ -47,7 +47,7 @@ class Holdings:
         return [f"{name}: {then} → {now}" for name, (then, now) in pairs.items() if now > then]
 
 
-def count(proxy: Proxy, file: Path) -> Holdings:
+def count(proxy: Proxy, file: Path) -> ResourceUsage:
     """Return what the server process holds now."""
     folder = Path("/proc") / str(proxy.process.pid)
     links = []
@@ -59,7 +59,7 @@ def count(proxy: Proxy, file: Path) -> Holdings:
     status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
     names = _read_names(proxy, file)
     pool_threads = sum(bool(_POOL_THREAD.fullmatch(name)) for name in names["threads"])
-    return Holdings(
+    return ResourceUsage(
         tasks=len(names["tasks"]),
         sockets=sum(bool(_SOCKET.match(link)) for link in links),
         descriptors=len(links),
@@ -69,7 +69,7 @@ def count(proxy: Proxy, file: Path) -> Holdings:
     )
 
 
-def settle(proxy: Proxy, file: Path, wanted: Holdings | None) -> Holdings:
+def settle(proxy: Proxy, file: Path, wanted: ResourceUsage | None) -> ResourceUsage:
     """Return what is held once nothing changes any more, or what was wanted is reached."""
     deadline, before = time.monotonic() + SETTLING_SECONDS, count(proxy, file)
     while time.monotonic() < deadline:

@@ -11,11 +11,11 @@ from itertools import groupby
 from pathlib import Path
 
 from tests.faults.call import HEALTHY
+from tests.faults.cases.case import FaultCase, FaultContext, ask
 from tests.faults.client import Asking
 from tests.faults.expected import Case, Complete, check_answer
-from tests.faults.rows.row import Row, Scene, ask
+from tests.faults.protocols import PROTOCOLS, ProviderProtocol
 from tests.faults.upstream import FaultyUpstream
-from tests.faults.voices import VOICES, Voice
 from tests.support.fakes.google_tokens import TokenServers, new_token_servers, write_service_account
 from tests.support.fakes.server import serving
 from tests.support.server_process import BLOCKED, Proxy, running_proxy
@@ -31,8 +31,8 @@ _WARMING_UP = 10
 class Result:
     """The outcome of one row on one wire, streamed or not."""
 
-    row: Row
-    voice: str
+    case: FaultCase
+    protocol: str
     streams: bool
     seconds: float | None = None
     problems: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ def seems_blocked(results: Sequence[Result]) -> bool:
     return bool(problems) and all(problem.startswith(BLOCKED) for problem in problems)
 
 
-class Lab:
+class FaultRunner:
     """The part that all rows share: the servers that give tokens for Vertex AI."""
 
     def __init__(self) -> None:
@@ -56,105 +56,109 @@ class Lab:
     def close(self) -> None:
         self._stack.close()
 
-    def run(self, row: Row, voices: Sequence[Voice] = VOICES) -> list[Result]:
+    def run(self, case: FaultCase, protocols: Sequence[ProviderProtocol] = PROTOCOLS) -> list[Result]:
         """Run a row on every wire, streamed and not.
 
         Where even the first request would fail, each wire has a process of its own: after failures in a row an
         upstream would not be asked for a while.
         """
-        if row.scheme == "http":
-            return self._run(row, voices)
-        return [result for voice in voices for result in self._run(row, [voice])]
+        if case.scheme == "http":
+            return self._run(case, protocols)
+        return [result for protocol in protocols for result in self._run(case, [protocol])]
 
-    def _run(self, row: Row, voices: Sequence[Voice]) -> list[Result]:
+    def _run(self, case: FaultCase, protocols: Sequence[ProviderProtocol]) -> list[Result]:
         """Run a row in one process; the problems of the process as a whole go into the first result."""
         results: list[Result] = []
         try:
-            self._run_in_town(row, voices, results)
+            self._run_in_harness(case, protocols, results)
         except AssertionError as error:  # the process blocked its loop, showed a key or did not start or end
-            results = results or [Result(row, voices[0].name, True)]
+            results = results or [Result(case, protocols[0].name, True)]
             lines = str(error).splitlines()
             blocks = [line for line in lines if line.startswith(BLOCKED)]
             results[0].problems += blocks or ["\n".join(lines[-20:])]
         return results
 
-    def _run_in_town(self, row: Row, voices: Sequence[Voice], results: list[Result]) -> None:
-        with self._town(row, voices) as (proxy, upstreams):
-            providers = [list(group) for _, group in groupby(voices, lambda voice: voice.provider)]
+    def _run_in_harness(self, case: FaultCase, protocols: Sequence[ProviderProtocol], results: list[Result]) -> None:
+        with self._harness(case, protocols) as (proxy, upstreams):
+            providers = [list(group) for _, group in groupby(protocols, lambda protocol: protocol.provider)]
             sockets = _count_sockets(proxy) + 1  # google-auth keeps its connection to the server of tokens
 
-            def run_provider(group: list[Voice]) -> list[Result]:
-                return list(_run_provider(row, group, proxy, upstreams[group[0].provider]))
+            def run_provider(group: list[ProviderProtocol]) -> list[Result]:
+                return list(_run_provider(case, group, proxy, upstreams[group[0].provider]))
 
-            with ThreadPoolExecutor(1 if row.heavy else len(providers)) as pool:
+            with ThreadPoolExecutor(1 if case.heavy else len(providers)) as pool:
                 for found in pool.map(run_provider, providers):
                     results += found
             results[0].problems += _check_process(proxy, sockets)
 
     @contextmanager
-    def _town(self, row: Row, voices: Sequence[Voice]) -> Iterator[tuple[Proxy, Mapping[str, FaultyUpstream]]]:
+    def _harness(
+        self, case: FaultCase, protocols: Sequence[ProviderProtocol]
+    ) -> Iterator[tuple[Proxy, Mapping[str, FaultyUpstream]]]:
         with ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.directory)))
             settings = {**OWN_SETTINGS, "GOOGLE_APPLICATION_CREDENTIALS": self._credentials}
             upstreams: dict[str, FaultyUpstream] = {}
-            for voice in voices:
-                if voice.provider not in upstreams:
-                    kin = [other for other in voices if other.provider == voice.provider]
-                    upstreams[voice.provider] = FaultyUpstream(kin)
-                    stack.callback(upstreams[voice.provider].close)
-                settings[voice.address] = f"{row.scheme}://{upstreams[voice.provider].address}{voice.path}"
-                settings |= dict(voice.settings)
-            proxy = stack.enter_context(running_proxy(directory, {**settings, **row.settings}))
+            for protocol in protocols:
+                if protocol.provider not in upstreams:
+                    kin = [other for other in protocols if other.provider == protocol.provider]
+                    upstreams[protocol.provider] = FaultyUpstream(kin)
+                    stack.callback(upstreams[protocol.provider].close)
+                settings[protocol.address] = f"{case.scheme}://{upstreams[protocol.provider].address}{protocol.path}"
+                settings |= dict(protocol.settings)
+            proxy = stack.enter_context(running_proxy(directory, {**settings, **case.settings}))
             yield proxy, upstreams
 
 
-def _run_provider(row: Row, voices: Sequence[Voice], proxy: Proxy, upstream: FaultyUpstream) -> Iterator[Result]:
-    if row.scheme == "http":
-        _warm_up(Scene(voices[0], True, _port(proxy), upstream))
-    for voice in voices:
+def _run_provider(
+    case: FaultCase, protocols: Sequence[ProviderProtocol], proxy: Proxy, upstream: FaultyUpstream
+) -> Iterator[Result]:
+    if case.scheme == "http":
+        _warm_up(FaultContext(protocols[0], True, _port(proxy), upstream))
+    for protocol in protocols:
         for streams in (True, False):
-            case = row.case(voice, streams)
-            if case is None:
+            expected = case.case(protocol, streams)
+            if expected is None:
                 continue
-            scene = Scene(voice, streams, _port(proxy), upstream)
-            result = Result(row, voice.name, streams)
-            if row.scheme == "http":
-                result.problems += [f"before the row: {problem}" for problem in _serve_well(scene)]
-            _run_one(result, scene, case)
+            context = FaultContext(protocol, streams, _port(proxy), upstream)
+            result = Result(case, protocol.name, streams)
+            if case.scheme == "http":
+                result.problems += [f"before the row: {problem}" for problem in _serve_well(context)]
+            _run_one(result, context, expected)
             yield result
-        if row.scheme == "http":
-            result.problems += [f"after the row: {problem}" for problem in _serve_well(scene)]
+        if case.scheme == "http":
+            result.problems += [f"after the row: {problem}" for problem in _serve_well(context)]
 
 
-def _warm_up(scene: Scene) -> None:
+def _warm_up(context: FaultContext) -> None:
     """Ask until the tokens and facts are there that the first request has to wait for."""
-    scene.upstream.play(HEALTHY)
+    context.upstream.play(HEALTHY)
     for _ in range(_WARMING_UP):
-        if ask(scene).answer.status == 200:
+        if ask(context).answer.status == 200:
             return
 
 
-def _serve_well(scene: Scene) -> list[str]:
+def _serve_well(context: FaultContext) -> list[str]:
     """Return the problems of a request to which nothing happens; its success also counts as the upstream's."""
-    scene.upstream.play(HEALTHY)
-    problems = list(check_answer(Complete(), ask(scene).answer))
-    scene.upstream.settle()
+    context.upstream.play(HEALTHY)
+    problems = list(check_answer(Complete(), ask(context).answer))
+    context.upstream.settle()
     return problems
 
 
-def _run_one(result: Result, scene: Scene, case: Case) -> None:
-    row, upstream = result.row, scene.upstream
-    upstream.play(*row.scripts)
-    if row.arm is not None:
-        row.arm(upstream)
-    seen = row.ask(scene)
-    if row.arm is not None:
+def _run_one(result: Result, context: FaultContext, expected: Case) -> None:
+    case, upstream = result.case, context.upstream
+    upstream.play(*case.scripts)
+    if case.arm is not None:
+        case.arm(upstream)
+    observed = case.ask(context)
+    if case.arm is not None:
         upstream.recover()
-    problems = [*seen.problems, *check_answer(case.expected, seen.answer)]
+    problems = [*observed.problems, *check_answer(expected.expected, observed.answer)]
     result.problems += problems
-    result.seconds = seen.seconds
-    if row.arm is None and row.scheme == "http" and upstream.asked != case.calls:
-        result.problems.append(f"{upstream.asked} calls instead of {case.calls}")
+    result.seconds = observed.seconds
+    if case.arm is None and case.scheme == "http" and upstream.asked != expected.calls:
+        result.problems.append(f"{upstream.asked} calls instead of {expected.calls}")
     if not upstream.settle():
         result.problems.append("a connection to the provider stays open")
 

@@ -1,4 +1,4 @@
-"""The servers and clients that a proxy could be made of, each by itself, for `bench.parts`."""
+"""The servers and clients that a proxy could be made of, each by itself, for `bench.microbenchmarks`."""
 
 import asyncio
 import importlib.util
@@ -15,7 +15,7 @@ from typing import Any
 
 import uvloop
 
-from bench.load import Shot, fire, wait_for_reply
+from bench.load import RequestSample, fire, wait_for_reply
 from bench.measures import percentile_99
 from bench.processes import Process, free_port
 from bench.replies import read_wanted
@@ -71,10 +71,10 @@ async def _measure_servers(directory: Path) -> Rows:
     return found
 
 
-def _shot(reply: str) -> Shot:
+def _shot(reply: str) -> RequestSample:
     wanted = read_wanted(reply)
     body = DIRECT.shot(1_000, "bench-whole").body
-    return Shot(path=f"/{reply}", body=body, wanted=wanted, exact=CHAT.body(wanted))
+    return RequestSample(path=f"/{reply}", body=body, wanted=wanted, exact=CHAT.body(wanted))
 
 
 async def _cost_of_server(server: Process, port: int) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """An MCP server over stdio with tools unlike Claude Code's own: it keeps notes in the directory that it is given.
 
-Run as `python cabinet.py DIRECTORY`; it imports nothing of the project, because its client starts it.
+Run as `python mcp_server.py DIRECTORY`; it imports nothing of the project, because its client starts it.
 """
 
 import json

@@ -3,15 +3,15 @@
 The shapes are those of the stand-ins in `tests.support.fakes`, which restate recorded traffic.
 """
 
-from tests.faults.voices.gemini import Gemini
-from tests.faults.voices.ollama import Ollama
-from tests.faults.voices.openai import Chat, Groq, Responses
-from tests.faults.voices.relay import Relay
-from tests.faults.voices.voice import ANSWERED, BEGUN, PIECES, USAGE, WHOLE, Voice, literal
+from tests.faults.protocols.gemini import Gemini
+from tests.faults.protocols.ollama import Ollama
+from tests.faults.protocols.openai import Chat, Groq, Responses
+from tests.faults.protocols.protocol import ANSWERED, BEGUN, PIECES, USAGE, WHOLE, ProviderProtocol, literal
+from tests.faults.protocols.relay import Relay
 
 __all__ = ["ANSWERED", "BEGUN", "PIECES", "USAGE", "VOICES", "WHOLE", "Voice", "literal"]
 
-VOICES: tuple[Voice, ...] = (
+PROTOCOLS: tuple[ProviderProtocol, ...] = (
     Chat("chat", "openai", "openai/gpt-4.1", "OPENAI_BASE_URL", "/v1", (("OPENAI_API_KEY", "sk-lab-openai-0001"),)),
     Responses("responses", "openai", "openai/gpt-5.5", "OPENAI_BASE_URL", "/v1"),
     Gemini("gemini", "google", "gemini/gemini-3.6-flash", "GEMINI_BASE_URL", "", (("GEMINI_API_KEY", "lab-gemini-1"),)),

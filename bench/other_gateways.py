@@ -103,16 +103,16 @@ PEERS = {
 """Directory below `PLACE` → the subject that runs there."""
 
 
-def find_peers() -> tuple[list[Subject], list[str]]:
+def find_other_gateways() -> tuple[list[Subject], list[str]]:
     """Return the installed peers, and a line for each that is missing."""
     here = [subject for place, subject in PEERS.items() if (PLACE / place).is_dir()]
     missing = [f"{peer.name} is not installed: scripts/ci/peers" for peer in PEERS.values() if peer not in here]
     return here, missing
 
 
-def find_peers_with_workers(workers: int) -> list[Subject]:
+def find_other_gateways_with_workers(workers: int) -> list[Subject]:
     """Return the installed peers, started with so many workers; for more than one, only those able to do that."""
-    here, _ = find_peers()
+    here, _ = find_other_gateways()
     able = {"LiteLLM": _start_litellm, "ant2oai": _start_ant2oai}
     return [
         structs.replace(subject, start=partial(able[subject.name], workers=workers))

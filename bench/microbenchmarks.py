@@ -1,4 +1,4 @@
-"""`python -m bench.parts`: what parts of a proxy cost by themselves, as tables in Markdown.
+"""`python -m bench.microbenchmarks`: what parts of a proxy cost by themselves, as tables in Markdown.
 
 docs/contributing/decisions/0030-cost-of-the-parts.md compares them with the expectations. What is not installed is left
 out: `pip install orjson starlette granian hypercorn httpx aiohttp pycurl`.

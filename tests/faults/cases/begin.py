@@ -1,8 +1,8 @@
 """The provider has the request, and its answer does not begin as it should."""
 
-from tests.faults.call import HEALTHY, Call, drip, head, pause, raw
+from tests.faults.call import HEALTHY, Call, head, pause, raw, send_slowly
+from tests.faults.cases.case import FaultCase, answers, ask_twice
 from tests.faults.expected import Complete, Refused, both
-from tests.faults.rows.row import Row, answers, ask_twice
 
 PHASE = "before the head"
 BROKEN = Refused(502, "api_error")
@@ -11,109 +11,109 @@ SLOW = Refused(504, "timeout_error")
 IMPATIENT = {"UPSTREAM_FIRST_BYTE_TIMEOUT": "1"}
 _WHOLE = HEALTHY[1:]
 
-ROWS = (
-    Row(phase=PHASE, fault="closed", scripts=answers(Call.shut), cases=both(BROKEN, 2)),
-    Row(phase=PHASE, fault="reset", scripts=answers(Call.reset), cases=both(BROKEN, 2)),
-    Row(phase=PHASE, fault="silence", scripts=answers(Call.wait), cases=both(SLOW), settings=IMPATIENT),
-    Row(
+CASES = (
+    FaultCase(phase=PHASE, fault="closed", scripts=answers(Call.shut), cases=both(BROKEN, 2)),
+    FaultCase(phase=PHASE, fault="reset", scripts=answers(Call.reset), cases=both(BROKEN, 2)),
+    FaultCase(phase=PHASE, fault="silence", scripts=answers(Call.wait), cases=both(SLOW), settings=IMPATIENT),
+    FaultCase(
         phase=PHASE,
         fault="half a head, then closed",
         scripts=answers(raw(b"HTTP/1.1 200 OK\r\ncontent-ty")),
         cases=both(BROKEN, 2),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="half a head, then silence",
         scripts=answers(raw(b"HTTP/1.1 200 OK\r\ncontent-ty"), Call.wait),
         cases=both(SLOW),
         settings=IMPATIENT,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a head that takes too long, line by line",
         scripts=answers(raw(b"HTTP/1.1 200 OK\r\n"), *(raw(b"x-a: 1\r\n"), pause(0.3)) * 40, Call.wait),
         cases=both(SLOW),
         settings=IMPATIENT,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="the first connection closes, the second answers",
         scripts=[[Call.hear, Call.shut], HEALTHY],
         cases=both(Complete(), 2),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="garbage in place of a head",
         scripts=answers(raw(b"\x00\x01\x02 hello\r\n\r\n")),
         cases=both(BROKEN, 2),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a status that is no number",
         scripts=answers(raw(b"HTTP/1.1 OK\r\n\r\n")),
         cases=both(BROKEN, 2),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a header line of 70 KB",
         scripts=answers(head(200, "x-a: " + "a" * 70_000), *_WHOLE[1:]),
         cases=both(Complete()),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a header line of 600 KB",
         scripts=answers(head(200, "x-a: " + "a" * 600_000), *_WHOLE[1:]),
         cases=both(BROKEN, 2),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="503 before the request is read",
         scripts=((raw(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),),),
         cases=both(Refused(503, "api_error", wait=2), 2),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="headers without end",
         scripts=answers(raw(b"HTTP/1.1 200 OK\r\n"), *[raw(b"x-a: " + b"a" * 8_000 + b"\r\n")] * 400, Call.wait),
         cases=both(BROKEN, 2),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="100 and 103 before the head",
         scripts=answers(raw(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"), *_WHOLE),
         cases=both(Complete()),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="101, another protocol",
         scripts=answers(raw(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n")),
         cases=both(FINAL),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a redirection",
         scripts=answers(head(302, "location: http://127.0.0.1:1/elsewhere", framing="length", length=0)),
         cases=both(FINAL),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="two lengths that differ",
         scripts=answers(head(200, "content-length: 3", framing="length"), Call.begin, Call.go_on, Call.end),
         cases=both(BROKEN, 2),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="length and chunks at once",
         scripts=answers(head(200, "content-length: 3"), *HEALTHY[2:]),
         cases=both(BROKEN, 2),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a length below zero",
         scripts=answers(head(framing="length", length=-1), Call.begin, Call.go_on, Call.end),
         cases=both(BROKEN, 2),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="HTTP/1.0, the body ends with the connection",
         scripts=answers(
@@ -124,19 +124,19 @@ ROWS = (
         ),
         cases=both(Complete()),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="the head comes one byte a packet",
         scripts=answers(
-            drip(b"HTTP/1.1 200 OK\r\nx-a: 1\r\n"),
-            lambda call: drip(f"content-type: {call.content_type}\r\n\r\n".encode())(call),
+            send_slowly(b"HTTP/1.1 200 OK\r\nx-a: 1\r\n"),
+            lambda call: send_slowly(f"content-type: {call.content_type}\r\n\r\n".encode())(call),
             Call.begin,
             Call.go_on,
             Call.end,
         ),
         cases=both(Complete()),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a reused connection that closes before its answer",
         scripts=[
@@ -146,7 +146,7 @@ ROWS = (
         cases=both(Complete(), 2),
         ask=ask_twice,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a reused connection that is reset before its answer",
         scripts=[
@@ -156,7 +156,7 @@ ROWS = (
         cases=both(Complete(), 2),
         ask=ask_twice,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="an idle connection that closes",
         scripts=[[Call.hear, head(keep=True), *HEALTHY[2:]], HEALTHY],

@@ -1,6 +1,6 @@
 """Anthropic's own wire."""
 
-from tests.faults.voices.voice import USAGE, Voice, as_json
+from tests.faults.protocols.protocol import USAGE, ProviderProtocol, as_json
 
 _ANTHROPIC_KINDS = {
     400: "invalid_request_error",
@@ -15,7 +15,7 @@ _ANTHROPIC_KINDS = {
 }
 
 
-class Relay(Voice):
+class Relay(ProviderProtocol):
     """Anthropic's own Messages, which passes."""
 
     def speaks(self, path: str) -> bool:

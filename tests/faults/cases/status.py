@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tests.faults.call import Act, Call, head
+from tests.faults.cases.case import FaultCase, answers
 from tests.faults.expected import Case, Cases, Refused, both
-from tests.faults.rows.row import Row, answers
 
 PHASE = "status"
 SORRY = "Sorry, this did not work."
@@ -18,9 +18,9 @@ def refuse(status: int, *headers: str, message: str = SORRY) -> Act:
     """Answer with a status and the provider's own error body."""
 
     def act(call: Call) -> None:
-        body = call.voice.error(status, message)
+        body = call.protocol.error(status, message)
         head(status, "content-type: application/json", *headers, framing="length", length=len(body))(call)
-        call.say(body)
+        call.send_chunk(body)
 
     return act
 
@@ -30,7 +30,7 @@ def answer(status: int, body: bytes, kind: str = "application/json", *, missing:
 
     def act(call: Call) -> None:
         head(status, f"content-type: {kind}", framing="length", length=len(body) + missing)(call)
-        call.say(body)
+        call.send_chunk(body)
 
     return act
 
@@ -44,21 +44,21 @@ def pour(status: int, kind: str, mebibytes: int, *, announced: bool) -> Act:
         else:
             head(status, f"content-type: {kind}")(call)
         for _ in range(mebibytes):
-            call.say(b" " * MEBIBYTE)
+            call.send_chunk(b" " * MEBIBYTE)
         call.finish()
 
     return act
 
 
-def at(voices: Iterable[str], cases: Cases) -> Mapping[str, Cases]:
-    return dict.fromkeys(voices, cases)
+def at(protocols: Iterable[str], cases: Cases) -> Mapping[str, Cases]:
+    return dict.fromkeys(protocols, cases)
 
 
 def _twice_at_first(expected: Refused) -> Cases:
     return Cases(Case(expected, 2), Case(expected, 1))
 
 
-def _plain() -> Iterator[Row]:
+def _plain() -> Iterator[FaultCase]:
     """Every status with the body that belongs to it."""
     api, invalid = "api_error", "invalid_request_error"
     overloaded = both(Refused(529, "overloaded_error"), 2)
@@ -96,7 +96,7 @@ def _plain() -> Iterator[Row]:
         ),
     )
     for status, cases, differ, because in rows:
-        yield Row(
+        yield FaultCase(
             phase=PHASE,
             fault=f"{status}",
             scripts=answers(refuse(status)),
@@ -106,9 +106,9 @@ def _plain() -> Iterator[Row]:
         )
 
 
-def _overloads() -> Iterator[Row]:
+def _overloads() -> Iterator[FaultCase]:
     overloaded = both(Refused(529, "overloaded_error"), 2)
-    yield Row(
+    yield FaultCase(
         phase=PHASE,
         fault="503 that speaks of overload",
         scripts=answers(refuse(503, message=OVERLOADED)),
@@ -116,7 +116,7 @@ def _overloads() -> Iterator[Row]:
         differ={"relay": both(Refused(503, "api_error"), 2)},
         because="its own status",
     )
-    yield Row(
+    yield FaultCase(
         phase=PHASE,
         fault="500 that speaks of overload",
         scripts=answers(refuse(500, message=OVERLOADED)),
@@ -124,7 +124,7 @@ def _overloads() -> Iterator[Row]:
     )
 
 
-def _limits() -> Iterator[Row]:
+def _limits() -> Iterator[FaultCase]:
     """Yield 429 with every way to give the time to wait."""
     again = "Please try again in 61s."
     date = ("date: Fri, 20 Nov 2026 10:00:00 GMT", "retry-after: Fri, 20 Nov 2026 10:01:01 GMT")
@@ -143,7 +143,7 @@ def _limits() -> Iterator[Row]:
         ("“try again in 61s” in its text", (), again, 61, 1, 61),
     )
     for words, headers, message, wait, calls, passed in rows:
-        yield Row(
+        yield FaultCase(
             phase=PHASE,
             fault=f"429, {words}",
             scripts=answers(refuse(429, *headers, message=message)),
@@ -153,7 +153,7 @@ def _limits() -> Iterator[Row]:
         )
 
 
-def _bodies() -> Iterator[Row]:
+def _bodies() -> Iterator[FaultCase]:
     """Yield refusals with a body that is no error object."""
     client, server = both(Refused(400, "invalid_request_error")), both(Refused(500, "api_error"))
     cut = b'{"error":{"message":"Sor'
@@ -178,9 +178,9 @@ def _bodies() -> Iterator[Row]:
             True,
         ),
     ):
-        yield Row(phase=PHASE, fault=f"400 with {words}", scripts=answers(of_400), cases=client, heavy=heavy)
-        yield Row(phase=PHASE, fault=f"500 with {words}", scripts=answers(of_500), cases=server, heavy=heavy)
-    yield Row(
+        yield FaultCase(phase=PHASE, fault=f"400 with {words}", scripts=answers(of_400), cases=client, heavy=heavy)
+        yield FaultCase(phase=PHASE, fault=f"500 with {words}", scripts=answers(of_500), cases=server, heavy=heavy)
+    yield FaultCase(
         phase=PHASE,
         fault="400, then silence in its body",
         scripts=answers(answer(400, cut, missing=99), Call.wait),
@@ -189,4 +189,4 @@ def _bodies() -> Iterator[Row]:
     )
 
 
-ROWS = (*_plain(), *_overloads(), *_limits(), *_bodies())
+CASES = (*_plain(), *_overloads(), *_limits(), *_bodies())

@@ -1,9 +1,9 @@
 """Ollama's wire."""
 
-from tests.faults.voices.voice import USAGE, Voice, as_json
+from tests.faults.protocols.protocol import USAGE, ProviderProtocol, as_json
 
 
-class Ollama(Voice):
+class Ollama(ProviderProtocol):
     """Ollama's `/api/chat`."""
 
     def speaks(self, path: str) -> bool:

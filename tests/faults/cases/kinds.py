@@ -1,9 +1,9 @@
 """Errors of a kind that is recognized from their text: the client gets help, or the proxy changes the request."""
 
 from tests.faults.call import HEALTHY, Call
+from tests.faults.cases.case import FaultCase, answers, ask_with
+from tests.faults.cases.status import GOOGLE, PHASE, at, refuse
 from tests.faults.expected import Case, Cases, Complete, Refused, both
-from tests.faults.rows.row import Row, answers, ask_with
-from tests.faults.rows.status import GOOGLE, PHASE, at, refuse
 
 TOO_LONG = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens."
 OVERFLOW = Refused(400, "invalid_request_error", message="prompt is too long: 9000 tokens > 8192 maximum")
@@ -28,9 +28,9 @@ def refuse_images(call: Call) -> None:
         act(call)
 
 
-ROWS = (
+CASES = (
     *(
-        Row(
+        FaultCase(
             phase=PHASE,
             fault=f"{status}, the input is longer than the window",
             scripts=answers(refuse(status, message=TOO_LONG)),
@@ -40,7 +40,7 @@ ROWS = (
         )
         for status, kind in ((400, "invalid_request_error"), (500, "api_error"))
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="400, images are not supported",
         scripts=answers(refuse_images),
@@ -53,7 +53,7 @@ ROWS = (
         ask=ask_with(messages=_SHOWN),
     ),
     *(
-        Row(
+        FaultCase(
             phase=PHASE,
             fault=f"{status}, the content violates a policy",
             scripts=answers(refuse(status, message=_POLICY)),
@@ -63,7 +63,7 @@ ROWS = (
         )
         for status, kind in ((400, "invalid_request_error"), (403, "permission_error"))
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="429, a limit per minute that the request alone exceeds",
         scripts=answers(refuse(429, message=_ABOVE_RATE)),
@@ -71,7 +71,7 @@ ROWS = (
         differ={"relay": both(Refused(429, "rate_limit_error"))},
         because=_OWN,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="429, no credit is left",
         scripts=answers(refuse(429, message=_NO_CREDIT)),
@@ -79,7 +79,7 @@ ROWS = (
         differ={"relay": both(Refused(429, "rate_limit_error"))},
         because=_OWN,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="429, an allowance is used up",
         scripts=answers(refuse(429, message=_HOURLY)),
@@ -87,7 +87,7 @@ ROWS = (
         differ={"relay": both(Refused(429, "rate_limit_error"))},
         because=_OWN,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="503, `x-should-retry: false`",
         scripts=answers(refuse(503, "x-should-retry: false")),

@@ -1,8 +1,8 @@
 """No connection, or none that can be used."""
 
 from tests.faults.call import Call, raw
+from tests.faults.cases.case import FaultCase
 from tests.faults.expected import Refused, both
-from tests.faults.rows.row import Row
 from tests.faults.upstream import FaultyUpstream
 
 PHASE = "connect"
@@ -10,15 +10,15 @@ UNREACHABLE = Refused(502, "api_error")
 TLS_ALERT = bytes((21, 3, 3, 0, 2, 2, 70))
 """The alert of a TLS server to a client that does not use TLS: fatal, protocol_version."""
 
-ROWS = (
-    Row(
+CASES = (
+    FaultCase(
         phase=PHASE,
         fault="refused",
         scripts=[[Call.wait]],
         cases=both(Refused(502, "api_error", final=True), 2),
         arm=FaultyUpstream.refuse,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="never accepted (full queue)",
         scripts=[[Call.wait]],
@@ -26,22 +26,22 @@ ROWS = (
         arm=FaultyUpstream.overflow,
         settings={"UPSTREAM_CONNECT_TIMEOUT": "1"},
     ),
-    Row(phase=PHASE, fault="reset once accepted", scripts=[[Call.reset]], cases=both(UNREACHABLE, 2)),
-    Row(phase=PHASE, fault="closed once accepted", scripts=[[Call.shut]], cases=both(UNREACHABLE, 2)),
-    Row(
+    FaultCase(phase=PHASE, fault="reset once accepted", scripts=[[Call.reset]], cases=both(UNREACHABLE, 2)),
+    FaultCase(phase=PHASE, fault="closed once accepted", scripts=[[Call.shut]], cases=both(UNREACHABLE, 2)),
+    FaultCase(
         phase=PHASE,
         fault="TLS where HTTP is expected",
         scripts=[[raw(TLS_ALERT), Call.shut]],
         cases=both(UNREACHABLE, 2),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="HTTP where TLS is expected",
         scripts=[[raw(b"HTTP/1.1 400 Bad Request\r\n\r\n"), Call.shut]],
         cases=both(UNREACHABLE, 2),
         scheme="https",
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="accepted, then silence",
         scripts=[[Call.wait]],

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 from tests.faults.call import HEALTHY, Call, head
+from tests.faults.cases.case import FaultCase, FaultContext, Observed, answers, ask_with
+from tests.faults.cases.status import MEBIBYTE, refuse
 from tests.faults.client import WORDS, Answer, Asking, encode_request, head_of, request_of
 from tests.faults.expected import Complete, Gone, Refused, both, streamed
-from tests.faults.rows.row import Row, Scene, Seen, answers, ask_with
-from tests.faults.rows.status import MEBIBYTE, refuse
-from tests.faults.voices import literal
+from tests.faults.protocols import literal
 
 PHASE = "client"
 MOST_BUFFERED = MEBIBYTE
@@ -20,79 +20,81 @@ _STILL_SECONDS = 1.0
 _NEVER = Refused(400, "invalid_request_error")
 
 
-def leave(when: Callable[[Scene, Asking], bool]) -> Callable[[Scene], Seen]:
+def leave(when: Callable[[FaultContext, Asking], bool]) -> Callable[[FaultContext], Observed]:
     """Return a client that leaves once something is so; its time is until the provider sees that."""
 
-    def ask(scene: Scene) -> Seen:
-        asking = Asking(scene.port)
-        asking.send(encode_request(request_of(scene.voice, streams=scene.streams)))
-        seen = Seen(Answer(), problems=[] if when(scene, asking) else ["what the client waited for did not come"])
+    def ask(context: FaultContext) -> Observed:
+        asking = Asking(context.port)
+        asking.send(encode_request(request_of(context.protocol, streams=context.streams)))
+        observed = Observed(
+            Answer(), problems=[] if when(context, asking) else ["what the client waited for did not come"]
+        )
         left_at = time.monotonic()
         asking.close()
-        upstream = scene.upstream
+        upstream = context.upstream
         if not upstream.settle():
-            seen.problems.append("the call to the provider goes on")
-        seen.seconds = max((call.left_at or left_at for call in upstream.calls), default=left_at) - left_at
-        return seen
+            observed.problems.append("the call to the provider goes on")
+        observed.seconds = max((call.left_at or left_at for call in upstream.calls), default=left_at) - left_at
+        return observed
 
     return ask
 
 
-def asked(scene: Scene, _: Asking) -> bool:
-    return scene.upstream.wait_for(lambda: scene.upstream.asked > 0)
+def asked(context: FaultContext, _: Asking) -> bool:
+    return context.upstream.wait_for(lambda: context.upstream.asked > 0)
 
 
-def refused(scene: Scene, _: Asking) -> bool:
-    calls = scene.upstream.calls
-    return scene.upstream.wait_for(lambda: bool(calls) and not calls[0].open)
+def refused(context: FaultContext, _: Asking) -> bool:
+    calls = context.upstream.calls
+    return context.upstream.wait_for(lambda: bool(calls) and not calls[0].open)
 
 
-def words_came(scene: Scene, asking: Asking) -> bool:
-    return asking.read_until(WORDS) if scene.streams else asked(scene, asking)
+def words_came(context: FaultContext, asking: Asking) -> bool:
+    return asking.read_until(WORDS) if context.streams else asked(context, asking)
 
 
-def send(*pieces: bytes, then_leave: bool = False) -> Callable[[Scene], Seen]:
+def send(*pieces: bytes, then_leave: bool = False) -> Callable[[FaultContext], Observed]:
     """Return a client that sends these bytes in place of a request."""
 
-    def ask(scene: Scene) -> Seen:
-        asking = Asking(scene.port)
+    def ask(context: FaultContext) -> Observed:
+        asking = Asking(context.port)
         asking.send(*pieces)
         answer = Answer() if then_leave else asking.read_answer()
         asking.close()
-        return Seen(answer, answer.seconds)
+        return Observed(answer, answer.seconds)
 
     return ask
 
 
-def ask_widely(scene: Scene) -> Seen:
+def ask_widely(context: FaultContext) -> Observed:
     """Ask with 31 MiB of spaces around the request."""
-    body = json.dumps(request_of(scene.voice, streams=scene.streams)).encode()
-    return send(encode_request(body + b" " * (31 * MEBIBYTE)))(scene)
+    body = json.dumps(request_of(context.protocol, streams=context.streams)).encode()
+    return send(encode_request(body + b" " * (31 * MEBIBYTE)))(context)
 
 
-def break_off(scene: Scene) -> Seen:
+def break_off(context: FaultContext) -> Observed:
     """Send half a body, then reset the connection."""
-    asking = Asking(scene.port)
+    asking = Asking(context.port)
     asking.send(head_of("Content-Length: 1000"), b'{"model":')
     asking.reset()
-    return Seen(Answer())
+    return Observed(Answer())
 
 
 def flood(call: Call) -> None:
     """Send 16 MiB."""
-    call.say(call.voice.opening())
-    words = call.voice.words(literal(_PIECE))
+    call.send_chunk(call.protocol.opening())
+    words = call.protocol.words(literal(_PIECE))
     for _ in range(_FLOOD):
-        call.say(words)
+        call.send_chunk(words)
     call.end()
 
 
-def read_late(scene: Scene) -> Seen:
+def read_late(context: FaultContext) -> Observed:
     """Stop reading after the first words until the provider cannot go on, then read all; count what was between."""
-    asking = Asking(scene.port, receive_bytes=65_536)
-    asking.send(encode_request(request_of(scene.voice, streams=True)))
+    asking = Asking(context.port, receive_bytes=65_536)
+    asking.send(encode_request(request_of(context.protocol, streams=True)))
     asking.read_until(WORDS)
-    call = scene.upstream.calls[-1]
+    call = context.upstream.calls[-1]
     sent, still_since = -1, time.monotonic()
     while time.monotonic() - still_since < _STILL_SECONDS:
         if call.sent != sent:
@@ -102,11 +104,11 @@ def read_late(scene: Scene) -> Seen:
     answer = asking.read_answer()
     asking.close()
     problems = [f"{buffered:,} bytes were on the way"] if buffered > MOST_BUFFERED else []
-    return Seen(answer, answer.seconds, problems)
+    return Observed(answer, answer.seconds, problems)
 
 
-def stop_reading(scene: Scene) -> Seen:
-    return leave(lambda scene, asking: asking.read_until(WORDS))(scene)
+def stop_reading(context: FaultContext) -> Observed:
+    return leave(lambda context, asking: asking.read_until(WORDS))(context)
 
 
 _BODY = json.dumps({"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": []}).encode()
@@ -124,36 +126,36 @@ def _nested(levels: int) -> list[object]:
 _NOT_ASKED = both(Gone(), 0)
 
 
-ROWS = (
-    Row(
+CASES = (
+    FaultCase(
         phase=PHASE,
         fault="leaves before the first byte",
         scripts=answers(Call.wait),
         cases=both(Gone()),
         ask=leave(asked),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="leaves in the middle",
         scripts=answers(head(), Call.begin, Call.wait),
         cases=both(Gone()),
         ask=leave(words_came),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="leaves before the second try",
         scripts=answers(refuse(503)),
         cases=both(Gone()),
         ask=leave(refused),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="leaves without reading what comes",
         scripts=answers(head(), flood, Call.finish),
         cases=streamed(Gone()),
         ask=stop_reading,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="reads nothing for a while",
         scripts=answers(head(), flood, Call.finish),
@@ -161,28 +163,28 @@ ROWS = (
         ask=read_late,
         heavy=True,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="half a head, then leaves",
         scripts=[HEALTHY],
         cases=_NOT_ASKED,
         ask=send(head_of()[:60], then_leave=True),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="half a body, then leaves",
         scripts=[HEALTHY],
         cases=_NOT_ASKED,
         ask=send(head_of("Content-Length: 1000"), b'{"model":', then_leave=True),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="half a body, then resets the connection",
         scripts=[HEALTHY],
         cases=_NOT_ASKED,
         ask=break_off,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a body of 31 MiB",
         scripts=[HEALTHY],
@@ -190,14 +192,14 @@ ROWS = (
         ask=ask_widely,
         heavy=True,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a body of 33 MiB, announced",
         scripts=[HEALTHY],
         cases=both(Refused(413, "request_too_large"), 0),
         ask=send(head_of(f"Content-Length: {_LARGE}")),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a body of 33 MiB in chunks",
         scripts=[HEALTHY],
@@ -205,23 +207,25 @@ ROWS = (
         ask=send(head_of("Transfer-Encoding: chunked"), *[_CHUNK] * 33, b"0\r\n\r\n"),
         heavy=True,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="headers of 70 KB",
         scripts=[HEALTHY],
         cases=both(Refused(431, "request_too_large"), 0),
         ask=send(head_of("x-a: " + "a" * 70_000, f"Content-Length: {len(_BODY)}") + _BODY),
     ),
-    Row(phase=PHASE, fault="no JSON", scripts=[HEALTHY], cases=both(_NEVER, 0), ask=send(encode_request(b"hello"))),
-    Row(phase=PHASE, fault="no body", scripts=[HEALTHY], cases=both(_NEVER, 0), ask=send(encode_request(b""))),
-    Row(
+    FaultCase(
+        phase=PHASE, fault="no JSON", scripts=[HEALTHY], cases=both(_NEVER, 0), ask=send(encode_request(b"hello"))
+    ),
+    FaultCase(phase=PHASE, fault="no body", scripts=[HEALTHY], cases=both(_NEVER, 0), ask=send(encode_request(b""))),
+    FaultCase(
         phase=PHASE,
         fault="no UTF-8",
         scripts=[HEALTHY],
         cases=both(_NEVER, 0),
         ask=send(encode_request(b'{"model":"\xff')),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a tool's schema 201 levels deep",
         scripts=[HEALTHY],
@@ -230,35 +234,35 @@ ROWS = (
         because="the API judges",
         ask=ask_with(tools=[{"name": "dig", "input_schema": {"type": "object", "deep": _nested(201)}}]),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="JSON 100,000 levels deep",
         scripts=[HEALTHY],
         cases=both(_NEVER, 0),
         ask=send(encode_request(b"[" * 100_000 + b"]" * 100_000)),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a compressed body",
         scripts=[HEALTHY],
         cases=both(Refused(415, "invalid_request_error"), 0),
         ask=send(encode_request(gzip.compress(_BODY), ["Content-Encoding: gzip"])),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="two lengths that differ",
         scripts=[HEALTHY],
         cases=both(_NEVER, 0),
         ask=send(head_of(f"Content-Length: {len(_BODY)}", "Content-Length: 3") + _BODY),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="length and chunks at once",
         scripts=[HEALTHY],
         cases=both(_NEVER, 0),
         ask=send(head_of("Content-Length: 3", "Transfer-Encoding: chunked") + b"0\r\n\r\n"),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="TLS where HTTP is expected",
         scripts=[HEALTHY],

@@ -4,11 +4,11 @@ import gzip
 import zlib
 from functools import cache
 
-from tests.faults.call import Act, Call, head, pause, raw, say
+from tests.faults.call import Act, Call, head, pause, raw, send
+from tests.faults.cases.case import FaultCase, answers, ask_with
+from tests.faults.cases.status import MEBIBYTE
 from tests.faults.expected import Case, Cases, Complete, Cut, Refused, both, streamed, whole
-from tests.faults.rows.row import Row, answers, ask_with
-from tests.faults.rows.status import MEBIBYTE
-from tests.faults.voices import literal
+from tests.faults.protocols import literal
 
 PHASE = "body"
 BROKEN = Refused(502, "api_error")
@@ -32,7 +32,7 @@ def packed(encoding: str, pack: Act) -> tuple[Act, ...]:
 
 def half_packed(call: Call) -> None:
     packer = zlib.compressobj(wbits=31)
-    call.say(packer.compress(call.begun) + packer.flush(zlib.Z_SYNC_FLUSH))
+    call.send_chunk(packer.compress(call.begun) + packer.flush(zlib.Z_SYNC_FLUSH))
 
 
 @cache
@@ -47,14 +47,14 @@ def _packed_letters(start: bytes, piece: bytes) -> bytes:
 def comment_bomb(call: Call) -> None:
     """The same of empty records."""
     filler = b"a" * 1_000
-    nothing = b'{"a":"%b"}\n' % filler if call.streams and call.voice.framing == "ndjson" else b": %b\n\n" % filler
-    call.say(_packed_letters(b"", nothing))
+    nothing = b'{"a":"%b"}\n' % filler if call.streams and call.protocol.framing == "ndjson" else b": %b\n\n" % filler
+    call.send_chunk(_packed_letters(b"", nothing))
 
 
 def bomb(call: Call) -> None:
     """Half a gibibyte of one letter, a hundredth of it on the wire, in what would be one line or one string."""
-    start = b"data: " if call.streams and call.voice.framing == "sse" else b""
-    call.say(_packed_letters(start + b'{"a":"', b"a"))
+    start = b"data: " if call.streams and call.protocol.framing == "sse" else b""
+    call.send_chunk(_packed_letters(start + b'{"a":"', b"a"))
 
 
 def swap(call: Call) -> None:
@@ -62,7 +62,7 @@ def swap(call: Call) -> None:
     call.streams = not call.streams
     try:
         head()(call)
-        call.say(complete(call))
+        call.send_chunk(complete(call))
         call.finish()
     finally:
         call.streams = not call.streams
@@ -70,42 +70,42 @@ def swap(call: Call) -> None:
 
 _ENDED = (Call.begin, Call.go_on, Call.end)
 
-ROWS = (
-    Row(
+CASES = (
+    FaultCase(
         phase=PHASE,
         fault="a web page",
-        scripts=answers(head(200, "content-type: text/html"), say(b"<html></html>"), Call.finish),
+        scripts=answers(head(200, "content-type: text/html"), send(b"<html></html>"), Call.finish),
         cases=both(FINAL),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="content-type: text/plain",
         scripts=answers(head(200, "content-type: text/plain"), *_ENDED, Call.finish),
         cases=both(Complete()),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="no content-type",
         scripts=answers(raw(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"), *_ENDED),
         cases=both(Complete()),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="none: `content-length: 0`",
         scripts=answers(head(framing="length", length=0)),
         cases=both(BROKEN, 2),
     ),
-    Row(phase=PHASE, fault="none: 204", scripts=answers(head(204, framing="close")), cases=both(BROKEN, 2)),
-    Row(phase=PHASE, fault="none, then closed", scripts=answers(head()), cases=both(BROKEN, 2)),
-    Row(phase=PHASE, fault="none, then reset", scripts=answers(head(), Call.reset), cases=both(BROKEN, 2)),
-    Row(
+    FaultCase(phase=PHASE, fault="none: 204", scripts=answers(head(204, framing="close")), cases=both(BROKEN, 2)),
+    FaultCase(phase=PHASE, fault="none, then closed", scripts=answers(head()), cases=both(BROKEN, 2)),
+    FaultCase(phase=PHASE, fault="none, then reset", scripts=answers(head(), Call.reset), cases=both(BROKEN, 2)),
+    FaultCase(
         phase=PHASE,
         fault="none, then silence",
         scripts=answers(head(), Call.wait),
         cases=both(SILENT),
         settings={"UPSTREAM_FIRST_BYTE_TIMEOUT": "1"},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="one object though a stream was asked for, or the other way",
         scripts=answers(swap),
@@ -113,21 +113,23 @@ ROWS = (
         differ={"relay": Cases(Case(BROKEN), Case(BROKEN, 2)), "ollama": Cases(Case(Complete()), Case(BROKEN, 2))},
         because="bytes pass; a line of Ollama's is a body",
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="cut in a chunk",
         scripts=answers(head(), Call.begin, Call.arrive, raw(b"40\r\n{")),
         cases=TORN,
     ),
-    Row(phase=PHASE, fault="cut between chunks", scripts=answers(head(), Call.begin, Call.arrive), cases=TORN),
-    Row(
+    FaultCase(phase=PHASE, fault="cut between chunks", scripts=answers(head(), Call.begin, Call.arrive), cases=TORN),
+    FaultCase(
         phase=PHASE,
         fault="a chunk whose size is no number",
         scripts=answers(head(), Call.begin, Call.arrive, raw(b"zz\r\n")),
         cases=TORN,
     ),
-    Row(phase=PHASE, fault="shorter than its length", scripts=answers(BY_LENGTH, Call.begin, Call.arrive), cases=TORN),
-    Row(
+    FaultCase(
+        phase=PHASE, fault="shorter than its length", scripts=answers(BY_LENGTH, Call.begin, Call.arrive), cases=TORN
+    ),
+    FaultCase(
         phase=PHASE,
         fault="another answer behind it, on the same connection",
         scripts=answers(
@@ -135,158 +137,163 @@ ROWS = (
         ),
         cases=both(Complete()),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="ends with the connection, too early",
         scripts=answers(head(framing="close"), Call.begin, Call.arrive),
         cases=TORN,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="reset in the middle",
         scripts=answers(head(), Call.begin, Call.arrive, Call.reset),
         cases=TORN,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="reset in the arguments of a tool call",
-        scripts=answers(head(), say(lambda call: call.voice.opening() + call.voice.calling()), Call.arrive, Call.reset),
+        scripts=answers(
+            head(), send(lambda call: call.protocol.opening() + call.protocol.calling()), Call.arrive, Call.reset
+        ),
         cases=streamed(Cut(text="")),
         ask=ask_with(tools=[{"name": "dig", "input_schema": {"type": "object"}}]),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="silence in the middle",
         scripts=answers(head(), Call.begin, Call.arrive, Call.wait),
         cases=Cases(Case(Cut("timeout_error")), Case(SILENT)),
         settings=SHORT,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="slow, but never silent for long",
         scripts=answers(head(), Call.begin, pause(0.7), Call.go_on, pause(0.7), Call.end, Call.finish),
         cases=both(Complete()),
         settings={"UPSTREAM_IDLE_TIMEOUT": "2"},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="an extension of a chunk without end",
         scripts=answers(head(), Call.begin, Call.arrive, raw(b"5;" + b"a" * 600_000), Call.wait),
         cases=TORN,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="complete, then a trailer",
         scripts=answers(head(), *_ENDED, raw(b"0\r\nx-sum: 1\r\n\r\n")),
         cases=both(Complete()),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="complete, then trailers without end",
         scripts=answers(head(), *_ENDED, raw(b"0\r\n"), *[raw(b"x-a: " + b"a" * 8_000 + b"\r\n")] * 80, Call.wait),
         cases=Cases(Case(Complete()), Case(BROKEN, 2)),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="complete, but without the last chunk",
         scripts=answers(head(), *_ENDED),
         cases=Cases(Case(Complete()), Case(BROKEN, 2)),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="complete, then reset",
         scripts=answers(head(), *_ENDED, Call.reset),
         cases=Cases(Case(Complete()), Case(BROKEN, 2)),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="complete, then silence",
         scripts=answers(head(), *_ENDED, Call.wait),
         cases=Cases(Case(Complete()), Case(SILENT)),
         settings={"UPSTREAM_IDLE_TIMEOUT": "3"},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="unrequested gzip",
-        scripts=answers(*packed("gzip", say(lambda call: gzip.compress(complete(call))))),
+        scripts=answers(*packed("gzip", send(lambda call: gzip.compress(complete(call))))),
         cases=both(Complete()),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="packed by deflate",
-        scripts=answers(*packed("deflate", say(lambda call: zlib.compress(complete(call))))),
+        scripts=answers(*packed("deflate", send(lambda call: zlib.compress(complete(call))))),
         cases=both(Complete()),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="an unknown content encoding",
-        scripts=answers(*packed("rot13", say(complete))),
+        scripts=answers(*packed("rot13", send(complete))),
         cases=both(Complete()),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="packed by gzip, 4 MiB after decompression",
         scripts=answers(*packed("gzip", say(lambda call: gzip.compress(complete(call) + b" " * (4 * MEBIBYTE))))),
         cases=both(Complete()),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="declared as gzip, but is not",
-        scripts=answers(*packed("gzip", say(complete))),
+        scripts=answers(*packed("gzip", send(complete))),
         cases=both(BROKEN, 2),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="gzip that ends in the middle",
         scripts=answers(*packed("gzip", half_packed)),
         cases=TORN,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a gzip bomb of 512 MiB",
         scripts=answers(*packed("gzip", bomb)),
         cases=both(BROKEN),
         heavy=True,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a gzip bomb of 512 MiB of empty records",
         scripts=answers(*packed("gzip", comment_bomb)),
         cases=streamed(BROKEN),
         heavy=True,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="65 MiB in one piece",
-        scripts=answers(head(), say(b'{"a":"'), *[say(b"a" * MEBIBYTE)] * 65, Call.finish),
+        scripts=answers(head(), send(b'{"a":"'), *[send(b"a" * MEBIBYTE)] * 65, Call.finish),
         cases=whole(BROKEN),
         heavy=True,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a line of 7 MiB",
         scripts=answers(
-            head(), say(lambda call: call.voice.opening() + call.voice.words(literal(_LONG))), Call.end, Call.finish
+            head(),
+            send(lambda call: call.protocol.opening() + call.protocol.words(literal(_LONG))),
+            Call.end,
+            Call.finish,
         ),
         cases=streamed(Complete(_LONG)),
         heavy=True,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a line of 9 MiB",
-        scripts=answers(head(), Call.begin, Call.arrive, say(b"data: "), *[say(b"a" * MEBIBYTE)] * 9, Call.wait),
+        scripts=answers(head(), Call.begin, Call.arrive, send(b"data: "), *[send(b"a" * MEBIBYTE)] * 9, Call.wait),
         cases=streamed(Cut()),
         heavy=True,
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="one byte a packet",
         scripts=answers(
-            head(), lambda call: [call.say(bytes((byte,))) for byte in complete(call)] and None, Call.finish
+            head(), lambda call: [call.send_chunk(bytes((byte,))) for byte in complete(call)] and None, Call.finish
         ),
         cases=both(Complete()),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="all of it in one packet with its head",
         scripts=answers(

@@ -24,7 +24,7 @@ def literal(text: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class Voice:
+class ProviderProtocol:
     """One wire, as one provider speaks it."""
 
     name: str
@@ -40,7 +40,7 @@ class Voice:
     framing: Literal["sse", "ndjson"] = "sse"
 
     def speaks(self, path: str) -> bool:
-        """Return whether a request with this path is meant for this voice."""
+        """Return whether a request with this path is meant for this protocol."""
         raise NotImplementedError
 
     def streams(self, path: str, body: Any) -> bool:

@@ -1,11 +1,11 @@
 """OpenAI's two wires, and a compatible server."""
 
-from tests.faults.voices.voice import USAGE, WHOLE, Voice, as_json, literal
+from tests.faults.protocols.protocol import USAGE, WHOLE, ProviderProtocol, as_json, literal
 
 _KINDS = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
 
 
-class Chat(Voice):
+class Chat(ProviderProtocol):
     """Chat Completions."""
 
     def speaks(self, path: str) -> bool:
@@ -59,7 +59,7 @@ class Groq(Chat):
         return self.frame(last) + self.frame(b"[DONE]")
 
 
-class Responses(Voice):
+class Responses(ProviderProtocol):
     """OpenAI's Responses."""
 
     def speaks(self, path: str) -> bool:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from tests.faults.call import Call, head, say
+from tests.faults.call import Call, head, send
+from tests.faults.cases.case import FaultCase, answers
+from tests.faults.cases.stream import BROKEN, PHASE, reply
 from tests.faults.expected import Case, Cases, Complete, Cut, Passed, both, streamed
-from tests.faults.rows.row import Row, answers
-from tests.faults.rows.stream import BROKEN, PHASE, reply
-from tests.faults.voices import PIECES, WHOLE, literal
+from tests.faults.protocols import PIECES, WHOLE, literal
 
 PASSED = both(Complete())
 _ENDED = (Call.begin, Call.go_on, Call.end)
@@ -17,8 +17,8 @@ def saying(said: bytes) -> Callable[[Call], bytes]:
 
     def build(call: Call) -> bytes:
         if not call.streams:
-            return call.voice.body(said)
-        return call.voice.opening() + call.voice.words(said) + call.voice.ending()
+            return call.protocol.body(said)
+        return call.protocol.opening() + call.protocol.words(said) + call.protocol.ending()
 
     return build
 
@@ -27,8 +27,8 @@ def counting(count: bytes | None) -> Callable[[Call], bytes]:
     """Return a whole reply with this in place of every number of tokens."""
 
     def build(call: Call) -> bytes:
-        voice = call.voice
-        return call.begun + call.rest + voice.ending(count) if call.streams else voice.body(literal(WHOLE), count)
+        protocol = call.protocol
+        return call.begun + call.rest + protocol.ending(count) if call.streams else protocol.body(literal(WHOLE), count)
 
     return build
 
@@ -37,51 +37,53 @@ def cut_letter(call: Call) -> bytes:
     """Two records with half of the first letter each."""
     first, other = literal(PIECES[0])[:2] + b'"', b'"' + literal(PIECES[0])[2:]
     if not call.streams:
-        return call.voice.body(literal(WHOLE))
-    return call.voice.opening() + call.voice.words(first) + call.voice.words(other) + call.rest + call.last
+        return call.protocol.body(literal(WHOLE))
+    return call.protocol.opening() + call.protocol.words(first) + call.protocol.words(other) + call.rest + call.last
 
 
 def lines_end_with(end: bytes) -> Callable[[Call], bytes]:
     return lambda call: (call.begun + call.rest + call.last).replace(b"\n", end)
 
 
-ROWS = (
-    Row(phase=PHASE, fault="lines that end with CR LF", scripts=answers(*reply(lines_end_with(b"\r\n"))), cases=PASSED),
-    Row(
+CASES = (
+    FaultCase(
+        phase=PHASE, fault="lines that end with CR LF", scripts=answers(*reply(lines_end_with(b"\r\n"))), cases=PASSED
+    ),
+    FaultCase(
         phase=PHASE,
         fault="a byte order mark",
-        scripts=answers(head(), say(b"\xef\xbb\xbf"), *_ENDED, Call.finish),
+        scripts=answers(head(), send(b"\xef\xbb\xbf"), *_ENDED, Call.finish),
         cases=PASSED,
         differ={"relay": Cases(Case(Passed()), Case(Complete()))},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="bytes that are no UTF-8 in the words",
         scripts=answers(*reply(saying(b'"a\xffb"'))),
         cases=both(Complete("a\ufffdb")),
         differ={"relay": both(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a letter cut in two",
         scripts=answers(*reply(cut_letter)),
         cases=streamed(Complete()),
         differ={"relay": streamed(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="half of a surrogate pair",
         scripts=answers(*reply(saying(b'"a\\ud83db"'))),
         cases=both(Complete("a\ufffdb")),
         differ={"relay": both(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="U+2028, NUL and escapes",
         scripts=answers(*reply(saying(b'"\\u2028\xe2\x80\xa9\\u0000\\u001b\\/"'))),
         cases=both(Complete("\u2028\u2029\x00\x1b/")),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="NaN for tokens",
         scripts=answers(*reply(counting(b"NaN"))),
@@ -89,49 +91,49 @@ ROWS = (
         differ={"chat": Cases(Case(Complete()), Case(BROKEN, 2)), "relay": Cases(Case(Passed()), Case(BROKEN, 2))},
         because="chat counts behind its reason",
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="no tokens counted",
         scripts=answers(*reply(counting(None))),
         cases=PASSED,
         differ={"relay": both(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="null for tokens",
         scripts=answers(*reply(counting(b"null"))),
         cases=PASSED,
         differ={"relay": both(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="tokens below zero",
         scripts=answers(*reply(counting(b"-7"))),
         cases=PASSED,
         differ={"relay": both(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="tokens with a fraction",
         scripts=answers(*reply(counting(b"7.5"))),
         cases=PASSED,
         differ={"relay": both(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="tokens as text",
         scripts=answers(*reply(counting(b'"7"'))),
         cases=PASSED,
         differ={"relay": both(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="tokens of thirty digits",
         scripts=answers(*reply(counting(b"9" * 30))),
         cases=PASSED,
         differ={"relay": both(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a key twice",
         scripts=answers(

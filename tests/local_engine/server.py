@@ -1,4 +1,4 @@
-"""`python -m tests.engine.server <model> <key>`: llama.cpp's server; its address is the first line, SIGTERM ends it."""
+"""`python -m tests.local_engine.server <model> <key>`: llama.cpp's server; prints its address, SIGTERM ends it."""
 
 import signal
 import sys
@@ -6,7 +6,7 @@ import threading
 
 import xllamacpp  # type: ignore[import-not-found]  # scripts/ci/engine has it
 
-from tests.engine.model import WINDOW
+from tests.local_engine.model import WINDOW
 
 
 def main(model: str, key: str) -> None:

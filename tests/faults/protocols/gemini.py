@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from tests.faults.voices.voice import USAGE, Voice, as_json
+from tests.faults.protocols.protocol import USAGE, ProviderProtocol, as_json
 
 
-class Gemini(Voice):
+class Gemini(ProviderProtocol):
     """Google's `generateContent`, at either door."""
 
     def speaks(self, path: str) -> bool:

@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 pytest.importorskip("xllamacpp", reason="engine: llama.cpp is not installed: sh scripts/ci/engine")
 
-from tests.engine.model import WINDOW, write_model
+from tests.local_engine.model import WINDOW, write_model
 from tests.support.process_checks import wait_for
 from tests.support.secret_canaries import new_canary
 from tests.support.server_process import Proxy, running_proxy
@@ -54,7 +54,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     model, key = directory / "tiny.gguf", new_canary("llama-")
     write_model(model)
     with (directory / "engine.log").open("w") as log:
-        command = [sys.executable, "-m", "tests.engine.server", str(model), key]
+        command = [sys.executable, "-m", "tests.local_engine.server", str(model), key]
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
         wait_for(lambda: process.poll() is not None or "listening on http" in (directory / "engine.log").read_text())

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from tests.faults.call import HEALTHY, Act, Call, head, pause, say
+from tests.faults.call import HEALTHY, Act, Call, head, pause, send
+from tests.faults.cases.case import FaultCase, answers
+from tests.faults.cases.kinds import OVERFLOW, TOO_LONG
+from tests.faults.cases.status import GOOGLE
 from tests.faults.expected import Case, Cases, Complete, Cut, Passed, Refused, both, streamed
-from tests.faults.rows.kinds import OVERFLOW, TOO_LONG
-from tests.faults.rows.row import Row, answers
-from tests.faults.rows.status import GOOGLE
-from tests.faults.voices import PIECES, WHOLE
+from tests.faults.protocols import PIECES, WHOLE
 
 PHASE = "content"
 BROKEN = Refused(502, "api_error")
@@ -17,14 +17,14 @@ _ENDED = (Call.begin, Call.go_on, Call.end)
 
 def reply(build: Callable[[Call], bytes]) -> tuple[Act, ...]:
     """Return the acts of a good head with this body."""
-    return (head(), say(build), Call.finish)
+    return (head(), send(build), Call.finish)
 
 
 def broken(message: str, *, overloaded: bool) -> Callable[[Call], bytes]:
     """Return an error inside of what begins as a success."""
 
     def error(call: Call) -> bytes:
-        build = call.voice.broken if call.streams else call.voice.fault
+        build = call.protocol.broken if call.streams else call.protocol.fault
         return build(message, overloaded=overloaded)
 
     return error
@@ -32,14 +32,14 @@ def broken(message: str, *, overloaded: bool) -> Callable[[Call], bytes]:
 
 def frame(data: bytes) -> Act:
     """Send one record; where nothing is streamed, nothing."""
-    return lambda call: call.say(call.voice.frame(data)) if call.streams else None
+    return lambda call: call.send_chunk(call.protocol.frame(data)) if call.streams else None
 
 
 def ping_for_ever(call: Call) -> None:
     """Keep the connection busy behind the end, until it is closed."""
-    data = b'event: ping\ndata: {"type": "ping"}\n\n' if call.voice.framing == "sse" else b"\n"
+    data = b'event: ping\ndata: {"type": "ping"}\n\n' if call.protocol.framing == "sse" else b"\n"
     while True:
-        call.say(data)
+        call.send_chunk(data)
         pause(0.02)(call)
 
 
@@ -47,32 +47,32 @@ OVERLOADED = Refused(529, "overloaded_error")
 _MORE = WHOLE + PIECES[1] + PIECES[2]
 SORRY = "The model is overloaded."
 
-ROWS = (
-    Row(
+CASES = (
+    FaultCase(
         phase=PHASE,
         fault="an overload in a 200, before the first words",
         scripts=answers(*reply(broken(SORRY, overloaded=True))),
         cases=both(OVERLOADED, 2),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="an overload in a 200, behind the beginning, before the first words",
         scripts=answers(
             head(),
-            say(lambda call: call.voice.opening() if call.streams else b" "),
+            send(lambda call: call.protocol.opening() if call.streams else b" "),
             *reply(broken(SORRY, overloaded=True))[1:],
         ),
         cases=both(OVERLOADED, 2),
         differ={"relay": Cases(Case(Cut("overloaded_error", text="")), Case(OVERLOADED, 2))},
         because="its own beginning has passed",
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="an error in a 200, before the first words",
         scripts=answers(*reply(broken("Sorry.", overloaded=False))),
         cases=both(Refused(500, "api_error")),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="in a 200, before the first words: the input is longer than the window",
         scripts=answers(*reply(broken(TOO_LONG, overloaded=False))),
@@ -80,53 +80,53 @@ ROWS = (
         differ={"relay": both(Refused(400, "api_error"))},
         because="its own type and text",
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="an overload, then on the second try the reply",
         scripts=[[Call.hear, *reply(broken(SORRY, overloaded=True))], HEALTHY],
         cases=both(Complete(), 2),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="an overload behind the first words",
-        scripts=answers(head(), Call.begin, Call.arrive, say(broken(SORRY, overloaded=True)), Call.finish),
+        scripts=answers(head(), Call.begin, Call.arrive, send(broken(SORRY, overloaded=True)), Call.finish),
         cases=streamed(Cut("overloaded_error")),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="an error behind the first words",
-        scripts=answers(head(), Call.begin, Call.arrive, say(broken("Sorry.", overloaded=False)), Call.finish),
+        scripts=answers(head(), Call.begin, Call.arrive, send(broken("Sorry.", overloaded=False)), Call.finish),
         cases=streamed(Cut()),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="an error behind the end",
-        scripts=answers(head(), *_ENDED, say(broken("Sorry.", overloaded=False)), Call.finish),
+        scripts=answers(head(), *_ENDED, send(broken("Sorry.", overloaded=False)), Call.finish),
         cases=streamed(Complete()),
         differ={"relay": streamed(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="half a record, and the body ends as it should",
         scripts=answers(
-            head(), Call.begin, Call.arrive, say(lambda call: call.rest[:-10] if call.streams else b""), Call.finish
+            head(), Call.begin, Call.arrive, send(lambda call: call.rest[:-10] if call.streams else b""), Call.finish
         ),
         cases=Cases(Case(Cut(text=PIECES[0] + PIECES[1])), Case(BROKEN, 2)),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="no end: the body stops behind the last words",
         scripts=answers(head(), Call.begin, Call.go_on, Call.finish),
         cases=streamed(Cut(text=WHOLE)),
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="the end twice",
         scripts=answers(head(), *_ENDED, Call.end, Call.finish),
         cases=streamed(Complete()),
         differ={"relay": streamed(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="words behind the end",
         scripts=answers(head(), *_ENDED, Call.go_on, Call.finish),
@@ -137,42 +137,42 @@ ROWS = (
         },
         because="Google marks no record as the last",
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="garbage behind the end",
         scripts=answers(head(), *_ENDED, frame(b"\x00\xff{hello"), Call.finish),
         cases=streamed(Complete()),
         differ={"relay": streamed(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="pings behind the end, for ever",
         scripts=answers(head(), *_ENDED, ping_for_ever),
         cases=streamed(Complete()),
         differ={"relay": streamed(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="garbage in place of the first record",
         scripts=answers(head(), frame(b"hello"), *_ENDED, Call.finish),
         cases=streamed(BROKEN, 2),
         differ={"relay": streamed(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="garbage behind the first words",
         scripts=answers(head(), Call.begin, Call.arrive, frame(b'{"a":'), Call.go_on, Call.end, Call.finish),
         cases=streamed(Cut()),
         differ={"relay": streamed(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="JSON that is no object behind the first words",
         scripts=answers(head(), Call.begin, Call.arrive, frame(b"[17]"), Call.go_on, Call.end, Call.finish),
         cases=streamed(Cut()),
         differ={"relay": streamed(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a record of an unknown kind",
         scripts=answers(
@@ -181,7 +181,7 @@ ROWS = (
         cases=streamed(Complete()),
         differ={"relay": streamed(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="a record 100,000 levels deep",
         scripts=answers(
@@ -196,14 +196,16 @@ ROWS = (
         cases=streamed(Cut()),
         differ={"relay": streamed(Passed())},
     ),
-    Row(
+    FaultCase(
         phase=PHASE,
         fault="comments, ids and empty lines between records",
         scripts=answers(
             head(),
             Call.begin,
             lambda call: (
-                call.say(b": hi\n\nid: 7\nretry: 5\n\n\n\n" if call.voice.framing == "sse" else b"\n\n \n"[:2])
+                call.send_chunk(
+                    b": hi\n\nid: 7\nretry: 5\n\n\n\n" if call.protocol.framing == "sse" else b"\n\n \n"[:2]
+                )
                 if call.streams
                 else None
             ),
