@@ -215,7 +215,7 @@ class _Expectation:
         return SeenText("assistant", said, calls, self._remembered("".join(thoughts), bool(said), bool(calls)))
 
     def _remembered(self, thought: str, speaks: bool, calls: bool) -> list[str]:
-        """Return what of a thought goes back: `Stage.signature` seals it in every way that some wire reads."""
+        """Return what of a thought goes back: `SessionStep.signature` seals it in every way that some wire reads."""
         dialect = self._dialect
         if self._wire == "ollama":
             return [thought] if thought else []
