@@ -41,7 +41,7 @@ FEATURES = (
     _subject("two `stop_sequences`", stop_sequences=["\n\nHuman:", "</answer>"]),
     _subject("a server with unknown models: text is searched for calls and reasoning", model=ANY_MODEL),
     _subject("the same, with thinking events", model=ANY_MODEL, hears="think"),
-    _subject("without the counters of `/metrics`, which are on by default", module="bench.uncounted"),
+    _subject("without the counters of `/metrics`, which are on by default", module="bench.without_metrics"),
     _subject("`PROXY_API_KEY`, two keys", {"PROXY_API_KEY": "another,bench"}),
     _subject("`FIDELITY=strict`", {"FIDELITY": "strict"}),
     _subject("`CHECK_WINDOW=true`", {"CHECK_WINDOW": "true"}),

@@ -65,10 +65,10 @@ def _write_goals(results: Results) -> str:
 
 def _write_goals_of(sheet: ResultTable) -> str:
     """Return what a wire costs beside what it may, and why it misses an aim where it does."""
-    peers = [name for name in sheet.names if _is_peer(name)]
-    others = ["best other gateway", _LITELLM] if peers else []
+    other_gateways = [name for name in sheet.names if _is_peer(name)]
+    others = ["best other gateway", _LITELLM] if other_gateways else []
     rows = [["measure", "nginx, plain relay", *others, "this proxy", "must", "aim", "reached"]]
-    rows += [_goal_row(row, peers) for key in GOALS if (row := sheet.row(key))]
+    rows += [_goal_row(row, other_gateways) for key in GOALS if (row := sheet.row(key))]
     missed = [(key, row) for key in GOALS if (row := sheet.row(key)) and _judge(row, GOALS[key]) != "aim"]
     known = REASONS.get(sheet.title, {})
     reasons = [f"- **{row.title}**: {known.get(key, 'the cause is unknown.')}" for key, row in missed]

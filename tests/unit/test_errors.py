@@ -140,14 +140,14 @@ async def test_what_is_refused_before_its_body_is_read(
 
 
 async def test_a_limit_of_this_proxy_is_never_said_to_be_a_provider_s() -> None:
-    town = ProxyHarness(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-one-0123456789")
-    house = town.house
-    town.house = structs.replace(house, queue=Full(None))
-    assert await answer(town) == (529, "overloaded_error", "Too many wait.", {"retry-after": "2"})
-    town.house = structs.replace(house, queue=Ending(None))
+    proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-one-0123456789")
+    services = proxy.services
+    proxy.services = structs.replace(services, queue=Full(None))
+    assert await answer(proxy) == (529, "overloaded_error", "Too many wait.", {"retry-after": "2"})
+    proxy.services = structs.replace(services, queue=Ending(None))
     told = "The proxy is shutting down, so the reply is incomplete. Try again in a moment."
-    assert await answer(town) == (503, "api_error", told, {"retry-after": "1"})
-    town.house = structs.replace(house, policies=[Limited()])
+    assert await answer(proxy) == (503, "api_error", told, {"retry-after": "1"})
+    proxy.services = structs.replace(services, policies=[Limited()])
     told = "The budget of local is spent. It begins again in 90 s."
     assert await answer(proxy) == (429, "rate_limit_error", told, {"retry-after": "90"})
     assert [receipt.provider for receipt in proxy.receipts] == ["", "", ""]

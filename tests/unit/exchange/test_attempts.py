@@ -388,10 +388,10 @@ async def test_a_key_that_is_refused_is_seen_in_what_was_tried_and_named_once_wi
     upstream = FakeUpstream(lambda self, body: error(401, "revoked") if first in self.requests[-1][1] else reply(False))
     proxy = ProxyHarness(upstream, OPENAI_API_KEY=f"{first},{second}")
     for _ in range(3):
-        assert (await town.ask()).error is None
-    assert [receipt.failed_attempts for receipt in town.receipts] == [["openai 401"], [], []]
-    assert town.log.getvalue().count("abcd is in cooldown, because of") == 1
-    assert first not in town.log.getvalue()
+        assert (await proxy.post()).error is None
+    assert [receipt.failed_attempts for receipt in proxy.receipts] == [["openai 401"], [], []]
+    assert proxy.log.getvalue().count("abcd is in cooldown, because of") == 1
+    assert first not in proxy.log.getvalue()
 
 
 async def test_a_provider_that_says_not_to_ask_again_is_not_and_the_client_is_told() -> None:

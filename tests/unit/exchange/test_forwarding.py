@@ -78,11 +78,11 @@ async def test_a_reply_of_an_odd_type_is_counted_and_its_end_known(kind: object)
 
 
 async def test_a_whole_reply_to_a_stream_is_told_once() -> None:
-    somewhere = town(json.dumps(MESSAGE).encode())
-    keeper = await somewhere.ask(stream=True)
-    assert keeper.error is not None
-    assert keeper.error.status == 502
-    assert keeper.error.message == "anthropic: the reply was not streamed although a stream was requested"
+    somewhere = proxy(json.dumps(MESSAGE).encode())
+    sink = await somewhere.post(stream=True)
+    assert sink.error is not None
+    assert sink.error.status == 502
+    assert sink.error.message == "anthropic: the reply was not streamed although a stream was requested"
     assert somewhere.receipts[0].failed_attempts == []
 
 

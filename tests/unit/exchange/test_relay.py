@@ -888,9 +888,9 @@ def test_a_list_in_another_shape_is_not_passed_on() -> None:
 
 
 def test_a_language_that_the_provider_itself_does_not_speak_needs_an_address() -> None:
-    keeper = ask(ProxyHarness(Streets(), OPENAI_API_KEY="k", OPENAI_WIRE="messages"), model="openai/gpt-4.1")
-    assert keeper.error is not None
-    assert keeper.error.message == (
+    sink = ask(ProxyHarness(Streets(), OPENAI_API_KEY="k", OPENAI_WIRE="messages"), model="openai/gpt-4.1")
+    assert sink.error is not None
+    assert sink.error.message == (
         "openai/gpt-4.1 cannot be reached: OpenAI does not support messages. "
         "OPENAI_WIRE=messages is for your own server: set its address in OPENAI_BASE_URL"
     )

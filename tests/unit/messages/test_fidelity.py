@@ -135,11 +135,11 @@ PDF = {"type": "document", "source": {"type": "base64", "media_type": "applicati
     ],
 )
 async def test_strict_refuses_what_a_model_of_texts_would_lose(fields: dict[str, Any], lost: str) -> None:
-    street = Street()
-    keeper = await ProxyHarness(street, GROQ_API_KEY="k", FIDELITY="strict").ask(**fields)
-    assert street.bodies == []
-    assert keeper.error is not None
-    assert keeper.error.message == (
+    upstream = FakeProvider()
+    sink = await ProxyHarness(upstream, GROQ_API_KEY="k", FIDELITY="strict").post(**fields)
+    assert upstream.bodies == []
+    assert sink.error is not None
+    assert sink.error.message == (
         f"groq/llama-3.3-70b-versatile would lose {lost}. FIDELITY=strict rejects this. Remove it from the "
         "request, choose another backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one "
         "tier)."
@@ -372,9 +372,9 @@ async def test_a_note_has_the_clients_name_of_a_tool() -> None:
         {"name": "mcp.read file", "strict": True, "input_schema": {"type": "object", "properties": {"a": {}}}},
         {"name": "plain", "strict": True, "input_schema": {"type": "object", "properties": {"a": {}}}},
     ]
-    assert (await town.ask(tools=tools)).body
+    assert (await proxy.post(tools=tools)).body
     why = "strict was not sent: the schema does not fit strict mode"
-    assert [note for note in town.receipts[0].notes if note.field.startswith("tools")] == [
+    assert [note for note in proxy.receipts[0].notes if note.field.startswith("tools")] == [
         FidelityNote("approximated", "tools.mcp.read file", why),
         FidelityNote("approximated", "tools.plain", why),
     ]

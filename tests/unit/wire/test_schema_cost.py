@@ -210,8 +210,8 @@ async def test_a_schema_of_more_than_four_mebibytes_is_not_read(reply: bool) -> 
     fields: dict[str, Any] = output if reply else {"tools": [tool("t", schema)]}
     sink = await ProxyHarness(Model(), **settings).post(model=model, **fields)
     path, size = "output_config.format.schema" if reply else "tools.0.input_schema", len(json.dumps(schema))
-    assert keeper.error is not None
-    assert keeper.error.message == f"{path}: has {size:,} bytes; at most 4,194,304 are allowed"
+    assert sink.error is not None
+    assert sink.error.message == f"{path}: has {size:,} bytes; at most 4,194,304 are allowed"
 
 
 async def test_tools_below_the_limit_do_not_add_up() -> None:

@@ -109,9 +109,9 @@ async def test_strict_judges_only_what_the_client_asked(stream: bool) -> None:
 async def test_strict_refuses_citations_of_a_fetch_before_anything_is_sent() -> None:
     script = Script()
     cited = {**FETCH, "citations": {"enabled": True}}
-    keeper = await town(script, fetch=Fetcher(), **STRICT).ask(tools=[cited], max_tokens=100, model="claude-sonnet-4-5")
-    assert keeper.error is not None
-    assert keeper.error.message == (
+    sink = await proxy(script, fetch=Fetcher(), **STRICT).post(tools=[cited], max_tokens=100, model="claude-sonnet-4-5")
+    assert sink.error is not None
+    assert sink.error.message == (
         "openai/gpt-4.1 would lose tools.web_fetch.citations: no other provider is known to cite fetched "
         "pages. FIDELITY=strict rejects this. Remove it from the request, choose another "
         "backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one tier)."

@@ -58,10 +58,10 @@ async def test_a_wrong_reply_is_asked_for_once_more_and_both_are_paid_for(wrong:
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_second_wrong_reply_is_an_error_that_says_what_is_wrong(stream: bool) -> None:
     model = Model(WRONG, WRONG, stream=stream)
-    keeper = await ProxyHarness(model, **DEEPSEEK).ask(stream=stream, **FORMAT)
-    assert keeper.error is not None
-    assert (keeper.error.status, keeper.error.error_type) == (502, "api_error")
-    assert keeper.error.message == (
+    sink = await ProxyHarness(model, **DEEPSEEK).post(stream=stream, **FORMAT)
+    assert sink.error is not None
+    assert (sink.error.status, sink.error.error_type) == (502, "api_error")
+    assert sink.error.message == (
         "openai returned no valid reply for the schema in output_config.format in two attempts: "
         "$.stars: 'four' is not of type 'integer'."
     )
@@ -171,7 +171,7 @@ async def test_a_schema_that_would_take_for_ever_to_check_is_refused_by_its_name
     assert sink.error is not None
     assert (sink.error.status, sink.error.error_type) == (400, "invalid_request_error")
     assert others > 5, "nobody else was served while the reply was checked"
-    assert keeper.error.message == (
+    assert sink.error.message == (
         "output_config.format.schema: it needs more than 300,000 steps to check; that is the limit. Refer to "
         "fewer definitions from each other, or list fewer alternatives."
     )
