@@ -230,7 +230,7 @@ CASES = (
     FaultCase(
         phase=PHASE,
         fault="packed by gzip, 4 MiB after decompression",
-        scripts=answers(*packed("gzip", say(lambda call: gzip.compress(complete(call) + b" " * (4 * MEBIBYTE))))),
+        scripts=answers(*packed("gzip", send(lambda call: gzip.compress(complete(call) + b" " * (4 * MEBIBYTE))))),
         cases=both(Complete()),
     ),
     FaultCase(
