@@ -62,7 +62,7 @@ def exchange(
             status = message.get("status", status)
             sent.append(message.get("body", b""))
 
-        await serve_request(town.house, {**scope, "headers": [*_HEADERS, *headers]}, receive, send)
+        await serve_request(proxy.services, {**scope, "headers": [*_HEADERS, *headers]}, receive, send)
         return read_outcome(status, b"".join(sent))
 
     return run

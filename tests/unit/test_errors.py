@@ -66,7 +66,7 @@ async def answer(
         "client": ("127.0.0.1", 50_000),
         "headers": [(name.encode(), value.encode()) for name, value in named.items() if value],
     }
-    await serve_request(town.house, scope, receive, send)
+    await serve_request(proxy.services, scope, receive, send)
     told = json.loads(sent[1]["body"])
     others = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     assert others.pop("request-id") == told["request_id"]

@@ -82,7 +82,7 @@ class Exchange:
             (b"content-type", b"application/json"),
         ]
         scope = {"type": "http", "method": "POST", "path": "/v1/messages", "query_string": b"beta=true"}
-        await serve_request(self.house, {**scope, "headers": headers, "client": ("127.0.0.1", 1)}, receive, send)
+        await serve_request(self.services, {**scope, "headers": headers, "client": ("127.0.0.1", 1)}, receive, send)
         return b"".join(replies)
 
     def calls(self) -> Calls:

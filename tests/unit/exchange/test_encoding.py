@@ -44,7 +44,7 @@ async def post(path: str, fields: dict[str, Any], reply: str = "Done.") -> tuple
     headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
     loop, process = time.thread_time(), time.process_time()
-    await serve_request(house, {**scope, "client": ("127.0.0.1", 1)}, receive, send)
+    await serve_request(services, {**scope, "client": ("127.0.0.1", 1)}, receive, send)
     share = (time.thread_time() - loop) / (time.process_time() - process)
     return json.loads(b"".join(sent)), share
 

@@ -40,7 +40,7 @@ class Held:
 
         headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
         scope = {"type": "http", "method": "POST", "path": "/v1/messages", "query_string": b"", "headers": headers}
-        task = asyncio.create_task(serve_request(self.house, {**scope, "client": ("127.0.0.1", 1)}, receive, send))
+        task = asyncio.create_task(serve_request(self.services, {**scope, "client": ("127.0.0.1", 1)}, receive, send))
         async with asyncio.timeout(20):
             await self.begun.wait()
         await asyncio.sleep(0)

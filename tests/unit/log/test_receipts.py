@@ -104,7 +104,7 @@ async def ask(proxy: ProxyHarness, method: str, path: str, body: Any = None, **h
     named = {"host": "localhost", **{name.replace("_", "-"): value for name, value in headers.items()}}
     scope = {"type": "http", "method": method, "path": path, "query_string": b"", "client": ("127.0.0.1", 1)}
     pairs = [(name.encode(), value.encode()) for name, value in named.items()]
-    await serve_request(town.house, {**scope, "headers": pairs}, receive, send)
+    await serve_request(proxy.services, {**scope, "headers": pairs}, receive, send)
     return int(sent[0]["status"])
 
 

@@ -197,7 +197,7 @@ async def knock(proxy: ProxyHarness, **fields: Any) -> tuple[int, dict[str, str]
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/v1/messages", "query_string": b"", "client": ("127.0.0.1", 1)}
-    await serve_request(town.house, {**scope, "headers": [(b"host", b"localhost")]}, receive, send)
+    await serve_request(proxy.services, {**scope, "headers": [(b"host", b"localhost")]}, receive, send)
     return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
 
 

@@ -36,7 +36,7 @@ async def test_a_bug_at_the_door_is_answered_in_the_envelope_and_leaves_a_line()
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": [], "query_string": b"", "client": None}
-    await serve_request(structs.replace(town.house, policies=[Broken()]), scope, receive, send)
+    await serve_request(structs.replace(proxy.services, policies=[Broken()]), scope, receive, send)
     start, body = sent
     assert start["status"] == 500
     assert json.loads(body["body"])["error"]["type"] == "api_error"
@@ -98,7 +98,7 @@ async def test_an_error_does_not_contain_a_proxy_key_that_was_sent_as_a_value(
 
     headers = [(b"x-api-key", KEY.encode())]
     scope = {"type": "http", "method": method, "path": path, "headers": headers, "query_string": b"", "client": None}
-    await serve_request(town.house, scope, receive, send)
+    await serve_request(proxy.services, scope, receive, send)
     assert sent[0]["status"] >= 400 or path.endswith("count_tokens")
     answer = b"".join(part.get("body", b"") for part in sent).decode()
     assert KEY not in answer
@@ -134,7 +134,7 @@ async def test_a_request_that_is_cancelled_before_its_exchange_has_one_receipt_a
     scope = {"type": "http", "method": "POST", "path": "/v1/messages", "headers": [(b"host", b"localhost")]}
     scope |= {"query_string": b"", "client": None}
     policy = Waiting()
-    task = asyncio.create_task(serve_request(structs.replace(town.house, policies=[policy]), scope, receive, send))
+    task = asyncio.create_task(serve_request(structs.replace(proxy.services, policies=[policy]), scope, receive, send))
     await policy.reached.wait()
     task.cancel()
     await task
