@@ -13,7 +13,8 @@ from tests.differential.comparing import Difference, compare
 from tests.differential.explanations import REASONS, Reason
 from tests.differential.litellm_reference import COMPARED_WITH, name_theirs, translate, why_not
 from tests.differential.reading import read
-from tests.support.paths import GOLDEN, ROOT
+from tests.support.golden_runner import find_cases, read_request
+from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs/contributing/differential.md"
 WIRES = ("openai_chat", "gemini", "ollama")
@@ -23,11 +24,11 @@ def scenarios() -> Iterator[tuple[str, Path]]:
     """Yield wire and folder of every scenario with a request that no earlier one had."""
     seen = set()
     for wire in WIRES:
-        for folder in sorted((GOLDEN / wire).iterdir()):
+        for folder in find_cases(wire):
             said = folder / "expected_upstream_request.json"
             if not said.exists():
                 continue
-            key = ((folder / "request.json").read_bytes(), said.read_bytes())
+            key = (read_request(folder), said.read_bytes())
             if key not in seen:
                 seen.add(key)
                 yield wire, folder
@@ -36,10 +37,10 @@ def scenarios() -> Iterator[tuple[str, Path]]:
 @cache
 def differences(wire: str, folder: Path) -> tuple[Difference, ...]:
     """Return what LiteLLM would have sent otherwise than the scenario expects of us."""
-    facts = tomllib.loads((folder / "scenario.toml").read_text(encoding="utf-8"))
+    facts = tomllib.loads((folder / "case.toml").read_text(encoding="utf-8"))
     address = facts.get("settings", {}).get("OPENAI_BASE_URL", "")
     model = f"{name_theirs(wire, facts['provider'], address)}/{facts['model']}"
-    request = json.loads((folder / "request.json").read_bytes())
+    request = json.loads(read_request(folder))
     ours = json.loads((folder / "expected_upstream_request.json").read_bytes())["body"]
     theirs = translate(request, model)
     if isinstance(theirs, str):

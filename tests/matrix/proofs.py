@@ -10,10 +10,10 @@ from anthropic_proxy.errors import ClientError
 from anthropic_proxy.routing.router import Target
 from tests.matrix.backends import Backend
 from tests.matrix.cells import Cell, Feature, cell_of, speaks_of, wire_name, worst_of
-from tests.support.golden_runner import GoldenCase
+from tests.support.golden_runner import GoldenCase, find_cases, read_message
 from tests.support.paths import GOLDEN
 
-RELAY = "anthropic/unknown_fields"
+RELAY = "anthropic/text/unknown_fields"
 """Proves every cell of a backend to which bytes pass unchanged: no field is known there, and none is touched."""
 
 
@@ -21,7 +21,7 @@ class Proof(Struct, frozen=True):
     """A scenario that proves features."""
 
     name: str
-    """Folder below `tests/golden`: `openai_chat/sampling`."""
+    """Folder below `tests/golden`: `openai_chat/text/sampling`."""
     scenario: GoldenCase
 
     def cell_of(self, feature: Feature) -> Cell | None:
@@ -48,8 +48,12 @@ class Proof(Struct, frozen=True):
 
     def _received(self) -> str:
         folder = self.scenario.folder
-        received = [folder / f"expected_{name}" for name in ("events.sse", "message.json", "error.json")]
-        return "\n".join(_compact(path.read_bytes()) for path in received if path.exists())
+        received = [folder / f"expected_{name}" for name in ("events.sse", "error.json")]
+        texts = [path.read_bytes() for path in received if path.exists()]
+        is_relayed = wire_name(self.scenario.target) == "anthropic"
+        if (folder / "expected_message.json").exists() or not ((folder / "expected_error.json").exists() or is_relayed):
+            texts.append(msgspec.json.encode(read_message(folder)))
+        return "\n".join(map(_compact, texts))
 
 
 def _compact(text: bytes) -> str:
@@ -63,11 +67,11 @@ def _compact(text: bytes) -> str:
 def load_proofs() -> dict[str, tuple[Proof, ...]]:
     """Return the scenarios by the features that they prove."""
     found: dict[str, list[Proof]] = {}
-    for path in sorted(GOLDEN.glob("*/*/scenario.toml")):
+    for path in [folder / "case.toml" for folder in find_cases()]:
         if "\nproves = [" not in path.read_text("utf-8"):
             continue
-        proof = Proof(f"{path.parent.parent.name}/{path.parent.name}", GoldenCase(path.parent))
-        for name in proof.scenario.facts["proves"]:
+        proof = Proof(str(path.parent.relative_to(GOLDEN)), GoldenCase(path.parent))
+        for name in proof.scenario.fields["proves"]:
             found.setdefault(name, []).append(proof)
     return {name: tuple(proofs) for name, proofs in found.items()}
 

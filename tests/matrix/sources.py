@@ -45,7 +45,7 @@ def is_sourced(feature: Feature, backend: Backend, cell: Cell) -> bool:
     return any(
         place_of(proof.scenario.target) == place_of(target)
         and proof.scenario.target.model == target.model
-        and proof.scenario.facts["source"] != "written by hand"
+        and proof.scenario.fields["source"] != "written by hand"
         and (there := proof.cell_of(feature)) is not None
         and there.fate == cell.fate
         for proof in load_proofs().get(feature.name, ())

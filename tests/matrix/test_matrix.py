@@ -41,7 +41,7 @@ def test_no_proof_contradicts_a_cell() -> None:
             fates = {cell.fate for at, cell in cells if cell is not None and wire_name(at) == wire_name(target)}
             shared = {cell.fate for _, cell in cells if cell is not None and cell.shared and there.shared}
             assert there.fate in fates | shared, f"{proof.name} proves that {name} is {there.fate}, which no cell says"
-            if {"facts", "dialect"} & proof.scenario.facts.keys():
+            if {"capabilities", "dialect"} & proof.scenario.fields.keys():
                 continue  # it stands for a model or a server that is not the matrix's
             same = [cell for at, cell in cells if place_of(at) == place_of(target) and at.model == target.model]
             assert all(cell is not None and cell.fate in (there.fate, "hint") for cell in same), (
@@ -50,7 +50,7 @@ def test_no_proof_contradicts_a_cell() -> None:
 
 
 def test_named_proofs_exist() -> None:
-    assert (GOLDEN / RELAY / "scenario.toml").exists()
+    assert (GOLDEN / RELAY / "case.toml").exists()
     for feature in features():
         for test in feature.tests.values():
             file, _, name = test.partition("::")

@@ -19,7 +19,7 @@ CODE = {
     "anthropic_proxy/routing/models.toml",
 }
 PAPERS = {".env.example", "CHANGELOG.md", "docs/guide/providers.md"}
-SCENARIO = "tests/golden/openai_chat/together_thinking/"
+SCENARIO = "tests/golden/openai_chat/thinking/together_thinking/"
 TOUCHED = (
     "integration/test_legacy_settings",
     "repository/test_architecture",
@@ -73,7 +73,7 @@ def python(folder: Path, *arguments: str) -> str:
 def test_the_example_changes_what_the_page_names_and_no_more() -> None:
     names = set(changed())
     assert {name for name in names if not name.startswith(SCENARIO)} == CODE | PAPERS
-    assert {SCENARIO + name for name in ("scenario.toml", "request.json", "upstream.sse")} < names
+    assert {SCENARIO + name for name in ("case.toml", "request.json", "upstream.sse")} < names
     page = PAGE.read_text("utf-8")
     assert all(f"`{name}`" in page for name in {*CODE, *PAPERS, SCENARIO})
     assert DIFF.name in page

@@ -8,13 +8,13 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.errors import ProxyError
-from tests.support.golden_runner import GoldenCase
-from tests.support.paths import GOLDEN, ROOT, TESTS
+from tests.support.golden_runner import GoldenCase, find_cases
+from tests.support.paths import ROOT, TESTS
 
 
 def scenarios_of(wire: ModuleType) -> list[Path]:
     """Return the folders of a wire's scenarios."""
-    return sorted(path.parent for path in (GOLDEN / wire.__name__.split(".")[-1]).glob("*/scenario.toml"))
+    return find_cases(wire.__name__.split(".")[-1])
 
 
 def proofs_of(wire: ModuleType) -> dict[str, set[str]]:
@@ -27,10 +27,10 @@ def proofs_of(wire: ModuleType) -> dict[str, set[str]]:
 
 def missing_proofs(wire: ModuleType) -> dict[str, set[str]]:
     """Return the fields that name no proof, or one that does not exist."""
-    folder = f"golden/{wire.__name__.split('.')[-1]}/"
     modules = {path.relative_to(ROOT).as_posix() for path in TESTS.rglob("test_*.py")}
-    existing = {path.name for path in scenarios_of(wire)} | modules
-    named = {field: {name.removeprefix(folder) for name in names} for field, names in proofs_of(wire).items()}
+    cases = scenarios_of(wire)
+    existing = {folder.relative_to(TESTS).as_posix() for folder in cases} | {folder.name for folder in cases} | modules
+    named = proofs_of(wire)
     unproven = {field: set() for field in set(wire.Dialect.__struct_fields__) - set(named)}
     return unproven | {field: names - existing for field, names in named.items() if not names or names - existing}
 

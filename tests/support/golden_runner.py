@@ -1,5 +1,6 @@
 """Plays one scenario through the real router, preparation, wire, framing, cutter and writer, without a socket."""
 
+import contextlib
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -28,11 +29,58 @@ from anthropic_proxy.wire.contract import Call, UpstreamRequest, relays
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
 from tests.support import golden_relay as relay
 from tests.support.golden_relay import readable
+from tests.support.paths import GOLDEN
 
 ESTIMATE = 100
 """Input tokens that `message_start` reports in every scenario: how well they are counted is proven elsewhere."""
 READERS: dict[str, Callable[[], SSEReader | NDJSONReader]] = {"sse": SSEReader, "ndjson": NDJSONReader}
 UPSTREAM_FILES = ("upstream.sse", "upstream.ndjson", "upstream.json")
+
+
+def find_cases(wire: str = "*", name: str = "*") -> list[Path]:
+    """Return the folders of golden cases, sorted by path."""
+    return sorted(path.parent for path in GOLDEN.glob(f"{wire}/*/{name}/case.toml"))
+
+
+def read_request(folder: Path) -> bytes:
+    """Return `request.json` of a case, or of the nearest parent folder with one."""
+    return next(path for place in (folder, *folder.parents) if (path := place / "request.json").exists()).read_bytes()
+
+
+def fold_events(events: bytes) -> dict[str, Any]:
+    """Return the message that a client builds from a stream."""
+    message: dict[str, Any] = {}
+    arguments: dict[int, str] = {}
+    for line in events.decode().splitlines():
+        event = msgspec.json.decode(line[6:]) if line.startswith("data: ") else {"type": ""}
+        if event["type"] == "message_start":
+            message = event["message"]
+        elif event["type"] == "content_block_start":
+            message["content"].append(event["content_block"])
+        elif event["type"] == "content_block_delta":
+            block, delta = message["content"][event["index"]], event["delta"]
+            if delta["type"] == "input_json_delta":
+                arguments[event["index"]] = arguments.get(event["index"], "") + delta["partial_json"]
+            elif delta["type"] == "citations_delta":
+                block["citations"] = [*(block.get("citations") or ()), delta["citation"]]
+            else:
+                name = delta["type"].removesuffix("_delta")
+                block[name] += delta[name]
+        elif event["type"] == "message_delta":
+            message |= event["delta"]
+            message["usage"] |= event["usage"]
+    for place, text in arguments.items():
+        with contextlib.suppress(msgspec.DecodeError):  # arguments that were cut off are no JSON
+            message["content"][place]["input"] = msgspec.json.decode(text)
+    return message
+
+
+def read_message(folder: Path) -> dict[str, Any]:
+    """Return the expected message: from `expected_message.json`, else folded from `expected_events.sse`."""
+    path = folder / "expected_message.json"
+    if path.exists():
+        return msgspec.json.decode(path.read_bytes())
+    return fold_events((folder / "expected_events.sse").read_bytes())
 
 
 class ReplayResult(Struct, kw_only=True):
@@ -49,9 +97,9 @@ class GoldenCase:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.facts: dict[str, Any] = tomllib.loads((folder / "scenario.toml").read_text(encoding="utf-8"))
-        self.provider = find_provider(self.facts["provider"])
-        self.posted = (folder / "request.json").read_bytes()
+        self.fields: dict[str, Any] = tomllib.loads((folder / "case.toml").read_text(encoding="utf-8"))
+        self.provider = find_provider(self.fields["provider"])
+        self.posted = read_request(folder)
         self.request = _read(self.posted)
         files = [folder / name for name in UPSTREAM_FILES if (folder / name).exists()]
         self.upstream = files[0].read_bytes() if files else None
@@ -67,25 +115,26 @@ class GoldenCase:
     def _resolve(self) -> Target:
         """Return the target to which the real router sends the request, with the dialect that the scenario asks for."""
         row = self.provider
-        environ = {"BIG_MODEL": f"{row.prefix}/{self.facts['model']}"}
+        environ = {"BIG_MODEL": f"{row.prefix}/{self.fields['model']}"}
         if row.key_variable:
             environ[row.key_variable] = "golden"
         if row.selectable:
             environ["PREFERRED_PROVIDER"] = row.name
-        settings = load_settings({**environ, **self.facts.get("settings", {})}, PROVIDERS, env_file=None)
+        settings = load_settings({**environ, **self.fields.get("settings", {})}, PROVIDERS, env_file=None)
         target = resolve(RoutingQuery(self.request.model), settings, Catalog()).targets[0]
-        changes = {name: _frozen(value) for name, value in self.facts.get("dialect", {}).items()}
+        capabilities = {name: _frozen(value) for name, value in self.fields.get("capabilities", {}).items()}
+        changes = {name: _frozen(value) for name, value in self.fields.get("dialect", {}).items()}
         return structs.replace(
             target,
             dialect=structs.replace(target.dialect, **changes),
-            facts=structs.replace(target.facts, **{k: _frozen(v) for k, v in self.facts.get("facts", {}).items()}),
+            facts=structs.replace(target.facts, **capabilities),
         )
 
     def call(self) -> Call:
         """Return the prepared call; its identifiers count from 1."""
         target = self.target
         if relays(target.wire):
-            client = self.facts.get("client", {})
+            client = self.fields.get("client", {})
             return relay.new_call(target, self.request, self.posted, client.get("headers", {}), client.get("query", ""))
         prepared = prepare(self.request, target_limits(target))
         count = iter(range(1, 1_000))
@@ -132,7 +181,7 @@ class GoldenCase:
         except ProxyError as error:
             return ReplayResult(error=_refusal(error))
         if relays(self.target.wire):
-            status, headers = self.facts.get("status", 200), self.facts.get("headers", {})
+            status, headers = self.fields.get("status", 200), self.fields.get("headers", {})
             return ReplayResult(**relay.play(self.target, call, status, headers, chunks))
         reads = _Reads(self, call, chunks)
         writer = MessageWriter(message_id="msg_golden", model=self.request.model, signature=reads.signature)
@@ -187,10 +236,10 @@ class _Reads:
             yield cutter.finish()
 
     def _uncut(self) -> Iterable[list[Delta]]:
-        status = self._scenario.facts.get("status", 200)
+        status = self._scenario.fields.get("status", 200)
         if status != 200:
             outcome = self._wire.decode_error(
-                self._call, status, self._scenario.facts.get("headers", {}), b"".join(self._chunks)
+                self._call, status, self._scenario.fields.get("headers", {}), b"".join(self._chunks)
             )
             if isinstance(outcome, Exception):
                 raise outcome

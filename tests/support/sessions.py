@@ -16,7 +16,7 @@ from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.wire.contract import UpstreamRequest
 from anthropic_proxy.wire.signatures import ReasoningState, digest_address, encode_signature
 from tests.support.fakes.openai_chat.samples import png
-from tests.support.golden_runner import GoldenCase
+from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.paths import GOLDEN
 
 _PNG = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(png(3, 2)).decode()}
@@ -148,7 +148,7 @@ class SessionStep:
 
     def __init__(self, folder: Path) -> None:
         self.scenario = GoldenCase(folder)
-        self.wire = folder.parent.name
+        self.wire = folder.parent.parent.name
         self.name = str(folder.relative_to(GOLDEN))
         self.dialect = self.scenario.target.dialect
 
@@ -169,8 +169,8 @@ class SessionStep:
 def session_steps() -> list[SessionStep]:
     """Return one stage for each way in which some provider's model speaks some wire; not those that take no tools."""
     found: dict[Any, SessionStep] = {}
-    for path in sorted(GOLDEN.glob("*/*/scenario.toml")):
-        step = SessionStep(path.parent)
+    for folder in find_cases():
+        step = SessionStep(folder)
         facts = step.scenario.target.facts
         if facts.tools and getattr(step.dialect, "accepts_tools", True):
             found.setdefault((step.wire, step.dialect, facts.accepts_images, facts.accepts_pdf, facts.known), step)

@@ -11,7 +11,7 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     True: search results without `encrypted_content`, which only other backends send, are removed.\nFalse: Ollama, vLLM
     and llama.cpp read no signature (source: their servers' code, read 2026-11).
-    Proven by: golden/anthropic/foreign_search, golden/anthropic/local_server_history.
+    Proven by: golden/anthropic/server_tools/foreign_search, golden/anthropic/server_tools/local_server_history.
     """
     sends_past_thinking: bool = True
     """True if thinking of earlier replies is sent. False: a signature of another server was rejected.
@@ -23,21 +23,21 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     False: only the API version and the content type are sent. Betas are Anthropic's own; the other headers identify the
     user's machine.
-    Proven by: golden/anthropic/local_server.
+    Proven by: golden/anthropic/text/local_server.
     """
     forwards_metadata: bool = True
     """True if `metadata`, `safeguards` and the billing line are forwarded.
 
     False: they contain an account, a device and local paths. The billing line changes with each session, which spoils
     the prefix cache of servers that compare text.
-    Proven by: golden/anthropic/local_server.
+    Proven by: golden/anthropic/text/local_server.
     """
     has_anthropic_errors: bool = True
     """True if its errors have Anthropic's types and texts, so that they are forwarded unchanged.
 
     False: vLLM's types are `NotFoundError` and similar, OpenRouter's a number. No other server reports an overflow in
     the text by which clients compact (source: vllm/entrypoints/anthropic/api_router.py, read 2026-11).
-    Proven by: golden/anthropic/local_server_overflow.
+    Proven by: golden/anthropic/errors/local_server_overflow.
     """
     has_count_tokens: bool = True
     """True if it has `/v1/messages/count_tokens`. False: Ollama (source: docs.ollama.com, Anthropic compatibility).

@@ -13,25 +13,25 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     signature_tag: str = "oll"
     """First word of the reasoning carry, `px1.<tag>.…`: only a carry with this very tag is read back.
 
-    Proven by: golden/ollama/another_server.
+    Proven by: golden/ollama/thinking/another_server.
     """
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
-    """Pattern for tool names; other names get an alias. Proven by: golden/ollama/another_server."""
+    """Pattern for tool names; other names get an alias. Proven by: golden/ollama/thinking/another_server."""
     max_tool_name_length: int = 128
     """Characters that a tool name may have: Ollama sets no limit, this is the client's own.
 
-    Proven by: golden/ollama/another_server.
+    Proven by: golden/ollama/thinking/another_server.
     """
     always_stream: bool = False
     """True if every upstream request streams. No provider requires it yet.
 
-    Proven by: golden/ollama/always_streaming.
+    Proven by: golden/ollama/text/always_streaming.
     """
     sends_num_ctx: bool = True
     """True if `num_ctx` is sent. It sizes the memory of a model on the user's machine.
 
     Models in Ollama's cloud (`…-cloud`, `…:cloud`) always have their full window.
-    Proven by: golden/ollama/cloud.
+    Proven by: golden/ollama/text/cloud.
     """
     think_form: Literal["level", "only_level", "switch", "never"] = "level"
     """Form of `think`: the level of effort by its name or false; a level only; a boolean; absent.
@@ -39,36 +39,36 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Most models accept a boolean or low, medium, high, max; gpt-oss ignores the boolean (ollama/ollama,
     docs/capabilities/thinking.mdx, 2026-11-20). Servers that reject a level get the boolean from then on, and a model
     that rejects the field does not get it again.
-    Proven by: golden/ollama/thinking_switch, thinking_refused_before, prefill_of_gpt_oss.
+    Proven by: golden/ollama/thinking/thinking_switch, thinking_refused_before, prefill_of_gpt_oss.
     """
     thinking_tags: tuple[ThinkingTags, ...] = ()
     """In which tags reasoning may stand at the start of the text (`wire/tool_call_repair/thinking_tags.py`).
 
     Ollama takes it out only of models that it knows to think (`template` with `.Thinking`), and not before 0.9.
-    Proven by: golden/ollama/think_tags.
+    Proven by: golden/ollama/thinking/think_tags.
     """
     text_call_formats: tuple[ToolCallFormat, ...] = ()
     """In which forms calls may stand in the text (`wire/tool_call_repair/formats.py`).
 
     Ollama finds calls by the model's template; imported and older models' calls stay in the text, and so do those that
-    come after other words. Proven by: golden/ollama/text_call.
+    come after other words. Proven by: golden/ollama/tools/text_call.
     """
     repairs_tool_names: bool = False
     """True if an unknown tool name is replaced by the only offered tool that it can mean. A call without a name becomes
     a call of the only tool that accepts its arguments (`wire/tool_call_repair/offered_tools.py`).
 
-    Proven by: golden/ollama/odd_tool_names.
+    Proven by: golden/ollama/tools/odd_tool_names.
     """
     repairs_tool_arguments: bool = False
     """True if arguments sent as text (compatible servers) are repaired if they are not JSON.
 
     Ollama always sends objects.
-    Proven by: golden/ollama/mended_arguments.
+    Proven by: golden/ollama/tools/mended_arguments.
     """
     keep_alive: str | None = None
     """Time that the model stays in memory after the reply: seconds, or a Go duration (`30m`, `-1s`). None: the server
     decides.
 
     Set by the user.
-    Proven by: golden/ollama/keep_alive.
+    Proven by: golden/ollama/text/keep_alive.
     """

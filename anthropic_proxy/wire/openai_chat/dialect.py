@@ -20,107 +20,111 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """First word of the reasoning carry, `px1.<tag>.…`: only a carry with this very tag is read back.
 
     Every provider has its own, because one provider's reasoning means nothing to another.
-    Proven by: golden/openai_chat/thinking_of_another_backend.
+    Proven by: golden/openai_chat/thinking/thinking_of_another_backend.
     """
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
     """Pattern for tool names; other names get an alias. Moonshot requires a letter first.
 
-    Proven by: golden/openai_chat/moonshot_tool_names.
+    Proven by: golden/openai_chat/tools/moonshot_tool_names.
     """
     max_tool_name_length: int = 64
-    """Characters that a tool name may have. Proven by: golden/openai_chat/long_tool_names, short_tool_names."""
+    """Characters that a tool name may have. Proven by: golden/openai_chat/tools/long_tool_names, short_tool_names."""
     always_stream: bool = False
     """True if every upstream request streams, because the server supports nothing else.
 
-    Proven by: golden/openai_chat/always_streaming_server.
+    Proven by: golden/openai_chat/text/always_streaming_server.
     """
     system_role: Literal["system", "developer"] = "system"
     """Role of the system prompt.
 
     OpenAI's o-series, gpt-5 and later take `developer`; compatible servers know only `system`.
-    Proven by: golden/openai_chat/reasoning_model.
+    Proven by: golden/openai_chat/thinking/reasoning_model.
     """
     mid_conversation_system: Literal["keep", "remind"] = "keep"
     """Form of a system message in the middle: a message of its own, or a reminder in a user message.
 
     Chat templates of local models reject a late system message and require alternating user and assistant messages
     (llama.cpp, vLLM with `--chat-template`). Consecutive user messages are then merged.
-    Proven by: golden/openai_chat/late_system_reminder.
+    Proven by: golden/openai_chat/text/late_system_reminder.
     """
     output_limit_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     """Name of the output limit.
 
     OpenAI deprecates `max_tokens` and refuses it for reasoning models (recorded: err_max_tokens_unsupported). DeepSeek,
-    Mistral, Z.ai and most local servers know only `max_tokens`. Proven by: golden/openai_chat/local_server.
+    Mistral, Z.ai and most local servers know only `max_tokens`. Proven by: golden/openai_chat/thinking/local_server.
     """
     sampling_support: Literal["always", "not_thinking", "never"] = "always"
     """Condition for `temperature` and `top_p`.
 
     OpenAI's reasoning models reject them unless the effort is `none`, the o-series always; Kimi fixes them from k2.5.
-    Proven by: golden/openai_chat/reasoning_model, golden/openai_chat/moonshot_thinking.
+    Proven by: golden/openai_chat/thinking/reasoning_model, golden/openai_chat/thinking/moonshot_thinking.
     """
     sends_parallel_tool_calls: bool = True
-    """True if `parallel_tool_calls` is accepted; the o-series rejects it. Proven by: golden/openai_chat/o_series."""
+    """True if `parallel_tool_calls` is accepted; the o-series rejects it.
+
+    Proven by: golden/openai_chat/thinking/o_series.
+    """
     effort_form: Literal["omit", "reasoning_effort", "thinking", "thinking_and_effort", "reasoning"] = "omit"
     """Field for the effort: none; `reasoning_effort`; `thinking: {type}` (Kimi k2.5 and k2.6, Z.ai); both (DeepSeek
     v4); `reasoning: {effort}` (OpenRouter).
 
-    Proven by: golden/openai_chat/reasoning_model, moonshot_thinking, deepseek_thinking, openrouter_reasoning.
+    Proven by: golden/openai_chat/thinking/reasoning_model, moonshot_thinking, deepseek_thinking, openrouter_reasoning.
     """
     effort_names: tuple[tuple[str, str], ...] = ()
     """Our level → the server's word, where it differs.
 
     Groq's qwen3.6 knows only `none` and `default`; Kimi k3 and glm-5.3 have low, high and max.
-    Proven by: golden/openai_chat/groq_qwen_on_or_off, moonshot_k3.
+    Proven by: golden/openai_chat/thinking/groq_qwen_on_or_off, moonshot_k3.
     """
     forced_effort_with_tools: str = ""
     """Effort that is sent whenever there are tools. "": the requested effort.
 
     gpt-5.4 and later reject tools here at any effort but `none`, which gpt-5.6 requires explicitly.
-    Proven by: golden/openai_chat/reasoning_model_with_tools.
+    Proven by: golden/openai_chat/thinking/reasoning_model_with_tools.
     """
     requires_message_after_results: bool = False
     """True if an assistant message must stand between tool results and a user message.
 
     Without it Mistral answers 400, `Unexpected role 'user' after role 'tool'` (mistral-common, `validator.py`), on its
     own server and wherever its tokenizer runs.
-    Proven by: golden/openai_chat/mistral_text_after_result.
+    Proven by: golden/openai_chat/text/mistral_text_after_result.
     """
     reasoning_mode: Literal["if_asked", "unless_off", "always", "never"] = "if_asked"
     """Condition for reasoning. `accepts_forced_tool` and `thinking_replay_scope` depend on it.
 
     Kimi from k2.5 on and DeepSeek v4 reason unless it is switched off; Kimi k2.7-code and k3 always.
-    Proven by: golden/openai_chat/moonshot_forced_tool, golden/openai_chat/deepseek_thinking_off.
+    Proven by: golden/openai_chat/tools/moonshot_forced_tool, golden/openai_chat/thinking/deepseek_thinking_off.
     """
     thinking_request: Literal["", "include_reasoning", "reasoning_format"] = ""
     """Field that requests reasoning apart from the text: `include_reasoning: true` (Groq's gpt-oss) or
     `reasoning_format: "parsed"` (Groq's qwen3, which otherwise writes `<think>`).
 
-    Proven by: golden/openai_chat/groq_thinking, golden/openai_chat/groq_qwen.
+    Proven by: golden/openai_chat/thinking/groq_thinking, golden/openai_chat/thinking/groq_qwen.
     """
     thinking_retention: Literal["", "keep", "clear_thinking"] = ""
     """Field that makes the server keep the reasoning of earlier turns: `thinking.keep: "all"` (Kimi k2.6 and later;
     k2.5 rejects it) or `thinking.clear_thinking: false` (Z.ai, recorded).
 
-    Proven by: golden/openai_chat/moonshot_thinking, golden/openai_chat/zai_thinking.
+    Proven by: golden/openai_chat/thinking/moonshot_thinking, golden/openai_chat/thinking/zai_thinking.
     """
     replayed_thinking_field: Literal["", "reasoning_content", "reasoning", "content"] = ""
     """Field of an assistant message that takes its reasoning back; empty: none does, reasoning is dropped.
 
     Kimi, DeepSeek and Z.ai require or want `reasoning_content` (recorded: deepseek/thinking_tools), Groq takes
     `reasoning`; Mistral takes `thinking` chunks before the text of `content` (docs.mistral.ai, "Reasoning", 2026-11-20;
-    vercel/ai packages/mistral). Proven by: golden/openai_chat/moonshot_thinking, groq_thinking, mistral_thinking.
+    vercel/ai packages/mistral). Proven by: golden/openai_chat/thinking/moonshot_thinking, groq_thinking,
+    mistral_thinking.
     """
     thinking_replay_scope: Literal["kept", "calls", "every"] = "kept"
     """Assistant messages that must contain reasoning while the model reasons: those with reasoning in the history;
     those with tool calls (else Kimi answers 400); all (DeepSeek v4). Lost reasoning becomes one space.
 
-    Proven by: golden/openai_chat/moonshot_thinking, golden/openai_chat/deepseek_thinking.
+    Proven by: golden/openai_chat/thinking/moonshot_thinking, golden/openai_chat/thinking/deepseek_thinking.
     """
     replays_reasoning_details: bool = False
     """True if `reasoning_details` are stored and sent back unchanged (OpenRouter, for signed reasoning).
 
-    Proven by: golden/openai_chat/openrouter_reasoning, openrouter_reasoning_replayed.
+    Proven by: golden/openai_chat/thinking/openrouter_reasoning, openrouter_reasoning_replayed.
     """
     thinking_tags: tuple[ThinkingTags, ...] = ()
     """Tags that may enclose reasoning at the start of the text: `<think>`, `[THINK]` …
@@ -128,14 +132,14 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     Servers without a parser for their model leave it there (older vLLM, LM Studio and llama.cpp). `unopened` is only
     for models with the first tag in their chat template.
-    Proven by: golden/openai_chat/think_tags, think_tags_unopened, think_tags_of_other_models.
+    Proven by: golden/openai_chat/thinking/think_tags, think_tags_unopened, think_tags_of_other_models.
     """
     text_call_formats: tuple[ToolCallFormat, ...] = ()
     """Formats of tool calls in the text (`wire/tool_call_repair/formats.py`).
 
     Servers without a parser for their model, or without the setting for it (vLLM's `--tool-call-parser`), leave them
     there. Text is buffered only while it may become a call of an offered tool; other text is unchanged.
-    Proven by: golden/openai_chat/text_call_hermes, text_call_functions, text_call_function_json, text_call_keys,
+    Proven by: golden/openai_chat/tools/text_call_hermes, text_call_functions, text_call_function_json, text_call_keys,
     text_call_python_tag, text_call_listed, text_call_section, text_call_barred, text_call_tool_code, text_call_channel,
     text_call_invoke, text_call_bare_json, text_call_bare_python.
     """
@@ -145,7 +149,7 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     Small models call `functions.Read` or `read`. An ambiguous name is unchanged: the client reports an unknown tool,
     and the model calls again.
-    Proven by: golden/openai_chat/odd_tool_names, nameless_calls.
+    Proven by: golden/openai_chat/tools/odd_tool_names, nameless_calls.
     """
     buffers_tool_arguments: bool = False
     """True if the arguments of a call are buffered until its end, and repaired if they are not JSON
@@ -153,18 +157,18 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     Servers of small models send the model's text unchanged. Sent fragments cannot be recalled, so fragments of other
     servers pass at once.
-    Proven by: golden/openai_chat/mended_arguments, unmended_arguments.
+    Proven by: golden/openai_chat/tools/mended_arguments, unmended_arguments.
     """
     accepts_tools: bool = True
     """True if tools are accepted; gpt-6-astra and gpt-6.1-sol accept them only on Responses.
 
-    Proven by: golden/openai_chat/tools_elsewhere.
+    Proven by: golden/openai_chat/tools/tools_elsewhere.
     """
     streams_arguments: bool = False
     """True if `tool_stream: true` is sent with tools in a stream. Without it Z.ai sends arguments only at the end of a
     call (docs.z.ai, "Tool streaming"; opencrabs glm_reasoning.rs, 2026-11-20).
 
-    Proven by: golden/openai_chat/zai_tool_stream.
+    Proven by: golden/openai_chat/tools/zai_tool_stream.
     """
     accepts_forced_tool: Literal["always", "any", "not_thinking", "never"] = "always"
     """When `tool_choice` may force a call; else it is `auto` and a user text asks for the call.
@@ -172,72 +176,79 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Kimi k2 and DeepSeek reject it while they reason. Where the client did not ask for reasoning and it can be off, it
     is. "any": `required` is accepted, a named tool is not known to be (Kimi k3: platform.kimi.ai/docs/api/chat,
     2026-11-20), so a user text names it.
-    Proven by: golden/openai_chat/moonshot_forced_tool, moonshot_forced_tool_thinking, moonshot_k3_forced_tool,
+    Proven by: golden/openai_chat/tools/moonshot_forced_tool, moonshot_forced_tool_thinking, moonshot_k3_forced_tool,
     moonshot_k3_any_tool.
     """
     sends_strict: bool = True
-    """True if `strict` is accepted in tools; xAI and Z.ai reject it. Proven by: golden/openai_chat/xai_strict_tool."""
+    """True if `strict` is accepted in tools; xAI and Z.ai reject it.
+
+    Proven by: golden/openai_chat/tools/xai_strict_tool.
+    """
     schema: SchemaRules = STANDARD
     """Limits of the schema language: Moonshot's has no `$ref` and no `type` beside `anyOf`.
 
-    Proven by: golden/openai_chat/moonshot_schema.
+    Proven by: golden/openai_chat/structured_output/moonshot_schema.
     """
     prefill: Literal["ask", "prefix", "partial"] = "ask"
     """Continuation of a last assistant message: a user text requests it, or the message is marked `prefix: true`
     (DeepSeek, Mistral) or `partial: true` (Moonshot).
 
-    Proven by: golden/openai_chat/prefill, golden/openai_chat/moonshot_prefill.
+    Proven by: golden/openai_chat/text/prefill, golden/openai_chat/text/moonshot_prefill.
     """
     image_urls: bool = True
     """True if images may be sent as URLs; Moonshot accepts only their data. Proven by: moonshot_image_url."""
     image_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/gif", "image/webp")
-    """Media types of pictures; xAI takes only JPEG and PNG. Proven by: golden/openai_chat/xai_picture."""
+    """Media types of pictures; xAI takes only JPEG and PNG. Proven by: golden/openai_chat/media/xai_picture."""
     pdf_form: Literal["file", "document_url"] = "file"
     """Part that holds a PDF: `file`, or `document_url` with an address or data (Mistral: docs.mistral.ai, "Document
-    QnA"; vercel/ai packages/mistral, 2026-11-20). Proven by: golden/openai_chat/mistral_pdf.
+    QnA"; vercel/ai packages/mistral, 2026-11-20). Proven by: golden/openai_chat/media/mistral_pdf.
     """
     accepts_pdf_urls: bool = False
     """True if a PDF may be sent as a URL (Mistral; OpenRouter, "PDF inputs", 2026-11-20).
 
-    Proven by: golden/openai_chat/mistral_pdf, openrouter_pdf.
+    Proven by: golden/openai_chat/media/mistral_pdf, openrouter_pdf.
     """
     sends_top_k: bool = False
     """True if `top_k` is accepted: OpenRouter (its SDK, chatrequest.ts), vLLM, SGLang, llama.cpp, LM Studio (their API
     references, 2026-11-20).
 
-    Proven by: golden/openai_chat/openrouter_top_k, local_server_top_k.
+    Proven by: golden/openai_chat/text/openrouter_top_k, local_server_top_k.
     """
     sends_cache_marks: bool = False
     """True if the `cache_control` marks of a request are sent: at its top level, on the system prompt and on the last
     message. OpenRouter caches Claude and Qwen only on request: Claude by either, Qwen by marks of messages ("Prompt
     caching"; its SDK, chatrequest.ts, 2026-11-20).
 
-    Proven by: golden/openai_chat/openrouter_cache_marks, openrouter_cache_marks_in_a_loop.
+    Proven by: golden/openai_chat/text/openrouter_cache_marks, openrouter_cache_marks_in_a_loop.
     """
     session_field: Literal["", "session_id"] = ""
     """Field that keeps a session at one provider, for its cache: OpenRouter's `session_id` ("Prompt caching",
-    2026-11-20). Proven by: golden/openai_chat/openrouter_cache_marks.
+    2026-11-20). Proven by: golden/openai_chat/text/openrouter_cache_marks.
     """
     json_output: Literal["json_schema", "json_object", "ask"] = "json_schema"
     """Form of a reply schema: `response_format` with the schema; `json_object` and the schema in the system prompt
     (DeepSeek, older Kimi, Z.ai); the system prompt alone.
 
-    Proven by: golden/openai_chat/structured_output, golden/openai_chat/deepseek_json.
+    Proven by: golden/openai_chat/structured_output/structured_output,
+    golden/openai_chat/structured_output/deepseek_json.
     """
     json_output_alone: bool = False
     """True if `response_format` excludes tools and streaming, so that the system prompt is used instead (Groq).
 
-    Proven by: golden/openai_chat/groq_json.
+    Proven by: golden/openai_chat/structured_output/groq_json.
     """
     sends_user_id: bool = False
     """True if hashes of user and session are sent as `safety_identifier` and `prompt_cache_key` (OpenAI).
 
-    Proven by: golden/openai_chat/text.
+    Proven by: golden/openai_chat/text/text.
     """
     sends_store: bool = False
-    """True if `store: false` is accepted (OpenAI). Proven by: golden/openai_chat/text."""
+    """True if `store: false` is accepted (OpenAI). Proven by: golden/openai_chat/text/text."""
     sends_service_tier: bool = False
-    """True if `standard_only` is sent as `service_tier: "default"` (OpenAI). Proven by: golden/openai_chat/sampling."""
+    """True if `standard_only` is sent as `service_tier: "default"` (OpenAI).
+
+    Proven by: golden/openai_chat/text/sampling.
+    """
     sends_include_usage: bool = True
     """True if `stream_options: {include_usage}` is accepted; a few old servers reject it. Proven by: local_server."""
     session_header: str = ""
@@ -247,31 +258,34 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     server_tools: tuple[ServerToolKind, ...] = ()
     """Kinds of server tools that the server runs itself: those of `server_tool_names`.
 
-    Proven by: golden/openai_chat/groq_search, groq_compound, openrouter_search.
+    Proven by: golden/openai_chat/server_tools/groq_search, groq_compound, openrouter_search.
     """
     server_tools_exclusive: bool = False
     """True if server tools exclude functions. Groq's systems accept no functions; its models are documented with one
     kind only.
 
-    Proven by: golden/openai_chat/groq_search_beside_functions.
+    Proven by: golden/openai_chat/server_tools/groq_search_beside_functions.
     """
     server_tool_names: tuple[tuple[ServerToolKind, str], ...] = ()
-    """Kind → the server's own word. Proven by: golden/openai_chat/groq_search, groq_compound, openrouter_search."""
+    """Kind → the server's own word.
+
+    Proven by: golden/openai_chat/server_tools/groq_search, groq_compound, openrouter_search.
+    """
     server_tool_form: Literal["type", "enabled"] = "type"
     """Form of server tools: the `type` of a tool, or (Groq's systems) `enabled_tools` of `compound_custom`, with the
     settings of a search beside it.
 
-    Proven by: golden/openai_chat/groq_compound.
+    Proven by: golden/openai_chat/server_tools/groq_compound.
     """
     server_tool_settings: tuple[tuple[str, str], ...] = ()
-    """Limit of a web search → its name among the settings. Proven by: golden/openai_chat/groq_compound,
+    """Limit of a web search → its name among the settings. Proven by: golden/openai_chat/server_tools/groq_compound,
     openrouter_search.
     """
     call_ids: Literal["short", "nine", "counted"] = "short"
     """Form of call ids: up to 40 characters (OpenAI); exactly nine letters or digits (Mistral); `functions.<name>:<n>`,
     counted through the conversation, as in Kimi k2's training template.
 
-    Proven by: golden/openai_chat/long_call_ids, mistral_call_ids, moonshot_k2_ids.
+    Proven by: golden/openai_chat/tools/long_call_ids, mistral_call_ids, moonshot_k2_ids.
     """
 
     def must_not_think(self, request: PreparedRequest) -> bool:

@@ -116,10 +116,10 @@ class _Stage:
     def __init__(self, scenario: GoldenCase) -> None:
         self._upstream = _FakeUpstream(200, b"")
         row = scenario.provider
-        settings = {"BIG_MODEL": f"{row.prefix}/{scenario.facts['model']}", "LOG_LEVEL": "error"}
+        settings = {"BIG_MODEL": f"{row.prefix}/{scenario.fields['model']}", "LOG_LEVEL": "error"}
         if row.key_variable:
             settings[row.key_variable] = "golden"
-        settings |= scenario.facts.get("settings", {})
+        settings |= scenario.fields.get("settings", {})
         self._proxy = ProxyHarness(self._answer, **settings)
         ways = dict.fromkeys(("http", "demo", "litellm"), self._proxy.services.transports["http"])
         self._house = structs.replace(self._proxy.services, transports=ways)
@@ -192,7 +192,7 @@ def _exchange_seeds() -> Iterator[bytes]:
         scenario = _scenario(seat)
         body, reply = _in_one_line(scenario.posted), scenario.upstream or b""
         if len(body) + len(reply) <= LARGEST_SEED:
-            yield f"{seat} {scenario.facts.get('status', 200)}\n".encode() + body + b"\n" + reply
+            yield f"{seat} {scenario.fields.get('status', 200)}\n".encode() + body + b"\n" + reply
     for wire in WIRES:
         for name, reply in zip(playable(wire), complete_replies(wire), strict=False):
             body = _in_one_line(scenario_of(wire, name).posted)

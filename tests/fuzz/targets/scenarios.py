@@ -9,8 +9,7 @@ from msgspec import structs
 
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.wire.contract import Call
-from tests.support.golden_runner import GoldenCase
-from tests.support.paths import GOLDEN
+from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.provider_replies.chat import CHAT_REPLIES, CHAT_STREAMS
 from tests.support.provider_replies.gemini import GEMINI_REPLIES, GEMINI_STREAMS
 from tests.support.provider_replies.messages import MESSAGE_STREAMS
@@ -31,12 +30,12 @@ COMPLETE_REPLIES: dict[str, tuple[dict[str, bytes], dict[str, Any]]] = {
 
 @cache
 def folders_of(wire: str) -> tuple[str, ...]:
-    return tuple(sorted(folder.name for folder in (GOLDEN / wire).iterdir() if (folder / "scenario.toml").exists()))
+    return tuple(sorted(folder.name for folder in find_cases(wire)))
 
 
 @cache
 def scenario_of(wire: str, name: str) -> GoldenCase:
-    return GoldenCase(GOLDEN / wire / name)
+    return GoldenCase(*find_cases(wire, name))
 
 
 @cache

@@ -121,7 +121,7 @@ def _seeds(wire: str) -> Iterator[bytes]:
         scenario = scenario_of(wire, name)
         if scenario.upstream is None or len(scenario.upstream) > LARGEST_SEED:
             continue
-        status = scenario.facts.get("status", 200)
+        status = scenario.fields.get("status", 200)
         mode = f"error {status}" if status != 200 else "stream" if scenario.streams else "body"
         yield f"{name} {mode}\n".encode() + scenario.upstream
     for position, body in enumerate(complete_replies(wire)):

@@ -8,7 +8,7 @@ import pytest
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from tests.support.fake_upstream import KEYS, frame
-from tests.support.golden_runner import GoldenCase
+from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.harness import STALL, FakeResponse, ProxyHarness
 from tests.support.paths import GOLDEN
 
@@ -38,16 +38,14 @@ def shapes(stream: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("breaks", ["silence", "reset", "end"])
-@pytest.mark.parametrize(
-    "case", sorted(GOLDEN.glob("*/broken_while_*")), ids=lambda case: f"{case.parent.name}/{case.name}"
-)
+@pytest.mark.parametrize("case", find_cases(name="broken_while_*"), ids=lambda case: str(case.relative_to(GOLDEN)))
 async def test_what_waited_comes_before_the_error_however_the_answer_breaks(case: Path, breaks: str) -> None:
     scenario = GoldenCase(case)
     row = scenario.provider
-    settings = {**KEYS_OF_ALL, **scenario.facts.get("settings", {}), "UPSTREAM_IDLE_TIMEOUT": "0.1"}
+    settings = {**KEYS_OF_ALL, **scenario.fields.get("settings", {}), "UPSTREAM_IDLE_TIMEOUT": "0.1"}
     proxy = ProxyHarness(lambda *_: FakeResponse(200, scenario.upstream or b"", _breaking(breaks)), **settings)
     request = json.loads(scenario.posted)
-    sink = await proxy.post(**{**request, "model": f"{row.prefix}/{scenario.facts['model']}", "stream": True})
+    sink = await proxy.post(**{**request, "model": f"{row.prefix}/{scenario.fields['model']}", "stream": True})
     expected = (case / "expected_events.sse").read_bytes()
     assert said(sink.stream) == said(expected)
     assert shapes(sink.stream) == shapes(expected)

@@ -1,6 +1,5 @@
 """Tools that a provider ran itself reach the official SDK as the blocks that its types describe."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,16 @@ import pytest
 from anthropic.types.beta import BetaContentBlock
 from pydantic import TypeAdapter
 
-from tests.support.paths import GOLDEN
+from tests.support.golden_runner import find_cases, read_message
 
 CALLS = ("server_tool_use", "mcp_tool_use")
 SCENARIOS = sorted(
-    path.parent
-    for path in GOLDEN.glob("*/*/expected_message.json")
-    if path.parent.parent.name != "anthropic"
-    and (path.parent / "expected_events.sse").is_file()
-    and any(f'"type": "{call}"' in path.read_text("utf-8") for call in CALLS)
+    folder
+    for folder in find_cases()
+    if folder.parent.parent.name != "anthropic"
+    and (folder / "expected_events.sse").is_file()
+    and not (folder / "expected_error.json").exists()
+    and any(block["type"] in CALLS for block in read_message(folder)["content"])
 )
 _BLOCK: TypeAdapter[Any] = TypeAdapter(BetaContentBlock)
 
@@ -41,18 +41,18 @@ def given(fields: Any) -> Any:
     return [given(value) for value in fields] if isinstance(fields, list) else fields
 
 
-@pytest.mark.parametrize("folder", SCENARIOS, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+@pytest.mark.parametrize("folder", SCENARIOS, ids=lambda folder: folder.name)
 def test_the_official_sdk_reads_every_block(folder: Path) -> None:
-    expected = json.loads((folder / "expected_message.json").read_text("utf-8"))["content"]
+    expected = read_message(folder)["content"]
     message = streamed((folder / "expected_events.sse").read_bytes())
     assert given([block.model_dump(mode="json") for block in message.content]) == given(expected)
     for block in expected:
         _BLOCK.validate_python(block)
 
 
-@pytest.mark.parametrize("folder", SCENARIOS, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+@pytest.mark.parametrize("folder", SCENARIOS, ids=lambda folder: folder.name)
 def test_every_call_that_a_provider_ran_has_its_result_behind_it(folder: Path) -> None:
-    blocks = json.loads((folder / "expected_message.json").read_text("utf-8"))["content"]
+    blocks = read_message(folder)["content"]
     owed: list[str] = []
     for block in blocks:
         if block["type"] in CALLS:

@@ -1,13 +1,12 @@
 """Sessions kept as scenarios in their order: what a client sends later must be what it received before."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.paths import GOLDEN
+from tests.support.golden_runner import find_cases, fold_events, read_request
 
 WIRES = ("openai_responses", "gemini", "openai_chat")
 COMPACTION = "claude_code_session_12_compaction"
@@ -16,30 +15,7 @@ COMPACTION = "claude_code_session_12_compaction"
 
 def session_of(wire: str) -> list[Path]:
     """Return the scenarios of a session, `claude_code_session_<number>_<what it shows>`, in order."""
-    folders = [path for path in (GOLDEN / wire).iterdir() if re.fullmatch(r"claude_code_session_\d\d_\w+", path.name)]
-    return sorted(folders)
-
-
-def fold_events(events: str) -> list[dict[str, Any]]:
-    """Return the content of the message that a client puts together from a stream."""
-    content: list[dict[str, Any]] = []
-    arguments: dict[int, str] = {}
-    for line in events.splitlines():
-        event = json.loads(line.removeprefix("data: ")) if line.startswith("data: ") else {"type": ""}
-        if event["type"] == "content_block_start":
-            content.append(event["content_block"])
-        elif event["type"] == "content_block_delta":
-            block, delta = content[event["index"]], event["delta"]
-            if delta["type"] == "input_json_delta":
-                arguments[event["index"]] = arguments.get(event["index"], "") + delta["partial_json"]
-            elif delta["type"] == "citations_delta":
-                block.setdefault("citations", []).append(delta["citation"])
-            else:
-                name = delta["type"].removesuffix("_delta")
-                block[name] += delta[name]
-    for place, text in arguments.items():
-        content[place]["input"] = json.loads(text)
-    return content
+    return find_cases(wire, "claude_code_session_[0-9][0-9]_*")
 
 
 def unmarked(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -52,11 +28,11 @@ def test_a_session_goes_on_from_what_was_told(wire: str) -> None:
     """Check each conversation by itself, identified by the last text of its system prompt."""
     told: dict[str, list[Any]] = {}
     for folder in session_of(wire):
-        request = json.loads((folder / "request.json").read_bytes())
+        request = json.loads(read_request(folder))
         replies = told.setdefault(request["system"][-1]["text"], [])
         said = [unmarked(message["content"]) for message in request["messages"] if message["role"] == "assistant"]
         events = folder / "expected_events.sse"
-        reply = fold_events(events.read_text(encoding="utf-8")) if events.exists() else None
+        reply = fold_events(events.read_bytes())["content"] if events.exists() else None
         if folder.name == COMPACTION:
             assert said == replies[: len(said)], folder.name
         else:
@@ -71,7 +47,7 @@ def test_what_was_said_upstream_before_is_said_again_to_the_byte(wire: str) -> N
     field = {"openai_responses": "input", "gemini": "contents", "openai_chat": "messages"}[wire]
     before: dict[str, list[str]] = {}
     for folder in session_of(wire):
-        name = json.loads((folder / "request.json").read_bytes())["system"][-1]["text"]
+        name = json.loads(read_request(folder))["system"][-1]["text"]
         upstream = json.loads((folder / "expected_upstream_request.json").read_bytes())
         said = [json.dumps(part) for part in upstream["body"][field]]
         if folder.name == COMPACTION:
@@ -82,7 +58,7 @@ def test_what_was_said_upstream_before_is_said_again_to_the_byte(wire: str) -> N
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_session_shows_what_sessions_hold(wire: str) -> None:
-    requests = "".join((folder / "request.json").read_text(encoding="utf-8") for folder in session_of(wire))
+    requests = "".join(read_request(folder).decode() for folder in session_of(wire))
     errors = [folder.name for folder in session_of(wire) if (folder / "expected_error.json").exists()]
     shown = {
         "deferred tools": '"defer_loading":true',

@@ -22,13 +22,11 @@ from anthropic_proxy.wire.ollama.schema import encode_parameters
 from tests.support.fakes.ollama.models import MODELS, Model, find_model
 from tests.support.fakes.ollama.rules import check_body
 from tests.support.fakes.ollama.shapes import check
-from tests.support.golden_runner import GoldenCase
+from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.harness import FakeResponse, ProxyHarness
-from tests.support.paths import GOLDEN
 from tests.support.provider_replies.ollama import OLLAMA_STREAMS
 
-CASES = GOLDEN / "ollama"
-FOLDERS = sorted(path.parent for path in CASES.glob("*/scenario.toml"))
+FOLDERS = find_cases("ollama")
 IN_THE_CLOUD = MODELS["gpt-oss:120b-cloud"]
 LIKE_ALL = Model("any", 131_072, ("completion", "tools", "thinking", "vision"), 1)
 
@@ -110,11 +108,11 @@ def proofs() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("field", ollama.Dialect.__struct_fields__)
 def test_every_quirk_changes_a_scenario_and_names_it(field: str) -> None:
-    named = {name.removeprefix("golden/ollama/") for name in proofs()[field]}
+    named = {name.rpartition("/")[2] for name in proofs()[field]}
     assert named
     default = getattr(ollama.Dialect(), field)
     for name in named:
-        scenario = GoldenCase(CASES / name)
+        scenario = GoldenCase(*find_cases("ollama", name))
         assert getattr(scenario.target.dialect, field) != default
         assert _outcome(scenario) != _outcome(scenario, field), f"{name} stays the same when {field} is reset"
 

@@ -22,12 +22,10 @@ from anthropic_proxy.wire.json_strings import join_texts
 from anthropic_proxy.wire.openai_chat.frames import ABSENT, decode_chunk
 from anthropic_proxy.wire.tool_call_repair import TAGS
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of
-from tests.support.golden_runner import GoldenCase
-from tests.support.paths import GOLDEN
+from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.provider_replies.chat import CHAT_REPLIES, CHAT_STREAMS
 
-CASES = GOLDEN / "openai_chat"
-FOLDERS = sorted(path.parent for path in CASES.glob("*/scenario.toml"))
+FOLDERS = find_cases("openai_chat")
 
 
 def new_call(*tools: str, stream: bool = True, **dialect: Any) -> Call:
@@ -69,9 +67,9 @@ def piece(finish: str | None = None, **delta: Any) -> Any:
 def openai_scenarios() -> Iterator[Any]:
     for folder in FOLDERS:
         scenario = GoldenCase(folder)
-        own_address = "OPENAI_BASE_URL" not in scenario.facts.get("settings", {})
+        own_address = "OPENAI_BASE_URL" not in scenario.fields.get("settings", {})
         path = folder / "expected_upstream_request.json"
-        if scenario.facts["provider"] == "openai" and own_address and path.exists():
+        if scenario.fields["provider"] == "openai" and own_address and path.exists():
             yield pytest.param(json.loads(path.read_text(encoding="utf-8"))["body"], id=folder.name)
 
 

@@ -70,7 +70,7 @@ def content_of(deltas: list[Delta]) -> list[Any]:
 def openai_bodies() -> Iterator[Any]:
     for folder in scenarios_of(openai_responses):
         path = folder / "expected_upstream_request.json"
-        if GoldenCase(folder).facts["provider"] == "openai" and path.exists():
+        if GoldenCase(folder).fields["provider"] == "openai" and path.exists():
             yield pytest.param(json.loads(path.read_text(encoding="utf-8"))["body"], id=folder.name)
 
 

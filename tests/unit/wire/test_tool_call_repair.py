@@ -28,12 +28,9 @@ from anthropic_proxy.wire.tool_call_repair import (
     repair_arguments,
 )
 from anthropic_proxy.wire.tool_call_repair.text_calls import MAX_FENCES
-from tests.support.golden_runner import GoldenCase
+from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.harness import FakeResponse, ProxyHarness
-from tests.support.paths import GOLDEN
 from tests.support.tool_call_forms import FORMS, MORE_FORMS, READ, RUN, TOOLS, new_call
-
-CASES = GOLDEN / "openai_chat"
 
 EXPECTED = [("Read", json.loads(READ)), ("Run", json.loads(RUN))]
 
@@ -78,7 +75,7 @@ def test_the_usual_variations_are_read_too(name: str) -> None:
 @pytest.mark.parametrize("name", TOOL_CALL_FORMATS)
 def test_every_convention_has_a_scenario_that_needs_it(name: Any) -> None:
     assert name in FORMS
-    scenario = GoldenCase(CASES / f"text_call_{name}")
+    scenario = GoldenCase(*find_cases("openai_chat", f"text_call_{name}"))
     with_it = scenario.play([scenario.upstream or b""])
     dialect = scenario.target.dialect
     others = tuple(other for other in dialect.text_call_formats if other != name)

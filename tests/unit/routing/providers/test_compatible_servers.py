@@ -15,12 +15,11 @@ from anthropic_proxy.routing.router import RoutingQuery, Target, find_server, re
 from anthropic_proxy.settings import Settings, load_settings
 from anthropic_proxy.upstream.http import join_url
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.support.golden_runner import GoldenCase
+from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.harness import FakeResponse, ProxyHarness
-from tests.support.paths import GOLDEN, ROOT
+from tests.support.paths import ROOT
 
 OPENAI = find_provider("openai")
-CASES = GOLDEN / "openai_chat"
 KEY = "sk-test-0123456789abcdef"
 
 
@@ -132,10 +131,10 @@ def test_an_address_may_have_the_version_of_an_api_and_no_other_query() -> None:
 def test_every_server_is_named_once_documented_and_proven() -> None:
     names = [server.name for server in OPENAI.servers]
     assert len(names) == len(set(names))
-    scenarios = [GoldenCase(path.parent) for path in CASES.glob("*/scenario.toml")]
+    scenarios = [GoldenCase(folder) for folder in find_cases("openai_chat")]
     played = set()
     for scenario in scenarios:
-        address = scenario.facts.get("settings", {}).get("OPENAI_BASE_URL")
+        address = scenario.fields.get("settings", {}).get("OPENAI_BASE_URL")
         server = find_server(OPENAI, load(address)) if scenario.provider is OPENAI else None
         played.add(server and server.name)
     own = {"openai", "groq", "moonshot", "xai"}

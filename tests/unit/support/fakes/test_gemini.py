@@ -76,7 +76,7 @@ def test_each_door_has_fields_of_its_own(field: dict[str, Any], doors: list[str]
     assert accepting == doors
 
 
-@pytest.mark.parametrize("path", sorted(CASES.glob("*/expected_upstream_request.json")), ids=lambda p: p.parent.name)
+@pytest.mark.parametrize("path", sorted(CASES.glob("*/*/expected_upstream_request.json")), ids=lambda p: p.parent.name)
 def test_what_the_wire_sends_breaks_no_rule(path: Path) -> None:
     expected = json.loads(path.read_bytes())
     name, body = expected["url"].split("/models/")[1].split(":")[0], expected["body"]
@@ -89,7 +89,7 @@ def test_what_the_wire_sends_breaks_no_rule(path: Path) -> None:
     for signature, part in [(part["thoughtSignature"], part) for part in parts]:
         if signature != PLACEHOLDER:
             signatures.given[decode(signature)] = (name, part.get("functionCall", {}).get("name", ""))
-    scenario = path.with_name("scenario.toml").read_text("utf-8")
+    scenario = path.with_name("case.toml").read_text("utf-8")
     vertex = "aiplatform" in expected["url"] or 'signature_tag = "vtx"' in scenario
     assert list(check_body(body, name, model, signatures, vertex=vertex)) == []
 
