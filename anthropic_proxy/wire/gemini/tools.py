@@ -160,7 +160,7 @@ def _encode_choice(
     if choice.type == "tool" and not any(is_client_tool(tool) and tool.name == choice.name for tool in request.tools):
         forced = next((tool for tool in request.tools if tool.name == choice.name), None)
         if has_functions or forced is None or _OWN.get(kind_of(forced)) not in own.names:
-            where = "together with functions" if has_functions and forced is not None else "at this backend"
+            where = "with functions" if has_functions and forced is not None else "at this backend"
             raise UnsupportedFeature(f"tool_choice: {choice.name} cannot be forced {where}")
         notes.append(
             FidelityNote("approximated", "tool_choice", f"{choice.name} is the only tool; it cannot be forced")
