@@ -22,14 +22,12 @@ from anthropic_proxy.wire.openai_responses.frames import (
     decode_strict_event,
     is_present,
 )
-from anthropic_proxy.wire.openai_responses.item_state import ItemState
+from anthropic_proxy.wire.openai_responses.item_state import ItemState, item_as_text
 from anthropic_proxy.wire.openai_responses.output_limit import LocalOutputLimit
 from anthropic_proxy.wire.openai_responses.pending_reasoning import PendingReasoning, find_state
 from anthropic_proxy.wire.openai_responses.server_tool_results import SERVER_TOOL_ITEMS, ServerToolReader
-from anthropic_proxy.wire.openai_responses.stops import find_stop
 from anthropic_proxy.wire.openai_responses.tool_calls import OpenToolCall, ToolCallReader
-from anthropic_proxy.wire.openai_responses.unsupported_items import item_as_text
-from anthropic_proxy.wire.openai_responses.usage import decode_usage
+from anthropic_proxy.wire.openai_responses.usage import decode_usage, find_stop
 from anthropic_proxy.wire.openai_responses.web_search import WebSearchReader
 from anthropic_proxy.wire.signatures import empty_signature, encode_signature
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer

@@ -1,8 +1,11 @@
-"""Usage counts in Anthropic's meaning."""
+"""Usage counts in Anthropic's meaning, and the stop reason of a response."""
 
-from anthropic_proxy.messages.deltas import Usage
+from anthropic_proxy.messages.deltas import Stop, Usage
+from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.failures import blocked
+from anthropic_proxy.wire.finish_reasons import finish_kind
 from anthropic_proxy.wire.input_counts import split_input
-from anthropic_proxy.wire.openai_responses.frames import InputDetails, OutputDetails, ResponsesUsage
+from anthropic_proxy.wire.openai_responses.frames import InputDetails, OutputDetails, Response, ResponsesUsage
 
 _NO_INPUT_DETAILS = InputDetails()
 _NO_OUTPUT_DETAILS = OutputDetails()
@@ -26,8 +29,28 @@ def decode_usage(counts: ResponsesUsage) -> Usage:
     )
 
 
-def fills_window(counts: ResponsesUsage | None, window: int | None) -> bool:
+def _fills_window(counts: ResponsesUsage | None, window: int | None) -> bool:
     """Return True if input and output together fill the window."""
     if window is None or counts is None:
         return False
     return (counts.input_tokens or 0) + (counts.output_tokens or 0) >= window - 1
+
+
+def find_stop(response: Response, refusal: str, call: Call, *, cut_call: bool) -> Stop:
+    """Return the stop of a reply that has ended.
+
+    `refusal`: the model's refusal text. `cut_call`: True if a tool call is incomplete; such a reply never ends
+    normally, whatever the reason.
+    """
+    reason = response.incomplete_details.reason if response.incomplete_details is not None else None
+    kind = finish_kind(reason) if reason else "unknown"
+    if refusal:
+        return Stop("refusal", details={"type": "refusal", "category": None, "explanation": refusal})
+    if reason and kind == "blocked":
+        return blocked(call.provider, reason)
+    if kind == "window":
+        return Stop("model_context_window_exceeded")
+    if kind == "limit" or cut_call:
+        full = _fills_window(response.usage, call.window)
+        return Stop("model_context_window_exceeded" if full else "max_tokens")
+    return Stop("end_turn")

@@ -1,4 +1,7 @@
-"""Recovery of tool calls and reasoning that a server left in the text, and repair of tool names and arguments."""
+"""Recovery of tool calls and reasoning that a server left in the text, and repair of tool names and arguments.
+
+`README.md` has one example of each text format.
+"""
 
 from anthropic_proxy.wire.tool_call_repair.arguments import is_object, repair_arguments
 from anthropic_proxy.wire.tool_call_repair.call_repair import CallRepair

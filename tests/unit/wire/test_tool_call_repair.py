@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, resolve
 from anthropic_proxy.settings import load_settings
+from anthropic_proxy.wire import tool_call_repair
 from anthropic_proxy.wire.tool_call_repair import (
     TAGS,
     TOOL_CALL_FORMATS,
@@ -41,6 +43,10 @@ def read(parts: Sequence[str], conventions: Sequence[Any] = TOOL_CALL_FORMATS, *
     return [delta for part in parts for delta in reader.feed(part)] + reader.finish(cut=cut)
 
 
+README = Path(tool_call_repair.__file__).with_name("README.md").read_text("utf-8")
+README_EXAMPLES = re.findall(r"^\| `(\w+)` \| [^|`]+ \| `+ ?(.+?) ?`{1,4}(?: \(.*\))? \|$", README, re.MULTILINE)
+
+
 def folded(deltas: Sequence[Delta]) -> list[Any]:
     """Return texts joined and calls with their input."""
     said: list[Any] = []
@@ -55,6 +61,16 @@ def folded(deltas: Sequence[Delta]) -> list[Any]:
         elif isinstance(delta, ToolArgs):
             said[-1][1] += delta.json
     return [item if isinstance(item, str) else (item[0], json.loads(item[1] or "{}")) for item in said]
+
+
+def test_the_readme_has_one_example_of_each_format() -> None:
+    assert [name for name, _ in README_EXAMPLES] == list(TOOL_CALL_FORMATS)
+
+
+@pytest.mark.parametrize(("name", "written"), README_EXAMPLES)
+def test_the_examples_of_the_readme_are_calls(name: str, written: str) -> None:
+    text = written.replace("\\|", "|").replace("⏎", "\n")
+    assert folded(read([text], [name])) == [("Read", {"path": "a"})]
 
 
 @pytest.mark.parametrize("name", FORMS)
