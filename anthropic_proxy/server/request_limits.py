@@ -40,7 +40,7 @@ def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str
         raise MalformedHttp("The request has more than one Host.")
     coding = headers.get("transfer-encoding")
     if coding is not None and (coding.lower() != "chunked" or scope.get("http_version") == "1.0"):
-        raise MalformedHttp(f"transfer-encoding: {coding!r} is not read in HTTP/{scope.get('http_version')}.")
+        raise MalformedHttp(f"transfer-encoding: {coding!r} is not supported in HTTP/{scope.get('http_version')}.")
 
 
 def require_within_limits(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
@@ -58,4 +58,4 @@ def require_within_limits(scope: Mapping[str, Any], headers: Mapping[str, str]) 
         )
     encoding = headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
-        raise UnsupportedEncoding(f"content-encoding: {encoding!r} is not taken; send the body uncompressed.")
+        raise UnsupportedEncoding(f"content-encoding: {encoding!r} is not supported; send the body uncompressed.")
