@@ -8,7 +8,7 @@ from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.services import Services
 
 
-def note_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
+def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
     """Store the failure in the receipt, and remove the keys of the proxy from the error.
 
     A client may have sent such a key in a value that the message quotes, such as the model name.
@@ -20,7 +20,7 @@ def note_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str])
     receipt.upstream_excerpt = " ".join(getattr(error, "__notes__", ()))
 
 
-def our_bug(error: Exception, services: Services, request_id: str) -> InternalError:
+def log_internal_error(error: Exception, services: Services, request_id: str) -> InternalError:
     """Log the traceback of an unexpected exception; return the error for the client."""
     services.log.write_traceback(request_id)
     return InternalError(f"{type(error).__name__} in the proxy; the traceback is in its log.")

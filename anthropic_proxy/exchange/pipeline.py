@@ -9,7 +9,7 @@ from anthropic_proxy.exchange.call_building import SentAttempts
 from anthropic_proxy.exchange.client_request import ClientRequest, ResponseSink
 from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP
 from anthropic_proxy.exchange.error_messages import idle_timeout_error
-from anthropic_proxy.exchange.outcomes import note_failure, our_bug
+from anthropic_proxy.exchange.outcomes import log_internal_error, record_failure
 from anthropic_proxy.exchange.relay import RelayStream
 from anthropic_proxy.exchange.request_reader import read_client_request, routing_query
 from anthropic_proxy.exchange.single_call import SingleToolCallFilter
@@ -66,7 +66,7 @@ async def run_exchange(services: Services, incoming: ClientRequest, sink: Respon
             await _refuse(services, receipt, sink, ShuttingDown())
         raise
     except Exception as error:  # noqa: BLE001  # any other exception is a defect of the proxy
-        await _refuse(services, receipt, sink, our_bug(error, services, incoming.request_id))
+        await _refuse(services, receipt, sink, log_internal_error(error, services, incoming.request_id))
     finally:
         receipt.duration_seconds = services.clock() - receipt.started_at
         services.log.write_exchange(receipt)
@@ -74,7 +74,7 @@ async def run_exchange(services: Services, incoming: ClientRequest, sink: Respon
 
 
 async def _refuse(services: Services, receipt: Receipt, sink: ResponseSink, error: ProxyError) -> None:
-    note_failure(receipt, error, services.settings.reveal_proxy_keys())
+    record_failure(receipt, error, services.settings.reveal_proxy_keys())
     await sink.send_error(error)
 
 
@@ -140,7 +140,7 @@ class _Exchange:
         except ProxyError as error:
             await self._fail(error)
         except Exception as error:  # noqa: BLE001  # any other exception is a defect of the proxy
-            await self._fail(our_bug(error, self._services, self._incoming.request_id))
+            await self._fail(log_internal_error(error, self._services, self._incoming.request_id))
         finally:
             watchdog.stop()
             self._fill_receipt()
@@ -231,7 +231,7 @@ class _Exchange:
             self._receipt.outcome = answer.stop_reason or ""
         if answer.failure is not None:
             self._annotate_error(answer.failure)
-            note_failure(self._receipt, answer.failure, self._services.settings.reveal_proxy_keys())
+            record_failure(self._receipt, answer.failure, self._services.settings.reveal_proxy_keys())
         if not last:
             watchdog.writing = True
             await sink.send_events([answer.ending] if answer.ending else [], last=True)
@@ -296,7 +296,7 @@ class _Exchange:
     async def _fail(self, error: ProxyError) -> None:
         if isinstance(error, UpstreamError):
             self._annotate_error(error)
-        note_failure(self._receipt, error, self._services.settings.reveal_proxy_keys())
+        record_failure(self._receipt, error, self._services.settings.reveal_proxy_keys())
         if self._opened:
             await self._sink.send_events([*self._flush_pending(), *self._writer.fail(error)], last=True)
         elif self._relayed:

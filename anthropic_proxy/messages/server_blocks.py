@@ -1,10 +1,11 @@
-"""Blocks of the Messages API for server tools that a provider ran.
+"""Blocks of the Messages API for calls and results of server tools, run by a provider or by the proxy.
 
 Source: the types of the official SDK `anthropic` 2.10 (`ServerToolUseBlock`, `WebSearchToolResultBlock`,
-`WebFetchToolResultBlock`, `CodeExecutionToolResultBlock`, `BetaMCPToolUseBlock`, `BetaMCPToolResultBlock`).
+`WebFetchToolResultBlock`, `ToolSearchToolResultBlock`, `CodeExecutionToolResultBlock`, `BetaMCPToolUseBlock`,
+`BetaMCPToolResultBlock`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -39,6 +40,61 @@ class SearchResultPage(NamedTuple):
     title: str | None = None
     passage: str = ""
     """Text of the page. "": not reported. The client returns it, encoded, with the next request."""
+    age: str | None = None
+    """Age of the page, as the search service states it. None: not reported."""
+
+
+Content = list[dict[str, Any]] | dict[str, Any]
+"""The `content` of a result block."""
+
+
+def encode_call(identifier: str, name: str, arguments: Raw) -> Block:
+    """Return the call of a server tool. `arguments`: JSON text of an object."""
+    return _block(type="server_tool_use", id=identifier, name=name, input=arguments)
+
+
+def encode_result(kind: str, identifier: str, content: Content) -> Block:
+    """Return the result of a server tool. `kind`: the name of the tool, such as `web_search`."""
+    return _block(type=f"{kind}_tool_result", tool_use_id=identifier, content=content)
+
+
+def error_content(kind: str, code: str, message: str | None = None) -> Content:
+    """Return the content of a failed call. Only tool search has a field for `message`."""
+    fields = {"type": f"{kind}_tool_result_error", "error_code": code}
+    return fields | {"error_message": message} if kind == "tool_search" else fields
+
+
+def is_error_content(content: Content) -> bool:
+    """Return True for the content of a failed call."""
+    return isinstance(content, Mapping) and "error_code" in content
+
+
+def search_content(pages: Iterable[SearchResultPage]) -> Content:
+    """Return the content of a search. Passages are encoded, for the model only."""
+    return [
+        {
+            "type": "web_search_result",
+            "url": page.url,
+            "title": page.title or page.url,
+            "encrypted_content": encode_passage(page.passage),
+            "page_age": page.age,
+        }
+        for page in pages
+    ]
+
+
+def fetch_content(
+    url: str, source: Mapping[str, str], title: str | None, citations: Any = None, retrieved_at: str | None = None
+) -> Content:
+    """Return the content of a fetched page. `source`: its text or its PDF, as in a document block."""
+    document = {"type": "document", "source": source, "title": title, "citations": citations}
+    return {"type": "web_fetch_result", "url": url, "content": document, "retrieved_at": retrieved_at}
+
+
+def references_content(names: Iterable[str]) -> Content:
+    """Return the content of a tool search: the names of the tools that it found."""
+    references = [{"type": "tool_reference", "tool_name": name} for name in names]
+    return {"type": "tool_search_tool_search_result", "tool_references": references}
 
 
 def encode_search(identifier: str, query: str, pages: Iterable[SearchResultPage]) -> list[Delta]:
@@ -53,23 +109,13 @@ def encode_search_call(identifier: str, query: str) -> Block:
 
 def encode_pages(identifier: str, pages: Iterable[SearchResultPage]) -> Block:
     """Return the result of a search."""
-    found = [
-        {
-            "type": "web_search_result",
-            "url": page.url,
-            "title": page.title or page.url,
-            "encrypted_content": encode_passage(page.passage[:_MAX_PASSAGE_LENGTH]),
-            "page_age": None,
-        }
-        for page in pages
-    ]
-    return _block(type="web_search_tool_result", tool_use_id=identifier, content=found)
+    shortened = (page._replace(passage=page.passage[:_MAX_PASSAGE_LENGTH]) for page in pages)
+    return encode_result("web_search", identifier, search_content(shortened))
 
 
 def encode_failed_search(identifier: str, error: SearchError) -> Block:
     """Return the error result of a search."""
-    content = {"type": "web_search_tool_result_error", "error_code": error}
-    return _block(type="web_search_tool_result", tool_use_id=identifier, content=content)
+    return encode_result("web_search", identifier, error_content("web_search", error))
 
 
 def encode_citation(url: str, title: str | None, passage: str) -> Citation:
@@ -91,13 +137,9 @@ def encode_fetch(
 
     Providers report the URL of a fetched page but not its content, so the document of the result is empty.
     """
-    content: dict[str, Any] = {"type": "web_fetch_tool_result_error", "error_code": error}
-    if error is None:
-        source = {"type": "text", "media_type": "text/plain", "data": ""}
-        document = {"type": "document", "source": source, "title": title, "citations": None}
-        content = {"type": "web_fetch_result", "url": url, "content": document, "retrieved_at": None}
-    result = _block(type="web_fetch_tool_result", tool_use_id=identifier, content=content)
-    return [_call(identifier, "web_fetch", {"url": url}), result]
+    source = {"type": "text", "media_type": "text/plain", "data": ""}
+    content = fetch_content(url, source, title) if error is None else error_content("web_fetch", error)
+    return [_call(identifier, "web_fetch", {"url": url}), encode_result("web_fetch", identifier, content)]
 
 
 def encode_code_execution(identifier: str, code: str) -> Block:
@@ -119,8 +161,7 @@ def encode_code_result(identifier: str, *, stdout: str = "", stderr: str = "", r
 
 def encode_code_error(identifier: str, error: CodeError) -> Block:
     """Return the error result of a code execution."""
-    content = {"type": "code_execution_tool_result_error", "error_code": error}
-    return _block(type="code_execution_tool_result", tool_use_id=identifier, content=content)
+    return encode_result("code_execution", identifier, error_content("code_execution", error))
 
 
 def encode_mcp_call(identifier: str, server: str, name: str, arguments: str) -> Block:

@@ -18,7 +18,7 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.exchange import forwarding
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.outcomes import note_failure, our_bug
+from anthropic_proxy.exchange.outcomes import log_internal_error, record_failure
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.log import Log
 from anthropic_proxy.plugins import Client, Receipt
@@ -78,7 +78,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         if not sink.started:
             await _reject(services, receipt, sink, ShuttingDown())
     except Exception as error:  # noqa: BLE001  # every client receives an error body
-        await _reject(services, receipt, sink, our_bug(error, services, request_id))
+        await _reject(services, receipt, sink, log_internal_error(error, services, request_id))
     else:
         if endpoint is not post_messages:  # an exchange logs itself
             receipt.status = 200
@@ -92,13 +92,13 @@ def log_rejected_request(
 ) -> Receipt:
     """Log a request that the HTTP parser rejected, and return its receipt."""
     receipt = Receipt(request_id=new_id("req_"), client=Client(), started_at=clock(), method="–", path="–")
-    note_failure(receipt, error, proxy_keys)
+    record_failure(receipt, error, proxy_keys)
     log.write_request(receipt)
     return receipt
 
 
 async def _reject(services: Services, receipt: Receipt, sink: AsgiSink, error: ProxyError) -> None:
-    note_failure(receipt, error, services.settings.reveal_proxy_keys())
+    record_failure(receipt, error, services.settings.reveal_proxy_keys())
     _finish(services, receipt)
     await sink.send_error(error)
 

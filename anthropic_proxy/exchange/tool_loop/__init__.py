@@ -6,8 +6,8 @@ run, their results are sent in the form of the API, and the model is called agai
 
 from anthropic_proxy.exchange.attempts import Attempts, OpenedStream
 from anthropic_proxy.exchange.relay import RelayStream
+from anthropic_proxy.exchange.tool_loop.history import run_pending_calls
 from anthropic_proxy.exchange.tool_loop.loop import ToolLoop
-from anthropic_proxy.exchange.tool_loop.resume import resume
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.exchange.tool_loop.schema_retry import SchemaCheckedStream
 from anthropic_proxy.exchange.upstream_stream import DeltaStream
@@ -31,7 +31,7 @@ async def open_reply(
     ahead: list[Delta] = []
     if is_paused(request.messages):
         runner = ProxyToolRunner(services)
-        request, ahead = await resume(services, runner, request, route)
+        request, ahead = await run_pending_calls(services, runner, request, route)
     opened = await attempts.open(request, route)
     stream, state = opened.stream, opened.state
     if isinstance(stream, RelayStream):

@@ -1,4 +1,4 @@
-"""Request of the next call: the sent blocks of the reply become the last assistant message."""
+"""Request of the next call: the blocks sent so far are its last assistant message. Also for a paused reply."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,15 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
+from anthropic_proxy.exchange.call_building import limits_for
+from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRunner
+from anthropic_proxy.messages.deltas import Block, Delta
 from anthropic_proxy.messages.models import Message, MessagesRequest
 from anthropic_proxy.messages.models.blocks import read_blocks
+from anthropic_proxy.messages.preparation import pending_calls, proxy_tools
+from anthropic_proxy.routing.router import Route
+from anthropic_proxy.services import Services
+from anthropic_proxy.wire.contract import relays
 
 
 def append_assistant_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> MessagesRequest:
@@ -31,3 +38,26 @@ def without_forced_tool(request: MessagesRequest) -> MessagesRequest:
     if choice is None or choice.type not in ("any", "tool"):
         return request
     return replace(request, tool_choice=replace(choice, type="auto", name=None))
+
+
+async def run_pending_calls(
+    services: Services, runner: ProxyToolRunner, request: MessagesRequest, route: Route
+) -> tuple[MessagesRequest, list[Delta]]:
+    """Return the request with results of pending calls, and these results as deltas for the client.
+
+    The first target of the route decides which tools the proxy runs. A relay resumes by itself.
+    """
+    target = route.targets[0]
+    if relays(target.wire):
+        return request, []
+    limits = limits_for(services, target)
+    tools = {tool.name: tool for tool in proxy_tools(request, limits).values()}
+    if not tools:
+        return request, []
+    request = without_forced_tool(request)
+    calls = [ProxyToolCall(call.id, tools[call.name], call.input) for call in pending_calls(request.messages, tools)]
+    deferred = [tool for tool in request.tools if tool.defer_loading]
+    results = await runner.run(calls, request.messages, deferred, accepts_pdf=limits.pdf)
+    if results:
+        request = append_assistant_blocks(request, [result.raw for result in results if isinstance(result, Block)])
+    return request, results

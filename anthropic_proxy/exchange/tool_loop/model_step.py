@@ -6,13 +6,13 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from anthropic_proxy.exchange.single_call import SingleToolCallFilter
-from anthropic_proxy.exchange.tool_loop.blocks import SERVER_TOOL_ID_PREFIX, encode_call
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.fold.arguments import repair_object
 from anthropic_proxy.messages.models.blocks import is_deep
 from anthropic_proxy.messages.preparation import ProxyTool
+from anthropic_proxy.messages.server_blocks import SERVER_TOOL_ID_PREFIX, encode_call
 from anthropic_proxy.messages.usage import merge_latest
 from anthropic_proxy.messages.writer import MessageWriter
 
@@ -20,7 +20,7 @@ from anthropic_proxy.messages.writer import MessageWriter
 class _IncompleteCall(Struct):
     """An incomplete call of a proxy tool."""
 
-    owned: ProxyTool
+    proxy_tool: ProxyTool
     arguments: list[str]
 
 
@@ -28,9 +28,9 @@ class ModelStep:
     """One reply of the model, in one or several upstream answers (continuations)."""
 
     def __init__(
-        self, owned: Mapping[str, ProxyTool], signature: str, new_id: Callable[[str], str], *, one_call: bool
+        self, proxy_tools: Mapping[str, ProxyTool], signature: str, new_id: Callable[[str], str], *, one_call: bool
     ) -> None:
-        self._owned = owned
+        self._proxy_tools = proxy_tools
         self._new_id = new_id
         self._call_filter = SingleToolCallFilter() if one_call else None
         self._fold = Fold(MessageWriter(message_id="", model="", signature=signature))
@@ -85,8 +85,8 @@ class ModelStep:
             forwarded.append(delta)
 
     def _apply_call(self, delta: ToolCall | ToolArgs | ToolEnd, forwarded: list[Delta]) -> None:
-        if isinstance(delta, ToolCall) and (owned := self._owned.get(delta.name)) is not None:
-            self._incomplete_calls[delta.key] = _IncompleteCall(owned, [])
+        if isinstance(delta, ToolCall) and (proxy_tool := self._proxy_tools.get(delta.name)) is not None:
+            self._incomplete_calls[delta.key] = _IncompleteCall(proxy_tool, [])
         elif (incomplete := self._incomplete_calls.get(delta.key)) is None:
             self.calls_client = True
             forwarded.append(replace(delta, key=f"{self._continuations} {delta.key}") if self._continuations else delta)
@@ -102,5 +102,5 @@ class ModelStep:
         identifier, arguments = self._new_id(SERVER_TOOL_ID_PREFIX), repair_object("".join(incomplete.arguments))
         if is_deep(bytes(arguments)):  # no proxy tool accepts this, and history validation would reject it
             arguments = Raw(b"{}")
-        block = encode_call(identifier, incomplete.owned.name, arguments)
-        return ProxyToolCall(identifier, incomplete.owned, arguments), block
+        block = encode_call(identifier, incomplete.proxy_tool.name, arguments)
+        return ProxyToolCall(identifier, incomplete.proxy_tool, arguments), block

@@ -9,15 +9,6 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
-from anthropic_proxy.exchange.tool_loop.blocks import (
-    Content,
-    encode_result,
-    error_content,
-    fetch_content,
-    is_error,
-    references_content,
-    search_content,
-)
 from anthropic_proxy.exchange.tool_loop.known_urls import KnownUrls
 from anthropic_proxy.exchange.tool_loop.tool_search import (
     Found,
@@ -29,6 +20,16 @@ from anthropic_proxy.exchange.tool_loop.tool_search import (
 from anthropic_proxy.messages.deltas import Delta, Usage
 from anthropic_proxy.messages.models import Message, Tool
 from anthropic_proxy.messages.preparation import ProxyTool
+from anthropic_proxy.messages.server_blocks import (
+    Content,
+    SearchResultPage,
+    encode_result,
+    error_content,
+    fetch_content,
+    is_error_content,
+    references_content,
+    search_content,
+)
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.services import Services
 from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, TEXT_TYPES
@@ -39,6 +40,7 @@ MAX_CONCURRENT_CALLS = 4
 TOOL_TIMEOUT_SECONDS = 60.0
 """Time limit of one call. Search and fetch have shorter limits."""
 _RESULTS_ASKED = 10
+_PDF = "application/pdf"
 _CHARACTERS_PER_TOKEN = 4
 _MAX_FETCHED_TOKENS = 100_000
 """Tokens of a fetched page for the model if the client sets no limit. More would fill many windows."""
@@ -50,7 +52,7 @@ class ProxyToolCall(Struct, frozen=True):
     """A call of a tool of the proxy."""
 
     id: str
-    owned: ProxyTool
+    proxy_tool: ProxyTool
     arguments: Raw
     """JSON text of an object."""
 
@@ -98,8 +100,8 @@ class ProxyToolRunner:
         """
         contents = {index: refusal for index, call in enumerate(calls) if (refusal := self._reject(call))}
         left = [index for index in range(len(calls)) if index not in contents]
-        searches = [index for index in left if calls[index].owned.kind == "tool_search"]
-        others = [index for index in left if calls[index].owned.kind != "tool_search"]
+        searches = [index for index in left if calls[index].proxy_tool.kind == "tool_search"]
+        others = [index for index in left if calls[index].proxy_tool.kind != "tool_search"]
         known = KnownUrls(messages)
         async with asyncio.TaskGroup() as group:
             finding = group.create_task(_find_tools([calls[index] for index in searches], deferred))
@@ -107,13 +109,13 @@ class ProxyToolRunner:
         contents |= zip(searches, finding.result(), strict=True)
         contents |= zip(others, (run.result() for run in runs), strict=True)
         for index, call in enumerate(calls):
-            if not is_error(contents[index]):
-                self._successes[call.owned.kind] = self._successes.get(call.owned.kind, 0) + 1
-        return [encode_result(call.owned.kind, call.id, contents[index]) for index, call in enumerate(calls)]
+            if not is_error_content(contents[index]):
+                self._successes[call.proxy_tool.kind] = self._successes.get(call.proxy_tool.kind, 0) + 1
+        return [encode_result(call.proxy_tool.kind, call.id, contents[index]) for index, call in enumerate(calls)]
 
     def _reject(self, call: ProxyToolCall) -> Content | None:
         """Return the error content of a call above a limit. None: the call may run."""
-        kind, name, max_uses = call.owned.kind, call.owned.name, call.owned.tool.max_uses
+        kind, name, max_uses = call.proxy_tool.kind, call.proxy_tool.name, call.proxy_tool.tool.max_uses
         uses = self._uses[name] = self._uses.get(name, 0) + 1
         if max_uses is not None and uses > max_uses:
             return error_content(kind, "max_uses_exceeded" if kind != "tool_search" else "too_many_requests")
@@ -121,15 +123,15 @@ class ProxyToolRunner:
         return error_content(kind, "too_many_requests") if self._runs > MAX_TOOL_CALLS else None
 
     async def _run(self, call: ProxyToolCall, known: KnownUrls, accepts_pdf: bool) -> Content:
-        kind, arguments = call.owned.kind, _arguments(call)
+        kind, arguments = call.proxy_tool.kind, _arguments(call)
         if arguments is None:
             return error_content(kind, "invalid_tool_input")
         async with self._slots:
             try:
                 async with asyncio.timeout(TOOL_TIMEOUT_SECONDS):
                     if kind == "web_search":
-                        return await self._search(call.owned.tool, arguments)
-                    return await self._fetch(call.owned.tool, arguments, known, accepts_pdf)
+                        return await self._search(call.proxy_tool.tool, arguments)
+                    return await self._fetch(call.proxy_tool.tool, arguments, known, accepts_pdf)
             except TimeoutError:
                 return error_content(kind, "unavailable")
 
@@ -145,7 +147,9 @@ class ProxyToolRunner:
             )
         except WebSearchFailed as error:
             return error_content("web_search", error.error_code)
-        return search_content(results)
+        return search_content(
+            SearchResultPage(result.url, result.title, result.content, result.page_age) for result in results
+        )
 
     async def _fetch(self, tool: Tool, arguments: dict[str, Any], known: KnownUrls, accepts_pdf: bool) -> Content:
         url = arguments.get("url")
@@ -167,7 +171,12 @@ class ProxyToolRunner:
         max_tokens = _MAX_FETCHED_TOKENS if tool.max_content_tokens is None else max(tool.max_content_tokens, 0)
         citations = msgspec.json.decode(tool.citations) if memoryview(tool.citations).nbytes else None
         now = datetime.fromtimestamp(self._services.clock(), UTC).isoformat(timespec="seconds")
-        return fetch_content(fetched, (fetched.text or "")[: max_tokens * _CHARACTERS_PER_TOKEN], citations, now)
+        if fetched.media_type == _PDF:
+            source = {"type": "base64", "media_type": _PDF, "data": fetched.base64}
+        else:
+            text = (fetched.text or "")[: max_tokens * _CHARACTERS_PER_TOKEN]
+            source = {"type": "text", "media_type": "text/plain", "data": text}
+        return fetch_content(fetched.url, source, fetched.title or None, citations, now)
 
 
 async def _find_tools(calls: Sequence[ProxyToolCall], deferred: Sequence[Tool]) -> list[Content]:
@@ -186,7 +195,7 @@ async def _find_tools(calls: Sequence[ProxyToolCall], deferred: Sequence[Tool]) 
 
 
 def _tool_query(call: ProxyToolCall) -> _ToolQuery | None:
-    by_words = (call.owned.tool.type or "").startswith("tool_search_tool_bm25")
+    by_words = (call.proxy_tool.tool.type or "").startswith("tool_search_tool_bm25")
     arguments = _arguments(call) or {}
     text, limit = arguments.get("query" if by_words else "pattern"), arguments.get("limit")
     max_results = min(max(limit, 1), _MAX_TOOLS_FOUND) if isinstance(limit, int) else _DEFAULT_TOOLS_FOUND
