@@ -81,7 +81,7 @@ class App:
         self._receipts = Receipts(
             self._log,
             [observer for plugin in self._plugins for observer in plugin.observers],
-            count=totals.add,
+            count=totals.count_exchange,
             count_rejected=totals.count_rejected_request,
             count_dropped=totals.count_dropped_receipt,
         )

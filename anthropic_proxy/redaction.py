@@ -33,14 +33,14 @@ def redact_key_patterns(text: str) -> str:
     return _KEYS.sub(shorten, text)
 
 
-def is_long_enough(value: str) -> bool:
+def is_redactable(value: str) -> bool:
     """Return whether a key is long enough to be redacted."""
     return len(value) >= _MIN_LETTERS or (len(value) >= _MIN_CHARACTERS and not value.isalpha())
 
 
 def redact_secrets(text: str, secrets: Iterable[str]) -> str:
     """Return the text without these secrets and without texts in the form of a key."""
-    known = [(_spell(secret), _mark_of(secret)) for secret in secrets if is_long_enough(secret)]
+    known = [(_spell(secret), _mark_of(secret)) for secret in secrets if is_redactable(secret)]
     for spelled, mark in known:
         text = _without_complete(text, spelled, mark)
     # before fragments: another key with a shared fragment would lose the form of a key
@@ -52,7 +52,7 @@ def redact_secrets(text: str, secrets: Iterable[str]) -> str:
 
 def list_spellings(secrets: Iterable[str]) -> Sequence[str]:
     """Return the plain encodings of the secrets. Without any of them a text needs no `redact_secrets`."""
-    return [spelled for secret in secrets if is_long_enough(secret) for spelled in _spell(secret)]
+    return [spelled for secret in secrets if is_redactable(secret) for spelled in _spell(secret)]
 
 
 def redact_secret(text: str, secret: str) -> str:

@@ -163,7 +163,7 @@ def _name_tiers(tiers: list[str]) -> str:
 
 def _advise(log: Log, row: TierMapping, retired: RetiredModel, today: date) -> str:
     """Return the notice about a retired model, with the setting of its successor. Empty: not yet retired."""
-    day = date.fromisoformat(retired.since)
+    day = date.fromisoformat(retired.retired_on)
     if day > today:
         return ""
     prefix, _, model = row.target.partition("/")

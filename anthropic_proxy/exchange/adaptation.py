@@ -66,7 +66,7 @@ def _find_adaptations(target: Target, call: Call, error: UpstreamError) -> Seque
 def _find_by_cause(target: Target, call: Call, cause: Cause) -> Sequence[Adaptation]:
     """Return the adaptations that exist on every wire: less output, or no images."""
     if cause.error_type == "images":
-        lasts = cause.certain or not (target.facts.known and target.facts.accepts_images)
+        lasts = cause.certain or not (target.capabilities.known and target.capabilities.accepts_images)
         return [Adaptation(NO_IMAGES, persistent=lasts)] if _has_images(call, target) else []
     requested = call.request.max_tokens
     if cause.max_output is not None and cause.max_output < requested:
@@ -92,15 +92,15 @@ def _apply_adaptation(services: Services, target: Target, name: str) -> Target |
     verb, _, value = name.partition(" ")
     if verb == "wire":
         return switch_wire(target, value, services.settings)
-    facts = target.facts
+    facts = target.capabilities
     if verb == "limit" and value.isdecimal():
-        return structs.replace(target, facts=structs.replace(facts, stated_output=int(value)))
+        return structs.replace(target, capabilities=structs.replace(facts, stated_output=int(value)))
     if verb == "window" and value.isdecimal():
-        return structs.replace(target, facts=structs.replace(facts, stated_window=int(value)))
+        return structs.replace(target, capabilities=structs.replace(facts, stated_window=int(value)))
     if name == NO_IMAGES:
-        return structs.replace(target, facts=structs.replace(facts, rejects_images=True))
+        return structs.replace(target, capabilities=structs.replace(facts, rejects_images=True))
     if name == NO_DOCUMENTS:
-        return structs.replace(target, facts=structs.replace(facts, rejects_documents=True))
+        return structs.replace(target, capabilities=structs.replace(facts, rejects_documents=True))
     if not heals(target.wire):
         return None
     return structs.replace(target, dialect=target.wire.apply_adaptation(target.dialect, name))

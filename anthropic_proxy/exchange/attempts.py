@@ -171,7 +171,7 @@ class Attempts:
 
     async def _try_target(self, request: MessagesRequest, target: Target, *, is_last: bool) -> AnyOpenedStream:
         if (catalog := self._services.catalog).has_source(target.provider.name):
-            target = structs.replace(target, facts=await catalog.fetch(target.provider.name, target.model))
+            target = structs.replace(target, capabilities=await catalog.fetch(target.provider.name, target.model))
         scale = await self._services.observations.token_scale(target.provider.name, target.model)
         target = await apply_stored_adaptations(self._services, target)
         run = _TargetRun(request, scale, skips_open_circuit=not is_last)
@@ -181,7 +181,7 @@ class Attempts:
         """Return the first stream of this target with content, after adaptations, other keys and retries."""
         pool = self._services.credentials
         retries, key_rotations = MAX_RETRIES_PER_TARGET, pool.key_count(target.provider)
-        self._services.retry_budget.deposit(target.upstream)
+        self._services.retry_budget.record_first_call(target.upstream)
         while True:
             forwarded = client_credential(self._services, self._incoming, target.provider)
             credential = forwarded or pool.next_credential(target.provider)
@@ -215,9 +215,9 @@ class Attempts:
     def _may_retry(self, target: Target, error: UpstreamError) -> bool:
         """Return True to retry after a delay. A delay above the first byte timeout is left to the client."""
         delay = error.retry_after or RETRY_DELAY_SECONDS
-        if not error.retryable or delay > self._services.settings.timeouts.first_byte:
+        if not error.retryable or delay > self._services.settings.timeouts.first_byte_seconds:
             return False
-        return self._services.retry_budget.try_withdraw(target.upstream)
+        return self._services.retry_budget.try_spend_retry(target.upstream)
 
     async def _adapt(self, state: AttemptState, run: _TargetRun, error: UpstreamError) -> Target | None:
         """Return the adapted target for a retry. None: no adaptation matches the error."""
@@ -236,19 +236,19 @@ class Attempts:
         self._sent.latest = state
         breakers, upstream = self._services.circuit_breakers, target.upstream
         if run.skips_open_circuit:
-            breakers.acquire(upstream)
+            breakers.require_closed(upstream)
         sending = self._send(state, upstream_request, run.stop_filter)
         del upstream_request  # the transport releases it after sending; a reply can take minutes
         try:
             stream = await sending
         except UpstreamError as error:
-            breakers.failed(upstream, error)
+            breakers.record_failure(upstream, error)
             name_address(error, target)
             raise
         except BaseException:
-            breakers.cancelled(upstream)
+            breakers.release_trial(upstream)
             raise
-        breakers.succeeded(upstream)
+        breakers.record_success(upstream)
         if run.adaptations is not None:
             await run.adaptations.remember(target)
         return OpenedStream(stream, state)

@@ -9,7 +9,7 @@ from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.encoding import MAX_STEPS_ON_LOOP
 from anthropic_proxy.messages.models import MessagesRequest, Tool, decode_request_or_keep
 from anthropic_proxy.messages.preparation import (
-    STATED_MARGIN,
+    STATED_WINDOW_MARGIN,
     UNPREPARED,
     PreparationResult,
     ProxyTool,
@@ -67,7 +67,7 @@ def target_limits(
     `must_fit`: reject requests above its window. `searches`: a search service is set. `fetches`: the proxy may fetch
     web pages.
     """
-    facts, dialect = target.facts, target.dialect
+    facts, dialect = target.capabilities, target.dialect
     stated = facts.stated_window
     outputs = [limit for limit in (facts.max_output if facts.known else None, facts.stated_output) if limit is not None]
     return TargetLimits(
@@ -75,7 +75,7 @@ def target_limits(
         max_input=facts.max_input if facts.known and stated is None else None,
         max_output=min(outputs, default=None),
         reject_overflow=must_fit and stated is None,
-        margin=STATED_MARGIN if stated is not None else 0.0,
+        margin=STATED_WINDOW_MARGIN if stated is not None else 0.0,
         efforts=facts.efforts,
         accepts_thinking_budget=getattr(dialect, "thinking", "") == "budget",
         default_effort=facts.default_effort,
@@ -144,8 +144,8 @@ def build_relay_call(
         query=incoming.query,
         new_id=new_id,
         provider=target.provider.prefix,
-        window=target.facts.context_window if target.facts.known else None,
-        max_input=target.facts.max_input if target.facts.known else None,
+        window=target.capabilities.context_window if target.capabilities.known else None,
+        max_input=target.capabilities.max_input if target.capabilities.known else None,
         has_proxy_signatures=request.has_proxy_signatures,
         estimate=functools.partial(_estimate, request, incoming),
     )

@@ -6,7 +6,7 @@ Wires redact key patterns. Here the key itself is known, so its format does not 
 from collections.abc import Iterable
 
 from anthropic_proxy.errors import ProxyError, UpstreamError
-from anthropic_proxy.redaction import is_long_enough, redact_secret
+from anthropic_proxy.redaction import is_redactable, redact_secret
 from anthropic_proxy.wire.contract import Credential
 
 
@@ -29,7 +29,7 @@ def redact_secrets_in(error: ProxyError, secrets: Iterable[str]) -> None:
     for secret in secrets:
         if isinstance(error, UpstreamError):
             redact_error(error, Credential("", secret))
-        elif is_long_enough(secret):
+        elif is_redactable(secret):
             error.message = redact_secret(error.message, secret)
             error.args = (error.message,)
 
@@ -46,7 +46,7 @@ def _secret_of(credential: Credential | None) -> str | None:
     value = credential.value
     if credential.header == "authorization":
         value = value.partition(" ")[2] or value
-    return value if is_long_enough(value) else None
+    return value if is_redactable(value) else None
 
 
 def _redact_in_bytes(data: bytes, secret: str) -> bytes:

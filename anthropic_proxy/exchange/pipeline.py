@@ -118,8 +118,8 @@ class _Exchange:
         watchdog = self._watchdog = Watchdog(
             wait_disconnected=self._sink.wait_disconnected,
             on_idle=self._keep_alive if request.stream else None,
-            first_byte_seconds=timeouts.first_byte,
-            idle_seconds=timeouts.idle,
+            first_byte_seconds=timeouts.first_byte_seconds,
+            idle_seconds=timeouts.idle_seconds,
         )
         self._attempts = Attempts(self._services, self._incoming, request, self._receipt, watchdog, sent=self._sent)
         try:

@@ -2,7 +2,7 @@
 
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep, guess_model, scan_request
-from anthropic_proxy.messages.preparation import kinds_of
+from anthropic_proxy.messages.preparation import server_tool_kinds
 from anthropic_proxy.routing.router import RoutingQuery
 from anthropic_proxy.services import Services
 
@@ -22,7 +22,7 @@ def read_client_request(services: Services, body: bytes) -> MessagesRequest:
 
 def routing_query(request: MessagesRequest) -> RoutingQuery:
     """Return the fields of a request for routing."""
-    return RoutingQuery(request.model, kinds_of(request.tools))
+    return RoutingQuery(request.model, server_tool_kinds(request.tools))
 
 
 def _is_relayed(services: Services, query: RoutingQuery) -> bool:

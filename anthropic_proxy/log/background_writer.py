@@ -13,7 +13,7 @@ BATCH_SECONDS = 0.05
 """Pause between two writes. Entries of the pause share one write and one wake-up of the thread."""
 FLUSH_SECONDS = 1.0
 """Time limit of a flush, for a reader that is blocked."""
-WRITE_BYTES = 4096
+MAX_WRITE_BYTES = 4096
 """Maximum size of one write. A pipe writes it atomically, so lines of processes do not mix (PIPE_BUF)."""
 
 
@@ -69,7 +69,7 @@ class BackgroundWriter:
                     flushed.append(item)
                     continue
                 data = self._encode(item)
-                if len(batch) + len(data) > WRITE_BYTES:
+                if len(batch) + len(data) > MAX_WRITE_BYTES:
                     self._write(batch)
                     batch = bytearray()
                 batch += data

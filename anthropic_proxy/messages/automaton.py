@@ -57,7 +57,7 @@ class Automaton:
             new.match = new if len(self._sorted[new.low]) == new.depth else new.fallback.match
         return target
 
-    def string_at(self, match: State) -> str:
+    def matched_string(self, match: State) -> str:
         """Return the string that is the text of a matching state."""
         return self._sorted[match.low]
 
@@ -65,7 +65,7 @@ class Automaton:
         """Return the index of a string in the given list."""
         return self._order[string]
 
-    def first_order(self, state: State) -> int:
+    def min_order(self, state: State) -> int:
         """Return the lowest index of a string that begins with the text of a state."""
         return min(map(self._order.__getitem__, self._sorted[state.low : state.high]))
 

@@ -101,7 +101,7 @@ class StopSequenceFilter:
             if self._found:
                 begun = self._read + place - state.depth
                 if begun > self._found_at or (
-                    begun == self._found_at and automaton.first_order(state) >= automaton.order_of(self._found)
+                    begun == self._found_at and automaton.min_order(state) >= automaton.order_of(self._found)
                 ):
                     return True
         self._state = state
@@ -112,7 +112,7 @@ class StopSequenceFilter:
         """Store a match that begins before the stored one, or at the same place and earlier in the list."""
         if self._found and start > self._found_at:
             return
-        sequence, order_of = self._automaton.string_at(match), self._automaton.order_of
+        sequence, order_of = self._automaton.matched_string(match), self._automaton.order_of
         if not self._found or start < self._found_at or order_of(sequence) < order_of(self._found):
             self._found, self._found_at = sequence, start
 

@@ -19,7 +19,7 @@ An ordinary tool takes 50 to 500 steps; a step takes one to three microseconds."
 MAX_NODES = 500_000
 """Nodes of all schemas of a request as they are written for the provider: with references replaced by their targets
 and alternatives copied, where the provider needs that. A node is a key, a value or 64 characters."""
-MAX_DEPTH = 200
+MAX_SCHEMA_DEPTH = 200
 """Levels of schemas inside schemas, references followed. It keeps recursion far below the limit of the interpreter."""
 BYTES_PER_STEP = 64
 """Bytes of decoded JSON text per step."""
@@ -44,7 +44,7 @@ class Cost(NamedTuple):
     steps: int = 0
     nodes: int = 0
 
-    def since(self, before: "Cost") -> "Cost":
+    def subtract(self, before: "Cost") -> "Cost":
         """Return the part of this work that was counted after another."""
         return Cost(self.steps - before.steps, self.nodes - before.nodes)
 
@@ -67,7 +67,7 @@ class WorkBudget:
         purpose: str = "convert",
         max_steps: int = MAX_STEPS,
         max_nodes: int = MAX_NODES,
-        max_depth: int = MAX_DEPTH,
+        max_depth: int = MAX_SCHEMA_DEPTH,
         max_steps_here: int | None = None,
         tool_names: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
@@ -226,7 +226,7 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
         if found is None:
             before = budget.cost
             encoded = self._encode(argument, budget, *arguments)
-            self._keep(place, (encoded, budget.cost.since(before)))
+            self._keep(place, (encoded, budget.cost.subtract(before)))
             return encoded
         with suppress(KeyError):  # another thread may have removed it
             self._kept.move_to_end(place)

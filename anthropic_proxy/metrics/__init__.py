@@ -5,9 +5,9 @@ from anthropic_proxy.metrics.totals import (
     Gauges,
     MetricsSnapshot,
     Totals,
-    decode_reading,
-    encode_reading,
+    decode_snapshot,
+    encode_snapshot,
     sum_snapshots,
 )
 
-__all__ = ["Gauges", "MetricsPage", "MetricsSnapshot", "Totals", "decode_reading", "encode_reading", "sum_snapshots"]
+__all__ = ["Gauges", "MetricsPage", "MetricsSnapshot", "Totals", "decode_snapshot", "encode_snapshot", "sum_snapshots"]

@@ -8,9 +8,9 @@ from prometheus_client.registry import Collector
 
 from anthropic_proxy.metrics.families import (
     FAMILIES,
-    Family,
     Histogram,
     Labels,
+    MetricFamily,
     Samples,
     collect_histograms,
     collect_samples,
@@ -42,7 +42,7 @@ class _Collected(Collector):
                 yield _new_numbers(family, self._samples[family])
 
 
-def _new_numbers(family: Family, samples: Samples) -> Metric:
+def _new_numbers(family: MetricFamily, samples: Samples) -> Metric:
     new = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
     metric = new(family.name, family.help, labels=family.labels)
     for labels, value in samples.items():
@@ -50,7 +50,7 @@ def _new_numbers(family: Family, samples: Samples) -> Metric:
     return metric
 
 
-def _new_histogram(family: Family, times: dict[Labels, Histogram]) -> Metric:
+def _new_histogram(family: MetricFamily, times: dict[Labels, Histogram]) -> Metric:
     metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
     for labels, found in times.items():
         metric.add_metric(labels, found.cumulative(), found.seconds)

@@ -4,14 +4,14 @@ from typing import Literal
 
 from msgspec import Struct
 
-from anthropic_proxy.metrics.totals import BUCKETS, ExchangeCounters, MetricsSnapshot
+from anthropic_proxy.metrics.totals import BUCKET_LIMITS_SECONDS, ExchangeCounters, MetricsSnapshot
 
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[str, ...]
 Samples = dict[Labels, float]
 
 
-class Family(Struct, frozen=True):
+class MetricFamily(Struct, frozen=True):
     """One metric. Units are seconds and bytes."""
 
     name: str
@@ -20,84 +20,88 @@ class Family(Struct, frozen=True):
     help: str
 
 
-REQUESTS = Family(
+REQUESTS = MetricFamily(
     "anthropic_proxy_requests_total",
     "counter",
     ("provider", "model", "stream", "status", "outcome"),
     "Requests for a reply by outcome: a stop reason, error or cancelled. Status 0: the client had disconnected.",
 )
-TOKENS = Family(
+TOKENS = MetricFamily(
     "anthropic_proxy_tokens_total",
     "counter",
     ("provider", "model", "kind"),
     "Tokens as Anthropic counts them: input excludes cached tokens, output includes thinking.",
 )
-SECONDS = Family(
+SECONDS = MetricFamily(
     "anthropic_proxy_request_duration_seconds",
     "histogram",
     ("provider", "model", "stream"),
     "Time from the request to the last byte of its reply, for every outcome.",
 )
-FIRST_TOKEN_SECONDS = Family(
+FIRST_TOKEN_SECONDS = MetricFamily(
     "anthropic_proxy_time_to_first_token_seconds",
     "histogram",
     ("provider", "model", "stream"),
     "Time from the request to the first delta of its reply.",
 )
-ATTEMPTS = Family(
+ATTEMPTS = MetricFamily(
     "anthropic_proxy_failed_attempts_total",
     "counter",
     ("provider", "status"),
     "Failed calls that another provider followed. Status circuit_open: the provider was not called.",
 )
-FIDELITY = Family(
+FIDELITY = MetricFamily(
     "anthropic_proxy_fidelity_notes_total",
     "counter",
     ("provider", "model", "handling"),
     "Request fields that were approximated, emulated or dropped.",
 )
-REJECTED_REQUESTS = Family(
+REJECTED_REQUESTS = MetricFamily(
     "anthropic_proxy_rejected_requests_total",
     "counter",
     ("status",),
     "Requests that got an error without an exchange: unauthorized, malformed, too large, or an unknown path.",
 )
-DROPPED_RECEIPTS = Family(
+DROPPED_RECEIPTS = MetricFamily(
     "anthropic_proxy_receipts_dropped_total",
     "counter",
     ("observer",),
     "Receipts dropped because the queue of an observer was full.",
 )
-IN_FLIGHT = Family("anthropic_proxy_requests_in_flight", "gauge", (), "HTTP requests in progress.")
-CIRCUITS_OPEN = Family("anthropic_proxy_open_circuits", "gauge", (), "Upstreams with an open circuit.")
-KEYS_IN_COOLDOWN = Family(
+IN_FLIGHT = MetricFamily("anthropic_proxy_requests_in_flight", "gauge", (), "HTTP requests in progress.")
+CIRCUITS_OPEN = MetricFamily("anthropic_proxy_open_circuits", "gauge", (), "Upstreams with an open circuit.")
+KEYS_IN_COOLDOWN = MetricFamily(
     "anthropic_proxy_keys_in_cooldown", "gauge", (), "Provider keys in cooldown: rejected or rate limited."
 )
-WORKERS = Family("anthropic_proxy_workers", "gauge", (), "Serving processes.")
-WORKERS_UNRESPONSIVE = Family(
+WORKERS = MetricFamily("anthropic_proxy_workers", "gauge", (), "Serving processes.")
+WORKERS_UNRESPONSIVE = MetricFamily(
     "anthropic_proxy_workers_unresponsive",
     "gauge",
     (),
     "Workers that did not report within a second. Their last report is used.",
 )
-BUILD = Family("anthropic_proxy_build_info", "gauge", ("version", "python"), "Always 1; the labels are the versions.")
-CPU = Family("process_cpu_seconds_total", "counter", (), "CPU time, user and system, of all processes.")
-STARTED = Family("process_start_time_seconds", "gauge", (), "When the server started, in seconds since the epoch.")
-MEMORY = Family("process_resident_memory_bytes", "gauge", (), "Resident memory of all processes.")
-DESCRIPTORS = Family("process_open_fds", "gauge", (), "Open file descriptors of all processes.")
-MAX_FDS = Family("process_max_fds", "gauge", (), "Maximum number of open file descriptors of all processes.")
+BUILD = MetricFamily(
+    "anthropic_proxy_build_info", "gauge", ("version", "python"), "Always 1; the labels are the versions."
+)
+CPU = MetricFamily("process_cpu_seconds_total", "counter", (), "CPU time, user and system, of all processes.")
+STARTED = MetricFamily(
+    "process_start_time_seconds", "gauge", (), "When the server started, in seconds since the epoch."
+)
+MEMORY = MetricFamily("process_resident_memory_bytes", "gauge", (), "Resident memory of all processes.")
+DESCRIPTORS = MetricFamily("process_open_fds", "gauge", (), "Open file descriptors of all processes.")
+MAX_FDS = MetricFamily("process_max_fds", "gauge", (), "Maximum number of open file descriptors of all processes.")
 
-FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(value, Family))
+FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(value, MetricFamily))
 """All metrics, in the order of the page."""
 
 
 class Histogram(Struct):
-    """Histogram: counts per bucket of `BUCKETS`, and the sum in seconds."""
+    """Histogram: counts per bucket of `BUCKET_LIMITS_SECONDS`, and the sum in seconds."""
 
     counts: list[int]
     seconds: float
 
-    def add(self, counts: list[int], seconds: float) -> None:
+    def add_counts(self, counts: list[int], seconds: float) -> None:
         """Add another histogram with the same buckets."""
         self.counts = [ours + theirs for ours, theirs in zip(self.counts, counts, strict=True)]
         self.seconds += seconds
@@ -105,15 +109,15 @@ class Histogram(Struct):
     def cumulative(self) -> list[tuple[str, float]]:
         """Return (upper limit, cumulative count) per bucket, as the Prometheus format requires."""
         total, found = 0, []
-        for limit, count in zip((*map(str, BUCKETS), "+Inf"), self.counts, strict=True):
+        for limit, count in zip((*map(str, BUCKET_LIMITS_SECONDS), "+Inf"), self.counts, strict=True):
             total += count
             found.append((limit, float(total)))
         return found
 
 
-def collect_samples(snapshot: MetricsSnapshot, unresponsive: int, build: Labels) -> dict[Family, Samples]:
+def collect_samples(snapshot: MetricsSnapshot, unresponsive: int, build: Labels) -> dict[MetricFamily, Samples]:
     """Return the values of counters and gauges by labels. Counters without values have no labels."""
-    samples: dict[Family, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
+    samples: dict[MetricFamily, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
     for (provider, model, stream, status, outcome), row in snapshot.rows.items():
         labels = (provider, model, _boolean_label(stream), str(status), outcome)
         _add(samples[REQUESTS], labels, row.requests)
@@ -148,17 +152,17 @@ def collect_samples(snapshot: MetricsSnapshot, unresponsive: int, build: Labels)
     return samples
 
 
-def collect_histograms(snapshot: MetricsSnapshot) -> dict[Family, dict[Labels, Histogram]]:
+def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Labels, Histogram]]:
     """Return the histograms by labels. Rows that differ in status or outcome only are merged."""
-    found: dict[Family, dict[Labels, Histogram]] = {SECONDS: {}, FIRST_TOKEN_SECONDS: {}}
+    found: dict[MetricFamily, dict[Labels, Histogram]] = {SECONDS: {}, FIRST_TOKEN_SECONDS: {}}
     for (provider, model, stream, _, _), row in snapshot.rows.items():
         labels = (provider, model, _boolean_label(stream))
         for family, (counts, seconds) in _histograms_of(row).items():
-            found[family].setdefault(labels, Histogram([0] * len(counts), 0.0)).add(counts, seconds)
+            found[family].setdefault(labels, Histogram([0] * len(counts), 0.0)).add_counts(counts, seconds)
     return found
 
 
-def _histograms_of(row: ExchangeCounters) -> dict[Family, tuple[list[int], float]]:
+def _histograms_of(row: ExchangeCounters) -> dict[MetricFamily, tuple[list[int], float]]:
     return {SECONDS: (row.times, row.seconds), FIRST_TOKEN_SECONDS: (row.first_times, row.first_seconds)}
 
 

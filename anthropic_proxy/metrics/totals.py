@@ -8,16 +8,16 @@ from msgspec import Struct, field
 
 from anthropic_proxy.plugins import Receipt
 
-BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
+BUCKET_LIMITS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 """Upper limits of histogram buckets, in seconds. The last bucket has no limit."""
 MAX_MODELS = 100
 """Maximum number of model labels. Clients choose model names, so their number is unbounded."""
-MAX_ROWS = 2_000
+MAX_LABEL_SETS = 2_000
 """Maximum number of label sets of exchanges. Providers choose their stop reasons."""
-MAX_OUTCOMES = 500
+MAX_ATTEMPT_KINDS = 500
 """Maximum number of kinds of failed attempts."""
 MAX_NAME_LENGTH = 100
-OTHER, NONE = "other", "none"
+OTHER_LABEL, NONE_LABEL = "other", "none"
 """Labels for a name above a maximum, and for an empty name."""
 _ANSWERED = 200
 """Status that proves that a model exists. Only such models use up `MAX_MODELS`."""
@@ -27,7 +27,7 @@ Key = tuple[str, str, bool, int, str]
 
 
 def _no_times() -> list[int]:
-    return [0] * (len(BUCKETS) + 1)
+    return [0] * (len(BUCKET_LIMITS_SECONDS) + 1)
 
 
 class ExchangeCounters(Struct, array_like=True):
@@ -51,7 +51,7 @@ class ExchangeCounters(Struct, array_like=True):
     first_seconds: float = 0.0
     first_times: list[int] = field(default_factory=_no_times)
 
-    def add(self, other: "ExchangeCounters") -> None:
+    def add_counters(self, other: "ExchangeCounters") -> None:
         """Add the counters of another process."""
         self.requests += other.requests
         self.input_tokens += other.input_tokens
@@ -83,7 +83,7 @@ class Gauges(Struct, array_like=True):
     open_fds: int = 0
     max_fds: int = 0
 
-    def add(self, other: "Gauges") -> None:
+    def add_process(self, other: "Gauges") -> None:
         """Add another process. Processes share circuits and cooldowns, so these are not summed."""
         self.started = min(self.started, other.started)
         self.circuits_open = max(self.circuits_open, other.circuits_open)
@@ -96,7 +96,7 @@ class Gauges(Struct, array_like=True):
 
 
 class MetricsSnapshot(Struct):
-    """Counters since the start. Processes exchange them encoded by `encode_reading`."""
+    """Counters since the start. Processes exchange them encoded by `encode_snapshot`."""
 
     rows: dict[Key, ExchangeCounters] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
@@ -110,24 +110,24 @@ class MetricsSnapshot(Struct):
     """None: the process has ended."""
 
     def find_row(self, key: Key) -> ExchangeCounters:
-        """Return the row of this key; create it if missing. Above `MAX_ROWS`: the shared row `other`."""
+        """Return the row of this key; create it if missing. Above `MAX_LABEL_SETS`: the shared row `other`."""
         row = self.rows.get(key)
         if row is None:
-            if len(self.rows) >= MAX_ROWS:
-                key = (OTHER, OTHER, False, 0, OTHER)
+            if len(self.rows) >= MAX_LABEL_SETS:
+                key = (OTHER_LABEL, OTHER_LABEL, False, 0, OTHER_LABEL)
             row = self.rows.setdefault(key, ExchangeCounters())
         return row
 
     def count_attempt(self, attempt: str, times: int = 1) -> None:
         """Count failed attempts of one kind, such as `groq 429`."""
-        if attempt not in self.attempts and len(self.attempts) >= MAX_OUTCOMES:
-            attempt = f"{OTHER} {OTHER}"
+        if attempt not in self.attempts and len(self.attempts) >= MAX_ATTEMPT_KINDS:
+            attempt = f"{OTHER_LABEL} {OTHER_LABEL}"
         self.attempts[attempt] = self.attempts.get(attempt, 0) + times
 
-    def add(self, other: "MetricsSnapshot") -> None:
+    def add_snapshot(self, other: "MetricsSnapshot") -> None:
         """Add the snapshot of another process."""
         for key, row in other.rows.items():
-            self.find_row(key).add(row)
+            self.find_row(key).add_counters(row)
         for attempt, times in other.attempts.items():
             self.count_attempt(attempt, times)
         self.cpu_seconds += other.cpu_seconds
@@ -138,30 +138,30 @@ class MetricsSnapshot(Struct):
         if self.now is None:
             self.now = other.now
         elif other.now is not None:
-            self.now.add(other.now)
+            self.now.add_process(other.now)
 
 
 class Totals:
     """Counters of the exchanges of this process. Names for which `contains_secret` is true are counted as `other`."""
 
     def __init__(self, contains_secret: Callable[[str], bool]) -> None:
-        self.reading = MetricsSnapshot()
+        self.snapshot = MetricsSnapshot()
         self._contains_secret = contains_secret
         self._models: set[tuple[str, str]] = set()
         """Provider and model pairs with a label of their own."""
 
     def count_rejected_request(self, receipt: Receipt) -> None:
         """Count a request that got an error without an exchange."""
-        self.reading.rejected[receipt.status] = self.reading.rejected.get(receipt.status, 0) + 1
+        self.snapshot.rejected[receipt.status] = self.snapshot.rejected.get(receipt.status, 0) + 1
 
     def count_dropped_receipt(self, observer: str) -> None:
         """Count a receipt that was dropped because the queue of an observer was full."""
-        self.reading.dropped_receipts[observer] = self.reading.dropped_receipts.get(observer, 0) + 1
+        self.snapshot.dropped_receipts[observer] = self.snapshot.dropped_receipts.get(observer, 0) + 1
 
-    def add(self, receipt: Receipt) -> None:
-        """Add one exchange."""
+    def count_exchange(self, receipt: Receipt) -> None:
+        """Count a finished exchange. A new label set costs a few more checks than a known one."""
         key = (receipt.provider, receipt.model, receipt.stream, receipt.status, receipt.outcome)
-        row = self.reading.rows.get(key) or self._find_row(receipt)
+        row = self.snapshot.rows.get(key) or self._find_row(receipt)
         row.requests += 1
         row.input_tokens += receipt.input_tokens
         row.output_tokens += receipt.output_tokens
@@ -169,58 +169,58 @@ class Totals:
         row.cache_read_tokens += receipt.cache_read_tokens
         row.cache_write_tokens += receipt.cache_write_tokens
         row.seconds += receipt.duration_seconds
-        row.times[bisect_left(BUCKETS, receipt.duration_seconds)] += 1
+        row.times[bisect_left(BUCKET_LIMITS_SECONDS, receipt.duration_seconds)] += 1
         if receipt.first_token_seconds is not None:
             row.first_seconds += receipt.first_token_seconds
-            row.first_times[bisect_left(BUCKETS, receipt.first_token_seconds)] += 1
+            row.first_times[bisect_left(BUCKET_LIMITS_SECONDS, receipt.first_token_seconds)] += 1
         report = receipt.fidelity
         if report.notes:
             row.approximated += report.approximated
             row.emulated += report.emulated
             row.dropped += report.dropped
         for attempt in receipt.failed_attempts:
-            self.reading.count_attempt(attempt)
+            self.snapshot.count_attempt(attempt)
 
     def _find_row(self, receipt: Receipt) -> ExchangeCounters:
-        provider = receipt.provider or NONE
-        outcome = self._name(receipt.outcome) if receipt.outcome else NONE
-        return self.reading.find_row((provider, self._name_model(receipt), receipt.stream, receipt.status, outcome))
+        provider = receipt.provider or NONE_LABEL
+        outcome = self._name(receipt.outcome) if receipt.outcome else NONE_LABEL
+        return self.snapshot.find_row((provider, self._name_model(receipt), receipt.stream, receipt.status, outcome))
 
     def _name_model(self, receipt: Receipt) -> str:
         """Return the model label. Names from clients are limited in number and must not reveal a key."""
         if not receipt.model:
-            return NONE
+            return NONE_LABEL
         known = (receipt.provider, receipt.model)
         if known in self._models:
             return receipt.model
         if receipt.status != _ANSWERED or len(self._models) >= MAX_MODELS:
-            return OTHER
-        if (name := self._name(receipt.model)) != OTHER:
+            return OTHER_LABEL
+        if (name := self._name(receipt.model)) != OTHER_LABEL:
             self._models.add(known)
         return name
 
     def _name(self, word: str) -> str:
         fits = len(word) <= MAX_NAME_LENGTH and word.isprintable() and not self._contains_secret(word)
-        return word if fits else OTHER
+        return word if fits else OTHER_LABEL
 
 
 _encode = msgspec.msgpack.Encoder().encode
-decode_reading = msgspec.msgpack.Decoder(MetricsSnapshot).decode
+decode_snapshot = msgspec.msgpack.Decoder(MetricsSnapshot).decode
 """Bytes → snapshot of another process."""
 
 
-def encode_reading(reading: MetricsSnapshot) -> bytes:
+def encode_snapshot(snapshot: MetricsSnapshot) -> bytes:
     """Encode a snapshot for another process."""
-    return _encode(reading)
+    return _encode(snapshot)
 
 
-def sum_snapshots(readings: Iterable[bytes], ended: Sequence[bytes] = ()) -> MetricsSnapshot:
+def sum_snapshots(snapshots: Iterable[bytes], ended: Sequence[bytes] = ()) -> MetricsSnapshot:
     """Return the sum of encoded snapshots. Gauges of `ended` processes are dropped."""
     total = MetricsSnapshot()
     for encoded in ended:
-        reading = decode_reading(encoded)
-        reading.now = None
-        total.add(reading)
-    for encoded in readings:
-        total.add(decode_reading(encoded))
+        snapshot = decode_snapshot(encoded)
+        snapshot.now = None
+        total.add_snapshot(snapshot)
+    for encoded in snapshots:
+        total.add_snapshot(decode_snapshot(encoded))
     return total

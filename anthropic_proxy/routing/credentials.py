@@ -113,12 +113,12 @@ class Credentials:
         secret = credential.value.removeprefix(self._find_header(provider)[1])
         limited = error.status == 429
         seconds = (error.retry_after or RATE_LIMIT_COOLDOWN_SECONDS) if limited else REJECTED_KEY_COOLDOWN_SECONDS
-        self.cool_down(secret, seconds)
+        self.start_cooldown(secret, seconds)
         if self.on_cooldown is not None:
             self.on_cooldown(secret, seconds)
         return any(self._is_available(key) for key in keys)
 
-    def cool_down(self, key: str, seconds: float) -> None:
+    def start_cooldown(self, key: str, seconds: float) -> None:
         """Skip a key for `seconds`, unless all keys of its provider are in cooldown."""
         self._cooldown_ends[key] = self._clock() + seconds
 

@@ -14,7 +14,7 @@ from anthropic_proxy.routing.router import (
     RoutingQuery,
     describe_mapping,
     describe_missing_key,
-    find_facts,
+    find_capabilities,
     find_preferred_provider,
     resolve,
 )
@@ -58,7 +58,7 @@ def find_model(requested: str, settings: Settings, catalog: Catalog) -> ModelEnt
         raise UnknownModel(f"model: {requested!r} is not available. GET /v1/models lists the available models.")
     target = resolve(RoutingQuery(requested), settings, catalog).targets[0]
     display_name = requested if target.model == requested else f"{requested} → {target.provider.prefix}/{target.model}"
-    return _entry(requested, display_name, target.facts)
+    return _entry(requested, display_name, target.capabilities)
 
 
 def _list_tiers(settings: Settings, catalog: Catalog) -> Iterator[ModelEntry]:
@@ -70,7 +70,7 @@ def _list_tiers(settings: Settings, catalog: Catalog) -> Iterator[ModelEntry]:
         unchanged = preferred.serves_claude and prefix == preferred.prefix
         provider = next(provider for provider in PROVIDERS if provider.prefix == prefix)
         display_name = _title_of(name) if unchanged else f"{_title_of(name)} → {row.target}"
-        yield _entry(name, display_name, find_facts(provider, name if unchanged else model, settings, catalog))
+        yield _entry(name, display_name, find_capabilities(provider, name if unchanged else model, settings, catalog))
 
 
 def _list_others(settings: Settings, catalog: Catalog) -> Iterator[ModelEntry]:
@@ -83,12 +83,14 @@ def _list_others(settings: Settings, catalog: Catalog) -> Iterator[ModelEntry]:
         for model in (*(known if listed is None else listed), *extra):
             if model not in row.refused_models:
                 name = f"{row.prefix}/{model}"
-                yield _entry(f"claude-{name}", name, find_facts(row, model, settings, catalog))
+                yield _entry(f"claude-{name}", name, find_capabilities(row, model, settings, catalog))
 
 
-def _entry(name: str, display_name: str, facts: ModelCapabilities) -> ModelEntry:
-    max_input = facts.max_input or facts.context_window
-    return ModelEntry(id=name, display_name=display_name, max_input_tokens=max_input, max_tokens=facts.max_output)
+def _entry(name: str, display_name: str, capabilities: ModelCapabilities) -> ModelEntry:
+    max_input = capabilities.max_input or capabilities.context_window
+    return ModelEntry(
+        id=name, display_name=display_name, max_input_tokens=max_input, max_tokens=capabilities.max_output
+    )
 
 
 def _title_of(name: str) -> str:

@@ -6,7 +6,7 @@ RETENTION_SECONDS = 7 * 24 * 3600.0
 """Retention of an observation. Afterwards, a rejected parameter is sent again."""
 MIN_SCALE, MAX_SCALE = 0.7, 1.6
 """Limits of a plausible scale. Counts beyond them result from a preamble of the provider or an error."""
-MIN_TOKENS = 1_000
+MIN_RECORDED_TOKENS = 1_000
 """Smaller requests are ignored, because a preamble of the provider dominates their count."""
 _REPLACING_VERBS = frozenset(("limit", "window"))
 """First words of adaptations that replace an earlier one with the same first word."""
@@ -41,7 +41,7 @@ class ModelObservations:
 
     async def record_token_count(self, provider: str, model: str, estimated: int, counted: int) -> None:
         """Record the input tokens of a request: estimated without scale, and counted by the provider."""
-        if estimated < MIN_TOKENS or counted <= 0:
+        if estimated < MIN_RECORDED_TOKENS or counted <= 0:
             return
         key, scale = _scale_key(provider, model), min(max(counted / estimated, MIN_SCALE), MAX_SCALE)
         known = await self.store.get(key)

@@ -51,11 +51,11 @@ class Secret:
 class Timeouts(Struct, frozen=True):
     """Time limits of an upstream call, in seconds. Its total duration is unlimited."""
 
-    connect: float = 10.0
+    connect_seconds: float = 10.0
     """`UPSTREAM_CONNECT_TIMEOUT`."""
-    first_byte: float = 600.0
+    first_byte_seconds: float = 600.0
     """`UPSTREAM_FIRST_BYTE_TIMEOUT`: reasoning models need minutes before their first output."""
-    idle: float = 300.0
+    idle_seconds: float = 300.0
     """`UPSTREAM_IDLE_TIMEOUT`: maximum time between two reads of a reply."""
 
 

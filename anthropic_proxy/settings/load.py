@@ -135,7 +135,9 @@ def _load_timeouts(sources: Sources) -> Timeouts:
     first_byte = _find(sources, values.decode_seconds, "UPSTREAM_FIRST_BYTE_TIMEOUT")
     idle = _find(sources, values.decode_seconds, "UPSTREAM_IDLE_TIMEOUT")
     return Timeouts(
-        connect or default.connect, first_byte or common or default.first_byte, idle or common or default.idle
+        connect or default.connect_seconds,
+        first_byte or common or default.first_byte_seconds,
+        idle or common or default.idle_seconds,
     )
 
 

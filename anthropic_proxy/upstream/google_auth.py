@@ -38,10 +38,10 @@ WAIT_BEFORE_SECONDS = 15.0
 """Time before expiry from which a token is no longer used, because a request takes time to arrive."""
 MIN_REFRESH_INTERVAL_SECONDS = 30.0
 """Minimum interval between background renewals, and between replacements of a rejected token."""
-TOKEN_SECONDS = 30.0
+RENEWAL_TIMEOUT_SECONDS = 30.0
 """Time for one renewal, or UPSTREAM_FIRST_BYTE_TIMEOUT if that is shorter."""
 MAX_ABANDONED_THREADS = 16
-"""Number of abandoned threads at which no extra_headers renewal starts. Each ends when its server closes or replies."""
+"""Number of abandoned threads at which no further renewal starts. Each ends when its server closes or replies."""
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
@@ -66,7 +66,7 @@ class GoogleTokens:
         credentials: "GoogleCredentials",
         *,
         clock: Callable[[], float] = time.time,
-        seconds: float = TOKEN_SECONDS,
+        seconds: float = RENEWAL_TIMEOUT_SECONDS,
     ) -> None:
         self._credentials = credentials
         self._clock = clock
@@ -165,7 +165,7 @@ class GoogleCredentials:
     def __init__(self, file: str | None, *, needs_project: bool, connect_timeout: float) -> None:
         self._file = file
         self._needs_project = needs_project
-        self._limits = (connect_timeout, TOKEN_SECONDS)
+        self._limits = (connect_timeout, RENEWAL_TIMEOUT_SECONDS)
         self.origin = "GOOGLE_APPLICATION_CREDENTIALS" if file else "Application Default Credentials"
         self._loaded: tuple[Any, str | None] | None = None
 

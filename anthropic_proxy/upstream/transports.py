@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy.settings import Secret, Settings, export_to_litellm
 from anthropic_proxy.upstream.contract import FetchedPage, WebFetch, WebSearch
-from anthropic_proxy.upstream.google_auth import TOKEN_SECONDS, GoogleCredentials, GoogleTokens
+from anthropic_proxy.upstream.google_auth import RENEWAL_TIMEOUT_SECONDS, GoogleCredentials, GoogleTokens
 from anthropic_proxy.upstream.http import HttpTransport
 from anthropic_proxy.upstream.web_search import SearchService
 from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
@@ -27,7 +27,9 @@ class Transports:
         """Settings that configure a provider, for the replies of the demo."""
         self._demo: Transport | None = None
         self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.proxies.items()}
-        self._http = HttpTransport(settings.timeouts.connect, proxies=self._proxies, unproxied=settings.no_proxy)
+        self._http = HttpTransport(
+            settings.timeouts.connect_seconds, proxies=self._proxies, unproxied=settings.no_proxy
+        )
         self._fetcher: PageFetcher | None = None
         self.tokens = _new_google_tokens(settings)
         self._engine: Engine | None = None
@@ -107,7 +109,7 @@ class Transports:
         if self._demo is None:
             from anthropic_proxy.upstream import demo  # noqa: PLC0415
 
-            self._demo = demo.new_demo(self._setup_variables, pace=demo.PACE_SECONDS)
+            self._demo = demo.new_demo(self._setup_variables, pace=demo.CHUNK_INTERVAL_SECONDS)
         return await self._demo(base_url, request, credential)
 
     async def _send_to_litellm(
@@ -118,7 +120,7 @@ class Transports:
 
             timeouts = self._settings.timeouts
             self._engine = self._engine or Engine(self._export_litellm_variables)
-            self._litellm = LiteLLMTransport(self._engine, max(timeouts.first_byte, timeouts.idle))
+            self._litellm = LiteLLMTransport(self._engine, max(timeouts.first_byte_seconds, timeouts.idle_seconds))
         return await self._litellm.send(base_url, request, credential)
 
     def _export_litellm_variables(self) -> None:
@@ -127,18 +129,23 @@ class Transports:
 
 def _connection_settings(settings: Settings) -> tuple[object, ...]:
     """Return the settings that connections depend on."""
-    return settings.timeouts.connect, settings.proxies, settings.no_proxy
+    return settings.timeouts.connect_seconds, settings.proxies, settings.no_proxy
 
 
 def _token_settings(settings: Settings) -> tuple[object, ...]:
     """Return the settings that Google Cloud tokens depend on."""
     timeouts = settings.timeouts
-    return settings.google_credentials_file, settings.vertex_project is None, timeouts.connect, timeouts.first_byte
+    return (
+        settings.google_credentials_file,
+        settings.vertex_project is None,
+        timeouts.connect_seconds,
+        timeouts.first_byte_seconds,
+    )
 
 
 def _new_google_tokens(settings: Settings) -> GoogleTokens:
     needs_project = settings.vertex_project is None
-    connect_timeout = settings.timeouts.connect
+    connect_timeout = settings.timeouts.connect_seconds
     file = settings.google_credentials_file
     credentials = GoogleCredentials(file, needs_project=needs_project, connect_timeout=connect_timeout)
-    return GoogleTokens(credentials, seconds=min(TOKEN_SECONDS, settings.timeouts.first_byte))
+    return GoogleTokens(credentials, seconds=min(RENEWAL_TIMEOUT_SECONDS, settings.timeouts.first_byte_seconds))

@@ -34,7 +34,7 @@ from anthropic_proxy.wire.shared_notes import (
 
 CONTINUE_TEXT = json_string("Continue exactly from the end of your last message.")
 """User text after a last assistant message that the server cannot continue."""
-EMPTY_TEXT = Raw(b'""')
+EMPTY_TEXT_BYTES = Raw(b'""')
 
 ERROR_MARK = "[tool error]"
 _USER_CONTENT = frozenset({TextBlock, ImageBlock, DocumentBlock})
@@ -156,7 +156,7 @@ class MessageEncoder(ABC):
             if block.is_error or not is_text(block.content):
                 self._encode_structured_result(block, parts)
             else:
-                self._append_result(block, block.content or EMPTY_TEXT)
+                self._append_result(block, block.content or EMPTY_TEXT_BYTES)
         self._has_open_calls = False
         if self._late_texts:
             self._place_late_texts(parts)
@@ -185,7 +185,7 @@ class MessageEncoder(ABC):
             parts += (json_string(f"From the result of tool call {self._result_label(block)}:"), *media)
         else:
             mark = f"{ERROR_MARK} ".encode() if block.is_error else b""
-            self._append_result(block, join_texts(content or [EMPTY_TEXT], mark))
+            self._append_result(block, join_texts(content or [EMPTY_TEXT_BYTES], mark))
 
     def _encode_media(self, block: ImageBlock | DocumentBlock) -> Any:
         """Return an image or document, or a text with a note if the model or the server does not accept it."""

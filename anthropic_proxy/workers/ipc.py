@@ -19,7 +19,7 @@ class StatsReport(Struct, tag="report"):
     """Message of a worker to the hub: the statistics of this worker since its start."""
 
     stats: bytes
-    """Encoded statistics (`metrics.encode_reading`), here and in the other messages."""
+    """Encoded statistics (`metrics.encode_snapshot`), here and in the other messages."""
     query_number: int = 0
     """Number of the answered `StatsRequest`. 0: not requested."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from anthropic_proxy.errors import InternalError
 from anthropic_proxy.log.in_progress import InProgress
-from anthropic_proxy.metrics import Gauges, MetricsSnapshot, Totals, decode_reading, encode_reading, sum_snapshots
+from anthropic_proxy.metrics import Gauges, MetricsSnapshot, Totals, decode_snapshot, encode_snapshot, sum_snapshots
 from anthropic_proxy.platforms.process_stats import read_process_stats
 from anthropic_proxy.workers.ipc import IpcChannel, SharedObservation, StatsQuery, StatsReport, StatsRequest, StatsTotal
 
@@ -68,21 +68,21 @@ class WorkerPeer:
 
         `refresh_gauges`: read memory and descriptors first; the cost grows with the open descriptors.
         """
-        snapshot = self.totals.reading
+        snapshot = self.totals.snapshot
         snapshot.cpu_seconds = time.process_time()
         if refresh_gauges or snapshot.now is None:
             resident_bytes, open_fds, max_fds = read_process_stats()
             snapshot.now = Gauges(self._started, resident_bytes=resident_bytes, open_fds=open_fds, max_fds=max_fds)
             self._collect_gauges(snapshot.now)
-        return encode_reading(snapshot)
+        return encode_snapshot(snapshot)
 
     def exchange_count(self) -> int:
         """Return the number of finished exchanges."""
-        return sum(row.requests for row in self.totals.reading.rows.values())
+        return sum(row.requests for row in self.totals.snapshot.rows.values())
 
     def sum_stats(self, running: Sequence[bytes], ended: Sequence[bytes]) -> bytes:
         """Return the sum of encoded statistics. Of `ended` workers only the counters are added, not the gauges."""
-        return encode_reading(sum_snapshots(running, ended))
+        return encode_snapshot(sum_snapshots(running, ended))
 
     async def query_totals(self) -> tuple[MetricsSnapshot, int]:
         """Return the sum over all workers, and the number of workers that did not respond.
@@ -94,7 +94,7 @@ class WorkerPeer:
         else:
             total = await self._link.query_totals()
             encoded, unresponsive_count = total.stats, total.unresponsive_count
-        snapshot = decode_reading(encoded)
+        snapshot = decode_snapshot(encoded)
         if snapshot.now is not None:
             snapshot.now.in_flight -= 1  # without the request for the metrics
         return snapshot, unresponsive_count

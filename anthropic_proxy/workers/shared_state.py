@@ -41,7 +41,7 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
     elif observation.kind == KEY_COOLDOWN:
         for key in (key.reveal() for keys in services.settings.keys.values() for key in keys):
             if _digest(key) == observation.name:
-                services.credentials.cool_down(key, observation.seconds)
+                services.credentials.start_cooldown(key, observation.seconds)
     elif observation.kind == CIRCUIT_STATE and observation.scope == upstreams:
         if observation.seconds <= 0:
             services.circuit_breakers.reset_from_peer(observation.name)

@@ -128,7 +128,7 @@ def text_of(reply: anthropic.types.Message) -> str:
     return "".join(block.text for block in reply.content if block.type == "text")
 
 
-def kinds_of(reply: anthropic.types.Message) -> list[str]:
+def server_tool_kinds(reply: anthropic.types.Message) -> list[str]:
     return [block.type for block in reply.content]
 
 
@@ -244,7 +244,7 @@ def test_a_tool_can_show_a_picture(proxy: Proxy, model: str) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_search_of_the_web_comes_with_its_sources(proxy: Proxy, stream: bool) -> None:
     reply = ask(proxy, "Search the web for Oslo", tools=[SEARCH], stream=stream)
-    assert kinds_of(reply) == ["thinking", "server_tool_use", "web_search_tool_result", "text"]
+    assert server_tool_kinds(reply) == ["thinking", "server_tool_use", "web_search_tool_result", "text"]
     cited = next(block for block in reply.content if block.type == "text")
     assert cited.text == "It is said that Oslo is well. More is not known."
     assert [citation.title for citation in cited.citations or ()] == ["example.org", "example.net"]
@@ -276,7 +276,7 @@ def test_an_effort_is_said_as_each_model_wants_it(
     for model in (SONNET, HAIKU, "claude-opus-4-6"):
         reply = ask(proxy, "Say exactly: x", model=model, **fields)
         said[model] = door.last_body()["generationConfig"]["thinkingConfig"]
-        assert (kinds_of(reply)[0] == "thinking") is bool(effort)
+        assert (server_tool_kinds(reply)[0] == "thinking") is bool(effort)
     assert said[SONNET]["thinkingLevel"] == sonnet
     assert said[HAIKU]["thinkingBudget"] == haiku
     assert said["claude-opus-4-6"]["thinkingLevel"] == opus

@@ -34,7 +34,7 @@ class Backend(Struct, frozen=True):
             environ["PREFERRED_PROVIDER"] = row.name
         settings = load_settings(environ, PROVIDERS, env_file=None)
         target = resolve(RoutingQuery(ASKED), settings, Catalog()).targets[0]
-        return structs.replace(target, facts=structs.replace(target.facts, **self.facts))
+        return structs.replace(target, capabilities=structs.replace(target.capabilities, **self.facts))
 
     def _model(self) -> str:
         row = find_provider(self.provider)

@@ -152,7 +152,7 @@ def said(request: MessagesRequest, target: Target) -> tuple[list[FidelityNote], 
             new_id=lambda prefix: f"{prefix}1",
             provider=target.provider.prefix,
             address=target.base_url,
-            window=target.facts.context_window if target.facts.known else None,
+            window=target.capabilities.context_window if target.capabilities.known else None,
         )
     )
     return [*prepared.notes, *upstream.notes], upstream.body

@@ -108,7 +108,7 @@ def test_requests_find_their_way_to_it(copy: Path) -> None:
         "print(*(row.target for row in describe_mapping(settings, Catalog())[:2]))\n"
         "for asked in ('claude-haiku-4-5', 'together/any', 'zai-org/GLM-5.1'):\n"
         "    target = resolve(RoutingQuery(asked), settings, Catalog()).targets[0]\n"
-        "    print(target.provider.title, target.model, target.base_url, target.facts.context_window)\n",
+        "    print(target.provider.title, target.model, target.base_url, target.capabilities.context_window)\n",
     )
     assert told.splitlines() == [
         "together/openai/gpt-oss-20b together/zai-org/GLM-5.1",

@@ -174,7 +174,7 @@ def test_the_readme_names_no_default_that_is_gone(row: Provider) -> None:
     lines = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith("| ")]
     for model in (row.big_model, row.small_model):
         retired = row.retired_models.get(model or "")
-        if retired is not None and date.fromisoformat(retired.since) <= date(2026, 11, 20):
+        if retired is not None and date.fromisoformat(retired.retired_on) <= date(2026, 11, 20):
             assert any(f"={row.prefix}/{retired.successor}`" in line for line in lines), model
 
 

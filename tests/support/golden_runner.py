@@ -127,7 +127,7 @@ class GoldenCase:
         return structs.replace(
             target,
             dialect=structs.replace(target.dialect, **changes),
-            facts=structs.replace(target.facts, **capabilities),
+            capabilities=structs.replace(target.capabilities, **capabilities),
         )
 
     def call(self) -> Call:
@@ -148,8 +148,8 @@ class GoldenCase:
             new_id=lambda prefix: f"{prefix}{next(count):022d}",
             provider=target.provider.prefix,
             address=target.base_url,
-            window=target.facts.context_window if target.facts.known else None,
-            max_input=target.facts.max_input if target.facts.known else None,
+            window=target.capabilities.context_window if target.capabilities.known else None,
+            max_input=target.capabilities.max_input if target.capabilities.known else None,
             estimate=lambda: ESTIMATE,
         )
 

@@ -171,7 +171,7 @@ def session_steps() -> list[SessionStep]:
     found: dict[Any, SessionStep] = {}
     for folder in find_cases():
         step = SessionStep(folder)
-        facts = step.scenario.target.facts
+        facts = step.scenario.target.capabilities
         if facts.tools and getattr(step.dialect, "accepts_tools", True):
             found.setdefault((step.wire, step.dialect, facts.accepts_images, facts.accepts_pdf, facts.known), step)
     return list(found.values())

@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from anthropic_proxy.log.receipts import Receipts
 from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.usage import MAX_COUNT
-from anthropic_proxy.metrics import Gauges, MetricsPage, MetricsSnapshot, Totals, encode_reading, sum_snapshots
+from anthropic_proxy.metrics import Gauges, MetricsPage, MetricsSnapshot, Totals, encode_snapshot, sum_snapshots
 from anthropic_proxy.metrics.families import FAMILIES
-from anthropic_proxy.metrics.totals import MAX_MODELS, MAX_NAME_LENGTH, MAX_OUTCOMES, MAX_ROWS
+from anthropic_proxy.metrics.totals import MAX_ATTEMPT_KINDS, MAX_LABEL_SETS, MAX_MODELS, MAX_NAME_LENGTH
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.redaction import redact_key_patterns
 from anthropic_proxy.workers.link import WorkerPeer
@@ -37,8 +37,8 @@ def tells_key(word: str) -> bool:
 async def count(*receipts: Receipt) -> MetricsSnapshot:
     totals = Totals(tells_key)
     for receipt in receipts:
-        totals.add(receipt)
-    return totals.reading
+        totals.count_exchange(receipt)
+    return totals.snapshot
 
 
 async def page_of(reading: MetricsSnapshot, accept: str = "") -> tuple[str, str]:
@@ -123,11 +123,14 @@ async def test_names_that_clients_make_up_take_no_room(status: int) -> None:
 
 
 async def test_what_providers_make_up_takes_no_room() -> None:
-    odd = [receipt_of(outcome=f"reason-{number}", failed_attempts=[f"groq {number}"]) for number in range(2 * MAX_ROWS)]
+    odd = [
+        receipt_of(outcome=f"reason-{number}", failed_attempts=[f"groq {number}"])
+        for number in range(2 * MAX_LABEL_SETS)
+    ]
     reading = await count(*odd)
-    assert len(reading.rows) == MAX_ROWS + 1
-    assert reading.rows["other", "other", False, 0, "other"].requests == MAX_ROWS
-    assert len(reading.attempts) == MAX_OUTCOMES + 1
+    assert len(reading.rows) == MAX_LABEL_SETS + 1
+    assert reading.rows["other", "other", False, 0, "other"].requests == MAX_LABEL_SETS
+    assert len(reading.attempts) == MAX_ATTEMPT_KINDS + 1
     assert sum(reading.attempts.values()) == len(odd)
 
 
@@ -147,7 +150,7 @@ async def test_counts_of_several_processes_are_added_and_those_of_ended_ones_sta
     ]
     for reading, started in zip(readings, (7.0, 5.0), strict=True):
         reading.cpu_seconds, reading.now = 1.5, Gauges(started=started, resident_bytes=10, keys_in_cooldown=1)
-    first, second = map(encode_reading, readings)
+    first, second = map(encode_snapshot, readings)
     total = sum_snapshots([second], ended=[first])
     assert total.rows["groq", "small", False, 200, "end_turn"].requests == 3
     assert total.rows["groq", "small", False, 200, "end_turn"].input_tokens == 3
@@ -160,13 +163,13 @@ async def test_counts_of_several_processes_are_added_and_those_of_ended_ones_sta
     assert both.now == Gauges(started=5.0, serving=2, resident_bytes=20, keys_in_cooldown=1), (
         "what rests, rests for all"
     )
-    assert msgspec.to_builtins(sum_snapshots([encode_reading(both)])) == msgspec.to_builtins(both)
+    assert msgspec.to_builtins(sum_snapshots([encode_snapshot(both)])) == msgspec.to_builtins(both)
 
 
 async def test_sums_of_the_largest_token_counts_can_be_sent_and_shown() -> None:
     """2,100 replies of 2**53 - 1 tokens exceed 64 bits, the limit of integers in a message between processes."""
     huge = receipt_of(input_tokens=MAX_COUNT, output_tokens=MAX_COUNT, cache_read_tokens=MAX_COUNT)
-    reading = sum_snapshots([encode_reading(await count(*[huge] * 2_100))] * 3)
+    reading = sum_snapshots([encode_snapshot(await count(*[huge] * 2_100))] * 3)
     page, _ = await page_of(reading)
     assert values_of(page)["anthropic_proxy_tokens_total", "input", "small", "groq"] == pytest.approx(MAX_COUNT * 6_300)
 
@@ -175,7 +178,7 @@ async def test_the_house_counts_what_it_serves() -> None:
     proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-none")
     crew = WorkerPeer(tells_key, lambda _: None, lambda _: None)
     proxy.services = msgspec.structs.replace(
-        proxy.services, receipts=Receipts(proxy.services.log, count=crew.totals.add)
+        proxy.services, receipts=Receipts(proxy.services.log, count=crew.totals.count_exchange)
     )
     await proxy.post(model="no such model", max_tokens=-1)
     reading, silent = await crew.query_totals()

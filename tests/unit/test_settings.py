@@ -38,7 +38,7 @@ def test_nothing_set_gives_the_defaults():
     settings = load()
     assert settings == Settings()
     assert (settings.host, settings.port, settings.vertex_location) == ("127.0.0.1", 8082, "us-central1")
-    assert settings.timeouts == Timeouts(connect=10, first_byte=600, idle=300)
+    assert settings.timeouts == Timeouts(connect_seconds=10, first_byte_seconds=600, idle_seconds=300)
 
 
 def test_a_missing_file_is_no_file(tmp_path):
@@ -320,9 +320,11 @@ def test_a_key_with_a_space_is_refused_without_being_shown():
 
 
 def test_timeouts_of_the_upstream():
-    assert load({"UPSTREAM_TIMEOUT": "40"}).timeouts == Timeouts(connect=10, first_byte=40, idle=40)
+    assert load({"UPSTREAM_TIMEOUT": "40"}).timeouts == Timeouts(
+        connect_seconds=10, first_byte_seconds=40, idle_seconds=40
+    )
     both = load({"UPSTREAM_TIMEOUT": "40", "UPSTREAM_IDLE_TIMEOUT": "2.5", "UPSTREAM_CONNECT_TIMEOUT": "1"})
-    assert both.timeouts == Timeouts(connect=1, first_byte=40, idle=2.5)
+    assert both.timeouts == Timeouts(connect_seconds=1, first_byte_seconds=40, idle_seconds=2.5)
 
 
 def test_addresses_lose_their_last_slash_and_go_by_provider():

@@ -164,7 +164,7 @@ def test_every_successor_is_known_and_served() -> None:
         for model, retired in row.retired_models.items():
             assert retired.successor in row.known_models, f"{row.name}/{model} → {retired.successor}"
             assert retired.successor not in row.retired_models, f"{row.name}/{model} → {retired.successor}"
-            assert date.fromisoformat(retired.since)
+            assert date.fromisoformat(retired.retired_on)
 
 
 def test_the_documentation_says_what_start_up_says() -> None:
@@ -175,7 +175,7 @@ def test_the_documentation_says_what_start_up_says() -> None:
             if retired := row.retired_models.get(model):
                 assert model in section
                 assert retired.successor in section
-                day = date.fromisoformat(retired.since)
+                day = date.fromisoformat(retired.retired_on)
                 assert f"{day.day} {day:%B %Y}" in section
 
 

@@ -10,7 +10,7 @@ from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.fold.arguments import repair_object
-from anthropic_proxy.messages.models.blocks import is_deep
+from anthropic_proxy.messages.models.blocks import text_exceeds_depth
 from anthropic_proxy.messages.preparation import ProxyTool
 from anthropic_proxy.messages.server_blocks import SERVER_TOOL_ID_PREFIX, encode_call
 from anthropic_proxy.messages.usage import merge_latest
@@ -100,7 +100,7 @@ class ModelStep:
 
     def _encode_call(self, incomplete: _IncompleteCall) -> tuple[ProxyToolCall, Block]:
         identifier, arguments = self._new_id(SERVER_TOOL_ID_PREFIX), repair_object("".join(incomplete.arguments))
-        if is_deep(bytes(arguments)):  # no proxy tool accepts this, and history validation would reject it
+        if text_exceeds_depth(bytes(arguments)):  # no proxy tool accepts this, and history validation would reject it
             arguments = Raw(b"{}")
         block = encode_call(identifier, incomplete.proxy_tool.name, arguments)
         return ProxyToolCall(identifier, incomplete.proxy_tool, arguments), block

@@ -24,15 +24,15 @@ from anthropic_proxy.messages.models.structs import (
 )
 from anthropic_proxy.messages.models.validation_errors import missing_field, validation_error, wrong_type
 
-MAX_DEPTH = 200
+MAX_JSON_DEPTH = 200
 """Levels of nested lists and objects in a schema or in the input of a call."""
 MAX_SCHEMA_BYTES = 4 * 1024 * 1024
 """Size limit of a schema. Decoded, a schema needs about twenty times its size in memory."""
-DEPTH_MESSAGE = "nests lists and objects too deeply; at most 200 levels are allowed"
-EMPTY_TEXT = 2
+TOO_DEEP_MESSAGE = "nests lists and objects too deeply; at most 200 levels are allowed"
+EMPTY_TEXT_BYTES = 2
 """Bytes of an empty JSON string."""
-_SHALLOW_BYTES = 2 * MAX_DEPTH
-"""JSON of at most this size cannot nest deeper than `MAX_DEPTH`."""
+_SHALLOW_BYTES = 2 * MAX_JSON_DEPTH
+"""JSON of at most this size cannot nest deeper than `MAX_JSON_DEPTH`."""
 
 _LIST, _NULL = b"[n"
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -60,7 +60,7 @@ def blocks_of(content: Raw) -> list[Block]:
     An empty string gives no block. Raises `InvalidRequest`; paths in its text start at `content`.
     """
     if is_text(content):
-        return [TextBlock(content)] if len(content) > EMPTY_TEXT else []
+        return [TextBlock(content)] if len(content) > EMPTY_TEXT_BYTES else []
     return read_blocks(content, "content") if memoryview(content)[0] != _NULL else []
 
 
@@ -69,7 +69,7 @@ def read_blocks(content: Raw, path: str) -> list[Block]:
     try:
         blocks = _decode_blocks(content)
     except RecursionError:
-        raise InvalidRequest(f"{path}: {DEPTH_MESSAGE}") from None
+        raise InvalidRequest(f"{path}: {TOO_DEEP_MESSAGE}") from None
     except msgspec.ValidationError:
         pass
     else:
@@ -121,11 +121,11 @@ def _tree_of(block: Block) -> Raw:
 
 
 def exceeds_depth(tree: Raw) -> bool:
-    """Return True if a value nests lists and objects deeper than `MAX_DEPTH`."""
-    return len(tree) > _SHALLOW_BYTES and is_deep(bytes(tree))
+    """Return True if a value nests lists and objects deeper than `MAX_JSON_DEPTH`."""
+    return len(tree) > _SHALLOW_BYTES and text_exceeds_depth(bytes(tree))
 
 
-def find_excess(schema: Sized) -> str:
+def schema_size_error(schema: Sized) -> str:
     """Return the error for a JSON Schema above `MAX_SCHEMA_BYTES`. "": no error."""
     if len(schema) <= MAX_SCHEMA_BYTES:
         return ""
@@ -134,10 +134,10 @@ def find_excess(schema: Sized) -> str:
 
 def schema_error(schema: bytes) -> str:
     """Return the error for a JSON Schema that cannot be decoded. "": no error, or no schema."""
-    if large := find_excess(schema):
+    if large := schema_size_error(schema):
         return large
-    if is_deep(schema):
-        return DEPTH_MESSAGE
+    if text_exceeds_depth(schema):
+        return TOO_DEEP_MESSAGE
     try:
         msgspec.json.decode(schema or b"null")
     except msgspec.ValidationError:
@@ -145,14 +145,14 @@ def schema_error(schema: bytes) -> str:
     return ""
 
 
-def is_deep(text: bytes) -> bool:
-    """Return True if JSON text nests lists and objects deeper than `MAX_DEPTH`."""
-    if text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
+def text_exceeds_depth(text: bytes) -> bool:
+    """Return True if JSON text nests lists and objects deeper than `MAX_JSON_DEPTH`."""
+    if text.count(b"{") + text.count(b"[") <= MAX_JSON_DEPTH:
         return False
     depth = 0
     for bracket in _STRINGS.sub(b"", text).translate(None, _NOT_BRACKETS):
         depth += 1 if bracket in b"[{" else -1
-        if depth > MAX_DEPTH:
+        if depth > MAX_JSON_DEPTH:
             return True
     return False
 
@@ -169,7 +169,7 @@ def _read_block(raw: Raw, path: str) -> Block:
         raise wrong_type(f"{path}.type", "a string", fields["type"])
     if kind not in _KNOWN_TYPES:
         if exceeds_depth(raw):
-            raise InvalidRequest(f"{path}: {DEPTH_MESSAGE}")
+            raise InvalidRequest(f"{path}: {TOO_DEEP_MESSAGE}")
         return UnknownBlock(kind, raw)
     if "source" in fields and is_object(fields["source"]):
         fields["source"] = Raw(msgspec.json.encode(non_null_fields(fields["source"])))
@@ -191,4 +191,4 @@ def _block_error(block: Block, path: str) -> InvalidRequest:
     if isinstance(block, ToolUseBlock) and not is_object(block.input):
         return wrong_type(f"{path}.input", "an object", block.input)
     field = "input" if isinstance(block, ToolUseBlock | ServerToolUseBlock) else "content"
-    return InvalidRequest(f"{path}.{field}: {DEPTH_MESSAGE}")
+    return InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}")

@@ -7,7 +7,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 from anthropic_proxy.messages.models.blocks import (
-    DEPTH_MESSAGE,
+    TOO_DEEP_MESSAGE,
     are_well_formed,
     non_null_fields,
     read_blocks,
@@ -125,7 +125,7 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
         _require_supported(read, for_token_count)
         request = _request(read, len(body), repairs)
     except RecursionError:
-        raise InvalidRequest(f"The request body {DEPTH_MESSAGE}.") from None
+        raise InvalidRequest(f"The request body {TOO_DEEP_MESSAGE}.") from None
     request.cache_marks = CacheMarks(body)
     return request
 

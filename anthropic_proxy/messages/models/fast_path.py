@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.models.blocks import EMPTY_TEXT, blocks_of, exceeds_depth
+from anthropic_proxy.messages.models.blocks import EMPTY_TEXT_BYTES, blocks_of, exceeds_depth
 from anthropic_proxy.messages.models.raw_kinds import is_object, is_text
 from anthropic_proxy.messages.models.structs import (
     ROLES,
@@ -77,7 +77,7 @@ def is_readable_media(block: Block) -> bool:
 
 
 def _is_text_block(block: Block) -> bool:
-    return type(block) is TextBlock and is_text(block.text) and len(block.text) > EMPTY_TEXT
+    return type(block) is TextBlock and is_text(block.text) and len(block.text) > EMPTY_TEXT_BYTES
 
 
 def _is_reply(content: list[Block], names: dict[str, str], expected_ids: list[str]) -> bool:

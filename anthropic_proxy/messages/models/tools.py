@@ -8,13 +8,13 @@ from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.models.blocks import (
-    DEPTH_MESSAGE,
     MAX_SCHEMA_BYTES,
-    find_excess,
-    is_deep,
+    TOO_DEEP_MESSAGE,
     non_null_fields,
     schema_error,
+    schema_size_error,
     string_of,
+    text_exceeds_depth,
 )
 from anthropic_proxy.messages.models.raw_kinds import is_object
 from anthropic_proxy.messages.models.structs import Tool
@@ -122,7 +122,7 @@ def _is_sound(tool: Tool) -> bool:
 
 def _deep_field(tool: Tool) -> str:
     """Return the name of a field that nests too deeply. "": none."""
-    return next((name for name in _TREES if is_deep(bytes(getattr(tool, name)))), "")
+    return next((name for name in _TREES if text_exceeds_depth(bytes(getattr(tool, name)))), "")
 
 
 def _finish(tool: Tool, source: bytes) -> Tool:
@@ -142,10 +142,10 @@ def _decode_field_by_field(raw: Raw, path: str) -> Tool:
     if not foreign and not tool.name:
         raise missing_field(f"{path}.name")
     if not _is_sound(tool):
-        if large := find_excess(tool.input_schema):
+        if large := schema_size_error(tool.input_schema):
             raise InvalidRequest(f"{path}.input_schema: {large}")
         if field := _deep_field(tool):
-            raise InvalidRequest(f"{path}.{field}: {DEPTH_MESSAGE}")
+            raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}")
         if flaw := schema_error(bytes(tool.input_schema)):
             raise InvalidRequest(f"{path}.input_schema: {flaw}")
         raise wrong_type(f"{path}.input_schema", "an object", tool.input_schema)

@@ -10,7 +10,7 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.models.mcp_servers import McpServer
 from anthropic_proxy.messages.models.structs import MessagesRequest, Tool
 
-TOOLSET = "mcp_toolset"
+MCP_TOOLSET_TYPE = "mcp_toolset"
 """`type` of the entry in `tools` that offers the tools of an MCP server."""
 
 
@@ -40,12 +40,12 @@ def read_toolset(tool: Tool) -> Toolset:
     try:
         return msgspec.json.decode(tool.source, type=Toolset)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"tools: {TOOLSET}: {error}") from None
+        raise InvalidRequest(f"tools: {MCP_TOOLSET_TYPE}: {error}") from None
 
 
 def implied_toolsets(request: MessagesRequest) -> list[Tool]:
     """Return a toolset for each enabled server without one (beta `mcp-client-2025-04-04`)."""
-    named = {read_toolset(tool).mcp_server_name for tool in request.tools if tool.type == TOOLSET}
+    named = {read_toolset(tool).mcp_server_name for tool in request.tools if tool.type == MCP_TOOLSET_TYPE}
     return [_toolset_of(server) for server in request.mcp_servers if server.name not in named and _is_on(server)]
 
 
@@ -54,8 +54,8 @@ def _is_on(server: McpServer) -> bool:
 
 
 def _toolset_of(server: McpServer) -> Tool:
-    toolset: dict[str, object] = {"type": TOOLSET, "mcp_server_name": server.name}
+    toolset: dict[str, object] = {"type": MCP_TOOLSET_TYPE, "mcp_server_name": server.name}
     allowed = server.tool_configuration.allowed_tools if server.tool_configuration else None
     if allowed is not None:
         toolset |= {"default_config": {"enabled": False}, "configs": {name: {"enabled": True} for name in allowed}}
-    return Tool(type=TOOLSET, source=msgspec.json.encode(toolset))
+    return Tool(type=MCP_TOOLSET_TYPE, source=msgspec.json.encode(toolset))

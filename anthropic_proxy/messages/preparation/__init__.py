@@ -2,7 +2,7 @@
 
 from anthropic_proxy.messages.preparation.prepare import prepare
 from anthropic_proxy.messages.preparation.request import (
-    STATED_MARGIN,
+    STATED_WINDOW_MARGIN,
     UNPREPARED,
     PreparationResult,
     PreparedRequest,
@@ -12,11 +12,11 @@ from anthropic_proxy.messages.preparation.request import (
     available_output_tokens,
 )
 from anthropic_proxy.messages.preparation.server_tool_history import is_paused, pending_calls
-from anthropic_proxy.messages.preparation.server_tools import kind_of, kinds_of
+from anthropic_proxy.messages.preparation.server_tools import kind_of, server_tool_kinds
 from anthropic_proxy.messages.preparation.tools import proxy_tools
 
 __all__ = [
-    "STATED_MARGIN",
+    "STATED_WINDOW_MARGIN",
     "UNPREPARED",
     "PreparationResult",
     "PreparedRequest",
@@ -26,8 +26,8 @@ __all__ = [
     "available_output_tokens",
     "is_paused",
     "kind_of",
-    "kinds_of",
     "pending_calls",
     "prepare",
     "proxy_tools",
+    "server_tool_kinds",
 ]

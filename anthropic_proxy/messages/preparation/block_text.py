@@ -25,10 +25,10 @@ from anthropic_proxy.messages.models import (
     is_text,
     json_string,
 )
-from anthropic_proxy.messages.models.blocks import EMPTY_TEXT
+from anthropic_proxy.messages.models.blocks import EMPTY_TEXT_BYTES
 from anthropic_proxy.messages.sealed_passages import decode_passage
 
-UNSUPPORTED = "[unsupported block: %s]"
+UNSUPPORTED_BLOCK_TEXT = "[unsupported block: %s]"
 """Text for an unknown block without text. Argument: the block type."""
 _EMPTY_VALUES = (b"", b'""', b"null")
 _NOTHING_FOUND = "[nothing found]"
@@ -51,7 +51,7 @@ def text_block(text: str) -> TextBlock:
 def to_upstream_blocks(block: Block) -> Iterable[Block]:
     """Return the blocks to send for a block: the block itself, text blocks, or none."""
     if isinstance(block, TextBlock):
-        return (block,) if len(block.text) > EMPTY_TEXT else ()
+        return (block,) if len(block.text) > EMPTY_TEXT_BYTES else ()
     if isinstance(block, ToolResultBlock):
         return (_plain_result(block),)
     if isinstance(block, ImageBlock | DocumentBlock):
@@ -164,7 +164,7 @@ def unknown_block_text(block: UnknownBlock) -> str:
         if isinstance(value.get(name), str):
             return str(value[name])
     mark = _FAILED if value.get("is_error") is True else ""
-    return mark + (_content_as_text(value.get("content")) or UNSUPPORTED % block.kind)
+    return mark + (_content_as_text(value.get("content")) or UNSUPPORTED_BLOCK_TEXT % block.kind)
 
 
 def _content_as_text(content: Any) -> str:

@@ -20,7 +20,7 @@ from anthropic_proxy.messages.models import (
     is_text,
     json_string,
 )
-from anthropic_proxy.messages.models.blocks import EMPTY_TEXT
+from anthropic_proxy.messages.models.blocks import EMPTY_TEXT_BYTES
 from anthropic_proxy.messages.models.fast_path import AUDIO_VIDEO_PREFIXES, is_readable_media
 from anthropic_proxy.messages.preparation.block_text import text_block, text_of, to_upstream_blocks
 from anthropic_proxy.messages.preparation.fidelity_notes import COMPACTION_AS_TEXT, notes_on_blocks
@@ -78,7 +78,7 @@ def clean_system(system: str | list[Block]) -> list[TextBlock]:
     for block in blocks:
         for sent in to_upstream_blocks(block):
             kept = _without_billing(sent) if isinstance(sent, TextBlock) else None
-            if kept is not None and len(kept.text) > EMPTY_TEXT:
+            if kept is not None and len(kept.text) > EMPTY_TEXT_BYTES:
                 texts.append(kept)
     return texts
 
@@ -139,7 +139,7 @@ def _is_clean(content: list[Block], role: str) -> bool:
     accepted = _ACCEPTED[role]
     for block in content:
         if type(block) is TextBlock:
-            if len(block.text) == EMPTY_TEXT:
+            if len(block.text) == EMPTY_TEXT_BYTES:
                 return False
         elif type(block) is ToolResultBlock:
             if role != "user" or not _is_clean_result(block.content):

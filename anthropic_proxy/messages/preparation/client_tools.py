@@ -99,10 +99,10 @@ _KINDS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 _CLIENT_TYPE = re.compile(r"(?:bash|text_editor|computer|memory)_\d+")
 
 
-def as_function(tool: Tool) -> Tool | None:
+def function_for_client_tool(tool: Tool) -> Tool | None:
     """Return the function for a client tool that Anthropic defines. None: any other tool.
 
-    >>> as_function(Tool(type="bash_20250124", name="bash")).type
+    >>> function_for_client_tool(Tool(type="bash_20250124", name="bash")).type
     """
     if tool.type is None or not _CLIENT_TYPE.fullmatch(tool.type):
         return None

@@ -22,7 +22,7 @@ from anthropic_proxy.messages.models import (
     UnknownBlock,
     blocks_of,
 )
-from anthropic_proxy.messages.preparation.block_text import UNSUPPORTED, unknown_block_text
+from anthropic_proxy.messages.preparation.block_text import UNSUPPORTED_BLOCK_TEXT, unknown_block_text
 from anthropic_proxy.messages.preparation.request import TargetLimits
 
 COMPACTION_AS_TEXT = FidelityNote(
@@ -97,7 +97,7 @@ def notes_on_blocks(blocks: Iterable[Block], role: str) -> Iterator[FidelityNote
         elif isinstance(block, ImageBlock | DocumentBlock):
             yield from _notes_on_source(block, role)
         elif isinstance(block, UnknownBlock):
-            yield _note_on_unknown(block.kind, is_text=unknown_block_text(block) != UNSUPPORTED % block.kind)
+            yield _note_on_unknown(block.kind, is_text=unknown_block_text(block) != UNSUPPORTED_BLOCK_TEXT % block.kind)
         elif isinstance(block, ToolUseBlock) and role != "assistant":
             yield _CALL_AS_TEXT
         elif isinstance(block, ThinkingBlock) and role != "assistant":

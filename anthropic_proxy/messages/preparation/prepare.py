@@ -24,7 +24,7 @@ from anthropic_proxy.messages.preparation.effort import resolve_effort
 from anthropic_proxy.messages.preparation.fidelity_notes import notes_on_fields
 from anthropic_proxy.messages.preparation.pairing import pair_calls
 from anthropic_proxy.messages.preparation.request import (
-    WINDOW_MARGIN,
+    WINDOW_MARGIN_TOKENS,
     PreparationResult,
     PreparedRequest,
     TargetLimits,
@@ -122,7 +122,7 @@ def _lower_limit(requested: int, limit: int, reason: str) -> FidelityNote:
 
 def _may_overflow(request: MessagesRequest, limit: int, limits: TargetLimits) -> bool:
     """Return True if the input may exceed the window, judged by the size of the body."""
-    available = (limits.window or 0) - limit - WINDOW_MARGIN
+    available = (limits.window or 0) - limit - WINDOW_MARGIN_TOKENS
     if limits.reject_overflow and limits.max_input is not None:
         available = min(available, limits.max_input)
     return (

@@ -18,9 +18,9 @@ ServerToolKind = Literal["web_search", "web_fetch", "code_execution", "mcp_tools
 _SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
 
 
-WINDOW_MARGIN = 64
+WINDOW_MARGIN_TOKENS = 64
 """Tokens left free between input and output. The reported count of a provider can differ from its check."""
-STATED_MARGIN = 0.25
+STATED_WINDOW_MARGIN = 0.25
 """Safety share of an estimate if an error of the server stated the window but no count."""
 
 
@@ -29,7 +29,7 @@ def available_output_tokens(window: int, tokens: int, margin: float = 0.0) -> in
 
     `margin`: safety share of the estimate. It uses at most half of the remaining tokens.
     """
-    available = window - tokens - WINDOW_MARGIN
+    available = window - tokens - WINDOW_MARGIN_TOKENS
     return max(available - math.ceil(tokens * margin), available // 2) if margin else available
 
 

@@ -49,7 +49,7 @@ def kind_of(tool: Tool) -> ServerToolKind:
     return next((name for prefix, name in _TYPE_PREFIXES if kind.startswith(prefix)), "")
 
 
-def kinds_of(tools: Sequence[Tool]) -> frozenset[str]:
+def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[str]:
     """Return the kinds of the server tools among these."""
     if are_client_tools(tools):
         return _NOTHING

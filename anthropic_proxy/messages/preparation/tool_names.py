@@ -23,14 +23,14 @@ class ToolNames:
         """Return the name itself or its alias."""
         upstream = self._upstream_names.get(name)
         if upstream is None:
-            upstream = self._upstream_names[name] = alias_of(name, self._pattern, self._length)
+            upstream = self._upstream_names[name] = valid_tool_name(name, self._pattern, self._length)
             if upstream != name:
                 self.aliases[upstream] = name
         return upstream
 
 
 @functools.lru_cache(maxsize=4096)
-def alias_of(name: str, pattern: str, length: int) -> str:
+def valid_tool_name(name: str, pattern: str, length: int) -> str:
     """Return the name itself if it matches the pattern and is no longer than `length`, else its alias.
 
     The same name always gives the same alias, so no state is kept between requests.

@@ -26,7 +26,7 @@ from anthropic_proxy.messages.models import (
 )
 from anthropic_proxy.messages.models.tools import ToolList, are_client_tools
 from anthropic_proxy.messages.models.toolsets import implied_toolsets
-from anthropic_proxy.messages.preparation.client_tools import as_function
+from anthropic_proxy.messages.preparation.client_tools import function_for_client_tool
 from anthropic_proxy.messages.preparation.request import ProxyTool, TargetLimits
 from anthropic_proxy.messages.preparation.server_tools import ToolOffer, assign_server_tools, kind_of, require_offered
 from anthropic_proxy.messages.preparation.tool_names import ToolNames
@@ -115,7 +115,7 @@ def offered_tools(
     return offer
 
 
-def visible_tools(request: MessagesRequest) -> list[Tool]:
+def tools_offered_now(request: MessagesRequest) -> list[Tool]:
     """Return the tools without the deferred ones that no tool search has found."""
     tools = _with_changes(request)
     if not any(tool.defer_loading for tool in tools):
@@ -175,7 +175,7 @@ def _functions(tools: ToolList, limits: TargetLimits) -> tuple[ToolList, Mapping
 
 
 def _defined(tool: Tool) -> Tool:
-    return tool if tool.type is None else as_function(tool) or tool
+    return tool if tool.type is None else function_for_client_tool(tool) or tool
 
 
 def _under_alias(tool: Tool, names: ToolNames) -> Tool:

@@ -32,7 +32,7 @@ _ESCAPED = re.compile(rb"\\u(?:(0[0-9a-fA-F])|[0-9a-fA-F]{2})[0-9a-fA-F]{2}")
 """A character as its number: of the scripts that take two bytes (the group), or of the others."""
 
 
-def tokens_in(text: bytes) -> float:
+def estimate_text_tokens(text: bytes) -> float:
     """Return the tokens of JSON string text, escapes as they stand, or of JSON."""
     if len(text) <= _SAMPLE:
         return _weigh(text)

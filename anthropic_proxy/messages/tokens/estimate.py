@@ -25,8 +25,8 @@ from anthropic_proxy.messages.models import (
     is_text,
 )
 from anthropic_proxy.messages.preparation.block_text import result_as_text, unknown_block_text
-from anthropic_proxy.messages.preparation.tools import visible_tools
-from anthropic_proxy.messages.tokens.density import tokens_in
+from anthropic_proxy.messages.preparation.tools import tools_offered_now
+from anthropic_proxy.messages.tokens.density import estimate_text_tokens
 from anthropic_proxy.messages.tokens.media import image_tokens, pdf_tokens
 from anthropic_proxy.messages.tokens.tools import tool_tokens
 
@@ -143,7 +143,7 @@ def estimate(request: MessagesRequest) -> int:
             counter.texts.append(content.encode(errors="replace"))
         else:
             counter.add(content)
-    total = counter.tokens + _PER_MESSAGE * (1 + len(request.messages)) + tokens_in(b"".join(counter.texts))
-    if tools := visible_tools(request):
+    total = counter.tokens + _PER_MESSAGE * (1 + len(request.messages)) + estimate_text_tokens(b"".join(counter.texts))
+    if tools := tools_offered_now(request):
         total += _ANY_TOOL + sum(map(tool_tokens, tools))
     return max(1, round(total))

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.messages.models import Tool
-from anthropic_proxy.messages.tokens.density import tokens_in
+from anthropic_proxy.messages.tokens.density import estimate_text_tokens
 
 _PER_TOOL = 10
 _PER_PROPERTY = 5
@@ -43,7 +43,7 @@ def _weigh(source: bytes) -> float:
     try:
         tool = _decode(source)
     except (msgspec.DecodeError, RecursionError):
-        return _PER_TOOL + tokens_in(source)
+        return _PER_TOOL + estimate_text_tokens(source)
     return _signature(tool.name, tool.description, tool.input_schema)
 
 
@@ -58,7 +58,7 @@ def _weigh_struct(tool: Tool) -> float:
 def _signature(name: str, description: str | None, schema: Any) -> float:
     words = [name, description or ""]
     marks = _walk(schema, words)
-    return _PER_TOOL + marks + tokens_in("\n".join(words).encode(errors="replace"))
+    return _PER_TOOL + marks + estimate_text_tokens("\n".join(words).encode(errors="replace"))
 
 
 def _walk(schema: Any, words: list[str]) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 
 class ModelCapabilities(Struct, frozen=True, kw_only=True):
@@ -53,9 +53,9 @@ class Row(Struct, frozen=True, kw_only=True):
     """True if the row also applies to unlisted later versions of its family."""
     source: str
     """Page or file with the values."""
-    read: str
+    read_date: str = field(name="read")
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
-    facts: ModelCapabilities
+    capabilities: ModelCapabilities
 
 
 class _Name(Struct, frozen=True):
@@ -89,9 +89,9 @@ def table_capabilities(provider: str, model: str) -> ModelCapabilities:
         return ModelCapabilities()
     # prefix matches ignore dates and `-latest`, which are at the end
     name = model.lower().removeprefix("models/").removeprefix("ft:")
-    for start, facts in table.by_start:
+    for start, capabilities in table.by_start:
         if _begins(name, start):
-            return facts
+            return capabilities
     vendor, slash, model_name = name.partition("/")
     if slash and vendor == provider:
         return table_capabilities(provider, model_name)
@@ -115,9 +115,9 @@ def load_rows() -> dict[str, tuple[Row, ...]]:
 
 def _read_row(given: dict[str, Any], *, known: bool) -> Row:
     """Return a row. Raises `msgspec.ValidationError` without `source` or `read`."""
-    about = {name: value for name, value in given.items() if name in Row.__struct_fields__}
-    facts = {name: value for name, value in given.items() if name not in about}
-    return msgspec.convert({**about, "facts": {**facts, "known": known}}, Row)
+    about = {name: value for name, value in given.items() if name in Row.__struct_encode_fields__}
+    capabilities = {name: value for name, value in given.items() if name not in about}
+    return msgspec.convert({**about, "capabilities": {**capabilities, "known": known}}, Row)
 
 
 @cache
@@ -125,11 +125,11 @@ def _load_tables() -> dict[str, _Table]:
     tables = {}
     for provider, rows in load_rows().items():
         starts = [(start, row) for row in rows for start in row.starts]
-        newest = [(_split(start), row.facts) for start, row in starts if row.newer]
+        newest = [(_split(start), row.capabilities) for start, row in starts if row.newer]
         tables[provider] = _Table(
-            tuple(sorted(((start, row.facts) for start, row in starts), key=lambda item: -len(item[0]))),
-            tuple((name, facts) for name, facts in newest if name is not None),
-            next((row.facts for row in rows if not row.starts), ModelCapabilities()),
+            tuple(sorted(((start, row.capabilities) for start, row in starts), key=lambda item: -len(item[0]))),
+            tuple((name, capabilities) for name, capabilities in newest if name is not None),
+            next((row.capabilities for row in rows if not row.starts), ModelCapabilities()),
         )
     return tables
 
@@ -155,8 +155,8 @@ def _find_newer(name: str, table: _Table) -> ModelCapabilities | None:
     if requested is None:
         return None
     candidates = [
-        (len(known.suffix), known.version, facts)
-        for known, facts in table.newest
+        (len(known.suffix), known.version, capabilities)
+        for known, capabilities in table.newest
         if known.family == requested.family
         and known.is_dated == requested.is_dated
         and known.version < requested.version
@@ -165,5 +165,5 @@ def _find_newer(name: str, table: _Table) -> ModelCapabilities | None:
     ]
     if not candidates:
         return None
-    facts = max(candidates, key=lambda item: item[:2])[2]
-    return structs.replace(facts, known=False)  # the limits of the newer model may be higher
+    capabilities = max(candidates, key=lambda item: item[:2])[2]
+    return structs.replace(capabilities, known=False)  # the limits of the newer model may be higher

@@ -38,8 +38,8 @@ class CircuitBreakers:
         self.on_change: Callable[[str, str, float], None] | None = None
         """Called with upstream, status and type of its failure, and the seconds open. 0: the circuit closed."""
 
-    def acquire(self, upstream: str) -> None:
-        """Admit a call. The caller then reports `succeeded`, `failed` or `cancelled`.
+    def require_closed(self, upstream: str) -> None:
+        """Admit a call. The caller then calls `record_success`, `record_failure` or `release_trial`.
 
         Raises `CircuitOpen` with the last failure and the seconds until the next trial.
         """
@@ -51,7 +51,7 @@ class CircuitBreakers:
             raise _circuit_open(breaker.error, breaker.failures, max(wait, 1.0))
         breaker.is_trial_running = True
 
-    def succeeded(self, upstream: str) -> None:
+    def record_success(self, upstream: str) -> None:
         """Close the circuit and delete the recorded failures."""
         if not self._breakers:
             return
@@ -59,10 +59,10 @@ class CircuitBreakers:
         if breaker is not None and breaker.retry_at and self.on_change is not None:
             self.on_change(upstream, "", 0.0)
 
-    def failed(self, upstream: str, error: UpstreamError) -> None:
+    def record_failure(self, upstream: str, error: UpstreamError) -> None:
         """Record a failure. A status below 500 counts as a success: the request or key is at fault."""
         if error.status < 500:
-            self.succeeded(upstream)
+            self.record_success(upstream)
             return
         breaker = self._breakers.setdefault(upstream, _Breaker())
         breaker.failures += 1
@@ -92,7 +92,7 @@ class CircuitBreakers:
         now = self._clock()
         return sum(breaker.retry_at > now for breaker in self._breakers.values())
 
-    def cancelled(self, upstream: str) -> None:
+    def release_trial(self, upstream: str) -> None:
         """Release a trial without a result, after the client disconnected."""
         breaker = self._breakers.get(upstream)
         if breaker is not None:

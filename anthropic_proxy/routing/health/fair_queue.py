@@ -7,7 +7,7 @@ from anthropic_proxy.errors import ProxyBusy
 
 MAX_WAITING_PER_SLOT = 8
 """Waiting exchanges per slot. More would wait longer than the timeouts of their clients."""
-RETRY_SECONDS = 2.0
+RETRY_AFTER_SECONDS = 2.0
 
 
 class FairQueue:
@@ -38,7 +38,7 @@ class FairQueue:
             raise ProxyBusy(
                 f"This proxy makes at most {self._limit} upstream calls at once (MAX_UPSTREAM_CALLS), and "
                 f"{self._waiting_count} requests are already queued. Try again in a moment.",
-                retry_after=RETRY_SECONDS,
+                retry_after=RETRY_AFTER_SECONDS,
             )
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(client, deque()).append(waiter)

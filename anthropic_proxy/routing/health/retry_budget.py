@@ -7,9 +7,9 @@ from msgspec import Struct
 
 RETRY_RATIO = 0.2
 """Retries that each first call adds."""
-PER_SECOND = 5.0
+RETRIES_PER_SECOND = 5.0
 """Retries added per second, so that rare calls can always be retried."""
-MAX_BALANCE = 50.0
+MAX_SAVED_RETRIES = 50.0
 """Maximum and initial number of saved retries."""
 
 
@@ -26,16 +26,16 @@ class RetryBudget:
         self._accounts: dict[str, _Account] = {}
         """Upstreams with at least one retry."""
 
-    def deposit(self, upstream: str) -> None:
+    def record_first_call(self, upstream: str) -> None:
         """Count a first call."""
         if self._accounts and (account := self._accounts.get(upstream)) is not None:
-            account.balance = min(account.balance + RETRY_RATIO, MAX_BALANCE)
+            account.balance = min(account.balance + RETRY_RATIO, MAX_SAVED_RETRIES)
 
-    def try_withdraw(self, upstream: str) -> bool:
+    def try_spend_retry(self, upstream: str) -> bool:
         """Return True and consume a retry, if one is left."""
         now = self._clock()
-        account = self._accounts.setdefault(upstream, _Account(MAX_BALANCE, now))
-        account.balance = min(account.balance + (now - account.updated_at) * PER_SECOND, MAX_BALANCE)
+        account = self._accounts.setdefault(upstream, _Account(MAX_SAVED_RETRIES, now))
+        account.balance = min(account.balance + (now - account.updated_at) * RETRIES_PER_SECOND, MAX_SAVED_RETRIES)
         account.updated_at = now
         if account.balance < 1:
             return False

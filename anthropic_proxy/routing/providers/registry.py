@@ -21,17 +21,17 @@ class ModelRule(Struct, frozen=True):
     fields: Mapping[str, Any]
     source: str
     """Page, file or recording with the values."""
-    read: str
+    read_date: str
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
 
-    def holds_for(self, model: str) -> bool:
+    def matches_model(self, model: str) -> bool:
         """Return True if the rule applies to a model id, in any case."""
         return fnmatchcase(model.lower(), self.pattern)
 
 
-def rules_from(source: str, read: str, *rules: tuple[str, Mapping[str, Any]]) -> tuple[ModelRule, ...]:
+def rules_from(source: str, read_date: str, *rules: tuple[str, Mapping[str, Any]]) -> tuple[ModelRule, ...]:
     """Return rules with one source, from pairs of pattern and fields."""
-    return tuple(ModelRule(pattern, fields, source, read) for pattern, fields in rules)
+    return tuple(ModelRule(pattern, fields, source, read_date) for pattern, fields in rules)
 
 
 class WireConfig(Struct, frozen=True, kw_only=True):
@@ -53,24 +53,24 @@ class WireConfig(Struct, frozen=True, kw_only=True):
 class RetiredModel(Struct, frozen=True, kw_only=True):
     """A retired model, or one with an announced retirement."""
 
-    since: str
+    retired_on: str
     """Date: `2026-08-16`."""
     successor: str
     """Model id that the provider recommends, without prefix."""
     source: str
     """Page with the announcement."""
-    read: str
+    read_date: str
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
 
 
-def retire(source: str, read: str, *days: tuple[str, str, tuple[str, ...]]) -> Mapping[str, RetiredModel]:
+def retire(source: str, read_date: str, *days: tuple[str, str, tuple[str, ...]]) -> Mapping[str, RetiredModel]:
     """Return model → retirement, from groups of models with their date and the successor that the provider recommends.
 
     Covers the default models and models that users may have configured.
     """
     return {
-        model: RetiredModel(since=since, successor=successor, source=source, read=read)
-        for since, successor, models in days
+        model: RetiredModel(retired_on=retired_on, successor=successor, source=source, read_date=read_date)
+        for retired_on, successor, models in days
         for model in models
     }
 

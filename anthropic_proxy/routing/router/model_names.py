@@ -69,11 +69,11 @@ def choose(requested: str, preferred: Provider, settings: Settings, catalog: Cat
             raise InvalidRequest(f'model: "{requested}" names a provider but no model. An example: openai/gpt-4.1')
         return [_through_vertex(row, model_name, f"the request names its provider: {row.prefix}", settings)]
     if tier := find_tier(name):
-        return choose_for_tier(tier, name, preferred, settings, catalog)
+        return choose_models_for_tier(tier, name, preferred, settings, catalog)
     return [_resolve_bare_name(name, preferred, settings, catalog, allow_other_provider=False)]
 
 
-def choose_for_tier(
+def choose_models_for_tier(
     tier: str, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
 ) -> list[ModelChoice]:
     """Return the choices for a tier without duplicates: from its setting or default, then its fallbacks."""

@@ -11,7 +11,7 @@ from anthropic_proxy.errors import ClientError, InvalidRequest, UnknownModel, Un
 from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.routing.providers import PROVIDERS, Provider, ServerOverride, WireConfig, find_provider
 from anthropic_proxy.routing.providers.registry import RetiredModel
-from anthropic_proxy.routing.router.model_names import ModelChoice, choose, choose_for_tier
+from anthropic_proxy.routing.router.model_names import ModelChoice, choose, choose_models_for_tier
 from anthropic_proxy.routing.router.provider_setup import describe_missing_key, find_base_url, find_server
 from anthropic_proxy.settings import TIERS, Fidelity, Settings
 from anthropic_proxy.wire.contract import Wire, relays
@@ -47,7 +47,7 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
     wire: Wire
     dialect: Any
     """Dialect of the wire config, with the model rules applied."""
-    facts: ModelCapabilities
+    capabilities: ModelCapabilities
     base_url: str
     """Contains `UNKNOWN_PROJECT` if no setting names the project."""
     setting: str = ""
@@ -142,7 +142,7 @@ def describe_mapping(settings: Settings, catalog: Catalog) -> list[TierMapping]:
     preferred_provider = find_preferred_provider(settings, catalog)
     rows = []
     for tier in TIERS:
-        choices = choose_for_tier(tier, f"claude-{tier}-…", preferred_provider, settings, catalog)
+        choices = choose_models_for_tier(tier, f"claude-{tier}-…", preferred_provider, settings, catalog)
         first, *others = choices
         problems = (_find_problem(choice, settings, catalog) for choice in choices)
         rows.append(
@@ -245,7 +245,7 @@ def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
         model=model,
         wire=config.wire,
         dialect=_apply_settings(dialect, config, settings),
-        facts=find_facts(row, model, settings, catalog),
+        capabilities=find_capabilities(row, model, settings, catalog),
         base_url=find_base_url(row, config, settings),
         setting=choice.setting if choice.variable else "",
     )
@@ -266,15 +266,15 @@ def _require_demo(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
     raise UnknownModel(f"model: {refused}")
 
 
-def find_facts(row: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
+def find_capabilities(row: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
     """Return the capabilities of a model at the configured server of its provider."""
     server = find_server(row, settings)
     if server is None:
         return catalog.capabilities_of(row.name, model)
-    facts = catalog.capabilities_of(server.models or row.name, model)
-    if not facts.known and server.capabilities:
-        facts = structs.replace(facts, **server.capabilities)
-    return structs.replace(facts, accepts_pdf=True) if server.accepts_pdf else facts
+    capabilities = catalog.capabilities_of(server.models or row.name, model)
+    if not capabilities.known and server.capabilities:
+        capabilities = structs.replace(capabilities, **server.capabilities)
+    return structs.replace(capabilities, accepts_pdf=True) if server.accepts_pdf else capabilities
 
 
 def _pick_wire(row: Provider, model: str, settings: Settings) -> str:
@@ -306,7 +306,7 @@ def _merge_dialect(provider: str, server_name: str, wire_name: str, model: str) 
     config = _find_wire_config(row, server, wire_name)
     changes: dict[str, Any] = {}
     for rule in config.model_rules:
-        if rule.holds_for(model):
+        if rule.matches_model(model):
             changes.update(rule.fields)
     return structs.replace(config.dialect, **changes) if changes else config.dialect
 

@@ -14,7 +14,7 @@ import msgspec
 from anthropic_proxy.messages.work_budget import WorkLimitExceeded
 from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 
-PACE_SECONDS = 0.01
+CHUNK_INTERVAL_SECONDS = 0.01
 """Pause before each chunk of a stream in a real run, so that users see the reply arrive in fragments."""
 
 

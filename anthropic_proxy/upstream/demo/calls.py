@@ -13,10 +13,10 @@ from typing import Any
 from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, count_nodes
 from anthropic_proxy.upstream.demo.requests import DemoRequest, Tool, ToolUse
 
-MAX_NODES = 1_000
+MAX_FILL_NODES = 1_000
 """Size of the values for one reply. A node is a key, a value or 64 characters."""
-MAX_STEPS = 20_000
-MAX_DEPTH = 32
+MAX_FILL_STEPS = 20_000
+MAX_FILL_DEPTH = 32
 _TEXT = "demo"
 _UNION_KEYWORDS = ("anyOf", "oneOf", "allOf")
 
@@ -40,7 +40,7 @@ class _Defaults:
 
     def __init__(self, field: str, root: Any) -> None:
         self._budget = WorkBudget(
-            field, purpose="fill in", max_steps=MAX_STEPS, max_nodes=MAX_NODES, max_depth=MAX_DEPTH
+            field, purpose="fill in", max_steps=MAX_FILL_STEPS, max_nodes=MAX_FILL_NODES, max_depth=MAX_FILL_DEPTH
         )
         self._root = root
 

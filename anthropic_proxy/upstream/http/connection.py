@@ -11,7 +11,7 @@ from anthropic_proxy.upstream.http.url import Origin
 if TYPE_CHECKING:
     from anthropic_proxy.upstream.http.pool import ConnectionPool
 
-HEAD_BYTES = 256 * 1024
+MAX_HEAD_BYTES = 256 * 1024
 """Maximum size of a response head with its 1xx heads. Gateways send long policies and cookies.
 
 Also limits chunk sizes and extensions between two fragments of a body, and trailers.
@@ -132,9 +132,9 @@ class Connection(asyncio.Protocol):
             self._fail(InvalidHttp(str(error)))
             return
         response = self._response
-        if self._head_bytes > HEAD_BYTES and (response is not None or (self._pending and not self._pending.done())):
+        if self._head_bytes > MAX_HEAD_BYTES and (response is not None or (self._pending and not self._pending.done())):
             self._fail(
-                InvalidHttp(f"its {'head' if response is None else 'trailer'} has more than {HEAD_BYTES:,} bytes")
+                InvalidHttp(f"its {'head' if response is None else 'trailer'} has more than {MAX_HEAD_BYTES:,} bytes")
             )
         elif response is not None and response.unread > MAX_UNREAD_BYTES and self._transport is not None:
             self._transport.pause_reading()

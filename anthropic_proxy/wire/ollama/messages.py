@@ -16,7 +16,7 @@ from anthropic_proxy.messages.models import (
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.json_strings import join_texts
 from anthropic_proxy.wire.message_encoder import (
-    EMPTY_TEXT,
+    EMPTY_TEXT_BYTES,
     ERROR_MARK,
     MOVED_MEDIA_TEXTS,
     MessageEncoder,
@@ -39,7 +39,7 @@ class _Call(Struct, gc=False):
 
 class _ChatMessage(Struct, kw_only=True, gc=False):
     role: str
-    content: Raw = EMPTY_TEXT
+    content: Raw = EMPTY_TEXT_BYTES
     """A JSON string; the field may not be missing in servers before 0.6."""
     thinking: str | UnsetType = UNSET
     images: list[str] | UnsetType = UNSET
@@ -102,10 +102,10 @@ class OllamaMessageEncoder(MessageEncoder):
                 images.append(part)
         last = self.messages[-1] if self.messages else None
         if last is None or last.role != "user":
-            last = _ChatMessage(role="user", content=join_texts(texts) if texts else EMPTY_TEXT)
+            last = _ChatMessage(role="user", content=join_texts(texts) if texts else EMPTY_TEXT_BYTES)
             self.messages.append(last)
         elif texts:
-            first = [] if last.content is EMPTY_TEXT else [last.content]
+            first = [] if last.content is EMPTY_TEXT_BYTES else [last.content]
             self._joined.setdefault(len(self.messages) - 1, first).extend(texts)
         if images:
             last.images = last.images or []
@@ -135,7 +135,7 @@ class OllamaMessageEncoder(MessageEncoder):
         if self._late_texts:
             self._flush_late_texts()
         self._has_open_calls = bool(calls)
-        reply = _ChatMessage(role="assistant", content=join_texts(texts) if texts else EMPTY_TEXT)
+        reply = _ChatMessage(role="assistant", content=join_texts(texts) if texts else EMPTY_TEXT_BYTES)
         thoughts = [block for block in message.content if type(block) is ThinkingBlock]
         if thoughts and (thinking := self._replayed_thinking(thoughts)):
             reply.thinking = thinking

@@ -74,7 +74,7 @@ async def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
     await asyncio.sleep(0)  # the observer has the first one
     for number in range(1, MAX_WAITING_RECEIPTS + 4):
         receipts.add_request(receipt_of(number))
-    assert totals.reading.dropped_receipts == {"Observer": 3}
+    assert totals.snapshot.dropped_receipts == {"Observer": 3}
     slow.gate.set()
     await receipts.close(10)
     seen = [int(receipt.request_id.removeprefix("req_")) for receipt in slow.seen]

@@ -26,15 +26,15 @@ def unreachable() -> UpstreamUnreachable:
 def open_breakers(clock: Clock) -> CircuitBreakers:
     breakers = CircuitBreakers(clock=clock)
     for _ in range(FAILURES_TO_OPEN):
-        breakers.acquire("groq")
-        breakers.failed("groq", unreachable())
+        breakers.require_closed("groq")
+        breakers.record_failure("groq", unreachable())
     return breakers
 
 
 def test_who_fails_again_and_again_is_left_alone_and_told_as_it_failed() -> None:
     breakers = open_breakers(Clock())
     with pytest.raises(UpstreamError) as refused:
-        breakers.acquire("groq")
+        breakers.require_closed("groq")
     assert refused.value.status == 502
     assert refused.value.retry_after == MIN_OPEN_SECONDS
     assert (
@@ -42,36 +42,36 @@ def test_who_fails_again_and_again_is_left_alone_and_told_as_it_failed() -> None
         == "groq: connection refused. It failed 5 times in a row; the next call is allowed in 5 s."
     )
     assert not refused.value.retryable
-    breakers.acquire("openai")
+    breakers.require_closed("openai")
 
 
 def test_a_success_between_failures_starts_the_count_anew() -> None:
     breakers = CircuitBreakers(clock=Clock())
     for _ in range(FAILURES_TO_OPEN - 1):
-        breakers.failed("groq", unreachable())
-    breakers.succeeded("groq")
-    breakers.failed("groq", unreachable())
-    breakers.acquire("groq")
+        breakers.record_failure("groq", unreachable())
+    breakers.record_success("groq")
+    breakers.record_failure("groq", unreachable())
+    breakers.require_closed("groq")
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429])
 def test_what_is_wrong_with_a_request_or_a_key_does_not_speak_against_the_upstream(status: int) -> None:
     breakers = CircuitBreakers(clock=Clock())
     for _ in range(FAILURES_TO_OPEN * 2):
-        breakers.failed("groq", UpstreamRefused("no", status=status))
-    breakers.acquire("groq")
+        breakers.record_failure("groq", UpstreamRefused("no", status=status))
+    breakers.require_closed("groq")
 
 
 def test_after_the_rest_one_request_tries_and_its_success_lets_all_in() -> None:
     clock = Clock()
     breakers = open_breakers(clock)
     clock.now += MIN_OPEN_SECONDS
-    breakers.acquire("groq")
+    breakers.require_closed("groq")
     with pytest.raises(UpstreamError):
-        breakers.acquire("groq")
-    breakers.succeeded("groq")
-    breakers.acquire("groq")
-    breakers.acquire("groq")
+        breakers.require_closed("groq")
+    breakers.record_success("groq")
+    breakers.require_closed("groq")
+    breakers.require_closed("groq")
 
 
 def test_a_trial_that_fails_doubles_the_rest_up_to_a_limit() -> None:
@@ -80,10 +80,10 @@ def test_a_trial_that_fails_doubles_the_rest_up_to_a_limit() -> None:
     rests = []
     for _ in range(8):
         clock.now += 1000
-        breakers.acquire("groq")
-        breakers.failed("groq", unreachable())
+        breakers.require_closed("groq")
+        breakers.record_failure("groq", unreachable())
         with pytest.raises(UpstreamError) as refused:
-            breakers.acquire("groq")
+            breakers.require_closed("groq")
         rests.append(refused.value.retry_after)
     assert rests[:3] == [MIN_OPEN_SECONDS * 2, MIN_OPEN_SECONDS * 4, MIN_OPEN_SECONDS * 8]
     assert rests[-1] == MAX_OPEN_SECONDS
@@ -93,17 +93,17 @@ def test_a_trial_whose_client_left_lets_the_next_one_try() -> None:
     clock = Clock()
     breakers = open_breakers(clock)
     clock.now += MIN_OPEN_SECONDS
-    breakers.acquire("groq")
-    breakers.cancelled("groq")
-    breakers.acquire("groq")
+    breakers.require_closed("groq")
+    breakers.release_trial("groq")
+    breakers.require_closed("groq")
 
 
 def test_a_longer_wait_that_the_upstream_asked_for_is_kept() -> None:
     breakers = CircuitBreakers(clock=Clock())
     for _ in range(FAILURES_TO_OPEN):
-        breakers.failed("groq", UpstreamOverloaded("groq: busy", retry_after=30))
+        breakers.record_failure("groq", UpstreamOverloaded("groq: busy", retry_after=30))
     with pytest.raises(UpstreamError) as refused:
-        breakers.acquire("groq")
+        breakers.require_closed("groq")
     assert refused.value.retry_after == 30
 
 
@@ -112,19 +112,19 @@ def test_repeats_of_an_outage_end_and_are_earned_by_first_calls_and_by_time() ->
     budget = RetryBudget(clock=clock)
     repeats = 0
     for _ in range(1000):
-        budget.deposit("groq")
-        repeats += budget.try_withdraw("groq")
+        budget.record_first_call("groq")
+        repeats += budget.try_spend_retry("groq")
     assert repeats < 260, "an outage of 1,000 requests may not become 2,000 calls"
-    while budget.try_withdraw("groq"):
+    while budget.try_spend_retry("groq"):
         pass
     for _ in range(6):
-        budget.deposit("groq")
-    assert budget.try_withdraw("groq")
-    assert budget.try_withdraw("openai"), "what one upstream spent is not another's"
-    while budget.try_withdraw("groq"):
+        budget.record_first_call("groq")
+    assert budget.try_spend_retry("groq")
+    assert budget.try_spend_retry("openai"), "what one upstream spent is not another's"
+    while budget.try_spend_retry("groq"):
         pass
     clock.now += 1
-    assert budget.try_withdraw("groq")
+    assert budget.try_spend_retry("groq")
 
 
 Line = list[str]

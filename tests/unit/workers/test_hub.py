@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from anthropic_proxy.log.in_progress import BOARD_BYTES
-from anthropic_proxy.metrics import Gauges, decode_reading
+from anthropic_proxy.metrics import Gauges, decode_snapshot
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.workers.hub import MAX_OBSERVATIONS, WORKER_TIMEOUT_SECONDS, Hub
 from anthropic_proxy.workers.ipc import (
@@ -235,10 +235,10 @@ async def test_a_worker_looks_round_only_for_who_asks() -> None:
     assert isinstance(await worker.hear(), StatsReport)
     assert len(worker.looks) == 1, "to be known as one that serves"
     receipt = Receipt(request_id="req_1", client=Client(), started_at=0.0, provider="groq", model="small", status=200)
-    worker.crew.totals.add(receipt)
+    worker.crew.totals.count_exchange(receipt)
     by_itself = await worker.hear()
     assert isinstance(by_itself, StatsReport)
-    assert len(decode_reading(by_itself.stats).rows) == len(worker.looks) == 1
+    assert len(decode_snapshot(by_itself.stats).rows) == len(worker.looks) == 1
     worker.front.send(StatsRequest(5))
     answer = await worker.hear()
     assert isinstance(answer, StatsReport)

@@ -47,7 +47,7 @@ async def test_lessons_are_told_once_and_kept_where_the_addresses_are_the_same()
 
 def fail(proxy: ProxyHarness, times: int = FAILURES_TO_OPEN) -> None:
     for _ in range(times):
-        proxy.services.circuit_breakers.failed(
+        proxy.services.circuit_breakers.record_failure(
             CIRCUIT_STATE, UpstreamError(f"openai: {KEYS[0]} is no key", status=529, kind="overloaded_error")
         )
 
@@ -65,12 +65,12 @@ async def test_an_upstream_that_fails_one_worker_is_left_alone_by_all_until_it_w
     take_all(mended, facts)
     assert mended.services.circuit_breakers.open_count() == 0, "another key may mend it"
     with pytest.raises(CircuitOpen) as refused:
-        other.services.circuit_breakers.acquire(CIRCUIT_STATE)
+        other.services.circuit_breakers.require_closed(CIRCUIT_STATE)
     assert (refused.value.status, refused.value.error_type) == (529, "overloaded_error")
     assert refused.value.message.startswith("openai failed with status 529. It failed 5 times in a row")
-    teller.services.circuit_breakers.succeeded(CIRCUIT_STATE)
+    teller.services.circuit_breakers.record_success(CIRCUIT_STATE)
     take_all(other, facts)
-    other.services.circuit_breakers.acquire(CIRCUIT_STATE)
+    other.services.circuit_breakers.require_closed(CIRCUIT_STATE)
 
 
 async def test_a_key_that_is_spent_rests_for_all_and_is_told_to_nobody() -> None:

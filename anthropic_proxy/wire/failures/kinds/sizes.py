@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct, structs
 
 from anthropic_proxy.errors import Cause
-from anthropic_proxy.messages.preparation import STATED_MARGIN, available_output_tokens
+from anthropic_proxy.messages.preparation import STATED_WINDOW_MARGIN, available_output_tokens
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
 from anthropic_proxy.wire.failures.kinds.quantities import Quantity, read_quantities
 from anthropic_proxy.wire.failures.kinds.rows import matches, row
@@ -235,7 +235,7 @@ def _counts_output(total: int, limit: int, known: Known) -> bool:
     input_tokens = total - known.asked
     if not (0 < known.asked < total and input_tokens < limit and estimate):
         return False
-    return estimate * (1 + STATED_MARGIN) < limit and abs(input_tokens - estimate) < abs(total - estimate)
+    return estimate * (1 + STATED_WINDOW_MARGIN) < limit and abs(input_tokens - estimate) < abs(total - estimate)
 
 
 def _without_input(quantities: Sequence[Quantity], limit: int, output: int, known: Known, text: str) -> Shortage:
@@ -245,7 +245,7 @@ def _without_input(quantities: Sequence[Quantity], limit: int, output: int, know
     mentioned = bool(quantities) and _OUTPUT.search(text) is not None and estimate + output > limit
     if not (stated or mentioned) or estimate >= limit or not output:
         return overflow(max(estimate, limit + 1), limit)
-    output_limit = available_output_tokens(limit, estimate, STATED_MARGIN)
+    output_limit = available_output_tokens(limit, estimate, STATED_WINDOW_MARGIN)
     if output_limit >= output:  # less than the estimate leaves was refused: the input is longer than estimated
         output_limit = output // 4
     return _lower(max(estimate, limit - output + 1), output, limit, output_limit)

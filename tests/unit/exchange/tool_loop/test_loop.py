@@ -149,7 +149,7 @@ async def test_a_breaker_does_not_end_a_reply_that_has_begun() -> None:
         async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             for target in built.upstreams:
                 for _ in range(50):
-                    built.services.circuit_breakers.failed(target, UpstreamUnreachable("gone"))
+                    built.services.circuit_breakers.record_failure(target, UpstreamUnreachable("gone"))
             return FACTS
 
     script = Script(calls(text("Hm."), call("web_search", query="a")), reply(text("Cold.")))

@@ -23,7 +23,7 @@ DATE = re.compile(r"20\d\d-(0[1-9]|1[0-2])(-([0-2]\d|3[01]))?")
 @pytest.mark.parametrize(("table", "row"), ROWS, ids=[f"{table}-{row.starts[:1]}" for table, row in ROWS])
 def test_every_row_has_a_source_and_a_date(table: str, row: Any) -> None:
     assert row.source, table
-    assert DATE.fullmatch(row.read), f"{table} {row.starts}: {row.read!r} is no date"
+    assert DATE.fullmatch(row.read_date), f"{table} {row.starts}: {row.read_date!r} is no date"
 
 
 @pytest.mark.parametrize("missing", ["source", "read"])
@@ -38,14 +38,14 @@ def test_every_rule_for_models_has_a_source_and_a_date(speech: WireConfig) -> No
     for rule in speech.model_rules:
         assert isinstance(rule, ModelRule)
         assert rule.source, rule.pattern
-        assert DATE.fullmatch(rule.read), f"{rule.pattern}: {rule.read!r} is no date"
+        assert DATE.fullmatch(rule.read_date), f"{rule.pattern}: {rule.read_date!r} is no date"
 
 
 @pytest.mark.parametrize(("model", "end"), RETIRED, ids=[model for model, _ in RETIRED])
 def test_every_end_of_a_model_has_a_source_and_a_date(model: str, end: RetiredModel) -> None:
     assert end.source, model
-    assert DATE.fullmatch(end.read)
-    assert re.fullmatch(r"20\d\d-\d\d-\d\d", end.since)
+    assert DATE.fullmatch(end.read_date)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", end.retired_on)
 
 
 def test_no_advice_names_a_model_that_is_retired_itself() -> None:
@@ -235,10 +235,10 @@ def test_rules_hold_for_models_and_their_successors(server: str, model: str, fie
 
 @pytest.mark.parametrize("model", ["anthropic/claude-opus-4.8", "openai/o3-mini", "x/y"])
 def test_a_server_that_reads_pdfs_itself_does_so_for_every_model(model: str) -> None:
-    assert aim("openrouter", model).facts.accepts_pdf
-    assert not aim("local", model.rpartition("/")[2]).facts.accepts_pdf
+    assert aim("openrouter", model).capabilities.accepts_pdf
+    assert not aim("local", model.rpartition("/")[2]).capabilities.accepts_pdf
 
 
 def test_models_of_another_provider_s_server_have_the_facts_of_that_provider() -> None:
     for server, model in (("moonshot", "kimi-k3"), ("groq", "openai/gpt-oss-20b"), ("xai", "grok-4.7")):
-        assert aim(server, model).facts == Catalog().capabilities_of(server, model)
+        assert aim(server, model).capabilities == Catalog().capabilities_of(server, model)

@@ -101,10 +101,10 @@ def test_names_of_models_count_in_any_case_and_with_their_maker_in_front() -> No
 
 def test_levels_of_effort_hold_for_models_that_no_table_knows() -> None:
     target = aim("https://api.deepseek.com", "deepseek-v9")
-    assert "max" in target.facts.efforts
-    assert not target.facts.known, "the window stays unknown, so nothing is cut"
-    assert aim("https://openrouter.ai/api/v1", "x/y").facts.efforts
-    assert not aim("http://127.0.0.1:8000/v1", "x").facts.efforts
+    assert "max" in target.capabilities.efforts
+    assert not target.capabilities.known, "the window stays unknown, so nothing is cut"
+    assert aim("https://openrouter.ai/api/v1", "x/y").capabilities.efforts
+    assert not aim("http://127.0.0.1:8000/v1", "x").capabilities.efforts
 
 
 def test_azure_gets_the_key_in_a_header_of_its_own() -> None:
