@@ -10,7 +10,7 @@ from anthropic_proxy.exchange.encoding import run_for_call
 from anthropic_proxy.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.routing.router import Target, switch_wire
 from anthropic_proxy.services import Services
-from anthropic_proxy.wire.contract import Adaptation, Call, heals, relays
+from anthropic_proxy.wire.contract import Adaptation, BaseDialect, Call
 
 
 class Adaptations:
@@ -23,7 +23,7 @@ class Adaptations:
         self.lasting: list[str] = []
         """Names of adaptations to store for the model once a request with them succeeds."""
 
-    async def find(self, target: Target, call: Call, error: UpstreamError) -> Target | None:
+    async def find(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
         """Return the adapted target for a retry. None: no adaptation matches the error."""
         adaptations = await run_for_call(self._services, lambda call: _find_adaptations(target, call, error), call)
         adapted: Target | None = target if adaptations else None
@@ -33,7 +33,7 @@ class Adaptations:
             return None
         names, provider = ", ".join(adaptation.name for adaptation in adaptations), target.provider.prefix
         self._services.log.write_once(f"{provider}/{target.model}: {names}, because of: {error.message}")
-        handling: Handling = "approximated" if relays(target.wire) else "kept"  # the encoder notes any other loss
+        handling: Handling = "approximated" if target.is_relayed else "kept"  # the encoder notes any other loss
         self.notes.append(FidelityNote(handling, error.parameter or "", f"{provider} refused it: {names}"))
         self.lasting += [adaptation.name for adaptation in adaptations if adaptation.persistent]
         return adapted
@@ -47,23 +47,20 @@ class Adaptations:
 
 async def apply_stored_adaptations(services: Services, target: Target) -> Target:
     """Return the target with the stored adaptations of its model."""
-    if heals(target.wire):
-        for name in await services.observations.find_adaptations(target.upstream, target.model):
-            target = _apply_adaptation(services, target, name) or target
+    for name in await services.observations.find_adaptations(target.upstream, target.model):
+        target = _apply_adaptation(services, target, name) or target
     return target
 
 
-def _find_adaptations(target: Target, call: Call, error: UpstreamError) -> Sequence[Adaptation]:
+def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamError) -> Sequence[Adaptation]:
     """Return adaptations for an error. Those of its cause take precedence over those of the wire."""
-    if not heals(target.wire):
-        return ()
-    if not relays(target.wire) and error.cause is not None and (found := _find_by_cause(target, call, error.cause)):
+    if not target.is_relayed and error.cause is not None and (found := _find_by_cause(target, call, error.cause)):
         return found
     adaptation = target.wire.find_adaptation(call, error)
     return () if adaptation is None else (adaptation,)
 
 
-def _find_by_cause(target: Target, call: Call, cause: Cause) -> Sequence[Adaptation]:
+def _find_by_cause(target: Target, call: Call[BaseDialect], cause: Cause) -> Sequence[Adaptation]:
     """Return the adaptations that exist on every wire: less output, or no images."""
     if cause.error_type == "images":
         lasts = cause.certain or not (target.capabilities.known and target.capabilities.accepts_images)
@@ -77,7 +74,7 @@ def _find_by_cause(target: Target, call: Call, cause: Cause) -> Sequence[Adaptat
     return found if cause.window is None else [Adaptation(f"window {cause.window}"), *found]
 
 
-def _has_images(call: Call, target: Target) -> bool:
+def _has_images(call: Call[BaseDialect], target: Target) -> bool:
     blind = structs.replace(call, request=structs.replace(call.request, vision=False))
     with suppress(UnsupportedFeature):
         return target.wire.encode_request(call).body != target.wire.encode_request(blind).body
@@ -101,6 +98,4 @@ def _apply_adaptation(services: Services, target: Target, name: str) -> Target |
         return structs.replace(target, capabilities=structs.replace(facts, rejects_images=True))
     if name == NO_DOCUMENTS:
         return structs.replace(target, capabilities=structs.replace(facts, rejects_documents=True))
-    if not heals(target.wire):
-        return None
     return structs.replace(target, dialect=target.wire.apply_adaptation(target.dialect, name))

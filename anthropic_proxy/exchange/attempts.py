@@ -46,7 +46,7 @@ from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.routing.router import Route, Target
 from anthropic_proxy.services import Services
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest, UpstreamResponse, relays
+from anthropic_proxy.wire.contract import Credential, RelayWire, UpstreamRequest, UpstreamResponse
 
 MAX_RETRIES_PER_TARGET = 1
 MAX_ADAPTATIONS = 2
@@ -292,7 +292,7 @@ class Attempts:
         target, call, wire = state.target, state.call, state.target.wire
         require_api_response(response, target)
         stream: UpstreamStream | RelayStream
-        if relays(wire):
+        if isinstance(wire, RelayWire):
             stream = RelayStream(wire, call, response, self._watchdog, credential=state.credential)
         else:
             report, background = self._receipt.fidelity, self._services.background
@@ -314,7 +314,7 @@ class Attempts:
     async def _prepare_attempt(self, target: Target, credential: Credential | None, run: _TargetRun) -> AttemptState:
         """Return the attempt with its call, before encoding. Raises the decoding error of the request."""
         request, report, again = run.request, self._receipt.fidelity, run.continuation is not None
-        if relays(target.wire):
+        if target.is_relayed:
             report.reset()
             call = build_relay_call(self._incoming, request, target, self._services.new_id)
             scale = run.token_scale

@@ -21,14 +21,14 @@ from anthropic_proxy.messages.tokens import EstimateCache, estimate
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.services import Services
-from anthropic_proxy.wire.contract import FROM_CLIENT, Call, Credential
+from anthropic_proxy.wire.contract import FROM_CLIENT, BaseDialect, Call, Credential
 
 
 class AttemptState(Struct, frozen=True, kw_only=True):
     """One attempt: its target and call, and the facts about them that the reply and its errors need."""
 
     target: Target
-    call: Call
+    call: Call[BaseDialect]
     """The call. `raw` is empty once it is sent."""
     credential: Credential | None
     """None: no key."""
@@ -77,13 +77,13 @@ def target_limits(
         reject_overflow=must_fit and stated is None,
         margin=STATED_WINDOW_MARGIN if stated is not None else 0.0,
         efforts=facts.efforts,
-        accepts_thinking_budget=getattr(dialect, "thinking", "") == "budget",
+        accepts_thinking_budget=dialect.accepts_thinking_budget,
         default_effort=facts.default_effort,
         vision=(facts.accepts_images or not facts.known) and not facts.rejects_images,
         pdf=facts.accepts_pdf and not facts.rejects_documents,
         tools=facts.tools,
-        server_tools=getattr(dialect, "server_tools", ()),
-        server_tools_exclusive=getattr(dialect, "server_tools_exclusive", False),
+        server_tools=dialect.server_tools,
+        server_tools_exclusive=dialect.server_tools_exclusive,
         proxy_tool_kinds=_PROXY_TOOLS_WITH_FETCH if fetches else _PROXY_TOOLS,
         can_search=searches,
         provider=target.provider.prefix,
@@ -107,7 +107,7 @@ def build_call(
     continuation: str,
     estimate: Callable[[], int],
     new_id: Callable[[str], str],
-) -> Call:
+) -> Call[BaseDialect]:
     """Return the call of a prepared request."""
     return Call(
         request=prepared.request,
@@ -129,7 +129,7 @@ def build_call(
 
 def build_relay_call(
     incoming: ClientRequest, request: MessagesRequest, target: Target, new_id: Callable[[str], str]
-) -> Call:
+) -> Call[BaseDialect]:
     """Return the call of a relay, with the bytes, path and query of the client."""
     return Call(
         request=UNPREPARED,
@@ -174,7 +174,7 @@ def client_credential(services: Services, incoming: ClientRequest, provider: Pro
 
 def continuation_target(target: Target) -> Target:
     """Return the target at the version of its API that continues a reply."""
-    version = getattr(target.dialect, "continuation_version", "")
+    version = target.dialect.continuation_version
     if not version:
         return target
     base_url = target.base_url.replace(f"{target.provider.url_version}/", f"{version}/", 1)

@@ -9,7 +9,7 @@ from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.work_budget import WorkPostponed
 from anthropic_proxy.services import Services
-from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.contract import BaseDialect, Call
 
 MAX_BYTES_ON_LOOP = 2 * 1024 * 1024
 """Bytes of a request that are decoded and encoded on the event loop: about 5 ms."""
@@ -32,7 +32,11 @@ def is_large(incoming: ClientRequest, tool_count: int) -> bool:
 
 
 async def run_for_call(
-    services: Services, function: Callable[[Call], _Result], call: Call, *, large: bool = False
+    services: Services,
+    function: Callable[[Call[BaseDialect]], _Result],
+    call: Call[BaseDialect],
+    *,
+    large: bool = False,
 ) -> _Result:
     """Return the result of a function that encodes a call; run it in a thread if it takes long."""
     if large:

@@ -15,7 +15,7 @@ from anthropic_proxy.errors import (
 from anthropic_proxy.exchange.relay import forwarded_headers
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.wire.contract import FROM_CLIENT, Call, Credential, UpstreamResponse, relays
+from anthropic_proxy.wire.contract import FROM_CLIENT, BaseDialect, Call, Credential, UpstreamResponse
 
 _UNSUPPORTED_ENCODINGS = ("br", "zstd", "compress")
 """Content encodings that the proxy does not decode. Other values also occur on uncompressed bodies."""
@@ -65,11 +65,11 @@ def require_api_response(response: UpstreamResponse, target: Target) -> None:
 
 
 def decode_error_response(
-    target: Target, call: Call, status: int, headers: Mapping[str, str], body: bytes
+    target: Target, call: Call[BaseDialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> list[Delta]:
     """Return the deltas of the reply that an error response contains. Raises its error if it contains none."""
     outcome = target.wire.decode_error(call, status, headers, body)
-    if isinstance(outcome, UpstreamError) and relays(target.wire):
+    if isinstance(outcome, UpstreamError) and target.is_relayed:
         outcome.headers = forwarded_headers(headers)
     if isinstance(outcome, ProxyError):
         raise outcome

@@ -27,7 +27,7 @@ from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_k
 from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.routing.router import RoutingQuery, Target, find_preferred_provider, resolve
 from anthropic_proxy.services import Services
-from anthropic_proxy.wire.contract import Call, UpstreamResponse, relays
+from anthropic_proxy.wire.contract import BaseDialect, Call, UpstreamResponse
 
 COUNT_TIMEOUT_SECONDS = 10.0
 """Time limit of an exact count. Clients send many at once while a user waits."""
@@ -56,7 +56,7 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
         large, partial(decode_request_or_keep, for_token_count=True), incoming.body
     )
     target = resolve(RoutingQuery(request.model), services.settings, services.catalog).targets[0]
-    if relays(target.wire) and target.dialect.has_count_tokens:
+    if target.dialect.has_count_tokens:
         try:
             return await _call_provider(services, incoming, request, target, COUNT_TIMEOUT_SECONDS)
         except ProxyError as error:
@@ -80,7 +80,7 @@ async def list_models(services: Services, incoming: ClientRequest) -> JsonReply 
         return None
     request = MessagesRequest(model=f"{preferred.prefix}/models", messages=[])
     target = resolve(RoutingQuery(request.model), services.settings, services.catalog).targets[0]
-    if not (relays(target.wire) and target.dialect.has_model_list):
+    if not target.dialect.has_model_list:
         return None
     try:
         return await _call_provider(
@@ -137,7 +137,7 @@ def _require_expected_shape(body: bytes, path: str, target: Target) -> None:
         raise UpstreamProtocolError(f"{name} answered {path} with an unexpected body", provider=name) from error
 
 
-async def _read_answer(target: Target, call: Call, response: UpstreamResponse) -> JsonReply:
+async def _read_answer(target: Target, call: Call[BaseDialect], response: UpstreamResponse) -> JsonReply:
     require_api_response(response, target)
     body = await read_body(response)
     if 200 <= response.status < 300:

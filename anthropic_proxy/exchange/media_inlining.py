@@ -29,7 +29,6 @@ from anthropic_proxy.messages.preparation import TargetLimits
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.services import Services
 from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, IMAGE_TYPES, TEXT_TYPES, FetchedPage, WebFetch
-from anthropic_proxy.wire.contract import accepts_url
 
 MAX_LINKS = 20
 """Maximum number of fetched URLs per request."""
@@ -144,7 +143,7 @@ def _is_fetched(block: _Linked, target: Target, limits: TargetLimits) -> bool:
     """Return True if the target accepts no such URL and the model accepts its content."""
     if isinstance(block, ImageBlock) and not limits.vision:
         return False
-    return not accepts_url(target.wire, target.dialect, block)
+    return not target.wire.accepts_url(target.dialect, block)
 
 
 def _with_source(block: _Linked, fetched: FetchedPage) -> Block:

@@ -25,7 +25,6 @@ from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.plugins import AdmissionRequest, Receipt
 from anthropic_proxy.routing.router import Route
 from anthropic_proxy.services import Services
-from anthropic_proxy.wire.contract import relays
 
 EMPTY_DELTA_AFTER_SECONDS = 240.0
 """Idle time of the upstream after which empty deltas replace pings. Clients accept pings alone for 10 minutes."""
@@ -79,7 +78,7 @@ async def _refuse(services: Services, receipt: Receipt, sink: ResponseSink, erro
 
 
 def _require_decodable(request: MessagesRequest, route: Route) -> None:
-    if request.decode_error is not None and not relays(route.targets[0].wire):
+    if request.decode_error is not None and not route.targets[0].is_relayed:
         raise request.decode_error
 
 
@@ -123,7 +122,7 @@ class _Exchange:
         )
         self._attempts = Attempts(self._services, self._incoming, request, self._receipt, watchdog, sent=self._sent)
         try:
-            if request.max_tokens == 0 and not relays(route.targets[0].wire):
+            if request.max_tokens == 0 and not route.targets[0].is_relayed:
                 await self._warm_up()
             else:
                 await self._serve(route)
@@ -284,14 +283,14 @@ class _Exchange:
             return
         is_idle = self._watchdog.now() - self._watchdog.upstream_at > EMPTY_DELTA_AFTER_SECONDS
         # a block of the proxy would collide with the blocks of a relayed stream, which start at 0
-        opens = is_idle and not any(relays(target.wire) for target in self._route.targets)
+        opens = is_idle and not any(target.is_relayed for target in self._route.targets)
         events = self._start() or (self._writer.keep_alive() if opens else [Ping()])
         await self._write(events)
 
     def _is_relaying(self) -> bool:
         if self._sent.latest is not None:
             return self._sent.latest.relaying
-        return not self._queued and relays(self._route.targets[0].wire)
+        return not self._queued and self._route.targets[0].is_relayed
 
     async def _fail(self, error: ProxyError) -> None:
         if isinstance(error, UpstreamError):

@@ -11,7 +11,7 @@ from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import ErrorEvent, Event, MessageStop
 from anthropic_proxy.messages.usage import merge_latest
-from anthropic_proxy.wire.contract import Call, Credential, RelayWire, UpstreamResponse, is_received
+from anthropic_proxy.wire.contract import BaseDialect, Call, Credential, RelayWire, UpstreamResponse
 from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, EventSplitter, new_reader
 
 FORWARDED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"))
@@ -30,8 +30,8 @@ class RelayStream:
 
     def __init__(
         self,
-        wire: RelayWire,
-        call: Call,
+        wire: RelayWire[BaseDialect],
+        call: Call[BaseDialect],
         response: UpstreamResponse,
         watchdog: Watchdog,
         *,
@@ -135,7 +135,7 @@ class RelayStream:
 
     async def _with_end(self, data: bytes) -> bytes:
         """Append the remainder of a fully received answer to the last event: one packet instead of two."""
-        while self._decoder.finished and not self.complete and is_received(self._response):
+        while self._decoder.finished and not self.complete and self._response.body_received:
             data += await self._next()
         return data
 
@@ -173,7 +173,7 @@ class RelayStream:
         if now >= self._drain_until or len(self._behind) > MAX_BEHIND_BYTES:
             return b""
         try:
-            if is_received(self._response):
+            if self._response.body_received:
                 return await self._response.read()
             async with asyncio.timeout_at(self._drain_until):
                 return await self._response.read()
@@ -206,7 +206,7 @@ class RelayStream:
         if not (relevant := self._wire.frames_to_inspect(data)):
             return
         self._begun = True
-        reader = new_reader(self._wire.FRAMING)
+        reader = new_reader(self._wire.framing)
         for frame in (*reader.feed(relevant), *reader.finish()):
             try:
                 deltas = self._decoder.decode_frame(frame)

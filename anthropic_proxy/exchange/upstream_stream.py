@@ -12,7 +12,7 @@ from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, 
 from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.services import BackgroundWork
-from anthropic_proxy.wire.contract import Call, UpstreamResponse, Wire, is_received
+from anthropic_proxy.wire.contract import BaseDialect, Call, UpstreamResponse, Wire
 from anthropic_proxy.wire.framing import FrameReader, new_reader
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -58,8 +58,8 @@ class UpstreamStream:
 
     def __init__(
         self,
-        wire: Wire,
-        call: Call,
+        wire: Wire[BaseDialect],
+        call: Call[BaseDialect],
         response: UpstreamResponse,
         watchdog: Watchdog,
         background: BackgroundWork,
@@ -74,7 +74,7 @@ class UpstreamStream:
         self._background = background
         self._report = report
         self._decoder = wire.new_decoder(call)
-        self._framing = wire.FRAMING
+        self._framing = wire.framing
         self._reader = new_reader(self._framing) if call.stream else None
         """Frame reader. None: the answer is not streamed."""
         self._check_framing = self._framing == "sse"
@@ -142,7 +142,7 @@ class UpstreamStream:
                 if trailing:
                     trailing += deltas
                     deltas = trailing
-                if self._stopped and not self._ended and is_received(self._response):
+                if self._stopped and not self._ended and self._response.body_received:
                     trailing = deltas  # the rest is already received; merge it into one list
                 else:
                     return deltas

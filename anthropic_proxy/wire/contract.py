@@ -1,13 +1,12 @@
 """Interface between wires and the exchange.
 
-A wire is a module with five names: `Dialect`, `FRAMING`, `encode_request`, `new_decoder` and `decode_error`. It does no
-I/O, holds no state between calls, and compares no provider or model names: each difference is a field of its `Dialect`.
+A wire is a package that exports an instance of `Wire`, named `WIRE`, and its `Dialect`. It compares no provider or
+model names: each difference is a field of the dialect.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import Any, Literal, Protocol, TypeGuard
+from typing import Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -15,10 +14,40 @@ from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import DocumentBlock, ImageBlock
-from anthropic_proxy.messages.preparation import PreparedRequest
+from anthropic_proxy.messages.preparation import PreparedRequest, ServerToolKind
 
 
-class Call(Struct, frozen=True, kw_only=True):
+class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
+    """The dialect fields that other packages read. Each wire derives its `Dialect` from it and adds its quirks."""
+
+    tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
+    """Pattern for tool names; other names get an alias. The default is the rule of the Messages API."""
+    max_tool_name_length: int = 128
+    """Maximum number of characters of a tool name."""
+    always_stream: bool = False
+    """True if every upstream request streams."""
+    continuation_version: str = ""
+    """Version of the API that continues a reply: `/v1beta1`. "": the version of the base URL."""
+    server_tools: tuple[ServerToolKind, ...] = ()
+    """Kinds of server tools that the server runs itself."""
+    server_tools_exclusive: bool = False
+    """True if server tools exclude functions."""
+    has_count_tokens: bool = False
+    """True if the server has `/v1/messages/count_tokens`."""
+    has_model_list: bool = False
+    """True if `/v1/models` has Anthropic's format."""
+
+    @property
+    def accepts_thinking_budget(self) -> bool:
+        """True if the effort is sent as a number of tokens."""
+        return False
+
+
+D = TypeVar("D", bound=BaseDialect)
+D_co = TypeVar("D_co", bound=BaseDialect, covariant=True)
+
+
+class Call(Struct, Generic[D_co], frozen=True, kw_only=True):
     """One request for one target."""
 
     request: PreparedRequest
@@ -29,8 +58,8 @@ class Call(Struct, frozen=True, kw_only=True):
     """The model id of the client request. The reply names this model."""
     is_renamed: bool = False
     """True if `model` and `requested_model` differ. Used by relays only."""
-    dialect: Any
-    """The wire's own `Dialect`, with the rules for this model merged in."""
+    dialect: D_co
+    """The dialect of the wire, with the rules for this model merged in."""
     stream: bool
     """True if the upstream request streams. The client may have requested the other form."""
     raw: bytes = b""
@@ -105,10 +134,7 @@ class Credential(Struct, frozen=True):
 
 
 class UpstreamResponse(Protocol):
-    """Response with known status and headers and a body that is still being received.
-
-    An implementation that knows the end of its body has a further attribute, `body_received` (`is_received`).
-    """
+    """Response with known status and headers and a body that is still being received."""
 
     @property
     def status(self) -> int:
@@ -118,6 +144,11 @@ class UpstreamResponse(Protocol):
     @property
     def headers(self) -> Mapping[str, str]:
         """Headers with lower-case names."""
+        ...
+
+    @property
+    def body_received(self) -> bool:
+        """True if the complete body was received. False: unknown or incomplete."""
         ...
 
     async def read(self) -> bytes:
@@ -133,12 +164,6 @@ class UpstreamResponse(Protocol):
         `complete`: the last frame of the wire was read, so the end of the body is worth a short wait.
         """
         ...
-
-
-def is_received(response: UpstreamResponse) -> bool:
-    """Return True if the complete body was received. False: unknown or incomplete."""
-    ended: bool = getattr(response, "body_received", False)
-    return ended
 
 
 class Transport(Protocol):
@@ -186,48 +211,13 @@ class Decoder(ABC):
     def decode_body(self, body: bytes) -> list[Delta]:
         """Decode a response that was not streamed into the same deltas."""
 
+    @abstractmethod
     def flush_pending(self) -> list[Delta]:
         """Return buffered deltas when the response breaks off; a second call returns nothing.
 
         Buffered are text or thinking of undecided kind and incomplete arguments. No tool call is ended by this: a
         client must not run an incomplete call.
         """
-        return []
-
-
-def accepts_url(wire: "Wire", dialect: Any, block: ImageBlock | DocumentBlock) -> bool:
-    """Return True if an image or document may be sent as a URL. Wires without an `accepts_url` function accept none."""
-    accepts: Callable[[Any, ImageBlock | DocumentBlock], bool] | None = getattr(wire, "accepts_url", None)
-    return accepts is not None and accepts(dialect, block)
-
-
-class Wire(Protocol):
-    """Interface of a wire module."""
-
-    @property
-    def Dialect(self) -> type[Any]:  # noqa: N802  # a class, named as one
-        """Frozen struct with the deviations of servers and models. Its defaults describe the vendor of the wire."""
-        ...
-
-    @property
-    def FRAMING(self) -> Literal["sse", "ndjson"]:  # noqa: N802  # a constant of the module
-        """Framing of a streamed body."""
-        ...
-
-    def encode_request(self, call: Call) -> UpstreamRequest:
-        """Encode the request. Raises `UnsupportedFeature` if the encoded request would lose its meaning."""
-        ...
-
-    def new_decoder(self, call: Call) -> Decoder:
-        """Return a new decoder for one response."""
-        ...
-
-    def decode_error(self, call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:
-        """Decode a response with a status other than 2xx.
-
-        Returns an `UpstreamError`, or deltas if the body contains a reply.
-        """
-        ...
 
 
 class Adaptation(Struct, frozen=True):
@@ -242,57 +232,63 @@ class Adaptation(Struct, frozen=True):
     """True if the adaptation is stored for the model. False: it applies to this request only."""
 
 
-class HealingWire(Wire, Protocol):
-    """Wire that derives adaptations from rejected requests."""
+class Wire(ABC, Generic[D]):
+    """Base class of wires. A wire performs no I/O and stores nothing between calls."""
 
-    def find_adaptation(self, call: Call, error: UpstreamError) -> Adaptation | None:
+    dialect_type: type[D]
+    """Class of the dialects. Its defaults describe the vendor of the protocol."""
+    framing: Literal["sse", "ndjson"]
+    """Framing of a streamed body."""
+
+    @abstractmethod
+    def encode_request(self, call: Call[D]) -> UpstreamRequest:
+        """Encode the request. Raises `UnsupportedFeature` if the encoded request would lose its meaning."""
+
+    @abstractmethod
+    def new_decoder(self, call: Call[D]) -> Decoder:
+        """Return a new decoder for one response."""
+
+    @abstractmethod
+    def decode_error(
+        self, call: Call[D], status: int, headers: Mapping[str, str], body: bytes
+    ) -> UpstreamError | list[Delta]:
+        """Decode a response with a status other than 2xx.
+
+        Returns an `UpstreamError`, or deltas if the body contains a reply.
+        """
+
+    def accepts_url(self, dialect: D, block: ImageBlock | DocumentBlock) -> bool:
+        """Return True if the server reads an image or a document from its URL."""
+        return False
+
+    def find_adaptation(self, call: Call[D], error: UpstreamError) -> Adaptation | None:
         """Return the adaptation for an error. None: no change would help."""
-        ...
+        return None
 
-    def apply_adaptation(self, dialect: Any, name: str) -> Any:
+    def apply_adaptation(self, dialect: D, name: str) -> D:
         """Return the dialect with an adaptation applied; an unknown name changes nothing."""
-        ...
+        return dialect
 
 
-def heals(wire: Wire) -> TypeGuard[HealingWire]:
-    """Return True if this wire derives adaptations from errors."""
-    return hasattr(wire, "find_adaptation")
-
-
-class RelayWire(Wire, Protocol):
+class RelayWire(Wire[D]):
     """Wire with the client's own protocol. Bytes are forwarded unchanged and only inspected."""
 
-    @property
-    def RELAY(self) -> Literal[True]:  # noqa: N802  # a constant of the module
-        """Marker of the relay wire; no other wire defines it."""
-        ...
-
+    @abstractmethod
     def with_reply_model(self, reply: bytes, model: str) -> bytes:
         """Return a message, or a stream from its first event on, with the given model name."""
-        ...
 
+    @abstractmethod
     def without_message_start(self, reply: bytes) -> bytes:
         """Return a stream from its first event on without its `message_start` event."""
-        ...
 
+    @abstractmethod
     def split_end(self, frames: bytes) -> tuple[bytes, bytes]:
         """Return the frames up to the end of the message, and the bytes after it."""
-        ...
 
+    @abstractmethod
     def without_events(self, behind: bytes) -> bytes:
         """Return the bytes after the end of a message without their events."""
-        ...
 
+    @abstractmethod
     def frames_to_inspect(self, frames: bytes) -> bytes:
         """Return the frames that may contain more than text and tool input; b"": none."""
-        ...
-
-
-def relays(wire: Wire) -> TypeGuard[RelayWire]:
-    """Return True if this wire forwards bytes unchanged."""
-    return _relays(wire)  # type: ignore[arg-type]  # a module is hashable
-
-
-@cache  # to miss a name of a module takes long, and every request asks several times
-def _relays(wire: Wire) -> bool:
-    return getattr(wire, "RELAY", False)

@@ -6,7 +6,7 @@ The tables name parameters, not servers: any server that rejects `temperature` d
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TypeVar
 
 from msgspec import structs
 
@@ -14,8 +14,11 @@ from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
 from anthropic_proxy.wire.contract import Adaptation, Call, UpstreamRequest
 from anthropic_proxy.wire.failures import find_level, find_named
 from anthropic_proxy.wire.json_schema import BASICS
+from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
 
-Drops = Mapping[str, Mapping[str, Any]]
+D = TypeVar("D", bound=OpenAIDialect)
+
+Drops = Mapping[str, Mapping[str, object]]
 """Parameter → dialect fields that leave it out."""
 
 SHARED_DROPS: Drops = {
@@ -53,7 +56,7 @@ def path_words(parameter: str) -> list[str]:
     return [_HUMP.sub(lambda hump: f"_{hump[0].lower()}", step) for step in reversed(steps)]
 
 
-def find_media(call: Call, error: UpstreamError, words: list[str]) -> Adaptation | None:
+def find_media(call: Call[OpenAIDialect], error: UpstreamError, words: list[str]) -> Adaptation | None:
     """Return the adaptation that omits the media type named by a parameter; None: it names none."""
     last = words[0] if words else ""
     if last in ("image_url", "image", "input_image") and error.cause is None and find_named(error.message, (last,)):
@@ -65,14 +68,14 @@ def find_media(call: Call, error: UpstreamError, words: list[str]) -> Adaptation
     )
 
 
-def find_effort(call: Call, error: UpstreamError) -> Adaptation | None:
+def find_effort(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
     """Return an effort level that the error message lists in place of the rejected one."""
     asked = call.request.effort
     level = find_level(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
     return Adaptation(f"effort {asked} {level}") if level else None
 
 
-def find_lowest_effort(call: Call, error: UpstreamError) -> Adaptation | None:
+def find_lowest_effort(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
     """Return the effort for a model that rejects disabled reasoning: the lowest that the message lists, else low."""
     sent = dict(call.dialect.effort_names).get(call.request.effort, call.request.effort)
     if sent != "none" or not _ALWAYS_REASONS.search(error.message):
@@ -82,7 +85,7 @@ def find_lowest_effort(call: Call, error: UpstreamError) -> Adaptation | None:
 
 
 def drop_adaptation(
-    call: Call, name: str, drops: Drops, encode_request: Callable[[Call], UpstreamRequest]
+    call: Call[D], name: str, drops: Drops, encode_request: Callable[[Call[D]], UpstreamRequest]
 ) -> Adaptation | None:
     """Return the adaptation that omits a parameter. None: it was not sent, or it is indispensable."""
     fields = drops.get(name)
@@ -94,10 +97,10 @@ def drop_adaptation(
     return None
 
 
-def apply_drop(dialect: Any, name: str, drops: Drops) -> Any:
+def apply_drop(dialect: D, name: str, drops: Drops) -> D:
     """Return the dialect with a shared adaptation applied; an unknown name changes nothing."""
     verb, _, value = name.partition(" ")
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     if verb == "drop":
         fields.update(drops.get(value, {}))
     elif verb == "effort" and len(levels := value.split()) == 2:

@@ -1,14 +1,14 @@
 """Request fields that Chat Completions and Responses share."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.work_budget import WorkBudget
-from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.contract import BaseDialect, Call
 from anthropic_proxy.wire.json_schema import STANDARD, SchemaRules, admits_object, encode_schema_once
 from anthropic_proxy.wire.shared_notes import NO_SAMPLING, NO_SERVICE_TIER, NO_TOP_K, SINGLE_TOOL_CALL
 
@@ -20,27 +20,27 @@ SCHEMA_NOT_ENFORCED = FidelityNote(
 _ONE_VALUE = "Reply with one JSON value only, without a code fence, that fits this JSON Schema:\n"
 
 
-class _Dialect(Protocol):
-    @property
-    def sampling_support(self) -> Literal["always", "not_thinking", "never"]: ...
-    @property
-    def sends_parallel_tool_calls(self) -> bool: ...
-    @property
-    def sends_user_id(self) -> bool: ...
-    @property
-    def sends_service_tier(self) -> bool: ...
-    @property
-    def session_header(self) -> str: ...
+class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
+    """The dialect fields that Chat Completions and Responses share, with docstrings in each."""
+
+    sampling_support: Literal["always", "not_thinking", "never"]
+    effort_names: tuple[tuple[str, str], ...]
+    sends_parallel_tool_calls: bool
+    sends_user_id: bool
+    sends_service_tier: bool
+    session_header: str
 
 
-def add_tools(body: dict[str, Any], definitions: list[Any], choice: Any, call: Call, notes: list[FidelityNote]) -> None:
+def add_tools(
+    body: dict[str, Any], definitions: list[Any], choice: Any, call: Call[OpenAIDialect], notes: list[FidelityNote]
+) -> None:
     """Add the tools, the tool choice and the limit to a single call."""
     if not definitions:
         return
     body["tools"] = definitions
     if choice is not None:
         body["tool_choice"] = choice
-    dialect = _dialect_of(call)
+    dialect = call.dialect
     asked = call.request.tool_choice
     if asked is None or not asked.disable_parallel_tool_use:
         return
@@ -51,10 +51,15 @@ def add_tools(body: dict[str, Any], definitions: list[Any], choice: Any, call: C
 
 
 def add_sampling(
-    body: dict[str, Any], effort: str, call: Call, notes: list[FidelityNote], *, sends_top_k: bool = False
+    body: dict[str, Any],
+    effort: str,
+    call: Call[OpenAIDialect],
+    notes: list[FidelityNote],
+    *,
+    sends_top_k: bool = False,
 ) -> None:
     """Add temperature and `top_p` if the model accepts them at this effort, and `top_k` if the server does."""
-    request, dialect = call.request, _dialect_of(call)
+    request, dialect = call.request, call.dialect
     accepted = dialect.sampling_support == "always" or (dialect.sampling_support == "not_thinking" and effort == "none")
     for name, value in (("temperature", request.temperature), ("top_p", request.top_p)):
         if value is None:
@@ -69,9 +74,9 @@ def add_sampling(
         notes.append(NO_TOP_K)
 
 
-def add_user_and_tier(body: dict[str, Any], call: Call, notes: list[FidelityNote]) -> Mapping[str, str]:
+def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: list[FidelityNote]) -> Mapping[str, str]:
     """Add hashes of user and session and the service tier. Returns the request headers."""
-    request, dialect = call.request, _dialect_of(call)
+    request, dialect = call.request, call.dialect
     if dialect.sends_user_id:
         if request.user_id:
             body["safety_identifier"] = request.user_key()
@@ -87,7 +92,7 @@ def add_user_and_tier(body: dict[str, Any], call: Call, notes: list[FidelityNote
 
 
 def find_output_schema(
-    call: Call, budget: WorkBudget, notes: list[FidelityNote], rules: SchemaRules = STANDARD
+    call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote], rules: SchemaRules = STANDARD
 ) -> tuple[Raw, bool] | None:
     """Return the cleaned reply schema, and True if it qualifies for strict mode.
 
@@ -101,7 +106,7 @@ def find_output_schema(
     return cleaned, qualifies
 
 
-def output_instruction(call: Call, budget: WorkBudget, notes: list[FidelityNote]) -> str:
+def output_instruction(call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote]) -> str:
     """Return a system text that requests a list or a plain value; "" for other replies.
 
     Both protocols require an object at the root of a schema. An object wrapped around it would request another reply.
@@ -115,8 +120,3 @@ def output_instruction(call: Call, budget: WorkBudget, notes: list[FidelityNote]
         )
     )
     return f"{_ONE_VALUE}{msgspec.json.format(schema, indent=-1).decode()}"
-
-
-def _dialect_of(call: Call) -> _Dialect:
-    dialect: _Dialect = call.dialect
-    return dialect

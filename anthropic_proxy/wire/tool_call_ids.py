@@ -3,7 +3,7 @@
 import re
 
 from anthropic_proxy.messages.models import ToolUseBlock
-from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.contract import BaseDialect, Call
 
 _KEEPABLE = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """Form of a call id that the Messages API accepts."""
@@ -12,7 +12,7 @@ _KEEPABLE = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 class ToolCallIds:
     """Keeps upstream ids that are valid and unique, and replaces the others."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call[BaseDialect]) -> None:
         self._call = call
         self._used_ids: set[str] | None = None
         """Ids of the history and of this reply. None: no call yet."""

@@ -15,7 +15,7 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep
 from anthropic_proxy.messages.preparation import prepare
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.wire.contract import Call, relays
+from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.signatures import ReasoningState, encode_signature
 from tests.matrix.backends import ASKED, Backend
 
@@ -82,7 +82,7 @@ def cell_of(feature: Feature, backend: Backend) -> Cell:
     target = backend.target()
     if feature.name in _BESIDE:
         return _BESIDE[feature.name](target)
-    if relays(target.wire):
+    if target.is_relayed:
         return Cell("native")
     try:
         request = sample(feature.request, target)
@@ -105,13 +105,13 @@ def cell_of(feature: Feature, backend: Backend) -> Cell:
 
 
 def _count(target: Target) -> Cell:
-    if relays(target.wire) and target.dialect.has_count_tokens:
+    if target.is_relayed and target.dialect.has_count_tokens:
         return Cell("native")
     return Cell("approximated", ("estimated here; the model's own counts correct the estimate",))
 
 
 def _warm_up(target: Target) -> Cell:
-    return Cell("native" if relays(target.wire) else "emulated", ("answered here, without output",))
+    return Cell("native" if target.is_relayed else "emulated", ("answered here, without output",))
 
 
 _BESIDE = {"count_tokens": _count, "warm_up": _warm_up}
@@ -160,7 +160,7 @@ def said(request: MessagesRequest, target: Target) -> tuple[list[FidelityNote], 
 
 def wire_name(target: Target) -> str:
     """Return the language that a target is spoken to in, as `tests/golden` names it."""
-    return str(target.wire.__name__).rpartition(".")[2]  # type: ignore[attr-defined]
+    return type(target.wire).__module__.rpartition(".")[2]
 
 
 def _signature_of(target: Target) -> str:

@@ -31,7 +31,7 @@ def missing_proofs(wire: ModuleType) -> dict[str, set[str]]:
     cases = scenarios_of(wire)
     existing = {folder.relative_to(TESTS).as_posix() for folder in cases} | {folder.name for folder in cases} | modules
     named = proofs_of(wire)
-    unproven = {field: set() for field in set(wire.Dialect.__struct_fields__) - set(named)}
+    unproven = {field: set() for field in set(wire.Dialect.__annotations__) - set(named)}
     return unproven | {field: names - existing for field, names in named.items() if not names or names - existing}
 
 

@@ -25,7 +25,7 @@ from anthropic_proxy.routing.router import RoutingQuery, Target, resolve
 from anthropic_proxy.server.responses import encode_error, encode_events, encode_message, error_headers
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.upstream.http import join_url
-from anthropic_proxy.wire.contract import Call, UpstreamRequest, relays
+from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
 from tests.support import golden_relay as relay
 from tests.support.golden_relay import readable
@@ -133,7 +133,7 @@ class GoldenCase:
     def call(self) -> Call:
         """Return the prepared call; its identifiers count from 1."""
         target = self.target
-        if relays(target.wire):
+        if target.is_relayed:
             client = self.fields.get("client", {})
             return relay.new_call(target, self.request, self.posted, client.get("headers", {}), client.get("query", ""))
         prepared = prepare(self.request, target_limits(target))
@@ -155,7 +155,7 @@ class GoldenCase:
 
     def common_notes(self) -> Sequence[FidelityNote]:
         """Return the notes of the common steps, before the wire's."""
-        return () if relays(self.target.wire) else prepare(self.request, target_limits(self.target)).notes
+        return () if self.target.is_relayed else prepare(self.request, target_limits(self.target)).notes
 
     def upstream_request(self) -> bytes:
         """Return what goes upstream, without secrets, as a readable file; the notes on it stand at its end."""
@@ -180,7 +180,7 @@ class GoldenCase:
             self.target.wire.encode_request(call)
         except ProxyError as error:
             return ReplayResult(error=_refusal(error))
-        if relays(self.target.wire):
+        if self.target.is_relayed:
             status, headers = self.fields.get("status", 200), self.fields.get("headers", {})
             return ReplayResult(**relay.play(self.target, call, status, headers, chunks))
         reads = _Reads(self, call, chunks)
@@ -250,7 +250,7 @@ class _Reads:
             yield from self._streamed()
 
     def _streamed(self) -> Iterable[list[Delta]]:
-        reader = READERS[self._wire.FRAMING]()
+        reader = READERS[self._wire.framing]()
         for chunk in (*self._chunks, b""):
             for frame in reader.feed(chunk) if chunk else reader.finish():
                 yield self._decoder.decode_frame(frame)

@@ -30,6 +30,8 @@ STALL = bytearray()
 class FakeResponse:
     """A response of the upstream function: a status, headers and chunks; an exception among the chunks is raised."""
 
+    body_received = False
+
     def __init__(
         self, status: int = 200, *chunks: bytes | bytearray | Exception, headers: Mapping[str, str] | None = None
     ) -> None:

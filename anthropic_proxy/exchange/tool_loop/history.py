@@ -14,7 +14,6 @@ from anthropic_proxy.messages.models.blocks import read_blocks
 from anthropic_proxy.messages.preparation import pending_calls, proxy_tools
 from anthropic_proxy.routing.router import Route
 from anthropic_proxy.services import Services
-from anthropic_proxy.wire.contract import relays
 
 
 def append_assistant_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> MessagesRequest:
@@ -48,7 +47,7 @@ async def run_pending_calls(
     The first target of the route decides which tools the proxy runs. A relay resumes by itself.
     """
     target = route.targets[0]
-    if relays(target.wire):
+    if target.is_relayed:
         return request, []
     limits = limits_for(services, target)
     tools = {tool.name: tool for tool in proxy_tools(request, limits).values()}

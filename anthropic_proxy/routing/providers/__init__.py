@@ -6,9 +6,9 @@ from anthropic_proxy.routing.providers.gemini import GOOGLE, VERTEX
 from anthropic_proxy.routing.providers.litellm import LITELLM
 from anthropic_proxy.routing.providers.ollama import OLLAMA
 from anthropic_proxy.routing.providers.openai import OPENAI
-from anthropic_proxy.routing.providers.registry import Provider, ServerOverride, WireConfig
+from anthropic_proxy.routing.providers.registry import AnyWireConfig, Provider, ServerOverride
 
-__all__ = ["PROVIDERS", "Provider", "ServerOverride", "WireConfig", "find_provider", "list_setup_variables"]
+__all__ = ["PROVIDERS", "AnyWireConfig", "Provider", "ServerOverride", "find_provider", "list_setup_variables"]
 
 PROVIDERS: tuple[Provider, ...] = (
     *(OPENAI, GOOGLE, VERTEX, OLLAMA),

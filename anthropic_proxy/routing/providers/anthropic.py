@@ -14,7 +14,7 @@ ANTHROPIC = Provider(
     prefix="anthropic",
     title="Anthropic",
     env_prefix="ANTHROPIC",
-    wires={"messages": WireConfig(wire=anthropic, dialect=anthropic.Dialect())},
+    wires={"messages": WireConfig(wire=anthropic.WIRE, dialect=anthropic.Dialect())},
     base_url="https://api.anthropic.com",
     base_url_variable="ANTHROPIC_UPSTREAM_URL",
     key_variable="ANTHROPIC_API_KEY",
@@ -40,21 +40,21 @@ _THIRD_PARTY = anthropic.Dialect(
 )
 
 MOONSHOT = WireConfig(
-    wire=anthropic, dialect=_THIRD_PARTY, url_suffixes=(("/anthropic/v1", "/anthropic"), ("/v1", "/anthropic"))
+    wire=anthropic.WIRE, dialect=_THIRD_PARTY, url_suffixes=(("/anthropic/v1", "/anthropic"), ("/v1", "/anthropic"))
 )
 """Source: platform.kimi.ai, "Use Kimi in Claude Code": `https://api.moonshot.ai/anthropic`."""
 
-OLLAMA = WireConfig(wire=anthropic, dialect=structs.replace(_THIRD_PARTY, has_count_tokens=False))
+OLLAMA = WireConfig(wire=anthropic.WIRE, dialect=structs.replace(_THIRD_PARTY, has_count_tokens=False))
 """Source: docs.ollama.com/api/anthropic-compatibility. The server sets the window by `OLLAMA_CONTEXT_LENGTH`."""
 
-COMPATIBLE = WireConfig(wire=anthropic, dialect=_THIRD_PARTY, url_suffixes=(("/v1", ""),), custom_url_only=True)
+COMPATIBLE = WireConfig(wire=anthropic.WIRE, dialect=_THIRD_PARTY, url_suffixes=(("/v1", ""),), custom_url_only=True)
 """vLLM, llama.cpp, OpenRouter, and other servers with both APIs below one base URL.
 
 Sources: vllm/entrypoints/anthropic, llama.cpp/tools/server/README.md, openrouter.ai/docs.
 """
 
 DEEPSEEK = WireConfig(
-    wire=anthropic,
+    wire=anthropic.WIRE,
     dialect=_THIRD_PARTY,
     url_suffixes=tuple(
         (ending, "/anthropic") for ending in ("/anthropic/v1", "/anthropic", "/beta/v1", "/beta", "/v1", "")

@@ -159,7 +159,7 @@ OPENAI_SERVERS = (
         url_patterns=("*.openai.azure.com/*", "*.cognitiveservices.azure.com/*", "*.services.ai.azure.com/*"),
         wires={
             "chat": WireConfig(
-                wire=openai_chat,
+                wire=openai_chat.WIRE,
                 dialect=openai_chat.Dialect(signature_tag="azure"),
                 model_rules=chat.OPENAI.model_rules,
             ),
@@ -173,7 +173,7 @@ OPENAI_SERVERS = (
         url_patterns=("api.deepseek.com/beta/*",),
         wires={
             "chat": WireConfig(
-                wire=openai_chat,
+                wire=openai_chat.WIRE,
                 dialect=structs.replace(_DEEPSEEK, prefill="prefix"),
                 model_rules=_DEEPSEEK_RULES,
             ),
@@ -188,7 +188,7 @@ OPENAI_SERVERS = (
         name="deepseek",
         url_patterns=("api.deepseek.com/*",),
         wires={
-            "chat": WireConfig(wire=openai_chat, dialect=_DEEPSEEK, model_rules=_DEEPSEEK_RULES),
+            "chat": WireConfig(wire=openai_chat.WIRE, dialect=_DEEPSEEK, model_rules=_DEEPSEEK_RULES),
             "messages": messages.DEEPSEEK,
         },
         models="deepseek",
@@ -201,7 +201,7 @@ OPENAI_SERVERS = (
         url_patterns=("openrouter.ai/*",),
         wires={
             "chat": WireConfig(
-                wire=openai_chat,
+                wire=openai_chat.WIRE,
                 dialect=openai_chat.Dialect(
                     signature_tag="openrouter",
                     effort_form="reasoning",
@@ -225,7 +225,7 @@ OPENAI_SERVERS = (
         url_patterns=("api.mistral.ai/*", "codestral.mistral.ai/*"),
         wires={
             "chat": WireConfig(
-                wire=openai_chat,
+                wire=openai_chat.WIRE,
                 dialect=openai_chat.Dialect(
                     signature_tag="mistral",
                     output_limit_field="max_tokens",
@@ -248,7 +248,7 @@ OPENAI_SERVERS = (
         url_patterns=("api.z.ai/*", "open.bigmodel.cn/*"),
         wires={
             "chat": WireConfig(
-                wire=openai_chat,
+                wire=openai_chat.WIRE,
                 dialect=openai_chat.Dialect(
                     signature_tag="zai",
                     output_limit_field="max_tokens",
@@ -273,7 +273,7 @@ OPENAI_SERVERS = (
         url_patterns=("generativelanguage.googleapis.com/*",),
         wires={
             "chat": WireConfig(
-                wire=openai_chat,
+                wire=openai_chat.WIRE,
                 dialect=openai_chat.Dialect(
                     signature_tag="gemchat",
                     effort_form="reasoning_effort",
@@ -295,7 +295,7 @@ OPENAI_SERVERS = (
         ),
         wires={
             "chat": WireConfig(
-                wire=openai_chat,
+                wire=openai_chat.WIRE,
                 dialect=structs.replace(
                     _UNKNOWN,
                     signature_tag="local",
@@ -313,7 +313,7 @@ OPENAI_SERVERS = (
         name="other",
         url_patterns=("*",),
         wires={
-            "chat": WireConfig(wire=openai_chat, dialect=_UNKNOWN, model_rules=_UNKNOWN_RULES),
+            "chat": WireConfig(wire=openai_chat.WIRE, dialect=_UNKNOWN, model_rules=_UNKNOWN_RULES),
             "responses": _RESPONSES,
         },
     ),

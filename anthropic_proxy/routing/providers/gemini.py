@@ -26,7 +26,7 @@ _RULES = rules_from(
     ("gemma-3*", {"thinking": "none"}),
 )
 
-_AI_STUDIO_WIRE = WireConfig(wire=gemini, dialect=gemini.Dialect(), model_rules=_RULES)
+_AI_STUDIO_WIRE = WireConfig(wire=gemini.WIRE, dialect=gemini.Dialect(), model_rules=_RULES)
 _VERTEX_URLS = (
     ("global", "https://aiplatform.googleapis.com/v1"),
     ("us", "https://aiplatform.us.rep.googleapis.com/v1"),
@@ -35,7 +35,7 @@ _VERTEX_URLS = (
 )
 """Location pattern → base URL. `us` and `eu` span several regions. Source: "Locations", 2026-11."""
 _VERTEX_WIRE = WireConfig(
-    wire=gemini,
+    wire=gemini.WIRE,
     dialect=gemini.Dialect(
         signature_tag="vtx",
         search_with_functions="plain",

@@ -21,7 +21,7 @@ _DEEPSEEK = {
 }
 
 _CHAT = WireConfig(
-    wire=openai_chat,
+    wire=openai_chat.WIRE,
     dialect=openai_chat.Dialect(
         signature_tag="litellm",
         output_limit_field="max_tokens",

@@ -8,7 +8,7 @@ from anthropic_proxy.wire.tool_call_repair import TAGS, TOOL_CALL_FORMATS
 _IN_THE_CLOUD = {"sends_num_ctx": False}
 
 _NATIVE = WireConfig(
-    wire=ollama,
+    wire=ollama.WIRE,
     dialect=ollama.Dialect(
         thinking_tags=TAGS, text_call_formats=TOOL_CALL_FORMATS, repairs_tool_names=True, repairs_tool_arguments=True
     ),

@@ -82,7 +82,7 @@ _KIMI_K3 = {
 }
 
 OPENAI = WireConfig(
-    wire=openai_chat,
+    wire=openai_chat.WIRE,
     dialect=openai_chat.Dialect(sends_user_id=True, sends_store=True, sends_service_tier=True),
     model_rules=rules_from(
         "developers.openai.com/api/docs/guides/reasoning",
@@ -99,7 +99,7 @@ OPENAI = WireConfig(
 
 _GROQ_AUDIO = ("whisper-large-v3", "whisper-large-v3-turbo", "distil-whisper-large-v3-en")
 _GROQ_CHAT = WireConfig(
-    wire=openai_chat,
+    wire=openai_chat.WIRE,
     dialect=openai_chat.Dialect(
         signature_tag="groq", omits_null=True, json_output="json_object", json_output_alone=True
     ),
@@ -157,7 +157,7 @@ GROQ = Provider(
 )
 
 _MOONSHOT_CHAT = WireConfig(
-    wire=openai_chat,
+    wire=openai_chat.WIRE,
     dialect=openai_chat.Dialect(
         signature_tag="kimi",
         tool_name_pattern=r"[a-zA-Z][a-zA-Z0-9_-]*",
@@ -206,7 +206,7 @@ MOONSHOT = Provider(
 )
 
 _XAI_CHAT = WireConfig(
-    wire=openai_chat,
+    wire=openai_chat.WIRE,
     dialect=openai_chat.Dialect(
         signature_tag="xai",
         sends_strict=False,
@@ -250,7 +250,7 @@ DEMO = Provider(
     name="demo",
     prefix="demo",
     title="the built-in demo",
-    wires={"chat": WireConfig(wire=openai_chat, dialect=openai_chat.Dialect(signature_tag="demo"))},
+    wires={"chat": WireConfig(wire=openai_chat.WIRE, dialect=openai_chat.Dialect(signature_tag="demo"))},
     base_url="demo:",
     key_required="never",
     selectable=False,

@@ -7,7 +7,7 @@ _WITHOUT_REASONING = {"can_reason": False, "sampling_support": "always"}
 _O_SERIES = {"sampling_support": "never", "sends_parallel_tool_calls": False}
 
 OPENAI = WireConfig(
-    wire=openai_responses,
+    wire=openai_responses.WIRE,
     dialect=openai_responses.Dialect(),
     model_rules=rules_from(
         "developers.openai.com/api/docs/models; developers.openai.com/api/docs/guides/reasoning",
@@ -27,7 +27,7 @@ OPENAI = WireConfig(
 )
 
 XAI = WireConfig(
-    wire=openai_responses,
+    wire=openai_responses.WIRE,
     dialect=openai_responses.Dialect(
         signature_tag="xai",
         requests_summaries=False,

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, Generic, Literal
 
 from msgspec import Struct
 
 from anthropic_proxy.settings import ProviderVariables
-from anthropic_proxy.wire.contract import Wire
+from anthropic_proxy.wire.contract import D, Wire
 
 UNKNOWN_PROJECT = "{project}"
 """Placeholder in a base URL for a project that only the credentials contain."""
@@ -18,7 +18,7 @@ class ModelRule(Struct, frozen=True):
 
     pattern: str
     """Pattern of lower-case model ids (`fnmatch`)."""
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
     source: str
     """Page, file or recording with the values."""
     read_date: str
@@ -29,17 +29,17 @@ class ModelRule(Struct, frozen=True):
         return fnmatchcase(model.lower(), self.pattern)
 
 
-def rules_from(source: str, read_date: str, *rules: tuple[str, Mapping[str, Any]]) -> tuple[ModelRule, ...]:
+def rules_from(source: str, read_date: str, *rules: tuple[str, Mapping[str, object]]) -> tuple[ModelRule, ...]:
     """Return rules with one source, from pairs of pattern and fields."""
     return tuple(ModelRule(pattern, fields, source, read_date) for pattern, fields in rules)
 
 
-class WireConfig(Struct, frozen=True, kw_only=True):
+class WireConfig(Struct, Generic[D], frozen=True, kw_only=True):
     """One wire of a provider, with its dialect."""
 
-    wire: Wire
-    dialect: Any
-    """`Dialect` of the wire for all models of the provider."""
+    wire: Wire[D]
+    dialect: D
+    """Dialect of the wire for all models of the provider."""
     model_rules: Sequence[ModelRule] = ()
     """All matching rules apply, in order."""
     settings: Mapping[str, str] = {}
@@ -48,6 +48,14 @@ class WireConfig(Struct, frozen=True, kw_only=True):
     """Suffix of the base URL → its replacement for this wire: `/v1` → `/anthropic`. The first match applies."""
     custom_url_only: bool = False
     """True if only servers from a base URL setting support the wire."""
+
+    def __post_init__(self) -> None:
+        if type(self.dialect) is not self.wire.dialect_type:
+            raise TypeError(f"{self.dialect!r} belongs to another wire")
+
+
+AnyWireConfig = WireConfig[Any]
+"""Config of any wire. The dialect types of a provider's wires differ."""
 
 
 class RetiredModel(Struct, frozen=True, kw_only=True):
@@ -82,7 +90,7 @@ class ServerOverride(Struct, frozen=True, kw_only=True):
     """Identifier, unique in its provider: `deepseek`."""
     url_patterns: Sequence[str]
     """Lower-case patterns (`fnmatch`) of host, port and path: `api.deepseek.com/*`. Paths end with a slash."""
-    wires: Mapping[str, WireConfig] = {}
+    wires: Mapping[str, AnyWireConfig] = {}
     """Wire name → config. Absent: the config of the provider."""
     capabilities: Mapping[str, Any] = {}
     """Fields of `ModelCapabilities` for models that the catalog does not know."""
@@ -105,7 +113,7 @@ class Provider(ProviderVariables, frozen=True, kw_only=True):
 
     title: str
     """Name in messages: `Google Gemini`."""
-    wires: Mapping[str, WireConfig]
+    wires: Mapping[str, AnyWireConfig]
     """Wire name (`chat`, `responses`, `gemini`, `ollama`, `messages`) → config, the default first."""
     servers: Sequence[ServerOverride] = ()
     """Servers selected by a base URL setting. The first match applies. No match: the provider itself."""

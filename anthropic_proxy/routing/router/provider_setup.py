@@ -4,12 +4,12 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from anthropic_proxy.routing.providers import Provider, ServerOverride, WireConfig, find_provider
+from anthropic_proxy.routing.providers import AnyWireConfig, Provider, ServerOverride, find_provider
 from anthropic_proxy.routing.providers.registry import UNKNOWN_PROJECT
 from anthropic_proxy.settings import Settings
 
 
-def find_base_url(row: Provider, config: WireConfig, settings: Settings) -> str:
+def find_base_url(row: Provider, config: AnyWireConfig, settings: Settings) -> str:
     """Return the base URL without a trailing slash.
 
     It contains `UNKNOWN_PROJECT` if no setting names the project.

@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any
 
 from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnknownModel, UnsupportedFeature
 from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.routing.providers import PROVIDERS, Provider, ServerOverride, WireConfig, find_provider
+from anthropic_proxy.routing.providers import PROVIDERS, AnyWireConfig, Provider, ServerOverride, find_provider
 from anthropic_proxy.routing.providers.registry import RetiredModel
 from anthropic_proxy.routing.router.model_names import ModelChoice, choose, choose_models_for_tier
 from anthropic_proxy.routing.router.provider_setup import describe_missing_key, find_base_url, find_server
 from anthropic_proxy.settings import TIERS, Fidelity, Settings
-from anthropic_proxy.wire.contract import Wire, relays
+from anthropic_proxy.wire.contract import BaseDialect, RelayWire, Wire
 
 _PREFERENCE_ORDER = tuple(
     row
@@ -44,14 +43,19 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
     provider: Provider
     model: str
     """Model id of the provider, without prefix."""
-    wire: Wire
-    dialect: Any
+    wire: Wire[BaseDialect]
+    dialect: BaseDialect
     """Dialect of the wire config, with the model rules applied."""
     capabilities: ModelCapabilities
     base_url: str
     """Contains `UNKNOWN_PROJECT` if no setting names the project."""
     setting: str = ""
     """Setting that names the model, with its source: `BIG_MODEL, .env line 4`. "": the client named the model."""
+
+    @property
+    def is_relayed(self) -> bool:
+        """True if the wire forwards bytes unchanged."""
+        return isinstance(self.wire, RelayWire)
 
     @property
     def upstream(self) -> str:
@@ -111,7 +115,7 @@ def resolve(query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
         raise refusal
     first = choices[0]
     fidelity = settings.tier_fidelities.get(first.tier, settings.fidelity)
-    return Route(targets, first.reason, notes, fidelity, all(relays(target.wire) for target in targets))
+    return Route(targets, first.reason, notes, fidelity, all(target.is_relayed for target in targets))
 
 
 def preferred(settings: Settings, ollama_models: Sequence[str] | None) -> str:
@@ -190,9 +194,7 @@ def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Se
         return target
     others = (switch_wire(target, name, settings) for name in target.provider.wires)
     candidates = [target, *(other for other in others if other is not None and other.dialect is not target.dialect)]
-    return max(
-        candidates, key=lambda candidate: len(wanted.intersection(getattr(candidate.dialect, "server_tools", ())))
-    )
+    return max(candidates, key=lambda candidate: len(wanted.intersection(candidate.dialect.server_tools)))
 
 
 def _find_problem(choice: ModelChoice, settings: Settings, catalog: Catalog) -> str:
@@ -285,7 +287,7 @@ def _pick_wire(row: Provider, model: str, settings: Settings) -> str:
     return next(matching, next(iter(row.wires)))
 
 
-def _apply_settings(dialect: Any, config: WireConfig, settings: Settings) -> Any:
+def _apply_settings(dialect: BaseDialect, config: AnyWireConfig, settings: Settings) -> BaseDialect:
     """Return the dialect with the fields that settings override."""
     changes = {
         field: value for field, name in config.settings.items() if (value := getattr(settings, name)) is not None
@@ -293,22 +295,23 @@ def _apply_settings(dialect: Any, config: WireConfig, settings: Settings) -> Any
     return structs.replace(dialect, **changes) if changes else dialect
 
 
-def _find_wire_config(row: Provider, server: ServerOverride | None, wire_name: str) -> WireConfig:
+def _find_wire_config(row: Provider, server: ServerOverride | None, wire_name: str) -> AnyWireConfig:
     """Return the wire config of the configured server, else of the provider."""
     config = server.wires.get(wire_name) if server else None
     return config or row.wires[wire_name]
 
 
 @lru_cache(maxsize=1024)
-def _merge_dialect(provider: str, server_name: str, wire_name: str, model: str) -> Any:
+def _merge_dialect(provider: str, server_name: str, wire_name: str, model: str) -> BaseDialect:
     row = find_provider(provider)
     server = next((server for server in row.servers if server.name == server_name), None)
     config = _find_wire_config(row, server, wire_name)
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     for rule in config.model_rules:
         if rule.matches_model(model):
             changes.update(rule.fields)
-    return structs.replace(config.dialect, **changes) if changes else config.dialect
+    dialect: BaseDialect = config.dialect
+    return structs.replace(dialect, **changes) if changes else dialect
 
 
 _MAX_ENTRIES = 1_024

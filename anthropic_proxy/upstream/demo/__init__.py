@@ -21,6 +21,8 @@ CHUNK_INTERVAL_SECONDS = 0.01
 class DemoResponse:
     """An `UpstreamResponse` that is built while it is read."""
 
+    body_received = False
+
     def __init__(self, status: int, content_type: str, chunks: Iterable[bytes], pace: float = 0.0) -> None:
         self.status = status
         self.headers: Mapping[str, str] = {"content-type": content_type}

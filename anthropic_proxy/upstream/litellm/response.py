@@ -102,6 +102,8 @@ class LiteLLMTransport:
 class LiteLLMResponse:
     """An `UpstreamResponse`. `open` and private methods run in the loop of the engine, the others in the caller's."""
 
+    body_received = False
+
     def __init__(self, engine: Engine) -> None:
         self.status = 200
         self.headers: Mapping[str, str] = {}

@@ -5,37 +5,42 @@ is replaced, and blocks with signatures of other backends, which the API would r
 servers are fields of the `Dialect`.
 """
 
-from typing import Literal
-
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.inspector import (
+    RelayInspector,
     apply_adaptation,
     decode_error,
     find_adaptation,
     frames_to_inspect,
-    new_decoder,
     split_end,
     with_reply_model,
     without_events,
     without_message_start,
 )
 from anthropic_proxy.wire.anthropic.request import encode_request
+from anthropic_proxy.wire.contract import Call, Decoder, RelayWire
 
-__all__ = [
-    "FRAMING",
-    "RELAY",
-    "Dialect",
-    "apply_adaptation",
-    "decode_error",
-    "encode_request",
-    "find_adaptation",
-    "frames_to_inspect",
-    "new_decoder",
-    "split_end",
-    "with_reply_model",
-    "without_events",
-    "without_message_start",
-]
+__all__ = ["WIRE", "Dialect"]
 
-FRAMING: Literal["sse"] = "sse"
-RELAY: Literal[True] = True
+
+class AnthropicWire(RelayWire[Dialect]):
+    """The relay wire of the Messages API."""
+
+    dialect_type = Dialect
+    framing = "sse"
+    encode_request = staticmethod(encode_request)
+    decode_error = staticmethod(decode_error)
+    find_adaptation = staticmethod(find_adaptation)
+    apply_adaptation = staticmethod(apply_adaptation)
+    with_reply_model = staticmethod(with_reply_model)
+    without_message_start = staticmethod(without_message_start)
+    split_end = staticmethod(split_end)
+    without_events = staticmethod(without_events)
+    frames_to_inspect = staticmethod(frames_to_inspect)
+
+    def new_decoder(self, call: Call[Dialect]) -> Decoder:
+        """Return a new decoder for one response."""
+        return RelayInspector(call)
+
+
+WIRE = AnthropicWire()

@@ -1,9 +1,9 @@
 """Deviations of servers with the Messages API from Anthropic's own."""
 
-from msgspec import Struct
+from anthropic_proxy.wire.contract import BaseDialect
 
 
-class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
+class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     """Quirks of one server. The defaults are Anthropic's."""
 
     verifies_signatures: bool = True

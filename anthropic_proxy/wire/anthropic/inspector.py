@@ -102,7 +102,9 @@ def _rename(text: bytes, at: int, end: int, model: str) -> list[Edit]:
     return edits
 
 
-def decode_error(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:
+def decode_error(
+    call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
+) -> UpstreamError | list[Delta]:
     """Decode a response with a status other than 2xx. Anthropic's errors are forwarded with redacted keys."""
     error = classify(
         decode_error_body(status, headers, body), call.provider, window=call.max_input_tokens, estimate=call.estimate
@@ -126,7 +128,7 @@ def _is_object(body: bytes) -> bool:
     return True
 
 
-def find_adaptation(call: Call, error: UpstreamError) -> Adaptation | None:
+def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
     """Return how to go on where a signature was refused that another server of this language had made."""
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
         return Adaptation(_DROP_THINKING, persistent=False)
@@ -136,11 +138,6 @@ def find_adaptation(call: Call, error: UpstreamError) -> Adaptation | None:
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     """Return the dialect with an adaptation applied; an unknown name changes nothing."""
     return structs.replace(dialect, sends_past_thinking=False) if name == _DROP_THINKING else dialect
-
-
-def new_decoder(call: Call) -> Decoder:
-    """Return a fresh reader of one answer."""
-    return RelayInspector(call)
 
 
 class _OutputDetails(Struct, gc=False):
@@ -210,7 +207,7 @@ class RelayInspector(Decoder):
 
     signature = ""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
         self.finished = False
 
@@ -254,6 +251,10 @@ class RelayInspector(Decoder):
             provider = self._call.provider
             raise UpstreamProtocolError(f"{provider} sent an invalid message.", provider=provider)
         return list(_read(reply, reply.usage, None))
+
+    def flush_pending(self) -> list[Delta]:
+        """Return nothing, because the bytes were already forwarded."""
+        return []
 
     def _read_kind(self, frame: bytes) -> _Kind:
         """Return the readable deltas of an unusual response. Raises `UpstreamError` if it is an error."""

@@ -48,7 +48,7 @@ class _Block(Struct):
 _decode_block = msgspec.json.Decoder(_Block).decode
 
 
-def encode_request(call: Call) -> UpstreamRequest:
+def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     """Return the client's bytes with the target model, without content that the server rejects or must not receive."""
     query = f"?{call.query}" if call.query else ""
     return UpstreamRequest(
@@ -59,7 +59,7 @@ def encode_request(call: Call) -> UpstreamRequest:
     )
 
 
-def _headers(call: Call) -> dict[str, str]:
+def _headers(call: Call[Dialect]) -> dict[str, str]:
     client_headers = call.headers
     if call.dialect.forwards_client_headers:
         headers = {name: value for name, value in client_headers.items() if name not in NOT_FORWARDED_HEADERS}
@@ -73,7 +73,7 @@ def _headers(call: Call) -> dict[str, str]:
     return headers
 
 
-def _edited(call: Call) -> bytes:
+def _edited(call: Call[Dialect]) -> bytes:
     try:
         return json_spans.apply_edits(call.raw, _find_edits(call.raw, call))
     except json_spans.RepeatedKeyError:
@@ -84,8 +84,8 @@ def _edited(call: Call) -> bytes:
         return call.raw  # the API reports the syntax error
 
 
-def _find_edits(body: bytes, call: Call) -> list[Edit]:
-    dialect: Dialect = call.dialect
+def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
+    dialect = call.dialect
     marked = call.has_proxy_signatures and (
         _holds(body, _MARK) or (dialect.verifies_signatures and _holds(body, _SEARCHED))
     )

@@ -4,36 +4,44 @@ Source: the API reference of both (2026-11), the types of the official SDK `goog
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
+from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta, Usage
-from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.contract import Call, Decoder, Wire
 from anthropic_proxy.wire.failures import blocked, classify, decode_error_body, is_policy_refusal
 from anthropic_proxy.wire.gemini.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.media import accepts_url
 from anthropic_proxy.wire.gemini.request import encode_request
-from anthropic_proxy.wire.gemini.stream import new_decoder
+from anthropic_proxy.wire.gemini.stream import GeminiDecoder
 
-FRAMING: Literal["sse"] = "sse"
-
-__all__ = [
-    "FRAMING",
-    "Dialect",
-    "accepts_url",
-    "apply_adaptation",
-    "decode_error",
-    "encode_request",
-    "find_adaptation",
-    "new_decoder",
-]
+__all__ = ["WIRE", "Dialect"]
 
 
-def decode_error(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:
-    """Decode a response with a status other than 2xx: an `UpstreamError`, or the deltas of a refusal."""
-    fault = decode_error_body(status, headers, body)
-    if is_policy_refusal(fault):
-        return [Usage(output_tokens=0), blocked(call.provider, fault.message)]
-    return classify(
-        fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=call.request.max_tokens
-    )
+class GeminiWire(Wire[Dialect]):
+    """The wire of `generateContent`."""
+
+    dialect_type = Dialect
+    framing = "sse"
+    encode_request = staticmethod(encode_request)
+    accepts_url = staticmethod(accepts_url)
+    find_adaptation = staticmethod(find_adaptation)
+    apply_adaptation = staticmethod(apply_adaptation)
+
+    def new_decoder(self, call: Call[Dialect]) -> Decoder:
+        """Return a new decoder for one response."""
+        return GeminiDecoder(call)
+
+    def decode_error(
+        self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
+    ) -> UpstreamError | list[Delta]:
+        """Return the error of a response, or the deltas of a refusal."""
+        fault = decode_error_body(status, headers, body)
+        if is_policy_refusal(fault):
+            return [Usage(output_tokens=0), blocked(call.provider, fault.message)]
+        return classify(
+            fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=call.request.max_tokens
+        )
+
+
+WIRE = GeminiWire()

@@ -69,7 +69,7 @@ _NOT_OFF = re.compile(r"budget 0 is invalid", re.IGNORECASE)
 _RANGE = re.compile(r"budget (\d+) is invalid\W+please choose a value between (\d+) and (\d+)", re.IGNORECASE)
 
 
-def find_adaptation(call: Call, error: UpstreamError) -> Adaptation | None:
+def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
     """Return the adaptation for an error text. None: no change would help.
 
     An adaptation must change the request, otherwise it does not explain the error.

@@ -73,7 +73,7 @@ class _Content(Struct, gc=False):
 class Contents:
     """The conversation as it grows; `add` each message in order, then `finish`."""
 
-    def __init__(self, call: Call, notes: list[FidelityNote]) -> None:
+    def __init__(self, call: Call[Dialect], notes: list[FidelityNote]) -> None:
         self._call = call
         self._notes = notes
         self._contents: list[_Content] = []
@@ -84,7 +84,7 @@ class Contents:
         self._forgets = False
         """True if reasoning of an earlier reply is omitted."""
         self._names: dict[str, str] = {}
-        dialect: Dialect = call.dialect
+        dialect = call.dialect
         self._sends_ids = dialect.sends_call_ids
         self._placeholder = _PLACEHOLDERS[dialect.placeholder] if dialect.requires_signatures else ""
         """Signs the first call of a reply that has no signature."""

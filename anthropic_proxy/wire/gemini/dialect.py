@@ -8,12 +8,11 @@ oldest models last: `thinking` with its budgets, `sends_sampling`, `requires_sig
 
 from typing import Literal
 
-from msgspec import Struct
-
 from anthropic_proxy.messages.preparation import ServerToolKind
+from anthropic_proxy.wire.contract import BaseDialect
 
 
-class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
+class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     """Deviations of one provider, or by model rules of one model, from `generateContent`."""
 
     signature_tag: str = "gem"
@@ -129,3 +128,8 @@ class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     False: only the provider's own storage is referenced; other URLs become text.
     Proven by: golden/gemini/media/image_and_pdf, golden/gemini/media/image_url_named.
     """
+
+    @property
+    def accepts_thinking_budget(self) -> bool:
+        """True for `thinkingBudget`."""
+        return self.thinking == "budget"

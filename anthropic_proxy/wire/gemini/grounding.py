@@ -21,6 +21,7 @@ from anthropic_proxy.messages.server_blocks import (
 )
 from anthropic_proxy.messages.server_blocks import SearchResultPage as Result
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.frames import GroundingMetadata, ServerToolCall, UrlContext, WebSource
 from anthropic_proxy.wire.gemini.tools import GoogleTools
 
@@ -36,7 +37,7 @@ _DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
 class GroundingReader:
     """Collects searches and fetches of one reply, and buffers the text that depends on them."""
 
-    def __init__(self, call: Call, own: GoogleTools) -> None:
+    def __init__(self, call: Call[Dialect], own: GoogleTools) -> None:
         self._new_id = call.new_id
         self._own = own
         self._holds = not own.announced and (own.searches or own.cites_fetches)

@@ -38,7 +38,7 @@ def accepts_url(dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
     return _media_type(block) in _allowed(block)
 
 
-def media_part(call: Call, block: ImageBlock | DocumentBlock, notes: list[FidelityNote]) -> dict[str, Any]:
+def media_part(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: list[FidelityNote]) -> dict[str, Any]:
     """Return the part for an image or a document, or a text in its place with a note."""
     source = block.source
     kind = "image" if isinstance(block, ImageBlock) else "document"

@@ -12,6 +12,7 @@ from anthropic_proxy.messages.models import TextBlock
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.gemini.contents import Contents
+from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.schema import reply_schema_of
 from anthropic_proxy.wire.gemini.tools import ToolFields, encode_tools
 from anthropic_proxy.wire.json_schema import REPLY_SCHEMA
@@ -27,7 +28,7 @@ _encode = msgspec.json.Encoder().encode
 _ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Schema:\n"
 
 
-def encode_request(call: Call) -> UpstreamRequest:
+def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     """Encode the request for `generateContent`.
 
     Raises `UnsupportedFeature` if the encoded request would lose its meaning.
@@ -68,7 +69,7 @@ def _path_of(model: str, stream: bool) -> str:
 
 
 def _encode_config(
-    call: Call, toolbox: ToolFields, notes: list[FidelityNote], budget: WorkBudget
+    call: Call[Dialect], toolbox: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> tuple[dict[str, Any], list[TextBlock]]:
     """Return `generationConfig`, and blocks for the system text."""
     request, dialect = call.request, call.dialect
@@ -100,7 +101,7 @@ def _encode_config(
     return config, instruction
 
 
-def _encode_thinking(call: Call, notes: list[FidelityNote]) -> tuple[dict[str, Any], int]:
+def _encode_thinking(call: Call[Dialect], notes: list[FidelityNote]) -> tuple[dict[str, Any], int]:
     """Return `thinkingConfig`, and the tokens of a budget that the client did not count into its limit."""
     request, dialect = call.request, call.dialect
     effort = dict(dialect.effort_names).get(request.effort, request.effort)

@@ -10,6 +10,7 @@ from anthropic_proxy.messages.server_blocks import generated_image_text
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import blocked, classify, is_policy_refusal, read_error_object
 from anthropic_proxy.wire.gemini.code_execution import CodeExecutionReader
+from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.frames import (
     Candidate,
     FunctionCall,
@@ -36,15 +37,10 @@ _NO_ARGUMENTS = (b"", b"null", b"{}")
 _decode_replies = msgspec.json.Decoder(list[Reply]).decode
 
 
-def new_decoder(call: Call) -> "GeminiDecoder":
-    """Return a fresh decoder for one answer."""
-    return GeminiDecoder(call)
-
-
 class GeminiDecoder(Decoder):
     """Decodes one response. Each frame is a `GenerateContentResponse` with new content."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
         self.signature = empty_signature(call.dialect.signature_tag)
         own = find_google_tools(call.request, call.dialect)

@@ -4,14 +4,29 @@ Source: the structs and handlers of Ollama itself (its repository, `api/types.go
 documentation (docs.ollama.com, 2026-11) and recorded answers.
 """
 
-from typing import Literal
-
+from anthropic_proxy.wire.contract import Call, Decoder, Wire
 from anthropic_proxy.wire.ollama.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.ollama.dialect import Dialect
 from anthropic_proxy.wire.ollama.errors import decode_error
 from anthropic_proxy.wire.ollama.request import encode_request
-from anthropic_proxy.wire.ollama.stream import new_decoder
+from anthropic_proxy.wire.ollama.stream import OllamaDecoder
 
-FRAMING: Literal["ndjson"] = "ndjson"
+__all__ = ["WIRE", "Dialect"]
 
-__all__ = ["FRAMING", "Dialect", "apply_adaptation", "decode_error", "encode_request", "find_adaptation", "new_decoder"]
+
+class OllamaWire(Wire[Dialect]):
+    """The wire of `/api/chat`."""
+
+    dialect_type = Dialect
+    framing = "ndjson"
+    encode_request = staticmethod(encode_request)
+    decode_error = staticmethod(decode_error)
+    find_adaptation = staticmethod(find_adaptation)
+    apply_adaptation = staticmethod(apply_adaptation)
+
+    def new_decoder(self, call: Call[Dialect]) -> Decoder:
+        """Return a new decoder for one response."""
+        return OllamaDecoder(call)
+
+
+WIRE = OllamaWire()

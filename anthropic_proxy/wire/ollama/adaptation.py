@@ -10,7 +10,7 @@ from anthropic_proxy.wire.ollama.dialect import Dialect
 _DROP, _SWITCH = "drop think", "switch think"
 
 
-def find_adaptation(call: Call, error: UpstreamError) -> Adaptation | None:
+def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
     """Return the adaptation for an error about `think`. None: no change would help."""
     if error.status not in STATUSES or error.parameter != "think":
         return None

@@ -1,13 +1,14 @@
 """Context window requested from the server, which also classifies its finish reasons."""
 
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.ollama.dialect import Dialect
 
 UNKNOWN_WINDOW = 65_536
 """`num_ctx` for models with an unknown window. Ollama lowers it to the model's maximum. Without it, it may use 4,096
 and lose the beginning of the conversation."""
 
 
-def context_window(call: Call) -> int | None:
+def context_window(call: Call[Dialect]) -> int | None:
     """Return the window in tokens, input and output together. None: unknown, the server decides."""
     if call.window is None and call.dialect.sends_num_ctx:
         return UNKNOWN_WINDOW

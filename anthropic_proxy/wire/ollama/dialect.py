@@ -2,12 +2,11 @@
 
 from typing import Literal
 
-from msgspec import Struct
-
+from anthropic_proxy.wire.contract import BaseDialect
 from anthropic_proxy.wire.tool_call_repair import ThinkingTags, ToolCallFormat
 
 
-class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
+class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     """One server's, and by model rules one model's, way of speaking `/api/chat`."""
 
     signature_tag: str = "oll"

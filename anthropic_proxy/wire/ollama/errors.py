@@ -18,6 +18,7 @@ from anthropic_proxy.wire.failures import (
     read_error_object,
 )
 from anthropic_proxy.wire.ollama.context_window import context_window
+from anthropic_proxy.wire.ollama.dialect import Dialect
 
 _NOT_PULLED = re.compile(r"model [\"'`]?[^\"'`]*[\"'`]? not found", re.IGNORECASE)
 _NO_THINKING = re.compile(
@@ -32,7 +33,9 @@ class _SignIn(msgspec.Struct):
     signin_url: str = ""
 
 
-def decode_error(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Exception | list[Delta]:
+def decode_error(
+    call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
+) -> UpstreamError | list[Delta]:
     """Decode a response with a status other than 2xx."""
     fault = decode_error_body(status, headers, body)
     if (reply := find_reply(fault, call)) is not None:
@@ -43,13 +46,13 @@ def decode_error(call: Call, status: int, headers: Mapping[str, str], body: byte
     return error
 
 
-def find_reply(fault: UpstreamFault, call: Call) -> list[Delta] | None:
+def find_reply(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
     """Return the refusal for reasons of content that an error stands for; None: it is none."""
     fault = _unwrapped(fault)
     return [Usage(output_tokens=0), blocked(call.provider, fault.message)] if is_policy_refusal(fault) else None
 
 
-def classify_fault(fault: UpstreamFault, call: Call) -> UpstreamError:
+def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     """Return the error that a fault is."""
     fault = _unwrapped(fault)
     message = fault.message

@@ -22,6 +22,7 @@ from anthropic_proxy.wire.message_encoder import (
     MessageEncoder,
     join_system_prompt,
 )
+from anthropic_proxy.wire.ollama.dialect import Dialect
 from anthropic_proxy.wire.signatures import decode_signature
 
 
@@ -54,7 +55,7 @@ class OllamaMessageEncoder(MessageEncoder):
     sends_reminders = True
     mentions_image_urls = True
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call[Dialect]) -> None:
         super().__init__(call.request)
         self.begins_reply = False
         """True if the last message is the assistant's. Ollama continues it."""

@@ -21,9 +21,9 @@ _encode = msgspec.json.Encoder().encode
 _UNTHOUGHT = FidelityNote("approximated", "thinking", "a started reply continues without thinking first")
 
 
-def encode_request(call: Call) -> UpstreamRequest:
+def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     """Encode the request for `/api/chat`. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
-    dialect: Dialect = call.dialect
+    dialect = call.dialect
     notes: list[FidelityNote] = []
     tools = encode_tools(call, WorkBudget("tools", max_steps_here=call.max_steps_here, tool_names=call.aliases))
     schema, instruction = _output(call, tools, notes)
@@ -52,7 +52,7 @@ def encode_request(call: Call) -> UpstreamRequest:
     )
 
 
-def _options(call: Call, dialect: Dialect) -> dict[str, Any]:
+def _options(call: Call[Dialect], dialect: Dialect) -> dict[str, Any]:
     request = call.request
     options: dict[str, Any] = {}
     if dialect.sends_num_ctx:
@@ -62,7 +62,7 @@ def _options(call: Call, dialect: Dialect) -> dict[str, Any]:
     return options | {name: value for name, value in sampling.items() if value is not None}
 
 
-def _think(call: Call, dialect: Dialect, begins_reply: bool, notes: list[FidelityNote]) -> bool | str | None:
+def _think(call: Call[Dialect], dialect: Dialect, begins_reply: bool, notes: list[FidelityNote]) -> bool | str | None:
     """Return `think`. None: not sent; a model that can think does so."""
     effort = call.request.effort
     if dialect.think_form == "never":
@@ -87,7 +87,7 @@ def _duration(text: str) -> int | str:
     return int(text) if number.isdecimal() else text
 
 
-def _output(call: Call, tools: ToolFields, notes: list[FidelityNote]) -> tuple[Raw | None, str]:
+def _output(call: Call[Dialect], tools: ToolFields, notes: list[FidelityNote]) -> tuple[Raw | None, str]:
     """Return `format` and text for the system prompt, for a reply with a schema."""
     schema = call.request.output_schema
     if not schema:

@@ -26,15 +26,10 @@ _NO_ARGUMENTS = (b"", b"null", b"{}")
 _QUOTE = b'"'[0]
 
 
-def new_decoder(call: Call) -> Decoder:
-    """Return a fresh decoder for one answer."""
-    return OllamaDecoder(call)
-
-
 class OllamaDecoder(Decoder):
     """Decodes one response: each line has new content, the last one has `done` and the counts."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
         self.signature = empty_signature(call.dialect.signature_tag)
         """Signs thinking: there is nothing to carry beside its text."""
@@ -46,8 +41,9 @@ class OllamaDecoder(Decoder):
         self._has_incomplete = False
         """True if the arguments of a call lack their end; a compatible server may write them as text."""
         self._ids = ToolCallIds(call)
-        dialect: Dialect = call.dialect
-        self._text = TextSplitter(call) if dialect.thinking_tags or dialect.text_call_formats else None
+        dialect = call.dialect
+        tags, formats = dialect.thinking_tags, dialect.text_call_formats
+        self._text = TextSplitter(call, tags, formats) if tags or formats else None
         self._mender = CallRepair(call, names=dialect.repairs_tool_names)
         self._mends_arguments = dialect.repairs_tool_arguments
 

@@ -12,6 +12,7 @@ from anthropic_proxy.messages.models import Tool
 from anthropic_proxy.messages.models.tools import is_client_tool
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.ollama.dialect import Dialect
 from anthropic_proxy.wire.ollama.schema import encode_parameters
 from anthropic_proxy.wire.shared_notes import SINGLE_TOOL_CALL, keywords_as_text
 from anthropic_proxy.wire.tool_definition_cache import cached_encoder, cached_list_encoder, tool_description
@@ -26,7 +27,7 @@ class ToolFields(Struct):
     notes: list[FidelityNote] = []
 
 
-def encode_tools(call: Call, budget: WorkBudget) -> ToolFields:
+def encode_tools(call: Call[Dialect], budget: WorkBudget) -> ToolFields:
     """Encode the tools. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     choice = call.request.tool_choice
     offered = call.request.tools
@@ -43,7 +44,7 @@ def encode_tools(call: Call, budget: WorkBudget) -> ToolFields:
     return tools
 
 
-def _choose(kind: str, name: str, tools: ToolFields, call: Call) -> None:
+def _choose(kind: str, name: str, tools: ToolFields, call: Call[Dialect]) -> None:
     if kind not in ("any", "tool"):
         return
     if not tools.definitions:

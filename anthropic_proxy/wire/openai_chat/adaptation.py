@@ -41,7 +41,7 @@ _EFFORTS = ("reasoning_effort", "effort", "thinking", "reasoning")
 _KNOWN = frozenset((*_DROPS, *_LIMITS))
 
 
-def find_adaptation(call: Call, error: UpstreamError) -> Adaptation | None:
+def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
     """Return the change of the next request after an error that names a parameter or another wire; None: none helps."""
     if error.status in (400, 404, 422) and requires_responses_wire(error.message):
         return Adaptation("wire responses")
@@ -69,11 +69,10 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
         return structs.replace(dialect, output_limit_field=value)
     if verb == "role" and value == "system":
         return structs.replace(dialect, system_role="system")
-    healed: Dialect = apply_drop(dialect, name, _DROPS)
-    return healed
+    return apply_drop(dialect, name, _DROPS)
 
 
-def _rename_limit(call: Call, name: str, error: UpstreamError) -> Adaptation | None:
+def _rename_limit(call: Call[Dialect], name: str, error: UpstreamError) -> Adaptation | None:
     """Return the other name of the output limit, unless the error is about its value."""
     other = _LIMITS[1 - _LIMITS.index(name)]
     return Adaptation(f"say {other}") if call.dialect.output_limit_field == name and error.cause is None else None

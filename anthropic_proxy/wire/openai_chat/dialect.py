@@ -2,14 +2,13 @@
 
 from typing import Literal
 
-from msgspec import Struct
-
 from anthropic_proxy.messages.preparation import PreparedRequest, ServerToolKind
 from anthropic_proxy.wire.json_schema import STANDARD, SchemaRules
+from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
 from anthropic_proxy.wire.tool_call_repair import ThinkingTags, ToolCallFormat
 
 
-class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
+class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """Deviations of one server, or by model rules of one model, from Chat Completions.
 
     Each field names the servers, the source and the golden case that fails without it. Unnamed sources are the vendors'

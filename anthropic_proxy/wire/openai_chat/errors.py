@@ -7,6 +7,7 @@ from anthropic_proxy.messages.deltas import Delta, Stop
 from anthropic_proxy.messages.fold.arguments import is_cut_short
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import UpstreamFault, blocked, classify, is_policy_refusal
+from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.tool_call_repair import TOOL_CALL_FORMATS, OfferedTools, TextCallDetector
 
 _UNREADABLE = "tool_use_failed"
@@ -16,7 +17,7 @@ _OBJECTS = re.compile(r"(?<![^\s>\[\])])\{.*?(?=</?(?:function|tool_call|invoke)
 _ELSEWHERE = re.compile(r"\bv1/responses\b")
 
 
-def reply_in_error(fault: UpstreamFault, call: Call) -> list[Delta] | None:
+def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
     """Return the reply that a fault stands for: a policy refusal, or a call that the server could not read."""
     if is_policy_refusal(fault):
         return [blocked(call.provider, fault.message or "content policy")]
@@ -29,7 +30,7 @@ def reply_in_error(fault: UpstreamFault, call: Call) -> list[Delta] | None:
     return [*deltas, Stop("tool_use")] if text.notes else None
 
 
-def classify_fault(fault: UpstreamFault, call: Call) -> UpstreamError:
+def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     """Return the error that a fault is, with what the call knows of its own size and what the user can do."""
     error = classify(
         fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=call.request.max_tokens

@@ -81,7 +81,7 @@ _Part = dict[str, Any]
 class ChatMessageEncoder(MessageEncoder):
     """Encodes the messages of one request, in order."""
 
-    def __init__(self, call: Call, dialect: Dialect) -> None:
+    def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
         super().__init__(call.request)
         self.sends_reminders = dialect.mid_conversation_system == "remind"
         self._dialect = dialect

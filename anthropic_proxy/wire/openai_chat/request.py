@@ -26,9 +26,9 @@ _UNTHINKING = FidelityNote("kept", "tool_choice", "no tool can be forced while t
 _encode = msgspec.json.Encoder().encode
 
 
-def encode_request(call: Call) -> UpstreamRequest:
+def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     """Encode the request for Chat Completions. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
-    dialect: Dialect = call.dialect
+    dialect = call.dialect
     notes: list[FidelityNote] = []
     asked = call
     if dialect.must_not_think(call.request):  # the history is unchanged, for the prompt cache
@@ -68,7 +68,7 @@ def encode_request(call: Call) -> UpstreamRequest:
     )
 
 
-def _effort(call: Call, dialect: Dialect, has_tools: bool, notes: list[FidelityNote]) -> str:
+def _effort(call: Call[Dialect], dialect: Dialect, has_tools: bool, notes: list[FidelityNote]) -> str:
     """Return the effort that is accepted beside tools."""
     effort = call.request.effort
     if not has_tools or dialect.forced_effort_with_tools in ("", effort):
@@ -82,7 +82,9 @@ def _effort(call: Call, dialect: Dialect, has_tools: bool, notes: list[FidelityN
     return dialect.forced_effort_with_tools
 
 
-def _add_effort(body: dict[str, Any], effort: str, call: Call, dialect: Dialect, notes: list[FidelityNote]) -> None:
+def _add_effort(
+    body: dict[str, Any], effort: str, call: Call[Dialect], dialect: Dialect, notes: list[FidelityNote]
+) -> None:
     sent_effort = dict(dialect.effort_names).get(effort, effort)
     form = dialect.effort_form
     if effort != "default":
@@ -110,7 +112,7 @@ def _add_effort(body: dict[str, Any], effort: str, call: Call, dialect: Dialect,
         body["reasoning_format"] = "parsed"
 
 
-def _add_cache_fields(body: dict[str, Any], call: Call, dialect: Dialect) -> None:
+def _add_cache_fields(body: dict[str, Any], call: Call[Dialect], dialect: Dialect) -> None:
     """Add the fields that keep a session's prompt in the provider's cache."""
     if dialect.session_field:
         body[dialect.session_field] = call.request.session_key()

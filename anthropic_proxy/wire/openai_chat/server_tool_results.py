@@ -27,6 +27,7 @@ from anthropic_proxy.messages.server_blocks import (
     is_domain_allowed,
 )
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.frames import MessageDelta, is_present
 
 
@@ -71,7 +72,7 @@ class _Annotation(Struct):
 class ServerToolReader:
     """Decodes the server tool results of one reply."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call[Dialect]) -> None:
         self._new_id = call.new_id
         searching = (tool for tool in call.request.tools if kind_of(tool) == "web_search")
         self._blocked = [domain for tool in searching for domain in tool.blocked_domains or ()]

@@ -26,12 +26,12 @@ class ServerToolFields(Struct):
     notes: list[FidelityNote]
 
 
-def offers_server_tools(call: Call) -> bool:
+def offers_server_tools(call: Call[Dialect]) -> bool:
     """Return True if the request offers server tools to run."""
     return not are_client_tools(call.request.tools)
 
 
-def encode_server_tools(call: Call, dialect: Dialect) -> ServerToolFields:
+def encode_server_tools(call: Call[Dialect], dialect: Dialect) -> ServerToolFields:
     """Encode the server tools of the request."""
     encoded = ServerToolFields([], {}, [], [])
     known = dict(dialect.server_tool_names)

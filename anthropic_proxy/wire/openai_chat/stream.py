@@ -44,8 +44,8 @@ _NO_TOOL_COUNTS = ServerToolCounts()
 class ChatDecoder(Decoder):
     """Reads one answer."""
 
-    def __init__(self, call: Call) -> None:
-        dialect: Dialect = call.dialect
+    def __init__(self, call: Call[Dialect]) -> None:
+        dialect = call.dialect
         self._call = call
         self._provider = call.provider
         self.signature = empty_signature(dialect.signature_tag, replay=1 if dialect.replayed_thinking_field else 0)
@@ -61,7 +61,8 @@ class ChatDecoder(Decoder):
         )
         self._calls: ToolCallReader | None = None
         self._executed = ServerToolReader(call) if dialect.server_tools and offers_server_tools(call) else None
-        self._text = TextSplitter(call) if dialect.thinking_tags or dialect.text_call_formats else None
+        tags, formats = dialect.thinking_tags, dialect.text_call_formats
+        self._text = TextSplitter(call, tags, formats) if tags or formats else None
         self._details = ReasoningDetailsBuffer() if dialect.replays_reasoning_details else None
         self._tag = dialect.signature_tag
         self._answered = False  # whether any choice was seen

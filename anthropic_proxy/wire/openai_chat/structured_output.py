@@ -31,7 +31,7 @@ class OutputRequest(Struct):
 
 
 def encode_output(
-    call: Call, dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
+    call: Call[Dialect], dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> OutputRequest:
     """Encode the reply schema, if there is one; the function that is forced for it is added to `tools`."""
     found = find_output_schema(call, budget, notes, dialect.schema)
@@ -57,7 +57,7 @@ def encode_output(
     return OutputRequest({"type": "json_object"} if objects else None, instruction)
 
 
-def uses_output_tool(call: Call, dialect: Dialect, budget: WorkBudget | None = None) -> bool:
+def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget | None = None) -> bool:
     """Return True if the reply is requested as the arguments of a forced call.
 
     False beside client tools, which the model must remain free to call, and if tools cannot be forced.
@@ -95,10 +95,10 @@ class OutputToolReader:
         return delta
 
 
-def _sends_schema(call: Call, dialect: Dialect) -> bool:
+def _sends_schema(call: Call[Dialect], dialect: Dialect) -> bool:
     return dialect.json_output == "json_schema" and not _stands_apart(call, dialect)
 
 
-def _stands_apart(call: Call, dialect: Dialect) -> bool:
+def _stands_apart(call: Call[Dialect], dialect: Dialect) -> bool:
     """Return True if `response_format` is excluded by tools or streaming."""
     return dialect.json_output_alone and (bool(call.request.tools) or call.stream)

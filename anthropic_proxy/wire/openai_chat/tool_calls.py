@@ -4,6 +4,7 @@ from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.messages.fold.arguments import is_cut_short
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.frames import Function, ToolCallDelta
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
 from anthropic_proxy.wire.tool_call_repair import CallRepair, is_object
@@ -36,7 +37,7 @@ class ToolCallReader:
     arguments are a whole object; what is not whole by then waits for the end of the message, so nothing is lost.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
         self._slots: dict[int, _OpenCall] = {}
         self._by_id: dict[str, _OpenCall] = {}

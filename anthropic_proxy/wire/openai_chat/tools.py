@@ -36,7 +36,7 @@ class ToolFields(Struct):
     notes: list[FidelityNote] = []
 
 
-def encode_tools(call: Call, dialect: Dialect, budget: WorkBudget) -> ToolFields:
+def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
     """Encode the tools. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     request = call.request
     definitions, notes = _encode_functions(request.tools, budget, dialect.schema, dialect.sends_strict)
@@ -53,7 +53,7 @@ def encode_tools(call: Call, dialect: Dialect, budget: WorkBudget) -> ToolFields
     return tools
 
 
-def _add_hosted(call: Call, dialect: Dialect, tools: ToolFields) -> None:
+def _add_hosted(call: Call[Dialect], dialect: Dialect, tools: ToolFields) -> None:
     server_tools = encode_server_tools(call, dialect)
     tools.definitions += server_tools.definitions
     tools.fields = server_tools.fields
@@ -87,7 +87,7 @@ def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_stric
     return Raw(msgspec.json.encode({"type": "function", "function": function})), (*lost, *refused)
 
 
-def _force_hosted(tool: Tool, tools: ToolFields, asked: Sequence[Tool], call: Call) -> None:
+def _force_hosted(tool: Tool, tools: ToolFields, asked: Sequence[Tool], call: Call[Dialect]) -> None:
     if len(asked) > 1:
         raise UnsupportedFeature(
             f"tool_choice: {call.provider} cannot be forced to call its own {tool.name} if there are other tools."
@@ -100,7 +100,9 @@ def _force_hosted(tool: Tool, tools: ToolFields, asked: Sequence[Tool], call: Ca
         )
 
 
-def _choose(choice: ToolChoice, tools: ToolFields, asked: Sequence[Tool], call: Call, dialect: Dialect) -> None:
+def _choose(
+    choice: ToolChoice, tools: ToolFields, asked: Sequence[Tool], call: Call[Dialect], dialect: Dialect
+) -> None:
     forces = choice.type in ("any", "tool")
     forced = next((tool for tool in asked if choice.type == "tool" and tool.name == choice.name), None)
     if forced is not None and not is_client_tool(forced):

@@ -34,7 +34,7 @@ _DROPS: Drops = {
 _EFFORTS = ("effort", "reasoning_effort", "reasoning")
 
 
-def find_adaptation(call: Call, error: UpstreamError) -> Adaptation | None:
+def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
     """Return the change of the next request after an error that names a parameter; None: none helps."""
     if error.status not in STATUSES:
         return None
@@ -56,5 +56,4 @@ def find_adaptation(call: Call, error: UpstreamError) -> Adaptation | None:
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     """Return the dialect with one thing learned; an unknown name changes nothing."""
-    healed: Dialect = apply_drop(dialect, name, _DROPS)
-    return healed
+    return apply_drop(dialect, name, _DROPS)

@@ -2,13 +2,12 @@
 
 from typing import Literal
 
-from msgspec import Struct
-
 from anthropic_proxy.messages.preparation import ServerToolKind
 from anthropic_proxy.wire.json_schema import STANDARD, SchemaRules
+from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
 
 
-class Dialect(Struct, frozen=True, kw_only=True, cache_hash=True):
+class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """Deviations of one server, or by model rules of one model, from Responses.
 
     Each field names the servers, the source and the golden case that fails without it. Unnamed sources are the vendors'

@@ -9,6 +9,7 @@ from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import UpstreamFault, blocked, classify, is_policy_refusal, read_error_object
+from anthropic_proxy.wire.openai_responses.dialect import Dialect
 
 REASONING_ITEMS = "input.reasoning"
 """`parameter` of an error that a retry without earlier reasoning avoids."""
@@ -43,14 +44,14 @@ def read_failure(error: Any) -> UpstreamFault:
     return fault
 
 
-def reply_in_error(fault: UpstreamFault, call: Call) -> list[Delta] | None:
+def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
     """Return the reply that a fault stands for: a refusal for reasons of content; None: it is a failure."""
     if is_policy_refusal(fault):
         return [blocked(call.provider, fault.message or "content policy")]
     return None
 
 
-def classify_fault(fault: UpstreamFault, call: Call) -> UpstreamError:
+def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     """Return the error that a fault is, with what the call knows of its own size and what the user can do.
 
     One that the reasoning of earlier replies causes has the `parameter` `REASONING_ITEMS`.

@@ -95,7 +95,7 @@ _Item = _InputMessage | _Reply | _Call | _Result | _Reasoning
 class ItemEncoder(MessageEncoder):
     """Encodes the messages of one request, in order. Each text, thought, call and result is an item of its own."""
 
-    def __init__(self, call: Call, dialect: Dialect) -> None:
+    def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
         super().__init__(call.request)
         self.accepts_media_in_results = dialect.accepts_media_in_results
         self._dialect = dialect

@@ -32,9 +32,9 @@ _MIN_SEARCH_EFFORT = "low"
 _encode = msgspec.json.Encoder().encode
 
 
-def encode_request(call: Call) -> UpstreamRequest:
+def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     """Encode the request for Responses. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
-    dialect: Dialect = call.dialect
+    dialect = call.dialect
     request = call.request
     notes: list[FidelityNote] = []
     budget = WorkBudget("tools", max_steps_here=call.max_steps_here, tool_names=call.aliases)
@@ -68,7 +68,7 @@ def encode_request(call: Call) -> UpstreamRequest:
     )
 
 
-def _output_limit(call: Call, dialect: Dialect, notes: list[FidelityNote]) -> int:
+def _output_limit(call: Call[Dialect], dialect: Dialect, notes: list[FidelityNote]) -> int:
     asked, minimum = call.request.max_tokens, dialect.min_output_tokens
     if asked < minimum:
         reason = (
@@ -79,7 +79,7 @@ def _output_limit(call: Call, dialect: Dialect, notes: list[FidelityNote]) -> in
 
 
 def _add_reasoning(
-    body: dict[str, Any], tools: ToolFields, call: Call, dialect: Dialect, notes: list[FidelityNote]
+    body: dict[str, Any], tools: ToolFields, call: Call[Dialect], dialect: Dialect, notes: list[FidelityNote]
 ) -> None:
     request = call.request
     effort = request.effort
@@ -115,9 +115,9 @@ def _add_reasoning(
         body["include"] = included
 
 
-def _add_format(body: dict[str, Any], call: Call, budget: WorkBudget, notes: list[FidelityNote]) -> bool:
+def _add_format(body: dict[str, Any], call: Call[Dialect], budget: WorkBudget, notes: list[FidelityNote]) -> bool:
     """Add the reply schema. Return True if the provider enforces it."""
-    dialect: Dialect = call.dialect
+    dialect = call.dialect
     found = find_output_schema(call, budget, notes)
     if found is None:
         return False

@@ -22,6 +22,7 @@ from anthropic_proxy.messages.server_blocks import (
     generated_image_text,
 )
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.frames import ABSENT, OutputItem, decode_lenient
 from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallReader
 
@@ -49,7 +50,7 @@ class ServerToolReader:
 
     __slots__ = ("_call", "_identifier", "_is_program", "_item", "_shared")
 
-    def __init__(self, call: Call, item: OutputItem, shared: ToolCallReader) -> None:
+    def __init__(self, call: Call[Dialect], item: OutputItem, shared: ToolCallReader) -> None:
         self._call = call
         self._shared = shared
         self._item = item

@@ -41,8 +41,8 @@ _PARAGRAPH = "\n\n"
 class ResponsesDecoder(Decoder):
     """Reads one answer. Items are known by their place in the output: some gateways change ids between events."""
 
-    def __init__(self, call: Call) -> None:
-        dialect: Dialect = call.dialect
+    def __init__(self, call: Call[Dialect]) -> None:
+        dialect = call.dialect
         self._call = call
         self._tag = dialect.signature_tag
         self.signature = empty_signature(dialect.signature_tag)

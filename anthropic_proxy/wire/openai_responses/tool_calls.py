@@ -7,6 +7,7 @@ from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.messages.fold.arguments import is_cut_short
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.frames import OutputItem
 from anthropic_proxy.wire.openai_responses.mcp_servers import names_by_label
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
@@ -92,7 +93,7 @@ class OpenToolCall:
 class ToolCallReader:
     """Shared state of the calls of one reply: ids, aliases and declared tools."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
         self._ids = ToolCallIds(call)
         self._count = 0

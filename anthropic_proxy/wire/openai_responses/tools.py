@@ -42,7 +42,7 @@ class ToolFields(Struct):
     notes: list[FidelityNote] = []
 
 
-def encode_tools(call: Call, dialect: Dialect, budget: WorkBudget) -> ToolFields:
+def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
     """Encode the tools. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     if are_client_tools(call.request.tools):
         definitions, notes, offered = _encode_functions(
@@ -60,7 +60,9 @@ def encode_tools(call: Call, dialect: Dialect, budget: WorkBudget) -> ToolFields
     return tools
 
 
-def _encode_mixed(call: Call, dialect: Dialect, budget: WorkBudget) -> tuple[ToolFields, dict[str, dict[str, str]]]:
+def _encode_mixed(
+    call: Call[Dialect], dialect: Dialect, budget: WorkBudget
+) -> tuple[ToolFields, dict[str, dict[str, str]]]:
     """Encode functions and server tools in the client's order. The second value has the `tool_choice` of each."""
     tools = ToolFields([])
     offered: dict[str, dict[str, str]] = {}
@@ -165,7 +167,7 @@ def _place_of(location: Raw) -> Iterator[tuple[str, str]]:
             yield name, known[name]
 
 
-def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call, dialect: Dialect) -> Any:
+def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call[Dialect], dialect: Dialect) -> Any:
     if choice.type in ("none", "auto"):
         return choice.type if offered else None
     if not offered or (choice.type == "tool" and choice.name not in offered):

@@ -25,6 +25,7 @@ from anthropic_proxy.messages.server_blocks import (
     is_domain_allowed,
 )
 from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.frames import OutputContent, OutputItem, decode_lenient
 
 _TRACKING = "utm_source="
@@ -68,7 +69,7 @@ class _Found(Struct):
 class WebSearchReader:
     """Reads the searches of one answer; holds back what follows one until `release`, where its pages come later."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
         self._waiting: list[Delta | _Found] = []
         self._found: set[str] = set()

@@ -1,7 +1,7 @@
 """Repair of the names and arguments of tool calls."""
 
 from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.contract import BaseDialect, Call
 from anthropic_proxy.wire.tool_call_repair.arguments import is_object, repair_arguments
 from anthropic_proxy.wire.tool_call_repair.offered_tools import UNNAMED, OfferedTools
 
@@ -12,7 +12,7 @@ _MAX_SHOWN_CHARACTERS = 80
 class CallRepair:
     """Repairs the tool calls of one reply and notes each change. Ambiguous calls are unchanged."""
 
-    def __init__(self, call: Call, *, names: bool) -> None:
+    def __init__(self, call: Call[BaseDialect], *, names: bool) -> None:
         """`names`: True to repair names."""
         self.notes: list[FidelityNote] = []
         """Notes on repaired calls and on arguments that stay broken."""

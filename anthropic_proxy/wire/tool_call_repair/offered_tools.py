@@ -9,7 +9,7 @@ import msgspec
 
 from anthropic_proxy.messages.models import Tool
 from anthropic_proxy.messages.models.tools import is_client_tool
-from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.contract import BaseDialect, Call
 
 UNNAMED = "unnamed_tool"
 """Placeholder for the unknown name of a call.
@@ -27,7 +27,7 @@ _MAX_NAME_LENGTH = 512
 class OfferedTools:
     """Finds the tool that a call refers to. None: ambiguous."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call[BaseDialect]) -> None:
         choice = call.request.tool_choice
         kind = choice.type if choice is not None else "auto"
         self._given = call.request.tools if kind != "none" else []

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from anthropic_proxy.messages.deltas import Delta, Text
 from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.wire.contract import Call
+from anthropic_proxy.wire.contract import BaseDialect, Call
+from anthropic_proxy.wire.tool_call_repair.formats import ToolCallFormat
 from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
 from anthropic_proxy.wire.tool_call_repair.text_calls import TextCallDetector
-from anthropic_proxy.wire.tool_call_repair.thinking_tags import ThinkingTagParser
+from anthropic_proxy.wire.tool_call_repair.thinking_tags import ThinkingTagParser, ThinkingTags
 
 _WHOLE_ANSWERS = ("bare_json", "bare_python")
 
@@ -15,9 +16,9 @@ _WHOLE_ANSWERS = ("bare_json", "bare_python")
 class TextSplitter:
     """Splits text fragments: reasoning at the beginning first, calls in the remaining text."""
 
-    def __init__(self, call: Call) -> None:
-        """Use the dialect's `thinking_tags` and `text_call_formats`."""
-        tags, conventions = call.dialect.thinking_tags, call.dialect.text_call_formats
+    def __init__(
+        self, call: Call[BaseDialect], tags: Sequence[ThinkingTags], conventions: Sequence[ToolCallFormat]
+    ) -> None:
         if call.request.output_schema:  # JSON was asked for, so that alone shows no call
             conventions = tuple(name for name in conventions if name not in _WHOLE_ANSWERS)
         offered = OfferedTools(call) if conventions else None

@@ -22,7 +22,7 @@ from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudg
 from anthropic_proxy.routing.memory_store import MemoryStore
 from anthropic_proxy.routing.model_observations import ModelObservations
 from anthropic_proxy.services import Services
-from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest, relays
+from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
 from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, complete_replies, folders_of, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
 from tests.support.event_grammar import check_bytes
@@ -58,7 +58,7 @@ def _check_request(data: bytes) -> None:
         request = decode_request(body)
     except ClientError:
         return
-    if relays(target.wire):
+    if target.is_relayed:
         return  # its encoder takes bytes, in a whole exchange
     try:
         counted = estimate(request)
@@ -168,7 +168,7 @@ def _check_exchange(data: bytes) -> None:
     for line in log.split("\n")[:-1]:
         expect(line.isprintable() if status == 200 else bool(json.loads(line)), f"the log has {line!r}")
     expect(calls <= MOST_CALLS, f"{calls} calls upstream")
-    relayed = relays(_scenario(words[0], _callable_seats()).target.wire)
+    relayed = _scenario(words[0], _callable_seats()).target.is_relayed
     expect(relayed or bool(sink.receipt and sink.receipt.outcome), "an exchange without an outcome")
     got = sum(map(bool, (sink.stream, sink.body, sink.error)))
     expect(got == 1, f"the client got {got} answers")

@@ -51,7 +51,7 @@ def _bodies(framing: str) -> Iterator[bytes]:
     for wire in WIRES:
         for name in playable(wire):
             scenario = scenario_of(wire, name)
-            if scenario.upstream and framing == scenario.target.wire.FRAMING and len(scenario.upstream) < LARGEST_SEED:
+            if scenario.upstream and framing == scenario.target.wire.framing and len(scenario.upstream) < LARGEST_SEED:
                 yield scenario.upstream
 
 

@@ -8,7 +8,7 @@ from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.server.responses import encode_error, encode_events, error_headers
-from anthropic_proxy.wire.contract import Call, Wire, heals, relays
+from anthropic_proxy.wire.contract import Call, RelayWire, Wire
 from anthropic_proxy.wire.framing import new_reader
 from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, call_of, complete_replies, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
@@ -57,9 +57,9 @@ def _check(wire_name: str, data: bytes) -> None:
     listener = _Listener(call, decoder.signature)
     try:
         for deltas in _whole(decoder, payload) if mode == "body" else _streamed(wire, decoder, payload):
-            if not relays(wire):  # a relay reads along only for usage and the end
+            if not isinstance(wire, RelayWire):  # a relay reads along only for usage and the end
                 listener.feed(deltas)
-        if relays(wire):
+        if isinstance(wire, RelayWire):
             return
         listener.finish()
     except ProxyError as error:
@@ -74,7 +74,7 @@ def _whole(decoder: Any, payload: bytes) -> Iterator[list[Delta]]:
 
 
 def _streamed(wire: Wire, decoder: Any, payload: bytes) -> Iterator[list[Delta]]:
-    reader = new_reader(wire.FRAMING)
+    reader = new_reader(wire.framing)
     for chunk in (*cuts_of(payload), b""):
         for frame in reader.feed(chunk) if chunk else reader.finish():
             yield decoder.decode_frame(frame)
@@ -98,7 +98,7 @@ def _check_error(wire: Wire, call: Call, words: list[str], payload: bytes) -> No
         assert isinstance(outcome, ProxyError)
         expect_ours(outcome)
         _expect_tellable(outcome)
-        if heals(wire) and (healing := wire.find_adaptation(call, outcome)):  # type: ignore[arg-type]
+        if healing := wire.find_adaptation(call, outcome):
             wire.apply_adaptation(call.dialect, healing.name)
         return
     listener = _Listener(call, "")

@@ -52,7 +52,7 @@ def call_of(body: bytes, target: Target, *, stream: bool = True, asked: str = AS
 
 
 def sent(body: bytes, target: Target | None = None) -> bytes:
-    return anthropic.encode_request(call_of(body, target or target_of())).body
+    return anthropic.WIRE.encode_request(call_of(body, target or target_of())).body
 
 
 # The request
@@ -184,7 +184,7 @@ def test_headers_pass_but_for_those_of_this_hop() -> None:
         "transfer-encoding": "chunked",
         "te": "trailers",
     }
-    request = anthropic.encode_request(call_of(b"{}", target_of(), headers=given_headers, query="beta=true&x=%20"))
+    request = anthropic.WIRE.encode_request(call_of(b"{}", target_of(), headers=given_headers, query="beta=true&x=%20"))
     assert request.headers == {
         "anthropic-beta": "a,b",
         "anthropic-version": "2026-10-21",
@@ -218,7 +218,7 @@ def test_a_header_of_the_answer_passes_byte_by_byte_or_not_at_all(sent: bytes, p
 
 async def relayed(chunks: list[bytes | Exception], call: Call, target: Target) -> tuple[bytes, RelayStream]:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
-    answer = RelayStream(anthropic, call, FakeResponse(200, *chunks), watch)
+    answer = RelayStream(anthropic.WIRE, call, FakeResponse(200, *chunks), watch)
     try:
         await answer.open()
         received = b""
@@ -896,7 +896,7 @@ def test_a_language_that_the_provider_itself_does_not_speak_needs_an_address() -
     )
 
 
-@pytest.mark.parametrize("field", anthropic.Dialect.__struct_fields__)
+@pytest.mark.parametrize("field", anthropic.Dialect.__annotations__)
 def test_every_quirk_changes_something(field: str) -> None:
     if not all(name.startswith("tests/") for name in proofs_of(anthropic)[field]):
         assert changes_a_scenario(anthropic, field)

@@ -19,7 +19,7 @@ from anthropic_proxy.server.endpoints import serve_request
 from anthropic_proxy.server.responses import fidelity_headers
 from anthropic_proxy.settings import Settings, load_settings
 from anthropic_proxy.upstream.contract import SearchResult
-from anthropic_proxy.wire.contract import Credential, UpstreamRequest, relays
+from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.matrix.backends import BACKENDS, Backend
 from tests.matrix.cells import said, sample
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
@@ -360,7 +360,7 @@ CLAUDE_CODE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", CLAUDE_CODE)
 def test_ordinary_requests_of_claude_code_pass_under_strict(kind: str, backend: Backend) -> None:
     target = backend.target()
-    if relays(target.wire):
+    if target.is_relayed:
         return
     notes, _ = said(sample(CLAUDE_CODE[kind], target), target)
     assert [note for note in notes if note.handling == "dropped"] == []

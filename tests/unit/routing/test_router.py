@@ -355,7 +355,7 @@ def test_a_target_has_all_that_a_call_needs(row):
     assert target.provider is row
     assert target.model == "some-model"
     assert target.base_url.startswith(row.base_url) or row.regional_urls
-    assert isinstance(target.dialect, target.wire.Dialect)
+    assert isinstance(target.dialect, target.wire.dialect_type)
 
 
 def test_an_address_of_the_user_s_wins():
@@ -476,7 +476,7 @@ def test_a_search_is_asked_for_in_the_language_in_which_the_provider_searches(
     keys = dict.fromkeys(("OPENAI_API_KEY", "XAI_API_KEY", "GROQ_API_KEY", "GEMINI_API_KEY"), "sk-0123456789abcdef")
     settings = load_settings(keys | environ, PROVIDERS, env_file=None)
     (target,) = resolve(RoutingQuery(model, SEARCH), settings, Catalog()).targets
-    assert target.wire.__name__.rpartition(".")[2] == wire
+    assert type(target.wire).__module__.rpartition(".")[2] == wire
 
 
 @pytest.mark.parametrize("asked", ["demo/demo", "demo/x", "DEMO/x", "claude-demo/demo", "demo", "demo/x[1m]"])

@@ -664,9 +664,9 @@ class Session:
             new_id=lambda prefix: f"{prefix}{next(self._ids):020}",
             provider="demo",
         )
-        response = await new_demo()("demo:", openai_chat.encode_request(call), None)
+        response = await new_demo()("demo:", openai_chat.WIRE.encode_request(call), None)
         assert response.status == 200
-        decoder, reader = openai_chat.new_decoder(call), SSEReader()
+        decoder, reader = openai_chat.WIRE.new_decoder(call), SSEReader()
         deltas: list[Delta] = []
         body = b""
         while part := await response.read():

@@ -56,7 +56,7 @@ def test_the_kind_of_a_reason(kind: str, reason: str) -> None:
 
 def chat(reason: str, arguments: str, *, streams: bool) -> str | None:
     """Return the stop reason of a reply that calls a tool."""
-    decoder = openai_chat.new_decoder(new_call(openai_chat))
+    decoder = openai_chat.WIRE.new_decoder(new_call(openai_chat))
     function = {"name": "Read", "arguments": arguments}
     message = {"role": "assistant", "tool_calls": [{"index": 0, "id": "c", "function": function}]}
     choice = {"index": 0, ("delta" if streams else "message"): message, "finish_reason": reason}
@@ -109,11 +109,11 @@ def test_responses(status: str, reason: str | None, item_status: str | None, arg
         done = {**item, "arguments": arguments, "status": item_status}
         events.append({"type": "response.output_item.done", "output_index": 0, "item": done})
         body = {**response, "output": [done]}
-        decoder = openai_responses.new_decoder(new_call(openai_responses))
+        decoder = openai_responses.WIRE.new_decoder(new_call(openai_responses))
         deltas = decoder.decode_body(json.dumps(body).encode())
         assert fold(deltas, message_id="m", model="m", signature="").stop_reason == expected
     events.append({"type": f"response.{status}", "response": response})
-    decoder = openai_responses.new_decoder(new_call(openai_responses))
+    decoder = openai_responses.WIRE.new_decoder(new_call(openai_responses))
     deltas = [delta for event in events for delta in decoder.decode_frame(json.dumps(event).encode())]
     assert fold([*deltas, *decoder.decode_end()], message_id="m", model="m", signature="").stop_reason == expected
 
@@ -132,7 +132,7 @@ def test_responses(status: str, reason: str | None, item_status: str | None, arg
 def test_ollama(reason: str | None, expected: str, streams: bool) -> None:
     message = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "Read", "arguments": {}}}]}
     body = json.dumps({"message": message, "done": True, "done_reason": reason}).encode()
-    decoder = ollama.new_decoder(new_call(ollama))
+    decoder = ollama.WIRE.new_decoder(new_call(ollama))
     deltas = [*decoder.decode_frame(body), *decoder.decode_end()] if streams else decoder.decode_body(body)
     assert fold(deltas, message_id="m", model="m", signature="").stop_reason == expected
 
@@ -154,8 +154,8 @@ def test_gemini(reason: str, expected: str) -> None:
     parts = [{"functionCall": {"name": "Read", "args": {}}}]
     body = json.dumps({"candidates": [{"content": {"parts": parts}, "finishReason": reason}]}).encode()
     for deltas in (
-        gemini.new_decoder(new_call(gemini)).decode_frame(body),
-        gemini.new_decoder(new_call(gemini)).decode_body(body),
+        gemini.WIRE.new_decoder(new_call(gemini)).decode_frame(body),
+        gemini.WIRE.new_decoder(new_call(gemini)).decode_body(body),
     ):
         assert fold(deltas, message_id="m", model="m", signature="").stop_reason == expected
 
@@ -179,7 +179,7 @@ def test_gemini(reason: str, expected: str) -> None:
 def test_a_call_that_groq_could_not_read_is_made_only_if_it_is_whole(generation: str, called: bool) -> None:
     error = {"message": "Failed to call a function.", "code": "tool_use_failed", "failed_generation": generation}
     body = json.dumps({"error": error}).encode()
-    reply = openai_chat.decode_error(new_call(openai_chat), 400, {}, body)
+    reply = openai_chat.WIRE.decode_error(new_call(openai_chat), 400, {}, body)
     assert isinstance(reply, list) == called
     if isinstance(reply, list):
         assert fold(reply, message_id="m", model="m", signature="").stop_reason == "tool_use"

@@ -70,7 +70,7 @@ def a_frame(*parts: Any, finish: str | None = None, **fields: Any) -> bytes:
 
 
 def decoded(*frames: bytes, call: Call | None = None) -> list[Delta]:
-    decoder = gemini.new_decoder(call or a_call())
+    decoder = gemini.WIRE.new_decoder(call or a_call())
     return [delta for frame in frames for delta in decoder.decode_frame(frame)] + decoder.decode_end()
 
 
@@ -108,7 +108,7 @@ def test_complete_streams_are_decoded_without_loss(name: str) -> None:
 @pytest.mark.parametrize("name", GEMINI_REPLIES)
 def test_complete_replies_are_decoded_without_loss(name: str) -> None:
     reply = GEMINI_REPLIES[name]
-    _check_reply(gemini.new_decoder(a_call(stream=False)).decode_body(json.dumps(reply).encode()), [reply])
+    _check_reply(gemini.WIRE.new_decoder(a_call(stream=False)).decode_body(json.dumps(reply).encode()), [reply])
 
 
 def _check_reply(deltas: list[Delta], replies: list[Any]) -> None:
@@ -164,11 +164,11 @@ def test_signatures_come_back_as_they_were(given_signatures: list[str | None], t
     ids = [block["id"] for block in message["content"] if block["type"] == "tool_use"]
     results = [{"type": "tool_result", "tool_use_id": one, "content": "seen"} for one in ids]
     history = [user("Look."), {"role": "assistant", "content": message["content"]}, user(*results)]
-    _, calls, answers = said(gemini.encode_request(a_call(*history, tools=[LOOK], dialect=BEFORE_3)))["contents"]
+    _, calls, answers = said(gemini.WIRE.encode_request(a_call(*history, tools=[LOOK], dialect=BEFORE_3)))["contents"]
     assert [part.get("thoughtSignature") for part in calls["parts"]] == given_signatures
     assert [part["functionCall"]["args"] for part in calls["parts"]] == [{"at": n} for n in range(len(ids))]
     assert [part["functionResponse"]["id"] for part in answers["parts"]] == ids
-    strict = said(gemini.encode_request(a_call(*history, tools=[LOOK])))["contents"][1]["parts"]
+    strict = said(gemini.WIRE.encode_request(a_call(*history, tools=[LOOK])))["contents"][1]["parts"]
     assert strict[0]["thoughtSignature"] == (given_signatures[0] or "skip_thought_signature_validator")
     assert [part.get("thoughtSignature") for part in strict[1:]] == given_signatures[1:]
 
@@ -220,7 +220,7 @@ def test_a_reply_that_could_not_be_read_is_tried_again_unless_something_was_said
     assert caught.value.retryable
     assert caught.value.message == f"google: the model's reply could not be read ({reason})"
     with pytest.raises(UpstreamProtocolError):
-        gemini.new_decoder(a_call(stream=False)).decode_body(a_frame(thought, finish=reason))
+        gemini.WIRE.new_decoder(a_call(stream=False)).decode_body(a_frame(thought, finish=reason))
     assert decoded(a_frame(thought), a_frame(finish=reason)) == [Thinking("Hm."), Stop("end_turn")]
 
 
@@ -241,7 +241,7 @@ def test_what_is_no_reply_is_an_error_worth_another_try(frame: bytes) -> None:
 
 def test_a_body_without_candidates_is_an_error_worth_another_try() -> None:
     with pytest.raises(UpstreamProtocolError) as caught:
-        gemini.new_decoder(a_call(stream=False)).decode_body(b'{"candidates": [], "usageMetadata": {}}')
+        gemini.WIRE.new_decoder(a_call(stream=False)).decode_body(b'{"candidates": [], "usageMetadata": {}}')
     assert caught.value.retryable
 
 
@@ -283,10 +283,10 @@ def test_the_provider_s_ids_are_kept_where_they_can_be_the_client_s(given: str, 
 
 def test_text_waits_for_its_sources_only_where_the_provider_may_search() -> None:
     search = a_call(tools=[{"type": "web_search_20250305", "name": "web_search"}])
-    decoder = gemini.new_decoder(search)
+    decoder = gemini.WIRE.new_decoder(search)
     assert decoder.decode_frame(a_frame({"text": "Cold."})) == []
     assert Text("Cold.") in decoder.decode_frame(a_frame(finish="STOP"))
-    assert gemini.new_decoder(a_call()).decode_frame(a_frame({"text": "Cold."})) == [Text("Cold.")]
+    assert gemini.WIRE.new_decoder(a_call()).decode_frame(a_frame({"text": "Cold."})) == [Text("Cold.")]
 
 
 @pytest.mark.parametrize("kind", ["audio/mp3", "video/mp4"])
@@ -294,7 +294,7 @@ def test_text_waits_for_its_sources_only_where_the_provider_may_search() -> None
 def test_sound_and_film_are_refused(block: str, kind: str) -> None:
     source = {"type": "base64", "media_type": kind, "data": "AAAA"}
     with pytest.raises(UnsupportedFeature, match=kind):
-        gemini.encode_request(a_call(user({"type": block, "source": source})))
+        gemini.WIRE.encode_request(a_call(user({"type": block, "source": source})))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_sound_and_film_are_refused(block: str, kind: str) -> None:
 def test_budgets(effort: str, asked: int | None, limit: int, budget: int | None, sent: int) -> None:
     call = a_call(dialect={"thinking": "budget", "min_budget_tokens": 512})
     request = msgspec.structs.replace(call.request, effort=effort, budget_tokens=asked, max_tokens=limit)
-    config = said(gemini.encode_request(msgspec.structs.replace(call, request=request)))["generationConfig"]
+    config = said(gemini.WIRE.encode_request(msgspec.structs.replace(call, request=request)))["generationConfig"]
     assert config["thinkingConfig"].get("thinkingBudget") == budget
     assert config["maxOutputTokens"] == sent
     assert config["thinkingConfig"].get("includeThoughts", False) is (effort != "none")
@@ -323,7 +323,7 @@ def test_budgets(effort: str, asked: int | None, limit: int, budget: int | None,
 
 def test_a_model_s_name_is_escaped_in_the_path() -> None:
     call = msgspec.structs.replace(a_call(), model="models/tuned/my model?")
-    assert gemini.encode_request(call).path == "/models/tuned%2Fmy%20model%3F:streamGenerateContent?alt=sse"
+    assert gemini.WIRE.encode_request(call).path == "/models/tuned%2Fmy%20model%3F:streamGenerateContent?alt=sse"
 
 
 names = st.sampled_from(["type", "default", "properties", "$ref", "anyOf", "items", "enum", "a", "required", "title"])

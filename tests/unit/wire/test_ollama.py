@@ -46,7 +46,7 @@ def new_call(*, stream: bool = True, effort: str = "default", **dialect: Any) ->
 
 
 def decode_stream(body: bytes) -> list[Delta]:
-    decoder, reader = ollama.new_decoder(new_call()), NDJSONReader()
+    decoder, reader = ollama.WIRE.new_decoder(new_call()), NDJSONReader()
     deltas = [delta for frame in reader.feed(body) + reader.finish() for delta in decoder.decode_frame(frame)]
     return deltas + decoder.decode_end()
 
@@ -106,7 +106,7 @@ def proofs() -> dict[str, set[str]]:
     return {field: set(proof[1].replace(" ", "").split(",")) if proof else set() for field, proof in found.items()}
 
 
-@pytest.mark.parametrize("field", ollama.Dialect.__struct_fields__)
+@pytest.mark.parametrize("field", ollama.Dialect.__annotations__)
 def test_every_quirk_changes_a_scenario_and_names_it(field: str) -> None:
     named = {name.rpartition("/")[2] for name in proofs()[field]}
     assert named
@@ -193,7 +193,7 @@ def test_a_line_of_another_shape_is_a_failure_of_the_server(line: bytes) -> None
 @given(st.binary(max_size=60) | st.recursive(st.none() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))
 def test_any_line_is_deltas_or_an_upstream_error(line: Any) -> None:
     frame = line if isinstance(line, bytes) else msgspec.json.encode({"message": line, "error": line})
-    decoder = ollama.new_decoder(new_call())
+    decoder = ollama.WIRE.new_decoder(new_call())
     try:
         decoder.decode_frame(frame)
     except UpstreamError:
@@ -202,7 +202,7 @@ def test_any_line_is_deltas_or_an_upstream_error(line: Any) -> None:
 
 @given(st.integers(100, 599), st.binary(max_size=80) | st.sampled_from([b'{"error":"{"}', b'{"error":{"a":1}}', b"{}"]))
 def test_any_refusal_is_an_upstream_error(status: int, body: bytes) -> None:
-    error = ollama.decode_error(new_call(), status, {}, body)
+    error = ollama.WIRE.decode_error(new_call(), status, {}, body)
     assert isinstance(error, UpstreamError)
     assert 400 <= error.status < 600
 

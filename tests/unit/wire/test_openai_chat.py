@@ -48,7 +48,7 @@ def new_call(*tools: str, stream: bool = True, **dialect: Any) -> Call:
 
 
 def decode_stream(body: bytes, call: Call) -> list[Delta]:
-    decoder, reader = openai_chat.new_decoder(call), SSEReader()
+    decoder, reader = openai_chat.WIRE.new_decoder(call), SSEReader()
     deltas = [delta for frame in reader.feed(body) + reader.finish() for delta in decoder.decode_frame(frame)]
     return deltas + decoder.decode_end()
 
@@ -97,7 +97,7 @@ def _understood(kind: Any, value: Any) -> Any:
 # Quirks
 
 
-@pytest.mark.parametrize("field", openai_chat.Dialect.__struct_fields__)
+@pytest.mark.parametrize("field", openai_chat.Dialect.__annotations__)
 def test_every_quirk_changes_a_scenario(field: str) -> None:
     learned = all(name.startswith("tests/") for name in proofs_of(openai_chat)[field])
     assert learned or changes_a_scenario(openai_chat, field), f"nothing changes when {field} is reset"
@@ -122,7 +122,7 @@ def test_complete_streams_are_decoded_without_loss(name: str) -> None:
 @pytest.mark.parametrize("name", CHAT_REPLIES)
 def test_complete_replies_are_decoded_without_loss(name: str) -> None:
     reply = CHAT_REPLIES[name]
-    decoder = openai_chat.new_decoder(new_call("weather", stream=False))
+    decoder = openai_chat.WIRE.new_decoder(new_call("weather", stream=False))
     deltas = decoder.decode_body(msgspec.json.encode(reply))
     _check_reply(deltas, [reply["choices"][0]["message"]], reply["usage"])
 
@@ -222,7 +222,7 @@ JSON = st.recursive(
 @given(st.lists(st.one_of(st.binary(max_size=30), JSON.map(msgspec.json.encode)), max_size=4))
 def test_whatever_comes_is_read_or_refused(bodies: list[bytes]) -> None:
     call = new_call("a", replays_reasoning_details=True, thinking_tags=TAGS)
-    for read in (openai_chat.new_decoder(call).decode_frame, openai_chat.new_decoder(call).decode_body):
+    for read in (openai_chat.WIRE.new_decoder(call).decode_frame, openai_chat.WIRE.new_decoder(call).decode_body):
         try:
             for body in bodies:
                 read(body)

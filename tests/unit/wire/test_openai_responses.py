@@ -46,11 +46,11 @@ def new_call(*, stream: bool = True, dialect: dict[str, Any] | None = None, limi
 
 
 def encode(call: Call) -> Any:
-    return json.loads(openai_responses.encode_request(call).body)
+    return json.loads(openai_responses.WIRE.encode_request(call).body)
 
 
 def decode_stream(body: bytes, call: Call) -> list[Delta]:
-    decoder, reader = openai_responses.new_decoder(call), SSEReader()
+    decoder, reader = openai_responses.WIRE.new_decoder(call), SSEReader()
     deltas = [delta for frame in reader.feed(body) + reader.finish() for delta in decoder.decode_frame(frame)]
     return deltas + decoder.decode_end()
 
@@ -106,7 +106,7 @@ def _adapter(kind: Any) -> Any:
 # Quirks
 
 
-@pytest.mark.parametrize("field", openai_responses.Dialect.__struct_fields__)
+@pytest.mark.parametrize("field", openai_responses.Dialect.__annotations__)
 def test_every_quirk_changes_a_scenario(field: str) -> None:
     learned = all(name.startswith("tests/") for name in proofs_of(openai_responses)[field])
     assert learned or changes_a_scenario(openai_responses, field), f"nothing changes when {field} is reset"
@@ -138,13 +138,13 @@ def test_the_model_decides_and_never_the_address(model: str, wire: Any, address:
     environ = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": address}
     for asked, spoken in (("auto", wire), ("chat", openai_chat), ("responses", openai_responses)):
         settings = load_settings({**environ, "OPENAI_WIRE": asked}, PROVIDERS, env_file=None)
-        assert resolve(RoutingQuery(f"openai/{model}"), settings, Catalog()).targets[0].wire is spoken
+        assert resolve(RoutingQuery(f"openai/{model}"), settings, Catalog()).targets[0].wire is spoken.WIRE
 
 
 def test_xai_speaks_it_where_the_user_says_so() -> None:
     for asked, spoken in (("auto", openai_chat), ("responses", openai_responses)):
         settings = load_settings({"XAI_API_KEY": "k", "XAI_WIRE": asked}, PROVIDERS, env_file=None)
-        assert resolve(RoutingQuery("xai/grok-4.6"), settings, Catalog()).targets[0].wire is spoken
+        assert resolve(RoutingQuery("xai/grok-4.6"), settings, Catalog()).targets[0].wire is spoken.WIRE
 
 
 # Complete replies of providers
@@ -160,7 +160,7 @@ def test_complete_streams_are_decoded_without_loss(name: str) -> None:
 @pytest.mark.parametrize("name", RESPONSES)
 def test_complete_replies_are_decoded_without_loss(name: str) -> None:
     answer = RESPONSES[name]
-    decoder = openai_responses.new_decoder(new_call(tools=[WEATHER], stream=False))
+    decoder = openai_responses.WIRE.new_decoder(new_call(tools=[WEATHER], stream=False))
     _check_reply(decoder.decode_body(msgspec.json.encode(answer)), answer)
 
 
@@ -184,7 +184,7 @@ def test_reasoning_returns_before_its_calls_as_it_came(name: str) -> None:
     """Source: OpenAI's guide to reasoning models, keeping reasoning items in context; requests observed 2026-11."""
     answer = RESPONSES[name]
     body = msgspec.json.encode(answer)
-    content = content_of(openai_responses.new_decoder(new_call(tools=[WEATHER], stream=False)).decode_body(body))
+    content = content_of(openai_responses.WIRE.new_decoder(new_call(tools=[WEATHER], stream=False)).decode_body(body))
     ids = [block["id"] for block in content if block["type"] == "tool_use"]
     results = [{"type": "tool_result", "tool_use_id": one, "content": "done"} for one in ids]
     messages = [
@@ -254,7 +254,7 @@ def test_reasoning_that_led_to_a_search_does_not_go_back_without_it() -> None:
     answer = {"type": "message", "content": [{"type": "output_text", "text": "So."}]}
     output = [reasoned(1), reasoned(2, "Look."), search, reasoned(3), answer]
     tools = [{"type": "web_search_20250305", "name": "web_search"}]
-    decoder = openai_responses.new_decoder(new_call(stream=False))  # with or without permission to search
+    decoder = openai_responses.WIRE.new_decoder(new_call(stream=False))  # with or without permission to search
     content = content_of(decoder.decode_body(msgspec.json.encode({"status": "completed", "output": output})))
     assert [block["type"] for block in content] == [
         *("thinking", "server_tool_use", "web_search_tool_result"),
@@ -269,7 +269,7 @@ def test_reasoning_that_is_too_large_to_carry_is_shown_and_not_sent_back() -> No
     item = {"id": "rs_1", "type": "reasoning", "summary": [{"text": "Long."}], "encrypted_content": "x" * 70_000}
     message = {"type": "message", "content": [{"type": "output_text", "text": "Ok."}]}
     body = msgspec.json.encode({"status": "completed", "output": [item, message]})
-    content = content_of(openai_responses.new_decoder(new_call(stream=False)).decode_body(body))
+    content = content_of(openai_responses.WIRE.new_decoder(new_call(stream=False)).decode_body(body))
     assert content[0]["thinking"] == "Long."
     assert len(content[0]["signature"]) < 100
     history = [{"role": "assistant", "content": content}, {"role": "user", "content": "Go on"}]
@@ -311,7 +311,7 @@ def test_a_field_of_an_unexpected_type_counts_as_not_given(field: str) -> None:
 @pytest.mark.parametrize("status", ["failed", "cancelled", "in_progress", "queued"])
 def test_a_response_that_is_not_complete_is_a_failure(status: str) -> None:
     with pytest.raises(UpstreamError, match=status):
-        openai_responses.new_decoder(new_call(stream=False)).decode_body(msgspec.json.encode({"status": status}))
+        openai_responses.WIRE.new_decoder(new_call(stream=False)).decode_body(msgspec.json.encode({"status": status}))
 
 
 def test_the_end_of_the_bytes_is_no_end() -> None:
@@ -324,7 +324,7 @@ def test_the_end_of_the_bytes_is_no_end() -> None:
 
 def refused(parameter: str | None, message: str = "not supported", code: str | None = None) -> UpstreamError:
     error = {"error": {"message": message, "type": "invalid_request_error", "param": parameter, "code": code}}
-    failure = openai_responses.decode_error(new_call(), 400, {}, msgspec.json.encode(error))
+    failure = openai_responses.WIRE.decode_error(new_call(), 400, {}, msgspec.json.encode(error))
     assert isinstance(failure, UpstreamError)
     return failure
 
@@ -355,12 +355,12 @@ HEALED: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 def test_a_refused_parameter_is_left_out(parameter: str, message: str, gone: str, fields: dict[str, Any]) -> None:
     call = new_call(limits=TargetLimits(efforts=LONG_EFFORTS, server_tools=("web_search",)), **fields)
     assert gone in encode(call)
-    healing = openai_responses.find_adaptation(call, refused(parameter, message))
+    healing = openai_responses.WIRE.find_adaptation(call, refused(parameter, message))
     assert healing is not None
     assert healing.persistent
-    healed = msgspec.structs.replace(call, dialect=openai_responses.apply_adaptation(call.dialect, healing.name))
+    healed = msgspec.structs.replace(call, dialect=openai_responses.WIRE.apply_adaptation(call.dialect, healing.name))
     assert gone not in encode(healed)
-    assert openai_responses.find_adaptation(healed, refused(parameter, message)) is None
+    assert openai_responses.WIRE.find_adaptation(healed, refused(parameter, message)) is None
 
 
 @pytest.mark.parametrize(
@@ -378,26 +378,26 @@ def test_reasoning_that_is_not_taken_back_is_left_out_this_once(message: str, co
     said = [thought, {"type": "text", "text": "Hello."}]
     call = new_call(messages=[{"role": "assistant", "content": said}, {"role": "user", "content": "More"}])
     assert encode(call)["input"][0]["type"] == "reasoning"
-    healing = openai_responses.find_adaptation(call, refused("input", message, code))
+    healing = openai_responses.WIRE.find_adaptation(call, refused("input", message, code))
     assert healing is not None
     assert not healing.persistent
-    healed = msgspec.structs.replace(call, dialect=openai_responses.apply_adaptation(call.dialect, healing.name))
+    healed = msgspec.structs.replace(call, dialect=openai_responses.WIRE.apply_adaptation(call.dialect, healing.name))
     assert [item["type"] for item in encode(healed)["input"]] == ["message", "message"]
-    assert openai_responses.find_adaptation(healed, refused("input", message, code)) is None
+    assert openai_responses.WIRE.find_adaptation(healed, refused("input", message, code)) is None
 
 
 def test_an_effort_becomes_the_nearest_that_the_refusal_lists() -> None:
     call = new_call(limits=TargetLimits(efforts=LONG_EFFORTS), output_config={"effort": "xhigh"})
     text = "Unsupported value: 'xhigh' is not supported. Supported values are: 'low', 'medium', and 'high'."
-    healing = openai_responses.find_adaptation(call, refused("reasoning.effort", text, "unsupported_value"))
+    healing = openai_responses.WIRE.find_adaptation(call, refused("reasoning.effort", text, "unsupported_value"))
     assert healing is not None
-    healed = msgspec.structs.replace(call, dialect=openai_responses.apply_adaptation(call.dialect, healing.name))
+    healed = msgspec.structs.replace(call, dialect=openai_responses.WIRE.apply_adaptation(call.dialect, healing.name))
     assert encode(healed)["reasoning"]["effort"] == "high"
 
 
 def test_what_is_not_known_stands() -> None:
     call = new_call()
-    assert openai_responses.find_adaptation(call, refused("input[0].content")) is None
-    assert openai_responses.find_adaptation(call, refused(None)) is None
-    assert openai_responses.apply_adaptation(call.dialect, "drop everything") == call.dialect
-    assert openai_responses.apply_adaptation(call.dialect, "") == call.dialect
+    assert openai_responses.WIRE.find_adaptation(call, refused("input[0].content")) is None
+    assert openai_responses.WIRE.find_adaptation(call, refused(None)) is None
+    assert openai_responses.WIRE.apply_adaptation(call.dialect, "drop everything") == call.dialect
+    assert openai_responses.WIRE.apply_adaptation(call.dialect, "") == call.dialect

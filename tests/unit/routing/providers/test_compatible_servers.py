@@ -14,6 +14,7 @@ from anthropic_proxy.routing.providers import PROVIDERS, find_provider
 from anthropic_proxy.routing.router import RoutingQuery, Target, find_server, resolve
 from anthropic_proxy.settings import Settings, load_settings
 from anthropic_proxy.upstream.http import join_url
+from anthropic_proxy.wire import openai_chat, openai_responses
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.harness import FakeResponse, ProxyHarness
@@ -87,9 +88,9 @@ def test_the_address_never_decides_the_wire() -> None:
         "https://api.deepseek.com",
         "https://mine.openai.azure.com/openai/v1",
     ):
-        assert aim(address, "gpt-5").wire.__name__.endswith("openai_responses")
-        assert aim(address, "gpt-4.1").wire.__name__.endswith("openai_chat")
-        assert aim(address, "gpt-5", OPENAI_WIRE="chat").wire.__name__.endswith("openai_chat")
+        assert aim(address, "gpt-5").wire is openai_responses.WIRE
+        assert aim(address, "gpt-4.1").wire is openai_chat.WIRE
+        assert aim(address, "gpt-5", OPENAI_WIRE="chat").wire is openai_chat.WIRE
 
 
 def test_names_of_models_count_in_any_case_and_with_their_maker_in_front() -> None:

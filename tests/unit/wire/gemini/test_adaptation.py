@@ -283,5 +283,5 @@ async def test_what_was_not_said_cannot_be_the_cause(text: str) -> None:
 
 def test_an_unknown_lesson_changes_nothing() -> None:
     dialect = gemini.Dialect()
-    assert gemini.apply_adaptation(dialect, "drop everything") == dialect
-    assert gemini.apply_adaptation(dialect, "budget") == dialect
+    assert gemini.WIRE.apply_adaptation(dialect, "drop everything") == dialect
+    assert gemini.WIRE.apply_adaptation(dialect, "budget") == dialect
