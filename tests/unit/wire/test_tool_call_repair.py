@@ -371,15 +371,19 @@ def test_a_list_of_required_arguments_may_hold_anything(required: Any) -> None:
     assert OfferedTools(new_call(tools=tools)).match_by_arguments('{"path": "a"}') == "Read"
 
 
+def new_splitter(call) -> TextSplitter:
+    return TextSplitter(call, call.dialect.thinking_tags, call.dialect.text_call_formats)
+
+
 def test_no_call_is_looked_for_where_no_tool_may_be_called() -> None:
     for fields in ({"tools": []}, {"tool_choice": {"type": "none"}}):
-        assert TextSplitter(new_call(**fields)).feed(FORMS["hermes"]) == [Text(FORMS["hermes"])]
+        assert new_splitter(new_call(**fields)).feed(FORMS["hermes"]) == [Text(FORMS["hermes"])]
 
 
 def test_json_that_the_client_asked_for_is_no_call() -> None:
     schema = {"type": "object", "properties": {"name": {"type": "string"}}}
     call = new_call(output_config={"format": {"type": "json_schema", "schema": schema}})
-    text = TextSplitter(call)
+    text = new_splitter(call)
     assert folded([*text.feed(FORMS["bare_json"]), *text.finish()]) == [FORMS["bare_json"]]
 
 
