@@ -15,7 +15,7 @@ from tests.support.process_checks import run_command as run
 from tests.support.server_process import free_port, running_proxy
 
 RULE = "!" * 60
-REFUSED = "THIS PORT CAN REACH THIS PORT FROM MACHINES"
+REFUSED = "OTHER MACHINES CAN REACH THIS PORT"
 OPEN = "NO KEY IS REQUIRED"
 KEY = {"PROXY_API_KEY": "the-only-key-123456"}
 UVICORN = ("-m", "uvicorn", "server:app", "--port", "{port}", "--host")
