@@ -1,7 +1,7 @@
-"""The exception hierarchy.
+"""Exceptions of the proxy, each with the HTTP status and the Anthropic error type that the client receives.
 
 ProxyError
-├─ ClientError                       the client can fix it
+├─ ClientError                       the client, or the user of the proxy, can remove the cause
 │  ├─ InvalidRequest, UnsupportedFeature   400 invalid_request_error
 │  │  └─ MethodNotAllowed, UnsupportedEncoding, RequestTimeout, MalformedHttp   405, 415, 408, 400: the same type
 │  ├─ AuthenticationFailed                 401 authentication_error
@@ -10,14 +10,14 @@ ProxyError
 │  ├─ RequestTooLarge                      413 request_too_large
 │  │  └─ UriTooLong, HeadersTooLarge             414, 431: the same type
 │  └─ LimitReached                         429 rate_limit_error
-├─ UpstreamError                     the provider failed, never a limit of this proxy; has provider, status, retry_after
+├─ UpstreamError                     a provider failed, never a limit of this proxy; has provider, status, retry_after
 │  ├─ UpstreamRefused                      status and type mapped from its response
 │  ├─ UpstreamUnreachable, UpstreamProtocolError   502 api_error
 │  ├─ UpstreamTimeout                      504 timeout_error
 │  ├─ UpstreamOverloaded                   529 overloaded_error
-│  └─ CircuitOpen                          not called after repeated failures; status and type of the last failure
+│  └─ CircuitOpen                          provider not called after repeated failures; status of the last failure
 ├─ ProxyBusy                         529 overloaded_error; the queue in front of the upstreams is full
-├─ ServerToolFailed                  a tool that the proxy runs; becomes a block in the reply, never a status
+├─ ServerToolFailed                  a tool that the proxy runs failed; becomes a block in the reply, never a status
 │  ├─ WebFetchFailed                       a page or a link could not be fetched
 │  └─ WebSearchFailed                      the search service failed
 ├─ MissingExtra                      500 api_error; an optional package is not installed
@@ -25,8 +25,8 @@ ProxyError
 ├─ ConfigurationError                found at start; never reaches a client
 └─ InternalError                     500 api_error; a bug of the proxy, logged with its traceback
 
-Clients receive only the types that Anthropic documents (https://docs.anthropic.com/en/api/errors): retries depend on
-them.
+Clients receive only the error types that Anthropic documents (https://docs.anthropic.com/en/api/errors), because
+clients decide by the type about a retry.
 """
 
 from collections.abc import Iterable
@@ -36,16 +36,17 @@ from msgspec import Struct
 
 
 class ProxyError(Exception):
-    """Base class of all intended errors. The message names the remedy."""
+    """Base class of all errors that the proxy raises on purpose. The message states the cause and the remedy."""
 
     status: int = 500
-    """HTTP status of the response."""
+    """HTTP status of the response to the client."""
     error_type: str = "api_error"
-    """`error.type` of the Anthropic error body."""
+    """`error.type` of the error body for the client, in Anthropic's format."""
     retryable: bool = False
-    """True if the unchanged request may succeed a moment later."""
+    """True if the proxy may send the unchanged request to a provider again, because the failure is temporary."""
     closes_connection: bool = False
-    """True if the next bytes of the client connection may not begin a request."""
+    """True if the server must close the client connection after the response. Otherwise the server would parse
+    remaining bytes of the rejected request as the next request."""
 
     def __init__(
         self,
@@ -57,17 +58,20 @@ class ProxyError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
+        """Text for the client and the log, without the exception class."""
         self.details = details
-        """`error.details` of the error body, for example `{"error_code": …}`."""
+        """Object `error.details` of the error body, for example `{"error_code": …}`. None: the field is omitted."""
         self.retry_after = retry_after
-        """Seconds until the client should retry. None: not known."""
+        """Seconds until a retry is useful, sent to the client as `retry-after`. None: unknown, no header."""
         self.should_retry = should_retry
-        """Header `x-should-retry`. False: the official clients do not retry. None: they decide by the status."""
+        """Response header `x-should-retry`. True: Anthropic's clients retry. False: they do not retry. None: no header,
+        and the clients decide by the status."""
 
     def drop_traceback(self) -> None:
-        """Drop the tracebacks of this error and of its context, after it was reported or handled.
+        """Remove the tracebacks of this error and of the exceptions in its `__context__` chain, to free memory.
 
-        Their frames hold the error and the request body: a reference cycle that only the garbage collector would end.
+        Call this after the error was reported or handled. The frames of a traceback refer to the error and to the
+        request body. Only the garbage collector could free this reference cycle.
         """
         error: BaseException | None = self
         while error is not None:
@@ -76,115 +80,120 @@ class ProxyError(Exception):
 
 
 class ClientError(ProxyError):
-    """An error that the client can fix."""
+    """Base class of errors that the client, or the user of the proxy, can remove: a wrong request, key or setting."""
 
     status = 400
     error_type = "invalid_request_error"
 
 
 class InvalidRequest(ClientError):
-    """A field is missing or wrong. The message names the field, its value and the allowed values."""
+    """A field of the client request is missing or wrong. The message names field, value and allowed values."""
 
 
 class MethodNotAllowed(InvalidRequest):
-    """The path is served, but not for this method."""
+    """The proxy serves the path of the client request, but with other HTTP methods."""
 
     status = 405
 
     def __init__(self, message: str, allowed: Iterable[str]) -> None:
         super().__init__(message)
         self.allowed = tuple(allowed)
-        """Methods of the path."""
+        """HTTP methods that the path accepts, for the response header `allow`."""
 
 
 class UnsupportedEncoding(InvalidRequest):
-    """The body is compressed or has an unsupported encoding."""
+    """The body of the client request is compressed (`content-encoding`). The proxy accepts only uncompressed bodies."""
 
     status = 415
 
 
 class RequestTimeout(InvalidRequest):
-    """The client did not send a complete request in time."""
+    """The headers or the body of the client request were not complete in time."""
 
     status = 408
     closes_connection = True
 
 
 class MalformedHttp(InvalidRequest):
-    """The request is malformed or ambiguous HTTP."""
+    """The client request is invalid HTTP, or two HTTP programs could read it differently (request smuggling)."""
 
     closes_connection = True
 
 
 class UnsupportedFeature(ClientError):
-    """The request depends on a feature that the backend lacks."""
+    """The client request depends on a feature that the chosen provider or model lacks."""
 
 
 class AuthenticationFailed(ClientError):
-    """The client's credential is missing or wrong, or a provider's key is missing or refused."""
+    """Missing or wrong key: the client's key for the proxy, or the proxy's key for a provider."""
 
     status = 401
     error_type = "authentication_error"
 
 
 class PermissionDenied(ClientError):
-    """The client may not do this."""
+    """The client request is forbidden, for example because it comes from another machine without a key of the proxy."""
 
     status = 403
     error_type = "permission_error"
 
 
 class UnknownModel(ClientError):
-    """The model, path or resource does not exist."""
+    """The model or the URL path of the client request does not exist in the proxy."""
 
     status = 404
     error_type = "not_found_error"
 
 
 class RequestTooLarge(ClientError):
-    """The body exceeds the limit."""
+    """The body of the client request has more than 32 MiB (`server/request_body.py`)."""
 
     status = 413
     error_type = "request_too_large"
 
 
 class UriTooLong(RequestTooLarge):
-    """Path and query exceed the limit."""
+    """Path and query of the client request exceed their limit in bytes (`server/request_limits.py`)."""
 
     status = 414
     closes_connection = True
 
 
 class HeadersTooLarge(RequestTooLarge):
-    """The headers exceed the limit."""
+    """The headers of the client request exceed their limit in bytes (`server/request_limits.py`)."""
 
     status = 431
     closes_connection = True
 
 
 class LimitReached(ClientError):
-    """A limit of this proxy (rate, budget) is reached."""
+    """The client has reached a limit of the proxy, such as a request rate or a budget. Raised by plugin policies."""
 
     status = 429
     error_type = "rate_limit_error"
 
 
 class Cause(Struct, frozen=True, kw_only=True):
-    """The kind of a provider error, with the numbers that a changed request depends on. All numbers are tokens."""
+    """Machine-readable cause of an `UpstreamError`, read from the provider's error message. All numbers are tokens.
+
+    `exchange/adaptation.py` derives a changed request from the cause, for example one with a lower `max_tokens`.
+    """
 
     error_type: Literal["overflow", "output_limit", "images", "quota"]
+    """`overflow`: the input is too long. `output_limit`: `max_tokens` is too high. `images`: the model accepts no
+    images. `quota`: the account at the provider has no credit or quota left."""
     max_tokens: int | None = None
-    """Output limit with which this request fits; None: no output limit makes it fit, or it is not known."""
+    """Highest `max_tokens` with which this input fits the context window. None: unknown, or none fits."""
     max_output: int | None = None
-    """Output limit of the model, whatever the input; None: not stated."""
+    """Highest `max_tokens` that the model accepts for any input. None: not stated."""
     window: int | None = None
-    """Input and output together; None: not stated."""
+    """Context window of the model: input and output together. None: not stated."""
     certain: bool = True
-    """False if the text fits other causes too, so that only a success of the changed request proves the cause."""
+    """False if the error text also fits other causes. Only a success of the changed request then proves the cause."""
 
 
 class UpstreamError(ProxyError):
-    """The provider failed. The message starts with the provider name."""
+    """Base class of failed calls to a provider. The message starts with the provider name."""
 
     status = 502
 
@@ -203,45 +212,49 @@ class UpstreamError(ProxyError):
     ) -> None:
         super().__init__(message, details=details, retry_after=retry_after, should_retry=should_retry)
         self.provider = provider
+        """Name of the provider in the registry: `openai`. "": not yet known."""
         self.status = type(self).status if status is None else status
+        """HTTP status of the response to the client."""
         self.error_type = type(self).error_type if kind is None else kind
+        """`error.type` of the error body for the client."""
         if retryable is not None:
             self.retryable = retryable
         self.body: bytes | None = None
-        """Error body of the provider, for a relay. None: not relayed."""
+        """Error body of the provider, which the client receives unchanged (providers with the Messages API).
+        None: the proxy writes the error body."""
         self.headers: dict[str, str] = {}
-        """Headers of the provider that are relayed with `body`."""
+        """Provider headers that the client receives with the error."""
         self.parameter = parameter
-        """Request parameter that the provider names as the cause, in its spelling. None: not stated."""
+        """Request parameter that the provider names as the cause, in the provider's spelling. None: not stated."""
         self.cause: Cause | None = None
-        """Cause that a change of the request may remove on every wire. None: no such cause."""
+        """Cause that a changed request may remove. None: the failure has no cause of the types in `Cause`."""
 
 
 class UpstreamRefused(UpstreamError):
-    """The provider responded with an error. Status and type are mapped from its response."""
+    """The provider responded with an error. Status and error type for the client are derived from the response."""
 
 
 class UpstreamUnreachable(UpstreamError):
-    """No connection: DNS, TLS, refused or reset before an answer."""
+    """No answer from the provider: DNS or TLS failed, or the connection was refused or closed before the answer."""
 
     retryable = True
 
 
 class UpstreamProtocolError(UpstreamError):
-    """The response of the provider is malformed or incomplete."""
+    """The provider's response is malformed, incomplete or too large."""
 
     retryable = True
 
 
 class UpstreamTimeout(UpstreamError):
-    """The provider sent nothing within the time limit."""
+    """The provider sent no data within the time limit, or reported a timeout."""
 
     status = 504
     error_type = "timeout_error"
 
 
 class UpstreamOverloaded(UpstreamError):
-    """The provider reports that it has no capacity."""
+    """The provider reported that it is overloaded."""
 
     status = 529
     error_type = "overloaded_error"
@@ -249,11 +262,11 @@ class UpstreamOverloaded(UpstreamError):
 
 
 class CircuitOpen(UpstreamError):
-    """The circuit breaker of the provider is open. Status and type are those of its last failure."""
+    """The proxy did not call the provider, because the last calls failed. Status and type: of the last failure."""
 
 
 class ProxyBusy(ProxyError):
-    """The queue of upstream calls is full. The request was sent to no provider."""
+    """The proxy's queue of provider calls is full (setting `MAX_UPSTREAM_CALLS`). The request reached no provider."""
 
     status = 529
     error_type = "overloaded_error"
@@ -271,35 +284,37 @@ FetchErrorCode = Literal[
     "unavailable",
     "content_too_large",
 ]
-"""`error_code` of a `web_fetch_tool_result_error` (the official SDK's types, read 2026-11)."""
+"""Values of `error_code` in a `web_fetch_tool_result_error` block (types of Anthropic's SDK, read 2026-11)."""
 SearchErrorCode = Literal[
     "invalid_tool_input", "unavailable", "max_uses_exceeded", "too_many_requests", "query_too_long", "request_too_large"
 ]
-"""`error_code` of a `web_search_tool_result_error` (same source)."""
+"""Values of `error_code` in a `web_search_tool_result_error` block (types of Anthropic's SDK, read 2026-11)."""
 
 
 class ServerToolFailed(ProxyError):
-    """A tool that the proxy runs for a model failed. It becomes a result block, never an HTTP status."""
+    """A tool that the proxy itself runs for the model failed. The reply has status 200 and contains an error block."""
 
 
 class WebFetchFailed(ServerToolFailed):
-    """A page or a link could not be fetched. The message states the reason and may be sent to the model."""
+    """The proxy could not fetch a web page, or a link to an image or a document. The message states the reason."""
 
     def __init__(self, message: str, error_code: FetchErrorCode) -> None:
         super().__init__(message)
         self.error_code: FetchErrorCode = error_code
+        """`error_code` of the error block in the reply."""
 
 
 class WebSearchFailed(ServerToolFailed):
-    """A search failed. The message states the reason and may be logged."""
+    """The search service of the proxy (setting `SEARCH_URL`) failed. The message is for the log."""
 
     def __init__(self, message: str, error_code: SearchErrorCode) -> None:
         super().__init__(message)
         self.error_code: SearchErrorCode = error_code
+        """`error_code` of the error block in the reply."""
 
 
 class ShuttingDown(ProxyError):
-    """The server stops before the reply is complete."""
+    """The proxy stops before the reply to a client request is complete. The client may retry after a second."""
 
     status = 503
 
@@ -310,7 +325,10 @@ class ShuttingDown(ProxyError):
 
 
 class MissingExtra(ProxyError):
-    """An optional package is not installed. A retry does not help."""
+    """An optional Python package that a provider needs is not installed.
+
+    `subject`: beginning of the message: `Vertex AI needs google-auth`. `extra`: name of the extra in `pyproject.toml`.
+    """
 
     def __init__(self, subject: str, extra: str) -> None:
         super().__init__(
@@ -321,8 +339,8 @@ class MissingExtra(ProxyError):
 
 
 class ConfigurationError(ProxyError):
-    """A setting is wrong. Raised at start-up; never sent to a client."""
+    """A setting or command-line option is wrong. Raised at start-up and reload; never sent to a client."""
 
 
 class InternalError(ProxyError):
-    """A bug of the proxy, logged with its traceback."""
+    """An unexpected exception, which is a bug of the proxy. Its traceback is in the log."""

@@ -1,4 +1,7 @@
-"""Start-up summary: address, model mapping, readiness of providers, and the command for Claude Code."""
+"""Start-up summary in the log: address, model mapping, state of the providers, and the command for Claude Code.
+
+A terminal receives lines of text, a JSON log (`LOG_FORMAT=json`) one object. Nothing is sent to providers.
+"""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,35 +22,38 @@ from anthropic_proxy.services import Services
 from anthropic_proxy.settings import TIERS, Secret
 
 UNKNOWN_ADDRESS = "http://<the address above>"
-"""Placeholder of an unknown address: another server runs the application and prints its own address."""
+"""Placeholder in the start-up summary for an unknown URL. Another ASGI server (uvicorn) then runs the application
+and prints its address itself."""
 _WIDTH = 98
 _RULE = f"  {'!' * (_WIDTH - 2)}"
 _TARGET_WIDTH = 24
 _MAX_KEYS = 3
-"""Keys of a provider that are listed."""
+"""Number of API keys of one provider that the summary lists, redacted. A count stands for the others."""
 _MODEL_VARIABLES = ("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL", *(f"MODEL_{tier.upper()}" for tier in TIERS))
 _MAX_TIERS = 2
-"""Tiers named in a line. An ellipsis stands for more."""
+"""Number of model tiers (opus, sonnet, …) that one line names. An ellipsis stands for the others."""
 
 
 class Readiness(Struct):
-    """State of the providers, determined without requests to them."""
+    """State of the configured providers, for the start-up summary. It is determined without requests to providers."""
 
     ready: list[str]
+    """Usable providers, each with its state: `openai (…1234, .env)`, the end of the API key and its source."""
     obstacles: list[str]
-    """Problems of providers that tiers map to, and of enabled features."""
+    """Problems that prevent replies: of providers that a model tier maps to, and of enabled features."""
     advice: list[str]
-    """Problems of providers that no tier maps to."""
+    """Problems of providers that no model tier maps to. They affect only requests that name the provider."""
     unset: list[str]
+    """Names of providers without an API key: `gemini`."""
 
 
 def log_startup_summary(
     services: Services, address: str | None, today: date | None = None, *, workers: int = 1, exposure: str = ""
 ) -> None:
-    """Log the start-up summary.
+    """Log the start-up summary, as lines of text or, with a JSON log, as one object.
 
-    `address`: URL of the server; None: unknown. `today`: None: the date of the clock. `workers`: number of workers.
-    `exposure`: warning about missing authentication; empty: none.
+    `address`: URL of the server; None: unknown. `today`: date for notices about retired models; None: the current date.
+    `workers`: number of server processes. `exposure`: warning about missing authentication; "": no warning.
     """
     log, where = services.log, address or UNKNOWN_ADDRESS
     if log.is_json:
@@ -72,7 +78,7 @@ def log_startup_summary(
 
 
 def _write_summary(services: Services, address: str, workers: int, exposure: str) -> None:
-    """Log the summary as one JSON object, and each warning as another."""
+    """Log the start-up summary as one JSON object, and each warning as a separate object."""
     settings, used = services.settings, _models_by_provider(services)
     rows, found = describe_mapping(settings, services.catalog), _readiness(services, used)
     problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))
@@ -94,7 +100,7 @@ def _write_summary(services: Services, address: str, workers: int, exposure: str
 
 
 def log_exposure_warning(log: Log, exposure: str) -> None:
-    """Log the warning between two rules, at level warning."""
+    """Log a warning that clients need no key, framed by two lines of exclamation marks. `exposure`: its text."""
     for line in (_RULE, *wrap(exposure, _WIDTH, initial_indent="  ! ", subsequent_indent="    "), _RULE):
         log.write_line(line, "error", "warning")
 
@@ -136,7 +142,10 @@ def _mapping(services: Services, where: str, today: date) -> Iterator[str]:
 
 
 def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
-    """Yield a command after its lead. On a narrow terminal it takes own lines, which a shell joins to one command."""
+    """Yield the lines that show a shell command, the first one beginning with the label `lead`.
+
+    On a narrow terminal, the command has its own lines, joined by a backslash so that a shell accepts them.
+    """
     width = log.width or sys.maxsize
     if len(lead) + len(command) <= width:
         yield f"{lead}{log.paint(command, 'type')}"
@@ -150,7 +159,7 @@ def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
 
 
 def _grouped(rows: list[TierMapping]) -> list[tuple[str, TierMapping]]:
-    """Return each distinct row once, with the names of its tiers."""
+    """Return each distinct row of the model mapping once, with the names of all tiers that share it."""
     groups: dict[tuple[str, str, Sequence[str]], list[TierMapping]] = {}
     for row in rows:
         groups.setdefault((row.target, row.reason, row.fallbacks), []).append(row)
@@ -162,7 +171,7 @@ def _name_tiers(tiers: list[str]) -> str:
 
 
 def _advise(log: Log, row: TierMapping, retired: RetiredModel, today: date) -> str:
-    """Return the notice about a retired model, with the setting of its successor. Empty: not yet retired."""
+    """Return the notice about a retired model, with the setting that selects its successor. "": not yet retired."""
     day = date.fromisoformat(retired.retired_on)
     if day > today:
         return ""
@@ -172,7 +181,7 @@ def _advise(log: Log, row: TierMapping, retired: RetiredModel, today: date) -> s
 
 
 def _models_by_provider(services: Services) -> dict[str, list[str]]:
-    """Return provider name → models that the tiers map to, including fallbacks."""
+    """Return a dictionary from provider name to the models that model tiers map to, including fallbacks."""
     by_prefix = {provider.prefix: provider.name for provider in PROVIDERS}
     used: dict[str, list[str]] = {}
     for row in describe_mapping(services.settings, services.catalog):
@@ -185,7 +194,7 @@ def _models_by_provider(services: Services) -> dict[str, list[str]]:
 
 
 def _ignored_settings(services: Services, used: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Yield the settings without effect, with the remedy."""
+    """Yield one line for each setting that has no effect, with the remedy."""
     settings = services.settings
     for provider in PROVIDERS:
         address = settings.base_urls.get(provider.name)
@@ -207,7 +216,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _signed(log: Log, sign: str, role: str, text: str) -> Iterator[str]:
-    """Yield a text after a sign, broken between words into the width of the terminal."""
+    """Yield the lines of a text that begins with a colored sign, broken between words at the width of the terminal."""
     width = (log.width or sys.maxsize) - 4
     first, *others = [text] if len(text) <= width else wrap(text, width, break_long_words=False, break_on_hyphens=False)
     yield f"  {log.paint(sign, role)} {first}"
@@ -224,7 +233,10 @@ def _describe_readiness(log: Log, found: Readiness) -> Iterator[str]:
 
 
 def _readiness(services: Services, used: Mapping[str, Sequence[str]]) -> "Readiness":
-    """Return the state of the providers, as far as it is visible on this machine."""
+    """Return the state of the providers. Sources: settings, installed packages, credential files, known model lists.
+
+    `used`: provider name → models that model tiers map to.
+    """
     settings = services.settings
     found = Readiness([], find_missing_packages(settings), [], [])
     for provider in PROVIDERS:
@@ -242,7 +254,7 @@ def _readiness(services: Services, used: Mapping[str, Sequence[str]]) -> "Readin
 
 
 def _state_of(services: Services, provider: Provider) -> str:
-    """Return the state of a configured provider. Empty: unknown."""
+    """Return the state of a configured provider for the summary: its keys, model count or address. "": unknown."""
     settings = services.settings
     if keys := settings.keys.get(provider.name, ()):
         return f"{_show_keys(keys)}, {_key_source(services, provider)}"
@@ -256,7 +268,7 @@ def _state_of(services: Services, provider: Provider) -> str:
 
 
 def _name(provider: Provider) -> str:
-    """Return the prefix of the settings of a provider in lower case: `gemini` for GEMINI_API_KEY."""
+    """Return the name prefix of a provider's settings in lower case: `gemini` for GEMINI_API_KEY."""
     return provider.env_prefix.lower()
 
 
@@ -266,7 +278,7 @@ def _show_keys(keys: Sequence[Secret]) -> str:
 
 
 def _key_source(services: Services, provider: Provider) -> str:
-    """Return the source of the key of a provider: `.env`, `environment`."""
+    """Return the source of a provider's API key: `.env`, `environment`, or `set` if unknown."""
     return services.settings.origins.get(provider.key_variable or "", "set").partition(" line")[0]
 
 

@@ -1,4 +1,4 @@
-"""The command line, one module for each command. `serve` is the default command."""
+"""Command line of the proxy, with one module for each command: `serve` (the default) and `health`."""
 
 import sys
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ commands = Commands(
     ),
     version_flags=["--version", "-V"],
 )
+"""Command line with all its commands and options (cyclopts). `main` runs it."""
 
 
 commands.default(serve)
@@ -33,7 +34,11 @@ commands.command(health)
 
 
 def require_known_command(words: Sequence[str]) -> None:
-    """Raise `ConfigurationError` if the first word is no command. The message names all commands and the nearest."""
+    """Raise `ConfigurationError` if the first argument of the command line is an unknown command.
+
+    An option (`--port`) is accepted, because `serve` is the default command. The error message lists all commands
+    and the one with the most similar name.
+    """
     known = [name for name in commands if not name.startswith("-")]
     if not words or words[0].startswith("-") or words[0] in known:
         return
@@ -47,7 +52,7 @@ def require_known_command(words: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Run the command line. An error is one message on stderr and exit status 2, never a traceback."""
+    """Run the command in `sys.argv`. An error prints one message on stderr and ends the process with status 2."""
     try:
         require_known_command(sys.argv[1:])
         commands(exit_on_error=False, print_error=False)

@@ -1,4 +1,4 @@
-"""`anthropic-proxy health`: check a running proxy."""
+"""Command `anthropic-proxy health`: a check of the running proxy on this machine, for containers and scripts."""
 
 import os
 
@@ -6,7 +6,7 @@ from anthropic_proxy.errors import ConfigurationError
 
 
 def health() -> None:
-    """Return exit status 0 if a proxy with these settings answers on this machine, else 2; for containers."""
+    """Check whether a proxy answers on port PORT of this machine. Exit status 0: yes; 2: no. For containers."""
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
     from anthropic_proxy.upstream.health_probe import is_healthy  # noqa: PLC0415

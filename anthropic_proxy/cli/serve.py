@@ -1,4 +1,4 @@
-"""`anthropic-proxy serve`: start the server."""
+"""Command `anthropic-proxy serve`: reads the settings and starts the HTTP server of the proxy."""
 
 import os
 from functools import partial
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from anthropic_proxy.settings import Settings
 
 MAX_WORKERS = 1000
-"""Maximum of `--workers`."""
+"""Maximum of the option `--workers`, the number of server processes. A larger number is rejected at start-up."""
 
 
 def serve(
@@ -23,7 +23,7 @@ def serve(
     reload: bool = False,
     watch_config: bool = False,
 ) -> None:
-    """Serve the Anthropic Messages API until a signal ends it.
+    """Serve the Anthropic Messages API until SIGINT (Ctrl+C) or SIGTERM stops the server.
 
     Parameters
     ----------
@@ -32,11 +32,11 @@ def serve(
     port
         Port to listen on; the default is PORT, else 8082.
     workers
-        Processes that share the port.
+        Number of processes that share the port.
     reload
-        Start again when the code changes.
+        Restart when the Python code changes; for development.
     watch_config
-        Read the settings again when .env changes; SIGHUP asks for it at any time.
+        Reload the settings when .env changes; SIGHUP reloads them at any time.
     """
     from anthropic_proxy.app import load_app  # noqa: PLC0415  # --help and --version need none of it
     from anthropic_proxy.cli.server_processes import run_server  # noqa: PLC0415
@@ -56,7 +56,10 @@ def serve(
 
 
 def _load_settings(host: str | None, port: int | None) -> "Settings":
-    """Return the settings with the address of the command line. Raise if that address requires authentication."""
+    """Return the settings of the environment, with the host and port of the command line if they are given.
+
+    Raises `ConfigurationError` if other machines could reach that address and use the proxy without a key.
+    """
     from msgspec.structs import replace  # noqa: PLC0415
 
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Processes of `anthropic-proxy serve`: one, several workers, or one that restarts when the code changes."""
+"""Processes of `anthropic-proxy serve`: one process, several workers, or one that restarts when the code changes."""
 
 import asyncio
 import socket
@@ -25,10 +25,11 @@ def run_server(
     watched_file: str | None = None,
     heartbeat_timeout: float = 30.0,
 ) -> None:
-    """Serve until a signal stops the server. Port 0: any free port.
+    """Open the listening socket and serve HTTP requests until SIGTERM or SIGINT stops the server.
 
-    `stop_timeout`: seconds for running replies to finish after the signal. `watched_file`: its change reloads the
-    settings. `heartbeat_timeout`: seconds without a heartbeat after which a worker is replaced.
+    `port`: 0 selects any free port. `reload`: restart the process when the Python code changes; one process only.
+    `stop_timeout`: seconds for running replies to finish after the signal. `watched_file`: settings file; a change
+    reloads the settings. `heartbeat_timeout`: seconds without a heartbeat after which a worker is replaced.
 
     Raises `ConfigurationError` if the address cannot be used, `SystemExit` if no process can be started.
     """
@@ -56,7 +57,7 @@ def _serve_with_code_reload(load_app: LoadWorkerApp, config: ServerConfig, liste
     from uvicorn.supervisors import ChangeReload  # noqa: PLC0415
 
     restore_sighup()
-    control, worker_control = Pipe()  # this end closes with the process, however it ends
+    control, worker_control = Pipe()  # the kernel closes `control` when this process ends, also after SIGKILL
     target = partial(serve_supervised, load_app, config, worker_control)
     ChangeReload(uvicorn.Config("", log_level="warning", reload=True), target=target, sockets=[listener]).run()
     control.close()

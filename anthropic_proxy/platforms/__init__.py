@@ -1,1 +1,1 @@
-"""Operating-system calls, one module for each concern."""
+"""Calls to the operating system: signals, memory, file descriptors, terminals, child processes. No proxy logic."""

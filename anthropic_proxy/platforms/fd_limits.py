@@ -1,13 +1,19 @@
-"""Limits of open file descriptors of this process. Each streamed reply uses two: client and upstream."""
+"""Limits of open file descriptors of the server process.
+
+Each reply in progress uses two descriptors: the client connection and the connection to the provider.
+"""
 
 import resource
 
 RESERVED_FDS = 64
-"""Descriptors for other uses than clients and upstreams: log, files, DNS, processes."""
+"""File descriptors that stay reserved for log, files, DNS and child processes. Connections use the others."""
 
 
 def raise_fd_limit() -> None:
-    """Raise the descriptor limit to the hard limit. Many systems begin with 1,024."""
+    """Raise the soft limit of open file descriptors to the hard limit. The soft limit of many systems is 1,024.
+
+    The limit stays unchanged if the system rejects the new one.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
         try:
@@ -17,7 +23,10 @@ def raise_fd_limit() -> None:
 
 
 def max_client_connections() -> int:
-    """Return the limit of client connections, with which each can have an upstream connection."""
+    """Return the maximum number of client connections, so that each also has a descriptor for its provider connection.
+
+    Derived from the soft limit of open file descriptors. Without a limit: 1,048,576.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return 1 << 20

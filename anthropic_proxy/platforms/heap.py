@@ -1,4 +1,7 @@
-"""Heap settings of glibc, and thresholds of the garbage collector. With another C library the heap stays as it is."""
+"""Memory of the server process: settings of the glibc heap, and thresholds of Python's garbage collector.
+
+With another C library (musl, macOS, Windows), the functions for the heap have no effect.
+"""
 
 import ctypes
 import gc
@@ -7,29 +10,29 @@ from collections.abc import Callable
 from typing import Any
 
 RETAINED_FREE_BYTES = 32 * 1024 * 1024
-"""Freed memory that is kept at the end of the heap: the size of the largest body. With the default of glibc (128 KiB)
-each larger request gets its buffers page by page from the kernel."""
+"""Freed bytes that glibc keeps at the top of the heap for later requests: the maximum size of a request body. With
+glibc's default (128 KiB), the kernel would supply the buffers of each larger request page by page."""
 TRIM_AFTER_IDLE_SECONDS = 10.0
-"""Time without freed requests after which all free memory is returned."""
+"""Seconds without a finished request after which `HeapTrimmer` returns all free heap memory to the system."""
 _GC_THRESHOLDS = (10_000, 10, 10)
-"""Thresholds of the garbage collector. The default of CPython begins with 700."""
+"""Thresholds of the garbage collector (`gc.set_threshold`). CPython's default for the first one is 700."""
 _BURST_BYTES = 4 << 20
-"""Freed bytes of requests after which the free memory is measured."""
+"""Minimum bytes of finished requests since the last trim for a trim after a burst."""
 _BURST_END_BYTES = 1 << 20
-"""Freed bytes of requests per second below which a burst is over."""
+"""Minimum bytes of requests that finish within one second of a burst. With fewer bytes, the burst is over."""
 _FREE_BYTES = 8 << 20
-"""Free memory that is returned after a burst. Sequential requests need less."""
+"""Minimum free heap bytes for a trim after a burst. Sequential requests leave less free memory."""
 _TRIM_INTERVAL_SECONDS = 5.0
-"""Interval of trimming during a burst."""
+"""Minimum time between two trims during a burst."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Constants of malloc.h. Setting either ends the dynamic adjustment of both by glibc."""
+"""Option numbers for `mallopt` (malloc.h). Setting either one ends glibc's dynamic adjustment of both."""
 
 
 def tune_gc() -> None:
-    """Freeze start-up objects and raise the thresholds of the garbage collector.
+    """Exclude all present objects from garbage collection, and raise the thresholds of the collector.
 
-    Exchanges create no reference cycles. With the default thresholds one large request in ten would wait for a full
-    collection.
+    Call this at the end of start-up. Requests create no reference cycles, so collections are rarely useful. With the
+    default thresholds, one large request in ten would wait for a full collection.
     """
     gc.collect()
     gc.freeze()
@@ -37,22 +40,28 @@ def tune_gc() -> None:
 
 
 def retain_freed_memory() -> None:
-    """Configure glibc to keep up to `RETAINED_FREE_BYTES` of freed memory for later requests."""
+    """Configure glibc to keep up to `RETAINED_FREE_BYTES` of freed memory at the top of the heap for later requests.
+
+    Other C libraries: no effect.
+    """
     if (option := _find("mallopt")) is not None:
         option(_M_TRIM_THRESHOLD, RETAINED_FREE_BYTES)
         option(_M_MMAP_THRESHOLD, RETAINED_FREE_BYTES)
 
 
 def trim_heap() -> None:
-    """Return freed memory of the whole heap to the system. Takes milliseconds."""
+    """Return the freed memory of the whole glibc heap to the system. Blocks for milliseconds.
+
+    Other C libraries: no effect.
+    """
     if (trim := _find("malloc_trim")) is not None:
         trim(0)
 
 
 def free_heap_bytes() -> float:
-    """Return the free bytes of the heap; infinity if the C library does not report them. Takes microseconds.
+    """Return the number of free bytes in the heap, infinity if the C library does not report it. Takes microseconds.
 
-    Pages that were already returned to the system are included.
+    The number includes pages that were already returned to the system.
     """
     if (describe := _find("mallinfo2")) is None:
         return math.inf
@@ -64,9 +73,10 @@ class HeapTrimmer:
     """Trimmer that returns free heap memory to the system after a burst of large requests.
 
     glibc by itself trims only the top of the heap, where running streams soon allocate. Measured: 500 streams with
-    simultaneous requests of 120 KB hold 300 KiB each, and 45 KiB after this, which takes 20 ms.
-    Objects below 512 bytes are outside its reach, in arenas of Python. After 300 simultaneous requests of 251 short
-    messages each stream holds 243 KiB there; after sequential ones 30 KiB.
+    simultaneous requests of 120 KB hold 300 KiB each, and 45 KiB after a trim, which takes 20 ms.
+    A trim does not free objects below 512 bytes, which Python stores in its own arenas. After 300 simultaneous requests
+    with 251 short messages, each stream holds 243 KiB of such objects; after sequential requests 30 KiB.
+    `free`: returns the free heap bytes. `trim_heap`: returns free memory to the system. Tests replace both.
     """
 
     def __init__(
@@ -75,15 +85,19 @@ class HeapTrimmer:
         self._measure_free = free
         self._trim_heap = trim_heap
         self._freed_bytes = self._freed_at_tick = self._freed_at_trim = 0
-        """Freed bytes of requests: in total, at the last tick, and at the last trim outside a burst."""
+        """Bytes of finished requests: in total, at the last call of `trim_if_due`, at the last trim outside a burst."""
         self._busy_at = self._trimmed_at = 0.0
+        """Monotonic seconds of the last second with a finished request, and of the last trim."""
 
     def note_freed(self, byte_count: int) -> None:
-        """Count the bytes that a finished request has freed."""
+        """Add the body size of a finished request to the count by which `trim_if_due` detects bursts."""
         self._freed_bytes += byte_count
 
     def trim_if_due(self, now: float) -> None:
-        """Trim the heap if due. Called once a second. `now`: monotonic seconds."""
+        """Return free heap memory to the system if a burst or an idle period is over, or a burst lasts long.
+
+        Call this once a second. `now`: monotonic seconds.
+        """
         fresh, self._freed_at_tick = self._freed_bytes - self._freed_at_tick, self._freed_bytes
         if fresh:
             self._busy_at = now
@@ -105,14 +119,14 @@ class HeapTrimmer:
 
 
 class _Heap(ctypes.Structure):
-    """`struct mallinfo2` of malloc.h."""
+    """`struct mallinfo2` of malloc.h, the heap statistics of glibc. `fordblks`: free bytes."""
 
     _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
     _fields_ = [(name, ctypes.c_size_t) for name in _names.split()]
 
 
 def _find(name: str) -> Any:
-    """Return a function of the C library. None: it has no such function (musl, macOS), or the system is Windows."""
+    """Return the function of the C library with this name. None: missing (musl, macOS), or the system is Windows."""
     try:
         return getattr(ctypes.CDLL(None), name, None)
     except (OSError, TypeError):

@@ -1,5 +1,6 @@
-"""Failures of the operating system, of TLS and of libraries as plain text: no class names, errno values or addresses
-of Python objects. All messages about such failures use these texts.
+"""Plain texts for exceptions of the operating system, of TLS and of libraries, for error messages and the log.
+
+The texts contain no class names, errno values or addresses of Python objects.
 """
 
 import errno
@@ -46,7 +47,10 @@ _MAX_CHARACTERS = 300
 
 
 def describe_os_error(error: BaseException) -> str:
-    """Return the cause of a failure as plain text, without a final period."""
+    """Return the cause of an exception as plain text without a final period: `connection refused`.
+
+    Accepts every exception, not only `OSError`. Without a known cause, the text is its cleaned message or class name.
+    """
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {clean_text(error.verify_message or '') or 'unknown'}"
     if isinstance(error, ssl.SSLError) and error.reason:
@@ -63,14 +67,17 @@ def describe_os_error(error: BaseException) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Return an error message of a library as one line of at most 300 characters, without class names and addresses."""
+    """Return a library's error message as one line, without exception class names and addresses of Python objects.
+
+    Longer text is cut at a word to at most 300 characters, and ends with an ellipsis.
+    """
     text = " ".join(_INTERNALS.sub("", _CALL.sub(_describe_peer, text)).split())
     text = text.replace("[]", "").strip().rstrip(".")
     return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS].rpartition(' ')[0]} …"
 
 
 def is_connection_refused(error: BaseException) -> bool:
-    """Return whether a failed connection attempt was refused by at least one address."""
+    """Return True if the exception of a failed connection reports `ECONNREFUSED` for at least one tried address."""
     if isinstance(error, OSError) and error.errno:
         return error.errno == errno.ECONNREFUSED
     return str(errno.ECONNREFUSED) in _ERRNO.findall(str(error))
@@ -82,6 +89,6 @@ def _describe_peer(match: re.Match[str]) -> str:
 
 
 def _spell_class(kind: type[BaseException]) -> str:
-    """Return the words of a class name, for an exception without a message: `ConnectionLost` → `connection lost`."""
+    """Return the class name of an exception without a message as words: `ConnectionLost` → `connection lost`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.removesuffix("Error").removesuffix("Exception")).lower()
     return words or "unknown failure"

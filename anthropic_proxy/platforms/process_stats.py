@@ -1,4 +1,4 @@
-"""CPU time, memory and file descriptors of this process."""
+"""CPU time, memory and open file descriptors of the server process, for its metrics page."""
 
 import os
 import resource
@@ -8,21 +8,23 @@ from typing import NamedTuple
 
 
 class ProcessStats(NamedTuple):
-    """Resource use of this process at one moment. 0: unknown, because only Linux reports it."""
+    """Memory and file descriptors of this process at one moment."""
 
     resident_bytes: int
+    """Physical memory in bytes. 0: unknown (not Linux)."""
     open_fds: int
+    """Number of open file descriptors. 0: unknown (not Linux)."""
     max_fds: int
     """Soft limit of open file descriptors."""
 
 
 def cpu_seconds() -> float:
-    """Return the user and system CPU time of this process."""
+    """Return the CPU seconds that this process has used, user and system time together."""
     return time.process_time()
 
 
 def read_process_stats() -> ProcessStats:
-    """Return the current memory and file descriptors. The cost grows with the open descriptors."""
+    """Return the current memory use and file descriptors. The duration grows with the number of open descriptors."""
     resident_bytes = open_fds = 0
     with suppress(OSError):
         with open("/proc/self/statm", "rb") as file:

@@ -1,4 +1,4 @@
-"""Signals during start-up, before a server has installed its handlers."""
+"""Signal handling during start-up, before the server process has installed its own signal handlers."""
 
 import os
 import signal
@@ -8,9 +8,10 @@ from types import FrameType
 
 
 def defer_sighup() -> None:
-    """End the process at SIGTERM and SIGINT, and block SIGHUP, until a server has installed its handlers.
+    """Make SIGTERM and SIGINT end the process at once, and block SIGHUP until `restore_sighup` is called.
 
-    No request is served yet. By default SIGHUP would end the process, and SIGINT would print a traceback.
+    For the time of start-up, in which no request is served yet. By default, SIGHUP would end the process, and SIGINT
+    would print a traceback.
     """
     signal.signal(signal.SIGTERM, exit_immediately)
     signal.signal(signal.SIGINT, exit_immediately)
@@ -18,18 +19,21 @@ def defer_sighup() -> None:
 
 
 def restore_sighup() -> None:
-    """Unblock SIGHUP, after `defer_sighup`. A pending SIGHUP is delivered."""
+    """Unblock SIGHUP, which `defer_sighup` has blocked. A SIGHUP that arrived meanwhile is delivered now."""
     unblock_signals({signal.SIGHUP})
 
 
 def exit_immediately(number: int = 0, frame: FrameType | None = None) -> None:
-    """End the process with status 0, as a signal handler. Raising an exception is no alternative: code may catch it."""
+    """End the process at once with status 0, without cleanup. Usable as a signal handler, which ignores its arguments.
+
+    An exception (`SystemExit`) would not be safe, because other code may catch it.
+    """
     os._exit(0)
 
 
 @contextmanager
 def blocked_signals(signals: Iterable[signal.Signals]) -> Iterator[None]:
-    """Block signals within a `with` statement. A process that is started in it begins with these signals blocked."""
+    """Block the given signals within a `with` statement. A child process that is started inside inherits the block."""
     signals = frozenset(signals)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
@@ -39,5 +43,5 @@ def blocked_signals(signals: Iterable[signal.Signals]) -> Iterator[None]:
 
 
 def unblock_signals(signals: Iterable[signal.Signals]) -> None:
-    """Unblock signals of this process. Pending signals are delivered."""
+    """Unblock the given signals in this process. Those that arrived while they were blocked are delivered now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)

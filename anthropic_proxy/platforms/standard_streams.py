@@ -1,13 +1,13 @@
-"""Standard streams of a process that was started without them (`serve 2>&-`)."""
+"""Replacement of standard streams (stdin, stdout, stderr) that were closed before the process started (`2>&-`)."""
 
 import os
 import sys
 
 
 def open_missing_streams() -> None:
-    """Open the null device in place of closed standard streams.
+    """Open the null device in place of each closed standard stream. Call this before any other file is opened.
 
-    Otherwise the next socket gets the number of the closed stream, and C code writes its stderr output to a client.
+    Otherwise the next socket gets descriptor number 0, 1 or 2, and C code that prints to stderr writes to a client.
     """
     for number in range(3):
         try:

@@ -1,9 +1,10 @@
-"""Signals that stop a process, also if its event loop is blocked.
+"""Signal handlers that stop the server process, also if its event loop is blocked.
 
-The handler runs in the main thread between two instructions of Python, and within regular expressions, so that a
-blocked callback does not delay it. It starts two timers. One raises SIGALRM; its handler logs the requests in progress.
-The other is a thread of `faulthandler` that needs no interpreter lock; it writes the stack and ends the process.
-Only a call into C code that neither returns nor checks for signals delays the first signal itself.
+The handler of a stop signal runs in the main thread between two Python instructions, and inside regular expressions.
+A blocked callback of the event loop therefore does not delay the handler. The handler starts two timers. The first
+timer raises SIGALRM; the handler of SIGALRM logs the requests in progress and ends the process. The second timer is a
+thread of `faulthandler`, which needs no interpreter lock. It writes the stack to stderr and ends the process.
+Only C code that neither returns nor checks for signals delays the handler of the stop signal.
 """
 
 import asyncio
@@ -15,16 +16,19 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 
 EXIT_BLOCKED = 1
-"""Exit status of a process with a blocked event loop."""
+"""Exit status of a process that a stop signal ends while its event loop is blocked."""
 RESPONSE_TIMEOUT_SECONDS = 1.0
-"""Time for an event loop to respond to the second signal."""
+"""Seconds for the event loop to respond to the second stop signal. Afterwards the process ends."""
 _MARGIN_SECONDS = 0.5
-"""Time from SIGALRM to the end without a log line."""
+"""Seconds from SIGALRM until `faulthandler` ends the process, if the handler of SIGALRM does not."""
 _STDERR = 2
 
 
 def call_at_signal(number: signal.Signals, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    """Call `callback` in the event loop for each signal `number`, unless the loop is blocked."""
+    """Install a handler for the signal `number` that schedules `callback` in the event loop.
+
+    A blocked event loop delays the callback.
+    """
 
     def schedule(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(callback)
@@ -33,12 +37,12 @@ def call_at_signal(number: signal.Signals, loop: asyncio.AbstractEventLoop, call
 
 
 class StopSignals:
-    """Handlers that call `stop` in the event loop for each signal.
+    """Handlers of stop signals: each signal calls `stop` in the event loop.
 
-    If the event loop does not respond, they call `report` and end the process.
+    If the event loop does not respond, the handlers call `report` in the main thread and end the process with status 1.
 
-    `patience`: seconds for the response to the first signal. `total`: seconds from a response to the end of the
-    process.
+    `patience`: seconds for the event loop to respond to the first signal. `total`: seconds for the process to end after
+    the response; at their end `report` is called and the process ends too.
     """
 
     def __init__(self, stop: Callable[[], None], report: Callable[[], None], *, patience: float, total: float) -> None:
@@ -50,14 +54,17 @@ class StopSignals:
         self._unanswered_since: float | None = None
 
     def install(self, loop: asyncio.AbstractEventLoop, signals: Iterable[signal.Signals]) -> None:
-        """Install the handlers of these signals."""
+        """Install the handlers of the given stop signals, and that of SIGALRM for the timer."""
         self._loop = loop
         signal.signal(signal.SIGALRM, self._end)
         for number in signals:
             signal.signal(number, self._receive)
 
     def uninstall(self) -> None:
-        """Stop the timers, because the process is ending. The handlers stay installed."""
+        """Stop the timers that would end the process. Call this when the server has stopped by itself.
+
+        The signal handlers stay installed.
+        """
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
 

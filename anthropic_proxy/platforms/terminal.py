@@ -1,17 +1,18 @@
-"""Detection of a closed terminal."""
+"""Detection of a closed terminal, to distinguish the two causes of SIGHUP: request to reload, or terminal closed."""
 
 import os
 import signal
 
 MAX_TERMINAL_CHECKS = 5
-"""Number of checks of the terminal after a SIGHUP, one a second."""
+"""Number of times, one a second, that a server process checks after a SIGHUP whether the terminal has closed."""
 
 
 class Terminal:
-    """The terminal that started this process, if any. SIGHUP stops the process if the terminal is closed.
+    """Terminal from which this process was started, if any.
 
-    A shell forwards SIGHUP before its terminal closes, so callers check again for some seconds. A process that was
-    started with SIGHUP ignored (`nohup`) outlives its terminal.
+    At SIGHUP, the server stops if the terminal is closed, and otherwise reloads its settings. A shell forwards SIGHUP
+    before its terminal closes, so callers repeat the check for `MAX_TERMINAL_CHECKS` seconds. A process that was
+    started with SIGHUP ignored (`nohup`) counts as one without a terminal.
     """
 
     def __init__(self) -> None:
@@ -22,7 +23,10 @@ class Terminal:
         self._has_leader = bool(self._descriptors) and _exists(self._leader)
 
     def is_closed(self) -> bool:
-        """Return whether the terminal was closed or the leader of its session has ended. False: no terminal."""
+        """Return True if the terminal was closed or the leader of its session (the shell) has ended.
+
+        False: still open, or the process has no terminal.
+        """
         if not self._descriptors:
             return False
         if not any(map(_is_terminal, self._descriptors)):

@@ -1,1 +1,1 @@
-"""HTTP server: authentication, request limits, endpoints, responses. Independent of providers and wires."""
+"""HTTP server for clients: connections, authentication, request limits, endpoints, responses, server processes."""

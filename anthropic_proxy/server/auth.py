@@ -1,4 +1,8 @@
-"""Authentication of a request, before its body is read."""
+"""Authentication of a client request by its headers and peer address, before the proxy reads its body.
+
+With the setting `PROXY_API_KEY`, every client needs a key. Without it, the proxy serves only clients on this machine,
+unless `ALLOW_UNAUTHENTICATED` is set. Policies of plugins can identify clients too.
+"""
 
 import functools
 import hmac
@@ -17,13 +21,13 @@ from anthropic_proxy.server.request_limits import reject_ambiguous_framing, requ
 from anthropic_proxy.settings import Settings
 
 PUBLIC_PATHS = frozenset({"/", "/health"})
-"""Paths that require no key, for probes of clients and containers. Their responses contain no secrets."""
+"""URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
 _FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
-"""RFC 7239."""
+"""Client addresses in the header `Forwarded` (RFC 7239)."""
 _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _SAME_SITE_VALUES = frozenset({"same-origin", "same-site", "none"})
-"""Values of `Sec-Fetch-Site` for requests that are not made by a page of another site."""
+"""Values of the header `Sec-Fetch-Site` by which a browser marks requests that no page of another site made."""
 _FORWARDING_HEADERS = frozenset({"x-forwarded-for", "x-real-ip", "forwarded"})
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
@@ -31,9 +35,11 @@ _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhos
 async def authenticate(
     scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings, policies: Sequence[Policy]
 ) -> Client:
-    """Return the client that sent a request, identified by a policy, a proxy key, or its local address.
+    """Return the client of a request, identified by a plugin policy, a key of the proxy, or an address of this machine.
 
-    Raises `AuthenticationFailed`, `PermissionDenied`, `RequestTooLarge`, `UnsupportedEncoding` or `MalformedHttp`.
+    `scope`: ASGI scope. `headers`: client headers, names in lower case.
+    Raises `AuthenticationFailed` (401: missing or wrong key), `PermissionDenied` (403: other machine or foreign web
+    page), or an error of `reject_ambiguous_framing`, `require_within_limits` or a policy.
     """
     reject_ambiguous_framing(scope, headers)
     require_within_limits(scope, headers)
@@ -49,7 +55,10 @@ async def authenticate(
 
 
 def require_auth_if_exposed(settings: Settings) -> None:
-    """Raise `ConfigurationError` if other machines can reach the proxy without authentication."""
+    """Raise `ConfigurationError` if the proxy would listen on an address that other machines can reach without a key.
+
+    The setting `ALLOW_UNAUTHENTICATED` permits such an address.
+    """
     if not (is_loopback(settings.host) or settings.proxy_api_keys or settings.allow_unauthenticated):
         raise ConfigurationError(
             f"{settings.host} can be reached from other machines, and no key is required. "
@@ -58,15 +67,18 @@ def require_auth_if_exposed(settings: Settings) -> None:
 
 
 def claude_code_command(address: str, settings: Settings) -> str:
-    """Return the command line that starts Claude Code with this proxy. Claude Code requires any credential."""
+    """Return the shell command that starts Claude Code with this proxy, for display to the user.
+
+    `address`: URL of the proxy. Claude Code always requires a token, so a proxy without keys gets the token `local`.
+    """
     token = "'one of PROXY_API_KEY'" if settings.proxy_api_keys else "local"
     return f"ANTHROPIC_BASE_URL={address} ANTHROPIC_AUTH_TOKEN={token} claude"
 
 
 def exposure_warning(settings: Settings, host: str) -> str:
-    """Return the warning about a proxy that other machines can reach without a key. Empty: no warning is needed.
+    """Return the warning that other machines can reach the proxy without a key. "": no warning is necessary.
 
-    `host`: bind address, or client address. Empty: unknown, no warning.
+    `host`: address on which the proxy listens, or address of a client of the proxy. "": unknown, no warning.
     """
     if not host or is_loopback(host) or settings.proxy_api_keys:
         return ""
@@ -89,7 +101,7 @@ def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
             "Authorization: Bearer (ANTHROPIC_AUTH_TOKEN).",
             should_retry=False,
         )
-    # all keys are compared with all credentials, each in constant time, so that the duration reveals nothing
+    # each key is compared with each credential in constant time, so that the duration reveals nothing about the keys
     keys = [key.reveal().encode() for key in settings.proxy_api_keys]
     matches = [[hmac.compare_digest(offered, key) for key in keys] for offered in presented]
     matching = next((row for row in matches if any(row)), None)
@@ -99,14 +111,17 @@ def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
 
 
 def _find_credentials(headers: Mapping[str, str]) -> list[bytes]:
-    """Return all credentials of a request. A client may send its own beside the key of the proxy."""
+    """Return the values of `x-api-key` and of the bearer token in `authorization`, without empty ones.
+
+    A client may send its own Anthropic key in one header and the key of the proxy in the other.
+    """
     scheme, _, token = headers.get("authorization", "").strip().partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else "" if token else scheme
     return [key.encode() for key in (headers.get("x-api-key", ""), bearer) if key]
 
 
 def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> None:
-    """Reject requests from other machines, and requests of foreign web pages in a local browser."""
+    """Raise `PermissionDenied` for a request from another machine, or from a foreign web page in a local browser."""
     peer = scope.get("client")
     if not settings.allow_unauthenticated and peer is not None and not is_loopback(peer[0]):
         raise PermissionDenied(
@@ -147,21 +162,22 @@ def _node_name(node: str) -> str:
 def _host_allowed(host: str, settings: Settings) -> bool:
     if is_loopback(host) or host in settings.allowed_hosts:
         return True
-    # DNS rebinding needs a name, so any address is allowed if any client is allowed
+    # DNS rebinding needs a host name, so every IP address is accepted if every client is
     return settings.allow_unauthenticated and _is_address(host)
 
 
 def _origin_allowed(origin: str, own: str, settings: Settings) -> bool:
-    """Return whether a web page may call the proxy: a local page, an allowed name, or a page of the proxy itself.
+    """Return True if a web page with this `Origin` may call the proxy.
 
-    Unlike in `Host`, an IP address is not sufficient: any web site can have an address as its origin.
+    Such pages have a local origin, a name in `ALLOWED_HOSTS`, or the origin of the proxy itself (`own`). An IP address
+    is accepted as a `Host` but not as an origin, because any web site can have an address as its origin.
     """
     name = _origin_name(origin)
     return is_loopback(name) or name in settings.allowed_hosts or _split_origin(origin) == _split_origin(own)
 
 
 def _split_origin(origin: str) -> tuple[str, str, str] | None:
-    """Return scheme, host and port of an origin. None: it has none, such as `null`."""
+    """Return scheme, host and port of an `Origin` header. None: the origin has no host, for example `null`."""
     scheme, found, host = origin.lower().partition("://")
     name = _host_name(host) if found else ""
     if not name:
@@ -172,20 +188,20 @@ def _split_origin(origin: str) -> tuple[str, str, str] | None:
 
 @functools.lru_cache(maxsize=16)
 def _host_name(host: str) -> str:
-    """Return the name or address in a Host header, without port and brackets. Empty: invalid."""
+    """Return the name or IP address in a `Host` header in lower case, without port and brackets. "": invalid."""
     found = _HOST.fullmatch(host)
     return (found["address"] or found["name"].rstrip(".")).lower() if found else ""
 
 
 def _origin_name(origin: str) -> str:
-    """Return the name or address of an `Origin`; without one, such as `null`, the origin itself."""
+    """Return the host name or IP address in an `Origin` header. Without a scheme (`null`): the header unchanged."""
     _, found, host = origin.partition("://")
     return _host_name(host) if found else origin
 
 
 @functools.lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
-    """Return whether a host name or IP address always refers to this machine."""
+    """Return True if a host name or IP address always means this machine: `localhost`, `127.0.0.1`, `::1`."""
     if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
         return True
     try:

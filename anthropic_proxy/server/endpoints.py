@@ -1,4 +1,7 @@
-"""HTTP endpoints of the proxy, one function each, and the function that serves one ASGI request."""
+"""HTTP endpoints of the proxy, and `serve_request`, which passes one client request to its endpoint.
+
+`POST /v1/messages` is the main endpoint. `exchange/pipeline.py` serves it.
+"""
 
 import asyncio
 import re
@@ -30,24 +33,25 @@ from anthropic_proxy.server.response_sink import AsgiSink, Receive, Scope, Send
 from anthropic_proxy.services import Services
 
 PROBE_PATHS = PUBLIC_PATHS | {"/metrics"}
-"""Paths that probes and metrics collectors request. Their requests have no receipt."""
+"""URL paths for health probes and metrics collectors. Plugins receive no receipt of requests to these paths."""
 DEBUG_LOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
-"""Paths that clients request often, logged at level debug. `/context` of Claude Code counts tokens 25 times."""
+"""URL paths of frequent requests, which are logged at level debug. The command `/context` of Claude Code counts tokens
+25 times."""
 _OTHER_FORMATS = {
     "OpenAI's API": re.compile(r"(?:/v1)?/(?:chat/completions|completions|responses|embeddings)"),
     "Gemini's API": re.compile(r"/v1(?:beta)?/models/[^/]+:\w+"),
     "Ollama's API": re.compile(r"/api/(?:chat|generate|tags|show)"),
 }
-"""API → paths of its format."""
+"""Name of another API → URL paths of that API, for the error message about a client with the wrong format."""
 DEFAULT_MODELS_PER_PAGE = 20
-"""Models in a page of `GET /v1/models` without `limit`."""
+"""Number of models in one page of `GET /v1/models` if the query has no `limit`."""
 MAX_MODELS_PER_PAGE = 1000
-"""Largest `limit` of `GET /v1/models`."""
+"""Maximum of the query parameter `limit` of `GET /v1/models`. A larger one is rejected with 400."""
 _PAGE_SIZE_DIGITS = re.compile(r"[0-9]{1,4}")
 
 
 async def serve_request(services: Services, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve one HTTP request. Every error becomes an Anthropic error body."""
+    """Authenticate the client, read its request body and call the endpoint. Exceptions become error responses."""
     request_id = services.new_id("req_")
     sink = AsgiSink(receive, send, request_id)
     receipt = Receipt(request_id=request_id, client=Client(), started_at=services.clock())
@@ -68,11 +72,11 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         body_read = True
         request = ClientRequest(request_id=request_id, client=client, headers=headers, body=body, number=number)
         request.path, request.query = receipt.path, scope.get("query_string", b"").decode("latin-1")
-        del body  # the exchange releases it as soon as it is decoded
+        del body  # the exchange frees the body after decoding, if no other reference exists
         await endpoint(services, request, sink)
     except ProxyError as error:
         if not body_read and "expect" in headers:
-            error.closes_connection = True  # the client may or may not send the body
+            error.closes_connection = True  # after `expect`, the client may or may not send the body
         await _reject(services, receipt, sink, error)
     except asyncio.CancelledError:
         if not sink.started:
@@ -80,7 +84,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     except Exception as error:  # noqa: BLE001  # every client receives an error body
         await _reject(services, receipt, sink, log_internal_error(error, services, request_id))
     else:
-        if endpoint is not post_messages:  # an exchange logs itself
+        if endpoint is not post_messages:  # `run_exchange` logs its request
             receipt.status = 200
             _finish(services, receipt)
     finally:
@@ -90,7 +94,11 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
 def log_rejected_request(
     error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float], proxy_keys: Sequence[str]
 ) -> Receipt:
-    """Log a request that the HTTP parser rejected, and return its receipt."""
+    """Log a client request that the HTTP parser rejected, and return its receipt, with a new request id.
+
+    Method and path of the request are unknown. `new_id`: returns an id with the given prefix. `clock`: returns seconds
+    since the epoch. `proxy_keys`: keys to redact in the log.
+    """
     receipt = Receipt(request_id=new_id("req_"), client=Client(), started_at=clock(), method="–", path="–")
     record_failure(receipt, error, proxy_keys)
     log.write_request(receipt)
@@ -104,7 +112,7 @@ async def _reject(services: Services, receipt: Receipt, sink: AsgiSink, error: P
 
 
 def _finish(services: Services, receipt: Receipt) -> None:
-    """Log a request that was no exchange, and record its receipt."""
+    """Log a request without an exchange (rejected, or not `POST /v1/messages`), and queue its receipt for plugins."""
     receipt.duration_seconds = services.clock() - receipt.started_at
     services.log.write_request(receipt, "debug" if receipt.path in DEBUG_LOGGED_PATHS else "info")
     if receipt.path not in PROBE_PATHS:
@@ -112,17 +120,20 @@ def _finish(services: Services, receipt: Receipt) -> None:
 
 
 def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) -> Awaitable[None]:
-    """`POST /v1/messages`: create a message."""
+    """Serve `POST /v1/messages`: send a reply of the model, streamed or as one message."""
     return run_exchange(services, request, sink)
 
 
 async def post_count_tokens(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """`POST /v1/messages/count_tokens`: the count of the provider if it has this endpoint, else an estimate."""
+    """Serve `POST /v1/messages/count_tokens`: send the provider's count, or an estimate."""
     await sink.send_json_reply(await forwarding.count_tokens(services, request))
 
 
 async def get_models(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """`GET /v1/models`: the available models, in pages (`limit`, `after_id`, `before_id`)."""
+    """Serve `GET /v1/models`: send the model list of the preferred provider if it has one.
+
+    Otherwise send one page of the proxy's own list. Query parameters: `limit`, `after_id`, `before_id`.
+    """
     if reply := await forwarding.list_models(services, request):
         await sink.send_json_reply(reply)
         return
@@ -132,7 +143,7 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
 
 
 async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """`GET /v1/models/{id}`: one model."""
+    """Serve `GET /v1/models/{id}`: send the entry of one model. An unknown id gets status 404."""
     if reply := await forwarding.list_models(services, request):
         await sink.send_json_reply(reply)
         return
@@ -141,25 +152,25 @@ async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) 
 
 
 async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """`GET /` and `HEAD /`: a greeting with the client command."""
+    """Serve `GET /` and `HEAD /`: send a JSON message with the version and the command that starts Claude Code."""
     command = claude_code_command(f"http://{request.headers.get('host', '127.0.0.1:8082')}", services.settings)
     text = f"anthropic-proxy {__version__} serves the Anthropic Messages API. Use it with Claude Code: {command}"
     await sink.send_response(200, msgspec.json.encode({"message": text}))
 
 
 async def get_health(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """`GET /health`: status `ok` and the version, for probes."""
+    """Serve `GET /health` and `HEAD /health`, for health probes: send status `ok` and the version as JSON."""
     await sink.send_response(200, msgspec.json.encode({"status": "ok", "version": __version__}))
 
 
 async def get_plugin_route(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """`GET` on a path of a plugin, such as `/metrics`."""
+    """Serve `GET` and `HEAD` on a path that a plugin has registered, such as `/metrics`."""
     body, media_type = await services.routes[request.path].read(request.headers.get("accept", ""))
     await sink.send_response(200, body, {"request-id": request.request_id, "content-type": media_type})
 
 
 Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]
-"""Function that serves one request and sends the response to the sink."""
+"""Function that serves one authenticated client request and sends the response to the sink."""
 
 ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
     "/v1/messages": {"POST": post_messages},
@@ -168,20 +179,26 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
     "/": {"GET": get_root, "HEAD": get_root},
     "/health": {"GET": get_health, "HEAD": get_health},
 }
-"""Path → HTTP method → endpoint."""
+"""URL path → HTTP method → endpoint."""
 PLUGIN_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_plugin_route, "HEAD": get_plugin_route}
-"""HTTP method → endpoint, for the paths of plugins."""
+"""HTTP method → endpoint, for the URL paths that plugins register."""
 MODEL_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_model}
-"""HTTP method → endpoint, for all paths below `/v1/models/`."""
+"""HTTP method → endpoint, for all URL paths below `/v1/models/`."""
 
 
 def canonical_path(path: str) -> str:
-    """Return a path without a doubled `/v1`, which results from an `ANTHROPIC_BASE_URL` with `/v1`."""
+    """Return a URL path with `/v1/v1/` at its beginning replaced by `/v1/`, and other paths unchanged.
+
+    A client with `/v1` in its `ANTHROPIC_BASE_URL` doubles the prefix.
+    """
     return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
 
 
 def find_endpoint(method: str, path: str, plugin_paths: Container[str] = ()) -> Endpoint:
-    """Return the endpoint of a path. Raises `UnknownModel` (404) or `MethodNotAllowed` (405)."""
+    """Return the endpoint for an HTTP method and a URL path. `plugin_paths`: URL paths that plugins have registered.
+
+    Raises `UnknownModel` (404) for an unknown path, and `MethodNotAllowed` (405) for another method.
+    """
     methods = ENDPOINTS.get(path)
     if methods is None and path.startswith("/v1/models/"):
         methods = MODEL_ENDPOINTS
@@ -195,7 +212,7 @@ def find_endpoint(method: str, path: str, plugin_paths: Container[str] = ()) -> 
 
 
 def path_not_found(path: str) -> UnknownModel:
-    """Return the 404 error for an unknown path. It names the other API if the path belongs to one."""
+    """Return the 404 error for an unknown URL path. For a path of OpenAI, Gemini or Ollama, its text names that API."""
     text = f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages."
     for api, pattern in _OTHER_FORMATS.items():
         if pattern.fullmatch(path):
@@ -204,7 +221,11 @@ def path_not_found(path: str) -> UnknownModel:
 
 
 def paginate_models(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
-    """Return one page of the model list (Anthropic format). Raises `InvalidRequest` for a wrong `limit` or id."""
+    """Return one page of a model list, as the JSON object of Anthropic's `GET /v1/models`.
+
+    `query`: URL parameters `limit`, `after_id`, `before_id`. Raises `InvalidRequest` for an invalid limit or an unknown
+    id.
+    """
     requested = query.get("limit", str(DEFAULT_MODELS_PER_PAGE))
     limit = int(requested) if _PAGE_SIZE_DIGITS.fullmatch(requested) else 0
     if not 1 <= limit <= MAX_MODELS_PER_PAGE:

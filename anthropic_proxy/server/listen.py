@@ -1,4 +1,4 @@
-"""Listening socket of the server."""
+"""Listening TCP socket of the server, and its URL."""
 
 import socket
 
@@ -6,18 +6,21 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.os_errors import describe_os_error
 
 MAX_BACKLOG_CONNECTIONS = 2048
-"""Connections that the kernel keeps until they are accepted."""
+"""Maximum number of client connections that the kernel queues until the server accepts them."""
 SOCKET_SEND_BUFFER_BYTES = 64 * 1024
-"""Size of the send buffer of a client connection. The system default can be several MiB per connection."""
+"""Size of the kernel's send buffer of each client connection. The system default can be several MiB."""
 MAX_PORT = 65_535
-"""Largest TCP port number."""
+"""Highest valid TCP port number."""
 _DEFAULT_PORT = 8082
 _MIN_UNPRIVILEGED_PORT = 1024
 _WILDCARD_ADDRESSES = frozenset(("", "0.0.0.0", "::"))
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Port 0: any free port. Raises `ConfigurationError`, which names the remedy."""
+    """Open a TCP socket that listens on an address, and return it. `port`: 0 selects any free port.
+
+    Raises `ConfigurationError` if the address cannot be used. Its message suggests another port.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -36,7 +39,7 @@ def open_listener(host: str, port: int) -> socket.socket:
 
 
 def format_address(host: str, port: int) -> str:
-    """Return the URL of a listener, with `localhost` for a wildcard address."""
+    """Return the URL `http://host:port` of the server. A wildcard address (`0.0.0.0`, `::`) becomes `localhost`."""
     if host in _WILDCARD_ADDRESSES:
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

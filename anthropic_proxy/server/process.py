@@ -1,4 +1,7 @@
-"""A server process: accepts connections, reloads settings, and stops without truncating replies."""
+"""Server process: opens the application, accepts connections, reloads settings, and stops after the running replies.
+
+It is the only process of a server, or a worker under a supervisor (`workers/supervisor.py`).
+"""
 
 import asyncio
 import os
@@ -26,77 +29,79 @@ from anthropic_proxy.server.http1.connection import Http1Connection
 from anthropic_proxy.server.http1.lifecycle import HttpApplication, ServerState
 
 CLOSE_GRACE_SECONDS = 3.0
-"""Time for cancelled replies to send their error to the client."""
+"""Maximum time for replies that the stopping server cancels to send their error to the client."""
 FLUSH_TIMEOUT_SECONDS = 2.0
-"""Time to send buffered output before connections are aborted."""
+"""Maximum time to send buffered output to clients at the stop. Afterwards their connections are aborted."""
 EXIT_TIMEOUT_SECONDS = 5.0
-"""Time after which the process ends although a thread of a library still runs."""
+"""Time after the end of serving at which the process exits even if a library's thread is still running."""
 STOP_GRACE_SECONDS = CLOSE_GRACE_SECONDS + FLUSH_TIMEOUT_SECONDS + EXIT_TIMEOUT_SECONDS + 1.0
-"""Time for a process to end replies and itself, after `stop_timeout` or the second signal."""
+"""Time for a process to cancel its replies and exit, after `stop_timeout` or a second stop signal. A worker that needs
+longer is killed. A process without a supervisor ends itself."""
 EXIT_STARTUP_FAILED = 3
-"""Exit status for a failed start-up."""
+"""Exit status of a process that failed before it began to serve. uvicorn uses the same value."""
 STOP_COMMAND, STOP_NOW_COMMAND, RELOAD_COMMAND, READY_REPLY = b"s", b"h", b"r", b"+"
-"""Commands of the supervisor on the control pipe, and the message of a worker that has begun to serve."""
+"""Bytes on the control pipe. From supervisor to worker: stop after the running replies, cancel these replies, reload
+the settings. From worker to supervisor: the worker has begun to serve."""
 FORWARDED_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-"""Signals that the supervisor passes on to its workers as commands."""
+"""Signals that the supervisor handles and sends to its workers as commands on the control pipe."""
 _POLL_SECONDS = 0.02
 
 
 class Peer(Protocol):
-    """Exchange of statistics and observations with the other processes of a server."""
+    """Exchange of statistics and observations with the other processes of a server (`workers/link.py`)."""
 
     in_progress: InProgress
-    """Requests in progress."""
+    """Client requests in progress in this process, and the heartbeat of this process."""
 
     def open(self) -> None:
-        """Begin the exchange. Called when the process begins to serve."""
+        """Begin the exchange with the other processes. Called when this process begins to serve."""
         ...
 
     def close(self) -> None:
-        """Send the last statistics and end the exchange."""
+        """Send the last statistics of this process to the others, and end the exchange."""
         ...
 
 
 class Application(HttpApplication, Protocol):
-    """The application that a server process serves."""
+    """Interface of the ASGI application that a server process serves. `app.App` implements it."""
 
     async def start(self) -> None:
-        """Open the connections and objects that requests use. Called before the first request."""
+        """Open the services and transports that requests use. Called before the first request."""
         ...
 
     async def close(self) -> None:
-        """Close the connections and objects that `start` has opened. Called after the last request."""
+        """Close the services and transports of the application. Called after the last request."""
         ...
 
     def log_warning(self, text: str) -> None:
-        """Log a warning of the server."""
+        """Log a warning from the server, such as a limit of connections. API keys in the text are redacted."""
         ...
 
     def log_stopped(self) -> None:
-        """Log that the server stopped after a signal."""
+        """Log that the server has stopped after a signal."""
         ...
 
     def flush(self) -> None:
-        """Wait until the log is written, at most a second."""
+        """Wait until all log lines are written, for at most a second."""
         ...
 
     @property
     def heap_trimmer(self) -> HeapTrimmer:
-        """Trimmer of the heap of this process."""
+        """Trimmer that returns free heap memory of this process to the system."""
         ...
 
     @property
     def peer(self) -> Peer:
-        """Exchange with the other processes."""
+        """Exchange of statistics and observations with the other processes of the server."""
         ...
 
     async def reload(self) -> None:
-        """Reload the settings for new requests."""
+        """Read the settings again and use them for new requests. If they are invalid, the old settings stay active."""
         ...
 
 
 class LoadApp(Protocol):
-    """Factory of the application, called once per process. Picklable."""
+    """Function that builds the application. Each process calls it once. Picklable, so that a worker can receive it."""
 
     def __call__(self, *, address: str, logs_startup: bool = True) -> Application:
         """Return the application. `address`: URL of the server. `logs_startup`: log the start-up summary."""
@@ -105,23 +110,23 @@ class LoadApp(Protocol):
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """Configuration of all processes of a server. Picklable."""
+    """Configuration that all processes of a server share. Picklable, so that a worker can receive it."""
 
     address: str
-    """URL of the server."""
+    """URL of the server: `http://127.0.0.1:8082`."""
     stop_timeout: float
-    """Seconds for running replies to finish after the signal to stop."""
+    """Seconds for running replies to finish after a stop signal. Afterwards they end with an error."""
     watched_file: str | None = None
-    """File that is watched for changes of the settings. None: no file is watched."""
+    """Path of the settings file; a change reloads the settings. None: no file is watched."""
     heartbeat_timeout: float = 30.0
-    """Seconds without a heartbeat after which a worker is killed and replaced."""
+    """Seconds without a heartbeat after which the supervisor kills and replaces a worker."""
 
 
 class ServerProcess:
-    """Serves one listening socket until a signal stops it.
+    """Server of one listening socket, in the current process, until a signal or the supervisor stops it.
 
-    `control`: descriptor for commands of a supervisor; its end is a command to stop. None: no supervisor.
-    `logs_startup`: log the start-up summary and watch the settings file.
+    `control`: file descriptor of the pipe for commands from a supervisor; a closed pipe is a command to stop.
+    None: no supervisor. `logs_startup`: log the start-up summary and watch the settings file.
     """
 
     def __init__(
@@ -143,7 +148,10 @@ class ServerProcess:
         self._reload_again = self._serving = False
 
     def run(self) -> None:
-        """Serve requests until a signal or the supervisor stops the process."""
+        """Serve client requests until a signal or the supervisor stops the process, then return.
+
+        A failed start-up exits with `EXIT_STARTUP_FAILED` or raises `ConfigurationError`.
+        """
         signal.signal(signal.SIGTERM, exit_immediately)  # until the event loop handles signals
         if self._control is not None:  # a terminal signals all of its processes; the supervisor forwards the signal
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -185,7 +193,10 @@ class ServerProcess:
         _exit_after_timeout()
 
     async def _start_application(self) -> None:
-        """Start the application. A signal before its end ends the process at once: no request is served yet."""
+        """Start the application. A stop signal during the start ends the process at once: no request is served yet.
+
+        An exception of the start is printed, and exits with `EXIT_STARTUP_FAILED`.
+        """
         starting, stopping = asyncio.ensure_future(self._app.start()), asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
@@ -196,7 +207,7 @@ class ServerProcess:
             sys.exit(EXIT_STARTUP_FAILED)
 
     def _install_signal_handlers(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Handle signals or, under a supervisor, its commands and SIGTERM."""
+        """Install handlers of SIGTERM, SIGINT and SIGHUP or, under a supervisor, of its commands and SIGTERM."""
         stop, numbers = self._stop, [signal.SIGTERM, signal.SIGINT]
         if self._control is not None:
             stop, numbers = self._stopping.set, [signal.SIGTERM]
@@ -227,7 +238,7 @@ class ServerProcess:
             self._check_terminal_again(MAX_TERMINAL_CHECKS)
 
     def _check_terminal_again(self, times: int) -> None:
-        """Stop if the terminal closes within `times` seconds: SIGHUP then did not request a reload."""
+        """Stop the server if the terminal closes within `times` seconds. SIGHUP then was no request to reload."""
         asyncio.get_running_loop().call_later(1.0, self._check_terminal, times - 1)
 
     def _check_terminal(self, left: int) -> None:
@@ -273,14 +284,17 @@ class ServerProcess:
                 self._reload()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Once a second: set the header `date`, trim the heap and write a heartbeat."""
+        """Set the header `date`, trim the heap if due and write a heartbeat. Calls itself every second."""
         self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
         self._state.heap_trimmer.trim_if_due(loop.time())
         self._app.peer.in_progress.beat()
         loop.call_later(BEAT_SECONDS, self._tick, loop)
 
     async def _drain(self) -> None:
-        """Wait for running replies, then cancel them. Each sends its error before its connection closes."""
+        """Wait up to `stop_timeout` for running replies, cancel the others, and close all client connections.
+
+        A cancelled reply sends an error to its client first.
+        """
         state, limit = self._state, self._config.stop_timeout
         for connection in list(state.connections):
             connection.close_after_responses()

@@ -1,4 +1,4 @@
-"""Reading of request bodies, with limits of size and time."""
+"""Reading of the bodies of client requests, with limits of size and time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -7,17 +7,21 @@ from typing import Any
 from anthropic_proxy.errors import RequestTimeout, RequestTooLarge
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
-"""Limit of a request body, equal to that of the Anthropic API."""
+"""Maximum size of a request body, equal to that of the Anthropic API. A larger body is rejected with 413."""
 READ_TIMEOUT_SECONDS = 30.0
-"""Maximum pause within a request body. A slower client has disconnected or only occupies the connection."""
+"""Maximum time between two received pieces of a request body. A longer pause is rejected with 408."""
 BODY_TIMEOUT_SECONDS = 300.0
-"""Time limit of a complete request body: 32 MB at 1 Mbit/s."""
+"""Maximum time for a complete request body, enough for 32 MB at 1 Mbit/s. A slower body is rejected with 408."""
 COMPLETE_BODY_EXTENSION = "anthropic_proxy.whole_body"
-"""Name of an ASGI extension of `server/http1`: a function that returns the complete body, or None if incomplete."""
+"""Key in `scope["extensions"]` (ASGI) of a function without arguments. The function returns the complete body, or None
+if the body is incomplete. The proxy's own server (`server/http1`) sets it; others, such as uvicorn, do not."""
 
 
 def body_if_complete(scope: Mapping[str, Any]) -> bytes | None:
-    """Return the body if it is complete, without waiting. None: incomplete, or another server."""
+    """Return the request body without waiting if the server has received all of it. None: call `read_body` instead.
+
+    `scope`: ASGI scope. None also for a server without `COMPLETE_BODY_EXTENSION`.
+    """
     pop = scope.get("extensions", {}).get(COMPLETE_BODY_EXTENSION)
     return None if pop is None else pop()
 
@@ -28,10 +32,10 @@ async def read_body(
     read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
 ) -> bytes | None:
-    """Read and return a request body. None: the client disconnected before its end.
+    """Read the request body from ASGI `receive` and return it. None: the client disconnected before the end.
 
-    `read_timeout_seconds`: limit of a pause. Raises `RequestTooLarge` or
-    `RequestTimeout`.
+    `read_timeout_seconds`: maximum pause between two pieces. `body_timeout_seconds`: maximum time from the first piece
+    to the end. Raises `RequestTooLarge` above `MAX_BODY_BYTES`, and `RequestTimeout` after either time.
     """
     pieces: list[bytes] = []
     size = 0

@@ -1,4 +1,4 @@
-"""Limits and framing rules of a request head, for every ASGI server."""
+"""Checks of the head of a client request (path, headers, announced body size), with any ASGI server."""
 
 import itertools
 from collections.abc import Mapping
@@ -8,20 +8,23 @@ from anthropic_proxy.errors import HeadersTooLarge, MalformedHttp, RequestTooLar
 from anthropic_proxy.server.request_body import MAX_BODY_BYTES
 
 MAX_HEADER_BYTES = 64 * 1024
-"""Maximum size of all header names and values of a request."""
+"""Maximum total size of the header names and values of a client request. Larger headers are rejected with 431."""
 MAX_TARGET_BYTES = 16 * 1024
-"""Maximum size of path and query. The longest valid path contains a model name."""
+"""Maximum size of the URL path and query of a client request. A larger one is rejected with 414."""
 _MAX_CONTENT_LENGTH_DIGITS = 15
-"""Digits up to which `Content-Length` is parsed as a number."""
+"""Maximum number of digits of `Content-Length` that are parsed. A longer number is rejected with 413."""
 
 
 def headers_of(scope: Mapping[str, Any]) -> dict[str, str]:
-    """Return the request headers, names in lower case. Repeated headers are joined with commas (RFC 9110, 5.3)."""
+    """Return the headers of a client request as a dictionary, with names in lower case. `scope`: ASGI scope.
+
+    The values of a repeated header are joined with commas (RFC 9110, 5.3).
+    """
     headers: dict[str, str] = {}
     repeated: dict[str, list[str]] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        if name in headers:  # joined below: joining here would be quadratic
+        if name in headers:  # joined below; joining here would take quadratic time
             repeated.setdefault(name, [headers[name]]).append(value)
         else:
             headers[name] = value
@@ -31,7 +34,11 @@ def headers_of(scope: Mapping[str, Any]) -> dict[str, str]:
 
 
 def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Raise `MalformedHttp` for ambiguous framing (request smuggling; RFC 9112, 3.2 and 6.1)."""
+    """Raise `MalformedHttp` if two HTTP programs could read a client request differently (request smuggling).
+
+    Rejected are a missing `Host` in HTTP/1.1, a repeated `Host`, and a `transfer-encoding` that is not `chunked` or in
+    HTTP/1.0 (RFC 9112, 3.2 and 6.1).
+    """
     host = headers.get("host")
     if host is None:
         if scope.get("http_version") == "1.1":
@@ -44,7 +51,11 @@ def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str
 
 
 def require_within_limits(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Raise an error if headers, request target or announced body are too large, or if the body is compressed."""
+    """Raise an error for a client request that is too large or compressed.
+
+    Raises `HeadersTooLarge`, `UriTooLong` for path and query, `RequestTooLarge` for `content-length`, and
+    `UnsupportedEncoding` for `content-encoding`.
+    """
     size = sum(map(len, itertools.chain.from_iterable(scope["headers"])))
     if size > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"The headers have {size:,} bytes; {MAX_HEADER_BYTES:,} are allowed.")

@@ -1,4 +1,4 @@
-"""Sink of an HTTP response: sends events, messages or an error to the client through ASGI."""
+"""Sink of one HTTP response: sends events, a message or an error to the client through the ASGI function `send`."""
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -19,13 +19,18 @@ from anthropic_proxy.server.responses import (
 )
 
 Scope = Mapping[str, Any]
-"""ASGI scope, `receive` and `send`."""
+"""ASGI scope: method, path, headers and addresses of one client request."""
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+"""ASGI `receive`: returns the next piece of the request body, or `http.disconnect`."""
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+"""ASGI `send`: sends the head or a piece of the body of the response."""
 
 
 class AsgiSink:
-    """Sink of one HTTP response. It implements `exchange.pipeline.ResponseSink`."""
+    """Sink of the response to one client request, through ASGI.
+
+    It implements `exchange.client_request.ResponseSink`, so that exchanges need not import the server.
+    """
 
     def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
         self._receive = receive
@@ -35,18 +40,25 @@ class AsgiSink:
         self._receipt: Receipt | None = None
 
     def attach_receipt(self, receipt: Receipt) -> None:
-        """Set the receipt that the response headers are built from. Call this before any other method."""
+        """Set the receipt from which fidelity and failed attempts are sent as response headers. Call this first."""
         self._receipt = receipt
 
     async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
-        """Send events as one body message. The first call sends status 200 and the stream headers before."""
+        """Send events of a stream to the client as SSE frames. `last`: the response is complete.
+
+        The first call sends status 200 and the stream headers before the events.
+        """
         if not self._started:
             await self._open(200, stream_headers(self._request_id))
         body = encode_events(events, self._request_id)
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
     async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
-        """Send unchanged bytes of an upstream, the first with its headers. `last`: the response is complete."""
+        """Send bytes of a provider response to the client unchanged, with status 200.
+
+        `headers`: provider headers, which the first call sends. `streams`: the bytes are a fragment of a stream; False:
+        the complete body. `last`: the response is complete.
+        """
         if not streams:
             await self.send_response(200, data, {**json_headers(self._request_id), **headers})
             return
@@ -55,21 +67,24 @@ class AsgiSink:
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 
     async def send_message(self, response: MessagesResponse) -> None:
-        """Send a complete Messages API response as JSON, with status 200."""
+        """Send a complete reply to a client request without `stream`, as JSON with status 200."""
         await self.send_response(200, encode_message(response))
 
     async def send_json_reply(self, reply: JsonReply) -> None:
-        """Send a JSON body of a provider unchanged, with the provider's headers and status 200."""
+        """Send a JSON body unchanged with status 200. A body from a provider has the provider's headers in `reply`."""
         await self.send_response(200, reply.body, {**json_headers(self._request_id), **reply.headers})
 
     async def send_response(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Send a complete response with `content-length`. `headers`: None: those of a JSON response."""
+        """Send a complete response with the header `content-length`. `headers`: None or empty: headers for JSON."""
         headers = headers or json_headers(self._request_id)
         await self._open(status, {**headers, "content-length": str(len(body))})
         await self._send({"type": "http.response.body", "body": body})
 
     async def send_error(self, error: ProxyError) -> None:
-        """Send an error response with its status and headers. Nothing is sent if a response has started."""
+        """Send an error response in Anthropic's format, with the status and headers of the error.
+
+        Does nothing if the response has started. The body of a relayed provider error is sent unchanged.
+        """
         if self._started:
             return
         headers = error_headers(error, self._request_id)
@@ -84,11 +99,11 @@ class AsgiSink:
 
     @property
     def started(self) -> bool:
-        """True if the response head has been sent."""
+        """True if status and headers of the response have been sent. An error can then no longer change the status."""
         return self._started
 
     async def wait_disconnected(self) -> None:
-        """Return when the client disconnects."""
+        """Wait until the client disconnects. Call this only after the request body was read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 

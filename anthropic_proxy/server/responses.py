@@ -1,4 +1,4 @@
-"""Encoding of responses: SSE frames, Anthropic error bodies, response headers.
+"""Encoding of responses to clients as bytes: SSE frames of events, JSON messages, error bodies, response headers.
 
 Fields have the order of the Anthropic API. JSON is one line, as SSE data requires.
 """
@@ -34,7 +34,7 @@ from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.models import MessagesResponse
 
 MAX_RETRY_AFTER_SECONDS = 3600
-"""Upper limit of the header `retry-after`."""
+"""Maximum value of the response header `retry-after`, in seconds. A longer delay is lowered to it."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -59,7 +59,10 @@ _ERROR = b"event: error\ndata: %b\n\n"
 
 
 def encode_events(events: Iterable[Event], request_id: str = "") -> bytes:
-    """Return events as joined SSE frames. `request_id`: for `error` events."""
+    """Return the SSE frames of events as one bytes object. Lone surrogates in texts are replaced.
+
+    `request_id`: id in the data of `error` events. "": no id.
+    """
     try:
         return _encode_frames(events, request_id)
     except UnicodeEncodeError:
@@ -80,12 +83,15 @@ def _encode_frames(events: Iterable[Event], request_id: str) -> bytes:
 
 
 def encode_message(message: MessagesResponse) -> bytes:
-    """Return a complete reply as the body of a non-streaming response."""
+    """Return the JSON body of a complete reply, for a response without a stream."""
     return _encode(message)
 
 
 def encode_error(error: ProxyError, request_id: str) -> bytes:
-    """Return an Anthropic error body, which is also the data of an `error` event."""
+    """Return the JSON error body in Anthropic's format, which is also the data of an `error` event in a stream.
+
+    `request_id`: "": no id in the body.
+    """
     error_object: dict[str, Any] = {"type": error.error_type, "message": replace_surrogates(error.message)}
     if error.details is not None:
         error_object["details"] = error.details
@@ -96,7 +102,10 @@ def encode_error(error: ProxyError, request_id: str) -> bytes:
 
 
 def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
-    """Return the headers of an error response. `retry-after`: whole seconds, rounded up, at least 1."""
+    """Return the response headers of an error: those of JSON, and `retry-after` and `x-should-retry` if known.
+
+    `retry-after` is a whole number of seconds, rounded up, from 1 to `MAX_RETRY_AFTER_SECONDS`.
+    """
     headers = json_headers(request_id)
     if error.retry_after is not None:
         headers["retry-after"] = str(min(max(math.ceil(error.retry_after), 1), MAX_RETRY_AFTER_SECONDS))
@@ -106,12 +115,12 @@ def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
 
 
 def json_headers(request_id: str) -> dict[str, str]:
-    """Return the headers of a JSON response."""
+    """Return the response headers of a JSON body: `content-type` and `request-id`."""
     return {"content-type": "application/json", "request-id": request_id}
 
 
 def stream_headers(request_id: str) -> dict[str, str]:
-    """Return the headers of a stream. They disable buffering and caching by intermediaries."""
+    """Return the response headers of an SSE stream. They disable buffering and caching between proxy and client."""
     return {
         "content-type": "text/event-stream; charset=utf-8",
         "cache-control": "no-cache",
@@ -121,10 +130,11 @@ def stream_headers(request_id: str) -> dict[str, str]:
 
 
 def fidelity_headers(report: FidelityReport | None, failed_attempts: Sequence[str]) -> dict[str, str]:
-    """Return the headers on fidelity and failed attempts.
+    """Return the response headers about changes to the request (fidelity) and about failed calls to providers.
 
     `x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`
-    `x-proxy-failed-attempts: openai 503, groq 429`. Fidelity None: the response is not a reply.
+    `x-proxy-failed-attempts: openai 503, groq 429`
+    `report`: None: no fidelity header, because the response is an error. `failed_attempts`: provider and status.
     """
     headers = {} if report is None else {"x-proxy-fidelity": report.describe()}
     if failed_attempts:

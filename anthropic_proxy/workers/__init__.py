@@ -1,1 +1,1 @@
-"""Processes that share one listening socket: supervisor, workers and the hub between them."""
+"""Several server processes on one listening socket (`--workers`): workers, their supervisor, and the hub inside it."""

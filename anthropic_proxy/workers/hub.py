@@ -1,4 +1,7 @@
-"""Hub in the supervisor: sums the statistics of all workers and forwards their observations to each other."""
+"""Hub in the supervisor process, which sums the statistics of all workers and forwards observations between them.
+
+An observation is a fact about a model, an API key or a provider address that all workers should use.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,24 +13,30 @@ from anthropic_proxy.workers.ipc import IpcChannel, SharedObservation, StatsQuer
 from anthropic_proxy.workers.link import WorkerPeer
 
 WORKER_TIMEOUT_SECONDS = 1.0
-"""Time for a worker to report its statistics."""
+"""Time for a worker to report its statistics to the hub. Afterwards the hub adds the worker's previous report."""
 MAX_OBSERVATIONS = 10_000
-"""Maximum number of stored observations. The oldest is dropped for a new one."""
+"""Maximum number of observations that the hub stores for workers that start later. A new one replaces the oldest."""
 
 
 @dataclass
 class _Query:
+    """Query of a worker that the hub has not yet answered."""
+
     sender: IpcChannel
     message: StatsQuery
     number: int
+    """Number of the `StatsRequest` that the hub sent to the other workers for this query."""
     deadline: float
+    """Time of the answer in seconds of the hub's clock, also if workers are missing."""
     missing: set[IpcChannel]
+    """Channels of the workers that have not yet reported."""
 
 
 class Hub:
-    """Exchange of statistics and observations between the workers. Each has one channel to the hub.
+    """Hub for statistics and observations of the workers. Each worker is connected to the hub by one `IpcChannel`.
 
-    `aggregator`: statistics of the supervisor itself, and their sum. `clock`: monotonic seconds.
+    `aggregator`: returns the supervisor's own statistics and sums those of all processes. `clock`: returns monotonic
+    seconds.
     """
 
     def __init__(self, aggregator: WorkerPeer, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -35,21 +44,21 @@ class Hub:
         self._clock = clock
         self._channels: list[IpcChannel] = []
         self._latest: dict[IpcChannel, bytes] = {}
-        """Latest statistics of each serving worker. The first report comes when it begins to serve."""
+        """Latest encoded statistics of each serving worker. A worker sends its first report when it begins to serve."""
         self._ended: list[bytes] = []
-        """Sum of the ended workers. Empty: none has ended."""
+        """At most one element: the encoded sum of the counters of all ended workers. Empty: no worker has ended."""
         self._queries: list[_Query] = []
         self._number = 0
         self._observations: dict[tuple[str, str, str], tuple[float, SharedObservation]] = {}
-        """Kind, scope and name → time until which the observation is valid, observation."""
+        """Kind, scope and name → expiry time in seconds of the clock, and the observation."""
 
     @property
     def channels(self) -> Sequence[IpcChannel]:
-        """Channels that are still open for reading."""
+        """Channels of the workers that can still send messages."""
         return [channel for channel in self._channels if not channel.ended]
 
     def add_worker(self, channel: IpcChannel) -> None:
-        """Add the channel of a new worker and send it the valid observations of the others."""
+        """Add the channel of a new worker, and send the worker all stored observations that have not expired."""
         self._channels.append(channel)
         now = self._clock()
         for until, observation in self._observations.values():
@@ -57,7 +66,10 @@ class Hub:
                 channel.send(replace(observation, seconds=until - now))
 
     def receive_from(self, channel: IpcChannel) -> None:
-        """Read the messages of a worker and process them: store, forward, or start a query."""
+        """Process all messages that a worker has sent, without waiting for more.
+
+        A `StatsReport` is stored, a `StatsQuery` asks the other workers to report, a `SharedObservation` is forwarded.
+        """
         for message in channel.receive():
             if isinstance(message, StatsReport):
                 self._latest[channel] = message.stats
@@ -67,22 +79,22 @@ class Hub:
                 self._start_query(channel, message)
             elif isinstance(message, SharedObservation):
                 self._broadcast(channel, message)
-        if channel.ended:  # its process may end later
+        if channel.ended:  # the worker process itself may end later
             self._note_end(channel)
 
     def remove_worker(self, channel: IpcChannel) -> None:
-        """Remove the channel of an ended worker. Its counters stay in the sum."""
+        """Remove and close the channel of an ended worker. The worker's counters stay in the sum of all workers."""
         self.receive_from(channel)
         self._channels.remove(channel)
         channel.close()
         self._note_end(channel)
 
     def next_query_deadline(self) -> float | None:
-        """Return the earliest deadline of a query, in seconds of the clock. None: no open query."""
+        """Return the time, in seconds of the clock, at which `answer_due_queries` is due. None: no open query."""
         return min((query.deadline for query in self._queries), default=None)
 
     def answer_due_queries(self) -> None:
-        """Answer the queries for which all workers have reported or the deadline has passed."""
+        """Send a `StatsTotal` for each query for which all workers have reported or the deadline has passed."""
         now = self._clock()
         for query in list(self._queries):
             if not query.missing or now >= query.deadline:

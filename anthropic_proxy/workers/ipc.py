@@ -1,4 +1,7 @@
-"""Messages between the supervisor and a worker over a pair of sockets. Neither side ever blocks."""
+"""Messages between the hub in the supervisor process and a worker process, over a pair of sockets.
+
+Sending and receiving never block. A message is a length of four bytes and a msgpack object.
+"""
 
 import socket
 from collections.abc import Sequence
@@ -8,76 +11,80 @@ import msgspec
 from msgspec import Struct
 
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
-"""Unsent bytes of a channel up to which messages are accepted. Later messages are dropped: the peer does not read."""
+"""Unsent bytes of a channel above which a new message is dropped. The other process then does not read."""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""Maximum size of an encoded message. A longer one counts as damaged, so that buffers stay bounded."""
+"""Maximum size of an encoded message. The sender drops a larger message. A receiver of a larger one stops reading."""
 _READ_BYTES = 256 * 1024
 _LENGTH_BYTES = 4
 
 
 class StatsReport(Struct, tag="report"):
-    """Message of a worker to the hub: the statistics of this worker since its start."""
+    """Message from a worker to the hub: the worker's request counters since its start, and its current gauges."""
 
     stats: bytes
-    """Encoded statistics (`metrics.encode_snapshot`), here and in the other messages."""
+    """Statistics of the worker, encoded by `metrics.encode_snapshot`."""
     query_number: int = 0
-    """Number of the answered `StatsRequest`. 0: not requested."""
+    """`query_number` of the `StatsRequest` that this report answers. 0: a periodic report without a request."""
 
 
 class StatsQuery(Struct, tag="query"):
-    """Message of a worker to the hub: a query for the statistics of all workers."""
+    """Message from a worker to the hub: a query for the sum of the statistics of all workers."""
 
     query_number: int
-    """Number that the answer repeats."""
+    """Number chosen by the worker. The answer, a `StatsTotal`, repeats it."""
     stats: bytes
-    """Encoded statistics of the sender."""
+    """Current statistics of the worker that sends the query, encoded by `metrics.encode_snapshot`."""
 
 
 class StatsRequest(Struct, tag="request"):
-    """Message of the hub to a worker: a request for a `StatsReport`."""
+    """Message from the hub to a worker: a request to send a `StatsReport` now."""
 
     query_number: int
-    """Number that the report repeats."""
+    """Number chosen by the hub. The `StatsReport` repeats it."""
 
 
 class StatsTotal(Struct, tag="total"):
-    """Message of the hub to a worker: the sum of the statistics of all workers, the answer to a `StatsQuery`."""
+    """Message from the hub to a worker: the sum of the statistics of all workers, as the answer to a `StatsQuery`."""
 
     query_number: int
-    """Number of the answered `StatsQuery`."""
+    """`query_number` of the `StatsQuery` that this message answers."""
     stats: bytes
-    """Encoded sum."""
+    """Sum of the statistics, encoded by `metrics.encode_snapshot`."""
     unresponsive_count: int
-    """Number of workers that did not report in time."""
+    """Number of workers that did not report in time. The sum contains their previous reports."""
 
 
 class SharedObservation(Struct, tag="observation", frozen=True):
-    """Message of a worker to the hub, which forwards it to the others: a fact about a model, an API key or an upstream.
+    """Message with a fact about a model, an API key or a provider address, sent by a worker for all other workers.
 
-    `shared_state` defines the values of the fields.
+    The hub forwards the message. `workers/shared_state.py` builds and applies it, and defines the field values.
     """
 
     kind: str
-    """Type of the observed object: model, key or upstream."""
+    """Type of the fact: `MODEL_OBSERVATION`, `KEY_COOLDOWN` or `CIRCUIT_STATE` of `workers/shared_state.py`."""
     scope: str
-    """Digest of the settings for which the observation is valid. Workers with other settings ignore it."""
+    """Digest of the settings for which the fact is valid. Workers with other settings ignore the message.
+    "": valid for all settings."""
     name: str
-    """Observed object. A newer observation of the same object replaces this one."""
+    """Key of the model observation, digest of the API key, or name of the upstream. A newer message with the same
+    kind, scope and name replaces this one."""
     value: str
-    """Observed state."""
+    """Value of the model observation, or status and error type of the upstream's failure: `503 api_error`.
+    "": an API key, or a closed circuit."""
     seconds: float
-    """Time in seconds until the observation expires. 0: revoked."""
+    """Seconds until the fact expires. 0: revoked, for example because a circuit has closed."""
 
 
 Message = StatsReport | StatsQuery | StatsRequest | StatsTotal | SharedObservation
+"""All messages of an `IpcChannel`."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
 
 
 class IpcChannel:
-    """One end of a connection between the supervisor and a worker, for messages in both directions.
+    """One end of the socket pair between the hub and a worker, for messages in both directions.
 
-    No method blocks: unsent bytes are kept, within bounds, until `flush`.
+    `send`, `flush` and `receive` never block. Bytes that the socket does not accept are kept until `flush`.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -86,19 +93,22 @@ class IpcChannel:
         self._incoming = bytearray()
         self._outgoing = bytearray()
         self.ended = False
-        """True if no more messages will come: the peer has closed, or a message was damaged."""
+        """True if no more messages can be received: the other process closed its end, or a message was damaged."""
 
     def fileno(self) -> int:
-        """Return the file descriptor of the socket, for `select`."""
+        """Return the file descriptor of the socket, for `select` or an event loop."""
         return self._end.fileno()
 
     @property
     def has_unsent(self) -> bool:
-        """True if `flush` must be called when the socket is writable."""
+        """True if bytes wait to be sent. Call `flush` when the socket is writable."""
         return bool(self._outgoing)
 
     def send(self, message: Message) -> bool:
-        """Send a message. False: it is lost because the peer does not read or the message cannot be encoded."""
+        """Send a message, or keep it for `flush` if the socket is full. Return False if the message is lost.
+
+        Reasons: the other process has closed its end or does not read, or the message is too large or not valid UTF-8.
+        """
         if len(self._outgoing) > MAX_UNSENT_BYTES:
             return False
         try:
@@ -111,7 +121,7 @@ class IpcChannel:
         return self.flush()
 
     def flush(self) -> bool:
-        """Write the unsent bytes, as far as possible without blocking. False: the peer has closed."""
+        """Send the unsent bytes that the socket accepts without blocking. Return False if the connection is broken."""
         while self._outgoing:
             try:
                 written = self._end.send(self._outgoing)
@@ -124,7 +134,10 @@ class IpcChannel:
         return True
 
     def receive(self) -> Sequence[Message]:
-        """Read what has arrived and return its complete messages. A damaged message ends the channel."""
+        """Read the available bytes and return the messages that are complete. Empty: no complete message yet.
+
+        A damaged message sets `ended`; the messages before it are returned.
+        """
         while not self.ended:
             try:
                 data = self._end.recv(_READ_BYTES)
@@ -139,7 +152,10 @@ class IpcChannel:
         return self._pop_complete()
 
     def close(self, flush_timeout_seconds: float = 0.0) -> None:
-        """Close the channel. `flush_timeout_seconds`: time to send the unsent bytes; 0: they are lost."""
+        """Close the socket.
+
+        `flush_timeout_seconds`: time limit for sending the unsent bytes first, blocking. 0: drop the unsent bytes.
+        """
         if flush_timeout_seconds and self._outgoing:
             self._end.settimeout(flush_timeout_seconds)
             with suppress(OSError):  # the peer does not read any more
@@ -167,7 +183,7 @@ class IpcChannel:
         return messages
 
     def _stop_reading(self) -> None:
-        """Stop reading. After a damaged message the next message boundary is unknown."""
+        """End the channel after a damaged message, because the beginning of the next message is unknown."""
         self.ended = True
         self._incoming.clear()
         with suppress(OSError):  # the peer has already closed

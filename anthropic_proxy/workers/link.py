@@ -1,4 +1,7 @@
-"""Statistics and observations of a process, and the link of a worker to the hub, which has those of other workers."""
+"""Statistics of a server process, and the link by which a worker exchanges statistics and observations with others.
+
+An observation is a fact about a model, an API key or a provider address. The hub in the supervisor forwards it.
+"""
 
 import asyncio
 import time
@@ -11,20 +14,21 @@ from anthropic_proxy.platforms.process_stats import read_process_stats
 from anthropic_proxy.workers.ipc import IpcChannel, SharedObservation, StatsQuery, StatsReport, StatsRequest, StatsTotal
 
 REPORT_INTERVAL_SECONDS = 1.0
-"""Interval of statistics reports to the hub. The last interval of a killed worker is lost."""
+"""Interval at which a worker reports changed statistics to the hub. A killed worker loses its unreported statistics."""
 PUBLISH_DELAY_SECONDS = 0.1
-"""Delay before observations are sent to the hub. Within it, the last value per name wins."""
+"""Delay before a worker sends observations to the hub. Of several for one object, only the last one is sent."""
 HUB_TIMEOUT_SECONDS = 2.0
-"""Time for the hub to answer a query. Longer than the time that the hub waits for other workers."""
+"""Time for the hub to answer a query for statistics. The hub itself waits up to 1 s for the other workers."""
 CLOSE_TIMEOUT_SECONDS = 1.0
-"""Time to send the last messages when the process ends."""
+"""Maximum time to send the last messages to the hub when the worker ends."""
 
 
 class WorkerPeer:
     """Statistics of this process, and its exchange of statistics and observations with the other workers.
 
-    `contains_secret`: True if a word contains a secret. `collect_gauges`: sets the gauges of the application.
-    `apply_observation`: applies an observation of another process. `link`: None: there are no other workers.
+    `contains_secret`: returns True if a word contains a secret. `collect_gauges`: sets the application's gauges.
+    `apply_observation`: applies an observation of another worker. `link`: connection to the hub; None: this is the only
+    server process, or the supervisor.
     """
 
     def __init__(
@@ -35,8 +39,11 @@ class WorkerPeer:
         link: "WorkerLink | None" = None,
     ) -> None:
         self.totals = Totals(contains_secret)
+        """Counters of finished exchanges of this process."""
         self.in_progress = InProgress()
+        """Client requests in progress, and the heartbeat of this process. The supervisor can read both."""
         self.apply_observation = apply_observation
+        """Function that applies an observation of another worker to the services of this process."""
         self._collect_gauges = collect_gauges
         self._started = time.time()
         self._link = link
@@ -44,29 +51,30 @@ class WorkerPeer:
             self.in_progress.share(link.board)
 
     def open(self) -> None:
-        """Begin to exchange statistics and observations with the other workers, if any."""
+        """Begin to exchange statistics and observations with the hub. Without a link to a hub: no effect."""
         if self._link is not None:
             self._link.open(self)
 
     def close(self) -> None:
-        """Send the last observations and statistics to the hub, if there are other workers."""
+        """Send the last observations and statistics to the hub and close the link. Without a link: no effect."""
         if self._link is not None:
             self._link.close()
 
     @property
     def worker_index(self) -> tuple[int, int]:
-        """Index of this worker, from 0, and number of workers."""
+        """Index of this worker, from 0, and the number of all workers. `(0, 1)`: no other workers."""
         return (self._link.worker_index, self._link.worker_count) if self._link is not None else (0, 1)
 
     @property
     def publish(self) -> Callable[[SharedObservation], None] | None:
-        """Function that sends an observation to the other workers. None: there are no other workers."""
+        """Function that sends an observation to all other workers. None: no other workers."""
         return self._link.publish if self._link is not None else None
 
     def collect_stats(self, *, refresh_gauges: bool = True) -> bytes:
-        """Return the encoded statistics of this process.
+        """Return the statistics of this process, encoded by `metrics.encode_snapshot`.
 
-        `refresh_gauges`: read memory and descriptors first; the cost grows with the open descriptors.
+        `refresh_gauges`: measure memory use and open descriptors now; False: use the last measured values. The duration
+        of a measurement grows with the number of open descriptors.
         """
         snapshot = self.totals.snapshot
         snapshot.cpu_seconds = time.process_time()
@@ -77,17 +85,21 @@ class WorkerPeer:
         return encode_snapshot(snapshot)
 
     def exchange_count(self) -> int:
-        """Return the number of finished exchanges."""
+        """Return the number of exchanges (client requests with a reply or an error) that this process has finished."""
         return sum(row.requests for row in self.totals.snapshot.rows.values())
 
     def sum_stats(self, running: Sequence[bytes], ended: Sequence[bytes]) -> bytes:
-        """Return the sum of encoded statistics. Of `ended` workers only the counters are added, not the gauges."""
+        """Return the sum of the statistics of several processes. Arguments and result: `metrics.encode_snapshot`.
+
+        `running`: statistics of running processes, with counters and gauges. `ended`: statistics of ended workers, of
+        which only the counters are added.
+        """
         return encode_snapshot(sum_snapshots(running, ended))
 
     async def query_totals(self) -> tuple[MetricsSnapshot, int]:
-        """Return the sum over all workers, and the number of workers that did not respond.
+        """Return the sum of the statistics of all workers, and the number of workers that did not report in time.
 
-        Raises `InternalError` if the hub does not answer.
+        The sum excludes the metrics request that is being served. Raises `InternalError` if the hub does not answer.
         """
         if self._link is None:
             encoded, unresponsive_count = self.collect_stats(), 0
@@ -96,22 +108,21 @@ class WorkerPeer:
             encoded, unresponsive_count = total.stats, total.unresponsive_count
         snapshot = decode_snapshot(encoded)
         if snapshot.now is not None:
-            snapshot.now.in_flight -= 1  # without the request for the metrics
+            snapshot.now.in_flight -= 1  # the request for the metrics page itself
         return snapshot, unresponsive_count
 
 
 class WorkerLink:
-    """Link of worker `worker_index` (from 0) of `worker_count` to the hub. A replacement process keeps the index.
-
-    `board`: memory shared with the supervisor, for heartbeats and requests in progress.
-    """
+    """Worker's end of the connection to the hub: sends statistics and observations, and receives those of others."""
 
     def __init__(self, channel: IpcChannel, board: memoryview, worker_index: int, worker_count: int) -> None:
         self.board = board
+        """Memory shared with the supervisor, for heartbeats and requests in progress."""
         self.worker_index, self.worker_count = worker_index, worker_count
+        """Index of this worker, from 0, and number of all workers. A process that replaces a worker has its index."""
         self._channel = channel
         self._observations: dict[tuple[str, str, str], SharedObservation] = {}
-        """Observations that are not yet published."""
+        """Kind, scope and name → observation that is not yet sent to the hub."""
         self._query_number = 0
         self._pending_query: asyncio.Future[StatsTotal] | None = None
         self._reported_count = -1
@@ -119,21 +130,28 @@ class WorkerLink:
         """True if the event loop waits until the socket is writable."""
 
     def open(self, peer: WorkerPeer) -> None:
-        """Begin to report the statistics of `peer` and to pass it the observations of other workers."""
+        """Begin to report the statistics of `peer` to the hub, and to pass observations of other workers to `peer`.
+
+        Must be called in the event loop.
+        """
         self._peer, self._loop = peer, asyncio.get_running_loop()
         self._loop.add_reader(self._channel.fileno(), self._receive)
         self._report_stats()
 
     def publish(self, observation: SharedObservation) -> None:
-        """Send an observation to the other workers, after `PUBLISH_DELAY_SECONDS`."""
+        """Send an observation to all other workers after `PUBLISH_DELAY_SECONDS`.
+
+        It replaces an unsent observation with the same kind, scope and name.
+        """
         if not self._observations:
             self._loop.call_later(PUBLISH_DELAY_SECONDS, self._publish_pending)
         self._observations[observation.kind, observation.scope, observation.name] = observation
 
     async def query_totals(self) -> StatsTotal:
-        """Return the statistics of all workers. Raises `InternalError` if the hub does not answer.
+        """Query the hub for the statistics of all workers and return its answer. Concurrent callers share one query.
 
-        Observations that a worker made before the query reach all workers before the answer.
+        Raises `InternalError` if the hub does not answer within `HUB_TIMEOUT_SECONDS`. Unsent observations of all
+        workers are sent first, so that they arrive before the answer.
         """
         if self._pending_query is None:
             self._publish_pending()
@@ -144,7 +162,7 @@ class WorkerLink:
         return await asyncio.shield(self._pending_query)
 
     def close(self) -> None:
-        """Send the last observations and statistics, then close the channel to the hub."""
+        """Send the unsent observations and the final statistics to the hub, then close the connection."""
         self._loop.remove_reader(self._channel.fileno())
         self._loop.remove_writer(self._channel.fileno())
         self._publish_pending()

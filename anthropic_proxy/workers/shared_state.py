@@ -1,4 +1,7 @@
-"""State that workers share through the hub: observations of models, API keys in cooldown, open circuits."""
+"""Routing state that workers share through the hub: observations of models, API keys in cooldown, open circuits.
+
+Each change in one worker becomes a `SharedObservation` message, which the other workers apply to their own state.
+"""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -10,12 +13,17 @@ from anthropic_proxy.settings import Settings
 from anthropic_proxy.workers.ipc import SharedObservation
 
 MODEL_OBSERVATION, KEY_COOLDOWN, CIRCUIT_STATE = "lesson", "key", "upstream"
-"""Kinds of a `SharedObservation`."""
+"""Values of `SharedObservation.kind`: a learned fact about a model, a provider API key in cooldown (not used for a
+time), the circuit state of a provider address."""
 _DIGEST_BYTES = 16
 
 
 def publish_observations(services: Services, publish: Callable[[SharedObservation], None]) -> None:
-    """Have these services publish each further observation, key cooldown and circuit change. Keys become digests."""
+    """Make `services` call `publish` for each later observation of a model, key cooldown and circuit change.
+
+    Messages contain digests of API keys, never the keys. Observations in a `Store` plugin are not published, because
+    all workers read the same store.
+    """
     addresses, upstreams = _scopes(services.settings)
     if isinstance(store := services.observations.store, MemoryStore):
         store.on_put = lambda key, value, seconds: publish(
@@ -30,7 +38,7 @@ def publish_observations(services: Services, publish: Callable[[SharedObservatio
 
 
 def apply_observation(services: Services, observation: SharedObservation) -> None:
-    """Apply an observation of another worker if it is valid for these settings."""
+    """Apply an observation of another worker to `services`, unless its `scope` belongs to other settings."""
     addresses, upstreams = _scopes(services.settings)
     if (
         observation.kind == MODEL_OBSERVATION
@@ -52,18 +60,24 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
 
 
 def _scopes(settings: Settings) -> Sequence[str]:
-    """Return the digests of the upstream addresses, and of the addresses with their keys."""
+    """Return the `scope` of model observations, and that of circuit states.
+
+    The first is a digest of the provider addresses and wires. The second is a digest of addresses, wires and API keys.
+    """
     addresses = sorted(settings.base_urls.items()), sorted(settings.wires.items())
     keys = sorted((name, [key.reveal() for key in keys]) for name, keys in settings.keys.items())
     return _digest(repr(addresses)), _digest(repr((addresses, keys)))
 
 
 def _digest(text: str) -> str:
-    """Return a digest of a key. Messages between processes never contain the key."""
+    """Return a hexadecimal digest of a text, for API keys and settings in messages between processes."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _decode_failure(observation: SharedObservation) -> UpstreamError:
-    """Return the failure with a message of the proxy. The provider's message is not shared: it may contain a key."""
+    """Return the failure that opened a circuit in another worker, with a message that the proxy writes.
+
+    Workers do not share the provider's own message, because it may contain an API key.
+    """
     provider, (status, kind) = observation.name.partition(" ")[0], observation.value.split(" ", 1)
     return UpstreamError(f"{provider} failed with status {status}.", provider=provider, status=int(status), kind=kind)

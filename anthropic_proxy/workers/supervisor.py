@@ -1,5 +1,6 @@
-"""Supervisor of several workers that share a listening socket. It starts, replaces and stops them, forwards signals
-and runs their hub. It serves no request itself.
+"""Supervisor process of several workers that share one listening socket (`anthropic-proxy serve --workers`).
+
+It starts, replaces and stops the workers, forwards signals to them and runs the hub. It serves no client request.
 """
 
 import os
@@ -31,30 +32,42 @@ from anthropic_proxy.workers.ipc import IpcChannel
 from anthropic_proxy.workers.worker import LoadWorkerApp, SupervisorConnection, WorkerApplication, run_worker
 
 MIN_RESTART_INTERVAL_SECONDS = 1.0
-"""Interval between two starts of one worker. Otherwise a worker that ends at once would be restarted in a loop."""
+"""Minimum time between two starts of one worker, so that a worker that fails at once is not restarted in a loop."""
 MAX_MISSED_HEARTBEATS = 3
-"""Missed heartbeats after which a worker is killed when it should have stopped."""
+"""Missed heartbeats, one a second, after which a worker is killed while the server stops."""
 _spawning = get_context("spawn")
 
 
 @dataclass
 class _Worker:
+    """State of one worker process in the supervisor."""
+
     process: BaseProcess
     control: Connection
+    """Pipe for commands to the worker."""
     channel: IpcChannel
+    """Connection between the worker and the hub."""
     index: int
     started_at: float
+    """Monotonic seconds."""
     board: memoryview
+    """Memory shared with the worker, with its heartbeats and requests in progress."""
     ready: bool = False
+    """True if the worker has begun to serve, or has ended before."""
     beats: int = 0
-    """Heartbeats at the last check."""
+    """Number of heartbeats at the last check."""
     missed: int = 0
-    """Checks since the last heartbeat. Time is not measured: it also passes while the whole machine is suspended."""
+    """Number of checks since the last heartbeat. A clock would also advance while the whole machine is suspended."""
     killed: bool = False
+    """True if the supervisor has killed the process."""
 
 
 class Supervisor:
-    """Process that starts, replaces and stops the workers of a server, until a signal or until none can be started."""
+    """Supervisor that starts, replaces and stops the worker processes of a server.
+
+    `load_app`: builds the application in each worker. `application`: the supervisor's own application, for its log,
+    settings and statistics.
+    """
 
     def __init__(
         self,
@@ -72,24 +85,28 @@ class Supervisor:
         self._hub = Hub(application.peer)
         self._workers: list[_Worker] = []
         self._any_served = False
-        """True if any worker has served."""
+        """True if any worker has begun to serve. Before that, an ended worker stops the whole server."""
         self._stopping = False
         self._deadline = 0.0
-        """Time at which remaining workers are killed."""
+        """Monotonic time at which all remaining workers are killed, while the server stops."""
         self._stop_at = 0.0
-        """Time from which unresponsive workers are killed early, after the signal to stop."""
+        """Monotonic time from which `MAX_MISSED_HEARTBEATS` applies, while the server stops."""
         self._next_check = 0.0
-        """Time of the next check of heartbeats."""
+        """Monotonic time of the next check of heartbeats."""
         self._next_start = 0.0
+        """Monotonic time from which the next missing worker may be started."""
         self._status = 0
         self._terminal = Terminal()
         self._terminal_checks = 0
-        """Remaining checks of the terminal after a SIGHUP."""
+        """Remaining checks, one a second, whether the terminal has closed after a SIGHUP."""
         self._file_watch = FileWatch(config.watched_file) if config.watched_file else None
         self._polled_at = 0.0
 
     def run(self) -> int:
-        """Run the workers until a signal, and return the exit status. Not 0: no worker could be started."""
+        """Run the workers until SIGTERM or SIGINT stops the server. Return the exit status of the supervisor.
+
+        Status 0: stopped by a signal. `EXIT_STARTUP_FAILED`: a worker ended before any worker had begun to serve.
+        """
         inbox, outbox = socket.socketpair()
         inbox.setblocking(False)
         outbox.setblocking(False)
@@ -128,7 +145,7 @@ class Supervisor:
             args=(self._load_app, self._config, self._listener, connection, (index, self._worker_count)),
             daemon=True,
         )
-        with blocked_signals(FORWARDED_SIGNALS):  # pending until the worker has handlers
+        with blocked_signals(FORWARDED_SIGNALS):  # the worker receives them after it has installed handlers
             process.start()
         worker_control.close()
         worker_end.close()
@@ -138,7 +155,7 @@ class Supervisor:
         self._workers.append(_Worker(process, control, channel, index, time.monotonic(), shared))
 
     def _next_deadline(self) -> float | None:
-        """Return the seconds until the next timed task. None: no task is scheduled."""
+        """Return the seconds until the supervisor must act without an event. None: no task is scheduled."""
         due = [] if (deadline := self._hub.next_query_deadline()) is None else [deadline]
         now = time.monotonic()
         due.append(self._next_check)
@@ -226,7 +243,7 @@ class Supervisor:
                 self._reload()
 
     def _check_heartbeats(self, now: float) -> None:
-        """Kill workers with a blocked event loop."""
+        """Kill workers with a blocked event loop, detected by missed heartbeats. `now`: monotonic seconds."""
         limit = self._config.heartbeat_timeout
         if self._stopping and now >= self._stop_at:
             limit = min(limit, MAX_MISSED_HEARTBEATS * BEAT_SECONDS)
@@ -247,7 +264,10 @@ class Supervisor:
 def _wait(
     awaited: Sequence[socket.socket | Connection | int], channels: Sequence[IpcChannel], seconds: float | None
 ) -> set[object]:
-    """Wait until a source is readable or a channel is readable or writable, and return them. Empty: timeout."""
+    """Wait for an event, and return the sources and channels that are readable or writable. Empty: timeout.
+
+    A channel is also awaited for writing while it has unsent bytes. `seconds`: timeout; None: no timeout.
+    """
     with selectors.DefaultSelector() as selector:
         for source in awaited:
             selector.register(source, selectors.EVENT_READ)
@@ -264,4 +284,4 @@ def _reads_ready(control: Connection) -> bool:
 
 
 def _ignore_signal(number: int, frame: object) -> None:
-    """Do nothing. The wakeup descriptor delivers the signal number."""
+    """Do nothing, as a signal handler. `signal.set_wakeup_fd` delivers the signal number to the supervisor's loop."""

@@ -1,4 +1,4 @@
-"""Entry points of processes that serve under a supervisor."""
+"""Entry points of worker processes, which serve client requests under a supervisor process."""
 
 import socket
 import sys
@@ -17,40 +17,47 @@ if TYPE_CHECKING:
 
 
 class WorkerApplication(Application, Protocol):
-    """Application that several processes can serve."""
+    """Application that several processes can serve. `app.App` implements it."""
 
     @property
     def peer(self) -> WorkerPeer:
-        """Statistics and observations that workers share."""
+        """Statistics of this process, and its exchange with the other workers."""
         ...
 
     async def log_startup(self, workers: int) -> None:
-        """Log the start-up summary for this number of workers."""
+        """Log the start-up summary of the whole server. Called in the supervisor. `workers`: number of workers."""
         ...
 
     def check_settings(self) -> bool:
-        """Reload the settings for the workers. Return False if they are invalid; the old ones stay active."""
+        """Read the settings again and log the changes. Return False if they are invalid.
+
+        Called in the supervisor. Only if the result is True, the workers are commanded to reload their settings.
+        """
         ...
 
 
 class LoadWorkerApp(Protocol):
-    """Factory of the application, called once per process. Picklable."""
+    """Function that builds the application. Each process calls it once. Picklable, so that a worker can receive it."""
 
     def __call__(self, *, address: str, logs_startup: bool = True, link: WorkerLink | None = None) -> WorkerApplication:
-        """Return the application. `link`: link to the other workers; None: a single process."""
+        """Return the application.
+
+        `address`: URL of the server. `logs_startup`: log the start-up summary. `link`: the worker's connection to the
+        hub; None: this process is the only server process, or the supervisor.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class SupervisorConnection:
-    """Connections of a worker to its supervisor. Picklable only while the worker process is being started."""
+    """Connections of a worker to its supervisor. Picklable only as an argument of the new worker process."""
 
     control: Connection
-    """Pipe on which the supervisor sends commands."""
+    """Pipe for the supervisor's commands (stop, stop now, reload) and for the worker's message that it has started."""
     channel: socket.socket
-    """Socket for the messages of and to the hub."""
+    """Socket for messages between the worker and the hub."""
     board: "WriteableBuffer"
-    """Shared memory for heartbeats and requests in progress."""
+    """Shared memory, into which the worker writes its heartbeats and requests in progress."""
 
 
 def run_worker(
@@ -60,9 +67,10 @@ def run_worker(
     supervisor: SupervisorConnection,
     position: tuple[int, int],
 ) -> None:
-    """Serve in a worker process until the supervisor stops it.
+    """Serve client requests in this worker process until the supervisor stops or ends. Target of the new process.
 
-    `position`: index of the worker, from 0, and number of workers.
+    `listener`: listening socket that all workers share. `position`: index of this worker, from 0, and number of
+    workers.
     """
     link = WorkerLink(IpcChannel(supervisor.channel), memoryview(supervisor.board).cast("B"), *position)
     serve_supervised(partial(load_app, link=link), config, supervisor.control, sockets=[listener], logs_startup=False)
@@ -76,9 +84,11 @@ def serve_supervised(
     *,
     logs_startup: bool = True,
 ) -> None:
-    """Serve until the supervisor stops this process, or until the supervisor ends.
+    """Serve client requests until the supervisor sends the command to stop, or ends.
 
-    Exits with status `EXIT_STARTUP_FAILED` and a message if a setting is invalid.
+    `control`: pipe for commands from the supervisor. `sockets`: one listening socket, in a list as uvicorn passes it.
+    `logs_startup`: log the start-up summary and watch the settings file.
+    Prints a message and exits with status `EXIT_STARTUP_FAILED` if a setting is invalid.
     """
     try:
         ServerProcess(load_app, config, sockets[0], control=control.fileno(), logs_startup=logs_startup).run()

@@ -1,8 +1,8 @@
-"""Sandboxed programs of the proxy, each run in its own process.
+"""Sandbox: runs a small Python program of the proxy in its own process, with limits of time, CPU and memory.
 
-A regular expression of a model or a fetched page can keep C code busy without end while it holds the interpreter lock.
-A process can be killed then, a thread cannot. A program is a file with a function `main` from one JSON value to
-another. It imports nothing of this project, for a fast start.
+Used for regular expressions of a model and for fetched web pages. Both can keep C code busy for an unlimited time while
+it holds the interpreter lock. A process can then be killed, but a thread cannot. A program is a file with a function
+`main`, which receives one JSON value and returns another. It imports nothing of this project, for a fast start.
 """
 
 import asyncio
@@ -20,28 +20,30 @@ _CPU_LIMIT_EXIT = -getattr(signal, "SIGXCPU", 0) or None
 
 
 class SandboxedProgram(Struct, frozen=True, kw_only=True):
-    """A Python program file that runs in its own process, with its limits."""
+    """Path and limits of a Python program file that `run_sandboxed` runs in its own process."""
 
     path: str
     """Path of the program file."""
     timeout_seconds: float
-    """Time limit of a run, including the start of the process. A loaded machine needs a generous limit."""
+    """Maximum duration of a run, including the start of the process. Choose it for a machine under load."""
     cpu_seconds: int
-    """Limit of CPU time; not enforced on Windows."""
+    """Maximum CPU time of a run. Not enforced on Windows."""
     memory_bytes: int
-    """Limit of the address space; not enforced on Windows."""
+    """Maximum address space of the process. Not enforced on Windows."""
     imports_packages: bool = False
-    """True if the program imports installed packages. Without them it starts faster."""
+    """True if the program imports installed packages. False: only the standard library, for a faster start."""
 
 
 class SandboxFailed(Exception):
-    """A sandboxed program ended with an error, mostly for lack of memory."""
+    """A sandboxed program ended with an error status, mostly because it exceeded its memory limit."""
 
 
 async def run_sandboxed(program: SandboxedProgram, input_value: Any) -> bytes:
-    """Run a program and return its JSON output. A cancellation kills the process.
+    """Run a program in its own process and return its output as JSON text. A cancellation kills the process.
 
-    Raises `TimeoutError` at a time limit, `SandboxFailed`, and `OSError` if no process can be started.
+    `input_value`: JSON value that the program's function `main` receives.
+    Raises `TimeoutError` after the maximum duration or CPU time, `SandboxFailed` if the program ends with an error, and
+    `OSError` if no process can be started.
     """
     flags = ("-I",) if program.imports_packages else ("-I", "-S")
     limits = (str(program.memory_bytes), str(program.cpu_seconds))

@@ -1,4 +1,7 @@
-"""Runs a program within its limits, JSON in, JSON out: `python launcher.py <program> <bytes> <CPU seconds>`."""
+"""Script that runs one sandboxed program file: `python launcher.py <program file> <memory bytes> <CPU seconds>`.
+
+The proxy starts it as a child process. Standard input is one JSON value, standard output another.
+"""
 
 import importlib.machinery
 import importlib.util
@@ -7,12 +10,15 @@ import sys
 
 try:
     import resource
-except ImportError:  # Windows has no such limits; only the time limit applies there
+except ImportError:  # Windows has no limits of memory and CPU time; the parent process enforces the duration
     resource = None  # type: ignore[assignment]
 
 
 def main(program: str, memory_bytes: int, cpu_seconds: int) -> None:
-    """Apply the limits, run the program on the JSON value of standard input, and write its JSON output."""
+    """Limit this process, then call `main` of the program file with the JSON value of standard input.
+
+    Writes the returned value to standard output as JSON. `program`: path of the program file.
+    """
     if resource is not None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))

@@ -1,1 +1,1 @@
-"""HTTP/1.1 connections: parsing, limits, timeouts, ASGI."""
+"""HTTP/1.1 server side of client connections: acceptance, parsing, limits, timeouts, and the ASGI interface."""

@@ -1,4 +1,7 @@
-"""Acceptor of client connections, within the limit of file descriptors. Further ones wait in the kernel backlog."""
+"""Acceptor of client connections on the listening socket, up to the limit of open file descriptors.
+
+Connections above the limit wait in the kernel's queue of the socket (the backlog).
+"""
 
 import asyncio
 import errno
@@ -11,22 +14,25 @@ from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.server.http1.lifecycle import ConnectionLifecycle
 
 MAX_ACCEPTS_PER_ITERATION = 64
-"""Maximum number of connections accepted in one iteration of the event loop."""
+"""Maximum number of client connections accepted in one iteration of the event loop, so that others get a turn."""
 MAX_ACCEPTS_AT_SHUTDOWN = 4096
-"""Maximum number of connections accepted from the backlog at shutdown. Larger than any kernel backlog."""
+"""Maximum number of client connections accepted from the backlog at shutdown. Larger than the backlog itself."""
 ACCEPT_PAUSE_SECONDS = 0.1
-"""Time in which no connection is accepted after the limit of connections is reached."""
+"""Pause without accepting after the maximum number of client connections, or of file descriptors, is reached."""
 HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS = 1.0
-"""Time for a request head while other clients wait for a descriptor."""
+"""Time for a client to send its request headers while the number of connections is at its maximum. A slower client's
+connection is aborted, so that waiting clients can connect."""
 WARNING_INTERVAL_SECONDS = 60.0
-"""Minimum interval of warnings about the limit of connections."""
+"""Minimum time between two logged warnings about the maximum number of connections."""
 _FD_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Acceptor:
-    """Acceptor of one listening socket. asyncio's own server drops connections if no file descriptor is left.
+    """Acceptor of client connections on one listening socket.
 
-    `connections`: all open connections. `log_warning`: logs a warning.
+    It replaces asyncio's own server, which drops connections if no file descriptor is free.
+    `new_protocol`: builds the protocol object of a connection. `connections`: all open client connections, which the
+    protocol objects maintain. `log_warning`: logs a warning.
     """
 
     def __init__(
@@ -48,12 +54,15 @@ class Acceptor:
         self._closed = False
 
     def start(self) -> None:
-        """Begin, or resume after a pause, to accept connections."""
+        """Begin to accept connections, or resume after a pause."""
         self._resume_timer = None
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
     async def close(self) -> None:
-        """Accept the connections of the backlog, which the kernel would reset, and close the listening socket."""
+        """Accept the connections that wait in the backlog, then close the listening socket.
+
+        The kernel would reset the waiting connections. Returns when all accepted ones are open.
+        """
         if self._resume_timer is not None:
             self._resume_timer.cancel()
         else:
@@ -87,7 +96,10 @@ class Acceptor:
             client.close()  # the client has disconnected
 
     def _pause(self, reason: str) -> None:
-        """Stop accepting for a moment, and close idle connections and those with an overdue request head."""
+        """Stop accepting for `ACCEPT_PAUSE_SECONDS`, and close connections that are idle or send their headers slowly.
+
+        `reason`: cause for the warning in the log.
+        """
         if self._closed:
             return
         self._loop.remove_reader(self._listener.fileno())

@@ -1,4 +1,4 @@
-"""HTTP/1.1 connection of a client: an `asyncio.Protocol` that parses requests with httptools, within limits."""
+"""HTTP/1.1 connection of a client: an `asyncio.Protocol` that parses client requests with httptools, within limits."""
 
 import asyncio
 
@@ -16,24 +16,25 @@ from anthropic_proxy.server.http1.request_target import (
 )
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Limit of an incomplete head; `server/request_limits.py` limits complete ones. Also the limit of chunk sizes, chunk
-extensions and trailers between or after body pieces."""
+"""Maximum size of an incomplete request head (request line and headers), rejected with 414 or 431 above it. The sizes,
+extensions and trailers of chunks between two body pieces have the same maximum. Complete heads have the limits of
+`server/request_limits.py`."""
 MAX_PIPELINED_REQUESTS = 16
 """Maximum number of parsed requests that wait for the response of an earlier one. Further bytes stay unparsed."""
 MAX_PIPELINED_BYTES = 1024 * 1024
-"""Memory of the waiting requests from which on no further request is parsed."""
+"""Maximum memory of parsed requests that wait for the response of an earlier one. Further bytes stay unparsed."""
 MAX_UNPARSED_BYTES = 64 * 1024
-"""Unparsed bytes of a connection up to which its socket is still read. Only reading detects a disconnect."""
+"""Maximum number of unparsed bytes with which the socket is still read. Reading is necessary to detect a disconnect."""
 MAX_PARSE_STEPS_PER_ITERATION = 4096
-"""Body pieces, header lines and trailers that are parsed before other connections are served."""
+"""Number of body pieces, header lines and trailers after which parsing pauses, so that other connections get a turn."""
 _VERSIONS = ("1.1", "1.0")
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
 class Http1Connection(ConnectionLifecycle):
-    """HTTP/1.1 connection of a client. It starts one `RequestResponseCycle` per request.
+    """HTTP/1.1 connection of a client. It starts one `RequestResponseCycle` for each request.
 
-    Methods `on_*` are callbacks of the parser. Offers of a protocol upgrade are ignored.
+    `on_*` methods are callbacks of the httptools parser. Offers of a protocol upgrade (`Upgrade: h2c`) are ignored.
     """
 
     def __init__(self, state: ServerState) -> None:
@@ -45,19 +46,19 @@ class Http1Connection(ConnectionLifecycle):
         self._upgrading = self._awaits_continue = self._parsing_scheduled = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the addresses of both ends and start the timer for the first request."""
+        """Store the addresses of server and client, and start the timer for the first request (asyncio)."""
         super().connection_made(transport)
         address, peer = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
         self._server = address[:2] if address else None
         self._client = peer[:2] if peer else None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop all timers and notify the running requests."""
+        """Stop all timers and notify the unfinished requests of the disconnect (asyncio)."""
         super().connection_lost(exc)
         del self._parser  # breaks a reference cycle
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes that were read from the socket (asyncio)."""
+        """Parse bytes that were read from the socket (asyncio). Ignored after a rejected request."""
         if self._rejected:
             return
         self._steps = 0
@@ -68,7 +69,7 @@ class Http1Connection(ConnectionLifecycle):
             self._parse()
 
     def on_message_begin(self) -> None:
-        """Reset the state of the request head: a new request begins."""
+        """Reset the state of the request head, because a new request begins (httptools)."""
         self._in_head = True
         self._keep_alive_timer.end_idle()
         self._received_url = bytearray()
@@ -76,18 +77,22 @@ class Http1Connection(ConnectionLifecycle):
         self._headers = []
 
     def on_url(self, url: bytes) -> None:
-        """Add a fragment of the request target."""
+        """Append a fragment of the request target, which is the address in the request line (httptools)."""
         self._received_url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header. Trailers are not stored, because nothing reads them."""
+        """Store a header of the request, its name in lower case (httptools). Trailers after the body are dropped."""
         if self._in_head:
             self._headers.append((name.lower(), value))
         else:
             self._steps += 1
 
     def on_headers_complete(self) -> None:
-        """Start the request, or add it to the pipeline. A head with an upgrade offer is parsed again without it."""
+        """Start the request, or queue it in the pipeline while an earlier response is incomplete (httptools).
+
+        Raises `MalformedHttp` for an unsupported HTTP version or method. A head with an upgrade offer is not started:
+        it will be parsed again without the offer.
+        """
         version = self._parser.get_http_version()
         if version not in _VERSIONS:
             raise MalformedHttp(f"HTTP/{version} is not supported; use HTTP/1.1.")
@@ -119,14 +124,14 @@ class Http1Connection(ConnectionLifecycle):
             self.pipeline.append(cycle)
 
     def on_body(self, body: bytes) -> None:
-        """Add a piece of the body to the current request."""
+        """Add a piece of the body to the current request (httptools). Dropped if its response is already complete."""
         self._head_bytes = 0
         self._steps += 1
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.feed_body(body)
 
     def on_message_complete(self) -> None:
-        """End the body of the current request and expect the next request."""
+        """End the body of the current request, and prepare for the next request (httptools)."""
         self._in_body = False
         if self._upgrading:
             return
@@ -142,9 +147,10 @@ class Http1Connection(ConnectionLifecycle):
             self.cycle.finish_body()
 
     def _parse_ordinary(self, data: bytes) -> bytes:
-        """Parse a read of one head, one head with its body, or a piece of a body; return the remaining bytes.
+        """Parse the bytes of one socket read if they have a common form, and return the bytes that remain.
 
-        Fast path of nearly all reads: stores nothing and searches no byte twice.
+        Common forms: one head, one head with its body, one piece of a body. Nearly all reads have one of these forms.
+        This path copies no bytes to the buffer and searches no byte twice. Bytes of another form are returned unparsed.
         """
         buffer, start = self._buffer, 0
         if not self._in_body:
@@ -167,7 +173,7 @@ class Http1Connection(ConnectionLifecycle):
         return b""
 
     def _parse(self) -> None:
-        """Parse received bytes, up to the limits of pipelining."""
+        """Parse the bytes in the buffer, until it is empty or a limit of pipelining or of steps is reached."""
         buffer = self._buffer
         while buffer.data and not (self._rejected or self._is_full()):
             if self._steps > MAX_PARSE_STEPS_PER_ITERATION:
@@ -188,7 +194,7 @@ class Http1Connection(ConnectionLifecycle):
             self._end()
 
     def _is_full(self) -> bool:
-        """Return whether the next request must stay unparsed."""
+        """Return True if the pipeline has reached a limit, so that the next request must stay unparsed."""
         pipeline = self.pipeline
         if not pipeline or self._in_head or self._in_body:
             return False
@@ -206,7 +212,7 @@ class Http1Connection(ConnectionLifecycle):
             self._parse()
 
     def _find_error(self, piece: memoryview) -> ProxyError | None:
-        """Feed a piece to the parser and return the error of bytes that are no request. None: no error."""
+        """Feed a piece to the parser, and return the error if it is invalid or exceeds a limit. None: no error."""
         if not self._buffer.accepts_request_line(piece):
             return MalformedHttp(
                 describe_parse_error(piece, "method, address and HTTP/1.1 must have one space between each")
@@ -249,23 +255,23 @@ class Http1Connection(ConnectionLifecycle):
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
-        # without it, a pipelined request after one with `Connection: close` would fail the earlier one too
+        # otherwise, bytes after a request with `Connection: close` would make that request fail too
         parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return parser
 
     def _feed_parser(self, piece: bytes | memoryview) -> ProxyError | None:
-        """Feed the parser and return its error. None: no error."""
+        """Feed bytes to the parser, and return its error, or the error that a callback raised. None: no error."""
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade as offer:
             return self._ignore_upgrade(piece[offer.args[0] :]) if self._upgrading else None
         except httptools.HttpParserError as error:
-            cause = error.__context__  # the error that a callback above raised
+            cause = error.__context__  # the error that an `on_*` callback raised
             return cause if isinstance(cause, ProxyError) else MalformedHttp(describe_parse_error(piece, str(error)))
         return None
 
     def _ignore_upgrade(self, remaining: bytes | memoryview) -> ProxyError | None:
-        """Parse the head again without its upgrade offer, then the remaining bytes; return the error, if any."""
+        """Parse the request head again without its upgrade offer, then the remaining bytes. Return an error or None."""
         parser = self._parser
         head = encode_head_without_upgrade(parser.get_method(), self._url, parser.get_http_version(), self._headers)
         self._parser = self._new_parser()

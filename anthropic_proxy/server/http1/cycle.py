@@ -1,4 +1,7 @@
-"""One HTTP request and its response: ASGI `receive` and `send`, body buffer, encoding of the response."""
+"""One client request and its response on an HTTP/1.1 connection: ASGI interface, body buffer, response encoding.
+
+The "application" is the ASGI application of the proxy (`app.App`).
+"""
 
 import asyncio
 import re
@@ -10,36 +13,44 @@ from anthropic_proxy.server.http1.flow_control import FlowControl
 from anthropic_proxy.server.request_body import COMPLETE_BODY_EXTENSION
 
 MAX_BUFFERED_BODY_BYTES = 1024 * 1024
-"""Buffered bytes of a request body at which reading pauses while the application does not receive."""
+"""Size of the buffered request body above which the socket is not read, while the application does not wait for it."""
 MAX_JOINED_BODY_BYTES = 8 * 1024 * 1024
-"""Buffered bytes at which a waiting application receives them. Most bodies are smaller and are joined once."""
+"""Size of the buffered request body above which a waiting application receives it although more of the body follows.
+Most bodies are smaller, and the application receives each as one piece."""
 WAKEUP_DELAY_SECONDS = 0.05
-"""Time in which further body pieces are joined before the application receives them."""
+"""Time in which pieces of a request body are collected before a waiting application receives them together."""
 HEADER_OVERHEAD_BYTES = 160
-"""Memory of one parsed header besides its text: a tuple and two objects."""
+"""Estimated memory of one parsed request header: a tuple and two bytes objects."""
 _SMALL_BYTES = 4096
-"""Size below which pieces are joined in one buffer, to avoid the overhead of thousands of objects."""
+"""Size below which body pieces are joined in one buffer, to avoid the overhead of thousands of objects."""
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
-"""HTTP status → encoded status line."""
+"""HTTP status (100 to 599) → encoded status line of a response: `HTTP/1.1 200 OK`."""
 _HEADERS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
 _BODILESS = (204, 304)
 _INTERNAL_ERROR_BODY = b"Internal Server Error"
 
 
 class AsgiApp(Protocol):
-    """An application with the ASGI interface."""
+    """Application with the ASGI interface."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one ASGI scope."""
+        """Serve one request: read its body with `receive`, and send the response with `send`."""
         ...
 
 
 class RequestResponseCycle:
-    """One request of a connection and its response, served by one task of the application.
+    """One client request and its response. One task runs the application for it.
 
-    The application receives a complete body; a slow or large one in several pieces. The head of a response is sent with
-    the first bytes of its body, in one packet.
+    The application receives a complete body, or a slow or large one in several pieces. The response head is sent
+    together with the first bytes of the response body, in one packet.
+
+    `scope`: ASGI scope of the request. `keep_alive`: the connection stays open after the response.
+    `waiting_for_100_continue`: the client sends the body only after an interim response 100.
+    `more_body`: the request body is incomplete. `disconnected`: the client has disconnected.
+    `response_started`, `response_complete`: the application has sent the response head, or the whole response.
+    `note_freed`: called with the number of body bytes at the end of the request.
+    `on_response`: called when the response is complete. `close_connection`: closes the client connection.
     """
 
     __slots__ = (
@@ -100,14 +111,17 @@ class RequestResponseCycle:
         self._head = b""
         self._chunked = False
         self._left: int | None = None
-        """Unsent bytes of a response of known length."""
+        """Number of unsent bytes of the response body. None: the response has no `content-length`."""
 
     def buffered_bytes(self) -> int:
-        """Return the memory in bytes of this request while it waits in the pipeline."""
+        """Return the estimated memory in bytes of this request: its buffered body and headers."""
         return self._held + HEADER_OVERHEAD_BYTES * len(self.scope["headers"])
 
     def feed_body(self, piece: bytes) -> None:
-        """Add a piece of the request body to the buffer. A full buffer wakes the application and pauses reading."""
+        """Add a piece of the request body to the buffer.
+
+        A full buffer wakes the application. If the application is not waiting, the socket is also no longer read.
+        """
         pieces = self._pieces
         self._held += len(piece)
         if len(piece) >= _SMALL_BYTES or not pieces:
@@ -122,17 +136,20 @@ class RequestResponseCycle:
             self.wake_receiver()
 
     def finish_body(self) -> None:
-        """Mark the request body as complete and wake the application."""
+        """Mark the request body as complete, and wake the application if it waits in `receive`."""
         self.more_body = False
         self.wake_receiver()
 
     def schedule_wakeup(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wake the application after `WAKEUP_DELAY_SECONDS`, in which more of the body may arrive."""
+        """Schedule `wake_receiver` after `WAKEUP_DELAY_SECONDS`, so that more of the body can arrive before.
+
+        Does nothing if a wakeup is already scheduled or done, or if no body bytes are buffered.
+        """
         if self._timer is None and self._held and not self._notified:
             self._timer = loop.call_later(WAKEUP_DELAY_SECONDS, self.wake_receiver)
 
     def wake_receiver(self) -> None:
-        """Wake the application if it waits in `receive`, because body bytes or a disconnect are available."""
+        """Make the current or next call of `receive` return, because body bytes or a disconnect are available."""
         self._notified = True
         if self._timer is not None:
             self._timer.cancel()
@@ -141,12 +158,16 @@ class RequestResponseCycle:
             self._event.set()
 
     def mark_disconnected(self) -> None:
-        """Mark the client as disconnected: the application receives `http.disconnect`, and responses are dropped."""
+        """Mark the client as disconnected. `receive` then returns `http.disconnect`, and `send` drops its messages."""
         self.disconnected = True
         self.wake_receiver()
 
     async def run_app(self, app: AsgiApp) -> None:
-        """Run the application. If it leaves the response incomplete, send status 500 or close the connection."""
+        """Run the application for this request, then release its resources.
+
+        If the application leaves the response incomplete, status 500 is sent or, after the response head, the
+        connection is closed.
+        """
         self.scope["extensions"] = {COMPLETE_BODY_EXTENSION: self._pop_complete_body}
         try:
             await app(self.scope, self.receive, self.send)
@@ -157,13 +178,16 @@ class RequestResponseCycle:
             self.release_resources()
 
     def release_resources(self) -> None:
-        """Drop the references to the connection and to the body, after the run or without one."""
+        """Drop the references to connection and body. Called after `run_app`, or in place of `run_app`."""
         self._on_response = self._close_connection = _do_nothing  # breaks a reference cycle
         self._pieces = []
         self._note_freed(self._consumed + self._held)
 
     async def receive(self) -> dict[str, Any]:
-        """Return the next piece of the body, or `http.disconnect` (ASGI)."""
+        """Wait for the next piece of the request body and return it as an ASGI message.
+
+        After a disconnect of the client, or after the complete response, the message is `http.disconnect`.
+        """
         if self.waiting_for_100_continue and not self._transport.is_closing():
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
@@ -178,7 +202,11 @@ class RequestResponseCycle:
         return {"type": "http.request", "body": self._pop_pieces(), "more_body": self.more_body}
 
     async def send(self, message: Any) -> None:
-        """Send the response head or a piece of the response body (ASGI). Waits while the write buffer is full."""
+        """Send the response head or a piece of the response body, given as an ASGI message.
+
+        Waits while the write buffer of the connection is full. Messages after a disconnect are dropped. Raises
+        `RuntimeError` for a message in the wrong order or a body that differs from its `content-length`.
+        """
         if self._flow.write_paused and not self.disconnected:
             await self._flow.wait_writable()
         if self.disconnected:
@@ -211,7 +239,7 @@ class RequestResponseCycle:
             self._transport.write(data)
         if not more:
             self.response_complete = True
-            self._pieces = []  # not needed any more, and the connection may stay idle for long
+            self._pieces = []  # frees the memory, because the connection may stay idle for a long time
             self.wake_receiver()
             if not self.keep_alive:
                 self._close_connection()
@@ -231,7 +259,7 @@ class RequestResponseCycle:
             raise RuntimeError("a header cannot be sent as it is")
         if not self.keep_alive:
             encoded += b"connection: close\r\n"
-        if self._left is None and self.scope["http_version"] != "1.0":  # without chunks: closing ends the body
+        if self._left is None and self.scope["http_version"] != "1.0":  # HTTP/1.0: closing the connection ends the body
             self._chunked = self.scope["method"] != "HEAD" and status not in _BODILESS
         if self._chunked:
             encoded += b"transfer-encoding: chunked\r\n"
@@ -248,7 +276,7 @@ class RequestResponseCycle:
             self._waiting = False
 
     def _pop_complete_body(self) -> bytes | None:
-        """Return the complete body. None: incomplete, or already received in part."""
+        """Return the complete request body. None: incomplete, already received, or the client has disconnected."""
         if self.more_body or self.disconnected or not self._notified:
             return None
         self._notified = False
@@ -262,7 +290,7 @@ class RequestResponseCycle:
         return b"".join(pieces)
 
     async def _end_incomplete(self) -> None:
-        """End a response that the application left incomplete."""
+        """Send status 500 if the response has not started. Otherwise send its unsent head and close the connection."""
         if self.response_started:
             if self._head:
                 self._transport.write(self._head)
@@ -275,4 +303,4 @@ class RequestResponseCycle:
 
 
 def _do_nothing() -> None:
-    """Replace a released callback."""
+    """Do nothing, as the replacement of a released callback."""

@@ -1,12 +1,13 @@
-"""Backpressure between a client connection and the application, in both directions."""
+"""Backpressure on a client connection: pauses reading for a slow application, and writing for a slow client."""
 
 import asyncio
 
 
 class FlowControl:
-    """Flow control of one connection.
+    """Flow control of one client connection.
 
-    Reading pauses while a request body is unread or too many bytes are unparsed; writers wait while the buffer is full.
+    The socket is not read while too much of a request body is unread, or too many bytes are unparsed. Senders of a
+    response wait while the write buffer is full. `read_paused`, `write_paused`: True during the pause.
     """
 
     __slots__ = ("_body_unread", "_transport", "_writable", "paused_for_unparsed", "read_paused", "write_paused")
@@ -16,21 +17,21 @@ class FlowControl:
         self._writable = asyncio.Event()
         self._body_unread = self.read_paused = self.write_paused = False
         self.paused_for_unparsed = False
-        """True while reading is paused because of unparsed bytes."""
+        """True while the socket is not read because too many received bytes are unparsed."""
 
     def pause_reading(self) -> None:
-        """Pause reading until the application has received the buffered body."""
+        """Stop reading the socket until `resume_reading`, because too much of the request body is buffered."""
         self._body_unread = True
         self._update()
 
     def resume_reading(self) -> None:
-        """End the pause of `pause_reading`. Reading stays paused while too many bytes are unparsed."""
+        """End the pause that `pause_reading` began. The socket stays unread while too many bytes are unparsed."""
         if self._body_unread:
             self._body_unread = False
             self._update()
 
     def pause_for_unparsed(self, paused: bool) -> None:
-        """Pause reading because too many bytes are unparsed, or end this pause."""
+        """Stop reading the socket because too many bytes are unparsed (`paused` True), or end this pause (False)."""
         self.paused_for_unparsed = paused
         self._update()
 
@@ -41,15 +42,15 @@ class FlowControl:
             (self._transport.pause_reading if paused else self._transport.resume_reading)()
 
     def pause_writing(self) -> None:
-        """Make `wait_writable` wait until `resume_writing` is called."""
+        """Make `wait_writable` wait until `resume_writing` is called, because the write buffer is full."""
         self.write_paused = True
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """Wake the waiters of `wait_writable`."""
+        """End the pause that `pause_writing` began, and wake all callers that wait in `wait_writable`."""
         self.write_paused = False
         self._writable.set()
 
     async def wait_writable(self) -> None:
-        """Wait until the write buffer has room. Call this only while `write_paused` is true."""
+        """Wait until the write buffer accepts more bytes. Call this only while `write_paused` is True."""
         await self._writable.wait()

@@ -1,4 +1,7 @@
-"""Lifecycle of one client connection: order of responses, timeouts, error responses, closing."""
+"""Lifecycle of one client connection: order of responses, timeouts, error responses, closing.
+
+`server/http1/connection.py` adds the parser of requests.
+"""
 
 import asyncio
 from collections import deque
@@ -15,83 +18,90 @@ from anthropic_proxy.server.http1.timers import KeepAliveTimer, Timeout, WriteTi
 from anthropic_proxy.server.responses import encode_error, error_headers
 
 KEEP_ALIVE_SECONDS = 75.0
-"""Idle time after which a connection is closed. Clients close idle connections after at most 60 s, so that they do not
-send a request on a connection that the server is closing."""
+"""Idle time after which the server closes a client connection. Clients close theirs after at most 60 s, so the longer
+time avoids requests on a connection that the server is closing."""
 HEAD_TIMEOUT_SECONDS = 30.0
-"""Time for request line and headers. A new connection without a request is closed after it too."""
+"""Time for a client to send request line and headers, also for the first request of a connection. Incomplete headers
+are then rejected with 408, and a connection without a request is closed."""
 BODY_DRAIN_TIMEOUT_SECONDS = 10.0
-"""Time to read the remaining request body after the response: a client that is still sending does not read it."""
+"""Time for which the rest of a request body is read after its response. Some clients read the response only after they
+have sent the whole body. Afterwards the server closes the connection."""
 WRITE_TIMEOUT_SECONDS = 300.0
-"""Time without progress of a write after which the connection is aborted."""
+"""Time in which a client reads no byte of a waiting response, after which the connection is aborted."""
 NEW_CONNECTION_GRACE_SECONDS = 0.5
-"""Time for the first request of a new connection while the server stops."""
+"""Time for a new connection to send its first request while the server stops. Then it is closed."""
 _SAFE_METHODS = frozenset(("GET", "HEAD"))
 
 
 class HttpApplication(AsgiApp, Protocol):
-    """ASGI application that also logs the requests that cannot be parsed."""
+    """ASGI application that also logs client requests that the HTTP parser rejects."""
 
     def log_rejected_request(self, error: ProxyError) -> str:
-        """Log a request that was rejected before decoding, and return its id."""
+        """Log a client request that the HTTP parser rejected, and return the request id for the error body."""
         ...
 
 
 @dataclass(eq=False)
 class ServerState:
-    """State that all client connections of a server process share."""
+    """State that all client connections of one server process share."""
 
     app: HttpApplication
-    """Application that serves the requests."""
+    """ASGI application that serves the client requests."""
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
-    """Idle time after which a connection is closed."""
+    """Idle time after which a client connection is closed."""
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
-    """Trimmer that counts the memory of finished requests."""
+    """Trimmer of the heap. It receives the body size of each finished request."""
     connections: set["ConnectionLifecycle"] = field(default_factory=set)
-    """All open connections."""
+    """All open client connections."""
     request_tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    """Tasks of the requests in progress."""
+    """Running tasks, one for each client request in progress."""
     default_headers: Sequence[tuple[bytes, bytes]] = ()
-    """Headers that are added to every response, such as `date`."""
+    """Headers that every response contains, such as `date`. Replaced once a second."""
 
 
 class ConnectionLifecycle(asyncio.Protocol):
-    """Base class of a client connection: everything but the parser of requests.
+    """Base class of a client connection, without the parser of requests.
 
-    A subclass sets `cycle`, `_in_head` and `_in_body`, and calls `_start` or fills `pipeline`.
+    A subclass sets `cycle`, `_in_head` and `_in_body`. It starts each request with `_start` or adds it to `pipeline`.
     """
 
-    # tests of timeouts use shorter ones
+    # class attributes, so that tests can use shorter timeouts
     head_timeout_seconds = HEAD_TIMEOUT_SECONDS
+    """Time for a client to send request line and headers."""
     body_drain_timeout_seconds = BODY_DRAIN_TIMEOUT_SECONDS
+    """Time for which the rest of a request body is read after its response."""
     write_timeout_seconds = WRITE_TIMEOUT_SECONDS
+    """Time in which the client reads no byte of a waiting response, after which the connection is aborted."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
         self._loop = loop = asyncio.get_running_loop()
         self.cycle: RequestResponseCycle | None = None
-        """Latest request with a complete head. None: no request yet."""
+        """Latest request of this connection with complete headers. None: no request yet."""
         self.pipeline: deque[RequestResponseCycle] = deque()
-        """Requests that wait for the response of an earlier one."""
+        """Parsed requests that wait until the response to an earlier request is complete, in their order."""
         self._running: RequestResponseCycle | None = None
-        """Request with the current response. The pipelined ones wait for its end."""
+        """Request that the application is answering, or has answered last. None: no request yet."""
         self._buffer = ReceiveBuffer()
         self._in_head = self._in_body = self._rejected = self._stopping = False
         self._ended = False
-        """True after a half-close by the client, while received bytes are still unparsed."""
+        """True if the client has ended its sending direction while received bytes were still unparsed."""
         self._head_timer = Timeout(loop)
         self._drain_timer = Timeout(loop)
         self._keep_alive_timer = KeepAliveTimer(loop, state.keep_alive_seconds, self._close)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the timer for the first request."""
+        """Register the new connection and start the timer for its first request (asyncio)."""
         self.transport = cast(asyncio.Transport, transport)
+        """Socket transport of asyncio."""
         self.flow = FlowControl(self.transport)
+        """Pauses of reading and writing."""
         self._write_timer = WriteTimeout(self._loop, self.transport, self.write_timeout_seconds)
         self._state.connections.add(self)
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop all timers and notify the running requests."""
+        """Stop all timers, notify the unfinished requests of the disconnect, and remove the connection (asyncio)."""
         self._head_timer.stop()
         self._drain_timer.stop()
         self._write_timer.stop()
@@ -102,9 +112,11 @@ class ConnectionLifecycle(asyncio.Protocol):
         self.flow.resume_writing()
 
     def eof_received(self) -> bool:
-        """Treat a half-closed connection as a disconnect, unless only GET or HEAD responses are pending.
+        """Handle the end of the client's sending direction (asyncio). Return True to keep the connection open.
 
-        Half-closed and closed connections look the same until the next write, and a needless upstream call costs money.
+        The client may still read (half-close), or have closed the connection; both look the same until the next write.
+        Responses are still sent if all unfinished requests are GET or HEAD. Otherwise all unfinished requests are
+        treated as disconnected, because a useless call to a provider costs money.
         """
         unfinished = self._unfinished()
         self._write_timer.start()
@@ -119,18 +131,21 @@ class ConnectionLifecycle(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        """Block writers, because the write buffer is full, and start the write timeout (asyncio)."""
+        """Make senders of responses wait, because the write buffer is full, and start the write timeout (asyncio)."""
         self.flow.pause_writing()
         self._write_timer.start()
 
     def resume_writing(self) -> None:
-        """Unblock writers and stop the write timeout (asyncio)."""
+        """Wake the waiting senders of responses, and stop the write timeout (asyncio)."""
         self.flow.resume_writing()
         if not self.transport.is_closing():
             self._write_timer.stop()
 
     def close_after_responses(self) -> None:
-        """Close after the responses to all requests that have begun. A new connection has a moment to send one."""
+        """Close the connection after the responses to its current requests, because the server stops.
+
+        A connection without a request has `NEW_CONNECTION_GRACE_SECONDS` to send one. An idle one is closed at once.
+        """
         self._stopping = True
         if self._in_head:
             return
@@ -142,12 +157,12 @@ class ConnectionLifecycle(asyncio.Protocol):
             self.cycle.keep_alive = False
 
     def close_if_idle(self) -> None:
-        """Close the connection if no request is in progress."""
+        """Close the connection if it has had a request and none is in progress, to free a descriptor for others."""
         if self.cycle is not None and self.cycle.response_complete and not self._is_mid_request():
             self._close()
 
     def head_wait_seconds(self) -> float:
-        """Return the seconds since the wait for a request head began. 0: no wait."""
+        """Return for how many seconds the server has waited for the current request head. 0: it does not wait."""
         return self._head_timer.elapsed_seconds()
 
     def _start(self, cycle: RequestResponseCycle) -> None:
@@ -157,7 +172,10 @@ class ConnectionLifecycle(asyncio.Protocol):
         task.add_done_callback(self._state.request_tasks.discard)
 
     def _end_response(self) -> None:
-        """Continue with the next request. Limit the time for the remaining body of the current one."""
+        """Start the next pipelined request, wait for one, or drain the rest of the current request body.
+
+        Called when the response to the current request is complete.
+        """
         if self.transport.is_closing():
             self._write_timer.start()
             return
@@ -173,7 +191,7 @@ class ConnectionLifecycle(asyncio.Protocol):
             self._schedule_parsing()
 
     def _schedule_parsing(self) -> None:
-        """Parse the remaining bytes in a later iteration of the event loop."""
+        """Schedule the parsing of the bytes in the buffer for a later iteration of the event loop."""
         raise NotImplementedError
 
     def _is_mid_request(self) -> bool:
@@ -183,12 +201,12 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._head_timer.start(self.head_timeout_seconds, self._abort)
 
     def _unfinished(self) -> list[RequestResponseCycle]:
-        """Return the requests without a complete response, in their order."""
+        """Return the parsed requests with incomplete responses, in their order."""
         running = self._running
         return [*self.pipeline] if running is None or running.response_complete else [running, *self.pipeline]
 
     def _disconnect(self) -> None:
-        """Send `http.disconnect` to every request of this connection."""
+        """Mark all unfinished requests as disconnected, and empty the pipeline."""
         for cycle in self._unfinished():
             cycle.mark_disconnected()
         self._drop_pipeline()
@@ -198,7 +216,7 @@ class ConnectionLifecycle(asyncio.Protocol):
             self.pipeline.pop().release_resources()
 
     def _end(self) -> None:
-        """Close after the responses to requests that were parsed after a half-close."""
+        """Apply the end of the client's sending direction, after all bytes received before it were parsed."""
         if not self.eof_received():
             self._close()
 
@@ -215,7 +233,10 @@ class ConnectionLifecycle(asyncio.Protocol):
             self.transport.abort()
 
     def _send_error(self, error: ProxyError) -> None:
-        """Send an error body and close. Earlier requests are answered first, and then no error body is sent."""
+        """Reject the current request: send an error response and close the connection.
+
+        If earlier requests are unfinished, only their responses are sent before the close, without the error response.
+        """
         if self._rejected:
             return
         self._rejected = True
@@ -223,7 +244,7 @@ class ConnectionLifecycle(asyncio.Protocol):
         request_id = self._state.app.log_rejected_request(error)
         unfinished = self._unfinished()
         if unfinished and self._in_body and not unfinished[-1].response_started:
-            unfinished.pop().mark_disconnected()  # its body is unreadable; the error is its response
+            unfinished.pop().mark_disconnected()  # the request with the invalid body gets the error as its response
             if unfinished:
                 self.pipeline.pop().release_resources()
         if unfinished:
@@ -237,9 +258,10 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._close_gracefully()
 
     def _close_gracefully(self) -> None:
-        """Close. If the client may still be sending, half-close first and drain its data for a limited time.
+        """Close the connection. If the client may still be sending, end only the sending direction at first.
 
-        Closing with unread data resets the connection, so that the client loses the unread response.
+        Received data is then discarded for `body_drain_timeout_seconds`. A close with unread data would reset the
+        connection, and the client would lose the unread response.
         """
         self._head_timer.stop()
         self._drop_pipeline()

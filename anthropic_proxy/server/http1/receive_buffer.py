@@ -1,52 +1,56 @@
-"""Received, unparsed bytes of a connection, divided into pieces that complete at most one request head each."""
+"""Buffer of received, unparsed bytes of a client connection, which divides the bytes into pieces for the parser.
+
+A piece completes at most one request head, so that the server can stop parsing between two pipelined requests.
+"""
 
 import re
 
 MAX_PIECE_BYTES = 16 * 1024
-"""Maximum size of a piece that may contain chunks. It bounds the callbacks of the parser for tiny chunks."""
+"""Maximum size of a piece for the parser, except for bodies of known length. It limits the number of parser callbacks
+for a body of tiny chunks."""
 _HEAD_END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"[^\x00\t-\r ]+ [^\x00\t-\r ]+ HTTP/[0-9]\.[0-9]\r\n")
 
 
 class ReceiveBuffer:
-    """Buffer between the socket and the parser of one connection."""
+    """Buffer between the socket and the HTTP parser of one client connection."""
 
     __slots__ = ("_last_request_line", "_later", "_request_line", "_start", "_tail", "body_left", "data")
 
     def __init__(self) -> None:
         self.data = b""
-        """Latest received bytes, until the parser has consumed all of them. Empty: all consumed."""
+        """Received bytes that the parser has not completely consumed. Empty: no unparsed bytes."""
         self._start = 0
         self._later = bytearray()
         """Bytes received after `data`, joined with it at the next `pop_piece`."""
         self._tail = b""
-        """Last bytes of the previous piece, where the end of a head may begin."""
+        """Last bytes of the previous piece, where the blank line at the end of a head may begin."""
         self._request_line: bytearray | None = bytearray()
-        """Incomplete request line. None: complete."""
+        """Received bytes of the incomplete request line. None: the request line is complete."""
         self._last_request_line = b"\n"
-        """Request line of the last measured head."""
+        """Request line of the last head that `find_head_length` accepted."""
         self.body_left = 0
-        """Unparsed bytes of a body of known length."""
+        """Number of unparsed bytes of the current request body, by its `content-length`. 0: none, or a chunked body."""
 
     def __len__(self) -> int:
         return len(self.data) - self._start + len(self._later)
 
     def append(self, data: bytes) -> None:
-        """Append bytes that were read from the socket."""
+        """Append bytes that were read from the socket. `pop_piece` returns them."""
         if self._start < len(self.data):
             self._later += data
         else:
             self.data, self._start = data, 0
 
     def find_head_length(self, data: bytes, limit: int) -> int:
-        """Return the length of the request head at the beginning of received bytes.
+        """Return the length in bytes of the request head with which `data`, just received, begins.
 
-        0: the head is incomplete, longer than `limit` bytes or without a valid request line; use `append` and
-        `pop_piece` instead.
+        0: the head is incomplete, longer than `limit` bytes, or has no valid request line. Call `append` and
+        `pop_piece` then.
         """
         if self._request_line is None or self._request_line:
             return 0
-        if not data.startswith(self._last_request_line):  # clients repeat their requests
+        if not data.startswith(self._last_request_line):  # a client repeats its request line, which is checked once
             line = _REQUEST_LINE.match(data)
             if line is None:
                 return 0
@@ -58,13 +62,17 @@ class ReceiveBuffer:
         return found + len(_HEAD_END)
 
     def clear(self) -> None:
-        """Discard all buffered bytes."""
+        """Drop all buffered bytes."""
         self.data, self._start = b"", 0
         if self._later:
             self._later = bytearray()
 
     def pop_piece(self, limit: int) -> memoryview:
-        """Return the next piece: bytes of a body of known length, or at most `limit` bytes up to the end of a head."""
+        """Remove the next piece from the buffer and return it.
+
+        Within a body of known length: all buffered bytes of the body. Otherwise: the bytes up to the end of the next
+        request head, at most `limit`.
+        """
         if self._later:
             self.data, self._start = self.data[self._start :] + self._later, 0
             self._later = bytearray()
@@ -82,13 +90,14 @@ class ReceiveBuffer:
         return piece
 
     def begin_request(self) -> None:
-        """Begin the next request: the next bytes are a request line."""
+        """Prepare for the next request. The bytes that follow are its request line."""
         self._request_line, self._tail = bytearray(), b""
 
     def accepts_request_line(self, piece: memoryview) -> bool:
-        """Return False if a piece completes a request line that only a lenient parser accepts.
+        """Return False if this piece completes an invalid request line. True: valid, incomplete, or already checked.
 
-        Programs differ in their handling of several spaces and of other protocol names (RFC 9112, 3).
+        httptools accepts some invalid request lines, with several spaces or another protocol name. Programs read them
+        differently (RFC 9112, 3).
         """
         if self._request_line is None:
             return True

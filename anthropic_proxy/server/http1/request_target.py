@@ -1,4 +1,4 @@
-"""Request targets, heads without upgrade offers, and messages about parse errors."""
+"""Functions for the request line and head of a client request: target, upgrade offer, message about a parse error."""
 
 import re
 import urllib.parse
@@ -16,9 +16,9 @@ _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 @lru_cache(maxsize=16)
 def split_target(target: bytes) -> tuple[str, bytes, bytes]:
-    """Return the decoded path, the raw path and the query of a request target.
+    """Return the percent-decoded path, the path as received, and the query of a request target (path or URL).
 
-    Raises `MalformedHttp` if the target is invalid.
+    The query is b"" if there is none. Raises `MalformedHttp` if the target is invalid.
     """
     try:
         url = httptools.parse_url(target)
@@ -29,10 +29,10 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
 
 
 def origin_form(target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Return a request target unchanged, or, in absolute form without a path, with the path `/`.
+    """Return a request target with a path: a complete URL without a path gets `/`, others are returned unchanged.
 
-    Raises `MalformedHttp` if its host differs from the Host header, because an intermediary may have used either
-    (RFC 9112, 3.2.2).
+    Raises `MalformedHttp` if the host of a complete URL differs from the `Host` header, because an intermediary may
+    have used either one (RFC 9112, 3.2.2).
     """
     found = _ABSOLUTE_FORM.fullmatch(target)
     if found is None:
@@ -48,9 +48,9 @@ def origin_form(target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
 def encode_head_without_upgrade(
     method: bytes, target: bytes, version: str, headers: list[tuple[bytes, bytes]]
 ) -> bytes:
-    """Return the head of a request without its offer of a protocol upgrade.
+    """Return the encoded head of a request, without the headers that offer a protocol upgrade.
 
-    The version stays: HTTP/1.0 has no chunks and another default of `Connection`.
+    `Connection: close` and `version` are kept. HTTP/1.0 has no chunks and closes connections by default.
     """
     closes = any(name == b"connection" and b"close" in value.lower() for name, value in headers)
     kept = [header for header in headers if header[0] not in _UPGRADE_HEADERS]
@@ -61,7 +61,10 @@ def encode_head_without_upgrade(
 
 
 def describe_parse_error(data: bytes | memoryview, error: str) -> str:
-    """Return the message about bytes that are no request. `error`: message of the parser."""
+    """Return the error message for bytes that are no valid HTTP request, with a hint if they are TLS.
+
+    `error`: description of the parse error.
+    """
     if data[:1] == _TLS_HANDSHAKE:
         return "The request is TLS instead of HTTP: the address of this proxy begins with http://, not https://."
     return f"The request is not valid HTTP: {error}."

@@ -1,14 +1,14 @@
-"""Timers of a connection: timeouts, keep-alive and stalled writes."""
+"""Timers of a client connection: one-shot timeout, idle time (keep-alive), and unread responses."""
 
 import asyncio
 from collections.abc import Callable
 
 _POLLS = 10
-"""Polls of the write buffer within a write timeout."""
+"""Number of checks of the write buffer within a write timeout."""
 
 
 class Timeout:
-    """One-shot timer of a connection. It holds no reference to its callback unless it is running."""
+    """One-shot timer of a client connection. It can be restarted. A stopped timer has no reference to its callback."""
 
     __slots__ = ("_loop", "_since", "timer")
 
@@ -16,29 +16,29 @@ class Timeout:
         self._loop = loop
         self._since = 0.0
         self.timer: asyncio.TimerHandle | None = None
-        """Timer of the event loop. None: not started."""
+        """Timer of the event loop. None: not started, or stopped."""
 
     def start(self, seconds: float, on_timeout: Callable[[], None]) -> None:
-        """Start, or restart, the timer: `on_timeout` is called after `seconds`."""
+        """Start or restart the timer. It calls `on_timeout` once after `seconds`, unless `stop` is called before."""
         self.stop()
         self._since = self._loop.time()
         self.timer = self._loop.call_later(seconds, on_timeout)
 
     def stop(self) -> None:
-        """Stop the timer."""
+        """Stop the timer, so that it does not call `on_timeout`. Does nothing if the timer is not started."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
 
     def elapsed_seconds(self) -> float:
-        """Return the seconds since the start. 0: not started."""
+        """Return the seconds since `start` was called. 0: not started, or stopped."""
         return 0.0 if self.timer is None else self._loop.time() - self._since
 
 
 class KeepAliveTimer:
-    """Timer that calls `on_timeout` after an idle period of `seconds`.
+    """Timer that calls `on_timeout` when a client connection has been idle for `seconds`.
 
-    It is rescheduled when it fires, not for each request, which would cost more.
+    The timer of the event loop is rescheduled when it fires. Rescheduling it for each request would cost more.
     """
 
     __slots__ = ("_idle_since", "_loop", "_on_timeout", "_seconds", "_timer")
@@ -51,17 +51,17 @@ class KeepAliveTimer:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin_idle(self) -> None:
-        """Begin an idle period of the connection."""
+        """Begin an idle period, because the last response is complete and no request has begun."""
         self._idle_since = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(self._seconds, self._poll)
 
     def end_idle(self) -> None:
-        """End the idle period: a request has begun."""
+        """End the idle period, because a request has begun."""
         self._idle_since = None
 
     def release(self) -> None:
-        """Cancel the timer and drop the reference to `on_timeout`."""
+        """Cancel the timer and drop the reference to `on_timeout`, because the connection is closed."""
         self._idle_since = self._on_timeout = None
         if self._timer is not None:
             self._timer.cancel()
@@ -78,9 +78,9 @@ class KeepAliveTimer:
 
 
 class WriteTimeout:
-    """Timer that aborts a connection if its client reads nothing for `seconds`.
+    """Timer that aborts a client connection if the client reads no byte of a waiting response for `seconds`.
 
-    Otherwise unread output would stay in memory. The write buffer is polled only while it contains unread bytes.
+    Otherwise the unread response would stay in memory. The write buffer is checked only while it contains bytes.
     """
 
     __slots__ = ("_loop", "_progress_at", "_seconds", "_timer", "_transport", "_unread")
@@ -94,13 +94,13 @@ class WriteTimeout:
         self._progress_at = 0.0
 
     def start(self) -> None:
-        """Begin to poll the write buffer if it contains unread bytes."""
+        """Begin to check the write buffer periodically, if it contains bytes. Does nothing if already started."""
         if self._timer is None and (unread := self._transport.get_write_buffer_size()):
             self._unread, self._progress_at = unread, self._loop.time()
             self._timer = self._loop.call_later(self._seconds / _POLLS, self._poll)
 
     def stop(self) -> None:
-        """Stop polling the write buffer."""
+        """Stop the checks of the write buffer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
