@@ -149,7 +149,7 @@ def _table_of(chosen: argparse.Namespace, title: str, subjects: tuple[Subject, .
 def _find_subjects(chosen: argparse.Namespace) -> tuple[list[Subject], list[str]]:
     found, missing = [DIRECT, NGINX, PROXY], []
     if chosen.full or chosen.peers:
-        others, missing = other_gateways.find_peers()
+        others, missing = other_gateways.find_other_gateways()
         found = [DIRECT, NGINX, NGINX_KEEPING, PROXY, *others]
     if not nginx_is_here():
         missing = ["nginx is not installed, so the floor (a plain relay) is not measured.", *missing]

@@ -17,7 +17,7 @@ def format_result(result: Result) -> str:
     wait, block = result.responsiveness.max_wait_seconds * 1e3, result.responsiveness.max_block_seconds * 1e3
     failures = [f"FAILED: {text}" for text in (*result.problems, *result.excesses)]
     figures = f"{wait:.0f} | {block:.0f} | {result.growth_mib:+.0f} | {result.left_mib:+.0f}"
-    return f"| {result.row.name} | {figures} | {'; '.join(dict.fromkeys(failures)) or 'served'} |"
+    return f"| {result.case.name} | {figures} | {'; '.join(dict.fromkeys(failures)) or 'served'} |"
 
 
 def main() -> int:
