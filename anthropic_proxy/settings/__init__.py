@@ -1,7 +1,7 @@
-"""All settings with variables, defaults and reasons. The only package that reads environment variables.
+"""Settings of the proxy from environment variables and `.env`, with defaults.
 
-`fields` defines the settings, `sources` finds values in the environment and `.env`, `values` decodes them, `load`
-combines and reloads these, and `environment` reads and sets the variables of other programs and of LiteLLM.
+`fields` defines the settings, `sources` finds the texts of variables, `values` decodes the texts, and `load` builds
+`Settings` at start and reload. `environment` handles variables that belong to other programs and LiteLLM.
 """
 
 from anthropic_proxy.settings.environment import export_to_litellm, find_bound_host

@@ -1,6 +1,7 @@
-"""Variables of the environment that other programs and libraries read too: color, HTTP proxies, LiteLLM.
+"""Environment variables that other programs and libraries also read: color, HTTP proxies, LiteLLM.
 
-Color and HTTP proxies are read from the environment only: libraries that read them do not see `.env`.
+Color and HTTP proxy variables are read from the environment only. Libraries read the same variables there, not in
+`.env`.
 """
 
 import os
@@ -11,11 +12,14 @@ from anthropic_proxy.settings.fields import Secret, Settings
 
 _SCHEMES = ("http", "https")
 _BINDING = ("--host", "--bind", "-b")
-"""Options with the listen address of uvicorn, gunicorn and hypercorn."""
+"""Command-line options for the listen address of the servers uvicorn, gunicorn and hypercorn."""
 
 
 def find_color_setting(environ: Mapping[str, str]) -> bool | None:
-    """Return the color setting (no-color.org, `FORCE_COLOR`, `TERM=dumb`). None: not set."""
+    """Return True if the environment requests a colored log, False if it forbids color. None: neither.
+
+    `NO_COLOR` overrides `FORCE_COLOR`, and `FORCE_COLOR` overrides `TERM=dumb`.
+    """
     if environ.get("NO_COLOR"):
         return False
     if forced := environ.get("FORCE_COLOR", "").strip().lower():
@@ -24,7 +28,10 @@ def find_color_setting(environ: Mapping[str, str]) -> bool | None:
 
 
 def find_proxies(environ: Mapping[str, str]) -> tuple[dict[str, Secret], list[str]]:
-    """Return the HTTP proxy per scheme of a base URL, and warnings about unsupported proxies."""
+    """Return the HTTP proxies for upstream calls and the warnings about unsupported proxies, such as SOCKS.
+
+    The dict maps the scheme of a base URL (`http`, `https`) to the URL of its proxy.
+    """
     proxies: dict[str, Secret] = {}
     warnings: dict[str, None] = {}
     for scheme in _SCHEMES:
@@ -43,12 +50,15 @@ def find_proxies(environ: Mapping[str, str]) -> tuple[dict[str, Secret], list[st
 
 
 def find_no_proxy(environ: Mapping[str, str]) -> str:
-    """Return the comma-separated hosts that are reached without an HTTP proxy."""
+    """Return the text of `NO_PROXY`: comma-separated hosts that are called without an HTTP proxy. "": not set."""
     return _find_variable(environ, "no_proxy")[1]
 
 
 def find_bound_host(arguments: Sequence[str]) -> str:
-    """Return the listen address in a command line (`--host 0.0.0.0`, `--bind=:8082`). "": none."""
+    """Return the listen host from the command line of an ASGI server (`--host 127.0.0.1`). "": no such option.
+
+    A bind address without a host (`--bind=:8082`) returns `0.0.0.0`.
+    """
     for name, value in zip(arguments, [*arguments[1:], ""], strict=True):
         option, _, joined = name.partition("=")
         if option in _BINDING:
@@ -58,7 +68,10 @@ def find_bound_host(arguments: Sequence[str]) -> str:
 
 
 def _find_variable(environ: Mapping[str, str], name: str) -> tuple[str, str]:
-    """Return the variable and its value. Lower case takes precedence, as in curl."""
+    """Return the found spelling of a variable name and its value. Lower case takes precedence, as in curl.
+
+    Not set: the given name and "".
+    """
     return next(((key, value) for key in (name, name.upper()) if (value := environ.get(key, "").strip())), (name, ""))
 
 
@@ -66,15 +79,16 @@ _FOR_LITELLM = {
     "LITELLM_MODE": "PRODUCTION",  # otherwise LiteLLM loads a `.env` file itself
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # otherwise its import downloads tables
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
-    # the wire drops cache marks: without those of LiteLLM, Claude on Bedrock caches no prompt
+    # the Chat Completions request has no `cache_control`: LiteLLM must add it for prompt caching of Claude on Bedrock
     "LITELLM_ENABLE_ANTHROPIC_PROMPT_CACHING": "true",
 }
 
 
 def export_to_litellm(settings: Settings, exported: MutableMapping[str, Secret] | None = None) -> None:
-    """Set the variables of `.env` and the start options of LiteLLM in `os.environ`, unless they are set.
+    """Set `settings.other_variables` and the start options of LiteLLM in `os.environ`. Variables already set stay.
 
-    `exported`: variables set by an earlier call. They are removed, and the dict is filled with the present ones.
+    `exported`: variables from the previous call. Unchanged ones are first removed from `os.environ`. The dict is then
+    refilled with the variables of this call.
     """
     for name, secret in (exported or {}).items():
         if os.environ.get(name) == secret.reveal():

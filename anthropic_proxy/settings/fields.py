@@ -1,4 +1,4 @@
-"""The settings: one field each, with variable, default and reason."""
+"""`Settings`, the decoded settings of the proxy: one field per setting, with its variable and default."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -6,17 +6,17 @@ from typing import Literal
 from msgspec import Struct
 
 TIERS = ("haiku", "sonnet", "opus", "fable")
-"""Families of Claude models. Each maps to a model of its own."""
+"""Families of Claude models. Settings map each tier in a requested id, such as `claude-opus-5`, to a backend model."""
 
 Fidelity = Literal["best-effort", "strict"]
-"""Policy for requests that a backend supports only in part."""
+"""Policy for requests that a backend supports only in part: serve with losses (`best-effort`), or reject (`strict`)."""
 
 _MIN_LENGTH_SHOWN = 16
-"""Minimum length for showing the last four characters of a secret."""
+"""Minimum characters of a secret whose last four are shown. A shorter secret is shown as `…`."""
 
 
 class Secret:
-    """A key that does not print: `str`, `repr` and formatting show at most its last four characters."""
+    """A key, token or other text kept out of logs. `str`, `repr` and formatting show at most its last four characters."""
 
     __slots__ = ("_value", "origin")
 
@@ -26,7 +26,7 @@ class Secret:
         """Source of the secret, for messages: `OPENAI_API_KEY in .env, line 1`."""
 
     def reveal(self) -> str:
-        """Return the secret itself. Call this only to send it to its provider."""
+        """Return the unredacted text. Log only the `Secret` object."""
         return self._value
 
     def __repr__(self) -> str:
@@ -49,111 +49,129 @@ class Secret:
 
 
 class Timeouts(Struct, frozen=True):
-    """Time limits of an upstream call, in seconds. Its total duration is unlimited."""
+    """Time limits of a call to a provider, in seconds. The total duration of the call is unlimited."""
 
     connect_seconds: float = 10.0
-    """`UPSTREAM_CONNECT_TIMEOUT`."""
+    """`UPSTREAM_CONNECT_TIMEOUT`: maximum time to connect to the provider."""
     first_byte_seconds: float = 600.0
-    """`UPSTREAM_FIRST_BYTE_TIMEOUT`: reasoning models need minutes before their first output."""
+    """`UPSTREAM_FIRST_BYTE_TIMEOUT`: maximum time until the reply starts. Reasoning models may need minutes."""
     idle_seconds: float = 300.0
-    """`UPSTREAM_IDLE_TIMEOUT`: maximum time between two reads of a reply."""
+    """`UPSTREAM_IDLE_TIMEOUT`: maximum time between two received pieces of the reply."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Settings of the process, built at start and at each reload.
+    """All settings of the proxy. A reload creates a new object.
 
-    `<PROVIDER>` in a variable is OPENAI, GEMINI, VERTEX, OLLAMA, GROQ, MOONSHOT, XAI or ANTHROPIC.
+    Each field names its variable. `<PROVIDER>` in a variable is OPENAI, GEMINI, VERTEX, OLLAMA, GROQ, MOONSHOT, XAI or ANTHROPIC.
     """
 
     keys: Mapping[str, Sequence[Secret]] = {}
-    """Provider name → its keys, used in rotation (`OPENAI_API_KEY`, …; separated by commas)."""
+    """Provider name → API keys for the provider (`OPENAI_API_KEY`, …; separated by commas). Calls use them in turn."""
     base_urls: Mapping[str, str] = {}
-    """Provider name → base URL that replaces the default; without a trailing slash (`<PROVIDER>_BASE_URL`)."""
+    """Provider name → URL that replaces the default base URL, without a trailing slash (`<PROVIDER>_BASE_URL`)."""
     wires: Mapping[str, str] = {}
-    """Provider name → wire (`OPENAI_WIRE`, `<PROVIDER>_WIRE`). Absent: the rules of the provider decide (`auto`)."""
+    """Provider name → wire, the API used to call it: `chat`, `responses` (`<PROVIDER>_WIRE`).
+
+    Absent: the registry entry of the provider selects the wire by model (`auto`).
+    """
     extra_models: Mapping[str, Sequence[str]] = {}
-    """Provider name → additional known models (`<PROVIDER>_KNOWN_MODELS`)."""
+    """Provider name → model ids in addition to the built-in list of the provider (`<PROVIDER>_KNOWN_MODELS`)."""
     preferred_provider: str | None = None
-    """`PREFERRED_PROVIDER`; None: the first configured provider."""
+    """`PREFERRED_PROVIDER`: provider of tiers and of model ids without a prefix. None: the first configured provider."""
     big_model: str | None = None
-    """`BIG_MODEL`: model for sonnet, opus and fable."""
+    """`BIG_MODEL`: backend model for sonnet, opus and fable requests. None: the default of the preferred provider."""
     middle_model: str | None = None
-    """`MIDDLE_MODEL`: model for sonnet, instead of `BIG_MODEL`."""
+    """`MIDDLE_MODEL`: backend model for sonnet requests, instead of `BIG_MODEL`. None: `BIG_MODEL` applies."""
     small_model: str | None = None
-    """`SMALL_MODEL`: model for haiku."""
+    """`SMALL_MODEL`: backend model for haiku requests. None: the default of the preferred provider."""
     tier_models: Mapping[str, str] = {}
-    """`opus`, `sonnet`, `haiku`, `fable` → model that overrides the others for that tier (`MODEL_<TIER>`)."""
+    """Tier (`opus`) → backend model, overriding BIG_MODEL, MIDDLE_MODEL and SMALL_MODEL (`MODEL_<TIER>`)."""
     fallbacks: Mapping[str, Sequence[str]] = {}
-    """Tier → models tried in order after the first (`FALLBACK_<TIER>`)."""
+    """Tier → backend models tried in order if the first model fails (`FALLBACK_<TIER>`)."""
     use_vertex_auth: bool = False
-    """`USE_VERTEX_AUTH`: Google's models go to Vertex AI with Application Default Credentials."""
+    """`USE_VERTEX_AUTH`: True if Gemini models are called at Vertex AI with Application Default Credentials."""
     vertex_project: str | None = None
-    """`VERTEX_PROJECT`, `VERTEX_PROJECT_ID`."""
+    """`VERTEX_PROJECT`, `VERTEX_PROJECT_ID`: id of the Google Cloud project. None: the project of the credentials."""
     vertex_location: str = "us-central1"
-    """`VERTEX_LOCATION`: a region, or `global`."""
+    """`VERTEX_LOCATION`: region of Vertex AI, or `global`."""
     google_credentials_file: str | None = None
-    """`GOOGLE_APPLICATION_CREDENTIALS`: path of a file for google-auth."""
+    """`GOOGLE_APPLICATION_CREDENTIALS`: path of the credentials file for Vertex AI. None: the path of gcloud."""
     ollama_context_length: int | None = None
-    """`OLLAMA_CONTEXT_LENGTH`, in tokens, sent as `num_ctx`; None: the window of the model, up to 65,536."""
+    """`OLLAMA_CONTEXT_LENGTH`: context window in tokens, sent to Ollama as `num_ctx`.
+
+    None: `num_ctx` of the Modelfile, else the window of the model, at most 65,536.
+    """
     ollama_keep_alive: str | None = None
-    """`OLLAMA_KEEP_ALIVE`: how long Ollama keeps a model in memory after a reply, in seconds or as `10m`; `-1`: for
-    ever; None: Ollama decides."""
+    """`OLLAMA_KEEP_ALIVE`: time that Ollama keeps a model in memory after a reply, in seconds (`300`) or as `10m`.
+
+    `-1`: no limit. None: the default of the Ollama server.
+    """
     proxy_api_keys: Sequence[Secret] = ()
-    """`PROXY_API_KEY`: keys that clients authenticate with. Empty: only loopback clients are served."""
+    """`PROXY_API_KEY`: keys that clients send to the proxy. Empty: only loopback clients are served."""
     allow_unauthenticated: bool = False
-    """`ALLOW_UNAUTHENTICATED`: serve other addresses without a proxy key too."""
+    """`ALLOW_UNAUTHENTICATED`: True if clients at any address are served when `proxy_api_keys` is empty."""
     allowed_hosts: Sequence[str] = ()
-    """`ALLOWED_HOSTS`: names accepted in `Host` besides loopback names; lower case."""
+    """`ALLOWED_HOSTS`: names accepted in the `Host` header of a client request, besides loopback names; lower case."""
     serve_demo: bool = False
-    """`SERVE_DEMO`: serve `demo/…` beside configured providers; false: only if the demo is the preferred provider."""
+    """`SERVE_DEMO`: True if the built-in demo model `demo/…` is served beside other providers.
+
+    False: only if the demo is the preferred provider.
+    """
     host: str = "127.0.0.1"
-    """`HOST`: loopback by default, so that other machines cannot use the provider keys."""
+    """`HOST`: listen address. Loopback by default, so that other machines cannot use the provider keys."""
     port: int = 8082
-    """`PORT`."""
+    """`PORT`: listen port."""
     timeouts: Timeouts = Timeouts()
-    """`UPSTREAM_…_TIMEOUT`; `UPSTREAM_TIMEOUT` is the default of the last two."""
+    """`UPSTREAM_…_TIMEOUT`. `UPSTREAM_TIMEOUT` is the default of `first_byte_seconds` and `idle_seconds`."""
     fidelity: Fidelity = "best-effort"
-    """`FIDELITY`: `strict` rejects a request that a backend can serve only with losses."""
+    """`FIDELITY`: `strict` rejects a request that the backend can serve only with losses; `best-effort` serves it."""
     tier_fidelities: Mapping[str, Fidelity] = {}
-    """Tier → fidelity of its requests (`FIDELITY_<TIER>`)."""
+    """Tier → policy that overrides `fidelity` for requests of the tier (`FIDELITY_<TIER>`)."""
     check_window: bool = False
-    """`CHECK_WINDOW`: reject a request above the context window before it is sent."""
+    """`CHECK_WINDOW`: True if a request above the context window of the model is rejected before an upstream call."""
     search_url: str | None = None
-    """`SEARCH_URL`: search service for web searches of the proxy."""
+    """`SEARCH_URL`: URL of the search service for web searches run by the proxy. None: the proxy runs none."""
     fetch_urls: bool = False
-    """`FETCH_URLS`: True if the proxy may fetch web pages for the model."""
+    """`FETCH_URLS`: True if the proxy may run the web fetch tool: download a web page for the model."""
     max_upstream_calls: int | None = None
-    """`MAX_UPSTREAM_CALLS`: maximum number of concurrent upstream calls. None: no limit."""
+    """`MAX_UPSTREAM_CALLS`: maximum concurrent calls to providers, in all workers together. None: no limit."""
     stop_timeout: float = 25.0
-    """`STOP_TIMEOUT`: time limit of running replies after the stop signal, in seconds; less than the 30 s of
-    Kubernetes."""
+    """`STOP_TIMEOUT`: seconds that running replies may continue after the stop signal.
+
+    The default is below the 30 s after which Kubernetes kills a process.
+    """
     log_format: Literal["auto", "plain", "json"] = "auto"
-    """`LOG_FORMAT`: `auto` is colored on a terminal and plain elsewhere."""
+    """`LOG_FORMAT`: `plain` text or one JSON object per line. `auto`: colored text on a terminal, else plain text."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """`LOG_LEVEL`: `warning` and `error` omit successful requests, `debug` adds probes of `/` and `/health`."""
+    """`LOG_LEVEL`: `warning` and `error` omit successful client requests. `debug` adds requests for `/` and `/health`."""
     color: bool | None = None
-    """`NO_COLOR`, `FORCE_COLOR` and `TERM=dumb` of the environment; None: colors on a terminal only."""
+    """True if the log is always colored, False if never (`FORCE_COLOR`, `NO_COLOR`, `TERM=dumb`).
+
+    None: colored on a terminal only.
+    """
     proxies: Mapping[str, Secret] = {}
-    """Scheme of a base URL → HTTP proxy (`HTTP_PROXY`, `HTTPS_PROXY`, else `ALL_PROXY` of the environment)."""
+    """Scheme of a provider URL (`https`) → URL of the HTTP proxy for calls to it (`HTTPS_PROXY`, else `ALL_PROXY`)."""
     no_proxy: str = ""
-    """`NO_PROXY` of the environment: comma-separated hosts that are reached without an HTTP proxy."""
+    """`NO_PROXY`: comma-separated hosts that are called without an HTTP proxy. "": none."""
     other_secrets: Sequence[Secret] = ()
-    """Other secrets of the environment and `.env`, found by name. LiteLLM may use them and errors may quote them."""
+    """Secrets of other programs, recognized by variable names such as `…_TOKEN`. They are redacted in the log."""
     other_variables: Mapping[str, Secret] = {}
-    """Other variables of `.env` that the environment lacks, with the first key of each provider. LiteLLM reads the
-    keys, addresses and regions of its providers from the environment."""
+    """Variable → text, for variables of `.env` that LiteLLM may read and that are not in the environment.
+
+    Holds variables that are not settings of the proxy, the first key of each provider, and base URLs of providers.
+    """
     origins: Mapping[str, str] = {}
-    """Variable → source of its value: `environment`, `.env line 4`."""
+    """Variable → source of its value, for messages: `environment`, `.env line 4`."""
     raw_values: Mapping[str, Secret] = {}
-    """Variable → its unparsed text; some are secrets."""
+    """Variable → its text before decoding, to find the variables changed by a reload. Includes keys."""
     warnings: Sequence[str] = ()
-    """Warnings to log at start: ignored placeholders, removed quotes."""
+    """Warning texts to log at start, for example about ignored placeholders or removed quotes."""
 
     def reveal_proxy_keys(self) -> Sequence[str]:
-        """Return the keys that clients present."""
+        """Return the unredacted keys accepted from clients (`PROXY_API_KEY`)."""
         return [key.reveal() for key in self.proxy_api_keys]
 
     def reveal_keys(self) -> Sequence[str]:
-        """Return all known secrets, for redaction."""
+        """Return the unredacted text of every provider key, proxy key and other secret, so that logs can hide them."""
         own = (key for keys in self.keys.values() for key in keys)
         return [key.reveal() for key in (*own, *self.proxy_api_keys, *self.other_secrets)]

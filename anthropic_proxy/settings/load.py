@@ -1,4 +1,4 @@
-"""Loading of all settings, at start-up and at each reload."""
+"""Construction of `Settings` from the environment, `.env` and the command line, at start-up and at each reload."""
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -15,9 +15,9 @@ from anthropic_proxy.settings.sources import Found, Sources
 
 Value = TypeVar("Value")
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
-"""Endings of variable names that hold secrets of other libraries."""
+"""Endings of variable names whose values are treated as secrets, although they are not settings of the proxy."""
 _PATH_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
-"""Variable with a file path, which is no secret. Some users paste the JSON of the file into it."""
+"""Variable with a file path, which is no secret. A value with `{` is pasted JSON of the file, which is a secret."""
 _MAX_TOKENS = 100_000_000
 _FIDELITIES = ("best-effort", "strict")
 _LOG_FORMATS = ("auto", "plain", "json")
@@ -25,49 +25,56 @@ _LOG_LEVELS = ("debug", "info", "warning", "error")
 _OTHER_LOG_LEVELS = {"warn": "warning", "critical": "error", "fatal": "error"}
 _MIN_SIMILARITY = 0.85
 _FOREIGN_FROM = 0.9
-"""Minimum similarity in the environment, which has variables of other programs."""
+"""Minimum similarity (0 to 1) of an environment variable to a setting for a warning about a misspelling.
+
+Higher than `_MIN_SIMILARITY` for `.env`, because the environment contains variables of other programs.
+"""
 _FOREIGN_BEGINNINGS = ("ANTHROPIC_BASE_", "ANTHROPIC_AUTH_", "ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_", "CLAUDE_")
-"""Beginnings of variables of Claude Code."""
+"""Beginnings of Claude Code's own environment variables. They cause no warning about a misspelling."""
 
 
 class ProviderVariables(Struct, frozen=True, kw_only=True):
-    """The fields of a provider that `load_settings` reads. The provider registry adds further fields."""
+    """Names and defaults of a provider (`google`) for its settings. `routing.providers` adds all other fields."""
 
     name: str
-    """Value of `PREFERRED_PROVIDER`: `google`."""
+    """Name of the provider in the setting `PREFERRED_PROVIDER` and as key of mappings: `google`."""
     prefix: str
-    """Prefix of model ids, without the slash: `gemini`. Also accepted as value of `PREFERRED_PROVIDER`."""
+    """Prefix of model ids, without the slash: `gemini` in `gemini/gemini-pro-latest`. Also a `PREFERRED_PROVIDER`."""
     extra_prefixes: Collection[str] = ()
-    """Further prefixes, which remain in the model id: companies with key variables of their own."""
+    """Further prefixes that select the provider and stay in the model id: `bedrock` of `bedrock/…` for LiteLLM.
+
+    Key variables of companies with one of the prefixes are never reported as misspelled.
+    """
     env_prefix: str = ""
-    """Prefix of its settings: `GEMINI` for `GEMINI_BASE_URL`, `GEMINI_KNOWN_MODELS`. "": no settings."""
+    """Beginning of the provider's variables: `GEMINI` of `GEMINI_WIRE`, `GEMINI_KNOWN_MODELS`. "": no variables."""
     base_url_variable: str | None = None
-    """Setting of its base URL, besides `<env_prefix>_BASE_URL`."""
+    """Variable of the base URL. It takes precedence over `<env_prefix>_BASE_URL`. None: only the latter exists."""
     key_variable: str | None = None
-    """Setting of its keys. None: no key."""
+    """Variable of the API keys: `GEMINI_API_KEY`. None: the provider has no key setting."""
     selectable: bool = True
-    """True if messages list the provider as a choice."""
+    """True if error texts and `/v1/models` list the provider. False for internal providers (demo, LiteLLM)."""
     wires: Mapping[str, object]
-    """Wire names as values of `<env_prefix>_WIRE`, the default first."""
+    """Names of the supported wires (APIs) as keys: `chat`, `responses`. `<env_prefix>_WIRE` accepts the same names."""
     big_model: str | None = None
     """Default model for sonnet, opus and fable, without prefix. None: no default."""
     small_model: str | None = None
+    """Default model for haiku, without prefix. None: no default."""
     serves_claude: bool = False
     """True if the provider serves Claude models. Claude ids stay unchanged; BIG_MODEL and SMALL_MODEL are ignored."""
 
     @property
     def has_default_models(self) -> bool:
-        """True if Claude tiers map to models without settings."""
+        """True if requests for all Claude tiers have a model without BIG_MODEL and SMALL_MODEL."""
         return self.serves_claude or (self.big_model is not None and self.small_model is not None)
 
 
 def load_settings(
     environ: Mapping[str, str], providers: Sequence[ProviderVariables], *, env_file: str | None = ".env"
 ) -> Settings:
-    """Read the environment and the `.env` file (the environment wins).
+    """Return the settings from the environment and the `.env` file. The environment takes precedence.
 
-    Options of the command line override both; the caller replaces the field (`msgspec.structs.replace`).
-    Raises `ConfigurationError` that names the variable, the value (never a secret) and the allowed values.
+    `env_file`: path; a missing file is ignored. None: read no file.
+    Raises `ConfigurationError` with the variable, the redacted value and the allowed values.
     """
     sources = Sources(environ, env_file)
     fields = _load_fields(sources, providers)
@@ -96,7 +103,7 @@ def _find_other_secrets(environ: Mapping[str, str], others: Mapping[str, Secret]
 
 
 def list_variables(providers: Sequence[ProviderVariables]) -> tuple[str, ...]:
-    """Return all variables of `load_settings` with aliases, in the order of reading."""
+    """Return the names of all variables that `load_settings` reads, with aliases, in the order of reading."""
     sources = Sources({}, None)
     _load_fields(sources, providers)
     return tuple(dict.fromkeys(sources.requested_variables))
@@ -164,7 +171,10 @@ def _load_of_providers(sources: Sources, providers: Sequence[ProviderVariables])
 
 
 def _load_others(sources: Sources, providers: Sequence[ProviderVariables]) -> dict[str, Secret]:
-    """Return the variables of `.env` for libraries: unknown ones, and keys and base URLs of providers."""
+    """Return the variables of `.env` for LiteLLM: unknown variables, and keys and base URLs of providers.
+
+    Of several comma-separated keys, only the first is returned.
+    """
     shared = {name for row in providers for name in (row.key_variable, row.base_url_variable) if name}
     keys = {row.key_variable for row in providers}
     return {
@@ -268,7 +278,7 @@ _SIMPLE: tuple[tuple[str, Callable[[Found], object], bool, tuple[str, ...]], ...
     ("log_format", _choice(*_LOG_FORMATS), False, ("LOG_FORMAT",)),
     ("log_level", _log_level, False, ("LOG_LEVEL",)),
 )
-"""Field of `Settings`, decoder, True for a list, variables (main name first)."""
+"""Fields of `Settings` with one variable each: field, decoder, True for a list, variable and its aliases."""
 
 
 def _find_misspellings(sources: Sources, providers: Sequence[ProviderVariables]) -> Iterator[str]:
@@ -288,13 +298,14 @@ def _find_misspellings(sources: Sources, providers: Sequence[ProviderVariables])
 
 
 ENV_FILE = ".env"
+"""Path of the settings file, relative to the working directory."""
 
 
 class SettingsReader:
-    """Reader of the initial environment and the present `.env` file.
+    """Reader of the settings, for start-up and each reload.
 
-    `overrides`: fields from the command line, which take precedence. The initial environment is copied, because
-    variables of `.env` are later exported to `os.environ` and must not override a changed `.env`.
+    `overrides`: `Settings` fields from the command line, which take precedence. The constructor copies the
+    environment. `export_to_litellm` later adds old values of `.env`, which must not override an edited `.env`.
     """
 
     def __init__(self, providers: Sequence[ProviderVariables], overrides: Mapping[str, object] | None = None) -> None:
@@ -303,12 +314,12 @@ class SettingsReader:
         self._overrides = overrides or {}
 
     def read(self) -> Settings:
-        """Return the present settings. Raises `ConfigurationError`."""
+        """Read `.env` again and return the resulting settings. Raises `ConfigurationError` for an invalid value."""
         settings = load_settings(self._environ, self._providers, env_file=ENV_FILE)
         return msgspec.structs.replace(settings, **self._overrides)
 
 
 def changed_variables(before: Settings, after: Settings) -> list[str]:
-    """Return the variables that were added, changed or removed."""
+    """Return the names of variables with different texts before and after a reload, set or removed ones included."""
     names = dict.fromkeys((*before.raw_values, *after.raw_values))
     return [name for name in names if before.raw_values.get(name) != after.raw_values.get(name)]

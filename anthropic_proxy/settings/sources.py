@@ -1,4 +1,4 @@
-"""Sources of values: the environment, then the `.env` file. Placeholders of examples count as unset."""
+"""Lookup of setting texts in the environment, then in `.env`. Placeholders such as `your-key` count as unset."""
 
 import io
 import re
@@ -29,18 +29,20 @@ _COMMENT = re.compile(r"(?:^|\s+)#(?:\s.*)?$|\s+#.*$", re.DOTALL)
 
 
 class Found(Struct, frozen=True):
-    """A value and its source."""
+    """The text of a setting before decoding, with its variable and source."""
 
     variable: str
+    """Name of the variable with the text: the main name of the setting or an alias."""
     text: str
+    """Text without surrounding spaces, quotes and comment. Never empty."""
     origin: str
-    """`environment`, or file and line: `.env line 4`."""
+    """Source of the text: `environment`, or file and line (`.env line 4`)."""
     items: tuple[str, ...] = ()
-    """Values of a list without placeholders; for a single value, that value."""
+    """Values of a comma-separated list, without placeholders. A setting with one value has one item."""
 
     @property
     def where(self) -> str:
-        """The origin inside a sentence: `in .env, line 4`, `in the environment`."""
+        """`origin` as part of a sentence: `in .env, line 4`, `in the environment`."""
         return (
             "in the environment" if self.origin == "environment" else "in " + self.origin.replace(" line ", ", line ")
         )
@@ -52,26 +54,31 @@ class _Given(Struct, frozen=True):
 
 
 class Sources:
-    """The environment and the `.env` file. Records the variables that are read."""
+    """The environment and the `.env` file. Records the requested and found variables.
+
+    `env_file`: path of `.env`. None: no file. Raises `ConfigurationError` for an unreadable file.
+    """
 
     def __init__(self, environ: Mapping[str, str], env_file: str | None) -> None:
         self._environ = environ
         self._warnings: list[str] = []
         self._placeholders: dict[str, list[str]] = {}
         self.origins: dict[str, str] = {}
+        """Found variable → source of its text: `environment`, `.env line 4`."""
         self.given: dict[str, Secret] = {}
-        """Variable → its unparsed text, for the list of changes at a reload."""
+        """Found variable → its text before decoding, to find the variables changed by a reload."""
         self.requested_variables: list[str] = []
-        """All requested variables, aliases included."""
+        """Names of all variables passed to `find`, set or not, aliases included: the names of all settings."""
         self.file: dict[str, _Given] = {}
+        """Variables of the `.env` file with a nonempty value."""
         if env_file is not None:
             self.file = {key: given for key, given in self._load_file(env_file) if given.text}
 
     def find(self, *variables: str, several: bool = False) -> Found | None:
-        """Return the value of the first variable that is set. None: none is set.
+        """Return the text of a setting. `variables`: its main name, then its aliases. None: no variable is set.
 
-        The environment overrides the file: an alias there takes precedence over the main name in the file.
-        `several`: the value is a comma-separated list, of which only placeholders are dropped.
+        An alias in the environment takes precedence over the main name in `.env`. A placeholder counts as unset.
+        `several`: True for a comma-separated list. Its placeholders are dropped, other items are kept.
         """
         self.requested_variables.extend(variables)
         for find in (self._find_in_environment, self.file.get):
@@ -86,7 +93,7 @@ class Sources:
         return None
 
     def _note_ignored(self, found: Found, others: Sequence[str]) -> None:
-        """Warn of each other name of the same setting with a different value."""
+        """Add a warning for each other name of the same setting that has a different text."""
         for name in others:
             given = self._find_in_environment(name) or self.file.get(name)
             if given is not None and given.text != found.text and not _PLACEHOLDER.search(given.text):
@@ -96,14 +103,14 @@ class Sources:
                 )
 
     def list_names(self) -> Iterator[tuple[str, str]]:
-        """Yield (variable, source) of the environment and of the file."""
+        """Yield name and source (`environment`, `.env line 4`) of each variable. `.env` is the source of duplicates."""
         yield from ((name, "environment") for name, text in self._environ.items() if text and name not in self.file)
         yield from ((name, given.origin) for name, given in self.file.items())
 
     def find_others(self, excluded: Collection[str]) -> dict[str, _Given]:
-        """Return the variables of the file that the environment lacks, without placeholders and `excluded` names.
+        """Return variables of `.env` for LiteLLM: not in the environment, not in `excluded`, and no placeholders.
 
-        Proxy variables are not exported: libraries read them at different times.
+        `…_PROXY` variables are omitted, because libraries read them at different times.
         """
         return {
             name: given
@@ -115,7 +122,7 @@ class Sources:
         }
 
     def list_warnings(self) -> list[str]:
-        """Return the warnings to log at start."""
+        """Return warning texts: ignored aliases and placeholders, removed quotes, invalid lines of `.env`."""
         placeholders = [
             f"Still a placeholder, so not set: {', '.join(names)} "
             f"(in {'the environment' if place == 'environment' else place})."

@@ -1,4 +1,4 @@
-"""Decoders of setting values. Each raises `ConfigurationError` with the allowed values."""
+"""Decoders of setting texts. Each raises `ConfigurationError` for an invalid text, with the allowed values."""
 
 import math
 import re
@@ -21,13 +21,16 @@ _HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
 _QUERY = re.compile(r"(?:api-version=[\w.-]+)?")
 _DURATION = re.compile(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
 _MODEL_NAME = re.compile(r"[^\s\x00-\x1f,\ud800-\udfff]+")
-"""Excludes lone surrogates, which stand for bytes that are not UTF-8 and cannot be sent."""
+"""Model id. Lone surrogates are excluded: Python decodes bytes that are not UTF-8 to surrogates."""
 _HOST_NAME = re.compile(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
 _MAX_SHOWN_CHARACTERS = 60
 
 
 def invalid_value(found: Found, allowed: str, suggestion: str = "") -> ConfigurationError:
-    """Return the error for an invalid value, with the allowed values, its source and a suggestion."""
+    """Return the error for an invalid setting. The caller raises it.
+
+    `allowed`: sentence about the allowed values. `suggestion`: similar valid text, or "". Secrets are redacted.
+    """
     sentences = [f'{found.variable} is "{_shortened(found.text)}".', allowed, f"Set {found.where}."]
     if suggestion and not _SECRET_PATTERN.search(found.text):
         sentences.append(f"Did you mean {found.variable}={suggestion}")
@@ -35,7 +38,10 @@ def invalid_value(found: Found, allowed: str, suggestion: str = "") -> Configura
 
 
 def decode_choice(found: Found, choices: Mapping[str, str], listed: Sequence[str]) -> str:
-    """Return the meaning of a word in any case. `choices`: accepted word → meaning; `listed`: words for messages."""
+    """Return the value in `choices` for the setting text, in any case.
+
+    `choices`: accepted lower-case word → value. `listed`: the words that an error text lists.
+    """
     chosen = choices.get(found.text.lower())
     if chosen is None:
         raise invalid_value(found, f"Use {enumerate_words(listed)}.", find_nearest(found.text.lower(), choices))
@@ -43,7 +49,7 @@ def decode_choice(found: Found, choices: Mapping[str, str], listed: Sequence[str
 
 
 def decode_boolean(found: Found) -> bool:
-    """Return a boolean from true, 1, yes, on and their opposites, in any case."""
+    """Return True for `true`, `1`, `yes`, `on`, `y`, `t`, False for their opposites, in any case."""
     value = _BOOLEANS.get(found.text.lower())
     if value is None:
         raise invalid_value(found, "Use true or false.", find_nearest(found.text.lower(), ("true", "false")))
@@ -51,7 +57,7 @@ def decode_boolean(found: Found) -> bool:
 
 
 def decode_seconds(found: Found) -> float:
-    """Return a time in seconds, above 0."""
+    """Return a finite number of seconds above 0."""
     try:
         seconds = float(found.text)
     except ValueError:
@@ -62,14 +68,14 @@ def decode_seconds(found: Found) -> float:
 
 
 def decode_duration(found: Found) -> str:
-    """Return a Go duration (`10m`, `1h30m`) or whole seconds. Negative: unlimited."""
+    """Return the setting text if it is a Go duration (`10m`, `1h30m`) or whole seconds. Negative: unlimited."""
     if not _DURATION.fullmatch(found.text):
         raise invalid_value(found, "Use seconds, or a time such as 30s, 10m or 24h; -1: no limit.")
     return found.text
 
 
 def decode_integer(found: Found, minimum: int, maximum: int, unit: str) -> int:
-    """Return an integer from `minimum` to `maximum`, both included."""
+    """Return an integer from `minimum` to `maximum`, both included. `unit`: for the error text (`tokens`), or ""."""
     text = found.text.replace("_", "")
     if not (text.isascii() and text.isdigit() and minimum <= int(text[:20]) <= maximum):
         raise invalid_value(found, f"Use a whole number{unit and ' of ' + unit} from {minimum} to {maximum}.")
@@ -94,7 +100,7 @@ def decode_url(found: Found) -> str:
 
 
 def decode_keys(found: Found) -> tuple[Secret, ...]:
-    """Return the keys in order, without duplicates."""
+    """Return the API keys of a comma-separated list in order, without duplicates."""
     for item in found.items:
         if not _HEADER_TEXT.fullmatch(item):
             raise ConfigurationError(
@@ -107,17 +113,17 @@ def decode_keys(found: Found) -> tuple[Secret, ...]:
 
 
 def decode_model(found: Found) -> str:
-    """Return the name of one model, with or without a prefix."""
+    """Return the model id of a setting, with or without a provider prefix: `openai/gpt-4.1`, `gpt-4.1`."""
     return _model(found, found.text)
 
 
 def decode_models(found: Found) -> tuple[str, ...]:
-    """Return model names in order, without duplicates."""
+    """Return the model ids of a comma-separated list in order, without duplicates."""
     return tuple(_model(found, item) for item in dict.fromkeys(found.items))
 
 
 def decode_hosts(found: Found) -> tuple[str, ...]:
-    """Return host names in lower case, without ports and brackets."""
+    """Return the host names of a comma-separated list in lower case, without ports and brackets."""
     names = [_HOST_NAME.fullmatch(item) for item in found.items]
     if not all(names):
         raise invalid_value(
@@ -127,13 +133,13 @@ def decode_hosts(found: Found) -> tuple[str, ...]:
 
 
 def enumerate_words(words: Sequence[str]) -> str:
-    """Join words for a sentence: `a, b or c`."""
+    """Return the words as a text: `a, b or c`."""
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last
 
 
 def find_nearest(text: str, choices: Mapping[str, object] | Sequence[str], min_similarity: float = 0.6) -> str:
-    """Return the most similar choice; "" if none reaches the similarity `min_similarity` (0 to 1)."""
+    """Return the choice most similar to `text`. "": no choice reaches `min_similarity` (0 to 1)."""
     from difflib import get_close_matches  # noqa: PLC0415  # imported for errors only
 
     return next(iter(get_close_matches(text, list(choices), n=1, cutoff=min_similarity)), "")

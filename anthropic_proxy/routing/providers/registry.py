@@ -1,4 +1,4 @@
-"""Types of the provider registry."""
+"""Types of the provider registry: `Provider` with its wires (APIs), servers, model rules and retired models."""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -10,44 +10,49 @@ from anthropic_proxy.settings import ProviderVariables
 from anthropic_proxy.wire.contract import D, Wire
 
 UNKNOWN_PROJECT = "{project}"
-"""Placeholder in a base URL for a project that only the credentials contain."""
+"""Placeholder in a Vertex AI base URL for the Google Cloud project. `Credentials.next_token` replaces it."""
 
 
 class ModelRule(Struct, frozen=True):
-    """Dialect fields of the models that match a pattern."""
+    """Changes to the dialect of a wire for the models that match a pattern."""
 
     pattern: str
-    """Pattern of lower-case model ids (`fnmatch`)."""
+    """`fnmatch` pattern, compared with the lower-case model id: `gpt-5*`."""
     fields: Mapping[str, object]
+    """Dialect field → value that replaces the value in the dialect of the provider."""
     source: str
-    """Page, file or recording with the values."""
+    """Documentation page, file or recording that the values of `fields` come from."""
     read_date: str
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
 
     def matches_model(self, model: str) -> bool:
-        """Return True if the rule applies to a model id, in any case."""
+        """Return True if `pattern` matches the model id, in any case."""
         return fnmatchcase(model.lower(), self.pattern)
 
 
 def rules_from(source: str, read_date: str, *rules: tuple[str, Mapping[str, object]]) -> tuple[ModelRule, ...]:
-    """Return rules with one source, from pairs of pattern and fields."""
+    """Return one `ModelRule` per pair of pattern and dialect fields in `rules`. All share `source` and `read_date`."""
     return tuple(ModelRule(pattern, fields, source, read_date) for pattern, fields in rules)
 
 
 class WireConfig(Struct, Generic[D], frozen=True, kw_only=True):
-    """One wire of a provider, with its dialect."""
+    """Configuration of one wire (API such as Chat Completions) for calls to one provider."""
 
     wire: Wire[D]
+    """Encoder of requests and decoder of replies for the API."""
     dialect: D
-    """Dialect of the wire for all models of the provider."""
+    """Deviations of the provider from the API, before `model_rules` apply."""
     model_rules: Sequence[ModelRule] = ()
-    """All matching rules apply, in order."""
+    """Changes to `dialect` by model. All matching rules apply; a later rule overrides an earlier one."""
     settings: Mapping[str, str] = {}
-    """Dialect field → field of `Settings` that overrides it."""
+    """Dialect field → name of the `Settings` field that overrides it, unless the setting is None."""
     url_suffixes: Sequence[tuple[str, str]] = ()
-    """Suffix of the base URL → its replacement for this wire: `/v1` → `/anthropic`. The first match applies."""
+    """Pairs of base URL suffix and its replacement: (`/v1`, `/anthropic`). The first match applies.
+
+    A provider may serve its APIs at different paths.
+    """
     custom_url_only: bool = False
-    """True if only servers from a base URL setting support the wire."""
+    """True if the wire requires a base URL setting, because the provider's own server does not support the API."""
 
     def __post_init__(self) -> None:
         if type(self.dialect) is not self.wire.dialect_type:
@@ -55,14 +60,14 @@ class WireConfig(Struct, Generic[D], frozen=True, kw_only=True):
 
 
 AnyWireConfig = WireConfig[Any]
-"""Config of any wire. The dialect types of a provider's wires differ."""
+"""`WireConfig` of any wire, for mappings of wires with different dialect types."""
 
 
 class RetiredModel(Struct, frozen=True, kw_only=True):
-    """A retired model, or one with an announced retirement."""
+    """A model that its provider has stopped, or will stop, serving."""
 
     retired_on: str
-    """Date: `2026-08-16`."""
+    """Date of the retirement, past or future: `2026-08-16`."""
     successor: str
     """Model id that the provider recommends, without prefix."""
     source: str
@@ -72,9 +77,9 @@ class RetiredModel(Struct, frozen=True, kw_only=True):
 
 
 def retire(source: str, read_date: str, *days: tuple[str, str, tuple[str, ...]]) -> Mapping[str, RetiredModel]:
-    """Return model → retirement, from groups of models with their date and the successor that the provider recommends.
+    """Return model id → retirement. Each of `days` is a tuple of date, recommended successor and retired models.
 
-    Covers the default models and models that users may have configured.
+    `source`: page with the announcement. `read_date`: date on which the page was read.
     """
     return {
         model: RetiredModel(retired_on=retired_on, successor=successor, source=source, read_date=read_date)
@@ -84,75 +89,98 @@ def retire(source: str, read_date: str, *days: tuple[str, str, tuple[str, ...]])
 
 
 class ServerOverride(Struct, frozen=True, kw_only=True):
-    """A server of another vendor that replaces a provider through `…_BASE_URL`."""
+    """A server called instead of the provider's own server, selected by the URL in `<PROVIDER>_BASE_URL`.
+
+    Example: `OPENAI_BASE_URL=https://api.deepseek.com/v1` selects DeepSeek.
+    """
 
     name: str
-    """Identifier, unique in its provider: `deepseek`."""
+    """Internal identifier, unique among the servers of one provider: `deepseek`."""
     url_patterns: Sequence[str]
-    """Lower-case patterns (`fnmatch`) of host, port and path: `api.deepseek.com/*`. Paths end with a slash."""
+    """Lower-case `fnmatch` patterns of host, port and path of the base URL: `api.deepseek.com/*`.
+
+    The compared path ends with a slash.
+    """
     wires: Mapping[str, AnyWireConfig] = {}
-    """Wire name → config. Absent: the config of the provider."""
+    """Wire name (`chat`) → config for the server. Absent: the config of the provider applies."""
     capabilities: Mapping[str, Any] = {}
-    """Fields of `ModelCapabilities` for models that the catalog does not know."""
+    """`ModelCapabilities` field → value, for models without a row in `models.toml`."""
     models: str = ""
-    """Table of its models in `models.toml`. "": the table of the provider."""
+    """Name of the table with the server's models in `models.toml`. "": the table of the provider."""
     accepts_pdf: bool = False
-    """True if the server reads PDFs for all models."""
+    """True if the server accepts PDF input for all its models."""
     retired_models: Mapping[str, RetiredModel] = {}
-    """Model → retirement."""
+    """Model id → its retirement at the server."""
     title: str = ""
     """Vendor name in messages: `DeepSeek`. "": the title of the provider."""
     key_header: str | None = None
-    """None: the header of the provider."""
+    """Name of the request header with the API key. None: `key_header` and `key_scheme` of the provider apply."""
     key_scheme: str = ""
+    """Text before the key in the header value, such as `Bearer `. Ignored if `key_header` is None."""
     docs: str = ""
+    """URL of the vendor's API documentation. "": none."""
 
 
 class Provider(ProviderVariables, frozen=True, kw_only=True):
-    """One company or server with models."""
+    """Registry entry of one company or server whose models the proxy can call."""
 
     title: str
     """Name in messages: `Google Gemini`."""
     wires: Mapping[str, AnyWireConfig]
-    """Wire name (`chat`, `responses`, `gemini`, `ollama`, `messages`) → config, the default first."""
+    """Wire name (`chat`, `responses`, `gemini`, `ollama`, `messages`) → config. The first wire is the default."""
     servers: Sequence[ServerOverride] = ()
-    """Servers selected by a base URL setting. The first match applies. No match: the provider itself."""
+    """Servers that the base URL setting may select. The first match applies. No match: settings of the provider."""
     wire_rules: Sequence[tuple[str, str]] = ()
-    """Pattern of model ids → wire name. The first match applies. No match: the first of `wires`."""
+    """Pairs of model id pattern and wire name. The first match applies. No match: the first of `wires`."""
     base_url: str
+    """Default base URL, without a trailing slash."""
     regional_urls: Sequence[tuple[str, str]] = ()
-    """Pattern of locations → base URL with `{location}`. The first match replaces `base_url`."""
+    """Pairs of `VERTEX_LOCATION` pattern and base URL with `{location}`. The first match replaces `base_url`."""
     url_version: str = ""
     """Path appended to a base URL setting without a path: `/v1`."""
     url_resource: str = ""
-    """Path of the account, appended to each base URL: `/projects/{project}/locations/{location}`."""
+    """Path appended to a base URL without `/projects/`: `/projects/{project}/locations/{location}`. "": none."""
     key_header: str = "authorization"
+    """Name of the upstream request header with the key."""
     key_scheme: str = "Bearer "
+    """Text before the key in the header value."""
     accepts_client_credential: bool = False
-    """True if the credential of the client is forwarded when neither provider nor proxy has a configured key."""
+    """True if the client's credential is forwarded when no provider key and no `PROXY_API_KEY` is set."""
     key_source: Literal["settings", "google"] = "settings"
-    """`google`: tokens from Application Default Credentials."""
+    """Source of the credential: API keys of `settings`, or `google`, tokens from Application Default Credentials."""
     key_required: Literal["always", "own_address", "never"] = "always"
-    """`own_address`: only for `base_url`. A server from a base URL setting may need no key."""
+    """`own_address`: a key is required unless a base URL setting selects another server, which may need no key."""
     uses_installed_models: bool = False
-    """True if defaults must be installed. Otherwise the largest and the smallest installed model replace them."""
+    """True if the server serves only installed models (Ollama).
+
+    If a default model is not installed, the largest (`big_model`) or smallest (`small_model`) one replaces it.
+    """
     model_patterns: Sequence[str] = ()
-    """Patterns of unlisted model names that belong to the provider."""
+    """`fnmatch` patterns of model ids of the provider, besides `known_models`: `gemini-*`."""
     unknown_model_provider: str = ""
-    """Provider of an unknown BIG_MODEL or SMALL_MODEL if its key is set (as in earlier proxies). "": this provider."""
+    """Name of the provider called for an unknown model id in a setting such as BIG_MODEL, if its key is set.
+
+    Used only if this provider is preferred, for compatibility with earlier proxies. "": this provider.
+    """
     vertex_provider: str = ""
-    """Provider of the same models, used instead of this one with `USE_VERTEX_AUTH`. "": none."""
+    """Name of the provider that replaces this provider if `USE_VERTEX_AUTH` is set. "": none."""
     known_models: Sequence[str] = ()
+    """Model ids, without prefix, that `/v1/models` lists and that need no prefix in requests."""
     refused_models: Mapping[str, str] = {}
-    """Known models that cannot chat → reason (`turns sound into text`)."""
+    """Known model that cannot chat → reason for the error text (`turns sound into text`)."""
     retired_models: Mapping[str, RetiredModel] = {}
-    """Model → retirement, for defaults and models that users may have configured."""
+    """Model id → its retirement, for default models and models that users may have configured."""
     transport: Literal["http", "demo", "litellm"] = "http"
+    """Means of calling the models: HTTP, the built-in demo, or the Python library LiteLLM."""
     docs: str = ""
+    """URL of the provider's API documentation. "": none."""
 
     @property
     def setup_variable(self) -> str | None:
-        """Setting that enables the provider: key, project, or base URL of a server without a key."""
+        """Name of the variable that enables the provider: of its key or project, or of its base URL if no key is required.
+
+        None: no variable.
+        """
         if self.key_source == "google":
             return f"{self.env_prefix}_PROJECT"
         return self.base_url_variable if self.key_required == "never" else self.key_variable
