@@ -1,1 +1,1 @@
-"""Selection of the provider, model and credential that serve a request."""
+"""Selection of the provider, model and API key for a client request, before the upstream request is built."""

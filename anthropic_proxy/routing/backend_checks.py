@@ -1,4 +1,4 @@
-"""Checks of what backends and features need on this machine: packages, files, settings. Nothing is sent anywhere."""
+"""Checks, without network calls, of packages, files and settings that the configured backends and features require."""
 
 import json
 import os
@@ -17,11 +17,14 @@ _DEFAULT_CREDENTIALS = "~/.config/gcloud/application_default_credentials.json"
 """File that `gcloud auth application-default login` writes (cloud.google.com, "How Application Default Credentials
 works", read 2026-11)."""
 _KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}
-"""LiteLLM prefix → beginning of its variables, if it differs from the prefix."""
+"""LiteLLM model prefix → beginning of the key variables, if different from the upper-case prefix."""
 
 
 def find_obstacles(provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog) -> list[str]:
-    """Return the problems that keep a backend from serving, each with its remedy. `models`: targets of the tiers."""
+    """Return one text per problem that prevents calls to a provider, each with a remedy. Empty: none found.
+
+    `models`: ids, without prefix, of the provider's models that Claude tiers are mapped to.
+    """
     if provider.key_source == "google":
         return _check_google(settings)
     if provider.transport == "litellm":
@@ -32,14 +35,14 @@ def find_obstacles(provider: Provider, models: Sequence[str], settings: Settings
 
 
 def find_missing_packages(settings: Settings) -> list[str]:
-    """Return the missing packages of enabled features, each with the command that installs it."""
+    """Return one text per missing Python package of an enabled feature, with the install command. Empty: none."""
     if settings.fetch_urls and not _is_installed("lxml"):
         return ["FETCH_URLS needs lxml to read HTML pages, which is not installed:  sh scripts/setup fetch"]
     return []
 
 
 def find_google_project(settings: Settings) -> str | None:
-    """Return the project of the settings, else of the credentials file. None: not set."""
+    """Return the Google Cloud project id from the settings, else from the credentials file. None: neither has one."""
     if settings.vertex_project:
         return settings.vertex_project
     content = _load(_credentials_file(settings))
@@ -111,7 +114,7 @@ def _credentials_file(settings: Settings) -> Path:
 
 
 def _load(file: Path) -> Any:
-    """Return the content of a credentials file. A text: the reason why it is unreadable."""
+    """Return the JSON object of a credentials file as a dict, or a str with the reason why the file is unusable."""
     try:
         content = json.loads(file.read_bytes())
     except OSError as error:

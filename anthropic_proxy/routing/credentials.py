@@ -1,4 +1,4 @@
-"""Provider keys and tokens, with rotation and cooldown. A key is sent to its own provider only."""
+"""API keys and tokens for upstream requests. Failed keys are skipped for a time (cooldown)."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,27 +12,30 @@ from anthropic_proxy.settings import Secret, Settings
 from anthropic_proxy.wire.contract import Credential
 
 REJECTED_KEY_COOLDOWN_SECONDS = 600.0
-"""Cooldown of a rejected key. A new key may not have reached all servers of the provider."""
+"""Cooldown of a key that the provider rejected, instead of exclusion: a new key may not be active everywhere yet."""
 RATE_LIMIT_COOLDOWN_SECONDS = 20.0
-"""Cooldown of a rate-limited key, if the reply has no `retry-after`."""
+"""Cooldown of a key after a 429 reply without a `retry-after` header."""
 
 
 class TokenSource(Protocol):
-    """Source of expiring tokens. Implemented in `upstream/`, because a token requires a network call."""
+    """Source of expiring access tokens for a provider. `upstream/` implements the protocol by network calls."""
 
     async def next_token(self) -> tuple[Credential, str | None]:
-        """Return the header and its project. None: unknown project. Raises `AuthenticationFailed`."""
+        """Return the header with a valid token, and the Google Cloud project of the credentials. None: no project.
+
+        Raises `AuthenticationFailed` if there is no token.
+        """
         ...
 
     def invalidate(self, credential: Credential) -> bool:
-        """Discard a rejected token. Return True if another one can be requested."""
+        """Discard a token that the provider rejected. Return True if another token can be requested."""
         ...
 
 
 class Credentials:
-    """The keys and tokens of all providers. Several keys of one provider rotate.
+    """Source of the API key or token for each upstream request. Several keys of one provider are used in turn.
 
-    `tokens`: `Provider.key_source` → its token source. `clock` returns monotonic seconds.
+    `tokens`: value of `Provider.key_source` → token source. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -51,17 +54,17 @@ class Credentials:
         self._cooldown_ends: dict[str, float] = {}
         """Key → clock time at which its cooldown ends. A provider's only key has no cooldown."""
         self.on_cooldown: Callable[[str, float], None] | None = None
-        """Called with a key and the seconds of its cooldown."""
+        """Callback for each cooldown started by `rotate`, with unredacted key and seconds. Informs other workers."""
 
     def restore_state(self, before: "Credentials") -> None:
-        """Copy rotation and cooldowns from the object of the previous settings."""
+        """Copy the rotation positions and cooldowns of `before`, the object replaced at a reload."""
         self._next_positions.update(before._next_positions)
         self._cooldown_ends.update(before._cooldown_ends)
 
     def next_credential(self, provider: Provider) -> Credential | None:
-        """Return the header with the next key. None: no key is required.
+        """Return the header with the next API key of a provider, skipping keys in cooldown. None: no key is required.
 
-        Raises `AuthenticationFailed` with the name of the missing setting.
+        Raises `AuthenticationFailed` with the name of the setting if a required key is missing.
         """
         keys = self._settings.keys.get(provider.name, ())
         if keys:
@@ -77,8 +80,9 @@ class Credentials:
         return None
 
     async def next_token(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
-        """Return the header with a token and the base URL with its project, for a `key_source` other than `settings`.
+        """Return the header with a token, and `base_url` with the project instead of `UNKNOWN_PROJECT`.
 
+        Call `next_token` only for a provider with a `key_source` other than `settings`.
         Raises `AuthenticationFailed` if there is no token or no project.
         """
         credential, project = await self._tokens[provider.key_source].next_token()
@@ -91,15 +95,16 @@ class Credentials:
         return credential, base_url.replace(UNKNOWN_PROJECT, project or "")
 
     def key_count(self, provider: Provider) -> int:
-        """Return the number of times that a request may change its key. A token is replaced once."""
+        """Return the maximum number of key changes for one client request: keys - 1. A token is replaced once."""
         if provider.key_source != "settings":
             return 1
         return max(len(self._settings.keys.get(provider.name, ())) - 1, 0)
 
     def rotate(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
-        """Start the cooldown of a failed key. Return True if another key is available.
+        """Start the cooldown of a key after an upstream error. Return True if a retry can use another key or token.
 
-        Status codes of a failed key: 401, 402, 403, 429. Of a failed token: 401.
+        Only errors 401, 402, 403 and 429 concern a key. A token is discarded after 401. A provider's only key has no
+        cooldown.
         """
         if provider.key_source != "settings":
             return (
@@ -119,16 +124,19 @@ class Credentials:
         return any(self._is_available(key) for key in keys)
 
     def start_cooldown(self, key: str, seconds: float) -> None:
-        """Skip a key for `seconds`, unless all keys of its provider are in cooldown."""
+        """Exclude a key from rotation for `seconds`. If all keys of a provider are in cooldown, they are still used."""
         self._cooldown_ends[key] = self._clock() + seconds
 
     def cooldown_count(self) -> int:
-        """Return the number of keys in cooldown."""
+        """Return the number of keys in cooldown, of all providers."""
         now = self._clock()
         return sum(end > now for end in self._cooldown_ends.values())
 
     def describe(self, provider: Provider, credential: Credential | None) -> str:
-        """Return the origin and the redacted form of a key. "": no key of the settings."""
+        """Return the source and redacted form of a key for the log: `OPENAI_API_KEY in .env, line 1: …abcd`.
+
+        "": no credential, or a token.
+        """
         if credential is None or provider.key_source != "settings":
             return ""
         return f"{credential.origin}: {Secret(credential.value.removeprefix(self._find_header(provider)[1]))}"

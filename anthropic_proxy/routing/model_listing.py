@@ -1,6 +1,6 @@
-"""Entries of `/v1/models`: the mapped Claude ids, then the known models of all configured providers.
+"""Model list for `GET /v1/models`: Claude ids first, then the models of all configured providers.
 
-Claude Code shows only ids with `claude` in them, so other models are listed as `claude-<prefix>/<name>`.
+Claude Code shows only ids that contain `claude`. Models of other providers are listed as `claude-<prefix>/<name>`.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from anthropic_proxy.routing.router.model_names import choose, find_tier
 from anthropic_proxy.settings import TIERS, Settings
 
 _RELEASED = "2026-01-01T00:00:00Z"
-"""Placeholder. The Messages API requires a date, and the provider listings have none."""
+"""Placeholder release date. The Messages API requires a date, and the model lists of the providers have none."""
 
 
 class ModelEntry(Struct, kw_only=True):
@@ -30,24 +30,27 @@ class ModelEntry(Struct, kw_only=True):
 
     type: str = "model"
     id: str
+    """Id for client requests: `claude-opus-5`, `claude-openai/gpt-4.1`."""
     display_name: str
+    """Title for model menus, with the target of a mapped id: `Claude Opus 5 → openai/gpt-4.1`."""
     created_at: str = _RELEASED
     lifecycle: str = "active"
     max_input_tokens: int
-    """Input limit of the mapped model, at most its context window."""
+    """Input limit of the target model, in tokens. Unknown: its context window."""
     max_tokens: int
+    """Output limit of the target model, in tokens."""
 
 
 def list_models(settings: Settings, catalog: Catalog) -> list[ModelEntry]:
-    """Return the available models without duplicates, Claude ids first."""
+    """Return the models of the response to `GET /v1/models` without duplicates, Claude ids first."""
     entries = {entry.id: entry for entry in (*_list_tiers(settings, catalog), *_list_others(settings, catalog))}
     return list(entries.values())
 
 
 def find_model(requested: str, settings: Settings, catalog: Catalog) -> ModelEntry:
-    """Return the entry of an id, also of unlisted ids with a date, a prefix or a suffix.
+    """Return the entry for `GET /v1/models/<id>`. Ids with a Claude tier or a provider prefix need not be listed.
 
-    Raises `UnknownModel` for an unlisted bare name, although routing accepts it. Also raises the errors of `resolve`.
+    Raises `UnknownModel` for other unlisted ids, although requests accept them. Also raises the errors of `resolve`.
     """
     for entry in list_models(settings, catalog):
         if entry.id == requested:
@@ -94,6 +97,6 @@ def _entry(name: str, display_name: str, capabilities: ModelCapabilities) -> Mod
 
 
 def _title_of(name: str) -> str:
-    """Return the title of a Claude id: `Claude Sonnet 5.5` for `claude-sonnet-5-5`."""
+    """Return the display title of a Claude id: `Claude Sonnet 5.5` for `claude-sonnet-5-5`."""
     company, family, *version = name.split("-")
     return f"{company.title()} {family.title()} {'.'.join(version)}"

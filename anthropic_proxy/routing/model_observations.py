@@ -1,32 +1,41 @@
-"""Observations from the replies of a model: rejected parameters and token counts."""
+"""Facts learned from upstream replies, by provider and model: request adaptations and token scales."""
 
 from anthropic_proxy.plugins import Store
 
 RETENTION_SECONDS = 7 * 24 * 3600.0
-"""Retention of an observation. Afterwards, a rejected parameter is sent again."""
+"""Seconds until a stored fact expires. Afterwards, a parameter that the provider rejected is sent again."""
 MIN_SCALE, MAX_SCALE = 0.7, 1.6
-"""Limits of a plausible scale. Counts beyond them result from a preamble of the provider or an error."""
+"""Limits of the token scale. A value beyond a limit is set to the limit.
+
+Causes of larger deviations are errors and text that the provider adds to the prompt.
+"""
 MIN_RECORDED_TOKENS = 1_000
-"""Smaller requests are ignored, because a preamble of the provider dominates their count."""
+"""Minimum estimated input tokens of a request for the token scale. Smaller requests are ignored.
+
+Text that the provider adds to the prompt would dominate the count of a small request.
+"""
 _REPLACING_VERBS = frozenset(("limit", "window"))
-"""First words of adaptations that replace an earlier one with the same first word."""
+"""First words of adaptations with a value. A new adaptation replaces a stored one with the same first word."""
 _SMOOTHING_FACTOR = 0.25
-"""Weight of the latest reply in the moving average."""
+"""Weight (0 to 1) of the latest reply in the moving average of the token scale."""
 
 
 class ModelObservations:
-    """Adaptations and token scales by provider and model, in `store`."""
+    """Access to request adaptations and token scales in `store`, by provider and model.
+
+    An adaptation is a text naming a change to later requests after the provider rejected one.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     async def find_adaptations(self, provider: str, model: str) -> tuple[str, ...]:
-        """Return the adaptations of a model, oldest first."""
+        """Return the stored request adaptations of a provider's model, oldest first. Empty: none."""
         known = await self.store.get(_key(provider, model))
         return tuple(known.split("\n")) if known else ()
 
     async def store_adaptation(self, provider: str, model: str, adaptation: str) -> None:
-        """Store an adaptation for `RETENTION_SECONDS`."""
+        """Store a request adaptation for `RETENTION_SECONDS`. A stored adaptation is not renewed."""
         known = await self.find_adaptations(provider, model)
         if adaptation in known:
             return
@@ -35,12 +44,15 @@ class ModelObservations:
         await self.store.put(_key(provider, model), "\n".join((*kept, adaptation)), RETENTION_SECONDS)
 
     async def token_scale(self, provider: str, model: str) -> float:
-        """Return the factor from estimated to real tokens of a model. 1.0: unknown."""
+        """Return the ratio of real to estimated input tokens of a model. 1.0: unknown."""
         known = await self.store.get(_scale_key(provider, model))
         return float(known) if known else 1.0
 
     async def record_token_count(self, provider: str, model: str, estimated: int, counted: int) -> None:
-        """Record the input tokens of a request: estimated without scale, and counted by the provider."""
+        """Update the token scale of a model from one request.
+
+        `estimated`: input tokens estimated by the proxy, without scale. `counted`: input tokens in the reply.
+        """
         if estimated < MIN_RECORDED_TOKENS or counted <= 0:
             return
         key, scale = _scale_key(provider, model), min(max(counted / estimated, MIN_SCALE), MAX_SCALE)

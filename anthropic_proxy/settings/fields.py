@@ -12,11 +12,11 @@ Fidelity = Literal["best-effort", "strict"]
 """Policy for requests that a backend supports only in part: serve with losses (`best-effort`), or reject (`strict`)."""
 
 _MIN_LENGTH_SHOWN = 16
-"""Minimum characters of a secret whose last four are shown. A shorter secret is shown as `…`."""
+"""Minimum characters of a secret for showing its last four. A shorter secret is shown as `…`."""
 
 
 class Secret:
-    """A key, token or other text kept out of logs. `str`, `repr` and formatting show at most its last four characters."""
+    """A key or other text kept out of logs. `str`, `repr` and formatting show at most its last four characters."""
 
     __slots__ = ("_value", "origin")
 
@@ -62,7 +62,8 @@ class Timeouts(Struct, frozen=True):
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings of the proxy. A reload creates a new object.
 
-    Each field names its variable. `<PROVIDER>` in a variable is OPENAI, GEMINI, VERTEX, OLLAMA, GROQ, MOONSHOT, XAI or ANTHROPIC.
+    Each field names its variable. `<PROVIDER>` in a variable is OPENAI, GEMINI, VERTEX, OLLAMA, GROQ, MOONSHOT, XAI or
+    ANTHROPIC.
     """
 
     keys: Mapping[str, Sequence[Secret]] = {}
@@ -77,7 +78,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     extra_models: Mapping[str, Sequence[str]] = {}
     """Provider name → model ids in addition to the built-in list of the provider (`<PROVIDER>_KNOWN_MODELS`)."""
     preferred_provider: str | None = None
-    """`PREFERRED_PROVIDER`: provider of tiers and of model ids without a prefix. None: the first configured provider."""
+    """`PREFERRED_PROVIDER`: provider of tiers and of model ids without a prefix.
+
+    None: the first provider with a key or project, else Ollama if it replies, else the demo.
+    """
     big_model: str | None = None
     """`BIG_MODEL`: backend model for sonnet, opus and fable requests. None: the default of the preferred provider."""
     middle_model: str | None = None
@@ -143,7 +147,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: Literal["auto", "plain", "json"] = "auto"
     """`LOG_FORMAT`: `plain` text or one JSON object per line. `auto`: colored text on a terminal, else plain text."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """`LOG_LEVEL`: `warning` and `error` omit successful client requests. `debug` adds requests for `/` and `/health`."""
+    """`LOG_LEVEL`: `warning` and `error` omit successful client requests. `debug` adds probes of `/` and `/health`."""
     color: bool | None = None
     """True if the log is always colored, False if never (`FORCE_COLOR`, `NO_COLOR`, `TERM=dumb`).
 

@@ -15,7 +15,7 @@ from anthropic_proxy.settings.sources import Found, Sources
 
 Value = TypeVar("Value")
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
-"""Endings of variable names whose values are treated as secrets, although they are not settings of the proxy."""
+"""Endings of variable names of other programs. The log redacts the values of the variables."""
 _PATH_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
 """Variable with a file path, which is no secret. A value with `{` is pasted JSON of the file, which is a secret."""
 _MAX_TOKENS = 100_000_000

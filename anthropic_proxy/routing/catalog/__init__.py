@@ -1,6 +1,6 @@
-"""Model capabilities: context windows, limits, features.
+"""Capabilities of backend models: context windows, output limits, features.
 
-`table` defines them and reads `models.toml`, `ollama` queries a server, `catalog` caches all of them.
+`table` defines the fields and reads `models.toml`, `ollama` queries an Ollama server, `catalog` caches the results.
 """
 
 from anthropic_proxy.routing.catalog.catalog import Catalog, ModelListing, load_catalog

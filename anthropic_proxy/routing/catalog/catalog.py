@@ -1,4 +1,4 @@
-"""Cache of model capabilities and listings, refreshed in the background."""
+"""Cache of the capabilities and lists of backend models, refreshed in the background."""
 
 import asyncio
 import time
@@ -8,38 +8,38 @@ from typing import Any, Protocol
 from anthropic_proxy.routing.catalog.table import ModelCapabilities, table_capabilities
 
 FIRST_QUERY_TIMEOUT_SECONDS = 1.0
-"""Time that the first request for a model waits for its capabilities. Later requests do not wait."""
+"""Maximum wait of the first requests for a model for its capabilities. Afterwards, the table values are used."""
 REFRESH_INTERVAL_SECONDS = 300.0
-"""Age of capabilities that starts a refresh. The request does not wait for it."""
+"""Age of cached capabilities at which the next request starts a query in the background."""
 RETRY_SECONDS = 5.0
-"""Delay after a failed query."""
+"""Minimum seconds between two queries about a model while the provider has not reported its capabilities."""
 LISTING_SECONDS = 60.0
-"""Age of a model list that starts a refresh. Users install and remove models at any time."""
+"""Age in seconds of a cached model list at which the next request starts a query in the background."""
 
 _MAX_ENTRIES = 4096
 
 
 class ModelListing(Protocol):
-    """A provider that reports its models and their capabilities."""
+    """Queries for the models of one provider and their capabilities. `OllamaListing` implements the protocol."""
 
     async def list_models(self) -> Sequence[str] | None:
-        """Return the model ids, the largest model first. None: no reply."""
+        """Query and return the ids of the provider's models, the largest model first. None: no reply."""
         ...
 
     async def describe(self, model: str) -> ModelCapabilities | None:
-        """Return the capabilities of a model. None: no reply, or no such model."""
+        """Query and return the capabilities of a model. None: no reply, or unknown model."""
         ...
 
     def assume(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-        """Return the capabilities to use before `describe` returned. `capabilities`: those of the table."""
+        """Return capabilities for use until `describe` has returned. `capabilities`: values of `models.toml`."""
         ...
 
 
 class Catalog:
-    """Capabilities and listings of models. A reload creates a new catalog.
+    """Cached capabilities and lists of backend models. A reload of the settings creates a new catalog.
 
-    `listings`: provider name → its model ids, the largest model first. Absent: unknown. `sources`: provider name → its
-    model listing. `clock` returns monotonic seconds.
+    `listings`: provider name → its model ids, the largest model first. Absent: unknown.
+    `sources`: provider name → client for queries. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -55,22 +55,22 @@ class Catalog:
         self._clock = clock
         self._first_seconds = first_seconds
         self._found: dict[tuple[str, str], ModelCapabilities] = {}
-        """Provider and model → capabilities, from the table or the provider."""
+        """Provider and model → capabilities, from `models.toml` or reported by the provider."""
         self._described: set[tuple[str, str]] = set()
         self._failed: set[tuple[str, str]] = set()
-        """Models with a failed first query. No request waits for further queries."""
+        """Models with a failed query. Requests no longer wait for queries about the same model."""
         self._queried_at: dict[tuple[str, str], float] = {}
         """Provider and model ("": the listing) → clock time of the last query."""
         self._queries: dict[tuple[str, str], asyncio.Task[None]] = {}
         self.edition = 0
-        """Version number. A change invalidates cached routes."""
+        """Version number of the contents, increased by each change. `RouteCache` then discards its routes."""
 
     def listing(self, provider: str) -> Sequence[str] | None:
-        """Return the model ids of a provider, the largest model first. None: unknown."""
+        """Return the cached model ids of a provider, the largest model first. None: never reported."""
         return self._listings.get(provider)
 
     def capabilities_of(self, provider: str, model: str) -> ModelCapabilities:
-        """Return the capabilities that the provider reported, else those of the table."""
+        """Return the cached capabilities of a model: as reported by the provider, else from `models.toml`."""
         capabilities = self._found.get((provider, model))
         if capabilities is None:
             capabilities = table_capabilities(provider, model)
@@ -82,11 +82,11 @@ class Catalog:
         return capabilities
 
     def has_source(self, provider: str) -> bool:
-        """Return True if the provider reports capabilities, so that `fetch` can return more than the table."""
+        """Return True if the provider can be queried for capabilities. False: only `models.toml` has values."""
         return provider in self._sources
 
     async def fetch(self, provider: str, model: str) -> ModelCapabilities:
-        """Return the capabilities of a model. Wait for its first query, for at most `first_seconds`."""
+        """Return the capabilities of a model. Wait at most `first_seconds` if its first query is still running."""
         self.refresh_in_background(provider, model)
         key = (provider, model)
         query = self._queries.get(key)
@@ -97,7 +97,7 @@ class Catalog:
         return self.capabilities_of(provider, model)
 
     def refresh_in_background(self, provider: str, model: str) -> None:
-        """Start queries for the model list and the model, if their last results are old enough."""
+        """Start due queries for a provider's model list and one model, without waiting for the replies."""
         source = self._sources.get(provider)
         if source is None:
             return
@@ -108,7 +108,7 @@ class Catalog:
             self._start_query(key, self._describe(source, provider, model))
 
     async def refresh_listing(self, provider: str) -> None:
-        """Query the model list of a provider. Keep the previous list if there is no reply."""
+        """Query the model list of a provider now and store it. No reply: the previous list stays."""
         source = self._sources.get(provider)
         if source is None:
             return
@@ -119,7 +119,7 @@ class Catalog:
             self.edition += 1
 
     async def close(self) -> None:
-        """Cancel all running queries."""
+        """Cancel all running queries and wait until they have ended."""
         queries = list(self._queries.values())
         for query in queries:
             query.cancel()
@@ -151,5 +151,5 @@ class Catalog:
 def load_catalog(
     ollama_models: Sequence[str] | None = None, sources: Mapping[str, ModelListing] | None = None
 ) -> Catalog:
-    """Return the catalog of a new process. `ollama_models`: largest first. None: not queried."""
+    """Return a new catalog. `ollama_models`: installed models of Ollama, the largest first. None: unknown."""
     return Catalog({} if ollama_models is None else {"ollama": tuple(ollama_models)}, sources)

@@ -1,4 +1,4 @@
-"""Models of an Ollama server and their capabilities, from `/api/tags` and `/api/show`.
+"""Queries to an Ollama server for its models (`/api/tags`) and their capabilities (`/api/show`).
 
 Source: Ollama's API documentation and `api/types.go` (2026-08).
 """
@@ -17,16 +17,17 @@ from anthropic_proxy.routing.catalog.table import ModelCapabilities
 from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest
 
 TAGS_TIMEOUT_SECONDS = 1.0
+"""Time limit of a query for the model list."""
 SHOW_TIMEOUT_SECONDS = 10.0
-"""Long, because a server replies late while it loads a model. The client request does not wait."""
+"""Time limit of a query about one model. An Ollama server replies late while it loads a model."""
 MAX_DEFAULT_WINDOW = 65_536
-"""Tokens of a default window. Larger windows cost memory on the machine of the user."""
+"""Maximum context window, in tokens, of a local model without a configured one. A larger window costs memory."""
 
 _MAX_BYTES = 8 * 1024 * 1024
 _CLOUD_HOST = "ollama.com"
 _LEVELS = ("low", "medium", "high")
 _LEVEL_ONLY_FAMILIES = frozenset(("gptoss", "gpt-oss"))
-"""Families with thinking that cannot be disabled (docs.ollama.com, Thinking)."""
+"""Model families without effort level `none`: thinking cannot be disabled (docs.ollama.com, Thinking)."""
 _NUM_CTX = re.compile(r"^num_ctx\s+(\d+)\s*$", re.MULTILINE)
 
 Reply = TypeVar("Reply")
@@ -41,7 +42,7 @@ class _Tag(Struct):
     size: int = 0
     details: _Details | None = None
     capabilities: list[str] | None = None
-    """Missing before 0.30."""
+    """Missing in replies of Ollama before 0.30."""
 
 
 class _Tags(Struct):
@@ -50,18 +51,19 @@ class _Tags(Struct):
 
 class _ModelDetails(Struct):
     parameters: str | None = None
-    """Parameters of the Modelfile. Each line has a name, spaces and a value."""
+    """Text of the Modelfile parameters. Each line has a name, spaces and a value: `num_ctx 8192`."""
     details: _Details | None = None
     model_info: dict[str, Raw] | None = None
     capabilities: list[str] | None = None
-    """Missing before 0.6.4."""
+    """Missing in replies of Ollama before 0.6.4."""
     remote_host: str | None = None
 
 
 class OllamaListing:
-    """Model listing of one Ollama server.
+    """Queries for the models of one Ollama server and their capabilities.
 
-    `window`: context window from the settings, for all local models. None: derived from each model.
+    `window`: context window in tokens from the settings, for all local models. None: derived from each model.
+    `find_credential`: returns the key header for each query, or None.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class OllamaListing:
         self._find_credential = find_credential
 
     async def list_models(self) -> Sequence[str] | None:
-        """Return the installed chat models, the largest first. None: no reply."""
+        """Query and return the ids of the installed chat models, largest file first. None: no valid reply."""
         request = UpstreamRequest(path="/api/tags", body=b"", method="GET")
         tags = await self._query(request, _Tags, TAGS_TIMEOUT_SECONDS)
         if tags is None or tags.models is None:
@@ -86,7 +88,7 @@ class OllamaListing:
         return [model.name for model in sorted(tags.models, key=lambda model: -model.size) if _can_chat(model)]
 
     async def describe(self, model: str) -> ModelCapabilities | None:
-        """Return the capabilities of a model. None: no reply, or not installed."""
+        """Query and return the capabilities of a model. None: no valid reply, or the model is not installed."""
         body = msgspec.json.encode({"model": model})
         request = UpstreamRequest(path="/api/show", body=body, headers={"content-type": "application/json"})
         details = await self._query(request, _ModelDetails, SHOW_TIMEOUT_SECONDS)
@@ -108,7 +110,10 @@ class OllamaListing:
         )
 
     def assume(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-        """Return the capabilities with the window from the settings as window and output limit."""
+        """Return capabilities for use until `describe` has returned.
+
+        The window of the settings, if any, replaces the context window and output limit of a local model.
+        """
         if self._window is None or self._is_cloud_model(model):
             return capabilities
         vision = capabilities.accepts_images or not capabilities.known
@@ -143,7 +148,7 @@ class OllamaListing:
             return None
 
     async def _read(self, request: UpstreamRequest) -> bytes:
-        """Return the body of a reply. Empty: the status is not 200."""
+        """Send a request and return the reply body, read up to about `_MAX_BYTES`. Empty: the status is not 200."""
         response = await self._send(self._base_url, request, self._find_credential())
         body = bytearray()
         try:

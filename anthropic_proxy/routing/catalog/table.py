@@ -1,4 +1,4 @@
-"""Capabilities of a model, and their lookup in `models.toml`."""
+"""`ModelCapabilities`, the limits and features of a backend model, and their lookup in `models.toml`."""
 
 import re
 from functools import cache
@@ -10,56 +10,64 @@ from msgspec import Struct, field, structs
 
 
 class ModelCapabilities(Struct, frozen=True, kw_only=True):
-    """The capabilities of one model. The defaults hold for unknown models."""
+    """The limits and features of one backend model. The field defaults apply to unknown models."""
 
     context_window: int = 128_000
-    """Tokens of input and output together."""
+    """Maximum tokens of input and output together."""
     max_input: int | None = None
-    """Tokens of input alone. None: the whole context window."""
+    """Maximum tokens of input alone. None: the whole context window."""
     max_output: int = 8_192
-    """Tokens of one reply."""
+    """Maximum tokens of one reply."""
     efforts: tuple[str, ...] = ()
-    """Supported levels of: none, minimal, low, medium, high, xhigh, max. Empty: effort is unsupported."""
+    """Supported levels of reasoning effort, of: none, minimal, low, medium, high, xhigh, max. Empty: no levels."""
     default_effort: str | None = None
-    """Level of a request without a level. None: unknown."""
+    """Reasoning effort that the model uses if a request has no level. None: unknown."""
     accepts_images: bool = False
+    """True if the model accepts image input."""
     accepts_pdf: bool = False
+    """True if the model accepts PDF input."""
     tools: bool = True
+    """True if the model supports tool calls."""
     known: bool = False
-    """False: fallback values of an unknown model."""
+    """False: the values are fallbacks, or those of an older version of the model."""
     stated_window: int | None = None
-    """Window that an error of the server stated; it takes precedence over the table. None: not stated."""
+    """Context window in tokens from a provider error. Overrides `context_window`. None: no error stated one."""
     stated_output: int | None = None
-    """Output limit that an error of the server stated. None: not stated."""
+    """Output limit in tokens from an error of the provider. None: no error stated one."""
     rejects_images: bool = False
-    """True if an error of the server stated so."""
+    """True if the provider rejected an image for the model."""
     rejects_documents: bool = False
-    """True if an error of the server stated so."""
+    """True if the provider rejected a document for the model."""
 
 
 _FILE = Path(__file__).parent.with_name("models.toml")
 _VERSION = re.compile(r"\d+(?:[.-]\d{1,2}(?![0-9a-z]))*")
-"""Version in an id: `4.1` of `deepseek-v4.1-flash`, `5-5` of `claude-opus-5-5-20261001`, `2604` (a date)."""
+"""Version in a model id: `4.1` of `deepseek-v4.1-flash`, `5-5` of `claude-opus-5-5-20261001`, `2604` (a date)."""
 _OTHER_VERSION = re.compile(r"[0-9a-z]|\.\d|-\d{1,2}(?![0-9a-z])")
-"""Text that extends a version or names another model: `.1`, `-5`, `v` (`glm-5v`). Not `-4b` or a date."""
+"""Pattern of text after a matched prefix that makes the id another model: `.1`, `-5`, `v` (`glm-5v`).
+
+Text such as `-4b` or a date does not match.
+"""
 _FIRST_DATE = 1_000
+"""Minimum first number of a version that is a date (`2604`)."""
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """A row of `models.toml`, or the fallback of a table."""
+    """A row of `models.toml`: the capabilities of some models, or the fallback of a provider's table."""
 
     starts: tuple[str, ...] = ()
+    """Beginnings of the model ids that the row applies to. Empty: the fallback for all other models."""
     newer: bool = False
-    """True if the row also applies to unlisted later versions of its family."""
+    """True if the row also applies to later versions without a row: `gpt-6` to `gpt-7`."""
     source: str
-    """Page or file with the values."""
+    """Documentation page or file that the values of `capabilities` come from."""
     read_date: str = field(name="read")
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
     capabilities: ModelCapabilities
 
 
 class _Name(Struct, frozen=True):
-    """Id split at its version: `claude-opus-`, (4, 8), `-20260901`."""
+    """Model id split at its version: `claude-opus-`, (4, 8), `-20260901`."""
 
     family: str
     version: tuple[int, ...]
@@ -73,16 +81,16 @@ class _Name(Struct, frozen=True):
 
 class _Table(Struct, frozen=True):
     by_start: tuple[tuple[str, ModelCapabilities], ...]
-    """Sorted by length, longest prefix first."""
+    """Pairs of model id prefix and capabilities, longest prefix first."""
     newest: tuple[tuple[_Name, ModelCapabilities], ...]
     fallback: ModelCapabilities
 
 
 def table_capabilities(provider: str, model: str) -> ModelCapabilities:
-    """Return the capabilities of the row that matches a model, or the fallback of the provider.
+    """Return the capabilities of a model from `models.toml`, or the fallback of the provider's table.
 
-    The longest matching prefix wins. Next are rows with `newer` of the same family: first the longest common variant
-    (`-mini`), then the latest version before the version of the id.
+    The longest matching prefix wins. Without a match, rows with `newer` for earlier versions of the family apply.
+    Of several rows, the longest common variant (`-mini`) wins, then the latest version.
     """
     table = _load_tables().get(provider)
     if table is None:
@@ -99,7 +107,10 @@ def table_capabilities(provider: str, model: str) -> ModelCapabilities:
 
 
 def load_rows() -> dict[str, tuple[Row, ...]]:
-    """Return provider → its rows in file order, the fallback last."""
+    """Read `models.toml` and return provider name → its rows in file order, the fallback last.
+
+    Raises `msgspec.ValidationError` for a row with missing or invalid fields.
+    """
     import tomllib  # noqa: PLC0415  # imported by the first request, to shorten the start
 
     tables: dict[str, dict[str, Any]] = tomllib.loads(_FILE.read_text(encoding="utf-8"))
@@ -114,7 +125,7 @@ def load_rows() -> dict[str, tuple[Row, ...]]:
 
 
 def _read_row(given: dict[str, Any], *, known: bool) -> Row:
-    """Return a row. Raises `msgspec.ValidationError` without `source` or `read`."""
+    """Convert a TOML table to a row. Raises `msgspec.ValidationError` if `source` or `read` is missing."""
     about = {name: value for name, value in given.items() if name in Row.__struct_encode_fields__}
     capabilities = {name: value for name, value in given.items() if name not in about}
     return msgspec.convert({**about, "capabilities": {**capabilities, "known": known}}, Row)
@@ -135,14 +146,14 @@ def _load_tables() -> dict[str, _Table]:
 
 
 def _begins(name: str, start: str) -> bool:
-    """Return True if an id begins with `start`. `gpt-5.1` does not begin with `gpt-5`."""
+    """Return True if a model id begins with `start` and has no other version. `gpt-5.1` does not match `gpt-5`."""
     if not name.startswith(start):
         return False
     return not (start[-1].isdecimal() and _OTHER_VERSION.match(name, len(start)))
 
 
 def _split(name: str) -> _Name | None:
-    """Split an id at its version. None: no version."""
+    """Split a model id at its version. None: the id has no version."""
     found = _VERSION.search(name)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Circuit breakers, retry budget and the queue of upstream calls."""
+"""Limits on calls to providers: circuit breakers, retry budgets, and a queue for concurrent calls."""
 
 from anthropic_proxy.routing.health.circuit_breakers import CircuitBreakers
 from anthropic_proxy.routing.health.fair_queue import FairQueue, worker_share

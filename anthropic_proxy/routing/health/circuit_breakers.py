@@ -1,6 +1,6 @@
-"""Circuit breakers, one per upstream. An open circuit is closed again by one successful trial request.
+"""Circuit breakers, one per upstream (provider and host). An open circuit blocks calls until a trial succeeds.
 
-They apply to routes with a fallback. The last remaining target is always called.
+A circuit breaker is used only for a route with a fallback. The last remaining target is always called.
 """
 
 import time
@@ -11,37 +11,42 @@ from msgspec import Struct
 from anthropic_proxy.errors import CircuitOpen, UpstreamError
 
 FAILURES_TO_OPEN = 5
-"""Consecutive failures after which the circuit opens."""
+"""Number of consecutive failures at which the circuit of an upstream opens."""
 MIN_OPEN_SECONDS = 5.0
-"""Short, because the upstream may be restarting."""
+"""Initial time until a trial call. Short, because the upstream may be restarting."""
 MAX_OPEN_SECONDS = 60.0
+"""Maximum time until the next trial call. Each failed trial doubles the time."""
 
 
 class _Breaker(Struct):
     failures: int = 0
     open_seconds: float = MIN_OPEN_SECONDS
     retry_at: float = 0.0
-    """Clock time of the next trial request. 0: the circuit is closed."""
+    """Clock time from which a trial call is allowed. 0: the circuit is closed."""
     is_trial_running: bool = False
     error: UpstreamError | None = None
 
 
 class CircuitBreakers:
-    """The circuit breakers of all upstreams, by a stable name. `clock` returns monotonic seconds.
+    """The circuit breakers of all upstreams. `upstream` arguments have the form `openai api.openai.com`.
 
-    A breaker exists only for an upstream that failed. A healthy upstream costs one dictionary lookup.
+    A breaker exists only after a failure of its upstream. `clock` returns monotonic seconds.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._breakers: dict[str, _Breaker] = {}
         self.on_change: Callable[[str, str, float], None] | None = None
-        """Called with upstream, status and type of its failure, and the seconds open. 0: the circuit closed."""
+        """Callback for each opened or closed circuit, with upstream, failure (`503 api_error`) and seconds.
+
+        A closed circuit has the failure "" and 0 seconds.
+        """
 
     def require_closed(self, upstream: str) -> None:
-        """Admit a call. The caller then calls `record_success`, `record_failure` or `release_trial`.
+        """Raise `CircuitOpen` if a call to the upstream is not allowed now.
 
-        Raises `CircuitOpen` with the last failure and the seconds until the next trial.
+        The first call after the open time is the trial. After each allowed call, the caller calls `record_success`,
+        `record_failure` or `release_trial`.
         """
         breaker = self._breakers.get(upstream)
         if breaker is None or breaker.error is None or not breaker.retry_at:
@@ -52,7 +57,7 @@ class CircuitBreakers:
         breaker.is_trial_running = True
 
     def record_success(self, upstream: str) -> None:
-        """Close the circuit and delete the recorded failures."""
+        """Close the circuit of an upstream after a successful call and delete its recorded failures."""
         if not self._breakers:
             return
         breaker = self._breakers.pop(upstream, None)
@@ -60,7 +65,10 @@ class CircuitBreakers:
             self.on_change(upstream, "", 0.0)
 
     def record_failure(self, upstream: str, error: UpstreamError) -> None:
-        """Record a failure. A status below 500 counts as a success: the request or key is at fault."""
+        """Record a failed call. Open the circuit after `FAILURES_TO_OPEN` failures in a row or a failed trial.
+
+        A status below 500 counts as a success: the request or key is the cause.
+        """
         if error.status < 500:
             self.record_success(upstream)
             return
@@ -77,30 +85,30 @@ class CircuitBreakers:
         breaker.is_trial_running = False
 
     def open_from_peer(self, upstream: str, error: UpstreamError, seconds: float) -> None:
-        """Open the circuit that another worker opened."""
+        """Open the circuit of an upstream for `seconds`, because another worker process opened it."""
         breaker = self._breakers.setdefault(upstream, _Breaker())
         breaker.failures = max(breaker.failures, FAILURES_TO_OPEN)
         breaker.open_seconds = min(max(breaker.open_seconds, seconds), MAX_OPEN_SECONDS)
         breaker.error, breaker.retry_at = error, self._clock() + seconds
 
     def reset_from_peer(self, upstream: str) -> None:
-        """Close the circuit that another worker closed."""
+        """Close the circuit of an upstream, because another worker process closed it."""
         self._breakers.pop(upstream, None)
 
     def open_count(self) -> int:
-        """Return the number of open circuits."""
+        """Return the number of upstreams that are blocked now. A circuit due for a trial is not counted."""
         now = self._clock()
         return sum(breaker.retry_at > now for breaker in self._breakers.values())
 
     def release_trial(self, upstream: str) -> None:
-        """Release a trial without a result, after the client disconnected."""
+        """End a trial call without a result, for example after the client disconnected. The next call is the trial."""
         breaker = self._breakers.get(upstream)
         if breaker is not None:
             breaker.is_trial_running = False
 
 
 def _circuit_open(error: UpstreamError, failures: int, seconds: float) -> CircuitOpen:
-    """Return the last failure as an error of a call that was not made."""
+    """Return the error for a blocked call: the last failure, and the seconds until the next allowed call."""
     return CircuitOpen(
         f"{error.message.rstrip('.')}. It failed {failures} times in a row; the next call is allowed in "
         f"{seconds:.0f} s.",

@@ -1,4 +1,4 @@
-"""Limit on concurrent upstream calls, with a fair queue. No client can occupy all slots."""
+"""Limit on concurrent calls to providers. Further calls wait in a queue that alternates between clients."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -6,14 +6,16 @@ from collections import OrderedDict, deque
 from anthropic_proxy.errors import ProxyBusy
 
 MAX_WAITING_PER_SLOT = 8
-"""Waiting exchanges per slot. More would wait longer than the timeouts of their clients."""
+"""Maximum waiting calls per slot. A further call is rejected with `ProxyBusy`, because its client would time out."""
 RETRY_AFTER_SECONDS = 2.0
+"""Wait before a new attempt, for the client response to a rejected call."""
 
 
 class FairQueue:
-    """Limit on concurrent upstream calls. Waiting exchanges are served round-robin per client.
+    """Limit on concurrent calls to providers. Waiting calls receive free slots round-robin by client.
 
-    `slots`: of this process. None: no limit. `limit`: the total of all workers, for messages. None: same as `slots`.
+    `slots`: maximum calls of this process. None: no limit.
+    `limit`: maximum calls of all workers, for error texts. None: same as `slots`.
     """
 
     def __init__(self, slots: int | None, limit: int | None = None) -> None:
@@ -21,11 +23,11 @@ class FairQueue:
         self._limit = limit or slots
         self._used = 0
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        """Client → its waiting exchanges. The first client is served next."""
+        """Client → its waiting calls. The first client receives the next free slot."""
         self._waiting_count = 0
 
     async def acquire(self, client: str) -> None:
-        """Occupy a slot, or wait for one. The caller frees it with `release`.
+        """Wait for a slot and occupy it. Call `release` after the upstream call. `client`: identifies the client.
 
         Raises `ProxyBusy` if the queue is full.
         """
@@ -53,7 +55,7 @@ class FairQueue:
             raise
 
     def release(self) -> None:
-        """Free a slot, or pass it to the next waiting exchange."""
+        """Free the slot of an ended upstream call, or pass the slot to the next waiting call."""
         if self._slots is None:
             return
         while self._waiting:
@@ -77,7 +79,7 @@ class FairQueue:
 
 
 def worker_share(limit: int, worker_index: int, worker_count: int) -> int:
-    """Return the slots of one worker, at least 1. `limit` is the total of all workers.
+    """Return the number of slots of one worker process, at least 1. `limit`: slots of all workers.
 
     >>> [worker_share(5, index, 3) for index in range(3)]
     [2, 2, 1]

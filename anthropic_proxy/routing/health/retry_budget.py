@@ -1,4 +1,4 @@
-"""Retry budget per upstream. Clients retry too, so unlimited retries would multiply the load of an outage."""
+"""Limit on the proxy's retries per upstream (provider and host). Unlimited retries would worsen an outage."""
 
 import time
 from collections.abc import Callable
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from msgspec import Struct
 
 RETRY_RATIO = 0.2
-"""Retries that each first call adds."""
+"""Retries added to the budget of an upstream by each first call of a request."""
 RETRIES_PER_SECOND = 5.0
-"""Retries added per second, so that rare calls can always be retried."""
+"""Retries added to the budget per second, so that rare calls can always be retried."""
 MAX_SAVED_RETRIES = 50.0
-"""Maximum and initial number of saved retries."""
+"""Maximum and initial number of retries in the budget of an upstream."""
 
 
 class _Account(Struct):
@@ -19,20 +19,20 @@ class _Account(Struct):
 
 
 class RetryBudget:
-    """Counts first calls and retries per upstream. `clock` returns monotonic seconds."""
+    """The retries left for each upstream. `clock` returns monotonic seconds."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
-        """Upstreams with at least one retry."""
+        """Upstream → its budget. Absent: no retry yet, so the budget is full."""
 
     def record_first_call(self, upstream: str) -> None:
-        """Count a first call."""
+        """Add `RETRY_RATIO` to the budget of an upstream. Call this for the first call of a request."""
         if self._accounts and (account := self._accounts.get(upstream)) is not None:
             account.balance = min(account.balance + RETRY_RATIO, MAX_SAVED_RETRIES)
 
     def try_spend_retry(self, upstream: str) -> bool:
-        """Return True and consume a retry, if one is left."""
+        """Take one retry from the budget of an upstream. Return False if less than one is left: do not retry."""
         now = self._clock()
         account = self._accounts.setdefault(upstream, _Account(MAX_SAVED_RETRIES, now))
         account.balance = min(account.balance + (now - account.updated_at) * RETRIES_PER_SECOND, MAX_SAVED_RETRIES)

@@ -1,4 +1,4 @@
-"""The provider registry. The dialects contain the deviations of each provider from its wire."""
+"""The provider registry: URLs, keys, models and wires (APIs) of all providers. A dialect holds API deviations."""
 
 from anthropic_proxy.routing.providers import openai_chat
 from anthropic_proxy.routing.providers.anthropic import ANTHROPIC
@@ -15,16 +15,16 @@ PROVIDERS: tuple[Provider, ...] = (
     *openai_chat.PROVIDERS,
     *(ANTHROPIC, openai_chat.DEMO, LITELLM),
 )
-"""All providers. The order decides which one is preferred if several have a key."""
+"""All providers. If several have a key and no setting decides, the first one is preferred, Anthropic last."""
 
 _BY_NAME = {row.name: row for row in PROVIDERS}
 
 
 def find_provider(name: str) -> Provider:
-    """Return the provider with this name. Raises `KeyError`: settings contain only registered names."""
+    """Return the provider with `Provider.name` equal to `name`. Raises `KeyError` for an unknown name."""
     return _BY_NAME[name]
 
 
 def list_setup_variables() -> tuple[str, ...]:
-    """Return one setting per provider that enables it (a key, a project or a base URL), in registry order."""
+    """Return the variable that enables each selectable provider (`OPENAI_API_KEY`), in registry order."""
     return tuple(variable for row in PROVIDERS if row.selectable and (variable := row.setup_variable))

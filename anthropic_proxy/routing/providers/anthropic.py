@@ -1,7 +1,7 @@
-"""The registry entry of Anthropic, and wire configs of other servers with the Messages API.
+"""The registry entry of Anthropic, and wire configs for servers of other vendors with the Messages API.
 
-`<PROVIDER>_WIRE=messages` selects the latter. They accept the key as a bearer token. Ollama's cloud and vLLM accept
-nothing else (sources below, read 2026-11).
+`<PROVIDER>_WIRE=messages` selects the wire config of the provider. All other vendors accept the key as
+`Authorization: Bearer`. Ollama's cloud and vLLM do not accept `x-api-key` (sources below, read 2026-11).
 """
 
 from msgspec import structs
@@ -42,13 +42,16 @@ _THIRD_PARTY = anthropic.Dialect(
 MOONSHOT = WireConfig(
     wire=anthropic.WIRE, dialect=_THIRD_PARTY, url_suffixes=(("/anthropic/v1", "/anthropic"), ("/v1", "/anthropic"))
 )
-"""Source: platform.kimi.ai, "Use Kimi in Claude Code": `https://api.moonshot.ai/anthropic`."""
+"""Messages API of Moonshot. Source: platform.kimi.ai, "Use Kimi in Claude Code": `https://api.moonshot.ai/anthropic`."""
 
 OLLAMA = WireConfig(wire=anthropic.WIRE, dialect=structs.replace(_THIRD_PARTY, has_count_tokens=False))
-"""Source: docs.ollama.com/api/anthropic-compatibility. The server sets the window by `OLLAMA_CONTEXT_LENGTH`."""
+"""Messages API of Ollama. The context window is a setting of the Ollama server, because requests have no field.
+
+Source: docs.ollama.com/api/anthropic-compatibility.
+"""
 
 COMPATIBLE = WireConfig(wire=anthropic.WIRE, dialect=_THIRD_PARTY, url_suffixes=(("/v1", ""),), custom_url_only=True)
-"""vLLM, llama.cpp, OpenRouter, and other servers with both APIs below one base URL.
+"""Messages API of vLLM, llama.cpp, OpenRouter and others that serve Chat Completions at the same base URL.
 
 Sources: vllm/entrypoints/anthropic, llama.cpp/tools/server/README.md, openrouter.ai/docs.
 """
@@ -60,7 +63,7 @@ DEEPSEEK = WireConfig(
         (ending, "/anthropic") for ending in ("/anthropic/v1", "/anthropic", "/beta/v1", "/beta", "/v1", "")
     ),
 )
-"""Source: api-docs.deepseek.com/guides/anthropic_api: `https://api.deepseek.com/anthropic`.
+"""Messages API of DeepSeek. Other base URLs of DeepSeek, such as `/beta`, are replaced by `/anthropic`.
 
-Every other base URL of DeepSeek, such as `/beta`, maps to it.
+Source: api-docs.deepseek.com/guides/anthropic_api.
 """

@@ -1,7 +1,7 @@
-"""Servers used instead of OpenAI through `OPENAI_BASE_URL`, by URL pattern, with their deviations.
+"""Servers that `OPENAI_BASE_URL` selects instead of OpenAI, by URL pattern, with their deviations from the API.
 
-Settings of each server: docs/guide/providers.md, "Servers with the Chat Completions API". Sources without a name are
-the API references of the servers, read 2026-11.
+Settings of each server: docs/guide/providers.md, "Servers with the Chat Completions API". Values without a named
+source are from the API reference of the server, read 2026-11.
 """
 
 from typing import Any
@@ -16,10 +16,10 @@ from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.tool_call_repair import TAGS, TOOL_CALL_FORMATS
 
 _OPENAI_NAMES = ("gpt-[3-9]*", "chatgpt-*", "o[1-9]*")
-"""Models of OpenAI, also behind a gateway."""
+"""Patterns of OpenAI model ids, for unknown servers that forward to OpenAI."""
 _MISTRAL_NAMES = ("*mistral*", "*ministral*", "*magistral*", "*devstral*", "*codestral*", "*mixtral*")
 _UNOPENED_NAMES = ("*deepseek-r1*", "*qwq*", "*qwen3*-thinking-2507*")
-"""Models with `<think>` in their chat template. A server without a parser sends only `</think>`."""
+"""Patterns of models with `<think>` in the prompt template: unparsed replies contain only `</think>`."""
 
 _MISTRAL: dict[str, Any] = {"call_ids": "nine", "requires_message_after_results": True}
 _AS_FOR_OPENAI: dict[str, Any] = {
@@ -41,9 +41,9 @@ _UNKNOWN = openai_chat.Dialect(
     text_call_formats=TOOL_CALL_FORMATS,
     repairs_tool_names=True,
 )
-"""Fields that every server accepts: the oldest name of the limit, no late system message, no OpenAI extensions.
+"""Dialect for unlisted servers, with fields that every server accepts: `max_tokens`, no late system message.
 
-Repairs the output of servers that do not parse the tool calls and the reasoning of a model.
+Parses tool calls and reasoning in reply text, because some servers do not.
 """
 _MISTRAL_RULES = rules_from(
     "mistral-common src/mistral_common/protocol/instruct/validator.py",
@@ -75,7 +75,7 @@ _MISTRAL_REASONING_RULES = rules_from(
     ("mistral-medium-*", _MISTRAL_REASONS),
     ("mistral-large-[4-9]*", _MISTRAL_REASONS),
 )
-"""The rules also cover later models. Models without efforts in `models.toml` receive no effort."""
+"""Rules for the reasoning of Mistral models, later ones included. Models without efforts receive no effort."""
 _GLM_WITH_LEVELS = {"effort_form": "thinking_and_effort"}
 _GLM_ALWAYS_THINKING = {
     **_GLM_WITH_LEVELS,
@@ -89,7 +89,7 @@ _GLM_RULES = rules_from(
     ("glm-5.[3-9]*", _GLM_ALWAYS_THINKING),
     ("glm-[6-9]*", _GLM_ALWAYS_THINKING),
 )
-"""The coding plan also accepts disabled thinking for glm-5.3. Low effort is valid for both plans."""
+"""Rules for Z.ai models. Lowest effort of glm-5.3 is `low`: only the coding plan accepts disabled thinking."""
 _CACHED_ON_REQUEST = rules_from(
     "openrouter.ai/docs/guides/best-practices/prompt-caching",
     "2026-11-20",
@@ -122,7 +122,7 @@ _OPENROUTER_SEARCH = (
     ("blocked_domains", "excluded_domains"),
     ("user_location", "user_location"),
 )
-"""Source: recorded by `pydantic/pydantic-ai`, cassette test_openrouter_web_search_tool_full_params, 2026-08."""
+"""Web search option of the client → of OpenRouter. Source: `pydantic/pydantic-ai`, cassette test_openrouter_web_search_tool_full_params, 2026-08."""
 _DEEPSEEK_RULES = rules_from(
     "api-docs.deepseek.com/guides/thinking_mode",
     "2026-11",
@@ -139,7 +139,7 @@ _DEEPSEEK_RETIRED = retire(
 
 
 def _as_server(provider: Provider, *url_patterns: str) -> ServerOverride:
-    """Return the server of a provider that has an entry of its own."""
+    """Return the server entry by which `OPENAI_BASE_URL` can select a provider of the registry, such as Groq."""
     return ServerOverride(
         name=provider.name,
         url_patterns=url_patterns,
@@ -318,4 +318,4 @@ OPENAI_SERVERS = (
         },
     ),
 )
-"""The first match applies. The last entry matches all unlisted servers."""
+"""Servers for `OPENAI_BASE_URL`. The first match of `url_patterns` applies. The last entry matches every URL."""

@@ -33,7 +33,10 @@ _VERTEX_URLS = (
     ("eu", "https://aiplatform.eu.rep.googleapis.com/v1"),
     ("*", "https://{location}-aiplatform.googleapis.com/v1"),
 )
-"""Location pattern → base URL. `us` and `eu` span several regions. Source: "Locations", 2026-11."""
+"""Pairs of `VERTEX_LOCATION` pattern and base URL. `us` and `eu` span several regions.
+
+Source: "Locations" of the Vertex AI documentation, 2026-11.
+"""
 _VERTEX_WIRE = WireConfig(
     wire=gemini.WIRE,
     dialect=gemini.Dialect(

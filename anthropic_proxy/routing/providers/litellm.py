@@ -1,4 +1,4 @@
-"""LiteLLM: its registry entry and dialect, with rules by model prefix."""
+"""The registry entry of LiteLLM, a Python library for calls to many providers, with rules by model prefix."""
 
 from anthropic_proxy.routing.providers.registry import Provider, WireConfig, rules_from
 from anthropic_proxy.wire import openai_chat
@@ -6,7 +6,7 @@ from anthropic_proxy.wire.tool_call_repair import TAGS, TOOL_CALL_FORMATS
 
 _MISTRAL_NAMES = ("*mistral*", "*ministral*", "*magistral*", "*devstral*", "*codestral*", "*mixtral*")
 _LOCAL_PREFIXES = ("ollama/*", "ollama_chat/*", "hosted_vllm/*", "vllm/*", "lm_studio/*", "llamafile/*", "xinference/*")
-"""Prefixes of servers for local models."""
+"""Patterns of LiteLLM model ids for servers with local models."""
 _LOCAL = {
     "thinking_tags": TAGS,
     "text_call_formats": TOOL_CALL_FORMATS,
@@ -59,10 +59,10 @@ _PREFIXES = frozenset(
         "zai",
     )
 )
-"""LiteLLM's own words for providers of chat models, without those that are ours too. Source: its 1.106.2, read 2026-11.
+"""LiteLLM's provider prefixes for chat models, without prefixes of our registry. Source: LiteLLM 1.106.2, read 2026-11.
 
-Left out: what is no provider (`custom`, `custom_openai`, `openai_like`, `anthropic_text`), pictures (`fal_ai`), and
-`meta`, which stands before Llama's names wherever they are served. `litellm/<name>/…` reaches them all.
+Omitted: API formats (`custom`, `custom_openai`, `openai_like`, `anthropic_text`), image models (`fal_ai`), and `meta`,
+a prefix of Llama ids at many providers. `litellm/<prefix>/…` accepts the omitted prefixes too.
 """
 
 LITELLM = Provider(

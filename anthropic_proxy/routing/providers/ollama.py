@@ -1,4 +1,4 @@
-"""Ollama: its registry entry, dialect and model rules."""
+"""The registry entry of Ollama, with the dialect and model rules of its own API."""
 
 from anthropic_proxy.routing.providers import anthropic as messages
 from anthropic_proxy.routing.providers.registry import Provider, WireConfig, rules_from

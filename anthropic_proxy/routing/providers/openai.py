@@ -1,4 +1,4 @@
-"""OpenAI: its registry entry. `OPENAI_BASE_URL` selects one of the compatible servers instead."""
+"""The registry entry of OpenAI. `OPENAI_BASE_URL` selects a server of `compatible_servers` instead."""
 
 from anthropic_proxy.routing.providers import anthropic as messages
 from anthropic_proxy.routing.providers import openai_chat as chat

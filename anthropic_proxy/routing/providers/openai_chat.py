@@ -1,4 +1,4 @@
-"""Providers with Chat Completions: their registry entries, dialects and model rules. OpenAI's entry is in `openai`."""
+"""Registry entries of Groq, Moonshot, xAI and the demo, and all Chat Completions dialects with model rules."""
 
 from anthropic_proxy.routing.providers import anthropic as messages
 from anthropic_proxy.routing.providers import openai_responses as responses
@@ -265,4 +265,4 @@ PROVIDERS = (
     MOONSHOT,
     XAI,
 )
-"""Providers that users choose by a key, in the order of preference."""
+"""Providers of this module that a key enables. If several have a key, the first one is preferred."""

@@ -1,4 +1,4 @@
-"""Wire configs of providers with the Responses API, with model rules."""
+"""Configurations of the Responses API for calls to OpenAI and xAI, with rules by model."""
 
 from anthropic_proxy.routing.providers.registry import WireConfig, rules_from
 from anthropic_proxy.wire import openai_responses
@@ -56,4 +56,4 @@ XAI = WireConfig(
 )
 
 OPENAI_RULES = (("o[1-9]*", "responses"), ("gpt-[5-9]*", "responses"), ("codex-*", "responses"))
-"""OpenAI models that use Responses by default: all reasoning models. Some support no other wire."""
+"""Pairs of OpenAI model pattern and default wire: reasoning models use the Responses API. Some support no other."""

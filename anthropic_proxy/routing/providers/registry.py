@@ -122,7 +122,7 @@ class ServerOverride(Struct, frozen=True, kw_only=True):
 
 
 class Provider(ProviderVariables, frozen=True, kw_only=True):
-    """Registry entry of one company or server whose models the proxy can call."""
+    """Registry entry of one company or server with models that the proxy can call."""
 
     title: str
     """Name in messages: `Google Gemini`."""
@@ -177,7 +177,7 @@ class Provider(ProviderVariables, frozen=True, kw_only=True):
 
     @property
     def setup_variable(self) -> str | None:
-        """Name of the variable that enables the provider: of its key or project, or of its base URL if no key is required.
+        """Name of the variable that enables the provider: its key, project, or base URL if no key is required.
 
         None: no variable.
         """

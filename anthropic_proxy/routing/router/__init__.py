@@ -1,7 +1,7 @@
-"""Selection of provider and model for a request: `resolve`, one pure function.
+"""Selection of the providers, models and wires (APIs) for a client request: the pure function `resolve`.
 
-`RouteCache` stores its results. `model_names` resolves names, `targets` builds targets, `provider_setup` finds base
-URLs and missing keys.
+`RouteCache` caches the results of `resolve`. `model_names` resolves names, `targets` builds targets, and
+`provider_setup` finds base URLs and missing keys.
 """
 
 from anthropic_proxy.routing.router.provider_setup import describe_missing_key, find_server

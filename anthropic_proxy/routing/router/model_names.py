@@ -1,4 +1,4 @@
-"""Resolution of requested model ids to a provider and its model id.
+"""Resolution of the model id in a client request to providers and their model ids, by the following rules.
 
 0. `claude-<prefix>/<name>`, as listed by `/v1/models`, means `<prefix>/<name>`. A `[1m]` suffix is ignored.
 1. A provider prefix wins, unless the list of the preferred provider contains the complete name.
@@ -19,44 +19,45 @@ from anthropic_proxy.routing.providers import PROVIDERS, Provider, find_provider
 from anthropic_proxy.settings import TIERS, Settings
 
 _OTHER_TIERS = {"mythos": "fable"}
-"""Claude families without settings of their own → tier that they are mapped as."""
+"""Claude family without settings → tier with the settings that apply."""
 _TIER = re.compile(rf"(?<![a-z])({'|'.join((*TIERS, *_OTHER_TIERS))})(?![a-z])")
 _ALIAS = "claude-"
 _LONG_CONTEXT = "[1m]"
 _MAX_NAME_LENGTH = 512
 _CLOUD_SUFFIXES = (":cloud", "-cloud")
-"""Suffixes of models that run in the Ollama cloud. They require an account and are no default."""
+"""Suffixes of models in the Ollama cloud, which require an account. Default models are local if possible."""
 _BY_PREFIX = {row.name: row for row in PROVIDERS} | {row.prefix: row for row in PROVIDERS}
 """Prefix → provider. The values of `PREFERRED_PROVIDER`, such as `google` and `vertex`, are prefixes too."""
 _BY_EXTRA_PREFIX = {prefix: row for row in PROVIDERS for prefix in row.extra_prefixes}
 
 
 class ModelChoice(Struct, frozen=True, kw_only=True):
-    """A provider, its model id and the reason of the choice."""
+    """A provider and model chosen for a requested model id, with the reason for the log."""
 
     provider: Provider
     model: str
+    """Model id of the provider, without prefix."""
     reason: str
     """For the log: `sonnet is BIG_MODEL (.env line 4), and a name without a prefix gets that of its list: openai`."""
     setting: str = ""
-    """Setting of the tier, with its source: `BIG_MODEL, .env line 4`. "": not by tier."""
+    """Deciding setting and its source: `BIG_MODEL, .env line 4`. "": not resolved by a Claude tier."""
     variable: str = ""
-    """Setting that names the model or can replace the default. "": the client named the model."""
+    """Variable that names the model or can replace the default: `BIG_MODEL`. "": the client named the model."""
     tier: str = ""
     """Claude tier of the requested id. "": not resolved by tier."""
     note: str = ""
-    """Text to log once, because the user may not expect the choice. "": none."""
+    """Notice about a possibly unexpected choice, logged once. "": none."""
 
     @property
     def name(self) -> str:
-        """Id with prefix: `openai/gpt-4.1`."""
+        """Model id with provider prefix: `openai/gpt-4.1`."""
         return f"{self.provider.prefix}/{self.model}"
 
 
 def choose(requested: str, preferred: Provider, settings: Settings, catalog: Catalog) -> list[ModelChoice]:
-    """Return the choices for a requested id: the first choice, then the fallbacks of its tier.
+    """Return the choices for the model id of a client request: the first choice, then the fallbacks of its tier.
 
-    Raises `InvalidRequest` if the id names no model.
+    Raises `InvalidRequest` if the id is empty, too long, or a provider prefix alone.
     """
     name = _strip_suffixes(requested)
     row, model_name = _split_prefix(name)
@@ -76,7 +77,10 @@ def choose(requested: str, preferred: Provider, settings: Settings, catalog: Cat
 def choose_models_for_tier(
     tier: str, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
 ) -> list[ModelChoice]:
-    """Return the choices for a tier without duplicates: from its setting or default, then its fallbacks."""
+    """Return the choices for a Claude tier without duplicates: its model, then its fallbacks.
+
+    `requested`: the Claude id, which stays unchanged if the preferred provider serves Claude models.
+    """
     variable, value = _find_setting(tier, preferred, settings)
     if value is not None:
         origin = settings.origins.get(variable, "set")
@@ -101,7 +105,10 @@ def choose_models_for_tier(
 
 
 def find_tier(name: str) -> str | None:
-    """Return the Claude tier that an id contains as a separate word, in any case. None: no tier."""
+    """Return the Claude tier in a model id: `opus` for `claude-opus-5`. None: no tier.
+
+    The tier must be a separate word, in any case. `mythos` returns `fable`.
+    """
     match = _TIER.search(name.lower())
     return _OTHER_TIERS.get(match[1], match[1]) if match else None
 
@@ -155,7 +162,10 @@ def _default_model(tier: str, preferred: Provider, catalog: Catalog) -> str:
 def _resolve_bare_name(
     name: str, preferred: Provider, settings: Settings, catalog: Catalog, *, allow_other_provider: bool
 ) -> ModelChoice:
-    """Return the choice for a name from a setting, or for a requested name without prefix and tier."""
+    """Return the choice for a model name from a setting, or for a requested name without prefix and tier.
+
+    `allow_other_provider`: True if `unknown_model_provider` may receive an unknown name.
+    """
     if name in _list_of(preferred, settings):
         return _through_vertex(
             preferred, name, f"a name without a prefix gets that of its list: {preferred.prefix}", settings

@@ -1,4 +1,4 @@
-"""The settings of a provider: its base URL, the server at that URL, and a missing key."""
+"""Effects of the settings on one provider: base URL, server at the base URL, and missing key."""
 
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -10,9 +10,9 @@ from anthropic_proxy.settings import Settings
 
 
 def find_base_url(row: Provider, config: AnyWireConfig, settings: Settings) -> str:
-    """Return the base URL without a trailing slash.
+    """Return the base URL for calls to a provider over one wire (`config`), without a trailing slash.
 
-    It contains `UNKNOWN_PROJECT` if no setting names the project.
+    The URL contains `UNKNOWN_PROJECT` if a Google Cloud project is required and not set.
     """
     base_url = _configured_base_url(row, settings)
     for suffix, replacement in config.url_suffixes:
@@ -22,7 +22,7 @@ def find_base_url(row: Provider, config: AnyWireConfig, settings: Settings) -> s
 
 
 def find_server(row: Provider, settings: Settings) -> ServerOverride | None:
-    """Return the server that a base URL setting selects. None: the server of the provider itself."""
+    """Return the server entry that the base URL setting of a provider selects. None: the provider's own settings."""
     base_url = settings.base_urls.get(row.name)
     return None if base_url is None or not row.servers else _match(row.name, base_url)
 
@@ -58,9 +58,9 @@ def _regional_base_url(row: Provider, location: str) -> str:
 
 
 def describe_missing_key(provider: Provider, settings: Settings) -> str:
-    """Return an error text about a missing key and its remedy. "": no key is missing.
+    """Return an error text with a remedy if the key of a provider is missing. "": no key is missing.
 
-    For providers with tokens, check that the provider is configured. Only a call shows if there is a token.
+    For a provider with Google tokens, check only that a setting selects the provider. Tokens are not requested.
     """
     if provider.key_source == "google":
         chosen = settings.preferred_provider == provider.name or settings.use_vertex_auth

@@ -1,4 +1,4 @@
-"""Routes and their targets: provider, model, wire, dialect, capabilities and base URL. `RouteCache` caches routes."""
+"""Routes of client requests: the ordered targets (provider, model, wire, base URL) for the upstream calls."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -20,83 +20,84 @@ _PREFERENCE_ORDER = tuple(
     for row in sorted(PROVIDERS, key=lambda row: row.serves_claude)
     if row.selectable and (row.key_required != "never" or row.key_source != "settings")
 )
-"""Preferred providers if no setting names one: those that require a key, in registry order.
+"""Candidates for the preferred provider without `PREFERRED_PROVIDER`. The first one with a key or project is used.
 
-Providers of Claude are last, because their key is usually in the environment of Claude Code users.
+Anthropic is last, because users of Claude Code often have its key in the environment.
 """
 _LOCAL_PROVIDER = next(row.name for row in PROVIDERS if row.uses_installed_models)
 _DEMO = next(row.name for row in PROVIDERS if row.transport == "demo")
 
 
 class RoutingQuery(Struct, frozen=True):
-    """The properties of a request that routing depends on."""
+    """The properties of a client request that the route depends on. Key of `RouteCache`."""
 
     model: str
-    """As requested by the client."""
+    """Model id in the client request."""
     server_tools: frozenset[str] = frozenset()
-    """Types of the server tools in the request (`web_search`, `code_execution`, …)."""
+    """Kinds of the server tools in the client request, without version (`web_search`). Empty: none."""
 
 
 class Target(Struct, frozen=True, kw_only=True, eq=False):
-    """One provider, model and wire that can serve a request. Compared by identity, for use as a key."""
+    """One provider, model and wire (API) for upstream calls. Compared by identity, for use as a dict key."""
 
     provider: Provider
     model: str
     """Model id of the provider, without prefix."""
     wire: Wire[BaseDialect]
     dialect: BaseDialect
-    """Dialect of the wire config, with the model rules applied."""
+    """Deviations of the provider and model from the API of `wire`, with all model rules and settings applied."""
     capabilities: ModelCapabilities
     base_url: str
-    """Contains `UNKNOWN_PROJECT` if no setting names the project."""
+    """URL without a trailing slash. Contains `UNKNOWN_PROJECT` if no setting names the Google Cloud project."""
     setting: str = ""
     """Setting that names the model, with its source: `BIG_MODEL, .env line 4`. "": the client named the model."""
 
     @property
     def is_relayed(self) -> bool:
-        """True if the wire forwards bytes unchanged."""
+        """True if `wire` forwards the Messages API request and reply, instead of encoding and decoding."""
         return isinstance(self.wire, RelayWire)
 
     @property
     def upstream(self) -> str:
-        """Provider and host, the unit of circuit breakers and retry budgets."""
+        """Provider and host (`openai api.openai.com`). Key of circuit breakers and retry budgets."""
         return _name_upstream(self.provider.name, self.base_url)
 
 
 class Route(Struct, frozen=True):
-    """The ordered targets of a request and the reason of the choice."""
+    """The ordered targets of a client request, with the reason for the log."""
 
     targets: Sequence[Target]
-    """In the order of the attempts. Never empty."""
+    """Targets in the order of the attempts: first choice, then fallbacks. Never empty."""
     reason: str
-    """For the log and `explain`."""
+    """Reason for the first choice, for the log and the command `explain`."""
     notes: Sequence[str] = ()
-    """Texts to log once, because the user may not expect the choice."""
+    """Notices to log once: unexpected choices, and fallbacks that cannot serve."""
     fidelity: Fidelity = "best-effort"
-    """`strict`: reject a request that a target can serve only with losses."""
+    """`strict`: reject the request if a target can serve it only with losses. `best-effort`: serve it."""
     is_relayed: bool = False
-    """True if every target receives the bytes of the request unchanged."""
+    """True if `Target.is_relayed` is True for every target."""
 
 
 class TierMapping(Struct, frozen=True, kw_only=True):
-    """Targets of one Claude tier, for the start-up summary and `models`."""
+    """Models that one Claude tier is mapped to, for the start-up summary and the command `models`."""
 
     tier: str
     target: str
-    """Prefix and model: `openai/gpt-4.1`. A provider with `serves_claude`: `anthropic/claude-…`."""
+    """Model id with prefix: `openai/gpt-4.1`. Anthropic without a setting: `anthropic/claude-opus-…`."""
     reason: str
     """Deciding setting and its source: `BIG_MODEL, .env line 4`, `SMALL_MODEL, default`."""
     fallbacks: Sequence[str] = ()
+    """Model ids with prefix, in the order of the attempts after `target`."""
     retired: RetiredModel | None = None
-    """Retirement of the model. None: not announced."""
+    """Retirement of the model of `target`. None: not announced."""
     retired_by: str = ""
     """Name of the provider or server that retires the model."""
     problems: Sequence[str] = ()
-    """Error texts of the target and the fallbacks that cannot serve requests."""
+    """One error text per target or fallback that cannot serve requests, for example without a key."""
 
 
 def resolve(query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
-    """Return the route of a request. Raises `ClientError` with a remedy for the user."""
+    """Return the route of a client request. Raises `ClientError` with a remedy if no target can serve the request."""
     preferred_provider = find_preferred_provider(settings, catalog)
     choices = choose(query.model, preferred_provider, settings, catalog)
     targets: list[Target] = []
@@ -119,9 +120,9 @@ def resolve(query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
 
 
 def preferred(settings: Settings, ollama_models: Sequence[str] | None) -> str:
-    """Return the name of the provider for bare names and tiers.
+    """Return the name of the preferred provider, used for Claude tiers and unlisted model ids without a prefix.
 
-    `ollama_models`: installed models of Ollama. None: no reply, or not queried.
+    `ollama_models`: installed models of Ollama, a candidate without any key. None: no reply, or not queried.
     """
     if settings.preferred_provider is not None:
         return settings.preferred_provider
@@ -132,17 +133,17 @@ def preferred(settings: Settings, ollama_models: Sequence[str] | None) -> str:
 
 
 def should_query_ollama(settings: Settings) -> bool:
-    """Return True if Ollama is preferred or the only candidate, so that start-up queries its models."""
+    """Return True if start-up must query the models of Ollama: it is preferred, or no provider has a key."""
     return preferred(settings, ()) == _LOCAL_PROVIDER
 
 
 def find_preferred_provider(settings: Settings, catalog: Catalog) -> Provider:
-    """Return the registry entry of the preferred provider."""
+    """Return the provider used for Claude tiers and unlisted model ids without a prefix."""
     return find_provider(preferred(settings, catalog.listing(_LOCAL_PROVIDER)))
 
 
 def describe_mapping(settings: Settings, catalog: Catalog) -> list[TierMapping]:
-    """Return the mapping of each tier, in the order haiku, sonnet, opus, fable."""
+    """Return the models that each Claude tier is mapped to, in the order haiku, sonnet, opus, fable."""
     preferred_provider = find_preferred_provider(settings, catalog)
     rows = []
     for tier in TIERS:
@@ -164,7 +165,10 @@ def describe_mapping(settings: Settings, catalog: Catalog) -> list[TierMapping]:
 
 
 def switch_wire(target: Target, wire_name: str, settings: Settings) -> Target | None:
-    """Return the target with another wire. None: not available, or a setting fixes the wire."""
+    """Return a copy of the target with another wire (API) of the provider.
+
+    None: the provider does not support the wire, or a setting selects the wire of the provider.
+    """
     row, server = target.provider, find_server(target.provider, settings)
     if row.name in settings.wires or wire_name not in row.wires:
         return None
@@ -186,9 +190,9 @@ def _name_upstream(provider: str, base_url: str) -> str:
 
 
 def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Settings) -> Target:
-    """Return the target with the wire on which the provider runs most of these tools.
+    """Return the target with the wire on which the provider runs most of the `wanted` server tools.
 
-    The wire changes only at the provider's own base URL. The server tools of other servers are unknown.
+    The wire changes only if no server entry applies. The server tools of other servers are unknown.
     """
     if find_server(target.provider, settings) is not None:
         return target
@@ -254,7 +258,7 @@ def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
 
 
 def _require_demo(choice: ModelChoice, settings: Settings, catalog: Catalog) -> None:
-    """Raise unless the demo is the preferred provider or enabled by a setting.
+    """Raise an error unless the demo is the preferred provider or `SERVE_DEMO` is set.
 
     Raises `InvalidRequest` (400) for a model named by a setting, `UnknownModel` (404) for one named by the client.
     """
@@ -269,7 +273,7 @@ def _require_demo(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
 
 
 def find_capabilities(row: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
-    """Return the capabilities of a model at the configured server of its provider."""
+    """Return the capabilities of a model at the server that the base URL setting of the provider selects."""
     server = find_server(row, settings)
     if server is None:
         return catalog.capabilities_of(row.name, model)
@@ -288,7 +292,7 @@ def _pick_wire(row: Provider, model: str, settings: Settings) -> str:
 
 
 def _apply_settings(dialect: BaseDialect, config: AnyWireConfig, settings: Settings) -> BaseDialect:
-    """Return the dialect with the fields that settings override."""
+    """Return the dialect with all fields replaced that `config.settings` maps to a set setting."""
     changes = {
         field: value for field, name in config.settings.items() if (value := getattr(settings, name)) is not None
     }
@@ -315,20 +319,23 @@ def _merge_dialect(provider: str, server_name: str, wire_name: str, model: str) 
 
 
 _MAX_ENTRIES = 1_024
-"""Limited, because clients may request any name."""
+"""Maximum number of cached routes. Further routes are resolved for each request."""
 
 
 class RouteCache:
-    """Cache of the results of `resolve`, which is a pure function. Clients request few models repeatedly."""
+    """Cache of routes by `RoutingQuery`, because clients request few models repeatedly."""
 
     def __init__(self) -> None:
         self._routes: dict[RoutingQuery, Route] = {}
         self._inputs: tuple[Settings, Catalog, int] | None = None
         self.some_relayed = False
-        """True if any resolved route is relayed."""
+        """True if any route returned by this cache is relayed."""
 
     def resolve(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
-        """Return the cached or new result of `resolve`. Errors are not cached."""
+        """Return the route of a client request, cached or new. Raises `ClientError` as the function `resolve`.
+
+        Changed settings or catalog contents clear the cache.
+        """
         inputs = self._inputs
         if inputs is None or inputs[0] is not settings or inputs[1] is not catalog or inputs[2] != catalog.edition:
             self._routes.clear()
