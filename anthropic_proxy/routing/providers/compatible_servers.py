@@ -122,7 +122,10 @@ _OPENROUTER_SEARCH = (
     ("blocked_domains", "excluded_domains"),
     ("user_location", "user_location"),
 )
-"""Web search option of the client → of OpenRouter. Source: `pydantic/pydantic-ai`, cassette test_openrouter_web_search_tool_full_params, 2026-08."""
+"""Pairs of client option and OpenRouter option for web search.
+
+Source: `pydantic/pydantic-ai`, cassette test_openrouter_web_search_tool_full_params, 2026-08.
+"""
 _DEEPSEEK_RULES = rules_from(
     "api-docs.deepseek.com/guides/thinking_mode",
     "2026-11",

@@ -1,4 +1,4 @@
-"""Registry entries of Groq, Moonshot, xAI and the demo, and all Chat Completions dialects with model rules."""
+"""Registry entries of Groq, Moonshot, xAI and the demo, and their Chat Completions dialects and OpenAI's."""
 
 from anthropic_proxy.routing.providers import anthropic as messages
 from anthropic_proxy.routing.providers import openai_responses as responses
