@@ -52,7 +52,7 @@ class ProviderVariables(Struct, frozen=True, kw_only=True):
     key_variable: str | None = None
     """Variable of the API keys: `GEMINI_API_KEY`. None: the provider has no key setting."""
     selectable: bool = True
-    """True if error texts and `/v1/models` list the provider. False for internal providers (demo, LiteLLM)."""
+    """True if error texts list the provider as a choice for a setting. False: demo and LiteLLM."""
     wires: Mapping[str, object]
     """Names of the supported wires (APIs) as keys: `chat`, `responses`. `<env_prefix>_WIRE` accepts the same names."""
     big_model: str | None = None

@@ -165,7 +165,7 @@ class Provider(ProviderVariables, frozen=True, kw_only=True):
     vertex_provider: str = ""
     """Name of the provider that replaces this provider if `USE_VERTEX_AUTH` is set. "": none."""
     known_models: Sequence[str] = ()
-    """Model ids, without prefix, that `/v1/models` lists and that need no prefix in requests."""
+    """Model ids that select the provider without a prefix. `/v1/models` lists the ids, except for Ollama."""
     refused_models: Mapping[str, str] = {}
     """Known model that cannot chat → reason for the error text (`turns sound into text`)."""
     retired_models: Mapping[str, RetiredModel] = {}
