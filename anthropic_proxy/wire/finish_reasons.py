@@ -1,5 +1,6 @@
-"""Kinds of finish reasons in all protocols. Servers use each other's values, and new ones.
+"""Classification of the finish reason at the end of a provider's reply (`stop`, `length`, `tool_calls`).
 
+One pattern table serves all wires, because servers also send the values of other protocols and undocumented ones.
 Sources of the values (read 2026-11-20): vLLM `v1/engine/__init__.py` (abort, error, repetition); SGLang (abort); Z.ai's
 Chat Completion reference (sensitive, model_context_window_exceeded, network_error); vercel/ai
 `map-mistral-finish-reason.ts` (model_length); DeepSeek's API reference (insufficient_system_resource); TGI (eos_token);
@@ -11,10 +12,13 @@ from functools import lru_cache
 from typing import Literal
 
 Kind = Literal["end", "calls", "limit", "window", "blocked", "failed", "unknown"]
-"""`end`, `calls`: the reply is complete. `limit`, `window`: it was cut at the output limit, or at the full context
-window. `blocked`: the provider declined to continue. `failed`: the server did not finish it. `unknown`: any other."""
+"""Meaning of a finish reason. `end`: the reply is complete. `calls`: the reply is complete and ends with tool calls.
+`limit`: the reply was cut at the output limit or for repetition. `window`: the reply was cut at the full context
+window. `blocked`: a content filter stopped the reply. `failed`: the server stopped the reply after an error.
+`unknown`: any other finish reason."""
 
 _MAX_CHARACTERS = 100
+"""Number of characters of a finish reason that are read. The remaining characters are ignored."""
 _KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("end", re.compile(r"^(?:stop|end|eos)(?:_?(?:turn|token|sequence|string|stringfound|found))?$|^completed?$")),
     ("calls", re.compile(r"^(?:tool|function)_?(?:calls?|use)$")),
@@ -26,11 +30,15 @@ _KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ),
     ("limit", re.compile(r"length|max_?[a-z_]*tokens|token_?limit|output_?limit|truncat|repetition")),
 )
-"""Kind → pattern for the reason in lower case. The first match counts."""
+"""Kind and pattern. The pattern is searched in the finish reason in lower case with `_` for `-` and space. The first
+match counts."""
 
 
 def finish_kind(reason: str) -> Kind:
-    """Return the kind of a finish reason."""
+    """Return the kind of a provider's finish reason, for example `limit` for `length`. Case is ignored.
+
+    Returns `unknown` if no pattern matches.
+    """
     return _finish_kind(reason[:_MAX_CHARACTERS])
 
 

@@ -1,18 +1,25 @@
-"""Network bytes → frames: SSE data fields and NDJSON lines, cut at any byte. Frame contents are not interpreted."""
+"""Splitting of streamed provider responses into frames: the data of one SSE event, or one NDJSON line.
+
+Network reads may end at any byte. The decoders of the wires parse the content of a frame.
+"""
 
 from typing import Literal
 
 from anthropic_proxy.errors import UpstreamProtocolError
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
-"""Maximum frame size. Larger frames are rejected because they would be held in memory; no provider sends them."""
+"""Maximum size of an unfinished frame, which is held in memory (8 MiB). Above it the readers raise
+`UpstreamProtocolError`. No known provider sends frames of this size."""
 
 _BOM = b"\xef\xbb\xbf"
 _CR, _LF = b"\r\n"
 
 
 class _Lines:
-    """Splits bytes into lines that end with LF, CRLF or CR. An unfinished line is kept as a list, joined once."""
+    """Splits bytes into lines that end with LF, CRLF or CR.
+
+    The pieces of an unfinished line are kept in a list and joined once, so the cost is linear.
+    """
 
     __slots__ = ("_after_cr", "_begun", "_held", "_limit", "_pieces")
 
@@ -28,7 +35,7 @@ class _Lines:
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
-        if _CR in data:  # JSON text never holds a bare CR, so each one ends a line
+        if _CR in data:  # JSON text escapes CR, so each CR byte ends a line
             self._after_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = data.split(b"\n")
@@ -53,9 +60,10 @@ class _Lines:
 
 
 class SSEReader(_Lines):
-    """Splits a Server-Sent Events body into the data fields of its events (WHATWG HTML, section 9.2.6).
+    """Splits a Server-Sent Events body of a provider into the data of its events (WHATWG HTML, section 9.2.6).
 
-    Comments, `event`, `id` and `retry` fields and events without data are skipped.
+    Several `data` lines of one event are joined by LF. Comments, `event`, `id` and `retry` fields and events without
+    data are skipped. The constructor takes the maximum event size in bytes.
     """
 
     __slots__ = ("_values",)
@@ -65,9 +73,10 @@ class SSEReader(_Lines):
         self._values: list[bytes] = []
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the data fields of the events that these bytes complete.
+        """Take the next bytes of the body and return the data of each event that is now complete.
 
-        Raises `UpstreamProtocolError` if an event exceeds the limit.
+        An unfinished event is kept for the next `feed` or `finish`. Raises `UpstreamProtocolError` if an event exceeds
+        the maximum size.
         """
         values = self._values
         start = data.find(b"\n") + 1 if data[:6] == b"event:" else 0
@@ -75,7 +84,7 @@ class SSEReader(_Lines):
             end = len(data) - 2
             if data.find(b"\n", start) == end and data[-1] == _LF and _CR not in data:
                 self._begun = True
-                return [data[start + 6 : end]]  # one whole event a read, as most providers send them
+                return [data[start + 6 : end]]  # fast path: most providers send one whole event per network read
         frames: list[bytes] = []
         for line in self._split(data):
             if not line:
@@ -93,12 +102,15 @@ class SSEReader(_Lines):
         return frames
 
     def finish(self) -> list[bytes]:
-        """Return the pending event at the end of the body, if there is one."""
+        """Return the data of the last event if the body ended without a blank line after it. Empty list: none."""
         return self.feed(b"\n\n") if self._pieces or self._values else []
 
 
 class NDJSONReader(_Lines):
-    """Splits a body into its lines; empty lines are skipped."""
+    """Splits a newline-delimited JSON body of a provider (Ollama) into its lines. Empty lines are skipped.
+
+    The constructor takes the maximum line size in bytes.
+    """
 
     __slots__ = ()
 
@@ -106,7 +118,11 @@ class NDJSONReader(_Lines):
         super().__init__(limit)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the lines that these bytes complete. Raises `UpstreamProtocolError` if a line exceeds the limit."""
+        """Take the next bytes of the body and return each line that is now complete, without its line end.
+
+        An unfinished line is kept for the next `feed` or `finish`. Raises `UpstreamProtocolError` if a line exceeds
+        the maximum size.
+        """
         frames = [line for line in self._split(data) if line]
         if frames or not self._pieces:
             self._held = 0
@@ -115,7 +131,7 @@ class NDJSONReader(_Lines):
         return frames
 
     def finish(self) -> list[bytes]:
-        """Return the last line if it has no line end."""
+        """Return the last line if the body ended without a line end. Empty list: no unfinished line."""
         return self.feed(b"\n") if self._pieces else []
 
 
@@ -124,21 +140,25 @@ _OVERLAP = max(map(len, _BOUNDARIES)) - 1
 
 
 class EventSplitter:
-    """Splits a Server-Sent Events body after its events and keeps the bytes unchanged. Reads each byte once."""
+    """Cuts a Server-Sent Events body at event boundaries. Relays forward the returned bytes unchanged.
+
+    Each byte is searched once, however the network cuts the body.
+    """
 
     __slots__ = ("_overlap", "_pieces", "pending_bytes")
 
     def __init__(self) -> None:
         self.pending_bytes = 0
-        """Size of the unfinished event."""
+        """Number of bytes received since the last event boundary."""
         self._pieces: list[bytes] = []
         self._overlap = b""
-        """Last bytes of the unfinished event, in which a boundary may begin."""
+        """Last three bytes of the unfinished event. A boundary may begin in them and end in the next read."""
 
     def feed(self, data: bytes) -> bytes:
-        """Return the bytes up to the last boundary that `data` completes.
+        """Take the next bytes of the body and return all complete events as one byte string.
 
-        Raises `UpstreamProtocolError` if one event has more than `MAX_FRAME_BYTES`.
+        b"": no event is complete yet. The bytes after the last boundary are kept. Raises `UpstreamProtocolError` if the
+        unfinished event has more than `MAX_FRAME_BYTES`.
         """
         searched = self._overlap + data
         ends = (at + len(boundary) for boundary in _BOUNDARIES if (at := searched.rfind(boundary)) >= 0)
@@ -160,20 +180,20 @@ class EventSplitter:
             raise UpstreamProtocolError(message, retryable=False)
 
     def pop_pending(self) -> bytes:
-        """Remove and return the unfinished event."""
+        """Return the bytes of the unfinished event and remove them from the splitter. b"": none."""
         pending = b"".join(self._pieces)
         self._pieces, self._overlap, self.pending_bytes = [], b"", 0
         return pending
 
     def peek_pending(self) -> bytes:
-        """Return the unfinished event."""
+        """Return the bytes of the unfinished event and keep them in the splitter. b"": none."""
         return b"".join(self._pieces)
 
 
 FrameReader = SSEReader | NDJSONReader
-"""`feed(bytes)` and `finish()`, each giving frames."""
+"""Reader of one streamed body. `feed(bytes)` and `finish()` return lists of complete frames as bytes."""
 
 
 def new_reader(framing: Literal["sse", "ndjson"]) -> FrameReader:
-    """Return a new reader for the `FRAMING` of a wire."""
+    """Return a new reader for one streamed body. `framing` is the `FRAMING` of the wire."""
     return SSEReader() if framing == "sse" else NDJSONReader()

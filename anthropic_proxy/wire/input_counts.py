@@ -1,12 +1,17 @@
-"""Input token counts. Other APIs than Anthropic's include cached input in the total."""
+"""Conversion of a provider's input token counts into those of the Messages API.
+
+Other providers report one total that includes cached input. Anthropic's `input_tokens` excludes cached input.
+"""
 
 
 def split_input(total: int | None, read: int | None, written: int | None) -> tuple[int | None, int | None, int | None]:
-    """Return uncached input, cache reads and cache writes. They add up to the total and are never negative.
+    """Return the input tokens outside the cache, the tokens read from the cache and the tokens written to the cache.
 
-    Two servers contradict themselves. OpenRouter counts Gemini tokens as both read and written: the excess over the
-    total was not written (recorded 2026). Azure counts a hidden prefix of Grok as read, but not as prompt: a total
-    below the reads does not contain them (recorded 2026).
+    `total`, `read` and `written` are the provider's counts. None: not reported; a None is returned in its place.
+    With a `total`, negative counts become 0. Consistent counts add up to `total`. Two servers report inconsistent
+    counts (recorded 2026). OpenRouter counts some Gemini tokens twice, as read and as written: writes are reduced until
+    the sum is `total`. Azure counts a hidden prefix of Grok as read, but not in the total: reads above `total` are left
+    out of the sum.
     """
     if total is None:
         return None, read, written

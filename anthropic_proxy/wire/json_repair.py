@@ -1,7 +1,8 @@
-"""Repair of upstream JSON with split characters or invalid UTF-8.
+"""Repair of JSON frames in provider responses that contain half a character or invalid UTF-8.
 
-Only frames that a decoder rejected are repaired. Servers that count in UTF-16 split an emoji between two frames;
-servers that stream tokens split any character. One unreadable character is better than no reply.
+The decoders of the wires call the repair only for a frame that is not valid JSON. Servers that count in UTF-16 split an
+emoji between two frames; servers that stream single tokens split any character. An unreadable character becomes U+FFFD,
+so the reply continues.
 """
 
 import math
@@ -14,21 +15,24 @@ from msgspec import Raw
 from anthropic_proxy.messages.models.decode import replace_lone_surrogates
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""Decoder errors: malformed JSON, other types, invalid UTF-8, or excessive nesting."""
+"""Exceptions of `msgspec.json.decode` for malformed JSON, unexpected types, invalid UTF-8 and excessive nesting."""
 _FIRST_HALF = re.compile(
     rb'((?<!\\)(?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}|[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})"'
 )
-"""Incomplete character at the end of a string."""
+"""First half of a split character at the end of a JSON string: a high surrogate escape or incomplete UTF-8 bytes."""
 _SECOND_HALF = re.compile(rb'(?<!\\)"(?=\\u[dD][c-fC-F][0-9a-fA-F]{2}|[\x80-\xbf])')
-"""Start of a string with the end of a split character."""
+"""Start of a JSON string that begins with the second half of a split character."""
 
 
 _MAX_DIGITS = 20
-"""Maximum length of a count written as text. Python rejects thousands of digits."""
+"""Maximum number of digits of a count sent as a JSON string. `int()` raises for more than 4,300 digits."""
 
 
 class FrameRepair:
-    """Repairs the frames of one stream. The first half of a character is kept until the next frame."""
+    """Repairs the frames of one provider stream.
+
+    The first half of a split character is kept and joined with the second half in the next repaired frame.
+    """
 
     __slots__ = ("_half",)
 
@@ -36,9 +40,10 @@ class FrameRepair:
         self._half = b""
 
     def repair(self, frame: bytes) -> bytes:
-        """Return an undecodable frame with complete characters only; an unmatched half is dropped.
+        """Take a frame that is not decodable and return the frame as valid UTF-8 with complete characters.
 
-        Other malformed frames stay malformed.
+        A first half at the end of a string is moved to the next frame, or dropped if no second half follows there.
+        Other JSON errors are not repaired, so the caller must decode the result and expect `DECODE_ERRORS`.
         """
         if self._half:
             frame = _SECOND_HALF.sub(lambda _: b'"' + self._half, frame, count=1)
@@ -51,12 +56,15 @@ class FrameRepair:
 
 
 def repair_json(text: Raw | bytes) -> bytes:
-    """Return JSON text with split and invalid characters replaced by U+FFFD."""
+    """Return JSON text as valid UTF-8. Invalid bytes and lone surrogate escapes are replaced by U+FFFD."""
     return replace_lone_surrogates(bytes(text).decode(errors="replace"))[0].encode()
 
 
 def decode_repaired(text: Raw | bytes) -> Any:
-    """Return the value of unvalidated JSON text. Undecodable text (1e400) is returned as a string."""
+    """Return the decoded value of JSON text from a provider, after a repair if decoding fails. Never raises.
+
+    Text that is not decodable after the repair (such as the number 1e400) is returned as a `str`.
+    """
     try:
         return msgspec.json.decode(text)
     except DECODE_ERRORS:
@@ -68,7 +76,10 @@ def decode_repaired(text: Raw | bytes) -> Any:
 
 
 def parse_token_count(value: Any) -> int | None:
-    """Return a token count given as a number or as text; None: not a number."""
+    """Return a token count from a decoded JSON value: a number, or a string of ASCII digits. Fractions are cut off.
+
+    None: another type, a boolean, infinity, or a string of more than 20 digits.
+    """
     if isinstance(value, str):
         return int(value) if len(value) <= _MAX_DIGITS and value.isdecimal() and value.isascii() else None
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""Concatenation of JSON strings without decoding them."""
+"""Concatenation of encoded JSON strings as bytes, without decoding. Used by the encoders of upstream requests."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,10 @@ from msgspec import Raw
 
 
 def join_texts(texts: Sequence[Raw], before: bytes = b"", after: bytes = b"") -> Raw:
-    """Return JSON strings joined by blank lines. `before` and `after` are already escaped."""
+    """Return one JSON string with the content of all `texts`, separated by blank lines.
+
+    `before` and `after` are added at the start and the end. They must already be escaped for a JSON string.
+    """
     if len(texts) == 1 and not before and not after:
         return texts[0]
     inner = b"\\n\\n".join([memoryview(text)[1:-1] for text in texts])

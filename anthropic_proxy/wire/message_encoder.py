@@ -1,7 +1,8 @@
-"""Base class of the encoders of Chat Completions, Ollama and Responses, which send a conversation as one list.
+"""Base class of the encoders for the messages of upstream requests to Chat Completions, Ollama and Responses.
 
-The order is the same on all three: system prompt, then each message; the results of tool calls come before the other
-content of their user message. A wire defines the form of each message. JSON strings are copied without decoding.
+All three protocols take the conversation as one list: the system prompt, then each message. Tool results come before
+the other content of the same user message. Each wire defines the form of the messages. JSON strings of the client
+request are copied without decoding.
 """
 
 from abc import ABC, abstractmethod
@@ -33,46 +34,53 @@ from anthropic_proxy.wire.shared_notes import (
 )
 
 CONTINUE_TEXT = json_string("Continue exactly from the end of your last message.")
-"""User text after a last assistant message that the server cannot continue."""
+"""User text added after a last assistant message (prefill), for a provider that cannot continue this message itself.
+A JSON string."""
 EMPTY_TEXT_BYTES = Raw(b'""')
+"""The empty string as JSON."""
 
 ERROR_MARK = "[tool error]"
+"""Start of the text of a tool result with `is_error`, because the three protocols have no error flag."""
 _USER_CONTENT = frozenset({TextBlock, ImageBlock, DocumentBlock})
 MOVED_MEDIA_TEXTS: dict[type, Raw] = {
     ImageBlock: json_string("[image: see the next user message]"),
     DocumentBlock: json_string("[document: see the next user message]"),
 }
-"""Type of a block → the text in its place if a tool result may contain text only."""
+"""Block type → JSON string that replaces the block in a tool result. The block is moved to the next user message."""
 _PDF = "application/pdf"
 
 
 class MessageEncoder(ABC):
-    """Encodes the messages of one request, in order, into `messages`; deviations are added to `notes`.
+    """Encodes the messages of one client request, in order, into the list `messages` of the upstream request.
 
     A part of a message is a text (`Raw`, a JSON string), or the wire's own form of an image or a document.
     """
 
     accepts_media_in_results: bool = False
-    """True if tool results may contain images and documents. False: a user message after the results contains them."""
+    """True if the provider accepts images and documents in tool results. False: they are moved to a user message after
+    the results."""
     sends_reminders: bool = False
-    """True if a system message after the first message is sent as a `<system-reminder>` in a user message."""
+    """True if a `system` message inside the conversation is sent as a `<system-reminder>` text in a user message.
+    False: as a system message."""
     mentions_image_urls: ClassVar[bool] = False
-    """True if an image that is not sent is replaced by its URL even if the model accepts no images."""
+    """True if the text that replaces an omitted image contains the image URL even if the model accepts no images."""
 
     def __init__(self, request: PreparedRequest) -> None:
         self.messages: list[Any] = []
+        """Encoded messages so far, in the form of the wire."""
         self.notes: list[FidelityNote] = []
+        """Notes on content that was dropped, moved or emulated."""
         self._request = request
         self._late_texts: list[Raw] = []
-        """System texts that wait for the results of open calls or for the next user message."""
+        """System texts to append after the results of open tool calls, or with the next user message."""
         self._has_open_calls = False
-        """True if the last assistant message contains calls without encoded results."""
+        """True if the last assistant message contains tool calls without encoded results."""
         self._drops_thinking = False
         """True if reasoning of an earlier reply is not sent."""
 
     @abstractmethod
     def _append_system(self, texts: list[Raw]) -> None:
-        """Append system texts that are not part of the system prompt."""
+        """Append the texts of a `system` message inside the conversation. `texts` is not empty."""
 
     @abstractmethod
     def _append_user(self, parts: list[Any]) -> None:
@@ -80,26 +88,32 @@ class MessageEncoder(ABC):
 
     @abstractmethod
     def _append_result(self, block: ToolResultBlock, content: Any) -> None:
-        """Append a tool result. `content` is a list only if `accepts_media_in_results` is True."""
+        """Append a tool result. `content` is a JSON string, or a list of parts if `accepts_media_in_results`."""
 
     @abstractmethod
     def _encode_reply(self, message: Message) -> None:
-        """Append an assistant message. One without text and calls is dropped with its reasoning."""
+        """Append an assistant message. A message without text and tool calls is dropped, with its reasoning."""
 
     @abstractmethod
     def _encode_image(self, block: ImageBlock) -> Any:
-        """Return an image in the form of the wire. None: the server does not accept its type or URL."""
+        """Return an image in the form of the wire. None: the provider does not accept this media type or URLs."""
 
     def _encode_document(self, block: DocumentBlock) -> Any:
-        """Return a document in the form of the wire. None: the server does not accept its type or URL."""
+        """Return a document in the form of the wire. None: the provider does not accept this media type or URLs.
+
+        The base class returns None.
+        """
         return None
 
     def _result_label(self, block: ToolResultBlock) -> str:
-        """Return the name of a tool result in the text before its images and documents."""
+        """Return the name of a tool result for the text before its moved images and documents: the tool call id."""
         return block.tool_use_id
 
     def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
-        """Return the text of a result from which images or documents are moved. `content` has one part per block."""
+        """Return the text of a tool result as a JSON string; its images and documents are moved to a user message.
+
+        `content` contains the encoded part for each of `blocks`, in the same order.
+        """
         return join_texts(replace_media(blocks, content), f"{ERROR_MARK} ".encode() if is_error else b"")
 
     def _encode_conversation(self) -> None:
@@ -113,27 +127,30 @@ class MessageEncoder(ABC):
                 self._encode_system(message)
 
     def _append_prefill_request(self) -> None:
-        """Append a user message that asks the model to continue its last message."""
+        """Append a user message that asks the model to continue the last assistant message, and add a note."""
         self._append_user([CONTINUE_TEXT])
         self.notes.append(PREFILL_AS_TEXT)
 
     def _flush_late_texts(self) -> None:
-        """Append the system texts that waited."""
+        """Append the delayed system texts as a system message, if there are any."""
         if self._late_texts:
             texts, self._late_texts = self._late_texts, []
             self._append_system(texts)
 
     def _note_dropped_thinking(self) -> None:
-        """Add one note if reasoning of earlier replies was not sent."""
+        """Add one note if the reasoning of an earlier reply was not sent upstream."""
         if self._drops_thinking:
             self.notes.append(FOREIGN_THINKING_DROPPED)
 
     def _add_reminder(self, text: Raw) -> None:
-        """Add a reminder to the next user message."""
+        """Delay a `<system-reminder>` text until the next user message. `text` is a JSON string."""
         self._late_texts.append(text)
 
     def _place_late_texts(self, parts: list[Any]) -> None:
-        """Append the waiting system texts before a user message, or add them to `parts`, its content so far."""
+        """Append the delayed system texts as a system message before the next user message.
+
+        A wire may instead add the texts to `parts`, the content of the user message so far.
+        """
         self._flush_late_texts()
 
     def _encode_system(self, message: Message) -> None:
@@ -170,7 +187,10 @@ class MessageEncoder(ABC):
             self._append_user(parts)
 
     def _encode_structured_result(self, block: ToolResultBlock, parts: list[Any]) -> None:
-        """Append a result with an error or a list. Media that it may not contain are added to `parts`."""
+        """Append a tool result that has `is_error` or a list as content.
+
+        Images and documents that a result may not contain are added to `parts`, the content of the user message.
+        """
         blocks: list[Any] = [inner for inner in blocks_of(block.content) if type(inner) in _USER_CONTENT]
         content = [inner.text if type(inner) is TextBlock else self._encode_media(inner) for inner in blocks]
         media = [part for part in content if type(part) is not Raw]
@@ -188,7 +208,10 @@ class MessageEncoder(ABC):
             self._append_result(block, join_texts(content or [EMPTY_TEXT_BYTES], mark))
 
     def _encode_media(self, block: ImageBlock | DocumentBlock) -> Any:
-        """Return an image or document, or a text with a note if the model or the server does not accept it."""
+        """Return an image or document in the form of the wire.
+
+        If the model or the provider does not accept the block, add a note and return a replacement text (JSON string).
+        """
         source = block.source
         if isinstance(block, ImageBlock):
             kind, title, accepted = "image", None, self._request.vision
@@ -205,13 +228,19 @@ class MessageEncoder(ABC):
 
 
 def replace_media(blocks: list[Any], content: list[Any]) -> list[Raw]:
-    """Return encoded blocks with a text in place of each image and document."""
+    """Return the texts of encoded blocks, with a text of `MOVED_MEDIA_TEXTS` in place of each image and document.
+
+    `content` contains the encoded part for each of `blocks`. Raises `ValueError` if the lengths differ.
+    """
     pairs = zip(blocks, content, strict=True)
     return [part if type(part) is Raw else MOVED_MEDIA_TEXTS[type(block)] for block, part in pairs]
 
 
 def join_system_prompt(request: PreparedRequest, extra_text: str = "") -> Raw | None:
-    """Return the system prompt of a request, with `extra_text` at its end. None: both are empty."""
+    """Return the system prompt of a client request as one JSON string, with `extra_text` (plain text) at its end.
+
+    None: the request has no system prompt, and `extra_text` is empty.
+    """
     texts = [block.text for block in request.system]
     if extra_text:
         texts.append(json_string(extra_text))
@@ -219,7 +248,11 @@ def join_system_prompt(request: PreparedRequest, extra_text: str = "") -> Raw | 
 
 
 def image_url(block: ImageBlock, media_types: tuple[str, ...], *, accepts_urls: bool) -> str:
-    """Return an image as a URL: its own, or a `data:` URL for the given media types. "": not accepted."""
+    """Return the URL of an image for the upstream request.
+
+    An image with base64 data becomes a `data:` URL if its type is in `media_types`. A URL of the client is returned
+    unchanged if `accepts_urls` is True. "": the provider does not accept the image in this form.
+    """
     source = block.source
     if source.type == "base64" and source.media_type in media_types:
         return f"data:{source.media_type};base64,{source.data}"
@@ -227,7 +260,11 @@ def image_url(block: ImageBlock, media_types: tuple[str, ...], *, accepts_urls: 
 
 
 def pdf_url(block: DocumentBlock, *, accepts_urls: bool) -> str:
-    """Return a PDF as a URL: its own or a `data:` URL. "": another document, or a URL that is not accepted."""
+    """Return the URL of a PDF document for the upstream request.
+
+    Base64 data becomes a `data:` URL. A URL of the client is returned unchanged if `accepts_urls` is True. "": the
+    document has another type, or the provider does not accept URLs.
+    """
     source = block.source
     if source.type == "base64" and source.media_type == _PDF:
         return f"data:{_PDF};base64,{source.data}"
@@ -235,6 +272,9 @@ def pdf_url(block: DocumentBlock, *, accepts_urls: bool) -> str:
 
 
 def pdf_filename(block: DocumentBlock) -> str:
-    """Return a file name for a document, from its title."""
+    """Return the file name of a PDF for the upstream request: the title of the document, with `.pdf` at its end.
+
+    A document without a title is named `document.pdf`.
+    """
     name = block.title or "document"
     return name if name.endswith(".pdf") else f"{name}.pdf"

@@ -1,6 +1,7 @@
-"""Adaptations that Chat Completions and Responses share.
+"""Changes of an upstream request after the server rejected a parameter, shared by Chat Completions and Responses.
 
-The tables name parameters, not servers: any server that rejects `temperature` does not receive it again.
+An `Adaptation` is found from the error and applied to the dialect of the next request. The tables are keyed by
+parameter and apply to all servers: a server that rejected `temperature` receives requests without `temperature`.
 """
 
 import re
@@ -17,9 +18,10 @@ from anthropic_proxy.wire.json_schema import BASICS
 from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
 
 D = TypeVar("D", bound=OpenAIDialect)
+"""Dialect of one of the two wires."""
 
 Drops = Mapping[str, Mapping[str, object]]
-"""Parameter → dialect fields that leave it out."""
+"""Upstream parameter → dialect fields, with values that make the encoder omit the parameter."""
 
 SHARED_DROPS: Drops = {
     "temperature": {"sampling_support": "never"},
@@ -32,7 +34,8 @@ SHARED_DROPS: Drops = {
     "strict": {"sends_strict": False},
     "parameters": {"schema": BASICS},
 }
-"""Parameters of both protocols."""
+"""Parameters that both protocols have and that the encoder can omit. `parameters` is the input schema of a tool: the
+schema is reduced to basic keywords."""
 
 _LEVELS = ("minimal", "low", "medium", "high", "xhigh", "max")
 _ALWAYS_REASONS = re.compile(
@@ -41,23 +44,29 @@ _ALWAYS_REASONS = re.compile(
     r"|\b(?:thinking|reasoning) is (?:mandatory|always (?:on|enabled))",
     re.IGNORECASE | re.DOTALL,
 )
-"""Sources: Z.ai, code 1210 (pydantic-ai profiles/zai.py); OpenRouter "Reasoning is mandatory for this endpoint and
+"""Error texts for a model with reasoning that cannot be disabled.
+
+Sources: Z.ai, code 1210 (pydantic-ai profiles/zai.py); OpenRouter "Reasoning is mandatory for this endpoint and
 cannot be disabled." (2026-11-20)."""
 _STEP = re.compile(r"[^.\[\]]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
 
 
 def path_words(parameter: str) -> list[str]:
-    """Return the names in a path, the last one first: `summary`, `reasoning` of `reasoning.summary`.
+    """Return the names in the path of a rejected parameter, last name first: `["summary", "reasoning"]`.
 
-    Indexes are left out, and `reasoningEffort` becomes `reasoning_effort`.
+    This is the result for `reasoning.summary`. Indexes are omitted, and `reasoningEffort` becomes `reasoning_effort`.
     """
     steps = [step for step in _STEP.findall(parameter) if not step.isdecimal()]
     return [_HUMP.sub(lambda hump: f"_{hump[0].lower()}", step) for step in reversed(steps)]
 
 
 def find_media(call: Call[OpenAIDialect], error: UpstreamError, words: list[str]) -> Adaptation | None:
-    """Return the adaptation that omits the media type named by a parameter; None: it names none."""
+    """Return the adaptation that omits images or documents, if the rejected parameter is an image or file part.
+
+    `words` is the result of `path_words`. For images, the error message must also name the part. None: the parameter
+    is another one, or the error already has a `cause`.
+    """
     last = words[0] if words else ""
     if last in ("image_url", "image", "input_image") and error.cause is None and find_named(error.message, (last,)):
         return Adaptation("images none")
@@ -69,14 +78,21 @@ def find_media(call: Call[OpenAIDialect], error: UpstreamError, words: list[str]
 
 
 def find_effort(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
-    """Return an effort level that the error message lists in place of the rejected one."""
+    """Return the adaptation that replaces the rejected effort level by a level that the error message lists.
+
+    The next lower listed level is used, else the lowest listed one. None: the message lists no other level.
+    """
     asked = call.request.effort
     level = find_level(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
     return Adaptation(f"effort {asked} {level}") if level else None
 
 
 def find_lowest_effort(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
-    """Return the effort for a model that rejects disabled reasoning: the lowest that the message lists, else low."""
+    """Return the adaptation for a model that rejects the effort `none` because its reasoning cannot be disabled.
+
+    The new effort is the lowest level that the error message lists, else `low`. None: another effort was sent, or the
+    message has another reason.
+    """
     sent = dict(call.dialect.effort_names).get(call.request.effort, call.request.effort)
     if sent != "none" or not _ALWAYS_REASONS.search(error.message):
         return None
@@ -87,7 +103,11 @@ def find_lowest_effort(call: Call[OpenAIDialect], error: UpstreamError) -> Adapt
 def drop_adaptation(
     call: Call[D], name: str, drops: Drops, encode_request: Callable[[Call[D]], UpstreamRequest]
 ) -> Adaptation | None:
-    """Return the adaptation that omits a parameter. None: it was not sent, or it is indispensable."""
+    """Return the adaptation that omits the parameter `name` from later upstream requests.
+
+    None: `name` is not in `drops`, the rejected request did not contain the parameter, or the request cannot be encoded
+    without the parameter (`UnsupportedFeature`). `encode_request` encodes with and without the parameter to compare.
+    """
     fields = drops.get(name)
     if fields is None or (dialect := structs.replace(call.dialect, **fields)) == call.dialect:
         return None
@@ -98,7 +118,10 @@ def drop_adaptation(
 
 
 def apply_drop(dialect: D, name: str, drops: Drops) -> D:
-    """Return the dialect with a shared adaptation applied; an unknown name changes nothing."""
+    """Return the dialect with an adaptation applied: `drop <parameter>` or `effort <requested> <sent>`.
+
+    `name` is the stored name of the adaptation. For another name, the dialect is returned unchanged.
+    """
     verb, _, value = name.partition(" ")
     fields: dict[str, object] = {}
     if verb == "drop":

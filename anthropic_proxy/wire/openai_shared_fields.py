@@ -1,4 +1,8 @@
-"""Request fields that Chat Completions and Responses share."""
+"""Encoding of the upstream request fields that Chat Completions and Responses have in common.
+
+The functions add fields to `body`, the upstream request as a dict, and append to `notes` each client setting that is
+dropped or approximated.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -13,28 +17,39 @@ from anthropic_proxy.wire.json_schema import STANDARD, SchemaRules, admits_objec
 from anthropic_proxy.wire.shared_notes import NO_SAMPLING, NO_SERVICE_TIER, NO_TOP_K, SINGLE_TOOL_CALL
 
 HEADERS: Mapping[str, str] = {"content-type": "application/json"}
+"""Headers of each upstream request, without the credential."""
 SCHEMA_NOT_ENFORCED = FidelityNote(
     "approximated", "output_config.format", "the schema does not fit strict mode, so the reply may deviate from it"
 )
-"""Note for a reply schema that does not qualify for strict mode."""
+"""Note for a reply schema of the client that is sent without `strict`, because strict mode does not allow it."""
 _ONE_VALUE = "Reply with one JSON value only, without a code fence, that fits this JSON Schema:\n"
 
 
 class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
-    """The dialect fields that Chat Completions and Responses share, with docstrings in each."""
+    """Dialect fields that Chat Completions and Responses have in common. The dialect of each wire sets defaults."""
 
     sampling_support: Literal["always", "not_thinking", "never"]
+    """Condition under which the model accepts `temperature` and `top_p`. `not_thinking`: only with effort `none`."""
     effort_names: tuple[tuple[str, str], ...]
+    """Pairs of a requested effort level and the level to send, where the two differ."""
     sends_parallel_tool_calls: bool
+    """True if the server accepts `parallel_tool_calls`."""
     sends_user_id: bool
+    """True if hashes of user and session are sent as `safety_identifier` and `prompt_cache_key`."""
     sends_service_tier: bool
+    """True if the client's `service_tier: "standard_only"` is sent as `service_tier: "default"`."""
     session_header: str
+    """Name of the upstream header with a hash of the session, which selects a machine with a warm cache. "": none."""
 
 
 def add_tools(
     body: dict[str, Any], definitions: list[Any], choice: Any, call: Call[OpenAIDialect], notes: list[FidelityNote]
 ) -> None:
-    """Add the tools, the tool choice and the limit to a single call."""
+    """Add `tools`, `tool_choice` and, if the client disabled parallel calls, `parallel_tool_calls: false` to `body`.
+
+    `definitions` are the encoded tools; an empty list adds nothing. `choice`: None adds no tool choice. A note is added
+    if the server has no setting for a single call.
+    """
     if not definitions:
         return
     body["tools"] = definitions
@@ -58,7 +73,10 @@ def add_sampling(
     *,
     sends_top_k: bool = False,
 ) -> None:
-    """Add temperature and `top_p` if the model accepts them at this effort, and `top_k` if the server does."""
+    """Add the client's `temperature`, `top_p` and `top_k` to `body`. A value that is not accepted becomes a note.
+
+    `effort` is the effort as sent. `sends_top_k`: True if the server accepts `top_k`.
+    """
     request, dialect = call.request, call.dialect
     accepted = dialect.sampling_support == "always" or (dialect.sampling_support == "not_thinking" and effort == "none")
     for name, value in (("temperature", request.temperature), ("top_p", request.top_p)):
@@ -75,7 +93,10 @@ def add_sampling(
 
 
 def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: list[FidelityNote]) -> Mapping[str, str]:
-    """Add hashes of user and session and the service tier. Returns the request headers."""
+    """Add the hashed user id, the hashed session id and the service tier to `body` if the dialect allows each.
+
+    Returns the headers of the upstream request: `HEADERS` and the session header of the dialect.
+    """
     request, dialect = call.request, call.dialect
     if dialect.sends_user_id:
         if request.user_id:
@@ -94,9 +115,10 @@ def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: li
 def find_output_schema(
     call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote], rules: SchemaRules = STANDARD
 ) -> tuple[Raw, bool] | None:
-    """Return the cleaned reply schema, and True if it qualifies for strict mode.
+    """Return the client's reply schema reduced to `rules`, as JSON, and True if strict mode allows the schema.
 
-    None: no schema, or one that is sent as `output_instruction`.
+    Each removed keyword becomes a note. None: the client sent no reply schema, or the schema accepts no JSON object and
+    is sent by `output_instruction`. Raises `WorkLimitExceeded` if the schema causes too much work.
     """
     schema = bytes(call.request.output_schema)
     if not schema or not admits_object(schema, budget):
@@ -107,9 +129,10 @@ def find_output_schema(
 
 
 def output_instruction(call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote]) -> str:
-    """Return a system text that requests a list or a plain value; "" for other replies.
+    """Return a text for the system prompt that asks for JSON by a reply schema without an object at its root.
 
-    Both protocols require an object at the root of a schema. An object wrapped around it would request another reply.
+    "": the client sent no reply schema, or its root accepts an object. Both protocols accept only reply schemas with an
+    object at the root. A wrapper object would change the reply that the client receives.
     """
     schema = bytes(call.request.output_schema)
     if not schema or admits_object(schema, budget):

@@ -1,4 +1,8 @@
-"""Fidelity notes of several wires, built once."""
+"""Fidelity notes that several wires use: records of a client setting or content that a provider cannot receive as is.
+
+The encoders of upstream requests add the notes to the fidelity report of the request. "Backend" in a note means the
+provider and its model.
+"""
 
 import functools
 
@@ -7,54 +11,57 @@ from anthropic_proxy.messages.fidelity import FidelityNote, Handling
 NO_SERVICE_TIER = FidelityNote(
     "approximated", "service_tier", "not sent; without it the backend's default tier answers"
 )
-"""The backend has no tiers, or the requested tier is its default."""
+"""Note for a client's `service_tier` that is not sent, because the provider has no known field for it."""
 NO_TOP_K = FidelityNote("dropped", "top_k", "not sent; no setting for it is known")
-"""The backend has no known limit on the number of candidate tokens."""
+"""Note for a client's `top_k` that is not sent, because the provider has no known field for it."""
 NO_SAMPLING = {
     name: FidelityNote("dropped", name, "the model does not accept it") for name in ("temperature", "top_p", "top_k")
 }
-"""Field → note for a model that rejects it, always or while it reasons."""
+"""Sampling field → note for a model that rejects the field, always or only while reasoning is enabled."""
 SINGLE_TOOL_CALL = FidelityNote(
     "emulated",
     "tool_choice.disable_parallel_tool_use",
     "no setting for it is known; further calls of a reply are discarded",
 )
-"""The backend cannot limit a reply to one tool call."""
+"""Note for `disable_parallel_tool_use` if the provider cannot limit a reply to one tool call."""
 PREFILL_AS_TEXT = FidelityNote(
     "emulated", "messages.prefill", "a user text asks to continue the last assistant message"
 )
-"""The backend cannot continue a started reply."""
+"""Note for a last assistant message (prefill) if the provider cannot continue this message."""
 SYSTEM_AS_REMINDER = FidelityNote("emulated", "messages.system", "sent as a <system-reminder> in the user's text")
-"""The backend accepts a system message at the beginning only."""
+"""Note for a system message inside the conversation if the provider accepts one at the beginning only."""
 FOREIGN_THINKING_DROPPED = FidelityNote(
     "approximated", "messages.thinking", "returned only to the backend that sent it, if that accepts it"
 )
-"""Reasoning of earlier replies is not sent; its results are."""
+"""Note for a thinking block of an earlier reply that is not sent. The text and tool calls of the reply are sent."""
 NO_EFFORT = FidelityNote("approximated", "output_config.effort", "the model has no effort levels")
-"""The backend decides itself how much to reason."""
+"""Note for a client's effort that is not sent. The model reasons with its default."""
 EFFORT_AS_SWITCH = FidelityNote(
     "approximated", "output_config.effort", "the backend can only switch reasoning on or off"
 )
-"""The backend has no effort levels, but a switch for reasoning."""
+"""Note for a client's effort that is sent as reasoning on or off, because the provider has no effort levels."""
 SCHEMA_AS_TEXT = FidelityNote("emulated", "output_config.format", "the system prompt asks for JSON of that schema")
-"""The backend accepts no reply schema, or not in this request."""
+"""Note for a reply schema (`output_config.format`) that is sent as a text in the system prompt, because the provider
+accepts no reply schema or none in this request."""
 SCHEMA_AS_TOOL = FidelityNote(
     "emulated", "output_config.format", "the model is forced to call a tool; its validated arguments are the reply"
 )
-"""The backend accepts no reply schema, but input schemas of tools."""
+"""Note for a reply schema (`output_config.format`) that is sent as the input schema of a forced tool, because the
+provider accepts no reply schema."""
 ERROR_MARKED = FidelityNote("emulated", "messages.tool_result.is_error", "the result's text begins with [tool error]")
-"""The backend has no error flag for tool results."""
+"""Note for a tool result with `is_error`, because the provider has no error flag for tool results."""
 MEDIA_MOVED = FidelityNote(
     "emulated", "messages.tool_result.media", "sent in the next user message: a result can contain text only"
 )
-"""Images and documents are not allowed in a tool result."""
+"""Note for images and documents in a tool result, because the provider accepts only text in a tool result."""
 
 
 @functools.lru_cache(maxsize=64)
 def omitted(kind: str, media_type: str, *, by_address: bool) -> FidelityNote:
-    """Return the note on an image or document (`image`, `document`) that was replaced by a text.
+    """Return the note for an image or document that was replaced by a text. `kind`: `image` or `document`.
 
-    It contains the kind of data only: titles and addresses are content.
+    `by_address`: True if the client sent a URL. The note names the kind and media type only. Titles and URLs are
+    content, which notes never contain.
     """
     what = f"{kind}s by URL" if by_address else f"{kind}s of type {media_type or 'unknown'}"
     return FidelityNote("dropped", f"messages.{kind}", f"replaced by a text: the model is not known to accept {what}")
@@ -62,9 +69,10 @@ def omitted(kind: str, media_type: str, *, by_address: bool) -> FidelityNote:
 
 @functools.lru_cache(maxsize=256)
 def unlimited(tool: str, limit: str) -> FidelityNote:
-    """Return the note on a server tool setting that the provider's own tool lacks.
+    """Return the note for a setting of a server tool that the provider's own tool lacks.
 
-    Number, size and location of searches are advice; domain lists are restrictions.
+    `tool`: `web_search`. `limit`: the name of the setting. A domain list is a restriction, so the note is `dropped`.
+    Number, size and location of searches are preferences, so the note is `approximated`.
     """
     fate: Handling = "dropped" if limit.endswith("_domains") else "approximated"
     return FidelityNote(fate, f"tools.{tool}.{limit}", "the provider's own tool has no known setting for it")
@@ -72,11 +80,11 @@ def unlimited(tool: str, limit: str) -> FidelityNote:
 
 @functools.lru_cache(maxsize=256)
 def keywords_as_text(keywords: frozenset[str]) -> FidelityNote:
-    """Return the note on schema keywords without a field in the wire format."""
+    """Return the note for JSON Schema keywords of tools that the provider lacks and that are sent in descriptions."""
     return FidelityNote("approximated", "tools.input_schema", f"sent in descriptions: {', '.join(sorted(keywords))}")
 
 
 @functools.lru_cache(maxsize=256)
 def renamed_effort(asked: str, sent: str) -> FidelityNote:
-    """Return the note on an effort that is sent as another level."""
+    """Return the note for a client's effort level `asked` that is sent as the level `sent`."""
     return FidelityNote("approximated", "output_config.effort", f"{asked} → {sent}, the nearest supported level")

@@ -1,7 +1,8 @@
-"""Provider state in the signatures of thinking blocks, which clients store and send back.
+"""Encoding of provider state in the `signature` of a thinking block. Clients store the block and send it back.
 
-A signature is `px1.<tag>.<base64url of compact JSON, without padding>`. The tag names the backend. Only the backend
-that wrote a block gets it back, so a change of backend loses reasoning but causes no error.
+A signature is `px1.<tag>.<base64url of compact JSON, without padding>`. The tag identifies the provider that created
+the state. Blocks with the tag of another provider are not sent upstream, so a change of provider loses the reasoning
+but causes no error.
 """
 
 import base64
@@ -14,27 +15,32 @@ import msgspec
 from msgspec import Struct
 
 PREFIX = "px1."
+"""Start of each signature that the proxy writes: format version 1."""
 MAX_STATE_BYTES = 64 * 1024
-"""Maximum size of a signature, which every later request repeats. Above it `encrypted` is omitted."""
+"""Maximum length of a signature in characters (ASCII). A longer signature is written without `encrypted`.
+
+The client repeats each signature in all later requests of the conversation.
+"""
 
 
 class ReasoningState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """State of one thinking block. Its JSON keys are one letter long."""
+    """Provider state of one thinking block. The JSON keys in the signature are one letter long."""
 
     model: str | None = msgspec.field(default=None, name="m")
-    """Upstream id of the model that produced the reasoning."""
+    """Provider's id of the model that produced the reasoning. None: not stored."""
     item: str | None = msgspec.field(default=None, name="i")
-    """Id of a Responses reasoning item."""
+    """Id of the reasoning item in the Responses API. None: another wire, or no id."""
     encrypted: str | None = msgspec.field(default=None, name="e")
-    """Encrypted reasoning, or reasoning of another wire as opaque text."""
+    """Opaque reasoning of the provider, sent back unchanged: `encrypted_content` of Responses, or JSON text of another
+    wire. None: none, or omitted because of `MAX_STATE_BYTES`."""
     call_signature: str | None = msgspec.field(default=None, name="s")
-    """Gemini's signature of the next function call."""
+    """Gemini's `thoughtSignature` of the function call after the thinking block. None: none."""
     address: str | None = msgspec.field(default=None, name="a")
-    """Digest of the base URL of the call signature, if several servers share the tag."""
+    """Digest of the base URL of the server that created `call_signature`. None: the tag identifies the server."""
     position: int = msgspec.field(default=0, name="n")
-    """Index of the call in the reply."""
+    """Zero-based index, among the tool calls of the reply, of the call that `call_signature` belongs to."""
     replay: Literal[0, 1] = msgspec.field(default=0, name="r")
-    """1: send the thinking text back as reasoning."""
+    """1: later requests send the text of the thinking block to the provider as reasoning. 0: they omit the text."""
 
 
 _decoder = msgspec.json.Decoder(ReasoningState)
@@ -42,18 +48,21 @@ _decoder = msgspec.json.Decoder(ReasoningState)
 
 @functools.lru_cache(maxsize=64)
 def empty_signature(tag: str, *, replay: Literal[0, 1] = 0) -> str:
-    """Return the signature of thinking without provider state."""
+    """Return the signature of a thinking block for which the provider sent no state. It contains only `replay`."""
     return encode_signature(tag, ReasoningState(replay=replay))
 
 
 @functools.lru_cache(maxsize=64)
 def digest_address(address: str) -> str | None:
-    """Return a digest of an address. Clients store signatures, and a host name may be private."""
+    """Return the first 12 hex digits of the SHA-256 of a base URL. None: the URL is empty.
+
+    Signatures contain the digest because clients store signatures and a host name may be private.
+    """
     return hashlib.sha256(address.encode()).hexdigest()[:12] if address else None
 
 
 def encode_signature(tag: str, carry: ReasoningState) -> str:
-    """Return the signature of a state; above 64 KiB without `encrypted`."""
+    """Return the signature that contains a state. Above `MAX_STATE_BYTES` the field `encrypted` is omitted."""
     signature = _encode(tag, carry)
     if len(signature) > MAX_STATE_BYTES:
         signature = _encode(tag, msgspec.structs.replace(carry, encrypted=None))
@@ -61,7 +70,10 @@ def encode_signature(tag: str, carry: ReasoningState) -> str:
 
 
 def decode_signature(tag: str, signature: str) -> ReasoningState | None:
-    """Return the state in a signature. None: another tag, or damaged."""
+    """Return the state in a signature that the client sent back. Never raises.
+
+    None: the signature has another tag or is not of the proxy, or its content is damaged.
+    """
     head = f"{PREFIX}{tag}."
     if not signature.startswith(head):
         return None

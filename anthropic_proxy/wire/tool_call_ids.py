@@ -1,4 +1,4 @@
-"""Ids of the tool calls of one reply."""
+"""Ids of the tool calls in a reply to the client, made from the ids that the provider sent."""
 
 import re
 
@@ -6,19 +6,23 @@ from anthropic_proxy.messages.models import ToolUseBlock
 from anthropic_proxy.wire.contract import BaseDialect, Call
 
 _KEEPABLE = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-"""Form of a call id that the Messages API accepts."""
+"""Pattern of the tool call ids that the Messages API accepts."""
 
 
 class ToolCallIds:
-    """Keeps upstream ids that are valid and unique, and replaces the others."""
+    """Assigns the tool call ids of one reply: a valid and unique id of the provider is kept, others are replaced."""
 
     def __init__(self, call: Call[BaseDialect]) -> None:
         self._call = call
         self._used_ids: set[str] | None = None
-        """Ids of the history and of this reply. None: no call yet."""
+        """Tool call ids of the client request's history and of this reply. None: not yet collected."""
 
     def keep_or_renew(self, upstream_id: str | None) -> str:
-        """Return the upstream id if it is well formed and unique in this reply and its history, else a new one."""
+        """Return the id that the client receives for a tool call, and record this id as used.
+
+        The provider's id is kept if it has the form that the Messages API accepts and occurs neither in the history nor
+        in this reply. Else, and for None, a new id is returned.
+        """
         if self._used_ids is None:
             blocks = (block for message in self._call.request.messages for block in message.blocks)
             self._used_ids = {block.id for block in blocks if isinstance(block, ToolUseBlock)}

@@ -1,4 +1,7 @@
-"""Cache of encoded tool definitions. A session repeats dozens of them in every request."""
+"""Cache of tool definitions encoded for a provider, and the parts of their encoding that several wires share.
+
+The cache saves time because a client session repeats dozens of tool definitions in every request.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar, TypeVarTuple
@@ -10,9 +13,11 @@ from anthropic_proxy.messages.models.tools import ToolList
 from anthropic_proxy.messages.work_budget import WorkBudget, WorkCache
 
 _KEPT = 1_024
+"""Maximum number of tool definitions in one cache. The least recently used one is removed."""
 _LISTS_KEPT = 64
+"""Maximum number of tool lists in one cache. The least recently used one is removed."""
 _MAX_CACHED_BYTES = 32 * 1024
-"""Maximum size of a cached definition. Together with `_KEPT` it limits the size of a cache."""
+"""Maximum size of the JSON text of a cached definition. Larger definitions are encoded again for every request."""
 
 _Options = TypeVarTuple("_Options")
 _Encoded = TypeVar("_Encoded")
@@ -21,9 +26,10 @@ _Encoded = TypeVar("_Encoded")
 def cached_encoder(
     encode: Callable[[Tool, WorkBudget, *_Options], _Encoded],
 ) -> Callable[[Tool, WorkBudget, *_Options], _Encoded]:
-    """Return `encode` with a cache by tool source and further arguments.
+    """Return `encode`, which encodes one tool definition, with a cache of its results.
 
-    Raises `WorkLimitExceeded` with the name of the tool.
+    The cache key is the JSON text of the tool and the further arguments. The returned function counts the work of a
+    cached result too, and raises `WorkLimitExceeded`, with the tool name in the message, above the budget.
     """
     encode_kept = WorkCache(encode, _source_of, _KEPT).find
 
@@ -37,9 +43,10 @@ def cached_encoder(
 def cached_list_encoder(
     encode: Callable[[Sequence[Tool], WorkBudget, *_Options], _Encoded],
 ) -> Callable[[Sequence[Tool], WorkBudget, *_Options], _Encoded]:
-    """Return `encode` with a cache for repeated tool lists.
+    """Return `encode`, which encodes the tools of a request, with a cache of its results.
 
-    A result is shared between requests.
+    The cache key is the `ToolList` object and the further arguments. Other lists are encoded every time. A cached
+    result is shared between requests, so callers must not change a result.
     """
     encode_kept = WorkCache(encode, None, _LISTS_KEPT).find
 
@@ -54,7 +61,11 @@ def _source_of(tool: Tool) -> bytes:
 
 
 def tool_description(tool: Tool, *more: str) -> str:
-    """Return the description of a tool, then `more`, then its input examples as text."""
+    """Return the text for the `description` of a tool in the upstream request.
+
+    The text is the client's description, then each text of `more`, then the client's input examples as JSON, separated
+    by blank lines. "": all of them are empty.
+    """
     examples = bytes(tool.input_examples)
     shown = ""
     if examples not in (b"", b"[]", b"null"):
@@ -63,9 +74,10 @@ def tool_description(tool: Tool, *more: str) -> str:
 
 
 def strict_mode(tool: Tool, *, qualifies: bool, sends_strict: bool) -> tuple[bool, tuple[str, ...]]:
-    """Return True to request strict mode, and a reason if the client requested it in vain.
+    """Return True if a tool is sent with `strict: true`, and reasons why the client's `strict` is not sent.
 
-    `qualifies`: the cleaned schema obeys strict mode. `sends_strict`: the server supports it.
+    `qualifies`: True if the cleaned input schema obeys strict mode. `sends_strict`: True if the server has strict mode.
+    The reasons are texts for a fidelity note; the tuple is empty if the client's setting is sent or was not set.
     """
     if not tool.strict or (qualifies and sends_strict):
         return bool(tool.strict), ()

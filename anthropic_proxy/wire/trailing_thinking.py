@@ -1,4 +1,7 @@
-"""Buffer for thinking after text or calls. It is held until more of the reply follows."""
+"""Filter for the deltas of a reply that drops thinking at the end, because a reply must not end with thinking.
+
+The decoders of the wires pass their deltas through the filter.
+"""
 
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
 
@@ -7,20 +10,22 @@ _LATE: frozenset[type] = frozenset((Thinking,))
 
 
 class TrailingThinkingBuffer:
-    """Drops thinking at the end of a reply. The Messages API rejects a reply that ends with thinking.
+    """Buffers thinking after text or tool calls, and drops the buffer if the reply ends (`Stop`) before other content.
 
-    Thinking before any other block is passed at once: it may be the complete reply.
+    The Messages API rejects a history in which a reply ends with thinking. Thinking before any other content is passed
+    at once: it may be the complete reply.
     """
 
     __slots__ = ("_awaited", "_kept")
 
     def __init__(self) -> None:
         self._awaited = _ANSWERS
-        """Delta types that change the state: first reply content, then thinking after it."""
+        """Delta types that change the state: reply content at first, thinking after the first reply content."""
         self._kept: list[Delta] = []
+        """Buffered thinking, and later deltas until reply content or the end of the reply."""
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas that may be sent now."""
+        """Take the next deltas of the reply and return those to emit now, with buffered thinking before content."""
         if not self._kept:
             awaited = self._awaited
             for delta in deltas:
@@ -34,7 +39,7 @@ class TrailingThinkingBuffer:
         return released
 
     def flush_pending(self) -> list[Delta]:
-        """Return the buffered thinking when the reply breaks off."""
+        """Return the buffered thinking and empty the buffer. Call this when the provider's response breaks off."""
         kept, self._kept = self._kept, []
         return kept
 

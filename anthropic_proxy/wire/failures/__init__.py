@@ -1,4 +1,8 @@
-"""Upstream error bodies → `UpstreamError`. Contains error texts and codes that several servers share."""
+"""Classification of provider errors: HTTP status and error body → `UpstreamError` for the client and for retries.
+
+The tables contain error texts and codes that several servers share. Wires call these functions in `decode_error`. The
+modules with large tables are imported when the first error occurs.
+"""
 
 from collections.abc import Callable, Container
 
@@ -23,11 +27,17 @@ __all__ = [
 ]
 
 STATUSES = (400, 403, 404, 413, 422, 429, 451, 500, 501)
-"""Statuses of errors that may reject a parameter: some servers answer 404 or 500 (OpenRouter, llama.cpp; 2026-11)."""
+"""HTTP statuses of provider errors that may reject a request parameter. Only these are searched for an adaptation.
+
+Some servers use 404 or 500 for such an error (OpenRouter, llama.cpp; 2026-11).
+"""
 
 
 def blocked(provider: str, reason: str) -> Stop:
-    """Return the end of a reply that the provider declined to give."""
+    """Return the last delta of a reply that the provider blocked: stop reason `refusal`, with `reason` as explanation.
+
+    `provider` is the provider name for the explanation text.
+    """
     explanation = f"Blocked by {provider}: {reason}"
     return Stop("refusal", details={"type": "refusal", "category": None, "explanation": explanation})
 
@@ -40,10 +50,12 @@ def classify(
     estimate: Callable[[], int] = lambda: 0,
     asked: int = 0,
 ) -> UpstreamError:
-    """Return the error that a fault is; its text starts with the provider's name, except where clients read it.
+    """Return the error for the client that corresponds to a provider error.
 
-    `window`, what `estimate` counts and `asked` (the output limit as sent), all in tokens, complete a text that states
-    no numbers.
+    The message starts with `provider`, the provider name. An overflow instead gets Anthropic's own message text, which
+    clients parse for the numbers. `window` is the context window of the model, `estimate` returns the estimated input,
+    and `asked` is the output limit as sent, all in tokens (None or 0: unknown). They are used if the error states no
+    numbers.
     """
     from anthropic_proxy.wire.failures import classification  # noqa: PLC0415
 
@@ -51,16 +63,20 @@ def classify(
 
 
 def is_policy_refusal(fault: UpstreamFault) -> bool:
-    """Return whether the provider declined the content: that is a reply, and other keys and targets must not get it."""
+    """Return True if the provider refused the request because of its content.
+
+    The client then receives a reply with stop reason `refusal`. No other key or target is tried with the same content.
+    """
     from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
 
     return kinds.is_policy_refusal(fault)
 
 
 def find_named(text: str, names: Container[str]) -> str | None:
-    """Return the first of these parameters that a rejection names; None: none of them.
+    """Return the first of the parameters `names` that an error message rejects. None: none of them.
 
-    A name that is an ordinary word too counts only in quotes, or before a word such as `parameter`.
+    Names without `_`, except `temperature`, may be ordinary words. They count only in quotes, or before a word such as
+    `parameter`.
     """
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
@@ -68,16 +84,18 @@ def find_named(text: str, names: Container[str]) -> str | None:
 
 
 def rejects_role(text: str) -> bool:
-    """Return whether a text rejects the role `developer`, by name or as an unknown role."""
+    """Return True if an error message rejects the message role `developer`, by name or as an unknown role."""
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
     return parameters.rejects_role(text)
 
 
 def find_level(text: str, asked: str, sent: str) -> str | None:
-    """Return, of the levels of effort that a rejection lists, the next below the one asked for, else the lowest.
+    """Return the effort level to send instead of a rejected one: of the levels that the error message `text` lists.
 
-    `sent` is the server's word for it. `default` stands for any reasoning where no level is listed. None: no list.
+    The next level below `asked` is returned, else the lowest listed level above `none`. `asked` is the client's level,
+    `sent` the server's name of that level. `default` is returned if the list contains it but no level above `none`.
+    None: no list, or the list contains `sent`.
     """
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
@@ -85,7 +103,10 @@ def find_level(text: str, asked: str, sent: str) -> str | None:
 
 
 def rejects_in_results(message: str, parameter: str | None) -> bool:
-    """Return whether something is rejected in results of tools only, as images are that other messages may have."""
+    """Return True if an error rejects content in tool results only. The server may accept it in user messages.
+
+    Example: `image not supported in tool messages`. `parameter` is the path that the error names, or None.
+    """
     from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
 
     return kinds.rejects_in_results(message, parameter)

@@ -1,4 +1,7 @@
-"""Which of our errors a fault is: one table, the first row that matches."""
+"""Table of provider errors: status, codes and text of an `UpstreamFault` → status and error type for the client.
+
+The first row that matches counts. Size, image and quota errors are recognized before the table (`kinds/`).
+"""
 
 import re
 from collections.abc import Callable
@@ -11,23 +14,31 @@ from anthropic_proxy.wire.failures.kinds import RATES, Known, find_image_refusal
 from anthropic_proxy.wire.failures.kinds.sizes import Shortage
 
 MAX_MESSAGE_CHARACTERS = 2_000
+"""Maximum length of an error message for the client. A longer message is cut."""
 SHORT_DELAY_SECONDS = 5
-"""A provider that wants no longer a pause than this is asked once more by the proxy itself."""
+"""Maximum retry delay of a provider with which the proxy itself may retry the request. After a longer delay, only the
+client may retry."""
 UNAVAILABLE_SECONDS = 2.0
-"""Retry delay sent to clients after a 503 without one."""
+"""`retry-after` for the client, in seconds, if a provider answered 503 without a retry delay."""
 
 
 class _Row(Struct, frozen=True, kw_only=True):
-    """Conditions on a fault, and the resulting error."""
+    """Conditions on a provider error (one of them suffices), and the error for the client."""
 
     status: int
+    """HTTP status for the client."""
     kind: str
+    """`error.type` for the client."""
     statuses: tuple[int, ...] = ()
+    """HTTP statuses of the provider that match."""
     codes: frozenset[str] = frozenset()
+    """Error codes of the provider that match."""
     text: str = ""
-    """Matches the message without regard to case; where `only` is set, of an answer with that status."""
+    """Pattern that matches in the provider's message, ignoring case. "": no condition on the message."""
     only: int | None = None
+    """Status of the provider to which the condition `text` is limited. None: any status."""
     should_retry: bool | None = None
+    """Value of the `x-should-retry` header for the client. None: no header."""
 
     def matches(self, fault: UpstreamFault) -> bool:
         if fault.status in self.statuses or self.codes & fault.codes:
@@ -87,7 +98,7 @@ _ROWS = (
     _Row(status=400, kind="invalid_request_error", statuses=tuple(range(400, 500))),
 )
 _NO_KINDS = (401, 402)
-"""Statuses that state their kind themselves."""
+"""Statuses with a certain meaning (key, payment). Such an error is not searched for sizes or images."""
 _SERVER_FAILED = _Row(status=500, kind="api_error")
 _CLIENT_FAILED = _Row(status=400, kind="invalid_request_error")
 
@@ -95,7 +106,7 @@ _CLIENT_FAILED = _Row(status=400, kind="invalid_request_error")
 def classify(
     fault: UpstreamFault, provider: str, *, window: int | None, estimate: Callable[[], int], asked: int
 ) -> UpstreamError:
-    """Return the error that a fault is, as `judge` of this package describes it."""
+    """Return the error for the client. The arguments are those of `classify` in `wire/failures/__init__.py`."""
     if fault.status not in _NO_KINDS:
         shortage = find_shortage(fault, Known(window=window, estimate=estimate, asked=asked))
         if shortage is not None:
@@ -122,7 +133,7 @@ def _too_large(shortage: Shortage, fault: UpstreamFault, provider: str) -> Upstr
         kind="invalid_request_error",
         parameter=shortage.parameter,
     )
-    if RATES.search(fault.message):  # which limit it is, the fixed text cannot state
+    if RATES.search(fault.message):  # Anthropic's text has no word for a rate limit, so the log shows the original
         error.add_note(fault.message[:200])
     return _caused(error, shortage.cause)
 
@@ -155,7 +166,10 @@ def _error(row: _Row, fault: UpstreamFault, provider: str) -> UpstreamError:
 
 
 def _is_retryable(row: _Row, fault: UpstreamFault) -> bool:
-    """Return True if the proxy may retry. False: the provider requires a longer delay than a client notices."""
+    """Return True if the proxy may retry the request: a temporary error with a delay of at most `SHORT_DELAY_SECONDS`.
+
+    A 429 also needs a stated delay.
+    """
     if fault.is_permanent or row.should_retry is False:
         return False
     if fault.retry_after is not None and fault.retry_after > SHORT_DELAY_SECONDS:

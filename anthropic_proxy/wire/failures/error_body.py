@@ -1,4 +1,4 @@
-"""Error bodies in all the shapes that servers give them → one `Fault`."""
+"""Decoding of provider error bodies of all known shapes into one struct, `UpstreamFault`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,42 +11,47 @@ from anthropic_proxy.wire.failures.parameter import find_parameter
 from anthropic_proxy.wire.failures.retry_delay import find_retry_delay
 
 _EXCERPT_CHARACTERS = 200
+"""Maximum length of `UpstreamFault.excerpt`."""
 _MESSAGE_CHARACTERS = 4_000
-"""Maximum length of an upstream message. Every pattern that detects a cause reads all of it."""
+"""Maximum length of a provider's message. A longer message is cut, because many patterns search all of the message."""
 _MAX_CODE_CHARACTERS = 128
-"""Longer codes and parameter names are cut; those of known providers have at most 60 characters."""
+"""Maximum length of a code or parameter name. Longer ones are cut; known providers use at most 60 characters."""
 _MAX_ENTRIES = 32
-"""Entries of a list in an error that are read: details, violations, findings of a validator."""
+"""Number of entries that are read of each list in an error body: details, quota violations, validation errors."""
 
 
 class UpstreamFault(Struct, frozen=True, kw_only=True):
-    """Content of an upstream error."""
+    """Content of an error response of a provider, before classification. API keys in texts are redacted."""
 
     status: int | None = None
-    """HTTP status, or the status in the body of a 200. None: not reported."""
+    """HTTP status of the response. For an error inside a 200 response: the status in the body. None: not reported."""
     message: str = ""
-    """The upstream's own words; empty: it had none."""
+    """The provider's error message. "": the body contains no message."""
     codes: frozenset[str] = frozenset()
-    """`code`, `type`, `status` and reasons of the body, as they are spelled there."""
+    """Values of `code`, `type`, `status` and `reason` in the error body, in the provider's spelling."""
     parameter: str | None = None
-    """The request parameter named as the cause, in the upstream's spelling."""
+    """Name or path of the request parameter that the provider rejects, in the provider's spelling. None: not named."""
     retry_after: float | None = None
-    """Whole seconds, 1 to 3,600."""
+    """Delay until the next try in whole seconds, 1 to 3,600. None: not reported."""
     is_permanent: bool = False
-    """True if the upstream rules out a retry (`x-should-retry: false`, OpenAI)."""
+    """True if the response has the header `x-should-retry: false` (OpenAI). The request is then not retried."""
     tokens: int | None = None
-    """Prompt tokens, where the body counts them in a field."""
+    """Input tokens of the rejected request (`n_prompt_tokens` of llama.cpp). None: not reported in a field."""
     window: int | None = None
+    """Context window of the model in tokens (`n_ctx` of llama.cpp). None: not reported in a field."""
     generation: str | None = None
-    """Output of the model that the server could not parse as a tool call (Groq's `failed_generation`)."""
+    """Model output that the server could not parse as a tool call (Groq's `failed_generation`). None: not reported."""
     filtered: bool = False
-    """True if the body lists content that a filter found (Z.ai's `contentFilter`)."""
+    """True if the body has a list of content that a filter found (Z.ai's `contentFilter`)."""
     excerpt: str = ""
-    """The beginning of a body that is no error object; for the log only."""
+    """Printable beginning of a body that is not an error object. It is written to the log only. "": an error object."""
 
 
 def decode_error_body(status: int | None, headers: Mapping[str, str], body: bytes) -> UpstreamFault:
-    """Read the body of an answer that failed; any bytes will do."""
+    """Return the content of an error response of a provider. Never raises.
+
+    A `body` that is not a JSON error gives a fault without message, with the beginning of the body as `excerpt`.
+    """
     try:
         content = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -67,10 +72,10 @@ def _stays(headers: Mapping[str, str]) -> bool:
 
 
 def read_error_object(content: Any, status: int | None, headers: Mapping[str, str]) -> UpstreamFault:
-    """Read a decoded error: the whole body, or what stood under its `error`.
+    """Return the content of a decoded error: a whole error body, or the value of its field `error`. Never raises.
 
     Shapes: `{"error": {…}}`, `{"error": "text", "code": …}` (xAI, Ollama), `[{"error": …}]` (Gemini),
-    `{"message": …}`, `{"detail": …}` (FastAPI) and plain text.
+    `{"message": …}`, `{"detail": …}` (FastAPI) and plain text. Another shape gives a fault without codes.
     """
     while isinstance(content, list) and content:
         content = content[0]
@@ -80,7 +85,7 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
     nested = _nested_in(error)
     named = next((name for one in (error, *nested) if (name := _string(one.get("param")))), None)
     message = _text_of(error, nested)
-    if named is not None and " " in named.strip():  # the reason itself, where its name belongs (Xiaomi, 2026-05)
+    if named is not None and " " in named.strip():  # Xiaomi sends the reason in `param` (2026-05)
         message, named = f"{message}: {named}", None
     message = message[:_MESSAGE_CHARACTERS]
     code = error.get("code")
@@ -101,7 +106,7 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
 
 
 def _nested_in(error: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the error objects of other servers inside an error: in its metadata, or as JSON text in its message."""
+    """Return error objects of another server inside an error: in `metadata.raw`, `innererror`, or the message text."""
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     found = [error.get("innererror"), _message_value(error)]
@@ -128,7 +133,7 @@ def _text_of(error: dict[str, Any], nested: list[dict[str, Any]]) -> str:
     if not isinstance(raw, str) or not raw:
         return text
     inner = next((message for one in reversed(nested) if isinstance(message := one.get("message"), str)), raw)
-    return f"{text}: {inner if raw.lstrip()[:1] == '{' else raw}"  # OpenRouter keeps the cause there
+    return f"{text}: {inner if raw.lstrip()[:1] == '{' else raw}"  # OpenRouter sends the cause in `metadata.raw`
 
 
 def _message_value(error: dict[str, Any]) -> Any:
@@ -136,9 +141,9 @@ def _message_value(error: dict[str, Any]) -> Any:
 
 
 def _words_of(value: Any) -> str:
-    """Return a framework's validation errors as text: `[{"loc": ["body", "seed"], "msg": …}]` is `seed: …`.
+    """Return the validation errors of a web framework as text: `[{"loc": ["body", "seed"], "msg": …}]` is `seed: …`.
 
-    The repeated input is left out. Other values are returned as JSON.
+    The rejected input, which the framework repeats, is omitted. Other values are returned as JSON text.
     """
     found = value[:_MAX_ENTRIES] if isinstance(value, list) else []
     faults = [one for one in found if isinstance(one, dict) and isinstance(one.get("msg"), str)]

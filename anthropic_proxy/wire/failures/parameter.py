@@ -1,10 +1,11 @@
-"""Parameter that an error rejects, if only the message names it."""
+"""Search for the rejected request parameter in a provider's error message, for errors without a field `param`."""
 
 import re
 
 _NAME = r"[`'\"](?P<{}>[\w.\[\]]{{1,200}})[`'\"]"
 _PATH = r"(?<![\w.\[\]])(?P<{}>[\w.\[\]]{{1,200}})"
-"""Begins where nothing of its kind stands before it: else each character of a long word would be tried as one."""
+"""Path at the start of a word. Without this condition, the search would try each character of a long word as a start
+and take quadratic time."""
 _PARAMETERS = re.compile(
     r"(?:unsupported|unknown|unrecognized|invalid) (?:parameter|name|request argument supplied|field)s?:? "
     rf"{_NAME.format('named')}"
@@ -25,7 +26,10 @@ _STEP = re.compile(r"[\w-]+")
 
 
 def find_parameter(message: str) -> str | None:
-    """Return the name or path that a refusal blames, in the provider's spelling; None: it names none."""
+    """Return the name or path of the request parameter that an error message rejects, in the provider's spelling.
+
+    A rejected tool schema is returned as `tools.parameters`. None: the message names no parameter.
+    """
     match = _PARAMETERS.search(message)
     if match is None:
         return None

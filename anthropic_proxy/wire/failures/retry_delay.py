@@ -1,4 +1,4 @@
-"""When a provider takes requests again: headers and texts → whole seconds."""
+"""Retry delay of a provider error: response headers and error texts → whole seconds until the next try."""
 
 import math
 import re
@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 MAX_DELAY_SECONDS = 3_600
+"""Maximum retry delay. A longer delay of the provider is reduced to this value."""
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _AMOUNT = (
@@ -19,21 +20,24 @@ _AGAIN = re.compile(
 )
 _AMOUNTS = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]*)", re.IGNORECASE)
 _UNITS = (("ms", 0.001), ("mil", 0.001), ("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("", 1))
-"""Beginning of a unit → seconds; the first one that fits."""
+"""Beginning of a unit name, and the seconds of one unit. The first entry that matches counts."""
 _RESET = re.compile(
     r"\breset\w*(?: \w+){0,3}:? (\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2})?(?:\.\d{1,9})?) ?"
     r"(Z|UTC|GMT|[+-]\d{2}:?\d{2})(?!\w)",
     re.IGNORECASE,
 )
-"""A moment with its time zone; without one it may be hours away from what it seems (Z.ai states none)."""
+"""Reset time with a time zone. A time without a zone (Z.ai) is not read, because it may be wrong by hours."""
 
 
 def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> float | None:
-    """Return the seconds until the next try, rounded up, 1 to 3,600. None: not reported.
+    """Return the seconds until the next try, rounded up, from 1 to `MAX_DELAY_SECONDS`. None: not reported.
+
+    `headers`: of the provider's response, with lower-case names. `details`: the value of `error.details` in the body.
+    `message`: the provider's error message.
 
     Sources in this order: `retry-after-ms`, `retry-after`, Google's `RetryInfo`, "try again in 1.2s" or "will reset at
-    2026-11-20 18:00:00Z" in the text, and `x-ratelimit-reset-*` of the exhausted limit. The last one is the time of a
-    full reset, later than needed.
+    2026-11-20 18:00:00Z" in the text, and `x-ratelimit-reset-*` of the exhausted limit. The last source states the time
+    of a full reset, which is later than necessary.
     """
     seconds = _from_headers(headers)
     if seconds is None:
@@ -46,7 +50,7 @@ def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> 
         seconds = _from_limits(headers)
     if seconds is None:
         return None
-    return float(math.ceil(min(max(seconds, 1), MAX_DELAY_SECONDS)))  # in this order: it may be infinite
+    return float(math.ceil(min(max(seconds, 1), MAX_DELAY_SECONDS)))  # `min` before `ceil`: seconds may be infinite
 
 
 def _from_headers(headers: Mapping[str, str]) -> float | None:
@@ -90,7 +94,7 @@ def _factor(unit: str) -> float:
 
 
 def _from_reset(message: str, now: str | None) -> float | None:
-    """Return the seconds until a moment that the text names; the response's own `Date` is the clock."""
+    """Return the seconds from the response's `Date` header to the reset time in the text. None: no time, no `Date`."""
     match = _RESET.search(message)
     if match is None or now is None:
         return None
@@ -103,7 +107,10 @@ def _from_reset(message: str, now: str | None) -> float | None:
 
 
 def _until(date: str, now: str | None) -> float | None:
-    """Return the seconds between two HTTP dates: the answer's own `Date` is the clock, ours may differ."""
+    """Return the seconds from `now`, the response's `Date` header, to `date`. The clock of the proxy may differ.
+
+    None: a date is missing or invalid.
+    """
     try:
         return (parsedate_to_datetime(date) - parsedate_to_datetime(now or "")).total_seconds()
     except (ValueError, TypeError, OverflowError):
@@ -111,7 +118,7 @@ def _until(date: str, now: str | None) -> float | None:
 
 
 def _duration(text: str) -> float | None:
-    """Read `1m2.5s`, `12s`, `250ms` or plain seconds."""
+    """Return the seconds of a duration such as `1m2.5s`, `12s`, `250ms` or `12`. None: another text."""
     seconds = _number(text)
     if seconds is not None:
         return seconds
