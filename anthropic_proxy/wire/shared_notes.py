@@ -41,8 +41,8 @@ EFFORT_AS_SWITCH = FidelityNote(
 )
 """Note for a client's effort that is sent as reasoning on or off, because the provider has no effort levels."""
 SCHEMA_AS_TEXT = FidelityNote("emulated", "output_config.format", "the system prompt asks for JSON of that schema")
-"""Note for a reply schema (`output_config.format`) that is sent as a text in the system prompt, because the provider
-accepts no reply schema or none in this request."""
+"""Note for a reply schema (`output_config.format`) that is sent as a text in the system prompt. The provider accepts no
+reply schema, or none in this request."""
 SCHEMA_AS_TOOL = FidelityNote(
     "emulated", "output_config.format", "the model is forced to call a tool; its validated arguments are the reply"
 )

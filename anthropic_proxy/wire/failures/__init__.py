@@ -53,9 +53,9 @@ def classify(
     """Return the error for the client that corresponds to a provider error.
 
     The message starts with `provider`, the provider name. An overflow instead gets Anthropic's own message text, which
-    clients parse for the numbers. `window` is the context window of the model, `estimate` returns the estimated input,
-    and `asked` is the output limit as sent, all in tokens (None or 0: unknown). They are used if the error states no
-    numbers.
+    clients parse for the numbers. The other arguments are used if the error states no numbers. All are in tokens, and
+    None or 0 means unknown. `window`: context window of the model. `estimate`: function that returns the estimated
+    input. `asked`: output limit as sent.
     """
     from anthropic_proxy.wire.failures import classification  # noqa: PLC0415
 

@@ -41,6 +41,7 @@ class _Row(Struct, frozen=True, kw_only=True):
     """Value of the `x-should-retry` header for the client. None: no header."""
 
     def matches(self, fault: UpstreamFault) -> bool:
+        """Return True if one of the conditions of this row is true for a provider error."""
         if fault.status in self.statuses or self.codes & fault.codes:
             return True
         if not self.text or (self.only is not None and fault.status != self.only):

@@ -1,9 +1,11 @@
-"""Reduce a JSON Schema to what a wire accepts.
+"""Reduction of a client's JSON Schema (tool input or reply) to the keywords that a provider accepts.
 
-The walk goes by schema position: a key inside `properties` or `$defs` is a name, never a keyword, so a property called
-`default` or `type` survives. Values inside `enum`, `const`, `default` and `examples` are data and are not walked.
+Keywords are recognized by their position in the schema. A key inside `properties` or `$defs` is a name, never a
+keyword, so a property called `default` or `type` is kept. Values of `enum`, `const`, `default` and `examples` are data
+and are copied unchanged.
 
-The schema is a client's. Every function counts its work in a `WorkBudget`, which raises above a limit.
+A small schema can cause unlimited work through its references. The functions therefore count their work in a
+`WorkBudget`, which raises `WorkLimitExceeded` above a limit.
 """
 
 from anthropic_proxy.wire.json_schema.cleaning import clean_schema

@@ -1,4 +1,4 @@
-"""Removal of schema keywords that a wire does not accept."""
+"""Removal and replacement of JSON Schema keywords that a provider does not accept, by the rules of a wire."""
 
 from typing import Any
 
@@ -19,18 +19,18 @@ from anthropic_proxy.wire.json_schema.rules import (
 )
 
 MAX_INLINED = 1_000
-"""References of one schema that are inlined; definitions that contain each other have no end. Further references become
-plain objects, as a definition inside itself does."""
+"""Maximum number of references (`$ref`) in one schema that are replaced by their targets. Definitions that contain each
+other would be replaced without end. Each further reference becomes a plain object (`{"type": "object"}`)."""
 _BASICS = frozenset(("type", "description", "properties", "required", "items", "enum", "$ref"))
 
 
 def clean_schema(
     schema: Any, rules: SchemaRules = STANDARD, budget: WorkBudget | None = None
 ) -> tuple[Schema, list[str]]:
-    """Return a schema with a plain object type at its root, and a description of each loss.
+    """Return a copy of a decoded schema reduced to `rules`, and a text for each loss at the root or of references.
 
-    The argument is not changed. A value that is not a schema becomes an object without properties. Raises
-    `WorkLimitExceeded` above the budget.
+    The root of the result is an object with `properties`. A value that is not a JSON object becomes an object without
+    properties. `budget`: None creates a new one. Raises `WorkLimitExceeded` above the budget.
     """
     budget = budget or WorkBudget("schema")
     lost: list[str] = []
@@ -48,7 +48,7 @@ def clean_schema(
 
 
 class _Walk:
-    """One walk over one schema, by schema position."""
+    """One recursive pass over one schema, which builds the cleaned copy."""
 
     def __init__(self, document: Document, index: EqualityIndex, rules: SchemaRules) -> None:
         self._document = document
@@ -56,12 +56,15 @@ class _Walk:
         self._budget = document.budget
         self._rules = rules
         self._sizes: dict[int, int] = {}
-        """Identity of a value that is data → its nodes."""
+        """`id()` of a value that is copied as data → its number of nodes."""
         self.inlined = 0
-        """References that were met where they must be inlined."""
+        """Number of references found so far, if the rules require inlining. May exceed `MAX_INLINED`."""
 
     def clean(self, schema: Any, trail: tuple[str, ...], depth: int) -> Schema:
-        """Return the schema without what no wire takes; `trail` holds the references being followed."""
+        """Return a cleaned copy of a schema at any position. A value that is not a JSON object becomes `{}`.
+
+        `trail`: the references that led here, to detect recursion. `depth`: nesting depth. Raises `WorkLimitExceeded`.
+        """
         if not isinstance(schema, dict):
             return {}
         self._budget.require_depth(depth)
@@ -99,7 +102,7 @@ class _Walk:
         return self.clean({**target, **beside}, (*trail, reference), depth)
 
     def _count_data(self, value: Any) -> None:
-        """Count a value that is written as it is: a reference can have it written many times."""
+        """Count a value that is copied unchanged. It counts each time, because references can repeat it many times."""
         if isinstance(value, str):
             if len(value) >= CHARACTERS_PER_NODE:
                 self._budget.write(len(value) // CHARACTERS_PER_NODE)
@@ -110,7 +113,10 @@ class _Walk:
             self._budget.write(nodes)
 
     def _reduce_to_basics(self, schema: Schema) -> Schema:
-        """Return a schema without alternatives and finer rules; its parts are still as they were."""
+        """Return a schema with basic keywords only: `allOf` merged, one alternative kept, `const` as `enum`, one type.
+
+        The schemas inside `properties` and `items` are not yet reduced.
+        """
         whole = merge_parts(schema, self._index)
         for key in ("anyOf", "oneOf"):
             branches = whole.get(key)
@@ -125,7 +131,10 @@ class _Walk:
         return basics
 
     def _typed(self, schema: Schema, kind: Any) -> Schema:
-        """Return the schema with a type of its surroundings, passed on to its own alternatives if it has some."""
+        """Return an alternative with the type `kind` of its parent schema, or its own `anyOf` entries with this type.
+
+        A schema with `type` or `$ref` is returned unchanged.
+        """
         self._budget.spend()
         if "type" in schema or "$ref" in schema:
             return schema

@@ -1,4 +1,4 @@
-"""A client's schema as a document: its local references, resolved once each."""
+"""Resolution of the local references (`$ref`) in a client's JSON Schema. Each reference is resolved once."""
 
 from typing import Any
 from urllib.parse import unquote
@@ -7,20 +7,25 @@ from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget
 from anthropic_proxy.wire.json_schema.rules import Schema
 
 _MAX_INDEX_DIGITS = 9
-"""Digits of a list index in a reference; Python refuses to read integers of more than 4,300."""
+"""Maximum number of digits of a list index in a reference. `int()` raises for more than 4,300 digits."""
 _MISSING = object()
 
 
 class Document:
-    """Finds the targets of references in one schema, and counts the work in a budget."""
+    """One decoded schema, with a search for the targets of its references. The work is counted in `budget`."""
 
     def __init__(self, root: Schema, budget: WorkBudget) -> None:
         self.root = root
+        """The whole schema. References are relative to it."""
         self.budget = budget
+        """Budget of the request. Above its limit, the methods raise `WorkLimitExceeded`."""
         self._targets: dict[str, Any] = {}
 
     def find(self, reference: str) -> Any:
-        """Return the target of a local reference (`#/$defs/Name`); None for a reference to nothing."""
+        """Return the target of a local reference (`#/$defs/Name`). None: the target is missing or in another document.
+
+        The target is any JSON value.
+        """
         target = self._targets.get(reference, _MISSING)
         if target is _MISSING:
             self.budget.spend(1 + len(reference) // CHARACTERS_PER_NODE + reference.count("/"))
@@ -28,7 +33,11 @@ class Document:
         return target
 
     def follow(self, schema: Schema) -> Schema:
-        """Return the schema with references at its own level replaced; a cycle ends with the keywords read so far."""
+        """Return a copy of a schema without `$ref` at its top level: the keywords of the target are merged into it.
+
+        Keywords beside `$ref` take precedence over the target's. A chain of references is followed to its end; a cycle
+        ends at the first repeated reference. References inside the schema are unchanged.
+        """
         seen: set[str] = set()
         while isinstance(reference := schema.get("$ref"), str) and reference not in seen:
             seen.add(reference)
@@ -46,7 +55,7 @@ class Document:
             if isinstance(found, list) and _is_index(step) and int(step) < len(found):
                 found = found[int(step)]
             elif isinstance(found, dict):
-                spellings = map(_unescaped, (step, unquote(step)))  # not every client percent-encodes
+                spellings = map(_unescaped, (step, unquote(step)))  # some clients do not percent-encode names
                 found = next((found[name] for name in spellings if name in found), None)
             else:
                 return None

@@ -1,4 +1,4 @@
-"""Cleaned schemas as JSON text."""
+"""Encoding of a client's JSON Schema for a provider: JSON text in, cleaned JSON text out, with a cache."""
 
 import msgspec
 from msgspec import Raw
@@ -10,16 +10,18 @@ from anthropic_proxy.wire.json_schema.rules import STANDARD, SchemaRules
 from anthropic_proxy.wire.json_schema.strict import qualifies_for_strict
 
 _KEPT = 1_024
+"""Maximum number of schemas in the cache. The least recently used one is removed."""
 _MAX_KEPT_BYTES = 32 * 1024
-"""Size of the largest schema that is kept: with `_KEPT` it limits the size of the cache."""
+"""Maximum size of a cached schema. Larger schemas are encoded for every request."""
 
 
 def encode_schema(
     schema: bytes, budget: WorkBudget, rules: SchemaRules = STANDARD
 ) -> tuple[Raw, bool, tuple[str, ...]]:
-    """Return a cleaned schema, whether it qualifies for strict mode, and a description of each loss.
+    """Return a schema cleaned by `rules` as JSON text, True if strict mode allows the result, and a text for each loss.
 
-    `schema` is JSON text; empty: there is none.
+    `schema` is JSON text. b"": no schema; the result is an object without properties. Raises `WorkLimitExceeded` above
+    the budget.
     """
     budget.decode(schema)
     cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules, budget)
@@ -30,6 +32,9 @@ _encode_kept = WorkCache(encode_schema, bytes, _KEPT).find
 
 
 def encode_schema_once(schema: bytes, budget: WorkBudget, rules: SchemaRules) -> tuple[Raw, bool, tuple[str, ...]]:
-    """Do the same with a cache: a session repeats the schema of its replies in every request."""
+    """Return the result of `encode_schema` for a client's reply schema, from a cache if possible.
+
+    A session repeats its reply schema in every request. Error messages name `output_config.format.schema`.
+    """
     with budget.work_on(REPLY_SCHEMA):
         return (_encode_kept if len(schema) <= _MAX_KEPT_BYTES else encode_schema)(schema, budget, rules)

@@ -1,4 +1,4 @@
-"""Equality of JSON values in time linear in their sizes, however often they are compared."""
+"""Comparison of decoded JSON values (parts of a schema) in linear time, even if a value is compared many times."""
 
 from typing import Any
 
@@ -6,21 +6,25 @@ from anthropic_proxy.messages.work_budget import WorkBudget
 
 
 class EqualityIndex:
-    """Gives numbers to JSON values: equal values have equal numbers. Each list and object is read once.
+    """Assigns a number to each decoded JSON value. Equal values have equal numbers. Each list and object is read once.
 
-    Comparing two values directly reads both. With references, the same pair of large values can be compared thousands
-    of times. A value must not change after its number was asked for.
+    A direct comparison reads both values each time. References can cause thousands of comparisons of the same large
+    values. A value must not change after a call of `number` with this value.
     """
 
     def __init__(self, budget: WorkBudget) -> None:
         self.budget = budget
+        """Budget in which the read members are counted."""
         self._numbers: dict[Any, int] = {}
-        """Structure → its number. A structure is a scalar, or a container of numbers."""
+        """Structure → its number. A structure is a scalar with its type, or a container of the numbers of members."""
         self._read: dict[int, tuple[Any, int]] = {}
-        """Identity → the container, kept so that its identity stays its own, and its number."""
+        """`id()` of a container → the container and its number. The stored container keeps its `id()` from reuse."""
 
     def number(self, value: Any) -> int:
-        """Return the number of a value; does not recurse."""
+        """Return the number of a value. Uses no recursion, so the nesting depth is unlimited.
+
+        Raises `WorkLimitExceeded` above the budget.
+        """
         open_values = [value] if isinstance(value, dict | list) else []
         while open_values:
             one = open_values[-1]

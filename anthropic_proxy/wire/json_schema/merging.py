@@ -1,4 +1,4 @@
-"""Merge the parts of an `allOf` into one schema."""
+"""Merging of the schemas in an `allOf` into one schema, for providers that do not accept `allOf`."""
 
 from typing import Any
 
@@ -7,9 +7,11 @@ from anthropic_proxy.wire.json_schema.rules import Schema
 
 
 def merge_parts(schema: Schema, index: EqualityIndex) -> Schema:
-    """Return a schema with its `allOf` merged into it: of a keyword that several parts have, the first one's counts.
+    """Return a copy of a schema with the schemas of its `allOf` merged into it. Without `allOf`: the schema itself.
 
-    Properties and required names add up. A property that several parts describe differently gets an `allOf` of its own.
+    The result has all properties and all required names. A property with different descriptions gets an `allOf` of
+    these descriptions. For other keywords, the schema's own value counts, then that of the first entry. Raises
+    `WorkLimitExceeded` above the budget of `index`.
     """
     parts = schema.get("allOf")
     if not isinstance(parts, list):
@@ -22,19 +24,20 @@ def merge_parts(schema: Schema, index: EqualityIndex) -> Schema:
 
 
 class _Merger:
-    """Adds parts to a schema. Each list that grows is copied once, so the time is linear in the parts."""
+    """Merges schemas into one schema. Each dict or list that grows is copied once, so the time is linear."""
 
     def __init__(self, whole: Schema, index: EqualityIndex) -> None:
         self._whole = whole
         self._index = index
         self._own_properties = False
-        """True if the schema's `properties` is a copy that may change."""
+        """True if `properties` of the merged schema is a copy that may be changed."""
         self._conflicts: dict[str, list[Any]] = {}
-        """Name of a property that parts describe differently → the list of its descriptions."""
+        """Name of a property with different descriptions → the list of these descriptions."""
         self._required: dict[str, None] | None = None
+        """Required names in order. None: not more than one schema has `required`."""
 
     def add(self, part: Schema) -> None:
-        """Merge one part."""
+        """Merge one schema of the `allOf` into the merged schema. Existing keywords are kept."""
         self._index.budget.spend(1 + len(part))
         for key, value in part.items():
             before = self._whole.get(key)

@@ -1,4 +1,8 @@
-"""The root of a tool's schema, which every provider wants to be a plain object."""
+"""Conversion of the root of a client's JSON Schema into a plain object, which all providers require.
+
+A root may be a reference or a choice (`anyOf`). Tool input schemas are converted. For reply schemas, `admits_object`
+decides if a conversion is possible.
+"""
 
 import hashlib
 from typing import Any
@@ -12,16 +16,18 @@ from anthropic_proxy.wire.json_schema.rules import CHOICES, Schema
 from anthropic_proxy.wire.json_schema.texts import encode_short
 
 REPLY_SCHEMA = "output_config.format.schema"
-"""Field of the schema of a reply, for errors."""
+"""Path of the reply schema in the client request, for error messages."""
 _ADMISSIONS_KEPT = 1_024
+"""Maximum number of cached results of `admits_object`."""
 _OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperties", "$defs", "definitions"))
-"""Keywords that stay of a root that is no object."""
+"""Keywords that are kept of a root with another `type` than object."""
 
 
 def flatten_root(document: Document, index: EqualityIndex, lost: list[str]) -> Schema:
-    """Return a root that is an object with `properties`: references followed, alternatives merged, the rest dropped.
+    """Return the root of a schema as an object with `properties`.
 
-    `lost` receives a description of each loss.
+    References at the root are replaced, and the properties of all alternatives are merged. Keywords that do not fit an
+    object are dropped. A text for each loss is appended to `lost`. Raises `WorkLimitExceeded` above the budget.
     """
     root = document.root
     flattened = _RootFlattener(document, index, lost).flatten(root, 0)
@@ -29,7 +35,11 @@ def flatten_root(document: Document, index: EqualityIndex, lost: list[str]) -> S
 
 
 def admits_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
-    """Return True if a schema, given as JSON text, may accept an object. Only its root is examined."""
+    """Return True if a reply schema, given as JSON text, may accept a JSON object.
+
+    The root with its references and alternatives is examined, not the properties. False: a list or a plain value is
+    required. Results are cached. `budget`: None creates a new one. Raises `WorkLimitExceeded` above the budget.
+    """
     budget = budget or WorkBudget(REPLY_SCHEMA)
     with budget.work_on(REPLY_SCHEMA):
         return _find_admission(schema, budget)
@@ -49,9 +59,9 @@ _find_admission = WorkCache(_decide_admission, _digest, _ADMISSIONS_KEPT).find
 
 
 class _RootFlattener:
-    """Merges the alternatives of a root. Each list of alternatives is read once, however many references lead to it.
+    """Merges the alternatives of a root into one object. Each list of alternatives is read once and then reused.
 
-    A list that contains itself is ignored inside itself: its properties are added further up.
+    Inside itself, a recursive list of alternatives is ignored. Its properties are added at the outer level.
     """
 
     def __init__(self, document: Document, index: EqualityIndex, lost: list[str]) -> None:
@@ -59,12 +69,12 @@ class _RootFlattener:
         self._index = index
         self._lost = lost
         self._lists: dict[int, list[Schema]] = {}
-        """Identity of a list of alternatives → the objects among them, flattened. Empty for a list under way."""
+        """`id()` of a list of alternatives → its object schemas, flattened. Empty list: not yet complete."""
         self._targets: dict[str, Schema] = {}
-        """Reference → its target, flattened."""
+        """Reference → its target as a flattened object."""
 
     def flatten(self, schema: Schema, depth: int) -> Schema:
-        """Return a schema as one object with all properties of its alternatives."""
+        """Return a schema as one object with the properties of all its alternatives. Losses are added to `lost`."""
         budget = self._document.budget
         budget.require_depth(depth)
         flat = self._document.follow(schema)
@@ -103,9 +113,10 @@ class _RootFlattener:
 
 
 class _Union:
-    """Puts the properties of branches into a schema.
+    """Adds the properties of alternative schemas (branches) to the object schema `flat`.
 
-    `everyone_holds`: the schema requires all that any branch requires; else only what every branch requires.
+    `everyone_holds`: True for `allOf`, where a name is required if any branch requires it. False for `anyOf` and
+    `oneOf`, where a name is required if all branches require it.
     """
 
     def __init__(self, flat: Schema, index: EqualityIndex, *, everyone_holds: bool) -> None:
@@ -115,10 +126,13 @@ class _Union:
         properties = flat.get("properties")
         self._properties: Schema = dict(properties) if isinstance(properties, dict) else {}
         self._alternatives: dict[str, dict[int, Any]] = {}
-        """Name of a property that branches describe differently → its descriptions by the numbers of the index."""
+        """Name of a property with different descriptions → number in the equality index → description."""
 
     def add(self, branches: list[Schema]) -> None:
-        """Merge the branches; a branch that occurs again adds nothing."""
+        """Add the properties and required names of the branches to `flat`. A repeated branch is skipped.
+
+        A property with different descriptions becomes an `allOf` or `anyOf` of these descriptions.
+        """
         distinct = list({id(branch): branch for branch in branches}.values())
         for branch in distinct:
             self._index.budget.spend(1 + len(branch["properties"]))
@@ -148,17 +162,17 @@ class _Union:
 
 
 class _ObjectCheck:
-    """Decides whether an object may fit a schema. Each list of alternatives is read once."""
+    """Check if a schema may accept a JSON object. Each list of alternatives is read once."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
         self._lists: dict[tuple[int, str], bool] = {}
-        """Identity of a list of alternatives and its keyword → whether it admits an object; true while under way."""
+        """`id()` of a list of alternatives and its keyword → True if the list may accept an object or is incomplete."""
         self._targets: dict[str, bool] = {}
-        """Reference → whether its target admits an object."""
+        """Reference → True if its target may accept an object."""
 
     def admits(self, schema: Any, depth: int) -> bool:
-        """Return True if a schema may accept an object."""
+        """Return True if a schema may accept a JSON object. `depth`: nesting depth of the schema."""
         self._document.budget.require_depth(depth)
         if not isinstance(schema, dict):
             return True
@@ -190,7 +204,7 @@ class _ObjectCheck:
 
 
 def _breadth(schema: Schema) -> int:
-    """Return the steps of reading a schema at its own level, with the lists of its keywords."""
+    """Return the budget steps for the top level of a schema: its keywords and the entries of their lists."""
     return 1 + len(schema) + sum(len(value) for value in schema.values() if isinstance(value, list))
 
 
@@ -199,7 +213,7 @@ def _describe(kinds: Any) -> str:
 
 
 def names_in(required: Any) -> dict[str, None]:
-    """Return the names of a `required`, in order; a keyword with another value demands nothing."""
+    """Return the names in the value of `required`, in order, as keys. Empty: the value is not a list."""
     return dict.fromkeys(one for one in required if isinstance(one, str)) if isinstance(required, list) else {}
 
 

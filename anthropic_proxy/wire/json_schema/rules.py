@@ -1,35 +1,39 @@
-"""Keywords of JSON Schema by the kind of their value, and the rules of a wire's schema language."""
+"""JSON Schema keywords grouped by the kind of their value, and `SchemaRules`: the keywords that a provider accepts."""
 
 from typing import Any
 
 from msgspec import Struct
 
 Schema = dict[str, Any]
+"""A decoded JSON Schema."""
 
 NAMED = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
-"""Keywords with a map from names to schemas."""
+"""Keywords with a mapping from names to schemas as value."""
 LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
-"""Keywords with a list of schemas."""
+"""Keywords with a list of schemas as value."""
 SINGLE = ("items", "contains", "not", "if", "then", "else", "propertyNames")
-"""Keywords with one schema (`items` may be a list in old drafts)."""
+"""Keywords with one schema as value. In old drafts, `items` may be a list of schemas."""
 SWITCHES = ("additionalProperties", "additionalItems", "unevaluatedProperties", "unevaluatedItems")
-"""Keywords with a schema or a boolean that has a meaning."""
+"""Keywords with a schema or a boolean as value. A boolean is kept unchanged."""
 DROPPED = frozenset(("$schema", "$id", "$comment"))
+"""Keywords that are removed for all providers."""
 CHOICES = ("anyOf", "oneOf", "allOf")
+"""Keywords that combine alternatives."""
 
 
 class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """Limits of a wire's schema language."""
+    """Restrictions of JSON Schema in the requests of one wire or provider."""
 
     inlines_references: bool = False
-    """True if `$ref` must be replaced by its target. A cycle becomes a plain object."""
+    """True if each `$ref` is replaced by its target. A recursive `$ref` becomes a plain object."""
     types_beside_choices: bool = True
-    """False: `type` may not stand beside `anyOf`; it moves into the alternatives."""
+    """True if `type` is accepted beside `anyOf`. False: `type` is moved into each alternative."""
     basics_only: bool = False
-    """True if only types, descriptions, properties, items and enums are accepted. One of several alternatives is
-    kept."""
+    """True if only types, descriptions, properties, required names, items and enums are accepted. Of several
+    alternatives, the first that is not `null` is kept."""
 
 
 STANDARD = SchemaRules()
+"""Rules without restrictions: only `DROPPED` keywords are removed, and the root becomes a plain object."""
 BASICS = SchemaRules(inlines_references=True, basics_only=True)
-"""Rules that every server accepts."""
+"""Rules with all restrictions except `types_beside_choices`. Used for example after a server rejected a schema."""

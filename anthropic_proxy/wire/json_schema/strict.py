@@ -1,4 +1,4 @@
-"""The rules of OpenAI's strict mode."""
+"""Check if a JSON Schema obeys the rules of OpenAI's strict mode (Structured Outputs)."""
 
 from typing import Any
 
@@ -11,11 +11,15 @@ _STRICT = frozenset(
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems"),
     )
 )
-"""Keywords that OpenAI's strict mode takes (platform.openai.com, Structured Outputs, "Supported schemas", 2026-11)."""
+"""Keywords that OpenAI's strict mode accepts (platform.openai.com, Structured Outputs, "Supported schemas"; 2026-11).
+"""
 
 
 def qualifies_for_strict(schema: Any) -> bool:
-    """Return True if a cleaned schema obeys strict mode: all properties required, no others, no unknown keyword."""
+    """Return True if a cleaned schema may be sent with `strict: true`.
+
+    Each object must require all its properties and forbid others, and each keyword must be accepted by strict mode.
+    """
     open_schemas = [schema]
     while open_schemas:
         one = open_schemas.pop()
@@ -36,7 +40,10 @@ def qualifies_for_strict(schema: Any) -> bool:
 
 
 def _is_closed(schema: Schema) -> bool:
-    """Return True if a schema has a type, and an object requires all of its properties."""
+    """Return True if an object schema requires all its properties and forbids others, or another schema has a type.
+
+    `anyOf`, `$ref`, `enum` and `const` count as a type.
+    """
     if schema.get("type") == "object" or "properties" in schema:
         names, required = schema.get("properties", {}), schema.get("required")
         if not isinstance(names, dict) or schema.get("additionalProperties") is not False:

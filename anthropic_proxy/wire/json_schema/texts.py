@@ -1,4 +1,7 @@
-"""Values of keywords as short JSON texts for a description."""
+"""Encoding of JSON Schema keyword values as short texts.
+
+A wire adds the text of a keyword that its provider lacks to the `description` of the schema.
+"""
 
 from itertools import islice
 from typing import Any
@@ -6,13 +9,13 @@ from typing import Any
 import msgspec
 
 MAX_TEXT_CHARACTERS = 200
-"""Characters of JSON that a keyword may add to a description."""
+"""Maximum length of the JSON text of one keyword value. A longer value is not added to a description."""
 
 
 def encode_short(value: Any) -> str | None:
-    """Return a value as JSON text; None for a text of more than `MAX_TEXT_CHARACTERS`.
+    """Return a decoded JSON value as JSON text. None: the text has more than `MAX_TEXT_CHARACTERS` characters.
 
-    A large value is not encoded: each of its members takes at least one character.
+    The members are counted first, so that a large value is never encoded.
     """
     if not _may_be_short(value):
         return None

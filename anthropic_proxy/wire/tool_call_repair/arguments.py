@@ -1,8 +1,8 @@
-"""Repair of tool arguments that are not a JSON object.
+"""Repair of the arguments of a tool call if the model's text is not a JSON object.
 
-The library `json_repair` proposes an object. It is accepted only if it has the same tokens in the same order as the
-model's text. Commas, quote style and the closing brackets at the end may differ. The library is imported when the first
-arguments are broken, which most servers never send.
+The library `json_repair` proposes an object. The proposal is accepted only if it has the same tokens in the same order
+as the model's text. Commas, quote style and the closing brackets at the end may differ. The library is imported at the
+first invalid arguments, because most servers never send any.
 """
 
 import json
@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 MAX_LENGTH = 64 * 1024
-"""Maximum length of arguments to repair, in characters: 0.2 s at worst. Longer ones are unchanged."""
+"""Maximum length of arguments that are repaired, in characters. A repair takes up to 0.2 s. Longer arguments are
+delivered unchanged."""
 _MAX_DEPTH = 200
-"""Maximum nesting. The library takes more than a second for thousands of open braces."""
+"""Maximum nesting of arguments that are repaired. The library takes more than a second for thousands of open braces."""
 _NESTED = 2
-"""Number of additional JSON encodings that are removed."""
+"""Number of attempts to decode arguments that are an object encoded again as a JSON string."""
 
 _TOKEN = re.compile(
     r"""
@@ -31,7 +32,8 @@ _TOKEN = re.compile(
 )
 _LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 _QUOTED = re.compile(r"""["'{}\[\]]""")
-"""Characters that must not surround an object, because it could be part of a larger one."""
+"""Characters that must not stand before or after an object. With one of them, the object could be a part of a larger
+value."""
 _ESCAPE = re.compile(r"\\.|\"", re.DOTALL)
 _OPENERS = ("{", "[")
 _CLOSERS = ("}", "]")
@@ -41,7 +43,7 @@ _scan = json.JSONDecoder(strict=False).raw_decode
 
 
 def is_object(text: str) -> bool:
-    """Return True if a text is exactly one JSON object."""
+    """Return True if a text is exactly one valid JSON object. White space around the object is allowed."""
     try:
         msgspec.json.decode(text, type=dict)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
@@ -50,11 +52,12 @@ def is_object(text: str) -> bool:
 
 
 def repair_arguments(text: str, *, alone: bool = False) -> str | None:
-    """Return the only JSON object that a text can mean, as JSON text. None: ambiguous.
+    """Return the JSON object that the arguments of a tool call mean, as JSON text. A valid object is unchanged.
 
-    Repaired are: an extra or missing comma, missing or extra brackets at the end, quotes and words of Python and
-    JavaScript, an object encoded again as a string. Without `alone`, also: an unfinished string at the end, a repeated
-    object, text or a fence around the object. `alone`: markers enclose the text.
+    None: no object, more than one possible meaning, or more than `MAX_LENGTH` characters. Repaired are: extra or
+    missing commas, wrong brackets at the end, quotes and words of Python and JavaScript, an object encoded again as a
+    string. `alone`: True if the text comes from between markers. If False, these are repaired too: an
+    unfinished string at the end, a repeated object, text or a code fence around the object.
 
     >>> repair_arguments('{"path": "a",}')
     '{"path": "a"}'
@@ -92,7 +95,10 @@ def _decode_text(text: str) -> str | None:
 
 
 def _find_repeated(text: str) -> str | None:
-    """Return the object that a text contains once or repeatedly. Empty objects before it are ignored."""
+    """Return the JSON text of the only object in a text, which may be repeated. Empty objects before it are ignored.
+
+    None: other text, or different objects.
+    """
     written, position, found = "", 0, None
     while position < len(text):
         try:
@@ -113,7 +119,7 @@ class _Token(NamedTuple):
 
 
 def _repair(text: str, *, closes_strings: bool) -> str | None:
-    """Return the library's result for a text that starts with a brace, if it has the same tokens."""
+    """Return the library's repair of a text that starts with a brace. None: the repair has other tokens or failed."""
     tokens = _read_words(text, closes_strings=closes_strings)
     if tokens is None:
         return None
@@ -125,13 +131,17 @@ def _repair(text: str, *, closes_strings: bool) -> str | None:
             return None
         mended = json.dumps(repaired, ensure_ascii=False, allow_nan=False)
         mended.encode()
-    except (ValueError, RecursionError):  # half a character is a ValueError too
+    except (ValueError, RecursionError):  # a lone surrogate raises a ValueError too
         return None
     return mended if _read_words(mended, closes_strings=False) == tokens else None
 
 
 def _read_words(text: str, *, closes_strings: bool) -> list[_Token] | None:
-    """Return the tokens of a text without commas and without the closing brackets at its end. None: ambiguous."""
+    """Return the tokens of a text without commas and without closing brackets at its end.
+
+    None: the text has other characters, invalid tokens or too deep nesting. `closes_strings`: True if an unfinished
+    string at the end counts as a string.
+    """
     tokens: list[_Token] = []
     position = depth = 0
     while position < len(text):
@@ -146,7 +156,7 @@ def _read_words(text: str, *, closes_strings: bool) -> list[_Token] | None:
             continue
         try:
             token = _read_token(str(match.lastgroup), match.group(), names=_COLON.match(text, position) is not None)
-        except ValueError:  # an escape that is none, a number too large
+        except ValueError:  # an invalid escape, or a number with too many digits
             return None
         if token is None:
             return None
@@ -170,5 +180,5 @@ def _read_token(kind: str, value: str, *, names: bool) -> _Token | None:
 
 
 def _as_json(escape: re.Match[str]) -> str:
-    """Return an escape in JSON form. Single quotes need none; double quotes between single ones do."""
+    r"""Return an escape in JSON form: `\'` becomes `'`, and a bare double quote becomes `\"`."""
     return {"\\'": "'", '"': '\\"'}.get(escape.group(), escape.group())

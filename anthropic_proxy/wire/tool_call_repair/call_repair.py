@@ -1,4 +1,4 @@
-"""Repair of the names and arguments of tool calls."""
+"""Repair of the names and arguments of tool calls in a provider's reply, before the client receives the calls."""
 
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.wire.contract import BaseDialect, Call
@@ -6,21 +6,28 @@ from anthropic_proxy.wire.tool_call_repair.arguments import is_object, repair_ar
 from anthropic_proxy.wire.tool_call_repair.offered_tools import UNNAMED, OfferedTools
 
 _MAX_SHOWN_CHARACTERS = 80
-"""Maximum length of a name in a note."""
+"""Maximum length of a tool name in a fidelity note. A longer name is cut."""
 
 
 class CallRepair:
-    """Repairs the tool calls of one reply and notes each change. Ambiguous calls are unchanged."""
+    """Repairs the tool calls of one reply and adds a fidelity note for each change.
+
+    A name or arguments with more than one possible meaning are unchanged.
+    """
 
     def __init__(self, call: Call[BaseDialect], *, names: bool) -> None:
-        """`names`: True to repair names."""
+        """`call` supplies the offered tools. `names`: True to repair tool names, False to repair arguments only."""
         self.notes: list[FidelityNote] = []
-        """Notes on repaired calls and on arguments that stay broken."""
+        """Notes for repaired names and arguments, and for invalid arguments that could not be repaired."""
         self._aliases = call.aliases
         self._offered = OfferedTools(call) if names else None
 
     def repair_name(self, name: str) -> str:
-        """Return the client's name of the called tool."""
+        """Take a tool name from the provider's reply and return the name in the client request.
+
+        An alias is replaced by the client's name. An unknown name is replaced by the only offered tool that it can
+        mean; otherwise it is returned unchanged.
+        """
         client_name = self._aliases.get(name, name)
         found = self._offered.match(name) if self._offered else None
         if found is None:
@@ -36,7 +43,11 @@ class CallRepair:
         return found
 
     def find_name(self, arguments: str) -> str | None:
-        """Return the client's tool name for a call without a name. None: names are not repaired."""
+        """Return the client's tool name for a call without a name: the only tool that accepts these arguments.
+
+        `arguments` is the JSON text of the call. `unnamed_tool` is returned if no tool or several tools match. None:
+        names are not repaired, or the request offers no tools of the client.
+        """
         if not self._offered:
             return None
         whole = arguments if is_object(arguments) else repair_arguments(arguments) or arguments
@@ -45,7 +56,10 @@ class CallRepair:
         return found
 
     def repair_arguments(self, arguments: str, name: str) -> str:
-        """Return arguments as one JSON object, or unchanged if no object is certain."""
+        """Return the arguments of a call of the tool `name` as the JSON text of one object.
+
+        Empty arguments, and arguments with more than one possible meaning, are returned unchanged.
+        """
         if not arguments.strip() or is_object(arguments):
             return arguments
         mended = repair_arguments(arguments)
@@ -63,6 +77,6 @@ class CallRepair:
 
 
 def _shortened(name: str) -> str:
-    """Return a name, shortened and escaped for a log line."""
+    """Return a tool name for a note: cut to 80 characters, with control characters escaped."""
     visible = name if len(name) <= _MAX_SHOWN_CHARACTERS else name[:_MAX_SHOWN_CHARACTERS] + "…"
     return repr(visible)[1:-1]

@@ -1,15 +1,19 @@
-"""Code fences and line breaks in a text, found by position."""
+"""Search for Markdown code fences and line breaks in reply text. Tool calls inside a fence are examples, not calls."""
 
 import re
 
 MAX_FENCE_LENGTH = 6
-"""Number of characters at the beginning of a line that may belong to an incomplete fence."""
+"""Maximum number of characters that can precede a fence's last character: a line break, three spaces and two of the
+three fence characters. This many characters are kept from the previous fragment."""
 _FENCE = re.compile(r"(?<=\n) {0,3}(?:```|~~~)")
 _LINE_BREAK = re.compile(r"[\r\n]")
 
 
 def find_fence(text: str, offset: int) -> int | None:
-    """Return the end of the first fence that ends after `offset`. None: no fence."""
+    """Return the index after the first fence mark (three backticks or tildes) that ends after `offset`. None: no fence.
+
+    A fence starts a line, after at most three spaces.
+    """
     match = _FENCE.search(text, max(0, offset - MAX_FENCE_LENGTH))
     while match is not None and match.end() <= offset:
         match = _FENCE.search(text, match.end())
@@ -17,6 +21,9 @@ def find_fence(text: str, offset: int) -> int | None:
 
 
 def end_before_gap(text: str, end: int) -> int:
-    """Return the start of the white space, from its first line break on, at the end of `text[:end]`; else `end`."""
+    """Return the index of the first line break in the white space before `end`. Without a line break, return `end`.
+
+    Used to hold back line breaks before a possible tool call.
+    """
     line_break = _LINE_BREAK.search(text, len(text[:end].rstrip()), end)
     return line_break.start() if line_break else end

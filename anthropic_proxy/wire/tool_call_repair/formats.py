@@ -1,4 +1,7 @@
-"""Text formats of tool calls that servers leave in the text, one row each."""
+"""Table of the text formats in which models write tool calls: start marker, end marker and readers of each format.
+
+`TextCallDetector` searches reply text for the start markers. A reader parses the text of a call.
+"""
 
 import functools
 import re
@@ -37,43 +40,56 @@ ToolCallFormat = Literal[
     "bare_json",
     "bare_python",
 ]
-"""Names of formats. The docstrings of the readers show each format and its source.
+"""Names of the text formats. The docstring of each reader function shows the format and its source.
 
-`bare_json` and `bare_python` have no markers, the call is the complete reply: `{"name": …, "parameters": {…}}` (Llama
-3.1 and later), `[name(key="value")]` (Llama 3.2 and 4).
+`bare_json` and `bare_python` have no markers: the calls are the complete reply. Examples: `{"name": …, "parameters":
+{…}}` (Llama 3.1 and later), `[name(key="value")]` (Llama 3.2 and 4).
 """
 TOOL_CALL_FORMATS: tuple[ToolCallFormat, ...] = get_args(ToolCallFormat)
+"""All text formats, in the order of `ToolCallFormat`."""
 
 Reader = Callable[[str, OfferedTools], list[FoundCall] | None]
+"""Function that parses a text from a start marker to an end marker, both included, and returns its tool calls.
+
+None: the text has another format or calls a tool that was not offered.
+"""
 
 
 class StartMarker(Struct, frozen=True):
-    """Marker at the start of a tool call in the text."""
+    """Properties of one start marker, a text such as `<tool_call>` at the start of a tool call."""
 
     ending: str
-    """End marker. "": the end of the reply. It may be missing at the end of the reply."""
+    """End marker of the call. "": the call ends at the end of the reply. A server may omit the last end marker."""
     readers: tuple[tuple[ToolCallFormat, Reader], ...]
-    """Readers in the order of their attempts."""
+    """Pairs of a format and its reader, tried in this order."""
     names: bool = True
-    """True if a tool name or a bracket follows the marker."""
+    """True if a tool name or a bracket must follow the marker. Other text after the marker is then not a call."""
 
 
 class FormatMarkers(NamedTuple):
-    """Markers of the formats that a server may leave in the text."""
+    """Start and end markers of a set of text formats, prepared for the search in streamed text."""
 
     marks: Mapping[str, StartMarker]
+    """Start marker → its properties."""
     pattern: re.Pattern[str] | None
+    """Pattern that matches any start marker not after a backtick. None: no start markers."""
     strays: frozenset[str]
-    """End markers that are dropped if no call is open."""
+    """End markers that are dropped directly after a call."""
     firsts: frozenset[str]
+    """First characters of the start markers."""
     spark: re.Pattern[str]
-    """Pattern for text that must be examined. Other text passes."""
+    """Pattern of the characters at which a marker, fence or line break may begin. Text without them is emitted at
+    once."""
     max_length: int
+    """Length of the longest start marker. 0: no start markers."""
     prefixes: frozenset[str]
-    """Prefixes of the markers, complete markers included."""
+    """All prefixes of the start markers, the complete markers included."""
 
     def find_partial_mark(self, text: str, offset: int, end: int) -> int:
-        """Return the start, before `end`, of a partial marker at the end of a text. Length of the text: no marker."""
+        """Return the index at which an incomplete start marker at the end of `text` begins.
+
+        Indexes from `offset` to before `end` are searched. Without such a marker, return the length of `text`.
+        """
         for start in range(max(offset, len(text) - self.max_length + 1), end):
             if text[start] in self.firsts and (start == 0 or text[start - 1] != "`") and text[start:] in self.prefixes:
                 return start
@@ -109,15 +125,15 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, Reader], ...]]] = (
     ("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", (("invoke", read_invocations),)),
 )
 _NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>")
-"""Markers that other words may follow before the name: `print(`, `function`."""
+"""Start markers after which another word may stand before the tool name: `print(`, `function`."""
 
 _KEYS = ("name", "type", "function", "parameters", "arguments", "id")
-"""First keys of an object that is a call."""
+"""Keys with which the JSON object of a call may begin."""
 _IDENTIFIER = re.compile(r"[\w.]*")
 
 
 def _marks_of(conventions: Sequence[ToolCallFormat]) -> Mapping[str, StartMarker]:
-    """Return start marker → properties, with the readers of these formats only."""
+    """Return a mapping from start marker to properties, with the readers of the given formats only."""
     marks = {}
     for begin, ending, readers in _ROWS:
         wanted = tuple(reader for reader in readers if reader[0] in conventions)
@@ -128,7 +144,7 @@ def _marks_of(conventions: Sequence[ToolCallFormat]) -> Mapping[str, StartMarker
 
 @functools.lru_cache(maxsize=64)
 def markers_of(conventions: tuple[ToolCallFormat, ...]) -> FormatMarkers:
-    """Return the markers of these formats."""
+    """Return the markers by which calls in the given text formats are detected. The result is cached."""
     marks = _marks_of(conventions)
     firsts = frozenset(begin[0] for begin in marks)
     return FormatMarkers(
@@ -145,7 +161,10 @@ def markers_of(conventions: tuple[ToolCallFormat, ...]) -> FormatMarkers:
 def read_bare(
     text: str, conventions: Sequence[ToolCallFormat], offered: OfferedTools
 ) -> tuple[ToolCallFormat, list[FoundCall]] | None:
-    """Return the calls of a reply that consists of calls only."""
+    """Return the format and the tool calls of a complete reply that consists of calls without markers.
+
+    `conventions`: the text formats to try. None: the reply is other text.
+    """
     if "bare_json" in conventions and (calls := read_objects(text, offered, bare=True)):
         return "bare_json", calls
     if "bare_python" in conventions and text.lstrip().startswith("[") and (calls := read_calls(text, offered)):
@@ -154,7 +173,10 @@ def read_bare(
 
 
 def can_be_bare(text: str, conventions: Sequence[ToolCallFormat], offered: OfferedTools) -> bool:
-    """Return True if a reply with this beginning may consist of calls only. False is final for any longer text."""
+    """Return True if a reply that begins with `text` may consist of tool calls without markers.
+
+    False: no continuation of `text` can be such a reply. `conventions`: the allowed text formats.
+    """
     remainder = text.lstrip()
     listed = remainder.startswith("[")
     remainder = remainder.removeprefix("[").lstrip() if listed else remainder

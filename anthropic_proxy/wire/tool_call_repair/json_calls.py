@@ -1,4 +1,4 @@
-"""Tool calls written as JSON objects with a name and arguments."""
+"""Readers of tool calls that a model wrote in its reply text as JSON objects with a name and arguments."""
 
 import json
 import re
@@ -15,16 +15,16 @@ _scan = json.JSONDecoder(strict=False).raw_decode
 
 
 class FoundCall(Struct, frozen=True):
-    """A recovered tool call."""
+    """A tool call recovered from reply text."""
 
     name: str
-    """Client's name of an offered tool."""
+    """Name of the offered tool, as in the client request."""
     arguments: str
-    """JSON text of an object, unchanged if the model's text was valid."""
+    """JSON text of an object. Valid JSON of the model is unchanged."""
 
 
 class _Written(Struct):
-    """Fields of a call. Some models put both into an object `function`."""
+    """JSON fields of a tool call. Some models put name and arguments into an object `function`."""
 
     name: str | None = None
     function: Raw = _ABSENT
@@ -36,9 +36,10 @@ _decode = msgspec.json.Decoder(_Written).decode
 
 
 def read_objects(text: str, offered: OfferedTools, *, bare: bool = False) -> list[FoundCall] | None:
-    """Return the calls of a text that consists of JSON objects, in a list or a sequence. None: other text.
+    """Return the tool calls of a text that consists of JSON objects, in a JSON list or one after another.
 
-    All must call offered tools. `bare`: no markers identify calls, so the arguments are required.
+    None: the text has other content, or an object does not call an offered tool. `bare`: True if the text comes without
+    markers. Each object must then have arguments, and invalid JSON is not repaired.
     """
     objects = _split(text.strip())
     if objects is None and not bare and (mended := repair_arguments(text, alone=True)):
@@ -49,7 +50,11 @@ def read_objects(text: str, offered: OfferedTools, *, bare: bool = False) -> lis
 
 
 def read_named(name: str, arguments: str, offered: OfferedTools) -> FoundCall | None:
-    """Return the call of a name and the JSON text of its arguments. Empty text means no arguments."""
+    """Return the tool call for a name as written by the model and the JSON text of its arguments.
+
+    Empty `arguments` mean an empty object. Invalid arguments are repaired. None: the tool is not offered, or the
+    arguments cannot be repaired.
+    """
     known = offered.match(name)
     arguments = arguments.strip() or "{}"
     if known is not None and not is_object(arguments):
@@ -58,7 +63,7 @@ def read_named(name: str, arguments: str, offered: OfferedTools) -> FoundCall | 
 
 
 def end_of_value(text: str, start: int) -> int | None:
-    """Return the end of the JSON value at `start`. None: no value."""
+    """Return the index after the JSON value that begins at index `start` of `text`. None: no complete value."""
     try:
         _, end = _scan(text, start)
     except (ValueError, RecursionError):
@@ -67,7 +72,7 @@ def end_of_value(text: str, start: int) -> int | None:
 
 
 def _split(text: str) -> list[str] | None:
-    """Return the JSON texts of the objects in a list or a sequence."""
+    """Return the JSON text of each value in a JSON list or a sequence of values. None: other text."""
     if text.startswith("["):
         try:
             return [bytes(part).decode() for part in msgspec.json.decode(text, type=list[Raw])]

@@ -1,4 +1,7 @@
-"""Tools offered in a request, found by the names that models use for them."""
+"""Search for the client tool that a model means by the name or the arguments of a tool call.
+
+"Offered" tools are the tools of the client in the prepared request. Server tools are not included.
+"""
 
 import functools
 import re
@@ -12,20 +15,20 @@ from anthropic_proxy.messages.models.tools import is_client_tool
 from anthropic_proxy.wire.contract import BaseDialect, Call
 
 UNNAMED = "unnamed_tool"
-"""Placeholder for the unknown name of a call.
+"""Tool name in the reply for a call without a name, if the tool cannot be found by the arguments.
 
-The Messages API and all other providers reject a history with an empty name. Clients such as Claude Code and the tool
-runner of the official SDKs answer this name with an error, and the model calls again.
+All providers reject a history with an empty tool name. Claude Code and the tool runner of the official SDKs return an
+error result for the unknown name `unnamed_tool`, and the model calls again.
 """
 _COUNT = re.compile(r":\d+$")
-"""Counter of call ids that models add to a name: `functions.Read:0`."""
+"""Counter that models append to a tool name: `functions.Read:0`."""
 _NAMESPACE = re.compile(r"[^.:/]*[.:/]")
 _MAX_NAME_LENGTH = 512
-"""Maximum length of a name with namespaces. Each namespace is one more lookup."""
+"""Maximum length of a name that is searched without its namespaces. Each namespace costs one lookup."""
 
 
 class OfferedTools:
-    """Finds the tool that a call refers to. None: ambiguous."""
+    """Index of the client's tools in one request. No tool is offered if the tool choice is `none`."""
 
     def __init__(self, call: Call[BaseDialect]) -> None:
         choice = call.request.tool_choice
@@ -36,6 +39,7 @@ class OfferedTools:
         self._folded: dict[str, set[str]] | None = None
 
     def __bool__(self) -> bool:
+        """Return True if at least one tool of the client is offered."""
         return any(map(is_client_tool, self._given))
 
     @functools.cached_property
@@ -43,10 +47,10 @@ class OfferedTools:
         return {tool.name: tool for tool in self._given if is_client_tool(tool)}
 
     def match(self, name: str) -> str | None:
-        """Return the client's name of the tool that a model calls `name`.
+        """Return the name in the client request of the tool that a model calls `name`. None: no tool, or several.
 
-        The order is: the exact name; the name without namespaces (`functions.`, `default_api.`) and without the counter
-        of an id; any of them with other case and with `-` for `_`.
+        First, the exact name is tried. Second, the name without the counter of an id and without namespaces
+        (`functions.`, `default_api.`). Third, each of these names with other case and with `-` for `_`.
         """
         if name in self._tools:
             return self._aliases.get(name, name)
@@ -62,10 +66,10 @@ class OfferedTools:
         return None
 
     def match_by_arguments(self, arguments: str) -> str | None:
-        """Return the client's tool name for a call without a name.
+        """Return the name in the client request of the tool that accepts `arguments`, for a call without a name.
 
-        It is the forced tool, the only offered tool, or the only one with a matching schema: all required properties
-        are present and all properties are known.
+        This is the forced tool, the only offered tool, or the only tool with a matching schema: all required properties
+        are present and all properties are known. `arguments` is JSON text. None: no tool, or several.
         """
         if self._forced is not None or len(self._tools) == 1:
             name = self._forced or next(iter(self._tools))
@@ -78,7 +82,10 @@ class OfferedTools:
         return self._aliases.get(fitting[0], fitting[0]) if len(fitting) == 1 else None
 
     def properties_of(self, name: str) -> Mapping[str, Any]:
-        """Return the properties in the schema of a tool, given the client's name. Empty: no properties."""
+        """Return the `properties` in the input schema of the tool `name` (client's name): property name → schema.
+
+        Empty: the tool is not offered, or its schema has no properties.
+        """
         sent_name = next((tool for tool in self._tools if self._aliases.get(tool, tool) == name), "")
         properties = self._schema_of(sent_name).get("properties")
         return properties if isinstance(properties, dict) else {}
@@ -108,7 +115,7 @@ class OfferedTools:
 
 
 def _endings_of(name: str) -> list[str]:
-    """Return a name without its counter and then, one by one, without its namespaces."""
+    """Return the name without its counter, then the same name without its first namespace, without two, and so on."""
     endings = [_COUNT.sub("", name.strip())]
     while namespace := _NAMESPACE.match(endings[-1]):
         endings.append(endings[-1][namespace.end() :])

@@ -1,4 +1,7 @@
-"""Tool calls written as Python, `name(key="value")`. They are parsed and never run."""
+"""Readers of tool calls that a model wrote in its reply text as Python, `name(key="value")`.
+
+The Python code is parsed to a syntax tree and never run. Each reader returns None for text of another format.
+"""
 
 import ast
 import re
@@ -13,37 +16,41 @@ from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
 _TAG = "<|python_tag|>"
 _FENCE = re.compile(r"\A```tool_code[ \t]*\n(.*?)\n?(?:```)?\Z", re.DOTALL)
 _PRINTS = "print"
+"""Function around a call that is ignored: `print(name(x=1))`."""
 _MAX_CHARACTERS = 64 * 1024
+"""Maximum length of a text that is parsed. Longer text is not a call."""
 
 
 def read_python_tag(text: str, offered: OfferedTools) -> list[FoundCall] | None:
-    """Read `<|python_tag|>{"name": …, "parameters": {…}}`, several with `;` between, and `<|python_tag|>name.call(…)`.
+    """Return the calls of `<|python_tag|>{"name": …, "parameters": {…}}` or of `<|python_tag|>name.call(…)`.
 
-    Llama 3.1 (`llama3_1/prompt_format.md`; vLLM's `llama_tool_parser`).
+    Several JSON objects are separated by `;`. Written by Llama 3.1 (`llama3_1/prompt_format.md`; vLLM's
+    `llama_tool_parser`).
     """
     body = text.removeprefix(_TAG)
     return read_objects(body, offered) or read_calls(body, offered)
 
 
 def read_tool_code(text: str, offered: OfferedTools) -> list[FoundCall] | None:
-    """Read a fence named `tool_code` with calls in it, printed or not.
+    """Return the Python calls in a code fence named `tool_code`, with or without `print(…)` around each call.
 
-    Gemma and Gemini ("Function calling with Gemma"; the model's `default_api`).
+    Written by Gemma and Gemini ("Function calling with Gemma"; Gemini's namespace `default_api`).
     """
     fenced = _FENCE.match(text)
     return read_calls(fenced[1], offered) if fenced else None
 
 
 def read_calls(text: str, offered: OfferedTools) -> list[FoundCall] | None:
-    """Read calls on separate lines or in a list (`[a(x=1), b()]`): Llama 3.2 and 4 "pythonic".
+    """Return the calls of Python code: one call per line, or a list of calls (`[a(x=1), b()]`).
 
-    Arguments must be keywords with literal values. None: other text, or a tool is not offered.
+    Written by Llama 3.2 and 4 ("pythonic"). Arguments must be keywords with literal values. None: other text, or a tool
+    is not offered.
     """
     if len(text) > _MAX_CHARACTERS:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # of a backslash that escapes nothing
+            warnings.simplefilter("ignore", SyntaxWarning)  # a backslash without a valid escape
             tree = ast.parse(text.strip())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None

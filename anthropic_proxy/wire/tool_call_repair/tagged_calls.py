@@ -1,7 +1,8 @@
-"""Tool calls between tags or special tokens. Each reader receives the text from its marker on.
+"""Readers of tool calls that a model wrote in its reply text between tags or special tokens, one function per format.
 
-The cost is linear in the length of the text: repetitions in a pattern are possessive wherever the next part could match
-the same characters.
+A reader takes the text from the start marker to the end marker, both included, and returns its calls. It returns None
+for text of another format and for a call of a tool that is not offered. The time is linear in the length of the text:
+repetitions in a pattern are possessive if the next part could match the same characters.
 """
 
 import re
@@ -48,18 +49,18 @@ _CHANNEL = re.compile(
 
 
 def read_tagged_json(text: str, offered: OfferedTools) -> list[FoundCall] | None:
-    """Read `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
+    """Return the calls of `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
 
-    Hermes 2 Pro and Qwen 2.5 and 3 are trained so (their chat templates; vLLM's `hermes_tool_parser`).
+    Written by Hermes 2 Pro, Qwen 2.5 and Qwen 3 (chat templates; vLLM's `hermes_tool_parser`).
     """
     return read_objects(text.removeprefix(_TAG).removesuffix(_TAG_END), offered)
 
 
 def read_functions(text: str, offered: OfferedTools) -> list[FoundCall] | None:
-    """Read `<function=name><parameter=x>…</parameter></function>`, in `<tool_call>` or without it.
+    """Return the calls of `<function=name><parameter=x>…</parameter></function>`, with or without `<tool_call>`.
 
-    Qwen 3 Coder (chat template; vLLM's `qwen3coder_tool_parser`: one line break at either end of a value is dropped,
-    and its type is that of the schema).
+    One line break at the start and at the end of a value is dropped. A value gets the type in the tool's schema.
+    Written by Qwen 3 Coder (chat template; vLLM's `qwen3coder_tool_parser`).
     """
     calls: list[FoundCall] = []
     text = text.strip().removeprefix(_TAG).removesuffix(_TAG_END).rstrip()
@@ -77,9 +78,9 @@ def read_functions(text: str, offered: OfferedTools) -> list[FoundCall] | None:
 
 
 def read_function_json(text: str, offered: OfferedTools) -> list[FoundCall] | None:
-    """Read `<function=name>{…}</function>`.
+    """Return the call of `<function=name>{…}</function>`.
 
-    Llama 3.1 is prompted so for tools of one's own (`llama3_1/prompt_format.md`, "User-defined Custom tool calling").
+    Written by Llama 3.1 for custom tools (`llama3_1/prompt_format.md`, "User-defined Custom tool calling").
     """
     begin = _FUNCTION.match(text)
     if begin is None:
@@ -89,10 +90,11 @@ def read_function_json(text: str, offered: OfferedTools) -> list[FoundCall] | No
 
 
 def read_invocations(text: str, offered: OfferedTools) -> list[FoundCall] | None:
-    """Read `<invoke name="…"><parameter name="x">…</parameter></invoke>`, one or many, in a wrapper or without.
+    """Return the calls of one or more `<invoke name="…"><parameter name="x">…</parameter></invoke>`.
 
-    MiniMax M2 (`<minimax:tool_call>`), DeepSeek V3.2 (`<｜DSML｜function_calls>`) and models that imitate Claude
-    (`<function_calls>`); vLLM's `minimax_m2` and `deepseek_v32` parsers.
+    The calls may stand in a wrapper tag. Written by MiniMax M2 (wrapper `<minimax:tool_call>`), DeepSeek V3.2
+    (`<｜DSML｜function_calls>`) and models that imitate Claude (`<function_calls>`). Sources: vLLM's `minimax_m2` and
+    `deepseek_v32` parsers.
     """
     calls: list[FoundCall] = []
     wrapper = _WRAPPER.match(text)
@@ -111,9 +113,9 @@ def read_invocations(text: str, offered: OfferedTools) -> list[FoundCall] | None
 
 
 def read_keys(text: str, offered: OfferedTools) -> list[FoundCall] | None:
-    """Read `<tool_call>name<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>`.
+    """Return the call of `<tool_call>name<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>`.
 
-    GLM 4.5 and later (chat template; vLLM's `glm4_moe_tool_parser`).
+    Written by GLM 4.5 and later (chat template; vLLM's `glm4_moe_tool_parser`).
     """
     body = text.removeprefix(_TAG).removesuffix(_TAG_END)
     name_text, mark, _ = body.partition("<arg_key>")
@@ -126,10 +128,10 @@ def read_keys(text: str, offered: OfferedTools) -> list[FoundCall] | None:
 
 
 def read_listed(text: str, offered: OfferedTools) -> list[FoundCall] | None:
-    """Read `[TOOL_CALLS][{"name": …, "arguments": {…}}]` and `[TOOL_CALLS]name[ARGS]{…}`, once or again and again.
+    """Return the calls of one or more `[TOOL_CALLS][{"name": …, "arguments": {…}}]` or `[TOOL_CALLS]name[ARGS]{…}`.
 
-    Mistral's tokenizers up to version 7, and from 11 on (mistral-common; vLLM's `mistral_tool_parser`); version 13 has
-    `[CALL_ID]…` in between, some servers drop `[ARGS]`.
+    The first form is of Mistral's tokenizers up to version 7, the second of version 11 and later (mistral-common;
+    vLLM's `mistral_tool_parser`). Version 13 adds `[CALL_ID]…` before `[ARGS]`. Some servers drop `[ARGS]`.
     """
     calls: list[FoundCall] = []
     for part in text.split(_LISTED)[1:]:
@@ -156,26 +158,29 @@ def _read_listed_call(part: str, offered: OfferedTools) -> list[FoundCall] | Non
 
 
 def read_section(text: str, offered: OfferedTools) -> list[FoundCall] | None:
-    """Read `<|tool_calls_section_begin|><|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{…}…`.
+    """Return the calls of `<|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{…}<|tool_call_end|>`.
 
-    Kimi K2 (`tool_call_guidance.md` of the model; vLLM's `kimi_k2_tool_parser`).
+    The calls may stand in `<|tool_calls_section_begin|>…<|tool_calls_section_end|>`. Written by Kimi K2
+    (`tool_call_guidance.md` of the model; vLLM's `kimi_k2_tool_parser`).
     """
     return _read_all(text, _SECTION_CALL, _SECTION_MARKERS, offered)
 
 
 def read_barred(text: str, offered: OfferedTools) -> list[FoundCall] | None:
-    """Read `<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>name<｜tool▁sep｜>{…}<｜tool▁call▁end｜>…`.
+    """Return the calls of `<｜tool▁call▁begin｜>name<｜tool▁sep｜>{…}<｜tool▁call▁end｜>`.
 
-    DeepSeek V3.1; V3 and R1 write `function<｜tool▁sep｜>name` and put the arguments in a fence (chat templates; vLLM's
+    The calls may stand in `<｜tool▁calls▁begin｜>…<｜tool▁calls▁end｜>`. Written by DeepSeek V3.1.
+    DeepSeek V3 and R1 write `function<｜tool▁sep｜>name` and put the arguments in a code fence (chat templates; vLLM's
     `deepseekv3_tool_parser` and `deepseekv31_tool_parser`).
     """
     return _read_all(text, _BARRED_CALL, _BARRED_MARKERS, offered)
 
 
 def read_channel(text: str, offered: OfferedTools) -> list[FoundCall] | None:
-    """Read `<|channel|>commentary to=functions.name <|constrain|>json<|message|>{…}<|call|>`.
+    """Return the call of `<|channel|>commentary to=functions.name <|constrain|>json<|message|>{…}<|call|>`.
 
-    gpt-oss ("OpenAI harmony response format", Function calling: the recipient stands in the role or in the channel).
+    Written by gpt-oss ("OpenAI harmony response format", Function calling). The recipient `to=…` stands after the role
+    or after the channel.
     """
     written = _CHANNEL.match(text)
     call = read_named(written[1], written[2], offered) if written else None
@@ -204,7 +209,10 @@ def _unfenced(text: str) -> str:
 def _read_parameters(
     text: str, position: int, marks: tuple[re.Pattern[str], re.Pattern[str]], properties: Mapping[str, Any]
 ) -> tuple[str, int] | None:
-    """Return named values as the JSON text of an object, and their end."""
+    """Return the tagged parameters at index `position` as the JSON text of an object, and the index after them.
+
+    `marks`: patterns of the start and the end of a parameter. None: a parameter has no end tag.
+    """
     given: dict[str, Any] = {}
     while begin := marks[0].match(text, position):
         end = marks[1].search(text, begin.end())
@@ -217,7 +225,10 @@ def _read_parameters(
 
 
 def _typed(value: str, schema: Any) -> Any:
-    """Return a textual value in the type of its schema; text if it has no type."""
+    """Return the value of a parameter, given as text, in the JSON type that its schema requires.
+
+    The text itself is returned if the property has no schema, the schema allows a string, or the text is no JSON value.
+    """
     kinds = schema.get("type") if isinstance(schema, dict) else None
     kinds = [kinds] if isinstance(kinds, str) else kinds if isinstance(kinds, list) else []
     if not isinstance(schema, dict) or kinds == ["string"]:

@@ -1,4 +1,4 @@
-"""Detection of tool calls in streamed text. Other text passes unchanged."""
+"""Detection of tool calls that a model wrote into its streamed reply text. Other text is emitted unchanged."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -19,49 +19,48 @@ from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
 _WORD = re.compile(r"[\w.:/-]*")
 _MAX_NAME_LENGTH = 128
 _MAX_FAILURES = 64
-"""Number of markers without a call after which detection stops. Repetitive output would be examined again and again."""
+"""Number of start markers without a call after which detection stops for the reply. This limits the time."""
 MAX_FENCES = 10_000
-"""Number of fences in a reply after which detection stops. They take about 50 ms."""
+"""Number of code fences in a reply after which detection stops. They take about 50 ms. Later text is unchanged."""
 _MIN_PIECE, _MAX_PIECE = 128, 4_096
-"""Number of characters that are examined together. It doubles with each piece in which nothing is decided. After a
-decision the rest of a piece is examined again as shorter pieces, so the work stays proportional to the text."""
+"""Number of characters that are examined together. The number doubles with each piece. After a decision, the remainder
+of a piece is examined again in shorter pieces, so the work stays proportional to the text."""
 _BEGINNING = 256
-"""Length of the beginning that shows if a reply may consist of calls only."""
+"""Number of characters at the start of a reply that are checked for calls without markers."""
 _MAX_ENDINGS = 16
-"""Number of end markers inside one call that are tried before it becomes text."""
+"""Number of end markers after one start marker that are tried before the start marker becomes text."""
 _MAX_FAILED_CHARACTERS, _MAX_FAILED_MULTIPLE = 128 * 1024, 4
-"""Limit on characters that were read as calls without being calls: a base, and a multiple of the latest attempt."""
+"""Detection stops if more characters were parsed without a call: a base, plus a multiple of the last attempt."""
 
 
 class TextCallDetector:
-    """Converts tool calls in a text into blocks: `feed` each fragment, then `finish`.
+    """Converts tool calls in streamed reply text into tool call deltas. Call `feed` for each fragment, then `finish`.
 
-    A call starts at a marker, outside fences and not after a backtick. It must be readable to its end and call offered
-    tools. Text is buffered only while it may become a marker, independently of the cuts. Line breaks next to a call are
-    dropped.
+    A call starts at a start marker, outside code fences and not after a backtick, and must call an offered tool. Text
+    is buffered only while it may belong to a call. Line breaks next to a call are dropped.
     """
 
     def __init__(
         self, conventions: Sequence[ToolCallFormat], offered: OfferedTools, new_id: Callable[[str], str]
     ) -> None:
         self.notes: list[FidelityNote] = []
-        """Notes on recovered calls."""
+        """One fidelity note for each recovered call."""
         self._conventions = conventions
         self._offered = offered
         self._new_id = new_id
         signs = self._signs = markers_of(tuple(conventions))
         self._marks, self._pattern, self._strays, self._spark = signs.marks, signs.pattern, signs.strays, signs.spark
-        self._state = "start"  # then bare, text, fence, call, after; over: nothing is looked for any more
+        self._state = "start"  # then bare, text, fence, call, after; over: detection has stopped
         self._held = ""
         self._pieces: list[str] = []
-        """Fragments after `_held` that decide nothing. They are joined once, at the next decision."""
+        """Buffered fragments after `_held` that decide nothing. They are joined once, at the next decision."""
         self._blank = False
-        """True if only white space follows the marker of a call. More white space decides nothing."""
+        """True if only white space follows the start marker. More white space decides nothing."""
         self._last = ""
-        """End of those fragments, in which an end marker may begin."""
+        """End of `_pieces`, in which an end marker may begin."""
         self._before = "\n"
-        """End of the emitted text, in which a fence or a backtick may stand."""
-        self._space = ""  # line breaks before the mark of the call that is being read
+        """End of the emitted text. A fence may begin in it, or a backtick may stand in it."""
+        self._space = ""  # line breaks before the start marker of the current call
         self._mark = ""
         self._later = ""
         """Received text that is not yet in `_held`, from `_later_offset` on."""
@@ -77,13 +76,13 @@ class TextCallDetector:
         self._failed_characters = 0
         """Number of characters that were read as a call without being one."""
         self._exhausted = False
-        """True if that number exceeds the limit, so that detection stops."""
+        """True if `_failed_characters` exceeds the limit, so that detection stops."""
         self._fence = ""
-        """Position in a fence: `run` of the characters that open it, `line` that opens it, `inside`."""
+        """Position in a fence: `run` (opening backticks or tildes), `line` (remainder of that line), `inside`."""
         self._count = 0
 
     def feed(self, text: str) -> list[Delta]:
-        """Return the decided deltas."""
+        """Take a fragment and return the deltas that no later text can change. The remainder stays buffered."""
         if self._state == "text" and not self._held and not self._spark.search(text):
             self._before = (self._before + text[-MAX_FENCE_LENGTH:])[-MAX_FENCE_LENGTH:]
             return [Text(text)]
@@ -96,7 +95,10 @@ class TextCallDetector:
         return deltas
 
     def finish(self, *, cut: bool = False) -> list[Delta]:
-        """Return the buffered text. `cut`: the reply was truncated, so a call without an end marker is text."""
+        """Return deltas for the buffered text: calls or text. `cut`: True if the reply was truncated.
+
+        In a truncated reply, a call without an end marker is emitted as text.
+        """
         deltas: list[Delta] = []
         if self._held or self._pieces:
             self._join("")
@@ -128,13 +130,13 @@ class TextCallDetector:
         self._later, self._later_offset = "", 0
 
     def _put_back(self) -> None:
-        """Return the rest of a piece in which something was decided to the unread text, to be cut shorter."""
+        """Move the undecided remainder of a piece back to the unread text, to be examined in shorter pieces."""
         if self._state in ("text", "fence") and _MIN_PIECE < len(self._held) <= self._later_offset:
             self._later_offset -= len(self._held)
             self._held, self._piece = "", _MIN_PIECE
 
     def _decides_nothing(self, piece: str) -> bool:
-        """Return True if this piece of text changes no decision."""
+        """Return True if a piece of text cannot end or start a call, so that it is only buffered."""
         if self._blank:
             return piece.isspace()
         if self._state == "bare":
@@ -153,7 +155,7 @@ class TextCallDetector:
         self._pieces.clear()
 
     def _step(self, deltas: list[Delta], *, final: bool, cut: bool) -> bool:
-        """Make one decision. Return True if another may follow."""
+        """Make one decision about the buffered text. Return True if another decision may be possible at once."""
         if not self._held:
             return False
         if self._state == "start":
@@ -261,7 +263,7 @@ class TextCallDetector:
         return self._named
 
     def _convert_calls(self, mark: StartMarker, text: str, deltas: list[Delta]) -> bool:
-        """Emit the calls of a text from a start marker to an end marker. Return False if it is not a call."""
+        """Emit the calls of `text`, which reaches from a start marker to an end marker. Return False if it has none."""
         for convention, read in mark.readers:
             if calls := read(text, self._offered):
                 self._emit_calls(convention, calls, deltas)
@@ -273,7 +275,7 @@ class TextCallDetector:
         return False
 
     def _release(self) -> bool:
-        """Emit a marker without a call as text, and continue after it."""
+        """Emit a start marker without a call as text, and continue the search after the marker."""
         self._held = self._space + self._held
         self._emit(len(self._space) + len(self._mark))
         self._read_again()
@@ -302,7 +304,7 @@ class TextCallDetector:
         return fence is not None
 
     def _leave_fence_line(self) -> bool:
-        """Return True at the end of the line. A line that contains its own closing fence is inline code."""
+        """Emit the line of an opening fence. Return True at its end. A line with a closing fence is inline code."""
         line, line_break, _ = self._held.partition("\n")
         end = line.find("```")
         if end < 0 and not line_break:

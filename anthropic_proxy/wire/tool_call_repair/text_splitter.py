@@ -1,4 +1,4 @@
-"""Separation of text from the reasoning and tool calls that a server left in it."""
+"""Separation of a provider's reply text into reply text, reasoning (thinking tags) and tool calls written as text."""
 
 from collections.abc import Sequence
 
@@ -11,31 +11,38 @@ from anthropic_proxy.wire.tool_call_repair.text_calls import TextCallDetector
 from anthropic_proxy.wire.tool_call_repair.thinking_tags import ThinkingTagParser, ThinkingTags
 
 _WHOLE_ANSWERS = ("bare_json", "bare_python")
+"""Text formats without markers, in which the calls are the complete reply."""
 
 
 class TextSplitter:
-    """Splits text fragments: reasoning at the beginning first, calls in the remaining text."""
+    """Splits the streamed text of one reply into deltas: reasoning at the start, then tool calls in the other text.
+
+    Call `feed` for each fragment, then `finish`. `tags` and `conventions` are the formats to search for (empty: none).
+    """
 
     def __init__(
         self, call: Call[BaseDialect], tags: Sequence[ThinkingTags], conventions: Sequence[ToolCallFormat]
     ) -> None:
-        if call.request.output_schema:  # JSON was asked for, so that alone shows no call
+        if call.request.output_schema:  # the client requested JSON, so JSON without markers is no call
             conventions = tuple(name for name in conventions if name not in _WHOLE_ANSWERS)
         offered = OfferedTools(call) if conventions else None
         self._tags = ThinkingTagParser(tags) if tags else None
         self._calls = TextCallDetector(conventions, offered, call.new_id) if offered else None
 
     def __bool__(self) -> bool:
-        """Return True if tags or calls are searched for."""
+        """Return True if thinking tags or tool calls are searched for. False: all text is emitted unchanged."""
         return self._tags is not None or self._calls is not None
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Notes on recovered calls."""
+        """One fidelity note for each recovered tool call."""
         return self._calls.notes if self._calls is not None else ()
 
     def feed(self, text: str) -> list[Delta]:
-        """Return the decided deltas."""
+        """Take a fragment of reply text and return the deltas that no later text can change.
+
+        The remainder stays buffered until the next `feed` or `finish`.
+        """
         if self._tags is None:
             return self._calls.feed(text) if self._calls is not None else [Text(text)]
         deltas = self._tags.feed(text)
@@ -44,15 +51,16 @@ class TextSplitter:
         return self._find_calls(deltas)
 
     def finish(self, *, cut: bool = False, whole: bool = False) -> list[Delta]:
-        """Return the buffered text at the start of another block or at the end of the reply.
+        """Return deltas for the buffered text. Call this before another block and at the end of the reply.
 
-        `cut`: the reply was truncated. `whole`: it ended normally and contained only this text.
+        `cut`: True if the reply was truncated; a call without an end marker is then text. `whole`: True if the reply
+        ended normally and contained only text.
         """
         deltas = self._find_calls(self._tags.finish(whole=whole)) if self._tags is not None else []
         return deltas + self._calls.finish(cut=cut) if self._calls is not None else deltas
 
     def expect_separate_reasoning(self) -> None:
-        """Expect reasoning in a field of its own."""
+        """Note that the provider sends reasoning in a separate field. Text without a start tag is then reply text."""
         if self._tags is not None:
             self._tags.expect_tags()
 

@@ -1,4 +1,4 @@
-"""Reasoning between tags in the text of a reply."""
+"""Extraction of reasoning that a model wrote between tags (`<think>…</think>`) at the start of its reply text."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
@@ -6,20 +6,22 @@ from typing import Literal, NamedTuple, get_args
 from anthropic_proxy.messages.deltas import Delta, Text, Thinking
 
 ThinkingTags = Literal["think", "thinking", "thought", "brackets", "triangles", "seed", "channel", "unopened"]
-"""Names of forms: see `_FORMS`.
+"""Names of tag pairs; `_FORMS` has the tags.
 
-`unopened` is `think` with its first tag in the prompt: the reasoning starts the reply and ends at `</think>` (the chat
+`unopened`: `<think>` is part of the prompt, so the reply starts with reasoning and only `</think>` appears (chat
 templates of DeepSeek R1, QwQ and Qwen's thinking models).
 """
 TAGS: tuple[ThinkingTags, ...] = tuple(name for name in get_args(ThinkingTags) if name != "unopened")
-"""Forms with a start tag. They cannot mistake the reply for reasoning."""
+"""All tag pairs with a start tag. With them, a reply without tags is never taken for reasoning."""
 
 
 class _Form(NamedTuple):
+    """Start tag and end tag around reasoning."""
+
     opening: str
     closing: str
     then: str = ""
-    """Text after the closing tag that is dropped."""
+    """Text that is dropped after the end tag. "": none."""
 
 
 _FORMS: dict[str, _Form] = {
@@ -38,30 +40,34 @@ Sources: the models' chat templates, SGLang's "Reasoning Parser" and vLLM's `rea
 
 
 class ThinkingTagParser:
-    """Extracts reasoning in tags at the start of the text; all other text is unchanged."""
+    """Converts reasoning in tags at the start of a reply into `Thinking` deltas. All other text becomes `Text`.
+
+    Call `feed` for each text fragment, then `finish`.
+    """
 
     def __init__(self, forms: Sequence[ThinkingTags]) -> None:
         self._forms = [_FORMS[name] for name in forms if name != "unopened"]
         self._unopened = "unopened" in forms
         self._form = _FORMS["think"]
         self._then = ""
-        """Text after the closing tag that is dropped."""
+        """Text to drop after the end tag of the current form."""
         self._held = ""
+        """Text that may be the start of a tag."""
         self._gap: list[str] = []
-        """White space of undecided kind before `_held`, joined once."""
+        """White space before `_held` that is either reasoning or reply text. The pieces are joined once."""
         self._state = "start"  # then thinking, after, text
         self._emitted = False
         """True if reasoning was emitted."""
         self._doubtful: list[str] = []
-        """Reasoning without a start tag. It is the reply itself if no end tag follows."""
+        """Emitted reasoning without a start tag (`unopened`). If no end tag follows, this text is the reply itself."""
 
     @property
     def done(self) -> bool:
-        """True if all further text is reply text."""
+        """True if all further text is reply text, so that the parser is no longer needed."""
         return self._state == "text"
 
     def feed(self, text: str) -> list[Delta]:
-        """Return the decided deltas; the beginning of a tag is buffered."""
+        """Take a text fragment and return its deltas. A possible start of a tag is buffered for the next call."""
         if self._state == "text":
             return [Text(text)]
         deltas: list[Delta] = []
@@ -81,9 +87,10 @@ class ThinkingTagParser:
         return deltas
 
     def finish(self, *, whole: bool = False) -> list[Delta]:
-        """Return the buffered text. `whole`: the reply ended normally and contained nothing else.
+        """Return deltas for the buffered text at the end of the text.
 
-        Reasoning without any tag was then the reply, and is returned as text too.
+        `whole`: True if the reply ended normally and contained only text. Text emitted as reasoning without any tag is
+        then the reply, and is returned again as `Text`.
         """
         deltas: list[Delta] = []
         if self._state == "after":
@@ -101,7 +108,10 @@ class ThinkingTagParser:
         return deltas
 
     def expect_tags(self) -> None:
-        """Expect reasoning in a field of its own: text without a start tag is the reply."""
+        """Disable the form `unopened`, because the provider sends reasoning in a separate field.
+
+        Text without a start tag is then reply text.
+        """
         self._unopened = False
 
     def _begin(self) -> None:
@@ -134,7 +144,7 @@ class ThinkingTagParser:
             cut = len(self._held) - kept
             thought, self._held = self._held[:cut], self._held[cut:]
             if not self._emitted and not thought.strip():
-                self._gap.append(thought)  # reasoning that is nothing but line breaks is none
+                self._gap.append(thought)  # reasoning of white space only is dropped
             else:
                 self._emit(thought, deltas)
 
@@ -152,7 +162,7 @@ class ThinkingTagParser:
             deltas.append(Thinking(thought))
 
     def _leave(self, *, final: bool) -> None:
-        """Skip text between the reasoning and the reply."""
+        """Drop line breaks and the text `_then` between the reasoning and the reply."""
         self._held = self._held.lstrip("\r\n")
         then = self._then
         if then and self._held.startswith(then):

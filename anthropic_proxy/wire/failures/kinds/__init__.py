@@ -1,7 +1,8 @@
-"""Kinds of provider errors, one module and table each: size, images, policy, quota.
+"""Recognition of provider errors by their text and codes, one module and table for each kind: size, images, policy,
+quota, rejected parameters.
 
-A kind is recognized by its vocabulary and by the relation of the numbers, so that wordings outside the tables count.
-Every function is pure and reads each text once, up to a bounded length.
+A kind is recognized by typical words and by the relation of the numbers, so that unknown wordings match too. Every
+function is pure. Each search takes time proportional to the error text.
 """
 
 from anthropic_proxy.wire.failures.kinds.images import find_image_refusal, rejects_in_results

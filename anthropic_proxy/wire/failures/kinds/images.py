@@ -1,4 +1,7 @@
-"""Models and servers that accept no images."""
+"""Recognition of provider errors for images that the model or server does not accept.
+
+The cause `images` makes the proxy repeat the request with texts in place of the images.
+"""
 
 import re
 
@@ -21,14 +24,14 @@ _LIST = (
     rf"[\[({{]?[`'\"]?(?:input_)?text\b(?!(?:{_SEPARATOR}[\w-]{{1,40}}){{0,8}}?{_SEPARATOR}"
     r"(?:input_|output_)?(?:image|picture|media|vision))"
 )
-"""Values that a parameter may have: text is one, an image is not."""
+"""List of the accepted values of a parameter that contains `text` but no image type."""
 _OF_ONE_IMAGE = (
     r"[ _/-]?(?:[a-z]+put|gener\w+|urls?|links?|formats?|sizes?|details?|larger|bigger|of|with|over|above|from|that"
     r"|which|in|by|edit\w*|dimensions?|mime|media|resol\w+|type|/)"
 )
-"""Words behind `images` that restrict a refusal to some of them, or to images as output."""
+"""Words after `images` that restrict an error to some images (format, size, URL) or to images as output."""
 _MAKING = r"(?:generat|creat|edit|draw|produc|return|output)(?:e|s|es|ing|ting|ion)?\b"
-"""Words before `images` that mean images as output."""
+"""Verbs before `images` that mean images as output of the model."""
 STATEMENTS = (
     # llama.cpp, clients: this model does not support image input (2026-11)
     row(
@@ -43,7 +46,7 @@ STATEMENTS = (
     # Groq, LM Studio (2026-11)
     row(r"\btext[- ]only\b|\b(?:only|just) (?:supports?|accepts?|takes?|allows?) text\b(?! ?(?:,|/|and|or|plus|&|\+))"),
 )
-"""Statements about a model or server, not about one image, whatever else the text names."""
+"""Error texts that the model or server accepts no images. They count even if the text also names another reason."""
 ROWS = (
     row(rf"\b{_IMAGE}\b[^.\n]{{0,50}}\b{_REFUSED}"),  # llama.cpp (500), Groq, Mistral (2026-11)
     row(rf"\b{_REFUSED}\b[^.\n]{{0,40}}\b{_IMAGE}\b"),  # LM Studio, SGLang, LiteLLM (2026-11)
@@ -68,7 +71,7 @@ ROWS = (
     row(rf"\b(?:image_url|input_image|image)\b[^\n]{{0,60}}\b{_LIST}"),
     row(rf"\b{_LIST}[^\n]{{0,60}}\b(?:image_url|input_image|image)\b"),
 )
-"""Texts that refuse images of any kind."""
+"""Error texts that reject images of any kind. They do not count if the text names another reason."""
 UNCERTAIN = (
     # Groq, DeepSeek: content in parts; validators of Python and Rust (2026-11)
     row(r"\bcontent\b[^\n]{0,40}\b(?:must|should) be (?:a |an? valid )?(?:valid )?string\b"),
@@ -80,7 +83,8 @@ UNCERTAIN = (
     ),
     row(r"\binvalid type: sequence, expected a string"),
 )
-"""Texts that refuse content in parts, as images need it, among other reasons."""
+"""Error texts that reject content given as a list of parts. Images need such a list, but so does other content, so the
+cause is marked as uncertain."""
 _OTHER_REASONS = re.compile(
     r"\b(?:too (?:large|big|many|small)|larger than|exceed\w*|size|format|media[_ ]?type|mime|dimensions?|pixels?"
     r"|resolution|corrupt\w*|invalid (?:image|base64)|malformed|decode|download|fetch|unreachable|could not process"
@@ -91,26 +95,32 @@ _OTHER_REASONS = re.compile(
     r"|image outputs?|webp|gif|png|jpe?g|output modalit\w+|as output)\b",
     re.IGNORECASE,
 )
-"""Reasons that concern one image, not images: size, format, address, content."""
+"""Reasons that concern one image, so that other images may be accepted: size, format, address, content."""
 _RESULTS = re.compile(
     r"\b(?:in|inside|within|of|for|as|multi-?modal) (?:an? |the |any )?[`'\"]?"
     r"(?:tool|function)(?:[ _-]?call)?[ _-]?(?:messages?|results?|responses?|outputs?|roles?)\b"
     r"|\brole:? ?[`'\"]?(?:tool|function)\b|\bfunction_?call_?output\b|\.function_?response\b",
     re.IGNORECASE,
 )
-"""Names of results of tools, which some models accept as text only: `image not supported in tool messages`."""
+"""Names of tool results in error texts: `image not supported in tool messages`. Some models accept only text there."""
 _RESULT_PATH = re.compile(r"\boutput\b|\bfunction_?response\b", re.IGNORECASE)
-"""Parameters of results: `input[3].output[0]` (OpenAI Responses), `contents[1].parts[0].function_response`."""
+"""Paths of tool results as rejected parameter: `input[3].output[0]` (OpenAI Responses),
+`contents[1].parts[0].function_response` (Gemini)."""
 _CODES = frozenset(("image_not_supported", "images_not_supported", "vision_not_supported", "unsupported_image"))
 _UNNAMED_CODE = "1210"
-"""Z.ai: `Invalid API parameter`, also for an image that a text model gets; it names no parameter (read 2026-11)."""
+"""Code of Z.ai for `Invalid API parameter`, also sent if a text model receives an image (read 2026-11). The error names
+no parameter."""
 _ABOUT_ANOTHER = re.compile(
     r"\bthink\w*|\breason\w*|\btools?\b|\bmax_tokens\b|\btemperature\b|\btop_p\b", re.IGNORECASE
 )
 
 
 def find_image_refusal(fault: UpstreamFault) -> Cause | None:
-    """Return the cause, if the provider accepts no images."""
+    """Return the cause `images` if the provider rejected the request because of its images.
+
+    `certain` is False in the cause if the error also fits other reasons. None: another error, an error about one image,
+    or an error about images in tool results only.
+    """
     text = f"{fault.message}\n{fault.parameter or ''}"
     if rejects_in_results(fault.message, fault.parameter):
         return None
@@ -128,11 +138,11 @@ def find_image_refusal(fault: UpstreamFault) -> Cause | None:
 
 
 def rejects_in_results(message: str, parameter: str | None) -> bool:
-    """Return whether something is rejected in results of tools only, as images are that other messages may have."""
+    """Return True if an error rejects content in tool results only. The server may accept it in user messages."""
     return matches(REJECTIONS, message) and bool(_RESULTS.search(message) or _RESULT_PATH.search(parameter or ""))
 
 
 def _is_named(fault: UpstreamFault) -> bool:
-    """Return whether the rejected parameter itself is an image part."""
+    """Return True if the rejected parameter is an image part and a code contains `unsupported`."""
     last = (fault.parameter or "").rpartition(".")[2].lower()
     return last in ("image_url", "image", "input_image") and "unsupported" in " ".join(fault.codes).lower()

@@ -1,4 +1,7 @@
-"""Error texts as sequences of words, numbers and signs, in time proportional to the text."""
+"""Splitting of provider error texts into words, numbers and signs, for the search for token counts.
+
+The time is proportional to the length of the text.
+"""
 
 import re
 from collections.abc import Iterator
@@ -22,15 +25,19 @@ _FACTORS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
 class Lexeme(Struct, frozen=True):
-    """A word, a sign, or a number."""
+    """A word, a sign or a number of an error text."""
 
     text: str
+    """The word or sign as written. "#": a number."""
     value: int | None = None
-    """The number; None: a word or a sign."""
+    """The number, with the factor `k` or `M` applied. None: a word or a sign."""
 
 
 def read_lexemes(text: str) -> Iterator[Lexeme]:
-    """Yield words, numbers and signs in order; dates, times, versions and quotes are omitted."""
+    """Take an error text and yield its words, numbers and signs in order.
+
+    Dates, times, versions, quotes and words that begin with a digit are omitted.
+    """
     previous = ""
     for match in _LEXEME.finditer(text):
         kind, found = match.lastgroup, match[0]
@@ -51,7 +58,7 @@ def parts_of(word: str) -> tuple[str, ...]:
 
 
 def _split(word: str) -> list[str]:
-    """Return a compound as its words; names of models, which have digits, stay whole."""
+    """Return the words of a compound joined by `-`, `.` or `/`. A compound with a digit (model name) is not split."""
     return [word] if any(character.isdigit() for character in word) else _JOINT.split(word)
 
 

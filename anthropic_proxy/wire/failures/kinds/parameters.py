@@ -1,4 +1,7 @@
-"""Parameters and values that a server rejects: by name, by value, by role."""
+"""Search of provider error texts for a rejected request parameter, a rejected message role, or a list of effort levels.
+
+The results are used to change the next upstream request (adaptation).
+"""
 
 import re
 from collections.abc import Container
@@ -21,7 +24,7 @@ REJECTIONS = (
     # Moonshot, DeepSeek (2026-11)
     row(r"\b(?:must be|should be|has to be|only|out of range|does not exist|no longer)\b"),
 )
-"""Texts that reject something."""
+"""Texts that reject any parameter, value or role. A search for a name starts only if one of these rows matches."""
 ROLE_REJECTIONS = (
     row(r"\bdeveloper\b"),  # Mistral, DeepSeek, Groq: the role is named (2026-11)
     # llama.cpp: chat templates (2026-11)
@@ -29,7 +32,7 @@ ROLE_REJECTIONS = (
     # SGLang (2026-11)
     row(r"\broles?\b[^.\n]{0,60}\b(?:must be|should be|expected|one of|not (?:supported|allowed|valid)|invalid)"),
 )
-"""Texts that reject the role of the first message."""
+"""Texts that reject the role `developer` of the first message, by name or as an unknown role."""
 _ALTERNATION = re.compile(r"\balternat\w*|\brole ['\"`]?(?:user|assistant|tool)\b", re.IGNORECASE)
 _WORD = re.compile(r"([`'\"]?)([A-Za-z_]\w*)([`'\"]?)(?:\s+(parameter|field|option|argument|property)\b)?")
 _HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
@@ -42,13 +45,15 @@ _LIST = re.compile(
 )
 _LIST_ENDS = re.compile(r"\b(?:but|got|received|given|instead|was|found|does not|doesn't)\b|\.\s", re.IGNORECASE)
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""Effort levels of all providers, in ascending order."""
 _LEVEL = re.compile(r"\b(none|minimal|low|medium|high|xhigh|max|default)\b(?![_-])", re.IGNORECASE)
 
 
 def find_named(text: str, names: Container[str]) -> str | None:
-    """Return the first of these parameters that a rejection names; None: none of them.
+    """Return the first of the parameters `names` that an error message rejects. None: none of them.
 
-    A name that is an ordinary word too counts only in quotes, or before a word such as `parameter`.
+    Names without `_`, except `temperature`, may be ordinary words. They count only in quotes, or before a word such as
+    `parameter`. `maxTokens` is read as `max_tokens`.
     """
     if not matches(REJECTIONS, text):
         return None
@@ -60,14 +65,19 @@ def find_named(text: str, names: Container[str]) -> str | None:
 
 
 def rejects_role(text: str) -> bool:
-    """Return whether a text rejects the role `developer`, by name or as an unknown role."""
+    """Return True if an error message rejects the message role `developer`, by name or as an unknown role.
+
+    False for errors about the order of roles (`roles must alternate`).
+    """
     return matches(REJECTIONS, text) and matches(ROLE_REJECTIONS, text) and not _ALTERNATION.search(text)
 
 
 def find_level(text: str, asked: str, sent: str) -> str | None:
-    """Return, of the levels of effort that a rejection lists, the next below the one asked for, else the lowest.
+    """Return the effort level to send instead of a rejected one: of the levels that the error message `text` lists.
 
-    `sent` is the server's word for it. `default` stands for any reasoning where no level is listed. None: no list.
+    The next level below `asked` is returned, else the lowest listed level above `none`. `asked` is the client's level,
+    `sent` the server's name of that level. `default` is returned if the list contains it but no level above `none`.
+    None: no list, the list contains `sent`, or `asked` is not one of `LEVELS`.
     """
     listed: list[str] = []
     for match in _LIST.finditer(text):

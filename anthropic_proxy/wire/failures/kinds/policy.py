@@ -1,4 +1,7 @@
-"""Refusals for reasons of content: replies that end with `refusal`, not errors."""
+"""Recognition of provider errors that refuse a request because of its content (safety, moderation, usage policy).
+
+The client receives a reply with stop reason `refusal` in place of an error.
+"""
 
 import re
 
@@ -8,16 +11,16 @@ from anthropic_proxy.wire.failures.kinds.rows import matches, row
 _TEXT = (
     r"(?:content|prompts?|inputs?|outputs?|texts?|images?|conversation|query|questions?|completion|generation|words)"
 )
-"""Names of content itself."""
+"""Nouns that mean content."""
 _CONTENT = rf"(?:{_TEXT}|messages?|requests?|responses?|data|media)"
-"""Names of content, and names that may also mean a call of the API."""
+"""Nouns that mean content, and nouns that may also mean an API call (`request`)."""
 _FINDING = (
     r"(?:violat\w+|flagged|inappropriate|prohibited|disallowed|moderat\w+|unsafe|harmful|sensitive|objectionable"
     r"|filtered|risk\w*|against|offensive|potentially)"
 )
-"""Verdicts on content."""
+"""Verdicts that apply to content only."""
 _VERDICT = rf"(?:{_FINDING}|blocked|rejected|limited|not allowed|refus\w+|declined|denied)"
-"""Verdicts on content, and those that an access rule reaches too."""
+"""Verdicts on content, and verdicts that an access rule may also have (`blocked`)."""
 _CONTENT_RULE = (
     r"(?:(?:usage|content|use|safety)[ _]?(?:management[ _]?)?(?:polic(?:y|ies)|guidelines?|rules?|standards?)"
     r"|(?:content|safety|prompt|input|output|text|ai)[- ](?:filter\w*|system|reasons?|concerns?|grounds|risks?|check\w*"
@@ -27,9 +30,9 @@ _CONTENT_RULE = (
     r"|prohibited_content|harmful|abuse|abusive|unsafe|inappropriate|sensitive (?:content|words?|topics?|information)"
     r"|cyber\w*|biolog\w*|weapons?|illegal|violence|hate)"
 )
-"""Rules and grounds that concern content."""
+"""Rules and reasons that concern content only."""
 _RULE = r"(?:polic(?:y|ies)|guidelines?|safety|terms|inspection|compliance|regulations|laws?|blocklist|sensitive)"
-"""Rules and grounds that may also concern access, networks, plans or regions."""
+"""Rules and reasons that may also concern access, networks, plans or regions."""
 
 
 def _elements(*patterns: str) -> tuple[re.Pattern[str], ...]:
@@ -37,9 +40,9 @@ def _elements(*patterns: str) -> tuple[re.Pattern[str], ...]:
 
 
 COMBINATIONS = (_elements(_CONTENT, _VERDICT, _CONTENT_RULE), _elements(_TEXT, _FINDING, _RULE))
-"""Subject, verdict and ground: a sentence with all three of a combination is a refusal, in any order (xAI 403, Azure,
-OpenRouter 403, Groq, OpenAI, Bedrock guardrails; 2026-11). `Request blocked by policy` names none of content: gateways
-and networks state that about access (403 texts of Cloudflare, AWS and Google; 2026-11)."""
+"""Triples of patterns for subject, verdict and reason. A sentence in which all three match, in any order, is a refusal
+(xAI 403, Azure, OpenRouter 403, Groq, OpenAI, Bedrock guardrails; 2026-11). `Request blocked by policy` does not match:
+gateways and networks send this text for access rules (403 texts of Cloudflare, AWS and Google; 2026-11)."""
 ROWS = (
     # DashScope (2026-11)
     row(r"\b(?:inappropriate|sensitive|unsafe|harmful|prohibited|objectionable) (?:content|input|text|prompt)"),
@@ -61,18 +64,19 @@ ROWS = (
     row(r"new_?sensitive|\b(?:hate speech|violence|self-harm|sexual content)\b[^.\n]{0,30}\b(?:detected|found)"),
     row("敏感内容|不安全|违规|内容安全|敏感信息"),  # Z.ai and BigModel 1301, Qianfan, Volcengine (2026-11)
 )
-"""Texts of a refusal."""
+"""Error texts of a refusal because of content. One row that matches a sentence suffices."""
 CODES = row(  # OpenAI, Azure, DashScope, Mistral, Moonshot, Volcengine: error codes (2026-11)
     r"content_?policy|content_?filter|content_?moderation|moderation_?(?:blocked|failed|error|flagged)|invalid_prompt"
     r"|bio_?policy|cyber_?policy|misalignment_?policy|policy_violation|responsibleaipolicy|data_?inspection_?failed"
     r"|content_?safety|safety_?(?:check|violation|block)|sensitive_?(?:content|words|information)|prompt_?blocked"
     r"|prohibited_content|usage_?guidelines|unsafe_?content|datainspectionfailed|guardrail_?interven",
 )
+"""Error codes of a refusal because of content."""
 _SENTENCE_END = re.compile(r"[.!?;]\s|\n")
 _FLAGGED_PARAMETER = "safety_identifier"
-"""OpenAI names this parameter when the request is refused for cyber risk (Codex logs, read 2026-11)."""
+"""Parameter that OpenAI names in a refusal because of cyber risk (Codex logs, read 2026-11)."""
 _FILTERED_CODE = "1301"
-"""Z.ai and BigModel; `contentFilter` stands beside the error (docs.z.ai, error codes, read 2026-11)."""
+"""Code of Z.ai and BigModel for filtered content. The body also has `contentFilter` (docs.z.ai, errors, 2026-11)."""
 _OTHER_SUBJECTS = re.compile(
     r"\b(?:unsupported|unknown|unrecognized|unexpected|not permitted|not supported|extra inputs|invalid type|api key"
     r"|(?:your|this) (?:account|organization|project|team)\b[^.\n]{0,60}\b(?:suspend\w*|deactivat\w*|disabled|banned"
@@ -84,18 +88,22 @@ _OTHER_SUBJECTS = re.compile(
     r"|too many requests)\b",
     re.IGNORECASE,
 )
-"""Subjects with policies of their own: accounts, parameters, networks, limits."""
+"""Subjects of errors that are not about content: accounts, parameters, networks, limits. A sentence with one of these
+subjects is skipped."""
 _ACCESS = re.compile(
     r"\b(?:verif(?:y|ied|ication)|(?:un|not )authori[sz]ed|authenticat\w+|administrator|subscription|not found|waf"
     r"|(?:access|access control|security|egress|network|organization|resource|tool|budget|identity-based)"
     r" (?:rules?|polic(?:y|ies)))\b",
     re.IGNORECASE,
 )
-"""Conditions of access. A text that names one is about permissions, in any of its sentences."""
+"""Conditions of access. If any sentence of the text names one, `COMBINATIONS` is not searched."""
 
 
 def is_policy_refusal(fault: UpstreamFault) -> bool:
-    """Return whether the provider declined the content: that is a reply, and other keys and targets must not get it."""
+    """Return True if the provider refused the request because of its content.
+
+    The client then receives a reply with stop reason `refusal`. No other key or target is tried with the same content.
+    """
     if fault.status in (401, 402):
         return False
     if CODES.search(" ".join(fault.codes)):

@@ -1,6 +1,6 @@
-"""Numbers of an error text with their meaning: the subject that each counts, and limit or amount.
+"""Token counts in provider error texts with their meaning: counted subject (input, output, context), limit or amount.
 
-The meaning follows from words near a number, not from whole sentences: new wordings of the same words are read too.
+The meaning is derived from single words near a number, so that new sentences with the same words are understood.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,9 @@ from msgspec import Struct
 from anthropic_proxy.wire.failures.kinds.lexemes import Lexeme, parts_of, read_lexemes
 
 Subject = Literal["input", "output", "context", ""]
-"""`context`: input and output together; "": not named."""
+"""Subject of a number. `context`: input and output together, or the window. "": the text names no subject."""
 Role = Literal["limit", "amount", "excess"]
-"""`excess`: the amount above the limit."""
+"""Meaning of a number. `limit`: maximum. `amount`: size of the request. `excess`: amount minus limit."""
 
 _INPUT = frozenset(("input", "inputs", "prompt", "prompts", "messages", "conversation", "history"))
 _OUTPUT = frozenset(
@@ -27,7 +27,8 @@ _MEASURES = frozenset(
         *("number", "slot", "position", "requested", "text", "budget"),
     )
 )
-"""Parts that an identifier may have beside its subject: `input_schema` is no length of the input."""
+"""Parts that an identifier may have beside its subject (`input_length`). With another part (`input_schema`) the
+identifier does not name a number of tokens."""
 _SUBJECT_WORDS: dict[str, Subject] = {
     **dict.fromkeys(_INPUT, "input"),
     **dict.fromkeys(_OUTPUT - {"new", "gen", "predict"}, "output"),
@@ -63,9 +64,9 @@ _AMOUNTS = frozenset(
     )
 )
 _SPENT = frozenset(("used", "remaining", "consumed", "current", "currently", "left"))
-"""Words before an amount used by earlier requests."""
+"""Words before an amount that earlier requests used."""
 _MAX_QUANTITIES = 64
-"""Numbers that are read of one text; no error states more."""
+"""Maximum number of quantities read from one error text. Later numbers are ignored; no known error has more."""
 _REACH = 24
 """Number of lexemes before a number that may describe it."""
 _PLUS = Lexeme("+")
@@ -74,7 +75,7 @@ _RANGE_SIGNS = frozenset(("to", "and", "-", "–", ",", "inclusive", "exclusive"
 _RANGES = frozenset(("range", "between", "[", "from", "within"))
 _RANGE_DASHES = frozenset(("-", "–", "to"))
 _VALUES = frozenset(("must", "should", "value", "values", "allowed", "valid"))
-"""Words before a range that is written with a dash: `must be 1-8192`."""
+"""Words before a range written with a dash: `must be 1-8192`."""
 _STRICT = frozenset(("less", "fewer", "lower", "smaller", "below", "under", "<"))
 _MINIMUM_WORDS = frozenset(("least", "minimum", "min", "greater", "larger", "more", "above", "exceed"))
 _ORDERS = frozenset(("must", "should", "needs"))
@@ -85,7 +86,7 @@ _FILLERS = frozenset(
         *("total", "context"),
     )
 )
-"""Words that may stand between a number and the subject behind it."""
+"""Words that may stand between a number and the subject after the number."""
 _OTHER_UNITS = frozenset(
     (
         *(
@@ -110,31 +111,33 @@ _OTHER_UNITS = frozenset(
 )
 _WINDOW_NAMES = frozenset(("context", "window", "ctx"))
 _WINDOW = _WINDOW_NAMES | {"n", "num", "len", "length", "limit", "size", "slot", "train", "model"}
-"""Parts of an identifier that names a window: `n_ctx_slot`, `context_length`; `context_tokens` is an amount."""
+"""Parts of an identifier that names a context window: `n_ctx_slot`, `context_length`. `context_tokens` is an amount."""
 _WINDOW_FILLERS = frozenset(("(", ":", "=", "of", "is", "size", "length", "limit", "slot", "the"))
-"""Words that may stand between the name of a window and its number."""
+"""Words that may stand between the name of a context window and its number."""
 _ENDS = frozenset((".", "\n", "!", "?", ";"))
 _RATES = frozenset(("minute", "min", "hour", "day", "second", "tpm", "tpd", "rpm", "rpd", "itpm", "otpm"))
 
 
 class Quantity(Struct, frozen=True, kw_only=True):
-    """A number of tokens with its meaning."""
+    """A number of tokens in an error text, with its meaning."""
 
     value: int
+    """Number of tokens. For an exclusive limit (`less than 8192`): the largest allowed number."""
     subject: Subject
     role: Role
+    """The number is a maximum, the size of the request, or the part of the request above the maximum."""
     named: bool = False
-    """True if the subject stands next to the number, not elsewhere in the sentence."""
+    """True if the subject stands next to the number. False: it stands elsewhere in the sentence or is not named."""
     is_minimum: bool = False
-    """True if the amount is a lower bound."""
+    """True if the number is a lower bound (`at least 5000`)."""
     spent: bool = False
-    """True if earlier requests used it."""
+    """True if earlier requests used this amount (`used`, `remaining`)."""
     in_tokens: bool = False
-    """True if the word `tokens` follows."""
+    """True if the word `tokens` follows the number."""
 
 
 def read_quantities(text: str) -> list[Quantity]:
-    """Return the numbers of tokens in a text, in order; numbers in other units are omitted."""
+    """Return the numbers of tokens in an error text, in order. Numbers in other units are omitted."""
     lexemes = list(read_lexemes(text))
     found: list[Quantity] = []
     sentence = previous = 0
@@ -175,24 +178,24 @@ def _subject_of_word(word: str) -> Subject:
 
 
 def subject_of(lexemes: Sequence[Lexeme], place: int) -> Subject:
-    """Return the subject that a word names; "max tokens" in two words is the output limit."""
+    """Return the subject named by the lexeme at index `place`. "": none. `max tokens` (two words) names the output."""
     word = lexemes[place].text
     if word.lower() == "tokens" and place and _is_output_limit(lexemes, place):
         return "output"
     if word == "Input" and place + 1 < len(lexemes) and lexemes[place + 1].text == "should":
-        return ""  # of a validator: `max_tokens: Input should be less than …`
+        return ""  # text of the Pydantic validator: `max_tokens: Input should be less than …`
     return _subject_of_word(word)
 
 
 def _is_output_limit(lexemes: Sequence[Lexeme], place: int) -> bool:
-    """Return whether `tokens` is the last word of an output limit: `max tokens`, `maximum tokens value`."""
+    """Return True if `tokens` is the second word of an output limit: `max tokens`, `maximum tokens value`."""
     before = lexemes[place - 1].text.lower()
     after = lexemes[place + 1].text.lower() if place + 1 < len(lexemes) else ""
     return before == "max" or (before == "maximum" and after in ("you", "value", "parameter", "setting", "requested"))
 
 
 def _end_of(lexemes: Sequence[Lexeme], place: int) -> int:
-    """Return the place behind the words that belong to a number: `in the messages`, `input tokens`."""
+    """Return the index after the words that belong to the number at `place`: `in the messages`, `input tokens`."""
     for after in range(place + 1, min(place + 7, len(lexemes))):
         word = lexemes[after].text.lower()
         if subject_of(lexemes, after) or word in _OTHER_UNITS:
@@ -205,14 +208,14 @@ def _end_of(lexemes: Sequence[Lexeme], place: int) -> int:
 
 
 def _names_next(lexemes: Sequence[Lexeme], place: int) -> bool:
-    """Return whether a word names the number behind it: `45000 n_ctx=32768`."""
+    """Return True if the word at `place` is the name of the next number: `n_ctx` in `45000 n_ctx=32768`."""
     return [lexeme.text for lexeme in lexemes[place + 1 : place + 3]] in (["=", "#"], [":", "#"])
 
 
 def _read(
     lexemes: Sequence[Lexeme], place: int, previous: int, sentence: int, known: Subject, *, in_range: bool
 ) -> Iterator[Quantity]:
-    """Yield the number at a place, unless its unit is another. `in_range`: the lower end of its range came before."""
+    """Yield the number at index `place`, unless its unit is not tokens. `in_range`: True for the end of a range."""
     end = _end_of(lexemes, place)
     if _is_other_unit(lexemes, place, end):
         return
@@ -239,7 +242,7 @@ def _words(lexemes: Sequence[Lexeme], start: int, place: int) -> list[str]:
 
 
 def _subject_behind(lexemes: Sequence[Lexeme], place: int, end: int) -> Subject:
-    """Return the subject that follows a number; of a sum in signs the input comes first."""
+    """Return the subject after a number. In a sum (`9000 + 500`), the first number is the input."""
     if lexemes[place + 1 : place + 2] == [_PLUS]:
         return "input"
     if place > 1 and lexemes[place - 1] == _PLUS and lexemes[place - 2].value is not None:
@@ -248,7 +251,7 @@ def _subject_behind(lexemes: Sequence[Lexeme], place: int, end: int) -> Subject:
 
 
 def _subject_before(lexemes: Sequence[Lexeme], start: int, place: int) -> Subject:
-    """Return the nearest subject before a number; input and output joined by a sign are the context."""
+    """Return the nearest subject before a number. Input and output joined as a sum are the context."""
     words = range(place - 1, start - 1, -1)
     found = [(at, subject) for at in words if (subject := subject_of(lexemes, at))]
     if not found:
@@ -331,14 +334,14 @@ def _role(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> Role:
 
 
 def _names_window(before: Sequence[str]) -> bool:
-    """Return whether the number is that of a window named right before it: `context window (8192 tokens)`."""
+    """Return True if the words directly before a number name a context window: `context window (8192 tokens)`."""
     near = [word for word in before[-4:] if word not in _WINDOW_FILLERS]
     parts = parts_of(near[-1]) if near else ()
     return _WINDOW.issuperset(parts) and not _WINDOW_NAMES.isdisjoint(parts)
 
 
 def _is_maximum(before: Sequence[str]) -> bool:
-    """Return whether an identifier before a number names a maximum that is no parameter of a request."""
+    """Return True if an identifier before a number names a maximum of the model: `max_model_len`."""
     return any(
         "max" in (parts := parts_of(word)) and _subject_of_word(word) == "context" and len(parts) > 1 for word in before
     )

@@ -1,4 +1,7 @@
-"""Quotas that no retry can fix: credit that is used up, and allowances of hours, days or a plan."""
+"""Recognition of provider errors for a used-up quota: no credit left, or the allowance of hours, days or a plan spent.
+
+A retry after a short delay does not help in these cases. Rate limits per minute are not recognized here.
+"""
 
 import re
 from typing import Literal
@@ -29,13 +32,14 @@ BILLING = (
     ),
     row("余额不足|欠费"),  # Z.ai and BigModel 1113 (2026-11)
 )
-"""Texts about money."""
+"""Error texts for an account without credit, or with an unpaid or inactive billing account."""
 BILLING_CODES = frozenset(
     (
         *("insufficient_quota", "exceeded_current_quota_error", "billing_hard_limit_reached", "billing_not_active"),
         *("1113", "insufficient_balance", "insufficient_credits", "payment_required", "Arrearage"),
     )
 )
+"""Error codes for an account without credit, or with an unpaid or inactive billing account."""
 _PERIOD = (
     r"(?:hourly|daily|weekly|monthly|session|subscription|\d+[- ]?(?:h|hours?|days?)|per[- ](?:day|week|month)|plan"
     r"|(?:five|one|two)[- ]hours?|cloud|free[- ]tier)"
@@ -59,23 +63,28 @@ ALLOWANCES = (
     row(r"\b(?:quota|allowance)\b[^.\n]{0,30}\b(?:exhausted|depleted|used up|consumed)|\bno (?:remaining )?quota\b"),
     row(r"\b(?:plan|subscription|trial)\b[^.\n]{0,30}\b(?:has )?expired"),  # Z.ai 1309 (2026-11)
 )
-"""Texts about the allowance of a period."""
+"""Error texts for a used-up allowance of a period (hours, day, week, month) or of a plan."""
 ALLOWANCE_CODES = frozenset(("1304", "1308", "1309", "1310"))
-"""Z.ai: limits of a day, five hours, a week; an expired plan (docs.z.ai, error codes, read 2026-11)."""
+"""Error codes of Z.ai for used-up allowances of a day, five hours or a week, and for an expired plan (docs.z.ai, error
+codes, read 2026-11)."""
 _STATUSES = (None, 400, 403, 404, 413, 422, 429, 451, 500)
+"""HTTP statuses of errors that are searched for a quota. None: no status reported."""
 _LONG_SECONDS = 60.0
-"""A pause that official clients do not wait for: they honor a shorter `retry-after`."""
+"""Retry delay from which an error counts as a quota. The official SDKs wait for a shorter `retry-after`."""
 _SHORT = re.compile(
     r"\bper[- ](?:minute|min|second)\b|\b[tr]pm\b|concurren|try again in (?:\d+m)?[\d.]+ ?(?:ms|s\b|sec)", re.IGNORECASE
 )
 
 
 _NOTHING = re.compile(r"\blimit: 0\b(?!\.\d)")
-"""Gemini states it of models that a plan does not include, beside a pause as of any other limit (2026-11)."""
+"""Text of Gemini for a model that the plan does not include. The error also states a short retry delay (2026-11)."""
 
 
 def find_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:
-    """Return which quota is used up; None: no quota, or one that a short pause restores."""
+    """Return the kind of quota that is used up: `billing` (credit) or `allowance` (of a period or plan).
+
+    None: another error, or a limit that a delay below one minute restores.
+    """
     if fault.status not in _STATUSES:
         return None
     if fault.codes & BILLING_CODES or _is_billing(fault):

@@ -1,17 +1,20 @@
-"""Rows of the tables by which provider errors are classified: one pattern each, its source and date beside it."""
+"""Rows of the pattern tables in this package, which classify provider error texts.
+
+A row is one regular expression. A comment at the row names the providers with such an error text, and the date read.
+"""
 
 import re
 from collections.abc import Iterable
 
 
 def row(pattern: str) -> re.Pattern[str]:
-    """Return a row; it ignores case.
+    """Return a compiled row of a table. Case is ignored.
 
-    Gaps in a pattern are bounded, so that the time of a search is proportional to the text.
+    A gap in `pattern` must have a maximum length, so that the time of a search is proportional to the text.
     """
     return re.compile(pattern, re.IGNORECASE)
 
 
 def matches(rows: Iterable[re.Pattern[str]], text: str) -> bool:
-    """Return whether a row of the table matches."""
+    """Return True if at least one row of a table is found in an error text."""
     return any(entry.search(text) for entry in rows)

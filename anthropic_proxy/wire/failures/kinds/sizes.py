@@ -1,4 +1,7 @@
-"""Requests that are too long: context overflow, output limit too large, more than a rate limit ever admits."""
+"""Recognition of provider errors for requests with too many tokens.
+
+The cases are: input above the context window, output limit too high, and a request larger than a whole rate limit.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -34,9 +37,11 @@ OVERFLOWS = (
     row(r"\btokens of image and text exceed"),  # Volcengine (2026-11)
     row(r"\btoo many (?:input |prompt )?tokens\b(?![^.\n]{0,30}\b(?:wait|retry|again))"),  # Bedrock, TGI (2026-11)
 )
-"""Texts of a context overflow without a number. With numbers, the meaning of each decides (`quantities.py`)."""
+"""Error texts for an input above the context window, for errors without numbers. If the text contains numbers, their
+meanings decide (`quantities.py`)."""
 OVERFLOW_CODES = frozenset(("1261",))
-"""Z.ai and BigModel: `Prompt exceeds max length` (docs.z.ai, error codes, read 2026-11)."""
+"""Error codes for an input above the context window. Z.ai and BigModel: `Prompt exceeds max length` (docs.z.ai, error
+codes, read 2026-11)."""
 OUTPUT_LIMITS = (
     # OpenAI, Groq, Mistral, vLLM (2026-11)
     row(
@@ -46,62 +51,75 @@ OUTPUT_LIMITS = (
     # Bedrock, Vertex (2026-11)
     row(r"\b(?:exceed\w*|larger|greater|higher)\b[^.\n]{0,40}\bmax\w* (?:output|completion) tokens"),
 )
-"""Texts of an output limit without a number."""
+"""Error texts for an output limit (`max_tokens`) above the maximum of the model, for errors without numbers."""
 RATES = re.compile(
     r"\bper[- ](?:minute|min|day|hour|second|week|month)\b|\b[tr]p[mdhs]\b|/ ?min(?:ute)?\b|rate[ _-]?limit",
     re.IGNORECASE,
 )
-"""Rate limits; `30000 tokens per minute` is no window (Groq, OpenAI, Anthropic: rate limit pages, read 2026-11)."""
+"""Words of a rate limit. The number in `30000 tokens per minute` is not a context window (Groq, OpenAI, Anthropic: rate
+limit pages, read 2026-11)."""
 _OTHER_THINGS = re.compile(
     r"\b(?:string|array|schema|stop sequences?|images?|picture|photo|video|audio|files?|pdf|document|upload|payload"
     r"|body|bytes|[mk]i?b|headers?|url|identifier|\w+_(?:key|id)|metadata|name|description|tools|functions"
     r"|base64|timeout|deadline|cancel\w*|account|organization|number of messages)\b",
     re.IGNORECASE,
 )
-"""Things with limits of their own; they count only where no window is named."""
+"""Things with a separate limit (images, files, names). A text with one of these words is no token error, unless the
+text names the context window or the error has an overflow code."""
 _WITH_IMAGES = re.compile(r"\btokens of image and text\b", re.IGNORECASE)
-"""A count of the whole prompt (Volcengine: Total tokens of image and text exceed max message tokens; 2026-11)."""
+"""Words for the tokens of the whole input, although they contain `image` (Volcengine: Total tokens of image and text
+exceed max message tokens; 2026-11)."""
 _BUDGETS = re.compile(r"\bbudget", re.IGNORECASE)
-"""The thinking budget, which must be smaller than the output limit."""
+"""Word for a thinking budget, which must be below the output limit. Such a text is no error of the output limit."""
 _COMPARISONS = re.compile(
     r"\b(?:exceed|over|beyond|long|larg|big|great|more|many|less|few|small|low|than|max|limit|range|most|only|fit|must"
     r"|should|up to|full|reach|reduc|trunc|ran out)|[<>\u2264]",
     re.IGNORECASE,
 )
-"""Words of a comparison; a window that is only mentioned is no reason (`loaded with n_ctx=32768, …`)."""
+"""Words of a comparison. A context window without one is only mentioned (`loaded with n_ctx=32768, …`), so the error
+has another reason."""
 _OUTPUT = re.compile(r"\bmax_?\w*tokens\b|\bcompletion|\boutput", re.IGNORECASE)
 _UNKNOWN_WINDOW = 128_000
-"""Tokens of a window that neither the text nor the model table states."""
+"""Assumed context window in tokens if neither the error text nor the model table states one."""
 _MARGIN = 64
-"""Tokens left free between input and output, because counts of a provider differ from its check."""
+"""Tokens of the window that are left unused, because the count in a provider's error may differ from its check."""
 _MIN_LIMIT = 16
+"""Minimum number that can be a token limit. Smaller numbers are ignored."""
 _MIN_LONE_LIMIT = 4_096
-"""A smaller number that stands alone, without a unit, is a code: `context window exceeds limit (2013)` (MiniMax)."""
+"""Minimum limit if the text has only one number and no word `token`. A smaller number is a code: `context window
+exceeds limit (2013)` (MiniMax)."""
 _LOWERED = 8_192
-"""Output tokens that are tried where a text states no limit: nearly every model has as many."""
+"""New output limit in tokens if the error text states no maximum. Nearly all models accept it."""
 
 
 class Known(Struct, frozen=True, kw_only=True):
-    """Facts of the request and its model, in tokens; they complete a text."""
+    """Token counts of the upstream request and its model. They are used if the error text lacks a number."""
 
     window: int | None = None
+    """Context window of the model. None: unknown."""
     estimate: Callable[[], int] = lambda: 0
-    """Estimated input; 0: not known."""
+    """Function that returns the estimated input tokens. 0: unknown."""
     asked: int = 0
-    """Output limit as sent; 0: not known."""
+    """Output limit (`max_tokens`) as sent. 0: unknown."""
 
 
 class Shortage(Struct, frozen=True, kw_only=True):
-    """A request that does not fit."""
+    """Result for a request with too many tokens: the parts of the error for the client."""
 
     message: str
-    """Message with the numbers that clients parse, in Anthropic's format. "": the provider's message."""
+    """Error message in the text format of Anthropic's API, from which clients parse the numbers. "": use the provider's
+    message."""
     parameter: Literal["messages", "max_tokens"]
+    """Parameter that is too large: the input (`messages`) or the output limit."""
     cause: Cause
+    """Cause `overflow` or `output_limit`, with the numbers for a changed request."""
 
 
 def find_shortage(fault: UpstreamFault, known: Known) -> Shortage | None:
-    """Return the shortage if the error is about sizes."""
+    """Return the error parts for a request with too many tokens. None: the error has another reason.
+
+    `known` supplies token counts that the error text lacks.
+    """
     text = f"{fault.message}\n{' '.join(sorted(fault.codes))}"
     quantities = _distinct(read_quantities(fault.message), _names_output(fault.parameter))
     if RATES.search(text):
@@ -124,7 +142,11 @@ def find_shortage(fault: UpstreamFault, known: Known) -> Shortage | None:
 
 
 def _distinct(quantities: Sequence[Quantity], output: bool) -> list[Quantity]:
-    """Return quantities once; a number that only the sentence explains gives way to the same one explained."""
+    """Return quantities without duplicates.
+
+    Of two equal numbers, the one with its subject next to it is kept. `output`: True if quantities without a subject
+    count output.
+    """
     named = {one.value for one in quantities if one.named}
     kept: list[Quantity] = []
     for one in quantities:
@@ -149,12 +171,12 @@ def _is_coded(fault: UpstreamFault) -> bool:
 
 
 def _has_own_limit(text: str) -> bool:
-    """Return whether a text is about a thing with a limit of its own."""
+    """Return True if an error text names a thing with a separate limit, such as an image or a file."""
     return _OTHER_THINGS.search(_WITH_IMAGES.sub("", text)) is not None
 
 
 def _output_limit(quantities: Sequence[Quantity], asked: int) -> int | None:
-    """Return the model's output limit, if the output asked for is above it."""
+    """Return the maximum output of the model in tokens. None: not stated, or the requested output is not above it."""
     limits = [one.value for one in quantities if one.role == "limit" and one.subject == "output" and one.value > 0]
     amounts = [one.value for one in quantities if one.role == "amount" and one.subject == "output"]
     limit = min(limits, default=None)
@@ -172,7 +194,7 @@ def _window(quantities: Sequence[Quantity], text: str) -> Quantity | None:
 
 
 def _compares(window: Quantity | None, quantities: Sequence[Quantity], text: str) -> bool:
-    """Return whether a text that names no window compares tokens with a limit."""
+    """Return True if a text without a named context window compares tokens of the request with a limit."""
     if window is None:
         return False
     stated = any(one.role == "amount" and one.value > window.value for one in quantities)
@@ -180,7 +202,7 @@ def _compares(window: Quantity | None, quantities: Sequence[Quantity], text: str
 
 
 def _exceeds(window: Quantity | None, quantities: Sequence[Quantity]) -> bool:
-    """Return whether a text states tokens of the request beside the window."""
+    """Return True if a text states the tokens of the request in addition to the context window."""
     amounts = [one for one in quantities if one.role == "amount"]
     return any(one.named or one.in_tokens or (window is not None and one.value > window.value) for one in amounts)
 
@@ -203,11 +225,11 @@ def _decide(
         return overflow(tokens, limit)
     if tokens + output > limit:
         return _lower(tokens, output, limit, limit - tokens - _MARGIN)
-    return overflow(limit + 1, limit)  # the provider counts otherwise
+    return overflow(limit + 1, limit)  # the numbers would fit, so the provider's check counts differently
 
 
 def _input(quantities: Sequence[Quantity], output: int, limit: int, fault: UpstreamFault) -> tuple[int | None, bool]:
-    """Return the input that a text states, and whether it may be input and output together; None: not stated."""
+    """Return the input tokens that an error states (None: not stated), and True if they may include the output."""
     stated = [one for one in quantities if one.role == "amount" and one.subject == "input"]
     others = [one.value for one in quantities if one.role == "amount" and one.subject in ("", "context")]
     if any(one.is_minimum and one.value <= limit <= one.value + output - 1 for one in stated):
@@ -230,7 +252,7 @@ def _amount(quantities: Sequence[Quantity], subject: str) -> int:
 
 
 def _counts_output(total: int, limit: int, known: Known) -> bool:
-    """Return whether a total holds the output asked for: only then less output makes the request fit."""
+    """Return True if a stated total includes the requested output. Only then a lower output limit makes it fit."""
     estimate = known.estimate()
     input_tokens = total - known.asked
     if not (0 < known.asked < total and input_tokens < limit and estimate):
@@ -239,20 +261,23 @@ def _counts_output(total: int, limit: int, known: Known) -> bool:
 
 
 def _without_input(quantities: Sequence[Quantity], limit: int, output: int, known: Known, text: str) -> Shortage:
-    """Return the shortage of an error without an input size. Less output helps if the text is about output too."""
+    """Return the result for an error that states no input tokens.
+
+    A lower output limit is proposed if the error text also mentions output. Else the input counts as too long.
+    """
     estimate = known.estimate()
     stated = bool(_amount(quantities, "output")) or any(one.is_minimum for one in quantities)
     mentioned = bool(quantities) and _OUTPUT.search(text) is not None and estimate + output > limit
     if not (stated or mentioned) or estimate >= limit or not output:
         return overflow(max(estimate, limit + 1), limit)
     output_limit = available_output_tokens(limit, estimate, STATED_WINDOW_MARGIN)
-    if output_limit >= output:  # less than the estimate leaves was refused: the input is longer than estimated
+    if output_limit >= output:  # the input is longer than estimated, because this output was refused
         output_limit = output // 4
     return _lower(max(estimate, limit - output + 1), output, limit, output_limit)
 
 
 def overflow(tokens: int, limit: int) -> Shortage:
-    """Return the shortage of a prompt that is too long by itself."""
+    """Return the result for an input of `tokens` tokens that alone exceeds the context window `limit`."""
     text = f"prompt is too long: {tokens} tokens > {limit} maximum"
     return Shortage(message=text, parameter="messages", cause=Cause(error_type="overflow"))
 
@@ -265,7 +290,7 @@ def _lower(tokens: int, output: int, limit: int, output_limit: int) -> Shortage:
 
 
 def _find_in_words(fault: UpstreamFault, text: str, quantities: Sequence[Quantity], known: Known) -> Shortage | None:
-    """Return the shortage of a text without a limit."""
+    """Return the result for an error text that states no limit as a number."""
     if _is_coded(fault) or matches(OVERFLOWS, text):
         return _decide(quantities, None, None, fault, known)
     if matches(OUTPUT_LIMITS, text) and known.asked > 1 and not _BUDGETS.search(text):
@@ -275,7 +300,10 @@ def _find_in_words(fault: UpstreamFault, text: str, quantities: Sequence[Quantit
 
 
 def _find_rate(quantities: Sequence[Quantity], known: Known) -> Shortage | None:
-    """Return the shortage of a request that is larger than all that a period admits."""
+    """Return the result for a request with more tokens than a rate limit allows in its whole period.
+
+    None: the request fits into the limit, so a retry after a delay succeeds.
+    """
     limits = [one.value for one in quantities if one.role == "limit"]
     asked = [one.value for one in quantities if one.role == "amount" and not one.spent]
     if not limits or not asked or max(asked) <= min(limits):
