@@ -6,7 +6,6 @@ request are copied without decoding.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from msgspec import Raw
@@ -167,22 +166,20 @@ class MessageEncoder(ABC):
 
     def _encode_user(self, message: Message) -> None:
         parts: list[Any] = []
-        for block in message.content:
-            if type(block) is not ToolResultBlock:
-                continue
-            if block.is_error or not is_text(block.content):
-                self._encode_structured_result(block, parts)
-            else:
-                self._append_result(block, block.content or EMPTY_TEXT_BYTES)
+        others: list[Any] = []
+        for block in message.content:  # one loop: a comprehension per message costs a call on Python 3.11
+            if type(block) is ToolResultBlock:
+                if block.is_error or not is_text(block.content):
+                    self._encode_structured_result(block, parts)
+                else:
+                    self._append_result(block, block.content or EMPTY_TEXT_BYTES)
+            elif type(block) in _USER_CONTENT:
+                others.append(block)
         self._has_open_calls = False
         if self._late_texts:
             self._place_late_texts(parts)
-        content: Sequence[Any] = message.content
-        parts += [
-            block.text if type(block) is TextBlock else self._encode_media(block)
-            for block in content
-            if type(block) in _USER_CONTENT
-        ]
+        if others:
+            parts += [block.text if type(block) is TextBlock else self._encode_media(block) for block in others]
         if parts:
             self._append_user(parts)
 

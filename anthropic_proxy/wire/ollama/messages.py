@@ -129,22 +129,27 @@ class OllamaMessageEncoder(MessageEncoder):
         return block.source.data if block.source.type == "base64" else None
 
     def _encode_reply(self, message: Message) -> None:
-        texts = [block.text for block in message.content if type(block) is TextBlock]
-        calls = [block for block in message.content if type(block) is ToolUseBlock]
+        texts: list[Raw] = []
+        calls: list[_Call] = []
+        thoughts: list[ThinkingBlock] = []
+        for block in message.content:
+            if type(block) is TextBlock:
+                texts.append(block.text)
+            elif type(block) is ToolUseBlock:
+                calls.append(_Call(block.id, _Function(len(calls), block.name, block.input)))
+                self._tool_names[block.id] = block.name
+            elif type(block) is ThinkingBlock:
+                thoughts.append(block)
         if not texts and not calls:
             return
         if self._late_texts:
             self._flush_late_texts()
         self._has_open_calls = bool(calls)
         reply = _ChatMessage(role="assistant", content=join_texts(texts) if texts else EMPTY_TEXT_BYTES)
-        thoughts = [block for block in message.content if type(block) is ThinkingBlock]
         if thoughts and (thinking := self._replayed_thinking(thoughts)):
             reply.thinking = thinking
         if calls:
-            reply.tool_calls = [
-                _Call(block.id, _Function(index, block.name, block.input)) for index, block in enumerate(calls)
-            ]
-            self._tool_names |= {block.id: block.name for block in calls}
+            reply.tool_calls = calls
         self.messages.append(reply)
 
     def _replayed_thinking(self, blocks: list[ThinkingBlock]) -> str:

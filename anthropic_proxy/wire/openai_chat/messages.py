@@ -185,20 +185,24 @@ class ChatMessageEncoder(MessageEncoder):
         return {"type": "file", "file": {"filename": pdf_filename(block), "file_data": url}}
 
     def _encode_reply(self, message: Message) -> None:
-        texts = [block.text for block in message.content if type(block) is TextBlock]
-        calls = [block for block in message.content if type(block) is ToolUseBlock]
+        texts: list[Raw] = []
+        calls: list[_Call] = []
+        thoughts: list[ThinkingBlock] = []
+        for block in message.content:  # one loop: a comprehension per message costs a call on Python 3.11
+            if type(block) is TextBlock:
+                texts.append(block.text)
+            elif type(block) is ToolUseBlock:
+                function = _Function(block.name, str(block.input, "utf-8"))
+                calls.append(_Call(id=self._id_of(block.id, block.name), function=function))
+            elif type(block) is ThinkingBlock:
+                thoughts.append(block)
         if not texts and not calls:
             return
         if self._late_texts:
             self._flush_late_texts()
         self._has_open_calls = bool(calls)
-        encoded = [
-            _Call(id=self._id_of(block.id, block.name), function=_Function(block.name, str(block.input, "utf-8")))
-            for block in calls
-        ]
         content = join_texts(texts) if texts else UNSET if self._dialect.omits_null else _NULL
-        reply = _Reply(content=content, tool_calls=encoded or UNSET)
-        thoughts = [block for block in message.content if type(block) is ThinkingBlock]
+        reply = _Reply(content=content, tool_calls=calls or UNSET)
         if thoughts or self._dialect.thinking_replay_scope != "kept":
             self._replay_thinking(thoughts, reply, bool(calls))
         self.messages.append(reply)
