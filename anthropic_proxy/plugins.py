@@ -55,7 +55,7 @@ class Receipt(Struct, kw_only=True):
     first_token_seconds: float | None = None
     duration_seconds: float = 0.0
     status: int = 0
-    """HTTP status of the response. 0: the client disconnected before a response."""
+    """HTTP status of the response, or of the error that ended a stream. 0: the client disconnected before it."""
     outcome: str = ""
     """A stop reason, `error` or `cancelled`."""
     error_type: str = ""
@@ -103,7 +103,7 @@ RecordPoint = Literal["client request", "upstream request", "upstream response",
 
 
 class Recorder(Protocol):
-    """Receives the content of exchanges, with keys redacted. Off by default."""
+    """Receives the content of exchanges, with keys redacted. Reserved: no exchange calls a recorder yet."""
 
     def record(self, point: RecordPoint, data: bytes) -> None:
         """Record the bytes of one point of an exchange. Must not block."""
@@ -166,7 +166,7 @@ class Plugin(Struct, kw_only=True):
     observers: Sequence[Observer] = ()
     recorders: Sequence[Recorder] = ()
     store: Store | None = None
-    """Store that replaces the one in memory. None: none."""
+    """Reserved: no part of the proxy uses this store yet."""
     routes: Mapping[str, GetRoute] = {}
     """Path → content that is served there for GET and HEAD."""
     start: Callable[[Gateway], Awaitable[None]] | None = None

@@ -1,18 +1,16 @@
 """The example of docs/contributing/add-a-provider.md, applied to a copy of this project."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.example_diffs import EXAMPLES, apply_to_copy, changed_lines, python_in
 from tests.support.paths import ROOT
 
-DIFF = ROOT / "docs/contributing/examples/add-a-provider.diff"
+DIFF = EXAMPLES / "add-a-provider.diff"
 PAGE = ROOT / "docs/contributing/add-a-provider.md"
 CODE = {
     "anthropic_proxy/routing/providers/openai_chat.py",
@@ -33,45 +31,16 @@ TOUCHED = (
 """Tests that read the table of providers, or the papers that list them."""
 
 
-def changed() -> dict[str, list[str]]:
-    """File → its lines that the diff adds or takes away."""
-    _, *parts = re.split(r"^diff --git a/(\S+) b/\S+\n", DIFF.read_text("utf-8"), flags=re.MULTILINE)
-    hunks = zip(parts[::2], parts[1::2], strict=True)
-    return {name: re.findall(r"^[+-](?!\+\+|--).*", hunk, re.MULTILINE) for name, hunk in hunks}
-
-
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The project with the diff applied, as far as its tests read it."""
-    folder = tmp_path_factory.mktemp("added")
-    for name in ("anthropic_proxy", "tests", "docs"):
-        shutil.copytree(ROOT / name, folder / name)
-    for name in (".env.example", "CHANGELOG.md", "README.md", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
-    applied = run(folder, "git", "apply", "--whitespace=nowarn", str(DIFF))
-    assert applied.returncode == 0, (
-        f"{applied.stderr}\nThe example no longer fits. Apply it with `git apply --3way`, mend it, and write it anew "
-        f"with `git diff --cached -U1 >{DIFF.relative_to(ROOT)}`."
-    )
+    folder = tmp_path_factory.mktemp("provider")
+    apply_to_copy(DIFF, folder)
     yield folder
     shutil.rmtree(folder)
 
 
-def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command there, where `folder` holds the package and git looks for no repository around it."""
-    environ = {**os.environ, "PYTHONPATH": str(folder), "GIT_CEILING_DIRECTORIES": str(folder.parent)}
-    return subprocess.run(command, check=False, cwd=folder, env=environ, capture_output=True, text=True)
-
-
-def python(folder: Path, *arguments: str) -> str:
-    """Run Python there; return its output."""
-    ran = run(folder, sys.executable, *arguments)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
-
-
 def test_the_example_changes_what_the_page_names_and_no_more() -> None:
-    names = set(changed())
+    names = set(changed_lines(DIFF))
     assert {name for name in names if not name.startswith(SCENARIO)} == CODE | PAPERS
     assert {SCENARIO + name for name in ("case.toml", "request.json", "upstream.sse")} < names
     page = PAGE.read_text("utf-8")
@@ -80,7 +49,7 @@ def test_the_example_changes_what_the_page_names_and_no_more() -> None:
 
 
 def test_its_code_is_data() -> None:
-    lines = [line for name in CODE for line in changed()[name]]
+    lines = [line for name in CODE for line in changed_lines(DIFF)[name]]
     assert all(line.startswith("+") for line in lines)
     assert len(lines) <= 40
     assert not [line for line in lines if re.search(r"\b(def|class|if|import|lambda)\b", line)]
@@ -92,12 +61,13 @@ def test_it_is_no_provider_of_ours_already() -> None:
 
 def test_its_golden_scenario_plays(copy: Path) -> None:
     assert re.search(
-        r"\b2 passed", python(copy, "-m", "pytest", "-q", "tests/unit/wire/test_golden.py", "-k", "together_thinking")
+        r"\b2 passed",
+        python_in(copy, "-m", "pytest", "-q", "tests/unit/wire/test_golden.py", "-k", "together_thinking"),
     )
 
 
 def test_requests_find_their_way_to_it(copy: Path) -> None:
-    told = python(
+    told = python_in(
         copy,
         "-c",
         "from anthropic_proxy.routing.catalog import Catalog\n"
@@ -119,6 +89,6 @@ def test_requests_find_their_way_to_it(copy: Path) -> None:
 
 
 def test_no_other_test_has_to_change(copy: Path) -> None:
-    said = python(copy, "-m", "pytest", "-q", *(f"tests/{name}.py" for name in TOUCHED))
+    said = python_in(copy, "-m", "pytest", "-q", *(f"tests/{name}.py" for name in TOUCHED))
     assert " failed" not in said
     assert " passed" in said
