@@ -32,15 +32,13 @@ from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
 from anthropic_proxy.workers.shared_state import apply_observation, publish_observations
 
 EXIT_STARTUP_FAILED = 3
-"""Exit status for a failed start-up. A supervisor does not restart the process (uvicorn uses the same value)."""
+"""Exit status after a failed start-up. A supervisor does not restart such a process (as with uvicorn)."""
 SHUTDOWN_GRACE_SECONDS = 2.0
-"""Time for cancelled exchanges to send their error to the client."""
+"""Maximum time at shutdown for cancelled exchanges to send their errors."""
 _FIXED = frozenset({"HOST", "PORT", "STOP_TIMEOUT"})
 """Settings that a running server cannot change."""
-
-
 PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = ()
-"""Plugin packages, each with the condition under which it is imported and opened."""
+"""Import names of plugin packages, each with the condition under which it is imported and opened."""
 
 
 class App:
@@ -105,7 +103,7 @@ class App:
             await send({"type": "websocket.close", "code": 1000})
 
     async def log_startup(self, workers: int) -> None:
-        """Log the start-up summary for this number of workers, which do not log it themselves."""
+        """Log the start-up summary of a server with this number of workers. The workers themselves do not log it."""
         log_startup_summary(
             await self._build(self._settings, self._transports),
             self._address,
@@ -115,29 +113,29 @@ class App:
         await self.close()
 
     def log_warning(self, text: str) -> None:
-        """Log a warning of the server, without keys."""
+        """Log a warning of the HTTP server or a worker. Keys in the text are redacted."""
         text = redact_secrets(text, self._settings.reveal_keys())
         self._log.write_line(f"{self._log.paint('!', 'warn')} {text}", level="warning")
 
     def log_stopped(self) -> None:
-        """Log that the server stopped after a signal."""
+        """Log that the server stopped after a signal, and write all pending entries."""
         self._log.write_line("Stopped.")
         self._log.flush()
 
     def flush(self) -> None:
-        """Wait until the log is written, at most a second."""
+        """Wait until the log is written, at most one second."""
         self._log.flush()
 
     def log_rejected_request(self, error: ProxyError) -> str:
-        """Log a request that was rejected before decoding, and return its id."""
+        """Log a client request that the HTTP parser rejected, and return its request id."""
         receipt = log_rejected_request(error, self._log, new_id, time.time, self._settings.reveal_proxy_keys())
         self._receipts.add_request(receipt)
         return receipt.request_id
 
     def check_settings(self) -> bool:
-        """Reload the settings and log the result. Return False if they are invalid; the old ones stay active.
+        """Read the settings again and log the result. False: they are invalid; the old ones stay active.
 
-        The supervisor calls this before the workers `reload`.
+        The supervisor calls this before its workers `reload`.
         """
         settings = self._read()
         if settings is None:
@@ -146,8 +144,8 @@ class App:
         self._settings = settings
         return True
 
-    async def reload(self) -> None:
-        """Reload the settings and replace the services. Invalid settings change nothing."""
+    async def reload_settings(self) -> None:
+        """Read the settings again and replace the services. Invalid settings are logged and change nothing."""
         async with self._reload_lock:
             settings = await asyncio.to_thread(self._read)
             if settings is None or self._current is None:
@@ -205,7 +203,7 @@ class App:
                 return
 
     async def start(self) -> None:
-        """Open the services and tune the garbage collector."""
+        """Open the services and tune the garbage collector. Called before the first request."""
         await self._open()
         tune_gc()
 
@@ -245,7 +243,7 @@ class App:
         return services
 
     async def close(self) -> None:
-        """Close all services, after cancelled exchanges have sent their errors."""
+        """Close all services, after cancelled exchanges have sent their errors to the clients."""
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN_GRACE_SECONDS):
                 await self._transports.wait_idle()
@@ -310,7 +308,7 @@ def _prefetch_default_models(services: Services) -> None:
 
 
 def open_plugins(settings: Settings) -> Iterator[Plugin]:
-    """Yield the plugins that these settings enable. Only their packages are imported."""
+    """Yield the plugins that these settings enable. Packages of other plugins are not imported."""
     for package, is_enabled in PLUGIN_PACKAGES:
         if is_enabled(settings):
             plugin: Plugin = import_module(package).open_plugin(settings)
@@ -324,13 +322,16 @@ def load_app(
     logs_startup: bool = True,
     link: WorkerLink | None = None,
 ) -> App:
-    """Return the application for the environment and `.env`; `overrides` are settings from the command line."""
+    """Return the application for the settings of the environment and `.env`.
+
+    `overrides`: settings of the command line.
+    """
     reader = SettingsReader(PROVIDERS, overrides)
     return App(reader.read(), address=address, logs_startup=logs_startup, reader=reader, link=link)
 
 
 def app_from_environment() -> App:
-    """Return the application for a server that imports it by name. Exit with one message if a setting is invalid."""
+    """Return the application for an ASGI server that imports it by name. An invalid setting ends the process."""
     if not any(argument.startswith("--access-log") for argument in sys.argv):
         logging.getLogger("uvicorn.access").disabled = True  # both would log each request
     try:

@@ -9,97 +9,124 @@ from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.settings import Settings
 
 Headers = Mapping[str, str]
-"""Request headers, names in lower case."""
+"""Headers of a client request: name in lower case → value."""
 
 
 class Client(Struct, frozen=True):
-    """An authenticated client."""
+    """The client of a request, after authentication."""
 
     name: str = "local"
-    """`local`, or a label of the presented key; never a secret."""
+    """Label for the log and metrics: `local`, or a label of the presented key. Never a secret."""
     credential_forwardable: bool = False
-    """True if the proxy requires no key, so that the client credential is meant for Anthropic."""
+    """True if the proxy requires no key. The credential in the request is then meant for the provider."""
 
 
 class AdmissionRequest(Struct, frozen=True, kw_only=True):
-    """Facts about a request that a policy may reject."""
+    """Facts about a client request, for the decision of a policy to admit or reject it."""
 
     client: Client
     model: str
+    """Model id in the client request."""
     body_bytes: int
+    """Size of the client request body."""
 
 
 class Receipt(Struct, kw_only=True):
-    """Facts about a finished request: ids, names, counts and times; never content."""
+    """Facts about a finished client request: ids, names, counts and times. It never contains message content."""
 
     request_id: str
     client: Client
     started_at: float
     """Seconds since the epoch."""
     method: str = "POST"
+    """HTTP method."""
     path: str = "/v1/messages"
+    """URL path without the query."""
     requested_model: str = ""
+    """Model id in the client request. "": not an exchange."""
     provider: str = ""
+    """Name of the provider that replied or failed last. "": no provider was called."""
     prefix: str = ""
     """Prefix by which a client requests a model of the provider: `gemini`."""
     model: str = ""
+    """Model id at the provider, without a prefix."""
     route_reason: str = ""
+    """Text with the rule and the setting that chose the target."""
     tool_count: int = 0
+    """Number of tool definitions in the client request."""
     message_count: int = 0
+    """Number of messages in the client request."""
     stream: bool = False
+    """True if the client requested a streamed reply."""
     input_tokens: int = 0
+    """Input tokens without cached ones, as the client received them."""
     cache_read_tokens: int = 0
+    """Input tokens read from the provider's cache."""
     cache_write_tokens: int = 0
+    """Input tokens written to the provider's cache."""
     output_tokens: int = 0
+    """Output tokens, thinking included."""
     thinking_tokens: int = 0
+    """Output tokens of thinking; 0 if the provider does not count them."""
     first_token_seconds: float | None = None
+    """Time from the start of the request to the first content of the reply. 0: no content."""
     duration_seconds: float = 0.0
+    """Time from the start of the request to the last byte of the response."""
     status: int = 0
     """HTTP status of the response, or of the error that ended a stream. 0: the client disconnected before it."""
     outcome: str = ""
-    """A stop reason, `error` or `cancelled`."""
+    """Stop reason of the reply, `error`, or `cancelled` (the client disconnected)."""
     error_type: str = ""
+    """Type of the error in Anthropic's format: `rate_limit_error`. "": no error."""
     error: str = ""
     """Error message of the response; keys are redacted."""
     upstream_excerpt: str = ""
     """Beginning of an upstream error body that is no error object, such as the page of a gateway; keys are redacted."""
     failed_attempts: list[str] = field(default_factory=list)
-    """Failed attempts before the last one: `groq 429`."""
+    """Failed upstream attempts before the last one: `groq 429`."""
     fidelity: FidelityReport = field(default_factory=FidelityReport)
     """Changes that translation made to the request, and the fidelity mode."""
 
     @property
     def notes(self) -> list[FidelityNote]:
-        """The notes of the fidelity report."""
+        """Fidelity notes: changes that the translation made to the request."""
         return self.fidelity.notes
 
 
 class Policy(Protocol):
-    """Access rules. Every method may raise a `ClientError` to reject the request."""
+    """Access rules of a plugin. Each method may raise a `ClientError`, which rejects the client request."""
 
     async def identify(self, headers: Headers) -> Client | None:
-        """Return the client, before the body is read. None: not known to this policy."""
+        """Return the client of a request from its headers, before the body is read.
+
+        None: the policy does not recognize it.
+        """
         ...
 
     async def admit(self, request: AdmissionRequest) -> None:
-        """Raise if the request is not admitted."""
+        """Raise a `ClientError` if the request is not admitted.
+
+        Called after decoding and routing, before any upstream call.
+        """
         ...
 
 
 class Observer(Protocol):
-    """Receives the receipts of finished requests: exchanges, token counts, rejected requests.
+    """Receives the receipt of each finished request: exchanges, token counts and rejected requests.
 
-    Each observer has a bounded queue (`log/receipts.py`). A slow observer loses the oldest receipts and delays no
-    request. Blocking work belongs in a thread.
+    Requests to `/`, `/health` and `/metrics` produce no receipt.
     """
 
     async def record(self, receipt: Receipt) -> None:
-        """Record a receipt, after the last byte of the response."""
+        """Process one receipt, after the last byte of the response.
+
+        Called in a task of this observer, one receipt at a time.
+        """
         ...
 
 
 RecordPoint = Literal["client request", "upstream request", "upstream response", "client response"]
-"""Point of an exchange at which its bytes are recorded."""
+"""Direction of recorded bytes: from the client, to the provider, from the provider, to the client."""
 
 
 class Recorder(Protocol):
@@ -111,26 +138,29 @@ class Recorder(Protocol):
 
 
 class GetRoute(Protocol):
-    """Content of a path that is served for GET."""
+    """Content that a plugin serves at one URL path, for GET and HEAD."""
 
-    async def read(self, accept: str) -> tuple[bytes, str]:
-        """Return a body and its media type. `accept`: the `Accept` header."""
+    async def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the body and its media type. `accept`: the `Accept` header of the client."""
         ...
 
 
 class Store(Protocol):
-    """Small shared state with expiry. Times are seconds."""
+    """Key-value store with expiry for state that workers or instances share. All durations are in seconds."""
 
     async def get(self, key: str) -> str | None:
-        """Return the value. None: missing or expired."""
+        """Return the value of a key. None: missing or expired."""
         ...
 
     async def put(self, key: str, value: str, seconds: float) -> None:
-        """Store a value until it expires."""
+        """Set the value of a key until it expires."""
         ...
 
     async def add(self, key: str, amount: float, seconds: float) -> float:
-        """Add to a number and return the sum. It starts at 0 and expires `seconds` after its first use."""
+        """Add to the number of a key and return the sum.
+
+        The number starts at 0 and expires `seconds` after the first addition.
+        """
         ...
 
 
@@ -139,37 +169,47 @@ class Gateway(Protocol):
 
     @property
     def settings(self) -> Settings:
-        """The current settings."""
+        """Current settings. A reload replaces them."""
         ...
 
     async def run(self, body: bytes, client: Client) -> bytes:
-        """Serve a request of the Messages API without `stream`, and return the message as JSON. Raises `ProxyError`."""
+        """Serve a request of the Messages API without `stream`, and return the reply message as JSON.
+
+        Raises `ProxyError`.
+
+        `client`: client that the receipt names.
+        """
         ...
 
     def explain(self, model: str) -> str:
-        """Return the targets of a requested model and the reason of the route. Raises `UnknownModel`."""
+        """Return the targets for a requested model and the reason of the route, as text. Raises `UnknownModel`."""
         ...
 
     def list_models(self) -> Sequence[str]:
-        """Return the ids that `GET /v1/models` lists."""
+        """Return the model ids of the proxy's own list.
+
+        If Anthropic is preferred, clients receive Anthropic's list instead.
+        """
         ...
 
     def health(self) -> Mapping[str, int]:
-        """Return the number of open circuits and of keys in cooldown, by name."""
+        """Return counts by name: `open_circuits`, `keys_in_cooldown`."""
         ...
 
 
 class Plugin(Struct, kw_only=True):
-    """Everything that one optional package adds to the proxy. Its function `open_plugin(settings)` returns this."""
+    """Additions of one optional package. Its function `open_plugin(settings)` returns this object."""
 
     policies: Sequence[Policy] = ()
+    """Access rules, asked in this order."""
     observers: Sequence[Observer] = ()
+    """Receivers of receipts."""
     recorders: Sequence[Recorder] = ()
     store: Store | None = None
     """Reserved: no part of the proxy uses this store yet."""
     routes: Mapping[str, GetRoute] = {}
-    """Path → content that is served there for GET and HEAD."""
+    """URL path → content served there for GET and HEAD."""
     start: Callable[[Gateway], Awaitable[None]] | None = None
-    """Called before the first request. None: nothing to start."""
+    """Called once per worker before its first request. None: nothing to start."""
     stop: Callable[[], Awaitable[None]] | None = None
-    """Called after the last request. None: nothing to stop."""
+    """Called once per worker after its last request. None: nothing to stop."""

@@ -23,7 +23,7 @@ _KEYS = re.compile(
 
 
 def redact_key_patterns(text: str) -> str:
-    """Return the text with everything in the form of a key shortened to its last four characters."""
+    """Return a text in which everything that looks like an API key is shortened to its last four characters."""
 
     def shorten(match: re.Match[str]) -> str:
         kept = match["bearer"] or match["prefix"]
@@ -34,12 +34,12 @@ def redact_key_patterns(text: str) -> str:
 
 
 def is_redactable(value: str) -> bool:
-    """Return whether a key is long enough to be redacted."""
+    """Return True if a secret is long enough to be searched in texts. Shorter ones would match ordinary words."""
     return len(value) >= _MIN_LETTERS or (len(value) >= _MIN_CHARACTERS and not value.isalpha())
 
 
 def redact_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Return the text without these secrets and without texts in the form of a key."""
+    """Return a text without these secrets and without everything that looks like an API key."""
     known = [(_spell(secret), _mark_of(secret)) for secret in secrets if is_redactable(secret)]
     for spelled, mark in known:
         text = _without_complete(text, spelled, mark)
@@ -51,12 +51,15 @@ def redact_secrets(text: str, secrets: Iterable[str]) -> str:
 
 
 def list_spellings(secrets: Iterable[str]) -> Sequence[str]:
-    """Return the plain encodings of the secrets. Without any of them a text needs no `redact_secrets`."""
+    """Return all encodings in which the secrets may occur in a text.
+
+    A text without any of them needs no `redact_secrets`.
+    """
     return [spelled for secret in secrets if is_redactable(secret) for spelled in _spell(secret)]
 
 
 def redact_secret(text: str, secret: str) -> str:
-    """Return the text without a key: plain, in JSON, in a URL, in base64, and in fragments."""
+    """Return a text without a secret, in plain form, inside JSON, in a URL, in base64, and split by escapes."""
     spelled, mark = _spell(secret), _mark_of(secret)
     return _without_pieces(_without_complete(text, spelled, mark), spelled, mark)
 

@@ -33,7 +33,7 @@ _ID_CHARACTERS = bytes(_BASE_62[byte % len(_BASE_62)] for byte in range(256))
 
 
 class BackgroundWork:
-    """Long computations in a thread, one at a time.
+    """Runs long computations in a thread, one at a time.
 
     Several threads share one interpreter lock: they would need more memory, delay the event loop more, and not finish
     earlier.
@@ -43,9 +43,9 @@ class BackgroundWork:
         self._free = asyncio.Semaphore(1)
 
     async def run(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
-        """Return the result of a function, computed in a thread.
+        """Return the result of a function, computed in a thread after earlier computations have ended.
 
-        A cancelled computation still occupies the thread until it ends: threads cannot be stopped.
+        A cancelled computation still occupies the thread until it ends, because threads cannot be stopped.
         """
         await self._free.acquire()
         computation = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
@@ -53,50 +53,61 @@ class BackgroundWork:
         return await asyncio.shield(computation)
 
     async def run_if(self, large: bool, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
-        """Return the result of a function, computed in a thread if its input is large."""
+        """Return the result of a function. `large`: True runs the function in a thread, False at once."""
         return await self.run(function, *arguments) if large else function(*arguments)
 
 
 class Services(Struct, frozen=True, kw_only=True):
-    """Services for one version of the settings. A reload builds new ones; running exchanges keep theirs."""
+    """All objects that outlive one request, for one version of the settings.
+
+    A reload builds new services. Running exchanges keep the old ones.
+    """
 
     settings: Settings
     catalog: Catalog
+    """Limits and features of models, and the model lists of providers that have one."""
     credentials: Credentials
+    """API keys and tokens of the providers, with the cooldown of rejected keys."""
     observations: ModelObservations
+    """Facts about models learned from replies: adaptations and token scales."""
     route_cache: RouteCache = field(default_factory=RouteCache)
+    """Routes of recent requests."""
     circuit_breakers: CircuitBreakers = field(default_factory=CircuitBreakers)
+    """One circuit breaker per upstream host. An open one blocks calls after repeated failures."""
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
+    """Limits the share of retries among upstream calls."""
     queue: FairQueue
+    """Limits concurrent upstream calls (`MAX_UPSTREAM_CALLS`), fair between clients."""
     background: BackgroundWork = field(default_factory=BackgroundWork)
-    """Long computations on the data of clients and models."""
+    """Thread for long computations on the data of clients and models."""
     connections: Transports | None = None
     """Owner of `transports`. None: they need not be closed."""
     transports: Mapping[str, Transport]
     """Transport name of a provider (`http`, `demo`) → transport."""
     log: Log
     web_fetch: WebFetch | None = None
-    """Fetches pages and links for a model; None: `FETCH_URLS` is off."""
+    """Function that fetches web pages and URLs for a model. None: `FETCH_URLS` is off."""
     web_search: WebSearch | None = None
-    """Runs web searches for a model; None: no `SEARCH_URL`."""
+    """Function that runs web searches for a model. None: `SEARCH_URL` is not set."""
     new_id: Callable[[str], str]
-    """`new_id("msg_")` → a fresh identifier with that prefix."""
+    """Returns a new identifier with a prefix: `new_id("msg_")`."""
     clock: Callable[[], float]
-    """Seconds since the epoch."""
+    """Returns the time in seconds since the epoch."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    """Waits the given seconds before a retry."""
+    """Waits the given number of seconds, before a retry."""
     policies: Sequence[Policy] = ()
+    """Access rules of plugins."""
     receipts: Receipts
-    """Queues of finished receipts."""
+    """Queues of receipts, one for each observer."""
     routes: Mapping[str, GetRoute] = {}
-    """Path → content of a plugin that is served there."""
+    """URL path → content that a plugin serves there."""
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
-    """Trimmer of the heap of this process. A reload does not replace it."""
+    """Returns freed memory of this process to the system. A reload keeps the object."""
     in_progress: InProgress = field(default_factory=InProgress)
-    """Requests in progress, for the message about a process that does not respond."""
+    """List of the running client requests, for the message about a process that does not respond."""
 
     async def close(self) -> None:
-        """Close the model listings and the connections."""
+        """Stop the refreshing of model lists and close all connections."""
         await self.catalog.close()
         if self.connections is not None:
             await self.connections.close()
@@ -114,11 +125,12 @@ async def open_services(
     worker_position: tuple[int, int] = (0, 1),
     previous: Services | None = None,
 ) -> Services:
-    """Return started services for these settings, with the models of Ollama. The caller closes them.
+    """Build services for these settings and return them, ready for requests. The caller closes them.
 
-    `connections`, `log`, `receipts`, `heap_trimmer`, `in_progress`: None: new ones. `plugins`: opened plugins. Their
-    observers belong to `receipts`. `worker_position`: index of this worker, from 0, and number of workers.
-    `previous`: services that a reload replaces; their state is carried over.
+    The models of Ollama are listed first if Ollama is preferred or no provider has a key. `connections`, `log`,
+    `receipts`, `heap_trimmer`, `in_progress`: existing objects to use; None: new ones. `plugins`: opened plugins; their
+    observers belong to `receipts`. `worker_position`: index of this worker, from 0, and number of workers. `previous`:
+    services that a reload replaces; their state is kept.
     """
     connections = connections or new_connections(settings)
     transports, tokens = connections.by_name(), {"google": connections.tokens}
@@ -144,19 +156,19 @@ async def open_services(
 
 
 def new_connections(settings: Settings) -> Transports:
-    """Return the transports for these settings. They connect at the first request."""
+    """Return the transports to the providers for these settings. They connect at the first request."""
     return Transports(settings, setup_variables=list_setup_variables())
 
 
 def new_log(settings: Settings) -> Log:
-    """Return the log that these settings describe, without their keys."""
+    """Return the log for these settings. It redacts the keys among the settings."""
     return Log(form=settings.log_format, level=settings.log_level, color=settings.color, secrets=settings.reveal_keys())
 
 
 def new_id(prefix: str) -> str:
-    """Return a fresh identifier: the prefix and 24 base-62 characters, 22 after `toolu_px`.
+    """Return a new identifier: the prefix and 24 base-62 characters (22 after `toolu_px`).
 
-    Unique, not secret: an id grants no access.
+    Identifiers are unique, but not secret: none grants access.
     """
     return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_ID_CHARACTERS).decode()
 
@@ -171,7 +183,10 @@ def build_services(
     receipts: Receipts | None = None,
     worker_position: tuple[int, int] = (0, 1),
 ) -> Services:
-    """Return services on these transports. Nothing is sent. `worker_position`: as for `open_services`."""
+    """Build services on existing transports, without sending a request.
+
+    `tokens`: token source name → source of OAuth tokens. `worker_position`: index of this worker and number of workers.
+    """
     credentials = Credentials(settings, tokens)
     ollama = find_provider("ollama")
     models = OllamaListing(

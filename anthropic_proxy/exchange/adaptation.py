@@ -1,4 +1,4 @@
-"""Adaptations: changes of a request after an error of the provider, for the retry and for later requests."""
+"""Adaptations: changes of an upstream request after the provider rejected it, for the retry and for later requests."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +14,7 @@ from anthropic_proxy.wire.contract import Adaptation, BaseDialect, Call
 
 
 class Adaptations:
-    """Adaptations of the current target during one request."""
+    """Adaptations that the attempts with one target have used in one exchange."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -23,8 +23,8 @@ class Adaptations:
         self.lasting: list[str] = []
         """Names of adaptations to store for the model once a request with them succeeds."""
 
-    async def find(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
-        """Return the adapted target for a retry. None: no adaptation matches the error."""
+    async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
+        """Return the target with an adaptation for this upstream error, for a retry. None: no adaptation applies."""
         adaptations = await run_for_call(self._services, lambda call: _find_adaptations(target, call, error), call)
         adapted: Target | None = target if adaptations else None
         for adaptation in adaptations:
@@ -38,15 +38,18 @@ class Adaptations:
         self.lasting += [adaptation.name for adaptation in adaptations if adaptation.persistent]
         return adapted
 
-    async def remember(self, target: Target) -> None:
-        """Store the adaptations. Call this after the request succeeded, which proves them right."""
+    async def store_for_model(self, target: Target) -> None:
+        """Store the used adaptations for later requests to the model.
+
+        Call this after the adapted request has succeeded, which proves that the adaptations are correct.
+        """
         for name in self.lasting:
             await self._services.observations.store_adaptation(target.upstream, target.model, name)
         self.lasting.clear()
 
 
 async def apply_stored_adaptations(services: Services, target: Target) -> Target:
-    """Return the target with the stored adaptations of its model."""
+    """Return the target with the adaptations that earlier requests stored for its model."""
     for name in await services.observations.find_adaptations(target.upstream, target.model):
         target = _apply_adaptation(services, target, name) or target
     return target

@@ -1,4 +1,4 @@
-"""Steps 5 to 8 over the targets of a route, until the first delta: prepare, encode, send, decode."""
+"""Steps 5 to 8 of an exchange: prepare, encode, send and decode, for each target of the route until one replies."""
 
 import asyncio
 from functools import partial
@@ -49,23 +49,24 @@ from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import Credential, RelayWire, UpstreamRequest, UpstreamResponse
 
 MAX_RETRIES_PER_TARGET = 1
+"""Maximum retries with one target after temporary failures."""
 MAX_ADAPTATIONS = 2
-"""Maximum number of adaptations per target, besides retries."""
+"""Maximum number of adapted requests to one target, in addition to retries."""
 RETRY_DELAY_SECONDS = 0.5
-"""Delay before a retry without `retry-after`."""
-
+"""Delay before a retry if the provider sent no `retry-after`."""
 
 _Stream_co = TypeVar("_Stream_co", bound=UpstreamStream | RelayStream, covariant=True)
 
 
 class OpenedStream(Struct, Generic[_Stream_co], frozen=True):
-    """A stream with its first content, and the attempt that opened it."""
+    """An upstream stream that has delivered its first content, and the attempt that opened the stream."""
 
     stream: _Stream_co
     state: AttemptState
 
 
 AnyOpenedStream = OpenedStream[UpstreamStream | RelayStream]
+"""Opened stream: translated deltas, or relayed bytes."""
 
 
 class _TargetRun(Struct):
@@ -84,10 +85,7 @@ class _TargetRun(Struct):
 
 
 class Attempts:
-    """Attempts of one exchange: one after the other until a reply starts, recorded in the receipt.
-
-    `sent`: receives each attempt before its upstream request is sent.
-    """
+    """Upstream attempts of one exchange, recorded in the receipt. `sent`: receives the state of each attempt."""
 
     def __init__(
         self,
@@ -109,10 +107,10 @@ class Attempts:
         self._inliner = new_media_inliner(services, incoming)
         self._estimates = EstimateCache()
 
-    async def open(self, request: MessagesRequest, route: Route) -> AnyOpenedStream:
-        """Return the first stream with content. Raises the last failure if there is none.
+    async def open_reply(self, request: MessagesRequest, route: Route) -> AnyOpenedStream:
+        """Return the first upstream stream with content. Targets that cannot accept the request are skipped.
 
-        Targets that cannot accept the request are skipped. Their error is raised only if no provider was called.
+        Raises the error of the last called provider, or of the first skipped target if none was called.
         """
         failure: ProxyError | None = None
         for target in route.targets:
@@ -135,9 +133,11 @@ class Attempts:
     async def open_next_call(
         self, previous: OpenedStream[UpstreamStream], request: MessagesRequest, continuation: str = ""
     ) -> OpenedStream[UpstreamStream]:
-        """Return the stream of the next call of a reply that has started: same target, no adaptation, one retry.
+        """Open a further upstream call of a started reply: same target, no adaptation, one retry.
 
-        `continuation`: token of the provider. "": a further call of the tool loop.
+        Raises `UpstreamError`.
+
+        `continuation`: token of the provider that continues a split reply; "": a further call of the tool loop.
         """
         state, target = previous.state, previous.state.target
         run = _TargetRun(request, state.token_scale, skips_open_circuit=False, continuation=continuation)
@@ -149,15 +149,15 @@ class Attempts:
         return OpenedStream(opened.stream, opened.state)
 
     def add_note(self, note: FidelityNote) -> None:
-        """Add a fidelity note to the receipt."""
+        """Add a fidelity note to the receipt of the exchange."""
         self._receipt.fidelity.add([note])
 
     def estimate_tokens(self, request: MessagesRequest, token_scale: float) -> int:
-        """Return the estimated input tokens of a request. `token_scale`: factor of the model."""
+        """Return the estimated input tokens of a request, multiplied by `token_scale`, the factor of the model."""
         return estimate_scaled(self._estimates, token_scale, request)
 
     def annotate_error(self, error: UpstreamError, state: AttemptState) -> None:
-        """Add the provider name and the cause of a 404 to the error of an attempt, and redact keys."""
+        """Complete the error of an attempt in place: add the provider name and the cause of a 404, and redact keys."""
         self._redact_keys(error, state.target, state.credential)
         prefix_provider(error, self._receipt.prefix)
         explain_not_found(error, state.target, state.upstream_path, self._services.settings)
@@ -222,7 +222,7 @@ class Attempts:
     async def _adapt(self, state: AttemptState, run: _TargetRun, error: UpstreamError) -> Target | None:
         """Return the adapted target for a retry. None: no adaptation matches the error."""
         run.adaptations = run.adaptations or Adaptations(self._services)
-        if (adapted := await run.adaptations.find(state.target, state.call, error)) is not None:
+        if (adapted := await run.adaptations.find_adapted_target(state.target, state.call, error)) is not None:
             self._receipt.failed_attempts.append(describe_attempt(state.target, error))
         return adapted
 
@@ -250,7 +250,7 @@ class Attempts:
             raise
         breakers.record_success(upstream)
         if run.adaptations is not None:
-            await run.adaptations.remember(target)
+            await run.adaptations.store_for_model(target)
         return OpenedStream(stream, state)
 
     async def _encode(self, state: AttemptState, run: _TargetRun) -> tuple[UpstreamRequest, ReplySchema | None]:
@@ -300,7 +300,7 @@ class Attempts:
                 wire, call, response, self._watchdog, background, report=report, stop_filter=stop_filter
             )
         if 200 <= response.status < 300:
-            await stream.open()
+            await stream.wait_for_content()
             return stream
         body = await read_error_body(response, self._watchdog)
         headers, large = with_date(response.headers, self._services.clock), len(body) > MAX_REPLY_BYTES_ON_LOOP
@@ -318,12 +318,12 @@ class Attempts:
             report.reset()
             call = build_relay_call(self._incoming, request, target, self._services.new_id)
             scale = run.token_scale
-            return AttemptState(target=target, call=call, credential=credential, token_scale=scale, relaying=True)
+            return AttemptState(target=target, call=call, credential=credential, token_scale=scale, is_relay=True)
         if request.decode_error is not None:
             raise request.decode_error
         limits, inliner = limits_for(self._services, target), self._inliner
         if inliner is not None:
-            request = await inliner.inline(request, target, limits)
+            request = await inliner.inline_urls(request, target, limits)
         inputs = request, limits, partial(estimate_scaled, self._estimates, run.token_scale)
         prepared = await self._services.background.run(prepare, *inputs) if self._large else prepare(*inputs)
         if not again:

@@ -1,4 +1,7 @@
-"""Step 5: `AttemptState` and its call, prepared or relayed, with the limits of its target."""
+"""Step 5 of an exchange:
+
+`AttemptState`, one attempt with its call for the wire, built from the prepared or relayed request.
+"""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -25,32 +28,34 @@ from anthropic_proxy.wire.contract import FROM_CLIENT, BaseDialect, Call, Creden
 
 
 class AttemptState(Struct, frozen=True, kw_only=True):
-    """One attempt: its target and call, and the facts about them that the reply and its errors need."""
+    """One upstream attempt: its target, its call for the wire, and facts that its reply and its errors need."""
 
     target: Target
+    """Provider, model and address of the attempt."""
     call: Call[BaseDialect]
-    """The call. `raw` is empty once it is sent."""
+    """Input of the wire. Its field `raw` is emptied after the request was sent, to free memory."""
     credential: Credential | None
-    """None: no key."""
-    relaying: bool = False
-    """True if the attempt relays bytes."""
+    """Credential sent to the provider. None: the provider needs no key."""
+    is_relay: bool = False
+    """True if the client's bytes are forwarded unchanged. False: the request is translated."""
     token_scale: float
-    """Factor of token estimates for the model, from counts of earlier replies."""
+    """Factor for token estimates of this model, computed from the counts in earlier replies. 1.0: no counts yet."""
     proxy_tools: Mapping[str, ProxyTool] = {}
-    """Tools that the proxy runs, by the name in a call."""
+    """Tool name in a call of the model → tool that the proxy runs."""
     deferred_tools: Sequence[Tool] = ()
-    """Tools that tool search can find."""
+    """Tools that are not sent to the model until its tool search finds them."""
     upstream_path: str = ""
-    """Path of the upstream request."""
+    """Path of the upstream request, below the base URL. "": not encoded yet."""
     reply_schema: ReplySchema | None = None
-    """Schema that the proxy checks the reply with. None: no schema, or the provider enforces it."""
+    """Schema that the proxy checks the reply with. None: the client requested none, or the provider enforces the
+    schema."""
 
 
 class SentAttempts(Struct):
-    """Record of the attempts of one exchange, for its pings and errors."""
+    """Latest attempt of one exchange, read by its pings and its error messages."""
 
     latest: AttemptState | None = None
-    """None: no upstream request was sent."""
+    """State of the attempt that was sent last. None: no upstream request was sent."""
 
 
 _PROXY_TOOLS: tuple[ServerToolKind, ...] = ("web_search", "tool_search")
@@ -62,10 +67,10 @@ _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch
 def target_limits(
     target: Target, *, must_fit: bool = False, searches: bool = True, fetches: bool = False
 ) -> TargetLimits:
-    """Return the limits of a target for `prepare`.
+    """Return the limits of a target for `prepare`, the preparation of a client request.
 
-    `must_fit`: reject requests above its window. `searches`: a search service is set. `fetches`: the proxy may fetch
-    web pages.
+    `must_fit`: True if a request above the context window is rejected. `searches`: True if `SEARCH_URL` is set.
+    `fetches`: True if `FETCH_URLS` is set.
     """
     facts, dialect = target.capabilities, target.dialect
     stated = facts.stated_window
@@ -93,7 +98,7 @@ def target_limits(
 
 
 def limits_for(services: Services, target: Target) -> TargetLimits:
-    """Return the limits of a target with the settings and the server tools of these services."""
+    """Return the limits of a target for `prepare`, with the settings and proxy tools of these services."""
     searches, fetches = services.web_search is not None, services.web_fetch is not None
     return target_limits(target, must_fit=services.settings.check_window, searches=searches, fetches=fetches)
 
@@ -108,7 +113,11 @@ def build_call(
     estimate: Callable[[], int],
     new_id: Callable[[str], str],
 ) -> Call[BaseDialect]:
-    """Return the call of a prepared request."""
+    """Return the call for the wire, from a prepared request.
+
+    `continuation`: token that continues a split reply; "": none. `estimate`: function that returns the estimated input
+    tokens. `new_id`: function that returns an id with the given prefix.
+    """
     return Call(
         request=prepared.request,
         model=target.model,
@@ -130,7 +139,7 @@ def build_call(
 def build_relay_call(
     incoming: ClientRequest, request: MessagesRequest, target: Target, new_id: Callable[[str], str]
 ) -> Call[BaseDialect]:
-    """Return the call of a relay, with the bytes, path and query of the client."""
+    """Return the call for a relay: the client's body, headers, path and query."""
     return Call(
         request=UNPREPARED,
         model=target.model,
@@ -156,12 +165,15 @@ def _estimate(request: MessagesRequest, incoming: ClientRequest) -> int:
 
 
 def estimate_scaled(estimates: EstimateCache, token_scale: float, request: MessagesRequest) -> int:
-    """Return the estimated input tokens of a request. `token_scale`: factor of the model."""
+    """Return the estimated input tokens of a request, multiplied by `token_scale`, the factor of the model."""
     return round(estimates.get_or_count(request) * token_scale)
 
 
 def client_credential(services: Services, incoming: ClientRequest, provider: Provider) -> Credential | None:
-    """Return the credential of the client. None: not meant for this provider, or a key is configured."""
+    """Return the credential of the client request, to send to the provider.
+
+    None: the provider accepts no credentials of clients, the proxy has its own key, or the client sent none.
+    """
     if not (
         provider.accepts_client_credential and incoming.client.credential_forwardable
     ) or services.settings.keys.get(provider.name):
@@ -173,7 +185,10 @@ def client_credential(services: Services, incoming: ClientRequest, provider: Pro
 
 
 def continuation_target(target: Target) -> Target:
-    """Return the target at the version of its API that continues a reply."""
+    """Return the target with the API version in its base URL that can continue a split reply.
+
+    Most targets are unchanged.
+    """
     version = target.dialect.continuation_version
     if not version:
         return target

@@ -1,4 +1,4 @@
-"""The client side of an exchange: the authenticated request, and the sink of its response."""
+"""The client side of an exchange: `ClientRequest`, the authenticated request, and `ResponseSink`, its response."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -12,48 +12,58 @@ from anthropic_proxy.plugins import Client, Receipt
 
 
 class ClientRequest(Struct, kw_only=True):
-    """An authenticated request with a complete body."""
+    """An authenticated client request with its complete body."""
 
     request_id: str
+    """Id of the request in the response headers, error bodies and the log: `req_…`."""
     client: Client
+    """Client that the server identified by its key or address."""
     headers: Mapping[str, str]
-    """Names in lower case. Credentials are removed unless they may be forwarded."""
+    """Client headers, names in lower case. Credentials are removed unless they may be sent to the provider."""
     body: bytes
-    """Empty after the request was decoded, to free the memory."""
+    """Received bytes. Emptied after the reply has started, to free memory."""
     path: str = "/v1/messages"
+    """URL path without the query."""
     query: str = ""
+    """Query of the URL, without `?`. "": none."""
     number: int = 0
-    """Number of the request in `Services.in_progress`."""
+    """Number of the request in `Services.in_progress`, the list of running requests."""
 
     @property
     def queue_key(self) -> str:
-        """Client and session. Queued upstream calls are served round-robin by this key."""
+        """Client name and session id. The queue serves waiting upstream calls round-robin by this key."""
         return f"{self.client.name} {self.headers.get('x-claude-code-session-id', '')}"
 
 
 class ResponseSink(Protocol):
-    """Output of one HTTP response."""
+    """Output of one HTTP response to the client. `server/response_sink.py` implements it."""
 
     def attach_receipt(self, receipt: Receipt) -> None:
-        """Set the receipt that the response headers are built from. Call this before any other method."""
+        """Set the receipt from which response headers are built. Call this before any other method."""
         ...
 
     async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
-        """Send events. The first call sends status 200 and the stream headers first."""
+        """Send events of a stream. The first call also sends status 200 and the stream headers.
+
+        `last`: True if the response is complete after these events.
+        """
         ...
 
     async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
-        """Send relayed bytes, the upstream headers first. `streams`: part of a stream. `last`: nothing follows."""
+        """Send bytes of a provider unchanged. The first call also sends status 200 and `headers`, the provider headers.
+
+        `streams`: the bytes are a fragment of a stream; False: the complete body. `last`: True if no bytes follow.
+        """
         ...
 
     async def send_message(self, response: MessagesResponse) -> None:
-        """Send a complete reply."""
+        """Send a complete reply as JSON with status 200."""
         ...
 
     async def send_error(self, error: ProxyError) -> None:
-        """Send an error with its HTTP status. Nothing may be sent before."""
+        """Send an error with its HTTP status. Call this only before anything else was sent."""
         ...
 
     async def wait_disconnected(self) -> None:
-        """Return when the client has disconnected."""
+        """Wait until the client has disconnected."""
         ...

@@ -1,4 +1,4 @@
-"""Steps 5 and 6 of a large request: in a thread."""
+"""Choice between the event loop and a thread for CPU work of an exchange: preparing, encoding and schema conversion."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,14 +12,18 @@ from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import BaseDialect, Call
 
 MAX_BYTES_ON_LOOP = 2 * 1024 * 1024
-"""Bytes of a request that are decoded and encoded on the event loop: about 5 ms."""
+"""Maximum size of a request body that is decoded and encoded on the event loop: about 5 ms. A thread handles larger
+ones."""
 MAX_REPLY_BYTES_ON_LOOP = 256 * 1024
-"""Bytes of a reply in one piece that are decoded on the event loop, where calls in its text are searched too."""
+"""Maximum size of an unstreamed reply that is decoded on the event loop. A thread decodes larger ones."""
 _BYTES_PER_TOOL = 512
 """Cost of one small tool definition in bytes of processing, besides its own bytes."""
 MAX_STEPS_ON_LOOP = 4_000
-"""Steps of schema conversion on the event loop: 4 to 10 ms, so a dozen concurrent requests delay others by at most
-0.2 s. Conversions are cached: only the first request of a session with more steps needs a thread."""
+"""Maximum steps of schema conversion on the event loop (4 to 10 ms). A conversion with more steps runs in a thread.
+
+Twelve concurrent requests delay others by at most 0.2 s. Conversions are cached, so only the first request of a session
+needs a thread.
+"""
 _MAX_READING_STEPS_ON_LOOP = 1_000
 """Steps of reading a reply's schema on the event loop: 3 to 10 ms."""
 
@@ -27,7 +31,7 @@ _Result = TypeVar("_Result")
 
 
 def is_large(incoming: ClientRequest, tool_count: int) -> bool:
-    """Return True if preparing and encoding the request would delay the event loop. Uses body size and tool count."""
+    """Return True if preparing and encoding a request would delay the event loop. Uses body size and tool count."""
     return len(incoming.body) + _BYTES_PER_TOOL * tool_count > MAX_BYTES_ON_LOOP
 
 
@@ -38,7 +42,10 @@ async def run_for_call(
     *,
     large: bool = False,
 ) -> _Result:
-    """Return the result of a function that encodes a call; run it in a thread if it takes long."""
+    """Run a function that encodes a call, and return its result.
+
+    The function runs in a thread if `large` is True, or if it raises `WorkPostponed` on the event loop.
+    """
     if large:
         return await services.background.run(function, structs.replace(call, max_steps_here=None))
     try:
@@ -48,7 +55,10 @@ async def run_for_call(
 
 
 async def decode_reply_schema(services: Services, schema: bytes) -> ReplySchema:
-    """Decode the schema for a reply. Raises `InvalidRequest` for an invalid schema."""
+    """Decode the schema of a structured reply, in a thread if it is large.
+
+    Raises `InvalidRequest` for an invalid schema.
+    """
     try:
         return ReplySchema(schema, max_steps_here=_MAX_READING_STEPS_ON_LOOP)
     except WorkPostponed:

@@ -31,17 +31,20 @@ def idle_timeout_error(provider: str, seconds: float) -> UpstreamTimeout:
 
 
 def describe_attempt(target: Target, error: UpstreamError) -> str:
-    """Return the entry of a failed attempt in the log: `groq 429`."""
+    """Return a failed attempt as text for the log and a response header: `groq 429`."""
     return f"{target.provider.prefix} {'circuit_open' if isinstance(error, CircuitOpen) else error.status}"
 
 
 def next_target_may_help(error: UpstreamError) -> bool:
-    """Return True if another provider may serve the request after this error."""
+    """Return True if the next target of the route may succeed after this error of the current target."""
     return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
 
 
 def require_api_response(response: UpstreamResponse, target: Target) -> None:
-    """Raise `UpstreamProtocolError` for a redirect, an invalid status, a web page or an unsupported encoding."""
+    """Raise `UpstreamProtocolError` if the response cannot come from the API.
+
+    Such responses are a redirect, an invalid status, a web page, or a body with an unsupported content encoding.
+    """
     status, variable = response.status, target.provider.base_url_variable
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if 300 <= status < 400:
@@ -67,7 +70,10 @@ def require_api_response(response: UpstreamResponse, target: Target) -> None:
 def decode_error_response(
     target: Target, call: Call[BaseDialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> list[Delta]:
-    """Return the deltas of the reply that an error response contains. Raises its error if it contains none."""
+    """Return the deltas of a reply inside an error response.
+
+    Raises the `UpstreamError` of the response if it contains none.
+    """
     outcome = target.wire.decode_error(call, status, headers, body)
     if isinstance(outcome, UpstreamError) and target.is_relayed:
         outcome.headers = forwarded_headers(headers)
@@ -79,17 +85,14 @@ def decode_error_response(
 
 
 def prefix_provider(error: UpstreamError, name: str) -> None:
-    """Prefix the message with the provider name unless the wire has set `provider`.
-
-    Transports and framing do not know the provider.
-    """
+    """Prefix the message of an error with the provider name, unless the wire has already set `provider`."""
     if name and not error.provider:
         error.provider = name
         error.message = f"{name}: {error.message}"
 
 
 def explain_credential(error: UpstreamError, target: Target, credential: Credential | None) -> None:
-    """Add the provider to the message and, for a rejected key, its setting."""
+    """Add the provider to the message of an error. For a rejected key, also add the setting that contains the key."""
     prefix_provider(error, target.provider.prefix)
     ours = credential is not None and credential.origin != FROM_CLIENT
     if error.status == 401 and ours and _CLIENT_LOGIN.search(error.message):
@@ -102,7 +105,7 @@ def explain_credential(error: UpstreamError, target: Target, credential: Credent
 
 
 def name_address(error: UpstreamError, target: Target) -> None:
-    """Add the setting of the base URL to the message of a failed connection."""
+    """Add the base URL and its setting to the message of a failed connection."""
     variable = target.provider.base_url_variable
     if isinstance(error, UpstreamUnreachable) and variable and variable not in error.message:
         error.message += f". The address is set by {variable}"

@@ -30,26 +30,28 @@ from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import BaseDialect, Call, UpstreamResponse
 
 COUNT_TIMEOUT_SECONDS = 10.0
-"""Time limit of an exact count. Clients send many at once while a user waits."""
+"""Maximum time for a token count by the provider. Afterwards the client gets an estimate. A user waits for many counts.
+"""
 LIST_TIMEOUT_SECONDS = 2.5
-"""Time limit of a model list. Claude Code waits 3 s."""
+"""Maximum time for the provider's model list. Afterwards the proxy's own list is sent. Claude Code waits 3 s."""
 
 _MODEL_PATHS = re.compile(r"/v1/models(?:/[\w.:@-]*\w)?", re.ASCII)
 """Paths that are forwarded unchanged. They cannot contain `..` or a query."""
 
 
 class JsonReply(Struct, frozen=True):
-    """A JSON body for the client, with the headers of the provider if the body is its own."""
+    """A JSON body for the client."""
 
     body: bytes
+    """JSON text."""
     headers: Mapping[str, str] = {}
+    """Provider headers for the client. Empty if the proxy made the body itself."""
 
 
 async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply:
-    """Return the count of the provider if it relays and counts, otherwise an estimate.
+    """Return the response to `POST /v1/messages/count_tokens`.
 
-    The estimate is scaled by counts of earlier requests to the model. Raises the error of the provider, or the
-    decoding error, if the request cannot be decoded.
+    The provider counts if it has this endpoint (relays). Otherwise, or if it fails, the proxy sends an estimate.
     """
     large = len(incoming.body) > MAX_BYTES_ON_LOOP
     request = await services.background.run_if(
@@ -71,9 +73,9 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
 
 
 async def list_models(services: Services, incoming: ClientRequest) -> JsonReply | None:
-    """Return the reply of the preferred provider to `GET /v1/models` or a path below.
+    """Return the preferred provider's own response to `GET /v1/models` or a path below it.
 
-    None: no relay, no such list, a failure or an unknown model. The list of the proxy applies then.
+    None: the provider has no such list, does not know the model, or failed. The proxy then sends its own list.
     """
     preferred = find_preferred_provider(services.settings, services.catalog)
     if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):

@@ -18,7 +18,10 @@ from anthropic_proxy.settings import Settings
 
 
 class ExchangeGateway:
-    """A `plugins.Gateway`. `current_services`: returns the services of new exchanges."""
+    """Implementation of `plugins.Gateway`, the functions that plugins may call.
+
+    `current_services`: function that returns the services for new exchanges.
+    """
 
     def __init__(self, current_services: Callable[[], Services]) -> None:
         self._current_services = current_services
@@ -29,7 +32,12 @@ class ExchangeGateway:
         return self._current_services().settings
 
     async def run(self, body: bytes, client: Client) -> bytes:
-        """Serve a request of the Messages API without `stream`, and return the message as JSON. Raises `ProxyError`."""
+        """Serve a request of the Messages API without `stream`, and return the reply message as JSON.
+
+        Raises `ProxyError`.
+
+        `client`: client that the receipt names.
+        """
         services, sink = self._current_services(), _BufferSink()
         request = ClientRequest(request_id=services.new_id("req_"), client=client, headers={}, body=body)
         await run_exchange(services, request, sink)
@@ -38,18 +46,21 @@ class ExchangeGateway:
         return sink.body
 
     def explain(self, model: str) -> str:
-        """Return the targets of a requested model and the reason of the route. Raises `UnknownModel`."""
+        """Return the targets for a requested model and the reason of the route, as text. Raises `UnknownModel`."""
         services = self._current_services()
         route = resolve(RoutingQuery(model), services.settings, services.catalog)
         return f"{', '.join(f'{target.provider.prefix}/{target.model}' for target in route.targets)} ({route.reason})"
 
     def list_models(self) -> Sequence[str]:
-        """Return the ids that `GET /v1/models` lists."""
+        """Return the model ids of the proxy's own list.
+
+        If Anthropic is preferred, clients receive Anthropic's list instead.
+        """
         services = self._current_services()
         return [entry.id for entry in list_models(services.settings, services.catalog)]
 
     def health(self) -> Mapping[str, int]:
-        """Return the number of open circuits and of keys in cooldown, by name."""
+        """Return counts by name: `open_circuits`, `keys_in_cooldown`."""
         services = self._current_services()
         return {
             "open_circuits": services.circuit_breakers.open_count(),

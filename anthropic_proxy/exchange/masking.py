@@ -11,7 +11,7 @@ from anthropic_proxy.wire.contract import Credential
 
 
 def redact_error(error: UpstreamError, credential: Credential | None) -> None:
-    """Remove the key from all parts of an error that are sent or logged."""
+    """Remove the credential of an attempt from all texts of an error that are sent to the client or logged."""
     if (secret := _secret_of(credential)) is None:
         return
     error.message = redact_secret(error.message, secret)
@@ -25,7 +25,7 @@ def redact_error(error: UpstreamError, credential: Credential | None) -> None:
 
 
 def redact_secrets_in(error: ProxyError, secrets: Iterable[str]) -> None:
-    """Remove these secrets from all parts of an error that are sent or logged."""
+    """Remove these secrets from all texts of an error that are sent to the client or logged."""
     for secret in secrets:
         if isinstance(error, UpstreamError):
             redact_error(error, Credential("", secret))
@@ -35,7 +35,7 @@ def redact_secrets_in(error: ProxyError, secrets: Iterable[str]) -> None:
 
 
 def redact_bytes(data: bytes, credential: Credential | None) -> bytes:
-    """Return relayed bytes without the key."""
+    """Return bytes of a relayed response without the credential."""
     secret = _secret_of(credential)
     return data if secret is None else _redact_in_bytes(data, secret)
 

@@ -1,7 +1,7 @@
-"""Fetching of image and document URLs for backends that accept no URLs.
+"""Inlining of image and document URLs in a client request, for providers that accept no URLs.
 
-With `FETCH_URLS`, each URL is fetched once per exchange and its block receives the bytes. A failed fetch becomes a text
-block with the URL.
+With `FETCH_URLS`, each URL is fetched once per exchange and its block receives the bytes. A block with a failed fetch
+becomes a text block with the URL.
 """
 
 import asyncio
@@ -30,13 +30,15 @@ from anthropic_proxy.routing.router import Target
 from anthropic_proxy.services import Services
 from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, IMAGE_TYPES, TEXT_TYPES, FetchedPage, WebFetch
 
-MAX_LINKS = 20
-"""Maximum number of fetched URLs per request."""
+MAX_URLS_PER_REQUEST = 20
+"""Maximum number of URLs that the proxy fetches for one client request. Further URLs become text."""
 MAX_TOTAL_BYTES = 32 * 1024 * 1024
-"""Maximum size of all fetched bodies of a request; equal to the limit of a request body."""
+"""Maximum size of all bodies fetched for one client request, as large as a request body may be. Further URLs become
+text."""
 MAX_CONCURRENT_FETCHES = 4
+"""Maximum number of URLs that are fetched at the same time for one client request."""
 MAX_URL_LENGTH = 8 * 1024
-"""Maximum number of characters of a URL. Signed URLs are long."""
+"""Maximum characters of a URL. A longer one is not fetched and becomes text. Signed URLs are long."""
 _SOURCE_OF_LINK = b'"url"'
 _LIST = b"["[0]
 
@@ -46,14 +48,14 @@ _Key = tuple[str, str]
 
 
 def new_media_inliner(services: Services, incoming: ClientRequest) -> "MediaInliner | None":
-    """Return the inliner for a request. None: no URLs, or `FETCH_URLS` is off."""
+    """Return the inliner for one client request. None: the request contains no URLs, or `FETCH_URLS` is off."""
     if services.web_fetch is None or _SOURCE_OF_LINK not in incoming.body:
         return None
     return MediaInliner(services.web_fetch)
 
 
 class MediaInliner:
-    """Fetched URLs of one exchange. Each is fetched once for all targets and retries."""
+    """Fetched images and documents of one exchange. Each URL is fetched once for all targets and retries."""
 
     def __init__(self, fetch: WebFetch) -> None:
         self._fetch = fetch
@@ -63,8 +65,11 @@ class MediaInliner:
         self.notes: list[FidelityNote] = []
         """Fidelity notes on the URLs of the latest request."""
 
-    async def inline(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> MessagesRequest:
-        """Return the request with the bytes of each URL that the target does not accept."""
+    async def inline_urls(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> MessagesRequest:
+        """Return the request with the fetched bytes in place of each URL that the target does not accept.
+
+        A URL that cannot be fetched becomes a text block with a note.
+        """
         to_fetch = {_key(block): block for block in _linked(request.messages) if _is_fetched(block, target, limits)}
         self.notes = []
         if not to_fetch:
@@ -81,8 +86,8 @@ class MediaInliner:
 
     async def _find(self, block: _Linked, limits: TargetLimits) -> None:
         key = _key(block)
-        self._found[key] = WebFetchFailed(f"more than {MAX_LINKS} links in a request", "max_uses_exceeded")
-        if len(self._found) > MAX_LINKS:
+        self._found[key] = WebFetchFailed(f"more than {MAX_URLS_PER_REQUEST} links in a request", "max_uses_exceeded")
+        if len(self._found) > MAX_URLS_PER_REQUEST:
             return
         async with self._slots:
             self._found[key] = await self._fetch_within_budget(block, limits)

@@ -40,9 +40,9 @@ _MAX_ROUTE_ERROR_CHARACTERS = 200
 
 
 def explain_not_found(error: UpstreamError, target: Target, path: str, settings: Settings) -> None:
-    """Complete the message of a 404 with its cause and remedy, and change its status unless the client chose the model.
+    """Complete the message of a provider's 404 with its cause and remedy.
 
-    `path` is that of the upstream request. An error of another kind stays as it is.
+    The status becomes 400 unless the client chose the model, because a setting of the proxy is wrong.
     """
     is_405 = error.status == 400 and _METHOD_REFUSED.search(error.message) is not None
     if (error.status == 404 or is_405) and _is_about_address(error, target, settings):

@@ -9,10 +9,7 @@ from anthropic_proxy.services import Services
 
 
 def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
-    """Store the failure in the receipt, and remove the keys of the proxy from the error.
-
-    A client may have sent such a key in a value that the message quotes, such as the model name.
-    """
+    """Store an error in the receipt: status, type, message. Removes the keys of the proxy from the error."""
     redact_secrets_in(error, proxy_keys)
     receipt.outcome = "error"
     receipt.status = error.status
@@ -21,6 +18,9 @@ def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str
 
 
 def log_internal_error(error: Exception, services: Services, request_id: str) -> InternalError:
-    """Log the traceback of an unexpected exception; return the error for the client."""
+    """Log the traceback of an unexpected exception, a defect of the proxy.
+
+    Returns the `InternalError` for the client.
+    """
     services.log.write_traceback(request_id)
     return InternalError(f"{type(error).__name__} in the proxy; the traceback is in its log.")

@@ -1,4 +1,4 @@
-"""One exchange in nine steps, from the body of the request to the last byte of the reply."""
+"""The pipeline of one exchange in nine steps, from the body of the client request to the last byte of the reply."""
 
 import asyncio
 from collections.abc import Sequence
@@ -34,7 +34,10 @@ _WARM_UP = FidelityNote(
 
 
 async def run_exchange(services: Services, incoming: ClientRequest, sink: ResponseSink) -> None:
-    """Serve one request. A failure is an HTTP status before the first byte, and an `error` event after it."""
+    """Serve one `POST /v1/messages`.
+
+    A failure becomes an HTTP status before the first byte, and an `error` event after it.
+    """
     receipt = Receipt(
         request_id=incoming.request_id, client=incoming.client, started_at=services.clock(), path=incoming.path
     )
@@ -289,7 +292,7 @@ class _Exchange:
 
     def _is_relaying(self) -> bool:
         if self._sent.latest is not None:
-            return self._sent.latest.relaying
+            return self._sent.latest.is_relay
         return not self._queued and self._route.targets[0].is_relayed
 
     async def _fail(self, error: ProxyError) -> None:

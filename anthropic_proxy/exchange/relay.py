@@ -1,4 +1,4 @@
-"""Relay: an upstream answer in the Messages API, forwarded byte for byte."""
+"""`RelayStream`: the response of a provider with the Messages API, forwarded to the client byte for byte."""
 
 import asyncio
 import re
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.exchange.masking import redact_bytes
-from anthropic_proxy.exchange.upstream_stream import TRAILING_USAGE_SECONDS, read_body
+from anthropic_proxy.exchange.upstream_stream import TRAILING_USAGE_TIMEOUT_SECONDS, read_body
 from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import ErrorEvent, Event, MessageStop
@@ -15,17 +15,19 @@ from anthropic_proxy.wire.contract import BaseDialect, Call, Credential, RelayWi
 from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, EventSplitter, new_reader
 
 FORWARDED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"))
+"""Names of provider headers that the client receives, in lower case."""
 FORWARDED_PREFIX = "anthropic-"
-MAX_BEHIND_BYTES = 64 * 1024
-"""Maximum number of bytes read after the last event."""
-TRAILING_BYTES_SECONDS = 0.25
-"""Wait for bytes after the last event, such as line ends, for an identical byte stream."""
+"""Prefix of further provider headers that the client receives: rate limits and the organization."""
+MAX_TRAILING_BYTES = 64 * 1024
+"""Maximum number of bytes read after the last event of a message. Further bytes are dropped."""
+TRAILING_BYTES_TIMEOUT_SECONDS = 0.25
+"""Maximum wait for bytes after the last event, such as line ends, so that the forwarded stream is identical."""
 
 
 class RelayStream:
-    """One upstream answer as bytes, with usage, end and failure.
+    """One upstream response as bytes for the client, with its token usage, its stop reason and its failure.
 
-    A stream is forwarded in complete frames. After a broken connection an error event can follow.
+    A stream is forwarded in complete SSE frames. After a broken connection, an error event can follow.
     """
 
     def __init__(
@@ -62,8 +64,11 @@ class RelayStream:
         self._drain_until = 0.0
         """Loop time until which bytes after the last event are awaited. 0: the wait has not started."""
 
-    async def open(self) -> None:
-        """Wait for the first event. Raises an error before any content, so that it becomes an HTTP status."""
+    async def wait_for_content(self) -> None:
+        """Wait for the first event of the stream. Raises `UpstreamError` if the response fails before any content.
+
+        The client then receives the error as an HTTP status.
+        """
         if not self._streams:
             self._first = await read_body(self._response, self._watchdog)
             self._remember(self._decoder.decode_body(self._first))
@@ -99,12 +104,12 @@ class RelayStream:
         raise error
 
     def omit_message_start(self) -> None:
-        """Remove `message_start`, because an earlier target has sent one."""
+        """Remove the event `message_start` from the stream, because the client received one for an earlier target."""
         if self._first is not None:
             self._first = self._wire.without_message_start(self._first)
 
     async def read(self) -> bytes | None:
-        """Return the next bytes for the client. None: the end."""
+        """Return the next bytes for the client. None: the response is complete."""
         if self._first is not None:
             first, self._first = self._first, None
             return first
@@ -161,7 +166,7 @@ class RelayStream:
     async def _read_last_event(self) -> bytes:
         """Return the next bytes of a message that lacks only its last event. Raises after a timeout."""
         try:
-            async with asyncio.timeout(TRAILING_USAGE_SECONDS):
+            async with asyncio.timeout(TRAILING_USAGE_TIMEOUT_SECONDS):
                 return await self._response.read()
         except TimeoutError:
             raise UpstreamProtocolError("the reply had no final event") from None
@@ -169,8 +174,8 @@ class RelayStream:
     async def _read_behind_end(self) -> bytes:
         """Return bytes that follow the last event within 0.25 s. Errors are ignored because the message is complete."""
         now = self._watchdog.now()
-        self._drain_until = self._drain_until or now + TRAILING_BYTES_SECONDS
-        if now >= self._drain_until or len(self._behind) > MAX_BEHIND_BYTES:
+        self._drain_until = self._drain_until or now + TRAILING_BYTES_TIMEOUT_SECONDS
+        if now >= self._drain_until or len(self._behind) > MAX_TRAILING_BYTES:
             return b""
         try:
             if self._response.body_received:
@@ -229,9 +234,10 @@ _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of an answer for the client: rate limits and advice, without transport headers.
+    """Return the provider headers that the client receives: rate limits and advice on retries.
 
-    Values are Latin-1 text of the received bytes. Invalid names and values are omitted.
+    Headers of the transport are omitted, as are invalid names and values. Values are Latin-1 text of the received
+    bytes.
     """
     passed = {
         lower: _raw(value)

@@ -1,4 +1,4 @@
-"""Step 2: decoding of a request, as far as its possible targets require."""
+"""Step 2 of an exchange: decoding of the client request, only as far as its possible targets need it."""
 
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep, guess_model, scan_request
@@ -8,9 +8,9 @@ from anthropic_proxy.services import Services
 
 
 def read_client_request(services: Services, body: bytes) -> MessagesRequest:
-    """Return the request, only scanned if all targets are relays. Raises as `decode_request_or_keep`.
+    """Decode the body of a client request. If all possible targets are relays, only its top-level fields are scanned.
 
-    A model in the middle of the body (clients that sort fields) is searched only if a route has relayed before.
+    Raises `InvalidRequest` for a body that is no valid request.
     """
     model = guess_model(body)
     if _is_relayed(services, RoutingQuery(model)) if model else services.route_cache.some_relayed:
@@ -21,7 +21,7 @@ def read_client_request(services: Services, body: bytes) -> MessagesRequest:
 
 
 def routing_query(request: MessagesRequest) -> RoutingQuery:
-    """Return the fields of a request for routing."""
+    """Return the fields of a client request that decide its route: the model and the kinds of its server tools."""
     return RoutingQuery(request.model, server_tool_kinds(request.tools))
 
 

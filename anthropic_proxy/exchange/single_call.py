@@ -4,24 +4,21 @@ from anthropic_proxy.messages.deltas import Block, Delta, Text, Thinking, ToolAr
 
 
 class SingleToolCallFilter:
-    """Filter that drops all tool calls after the first.
-
-    Thinking after the first call is held: it is dropped together with a dropped call that follows.
-    """
+    """Filter of a reply for `disable_parallel_tool_use`: drops all tool calls after the first one."""
 
     def __init__(self) -> None:
         self._key: int | str | None = None
         self._thoughts: list[Delta] = []
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the remaining deltas of one read."""
+        """Take the deltas of one network read, and return the ones to keep."""
         kept: list[Delta] = []
         for delta in deltas:
             self._sort(delta, kept)
         return kept
 
     def flush_pending(self) -> list[Delta]:
-        """Return the held thinking at a premature end of the reply."""
+        """Return buffered thinking when the reply ends early."""
         thoughts, self._thoughts = self._thoughts, []
         return thoughts
 

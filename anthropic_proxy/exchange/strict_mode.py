@@ -9,7 +9,10 @@ _LISTED = 20
 
 
 def require_lossless(report: FidelityReport, target: Target) -> None:
-    """Raise `UnsupportedFeature` with the lost fields in fidelity mode `strict`."""
+    """In fidelity mode `strict`, raise `UnsupportedFeature` if the translation would lose fields.
+
+    The message names them.
+    """
     losses = report.unrecoverable_notes()
     if not losses:
         return

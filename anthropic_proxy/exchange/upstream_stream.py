@@ -1,4 +1,4 @@
-"""Step 8, decode: one upstream answer as lists of deltas."""
+"""Step 8 of an exchange, decode: `UpstreamStream`, one upstream response as lists of deltas."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -16,10 +16,11 @@ from anthropic_proxy.wire.contract import BaseDialect, Call, UpstreamResponse, W
 from anthropic_proxy.wire.framing import FrameReader, new_reader
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
-"""Maximum size of an unstreamed answer or an error."""
+"""Maximum size of an unstreamed reply or an error body. A larger reply fails with `UpstreamProtocolError`; a larger
+error body is ignored."""
 
-TRAILING_USAGE_SECONDS = 2.0
-"""Wait for usage or the end mark after the stop reason. The reply itself is complete."""
+TRAILING_USAGE_TIMEOUT_SECONDS = 2.0
+"""Maximum wait for token usage or the end of the stream after the stop reason. The reply itself is complete by then."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DELIVERING_DELTAS: frozenset[type] = frozenset((ToolCall, Block, Stop))
@@ -28,24 +29,24 @@ _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 class DeltaStream(Protocol):
-    """Deltas of a reply, from one or several upstream answers."""
+    """Deltas of one reply, from one upstream response (`UpstreamStream`) or from several (`ToolLoop`)."""
 
     @property
     def signature(self) -> str:
-        """Signature for unsigned thinking blocks."""
+        """Signature for thinking blocks that the provider did not sign."""
         ...
 
     @property
     def complete(self) -> bool:
-        """True if everything was read without a failure. False: also if not known yet."""
+        """True if everything was read without a failure. False also if that is not known yet."""
         ...
 
     async def read(self) -> list[Delta] | None:
-        """Return the next deltas. None: the end. Raises `UpstreamError` if an answer fails."""
+        """Return the next deltas. None: the end of the reply. Raises `UpstreamError` if an upstream response fails."""
         ...
 
     def flush_pending(self) -> list[Delta]:
-        """Return held deltas at a premature end of the reply. A second call returns nothing."""
+        """Return buffered deltas when the reply ends early. A second call returns nothing."""
         ...
 
     async def close(self) -> None:
@@ -54,7 +55,7 @@ class DeltaStream(Protocol):
 
 
 class UpstreamStream:
-    """One upstream answer as lists of deltas, one list per network read."""
+    """One upstream response as lists of deltas: one list for each network read."""
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class UpstreamStream:
 
     @property
     def signature(self) -> str:
-        """Signature for unsigned thinking blocks."""
+        """Signature for thinking blocks that the provider did not sign."""
         return self._decoder.signature
 
     @property
@@ -105,11 +106,14 @@ class UpstreamStream:
 
     @property
     def continuation(self) -> str | None:
-        """Token that continues this reply in another call. None: unsupported. "": the reply is complete."""
+        """Token with which another call continues this reply. None: the provider never splits replies.
+
+        "": the reply is complete.
+        """
         return self._decoder.continuation
 
-    async def open(self) -> None:
-        """Wait for the first delta with content. `read` returns the deltas up to it."""
+    async def wait_for_content(self) -> None:
+        """Wait for the first delta with content. Later, `read` first returns all deltas that arrived until then."""
         first: list[Delta] = []
         has_content = False
         while not has_content and (deltas := await self.read()) is not None:
@@ -118,9 +122,9 @@ class UpstreamStream:
         self._first = first
 
     async def read(self) -> list[Delta] | None:
-        """Return the deltas of the next read that has any. None: the end.
+        """Return the deltas of the next network read that contains any. None: the end of the response.
 
-        Raises `UpstreamError` if the answer fails, after all deltas before the failure were returned.
+        Raises `UpstreamError` if the response fails, after all deltas before the failure were returned.
         """
         if self._first:
             first, self._first = self._first, []
@@ -154,19 +158,19 @@ class UpstreamStream:
         return None
 
     def flush_pending(self) -> list[Delta]:
-        """Return held deltas at a premature end of the answer."""
+        """Return buffered deltas when the response ends early."""
         if self._stopped:
             return []
         deltas = self._decoder.flush_pending()
         return deltas if self.stop_filter is None else [*self.stop_filter.feed(deltas), *self.stop_filter.finish()]
 
     async def close(self) -> None:
-        """End the upstream call."""
+        """End the upstream call. The connection is reused if the response was read completely."""
         self._report.add(self._decoder.notes)
         await self._response.close(complete=self._decoder.finished)
 
     def set_deltas(self, deltas: Iterable[Delta]) -> None:
-        """Set the deltas of an error response that contains a reply. Nothing else is read."""
+        """Set the deltas that `read` returns, for an error response that contains a reply. Nothing else is read."""
         self._first = list(deltas)
         self._ended = True
 
@@ -210,7 +214,7 @@ class UpstreamStream:
 
     async def _read_after_stop(self) -> bytes:
         now = self._watchdog.now()
-        self._drain_until = self._drain_until or now + TRAILING_USAGE_SECONDS
+        self._drain_until = self._drain_until or now + TRAILING_USAGE_TIMEOUT_SECONDS
         if now >= self._drain_until:
             return b""
         try:
@@ -245,9 +249,9 @@ class UpstreamStream:
 
 
 async def read_body(response: UpstreamResponse, watchdog: Watchdog | None = None) -> bytes:
-    """Return a complete body, without a byte order mark.
+    """Return the complete body of an upstream response, without a byte order mark.
 
-    Raises `UpstreamProtocolError` if it exceeds 64 MiB or is truncated.
+    Raises `UpstreamProtocolError` if the body exceeds 64 MiB or ends early.
     """
     chunks: list[bytes] = []
     size = 0
@@ -262,7 +266,7 @@ async def read_body(response: UpstreamResponse, watchdog: Watchdog | None = None
 
 
 async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> bytes:
-    """Return the body of an error response; b"" if it breaks off or does not arrive: the status is sufficient."""
+    """Return the body of an error response. b"": the body ended early or did not arrive in time."""
     try:
         return await read_body(response, watchdog)
     except UpstreamError:
@@ -274,7 +278,7 @@ async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> byt
 
 
 def with_date(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:
-    """Return the headers with a `date`; if missing, the time of receipt (RFC 9110, 6.6.1)."""
+    """Return response headers with a `date`. A missing one is set to the time of receipt (RFC 9110, 6.6.1)."""
     if "date" in headers:
         return headers
     return {"date": formatdate(clock(), usegmt=True)} | {name.lower(): value for name, value in headers.items()}

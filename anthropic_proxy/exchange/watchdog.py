@@ -1,23 +1,28 @@
-"""Idle timeouts, pings and client disconnects: one timer and one task per request, no wrapper around reads."""
+"""`Watchdog`: idle timeouts, pings and disconnect detection of one exchange.
+
+It needs one timer and one task per exchange. Reads and writes are not wrapped.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
 FIRST_PING_SECONDS = 8.0
-"""Idle time before a stream starts without a delta. After that, errors cannot be HTTP statuses."""
+"""Idle time after which a stream without content gets its first ping. The ping fixes status 200, so later errors are
+events."""
 PING_SECONDS = 10.0
 """Idle time between later pings."""
 WRITE_TIMEOUT_SECONDS = 600.0
-"""Time limit of one write to the client. Longer than that of the own server, which sees each byte."""
+"""Maximum time of one write to the client. Longer than the server's own limit, which measures the progress in bytes."""
 DISCONNECT_CHECK_DELAY_SECONDS = 0.05
-"""Delay before the task for disconnects starts. Shorter exchanges need no task."""
+"""Delay before the task that waits for a disconnect starts. Shorter exchanges need no task."""
 
 
 class Watchdog:
-    """Idle and disconnect monitor of one exchange. It cancels the task of the exchange and sets `reason`.
+    """Monitor of one exchange, for an idle upstream and for a disconnected client.
 
-    Reading and writing only set `upstream_at` and `client_at`, which costs two stores per network read.
+    It cancels the task of the exchange and sets `reason`. It also sends pings. The pipeline sets `upstream_at` and
+    `client_at` after each network read and write.
     """
 
     def __init__(
@@ -59,18 +64,18 @@ class Watchdog:
         )
 
     def begin_call(self) -> None:
-        """Start the idle limit `first_byte_seconds` of an upstream call."""
+        """Start the time limit for the first byte of an upstream call."""
         self._call_open = True
         self.upstream_at = self._loop.time()
         if self.upstream_limit != self._first_byte_seconds:  # not the first call of its exchange
             self._set_upstream_limit(self._first_byte_seconds)
 
     def end_call(self) -> None:
-        """Stop the idle limit. The queue, tokens, retry delays and proxy tools have their own limits."""
+        """Stop the time limit of the upstream call. The queue, retry delays and proxy tools have their own limits."""
         self._call_open = False
 
     def first_byte_received(self) -> None:
-        """Record received bytes. From the first byte on the limit is `idle_seconds`."""
+        """Record received bytes of the upstream response. From then on the limit is `idle_seconds`."""
         self.upstream_at = self.now()
         if self.upstream_limit != self._idle_seconds:
             self._set_upstream_limit(self._idle_seconds)
@@ -82,7 +87,10 @@ class Watchdog:
             self._timer = self._loop.call_at(self._due(), self._tick)
 
     def recover_from_idle(self) -> bool:
-        """Return True if an idle upstream caused the cancellation; undo the cancellation and restart the timer."""
+        """Undo the cancellation of the exchange if an idle upstream caused it, and restart the timer.
+
+        Returns True then.
+        """
         if self.reason != "upstream silent" or self._exchange is None:
             return False
         self.reason = ""

@@ -17,7 +17,7 @@ class MetricsPage:
     def __init__(self, collect: CollectSnapshot) -> None:
         self._collect = collect
 
-    async def read(self, accept: str) -> tuple[bytes, str]:
+    async def render(self, accept: str) -> tuple[bytes, str]:
         """Return the page and its media type."""
         snapshot, unresponsive = await self._collect()
         return await asyncio.to_thread(_write, snapshot, unresponsive, accept)

@@ -165,7 +165,7 @@ async def get_health(services: Services, request: ClientRequest, sink: AsgiSink)
 
 async def get_plugin_route(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET` and `HEAD` on a path that a plugin has registered, such as `/metrics`."""
-    body, media_type = await services.routes[request.path].read(request.headers.get("accept", ""))
+    body, media_type = await services.routes[request.path].render(request.headers.get("accept", ""))
     await sink.send_response(200, body, {"request-id": request.request_id, "content-type": media_type})
 
 

@@ -95,7 +95,7 @@ class Application(HttpApplication, Protocol):
         """Exchange of statistics and observations with the other processes of the server."""
         ...
 
-    async def reload(self) -> None:
+    async def reload_settings(self) -> None:
         """Read the settings again and use them for new requests. If they are invalid, the old settings stay active."""
         ...
 
@@ -266,7 +266,7 @@ class ServerProcess:
         if self._reloading is not None or not self._serving:
             self._reload_again = True
             return
-        self._reloading = asyncio.get_running_loop().create_task(self._app.reload())
+        self._reloading = asyncio.get_running_loop().create_task(self._app.reload_settings())
         self._reloading.add_done_callback(self._end_reload)
 
     def _end_reload(self, reloading: "asyncio.Task[None] | None" = None) -> None:

@@ -32,7 +32,7 @@ class RejectGuests:
 
 
 class Greeting:
-    async def read(self, accept: str) -> tuple[bytes, str]:
+    async def render(self, accept: str) -> tuple[bytes, str]:
         return b"hello", "text/plain"
 
 

@@ -1,7 +1,7 @@
-"""Several upstream calls for one reply: tools of the proxy, continuations and schema retries.
+"""Tool loop: several upstream calls for one reply, to run tools of the proxy, continue split replies and retry schemas.
 
-Other requests pass without cost. If a reply calls tools of the proxy (web search, web fetch, tool search), they are
-run, their results are sent in the form of the API, and the model is called again with everything sent so far.
+If a reply calls tools of the proxy (web search, web fetch, tool search), the proxy runs them and calls the model again
+with everything that the client received so far. Requests without such tools pass through unchanged.
 """
 
 from anthropic_proxy.exchange.attempts import Attempts, OpenedStream
@@ -23,16 +23,17 @@ __all__ = ["SchemaCheckedStream", "ToolLoop", "open_reply"]
 async def open_reply(
     services: Services, attempts: Attempts, request: MessagesRequest, route: Route
 ) -> DeltaStream | RelayStream:
-    """Return the reply as soon as it has content. Raises the last failure if no target delivers.
+    """Send the request upstream and return its reply as a stream when the first content arrives.
 
-    Without tools of the proxy and continuations, it is the upstream answer itself.
+    Raises the last failure if no target of the route replies. Without tools of the proxy and continuations, the
+    returned stream is the upstream response itself.
     """
     runner: ProxyToolRunner | None = None
     ahead: list[Delta] = []
     if is_paused(request.messages):
         runner = ProxyToolRunner(services)
         request, ahead = await run_pending_calls(services, runner, request, route)
-    opened = await attempts.open(request, route)
+    opened = await attempts.open_reply(request, route)
     stream, state = opened.stream, opened.state
     if isinstance(stream, RelayStream):
         return stream

@@ -1,4 +1,8 @@
-"""Request of the next call: the blocks sent so far are its last assistant message. Also for a paused reply."""
+"""Conversation of the next upstream call in a tool loop.
+
+The blocks that the client received so far become the last assistant message of the request. A client resumes a paused
+reply (`pause_turn`) in the same way.
+"""
 
 from collections.abc import Sequence
 
@@ -17,7 +21,10 @@ from anthropic_proxy.services import Services
 
 
 def append_assistant_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> MessagesRequest:
-    """Return the request with these blocks appended to the last assistant message, or as a new one."""
+    """Return the request with reply blocks appended to its last assistant message, or as a new assistant message.
+
+    `raws`: blocks of the reply as JSON.
+    """
     if not raws:
         return request
     blocks = read_blocks(Raw(msgspec.json.encode(list(raws))), "messages")
@@ -32,7 +39,7 @@ def append_assistant_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> Me
 
 
 def without_forced_tool(request: MessagesRequest) -> MessagesRequest:
-    """Return the request without a forced tool: the forced call is made already."""
+    """Return the request without a forced tool (`tool_choice: auto`). The model has already called the forced tool."""
     choice = request.tool_choice
     if choice is None or choice.type not in ("any", "tool"):
         return request
@@ -42,9 +49,10 @@ def without_forced_tool(request: MessagesRequest) -> MessagesRequest:
 async def run_pending_calls(
     services: Services, runner: ProxyToolRunner, request: MessagesRequest, route: Route
 ) -> tuple[MessagesRequest, list[Delta]]:
-    """Return the request with results of pending calls, and these results as deltas for the client.
+    """Run the calls of proxy tools at the end of a client request that resumes a paused reply.
 
-    The first target of the route decides which tools the proxy runs. A relay resumes by itself.
+    Returns the request with the results, and the results as deltas for the client. The first target of the route
+    decides which tools the proxy runs. A request for a relay is returned unchanged: its provider resumes by itself.
     """
     target = route.targets[0]
     if target.is_relayed:
@@ -56,7 +64,7 @@ async def run_pending_calls(
     request = without_forced_tool(request)
     calls = [ProxyToolCall(call.id, tools[call.name], call.input) for call in pending_calls(request.messages, tools)]
     deferred = [tool for tool in request.tools if tool.defer_loading]
-    results = await runner.run(calls, request.messages, deferred, accepts_pdf=limits.pdf)
+    results = await runner.run_calls(calls, request.messages, deferred, accepts_pdf=limits.pdf)
     if results:
         request = append_assistant_blocks(request, [result.raw for result in results if isinstance(result, Block)])
     return request, results

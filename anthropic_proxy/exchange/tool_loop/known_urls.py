@@ -37,13 +37,13 @@ _SAME_WITHOUT = frozenset("!$'()*,;-._~")
 
 
 class KnownUrls:
-    """URLs of a conversation. Texts are decoded once, at the first query."""
+    """URLs that occur in a conversation, for the check before a web fetch. Texts are decoded at the first check."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = messages
 
     def contains(self, url: str) -> bool:
-        """Return True if the URL occurs. Scheme, `www.`, fragment and percent-encoding are ignored."""
+        """Return True if the URL occurs in the conversation, ignoring scheme, `www.`, fragment and percent-encoding."""
         try:
             split = urlsplit(normalize_urls(url.strip()))
             hosts = _spellings(split.netloc.lower().removeprefix("www."), split.hostname or "")
@@ -62,9 +62,10 @@ class KnownUrls:
 
 
 def normalize_urls(text: str) -> str:
-    """Return a text with normalized URLs. Only characters with another meaning stay percent-encoded.
+    """Return a text with normalized URLs: percent-encoded characters are decoded if their meaning stays the same.
 
     >>> normalize_urls("https://a.test/caf%c3%a9%2fb")
+
     'https://a.test/café%2Fb'
     """
     if "%" in text:

@@ -1,4 +1,4 @@
-"""`ToolLoop`: one reply from several upstream answers."""
+"""`ToolLoop`: the delta stream of one reply to the client that consists of several upstream responses."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,9 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import Message, MessagesRequest
 from anthropic_proxy.messages.usage import add_finished
 
-MAX_UPSTREAM_CALLS = 10
-"""Maximum number of upstream calls per reply. Then it ends with `pause_turn`, as in the API."""
+MAX_CALLS_PER_REPLY = 10
+"""Maximum number of upstream calls for one reply. A longer reply ends with the stop reason `pause_turn`, as in the API.
+"""
 _MAX_CONTINUATIONS = 64
 """Maximum number of continuations of one model reply, far above any context window."""
 _NORMAL_STOPS = ("end_turn", "tool_use")
@@ -25,9 +26,9 @@ _ASKED_AGAIN = FidelityNote(
 
 
 class ToolLoop:
-    """Delta stream of a reply that runs proxy tools and continues answers.
+    """Delta stream of one reply that runs calls of proxy tools and continues split upstream responses.
 
-    `ahead`: deltas before the first answer.
+    `ahead`: deltas that the client receives before those of the first response.
     """
 
     def __init__(
@@ -57,21 +58,24 @@ class ToolLoop:
 
     @property
     def provider(self) -> str:
-        """The prefix of the provider."""
+        """Prefix of the provider that replies: `openai`."""
         return self._state.target.provider.prefix
 
     @property
     def signature(self) -> str:
-        """Signature for unsigned thinking blocks."""
+        """Signature for thinking blocks that the provider did not sign."""
         return self._stream.signature
 
     @property
     def complete(self) -> bool:
-        """False: another answer may follow."""
+        """Always False, because another upstream response may follow."""
         return False
 
     async def read(self) -> list[Delta] | None:
-        """Return the next deltas. None: the end. Raises `UpstreamError` if an answer fails."""
+        """Return the deltas of the next network read, after calls of proxy tools were run. None: the reply is complete.
+
+        Raises `UpstreamError` if an upstream response fails.
+        """
         if self._ahead:
             ahead, self._ahead = self._ahead, []
             return ahead
@@ -85,17 +89,20 @@ class ToolLoop:
         return None
 
     def flush_pending(self) -> list[Delta]:
-        """Return held deltas at a premature end of the reply. Incomplete calls are not run."""
+        """Return buffered deltas when the reply ends early. Incomplete tool calls are not run."""
         if self._call_pending or self._finished:  # between two answers
             return []
         return [*self._step.feed(self._stream.flush_pending()), *self._step.finish()]
 
     async def close(self) -> None:
-        """End the upstream call."""
+        """End the current upstream call."""
         await self._stream.close()
 
     def retry_with_feedback(self, feedback: str) -> bool:
-        """Schedule another call with `words` as user message. Return False if no output tokens are left."""
+        """Schedule another upstream call with `feedback` as an additional user message.
+
+        Returns False, without a call, if no output tokens are left.
+        """
         self._add_to_history([])
         if self._is_exhausted():
             return False
@@ -129,7 +136,7 @@ class ToolLoop:
         self._stream, self._state = opened.stream, opened.state
         self._call_pending = False
         if self._token:
-            self._step.continue_with()
+            self._step.begin_continuation()
         else:
             self._call_count += 1
             self._step = self._new_step()
@@ -146,13 +153,13 @@ class ToolLoop:
         if not step.calls or step.stop.reason not in _NORMAL_STOPS:
             return [*forwarded, *self._finish(step.stop)]
         accepts_pdf = self._state.call.request.pdf
-        results = await self._runner.run(
+        results = await self._runner.run_calls(
             step.calls, self._request.messages, self._state.deferred_tools, accepts_pdf=accepts_pdf
         )
         if step.calls_client:
             return [*forwarded, *results, *self._finish(Stop("tool_use"))]
         self._add_to_history(results)
-        if self._call_count >= MAX_UPSTREAM_CALLS:
+        if self._call_count >= MAX_CALLS_PER_REPLY:
             return [*forwarded, *results, *self._finish(Stop("pause_turn"))]
         if self._is_exhausted():
             return [*forwarded, *results, *self._finish(Stop("max_tokens"))]
@@ -175,7 +182,7 @@ class ToolLoop:
 
     def _add_to_history(self, results: Sequence[Delta]) -> None:
         """Append the sent blocks of this step to the request, and add its usage."""
-        content, tokens = self._step.content()
+        content, tokens = self._step.sent_content()
         usage = self._step.usage
         self._end_call(
             replace(

@@ -1,4 +1,4 @@
-"""One reply of the model: forwards deltas to the client and collects calls of proxy tools."""
+"""`ModelStep`: one reply of the model within a tool loop. Forwards its deltas and collects calls of proxy tools."""
 
 from collections.abc import Callable, Mapping
 
@@ -25,7 +25,7 @@ class _IncompleteCall(Struct):
 
 
 class ModelStep:
-    """One reply of the model, in one or several upstream answers (continuations)."""
+    """One reply of the model, in one upstream response or in several (continuations of a split reply)."""
 
     def __init__(
         self, proxy_tools: Mapping[str, ProxyTool], signature: str, new_id: Callable[[str], str], *, one_call: bool
@@ -47,7 +47,10 @@ class ModelStep:
         """Usage of the current upstream call."""
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Apply the deltas of one read; return those for the client. Usage and stop are kept."""
+        """Apply the deltas of one network read, and return the deltas for the client.
+
+        Calls of proxy tools, usage and the stop reason are stored instead of returned.
+        """
         if self._call_filter is not None:
             deltas = self._call_filter.feed(deltas)
         forwarded: list[Delta] = []
@@ -57,19 +60,22 @@ class ModelStep:
         return forwarded
 
     def finish(self) -> list[Delta]:
-        """Return the blocks of incomplete calls, which are never run."""
+        """Return block deltas for incomplete calls of proxy tools, which are never run.
+
+        Call this at the end of the step.
+        """
         forwarded: list[Delta] = [self._encode_call(incomplete)[1] for incomplete in self._incomplete_calls.values()]
         self._incomplete_calls = {}
         self._fold.feed(forwarded)
         return forwarded
 
-    def continue_with(self) -> None:
-        """Continue with another upstream answer, which restarts the call keys."""
+    def begin_continuation(self) -> None:
+        """Prepare for another upstream response of the same reply, in which the keys of tool calls start again."""
         self._continuations += 1
         self.usage, self.stop = Usage(), None
 
-    def content(self) -> tuple[list[Raw], int]:
-        """Return the blocks of this step for the client, and the estimated tokens of their text."""
+    def sent_content(self) -> tuple[list[Raw], int]:
+        """Return the blocks of this step that the client received, as JSON, and the estimated tokens of their text."""
         self._fold.feed([Stop("end_turn")])
         message = self._fold.finish()
         return message.content, message.usage.output_tokens

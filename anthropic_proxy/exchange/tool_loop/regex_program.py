@@ -1,4 +1,7 @@
-"""Sandboxed program that searches texts by regular expressions. A pattern may backtrack without end."""
+"""Sandboxed program for the tool search: searches texts by regular expressions of the model, in a separate process.
+
+The process limits its own CPU time, because some patterns backtrack without end.
+"""
 
 import re
 import signal
@@ -25,11 +28,11 @@ def main(query: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _search_within(seconds: float, pattern: str, texts: list[list[str]]) -> dict[str, Any]:
     if _TIMER is None:
-        return search(pattern, texts)
+        return search_texts(pattern, texts)
     signal.signal(signal.SIGVTALRM, _stop)
     try:
         signal.setitimer(_TIMER, seconds)
-        found = search(pattern, texts)
+        found = search_texts(pattern, texts)
         signal.setitimer(_TIMER, 0)
     except _TooSlow:
         return {"slow": True}
@@ -40,8 +43,13 @@ def _stop(*_: object) -> None:
     raise _TooSlow
 
 
-def search(pattern: str, texts: list[list[str]]) -> dict[str, Any]:
-    """Return the names of matching texts, or the error of an invalid pattern."""
+def search_texts(pattern: str, texts: list[list[str]]) -> dict[str, Any]:
+    """Search the texts by one pattern. Returns `{"names":
+
+    […]}` with the names of matching texts, or `{"error": …}` for an invalid pattern.
+
+    `texts`: list of `[name, text]`.
+    """
     try:
         compiled = re.compile(pattern)
         named = [name for name, _ in texts if compiled.search(name)]

@@ -1,4 +1,4 @@
-"""Execution of tools of the proxy: calls become result blocks."""
+"""`ProxyToolRunner`: runs calls of proxy tools (web search, web fetch, tool search) and returns result blocks."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from msgspec import Raw, Struct
 from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
 from anthropic_proxy.exchange.tool_loop.known_urls import KnownUrls
 from anthropic_proxy.exchange.tool_loop.tool_search import (
-    Found,
     InvalidPattern,
     RegexTimeout,
-    search_bm25,
+    SearchOutcome,
     search_by_regex,
+    search_by_words,
 )
 from anthropic_proxy.messages.deltas import Delta, Usage
 from anthropic_proxy.messages.models import Message, Tool
@@ -35,10 +35,11 @@ from anthropic_proxy.services import Services
 from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, TEXT_TYPES
 
 MAX_TOOL_CALLS = 32
-"""Maximum number of calls per reply, against endless loops of a model."""
+"""Maximum number of proxy tool calls per reply, against endless loops of a model. Further calls get an error result."""
 MAX_CONCURRENT_CALLS = 4
+"""Maximum number of calls of one step that run at the same time. The others are queued."""
 TOOL_TIMEOUT_SECONDS = 60.0
-"""Time limit of one call. Search and fetch have shorter limits."""
+"""Maximum duration of one call. Afterwards the call gets an error result. Search and fetch have shorter limits."""
 _RESULTS_ASKED = 10
 _PDF = "application/pdf"
 _CHARACTERS_PER_TOKEN = 4
@@ -49,12 +50,13 @@ _DEFAULT_TOOLS_FOUND, _MAX_TOOLS_FOUND = 5, 10
 
 
 class ProxyToolCall(Struct, frozen=True):
-    """A call of a tool of the proxy."""
+    """A complete call of a proxy tool in a reply of the model."""
 
     id: str
+    """Id of the call in the reply to the client."""
     proxy_tool: ProxyTool
     arguments: Raw
-    """JSON text of an object."""
+    """Arguments that the model wrote: the JSON text of an object."""
 
 
 class _ToolQuery(Struct, frozen=True):
@@ -66,7 +68,7 @@ class _ToolQuery(Struct, frozen=True):
 
 
 class ProxyToolRunner:
-    """Runner of the calls of one reply, with their limits."""
+    """Runs the proxy tool calls of one reply within the limits of the reply."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -79,13 +81,13 @@ class ProxyToolRunner:
 
     @property
     def usage(self) -> Usage:
-        """Successful searches and fetches. Failed ones are free, as at Anthropic."""
+        """Number of successful searches and fetches so far. Failed ones are free, as in the API."""
         if not self._uses:
             return Usage()
         searches, fetches = (self._successes.get(kind, 0) for kind in ("web_search", "web_fetch"))
         return Usage(web_search_requests=searches, web_fetch_requests=fetches)
 
-    async def run(
+    async def run_calls(
         self,
         calls: Sequence[ProxyToolCall],
         messages: Sequence[Message],
@@ -93,10 +95,10 @@ class ProxyToolRunner:
         *,
         accepts_pdf: bool,
     ) -> list[Delta]:
-        """Return the results of calls in their order; run calls concurrently.
+        """Run calls concurrently and return their results as deltas, in the order of the calls.
 
-        `messages`: source of URLs that may be fetched. `deferred`: tools that tool search can find. `accepts_pdf`: the
-        model reads PDF documents.
+        `messages`: the conversation. Only its URLs may be fetched. `deferred`: tools that tool search can find.
+        `accepts_pdf`: True if the model reads PDF documents. A failed call has an error as result.
         """
         contents = {index: refusal for index, call in enumerate(calls) if (refusal := self._reject(call))}
         left = [index for index in range(len(calls)) if index not in contents]
@@ -184,7 +186,7 @@ async def _find_tools(calls: Sequence[ProxyToolCall], deferred: Sequence[Tool]) 
     queries_by_call = [_tool_query(call) for call in calls]
     queries = [one.text for one in queries_by_call if one and one.by_words]
     patterns = [one.text for one in queries_by_call if one and not one.by_words]
-    by_words = iter(await asyncio.to_thread(search_bm25, queries, deferred) if queries else ())
+    by_words = iter(await asyncio.to_thread(search_by_words, queries, deferred) if queries else ())
     by_pattern = iter(await _find_by_patterns(patterns, deferred))
     return [
         _tools_content(next(by_words if one.by_words else by_pattern), one.max_results)
@@ -202,14 +204,14 @@ def _tool_query(call: ProxyToolCall) -> _ToolQuery | None:
     return _ToolQuery(text, by_words, max_results) if isinstance(text, str) and text else None
 
 
-async def _find_by_patterns(patterns: Sequence[str], deferred: Sequence[Tool]) -> Sequence[Found | OSError]:
+async def _find_by_patterns(patterns: Sequence[str], deferred: Sequence[Tool]) -> Sequence[SearchOutcome | OSError]:
     try:
         return await search_by_regex(patterns, deferred)
     except OSError as error:  # no process could be started
         return [error] * len(patterns)
 
 
-def _tools_content(found: Found | OSError, max_results: int) -> Content:
+def _tools_content(found: SearchOutcome | OSError, max_results: int) -> Content:
     if isinstance(found, InvalidPattern):
         return error_content("tool_search", "invalid_tool_input", str(found))
     if isinstance(found, RegexTimeout):

@@ -1,4 +1,4 @@
-"""`SchemaCheckedStream`: a reply that is held until it matches its schema."""
+"""`SchemaCheckedStream`: a reply that is buffered until it matches the schema of the client request."""
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.exchange.tool_loop.loop import ToolLoop
@@ -14,10 +14,10 @@ _TEXT_DELTAS = (Text, Citation)
 
 
 class SchemaCheckedStream:
-    """Delta stream that buffers text until the reply matches its schema. Retries once if it does not.
+    """Delta stream that buffers text until the reply matches its schema.
 
-    The client receives only the JSON as text, because its SDK decodes all text as JSON. Thinking and results of server
-    tools are always kept.
+    If the reply does not match, the model is called once more with the defect. The client receives only the JSON as
+    text, because its SDK decodes all text as JSON. Thinking and results of server tools are always forwarded.
     """
 
     def __init__(self, reply: ToolLoop, reply_schema: ReplySchema, background: BackgroundWork) -> None:
@@ -35,16 +35,19 @@ class SchemaCheckedStream:
 
     @property
     def signature(self) -> str:
-        """Signature for unsigned thinking blocks."""
+        """Signature for thinking blocks that the provider did not sign."""
         return self._reply.signature
 
     @property
     def complete(self) -> bool:
-        """False: another answer may follow."""
+        """Always False, because another upstream response may follow."""
         return False
 
     async def read(self) -> list[Delta] | None:
-        """Return the next deltas. None: the end. Raises `UpstreamProtocolError` if both replies are invalid."""
+        """Return the next deltas for the client. None: the reply is complete.
+
+        Raises `UpstreamProtocolError` if neither the reply nor its retry matches the schema.
+        """
         while not self._finished:
             deltas = await self._reply.read()
             forwarded = await self._end() if deltas is None else self._apply(deltas)
@@ -53,13 +56,13 @@ class SchemaCheckedStream:
         return None
 
     def flush_pending(self) -> list[Delta]:
-        """Return held deltas, unchecked, at a premature end of the reply."""
+        """Return the buffered deltas without a schema check, when the reply ends early."""
         forwarded = self._apply(self._reply.flush_pending())
         held, self._held = self._held, []
         return [*held, *forwarded]
 
     async def close(self) -> None:
-        """End the upstream call."""
+        """End the current upstream call."""
         await self._reply.close()
 
     def _apply(self, deltas: list[Delta]) -> list[Delta]:

@@ -1,4 +1,4 @@
-"""Tool search over deferred tools, by regular expression or by words."""
+"""Search over deferred tools for the tool search tool: by regular expression, or by words (BM25)."""
 
 import asyncio
 import math
@@ -17,10 +17,12 @@ from anthropic_proxy.platforms import sandbox
 from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
 
 MAX_PATTERN_LENGTH = 200
-"""Maximum pattern length (documentation of the tool search tool by Anthropic, 2026-11)."""
+"""Maximum characters of a pattern. A longer one is an `InvalidPattern`. Source: Anthropic's page on tool search,
+2026-11."""
 REGEX_PROGRAM = SandboxedProgram(
     path=regex_program.__file__, timeout_seconds=10.0, cpu_seconds=3, memory_bytes=256 * 1024 * 1024
 )
+"""Separate process that runs the regular expressions of a model."""
 _SEARCH_SECONDS = 1.0
 """CPU time for all patterns of one step."""
 _MAX_WORDS = 64
@@ -33,15 +35,15 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_a-zA-Z]+")
 
 
 class InvalidPattern(ValueError):
-    """The pattern is invalid or too long. The message is for the model."""
+    """The pattern of a model is invalid or too long. The model receives the message as the result of its call."""
 
 
 class RegexTimeout(Exception):
-    """The pattern exceeded its CPU time."""
+    """The pattern of a model exceeded its CPU time."""
 
 
-Found = list[str] | InvalidPattern | RegexTimeout
-"""Names of tools, or the error of a pattern."""
+SearchOutcome = list[str] | InvalidPattern | RegexTimeout
+"""Result of one search: names of the matching tools, or the error of the pattern."""
 
 
 class _Found(Struct):
@@ -50,18 +52,18 @@ class _Found(Struct):
     slow: bool = False
 
 
-async def search_by_regex(patterns: Sequence[str], tools: Sequence[Tool]) -> list[Found]:
-    """Return the names of matching tools per pattern, matches in names first.
+async def search_by_regex(patterns: Sequence[str], tools: Sequence[Tool]) -> list[SearchOutcome]:
+    """Return one result per pattern: the names of matching tools, matches in names before matches in other text.
 
-    Patterns are those of Python `re`, as in the API, and case-sensitive without `(?i)`. The engine cannot be stopped,
-    so one process runs all patterns. Raises `OSError` if it cannot be started.
+    Patterns have the syntax of Python `re`, as in the API, and are case-sensitive without `(?i)`. One process runs all
+    patterns, because `re` cannot be interrupted. Raises `OSError` if the process cannot be started.
     """
     wanted = [pattern for pattern in patterns if len(pattern) <= MAX_PATTERN_LENGTH]
     found = iter(await _search(wanted, tools) if wanted else ())
     return [next(found) if len(pattern) <= MAX_PATTERN_LENGTH else _too_long(pattern) for pattern in patterns]
 
 
-async def _search(patterns: Sequence[str], tools: Sequence[Tool]) -> list[Found]:
+async def _search(patterns: Sequence[str], tools: Sequence[Tool]) -> list[SearchOutcome]:
     texts = await asyncio.to_thread(lambda: [(tool.name, _text_of(tool)) for tool in tools])
     try:
         output = await sandbox.run_sandboxed(
@@ -74,7 +76,7 @@ async def _search(patterns: Sequence[str], tools: Sequence[Tool]) -> list[Found]
     return [_outcome(one) for one in msgspec.json.decode(output, type=list[_Found])]
 
 
-def _outcome(found: _Found) -> Found:
+def _outcome(found: _Found) -> SearchOutcome:
     if found.slow:
         return RegexTimeout()
     return InvalidPattern(found.error) if found.error else found.names
@@ -84,10 +86,10 @@ def _too_long(pattern: str) -> InvalidPattern:
     return InvalidPattern(f"the pattern has {len(pattern)} characters; at most {MAX_PATTERN_LENGTH} are allowed")
 
 
-def search_bm25(queries: Sequence[str], tools: Sequence[Tool]) -> list[list[str]]:
-    """Return the names of matching tools per query, the best first (Okapi BM25).
+def search_by_words(queries: Sequence[str], tools: Sequence[Tool]) -> list[list[str]]:
+    """Return the names of matching tools for each query, best match first (Okapi BM25).
 
-    Takes long with many tools; run it in a thread.
+    The computation is long for many tools: call this in a thread.
     """
     documents = [Counter(_words(_text_of(tool))) for tool in tools]
     return [_ranked(query, tools, documents) if documents else [] for query in queries]

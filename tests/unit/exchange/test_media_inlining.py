@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from msgspec import structs
 
 from anthropic_proxy.errors import FetchErrorCode, WebFetchFailed
-from anthropic_proxy.exchange.media_inlining import MAX_CONCURRENT_FETCHES, MAX_LINKS
+from anthropic_proxy.exchange.media_inlining import MAX_CONCURRENT_FETCHES, MAX_URLS_PER_REQUEST
 from anthropic_proxy.upstream.contract import IMAGE_TYPES, FetchedPage
 from anthropic_proxy.upstream.web_fetch import PageFetcher
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
@@ -239,8 +239,10 @@ async def test_only_the_backend_that_takes_no_links_has_them_fetched() -> None:
 async def test_links_are_fetched_together_and_so_many_at_most() -> None:
     net = Net()
     linked = Linked(net, **MOONSHOT)
-    await linked.post(*(image(f"https://pictures.test/{number}") for number in range(MAX_LINKS + 2)), QUESTION)
-    assert len(net.fetched) == MAX_LINKS
+    await linked.post(
+        *(image(f"https://pictures.test/{number}") for number in range(MAX_URLS_PER_REQUEST + 2)), QUESTION
+    )
+    assert len(net.fetched) == MAX_URLS_PER_REQUEST
     assert 1 < net.most_under_way <= MAX_CONCURRENT_FETCHES
     assert json.dumps(linked.sent[0]).count("[image: https://pictures.test/") == 2
 
