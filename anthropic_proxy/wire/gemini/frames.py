@@ -14,11 +14,16 @@ ABSENT = Raw(b"")
 
 
 class FunctionCall(Struct, rename="camel", gc=False):
-    """A call with its complete arguments."""
+    """Call of a client tool, with its complete arguments."""
 
     name: str | None = None
     args: Raw = ABSENT
+    """JSON object of the arguments, complete."""
     id: str | None = None
+    partial_args: list[Raw] | None = None
+    """Fragments of the arguments. The proxy does not request them; a call with nothing else is rejected."""
+    will_continue: bool | None = None
+    """True if further fragments of this call follow."""
 
 
 class InlineData(Struct, rename="camel", gc=False):

@@ -190,7 +190,13 @@ class GeminiDecoder(Decoder):
         return Thinking(signature=encode_signature(self._call.dialect.signature_tag, carry))
 
     def _read_call(self, call: FunctionCall, signature: str, deltas: list[Delta]) -> None:
-        """Read a complete call. The proxy does not request arguments in fragments."""
+        """Emit a complete call. Raises `UpstreamProtocolError` for partial arguments, which the proxy never requests.
+
+        A call without a name is ignored.
+        """
+        has_arguments = bytes(call.args) not in _NO_ARGUMENTS
+        if (call.partial_args or call.will_continue) and not has_arguments:
+            raise self._protocol_error("a function call has partial arguments, which the request does not ask for")
         if not call.name:
             return
         deltas += self._release_text()
@@ -198,7 +204,7 @@ class GeminiDecoder(Decoder):
             deltas.append(self._carry(signature))
         key, name = self._calls, call.name
         deltas.append(ToolCall(key, self._ids.keep_or_renew(call.id), self._call.aliases.get(name, name)))
-        if bytes(call.args) not in _NO_ARGUMENTS:
+        if has_arguments:
             deltas.append(ToolArgs(key, bytes(call.args).decode(errors="replace")))
         deltas.append(ToolEnd(key))
         self._calls += 1

@@ -257,6 +257,32 @@ def test_nulls_say_nothing() -> None:
     assert [delta for delta in deltas if not isinstance(delta, Usage)] == [Text("x"), Stop("end_turn")]
 
 
+PARTIAL = {"partialArgs": [{"jsonPath": "$.place", "stringValue": "Par"}], "willContinue": True}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"name": "look", "willContinue": True},
+        {"name": "look", "args": {}, "willContinue": True},
+        {"name": "look", **PARTIAL},
+        PARTIAL,
+    ],
+)
+def test_partial_arguments_of_a_call_are_an_error(call: dict[str, Any]) -> None:
+    """The proxy does not request them: without this error the client would get a call with wrong arguments."""
+    with pytest.raises(UpstreamProtocolError, match="google: a function call has partial arguments"):
+        decoded(a_frame({"functionCall": call}), a_frame({"functionCall": {}}, finish="STOP"))
+
+
+@pytest.mark.parametrize(
+    "extra", [{"willContinue": False}, {"willContinue": None, "partialArgs": None}, {"partialArgs": []}, PARTIAL]
+)
+def test_a_call_with_complete_arguments_is_accepted_whatever_fields_stand_beside_them(extra: dict[str, Any]) -> None:
+    deltas = decoded(a_frame({"functionCall": {"name": "look", "args": {"place": "Paris"}, **extra}}, finish="STOP"))
+    assert [delta.json for delta in deltas if isinstance(delta, ToolArgs)] == ['{"place": "Paris"}']
+
+
 def test_arguments_are_passed_as_they_were_written() -> None:
     args = '{"n": 12345678901234567890.0, "b":1e2,"a" : "\\u00e9" }'
     frame = a_frame({"functionCall": {"name": "look", "args": {}}}, finish="STOP").replace(b"{}", args.encode())
