@@ -11,7 +11,7 @@ _BEFORE_3 = {
     "accepts_schema_with_functions": False,
     "server_tools_exclusive": True,
 }
-_BEFORE_2_5 = {**_BEFORE_3, "thinking": "none", "file_urls": False}
+_BEFORE_2_5 = {**_BEFORE_3, "thinking": "none", "accepts_file_urls": False}
 _RULES = rules_from(
     "ai.google.dev/gemini-api/docs/models; docs.cloud.google.com/gemini-enterprise-agent-platform/models/guides",
     "2026-11-20",
@@ -22,7 +22,7 @@ _RULES = rules_from(
     ("gemini-2.5-flash-lite*", {"min_budget_tokens": 512}),
     ("gemini-2.0*", _BEFORE_2_5),
     ("gemini-1.*", {**_BEFORE_2_5, "schema_form": "lowered"}),
-    ("gemma-*", {**_BEFORE_3, "file_urls": False}),
+    ("gemma-*", {**_BEFORE_3, "accepts_file_urls": False}),
     ("gemma-3*", {"thinking": "none"}),
 )
 

@@ -29,7 +29,7 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     "drop call ids": {"sends_call_ids": False},
     "drop parts of results": {"accepts_media_in_results": False},
     "say placeholder": {"requires_signatures": True},
-    "encode placeholder in base64": {"requires_signatures": True, "placeholder": "base64"},
+    "encode placeholder in base64": {"requires_signatures": True, "placeholder_encoding": "base64"},
     "drop thoughtSignature": {"replays_signatures": False},
 }
 """Lesson → dialect fields that follow from it."""

@@ -18,24 +18,24 @@ from anthropic_proxy.wire.gemini.frames import CodeExecutionResult, ExecutableCo
 _OK, _TOO_LONG = "OUTCOME_OK", "OUTCOME_DEADLINE_EXCEEDED"
 
 
-class CodeExecutionReader:
+class CodeExecutionDecoder:
     """The programs of one answer that have no result yet."""
 
     def __init__(self, new_id: Callable[[str], str]) -> None:
         self._new_id = new_id
         self._open: dict[str, str] = {}
 
-    def begin(self, code: ExecutableCode) -> list[Block]:
+    def decode_program(self, code: ExecutableCode) -> list[Block]:
         """Return the call of a program."""
         identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
         self._open[code.id or identifier] = identifier
         return [encode_code_execution(identifier, code.code or "")]
 
-    def end(self, result: CodeExecutionResult) -> list[Block]:
+    def decode_result(self, result: CodeExecutionResult) -> list[Block]:
         """Return the output of a program. Output without a call gets a call without code."""
         began: list[Block] = []
         if not self._open:
-            began = self.begin(ExecutableCode(id=result.id))
+            began = self.decode_program(ExecutableCode(id=result.id))
         key = result.id if result.id in self._open else next(reversed(self._open))
         identifier = self._open.pop(key)
         outcome, printed = result.outcome or _OK, result.output or ""
@@ -45,7 +45,7 @@ class CodeExecutionReader:
             return [*began, encode_code_result(identifier, stdout=printed)]
         return [*began, encode_code_result(identifier, stderr=printed, return_code=1)]
 
-    def close_unfinished(self) -> list[Block]:
+    def encode_missing_results(self) -> list[Block]:
         """Return the ends of programs without results."""
         identifiers, self._open = list(self._open.values()), {}
         return [encode_code_error(identifier, "unavailable") for identifier in identifiers]

@@ -19,7 +19,7 @@ from anthropic_proxy.messages.models import (
 )
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.gemini.dialect import Dialect
-from anthropic_proxy.wire.gemini.media import has_inline_data, media_part
+from anthropic_proxy.wire.gemini.media import encode_media, has_inline_data
 from anthropic_proxy.wire.shared_notes import FOREIGN_THINKING_DROPPED, PREFILL_AS_TEXT, SYSTEM_AS_REMINDER
 from anthropic_proxy.wire.signatures import decode_signature
 
@@ -62,7 +62,7 @@ class _ResultPart(Struct, gc=False, rename="camel"):
 
 
 _Part = _TextPart | _CallPart | _ResultPart | dict[str, Any]
-"""A dictionary is a picture, a document or the text in its place (`media_part`)."""
+"""A dictionary is a picture, a document or the text in its place (`encode_media`)."""
 
 
 class _Content(Struct, gc=False):
@@ -70,8 +70,8 @@ class _Content(Struct, gc=False):
     parts: list[_Part]
 
 
-class Contents:
-    """The conversation as it grows; `add` each message in order, then `finish`."""
+class ContentsEncoder:
+    """The conversation as it grows; `add_message` each message in order, then `build_contents`."""
 
     def __init__(self, call: Call[Dialect], notes: list[FidelityNote]) -> None:
         self._call = call
@@ -86,10 +86,10 @@ class Contents:
         self._names: dict[str, str] = {}
         dialect = call.dialect
         self._sends_ids = dialect.sends_call_ids
-        self._placeholder = _PLACEHOLDERS[dialect.placeholder] if dialect.requires_signatures else ""
+        self._placeholder = _PLACEHOLDERS[dialect.placeholder_encoding] if dialect.requires_signatures else ""
         """Signs the first call of a reply that has no signature."""
 
-    def add(self, message: Message) -> None:
+    def add_message(self, message: Message) -> None:
         """Encode one message."""
         if message.role == "assistant":
             self._add_reply(message)
@@ -105,7 +105,7 @@ class Contents:
             else:
                 self._put("user", parts)
 
-    def finish(self) -> list[_Content]:
+    def build_contents(self) -> list[_Content]:
         """Return the contents: the first is the user's, and so is the last."""
         self._put("user", self._waiting)
         contents = self._contents
@@ -170,7 +170,7 @@ class Contents:
             elif type(block) is TextBlock:
                 others.append(_TextPart(block.text))
             elif isinstance(block, _MEDIA):
-                others.append(media_part(self._call, block, self._notes))
+                others.append(encode_media(self._call, block, self._notes))
         results += beside
         self._put("user", results, answers=True)
         self._put("user", others)
@@ -196,7 +196,7 @@ class Contents:
             if isinstance(inner, TextBlock):
                 texts.append(inner.text)
             elif isinstance(inner, _MEDIA):
-                part = media_part(self._call, inner, self._notes)
+                part = encode_media(self._call, inner, self._notes)
                 if "text" in part:
                     texts.append(json_string(part["text"]))
                 elif self._call.dialect.accepts_media_in_results and has_inline_data(part):

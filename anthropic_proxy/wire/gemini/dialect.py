@@ -2,8 +2,8 @@
 
 A provider row must set `signature_tag`, and `search_with_functions` if its API lacks a field. Model rules must set,
 oldest models last: `thinking` with its budgets, `sends_sampling`, `requires_signatures`, `sends_call_ids`,
-`accepts_media_in_results`, `accepts_schema_with_functions`, `server_tools_exclusive`, `file_urls` and, before 2.0,
-`schema_form`.
+`accepts_media_in_results`, `accepts_schema_with_functions`, `server_tools_exclusive`,
+`accepts_file_urls` and, before 2.0, `schema_form`.
 """
 
 from typing import Literal
@@ -76,7 +76,7 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: tests/unit/wire/gemini/test_adaptation.py.
     """
-    placeholder: Literal["text", "base64"] = "text"
+    placeholder_encoding: Literal["text", "base64"] = "text"
     """Encoding of the placeholder signature. The field contains bytes, and clients send either form.
 
     Proven by: tests/unit/wire/gemini/test_adaptation.py.
@@ -122,7 +122,7 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/gemini/structured_output/schema, golden/gemini/structured_output/schema_lowered.
     """
-    file_urls: bool = True
+    accepts_file_urls: bool = True
     """True if a file may be any public URL ("File input methods", 2026-01; not 2.0 and before).
 
     False: only the provider's own storage is referenced; other URLs become text.

@@ -121,7 +121,7 @@ class UrlMetadata(Struct, rename="camel", gc=False):
     url_retrieval_status: str | None = None
 
 
-class UrlContext(Struct, rename="camel", gc=False):
+class UrlContextMetadata(Struct, rename="camel", gc=False):
     """Fetched pages."""
 
     url_metadata: list[UrlMetadata] | None = None
@@ -136,7 +136,7 @@ class Candidate(Struct, rename="camel", gc=False):
     continuation_token: str | None = None
     index: int | None = None
     grounding_metadata: GroundingMetadata | None = None
-    url_context_metadata: UrlContext | None = None
+    url_context_metadata: UrlContextMetadata | None = None
 
 
 class PromptFeedback(Struct, rename="camel", gc=False):
@@ -156,7 +156,7 @@ class UsageMetadata(Struct, rename="camel", gc=False):
     thoughts_token_count: int | None = None
 
 
-class Reply(Struct, rename="camel", gc=False):
+class GenerateContentResponse(Struct, rename="camel", gc=False):
     """A whole answer, or a piece of a streamed one."""
 
     candidates: list[Candidate] | None = None
@@ -166,11 +166,11 @@ class Reply(Struct, rename="camel", gc=False):
     """An error inside a stream that began well."""
 
 
-decode_strict_reply = msgspec.json.Decoder(Reply).decode
+decode_strict_reply = msgspec.json.Decoder(GenerateContentResponse).decode
 """Reads an answer, or a piece of one, as Google writes it; `decode_reply` reads what this refuses, where it can."""
 
 
-def decode_reply(data: bytes) -> Reply:
+def decode_reply(data: bytes) -> GenerateContentResponse:
     """Read an answer, or a piece of one; a count in an unusual form is read too. Raises `msgspec.DecodeError`."""
     try:
         return decode_strict_reply(data)

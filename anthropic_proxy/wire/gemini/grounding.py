@@ -22,7 +22,7 @@ from anthropic_proxy.messages.server_blocks import (
 from anthropic_proxy.messages.server_blocks import SearchResultPage as Result
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.gemini.dialect import Dialect
-from anthropic_proxy.wire.gemini.frames import GroundingMetadata, ServerToolCall, UrlContext, WebSource
+from anthropic_proxy.wire.gemini.frames import GroundingMetadata, ServerToolCall, UrlContextMetadata, WebSource
 from anthropic_proxy.wire.gemini.tools import GoogleTools
 
 _FETCHED = "URL_RETRIEVAL_STATUS_SUCCESS"
@@ -34,13 +34,13 @@ _FETCH_ERRORS: dict[str, FetchError] = {
 _DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
 
 
-class GroundingReader:
+class GroundingDecoder:
     """Collects searches and fetches of one reply, and buffers the text that depends on them."""
 
     def __init__(self, call: Call[Dialect], own: GoogleTools) -> None:
         self._new_id = call.new_id
         self._own = own
-        self._holds = not own.announced and (own.searches or own.cites_fetches)
+        self._holds = not own.announces_calls and (own.can_search or own.cites_fetches)
         self._held: list[Delta] = []
         self._left: list[str] = []
         """Text that did not wait, since the last block that was no text."""
@@ -50,13 +50,13 @@ class GroundingReader:
         self._cited: list[tuple[str, list[WebSource]]] = []
         self._searches = 0
 
-    def note_tool_call(self, use: ServerToolCall) -> None:
+    def record_tool_call(self, use: ServerToolCall) -> None:
         """Take note of a call of the provider's own tools: what rests on it waits from here on."""
-        self._holds = self._holds or self._own.searches or self._own.cites_fetches
+        self._holds = self._holds or self._own.can_search or self._own.cites_fetches
         if use.args is not None:
             self._queries |= dict.fromkeys(query for query in use.args.queries or () if query)
 
-    def feed(self, delta: Delta) -> list[Delta]:
+    def feed_delta(self, delta: Delta) -> list[Delta]:
         """Return what can leave: all but text that waits, and what comes behind it."""
         if self._held or (self._holds and isinstance(delta, Text)):
             self._held.append(delta)
@@ -67,7 +67,7 @@ class GroundingReader:
             self._left = []
         return [delta]
 
-    def feed_fetches(self, context: UrlContext) -> list[Delta]:
+    def decode_url_fetches(self, context: UrlContextMetadata) -> list[Delta]:
         """Return the fetched pages without repetitions."""
         deltas: list[Delta] = []
         before = len(self._fetched)
@@ -77,12 +77,12 @@ class GroundingReader:
                 self._fetched.add(url)
                 error = None if status == _FETCHED else _FETCH_ERRORS.get(status, "unavailable")
                 for block in encode_fetch(self._new_id(SERVER_TOOL_ID_PREFIX), url, error=error):
-                    deltas += self.feed(block)
+                    deltas += self.feed_delta(block)
         if len(self._fetched) > before:
             deltas.append(Usage(web_fetch_requests=len(self._fetched)))
         return deltas
 
-    def feed_grounding(self, grounding: GroundingMetadata) -> None:
+    def record_search_results(self, grounding: GroundingMetadata) -> None:
         """Record the results of a search. Several calls are possible, each with its own sources."""
         self._queries |= dict.fromkeys(query for query in grounding.web_search_queries or () if query)
         sources = [chunk.web for chunk in grounding.grounding_chunks or ()]
@@ -94,7 +94,7 @@ class GroundingReader:
             if passage and cited:
                 self._cited.append((passage, cited))
 
-    def release(self) -> list[Delta]:
+    def release_buffered(self) -> list[Delta]:
         """Return the search, if there was one, and the buffered text with its citations."""
         deltas: list[Delta] = []
         found = {url: source for url, source in self._sources.items() if self._may_show(source)}
@@ -142,7 +142,7 @@ class GroundingReader:
         """Return True if the domain lists allow a page. Its URL is Google's own, its title is its domain (recorded)."""
         domain = source.domain or source.title or ""
         url = f"https://{domain}" if _DOMAIN.fullmatch(domain) else source.uri or ""
-        return is_domain_allowed(url, self._own.allowed, self._own.blocked)
+        return is_domain_allowed(url, self._own.allowed_domains, self._own.blocked_domains)
 
 
 def _joined(deltas: list[Delta]) -> list[Delta]:

@@ -7,14 +7,14 @@ from typing import Any
 
 from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, encode_short, merge_parts
 
-STANDARD = frozenset(
+JSON_SCHEMA_KEYWORDS = frozenset(
     (
         *("type", "format", "title", "description", "enum", "minItems", "maxItems", "minimum", "maximum"),
         *("items", "prefixItems", "anyOf", "oneOf", "properties", "required", "additionalProperties", "$defs", "$ref"),
     )
 )
 """Keywords of `parametersJsonSchema` (reference of GenerationConfig, `responseJsonSchema`, 2026-11)."""
-LOWERED = frozenset(
+OPENAPI_KEYWORDS = frozenset(
     (
         *("type", "format", "title", "description", "nullable", "enum", "minItems", "maxItems", "minimum", "maximum"),
         *("items", "anyOf", "properties", "required", "minLength", "maxLength", "pattern"),
@@ -22,9 +22,9 @@ LOWERED = frozenset(
     )
 )
 """Keywords of the message `Schema`."""
-CHOICES = frozenset(("anyOf", "oneOf", "allOf", "$ref", "prefixItems"))
+REWRITTEN_KEYWORDS = frozenset(("anyOf", "oneOf", "allOf", "$ref", "prefixItems"))
 """Keywords that are expressed by others where there is no such field."""
-IGNORED = frozenset(
+DROPPED_KEYWORDS = frozenset(
     (
         *("$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "additionalProperties", "additionalItems"),
         *("unevaluatedProperties", "unevaluatedItems", "deprecated", "readOnly", "writeOnly", "nullable"),
@@ -33,7 +33,7 @@ IGNORED = frozenset(
 """Keywords that are left out without a note."""
 
 
-def plain_form(schema: Schema, index: EqualityIndex) -> Schema:
+def simplify_schema(schema: Schema, index: EqualityIndex) -> Schema:
     """Return the schema in fewer keywords with the same meaning: no `allOf`, `const`, `nullable`, exclusive bounds."""
     plain = merge_parts(schema, index)
     if plain.get("nullable") is True and isinstance(plain.get("type"), str):
@@ -50,7 +50,7 @@ def plain_form(schema: Schema, index: EqualityIndex) -> Schema:
     return plain
 
 
-def kinds_in(schema: Schema) -> list[str]:
+def type_names(schema: Schema) -> list[str]:
     """Return the type names of a schema; a value that is no name counts as none."""
     types = schema.get("type")
     return [one for one in (types if isinstance(types, list) else [types]) if isinstance(one, str)]
@@ -62,7 +62,7 @@ def _kinds_of(values: list[Any]) -> str | list[str]:
     return kinds[0] if len(kinds) == 1 else kinds
 
 
-def keep_values(reduced: Schema, values: Any, words: list[str]) -> None:
+def add_enum(reduced: Schema, values: Any, words: list[str]) -> None:
     """Keep an `enum` of strings and numbers. null becomes a type; other values are described in text."""
     if not isinstance(values, list) or not values:
         return
@@ -70,10 +70,10 @@ def keep_values(reduced: Schema, values: Any, words: list[str]) -> None:
     if kept and len(kept) == sum(value is not None for value in values):
         reduced["enum"] = kept
     else:
-        words += in_words("one of", values)
+        words += describe_keyword("one of", values)
 
 
-def finish(reduced: Schema, words: list[str]) -> Schema:
+def add_required_and_description(reduced: Schema, words: list[str]) -> Schema:
     """Return the schema with the names that may be required, and with `words` in its description."""
     names, required = reduced.get("properties"), reduced.get("required")
     if isinstance(required, list):
@@ -89,9 +89,9 @@ def finish(reduced: Schema, words: list[str]) -> Schema:
     return reduced
 
 
-def in_words(key: str, value: Any) -> list[str]:
+def describe_keyword(key: str, value: Any) -> list[str]:
     """Return a keyword as text for the description; none if it is too long or useless to a model."""
-    if key in IGNORED and not (key == "additionalProperties" and isinstance(value, dict) and value):
+    if key in DROPPED_KEYWORDS and not (key == "additionalProperties" and isinstance(value, dict) and value):
         return []
     text = encode_short(value)
     return [] if text is None else [f"{key}: {text}"]

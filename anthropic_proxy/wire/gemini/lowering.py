@@ -3,7 +3,14 @@
 from typing import Any
 
 from anthropic_proxy.messages.work_budget import WorkBudget, count_nodes
-from anthropic_proxy.wire.gemini.keywords import LOWERED, finish, in_words, keep_values, kinds_in, plain_form
+from anthropic_proxy.wire.gemini.keywords import (
+    OPENAPI_KEYWORDS,
+    add_enum,
+    add_required_and_description,
+    describe_keyword,
+    simplify_schema,
+    type_names,
+)
 from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, merge_parts
 
 _FORMATS = frozenset(("enum", "date-time", "float", "double", "int32", "int64"))
@@ -14,7 +21,7 @@ _OF_KIND = {"array": ("items", "prefixItems", "minItems", "maxItems"), "object":
 """Keywords that concern one type of a union; they move into its alternative."""
 
 
-def lower_schema(schema: Schema, budget: WorkBudget) -> Schema:
+def encode_openapi_schema(schema: Schema, budget: WorkBudget) -> Schema:
     """Return a cleaned schema as the message `Schema`. Raises `WorkLimitExceeded`."""
     lowered = _Lowering(budget).lower(schema, 0)
     budget.write(count_nodes(lowered))
@@ -43,7 +50,7 @@ class _Lowering:
 
     def _lower(self, schema: Schema, depth: int) -> Schema:
         words: list[str] = []
-        schema = self._with_whole_alternatives(plain_form(schema, self._index), words)
+        schema = self._with_whole_alternatives(simplify_schema(schema, self._index), words)
         lowered, moved = self._lower_kind(schema, depth)
         for key, value in schema.items():
             match key:
@@ -56,13 +63,13 @@ class _Lowering:
                 case "items" | "prefixItems":
                     self._lower_items(lowered, value if isinstance(value, list) else [value], depth)
                 case "enum":
-                    keep_values(lowered, value, words)
+                    add_enum(lowered, value, words)
                 case "format" if value not in _FORMATS:
-                    words += in_words(key, value)
-                case _ if key in LOWERED and key != "nullable":
+                    words += describe_keyword(key, value)
+                case _ if key in OPENAPI_KEYWORDS and key != "nullable":
                     lowered[key] = value
                 case _:
-                    words += in_words(key, value)
+                    words += describe_keyword(key, value)
         return _finish_kind(lowered, words)
 
     def _with_whole_alternatives(self, schema: Schema, words: list[str]) -> Schema:
@@ -71,14 +78,14 @@ class _Lowering:
         Alternatives that only require properties would be complete copies; they go into the description.
         """
         key = next((key for key in ("anyOf", "oneOf") if isinstance(schema.get(key), list)), None)
-        kinds = kinds_in(schema) or (["object"] if "properties" in schema else [])
+        kinds = type_names(schema) or (["object"] if "properties" in schema else [])
         kind = [one for one in kinds if one != "null"]
         if key is None or len(kind) != 1:
             return schema
         others = {name: value for name, value in schema.items() if name not in (key, *_AROUND)}
         around = {"type": kind[0], **{name: schema[name] for name in _AROUND[1:] if name in schema}}
         if all(isinstance(one, dict) and one.keys() <= {"type", "required"} for one in schema[key]):
-            words += in_words(key, schema[key])
+            words += describe_keyword(key, schema[key])
             return {**others, **around, "type": kinds if len(kinds) > 1 else kind[0]}
         alternatives = [
             merge_parts({"allOf": [around, one]}, self._index)
@@ -93,7 +100,7 @@ class _Lowering:
 
         A union of types becomes alternatives.
         """
-        kinds = kinds_in(schema)
+        kinds = type_names(schema)
         branches = schema.get("anyOf") or schema.get("oneOf")
         branches = [one for one in branches if isinstance(one, dict)] if isinstance(branches, list) else []
         lowered: Schema = {}
@@ -127,8 +134,9 @@ def _finish_kind(lowered: Schema, words: list[str]) -> Schema:
         lowered.pop("properties", None)  # refused where it is empty
     is_text = lowered.get("type") == "STRING" and all(isinstance(one, str) for one in lowered.get("enum", ()))
     if "enum" in lowered and not is_text:
-        words += in_words("one of", lowered.pop("enum"))  # refused there, and text would change the argument's type
-    return finish(lowered, words)
+        # rejected for other types, and text would change the argument's type
+        words += describe_keyword("one of", lowered.pop("enum"))
+    return add_required_and_description(lowered, words)
 
 
 def _only_of(schema: Schema, kind: str) -> Schema:

@@ -33,12 +33,12 @@ def has_inline_data(part: dict[str, Any]) -> bool:
 
 def accepts_url(dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
     """Return True if the model reads an image or document from its URL. The media type must be known."""
-    if not (dialect.file_urls or block.source.url.startswith(_OWN_PLACES)):
+    if not (dialect.accepts_file_urls or block.source.url.startswith(_OWN_PLACES)):
         return False
     return _media_type(block) in _allowed(block)
 
 
-def media_part(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: list[FidelityNote]) -> dict[str, Any]:
+def encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: list[FidelityNote]) -> dict[str, Any]:
     """Return the part for an image or a document, or a text in its place with a note."""
     source = block.source
     kind = "image" if isinstance(block, ImageBlock) else "document"

@@ -11,9 +11,9 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import TextBlock
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
-from anthropic_proxy.wire.gemini.contents import Contents
+from anthropic_proxy.wire.gemini.contents import ContentsEncoder
 from anthropic_proxy.wire.gemini.dialect import Dialect
-from anthropic_proxy.wire.gemini.schema import reply_schema_of
+from anthropic_proxy.wire.gemini.schema import encode_reply_schema
 from anthropic_proxy.wire.gemini.tools import ToolFields, encode_tools
 from anthropic_proxy.wire.json_schema import REPLY_SCHEMA
 from anthropic_proxy.wire.json_strings import join_texts
@@ -38,18 +38,18 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     budget = WorkBudget("tools", max_steps_here=call.max_steps_here, tool_names=call.aliases)
     toolbox = encode_tools(request, dialect, notes, budget)
     config, instruction = _encode_config(call, toolbox, notes, budget)
-    contents = Contents(call, notes)
+    contents = ContentsEncoder(call, notes)
     for message in request.messages:
-        contents.add(message)
-    body: dict[str, Any] = {"contents": contents.finish()}
+        contents.add_message(message)
+    body: dict[str, Any] = {"contents": contents.build_contents()}
     if system := [*request.system, *instruction]:
         body["systemInstruction"] = {"parts": [{"text": join_texts([block.text for block in system])}]}
     if toolbox.tools:
         body["tools"] = toolbox.tools
     if request.service_tier == "standard_only":
         notes.append(NO_SERVICE_TIER)
-    if toolbox.config:
-        body["toolConfig"] = toolbox.config
+    if toolbox.tool_config:
+        body["toolConfig"] = toolbox.tool_config
     body["generationConfig"] = config
     if call.continuation:
         body["continuationToken"] = call.continuation
@@ -96,7 +96,7 @@ def _encode_config(
             config["responseMimeType"] = "application/json"
             with budget.work_on(REPLY_SCHEMA):
                 budget.decode(request.output_schema)
-                encoded = reply_schema_of(msgspec.json.decode(request.output_schema), budget, as_openapi=lowered)
+                encoded = encode_reply_schema(msgspec.json.decode(request.output_schema), budget, as_openapi=lowered)
             config["responseSchema" if lowered else "responseJsonSchema"] = encoded
     return config, instruction
 

@@ -10,16 +10,16 @@ from typing import Any
 
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.gemini.keywords import (
-    CHOICES,
-    IGNORED,
-    LOWERED,
-    STANDARD,
-    finish,
-    in_words,
-    keep_values,
-    plain_form,
+    DROPPED_KEYWORDS,
+    JSON_SCHEMA_KEYWORDS,
+    OPENAPI_KEYWORDS,
+    REWRITTEN_KEYWORDS,
+    add_enum,
+    add_required_and_description,
+    describe_keyword,
+    simplify_schema,
 )
-from anthropic_proxy.wire.gemini.lowering import lower_schema
+from anthropic_proxy.wire.gemini.lowering import encode_openapi_schema
 from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, SchemaRules, clean_schema
 
 _REFERENCE = re.compile(r"#/(?:\$defs|definitions)/([^/~%]+)")
@@ -27,7 +27,7 @@ _REFERENCE = re.compile(r"#/(?:\$defs|definitions)/([^/~%]+)")
 _INLINED = SchemaRules(inlines_references=True)
 
 
-def parameters_of(schema: Any, budget: WorkBudget | None = None, *, as_openapi: bool) -> Schema | None:
+def encode_parameter_schema(schema: Any, budget: WorkBudget | None = None, *, as_openapi: bool) -> Schema | None:
     """Return a tool's schema for `parametersJsonSchema`, or lowered for `parameters`; None: it takes no arguments.
 
     A value that is no schema counts as one without properties. Raises `WorkLimitExceeded`.
@@ -35,23 +35,25 @@ def parameters_of(schema: Any, budget: WorkBudget | None = None, *, as_openapi: 
     budget = budget or WorkBudget("schema")
     if not as_openapi:
         return _standard(schema if isinstance(schema, dict) else {}, budget, is_root_object=True)
-    cleaned = lower_schema(clean_schema(schema, _INLINED, budget)[0], budget)
+    cleaned = encode_openapi_schema(clean_schema(schema, _INLINED, budget)[0], budget)
     return cleaned if cleaned.get("properties") else None  # an empty `properties` is refused
 
 
-def reply_schema_of(schema: Any, budget: WorkBudget | None = None, *, as_openapi: bool) -> Schema:
+def encode_reply_schema(schema: Any, budget: WorkBudget | None = None, *, as_openapi: bool) -> Schema:
     """Return the schema of a structured reply; unlike a tool's, its root may be any type."""
     budget = budget or WorkBudget("schema")
     if as_openapi:
-        return lower_schema(clean_schema(schema, _INLINED, budget)[0], budget)
+        return encode_openapi_schema(clean_schema(schema, _INLINED, budget)[0], budget)
     return _standard(schema if isinstance(schema, dict) else {}, budget, is_root_object=False)
 
 
-def unsupported_keywords(schema: Any, budget: WorkBudget, *, as_openapi: bool) -> frozenset[str]:
+def find_unsupported_keywords(schema: Any, budget: WorkBudget, *, as_openapi: bool) -> frozenset[str]:
     """Return the keywords of a schema that this wire has no field for: descriptions contain them."""
     index = EqualityIndex(budget)
-    used = {key for one in _walk(schema, budget) for key in plain_form(one, index)}
-    return frozenset(used - (LOWERED if as_openapi else STANDARD) - IGNORED - CHOICES)
+    used = {key for one in _walk(schema, budget) for key in simplify_schema(one, index)}
+    return frozenset(
+        used - (OPENAPI_KEYWORDS if as_openapi else JSON_SCHEMA_KEYWORDS) - DROPPED_KEYWORDS - REWRITTEN_KEYWORDS
+    )
 
 
 def _standard(schema: Schema, budget: WorkBudget, *, is_root_object: bool) -> Schema:
@@ -98,7 +100,7 @@ class _Reduction:
         if not isinstance(schema, dict):
             return {}
         self._budget.spend(1 + len(schema))
-        schema = plain_form(schema, self._index)
+        schema = simplify_schema(schema, self._index)
         words: list[str] = []
         reduced: Schema = {}
         for key, value in schema.items():
@@ -117,19 +119,19 @@ class _Reduction:
                 case "additionalProperties":
                     reduced[key] = value if isinstance(value, bool) else self.reduce(value)
                 case "enum":
-                    keep_values(reduced, value, words)
-                case _ if key in STANDARD:
+                    add_enum(reduced, value, words)
+                case _ if key in JSON_SCHEMA_KEYWORDS:
                     reduced[key] = value
                 case _:
-                    words += in_words(key, value)
-        return _around_reference(finish(reduced, words))
+                    words += describe_keyword(key, value)
+        return _around_reference(add_required_and_description(reduced, words))
 
 
 def _keep_list(reduced: Schema, key: str, kept: list[Schema], alternatives: list[Any], words: list[str]) -> None:
     if key == "prefixItems" or any(kept):
         reduced[key] = kept
     else:
-        words += in_words(key, alternatives)  # alternatives that differ only in what is not known here
+        words += describe_keyword(key, alternatives)  # alternatives that differ only in what is not known here
 
 
 def _around_reference(reduced: Schema) -> Schema:

@@ -9,20 +9,20 @@ from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, 
 from anthropic_proxy.messages.server_blocks import generated_image_text
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import blocked, classify, is_policy_refusal, read_error_object
-from anthropic_proxy.wire.gemini.code_execution import CodeExecutionReader
+from anthropic_proxy.wire.gemini.code_execution import CodeExecutionDecoder
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.frames import (
     Candidate,
     FunctionCall,
+    GenerateContentResponse,
     InlineData,
     Part,
-    Reply,
     UsageMetadata,
     decode_reply,
     decode_strict_reply,
 )
-from anthropic_proxy.wire.gemini.grounding import GroundingReader
-from anthropic_proxy.wire.gemini.stops import CONTINUATION, find_kind, is_broken
+from anthropic_proxy.wire.gemini.grounding import GroundingDecoder
+from anthropic_proxy.wire.gemini.stops import CONTINUATION_REASON, classify_finish_reason, is_unparsable_output
 from anthropic_proxy.wire.gemini.tools import find_google_tools
 from anthropic_proxy.wire.input_counts import split_input
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, repair_json
@@ -34,7 +34,7 @@ _MAX_FINISH_MESSAGE_LENGTH = 300
 """Characters of the provider's explanation that an error repeats; it may hold the whole reply."""
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 
-_decode_replies = msgspec.json.Decoder(list[Reply]).decode
+_decode_replies = msgspec.json.Decoder(list[GenerateContentResponse]).decode
 
 
 class GeminiDecoder(Decoder):
@@ -44,8 +44,8 @@ class GeminiDecoder(Decoder):
         self._call = call
         self.signature = empty_signature(call.dialect.signature_tag)
         own = find_google_tools(call.request, call.dialect)
-        self._sources = GroundingReader(call, own) if own.names else None
-        self._programs = CodeExecutionReader(call.new_id)
+        self._sources = GroundingDecoder(call, own) if own.field_names else None
+        self._programs = CodeExecutionDecoder(call.new_id)
         self._mender = FrameRepair()
         self._late = TrailingThinkingBuffer()
         self._usage = UsageMetadata()
@@ -93,7 +93,7 @@ class GeminiDecoder(Decoder):
             deltas += self._stop(Stop("end_turn"))
         return self._late.feed(deltas + self._release_text())
 
-    def _replies_in(self, frame: bytes, mend: Callable[[bytes], bytes]) -> list[Reply]:
+    def _replies_in(self, frame: bytes, mend: Callable[[bytes], bytes]) -> list[GenerateContentResponse]:
         try:
             try:
                 return _decode_frame(frame)
@@ -102,7 +102,7 @@ class GeminiDecoder(Decoder):
         except DECODE_ERRORS as error:
             raise self._protocol_error(f"a frame of the reply cannot be decoded: {error}") from None
 
-    def _read(self, reply: Reply, deltas: list[Delta]) -> None:
+    def _read(self, reply: GenerateContentResponse, deltas: list[Delta]) -> None:
         if reply.error is not None and not self._stopped:
             fault = read_error_object({"error": reply.error}, None, {})
             call = self._call
@@ -132,12 +132,12 @@ class GeminiDecoder(Decoder):
             reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
             deltas += self._stop(blocked(self._call.provider, reason))
 
-    def _read_sources(self, sources: GroundingReader, candidate: Candidate | None, deltas: list[Delta]) -> None:
+    def _read_sources(self, sources: GroundingDecoder, candidate: Candidate | None, deltas: list[Delta]) -> None:
         """Read what the provider's own tools did before the text that rests on it."""
         if candidate is not None and candidate.url_context_metadata is not None:
-            deltas += sources.feed_fetches(candidate.url_context_metadata)
+            deltas += sources.decode_url_fetches(candidate.url_context_metadata)
         if candidate is not None and candidate.grounding_metadata is not None:
-            sources.feed_grounding(candidate.grounding_metadata)
+            sources.record_search_results(candidate.grounding_metadata)
 
     def _read_part(self, part: Part, deltas: list[Delta]) -> None:
         text, signature = part.text, part.thought_signature or ""
@@ -155,11 +155,11 @@ class GeminiDecoder(Decoder):
             self._read_call(part.function_call, signature, deltas)
         elif part.tool_call is not None:
             if self._sources is not None:
-                self._sources.note_tool_call(part.tool_call)
+                self._sources.record_tool_call(part.tool_call)
         elif part.executable_code is not None:
-            self._emit_blocks(self._programs.begin(part.executable_code), deltas)
+            self._emit_blocks(self._programs.decode_program(part.executable_code), deltas)
         elif part.code_execution_result is not None:
-            self._emit_blocks(self._programs.end(part.code_execution_result), deltas)
+            self._emit_blocks(self._programs.decode_result(part.code_execution_result), deltas)
         elif part.inline_data is not None:
             self._emit_text(_blob_in_words(part.inline_data), deltas)
 
@@ -169,7 +169,7 @@ class GeminiDecoder(Decoder):
         if self._sources is None:
             deltas.append(Text(text))
         else:
-            deltas += self._sources.feed(Text(text))
+            deltas += self._sources.feed_delta(Text(text))
 
     def _emit_blocks(self, blocks: list[Block], deltas: list[Delta]) -> None:
         self._answered = True
@@ -181,7 +181,7 @@ class GeminiDecoder(Decoder):
         if self._sources is None:
             deltas.append(delta)
         else:
-            deltas += self._sources.feed(delta)
+            deltas += self._sources.feed_delta(delta)
 
     def _carry(self, signature: str) -> Thinking:
         """Return the end of a thinking block, or one without text, that carries the signature of the next part."""
@@ -235,13 +235,13 @@ class GeminiDecoder(Decoder):
         )
 
     def _end(self, reason: str, candidate: Candidate) -> list[Delta]:
-        if reason == CONTINUATION and candidate.continuation_token and self.continuation is not None:
+        if reason == CONTINUATION_REASON and candidate.continuation_token and self.continuation is not None:
             self.continuation, self._stopped = candidate.continuation_token, True
             return self._release_text()
         return self._stop(self._find_stop(reason, candidate))
 
     def _find_stop(self, reason: str, candidate: Candidate) -> Stop:
-        kind = find_kind(reason)
+        kind = classify_finish_reason(reason)
         if kind == "blocked":
             words = candidate.finish_message
             return blocked(self._call.provider, f"{reason}: {words}" if words else reason)
@@ -249,7 +249,7 @@ class GeminiDecoder(Decoder):
             return Stop("model_context_window_exceeded" if self._fills_window() else "max_tokens")
         if kind == "window":
             return Stop("model_context_window_exceeded")
-        if is_broken(reason) and not (self._answered or self._delivered):
+        if is_unparsable_output(reason) and not (self._answered or self._delivered):
             words = (candidate.finish_message or "the model's reply could not be read")[:_MAX_FINISH_MESSAGE_LENGTH]
             raise self._protocol_error(f"{words} ({reason})")
         return Stop("end_turn")
@@ -262,7 +262,7 @@ class GeminiDecoder(Decoder):
     def _stop(self, stop: Stop) -> list[Delta]:
         self._stopped = True
         deltas: list[Delta] = []
-        self._emit_blocks(self._programs.close_unfinished(), deltas)
+        self._emit_blocks(self._programs.encode_missing_results(), deltas)
         return [*deltas, *self._release_text(), stop]
 
     def flush_pending(self) -> list[Delta]:
@@ -271,14 +271,14 @@ class GeminiDecoder(Decoder):
 
     def _release_text(self) -> list[Delta]:
         """Return the text that waits for its sources: they came, or never will."""
-        return self._sources.release() if self._sources is not None else []
+        return self._sources.release_buffered() if self._sources is not None else []
 
     def _protocol_error(self, words: str) -> UpstreamProtocolError:
         provider = self._call.provider
         return UpstreamProtocolError(f"{provider}: {words}", provider=provider)
 
 
-def _decode_frame(frame: bytes) -> list[Reply]:
+def _decode_frame(frame: bytes) -> list[GenerateContentResponse]:
     start = frame.lstrip()
     if start[:1] == b"[":
         return [] if start.startswith(b"[DONE]") else _decode_replies(frame)

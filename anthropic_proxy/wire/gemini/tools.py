@@ -13,7 +13,7 @@ from anthropic_proxy.messages.models.tools import are_client_tools, is_client_to
 from anthropic_proxy.messages.preparation import PreparedRequest, kind_of
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.gemini.dialect import Dialect
-from anthropic_proxy.wire.gemini.schema import parameters_of, unsupported_keywords
+from anthropic_proxy.wire.gemini.schema import encode_parameter_schema, find_unsupported_keywords
 from anthropic_proxy.wire.shared_notes import SINGLE_TOOL_CALL, keywords_as_text, unlimited
 from anthropic_proxy.wire.tool_definition_cache import cached_encoder, cached_list_encoder, tool_description
 
@@ -32,20 +32,20 @@ _LIMITS = ("max_uses", "max_content_tokens")
 class GoogleTools(Struct, frozen=True):
     """Server tools that a request offers, and the results that its client requested."""
 
-    names: frozenset[str] = frozenset()
-    announced: bool = False
+    field_names: frozenset[str] = frozenset()
+    announces_calls: bool = False
     """True if server tool calls are announced before the text that cites them."""
     cites_fetches: bool = False
     """True if the client requested citations of fetched pages."""
-    allowed: tuple[str, ...] = ()
+    allowed_domains: tuple[str, ...] = ()
     """Domains to which results of a search are confined; empty: any."""
-    blocked: tuple[str, ...] = ()
+    blocked_domains: tuple[str, ...] = ()
     """Domains that are removed from search results."""
 
     @property
-    def searches(self) -> bool:
+    def can_search(self) -> bool:
         """True if the provider may search the web."""
-        return "googleSearch" in self.names
+        return "googleSearch" in self.field_names
 
 
 _NO_OWN = GoogleTools()
@@ -55,7 +55,7 @@ class ToolFields(Struct, frozen=True):
     """Request fields for tools."""
 
     tools: list[dict[str, Any]]
-    config: dict[str, Any]
+    tool_config: dict[str, Any]
     """`toolConfig`. Empty: not sent."""
 
 
@@ -69,14 +69,14 @@ def encode_tools(
     own = find_google_tools(request, dialect)
     declarations = _declare_all(request, dialect, notes, budget)
     tools: list[dict[str, Any]] = [{"functionDeclarations": declarations}] if declarations else []
-    if own.names:
+    if own.field_names:
         tools += [
             {_OWN[kind_of(tool)]: _settings_of(tool, dialect, notes)}
             for tool in request.tools
-            if not is_client_tool(tool) and _OWN.get(kind_of(tool)) in own.names
+            if not is_client_tool(tool) and _OWN.get(kind_of(tool)) in own.field_names
         ]
     config = _encode_choice(request, bool(declarations), own, notes)
-    if own.announced:
+    if own.announces_calls:
         config["includeServerSideToolInvocations"] = True
     if declarations and request.tool_choice is not None and request.tool_choice.disable_parallel_tool_use:
         notes.append(SINGLE_TOOL_CALL)
@@ -106,8 +106,8 @@ def _declare_functions(
         for tool in functions
         if tool.strict
     ]
-    if in_words := frozenset[str]().union(*(keywords for _, keywords in declared)):
-        notes.append(keywords_as_text(in_words))
+    if keywords_in_text := frozenset[str]().union(*(keywords for _, keywords in declared)):
+        notes.append(keywords_as_text(keywords_in_text))
     return tuple(declaration for declaration, _ in declared), tuple(notes)
 
 
@@ -125,10 +125,10 @@ def find_google_tools(request: PreparedRequest, dialect: Dialect) -> GoogleTools
     search, fetch = found.get("googleSearch"), found.get("urlContext")
     return GoogleTools(
         names,
-        announced=has_functions and dialect.search_with_functions == "announced",
+        announces_calls=has_functions and dialect.search_with_functions == "announced",
         cites_fetches=fetch is not None and b"true" in bytes(fetch.citations),
-        allowed=tuple(search.allowed_domains or ()) if search else (),
-        blocked=tuple(search.blocked_domains or ()) if search else (),
+        allowed_domains=tuple(search.allowed_domains or ()) if search else (),
+        blocked_domains=tuple(search.blocked_domains or ()) if search else (),
     )
 
 
@@ -159,7 +159,7 @@ def _encode_choice(
         return {}
     if choice.type == "tool" and not any(is_client_tool(tool) and tool.name == choice.name for tool in request.tools):
         forced = next((tool for tool in request.tools if tool.name == choice.name), None)
-        if has_functions or forced is None or _OWN.get(kind_of(forced)) not in own.names:
+        if has_functions or forced is None or _OWN.get(kind_of(forced)) not in own.field_names:
             where = "with functions" if has_functions and forced is not None else "at this backend"
             raise UnsupportedFeature(f"tool_choice: {choice.name} cannot be forced {where}")
         notes.append(
@@ -167,7 +167,7 @@ def _encode_choice(
         )
         return {}
     if not has_functions:
-        if choice.type == "any" and not own.names:
+        if choice.type == "any" and not own.field_names:
             raise UnsupportedFeature("tool_choice: any requires a tool, and none of the given tools is available")
         if choice.type == "any":
             notes.append(FidelityNote("approximated", "tool_choice", "the provider's own tools cannot be forced"))
@@ -186,7 +186,9 @@ def _declare(tool: Tool, budget: WorkBudget, style: str) -> tuple[Raw, frozenset
         declaration["description"] = description
     budget.decode(tool.input_schema)
     schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
-    parameters = parameters_of(schema, budget, as_openapi=style == "lowered")
+    parameters = encode_parameter_schema(schema, budget, as_openapi=style == "lowered")
     if parameters is not None:
         declaration["parameters" if style == "lowered" else "parametersJsonSchema"] = parameters
-    return Raw(msgspec.json.encode(declaration)), unsupported_keywords(schema, budget, as_openapi=style == "lowered")
+    return Raw(msgspec.json.encode(declaration)), find_unsupported_keywords(
+        schema, budget, as_openapi=style == "lowered"
+    )

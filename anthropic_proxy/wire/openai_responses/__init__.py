@@ -12,7 +12,7 @@ from anthropic_proxy.wire.contract import Call, Decoder, Wire
 from anthropic_proxy.wire.failures import decode_error_body
 from anthropic_proxy.wire.openai_responses.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.errors import classify_fault, reply_in_error
+from anthropic_proxy.wire.openai_responses.errors import classify_fault, decode_refusal
 from anthropic_proxy.wire.openai_responses.request import encode_request
 from anthropic_proxy.wire.openai_responses.stream import ResponsesDecoder
 
@@ -37,7 +37,7 @@ class ResponsesWire(Wire[Dialect]):
     ) -> UpstreamError | list[Delta]:
         """Return the error of a response, or the deltas of a refusal."""
         fault = decode_error_body(status, headers, body)
-        reply = reply_in_error(fault, call)
+        reply = decode_refusal(fault, call)
         return classify_fault(fault, call) if reply is None else reply
 
     def accepts_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:

@@ -15,7 +15,7 @@ from anthropic_proxy.wire.openai_adaptation import (
     path_words,
 )
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.errors import REASONING_ITEMS
+from anthropic_proxy.wire.openai_responses.errors import REASONING_PARAMETER
 from anthropic_proxy.wire.openai_responses.request import encode_request
 
 _DROPS: Drops = {
@@ -26,10 +26,10 @@ _DROPS: Drops = {
     "effort": {"can_reason": False},
     "reasoning": {"can_reason": False},
     "reasoning_effort": {"can_reason": False},
-    "include": {"can_reason": False, "search_sources": False},
+    "include": {"can_reason": False, "requests_search_sources": False},
     "max_tool_calls": {"sends_max_tool_calls": False},
     "parts of results": {"accepts_media_in_results": False},
-    REASONING_ITEMS: {"replays_thinking": False},
+    REASONING_PARAMETER: {"replays_thinking": False},
 }
 _EFFORTS = ("effort", "reasoning_effort", "reasoning")
 
@@ -38,8 +38,8 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     """Return the change of the next request after an error that names a parameter; None: none helps."""
     if error.status not in STATUSES:
         return None
-    if error.parameter == REASONING_ITEMS:
-        healing = drop_adaptation(call, REASONING_ITEMS, _DROPS, encode_request)
+    if error.parameter == REASONING_PARAMETER:
+        healing = drop_adaptation(call, REASONING_PARAMETER, _DROPS, encode_request)
         return healing and structs.replace(healing, persistent=False)  # wrong with this one history, not with the model
     if rejects_in_results(error.message, error.parameter) and (
         healing := drop_adaptation(call, "parts of results", _DROPS, encode_request)

@@ -105,12 +105,12 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     o1, o3-mini and codex models have none, gpt-4.1-nano has no web search (the models' pages).
     Proven by: golden/openai_responses/server_tools/search_left_out.
     """
-    search_sources: bool = True
+    requests_search_sources: bool = True
     """True if the URLs found by a search are requested; xAI's `include` accepts only encrypted reasoning.
 
     Proven by: golden/openai_responses/server_tools/xai_search.
     """
-    search_exclusions: bool = False
+    accepts_excluded_domains: bool = False
     """True if a search accepts excluded domains (`filters.excluded_domains`, xAI), though not beside allowed ones.
     False: pages of these domains are removed from the results.
 

@@ -11,7 +11,7 @@ from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import UpstreamFault, blocked, classify, is_policy_refusal, read_error_object
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 
-REASONING_ITEMS = "input.reasoning"
+REASONING_PARAMETER = "input.reasoning"
 """`parameter` of an error that a retry without earlier reasoning avoids."""
 
 _REFUSED_REASONING = re.compile(
@@ -35,7 +35,7 @@ _CLIENT_FAULTS = frozenset(
 """Codes of a failed response that the client's own input caused; no status comes with them."""
 
 
-def read_failure(error: Any) -> UpstreamFault:
+def decode_error_object(error: Any) -> UpstreamFault:
     """Read the error of a stream or of a failed response, in its flat and its nested form."""
     nested = error.get("error") if isinstance(error, dict) else None
     fault = read_error_object({"error": error if nested is None else nested}, 200, {})
@@ -44,7 +44,7 @@ def read_failure(error: Any) -> UpstreamFault:
     return fault
 
 
-def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
+def decode_refusal(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
     """Return the reply that a fault stands for: a refusal for reasons of content; None: it is a failure."""
     if is_policy_refusal(fault):
         return [blocked(call.provider, fault.message or "content policy")]
@@ -54,11 +54,11 @@ def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | N
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     """Return the error that a fault is, with what the call knows of its own size and what the user can do.
 
-    One that the reasoning of earlier replies causes has the `parameter` `REASONING_ITEMS`.
+    One that the reasoning of earlier replies causes has the `parameter` `REASONING_PARAMETER`.
     """
     refused = bool(fault.codes & _REASONING_CODES) or _REFUSED_REASONING.search(fault.message) is not None
     if refused:  # some servers send 404 here
-        fault = replace(fault, status=400, parameter=REASONING_ITEMS)
+        fault = replace(fault, status=400, parameter=REASONING_PARAMETER)
     error = classify(
         fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=call.request.max_tokens
     )

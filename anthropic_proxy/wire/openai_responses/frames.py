@@ -51,14 +51,14 @@ class OutputItem(Struct, gc=False):
     status: str | None = None
 
 
-class InputDetails(Struct, gc=False):
+class InputTokenDetails(Struct, gc=False):
     """Parts of the prompt's count."""
 
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
 
 
-class OutputDetails(Struct, gc=False):
+class OutputTokenDetails(Struct, gc=False):
     """Parts of the output's count."""
 
     reasoning_tokens: int | None = None
@@ -69,11 +69,11 @@ class ResponsesUsage(Struct, gc=False):
 
     input_tokens: int | None = None
     output_tokens: int | None = None
-    input_tokens_details: InputDetails | None = None
-    output_tokens_details: OutputDetails | None = None
+    input_tokens_details: InputTokenDetails | None = None
+    output_tokens_details: OutputTokenDetails | None = None
 
 
-class Incomplete(Struct, gc=False):
+class IncompleteDetails(Struct, gc=False):
     """`incomplete_details`."""
 
     reason: str | None = None
@@ -87,10 +87,10 @@ class Response(Struct, gc=False):
     """Its items; `decode_item` reads one."""
     usage: ResponsesUsage | None = None
     error: Raw = ABSENT
-    incomplete_details: Incomplete | None = None
+    incomplete_details: IncompleteDetails | None = None
 
 
-class Event(Struct, gc=False):
+class StreamEvent(Struct, gc=False):
     """One frame of a stream."""
 
     type: str = ""
@@ -109,13 +109,13 @@ class Event(Struct, gc=False):
 
 _Kind = TypeVar("_Kind", bound=Struct)
 
-decode_strict_event = msgspec.json.Decoder(Event).decode
+decode_strict_event = msgspec.json.Decoder(StreamEvent).decode
 """Reads a frame as it should be; `decode_event` reads what this refuses, where it can."""
 _decode_item = msgspec.json.Decoder(OutputItem).decode
 _decode_response = msgspec.json.Decoder(Response).decode
 
 
-def decode_event(data: bytes) -> Event:
+def decode_event(data: bytes) -> StreamEvent:
     """Read a frame. Raises `msgspec.DecodeError` (or its `ValidationError`) where it is none.
 
     Frames that lack their last brace are read too: so they were recorded (parallel_tool_wrapper_stream).
@@ -123,7 +123,7 @@ def decode_event(data: bytes) -> Event:
     try:
         return decode_strict_event(data)
     except msgspec.ValidationError:
-        return _mended(data, Event())
+        return _mended(data, StreamEvent())
     except msgspec.DecodeError:
         return decode_strict_event(data + b"}")
 

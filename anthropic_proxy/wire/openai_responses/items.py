@@ -100,7 +100,7 @@ class ItemEncoder(MessageEncoder):
         self.accepts_media_in_results = dialect.accepts_media_in_results
         self._dialect = dialect
 
-    def encode(self) -> list[_Item]:
+    def encode_input(self) -> list[_Item]:
         """Return the list for `input`."""
         self._encode_conversation()
         if self.messages and isinstance(self.messages[-1], _Reply):

@@ -17,7 +17,7 @@ from anthropic_proxy.wire.openai_responses.dialect import Dialect
 _NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
-def servers_by_name(request: PreparedRequest) -> dict[str, McpServer]:
+def mcp_servers_by_name(request: PreparedRequest) -> dict[str, McpServer]:
     """Return the servers that have an address; the first one of a name counts."""
     return {server.name: server for server in reversed(request.mcp_servers) if server.url}
 
@@ -48,7 +48,7 @@ def encode_mcp_server(
     return definition
 
 
-def names_by_label(request: PreparedRequest) -> dict[str, str]:
+def mcp_server_names_by_label(request: PreparedRequest) -> dict[str, str]:
     """Return the client's own names of servers by their labels; the first server with a label counts."""
     return {_label_of(server.name): server.name for server in reversed(request.mcp_servers)}
 

@@ -16,7 +16,7 @@ class LocalOutputLimit:
         self._open: int | str | None = None  # the key of the call that is being written
         self._reached = False
 
-    def feed(self, deltas: list[Delta]) -> list[Delta]:
+    def cut_deltas(self, deltas: list[Delta]) -> list[Delta]:
         """Return the deltas up to the limit; after it only usage and the stop."""
         kept: list[Delta] = []
         for delta in deltas:

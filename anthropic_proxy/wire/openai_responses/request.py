@@ -21,7 +21,7 @@ from anthropic_proxy.wire.openai_shared_fields import (
 )
 from anthropic_proxy.wire.shared_notes import NO_EFFORT, renamed_effort
 
-PATH = "/responses"
+RESPONSES_PATH = "/responses"
 
 _ENCRYPTED = "reasoning.encrypted_content"
 _SOURCES = "web_search_call.action.sources"
@@ -44,8 +44,8 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     instructions = join_system_prompt(request, output_instruction(call, budget, notes))
     if instructions is not None:
         body["instructions"] = instructions
-    body["input"] = items.encode()
-    add_tools(body, tools.definitions, tools.choice, call, notes)
+    body["input"] = items.encode_input()
+    add_tools(body, tools.definitions, tools.tool_choice, call, notes)
     if tools.max_searches is not None:
         body["max_tool_calls"] = tools.max_searches
     body["max_output_tokens"] = _output_limit(call, dialect, notes)
@@ -60,7 +60,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     if call.stream:
         body["stream"] = True
     return UpstreamRequest(
-        path=PATH,
+        path=RESPONSES_PATH,
         body=_encode(body),
         headers=headers,
         notes=(*notes, *tools.notes, *items.notes),
@@ -107,7 +107,7 @@ def _add_reasoning(
             included.append(_ENCRYPTED)
     elif effort not in ("default", "none"):
         notes.append(NO_EFFORT)
-    if tools.can_search and dialect.search_sources:
+    if tools.can_search and dialect.requests_search_sources:
         included.append(_SOURCES)
     if tools.runs_code and dialect.sends_container:
         included.append(_OUTPUTS)

@@ -24,10 +24,10 @@ from anthropic_proxy.messages.server_blocks import (
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.frames import ABSENT, OutputItem, decode_lenient
-from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallReader
+from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallContext
 
 _PROGRAMS = frozenset(("code_interpreter_call", "code_execution_call"))
-SERVER_TOOL_ITEMS = _PROGRAMS | {"mcp_call"}
+SERVER_TOOL_ITEM_TYPES = _PROGRAMS | {"mcp_call"}
 """Types of items that this module reads."""
 
 
@@ -45,19 +45,19 @@ class _Arguments(Struct):
     code: str = ""
 
 
-class ServerToolReader:
+class ServerToolItemDecoder:
     """One such item, from its first event to its last."""
 
     __slots__ = ("_call", "_identifier", "_is_program", "_item", "_shared")
 
-    def __init__(self, call: Call[Dialect], item: OutputItem, shared: ToolCallReader) -> None:
+    def __init__(self, call: Call[Dialect], item: OutputItem, shared: ToolCallContext) -> None:
         self._call = call
         self._shared = shared
         self._item = item
         self._is_program = item.type in _PROGRAMS
         self._identifier = ""
 
-    def announce(self, written: str) -> list[Delta]:
+    def start_call(self, written: str) -> list[Delta]:
         """Return the call with its complete program or arguments; nothing if it was emitted before."""
         if self._identifier:
             return []
@@ -66,23 +66,23 @@ class ServerToolReader:
             return [encode_code_execution(self._identifier, written)]
         self._identifier = self._call.new_id(MCP_TOOL_ID_PREFIX)
         label, name = self._item.server_label or "", self._item.name or ""
-        server = self._shared.find_server(label)
+        server = self._shared.find_mcp_server_name(label)
         own_name = name.removeprefix(f"{label}.")  # xAI puts the label before it (documented)
         return [encode_mcp_call(self._identifier, server, own_name, written)]
 
-    def end(self, item: OutputItem) -> list[Delta]:
+    def end_call(self, item: OutputItem) -> list[Delta]:
         """Return the remaining deltas of a complete item."""
         self._item = item
         if self._is_program:
-            announced = self.announce(_code_of(item))
+            announced = self.start_call(_code_of(item))
             return [*announced, _result_of_program(self._identifier, item)]
-        announced = self.announce(item.arguments or "")
+        announced = self.start_call(item.arguments or "")
         failure = decode_lenient(item.error, object) if item.error is not ABSENT else None
         words = _in_words(failure) if failure else item.output or ""
         is_error = bool(failure) or item.status in ("failed", "incomplete")
         return [*announced, encode_mcp_result(self._identifier, words, is_error=is_error)]
 
-    def cut(self) -> list[Delta]:
+    def abort_call(self) -> list[Delta]:
         """Return the end of a call without a result."""
         if not self._identifier:
             return []

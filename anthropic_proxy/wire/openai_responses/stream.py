@@ -8,13 +8,13 @@ from anthropic_proxy.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.errors import classify_fault, read_failure, reply_in_error
+from anthropic_proxy.wire.openai_responses.errors import classify_fault, decode_error_object, decode_refusal
 from anthropic_proxy.wire.openai_responses.frames import (
-    Event,
     OutputContent,
     OutputItem,
     Response,
     ResponsesUsage,
+    StreamEvent,
     decode_event,
     decode_item,
     decode_or_repair,
@@ -22,13 +22,13 @@ from anthropic_proxy.wire.openai_responses.frames import (
     decode_strict_event,
     is_present,
 )
-from anthropic_proxy.wire.openai_responses.item_state import ItemState, item_as_text
+from anthropic_proxy.wire.openai_responses.item_state import OutputItemState, describe_unsupported_item
 from anthropic_proxy.wire.openai_responses.output_limit import LocalOutputLimit
-from anthropic_proxy.wire.openai_responses.pending_reasoning import PendingReasoning, find_state
-from anthropic_proxy.wire.openai_responses.server_tool_results import SERVER_TOOL_ITEMS, ServerToolReader
-from anthropic_proxy.wire.openai_responses.tool_calls import OpenToolCall, ToolCallReader
-from anthropic_proxy.wire.openai_responses.usage import decode_usage, find_stop
-from anthropic_proxy.wire.openai_responses.web_search import WebSearchReader
+from anthropic_proxy.wire.openai_responses.pending_reasoning import PendingReasoning, build_reasoning_state
+from anthropic_proxy.wire.openai_responses.server_tool_results import SERVER_TOOL_ITEM_TYPES, ServerToolItemDecoder
+from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallContext, ToolCallItemDecoder
+from anthropic_proxy.wire.openai_responses.usage import build_stop, decode_usage
+from anthropic_proxy.wire.openai_responses.web_search import WebSearchDecoder
 from anthropic_proxy.wire.signatures import empty_signature, encode_signature
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
 
@@ -51,12 +51,12 @@ class ResponsesDecoder(Decoder):
         """True after the last frame."""
         asked = call.request.max_tokens
         self._limit = LocalOutputLimit(asked) if asked < dialect.min_output_tokens else None
-        self._calls = ToolCallReader(call)
-        self._search = WebSearchReader(call)
+        self._calls = ToolCallContext(call)
+        self._search = WebSearchDecoder(call)
         self._thoughts = PendingReasoning(self.signature)
         self._late = TrailingThinkingBuffer()
         self._mender = FrameRepair()
-        self._items: dict[int, ItemState] = {}
+        self._items: dict[int, OutputItemState] = {}
         self._complete_items = 0
         self._last = 0
         """Index of the item of the last event, for events without an index."""
@@ -80,7 +80,7 @@ class ResponsesDecoder(Decoder):
             read(self, event, deltas)
         elif event.type == "error" or (not event.type and is_present(event.error)):
             deltas += self._fail(decode_repaired(frame))
-        return self._late.feed(deltas if self._limit is None else self._limit.feed(deltas))
+        return self._late.feed(deltas if self._limit is None else self._limit.cut_deltas(deltas))
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Read an answer that was not streamed."""
@@ -97,12 +97,12 @@ class ResponsesDecoder(Decoder):
     def flush_pending(self) -> list[Delta]:
         """Return what waits for the pages of a search, and thinking that waits for what it led to."""
         deltas: list[Delta] = []
-        self._put(self._thoughts.release(), deltas)
-        deltas += self._search.release()
+        self._put(self._thoughts.release_signed(), deltas)
+        deltas += self._search.release_buffered()
         return [*self._late.feed(self._limited(deltas)), *self._late.flush_pending()]
 
     def _limited(self, deltas: list[Delta]) -> list[Delta]:
-        return deltas if self._limit is None else self._limit.feed(deltas)
+        return deltas if self._limit is None else self._limit.cut_deltas(deltas)
 
     def _decode(self, decode: Callable[[Any], Any], data: Any, mend: Callable[[bytes], bytes] = repair_json) -> Any:
         try:
@@ -113,151 +113,150 @@ class ResponsesDecoder(Decoder):
     def _broken(self, what: str) -> UpstreamProtocolError:
         return UpstreamProtocolError(f"{self._call.provider} {what}.", provider=self._call.provider)
 
-    def _find(self, event: Event) -> ItemState:
+    def _find(self, event: StreamEvent) -> OutputItemState:
         if event.output_index is not None:
             self._last = event.output_index
         state = self._items.get(self._last)
         if state is None:
-            state = self._items[self._last] = ItemState()
+            state = self._items[self._last] = OutputItemState()
         return state
 
-    def _read_text(self, event: Event, deltas: list[Delta]) -> None:
+    def _read_text(self, event: StreamEvent, deltas: list[Delta]) -> None:
         state = self._find(event)
-        if event.delta and not state.done:
-            state.text = True
+        if event.delta and not state.complete:
+            state.text_streamed = True
             self._emit_text(event.delta, state, deltas)
-            if self._search.listens:
+            if self._search.tracks_text:
                 self._search.track_text(event.delta, (self._last, event.content_index))
 
-    def _read_annotation(self, event: Event, deltas: list[Delta]) -> None:
+    def _read_annotation(self, event: StreamEvent, deltas: list[Delta]) -> None:
         state = self._find(event)
-        found = self._search.cite(event.annotation, (self._last, event.content_index))
-        state.cited += len(found)
+        found = self._search.decode_annotation(event.annotation, (self._last, event.content_index))
+        state.citation_count += len(found)
         deltas += found
 
-    def _read_refusal(self, event: Event, deltas: list[Delta]) -> None:
+    def _read_refusal(self, event: StreamEvent, deltas: list[Delta]) -> None:
         if event.delta:
             self._refusal += event.delta
             self._read_text(event, deltas)
 
-    def _read_summary(self, event: Event, deltas: list[Delta]) -> None:
+    def _read_summary(self, event: StreamEvent, deltas: list[Delta]) -> None:
         self._read_thought(event, ("summary", event.summary_index), deltas)
 
-    def _read_reasoning(self, event: Event, deltas: list[Delta]) -> None:
+    def _read_reasoning(self, event: StreamEvent, deltas: list[Delta]) -> None:
         self._read_thought(event, ("reasoning", event.content_index), deltas)
 
-    def _read_thought(self, event: Event, part: tuple[str, int], deltas: list[Delta]) -> None:
+    def _read_thought(self, event: StreamEvent, part: tuple[str, int], deltas: list[Delta]) -> None:
         state = self._find(event)
-        if event.delta and not state.done:
+        if event.delta and not state.complete:
             self._think(event.delta, part, state, deltas)
 
-    def _read_arguments(self, event: Event, deltas: list[Delta]) -> None:
+    def _read_arguments(self, event: StreamEvent, deltas: list[Delta]) -> None:
         state = self._find(event)
-        if state.call is not None and event.delta:
-            state.call.feed(event.delta, deltas)
+        if state.tool_call is not None and event.delta:
+            state.tool_call.add_arguments_fragment(event.delta, deltas)
 
-    def _read_whole_arguments(self, event: Event, deltas: list[Delta]) -> None:
+    def _read_whole_arguments(self, event: StreamEvent, deltas: list[Delta]) -> None:
         state = self._find(event)
-        if state.call is not None and event.arguments:
-            state.call.complete(event.arguments, deltas)
-        elif state.hosted is not None:
-            self._put_hosted(state.hosted.announce(event.arguments or event.code or ""), deltas)
+        if state.tool_call is not None and event.arguments:
+            state.tool_call.add_complete_arguments(event.arguments, deltas)
+        elif state.server_tool is not None:
+            self._put_hosted(state.server_tool.start_call(event.arguments or event.code or ""), deltas)
 
-    def _begin_item(self, event: Event, deltas: list[Delta]) -> None:
+    def _begin_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
         state = self._find(event)
         item = self._decode(decode_item, event.item)
-        if state.done:  # a server that gives every item the same place
-            state = self._items[self._last] = ItemState()
+        if state.complete:  # a server that gives every item the same place
+            state = self._items[self._last] = OutputItemState()
         state.item_id = item.id
-        if item.type in _CALLS and state.call is None:
+        if item.type in _CALLS and state.tool_call is None:
             self._begin_call(state, item, deltas)
-        elif item.type in SERVER_TOOL_ITEMS:
-            state.hosted = ServerToolReader(self._call, item, self._calls)
+        elif item.type in SERVER_TOOL_ITEM_TYPES:
+            state.server_tool = ServerToolItemDecoder(self._call, item, self._calls)
 
-    def _begin_call(self, state: ItemState, item: OutputItem, deltas: list[Delta]) -> None:
-        self._put(self._thoughts.release(), deltas)
-        deltas += self._search.release()
+    def _begin_call(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> ToolCallItemDecoder:
+        self._put(self._thoughts.release_signed(), deltas)
+        deltas += self._search.release_buffered()
         self._spoken = None
-        state.call = OpenToolCall(self._calls)
-        state.call.begin(item, deltas)
+        state.tool_call = ToolCallItemDecoder(self._calls)
+        state.tool_call.start_call(item, deltas)
+        return state.tool_call
 
-    def _end_item(self, event: Event, deltas: list[Delta]) -> None:
+    def _end_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
         self._complete(self._find(event), self._decode(decode_item, event.item), deltas)
 
-    def _complete(self, state: ItemState, item: OutputItem, deltas: list[Delta]) -> None:
+    def _complete(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
         """Emit the content of a complete item that no fragment contained."""
-        if state.done:
+        if state.complete:
             return
-        state.done = True
+        state.complete = True
         self._complete_items += 1
         if item.type == "reasoning":
             self._end_thinking(state, item, deltas)
         elif item.type == "message":
             self._end_message(state, item, deltas)
         elif item.type in _CALLS:
-            if state.call is None:
-                self._begin_call(state, item, deltas)
-            if state.call is not None:
-                state.call.end(item, deltas)
+            (state.tool_call or self._begin_call(state, item, deltas)).end_call(item, deltas)
         elif item.type == "web_search_call":
             self._put_hosted([], deltas)
-            deltas += self._search.begin(item)
-        elif item.type in SERVER_TOOL_ITEMS:
-            self._put_hosted((state.hosted or ServerToolReader(self._call, item, self._calls)).end(item), deltas)
-        elif (words := item_as_text(item)) is not None:
+            deltas += self._search.decode_search(item)
+        elif item.type in SERVER_TOOL_ITEM_TYPES:
+            server_tool = state.server_tool or ServerToolItemDecoder(self._call, item, self._calls)
+            self._put_hosted(server_tool.end_call(item), deltas)
+        elif (words := describe_unsupported_item(item)) is not None:
             self._emit_text(words, state, deltas)
 
-    def _end_thinking(self, state: ItemState, item: OutputItem, deltas: list[Delta]) -> None:
-        if state.part is None:
+    def _end_thinking(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
+        if state.latest_part is None:
             kind, parts = ("summary", item.summary) if item.summary else ("reasoning", item.content)
             for index, part in enumerate(parts or ()):
                 if part.text:
                     self._think(part.text, (kind, index), state, deltas)
-        carry = find_state(item, state)
-        if carry.encrypted or state.part is not None:
+        carry = build_reasoning_state(item, state)
+        if carry.encrypted or state.latest_part is not None:
             self._put_thought(Thinking(signature=encode_signature(self._tag, carry)), state, deltas)
 
-    def _end_message(self, state: ItemState, item: OutputItem, deltas: list[Delta]) -> None:
+    def _end_message(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
         parts = item.content or []
-        if state.text:
-            deltas += self._search.end_message(parts, state.cited)
+        if state.text_streamed:
+            deltas += self._search.end_message_text(parts, state.citation_count)
         else:
             for part in parts:
                 self._emit_content(part, state, deltas)
-        deltas += self._search.release()
+        deltas += self._search.release_buffered()
 
-    def _emit_content(self, part: OutputContent, state: ItemState, deltas: list[Delta]) -> None:
+    def _emit_content(self, part: OutputContent, state: OutputItemState, deltas: list[Delta]) -> None:
         if part.type == "refusal":
             self._refusal += part.refusal or ""
-        for piece in self._search.with_citations(part):
+        for piece in self._search.split_at_citations(part):
             if isinstance(piece, Text):
                 self._emit_text(piece.text, state, deltas)
             else:
                 self._put([piece], deltas)
 
-    def _emit_text(self, text: str, state: ItemState, deltas: list[Delta]) -> None:
+    def _emit_text(self, text: str, state: OutputItemState, deltas: list[Delta]) -> None:
         if self._spoken != self._last:
             if self._spoken is not None:
                 text = _PARAGRAPH + text  # another message follows at once
             self._spoken = self._last
-        state.part = _TEXT
-        if self._thoughts.kept or self._search.holds:
-            self._put([*self._thoughts.release(), Text(text)], deltas)
+        state.latest_part = _TEXT
+        if self._thoughts.buffered or self._search.buffering:
+            self._put([*self._thoughts.release_signed(), Text(text)], deltas)
         else:
             deltas.append(Text(text))
 
-    def _think(self, text: str, part: tuple[str, int], state: ItemState, deltas: list[Delta]) -> None:
-        if state.part is not None and state.part != part:
+    def _think(self, text: str, part: tuple[str, int], state: OutputItemState, deltas: list[Delta]) -> None:
+        if state.latest_part is not None and state.latest_part != part:
             text = _PARAGRAPH + text
-        state.part, self._spoken = part, None
-        if self._thoughts.kept or self._search.holds:
+        state.latest_part, self._spoken = part, None
+        if self._thoughts.buffered or self._search.buffering:
             self._put_thought(Thinking(text), state, deltas)
         else:
             deltas.append(Thinking(text))
 
-    def _put_thought(self, thought: Thinking, state: ItemState, deltas: list[Delta]) -> None:
+    def _put_thought(self, thought: Thinking, state: OutputItemState, deltas: list[Delta]) -> None:
         self._spoken = None
-        if not self._thoughts.keep(thought, shown=state.part is not None):
+        if not self._thoughts.buffer(thought, shown=state.latest_part is not None):
             self._put([thought], deltas)
 
     def _put_hosted(self, some: Iterable[Delta], deltas: list[Delta]) -> None:
@@ -267,12 +266,12 @@ class ResponsesDecoder(Decoder):
         self._put(some, deltas)
 
     def _put(self, some: Iterable[Delta], deltas: list[Delta]) -> None:
-        if self._search.holds:
-            self._search.hold(some)
+        if self._search.buffering:
+            self._search.buffer(some)
         else:
             deltas += some
 
-    def _read_last(self, event: Event, deltas: list[Delta]) -> None:
+    def _read_last(self, event: StreamEvent, deltas: list[Delta]) -> None:
         self.finished = True
         self._read_end(self._decode(decode_response, event.response), deltas)
 
@@ -286,30 +285,31 @@ class ResponsesDecoder(Decoder):
             deltas += self._fail(decode_repaired(response.error))
             return
         if response.status in ("failed", "cancelled", "in_progress", "queued"):
-            raise classify_fault(read_failure({"message": f"the response ended as {response.status!r}"}), self._call)
+            error = {"message": f"the response ended as {response.status!r}"}
+            raise classify_fault(decode_error_object(error), self._call)
         missing = () if self._complete_items >= len(response.output or ()) else response.output or ()
         items = [self._decode(decode_item, raw) for raw in missing]
-        self._search.read_ahead(items)
+        self._search.record_source_titles(items)
         for place, item in enumerate(items):
             if item.type == "reasoning" and any(later > place for later in self._items):
                 continue  # too late: thinking may not stand behind what it led to
             self._last = place
-            self._complete(self._items.setdefault(place, ItemState()), item, deltas)
+            self._complete(self._items.setdefault(place, OutputItemState()), item, deltas)
         self._end_open(deltas, cut=response.status == "incomplete")
         self._read_usage(response.usage, deltas)
         self._stopped = True
-        cut = [state for state in self._items.values() if state.call is not None and state.call.incomplete]
-        deltas.append(find_stop(response, self._refusal, self._call, cut_call=bool(cut)))
+        cut = [state for state in self._items.values() if state.tool_call is not None and state.tool_call.incomplete]
+        deltas.append(build_stop(response, self._refusal, self._call, cut_call=bool(cut)))
 
     def _end_open(self, deltas: list[Delta], *, cut: bool) -> None:
         """End open calls, because the reply was `cut` or the server sends no end events."""
         for state in self._items.values():
-            if state.call is not None and not state.done:
-                state.call.end(None, deltas, cut=cut)
-            elif state.hosted is not None and not state.done:
-                self._put_hosted(state.hosted.cut(), deltas)
-        self._put(self._thoughts.release(), deltas)
-        deltas += self._search.release()
+            if state.tool_call is not None and not state.complete:
+                state.tool_call.end_call(None, deltas, cut=cut)
+            elif state.server_tool is not None and not state.complete:
+                self._put_hosted(state.server_tool.abort_call(), deltas)
+        self._put(self._thoughts.release_signed(), deltas)
+        deltas += self._search.release_buffered()
 
     def _read_usage(self, counts: ResponsesUsage | None, deltas: list[Delta]) -> None:
         if counts is not None and (counts.input_tokens is not None or counts.output_tokens is not None):
@@ -319,8 +319,8 @@ class ResponsesDecoder(Decoder):
         """Raise the error that this is, or return the refusal."""
         if self._stopped:
             return []
-        fault = read_failure(error)
-        reply = reply_in_error(fault, self._call)
+        fault = decode_error_object(error)
+        reply = decode_refusal(fault, self._call)
         if reply is None:
             raise classify_fault(fault, self._call)
         deltas: list[Delta] = []
@@ -329,7 +329,7 @@ class ResponsesDecoder(Decoder):
         return deltas + reply
 
 
-_READERS: Mapping[str, Callable[[ResponsesDecoder, Event, list[Delta]], None]] = {
+_READERS: Mapping[str, Callable[[ResponsesDecoder, StreamEvent, list[Delta]], None]] = {
     "response.output_text.delta": ResponsesDecoder._read_text,
     "response.output_text.annotation.added": ResponsesDecoder._read_annotation,
     "response.function_call_arguments.delta": ResponsesDecoder._read_arguments,

@@ -9,7 +9,7 @@ from anthropic_proxy.messages.fold.arguments import is_cut_short
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.frames import OutputItem
-from anthropic_proxy.wire.openai_responses.mcp_servers import names_by_label
+from anthropic_proxy.wire.openai_responses.mcp_servers import mcp_server_names_by_label
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
 
 _WRAPPERS = frozenset(("parallel", "multi_tool_use.parallel"))
@@ -29,41 +29,41 @@ class _Wrapped(Struct):
 _decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
 
 
-class OpenToolCall:
+class ToolCallItemDecoder:
     """One item that is a call, from its first event to its last."""
 
     __slots__ = ("_began", "_ended", "_key", "_reader", "_streams", "_written", "incomplete")
 
-    def __init__(self, reader: "ToolCallReader") -> None:
+    def __init__(self, reader: "ToolCallContext") -> None:
         self._reader = reader
-        self._key = reader.next_key()
+        self._key = reader.new_call_key()
         self._began = self._ended = False
         self._streams = True
         self._written = ""  # the last fragment of the arguments
         self.incomplete = False
         """True if the call was ended without its end: its item is marked as incomplete, or its arguments are cut."""
 
-    def begin(self, item: OutputItem, deltas: list[Delta]) -> None:
+    def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
         """Announce the call as soon as its name is known, unless its arguments must be read whole."""
         if self._began or self._ended or not item.name:
             return
-        self._streams = item.type == "function_call" and not self._reader.is_wrapper(item.name)
+        self._streams = item.type == "function_call" and not self._reader.is_parallel_wrapper(item.name)
         if self._streams:
             self._began = True
-            deltas.append(self._reader.announce(self._key, item.call_id, item.name))
+            deltas.append(self._reader.build_tool_call(self._key, item.call_id, item.name))
 
-    def feed(self, fragment: str, deltas: list[Delta]) -> None:
+    def add_arguments_fragment(self, fragment: str, deltas: list[Delta]) -> None:
         """Take a fragment of the arguments; of a call that is read whole only the end counts."""
         if self._began and not self._ended and fragment:
             self._written = fragment
             deltas.append(ToolArgs(self._key, fragment))
 
-    def complete(self, arguments: str, deltas: list[Delta]) -> None:
+    def add_complete_arguments(self, arguments: str, deltas: list[Delta]) -> None:
         """Take the whole arguments where no fragment came."""
         if not self._written:
-            self.feed(arguments, deltas)
+            self.add_arguments_fragment(arguments, deltas)
 
-    def end(self, item: OutputItem | None, deltas: list[Delta], *, cut: bool = False) -> None:
+    def end_call(self, item: OutputItem | None, deltas: list[Delta], *, cut: bool = False) -> None:
         """End the call. `item`: the complete item; None: the reply ended before it.
 
         `cut`: the reply did not end normally. Later events are ignored. Raises `UpstreamProtocolError` for a complete
@@ -72,16 +72,16 @@ class OpenToolCall:
         if self._ended:
             return
         if item is not None and not self._began:
-            self.begin(item, deltas)
+            self.start_call(item, deltas)
         if item is not None and not self._streams:
-            self._reader.emit_complete(self._key, item, deltas)
+            self._reader.emit_complete_call(self._key, item, deltas)
         elif self._began:
             if item is not None:
-                self.complete(item.arguments or "", deltas)
+                self.add_complete_arguments(item.arguments or "", deltas)
             self.incomplete = self._is_cut(item, cut=cut)
             deltas.append(ToolEnd(self._key))
         elif item is not None:
-            raise self._reader.missing_name_error()
+            raise self._reader.build_missing_name_error()
         self._ended = True
 
     def _is_cut(self, item: OutputItem | None, *, cut: bool) -> bool:
@@ -90,7 +90,7 @@ class OpenToolCall:
         return item.status == "incomplete" or is_cut_short(item.arguments or "")
 
 
-class ToolCallReader:
+class ToolCallContext:
     """Shared state of the calls of one reply: ids, aliases and declared tools."""
 
     def __init__(self, call: Call[Dialect]) -> None:
@@ -100,12 +100,12 @@ class ToolCallReader:
         self._servers: dict[str, str] | None = None
         self._wrappers: frozenset[str] | None = None
 
-    def next_key(self) -> int:
+    def new_call_key(self) -> int:
         """Return a key that no call of this answer has."""
         self._count += 1
         return self._count - 1
 
-    def is_wrapper(self, name: str) -> bool:
+    def is_parallel_wrapper(self, name: str) -> bool:
         """Return True for the wrapper tool that the request does not declare."""
         if name not in _WRAPPERS:
             return False
@@ -113,17 +113,17 @@ class ToolCallReader:
             self._wrappers = _WRAPPERS.difference(tool.name for tool in self._call.request.tools)
         return name in self._wrappers
 
-    def find_server(self, label: str) -> str:
+    def find_mcp_server_name(self, label: str) -> str:
         """Return the client's own name of an MCP server; its label if the request defines none such."""
         if self._servers is None:
-            self._servers = names_by_label(self._call.request)
+            self._servers = mcp_server_names_by_label(self._call.request)
         return self._servers.get(label, label)
 
-    def announce(self, key: int | str, upstream_id: str | None, name: str) -> ToolCall:
+    def build_tool_call(self, key: int | str, upstream_id: str | None, name: str) -> ToolCall:
         """Return the beginning of a call under the client's own name for its tool."""
         return ToolCall(key, self._ids.keep_or_renew(upstream_id), self._call.aliases.get(name, name))
 
-    def emit_complete(self, key: int, item: OutputItem, deltas: list[Delta]) -> None:
+    def emit_complete_call(self, key: int, item: OutputItem, deltas: list[Delta]) -> None:
         """Emit a call that needs the complete item."""
         name = item.name or ""
         if item.type == "custom_tool_call":
@@ -140,13 +140,13 @@ class ToolCallReader:
             name = use.recipient_name.removeprefix(_NAMESPACE)
             self._emit(f"{key}.{position}", own_id, name, bytes(use.parameters).decode(), deltas)
 
-    def missing_name_error(self) -> UpstreamProtocolError:
+    def build_missing_name_error(self) -> UpstreamProtocolError:
         """Return the error for a call without a name."""
         provider = self._call.provider
         return UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
 
     def _emit(self, key: int | str, upstream_id: str | None, name: str, arguments: str, deltas: list[Delta]) -> None:
-        deltas.append(self.announce(key, upstream_id, name))
+        deltas.append(self.build_tool_call(key, upstream_id, name))
         if arguments:
             deltas.append(ToolArgs(key, arguments))
         deltas.append(ToolEnd(key))

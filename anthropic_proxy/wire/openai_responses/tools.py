@@ -15,7 +15,7 @@ from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.json_schema import SchemaRules, encode_schema
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.mcp_servers import encode_mcp_server, servers_by_name
+from anthropic_proxy.wire.openai_responses.mcp_servers import encode_mcp_server, mcp_servers_by_name
 from anthropic_proxy.wire.shared_notes import unlimited
 from anthropic_proxy.wire.tool_definition_cache import (
     cached_encoder,
@@ -31,7 +31,7 @@ class ToolFields(Struct):
     """Request fields for tools."""
 
     definitions: list[Any]
-    choice: Any = None
+    tool_choice: Any = None
     """`tool_choice`. None: not sent."""
     can_search: bool = False
     """True if the server's web search is offered."""
@@ -52,7 +52,7 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
     else:
         tools, offered = _encode_mixed(call, dialect, budget)
     if call.request.tool_choice is not None:
-        tools.choice = _choose(call.request.tool_choice, offered, call, dialect)
+        tools.tool_choice = _choose(call.request.tool_choice, offered, call, dialect)
     if tools.max_searches is not None and not (dialect.sends_max_tool_calls and _only_searches(offered)):
         tools.max_searches = None
         why = "limits all of its tools as one" if dialect.sends_max_tool_calls else "has no such limit"
@@ -66,7 +66,7 @@ def _encode_mixed(
     """Encode functions and server tools in the client's order. The second value has the `tool_choice` of each."""
     tools = ToolFields([])
     offered: dict[str, dict[str, str]] = {}
-    servers = servers_by_name(call.request)
+    servers = mcp_servers_by_name(call.request)
     for tool in call.request.tools:
         if is_client_tool(tool):
             definitions, notes, forced = _encode_functions([tool], budget, dialect.schema, dialect.sends_strict)
@@ -142,7 +142,7 @@ def _encode_search(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> d
     blocked = f"tools.{tool.name}.blocked_domains"
     if tool.allowed_domains:
         definition["filters"] = {"allowed_domains": tool.allowed_domains}
-    elif tool.blocked_domains and dialect.search_exclusions:
+    elif tool.blocked_domains and dialect.accepts_excluded_domains:
         definition["filters"] = {"excluded_domains": tool.blocked_domains}
     if tool.blocked_domains and "excluded_domains" not in definition.get("filters", ()):
         notes.append(

@@ -6,10 +6,10 @@ from anthropic_proxy.wire.failures import blocked
 from anthropic_proxy.wire.finish_reasons import finish_kind
 from anthropic_proxy.wire.input_counts import split_input
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
-from anthropic_proxy.wire.openai_responses.frames import InputDetails, OutputDetails, Response, ResponsesUsage
+from anthropic_proxy.wire.openai_responses.frames import InputTokenDetails, OutputTokenDetails, Response, ResponsesUsage
 
-_NO_INPUT_DETAILS = InputDetails()
-_NO_OUTPUT_DETAILS = OutputDetails()
+_NO_INPUT_DETAILS = InputTokenDetails()
+_NO_OUTPUT_DETAILS = OutputTokenDetails()
 
 
 def decode_usage(counts: ResponsesUsage) -> Usage:
@@ -37,7 +37,7 @@ def _fills_window(counts: ResponsesUsage | None, window: int | None) -> bool:
     return (counts.input_tokens or 0) + (counts.output_tokens or 0) >= window - 1
 
 
-def find_stop(response: Response, refusal: str, call: Call[Dialect], *, cut_call: bool) -> Stop:
+def build_stop(response: Response, refusal: str, call: Call[Dialect], *, cut_call: bool) -> Stop:
     """Return the stop of a reply that has ended.
 
     `refusal`: the model's refusal text. `cut_call`: True if a tool call is incomplete; such a reply never ends

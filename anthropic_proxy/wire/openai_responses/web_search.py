@@ -66,8 +66,8 @@ class _Found(Struct):
     urls: list[str]
 
 
-class WebSearchReader:
-    """Reads the searches of one answer; holds back what follows one until `release`, where its pages come later."""
+class WebSearchDecoder:
+    """Decodes the searches of one reply. If pages follow later, deltas are buffered until `release_buffered`."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
@@ -78,19 +78,19 @@ class WebSearchReader:
         self._place: tuple[int, int] | None = None
         self._cited_to = 0
         self._count = 0
-        self.listens = False
+        self.tracks_text = False
         """True if emitted text must be tracked."""
-        self.holds = False
+        self.buffering = False
         """True if deltas are buffered."""
 
-    def read_ahead(self, items: Iterable[OutputItem]) -> None:
+    def record_source_titles(self, items: Iterable[OutputItem]) -> None:
         """Learn the titles of pages from an answer that is here as a whole."""
         for item in items:
             for part in item.content or () if item.type == "message" else ():
                 for mark in self._marks_of(part):
                     self._learn(mark)
 
-    def begin(self, item: OutputItem) -> list[Delta]:
+    def decode_search(self, item: OutputItem) -> list[Delta]:
         """Return the deltas of a complete search.
 
         Pages that the model opens or searches belong to the search that found them; others are a search of their own.
@@ -102,7 +102,7 @@ class WebSearchReader:
             url = _plain(action.url or "")
             if not url or url in self._found or not self._shows(url):
                 return []
-            if self.holds:
+            if self.buffering:
                 self._add_to_last([url])
                 return []
             return self._put(url, [url], waits=False)
@@ -111,11 +111,11 @@ class WebSearchReader:
             failure = encode_failed_search(identifier, "unavailable")
             return self._keep([encode_search_call(identifier, query), failure])
         self._count += 1
-        self.listens = True
+        self.tracks_text = True
         counted = Usage(web_search_requests=self._count)
-        return [*self._put(query, list(dict.fromkeys(pages)), waits=self.holds or not pages), counted]
+        return [*self._put(query, list(dict.fromkeys(pages)), waits=self.buffering or not pages), counted]
 
-    def hold(self, deltas: Iterable[Delta]) -> None:
+    def buffer(self, deltas: Iterable[Delta]) -> None:
         """Keep deltas in their place."""
         self._waiting += deltas
 
@@ -125,15 +125,15 @@ class WebSearchReader:
             self._place, self._text, self._cited_to = place, [], 0
         self._text.append(text)
 
-    def cite(self, annotation: Raw, place: tuple[int, int]) -> list[Citation]:
+    def decode_annotation(self, annotation: Raw, place: tuple[int, int]) -> list[Citation]:
         """Return the citation that stands behind the text that has just left, if it is one."""
-        if self.holds or place != self._place:
+        if self.buffering or place != self._place:
             return []
         mark = decode_lenient(annotation, _Mark)
         self._text = ["".join(self._text)]
         return self._cited(mark, self._text[0]) if _is_citation(mark) else []
 
-    def with_citations(self, part: OutputContent) -> Iterable[Delta]:
+    def split_at_citations(self, part: OutputContent) -> Iterable[Delta]:
         """Yield the text of a complete part, cut behind each passage that is cited."""
         text, start = part.text or part.refusal or "", 0
         self._cited_to = 0
@@ -148,27 +148,27 @@ class WebSearchReader:
         if text[start:]:
             yield Text(text[start:])
 
-    def end_message(self, parts: Sequence[OutputContent], cited: int) -> list[Delta]:
+    def end_message_text(self, parts: Sequence[OutputContent], cited: int) -> list[Delta]:
         """Return the citations of a streamed message that is complete, but for the first ones, which have left."""
         if not self._count:
             return []
-        if not self.holds:
+        if not self.buffering:
             late = [(mark, part.text or "") for part in parts for mark in self._marks_of(part)][cited:]
             return [citation for mark, text in late for citation in self._cited(mark, text)]
         is_repeated = self._drop_text("".join(part.text or part.refusal or "" for part in parts))
         for part in parts:
-            deltas = list(self.with_citations(part))  # also records the cited pages
+            deltas = list(self.split_at_citations(part))  # also records the cited pages
             self._waiting += deltas if is_repeated else []
         return []
 
-    def release(self) -> list[Delta]:
+    def release_buffered(self) -> list[Delta]:
         """Return what waited; the last search that did gets the pages that were cited and that none had found."""
-        if not self.holds:
+        if not self.buffering:
             return []
         self._add_to_last([url for url in self._titles if url not in self._found])
         deltas = [self._result_of(item) if isinstance(item, _Found) else item for item in self._waiting]
         self._waiting = []
-        self.holds = False
+        self.buffering = False
         return deltas
 
     def _put(self, query: str, urls: list[str], *, waits: bool) -> list[Delta]:
@@ -177,13 +177,13 @@ class WebSearchReader:
         if not waits:
             return encode_search(identifier, query, self._pages(urls))
         kept = self._keep([encode_search_call(identifier, query)])
-        self.holds = True
+        self.buffering = True
         self._waiting.append(_Found(identifier, urls))
         return kept
 
     def _keep(self, deltas: list[Delta]) -> list[Delta]:
         """Return deltas that can leave at once; where something waits, they wait too."""
-        if not self.holds:
+        if not self.buffering:
             return deltas
         self._waiting += deltas
         return []

@@ -21,7 +21,7 @@ from anthropic_proxy.server.responses import encode_message
 from anthropic_proxy.wire import gemini
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.framing import SSEReader
-from anthropic_proxy.wire.gemini.schema import parameters_of, reply_schema_of
+from anthropic_proxy.wire.gemini.schema import encode_parameter_schema, encode_reply_schema
 from anthropic_proxy.wire.json_repair import repair_json
 from tests.support.paths import GOLDEN
 from tests.support.provider_replies.gemini import GEMINI_REPLIES, GEMINI_STREAMS
@@ -427,18 +427,18 @@ def keywords_in(schema: Any) -> set[str]:
 
 @given(tool_schemas)
 def test_schemas_hold_only_known_keywords_and_keep_every_name(schema: Any) -> None:
-    reduced = parameters_of(schema, as_openapi=False)
+    reduced = encode_parameter_schema(schema, as_openapi=False)
     assert reduced is not None
     assert set(reduced["properties"]) == set(schema["properties"])
     assert keywords_in(reduced) <= KNOWN
-    assert keywords_in(reply_schema_of(schema, as_openapi=False)) <= KNOWN
+    assert keywords_in(encode_reply_schema(schema, as_openapi=False)) <= KNOWN
 
 
 @given(tool_schemas)
 def test_lowered_schemas_are_what_the_official_sdk_calls_a_schema(schema: Any) -> None:
     from google.genai import types
 
-    lowered = parameters_of(schema, as_openapi=True)
+    lowered = encode_parameter_schema(schema, as_openapi=True)
     assert lowered is not None
     assert set(lowered["properties"]) == set(schema["properties"])
     with warnings.catch_warnings():
@@ -447,7 +447,7 @@ def test_lowered_schemas_are_what_the_official_sdk_calls_a_schema(schema: Any) -
 
 
 def lowered(schema: Any) -> Any:
-    parameters = parameters_of({"type": "object", "properties": {"a": schema}}, as_openapi=True)
+    parameters = encode_parameter_schema({"type": "object", "properties": {"a": schema}}, as_openapi=True)
     assert parameters is not None
     return parameters["properties"]["a"]
 
@@ -482,7 +482,7 @@ def test_alternatives_that_only_require_something_are_said_in_words() -> None:
 
 def test_a_reference_with_an_escape_is_inlined() -> None:
     schema = {"properties": {"a": {"$ref": "#/$defs/A~1B%20C"}}, "$defs": {"A/B C": {"type": "integer"}}}
-    reduced = parameters_of(schema, as_openapi=False)
+    reduced = encode_parameter_schema(schema, as_openapi=False)
     assert reduced is not None
     assert reduced["properties"] == {"a": {"type": "integer"}}
 
@@ -498,5 +498,5 @@ nonsense: st.SearchStrategy[Any] = st.recursive(
 @example({"items": {"type": [None]}})
 def test_what_is_no_schema_breaks_nothing(value: Any) -> None:
     for lowered in (False, True):
-        json.dumps(parameters_of(value, as_openapi=lowered))
-        json.dumps(reply_schema_of(value, as_openapi=lowered))
+        json.dumps(encode_parameter_schema(value, as_openapi=lowered))
+        json.dumps(encode_reply_schema(value, as_openapi=lowered))

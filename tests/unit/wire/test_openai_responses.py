@@ -286,7 +286,7 @@ def test_a_limit_below_the_server_s_least_cuts_at_the_same_place_however_text_ar
     edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
     pieces = [Text(text[start:end]) for start, end in itertools.pairwise(edges)]
     cutter = LocalOutputLimit(limit)
-    kept = [delta for piece in pieces for delta in cutter.feed([piece])] + cutter.feed([Stop("end_turn")])
+    kept = [delta for piece in pieces for delta in cutter.cut_deltas([piece])] + cutter.cut_deltas([Stop("end_turn")])
     said = "".join(delta.text for delta in kept if isinstance(delta, Text))
     assert said == text[: limit * CHARACTERS_PER_TOKEN]
     assert kept[-1] == Stop("end_turn" if said == text else "max_tokens")
@@ -296,8 +296,11 @@ def test_a_limit_below_the_server_s_least_cuts_at_the_same_place_however_text_ar
 def test_a_limit_that_cuts_thinking_drops_its_signature_and_all_that_follows() -> None:
     cutter = LocalOutputLimit(1)
     call = [ToolCall(0, "call_1", "weather"), ToolArgs(0, "{}"), ToolEnd(0)]
-    assert cutter.feed([Thinking("Long thoughts", "px1.oai.e30"), *call]) == [Thinking("Long"), Stop("max_tokens")]
-    assert cutter.feed([Usage(output_tokens=9), Stop("end_turn")]) == [Usage(output_tokens=9)]
+    assert cutter.cut_deltas([Thinking("Long thoughts", "px1.oai.e30"), *call]) == [
+        Thinking("Long"),
+        Stop("max_tokens"),
+    ]
+    assert cutter.cut_deltas([Usage(output_tokens=9), Stop("end_turn")]) == [Usage(output_tokens=9)]
 
 
 @pytest.mark.parametrize("field", ["output_index", "summary_index", "delta", "item"])

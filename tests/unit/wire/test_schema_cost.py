@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.work_budget import Cost, WorkBudget, WorkLimitExceeded
-from anthropic_proxy.wire.gemini.schema import parameters_of, reply_schema_of, unsupported_keywords
+from anthropic_proxy.wire.gemini.schema import encode_parameter_schema, encode_reply_schema, find_unsupported_keywords
 from anthropic_proxy.wire.json_schema import BASICS, STANDARD, Schema, SchemaRules, admits_object, clean_schema
 from anthropic_proxy.wire.ollama.schema import encode_parameters
 from tests.support import schemas
@@ -38,9 +38,9 @@ MOONSHOT = SchemaRules(inlines_references=True, types_beside_choices=False)
 
 
 def convert_for_gemini(schema: Schema, budget: WorkBudget, *, lowered: bool) -> None:
-    parameters_of(schema, budget, as_openapi=lowered)
-    reply_schema_of(schema, budget, as_openapi=lowered)
-    unsupported_keywords(schema, budget, as_openapi=lowered)
+    encode_parameter_schema(schema, budget, as_openapi=lowered)
+    encode_reply_schema(schema, budget, as_openapi=lowered)
+    find_unsupported_keywords(schema, budget, as_openapi=lowered)
 
 
 CONVERSIONS: dict[str, Callable[[Schema, WorkBudget], Any]] = {
@@ -159,7 +159,7 @@ def test_alternatives_with_the_same_property_stand_side_by_side() -> None:
 
 def test_a_union_of_types_has_its_keywords_in_its_alternatives_alone() -> None:
     schema = {"type": "object", "properties": {"a": {"type": ["array", "string"], "items": {"type": "integer"}}}}
-    parameters = parameters_of(schema, as_openapi=True)
+    parameters = encode_parameter_schema(schema, as_openapi=True)
     assert parameters is not None
     assert parameters["properties"]["a"] == {
         "anyOf": [{"type": "ARRAY", "items": {"type": "INTEGER"}}, {"type": "STRING"}]
