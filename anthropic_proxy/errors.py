@@ -266,7 +266,7 @@ class CircuitOpen(UpstreamError):
 
 
 class ProxyBusy(ProxyError):
-    """The proxy's queue of provider calls is full (setting `MAX_CALLS_PER_REPLY`). The request reached no provider."""
+    """The proxy's queue of provider calls is full (setting `MAX_UPSTREAM_CALLS`). The request reached no provider."""
 
     status = 529
     error_type = "overloaded_error"

@@ -109,11 +109,11 @@ def _share_out(log: Log, limit: int, workers: int) -> str:
     maximum, minimum = worker_share(limit, 0, workers), worker_share(limit, workers - 1, workers)
     if limit < workers:
         return (
-            f"  {log.paint('!', 'warn')} MAX_CALLS_PER_REPLY={limit} is less than the number of workers; each "
+            f"  {log.paint('!', 'warn')} MAX_UPSTREAM_CALLS={limit} is less than the number of workers; each "
             "makes one call at a time."
         )
     each = f"{maximum}" if maximum == minimum else f"{minimum} or {maximum}"
-    return f"  MAX_CALLS_PER_REPLY={limit}: at most {each} at once in each worker."
+    return f"  MAX_UPSTREAM_CALLS={limit}: at most {each} at once in each worker."
 
 
 def _mapping(services: Services, where: str, today: date) -> Iterator[str]:

@@ -45,7 +45,7 @@ FEATURES = (
     _subject("`PROXY_API_KEY`, two keys", {"PROXY_API_KEY": "another,bench"}),
     _subject("`FIDELITY=strict`", {"FIDELITY": "strict"}),
     _subject("`CHECK_WINDOW=true`", {"CHECK_WINDOW": "true"}),
-    _subject("`MAX_CALLS_PER_REPLY=100`", {"MAX_CALLS_PER_REPLY": "100"}),
+    _subject("`MAX_UPSTREAM_CALLS=100`", {"MAX_UPSTREAM_CALLS": "100"}),
     _subject("`LOG_FORMAT=json`", {"LOG_FORMAT": "json"}),
     _subject("`LOG_LEVEL=error`: no request lines", {"LOG_LEVEL": "error"}),
     _subject("`--workers 2`", options=("--workers", "2")),

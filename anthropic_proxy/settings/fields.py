@@ -138,7 +138,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     fetch_urls: bool = False
     """`FETCH_URLS`: True if the proxy may run the web fetch tool: download a web page for the model."""
     max_upstream_calls: int | None = None
-    """`MAX_CALLS_PER_REPLY`: maximum concurrent calls to providers, in all workers together. None: no limit."""
+    """`MAX_UPSTREAM_CALLS`: maximum concurrent calls to providers, in all workers together. None: no limit."""
     stop_timeout: float = 25.0
     """`STOP_TIMEOUT`: seconds that running replies may continue after the stop signal.
 

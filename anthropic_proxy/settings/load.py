@@ -272,7 +272,7 @@ _SIMPLE: tuple[tuple[str, Callable[[Found], object], bool, tuple[str, ...]], ...
         "max_upstream_calls",
         lambda found: values.decode_integer(found, 1, 1_000_000, "calls"),
         False,
-        ("MAX_CALLS_PER_REPLY",),
+        ("MAX_UPSTREAM_CALLS",),
     ),
     ("stop_timeout", values.decode_seconds, False, ("STOP_TIMEOUT",)),
     ("log_format", _choice(*_LOG_FORMATS), False, ("LOG_FORMAT",)),

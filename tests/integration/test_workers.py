@@ -197,10 +197,10 @@ async def test_the_limit_of_calls_holds_for_all_workers_together(tmp_path: Path)
         return web.json_response(REPLY)
 
     with serving(new_application(answer, RequestLog())) as running:
-        settings = {"OPENAI_API_KEY": FRESH, "OPENAI_BASE_URL": f"{running.url}/v1", "MAX_CALLS_PER_REPLY": "2"}
+        settings = {"OPENAI_API_KEY": FRESH, "OPENAI_BASE_URL": f"{running.url}/v1", "MAX_UPSTREAM_CALLS": "2"}
         with running_proxy(tmp_path, settings, serve(2)) as proxy:
             request = post(MESSAGES, ask("hello"), {"Connection": "close"})
             received = await asyncio.gather(*(exchange(port_of(proxy), request) for _ in range(12)))
-            assert "MAX_CALLS_PER_REPLY=2: at most 1 at once in each worker." in proxy.log
+            assert "MAX_UPSTREAM_CALLS=2: at most 1 at once in each worker." in proxy.log
     assert {read_answer(answer).status for answer in received} <= {200, 529}
     assert most <= 2

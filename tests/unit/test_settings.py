@@ -254,7 +254,7 @@ def test_a_wrong_choice_is_refused_as_the_screens_say(tmp_path):
         ("PORT", "-1", "from 1 to 65535"),
         ("OLLAMA_CONTEXT_LENGTH", "many", "whole number of tokens"),
         ("OLLAMA_CONTEXT_LENGTH", "9" * 5000, "whole number of tokens"),
-        ("MAX_CALLS_PER_REPLY", "0", "whole number of calls"),
+        ("MAX_UPSTREAM_CALLS", "0", "whole number of calls"),
         ("UPSTREAM_TIMEOUT", "0", "seconds above 0"),
         ("UPSTREAM_TIMEOUT", "30s", "seconds above 0"),
         ("UPSTREAM_CONNECT_TIMEOUT", "nan", "seconds above 0"),

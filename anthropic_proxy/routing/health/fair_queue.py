@@ -38,7 +38,7 @@ class FairQueue:
             return
         if self._waiting_count >= self._slots * MAX_WAITING_PER_SLOT:
             raise ProxyBusy(
-                f"This proxy makes at most {self._limit} upstream calls at once (MAX_CALLS_PER_REPLY), and "
+                f"This proxy makes at most {self._limit} upstream calls at once (MAX_UPSTREAM_CALLS), and "
                 f"{self._waiting_count} requests are already queued. Try again in a moment.",
                 retry_after=RETRY_AFTER_SECONDS,
             )

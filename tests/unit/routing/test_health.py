@@ -165,7 +165,7 @@ def test_a_queue_that_is_full_says_so_at_once() -> None:
     async def story() -> None:
         queue, served = FairQueue(2), Line()
         tasks = await _line_up(queue, "a" * (2 + 2 * MAX_WAITING_PER_SLOT), served)
-        with pytest.raises(ProxyBusy, match="MAX_CALLS_PER_REPLY") as refused:
+        with pytest.raises(ProxyBusy, match="MAX_UPSTREAM_CALLS") as refused:
             await queue.acquire("b")
         assert (refused.value.status, refused.value.error_type) == (529, "overloaded_error")
         assert refused.value.retry_after

@@ -87,13 +87,13 @@ async def test_places_in_front_of_the_upstreams_are_waited_for_and_given_back() 
         most = max(most, under_way)
         return Slow(200, *STREAM)
 
-    proxy = ProxyHarness(upstream, **KEYS, MAX_CALLS_PER_REPLY="2")
+    proxy = ProxyHarness(upstream, **KEYS, MAX_UPSTREAM_CALLS="2")
     exchanges = [asyncio.create_task(proxy.post(stream=True)) for _ in range(30)]
     sent_away = itertools.islice(asyncio.as_completed(exchanges), 12)  # two are under way, sixteen wait
     for sink in [await exchange for exchange in sent_away]:
         assert sink.error is not None
     full = (
-        "This proxy makes at most 2 upstream calls at once (MAX_CALLS_PER_REPLY), and 16 requests are already queued. "
+        "This proxy makes at most 2 upstream calls at once (MAX_UPSTREAM_CALLS), and 16 requests are already queued. "
         "Try again in a moment."
     )
     refused = {(receipt.status, receipt.error_type, receipt.error, receipt.provider) for receipt in proxy.receipts}
