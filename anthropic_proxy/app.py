@@ -19,12 +19,12 @@ from anthropic_proxy.platforms.heap import HeapTrimmer, tune_gc
 from anthropic_proxy.plugins import Plugin
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, resolve
+from anthropic_proxy.routing.router import RoutingQuery, resolve_route
 from anthropic_proxy.server.auth import exposure_warning, is_loopback, require_auth_if_exposed
 from anthropic_proxy.server.endpoints import log_rejected_request, serve_request
 from anthropic_proxy.server.response_sink import Receive, Scope, Send
 from anthropic_proxy.services import Services, new_connections, new_id, new_log, open_services
-from anthropic_proxy.settings import TIERS, Settings, SettingsReader, changed_variables, find_bound_host
+from anthropic_proxy.settings import TIERS, Settings, SettingsReader, find_bound_host, find_changed_variables
 from anthropic_proxy.startup import log_exposure_warning, log_startup_summary
 from anthropic_proxy.upstream.transports import Transports
 from anthropic_proxy.workers.ipc import SharedObservation
@@ -114,7 +114,7 @@ class App:
 
     def log_warning(self, text: str) -> None:
         """Log a warning of the HTTP server or a worker. Keys in the text are redacted."""
-        text = redact_secrets(text, self._settings.reveal_keys())
+        text = redact_secrets(text, self._settings.reveal_all_secrets())
         self._log.write_line(f"{self._log.paint('!', 'warn')} {text}", level="warning")
 
     def log_stopped(self) -> None:
@@ -184,7 +184,7 @@ class App:
         return settings
 
     def _log_changes(self, settings: Settings) -> None:
-        changes = changed_variables(self._settings, settings)
+        changes = find_changed_variables(self._settings, settings)
         self._log.write_line(f"Settings reloaded: {', '.join(changes) or 'nothing'} changed.")
         for warning in settings.warnings:
             self._log.write_line(f"  {self._log.paint('!', 'warn')} {warning}", level="warning")
@@ -259,7 +259,7 @@ class App:
         await asyncio.to_thread(self._log.flush)
 
     def _contains_secret(self, word: str) -> bool:
-        return redact_secrets(word, self._settings.reveal_keys()) != word
+        return redact_secrets(word, self._settings.reveal_all_secrets()) != word
 
     def _collect_gauges(self, now: Gauges) -> None:
         """Set the gauges of exchanges, circuits and keys. The supervisor serves nothing and counts as 0."""
@@ -293,14 +293,14 @@ async def _close_when_empty(transports: Transports) -> None:
 
 
 def _log_of(settings: Settings) -> Any:
-    return settings.log_format, settings.log_level, settings.color, settings.reveal_keys()
+    return settings.log_format, settings.log_level, settings.color, settings.reveal_all_secrets()
 
 
 def _prefetch_default_models(services: Services) -> None:
     """Refresh the catalog entries of the models that the tiers map to, before the first request."""
     for tier in TIERS:
         try:
-            targets = resolve(RoutingQuery(f"claude-{tier}"), services.settings, services.catalog).targets
+            targets = resolve_route(RoutingQuery(f"claude-{tier}"), services.settings, services.catalog).targets
         except ClientError:
             continue  # the start-up summary contains the error
         for target in targets:

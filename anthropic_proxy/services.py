@@ -16,7 +16,7 @@ from anthropic_proxy.platforms.heap import HeapTrimmer
 from anthropic_proxy.plugins import GetRoute, Plugin, Policy
 from anthropic_proxy.routing.catalog import Catalog, OllamaListing
 from anthropic_proxy.routing.credentials import Credentials, TokenSource
-from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget, worker_share
+from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget, slots_per_worker
 from anthropic_proxy.routing.memory_store import MemoryStore
 from anthropic_proxy.routing.model_observations import ModelObservations
 from anthropic_proxy.routing.providers import find_provider, list_setup_variables
@@ -162,7 +162,9 @@ def new_connections(settings: Settings) -> Transports:
 
 def new_log(settings: Settings) -> Log:
     """Return the log for these settings. It redacts the keys among the settings."""
-    return Log(form=settings.log_format, level=settings.log_level, color=settings.color, secrets=settings.reveal_keys())
+    return Log(
+        form=settings.log_format, level=settings.log_level, color=settings.color, secrets=settings.reveal_all_secrets()
+    )
 
 
 def new_id(prefix: str) -> str:
@@ -201,7 +203,7 @@ def build_services(
         catalog=Catalog(sources={ollama.name: models}),
         credentials=credentials,
         observations=ModelObservations(MemoryStore()),
-        queue=FairQueue(None) if limit is None else FairQueue(worker_share(limit, *worker_position), limit),
+        queue=FairQueue(None) if limit is None else FairQueue(slots_per_worker(limit, *worker_position), limit),
         transports=transports,
         log=log,
         new_id=new_id,

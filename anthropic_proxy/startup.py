@@ -13,10 +13,15 @@ from msgspec import Struct
 from anthropic_proxy import __version__
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.backend_checks import find_google_project, find_missing_packages, find_obstacles
-from anthropic_proxy.routing.health import worker_share
+from anthropic_proxy.routing.health import slots_per_worker
 from anthropic_proxy.routing.providers import PROVIDERS, Provider
 from anthropic_proxy.routing.providers.registry import RetiredModel
-from anthropic_proxy.routing.router import TierMapping, describe_mapping, describe_missing_key, find_preferred_provider
+from anthropic_proxy.routing.router import (
+    TierMapping,
+    describe_missing_key,
+    find_preferred_provider,
+    list_tier_mappings,
+)
 from anthropic_proxy.server.auth import claude_code_command
 from anthropic_proxy.services import Services
 from anthropic_proxy.settings import TIERS, Secret
@@ -80,7 +85,7 @@ def log_startup_summary(
 def _write_summary(services: Services, address: str, workers: int, exposure: str) -> None:
     """Log the start-up summary as one JSON object, and each warning as a separate object."""
     settings, used = services.settings, _models_by_provider(services)
-    rows, found = describe_mapping(settings, services.catalog), _readiness(services, used)
+    rows, found = list_tier_mappings(settings, services.catalog), _readiness(services, used)
     problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))
     mapping = [{"tier": row.tier, "target": row.target, "setting": row.reason, "then": row.fallbacks} for row in rows]
     services.log.write_event(
@@ -106,7 +111,7 @@ def log_exposure_warning(log: Log, exposure: str) -> None:
 
 
 def _share_out(log: Log, limit: int, workers: int) -> str:
-    maximum, minimum = worker_share(limit, 0, workers), worker_share(limit, workers - 1, workers)
+    maximum, minimum = slots_per_worker(limit, 0, workers), slots_per_worker(limit, workers - 1, workers)
     if limit < workers:
         return (
             f"  {log.paint('!', 'warn')} MAX_UPSTREAM_CALLS={limit} is less than the number of workers; each "
@@ -118,7 +123,7 @@ def _share_out(log: Log, limit: int, workers: int) -> str:
 
 def _mapping(services: Services, where: str, today: date) -> Iterator[str]:
     log = services.log
-    rows = _grouped(describe_mapping(services.settings, services.catalog))
+    rows = _grouped(list_tier_mappings(services.settings, services.catalog))
     width = max(_TARGET_WIDTH, *(len(row.target) for _, row in rows))
     yield ""
     for tiers, row in rows:
@@ -177,14 +182,14 @@ def _advise(log: Log, row: TierMapping, retired: RetiredModel, today: date) -> s
         return ""
     prefix, _, model = row.target.partition("/")
     line = f"{row.reason.partition(',')[0]}={prefix}/{retired.successor}"
-    return f"{row.retired_by} retired {model} on {day.day} {day:%B %Y}. Its successor:  {log.paint(line, 'type')}"
+    return f"{row.retiring_vendor} retired {model} on {day.day} {day:%B %Y}. Its successor:  {log.paint(line, 'type')}"
 
 
 def _models_by_provider(services: Services) -> dict[str, list[str]]:
     """Return a dictionary from provider name to the models that model tiers map to, including fallbacks."""
     by_prefix = {provider.prefix: provider.name for provider in PROVIDERS}
     used: dict[str, list[str]] = {}
-    for row in describe_mapping(services.settings, services.catalog):
+    for row in list_tier_mappings(services.settings, services.catalog):
         for target in (row.target, *row.fallbacks):
             prefix, _, model = target.partition("/")
             models = used.setdefault(by_prefix[prefix], [])
@@ -240,15 +245,15 @@ def _readiness(services: Services, used: Mapping[str, Sequence[str]]) -> "Readin
     settings = services.settings
     found = Readiness([], find_missing_packages(settings), [], [])
     for provider in PROVIDERS:
-        if not (provider.selectable or provider.name in used) or provider.name == "demo":
+        if not (provider.offered_to_users or provider.name in used) or provider.name == "demo":
             continue
         missing_key = describe_missing_key(provider, settings)
-        if not missing_key and (provider.selectable or provider.name in used):
+        if not missing_key and (provider.offered_to_users or provider.name in used):
             obstacles = find_obstacles(provider, used.get(provider.name, ()), settings, services.catalog)
             (found.obstacles if provider.name in used else found.advice).extend(obstacles)
             if not obstacles and (state := _state_of(services, provider)):
                 found.ready.append(f"{_name(provider)} ({state})")
-        elif missing_key and provider.selectable:
+        elif missing_key and provider.offered_to_users:
             found.unset.append(_name(provider))
     return found
 

@@ -42,9 +42,9 @@ def require_known_command(words: Sequence[str]) -> None:
     known = [name for name in commands if not name.startswith("-")]
     if not words or words[0].startswith("-") or words[0] in known:
         return
-    from anthropic_proxy.settings.values import find_nearest  # noqa: PLC0415
+    from anthropic_proxy.settings.values import find_similar_choice  # noqa: PLC0415
 
-    nearest = find_nearest(words[0].lower(), known)
+    nearest = find_similar_choice(words[0].lower(), known)
     raise ConfigurationError(
         f'There is no command "{words[0]}". The commands are: {", ".join(known)}. '
         + (f"Did you mean:  anthropic-proxy {nearest}" if nearest else "More:  anthropic-proxy --help")

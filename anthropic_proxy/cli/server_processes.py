@@ -23,13 +23,13 @@ def run_server(
     reload: bool = False,
     stop_timeout: float = 25.0,
     watched_file: str | None = None,
-    heartbeat_timeout: float = 30.0,
+    heartbeat_timeout_seconds: float = 30.0,
 ) -> None:
     """Open the listening socket and serve HTTP requests until SIGTERM or SIGINT stops the server.
 
     `port`: 0 selects any free port. `reload`: restart the process when the Python code changes; one process only.
     `stop_timeout`: seconds for running replies to finish after the signal. `watched_file`: settings file; a change
-    reloads the settings. `heartbeat_timeout`: seconds without a heartbeat after which a worker is replaced.
+    reloads the settings. `heartbeat_timeout_seconds`: seconds without a heartbeat after which a worker is replaced.
 
     Raises `ConfigurationError` if the address cannot be used, `SystemExit` if no process can be started.
     """
@@ -37,7 +37,7 @@ def run_server(
     raise_fd_limit()
     listener = open_listener(host, port)
     address = format_address(host, listener.getsockname()[1])
-    config = ServerConfig(address, stop_timeout, watched_file, heartbeat_timeout)
+    config = ServerConfig(address, stop_timeout, watched_file, heartbeat_timeout_seconds)
     try:
         if reload:
             _serve_with_code_reload(load_app, config, listener)

@@ -94,9 +94,9 @@ def _apply_adaptation(services: Services, target: Target, name: str) -> Target |
         return switch_wire(target, value, services.settings)
     facts = target.capabilities
     if verb == "limit" and value.isdecimal():
-        return structs.replace(target, capabilities=structs.replace(facts, stated_output=int(value)))
+        return structs.replace(target, capabilities=structs.replace(facts, max_output_from_error=int(value)))
     if verb == "window" and value.isdecimal():
-        return structs.replace(target, capabilities=structs.replace(facts, stated_window=int(value)))
+        return structs.replace(target, capabilities=structs.replace(facts, context_window_from_error=int(value)))
     if name == NO_IMAGES:
         return structs.replace(target, capabilities=structs.replace(facts, rejects_images=True))
     if name == NO_DOCUMENTS:

@@ -170,7 +170,7 @@ class Attempts:
         redact_secrets_in(error, secrets)
 
     async def _try_target(self, request: MessagesRequest, target: Target, *, is_last: bool) -> AnyOpenedStream:
-        if (catalog := self._services.catalog).has_source(target.provider.name):
+        if (catalog := self._services.catalog).can_query_provider(target.provider.name):
             target = structs.replace(target, capabilities=await catalog.fetch(target.provider.name, target.model))
         scale = await self._services.observations.token_scale(target.provider.name, target.model)
         target = await apply_stored_adaptations(self._services, target)
@@ -180,7 +180,7 @@ class Attempts:
     async def _try_target_with_retries(self, target: Target, run: _TargetRun, adaptations: int) -> AnyOpenedStream:
         """Return the first stream of this target with content, after adaptations, other keys and retries."""
         pool = self._services.credentials
-        retries, key_rotations = MAX_RETRIES_PER_TARGET, pool.key_count(target.provider)
+        retries, key_rotations = MAX_RETRIES_PER_TARGET, pool.max_key_changes(target.provider)
         self._services.retry_budget.record_first_call(target.upstream)
         while True:
             forwarded = client_credential(self._services, self._incoming, target.provider)

@@ -73,8 +73,10 @@ def target_limits(
     `fetches`: True if `FETCH_URLS` is set.
     """
     facts, dialect = target.capabilities, target.dialect
-    stated = facts.stated_window
-    outputs = [limit for limit in (facts.max_output if facts.known else None, facts.stated_output) if limit is not None]
+    stated = facts.context_window_from_error
+    outputs = [
+        limit for limit in (facts.max_output if facts.known else None, facts.max_output_from_error) if limit is not None
+    ]
     return TargetLimits(
         window=stated or (facts.context_window if facts.known else None),
         max_input=facts.max_input if facts.known and stated is None else None,
@@ -100,7 +102,7 @@ def target_limits(
 def limits_for(services: Services, target: Target) -> TargetLimits:
     """Return the limits of a target for `prepare`, with the settings and proxy tools of these services."""
     searches, fetches = services.web_search is not None, services.web_fetch is not None
-    return target_limits(target, must_fit=services.settings.check_window, searches=searches, fetches=fetches)
+    return target_limits(target, must_fit=services.settings.check_context_window, searches=searches, fetches=fetches)
 
 
 def build_call(
@@ -192,5 +194,5 @@ def continuation_target(target: Target) -> Target:
     version = target.dialect.continuation_version
     if not version:
         return target
-    base_url = target.base_url.replace(f"{target.provider.url_version}/", f"{version}/", 1)
+    base_url = target.base_url.replace(f"{target.provider.default_url_path}/", f"{version}/", 1)
     return structs.replace(target, base_url=base_url)

@@ -25,7 +25,7 @@ from anthropic_proxy.exchange.relay import forwarded_headers
 from anthropic_proxy.exchange.upstream_stream import read_body
 from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep
 from anthropic_proxy.messages.tokens import estimate
-from anthropic_proxy.routing.router import RoutingQuery, Target, find_preferred_provider, resolve
+from anthropic_proxy.routing.router import RoutingQuery, Target, find_preferred_provider, resolve_route
 from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import BaseDialect, Call, UpstreamResponse
 
@@ -57,7 +57,7 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
     request = await services.background.run_if(
         large, partial(decode_request_or_keep, for_token_count=True), incoming.body
     )
-    target = resolve(RoutingQuery(request.model), services.settings, services.catalog).targets[0]
+    target = resolve_route(RoutingQuery(request.model), services.settings, services.catalog).targets[0]
     if target.dialect.has_count_tokens:
         try:
             return await _call_provider(services, incoming, request, target, COUNT_TIMEOUT_SECONDS)
@@ -81,7 +81,7 @@ async def list_models(services: Services, incoming: ClientRequest) -> JsonReply 
     if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):
         return None
     request = MessagesRequest(model=f"{preferred.prefix}/models", messages=[])
-    target = resolve(RoutingQuery(request.model), services.settings, services.catalog).targets[0]
+    target = resolve_route(RoutingQuery(request.model), services.settings, services.catalog).targets[0]
     if not target.dialect.has_model_list:
         return None
     try:

@@ -12,7 +12,7 @@ from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import MessagesResponse
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.routing.model_listing import list_models
-from anthropic_proxy.routing.router import RoutingQuery, resolve
+from anthropic_proxy.routing.router import RoutingQuery, resolve_route
 from anthropic_proxy.services import Services
 from anthropic_proxy.settings import Settings
 
@@ -48,7 +48,7 @@ class ExchangeGateway:
     def explain(self, model: str) -> str:
         """Return the targets for a requested model and the reason of the route, as text. Raises `UnknownModel`."""
         services = self._current_services()
-        route = resolve(RoutingQuery(model), services.settings, services.catalog)
+        route = resolve_route(RoutingQuery(model), services.settings, services.catalog)
         return f"{', '.join(f'{target.provider.prefix}/{target.model}' for target in route.targets)} ({route.reason})"
 
     def list_models(self) -> Sequence[str]:

@@ -12,7 +12,7 @@ from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import ErrorEvent, Event, MessageStop
 from anthropic_proxy.messages.usage import merge_latest
 from anthropic_proxy.wire.contract import BaseDialect, Call, Credential, RelayWire, UpstreamResponse
-from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, EventSplitter, new_reader
+from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, EventSplitter, new_frame_reader
 
 FORWARDED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"))
 """Names of provider headers that the client receives, in lower case."""
@@ -211,7 +211,7 @@ class RelayStream:
         if not (relevant := self._wire.frames_to_inspect(data)):
             return
         self._begun = True
-        reader = new_reader(self._wire.framing)
+        reader = new_frame_reader(self._wire.framing)
         for frame in (*reader.feed(relevant), *reader.finish()):
             try:
                 deltas = self._decoder.decode_frame(frame)

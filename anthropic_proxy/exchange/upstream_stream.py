@@ -13,7 +13,7 @@ from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.services import BackgroundWork
 from anthropic_proxy.wire.contract import BaseDialect, Call, UpstreamResponse, Wire
-from anthropic_proxy.wire.framing import FrameReader, new_reader
+from anthropic_proxy.wire.framing import FrameReader, new_frame_reader
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Maximum size of an unstreamed reply or an error body. A larger reply fails with `UpstreamProtocolError`; a larger
@@ -76,7 +76,7 @@ class UpstreamStream:
         self._report = report
         self._decoder = wire.new_decoder(call)
         self._framing = wire.framing
-        self._reader = new_reader(self._framing) if call.stream else None
+        self._reader = new_frame_reader(self._framing) if call.stream else None
         """Frame reader. None: the answer is not streamed."""
         self._check_framing = self._framing == "sse"
         """True until the first bytes prove that an SSE answer is streamed. NDJSON is indistinguishable from a body."""
@@ -233,7 +233,7 @@ class UpstreamStream:
         """Decode an unstreamed answer. Some servers stream without `stream`."""
         self._ended = True
         if self._framing == "sse" and body.lstrip().startswith(_SSE_BEGINNINGS):
-            reader = new_reader(self._framing)
+            reader = new_frame_reader(self._framing)
             self._decode_frames(reader.feed(body) + reader.finish(), deltas)
             deltas += self._decoder.decode_end()
         else:

@@ -52,21 +52,23 @@ def describe_os_error(error: BaseException) -> str:
     Accepts every exception, not only `OSError`. Without a known cause, the text is its cleaned message or class name.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is not accepted: {clean_text(error.verify_message or '') or 'unknown'}"
+        return f"the certificate is not accepted: {clean_error_text(error.verify_message or '') or 'unknown'}"
     if isinstance(error, ssl.SSLError) and error.reason:
         return _TLS_REASONS.get(error.reason, f"TLS failed: {error.reason.replace('_', ' ').lower()}")
     if isinstance(error, socket.gaierror):
-        return _BY_NAME_ERROR.get(error.errno or 0) or clean_text(error.strerror or "the host name cannot be looked up")
+        return _BY_NAME_ERROR.get(error.errno or 0) or clean_error_text(
+            error.strerror or "the host name cannot be looked up"
+        )
     if isinstance(error, TimeoutError) and not error.errno:
-        return clean_text(str(error)) or "no answer in time"
+        return clean_error_text(str(error)) or "no answer in time"
     if isinstance(error, OSError) and error.errno:
         return _BY_ERRNO.get(error.errno) or os.strerror(error.errno).lower()
     if isinstance(error, OSError) and (numbers := _ERRNO.findall(str(error))):
         return " and ".join(dict.fromkeys(_BY_ERRNO.get(int(number), os.strerror(int(number))) for number in numbers))
-    return clean_text(str(error)) or _spell_class(type(error))
+    return clean_error_text(str(error)) or _spell_class(type(error))
 
 
-def clean_text(text: str) -> str:
+def clean_error_text(text: str) -> str:
     """Return a library's error message as one line, without exception class names and addresses of Python objects.
 
     Longer text is cut at a word to at most 300 characters, and ends with an ellipsis.

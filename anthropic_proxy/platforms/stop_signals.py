@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterable
 from types import FrameType
 
-EXIT_BLOCKED = 1
+EXIT_EVENT_LOOP_BLOCKED = 1
 """Exit status of a process that a stop signal ends while its event loop is blocked."""
-RESPONSE_TIMEOUT_SECONDS = 1.0
+LOOP_RESPONSE_TIMEOUT_SECONDS = 1.0
 """Seconds for the event loop to respond to the second stop signal. Afterwards the process ends."""
 _MARGIN_SECONDS = 0.5
 """Seconds from SIGALRM until `faulthandler` ends the process, if the handler of SIGALRM does not."""
@@ -48,7 +48,7 @@ class StopSignals:
     def __init__(self, stop: Callable[[], None], report: Callable[[], None], *, patience: float, total: float) -> None:
         self._stop = stop
         self._report = report
-        self._patience = max(patience, RESPONSE_TIMEOUT_SECONDS)
+        self._patience = max(patience, LOOP_RESPONSE_TIMEOUT_SECONDS)
         self._total = total
         self._received = 0
         self._unanswered_since: float | None = None
@@ -73,9 +73,9 @@ class StopSignals:
         self._received += 1
         if since is None:
             self._unanswered_since = now
-        elif now - since >= RESPONSE_TIMEOUT_SECONDS:
+        elif now - since >= LOOP_RESPONSE_TIMEOUT_SECONDS:
             self._end()
-        self._start_timers(self._patience if self._received == 1 else RESPONSE_TIMEOUT_SECONDS)
+        self._start_timers(self._patience if self._received == 1 else LOOP_RESPONSE_TIMEOUT_SECONDS)
         self._loop.call_soon_threadsafe(self._respond)
 
     def _respond(self) -> None:
@@ -90,6 +90,6 @@ class StopSignals:
 
     def _end(self, number: int = 0, frame: FrameType | None = None) -> None:
         # the report could wait for a lock that this thread holds
-        faulthandler.dump_traceback_later(RESPONSE_TIMEOUT_SECONDS + _MARGIN_SECONDS, exit=True, file=_STDERR)
+        faulthandler.dump_traceback_later(LOOP_RESPONSE_TIMEOUT_SECONDS + _MARGIN_SECONDS, exit=True, file=_STDERR)
         self._report()
-        os._exit(EXIT_BLOCKED)
+        os._exit(EXIT_EVENT_LOOP_BLOCKED)

@@ -7,7 +7,7 @@ from typing import Protocol
 from anthropic_proxy.errors import AuthenticationFailed, UpstreamError
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.providers.registry import UNKNOWN_PROJECT
-from anthropic_proxy.routing.router import describe_missing_key, find_server
+from anthropic_proxy.routing.router import describe_missing_key, find_server_override
 from anthropic_proxy.settings import Secret, Settings
 from anthropic_proxy.wire.contract import Credential
 
@@ -94,7 +94,7 @@ class Credentials:
             )
         return credential, base_url.replace(UNKNOWN_PROJECT, project or "")
 
-    def key_count(self, provider: Provider) -> int:
+    def max_key_changes(self, provider: Provider) -> int:
         """Return the maximum number of key changes for one client request: keys - 1. A token is replaced once."""
         if provider.key_source != "settings":
             return 1
@@ -143,7 +143,7 @@ class Credentials:
 
     def _find_header(self, provider: Provider) -> tuple[str, str]:
         """Return the name of the key header and the prefix of its value."""
-        server = find_server(provider, self._settings)
+        server = find_server_override(provider, self._settings)
         if server is None or server.key_header is None:
             return provider.key_header, provider.key_scheme
         return server.key_header, server.key_scheme

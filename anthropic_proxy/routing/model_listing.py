@@ -12,13 +12,13 @@ from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import (
     RoutingQuery,
-    describe_mapping,
     describe_missing_key,
     find_capabilities,
     find_preferred_provider,
-    resolve,
+    list_tier_mappings,
+    resolve_route,
 )
-from anthropic_proxy.routing.router.model_names import choose, find_tier
+from anthropic_proxy.routing.router.model_names import choose_models, find_tier
 from anthropic_proxy.settings import TIERS, Settings
 
 _RELEASED = "2026-01-01T00:00:00Z"
@@ -50,23 +50,23 @@ def list_models(settings: Settings, catalog: Catalog) -> list[ModelEntry]:
 def find_model(requested: str, settings: Settings, catalog: Catalog) -> ModelEntry:
     """Return the entry for `GET /v1/models/<id>`. Ids with a Claude tier or a provider prefix need not be listed.
 
-    Raises `UnknownModel` for other unlisted ids, although requests accept them. Also raises the errors of `resolve`.
+    Raises `UnknownModel` for other unlisted ids, although requests accept them, and the errors of `resolve_route`.
     """
     for entry in list_models(settings, catalog):
         if entry.id == requested:
             return entry
     preferred = find_preferred_provider(settings, catalog)
-    choice = choose(requested, preferred, settings, catalog)[0]
+    choice = choose_models(requested, preferred, settings, catalog)[0]
     if choice.note and find_tier(requested) is None:
         raise UnknownModel(f"model: {requested!r} is not available. GET /v1/models lists the available models.")
-    target = resolve(RoutingQuery(requested), settings, catalog).targets[0]
+    target = resolve_route(RoutingQuery(requested), settings, catalog).targets[0]
     display_name = requested if target.model == requested else f"{requested} → {target.provider.prefix}/{target.model}"
     return _entry(requested, display_name, target.capabilities)
 
 
 def _list_tiers(settings: Settings, catalog: Catalog) -> Iterator[ModelEntry]:
     preferred = find_preferred_provider(settings, catalog)
-    mapped = {row.tier: row for row in describe_mapping(settings, catalog)}
+    mapped = {row.tier: row for row in list_tier_mappings(settings, catalog)}
     for name in next(row.known_models for row in PROVIDERS if row.serves_claude):
         row = mapped[find_tier(name) or TIERS[0]]
         prefix, _, model = row.target.partition("/")
@@ -78,13 +78,13 @@ def _list_tiers(settings: Settings, catalog: Catalog) -> Iterator[ModelEntry]:
 
 def _list_others(settings: Settings, catalog: Catalog) -> Iterator[ModelEntry]:
     for row in PROVIDERS:
-        listable = settings.serve_demo if row.transport == "demo" else row.selectable
+        listable = settings.serve_demo if row.transport == "demo" else row.offered_to_users
         if not listable or row.serves_claude or describe_missing_key(row, settings):
             continue
         extra, listed = settings.extra_models.get(row.name, ()), catalog.listing(row.name)
         known = () if row.uses_installed_models else row.known_models
         for model in (*(known if listed is None else listed), *extra):
-            if model not in row.refused_models:
+            if model not in row.non_chat_models:
                 name = f"{row.prefix}/{model}"
                 yield _entry(f"claude-{name}", name, find_capabilities(row, model, settings, catalog))
 

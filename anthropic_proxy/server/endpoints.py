@@ -56,7 +56,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     sink = AsgiSink(receive, send, request_id)
     receipt = Receipt(request_id=request_id, client=Client(), started_at=services.clock())
     receipt.method = scope["method"]
-    receipt.path = path if (path := scope["path"]) in ENDPOINTS else canonical_path(path)
+    receipt.path = path if (path := scope["path"]) in ENDPOINTS else remove_repeated_v1(path)
     number = services.in_progress.begin(request_id, receipt.method, receipt.path)
     headers, body_read = headers_of(scope), False
     try:
@@ -186,7 +186,7 @@ MODEL_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_model}
 """HTTP method → endpoint, for all URL paths below `/v1/models/`."""
 
 
-def canonical_path(path: str) -> str:
+def remove_repeated_v1(path: str) -> str:
     """Return a URL path with `/v1/v1/` at its beginning replaced by `/v1/`, and other paths unchanged.
 
     A client with `/v1` in its `ANTHROPIC_BASE_URL` doubles the prefix.
@@ -205,13 +205,13 @@ def find_endpoint(method: str, path: str, plugin_paths: Container[str] = ()) -> 
     elif methods is None and path in plugin_paths:
         methods = PLUGIN_ENDPOINTS
     if methods is None:
-        raise path_not_found(path)
+        raise path_not_found_error(path)
     if method not in methods:
         raise MethodNotAllowed(f"{method} is not supported at {path!r}; use {' or '.join(methods)}.", methods)
     return methods[method]
 
 
-def path_not_found(path: str) -> UnknownModel:
+def path_not_found_error(path: str) -> UnknownModel:
     """Return the 404 error for an unknown URL path. For a path of OpenAI, Gemini or Ollama, its text names that API."""
     text = f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages."
     for api, pattern in _OTHER_FORMATS.items():

@@ -118,7 +118,7 @@ class ServerConfig:
     """Seconds for running replies to finish after a stop signal. Afterwards they end with an error."""
     watched_file: str | None = None
     """Path of the settings file; a change reloads the settings. None: no file is watched."""
-    heartbeat_timeout: float = 30.0
+    heartbeat_timeout_seconds: float = 30.0
     """Seconds without a heartbeat after which the supervisor kills and replaces a worker."""
 
 

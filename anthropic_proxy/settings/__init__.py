@@ -10,7 +10,7 @@ from anthropic_proxy.settings.load import (
     ENV_FILE,
     ProviderVariables,
     SettingsReader,
-    changed_variables,
+    find_changed_variables,
     list_variables,
     load_settings,
 )
@@ -24,9 +24,9 @@ __all__ = [
     "Settings",
     "SettingsReader",
     "Timeouts",
-    "changed_variables",
     "export_to_litellm",
     "find_bound_host",
+    "find_changed_variables",
     "list_variables",
     "load_settings",
 ]

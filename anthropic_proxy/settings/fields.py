@@ -131,7 +131,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """`FIDELITY`: `strict` rejects a request that the backend can serve only with losses; `best-effort` serves it."""
     tier_fidelities: Mapping[str, Fidelity] = {}
     """Tier → policy that overrides `fidelity` for requests of the tier (`FIDELITY_<TIER>`)."""
-    check_window: bool = False
+    check_context_window: bool = False
     """`CHECK_WINDOW`: True if a request above the context window of the model is rejected before an upstream call."""
     search_url: str | None = None
     """`SEARCH_URL`: URL of the search service for web searches run by the proxy. None: the proxy runs none."""
@@ -175,7 +175,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         """Return the unredacted keys accepted from clients (`PROXY_API_KEY`)."""
         return [key.reveal() for key in self.proxy_api_keys]
 
-    def reveal_keys(self) -> Sequence[str]:
+    def reveal_all_secrets(self) -> Sequence[str]:
         """Return the unredacted text of every provider key, proxy key and other secret, so that logs can hide them."""
         own = (key for keys in self.keys.values() for key in keys)
         return [key.reveal() for key in (*own, *self.proxy_api_keys, *self.other_secrets)]

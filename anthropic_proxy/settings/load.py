@@ -11,9 +11,9 @@ from msgspec import Struct
 from anthropic_proxy.settings import values
 from anthropic_proxy.settings.environment import find_color_setting, find_no_proxy, find_proxies
 from anthropic_proxy.settings.fields import TIERS, Secret, Settings, Timeouts
-from anthropic_proxy.settings.sources import Found, Sources
+from anthropic_proxy.settings.sources import FoundSetting, Sources
 
-Value = TypeVar("Value")
+SettingT = TypeVar("SettingT")
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
 """Endings of variable names of other programs. The log redacts the values of the variables."""
 _PATH_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
@@ -51,7 +51,7 @@ class ProviderVariables(Struct, frozen=True, kw_only=True):
     """Variable of the base URL. It takes precedence over `<env_prefix>_BASE_URL`. None: only the latter exists."""
     key_variable: str | None = None
     """Variable of the API keys: `GEMINI_API_KEY`. None: the provider has no key setting."""
-    selectable: bool = True
+    offered_to_users: bool = True
     """True if error texts list the provider as a choice for a setting. False: demo and LiteLLM."""
     wires: Mapping[str, object]
     """Names of the supported wires (APIs) as keys: `chat`, `responses`. `<env_prefix>_WIRE` accepts the same names."""
@@ -125,12 +125,16 @@ def _load_fields(sources: Sources, providers: Sequence[ProviderVariables]) -> di
     return {**fields, **_load_of_providers(sources, providers)}
 
 
-def _find(sources: Sources, decode: Callable[[Found], Value], *variables: str, several: bool = False) -> Value | None:
+def _find(
+    sources: Sources, decode: Callable[[FoundSetting], SettingT], *variables: str, several: bool = False
+) -> SettingT | None:
     found = sources.find(*variables, several=several)
     return None if found is None else decode(found)
 
 
-def _find_by_tier(sources: Sources, decode: Callable[[Found], Value], start: str, *, several: bool) -> dict[str, Value]:
+def _find_by_tier(
+    sources: Sources, decode: Callable[[FoundSetting], SettingT], start: str, *, several: bool
+) -> dict[str, SettingT]:
     found = {tier: _find(sources, decode, start + tier.upper(), several=several) for tier in TIERS}
     return {tier: value for tier, value in found.items() if value is not None}
 
@@ -182,7 +186,7 @@ def _load_others(sources: Sources, providers: Sequence[ProviderVariables]) -> di
             entry.text.partition(",")[0].strip() if name in keys else entry.text,
             f"{name} in {entry.origin}",
         )
-        for name, entry in sources.find_others(set(sources.requested_variables) - shared).items()
+        for name, entry in sources.find_litellm_variables(set(sources.requested_variables) - shared).items()
     }
 
 
@@ -192,58 +196,58 @@ def _require_models(fields: Mapping[str, Any], sources: Sources, providers: Sequ
     named = fields["tier_models"] or fields.keys() & {"big_model", "middle_model", "small_model"}
     if preferred is None or preferred.has_default_models or named:
         return
-    listed = values.enumerate_words([row.name for row in providers if row.selectable])
+    listed = values.join_with_or([row.name for row in providers if row.offered_to_users])
     found = sources.find("PREFERRED_PROVIDER")
     assert found is not None
-    raise values.invalid_value(
+    raise values.invalid_setting_error(
         found,
         f"Use {listed}. {preferred.name} has no default models: set BIG_MODEL and SMALL_MODEL too.",
     )
 
 
-def _preferred(providers: Sequence[ProviderVariables], found: Found) -> str:
+def _preferred(providers: Sequence[ProviderVariables], found: FoundSetting) -> str:
     choices = {row.prefix: row.name for row in providers} | {row.name: row.name for row in providers}
-    return values.decode_choice(found, choices, [row.name for row in providers if row.selectable])
+    return values.decode_choice(found, choices, [row.name for row in providers if row.offered_to_users])
 
 
-def _wire(row: ProviderVariables, found: Found) -> str | None:
+def _wire(row: ProviderVariables, found: FoundSetting) -> str | None:
     words = ("auto", *row.wires)
     wire = values.decode_choice(found, {word: word for word in words}, words)
     return None if wire == "auto" else wire
 
 
-def _choice(*words: str) -> Callable[[Found], str]:
+def _choice(*words: str) -> Callable[[FoundSetting], str]:
     return lambda found: values.decode_choice(found, {word: word for word in words}, words)
 
 
-def _log_level(found: Found) -> str:
+def _log_level(found: FoundSetting) -> str:
     return values.decode_choice(found, {**{word: word for word in _LOG_LEVELS}, **_OTHER_LOG_LEVELS}, _LOG_LEVELS)
 
 
-def _text(found: Found) -> str:
+def _text(found: FoundSetting) -> str:
     return found.text
 
 
-def _location(found: Found) -> str:
+def _location(found: FoundSetting) -> str:
     text = found.text.lower()
     if not text.replace("-", "").isalnum() or not text.isascii():  # it becomes part of a host name
-        raise values.invalid_value(found, "Use a region such as us-central1, or global.")
+        raise values.invalid_setting_error(found, "Use a region such as us-central1, or global.")
     return text
 
 
-def _project(found: Found) -> str:
+def _project(found: FoundSetting) -> str:
     if not found.text.isascii() or not found.text.replace("-", "").replace(":", "").replace(".", "").isalnum():
-        raise values.invalid_value(found, "Use the id of a project: letters, digits and hyphens.")
+        raise values.invalid_setting_error(found, "Use the id of a project: letters, digits and hyphens.")
     return found.text
 
 
-def _host(found: Found) -> str:
+def _host(found: FoundSetting) -> str:
     if "/" in found.text or " " in found.text or not found.text.isprintable():
-        raise values.invalid_value(found, "Use an address to listen on, such as 127.0.0.1 or 0.0.0.0.")
+        raise values.invalid_setting_error(found, "Use an address to listen on, such as 127.0.0.1 or 0.0.0.0.")
     return found.text.strip("[]")
 
 
-_SIMPLE: tuple[tuple[str, Callable[[Found], object], bool, tuple[str, ...]], ...] = (
+_SIMPLE: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[str, ...]], ...] = (
     ("big_model", values.decode_model, False, ("BIG_MODEL",)),
     ("middle_model", values.decode_model, False, ("MIDDLE_MODEL",)),
     ("small_model", values.decode_model, False, ("SMALL_MODEL",)),
@@ -265,7 +269,7 @@ _SIMPLE: tuple[tuple[str, Callable[[Found], object], bool, tuple[str, ...]], ...
     ("host", _host, False, ("HOST",)),
     ("port", lambda found: values.decode_integer(found, 1, 65_535, ""), False, ("PORT",)),
     ("fidelity", _choice(*_FIDELITIES), False, ("FIDELITY",)),
-    ("check_window", values.decode_boolean, False, ("CHECK_WINDOW",)),
+    ("check_context_window", values.decode_boolean, False, ("CHECK_WINDOW",)),
     ("search_url", values.decode_url, False, ("SEARCH_URL",)),
     ("fetch_urls", values.decode_boolean, False, ("FETCH_URLS",)),
     (
@@ -292,7 +296,7 @@ def _find_misspellings(sources: Sources, providers: Sequence[ProviderVariables])
         if in_environment and (name.startswith(_FOREIGN_BEGINNINGS) or "_" not in name):
             continue
         min_similarity = _FOREIGN_FROM if in_environment else _MIN_SIMILARITY
-        meant = values.find_nearest(name.upper(), sources.requested_variables, min_similarity)
+        meant = values.find_similar_choice(name.upper(), sources.requested_variables, min_similarity)
         if meant and not (in_environment and meant in sources.origins):
             yield f"{origin}: {name} is not a setting. Did you mean {meant}"
 
@@ -319,7 +323,7 @@ class SettingsReader:
         return msgspec.structs.replace(settings, **self._overrides)
 
 
-def changed_variables(before: Settings, after: Settings) -> list[str]:
+def find_changed_variables(before: Settings, after: Settings) -> list[str]:
     """Return the names of variables with different texts before and after a reload, set or removed ones included."""
     names = dict.fromkeys((*before.raw_values, *after.raw_values))
     return [name for name in names if before.raw_values.get(name) != after.raw_values.get(name)]

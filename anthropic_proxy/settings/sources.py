@@ -28,7 +28,7 @@ _QUOTED = re.compile(r"""(["'])(.*?)\1\s*(?:\#.*)?""", re.DOTALL)
 _COMMENT = re.compile(r"(?:^|\s+)#(?:\s.*)?$|\s+#.*$", re.DOTALL)
 
 
-class Found(Struct, frozen=True):
+class FoundSetting(Struct, frozen=True):
     """The text of a setting before decoding, with its variable and source."""
 
     variable: str
@@ -74,7 +74,7 @@ class Sources:
         if env_file is not None:
             self.file = {key: given for key, given in self._load_file(env_file) if given.text}
 
-    def find(self, *variables: str, several: bool = False) -> Found | None:
+    def find(self, *variables: str, several: bool = False) -> FoundSetting | None:
         """Return the text of a setting. `variables`: its main name, then its aliases. None: no variable is set.
 
         An alias in the environment takes precedence over the main name in `.env`. A placeholder counts as unset.
@@ -92,7 +92,7 @@ class Sources:
                     return found
         return None
 
-    def _note_ignored(self, found: Found, others: Sequence[str]) -> None:
+    def _note_ignored(self, found: FoundSetting, others: Sequence[str]) -> None:
         """Add a warning for each other name of the same setting that has a different text."""
         for name in others:
             given = self._find_in_environment(name) or self.file.get(name)
@@ -107,7 +107,7 @@ class Sources:
         yield from ((name, "environment") for name, text in self._environ.items() if text and name not in self.file)
         yield from ((name, given.origin) for name, given in self.file.items())
 
-    def find_others(self, excluded: Collection[str]) -> dict[str, _Given]:
+    def find_litellm_variables(self, excluded: Collection[str]) -> dict[str, _Given]:
         """Return variables of `.env` for LiteLLM: not in the environment, not in `excluded`, and no placeholders.
 
         `…_PROXY` variables are omitted, because libraries read them at different times.
@@ -144,10 +144,10 @@ class Sources:
             )
         return _Given(text, "environment") if text else None
 
-    def _keep(self, variable: str, given: _Given, several: bool) -> Found | None:
+    def _keep(self, variable: str, given: _Given, several: bool) -> FoundSetting | None:
         values = [value.strip() for value in given.text.split(",")] if several else [given.text]
         kept = tuple(value for value in values if value and not _PLACEHOLDER.search(value))
-        found = Found(variable, given.text, given.origin, kept)
+        found = FoundSetting(variable, given.text, given.origin, kept)
         if placeholders := sum(1 for value in values if value) - len(kept):
             listed = f"{placeholders} of {variable}" if kept else variable
             self._placeholders.setdefault(found.origin.partition(" line ")[0], []).append(listed)

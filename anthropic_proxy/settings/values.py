@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings.fields import Secret
-from anthropic_proxy.settings.sources import Found
+from anthropic_proxy.settings.sources import FoundSetting
 
 _BOOLEANS = {
     **dict.fromkeys(("true", "1", "yes", "on", "y", "t"), True),
@@ -26,7 +26,7 @@ _HOST_NAME = re.compile(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(
 _MAX_SHOWN_CHARACTERS = 60
 
 
-def invalid_value(found: Found, allowed: str, suggestion: str = "") -> ConfigurationError:
+def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "") -> ConfigurationError:
     """Return the error for an invalid setting. The caller raises it.
 
     `allowed`: sentence about the allowed values. `suggestion`: similar valid text, or "". Secrets are redacted.
@@ -37,69 +37,73 @@ def invalid_value(found: Found, allowed: str, suggestion: str = "") -> Configura
     return ConfigurationError(" ".join(sentences))
 
 
-def decode_choice(found: Found, choices: Mapping[str, str], listed: Sequence[str]) -> str:
+def decode_choice(found: FoundSetting, choices: Mapping[str, str], listed: Sequence[str]) -> str:
     """Return the value in `choices` for the setting text, in any case.
 
     `choices`: accepted lower-case word → value. `listed`: the words that an error text lists.
     """
     chosen = choices.get(found.text.lower())
     if chosen is None:
-        raise invalid_value(found, f"Use {enumerate_words(listed)}.", find_nearest(found.text.lower(), choices))
+        raise invalid_setting_error(
+            found, f"Use {join_with_or(listed)}.", find_similar_choice(found.text.lower(), choices)
+        )
     return chosen
 
 
-def decode_boolean(found: Found) -> bool:
+def decode_boolean(found: FoundSetting) -> bool:
     """Return True for `true`, `1`, `yes`, `on`, `y`, `t`, False for their opposites, in any case."""
     value = _BOOLEANS.get(found.text.lower())
     if value is None:
-        raise invalid_value(found, "Use true or false.", find_nearest(found.text.lower(), ("true", "false")))
+        raise invalid_setting_error(
+            found, "Use true or false.", find_similar_choice(found.text.lower(), ("true", "false"))
+        )
     return value
 
 
-def decode_seconds(found: Found) -> float:
+def decode_seconds(found: FoundSetting) -> float:
     """Return a finite number of seconds above 0."""
     try:
         seconds = float(found.text)
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise invalid_value(found, "Use a number of seconds above 0, such as 300.")
+        raise invalid_setting_error(found, "Use a number of seconds above 0, such as 300.")
     return seconds
 
 
-def decode_duration(found: Found) -> str:
+def decode_duration(found: FoundSetting) -> str:
     """Return the setting text if it is a Go duration (`10m`, `1h30m`) or whole seconds. Negative: unlimited."""
     if not _DURATION.fullmatch(found.text):
-        raise invalid_value(found, "Use seconds, or a time such as 30s, 10m or 24h; -1: no limit.")
+        raise invalid_setting_error(found, "Use seconds, or a time such as 30s, 10m or 24h; -1: no limit.")
     return found.text
 
 
-def decode_integer(found: Found, minimum: int, maximum: int, unit: str) -> int:
+def decode_integer(found: FoundSetting, minimum: int, maximum: int, unit: str) -> int:
     """Return an integer from `minimum` to `maximum`, both included. `unit`: for the error text (`tokens`), or ""."""
     text = found.text.replace("_", "")
     if not (text.isascii() and text.isdigit() and minimum <= int(text[:20]) <= maximum):
-        raise invalid_value(found, f"Use a whole number{unit and ' of ' + unit} from {minimum} to {maximum}.")
+        raise invalid_setting_error(found, f"Use a whole number{unit and ' of ' + unit} from {minimum} to {maximum}.")
     return int(text)
 
 
-def decode_url(found: Found) -> str:
+def decode_url(found: FoundSetting) -> str:
     """Return an http or https URL without a trailing slash. The only accepted query is `api-version` of Azure."""
     allowed = "Use an address that begins with http:// or https://, without password and query."
     try:
         url = urlsplit(found.text)
         port = url.port
     except ValueError:
-        raise invalid_value(found, allowed) from None
+        raise invalid_setting_error(found, allowed) from None
     if url.scheme.lower() not in {"http", "https"} or not url.hostname or port == 0:
         guess = f"http://{found.text}" if re.fullmatch(r"[\w.-]+(:\d+)?(/\S*)?", found.text) else ""
-        raise invalid_value(found, allowed, guess)
+        raise invalid_setting_error(found, allowed, guess)
     is_plain = _QUERY.fullmatch(url.query) and _HEADER_TEXT.fullmatch(found.text)
     if not is_plain or url.fragment or "@" in url.netloc:
-        raise invalid_value(found, allowed)
+        raise invalid_setting_error(found, allowed)
     return f"{found.text.partition('?')[0].rstrip('/')}{url.query and '?' + url.query}"
 
 
-def decode_keys(found: Found) -> tuple[Secret, ...]:
+def decode_keys(found: FoundSetting) -> tuple[Secret, ...]:
     """Return the API keys of a comma-separated list in order, without duplicates."""
     for item in found.items:
         if not _HEADER_TEXT.fullmatch(item):
@@ -112,42 +116,42 @@ def decode_keys(found: Found) -> tuple[Secret, ...]:
     return tuple(Secret(item, origin) for item in dict.fromkeys(found.items))
 
 
-def decode_model(found: Found) -> str:
+def decode_model(found: FoundSetting) -> str:
     """Return the model id of a setting, with or without a provider prefix: `openai/gpt-4.1`, `gpt-4.1`."""
     return _model(found, found.text)
 
 
-def decode_models(found: Found) -> tuple[str, ...]:
+def decode_models(found: FoundSetting) -> tuple[str, ...]:
     """Return the model ids of a comma-separated list in order, without duplicates."""
     return tuple(_model(found, item) for item in dict.fromkeys(found.items))
 
 
-def decode_hosts(found: Found) -> tuple[str, ...]:
+def decode_hosts(found: FoundSetting) -> tuple[str, ...]:
     """Return the host names of a comma-separated list in lower case, without ports and brackets."""
     names = [_HOST_NAME.fullmatch(item) for item in found.items]
     if not all(names):
-        raise invalid_value(
+        raise invalid_setting_error(
             found, "Use host names separated by commas, such as proxy.example.org, without http:// and path."
         )
     return tuple(dict.fromkeys((name["name"] or name["address"]).lower() for name in names if name))
 
 
-def enumerate_words(words: Sequence[str]) -> str:
+def join_with_or(words: Sequence[str]) -> str:
     """Return the words as a text: `a, b or c`."""
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def find_nearest(text: str, choices: Mapping[str, object] | Sequence[str], min_similarity: float = 0.6) -> str:
+def find_similar_choice(text: str, choices: Mapping[str, object] | Sequence[str], min_similarity: float = 0.6) -> str:
     """Return the choice most similar to `text`. "": no choice reaches `min_similarity` (0 to 1)."""
     from difflib import get_close_matches  # noqa: PLC0415  # imported for errors only
 
     return next(iter(get_close_matches(text, list(choices), n=1, cutoff=min_similarity)), "")
 
 
-def _model(found: Found, name: str) -> str:
+def _model(found: FoundSetting, name: str) -> str:
     if not _MODEL_NAME.fullmatch(name) or name.startswith("/") or name.endswith("/"):
-        raise invalid_value(
+        raise invalid_setting_error(
             found, "Use the name of a model, with or without the prefix of a provider, such as openai/gpt-4.1."
         )
     return name

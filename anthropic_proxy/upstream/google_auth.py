@@ -26,7 +26,7 @@ from anthropic_proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from anthropic_proxy.platforms.os_errors import clean_text, describe_os_error
+from anthropic_proxy.platforms.os_errors import clean_error_text, describe_os_error
 from anthropic_proxy.wire.contract import Credential
 
 REFRESH_BEFORE_SECONDS = 225.0
@@ -239,5 +239,5 @@ def _end_of(credentials: Any) -> float:
 
 def _describe(error: Exception) -> str:
     """Return the first argument of an exception. google-auth puts complete replies into the others."""
-    text = clean_text(str(error.args[0])) if error.args else describe_os_error(error)
+    text = clean_error_text(str(error.args[0])) if error.args else describe_os_error(error)
     return f"{describe_os_error(error) if isinstance(error, OSError) else text}."

@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 from typing import Literal
 
-Kind = Literal["end", "calls", "limit", "window", "blocked", "failed", "unknown"]
+FinishKind = Literal["end", "calls", "limit", "window", "blocked", "failed", "unknown"]
 """Meaning of a finish reason. `end`: the reply is complete. `calls`: the reply is complete and ends with tool calls.
 `limit`: the reply was cut at the output limit or for repetition. `window`: the reply was cut at the full context
 window. `blocked`: a content filter stopped the reply. `failed`: the server stopped the reply after an error.
@@ -19,7 +19,7 @@ window. `blocked`: a content filter stopped the reply. `failed`: the server stop
 
 _MAX_CHARACTERS = 100
 """Number of characters of a finish reason that are read. The remaining characters are ignored."""
-_KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
+_KINDS: tuple[tuple[FinishKind, re.Pattern[str]], ...] = (
     ("end", re.compile(r"^(?:stop|end|eos)(?:_?(?:turn|token|sequence|string|stringfound|found))?$|^completed?$")),
     ("calls", re.compile(r"^(?:tool|function)_?(?:calls?|use)$")),
     ("window", re.compile(r"context|model_length|window")),
@@ -34,7 +34,7 @@ _KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
 match counts."""
 
 
-def finish_kind(reason: str) -> Kind:
+def finish_kind(reason: str) -> FinishKind:
     """Return the kind of a provider's finish reason, for example `limit` for `length`. Case is ignored.
 
     Returns `unknown` if no pattern matches.
@@ -43,6 +43,6 @@ def finish_kind(reason: str) -> Kind:
 
 
 @lru_cache(maxsize=64)
-def _finish_kind(reason: str) -> Kind:
+def _finish_kind(reason: str) -> FinishKind:
     word = reason.lower().replace("-", "_").replace(" ", "_")
     return next((kind for kind, pattern in _KINDS if pattern.search(word)), "unknown")

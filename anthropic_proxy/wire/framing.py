@@ -194,6 +194,6 @@ FrameReader = SSEReader | NDJSONReader
 """Reader of one streamed body. `feed(bytes)` and `finish()` return lists of complete frames as bytes."""
 
 
-def new_reader(framing: Literal["sse", "ndjson"]) -> FrameReader:
+def new_frame_reader(framing: Literal["sse", "ndjson"]) -> FrameReader:
     """Return a new reader for one streamed body. `framing` is the `FRAMING` of the wire."""
     return SSEReader() if framing == "sse" else NDJSONReader()

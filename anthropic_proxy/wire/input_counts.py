@@ -4,7 +4,9 @@ Other providers report one total that includes cached input. Anthropic's `input_
 """
 
 
-def split_input(total: int | None, read: int | None, written: int | None) -> tuple[int | None, int | None, int | None]:
+def split_input_tokens(
+    total: int | None, read: int | None, written: int | None
+) -> tuple[int | None, int | None, int | None]:
     """Return the input tokens outside the cache, the tokens read from the cache and the tokens written to the cache.
 
     `total`, `read` and `written` are the provider's counts. None: not reported; a None is returned in its place.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from msgspec import Raw
 
 
-def join_texts(texts: Sequence[Raw], before: bytes = b"", after: bytes = b"") -> Raw:
+def join_json_strings(texts: Sequence[Raw], before: bytes = b"", after: bytes = b"") -> Raw:
     """Return one JSON string with the content of all `texts`, separated by blank lines.
 
     `before` and `after` are added at the start and the end. They must already be escaped for a JSON string.

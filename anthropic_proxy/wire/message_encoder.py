@@ -22,23 +22,23 @@ from anthropic_proxy.messages.models import (
     json_string,
 )
 from anthropic_proxy.messages.preparation import PreparedRequest
-from anthropic_proxy.wire.json_strings import join_texts
+from anthropic_proxy.wire.json_strings import join_json_strings
 from anthropic_proxy.wire.shared_notes import (
     ERROR_MARKED,
     FOREIGN_THINKING_DROPPED,
     MEDIA_MOVED,
     PREFILL_AS_TEXT,
     SYSTEM_AS_REMINDER,
-    omitted,
+    media_omitted_note,
 )
 
 CONTINUE_TEXT = json_string("Continue exactly from the end of your last message.")
 """User text added after a last assistant message (prefill), for a provider that cannot continue this message itself.
 A JSON string."""
-EMPTY_TEXT_BYTES = Raw(b'""')
+EMPTY_JSON_STRING = Raw(b'""')
 """The empty string as JSON."""
 
-ERROR_MARK = "[tool error]"
+TOOL_ERROR_PREFIX = "[tool error]"
 """Start of the text of a tool result with `is_error`, because the three protocols have no error flag."""
 _USER_CONTENT = frozenset({TextBlock, ImageBlock, DocumentBlock})
 MOVED_MEDIA_TEXTS: dict[type, Raw] = {
@@ -113,7 +113,7 @@ class MessageEncoder(ABC):
 
         `content` contains the encoded part for each of `blocks`, in the same order.
         """
-        return join_texts(replace_media(blocks, content), f"{ERROR_MARK} ".encode() if is_error else b"")
+        return join_json_strings(replace_media(blocks, content), f"{TOOL_ERROR_PREFIX} ".encode() if is_error else b"")
 
     def _encode_conversation(self) -> None:
         """Append all messages of the request."""
@@ -158,7 +158,7 @@ class MessageEncoder(ABC):
             return
         if self.sends_reminders:
             self.notes.append(SYSTEM_AS_REMINDER)
-            self._add_reminder(join_texts(texts, rb"<system-reminder>\n", rb"\n</system-reminder>"))
+            self._add_reminder(join_json_strings(texts, rb"<system-reminder>\n", rb"\n</system-reminder>"))
         elif self._has_open_calls:
             self._late_texts += texts
         else:
@@ -172,7 +172,7 @@ class MessageEncoder(ABC):
                 if block.is_error or not is_text(block.content):
                     self._encode_structured_result(block, parts)
                 else:
-                    self._append_result(block, block.content or EMPTY_TEXT_BYTES)
+                    self._append_result(block, block.content or EMPTY_JSON_STRING)
             elif type(block) in _USER_CONTENT:
                 others.append(block)
         self._has_open_calls = False
@@ -194,15 +194,15 @@ class MessageEncoder(ABC):
         if block.is_error:
             self.notes.append(ERROR_MARKED)
         if media and self.accepts_media_in_results:
-            self._append_result(block, [json_string(ERROR_MARK), *content] if block.is_error else content)
+            self._append_result(block, [json_string(TOOL_ERROR_PREFIX), *content] if block.is_error else content)
             return
         if media:
             self._append_result(block, self._join_result_without_media(blocks, content, is_error=bool(block.is_error)))
             self.notes.append(MEDIA_MOVED)
             parts += (json_string(f"From the result of tool call {self._result_label(block)}:"), *media)
         else:
-            mark = f"{ERROR_MARK} ".encode() if block.is_error else b""
-            self._append_result(block, join_texts(content or [EMPTY_TEXT_BYTES], mark))
+            mark = f"{TOOL_ERROR_PREFIX} ".encode() if block.is_error else b""
+            self._append_result(block, join_json_strings(content or [EMPTY_JSON_STRING], mark))
 
     def _encode_media(self, block: ImageBlock | DocumentBlock) -> Any:
         """Return an image or document in the form of the wire.
@@ -218,7 +218,7 @@ class MessageEncoder(ABC):
             encoded = self._encode_document(block) if accepted else None
         if encoded is not None:
             return encoded
-        self.notes.append(omitted(kind, source.media_type, by_address=source.type == "url"))
+        self.notes.append(media_omitted_note(kind, source.media_type, by_address=source.type == "url"))
         if source.type == "url" and (accepted or (kind == "image" and self.mentions_image_urls)):
             return json_string(f"[{kind}: {source.url}]")
         return json_string(f"[{kind} omitted: {title or source.media_type or source.url}]")
@@ -241,7 +241,7 @@ def join_system_prompt(request: PreparedRequest, extra_text: str = "") -> Raw | 
     texts = [block.text for block in request.system]
     if extra_text:
         texts.append(json_string(extra_text))
-    return join_texts(texts) if texts else None
+    return join_json_strings(texts) if texts else None
 
 
 def image_url(block: ImageBlock, media_types: tuple[str, ...], *, accepts_urls: bool) -> str:

@@ -13,17 +13,17 @@ from msgspec import structs
 
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
 from anthropic_proxy.wire.contract import Adaptation, Call, UpstreamRequest
-from anthropic_proxy.wire.failures import find_level, find_named
-from anthropic_proxy.wire.json_schema import BASICS
+from anthropic_proxy.wire.failures import find_accepted_effort, find_rejected_parameter
+from anthropic_proxy.wire.json_schema import BASIC_RULES
 from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
 
 D = TypeVar("D", bound=OpenAIDialect)
 """Dialect of one of the two wires."""
 
-Drops = Mapping[str, Mapping[str, object]]
+ParameterDrops = Mapping[str, Mapping[str, object]]
 """Upstream parameter → dialect fields, with values that make the encoder omit the parameter."""
 
-SHARED_DROPS: Drops = {
+SHARED_DROPS: ParameterDrops = {
     "temperature": {"sampling_support": "never"},
     "top_p": {"sampling_support": "never"},
     "parallel_tool_calls": {"sends_parallel_tool_calls": False},
@@ -32,7 +32,7 @@ SHARED_DROPS: Drops = {
     "store": {"sends_store": False},
     "service_tier": {"sends_service_tier": False},
     "strict": {"sends_strict": False},
-    "parameters": {"schema": BASICS},
+    "parameters": {"schema": BASIC_RULES},
 }
 """Parameters that both protocols have and that the encoder can omit. `parameters` is the input schema of a tool: the
 schema is reduced to basic keywords."""
@@ -52,7 +52,7 @@ _STEP = re.compile(r"[^.\[\]]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
 
 
-def path_words(parameter: str) -> list[str]:
+def reversed_path_names(parameter: str) -> list[str]:
     """Return the names in the path of a rejected parameter, last name first: `["summary", "reasoning"]`.
 
     This is the result for `reasoning.summary`. Indexes are omitted, and `reasoningEffort` becomes `reasoning_effort`.
@@ -61,14 +61,18 @@ def path_words(parameter: str) -> list[str]:
     return [_HUMP.sub(lambda hump: f"_{hump[0].lower()}", step) for step in reversed(steps)]
 
 
-def find_media(call: Call[OpenAIDialect], error: UpstreamError, words: list[str]) -> Adaptation | None:
+def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, words: list[str]) -> Adaptation | None:
     """Return the adaptation that omits images or documents, if the rejected parameter is an image or file part.
 
-    `words` is the result of `path_words`. For images, the error message must also name the part. None: the parameter
+    `words`: result of `reversed_path_names`. For images, the error message must also name the part. None: the parameter
     is another one, or the error already has a `cause`.
     """
     last = words[0] if words else ""
-    if last in ("image_url", "image", "input_image") and error.cause is None and find_named(error.message, (last,)):
+    if (
+        last in ("image_url", "image", "input_image")
+        and error.cause is None
+        and find_rejected_parameter(error.message, (last,))
+    ):
         return Adaptation("images none")
     return (
         Adaptation("documents none")
@@ -77,17 +81,17 @@ def find_media(call: Call[OpenAIDialect], error: UpstreamError, words: list[str]
     )
 
 
-def find_effort(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
+def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
     """Return the adaptation that replaces the rejected effort level by a level that the error message lists.
 
     The next lower listed level is used, else the lowest listed one. None: the message lists no other level.
     """
     asked = call.request.effort
-    level = find_level(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
+    level = find_accepted_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
     return Adaptation(f"effort {asked} {level}") if level else None
 
 
-def find_lowest_effort(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
+def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
     """Return the adaptation for a model that rejects the effort `none` because its reasoning cannot be disabled.
 
     The new effort is the lowest level that the error message lists, else `low`. None: another effort was sent, or the
@@ -101,7 +105,7 @@ def find_lowest_effort(call: Call[OpenAIDialect], error: UpstreamError) -> Adapt
 
 
 def drop_adaptation(
-    call: Call[D], name: str, drops: Drops, encode_request: Callable[[Call[D]], UpstreamRequest]
+    call: Call[D], name: str, drops: ParameterDrops, encode_request: Callable[[Call[D]], UpstreamRequest]
 ) -> Adaptation | None:
     """Return the adaptation that omits the parameter `name` from later upstream requests.
 
@@ -117,7 +121,7 @@ def drop_adaptation(
     return None
 
 
-def apply_drop(dialect: D, name: str, drops: Drops) -> D:
+def apply_drop(dialect: D, name: str, drops: ParameterDrops) -> D:
     """Return the dialect with an adaptation applied: `drop <parameter>` or `effort <requested> <sent>`.
 
     `name` is the stored name of the adaptation. For another name, the dialect is returned unchanged.

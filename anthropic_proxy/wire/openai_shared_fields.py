@@ -13,10 +13,10 @@ from msgspec import Raw
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import BaseDialect, Call
-from anthropic_proxy.wire.json_schema import STANDARD, SchemaRules, admits_object, encode_schema_once
+from anthropic_proxy.wire.json_schema import UNRESTRICTED_RULES, SchemaRules, admits_object, encode_schema_cached
 from anthropic_proxy.wire.shared_notes import NO_SAMPLING, NO_SERVICE_TIER, NO_TOP_K, SINGLE_TOOL_CALL
 
-HEADERS: Mapping[str, str] = {"content-type": "application/json"}
+REQUEST_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
 """Headers of each upstream request, without the credential."""
 SCHEMA_NOT_ENFORCED = FidelityNote(
     "approximated", "output_config.format", "the schema does not fit strict mode, so the reply may deviate from it"
@@ -95,7 +95,7 @@ def add_sampling(
 def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: list[FidelityNote]) -> Mapping[str, str]:
     """Add the hashed user id, the hashed session id and the service tier to `body` if the dialect allows each.
 
-    Returns the headers of the upstream request: `HEADERS` and the session header of the dialect.
+    Returns the headers of the upstream request: `REQUEST_HEADERS` and the session header of the dialect.
     """
     request, dialect = call.request, call.dialect
     if dialect.sends_user_id:
@@ -108,27 +108,27 @@ def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: li
         else:
             notes.append(NO_SERVICE_TIER)
     if dialect.session_header:
-        return {**HEADERS, dialect.session_header: request.session_key()}
-    return HEADERS
+        return {**REQUEST_HEADERS, dialect.session_header: request.session_key()}
+    return REQUEST_HEADERS
 
 
-def find_output_schema(
-    call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote], rules: SchemaRules = STANDARD
+def encode_reply_schema(
+    call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote], rules: SchemaRules = UNRESTRICTED_RULES
 ) -> tuple[Raw, bool] | None:
     """Return the client's reply schema reduced to `rules`, as JSON, and True if strict mode allows the schema.
 
     Each removed keyword becomes a note. None: the client sent no reply schema, or the schema accepts no JSON object and
-    is sent by `output_instruction`. Raises `WorkLimitExceeded` if the schema causes too much work.
+    is sent by `reply_schema_instruction`. Raises `WorkLimitExceeded` if the schema causes too much work.
     """
     schema = bytes(call.request.output_schema)
     if not schema or not admits_object(schema, budget):
         return None
-    cleaned, qualifies, lost = encode_schema_once(schema, budget, rules)
+    cleaned, qualifies, lost = encode_schema_cached(schema, budget, rules)
     notes += [FidelityNote("approximated", "output_config.format", what) for what in lost]
     return cleaned, qualifies
 
 
-def output_instruction(call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote]) -> str:
+def reply_schema_instruction(call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote]) -> str:
     """Return a text for the system prompt that asks for JSON by a reply schema without an object at its root.
 
     "": the client sent no reply schema, or its root accepts an object. Both protocols accept only reply schemas with an

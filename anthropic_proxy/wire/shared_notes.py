@@ -57,7 +57,7 @@ MEDIA_MOVED = FidelityNote(
 
 
 @functools.lru_cache(maxsize=64)
-def omitted(kind: str, media_type: str, *, by_address: bool) -> FidelityNote:
+def media_omitted_note(kind: str, media_type: str, *, by_address: bool) -> FidelityNote:
     """Return the note for an image or document that was replaced by a text. `kind`: `image` or `document`.
 
     `by_address`: True if the client sent a URL. The note names the kind and media type only. Titles and URLs are
@@ -68,7 +68,7 @@ def omitted(kind: str, media_type: str, *, by_address: bool) -> FidelityNote:
 
 
 @functools.lru_cache(maxsize=256)
-def unlimited(tool: str, limit: str) -> FidelityNote:
+def missing_setting_note(tool: str, limit: str) -> FidelityNote:
     """Return the note for a setting of a server tool that the provider's own tool lacks.
 
     `tool`: `web_search`. `limit`: the name of the setting. A domain list is a restriction, so the note is `dropped`.
@@ -79,12 +79,12 @@ def unlimited(tool: str, limit: str) -> FidelityNote:
 
 
 @functools.lru_cache(maxsize=256)
-def keywords_as_text(keywords: frozenset[str]) -> FidelityNote:
+def keywords_as_text_note(keywords: frozenset[str]) -> FidelityNote:
     """Return the note for JSON Schema keywords of tools that the provider lacks and that are sent in descriptions."""
     return FidelityNote("approximated", "tools.input_schema", f"sent in descriptions: {', '.join(sorted(keywords))}")
 
 
 @functools.lru_cache(maxsize=256)
-def renamed_effort(asked: str, sent: str) -> FidelityNote:
+def renamed_effort_note(asked: str, sent: str) -> FidelityNote:
     """Return the note for a client's effort level `asked` that is sent as the level `sent`."""
     return FidelityNote("approximated", "output_config.effort", f"{asked} → {sent}, the nearest supported level")

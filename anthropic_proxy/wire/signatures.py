@@ -14,9 +14,9 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-PREFIX = "px1."
+SIGNATURE_PREFIX = "px1."
 """Start of each signature that the proxy writes: format version 1."""
-MAX_STATE_BYTES = 64 * 1024
+MAX_SIGNATURE_BYTES = 64 * 1024
 """Maximum length of a signature in characters (ASCII). A longer signature is written without `encrypted`.
 
 The client repeats each signature in all later requests of the conversation.
@@ -32,7 +32,7 @@ class ReasoningState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Id of the reasoning item in the Responses API. None: another wire, or no id."""
     encrypted: str | None = msgspec.field(default=None, name="e")
     """Opaque reasoning of the provider, sent back unchanged: `encrypted_content` of Responses, or JSON text of another
-    wire. None: none, or omitted because of `MAX_STATE_BYTES`."""
+    wire. None: none, or omitted because of `MAX_SIGNATURE_BYTES`."""
     call_signature: str | None = msgspec.field(default=None, name="s")
     """Gemini's `thoughtSignature` of the function call after the thinking block. None: none."""
     address: str | None = msgspec.field(default=None, name="a")
@@ -53,7 +53,7 @@ def empty_signature(tag: str, *, replay: Literal[0, 1] = 0) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def digest_address(address: str) -> str | None:
+def digest_base_url(address: str) -> str | None:
     """Return the first 12 hex digits of the SHA-256 of a base URL. None: the URL is empty.
 
     Signatures contain the digest because clients store signatures and a host name may be private.
@@ -62,9 +62,9 @@ def digest_address(address: str) -> str | None:
 
 
 def encode_signature(tag: str, carry: ReasoningState) -> str:
-    """Return the signature that contains a state. Above `MAX_STATE_BYTES` the field `encrypted` is omitted."""
+    """Return the signature that contains a state. Above `MAX_SIGNATURE_BYTES` the field `encrypted` is omitted."""
     signature = _encode(tag, carry)
-    if len(signature) > MAX_STATE_BYTES:
+    if len(signature) > MAX_SIGNATURE_BYTES:
         signature = _encode(tag, msgspec.structs.replace(carry, encrypted=None))
     return signature
 
@@ -74,7 +74,7 @@ def decode_signature(tag: str, signature: str) -> ReasoningState | None:
 
     None: the signature has another tag or is not of the proxy, or its content is damaged.
     """
-    head = f"{PREFIX}{tag}."
+    head = f"{SIGNATURE_PREFIX}{tag}."
     if not signature.startswith(head):
         return None
     text = signature[len(head) :]
@@ -86,4 +86,4 @@ def decode_signature(tag: str, signature: str) -> ReasoningState | None:
 
 def _encode(tag: str, carry: ReasoningState) -> str:
     text = base64.urlsafe_b64encode(msgspec.json.encode(carry)).rstrip(b"=").decode()
-    return f"{PREFIX}{tag}.{text}"
+    return f"{SIGNATURE_PREFIX}{tag}.{text}"

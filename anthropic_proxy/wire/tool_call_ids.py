@@ -17,7 +17,7 @@ class ToolCallIds:
         self._used_ids: set[str] | None = None
         """Tool call ids of the client request's history and of this reply. None: not yet collected."""
 
-    def keep_or_renew(self, upstream_id: str | None) -> str:
+    def assign_client_id(self, upstream_id: str | None) -> str:
         """Return the id that the client receives for a tool call, and record this id as used.
 
         The provider's id is kept if it has the form that the Messages API accepts and occurs neither in the history nor

@@ -73,7 +73,7 @@ def tool_description(tool: Tool, *more: str) -> str:
     return "\n\n".join(filter(None, (tool.description, *more, shown)))
 
 
-def strict_mode(tool: Tool, *, qualifies: bool, sends_strict: bool) -> tuple[bool, tuple[str, ...]]:
+def resolve_strict(tool: Tool, *, qualifies: bool, sends_strict: bool) -> tuple[bool, tuple[str, ...]]:
     """Return True if a tool is sent with `strict: true`, and reasons why the client's `strict` is not sent.
 
     `qualifies`: True if the cleaned input schema obeys strict mode. `sends_strict`: True if the server has strict mode.

@@ -244,7 +244,7 @@ class Supervisor:
 
     def _check_heartbeats(self, now: float) -> None:
         """Kill workers with a blocked event loop, detected by missed heartbeats. `now`: monotonic seconds."""
-        limit = self._config.heartbeat_timeout
+        limit = self._config.heartbeat_timeout_seconds
         if self._stopping and now >= self._stop_at:
             limit = min(limit, MAX_MISSED_HEARTBEATS * BEAT_SECONDS)
         for worker in self._workers:

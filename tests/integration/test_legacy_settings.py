@@ -5,8 +5,14 @@ import pytest
 from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.routing.catalog import load_catalog
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
-from anthropic_proxy.routing.router import RoutingQuery, describe_mapping, find_preferred_provider, preferred, resolve
-from anthropic_proxy.routing.router.model_names import choose
+from anthropic_proxy.routing.router import (
+    RoutingQuery,
+    find_preferred_provider,
+    list_tier_mappings,
+    preferred_provider_name,
+    resolve_route,
+)
+from anthropic_proxy.routing.router.model_names import choose_models
 from anthropic_proxy.settings import list_variables, load_settings
 
 HAIKU, SONNET, OPUS, FABLE = "claude-haiku-4-5", "claude-sonnet-4-6", "claude-opus-5-5", "claude-fable-5-2"
@@ -22,9 +28,9 @@ def load(environ, text="", folder=None):
 def goes_to(asked, settings, pulled=None):
     """Return the target of a request, as people write it; the same whether its wire is in this version or not."""
     catalogue = load_catalog(pulled)
-    (choice, *_) = choose(asked, find_preferred_provider(settings, catalogue), settings, catalogue)
+    (choice, *_) = choose_models(asked, find_preferred_provider(settings, catalogue), settings, catalogue)
     try:
-        target = resolve(RoutingQuery(asked), settings, catalogue).targets[0]
+        target = resolve_route(RoutingQuery(asked), settings, catalogue).targets[0]
     except UnsupportedFeature:
         assert not choice.provider.wires
     else:
@@ -48,7 +54,7 @@ def test_the_mapping_table(provider):
     settings = load({"PREFERRED_PROVIDER": provider})
     small, big = DEFAULTS[provider]
     assert [goes_to(asked, settings) for asked in (HAIKU, SONNET, OPUS, FABLE)] == [small, big, big, big]
-    assert [row.target for row in describe_mapping(settings, load_catalog())] == [small, big, big, big]
+    assert [row.target for row in list_tier_mappings(settings, load_catalog())] == [small, big, big, big]
 
 
 @pytest.mark.parametrize("asked", [HAIKU, SONNET, OPUS, FABLE, "claude-3-5-sonnet-20241022"])
@@ -253,8 +259,8 @@ def test_every_variable_of_the_contract_is_read(variable):
     ],
 )
 def test_the_first_provider_that_is_configured_is_preferred(environ, chosen):
-    assert preferred(load(environ), None) == chosen
-    assert preferred(load(environ), ["llama3"]) == ("ollama" if chosen == "demo" else chosen)
+    assert preferred_provider_name(load(environ), None) == chosen
+    assert preferred_provider_name(load(environ), ["llama3"]) == ("ollama" if chosen == "demo" else chosen)
 
 
 KNOWN = {
@@ -281,7 +287,7 @@ KNOWN = {
 def test_every_known_model_is_reached_without_a_prefix(provider, model):
     row = find_provider(provider)
     assert model in row.known_models
-    if model in row.refused_models:
+    if model in row.non_chat_models:
         return
     assert goes_to(model, load({"PREFERRED_PROVIDER": provider})) == f"{row.prefix}/{model}"
     elsewhere = goes_to(model, load({"PREFERRED_PROVIDER": "moonshot"}))

@@ -7,7 +7,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
-from anthropic_proxy.routing.router import RoutingQuery, Target, resolve
+from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route
 from anthropic_proxy.settings import load_settings
 
 ASKED = "claude-sonnet-4-5"
@@ -30,10 +30,10 @@ class Backend(Struct, frozen=True):
         environ = {**self.settings, "BIG_MODEL": f"{row.prefix}/{self._model()}"} if not row.serves_claude else {}
         if row.key_variable:
             environ[row.key_variable] = "matrix"
-        if row.selectable:
+        if row.offered_to_users:
             environ["PREFERRED_PROVIDER"] = row.name
         settings = load_settings(environ, PROVIDERS, env_file=None)
-        target = resolve(RoutingQuery(ASKED), settings, Catalog()).targets[0]
+        target = resolve_route(RoutingQuery(ASKED), settings, Catalog()).targets[0]
         return structs.replace(target, capabilities=structs.replace(target.capabilities, **self.facts))
 
     def _model(self) -> str:

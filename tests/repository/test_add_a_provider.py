@@ -72,12 +72,12 @@ def test_requests_find_their_way_to_it(copy: Path) -> None:
         "-c",
         "from anthropic_proxy.routing.catalog import Catalog\n"
         "from anthropic_proxy.routing.providers import PROVIDERS\n"
-        "from anthropic_proxy.routing.router import RoutingQuery, describe_mapping, resolve\n"
+        "from anthropic_proxy.routing.router import RoutingQuery, list_tier_mappings, resolve_route\n"
         "from anthropic_proxy.settings import load_settings\n"
         "settings = load_settings({'TOGETHER_API_KEY': 'k'}, PROVIDERS, env_file=None)\n"
-        "print(*(row.target for row in describe_mapping(settings, Catalog())[:2]))\n"
+        "print(*(row.target for row in list_tier_mappings(settings, Catalog())[:2]))\n"
         "for asked in ('claude-haiku-4-5', 'together/any', 'zai-org/GLM-5.1'):\n"
-        "    target = resolve(RoutingQuery(asked), settings, Catalog()).targets[0]\n"
+        "    target = resolve_route(RoutingQuery(asked), settings, Catalog()).targets[0]\n"
         "    print(target.provider.title, target.model, target.base_url, target.capabilities.context_window)\n",
     )
     assert told.splitlines() == [

@@ -21,7 +21,7 @@ from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
-from anthropic_proxy.routing.router import RoutingQuery, Target, resolve
+from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route
 from anthropic_proxy.server.responses import encode_error, encode_events, encode_message, error_headers
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.upstream.http import join_url
@@ -118,10 +118,10 @@ class GoldenCase:
         environ = {"BIG_MODEL": f"{row.prefix}/{self.fields['model']}"}
         if row.key_variable:
             environ[row.key_variable] = "golden"
-        if row.selectable:
+        if row.offered_to_users:
             environ["PREFERRED_PROVIDER"] = row.name
         settings = load_settings({**environ, **self.fields.get("settings", {})}, PROVIDERS, env_file=None)
-        target = resolve(RoutingQuery(self.request.model), settings, Catalog()).targets[0]
+        target = resolve_route(RoutingQuery(self.request.model), settings, Catalog()).targets[0]
         capabilities = {name: _frozen(value) for name, value in self.fields.get("capabilities", {}).items()}
         changes = {name: _frozen(value) for name, value in self.fields.get("dialect", {}).items()}
         return structs.replace(

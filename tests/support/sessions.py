@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.wire.contract import UpstreamRequest
-from anthropic_proxy.wire.signatures import ReasoningState, digest_address, encode_signature
+from anthropic_proxy.wire.signatures import ReasoningState, digest_base_url, encode_signature
 from tests.support.fakes.openai_chat.samples import png
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.paths import GOLDEN
@@ -155,7 +155,7 @@ class SessionStep:
     def signature(self) -> str:
         """Return what this backend would have signed a thought with, whichever part of it a wire reads."""
         tag = getattr(self.dialect, "signature_tag", "own")
-        address = digest_address(self.scenario.target.base_url)
+        address = digest_base_url(self.scenario.target.base_url)
         carry = ReasoningState(item="rs_1", encrypted='["gAAA"]', call_signature="EpE=", address=address, replay=1)
         return encode_signature(tag, carry)
 

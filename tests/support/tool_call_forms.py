@@ -10,7 +10,7 @@ from anthropic_proxy.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.tool_call_repair import (
-    TAGS,
+    OPENED_THINKING_TAGS,
     TOOL_CALL_FORMATS,
 )
 
@@ -85,7 +85,7 @@ def new_call(**fields: Any) -> Call:
     return Call(
         request=prepared.request,
         model="m",
-        dialect=openai_chat.Dialect(text_call_formats=TOOL_CALL_FORMATS, thinking_tags=TAGS),
+        dialect=openai_chat.Dialect(text_call_formats=TOOL_CALL_FORMATS, thinking_tags=OPENED_THINKING_TAGS),
         stream=True,
         aliases=prepared.aliases,
         new_id=lambda prefix: f"{prefix}{next(count):022d}",

@@ -18,21 +18,21 @@ from anthropic_proxy.messages.deltas import Text
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.wire.failures import (
-    classify,
+    build_upstream_error,
     decode_error_body,
-    find_level,
-    find_named,
+    find_accepted_effort,
+    find_rejected_parameter,
     is_policy_refusal,
     rejects_role,
 )
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
 from anthropic_proxy.wire.tool_call_repair import (
-    TAGS,
+    OPENED_THINKING_TAGS,
     TOOL_CALL_FORMATS,
-    CallRepair,
     OfferedTools,
     TextCallDetector,
     ThinkingTagParser,
+    ToolCallRepair,
     repair_arguments,
 )
 from tests.support.tool_call_forms import FORMS, MORE_FORMS, new_call
@@ -142,7 +142,7 @@ def test_reading_calls_in_fragments(held: str) -> None:
 @pytest.mark.parametrize("stem", ["", "<think>", "<think>a", "<think>a</think>"])
 def test_reading_reasoning_in_fragments(stem: str) -> None:
     def read(text: str) -> None:
-        tags = ThinkingTagParser((*TAGS, "unopened"))
+        tags = ThinkingTagParser((*OPENED_THINKING_TAGS, "unopened"))
         for character in text:
             tags.feed(character)
         tags.finish(whole=True)
@@ -161,7 +161,7 @@ def test_mending_arguments(stem: str) -> None:
 @pytest.mark.parametrize("filler", [".", "a.", ":1", " ", "\x1b", "-", "İ"])
 def test_mending_names(filler: str) -> None:
     def read(name: str) -> None:
-        mender = CallRepair(new_call(), names=True)
+        mender = ToolCallRepair(new_call(), names=True)
         mender.repair_arguments("{'a': 1}", mender.repair_name(name))
 
     check_growth(read, filled("functions", filler, "Read"), f"a name of {filler!r}")
@@ -199,11 +199,11 @@ ERRORS = (
 def test_reading_errors(words: str) -> None:
     def read(message: str) -> None:
         fault = decode_error_body(400, {}, msgspec.json.encode({"error": {"message": message}}))
-        classify(fault, "somebody")
+        build_upstream_error(fault, "somebody")
         is_policy_refusal(fault)
-        find_named(fault.message, ("tool_choice",))
+        find_rejected_parameter(fault.message, ("tool_choice",))
         rejects_role(fault.message)
-        find_level(fault.message, "high", "high")
+        find_accepted_effort(fault.message, "high", "high")
         decode_error_body(400, {}, message.encode())
 
     check_growth(read, filled("", words, "x"), f"an error that says {words!r} again and again")

@@ -12,7 +12,7 @@ from anthropic_proxy.settings import Secret, Settings, Timeouts, export_to_litel
 from tests.support.paths import ROOT
 
 KEY = "sk-proj-0123456789abcdef4f2a"
-CHOICES = " or ".join(", ".join(row.name for row in PROVIDERS if row.selectable).rsplit(", ", 1))
+CHOICES = " or ".join(", ".join(row.name for row in PROVIDERS if row.offered_to_users).rsplit(", ", 1))
 
 
 def load(environ=None, text=None, folder=None):
@@ -464,7 +464,7 @@ def test_a_provider_without_models_of_its_own_must_be_given_one():
     for variable in ("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL", "MODEL_OPUS"):
         assert load({"PREFERRED_PROVIDER": "litellm", variable: "mistral/x"}).preferred_provider == "litellm"
     for row in PROVIDERS:
-        if row.selectable or row.name == "demo":
+        if row.offered_to_users or row.name == "demo":
             assert load({"PREFERRED_PROVIDER": row.name}).preferred_provider == row.name
 
 
@@ -525,4 +525,4 @@ def test_an_alias_in_the_file_that_the_environment_overrides_is_told(tmp_path):
 )
 def test_a_path_of_credentials_is_shown_and_pasted_credentials_are_not(value, secret):
     settings = load({"GOOGLE_APPLICATION_CREDENTIALS": value, "OTHER_CREDENTIALS": "s3cr3t-other"})
-    assert settings.reveal_keys() == ([value, "s3cr3t-other"] if secret else ["s3cr3t-other"])
+    assert settings.reveal_all_secrets() == ([value, "s3cr3t-other"] if secret else ["s3cr3t-other"])

@@ -30,7 +30,9 @@ KEYS = {
     "xai": {"XAI_API_KEY": "xai-0123456789ab4f2a"},
 }
 UNSET = [
-    row.env_prefix.lower() for row in PROVIDERS if row.selectable and row.name not in ("openai", "ollama", "anthropic")
+    row.env_prefix.lower()
+    for row in PROVIDERS
+    if row.offered_to_users and row.name not in ("openai", "ollama", "anthropic")
 ]
 
 

@@ -5,15 +5,15 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
-from anthropic_proxy.routing.catalog.table import ModelCapabilities, table_capabilities
+from anthropic_proxy.routing.catalog.table import ModelCapabilities, find_table_capabilities
 
 FIRST_QUERY_TIMEOUT_SECONDS = 1.0
 """Maximum wait of the first requests for a model for its capabilities. Afterwards, the table values are used."""
 REFRESH_INTERVAL_SECONDS = 300.0
 """Age of cached capabilities at which the next request starts a query in the background."""
-RETRY_SECONDS = 5.0
+QUERY_RETRY_INTERVAL_SECONDS = 5.0
 """Minimum seconds between two queries about a model while the provider has not reported its capabilities."""
-LISTING_SECONDS = 60.0
+LISTING_REFRESH_INTERVAL_SECONDS = 60.0
 """Age in seconds of a cached model list at which the next request starts a query in the background."""
 
 _MAX_ENTRIES = 4096
@@ -69,11 +69,11 @@ class Catalog:
         """Return the cached model ids of a provider, the largest model first. None: never reported."""
         return self._listings.get(provider)
 
-    def capabilities_of(self, provider: str, model: str) -> ModelCapabilities:
+    def cached_capabilities(self, provider: str, model: str) -> ModelCapabilities:
         """Return the cached capabilities of a model: as reported by the provider, else from `models.toml`."""
         capabilities = self._found.get((provider, model))
         if capabilities is None:
-            capabilities = table_capabilities(provider, model)
+            capabilities = find_table_capabilities(provider, model)
             source = self._sources.get(provider)
             if source is not None:
                 capabilities = source.assume(model, capabilities)
@@ -81,7 +81,7 @@ class Catalog:
                 self._found[provider, model] = capabilities
         return capabilities
 
-    def has_source(self, provider: str) -> bool:
+    def can_query_provider(self, provider: str) -> bool:
         """Return True if the provider can be queried for capabilities. False: only `models.toml` has values."""
         return provider in self._sources
 
@@ -94,17 +94,17 @@ class Catalog:
             remaining = self._queried_at[key] + self._first_seconds - self._clock()
             if remaining > 0:
                 await asyncio.wait((query,), timeout=remaining)
-        return self.capabilities_of(provider, model)
+        return self.cached_capabilities(provider, model)
 
     def refresh_in_background(self, provider: str, model: str) -> None:
         """Start due queries for a provider's model list and one model, without waiting for the replies."""
         source = self._sources.get(provider)
         if source is None:
             return
-        if self._is_due((provider, ""), LISTING_SECONDS):
+        if self._is_due((provider, ""), LISTING_REFRESH_INTERVAL_SECONDS):
             self._start_query((provider, ""), self.refresh_listing(provider))
         key = (provider, model)
-        if self._is_due(key, REFRESH_INTERVAL_SECONDS if key in self._described else RETRY_SECONDS):
+        if self._is_due(key, REFRESH_INTERVAL_SECONDS if key in self._described else QUERY_RETRY_INTERVAL_SECONDS):
             self._start_query(key, self._describe(source, provider, model))
 
     async def refresh_listing(self, provider: str) -> None:

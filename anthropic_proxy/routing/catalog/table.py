@@ -30,9 +30,9 @@ class ModelCapabilities(Struct, frozen=True, kw_only=True):
     """True if the model supports tool calls."""
     known: bool = False
     """False: the values are fallbacks, or those of an older version of the model."""
-    stated_window: int | None = None
+    context_window_from_error: int | None = None
     """Context window in tokens from a provider error. Overrides `context_window`. None: no error stated one."""
-    stated_output: int | None = None
+    max_output_from_error: int | None = None
     """Output limit in tokens from an error of the provider. None: no error stated one."""
     rejects_images: bool = False
     """True if the provider rejected an image for the model."""
@@ -52,7 +52,7 @@ _FIRST_DATE = 1_000
 """Minimum first number of a version that is a date (`2604`)."""
 
 
-class Row(Struct, frozen=True, kw_only=True):
+class ModelRow(Struct, frozen=True, kw_only=True):
     """A row of `models.toml`: the capabilities of some models, or the fallback of a provider's table."""
 
     starts: tuple[str, ...] = ()
@@ -86,7 +86,7 @@ class _Table(Struct, frozen=True):
     fallback: ModelCapabilities
 
 
-def table_capabilities(provider: str, model: str) -> ModelCapabilities:
+def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
     """Return the capabilities of a model from `models.toml`, or the fallback of the provider's table.
 
     The longest matching prefix wins. Without a match, rows with `newer` for earlier versions of the family apply.
@@ -102,11 +102,11 @@ def table_capabilities(provider: str, model: str) -> ModelCapabilities:
             return capabilities
     vendor, slash, model_name = name.partition("/")
     if slash and vendor == provider:
-        return table_capabilities(provider, model_name)
+        return find_table_capabilities(provider, model_name)
     return _find_newer(name, table) or table.fallback
 
 
-def load_rows() -> dict[str, tuple[Row, ...]]:
+def load_model_rows() -> dict[str, tuple[ModelRow, ...]]:
     """Read `models.toml` and return provider name → its rows in file order, the fallback last.
 
     Raises `msgspec.ValidationError` for a row with missing or invalid fields.
@@ -124,17 +124,17 @@ def load_rows() -> dict[str, tuple[Row, ...]]:
     return loaded
 
 
-def _read_row(given: dict[str, Any], *, known: bool) -> Row:
+def _read_row(given: dict[str, Any], *, known: bool) -> ModelRow:
     """Convert a TOML table to a row. Raises `msgspec.ValidationError` if `source` or `read` is missing."""
-    about = {name: value for name, value in given.items() if name in Row.__struct_encode_fields__}
+    about = {name: value for name, value in given.items() if name in ModelRow.__struct_encode_fields__}
     capabilities = {name: value for name, value in given.items() if name not in about}
-    return msgspec.convert({**about, "capabilities": {**capabilities, "known": known}}, Row)
+    return msgspec.convert({**about, "capabilities": {**capabilities, "known": known}}, ModelRow)
 
 
 @cache
 def _load_tables() -> dict[str, _Table]:
     tables = {}
-    for provider, rows in load_rows().items():
+    for provider, rows in load_model_rows().items():
         starts = [(start, row) for row in rows for start in row.starts]
         newest = [(_split(start), row.capabilities) for start, row in starts if row.newer]
         tables[provider] = _Table(

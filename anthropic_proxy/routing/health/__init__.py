@@ -1,7 +1,7 @@
 """Limits on calls to providers: circuit breakers, retry budgets, and a queue for concurrent calls."""
 
 from anthropic_proxy.routing.health.circuit_breakers import CircuitBreakers
-from anthropic_proxy.routing.health.fair_queue import FairQueue, worker_share
+from anthropic_proxy.routing.health.fair_queue import FairQueue, slots_per_worker
 from anthropic_proxy.routing.health.retry_budget import RetryBudget
 
-__all__ = ["CircuitBreakers", "FairQueue", "RetryBudget", "worker_share"]
+__all__ = ["CircuitBreakers", "FairQueue", "RetryBudget", "slots_per_worker"]

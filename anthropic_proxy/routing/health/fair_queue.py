@@ -78,10 +78,10 @@ class FairQueue:
                 del self._waiting[client]
 
 
-def worker_share(limit: int, worker_index: int, worker_count: int) -> int:
+def slots_per_worker(limit: int, worker_index: int, worker_count: int) -> int:
     """Return the number of slots of one worker process, at least 1. `limit`: slots of all workers.
 
-    >>> [worker_share(5, index, 3) for index in range(3)]
+    >>> [slots_per_worker(5, index, 3) for index in range(3)]
     [2, 2, 1]
     """
     return max(limit // worker_count + (worker_index < limit % worker_count), 1)

@@ -26,5 +26,5 @@ def find_provider(name: str) -> Provider:
 
 
 def list_setup_variables() -> tuple[str, ...]:
-    """Return the variable that enables each selectable provider (`OPENAI_API_KEY`), in registry order."""
-    return tuple(variable for row in PROVIDERS if row.selectable and (variable := row.setup_variable))
+    """Return the variable that enables each provider with `offered_to_users` (`OPENAI_API_KEY`), in registry order."""
+    return tuple(variable for row in PROVIDERS if row.offered_to_users and (variable := row.setup_variable))

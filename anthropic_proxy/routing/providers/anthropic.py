@@ -50,7 +50,7 @@ OLLAMA = WireConfig(wire=anthropic.WIRE, dialect=structs.replace(_THIRD_PARTY, h
 Source: docs.ollama.com/api/anthropic-compatibility.
 """
 
-COMPATIBLE = WireConfig(wire=anthropic.WIRE, dialect=_THIRD_PARTY, url_suffixes=(("/v1", ""),), custom_url_only=True)
+CHAT_SERVERS = WireConfig(wire=anthropic.WIRE, dialect=_THIRD_PARTY, url_suffixes=(("/v1", ""),), custom_url_only=True)
 """Messages API of vLLM, llama.cpp, OpenRouter and others that serve Chat Completions at the same base URL.
 
 Sources: vllm/entrypoints/anthropic, llama.cpp/tools/server/README.md, openrouter.ai/docs.

@@ -11,9 +11,15 @@ from msgspec import structs
 from anthropic_proxy.routing.providers import anthropic as messages
 from anthropic_proxy.routing.providers import openai_chat as chat
 from anthropic_proxy.routing.providers import openai_responses as responses
-from anthropic_proxy.routing.providers.registry import Provider, ServerOverride, WireConfig, retire, rules_from
+from anthropic_proxy.routing.providers.registry import (
+    Provider,
+    ServerOverride,
+    WireConfig,
+    build_model_rules,
+    build_retired_models,
+)
 from anthropic_proxy.wire import openai_chat
-from anthropic_proxy.wire.tool_call_repair import TAGS, TOOL_CALL_FORMATS
+from anthropic_proxy.wire.tool_call_repair import OPENED_THINKING_TAGS, TOOL_CALL_FORMATS
 
 _OPENAI_NAMES = ("gpt-[3-9]*", "chatgpt-*", "o[1-9]*")
 """Patterns of OpenAI model ids, for unknown servers that forward to OpenAI."""
@@ -37,7 +43,7 @@ _UNKNOWN = openai_chat.Dialect(
     signature_tag="other",
     output_limit_field="max_tokens",
     mid_conversation_system="remind",
-    thinking_tags=TAGS,
+    thinking_tags=OPENED_THINKING_TAGS,
     text_call_formats=TOOL_CALL_FORMATS,
     repairs_tool_names=True,
 )
@@ -45,30 +51,30 @@ _UNKNOWN = openai_chat.Dialect(
 
 Parses tool calls and reasoning in reply text, because some servers do not.
 """
-_MISTRAL_RULES = rules_from(
+_MISTRAL_RULES = build_model_rules(
     "mistral-common src/mistral_common/protocol/instruct/validator.py",
     "2026-11",
     *((name, _MISTRAL) for name in _MISTRAL_NAMES),
 )
 _UNKNOWN_RULES = (
     *_MISTRAL_RULES,
-    *rules_from(
+    *build_model_rules(
         "developers.openai.com/api/docs/api-reference/chat",
         "2026-11",
         *((name, _AS_FOR_OPENAI) for name in _OPENAI_NAMES),
     ),
     *chat.OPENAI.model_rules,
 )
-_UNOPENED_RULES = rules_from(
+_UNOPENED_RULES = build_model_rules(
     "the models' chat templates on huggingface.co",
     "2026-11",
-    *((name, {"thinking_tags": (*TAGS, "unopened")}) for name in _UNOPENED_NAMES),
+    *((name, {"thinking_tags": (*OPENED_THINKING_TAGS, "unopened")}) for name in _UNOPENED_NAMES),
 )
 _MISTRAL_REASONS = {
     "effort_form": "reasoning_effort",
     "replayed_thinking_field": "content",
 }
-_MISTRAL_REASONING_RULES = rules_from(
+_MISTRAL_REASONING_RULES = build_model_rules(
     "docs.mistral.ai/inference/conversations/reasoning; vercel/ai packages/mistral",
     "2026-11-20",
     ("mistral-small-*", _MISTRAL_REASONS),
@@ -82,7 +88,7 @@ _GLM_ALWAYS_THINKING = {
     "reasoning_mode": "always",
     "effort_names": (("minimal", "low"), ("medium", "high"), ("xhigh", "max")),
 }
-_GLM_RULES = rules_from(
+_GLM_RULES = build_model_rules(
     "docs.z.ai/api-reference/llm/chat-completion; pydantic-ai profiles/zai.py",
     "2026-11-20",
     ("glm-5.2*", _GLM_WITH_LEVELS),
@@ -90,7 +96,7 @@ _GLM_RULES = rules_from(
     ("glm-[6-9]*", _GLM_ALWAYS_THINKING),
 )
 """Rules for Z.ai models. Lowest effort of glm-5.3 is `low`: only the coding plan accepts disabled thinking."""
-_CACHED_ON_REQUEST = rules_from(
+_CACHED_ON_REQUEST = build_model_rules(
     "openrouter.ai/docs/guides/best-practices/prompt-caching",
     "2026-11-20",
     *(
@@ -126,14 +132,14 @@ _OPENROUTER_SEARCH = (
 
 Source: `pydantic/pydantic-ai`, cassette test_openrouter_web_search_tool_full_params, 2026-08.
 """
-_DEEPSEEK_RULES = rules_from(
+_DEEPSEEK_RULES = build_model_rules(
     "api-docs.deepseek.com/guides/thinking_mode",
     "2026-11",
     ("deepseek-chat*", {"effort_form": "omit", "reasoning_mode": "never"}),
 )
 
 # The first two names are rejected. The successor serves the others.
-_DEEPSEEK_RETIRED = retire(
+_DEEPSEEK_RETIRED = build_retired_models(
     "api-docs.deepseek.com/quick_start/pricing",
     "2026-11-20",
     ("2026-07-24", "deepseek-flash", ("deepseek-chat", "deepseek-reasoner")),

@@ -1,6 +1,6 @@
 """Providers with the Gemini API, AI Studio and Vertex AI: their registry entries, dialects and model rules."""
 
-from anthropic_proxy.routing.providers.registry import Provider, WireConfig, retire, rules_from
+from anthropic_proxy.routing.providers.registry import Provider, WireConfig, build_model_rules, build_retired_models
 from anthropic_proxy.wire import gemini
 
 _BEFORE_3 = {
@@ -12,7 +12,7 @@ _BEFORE_3 = {
     "server_tools_exclusive": True,
 }
 _BEFORE_2_5 = {**_BEFORE_3, "thinking": "none", "accepts_file_urls": False}
-_RULES = rules_from(
+_RULES = build_model_rules(
     "ai.google.dev/gemini-api/docs/models; docs.cloud.google.com/gemini-enterprise-agent-platform/models/guides",
     "2026-11-20",
     ("gemini-[4-9]*", {"always_stream": True, "accepts_continuation": True}),
@@ -54,14 +54,14 @@ _NOW = (
     *("gemini-4-carbon", "gemini-4-hydrogen", "gemini-flash-latest", "gemini-flash-lite-latest", "gemini-pro-latest"),
 )
 _RETIRED = {
-    **retire(
+    **build_retired_models(
         "ai.google.dev/gemini-api/docs/deprecations",
         "2026-11",
         ("2025-12-02", "gemini-3.1-pro-preview", ("gemini-2.5-pro-preview-03-25",)),
         ("2026-12-01", "gemini-3.8-flash", ("gemini-2.5-pro",)),
         ("2026-12-01", "gemini-3.5-flash-lite", ("gemini-2.5-flash",)),
     ),
-    **retire(
+    **build_retired_models(
         "firebase.google.com/docs/ai-logic",
         "2026-11",
         ("2026-06-01", "gemini-3.1-flash-lite", ("gemini-2.0-flash",)),
@@ -76,14 +76,14 @@ GOOGLE = Provider(
     env_prefix="GEMINI",
     wires={"gemini": _AI_STUDIO_WIRE},
     base_url="https://generativelanguage.googleapis.com/v1beta",
-    url_version="/v1beta",
+    default_url_path="/v1beta",
     base_url_variable="GEMINI_BASE_URL",
     key_variable="GEMINI_API_KEY",
     key_header="x-goog-api-key",
     key_scheme="",
     big_model="gemini-2.5-pro-preview-03-25",
     small_model="gemini-2.0-flash",
-    model_patterns=("gemini-*", "gemma-*"),
+    model_id_patterns=("gemini-*", "gemma-*"),
     unknown_model_provider="openai",
     known_models=("gemini-2.5-pro-preview-03-25", "gemini-2.0-flash", *_NOW),
     retired_models=_RETIRED,
@@ -98,14 +98,14 @@ VERTEX = Provider(
     wires={"gemini": _VERTEX_WIRE},
     base_url="https://aiplatform.googleapis.com/v1",
     regional_urls=_VERTEX_URLS,
-    url_version="/v1",
-    url_resource="/projects/{project}/locations/{location}/publishers/google",
+    default_url_path="/v1",
+    project_url_path="/projects/{project}/locations/{location}/publishers/google",
     base_url_variable="VERTEX_BASE_URL",
     key_source="google",
     key_required="never",
     big_model="gemini-2.5-pro-preview-03-25",
     small_model="gemini-2.0-flash",
-    model_patterns=("gemini-*", "gemma-*"),
+    model_id_patterns=("gemini-*", "gemma-*"),
     known_models=(
         *("gemini-2.5-pro-preview-03-25", "gemini-2.5-flash-preview-04-17", "gemini-2.0-flash"),
         *("gemini-1.5-flash-preview-0514", "gemini-1.5-pro-preview-0514"),
@@ -113,7 +113,7 @@ VERTEX = Provider(
     ),
     retired_models={
         **_RETIRED,
-        **retire(
+        **build_retired_models(
             "docs.cloud.google.com/gemini-enterprise-agent-platform/models/model-versions",
             "2026-11",
             ("2026-10-16", "gemini-3.5-flash", ("gemini-2.5-pro",)),

@@ -1,14 +1,14 @@
 """The registry entry of LiteLLM, a Python library for calls to many providers, with rules by model prefix."""
 
-from anthropic_proxy.routing.providers.registry import Provider, WireConfig, rules_from
+from anthropic_proxy.routing.providers.registry import Provider, WireConfig, build_model_rules
 from anthropic_proxy.wire import openai_chat
-from anthropic_proxy.wire.tool_call_repair import TAGS, TOOL_CALL_FORMATS
+from anthropic_proxy.wire.tool_call_repair import OPENED_THINKING_TAGS, TOOL_CALL_FORMATS
 
 _MISTRAL_NAMES = ("*mistral*", "*ministral*", "*magistral*", "*devstral*", "*codestral*", "*mixtral*")
 _LOCAL_PREFIXES = ("ollama/*", "ollama_chat/*", "hosted_vllm/*", "vllm/*", "lm_studio/*", "llamafile/*", "xinference/*")
 """Patterns of LiteLLM model ids for servers with local models."""
 _LOCAL = {
-    "thinking_tags": TAGS,
+    "thinking_tags": OPENED_THINKING_TAGS,
     "text_call_formats": TOOL_CALL_FORMATS,
     "repairs_tool_names": True,
     "buffers_tool_arguments": True,
@@ -30,7 +30,7 @@ _CHAT = WireConfig(
         sends_strict=False,
         image_urls=False,  # LiteLLM itself fetches them for some providers, from any URL of a client
     ),
-    model_rules=rules_from(
+    model_rules=build_model_rules(
         "docs.litellm.ai/docs/providers",
         "2026-11",
         *((name, {"call_ids": "nine", "requires_message_after_results": True}) for name in _MISTRAL_NAMES),
@@ -73,7 +73,7 @@ LITELLM = Provider(
     wires={"chat": _CHAT},
     base_url="litellm:",
     key_required="never",
-    selectable=False,
+    offered_to_users=False,
     transport="litellm",
     docs="https://docs.litellm.ai/docs/providers",
 )

@@ -1,18 +1,21 @@
 """The registry entry of Ollama, with the dialect and model rules of its own API."""
 
 from anthropic_proxy.routing.providers import anthropic as messages
-from anthropic_proxy.routing.providers.registry import Provider, WireConfig, rules_from
+from anthropic_proxy.routing.providers.registry import Provider, WireConfig, build_model_rules
 from anthropic_proxy.wire import ollama
-from anthropic_proxy.wire.tool_call_repair import TAGS, TOOL_CALL_FORMATS
+from anthropic_proxy.wire.tool_call_repair import OPENED_THINKING_TAGS, TOOL_CALL_FORMATS
 
 _IN_THE_CLOUD = {"sends_num_ctx": False}
 
 _NATIVE = WireConfig(
     wire=ollama.WIRE,
     dialect=ollama.Dialect(
-        thinking_tags=TAGS, text_call_formats=TOOL_CALL_FORMATS, repairs_tool_names=True, repairs_tool_arguments=True
+        thinking_tags=OPENED_THINKING_TAGS,
+        text_call_formats=TOOL_CALL_FORMATS,
+        repairs_tool_names=True,
+        repairs_tool_arguments=True,
     ),
-    model_rules=rules_from(
+    model_rules=build_model_rules(
         "ollama/ollama docs/capabilities/thinking.mdx, docs/cloud.mdx",
         "2026-11-20",
         ("*gpt-oss*", {"think_form": "only_level"}),

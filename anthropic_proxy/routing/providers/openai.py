@@ -4,16 +4,16 @@ from anthropic_proxy.routing.providers import anthropic as messages
 from anthropic_proxy.routing.providers import openai_chat as chat
 from anthropic_proxy.routing.providers import openai_responses as responses
 from anthropic_proxy.routing.providers.compatible_servers import OPENAI_SERVERS
-from anthropic_proxy.routing.providers.registry import Provider, retire
+from anthropic_proxy.routing.providers.registry import Provider, build_retired_models
 
 OPENAI = Provider(
     name="openai",
     prefix="openai",
     title="OpenAI",
     env_prefix="OPENAI",
-    wires={"chat": chat.OPENAI, "responses": responses.OPENAI, "messages": messages.COMPATIBLE},
+    wires={"chat": chat.OPENAI, "responses": responses.OPENAI, "messages": messages.CHAT_SERVERS},
     servers=OPENAI_SERVERS,
-    wire_rules=responses.OPENAI_RULES,
+    wire_rules=responses.OPENAI_WIRE_RULES,
     base_url="https://api.openai.com/v1",
     base_url_variable="OPENAI_BASE_URL",
     key_variable="OPENAI_API_KEY",
@@ -37,7 +37,7 @@ OPENAI = Provider(
         *("gpt-5-codex", "gpt-5.1-codex", "gpt-5.2-codex", "gpt-5.6", "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"),
         *("gpt-6-astra", "gpt-6-sol", "gpt-6-luna", "gpt-6.1-sol", "gpt-6.1-terra", "gpt-6.2-sol"),
     ),
-    retired_models=retire(
+    retired_models=build_retired_models(
         "developers.openai.com/api/docs/deprecations",
         "2026-11",
         ("2026-10-23", "gpt-5.6-sol", ("gpt-4", "gpt-4-turbo", "o1", "o3-mini")),

@@ -2,7 +2,7 @@
 
 from anthropic_proxy.routing.providers import anthropic as messages
 from anthropic_proxy.routing.providers import openai_responses as responses
-from anthropic_proxy.routing.providers.registry import Provider, WireConfig, retire, rules_from
+from anthropic_proxy.routing.providers.registry import Provider, WireConfig, build_model_rules, build_retired_models
 from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.json_schema import SchemaRules
 
@@ -84,7 +84,7 @@ _KIMI_K3 = {
 OPENAI = WireConfig(
     wire=openai_chat.WIRE,
     dialect=openai_chat.Dialect(sends_user_id=True, sends_store=True, sends_service_tier=True),
-    model_rules=rules_from(
+    model_rules=build_model_rules(
         "developers.openai.com/api/docs/guides/reasoning",
         "2026-11",
         ("o[1-9]*", _O_SERIES),
@@ -104,7 +104,7 @@ _GROQ_CHAT = WireConfig(
         signature_tag="groq", omits_null=True, json_output="json_object", json_output_alone=True
     ),
     model_rules=(
-        *rules_from(
+        *build_model_rules(
             "console.groq.com/docs/reasoning",
             "2026-11",
             ("openai/gpt-oss*", {**_GROQ_GPT_OSS, **_GROQ_OWN_TOOLS}),
@@ -115,7 +115,7 @@ _GROQ_CHAT = WireConfig(
             ("deepseek-r1*", {"thinking_request": "reasoning_format", "reasoning_mode": "always"}),
         ),
         # these two return 400: "`reasoning_effort` must be one of `none` or `default`"
-        *rules_from(
+        *build_model_rules(
             "console.groq.com/docs/api-reference; models.dev providers/groq/models/qwen/qwen3-32b.toml",
             "2026-11-20",
             ("qwen/qwen3-*", _GROQ_QWEN),
@@ -144,7 +144,7 @@ GROQ = Provider(
         *("openai/gpt-oss-120b", "openai/gpt-oss-20b", "qwen/qwen3.8-27b", "qwen/qwen3.6-27b"),
     ),
     # The first two remain available to customers with a contract.
-    retired_models=retire(
+    retired_models=build_retired_models(
         "console.groq.com/docs/deprecations",
         "2026-11",
         ("2026-08-16", "openai/gpt-oss-120b", ("llama-3.3-70b-versatile",)),
@@ -152,7 +152,7 @@ GROQ = Provider(
         ("2026-07-17", "openai/gpt-oss-120b", ("meta-llama/llama-4-scout-17b-16e-instruct",)),
         ("2026-03-09", "openai/gpt-oss-120b", ("meta-llama/llama-4-maverick-17b-128e-instruct",)),
     ),
-    refused_models=dict.fromkeys(_GROQ_AUDIO, "turns sound into text"),
+    non_chat_models=dict.fromkeys(_GROQ_AUDIO, "turns sound into text"),
     docs="https://console.groq.com/docs/api-reference",
 )
 
@@ -162,12 +162,12 @@ _MOONSHOT_CHAT = WireConfig(
         signature_tag="kimi",
         tool_name_pattern=r"[a-zA-Z][a-zA-Z0-9_-]*",
         output_limit_field="max_tokens",
-        schema=SchemaRules(inlines_references=True, types_beside_choices=False),
+        schema=SchemaRules(inlines_references=True, allows_type_beside_alternatives=False),
         prefill="partial",
         image_urls=False,
         json_output="json_object",
     ),
-    model_rules=rules_from(
+    model_rules=build_model_rules(
         "platform.kimi.ai/docs/api/chat; vercel/ai packages/moonshotai",
         "2026-11-20",
         ("kimi-k2-*", {"call_ids": "counted"}),
@@ -194,7 +194,7 @@ MOONSHOT = Provider(
         *("kimi-k2.5", "kimi-k2.6", "kimi-k2.7-code", "kimi-k2.7-code-highspeed", "kimi-k3", "kimi-k3.1-pro"),
     ),
     # The K2 series ends with 2026. Accounts registered since 2026-10-31 cannot use it.
-    retired_models=retire(
+    retired_models=build_retired_models(
         "platform.kimi.ai/docs/models; dev.to/aihubmix, Kimi K3.1 Pro migration guide",
         "2026-11-20",
         ("2026-05-25", "kimi-k3", ("kimi-k2-base", "kimi-k2-instruct", "kimi-k2-0711-preview", "kimi-k2-0905-preview")),
@@ -213,7 +213,7 @@ _XAI_CHAT = WireConfig(
         image_types=("image/jpeg", "image/png"),
         session_header="x-grok-conv-id",
     ),
-    model_rules=rules_from(
+    model_rules=build_model_rules(
         "docs.x.ai/docs/guides/reasoning",
         "2026-11",
         ("grok-3-mini*", {"effort_form": "reasoning_effort", "reasoning_mode": "always"}),
@@ -238,7 +238,7 @@ XAI = Provider(
         *("grok-3", "grok-3-beta", "grok-3-mini-beta", "grok-2-vision-latest", "grok-2", "grok-1"),
         *("grok-3-mini", "grok-4.3", "grok-4.5", "grok-4.6", "grok-4.7", "grok-build-0.1", "grok-code-fast-1"),
     ),
-    retired_models=retire(
+    retired_models=build_retired_models(
         "docs.x.ai/developers/migration/may-15-retirement",
         "2026-11",
         ("2026-05-15", "grok-4.3", ("grok-3", "grok-3-beta", "grok-3-mini", "grok-3-mini-beta", "grok-code-fast-1")),
@@ -253,7 +253,7 @@ DEMO = Provider(
     wires={"chat": WireConfig(wire=openai_chat.WIRE, dialect=openai_chat.Dialect(signature_tag="demo"))},
     base_url="demo:",
     key_required="never",
-    selectable=False,
+    offered_to_users=False,
     big_model="demo",
     small_model="demo",
     known_models=("demo",),

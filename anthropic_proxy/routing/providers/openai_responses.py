@@ -1,6 +1,6 @@
 """Configurations of the Responses API for calls to OpenAI and xAI, with rules by model."""
 
-from anthropic_proxy.routing.providers.registry import WireConfig, rules_from
+from anthropic_proxy.routing.providers.registry import WireConfig, build_model_rules
 from anthropic_proxy.wire import openai_responses
 
 _WITHOUT_REASONING = {"can_reason": False, "sampling_support": "always"}
@@ -9,7 +9,7 @@ _O_SERIES = {"sampling_support": "never", "sends_parallel_tool_calls": False}
 OPENAI = WireConfig(
     wire=openai_responses.WIRE,
     dialect=openai_responses.Dialect(),
-    model_rules=rules_from(
+    model_rules=build_model_rules(
         "developers.openai.com/api/docs/models; developers.openai.com/api/docs/guides/reasoning",
         "2026-11",
         ("gpt-[34]*", _WITHOUT_REASONING),
@@ -46,7 +46,7 @@ XAI = WireConfig(
         image_types=("image/jpeg", "image/png"),
         session_header="x-grok-conv-id",
     ),
-    model_rules=rules_from(
+    model_rules=build_model_rules(
         "docs.x.ai/docs/models",
         "2026-11",
         ("grok-[123]*", {"can_reason": False, "server_tools": ()}),
@@ -55,5 +55,5 @@ XAI = WireConfig(
     ),
 )
 
-OPENAI_RULES = (("o[1-9]*", "responses"), ("gpt-[5-9]*", "responses"), ("codex-*", "responses"))
+OPENAI_WIRE_RULES = (("o[1-9]*", "responses"), ("gpt-[5-9]*", "responses"), ("codex-*", "responses"))
 """Pairs of OpenAI model pattern and default wire: reasoning models use the Responses API. Some support no other."""

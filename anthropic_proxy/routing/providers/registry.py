@@ -30,7 +30,7 @@ class ModelRule(Struct, frozen=True):
         return fnmatchcase(model.lower(), self.pattern)
 
 
-def rules_from(source: str, read_date: str, *rules: tuple[str, Mapping[str, object]]) -> tuple[ModelRule, ...]:
+def build_model_rules(source: str, read_date: str, *rules: tuple[str, Mapping[str, object]]) -> tuple[ModelRule, ...]:
     """Return one `ModelRule` per pair of pattern and dialect fields in `rules`. All share `source` and `read_date`."""
     return tuple(ModelRule(pattern, fields, source, read_date) for pattern, fields in rules)
 
@@ -76,7 +76,9 @@ class RetiredModel(Struct, frozen=True, kw_only=True):
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
 
 
-def retire(source: str, read_date: str, *days: tuple[str, str, tuple[str, ...]]) -> Mapping[str, RetiredModel]:
+def build_retired_models(
+    source: str, read_date: str, *days: tuple[str, str, tuple[str, ...]]
+) -> Mapping[str, RetiredModel]:
     """Return model id → retirement. Each of `days` is a tuple of date, recommended successor and retired models.
 
     `source`: page with the announcement. `read_date`: date on which the page was read.
@@ -136,9 +138,9 @@ class Provider(ProviderVariables, frozen=True, kw_only=True):
     """Default base URL, without a trailing slash."""
     regional_urls: Sequence[tuple[str, str]] = ()
     """Pairs of `VERTEX_LOCATION` pattern and base URL with `{location}`. The first match replaces `base_url`."""
-    url_version: str = ""
+    default_url_path: str = ""
     """Path appended to a base URL setting without a path: `/v1`."""
-    url_resource: str = ""
+    project_url_path: str = ""
     """Path appended to a base URL without `/projects/`: `/projects/{project}/locations/{location}`. "": none."""
     key_header: str = "authorization"
     """Name of the upstream request header with the key."""
@@ -155,7 +157,7 @@ class Provider(ProviderVariables, frozen=True, kw_only=True):
 
     If a default model is not installed, the largest (`big_model`) or smallest (`small_model`) one replaces it.
     """
-    model_patterns: Sequence[str] = ()
+    model_id_patterns: Sequence[str] = ()
     """`fnmatch` patterns of model ids of the provider, besides `known_models`: `gemini-*`."""
     unknown_model_provider: str = ""
     """Name of the provider called for an unknown model id in a setting such as BIG_MODEL, if its key is set.
@@ -166,7 +168,7 @@ class Provider(ProviderVariables, frozen=True, kw_only=True):
     """Name of the provider that replaces this provider if `USE_VERTEX_AUTH` is set. "": none."""
     known_models: Sequence[str] = ()
     """Model ids that select the provider without a prefix. `/v1/models` lists the ids, except for Ollama."""
-    refused_models: Mapping[str, str] = {}
+    non_chat_models: Mapping[str, str] = {}
     """Known model that cannot chat → reason for the error text (`turns sound into text`)."""
     retired_models: Mapping[str, RetiredModel] = {}
     """Model id → its retirement, for default models and models that users may have configured."""

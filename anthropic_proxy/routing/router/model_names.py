@@ -54,7 +54,7 @@ class ModelChoice(Struct, frozen=True, kw_only=True):
         return f"{self.provider.prefix}/{self.model}"
 
 
-def choose(requested: str, preferred: Provider, settings: Settings, catalog: Catalog) -> list[ModelChoice]:
+def choose_models(requested: str, preferred: Provider, settings: Settings, catalog: Catalog) -> list[ModelChoice]:
     """Return the choices for the model id of a client request: the first choice, then the fallbacks of its tier.
 
     Raises `InvalidRequest` if the id is empty, too long, or a provider prefix alone.
@@ -178,7 +178,7 @@ def _resolve_bare_name(
         if row.vertex_provider == preferred.name:
             row = preferred
         return _through_vertex(row, name, f"a name without a prefix gets that of its list: {row.prefix}", settings)
-    if any(fnmatchcase(name, pattern) for pattern in preferred.model_patterns) or _is_listed(
+    if any(fnmatchcase(name, pattern) for pattern in preferred.model_id_patterns) or _is_listed(
         name, catalog.listing(preferred.name)
     ):
         return _through_vertex(preferred, name, f"it is one of {preferred.name}'s own", settings)

@@ -21,7 +21,7 @@ def find_base_url(row: Provider, config: AnyWireConfig, settings: Settings) -> s
     return base_url
 
 
-def find_server(row: Provider, settings: Settings) -> ServerOverride | None:
+def find_server_override(row: Provider, settings: Settings) -> ServerOverride | None:
     """Return the server entry that the base URL setting of a provider selects. None: the provider's own settings."""
     base_url = settings.base_urls.get(row.name)
     return None if base_url is None or not row.servers else _match(row.name, base_url)
@@ -43,12 +43,12 @@ def _configured_base_url(row: Provider, settings: Settings) -> str:
     base_url = settings.base_urls.get(row.name)
     if base_url is None:
         base_url = _regional_base_url(row, settings.vertex_location)
-    elif row.url_version and not urlsplit(base_url).path:
-        base_url += row.url_version
-    if not row.url_resource:
+    elif row.default_url_path and not urlsplit(base_url).path:
+        base_url += row.default_url_path
+    if not row.project_url_path:
         return base_url
     if "/projects/" not in base_url:
-        base_url += row.url_resource
+        base_url += row.project_url_path
     project = settings.vertex_project or UNKNOWN_PROJECT
     return base_url.replace("{location}", settings.vertex_location).replace(UNKNOWN_PROJECT, project)
 

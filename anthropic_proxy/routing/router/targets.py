@@ -10,15 +10,15 @@ from anthropic_proxy.errors import ClientError, InvalidRequest, UnknownModel, Un
 from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.routing.providers import PROVIDERS, AnyWireConfig, Provider, ServerOverride, find_provider
 from anthropic_proxy.routing.providers.registry import RetiredModel
-from anthropic_proxy.routing.router.model_names import ModelChoice, choose, choose_models_for_tier
-from anthropic_proxy.routing.router.provider_setup import describe_missing_key, find_base_url, find_server
+from anthropic_proxy.routing.router.model_names import ModelChoice, choose_models, choose_models_for_tier
+from anthropic_proxy.routing.router.provider_setup import describe_missing_key, find_base_url, find_server_override
 from anthropic_proxy.settings import TIERS, Fidelity, Settings
 from anthropic_proxy.wire.contract import BaseDialect, RelayWire, Wire
 
 _PREFERENCE_ORDER = tuple(
     row
     for row in sorted(PROVIDERS, key=lambda row: row.serves_claude)
-    if row.selectable and (row.key_required != "never" or row.key_source != "settings")
+    if row.offered_to_users and (row.key_required != "never" or row.key_source != "settings")
 )
 """Candidates for the preferred provider without `PREFERRED_PROVIDER`. The first one with a key or project is used.
 
@@ -90,16 +90,16 @@ class TierMapping(Struct, frozen=True, kw_only=True):
     """Model ids with prefix, in the order of the attempts after `target`."""
     retired: RetiredModel | None = None
     """Retirement of the model of `target`. None: not announced."""
-    retired_by: str = ""
+    retiring_vendor: str = ""
     """Name of the provider or server that retires the model."""
     problems: Sequence[str] = ()
     """One error text per target or fallback that cannot serve requests, for example without a key."""
 
 
-def resolve(query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
+def resolve_route(query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
     """Return the route of a client request. Raises `ClientError` with a remedy if no target can serve the request."""
     preferred_provider = find_preferred_provider(settings, catalog)
-    choices = choose(query.model, preferred_provider, settings, catalog)
+    choices = choose_models(query.model, preferred_provider, settings, catalog)
     targets: list[Target] = []
     notes: list[str] = [choice.note for choice in choices if choice.note]
     refusal: ClientError | None = None
@@ -119,7 +119,7 @@ def resolve(query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
     return Route(targets, first.reason, notes, fidelity, all(target.is_relayed for target in targets))
 
 
-def preferred(settings: Settings, ollama_models: Sequence[str] | None) -> str:
+def preferred_provider_name(settings: Settings, ollama_models: Sequence[str] | None) -> str:
     """Return the name of the preferred provider, used for Claude tiers and unlisted model ids without a prefix.
 
     `ollama_models`: installed models of Ollama, a candidate without any key. None: no reply, or not queried.
@@ -134,15 +134,15 @@ def preferred(settings: Settings, ollama_models: Sequence[str] | None) -> str:
 
 def should_query_ollama(settings: Settings) -> bool:
     """Return True if start-up must query the models of Ollama: it is preferred, or no provider has a key."""
-    return preferred(settings, ()) == _LOCAL_PROVIDER
+    return preferred_provider_name(settings, ()) == _LOCAL_PROVIDER
 
 
 def find_preferred_provider(settings: Settings, catalog: Catalog) -> Provider:
     """Return the provider used for Claude tiers and unlisted model ids without a prefix."""
-    return find_provider(preferred(settings, catalog.listing(_LOCAL_PROVIDER)))
+    return find_provider(preferred_provider_name(settings, catalog.listing(_LOCAL_PROVIDER)))
 
 
-def describe_mapping(settings: Settings, catalog: Catalog) -> list[TierMapping]:
+def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping]:
     """Return the models that each Claude tier is mapped to, in the order haiku, sonnet, opus, fable."""
     preferred_provider = find_preferred_provider(settings, catalog)
     rows = []
@@ -157,7 +157,7 @@ def describe_mapping(settings: Settings, catalog: Catalog) -> list[TierMapping]:
                 reason=first.setting,
                 fallbacks=tuple(choice.name for choice in others),
                 retired=_find_retired(first, settings),
-                retired_by=_name_server(first.provider, settings),
+                retiring_vendor=_name_server(first.provider, settings),
                 problems=tuple(filter(None, problems)),
             )
         )
@@ -169,7 +169,7 @@ def switch_wire(target: Target, wire_name: str, settings: Settings) -> Target | 
 
     None: the provider does not support the wire, or a setting selects the wire of the provider.
     """
-    row, server = target.provider, find_server(target.provider, settings)
+    row, server = target.provider, find_server_override(target.provider, settings)
     if row.name in settings.wires or wire_name not in row.wires:
         return None
     config = _find_wire_config(row, server, wire_name)
@@ -194,7 +194,7 @@ def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Se
 
     The wire changes only if no server entry applies. The server tools of other servers are unknown.
     """
-    if find_server(target.provider, settings) is not None:
+    if find_server_override(target.provider, settings) is not None:
         return target
     others = (switch_wire(target, name, settings) for name in target.provider.wires)
     candidates = [target, *(other for other in others if other is not None and other.dialect is not target.dialect)]
@@ -211,14 +211,14 @@ def _find_problem(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
 
 def _find_retired(choice: ModelChoice, settings: Settings) -> RetiredModel | None:
     """Return the retirement of a model at the called server. Another server may continue to serve the model."""
-    server = find_server(choice.provider, settings)
+    server = find_server_override(choice.provider, settings)
     if server is not None and server.wires:
         return server.retired_models.get(choice.model)
     return choice.provider.retired_models.get(choice.model)
 
 
 def _name_server(row: Provider, settings: Settings) -> str:
-    server = find_server(row, settings)
+    server = find_server_override(row, settings)
     return server.title if server is not None and server.title else row.title
 
 
@@ -227,7 +227,7 @@ def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
     row, model = choice.provider, choice.model
     if row.transport == "demo":
         _require_demo(choice, settings, catalog)
-    if reason := row.refused_models.get(model):
+    if reason := row.non_chat_models.get(model):
         retired = row.retired_models.get(row.big_model or "")
         alternative = f"{row.prefix}/{retired.successor if retired else row.big_model}"
         raise InvalidRequest(
@@ -238,7 +238,7 @@ def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
             f"{row.name} has no default models. Set BIG_MODEL and SMALL_MODEL, for example to "
             "mistral/mistral-large-latest"
         )
-    wire_name, server = _pick_wire(row, model, settings), find_server(row, settings)
+    wire_name, server = _pick_wire(row, model, settings), find_server_override(row, settings)
     config = _find_wire_config(row, server, wire_name)
     if config.custom_url_only and row.name not in settings.base_urls:
         raise UnsupportedFeature(
@@ -274,10 +274,10 @@ def _require_demo(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
 
 def find_capabilities(row: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
     """Return the capabilities of a model at the server that the base URL setting of the provider selects."""
-    server = find_server(row, settings)
+    server = find_server_override(row, settings)
     if server is None:
-        return catalog.capabilities_of(row.name, model)
-    capabilities = catalog.capabilities_of(server.models or row.name, model)
+        return catalog.cached_capabilities(row.name, model)
+    capabilities = catalog.cached_capabilities(server.models or row.name, model)
     if not capabilities.known and server.capabilities:
         capabilities = structs.replace(capabilities, **server.capabilities)
     return structs.replace(capabilities, accepts_pdf=True) if server.accepts_pdf else capabilities
@@ -332,7 +332,7 @@ class RouteCache:
         """True if any route returned by this cache is relayed."""
 
     def resolve(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
-        """Return the route of a client request, cached or new. Raises `ClientError` as the function `resolve`.
+        """Return the route of a client request, cached or new. Raises `ClientError` as the function `resolve_route`.
 
         Changed settings or catalog contents clear the cache.
         """
@@ -342,7 +342,7 @@ class RouteCache:
             self._inputs = settings, catalog, catalog.edition
         route = self._routes.get(query)
         if route is None:
-            route = resolve(query, settings, catalog)
+            route = resolve_route(query, settings, catalog)
             self.some_relayed = self.some_relayed or route.is_relayed
             if len(self._routes) < _MAX_ENTRIES:
                 self._routes[query] = route

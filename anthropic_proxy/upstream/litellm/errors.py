@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.errors import UpstreamUnreachable
-from anthropic_proxy.platforms.os_errors import clean_text
+from anthropic_proxy.platforms.os_errors import clean_error_text
 from anthropic_proxy.upstream.public_addresses import is_public
 
 _CODES = {
@@ -66,7 +66,7 @@ def decode_exception(error: Exception) -> Failure:
 
 
 def _unreachable(text: str) -> UpstreamUnreachable:
-    text = clean_text(text)
+    text = clean_error_text(text)
     refused = _REFUSED_BY.search(text)
     return UpstreamUnreachable(text, should_retry=False if refused and not is_public(refused[1]) else None)
 

@@ -14,7 +14,7 @@ from anthropic_proxy.wire.anthropic import json_spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.json_spans import Edit
 from anthropic_proxy.wire.contract import Adaptation, Call, Decoder
-from anthropic_proxy.wire.failures import classify, decode_error_body, redact_key_patterns
+from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body, redact_key_patterns
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count, repair_json
 
 _OF_MESSAGE, _OF_FAILURE = b"message_", b'"error"'
@@ -106,7 +106,7 @@ def decode_error(
     call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
     """Decode a response with a status other than 2xx. Anthropic's errors are forwarded with redacted keys."""
-    error = classify(
+    error = build_upstream_error(
         decode_error_body(status, headers, body), call.provider, window=call.max_input_tokens, estimate=call.estimate
     )
     if headers.get("x-should-retry") == "false":
@@ -268,7 +268,9 @@ class RelayInspector(Decoder):
 
     def _refusal(self, frame: bytes) -> UpstreamError:
         self.finished = True
-        error = classify(decode_error_body(None, {}, frame), self._call.provider, window=self._call.max_input_tokens)
+        error = build_upstream_error(
+            decode_error_body(None, {}, frame), self._call.provider, window=self._call.max_input_tokens
+        )
         if self._call.dialect.has_anthropic_errors:
             error.body = redact_key_patterns(frame.decode(errors="replace")).encode()
         return error

@@ -10,7 +10,7 @@ from anthropic_proxy.wire.anthropic import json_spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
-from anthropic_proxy.wire.signatures import PREFIX
+from anthropic_proxy.wire.signatures import SIGNATURE_PREFIX
 
 NOT_FORWARDED_HEADERS = frozenset(
     (
@@ -25,7 +25,7 @@ VERSION_HEADER, VERSION = "anthropic-version", "2023-06-01"
 _NEEDED_EVERYWHERE = frozenset((VERSION_HEADER, "accept", "content-type"))
 _CLIENT_DATA = frozenset(("metadata", "safeguards"))
 
-_MARK = f'"{PREFIX}'.encode()
+_MARK = f'"{SIGNATURE_PREFIX}'.encode()
 _SEARCHED = b'"web_search_'
 """Stands in search results, and in citations of them."""
 _SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
@@ -157,7 +157,7 @@ def _is_refused(block: _Block, dropped: set[Any], dialect: Dialect) -> bool:
 
 
 def _is_ours(carried: Any) -> bool:
-    return isinstance(carried, str) and carried.startswith(PREFIX)
+    return isinstance(carried, str) and carried.startswith(SIGNATURE_PREFIX)
 
 
 def _find_unsealed(blocks: list[_Block]) -> set[Any]:

@@ -12,28 +12,28 @@ from anthropic_proxy.redaction import redact_key_patterns
 from anthropic_proxy.wire.failures.error_body import UpstreamFault, decode_error_body, read_error_object
 
 __all__ = [
-    "STATUSES",
+    "PARAMETER_ERROR_STATUSES",
     "UpstreamFault",
-    "blocked",
-    "classify",
+    "blocked_reply_stop",
+    "build_upstream_error",
     "decode_error_body",
-    "find_level",
-    "find_named",
+    "find_accepted_effort",
+    "find_rejected_parameter",
     "is_policy_refusal",
     "read_error_object",
     "redact_key_patterns",
-    "rejects_in_results",
     "rejects_role",
+    "rejects_tool_result_content",
 ]
 
-STATUSES = (400, 403, 404, 413, 422, 429, 451, 500, 501)
+PARAMETER_ERROR_STATUSES = (400, 403, 404, 413, 422, 429, 451, 500, 501)
 """HTTP statuses of provider errors that may reject a request parameter. Only these are searched for an adaptation.
 
 Some servers use 404 or 500 for such an error (OpenRouter, llama.cpp; 2026-11).
 """
 
 
-def blocked(provider: str, reason: str) -> Stop:
+def blocked_reply_stop(provider: str, reason: str) -> Stop:
     """Return the last delta of a reply that the provider blocked: stop reason `refusal`, with `reason` as explanation.
 
     `provider` is the provider name for the explanation text.
@@ -42,7 +42,7 @@ def blocked(provider: str, reason: str) -> Stop:
     return Stop("refusal", details={"type": "refusal", "category": None, "explanation": explanation})
 
 
-def classify(
+def build_upstream_error(
     fault: UpstreamFault,
     provider: str,
     *,
@@ -59,7 +59,7 @@ def classify(
     """
     from anthropic_proxy.wire.failures import classification  # noqa: PLC0415
 
-    return classification.classify(fault, provider, window=window, estimate=estimate, asked=asked)
+    return classification.build_upstream_error(fault, provider, window=window, estimate=estimate, asked=asked)
 
 
 def is_policy_refusal(fault: UpstreamFault) -> bool:
@@ -72,7 +72,7 @@ def is_policy_refusal(fault: UpstreamFault) -> bool:
     return kinds.is_policy_refusal(fault)
 
 
-def find_named(text: str, names: Container[str]) -> str | None:
+def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
     """Return the first of the parameters `names` that an error message rejects. None: none of them.
 
     Names without `_`, except `temperature`, may be ordinary words. They count only in quotes, or before a word such as
@@ -80,7 +80,7 @@ def find_named(text: str, names: Container[str]) -> str | None:
     """
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
-    return parameters.find_named(text, names)
+    return parameters.find_rejected_parameter(text, names)
 
 
 def rejects_role(text: str) -> bool:
@@ -90,7 +90,7 @@ def rejects_role(text: str) -> bool:
     return parameters.rejects_role(text)
 
 
-def find_level(text: str, asked: str, sent: str) -> str | None:
+def find_accepted_effort(text: str, asked: str, sent: str) -> str | None:
     """Return the effort level to send instead of a rejected one: of the levels that the error message `text` lists.
 
     The next level below `asked` is returned, else the lowest listed level above `none`. `asked` is the client's level,
@@ -99,14 +99,14 @@ def find_level(text: str, asked: str, sent: str) -> str | None:
     """
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
-    return parameters.find_level(text, asked, sent)
+    return parameters.find_accepted_effort(text, asked, sent)
 
 
-def rejects_in_results(message: str, parameter: str | None) -> bool:
+def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
     """Return True if an error rejects content in tool results only. The server may accept it in user messages.
 
     Example: `image not supported in tool messages`. `parameter` is the path that the error names, or None.
     """
     from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
 
-    return kinds.rejects_in_results(message, parameter)
+    return kinds.rejects_tool_result_content(message, parameter)

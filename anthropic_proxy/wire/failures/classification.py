@@ -10,15 +10,21 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import Cause, UpstreamError, UpstreamOverloaded, UpstreamRefused, UpstreamTimeout
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
-from anthropic_proxy.wire.failures.kinds import RATES, Known, find_image_refusal, find_quota, find_shortage
-from anthropic_proxy.wire.failures.kinds.sizes import Shortage
+from anthropic_proxy.wire.failures.kinds import (
+    RATE_LIMIT_WORDS,
+    KnownTokenCounts,
+    find_image_refusal,
+    find_quota,
+    find_token_limit_fault,
+)
+from anthropic_proxy.wire.failures.kinds.sizes import TokenLimitFault
 
 MAX_MESSAGE_CHARACTERS = 2_000
 """Maximum length of an error message for the client. A longer message is cut."""
-SHORT_DELAY_SECONDS = 5
+MAX_PROXY_RETRY_DELAY_SECONDS = 5
 """Maximum retry delay of a provider with which the proxy itself may retry the request. After a longer delay, only the
 client may retry."""
-UNAVAILABLE_SECONDS = 2.0
+DEFAULT_503_RETRY_AFTER_SECONDS = 2.0
 """`retry-after` for the client, in seconds, if a provider answered 503 without a retry delay."""
 
 
@@ -69,7 +75,7 @@ _ROWS = (
         codes=frozenset(("model_not_found", "NOT_FOUND")),
         text=r"^model [\"'`].*[\"'`] not found",
     ),
-    _Row(status=429, kind="rate_limit_error", text=RATES.pattern, only=413, should_retry=False),
+    _Row(status=429, kind="rate_limit_error", text=RATE_LIMIT_WORDS.pattern, only=413, should_retry=False),
     _Row(status=413, kind="request_too_large", statuses=(413,), text=r"^request payload size exceeds"),
     _Row(
         status=529,
@@ -104,12 +110,12 @@ _SERVER_FAILED = _Row(status=500, kind="api_error")
 _CLIENT_FAILED = _Row(status=400, kind="invalid_request_error")
 
 
-def classify(
+def build_upstream_error(
     fault: UpstreamFault, provider: str, *, window: int | None, estimate: Callable[[], int], asked: int
 ) -> UpstreamError:
-    """Return the error for the client. The arguments are those of `classify` in `wire/failures/__init__.py`."""
+    """Return the error for the client. Arguments: see `build_upstream_error` in `wire/failures/__init__.py`."""
     if fault.status not in _NO_KINDS:
-        shortage = find_shortage(fault, Known(window=window, estimate=estimate, asked=asked))
+        shortage = find_token_limit_fault(fault, KnownTokenCounts(window=window, estimate=estimate, asked=asked))
         if shortage is not None:
             return _too_large(shortage, fault, provider)
         if (cause := find_image_refusal(fault)) is not None:
@@ -126,7 +132,7 @@ def classify(
     return _error(row, fault, provider)
 
 
-def _too_large(shortage: Shortage, fault: UpstreamFault, provider: str) -> UpstreamError:
+def _too_large(shortage: TokenLimitFault, fault: UpstreamFault, provider: str) -> UpstreamError:
     error = UpstreamRefused(
         shortage.message or f"{provider}: {fault.message}"[:MAX_MESSAGE_CHARACTERS],
         provider=provider,
@@ -134,7 +140,9 @@ def _too_large(shortage: Shortage, fault: UpstreamFault, provider: str) -> Upstr
         kind="invalid_request_error",
         parameter=shortage.parameter,
     )
-    if RATES.search(fault.message):  # Anthropic's text has no word for a rate limit, so the log shows the original
+    if RATE_LIMIT_WORDS.search(
+        fault.message
+    ):  # Anthropic's text has no word for a rate limit, so the log shows the original
         error.add_note(fault.message[:200])
     return _caused(error, shortage.cause)
 
@@ -148,7 +156,7 @@ def _error(row: _Row, fault: UpstreamFault, provider: str) -> UpstreamError:
     text = f"{provider}: {fault.message}" if fault.message else f"{provider} returned HTTP {fault.status or row.status}"
     delay = fault.retry_after
     if row.status == 503 and delay is None:
-        delay = UNAVAILABLE_SECONDS
+        delay = DEFAULT_503_RETRY_AFTER_SECONDS
     per_day = row.status == 429 and any("perday" in code.lower() for code in fault.codes)
     kinds = {529: UpstreamOverloaded, 504: UpstreamTimeout}
     error = kinds.get(row.status, UpstreamRefused)(
@@ -167,13 +175,13 @@ def _error(row: _Row, fault: UpstreamFault, provider: str) -> UpstreamError:
 
 
 def _is_retryable(row: _Row, fault: UpstreamFault) -> bool:
-    """Return True if the proxy may retry the request: a temporary error with a delay of at most `SHORT_DELAY_SECONDS`.
+    """Return True for a temporary error with a retry delay of at most `MAX_PROXY_RETRY_DELAY_SECONDS`.
 
     A 429 also needs a stated delay.
     """
     if fault.is_permanent or row.should_retry is False:
         return False
-    if fault.retry_after is not None and fault.retry_after > SHORT_DELAY_SECONDS:
+    if fault.retry_after is not None and fault.retry_after > MAX_PROXY_RETRY_DELAY_SECONDS:
         return False
     if row.status == 429:
         return fault.retry_after is not None

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.redaction import redact_key_patterns
-from anthropic_proxy.wire.failures.parameter import find_parameter
+from anthropic_proxy.wire.failures.parameter import find_parameter_in_message
 from anthropic_proxy.wire.failures.retry_delay import find_retry_delay
 
 _EXCERPT_CHARACTERS = 200
@@ -95,7 +95,7 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
         status=status,
         message=redact_key_patterns(message),
         codes=frozenset(code[:_MAX_CODE_CHARACTERS] for one in (error, *nested) for code in _codes_of(one)),
-        parameter=(named or find_parameter(message) or "")[:_MAX_CODE_CHARACTERS] or None,
+        parameter=(named or find_parameter_in_message(message) or "")[:_MAX_CODE_CHARACTERS] or None,
         retry_after=find_retry_delay(headers, error.get("details"), message),
         is_permanent=_stays(headers),
         tokens=_integer(error.get("n_prompt_tokens")),

@@ -25,7 +25,7 @@ _PARAMETERS = re.compile(
 _STEP = re.compile(r"[\w-]+")
 
 
-def find_parameter(message: str) -> str | None:
+def find_parameter_in_message(message: str) -> str | None:
     """Return the name or path of the request parameter that an error message rejects, in the provider's spelling.
 
     A rejected tool schema is returned as `tools.parameters`. None: the message names no parameter.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta, Usage
 from anthropic_proxy.wire.contract import Call, Decoder, Wire
-from anthropic_proxy.wire.failures import blocked, classify, decode_error_body, is_policy_refusal
+from anthropic_proxy.wire.failures import blocked_reply_stop, build_upstream_error, decode_error_body, is_policy_refusal
 from anthropic_proxy.wire.gemini.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.media import accepts_url
@@ -38,8 +38,8 @@ class GeminiWire(Wire[Dialect]):
         """Return the error of a response, or the deltas of a refusal."""
         fault = decode_error_body(status, headers, body)
         if is_policy_refusal(fault):
-            return [Usage(output_tokens=0), blocked(call.provider, fault.message)]
-        return classify(
+            return [Usage(output_tokens=0), blocked_reply_stop(call.provider, fault.message)]
+        return build_upstream_error(
             fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=call.request.max_tokens
         )
 

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
 from anthropic_proxy.wire.contract import Adaptation, Call
-from anthropic_proxy.wire.failures import STATUSES, rejects_in_results
+from anthropic_proxy.wire.failures import PARAMETER_ERROR_STATUSES, rejects_tool_result_content
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.request import encode_request
 
@@ -74,7 +74,7 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
     An adaptation must change the request, otherwise it does not explain the error.
     """
-    if error.status not in STATUSES:
+    if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     sent_body = encode_request(call).body
     for name in _lessons_of(error.message):
@@ -108,5 +108,5 @@ def _lessons_of(message: str) -> Iterator[str]:
     for text, lessons in _TEXTS:
         if text.search(message):
             yield from lessons
-    if rejects_in_results(message, None):
+    if rejects_tool_result_content(message, None):
         yield "drop parts of results"

@@ -5,7 +5,7 @@ A keyword without a field here is written into the description, so that the mode
 
 from typing import Any
 
-from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, encode_short, merge_parts
+from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, encode_if_short, merge_all_of
 
 JSON_SCHEMA_KEYWORDS = frozenset(
     (
@@ -35,7 +35,7 @@ DROPPED_KEYWORDS = frozenset(
 
 def simplify_schema(schema: Schema, index: EqualityIndex) -> Schema:
     """Return the schema in fewer keywords with the same meaning: no `allOf`, `const`, `nullable`, exclusive bounds."""
-    plain = merge_parts(schema, index)
+    plain = merge_all_of(schema, index)
     if plain.get("nullable") is True and isinstance(plain.get("type"), str):
         plain = {**plain, "type": [plain["type"], "null"]}  # OpenAPI's way
     if "const" in plain:
@@ -93,5 +93,5 @@ def describe_keyword(key: str, value: Any) -> list[str]:
     """Return a keyword as text for the description; none if it is too long or useless to a model."""
     if key in DROPPED_KEYWORDS and not (key == "additionalProperties" and isinstance(value, dict) and value):
         return []
-    text = encode_short(value)
+    text = encode_if_short(value)
     return [] if text is None else [f"{key}: {text}"]

@@ -11,7 +11,7 @@ from anthropic_proxy.wire.gemini.keywords import (
     simplify_schema,
     type_names,
 )
-from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, merge_parts
+from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, merge_all_of
 
 _FORMATS = frozenset(("enum", "date-time", "float", "double", "int32", "int64"))
 """Formats that `Schema` takes; others are refused there."""
@@ -88,7 +88,7 @@ class _Lowering:
             words += describe_keyword(key, schema[key])
             return {**others, **around, "type": kinds if len(kinds) > 1 else kind[0]}
         alternatives = [
-            merge_parts({"allOf": [around, one]}, self._index)
+            merge_all_of({"allOf": [around, one]}, self._index)
             if isinstance(one, dict) and one.get("type", kind[0]) == kind[0]
             else one
             for one in schema[key]

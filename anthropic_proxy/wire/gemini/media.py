@@ -8,7 +8,7 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.gemini.dialect import Dialect
-from anthropic_proxy.wire.shared_notes import omitted
+from anthropic_proxy.wire.shared_notes import media_omitted_note
 
 _PDF = "application/pdf"
 _TYPES = {
@@ -48,11 +48,11 @@ def encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: 
     if source.type == "url":
         if sees and accepts_url(call.dialect, block):
             return {"fileData": {"mimeType": media_type, "fileUri": source.url}}
-        notes.append(omitted(kind, "", by_address=True))
+        notes.append(media_omitted_note(kind, "", by_address=True))
         return {"text": f"[{kind}: {source.url}]"}
     if sees and media_type in _allowed(block):
         return {"inlineData": {"mimeType": media_type, "data": source.data}}
-    notes.append(omitted(kind, media_type, by_address=False))
+    notes.append(media_omitted_note(kind, media_type, by_address=False))
     return {"text": f"[{kind} omitted: {title or media_type}]"}
 
 

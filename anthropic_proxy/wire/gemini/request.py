@@ -15,9 +15,15 @@ from anthropic_proxy.wire.gemini.contents import ContentsEncoder
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.schema import encode_reply_schema
 from anthropic_proxy.wire.gemini.tools import ToolFields, encode_tools
-from anthropic_proxy.wire.json_schema import REPLY_SCHEMA
-from anthropic_proxy.wire.json_strings import join_texts
-from anthropic_proxy.wire.shared_notes import NO_EFFORT, NO_SAMPLING, NO_SERVICE_TIER, SCHEMA_AS_TEXT, renamed_effort
+from anthropic_proxy.wire.json_schema import REPLY_SCHEMA_PATH
+from anthropic_proxy.wire.json_strings import join_json_strings
+from anthropic_proxy.wire.shared_notes import (
+    NO_EFFORT,
+    NO_SAMPLING,
+    NO_SERVICE_TIER,
+    SCHEMA_AS_TEXT,
+    renamed_effort_note,
+)
 
 _BUDGETS = {"low": 2_048, "medium": 8_192, "high": 24_576}
 _MAX_OUTPUT_TOKENS = 65_536
@@ -43,7 +49,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         contents.add_message(message)
     body: dict[str, Any] = {"contents": contents.build_contents()}
     if system := [*request.system, *instruction]:
-        body["systemInstruction"] = {"parts": [{"text": join_texts([block.text for block in system])}]}
+        body["systemInstruction"] = {"parts": [{"text": join_json_strings([block.text for block in system])}]}
     if toolbox.tools:
         body["tools"] = toolbox.tools
     if request.service_tier == "standard_only":
@@ -94,7 +100,7 @@ def _encode_config(
         else:
             lowered = dialect.schema_form == "lowered"
             config["responseMimeType"] = "application/json"
-            with budget.work_on(REPLY_SCHEMA):
+            with budget.work_on(REPLY_SCHEMA_PATH):
                 budget.decode(request.output_schema)
                 encoded = encode_reply_schema(msgspec.json.decode(request.output_schema), budget, as_openapi=lowered)
             config["responseSchema" if lowered else "responseJsonSchema"] = encoded
@@ -110,7 +116,7 @@ def _encode_thinking(call: Call[Dialect], notes: list[FidelityNote]) -> tuple[di
             notes.append(NO_EFFORT)
         return {}, 0
     if effort != request.effort:
-        notes.append(renamed_effort(request.effort, effort))
+        notes.append(renamed_effort_note(request.effort, effort))
     config: dict[str, Any] = {}
     if request.returns_thinking and effort != "none":
         config["includeThoughts"] = True

@@ -1,6 +1,6 @@
 """Google's finish reasons → stop reasons (`FinishReason`, 2026-11)."""
 
-from anthropic_proxy.wire.finish_reasons import Kind, finish_kind
+from anthropic_proxy.wire.finish_reasons import FinishKind, finish_kind
 
 _REFUSALS = frozenset(
     (
@@ -16,7 +16,7 @@ _BROKEN = frozenset(
 )
 
 
-def classify_finish_reason(reason: str) -> Kind:
+def classify_finish_reason(reason: str) -> FinishKind:
     """Return the kind of a finish reason: Google's own names first, then those of any API."""
     if reason in _REFUSALS or reason.startswith("IMAGE_"):
         return "blocked"

@@ -8,7 +8,7 @@ from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.server_blocks import generated_image_text
 from anthropic_proxy.wire.contract import Call, Decoder
-from anthropic_proxy.wire.failures import blocked, classify, is_policy_refusal, read_error_object
+from anthropic_proxy.wire.failures import blocked_reply_stop, build_upstream_error, is_policy_refusal, read_error_object
 from anthropic_proxy.wire.gemini.code_execution import CodeExecutionDecoder
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.frames import (
@@ -24,7 +24,7 @@ from anthropic_proxy.wire.gemini.frames import (
 from anthropic_proxy.wire.gemini.grounding import GroundingDecoder
 from anthropic_proxy.wire.gemini.stops import CONTINUATION_REASON, classify_finish_reason, is_unparsable_output
 from anthropic_proxy.wire.gemini.tools import find_google_tools
-from anthropic_proxy.wire.input_counts import split_input
+from anthropic_proxy.wire.input_counts import split_input_tokens
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, repair_json
 from anthropic_proxy.wire.signatures import ReasoningState, empty_signature, encode_signature
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
@@ -107,10 +107,12 @@ class GeminiDecoder(Decoder):
             fault = read_error_object({"error": reply.error}, None, {})
             call = self._call
             if is_policy_refusal(fault):
-                deltas += self._stop(blocked(call.provider, fault.message))
+                deltas += self._stop(blocked_reply_stop(call.provider, fault.message))
                 return
             asked = call.request.max_tokens
-            raise classify(fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=asked)
+            raise build_upstream_error(
+                fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=asked
+            )
         candidate = reply.candidates[0] if reply.candidates else None
         if candidate is not None and candidate.index:
             candidate = _first(reply.candidates or [])
@@ -130,7 +132,7 @@ class GeminiDecoder(Decoder):
         elif (feedback := reply.prompt_feedback) is not None and feedback.block_reason and not self._stopped:
             words = feedback.block_reason_message
             reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
-            deltas += self._stop(blocked(self._call.provider, reason))
+            deltas += self._stop(blocked_reply_stop(self._call.provider, reason))
 
     def _read_sources(self, sources: GroundingDecoder, candidate: Candidate | None, deltas: list[Delta]) -> None:
         """Read what the provider's own tools did before the text that rests on it."""
@@ -203,7 +205,7 @@ class GeminiDecoder(Decoder):
         if signature:
             deltas.append(self._carry(signature))
         key, name = self._calls, call.name
-        deltas.append(ToolCall(key, self._ids.keep_or_renew(call.id), self._call.aliases.get(name, name)))
+        deltas.append(ToolCall(key, self._ids.assign_client_id(call.id), self._call.aliases.get(name, name)))
         if has_arguments:
             deltas.append(ToolArgs(key, bytes(call.args).decode(errors="replace")))
         deltas.append(ToolEnd(key))
@@ -224,7 +226,7 @@ class GeminiDecoder(Decoder):
         prompt = totals.prompt_token_count
         output, thoughts = totals.candidates_token_count, totals.thoughts_token_count
         whole = None if prompt is None else prompt + (totals.tool_use_prompt_token_count or 0)
-        uncached, cached, _ = split_input(whole, totals.cached_content_token_count, None)
+        uncached, cached, _ = split_input_tokens(whole, totals.cached_content_token_count, None)
         deltas.append(
             Usage(
                 input_tokens=uncached,
@@ -244,7 +246,7 @@ class GeminiDecoder(Decoder):
         kind = classify_finish_reason(reason)
         if kind == "blocked":
             words = candidate.finish_message
-            return blocked(self._call.provider, f"{reason}: {words}" if words else reason)
+            return blocked_reply_stop(self._call.provider, f"{reason}: {words}" if words else reason)
         if kind == "limit":
             return Stop("model_context_window_exceeded" if self._fills_window() else "max_tokens")
         if kind == "window":

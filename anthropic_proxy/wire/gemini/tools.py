@@ -14,7 +14,7 @@ from anthropic_proxy.messages.preparation import PreparedRequest, kind_of
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.schema import encode_parameter_schema, find_unsupported_keywords
-from anthropic_proxy.wire.shared_notes import SINGLE_TOOL_CALL, keywords_as_text, unlimited
+from anthropic_proxy.wire.shared_notes import SINGLE_TOOL_CALL, keywords_as_text_note, missing_setting_note
 from anthropic_proxy.wire.tool_definition_cache import cached_encoder, cached_list_encoder, tool_description
 
 _OWN: Mapping[str, str] = {
@@ -107,7 +107,7 @@ def _declare_functions(
         if tool.strict
     ]
     if keywords_in_text := frozenset[str]().union(*(keywords for _, keywords in declared)):
-        notes.append(keywords_as_text(keywords_in_text))
+        notes.append(keywords_as_text_note(keywords_in_text))
     return tuple(declaration for declaration, _ in declared), tuple(notes)
 
 
@@ -147,7 +147,7 @@ def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dic
         notes += [FidelityNote("approximated", f"{field}.{name}", why) for name in domains]
     else:
         lost += domains
-    notes += [unlimited(tool.name or kind_of(tool), name) for name in lost]
+    notes += [missing_setting_note(tool.name or kind_of(tool), name) for name in lost]
     return settings
 
 

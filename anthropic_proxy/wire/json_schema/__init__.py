@@ -9,27 +9,27 @@ A small schema can cause unlimited work through its references. The functions th
 """
 
 from anthropic_proxy.wire.json_schema.cleaning import clean_schema
-from anthropic_proxy.wire.json_schema.encoding import encode_schema, encode_schema_once
+from anthropic_proxy.wire.json_schema.encoding import encode_schema, encode_schema_cached
 from anthropic_proxy.wire.json_schema.equality import EqualityIndex
-from anthropic_proxy.wire.json_schema.merging import merge_parts
-from anthropic_proxy.wire.json_schema.roots import REPLY_SCHEMA, admits_object
-from anthropic_proxy.wire.json_schema.rules import BASICS, STANDARD, Schema, SchemaRules
+from anthropic_proxy.wire.json_schema.merging import merge_all_of
+from anthropic_proxy.wire.json_schema.roots import REPLY_SCHEMA_PATH, admits_object
+from anthropic_proxy.wire.json_schema.rules import BASIC_RULES, UNRESTRICTED_RULES, Schema, SchemaRules
 from anthropic_proxy.wire.json_schema.strict import qualifies_for_strict
-from anthropic_proxy.wire.json_schema.texts import MAX_TEXT_CHARACTERS, encode_short
+from anthropic_proxy.wire.json_schema.texts import MAX_TEXT_CHARACTERS, encode_if_short
 
 __all__ = [
-    "BASICS",
+    "BASIC_RULES",
     "MAX_TEXT_CHARACTERS",
-    "REPLY_SCHEMA",
-    "STANDARD",
+    "REPLY_SCHEMA_PATH",
+    "UNRESTRICTED_RULES",
     "EqualityIndex",
     "Schema",
     "SchemaRules",
     "admits_object",
     "clean_schema",
+    "encode_if_short",
     "encode_schema",
-    "encode_schema_once",
-    "encode_short",
-    "merge_parts",
+    "encode_schema_cached",
+    "merge_all_of",
     "qualifies_for_strict",
 ]

@@ -3,29 +3,29 @@
 from typing import Any
 
 from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, count_nodes
-from anthropic_proxy.wire.json_schema.document import Document
+from anthropic_proxy.wire.json_schema.document import SchemaDocument
 from anthropic_proxy.wire.json_schema.equality import EqualityIndex
-from anthropic_proxy.wire.json_schema.merging import merge_parts
+from anthropic_proxy.wire.json_schema.merging import merge_all_of
 from anthropic_proxy.wire.json_schema.roots import flatten_root
 from anthropic_proxy.wire.json_schema.rules import (
-    DROPPED,
-    LISTED,
-    NAMED,
-    SINGLE,
-    STANDARD,
-    SWITCHES,
+    DROPPED_KEYWORDS,
+    SCHEMA_LIST_KEYWORDS,
+    SCHEMA_MAP_KEYWORDS,
+    SCHEMA_OR_BOOLEAN_KEYWORDS,
+    SINGLE_SCHEMA_KEYWORDS,
+    UNRESTRICTED_RULES,
     Schema,
     SchemaRules,
 )
 
-MAX_INLINED = 1_000
+MAX_INLINED_REFERENCES = 1_000
 """Maximum number of references (`$ref`) in one schema that are replaced by their targets. Definitions that contain each
 other would be replaced without end. Each further reference becomes a plain object (`{"type": "object"}`)."""
 _BASICS = frozenset(("type", "description", "properties", "required", "items", "enum", "$ref"))
 
 
 def clean_schema(
-    schema: Any, rules: SchemaRules = STANDARD, budget: WorkBudget | None = None
+    schema: Any, rules: SchemaRules = UNRESTRICTED_RULES, budget: WorkBudget | None = None
 ) -> tuple[Schema, list[str]]:
     """Return a copy of a decoded schema reduced to `rules`, and a text for each loss at the root or of references.
 
@@ -34,23 +34,23 @@ def clean_schema(
     """
     budget = budget or WorkBudget("schema")
     lost: list[str] = []
-    document = Document(schema if isinstance(schema, dict) else {}, budget)
+    document = SchemaDocument(schema if isinstance(schema, dict) else {}, budget)
     index = EqualityIndex(budget)
     root = flatten_root(document, index, lost)
-    walk = _Walk(Document(root, budget), index, rules)
+    walk = _Walk(SchemaDocument(root, budget), index, rules)
     cleaned = walk.clean(root, (), 0)
     if rules.inlines_references:
         cleaned.pop("$defs", None)
         cleaned.pop("definitions", None)
-    if walk.inlined > MAX_INLINED:
-        lost.append(f"references after the first {MAX_INLINED:,} became plain objects")
+    if walk.inlined > MAX_INLINED_REFERENCES:
+        lost.append(f"references after the first {MAX_INLINED_REFERENCES:,} became plain objects")
     return cleaned, list(dict.fromkeys(lost))
 
 
 class _Walk:
     """One recursive pass over one schema, which builds the cleaned copy."""
 
-    def __init__(self, document: Document, index: EqualityIndex, rules: SchemaRules) -> None:
+    def __init__(self, document: SchemaDocument, index: EqualityIndex, rules: SchemaRules) -> None:
         self._document = document
         self._index = index
         self._budget = document.budget
@@ -58,7 +58,7 @@ class _Walk:
         self._sizes: dict[int, int] = {}
         """`id()` of a value that is copied as data → its number of nodes."""
         self.inlined = 0
-        """Number of references found so far, if the rules require inlining. May exceed `MAX_INLINED`."""
+        """Number of references found so far, if the rules require inlining. May exceed `MAX_INLINED_REFERENCES`."""
 
     def clean(self, schema: Any, trail: tuple[str, ...], depth: int) -> Schema:
         """Return a cleaned copy of a schema at any position. A value that is not a JSON object becomes `{}`.
@@ -69,26 +69,26 @@ class _Walk:
             return {}
         self._budget.require_depth(depth)
         self._budget.write(1 + len(schema))
-        if self._rules.basics_only:
+        if self._rules.allows_basics_only:
             schema = self._reduce_to_basics(schema)
         reference = schema.get("$ref")
         if self._rules.inlines_references and isinstance(reference, str):
             return self._inline(schema, reference, trail, depth + 1)
         cleaned: Schema = {}
         for key, value in schema.items():
-            if key in DROPPED:
+            if key in DROPPED_KEYWORDS:
                 continue
-            if key in NAMED and isinstance(value, dict):
+            if key in SCHEMA_MAP_KEYWORDS and isinstance(value, dict):
                 self._budget.write(len(value) + sum(map(len, value)) // CHARACTERS_PER_NODE)
                 cleaned[key] = {name: self.clean(inner, trail, depth + 1) for name, inner in value.items()}
-            elif isinstance(value, list) and (key in LISTED or key in SINGLE):
+            elif isinstance(value, list) and (key in SCHEMA_LIST_KEYWORDS or key in SINGLE_SCHEMA_KEYWORDS):
                 cleaned[key] = [self.clean(inner, trail, depth + 1) for inner in value]
-            elif key in SINGLE or (key in SWITCHES and isinstance(value, dict)):
+            elif key in SINGLE_SCHEMA_KEYWORDS or (key in SCHEMA_OR_BOOLEAN_KEYWORDS and isinstance(value, dict)):
                 cleaned[key] = self.clean(value, trail, depth + 1)
             else:
                 self._count_data(value)
                 cleaned[key] = value
-        if not self._rules.types_beside_choices and "type" in cleaned and _has_alternatives(cleaned):
+        if not self._rules.allows_type_beside_alternatives and "type" in cleaned and _has_alternatives(cleaned):
             kind = cleaned.pop("type")
             cleaned["anyOf"] = [self._typed(one, kind) for one in cleaned["anyOf"]]
         return cleaned
@@ -97,7 +97,7 @@ class _Walk:
         beside = {key: value for key, value in schema.items() if key != "$ref"}
         target = self._document.find(reference)
         self.inlined += 1
-        if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED:
+        if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED_REFERENCES:
             return {"type": "object", **self.clean(beside, trail, depth)}
         return self.clean({**target, **beside}, (*trail, reference), depth)
 
@@ -117,7 +117,7 @@ class _Walk:
 
         The schemas inside `properties` and `items` are not yet reduced.
         """
-        whole = merge_parts(schema, self._index)
+        whole = merge_all_of(schema, self._index)
         for key in ("anyOf", "oneOf"):
             branches = whole.get(key)
             if isinstance(branches, list):

@@ -11,7 +11,7 @@ _MAX_INDEX_DIGITS = 9
 _MISSING = object()
 
 
-class Document:
+class SchemaDocument:
     """One decoded schema, with a search for the targets of its references. The work is counted in `budget`."""
 
     def __init__(self, root: Schema, budget: WorkBudget) -> None:

@@ -5,8 +5,8 @@ from msgspec import Raw
 
 from anthropic_proxy.messages.work_budget import WorkBudget, WorkCache
 from anthropic_proxy.wire.json_schema.cleaning import clean_schema
-from anthropic_proxy.wire.json_schema.roots import REPLY_SCHEMA
-from anthropic_proxy.wire.json_schema.rules import STANDARD, SchemaRules
+from anthropic_proxy.wire.json_schema.roots import REPLY_SCHEMA_PATH
+from anthropic_proxy.wire.json_schema.rules import UNRESTRICTED_RULES, SchemaRules
 from anthropic_proxy.wire.json_schema.strict import qualifies_for_strict
 
 _KEPT = 1_024
@@ -16,7 +16,7 @@ _MAX_KEPT_BYTES = 32 * 1024
 
 
 def encode_schema(
-    schema: bytes, budget: WorkBudget, rules: SchemaRules = STANDARD
+    schema: bytes, budget: WorkBudget, rules: SchemaRules = UNRESTRICTED_RULES
 ) -> tuple[Raw, bool, tuple[str, ...]]:
     """Return a schema cleaned by `rules` as JSON text, True if strict mode allows the result, and a text for each loss.
 
@@ -31,10 +31,10 @@ def encode_schema(
 _encode_kept = WorkCache(encode_schema, bytes, _KEPT).find
 
 
-def encode_schema_once(schema: bytes, budget: WorkBudget, rules: SchemaRules) -> tuple[Raw, bool, tuple[str, ...]]:
+def encode_schema_cached(schema: bytes, budget: WorkBudget, rules: SchemaRules) -> tuple[Raw, bool, tuple[str, ...]]:
     """Return the result of `encode_schema` for a client's reply schema, from a cache if possible.
 
     A session repeats its reply schema in every request. Error messages name `output_config.format.schema`.
     """
-    with budget.work_on(REPLY_SCHEMA):
+    with budget.work_on(REPLY_SCHEMA_PATH):
         return (_encode_kept if len(schema) <= _MAX_KEPT_BYTES else encode_schema)(schema, budget, rules)

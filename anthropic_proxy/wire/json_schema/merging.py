@@ -6,7 +6,7 @@ from anthropic_proxy.wire.json_schema.equality import EqualityIndex
 from anthropic_proxy.wire.json_schema.rules import Schema
 
 
-def merge_parts(schema: Schema, index: EqualityIndex) -> Schema:
+def merge_all_of(schema: Schema, index: EqualityIndex) -> Schema:
     """Return a copy of a schema with the schemas of its `allOf` merged into it. Without `allOf`: the schema itself.
 
     The result has all properties and all required names. A property with different descriptions gets an `allOf` of
@@ -19,7 +19,7 @@ def merge_parts(schema: Schema, index: EqualityIndex) -> Schema:
     merger = _Merger({key: value for key, value in schema.items() if key != "allOf"}, index)
     for part in parts:
         if isinstance(part, dict):
-            merger.add(merge_parts(part, index))
+            merger.add(merge_all_of(part, index))
     return merger.finish()
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 
 from anthropic_proxy.messages.work_budget import WorkBudget, WorkCache
-from anthropic_proxy.wire.json_schema.document import Document
+from anthropic_proxy.wire.json_schema.document import SchemaDocument
 from anthropic_proxy.wire.json_schema.equality import EqualityIndex
-from anthropic_proxy.wire.json_schema.rules import CHOICES, Schema
-from anthropic_proxy.wire.json_schema.texts import encode_short
+from anthropic_proxy.wire.json_schema.rules import ALTERNATIVE_KEYWORDS, Schema
+from anthropic_proxy.wire.json_schema.texts import encode_if_short
 
-REPLY_SCHEMA = "output_config.format.schema"
+REPLY_SCHEMA_PATH = "output_config.format.schema"
 """Path of the reply schema in the client request, for error messages."""
 _ADMISSIONS_KEPT = 1_024
 """Maximum number of cached results of `admits_object`."""
@@ -23,7 +23,7 @@ _OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperti
 """Keywords that are kept of a root with another `type` than object."""
 
 
-def flatten_root(document: Document, index: EqualityIndex, lost: list[str]) -> Schema:
+def flatten_root(document: SchemaDocument, index: EqualityIndex, lost: list[str]) -> Schema:
     """Return the root of a schema as an object with `properties`.
 
     References at the root are replaced, and the properties of all alternatives are merged. Keywords that do not fit an
@@ -40,15 +40,15 @@ def admits_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
     The root with its references and alternatives is examined, not the properties. False: a list or a plain value is
     required. Results are cached. `budget`: None creates a new one. Raises `WorkLimitExceeded` above the budget.
     """
-    budget = budget or WorkBudget(REPLY_SCHEMA)
-    with budget.work_on(REPLY_SCHEMA):
+    budget = budget or WorkBudget(REPLY_SCHEMA_PATH)
+    with budget.work_on(REPLY_SCHEMA_PATH):
         return _find_admission(schema, budget)
 
 
 def _decide_admission(schema: bytes, budget: WorkBudget) -> bool:
     budget.decode(schema)
     root = msgspec.json.decode(schema)
-    return not isinstance(root, dict) or _ObjectCheck(Document(root, budget)).admits(root, 0)
+    return not isinstance(root, dict) or _ObjectCheck(SchemaDocument(root, budget)).admits(root, 0)
 
 
 def _digest(schema: bytes) -> bytes:
@@ -64,7 +64,7 @@ class _RootFlattener:
     Inside itself, a recursive list of alternatives is ignored. Its properties are added at the outer level.
     """
 
-    def __init__(self, document: Document, index: EqualityIndex, lost: list[str]) -> None:
+    def __init__(self, document: SchemaDocument, index: EqualityIndex, lost: list[str]) -> None:
         self._document = document
         self._index = index
         self._lost = lost
@@ -79,7 +79,7 @@ class _RootFlattener:
         budget.require_depth(depth)
         flat = self._document.follow(schema)
         budget.spend(_breadth(flat))
-        for key in CHOICES:
+        for key in ALTERNATIVE_KEYWORDS:
             branches = flat.pop(key, None)
             if isinstance(branches, list):
                 objects = self._objects_among(branches, depth)
@@ -140,11 +140,11 @@ class _Union:
                 self._add_property(name, schema)
         for name, alternatives in self._alternatives.items():
             self._properties[name] = {self._keyword: list(alternatives.values())}
-        demands = [set(names_in(branch.get("required"))) for branch in distinct]
+        demands = [set(required_names(branch.get("required"))) for branch in distinct]
         self._index.budget.spend(sum(map(len, demands)))
         combine = set.union if self._keyword == "allOf" else set.intersection
         shared = combine(*demands) if demands else set()
-        required = names_in(self._flat.get("required"))
+        required = required_names(self._flat.get("required"))
         required |= dict.fromkeys(name for name in self._properties if name in shared)
         self._flat["properties"] = self._properties
         if required:
@@ -164,7 +164,7 @@ class _Union:
 class _ObjectCheck:
     """Check if a schema may accept a JSON object. Each list of alternatives is read once."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: SchemaDocument) -> None:
         self._document = document
         self._lists: dict[tuple[int, str], bool] = {}
         """`id()` of a list of alternatives and its keyword → True if the list may accept an object or is incomplete."""
@@ -181,7 +181,7 @@ class _ObjectCheck:
         values = flat["enum"] if isinstance(flat.get("enum"), list) else [flat.get("const", {})]
         if not _holds_objects(flat.get("type", "object")) or not any(isinstance(value, dict) for value in values):
             return False
-        return all(self._list_admits(flat.get(key), key, depth) for key in CHOICES)
+        return all(self._list_admits(flat.get(key), key, depth) for key in ALTERNATIVE_KEYWORDS)
 
     def _list_admits(self, branches: Any, key: str, depth: int) -> bool:
         if not isinstance(branches, list) or not branches:
@@ -209,10 +209,10 @@ def _breadth(schema: Schema) -> int:
 
 
 def _describe(kinds: Any) -> str:
-    return str(kinds) if encode_short(kinds) else "of several kinds"
+    return str(kinds) if encode_if_short(kinds) else "of several kinds"
 
 
-def names_in(required: Any) -> dict[str, None]:
+def required_names(required: Any) -> dict[str, None]:
     """Return the names in the value of `required`, in order, as keys. Empty: the value is not a list."""
     return dict.fromkeys(one for one in required if isinstance(one, str)) if isinstance(required, list) else {}
 

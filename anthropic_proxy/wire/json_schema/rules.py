@@ -7,17 +7,17 @@ from msgspec import Struct
 Schema = dict[str, Any]
 """A decoded JSON Schema."""
 
-NAMED = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
+SCHEMA_MAP_KEYWORDS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
 """Keywords with a mapping from names to schemas as value."""
-LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
+SCHEMA_LIST_KEYWORDS = ("anyOf", "oneOf", "allOf", "prefixItems")
 """Keywords with a list of schemas as value."""
-SINGLE = ("items", "contains", "not", "if", "then", "else", "propertyNames")
+SINGLE_SCHEMA_KEYWORDS = ("items", "contains", "not", "if", "then", "else", "propertyNames")
 """Keywords with one schema as value. In old drafts, `items` may be a list of schemas."""
-SWITCHES = ("additionalProperties", "additionalItems", "unevaluatedProperties", "unevaluatedItems")
+SCHEMA_OR_BOOLEAN_KEYWORDS = ("additionalProperties", "additionalItems", "unevaluatedProperties", "unevaluatedItems")
 """Keywords with a schema or a boolean as value. A boolean is kept unchanged."""
-DROPPED = frozenset(("$schema", "$id", "$comment"))
+DROPPED_KEYWORDS = frozenset(("$schema", "$id", "$comment"))
 """Keywords that are removed for all providers."""
-CHOICES = ("anyOf", "oneOf", "allOf")
+ALTERNATIVE_KEYWORDS = ("anyOf", "oneOf", "allOf")
 """Keywords that combine alternatives."""
 
 
@@ -26,14 +26,14 @@ class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     inlines_references: bool = False
     """True if each `$ref` is replaced by its target. A recursive `$ref` becomes a plain object."""
-    types_beside_choices: bool = True
+    allows_type_beside_alternatives: bool = True
     """True if `type` is accepted beside `anyOf`. False: `type` is moved into each alternative."""
-    basics_only: bool = False
+    allows_basics_only: bool = False
     """True if only types, descriptions, properties, required names, items and enums are accepted. Of several
     alternatives, the first that is not `null` is kept."""
 
 
-STANDARD = SchemaRules()
-"""Rules without restrictions: only `DROPPED` keywords are removed, and the root becomes a plain object."""
-BASICS = SchemaRules(inlines_references=True, basics_only=True)
-"""Rules with all restrictions except `types_beside_choices`. Used for example after a server rejected a schema."""
+UNRESTRICTED_RULES = SchemaRules()
+"""Rules without restrictions: only `DROPPED_KEYWORDS` are removed, and the root becomes a plain object."""
+BASIC_RULES = SchemaRules(inlines_references=True, allows_basics_only=True)
+"""All restrictions, except that `type` is allowed beside `anyOf`. Used for example after a server rejected a schema."""

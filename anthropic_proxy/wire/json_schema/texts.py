@@ -12,7 +12,7 @@ MAX_TEXT_CHARACTERS = 200
 """Maximum length of the JSON text of one keyword value. A longer value is not added to a description."""
 
 
-def encode_short(value: Any) -> str | None:
+def encode_if_short(value: Any) -> str | None:
     """Return a decoded JSON value as JSON text. None: the text has more than `MAX_TEXT_CHARACTERS` characters.
 
     The members are counted first, so that a large value is never encoded.

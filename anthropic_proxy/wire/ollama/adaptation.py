@@ -4,7 +4,7 @@ from msgspec import structs
 
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.wire.contract import Adaptation, Call
-from anthropic_proxy.wire.failures import STATUSES
+from anthropic_proxy.wire.failures import PARAMETER_ERROR_STATUSES
 from anthropic_proxy.wire.ollama.dialect import Dialect
 
 _DROP, _SWITCH = "drop think", "switch think"
@@ -12,7 +12,7 @@ _DROP, _SWITCH = "drop think", "switch think"
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
     """Return the adaptation for an error about `think`. None: no change would help."""
-    if error.status not in STATUSES or error.parameter != "think":
+    if error.status not in PARAMETER_ERROR_STATUSES or error.parameter != "think":
         return None
     # a server that knows booleans only, or fewer levels, rejects the value; else the model does not think at all
     levels = call.dialect.think_form in ("level", "only_level")

@@ -11,8 +11,8 @@ from anthropic_proxy.messages.deltas import Delta, Usage
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import (
     UpstreamFault,
-    blocked,
-    classify,
+    blocked_reply_stop,
+    build_upstream_error,
     decode_error_body,
     is_policy_refusal,
     read_error_object,
@@ -49,7 +49,9 @@ def decode_error(
 def find_reply(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
     """Return the refusal for reasons of content that an error stands for; None: it is none."""
     fault = _unwrapped(fault)
-    return [Usage(output_tokens=0), blocked(call.provider, fault.message)] if is_policy_refusal(fault) else None
+    return (
+        [Usage(output_tokens=0), blocked_reply_stop(call.provider, fault.message)] if is_policy_refusal(fault) else None
+    )
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
@@ -58,7 +60,7 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     message = fault.message
     if _BUSY.search(message):
         fault = structs.replace(fault, codes=fault.codes | {"overloaded_error"})
-    error = classify(
+    error = build_upstream_error(
         fault, call.provider, window=context_window(call), estimate=call.estimate, asked=call.request.max_tokens
     )
     if error.status == 404 and not message:

@@ -14,11 +14,11 @@ from anthropic_proxy.messages.models import (
     json_string,
 )
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.json_strings import join_texts
+from anthropic_proxy.wire.json_strings import join_json_strings
 from anthropic_proxy.wire.message_encoder import (
-    EMPTY_TEXT_BYTES,
-    ERROR_MARK,
+    EMPTY_JSON_STRING,
     MOVED_MEDIA_TEXTS,
+    TOOL_ERROR_PREFIX,
     MessageEncoder,
     join_system_prompt,
 )
@@ -40,7 +40,7 @@ class _Call(Struct, gc=False):
 
 class _ChatMessage(Struct, kw_only=True, gc=False):
     role: str
-    content: Raw = EMPTY_TEXT_BYTES
+    content: Raw = EMPTY_JSON_STRING
     """A JSON string; the field may not be missing in servers before 0.6."""
     thinking: str | UnsetType = UNSET
     images: list[str] | UnsetType = UNSET
@@ -78,7 +78,7 @@ class OllamaMessageEncoder(MessageEncoder):
             self.begins_reply = False
             self._flush_late_texts()
         for place, texts in self._joined.items():
-            self.messages[place].content = join_texts(texts)
+            self.messages[place].content = join_json_strings(texts)
         self._joined = {}  # their texts are held no longer
         self._note_dropped_thinking()
         return self.messages
@@ -103,10 +103,10 @@ class OllamaMessageEncoder(MessageEncoder):
                 images.append(part)
         last = self.messages[-1] if self.messages else None
         if last is None or last.role != "user":
-            last = _ChatMessage(role="user", content=join_texts(texts) if texts else EMPTY_TEXT_BYTES)
+            last = _ChatMessage(role="user", content=join_json_strings(texts) if texts else EMPTY_JSON_STRING)
             self.messages.append(last)
         elif texts:
-            first = [] if last.content is EMPTY_TEXT_BYTES else [last.content]
+            first = [] if last.content is EMPTY_JSON_STRING else [last.content]
             self._joined.setdefault(len(self.messages) - 1, first).extend(texts)
         if images:
             last.images = last.images or []
@@ -122,8 +122,8 @@ class OllamaMessageEncoder(MessageEncoder):
     def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
         """Return the text of a result. One text at its end stands for all images."""
         texts = [part for part in content if type(part) is Raw]
-        mark = f"{ERROR_MARK} ".encode() if is_error else b""
-        return join_texts([*texts, MOVED_MEDIA_TEXTS[ImageBlock]], mark)
+        mark = f"{TOOL_ERROR_PREFIX} ".encode() if is_error else b""
+        return join_json_strings([*texts, MOVED_MEDIA_TEXTS[ImageBlock]], mark)
 
     def _encode_image(self, block: ImageBlock) -> str | None:
         return block.source.data if block.source.type == "base64" else None
@@ -145,7 +145,7 @@ class OllamaMessageEncoder(MessageEncoder):
         if self._late_texts:
             self._flush_late_texts()
         self._has_open_calls = bool(calls)
-        reply = _ChatMessage(role="assistant", content=join_texts(texts) if texts else EMPTY_TEXT_BYTES)
+        reply = _ChatMessage(role="assistant", content=join_json_strings(texts) if texts else EMPTY_JSON_STRING)
         if thoughts and (thinking := self._replayed_thinking(thoughts)):
             reply.thinking = thinking
         if calls:

@@ -13,8 +13,8 @@ from anthropic_proxy.wire.json_schema import (
     Schema,
     SchemaRules,
     clean_schema,
-    encode_short,
-    merge_parts,
+    encode_if_short,
+    merge_all_of,
 )
 
 _RULES = SchemaRules(inlines_references=True)  # a property has no room for `$ref`
@@ -56,7 +56,7 @@ class _Reduction:
         if not isinstance(schema, dict):
             return {}
         self._budget.spend(1 + len(schema))
-        schema = merge_parts(schema, self._index)
+        schema = merge_all_of(schema, self._index)
         reduced: Schema = {}
         kind = schema.get("type")
         if isinstance(kind, str) or _are(str, kind):
@@ -86,7 +86,7 @@ class _Reduction:
                 continue
             self.hinted.add(key)
             is_text = isinstance(value, str) and value and len(value) <= MAX_TEXT_CHARACTERS
-            shown = value if is_text else encode_short(value)
+            shown = value if is_text else encode_if_short(value)
             if shown is None:
                 self._lost.append(f"{key} is not sent: it is too long for a description")
             else:

@@ -10,8 +10,8 @@ from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArg
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.fold.arguments import is_cut_short
 from anthropic_proxy.wire.contract import Call, Decoder
-from anthropic_proxy.wire.failures import UpstreamFault, blocked, read_error_object
-from anthropic_proxy.wire.finish_reasons import Kind, finish_kind
+from anthropic_proxy.wire.failures import UpstreamFault, blocked_reply_stop, read_error_object
+from anthropic_proxy.wire.finish_reasons import FinishKind, finish_kind
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
 from anthropic_proxy.wire.ollama.context_window import context_window
 from anthropic_proxy.wire.ollama.dialect import Dialect
@@ -19,7 +19,7 @@ from anthropic_proxy.wire.ollama.errors import classify_fault, find_reply
 from anthropic_proxy.wire.ollama.frames import ABSENT, Frame, ToolCallField, decode_frame, decode_strict_frame
 from anthropic_proxy.wire.signatures import empty_signature
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
-from anthropic_proxy.wire.tool_call_repair import CallRepair, TextSplitter
+from anthropic_proxy.wire.tool_call_repair import TextSplitter, ToolCallRepair
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
 
 _NO_ARGUMENTS = (b"", b"null", b"{}")
@@ -44,7 +44,7 @@ class OllamaDecoder(Decoder):
         dialect = call.dialect
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
-        self._mender = CallRepair(call, names=dialect.repairs_tool_names)
+        self._mender = ToolCallRepair(call, names=dialect.repairs_tool_names)
         self._mends_arguments = dialect.repairs_tool_arguments
 
     @property
@@ -109,7 +109,7 @@ class OllamaDecoder(Decoder):
 
     def _read_thinking(self, thinking: str, deltas: list[Delta]) -> None:
         if self._text is not None:
-            self._text.expect_separate_reasoning()
+            self._text.note_separate_reasoning()
         deltas.append(Thinking(thinking))
 
     def _read_calls(self, calls: list[ToolCallField], deltas: list[Delta]) -> None:
@@ -125,7 +125,7 @@ class OllamaDecoder(Decoder):
         if found is None:
             raise self._protocol_error("sent a tool call without a name")
         self._calls += 1
-        deltas.append(ToolCall(key, self._ids.keep_or_renew(part.id), found))
+        deltas.append(ToolCall(key, self._ids.assign_client_id(part.id), found))
         if arguments:
             mended = self._mender.repair_arguments(arguments, found) if self._mends_arguments else arguments
             self._has_incomplete = self._has_incomplete or is_cut_short(mended)
@@ -148,9 +148,9 @@ class OllamaDecoder(Decoder):
             deltas.append(Usage(input_tokens=last.prompt_eval_count, output_tokens=last.eval_count))
         deltas.append(self._find_stop(kind, last))
 
-    def _find_stop(self, kind: Kind, last: Frame) -> Stop:
+    def _find_stop(self, kind: FinishKind, last: Frame) -> Stop:
         if kind == "blocked":
-            return blocked(self._call.provider, last.done_reason or "")
+            return blocked_reply_stop(self._call.provider, last.done_reason or "")
         if kind == "window":
             return Stop("model_context_window_exceeded")
         if kind != "limit" and not self._has_incomplete:

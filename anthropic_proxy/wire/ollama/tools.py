@@ -14,7 +14,7 @@ from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.ollama.dialect import Dialect
 from anthropic_proxy.wire.ollama.schema import encode_parameters
-from anthropic_proxy.wire.shared_notes import SINGLE_TOOL_CALL, keywords_as_text
+from anthropic_proxy.wire.shared_notes import SINGLE_TOOL_CALL, keywords_as_text_note
 from anthropic_proxy.wire.tool_definition_cache import cached_encoder, cached_list_encoder, tool_description
 
 
@@ -71,7 +71,7 @@ def _encode_functions(tools: Sequence[Tool], budget: WorkBudget) -> tuple[tuple[
         for what in lost
     ]
     if in_words := frozenset[str]().union(*(keywords for _, _, keywords in encoded)):
-        notes.append(keywords_as_text(in_words))
+        notes.append(keywords_as_text_note(in_words))
     return tuple(definition for definition, _, _ in encoded), tuple(notes)
 
 

@@ -4,22 +4,22 @@ from msgspec import structs
 
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.wire.contract import Adaptation, Call
-from anthropic_proxy.wire.failures import STATUSES, find_named, rejects_role
+from anthropic_proxy.wire.failures import PARAMETER_ERROR_STATUSES, find_rejected_parameter, rejects_role
 from anthropic_proxy.wire.openai_adaptation import (
     SHARED_DROPS,
-    Drops,
+    ParameterDrops,
     apply_drop,
     drop_adaptation,
-    find_effort,
-    find_lowest_effort,
-    find_media,
-    path_words,
+    find_effort_adaptation,
+    find_lowest_effort_adaptation,
+    find_media_adaptation,
+    reversed_path_names,
 )
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.errors import requires_responses_wire
 from anthropic_proxy.wire.openai_chat.request import encode_request
 
-_DROPS: Drops = {
+_DROPS: ParameterDrops = {
     **SHARED_DROPS,
     "stream_options": {"sends_include_usage": False},
     "reasoning_effort": {"effort_form": "omit", "forced_effort_with_tools": ""},
@@ -45,21 +45,21 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     """Return the change of the next request after an error that names a parameter or another wire; None: none helps."""
     if error.status in (400, 404, 422) and requires_responses_wire(error.message):
         return Adaptation("wire responses")
-    if error.status not in STATUSES:
+    if error.status not in PARAMETER_ERROR_STATUSES:
         return None
-    if healing := find_lowest_effort(call, error):
+    if healing := find_lowest_effort_adaptation(call, error):
         return healing
     if call.dialect.system_role == "developer" and rejects_role(f"{error.message} {error.parameter or ''}"):
         return Adaptation("role system")
-    words = path_words(error.parameter or "")
+    words = reversed_path_names(error.parameter or "")
     name = words[0] if words else ""
     if name not in _KNOWN:
-        name = find_named(error.message, _KNOWN) or name
+        name = find_rejected_parameter(error.message, _KNOWN) or name
     if name in _LIMITS:
         return _rename_limit(call, name, error)
-    if (name in _EFFORTS or not name) and (healing := find_effort(call, error)):
+    if (name in _EFFORTS or not name) and (healing := find_effort_adaptation(call, error)):
         return healing
-    return find_media(call, error, words) or drop_adaptation(call, name, _DROPS, encode_request)
+    return find_media_adaptation(call, error, words) or drop_adaptation(call, name, _DROPS, encode_request)
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:

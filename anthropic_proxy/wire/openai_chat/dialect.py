@@ -3,7 +3,7 @@
 from typing import Literal
 
 from anthropic_proxy.messages.preparation import PreparedRequest, ServerToolKind
-from anthropic_proxy.wire.json_schema import STANDARD, SchemaRules
+from anthropic_proxy.wire.json_schema import UNRESTRICTED_RULES, SchemaRules
 from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
 from anthropic_proxy.wire.tool_call_repair import ThinkingTags, ToolCallFormat
 
@@ -183,7 +183,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_chat/tools/xai_strict_tool.
     """
-    schema: SchemaRules = STANDARD
+    schema: SchemaRules = UNRESTRICTED_RULES
     """Limits of the schema language: Moonshot's has no `$ref` and no `type` beside `anyOf`.
 
     Proven by: golden/openai_chat/structured_output/moonshot_schema.

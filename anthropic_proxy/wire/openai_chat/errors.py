@@ -6,7 +6,7 @@ from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta, Stop
 from anthropic_proxy.messages.fold.arguments import is_cut_short
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.failures import UpstreamFault, blocked, classify, is_policy_refusal
+from anthropic_proxy.wire.failures import UpstreamFault, blocked_reply_stop, build_upstream_error, is_policy_refusal
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.tool_call_repair import TOOL_CALL_FORMATS, OfferedTools, TextCallDetector
 
@@ -20,7 +20,7 @@ _ELSEWHERE = re.compile(r"\bv1/responses\b")
 def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
     """Return the reply that a fault stands for: a policy refusal, or a call that the server could not read."""
     if is_policy_refusal(fault):
-        return [blocked(call.provider, fault.message or "content policy")]
+        return [blocked_reply_stop(call.provider, fault.message or "content policy")]
     if fault.generation is None or _UNREADABLE not in fault.codes:
         return None
     if any(is_cut_short(text) for text in _OBJECTS.findall(fault.generation)):
@@ -32,7 +32,7 @@ def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | N
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     """Return the error that a fault is, with what the call knows of its own size and what the user can do."""
-    error = classify(
+    error = build_upstream_error(
         fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=call.request.max_tokens
     )
     if requires_responses_wire(fault.message):

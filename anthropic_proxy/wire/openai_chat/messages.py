@@ -19,7 +19,7 @@ from anthropic_proxy.messages.models import (
     json_string,
 )
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.json_strings import join_texts
+from anthropic_proxy.wire.json_strings import join_json_strings
 from anthropic_proxy.wire.message_encoder import (
     MessageEncoder,
     image_url,
@@ -29,7 +29,7 @@ from anthropic_proxy.wire.message_encoder import (
 )
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.parts import TextPart, join_contents, mark_last_text, with_thinking
-from anthropic_proxy.wire.signatures import ReasoningState, decode_signature, digest_address
+from anthropic_proxy.wire.signatures import ReasoningState, decode_signature, digest_base_url
 
 _BRIDGE_TEXT = json_string("Understood.")
 """Assistant text between results and a user message, if a server requires one."""
@@ -140,7 +140,9 @@ class ChatMessageEncoder(MessageEncoder):
 
     def _append_system(self, texts: list[Raw]) -> None:
         """Append a system message, or a user message with reminders."""
-        self._append(_ChatMessage("user" if self.sends_reminders else self._dialect.system_role, join_texts(texts)))
+        self._append(
+            _ChatMessage("user" if self.sends_reminders else self._dialect.system_role, join_json_strings(texts))
+        )
 
     def _place_late_texts(self, parts: list[Any]) -> None:
         """Append a system message before the user message, or add the reminders to the parts of the latter."""
@@ -153,7 +155,7 @@ class ChatMessageEncoder(MessageEncoder):
     def _append_user(self, parts: list[Any]) -> None:
         texts = [part for part in parts if type(part) is Raw]
         if len(texts) == len(parts):
-            self._append(_ChatMessage("user", join_texts(texts)))
+            self._append(_ChatMessage("user", join_json_strings(texts)))
         else:
             self._append(_ChatMessage("user", [TextPart(part) if type(part) is Raw else part for part in parts]))
 
@@ -201,7 +203,7 @@ class ChatMessageEncoder(MessageEncoder):
         if self._late_texts:
             self._flush_late_texts()
         self._has_open_calls = bool(calls)
-        content = join_texts(texts) if texts else UNSET if self._dialect.omits_null else _NULL
+        content = join_json_strings(texts) if texts else UNSET if self._dialect.omits_null else _NULL
         reply = _Reply(content=content, tool_calls=calls or UNSET)
         if thoughts or self._dialect.thinking_replay_scope != "kept":
             self._replay_thinking(thoughts, reply, bool(calls))
@@ -210,7 +212,7 @@ class ChatMessageEncoder(MessageEncoder):
     def _replay_thinking(self, blocks: list[ThinkingBlock], reply: _Reply, has_calls: bool) -> None:
         dialect = self._dialect
         carries = [(block, decode_signature(dialect.signature_tag, block.signature)) for block in blocks]
-        address = digest_address(self._address)
+        address = digest_base_url(self._address)
         kept = [(block, carry) for block, carry in carries if carry is not None and _has_content(carry, address)]
         if len(kept) < len(blocks):
             self._drops_thinking = True

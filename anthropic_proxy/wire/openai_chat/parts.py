@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Raw, Struct
 
-from anthropic_proxy.wire.json_strings import join_texts
+from anthropic_proxy.wire.json_strings import join_json_strings
 
 CACHE_MARK = {"type": "ephemeral"}
 """A mark for the provider's cache. Without a lifetime it holds for five minutes, at every provider that has marks."""
@@ -49,7 +49,7 @@ def join_contents(contents: Sequence[Any]) -> Any:
     """Return the contents of neighboring messages as one: texts before the first list become one text."""
     texts = [*itertools.takewhile(lambda content: isinstance(content, Raw), contents)]
     if len(texts) == len(contents):
-        return join_texts(texts)
-    first = [TextPart(join_texts(texts))] if texts else []
+        return join_json_strings(texts)
+    first = [TextPart(join_json_strings(texts))] if texts else []
     remaining = ([TextPart(content)] if isinstance(content, Raw) else content for content in contents[len(texts) :])
     return [*first, *itertools.chain.from_iterable(remaining)]

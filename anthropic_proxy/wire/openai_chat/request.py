@@ -18,7 +18,7 @@ from anthropic_proxy.wire.openai_shared_fields import (
     add_tools,
     add_user_and_tier,
 )
-from anthropic_proxy.wire.shared_notes import EFFORT_AS_SWITCH, NO_EFFORT, renamed_effort
+from anthropic_proxy.wire.shared_notes import EFFORT_AS_SWITCH, NO_EFFORT, renamed_effort_note
 
 PATH = "/chat/completions"
 
@@ -95,7 +95,7 @@ def _add_effort(
         elif form == "reasoning_effort" or (form == "thinking_and_effort" and sent_effort != "none"):
             body["reasoning_effort"] = sent_effort
         if form not in ("omit", "thinking") and sent_effort != effort:
-            notes.append(renamed_effort(effort, sent_effort))
+            notes.append(renamed_effort_note(effort, sent_effort))
         elif form == "thinking" and sent_effort != "none":
             notes.append(EFFORT_AS_SWITCH)
     thinking: dict[str, Any] = {}

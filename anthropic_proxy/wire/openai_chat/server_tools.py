@@ -11,7 +11,7 @@ from anthropic_proxy.messages.models.tools import are_client_tools, is_client_to
 from anthropic_proxy.messages.preparation import kind_of
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
-from anthropic_proxy.wire.shared_notes import unlimited
+from anthropic_proxy.wire.shared_notes import missing_setting_note
 
 
 class ServerToolFields(Struct):
@@ -67,5 +67,5 @@ def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dic
     known = dict(dialect.server_tool_settings) if kind_of(tool) == "web_search" else {}
     given = {name: value for name, value in values.items() if value}
     lost = [name for name in given if name not in known]
-    notes += [unlimited(tool.name, name) for name in lost]
+    notes += [missing_setting_note(tool.name, name) for name in lost]
     return {known[name]: value for name, value in given.items() if name in known}

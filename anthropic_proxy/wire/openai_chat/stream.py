@@ -9,9 +9,9 @@ from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, Usage
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.wire.contract import Call, Decoder
-from anthropic_proxy.wire.failures import UpstreamFault, blocked, classify, read_error_object
+from anthropic_proxy.wire.failures import UpstreamFault, blocked_reply_stop, build_upstream_error, read_error_object
 from anthropic_proxy.wire.finish_reasons import finish_kind
-from anthropic_proxy.wire.input_counts import split_input
+from anthropic_proxy.wire.input_counts import split_input_tokens
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.errors import classify_fault, reply_in_error
@@ -32,7 +32,7 @@ from anthropic_proxy.wire.openai_chat.server_tool_results import ServerToolReade
 from anthropic_proxy.wire.openai_chat.server_tools import offers_server_tools
 from anthropic_proxy.wire.openai_chat.structured_output import OutputToolReader, uses_output_tool
 from anthropic_proxy.wire.openai_chat.tool_calls import ToolCallReader
-from anthropic_proxy.wire.signatures import ReasoningState, digest_address, empty_signature, encode_signature
+from anthropic_proxy.wire.signatures import ReasoningState, digest_base_url, empty_signature, encode_signature
 from anthropic_proxy.wire.tool_call_repair import TextSplitter
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
 
@@ -162,7 +162,7 @@ class ChatDecoder(Decoder):
             if self._calls is not None:
                 self._calls.end_finished(deltas)
             if self._text is not None:
-                self._text.expect_separate_reasoning()
+                self._text.note_separate_reasoning()
             deltas.append(Thinking(thinking))
         if self._executed is not None:
             deltas += self._executed.read(piece)
@@ -206,7 +206,7 @@ class ChatDecoder(Decoder):
         """Emit the signature of the next call in a thinking block of its own; the first one counts."""
         signature = find_call_signature(extra) if is_present(extra) else ""
         if signature and self._calls is not None and self._calls.count == 0:
-            carry = ReasoningState(call_signature=signature, address=digest_address(self._call.address))
+            carry = ReasoningState(call_signature=signature, address=digest_base_url(self._call.address))
             deltas.append(Thinking(signature=encode_signature(self._tag, carry)))
 
     def _finish(self, reason: str, deltas: list[Delta]) -> None:
@@ -216,13 +216,13 @@ class ChatDecoder(Decoder):
         kind = finish_kind(reason)
         if kind == "failed":
             fault = UpstreamFault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))
-            raise classify(fault, self._provider)
+            raise build_upstream_error(fault, self._provider)
         self._end_blocks(deltas, cut=kind not in {"end", "calls"})
         if self._refusal:
             details = {"type": "refusal", "category": None, "explanation": "".join(self._refusal)}
             self._stop = Stop("refusal", details=details)
         elif kind == "blocked":
-            self._stop = blocked(self._provider, reason)
+            self._stop = blocked_reply_stop(self._provider, reason)
         elif kind == "window":
             self._stop = Stop("model_context_window_exceeded")
         elif kind == "limit" or (self._calls is not None and self._calls.has_incomplete):
@@ -287,7 +287,7 @@ def decode_usage(counts: ChatUsage) -> Usage:
     places = (within.cached_tokens, counts.prompt_cache_hit_tokens, counts.cached_tokens)
     reads = [read for read in places if read is not None]
     cached = max(reads) if reads else None
-    uncached, cached, written = split_input(counts.prompt_tokens, cached, within.cache_write_tokens)
+    uncached, cached, written = split_input_tokens(counts.prompt_tokens, cached, within.cache_write_tokens)
     prompt, output, thinking = counts.prompt_tokens, counts.completion_tokens, spent.reasoning_tokens
     if prompt and output is not None and thinking and counts.total_tokens == prompt + output + thinking:
         output += thinking

@@ -12,7 +12,7 @@ from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.json_schema import admits_object
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.tools import ToolFields
-from anthropic_proxy.wire.openai_shared_fields import SCHEMA_NOT_ENFORCED, find_output_schema, output_instruction
+from anthropic_proxy.wire.openai_shared_fields import SCHEMA_NOT_ENFORCED, encode_reply_schema, reply_schema_instruction
 from anthropic_proxy.wire.shared_notes import SCHEMA_AS_TEXT, SCHEMA_AS_TOOL
 
 OUTPUT_TOOL = "output"
@@ -34,9 +34,9 @@ def encode_output(
     call: Call[Dialect], dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> OutputRequest:
     """Encode the reply schema, if there is one; the function that is forced for it is added to `tools`."""
-    found = find_output_schema(call, budget, notes, dialect.schema)
+    found = encode_reply_schema(call, budget, notes, dialect.schema)
     if found is None:
-        return OutputRequest(instruction=output_instruction(call, budget, notes))
+        return OutputRequest(instruction=reply_schema_instruction(call, budget, notes))
     schema, strict = found
     if _sends_schema(call, dialect):
         if not strict:

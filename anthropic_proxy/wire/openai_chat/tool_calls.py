@@ -7,7 +7,7 @@ from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.frames import Function, ToolCallDelta
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
-from anthropic_proxy.wire.tool_call_repair import CallRepair, is_object
+from anthropic_proxy.wire.tool_call_repair import ToolCallRepair, is_json_object
 
 _NO_FUNCTION = Function()
 
@@ -26,7 +26,7 @@ class _OpenCall:
     def is_complete(self) -> bool:
         """Return True if the arguments are a complete JSON object."""
         text = "".join(self.arguments).strip()
-        return text.endswith("}") and is_object(text)
+        return text.endswith("}") and is_json_object(text)
 
 
 class ToolCallReader:
@@ -51,7 +51,7 @@ class ToolCallReader:
         """True if the end of a call's arguments was added here."""
         self._ids = ToolCallIds(call)
         self._holds: bool = call.dialect.buffers_tool_arguments
-        self.mender = CallRepair(call, names=call.dialect.repairs_tool_names)
+        self.mender = ToolCallRepair(call, names=call.dialect.repairs_tool_names)
         """Applies the repairs that the dialect enables."""
 
     def read(self, piece: ToolCallDelta, deltas: list[Delta]) -> None:
@@ -99,7 +99,7 @@ class ToolCallReader:
 
     def _name(self, call: _OpenCall, wire_name: str, name: str, deltas: list[Delta]) -> None:
         call.name, call.own_name = wire_name, name
-        deltas.append(ToolCall(call.key, self._ids.keep_or_renew(call.id), name))
+        deltas.append(ToolCall(call.key, self._ids.assign_client_id(call.id), name))
         if not self._holds:
             deltas += [ToolArgs(call.key, text) for text in call.arguments]
 

@@ -18,7 +18,7 @@ from anthropic_proxy.wire.openai_chat.server_tools import encode_server_tools, o
 from anthropic_proxy.wire.tool_definition_cache import (
     cached_encoder,
     cached_list_encoder,
-    strict_mode,
+    resolve_strict,
     tool_description,
 )
 
@@ -77,7 +77,7 @@ def _encode_functions(
 @cached_encoder
 def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_strict: bool) -> tuple[Raw, tuple[str, ...]]:
     parameters, qualifies, lost = encode_schema(bytes(tool.input_schema), budget, rules)
-    strict, refused = strict_mode(tool, qualifies=qualifies, sends_strict=sends_strict)
+    strict, refused = resolve_strict(tool, qualifies=qualifies, sends_strict=sends_strict)
     function: dict[str, Any] = {"name": tool.name}
     if description := tool_description(tool):
         function["description"] = description

@@ -4,21 +4,21 @@ from msgspec import structs
 
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.wire.contract import Adaptation, Call
-from anthropic_proxy.wire.failures import STATUSES, find_named, rejects_in_results
+from anthropic_proxy.wire.failures import PARAMETER_ERROR_STATUSES, find_rejected_parameter, rejects_tool_result_content
 from anthropic_proxy.wire.openai_adaptation import (
     SHARED_DROPS,
-    Drops,
+    ParameterDrops,
     apply_drop,
     drop_adaptation,
-    find_effort,
-    find_media,
-    path_words,
+    find_effort_adaptation,
+    find_media_adaptation,
+    reversed_path_names,
 )
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.errors import REASONING_PARAMETER
 from anthropic_proxy.wire.openai_responses.request import encode_request
 
-_DROPS: Drops = {
+_DROPS: ParameterDrops = {
     **SHARED_DROPS,
     "phase": {"sends_phase": False},
     "truncation": {"sends_truncation": False},
@@ -36,22 +36,22 @@ _EFFORTS = ("effort", "reasoning_effort", "reasoning")
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
     """Return the change of the next request after an error that names a parameter; None: none helps."""
-    if error.status not in STATUSES:
+    if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     if error.parameter == REASONING_PARAMETER:
         healing = drop_adaptation(call, REASONING_PARAMETER, _DROPS, encode_request)
         return healing and structs.replace(healing, persistent=False)  # wrong with this one history, not with the model
-    if rejects_in_results(error.message, error.parameter) and (
+    if rejects_tool_result_content(error.message, error.parameter) and (
         healing := drop_adaptation(call, "parts of results", _DROPS, encode_request)
     ):
         return healing
-    words = path_words(error.parameter or "")
+    words = reversed_path_names(error.parameter or "")
     name = words[0] if words else ""
     if name not in _DROPS:
-        name = find_named(error.message, _DROPS) or name
-    if (name in _EFFORTS or not name) and (healing := find_effort(call, error)):
+        name = find_rejected_parameter(error.message, _DROPS) or name
+    if (name in _EFFORTS or not name) and (healing := find_effort_adaptation(call, error)):
         return healing
-    return find_media(call, error, words) or drop_adaptation(call, name, _DROPS, encode_request)
+    return find_media_adaptation(call, error, words) or drop_adaptation(call, name, _DROPS, encode_request)
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:

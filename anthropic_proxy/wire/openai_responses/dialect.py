@@ -3,7 +3,7 @@
 from typing import Literal
 
 from anthropic_proxy.messages.preparation import ServerToolKind
-from anthropic_proxy.wire.json_schema import STANDARD, SchemaRules
+from anthropic_proxy.wire.json_schema import UNRESTRICTED_RULES, SchemaRules
 from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
 
 
@@ -71,7 +71,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_responses/thinking/xai_reasoning.
     """
-    schema: SchemaRules = STANDARD
+    schema: SchemaRules = UNRESTRICTED_RULES
     """Limits of the schema language of tools, from adaptations.
 
     Proven by: tests/unit/wire/test_openai_adaptation.py.

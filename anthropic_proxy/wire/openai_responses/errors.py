@@ -8,7 +8,13 @@ from msgspec.structs import replace
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.failures import UpstreamFault, blocked, classify, is_policy_refusal, read_error_object
+from anthropic_proxy.wire.failures import (
+    UpstreamFault,
+    blocked_reply_stop,
+    build_upstream_error,
+    is_policy_refusal,
+    read_error_object,
+)
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 
 REASONING_PARAMETER = "input.reasoning"
@@ -47,7 +53,7 @@ def decode_error_object(error: Any) -> UpstreamFault:
 def decode_refusal(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
     """Return the reply that a fault stands for: a refusal for reasons of content; None: it is a failure."""
     if is_policy_refusal(fault):
-        return [blocked(call.provider, fault.message or "content policy")]
+        return [blocked_reply_stop(call.provider, fault.message or "content policy")]
     return None
 
 
@@ -59,7 +65,7 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     refused = bool(fault.codes & _REASONING_CODES) or _REFUSED_REASONING.search(fault.message) is not None
     if refused:  # some servers send 404 here
         fault = replace(fault, status=400, parameter=REASONING_PARAMETER)
-    error = classify(
+    error = build_upstream_error(
         fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=call.request.max_tokens
     )
     if not refused and _has_no_responses(fault):

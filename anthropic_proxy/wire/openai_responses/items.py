@@ -16,9 +16,9 @@ from anthropic_proxy.messages.models import (
     json_string,
 )
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.json_strings import join_texts
+from anthropic_proxy.wire.json_strings import join_json_strings
 from anthropic_proxy.wire.message_encoder import (
-    ERROR_MARK,
+    TOOL_ERROR_PREFIX,
     MessageEncoder,
     image_url,
     pdf_filename,
@@ -126,8 +126,8 @@ class ItemEncoder(MessageEncoder):
 
     def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
         """Return the text of a result. The error mark is a paragraph of its own."""
-        mark = [json_string(ERROR_MARK)] if is_error else []
-        return join_texts([*mark, *replace_media(blocks, content)])
+        mark = [json_string(TOOL_ERROR_PREFIX)] if is_error else []
+        return join_json_strings([*mark, *replace_media(blocks, content)])
 
     def _encode_image(self, block: ImageBlock) -> _Media | None:
         url = image_url(block, self._dialect.image_types, accepts_urls=True)
@@ -165,7 +165,7 @@ class ItemEncoder(MessageEncoder):
         self._has_open_calls = last_call >= 0
 
     def _encode_text(self, texts: list[Raw], *, before_call: bool) -> None:
-        reply = _Reply(join_texts(texts))
+        reply = _Reply(join_json_strings(texts))
         texts.clear()
         if self._dialect.sends_phase:
             reply.phase = "commentary" if before_call else "final_answer"

@@ -16,10 +16,10 @@ from anthropic_proxy.wire.openai_shared_fields import (
     add_sampling,
     add_tools,
     add_user_and_tier,
-    find_output_schema,
-    output_instruction,
+    encode_reply_schema,
+    reply_schema_instruction,
 )
-from anthropic_proxy.wire.shared_notes import NO_EFFORT, renamed_effort
+from anthropic_proxy.wire.shared_notes import NO_EFFORT, renamed_effort_note
 
 RESPONSES_PATH = "/responses"
 
@@ -41,7 +41,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     tools = encode_tools(call, dialect, budget)
     items = ItemEncoder(call, dialect)
     body: dict[str, Any] = {"model": call.model}
-    instructions = join_system_prompt(request, output_instruction(call, budget, notes))
+    instructions = join_system_prompt(request, reply_schema_instruction(call, budget, notes))
     if instructions is not None:
         body["instructions"] = instructions
     body["input"] = items.encode_input()
@@ -97,7 +97,7 @@ def _add_reasoning(
         thinking = dialect.is_thinking(effort)
         sent_effort = dict(dialect.effort_names).get(effort, effort)
         if sent_effort != effort:
-            notes.append(renamed_effort(effort, sent_effort))
+            notes.append(renamed_effort_note(effort, sent_effort))
         reasoning = {} if effort == "default" else {"effort": sent_effort}
         if thinking and dialect.requests_summaries and request.returns_thinking:
             reasoning["summary"] = "auto"
@@ -118,7 +118,7 @@ def _add_reasoning(
 def _add_format(body: dict[str, Any], call: Call[Dialect], budget: WorkBudget, notes: list[FidelityNote]) -> bool:
     """Add the reply schema. Return True if the provider enforces it."""
     dialect = call.dialect
-    found = find_output_schema(call, budget, notes)
+    found = encode_reply_schema(call, budget, notes)
     if found is None:
         return False
     cleaned, qualifies = found

@@ -121,7 +121,7 @@ class ToolCallContext:
 
     def build_tool_call(self, key: int | str, upstream_id: str | None, name: str) -> ToolCall:
         """Return the beginning of a call under the client's own name for its tool."""
-        return ToolCall(key, self._ids.keep_or_renew(upstream_id), self._call.aliases.get(name, name))
+        return ToolCall(key, self._ids.assign_client_id(upstream_id), self._call.aliases.get(name, name))
 
     def emit_complete_call(self, key: int, item: OutputItem, deltas: list[Delta]) -> None:
         """Emit a call that needs the complete item."""

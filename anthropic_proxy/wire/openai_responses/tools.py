@@ -16,11 +16,11 @@ from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.json_schema import SchemaRules, encode_schema
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.mcp_servers import encode_mcp_server, mcp_servers_by_name
-from anthropic_proxy.wire.shared_notes import unlimited
+from anthropic_proxy.wire.shared_notes import missing_setting_note
 from anthropic_proxy.wire.tool_definition_cache import (
     cached_encoder,
     cached_list_encoder,
-    strict_mode,
+    resolve_strict,
     tool_description,
 )
 
@@ -127,7 +127,7 @@ def _only_searches(offered: dict[str, dict[str, str]]) -> bool:
 def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_strict: bool) -> tuple[Raw, tuple[str, ...]]:
     """Encode a function. `strict` is always sent because its default is true (reference of function tools)."""
     parameters, qualifies, lost = encode_schema(bytes(tool.input_schema), budget, rules)
-    strict, refused = strict_mode(tool, qualifies=qualifies, sends_strict=sends_strict)
+    strict, refused = resolve_strict(tool, qualifies=qualifies, sends_strict=sends_strict)
     definition: dict[str, Any] = {"type": "function", "name": tool.name}
     if description := tool_description(tool):
         definition["description"] = description
@@ -156,7 +156,7 @@ def _encode_search(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> d
     if place and dialect.sends_user_location:
         definition["user_location"] = {"type": "approximate", **place}
     elif place:
-        notes.append(unlimited(tool.name, "user_location"))
+        notes.append(missing_setting_note(tool.name, "user_location"))
     return definition
 
 

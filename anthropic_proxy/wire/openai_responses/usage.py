@@ -2,9 +2,9 @@
 
 from anthropic_proxy.messages.deltas import Stop, Usage
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.failures import blocked
+from anthropic_proxy.wire.failures import blocked_reply_stop
 from anthropic_proxy.wire.finish_reasons import finish_kind
-from anthropic_proxy.wire.input_counts import split_input
+from anthropic_proxy.wire.input_counts import split_input_tokens
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.frames import InputTokenDetails, OutputTokenDetails, Response, ResponsesUsage
 
@@ -20,7 +20,7 @@ def decode_usage(counts: ResponsesUsage) -> Usage:
     """
     within = counts.input_tokens_details or _NO_INPUT_DETAILS
     spent = counts.output_tokens_details or _NO_OUTPUT_DETAILS
-    uncached, cached, written = split_input(counts.input_tokens, within.cached_tokens, within.cache_write_tokens)
+    uncached, cached, written = split_input_tokens(counts.input_tokens, within.cached_tokens, within.cache_write_tokens)
     return Usage(
         input_tokens=uncached,
         output_tokens=counts.output_tokens,
@@ -48,7 +48,7 @@ def build_stop(response: Response, refusal: str, call: Call[Dialect], *, cut_cal
     if refusal:
         return Stop("refusal", details={"type": "refusal", "category": None, "explanation": refusal})
     if reason and kind == "blocked":
-        return blocked(call.provider, reason)
+        return blocked_reply_stop(call.provider, reason)
     if kind == "window":
         return Stop("model_context_window_exceeded")
     if kind == "limit" or cut_call:

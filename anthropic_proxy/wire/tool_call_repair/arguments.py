@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-MAX_LENGTH = 64 * 1024
+MAX_REPAIRED_CHARACTERS = 64 * 1024
 """Maximum length of arguments that are repaired, in characters. A repair takes up to 0.2 s. Longer arguments are
 delivered unchanged."""
 _MAX_DEPTH = 200
@@ -42,7 +42,7 @@ _SPACE = re.compile(r"\s*")
 _scan = json.JSONDecoder(strict=False).raw_decode
 
 
-def is_object(text: str) -> bool:
+def is_json_object(text: str) -> bool:
     """Return True if a text is exactly one valid JSON object. White space around the object is allowed."""
     try:
         msgspec.json.decode(text, type=dict)
@@ -54,7 +54,7 @@ def is_object(text: str) -> bool:
 def repair_arguments(text: str, *, alone: bool = False) -> str | None:
     """Return the JSON object that the arguments of a tool call mean, as JSON text. A valid object is unchanged.
 
-    None: no object, more than one possible meaning, or more than `MAX_LENGTH` characters. Repaired are: extra or
+    None: no object, more than one possible meaning, or a text above `MAX_REPAIRED_CHARACTERS`. Repaired are: extra or
     missing commas, wrong brackets at the end, quotes and words of Python and JavaScript, an object encoded again as a
     string. `alone`: True if the text comes from between markers. If False, these are repaired too: an
     unfinished string at the end, a repeated object, text or a code fence around the object.
@@ -63,10 +63,10 @@ def repair_arguments(text: str, *, alone: bool = False) -> str | None:
     '{"path": "a"}'
     """
     text = text.strip().removeprefix("\ufeff")
-    if len(text) > MAX_LENGTH:
+    if len(text) > MAX_REPAIRED_CHARACTERS:
         return None
     for _ in range(_NESTED):
-        if is_object(text):
+        if is_json_object(text):
             return text
         if not (inner := _decode_text(text)):
             break
@@ -110,7 +110,7 @@ def _find_repeated(text: str) -> str | None:
         written, found = text[position:end], value
         gap = _SPACE.match(text, end)
         position = gap.end() if gap else end
-    return written if is_object(written) else None
+    return written if is_json_object(written) else None
 
 
 class _Token(NamedTuple):

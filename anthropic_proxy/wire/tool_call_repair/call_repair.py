@@ -2,14 +2,14 @@
 
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.wire.contract import BaseDialect, Call
-from anthropic_proxy.wire.tool_call_repair.arguments import is_object, repair_arguments
-from anthropic_proxy.wire.tool_call_repair.offered_tools import UNNAMED, OfferedTools
+from anthropic_proxy.wire.tool_call_repair.arguments import is_json_object, repair_arguments
+from anthropic_proxy.wire.tool_call_repair.offered_tools import UNNAMED_TOOL, OfferedTools
 
 _MAX_SHOWN_CHARACTERS = 80
 """Maximum length of a tool name in a fidelity note. A longer name is cut."""
 
 
-class CallRepair:
+class ToolCallRepair:
     """Repairs the tool calls of one reply and adds a fidelity note for each change.
 
     A name or arguments with more than one possible meaning are unchanged.
@@ -50,8 +50,8 @@ class CallRepair:
         """
         if not self._offered:
             return None
-        whole = arguments if is_object(arguments) else repair_arguments(arguments) or arguments
-        found = self._offered.match_by_arguments(whole) or UNNAMED
+        whole = arguments if is_json_object(arguments) else repair_arguments(arguments) or arguments
+        found = self._offered.find_tool_by_arguments(whole) or UNNAMED_TOOL
         self.notes.append(FidelityNote("approximated", "content.tool_use.name", f"a call had no name: {found}"))
         return found
 
@@ -60,7 +60,7 @@ class CallRepair:
 
         Empty arguments, and arguments with more than one possible meaning, are returned unchanged.
         """
-        if not arguments.strip() or is_object(arguments):
+        if not arguments.strip() or is_json_object(arguments):
             return arguments
         mended = repair_arguments(arguments)
         fate = (

@@ -20,7 +20,7 @@ def find_fence(text: str, offset: int) -> int | None:
     return match.end() if match is not None else None
 
 
-def end_before_gap(text: str, end: int) -> int:
+def end_before_line_break(text: str, end: int) -> int:
     """Return the index of the first line break in the white space before `end`. Without a line break, return `end`.
 
     Used to hold back line breaks before a possible tool call.

@@ -10,18 +10,18 @@ from typing import Literal, NamedTuple, get_args
 
 from msgspec import Struct
 
-from anthropic_proxy.wire.tool_call_repair.json_calls import FoundCall, read_objects
+from anthropic_proxy.wire.tool_call_repair.json_calls import RecoveredCall, read_json_calls
 from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
-from anthropic_proxy.wire.tool_call_repair.python_calls import read_calls, read_python_tag, read_tool_code
+from anthropic_proxy.wire.tool_call_repair.python_calls import read_python_calls, read_python_tag, read_tool_code
 from anthropic_proxy.wire.tool_call_repair.tagged_calls import (
-    read_barred,
-    read_channel,
+    read_deepseek_calls,
     read_function_json,
-    read_functions,
-    read_invocations,
-    read_keys,
-    read_listed,
-    read_section,
+    read_function_tags,
+    read_harmony_call,
+    read_invoke_calls,
+    read_key_value_call,
+    read_kimi_calls,
+    read_mistral_calls,
     read_tagged_json,
 )
 
@@ -48,7 +48,7 @@ ToolCallFormat = Literal[
 TOOL_CALL_FORMATS: tuple[ToolCallFormat, ...] = get_args(ToolCallFormat)
 """All text formats, in the order of `ToolCallFormat`."""
 
-Reader = Callable[[str, OfferedTools], list[FoundCall] | None]
+ToolCallReader = Callable[[str, OfferedTools], list[RecoveredCall] | None]
 """Function that parses a text from a start marker to an end marker, both included, and returns its tool calls.
 
 None: the text has another format or calls a tool that was not offered.
@@ -60,7 +60,7 @@ class StartMarker(Struct, frozen=True):
 
     ending: str
     """End marker of the call. "": the call ends at the end of the reply. A server may omit the last end marker."""
-    readers: tuple[tuple[ToolCallFormat, Reader], ...]
+    readers: tuple[tuple[ToolCallFormat, ToolCallReader], ...]
     """Pairs of a format and its reader, tried in this order."""
     names: bool = True
     """True if a tool name or a bracket must follow the marker. Other text after the marker is then not a call."""
@@ -73,11 +73,11 @@ class FormatMarkers(NamedTuple):
     """Start marker → its properties."""
     pattern: re.Pattern[str] | None
     """Pattern that matches any start marker not after a backtick. None: no start markers."""
-    strays: frozenset[str]
+    dropped_end_markers: frozenset[str]
     """End markers that are dropped directly after a call."""
     firsts: frozenset[str]
     """First characters of the start markers."""
-    spark: re.Pattern[str]
+    candidate_pattern: re.Pattern[str]
     """Pattern of the characters at which a marker, fence or line break may begin. Text without them is emitted at
     once."""
     max_length: int
@@ -85,7 +85,7 @@ class FormatMarkers(NamedTuple):
     prefixes: frozenset[str]
     """All prefixes of the start markers, the complete markers included."""
 
-    def find_partial_mark(self, text: str, offset: int, end: int) -> int:
+    def find_partial_marker(self, text: str, offset: int, end: int) -> int:
         """Return the index at which an incomplete start marker at the end of `text` begins.
 
         Indexes from `offset` to before `end` are searched. Without such a marker, return the length of `text`.
@@ -96,33 +96,33 @@ class FormatMarkers(NamedTuple):
         return len(text)
 
 
-_ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, Reader], ...]]] = (
+_ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...]]] = (
     (
         "<tool_call>",
         "</tool_call>",
         (
             ("hermes", read_tagged_json),
-            ("functions", read_functions),
-            ("keys", read_keys),
-            ("invoke", read_invocations),
+            ("functions", read_function_tags),
+            ("keys", read_key_value_call),
+            ("invoke", read_invoke_calls),
         ),
     ),
-    ("<function=", "</function>", (("functions", read_functions), ("function_json", read_function_json))),
+    ("<function=", "</function>", (("functions", read_function_tags), ("function_json", read_function_json))),
     ("<|python_tag|>", "", (("python_tag", read_python_tag),)),
-    ("[TOOL_CALLS]", "", (("listed", read_listed),)),
-    ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", (("section", read_section),)),
-    ("<|tool_call_begin|>", "<|tool_call_end|>", (("section", read_section),)),
-    ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", (("barred", read_barred),)),
-    ("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", (("barred", read_barred),)),
+    ("[TOOL_CALLS]", "", (("listed", read_mistral_calls),)),
+    ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", (("section", read_kimi_calls),)),
+    ("<|tool_call_begin|>", "<|tool_call_end|>", (("section", read_kimi_calls),)),
+    ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", (("barred", read_deepseek_calls),)),
+    ("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", (("barred", read_deepseek_calls),)),
     ("```tool_code", "\n```", (("tool_code", read_tool_code),)),
-    ("<|channel|>commentary to=", "<|call|>", (("channel", read_channel),)),
-    ("<|channel|>analysis to=", "<|call|>", (("channel", read_channel),)),
-    ("<|start|>assistant<|channel|>commentary to=", "<|call|>", (("channel", read_channel),)),
-    ("<|start|>assistant to=", "<|call|>", (("channel", read_channel),)),
-    ("<function_calls>", "</function_calls>", (("invoke", read_invocations),)),
-    ("<invoke name=", "</invoke>", (("invoke", read_invocations),)),
-    ("<minimax:tool_call>", "</minimax:tool_call>", (("invoke", read_invocations),)),
-    ("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", (("invoke", read_invocations),)),
+    ("<|channel|>commentary to=", "<|call|>", (("channel", read_harmony_call),)),
+    ("<|channel|>analysis to=", "<|call|>", (("channel", read_harmony_call),)),
+    ("<|start|>assistant<|channel|>commentary to=", "<|call|>", (("channel", read_harmony_call),)),
+    ("<|start|>assistant to=", "<|call|>", (("channel", read_harmony_call),)),
+    ("<function_calls>", "</function_calls>", (("invoke", read_invoke_calls),)),
+    ("<invoke name=", "</invoke>", (("invoke", read_invoke_calls),)),
+    ("<minimax:tool_call>", "</minimax:tool_call>", (("invoke", read_invoke_calls),)),
+    ("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", (("invoke", read_invoke_calls),)),
 )
 _NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>")
 """Start markers after which another word may stand before the tool name: `print(`, `function`."""
@@ -143,36 +143,36 @@ def _marks_of(conventions: Sequence[ToolCallFormat]) -> Mapping[str, StartMarker
 
 
 @functools.lru_cache(maxsize=64)
-def markers_of(conventions: tuple[ToolCallFormat, ...]) -> FormatMarkers:
+def compile_markers(conventions: tuple[ToolCallFormat, ...]) -> FormatMarkers:
     """Return the markers by which calls in the given text formats are detected. The result is cached."""
     marks = _marks_of(conventions)
     firsts = frozenset(begin[0] for begin in marks)
     return FormatMarkers(
         marks=marks,
         pattern=re.compile("(?<!`)(?:" + "|".join(map(re.escape, marks)) + ")") if marks else None,
-        strays=frozenset(mark.ending for mark in marks.values() if len(mark.ending) > len("\n```")),
+        dropped_end_markers=frozenset(mark.ending for mark in marks.values() if len(mark.ending) > len("\n```")),
         firsts=firsts,
-        spark=re.compile("[" + re.escape("".join(sorted(firsts | {"`", "~", "\r", "\n"}))) + "]"),
+        candidate_pattern=re.compile("[" + re.escape("".join(sorted(firsts | {"`", "~", "\r", "\n"}))) + "]"),
         max_length=max(map(len, marks), default=0),
         prefixes=frozenset(begin[:size] for begin in marks for size in range(1, len(begin) + 1)),
     )
 
 
-def read_bare(
+def read_unmarked_calls(
     text: str, conventions: Sequence[ToolCallFormat], offered: OfferedTools
-) -> tuple[ToolCallFormat, list[FoundCall]] | None:
+) -> tuple[ToolCallFormat, list[RecoveredCall]] | None:
     """Return the format and the tool calls of a complete reply that consists of calls without markers.
 
     `conventions`: the text formats to try. None: the reply is other text.
     """
-    if "bare_json" in conventions and (calls := read_objects(text, offered, bare=True)):
+    if "bare_json" in conventions and (calls := read_json_calls(text, offered, bare=True)):
         return "bare_json", calls
-    if "bare_python" in conventions and text.lstrip().startswith("[") and (calls := read_calls(text, offered)):
+    if "bare_python" in conventions and text.lstrip().startswith("[") and (calls := read_python_calls(text, offered)):
         return "bare_python", calls
     return None
 
 
-def can_be_bare(text: str, conventions: Sequence[ToolCallFormat], offered: OfferedTools) -> bool:
+def can_be_unmarked_calls(text: str, conventions: Sequence[ToolCallFormat], offered: OfferedTools) -> bool:
     """Return True if a reply that begins with `text` may consist of tool calls without markers.
 
     False: no continuation of `text` can be such a reply. `conventions`: the allowed text formats.

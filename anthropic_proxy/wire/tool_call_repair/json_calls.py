@@ -6,7 +6,7 @@ import re
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.wire.tool_call_repair.arguments import is_object, repair_arguments
+from anthropic_proxy.wire.tool_call_repair.arguments import is_json_object, repair_arguments
 from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
 
 _ABSENT = Raw(b"")
@@ -14,7 +14,7 @@ _SEPARATORS = re.compile(r"[ \t\r\n,;]*")
 _scan = json.JSONDecoder(strict=False).raw_decode
 
 
-class FoundCall(Struct, frozen=True):
+class RecoveredCall(Struct, frozen=True):
     """A tool call recovered from reply text."""
 
     name: str
@@ -35,7 +35,7 @@ class _Written(Struct):
 _decode = msgspec.json.Decoder(_Written).decode
 
 
-def read_objects(text: str, offered: OfferedTools, *, bare: bool = False) -> list[FoundCall] | None:
+def read_json_calls(text: str, offered: OfferedTools, *, bare: bool = False) -> list[RecoveredCall] | None:
     """Return the tool calls of a text that consists of JSON objects, in a JSON list or one after another.
 
     None: the text has other content, or an object does not call an offered tool. `bare`: True if the text comes without
@@ -49,7 +49,7 @@ def read_objects(text: str, offered: OfferedTools, *, bare: bool = False) -> lis
     return found if found and len(found) == len(calls) else None
 
 
-def read_named(name: str, arguments: str, offered: OfferedTools) -> FoundCall | None:
+def resolve_call(name: str, arguments: str, offered: OfferedTools) -> RecoveredCall | None:
     """Return the tool call for a name as written by the model and the JSON text of its arguments.
 
     Empty `arguments` mean an empty object. Invalid arguments are repaired. None: the tool is not offered, or the
@@ -57,12 +57,12 @@ def read_named(name: str, arguments: str, offered: OfferedTools) -> FoundCall | 
     """
     known = offered.match(name)
     arguments = arguments.strip() or "{}"
-    if known is not None and not is_object(arguments):
+    if known is not None and not is_json_object(arguments):
         arguments = repair_arguments(arguments, alone=True) or ""
-    return FoundCall(known, arguments) if known is not None and arguments else None
+    return RecoveredCall(known, arguments) if known is not None and arguments else None
 
 
-def end_of_value(text: str, start: int) -> int | None:
+def find_value_end(text: str, start: int) -> int | None:
     """Return the index after the JSON value that begins at index `start` of `text`. None: no complete value."""
     try:
         _, end = _scan(text, start)
@@ -81,7 +81,7 @@ def _split(text: str) -> list[str] | None:
     parts: list[str] = []
     position = 0
     while position < len(text):
-        end = end_of_value(text, position)
+        end = find_value_end(text, position)
         if end is None:
             return None
         parts.append(text[position:end])
@@ -90,7 +90,7 @@ def _split(text: str) -> list[str] | None:
     return parts
 
 
-def _read_object(text: str, offered: OfferedTools, *, bare: bool) -> FoundCall | None:
+def _read_object(text: str, offered: OfferedTools, *, bare: bool) -> RecoveredCall | None:
     try:
         written = _decode(text)
         if (function := bytes(written.function)).startswith(b"{"):
@@ -101,4 +101,4 @@ def _read_object(text: str, offered: OfferedTools, *, bare: bool) -> FoundCall |
     arguments = bytes(written.arguments) or bytes(written.parameters)
     if (bare and not arguments) or not name:
         return None
-    return read_named(name, "" if arguments == b"null" else arguments.decode(), offered)
+    return resolve_call(name, "" if arguments == b"null" else arguments.decode(), offered)

@@ -14,7 +14,7 @@ from anthropic_proxy.messages.models import Tool
 from anthropic_proxy.messages.models.tools import is_client_tool
 from anthropic_proxy.wire.contract import BaseDialect, Call
 
-UNNAMED = "unnamed_tool"
+UNNAMED_TOOL = "unnamed_tool"
 """Tool name in the reply for a call without a name, if the tool cannot be found by the arguments.
 
 All providers reject a history with an empty tool name. Claude Code and the tool runner of the official SDKs return an
@@ -65,7 +65,7 @@ class OfferedTools:
                 return next(iter(found)) if len(found) == 1 else None
         return None
 
-    def match_by_arguments(self, arguments: str) -> str | None:
+    def find_tool_by_arguments(self, arguments: str) -> str | None:
         """Return the name in the client request of the tool that accepts `arguments`, for a call without a name.
 
         This is the forced tool, the only offered tool, or the only tool with a matching schema: all required properties
@@ -81,7 +81,7 @@ class OfferedTools:
         fitting = [name for name in self._tools if self._accepts(name, given)]
         return self._aliases.get(fitting[0], fitting[0]) if len(fitting) == 1 else None
 
-    def properties_of(self, name: str) -> Mapping[str, Any]:
+    def schema_properties(self, name: str) -> Mapping[str, Any]:
         """Return the `properties` in the input schema of the tool `name` (client's name): property name → schema.
 
         Empty: the tool is not offered, or its schema has no properties.

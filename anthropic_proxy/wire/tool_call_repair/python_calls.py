@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.wire.tool_call_repair.json_calls import FoundCall, read_objects
+from anthropic_proxy.wire.tool_call_repair.json_calls import RecoveredCall, read_json_calls
 from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
 
 _TAG = "<|python_tag|>"
@@ -21,26 +21,26 @@ _MAX_CHARACTERS = 64 * 1024
 """Maximum length of a text that is parsed. Longer text is not a call."""
 
 
-def read_python_tag(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+def read_python_tag(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of `<|python_tag|>{"name": …, "parameters": {…}}` or of `<|python_tag|>name.call(…)`.
 
     Several JSON objects are separated by `;`. Written by Llama 3.1 (`llama3_1/prompt_format.md`; vLLM's
     `llama_tool_parser`).
     """
     body = text.removeprefix(_TAG)
-    return read_objects(body, offered) or read_calls(body, offered)
+    return read_json_calls(body, offered) or read_python_calls(body, offered)
 
 
-def read_tool_code(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+def read_tool_code(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the Python calls in a code fence named `tool_code`, with or without `print(…)` around each call.
 
     Written by Gemma and Gemini ("Function calling with Gemma"; Gemini's namespace `default_api`).
     """
     fenced = _FENCE.match(text)
-    return read_calls(fenced[1], offered) if fenced else None
+    return read_python_calls(fenced[1], offered) if fenced else None
 
 
-def read_calls(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+def read_python_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of Python code: one call per line, or a list of calls (`[a(x=1), b()]`).
 
     Written by Llama 3.2 and 4 ("pythonic"). Arguments must be keywords with literal values. None: other text, or a tool
@@ -54,7 +54,7 @@ def read_calls(text: str, offered: OfferedTools) -> list[FoundCall] | None:
             tree = ast.parse(text.strip())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    calls: list[FoundCall] = []
+    calls: list[RecoveredCall] = []
     for statement in tree.body:
         if not isinstance(statement, ast.Expr):
             return None
@@ -67,7 +67,7 @@ def read_calls(text: str, offered: OfferedTools) -> list[FoundCall] | None:
     return calls or None
 
 
-def _read_call(node: ast.expr, offered: OfferedTools) -> FoundCall | None:
+def _read_call(node: ast.expr, offered: OfferedTools) -> RecoveredCall | None:
     if not isinstance(node, ast.Call):
         return None
     written = ast.unparse(node.func)
@@ -85,4 +85,4 @@ def _read_call(node: ast.expr, offered: OfferedTools) -> FoundCall | None:
             msgspec.json.encode(given)
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError):
             return None
-    return FoundCall(name, msgspec.json.encode(given).decode())
+    return RecoveredCall(name, msgspec.json.encode(given).decode())

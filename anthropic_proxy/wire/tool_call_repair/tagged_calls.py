@@ -11,7 +11,12 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.wire.tool_call_repair.json_calls import FoundCall, end_of_value, read_named, read_objects
+from anthropic_proxy.wire.tool_call_repair.json_calls import (
+    RecoveredCall,
+    find_value_end,
+    read_json_calls,
+    resolve_call,
+)
 from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
 
 _TAG, _TAG_END = "<tool_call>", "</tool_call>"
@@ -48,36 +53,36 @@ _CHANNEL = re.compile(
 )
 
 
-def read_tagged_json(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+def read_tagged_json(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
 
     Written by Hermes 2 Pro, Qwen 2.5 and Qwen 3 (chat templates; vLLM's `hermes_tool_parser`).
     """
-    return read_objects(text.removeprefix(_TAG).removesuffix(_TAG_END), offered)
+    return read_json_calls(text.removeprefix(_TAG).removesuffix(_TAG_END), offered)
 
 
-def read_functions(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+def read_function_tags(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of `<function=name><parameter=x>…</parameter></function>`, with or without `<tool_call>`.
 
     One line break at the start and at the end of a value is dropped. A value gets the type in the tool's schema.
     Written by Qwen 3 Coder (chat template; vLLM's `qwen3coder_tool_parser`).
     """
-    calls: list[FoundCall] = []
+    calls: list[RecoveredCall] = []
     text = text.strip().removeprefix(_TAG).removesuffix(_TAG_END).rstrip()
     position = 0
     while begin := _FUNCTION.match(text, position):
         name = offered.match(begin[1])
         if name is None:
             return None
-        read = _read_parameters(text, begin.end(), (_PARAMETER, _PARAMETER_END), offered.properties_of(name))
+        read = _read_parameters(text, begin.end(), (_PARAMETER, _PARAMETER_END), offered.schema_properties(name))
         if read is None or (end := _FUNCTION_END.match(text, read[1])) is None:
             return None
-        calls.append(FoundCall(name, read[0]))
+        calls.append(RecoveredCall(name, read[0]))
         position = end.end()
     return calls if not text[position:].strip() else None
 
 
-def read_function_json(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+def read_function_json(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the call of `<function=name>{…}</function>`.
 
     Written by Llama 3.1 for custom tools (`llama3_1/prompt_format.md`, "User-defined Custom tool calling").
@@ -85,34 +90,34 @@ def read_function_json(text: str, offered: OfferedTools) -> list[FoundCall] | No
     begin = _FUNCTION.match(text)
     if begin is None:
         return None
-    call = read_named(begin[1], text[begin.end() :].strip().removesuffix("</function>"), offered)
+    call = resolve_call(begin[1], text[begin.end() :].strip().removesuffix("</function>"), offered)
     return [call] if call else None
 
 
-def read_invocations(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+def read_invoke_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of one or more `<invoke name="…"><parameter name="x">…</parameter></invoke>`.
 
     The calls may stand in a wrapper tag. Written by MiniMax M2 (wrapper `<minimax:tool_call>`), DeepSeek V3.2
     (`<｜DSML｜function_calls>`) and models that imitate Claude (`<function_calls>`). Sources: vLLM's `minimax_m2` and
     `deepseek_v32` parsers.
     """
-    calls: list[FoundCall] = []
+    calls: list[RecoveredCall] = []
     wrapper = _WRAPPER.match(text)
     position = wrapper.end() if wrapper else 0
     while begin := _INVOKE.match(text, position):
         name = offered.match(begin[2])
         if name is None:
             return None
-        read = _read_parameters(text, begin.end(), (_ARGUMENT, _ARGUMENT_END), offered.properties_of(name))
+        read = _read_parameters(text, begin.end(), (_ARGUMENT, _ARGUMENT_END), offered.schema_properties(name))
         if read is None or (end := _INVOKE_END.match(text, read[1])) is None:
             return None
-        calls.append(FoundCall(name, read[0]))
+        calls.append(RecoveredCall(name, read[0]))
         position = end.end()
     remainder = text[position:].strip()
     return calls if not remainder or _WRAPPER.fullmatch(remainder) else None
 
 
-def read_keys(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+def read_key_value_call(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the call of `<tool_call>name<arg_key>k</arg_key><arg_value>v</arg_value></tool_call>`.
 
     Written by GLM 4.5 and later (chat template; vLLM's `glm4_moe_tool_parser`).
@@ -123,20 +128,20 @@ def read_keys(text: str, offered: OfferedTools) -> list[FoundCall] | None:
     if name is None:
         return None
     position = len(name_text) if mark else len(body)
-    read = _read_parameters(body.rstrip(), position, (_KEY, _VALUE_END), offered.properties_of(name))
-    return [FoundCall(name, read[0])] if read is not None and read[1] >= len(body.rstrip()) else None
+    read = _read_parameters(body.rstrip(), position, (_KEY, _VALUE_END), offered.schema_properties(name))
+    return [RecoveredCall(name, read[0])] if read is not None and read[1] >= len(body.rstrip()) else None
 
 
-def read_listed(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+def read_mistral_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of one or more `[TOOL_CALLS][{"name": …, "arguments": {…}}]` or `[TOOL_CALLS]name[ARGS]{…}`.
 
     The first form is of Mistral's tokenizers up to version 7, the second of version 11 and later (mistral-common;
     vLLM's `mistral_tool_parser`). Version 13 adds `[CALL_ID]…` before `[ARGS]`. Some servers drop `[ARGS]`.
     """
-    calls: list[FoundCall] = []
+    calls: list[RecoveredCall] = []
     for part in text.split(_LISTED)[1:]:
         if part.lstrip()[:1] in ("[", "{"):
-            calls += (found := read_objects(part, offered)) or ()
+            calls += (found := read_json_calls(part, offered)) or ()
         else:
             found = _read_listed_call(part, offered)
             calls += found or ()
@@ -145,19 +150,19 @@ def read_listed(text: str, offered: OfferedTools) -> list[FoundCall] | None:
     return calls
 
 
-def _read_listed_call(part: str, offered: OfferedTools) -> list[FoundCall] | None:
+def _read_listed_call(part: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     start = part.find("{")
     if start < 0:
         return None
-    end = end_of_value(part, start)
+    end = find_value_end(part, start)
     if end is not None and part[end:].strip(" \t\r\n,"):
         return None
     name, _, identifier = part[:start].rstrip().removesuffix(_LISTED_ARGUMENTS).rstrip().partition(_LISTED_ID)
-    call = read_named(name, part[start:end], offered) if not _BRACKET.search(identifier) else None
+    call = resolve_call(name, part[start:end], offered) if not _BRACKET.search(identifier) else None
     return [call] if call else None
 
 
-def read_section(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+def read_kimi_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of `<|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{…}<|tool_call_end|>`.
 
     The calls may stand in `<|tool_calls_section_begin|>…<|tool_calls_section_end|>`. Written by Kimi K2
@@ -166,7 +171,7 @@ def read_section(text: str, offered: OfferedTools) -> list[FoundCall] | None:
     return _read_all(text, _SECTION_CALL, _SECTION_MARKERS, offered)
 
 
-def read_barred(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+def read_deepseek_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of `<｜tool▁call▁begin｜>name<｜tool▁sep｜>{…}<｜tool▁call▁end｜>`.
 
     The calls may stand in `<｜tool▁calls▁begin｜>…<｜tool▁calls▁end｜>`. Written by DeepSeek V3.1.
@@ -176,23 +181,23 @@ def read_barred(text: str, offered: OfferedTools) -> list[FoundCall] | None:
     return _read_all(text, _BARRED_CALL, _BARRED_MARKERS, offered)
 
 
-def read_channel(text: str, offered: OfferedTools) -> list[FoundCall] | None:
+def read_harmony_call(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the call of `<|channel|>commentary to=functions.name <|constrain|>json<|message|>{…}<|call|>`.
 
     Written by gpt-oss ("OpenAI harmony response format", Function calling). The recipient `to=…` stands after the role
     or after the channel.
     """
     written = _CHANNEL.match(text)
-    call = read_named(written[1], written[2], offered) if written else None
+    call = resolve_call(written[1], written[2], offered) if written else None
     return [call] if call else None
 
 
 def _read_all(
     text: str, pattern: re.Pattern[str], markers: re.Pattern[str], offered: OfferedTools
-) -> list[FoundCall] | None:
-    calls: list[FoundCall] = []
+) -> list[RecoveredCall] | None:
+    calls: list[RecoveredCall] = []
     for written in pattern.finditer(text):
-        call = read_named(written[1].strip(), _unfenced(written[2]), offered)
+        call = resolve_call(written[1].strip(), _unfenced(written[2]), offered)
         if call is None:
             return None
         calls.append(call)

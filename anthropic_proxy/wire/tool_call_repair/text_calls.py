@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 
 from anthropic_proxy.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.wire.tool_call_repair.fences import MAX_FENCE_LENGTH, end_before_gap, find_fence
+from anthropic_proxy.wire.tool_call_repair.fences import MAX_FENCE_LENGTH, end_before_line_break, find_fence
 from anthropic_proxy.wire.tool_call_repair.formats import (
     StartMarker,
     ToolCallFormat,
-    can_be_bare,
-    markers_of,
-    read_bare,
+    can_be_unmarked_calls,
+    compile_markers,
+    read_unmarked_calls,
 )
-from anthropic_proxy.wire.tool_call_repair.json_calls import FoundCall
+from anthropic_proxy.wire.tool_call_repair.json_calls import RecoveredCall
 from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
 
 _WORD = re.compile(r"[\w.:/-]*")
@@ -48,8 +48,9 @@ class TextCallDetector:
         self._conventions = conventions
         self._offered = offered
         self._new_id = new_id
-        signs = self._signs = markers_of(tuple(conventions))
-        self._marks, self._pattern, self._strays, self._spark = signs.marks, signs.pattern, signs.strays, signs.spark
+        signs = self._signs = compile_markers(tuple(conventions))
+        self._marks, self._pattern = signs.marks, signs.pattern
+        self._strays, self._spark = signs.dropped_end_markers, signs.candidate_pattern
         self._state = "start"  # then bare, text, fence, call, after; over: detection has stopped
         self._held = ""
         self._pieces: list[str] = []
@@ -68,11 +69,9 @@ class TextCallDetector:
         self._piece = _MIN_PIECE  # length of the next piece, in characters
         self._free: list[str] = []
         """Text to emit, joined into one delta at the end of `feed` and before a tool call."""
-        self._failures = self._fences = 0
+        self._failures = self._fences = self._searched = self._endings = 0
         self._named = False
         """True if the marker is followed by the name of an offered tool."""
-        self._searched = 0
-        self._endings = 0
         self._failed_characters = 0
         """Number of characters that were read as a call without being one."""
         self._exhausted = False
@@ -181,10 +180,10 @@ class TextCallDetector:
         return True
 
     def _read_bare(self, deltas: list[Delta], *, final: bool, cut: bool) -> bool:
-        if can_be_bare(self._held[:_BEGINNING], self._conventions, self._offered):
+        if can_be_unmarked_calls(self._held[:_BEGINNING], self._conventions, self._offered):
             if not final:
                 return False
-            found = None if cut else read_bare(self._held, self._conventions, self._offered)
+            found = None if cut else read_unmarked_calls(self._held, self._conventions, self._offered)
             if found is not None:
                 self._emit_calls(*found, deltas)
                 self._held = ""
@@ -202,9 +201,9 @@ class TextCallDetector:
             self._open_call(mark, offset)
             return True
         if not final:
-            kept = self._signs.find_partial_mark(text, offset, len(text) if fence is None else fence)
+            kept = self._signs.find_partial_marker(text, offset, len(text) if fence is None else fence)
             if kept < len(text) or fence is None:
-                self._emit(end_before_gap(text, kept) - offset)
+                self._emit(end_before_line_break(text, kept) - offset)
                 return False
         if fence is None:
             return False
@@ -226,7 +225,7 @@ class TextCallDetector:
 
     def _open_call(self, match: re.Match[str], offset: int) -> None:
         free = match.string[offset : match.start()]
-        end = end_before_gap(free, len(free))
+        end = end_before_line_break(free, len(free))
         self._space = free[end:]
         self._emit(end)
         self._held = self._held[len(self._space) :]
@@ -340,7 +339,7 @@ class TextCallDetector:
             deltas.append(Text("".join(self._free)))
             self._free.clear()
 
-    def _emit_calls(self, convention: str, calls: Sequence[FoundCall], deltas: list[Delta]) -> None:
+    def _emit_calls(self, convention: str, calls: Sequence[RecoveredCall], deltas: list[Delta]) -> None:
         self._pass_free(deltas)
         for call in calls:
             key = f"text {self._count}"

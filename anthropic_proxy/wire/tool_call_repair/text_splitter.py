@@ -59,10 +59,10 @@ class TextSplitter:
         deltas = self._find_calls(self._tags.finish(whole=whole)) if self._tags is not None else []
         return deltas + self._calls.finish(cut=cut) if self._calls is not None else deltas
 
-    def expect_separate_reasoning(self) -> None:
+    def note_separate_reasoning(self) -> None:
         """Note that the provider sends reasoning in a separate field. Text without a start tag is then reply text."""
         if self._tags is not None:
-            self._tags.expect_tags()
+            self._tags.disable_unopened_form()
 
     def _find_calls(self, deltas: list[Delta]) -> list[Delta]:
         if self._calls is None:

@@ -11,7 +11,7 @@ ThinkingTags = Literal["think", "thinking", "thought", "brackets", "triangles", 
 `unopened`: `<think>` is part of the prompt, so the reply starts with reasoning and only `</think>` appears (chat
 templates of DeepSeek R1, QwQ and Qwen's thinking models).
 """
-TAGS: tuple[ThinkingTags, ...] = tuple(name for name in get_args(ThinkingTags) if name != "unopened")
+OPENED_THINKING_TAGS: tuple[ThinkingTags, ...] = tuple(name for name in get_args(ThinkingTags) if name != "unopened")
 """All tag pairs with a start tag. With them, a reply without tags is never taken for reasoning."""
 
 
@@ -107,7 +107,7 @@ class ThinkingTagParser:
             self._state = "text"
         return deltas
 
-    def expect_tags(self) -> None:
+    def disable_unopened_form(self) -> None:
         """Disable the form `unopened`, because the provider sends reasoning in a separate field.
 
         Text without a start tag is then reply text.

@@ -9,7 +9,7 @@ from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.server.responses import encode_error, encode_events, error_headers
 from anthropic_proxy.wire.contract import Call, RelayWire, Wire
-from anthropic_proxy.wire.framing import new_reader
+from anthropic_proxy.wire.framing import new_frame_reader
 from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, call_of, complete_replies, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
 from tests.support.event_grammar import check_bytes
@@ -74,7 +74,7 @@ def _whole(decoder: Any, payload: bytes) -> Iterator[list[Delta]]:
 
 
 def _streamed(wire: Wire, decoder: Any, payload: bytes) -> Iterator[list[Delta]]:
-    reader = new_reader(wire.framing)
+    reader = new_frame_reader(wire.framing)
     for chunk in (*cuts_of(payload), b""):
         for frame in reader.feed(chunk) if chunk else reader.finish():
             yield decoder.decode_frame(frame)

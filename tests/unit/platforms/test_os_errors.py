@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 
-from anthropic_proxy.platforms.os_errors import clean_text, describe_os_error, is_connection_refused
+from anthropic_proxy.platforms.os_errors import clean_error_text, describe_os_error, is_connection_refused
 
 INTERNAL = re.compile(r"Errno|0x|_ssl|\[SSL|Error\b|Exception|\('|ssl:")
 
@@ -79,11 +79,11 @@ def test_failures(error: Exception, text: str) -> None:
     ],
 )
 def test_texts_of_libraries(said: str, text: str) -> None:
-    assert clean_text(said) == text.replace("'<urllib3.connection.HTTPSConnection object at 0x7f1>", "'")
+    assert clean_error_text(said) == text.replace("'<urllib3.connection.HTTPSConnection object at 0x7f1>", "'")
 
 
 def test_a_long_text_ends_at_a_word() -> None:
-    assert clean_text("word " * 100) == "word " * 60 + "…"
+    assert clean_error_text("word " * 100) == "word " * 60 + "…"
 
 
 def test_a_refusal_is_told_from_other_failures() -> None:

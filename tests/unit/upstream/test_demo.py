@@ -304,7 +304,7 @@ async def test_the_text_states_what_it_is_and_how_to_configure_a_provider() -> N
 
 
 def test_every_provider_that_can_be_preferred_is_named_by_a_setting_that_exists() -> None:
-    assert len(list_setup_variables()) == sum(row.selectable for row in PROVIDERS)
+    assert len(list_setup_variables()) == sum(row.offered_to_users for row in PROVIDERS)
     assert set(list_setup_variables()) <= set(list_variables(PROVIDERS))
 
 

@@ -19,7 +19,7 @@ from anthropic_proxy.upstream.litellm import Engine, LiteLLMResponse, LiteLLMTra
 from anthropic_proxy.upstream.litellm.errors import decode_exception, encode_failure
 from anthropic_proxy.upstream.litellm.response import ChunkConverter, to_litellm_arguments
 from anthropic_proxy.wire.contract import UpstreamRequest
-from anthropic_proxy.wire.failures import classify, decode_error_body
+from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body
 from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.litellm import needs_litellm
@@ -37,7 +37,7 @@ def failure(name: str, *bases: type[Exception], **fields: Any) -> Exception:
 
 def judged(error: Exception) -> Any:
     found = decode_exception(error)
-    return classify(decode_error_body(found.status, found.headers, encode_failure(found)), "litellm")
+    return build_upstream_error(decode_error_body(found.status, found.headers, encode_failure(found)), "litellm")
 
 
 # Content
@@ -188,7 +188,7 @@ def test_a_full_window_is_the_error_that_makes_claude_code_compact() -> None:
     found = decode_exception(error)
     fault = decode_error_body(found.status, found.headers, encode_failure(found))
     assert (
-        classify(fault, "litellm", window=1000, estimate=lambda: 2000).message
+        build_upstream_error(fault, "litellm", window=1000, estimate=lambda: 2000).message
         == "prompt is too long: 2000 tokens > 1000 maximum"
     )
 

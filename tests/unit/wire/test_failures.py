@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.redaction import redact_key_patterns, redact_secrets
-from anthropic_proxy.wire.failures import classify, decode_error_body, is_policy_refusal, read_error_object
+from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body, is_policy_refusal, read_error_object
 
 
 def refused(
@@ -17,7 +17,7 @@ def refused(
 ) -> UpstreamError:
     encoded = body if isinstance(body, bytes) else msgspec.json.encode(body)
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return classify(
+    return build_upstream_error(
         decode_error_body(status, names, encoded), "groq", window=window, estimate=lambda: estimate, asked=asked
     )
 
@@ -92,7 +92,7 @@ def test_statuses_and_kinds(status: int, body: Any, expected: tuple[int, str, bo
     ],
 )
 def test_errors_inside_a_stream_find_their_status(error: Any, status: int) -> None:
-    assert classify(read_error_object({"error": error}, 200, {}), "openrouter").status == status
+    assert build_upstream_error(read_error_object({"error": error}, 200, {}), "openrouter").status == status
 
 
 @pytest.mark.parametrize(
@@ -397,7 +397,7 @@ def test_policy_stops_are_replies(error: Any) -> None:
     ],
 )
 def test_the_parameter_to_blame_is_found(error: Any, parameter: str | None) -> None:
-    assert classify(read_error_object({"error": error}, 400, {}), "openai").parameter == parameter
+    assert build_upstream_error(read_error_object({"error": error}, 400, {}), "openai").parameter == parameter
 
 
 JSON = st.recursive(

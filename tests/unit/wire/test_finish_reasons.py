@@ -15,7 +15,7 @@ from anthropic_proxy.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.wire import gemini, ollama, openai_chat, openai_responses
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.finish_reasons import finish_kind
-from anthropic_proxy.wire.input_counts import split_input
+from anthropic_proxy.wire.input_counts import split_input_tokens
 
 REQUEST = {
     "model": "m",
@@ -203,7 +203,7 @@ def test_every_beginning_of_an_object_is_cut_short(value: Any, ascii_only: bool,
 def test_input_is_never_negative_lost_or_counted_twice(
     total: int | None, read: int | None, written: int | None
 ) -> None:
-    parts = split_input(total, read, written)
+    parts = split_input_tokens(total, read, written)
     if total is None:
         assert parts == (None, read, written)
         return

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.wire.json_schema import BASICS, SchemaRules, admits_object, clean_schema, qualifies_for_strict
+from anthropic_proxy.wire.json_schema import BASIC_RULES, SchemaRules, admits_object, clean_schema, qualifies_for_strict
 
-MOONSHOT = SchemaRules(inlines_references=True, types_beside_choices=False)
+MOONSHOT = SchemaRules(inlines_references=True, allows_type_beside_alternatives=False)
 SEARCH = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
 
 
@@ -269,7 +269,7 @@ SCHEMAS = st.recursive(
 )
 
 
-@given(SCHEMAS, st.sampled_from([SchemaRules(), MOONSHOT, BASICS]))
+@given(SCHEMAS, st.sampled_from([SchemaRules(), MOONSHOT, BASIC_RULES]))
 def test_any_schema_becomes_an_object_and_cleaning_again_changes_nothing(schema: Any, rules: SchemaRules) -> None:
     once = cleaned(schema, rules)
     assert once["type"] == "object"
@@ -292,7 +292,7 @@ def test_the_basics_are_what_every_server_understands() -> None:
         "$defs": {"word": {"type": "string", "minLength": 1, "enum": ["a", "b"]}},
     }
     before = json.dumps(schema)
-    assert clean_schema(schema, BASICS)[0] == {
+    assert clean_schema(schema, BASIC_RULES)[0] == {
         "type": "object",
         "properties": {
             "a": {"type": "integer", "description": "how many"},

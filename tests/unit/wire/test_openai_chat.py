@@ -18,9 +18,9 @@ from anthropic_proxy.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.wire import openai_chat
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.framing import SSEReader
-from anthropic_proxy.wire.json_strings import join_texts
+from anthropic_proxy.wire.json_strings import join_json_strings
 from anthropic_proxy.wire.openai_chat.frames import ABSENT, decode_chunk
-from anthropic_proxy.wire.tool_call_repair import TAGS
+from anthropic_proxy.wire.tool_call_repair import OPENED_THINKING_TAGS
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.provider_replies.chat import CHAT_REPLIES, CHAT_STREAMS
@@ -221,7 +221,7 @@ JSON = st.recursive(
 
 @given(st.lists(st.one_of(st.binary(max_size=30), JSON.map(msgspec.json.encode)), max_size=4))
 def test_whatever_comes_is_read_or_refused(bodies: list[bytes]) -> None:
-    call = new_call("a", replays_reasoning_details=True, thinking_tags=TAGS)
+    call = new_call("a", replays_reasoning_details=True, thinking_tags=OPENED_THINKING_TAGS)
     for read in (openai_chat.WIRE.new_decoder(call).decode_frame, openai_chat.WIRE.new_decoder(call).decode_body):
         try:
             for body in bodies:
@@ -232,7 +232,7 @@ def test_whatever_comes_is_read_or_refused(bodies: list[bytes]) -> None:
 
 @given(st.lists(st.text(max_size=10), min_size=1))
 def test_joined_texts_are_the_texts(texts: list[str]) -> None:
-    joined = join_texts([Raw(msgspec.json.encode(text)) for text in texts])
+    joined = join_json_strings([Raw(msgspec.json.encode(text)) for text in texts])
     assert msgspec.json.decode(joined) == "\n\n".join(texts)
 
 
@@ -243,7 +243,7 @@ def test_think_tags_are_found_at_any_cut(text: str, points: list[int]) -> None:
     edges = sorted({0, len(whole), *(point % len(whole) for point in points)})
     parts = [whole[start:end] for start, end in itertools.pairwise(edges)]
     deltas = decode_stream(
-        frames(*(piece(content=part) for part in parts), piece("stop")), new_call(thinking_tags=TAGS)
+        frames(*(piece(content=part) for part in parts), piece("stop")), new_call(thinking_tags=OPENED_THINKING_TAGS)
     )
     expected = thought if thought.strip() else ""  # line breaks alone are no reasoning
     assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)) == expected

@@ -15,7 +15,14 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.work_budget import Cost, WorkBudget, WorkLimitExceeded
 from anthropic_proxy.wire.gemini.schema import encode_parameter_schema, encode_reply_schema, find_unsupported_keywords
-from anthropic_proxy.wire.json_schema import BASICS, STANDARD, Schema, SchemaRules, admits_object, clean_schema
+from anthropic_proxy.wire.json_schema import (
+    BASIC_RULES,
+    UNRESTRICTED_RULES,
+    Schema,
+    SchemaRules,
+    admits_object,
+    clean_schema,
+)
 from anthropic_proxy.wire.ollama.schema import encode_parameters
 from tests.support import schemas
 from tests.support.harness import ProxyHarness
@@ -34,7 +41,7 @@ TOO_MANY_STEPS = (
 TOO_DEEP = (
     f"{FIELD}: it nests schemas more than 200 levels deep when its references are written out; that is the limit."
 )
-MOONSHOT = SchemaRules(inlines_references=True, types_beside_choices=False)
+MOONSHOT = SchemaRules(inlines_references=True, allows_type_beside_alternatives=False)
 
 
 def convert_for_gemini(schema: Schema, budget: WorkBudget, *, lowered: bool) -> None:
@@ -44,9 +51,9 @@ def convert_for_gemini(schema: Schema, budget: WorkBudget, *, lowered: bool) -> 
 
 
 CONVERSIONS: dict[str, Callable[[Schema, WorkBudget], Any]] = {
-    "standard": lambda schema, budget: clean_schema(schema, STANDARD, budget),
+    "standard": lambda schema, budget: clean_schema(schema, UNRESTRICTED_RULES, budget),
     "Moonshot": lambda schema, budget: clean_schema(schema, MOONSHOT, budget),
-    "basics": lambda schema, budget: clean_schema(schema, BASICS, budget),
+    "basics": lambda schema, budget: clean_schema(schema, BASIC_RULES, budget),
     "Gemini": lambda schema, budget: convert_for_gemini(schema, budget, lowered=False),
     "Gemini 1": lambda schema, budget: convert_for_gemini(schema, budget, lowered=True),
     "Ollama": encode_parameters,

@@ -16,17 +16,17 @@ from msgspec import structs
 from anthropic_proxy.messages.deltas import Delta, Text, Thinking, ToolArgs, ToolCall
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import RoutingQuery, resolve
+from anthropic_proxy.routing.router import RoutingQuery, resolve_route
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire import tool_call_repair
 from anthropic_proxy.wire.tool_call_repair import (
-    TAGS,
+    OPENED_THINKING_TAGS,
     TOOL_CALL_FORMATS,
-    CallRepair,
     OfferedTools,
     TextCallDetector,
     TextSplitter,
     ThinkingTagParser,
+    ToolCallRepair,
     repair_arguments,
 )
 from anthropic_proxy.wire.tool_call_repair.text_calls import MAX_FENCES
@@ -336,7 +336,7 @@ def test_a_long_name_is_matched_under_its_alias_and_found_again() -> None:
 
 
 def test_a_note_holds_no_more_than_the_beginning_of_a_name_that_a_model_made_up() -> None:
-    mender = CallRepair(new_call(), names=True)
+    mender = ToolCallRepair(new_call(), names=True)
     name = "a\x1b[31m\n" + "x" * 5_000
     assert mender.repair_name(name) == name
     assert mender.repair_arguments("{'a': 1}", name) == '{"a": 1}'
@@ -355,20 +355,20 @@ def test_a_name_behind_thousands_of_namespaces_is_nobodys() -> None:
 
 def test_a_call_without_a_name_is_found_by_its_arguments() -> None:
     offered = OfferedTools(new_call())
-    assert offered.match_by_arguments('{"path": "a", "limit": 1}') == "Read"
-    assert offered.match_by_arguments('{"command": "ls"}') == "Run"
-    assert offered.match_by_arguments("") == "now"
-    assert offered.match_by_arguments('{"path": "a", "command": "b"}') is None
-    assert offered.match_by_arguments("no json") is None
+    assert offered.find_tool_by_arguments('{"path": "a", "limit": 1}') == "Read"
+    assert offered.find_tool_by_arguments('{"command": "ls"}') == "Run"
+    assert offered.find_tool_by_arguments("") == "now"
+    assert offered.find_tool_by_arguments('{"path": "a", "command": "b"}') is None
+    assert offered.find_tool_by_arguments("no json") is None
     forced = {"type": "tool", "name": "Run"}
-    assert OfferedTools(new_call(tool_choice=forced)).match_by_arguments("no json") == "Run"
+    assert OfferedTools(new_call(tool_choice=forced)).find_tool_by_arguments("no json") == "Run"
 
 
 @pytest.mark.parametrize("required", [[{}], [["path"], "path"], [None, 1, "path"], "path", {"path": True}])
 def test_a_list_of_required_arguments_may_hold_anything(required: Any) -> None:
     schema = {"type": "object", "properties": {"path": {}}, "required": required}
     tools = [{"name": "Read", "input_schema": schema}, {"name": "Run", "input_schema": {"type": "object"}}]
-    assert OfferedTools(new_call(tools=tools)).match_by_arguments('{"path": "a"}') == "Read"
+    assert OfferedTools(new_call(tools=tools)).find_tool_by_arguments('{"path": "a"}') == "Read"
 
 
 def new_splitter(call) -> TextSplitter:
@@ -410,13 +410,13 @@ def test_reasoning_is_lifted_in_every_form(form: Any) -> None:
 
 
 def test_reasoning_that_no_tag_ends_was_the_answer_where_no_tag_began_it() -> None:
-    tags = ThinkingTagParser((*TAGS, "unopened"))
+    tags = ThinkingTagParser((*OPENED_THINKING_TAGS, "unopened"))
     assert tags.feed("All of it") == [Thinking("All of it")]
     assert tags.finish(whole=True) == [Text("All of it")]
-    tags = ThinkingTagParser((*TAGS, "unopened"))
-    tags.expect_tags()
+    tags = ThinkingTagParser((*OPENED_THINKING_TAGS, "unopened"))
+    tags.disable_unopened_form()
     assert tags.feed("All of it") == [Text("All of it")]
-    tags = ThinkingTagParser((*TAGS, "unopened"))
+    tags = ThinkingTagParser((*OPENED_THINKING_TAGS, "unopened"))
     assert [*tags.feed("<think>All of it"), *tags.finish(whole=True)] == [Thinking("All of it")]
 
 
@@ -445,7 +445,11 @@ def test_a_model_that_repeats_a_mark_for_ever_is_left_alone_in_the_end() -> None
 
 
 def dialect_of(model: str, **settings: str) -> Any:
-    return resolve(RoutingQuery(model), load_settings(settings, PROVIDERS, env_file=None), Catalog()).targets[0].dialect
+    return (
+        resolve_route(RoutingQuery(model), load_settings(settings, PROVIDERS, env_file=None), Catalog())
+        .targets[0]
+        .dialect
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from anthropic_proxy.errors import CircuitOpen, UpstreamError
-from anthropic_proxy.routing.health import worker_share
+from anthropic_proxy.routing.health import slots_per_worker
 from anthropic_proxy.routing.health.circuit_breakers import FAILURES_TO_OPEN, MIN_OPEN_SECONDS
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from anthropic_proxy.workers.ipc import SharedObservation
@@ -93,6 +93,6 @@ async def test_a_key_that_is_spent_rests_for_all_and_is_told_to_nobody() -> None
 
 @pytest.mark.parametrize(("limit", "number"), [(100, 4), (5, 3), (2, 3), (1, 1)])
 def test_a_limit_is_shared_out(limit: int, number: int) -> None:
-    portions = [worker_share(limit, place, number) for place in range(number)]
+    portions = [slots_per_worker(limit, place, number) for place in range(number)]
     assert sum(portions) == max(limit, number)
     assert max(portions) - min(portions) <= 1

@@ -5,17 +5,17 @@ A kind is recognized by typical words and by the relation of the numbers, so tha
 function is pure. Each search takes time proportional to the error text.
 """
 
-from anthropic_proxy.wire.failures.kinds.images import find_image_refusal, rejects_in_results
+from anthropic_proxy.wire.failures.kinds.images import find_image_refusal, rejects_tool_result_content
 from anthropic_proxy.wire.failures.kinds.policy import is_policy_refusal
 from anthropic_proxy.wire.failures.kinds.quota import find_quota
-from anthropic_proxy.wire.failures.kinds.sizes import RATES, Known, find_shortage
+from anthropic_proxy.wire.failures.kinds.sizes import RATE_LIMIT_WORDS, KnownTokenCounts, find_token_limit_fault
 
 __all__ = [
-    "RATES",
-    "Known",
+    "RATE_LIMIT_WORDS",
+    "KnownTokenCounts",
     "find_image_refusal",
     "find_quota",
-    "find_shortage",
+    "find_token_limit_fault",
     "is_policy_refusal",
-    "rejects_in_results",
+    "rejects_tool_result_content",
 ]

@@ -7,8 +7,8 @@ import re
 
 from anthropic_proxy.errors import Cause
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
-from anthropic_proxy.wire.failures.kinds.parameters import REJECTIONS
-from anthropic_proxy.wire.failures.kinds.rows import matches, row
+from anthropic_proxy.wire.failures.kinds.parameters import PARAMETER_REJECTION_TEXTS
+from anthropic_proxy.wire.failures.kinds.rows import matches_any, regex
 
 _IMAGE = r"(?:images?(?:[_ ]?(?:urls?|inputs?|content))?|vision|visual|multi-?\s?modal(?:ity)?|pictures?|photos?)"
 _REFUSED = (
@@ -32,56 +32,58 @@ _OF_ONE_IMAGE = (
 """Words after `images` that restrict an error to some images (format, size, URL) or to images as output."""
 _MAKING = r"(?:generat|creat|edit|draw|produc|return|output)(?:e|s|es|ing|ting|ion)?\b"
 """Verbs before `images` that mean images as output of the model."""
-STATEMENTS = (
+IMAGES_UNSUPPORTED_TEXTS = (
     # llama.cpp, clients: this model does not support image input (2026-11)
-    row(
+    regex(
         rf"\b(?:model|endpoint|deployment|server|it)\b[^.\n]{{0,30}}\b{_REFUSED} (?!{_MAKING})(?:\w+ )?"
         rf"(?:images?|pictures?|photos?)\b(?: (?:inputs?|content|understanding|processing)\b)?(?!{_OF_ONE_IMAGE})",
     ),
     # SGLang, clients: the model has no vision capability (2026-11)
-    row(
+    regex(
         r"\b(?:no|lacks|without) (?:\w+ )?(?:vision|multi-?modal|image) "
         r"(?:capabilit\w+|support|encoder|tower|projector)"
     ),
     # Groq, LM Studio (2026-11)
-    row(r"\btext[- ]only\b|\b(?:only|just) (?:supports?|accepts?|takes?|allows?) text\b(?! ?(?:,|/|and|or|plus|&|\+))"),
+    regex(
+        r"\btext[- ]only\b|\b(?:only|just) (?:supports?|accepts?|takes?|allows?) text\b(?! ?(?:,|/|and|or|plus|&|\+))"
+    ),
 )
 """Error texts that the model or server accepts no images. They count even if the text also names another reason."""
-ROWS = (
-    row(rf"\b{_IMAGE}\b[^.\n]{{0,50}}\b{_REFUSED}"),  # llama.cpp (500), Groq, Mistral (2026-11)
-    row(rf"\b{_REFUSED}\b[^.\n]{{0,40}}\b{_IMAGE}\b"),  # LM Studio, SGLang, LiteLLM (2026-11)
-    row(rf"\b(?:not|n't) (?:an? )?(?:{_IMAGE}|vlm|vision-language)\b"),  # vLLM: is not a multimodal model (2026-11)
-    row(r"\bat most 0 image"),  # vLLM: At most 0 image(s) may be provided in one prompt (2026-11)
+IMAGE_REJECTION_TEXTS = (
+    regex(rf"\b{_IMAGE}\b[^.\n]{{0,50}}\b{_REFUSED}"),  # llama.cpp (500), Groq, Mistral (2026-11)
+    regex(rf"\b{_REFUSED}\b[^.\n]{{0,40}}\b{_IMAGE}\b"),  # LM Studio, SGLang, LiteLLM (2026-11)
+    regex(rf"\b(?:not|n't) (?:an? )?(?:{_IMAGE}|vlm|vision-language)\b"),  # vLLM: is not a multimodal model (2026-11)
+    regex(r"\bat most 0 image"),  # vLLM: At most 0 image(s) may be provided in one prompt (2026-11)
     # OpenRouter (404) (2026-11)
-    row(rf"\bno (?:\w+ ){{0,3}}(?:support\w*|accept\w*|with|for)\b[^.\n]{{0,20}}\b{_IMAGE}\b"),
+    regex(rf"\bno (?:\w+ ){{0,3}}(?:support\w*|accept\w*|with|for)\b[^.\n]{{0,20}}\b{_IMAGE}\b"),
     # OpenAI (2026-11)
-    row(rf"\b{_IMAGE}\b[^.\n]{{0,40}}\bonly (?:be )?(?:supported|available|accepted|allowed) (?:by|for|in|with)"),
+    regex(rf"\b{_IMAGE}\b[^.\n]{{0,40}}\bonly (?:be )?(?:supported|available|accepted|allowed) (?:by|for|in|with)"),
     # LM Studio, Jan: Please use a model that does (2026-11)
-    row(
+    regex(
         r"\b(?:only|requires?|use|choose|need)\b[^.\n]{0,30}\b(?:vision|multi-?modal)\b[^.\n]{0,20}\bmodels?\b",
     ),
     # Ollama (500): this model is missing data required for image input (2026-11)
-    row(rf"\b(?:no|missing data required for) {_IMAGE}\b"),
-    row(
+    regex(rf"\b(?:no|missing data required for) {_IMAGE}\b"),
+    regex(
         r"不支持[^。，,\n]{0,8}(?:图片|图像|视觉|多模态)|(?:图片|图像|视觉|多模态)[^。，,\n]{0,8}不支持"
     ),  # Z.ai, DashScope (2026-11)
-    row(r"\bmmproj\b"),  # llama.cpp: you may need to provide the mmproj (2026-11)
-    row(r"\bunknown variant [`'\"]?image_url"),  # DeepSeek (2026-11)
+    regex(r"\bmmproj\b"),  # llama.cpp: you may need to provide the mmproj (2026-11)
+    regex(r"\bunknown variant [`'\"]?image_url"),  # DeepSeek (2026-11)
     # OpenAI, frameworks that list the content types: Invalid value: 'image_url'. Supported values are: 'text' (2026-11)
-    row(rf"\b(?:image_url|input_image|image)\b[^\n]{{0,60}}\b{_LIST}"),
-    row(rf"\b{_LIST}[^\n]{{0,60}}\b(?:image_url|input_image|image)\b"),
+    regex(rf"\b(?:image_url|input_image|image)\b[^\n]{{0,60}}\b{_LIST}"),
+    regex(rf"\b{_LIST}[^\n]{{0,60}}\b(?:image_url|input_image|image)\b"),
 )
 """Error texts that reject images of any kind. They do not count if the text names another reason."""
-UNCERTAIN = (
+PART_LIST_REJECTION_TEXTS = (
     # Groq, DeepSeek: content in parts; validators of Python and Rust (2026-11)
-    row(r"\bcontent\b[^\n]{0,40}\b(?:must|should) be (?:a |an? valid )?(?:valid )?string\b"),
-    row(rf"\b(?:content|part|messages?)\b[^\n]{{0,60}}\b{_LIST}"),
+    regex(r"\bcontent\b[^\n]{0,40}\b(?:must|should) be (?:a |an? valid )?(?:valid )?string\b"),
+    regex(rf"\b(?:content|part|messages?)\b[^\n]{{0,60}}\b{_LIST}"),
     # vLLM, SGLang: unknown part type (2026-11)
-    row(
+    regex(
         r"\b(?:unknown|unrecogni[sz]ed|unexpected|invalid|illegal|unsupported)\b[^.\n]{0,20}\b(?:content|part|block|item)"
         r"\b[^.\n]{0,20}\b(?:image_url|input_image|image)\b",
     ),
-    row(r"\binvalid type: sequence, expected a string"),
+    regex(r"\binvalid type: sequence, expected a string"),
 )
 """Error texts that reject content given as a list of parts. Images need such a list, but so does other content, so the
 cause is marked as uncertain."""
@@ -122,24 +124,26 @@ def find_image_refusal(fault: UpstreamFault) -> Cause | None:
     or an error about images in tool results only.
     """
     text = f"{fault.message}\n{fault.parameter or ''}"
-    if rejects_in_results(fault.message, fault.parameter):
+    if rejects_tool_result_content(fault.message, fault.parameter):
         return None
     if _UNNAMED_CODE in fault.codes and fault.parameter is None and not _ABOUT_ANOTHER.search(fault.message):
         return Cause(error_type="images", certain=False)
     if fault.codes & _CODES:
         return Cause(error_type="images")
-    if matches(STATEMENTS, fault.message):
+    if matches_any(IMAGES_UNSUPPORTED_TEXTS, fault.message):
         return Cause(error_type="images")
     if _OTHER_REASONS.search(fault.message):
         return None
-    if matches(ROWS, text) or _is_named(fault):
+    if matches_any(IMAGE_REJECTION_TEXTS, text) or _is_named(fault):
         return Cause(error_type="images")
-    return Cause(error_type="images", certain=False) if matches(UNCERTAIN, text) else None
+    return Cause(error_type="images", certain=False) if matches_any(PART_LIST_REJECTION_TEXTS, text) else None
 
 
-def rejects_in_results(message: str, parameter: str | None) -> bool:
+def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
     """Return True if an error rejects content in tool results only. The server may accept it in user messages."""
-    return matches(REJECTIONS, message) and bool(_RESULTS.search(message) or _RESULT_PATH.search(parameter or ""))
+    return matches_any(PARAMETER_REJECTION_TEXTS, message) and bool(
+        _RESULTS.search(message) or _RESULT_PATH.search(parameter or "")
+    )
 
 
 def _is_named(fault: UpstreamFault) -> bool:

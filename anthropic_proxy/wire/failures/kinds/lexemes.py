@@ -52,7 +52,7 @@ def read_lexemes(text: str) -> Iterator[Lexeme]:
 
 
 @lru_cache(maxsize=1024)
-def parts_of(word: str) -> tuple[str, ...]:
+def split_identifier(word: str) -> tuple[str, ...]:
     """Return the parts of an identifier in lower case: `max`, `output`, `tokens` of `maxOutputTokens`."""
     return tuple(part.lower() for part in _PART.findall(word))
 

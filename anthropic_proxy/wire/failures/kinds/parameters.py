@@ -6,31 +6,31 @@ The results are used to change the next upstream request (adaptation).
 import re
 from collections.abc import Container
 
-from anthropic_proxy.wire.failures.kinds.rows import matches, row
+from anthropic_proxy.wire.failures.kinds.rows import matches_any, regex
 
-REJECTIONS = (
+PARAMETER_REJECTION_TEXTS = (
     # OpenAI, vLLM, llama.cpp (2026-11)
-    row(
+    regex(
         r"\b(?:un)?(?:supported|known|recogni[sz]ed|expected|permitted|allowed|available|implemented)\b"
         r"|\bun(?:supported|known|recogni[sz]ed|expected|available)",
     ),
     # xAI, Groq (2026-11)
-    row(r"\b(?:not|n't|cannot|never) (?:be )?(?:support|accept|allow|permit|recogni|set|use|combin|specif)"),
+    regex(r"\b(?:not|n't|cannot|never) (?:be )?(?:support|accept|allow|permit|recogni|set|use|combin|specif)"),
     # Z.ai (2026-11)
-    row(
+    regex(
         r"\b(?:invalid|illegal|incorrect|forbidden|disallowed|deprecated|removed|not one of|not valid|incompatible"
         r"|extra|no such|rejected)\b"
     ),
     # Moonshot, DeepSeek (2026-11)
-    row(r"\b(?:must be|should be|has to be|only|out of range|does not exist|no longer)\b"),
+    regex(r"\b(?:must be|should be|has to be|only|out of range|does not exist|no longer)\b"),
 )
 """Texts that reject any parameter, value or role. A search for a name starts only if one of these rows matches."""
-ROLE_REJECTIONS = (
-    row(r"\bdeveloper\b"),  # Mistral, DeepSeek, Groq: the role is named (2026-11)
+ROLE_REJECTION_TEXTS = (
+    regex(r"\bdeveloper\b"),  # Mistral, DeepSeek, Groq: the role is named (2026-11)
     # llama.cpp: chat templates (2026-11)
-    row(r"\b(?:unexpected|unknown|invalid|unsupported|illegal|incorrect)\b[^.\n]{0,30}\broles?\b"),
+    regex(r"\b(?:unexpected|unknown|invalid|unsupported|illegal|incorrect)\b[^.\n]{0,30}\broles?\b"),
     # SGLang (2026-11)
-    row(r"\broles?\b[^.\n]{0,60}\b(?:must be|should be|expected|one of|not (?:supported|allowed|valid)|invalid)"),
+    regex(r"\broles?\b[^.\n]{0,60}\b(?:must be|should be|expected|one of|not (?:supported|allowed|valid)|invalid)"),
 )
 """Texts that reject the role `developer` of the first message, by name or as an unknown role."""
 _ALTERNATION = re.compile(r"\balternat\w*|\brole ['\"`]?(?:user|assistant|tool)\b", re.IGNORECASE)
@@ -44,18 +44,18 @@ _LIST = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _LIST_ENDS = re.compile(r"\b(?:but|got|received|given|instead|was|found|does not|doesn't)\b|\.\s", re.IGNORECASE)
-LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+EFFORT_LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """Effort levels of all providers, in ascending order."""
 _LEVEL = re.compile(r"\b(none|minimal|low|medium|high|xhigh|max|default)\b(?![_-])", re.IGNORECASE)
 
 
-def find_named(text: str, names: Container[str]) -> str | None:
+def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
     """Return the first of the parameters `names` that an error message rejects. None: none of them.
 
     Names without `_`, except `temperature`, may be ordinary words. They count only in quotes, or before a word such as
     `parameter`. `maxTokens` is read as `max_tokens`.
     """
-    if not matches(REJECTIONS, text):
+    if not matches_any(PARAMETER_REJECTION_TEXTS, text):
         return None
     for opened, word, closed, noun in _WORD.findall(text):
         name = _HUMP.sub(lambda hump: f"_{hump[0].lower()}", word)
@@ -69,24 +69,30 @@ def rejects_role(text: str) -> bool:
 
     False for errors about the order of roles (`roles must alternate`).
     """
-    return matches(REJECTIONS, text) and matches(ROLE_REJECTIONS, text) and not _ALTERNATION.search(text)
+    return (
+        matches_any(PARAMETER_REJECTION_TEXTS, text)
+        and matches_any(ROLE_REJECTION_TEXTS, text)
+        and not _ALTERNATION.search(text)
+    )
 
 
-def find_level(text: str, asked: str, sent: str) -> str | None:
+def find_accepted_effort(text: str, asked: str, sent: str) -> str | None:
     """Return the effort level to send instead of a rejected one: of the levels that the error message `text` lists.
 
     The next level below `asked` is returned, else the lowest listed level above `none`. `asked` is the client's level,
     `sent` the server's name of that level. `default` is returned if the list contains it but no level above `none`.
-    None: no list, the list contains `sent`, or `asked` is not one of `LEVELS`.
+    None: no list, the list contains `sent`, or `asked` is not one of `EFFORT_LEVELS`.
     """
     listed: list[str] = []
     for match in _LIST.finditer(text):
         listed += [word.lower() for word in _LEVEL.findall(_LIST_ENDS.split(match[1], maxsplit=1)[0])]
-    if asked not in LEVELS or sent in listed or not listed:
+    if asked not in EFFORT_LEVELS or sent in listed or not listed:
         return None
-    supported = [level for level in LEVELS if level in listed]
+    supported = [level for level in EFFORT_LEVELS if level in listed]
     reasoning = [level for level in supported if level != "none"]
     if asked != "none" and not reasoning:
         return "default" if "default" in listed else next(iter(supported), None)
-    below = [level for level in supported if LEVELS.index(level) < LEVELS.index(asked) and level != "none"]
+    below = [
+        level for level in supported if EFFORT_LEVELS.index(level) < EFFORT_LEVELS.index(asked) and level != "none"
+    ]
     return below[-1] if below else next(iter(reasoning or supported), None)

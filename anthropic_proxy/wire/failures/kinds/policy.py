@@ -6,7 +6,7 @@ The client receives a reply with stop reason `refusal` in place of an error.
 import re
 
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
-from anthropic_proxy.wire.failures.kinds.rows import matches, row
+from anthropic_proxy.wire.failures.kinds.rows import matches_any, regex
 
 _TEXT = (
     r"(?:content|prompts?|inputs?|outputs?|texts?|images?|conversation|query|questions?|completion|generation|words)"
@@ -36,36 +36,36 @@ _RULE = r"(?:polic(?:y|ies)|guidelines?|safety|terms|inspection|compliance|regul
 
 
 def _elements(*patterns: str) -> tuple[re.Pattern[str], ...]:
-    return tuple(row(rf"\b{pattern}\b") for pattern in patterns)
+    return tuple(regex(rf"\b{pattern}\b") for pattern in patterns)
 
 
-COMBINATIONS = (_elements(_CONTENT, _VERDICT, _CONTENT_RULE), _elements(_TEXT, _FINDING, _RULE))
+REFUSAL_PATTERN_TRIPLES = (_elements(_CONTENT, _VERDICT, _CONTENT_RULE), _elements(_TEXT, _FINDING, _RULE))
 """Triples of patterns for subject, verdict and reason. A sentence in which all three match, in any order, is a refusal
 (xAI 403, Azure, OpenRouter 403, Groq, OpenAI, Bedrock guardrails; 2026-11). `Request blocked by policy` does not match:
 gateways and networks send this text for access rules (403 texts of Cloudflare, AWS and Google; 2026-11)."""
-ROWS = (
+REFUSAL_TEXTS = (
     # DashScope (2026-11)
-    row(r"\b(?:inappropriate|sensitive|unsafe|harmful|prohibited|objectionable) (?:content|input|text|prompt)"),
-    row(rf"\b{_CONTENT}\b[^.\n]{{0,40}}\b(?:was|were|been|is|be) flagged\b"),  # OpenRouter 403, Mistral (2026-11)
+    regex(r"\b(?:inappropriate|sensitive|unsafe|harmful|prohibited|objectionable) (?:content|input|text|prompt)"),
+    regex(rf"\b{_CONTENT}\b[^.\n]{{0,40}}\b(?:was|were|been|is|be) flagged\b"),  # OpenRouter 403, Mistral (2026-11)
     # gateways with lists of words (2026-11)
-    row(r"\bcontains? (?:\w+ ){0,3}(?:words?|terms|phrases|topics)\b[^.\n]{0,40}\b(?:blocked|banned|not allowed)\b"),
-    row(r"\bcontent exists? risk"),  # DeepSeek 400: Content Exists Risk (2026-11)
-    row(r"\b(?:failed check: )?safety_check_type"),  # xAI 403 (2026-11)
+    regex(r"\bcontains? (?:\w+ ){0,3}(?:words?|terms|phrases|topics)\b[^.\n]{0,40}\b(?:blocked|banned|not allowed)\b"),
+    regex(r"\bcontent exists? risk"),  # DeepSeek 400: Content Exists Risk (2026-11)
+    regex(r"\b(?:failed check: )?safety_check_type"),  # xAI 403 (2026-11)
     # Azure, OpenAI (2026-11)
-    row(r"\b(?:blocked|rejected|stopped|filtered) by (?:our |the |a )?(?:safety|content|moderation)"),
-    row(r"\bdata inspection failed|\bdata may contain inappropriate"),  # DashScope: data_inspection_failed (2026-11)
+    regex(r"\b(?:blocked|rejected|stopped|filtered) by (?:our |the |a )?(?:safety|content|moderation)"),
+    regex(r"\bdata inspection failed|\bdata may contain inappropriate"),  # DashScope: data_inspection_failed (2026-11)
     # Gemini (2026-11)
-    row(r"\b(?:blocked|finish) ?reason:? (?:safety|prohibited_content|blocklist|spii|recitation)\b"),
+    regex(r"\b(?:blocked|finish) ?reason:? (?:safety|prohibited_content|blocklist|spii|recitation)\b"),
     # OpenAI, Codex (2026-11)
-    row(r"\bcyber(?:security)? (?:policy|risk|misuse)|\bflagged\b[^.\n]{0,60}\b(?:cyber\w*|bio\w*)"),
+    regex(r"\bcyber(?:security)? (?:policy|risk|misuse)|\bflagged\b[^.\n]{0,60}\b(?:cyber\w*|bio\w*)"),
     # Moonshot (2026-11)
-    row(r"\b(?:high|new)[ _]?risk\b[^.\n]{0,40}\brejected|\brejected\b[^.\n]{0,40}\b(?:high|considered) risk"),
+    regex(r"\b(?:high|new)[ _]?risk\b[^.\n]{0,40}\brejected|\brejected\b[^.\n]{0,40}\b(?:high|considered) risk"),
     # MiniMax: input new_sensitive (1026); moderation by category (2026-11)
-    row(r"new_?sensitive|\b(?:hate speech|violence|self-harm|sexual content)\b[^.\n]{0,30}\b(?:detected|found)"),
-    row("敏感内容|不安全|违规|内容安全|敏感信息"),  # Z.ai and BigModel 1301, Qianfan, Volcengine (2026-11)
+    regex(r"new_?sensitive|\b(?:hate speech|violence|self-harm|sexual content)\b[^.\n]{0,30}\b(?:detected|found)"),
+    regex("敏感内容|不安全|违规|内容安全|敏感信息"),  # Z.ai and BigModel 1301, Qianfan, Volcengine (2026-11)
 )
 """Error texts of a refusal because of content. One row that matches a sentence suffices."""
-CODES = row(  # OpenAI, Azure, DashScope, Mistral, Moonshot, Volcengine: error codes (2026-11)
+REFUSAL_CODES = regex(  # OpenAI, Azure, DashScope, Mistral, Moonshot, Volcengine: error codes (2026-11)
     r"content_?policy|content_?filter|content_?moderation|moderation_?(?:blocked|failed|error|flagged)|invalid_prompt"
     r"|bio_?policy|cyber_?policy|misalignment_?policy|policy_violation|responsibleaipolicy|data_?inspection_?failed"
     r"|content_?safety|safety_?(?:check|violation|block)|sensitive_?(?:content|words|information)|prompt_?blocked"
@@ -96,7 +96,7 @@ _ACCESS = re.compile(
     r" (?:rules?|polic(?:y|ies)))\b",
     re.IGNORECASE,
 )
-"""Conditions of access. If any sentence of the text names one, `COMBINATIONS` is not searched."""
+"""Conditions of access. If any sentence of the text names one, `REFUSAL_PATTERN_TRIPLES` is not searched."""
 
 
 def is_policy_refusal(fault: UpstreamFault) -> bool:
@@ -106,17 +106,17 @@ def is_policy_refusal(fault: UpstreamFault) -> bool:
     """
     if fault.status in (401, 402):
         return False
-    if CODES.search(" ".join(fault.codes)):
+    if REFUSAL_CODES.search(" ".join(fault.codes)):
         return True
     if fault.parameter == _FLAGGED_PARAMETER and fault.message:
         return not _OTHER_SUBJECTS.search(f"{fault.message} {' '.join(fault.codes).replace('_', ' ')}")
     if _FILTERED_CODE in fault.codes and fault.filtered:
         return True
     sentences = [one for one in _SENTENCE_END.split(fault.message) if not _OTHER_SUBJECTS.search(one)]
-    if any(matches(ROWS, sentence) for sentence in sentences):
+    if any(matches_any(REFUSAL_TEXTS, sentence) for sentence in sentences):
         return True
     return not _ACCESS.search(fault.message) and any(map(_combines, sentences))
 
 
 def _combines(sentence: str) -> bool:
-    return any(all(element.search(sentence) for element in elements) for elements in COMBINATIONS)
+    return any(all(element.search(sentence) for element in elements) for elements in REFUSAL_PATTERN_TRIPLES)

@@ -9,11 +9,11 @@ from typing import Literal
 
 from msgspec import Struct
 
-from anthropic_proxy.wire.failures.kinds.lexemes import Lexeme, parts_of, read_lexemes
+from anthropic_proxy.wire.failures.kinds.lexemes import Lexeme, read_lexemes, split_identifier
 
-Subject = Literal["input", "output", "context", ""]
+QuantitySubject = Literal["input", "output", "context", ""]
 """Subject of a number. `context`: input and output together, or the window. "": the text names no subject."""
-Role = Literal["limit", "amount", "excess"]
+QuantityRole = Literal["limit", "amount", "excess"]
 """Meaning of a number. `limit`: maximum. `amount`: size of the request. `excess`: amount minus limit."""
 
 _INPUT = frozenset(("input", "inputs", "prompt", "prompts", "messages", "conversation", "history"))
@@ -29,7 +29,7 @@ _MEASURES = frozenset(
 )
 """Parts that an identifier may have beside its subject (`input_length`). With another part (`input_schema`) the
 identifier does not name a number of tokens."""
-_SUBJECT_WORDS: dict[str, Subject] = {
+_SUBJECT_WORDS: dict[str, QuantitySubject] = {
     **dict.fromkeys(_INPUT, "input"),
     **dict.fromkeys(_OUTPUT - {"new", "gen", "predict"}, "output"),
     **dict.fromkeys(_CONTEXT - {"model", "total", "seq", "embeddings"}, "context"),
@@ -123,8 +123,8 @@ class Quantity(Struct, frozen=True, kw_only=True):
 
     value: int
     """Number of tokens. For an exclusive limit (`less than 8192`): the largest allowed number."""
-    subject: Subject
-    role: Role
+    subject: QuantitySubject
+    role: QuantityRole
     """The number is a maximum, the size of the request, or the part of the request above the maximum."""
     named: bool = False
     """True if the subject stands next to the number. False: it stands elsewhere in the sentence or is not named."""
@@ -132,7 +132,7 @@ class Quantity(Struct, frozen=True, kw_only=True):
     """True if the number is a lower bound (`at least 5000`)."""
     spent: bool = False
     """True if earlier requests used this amount (`used`, `remaining`)."""
-    in_tokens: bool = False
+    has_token_unit: bool = False
     """True if the word `tokens` follows the number."""
 
 
@@ -141,13 +141,13 @@ def read_quantities(text: str) -> list[Quantity]:
     lexemes = list(read_lexemes(text))
     found: list[Quantity] = []
     sentence = previous = 0
-    known: Subject = ""
+    known: QuantitySubject = ""
     in_range = False
     for place, lexeme in enumerate(lexemes):
         if lexeme.text in _ENDS:
             sentence = previous = place + 1
         elif lexeme.value is None:
-            subject = subject_of(lexemes, place)
+            subject = find_subject(lexemes, place)
             known = "" if {subject, known} == {"input", "output"} else subject or known
         else:
             if not in_range and _is_lower_end(lexemes, place, previous):
@@ -162,9 +162,9 @@ def read_quantities(text: str) -> list[Quantity]:
 
 
 @lru_cache(maxsize=1024)
-def _subject_of_word(word: str) -> Subject:
+def _subject_of_word(word: str) -> QuantitySubject:
     plain = _SUBJECT_WORDS.get(word.lower(), "")
-    parts = set(parts_of(word))
+    parts = set(split_identifier(word))
     if plain or len(parts) < 2:
         return plain
     subjects = parts - _MEASURES
@@ -177,7 +177,7 @@ def _subject_of_word(word: str) -> Subject:
     return "context" if subjects <= _CONTEXT else ""
 
 
-def subject_of(lexemes: Sequence[Lexeme], place: int) -> Subject:
+def find_subject(lexemes: Sequence[Lexeme], place: int) -> QuantitySubject:
     """Return the subject named by the lexeme at index `place`. "": none. `max tokens` (two words) names the output."""
     word = lexemes[place].text
     if word.lower() == "tokens" and place and _is_output_limit(lexemes, place):
@@ -198,7 +198,7 @@ def _end_of(lexemes: Sequence[Lexeme], place: int) -> int:
     """Return the index after the words that belong to the number at `place`: `in the messages`, `input tokens`."""
     for after in range(place + 1, min(place + 7, len(lexemes))):
         word = lexemes[after].text.lower()
-        if subject_of(lexemes, after) or word in _OTHER_UNITS:
+        if find_subject(lexemes, after) or word in _OTHER_UNITS:
             if word in ("input", "output", "prompt", "completion", "inputs", "new"):
                 continue
             return after if _names_next(lexemes, after) else after + 1
@@ -213,7 +213,7 @@ def _names_next(lexemes: Sequence[Lexeme], place: int) -> bool:
 
 
 def _read(
-    lexemes: Sequence[Lexeme], place: int, previous: int, sentence: int, known: Subject, *, in_range: bool
+    lexemes: Sequence[Lexeme], place: int, previous: int, sentence: int, known: QuantitySubject, *, in_range: bool
 ) -> Iterator[Quantity]:
     """Yield the number at index `place`, unless its unit is not tokens. `in_range`: True for the end of a range."""
     end = _end_of(lexemes, place)
@@ -233,7 +233,7 @@ def _read(
         named=named,
         is_minimum=before[-2:] == ["at", "least"],
         spent=bool(_SPENT.intersection(before[-3:])),
-        in_tokens=any(lexeme.text.lower() in ("tokens", "token") for lexeme in lexemes[place + 1 : place + 3]),
+        has_token_unit=any(lexeme.text.lower() in ("tokens", "token") for lexeme in lexemes[place + 1 : place + 3]),
     )
 
 
@@ -241,22 +241,22 @@ def _words(lexemes: Sequence[Lexeme], start: int, place: int) -> list[str]:
     return [lexeme.text.lower() for lexeme in lexemes[max(start, place - _REACH) : place]]
 
 
-def _subject_behind(lexemes: Sequence[Lexeme], place: int, end: int) -> Subject:
+def _subject_behind(lexemes: Sequence[Lexeme], place: int, end: int) -> QuantitySubject:
     """Return the subject after a number. In a sum (`9000 + 500`), the first number is the input."""
     if lexemes[place + 1 : place + 2] == [_PLUS]:
         return "input"
     if place > 1 and lexemes[place - 1] == _PLUS and lexemes[place - 2].value is not None:
         return "output"
-    return next((found for at in range(place + 1, end) if (found := subject_of(lexemes, at))), "")
+    return next((found for at in range(place + 1, end) if (found := find_subject(lexemes, at))), "")
 
 
-def _subject_before(lexemes: Sequence[Lexeme], start: int, place: int) -> Subject:
+def _subject_before(lexemes: Sequence[Lexeme], start: int, place: int) -> QuantitySubject:
     """Return the nearest subject before a number. Input and output joined as a sum are the context."""
     words = range(place - 1, start - 1, -1)
-    found = [(at, subject) for at in words if (subject := subject_of(lexemes, at))]
+    found = [(at, subject) for at in words if (subject := find_subject(lexemes, at))]
     if not found:
         return ""
-    nearest: Subject = found[0][1]
+    nearest: QuantitySubject = found[0][1]
     for at, subject in found[1:]:
         if {subject, nearest} == {"input", "output"}:
             between = {lexeme.text.lower() for lexeme in lexemes[at : found[0][0]]}
@@ -306,7 +306,7 @@ def _is_exclusive(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) 
     return bool(_STRICT.intersection(before[-3:])) and "equal" not in before and "or" not in before[-4:]
 
 
-def _role(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> Role:
+def _role(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> QuantityRole:
     behind = [lexeme.text.lower() for lexeme in lexemes[place + 1 : place + 6]]
     sign = next((word for word in behind if word not in ("tokens", "token", ")")), "")
     if behind[:2] == ["/", "#"]:
@@ -336,12 +336,13 @@ def _role(lexemes: Sequence[Lexeme], place: int, before: Sequence[str]) -> Role:
 def _names_window(before: Sequence[str]) -> bool:
     """Return True if the words directly before a number name a context window: `context window (8192 tokens)`."""
     near = [word for word in before[-4:] if word not in _WINDOW_FILLERS]
-    parts = parts_of(near[-1]) if near else ()
+    parts = split_identifier(near[-1]) if near else ()
     return _WINDOW.issuperset(parts) and not _WINDOW_NAMES.isdisjoint(parts)
 
 
 def _is_maximum(before: Sequence[str]) -> bool:
     """Return True if an identifier before a number names a maximum of the model: `max_model_len`."""
     return any(
-        "max" in (parts := parts_of(word)) and _subject_of_word(word) == "context" and len(parts) > 1 for word in before
+        "max" in (parts := split_identifier(word)) and _subject_of_word(word) == "context" and len(parts) > 1
+        for word in before
     )

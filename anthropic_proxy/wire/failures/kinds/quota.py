@@ -7,30 +7,32 @@ import re
 from typing import Literal
 
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
-from anthropic_proxy.wire.failures.kinds.rows import matches, row
+from anthropic_proxy.wire.failures.kinds.rows import matches_any, regex
 
 _USED_UP = (
     r"(?:depleted|exhausted|used up|run out|ran out|insufficient|exceeded|reached|too low|empty|negative|expired|spent)"
 )
-BILLING = (
+BILLING_TEXTS = (
     # Anthropic, OpenAI (2026-11)
-    row(r"\bcredit balance\b|\bspending (?:limit|cap)\b|\bpayment (?:is )?required\b|\bin arrears\b"),
+    regex(r"\bcredit balance\b|\bspending (?:limit|cap)\b|\bpayment (?:is )?required\b|\bin arrears\b"),
     # DeepSeek, OpenAI (2026-11)
-    row(r"\binsufficient[ _](?:balance|funds|credits?|quota)|\bnot enough (?:balance|credits?|funds)"),
+    regex(r"\binsufficient[ _](?:balance|funds|credits?|quota)|\bnot enough (?:balance|credits?|funds)"),
     # Gemini: prepayment credits are depleted; OpenRouter, xAI (2026-11)
-    row(
+    regex(
         rf"\b(?:credits?|balance|prepayment|pre-?paid|funds|wallet)\b[^.\n]{{0,40}}\b{_USED_UP}\b",
     ),
-    row(rf"\b{_USED_UP}\b[^.\n]{{0,30}}\b(?:credits?|balance|funds|prepayment)\b"),  # xAI: run out of credits (2026-11)
+    regex(
+        rf"\b{_USED_UP}\b[^.\n]{{0,30}}\b(?:credits?|balance|funds|prepayment)\b"
+    ),  # xAI: run out of credits (2026-11)
     # xAI (2026-11)
-    row(r"\bused all (?:of )?(?:your )?(?:available )?credits|\b(?:add|purchase|buy) (?:more )?credits|\btop up\b"),
+    regex(r"\bused all (?:of )?(?:your )?(?:available )?credits|\b(?:add|purchase|buy) (?:more )?credits|\btop up\b"),
     # OpenAI, Google (2026-11)
-    row(r"\bbilling (?:hard )?limit|\bbilling (?:is )?(?:disabled|not (?:active|enabled))"),
+    regex(r"\bbilling (?:hard )?limit|\bbilling (?:is )?(?:disabled|not (?:active|enabled))"),
     # Alibaba: Arrearage; gateways (2026-11)
-    row(
+    regex(
         r"\b(?:overdue payment|arrearage|recharge your|no (?:remaining |more |available )?(?:credits?|balance|funds))\b"
     ),
-    row("余额不足|欠费"),  # Z.ai and BigModel 1113 (2026-11)
+    regex("余额不足|欠费"),  # Z.ai and BigModel 1113 (2026-11)
 )
 """Error texts for an account without credit, or with an unpaid or inactive billing account."""
 BILLING_CODES = frozenset(
@@ -44,24 +46,26 @@ _PERIOD = (
     r"(?:hourly|daily|weekly|monthly|session|subscription|\d+[- ]?(?:h|hours?|days?)|per[- ](?:day|week|month)|plan"
     r"|(?:five|one|two)[- ]hours?|cloud|free[- ]tier)"
 )
-ALLOWANCES = (
+ALLOWANCE_TEXTS = (
     # Z.ai (2026-11)
-    row(r"\busage limit\b[^.\n]{0,40}\b(?:reached|exceeded|hit)|\b(?:reached|hit|exceeded)\b[^.\n]{0,40}\busage limit"),
+    regex(
+        r"\busage limit\b[^.\n]{0,40}\b(?:reached|exceeded|hit)|\b(?:reached|hit|exceeded)\b[^.\n]{0,40}\busage limit"
+    ),
     # Z.ai 1310, Ollama's cloud, Kimi Code (2026-11)
-    row(
+    regex(
         rf"\b{_PERIOD}\b[^.\n]{{0,40}}\b(?:limit|quota|allowance|cap|usage)\b[^.\n]{{0,40}}"
         r"\b(?:reached|exceeded|exhausted|hit|used|expired)\b",
     ),
     # Ollama's cloud: you have reached your hourly usage limit (2026-11)
-    row(
+    regex(
         rf"\b(?:reached|exceeded|exhausted|hit|used)\b[^.\n]{{0,40}}\b{_PERIOD}\b[^.\n]{{0,30}}"
         r"\b(?:limit|quota|allowance|cap|usage)\b",
     ),
     # OpenRouter: Rate limit exceeded: free-models-per-day (2026-11)
-    row(r"\blimit\b[^.\n]{0,20}\b(?:reached|exceeded|hit)\b[^.\n]{0,40}\b(?:daily|per[- ](?:day|week|month))\b"),
+    regex(r"\blimit\b[^.\n]{0,20}\b(?:reached|exceeded|hit)\b[^.\n]{0,40}\b(?:daily|per[- ](?:day|week|month))\b"),
     # Gemini, gateways (2026-11)
-    row(r"\b(?:quota|allowance)\b[^.\n]{0,30}\b(?:exhausted|depleted|used up|consumed)|\bno (?:remaining )?quota\b"),
-    row(r"\b(?:plan|subscription|trial)\b[^.\n]{0,30}\b(?:has )?expired"),  # Z.ai 1309 (2026-11)
+    regex(r"\b(?:quota|allowance)\b[^.\n]{0,30}\b(?:exhausted|depleted|used up|consumed)|\bno (?:remaining )?quota\b"),
+    regex(r"\b(?:plan|subscription|trial)\b[^.\n]{0,30}\b(?:has )?expired"),  # Z.ai 1309 (2026-11)
 )
 """Error texts for a used-up allowance of a period (hours, day, week, month) or of a plan."""
 ALLOWANCE_CODES = frozenset(("1304", "1308", "1309", "1310"))
@@ -93,8 +97,8 @@ def find_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:
         return "allowance"
     if _SHORT.search(fault.message) or (fault.retry_after or _LONG_SECONDS) < _LONG_SECONDS:
         return None
-    return "allowance" if fault.codes & ALLOWANCE_CODES or matches(ALLOWANCES, fault.message) else None
+    return "allowance" if fault.codes & ALLOWANCE_CODES or matches_any(ALLOWANCE_TEXTS, fault.message) else None
 
 
 def _is_billing(fault: UpstreamFault) -> bool:
-    return not _SHORT.search(fault.message) and matches(BILLING, fault.message)
+    return not _SHORT.search(fault.message) and matches_any(BILLING_TEXTS, fault.message)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 
-def row(pattern: str) -> re.Pattern[str]:
+def regex(pattern: str) -> re.Pattern[str]:
     """Return a compiled row of a table. Case is ignored.
 
     A gap in `pattern` must have a maximum length, so that the time of a search is proportional to the text.
@@ -15,6 +15,6 @@ def row(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE)
 
 
-def matches(rows: Iterable[re.Pattern[str]], text: str) -> bool:
+def matches_any(rows: Iterable[re.Pattern[str]], text: str) -> bool:
     """Return True if at least one row of a table is found in an error text."""
     return any(entry.search(text) for entry in rows)

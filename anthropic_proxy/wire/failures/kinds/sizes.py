@@ -13,46 +13,46 @@ from anthropic_proxy.errors import Cause
 from anthropic_proxy.messages.preparation import STATED_WINDOW_MARGIN, available_output_tokens
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
 from anthropic_proxy.wire.failures.kinds.quantities import Quantity, read_quantities
-from anthropic_proxy.wire.failures.kinds.rows import matches, row
+from anthropic_proxy.wire.failures.kinds.rows import matches_any, regex
 
-OVERFLOWS = (
-    row(r"\bcontext[ _](?:length|window|size|limit)[ _](?:is )?exceed"),  # OpenAI, Groq, DeepSeek: code (2026-11)
-    row(r"\bexceed[ _]context[ _]size"),  # llama.cpp: server-context.cpp, type exceed_context_size_error (2026-11)
+INPUT_OVERFLOW_TEXTS = (
+    regex(r"\bcontext[ _](?:length|window|size|limit)[ _](?:is )?exceed"),  # OpenAI, Groq, DeepSeek: code (2026-11)
+    regex(r"\bexceed[ _]context[ _]size"),  # llama.cpp: server-context.cpp, type exceed_context_size_error (2026-11)
     # OpenAI Responses, Ollama, Z.ai, MiniMax, Bedrock (2026-11)
-    row(
+    regex(
         r"\b(?:context|prompts?|inputs?|conversation|chat history|message history)\b[^.\n]{0,60}"
         r"\b(?:too (?:long|large|big|many)|exceed\w*|overflow\w*|(?:long|great|larg|bigg)er than|over the|beyond|full"
         r"|(?:not|n't|cannot) fit)",
     ),
     # LM Studio, Moonshot, Ollama's cloud, Copilot (2026-11)
-    row(
+    regex(
         r"\b(?:exceed\w*|overflow\w*|(?:long|great|larg|bigg)er than|over|beyond|ran out of|fits? (?:in|into|within)"
         r"|too (?:long|large|big|many tokens) for)\b[^.\n]{0,60}"
         r"\b(?:context|prompt|token limit|model length|(?:input|prompt|sequence|max(?:imum)?) length|input limit)",
     ),
     # Groq (2026-11)
-    row(r"\breduce (?:the length|the size|the number of tokens|your)\b[^.\n]{0,20}\b(?:messages|prompt|input)"),
+    regex(r"\breduce (?:the length|the size|the number of tokens|your)\b[^.\n]{0,20}\b(?:messages|prompt|input)"),
     # Z.ai, Baidu, DashScope (2026-11)
-    row(r"(?:输入|提示词?|上下文|prompt|文本|对话|消息)[^。，,\n]{0,16}(?:过长|超长|超出|超过)"),
-    row(r"\btokens of image and text exceed"),  # Volcengine (2026-11)
-    row(r"\btoo many (?:input |prompt )?tokens\b(?![^.\n]{0,30}\b(?:wait|retry|again))"),  # Bedrock, TGI (2026-11)
+    regex(r"(?:输入|提示词?|上下文|prompt|文本|对话|消息)[^。，,\n]{0,16}(?:过长|超长|超出|超过)"),
+    regex(r"\btokens of image and text exceed"),  # Volcengine (2026-11)
+    regex(r"\btoo many (?:input |prompt )?tokens\b(?![^.\n]{0,30}\b(?:wait|retry|again))"),  # Bedrock, TGI (2026-11)
 )
 """Error texts for an input above the context window, for errors without numbers. If the text contains numbers, their
 meanings decide (`quantities.py`)."""
-OVERFLOW_CODES = frozenset(("1261",))
+INPUT_OVERFLOW_CODES = frozenset(("1261",))
 """Error codes for an input above the context window. Z.ai and BigModel: `Prompt exceeds max length` (docs.z.ai, error
 codes, read 2026-11)."""
-OUTPUT_LIMITS = (
+OUTPUT_LIMIT_TEXTS = (
     # OpenAI, Groq, Mistral, vLLM (2026-11)
-    row(
+    regex(
         r"\bmax_?(?:completion_?|output_?|new_?)?tokens\b[^.\n]{0,40}\b(?:too (?:large|high|big)|exceed\w*|out of range"
         r"|(?<!must be )(?<!should be )(?:larg|great|high)er than|above|over|beyond|outside)",
     ),
     # Bedrock, Vertex (2026-11)
-    row(r"\b(?:exceed\w*|larger|greater|higher)\b[^.\n]{0,40}\bmax\w* (?:output|completion) tokens"),
+    regex(r"\b(?:exceed\w*|larger|greater|higher)\b[^.\n]{0,40}\bmax\w* (?:output|completion) tokens"),
 )
 """Error texts for an output limit (`max_tokens`) above the maximum of the model, for errors without numbers."""
-RATES = re.compile(
+RATE_LIMIT_WORDS = re.compile(
     r"\bper[- ](?:minute|min|day|hour|second|week|month)\b|\b[tr]p[mdhs]\b|/ ?min(?:ute)?\b|rate[ _-]?limit",
     re.IGNORECASE,
 )
@@ -92,7 +92,7 @@ _LOWERED = 8_192
 """New output limit in tokens if the error text states no maximum. Nearly all models accept it."""
 
 
-class Known(Struct, frozen=True, kw_only=True):
+class KnownTokenCounts(Struct, frozen=True, kw_only=True):
     """Token counts of the upstream request and its model. They are used if the error text lacks a number."""
 
     window: int | None = None
@@ -103,7 +103,7 @@ class Known(Struct, frozen=True, kw_only=True):
     """Output limit (`max_tokens`) as sent. 0: unknown."""
 
 
-class Shortage(Struct, frozen=True, kw_only=True):
+class TokenLimitFault(Struct, frozen=True, kw_only=True):
     """Result for a request with too many tokens: the parts of the error for the client."""
 
     message: str
@@ -115,20 +115,22 @@ class Shortage(Struct, frozen=True, kw_only=True):
     """Cause `overflow` or `output_limit`, with the numbers for a changed request."""
 
 
-def find_shortage(fault: UpstreamFault, known: Known) -> Shortage | None:
+def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> TokenLimitFault | None:
     """Return the error parts for a request with too many tokens. None: the error has another reason.
 
     `known` supplies token counts that the error text lacks.
     """
     text = f"{fault.message}\n{' '.join(sorted(fault.codes))}"
     quantities = _distinct(read_quantities(fault.message), _names_output(fault.parameter))
-    if RATES.search(text):
+    if RATE_LIMIT_WORDS.search(text):
         return _find_rate(quantities, known)
     limit = None if _BUDGETS.search(text) else _output_limit(quantities, known.asked)
     if limit is not None:
-        return Shortage(message="", parameter="max_tokens", cause=Cause(error_type="output_limit", max_output=limit))
+        return TokenLimitFault(
+            message="", parameter="max_tokens", cause=Cause(error_type="output_limit", max_output=limit)
+        )
     window = _window(quantities, text)
-    named = window is not None and (window.in_tokens or (window.subject == "context" and window.named))
+    named = window is not None and (window.has_token_unit or (window.subject == "context" and window.named))
     if not named and _has_own_limit(fault.message) and not _is_coded(fault):
         return None
     excess = next((one for one in quantities if one.role == "excess" and one.subject in ("context", "input")), None)
@@ -136,7 +138,13 @@ def find_shortage(fault: UpstreamFault, known: Known) -> Shortage | None:
         return _find_in_words(fault, text, quantities, known)
     if named and excess is None and not (_is_coded(fault) or _COMPARISONS.search(text) or _exceeds(window, quantities)):
         return None
-    if not (named or excess or _is_coded(fault) or matches(OVERFLOWS, text) or _compares(window, quantities, text)):
+    if not (
+        named
+        or excess
+        or _is_coded(fault)
+        or matches_any(INPUT_OVERFLOW_TEXTS, text)
+        or _compares(window, quantities, text)
+    ):
         return None
     return _decide(quantities, window, excess, fault, known)
 
@@ -165,9 +173,9 @@ def _names_output(parameter: str | None) -> bool:
 
 
 def _is_coded(fault: UpstreamFault) -> bool:
-    if fault.codes & OVERFLOW_CODES or fault.window is not None:
+    if fault.codes & INPUT_OVERFLOW_CODES or fault.window is not None:
         return True
-    return matches(OVERFLOWS[:2], " ".join(fault.codes))
+    return matches_any(INPUT_OVERFLOW_TEXTS[:2], " ".join(fault.codes))
 
 
 def _has_own_limit(text: str) -> bool:
@@ -204,16 +212,20 @@ def _compares(window: Quantity | None, quantities: Sequence[Quantity], text: str
 def _exceeds(window: Quantity | None, quantities: Sequence[Quantity]) -> bool:
     """Return True if a text states the tokens of the request in addition to the context window."""
     amounts = [one for one in quantities if one.role == "amount"]
-    return any(one.named or one.in_tokens or (window is not None and one.value > window.value) for one in amounts)
+    return any(one.named or one.has_token_unit or (window is not None and one.value > window.value) for one in amounts)
 
 
 def _decide(
-    quantities: Sequence[Quantity], window: Quantity | None, excess: Quantity | None, fault: UpstreamFault, known: Known
-) -> Shortage | None:
+    quantities: Sequence[Quantity],
+    window: Quantity | None,
+    excess: Quantity | None,
+    fault: UpstreamFault,
+    known: KnownTokenCounts,
+) -> TokenLimitFault | None:
     limit = window.value if window else fault.window or known.window
     if excess is not None:
         limit = limit or max(known.estimate() - excess.value, 0) or _UNKNOWN_WINDOW
-        return overflow(limit + excess.value, limit)
+        return input_overflow_fault(limit + excess.value, limit)
     limit = limit or _UNKNOWN_WINDOW
     output = _amount(quantities, "output") or known.asked
     tokens, is_total = _input(quantities, output, limit, fault)
@@ -222,10 +234,10 @@ def _decide(
     if is_total and _counts_output(tokens, limit, known):
         tokens -= known.asked
     if tokens > limit:
-        return overflow(tokens, limit)
+        return input_overflow_fault(tokens, limit)
     if tokens + output > limit:
         return _lower(tokens, output, limit, limit - tokens - _MARGIN)
-    return overflow(limit + 1, limit)  # the numbers would fit, so the provider's check counts differently
+    return input_overflow_fault(limit + 1, limit)  # the numbers would fit, so the provider's check counts differently
 
 
 def _input(quantities: Sequence[Quantity], output: int, limit: int, fault: UpstreamFault) -> tuple[int | None, bool]:
@@ -251,7 +263,7 @@ def _amount(quantities: Sequence[Quantity], subject: str) -> int:
     return max((one.value for one in quantities if one.role == "amount" and one.subject == subject), default=0)
 
 
-def _counts_output(total: int, limit: int, known: Known) -> bool:
+def _counts_output(total: int, limit: int, known: KnownTokenCounts) -> bool:
     """Return True if a stated total includes the requested output. Only then a lower output limit makes it fit."""
     estimate = known.estimate()
     input_tokens = total - known.asked
@@ -260,7 +272,9 @@ def _counts_output(total: int, limit: int, known: Known) -> bool:
     return estimate * (1 + STATED_WINDOW_MARGIN) < limit and abs(input_tokens - estimate) < abs(total - estimate)
 
 
-def _without_input(quantities: Sequence[Quantity], limit: int, output: int, known: Known, text: str) -> Shortage:
+def _without_input(
+    quantities: Sequence[Quantity], limit: int, output: int, known: KnownTokenCounts, text: str
+) -> TokenLimitFault:
     """Return the result for an error that states no input tokens.
 
     A lower output limit is proposed if the error text also mentions output. Else the input counts as too long.
@@ -269,37 +283,41 @@ def _without_input(quantities: Sequence[Quantity], limit: int, output: int, know
     stated = bool(_amount(quantities, "output")) or any(one.is_minimum for one in quantities)
     mentioned = bool(quantities) and _OUTPUT.search(text) is not None and estimate + output > limit
     if not (stated or mentioned) or estimate >= limit or not output:
-        return overflow(max(estimate, limit + 1), limit)
+        return input_overflow_fault(max(estimate, limit + 1), limit)
     output_limit = available_output_tokens(limit, estimate, STATED_WINDOW_MARGIN)
     if output_limit >= output:  # the input is longer than estimated, because this output was refused
         output_limit = output // 4
     return _lower(max(estimate, limit - output + 1), output, limit, output_limit)
 
 
-def overflow(tokens: int, limit: int) -> Shortage:
+def input_overflow_fault(tokens: int, limit: int) -> TokenLimitFault:
     """Return the result for an input of `tokens` tokens that alone exceeds the context window `limit`."""
     text = f"prompt is too long: {tokens} tokens > {limit} maximum"
-    return Shortage(message=text, parameter="messages", cause=Cause(error_type="overflow"))
+    return TokenLimitFault(message=text, parameter="messages", cause=Cause(error_type="overflow"))
 
 
-def _lower(tokens: int, output: int, limit: int, output_limit: int) -> Shortage:
+def _lower(tokens: int, output: int, limit: int, output_limit: int) -> TokenLimitFault:
     text = f"input length and `max_tokens` exceed context limit: {tokens} + {output} > {limit}"
     cause = Cause(error_type="output_limit", max_tokens=output_limit if output_limit > 0 else None, window=limit)
     message = f"{text}, decrease input length or `max_tokens` and try again"
-    return Shortage(message=message, parameter="max_tokens", cause=cause)
+    return TokenLimitFault(message=message, parameter="max_tokens", cause=cause)
 
 
-def _find_in_words(fault: UpstreamFault, text: str, quantities: Sequence[Quantity], known: Known) -> Shortage | None:
+def _find_in_words(
+    fault: UpstreamFault, text: str, quantities: Sequence[Quantity], known: KnownTokenCounts
+) -> TokenLimitFault | None:
     """Return the result for an error text that states no limit as a number."""
-    if _is_coded(fault) or matches(OVERFLOWS, text):
+    if _is_coded(fault) or matches_any(INPUT_OVERFLOW_TEXTS, text):
         return _decide(quantities, None, None, fault, known)
-    if matches(OUTPUT_LIMITS, text) and known.asked > 1 and not _BUDGETS.search(text):
+    if matches_any(OUTPUT_LIMIT_TEXTS, text) and known.asked > 1 and not _BUDGETS.search(text):
         limit = _LOWERED if known.asked > _LOWERED else known.asked // 2
-        return Shortage(message="", parameter="max_tokens", cause=Cause(error_type="output_limit", max_output=limit))
+        return TokenLimitFault(
+            message="", parameter="max_tokens", cause=Cause(error_type="output_limit", max_output=limit)
+        )
     return None
 
 
-def _find_rate(quantities: Sequence[Quantity], known: Known) -> Shortage | None:
+def _find_rate(quantities: Sequence[Quantity], known: KnownTokenCounts) -> TokenLimitFault | None:
     """Return the result for a request with more tokens than a rate limit allows in its whole period.
 
     None: the request fits into the limit, so a retry after a delay succeeds.
@@ -312,4 +330,4 @@ def _find_rate(quantities: Sequence[Quantity], known: Known) -> Shortage | None:
     input_tokens = total - known.asked
     if 0 < known.asked < total and input_tokens + _MARGIN < limit:
         return _lower(input_tokens, known.asked, limit, limit - input_tokens - _MARGIN)
-    return overflow(total, limit)
+    return input_overflow_fault(total, limit)

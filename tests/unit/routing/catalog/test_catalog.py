@@ -42,7 +42,7 @@ LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
     ],
 )
 def test_known_models_have_their_numbers(provider, model, window, max_output, vision, pdf):
-    facts = Catalog().capabilities_of(provider, model)
+    facts = Catalog().cached_capabilities(provider, model)
     assert (facts.context_window, facts.max_output, facts.accepts_images, facts.accepts_pdf, facts.known) == (
         window,
         max_output,
@@ -78,13 +78,13 @@ def test_known_models_have_their_numbers(provider, model, window, max_output, vi
     ],
 )
 def test_known_models_have_their_levels_of_effort(provider, model, efforts, default):
-    facts = Catalog().capabilities_of(provider, model)
+    facts = Catalog().cached_capabilities(provider, model)
     assert (facts.efforts, facts.default_effort) == (tuple(efforts.split()), default)
 
 
 @pytest.mark.parametrize("provider", [*(row.name for row in PROVIDERS), "unheard-of"])
 def test_an_unknown_model_gets_the_fallback_and_says_so(provider):
-    facts = Catalog().capabilities_of(provider, "unheard-of")
+    facts = Catalog().cached_capabilities(provider, "unheard-of")
     assert not facts.known
     if provider not in {"google", "vertex", "anthropic", "litellm"}:
         assert facts == ModelCapabilities(context_window=128_000, max_output=8_192)
@@ -94,9 +94,9 @@ def test_an_unknown_model_gets_the_fallback_and_says_so(provider):
 def test_every_known_model_is_in_the_table_and_makes_sense(row):
     catalogue = Catalog()
     for model in row.known_models:
-        if model in row.refused_models or row.transport == "demo" or row.name == "ollama":
+        if model in row.non_chat_models or row.transport == "demo" or row.name == "ollama":
             continue
-        facts = catalogue.capabilities_of(row.name, model)
+        facts = catalogue.cached_capabilities(row.name, model)
         assert facts.known, model
         assert 0 < facts.max_output <= facts.context_window
         assert [level for level in LEVELS if level in facts.efforts] == list(facts.efforts)
@@ -105,8 +105,8 @@ def test_every_known_model_is_in_the_table_and_makes_sense(row):
 
 def test_names_in_any_case_and_found_again_are_the_same():
     catalogue = Catalog()
-    assert catalogue.capabilities_of("openai", "GPT-4.1") == catalogue.capabilities_of("openai", "gpt-4.1")
-    assert catalogue.capabilities_of("openai", "gpt-4.1") is catalogue.capabilities_of("openai", "gpt-4.1")
+    assert catalogue.cached_capabilities("openai", "GPT-4.1") == catalogue.cached_capabilities("openai", "gpt-4.1")
+    assert catalogue.cached_capabilities("openai", "gpt-4.1") is catalogue.cached_capabilities("openai", "gpt-4.1")
 
 
 def test_what_a_provider_says_that_it_has():

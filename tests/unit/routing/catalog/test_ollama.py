@@ -11,7 +11,7 @@ import pytest
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities, OllamaListing
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import describe_mapping
+from anthropic_proxy.routing.router import list_tier_mappings
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.fakes.ollama.models import MODELS, show, tags
@@ -148,7 +148,7 @@ async def test_older_servers_say_by_the_family_what_cannot_chat() -> None:
 )
 def test_the_defaults_are_models_on_the_user_s_machine(pulled: Sequence[str], small: str, big: str) -> None:
     settings = load_settings({"PREFERRED_PROVIDER": "ollama"}, PROVIDERS, env_file=None)
-    rows = describe_mapping(settings, Catalog({"ollama": pulled}))
+    rows = list_tier_mappings(settings, Catalog({"ollama": pulled}))
     assert [row.target for row in rows] == [f"ollama/{small}", *[f"ollama/{big}"] * 3]
 
 
@@ -224,7 +224,7 @@ async def test_a_question_without_an_answer_is_put_again_later_and_not_waited_fo
     source.facts = ModelCapabilities(context_window=3, known=True)
     assert (await catalogue.fetch("p", "m")).context_window == 2
     await settle(catalogue)
-    assert catalogue.capabilities_of("p", "m").context_window == 3
+    assert catalogue.cached_capabilities("p", "m").context_window == 3
 
 
 async def test_facts_and_listing_are_renewed_beside_the_requests() -> None:
@@ -235,17 +235,17 @@ async def test_facts_and_listing_are_renewed_beside_the_requests() -> None:
     source.facts, source.models, clock.now = ModelCapabilities(context_window=4, known=True), ("b", "a"), 1_000
     assert (await catalogue.fetch("p", "m")).context_window == 1
     await settle(catalogue)
-    assert (catalogue.capabilities_of("p", "m").context_window, catalogue.listing("p")) == (4, ("b", "a"))
+    assert (catalogue.cached_capabilities("p", "m").context_window, catalogue.listing("p")) == (4, ("b", "a"))
     source.facts, source.models, clock.now = None, None, 2_000
     await catalogue.fetch("p", "m")
     await settle(catalogue)
-    assert (catalogue.capabilities_of("p", "m").context_window, catalogue.listing("p")) == (4, ("b", "a"))
+    assert (catalogue.cached_capabilities("p", "m").context_window, catalogue.listing("p")) == (4, ("b", "a"))
 
 
 async def test_others_are_never_asked_and_a_closed_catalogue_asks_no_more() -> None:
     source = Source()
     catalogue = Catalog(sources={"p": source}, clock=Clock())
-    assert not catalogue.has_source("openai")
+    assert not catalogue.can_query_provider("openai")
     assert (await catalogue.fetch("openai", "gpt-4.1")).known
     await catalogue.refresh_listing("openai")
     catalogue.refresh_in_background("p", "m")

@@ -7,16 +7,16 @@ import msgspec
 import pytest
 
 from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.catalog.table import _read_row, load_rows
+from anthropic_proxy.routing.catalog.table import _read_row, load_model_rows
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.providers.registry import ModelRule, RetiredModel, WireConfig
-from anthropic_proxy.routing.router import RoutingQuery, Target, resolve
+from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route
 from anthropic_proxy.settings import load_settings
 
 SERVERS = [server for row in PROVIDERS for server in row.servers]
 SPEECHES = [speech for owner in (*PROVIDERS, *SERVERS) for speech in owner.wires.values()]
 RETIRED = [(model, end) for owner in (*PROVIDERS, *SERVERS) for model, end in owner.retired_models.items()]
-ROWS = [(table, row) for table, rows in load_rows().items() for row in rows]
+ROWS = [(table, row) for table, rows in load_model_rows().items() for row in rows]
 DATE = re.compile(r"20\d\d-(0[1-9]|1[0-2])(-([0-2]\d|3[01]))?")
 
 
@@ -80,8 +80,8 @@ def test_no_advice_names_a_model_that_is_retired_itself() -> None:
 )
 def test_a_row_does_not_hold_for_another_version(table: str, model: str, other: str) -> None:
     catalogue = Catalog()
-    assert catalogue.capabilities_of(table, other).known
-    assert catalogue.capabilities_of(table, model) != catalogue.capabilities_of(table, other)
+    assert catalogue.cached_capabilities(table, other).known
+    assert catalogue.cached_capabilities(table, model) != catalogue.cached_capabilities(table, other)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_a_row_does_not_hold_for_another_version(table: str, model: str, other: 
 )
 def test_a_row_holds_for_dates_sizes_and_variants(table: str, model: str, row: str) -> None:
     catalogue = Catalog()
-    assert catalogue.capabilities_of(table, model).known
-    assert catalogue.capabilities_of(table, model) == catalogue.capabilities_of(table, row)
+    assert catalogue.cached_capabilities(table, model).known
+    assert catalogue.cached_capabilities(table, model) == catalogue.cached_capabilities(table, row)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_row_holds_for_dates_sizes_and_variants(table: str, model: str, row: s
 )
 def test_a_later_version_has_the_abilities_of_the_latest_that_is_known(table: str, model: str, newest: str) -> None:
     catalogue = Catalog()
-    found, known = catalogue.capabilities_of(table, model), catalogue.capabilities_of(table, newest)
+    found, known = catalogue.cached_capabilities(table, model), catalogue.cached_capabilities(table, newest)
     assert (found.efforts, found.accepts_images, found.accepts_pdf) == (
         known.efforts,
         known.accepts_images,
@@ -168,7 +168,7 @@ def test_a_later_version_has_the_abilities_of_the_latest_that_is_known(table: st
     ],
 )
 def test_an_earlier_version_or_another_variant_inherits_nothing(table: str, model: str) -> None:
-    facts = Catalog().capabilities_of(table, model)
+    facts = Catalog().cached_capabilities(table, model)
     assert (facts.known, facts.efforts) == (False, ())
 
 
@@ -189,7 +189,7 @@ def aim(server: str, model: str) -> Target:
     environ = {"OPENAI_BASE_URL": ADDRESSES[server]} if server in ADDRESSES else {}
     prefix = "openai" if environ else server
     settings = load_settings({"VERTEX_PROJECT": "p", **environ}, PROVIDERS, env_file=None)
-    return resolve(RoutingQuery(f"{prefix}/{model}"), settings, Catalog()).targets[0]
+    return resolve_route(RoutingQuery(f"{prefix}/{model}"), settings, Catalog()).targets[0]
 
 
 @pytest.mark.parametrize(
@@ -241,4 +241,4 @@ def test_a_server_that_reads_pdfs_itself_does_so_for_every_model(model: str) -> 
 
 def test_models_of_another_provider_s_server_have_the_facts_of_that_provider() -> None:
     for server, model in (("moonshot", "kimi-k3"), ("groq", "openai/gpt-oss-20b"), ("xai", "grok-4.7")):
-        assert aim(server, model).capabilities == Catalog().capabilities_of(server, model)
+        assert aim(server, model).capabilities == Catalog().cached_capabilities(server, model)

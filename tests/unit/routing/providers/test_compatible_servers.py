@@ -11,7 +11,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.catalog import load_catalog
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
-from anthropic_proxy.routing.router import RoutingQuery, Target, find_server, resolve
+from anthropic_proxy.routing.router import RoutingQuery, Target, find_server_override, resolve_route
 from anthropic_proxy.settings import Settings, load_settings
 from anthropic_proxy.upstream.http import join_url
 from anthropic_proxy.wire import openai_chat, openai_responses
@@ -30,7 +30,7 @@ def load(address: str | None, **settings: str) -> Settings:
 
 
 def aim(address: str | None, model: str = "gpt-4.1", **settings: str) -> Target:
-    return resolve(RoutingQuery(f"openai/{model}"), load(address, **settings), load_catalog()).targets[0]
+    return resolve_route(RoutingQuery(f"openai/{model}"), load(address, **settings), load_catalog()).targets[0]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def aim(address: str | None, model: str = "gpt-4.1", **settings: str) -> Target:
     ],
 )
 def test_the_address_says_whose_server_it_is(address: str | None, name: str | None) -> None:
-    server = find_server(OPENAI, load(address))
+    server = find_server_override(OPENAI, load(address))
     assert (server and server.name) == name
 
 
@@ -136,7 +136,7 @@ def test_every_server_is_named_once_documented_and_proven() -> None:
     played = set()
     for scenario in scenarios:
         address = scenario.fields.get("settings", {}).get("OPENAI_BASE_URL")
-        server = find_server(OPENAI, load(address)) if scenario.provider is OPENAI else None
+        server = find_server_override(OPENAI, load(address)) if scenario.provider is OPENAI else None
         played.add(server and server.name)
     own = {"openai", "groq", "moonshot", "xai"}
     """Servers named as in their rows, which other scenarios prove."""
@@ -268,5 +268,5 @@ def test_the_address_of_a_messages_api_is_found_from_that_of_its_chat_completion
         PROVIDERS,
         env_file=None,
     )
-    target = resolve(RoutingQuery("claude-opus-4-5"), settings, load_catalog()).targets[0]
+    target = resolve_route(RoutingQuery("claude-opus-4-5"), settings, load_catalog()).targets[0]
     assert join_url(target.base_url, "/v1/messages") == called

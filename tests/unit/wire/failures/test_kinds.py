@@ -7,13 +7,13 @@ import pytest
 
 from anthropic_proxy.errors import Cause
 from anthropic_proxy.wire.failures import (
-    classify,
+    build_upstream_error,
     decode_error_body,
-    find_level,
-    find_named,
+    find_accepted_effort,
+    find_rejected_parameter,
     is_policy_refusal,
-    rejects_in_results,
     rejects_role,
+    rejects_tool_result_content,
 )
 
 ASKED, ESTIMATE = 64_000, 20_000
@@ -22,7 +22,9 @@ ASKED, ESTIMATE = 64_000, 20_000
 def refused(message: str, status: int = 400, asked: int = ASKED, **fields: Any) -> tuple[int, str, Cause | None]:
     """Return status, text without the provider's prefix, and cause of an error for a request of a known size."""
     body = msgspec.json.encode({"error": {"message": message, **fields}})
-    error = classify(decode_error_body(status, {}, body), "p", window=None, estimate=lambda: ESTIMATE, asked=asked)
+    error = build_upstream_error(
+        decode_error_body(status, {}, body), "p", window=None, estimate=lambda: ESTIMATE, asked=asked
+    )
     return error.status, error.message.removeprefix("p: "), error.cause
 
 
@@ -284,7 +286,7 @@ def test_a_rejection_of_one_image_is_no_rejection_of_images(text: str) -> None:
 )
 def test_a_rejection_of_images_in_results_is_no_rejection_of_images(text: str, param: str | None) -> None:
     assert refused(text, param=param)[1:] == (text, None)
-    assert rejects_in_results(text, param)
+    assert rejects_tool_result_content(text, param)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +294,7 @@ def test_a_rejection_of_images_in_results_is_no_rejection_of_images(text: str, p
     ["image input is not supported", "tools are not supported", "The tool result is too long", "no tool messages"],
 )
 def test_other_rejections_do_not_concern_results(text: str) -> None:
-    assert not rejects_in_results(text, None)
+    assert not rejects_tool_result_content(text, None)
 
 
 REFUSALS: list[tuple[int, dict[str, Any]]] = [
@@ -396,7 +398,7 @@ QUOTAS = [
 @pytest.mark.parametrize(("status", "text", "code", "expected"), QUOTAS)
 def test_a_quota_that_is_used_up_is_not_retried(status: int, text: str, code: str | None, expected: int) -> None:
     body = msgspec.json.encode({"error": {"message": text, "code": code}})
-    error = classify(decode_error_body(status, {"date": "Fri, 20 Nov 2026 17:00:00 GMT"}, body), "p")
+    error = build_upstream_error(decode_error_body(status, {"date": "Fri, 20 Nov 2026 17:00:00 GMT"}, body), "p")
     found = (error.status, error.retryable, error.should_retry, error.retry_after, error.cause)
     assert found == (expected, False, False, None, Cause(error_type="quota"))
 
@@ -416,7 +418,7 @@ def test_a_quota_that_is_used_up_is_not_retried(status: int, text: str, code: st
 )
 def test_a_limit_of_a_short_period_is_an_ordinary_one(text: str) -> None:
     body = msgspec.json.encode({"error": {"message": text, "code": None}})
-    error = classify(decode_error_body(429, {}, body), "p")
+    error = build_upstream_error(decode_error_body(429, {}, body), "p")
     assert (error.status, error.should_retry, error.cause) == (429, None, None)
 
 
@@ -433,7 +435,7 @@ def test_a_limit_of_a_short_period_is_an_ordinary_one(text: str) -> None:
 )
 def test_a_reset_is_a_pause_where_its_time_is_certain(text: str, seconds: float | None) -> None:
     body = msgspec.json.encode({"error": {"message": text}})
-    error = classify(decode_error_body(429, {"date": "Fri, 20 Nov 2026 17:00:00 GMT"}, body), "p")
+    error = build_upstream_error(decode_error_body(429, {"date": "Fri, 20 Nov 2026 17:00:00 GMT"}, body), "p")
     assert (error.retry_after, error.should_retry) == (seconds, False)
 
 
@@ -456,7 +458,7 @@ NAMES = frozenset(("temperature", "parallel_tool_calls", "reasoning_effort", "st
     ],
 )
 def test_a_parameter_is_found_in_unseen_words(text: str, name: str | None) -> None:
-    assert find_named(text, NAMES) == name
+    assert find_rejected_parameter(text, NAMES) == name
 
 
 @pytest.mark.parametrize(
@@ -478,7 +480,7 @@ def test_a_parameter_is_found_in_unseen_words(text: str, name: str | None) -> No
     ],
 )
 def test_the_nearest_level_is_read_from_a_list(text: str, asked: str, level: str | None) -> None:
-    assert find_level(text, asked, asked) == level
+    assert find_accepted_effort(text, asked, asked) == level
 
 
 @pytest.mark.parametrize(
