@@ -75,8 +75,10 @@ class Connection(asyncio.Protocol):
         self.transport.write(parts[place])
         if place + 1 < len(parts):
             loop, due = asyncio.get_running_loop(), due + pause
-            step = (self.pace, parts, place + 1, pause, due)
-            self.timer = loop.call_at(due, *step) if pause else loop.call_soon(*step)
+            if pause:
+                self.timer = loop.call_at(due, self.pace, parts, place + 1, pause, due)
+            else:
+                self.timer = loop.call_soon(self.pace, parts, place + 1, pause, due)
 
 
 @cache

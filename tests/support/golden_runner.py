@@ -2,7 +2,7 @@
 
 import contextlib
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +226,7 @@ class _Reads:
         deltas = self._decoder.flush_pending()
         return deltas if self._cutter is None else [*self._cutter.feed(deltas), *self._cutter.finish()]
 
-    def __iter__(self) -> Iterable[list[Delta]]:
+    def __iter__(self) -> Iterator[list[Delta]]:
         cutter = self._cutter
         for deltas in self._uncut():
             yield deltas if cutter is None else cutter.feed(deltas)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from anthropic_proxy.wire import gemini, openai_chat, openai_responses
 from anthropic_proxy.wire.contract import UpstreamRequest
 from tests.support.fakes.gemini.reading import read_conversation as read_gemini
 from tests.support.fakes.ollama.reading import read_conversation as read_ollama
@@ -86,7 +87,7 @@ def decode_seen(step: SessionStep, request: UpstreamRequest) -> list[SeenText]:
     conversation = READERS[step.wire](json.loads(request.body))
     aliases = step.scenario.call().aliases
     spoken = [_spoken(turn, aliases) for turn in conversation.turns]
-    moves_media = step.wire == "openai_responses" and not step.dialect.accepts_media_in_results
+    moves_media = isinstance(step.dialect, openai_responses.Dialect) and not step.dialect.accepts_media_in_results
     if step.wire == "openai_chat" or moves_media:
         _bring_back(conversation.turns, spoken)
     if getattr(step.dialect, "requires_message_after_results", False):
@@ -201,7 +202,7 @@ class _Expectation:
             if self._wire == "ollama" and media:
                 name = self._said_upstream.get(called.name, called.name)
                 beside += [f"From the result of tool call {identifier}, {name}:", *media]
-            elif self._wire == "gemini" and not self._dialect.accepts_media_in_results:
+            elif isinstance(self._dialect, gemini.Dialect) and not self._dialect.accepts_media_in_results:
                 beside += media
             else:
                 called.media = media
@@ -219,12 +220,13 @@ class _Expectation:
         dialect = self._dialect
         if self._wire == "ollama":
             return [thought] if thought else []
-        if self._wire == "openai_responses":
+        if isinstance(dialect, openai_responses.Dialect):
             return ['["gAAA"]'] if thought and dialect.can_reason and dialect.replays_thinking else []
-        if self._wire == "gemini":
+        if isinstance(dialect, gemini.Dialect):
             sealed = ["EpE="] if thought and dialect.replays_signatures else []
             needs_dummy = calls and dialect.requires_signatures and (speaks or not sealed)
             return sealed + ([_DUMMY] if needs_dummy else [])
+        assert isinstance(dialect, openai_chat.Dialect)
         must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and calls)
         lost = " " if must and dialect.is_thinking("default") else ""
         text = [thought or lost] if dialect.replayed_thinking_field and (thought or lost) else []

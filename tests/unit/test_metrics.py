@@ -45,7 +45,7 @@ async def page_of(reading: MetricsSnapshot, accept: str = "") -> tuple[str, str]
     async def gather() -> tuple[MetricsSnapshot, int]:
         return reading, 0
 
-    body, media_type = await MetricsPage(gather).read(accept)
+    body, media_type = await MetricsPage(gather).render(accept)
     return body.decode(), media_type
 
 

@@ -777,6 +777,8 @@ def test_a_client_that_leaves_takes_the_relayed_call_with_it() -> None:
         begun = False
 
     class Leaving(RecordingSink):
+        left: asyncio.Event
+
         async def send_relayed(self, data: bytes, headers: Any, *, streams: bool, last: bool) -> None:
             await super().send_relayed(data, headers, streams=streams, last=last)
             self.left.set()

@@ -14,6 +14,7 @@ from anthropic_proxy.routing.router import (
 )
 from anthropic_proxy.routing.router.model_names import choose_models, find_tier
 from anthropic_proxy.settings import load_settings
+from anthropic_proxy.wire import openai_chat
 
 ALL_KEYS = {row.key_variable: f"{row.name}-key" for row in PROVIDERS if row.key_variable}
 
@@ -325,6 +326,7 @@ def test_a_name_in_the_list_of_the_preferred_provider_is_not_litellm_s():
 def test_addresses_of_pictures_never_reach_litellm():
     (target,) = resolve_route(RoutingQuery("bedrock/us.anthropic.claude-opus-4"), load(), Catalog()).targets
     assert target.provider.transport == "litellm"
+    assert isinstance(target.dialect, openai_chat.Dialect)
     assert not target.dialect.image_urls
     assert target.dialect.replays_reasoning_details
 

@@ -18,7 +18,7 @@ from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, resolve_route
 from anthropic_proxy.settings import load_settings
-from anthropic_proxy.wire import tool_call_repair
+from anthropic_proxy.wire import openai_chat, tool_call_repair
 from anthropic_proxy.wire.tool_call_repair import (
     OPENED_THINKING_TAGS,
     TOOL_CALL_FORMATS,
@@ -94,6 +94,7 @@ def test_every_convention_has_a_scenario_that_needs_it(name: Any) -> None:
     scenario = GoldenCase(*find_cases("openai_chat", f"text_call_{name}"))
     with_it = scenario.play([scenario.upstream or b""])
     dialect = scenario.target.dialect
+    assert isinstance(dialect, openai_chat.Dialect)
     others = tuple(other for other in dialect.text_call_formats if other != name)
     scenario.change_target(structs.replace(scenario.target, dialect=structs.replace(dialect, text_call_formats=others)))
     assert scenario.play([scenario.upstream or b""]) != with_it

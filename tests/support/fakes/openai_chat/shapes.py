@@ -130,7 +130,7 @@ def check(value: Any, hint: Any, path: str) -> Iterator[ContractViolation]:
     yield from _check_choice(value, hint, path)
 
 
-class ChatRequest(completion_create_params.CompletionCreateParamsBase, total=False):
+class ChatRequest(completion_create_params.CompletionCreateParamsBase, total=False):  # type: ignore[call-arg]
     """The SDK's fields of a Chat Completions request, with the one that it declares twice."""
 
     stream: bool | None

@@ -26,7 +26,7 @@ _ENCRYPTED = "reasoning.encrypted_content"
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
-class ResponsesRequest(response_create_params.ResponseCreateParamsBase, total=False):
+class ResponsesRequest(response_create_params.ResponseCreateParamsBase, total=False):  # type: ignore[call-arg]
     """The SDK's fields of a Responses request, with the one that it declares twice."""
 
     stream: bool | None

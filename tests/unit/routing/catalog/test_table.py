@@ -9,13 +9,14 @@ import pytest
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.catalog.table import _read_row, load_model_rows
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.providers.registry import ModelRule, RetiredModel, WireConfig
+from anthropic_proxy.routing.providers.registry import ModelRule, Provider, RetiredModel, ServerOverride, WireConfig
 from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route
 from anthropic_proxy.settings import load_settings
 
 SERVERS = [server for row in PROVIDERS for server in row.servers]
-SPEECHES = [speech for owner in (*PROVIDERS, *SERVERS) for speech in owner.wires.values()]
-RETIRED = [(model, end) for owner in (*PROVIDERS, *SERVERS) for model, end in owner.retired_models.items()]
+OWNERS: list[Provider | ServerOverride] = [*PROVIDERS, *SERVERS]
+SPEECHES = [speech for owner in OWNERS for speech in owner.wires.values()]
+RETIRED = [(model, end) for owner in OWNERS for model, end in owner.retired_models.items()]
 ROWS = [(table, row) for table, rows in load_model_rows().items() for row in rows]
 DATE = re.compile(r"20\d\d-(0[1-9]|1[0-2])(-([0-2]\d|3[01]))?")
 
@@ -49,7 +50,7 @@ def test_every_end_of_a_model_has_a_source_and_a_date(model: str, end: RetiredMo
 
 
 def test_no_advice_names_a_model_that_is_retired_itself() -> None:
-    for owner in (*PROVIDERS, *SERVERS):
+    for owner in OWNERS:
         assert not {end.successor for end in owner.retired_models.values()} & set(owner.retired_models), owner.name
 
 

@@ -33,6 +33,18 @@ def aim(address: str | None, model: str = "gpt-4.1", **settings: str) -> Target:
     return resolve_route(RoutingQuery(f"openai/{model}"), load(address, **settings), load_catalog()).targets[0]
 
 
+def dialect_of(address: str | None, model: str, **settings: str) -> openai_chat.Dialect | openai_responses.Dialect:
+    dialect = aim(address, model, **settings).dialect
+    assert isinstance(dialect, (openai_chat.Dialect, openai_responses.Dialect))
+    return dialect
+
+
+def chat_dialect_of(address: str, model: str) -> openai_chat.Dialect:
+    dialect = dialect_of(address, model)
+    assert isinstance(dialect, openai_chat.Dialect)
+    return dialect
+
+
 @pytest.mark.parametrize(
     ("address", "name"),
     [
@@ -73,12 +85,12 @@ def test_what_only_openai_keeps_goes_to_nobody_else(model: str, wire: str) -> No
         address = server.url_patterns[0].replace("*.", "mine.").replace("*", "")
         if server.name in ("openai", "xai", "groq", "moonshot") or wire not in server.wires:
             continue
-        dialect = aim(f"https://{address or 'example.com'}", model, OPENAI_WIRE=wire).dialect
+        dialect = dialect_of(f"https://{address or 'example.com'}", model, OPENAI_WIRE=wire)
         assert not dialect.sends_user_id, server.name
         assert not dialect.sends_service_tier, server.name
-        if wire == "chat":  # a Responses server needs the instruction to keep nothing
+        if isinstance(dialect, openai_chat.Dialect):  # a Responses server needs the instruction to keep nothing
             assert not dialect.sends_store, server.name
-    assert aim(None, model, OPENAI_WIRE=wire).dialect.sends_user_id
+    assert dialect_of(None, model, OPENAI_WIRE=wire).sends_user_id
 
 
 def test_the_address_never_decides_the_wire() -> None:
@@ -95,9 +107,9 @@ def test_the_address_never_decides_the_wire() -> None:
 
 def test_names_of_models_count_in_any_case_and_with_their_maker_in_front() -> None:
     for model in ("mistralai/Devstral-Small-2-24B", "mistral-large", "Ministral-8B"):
-        assert aim("http://127.0.0.1:8000/v1", model).dialect.requires_message_after_results
-        assert aim("https://inference.example.com/v1", model).dialect.call_ids == "nine"
-    assert not aim("http://127.0.0.1:8000/v1", "qwen3-coder").dialect.requires_message_after_results
+        assert chat_dialect_of("http://127.0.0.1:8000/v1", model).requires_message_after_results
+        assert chat_dialect_of("https://inference.example.com/v1", model).call_ids == "nine"
+    assert not chat_dialect_of("http://127.0.0.1:8000/v1", "qwen3-coder").requires_message_after_results
 
 
 def test_levels_of_effort_hold_for_models_that_no_table_knows() -> None:
