@@ -13,7 +13,7 @@ from typing import Any
 from anthropic_proxy.errors import ClientError, ConfigurationError, ProxyError
 from anthropic_proxy.exchange.gateway import ExchangeGateway
 from anthropic_proxy.log import Log
-from anthropic_proxy.log.receipts import Receipts
+from anthropic_proxy.log.receipts import ReceiptQueues
 from anthropic_proxy.metrics import Gauges, MetricsPage
 from anthropic_proxy.platforms.heap import HeapTrimmer, tune_gc
 from anthropic_proxy.plugins import Plugin
@@ -76,7 +76,7 @@ class App:
         totals = self.peer.totals
         metrics = Plugin(routes={"/metrics": MetricsPage(self.peer.query_totals)})
         self._plugins = [metrics, *(open_plugins(settings) if plugins is None else plugins)]
-        self._receipts = Receipts(
+        self._receipts = ReceiptQueues(
             self._log,
             [observer for plugin in self._plugins for observer in plugin.observers],
             count=totals.count_exchange,
@@ -92,11 +92,11 @@ class App:
             services, transports = self._current or await self._open()
             if self._checks_clients:
                 self._check_client_address(scope["client"])
-            transports.acquire()
+            transports.begin_exchange()
             try:
                 await serve_request(services, scope, receive, send)
             finally:
-                transports.release()
+                transports.end_exchange()
         elif scope["type"] == "lifespan":
             await self._run_lifespan(receive, send)
         else:
@@ -129,7 +129,7 @@ class App:
     def log_rejected_request(self, error: ProxyError) -> str:
         """Log a client request that the HTTP parser rejected, and return its request id."""
         receipt = log_rejected_request(error, self._log, new_id, time.time, self._settings.reveal_proxy_keys())
-        self._receipts.add_request(receipt)
+        self._receipts.queue_request_receipt(receipt)
         return receipt.request_id
 
     def check_settings(self) -> bool:
@@ -155,7 +155,7 @@ class App:
                 log = new_log(settings)
                 log.inherit_from(self._log)
                 self._log = self._receipts.log = log
-            transports = old_transports.for_settings(settings)
+            transports = old_transports.reuse_or_replace(settings)
             services = await self._build(settings, transports, before)
             self._current = services, transports
             if self._logs_startup:
@@ -246,7 +246,7 @@ class App:
         """Close all services, after cancelled exchanges have sent their errors to the clients."""
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN_GRACE_SECONDS):
-                await self._transports.wait_idle()
+                await self._transports.wait_until_idle()
         await self._receipts.close(min(SHUTDOWN_GRACE_SECONDS, self._settings.stop_timeout))
         for plugin in self._plugins if self._current is not None else ():
             if plugin.stop is not None:
@@ -263,11 +263,11 @@ class App:
 
     def _collect_gauges(self, now: Gauges) -> None:
         """Set the gauges of exchanges, circuits and keys. The supervisor serves nothing and counts as 0."""
-        now.serving = int(self._current is not None)
-        now.in_flight = sum(transports.exchanges for transports in (self._transports, *self._closing.values()))
+        now.serving_processes = int(self._current is not None)
+        now.requests_in_flight = sum(each.running_exchanges for each in (self._transports, *self._closing.values()))
         if self._current is not None:
             services, _ = self._current
-            now.circuits_open = services.circuit_breakers.open_count()
+            now.open_circuits = services.circuit_breakers.open_count()
             now.keys_in_cooldown = services.credentials.cooldown_count()
 
     def _apply_observation(self, observation: SharedObservation) -> None:
@@ -288,7 +288,7 @@ class App:
 
 
 async def _close_when_empty(transports: Transports) -> None:
-    await transports.wait_idle()
+    await transports.wait_until_idle()
     await transports.close()
 
 

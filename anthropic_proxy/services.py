@@ -10,8 +10,8 @@ from typing import Any, TypeVar, TypeVarTuple
 from msgspec import Struct, field, structs
 
 from anthropic_proxy.log import Log
-from anthropic_proxy.log.in_progress import InProgress
-from anthropic_proxy.log.receipts import Receipts
+from anthropic_proxy.log.in_progress import RequestsInProgress
+from anthropic_proxy.log.receipts import ReceiptQueues
 from anthropic_proxy.platforms.heap import HeapTrimmer
 from anthropic_proxy.plugins import GetRoute, Plugin, Policy
 from anthropic_proxy.routing.catalog import Catalog, OllamaListing
@@ -97,13 +97,13 @@ class Services(Struct, frozen=True, kw_only=True):
     """Waits the given number of seconds, before a retry."""
     policies: Sequence[Policy] = ()
     """Access rules of plugins."""
-    receipts: Receipts
+    receipts: ReceiptQueues
     """Queues of receipts, one for each observer."""
     routes: Mapping[str, GetRoute] = {}
     """URL path → content that a plugin serves there."""
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
     """Returns freed memory of this process to the system. A reload keeps the object."""
-    in_progress: InProgress = field(default_factory=InProgress)
+    in_progress: RequestsInProgress = field(default_factory=RequestsInProgress)
     """List of the running client requests, for the message about a process that does not respond."""
 
     async def close(self) -> None:
@@ -118,9 +118,9 @@ async def open_services(
     *,
     connections: Transports | None = None,
     log: Log | None = None,
-    receipts: Receipts | None = None,
+    receipts: ReceiptQueues | None = None,
     heap_trimmer: HeapTrimmer | None = None,
-    in_progress: InProgress | None = None,
+    in_progress: RequestsInProgress | None = None,
     plugins: Sequence[Plugin] = (),
     worker_position: tuple[int, int] = (0, 1),
     previous: Services | None = None,
@@ -133,7 +133,7 @@ async def open_services(
     services that a reload replaces; their state is kept.
     """
     connections = connections or new_connections(settings)
-    transports, tokens = connections.by_name(), {"google": connections.tokens}
+    transports, tokens = connections.transports_by_name(), {"google": connections.google_tokens}
     log = log or new_log(settings)
     services = build_services(
         settings, transports, log, tokens=tokens, receipts=receipts, worker_position=worker_position
@@ -141,8 +141,8 @@ async def open_services(
     services = structs.replace(
         services,
         connections=connections,
-        web_fetch=connections.fetch,
-        web_search=connections.search,
+        web_fetch=connections.web_fetch,
+        web_search=connections.web_search,
         policies=[policy for plugin in plugins for policy in plugin.policies],
         routes={path: route for plugin in plugins for path, route in plugin.routes.items()},
         heap_trimmer=heap_trimmer or services.heap_trimmer,
@@ -182,7 +182,7 @@ def build_services(
     *,
     new_id: Callable[[str], str] = new_id,
     tokens: Mapping[str, TokenSource] | None = None,
-    receipts: Receipts | None = None,
+    receipts: ReceiptQueues | None = None,
     worker_position: tuple[int, int] = (0, 1),
 ) -> Services:
     """Build services on existing transports, without sending a request.
@@ -208,7 +208,7 @@ def build_services(
         log=log,
         new_id=new_id,
         clock=time.time,
-        receipts=receipts or Receipts(log),
+        receipts=receipts or ReceiptQueues(log),
     )
 
 

@@ -88,7 +88,7 @@ def _write_summary(services: Services, address: str, workers: int, exposure: str
     rows, found = list_tier_mappings(settings, services.catalog), _readiness(services, used)
     problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))
     mapping = [{"tier": row.tier, "target": row.target, "setting": row.reason, "then": row.fallbacks} for row in rows]
-    services.log.write_event(
+    services.log.write_json_event(
         "start",
         version=__version__,
         address=address,
@@ -151,7 +151,7 @@ def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
 
     On a narrow terminal, the command has its own lines, joined by a backslash so that a shell accepts them.
     """
-    width = log.width or sys.maxsize
+    width = log.terminal_width or sys.maxsize
     if len(lead) + len(command) <= width:
         yield f"{lead}{log.paint(command, 'type')}"
         return
@@ -222,7 +222,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _signed(log: Log, sign: str, role: str, text: str) -> Iterator[str]:
     """Yield the lines of a text that begins with a colored sign, broken between words at the width of the terminal."""
-    width = (log.width or sys.maxsize) - 4
+    width = (log.terminal_width or sys.maxsize) - 4
     first, *others = [text] if len(text) <= width else wrap(text, width, break_long_words=False, break_on_hyphens=False)
     yield f"  {log.paint(sign, role)} {first}"
     yield from (f"    {other}" for other in others)
@@ -231,7 +231,7 @@ def _signed(log: Log, sign: str, role: str, text: str) -> Iterator[str]:
 def _describe_readiness(log: Log, found: Readiness) -> Iterator[str]:
     ready = f"  ready: {', '.join(found.ready) or 'none'}"
     unset = f"not set: {' '.join(found.unset)}" if found.unset else ""
-    fits = log.width is None or len(ready) + 9 + len(unset) <= log.width
+    fits = log.terminal_width is None or len(ready) + 9 + len(unset) <= log.terminal_width
     yield f"{ready}{' ' * 9}{log.paint(unset, 'quiet')}".rstrip() if unset and fits else ready
     if unset and not fits:
         yield f"  {log.paint(unset, 'quiet')}"

@@ -3,13 +3,13 @@
 from typing import Any
 
 from anthropic_proxy.__main__ import main
-from anthropic_proxy.metrics import Totals
+from anthropic_proxy.metrics import MetricsTotals
 
 
-def _count_nothing(self: Totals, receipt: Any) -> None:
+def _count_nothing(self: MetricsTotals, receipt: Any) -> None:
     pass
 
 
 if __name__ == "__main__":
-    Totals.count_exchange = _count_nothing  # type: ignore[method-assign]
+    MetricsTotals.count_exchange = _count_nothing  # type: ignore[method-assign]
     main()

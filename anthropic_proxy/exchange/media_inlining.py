@@ -28,7 +28,13 @@ from anthropic_proxy.messages.models import (
 from anthropic_proxy.messages.preparation import TargetLimits
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.services import Services
-from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, IMAGE_TYPES, TEXT_TYPES, FetchedPage, WebFetch
+from anthropic_proxy.upstream.contract import (
+    DEFAULT_MEDIA_TYPES,
+    IMAGE_MEDIA_TYPES,
+    TEXT_MEDIA_TYPES,
+    FetchedPage,
+    WebFetch,
+)
 
 MAX_URLS_PER_REQUEST = 20
 """Maximum number of URLs that the proxy fetches for one client request. Further URLs become text."""
@@ -93,7 +99,13 @@ class MediaInliner:
             self._found[key] = await self._fetch_within_budget(block, limits)
 
     async def _fetch_within_budget(self, block: _Linked, limits: TargetLimits) -> FetchedPage | WebFetchFailed:
-        kinds = IMAGE_TYPES if isinstance(block, ImageBlock) else FETCHABLE_TYPES if limits.pdf else TEXT_TYPES
+        kinds = (
+            IMAGE_MEDIA_TYPES
+            if isinstance(block, ImageBlock)
+            else DEFAULT_MEDIA_TYPES
+            if limits.pdf
+            else TEXT_MEDIA_TYPES
+        )
         try:
             fetched = await self._fetch(block.source.url, media_types=kinds, max_url_length=MAX_URL_LENGTH)
         except WebFetchFailed as error:
@@ -155,7 +167,7 @@ def _with_source(block: _Linked, fetched: FetchedPage) -> Block:
     if fetched.text is not None:
         source = Source("text", media_type="text/plain", data=fetched.text)
     else:
-        source = Source("base64", media_type=fetched.media_type, data=fetched.base64)
+        source = Source("base64", media_type=fetched.media_type, data=fetched.body_base64)
     if isinstance(block, ImageBlock):
         return ImageBlock(source)
     return DocumentBlock(source, block.title or fetched.title or None, block.context)

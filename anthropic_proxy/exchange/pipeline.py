@@ -48,7 +48,7 @@ async def run_exchange(services: Services, incoming: ClientRequest, sink: Respon
         else:
             request = await services.background.run(read_client_request, services, incoming.body)
         receipt.requested_model, receipt.stream = request.model, request.stream
-        services.in_progress.name(incoming.number, request.model)
+        services.in_progress.set_model(incoming.number, request.model)
         receipt.tool_count, receipt.message_count = len(request.tools), request.length
         route = services.route_cache.resolve(routing_query(request), services.settings, services.catalog)  # 3 route
         receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
@@ -72,7 +72,7 @@ async def run_exchange(services: Services, incoming: ClientRequest, sink: Respon
     finally:
         receipt.duration_seconds = services.clock() - receipt.started_at
         services.log.write_exchange(receipt)
-        services.receipts.add_exchange(receipt)
+        services.receipts.queue_exchange_receipt(receipt)
 
 
 async def _refuse(services: Services, receipt: Receipt, sink: ResponseSink, error: ProxyError) -> None:

@@ -1,6 +1,6 @@
 """The log: two lines per exchange, without keys and message text."""
 
-from anthropic_proxy.log.lines import escape_control
-from anthropic_proxy.log.log import Level, Log
+from anthropic_proxy.log.lines import escape_unprintable
+from anthropic_proxy.log.log import Log, LogLevel
 
-__all__ = ["Level", "Log", "escape_control"]
+__all__ = ["Log", "LogLevel", "escape_unprintable"]

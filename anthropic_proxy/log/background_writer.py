@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 
-MAX_QUEUED = 5_000
+MAX_QUEUED_ENTRIES = 5_000
 """Maximum number of queued entries. Later ones are dropped and counted."""
-BATCH_SECONDS = 0.05
+BATCH_INTERVAL_SECONDS = 0.05
 """Pause between two writes. Entries of the pause share one write and one wake-up of the thread."""
-FLUSH_SECONDS = 1.0
+FLUSH_TIMEOUT_SECONDS = 1.0
 """Time limit of a flush, for a reader that is blocked."""
 MAX_WRITE_BYTES = 4096
 """Maximum size of one write. A pipe writes it atomically, so lines of processes do not mix (PIPE_BUF)."""
@@ -25,7 +25,7 @@ class BackgroundWriter:
         descriptor: int,
         encode: Callable[[str], bytes],
         describe_dropped: Callable[[int], str],
-        max_queued: int = MAX_QUEUED,
+        max_queued: int = MAX_QUEUED_ENTRIES,
     ) -> None:
         self._descriptor = descriptor
         self._encode = encode
@@ -40,7 +40,7 @@ class BackgroundWriter:
         """Use the encoder of another log, also for queued entries."""
         self._encode, self._describe_dropped = encode, describe_dropped
 
-    def put(self, text: str) -> None:
+    def enqueue(self, text: str) -> None:
         """Queue an entry that ends with a line end. Never waits; drops the entry if the queue is full."""
         if self._queue.qsize() >= self._max_queued:
             self._dropped += 1
@@ -51,7 +51,7 @@ class BackgroundWriter:
             self._thread.start()
             atexit.register(self.flush)
 
-    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+    def flush(self, seconds: float = FLUSH_TIMEOUT_SECONDS) -> None:
         """Wait until everything is written, for at most `seconds`."""
         if self._thread is not None:
             written = threading.Event()
@@ -80,7 +80,7 @@ class BackgroundWriter:
             for event in flushed:
                 self._flush_requested.clear()
                 event.set()
-            self._flush_requested.wait(BATCH_SECONDS)
+            self._flush_requested.wait(BATCH_INTERVAL_SECONDS)
 
     def _pop_all(self) -> Iterator[str | threading.Event]:
         """Wait for an item; yield it and all that are queued."""

@@ -15,10 +15,10 @@ from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import redact_secrets
 
 FIRST_COLUMN, SECOND_COLUMN = 49, 34
-PATH_CHARACTERS = 120
-MAX_INLINE_CHARACTERS = 100
+MAX_PATH_CHARACTERS = 120
+MAX_INLINE_ERROR_CHARACTERS = 100
 """Maximum length of an error in the first line, if the stream is no terminal."""
-MIN_TEXT_CHARACTERS = 40
+MIN_WRAP_COLUMNS = 40
 INDENT = " " * 10
 
 _INDEX = re.compile(r"\d+")
@@ -32,7 +32,7 @@ Paint = Callable[[str, str], str]
 """Text and role → text in the color of the role."""
 
 
-def escape_control(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """Return `text` with unprintable characters escaped.
 
     A header or name can then neither add log lines nor reverse the text direction of others.
@@ -40,7 +40,7 @@ def escape_control(text: str) -> str:
     return text if text.isprintable() else "".join(map(_escape, text))
 
 
-def clean_json(text: str) -> str:
+def escape_unprintable_json(text: str) -> str:
     """Return JSON text with unprintable characters escaped, since other tools print it on a terminal too."""
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
@@ -68,7 +68,7 @@ def to_ascii_symbols(text: str) -> str:
     return _WARNING_SIGN.sub("!!", text.translate(_PLAIN_SIGNS))
 
 
-def format_time(seconds: float) -> str:
+def format_local_time(seconds: float) -> str:
     """Return the local time of day, `HH:MM:SS`. `seconds`: since the epoch."""
     return _format_time_cached(int(seconds))
 
@@ -83,27 +83,27 @@ def _iso_time_cached(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def iso_time_of(seconds: float) -> str:
+def format_utc_time(seconds: float) -> str:
     """Return date and time in UTC: `2026-11-20T21:04:32.120Z`."""
     return _iso_time_cached(int(seconds * 1000))
 
 
-def describe_request(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
+def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
     """Return the lines of a request: time, method and path, status, incident, request id.
 
     `paint`: None: no color. `width`: columns of the terminal; None: no terminal. An incident that does not fit is
     wrapped onto lines of its own. An id that does not fit is omitted.
     """
-    path = receipt.path if len(receipt.path) <= PATH_CHARACTERS else receipt.path[: PATH_CHARACTERS - 1] + "…"
-    clock, shown = format_time(receipt.started_at), str(receipt.status) if receipt.status else "–"
-    head = f"{receipt.method} {escape_control(path)} "
-    text = escape_control(incident) if (incident := _describe_incident(receipt)) else ""
-    if paint is None and width is None and len(text) <= MAX_INLINE_CHARACTERS:  # the usual case of a service
+    path = receipt.path if len(receipt.path) <= MAX_PATH_CHARACTERS else receipt.path[: MAX_PATH_CHARACTERS - 1] + "…"
+    clock, shown = format_local_time(receipt.started_at), str(receipt.status) if receipt.status else "–"
+    head = f"{receipt.method} {escape_unprintable(path)} "
+    text = escape_unprintable(incident) if (incident := _describe_incident(receipt)) else ""
+    if paint is None and width is None and len(text) <= MAX_INLINE_ERROR_CHARACTERS:  # the usual case of a service
         start = f"{clock}  {head}{shown}"
         return [f"{start:<{FIRST_COLUMN - 2}}  {text:<{SECOND_COLUMN}}  {receipt.request_id}"]
     used = len(INDENT) + len(head) + len(shown)
     gap, further = max(FIRST_COLUMN - used, 2), []
-    if len(text) > (MAX_INLINE_CHARACTERS if width is None else width - used - gap):
+    if len(text) > (MAX_INLINE_ERROR_CHARACTERS if width is None else width - used - gap):
         text, further = "", _wrap(text, width)
     line, last = _paint_request(receipt, paint or _without_color, f"  {head}", shown)
     end = used + gap + max(len(text), SECOND_COLUMN)
@@ -118,7 +118,7 @@ def _paint_request(receipt: Receipt, paint: Paint, head: str, shown: str) -> tup
     """Return the colored start of a request line and the colored request id."""
     status = receipt.status
     role = "ok" if status < 400 else "warn" if status < 500 else "error"
-    start = f"{paint(format_time(receipt.started_at), 'quiet')}{head}{paint(shown, role) if status else shown}"
+    start = f"{paint(format_local_time(receipt.started_at), 'quiet')}{head}{paint(shown, role) if status else shown}"
     return start, paint(receipt.request_id, "quiet")
 
 
@@ -129,11 +129,11 @@ def _without_color(text: str, _: str) -> str:
 def _wrap(text: str, width: int | None) -> list[str]:
     if width is None:
         return [INDENT + text]
-    columns = max(width - len(INDENT), MIN_TEXT_CHARACTERS)
+    columns = max(width - len(INDENT), MIN_WRAP_COLUMNS)
     return [INDENT + line for line in textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False)]
 
 
-def describe_exchange(receipt: Receipt, paint: Paint | None, width: int | None = None) -> str:
+def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | None = None) -> str:
     """Return the second line: models, sizes, tokens, times. Columns that do not fit are omitted from the right."""
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
@@ -145,9 +145,9 @@ def describe_exchange(receipt: Receipt, paint: Paint | None, width: int | None =
         f"first {first} total {receipt.duration_seconds:.1f}s",
     )
     if paint is None and width is None:
-        models = escape_control(f"{requested} → {target}" if target else requested)
+        models = escape_unprintable(f"{requested} → {target}" if target else requested)
         return f"{INDENT}{models}  {columns[0]}  {columns[1]}  {columns[2]}"
-    requested, target = escape_control(requested), escape_control(target)
+    requested, target = escape_unprintable(requested), escape_unprintable(target)
     used = len(INDENT) + len(requested) + (len(target) + 3 if target else 0)
     painted = (paint or _without_color)(target, "type")
     line = f"{INDENT}{requested} → {painted}" if target else f"{INDENT}{requested}"
@@ -159,14 +159,14 @@ def describe_exchange(receipt: Receipt, paint: Paint | None, width: int | None =
     return line
 
 
-def note_key(note: FidelityNote, provider: str) -> tuple[str, str, str]:
+def note_identity(note: FidelityNote, provider: str) -> tuple[str, str, str]:
     """Return the identity of a note, for which it is logged once per process."""
     # fields of tools contain tool names; the reason is the same for all of them
     field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)
     return provider, field, note.handling
 
 
-def describe_note(note: FidelityNote, provider: str) -> str:
+def format_note_line(note: FidelityNote, provider: str) -> str:
     """Return the line of a fidelity note."""
     sign = "✕" if note.handling == "dropped" else "~"
     return f"{sign} {provider or 'here'}: {note.field} {note.handling}: {note.reason}"

@@ -15,24 +15,24 @@ from typing import Any, Literal, TextIO
 
 import msgspec
 
-from anthropic_proxy.log.background_writer import MAX_QUEUED, BackgroundWriter
+from anthropic_proxy.log.background_writer import MAX_QUEUED_ENTRIES, BackgroundWriter
 from anthropic_proxy.log.lines import (
     INDENT,
-    clean_json,
-    describe_exchange,
-    describe_note,
-    describe_request,
-    escape_control,
-    format_time,
-    iso_time_of,
-    note_key,
+    escape_unprintable,
+    escape_unprintable_json,
+    format_exchange_line,
+    format_local_time,
+    format_note_line,
+    format_request_lines,
+    format_utc_time,
+    note_identity,
     redact_receipt,
     to_ascii_symbols,
 )
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import list_spellings, redact_secrets
 
-Level = Literal["debug", "info", "warning", "error"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 _WEIGHTS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 _COLORS = {"ok": "32", "warn": "33", "error": "1;31", "quiet": "2", "type": "36", "title": "1"}
 _MAX_ONCE_KEYS = 10_000
@@ -50,9 +50,9 @@ class Log:
         stream: TextIO | None = None,
         form: Literal["auto", "plain", "json"] = "auto",
         *,
-        level: Level = "info",
+        level: LogLevel = "info",
         color: bool | None = None,
-        max_queued: int = MAX_QUEUED,
+        max_queued: int = MAX_QUEUED_ENTRIES,
         secrets: Iterable[str] = (),
         columns: int | None = None,
     ) -> None:
@@ -82,10 +82,9 @@ class Log:
         """Write the two lines of a finished exchange, and each new fidelity note once per process."""
         if not self._json and self._min_weight <= _WEIGHTS["info"]:
             for note in receipt.notes:
-                if note.handling != "kept" and self._is_new(note_key(note, receipt.prefix)):
-                    self.write_line(
-                        f"{format_time(receipt.started_at)}  {escape_control(describe_note(note, receipt.prefix))}"
-                    )
+                if note.handling != "kept" and self._is_new(note_identity(note, receipt.prefix)):
+                    line = escape_unprintable(format_note_line(note, receipt.prefix))
+                    self.write_line(f"{format_local_time(receipt.started_at)}  {line}")
         level = _level_of(receipt)
         if not self._is_wanted(level):
             return
@@ -93,22 +92,22 @@ class Log:
         if self._json:
             self._write(_encode_receipt(receipt, level))
             return
-        paint, width = self.paint if self.color else None, self.width if self._is_terminal else self._columns
-        first, *lines = describe_request(receipt, paint, width)
+        paint, width = self.paint if self.color else None, self.terminal_width if self._is_terminal else self._columns
+        first, *lines = format_request_lines(receipt, paint, width)
         if receipt.upstream_excerpt:
-            lines.append(f"{INDENT}{receipt.prefix} answered: {escape_control(receipt.upstream_excerpt)}")
-        self._write("\n".join((first, describe_exchange(receipt, paint, width), *lines)))
+            lines.append(f"{INDENT}{receipt.prefix} answered: {escape_unprintable(receipt.upstream_excerpt)}")
+        self._write("\n".join((first, format_exchange_line(receipt, paint, width), *lines)))
 
-    def write_request(self, receipt: Receipt, level: Level = "info") -> None:
+    def write_request(self, receipt: Receipt, level: LogLevel = "info") -> None:
         """Write the line of a request without an exchange. `level`: level of a successful request."""
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         if self._is_wanted(level):
             receipt = redact_receipt(receipt, self._secrets)
             paint = self.paint if self.color else None
-            lines = [] if self._json else describe_request(receipt, paint, self.width)
+            lines = [] if self._json else format_request_lines(receipt, paint, self.terminal_width)
             self._write("\n".join(lines) if lines else _encode_receipt(receipt, level))
 
-    def write_line(self, text: str, role: str = "", level: Level = "info") -> None:
+    def write_line(self, text: str, role: str = "", level: LogLevel = "info") -> None:
         """Write one line. `role`: color of `paint`; "": no color."""
         if not self._is_wanted(level):
             return
@@ -122,7 +121,7 @@ class Log:
         """True if every line is a JSON object."""
         return self._json
 
-    def write_event(self, name: str, **fields: object) -> None:
+    def write_json_event(self, name: str, **fields: object) -> None:
         """Write a JSON object with these fields at level info."""
         if self._is_wanted("info"):
             self._write(_encode_fields(level="info", event=name, **fields))
@@ -132,7 +131,9 @@ class Log:
         if self._is_new(text):
             text = redact_secrets(text, self._secrets)
             self.write_line(
-                escape_control(text) if self._json else f"{format_time(time.time())}  {escape_control(text)}"
+                escape_unprintable(text)
+                if self._json
+                else f"{format_local_time(time.time())}  {escape_unprintable(text)}"
             )
 
     def write_traceback(self, request_id: str) -> None:
@@ -150,14 +151,14 @@ class Log:
         if self._json:
             self._write(_encode_fields(level="error", request_id=request_id, trace=trace))
         else:
-            self._write(f"{request_id}  " + f"\n{INDENT}".join(map(escape_control, trace.split("\n"))))
+            self._write(f"{request_id}  " + f"\n{INDENT}".join(map(escape_unprintable, trace.split("\n"))))
 
     def paint(self, text: str, role: str) -> str:
         """Return `text` in the color of its role: ok, warn, error, quiet, type or title; plain if colors are off."""
         return f"\x1b[{_COLORS[role]}m{text}\x1b[0m" if self.color and role else text
 
     @property
-    def width(self) -> int | None:
+    def terminal_width(self) -> int | None:
         """Columns of the terminal. None: the stream is no terminal, so lines have no limit."""
         if self._columns is not None or not self._is_terminal:
             return self._columns
@@ -167,11 +168,11 @@ class Log:
             return None
 
     def flush(self) -> None:
-        """Wait until everything is written, for at most `FLUSH_SECONDS`."""
+        """Wait until everything is written, for at most `FLUSH_TIMEOUT_SECONDS`."""
         if self._writer is not None:
             self._writer.flush()
 
-    def _is_wanted(self, level: Level) -> bool:
+    def _is_wanted(self, level: LogLevel) -> bool:
         return _WEIGHTS[level] >= self._min_weight
 
     def _is_new(self, key: Hashable) -> bool:
@@ -187,7 +188,7 @@ class Log:
                 break
         text = f"{text if self._has_signs else to_ascii_symbols(text)}\n"
         if self._writer is not None:
-            self._writer.put(text)
+            self._writer.enqueue(text)
             return
         try:
             self._stream.write(text)
@@ -202,28 +203,28 @@ class Log:
         return f"{_encode_fields(level='warning', message=text) if self._json else text}\n"
 
 
-def _level_of(receipt: Receipt) -> Level:
+def _level_of(receipt: Receipt) -> LogLevel:
     if receipt.outcome == "cancelled" or receipt.status < 400:
         return "info"
     return "warning" if receipt.status < 500 else "error"
 
 
-def _encode_receipt(receipt: Receipt, level: Level) -> str:
+def _encode_receipt(receipt: Receipt, level: LogLevel) -> str:
     try:
         encoded = msgspec.json.encode(receipt)
     except UnicodeEncodeError:  # provider headers may hold bytes that are not UTF-8; they decode to lone surrogates
         fields = json.dumps(msgspec.to_builtins(receipt), ensure_ascii=False, separators=(",", ":"))
         encoded = fields.encode(errors="replace")
-    started_at, fields = iso_time_of(receipt.started_at), encoded.decode()[1:]
+    started_at, fields = format_utc_time(receipt.started_at), encoded.decode()[1:]
     number = f'"started_at":{msgspec.json.encode(receipt.started_at).decode()}'
     fields = fields.replace(number, f'"started_at":"{started_at}"', 1)
-    return clean_json(f'{{"time":"{started_at}","level":"{level}",{fields}')
+    return escape_unprintable_json(f'{{"time":"{started_at}","level":"{level}",{fields}')
 
 
 def _encode_fields(**fields: object) -> str:
-    complete = {"time": iso_time_of(time.time()), **fields}
+    complete = {"time": format_utc_time(time.time()), **fields}
     try:
-        return clean_json(msgspec.json.encode(complete).decode())
+        return escape_unprintable_json(msgspec.json.encode(complete).decode())
     except UnicodeEncodeError:
         text = json.dumps(msgspec.to_builtins(complete), ensure_ascii=False, separators=(",", ":"))
-        return clean_json(text.encode(errors="backslashreplace").decode())
+        return escape_unprintable_json(text.encode(errors="backslashreplace").decode())

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from anthropic_proxy.log import Log
 from anthropic_proxy.plugins import Observer, Receipt
 
-MAX_WAITING_RECEIPTS = 1_000
+MAX_QUEUED_RECEIPTS = 1_000
 """Maximum number of receipts queued for one observer. Above it the oldest is dropped and counted."""
 
 
-class Receipts:
+class ReceiptQueues:
     """Queues of finished receipts.
 
     Three functions count at once and must not block. `count`: each exchange. `count_rejected`: each request that got an
@@ -34,14 +34,14 @@ class Receipts:
         self._count_rejected = count_rejected
         self._count_dropped = count_dropped
 
-    def add_exchange(self, receipt: Receipt) -> None:
+    def queue_exchange_receipt(self, receipt: Receipt) -> None:
         """Queue the receipt of an exchange, after its last byte."""
         if self._count is not None:
             self._count(receipt)
         if self._queues:
             self._enqueue(receipt)
 
-    def add_request(self, receipt: Receipt) -> None:
+    def queue_request_receipt(self, receipt: Receipt) -> None:
         """Queue the receipt of a request without an exchange: rejected, or a token count."""
         if receipt.outcome == "error" and self._count_rejected is not None:
             self._count_rejected(receipt)
@@ -60,7 +60,7 @@ class Receipts:
         for task in late:
             task.cancel()
 
-    def count_dropped(self, observer: Observer) -> None:
+    def count_dropped_receipt(self, observer: Observer) -> None:
         """Count a receipt that was dropped from the full queue of an observer."""
         if self._count_dropped is not None:
             self._count_dropped(type(observer).__name__)
@@ -69,7 +69,7 @@ class Receipts:
 class _Queue:
     """Receipts queued for one observer."""
 
-    def __init__(self, receipts: Receipts, observer: Observer) -> None:
+    def __init__(self, receipts: ReceiptQueues, observer: Observer) -> None:
         self._receipts = receipts
         self._observer = observer
         self._waiting: deque[Receipt] = deque()
@@ -77,9 +77,9 @@ class _Queue:
         """Delivery task. None: the queue is empty."""
 
     def put(self, receipt: Receipt) -> None:
-        if len(self._waiting) >= MAX_WAITING_RECEIPTS:
+        if len(self._waiting) >= MAX_QUEUED_RECEIPTS:
             self._waiting.popleft()
-            self._receipts.count_dropped(self._observer)
+            self._receipts.count_dropped_receipt(self._observer)
         self._waiting.append(receipt)
         if self.task is None:
             self.task = asyncio.create_task(self._pass_on())

@@ -4,10 +4,18 @@ from anthropic_proxy.metrics.page import MetricsPage
 from anthropic_proxy.metrics.totals import (
     Gauges,
     MetricsSnapshot,
-    Totals,
+    MetricsTotals,
     decode_snapshot,
     encode_snapshot,
     sum_snapshots,
 )
 
-__all__ = ["Gauges", "MetricsPage", "MetricsSnapshot", "Totals", "decode_snapshot", "encode_snapshot", "sum_snapshots"]
+__all__ = [
+    "Gauges",
+    "MetricsPage",
+    "MetricsSnapshot",
+    "MetricsTotals",
+    "decode_snapshot",
+    "encode_snapshot",
+    "sum_snapshots",
+]

@@ -18,7 +18,7 @@ from anthropic_proxy.metrics.families import (
 from anthropic_proxy.metrics.totals import MetricsSnapshot
 
 
-def write_page(snapshot: MetricsSnapshot, unresponsive: int, build: Labels, accept: str) -> tuple[bytes, str]:
+def encode_page(snapshot: MetricsSnapshot, unresponsive: int, build: Labels, accept: str) -> tuple[bytes, str]:
     """Return the page and its media type.
 
     `unresponsive`: number of workers without a reply. `build`: versions of the proxy and of Python.
@@ -44,14 +44,14 @@ class _Collected(Collector):
 
 def _new_numbers(family: MetricFamily, samples: Samples) -> Metric:
     new = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
-    metric = new(family.name, family.help, labels=family.labels)
+    metric = new(family.name, family.help, labels=family.label_names)
     for labels, value in samples.items():
         metric.add_metric(labels, value)
     return metric
 
 
 def _new_histogram(family: MetricFamily, times: dict[Labels, Histogram]) -> Metric:
-    metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+    metric = HistogramMetricFamily(family.name, family.help, labels=family.label_names)
     for labels, found in times.items():
-        metric.add_metric(labels, found.cumulative(), found.seconds)
+        metric.add_metric(labels, found.cumulative_counts(), found.sum_seconds)
     return metric

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from anthropic_proxy.metrics.totals import BUCKET_LIMITS_SECONDS, ExchangeCounters, MetricsSnapshot
 
-Kind = Literal["counter", "gauge", "histogram"]
+MetricKind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[str, ...]
 Samples = dict[Labels, float]
 
@@ -15,8 +15,8 @@ class MetricFamily(Struct, frozen=True):
     """One metric. Units are seconds and bytes."""
 
     name: str
-    kind: Kind
-    labels: Labels
+    kind: MetricKind
+    label_names: Labels
     help: str
 
 
@@ -32,7 +32,7 @@ TOKENS = MetricFamily(
     ("provider", "model", "kind"),
     "Tokens as Anthropic counts them: input excludes cached tokens, output includes thinking.",
 )
-SECONDS = MetricFamily(
+REQUEST_SECONDS = MetricFamily(
     "anthropic_proxy_request_duration_seconds",
     "histogram",
     ("provider", "model", "stream"),
@@ -44,13 +44,13 @@ FIRST_TOKEN_SECONDS = MetricFamily(
     ("provider", "model", "stream"),
     "Time from the request to the first delta of its reply.",
 )
-ATTEMPTS = MetricFamily(
+FAILED_ATTEMPTS = MetricFamily(
     "anthropic_proxy_failed_attempts_total",
     "counter",
     ("provider", "status"),
     "Failed calls that another provider followed. Status circuit_open: the provider was not called.",
 )
-FIDELITY = MetricFamily(
+FIDELITY_NOTES = MetricFamily(
     "anthropic_proxy_fidelity_notes_total",
     "counter",
     ("provider", "model", "handling"),
@@ -69,7 +69,7 @@ DROPPED_RECEIPTS = MetricFamily(
     "Receipts dropped because the queue of an observer was full.",
 )
 IN_FLIGHT = MetricFamily("anthropic_proxy_requests_in_flight", "gauge", (), "HTTP requests in progress.")
-CIRCUITS_OPEN = MetricFamily("anthropic_proxy_open_circuits", "gauge", (), "Upstreams with an open circuit.")
+OPEN_CIRCUITS = MetricFamily("anthropic_proxy_open_circuits", "gauge", (), "Upstreams with an open circuit.")
 KEYS_IN_COOLDOWN = MetricFamily(
     "anthropic_proxy_keys_in_cooldown", "gauge", (), "Provider keys in cooldown: rejected or rate limited."
 )
@@ -80,15 +80,15 @@ WORKERS_UNRESPONSIVE = MetricFamily(
     (),
     "Workers that did not report within a second. Their last report is used.",
 )
-BUILD = MetricFamily(
+BUILD_INFO = MetricFamily(
     "anthropic_proxy_build_info", "gauge", ("version", "python"), "Always 1; the labels are the versions."
 )
-CPU = MetricFamily("process_cpu_seconds_total", "counter", (), "CPU time, user and system, of all processes.")
-STARTED = MetricFamily(
+CPU_SECONDS = MetricFamily("process_cpu_seconds_total", "counter", (), "CPU time, user and system, of all processes.")
+START_TIME = MetricFamily(
     "process_start_time_seconds", "gauge", (), "When the server started, in seconds since the epoch."
 )
-MEMORY = MetricFamily("process_resident_memory_bytes", "gauge", (), "Resident memory of all processes.")
-DESCRIPTORS = MetricFamily("process_open_fds", "gauge", (), "Open file descriptors of all processes.")
+RESIDENT_MEMORY = MetricFamily("process_resident_memory_bytes", "gauge", (), "Resident memory of all processes.")
+OPEN_FDS = MetricFamily("process_open_fds", "gauge", (), "Open file descriptors of all processes.")
 MAX_FDS = MetricFamily("process_max_fds", "gauge", (), "Maximum number of open file descriptors of all processes.")
 
 FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(value, MetricFamily))
@@ -98,18 +98,18 @@ FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(valu
 class Histogram(Struct):
     """Histogram: counts per bucket of `BUCKET_LIMITS_SECONDS`, and the sum in seconds."""
 
-    counts: list[int]
-    seconds: float
+    bucket_counts: list[int]
+    sum_seconds: float
 
     def add_counts(self, counts: list[int], seconds: float) -> None:
         """Add another histogram with the same buckets."""
-        self.counts = [ours + theirs for ours, theirs in zip(self.counts, counts, strict=True)]
-        self.seconds += seconds
+        self.bucket_counts = [ours + theirs for ours, theirs in zip(self.bucket_counts, counts, strict=True)]
+        self.sum_seconds += seconds
 
-    def cumulative(self) -> list[tuple[str, float]]:
-        """Return (upper limit, cumulative count) per bucket, as the Prometheus format requires."""
+    def cumulative_counts(self) -> list[tuple[str, float]]:
+        """Return (upper limit, cumulative_counts count) per bucket, as the Prometheus format requires."""
         total, found = 0, []
-        for limit, count in zip((*map(str, BUCKET_LIMITS_SECONDS), "+Inf"), self.counts, strict=True):
+        for limit, count in zip((*map(str, BUCKET_LIMITS_SECONDS), "+Inf"), self.bucket_counts, strict=True):
             total += count
             found.append((limit, float(total)))
         return found
@@ -118,7 +118,7 @@ class Histogram(Struct):
 def collect_samples(snapshot: MetricsSnapshot, unresponsive: int, build: Labels) -> dict[MetricFamily, Samples]:
     """Return the values of counters and gauges by labels. Counters without values have no labels."""
     samples: dict[MetricFamily, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
-    for (provider, model, stream, status, outcome), row in snapshot.rows.items():
+    for (provider, model, stream, status, outcome), row in snapshot.counters.items():
         labels = (provider, model, _boolean_label(stream), str(status), outcome)
         _add(samples[REQUESTS], labels, row.requests)
         _add(samples[TOKENS], (provider, model, "input"), row.input_tokens)
@@ -126,26 +126,26 @@ def collect_samples(snapshot: MetricsSnapshot, unresponsive: int, build: Labels)
         _add(samples[TOKENS], (provider, model, "thinking"), row.thinking_tokens)
         _add(samples[TOKENS], (provider, model, "cache_read"), row.cache_read_tokens)
         _add(samples[TOKENS], (provider, model, "cache_write"), row.cache_write_tokens)
-        _add(samples[FIDELITY], (provider, model, "approximated"), row.approximated)
-        _add(samples[FIDELITY], (provider, model, "emulated"), row.emulated)
-        _add(samples[FIDELITY], (provider, model, "dropped"), row.dropped)
-    for attempt, times in snapshot.attempts.items():
+        _add(samples[FIDELITY_NOTES], (provider, model, "approximated"), row.approximated_fields)
+        _add(samples[FIDELITY_NOTES], (provider, model, "emulated"), row.emulated_fields)
+        _add(samples[FIDELITY_NOTES], (provider, model, "dropped"), row.dropped_fields)
+    for attempt, times in snapshot.failed_attempts.items():
         provider, _, status_word = attempt.rpartition(" ")
-        samples[ATTEMPTS][provider, status_word] = times
-    samples[BUILD][build] = 1
+        samples[FAILED_ATTEMPTS][provider, status_word] = times
+    samples[BUILD_INFO][build] = 1
     samples[WORKERS_UNRESPONSIVE][()] = unresponsive
-    samples[CPU][()] = snapshot.cpu_seconds
-    samples[REJECTED_REQUESTS] = {(str(status),): times for status, times in snapshot.rejected.items()}
+    samples[CPU_SECONDS][()] = snapshot.cpu_seconds
+    samples[REJECTED_REQUESTS] = {(str(status),): times for status, times in snapshot.rejected_requests.items()}
     samples[DROPPED_RECEIPTS] = {(observer,): times for observer, times in snapshot.dropped_receipts.items()}
-    if (now := snapshot.now) is not None:
+    if (now := snapshot.gauges) is not None:
         for family, value in (
-            (IN_FLIGHT, now.in_flight),
-            (CIRCUITS_OPEN, now.circuits_open),
+            (IN_FLIGHT, now.requests_in_flight),
+            (OPEN_CIRCUITS, now.open_circuits),
             (KEYS_IN_COOLDOWN, now.keys_in_cooldown),
-            (WORKERS, now.serving),
-            (STARTED, now.started),
-            (MEMORY, now.resident_bytes),
-            (DESCRIPTORS, now.open_fds),
+            (WORKERS, now.serving_processes),
+            (START_TIME, now.started_at),
+            (RESIDENT_MEMORY, now.resident_bytes),
+            (OPEN_FDS, now.open_fds),
             (MAX_FDS, now.max_fds),
         ):
             samples[family][()] = value
@@ -154,8 +154,8 @@ def collect_samples(snapshot: MetricsSnapshot, unresponsive: int, build: Labels)
 
 def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Labels, Histogram]]:
     """Return the histograms by labels. Rows that differ in status or outcome only are merged."""
-    found: dict[MetricFamily, dict[Labels, Histogram]] = {SECONDS: {}, FIRST_TOKEN_SECONDS: {}}
-    for (provider, model, stream, _, _), row in snapshot.rows.items():
+    found: dict[MetricFamily, dict[Labels, Histogram]] = {REQUEST_SECONDS: {}, FIRST_TOKEN_SECONDS: {}}
+    for (provider, model, stream, _, _), row in snapshot.counters.items():
         labels = (provider, model, _boolean_label(stream))
         for family, (counts, seconds) in _histograms_of(row).items():
             found[family].setdefault(labels, Histogram([0] * len(counts), 0.0)).add_counts(counts, seconds)
@@ -163,7 +163,10 @@ def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Lab
 
 
 def _histograms_of(row: ExchangeCounters) -> dict[MetricFamily, tuple[list[int], float]]:
-    return {SECONDS: (row.times, row.seconds), FIRST_TOKEN_SECONDS: (row.first_times, row.first_seconds)}
+    return {
+        REQUEST_SECONDS: (row.duration_buckets, row.duration_sum_seconds),
+        FIRST_TOKEN_SECONDS: (row.first_token_buckets, row.first_token_sum_seconds),
+    }
 
 
 def _add(samples: Samples, labels: Labels, value: float) -> None:

@@ -25,6 +25,6 @@ class MetricsPage:
 
 def _write(snapshot: MetricsSnapshot, unresponsive: int, accept: str) -> tuple[bytes, str]:
     """Encode the page. Called in a thread: the import and thousands of lines would delay the event loop."""
-    from anthropic_proxy.metrics.exposition import write_page  # noqa: PLC0415
+    from anthropic_proxy.metrics.exposition import encode_page  # noqa: PLC0415
 
-    return write_page(snapshot, unresponsive, (__version__, platform.python_version()), accept)
+    return encode_page(snapshot, unresponsive, (__version__, platform.python_version()), accept)

@@ -10,19 +10,19 @@ from anthropic_proxy.plugins import Receipt
 
 BUCKET_LIMITS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 """Upper limits of histogram buckets, in seconds. The last bucket has no limit."""
-MAX_MODELS = 100
+MAX_MODEL_LABELS = 100
 """Maximum number of model labels. Clients choose model names, so their number is unbounded."""
 MAX_LABEL_SETS = 2_000
 """Maximum number of label sets of exchanges. Providers choose their stop reasons."""
 MAX_ATTEMPT_KINDS = 500
 """Maximum number of kinds of failed attempts."""
-MAX_NAME_LENGTH = 100
+MAX_LABEL_CHARACTERS = 100
 OTHER_LABEL, NONE_LABEL = "other", "none"
 """Labels for a name above a maximum, and for an empty name."""
 _ANSWERED = 200
-"""Status that proves that a model exists. Only such models use up `MAX_MODELS`."""
+"""Status that proves that a model exists. Only such models use up `MAX_MODEL_LABELS`."""
 
-Key = tuple[str, str, bool, int, str]
+LabelSet = tuple[str, str, bool, int, str]
 """Provider, model, streaming, status, outcome."""
 
 
@@ -43,13 +43,13 @@ class ExchangeCounters(Struct, array_like=True):
     thinking_tokens: float = 0.0
     cache_read_tokens: float = 0.0
     cache_write_tokens: float = 0.0
-    approximated: int = 0
-    emulated: int = 0
-    dropped: int = 0
-    seconds: float = 0.0
-    times: list[int] = field(default_factory=_no_times)
-    first_seconds: float = 0.0
-    first_times: list[int] = field(default_factory=_no_times)
+    approximated_fields: int = 0
+    emulated_fields: int = 0
+    dropped_fields: int = 0
+    duration_sum_seconds: float = 0.0
+    duration_buckets: list[int] = field(default_factory=_no_times)
+    first_token_sum_seconds: float = 0.0
+    first_token_buckets: list[int] = field(default_factory=_no_times)
 
     def add_counters(self, other: "ExchangeCounters") -> None:
         """Add the counters of another process."""
@@ -59,25 +59,29 @@ class ExchangeCounters(Struct, array_like=True):
         self.thinking_tokens += other.thinking_tokens
         self.cache_read_tokens += other.cache_read_tokens
         self.cache_write_tokens += other.cache_write_tokens
-        self.approximated += other.approximated
-        self.emulated += other.emulated
-        self.dropped += other.dropped
-        self.seconds += other.seconds
-        self.first_seconds += other.first_seconds
-        self.times = [ours + theirs for ours, theirs in zip(self.times, other.times, strict=True)]
-        self.first_times = [ours + theirs for ours, theirs in zip(self.first_times, other.first_times, strict=True)]
+        self.approximated_fields += other.approximated_fields
+        self.emulated_fields += other.emulated_fields
+        self.dropped_fields += other.dropped_fields
+        self.duration_sum_seconds += other.duration_sum_seconds
+        self.first_token_sum_seconds += other.first_token_sum_seconds
+        self.duration_buckets = [
+            ours + theirs for ours, theirs in zip(self.duration_buckets, other.duration_buckets, strict=True)
+        ]
+        self.first_token_buckets = [
+            ours + theirs for ours, theirs in zip(self.first_token_buckets, other.first_token_buckets, strict=True)
+        ]
 
 
 class Gauges(Struct, array_like=True):
     """Current state of a process, dropped at its end. 0: not reported by the system."""
 
-    started: float
+    started_at: float
     """Seconds since the epoch."""
-    serving: int = 1
+    serving_processes: int = 1
     """Number of serving processes."""
-    in_flight: int = 0
+    requests_in_flight: int = 0
     """HTTP requests in flight."""
-    circuits_open: int = 0
+    open_circuits: int = 0
     keys_in_cooldown: int = 0
     resident_bytes: int = 0
     open_fds: int = 0
@@ -85,11 +89,11 @@ class Gauges(Struct, array_like=True):
 
     def add_process(self, other: "Gauges") -> None:
         """Add another process. Processes share circuits and cooldowns, so these are not summed."""
-        self.started = min(self.started, other.started)
-        self.circuits_open = max(self.circuits_open, other.circuits_open)
+        self.started_at = min(self.started_at, other.started_at)
+        self.open_circuits = max(self.open_circuits, other.open_circuits)
         self.keys_in_cooldown = max(self.keys_in_cooldown, other.keys_in_cooldown)
-        self.serving += other.serving
-        self.in_flight += other.in_flight
+        self.serving_processes += other.serving_processes
+        self.requests_in_flight += other.requests_in_flight
         self.resident_bytes += other.resident_bytes
         self.open_fds += other.open_fds
         self.max_fds += other.max_fds
@@ -98,50 +102,50 @@ class Gauges(Struct, array_like=True):
 class MetricsSnapshot(Struct):
     """Counters since the start. Processes exchange them encoded by `encode_snapshot`."""
 
-    rows: dict[Key, ExchangeCounters] = field(default_factory=dict)
-    attempts: dict[str, int] = field(default_factory=dict)
+    counters: dict[LabelSet, ExchangeCounters] = field(default_factory=dict)
+    failed_attempts: dict[str, int] = field(default_factory=dict)
     """Failed attempts that another one followed, such as `groq 429` → count."""
     cpu_seconds: float = 0.0
-    rejected: dict[int, int] = field(default_factory=dict)
+    rejected_requests: dict[int, int] = field(default_factory=dict)
     """HTTP status → requests that got an error without an exchange."""
     dropped_receipts: dict[str, int] = field(default_factory=dict)
     """Observer → receipts dropped because its queue was full."""
-    now: Gauges | None = None
+    gauges: Gauges | None = None
     """None: the process has ended."""
 
-    def find_row(self, key: Key) -> ExchangeCounters:
+    def find_or_add_counters(self, key: LabelSet) -> ExchangeCounters:
         """Return the row of this key; create it if missing. Above `MAX_LABEL_SETS`: the shared row `other`."""
-        row = self.rows.get(key)
+        row = self.counters.get(key)
         if row is None:
-            if len(self.rows) >= MAX_LABEL_SETS:
+            if len(self.counters) >= MAX_LABEL_SETS:
                 key = (OTHER_LABEL, OTHER_LABEL, False, 0, OTHER_LABEL)
-            row = self.rows.setdefault(key, ExchangeCounters())
+            row = self.counters.setdefault(key, ExchangeCounters())
         return row
 
-    def count_attempt(self, attempt: str, times: int = 1) -> None:
+    def count_failed_attempt(self, attempt: str, times: int = 1) -> None:
         """Count failed attempts of one kind, such as `groq 429`."""
-        if attempt not in self.attempts and len(self.attempts) >= MAX_ATTEMPT_KINDS:
+        if attempt not in self.failed_attempts and len(self.failed_attempts) >= MAX_ATTEMPT_KINDS:
             attempt = f"{OTHER_LABEL} {OTHER_LABEL}"
-        self.attempts[attempt] = self.attempts.get(attempt, 0) + times
+        self.failed_attempts[attempt] = self.failed_attempts.get(attempt, 0) + times
 
     def add_snapshot(self, other: "MetricsSnapshot") -> None:
         """Add the snapshot of another process."""
-        for key, row in other.rows.items():
-            self.find_row(key).add_counters(row)
-        for attempt, times in other.attempts.items():
-            self.count_attempt(attempt, times)
+        for key, row in other.counters.items():
+            self.find_or_add_counters(key).add_counters(row)
+        for attempt, times in other.failed_attempts.items():
+            self.count_failed_attempt(attempt, times)
         self.cpu_seconds += other.cpu_seconds
-        for status, times in other.rejected.items():
-            self.rejected[status] = self.rejected.get(status, 0) + times
+        for status, times in other.rejected_requests.items():
+            self.rejected_requests[status] = self.rejected_requests.get(status, 0) + times
         for observer, times in other.dropped_receipts.items():
             self.dropped_receipts[observer] = self.dropped_receipts.get(observer, 0) + times
-        if self.now is None:
-            self.now = other.now
-        elif other.now is not None:
-            self.now.add_process(other.now)
+        if self.gauges is None:
+            self.gauges = other.gauges
+        elif other.gauges is not None:
+            self.gauges.add_process(other.gauges)
 
 
-class Totals:
+class MetricsTotals:
     """Counters of the exchanges of this process. Names for which `contains_secret` is true are counted as `other`."""
 
     def __init__(self, contains_secret: Callable[[str], bool]) -> None:
@@ -152,7 +156,7 @@ class Totals:
 
     def count_rejected_request(self, receipt: Receipt) -> None:
         """Count a request that got an error without an exchange."""
-        self.snapshot.rejected[receipt.status] = self.snapshot.rejected.get(receipt.status, 0) + 1
+        self.snapshot.rejected_requests[receipt.status] = self.snapshot.rejected_requests.get(receipt.status, 0) + 1
 
     def count_dropped_receipt(self, observer: str) -> None:
         """Count a receipt that was dropped because the queue of an observer was full."""
@@ -161,30 +165,32 @@ class Totals:
     def count_exchange(self, receipt: Receipt) -> None:
         """Count a finished exchange. A new label set costs a few more checks than a known one."""
         key = (receipt.provider, receipt.model, receipt.stream, receipt.status, receipt.outcome)
-        row = self.snapshot.rows.get(key) or self._find_row(receipt)
+        row = self.snapshot.counters.get(key) or self._find_row(receipt)
         row.requests += 1
         row.input_tokens += receipt.input_tokens
         row.output_tokens += receipt.output_tokens
         row.thinking_tokens += receipt.thinking_tokens
         row.cache_read_tokens += receipt.cache_read_tokens
         row.cache_write_tokens += receipt.cache_write_tokens
-        row.seconds += receipt.duration_seconds
-        row.times[bisect_left(BUCKET_LIMITS_SECONDS, receipt.duration_seconds)] += 1
+        row.duration_sum_seconds += receipt.duration_seconds
+        row.duration_buckets[bisect_left(BUCKET_LIMITS_SECONDS, receipt.duration_seconds)] += 1
         if receipt.first_token_seconds is not None:
-            row.first_seconds += receipt.first_token_seconds
-            row.first_times[bisect_left(BUCKET_LIMITS_SECONDS, receipt.first_token_seconds)] += 1
+            row.first_token_sum_seconds += receipt.first_token_seconds
+            row.first_token_buckets[bisect_left(BUCKET_LIMITS_SECONDS, receipt.first_token_seconds)] += 1
         report = receipt.fidelity
         if report.notes:
-            row.approximated += report.approximated
-            row.emulated += report.emulated
-            row.dropped += report.dropped
+            row.approximated_fields += report.approximated
+            row.emulated_fields += report.emulated
+            row.dropped_fields += report.dropped
         for attempt in receipt.failed_attempts:
-            self.snapshot.count_attempt(attempt)
+            self.snapshot.count_failed_attempt(attempt)
 
     def _find_row(self, receipt: Receipt) -> ExchangeCounters:
         provider = receipt.provider or NONE_LABEL
         outcome = self._name(receipt.outcome) if receipt.outcome else NONE_LABEL
-        return self.snapshot.find_row((provider, self._name_model(receipt), receipt.stream, receipt.status, outcome))
+        return self.snapshot.find_or_add_counters(
+            (provider, self._name_model(receipt), receipt.stream, receipt.status, outcome)
+        )
 
     def _name_model(self, receipt: Receipt) -> str:
         """Return the model label. Names from clients are limited in number and must not reveal a key."""
@@ -193,14 +199,14 @@ class Totals:
         known = (receipt.provider, receipt.model)
         if known in self._models:
             return receipt.model
-        if receipt.status != _ANSWERED or len(self._models) >= MAX_MODELS:
+        if receipt.status != _ANSWERED or len(self._models) >= MAX_MODEL_LABELS:
             return OTHER_LABEL
         if (name := self._name(receipt.model)) != OTHER_LABEL:
             self._models.add(known)
         return name
 
     def _name(self, word: str) -> str:
-        fits = len(word) <= MAX_NAME_LENGTH and word.isprintable() and not self._contains_secret(word)
+        fits = len(word) <= MAX_LABEL_CHARACTERS and word.isprintable() and not self._contains_secret(word)
         return word if fits else OTHER_LABEL
 
 
@@ -219,7 +225,7 @@ def sum_snapshots(snapshots: Iterable[bytes], ended: Sequence[bytes] = ()) -> Me
     total = MetricsSnapshot()
     for encoded in ended:
         snapshot = decode_snapshot(encoded)
-        snapshot.now = None
+        snapshot.gauges = None
         total.add_snapshot(snapshot)
     for encoded in snapshots:
         total.add_snapshot(decode_snapshot(encoded))

@@ -57,7 +57,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     receipt = Receipt(request_id=request_id, client=Client(), started_at=services.clock())
     receipt.method = scope["method"]
     receipt.path = path if (path := scope["path"]) in ENDPOINTS else remove_repeated_v1(path)
-    number = services.in_progress.begin(request_id, receipt.method, receipt.path)
+    number = services.in_progress.add_request(request_id, receipt.method, receipt.path)
     headers, body_read = headers_of(scope), False
     try:
         client = receipt.client = await authenticate(scope, headers, services.settings, services.policies)
@@ -88,7 +88,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             receipt.status = 200
             _finish(services, receipt)
     finally:
-        services.in_progress.end(number)
+        services.in_progress.remove_request(number)
 
 
 def log_rejected_request(
@@ -116,7 +116,7 @@ def _finish(services: Services, receipt: Receipt) -> None:
     receipt.duration_seconds = services.clock() - receipt.started_at
     services.log.write_request(receipt, "debug" if receipt.path in DEBUG_LOGGED_PATHS else "info")
     if receipt.path not in PROBE_PATHS:
-        services.receipts.add_request(receipt)
+        services.receipts.queue_request_receipt(receipt)
 
 
 def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) -> Awaitable[None]:

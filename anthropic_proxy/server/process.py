@@ -18,7 +18,7 @@ from typing import Protocol
 
 import uvloop
 
-from anthropic_proxy.log.in_progress import BEAT_SECONDS, InProgress
+from anthropic_proxy.log.in_progress import HEARTBEAT_INTERVAL_SECONDS, RequestsInProgress
 from anthropic_proxy.platforms.heap import HeapTrimmer, retain_freed_memory
 from anthropic_proxy.platforms.signals import exit_immediately, restore_sighup, unblock_signals
 from anthropic_proxy.platforms.stop_signals import StopSignals, call_at_signal
@@ -50,7 +50,7 @@ _POLL_SECONDS = 0.02
 class Peer(Protocol):
     """Exchange of statistics and observations with the other processes of a server (`workers/link.py`)."""
 
-    in_progress: InProgress
+    in_progress: RequestsInProgress
     """Client requests in progress in this process, and the heartbeat of this process."""
 
     def open(self) -> None:
@@ -287,8 +287,8 @@ class ServerProcess:
         """Set the header `date`, trim the heap if due and write a heartbeat. Calls itself every second."""
         self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
         self._state.heap_trimmer.trim_if_due(loop.time())
-        self._app.peer.in_progress.beat()
-        loop.call_later(BEAT_SECONDS, self._tick, loop)
+        self._app.peer.in_progress.write_heartbeat()
+        loop.call_later(HEARTBEAT_INTERVAL_SECONDS, self._tick, loop)
 
     async def _drain(self) -> None:
         """Wait up to `stop_timeout` for running replies, cancel the others, and close all client connections.

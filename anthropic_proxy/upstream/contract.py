@@ -10,9 +10,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
-IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+IMAGE_MEDIA_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 """Media types of image blocks (Messages API)."""
-TEXT_TYPES = frozenset(
+TEXT_MEDIA_TYPES = frozenset(
     {
         "text/*",
         "application/xhtml+xml",
@@ -24,9 +24,9 @@ TEXT_TYPES = frozenset(
 )
 """Media types returned as text. `text/*`: all text types."""
 PDF = "application/pdf"
-FETCHABLE_TYPES = TEXT_TYPES | {PDF}
+DEFAULT_MEDIA_TYPES = TEXT_MEDIA_TYPES | {PDF}
 """Media types of pages and documents that a model can read."""
-MAX_URL_LENGTH = 250
+MAX_URL_CHARACTERS = 250
 """Maximum characters of a URL in the web fetch tool (Anthropic's page on the tool, error `url_too_long`)."""
 
 
@@ -45,7 +45,7 @@ class FetchedPage(Struct, frozen=True, kw_only=True):
     """Binary content: a PDF or an image."""
 
     @property
-    def base64(self) -> str:
+    def body_base64(self) -> str:
         """`body` in Base64, for a `base64` source."""
         return b64encode(self.body).decode()
 
@@ -55,7 +55,7 @@ class SearchResult(Struct, frozen=True, kw_only=True):
 
     url: str
     title: str
-    content: str = ""
+    snippet: str = ""
     """Excerpt from the search service."""
     page_age: str | None = None
     """Date of publication, in the format of the service."""
@@ -68,10 +68,10 @@ class WebFetch(Protocol):
         self,
         url: str,
         *,
-        media_types: Collection[str] = FETCHABLE_TYPES,
+        media_types: Collection[str] = DEFAULT_MEDIA_TYPES,
         allowed_domains: Sequence[str] = (),
         blocked_domains: Sequence[str] = (),
-        max_url_length: int = MAX_URL_LENGTH,
+        max_url_length: int = MAX_URL_CHARACTERS,
     ) -> FetchedPage:
         """Return the page. Domains are as in the tools of the API and apply to redirects too. Empty: all domains.
 

@@ -29,14 +29,14 @@ from anthropic_proxy.errors import (
 from anthropic_proxy.platforms.os_errors import clean_error_text, describe_os_error
 from anthropic_proxy.wire.contract import Credential
 
-REFRESH_BEFORE_SECONDS = 225.0
+RENEW_BEFORE_EXPIRY_SECONDS = 225.0
 """Time before expiry at which a token is renewed (value of google-auth).
 
 The metadata server returns the old token until five minutes before its expiry.
 """
-WAIT_BEFORE_SECONDS = 15.0
+EXPIRY_MARGIN_SECONDS = 15.0
 """Time before expiry from which a token is no longer used, because a request takes time to arrive."""
-MIN_REFRESH_INTERVAL_SECONDS = 30.0
+MIN_RENEWAL_INTERVAL_SECONDS = 30.0
 """Minimum interval between background renewals, and between replacements of a rejected token."""
 RENEWAL_TIMEOUT_SECONDS = 30.0
 """Time for one renewal, or UPSTREAM_FIRST_BYTE_TIMEOUT if that is shorter."""
@@ -45,11 +45,11 @@ MAX_ABANDONED_THREADS = 16
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
-class Token(Struct, frozen=True):
+class AccessToken(Struct, frozen=True):
     """An access token with its project and expiry."""
 
     credential: Credential
-    project: str | None
+    project_id: str | None
     """Project of the credentials. None: unknown."""
     expires_at: float
     """Seconds since the epoch."""
@@ -73,8 +73,8 @@ class GoogleTokens:
         self._seconds = seconds
         self._abandoned = 0
         """Number of running threads of abandoned renewals."""
-        self._token: Token | None = None
-        self._renewal: asyncio.Task[Token] | None = None
+        self._token: AccessToken | None = None
+        self._renewal: asyncio.Task[AccessToken] | None = None
         self._renew_after = -math.inf
         """Time of the next renewal of a valid token."""
         self._invalidated_at = -math.inf
@@ -86,11 +86,11 @@ class GoogleTokens:
         `MissingExtra` (google-auth is not installed).
         """
         token, now = self._token, self._clock()
-        if token is None or now >= token.expires_at - WAIT_BEFORE_SECONDS:
+        if token is None or now >= token.expires_at - EXPIRY_MARGIN_SECONDS:
             token = await asyncio.shield(self._renew())  # a disconnect of one client does not cancel the renewal
-        elif now >= token.expires_at - REFRESH_BEFORE_SECONDS and now >= self._renew_after:
+        elif now >= token.expires_at - RENEW_BEFORE_EXPIRY_SECONDS and now >= self._renew_after:
             self._renew()
-        return token.credential, token.project
+        return token.credential, token.project_id
 
     def invalidate(self, credential: Credential) -> bool:
         """Discard a rejected token. Return True if another one can be requested.
@@ -99,32 +99,32 @@ class GoogleTokens:
         """
         if self._token is None or self._token.credential.value != credential.value:
             return True
-        if self._clock() < self._invalidated_at + MIN_REFRESH_INTERVAL_SECONDS:
+        if self._clock() < self._invalidated_at + MIN_RENEWAL_INTERVAL_SECONDS:
             return False
         self._invalidated_at = self._clock()
         self._token = None
         return True
 
-    def _renew(self) -> "asyncio.Task[Token]":
+    def _renew(self) -> "asyncio.Task[AccessToken]":
         if self._renewal is None:
             self._renewal = asyncio.create_task(self._load_token())
             self._renewal.add_done_callback(self._end_renewal)
         return self._renewal
 
-    def _end_renewal(self, renewal: "asyncio.Task[Token]") -> None:
+    def _end_renewal(self, renewal: "asyncio.Task[AccessToken]") -> None:
         self._renewal = None
-        self._renew_after = self._clock() + MIN_REFRESH_INTERVAL_SECONDS
+        self._renew_after = self._clock() + MIN_RENEWAL_INTERVAL_SECONDS
         if not renewal.cancelled() and renewal.exception() is None:
             self._token = renewal.result()
 
-    async def _load_token(self) -> Token:
+    async def _load_token(self) -> AccessToken:
         origin = self._credentials.origin
         if self._abandoned >= MAX_ABANDONED_THREADS:
             raise UpstreamTimeout(f"no access token: {self._abandoned} earlier requests for one still hang ({origin})")
         loop = asyncio.get_running_loop()
-        loaded: asyncio.Future[Token] = loop.create_future()
+        loaded: asyncio.Future[AccessToken] = loop.create_future()
 
-        def end(token: Token | None, failure: ProxyError) -> None:
+        def end(token: AccessToken | None, failure: ProxyError) -> None:
             if loaded.done():
                 self._abandoned -= 1
             elif token is None:
@@ -133,10 +133,10 @@ class GoogleTokens:
                 loaded.set_result(token)
 
         def work() -> None:
-            token: Token | None = None
+            token: AccessToken | None = None
             failure: ProxyError = InternalError("google-auth failed in the proxy; the traceback is in its log.")
             try:
-                token = self._credentials.load_token()
+                token = self._credentials.request_token()
             except ProxyError as error:
                 failure = error
             finally:
@@ -169,7 +169,7 @@ class GoogleCredentials:
         self.origin = "GOOGLE_APPLICATION_CREDENTIALS" if file else "Application Default Credentials"
         self._loaded: tuple[Any, str | None] | None = None
 
-    def load_token(self) -> Token:
+    def request_token(self) -> AccessToken:
         """Return a new token. Raises the errors of `GoogleTokens.next_token`, except a timeout."""
         try:
             from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415  # not in the default path
@@ -186,7 +186,7 @@ class GoogleCredentials:
             raise self._failure(error) from error
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # an invalid credentials file
             raise self._refusal(error) from error
-        return Token(self._credential(credentials), project, _end_of(credentials))
+        return AccessToken(self._credential(credentials), project, _end_of(credentials))
 
     def _load(self, request: Any) -> tuple[Any, str | None]:
         import google.auth  # noqa: PLC0415

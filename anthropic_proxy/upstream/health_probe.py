@@ -2,12 +2,12 @@
 
 import http.client
 
-TIMEOUT_SECONDS = 2.0
+HEALTH_TIMEOUT_SECONDS = 2.0
 
 
 def is_healthy(host: str, port: int, path: str) -> bool:
     """Return True if `GET` of a path returns 200 within the timeout."""
-    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
+    connection = http.client.HTTPConnection(host, port, timeout=HEALTH_TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == http.client.OK

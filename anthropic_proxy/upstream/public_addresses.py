@@ -8,8 +8,8 @@ Source: IANA's registries of special-purpose addresses (IPv4 and IPv6, read 2026
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+IpAddress = IPv4Address | IPv6Address
+IpNetwork = IPv4Network | IPv6Network
 
 _PRIVATE_4 = tuple(
     map(
@@ -53,7 +53,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 _LOW_32 = 0xFFFFFFFF
 
 
-def is_public(address: str, allowed: Sequence[Network] = ()) -> bool:
+def is_public(address: str, allowed: Sequence[IpNetwork] = ()) -> bool:
     """Return True if an address of a socket is public or in one of the `allowed` networks."""
     try:
         found = ip_address(address.partition("%")[0])
@@ -62,7 +62,7 @@ def is_public(address: str, allowed: Sequence[Network] = ()) -> bool:
     return any(found in network for network in allowed) or _is_global(found)
 
 
-def _is_global(address: Address) -> bool:
+def _is_global(address: IpAddress) -> bool:
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _PRIVATE_4)
     if address in _MAPPED or address in _NAT64:

@@ -8,16 +8,16 @@ from anthropic_proxy.settings import Secret, Settings, export_to_litellm
 from anthropic_proxy.upstream.contract import FetchedPage, WebFetch, WebSearch
 from anthropic_proxy.upstream.google_auth import RENEWAL_TIMEOUT_SECONDS, GoogleCredentials, GoogleTokens
 from anthropic_proxy.upstream.http import HttpTransport
-from anthropic_proxy.upstream.web_search import SearchService
+from anthropic_proxy.upstream.web_search import SearxngClient
 from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 
 if TYPE_CHECKING:
-    from anthropic_proxy.upstream.litellm import Engine, LiteLLMTransport
+    from anthropic_proxy.upstream.litellm import LiteLLMThread, LiteLLMTransport
     from anthropic_proxy.upstream.web_fetch import PageFetcher
 
 
 class Transports:
-    """Connections, engines and tokens. Exchanges keep theirs after a reload; call `wait_idle` before `close`."""
+    """Connections, engines and tokens. Exchanges keep theirs after a reload; call `wait_until_idle` before `close`."""
 
     def __init__(
         self, settings: Settings, *, setup_variables: Sequence[str], litellm_variables: dict[str, Secret] | None = None
@@ -31,31 +31,31 @@ class Transports:
             settings.timeouts.connect_seconds, proxies=self._proxies, unproxied=settings.no_proxy
         )
         self._fetcher: PageFetcher | None = None
-        self.tokens = _new_google_tokens(settings)
-        self._engine: Engine | None = None
+        self.google_tokens = _new_google_tokens(settings)
+        self._engine: LiteLLMThread | None = None
         self._litellm: LiteLLMTransport | None = None
         self._litellm_variables: dict[str, Secret] = {} if litellm_variables is None else litellm_variables
         """Environment variables set for LiteLLM, shared with the transports of later settings."""
-        self.exchanges = 0
+        self.running_exchanges = 0
         """Number of running exchanges."""
         self._empty: asyncio.Event | None = None
 
-    def by_name(self) -> Mapping[str, Transport]:
+    def transports_by_name(self) -> Mapping[str, Transport]:
         """Return the transports by the names in `Provider.transport`."""
         return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm}
 
     @property
-    def fetch(self) -> WebFetch | None:
+    def web_fetch(self) -> WebFetch | None:
         """Web fetch for models. None: disabled."""
         return self._fetch_url if self._settings.fetch_urls else None
 
     @property
-    def search(self) -> WebSearch | None:
+    def web_search(self) -> WebSearch | None:
         """Web search for models. None: no search service is configured."""
         url = self._settings.search_url
-        return None if url is None else SearchService(self._http.send, url).search
+        return None if url is None else SearxngClient(self._http.send, url).search
 
-    def for_settings(self, settings: Settings) -> "Transports":
+    def reuse_or_replace(self, settings: Settings) -> "Transports":
         """Return the transports for new settings. Return `self` if the connections remain usable."""
         previous = self._settings
         if _connection_settings(settings) != _connection_settings(previous):
@@ -64,24 +64,24 @@ class Transports:
             )
         self._settings, self._litellm = settings, None
         if _token_settings(settings) != _token_settings(previous):
-            self.tokens = _new_google_tokens(settings)
+            self.google_tokens = _new_google_tokens(settings)
         if self._engine is not None:
             self._export_litellm_variables()
         return self
 
-    def acquire(self) -> None:
+    def begin_exchange(self) -> None:
         """Count a started exchange."""
-        self.exchanges += 1
+        self.running_exchanges += 1
 
-    def release(self) -> None:
+    def end_exchange(self) -> None:
         """Count a finished exchange."""
-        self.exchanges -= 1
-        if self._empty is not None and not self.exchanges:
+        self.running_exchanges -= 1
+        if self._empty is not None and not self.running_exchanges:
             self._empty.set()
 
-    async def wait_idle(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until no exchange is running."""
-        while self.exchanges:
+        while self.running_exchanges:
             self._empty = self._empty or asyncio.Event()
             self._empty.clear()
             await self._empty.wait()
@@ -109,17 +109,17 @@ class Transports:
         if self._demo is None:
             from anthropic_proxy.upstream import demo  # noqa: PLC0415
 
-            self._demo = demo.new_demo(self._setup_variables, pace=demo.CHUNK_INTERVAL_SECONDS)
+            self._demo = demo.new_demo_transport(self._setup_variables, pace=demo.CHUNK_INTERVAL_SECONDS)
         return await self._demo(base_url, request, credential)
 
     async def _send_to_litellm(
         self, base_url: str, request: UpstreamRequest, credential: Credential | None
     ) -> UpstreamResponse:
         if self._litellm is None:
-            from anthropic_proxy.upstream.litellm import Engine, LiteLLMTransport  # noqa: PLC0415
+            from anthropic_proxy.upstream.litellm import LiteLLMThread, LiteLLMTransport  # noqa: PLC0415
 
             timeouts = self._settings.timeouts
-            self._engine = self._engine or Engine(self._export_litellm_variables)
+            self._engine = self._engine or LiteLLMThread(self._export_litellm_variables)
             self._litellm = LiteLLMTransport(self._engine, max(timeouts.first_byte_seconds, timeouts.idle_seconds))
         return await self._litellm.send(base_url, request, credential)
 

@@ -16,9 +16,9 @@ from anthropic_proxy.messages.domains import hosts_of, is_allowed
 from anthropic_proxy.upstream.contract import SearchResult
 from anthropic_proxy.wire.contract import Transport, UpstreamRequest, UpstreamResponse
 
-TIMEOUT_SECONDS = 20.0
+SEARCH_TIMEOUT_SECONDS = 20.0
 """Timeout of a search. A metasearch waits for its slowest engine."""
-MAX_QUERY_LENGTH = 1_000
+MAX_QUERY_CHARACTERS = 1_000
 """Characters of a query. Engines truncate or reject longer ones."""
 _MAX_BYTES = 8 * 1024 * 1024
 _MAX_SITES = 5
@@ -26,7 +26,7 @@ _MAX_SITES = 5
 _MAX_QUOTED_CHARACTERS = 200
 
 
-class SearchService:
+class SearxngClient:
     """Search through one SearXNG. The JSON format must be enabled in its `settings.yml`. `url`: its base URL."""
 
     def __init__(self, send: Transport, url: str) -> None:
@@ -40,9 +40,9 @@ class SearchService:
         words = " ".join(query.split())
         if not words or not words.isprintable():
             raise WebSearchFailed("a query is text that can be printed", "invalid_tool_input")
-        if len(words) > MAX_QUERY_LENGTH:
+        if len(words) > MAX_QUERY_CHARACTERS:
             raise WebSearchFailed(
-                f"the query has {len(words)} characters; it can have {MAX_QUERY_LENGTH} at most", "query_too_long"
+                f"the query has {len(words)} characters; it can have {MAX_QUERY_CHARACTERS} at most", "query_too_long"
             )
         try:
             sites = hosts_of(allowed_domains)
@@ -50,10 +50,12 @@ class SearchService:
         except ValueError as error:
             raise WebSearchFailed(str(error), "invalid_tool_input") from None
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
+            async with asyncio.timeout(SEARCH_TIMEOUT_SECONDS):
                 body = await self._send_query(words + _site_filter(sites))
         except TimeoutError:
-            raise WebSearchFailed(f"{self._url} gave no results within {TIMEOUT_SECONDS:g} s", "unavailable") from None
+            raise WebSearchFailed(
+                f"{self._url} gave no results within {SEARCH_TIMEOUT_SECONDS:g} s", "unavailable"
+            ) from None
         except UpstreamError as error:
             raise WebSearchFailed(f"SEARCH_URL: {error.message}", "unavailable") from error
         return list(self._choose(body, allowed_domains, blocked_domains, limit))
@@ -135,7 +137,7 @@ def _decode_results(body: bytes) -> Iterable[SearchResult]:
         SearchResult(
             url=result.url,
             title=result.title or result.url,
-            content=result.content or "",
+            snippet=result.content or "",
             page_age=(result.published or "").removesuffix("T00:00:00") or None,
         )
         for result in answer.results

@@ -8,8 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 
 from anthropic_proxy.errors import InternalError
-from anthropic_proxy.log.in_progress import InProgress
-from anthropic_proxy.metrics import Gauges, MetricsSnapshot, Totals, decode_snapshot, encode_snapshot, sum_snapshots
+from anthropic_proxy.log.in_progress import RequestsInProgress
+from anthropic_proxy.metrics import (
+    Gauges,
+    MetricsSnapshot,
+    MetricsTotals,
+    decode_snapshot,
+    encode_snapshot,
+    sum_snapshots,
+)
 from anthropic_proxy.platforms.process_stats import read_process_stats
 from anthropic_proxy.workers.ipc import IpcChannel, SharedObservation, StatsQuery, StatsReport, StatsRequest, StatsTotal
 
@@ -38,9 +45,9 @@ class WorkerPeer:
         apply_observation: Callable[[SharedObservation], None],
         link: "WorkerLink | None" = None,
     ) -> None:
-        self.totals = Totals(contains_secret)
+        self.totals = MetricsTotals(contains_secret)
         """Counters of finished exchanges of this process."""
-        self.in_progress = InProgress()
+        self.in_progress = RequestsInProgress()
         """Client requests in progress, and the heartbeat of this process. The supervisor can read both."""
         self.apply_observation = apply_observation
         """Function that applies an observation of another worker to the services of this process."""
@@ -48,7 +55,7 @@ class WorkerPeer:
         self._started = time.time()
         self._link = link
         if link is not None:
-            self.in_progress.share(link.board)
+            self.in_progress.use_shared_memory(link.board)
 
     def open(self) -> None:
         """Begin to exchange statistics and observations with the hub. Without a link to a hub: no effect."""
@@ -78,15 +85,15 @@ class WorkerPeer:
         """
         snapshot = self.totals.snapshot
         snapshot.cpu_seconds = time.process_time()
-        if refresh_gauges or snapshot.now is None:
+        if refresh_gauges or snapshot.gauges is None:
             resident_bytes, open_fds, max_fds = read_process_stats()
-            snapshot.now = Gauges(self._started, resident_bytes=resident_bytes, open_fds=open_fds, max_fds=max_fds)
-            self._collect_gauges(snapshot.now)
+            snapshot.gauges = Gauges(self._started, resident_bytes=resident_bytes, open_fds=open_fds, max_fds=max_fds)
+            self._collect_gauges(snapshot.gauges)
         return encode_snapshot(snapshot)
 
     def exchange_count(self) -> int:
         """Return the number of exchanges (client requests with a reply or an error) that this process has finished."""
-        return sum(row.requests for row in self.totals.snapshot.rows.values())
+        return sum(row.requests for row in self.totals.snapshot.counters.values())
 
     def sum_stats(self, running: Sequence[bytes], ended: Sequence[bytes]) -> bytes:
         """Return the sum of the statistics of several processes. Arguments and result: `metrics.encode_snapshot`.
@@ -107,8 +114,8 @@ class WorkerPeer:
             total = await self._link.query_totals()
             encoded, unresponsive_count = total.stats, total.unresponsive_count
         snapshot = decode_snapshot(encoded)
-        if snapshot.now is not None:
-            snapshot.now.in_flight -= 1  # the request for the metrics page itself
+        if snapshot.gauges is not None:
+            snapshot.gauges.requests_in_flight -= 1  # the request for the metrics page itself
         return snapshot, unresponsive_count
 
 

@@ -14,7 +14,12 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from anthropic_proxy.log.in_progress import BEAT_SECONDS, BOARD_BYTES, count_beats, describe_requests
+from anthropic_proxy.log.in_progress import (
+    HEARTBEAT_INTERVAL_SECONDS,
+    SHARED_MEMORY_BYTES,
+    describe_requests,
+    read_heartbeat_count,
+)
 from anthropic_proxy.platforms.signals import blocked_signals
 from anthropic_proxy.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
 from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, FileWatch
@@ -137,7 +142,7 @@ class Supervisor:
     def _start(self) -> None:
         control, worker_control = _spawning.Pipe()
         end, worker_end = socket.socketpair()
-        board = _spawning.RawArray("B", BOARD_BYTES)
+        board = _spawning.RawArray("B", SHARED_MEMORY_BYTES)
         index = min(set(range(self._worker_count)) - {worker.index for worker in self._workers})
         connection = SupervisorConnection(worker_control, worker_end, board)
         process = _spawning.Process(
@@ -221,7 +226,7 @@ class Supervisor:
         self._hub.answer_due_queries()
         now = time.monotonic()
         if now >= self._next_check:
-            self._next_check = now + BEAT_SECONDS
+            self._next_check = now + HEARTBEAT_INTERVAL_SECONDS
             self._check_heartbeats(now)
             if self._terminal_checks and not self._stopping:
                 self._terminal_checks -= 1
@@ -246,16 +251,17 @@ class Supervisor:
         """Kill workers with a blocked event loop, detected by missed heartbeats. `now`: monotonic seconds."""
         limit = self._config.heartbeat_timeout_seconds
         if self._stopping and now >= self._stop_at:
-            limit = min(limit, MAX_MISSED_HEARTBEATS * BEAT_SECONDS)
+            limit = min(limit, MAX_MISSED_HEARTBEATS * HEARTBEAT_INTERVAL_SECONDS)
         for worker in self._workers:
-            beats = count_beats(worker.board)
+            beats = read_heartbeat_count(worker.board)
             worker.missed = worker.missed + 1 if beats == worker.beats and beats else 0
             worker.beats = beats
-            if worker.missed * BEAT_SECONDS >= limit and not worker.killed:
+            if worker.missed * HEARTBEAT_INTERVAL_SECONDS >= limit and not worker.killed:
                 worker.killed = True
                 worker.process.kill()
                 self._application.log_warning(
-                    f"Worker {worker.process.pid} did not respond for {worker.missed * BEAT_SECONDS:g} s and was "
+                    f"Worker {worker.process.pid} did not respond for "
+                    f"{worker.missed * HEARTBEAT_INTERVAL_SECONDS:g} s and was "
                     f"killed{'' if self._stopping else '; a new one replaces it'}. "
                     f"In progress: {describe_requests(worker.board) or 'nothing'}."
                 )

@@ -76,10 +76,10 @@ class Application:
 class Sink:
     """Accepts connections and does not use them again."""
 
-    def on_idle(self, connection: Connection) -> None:
+    def put_idle(self, connection: Connection) -> None:
         """Take a connection back."""
 
-    def on_closed(self, connection: Connection) -> None:
+    def remove_closed(self, connection: Connection) -> None:
         """Forget a connection that ended."""
 
 

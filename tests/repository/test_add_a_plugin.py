@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy import app
-from anthropic_proxy.log.receipts import MAX_WAITING_RECEIPTS
+from anthropic_proxy.log.receipts import MAX_QUEUED_RECEIPTS
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.server.endpoints import PROBE_PATHS
 from tests.support.example_diffs import EXAMPLES, apply_to_copy, changed_lines, python_in
@@ -50,6 +50,6 @@ def test_the_page_lists_every_field_of_a_receipt() -> None:
 
 
 def test_the_page_states_the_limits_of_the_code() -> None:
-    assert f"{MAX_WAITING_RECEIPTS:,} receipts" in PAGE
+    assert f"{MAX_QUEUED_RECEIPTS:,} receipts" in PAGE
     assert f"{app.SHUTDOWN_GRACE_SECONDS:.0f} s" in PAGE
     assert all(f"`{path}`" in PAGE for path in PROBE_PATHS)

@@ -22,8 +22,8 @@ class Blocking(App):
         if not path.startswith("/block/"):
             await super().__call__(scope, receive, send)
             return
-        number = self.peer.in_progress.begin("req_blocking", scope["method"], path)
-        self.peer.in_progress.name(number, "claude-blocked")
+        number = self.peer.in_progress.add_request("req_blocking", scope["method"], path)
+        self.peer.in_progress.set_model(number, "claude-blocked")
         os.write(1, b"Blocking.\n")
         if path.endswith("pattern"):
             re.fullmatch("(a*)*(a*)*(a*)*b", "a" * 60)

@@ -13,7 +13,7 @@ from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.log import Log
-from anthropic_proxy.log.receipts import Receipts
+from anthropic_proxy.log.receipts import ReceiptQueues
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import MessagesResponse
 from anthropic_proxy.plugins import Client, Receipt
@@ -101,7 +101,7 @@ class ProxyHarness:
             {"http": send},
             log,
             new_id=lambda prefix: f"{prefix}{next(numbers):022d}",
-            receipts=Receipts(log, count=self.receipts.append),
+            receipts=ReceiptQueues(log, count=self.receipts.append),
         )
         self.services = structs.replace(self.services, sleep=self._sleep)
 

@@ -8,8 +8,8 @@ from anthropic.types import Message
 from msgspec import structs
 
 from anthropic_proxy.errors import WebFetchFailed
-from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, FetchedPage, SearchResult
-from anthropic_proxy.upstream.web_fetch.content_type import is_wanted
+from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, FetchedPage, SearchResult
+from anthropic_proxy.upstream.web_fetch.content_type import matches_media_types
 from anthropic_proxy.wire.contract import UpstreamRequest
 from tests.support.event_grammar import check_bytes
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
@@ -23,7 +23,7 @@ WEATHER = {
     "input_schema": {"type": "object", "properties": {"city": {"type": "string", "description": "Where."}}},
 }
 MAIL = {"name": "send_mail", "description": "Sends a letter.", "input_schema": {"type": "object", "properties": {}}}
-FACTS = [SearchResult(url="https://cold.test/oslo", title="Oslo", content="It is cold in Oslo.", page_age="1 day")]
+FACTS = [SearchResult(url="https://cold.test/oslo", title="Oslo", snippet="It is cold in Oslo.", page_age="1 day")]
 
 
 def frame(delta: dict[str, Any], finish: str | None = None, usage: dict[str, int] | None = None) -> bytes:
@@ -103,11 +103,11 @@ class Fetcher:
         self.requests: list[str] = []
         self._pages = {page.url: page for page in pages}
 
-    async def __call__(self, url: str, *, media_types: Collection[str] = FETCHABLE_TYPES, **_: Any) -> FetchedPage:
+    async def __call__(self, url: str, *, media_types: Collection[str] = DEFAULT_MEDIA_TYPES, **_: Any) -> FetchedPage:
         self.requests.append(url)
         if url not in self._pages:
             raise WebFetchFailed("404", "url_not_accessible")
-        if not is_wanted(self._pages[url].media_type, media_types):
+        if not matches_media_types(self._pages[url].media_type, media_types):
             raise WebFetchFailed("another type", "unsupported_content_type")
         return self._pages[url]
 

@@ -12,13 +12,13 @@ from urllib.parse import quote
 
 import pytest
 
-from anthropic_proxy.log import Level, Log
+from anthropic_proxy.log import Log, LogLevel
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.plugins import Client, Receipt
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.paths import ROOT
 
-LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
+LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error")
 
 
 def receipt(**fields: object) -> Receipt:
@@ -53,7 +53,7 @@ class Screen(io.StringIO):
         ("error", ["/v1/messages 502"]),
     ],
 )
-def test_a_level_leaves_out_what_weighs_less(level: Level, kept: list[str]) -> None:
+def test_a_level_leaves_out_what_weighs_less(level: LogLevel, kept: list[str]) -> None:
     stream = io.StringIO()
     log = Log(stream, level=level)
     log.write_request(receipt(method="GET", path="/debug"), "debug")
@@ -333,7 +333,7 @@ def test_json_has_a_readable_time_on_every_line() -> None:
     log = Log(stream, "json")
     log.write_exchange(receipt(started_at=1_795_208_672.1204))
     log.write_line("beware")
-    log.write_event("start", ready=["openai"])
+    log.write_json_event("start", ready=["openai"])
     first, *others = map(json.loads, stream.getvalue().splitlines())
     assert first["time"] == first["started_at"] == "2026-11-20T21:04:32.120Z"
     assert all(line["time"].endswith("Z") for line in others)

@@ -10,12 +10,12 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from anthropic_proxy.log.receipts import Receipts
+from anthropic_proxy.log.receipts import ReceiptQueues
 from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.usage import MAX_COUNT
-from anthropic_proxy.metrics import Gauges, MetricsPage, MetricsSnapshot, Totals, encode_snapshot, sum_snapshots
+from anthropic_proxy.metrics import Gauges, MetricsPage, MetricsSnapshot, MetricsTotals, encode_snapshot, sum_snapshots
 from anthropic_proxy.metrics.families import FAMILIES
-from anthropic_proxy.metrics.totals import MAX_ATTEMPT_KINDS, MAX_LABEL_SETS, MAX_MODELS, MAX_NAME_LENGTH
+from anthropic_proxy.metrics.totals import MAX_ATTEMPT_KINDS, MAX_LABEL_CHARACTERS, MAX_LABEL_SETS, MAX_MODEL_LABELS
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.redaction import redact_key_patterns
 from anthropic_proxy.workers.link import WorkerPeer
@@ -35,7 +35,7 @@ def tells_key(word: str) -> bool:
 
 
 async def count(*receipts: Receipt) -> MetricsSnapshot:
-    totals = Totals(tells_key)
+    totals = MetricsTotals(tells_key)
     for receipt in receipts:
         totals.count_exchange(receipt)
     return totals.snapshot
@@ -96,7 +96,7 @@ async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None
 
 async def test_both_formats_say_the_same() -> None:
     reading = await count(receipt_of(model='odd "name"\\'), receipt_of(provider="", model="", status=400))
-    reading.now = Gauges(started=5.0)
+    reading.gauges = Gauges(started_at=5.0)
     text, text_type = await page_of(reading)
     openmetrics, openmetrics_type = await page_of(reading, f"{OPENMETRICS},text/plain;version=0.0.4;q=0.5,*/*;q=0.1")
     assert text_type == "text/plain; version=0.0.4; charset=utf-8"
@@ -112,14 +112,18 @@ def name_of(name: str) -> str:
 
 @pytest.mark.parametrize("status", [0, 401, 404, 429, 502])
 async def test_names_that_clients_make_up_take_no_room(status: int) -> None:
-    junk = [receipt_of(model=f"no-such-{number}", status=status, outcome="error") for number in range(3 * MAX_MODELS)]
-    served = [receipt_of(model=f"model-{number}") for number in range(3 * MAX_MODELS)]
-    reading = await count(*junk, receipt_of(model="x" * (MAX_NAME_LENGTH + 1)), *served, receipt_of(model="model-1"))
-    models = {model for _, model, *_ in reading.rows}
-    assert len(models) == MAX_MODELS + 1
-    assert reading.rows["groq", "model-1", False, 200, "end_turn"].requests == 2
-    assert reading.rows["groq", "other", False, status, "error"].requests == len(junk)
-    assert sum(row.requests for row in reading.rows.values()) == len(junk) + len(served) + 2
+    junk = [
+        receipt_of(model=f"no-such-{number}", status=status, outcome="error") for number in range(3 * MAX_MODEL_LABELS)
+    ]
+    served = [receipt_of(model=f"model-{number}") for number in range(3 * MAX_MODEL_LABELS)]
+    reading = await count(
+        *junk, receipt_of(model="x" * (MAX_LABEL_CHARACTERS + 1)), *served, receipt_of(model="model-1")
+    )
+    models = {model for _, model, *_ in reading.counters}
+    assert len(models) == MAX_MODEL_LABELS + 1
+    assert reading.counters["groq", "model-1", False, 200, "end_turn"].requests == 2
+    assert reading.counters["groq", "other", False, status, "error"].requests == len(junk)
+    assert sum(row.requests for row in reading.counters.values()) == len(junk) + len(served) + 2
 
 
 async def test_what_providers_make_up_takes_no_room() -> None:
@@ -128,10 +132,10 @@ async def test_what_providers_make_up_takes_no_room() -> None:
         for number in range(2 * MAX_LABEL_SETS)
     ]
     reading = await count(*odd)
-    assert len(reading.rows) == MAX_LABEL_SETS + 1
-    assert reading.rows["other", "other", False, 0, "other"].requests == MAX_LABEL_SETS
-    assert len(reading.attempts) == MAX_ATTEMPT_KINDS + 1
-    assert sum(reading.attempts.values()) == len(odd)
+    assert len(reading.counters) == MAX_LABEL_SETS + 1
+    assert reading.counters["other", "other", False, 0, "other"].requests == MAX_LABEL_SETS
+    assert len(reading.failed_attempts) == MAX_ATTEMPT_KINDS + 1
+    assert sum(reading.failed_attempts.values()) == len(odd)
 
 
 @pytest.mark.parametrize("model", ["sk-ant-0123456789abcdef", "gpt\ud800", "gpt\x1b[2J", "a\nb"])
@@ -149,18 +153,18 @@ async def test_counts_of_several_processes_are_added_and_those_of_ended_ones_sta
         ),
     ]
     for reading, started in zip(readings, (7.0, 5.0), strict=True):
-        reading.cpu_seconds, reading.now = 1.5, Gauges(started=started, resident_bytes=10, keys_in_cooldown=1)
+        reading.cpu_seconds, reading.gauges = 1.5, Gauges(started_at=started, resident_bytes=10, keys_in_cooldown=1)
     first, second = map(encode_snapshot, readings)
     total = sum_snapshots([second], ended=[first])
-    assert total.rows["groq", "small", False, 200, "end_turn"].requests == 3
-    assert total.rows["groq", "small", False, 200, "end_turn"].input_tokens == 3
-    assert total.rows["groq", "big", False, 200, "end_turn"].requests == 1
-    assert total.attempts == {"groq 500": 2}
+    assert total.counters["groq", "small", False, 200, "end_turn"].requests == 3
+    assert total.counters["groq", "small", False, 200, "end_turn"].input_tokens == 3
+    assert total.counters["groq", "big", False, 200, "end_turn"].requests == 1
+    assert total.failed_attempts == {"groq 500": 2}
     assert total.cpu_seconds == 3.0
-    assert total.now == Gauges(started=5.0, resident_bytes=10, keys_in_cooldown=1)
+    assert total.gauges == Gauges(started_at=5.0, resident_bytes=10, keys_in_cooldown=1)
     both = sum_snapshots([first, second])
-    assert both.rows == total.rows
-    assert both.now == Gauges(started=5.0, serving=2, resident_bytes=20, keys_in_cooldown=1), (
+    assert both.counters == total.counters
+    assert both.gauges == Gauges(started_at=5.0, serving_processes=2, resident_bytes=20, keys_in_cooldown=1), (
         "what rests, rests for all"
     )
     assert msgspec.to_builtins(sum_snapshots([encode_snapshot(both)])) == msgspec.to_builtins(both)
@@ -178,14 +182,14 @@ async def test_the_house_counts_what_it_serves() -> None:
     proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-none")
     crew = WorkerPeer(tells_key, lambda _: None, lambda _: None)
     proxy.services = msgspec.structs.replace(
-        proxy.services, receipts=Receipts(proxy.services.log, count=crew.totals.count_exchange)
+        proxy.services, receipts=ReceiptQueues(proxy.services.log, count=crew.totals.count_exchange)
     )
     await proxy.post(model="no such model", max_tokens=-1)
     reading, silent = await crew.query_totals()
-    assert [key[3:] for key in reading.rows] == [(400, "error")]
+    assert [key[3:] for key in reading.counters] == [(400, "error")]
     assert silent == 0
-    assert reading.now is not None
-    assert reading.now.resident_bytes > 0
+    assert reading.gauges is not None
+    assert reading.gauges.resident_bytes > 0
 
 
 def test_the_page_of_running_has_every_metric() -> None:
@@ -194,7 +198,7 @@ def test_the_page_of_running_has_every_metric() -> None:
     )
     told = {name: (kind, labels, says) for name, kind, labels, says in rows}
     assert told == {
-        family.name: (family.kind, ", ".join(f"`{label}`" for label in family.labels) or "–", family.help)
+        family.name: (family.kind, ", ".join(f"`{label}`" for label in family.label_names) or "–", family.help)
         for family in FAMILIES
     }
 

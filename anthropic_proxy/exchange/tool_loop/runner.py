@@ -32,7 +32,7 @@ from anthropic_proxy.messages.server_blocks import (
 )
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.services import Services
-from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, TEXT_TYPES
+from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, TEXT_MEDIA_TYPES
 
 MAX_TOOL_CALLS = 32
 """Maximum number of proxy tool calls per reply, against endless loops of a model. Further calls get an error result."""
@@ -150,7 +150,7 @@ class ProxyToolRunner:
         except WebSearchFailed as error:
             return error_content("web_search", error.error_code)
         return search_content(
-            SearchResultPage(result.url, result.title, result.content, result.page_age) for result in results
+            SearchResultPage(result.url, result.title, result.snippet, result.page_age) for result in results
         )
 
     async def _fetch(self, tool: Tool, arguments: dict[str, Any], known: KnownUrls, accepts_pdf: bool) -> Content:
@@ -164,7 +164,7 @@ class ProxyToolRunner:
         try:
             fetched = await self._services.web_fetch(
                 url,
-                media_types=FETCHABLE_TYPES if accepts_pdf else TEXT_TYPES,
+                media_types=DEFAULT_MEDIA_TYPES if accepts_pdf else TEXT_MEDIA_TYPES,
                 allowed_domains=tool.allowed_domains or (),
                 blocked_domains=tool.blocked_domains or (),
             )
@@ -174,7 +174,7 @@ class ProxyToolRunner:
         citations = msgspec.json.decode(tool.citations) if memoryview(tool.citations).nbytes else None
         now = datetime.fromtimestamp(self._services.clock(), UTC).isoformat(timespec="seconds")
         if fetched.media_type == _PDF:
-            source = {"type": "base64", "media_type": _PDF, "data": fetched.base64}
+            source = {"type": "base64", "media_type": _PDF, "data": fetched.body_base64}
         else:
             text = (fetched.text or "")[: max_tokens * _CHARACTERS_PER_TOKEN]
             source = {"type": "text", "media_type": "text/plain", "data": text}

@@ -41,7 +41,7 @@ class DemoResponse:
         self._chunks = iter(())
 
 
-def new_demo(
+def new_demo_transport(
     variables: Sequence[str],
     *,
     pace: float = 0.0,

@@ -11,26 +11,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, count_nodes
-from anthropic_proxy.upstream.demo.requests import DemoRequest, Tool, ToolUse
+from anthropic_proxy.upstream.demo.requests import DemoRequest, OfferedTool, ToolCall
 
-MAX_FILL_NODES = 1_000
+MAX_DEFAULT_VALUE_NODES = 1_000
 """Size of the values for one reply. A node is a key, a value or 64 characters."""
-MAX_FILL_STEPS = 20_000
-MAX_FILL_DEPTH = 32
+MAX_DEFAULT_VALUE_STEPS = 20_000
+MAX_SCHEMA_DEPTH = 32
 _TEXT = "demo"
 _UNION_KEYWORDS = ("anyOf", "oneOf", "allOf")
 
 
-def fill_call(tool: Tool, given: Mapping[str, Any]) -> ToolUse:
+def build_tool_call(tool: OfferedTool, given: Mapping[str, Any]) -> ToolCall:
     """Return a call with the given arguments, and defaults for the other required ones.
 
     Raises `WorkLimitExceeded` if the defaults are too large.
     """
-    value = _Defaults(f"tools.{tool.name}.input_schema", tool.schema).fill(tool.schema, 0, given)
-    return ToolUse(tool.name, {**value, **given} if isinstance(value, dict) else given)
+    value = _Defaults(f"tools.{tool.name}.input_schema", tool.input_schema).fill(tool.input_schema, 0, given)
+    return ToolCall(tool.name, {**value, **given} if isinstance(value, dict) else given)
 
 
-def default_value(field: str, schema: Any) -> Any:
+def build_default_value(field: str, schema: Any) -> Any:
     """Return a value for a whole schema. Raises `WorkLimitExceeded` if it is too large."""
     return _Defaults(field, schema).fill(schema, 0)
 
@@ -40,7 +40,11 @@ class _Defaults:
 
     def __init__(self, field: str, root: Any) -> None:
         self._budget = WorkBudget(
-            field, purpose="fill in", max_steps=MAX_FILL_STEPS, max_nodes=MAX_FILL_NODES, max_depth=MAX_FILL_DEPTH
+            field,
+            purpose="fill in",
+            max_steps=MAX_DEFAULT_VALUE_STEPS,
+            max_nodes=MAX_DEFAULT_VALUE_NODES,
+            max_depth=MAX_SCHEMA_DEPTH,
         )
         self._root = root
 
@@ -121,7 +125,7 @@ def _lower_bound(*limits: Any) -> Any:
     return max((0, *(limit for limit in limits if isinstance(limit, int | float))))
 
 
-MAX_REQUEST_CHARACTERS = 300
+MAX_PROMPT_CHARACTERS = 300
 _START = (
     r"\s*(?:(?:please|now|then)\s+|(?:can|could|would) you\s+(?:please\s+)?)?"
     r"(?:use\s+(?:the\s+)?(?P<tool>\w+)(?:\s+tool)?\s+(?:to|and)\s+)?"
@@ -141,7 +145,7 @@ _FOLDER = (
 )
 
 
-def _intent(form: str, *tools: tuple[str, str, str]) -> tuple[re.Pattern[str], Sequence[tuple[str, str, str]]]:
+def _tool_call_rule(form: str, *tools: tuple[str, str, str]) -> tuple[re.Pattern[str], Sequence[tuple[str, str, str]]]:
     """Return the form of a text and the kinds of tools that serve it; the first kind that is offered counts.
 
     A kind is the form of the tool's name, the names of its argument, and the template of the value (see `_fill`). Names
@@ -156,8 +160,8 @@ _SHELL = (
 )
 _LISTER = r"ls|list(?:dir|directory|files|folder|directorycontents)?|readdir"
 _READER = r"(?:read|view|open|get|cat|fetch)(?:text)?(?:files?)?(?:contents?)?"
-INTENTS = (
-    _intent(  # list the files here
+TOOL_CALL_RULES = (
+    _tool_call_rule(  # list the files here
         r"(?:ls|(?:list|show|display)(?:\s+me)?(?:\s+all)?(?:\s+of)?(?:\s+the|\s+my)?\s+files"
         r"|(?:what|which)\s+files\s+(?:are|exist)(?:\s+there)?)"
         rf"(?:(?:\s+that)?(?:\s+are)?\s+here)?(?:\s+(?:in|inside|of|under)\s+(?:{_HERE}|{_FOLDER}))?",
@@ -165,19 +169,19 @@ INTENTS = (
         (*_SHELL, "ls -la {quoted}"),
         (r"glob|globfiles", "pattern globpattern", "{pattern}"),
     ),
-    _intent(  # read a.txt
+    _tool_call_rule(  # read a.txt
         rf"(?:(?:read|cat|view)(?:\s+me)?(?:\s+the)?(?:\s+contents?\s+of)?(?:\s+the)?"
         r"|(?:open|print|show(?:\s+me)?)(?:\s+the)?(?:\s+contents?\s+of(?:\s+the)?|(?=\s+file))"
         rf"|what(?:'s|\s+is)\s+in(?:\s+the)?)(?:\s+file)?\s+(?:{_PATH})(?:\s+file)?",
         (_READER, "filepath path filename file targetfile absolutepath absolutefilepath", "{path}"),
         (*_SHELL, "cat {quoted}"),
     ),
-    _intent(  # run `echo hi`
+    _tool_call_rule(  # run `echo hi`
         rf"(?:run|execute)(?:\s+(?:the|this))?(?:\s+following)?(?:\s+(?:shell|bash|terminal)?\s*command)?"
         rf"(?:\s*:\s*(?P<plain>[^`\n]+)|\s*:?\s*(?:{_QUOTED}))",
         (*_SHELL, "{text}"),
     ),
-    _intent(  # What's the weather in Paris?
+    _tool_call_rule(  # What's the weather in Paris?
         r"(?:(?:what|how)(?:'s|\s+is)\s+the\s+|(?:tell|show)\s+me\s+the\s+|get\s+(?:me\s+)?the\s+|the\s+)?(?:current\s+)?weather"
         r"(?:\s+like)?\s+in\s+(?P<plain>(?-i:[A-Z][\w.'’-]*(?:\s+[A-Z][\w.'’-]*){0,3})|\w+)",
         (r"\w*(?:weather|forecast)\w*", "city location place town cityname", "{text}"),
@@ -185,12 +189,12 @@ INTENTS = (
 )
 
 
-def find_call(request: DemoRequest) -> ToolUse | None:
+def find_requested_call(request: DemoRequest) -> ToolCall | None:
     """Return the tool call that the user's last text obviously asks for; None: there is none."""
-    prompt = request.prompt
-    if not request.tools or len(prompt) > MAX_REQUEST_CHARACTERS:
+    prompt = request.last_user_text
+    if not request.tools or len(prompt) > MAX_PROMPT_CHARACTERS:
         return None
-    matches = ((form.fullmatch(prompt), tools) for form, tools in INTENTS)
+    matches = ((form.fullmatch(prompt), tools) for form, tools in TOOL_CALL_RULES)
     match, kinds = next((found for found in matches if found[0]), (None, ()))
     groups = match.groupdict() if match else {}
     text = next((groups[name] for name in ("ticked", "double", "single", "named", "plain") if groups.get(name)), "")
@@ -200,7 +204,7 @@ def find_call(request: DemoRequest) -> ToolUse | None:
             name = _normalize(tool.name.rpartition("__")[2])
             argument = wanted in {"", name} and re.fullmatch(form, name) and _find_argument(tool, arguments.split())
             if argument:
-                return fill_call(tool, {argument: _fill(template, text, request.directory)})
+                return build_tool_call(tool, {argument: _fill(template, text, request.working_directory)})
     return None
 
 
@@ -211,9 +215,9 @@ def _fill(template: str, text: str, directory: str) -> str:
     return template.format(text=text, quoted=quoted, path=text if text[:1] == "~" else path, pattern=pattern).strip()
 
 
-def _find_argument(tool: Tool, arguments: Sequence[str]) -> str:
+def _find_argument(tool: OfferedTool, arguments: Sequence[str]) -> str:
     """Return the name of the text argument that takes the object; "": the tool has none."""
-    properties = tool.schema.get("properties")
+    properties = tool.input_schema.get("properties")
     known = properties if isinstance(properties, dict) else {}
     return next((name for name, schema in known.items() if _normalize(name) in arguments and _is_text(schema)), "")
 

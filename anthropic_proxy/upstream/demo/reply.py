@@ -10,64 +10,64 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.upstream.demo.calls import default_value, fill_call, find_call
-from anthropic_proxy.upstream.demo.requests import DemoRequest, ToolUse, remove_reminders
+from anthropic_proxy.upstream.demo.calls import build_default_value, build_tool_call, find_requested_call
+from anthropic_proxy.upstream.demo.requests import DemoRequest, ToolCall, remove_tagged_sections
 
-MAX_QUOTED_RESULTS = 8
-MAX_QUOTED_CHARACTERS = 1_500
+MAX_REPEATED_TOOL_RESULTS = 8
+MAX_TOOL_RESULT_CHARACTERS = 1_500
 """Results of the last reply that are repeated, and characters of each."""
 _ERROR_MARK = "[tool error]"
 _FINAL_TOOL = "StructuredOutput"
 """The tool by which Claude Code requests structured output. A reply without a call of it is an error there."""
 
 
-class Reply(Struct, frozen=True):
+class DemoReply(Struct, frozen=True):
     """Text, a tool call, or both."""
 
     text: str = ""
-    call: ToolUse | None = None
+    tool_call: ToolCall | None = None
 
 
-def build_reply(request: DemoRequest, variables: Sequence[str]) -> Reply:
+def build_reply(request: DemoRequest, variables: Sequence[str]) -> DemoReply:
     """Return the reply. `variables`: settings that configure a provider, the most common first.
 
     Raises `WorkLimitExceeded` if the schema of a tool or of the reply requires values that are too large.
     """
-    call = None if request.choice == "none" else find_call(request)
-    if request.choice not in {"auto", "none"}:
+    call = None if request.tool_choice == "none" else find_requested_call(request)
+    if request.tool_choice not in {"auto", "none"}:
         forced = _force(request, call)
-        return Reply(call=forced) if forced else Reply(_introduce(request, variables))
-    if call is not None and call not in request.calls:
-        return Reply(f"The demonstration calls {call.name}.", call)
+        return DemoReply(tool_call=forced) if forced else DemoReply(_introduce(request, variables))
+    if call is not None and call not in request.tool_calls:
+        return DemoReply(f"The demonstration calls {call.name}.", call)
     final = next((tool for tool in request.tools if tool.name == _FINAL_TOOL), None)
-    if final and request.choice == "auto" and all(made.name != _FINAL_TOOL for made in request.calls):
-        return Reply(call=fill_call(final, {}))
-    if request.wants_json:
-        schema = {"type": "object"} if request.schema is None else request.schema
-        return Reply(msgspec.json.encode(default_value("output_config.format.schema", schema)).decode())
-    if request.results:
-        return Reply(_repeat(request.results, variables))
-    return Reply(_introduce(request, variables))
+    if final and request.tool_choice == "auto" and all(made.name != _FINAL_TOOL for made in request.tool_calls):
+        return DemoReply(tool_call=build_tool_call(final, {}))
+    if request.requires_json:
+        schema = {"type": "object"} if request.reply_schema is None else request.reply_schema
+        return DemoReply(msgspec.json.encode(build_default_value("output_config.format.schema", schema)).decode())
+    if request.tool_results:
+        return DemoReply(_repeat(request.tool_results, variables))
+    return DemoReply(_introduce(request, variables))
 
 
-def _force(request: DemoRequest, call: ToolUse | None) -> ToolUse | None:
+def _force(request: DemoRequest, call: ToolCall | None) -> ToolCall | None:
     """Return the call that `tool_choice` requires: the obvious one, or else one with default arguments."""
-    allowed = [tool for tool in request.tools if request.choice in {"required", f"tool:{tool.name}"}]
+    allowed = [tool for tool in request.tools if request.tool_choice in {"required", f"tool:{tool.name}"}]
     if call and any(tool.name == call.name for tool in allowed):
         return call
-    return next((fill_call(tool, {}) for tool in allowed), None)
+    return next((build_tool_call(tool, {}) for tool in allowed), None)
 
 
 def _repeat(results: Sequence[tuple[str, str]], variables: Sequence[str]) -> str:
-    texts = [_quote(name, text) for name, text in results[:MAX_QUOTED_RESULTS]]
+    texts = [_quote(name, text) for name, text in results[:MAX_REPEATED_TOOL_RESULTS]]
     return "\n\n".join([*texts, f"(The demonstration repeats tool results. {_explain(variables)})"])
 
 
 def _quote(name: str, result: str) -> str:
     failed = result.startswith(_ERROR_MARK)
-    text = remove_reminders(result.removeprefix(_ERROR_MARK)).strip()
-    if len(text) > MAX_QUOTED_CHARACTERS:
-        text = f"{text[:MAX_QUOTED_CHARACTERS].rstrip()} … ({len(text):,} characters in total)"
+    text = remove_tagged_sections(result.removeprefix(_ERROR_MARK)).strip()
+    if len(text) > MAX_TOOL_RESULT_CHARACTERS:
+        text = f"{text[:MAX_TOOL_RESULT_CHARACTERS].rstrip()} … ({len(text):,} characters in total)"
     return f"{name} {'failed' if failed else 'returned'}:\n\n{text or '(no text)'}"
 
 
@@ -83,7 +83,7 @@ def _introduce(request: DemoRequest, variables: Sequence[str]) -> str:
         )
     text = "\n\n".join(texts)
     # A client that compacts its history looks for these tags.
-    return f"<summary>{text}</summary>" if "<summary>" in request.prompt else text
+    return f"<summary>{text}</summary>" if "<summary>" in request.last_user_text else text
 
 
 def _explain(variables: Sequence[str]) -> str:
@@ -92,27 +92,27 @@ def _explain(variables: Sequence[str]) -> str:
 
 _TOKEN = re.compile(r"\s*\w{1,6}|\s*[^\w\s]{1,4}|\s+")
 _CHARACTERS_PER_TOKEN = 4
-MAX_FRAGMENTS = 300
+MAX_STREAM_FRAGMENTS = 300
 """Fragments of a text or of arguments, so that a long reply does not stream for minutes."""
 
 
-def encode_reply(reply: Reply, request: DemoRequest, head: Mapping[str, Any], call_id: str) -> Iterator[bytes]:
+def encode_reply(reply: DemoReply, request: DemoRequest, head: Mapping[str, Any], call_id: str) -> Iterator[bytes]:
     """Return the events of a stream, `[DONE]` last, or one body; the tokens beyond the request's limit are cut.
 
     `head`: the fields of every chunk.
     """
-    limit = 1 << 30 if request.limit is None else request.limit
+    limit = 1 << 30 if request.max_reply_tokens is None else request.max_reply_tokens
     texts, spent, cut = _split(reply.text, limit)
     call: dict[str, Any] | None = None
     arguments: list[str] = []
-    if reply.call is not None and not cut and spent < limit:
+    if reply.tool_call is not None and not cut and spent < limit:
         # The name of a call counts as one token.
-        arguments, used, cut = _split(msgspec.json.encode(reply.call.arguments).decode(), limit - spent - 1)
+        arguments, used, cut = _split(msgspec.json.encode(reply.tool_call.arguments).decode(), limit - spent - 1)
         spent += 1 + used
-        call = {"id": call_id, "type": "function", "function": {"name": reply.call.name, "arguments": ""}}
-    prompt = request.characters // _CHARACTERS_PER_TOKEN + 8
+        call = {"id": call_id, "type": "function", "function": {"name": reply.tool_call.name, "arguments": ""}}
+    prompt = request.input_characters // _CHARACTERS_PER_TOKEN + 8
     usage = {"prompt_tokens": prompt, "completion_tokens": spent, "total_tokens": prompt + spent}
-    reason = "length" if cut or (reply.call and not call) else "tool_calls" if call else "stop"
+    reason = "length" if cut or (reply.tool_call and not call) else "tool_calls" if call else "stop"
     if request.stream:
         deltas = _list_deltas(texts, call, arguments)
         return _encode_events(head, deltas, reason, usage if request.includes_usage else None)
@@ -128,7 +128,7 @@ def _split(text: str, limit: int) -> tuple[list[str], int, bool]:
     """Return the fragments of a text, its tokens, and whether tokens beyond the limit were cut."""
     tokens = _TOKEN.findall(text)
     kept = tokens[:limit]
-    step = 1 + len(kept) // MAX_FRAGMENTS
+    step = 1 + len(kept) // MAX_STREAM_FRAGMENTS
     fragments = ["".join(kept[place : place + step]) for place in range(0, len(kept), step)]
     return fragments, len(kept), len(kept) < len(tokens)
 

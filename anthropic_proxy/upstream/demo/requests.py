@@ -13,14 +13,14 @@ _REMINDER_TAGS = ("system-reminder", "local-command-caveat", "local-command-stdo
 """Tags around text that Claude Code adds to the text of the user."""
 
 
-class Tool(Struct, frozen=True):
+class OfferedTool(Struct, frozen=True):
     """A function that the client offers."""
 
     name: str
-    schema: Mapping[str, Any]
+    input_schema: Mapping[str, Any]
 
 
-class ToolUse(Struct, frozen=True):
+class ToolCall(Struct, frozen=True):
     """A tool call."""
 
     name: str
@@ -31,27 +31,27 @@ class DemoRequest(Struct, kw_only=True):
     """A decoded request."""
 
     model: str
-    tools: Sequence[Tool]
-    choice: str
+    tools: Sequence[OfferedTool]
+    tool_choice: str
     """`auto`, `none`, `required`, or one tool as `tool:<name>`."""
-    limit: int | None
+    max_reply_tokens: int | None
     """Maximum size of the reply in tokens."""
     stream: bool
     includes_usage: bool
-    wants_json: bool
-    schema: Any
+    requires_json: bool
+    reply_schema: Any
     """Schema of the reply; None: unrestricted."""
-    prompt: str = ""
+    last_user_text: str = ""
     """The user's last text, without the client's own additions."""
-    directory: str = ""
+    working_directory: str = ""
     """The client's working directory; "": not stated."""
-    calls: list[ToolUse] = field(default_factory=list)
+    tool_calls: list[ToolCall] = field(default_factory=list)
     """Tool calls since the last reply that was text only."""
-    results: list[tuple[str, str]] = field(default_factory=list)
+    tool_results: list[tuple[str, str]] = field(default_factory=list)
     """Tool name and result of each call of the last reply; empty: it was text only."""
-    names: dict[str, str] = field(default_factory=dict)
+    tool_names: dict[str, str] = field(default_factory=dict)
     """Tool call id → tool name, of the last reply."""
-    characters: int = 0
+    input_characters: int = 0
     """Size of the whole input."""
 
 
@@ -64,14 +64,14 @@ def decode_request(body: bytes) -> DemoRequest:
     form = fields.get("response_format") or {}
     request = DemoRequest(
         model=fields.get("model") or "demo",
-        tools=[Tool(function["name"], function.get("parameters") or {}) for function in functions],
-        choice=f"tool:{named}" if named else str(choice),
-        limit=fields.get("max_completion_tokens") or fields.get("max_tokens"),
+        tools=[OfferedTool(function["name"], function.get("parameters") or {}) for function in functions],
+        tool_choice=f"tool:{named}" if named else str(choice),
+        max_reply_tokens=fields.get("max_completion_tokens") or fields.get("max_tokens"),
         stream=bool(fields.get("stream")),
         includes_usage=bool((fields.get("stream_options") or {}).get("include_usage")),
-        wants_json=form.get("type") in {"json_schema", "json_object"},
-        schema=(form.get("json_schema") or {}).get("schema"),
-        characters=len(msgspec.json.encode(fields.get("tools"))),
+        requires_json=form.get("type") in {"json_schema", "json_object"},
+        reply_schema=(form.get("json_schema") or {}).get("schema"),
+        input_characters=len(msgspec.json.encode(fields.get("tools"))),
     )
     for message in fields.get("messages") or ():
         _read_message(request, message)
@@ -82,32 +82,32 @@ def _read_message(request: DemoRequest, message: dict[str, Any]) -> None:
     role, content = message.get("role"), message.get("content") or ""
     if not isinstance(content, str):
         content = "\n".join(block["text"] for block in content if block.get("type") == "text")
-    request.characters += len(content)
+    request.input_characters += len(content)
     if role == "assistant":
         _read_reply(request, message.get("tool_calls") or ())
     elif role == "tool":
-        request.results.append((request.names.get(str(message.get("tool_call_id")), "The tool"), content))
+        request.tool_results.append((request.tool_names.get(str(message.get("tool_call_id")), "The tool"), content))
     else:
         for directory in _DIRECTORY.findall(content):
-            request.directory = directory.strip().rstrip(".,")
+            request.working_directory = directory.strip().rstrip(".,")
         if role == "user":
-            request.prompt = remove_reminders(content).strip() or request.prompt
+            request.last_user_text = remove_tagged_sections(content).strip() or request.last_user_text
 
 
 def _read_reply(request: DemoRequest, calls: Sequence[dict[str, Any]]) -> None:
-    request.results, request.names = [], {}
+    request.tool_results, request.tool_names = [], {}
     if not calls:
-        request.calls = []
+        request.tool_calls = []
     for call in calls:
         function = call.get("function") or {}
         name, arguments = str(function.get("name")), str(function.get("arguments") or "{}")
         with contextlib.suppress(msgspec.DecodeError):
-            request.calls.append(ToolUse(name, msgspec.json.decode(arguments)))
-        request.names[str(call.get("id"))] = name
-        request.characters += len(arguments)
+            request.tool_calls.append(ToolCall(name, msgspec.json.decode(arguments)))
+        request.tool_names[str(call.get("id"))] = name
+        request.input_characters += len(arguments)
 
 
-def remove_reminders(text: str) -> str:
+def remove_tagged_sections(text: str) -> str:
     """Return a text without the tagged sections that a client adds. An unclosed tag is text."""
     for tag in _REMINDER_TAGS:
         first, *others = text.split(f"<{tag}>")

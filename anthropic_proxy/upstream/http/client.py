@@ -8,11 +8,11 @@ from msgspec import Struct
 from anthropic_proxy.errors import ShuttingDown, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.upstream.http.connection import ConnectionLost, InvalidHttp
-from anthropic_proxy.upstream.http.connector import PROXY_AUTHENTICATION_REQUIRED, Connector, proxy_refusal
-from anthropic_proxy.upstream.http.dialer import Dialer, LocalRefusal
+from anthropic_proxy.upstream.http.connector import PROXY_AUTHENTICATION_REQUIRED, Connector, proxy_status_error
+from anthropic_proxy.upstream.http.dialer import Dialer, LocalConnectionRefused
 from anthropic_proxy.upstream.http.pool import KEEP_ALIVE_SECONDS, ConnectionPool
 from anthropic_proxy.upstream.http.response import HttpResponse
-from anthropic_proxy.upstream.http.url import Origin, Url, encode_head, find_proxy, join_url, parse_url
+from anthropic_proxy.upstream.http.url import Origin, Url, encode_request_head, find_proxy, join_url, parse_url
 from anthropic_proxy.wire.contract import FROM_CLIENT, Credential, UpstreamRequest
 
 _MAX_CACHED_HEADS = 256
@@ -96,14 +96,14 @@ class HttpTransport:
                         raise
             if response is None:
                 connection = await self._connector.connect(origin, cached.proxy)
-                self._pool.add(connection)
+                self._pool.add_open(connection)
                 if self._closed:
                     connection.abort()
                     raise ShuttingDown
                 response = await connection.send_request(head, request.body)
             if response.status == PROXY_AUTHENTICATION_REQUIRED and cached.proxy and not origin.uses_tls:
                 await response.close()
-                raise proxy_refusal(response.status)
+                raise proxy_status_error(response.status)
         except (ConnectionLost, InvalidHttp, OSError, ValueError) as error:
             raise _failure(origin, error, cached.proxy) from error
         return response
@@ -130,17 +130,17 @@ class HttpTransport:
 
 
 def _encode_head(target_url: Url, proxy: str | None, request: UpstreamRequest, credential: Credential | None) -> bytes:
-    headers, target = dict(request.headers), target_url.target
+    headers, target = dict(request.headers), target_url.request_target
     if credential is not None:
         headers[credential.header] = credential.value
         headers.update(credential.extra_headers)
-    if target_url.credentials:
-        headers.setdefault("authorization", target_url.credentials)
+    if target_url.authorization:
+        headers.setdefault("authorization", target_url.authorization)
     if proxy is not None and not target_url.origin.uses_tls:  # without TLS, a proxy requires the absolute URL
         target = f"{target_url.origin}{target}"
-        if proxy_credentials := parse_url(proxy).credentials:
+        if proxy_credentials := parse_url(proxy).authorization:
             headers["proxy-authorization"] = proxy_credentials
-    return encode_head(request.method, target, target_url.origin.netloc, headers)
+    return encode_request_head(request.method, target, target_url.origin.host_header, headers)
 
 
 def _failure(origin: Origin, error: Exception, proxy: str | None) -> UpstreamError:
@@ -152,7 +152,7 @@ def _failure(origin: Origin, error: Exception, proxy: str | None) -> UpstreamErr
         return UpstreamUnreachable(f"no server responds at {origin} (no connection in time)")
     location = str(origin) if proxy is None else f"{origin} through the proxy {_redacted(proxy)}"
     # Claude Code retries a 502 for three minutes without a message. A stopped local server stays down.
-    should_retry = False if isinstance(error, LocalRefusal) else None
+    should_retry = False if isinstance(error, LocalConnectionRefused) else None
     reason = describe_os_error(getattr(error, "cause", error))
     return UpstreamUnreachable(f"no server responds at {location} ({reason})", should_retry=should_retry)
 

@@ -11,19 +11,19 @@ from anthropic_proxy.upstream.http.url import Origin
 if TYPE_CHECKING:
     from anthropic_proxy.upstream.http.pool import ConnectionPool
 
-MAX_HEAD_BYTES = 256 * 1024
+MAX_RESPONSE_HEAD_BYTES = 256 * 1024
 """Maximum size of a response head with its 1xx heads. Gateways send long policies and cookies.
 
 Also limits chunk sizes and extensions between two fragments of a body, and trailers.
 """
 MAX_UNREAD_BYTES = 64 * 1024
 """Number of received, unread bytes at which reading pauses."""
-TLS_WRITE_BYTES = 16 * 1024
+MAX_TLS_WRITE_BYTES = 16 * 1024
 """Bytes of a body per TLS write. OpenSSL keeps a buffer of the maximum write size per connection."""
 _SWITCHING = 101
 
 
-def new_parser(protocol: object) -> httptools.HttpResponseParser:
+def new_response_parser(protocol: object) -> httptools.HttpResponseParser:
     """Return a response parser. It accepts common deviations of servers, as most clients do.
 
     These are lines without carriage return, folded headers, and spaces after a chunk size.
@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpResponseParser | None = new_parser(self)
+        self._parser: httptools.HttpResponseParser | None = new_response_parser(self)
         self._pending: asyncio.Future[HttpResponse] | None = None
         """Pending response head. None: no request."""
         self._response: HttpResponse | None = None
@@ -132,13 +132,17 @@ class Connection(asyncio.Protocol):
             self._fail(InvalidHttp(str(error)))
             return
         response = self._response
-        if self._head_bytes > MAX_HEAD_BYTES and (response is not None or (self._pending and not self._pending.done())):
+        if self._head_bytes > MAX_RESPONSE_HEAD_BYTES and (
+            response is not None or (self._pending and not self._pending.done())
+        ):
             self._fail(
-                InvalidHttp(f"its {'head' if response is None else 'trailer'} has more than {MAX_HEAD_BYTES:,} bytes")
+                InvalidHttp(
+                    f"its {'head' if response is None else 'trailer'} has more than {MAX_RESPONSE_HEAD_BYTES:,} bytes"
+                )
             )
-        elif response is not None and response.unread > MAX_UNREAD_BYTES and self._transport is not None:
+        elif response is not None and response.unread_bytes > MAX_UNREAD_BYTES and self._transport is not None:
             self._transport.pause_reading()
-            response.pause_reading()
+            response.mark_reading_paused()
 
     def eof_received(self) -> None:
         """Close the connection. Sending more of a request is useless without a response."""
@@ -147,10 +151,10 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the pending response. A body without stated length ends with the connection."""
         self._transport = self._parser = None
-        self._owner.on_closed(self)
+        self._owner.remove_closed(self)
         response, self._response = self._response, None
         if response is not None:
-            response.end(exc or (EOFError() if _has_stated_end(response) else None))
+            response.end_body(exc or (EOFError() if _has_stated_end(response) else None))
         elif self._pending is not None and not self._pending.done():
             self._pending.set_exception(ConnectionLost(begun=self._head_bytes > 0, cause=exc))
 
@@ -187,7 +191,7 @@ class Connection(asyncio.Protocol):
         """Pass on a fragment of the body."""
         self._head_bytes = 0
         if self._response is not None:
-            self._response.feed(data)
+            self._response.append_body(data)
 
     def on_message_complete(self) -> None:
         """End the response. After a 1xx head the final response follows."""
@@ -195,7 +199,7 @@ class Connection(asyncio.Protocol):
             return
         assert self._parser is not None
         self._can_reuse = self._parser.should_keep_alive()
-        self._response.end()
+        self._response.end_body()
         self._response = None
 
     def _buffer_early_data(self, data: bytes) -> None:
@@ -208,7 +212,7 @@ class Connection(asyncio.Protocol):
     def _fail(self, error: InvalidHttp) -> None:
         response, self._response = self._response, None
         if response is not None:
-            response.end(error)
+            response.end_body(error)
         elif self._pending is not None and not self._pending.done():
             self._pending.set_exception(error)
         self.abort()
@@ -220,7 +224,7 @@ class Connection(asyncio.Protocol):
     def _release(self, complete: bool) -> None:
         if complete and self.is_idle():
             self.idle_since = self._loop.time()
-            self._owner.on_idle(self)
+            self._owner.put_idle(self)
         else:
             self.abort()
 
@@ -232,12 +236,12 @@ def _has_stated_end(response: HttpResponse) -> bool:
 
 
 def _write(transport: asyncio.Transport, head: bytes, body: bytes, *, split_body: bool) -> None:
-    if not split_body or len(body) <= TLS_WRITE_BYTES:
+    if not split_body or len(body) <= MAX_TLS_WRITE_BYTES:
         transport.writelines((head, body) if body else (head,))
         return
     transport.write(head)
     view = memoryview(body)
-    for start in range(0, len(body), TLS_WRITE_BYTES):
+    for start in range(0, len(body), MAX_TLS_WRITE_BYTES):
         if transport.is_closing():
             return
-        transport.write(view[start : start + TLS_WRITE_BYTES])
+        transport.write(view[start : start + MAX_TLS_WRITE_BYTES])

@@ -6,7 +6,7 @@ from typing import cast
 
 import httptools
 
-from anthropic_proxy.upstream.http.connection import Connection, new_parser
+from anthropic_proxy.upstream.http.connection import Connection, new_response_parser
 from anthropic_proxy.upstream.http.dialer import CachingDialer, Dialer
 from anthropic_proxy.upstream.http.pool import ConnectionPool
 from anthropic_proxy.upstream.http.url import Origin, Url, parse_url
@@ -67,7 +67,7 @@ class Connector:
             server_hostname=near.host if near.uses_tls else None,
         )
         try:
-            await tunnel.request(origin, proxy_url.credentials)
+            await tunnel.request(origin, proxy_url.authorization)
             connection = Connection(origin, self._owner)
             encrypted = await loop.start_tls(transport, connection, self._context(), server_hostname=origin.host)
         except BaseException:
@@ -86,7 +86,7 @@ class Connector:
         return self._tls
 
 
-def proxy_refusal(status: int) -> ConnectionRefusedError:
+def proxy_status_error(status: int) -> ConnectionRefusedError:
     """Return the error for a status that the proxy sent instead of the provider."""
     advice = ""
     if status == PROXY_AUTHENTICATION_REQUIRED:
@@ -99,12 +99,12 @@ class _Tunnel(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._parser = new_parser(self)
+        self._parser = new_response_parser(self)
 
     async def request(self, origin: Origin, credentials: str) -> None:
         """Request the tunnel. Raises `ConnectionError` if the proxy rejects it."""
         authorization = f"proxy-authorization: {credentials}\r\n" if credentials else ""
-        head = f"CONNECT {origin.authority} HTTP/1.1\r\nhost: {origin.authority}\r\n{authorization}\r\n"
+        head = f"CONNECT {origin.host_and_port} HTTP/1.1\r\nhost: {origin.host_and_port}\r\n{authorization}\r\n"
         self._transport.write(head.encode())
         await self._opened
 
@@ -124,7 +124,7 @@ class _Tunnel(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:
             return  # an interim response
-        self._end(None if 200 <= status < 300 else proxy_refusal(status))
+        self._end(None if 200 <= status < 300 else proxy_status_error(status))
 
     def _end(self, error: Exception | None) -> None:
         if self._opened.done():

@@ -92,7 +92,7 @@ SOCKET_RECEIVE_BUFFER_BYTES = 64 * 1024
 """Limit on unread bytes in the operating system. Its own default is several MiB."""
 
 
-class LocalRefusal(ConnectionRefusedError):
+class LocalConnectionRefused(ConnectionRefusedError):
     """A refused connection to an address of this machine or of a private network: nothing listens there."""
 
 
@@ -112,15 +112,15 @@ class CachingDialer:
         """Origin → expiry by the loop's clock, and the lookup, which all connections share."""
 
     async def dial(self, origin: Origin) -> socket.socket:
-        """Return a connected socket. Raise `LocalRefusal` if an address of this machine or its network refuses."""
+        """Return a connected socket. Raises `LocalConnectionRefused` if all addresses are local and refuse."""
         infos: Sequence[AddressInfo] = ()
         try:
             infos = await self._resolve(origin)
             return await connect_first(infos, _new_socket, delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS)
         except (OSError, asyncio.CancelledError) as error:
             self._lookups.pop(origin, None)  # the host may have moved; a connection that takes too long is cancelled
-            if is_local_refusal(error, [info[4][0] for info in infos]):
-                raise LocalRefusal(errno.ECONNREFUSED, str(error)) from error
+            if is_local_connection_refused(error, [info[4][0] for info in infos]):
+                raise LocalConnectionRefused(errno.ECONNREFUSED, str(error)) from error
             raise
 
     async def _resolve(self, origin: Origin) -> Sequence[AddressInfo]:
@@ -133,13 +133,13 @@ class CachingDialer:
         return await asyncio.shield(lookup)  # other connections may wait for it too
 
 
-def is_local_refusal(error: BaseException, addresses: Sequence[str]) -> bool:
+def is_local_connection_refused(error: BaseException, addresses: Sequence[str]) -> bool:
     """Return whether a connection was refused and every tried address is of this machine or a private network."""
     return is_connection_refused(error) and not any(map(is_public, addresses))
 
 
 async def _resolve(origin: Origin) -> Sequence[AddressInfo]:
-    flags = socket.AI_ADDRCONFIG if origin.is_name else socket.AI_NUMERICHOST
+    flags = socket.AI_ADDRCONFIG if origin.has_host_name else socket.AI_NUMERICHOST
     return await asyncio.get_running_loop().getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM, flags=flags)
 
 

@@ -23,7 +23,7 @@ class ConnectionPool:
         """Origin → idle connections, the last used one at the end. It is reused first, so that the others expire."""
         self._cleanup_timer: asyncio.TimerHandle | None = None
 
-    def add(self, connection: Connection) -> None:
+    def add_open(self, connection: Connection) -> None:
         """Register an open connection."""
         self._open.add(connection)
 
@@ -37,7 +37,7 @@ class ConnectionPool:
             connection.abort()
         return None
 
-    def on_idle(self, connection: Connection) -> None:
+    def put_idle(self, connection: Connection) -> None:
         """Store an idle connection."""
         if not self.keep_alive_seconds:
             connection.abort()
@@ -46,7 +46,7 @@ class ConnectionPool:
         if self._cleanup_timer is None:
             self._cleanup_timer = asyncio.get_running_loop().call_later(_CLEANUP_INTERVAL_SECONDS, self._close_expired)
 
-    def on_closed(self, connection: Connection) -> None:
+    def remove_closed(self, connection: Connection) -> None:
         """Remove a closed connection."""
         self._open.discard(connection)
         idle = self._idle.get(connection.origin)

@@ -27,7 +27,7 @@ class Decompressor:
         """True if the encoding is supported."""
         return self._encoding in ("", "identity", "gzip", "x-gzip", "deflate")
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def decompress(self, data: bytes) -> Iterator[bytes]:
         """Yield the decompressed data in chunks of at most 256 KiB. Raises `zlib.error`."""
         if self._encoding in ("", "identity"):
             yield data
@@ -50,7 +50,7 @@ class Decompressor:
 
 MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
 """Maximum decompressed size. Some servers compress without being requested to."""
-DRAIN_SECONDS = 0.25
+DRAIN_TIMEOUT_SECONDS = 0.25
 """Time that `close` waits for the last bytes of a complete reply, so that the connection can be reused."""
 
 
@@ -74,7 +74,7 @@ class HttpResponse:
         "body_received",
         "headers",
         "status",
-        "unread",
+        "unread_bytes",
     )
 
     def __init__(
@@ -89,7 +89,7 @@ class HttpResponse:
         self.status = status
         self.headers = headers
         """Names in lower case. Repeated headers are joined by commas."""
-        self.unread = 0
+        self.unread_bytes = 0
         """Number of received, unread bytes."""
         self.body_received = False
         """True if the body has ended."""
@@ -106,20 +106,20 @@ class HttpResponse:
         self._decompressed: Iterator[bytes] = iter(())
         self._decompressed_bytes = 0
 
-    def feed(self, data: bytes) -> None:
+    def append_body(self, data: bytes) -> None:
         """Append a fragment of the body."""
         self._fragments.append(data)
-        self.unread += len(data)
+        self.unread_bytes += len(data)
         if self._waiter is not None:
             self._wake()
 
-    def end(self, error: Exception | None = None) -> None:
+    def end_body(self, error: Exception | None = None) -> None:
         """End the body. `error`: the reason of an early end."""
         self.body_received, self._error = True, error
         if self._waiter is not None:
             self._wake()
 
-    def pause_reading(self) -> None:
+    def mark_reading_paused(self) -> None:
         """Record that the connection pauses until the body is read."""
         self._reading_paused = True
 
@@ -138,7 +138,7 @@ class HttpResponse:
             return
         try:
             if complete and not (self.body_received or self._decompressor):
-                async with asyncio.timeout(DRAIN_SECONDS):
+                async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
                     while not self.body_received:
                         await self._next_fragment()
                         self._pop_received()
@@ -158,7 +158,7 @@ class HttpResponse:
         if fragments := self._fragments:
             data = fragments[0] if len(fragments) == 1 else b"".join(fragments)
             fragments.clear()
-            self.unread = 0
+            self.unread_bytes = 0
             if self._reading_paused:
                 self._reading_paused = False
                 self._resume_reading()
@@ -179,7 +179,7 @@ class HttpResponse:
                     await self._next_fragment()
                 if not (data := self._pop_received()):
                     return b""
-                self._decompressed = decompressor.feed(data)
+                self._decompressed = decompressor.decompress(data)
         except zlib.error as error:
             raise UpstreamProtocolError("the reply ended before it was complete") from error
         self._decompressed_bytes += len(chunk)

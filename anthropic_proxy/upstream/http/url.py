@@ -29,7 +29,7 @@ class Origin(Struct, frozen=True, cache_hash=True):
         return self.scheme == "https"
 
     @property
-    def is_name(self) -> bool:
+    def has_host_name(self) -> bool:
         """True if the host is a name, not an IP address."""
         try:
             ipaddress.ip_address(self.host)
@@ -38,12 +38,12 @@ class Origin(Struct, frozen=True, cache_hash=True):
         return False
 
     @property
-    def netloc(self) -> str:
+    def host_header(self) -> str:
         """Host and port, without the default port."""
-        return self._bracketed if self.port == _PORTS[self.scheme] else self.authority
+        return self._bracketed if self.port == _PORTS[self.scheme] else self.host_and_port
 
     @property
-    def authority(self) -> str:
+    def host_and_port(self) -> str:
         """Host and port, for CONNECT."""
         return f"{self._bracketed}:{self.port}"
 
@@ -52,16 +52,16 @@ class Origin(Struct, frozen=True, cache_hash=True):
         return f"[{self.host}]" if ":" in self.host else self.host
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.netloc}"
+        return f"{self.scheme}://{self.host_header}"
 
 
 class Url(Struct, frozen=True):
     """A parsed URL."""
 
     origin: Origin
-    target: str
+    request_target: str
     """Path and query of the request line."""
-    credentials: str
+    authorization: str
     """`Basic …` from the user and password in the URL. "": none."""
 
 
@@ -92,7 +92,7 @@ def join_url(base_url: str, path: str) -> str:
     return f"{base}{path}{'&' if '?' in path else '?'}{query}"
 
 
-def encode_head(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
+def encode_request_head(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
     """Return request line and headers without `content-length` and the final empty line.
 
     `headers`: names in lower case. Raises `ValueError` for a line break or NUL in a header.

@@ -3,7 +3,7 @@
 It serves the providers that this project does not support itself. LiteLLM is imported by the first request to it.
 """
 
-from anthropic_proxy.upstream.litellm.engine import Engine
+from anthropic_proxy.upstream.litellm.engine import LiteLLMThread
 from anthropic_proxy.upstream.litellm.response import LiteLLMResponse, LiteLLMTransport
 
-__all__ = ["Engine", "LiteLLMResponse", "LiteLLMTransport"]
+__all__ = ["LiteLLMResponse", "LiteLLMThread", "LiteLLMTransport"]

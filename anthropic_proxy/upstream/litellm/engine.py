@@ -16,16 +16,16 @@ from anthropic_proxy.errors import MissingExtra
 Result = TypeVar("Result")
 
 
-class Library(Struct, frozen=True):
+class LiteLLMLibrary(Struct, frozen=True):
     """The used functions and classes of LiteLLM."""
 
-    complete: Callable[..., Coroutine[Any, Any, Any]]
+    acompletion: Callable[..., Coroutine[Any, Any, Any]]
     """`acompletion`."""
-    base_error: type[Exception]
+    base_exception: type[Exception]
     """Base class of its exceptions, from the OpenAI SDK."""
 
 
-class Engine:
+class LiteLLMThread:
     """The thread, its loop and the library.
 
     `export_variables`: sets the environment variables of LiteLLM. Called once, before its import.
@@ -34,23 +34,23 @@ class Engine:
     def __init__(self, export_variables: Callable[[], None]) -> None:
         self._export_variables = export_variables
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._library: Library | None = None
+        self._library: LiteLLMLibrary | None = None
 
-    async def call(self, work: Coroutine[Any, Any, Result]) -> Result:
+    async def run_coroutine(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine in the loop of the engine. Cancellation cancels the coroutine too."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name="litellm", daemon=True).start()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
-    def submit(self, work: Coroutine[Any, Any, None]) -> None:
+    def submit_coroutine(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine in the loop of the engine, after earlier ones, without waiting for it."""
         if self._loop is None:
             work.close()
         else:
             asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def load(self, model: str) -> Library:
+    def load_library(self, model: str) -> LiteLLMLibrary:
         """Return the library. Its first import blocks, so call this in the loop of the engine.
 
         Raises `MissingExtra` if it is not installed.
@@ -66,13 +66,13 @@ class Engine:
                     f"{model} needs LiteLLM (for a model on your own server, use openai/{model})", "litellm"
                 ) from None
             _set_options(litellm)
-            self._library = Library(litellm.acompletion, openai.OpenAIError)
+            self._library = LiteLLMLibrary(litellm.acompletion, openai.OpenAIError)
         return self._library
 
     async def close(self) -> None:
         """Cancel running coroutines and end the loop and its thread."""
         if self._loop is not None:
-            await self.call(_cancel_others())
+            await self.run_coroutine(_cancel_others())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop = None
 

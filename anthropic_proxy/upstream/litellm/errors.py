@@ -28,19 +28,19 @@ _ADVICE = re.compile(
 """Text for programmers with LiteLLM: options, functions, traceback."""
 
 
-class Failure(Struct, frozen=True, kw_only=True):
+class LiteLLMFailure(Struct, frozen=True, kw_only=True):
     """A failed call."""
 
     status: int
-    error: dict[str, Any]
+    error_object: dict[str, Any]
     """`message`, `type`, `param` and `code`, as in errors of OpenAI."""
     headers: Mapping[str, str] = {}
     """Response headers of the provider, names in lower case."""
-    unreachable: UpstreamUnreachable | None = None
+    connection_error: UpstreamUnreachable | None = None
     """Error of a failed connection. None: the provider replied."""
 
 
-def decode_exception(error: Exception) -> Failure:
+def decode_exception(error: Exception) -> LiteLLMFailure:
     """Decode an exception of LiteLLM."""
     inner = getattr(error, "original_exception", None)  # errors within a stream are wrapped
     if isinstance(inner, Exception) and hasattr(inner, "status_code"):
@@ -52,16 +52,16 @@ def decode_exception(error: Exception) -> Failure:
     code = next((code for name, code in _CODES.items() if name in classes), None)
     headers = _find_headers(error)
     unreachable = not headers and bool(classes & _CONNECTION_ERRORS)
-    return Failure(
+    return LiteLLMFailure(
         status=_status_of(error),
-        error={
+        error_object={
             "message": "" if text.startswith("<") else error_object.get("message") or text,  # an HTML page of a gateway
             "type": error_object.get("type"),
             "param": unsupported[1] if unsupported else error_object.get("param"),
             "code": code or error_object.get("code"),
         },
         headers=headers,
-        unreachable=_unreachable(text) if unreachable else None,
+        connection_error=_unreachable(text) if unreachable else None,
     )
 
 
@@ -71,9 +71,9 @@ def _unreachable(text: str) -> UpstreamUnreachable:
     return UpstreamUnreachable(text, should_retry=False if refused and not is_public(refused[1]) else None)
 
 
-def encode_failure(failure: Failure) -> bytes:
+def encode_error_body(failure: LiteLLMFailure) -> bytes:
     """Return an error body in the format of OpenAI. `status_code` replaces the status within a stream."""
-    return msgspec.json.encode({"error": {**failure.error, "status_code": failure.status}})
+    return msgspec.json.encode({"error": {**failure.error_object, "status_code": failure.status}})
 
 
 def _status_of(error: Exception) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.upstream.litellm.engine import Engine, Library
-from anthropic_proxy.upstream.litellm.errors import decode_exception, encode_failure
+from anthropic_proxy.upstream.litellm.engine import LiteLLMLibrary, LiteLLMThread
+from anthropic_proxy.upstream.litellm.errors import decode_exception, encode_error_body
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 
 _ALWAYS: dict[str, Any] = {
@@ -19,7 +19,7 @@ _ALWAYS: dict[str, Any] = {
 }
 
 
-def to_litellm_arguments(body: bytes, timeout: float) -> dict[str, Any]:
+def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
     """Return the arguments of `acompletion`. `timeout`: seconds without data."""
     arguments: dict[str, Any] = msgspec.json.decode(body)
     for message in arguments["messages"]:
@@ -36,7 +36,7 @@ class ChunkConverter:
         self._blocks = 0
         """Number of complete thinking blocks. Fragments of one block have the same index."""
 
-    def convert(self, answer: Any) -> dict[str, Any]:
+    def to_json_values(self, answer: Any) -> dict[str, Any]:
         """Return a chunk or body as JSON values."""
         # no warnings: the models of LiteLLM contain values that violate their annotations
         fields: dict[str, Any] = answer.model_dump(mode="json", exclude_none=True, warnings=False)
@@ -77,7 +77,7 @@ class LiteLLMTransport:
     `timeout`: seconds without data from a provider. The timeouts of `exchange` end a call earlier.
     """
 
-    def __init__(self, engine: Engine, timeout: float) -> None:
+    def __init__(self, engine: LiteLLMThread, timeout: float) -> None:
         self._engine = engine
         self._timeout = timeout
 
@@ -88,7 +88,7 @@ class LiteLLMTransport:
         """
         response = LiteLLMResponse(self._engine)
         try:
-            await self._engine.call(response.open(to_litellm_arguments(request.body, self._timeout)))
+            await self._engine.run_coroutine(response.start_call(to_acompletion_arguments(request.body, self._timeout)))
         except BaseException:
             await response.close()
             raise
@@ -104,52 +104,52 @@ class LiteLLMResponse:
 
     body_received = False
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: LiteLLMThread) -> None:
         self.status = 200
         self.headers: Mapping[str, str] = {}
         self._engine = engine
-        self._library: Library | None = None
+        self._library: LiteLLMLibrary | None = None
         self._converter = ChunkConverter()
         self._stream: Any = None
         self._first = b""
         self._ended = False
 
-    async def open(self, arguments: dict[str, Any]) -> None:
+    async def start_call(self, arguments: dict[str, Any]) -> None:
         """Start the call. `arguments`: of `acompletion` of LiteLLM."""
-        library = self._library = self._engine.load(arguments["model"])
+        library = self._library = self._engine.load_library(arguments["model"])
         try:
-            reply = await library.complete(**arguments)
+            reply = await library.acompletion(**arguments)
             if arguments.get("stream"):
                 self._stream = reply
                 self._first = await self._pull()
             else:
-                self._first, self._ended = msgspec.json.encode(self._converter.convert(reply)), True
-        except library.base_error as error:
+                self._first, self._ended = msgspec.json.encode(self._converter.to_json_values(reply)), True
+        except library.base_exception as error:
             failure = decode_exception(error)
-            if failure.unreachable is not None:
-                raise failure.unreachable from error
+            if failure.connection_error is not None:
+                raise failure.connection_error from error
             self.status, self.headers = failure.status, failure.headers
-            self._first, self._ended = encode_failure(failure), True
+            self._first, self._ended = encode_error_body(failure), True
 
     async def read(self) -> bytes:
         """Return the next frame, or the body of a reply without streaming. b"": the end."""
         if self._first or self._ended:
             first, self._first = self._first, b""
             return first
-        return await self._engine.call(self._next())
+        return await self._engine.run_coroutine(self._next())
 
     async def close(self, *, complete: bool = False) -> None:
         """End the call. An incomplete call closes the connection to the provider."""
         self._first, self._ended = b"", True
-        self._engine.submit(self._end())
+        self._engine.submit_coroutine(self._end())
 
     async def _next(self) -> bytes:
         assert self._library is not None
         try:
             return await self._pull()
-        except self._library.base_error as error:
+        except self._library.base_exception as error:
             self._ended = True
-            return b"data: " + encode_failure(decode_exception(error)) + b"\n\n"
+            return b"data: " + encode_error_body(decode_exception(error)) + b"\n\n"
 
     async def _pull(self) -> bytes:
         """Return the next chunk as a frame. b"": the provider stream ended early."""
@@ -161,7 +161,7 @@ class LiteLLMResponse:
         if self._has_invented_finish_reason(chunk):
             self._ended = True
             return b""
-        return b"data: " + msgspec.json.encode(self._converter.convert(chunk)) + b"\n\n"
+        return b"data: " + msgspec.json.encode(self._converter.to_json_values(chunk)) + b"\n\n"
 
     def _has_invented_finish_reason(self, chunk: Any) -> bool:
         """Return True if LiteLLM invented the finish reason of a chunk. The provider stream ended early in this case.

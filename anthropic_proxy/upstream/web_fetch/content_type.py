@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from anthropic_proxy.upstream.contract import PDF
 
-HTML = ("text/html", "application/xhtml+xml")
+HTML_MEDIA_TYPES = ("text/html", "application/xhtml+xml")
 _MAGIC = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
@@ -26,9 +26,9 @@ _TEXT_CODECS = re.compile(r"utf-(8|16|32)|iso8859|cp\d|euc|gb|big5|shift_jis|iso
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
-def can_be_type(declared: str, wanted: Collection[str]) -> bool:
+def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
     """Return True if a body with this declared type may have a wanted type. Checked before the body is read."""
-    if declared in _GENERIC_TYPES or is_wanted(declared, wanted):
+    if declared in _GENERIC_TYPES or matches_media_types(declared, wanted):
         return True
     return any(
         media_type.partition("/")[0] == declared.partition("/")[0]
@@ -37,12 +37,12 @@ def can_be_type(declared: str, wanted: Collection[str]) -> bool:
     )
 
 
-def is_wanted(media_type: str, wanted: Collection[str]) -> bool:
+def matches_media_types(media_type: str, wanted: Collection[str]) -> bool:
     """Return True if a media type is wanted. `text/*` matches all text types."""
     return media_type in wanted or (media_type.startswith("text/") and "text/*" in wanted)
 
 
-def detect_type(declared: str, body: bytes) -> str:
+def detect_media_type(declared: str, body: bytes) -> str:
     """Return the media type of a body. Its first bytes take precedence. "": they contradict the declared type."""
     found = next((media_type for magic, media_type in _MAGIC if magic.match(body)), "")
     if found or declared not in _BY_MAGIC:
@@ -50,12 +50,12 @@ def detect_type(declared: str, body: bytes) -> str:
     return ""
 
 
-def is_text(media_type: str) -> bool:
+def is_text_media_type(media_type: str) -> bool:
     """Return True if a body of this type is returned as text."""
     return media_type.startswith("text/") or media_type in _TEXTS or media_type.endswith(("+json", "+xml"))
 
 
-def find_charset(content_type: str) -> str | None:
+def find_charset_parameter(content_type: str) -> str | None:
     """Return the parameter `charset` of a `Content-Type` header. None: absent."""
     found = _PARAMETER.search(content_type)
     return found[1] if found else None

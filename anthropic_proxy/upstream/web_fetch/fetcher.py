@@ -21,41 +21,41 @@ from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed
 from anthropic_proxy.messages.domains import ascii_host, is_allowed
 from anthropic_proxy.platforms import sandbox
 from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
-from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, MAX_URL_LENGTH, FetchedPage
+from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, MAX_URL_CHARACTERS, FetchedPage
 from anthropic_proxy.upstream.http import HttpResponse, HttpTransport
 from anthropic_proxy.upstream.http.response import Decompressor
 from anthropic_proxy.upstream.http.url import find_proxy, parse_url
-from anthropic_proxy.upstream.public_addresses import Network
+from anthropic_proxy.upstream.public_addresses import IpNetwork
 from anthropic_proxy.upstream.web_fetch import html_to_markdown
 from anthropic_proxy.upstream.web_fetch.content_type import (
-    HTML,
-    can_be_type,
+    HTML_MEDIA_TYPES,
     decode_text,
-    detect_type,
-    find_charset,
-    is_text,
-    is_wanted,
+    detect_media_type,
+    find_charset_parameter,
+    is_text_media_type,
+    matches_media_types,
+    may_match_media_types,
 )
-from anthropic_proxy.upstream.web_fetch.guarded_dialer import GuardedDialer, Lookup
-from anthropic_proxy.upstream.web_fetch.html_to_markdown import MAX_CHARACTERS, PageText
+from anthropic_proxy.upstream.web_fetch.guarded_dialer import GuardedDialer, NameLookup
+from anthropic_proxy.upstream.web_fetch.html_to_markdown import MAX_HTML_CHARACTERS, PageText
 from anthropic_proxy.wire.contract import UpstreamRequest
 
-TIMEOUT_SECONDS = 5.0
+FETCH_TIMEOUT_SECONDS = 5.0
 """Timeout of a fetch: name lookups, connections, redirects and the body."""
-MAX_BYTES = 20 * 1024 * 1024
+MAX_PAGE_BYTES = 20 * 1024 * 1024
 """Maximum size of a decompressed body."""
 MAX_REDIRECTS = 5
 MAX_CONCURRENT_FETCHES = 16
 """Concurrent fetches of one process. Others wait."""
 _TEXT_THREADS = 2
-HTML_PROGRAM = SandboxedProgram(
+HTML_CONVERTER = SandboxedProgram(
     path=html_to_markdown.__file__,
     timeout_seconds=20.0,
     cpu_seconds=4,
     memory_bytes=512 * 1024 * 1024,
     imports_packages=True,
 )
-"""Converter of HTML. Its timeout is twice the time of the slowest benign page and not part of `TIMEOUT_SECONDS`."""
+"""Converter of HTML. Its timeout is twice the time of the slowest benign page, beside `FETCH_TIMEOUT_SECONDS`."""
 _MAX_CONCURRENT_CONVERSIONS = 2
 _MAX_NORMALIZED_URL_LENGTH = 8 * 1024
 _HTTP_PORT = 80
@@ -88,13 +88,13 @@ class PageFetcher:
     def __init__(
         self,
         *,
-        allowed: Sequence[Network] = (),
+        allowed: Sequence[IpNetwork] = (),
         tls: ssl.SSLContext | None = None,
         proxies: Mapping[str, str] | None = None,
         unproxied: str = "",
-        lookup: Lookup = socket.getaddrinfo,
-        seconds: float = TIMEOUT_SECONDS,
-        reader: SandboxedProgram = HTML_PROGRAM,
+        lookup: NameLookup = socket.getaddrinfo,
+        seconds: float = FETCH_TIMEOUT_SECONDS,
+        reader: SandboxedProgram = HTML_CONVERTER,
     ) -> None:
         self._dialer = GuardedDialer(allowed, lookup)
         self._http = HttpTransport(
@@ -112,10 +112,10 @@ class PageFetcher:
         self,
         url: str,
         *,
-        media_types: Collection[str] = FETCHABLE_TYPES,
+        media_types: Collection[str] = DEFAULT_MEDIA_TYPES,
         allowed_domains: Sequence[str] = (),
         blocked_domains: Sequence[str] = (),
-        max_url_length: int = MAX_URL_LENGTH,
+        max_url_length: int = MAX_URL_CHARACTERS,
     ) -> FetchedPage:
         """Return the page of a URL. Implements `WebFetch`."""
         if len(url) > max_url_length:
@@ -161,27 +161,29 @@ class PageFetcher:
             with suppress(OSError):  # a name that is unknown here may be known to the proxy
                 await self._dialer.resolve(address.origin)
         headers = _HEADERS | {"accept": _accept(options.media_types)}
-        request = UpstreamRequest(method="GET", path=address.target, headers=headers, body=b"")
+        request = UpstreamRequest(method="GET", path=address.request_target, headers=headers, body=b"")
         return await self._http.send(str(address.origin), request, None)
 
     async def _page(self, found: "_Found", options: _FetchOptions) -> FetchedPage:
-        kind = detect_type(found.media_type, found.body)
-        if not is_wanted(kind, options.media_types):
+        kind = detect_media_type(found.media_type, found.body)
+        if not matches_media_types(kind, options.media_types):
             raise _unwanted(found.url, kind or f"not the {found.media_type} that it says", options)
-        if not is_text(kind):
+        if not is_text_media_type(kind):
             return FetchedPage(url=found.url, media_type=kind, body=found.body)
         loop = asyncio.get_running_loop()
         text = await loop.run_in_executor(self._text_threads, _decode_found, found, kind)
-        if kind not in HTML or not text.strip():
+        if kind not in HTML_MEDIA_TYPES or not text.strip():
             return FetchedPage(url=found.url, media_type=kind, text=text)
         page_text = await self._read_html(text, found.url)
-        return FetchedPage(url=found.url, media_type=kind, title=page_text.title, text=page_text.text)
+        return FetchedPage(url=found.url, media_type=kind, title=page_text.title, text=page_text.markdown)
 
     async def _read_html(self, html: str, url: str) -> PageText:
         async with self._conversion_slots:
             try:
                 # one more character, so that the program detects the truncation
-                output = await sandbox.run_sandboxed(self._reader, {"html": html[: MAX_CHARACTERS + 1], "url": url})
+                output = await sandbox.run_sandboxed(
+                    self._reader, {"html": html[: MAX_HTML_CHARACTERS + 1], "url": url}
+                )
             except (TimeoutError, SandboxFailed, OSError):
                 raise _fetch_error(url, "takes too much time or memory to be read as HTML") from None
         page_text = msgspec.json.decode(output, type=PageText | None)
@@ -247,24 +249,24 @@ async def _read(response: HttpResponse, url: str, options: _FetchOptions) -> _Fo
         raise _fetch_error(url, f"answers with HTTP {response.status}")
     content_type = response.headers.get("content-type", "")
     declared = content_type.partition(";")[0].strip().lower()
-    if not can_be_type(declared, options.media_types):
+    if not may_match_media_types(declared, options.media_types):
         raise _unwanted(url, declared, options)
     encoding = response.headers.get("content-encoding", "")
     if not Decompressor(encoding).supported:
         raise _unwanted(url, f"packed as {encoding[:40]}", options)
     length = response.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > MAX_BYTES:
+    if length.isdecimal() and int(length) > MAX_PAGE_BYTES:
         raise _too_large(url)
     body = bytearray()
     while data := await response.read():
         body += data
-        if len(body) > MAX_BYTES:
+        if len(body) > MAX_PAGE_BYTES:
             raise _too_large(url)
-    return _Found(url, declared, find_charset(content_type), bytes(body))
+    return _Found(url, declared, find_charset_parameter(content_type), bytes(body))
 
 
 def _decode_found(found: _Found, kind: str) -> str:
-    return decode_text(found.body, found.charset, is_html=kind in HTML)
+    return decode_text(found.body, found.charset, is_html=kind in HTML_MEDIA_TYPES)
 
 
 def _fetch_error(url: str, reason: str, code: FetchErrorCode = "url_not_accessible") -> WebFetchFailed:
@@ -272,7 +274,7 @@ def _fetch_error(url: str, reason: str, code: FetchErrorCode = "url_not_accessib
 
 
 def _too_large(url: str) -> WebFetchFailed:
-    return _fetch_error(url, f"is larger than {MAX_BYTES // 1024 // 1024} MiB", "content_too_large")
+    return _fetch_error(url, f"is larger than {MAX_PAGE_BYTES // 1024 // 1024} MiB", "content_too_large")
 
 
 def _unwanted(url: str, kind: str, options: _FetchOptions) -> WebFetchFailed:
@@ -283,4 +285,4 @@ def _unwanted(url: str, kind: str, options: _FetchOptions) -> WebFetchFailed:
 def _shortened(url: str) -> str:
     """Return a URL for a message, without its query, which may contain secrets."""
     text = "".join(character if character.isprintable() else "?" for character in url.partition("?")[0])
-    return text if len(text) <= MAX_URL_LENGTH else text[:MAX_URL_LENGTH] + "…"
+    return text if len(text) <= MAX_URL_CHARACTERS else text[:MAX_URL_CHARACTERS] + "…"

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from anthropic_proxy.errors import WebFetchFailed
 from anthropic_proxy.upstream.http.dialer import HAPPY_EYEBALLS_DELAY_SECONDS, AddressInfo, connect_first
 from anthropic_proxy.upstream.http.url import Origin
-from anthropic_proxy.upstream.public_addresses import Network, is_public
+from anthropic_proxy.upstream.public_addresses import IpNetwork, is_public
 
-Lookup = Callable[..., Sequence[AddressInfo]]
+NameLookup = Callable[..., Sequence[AddressInfo]]
 """A blocking name lookup with the signature of `socket.getaddrinfo`."""
 _LOOKUP_THREADS = 4
 """Threads of its own: slow names of pages must not delay lookups of providers."""
@@ -24,7 +24,7 @@ _LOOKUP_THREADS = 4
 class GuardedDialer:
     """A `Dialer` for untrusted URLs. `allowed`: permitted networks besides the public ones."""
 
-    def __init__(self, allowed: Sequence[Network], lookup: Lookup = socket.getaddrinfo) -> None:
+    def __init__(self, allowed: Sequence[IpNetwork], lookup: NameLookup = socket.getaddrinfo) -> None:
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="names")
         self._allowed = allowed
         self._lookup = lookup
@@ -51,7 +51,7 @@ class GuardedDialer:
         """
         infos: Sequence[AddressInfo]
         kind = socket.SOCK_STREAM
-        if origin.is_name:
+        if origin.has_host_name:
             infos = await asyncio.get_running_loop().run_in_executor(
                 self._threads, lambda: self._lookup(origin.host, origin.port, type=kind)
             )

@@ -9,7 +9,7 @@ import re
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-MAX_CHARACTERS = 2 * 1024 * 1024
+MAX_HTML_CHARACTERS = 2 * 1024 * 1024
 """Characters of HTML that are converted. A note marks the truncation."""
 _CHUNK_CHARACTERS = 64 * 1024
 _TRUNCATION_NOTE = "[the page goes on]"
@@ -44,18 +44,18 @@ class PageText(NamedTuple):
     """Title and Markdown text of a page."""
 
     title: str
-    text: str
+    markdown: str
 
 
 def main(input_value: dict[str, str]) -> PageText | None:
     """Convert the page in `{"html": …, "url": …}`. None: lxml is not installed."""
     try:
-        return read_html(input_value["html"], input_value["url"])
+        return convert_html(input_value["html"], input_value["url"])
     except ModuleNotFoundError:
         return None
 
 
-def read_html(html: str, url: str) -> PageText:
+def convert_html(html: str, url: str) -> PageText:
     """Return title and text of a page. `url`: base of relative links."""
     if not html.strip():
         return PageText("", "")
@@ -63,11 +63,11 @@ def read_html(html: str, url: str) -> PageText:
 
     page = _Page(url)
     parser = etree.HTMLParser(target=page, recover=True, no_network=True)
-    for start in range(0, min(len(html), MAX_CHARACTERS), _CHUNK_CHARACTERS):
+    for start in range(0, min(len(html), MAX_HTML_CHARACTERS), _CHUNK_CHARACTERS):
         parser.feed(html[start : start + _CHUNK_CHARACTERS])
     parser.close()
     text = page.text()
-    return PageText(page.title, f"{text}\n\n{_TRUNCATION_NOTE}" if len(html) > MAX_CHARACTERS else text)
+    return PageText(page.title, f"{text}\n\n{_TRUNCATION_NOTE}" if len(html) > MAX_HTML_CHARACTERS else text)
 
 
 class _Page:

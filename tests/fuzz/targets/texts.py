@@ -13,9 +13,14 @@ from anthropic_proxy.errors import ConfigurationError, UpstreamProtocolError, We
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.upstream.http.response import Decompressor
-from anthropic_proxy.upstream.web_fetch.content_type import HTML, decode_text, detect_type, is_text
-from anthropic_proxy.upstream.web_fetch.html_to_markdown import read_html
-from anthropic_proxy.upstream.web_search import SearchService
+from anthropic_proxy.upstream.web_fetch.content_type import (
+    HTML_MEDIA_TYPES,
+    decode_text,
+    detect_media_type,
+    is_text_media_type,
+)
+from anthropic_proxy.upstream.web_fetch.html_to_markdown import convert_html
+from anthropic_proxy.upstream.web_search import SearxngClient
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
 from anthropic_proxy.wire.signatures import ReasoningState, decode_signature, encode_signature
@@ -127,20 +132,20 @@ def _check_page(data: bytes) -> None:
         inflated = _inflate(encoding, cuts_of(body))
     except zlib.error:
         return
-    kind = detect_type(said, inflated)
-    if not is_text(kind):
+    kind = detect_media_type(said, inflated)
+    if not is_text_media_type(kind):
         return
-    text = decode_text(inflated, charset, is_html=kind in HTML)
-    if kind in HTML:
-        reading = read_html(text, "https://example.com/a/b?c=d")
-        (reading.title + reading.text).encode()
-        expect_bounded(len(reading.text), len(inflated))
+    text = decode_text(inflated, charset, is_html=kind in HTML_MEDIA_TYPES)
+    if kind in HTML_MEDIA_TYPES:
+        reading = convert_html(text, "https://example.com/a/b?c=d")
+        (reading.title + reading.markdown).encode()
+        expect_bounded(len(reading.markdown), len(inflated))
 
 
 def _inflate(encoding: str, pieces: list[bytes]) -> bytes:
     inflater, body = Decompressor(encoding), b""
     for piece in pieces:
-        for some in inflater.feed(piece):
+        for some in inflater.decompress(piece):
             body += some
             if len(body) > 1 << 20:
                 return body
@@ -177,13 +182,13 @@ def _check_search(data: bytes) -> None:
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         return FakeResponse(200, *cuts_of(data))
 
-    service = SearchService(send, "http://search.example")
+    service = SearxngClient(send, "http://search.example")
     try:
         found = _loop().run_until_complete(service.search("words", ["example.com", "b.de/x"][: len(data) % 3]))
     except WebSearchFailed:
         return
     expect(len(found) <= 10, f"{len(found)} results")
-    expect_bounded(sum(len(page.url) + len(page.title) + len(page.content) for page in found), len(data))
+    expect_bounded(sum(len(page.url) + len(page.title) + len(page.snippet) for page in found), len(data))
 
 
 def _search_seeds() -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from msgspec import structs
 
 from anthropic_proxy.errors import FetchErrorCode, WebFetchFailed
 from anthropic_proxy.exchange.media_inlining import MAX_CONCURRENT_FETCHES, MAX_URLS_PER_REQUEST
-from anthropic_proxy.upstream.contract import IMAGE_TYPES, FetchedPage
+from anthropic_proxy.upstream.contract import IMAGE_MEDIA_TYPES, FetchedPage
 from anthropic_proxy.upstream.web_fetch import PageFetcher
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.fake_upstream import error, reply
@@ -55,7 +55,7 @@ class Net:
         host = url.split("/")[2].split(".", maxsplit=1)[0]
         if host in self.failures:
             raise WebFetchFailed(f"{url} cannot be had", self.failures[host])
-        if media_types == IMAGE_TYPES:
+        if media_types == IMAGE_MEDIA_TYPES:
             return FetchedPage(url=url, media_type="image/png", body=PNG)
         if "application/pdf" in media_types and url.endswith(".pdf"):
             return FetchedPage(url=url, media_type="application/pdf", body=b"%PDF-")

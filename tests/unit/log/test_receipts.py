@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.log.receipts import MAX_WAITING_RECEIPTS, Receipts
-from anthropic_proxy.metrics import Totals
+from anthropic_proxy.log.receipts import MAX_QUEUED_RECEIPTS, ReceiptQueues
+from anthropic_proxy.metrics import MetricsTotals
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.server.endpoints import serve_request
 from tests.support.fake_upstream import BODY, KEYS
@@ -37,7 +37,9 @@ def receipt_of(number: int) -> Receipt:
 def harness_with(*observers: Observer) -> ProxyHarness:
     proxy = ProxyHarness(lambda *_: FakeResponse(200, BODY), **KEYS)
     services = proxy.services
-    proxy.services = structs.replace(services, receipts=Receipts(services.log, observers, count=proxy.receipts.append))
+    proxy.services = structs.replace(
+        services, receipts=ReceiptQueues(services.log, observers, count=proxy.receipts.append)
+    )
     return proxy
 
 
@@ -58,7 +60,7 @@ async def test_an_observer_that_fails_is_logged_and_sees_the_next_receipt() -> N
     failing = Observer(fails="req_0")
     proxy = harness_with(failing)
     for number in range(2):
-        proxy.services.receipts.add_exchange(receipt_of(number))
+        proxy.services.receipts.queue_exchange_receipt(receipt_of(number))
     await proxy.services.receipts.close(10)
     assert [receipt.request_id for receipt in failing.seen] == ["req_1"]
     assert "ConnectionError: the table is locked" in proxy.log.getvalue()
@@ -66,26 +68,26 @@ async def test_an_observer_that_fails_is_logged_and_sees_the_next_receipt() -> N
 
 
 async def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
-    slow, totals = Observer(), Totals(lambda _: False)
+    slow, totals = Observer(), MetricsTotals(lambda _: False)
     slow.gate.clear()
     log = ProxyHarness(lambda *_: FakeResponse()).services.log
-    receipts = Receipts(log, [slow], count_dropped=totals.count_dropped_receipt)
-    receipts.add_request(receipt_of(0))
+    receipts = ReceiptQueues(log, [slow], count_dropped=totals.count_dropped_receipt)
+    receipts.queue_request_receipt(receipt_of(0))
     await asyncio.sleep(0)  # the observer has the first one
-    for number in range(1, MAX_WAITING_RECEIPTS + 4):
-        receipts.add_request(receipt_of(number))
+    for number in range(1, MAX_QUEUED_RECEIPTS + 4):
+        receipts.queue_request_receipt(receipt_of(number))
     assert totals.snapshot.dropped_receipts == {"Observer": 3}
     slow.gate.set()
     await receipts.close(10)
     seen = [int(receipt.request_id.removeprefix("req_")) for receipt in slow.seen]
-    assert seen == [0, *range(4, MAX_WAITING_RECEIPTS + 4)]
+    assert seen == [0, *range(4, MAX_QUEUED_RECEIPTS + 4)]
 
 
 async def test_the_end_waits_for_an_observer_no_longer_than_it_may() -> None:
     slow = Observer()
     slow.gate.clear()
-    receipts = Receipts(ProxyHarness(lambda *_: FakeResponse()).services.log, [slow])
-    receipts.add_request(receipt_of(0))
+    receipts = ReceiptQueues(ProxyHarness(lambda *_: FakeResponse()).services.log, [slow])
+    receipts.queue_request_receipt(receipt_of(0))
     await receipts.close(0.01)
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == 1

@@ -116,12 +116,12 @@ ENVIRONMENT = {
 }
 
 
-def new_demo() -> Transport:
-    return demo.new_demo(list_setup_variables())
+def new_demo_transport() -> Transport:
+    return demo.new_demo_transport(list_setup_variables())
 
 
 async def post(body: Json, path: str = "/chat/completions") -> tuple[int, bytes]:
-    response = await new_demo()("demo:", UpstreamRequest(path=path, body=json.dumps(body).encode()), None)
+    response = await new_demo_transport()("demo:", UpstreamRequest(path=path, body=json.dumps(body).encode()), None)
     parts = []
     while part := await response.read():
         parts.append(part)
@@ -572,14 +572,14 @@ async def test_what_is_no_chat_request_is_refused_as_openai_does() -> None:
     status, body = await post({}, path="/embeddings")
     assert (status, json.loads(body)["error"]["type"]) == (404, "invalid_request_error")
     for wrong in (b"{", b"[]", b""):
-        response = await new_demo()("demo:", UpstreamRequest(path="/chat/completions", body=wrong), None)
+        response = await new_demo_transport()("demo:", UpstreamRequest(path="/chat/completions", body=wrong), None)
         assert response.status == 400
 
 
 async def test_nothing_is_left_to_read_after_close() -> None:
     body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}], "stream": True}
     request = UpstreamRequest(path="/chat/completions", body=json.dumps(body).encode())
-    response = await new_demo()("demo:", request, None)
+    response = await new_demo_transport()("demo:", request, None)
     assert await response.read()
     await response.close()
     await response.close()
@@ -664,7 +664,7 @@ class Session:
             new_id=lambda prefix: f"{prefix}{next(self._ids):020}",
             provider="demo",
         )
-        response = await new_demo()("demo:", openai_chat.WIRE.encode_request(call), None)
+        response = await new_demo_transport()("demo:", openai_chat.WIRE.encode_request(call), None)
         assert response.status == 200
         decoder, reader = openai_chat.WIRE.new_decoder(call), SSEReader()
         deltas: list[Delta] = []

@@ -23,10 +23,10 @@ from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.providers import find_provider
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.upstream.google_auth import (
+    EXPIRY_MARGIN_SECONDS,
     MAX_ABANDONED_THREADS,
-    MIN_REFRESH_INTERVAL_SECONDS,
-    REFRESH_BEFORE_SECONDS,
-    WAIT_BEFORE_SECONDS,
+    MIN_RENEWAL_INTERVAL_SECONDS,
+    RENEW_BEFORE_EXPIRY_SECONDS,
     GoogleCredentials,
     GoogleTokens,
 )
@@ -111,7 +111,7 @@ async def test_a_token_is_renewed_before_its_end_and_nobody_waits(
     clock = Clock()
     tokens = tokens_of(write_service_account(tmp_path, google.url), clock)
     await tokens.next_token()
-    clock.passed = servers.lifetime - REFRESH_BEFORE_SECONDS - 5
+    clock.passed = servers.lifetime - RENEW_BEFORE_EXPIRY_SECONDS - 5
     await tokens.next_token()
     assert len(servers.issued) == 1
     clock.passed += 10
@@ -129,7 +129,7 @@ async def test_a_token_at_its_end_is_waited_for_once(servers: TokenServers, goog
     clock = Clock()
     tokens = tokens_of(write_service_account(tmp_path, google.url), clock)
     await tokens.next_token()
-    clock.passed = servers.lifetime - WAIT_BEFORE_SECONDS + 1
+    clock.passed = servers.lifetime - EXPIRY_MARGIN_SECONDS + 1
     found = await asyncio.gather(*(tokens.next_token() for _ in range(50)))
     assert {one.value for one, _ in found} == {f"Bearer {servers.issued[1]}"}
     assert len(servers.issued) == 2
@@ -187,14 +187,14 @@ async def test_a_renewal_that_fails_leaves_the_token_that_still_holds(
     clock = Clock()
     tokens = tokens_of(write_authorized_user(tmp_path, google.url), clock)
     await tokens.next_token()
-    clock.passed = servers.lifetime - REFRESH_BEFORE_SECONDS + 5
+    clock.passed = servers.lifetime - RENEW_BEFORE_EXPIRY_SECONDS + 5
     servers.failure = (400, {"error": "invalid_grant"})
     for _ in range(5):
         assert (await tokens.next_token())[0].value == f"Bearer {servers.issued[0]}"
         await settled(lambda: len(asyncio.all_tasks()) == 1)
     assert len(google.journal.exchanges) == 2
     servers.failure = None
-    clock.passed += MIN_REFRESH_INTERVAL_SECONDS
+    clock.passed += MIN_RENEWAL_INTERVAL_SECONDS
     await tokens.next_token()
     await settled(lambda: len(servers.issued) == 2)
 
@@ -212,7 +212,7 @@ async def test_a_refused_token_is_renewed_once(servers: TokenServers, google: Ru
     assert pool.rotate(VERTEX, first, refused)  # another request that still had the first one
     assert not pool.rotate(VERTEX, second, refused)
     assert (await pool.next_token(VERTEX, "http://x"))[0] == second
-    clock.passed += MIN_REFRESH_INTERVAL_SECONDS
+    clock.passed += MIN_RENEWAL_INTERVAL_SECONDS
     assert pool.rotate(VERTEX, second, refused)
     assert len(servers.issued) == 2
 

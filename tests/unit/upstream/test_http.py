@@ -18,7 +18,7 @@ import uvloop
 
 from anthropic_proxy.errors import ShuttingDown, UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.upstream.http import HttpTransport, join_url
-from anthropic_proxy.upstream.http.dialer import is_local_refusal
+from anthropic_proxy.upstream.http.dialer import is_local_connection_refused
 from anthropic_proxy.upstream.http.url import Origin, parse_url
 from anthropic_proxy.wire.contract import FROM_CLIENT, Credential, UpstreamRequest
 from tests.support.http_server import Server, asking, post, read_all, serving
@@ -147,8 +147,8 @@ async def test_what_is_no_address_is_refused_in_words(base: str) -> None:
 
 def test_addresses_are_taken_apart_as_they_are() -> None:
     address = parse_url("https://[::1]/v1/models/a:b%2Fc?key=x%20y&z=[1]")
-    assert (address.origin.netloc, address.origin.authority) == ("[::1]", "[::1]:443")
-    assert address.target == "/v1/models/a:b%2Fc?key=x%20y&z=[1]"
+    assert (address.origin.host_header, address.origin.host_and_port) == ("[::1]", "[::1]:443")
+    assert address.request_target == "/v1/models/a:b%2Fc?key=x%20y&z=[1]"
     assert parse_url("http://bücher.example").origin.host == "xn--bcher-kva.example"
     assert str(parse_url("http://host:8080/x").origin) == "http://host:8080"
     assert join_url("https://a/openai?api-version=1", "/chat?x=1") == "https://a/openai/chat?x=1&api-version=1"
@@ -321,7 +321,7 @@ async def test_who_reads_nothing_receives_little() -> None:
             before = sent
             await asyncio.sleep(0.05)
         assert sent < 20_000_000
-        assert response.unread < 1_000_000
+        assert response.unread_bytes < 1_000_000
         assert len(await read_all(response)) == 50_000_000
 
 
@@ -665,6 +665,6 @@ REFUSED = ConnectionRefusedError(111, "Connect call failed")
     ],
 )
 def test_what_counts_as_a_local_refusal(addresses: list[str], local: bool) -> None:
-    assert is_local_refusal(REFUSED, addresses) is local
-    assert not is_local_refusal(OSError(113, "no route"), addresses)
-    assert not is_local_refusal(TimeoutError(), addresses)
+    assert is_local_connection_refused(REFUSED, addresses) is local
+    assert not is_local_connection_refused(OSError(113, "no route"), addresses)
+    assert not is_local_connection_refused(TimeoutError(), addresses)

@@ -15,9 +15,9 @@ import pytest
 from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
 from anthropic_proxy.routing.providers import PROVIDERS, find_provider
 from anthropic_proxy.settings import export_to_litellm, load_settings
-from anthropic_proxy.upstream.litellm import Engine, LiteLLMResponse, LiteLLMTransport
-from anthropic_proxy.upstream.litellm.errors import decode_exception, encode_failure
-from anthropic_proxy.upstream.litellm.response import ChunkConverter, to_litellm_arguments
+from anthropic_proxy.upstream.litellm import LiteLLMResponse, LiteLLMThread, LiteLLMTransport
+from anthropic_proxy.upstream.litellm.errors import decode_exception, encode_error_body
+from anthropic_proxy.upstream.litellm.response import ChunkConverter, to_acompletion_arguments
 from anthropic_proxy.wire.contract import UpstreamRequest
 from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body
 from tests.support.fakes.openai_chat import KEY, new_openai
@@ -37,7 +37,7 @@ def failure(name: str, *bases: type[Exception], **fields: Any) -> Exception:
 
 def judged(error: Exception) -> Any:
     found = decode_exception(error)
-    return build_upstream_error(decode_error_body(found.status, found.headers, encode_failure(found)), "litellm")
+    return build_upstream_error(decode_error_body(found.status, found.headers, encode_error_body(found)), "litellm")
 
 
 # Content
@@ -45,7 +45,7 @@ def judged(error: Exception) -> Any:
 
 def test_arguments_are_the_body_and_nothing_that_a_client_could_set() -> None:
     body = {"model": "mistral/m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, "stream": True}
-    arguments = to_litellm_arguments(json.dumps(body).encode(), 300.0)
+    arguments = to_acompletion_arguments(json.dumps(body).encode(), 300.0)
     assert {name: arguments[name] for name in body} == body
     assert set(arguments) - set(body) == {"num_retries", "max_retries", "_skip_mcp_handler", "timeout"}
     assert (arguments["num_retries"], arguments["max_retries"], arguments["timeout"]) == (0, 0, 300.0)
@@ -63,14 +63,14 @@ def test_signed_reasoning_goes_back_as_it_came() -> None:
         answer = SimpleNamespace(
             model_dump=lambda block=block, **_: {"choices": [{"delta": {"thinking_blocks": [block]}}]}
         )
-        details += speller.convert(answer)["choices"][0]["delta"]["reasoning_details"]
+        details += speller.to_json_values(answer)["choices"][0]["delta"]["reasoning_details"]
     assert [detail["index"] for detail in details] == [0, 0, 0, 1]
     whole = [
         {"index": 0, "type": "reasoning.text", "text": "let me see", "signature": "sig-1"},
         {"index": 1, "type": "reasoning.encrypted", "data": "sealed"},
     ]
     message = {"role": "assistant", "content": "x", "reasoning_details": whole}
-    said = to_litellm_arguments(json.dumps({"model": "m", "messages": [message]}).encode(), 1)["messages"][0]
+    said = to_acompletion_arguments(json.dumps({"model": "m", "messages": [message]}).encode(), 1)["messages"][0]
     assert "reasoning_details" not in said
     assert said["thinking_blocks"] == [
         {"type": "thinking", "thinking": "let me see", "signature": "sig-1"},
@@ -80,7 +80,7 @@ def test_signed_reasoning_goes_back_as_it_came() -> None:
 
 def test_reasoning_without_a_signature_is_not_given_back_as_signed() -> None:
     message = {"role": "assistant", "reasoning_details": [{"type": "reasoning.text", "index": 0, "text": "hm"}]}
-    said = to_litellm_arguments(json.dumps({"model": "m", "messages": [message]}).encode(), 1)["messages"][0]
+    said = to_acompletion_arguments(json.dumps({"model": "m", "messages": [message]}).encode(), 1)["messages"][0]
     assert said == {"role": "assistant"}
 
 
@@ -186,7 +186,7 @@ def test_a_full_window_is_the_error_that_makes_claude_code_compact() -> None:
         status_code=400,
     )
     found = decode_exception(error)
-    fault = decode_error_body(found.status, found.headers, encode_failure(found))
+    fault = decode_error_body(found.status, found.headers, encode_error_body(found))
     assert (
         build_upstream_error(fault, "litellm", window=1000, estimate=lambda: 2000).message
         == "prompt is too long: 2000 tokens > 1000 maximum"
@@ -209,11 +209,11 @@ def test_no_answer_at_all_is_no_connection() -> None:
         message="litellm.InternalServerError: OpenAIException - Connection error.",
         status_code=500,
     )
-    unreachable = decode_exception(error).unreachable
+    unreachable = decode_exception(error).connection_error
     assert unreachable is not None
     assert unreachable.message == "Connection error"
     answered = failure("InternalServerError", message="m", status_code=500, litellm_response_headers={"x": "y"})
-    assert decode_exception(answered).unreachable is None
+    assert decode_exception(answered).connection_error is None
 
 
 def test_a_failure_in_the_middle_of_a_stream_is_unwrapped_and_has_no_trace() -> None:
@@ -229,7 +229,7 @@ def test_a_failure_in_the_middle_of_a_stream_is_unwrapped_and_has_no_trace() -> 
 
 async def test_without_the_library_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "litellm", None)
-    upstream = LiteLLMTransport(Engine(lambda: None), 5)
+    upstream = LiteLLMTransport(LiteLLMThread(lambda: None), 5)
     with pytest.raises(MissingExtra) as caught:
         await upstream.send("litellm:", encoded("mistral/m", "hi"), None)
     await upstream.close()
@@ -274,7 +274,7 @@ async def upstream(openai: Running) -> AsyncIterator[LiteLLMTransport]:
     settings = load_settings({}, PROVIDERS, env_file=None)
     own = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1", "NO_PROXY": "127.0.0.1"}
     with patch.dict(os.environ, own):
-        upstream = LiteLLMTransport(Engine(lambda: export_to_litellm(settings)), 60)
+        upstream = LiteLLMTransport(LiteLLMThread(lambda: export_to_litellm(settings)), 60)
         yield upstream
         await upstream.close()
 
@@ -315,7 +315,7 @@ async def test_a_reply_that_is_no_stream_is_one_body(upstream: LiteLLMTransport)
 @needs_litellm
 async def test_it_runs_in_a_thread_of_its_own(openai: Running) -> None:
     loaded_in: list[str] = []
-    engine = Engine(lambda: loaded_in.append(threading.current_thread().name))
+    engine = LiteLLMThread(lambda: loaded_in.append(threading.current_thread().name))
     upstream = LiteLLMTransport(engine, 60)
     with patch.dict(os.environ, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1"}):
         for _ in range(2):

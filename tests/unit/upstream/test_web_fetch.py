@@ -18,12 +18,12 @@ from aiohttp.test_utils import TestServer
 from msgspec import structs
 
 from anthropic_proxy.errors import WebFetchFailed
-from anthropic_proxy.upstream.contract import FETCHABLE_TYPES, IMAGE_TYPES, FetchedPage
+from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, IMAGE_MEDIA_TYPES, FetchedPage
 from anthropic_proxy.upstream.http import HttpTransport
 from anthropic_proxy.upstream.public_addresses import is_public
 from anthropic_proxy.upstream.web_fetch import PageFetcher
-from anthropic_proxy.upstream.web_fetch.content_type import find_charset
-from anthropic_proxy.upstream.web_fetch.fetcher import HTML_PROGRAM, MAX_BYTES
+from anthropic_proxy.upstream.web_fetch.content_type import find_charset_parameter
+from anthropic_proxy.upstream.web_fetch.fetcher import HTML_CONVERTER, MAX_PAGE_BYTES
 from anthropic_proxy.upstream.web_fetch.guarded_dialer import GuardedDialer
 from anthropic_proxy.wire.contract import UpstreamRequest
 
@@ -105,11 +105,11 @@ class Site:
         return web.Response(text="<b></i>" * 200_000, content_type="text/html")
 
     async def bomb(self, request: web.Request) -> web.StreamResponse:
-        body = gzip.compress(bytes(MAX_BYTES + 1))
+        body = gzip.compress(bytes(MAX_PAGE_BYTES + 1))
         return web.Response(body=body, content_type="text/plain", headers={"content-encoding": "gzip"})
 
     async def large(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"content-type": "text/plain", "content-length": str(MAX_BYTES + 1)})
+        response = web.StreamResponse(headers={"content-type": "text/plain", "content-length": str(MAX_PAGE_BYTES + 1)})
         await response.prepare(request)
         await asyncio.Event().wait()
         return response
@@ -197,10 +197,10 @@ async def test_text_comes_in_the_charset_that_was_said(
 
 @pytest.mark.parametrize("path", ["/pdf", "/png", "/misnamed"])
 async def test_what_is_no_text_comes_as_bytes_and_by_its_true_name(site: Site, pages: PageFetcher, path: str) -> None:
-    page = await pages.fetch(site.url(path), media_types=IMAGE_TYPES | FETCHABLE_TYPES)
+    page = await pages.fetch(site.url(path), media_types=IMAGE_MEDIA_TYPES | DEFAULT_MEDIA_TYPES)
     kind, body = ("application/pdf", PDF) if path == "/pdf" else ("image/png", PNG)
     assert (page.media_type, page.body, page.text) == (kind, body, None)
-    assert page.base64.startswith("JVBERi0x" if path == "/pdf" else "iVBORw0K")
+    assert page.body_base64.startswith("JVBERi0x" if path == "/pdf" else "iVBORw0K")
 
 
 @pytest.mark.parametrize("way", ["gzip", "deflate", "raw", "twice"])
@@ -226,7 +226,7 @@ async def test_a_page_in_several_forms_is_asked_for_as_people_read_it(site: Site
     await pages.fetch(site.url("/html"))
     first, *_, last = site.asked[0].headers["accept"].split(", ")
     assert (first, last) == ("text/markdown", "*/*;q=0.1")
-    await pages.fetch(site.url("/png"), media_types=IMAGE_TYPES)
+    await pages.fetch(site.url("/png"), media_types=IMAGE_MEDIA_TYPES)
     assert "text" not in site.asked[1].headers["accept"]
 
 
@@ -247,7 +247,7 @@ async def test_a_signed_address_arrives_as_it_was_signed(site: Site, pages: Page
     ],
 )
 def test_the_charset_is_a_parameter_of_the_content_type(content_type: str, charset: str | None) -> None:
-    assert find_charset(content_type) == charset
+    assert find_charset_parameter(content_type) == charset
 
 
 # What is refused.
@@ -280,8 +280,12 @@ async def test_a_page_that_cannot_be_had_is_refused_in_the_apis_code(
 
 
 async def test_a_picture_that_is_none_is_refused(site: Site, pages: PageFetcher) -> None:
-    assert (await refusal(pages, site.url("/lie"), media_types=IMAGE_TYPES)).error_code == "unsupported_content_type"
-    assert (await refusal(pages, site.url("/html"), media_types=IMAGE_TYPES)).error_code == "unsupported_content_type"
+    assert (
+        await refusal(pages, site.url("/lie"), media_types=IMAGE_MEDIA_TYPES)
+    ).error_code == "unsupported_content_type"
+    assert (
+        await refusal(pages, site.url("/html"), media_types=IMAGE_MEDIA_TYPES)
+    ).error_code == "unsupported_content_type"
 
 
 @pytest.mark.parametrize("path", ["/silent", "/drips", "/endless?never"])
@@ -335,14 +339,14 @@ async def test_the_usual_port_of_http_is_not_kept() -> None:
 
 
 async def test_a_page_made_to_hurt_is_given_up(site: Site) -> None:
-    pages = PageFetcher(allowed=HERE, tls=_trusting(), reader=structs.replace(HTML_PROGRAM, cpu_seconds=1))
+    pages = PageFetcher(allowed=HERE, tls=_trusting(), reader=structs.replace(HTML_CONVERTER, cpu_seconds=1))
     failure = await refusal(pages, site.url("/hurts"))
     assert (failure.error_code, "HTML" in failure.message) == ("url_not_accessible", True)
     await pages.close()
 
 
 async def test_without_the_extra_only_html_is_refused(site: Site) -> None:
-    pages = PageFetcher(allowed=HERE, tls=_trusting(), reader=structs.replace(HTML_PROGRAM, imports_packages=False))
+    pages = PageFetcher(allowed=HERE, tls=_trusting(), reader=structs.replace(HTML_CONVERTER, imports_packages=False))
     failure = await refusal(pages, site.url("/html"))
     assert (failure.error_code, failure.message) == (
         "unavailable",

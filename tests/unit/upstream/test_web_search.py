@@ -13,17 +13,17 @@ from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.upstream.contract import SearchResult
 from anthropic_proxy.upstream.http import HttpTransport
-from anthropic_proxy.upstream.web_search import MAX_QUERY_LENGTH, SearchService
+from anthropic_proxy.upstream.web_search import MAX_QUERY_CHARACTERS, SearxngClient
 from tests.support.fakes.searxng import Searxng as Instance
 from tests.support.fakes.searxng import new_searxng, result
 from tests.support.fakes.server import Running, serving_strictly
 
 
 @asynccontextmanager
-async def asking(instance: Instance, path: str = "") -> AsyncIterator[tuple[SearchService, Running]]:
+async def asking(instance: Instance, path: str = "") -> AsyncIterator[tuple[SearxngClient, Running]]:
     http = HttpTransport(5)
     with serving_strictly(new_searxng(instance)) as running:
-        yield SearchService(http.send, running.url + path), running
+        yield SearxngClient(http.send, running.url + path), running
         await http.close()
 
 
@@ -44,7 +44,7 @@ async def test_results_come_in_their_order_as_the_service_shows_them() -> None:
             SearchResult(
                 url="https://example.com/brie",
                 title="Brie",
-                content="What https://example.com/brie says",
+                snippet="What https://example.com/brie says",
                 page_age="2026-05-01",
             ),
             SearchResult(url="https://example.org/", title="https://example.org/", page_age="2026-05-01T10:30:00"),
@@ -167,7 +167,7 @@ async def test_engines_that_fail_beside_others_are_no_failure() -> None:
         ("", {}, "invalid_tool_input"),
         ("a\0b", {}, "invalid_tool_input"),
         (" \n", {}, "invalid_tool_input"),
-        ("x" * (MAX_QUERY_LENGTH + 1), {}, "query_too_long"),
+        ("x" * (MAX_QUERY_CHARACTERS + 1), {}, "query_too_long"),
         ("brie", {"allowed_domains": ["https://a.test"]}, "invalid_tool_input"),
         ("brie", {"blocked_domains": ["*.test"]}, "invalid_tool_input"),
     ],
@@ -179,7 +179,7 @@ async def test_a_query_that_is_none_is_not_sent(query: str, domains: dict[str, l
 async def test_a_service_that_is_not_there_is_unavailable() -> None:
     http = HttpTransport(5)
     with pytest.raises(WebSearchFailed, match="SEARCH_URL: no server responds") as caught:
-        await SearchService(http.send, "http://127.0.0.1:1").search("brie")
+        await SearxngClient(http.send, "http://127.0.0.1:1").search("brie")
     assert caught.value.error_code == "unavailable"
     await http.close()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from anthropic_proxy.log.in_progress import BOARD_BYTES
+from anthropic_proxy.log.in_progress import SHARED_MEMORY_BYTES
 from anthropic_proxy.metrics import Gauges, decode_snapshot
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.workers.hub import MAX_OBSERVATIONS, WORKER_TIMEOUT_SECONDS, Hub
@@ -214,7 +214,7 @@ class Worker:
 
     def __init__(self) -> None:
         ours, theirs = map(IpcChannel, socket.socketpair())
-        self.line, self.front = WorkerLink(ours, memoryview(bytearray(BOARD_BYTES)), 0, 1), theirs
+        self.line, self.front = WorkerLink(ours, memoryview(bytearray(SHARED_MEMORY_BYTES)), 0, 1), theirs
         self.looks: list[Gauges] = []
         self.crew = WorkerPeer(lambda _: False, self.looks.append, lambda _: None)
 
@@ -238,7 +238,7 @@ async def test_a_worker_looks_round_only_for_who_asks() -> None:
     worker.crew.totals.count_exchange(receipt)
     by_itself = await worker.hear()
     assert isinstance(by_itself, StatsReport)
-    assert len(decode_snapshot(by_itself.stats).rows) == len(worker.looks) == 1
+    assert len(decode_snapshot(by_itself.stats).counters) == len(worker.looks) == 1
     worker.front.send(StatsRequest(5))
     answer = await worker.hear()
     assert isinstance(answer, StatsReport)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from anthropic_proxy.errors import UpstreamProtocolError
-from anthropic_proxy.upstream.http.connection import MAX_HEAD_BYTES
+from anthropic_proxy.upstream.http.connection import MAX_RESPONSE_HEAD_BYTES
 from tests.support.http_server import Server, asking, post, read_all, serving
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -58,7 +58,7 @@ async def test_what_surrounds_the_pieces_of_a_body_is_bounded(name: str) -> None
 
 async def test_small_extensions_and_trailers_are_no_limit_to_a_long_body() -> None:
     chunks = b"2;ext=1234567890\r\nok\r\n" * 50_000
-    assert len(chunks) > 4 * MAX_HEAD_BYTES
+    assert len(chunks) > 4 * MAX_RESPONSE_HEAD_BYTES
 
     async def act(_: Server, writer: asyncio.StreamWriter) -> None:
         writer.write(CHUNKED + chunks + b"0\r\nx-checksum: 1\r\n\r\n")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from anthropic_proxy.upstream.web_fetch.html_to_markdown import MAX_CHARACTERS, read_html
+from anthropic_proxy.upstream.web_fetch.html_to_markdown import MAX_HTML_CHARACTERS, convert_html
 
 PAGE = """<!doctype html><html><head><title> Cheese
   &amp; wine </title><style>p { color: red }</style></head><body>
@@ -60,13 +60,13 @@ All of it"""
 
 
 def read(html: str) -> str:
-    return read_html(html, "https://example.com/cheese/brie.html").text
+    return convert_html(html, "https://example.com/cheese/brie.html").markdown
 
 
 def test_a_page_reads_as_people_see_it() -> None:
-    reading = read_html(PAGE, "https://example.com/cheese/brie.html")
+    reading = convert_html(PAGE, "https://example.com/cheese/brie.html")
     assert reading.title == "Cheese & wine"
-    assert reading.text == TEXT
+    assert reading.markdown == TEXT
 
 
 def test_what_stands_in_main_is_the_page() -> None:
@@ -80,9 +80,9 @@ def test_links_lead_from_where_the_page_says() -> None:
 
 
 def test_a_page_that_is_too_long_says_so() -> None:
-    text = read("<p>brie</p>" * (MAX_CHARACTERS // 10))
+    text = read("<p>brie</p>" * (MAX_HTML_CHARACTERS // 10))
     assert text.endswith("brie\n\n[the page goes on]")
-    assert len(text) < MAX_CHARACTERS
+    assert len(text) < MAX_HTML_CHARACTERS
 
 
 def test_addresses_do_not_make_a_page_longer_than_it_is() -> None:
@@ -108,8 +108,8 @@ _pieces = some.one_of(_tags.map("<{}>".format), _tags.map(lambda tag: f"</{tag.s
 
 @given(some.one_of(some.lists(_pieces, max_size=40).map("".join), some.text()))
 def test_any_text_is_read(html: str) -> None:
-    reading = read_html(html, "https://example.com/")
-    assert "\n\n\n" not in reading.text
+    reading = convert_html(html, "https://example.com/")
+    assert "\n\n\n" not in reading.markdown
 
 
 @given(some.lists(some.text("abcäé", min_size=1, max_size=8), min_size=1, max_size=10))
