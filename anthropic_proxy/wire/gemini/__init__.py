@@ -1,4 +1,4 @@
-"""Google's `generateContent`, as AI Studio and Vertex AI speak it.
+"""Wire of Google's `generateContent` API, which AI Studio and Vertex AI offer: requests are encoded, responses decoded.
 
 Source: the API reference of both (2026-11), the types of the official SDK `google-genai` 3.3, and recorded traffic.
 """
@@ -19,7 +19,7 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class GeminiWire(Wire[Dialect]):
-    """The wire of `generateContent`."""
+    """Wire of `generateContent`. Combines the functions and classes of this package into the common interface."""
 
     dialect_type = Dialect
     framing = "sse"
@@ -29,13 +29,13 @@ class GeminiWire(Wire[Dialect]):
     apply_adaptation = staticmethod(apply_adaptation)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        """Return a new decoder for one response."""
+        """Return a new decoder for one response of the provider."""
         return GeminiDecoder(call)
 
     def decode_error(
         self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
-        """Return the error of a response, or the deltas of a refusal."""
+        """Decode a response with a status other than 2xx. Return the error, or the deltas of a policy refusal."""
         fault = decode_error_body(status, headers, body)
         if is_policy_refusal(fault):
             return [Usage(output_tokens=0), blocked_reply_stop(call.provider, fault.message)]

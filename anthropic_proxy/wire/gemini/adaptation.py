@@ -1,7 +1,7 @@
-"""Adaptations to rejected parameters of Gemini.
+"""Changes of the next upstream request after Gemini rejected a parameter of the last one.
 
-Google has no field for the parameter name: only the text contains it. Texts are quoted from issue trackers of several
-clients (2025-05 to 2026-11).
+An adaptation is a named change of the dialect. Google's errors have no field for the parameter, only the text names
+it. The error texts are quoted from issue trackers of several clients (2025-05 to 2026-11).
 """
 
 import re
@@ -32,7 +32,7 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     "encode placeholder in base64": {"requires_signatures": True, "placeholder_encoding": "base64"},
     "drop thoughtSignature": {"replays_signatures": False},
 }
-"""Lesson → dialect fields that follow from it."""
+"""Name of an adaptation → dialect fields that the adaptation sets."""
 _TEXTS = tuple(
     (re.compile(text, re.IGNORECASE), lessons)
     for text, lessons in (
@@ -62,7 +62,7 @@ _TEXTS = tuple(
 )
 """Pattern of an error text → adaptations to try, in order."""
 _PASSING = ("drop thoughtSignature",)
-"""Adaptations for one history, not for the model."""
+"""Adaptations that are used for one request only. All others are stored for the model."""
 _ONE_LEVEL = re.compile(r"thinking[ _]level (\w+) is not supported", re.IGNORECASE)
 _NEXT_LEVELS = {"xhigh": "high", "minimal": "low", "low": "medium", "medium": "low"}
 _NOT_OFF = re.compile(r"budget 0 is invalid", re.IGNORECASE)
@@ -70,22 +70,22 @@ _RANGE = re.compile(r"budget (\d+) is invalid\W+please choose a value between (\
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation for an error text. None: no change would help.
+    """Return the adaptation for an error of the provider, found by the error text. None: no known change helps.
 
-    An adaptation must change the request, otherwise it does not explain the error.
+    The first adaptation that changes the encoded request is returned.
     """
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     sent_body = encode_request(call).body
     for name in _lessons_of(error.message):
-        with suppress(UnsupportedFeature):  # without what was refused the request would be meaningless
+        with suppress(UnsupportedFeature):  # the changed request cannot be encoded
             if encode_request(structs.replace(call, dialect=apply_adaptation(call.dialect, name))).body != sent_body:
                 return Adaptation(name, persistent=name not in _PASSING)
     return None
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect with one thing learned; an unknown name changes nothing."""
+    """Return the dialect with the named adaptation applied. An unknown name returns the dialect unchanged."""
     if name in _CHANGES:
         return structs.replace(dialect, **_CHANGES[name])
     verb, *values = name.split()

@@ -1,7 +1,7 @@
-"""Programs that the provider ran: the parts `executableCode` and `codeExecutionResult` → Anthropic's blocks.
+"""Decoder of Gemini's code execution: parts `executableCode` and `codeExecutionResult` → blocks of the Messages API.
 
-Recorded by the project `pydantic/pydantic-ai`, cassette test_code_execution_stream, 2026-08: both bear the same `id`,
-which older models leave out; then a result belongs to the program before it.
+Both parts have the same `id`; older models omit the field, and a result then belongs to the latest program (recorded by
+the project `pydantic/pydantic-ai`, cassette test_code_execution_stream, 2026-08).
 """
 
 from collections.abc import Callable
@@ -19,20 +19,21 @@ _OK, _TOO_LONG = "OUTCOME_OK", "OUTCOME_DEADLINE_EXCEEDED"
 
 
 class CodeExecutionDecoder:
-    """The programs of one answer that have no result yet."""
+    """Decoder of the programs of one reply. Programs are kept until their result arrives."""
 
     def __init__(self, new_id: Callable[[str], str]) -> None:
         self._new_id = new_id
         self._open: dict[str, str] = {}
+        """Provider's id of a program without a result → id of its block."""
 
     def decode_program(self, code: ExecutableCode) -> list[Block]:
-        """Return the call of a program."""
+        """Return the block `server_tool_use` with the code of a program."""
         identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
         self._open[code.id or identifier] = identifier
         return [encode_code_execution(identifier, code.code or "")]
 
     def decode_result(self, result: CodeExecutionResult) -> list[Block]:
-        """Return the output of a program. Output without a call gets a call without code."""
+        """Return the result block of a program. A result without a program is preceded by a call with empty code."""
         began: list[Block] = []
         if not self._open:
             began = self.decode_program(ExecutableCode(id=result.id))
@@ -46,6 +47,6 @@ class CodeExecutionDecoder:
         return [*began, encode_code_result(identifier, stderr=printed, return_code=1)]
 
     def encode_missing_results(self) -> list[Block]:
-        """Return the ends of programs without results."""
+        """Return an error block `unavailable` for each program without a result. Call this at the end of the reply."""
         identifiers, self._open = list(self._open.values()), {}
         return [encode_code_error(identifier, "unavailable") for identifier in identifiers]

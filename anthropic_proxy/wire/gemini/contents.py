@@ -1,4 +1,7 @@
-"""Messages → `contents`: roles, parts, calls with their results, and the signatures that go with them."""
+"""Encoder of the conversation: messages of the client request → `contents` of the Gemini request.
+
+Tool calls and tool results become parts. Each part is sent with the thought signature that Gemini gave it.
+"""
 
 from typing import Any
 
@@ -27,7 +30,7 @@ _PLACEHOLDERS = {
     "text": "skip_thought_signature_validator",
     "base64": "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I=",
 }
-"""Stands for a signature that the history does not have ("Thought signatures", section FAQ, 2026-11)."""
+"""Encoding → documented placeholder for a missing signature ("Thought signatures", section FAQ, 2026-11)."""
 _CONTINUE = Raw(b'"Continue exactly from the end of your last message."')
 _ANYTHING = Raw(b'"."')
 _NOTHING = Raw(b'""')
@@ -62,7 +65,7 @@ class _ResultPart(Struct, gc=False, rename="camel"):
 
 
 _Part = _TextPart | _CallPart | _ResultPart | dict[str, Any]
-"""A dictionary is a picture, a document or the text in its place (`encode_media`)."""
+"""A part of a content. A dictionary is an image, a document, or the text that replaces one (`encode_media`)."""
 
 
 class _Content(Struct, gc=False):
@@ -71,26 +74,27 @@ class _Content(Struct, gc=False):
 
 
 class ContentsEncoder:
-    """The conversation as it grows; `add_message` each message in order, then `build_contents`."""
+    """Encoder of one conversation. Call `add_message` for each message in order, then `build_contents` once."""
 
     def __init__(self, call: Call[Dialect], notes: list[FidelityNote]) -> None:
         self._call = call
         self._notes = notes
         self._contents: list[_Content] = []
         self._answers = False
-        """True if the last content has tool results. Nothing else is added to it."""
+        """True if the last content has tool results. No other part is added to that content."""
         self._waiting: list[_Part] = []
-        """Content between calls and their results, encoded after them."""
+        """Parts between calls and their results. They are encoded after the results."""
         self._forgets = False
-        """True if reasoning of an earlier reply is omitted."""
+        """True if reasoning of an earlier reply is not sent back, because its signature is unusable."""
         self._names: dict[str, str] = {}
+        """Id of a tool call → tool name, for the results."""
         dialect = call.dialect
         self._sends_ids = dialect.sends_call_ids
         self._placeholder = _PLACEHOLDERS[dialect.placeholder_encoding] if dialect.requires_signatures else ""
-        """Signs the first call of a reply that has no signature."""
+        """Signature for the first call of a reply, if the history has none. "": the model needs none."""
 
     def add_message(self, message: Message) -> None:
-        """Encode one message."""
+        """Encode the next message of the client request."""
         if message.role == "assistant":
             self._add_reply(message)
         elif message.role == "user":
@@ -106,7 +110,7 @@ class ContentsEncoder:
                 self._put("user", parts)
 
     def build_contents(self) -> list[_Content]:
-        """Return the contents: the first is the user's, and so is the last."""
+        """Return the value of `contents`. A user text is added if the first or the last content is the model's."""
         self._put("user", self._waiting)
         contents = self._contents
         if self._forgets:
@@ -150,7 +154,7 @@ class ContentsEncoder:
         self._put("model", parts)
 
     def _signature_in(self, block: ThinkingBlock) -> str:
-        """Return the signature that a thinking block carries for the part after it; "": none that this model takes."""
+        """Return the signature in a thinking block, for the next part. "": no signature that this model accepts."""
         carry = decode_signature(self._call.dialect.signature_tag, block.signature)
         wrote, reads = carry.model if carry else "", self._call.model
         if carry is None or not (
@@ -176,9 +180,9 @@ class ContentsEncoder:
         self._put("user", others)
 
     def _encode_result(self, block: ToolResultBlock, beside: list[dict[str, Any]]) -> _ResultPart:
-        """Encode one result. Images that are not accepted in it are added to `beside`.
+        """Encode one tool result. Images that the model does not accept in a result are added to `beside`.
 
-        Text stays text even if it is JSON: numbers of this wire are doubles, which would change long ones.
+        JSON text is sent as text: Gemini decodes numbers as doubles, which would change long integers.
         """
         inline: list[dict[str, Any]] = []
         output = block.content or _NOTHING if is_text(block.content) else self._read_result(block, inline, beside)
@@ -190,7 +194,7 @@ class ContentsEncoder:
         return _ResultPart(response)
 
     def _read_result(self, block: ToolResultBlock, inline: list[dict[str, Any]], beside: list[dict[str, Any]]) -> Raw:
-        """Return the text of a result that is more than a string; pictures are added to `inline` or to `beside`."""
+        """Return the text of a result that is a list of blocks. Images are added to `inline` or to `beside`."""
         texts: list[Raw] = []
         for inner in blocks_of(block.content):
             if isinstance(inner, TextBlock):

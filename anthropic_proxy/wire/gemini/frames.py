@@ -1,6 +1,7 @@
-"""Response fields of Gemini that are decoded. Every field may be null.
+"""Structs of Gemini responses: the fields of `GenerateContentResponse` that the proxy decodes, under Google's names.
 
-Source: reference of `GenerateContentResponse` (2026-11) and recorded traffic.
+Every field may be missing or null. A streamed response is a sequence of these objects.
+Source: API reference (2026-11) and recorded traffic.
 """
 
 from typing import Any
@@ -11,6 +12,7 @@ from msgspec import Raw, Struct, field
 from anthropic_proxy.wire.json_repair import parse_token_count
 
 ABSENT = Raw(b"")
+"""Value of a `Raw` field that the provider did not send."""
 
 
 class FunctionCall(Struct, rename="camel", gc=False):
@@ -27,21 +29,21 @@ class FunctionCall(Struct, rename="camel", gc=False):
 
 
 class InlineData(Struct, rename="camel", gc=False):
-    """A generated file, in base64."""
+    """File that the model generated. `data`: base64."""
 
     mime_type: str | None = None
     data: str | None = None
 
 
 class ExecutableCode(Struct, rename="camel", gc=False):
-    """A program that the provider ran."""
+    """Program that the model wrote and the provider ran. `id`: links its result."""
 
     code: str | None = None
     id: str | None = None
 
 
 class CodeExecutionResult(Struct, rename="camel", gc=False):
-    """Output and outcome of a program."""
+    """Result of a program. `outcome`: `OUTCOME_OK` or an error code; `id`: the id of the program."""
 
     outcome: str | None = None
     output: str | None = None
@@ -49,38 +51,40 @@ class CodeExecutionResult(Struct, rename="camel", gc=False):
 
 
 class ToolUseArguments(Struct, gc=False):
-    """Arguments of a search."""
+    """Arguments of the provider's web search: the search queries."""
 
     queries: list[str] | None = None
 
 
 class ServerToolCall(Struct, gc=False):
-    """Announced call of a server tool."""
+    """Call of a tool that the provider runs itself, sent before the text that depends on the call."""
 
     args: ToolUseArguments | None = None
 
 
 class Part(Struct, rename="camel", gc=False):
-    """A piece of the answer; one of the fields is set, a signature may stand beside it."""
+    """Part of a reply. One content field is set; `thought` marks `text` as thinking, and a signature may be added."""
 
     text: str | None = None
     thought: bool | None = None
     thought_signature: str | None = None
+    """Opaque state of the reasoning before this part, base64."""
     function_call: FunctionCall | None = None
     inline_data: InlineData | None = None
     executable_code: ExecutableCode | None = None
     code_execution_result: CodeExecutionResult | None = None
     tool_call: ServerToolCall | None = None
+    """Call of a server tool. Calls of client tools are in `function_call`."""
 
 
 class Content(Struct, gc=False):
-    """Content of a reply."""
+    """Content of one candidate: its parts in order."""
 
     parts: list[Part] | None = None
 
 
 class WebSource(Struct, gc=False):
-    """A page that the search found."""
+    """Web page that a search found. `uri` is a redirect URL of Google, `title` usually the domain."""
 
     uri: str | None = None
     title: str | None = None
@@ -88,26 +92,26 @@ class WebSource(Struct, gc=False):
 
 
 class GroundingChunk(Struct, gc=False):
-    """A source."""
+    """Source of grounded text. `web`: None for sources of other types."""
 
     web: WebSource | None = None
 
 
 class Segment(Struct, gc=False):
-    """A passage of the answer."""
+    """Passage of the reply text that cites sources."""
 
     text: str | None = None
 
 
 class GroundingSupport(Struct, rename="camel", gc=False):
-    """Which sources a passage rests on."""
+    """Citation: a passage of the reply and the indices of its sources in `grounding_chunks`."""
 
     segment: Segment | None = None
     grounding_chunk_indices: list[int] | None = None
 
 
 class GroundingMetadata(Struct, rename="camel", gc=False):
-    """Results of a search."""
+    """Results of the provider's web search: queries, sources and citations."""
 
     web_search_queries: list[str] | None = None
     grounding_chunks: list[GroundingChunk] | None = None
@@ -115,39 +119,40 @@ class GroundingMetadata(Struct, rename="camel", gc=False):
 
 
 class UrlMetadata(Struct, rename="camel", gc=False):
-    """A page that was fetched, or could not be."""
+    """URL that the provider fetched, and the status of the fetch (`URL_RETRIEVAL_STATUS_…`)."""
 
     retrieved_url: str | None = None
     url_retrieval_status: str | None = None
 
 
 class UrlContextMetadata(Struct, rename="camel", gc=False):
-    """Fetched pages."""
+    """URLs that the provider fetched for `urlContext`."""
 
     url_metadata: list[UrlMetadata] | None = None
 
 
 class Candidate(Struct, rename="camel", gc=False):
-    """An answer; we never ask for more than one."""
+    """One reply of the model. The proxy requests one candidate; candidates with an `index` above 0 are ignored."""
 
     content: Content | None = None
     finish_reason: str | None = None
     finish_message: str | None = None
     continuation_token: str | None = None
+    """Token for a request that continues this reply. Only with the finish reason `CONTINUATION`."""
     index: int | None = None
     grounding_metadata: GroundingMetadata | None = None
     url_context_metadata: UrlContextMetadata | None = None
 
 
 class PromptFeedback(Struct, rename="camel", gc=False):
-    """Why there is no answer at all."""
+    """Reason why the provider blocked the prompt. The response then has no candidates."""
 
     block_reason: str | None = None
     block_reason_message: str | None = None
 
 
 class UsageMetadata(Struct, rename="camel", gc=False):
-    """Running totals, in tokens."""
+    """Token counts of the reply so far. A later frame replaces the counts of earlier frames."""
 
     prompt_token_count: int | None = None
     tool_use_prompt_token_count: int | None = None
@@ -157,21 +162,21 @@ class UsageMetadata(Struct, rename="camel", gc=False):
 
 
 class GenerateContentResponse(Struct, rename="camel", gc=False):
-    """A whole answer, or a piece of a streamed one."""
+    """A complete response, or one frame of a streamed response."""
 
     candidates: list[Candidate] | None = None
     prompt_feedback: PromptFeedback | None = None
     usage_metadata: UsageMetadata | None = None
     error: Any = field(default=None)
-    """An error inside a stream that began well."""
+    """Error object in a stream that began with status 200."""
 
 
 decode_strict_reply = msgspec.json.Decoder(GenerateContentResponse).decode
-"""Reads an answer, or a piece of one, as Google writes it; `decode_reply` reads what this refuses, where it can."""
+"""Decode a response or frame. Raises `msgspec.ValidationError` for unexpected types; `decode_reply` accepts some."""
 
 
 def decode_reply(data: bytes) -> GenerateContentResponse:
-    """Read an answer, or a piece of one; a count in an unusual form is read too. Raises `msgspec.DecodeError`."""
+    """Decode a response or frame. Token counts may have other types, such as strings. Raises `msgspec.DecodeError`."""
     try:
         return decode_strict_reply(data)
     except msgspec.ValidationError:

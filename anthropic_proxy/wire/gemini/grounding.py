@@ -1,9 +1,9 @@
-"""Search and fetch results of the provider → blocks of the Messages API.
+"""Decoder of grounding: web searches and URL fetches of the provider → blocks and citations of the Messages API.
 
-The sources of a search arrive with the last chunk, but their block precedes the text that cites them. Text is therefore
-buffered if the provider may search. If its tool calls are announced, only text after such a call is buffered (recorded
-by the project `pydantic/pydantic-ai`, cassettes test_google_model_web_search_tool_stream and
-test_native_output_with_builtin_tools_stream, 2026-08).
+Gemini sends the sources of a search in the last frame, but a client needs the result block before the text with the
+citations. Text is therefore buffered if the provider may search. If the provider announces its tool calls, only text
+after an announced call is buffered (recorded by the project `pydantic/pydantic-ai`, cassettes
+test_google_model_web_search_tool_stream and test_native_output_with_builtin_tools_stream, 2026-08).
 """
 
 import re
@@ -35,7 +35,7 @@ _DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
 
 
 class GroundingDecoder:
-    """Collects searches and fetches of one reply, and buffers the text that depends on them."""
+    """Decoder of the searches and fetches of one reply. Buffers deltas from the first text that may need citations."""
 
     def __init__(self, call: Call[Dialect], own: GoogleTools) -> None:
         self._new_id = call.new_id
@@ -43,7 +43,7 @@ class GroundingDecoder:
         self._holds = not own.announces_calls and (own.can_search or own.cites_fetches)
         self._held: list[Delta] = []
         self._left: list[str] = []
-        """Text that did not wait, since the last block that was no text."""
+        """Text emitted without buffering since the last other delta. Late citations may refer to this text."""
         self._queries: dict[str, None] = {}
         self._sources: dict[str, WebSource] = {}
         self._fetched: set[str] = set()
@@ -51,13 +51,13 @@ class GroundingDecoder:
         self._searches = 0
 
     def record_tool_call(self, use: ServerToolCall) -> None:
-        """Take note of a call of the provider's own tools: what rests on it waits from here on."""
+        """Record an announced call of a server tool. Text after the call is buffered until `release_buffered`."""
         self._holds = self._holds or self._own.can_search or self._own.cites_fetches
         if use.args is not None:
             self._queries |= dict.fromkeys(query for query in use.args.queries or () if query)
 
     def feed_delta(self, delta: Delta) -> list[Delta]:
-        """Return what can leave: all but text that waits, and what comes behind it."""
+        """Take the next delta of the reply and return the deltas to emit now. Empty list: the delta is buffered."""
         if self._held or (self._holds and isinstance(delta, Text)):
             self._held.append(delta)
             return []
@@ -68,7 +68,7 @@ class GroundingDecoder:
         return [delta]
 
     def decode_url_fetches(self, context: UrlContextMetadata) -> list[Delta]:
-        """Return the fetched pages without repetitions."""
+        """Return call and result blocks for each URL that was not reported before, and the fetch count."""
         deltas: list[Delta] = []
         before = len(self._fetched)
         for source in context.url_metadata or ():
@@ -83,7 +83,7 @@ class GroundingDecoder:
         return deltas
 
     def record_search_results(self, grounding: GroundingMetadata) -> None:
-        """Record the results of a search. Several calls are possible, each with its own sources."""
+        """Record queries, sources and citations of a search for `release_buffered`. Several searches may follow."""
         self._queries |= dict.fromkeys(query for query in grounding.web_search_queries or () if query)
         sources = [chunk.web for chunk in grounding.grounding_chunks or ()]
         self._sources |= {source.uri: source for source in sources if source is not None and source.uri}
@@ -95,7 +95,7 @@ class GroundingDecoder:
                 self._cited.append((passage, cited))
 
     def release_buffered(self) -> list[Delta]:
-        """Return the search, if there was one, and the buffered text with its citations."""
+        """Return the blocks of the recorded searches, if any, then the buffered deltas with citations."""
         deltas: list[Delta] = []
         found = {url: source for url, source in self._sources.items() if self._may_show(source)}
         if self._queries or self._own.cites_fetches or not self._sources.keys() <= self._fetched:
@@ -118,9 +118,9 @@ class GroundingDecoder:
         return deltas
 
     def _with_citations(self, text: str) -> tuple[str, list[Delta]]:
-        """Return the text behind the last passage that is cited, and what stands before it, with its citations.
+        """Return the text after the last cited passage, and deltas for the text before: passages and citations.
 
-        Passages that are not in this text are kept for the next.
+        Citations of passages outside this text are kept for the next call.
         """
         deltas: list[Delta] = []
         missing: list[tuple[str, list[WebSource]]] = []
@@ -139,14 +139,14 @@ class GroundingDecoder:
         return text[start:], deltas
 
     def _may_show(self, source: WebSource) -> bool:
-        """Return True if the domain lists allow a page. Its URL is Google's own, its title is its domain (recorded)."""
+        """Return True if the client's domain lists allow a page. The domain is in the title (recorded)."""
         domain = source.domain or source.title or ""
         url = f"https://{domain}" if _DOMAIN.fullmatch(domain) else source.uri or ""
         return is_domain_allowed(url, self._own.allowed_domains, self._own.blocked_domains)
 
 
 def _joined(deltas: list[Delta]) -> list[Delta]:
-    """Return deltas with neighbouring texts in one: a passage may lie across them."""
+    """Return the deltas with adjacent texts joined, because a cited passage may span several deltas."""
     joined: list[Delta] = []
     for delta in deltas:
         last = joined[-1] if joined else None

@@ -1,6 +1,7 @@
-"""Keywords of JSON Schema as both forms of this wire's schemas spell them.
+"""Keywords of JSON Schema in Gemini requests: sets of supported keywords, and functions for single schemas.
 
-A keyword without a field here is written into the description, so that the model still knows it.
+Gemini has two schema forms: `parametersJsonSchema` (a subset of JSON Schema) and `parameters` (the message `Schema`, a
+subset of OpenAPI). An unsupported keyword is added to the description as text, so that the model can follow it.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ JSON_SCHEMA_KEYWORDS = frozenset(
         *("items", "prefixItems", "anyOf", "oneOf", "properties", "required", "additionalProperties", "$defs", "$ref"),
     )
 )
-"""Keywords of `parametersJsonSchema` (reference of GenerationConfig, `responseJsonSchema`, 2026-11)."""
+"""Keywords that `parametersJsonSchema` supports (reference of GenerationConfig, `responseJsonSchema`, 2026-11)."""
 OPENAPI_KEYWORDS = frozenset(
     (
         *("type", "format", "title", "description", "nullable", "enum", "minItems", "maxItems", "minimum", "maximum"),
@@ -21,20 +22,23 @@ OPENAPI_KEYWORDS = frozenset(
         *("minProperties", "maxProperties"),
     )
 )
-"""Keywords of the message `Schema`."""
+"""Keywords that the message `Schema` in `parameters` supports."""
 REWRITTEN_KEYWORDS = frozenset(("anyOf", "oneOf", "allOf", "$ref", "prefixItems"))
-"""Keywords that are expressed by others where there is no such field."""
+"""Keywords that the encoder rewrites to other keywords if the schema form lacks them."""
 DROPPED_KEYWORDS = frozenset(
     (
         *("$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "additionalProperties", "additionalItems"),
         *("unevaluatedProperties", "unevaluatedItems", "deprecated", "readOnly", "writeOnly", "nullable"),
     )
 )
-"""Keywords that are left out without a note."""
+"""Keywords that are dropped without a fidelity note, because they hardly matter to a model."""
 
 
 def simplify_schema(schema: Schema, index: EqualityIndex) -> Schema:
-    """Return the schema in fewer keywords with the same meaning: no `allOf`, `const`, `nullable`, exclusive bounds."""
+    """Return an equivalent schema with fewer keywords.
+
+    `allOf`, `const` and `nullable` are replaced, as are exclusive bounds of integers. Subschemas are not changed.
+    """
     plain = merge_all_of(schema, index)
     if plain.get("nullable") is True and isinstance(plain.get("type"), str):
         plain = {**plain, "type": [plain["type"], "null"]}  # OpenAPI's way
@@ -51,7 +55,7 @@ def simplify_schema(schema: Schema, index: EqualityIndex) -> Schema:
 
 
 def type_names(schema: Schema) -> list[str]:
-    """Return the type names of a schema; a value that is no name counts as none."""
+    """Return the names in `type`, which may be a string or a list. Other values are skipped."""
     types = schema.get("type")
     return [one for one in (types if isinstance(types, list) else [types]) if isinstance(one, str)]
 
@@ -63,7 +67,10 @@ def _kinds_of(values: list[Any]) -> str | list[str]:
 
 
 def add_enum(reduced: Schema, values: Any, words: list[str]) -> None:
-    """Keep an `enum` of strings and numbers. null becomes a type; other values are described in text."""
+    """Add `enum` to `reduced` if all values are strings, numbers or null, without null.
+
+    Otherwise a text with the values is appended to `words`, for the description.
+    """
     if not isinstance(values, list) or not values:
         return
     kept = [value for value in values if isinstance(value, str | int | float) and not isinstance(value, bool)]
@@ -74,11 +81,13 @@ def add_enum(reduced: Schema, values: Any, words: list[str]) -> None:
 
 
 def add_required_and_description(reduced: Schema, words: list[str]) -> Schema:
-    """Return the schema with the names that may be required, and with `words` in its description."""
+    """Return a reduced schema with `required` limited to its properties, and with `words` added to the description."""
     names, required = reduced.get("properties"), reduced.get("required")
     if isinstance(required, list):
         known = names if isinstance(names, dict) else {}
-        kept = [name for name in required if isinstance(name, str) and name in known]  # others are refused
+        kept = [
+            name for name in required if isinstance(name, str) and name in known
+        ]  # Gemini rejects names without a property
         reduced = {key: value for key, value in reduced.items() if key != "required"}
         if kept:
             reduced["required"] = kept
@@ -90,7 +99,7 @@ def add_required_and_description(reduced: Schema, words: list[str]) -> Schema:
 
 
 def describe_keyword(key: str, value: Any) -> list[str]:
-    """Return a keyword as text for the description; none if it is too long or useless to a model."""
+    """Return a list with one text, `keyword: value`, for the description. Empty: dropped keyword, or too long."""
     if key in DROPPED_KEYWORDS and not (key == "additionalProperties" and isinstance(value, dict) and value):
         return []
     text = encode_if_short(value)

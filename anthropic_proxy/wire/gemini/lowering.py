@@ -1,4 +1,7 @@
-"""A schema without references as the message `Schema` of this API, its OpenAPI subset."""
+"""Conversion of a JSON Schema without references to the message `Schema` of Gemini, a subset of OpenAPI.
+
+The result is sent in `parameters` or `responseSchema`. Models before 2.0 accept no other form.
+"""
 
 from typing import Any
 
@@ -14,31 +17,31 @@ from anthropic_proxy.wire.gemini.keywords import (
 from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, merge_all_of
 
 _FORMATS = frozenset(("enum", "date-time", "float", "double", "int32", "int64"))
-"""Formats that `Schema` takes; others are refused there."""
+"""Values of `format` that `Schema` supports; Gemini rejects other values."""
 _AROUND = ("type", "properties", "required", "items")
-"""Keywords that hold for each of the alternatives beside them."""
+"""Keywords that are copied into each alternative of an `anyOf` in the same schema."""
 _OF_KIND = {"array": ("items", "prefixItems", "minItems", "maxItems"), "object": ("properties", "required")}
-"""Keywords that concern one type of a union; they move into its alternative."""
+"""Type → keywords that concern this type only. In a union of types they move into the alternative of the type."""
 
 
 def encode_openapi_schema(schema: Schema, budget: WorkBudget) -> Schema:
-    """Return a cleaned schema as the message `Schema`. Raises `WorkLimitExceeded`."""
+    """Return a schema cleaned by `clean_schema` as the message `Schema`. Raises `WorkLimitExceeded`."""
     lowered = _Lowering(budget).lower(schema, 0)
     budget.write(count_nodes(lowered))
     return lowered
 
 
 class _Lowering:
-    """Lowers each schema once: a schema that stands in several alternatives is one object in the result."""
+    """Conversion of one schema. A subschema object used in several places is converted once."""
 
     def __init__(self, budget: WorkBudget) -> None:
         self._budget = budget
         self._index = EqualityIndex(budget)
         self._lowered: dict[int, tuple[Any, Schema]] = {}
-        """Identity of a schema → the schema, kept so that its identity stays its own, and its lowered form."""
+        """`id()` of a schema → the schema, kept so that the id is not reused, and its converted form."""
 
     def lower(self, schema: Any, depth: int) -> Schema:
-        """Return a schema as the message `Schema`."""
+        """Return a schema as the message `Schema`. A value that is no object counts as the empty schema."""
         self._budget.require_depth(depth)
         if not isinstance(schema, dict):
             schema = {}
@@ -73,9 +76,9 @@ class _Lowering:
         return _finish_kind(lowered, words)
 
     def _with_whole_alternatives(self, schema: Schema, words: list[str]) -> Schema:
-        """Return a schema with the surrounding keywords copied into its alternatives, which must stand alone here.
+        """Return a schema with its own keywords copied into the alternatives, which Gemini reads as separate schemas.
 
-        Alternatives that only require properties would be complete copies; they go into the description.
+        Alternatives with only `type` and `required` become text in the description, not complete copies.
         """
         key = next((key for key in ("anyOf", "oneOf") if isinstance(schema.get(key), list)), None)
         kinds = type_names(schema) or (["object"] if "properties" in schema else [])
@@ -96,9 +99,9 @@ class _Lowering:
         return {**others, key: alternatives, "type": [one for one in kinds if one == "null"]}
 
     def _lower_kind(self, schema: Schema, depth: int) -> tuple[Schema, frozenset[str]]:
-        """Return `type`, `nullable` and `anyOf`, and the keywords that moved into an alternative.
+        """Return a schema with `type`, `nullable` and `anyOf`, and the keywords that moved into an alternative.
 
-        A union of types becomes alternatives.
+        A list of types becomes alternatives in `anyOf`.
         """
         kinds = type_names(schema)
         branches = schema.get("anyOf") or schema.get("oneOf")
@@ -131,7 +134,7 @@ def _finish_kind(lowered: Schema, words: list[str]) -> Schema:
     if lowered.get("type") == "ARRAY":
         lowered.setdefault("items", {"type": "STRING"})
     if not lowered.get("properties"):
-        lowered.pop("properties", None)  # refused where it is empty
+        lowered.pop("properties", None)  # Gemini rejects an empty object
     is_text = lowered.get("type") == "STRING" and all(isinstance(one, str) for one in lowered.get("enum", ()))
     if "enum" in lowered and not is_text:
         # rejected for other types, and text would change the argument's type

@@ -1,4 +1,4 @@
-"""Pictures and documents → parts, or a text in their place."""
+"""Encoder of images and documents: parts of the Gemini request, or a text if the model cannot read the file."""
 
 import posixpath
 from typing import Any
@@ -21,25 +21,25 @@ _TYPES = {
     ".pdf": _PDF,
 }
 _PICTURES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
-"""Pictures that the models read ("Image understanding", 2026-11): no GIF."""
+"""Media types of images that the models accept ("Image understanding", 2026-11); GIF is not one."""
 _OWN_PLACES = ("gs://", "https://generativelanguage.googleapis.com/")
-"""URL prefixes of the provider's own storage, which every model reads."""
+"""URL prefixes of Google's own file storage. Every model reads files from there."""
 
 
 def has_inline_data(part: dict[str, Any]) -> bool:
-    """Return True if a part contains inline bytes, as in function responses."""
+    """Return True if a part contains the file itself (`inlineData`). Only such parts may be in a function response."""
     return "inlineData" in part
 
 
 def accepts_url(dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
-    """Return True if the model reads an image or document from its URL. The media type must be known."""
+    """Return True if the model reads an image or document from its URL. False for an unknown media type."""
     if not (dialect.accepts_file_urls or block.source.url.startswith(_OWN_PLACES)):
         return False
     return _media_type(block) in _allowed(block)
 
 
 def encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: list[FidelityNote]) -> dict[str, Any]:
-    """Return the part for an image or a document, or a text in its place with a note."""
+    """Return the part for an image or document. An unreadable file becomes a text part, and a note is appended."""
     source = block.source
     kind = "image" if isinstance(block, ImageBlock) else "document"
     media_type = _media_type(block)

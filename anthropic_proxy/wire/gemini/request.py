@@ -1,4 +1,4 @@
-"""A prepared request → the body of `generateContent`."""
+"""Encoder of upstream requests: a prepared request of the client → path and body of `generateContent`."""
 
 import functools
 from typing import Any
@@ -27,17 +27,17 @@ from anthropic_proxy.wire.shared_notes import (
 
 _BUDGETS = {"low": 2_048, "medium": 8_192, "high": 24_576}
 _MAX_OUTPUT_TOKENS = 65_536
-"""Most that `maxOutputTokens` is raised to. Thoughts count inside it, so a budget that we chose ourselves is added to
-the client's limit; models with levels name no number, so nothing is added there."""
+"""Maximum to which the proxy raises `maxOutputTokens`. A thinking budget chosen by the proxy is added to the client's
+limit, because thinking counts as output. Nothing is added for thinking levels, which are no token counts."""
 _HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode
 _ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Schema:\n"
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Encode the request for `generateContent`.
+    """Encode the upstream request for `generateContent`, or for `streamGenerateContent` if `call.stream`.
 
-    Raises `UnsupportedFeature` if the encoded request would lose its meaning.
+    Raises `UnsupportedFeature` if a forced tool cannot be offered. Smaller losses become notes.
     """
     request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
@@ -77,7 +77,7 @@ def _path_of(model: str, stream: bool) -> str:
 def _encode_config(
     call: Call[Dialect], toolbox: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> tuple[dict[str, Any], list[TextBlock]]:
-    """Return `generationConfig`, and blocks for the system text."""
+    """Return `generationConfig`, and text blocks to add to the system text (the reply schema, if sent as text)."""
     request, dialect = call.request, call.dialect
     thinking, chosen = _encode_thinking(call, notes)
     limit = request.max_tokens
@@ -108,7 +108,7 @@ def _encode_config(
 
 
 def _encode_thinking(call: Call[Dialect], notes: list[FidelityNote]) -> tuple[dict[str, Any], int]:
-    """Return `thinkingConfig`, and the tokens of a budget that the client did not count into its limit."""
+    """Return `thinkingConfig`, and the tokens of a thinking budget chosen by the proxy; 0: the client chose."""
     request, dialect = call.request, call.dialect
     effort = dict(dialect.effort_names).get(request.effort, request.effort)
     if dialect.thinking == "none":

@@ -1,7 +1,7 @@
-"""JSON Schemas as this wire takes them: standard keywords only, or lowered to its OpenAPI subset.
+"""Encoder of JSON Schemas for Gemini: schemas of tools and replies, reduced to the keywords that Gemini supports.
 
-A keyword without a field here is written into the description, so that the model still knows it. The walk goes by
-schema position: a property called `default` or `type` is a name.
+The result is JSON Schema or, for old models, Google's OpenAPI subset. An unsupported keyword is added to the
+description as text. Property names such as `default` or `type` are not mistaken for keywords.
 """
 
 import re
@@ -23,24 +23,28 @@ from anthropic_proxy.wire.gemini.lowering import encode_openapi_schema
 from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, SchemaRules, clean_schema
 
 _REFERENCE = re.compile(r"#/(?:\$defs|definitions)/([^/~%]+)")
-"""References that stay, by a name without escapes; others are inlined."""
+"""References that Gemini resolves: to a definition, by a name without escapes. Others are inlined."""
 _INLINED = SchemaRules(inlines_references=True)
 
 
 def encode_parameter_schema(schema: Any, budget: WorkBudget | None = None, *, as_openapi: bool) -> Schema | None:
-    """Return a tool's schema for `parametersJsonSchema`, or lowered for `parameters`; None: it takes no arguments.
+    """Return the input schema of a tool as `parametersJsonSchema`. None: no arguments (only `as_openapi`).
 
-    A value that is no schema counts as one without properties. Raises `WorkLimitExceeded`.
+    `as_openapi`: return the OpenAPI subset for `parameters` instead. A `schema` that is no object counts as empty.
+    Raises `WorkLimitExceeded`.
     """
     budget = budget or WorkBudget("schema")
     if not as_openapi:
         return _standard(schema if isinstance(schema, dict) else {}, budget, is_root_object=True)
     cleaned = encode_openapi_schema(clean_schema(schema, _INLINED, budget)[0], budget)
-    return cleaned if cleaned.get("properties") else None  # an empty `properties` is refused
+    return cleaned if cleaned.get("properties") else None  # Gemini rejects empty `properties`
 
 
 def encode_reply_schema(schema: Any, budget: WorkBudget | None = None, *, as_openapi: bool) -> Schema:
-    """Return the schema of a structured reply; unlike a tool's, its root may be any type."""
+    """Return the schema of a structured reply; its root may have any type. Raises `WorkLimitExceeded`.
+
+    `as_openapi`: return the OpenAPI subset for `responseSchema`, else JSON Schema for `responseJsonSchema`.
+    """
     budget = budget or WorkBudget("schema")
     if as_openapi:
         return encode_openapi_schema(clean_schema(schema, _INLINED, budget)[0], budget)
@@ -48,7 +52,7 @@ def encode_reply_schema(schema: Any, budget: WorkBudget | None = None, *, as_ope
 
 
 def find_unsupported_keywords(schema: Any, budget: WorkBudget, *, as_openapi: bool) -> frozenset[str]:
-    """Return the keywords of a schema that this wire has no field for: descriptions contain them."""
+    """Return the keywords of a schema that Gemini does not support. The encoder writes them into descriptions."""
     index = EqualityIndex(budget)
     used = {key for one in _walk(schema, budget) for key in simplify_schema(one, index)}
     return frozenset(
@@ -64,7 +68,7 @@ def _standard(schema: Schema, budget: WorkBudget, *, is_root_object: bool) -> Sc
 
 
 def _walk(schema: Any, budget: WorkBudget) -> Iterator[Schema]:
-    """Yield a schema and all schemas inside it, in no particular order."""
+    """Yield a schema and all its subschemas, in no particular order."""
     open_schemas = [schema]
     while open_schemas:
         one = open_schemas.pop()
@@ -80,7 +84,7 @@ def _walk(schema: Any, budget: WorkBudget) -> Iterator[Schema]:
 
 
 def _cannot_refer(schema: Schema) -> bool:
-    """Return True if a schema has references that can only be inlined."""
+    """Return True if a schema has a reference that Gemini cannot resolve, so that references must be inlined."""
     reference, parts = schema.get("$ref"), schema.get("allOf")
     if isinstance(reference, str) and not _REFERENCE.fullmatch(reference):
         return True
@@ -96,7 +100,7 @@ class _Reduction:
         self._index = EqualityIndex(budget)
 
     def reduce(self, schema: Any) -> Schema:
-        """Return a schema with the standard keywords that this wire knows."""
+        """Return a schema with only the keywords of `JSON_SCHEMA_KEYWORDS`. Other keywords become text."""
         if not isinstance(schema, dict):
             return {}
         self._budget.spend(1 + len(schema))
@@ -131,11 +135,11 @@ def _keep_list(reduced: Schema, key: str, kept: list[Schema], alternatives: list
     if key == "prefixItems" or any(kept):
         reduced[key] = kept
     else:
-        words += describe_keyword(key, alternatives)  # alternatives that differ only in what is not known here
+        words += describe_keyword(key, alternatives)  # alternatives without a supported keyword
 
 
 def _around_reference(reduced: Schema) -> Schema:
-    """Return a schema in which nothing stands beside `$ref`, which would be refused."""
+    """Return a schema without sibling keywords of `$ref`, because Gemini rejects siblings."""
     beside = {key: value for key, value in reduced.items() if key != "$ref" and not key.startswith("$")}
     if "$ref" not in reduced or not beside:
         return reduced

@@ -1,4 +1,7 @@
-"""Google's finish reasons → stop reasons (`FinishReason`, 2026-11)."""
+"""Finish reasons of Gemini (`finishReason` of a candidate), classified for the stop reason of the reply.
+
+Source: reference of `FinishReason` (2026-11).
+"""
 
 from anthropic_proxy.wire.finish_reasons import FinishKind, finish_kind
 
@@ -9,7 +12,7 @@ _REFUSALS = frozenset(
     )
 )
 CONTINUATION_REASON = "CONTINUATION"
-"""The limit of one request; another would go on with its token, up to the client's own limit."""
+"""Finish reason at the output limit of one request. A request with the continuation token continues the reply."""
 _LIMITS = frozenset(("MAX_TOKENS", CONTINUATION_REASON))
 _BROKEN = frozenset(
     ("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "MISSING_THOUGHT_SIGNATURE")
@@ -17,12 +20,12 @@ _BROKEN = frozenset(
 
 
 def classify_finish_reason(reason: str) -> FinishKind:
-    """Return the kind of a finish reason: Google's own names first, then those of any API."""
+    """Return the kind of a finish reason: by Google's names, else by the names common to all wires."""
     if reason in _REFUSALS or reason.startswith("IMAGE_"):
         return "blocked"
     return "limit" if reason in _LIMITS else finish_kind(reason)
 
 
 def is_unparsable_output(reason: str) -> bool:
-    """Return True if the server could not parse the model's output. A retry may succeed."""
+    """Return True if a finish reason means that the server could not parse the model's output. A retry may succeed."""
     return reason in _BROKEN

@@ -1,4 +1,4 @@
-"""Answers of `generateContent`, streamed or whole → deltas."""
+"""Decoder of Gemini responses, streamed or complete: frames of `generateContent` → deltas of the reply."""
 
 from collections.abc import Callable
 
@@ -31,14 +31,14 @@ from anthropic_proxy.wire.tool_call_ids import ToolCallIds
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
 
 _MAX_FINISH_MESSAGE_LENGTH = 300
-"""Characters of the provider's explanation that an error repeats; it may hold the whole reply."""
+"""Maximum characters of `finishMessage` in an error. The provider's text may contain the complete reply."""
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 
 _decode_replies = msgspec.json.Decoder(list[GenerateContentResponse]).decode
 
 
 class GeminiDecoder(Decoder):
-    """Decodes one response. Each frame is a `GenerateContentResponse` with new content."""
+    """Decoder of one response. Each frame is a `GenerateContentResponse` with new content."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
@@ -52,19 +52,19 @@ class GeminiDecoder(Decoder):
         self._calls = 0
         self._ids = ToolCallIds(call)
         self._is_thinking = False
-        """True if the last delta was a thought without a signature."""
+        """True if the last delta was thinking without a signature."""
         self._answered = False
         self._thought = False
         self._delivered = False
-        """True if a thought of an earlier frame was emitted."""
+        """True if thinking of an earlier frame was emitted."""
         self._stopped = False
         self.finished = False
-        """Never: no frame is marked as the last, and one after the finish reason may still count tokens."""
+        """Always False: no frame is marked as the last, and token counts may follow the finish reason."""
         self.continuation: str | None = "" if call.dialect.accepts_continuation else None
-        """Continuation token of this reply. None: the model supports no continuation."""
+        """Token that continues this reply in another request. "": none. None: the model supports no continuation."""
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Read one SSE data field. Raises `UpstreamError`."""
+        """Return the deltas of one frame, the data of one SSE event. Raises `UpstreamError`."""
         deltas: list[Delta] = []
         self._delivered = self._thought
         try:
@@ -77,13 +77,13 @@ class GeminiDecoder(Decoder):
         return self._late.feed(deltas)
 
     def decode_end(self) -> list[Delta]:
-        """Raise `UpstreamProtocolError` if no finish reason has come."""
+        """Return the buffered text. Raises `UpstreamProtocolError` if the stream ended without a finish reason."""
         if not self._stopped:
             raise self._protocol_error("the stream ended before the reply was complete")
         return self._release_text()
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Read a whole answer. Raises `UpstreamError`."""
+        """Return the deltas of a response that was not streamed. Raises `UpstreamError`."""
         deltas: list[Delta] = []
         for reply in self._replies_in(body, repair_json):
             self._read(reply, deltas)
@@ -135,7 +135,7 @@ class GeminiDecoder(Decoder):
             deltas += self._stop(blocked_reply_stop(self._call.provider, reason))
 
     def _read_sources(self, sources: GroundingDecoder, candidate: Candidate | None, deltas: list[Delta]) -> None:
-        """Read what the provider's own tools did before the text that rests on it."""
+        """Decode fetches and search results before the text of the same frame, which may cite them."""
         if candidate is not None and candidate.url_context_metadata is not None:
             deltas += sources.decode_url_fetches(candidate.url_context_metadata)
         if candidate is not None and candidate.grounding_metadata is not None:
@@ -186,7 +186,7 @@ class GeminiDecoder(Decoder):
             deltas += self._sources.feed_delta(delta)
 
     def _carry(self, signature: str) -> Thinking:
-        """Return the end of a thinking block, or one without text, that carries the signature of the next part."""
+        """Return empty thinking. Its signature contains the provider's signature of the next part."""
         self._is_thinking = False
         carry = ReasoningState(model=self._call.model, call_signature=signature)
         return Thinking(signature=encode_signature(self._call.dialect.signature_tag, carry))
@@ -214,10 +214,10 @@ class GeminiDecoder(Decoder):
         self._is_thinking = False
 
     def _count(self, usage: UsageMetadata, deltas: list[Delta]) -> None:
-        """Add up the counts: each frame repeats those known so far, and leaves out others.
+        """Emit the token counts if they changed. A count that a frame omits keeps its earlier value.
 
-        Cached input is inside `promptTokenCount`, thoughts are beside `candidatesTokenCount`; Anthropic does it the
-        other way round. Source: reference of `UsageMetadata` (2026-11).
+        Google counts cached input in `promptTokenCount`, and thinking outside of `candidatesTokenCount`. Anthropic
+        counts cached input separately, and thinking as output. Source: reference of `UsageMetadata` (2026-11).
         """
         before, totals = self._usage, _later(self._usage, usage)
         if totals == before:
@@ -268,11 +268,11 @@ class GeminiDecoder(Decoder):
         return [*deltas, *self._release_text(), stop]
 
     def flush_pending(self) -> list[Delta]:
-        """Return text that waits for its sources, and late thinking."""
+        """Return the deltas buffered for search results, and buffered thinking after the text."""
         return [*self._late.feed(self._release_text()), *self._late.flush_pending()]
 
     def _release_text(self) -> list[Delta]:
-        """Return the text that waits for its sources: they came, or never will."""
+        """Return the text buffered for search results."""
         return self._sources.release_buffered() if self._sources is not None else []
 
     def _protocol_error(self, words: str) -> UpstreamProtocolError:
@@ -288,7 +288,7 @@ def _decode_frame(frame: bytes) -> list[GenerateContentResponse]:
 
 
 def _first(candidates: list[Candidate]) -> Candidate | None:
-    """Return the answer that is no alternative to another, by its index."""
+    """Return the candidate without an index or with index 0. None: there is none."""
     for candidate in candidates:
         if not candidate.index:
             return candidate
@@ -296,7 +296,7 @@ def _first(candidates: list[Candidate]) -> Candidate | None:
 
 
 def _later(before: UsageMetadata, latest: UsageMetadata) -> UsageMetadata:
-    """Return the latest value of each count."""
+    """Return `latest`, with the values of `before` for counts that are None."""
     if latest.prompt_token_count is None:
         latest.prompt_token_count = before.prompt_token_count
     if latest.tool_use_prompt_token_count is None:

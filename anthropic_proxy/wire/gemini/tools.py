@@ -1,4 +1,7 @@
-"""Tools and the choice among them: function declarations, and the provider's own tools."""
+"""Encoder of tools and tool choice: function declarations for client tools, and the tools that Gemini runs itself.
+
+A server tool of the Messages API becomes `googleSearch`, `urlContext` or `codeExecution`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +25,7 @@ _OWN: Mapping[str, str] = {
     "web_fetch": "urlContext",
     "code_execution": "codeExecution",
 }
-"""Kind of a server tool → the provider's own."""
+"""Kind of a server tool → name of the field for Google's tool in `tools`."""
 _MODES = {"any": "ANY", "none": "NONE"}
 
 
@@ -30,17 +33,18 @@ _LIMITS = ("max_uses", "max_content_tokens")
 
 
 class GoogleTools(Struct, frozen=True):
-    """Server tools that a request offers, and the results that its client requested."""
+    """Google's own tools that a request offers, and the client's settings for their results."""
 
     field_names: frozenset[str] = frozenset()
+    """Names of the offered tools: `googleSearch`, `urlContext`, `codeExecution`."""
     announces_calls: bool = False
-    """True if server tool calls are announced before the text that cites them."""
+    """True if the provider sends each call of its tools before the text that depends on the call."""
     cites_fetches: bool = False
     """True if the client requested citations of fetched pages."""
     allowed_domains: tuple[str, ...] = ()
-    """Domains to which results of a search are confined; empty: any."""
+    """Domains allowed in search results. Pages of other domains are removed. Empty: all domains are allowed."""
     blocked_domains: tuple[str, ...] = ()
-    """Domains that are removed from search results."""
+    """Blocked domains. Their pages are removed from search results."""
 
     @property
     def can_search(self) -> bool:
@@ -52,7 +56,7 @@ _NO_OWN = GoogleTools()
 
 
 class ToolFields(Struct, frozen=True):
-    """Request fields for tools."""
+    """Fields of the Gemini request for tools: `tools` and `toolConfig`."""
 
     tools: list[dict[str, Any]]
     tool_config: dict[str, Any]
@@ -62,7 +66,7 @@ class ToolFields(Struct, frozen=True):
 def encode_tools(
     request: PreparedRequest, dialect: Dialect, notes: list[FidelityNote], budget: WorkBudget
 ) -> ToolFields:
-    """Return the tools in Gemini's format.
+    """Return the fields for the tools and the tool choice of a request. Losses are appended to `notes`.
 
     Raises `UnsupportedFeature` if a forced tool cannot be offered.
     """
@@ -86,7 +90,7 @@ def encode_tools(
 def _declare_all(
     request: PreparedRequest, dialect: Dialect, notes: list[FidelityNote], budget: WorkBudget
 ) -> list[Raw]:
-    """Return the declarations of the functions."""
+    """Return the declarations of the client tools, as JSON."""
     declarations, lost = _declare_functions(request.tools, budget, dialect.schema_form)
     notes += lost
     return [*declarations]
@@ -96,7 +100,7 @@ def _declare_all(
 def _declare_functions(
     tools: Sequence[Tool], budget: WorkBudget, style: str
 ) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
-    """Return the client's tools, and notes on their lost fields."""
+    """Return the declarations of the client tools, and notes on fields without an equivalent."""
     functions = [tool for tool in tools if is_client_tool(tool)]
     declared = [_declare(tool, budget, style) for tool in functions]
     notes = [
@@ -112,7 +116,7 @@ def _declare_functions(
 
 
 def find_google_tools(request: PreparedRequest, dialect: Dialect) -> GoogleTools:
-    """Return which of the provider's own tools the request offers, once encoded."""
+    """Return Google's tools that the encoded request offers. Used by encoder and decoder."""
     if are_client_tools(request.tools):
         return _NO_OWN
     found = {_OWN[kind_of(tool)]: tool for tool in request.tools if not is_client_tool(tool) and kind_of(tool) in _OWN}
@@ -180,7 +184,7 @@ def _encode_choice(
 
 @cached_encoder
 def _declare(tool: Tool, budget: WorkBudget, style: str) -> tuple[Raw, frozenset[str]]:
-    """Return the function declaration of a tool, and the keywords that became descriptions."""
+    """Return the declaration of a client tool, and the schema keywords that became text in descriptions."""
     declaration: dict[str, Any] = {"name": tool.name}
     if (description := tool_description(tool)) or tool.description is not None:
         declaration["description"] = description

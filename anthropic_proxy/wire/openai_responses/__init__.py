@@ -1,4 +1,4 @@
-"""Wire for OpenAI's Responses, without state on the server, and for compatible servers.
+"""Wire of OpenAI's Responses API, used without state on the server, and of servers with the same API.
 
 Source: the API reference (2026-11), the types of the official SDK `openai` 3.51, and recorded traffic.
 """
@@ -20,7 +20,7 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class ResponsesWire(Wire[Dialect]):
-    """The wire of the Responses API."""
+    """Wire of the Responses API. Combines the functions and classes of this package into the common interface."""
 
     dialect_type = Dialect
     framing = "sse"
@@ -29,19 +29,19 @@ class ResponsesWire(Wire[Dialect]):
     apply_adaptation = staticmethod(apply_adaptation)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        """Return a new decoder for one response."""
+        """Return a new decoder for one response of the provider."""
         return ResponsesDecoder(call)
 
     def decode_error(
         self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
-        """Return the error of a response, or the deltas of a refusal."""
+        """Decode a response with a status other than 2xx. Return the error, or the deltas of a policy refusal."""
         fault = decode_error_body(status, headers, body)
         reply = decode_refusal(fault, call)
         return classify_fault(fault, call) if reply is None else reply
 
     def accepts_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
-        """Return True: the server reads images and files from URLs."""
+        """Return True: servers of this API download images and documents from URLs."""
         return True
 
 

@@ -1,4 +1,4 @@
-"""Adaptations to rejected parameters of Responses."""
+"""Changes of the next upstream request after a server of the Responses API rejected a parameter of the last one."""
 
 from msgspec import structs
 
@@ -31,16 +31,17 @@ _DROPS: ParameterDrops = {
     "parts of results": {"accepts_media_in_results": False},
     REASONING_PARAMETER: {"replays_thinking": False},
 }
+"""Rejected parameter → dialect fields that stop sending the parameter."""
 _EFFORTS = ("effort", "reasoning_effort", "reasoning")
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the change of the next request after an error that names a parameter; None: none helps."""
+    """Return the adaptation for an error of the provider that names a parameter. None: no known change helps."""
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     if error.parameter == REASONING_PARAMETER:
         healing = drop_adaptation(call, REASONING_PARAMETER, _DROPS, encode_request)
-        return healing and structs.replace(healing, persistent=False)  # wrong with this one history, not with the model
+        return healing and structs.replace(healing, persistent=False)  # the history is the reason, not the model
     if rejects_tool_result_content(error.message, error.parameter) and (
         healing := drop_adaptation(call, "parts of results", _DROPS, encode_request)
     ):
@@ -55,5 +56,5 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect with one thing learned; an unknown name changes nothing."""
+    """Return the dialect with the named adaptation applied. An unknown name returns the dialect unchanged."""
     return apply_drop(dialect, name, _DROPS)

@@ -1,4 +1,7 @@
-"""Deviations of Responses servers and models from OpenAI's own. The defaults describe its gpt-5."""
+"""Dialect of the Responses API: settings for the differences between servers and models.
+
+The defaults describe OpenAI's server with gpt-5.
+"""
 
 from typing import Literal
 
@@ -8,51 +11,58 @@ from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
 
 
 class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
-    """Deviations of one server, or by model rules of one model, from Responses.
+    """Deviations of one server, or by model rules of one model, from OpenAI's Responses API.
 
     Each field names the servers, the source and the golden case that fails without it. Unnamed sources are the vendors'
     own API references, read 2026-11.
     """
 
     signature_tag: str = "oai"
-    """Tag of signatures, `px1.<tag>.…`. Only signatures with this tag are read back.
+    """Tag in the signatures of thinking blocks (`px1.<tag>.…`). Signatures with other tags are not sent back.
 
-    Each provider has its own tag: no provider can decrypt another's reasoning.
+    Each provider has its own tag, because no provider can decrypt the reasoning of another provider.
     Proven by: golden/openai_responses/thinking/thinking_of_another_backend.
     """
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
-    """Pattern for tool names; other names get an alias.
+    """Regular expression for a complete tool name. Other names get an alias.
 
     Proven by: golden/openai_responses/text/server_with_other_names.
     """
     max_tool_name_length: int = 64
-    """Characters that a tool name may have. Proven by: golden/openai_responses/text/server_with_other_names."""
+    """Maximum characters of a tool name; longer names get an alias.
+
+    Proven by: golden/openai_responses/text/server_with_other_names.
+    """
     always_stream: bool = False
     """True if every upstream request streams. Proven by: golden/openai_responses/text/always_streaming_server."""
     can_reason: bool = True
-    """True if the model can reason. gpt-4.1, gpt-5-chat and others cannot, and reject `reasoning`, reasoning items and
-    their encrypted content.
+    """True if the model can reason. False for gpt-4.1, gpt-5-chat and others.
+
+    These models reject `reasoning`, reasoning items and encrypted reasoning, so the proxy omits all of them.
 
     Proven by: golden/openai_responses/thinking/model_without_reasoning.
     """
     replays_thinking: bool = True
-    """True if reasoning of earlier replies is sent back. False: it was rejected.
+    """True if reasoning of earlier replies is sent back. False: the server rejected the reasoning.
 
     Proven by: tests/unit/wire/test_openai_responses.py.
     """
     effort_names: tuple[tuple[str, str], ...] = ()
-    """Requested effort → effort to send, from adaptations. Proven by: tests/unit/wire/test_openai_responses.py."""
-    requests_summaries: bool = True
-    """True if reasoning summaries must be requested.
+    """Pairs of a requested effort and the effort to send instead, set by adaptations after a rejection.
 
-    xAI sends them without a request (recorded: responses_reasoning_store_false_stream) and rejects `reasoning` for some
-    models.
+    Proven by: tests/unit/wire/test_openai_responses.py.
+    """
+    requests_summaries: bool = True
+    """True if reasoning summaries are requested with `reasoning.summary`.
+
+    xAI sends summaries without a request (recorded: responses_reasoning_store_false_stream) and rejects `reasoning` for
+    some models.
     Proven by: golden/openai_responses/thinking/xai_reasoning.
     """
     sampling_support: Literal["always", "not_thinking", "never"] = "not_thinking"
-    """Condition for `temperature` and `top_p`.
+    """Condition on which `temperature` and `top_p` are sent.
 
-    gpt-5.1 and later accept them only at the effort `none`; the o-series and the first gpt-5 never; gpt-4.1 always.
+    gpt-5.1 and later accept both only at the effort `none`; the o-series and the first gpt-5 never; gpt-4.1 always.
     Proven by: golden/openai_responses/thinking/effort_none, model_without_reasoning, o_series.
     """
     sends_parallel_tool_calls: bool = True
@@ -61,9 +71,9 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/thinking/o_series.
     """
     sends_phase: bool = False
-    """True if assistant messages are marked as `commentary` before calls or as `final_answer`.
+    """True if `phase` is sent in assistant messages: `commentary` before tool calls, else `final_answer`.
 
-    gpt-5.3-codex and later require the mark in the history (reference of input messages); others do not know the field.
+    gpt-5.3-codex and later require the field in the history (reference of input messages); other models lack it.
     Proven by: golden/openai_responses/text/two_turns.
     """
     sends_strict: bool = True
@@ -72,12 +82,12 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/thinking/xai_reasoning.
     """
     schema: SchemaRules = UNRESTRICTED_RULES
-    """Limits of the schema language of tools, from adaptations.
+    """Rules for the JSON Schemas of tools. Adaptations restrict the rules after a rejection.
 
     Proven by: tests/unit/wire/test_openai_adaptation.py.
     """
     sends_store: bool = True
-    """True if `store: false` is accepted. False: it was rejected.
+    """True if `store: false` is sent. False: the server rejected the field.
 
     Proven by: tests/unit/wire/test_openai_responses.py.
     """
@@ -92,32 +102,36 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/text/sampling_and_tier.
     """
     sends_user_id: bool = True
-    """True if hashes of user and session are sent as `safety_identifier` and `prompt_cache_key`.
+    """True if hashes of the client's user and session are sent as `safety_identifier` and `prompt_cache_key`.
 
     Proven by: golden/openai_responses/text/text, xai_reasoning.
     """
     min_output_tokens: int = 16
-    """The smallest output limit that is taken; a client that asks for less is cut here (pull requests of several
-    gateways quote the refusal). Proven by: golden/openai_responses/text/server_without_least."""
+    """Minimum of `max_output_tokens` that the server accepts (error text quoted in pull requests of several gateways).
+
+    For a lower limit of the client, this minimum is sent and the proxy cuts the reply.
+    Proven by: golden/openai_responses/text/server_without_least.
+    """
     server_tools: tuple[ServerToolKind, ...] = ("web_search", "code_execution", "mcp_toolset")
-    """Kinds of server tools that it runs itself: `web_search`, `code_interpreter` and `mcp`.
+    """Kinds of server tools that the provider runs: as `web_search`, `code_interpreter` and `mcp`.
 
     o1, o3-mini and codex models have none, gpt-4.1-nano has no web search (the models' pages).
     Proven by: golden/openai_responses/server_tools/search_left_out.
     """
     requests_search_sources: bool = True
-    """True if the URLs found by a search are requested; xAI's `include` accepts only encrypted reasoning.
+    """True if the request asks for the URLs found by a web search. xAI's `include` accepts only encrypted reasoning.
 
     Proven by: golden/openai_responses/server_tools/xai_search.
     """
     accepts_excluded_domains: bool = False
-    """True if a search accepts excluded domains (`filters.excluded_domains`, xAI), though not beside allowed ones.
-    False: pages of these domains are removed from the results.
+    """True if `blocked_domains` of the client's search tool are sent as `filters.excluded_domains` (xAI).
+
+    xAI rejects them together with allowed domains. False: the proxy removes pages of blocked domains from the results.
 
     Proven by: golden/openai_responses/server_tools/xai_search_exclusions.
     """
     sends_user_location: bool = True
-    """True if a search accepts the user's location; xAI's page on web search has no such parameter.
+    """True if `user_location` of the client's search tool is sent; xAI's page on web search has no such parameter.
 
     Proven by: golden/openai_responses/server_tools/xai_search_exclusions.
     """
@@ -127,34 +141,40 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/server_tools/xai_search.
     """
     sends_container: bool = True
-    """True if code execution requires a `container` and a request for its output; xAI's `code_interpreter` has neither.
+    """True if `container` is sent with code execution and its output is requested. xAI's tool has neither field.
 
     Proven by: golden/openai_responses/server_tools/xai_code_execution.
     """
     sends_require_approval: bool = True
-    """True if `require_approval` of MCP servers is accepted; xAI calls them without approval.
+    """True if `require_approval: "never"` is sent for MCP servers; xAI never asks for approval.
 
     Proven by: golden/openai_responses/server_tools/xai_connector.
     """
     accepts_forced_server_tool: bool = True
-    """True if one of several server tools can be forced; xAI's `tool_choice` names functions only.
+    """True if `tool_choice` may force one of several server tools. xAI's `tool_choice` accepts only functions.
 
     Proven by: golden/openai_responses/server_tools/xai_search_forced.
     """
     image_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/gif", "image/webp")
-    """Media types of pictures; xAI takes only JPEG and PNG. Proven by: golden/openai_responses/media/xai_picture."""
+    """Media types of images that the server accepts; xAI accepts only JPEG and PNG.
+
+    Proven by: golden/openai_responses/media/xai_picture.
+    """
     accepts_media_in_results: bool = True
-    """True if function results may contain images and files (reference of `function_call_output`). False: they were
-    rejected, and follow in a user message.
+    """True if tool results may contain images and files (reference of `function_call_output`).
+
+    False: the server rejected them. They are sent in a user message after the results.
 
     Proven by: golden/openai_responses/media/pictures_behind_results.
     """
     session_header: str = ""
-    """Header that keeps a session on one machine, for its cache: xAI's `x-grok-conv-id`.
+    """Name of the request header with the session key, which selects the provider's cache: xAI's `x-grok-conv-id`.
+
+    "": none.
 
     Proven by: golden/openai_responses/thinking/xai_reasoning.
     """
 
     def is_thinking(self, effort: str) -> bool:
-        """Return True if the model reasons at this effort (`default`, `none` or a level)."""
+        """Return True if the model reasons at an effort: `default`, `none` or a level such as `high`."""
         return self.can_reason and effort != "none"

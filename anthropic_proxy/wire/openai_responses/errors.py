@@ -1,4 +1,7 @@
-"""Errors of Responses: rejected reasoning, and servers without this API."""
+"""Errors of servers with the Responses API: error objects → `UpstreamError`, or a refusal as a reply.
+
+Two cases need their own rules: rejected reasoning of earlier replies, and servers without this API.
+"""
 
 import re
 from typing import Any
@@ -18,7 +21,7 @@ from anthropic_proxy.wire.failures import (
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 
 REASONING_PARAMETER = "input.reasoning"
-"""`parameter` of an error that a retry without earlier reasoning avoids."""
+"""Value of `UpstreamError.parameter` if the server rejected reasoning of earlier replies. A retry without it helps."""
 
 _REFUSED_REASONING = re.compile(
     r"provided without its required (?:following item|'reasoning' item)"
@@ -38,11 +41,11 @@ _CLIENT_FAULTS = frozenset(
         *("unsupported_image_media_type", "failed_to_download_image", "image_file_not_found"),
     )
 )
-"""Codes of a failed response that the client's own input caused; no status comes with them."""
+"""Error codes for invalid images of the client. In a stream they have no HTTP status; 400 is used."""
 
 
 def decode_error_object(error: Any) -> UpstreamFault:
-    """Read the error of a stream or of a failed response, in its flat and its nested form."""
+    """Decode the error object of a stream or a failed response, flat or nested in `error`. Never raises."""
     nested = error.get("error") if isinstance(error, dict) else None
     fault = read_error_object({"error": error if nested is None else nested}, 200, {})
     if fault.status in (None, 200) and fault.codes & _CLIENT_FAULTS:
@@ -51,16 +54,16 @@ def decode_error_object(error: Any) -> UpstreamFault:
 
 
 def decode_refusal(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
-    """Return the reply that a fault stands for: a refusal for reasons of content; None: it is a failure."""
+    """Return the deltas of a refusal if a content policy blocked the reply. None: the error has another reason."""
     if is_policy_refusal(fault):
         return [blocked_reply_stop(call.provider, fault.message or "content policy")]
     return None
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error that a fault is, with what the call knows of its own size and what the user can do.
+    """Return the error for a fault of the provider. The message adds advice if the server lacks the Responses API.
 
-    One that the reasoning of earlier replies causes has the `parameter` `REASONING_PARAMETER`.
+    `parameter` is `REASONING_PARAMETER` if reasoning of earlier replies caused the error.
     """
     refused = bool(fault.codes & _REASONING_CODES) or _REFUSED_REASONING.search(fault.message) is not None
     if refused:  # some servers send 404 here
@@ -75,7 +78,7 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
 
 
 def _has_no_responses(fault: UpstreamFault) -> bool:
-    """Return True if the path is missing, not a resource named in the request."""
+    """Return True if the server lacks the path `/responses`, or lacks this API for the model."""
     if _NOT_HERE.search(fault.message):
         return True
     named = "model_not_found" in fault.codes or _NO_SUCH_MODEL.search(fault.message) is not None

@@ -1,6 +1,7 @@
-"""Frames and bodies as structs that declare only what we read.
+"""Structs of the Responses API: stream events and bodies, with the fields that the proxy decodes, and their decoders.
 
-A stream's first frames repeat the whole request, tools and all: what is not needed stays `Raw` and is never built.
+The first events of a stream repeat the complete request. Fields that may be large are therefore `Raw` (JSON text) and
+are decoded on demand.
 """
 
 from collections.abc import Callable
@@ -12,10 +13,11 @@ from msgspec import Raw, Struct
 from anthropic_proxy.wire.json_repair import repair_json
 
 ABSENT = Raw(b"")
+"""Value of a `Raw` field that the server did not send."""
 
 
 class OutputContent(Struct, gc=False):
-    """A piece of an item: `output_text`, `refusal`, `summary_text` or `reasoning_text`."""
+    """Content part of an output item: `output_text`, `refusal`, `summary_text` or `reasoning_text`."""
 
     type: str = ""
     text: str | None = None
@@ -24,48 +26,49 @@ class OutputContent(Struct, gc=False):
 
 
 class OutputItem(Struct, gc=False):
-    """One item of the output, begun or complete."""
+    """Output item: a message, reasoning, or a tool call. The fields depend on `type`; items in progress lack some."""
 
     type: str = ""
     id: str | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
+    """Of a call: the complete arguments, a JSON text."""
     input: str | None = None
-    """Of a `custom_tool_call`: plain text."""
+    """Of a `custom_tool_call`: the input, plain text."""
     content: list[OutputContent] | None = None
     summary: list[OutputContent] | None = None
     encrypted_content: str | None = None
     action: Raw = ABSENT
-    """Of a `web_search_call`."""
+    """Of a `web_search_call`: JSON object with queries and sources."""
     output_format: str | None = None
     result: str | None = None
-    """Of an `image_generation_call`: base64."""
+    """Of an `image_generation_call`: the image in base64."""
     code: str | None = None
-    """Of a `code_interpreter_call`."""
+    """Of a `code_interpreter_call`: the program."""
     outputs: list[Raw] | None = None
     server_label: str | None = None
-    """Of an `mcp_call`."""
+    """Of an `mcp_call`: the label under which the request defined the MCP server."""
     output: str | None = None
     error: Raw = ABSENT
     status: str | None = None
 
 
 class InputTokenDetails(Struct, gc=False):
-    """Parts of the prompt's count."""
+    """Details of `input_tokens`: tokens read from the cache and written to the cache, both included in the total."""
 
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
 
 
 class OutputTokenDetails(Struct, gc=False):
-    """Parts of the output's count."""
+    """Details of `output_tokens`: tokens of reasoning, included in the total."""
 
     reasoning_tokens: int | None = None
 
 
 class ResponsesUsage(Struct, gc=False):
-    """`usage`."""
+    """Token counts of a response (`usage`)."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -74,32 +77,34 @@ class ResponsesUsage(Struct, gc=False):
 
 
 class IncompleteDetails(Struct, gc=False):
-    """`incomplete_details`."""
+    """Reason of an incomplete response (`incomplete_details`): `max_output_tokens`, `content_filter`."""
 
     reason: str | None = None
 
 
 class Response(Struct, gc=False):
-    """A whole answer, or the `response` of an event."""
+    """Response object: the body of an unstreamed reply, or the field `response` of a stream event."""
 
     status: str | None = None
     output: list[Raw] | None = None
-    """Its items; `decode_item` reads one."""
+    """Output items as JSON text. Decode each with `decode_item`."""
     usage: ResponsesUsage | None = None
     error: Raw = ABSENT
     incomplete_details: IncompleteDetails | None = None
 
 
 class StreamEvent(Struct, gc=False):
-    """One frame of a stream."""
+    """Event of a stream, the data of one SSE frame. The fields depend on `type`."""
 
     type: str = ""
     output_index: int | None = None
+    """Position of the output item of the event."""
     summary_index: int = 0
     content_index: int = 0
     delta: str | None = None
     text: str | None = None
     arguments: str | None = None
+    """Of `…arguments.done`: the complete arguments, a JSON text. Fragments are in `delta`."""
     code: str | None = None
     item: Raw = ABSENT
     response: Raw = ABSENT
@@ -110,15 +115,15 @@ class StreamEvent(Struct, gc=False):
 _Kind = TypeVar("_Kind", bound=Struct)
 
 decode_strict_event = msgspec.json.Decoder(StreamEvent).decode
-"""Reads a frame as it should be; `decode_event` reads what this refuses, where it can."""
+"""Decode an event. Raises `msgspec.DecodeError`; `decode_event` then accepts some invalid events."""
 _decode_item = msgspec.json.Decoder(OutputItem).decode
 _decode_response = msgspec.json.Decoder(Response).decode
 
 
 def decode_event(data: bytes) -> StreamEvent:
-    """Read a frame. Raises `msgspec.DecodeError` (or its `ValidationError`) where it is none.
+    """Decode an event that may contain fields of wrong types, which are omitted. Raises `msgspec.DecodeError`.
 
-    Frames that lack their last brace are read too: so they were recorded (parallel_tool_wrapper_stream).
+    A missing last brace is added (recorded: parallel_tool_wrapper_stream).
     """
     try:
         return decode_strict_event(data)
@@ -129,7 +134,7 @@ def decode_event(data: bytes) -> StreamEvent:
 
 
 def decode_item(raw: Raw) -> OutputItem:
-    """Read an item; one without a usable shape is an item of no type. Raises `msgspec.DecodeError`."""
+    """Decode an output item. Fields of wrong types are omitted. Raises `msgspec.DecodeError`."""
     try:
         return _decode_item(raw)
     except msgspec.ValidationError:
@@ -137,7 +142,7 @@ def decode_item(raw: Raw) -> OutputItem:
 
 
 def decode_response(raw: Raw | bytes) -> Response:
-    """Read a whole answer. Raises `msgspec.DecodeError` (or its `ValidationError`) where it is none."""
+    """Decode a response object. Fields of wrong types are omitted. Raises `msgspec.DecodeError`."""
     try:
         return _decode_response(raw)
     except msgspec.ValidationError:
@@ -145,7 +150,10 @@ def decode_response(raw: Raw | bytes) -> Response:
 
 
 def decode_or_repair(decode: Callable[[Any], Any], data: Any, mend: Callable[[bytes], bytes]) -> Any:
-    """Read JSON text, once more after `mend` where it holds halves of characters. Raises `msgspec.DecodeError`."""
+    """Decode JSON text with `decode`. If that fails, repair the bytes with `mend` (invalid UTF-8) and decode again.
+
+    Raises `msgspec.DecodeError` if both attempts fail.
+    """
     try:
         return decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -153,12 +161,12 @@ def decode_or_repair(decode: Callable[[Any], Any], data: Any, mend: Callable[[by
 
 
 def is_present(raw: Raw) -> bool:
-    """Return True if a field is present and not null."""
+    """Return True if the server sent a `Raw` field and the value is not null."""
     return raw is not ABSENT and bytes(raw) != b"null"
 
 
 def decode_lenient(raw: Raw, kind: type[Any]) -> Any:
-    """Read a part of an item; one of another shape counts as empty."""
+    """Decode JSON text as `kind`. Returns `kind()`, an empty value, if the field is absent or has another shape."""
     if raw is ABSENT:
         return kind()
     try:
@@ -170,7 +178,7 @@ def decode_lenient(raw: Raw, kind: type[Any]) -> Any:
 
 
 def _mended(data: Raw | bytes, empty: _Kind) -> _Kind:
-    """Read an object of which single fields have a type that we do not expect: those count as not given."""
+    """Decode an object and omit the fields that have unexpected types."""
     fields = msgspec.json.decode(data, type=dict[str, Raw])
     kind = type(empty)
     kept: dict[str, Raw] = {}

@@ -1,4 +1,4 @@
-"""State of one output item, and the text for an item without a block in the Messages API."""
+"""State of one output item of a Responses stream while it is decoded, and the text for unsupported items."""
 
 from anthropic_proxy.messages.server_blocks import generated_image_text
 from anthropic_proxy.wire.openai_responses.frames import OutputItem
@@ -7,7 +7,7 @@ from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallItemDecoder
 
 
 class OutputItemState:
-    """Emitted content of one output item."""
+    """State of one output item: the decoder of its call, and the kind of content emitted so far."""
 
     __slots__ = ("citation_count", "complete", "item_id", "latest_part", "server_tool", "text_streamed", "tool_call")
 
@@ -16,16 +16,16 @@ class OutputItemState:
         self.server_tool: ServerToolItemDecoder | None = None
         self.item_id: str | None = None
         self.latest_part: tuple[str, int] | None = None
-        """Kind and index of the piece of which the last fragment was."""
+        """Kind and index of the content part of the latest fragment: `("summary", 0)`. None: no fragment yet."""
         self.text_streamed = False
-        """True if text arrived as fragments."""
+        """True if fragments of text were emitted. The complete item then adds no text."""
         self.citation_count = 0
-        """Number of citations that were emitted from events."""
+        """Number of citations emitted from stream events. The complete item repeats these citations."""
         self.complete = False
 
 
 def describe_unsupported_item(item: OutputItem) -> str | None:
-    """Return an unsupported item as text. None: it has no meaning for a client."""
+    """Return the text for an item that the Messages API has no block for: a generated image. None: ignore the item."""
     if item.type == "image_generation_call" and item.result:
         return generated_image_text(f"image/{item.output_format or 'png'}", len(item.result))
     return None

@@ -1,4 +1,7 @@
-"""Messages → input items. JSON text is copied without decoding."""
+"""Encoder of the conversation: messages of the client request → items in `input` of the Responses request.
+
+JSON strings of the client request are copied without decoding.
+"""
 
 import hashlib
 from typing import Any, Literal
@@ -56,7 +59,7 @@ class _InputMessage(Struct, tag="message", tag_field="type", gc=False):
 
 
 class _Reply(Struct, tag="message", tag_field="type", gc=False):
-    """A text of the model, as plain text: parts of type `output_text` would need the id that the server gave it."""
+    """Text of an earlier reply, as a string: a part of type `output_text` would need an id from the server."""
 
     content: Raw
     role: Literal["assistant"] = "assistant"
@@ -93,7 +96,7 @@ _Item = _InputMessage | _Reply | _Call | _Result | _Reasoning
 
 
 class ItemEncoder(MessageEncoder):
-    """Encodes the messages of one request, in order. Each text, thought, call and result is an item of its own."""
+    """Encoder of the messages of one request, in order. Each text, reasoning, call and result becomes an own item."""
 
     def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
         super().__init__(call.request)
@@ -101,7 +104,7 @@ class ItemEncoder(MessageEncoder):
         self._dialect = dialect
 
     def encode_input(self) -> list[_Item]:
-        """Return the list for `input`."""
+        """Encode all messages and return the items for `input`."""
         self._encode_conversation()
         if self.messages and isinstance(self.messages[-1], _Reply):
             self._append_prefill_request()
@@ -125,7 +128,7 @@ class ItemEncoder(MessageEncoder):
         return _call_id(block.tool_use_id)
 
     def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
-        """Return the text of a result. The error mark is a paragraph of its own."""
+        """Return the text of a result without its media. The error mark is a separate paragraph."""
         mark = [json_string(TOOL_ERROR_PREFIX)] if is_error else []
         return join_json_strings([*mark, *replace_media(blocks, content)])
 
@@ -172,7 +175,10 @@ class ItemEncoder(MessageEncoder):
         self.messages.append(reply)
 
     def _encode_thought(self, block: ThinkingBlock, *, has_follower: bool) -> None:
-        """Give reasoning back, where it can be read and stands before what it led to: the server refuses it else."""
+        """Append reasoning of an earlier reply if this provider can decrypt it and a text or call follows.
+
+        The server rejects other reasoning. Dropped reasoning is noted.
+        """
         dialect = self._dialect
         carry = decode_signature(dialect.signature_tag, block.signature)
         if carry is None or not (has_follower and dialect.can_reason and dialect.replays_thinking):
@@ -193,7 +199,7 @@ class ItemEncoder(MessageEncoder):
 
 
 def _last_places(message: Message) -> tuple[int, int]:
-    """Return where the last call of a reply stands, and the last block that is a call or text; -1: nowhere."""
+    """Return the index of the last call of a reply, and the index of the last call or text. -1: none."""
     call = output = -1
     for place, block in enumerate(message.content):
         if type(block) is ToolUseBlock:

@@ -1,4 +1,4 @@
-"""Servers of the client's that the provider calls itself: `mcp` among the tools.
+"""Encoder of MCP servers: a toolset of the client request → a tool of type `mcp`, which the provider calls itself.
 
 Source: `Mcp` of the official SDK `openai` 3.51; "Remote MCP Tools" of xAI's documentation, 2026-11.
 """
@@ -18,16 +18,16 @@ _NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def mcp_servers_by_name(request: PreparedRequest) -> dict[str, McpServer]:
-    """Return the servers that have an address; the first one of a name counts."""
+    """Return the MCP servers of the client request that have a URL, by name. The first server of a name counts."""
     return {server.name: server for server in reversed(request.mcp_servers) if server.url}
 
 
 def encode_mcp_server(
     tool: Tool, servers: Mapping[str, McpServer], dialect: Dialect, notes: list[FidelityNote]
 ) -> dict[str, Any] | None:
-    """Encode a toolset as an MCP server that needs no approval. None: it allows no tools.
+    """Encode a toolset as an `mcp` tool that needs no approval. None: no tool of the toolset is enabled.
 
-    Raises `InvalidRequest` if the server is not defined, `UnsupportedFeature` if its restrictions have no field.
+    Raises `InvalidRequest` if the request defines no such server, `UnsupportedFeature` if single tools are disabled.
     """
     toolset = read_toolset(tool)
     name = toolset.mcp_server_name
@@ -49,18 +49,18 @@ def encode_mcp_server(
 
 
 def mcp_server_names_by_label(request: PreparedRequest) -> dict[str, str]:
-    """Return the client's own names of servers by their labels; the first server with a label counts."""
+    """Return a mapping: label sent upstream → name of the MCP server in the client request. The first server counts."""
     return {_label_of(server.name): server.name for server in reversed(request.mcp_servers)}
 
 
 def _label_of(name: str) -> str:
-    """Return a name as a label: letters, digits, `_` and `-`, a letter first."""
+    """Return a server name as a label for the provider: a letter, then letters, digits, `_` and `-`."""
     label = _NOT_IN_LABELS.sub("_", name)
     return label if label[:1].isalpha() else f"mcp_{label}"
 
 
 def _allowed(toolset: Toolset) -> list[str] | None:
-    """Return the names of the tools that may be called; None: all."""
+    """Return the names of the enabled tools of a toolset. None: all tools."""
     configs = toolset.configs or {}
     if toolset.default_config is not None and toolset.default_config.enabled is False:
         return [name for name, config in configs.items() if config.enabled]

@@ -1,23 +1,26 @@
-"""The output limit of a client that asks for less than the server's least: kept here, by the number of characters."""
+"""Output limit that the proxy enforces, if `max_tokens` of the client is below the minimum of the server.
+
+Tokens are estimated from the number of characters.
+"""
 
 from msgspec.structs import replace
 
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 
 CHARACTERS_PER_TOKEN = 4
-"""Estimated characters per token: too many for code, too few for other text. A probe needs no exact cut."""
+"""Estimated characters per token. Clients with such limits probe the connection and need no exact cut."""
 
 
 class LocalOutputLimit:
-    """Cuts a reply at its output limit, estimated by characters."""
+    """Filter for the deltas of one reply that cuts the reply at its output limit."""
 
     def __init__(self, max_tokens: int) -> None:
         self._left = max_tokens * CHARACTERS_PER_TOKEN
-        self._open: int | str | None = None  # the key of the call that is being written
+        self._open: int | str | None = None  # key of the tool call in progress
         self._reached = False
 
     def cut_deltas(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas up to the limit; after it only usage and the stop."""
+        """Return the given deltas up to the limit, then a stop. After the limit only usage is returned."""
         kept: list[Delta] = []
         for delta in deltas:
             if self._reached:

@@ -1,7 +1,7 @@
-"""Complete reasoning that waits for what it led to: a text, a call, or a search of the server's own.
+"""Buffer for complete reasoning of a reply, until the next item: a text, a call, or a search of the provider.
 
-Reasoning goes back in the next request only with what followed it, and a search does not go back: what led to one has
-nothing to carry.
+The next request can send reasoning back only together with the item after it. Searches are not sent back, so reasoning
+before a search is emitted without its encrypted state.
 """
 
 from msgspec.structs import replace
@@ -13,18 +13,18 @@ from anthropic_proxy.wire.signatures import ReasoningState
 
 
 class PendingReasoning:
-    """Reasoning since the last item of another type."""
+    """Buffer for the reasoning since the last item of another type."""
 
     def __init__(self, signature: str) -> None:
         self._signature = signature
-        """Of thinking that carries nothing."""
+        """Signature of thinking without state."""
         self.buffered: list[tuple[Thinking, bool]] = []
-        """Buffered deltas, and True if their item has text."""
+        """Buffered deltas, each with True if its item has text."""
 
     def buffer(self, thought: Thinking, *, shown: bool) -> bool:
-        """Buffer a fragment, or the end, of an item. Return False if it may pass.
+        """Buffer a delta of a reasoning item and return True. Return False, without effect, if it can be emitted now.
 
-        `shown`: True if the item has text.
+        Buffering starts with the first signature. `shown`: True if the reasoning item has text.
         """
         if not self.buffered and not thought.signature:
             return False
@@ -32,12 +32,12 @@ class PendingReasoning:
         return True
 
     def release_signed(self) -> list[Thinking]:
-        """Return the buffered reasoning before text or a call."""
+        """Return the buffered reasoning with its signatures, and empty the buffer. Used before text or a call."""
         kept, self.buffered = self.buffered, []
         return [thought for thought, _ in kept]
 
     def release_unsigned(self) -> list[Thinking]:
-        """Return the buffered reasoning without state, before a search."""
+        """Return the buffered reasoning that has text, without state, and empty the buffer. Used before a search."""
         kept, self.buffered = self.buffered, []
         return [
             replace(thought, signature=self._signature) if thought.signature else thought
@@ -47,7 +47,10 @@ class PendingReasoning:
 
 
 def build_reasoning_state(item: OutputItem, state: OutputItemState) -> ReasoningState:
-    """Return the state of a complete item: its encrypted content, or the mark that its text is sent back."""
+    """Return the state of a complete reasoning item: encrypted content, the mark `replay`, or nothing.
+
+    `replay`: the next request sends the text itself, because the server sent no encrypted content.
+    """
     item_id = item.id or state.item_id  # xAI's complete items have none
     if item.encrypted_content:
         return ReasoningState(item=item_id, encrypted=item.encrypted_content)

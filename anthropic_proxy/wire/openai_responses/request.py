@@ -1,4 +1,4 @@
-"""A prepared request → a Responses body."""
+"""Encoder of upstream requests: a prepared request of the client → path and body of the Responses API."""
 
 from typing import Any
 
@@ -22,18 +22,19 @@ from anthropic_proxy.wire.openai_shared_fields import (
 from anthropic_proxy.wire.shared_notes import NO_EFFORT, renamed_effort_note
 
 RESPONSES_PATH = "/responses"
+"""Path below the base URL of the provider."""
 
 _ENCRYPTED = "reasoning.encrypted_content"
 _SOURCES = "web_search_call.action.sources"
 _OUTPUTS = "code_interpreter_call.outputs"
 _MIN_SEARCH_EFFORT = "low"
-"""Minimum effort for searches; `minimal` is rejected beside them (guide to web search)."""
+"""Effort sent instead of `minimal` if the provider may search, because it rejects `minimal` (guide to web search)."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Encode the request for Responses. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
+    """Encode the upstream request. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     dialect = call.dialect
     request = call.request
     notes: list[FidelityNote] = []
@@ -116,7 +117,7 @@ def _add_reasoning(
 
 
 def _add_format(body: dict[str, Any], call: Call[Dialect], budget: WorkBudget, notes: list[FidelityNote]) -> bool:
-    """Add the reply schema. Return True if the provider enforces it."""
+    """Add the schema of a structured reply to the body. Return True if the provider enforces the schema."""
     dialect = call.dialect
     found = encode_reply_schema(call, budget, notes)
     if found is None:

@@ -1,8 +1,8 @@
-"""Programs that the server ran, and servers of the client's that it called → Anthropic's blocks.
+"""Decoder of code execution and MCP calls of the provider: output items → call and result blocks.
 
-The call leaves as soon as it is written, its result when it is there. Source: `ResponseCodeInterpreterToolCall` and
-`McpCall` of the official SDK `openai` 3.51; recorded by the project `vercel/ai` (openai-code-interpreter-tool.1,
-openai-mcp-tool.1 and xai-code-execution-tool.1 of its fixtures, 2026-08).
+The call block is emitted when its arguments are complete, the result block with the complete item. Source:
+`ResponseCodeInterpreterToolCall` and `McpCall` of the official SDK `openai` 3.51; recorded by the project `vercel/ai`
+(openai-code-interpreter-tool.1, openai-mcp-tool.1 and xai-code-execution-tool.1 of its fixtures, 2026-08).
 """
 
 from typing import Any
@@ -28,11 +28,11 @@ from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallContext
 
 _PROGRAMS = frozenset(("code_interpreter_call", "code_execution_call"))
 SERVER_TOOL_ITEM_TYPES = _PROGRAMS | {"mcp_call"}
-"""Types of items that this module reads."""
+"""Types of output items that this module decodes."""
 
 
 class _Output(Struct):
-    """Output of a program: `logs`, or the URL of an `image`."""
+    """Output of a program: printed text (`logs`), or the URL of an `image`."""
 
     type: str = ""
     logs: str | None = None
@@ -40,13 +40,13 @@ class _Output(Struct):
 
 
 class _Arguments(Struct):
-    """xAI's form of a program (recorded)."""
+    """Arguments with the program, in the items of xAI (recorded)."""
 
     code: str = ""
 
 
 class ServerToolItemDecoder:
-    """One such item, from its first event to its last."""
+    """Decoder of one code execution or MCP call, from the first event of its item to the last."""
 
     __slots__ = ("_call", "_identifier", "_is_program", "_item", "_shared")
 
@@ -58,7 +58,7 @@ class ServerToolItemDecoder:
         self._identifier = ""
 
     def start_call(self, written: str) -> list[Delta]:
-        """Return the call with its complete program or arguments; nothing if it was emitted before."""
+        """Return the call block. `written`: the program, or JSON arguments. Empty list: the call was emitted before."""
         if self._identifier:
             return []
         if self._is_program:
@@ -67,11 +67,11 @@ class ServerToolItemDecoder:
         self._identifier = self._call.new_id(MCP_TOOL_ID_PREFIX)
         label, name = self._item.server_label or "", self._item.name or ""
         server = self._shared.find_mcp_server_name(label)
-        own_name = name.removeprefix(f"{label}.")  # xAI puts the label before it (documented)
+        own_name = name.removeprefix(f"{label}.")  # xAI adds the label as a prefix (documented)
         return [encode_mcp_call(self._identifier, server, own_name, written)]
 
     def end_call(self, item: OutputItem) -> list[Delta]:
-        """Return the remaining deltas of a complete item."""
+        """Return the result block of a complete item, after the call block unless that was emitted before."""
         self._item = item
         if self._is_program:
             announced = self.start_call(_code_of(item))
@@ -83,7 +83,7 @@ class ServerToolItemDecoder:
         return [*announced, encode_mcp_result(self._identifier, words, is_error=is_error)]
 
     def abort_call(self) -> list[Delta]:
-        """Return the end of a call without a result."""
+        """Return an error block for a call without a result at the end of the reply. Empty list: call not emitted."""
         if not self._identifier:
             return []
         if self._is_program:
@@ -117,7 +117,7 @@ def _output_in_words(output: _Output) -> str:
 
 
 def _in_words(error: Any) -> str:
-    """Return the error text: a text (xAI), or an object with a message or with the tool's output (OpenAI)."""
+    """Return the text of an MCP error: a string (xAI), or an object with a message or the tool's output (OpenAI)."""
     if isinstance(error, str):
         return error
     if isinstance(error, list):

@@ -1,4 +1,4 @@
-"""Answers of Responses, streamed or whole → deltas."""
+"""Decoder of replies of the Responses API, streamed or complete: events → deltas."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -39,16 +39,16 @@ _PARAGRAPH = "\n\n"
 
 
 class ResponsesDecoder(Decoder):
-    """Reads one answer. Items are known by their place in the output: some gateways change ids between events."""
+    """Decoder of one reply. Output items are identified by their index, because some gateways change ids."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         dialect = call.dialect
         self._call = call
         self._tag = dialect.signature_tag
         self.signature = empty_signature(dialect.signature_tag)
-        """Signs thinking that came without anything to carry."""
+        """Signature of thinking for which the server sent no state."""
         self.finished = False
-        """True after the last frame."""
+        """True after the last frame of the stream."""
         asked = call.request.max_tokens
         self._limit = LocalOutputLimit(asked) if asked < dialect.min_output_tokens else None
         self._calls = ToolCallContext(call)
@@ -66,7 +66,7 @@ class ResponsesDecoder(Decoder):
         self._stopped = False
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Read one data field. Raises `UpstreamError` where it is an error or no JSON."""
+        """Return the deltas of one SSE frame. Raises `UpstreamError` for error events and invalid JSON."""
         if frame == _DONE:
             self.finished = True
             return []
@@ -83,19 +83,19 @@ class ResponsesDecoder(Decoder):
         return self._late.feed(deltas if self._limit is None else self._limit.cut_deltas(deltas))
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Read an answer that was not streamed."""
+        """Return the deltas of a response that was not streamed. Raises `UpstreamError`."""
         deltas: list[Delta] = []
         self._read_end(self._decode(decode_response, body), deltas)
         return self._late.feed(self._limited(deltas)) + self.decode_end()
 
     def decode_end(self) -> list[Delta]:
-        """Raise `UpstreamProtocolError` if the reply is incomplete."""
+        """Return no deltas. Raises `UpstreamProtocolError` if the stream ended before the reply was complete."""
         if not self._stopped:
             raise self._broken("ended its answer before it was complete")
         return []
 
     def flush_pending(self) -> list[Delta]:
-        """Return what waits for the pages of a search, and thinking that waits for what it led to."""
+        """Return the buffered deltas: reasoning, and deltas after a search without results so far."""
         deltas: list[Delta] = []
         self._put(self._thoughts.release_signed(), deltas)
         deltas += self._search.release_buffered()
@@ -166,7 +166,7 @@ class ResponsesDecoder(Decoder):
     def _begin_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
         state = self._find(event)
         item = self._decode(decode_item, event.item)
-        if state.complete:  # a server that gives every item the same place
+        if state.complete:  # a server that gives every item the same index
             state = self._items[self._last] = OutputItemState()
         state.item_id = item.id
         if item.type in _CALLS and state.tool_call is None:
@@ -186,7 +186,7 @@ class ResponsesDecoder(Decoder):
         self._complete(self._find(event), self._decode(decode_item, event.item), deltas)
 
     def _complete(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
-        """Emit the content of a complete item that no fragment contained."""
+        """Emit the content of a complete item that earlier events did not contain."""
         if state.complete:
             return
         state.complete = True
@@ -260,7 +260,7 @@ class ResponsesDecoder(Decoder):
             self._put([thought], deltas)
 
     def _put_hosted(self, some: Iterable[Delta], deltas: list[Delta]) -> None:
-        """Emit deltas of server tools. Earlier reasoning is emitted without state, because it is sent back as text."""
+        """Emit deltas of server tools, after buffered reasoning without its state (see `PendingReasoning`)."""
         self._spoken = None
         self._put(self._thoughts.release_unsigned(), deltas)
         self._put(some, deltas)
@@ -292,7 +292,7 @@ class ResponsesDecoder(Decoder):
         self._search.record_source_titles(items)
         for place, item in enumerate(items):
             if item.type == "reasoning" and any(later > place for later in self._items):
-                continue  # too late: thinking may not stand behind what it led to
+                continue  # too late: thinking must precede the content that followed it
             self._last = place
             self._complete(self._items.setdefault(place, OutputItemState()), item, deltas)
         self._end_open(deltas, cut=response.status == "incomplete")
@@ -302,7 +302,7 @@ class ResponsesDecoder(Decoder):
         deltas.append(build_stop(response, self._refusal, self._call, cut_call=bool(cut)))
 
     def _end_open(self, deltas: list[Delta], *, cut: bool) -> None:
-        """End open calls, because the reply was `cut` or the server sends no end events."""
+        """End open calls. `cut`: the reply was cut; otherwise the server sends no end events."""
         for state in self._items.values():
             if state.tool_call is not None and not state.complete:
                 state.tool_call.end_call(None, deltas, cut=cut)
@@ -316,7 +316,7 @@ class ResponsesDecoder(Decoder):
             deltas.append(decode_usage(counts))
 
     def _fail(self, error: Any) -> list[Delta]:
-        """Raise the error that this is, or return the refusal."""
+        """Raise the error for an error object, or return the deltas of a refusal."""
         if self._stopped:
             return []
         fault = decode_error_object(error)
@@ -345,4 +345,4 @@ _READERS: Mapping[str, Callable[[ResponsesDecoder, StreamEvent, list[Delta]], No
     "response.incomplete": ResponsesDecoder._read_last,
     "response.failed": ResponsesDecoder._read_last,
 }
-"""Events with new content. All others repeat it or report progress."""
+"""Event type → decoder method. Other events repeat content or report progress, and are ignored."""

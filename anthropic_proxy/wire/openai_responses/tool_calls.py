@@ -1,4 +1,7 @@
-"""Calls of the client's tools: as they stream, written whole, as plain text, and wrapped together by mistake."""
+"""Decoder of client tool calls in the Responses API: streamed, complete, with plain text input, or wrapped.
+
+A wrapped call is one call of a tool `parallel` that contains several calls.
+"""
 
 import msgspec
 from msgspec import Raw, Struct
@@ -13,7 +16,7 @@ from anthropic_proxy.wire.openai_responses.mcp_servers import mcp_server_names_b
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
 
 _WRAPPERS = frozenset(("parallel", "multi_tool_use.parallel"))
-"""Wrapper tool from the models' training. They sometimes call it although it is not offered."""
+"""Names of the wrapper tool. Models sometimes call it although the request does not offer it."""
 _NAMESPACE = "functions."
 
 
@@ -30,7 +33,7 @@ _decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
 
 
 class ToolCallItemDecoder:
-    """One item that is a call, from its first event to its last."""
+    """Decoder of one call, from the first event of its output item to the last."""
 
     __slots__ = ("_began", "_ended", "_key", "_reader", "_streams", "_written", "incomplete")
 
@@ -39,12 +42,12 @@ class ToolCallItemDecoder:
         self._key = reader.new_call_key()
         self._began = self._ended = False
         self._streams = True
-        self._written = ""  # the last fragment of the arguments
+        self._written = ""  # latest fragment of the arguments
         self.incomplete = False
-        """True if the call was ended without its end: its item is marked as incomplete, or its arguments are cut."""
+        """True if the call ended early: its item has the status `incomplete`, or its arguments are cut."""
 
     def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
-        """Announce the call as soon as its name is known, unless its arguments must be read whole."""
+        """Emit the start of the call once its name is known, unless the complete item is needed to decode the call."""
         if self._began or self._ended or not item.name:
             return
         self._streams = item.type == "function_call" and not self._reader.is_parallel_wrapper(item.name)
@@ -53,13 +56,13 @@ class ToolCallItemDecoder:
             deltas.append(self._reader.build_tool_call(self._key, item.call_id, item.name))
 
     def add_arguments_fragment(self, fragment: str, deltas: list[Delta]) -> None:
-        """Take a fragment of the arguments; of a call that is read whole only the end counts."""
+        """Emit a fragment of the arguments. Ignored for a call that needs the complete item."""
         if self._began and not self._ended and fragment:
             self._written = fragment
             deltas.append(ToolArgs(self._key, fragment))
 
     def add_complete_arguments(self, arguments: str, deltas: list[Delta]) -> None:
-        """Take the whole arguments where no fragment came."""
+        """Emit the complete arguments if no fragment was emitted."""
         if not self._written:
             self.add_arguments_fragment(arguments, deltas)
 
@@ -91,7 +94,7 @@ class ToolCallItemDecoder:
 
 
 class ToolCallContext:
-    """Shared state of the calls of one reply: ids, aliases and declared tools."""
+    """State and functions for all calls of one reply: keys, ids, aliases, and the tools that the request declares."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
@@ -101,12 +104,12 @@ class ToolCallContext:
         self._wrappers: frozenset[str] | None = None
 
     def new_call_key(self) -> int:
-        """Return a key that no call of this answer has."""
+        """Return a new key, unique in this reply, that links the deltas of a call."""
         self._count += 1
         return self._count - 1
 
     def is_parallel_wrapper(self, name: str) -> bool:
-        """Return True for the wrapper tool that the request does not declare."""
+        """Return True if a name means the wrapper tool, and the request declares no tool of this name."""
         if name not in _WRAPPERS:
             return False
         if self._wrappers is None:
@@ -114,17 +117,17 @@ class ToolCallContext:
         return name in self._wrappers
 
     def find_mcp_server_name(self, label: str) -> str:
-        """Return the client's own name of an MCP server; its label if the request defines none such."""
+        """Return the name of an MCP server in the client request, by its label; the label itself if unknown."""
         if self._servers is None:
             self._servers = mcp_server_names_by_label(self._call.request)
         return self._servers.get(label, label)
 
     def build_tool_call(self, key: int | str, upstream_id: str | None, name: str) -> ToolCall:
-        """Return the beginning of a call under the client's own name for its tool."""
+        """Return the start of a call, with the tool name of the client request and an id valid for the client."""
         return ToolCall(key, self._ids.assign_client_id(upstream_id), self._call.aliases.get(name, name))
 
     def emit_complete_call(self, key: int, item: OutputItem, deltas: list[Delta]) -> None:
-        """Emit a call that needs the complete item."""
+        """Emit a call that can only be decoded from the complete item: plain text input, or a wrapper."""
         name = item.name or ""
         if item.type == "custom_tool_call":
             arguments = msgspec.json.encode({"input": item.input or ""}).decode()

@@ -1,4 +1,4 @@
-"""Tool definitions and `tool_choice` for client functions and server tools."""
+"""Encoder of tools for the Responses API: definitions of client tools and server tools, and `tool_choice`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -28,22 +28,22 @@ _PLACE = ("city", "region", "country", "timezone")
 
 
 class ToolFields(Struct):
-    """Request fields for tools."""
+    """Fields of the upstream request for tools, and facts that other fields depend on."""
 
     definitions: list[Any]
     tool_choice: Any = None
     """`tool_choice`. None: not sent."""
     can_search: bool = False
-    """True if the server's web search is offered."""
+    """True if the request offers the provider's web search."""
     max_searches: int | None = None
-    """Maximum number of searches. None: no limit."""
+    """Maximum number of searches per reply, sent as `max_tool_calls`. None: no limit."""
     runs_code: bool = False
-    """True if the server may run programs."""
+    """True if the request offers the provider's code execution."""
     notes: list[FidelityNote] = []
 
 
 def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
-    """Encode the tools. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
+    """Encode tools and tool choice. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     if are_client_tools(call.request.tools):
         definitions, notes, offered = _encode_functions(
             call.request.tools, budget, dialect.schema, dialect.sends_strict
@@ -63,7 +63,7 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
 def _encode_mixed(
     call: Call[Dialect], dialect: Dialect, budget: WorkBudget
 ) -> tuple[ToolFields, dict[str, dict[str, str]]]:
-    """Encode functions and server tools in the client's order. The second value has the `tool_choice` of each."""
+    """Encode client tools and server tools in their order. Also return a mapping: name → its `tool_choice`."""
     tools = ToolFields([])
     offered: dict[str, dict[str, str]] = {}
     servers = mcp_servers_by_name(call.request)
@@ -82,7 +82,7 @@ def _encode_mixed(
 def _encode_functions(
     tools: Sequence[Tool], budget: WorkBudget, rules: SchemaRules, sends_strict: bool
 ) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...], dict[str, dict[str, str]]]:
-    """Return the client's tools, notes on their lost fields, and the `tool_choice` of each by name."""
+    """Return the definitions of client tools, notes on lost fields, and a mapping: name → its `tool_choice`."""
     encoded = [(tool, *_encode_tool(tool, budget, rules, sends_strict)) for tool in tools]
     notes = [
         FidelityNote("approximated", f"tools.{budget.own_name(tool.name)}", what)
@@ -119,7 +119,7 @@ def _add_server_tool(
 
 
 def _only_searches(offered: dict[str, dict[str, str]]) -> bool:
-    """Return True if all server tools are searches, so that their limit is the limit of searches."""
+    """Return True if web search is the only server tool, so that `max_tool_calls` limits only searches."""
     return all(tool["type"] in ("function", "web_search") for tool in offered.values())
 
 

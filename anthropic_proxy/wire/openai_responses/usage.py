@@ -1,4 +1,4 @@
-"""Usage counts in Anthropic's meaning, and the stop reason of a response."""
+"""Decoder of the end of a Responses reply: token counts and stop reason in the terms of the Messages API."""
 
 from anthropic_proxy.messages.deltas import Stop, Usage
 from anthropic_proxy.wire.contract import Call
@@ -13,10 +13,10 @@ _NO_OUTPUT_DETAILS = OutputTokenDetails()
 
 
 def decode_usage(counts: ResponsesUsage) -> Usage:
-    """Return token totals in Anthropic's meaning.
+    """Return the token counts of a reply as the Messages API counts tokens.
 
-    Responses counts cached input inside `input_tokens`, read and written; Anthropic counts it beside. Reasoning is
-    inside `output_tokens` on both (recorded, xAI's too).
+    Responses includes cache reads and writes in `input_tokens`, Anthropic does not. Both include reasoning in
+    `output_tokens` (recorded, also for xAI).
     """
     within = counts.input_tokens_details or _NO_INPUT_DETAILS
     spent = counts.output_tokens_details or _NO_OUTPUT_DETAILS
@@ -31,17 +31,17 @@ def decode_usage(counts: ResponsesUsage) -> Usage:
 
 
 def _fills_window(counts: ResponsesUsage | None, window: int | None) -> bool:
-    """Return True if input and output together fill the window."""
+    """Return True if input and output together fill the context window (`window` tokens; None: unknown)."""
     if window is None or counts is None:
         return False
     return (counts.input_tokens or 0) + (counts.output_tokens or 0) >= window - 1
 
 
 def build_stop(response: Response, refusal: str, call: Call[Dialect], *, cut_call: bool) -> Stop:
-    """Return the stop of a reply that has ended.
+    """Return the `Stop` delta of a reply that has ended.
 
-    `refusal`: the model's refusal text. `cut_call`: True if a tool call is incomplete; such a reply never ends
-    normally, whatever the reason.
+    `refusal`: the model's refusal text; "": no refusal. `cut_call`: True if a tool call is incomplete. The stop reason
+    is then never `end_turn`.
     """
     reason = response.incomplete_details.reason if response.incomplete_details is not None else None
     kind = finish_kind(reason) if reason else "unknown"

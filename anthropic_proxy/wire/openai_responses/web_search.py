@@ -1,9 +1,8 @@
-"""Web search results of the server → blocks and citations of the Messages API.
+"""Decoder of the provider's web searches: output items and annotations → blocks and citations of the Messages API.
 
-OpenAI reports the pages of each search: its blocks are sent at once, and the text streams, each citation after its
-passage. xAI reports pages only as citations of the finished text: from such a search on everything is buffered until
-that text is complete (recorded by the project `vercel/ai`, files openai-web-search-tool.1 and xai-web-search-tool.1 of
-its fixtures, 2026-08).
+OpenAI sends the pages with each search: blocks and text are emitted at once, each citation after its passage. xAI sends
+pages only as citations of the complete text: all deltas after such a search are buffered until then (recorded by
+the project `vercel/ai`, files openai-web-search-tool.1 and xai-web-search-tool.1 of its fixtures, 2026-08).
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,10 +28,10 @@ from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.frames import OutputContent, OutputItem, decode_lenient
 
 _TRACKING = "utm_source="
-"""Prefix of the parameter that OpenAI adds to URLs of citations, but not of sources (recorded)."""
+"""Start of the query parameter that OpenAI adds to URLs of citations, but not to URLs of sources (recorded)."""
 
 _AROUND = " -*•"
-"""Characters around a passage in a list."""
+"""Characters removed around a cited list entry."""
 
 
 class _Source(Struct):
@@ -40,7 +39,7 @@ class _Source(Struct):
 
 
 class _Action(Struct):
-    """Action of a search; xAI sends it as `arguments` of the item (recorded)."""
+    """Action of a search item: a search, or a page opened. xAI sends this object in `arguments` (recorded)."""
 
     type: str = ""
     query: str | None = None
@@ -50,7 +49,7 @@ class _Action(Struct):
 
 
 class _Mark(Struct):
-    """An annotation; only those of type `url_citation` count."""
+    """Annotation of a text. Only annotations of type `url_citation` are decoded."""
 
     type: str = ""
     url: str | None = None
@@ -60,7 +59,7 @@ class _Mark(Struct):
 
 
 class _Found(Struct):
-    """The result of a search that waits for its pages or for their titles."""
+    """Placeholder in the buffer for the result block of a search, until its pages are known."""
 
     call: str
     urls: list[str]
@@ -79,21 +78,21 @@ class WebSearchDecoder:
         self._cited_to = 0
         self._count = 0
         self.tracks_text = False
-        """True if emitted text must be tracked."""
+        """True after a search: emitted text must be passed to `track_text`."""
         self.buffering = False
-        """True if deltas are buffered."""
+        """True if all deltas must be passed to `buffer`."""
 
     def record_source_titles(self, items: Iterable[OutputItem]) -> None:
-        """Learn the titles of pages from an answer that is here as a whole."""
+        """Record the titles of cited pages from the items of a complete reply, for the result blocks."""
         for item in items:
             for part in item.content or () if item.type == "message" else ():
                 for mark in self._marks_of(part):
                     self._learn(mark)
 
     def decode_search(self, item: OutputItem) -> list[Delta]:
-        """Return the deltas of a complete search.
+        """Return the blocks and usage of a complete search item. Empty list: they are buffered, or nothing is new.
 
-        Pages that the model opens or searches belong to the search that found them; others are a search of their own.
+        A page that the model opens belongs to the search that found it. A new page counts as a separate search.
         """
         action = _action_of(item)
         pages = [_plain(source.url) for source in action.sources or () if source.url]
@@ -116,17 +115,17 @@ class WebSearchDecoder:
         return [*self._put(query, list(dict.fromkeys(pages)), waits=self.buffering or not pages), counted]
 
     def buffer(self, deltas: Iterable[Delta]) -> None:
-        """Keep deltas in their place."""
+        """Buffer deltas after the search, in order."""
         self._waiting += deltas
 
     def track_text(self, text: str, place: tuple[int, int]) -> None:
-        """Take note of text that leaves, of this item and part, because citations name passages by their place."""
+        """Record emitted text, because citations refer to passages by offsets. `place`: index of item and part."""
         if place != self._place:
             self._place, self._text, self._cited_to = place, [], 0
         self._text.append(text)
 
     def decode_annotation(self, annotation: Raw, place: tuple[int, int]) -> list[Citation]:
-        """Return the citation that stands behind the text that has just left, if it is one."""
+        """Return the citation in an annotation event, for the text emitted so far. Empty list: none, or buffered."""
         if self.buffering or place != self._place:
             return []
         mark = decode_lenient(annotation, _Mark)
@@ -134,7 +133,7 @@ class WebSearchDecoder:
         return self._cited(mark, self._text[0]) if _is_citation(mark) else []
 
     def split_at_citations(self, part: OutputContent) -> Iterable[Delta]:
-        """Yield the text of a complete part, cut behind each passage that is cited."""
+        """Yield the text of a complete content part as deltas, with each citation after its passage."""
         text, start = part.text or part.refusal or "", 0
         self._cited_to = 0
         for mark in self._marks_of(part) if self._count else ():
@@ -149,7 +148,10 @@ class WebSearchDecoder:
             yield Text(text[start:])
 
     def end_message_text(self, parts: Sequence[OutputContent], cited: int) -> list[Delta]:
-        """Return the citations of a streamed message that is complete, but for the first ones, which have left."""
+        """Return the citations of a complete streamed message without the first `cited` ones, emitted before.
+
+        If deltas are buffered, put the citations into the buffer instead and return an empty list.
+        """
         if not self._count:
             return []
         if not self.buffering:
@@ -162,7 +164,7 @@ class WebSearchDecoder:
         return []
 
     def release_buffered(self) -> list[Delta]:
-        """Return what waited; the last search that did gets the pages that were cited and that none had found."""
+        """Return the buffered deltas. Cited pages that no search found are added to the last buffered search."""
         if not self.buffering:
             return []
         self._add_to_last([url for url in self._titles if url not in self._found])
@@ -182,7 +184,7 @@ class WebSearchDecoder:
         return kept
 
     def _keep(self, deltas: list[Delta]) -> list[Delta]:
-        """Return deltas that can leave at once; where something waits, they wait too."""
+        """Return the deltas, or buffer them and return an empty list if deltas are being buffered."""
         if not self.buffering:
             return deltas
         self._waiting += deltas
@@ -200,7 +202,7 @@ class WebSearchDecoder:
         self._found.update(urls)
 
     def _marks_of(self, part: OutputContent) -> list[_Mark]:
-        """Return the citations of a part in the order of the passages; those without a place come last."""
+        """Return the citations of a content part in text order. Citations without offsets come last."""
         marks = [decode_lenient(raw, _Mark) for raw in part.annotations or ()]
         cited = [mark for mark in marks if _is_citation(mark)]
         return sorted(cited, key=lambda mark: mark.end_index or len(part.text or ""))
@@ -211,11 +213,11 @@ class WebSearchDecoder:
             self._titles[url] = _title_of(mark)
 
     def _cited(self, mark: _Mark, text: str) -> list[Citation]:
-        """Return a citation with the passage that rests on the page."""
+        """Return the citation of a passage. Empty list: the page is on a blocked domain."""
         self._learn(mark)
         url = _plain(mark.url or "")
         passage = text[mark.start_index : mark.end_index]
-        if "](" in passage:  # only the link that stands behind the passage is marked (recorded)
+        if "](" in passage:  # the annotation covers only the link after the passage (recorded)
             lines = text[self._cited_to : mark.start_index].rstrip().splitlines()
             passage = lines[-1].strip(_AROUND) if lines else ""
         self._cited_to = max(self._cited_to, mark.end_index)
@@ -230,7 +232,10 @@ class WebSearchDecoder:
         return [domain for tool in searching for domain in tool.blocked_domains or ()]
 
     def _drop_text(self, whole: str) -> bool:
-        """Remove the text at the end of the buffer if it is this one. It is emitted again with citations."""
+        """Remove `whole` from the text at the end of the buffer. Return False if that text has another end.
+
+        The caller adds the text again with citations.
+        """
         start = len(self._waiting)
         while start and isinstance(self._waiting[start - 1], Text):
             start -= 1
@@ -257,7 +262,7 @@ def _is_citation(mark: _Mark) -> bool:
 
 
 def _title_of(mark: _Mark) -> str:
-    """Return the title of a page; a mere number, as xAI counts its inline citations, is none."""
+    """Return the title of a page. "": the title is only a number, with which xAI counts citations."""
     return "" if (mark.title or "").isdigit() else mark.title or ""
 
 
