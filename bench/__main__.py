@@ -72,14 +72,14 @@ async def _measure(
         results.save(chosen.json)
         return results
 
-    run = Run([table for table in tables if table.title not in titles], directory, _tell, keep)
+    run = Run([table for table in tables if table.title not in titles], directory, _print_progress, keep)
     await run.measure()
     results = keep(run)
     keep_all = partial(results.save, chosen.json)
     if chosen.full or chosen.scaling:
-        await measure_scaling(results, directory, _tell, quick=chosen.quick, keep=keep_all)
+        await measure_scaling(results, directory, _print_progress, quick=chosen.quick, keep=keep_all)
     if chosen.full or chosen.profile:
-        await measure_profiles(results, _tell, seconds=3.0 if chosen.quick else 15.0, keep=keep_all)
+        await measure_profiles(results, _print_progress, seconds=3.0 if chosen.quick else 15.0, keep=keep_all)
     return results
 
 
@@ -90,7 +90,7 @@ def _measure_pair(chosen: argparse.Namespace) -> int:
         try:
             with checked_out(chosen.pair, Path(directory)) as place:
                 table = Table(title=TITLE, subjects=pair_with(place, chosen.pair), plan=plan, steps=tuple(STEPS))
-                run = Run([table], Path(directory), _tell, lambda run: None)
+                run = Run([table], Path(directory), _print_progress, lambda run: None)
                 uvloop.run(run.measure())
         except BenchError as error:
             print(f"✕ {error}", file=sys.stderr)
@@ -101,7 +101,7 @@ def _measure_pair(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(line: str) -> None:
+def _print_progress(line: str) -> None:
     print(f"{(time.monotonic() - _BEGUN) / 60:5.1f} min  {line}", file=sys.stderr, flush=True)
 
 

@@ -100,15 +100,15 @@ def with_system_at_the_top(request: dict[str, Any]) -> dict[str, Any]:
 
 def to_chat_body(request: dict[str, Any]) -> dict[str, Any]:
     """Return the same request in the form of Chat Completions, for the direct call and the plain relay."""
-    said: dict[str, Any] = {key: request[key] for key in ("model", "max_tokens", "stream")}
+    body: dict[str, Any] = {key: request[key] for key in ("model", "max_tokens", "stream")}
     if request["stream"]:
-        said["stream_options"] = {"include_usage": True}
+        body["stream_options"] = {"include_usage": True}
     system = "\n\n".join(block["text"] for block in request.get("system", ()))
-    said["messages"] = [{"role": "system", "content": system}] if system else []
+    body["messages"] = [{"role": "system", "content": system}] if system else []
     for message in request["messages"]:
-        said["messages"] += _say_message(message)
+        body["messages"] += _encode_message(message)
     if "tools" in request:
-        said["tools"] = [
+        body["tools"] = [
             {
                 "type": "function",
                 "function": {
@@ -119,7 +119,7 @@ def to_chat_body(request: dict[str, Any]) -> dict[str, Any]:
             }
             for tool in request["tools"]
         ]
-    return said
+    return body
 
 
 def cut_at_number(request: dict[str, Any]) -> Body:
@@ -176,7 +176,7 @@ def _step(chance: random.Random, number: int, size: int) -> list[dict[str, Any]]
     return [{"role": "assistant", "content": reply}, {"role": "user", "content": [result]}]
 
 
-def _say_message(message: dict[str, Any]) -> list[dict[str, Any]]:
+def _encode_message(message: dict[str, Any]) -> list[dict[str, Any]]:
     content = message["content"]
     if isinstance(content, str):
         return [message]
@@ -195,5 +195,5 @@ def _say_message(message: dict[str, Any]) -> list[dict[str, Any]]:
         for block in content
         if block["type"] == "tool_use"
     ]
-    said = {"role": message["role"], "content": texts, **({"tool_calls": calls} if calls else {})}
-    return [*results, *([said] if texts or calls else [])]
+    body = {"role": message["role"], "content": texts, **({"tool_calls": calls} if calls else {})}
+    return [*results, *([body] if texts or calls else [])]

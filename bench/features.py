@@ -21,7 +21,7 @@ def _subject(
     model: str = CHAT.model,
     options: tuple[str, ...] = (),
     module: str = "anthropic_proxy",
-    hears: str = "text",
+    reply_kind: str = "text",
     **changes: Any,
 ) -> Subject:
     return Subject(
@@ -30,7 +30,7 @@ def _subject(
         translates=True,
         model=model,
         separates=True,
-        hears=hears,
+        reply_kind=reply_kind,
         changes=tuple(changes.items()),
     )
 
@@ -40,7 +40,7 @@ FEATURES = (
     _subject("no change (measured again, as a baseline for the other rows)"),
     _subject("two `stop_sequences`", stop_sequences=["\n\nHuman:", "</answer>"]),
     _subject("a server with unknown models: text is searched for calls and reasoning", model=ANY_MODEL),
-    _subject("the same, with thinking events", model=ANY_MODEL, hears="think"),
+    _subject("the same, with thinking events", model=ANY_MODEL, reply_kind="think"),
     _subject("without the counters of `/metrics`, which are on by default", module="bench.without_metrics"),
     _subject("`PROXY_API_KEY`, two keys", {"PROXY_API_KEY": "another,bench"}),
     _subject("`FIDELITY=strict`", {"FIDELITY": "strict"}),

@@ -23,7 +23,7 @@ from bench.budget import BUDGETED, WORK, Profile, Work
 from bench.load import BenchError, RequestSample, fire, wait_for_reply
 from bench.processes import Process, free_port
 from bench.results import Results
-from bench.scenario import Tell
+from bench.scenario import Report
 from bench.subjects import CHECKOUT, DIRECT, PROXY, bare_environment, start_upstream
 from bench.wires import CHAT
 
@@ -50,11 +50,11 @@ class Node(Struct):
     callees: dict[str, "Node"] = field(default_factory=dict)
 
 
-async def measure_profiles(results: Results, tell: Tell, *, seconds: float, keep: Callable[[], object]) -> None:
+async def measure_profiles(results: Results, report: Report, *, seconds: float, keep: Callable[[], object]) -> None:
     """Add to a run's results the profiles that they lack; `keep` after each. Raises `BenchError`."""
     for key, title in BUDGETED.items():
         if key not in results.profiles:
-            tell(f"profile: {title}")
+            report(f"profile: {title}")
             with tempfile.TemporaryDirectory(prefix="bench-") as directory:
                 results.profiles[key] = await sample(WORK[key], seconds, Path(directory))
             keep()
@@ -74,9 +74,9 @@ async def sample(work: Work, seconds: float, directory: Path) -> Profile:
         spent = statistics.median(
             [await _cost(proxy, port, shot, seconds / _SLICES, work.connections) for _ in range(_SLICES)]
         )
-        proxy.tell(signal.SIGUSR2)
+        proxy.send_signal(signal.SIGUSR2)
         await _serve(port, shot, seconds, work.connections)
-        proxy.tell(signal.SIGUSR2)
+        proxy.send_signal(signal.SIGUSR2)
         await _wait_for_stacks(stacks, proxy, port, shot, work.connections)
     return Profile(work=work, micros=1e6 * spent / work.events, stacks=dict(_read(stacks)))
 
@@ -97,10 +97,10 @@ async def _wait_for_stacks(stacks: Path, proxy: Process, port: int, shot: Reques
 
 
 def _start(directory: Path, port: int, upstream: int, stacks: Path) -> Process:
-    said = {name: value.format(origin=f"http://127.0.0.1:{upstream}") for name, value in CHAT.settings.items()}
+    variables = {name: value.format(origin=f"http://127.0.0.1:{upstream}") for name, value in CHAT.settings.items()}
     paths = {"PYTHONPATH": os.pathsep.join((str(directory), str(CHECKOUT))), "BENCH_STACKS": str(stacks)}
     command = [sys.executable, "-m", "anthropic_proxy", "serve", "--port", str(port)]
-    return Process(command, directory, {**bare_environment(), **paths, **said}, "proxy", directory)
+    return Process(command, directory, {**bare_environment(), **paths, **variables}, "proxy", directory)
 
 
 async def _cost(proxy: Process, port: int, shot: RequestSample, seconds: float, connections: int) -> float:

@@ -221,8 +221,10 @@ def _proxy(directory: Path, upstream: int, code: str) -> Iterator[tuple[Process,
     """Start the proxy after a line of code."""
     port = free_port()
     (directory / "sitecustomize.py").write_text(code)
-    said = {name: value.format(origin=f"http://127.0.0.1:{upstream}") for name, value in CHAT.settings.items()}
+    variables = {name: value.format(origin=f"http://127.0.0.1:{upstream}") for name, value in CHAT.settings.items()}
     paths = {"PYTHONPATH": os.pathsep.join((str(directory), str(CHECKOUT)))}
     command = [sys.executable, "-m", "anthropic_proxy", "serve", "--port", str(port)]
-    with Process(command, directory, {**bare_environment(), **paths, **said}, f"proxy-{port}", directory) as process:
+    with Process(
+        command, directory, {**bare_environment(), **paths, **variables}, f"proxy-{port}", directory
+    ) as process:
         yield process, port

@@ -163,7 +163,7 @@ def _events(kind: str, key: str, pace: str = "") -> Step:
 
     async def step(plan: Plan, running: Running) -> dict[str, float]:
         few, many = [
-            await running.cpu("1 KB", f"bench-{kind or running.subject.hears}-{events}{pace}", count)
+            await running.cpu("1 KB", f"bench-{kind or running.subject.reply_kind}-{events}{pace}", count)
             for events, count in ((_FEW_EVENTS, plan.bursts * _MORE_SHORT), (_MANY_EVENTS, plan.bursts))
         ]
         event = (many - few) / (_MANY_EVENTS - _FEW_EVENTS)
@@ -178,7 +178,7 @@ async def _paced(plan: Plan, running: Running) -> dict[str, float]:
     few, many = [
         (
             await running.volley(
-                running.subject.shot(1_000, f"bench-{running.subject.hears}-{events}-paced"), count, streams
+                running.subject.shot(1_000, f"bench-{running.subject.reply_kind}-{events}-paced"), count, streams
             )
         )[1]
         for events, count in ((_FEW_EVENTS, 2 * streams), (plan.paced_events, streams))

@@ -261,14 +261,14 @@ async def measure_waiting() -> Rows:
 def check_traps() -> Mapping[str, bool]:
     """Return which of the library's limits are there."""
     return {
-        "`Raw` in a union with anything takes no value": not _takes(b"[1]", Raw | None),
-        "bad UTF-8 passes inside `Raw`": _takes(b'{"type":"text","text":"\xff"}', RawTextBlock),
+        "`Raw` in a union with anything takes no value": not _accepts(b"[1]", Raw | None),
+        "bad UTF-8 passes inside `Raw`": _accepts(b'{"type":"text","text":"\xff"}', RawTextBlock),
     }
 
 
-def _takes(said: bytes, kind: Any) -> bool:
+def _accepts(statement: bytes, kind: Any) -> bool:
     try:
-        msgspec.json.decode(said, type=kind)
+        msgspec.json.decode(statement, type=kind)
     except msgspec.DecodeError:
         return False
     return True
@@ -293,7 +293,10 @@ def main() -> int:
     ]
     for table in tables:
         print(write_table(*table), end="\n\n")
-    print("\n".join(f"- {said}: {'yes' if holds else 'no'}" for said, holds in check_traps().items()), end="\n\n")
+    print(
+        "\n".join(f"- {statement}: {'yes' if holds else 'no'}" for statement, holds in check_traps().items()),
+        end="\n\n",
+    )
     for table in http_microbenchmarks.measure():
         print(write_table(*table), end="\n\n")
     return 0

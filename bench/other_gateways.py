@@ -50,10 +50,10 @@ def _start_claude_code_router(directory: Path, port: int, upstream: int) -> Proc
         "api_key": _KEY,
         "models": ["bench-whole"],
     }
-    said = {"PORT": port, "LOG": False, "Providers": [provider], "Router": {"default": "bench,bench-whole"}}
+    configuration = {"PORT": port, "LOG": False, "Providers": [provider], "Router": {"default": "bench,bench-whole"}}
     home = directory / f"claude-code-router-{port}"
     (home / ".claude-code-router").mkdir(parents=True)
-    (home / ".claude-code-router" / "config.json").write_text(json.dumps(said))
+    (home / ".claude-code-router" / "config.json").write_text(json.dumps(configuration))
     return _run("claude-code-router", ["node_modules/.bin/ccr", "start"], directory, port, {"SERVICE_PORT": str(port)})
 
 
@@ -94,7 +94,7 @@ PEERS = {
         optional=True,
     ),
     "ant2oai": Subject(
-        name="ant2oai", start=_start_ant2oai, translates=True, share=1 / 4, optional=True, takes_late_system=False
+        name="ant2oai", start=_start_ant2oai, translates=True, share=1 / 4, optional=True, accepts_late_system=False
     ),
     "local-openai2anthropic": Subject(
         name="local-openai2anthropic", start=_start_local_openai2anthropic, translates=True, share=1 / 8, optional=True

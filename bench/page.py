@@ -79,7 +79,7 @@ def _write_goals_of(sheet: ResultTable) -> str:
 def _goal_row(row: Row, other_gateways: Sequence[str]) -> list[str]:
     targets = [goal for goal in GOALS[row.key] if row.against(goal, PROXY.name) is not None]
     measured = [
-        _say_against(goal, row.against(goal, PROXY.name), row.unit) for goal in targets if goal.against != "value"
+        _format_goal(goal, row.against(goal, PROXY.name), row.unit) for goal in targets if goal.against != "value"
     ]
     clear = [name for name in other_gateways if row.values.get(name) and row.is_clear(name)]
     best = min(clear, key=lambda name: row.median(name) or 0.0, default="")
@@ -91,8 +91,8 @@ def _goal_row(row: Row, other_gateways: Sequence[str]) -> list[str]:
         f"**{', '.join(one for one in measured if one)}**; {ours}"
         if any(measured) and not _is_added(row)
         else f"**{ours}**",
-        ", ".join(_say_against(goal, goal.must, row.unit) for goal in targets),
-        ", ".join(_say_against(goal, goal.aim, row.unit) for goal in targets),
+        ", ".join(_format_goal(goal, goal.must, row.unit) for goal in targets),
+        ", ".join(_format_goal(goal, goal.aim, row.unit) for goal in targets),
         _judge(row, targets),
     ]
 
@@ -113,7 +113,7 @@ def _own(row: Row, name: str) -> str:
     return f"{in_digits(added)} ±{in_digits((max(rounds) - min(rounds)) / 2, like=added)}"
 
 
-def _say_against(goal: Goal, value: float | None, unit: str) -> str:
+def _format_goal(goal: Goal, value: float | None, unit: str) -> str:
     if value is None:
         return ""
     if goal.against in ("value", "direct"):
@@ -202,7 +202,7 @@ def _write_growth(results: Results) -> str:
             beside = _in_unit(one.intercept, line.y)
             title = f"Memory, {line.title} requests" if line.key.startswith(_OPEN) else line.title
             rows.append([title, name, slope, beside, f"{one.residual:.0%}", f"{one.determination:.4f}"])
-    return _table(rows) + _say_extreme(results)
+    return _table(rows) + _format_extremes(results)
 
 
 def _in_unit(value: float, unit: str) -> str:
@@ -213,14 +213,14 @@ def _in_unit(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}"
 
 
-def _say_extreme(results: Results) -> str:
-    said = [
+def _format_extremes(results: Results) -> str:
+    lines = [
         f"- {line.title} requests, mostly idle: {one.slope * 1024:.1f} KiB each; {_EXTREME_MEMORY:,} would need "
         f"{one.intercept + _EXTREME_MEMORY * one.slope:,.0f} MiB by extrapolation."
         for line in results.lines
         if line.key.startswith(_OPEN) and (one := line.fits.get(PROXY.name))
     ]
-    return "\n\n" + "\n".join(said) if said else ""
+    return "\n\n" + "\n".join(lines) if lines else ""
 
 
 def _write_nginx(results: Results) -> str:
@@ -236,9 +236,9 @@ def _write_budget(results: Results) -> str:
         if profile is None:
             continue
         rows[0] += [f"{title}: may", "takes"]
-        takes = profile.steps()
+        measured_steps = profile.steps()
         for row, step in zip(rows[1:-1], STEPS, strict=True):
-            may, does = step.may[column], takes[step.title]
+            may, does = step.may[column], measured_steps[step.title]
             row += [f"{may:g}" if may else "–", f"**{does:.3g}**" if does > may else f"{does:.3g}"]
         rows[-1] += [f"{sum(step.may[column] for step in STEPS):.3g}", f"{profile.micros:.3g}"]
     return _table(rows) if len(rows[0]) > 1 else ""

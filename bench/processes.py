@@ -12,8 +12,8 @@ from pathlib import Path
 
 _CLOCK_OF_PROCESS = 2
 """Linux's numbering of clocks: clock_getcpuclockid(3) makes such a number of a process."""
-_LOOK_SECONDS = 0.01
-_LONGEST_SETTLING = 200
+_POLL_SECONDS = 0.01
+_MAX_SETTLING_POLLS = 200
 """Looks after which a process that is never still is taken as it is."""
 
 
@@ -45,7 +45,7 @@ class Process:
         """Return whether it still runs."""
         return self._process.poll() is None
 
-    def tell(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
 
@@ -58,10 +58,10 @@ class Process:
     async def settle(self) -> float:
         """Wait until it does nothing more, and return its CPU seconds: some write their logs after the reply."""
         spent = self.cpu_seconds()
-        for _ in range(_LONGEST_SETTLING):
-            await asyncio.sleep(_LOOK_SECONDS)
+        for _ in range(_MAX_SETTLING_POLLS):
+            await asyncio.sleep(_POLL_SECONDS)
             before, spent = spent, self.cpu_seconds()
-            if spent - before < _LOOK_SECONDS / 10:
+            if spent - before < _POLL_SECONDS / 10:
                 break
         return spent
 

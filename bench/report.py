@@ -21,7 +21,7 @@ def _write_sheet(sheet: ResultTable) -> str:
     for row in sheet.rows:
         cells = [cell(row, name) for name in sheet.names]
         rows.append([f"{row.title}, {row.unit}", *cells, compare(row), _judge(row)])
-    return "\n".join([align(rows), *_say_dashes(sheet)])
+    return "\n".join([align(rows), *_explain_dashes(sheet)])
 
 
 def list_differences(sheet: ResultTable) -> list[list[str]]:
@@ -82,5 +82,5 @@ def _judge(row: Row) -> str:
     return "must" if all(value <= goal.must for goal, value in found) else "MISSED"
 
 
-def _say_dashes(sheet: ResultTable) -> Sequence[str]:
+def _explain_dashes(sheet: ResultTable) -> Sequence[str]:
     return [f"– {name}, {row.title}: {why}" for row in sheet.rows for name, why in row.dashes.items()]

@@ -234,6 +234,6 @@ def describe_machine() -> dict[str, str]:
         "Python": platform.python_version(),
     }
     if nginx_is_here():
-        said = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr
-        found["nginx"] = said.rpartition("/")[2].split()[0]
+        output = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr
+        found["nginx"] = output.rpartition("/")[2].split()[0]
     return found

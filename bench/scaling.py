@@ -13,7 +13,7 @@ from bench.load import BenchError, RequestSample, fire, wait_for_reply
 from bench.other_gateways import find_other_gateways_with_workers
 from bench.processes import Process, free_port
 from bench.results import Line, Results, fit
-from bench.scenario import Tell
+from bench.scenario import Report
 from bench.streams import measure as measure_streams
 from bench.subjects import DIRECT, NGINX, PROXY, Subject, nginx_is_here, start_nginx, start_proxy, start_upstream
 
@@ -21,7 +21,7 @@ _SIZES = (1_000, 30_000, 120_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 8_00
 _LENGTHS = (10, 100, 300, 1_000, 3_000, 10_000)
 _BYTES_PER_POINT = 24_000_000
 _EVENTS_PER_POINT = 60_000
-_MOST_PER_POINT = 200
+_MAX_PER_POINT = 200
 _OPEN_STREAMS = 2_000
 _CONNECTIONS = 64
 """Of the clients that want as much as they can get."""
@@ -37,21 +37,21 @@ _Found = dict[tuple[str, str, int], list[float]]
 
 
 async def measure_scaling(
-    results: Results, directory: Path, tell: Tell, *, quick: bool, keep: Callable[[], object]
+    results: Results, directory: Path, report: Report, *, quick: bool, keep: Callable[[], object]
 ) -> None:
     """Add to a run's results the lines and the throughput that they lack; `keep` after each. Raises `BenchError`."""
     there = {line.key for line in results.lines}
     if "size_cpu" not in there:
-        results.lines += await _measure_growth(directory, tell, 2 if quick else 5)
+        results.lines += await _measure_growth(directory, report, 2 if quick else 5)
         keep()
     for key, size, title in _OPEN:
         if key not in there:
-            tell(title)
+            report(title)
             results.lines.append(await _measure_open(key, size, title, _OPEN_STREAMS // 4 if quick else _OPEN_STREAMS))
             keep()
     if not results.throughput:
         rounds, seconds = (2, 1.0) if quick else (3, 3.0)
-        results.throughput = await _measure_throughput(directory, tell, rounds, seconds=seconds)
+        results.throughput = await _measure_throughput(directory, report, rounds, seconds=seconds)
         keep()
 
 
@@ -62,7 +62,7 @@ async def _measure_open(key: str, size: int, title: str, streams: int) -> Line:
     return Line(key=key, title=title, x="stream", y="MiB", points={PROXY.name: points}, fits={PROXY.name: fit(points)})
 
 
-async def _measure_growth(directory: Path, tell: Tell, rounds: int) -> list[Line]:
+async def _measure_growth(directory: Path, report: Report, rounds: int) -> list[Line]:
     """Measure CPU and peak memory over size and length, everybody and every point in each round."""
     who = [NGINX, PROXY] if nginx_is_here() else [PROXY]
     found: _Found = {}
@@ -70,7 +70,7 @@ async def _measure_growth(directory: Path, tell: Tell, rounds: int) -> list[Line
     with start_upstream(directory, upstream) as provider:
         await wait_for_reply(upstream, DIRECT.shot(1_000, "bench-whole"), provider.alive)
         for number in range(rounds):
-            tell(f"growth: round {number + 1} of {rounds}")
+            report(f"growth: round {number + 1} of {rounds}")
             for subject in who:
                 for what, measure, places in (
                     ("size", _cost_of_size, _SIZES),
@@ -108,12 +108,12 @@ class _Fresh:
 
 
 async def _cost_of_size(subject: Subject, process: Process, port: int, size: int) -> tuple[float, float]:
-    count = min(max(_BYTES_PER_POINT // size, 3), _MOST_PER_POINT)
+    count = min(max(_BYTES_PER_POINT // size, 3), _MAX_PER_POINT)
     return await _cost(process, port, subject.shot(size, "bench-whole"), count)
 
 
 async def _cost_of_length(subject: Subject, process: Process, port: int, events: int) -> tuple[float, float]:
-    count = min(max(_EVENTS_PER_POINT // events, 3), _MOST_PER_POINT)
+    count = min(max(_EVENTS_PER_POINT // events, 3), _MAX_PER_POINT)
     return await _cost(process, port, subject.shot(1_000, f"bench-text-{events}"), count)
 
 
@@ -140,14 +140,14 @@ def _line(found: _Found, who: Sequence[Subject], key: str, title: str, x: str) -
     return Line(key=key.replace(" ", "_"), title=title, x=x, y="ms" if is_cpu else "MiB", points=points, fits=fits)
 
 
-async def _measure_throughput(directory: Path, tell: Tell, rounds: int, *, seconds: float) -> _Rates:
+async def _measure_throughput(directory: Path, report: Report, rounds: int, *, seconds: float) -> _Rates:
     """Ask as fast as replies come, 120 KB each: the load and the upstream share the cores with the measured subject."""
     rates: dict[str, list[tuple[float, float]]] = {}
     upstream = free_port()
     with start_upstream(directory, upstream) as provider:
         await wait_for_reply(upstream, DIRECT.shot(1_000, "bench-whole"), provider.alive)
         for number in range(rounds):
-            tell(f"throughput: round {number + 1} of {rounds}")
+            report(f"throughput: round {number + 1} of {rounds}")
             for workers in (1, 2):
                 for subject in _with_workers(workers):
                     try:
@@ -155,7 +155,7 @@ async def _measure_throughput(directory: Path, tell: Tell, rounds: int, *, secon
                     except BenchError as error:
                         if not subject.optional:
                             raise
-                        tell(f"{subject.name}: {error}")
+                        report(f"{subject.name}: {error}")
                     else:
                         rates.setdefault(f"{subject.name}, {workers}", []).append(rate)
     return {

@@ -12,7 +12,7 @@ from bench.measures import LONG_STEPS, QUICK, STEPS, Plan, Running
 from bench.processes import free_port
 from bench.subjects import DIRECT, Subject, start_upstream
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 """Reports the current step to the user."""
 
 
@@ -44,14 +44,16 @@ class Table(Struct, kw_only=True):
 class Run:
     """One run of the bench: the processes that are up, and what was measured."""
 
-    def __init__(self, tables: Sequence[Table], directory: Path, tell: Tell, keep: Callable[["Run"], object]) -> None:
+    def __init__(
+        self, tables: Sequence[Table], directory: Path, report: Report, keep: Callable[["Run"], object]
+    ) -> None:
         """`keep` is called after each round with what there is by then."""
         self.tables = tables
         self._keep = partial(keep, self)
         self.directory = directory
         self.upstream = free_port()
         self._kept = ExitStack()
-        self.tell = tell
+        self.report = report
 
     @property
     def replies(self) -> int:
@@ -67,8 +69,8 @@ class Run:
                     for subject in table.subjects:
                         await self._add(table, subject)
                     for number in range(1 + table.plan.rounds):
-                        said = f"round {number} of {table.plan.rounds}" if number else "warming up"
-                        self.tell(f"{table.title}: {said}")
+                        progress = f"round {number} of {table.plan.rounds}" if number else "warming up"
+                        self.report(f"{table.title}: {progress}")
                         await self._round(table, number)
                         self._keep()
 
@@ -82,7 +84,7 @@ class Run:
         except BenchError as error:
             if not subject.optional:
                 raise
-            self.tell(f"{subject.name} did not start: {error}")
+            self.report(f"{subject.name} did not start: {error}")
             table.dashes |= {step: {**table.dashes.get(step, {}), subject.name: "did not start"} for step in STEPS}
 
     async def _start(self, running: Running) -> None:
@@ -100,7 +102,7 @@ class Run:
                 continue
             for running in everybody:
                 if not table.cannot(step, running.subject):
-                    found = await self._take(table, step, running, table.plan if number else QUICK)
+                    found = await self._measure_step(table, step, running, table.plan if number else QUICK)
                     if number and running.process:
                         table.note(found, running.subject)
                     elif number:
@@ -108,7 +110,7 @@ class Run:
                     else:
                         running.waits.clear()
 
-    async def _take(self, table: Table, step: str, running: Running, plan: Plan) -> dict[str, float]:
+    async def _measure_step(self, table: Table, step: str, running: Running, plan: Plan) -> dict[str, float]:
         """Do a step; with a peer once more where it fails, so that one crash loses nothing."""
         reason = ""
         for _ in range(2):
@@ -117,7 +119,7 @@ class Run:
             except BenchError as error:
                 if not running.subject.optional:
                     raise
-                self.tell(str(error))
+                self.report(str(error))
                 reason = str(error).partition(": ")[2].splitlines()[0][:120]
                 if running.process and not running.process.alive():
                     with suppress(BenchError):

@@ -42,9 +42,9 @@ class Subject(Struct, frozen=True, kw_only=True, eq=False):
     """True if each piece of a stream must come out of it by itself."""
     optional: bool = False
     """True if the run continues when it fails: its place in the table then shows the reason."""
-    hears: str = "text"
+    reply_kind: str = "text"
     """The kind of events that the upstream sends it, as `bench.replies` names it."""
-    takes_late_system: bool = True
+    accepts_late_system: bool = True
     """True if it takes a system message in the middle of a conversation; else the same text stands at the top."""
     changes: tuple[tuple[str, Any], ...] = ()
     """Further fields of its requests."""
@@ -63,10 +63,10 @@ class Subject(Struct, frozen=True, kw_only=True, eq=False):
         )
 
     def _messages_body(self, size: int, model: str, stream: bool) -> Body:
-        key = (size, model, stream, self.takes_late_system, repr(self.changes))
+        key = (size, model, stream, self.accepts_late_system, repr(self.changes))
         if key not in _made:
             request = {**dict(self.changes), **make_messages(size, model, stream=stream)}
-            _made[key] = cut_at_number(request if self.takes_late_system else with_system_at_the_top(request))
+            _made[key] = cut_at_number(request if self.accepts_late_system else with_system_at_the_top(request))
         return _made[key]
 
 
@@ -105,9 +105,9 @@ def start_proxy(
     `module` is what runs, from the sources in `checkout`, by the interpreter `python`.
     """
     origin = f"http://127.0.0.1:{upstream}"
-    said = {name: value.format(origin=origin) for name, value in settings.items()}
+    variables = {name: value.format(origin=origin) for name, value in settings.items()}
     command = [python, "-m", module, "serve", "--port", str(port), *options]
-    environment = {**bare_environment(), "PYTHONPATH": str(checkout), **said}
+    environment = {**bare_environment(), "PYTHONPATH": str(checkout), **variables}
     return Process(command, directory, environment, f"proxy-{port}", directory)
 
 
@@ -120,7 +120,7 @@ KEEPING = {
 
 
 def write_nginx_configuration(
-    directory: Path, port: int, upstream: int, *, workers: int = 1, way: Mapping[str, str] = PLAIN
+    directory: Path, port: int, upstream: int, *, workers: int = 1, mode: Mapping[str, str] = PLAIN
 ) -> str:
     """Return the configuration of a plain relay that keeps bodies in memory and writes no log."""
     # Where nginx was built with these modules, it wants their directories even though nothing uses them.
@@ -138,13 +138,13 @@ http {{
   client_body_buffer_size 16m;
   client_body_temp_path {directory}/body;
   proxy_temp_path {directory}/relay;
-{unused_paths}  upstream provider {{ server 127.0.0.1:{upstream}; {way["upstream"]} }}
+{unused_paths}  upstream provider {{ server 127.0.0.1:{upstream}; {mode["upstream"]} }}
   server {{
     listen 127.0.0.1:{port} backlog=1024;
     keepalive_requests 1000000;
     location / {{
       proxy_pass http://provider;
-      {way["location"]}proxy_buffering off;
+      {mode["location"]}proxy_buffering off;
     }}
   }}
 }}
@@ -152,11 +152,11 @@ http {{
 
 
 def start_nginx(
-    directory: Path, port: int, upstream: int, *, workers: int = 1, way: Mapping[str, str] = PLAIN
+    directory: Path, port: int, upstream: int, *, workers: int = 1, mode: Mapping[str, str] = PLAIN
 ) -> Process:
     """Start nginx as a plain relay."""
     configuration = directory / f"nginx-{port}.conf"
-    configuration.write_text(write_nginx_configuration(directory, port, upstream, workers=workers, way=way))
+    configuration.write_text(write_nginx_configuration(directory, port, upstream, workers=workers, mode=mode))
     command = ["nginx", "-p", str(directory), "-e", "stderr", "-c", str(configuration)]
     return Process(command, directory, bare_environment(), f"nginx-{port}", directory)
 
@@ -170,7 +170,7 @@ def bare_environment() -> dict[str, str]:
 DIRECT = Subject(name="direct", translates=False, start=None)
 NGINX = Subject(name="nginx", translates=False, start=start_nginx)
 NGINX_KEEPING = Subject(
-    name="nginx, kept connections", translates=False, start=partial(start_nginx, way=KEEPING), optional=True
+    name="nginx, kept connections", translates=False, start=partial(start_nginx, mode=KEEPING), optional=True
 )
 PROXY = Subject(name="anthropic-proxy", translates=True, start=start_proxy, model=CHAT.model, separates=True)
 

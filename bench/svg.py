@@ -43,8 +43,8 @@ def draw_lines(
     parts.append(_text(_LEFT, 40, y))
     for value in y_ticks:
         parts.append(_line(_LEFT, up(value), WIDTH - _RIGHT, up(value)))
-        parts.append(_text(_LEFT - 8, up(value) + 4, _say(value), anchor="end"))
-    parts += [_text(across(value), HEIGHT - 34, _say(value), anchor="middle") for value in x_ticks]
+        parts.append(_text(_LEFT - 8, up(value) + 4, _format_value(value), anchor="end"))
+    parts += [_text(across(value), HEIGHT - 34, _format_value(value), anchor="middle") for value in x_ticks]
     for number, (name, points) in enumerate(series.items()):
         parts += [*_draw_points(number, points, across, up), *_draw_legend(number, name)]
         if fitted := fits.get(name):
@@ -88,9 +88,9 @@ def _document(height: int, title: str, parts: Sequence[str]) -> str:
     return "\n".join([f'{opening} aria-label="{escape(title)}">', _STYLE, *parts, "</svg>\n"])
 
 
-def _text(x: float, y: float, said: str, kind: str = "", anchor: str = "start") -> str:
+def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
     named = f' class="{kind}"' if kind else ""
-    return f'<text{named} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(said)}</text>'
+    return f'<text{named} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:
@@ -108,5 +108,5 @@ def _ticks(top: float) -> list[float]:
     return [step * number for number in range(math.ceil(top / step) + 1)]
 
 
-def _say(value: float) -> str:
+def _format_value(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:g}"

@@ -181,7 +181,7 @@ class Module(NamedTuple):
         return _parsed(self.source)
 
     @property
-    def room(self) -> str:
+    def package(self) -> str:
         return self.name.split(".")[0]
 
     @property
@@ -206,9 +206,9 @@ class Module(NamedTuple):
 
     def literals(self) -> Iterator[ast.Constant]:
         """Texts that the program uses: not docstrings, which are statements of their own."""
-        said = {id(node.value) for node in ast.walk(self.tree) if isinstance(node, ast.Expr)}
+        statements = {id(node.value) for node in ast.walk(self.tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(self.tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in statements:
                 yield node
 
 
@@ -246,10 +246,10 @@ def imports_keep_to_their_column(module: Module) -> Breaches:
 
 
 def only_upstream_opens_sockets(module: Module) -> Breaches:
-    if module.room == "upstream":
+    if module.package == "upstream":
         return
     for line, name in module.imports():
-        reads_constants = module.room in ("server", "workers") or module.name in SOCKET_USERS
+        reads_constants = module.package in ("server", "workers") or module.name in SOCKET_USERS
         if below(name, SOCKET_LIBRARIES) and not (reads_constants and below(name, "socket")):
             yield line, f"imports {name}"
     for node in ast.walk(module.tree):
@@ -280,7 +280,7 @@ def only_settings_reads_the_environment(module: Module) -> Breaches:
 
 
 def only_platforms_calls_the_operating_system(module: Module) -> Breaches:
-    if module.room == "platforms":
+    if module.package == "platforms":
         return
     for line, name in module.imports():
         if below(name, POSIX_LIBRARIES):
@@ -291,14 +291,14 @@ def only_platforms_calls_the_operating_system(module: Module) -> Breaches:
 
 
 def wires_have_two_names(module: Module) -> Breaches:
-    if module.room != "wire" or module.own != module.name or module.name.split(".")[-1] in {*NO_LANGUAGE, "wire"}:
+    if module.package != "wire" or module.own != module.name or module.name.split(".")[-1] in {*NO_LANGUAGE, "wire"}:
         return
     if "__all__ = ['WIRE', 'Dialect']" not in map(ast.unparse, module.tree.body):
         yield 1, "does not export WIRE and Dialect, and nothing else"
 
 
 def wires_name_no_provider_and_no_model(module: Module) -> Breaches:
-    if module.room != "wire":
+    if module.package != "wire":
         return
     foreign = FOREIGN_NAMES - {module.own.split(".")[-1]}  # a wire may carry its vendor's name, as the file does
     for node in module.literals():
@@ -317,7 +317,7 @@ def wires_name_no_provider_and_no_model(module: Module) -> Breaches:
 
 
 def inner_rooms_know_no_clock_and_no_chance(module: Module) -> Breaches:
-    if module.room in ("messages", "wire"):
+    if module.package in ("messages", "wire"):
         yield from ((line, f"imports {name}") for line, name in module.imports() if below(name, CHANCE))
 
 

@@ -42,6 +42,8 @@ ALLOWED_IN = {
     "part": ("wire",),
 }
 """Word → packages or modules in which it is a term of HTTP, of paging, of PDF or of a provider's API."""
+ALLOWED_IN_TESTS = frozenset({"page", "pages", "part", "parts", "turn", "turns"})
+"""Terms of tests and benches: a page of the documentation, a part of a message, a turn of a conversation."""
 
 _REASON_OF = {word: reason for reason, words in REJECTED_WORDS.items() for word in words.split()}
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
@@ -74,12 +76,13 @@ _MODEL_TEXTS = (
 _OPENING = re.compile(r"(What|Who|Whom|Whose|Where|How|That|Whether)\b")
 
 
-def names_use_standard_terms(name: str, source: str) -> Findings:
-    """Find defined names that contain a rejected word. `name` is the dotted module name."""
+def names_use_standard_terms(name: str, source: str, allowed: frozenset[str] = frozenset()) -> Findings:
+    """Find defined names that contain a rejected word. `name` is the dotted module name; `allowed`: not rejected."""
     module = name.rpartition(".")[2]
-    yield from ((1, text) for text in _judge_name(module, name, (*_REASON_OF, *EMPTY_WORDS.split())))
+    rejected = tuple(word for word in _REASON_OF if word not in allowed)
+    yield from ((1, text) for text in _judge_name(module, name, (*rejected, *EMPTY_WORDS.split())))
     for line, defined, is_class in _definitions(ast.parse(source)):
-        words = (*_REASON_OF, *EMPTY_WORDS.split()) if is_class else tuple(_REASON_OF)
+        words = (*rejected, *EMPTY_WORDS.split()) if is_class else rejected
         yield from ((line, text) for text in _judge_name(defined, name, words))
 
 

@@ -21,8 +21,8 @@ def describe() -> str:
 
 def written_page() -> str:
     """Return the page with the present modules."""
-    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{describe()}\n\n{END}{rest.partition(END)[2]}"
+    before, _, remainder = PAGE.read_text("utf-8").partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{describe()}\n\n{END}{remainder.partition(END)[2]}"
 
 
 def _table(folder: str, paths: list[Path]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
-from tests.differential.reading import Item, Said, as_json
+from tests.differential.reading import Item, RequestContent, as_json
 
 
 class Difference(NamedTuple):
@@ -16,7 +16,7 @@ class Difference(NamedTuple):
     ours: str
 
 
-def compare(theirs: Said, ours: Said) -> Iterator[Difference]:
+def compare(theirs: RequestContent, ours: RequestContent) -> Iterator[Difference]:
     """Yield every difference."""
     if theirs.system != ours.system:
         yield Difference("system", theirs.system, ours.system)
@@ -76,10 +76,12 @@ def _compare_tools(theirs: dict[str, dict[str, Any]], ours: dict[str, dict[str, 
     pairs = [(name, name) for name in left if name in right] + list(zip(missing, added, strict=False))
     for one, other in pairs:
         for aspect in sorted({*theirs[one], *ours[other]} - {"name"}):
-            said, told = theirs[one].get(aspect), ours[other].get(aspect)
-            if said != told:
+            expected, actual = theirs[one].get(aspect), ours[other].get(aspect)
+            if expected != actual:
                 yield Difference(
-                    f"tool {aspect}", "" if said is None else as_json(said), "" if told is None else as_json(told)
+                    f"tool {aspect}",
+                    "" if expected is None else as_json(expected),
+                    "" if actual is None else as_json(actual),
                 )
 
 

@@ -49,6 +49,6 @@ def translate(request: dict[str, Any], model: str) -> dict[str, Any] | str:
         chat, _ = LiteLLMAnthropicMessagesAdapter().translate_anthropic_to_openai(asked)
     except (ValueError, KeyError, TypeError, AttributeError, litellm.exceptions.BadRequestError) as error:
         return f"{type(error).__name__}: {error}"
-    said = return_raw_request(CallTypes.completion, {**chat, "_skip_mcp_handler": True, "max_retries": 0})
-    body = said.get("raw_request_body")
-    return body if isinstance(body, dict) else f"refused: {said.get('error')}"
+    raw_request = return_raw_request(CallTypes.completion, {**chat, "_skip_mcp_handler": True, "max_retries": 0})
+    body = raw_request.get("raw_request_body")
+    return body if isinstance(body, dict) else f"refused: {raw_request.get('error')}"

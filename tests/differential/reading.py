@@ -25,7 +25,7 @@ class Item:
 
 
 @dataclass
-class Said:
+class RequestContent:
     """The content of a request."""
 
     system: str = ""
@@ -37,138 +37,142 @@ class Said:
     """Every other field with its path → its value as JSON."""
 
 
-def read(wire: str, body: dict[str, Any]) -> Said:
+def read(wire: str, body: dict[str, Any]) -> RequestContent:
     """Read a body of that wire."""
     return {"openai_chat": _read_chat, "gemini": _read_gemini, "ollama": _read_ollama}[wire](body)
 
 
-def _read_chat(body: dict[str, Any]) -> Said:
+def _read_chat(body: dict[str, Any]) -> RequestContent:
     body = {name: value for name, value in body.items() if name != "extra_body"} | body.get("extra_body", {})
-    said = Said()
+    found = RequestContent()
     names: dict[str, str] = {}
     for message in body["messages"]:
         role = message["role"]
-        if role in ("system", "developer") and not said.items:
-            said.system, said.system_role = _joined(said.system, _text(message["content"])), role
+        if role in ("system", "developer") and not found.items:
+            found.system, found.system_role = _joined(found.system, _text(message["content"])), role
         elif role == "tool":
             call = message["tool_call_id"]
-            said.items.append(Item("tool", "result", f"{names.get(call, '?')}: {_text(message['content'])}", call))
+            found.items.append(Item("tool", "result", f"{names.get(call, '?')}: {_text(message['content'])}", call))
         else:
-            _read_chat_message(said, message, names)
+            _read_chat_message(found, message, names)
     for tool in body.get("tools", ()):
         function = tool.get("function", tool)
-        said.tools[function.get("name", tool.get("type"))] = function
-    _flatten(said.fields, "", {name: value for name, value in body.items() if name not in ("messages", "tools")})
-    return said
+        found.tools[function.get("name", tool.get("type"))] = function
+    _flatten(found.fields, "", {name: value for name, value in body.items() if name not in ("messages", "tools")})
+    return found
 
 
-def _read_chat_message(said: Said, message: dict[str, Any], names: dict[str, str]) -> None:
+def _read_chat_message(found: RequestContent, message: dict[str, Any], names: dict[str, str]) -> None:
     role = message["role"]
     thinking = message.get("reasoning_content") or message.get("reasoning")
     if thinking is None and message.get("thinking_blocks"):
         thinking = "\n".join(block.get("thinking", "") for block in message["thinking_blocks"])
     if thinking:
-        said.items.append(Item(role, "thinking", thinking))
+        found.items.append(Item(role, "thinking", thinking))
     for name in ("reasoning_details", "thinking_blocks"):
         if message.get(name):
-            said.items.append(Item(role, "signed", f"{name}: {as_json(message[name])}"))
-    _read_parts(said, role, message.get("content"))
+            found.items.append(Item(role, "signed", f"{name}: {as_json(message[name])}"))
+    _read_parts(found, role, message.get("content"))
     for call in message.get("tool_calls") or ():
         function = call["function"]
         names[call["id"]] = function["name"]
         signature = as_json(call["extra_content"]) if call.get("extra_content") else ""
         content = f"{function['name']} {as_json(_loaded(function['arguments']))}"
-        said.items.append(Item(role, "call", content, call["id"], signature))
+        found.items.append(Item(role, "call", content, call["id"], signature))
     known = {"role", "content", "tool_calls", "reasoning_content", "reasoning", "reasoning_details", "thinking_blocks"}
     for name in sorted(set(message) - known):
         if message[name] is not None:
-            said.items.append(Item(role, "other", f"{name}: {as_json(message[name])}"))
+            found.items.append(Item(role, "other", f"{name}: {as_json(message[name])}"))
 
 
-def _read_parts(said: Said, role: str, content: Any) -> None:
+def _read_parts(found: RequestContent, role: str, content: Any) -> None:
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
     for part in parts:
         kind = part.get("type")
         if kind == "text":
-            _add_text(said, role, part["text"])
+            _add_text(found, role, part["text"])
         elif kind == "image_url":
-            said.items.append(Item(role, "picture", _digest(part["image_url"]["url"])))
+            found.items.append(Item(role, "picture", _digest(part["image_url"]["url"])))
         elif kind == "thinking" and isinstance(part["thinking"], list):  # Mistral
-            said.items.append(Item(role, "thinking", _text(part["thinking"])))
+            found.items.append(Item(role, "thinking", _text(part["thinking"])))
         else:
-            said.items.append(Item(role, "file", _digest(as_json(part.get("file", part)))))
+            found.items.append(Item(role, "file", _digest(as_json(part.get("file", part)))))
 
 
-def _read_gemini(body: dict[str, Any]) -> Said:
+def _read_gemini(body: dict[str, Any]) -> RequestContent:
     body = _camel(body)
-    said = Said(system=_text(body.get("systemInstruction", {}).get("parts")))
+    found = RequestContent(system=_text(body.get("systemInstruction", {}).get("parts")))
     for content in body["contents"]:
         for part in content["parts"]:
-            _read_gemini_part(said, content.get("role", ""), part)
-    rest = {name: value for name, value in body.items() if name not in ("contents", "systemInstruction", "tools")}
+            _read_gemini_part(found, content.get("role", ""), part)
+    other_fields = {
+        name: value for name, value in body.items() if name not in ("contents", "systemInstruction", "tools")
+    }
     for tool in body.get("tools", ()):
         for function in tool.get("functionDeclarations", ()):
-            said.tools[function["name"]] = function
+            found.tools[function["name"]] = function
         others = {name: value for name, value in tool.items() if name != "functionDeclarations"}
-        _flatten(said.fields, "tools.", others)
-    _flatten(said.fields, "", rest)
-    return said
+        _flatten(found.fields, "tools.", others)
+    _flatten(found.fields, "", other_fields)
+    return found
 
 
-def _read_gemini_part(said: Said, role: str, part: dict[str, Any]) -> None:
+def _read_gemini_part(found: RequestContent, role: str, part: dict[str, Any]) -> None:
     signature = part.get("thoughtSignature", "")
     if "functionCall" in part:
         call = part["functionCall"]
         content = f"{call['name']} {as_json(call.get('args') or {})}"
-        said.items.append(Item(role, "call", content, call.get("id", ""), signature))
+        found.items.append(Item(role, "call", content, call.get("id", ""), signature))
     elif "functionResponse" in part:
         result = part["functionResponse"]
         content = f"{result['name']}: {as_json(result['response'])}"
-        said.items.append(Item(role, "result", content, result.get("id", "")))
+        found.items.append(Item(role, "result", content, result.get("id", "")))
         for inner in result.get("parts", ()):
-            _read_gemini_part(said, role, inner)
+            _read_gemini_part(found, role, inner)
     elif "inlineData" in part or "fileData" in part:
         data = part.get("inlineData") or part["fileData"]
-        said.items.append(Item(role, "picture", f"{data.get('mimeType')} {_digest(data.get('data') or as_json(data))}"))
+        found.items.append(
+            Item(role, "picture", f"{data.get('mimeType')} {_digest(data.get('data') or as_json(data))}")
+        )
     elif part.get("thought"):
-        said.items.append(Item(role, "thinking", part.get("text", ""), signature=signature))
+        found.items.append(Item(role, "thinking", part.get("text", ""), signature=signature))
     else:
-        _add_text(said, role, part.get("text", ""), signature)
+        _add_text(found, role, part.get("text", ""), signature)
 
 
-def _read_ollama(body: dict[str, Any]) -> Said:
-    said = Said()
+def _read_ollama(body: dict[str, Any]) -> RequestContent:
+    found = RequestContent()
     for message in body["messages"]:
         role = message["role"]
-        if role == "system" and not said.items:
-            said.system = _joined(said.system, message["content"])
+        if role == "system" and not found.items:
+            found.system = _joined(found.system, message["content"])
             continue
         if role == "tool":
             name = message.get("tool_name", "?")
-            said.items.append(Item(role, "result", f"{name}: {message['content']}", message.get("tool_call_id", "")))
+            found.items.append(Item(role, "result", f"{name}: {message['content']}", message.get("tool_call_id", "")))
         else:
             if message.get("thinking"):
-                said.items.append(Item(role, "thinking", message["thinking"]))
-            _read_parts(said, role, message.get("content"))
+                found.items.append(Item(role, "thinking", message["thinking"]))
+            _read_parts(found, role, message.get("content"))
         for picture in message.get("images") or ():
-            said.items.append(Item(role, "picture", _digest(picture)))
+            found.items.append(Item(role, "picture", _digest(picture)))
         for call in message.get("tool_calls") or ():
             function = call["function"]
             content = f"{function['name']} {as_json(function['arguments'])}"
-            said.items.append(Item(role, "call", content, call.get("id", "")))
+            found.items.append(Item(role, "call", content, call.get("id", "")))
     for tool in body.get("tools", ()):
         function = tool.get("function", tool)  # LiteLLM sends Anthropic's own tools as they came
-        said.tools[function["name"]] = function
-    _flatten(said.fields, "", {name: value for name, value in body.items() if name not in ("messages", "tools")})
-    return said
+        found.tools[function["name"]] = function
+    _flatten(found.fields, "", {name: value for name, value in body.items() if name not in ("messages", "tools")})
+    return found
 
 
-def _add_text(said: Said, role: str, text: str, signature: str = "") -> None:
-    last = said.items[-1] if said.items else None
+def _add_text(found: RequestContent, role: str, text: str, signature: str = "") -> None:
+    last = found.items[-1] if found.items else None
     if last is not None and (last.role, last.kind) == (role, "text") and not signature:
-        said.items[-1] = Item(role, "text", _joined(last.content, text), signature=last.signature)
+        found.items[-1] = Item(role, "text", _joined(last.content, text), signature=last.signature)
     elif text or signature:
-        said.items.append(Item(role, "text", text, signature=signature))
+        found.items.append(Item(role, "text", text, signature=signature))
 
 
 def _joined(first: str, second: str) -> str:

@@ -25,10 +25,10 @@ def scenarios() -> Iterator[tuple[str, Path]]:
     seen = set()
     for wire in WIRES:
         for folder in find_cases(wire):
-            said = folder / "expected_upstream_request.json"
-            if not said.exists():
+            expected_file = folder / "expected_upstream_request.json"
+            if not expected_file.exists():
                 continue
-            key = (read_request(folder), said.read_bytes())
+            key = (read_request(folder), expected_file.read_bytes())
             if key not in seen:
                 seen.add(key)
                 yield wire, folder

@@ -15,20 +15,20 @@ DEFAULT_BYTES = 10_000_000
 HANG_SECONDS = 60
 """After which one input is taken to hang, and the process ends with its stacks."""
 MEMORY_MIB = 2048
-_SAID = re.compile(rb"#\d+\s+(INITED|NEW|REDUCE|pulse|DONE|RELOAD)\s+cov: (\d+) ft: (\d+)")
+_PROGRESS = re.compile(rb"#\d+\s+(INITED|NEW|REDUCE|pulse|DONE|RELOAD)\s+cov: (\d+) ft: (\d+)")
 
 
 @dataclass(frozen=True)
 class Figures:
     """Result of one campaign."""
 
-    said: str
+    summary: str
     before: int
     after: int
 
     def __str__(self) -> str:
         guided = f"; coverage {self.before:,} → {self.after:,} branches" if self.after else "; not guided by coverage"
-        return self.said + guided
+        return self.summary + guided
 
 
 def read_figures(output: bytes, trace: bytes) -> Figures | str:
@@ -36,7 +36,7 @@ def read_figures(output: bytes, trace: bytes) -> Figures | str:
     lines = [line for line in output.decode("utf-8", "replace").splitlines() if line.startswith("figures: ")]
     if not lines:
         return "ended without figures"
-    found = _SAID.findall(trace)
+    found = _PROGRESS.findall(trace)
     return Figures(
         lines[-1].removeprefix("figures: "), int(found[0][1]) if found else 0, int(found[-1][1]) if found else 0
     )
@@ -82,11 +82,11 @@ def main(name: str, budget: int, seed: int) -> None:
 
         campaign = Campaign(name, budget)
 
-    def mutate(data: bytes, largest: int, number: int) -> bytes:
+    def mutate(data: bytes, max_size: int, number: int) -> bytes:
         mutated = campaign.mutator.mutate(
             data, Random(number), lambda plain: atheris.Mutate(plain, max(1, len(plain) + 64))
         )
-        return mutated[:largest]
+        return mutated[:max_size]
 
     with tempfile.TemporaryDirectory() as corpus:
         for position, given in enumerate(campaign.seeds):

@@ -10,7 +10,7 @@ KEPT = Path(__file__).parent / "kept"
 SLOW_SECONDS = 2.0
 """Of processor time for one input of at most 64 KiB, whatever the machine: most take less than a millisecond."""
 SLOW = "takes too long"
-_MOST_TRIES = 400
+_MAX_TRIES = 400
 
 
 class Findings:
@@ -63,9 +63,9 @@ def _words_of(error: Exception) -> str:
 def shrink(data: bytes, still: Callable[[bytes], bool]) -> bytes:
     """Return a smaller input that does the same."""
     tries, length = 0, len(data) // 2
-    while length and tries < _MOST_TRIES:
+    while length and tries < _MAX_TRIES:
         place = 0
-        while place < len(data) and tries < _MOST_TRIES:
+        while place < len(data) and tries < _MAX_TRIES:
             smaller = data[:place] + data[place + length :]
             tries += 1
             if still(smaller):

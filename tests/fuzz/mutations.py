@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-LARGEST_INPUT = 64 * 1024
+MAX_INPUT_BYTES = 64 * 1024
 HOSTILE = (
     b"null",
     b"true",
@@ -133,7 +133,7 @@ class Mutator:
             else:
                 payload = plainly(payload)
         mutated = headline + b"\n" + payload if self._headlines else payload
-        return mutated[:LARGEST_INPUT]
+        return mutated[:MAX_INPUT_BYTES]
 
     def _new_headline(self, headline: bytes, random: Random) -> bytes:
         choice = random.random()
@@ -176,8 +176,8 @@ def _mutate_json(data: bytes, random: Random) -> bytes:
     if value is None:
         return _mutate_bytes(data, random)
     changed = _change(value, random)
-    said = changed if isinstance(changed, bytes) else _write(changed, random)
-    lines[place] = said if whole is not None else lines[place][:start] + said
+    line = changed if isinstance(changed, bytes) else _write(changed, random)
+    lines[place] = line if whole is not None else lines[place][:start] + line
     return b"\n".join(lines)
 
 

@@ -134,6 +134,6 @@ def read_outcome(status: int, body: bytes) -> str:
         place = body.rfind(b"event: error\ndata: ")
         if place < 0:
             return "served"
-        said: Any = json.loads(body[place:].split(b"data: ", 1)[1].split(b"\n", 1)[0])
-        return f"error event: {said['error']['message']}"
+        event: Any = json.loads(body[place:].split(b"data: ", 1)[1].split(b"\n", 1)[0])
+        return f"error event: {event['error']['message']}"
     return f"{status}: {json.loads(body)['error']['message']}"

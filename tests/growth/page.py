@@ -37,8 +37,8 @@ def line_of(name: str, measured: Sequence[tuple[str, Growth]]) -> str:
     """Return the line of one dimension: the steepest growth of each kind, and each outcome once."""
     worst = [max(growth.ratios[kind] for _, growth in measured) for kind in range(3)]
     outcomes = dict.fromkeys(growth.outcome for _, growth in measured)
-    said = "; ".join(outcome if len(outcome) < 100 else outcome[:97] + "…" for outcome in outcomes)
-    cells = [f"{measured[0][1].n:,}", *(f"{ratio:.1f}" if ratio else "–" for ratio in worst), escape(said)]
+    summary = "; ".join(outcome if len(outcome) < 100 else outcome[:97] + "…" for outcome in outcomes)
+    cells = [f"{measured[0][1].n:,}", *(f"{ratio:.1f}" if ratio else "–" for ratio in worst), escape(summary)]
     return f"{start_of(name, [wire for wire, _ in measured])} {' | '.join(cells)} |\n"
 
 

@@ -65,7 +65,7 @@ def test_quadratic_work_grows_four_times(source: str) -> None:
     assert 3.7 < (large - middle) / (middle - small) < 4.1
 
 
-def test_the_rows_that_show_the_most() -> None:
+def test_critical_rows_grow_linearly() -> None:
     command = [sys.executable, "-m", "tests.growth", *FAST]
     done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -58,9 +58,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
         wait_for(lambda: process.poll() is not None or "listening on http" in (directory / "engine.log").read_text())
-        said = (directory / "engine.log").read_text()
-        assert process.poll() is None, said
-        yield Engine(said.partition("\nlistening on ")[2].partition("\n")[0], key)
+        text = (directory / "engine.log").read_text()
+        assert process.poll() is None, text
+        yield Engine(text.partition("\nlistening on ")[2].partition("\n")[0], key)
     finally:
         process.terminate()
         process.wait(30)
@@ -85,8 +85,8 @@ def client(proxy: Proxy) -> anthropic.Anthropic:
     return anthropic.Anthropic(base_url=proxy.url, api_key="none", max_retries=0, timeout=60)
 
 
-def ask(said: str = "Tell me of the sea.", **fields: Any) -> dict[str, Any]:
-    messages = [{"role": "user", "content": said}]
+def ask(text: str = "Tell me of the sea.", **fields: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": text}]
     greedy = {"extra_body": {"temperature": 0}}  # the SDK has no argument for it any more
     return {"model": MODEL, "max_tokens": 60, "messages": messages, **greedy, **fields}
 
@@ -95,7 +95,7 @@ def text_of(message: anthropic.types.Message) -> str:
     return "".join(block.text for block in message.content if block.type == "text")
 
 
-def test_a_whole_reply_and_a_stream_say_the_same(client: anthropic.Anthropic) -> None:
+def test_a_reply_and_a_stream_are_equal(client: anthropic.Anthropic) -> None:
     whole = client.messages.create(**ask())
     with client.messages.stream(**ask()) as stream:
         pieces = list(stream.text_stream)
@@ -175,12 +175,12 @@ def test_a_client_that_leaves_stops_the_engine(client: anthropic.Anthropic, engi
 
 
 @pytest.mark.parametrize("streams", [True, False])
-def test_what_does_not_fit_is_told_as_clients_know_it(client: anthropic.Anthropic, streams: bool) -> None:
+def test_an_overlong_prompt_has_the_error_of_the_messages_api(client: anthropic.Anthropic, streams: bool) -> None:
     with pytest.raises(anthropic.BadRequestError, match=rf"prompt is too long: \d+ tokens > {WINDOW} maximum"):
         client.messages.create(**ask("sea " * WINDOW), stream=streams)
 
 
-def test_a_wrong_key_is_refused_and_not_told(engine: Engine, tmp_path: Path) -> None:
+def test_a_wrong_key_is_rejected_and_not_shown(engine: Engine, tmp_path: Path) -> None:
     settings = {
         "PREFERRED_PROVIDER": "openai",
         "OPENAI_BASE_URL": f"{engine.url}/v1",

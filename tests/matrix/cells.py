@@ -90,10 +90,10 @@ def cell_of(feature: Feature, backend: Backend) -> Cell:
     except ClientError as error:
         return Cell("refused", (error.message,), shared=True)
     try:
-        notes, body = said(request, target)
+        notes, body = encode_upstream(request, target)
     except ClientError as error:
         return Cell("refused", (error.message,))
-    known, plain = said(sample(feature.plain, target), target)
+    known, plain = encode_upstream(sample(feature.plain, target), target)
     notes = [note for note in notes if note not in known]
     if body == plain and not notes:
         if not feature.hint:
@@ -124,7 +124,7 @@ def worst_of(notes: Iterable[FidelityNote]) -> Fate:
     return max(fates, key=FATES.index, default="native")
 
 
-def speaks_of(note: FidelityNote, fields: Sequence[str]) -> bool:
+def concerns(note: FidelityNote, fields: Sequence[str]) -> bool:
     """Return whether a note is about one of these fields, or something below it."""
     return any(note.field == field or note.field.startswith((f"{field}.", f"{field}[")) for field in fields)
 
@@ -139,7 +139,7 @@ def sample(fields: dict[str, Any], target: Target) -> MessagesRequest:
     return request
 
 
-def said(request: MessagesRequest, target: Target) -> tuple[list[FidelityNote], bytes]:
+def encode_upstream(request: MessagesRequest, target: Target) -> tuple[list[FidelityNote], bytes]:
     """Return the notes on a request and its body as it goes upstream."""
     prepared = prepare(request, target_limits(target, fetches=True))
     upstream = target.wire.encode_request(

@@ -42,8 +42,8 @@ _LEGEND = """\
 def written_page() -> str:
     """Return docs/guide/matrix.md with the matrix as the code is now."""
     page = PAGE.read_text("utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    before, _, remainder = page.partition(BEGIN)
+    _, _, after = remainder.partition(END)
     return f"{before}{BEGIN}\n\n{matrix()}\n\n{END}{after}"
 
 
@@ -75,10 +75,10 @@ def _row(feature: Feature, notes: list[str], proofs: set[str]) -> Iterator[str]:
 def _marked(cell: Cell, feature: Feature, backend: Backend, notes: list[str], proofs: set[str]) -> str:
     numbers = []
     for reason in cell.reasons:
-        said = _general(reason, backend.target())
-        if said not in notes:
-            notes.append(said)
-        numbers.append(str(notes.index(said) + 1))
+        text = _general(reason, backend.target())
+        if text not in notes:
+            notes.append(text)
+        numbers.append(str(notes.index(text) + 1))
     mark = MARKS[cell.fate] + ("" if is_sourced(feature, backend, cell) else UNKNOWN)
     if proof := proof_of(feature, backend, cell):
         proofs.add(proof)

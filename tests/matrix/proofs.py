@@ -9,7 +9,7 @@ from msgspec import Struct
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.routing.router import Target
 from tests.matrix.backends import Backend
-from tests.matrix.cells import Cell, Feature, cell_of, speaks_of, wire_name, worst_of
+from tests.matrix.cells import Cell, Feature, cell_of, concerns, wire_name, worst_of
 from tests.support.golden_runner import GoldenCase, find_cases, read_message
 from tests.support.paths import GOLDEN
 
@@ -38,8 +38,8 @@ class Proof(Struct, frozen=True):
             notes = self.scenario.target.wire.encode_request(self.scenario.call()).notes
         except ClientError:
             return Cell("refused")
-        common = worst_of(note for note in before if speaks_of(note, feature.notes))
-        ours = [note for note in (*before, *notes) if speaks_of(note, feature.notes)]
+        common = worst_of(note for note in before if concerns(note, feature.notes))
+        ours = [note for note in (*before, *notes) if concerns(note, feature.notes)]
         fate = worst_of(ours)
         return Cell(fate, tuple(note.reason for note in ours), shared=fate != "native" and fate == common)
 

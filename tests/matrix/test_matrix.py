@@ -12,7 +12,7 @@ from tests.matrix.sources import CLAIMS, is_sourced, load_sources
 from tests.support.paths import GOLDEN, ROOT
 
 
-def test_the_page_says_what_the_code_does() -> None:
+def test_the_page_is_up_to_date() -> None:
     assert PAGE.read_text("utf-8") == written_page(), "sh scripts/ci/matrix --write, and read what changes"
 
 
@@ -70,7 +70,7 @@ def test_a_claim_about_a_backend_without_a_source_reads_not_known() -> None:
     rows = {feature.title: feature for feature in features()}
     cells = [line.split(" | ") for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ")]
     seen = 0
-    for title, *marks in ((first.removeprefix("| "), *rest) for first, *rest in cells):
+    for title, *marks in ((first.removeprefix("| "), *others) for first, *others in cells):
         feature = rows.get(title)
         for backend, mark in zip(BACKENDS, marks, strict=True) if feature else ():
             cell = find_cell(feature, backend) if feature else None

@@ -66,8 +66,8 @@ def test_its_golden_scenario_plays(copy: Path) -> None:
     )
 
 
-def test_requests_find_their_way_to_it(copy: Path) -> None:
-    told = python_in(
+def test_requests_are_routed_to_the_new_provider(copy: Path) -> None:
+    output = python_in(
         copy,
         "-c",
         "from anthropic_proxy.routing.catalog import Catalog\n"
@@ -80,7 +80,7 @@ def test_requests_find_their_way_to_it(copy: Path) -> None:
         "    target = resolve_route(RoutingQuery(asked), settings, Catalog()).targets[0]\n"
         "    print(target.provider.title, target.model, target.base_url, target.capabilities.context_window)\n",
     )
-    assert told.splitlines() == [
+    assert output.splitlines() == [
         "together/openai/gpt-oss-20b together/zai-org/GLM-5.1",
         "Together AI openai/gpt-oss-20b https://api.together.ai/v1 131072",
         "Together AI any https://api.together.ai/v1 128000",
@@ -89,6 +89,6 @@ def test_requests_find_their_way_to_it(copy: Path) -> None:
 
 
 def test_no_other_test_has_to_change(copy: Path) -> None:
-    said = python_in(copy, "-m", "pytest", "-q", *(f"tests/{name}.py" for name in TOUCHED))
-    assert " failed" not in said
-    assert " passed" in said
+    output = python_in(copy, "-m", "pytest", "-q", *(f"tests/{name}.py" for name in TOUCHED))
+    assert " failed" not in output
+    assert " passed" in output

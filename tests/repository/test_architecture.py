@@ -137,7 +137,7 @@ def test_every_rule_has_a_sample_of_both_kinds_and_a_reason() -> None:
     assert all(len(rule.reason) > 40 for rule in RULES)
 
 
-def test_test_modules_share_code_by_way_of_support_modules() -> None:
+def test_test_modules_share_code_in_support_modules() -> None:
     """An import of another test module runs its fixtures and parameters, and ties two subjects together."""
     found = [
         f"{path.relative_to(TESTS)}: {line}"

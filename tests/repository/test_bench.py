@@ -114,11 +114,11 @@ def test_a_peer_that_dies_loses_its_own_place_and_nothing_else(tmp_path: Path) -
 
     peer = Subject(name="peer", translates=True, start=start, optional=True)
     table = Table(title="some", subjects=[DIRECT, peer], plan=structs.replace(QUICK, rounds=1), steps=("alone",))
-    told: list[str] = []
-    asyncio.run(Run([table], tmp_path, told.append, lambda _: None).measure())
+    lines: list[str] = []
+    asyncio.run(Run([table], tmp_path, lines.append, lambda _: None).measure())
     assert list(table.values["p99"]) == ["direct"]
     assert table.dashes["alone"] == {"peer": "did not start"}
-    assert any("no more" in line for line in told)
+    assert any("no more" in line for line in lines)
 
 
 def test_the_slowest_requests_are_compared_over_all_rounds_together() -> None:

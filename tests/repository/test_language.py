@@ -3,6 +3,7 @@
 import pytest
 
 from tests.language import (
+    ALLOWED_IN_TESTS,
     messages_name_their_subject,
     names_use_standard_terms,
     prose_names_its_subject,
@@ -32,6 +33,23 @@ CHECKED: tuple[str, ...] = (
     "workers/",
 )
 """Beginnings of paths below the package that are checked."""
+CHECKED_TESTS: tuple[str, ...] = (
+    "bench/",
+    "tests/architecture.py",
+    "tests/attacks/",
+    "tests/conftest.py",
+    "tests/contract_mutations.py",
+    "tests/differential/",
+    "tests/fuzz/",
+    "tests/growth/",
+    "tests/language.py",
+    "tests/local_engine/",
+    "tests/matrix/",
+    "tests/module_tree.py",
+    "tests/repository/",
+    "tests/soak/",
+)
+"""Beginnings of paths of tests and benches with checked names. Sentences are checked in all of them."""
 
 
 def test_checked_packages_use_standard_terms() -> None:
@@ -43,6 +61,17 @@ def test_checked_packages_use_standard_terms() -> None:
             source = path.read_text("utf-8")
             found = (*names_use_standard_terms(name, source), *sentences_name_their_subject(source))
             found += tuple(messages_name_their_subject(relative, source))
+            findings += [f"{relative}:{line}: {text}" for line, text in found]
+    assert findings == []
+
+
+def test_checked_tests_use_standard_terms() -> None:
+    findings = []
+    for path in sorted(path for folder in ("bench", "tests") for path in (ROOT / folder).rglob("*.py")):
+        relative = path.relative_to(ROOT).as_posix()
+        if relative.startswith(CHECKED_TESTS):
+            name = relative.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            found = names_use_standard_terms(name, path.read_text("utf-8"), ALLOWED_IN_TESTS)
             findings += [f"{relative}:{line}: {text}" for line, text in found]
     assert findings == []
 
@@ -104,6 +133,11 @@ def test_a_rejected_name_is_found(module: str, source: str) -> None:
 )
 def test_an_allowed_name_passes(module: str, source: str) -> None:
     assert not list(names_use_standard_terms(module, source))
+
+
+def test_terms_of_tests_pass_in_tests() -> None:
+    assert not list(names_use_standard_terms("tests.x", "page = parts = turn = 1", ALLOWED_IN_TESTS))
+    assert list(names_use_standard_terms("tests.x", "said = 1", ALLOWED_IN_TESTS))
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_the_glossary_stays_short_and_has_one_row_per_term() -> None:
 
 
 @pytest.mark.parametrize("row", [row for row in PROVIDERS if row.retired_models], ids=lambda row: row.name)
-def test_the_readme_names_no_default_that_is_gone(row: Provider) -> None:
+def test_the_readme_names_no_removed_default(row: Provider) -> None:
     """A reader that follows it gets models that answer."""
     lines = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith("| ")]
     for model in (row.big_model, row.small_model):
@@ -207,7 +207,7 @@ def test_the_image_is_built_from_the_lock_alone() -> None:
     assert not IMAGE.all("ADD")
 
 
-def test_the_image_takes_no_secret_with_it() -> None:
+def test_the_image_contains_no_secret() -> None:
     assert not IMAGE.all("ARG")
     assert not [name for name in IMAGE.environment() if re.search("KEY|TOKEN|SECRET|PASSWORD", name)]
     rules = (ROOT / ".dockerignore").read_text("utf-8").split()
@@ -373,5 +373,5 @@ def test_start_up_loads_no_library_of_a_feature_that_is_off() -> None:
     code = (
         f"import sys, anthropic_proxy.app; print([name for name in sys.modules if name.partition('.')[0] in {heavy}])"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

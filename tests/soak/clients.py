@@ -42,7 +42,7 @@ RUBBISH = (
     b"\0" * 5_000,
     b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n[]" * 20,
 )
-LONGEST_SECONDS = 45.0
+MAX_REQUEST_SECONDS = 45.0
 """After which an answer is taken to hang: longer than any fault, with its repeat, can last."""
 
 
@@ -68,7 +68,7 @@ class ClientPool:
         """Ask for so long, or until so many requests were made."""
         self._stopping.clear()
         limit = self.tally.requests + requests
-        async with httpx.AsyncClient(base_url=self._url, timeout=LONGEST_SECONDS, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=self._url, timeout=MAX_REQUEST_SECONDS, trust_env=False) as client:
             crowd = [asyncio.create_task(self._ask_on(client, limit)) for _ in range(clients)]
             await asyncio.wait(crowd, timeout=seconds)
             self._stopping.set()
@@ -78,9 +78,9 @@ class ClientPool:
         while not self._stopping.is_set() and self.tally.requests < limit:
             self.tally.requests += 1
             draw = self._random.random()
-            wish = self._rubbish if draw < 0.08 else self._nonsense if draw < 0.12 else self._ask
+            send = self._rubbish if draw < 0.08 else self._nonsense if draw < 0.12 else self._ask
             try:
-                await wish(client)
+                await send(client)
             except (httpx.TimeoutException, TimeoutError):
                 self.tally.wrong.append("an answer that does not end")
             except (httpx.TransportError, OSError) as error:
@@ -140,9 +140,9 @@ class ClientPool:
             if blamed:
                 self.tally.wrong.append(f"{body['model']}: {blamed[:2]} in {body['messages'][0]['content'][:80]!r}")
             return
-        said = json.loads(received)
+        reply = json.loads(received)
         self.tally.outcomes[f"status {status}"] += 1
-        if said["type"] != ("message" if status == 200 else "error") or b"the traceback is in its log" in received:
+        if reply["type"] != ("message" if status == 200 else "error") or b"the traceback is in its log" in received:
             self.tally.wrong.append(f"{body['model']}: {status} {received[:200]!r}")
 
     async def _nonsense(self, client: httpx.AsyncClient) -> None:

@@ -39,16 +39,16 @@ _ASKED: dict[str, Any] = {
 class _Speaking(KeptConnection):
     """The near end of a connection; its far end answers every request with the same bytes, and then hangs up."""
 
-    def __init__(self, connection: Connection, said: Iterable[bytes]) -> None:
+    def __init__(self, connection: Connection, pieces: Iterable[bytes]) -> None:
         super().__init__()
         self._connection = connection
-        self._said = said
+        self._pieces = pieces
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
-        asyncio.get_running_loop().create_task(self._speak())
+        asyncio.get_running_loop().create_task(self._send())
 
-    async def _speak(self) -> None:
-        for piece in self._said:
+    async def _send(self) -> None:
+        for piece in self._pieces:
             if self.closed:
                 break
             self._connection.data_received(piece)
@@ -84,7 +84,7 @@ class _Harness:
         upstream = HttpTransport(5)
         self.opener = _Opener(upstream._pool)
         upstream._connector = self.opener  # type: ignore[assignment]
-        self._house = build_services(
+        self._services = build_services(
             load_settings(_SETTINGS, PROVIDERS, env_file=None),
             {"http": upstream.send},
             Log(self.log, "json"),
@@ -96,7 +96,7 @@ class _Harness:
         self.log.truncate()
         self.opener.answer, self.opener.opened = answer, 0
         services: Services = structs.replace(
-            self._house,
+            self._services,
             observations=ModelObservations(MemoryStore()),
             circuit_breakers=CircuitBreakers(),
             retry_budget=RetryBudget(),

@@ -30,7 +30,7 @@ class _Complaints(logging.Handler):
         self.heard.append(self.format(record))
 
 
-class _Door:
+class _Server:
     """One server without a socket."""
 
     def __init__(self) -> None:
@@ -43,17 +43,17 @@ class _Door:
         logging.getLogger("asyncio").addHandler(self.complaints)
         logging.getLogger("asyncio").propagate = False
 
-    def hear(self, data: bytes) -> bytes:
+    def receive(self, data: bytes) -> bytes:
         """Return what one client receives that sends this and then hangs up."""
         self.complaints.heard.clear()
         self.log.seek(0)
         self.log.truncate()
-        sent = self.loop.run_until_complete(self._hear(data))
+        sent = self.loop.run_until_complete(self._receive(data))
         expect(not self.complaints.heard, "\n".join(self.complaints.heard))
         expect("Traceback" not in self.log.getvalue(), self.log.getvalue())
         return sent
 
-    async def _hear(self, data: bytes) -> bytes:
+    async def _receive(self, data: bytes) -> bytes:
         protocol = Http1Connection(self.state)
         wire = KeptConnection()
         protocol.connection_made(wire)
@@ -73,12 +73,12 @@ class _Door:
 
 
 @cache
-def _door() -> _Door:
-    return _Door()
+def _server() -> _Server:
+    return _Server()
 
 
 def _check(data: bytes) -> None:
-    sent = _door().hear(data)
+    sent = _server().receive(data)
     expect(not sent or sent.startswith(b"HTTP/1.1 "), f"the client was sent {sent[:80]!r}")
     expect(b"the traceback is in its log" not in sent, "the client was told of a bug of ours")
     expect_bounded(len(sent), len(data), 1024)

@@ -23,13 +23,13 @@ from anthropic_proxy.routing.memory_store import MemoryStore
 from anthropic_proxy.routing.model_observations import ModelObservations
 from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
-from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, complete_replies, folders_of, playable, scenario_of
+from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, complete_replies, folders_of, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
 from tests.support.event_grammar import check_bytes
 from tests.support.golden_runner import GoldenCase
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
-MOST_CALLS = 40
+MAX_CALLS = 40
 """Calls upstream that one exchange can make: ten of a turn's loop, each with its repeats and healings."""
 
 
@@ -74,23 +74,23 @@ def _check_request(data: bytes) -> None:
             new_id=lambda prefix: prefix + "0" * 22,
             provider=target.provider.name,
         )
-        said = target.wire.encode_request(call)
+        upstream_request = target.wire.encode_request(call)
     except ProxyError as error:
         expect_ours(error)
         return
-    _expect_sayable(said, len(data))
+    _expect_sayable(upstream_request, len(data))
 
 
-def _expect_sayable(said: UpstreamRequest, given: int) -> None:
+def _expect_sayable(upstream_request: UpstreamRequest, given: int) -> None:
     """Check that the body sent upstream is JSON to every reader, and its head a valid one."""
-    msgspec.json.decode(said.body)
-    json.loads(said.body)
-    said.path.encode("ascii")
-    expect(said.path.isprintable() and " " not in said.path, f"path {said.path!r}")
-    for name, value in said.headers.items():
+    msgspec.json.decode(upstream_request.body)
+    json.loads(upstream_request.body)
+    upstream_request.path.encode("ascii")
+    expect(upstream_request.path.isprintable() and " " not in upstream_request.path, f"path {upstream_request.path!r}")
+    for name, value in upstream_request.headers.items():
         value.encode("latin-1")
         expect(name.isprintable() and value.isprintable(), f"header {name}: {value!r}")
-    expect_bounded(len(said.body), given)
+    expect_bounded(len(upstream_request.body), given)
 
 
 class _FakeUpstream:
@@ -121,9 +121,9 @@ class _Stage:
             settings[row.key_variable] = "golden"
         settings |= scenario.fields.get("settings", {})
         self._proxy = ProxyHarness(self._answer, **settings)
-        ways = dict.fromkeys(("http", "demo", "litellm"), self._proxy.services.transports["http"])
-        self._house = structs.replace(self._proxy.services, transports=ways)
-        self._json_services = structs.replace(self._house, log=Log(self._proxy.log, "json"))
+        transports = dict.fromkeys(("http", "demo", "litellm"), self._proxy.services.transports["http"])
+        self._services = structs.replace(self._proxy.services, transports=transports)
+        self._json_services = structs.replace(self._services, log=Log(self._proxy.log, "json"))
 
     def _answer(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         return self._upstream(base_url, request, credential)
@@ -134,7 +134,7 @@ class _Stage:
         self._proxy.log.seek(0)
         self._proxy.log.truncate()
         services: Services = structs.replace(
-            self._house if status == 200 else self._json_services,
+            self._services if status == 200 else self._json_services,
             observations=ModelObservations(MemoryStore()),
             circuit_breakers=CircuitBreakers(),
             retry_budget=RetryBudget(),
@@ -160,14 +160,14 @@ def _stage(word: str) -> _Stage:
 
 
 def _check_exchange(data: bytes) -> None:
-    words, rest = split_headline(data)
-    body, _, reply = rest.partition(b"\n")
+    words, remainder = split_headline(data)
+    body, _, reply = remainder.partition(b"\n")
     status = int(words[1]) if len(words) > 1 and words[1] in ("200", "400", "404", "429", "500", "529") else 200
     sink, log, calls = _stage(words[0]).play(body, status, reply)
     expect("Traceback" not in log, log)
     for line in log.split("\n")[:-1]:
         expect(line.isprintable() if status == 200 else bool(json.loads(line)), f"the log has {line!r}")
-    expect(calls <= MOST_CALLS, f"{calls} calls upstream")
+    expect(calls <= MAX_CALLS, f"{calls} calls upstream")
     relayed = _scenario(words[0], _callable_seats()).target.is_relayed
     expect(relayed or bool(sink.receipt and sink.receipt.outcome), "an exchange without an outcome")
     got = sum(map(bool, (sink.stream, sink.body, sink.error)))
@@ -183,7 +183,7 @@ def _check_exchange(data: bytes) -> None:
 def _request_seeds() -> Iterator[bytes]:
     for seat in _seats():
         body = _scenario(seat).posted
-        if len(body) <= LARGEST_SEED:
+        if len(body) <= MAX_SEED_BYTES:
             yield seat.encode() + b"\n" + body
 
 
@@ -191,7 +191,7 @@ def _exchange_seeds() -> Iterator[bytes]:
     for seat in _callable_seats():
         scenario = _scenario(seat)
         body, reply = _in_one_line(scenario.posted), scenario.upstream or b""
-        if len(body) + len(reply) <= LARGEST_SEED:
+        if len(body) + len(reply) <= MAX_SEED_BYTES:
             yield f"{seat} {scenario.fields.get('status', 200)}\n".encode() + body + b"\n" + reply
     for wire in WIRES:
         for name, reply in zip(playable(wire), complete_replies(wire), strict=False):

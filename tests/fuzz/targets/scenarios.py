@@ -17,7 +17,7 @@ from tests.support.provider_replies.ollama import OLLAMA_STREAMS
 from tests.support.provider_replies.responses import RESPONSE_STREAMS, RESPONSES
 
 WIRES = ("openai_chat", "openai_responses", "gemini", "ollama", "anthropic")
-LARGEST_SEED = 16 * 1024
+MAX_SEED_BYTES = 16 * 1024
 COMPLETE_REPLIES: dict[str, tuple[dict[str, bytes], dict[str, Any]]] = {
     "openai_chat": (CHAT_STREAMS, CHAT_REPLIES),
     "openai_responses": (RESPONSE_STREAMS, RESPONSES),

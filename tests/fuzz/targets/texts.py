@@ -24,14 +24,14 @@ from anthropic_proxy.upstream.web_search import SearxngClient
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from anthropic_proxy.wire.framing import NDJSONReader, SSEReader
 from anthropic_proxy.wire.signatures import ReasoningState, decode_signature, encode_signature
-from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, playable, scenario_of
+from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, split_headline
 from tests.support.harness import FakeResponse
 from tests.support.paths import ROOT
 
 TAGS = ("oc", "or", "gm", "ol", "ka")
 ENCODINGS = ("identity", "gzip", "deflate")
-MOST_SECRET = 12
+MIN_SECRET_LENGTH = 12
 """Characters from which on a value is looked for: a shorter one may stand in a message by chance."""
 
 
@@ -56,7 +56,11 @@ def _bodies(framing: str) -> Iterator[bytes]:
     for wire in WIRES:
         for name in playable(wire):
             scenario = scenario_of(wire, name)
-            if scenario.upstream and framing == scenario.target.wire.framing and len(scenario.upstream) < LARGEST_SEED:
+            if (
+                scenario.upstream
+                and framing == scenario.target.wire.framing
+                and len(scenario.upstream) < MAX_SEED_BYTES
+            ):
                 yield scenario.upstream
 
 
@@ -94,16 +98,16 @@ def _check_settings(data: bytes) -> None:
         try:
             settings = load_settings(given, PROVIDERS, env_file=file)
         except ConfigurationError as refusal:
-            said = refusal.message
+            message = refusal.message
         else:
-            said = repr(settings) + " ".join(settings.warnings)
-        expect(not any(secret in said for secret in secrets), f"a key is told: {said}")
-        expect_bounded(len(said), len(data))
+            message = repr(settings) + " ".join(settings.warnings)
+        expect(not any(secret in message for secret in secrets), f"a key is told: {message}")
+        expect_bounded(len(message), len(data))
 
 
 def _is_telling(value: str, text: str) -> bool:
     """Return whether finding a value means that it was disclosed: it stands once, as a key does."""
-    return len(value) >= MOST_SECRET and value.isascii() and value.isalnum() and text.count(value) == 1
+    return len(value) >= MIN_SECRET_LENGTH and value.isascii() and value.isalnum() and text.count(value) == 1
 
 
 @cache
@@ -126,13 +130,13 @@ def _settings_seeds() -> Iterator[bytes]:
 def _check_page(data: bytes) -> None:
     words, body = split_headline(data)
     encoding = words[0] if words[0] in ENCODINGS else ENCODINGS[0]
-    said = words[1] if len(words) > 1 else "text/html"
+    media_type = words[1] if len(words) > 1 else "text/html"
     charset = words[2] if len(words) > 2 else None
     try:
         inflated = _inflate(encoding, cuts_of(body))
     except zlib.error:
         return
-    kind = detect_media_type(said, inflated)
+    kind = detect_media_type(media_type, inflated)
     if not is_text_media_type(kind):
         return
     text = decode_text(inflated, charset, is_html=kind in HTML_MEDIA_TYPES)

@@ -10,7 +10,7 @@ from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.server.responses import encode_error, encode_events, error_headers
 from anthropic_proxy.wire.contract import Call, RelayWire, Wire
 from anthropic_proxy.wire.framing import new_frame_reader
-from tests.fuzz.targets.scenarios import LARGEST_SEED, WIRES, call_of, complete_replies, playable, scenario_of
+from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, call_of, complete_replies, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
 from tests.support.event_grammar import check_bytes
 
@@ -32,8 +32,8 @@ class _Listener:
         self._sent += encode_events(events)
 
     def finish(self) -> None:
-        rest = self._writer.feed(self._cutter.finish()) if self._cutter else []
-        self._sent += encode_events([*rest, *self._writer.finish()])
+        remaining_events = self._writer.feed(self._cutter.finish()) if self._cutter else []
+        self._sent += encode_events([*remaining_events, *self._writer.finish()])
 
     def fail(self, error: ProxyError) -> None:
         self._sent += encode_events(self._writer.fail(error), "req_fuzz")
@@ -119,7 +119,7 @@ def _expect_tellable(error: ProxyError) -> None:
 def _seeds(wire: str) -> Iterator[bytes]:
     for name in playable(wire):
         scenario = scenario_of(wire, name)
-        if scenario.upstream is None or len(scenario.upstream) > LARGEST_SEED:
+        if scenario.upstream is None or len(scenario.upstream) > MAX_SEED_BYTES:
             continue
         status = scenario.fields.get("status", 200)
         mode = f"error {status}" if status != 200 else "stream" if scenario.streams else "body"

@@ -21,7 +21,7 @@ from anthropic_proxy.settings import Settings, load_settings
 from anthropic_proxy.upstream.contract import SearchResult
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.matrix.backends import BACKENDS, Backend
-from tests.matrix.cells import said, sample
+from tests.matrix.cells import encode_upstream, sample
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
 KEYS = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
@@ -362,7 +362,7 @@ def test_ordinary_requests_of_claude_code_pass_under_strict(kind: str, backend: 
     target = backend.target()
     if target.is_relayed:
         return
-    notes, _ = said(sample(CLAUDE_CODE[kind], target), target)
+    notes, _ = encode_upstream(sample(CLAUDE_CODE[kind], target), target)
     assert [note for note in notes if note.handling == "dropped"] == []
 
 
