@@ -45,3 +45,4 @@ class GeminiWire(Wire[Dialect]):
 
 
 WIRE = GeminiWire()
+"""The instance of the wire that the exchange uses."""

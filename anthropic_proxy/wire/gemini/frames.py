@@ -23,7 +23,7 @@ class FunctionCall(Struct, rename="camel", gc=False):
     """JSON object of the arguments, complete."""
     id: str | None = None
     partial_args: list[Raw] | None = None
-    """Fragments of the arguments. The proxy does not request them; a call with nothing else is rejected."""
+    """Fragments of the arguments, never requested by the proxy. Without complete `args` they are a protocol error."""
     will_continue: bool | None = None
     """True if further fragments of this call follow."""
 
@@ -63,14 +63,16 @@ class ServerToolCall(Struct, gc=False):
 
 
 class Part(Struct, rename="camel", gc=False):
-    """Part of a reply. One content field is set; `thought` marks `text` as thinking, and a signature may be added."""
+    """Part of a reply. One content field is set, and a signature may be added."""
 
     text: str | None = None
     thought: bool | None = None
+    """True if `text` is thinking."""
     thought_signature: str | None = None
     """Opaque state of the reasoning before this part, base64."""
     function_call: FunctionCall | None = None
     inline_data: InlineData | None = None
+    """File that the model generated."""
     executable_code: ExecutableCode | None = None
     code_execution_result: CodeExecutionResult | None = None
     tool_call: ServerToolCall | None = None
@@ -137,6 +139,7 @@ class Candidate(Struct, rename="camel", gc=False):
     content: Content | None = None
     finish_reason: str | None = None
     finish_message: str | None = None
+    """Explanation of the finish reason. May contain the complete reply."""
     continuation_token: str | None = None
     """Token for a request that continues this reply. Only with the finish reason `CONTINUATION`."""
     index: int | None = None
@@ -156,9 +159,13 @@ class UsageMetadata(Struct, rename="camel", gc=False):
 
     prompt_token_count: int | None = None
     tool_use_prompt_token_count: int | None = None
+    """Input from results of server tools, not included in `prompt_token_count`."""
     cached_content_token_count: int | None = None
+    """Input read from the cache, included in `prompt_token_count`."""
     candidates_token_count: int | None = None
+    """Output without thinking."""
     thoughts_token_count: int | None = None
+    """Thinking, not included in `candidates_token_count`."""
 
 
 class GenerateContentResponse(Struct, rename="camel", gc=False):

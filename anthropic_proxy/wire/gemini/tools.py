@@ -59,6 +59,7 @@ class ToolFields(Struct, frozen=True):
     """Fields of the Gemini request for tools: `tools` and `toolConfig`."""
 
     tools: list[dict[str, Any]]
+    """Function declarations, and Google's own tools."""
     tool_config: dict[str, Any]
     """`toolConfig`. Empty: not sent."""
 

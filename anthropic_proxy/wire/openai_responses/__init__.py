@@ -46,3 +46,4 @@ class ResponsesWire(Wire[Dialect]):
 
 
 WIRE = ResponsesWire()
+"""The instance of the wire that the exchange uses."""

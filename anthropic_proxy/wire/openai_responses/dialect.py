@@ -66,7 +66,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/thinking/effort_none, model_without_reasoning, o_series.
     """
     sends_parallel_tool_calls: bool = True
-    """True if `parallel_tool_calls` is accepted; the o-series rejects it.
+    """True if `parallel_tool_calls` is sent; the o-series rejects the field.
 
     Proven by: golden/openai_responses/thinking/o_series.
     """
@@ -77,7 +77,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/text/two_turns.
     """
     sends_strict: bool = True
-    """True if `strict` is accepted in tools and reply schemas; xAI rejects it.
+    """True if `strict` is sent in tools and reply schemas; xAI rejects the field.
 
     Proven by: golden/openai_responses/thinking/xai_reasoning.
     """
@@ -92,12 +92,12 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: tests/unit/wire/test_openai_responses.py.
     """
     sends_truncation: bool = True
-    """True if `truncation: "disabled"` is accepted; xAI lists it as unsupported.
+    """True if `truncation: "disabled"` is sent; xAI lists the field as unsupported.
 
     Proven by: golden/openai_responses/thinking/xai_reasoning.
     """
     sends_service_tier: bool = True
-    """True if `standard_only` is sent as `service_tier: "default"`; xAI lists it as unsupported.
+    """True if the client's `service_tier: "standard_only"` is sent as `"default"`; xAI lists the field as unsupported.
 
     Proven by: golden/openai_responses/text/sampling_and_tier.
     """
@@ -136,7 +136,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/server_tools/xai_search_exclusions.
     """
     sends_max_tool_calls: bool = True
-    """True if `max_tool_calls` is accepted; xAI has no such field.
+    """True if `max_tool_calls` is sent as the limit of searches; xAI lacks the field.
 
     Proven by: golden/openai_responses/server_tools/xai_search.
     """

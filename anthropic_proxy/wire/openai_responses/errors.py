@@ -21,7 +21,7 @@ from anthropic_proxy.wire.failures import (
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 
 REASONING_PARAMETER = "input.reasoning"
-"""Value of `UpstreamError.parameter` if the server rejected reasoning of earlier replies. A retry without it helps."""
+"""Value of `UpstreamError.parameter` if the server rejected reasoning of earlier replies. A retry omits it."""
 
 _REFUSED_REASONING = re.compile(
     r"provided without its required (?:following item|'reasoning' item)"

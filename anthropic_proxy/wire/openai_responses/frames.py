@@ -37,8 +37,11 @@ class OutputItem(Struct, gc=False):
     input: str | None = None
     """Of a `custom_tool_call`: the input, plain text."""
     content: list[OutputContent] | None = None
+    """Of a message: its text. Of reasoning: its plain text, if the server sends one."""
     summary: list[OutputContent] | None = None
+    """Of reasoning: summaries, shown to the client as thinking."""
     encrypted_content: str | None = None
+    """Of reasoning: opaque state, sent back in the next request."""
     action: Raw = ABSENT
     """Of a `web_search_call`: JSON object with queries and sources."""
     output_format: str | None = None
@@ -47,9 +50,11 @@ class OutputItem(Struct, gc=False):
     code: str | None = None
     """Of a `code_interpreter_call`: the program."""
     outputs: list[Raw] | None = None
+    """Of a `code_interpreter_call`: printed text and images."""
     server_label: str | None = None
     """Of an `mcp_call`: the label under which the request defined the MCP server."""
     output: str | None = None
+    """Of an `mcp_call`: the result of the tool."""
     error: Raw = ABSENT
     status: str | None = None
 
@@ -100,15 +105,21 @@ class StreamEvent(Struct, gc=False):
     output_index: int | None = None
     """Position of the output item of the event."""
     summary_index: int = 0
+    """Index of the reasoning summary within the item."""
     content_index: int = 0
+    """Index of the content part within the item."""
     delta: str | None = None
-    text: str | None = None
+    """Fragment of text, reasoning or arguments."""
     arguments: str | None = None
     """Of `…arguments.done`: the complete arguments, a JSON text. Fragments are in `delta`."""
     code: str | None = None
+    """Of `…code_interpreter_call_code.done`: the complete program."""
     item: Raw = ABSENT
+    """Output item that begins or is complete, JSON text for `decode_item`."""
     response: Raw = ABSENT
+    """Response object at the end, JSON text for `decode_response`."""
     annotation: Raw = ABSENT
+    """Citation of the text before the event, JSON text."""
     error: Raw = ABSENT
 
 

@@ -71,7 +71,7 @@ class ServerToolItemDecoder:
         return [encode_mcp_call(self._identifier, server, own_name, written)]
 
     def end_call(self, item: OutputItem) -> list[Delta]:
-        """Return the result block of a complete item, after the call block unless that was emitted before."""
+        """Return the result block of a complete item, after the call block unless the call was emitted before."""
         self._item = item
         if self._is_program:
             announced = self.start_call(_code_of(item))

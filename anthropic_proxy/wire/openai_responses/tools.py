@@ -31,6 +31,7 @@ class ToolFields(Struct):
     """Fields of the upstream request for tools, and facts that other fields depend on."""
 
     definitions: list[Any]
+    """Value of `tools`: definitions of client tools (JSON) and of server tools."""
     tool_choice: Any = None
     """`tool_choice`. None: not sent."""
     can_search: bool = False
@@ -40,6 +41,7 @@ class ToolFields(Struct):
     runs_code: bool = False
     """True if the request offers the provider's code execution."""
     notes: list[FidelityNote] = []
+    """Fields of the client's tools that were changed or dropped."""
 
 
 def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:

@@ -66,7 +66,7 @@ class _Found(Struct):
 
 
 class WebSearchDecoder:
-    """Decodes the searches of one reply. If pages follow later, deltas are buffered until `release_buffered`."""
+    """Decodes the searches of one reply. If the pages arrive later, deltas are buffered until `release_buffered`."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
