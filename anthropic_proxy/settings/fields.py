@@ -62,8 +62,7 @@ class Timeouts(Struct, frozen=True):
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings of the proxy. A reload creates a new object.
 
-    Each field names its variable. `<PROVIDER>` in a variable is OPENAI, GEMINI, VERTEX, OLLAMA, GROQ, MOONSHOT, XAI or
-    ANTHROPIC.
+    Each field names its variable. `<PROVIDER>` in a variable is `env_prefix` of a provider: OPENAI, GEMINI.
     """
 
     keys: Mapping[str, Sequence[Secret]] = {}

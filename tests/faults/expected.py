@@ -13,7 +13,7 @@ class Complete:
 
     text: str = WHOLE
     stop: str = "end_turn"
-    words: str = "the whole reply"
+    words: str = "the complete reply"
 
     def check(self, answer: Answer) -> Iterator[str]:
         if answer.status != 200:
@@ -72,7 +72,7 @@ class Cut:
 
     @property
     def words(self) -> str:
-        return f"what had arrived, then `error` (`{self.kind}`)"
+        return f"the content so far, then `error` (`{self.kind}`)"
 
     def check(self, answer: Answer) -> Iterator[str]:
         if answer.status != 200 or not answer.streamed:
@@ -90,7 +90,7 @@ class Cut:
 class Passed:
     """The provider's own bytes, however odd."""
 
-    words: str = "as it came"
+    words: str = "forwarded unchanged"
 
     def check(self, answer: Answer) -> Iterator[str]:
         if answer.status != 200 or not answer.body:
@@ -119,7 +119,7 @@ class Case:
 
     @property
     def words(self) -> str:
-        often = {0: "not asked", 1: "1 call", 2: "2 calls"}.get(self.calls, f"{self.calls} calls")
+        often = {0: "no call", 1: "1 call", 2: "2 calls"}.get(self.calls, f"{self.calls} calls")
         return f"{self.expected.words} ({often})"
 
 

@@ -14,17 +14,17 @@ from tests.faults.protocols import PROTOCOLS
 from tests.faults.runner import FaultRunner, seems_blocked
 
 QUICK = (
-    "connect: reset once accepted",
-    "before the head: 101, another protocol",
+    "connect: connection reset after accept",
+    "before the head: 101 Switching Protocols",
     "status: 429, `retry-after: 61`",
     "status: 400, images are not supported",
     "status: 429, a limit per minute that the request alone exceeds",
-    "body: a chunk whose size is no number",
+    "body: a chunk size that is not a number",
     "body: complete, but without the last chunk",
-    "body: an extension of a chunk without end",
-    "content: an overload behind the first words",
-    "content: no end: the body stops behind the last words",
-    "client: leaves in the middle",
+    "body: an endless chunk extension",
+    "content: an overload after the first content",
+    "content: no end event after the last content",
+    "client: disconnects in the middle of the reply",
 )
 
 

@@ -21,6 +21,7 @@ SCENARIO = "tests/golden/openai_chat/thinking/together_thinking/"
 TOUCHED = (
     "integration/test_legacy_settings",
     "repository/test_architecture",
+    "repository/test_provider_lists",
     "unit/routing/catalog/test_catalog",
     "unit/routing/test_credentials",
     "unit/routing/test_router",

@@ -17,39 +17,39 @@ CASES = (
     FaultCase(phase=PHASE, fault="silence", scripts=answers(Call.wait), cases=both(SLOW), settings=IMPATIENT),
     FaultCase(
         phase=PHASE,
-        fault="half a head, then closed",
+        fault="incomplete response headers, then closed",
         scripts=answers(raw(b"HTTP/1.1 200 OK\r\ncontent-ty")),
         cases=both(BROKEN, 2),
     ),
     FaultCase(
         phase=PHASE,
-        fault="half a head, then silence",
+        fault="incomplete response headers, then no data",
         scripts=answers(raw(b"HTTP/1.1 200 OK\r\ncontent-ty"), Call.wait),
         cases=both(SLOW),
         settings=IMPATIENT,
     ),
     FaultCase(
         phase=PHASE,
-        fault="a head that takes too long, line by line",
+        fault="response headers line by line, beyond the timeout",
         scripts=answers(raw(b"HTTP/1.1 200 OK\r\n"), *(raw(b"x-a: 1\r\n"), pause(0.3)) * 40, Call.wait),
         cases=both(SLOW),
         settings=IMPATIENT,
     ),
     FaultCase(
         phase=PHASE,
-        fault="the first connection closes, the second answers",
+        fault="the first connection closes, the second responds",
         scripts=[[Call.hear, Call.shut], HEALTHY],
         cases=both(Complete(), 2),
     ),
     FaultCase(
         phase=PHASE,
-        fault="garbage in place of a head",
+        fault="invalid bytes instead of a status line",
         scripts=answers(raw(b"\x00\x01\x02 hello\r\n\r\n")),
         cases=both(BROKEN, 2),
     ),
     FaultCase(
         phase=PHASE,
-        fault="a status that is no number",
+        fault="a status that is not a number",
         scripts=answers(raw(b"HTTP/1.1 OK\r\n\r\n")),
         cases=both(BROKEN, 2),
     ),
@@ -73,49 +73,49 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="headers without end",
+        fault="endless headers",
         scripts=answers(raw(b"HTTP/1.1 200 OK\r\n"), *[raw(b"x-a: " + b"a" * 8_000 + b"\r\n")] * 400, Call.wait),
         cases=both(BROKEN, 2),
     ),
     FaultCase(
         phase=PHASE,
-        fault="100 and 103 before the head",
+        fault="interim responses 100 and 103 before the final one",
         scripts=answers(raw(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"), *_WHOLE),
         cases=both(Complete()),
     ),
     FaultCase(
         phase=PHASE,
-        fault="101, another protocol",
+        fault="101 Switching Protocols",
         scripts=answers(raw(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n")),
         cases=both(FINAL),
     ),
     FaultCase(
         phase=PHASE,
-        fault="a redirection",
+        fault="a redirect",
         scripts=answers(head(302, "location: http://127.0.0.1:1/elsewhere", framing="length", length=0)),
         cases=both(FINAL),
     ),
     FaultCase(
         phase=PHASE,
-        fault="two lengths that differ",
+        fault="two different `content-length` headers",
         scripts=answers(head(200, "content-length: 3", framing="length"), Call.begin, Call.go_on, Call.end),
         cases=both(BROKEN, 2),
     ),
     FaultCase(
         phase=PHASE,
-        fault="length and chunks at once",
+        fault="both `content-length` and `transfer-encoding: chunked`",
         scripts=answers(head(200, "content-length: 3"), *HEALTHY[2:]),
         cases=both(BROKEN, 2),
     ),
     FaultCase(
         phase=PHASE,
-        fault="a length below zero",
+        fault="a negative `content-length`",
         scripts=answers(head(framing="length", length=-1), Call.begin, Call.go_on, Call.end),
         cases=both(BROKEN, 2),
     ),
     FaultCase(
         phase=PHASE,
-        fault="HTTP/1.0, the body ends with the connection",
+        fault="HTTP/1.0, body ended by closing the connection",
         scripts=answers(
             lambda call: call.send(f"HTTP/1.0 200 OK\r\ncontent-type: {call.content_type}\r\n\r\n".encode()),
             Call.begin,
@@ -126,7 +126,7 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="the head comes one byte a packet",
+        fault="response headers in packets of one byte",
         scripts=answers(
             send_slowly(b"HTTP/1.1 200 OK\r\nx-a: 1\r\n"),
             lambda call: send_slowly(f"content-type: {call.content_type}\r\n\r\n".encode())(call),
@@ -138,7 +138,7 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="a reused connection that closes before its answer",
+        fault="a reused connection closes before the response",
         scripts=[
             [Call.hear, head(keep=True), *HEALTHY[2:], Call.hear, Call.shut],
             HEALTHY,
@@ -148,7 +148,7 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="a reused connection that is reset before its answer",
+        fault="a reused connection is reset before the response",
         scripts=[
             [Call.hear, head(keep=True), *HEALTHY[2:], Call.hear, Call.reset],
             HEALTHY,

@@ -91,23 +91,27 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="none: `content-length: 0`",
+        fault="empty body: `content-length: 0`",
         scripts=answers(head(framing="length", length=0)),
         cases=both(BROKEN, 2),
     ),
-    FaultCase(phase=PHASE, fault="none: 204", scripts=answers(head(204, framing="close")), cases=both(BROKEN, 2)),
-    FaultCase(phase=PHASE, fault="none, then closed", scripts=answers(head()), cases=both(BROKEN, 2)),
-    FaultCase(phase=PHASE, fault="none, then reset", scripts=answers(head(), Call.reset), cases=both(BROKEN, 2)),
+    FaultCase(
+        phase=PHASE, fault="empty body: status 204", scripts=answers(head(204, framing="close")), cases=both(BROKEN, 2)
+    ),
+    FaultCase(phase=PHASE, fault="no body, connection closed", scripts=answers(head()), cases=both(BROKEN, 2)),
+    FaultCase(
+        phase=PHASE, fault="no body, connection reset", scripts=answers(head(), Call.reset), cases=both(BROKEN, 2)
+    ),
     FaultCase(
         phase=PHASE,
-        fault="none, then silence",
+        fault="no body, then no data",
         scripts=answers(head(), Call.wait),
         cases=both(SILENT),
         settings={"UPSTREAM_FIRST_BYTE_TIMEOUT": "1"},
     ),
     FaultCase(
         phase=PHASE,
-        fault="one object though a stream was asked for, or the other way",
+        fault="one JSON object instead of a stream, or a stream instead of an object",
         scripts=answers(swap),
         cases=both(Complete()),
         differ={"relay": Cases(Case(BROKEN), Case(BROKEN, 2)), "ollama": Cases(Case(Complete()), Case(BROKEN, 2))},
@@ -115,23 +119,31 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="cut in a chunk",
+        fault="connection closed inside a chunk",
         scripts=answers(head(), Call.begin, Call.arrive, raw(b"40\r\n{")),
         cases=TORN,
     ),
-    FaultCase(phase=PHASE, fault="cut between chunks", scripts=answers(head(), Call.begin, Call.arrive), cases=TORN),
     FaultCase(
         phase=PHASE,
-        fault="a chunk whose size is no number",
+        fault="connection closed between chunks",
+        scripts=answers(head(), Call.begin, Call.arrive),
+        cases=TORN,
+    ),
+    FaultCase(
+        phase=PHASE,
+        fault="a chunk size that is not a number",
         scripts=answers(head(), Call.begin, Call.arrive, raw(b"zz\r\n")),
         cases=TORN,
     ),
     FaultCase(
-        phase=PHASE, fault="shorter than its length", scripts=answers(BY_LENGTH, Call.begin, Call.arrive), cases=TORN
+        phase=PHASE,
+        fault="body shorter than `content-length`",
+        scripts=answers(BY_LENGTH, Call.begin, Call.arrive),
+        cases=TORN,
     ),
     FaultCase(
         phase=PHASE,
-        fault="another answer behind it, on the same connection",
+        fault="another response after it on the same connection",
         scripts=answers(
             head(framing="length", keep=True), *_ENDED, raw(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n")
         ),
@@ -139,19 +151,19 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="ends with the connection, too early",
+        fault="body ended by closing the connection, too early",
         scripts=answers(head(framing="close"), Call.begin, Call.arrive),
         cases=TORN,
     ),
     FaultCase(
         phase=PHASE,
-        fault="reset in the middle",
+        fault="connection reset in the middle of the body",
         scripts=answers(head(), Call.begin, Call.arrive, Call.reset),
         cases=TORN,
     ),
     FaultCase(
         phase=PHASE,
-        fault="reset in the arguments of a tool call",
+        fault="connection reset in the arguments of a tool call",
         scripts=answers(
             head(), send(lambda call: call.protocol.opening() + call.protocol.calling()), Call.arrive, Call.reset
         ),
@@ -160,21 +172,21 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="silence in the middle",
+        fault="no data in the middle of the body",
         scripts=answers(head(), Call.begin, Call.arrive, Call.wait),
         cases=Cases(Case(Cut("timeout_error")), Case(SILENT)),
         settings=SHORT,
     ),
     FaultCase(
         phase=PHASE,
-        fault="slow, but never silent for long",
+        fault="slow, but within the timeouts",
         scripts=answers(head(), Call.begin, pause(0.7), Call.go_on, pause(0.7), Call.end, Call.finish),
         cases=both(Complete()),
         settings={"UPSTREAM_IDLE_TIMEOUT": "2"},
     ),
     FaultCase(
         phase=PHASE,
-        fault="an extension of a chunk without end",
+        fault="an endless chunk extension",
         scripts=answers(head(), Call.begin, Call.arrive, raw(b"5;" + b"a" * 600_000), Call.wait),
         cases=TORN,
     ),
@@ -186,7 +198,7 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="complete, then trailers without end",
+        fault="complete, then endless trailers",
         scripts=answers(head(), *_ENDED, raw(b"0\r\n"), *[raw(b"x-a: " + b"a" * 8_000 + b"\r\n")] * 80, Call.wait),
         cases=Cases(Case(Complete()), Case(BROKEN, 2)),
     ),
@@ -204,7 +216,7 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="complete, then silence",
+        fault="complete, then no data",
         scripts=answers(head(), *_ENDED, Call.wait),
         cases=Cases(Case(Complete()), Case(SILENT)),
         settings={"UPSTREAM_IDLE_TIMEOUT": "3"},
@@ -217,7 +229,7 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="packed by deflate",
+        fault="compressed by deflate",
         scripts=answers(*packed("deflate", send(lambda call: zlib.compress(complete(call))))),
         cases=both(Complete()),
     ),
@@ -229,7 +241,7 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="packed by gzip, 4 MiB after decompression",
+        fault="compressed by gzip, 4 MiB after decompression",
         scripts=answers(*packed("gzip", send(lambda call: gzip.compress(complete(call) + b" " * (4 * MEBIBYTE))))),
         cases=both(Complete()),
     ),
@@ -241,7 +253,7 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="gzip that ends in the middle",
+        fault="truncated gzip",
         scripts=answers(*packed("gzip", half_packed)),
         cases=TORN,
     ),
@@ -287,7 +299,7 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="one byte a packet",
+        fault="packets of one byte",
         scripts=answers(
             head(), lambda call: [call.send_chunk(bytes((byte,))) for byte in complete(call)] and None, Call.finish
         ),
@@ -295,7 +307,7 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="all of it in one packet with its head",
+        fault="headers and body in one packet",
         scripts=answers(
             lambda call: call.send(
                 b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"

@@ -20,14 +20,14 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="never accepted (full queue)",
+        fault="connection never accepted (full backlog)",
         scripts=[[Call.wait]],
         cases=both(UNREACHABLE, 2),
         arm=FaultyUpstream.overflow,
         settings={"UPSTREAM_CONNECT_TIMEOUT": "1"},
     ),
-    FaultCase(phase=PHASE, fault="reset once accepted", scripts=[[Call.reset]], cases=both(UNREACHABLE, 2)),
-    FaultCase(phase=PHASE, fault="closed once accepted", scripts=[[Call.shut]], cases=both(UNREACHABLE, 2)),
+    FaultCase(phase=PHASE, fault="connection reset after accept", scripts=[[Call.reset]], cases=both(UNREACHABLE, 2)),
+    FaultCase(phase=PHASE, fault="connection closed after accept", scripts=[[Call.shut]], cases=both(UNREACHABLE, 2)),
     FaultCase(
         phase=PHASE,
         fault="TLS where HTTP is expected",
@@ -43,7 +43,7 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="accepted, then silence",
+        fault="connection accepted, then no data",
         scripts=[[Call.wait]],
         cases=both(Refused(504, "timeout_error")),
         settings={"UPSTREAM_FIRST_BYTE_TIMEOUT": "1"},

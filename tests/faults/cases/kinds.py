@@ -32,7 +32,7 @@ CASES = (
     *(
         FaultCase(
             phase=PHASE,
-            fault=f"{status}, the input is longer than the window",
+            fault=f"{status}, the input exceeds the context window",
             scripts=answers(refuse(status, message=TOO_LONG)),
             cases=both(OVERFLOW),
             differ={"relay": both(Refused(status, kind))},
@@ -81,7 +81,7 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="429, an allowance is used up",
+        fault="429, a quota is used up",
         scripts=answers(refuse(429, message=_HOURLY)),
         cases=both(Refused(429, "rate_limit_error", final=True)),
         differ={"relay": both(Refused(429, "rate_limit_error"))},

@@ -110,7 +110,7 @@ def _overloads() -> Iterator[FaultCase]:
     overloaded = both(Refused(529, "overloaded_error"), 2)
     yield FaultCase(
         phase=PHASE,
-        fault="503 that speaks of overload",
+        fault="503 with a text on overload",
         scripts=answers(refuse(503, message=OVERLOADED)),
         cases=overloaded,
         differ={"relay": both(Refused(503, "api_error"), 2)},
@@ -118,7 +118,7 @@ def _overloads() -> Iterator[FaultCase]:
     )
     yield FaultCase(
         phase=PHASE,
-        fault="500 that speaks of overload",
+        fault="500 with a text on overload",
         scripts=answers(refuse(500, message=OVERLOADED)),
         cases=both(Refused(500, "api_error")),
     )
@@ -135,7 +135,7 @@ def _limits() -> Iterator[FaultCase]:
         ("`retry-after: 1`, short", ("retry-after: 1",), SORRY, 1, 2, 1),
         ("`retry-after: 99999`", ("retry-after: 99999",), SORRY, 3600, 1, 99999),
         ("`retry-after` with a date", date, SORRY, 61, 1, "Fri, 20 Nov 2026 10:01:01 GMT"),
-        ("`retry-after` with a date that is over", past, SORRY, 1, 2, "Fri, 20 Nov 2026 09:00:00 GMT"),
+        ("`retry-after` with a past date", past, SORRY, 1, 2, "Fri, 20 Nov 2026 09:00:00 GMT"),
         ("`retry-after: soon`", ("retry-after: soon",), SORRY, None, 1, "soon"),
         ("`retry-after: -5`", ("retry-after: -5",), SORRY, None, 1, "-5"),
         ("`retry-after-ms: 60500`", ("retry-after-ms: 60500",), SORRY, 61, 1, 61),
@@ -160,11 +160,11 @@ def _bodies() -> Iterator[FaultCase]:
     for words, of_400, of_500, heavy in (
         ("an empty body", answer(400, b""), answer(500, b""), False),
         ("an HTML page", answer(400, _HTML, "text/html"), answer(500, _HTML, "text/html"), False),
-        ("half a body, then closed", answer(400, cut, missing=99), answer(500, cut, missing=99), False),
-        ("JSON that ends in the middle", answer(400, cut), answer(500, cut), False),
-        ("bytes that are no UTF-8", answer(400, b'{"error":"\xff\xfe"'), answer(500, b"\xff\xfe"), False),
-        ("JSON that is no object", answer(400, b"[[[1]]]"), answer(500, b"null"), False),
-        ("JSON 100,000 levels deep", answer(400, b"[" * 100_000), answer(500, b'{"a":' * 100_000), False),
+        ("incomplete body, then closed", answer(400, cut, missing=99), answer(500, cut, missing=99), False),
+        ("truncated JSON", answer(400, cut), answer(500, cut), False),
+        ("invalid UTF-8", answer(400, b'{"error":"\xff\xfe"'), answer(500, b"\xff\xfe"), False),
+        ("JSON that is not an object", answer(400, b"[[[1]]]"), answer(500, b"null"), False),
+        ("JSON with 100,000 levels of nesting", answer(400, b"[" * 100_000), answer(500, b'{"a":' * 100_000), False),
         (
             "65 MiB in chunks",
             pour(400, "application/json", 65, announced=False),
@@ -182,7 +182,7 @@ def _bodies() -> Iterator[FaultCase]:
         yield FaultCase(phase=PHASE, fault=f"500 with {words}", scripts=answers(of_500), cases=server, heavy=heavy)
     yield FaultCase(
         phase=PHASE,
-        fault="400, then silence in its body",
+        fault="400, then no data in the body",
         scripts=answers(answer(400, cut, missing=99), Call.wait),
         cases=client,
         settings={"UPSTREAM_IDLE_TIMEOUT": "1"},

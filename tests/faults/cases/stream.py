@@ -50,13 +50,13 @@ SORRY = "The model is overloaded."
 CASES = (
     FaultCase(
         phase=PHASE,
-        fault="an overload in a 200, before the first words",
+        fault="an overload in a 200, before the first content",
         scripts=answers(*reply(broken(SORRY, overloaded=True))),
         cases=both(OVERLOADED, 2),
     ),
     FaultCase(
         phase=PHASE,
-        fault="an overload in a 200, behind the beginning, before the first words",
+        fault="an overload in a 200, after the start event, before the first content",
         scripts=answers(
             head(),
             send(lambda call: call.protocol.opening() if call.streams else b" "),
@@ -64,17 +64,17 @@ CASES = (
         ),
         cases=both(OVERLOADED, 2),
         differ={"relay": Cases(Case(Cut("overloaded_error", text="")), Case(OVERLOADED, 2))},
-        because="its own beginning has passed",
+        because="it has already forwarded the start event",
     ),
     FaultCase(
         phase=PHASE,
-        fault="an error in a 200, before the first words",
+        fault="an error in a 200, before the first content",
         scripts=answers(*reply(broken("Sorry.", overloaded=False))),
         cases=both(Refused(500, "api_error")),
     ),
     FaultCase(
         phase=PHASE,
-        fault="in a 200, before the first words: the input is longer than the window",
+        fault="in a 200, before the first content: the input exceeds the context window",
         scripts=answers(*reply(broken(TOO_LONG, overloaded=False))),
         cases=both(OVERFLOW),
         differ={"relay": both(Refused(400, "api_error"))},
@@ -82,32 +82,32 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="an overload, then on the second try the reply",
+        fault="an overload, then a reply to the retry",
         scripts=[[Call.hear, *reply(broken(SORRY, overloaded=True))], HEALTHY],
         cases=both(Complete(), 2),
     ),
     FaultCase(
         phase=PHASE,
-        fault="an overload behind the first words",
+        fault="an overload after the first content",
         scripts=answers(head(), Call.begin, Call.arrive, send(broken(SORRY, overloaded=True)), Call.finish),
         cases=streamed(Cut("overloaded_error")),
     ),
     FaultCase(
         phase=PHASE,
-        fault="an error behind the first words",
+        fault="an error after the first content",
         scripts=answers(head(), Call.begin, Call.arrive, send(broken("Sorry.", overloaded=False)), Call.finish),
         cases=streamed(Cut()),
     ),
     FaultCase(
         phase=PHASE,
-        fault="an error behind the end",
+        fault="an error after the end",
         scripts=answers(head(), *_ENDED, send(broken("Sorry.", overloaded=False)), Call.finish),
         cases=streamed(Complete()),
         differ={"relay": streamed(Passed())},
     ),
     FaultCase(
         phase=PHASE,
-        fault="half a record, and the body ends as it should",
+        fault="an incomplete event, then a regular end of the body",
         scripts=answers(
             head(), Call.begin, Call.arrive, send(lambda call: call.rest[:-10] if call.streams else b""), Call.finish
         ),
@@ -115,66 +115,66 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="no end: the body stops behind the last words",
+        fault="no end event after the last content",
         scripts=answers(head(), Call.begin, Call.go_on, Call.finish),
         cases=streamed(Cut(text=WHOLE)),
     ),
     FaultCase(
         phase=PHASE,
-        fault="the end twice",
+        fault="two end events",
         scripts=answers(head(), *_ENDED, Call.end, Call.finish),
         cases=streamed(Complete()),
         differ={"relay": streamed(Passed())},
     ),
     FaultCase(
         phase=PHASE,
-        fault="words behind the end",
+        fault="content after the end",
         scripts=answers(head(), *_ENDED, Call.go_on, Call.finish),
         cases=streamed(Complete()),
         differ={
             "relay": streamed(Passed()),
-            **dict.fromkeys(GOOGLE, streamed(Complete(_MORE, words="the whole reply and those words"))),
+            **dict.fromkeys(GOOGLE, streamed(Complete(_MORE, words="the complete reply and that content"))),
         },
         because="Google marks no record as the last",
     ),
     FaultCase(
         phase=PHASE,
-        fault="garbage behind the end",
+        fault="invalid bytes after the end",
         scripts=answers(head(), *_ENDED, frame(b"\x00\xff{hello"), Call.finish),
         cases=streamed(Complete()),
         differ={"relay": streamed(Passed())},
     ),
     FaultCase(
         phase=PHASE,
-        fault="pings behind the end, for ever",
+        fault="endless pings after the end",
         scripts=answers(head(), *_ENDED, ping_for_ever),
         cases=streamed(Complete()),
         differ={"relay": streamed(Passed())},
     ),
     FaultCase(
         phase=PHASE,
-        fault="garbage in place of the first record",
+        fault="invalid bytes instead of the first event",
         scripts=answers(head(), frame(b"hello"), *_ENDED, Call.finish),
         cases=streamed(BROKEN, 2),
         differ={"relay": streamed(Passed())},
     ),
     FaultCase(
         phase=PHASE,
-        fault="garbage behind the first words",
+        fault="invalid bytes after the first content",
         scripts=answers(head(), Call.begin, Call.arrive, frame(b'{"a":'), Call.go_on, Call.end, Call.finish),
         cases=streamed(Cut()),
         differ={"relay": streamed(Passed())},
     ),
     FaultCase(
         phase=PHASE,
-        fault="JSON that is no object behind the first words",
+        fault="JSON that is not an object, after the first content",
         scripts=answers(head(), Call.begin, Call.arrive, frame(b"[17]"), Call.go_on, Call.end, Call.finish),
         cases=streamed(Cut()),
         differ={"relay": streamed(Passed())},
     ),
     FaultCase(
         phase=PHASE,
-        fault="a record of an unknown kind",
+        fault="an event of an unknown type",
         scripts=answers(
             head(), Call.begin, frame(b'{"type":"hologram","mystery":[1,null]}'), Call.go_on, Call.end, Call.finish
         ),
@@ -183,7 +183,7 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="a record 100,000 levels deep",
+        fault="an event with 100,000 levels of nesting",
         scripts=answers(
             head(),
             Call.begin,
@@ -198,7 +198,7 @@ CASES = (
     ),
     FaultCase(
         phase=PHASE,
-        fault="comments, ids and empty lines between records",
+        fault="comments, ids and empty lines between events",
         scripts=answers(
             head(),
             Call.begin,
