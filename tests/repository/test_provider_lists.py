@@ -9,7 +9,7 @@ from anthropic_proxy.routing.providers import PROVIDERS, Provider
 from anthropic_proxy.routing.router.targets import _PREFERENCE_ORDER
 from tests.support.paths import ROOT
 
-SELECTABLE = [row for row in PROVIDERS if row.selectable]
+SELECTABLE = [row for row in PROVIDERS if row.offered_to_users]
 
 
 def read(name: str) -> str:
