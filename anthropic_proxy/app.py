@@ -5,9 +5,8 @@ import logging
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib import import_module
 from typing import Any
 
 from anthropic_proxy.errors import ClientError, ConfigurationError, ProxyError
@@ -16,6 +15,7 @@ from anthropic_proxy.log import Log
 from anthropic_proxy.log.receipts import ReceiptQueues
 from anthropic_proxy.metrics import Gauges, MetricsPage
 from anthropic_proxy.platforms.heap import HeapTrimmer, tune_gc
+from anthropic_proxy.plugin_packages import open_plugins
 from anthropic_proxy.plugins import Plugin
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.routing.providers import PROVIDERS
@@ -37,8 +37,6 @@ SHUTDOWN_GRACE_SECONDS = 2.0
 """Maximum time at shutdown for cancelled exchanges to send their errors."""
 _FIXED = frozenset({"HOST", "PORT", "STOP_TIMEOUT"})
 """Settings that a running server cannot change."""
-PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = ()
-"""Import names of plugin packages, each with the condition under which it is imported and opened."""
 
 
 class App:
@@ -305,14 +303,6 @@ def _prefetch_default_models(services: Services) -> None:
             continue  # the start-up summary contains the error
         for target in targets:
             services.catalog.refresh_in_background(target.provider.name, target.model)
-
-
-def open_plugins(settings: Settings) -> Iterator[Plugin]:
-    """Yield the plugins that these settings enable. Packages of other plugins are not imported."""
-    for package, is_enabled in PLUGIN_PACKAGES:
-        if is_enabled(settings):
-            plugin: Plugin = import_module(package).open_plugin(settings)
-            yield plugin
 
 
 def load_app(

@@ -1,4 +1,4 @@
-"""The shape of the code as rules, each with its reason. `docs/contributing/architecture.md` describes the same."""
+"""Rules for the structure of the package, each with its reason (docs/contributing/architecture.md)."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ from anthropic_proxy.routing.providers import PROVIDERS
 from tests.support.paths import ROOT
 
 PACKAGE = "anthropic_proxy"
-ROOMS = {"server", "exchange", "routing", "messages", "wire", "upstream", "workers", "platforms"}
+PACKAGES_WITH_PARTS = {"server", "exchange", "routing", "messages", "wire", "upstream", "workers", "platforms"}
 
 # Module → what it may import of this project, beside `errors` and its own folder. The longest name that fits counts;
 # a name means everything below it; `*` means everything.
@@ -24,6 +24,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "platforms": "",
     "workers": "workers server services routing settings metrics platforms log.in_progress",
     "plugins": "messages.fidelity settings",
+    "plugin_packages": "plugins settings",
     "redaction": "",
     "log": "plugins messages.fidelity redaction",
     "metrics": "plugins",
@@ -108,7 +109,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "upstream.public_addresses": "",
     "upstream.web_search": "wire.contract upstream.contract messages.domains",
 }
-NO_LANGUAGE = {
+SHARED_MODULES = {
     "contract",
     "framing",
     "json_schema",
@@ -128,7 +129,7 @@ NO_LANGUAGE = {
     "finish_reasons",
     "input_counts",
     "__init__",
-}  # modules of wire/ that are no wire
+}  # modules of wire/ that are shared by wires
 BROAD_CATCH_ALLOWED = {
     "exchange.pipeline",
     "log.receipts",
@@ -149,7 +150,7 @@ POSIX_LIBRARIES = "resource ctypes"
 POSIX_CALLS = {"add_signal_handler", "pthread_sigmask"}
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 ENVIRONMENT_READERS = {"getproxies", "getproxies_environment", "proxy_bypass", "expandvars"}
-CHANCE = "time datetime random secrets uuid asyncio threading"
+NONDETERMINISTIC = "time datetime random secrets uuid asyncio threading"
 MODEL_FAMILIES = {
     "claude",
     "gpt",
@@ -186,9 +187,9 @@ class Module(NamedTuple):
 
     @property
     def own(self) -> str:
-        """The file, or the folder that a file has become: what may know its own parts."""
+        """Name of the module or package. Modules with the same `own` may import each other."""
         parts = self.name.split(".")
-        return ".".join(parts[:2] if parts[0] in ROOMS else parts[:1])
+        return ".".join(parts[:2] if parts[0] in PACKAGES_WITH_PARTS else parts[:1])
 
     def imports(self) -> Iterator[tuple[int, str]]:
         """Line and absolute dotted name of everything imported, anywhere in the file."""
@@ -227,7 +228,7 @@ def below(name: str, roots: str | Sequence[str]) -> bool:
 Breaches = Iterator[tuple[int, str]]
 
 
-def imports_keep_to_their_column(module: Module) -> Breaches:
+def imports_are_allowed(module: Module) -> Breaches:
     row = max((key for key in MAY_IMPORT if below(module.name, [key])), key=len, default=None)
     if row is None:
         yield 1, "has no row in MAY_IMPORT"
@@ -269,7 +270,7 @@ def only_settings_reads_the_environment(module: Module) -> Breaches:
             continue
         of_os = node.attr in ENVIRONMENT and isinstance(node.value, ast.Name) and node.value.id == "os"
         if of_os or node.attr in ENVIRONMENT_READERS:
-            yield node.lineno, f"touches {ast.unparse(node)} otherwise than to hand it to load_settings"
+            yield node.lineno, f"touches {ast.unparse(node)} for another purpose than an argument of load_settings"
     for node in ast.walk(module.tree):
         if isinstance(node, ast.keyword) and node.arg == "trust_env" and ast.unparse(node.value) != "False":
             yield node.value.lineno, "lets a library read the environment (trust_env)"
@@ -290,8 +291,8 @@ def only_platforms_calls_the_operating_system(module: Module) -> Breaches:
             yield node.lineno, f"calls {node.attr}"
 
 
-def wires_have_two_names(module: Module) -> Breaches:
-    if module.package != "wire" or module.own != module.name or module.name.split(".")[-1] in {*NO_LANGUAGE, "wire"}:
+def wires_export_two_names(module: Module) -> Breaches:
+    if module.package != "wire" or module.own != module.name or module.name.split(".")[-1] in {*SHARED_MODULES, "wire"}:
         return
     if "__all__ = ['WIRE', 'Dialect']" not in map(ast.unparse, module.tree.body):
         yield 1, "does not export WIRE and Dialect, and nothing else"
@@ -316,9 +317,9 @@ def wires_name_no_provider_and_no_model(module: Module) -> Breaches:
                 yield node.lineno, f"compares {ast.unparse(side)}"
 
 
-def inner_rooms_know_no_clock_and_no_chance(module: Module) -> Breaches:
+def messages_and_wires_are_deterministic(module: Module) -> Breaches:
     if module.package in ("messages", "wire"):
-        yield from ((line, f"imports {name}") for line, name in module.imports() if below(name, CHANCE))
+        yield from ((line, f"imports {name}") for line, name in module.imports() if below(name, NONDETERMINISTIC))
 
 
 def modules_are_short(module: Module) -> Breaches:
@@ -334,9 +335,9 @@ def functions_are_short(module: Module) -> Breaches:
             yield node.lineno, f"{node.name} has {lines} lines"
 
 
-def no_module_is_a_drawer(module: Module) -> Breaches:
-    if drawers := {"utils", "util", "helpers", "helper", "common", "misc"} & set(module.name.split(".")):
-        yield 1, f"is called {drawers.pop()}"
+def module_names_are_specific(module: Module) -> Breaches:
+    if vague := {"utils", "util", "helpers", "helper", "common", "misc"} & set(module.name.split(".")):
+        yield 1, f"has the vague name {vague.pop()}"
 
 
 def failures_are_caught_by_name(module: Module) -> Breaches:
@@ -375,44 +376,44 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule(
-        imports_keep_to_their_column,
-        "Rooms do not call each other; the corridor walks between them. What a room does not know cannot break it.",
+        imports_are_allowed,
+        "Packages import only what MAY_IMPORT lists (section 2); `exchange/` calls the packages below it.",
     ),
     Rule(
         only_upstream_opens_sockets,
-        "Limits, proxies and cancellation hold only if every byte leaves by one door: upstream/.",
+        "Limits, proxies and cancellation hold only if every connection is opened in one package: upstream/.",
     ),
     Rule(
         only_platforms_calls_the_operating_system,
-        "A call that one system lacks has its counterpart for the others in one place: platforms/.",
+        "A call that one system lacks has a replacement for other systems in one package: platforms/.",
     ),
     Rule(
         only_settings_reads_the_environment,
         "A variable that is read elsewhere has no default, no check and no line in the documentation.",
     ),
     Rule(
-        wires_have_two_names,
+        wires_export_two_names,
         "A wire package exports its instance of `Wire` and its dialect class. The type checker verifies their members.",
     ),
     Rule(
         wires_name_no_provider_and_no_model,
-        "The catalogue changes weekly. What differs is a field of the Dialect, set by a row of routing/providers.",
+        "Models change weekly. A deviation is a field of the Dialect, set by an entry in routing/providers.",
     ),
     Rule(
-        inner_rooms_know_no_clock_and_no_chance,
+        messages_and_wires_are_deterministic,
         "Golden files replay to the byte only if clock and identifiers are arguments.",
     ),
-    Rule(modules_are_short, "More than 350 lines are two subjects. Make it a folder of the same name."),
-    Rule(functions_are_short, "More than 40 lines do not fit in one look. Name the steps."),
+    Rule(modules_are_short, "A module with more than 350 lines has two subjects. Make it a package of the same name."),
+    Rule(functions_are_short, "More than 40 lines do not fit on one screen. Move steps into functions with names."),
     Rule(
-        no_module_is_a_drawer,
-        "Such a name says nothing about what is inside, so everything ends there. Put it where it is used.",
+        module_names_are_specific,
+        "Such a name does not describe the contents. Put the code into the module that uses it, or name its subject.",
     ),
     Rule(
         failures_are_caught_by_name,
-        "A failure that looks like an ending is the worst failure. Only three edges catch everything.",
+        "A broad `except` hides failures. Only the modules in BROAD_CATCH_ALLOWED may have one.",
     ),
-    Rule(public_names_have_docstrings, "One line says what it gives: shapes, units, errors, source."),
+    Rule(public_names_have_docstrings, "A docstring states the result, units, errors and source (section 13)."),
 )
 
 
