@@ -7,6 +7,8 @@ from urllib.parse import quote
 
 import msgspec
 
+from anthropic_proxy.errors import ProxyError, UpstreamError
+
 _FRAGMENT_CHARACTERS = 12
 """Length of a fragment of a key that is redacted. Texts are truncated, and keys partly masked, at any place."""
 _MIN_CHARACTERS = 4
@@ -62,6 +64,31 @@ def redact_secret(text: str, secret: str) -> str:
     """Return a text without a secret, in plain form, inside JSON, in a URL, in base64, and split by escapes."""
     spelled, mark = _spell(secret), _mark_of(secret)
     return _without_pieces(_without_complete(text, spelled, mark), spelled, mark)
+
+
+def redact_bytes(data: bytes, secret: str) -> bytes:
+    """Return bytes without a secret, as `redact_secret` does for text. A secret that is too short stays."""
+    if not is_redactable(secret):
+        return data
+    return redact_secret(data.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape")
+
+
+def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
+    """Remove these secrets from all texts of an error that are sent to the client or logged.
+
+    Some providers quote the key in an error. Secrets that are too short stay.
+    """
+    for secret in filter(is_redactable, secrets):
+        error.message = redact_secret(error.message, secret)
+        error.args = (error.message,)
+        if not isinstance(error, UpstreamError):
+            continue
+        if error.parameter is not None:
+            error.parameter = redact_secret(error.parameter, secret)
+        if error.body is not None:
+            error.body = redact_bytes(error.body, secret)
+        if notes := getattr(error, "__notes__", None):
+            notes[:] = [redact_secret(note, secret) for note in notes]
 
 
 def _mark_of(secret: str) -> str:

@@ -33,17 +33,16 @@ MAY_IMPORT: Mapping[str, str] = {
     "upstream.transports": "settings upstream wire.contract",
     "server": "server messages exchange services plugins routing.model_listing settings log platforms",
     "server.http1": "platforms server.request_body server.responses",
-    "exchange": "services messages routing wire.contract wire.framing upstream plugins log exchange",
+    "exchange": "redaction services messages routing wire.contract wire.framing upstream plugins log exchange",
     "exchange.client_request": "messages plugins",
     "exchange.gateway": "messages plugins routing services settings exchange.client_request exchange.pipeline",
     "exchange.encoding": "messages wire.contract services exchange.client_request",
     "services": "routing upstream wire.contract plugins log settings platforms.heap",
     "exchange.upstream_stream": "services messages wire.contract wire.framing exchange.watchdog exchange.encoding",
     "exchange.relay": (
-        "messages routing wire.contract wire.framing exchange.watchdog exchange.upstream_stream exchange.masking"
+        "messages routing wire.contract wire.framing exchange.watchdog exchange.upstream_stream redaction"
     ),
-    "exchange.masking": "redaction wire.contract",
-    "exchange.attempts": "services messages routing wire.contract plugins exchange",
+    "exchange.attempts": "redaction services messages routing wire.contract plugins exchange",
     "exchange.adaptation": "messages.fidelity routing.router wire.contract services exchange.encoding",
     "exchange.error_messages": "messages.deltas routing.router wire.contract exchange.relay",
     "exchange.not_found": "routing.providers routing.router settings",

@@ -30,7 +30,6 @@ from anthropic_proxy.exchange.error_messages import (
     prefix_provider,
     require_api_response,
 )
-from anthropic_proxy.exchange.masking import redact_error, redact_secrets_in
 from anthropic_proxy.exchange.media_inlining import new_media_inliner
 from anthropic_proxy.exchange.not_found import explain_not_found
 from anthropic_proxy.exchange.relay import RelayStream
@@ -44,6 +43,7 @@ from anthropic_proxy.messages.reply_schema import ReplySchema
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.redaction import redact_error
 from anthropic_proxy.routing.router import Route, Target
 from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import Credential, RelayWire, UpstreamRequest, UpstreamResponse
@@ -163,11 +163,11 @@ class Attempts:
         explain_not_found(error, state.target, state.upstream_path, self._services.settings)
 
     def _redact_keys(self, error: UpstreamError, target: Target, credential: Credential | None) -> None:
-        redact_error(error, credential)
-        secrets = [server.authorization_token for server in self._request.mcp_servers if server.authorization_token]
+        secrets = [credential.secret] if credential is not None else []
+        secrets += [server.authorization_token for server in self._request.mcp_servers if server.authorization_token]
         if target.provider.transport != "http":  # LiteLLM reads the keys itself; the proxy cannot know which it sent
             secrets += [key.reveal() for key in self._services.settings.other_secrets]
-        redact_secrets_in(error, secrets)
+        redact_error(error, secrets)
 
     async def _try_target(self, request: MessagesRequest, target: Target, *, is_last: bool) -> AnyOpenedStream:
         if (catalog := self._services.catalog).can_query_provider(target.provider.name):

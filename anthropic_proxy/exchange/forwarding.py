@@ -19,12 +19,12 @@ from anthropic_proxy.exchange.call_building import build_relay_call, client_cred
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP, is_large
 from anthropic_proxy.exchange.error_messages import decode_error_response, require_api_response
-from anthropic_proxy.exchange.masking import redact_error
 from anthropic_proxy.exchange.not_found import explain_not_found
 from anthropic_proxy.exchange.relay import forwarded_headers
 from anthropic_proxy.exchange.upstream_stream import read_body
 from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep
 from anthropic_proxy.messages.tokens import estimate
+from anthropic_proxy.redaction import redact_error
 from anthropic_proxy.routing.router import RoutingQuery, Target, find_preferred_provider, resolve_route
 from anthropic_proxy.services import Services
 from anthropic_proxy.wire.contract import BaseDialect, Call, UpstreamResponse
@@ -110,7 +110,7 @@ async def _call_provider(
             finally:
                 await response.close()
     except UpstreamError as error:
-        redact_error(error, credential)
+        redact_error(error, [credential.secret] if credential is not None else [])
         explain_not_found(error, target, call.path, services.settings)
         raise
     except TimeoutError:

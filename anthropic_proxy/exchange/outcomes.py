@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 
 from anthropic_proxy.errors import InternalError, ProxyError
-from anthropic_proxy.exchange.masking import redact_secrets_in
 from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.redaction import redact_error
 from anthropic_proxy.services import Services
 
 
 def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
     """Store an error in the receipt: status, type, message. Removes the keys of the proxy from the error."""
-    redact_secrets_in(error, proxy_keys)
+    redact_error(error, proxy_keys)
     receipt.outcome = "error"
     receipt.status = error.status
     receipt.error_type, receipt.error = error.error_type, error.message

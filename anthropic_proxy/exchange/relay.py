@@ -5,12 +5,12 @@ import re
 from collections.abc import Mapping
 
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
-from anthropic_proxy.exchange.masking import redact_bytes
 from anthropic_proxy.exchange.upstream_stream import TRAILING_USAGE_TIMEOUT_SECONDS, read_body
 from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import ErrorEvent, Event, MessageStop
 from anthropic_proxy.messages.usage import merge_latest
+from anthropic_proxy.redaction import redact_bytes
 from anthropic_proxy.wire.contract import BaseDialect, Call, Credential, RelayWire, UpstreamResponse
 from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, EventSplitter, new_frame_reader
 
@@ -136,7 +136,9 @@ class RelayStream:
         except UpstreamError as error:
             self._end_with_error(error)
             return b""
-        return data if self.failure is None else redact_bytes(data, self._credential)  # an error may quote the key
+        if self.failure is None or self._credential is None:
+            return data
+        return redact_bytes(data, self._credential.secret)  # an error may quote the key
 
     async def _with_end(self, data: bytes) -> bytes:
         """Append the remainder of a fully received answer to the last event: one packet instead of two."""

@@ -129,6 +129,11 @@ class Credential(Struct, frozen=True):
     extra_headers: Mapping[str, str] = {}
     """Headers without secrets that belong to the credential, such as the project that is billed."""
 
+    @property
+    def secret(self) -> str:
+        """The secret that errors and logs must not contain: `value` without the scheme of `authorization`."""
+        return (self.value.partition(" ")[2] if self.header == "authorization" else "") or self.value
+
     def __repr__(self) -> str:
         return f"Credential(header={self.header!r}, value='…', origin={self.origin!r})"
 

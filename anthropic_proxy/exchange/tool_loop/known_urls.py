@@ -65,7 +65,6 @@ def normalize_urls(text: str) -> str:
     """Return a text with normalized URLs: percent-encoded characters are decoded if their meaning stays the same.
 
     >>> normalize_urls("https://a.test/caf%c3%a9%2fb")
-
     'https://a.test/café%2Fb'
     """
     if "%" in text:
