@@ -88,5 +88,5 @@ class AttackUpstream:
         if path in ANSWERED:
             return respond(ANSWERED[path])
         body: Any = json.loads(raw) if raw else {}
-        protocol = next((protocol for protocol in PROTOCOLS if protocol.speaks(path)), PROTOCOLS[0])
+        protocol = next((protocol for protocol in PROTOCOLS if protocol.serves_path(path)), PROTOCOLS[0])
         return self.reply(UpstreamCall(protocol, protocol.streams(path, body)))

@@ -1,9 +1,9 @@
 """One connection to the provider, and the acts that a script is made of.
 
 An act is a function of a `Call`, and a script a sequence of them. Methods of `Call` that need nothing are acts
-themselves: `(Call.hear, head(), Call.begin, Call.reset)` reads a request, sends a head and the first words, and resets
-the connection. After its last act a connection ends as a polite server ends it: nothing more is sent, and what the
-other side still does is watched until it closes too.
+themselves: `(Call.receive, head(), Call.begin, Call.reset)` reads a request, sends a head and the first words, and
+resets the connection. After its last act a connection ends as a polite server ends it: nothing more is sent, and
+what the other side still does is watched until it closes too.
 """
 
 import json
@@ -60,9 +60,9 @@ class Call:
 
     # Acts
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Read a whole request; questions beside it are answered at once."""
-        self._rest()
+        self._mark_idle()
         path, raw = self._read_request()
         self.rests = False
         if path in ANSWERED:
@@ -72,7 +72,8 @@ class Call:
             raise _Over
         self.body = json.loads(raw) if raw else {}
         self.protocol = next(
-            (protocol for protocol in self._upstream.protocols if protocol.speaks(path)), self._upstream.protocols[0]
+            (protocol for protocol in self._upstream.protocols if protocol.serves_path(path)),
+            self._upstream.protocols[0],
         )
         self.streams = self.protocol.streams(path, self.body)
         with self._upstream.changed:
@@ -86,7 +87,7 @@ class Call:
 
     def go_on(self) -> None:
         """Send all other words, without the end."""
-        self.send_chunk(self.rest)
+        self.send_chunk(self.remaining)
 
     def end(self) -> None:
         """Send what marks a reply as complete."""
@@ -129,7 +130,7 @@ class Call:
         )
 
     @property
-    def rest(self) -> bytes:
+    def remaining(self) -> bytes:
         whole = self.whole
         if not self.streams:
             return whole[len(whole) // 2 :]
@@ -159,7 +160,7 @@ class Call:
         if framing == "chunked":
             lines.append("transfer-encoding: chunked")
         elif framing == "length":
-            size = len(self.begun + self.rest + self.last) if length is None else length
+            size = len(self.begun + self.remaining + self.last) if length is None else length
             lines.append(f"content-length: {size}")
         if not keep:
             lines.append("connection: close")
@@ -172,15 +173,15 @@ class Call:
 
     def send(self, data: bytes) -> None:
         """Send bytes as they are; counts those that were taken."""
-        rest = memoryview(data)
-        while rest:
+        remaining = memoryview(data)
+        while remaining:
             try:
-                count = self._connection.send(rest)
+                count = self._connection.send(remaining)
             except OSError:
                 self._leave()
                 raise _Over from None
             self.sent += count
-            rest = rest[count:]
+            remaining = remaining[count:]
 
     def play(self, script: Script) -> None:
         """Play a script, then end the connection."""
@@ -206,14 +207,14 @@ class Call:
                 self._leave()
             self._close()
 
-    def _rest(self) -> None:
+    def _mark_idle(self) -> None:
         with self._upstream.changed:
             self.rests = True
             self._upstream.changed.notify_all()
 
     def _watch(self) -> None:
         """Return when the other side has closed."""
-        self._rest()
+        self._mark_idle()
         try:
             while self._connection.recv(_READ_BYTES):
                 pass
@@ -291,5 +292,5 @@ def pause(seconds: float) -> Act:
     return lambda _: time.sleep(seconds)
 
 
-HEALTHY: Script = (Call.hear, head(), Call.begin, Call.go_on, Call.end, Call.finish)
+HEALTHY: Script = (Call.receive, head(), Call.begin, Call.go_on, Call.end, Call.finish)
 """A reply as it should be."""

@@ -98,7 +98,7 @@ class Passed:
 
 
 @dataclass(frozen=True)
-class Gone:
+class ClientDisconnected:
     """Nothing: the client had left."""
 
     words: str = "no client; the upstream call is closed"
@@ -107,7 +107,7 @@ class Gone:
         yield from ()
 
 
-Expected = Complete | Refused | Cut | Passed | Gone
+Expected = Complete | Refused | Cut | Passed | ClientDisconnected
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def whole(expected: Expected, calls: int = 1) -> Cases:
 
 def check_answer(expected: Expected, answer: Answer) -> Iterator[str]:
     """Yield what is wrong with an answer: with its content, and with how it ends."""
-    if isinstance(expected, Gone):
+    if isinstance(expected, ClientDisconnected):
         return
     if answer.hung:
         yield "it hangs"

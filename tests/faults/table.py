@@ -36,8 +36,8 @@ def written() -> str:
 
 def write(rows: Sequence[FaultCase]) -> None:
     """Put the table into the documentation."""
-    before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
-    behind = rest.partition(END)[2]
+    before, _, remaining = DOCS.read_text(encoding="utf-8").partition(BEGIN)
+    behind = remaining.partition(END)[2]
     DOCS.write_text(f"{before}{BEGIN}\n\n{describe(rows)}\n\n{END}{behind}", encoding="utf-8")
 
 
@@ -78,10 +78,10 @@ def _whole_words(cases: Cases) -> str:
 
 
 def _differences(case: FaultCase) -> str:
-    said: dict[str, list[str]] = {}
+    grouped: dict[str, list[str]] = {}
     for protocol, cases in case.differ.items():
         streamed, whole = _words(cases.streamed), _words(cases.whole)
         parts = [streamed] if streamed == whole else [part for part in (streamed, whole) if part != _NO_CASE]
-        said.setdefault("; not streamed: ".join(parts), []).append(protocol)
-    differences = "; ".join(f"{', '.join(protocols)}: {words}" for words, protocols in said.items())
+        grouped.setdefault("; not streamed: ".join(parts), []).append(protocol)
+    differences = "; ".join(f"{', '.join(protocols)}: {words}" for words, protocols in grouped.items())
     return f"{differences} ({case.because})" if case.because else differences

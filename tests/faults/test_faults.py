@@ -9,7 +9,7 @@ from tests.faults import table
 from tests.faults.cases import CASES
 from tests.faults.cases.case import FaultCase
 from tests.faults.client import Answer
-from tests.faults.expected import Complete, Cut, Expected, Gone, Passed, Refused, check_answer
+from tests.faults.expected import ClientDisconnected, Complete, Cut, Expected, Passed, Refused, check_answer
 from tests.faults.protocols import PROTOCOLS
 from tests.faults.runner import FaultRunner, seems_blocked
 
@@ -47,7 +47,7 @@ def test_the_documentation_has_the_table_of_the_rows() -> None:
     assert table.written() == table.describe(CASES), "scripts/ci/faults --write brings it up to date"
 
 
-def test_every_row_has_a_name_of_its_own_and_differs_only_where_somebody_speaks() -> None:
+def test_every_row_has_a_unique_name_and_differs_only_in_scripts() -> None:
     counted = Counter(case.name for case in CASES)
     assert [name for name, count in counted.items() if count > 1] == []
     assert set(QUICK) <= counted.keys()
@@ -83,4 +83,4 @@ def test_the_lab_sees_what_is_not_as_expected(expected: Expected, answer: Answer
 
 def test_the_lab_accepts_what_is_as_expected() -> None:
     assert list(check_answer(Refused(502, "api_error"), _ERROR)) == []
-    assert list(check_answer(Gone(), Answer())) == []
+    assert list(check_answer(ClientDisconnected(), Answer())) == []

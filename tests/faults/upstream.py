@@ -10,7 +10,7 @@ from tests.faults.protocols import ProviderProtocol
 
 _SEND_BYTES = 65_536
 """Small, so that what the operating system took from us is soon on its way."""
-_MOST_WAITING = 64
+_MAX_BACKLOG = 64
 
 
 class FaultyUpstream:
@@ -35,7 +35,7 @@ class FaultyUpstream:
         self._listener = self._bind()
         self._place = self._listener.getsockname()
         self.address = f"127.0.0.1:{self._place[1]}"
-        self._accept_from(_MOST_WAITING)
+        self._accept_from(_MAX_BACKLOG)
 
     def play(self, *scripts: Script) -> None:
         """Forget what was, and play these from the next connection on."""
@@ -80,7 +80,7 @@ class FaultyUpstream:
         """Accept connections again."""
         self._stop_listening()
         self._listener = self._bind()
-        self._accept_from(_MOST_WAITING)
+        self._accept_from(_MAX_BACKLOG)
 
     def close(self) -> None:
         """End everything."""
@@ -121,7 +121,7 @@ class FaultyUpstream:
                 call = Call(self, connection)
                 script = self._scripts[min(len(self.calls), len(self._scripts) - 1)]
                 self.calls.append(call)
-                if script[0] is not Call.hear:
+                if script[0] is not Call.receive:
                     self.asked += 1
                 self.changed.notify_all()
             threading.Thread(target=call.play, args=(script,), daemon=True).start()

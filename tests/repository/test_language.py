@@ -40,6 +40,7 @@ CHECKED_TESTS: tuple[str, ...] = (
     "tests/conftest.py",
     "tests/contract_mutations.py",
     "tests/differential/",
+    "tests/faults/",
     "tests/fuzz/",
     "tests/growth/",
     "tests/language.py",

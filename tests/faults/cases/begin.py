@@ -38,7 +38,7 @@ CASES = (
     FaultCase(
         phase=PHASE,
         fault="the first connection closes, the second responds",
-        scripts=[[Call.hear, Call.shut], HEALTHY],
+        scripts=[[Call.receive, Call.shut], HEALTHY],
         cases=both(Complete(), 2),
     ),
     FaultCase(
@@ -140,7 +140,7 @@ CASES = (
         phase=PHASE,
         fault="a reused connection closes before the response",
         scripts=[
-            [Call.hear, head(keep=True), *HEALTHY[2:], Call.hear, Call.shut],
+            [Call.receive, head(keep=True), *HEALTHY[2:], Call.receive, Call.shut],
             HEALTHY,
         ],
         cases=both(Complete(), 2),
@@ -150,7 +150,7 @@ CASES = (
         phase=PHASE,
         fault="a reused connection is reset before the response",
         scripts=[
-            [Call.hear, head(keep=True), *HEALTHY[2:], Call.hear, Call.reset],
+            [Call.receive, head(keep=True), *HEALTHY[2:], Call.receive, Call.reset],
             HEALTHY,
         ],
         cases=both(Complete(), 2),
@@ -159,7 +159,7 @@ CASES = (
     FaultCase(
         phase=PHASE,
         fault="an idle connection that closes",
-        scripts=[[Call.hear, head(keep=True), *HEALTHY[2:]], HEALTHY],
+        scripts=[[Call.receive, head(keep=True), *HEALTHY[2:]], HEALTHY],
         cases=both(Complete(), 1),
         ask=ask_twice,
     ),

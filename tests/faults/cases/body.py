@@ -13,7 +13,7 @@ from tests.faults.protocols import literal
 PHASE = "body"
 BROKEN = Refused(502, "api_error")
 FINAL = Refused(502, "api_error", final=True)
-SILENT = Refused(504, "timeout_error")
+IDLE_TIMEOUT = Refused(504, "timeout_error")
 TORN = Cases(Case(Cut()), Case(BROKEN, 2))
 """A stream ends with an error after its first words; a reply in one piece is asked for once more."""
 SHORT = {"UPSTREAM_IDLE_TIMEOUT": "1"}
@@ -23,7 +23,7 @@ _LONG = "a" * (7 * MEBIBYTE)
 
 
 def complete(call: Call) -> bytes:
-    return call.begun + call.rest + call.last
+    return call.begun + call.remaining + call.last
 
 
 def packed(encoding: str, pack: Act) -> tuple[Act, ...]:
@@ -106,7 +106,7 @@ CASES = (
         phase=PHASE,
         fault="no body, then no data",
         scripts=answers(head(), Call.wait),
-        cases=both(SILENT),
+        cases=both(IDLE_TIMEOUT),
         settings={"UPSTREAM_FIRST_BYTE_TIMEOUT": "1"},
     ),
     FaultCase(
@@ -174,7 +174,7 @@ CASES = (
         phase=PHASE,
         fault="no data in the middle of the body",
         scripts=answers(head(), Call.begin, Call.arrive, Call.wait),
-        cases=Cases(Case(Cut("timeout_error")), Case(SILENT)),
+        cases=Cases(Case(Cut("timeout_error")), Case(IDLE_TIMEOUT)),
         settings=SHORT,
     ),
     FaultCase(
@@ -218,7 +218,7 @@ CASES = (
         phase=PHASE,
         fault="complete, then no data",
         scripts=answers(head(), *_ENDED, Call.wait),
-        cases=Cases(Case(Complete()), Case(SILENT)),
+        cases=Cases(Case(Complete()), Case(IDLE_TIMEOUT)),
         settings={"UPSTREAM_IDLE_TIMEOUT": "3"},
     ),
     FaultCase(

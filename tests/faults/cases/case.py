@@ -91,4 +91,4 @@ class FaultCase:
 
 def answers(*acts: Act) -> Sequence[Script]:
     """Return the scripts of a provider that reads the request and then does the same to each."""
-    return ((Call.hear, *acts),)
+    return ((Call.receive, *acts),)

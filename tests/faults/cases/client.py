@@ -9,11 +9,11 @@ from tests.faults.call import HEALTHY, Call, head
 from tests.faults.cases.case import FaultCase, FaultContext, Observed, answers, ask_with
 from tests.faults.cases.status import MEBIBYTE, refuse
 from tests.faults.client import WORDS, Answer, Asking, encode_request, head_of, request_of
-from tests.faults.expected import Complete, Gone, Refused, both, streamed
+from tests.faults.expected import ClientDisconnected, Complete, Refused, both, streamed
 from tests.faults.protocols import literal
 
 PHASE = "client"
-MOST_BUFFERED = MEBIBYTE
+MAX_BUFFERED_BYTES = MEBIBYTE
 _FLOOD = 256
 _PIECE = "a" * 65_536
 _STILL_SECONDS = 1.0
@@ -103,7 +103,7 @@ def read_late(context: FaultContext) -> Observed:
     buffered = sent - asking.read_bytes
     answer = asking.read_answer()
     asking.close()
-    problems = [f"{buffered:,} bytes were on the way"] if buffered > MOST_BUFFERED else []
+    problems = [f"{buffered:,} bytes were on the way"] if buffered > MAX_BUFFERED_BYTES else []
     return Observed(answer, answer.seconds, problems)
 
 
@@ -123,7 +123,7 @@ def _nested(levels: int) -> list[object]:
     return deep
 
 
-_NOT_ASKED = both(Gone(), 0)
+_NOT_ASKED = both(ClientDisconnected(), 0)
 
 
 CASES = (
@@ -131,28 +131,28 @@ CASES = (
         phase=PHASE,
         fault="disconnects before the first byte",
         scripts=answers(Call.wait),
-        cases=both(Gone()),
+        cases=both(ClientDisconnected()),
         ask=leave(asked),
     ),
     FaultCase(
         phase=PHASE,
         fault="disconnects in the middle of the reply",
         scripts=answers(head(), Call.begin, Call.wait),
-        cases=both(Gone()),
+        cases=both(ClientDisconnected()),
         ask=leave(words_came),
     ),
     FaultCase(
         phase=PHASE,
         fault="disconnects before the retry",
         scripts=answers(refuse(503)),
-        cases=both(Gone()),
+        cases=both(ClientDisconnected()),
         ask=leave(refused),
     ),
     FaultCase(
         phase=PHASE,
         fault="disconnects without reading the reply",
         scripts=answers(head(), flood, Call.finish),
-        cases=streamed(Gone()),
+        cases=streamed(ClientDisconnected()),
         ask=stop_reading,
     ),
     FaultCase(

@@ -12,13 +12,13 @@ PASSED = both(Complete())
 _ENDED = (Call.begin, Call.go_on, Call.end)
 
 
-def saying(said: bytes) -> Callable[[Call], bytes]:
+def saying(content: bytes) -> Callable[[Call], bytes]:
     """Return a whole reply with this JSON string as its first words, or as all of them."""
 
     def build(call: Call) -> bytes:
         if not call.streams:
-            return call.protocol.body(said)
-        return call.protocol.opening() + call.protocol.words(said) + call.protocol.ending()
+            return call.protocol.body(content)
+        return call.protocol.opening() + call.protocol.words(content) + call.protocol.ending()
 
     return build
 
@@ -28,21 +28,27 @@ def counting(count: bytes | None) -> Callable[[Call], bytes]:
 
     def build(call: Call) -> bytes:
         protocol = call.protocol
-        return call.begun + call.rest + protocol.ending(count) if call.streams else protocol.body(literal(WHOLE), count)
+        return (
+            call.begun + call.remaining + protocol.ending(count)
+            if call.streams
+            else protocol.body(literal(WHOLE), count)
+        )
 
     return build
 
 
-def cut_letter(call: Call) -> bytes:
+def split_character(call: Call) -> bytes:
     """Two records with half of the first letter each."""
     first, other = literal(PIECES[0])[:2] + b'"', b'"' + literal(PIECES[0])[2:]
     if not call.streams:
         return call.protocol.body(literal(WHOLE))
-    return call.protocol.opening() + call.protocol.words(first) + call.protocol.words(other) + call.rest + call.last
+    return (
+        call.protocol.opening() + call.protocol.words(first) + call.protocol.words(other) + call.remaining + call.last
+    )
 
 
 def lines_end_with(end: bytes) -> Callable[[Call], bytes]:
-    return lambda call: (call.begun + call.rest + call.last).replace(b"\n", end)
+    return lambda call: (call.begun + call.remaining + call.last).replace(b"\n", end)
 
 
 CASES = (
@@ -66,7 +72,7 @@ CASES = (
     FaultCase(
         phase=PHASE,
         fault="a UTF-8 character split between two packets",
-        scripts=answers(*reply(cut_letter)),
+        scripts=answers(*reply(split_character)),
         cases=streamed(Complete()),
         differ={"relay": streamed(Passed())},
     ),
@@ -137,7 +143,7 @@ CASES = (
         phase=PHASE,
         fault="a duplicate key",
         scripts=answers(
-            *reply(lambda call: (call.begun + call.rest + call.last).replace(b'{"', b'{"twice":1,"twice":2,"'))
+            *reply(lambda call: (call.begun + call.remaining + call.last).replace(b'{"', b'{"twice":1,"twice":2,"'))
         ),
         cases=PASSED,
     ),

@@ -83,7 +83,7 @@ CASES = (
     FaultCase(
         phase=PHASE,
         fault="an overload, then a reply to the retry",
-        scripts=[[Call.hear, *reply(broken(SORRY, overloaded=True))], HEALTHY],
+        scripts=[[Call.receive, *reply(broken(SORRY, overloaded=True))], HEALTHY],
         cases=both(Complete(), 2),
     ),
     FaultCase(
@@ -109,7 +109,11 @@ CASES = (
         phase=PHASE,
         fault="an incomplete event, then a regular end of the body",
         scripts=answers(
-            head(), Call.begin, Call.arrive, send(lambda call: call.rest[:-10] if call.streams else b""), Call.finish
+            head(),
+            Call.begin,
+            Call.arrive,
+            send(lambda call: call.remaining[:-10] if call.streams else b""),
+            Call.finish,
         ),
         cases=Cases(Case(Cut(text=PIECES[0] + PIECES[1])), Case(BROKEN, 2)),
     ),

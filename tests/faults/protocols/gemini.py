@@ -8,16 +8,16 @@ from tests.faults.protocols.protocol import USAGE, ProviderProtocol, as_json
 class Gemini(ProviderProtocol):
     """Google's `generateContent`, at either door."""
 
-    def speaks(self, path: str) -> bool:
+    def serves_path(self, path: str) -> bool:
         return "enerateContent" in path
 
     def streams(self, path: str, body: Any) -> bool:
         return ":streamGenerateContent" in path
 
-    def words(self, said: bytes) -> bytes:
+    def words(self, content: bytes) -> bytes:
         return self.frame(
             b'{"candidates":[{"content":{"parts":[{"text":'
-            + said
+            + content
             + b'}],"role":"model"},"index":0}],"modelVersion":"m"}'
         )
 
@@ -29,8 +29,8 @@ class Gemini(ProviderProtocol):
         candidate = b'{"content":{"parts":[{"text":""}],"role":"model"},"finishReason":"STOP","index":0}'
         return self.frame(b'{"candidates":[' + candidate + b"]" + self._usage(count) + b"}")
 
-    def body(self, said: bytes, count: bytes | None = USAGE) -> bytes:
-        content = b'{"content":{"parts":[{"text":' + said + b'}],"role":"model"},"finishReason":"STOP","index":0}'
+    def body(self, content: bytes, count: bytes | None = USAGE) -> bytes:
+        content = b'{"content":{"parts":[{"text":' + content + b'}],"role":"model"},"finishReason":"STOP","index":0}'
         return b'{"candidates":[' + content + b"]" + self._usage(count) + b"}"
 
     def _usage(self, count: bytes | None) -> bytes:

@@ -6,14 +6,14 @@ from tests.faults.protocols.protocol import USAGE, ProviderProtocol, as_json
 class Ollama(ProviderProtocol):
     """Ollama's `/api/chat`."""
 
-    def speaks(self, path: str) -> bool:
+    def serves_path(self, path: str) -> bool:
         return path.endswith("/api/chat")
 
     def frame(self, data: bytes) -> bytes:
         return data + b"\n"
 
-    def words(self, said: bytes) -> bytes:
-        return self.frame(b'{"model":"llama3","message":{"role":"assistant","content":' + said + b'},"done":false}')
+    def words(self, content: bytes) -> bytes:
+        return self.frame(b'{"model":"llama3","message":{"role":"assistant","content":' + content + b'},"done":false}')
 
     def calling(self) -> bytes:
         call = b'{"function":{"name":"dig","arguments":{"deep":1}}}'
@@ -23,9 +23,9 @@ class Ollama(ProviderProtocol):
     def ending(self, count: bytes | None = USAGE) -> bytes:
         return self.frame(self.body(b'""', count))
 
-    def body(self, said: bytes, count: bytes | None = USAGE) -> bytes:
+    def body(self, content: bytes, count: bytes | None = USAGE) -> bytes:
         usage = b"" if count is None else b',"prompt_eval_count":%b,"eval_count":%b' % (count, count)
-        message = b'{"role":"assistant","content":' + said + b"}"
+        message = b'{"role":"assistant","content":' + content + b"}"
         return b'{"model":"llama3","message":' + message + b',"done":true,"done_reason":"stop"' + usage + b"}"
 
     def error(self, status: int, message: str) -> bytes:

@@ -8,7 +8,7 @@ _KINDS = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_excee
 class Chat(ProviderProtocol):
     """Chat Completions."""
 
-    def speaks(self, path: str) -> bool:
+    def serves_path(self, path: str) -> bool:
         return path.endswith("/chat/completions")
 
     def _chunk(self, delta: bytes, reason: bytes = b"null") -> bytes:
@@ -20,8 +20,8 @@ class Chat(ProviderProtocol):
     def opening(self) -> bytes:
         return self._chunk(b'{"role":"assistant","content":""}')
 
-    def words(self, said: bytes) -> bytes:
-        return self._chunk(b'{"content":' + said + b"}")
+    def words(self, content: bytes) -> bytes:
+        return self._chunk(b'{"content":' + content + b"}")
 
     def calling(self) -> bytes:
         call = b'{"index":0,"id":"call_1","type":"function","function":{"name":"dig","arguments":"{\\"deep\\": 1"}}'
@@ -31,11 +31,11 @@ class Chat(ProviderProtocol):
         usage = b"" if count is None else self.frame(b'{"choices":[],"usage":' + self._usage(count) + b"}")
         return self._chunk(b"{}", b'"stop"') + usage + self.frame(b"[DONE]")
 
-    def body(self, said: bytes, count: bytes | None = USAGE) -> bytes:
+    def body(self, content: bytes, count: bytes | None = USAGE) -> bytes:
         usage = b"" if count is None else b',"usage":' + self._usage(count)
         return (
             b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":'
-            b'{"role":"assistant","content":' + said + b'},"finish_reason":"stop"}]' + usage + b"}"
+            b'{"role":"assistant","content":' + content + b'},"finish_reason":"stop"}]' + usage + b"}"
         )
 
     def _usage(self, count: bytes) -> bytes:
@@ -62,7 +62,7 @@ class Groq(Chat):
 class Responses(ProviderProtocol):
     """OpenAI's Responses."""
 
-    def speaks(self, path: str) -> bool:
+    def serves_path(self, path: str) -> bool:
         return path.endswith("/responses")
 
     def event(self, kind: str, fields: bytes) -> bytes:
@@ -75,9 +75,9 @@ class Responses(ProviderProtocol):
         added = b'"output_index":0,"item":' + item
         return self.event("response.created", created) + self.event("response.output_item.added", added)
 
-    def words(self, said: bytes) -> bytes:
+    def words(self, content: bytes) -> bytes:
         return self.event(
-            "response.output_text.delta", b'"item_id":"msg_1","output_index":0,"content_index":0,"delta":' + said
+            "response.output_text.delta", b'"item_id":"msg_1","output_index":0,"content_index":0,"delta":' + content
         )
 
     def calling(self) -> bytes:
@@ -91,15 +91,15 @@ class Responses(ProviderProtocol):
         completed = b'"response":' + self.body(literal(WHOLE), count)
         return self.event("response.output_item.done", done) + self.event("response.completed", completed)
 
-    def body(self, said: bytes, count: bytes | None = USAGE) -> bytes:
+    def body(self, content: bytes, count: bytes | None = USAGE) -> bytes:
         usage = b"null" if count is None else b'{"input_tokens":%b,"output_tokens":%b}' % (count, count)
         return (
             b'{"id":"resp_1","object":"response","status":"completed","error":null,"incomplete_details":null,'
-            b'"model":"m","output":[' + self._item(said) + b'],"usage":' + usage + b"}"
+            b'"model":"m","output":[' + self._item(content) + b'],"usage":' + usage + b"}"
         )
 
-    def _item(self, said: bytes) -> bytes:
-        content = b'[{"type":"output_text","text":' + said + b',"annotations":[]}]'
+    def _item(self, content: bytes) -> bytes:
+        content = b'[{"type":"output_text","text":' + content + b',"annotations":[]}]'
         return b'{"id":"msg_1","type":"message","role":"assistant","status":"completed","content":' + content + b"}"
 
     def error(self, status: int, message: str) -> bytes:

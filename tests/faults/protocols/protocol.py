@@ -39,7 +39,7 @@ class ProviderProtocol:
     settings: tuple[tuple[str, str], ...] = ()
     framing: Literal["sse", "ndjson"] = "sse"
 
-    def speaks(self, path: str) -> bool:
+    def serves_path(self, path: str) -> bool:
         """Return whether a request with this path is meant for this protocol."""
         raise NotImplementedError
 
@@ -55,8 +55,8 @@ class ProviderProtocol:
         """Return the beginning of a stream, before any text of the model."""
         return b""
 
-    def words(self, said: bytes) -> bytes:
-        """Return the record of a fragment; `said` is a JSON string."""
+    def words(self, content: bytes) -> bytes:
+        """Return the record of a fragment; `content` is a JSON string."""
         raise NotImplementedError
 
     def calling(self) -> bytes:
@@ -67,7 +67,7 @@ class ProviderProtocol:
         """Return the end that marks a stream as complete; `count` stands in every place for a number of tokens."""
         raise NotImplementedError
 
-    def body(self, said: bytes, count: bytes | None = USAGE) -> bytes:
+    def body(self, content: bytes, count: bytes | None = USAGE) -> bytes:
         """Return a reply that is not streamed."""
         raise NotImplementedError
 

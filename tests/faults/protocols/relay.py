@@ -18,7 +18,7 @@ _ANTHROPIC_KINDS = {
 class Relay(ProviderProtocol):
     """Anthropic's own Messages, which passes."""
 
-    def speaks(self, path: str) -> bool:
+    def serves_path(self, path: str) -> bool:
         return path.partition("?")[0].endswith("/messages")
 
     def event(self, kind: str, fields: bytes = b"") -> bytes:
@@ -31,8 +31,8 @@ class Relay(ProviderProtocol):
         block = b'"index":0,"content_block":{"type":"text","text":""}'
         return self.event("message_start", b'"message":' + message) + self.event("content_block_start", block)
 
-    def words(self, said: bytes) -> bytes:
-        return self.event("content_block_delta", b'"index":0,"delta":{"type":"text_delta","text":' + said + b"}")
+    def words(self, content: bytes) -> bytes:
+        return self.event("content_block_delta", b'"index":0,"delta":{"type":"text_delta","text":' + content + b"}")
 
     def calling(self) -> bytes:
         block = b'"index":1,"content_block":{"type":"tool_use","id":"toolu_1","name":"dig","input":{}}'
@@ -46,19 +46,19 @@ class Relay(ProviderProtocol):
         stop = self.event("content_block_stop", b'"index":0')
         return stop + self.event("message_delta", delta) + self.event("message_stop")
 
-    def body(self, said: bytes, count: bytes | None = USAGE) -> bytes:
+    def body(self, content: bytes, count: bytes | None = USAGE) -> bytes:
         usage = None if count is None else b'{"input_tokens":%b,"output_tokens":%b}' % (count, count)
-        return self._message(b'[{"type":"text","text":' + said + b"}]", b'"end_turn"', usage)
+        return self._message(b'[{"type":"text","text":' + content + b"}]", b'"end_turn"', usage)
 
     def _message(self, content: bytes, reason: bytes, usage: bytes | None) -> bytes:
-        said = b"" if usage is None else b',"usage":' + usage
+        usage_field = b"" if usage is None else b',"usage":' + usage
         return (
             b'{"id":"msg_1","type":"message","role":"assistant","model":"claude-sonnet-4-5","content":'
             + content
             + b',"stop_reason":'
             + reason
             + b',"stop_sequence":null'
-            + said
+            + usage_field
             + b"}"
         )
 
