@@ -1,4 +1,4 @@
-"""The log: two lines per exchange, without keys and message text."""
+"""Log of the proxy on standard error: two lines for each exchange, without keys and message content."""
 
 from anthropic_proxy.log.lines import escape_unprintable
 from anthropic_proxy.log.log import Log, LogLevel

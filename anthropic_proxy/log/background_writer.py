@@ -1,4 +1,7 @@
-"""Bounded queue and thread for log output. A blocked reader of the log does not delay requests."""
+"""Output of log entries: a bounded queue, and a thread that writes the entries to a file descriptor.
+
+A blocked reader of the log does not delay requests.
+"""
 
 import atexit
 import os
@@ -8,17 +11,22 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 
 MAX_QUEUED_ENTRIES = 5_000
-"""Maximum number of queued entries. Later ones are dropped and counted."""
+"""Maximum number of queued log entries. Further entries are dropped and counted."""
 BATCH_INTERVAL_SECONDS = 0.05
-"""Pause between two writes. Entries of the pause share one write and one wake-up of the thread."""
+"""Pause of the thread between two writes. Entries that are queued during the pause are written together."""
 FLUSH_TIMEOUT_SECONDS = 1.0
-"""Time limit of a flush, for a reader that is blocked."""
+"""Maximum time that `flush` waits, because the reader of the log may be blocked."""
 MAX_WRITE_BYTES = 4096
-"""Maximum size of one write. A pipe writes it atomically, so lines of processes do not mix (PIPE_BUF)."""
+"""Maximum size of one write of several entries (PIPE_BUF): a pipe then does not mix lines of several processes. A
+longer entry is written by itself."""
 
 
 class BackgroundWriter:
-    """Queue and thread in front of a file descriptor. `describe_dropped` returns the entry for a dropped count."""
+    """Queue of log entries, and the thread that writes them to a file descriptor.
+
+    `encode`: log entry → bytes. `describe_dropped`: number of dropped entries → log entry that reports them.
+    `max_queued`: size of the queue.
+    """
 
     def __init__(
         self,
@@ -37,11 +45,11 @@ class BackgroundWriter:
         self._thread: threading.Thread | None = None
 
     def set_encoder(self, encode: Callable[[str], bytes], describe_dropped: Callable[[int], str]) -> None:
-        """Use the encoder of another log, also for queued entries."""
+        """Replace both functions of the constructor, also for entries that are already queued."""
         self._encode, self._describe_dropped = encode, describe_dropped
 
     def enqueue(self, text: str) -> None:
-        """Queue an entry that ends with a line end. Never waits; drops the entry if the queue is full."""
+        """Queue a log entry, which must end with a line end. If the queue is full, drop the entry and count it."""
         if self._queue.qsize() >= self._max_queued:
             self._dropped += 1
             return
@@ -52,7 +60,7 @@ class BackgroundWriter:
             atexit.register(self.flush)
 
     def flush(self, seconds: float = FLUSH_TIMEOUT_SECONDS) -> None:
-        """Wait until everything is written, for at most `seconds`."""
+        """Wait until all queued entries are written, for at most `seconds`."""
         if self._thread is not None:
             written = threading.Event()
             self._queue.put(written)
@@ -83,7 +91,7 @@ class BackgroundWriter:
             self._flush_requested.wait(BATCH_INTERVAL_SECONDS)
 
     def _pop_all(self) -> Iterator[str | threading.Event]:
-        """Wait for an item; yield it and all that are queued."""
+        """Wait for a queued item, then yield it and all further ones: entries, and events of `flush`."""
         yield self._queue.get()
         try:
             while True:

@@ -1,32 +1,37 @@
-"""The requests that a process is working on, and its heartbeat, in memory that another process can read.
+"""Memory with the client requests in progress of one process and its heartbeat, which the supervisor can read.
 
-A blocked process cannot report anything, so everything is written in advance: 32 slots of text, no allocation.
+A blocked worker cannot report its requests, so each request is written at its start. The memory has 32 slots of text
+with fixed size.
 """
 
 from struct import Struct
 
 HEARTBEAT_INTERVAL_SECONDS = 1.0
-"""Interval of heartbeats, which the event loop writes."""
+"""Interval at which the event loop writes a heartbeat. The supervisor kills a worker without heartbeats."""
 _BEAT_BYTES = 8
 _NEWEST = _BEAT_BYTES
-"""Place of the number of the newest slot."""
+"""Offset of the byte that contains the index of the newest slot."""
 _TEXT_BYTES = 256
-"""Method, path and id of a request."""
+"""Bytes of a slot for method, path and request id."""
 MAX_FIELD_LENGTH = 80
-"""Characters of a path, and bytes of a model, that are written."""
+"""Maximum characters of a URL path, and maximum bytes of a model id, in a slot. Longer text is cut."""
 _SLOT_BYTES = _TEXT_BYTES + MAX_FIELD_LENGTH
 _SLOTS = 32
 _STARTS = tuple(_NEWEST + 1 + number * _SLOT_BYTES for number in range(_SLOTS))
 SHARED_MEMORY_BYTES = _NEWEST + 1 + _SLOTS * _SLOT_BYTES
+"""Size of the memory of one process: heartbeat count, index of the newest slot, and the slots."""
 MAX_LISTED_REQUESTS = 3
-"""Requests that a message names."""
+"""Maximum number of requests that `describe_requests` lists. Further requests are only counted."""
 _write_slot = Struct(f"{_TEXT_BYTES}s{MAX_FIELD_LENGTH}s").pack_into
-"""Cuts what is too long, and fills the rest with zeros."""
+"""Writes the two texts of a slot. Text that is too long is cut; unused bytes become zeros."""
 _write_model = Struct(f"{MAX_FIELD_LENGTH}s").pack_into
 
 
 class RequestsInProgress:
-    """Requests in progress. `board`: `SHARED_MEMORY_BYTES` of shared memory; None: nothing is shared."""
+    """Client requests in progress of this process, and its heartbeat.
+
+    `board`: `SHARED_MEMORY_BYTES` of memory that is shared with the supervisor. None: memory of this process only.
+    """
 
     def __init__(self, board: memoryview | None = None) -> None:
         self._board = memoryview(bytearray(SHARED_MEMORY_BYTES)) if board is None else board
@@ -35,16 +40,19 @@ class RequestsInProgress:
         """Requests so far. The slot of a request is its number modulo `_SLOTS`."""
 
     def use_shared_memory(self, board: memoryview) -> None:
-        """Write to this memory from here on; called before the first request."""
+        """Replace the memory by `board`, which the supervisor can read. Call this before the first request."""
         self._board = board
 
     def write_heartbeat(self) -> None:
-        """Write a heartbeat."""
+        """Add 1 to the heartbeat count in the memory."""
         self._beats += 1
         self._board[:_BEAT_BYTES] = self._beats.to_bytes(_BEAT_BYTES, "little")
 
     def add_request(self, request_id: str, method: str, path: str) -> int:
-        """Add a request, in place of the oldest one if all slots are used; return its number."""
+        """Write a client request into the next slot and return its number.
+
+        `set_model` and `remove_request` require the number. If all slots are used, the oldest request is overwritten.
+        """
         self._number = number = self._number + 1
         slot = number % _SLOTS
         text = f"{method} {path[:MAX_FIELD_LENGTH]} {request_id}".encode("utf-8", "replace")
@@ -53,28 +61,28 @@ class RequestsInProgress:
         return number
 
     def set_model(self, number: int, model: str) -> None:
-        """Add the model that a request names."""
+        """Write the model id of a request. `number`: result of `add_request`. No effect if the slot was overwritten."""
         if self._number - number < _SLOTS:
             place = _STARTS[number % _SLOTS] + _TEXT_BYTES
             _write_model(self._board, place, model[:MAX_FIELD_LENGTH].encode("utf-8", "replace"))
 
     def remove_request(self, number: int) -> None:
-        """Remove a request."""
+        """Remove a finished request. `number`: result of `add_request`. No effect if the slot was overwritten."""
         if self._number - number < _SLOTS:
             self._board[_STARTS[number % _SLOTS]] = 0
 
     def describe(self) -> str:
-        """Return the requests in progress of this process."""
+        """Return the requests in progress of this process as text, as `describe_requests` does."""
         return describe_requests(self._board)
 
 
 def read_heartbeat_count(board: memoryview) -> int:
-    """Return the number of heartbeats written so far."""
+    """Return the number of heartbeats in the memory of a worker. It grows while the worker's event loop runs."""
     return int.from_bytes(board[:_BEAT_BYTES], "little")
 
 
 def describe_requests(board: memoryview) -> str:
-    """Return the newest three requests on a board and the number of the others; empty: there are none."""
+    """Return as text the three newest requests of a process and the number of the others. "": no requests."""
     found = []
     for age in range(_SLOTS):
         start = _STARTS[(board[_NEWEST] - age) % _SLOTS]

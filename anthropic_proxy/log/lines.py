@@ -1,4 +1,4 @@
-"""Text of log entries: counts, names and times of one exchange."""
+"""Text of log entries for a `Receipt`: the record of one client request with counts, names and times."""
 
 import functools
 import json
@@ -16,37 +16,40 @@ from anthropic_proxy.redaction import redact_secrets
 
 FIRST_COLUMN, SECOND_COLUMN = 49, 34
 MAX_PATH_CHARACTERS = 120
+"""Maximum characters of a URL path in a request line. A longer path is cut."""
 MAX_INLINE_ERROR_CHARACTERS = 100
-"""Maximum length of an error in the first line, if the stream is no terminal."""
+"""Maximum length of an incident in the request line if the log is no terminal. A longer one has a line of its own."""
 MIN_WRAP_COLUMNS = 40
+"""Minimum width to which an incident is wrapped on a narrow terminal."""
 INDENT = " " * 10
+"""Indentation of the second and further lines of an entry."""
 
 _INDEX = re.compile(r"\d+")
 _PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'"})
 _WARNING_SIGN = re.compile(r"(?<!\S)!(?!\S)")
 
 _CLIENT_FIELDS = ("path", "requested_model", "model", "route_reason", "error")
-"""Fields of a receipt that contain text from the client."""
+"""Fields of a receipt that may contain text from the client."""
 
 Paint = Callable[[str, str], str]
-"""Text and role → text in the color of the role."""
+"""Function that returns a text in the terminal color of a role: (text, role) → colored text."""
 
 
 def escape_unprintable(text: str) -> str:
-    """Return `text` with unprintable characters escaped.
+    """Return `text` with unprintable characters replaced by escape sequences.
 
-    A header or name can then neither add log lines nor reverse the text direction of others.
+    Text from a client can then neither add log lines nor reverse the text direction of a terminal.
     """
     return text if text.isprintable() else "".join(map(_escape, text))
 
 
 def escape_unprintable_json(text: str) -> str:
-    """Return JSON text with unprintable characters escaped, since other tools print it on a terminal too."""
+    """Return JSON text with unprintable characters replaced by JSON escapes, because tools print it on terminals."""
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
-    """Return the receipt without `secrets` and without key patterns in text from the client."""
+    """Return the receipt with `secrets` and all API key patterns redacted in the text from the client."""
     words = (receipt.path, receipt.requested_model, receipt.model, receipt.route_reason, receipt.error)
     masked = _without_keys(words, secrets)
     return receipt if masked is None else structs.replace(receipt, **dict(zip(_CLIENT_FIELDS, masked, strict=True)))
@@ -54,7 +57,7 @@ def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
 
 @functools.lru_cache(maxsize=64)
 def _without_keys(words: tuple[str, ...], secrets: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return the words without keys. None: they contain none. Cached because most requests repeat the same words."""
+    """Return the words with keys redacted. None: no keys. Cached, because most requests have the same words."""
     masked = tuple(redact_secrets(word, secrets) for word in words)
     return None if masked == words else masked
 
@@ -64,12 +67,12 @@ def _escape(character: str) -> str:
 
 
 def to_ascii_symbols(text: str) -> str:
-    """Replace symbols by ASCII text, for a stream without Unicode."""
+    """Return log text with ASCII text for its symbols (`✓` → `ok`), for a stream without Unicode."""
     return _WARNING_SIGN.sub("!!", text.translate(_PLAIN_SIGNS))
 
 
 def format_local_time(seconds: float) -> str:
-    """Return the local time of day, `HH:MM:SS`. `seconds`: since the epoch."""
+    """Return the local time of day as `HH:MM:SS`. `seconds`: seconds since the epoch."""
     return _format_time_cached(int(seconds))
 
 
@@ -84,15 +87,16 @@ def _iso_time_cached(milliseconds: int) -> str:
 
 
 def format_utc_time(seconds: float) -> str:
-    """Return date and time in UTC: `2026-11-20T21:04:32.120Z`."""
+    """Return date and time in UTC: `2026-11-20T21:04:32.120Z`. `seconds`: seconds since the epoch."""
     return _iso_time_cached(int(seconds * 1000))
 
 
 def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
-    """Return the lines of a request: time, method and path, status, incident, request id.
+    """Return the request line: time, method and path, status, incident, request id.
 
-    `paint`: None: no color. `width`: columns of the terminal; None: no terminal. An incident that does not fit is
-    wrapped onto lines of its own. An id that does not fit is omitted.
+    An incident is an error, a failed attempt, a disconnect or a truncated reply. One that does not fit follows on
+    further lines. A request id that does not fit is omitted. `paint`: None: no color. `width`: columns of the terminal;
+    None: no terminal.
     """
     path = receipt.path if len(receipt.path) <= MAX_PATH_CHARACTERS else receipt.path[: MAX_PATH_CHARACTERS - 1] + "…"
     clock, shown = format_local_time(receipt.started_at), str(receipt.status) if receipt.status else "–"
@@ -115,7 +119,7 @@ def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | Non
 
 
 def _paint_request(receipt: Receipt, paint: Paint, head: str, shown: str) -> tuple[str, str]:
-    """Return the colored start of a request line and the colored request id."""
+    """Return the colored start of a request line (time, `head`, status) and the colored request id."""
     status = receipt.status
     role = "ok" if status < 400 else "warn" if status < 500 else "error"
     start = f"{paint(format_local_time(receipt.started_at), 'quiet')}{head}{paint(shown, role) if status else shown}"
@@ -134,7 +138,10 @@ def _wrap(text: str, width: int | None) -> list[str]:
 
 
 def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | None = None) -> str:
-    """Return the second line: models, sizes, tokens, times. Columns that do not fit are omitted from the right."""
+    """Return the second line of an exchange: models, sizes, tokens, times.
+
+    Columns that do not fit are omitted, the rightmost first. `paint`, `width`: as for `format_request_lines`.
+    """
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
     context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
@@ -160,14 +167,14 @@ def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | Non
 
 
 def note_identity(note: FidelityNote, provider: str) -> tuple[str, str, str]:
-    """Return the identity of a note, for which it is logged once per process."""
+    """Return the identity of a fidelity note. Notes with the same identity are logged once per process."""
     # fields of tools contain tool names; the reason is the same for all of them
     field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)
     return provider, field, note.handling
 
 
 def format_note_line(note: FidelityNote, provider: str) -> str:
-    """Return the line of a fidelity note."""
+    """Return the log line of a fidelity note: `✕ groq: top_k dropped: …`, or `~` unless dropped."""
     sign = "✕" if note.handling == "dropped" else "~"
     return f"{sign} {provider or 'here'}: {note.field} {note.handling}: {note.reason}"
 

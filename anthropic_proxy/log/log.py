@@ -1,5 +1,6 @@
-"""The log: colored on a terminal, plain elsewhere, one JSON object per exchange with `LOG_FORMAT=json`.
+"""Log of the proxy: colored on a terminal, plain elsewhere, JSON lines with `LOG_FORMAT=json`.
 
+`write_exchange` writes two lines for a `POST /v1/messages`, `write_request` one line for any other client request.
 `lines` formats the entries, `background_writer` writes them in a thread.
 """
 
@@ -33,16 +34,18 @@ from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import list_spellings, redact_secrets
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+"""Importance of an entry, in ascending order. Entries below the level of the log are not written."""
 _WEIGHTS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 _COLORS = {"ok": "32", "warn": "33", "error": "1;31", "quiet": "2", "type": "36", "title": "1"}
 _MAX_ONCE_KEYS = 10_000
 
 
 class Log:
-    """Log of one stream. Entries contain counts, names and times.
+    """Log on one stream. Entries contain counts, names and times, but no message content.
 
     A stream with a file descriptor is written in a thread, with at most `max_queued` entries in the queue. A stream in
-    memory is written at once. `color`: None: only on a terminal. `secrets` are removed from every entry.
+    memory is written immediately. `color`: None: only on a terminal. `secrets`: redacted in every entry. `columns`:
+    width of the lines; None: width of the terminal.
     """
 
     def __init__(
@@ -73,13 +76,19 @@ class Log:
             self._writer = BackgroundWriter(self._stream.fileno(), self._encode, self._describe_lost, max_queued)
 
     def inherit_from(self, before: "Log") -> None:
-        """Replace another log: take over its thread, its queue and its set of lines written once."""
+        """Continue the log `before`, after a reload: use its thread, its queue and its list of lines written once.
+
+        No effect if the two logs have different streams.
+        """
         if self._stream is before._stream and before._writer is not None:
             self._written_once, self._writer = before._written_once, before._writer
             self._writer.set_encoder(self._encode, self._describe_lost)
 
     def write_exchange(self, receipt: Receipt) -> None:
-        """Write the two lines of a finished exchange, and each new fidelity note once per process."""
+        """Write the two lines of a finished exchange, and each new fidelity note once per process.
+
+        In JSON, an exchange is one object that contains its notes.
+        """
         if not self._json and self._min_weight <= _WEIGHTS["info"]:
             for note in receipt.notes:
                 if note.handling != "kept" and self._is_new(note_identity(note, receipt.prefix)):
@@ -99,7 +108,7 @@ class Log:
         self._write("\n".join((first, format_exchange_line(receipt, paint, width), *lines)))
 
     def write_request(self, receipt: Receipt, level: LogLevel = "info") -> None:
-        """Write the line of a request without an exchange. `level`: level of a successful request."""
+        """Write the line of a request without an exchange. `level`: level of the line if it succeeded."""
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         if self._is_wanted(level):
             receipt = redact_receipt(receipt, self._secrets)
@@ -108,7 +117,7 @@ class Log:
             self._write("\n".join(lines) if lines else _encode_receipt(receipt, level))
 
     def write_line(self, text: str, role: str = "", level: LogLevel = "info") -> None:
-        """Write one line. `role`: color of `paint`; "": no color."""
+        """Write one line of text. `role`: color of the line, as for `paint`. "": no color."""
         if not self._is_wanted(level):
             return
         if not self._json:
@@ -118,16 +127,16 @@ class Log:
 
     @property
     def is_json(self) -> bool:
-        """True if every line is a JSON object."""
+        """True if each entry is a JSON object."""
         return self._json
 
     def write_json_event(self, name: str, **fields: object) -> None:
-        """Write a JSON object with these fields at level info."""
+        """Write a JSON object with `event` (the name) and these fields, at level info. Requires `is_json`."""
         if self._is_wanted("info"):
             self._write(_encode_fields(level="info", event=name, **fields))
 
     def write_once(self, text: str) -> None:
-        """Write a line unless this process has written the same text before."""
+        """Write a line with the time of day, unless this process has already written the same text."""
         if self._is_new(text):
             text = redact_secrets(text, self._secrets)
             self.write_line(
@@ -137,11 +146,11 @@ class Log:
             )
 
     def write_traceback(self, request_id: str) -> None:
-        """Write the traceback of the current exception, a defect of the proxy."""
+        """Write the traceback of the exception that is being handled. It is a defect of the proxy."""
         self._write_trace(request_id, traceback.format_exc())
 
     def write_loop_error(self, context: Mapping[str, Any]) -> None:
-        """Write an unhandled error of the event loop (`loop.set_exception_handler`)."""
+        """Write an error of a callback or task that the event loop reports (`loop.set_exception_handler`)."""
         error = context.get("exception")
         lines = traceback.format_exception(error) if isinstance(error, BaseException) else ()
         self._write_trace("–", "".join((f"{context['message']}\n", *lines)))
@@ -154,12 +163,12 @@ class Log:
             self._write(f"{request_id}  " + f"\n{INDENT}".join(map(escape_unprintable, trace.split("\n"))))
 
     def paint(self, text: str, role: str) -> str:
-        """Return `text` in the color of its role: ok, warn, error, quiet, type or title; plain if colors are off."""
+        """Return `text` in the color of its role: ok, warn, error, quiet, type or title. Without colors: unchanged."""
         return f"\x1b[{_COLORS[role]}m{text}\x1b[0m" if self.color and role else text
 
     @property
     def terminal_width(self) -> int | None:
-        """Columns of the terminal. None: the stream is no terminal, so lines have no limit."""
+        """Columns available for a line. None: the stream is no terminal, so the length of a line is not limited."""
         if self._columns is not None or not self._is_terminal:
             return self._columns
         try:
@@ -168,7 +177,7 @@ class Log:
             return None
 
     def flush(self) -> None:
-        """Wait until everything is written, for at most `FLUSH_TIMEOUT_SECONDS`."""
+        """Wait until all entries are written, for at most `FLUSH_TIMEOUT_SECONDS`."""
         if self._writer is not None:
             self._writer.flush()
 

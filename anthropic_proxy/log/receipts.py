@@ -1,4 +1,7 @@
-"""Delivery of receipts to observers. Each observer has a bounded queue and a task, so none delays an exchange."""
+"""Delivery of receipts to the observers of plugins. A receipt is the record of one finished client request.
+
+Each observer has a bounded queue and a task, so that a slow observer delays no exchange and no other observer.
+"""
 
 import asyncio
 from collections import deque
@@ -8,14 +11,16 @@ from anthropic_proxy.log import Log
 from anthropic_proxy.plugins import Observer, Receipt
 
 MAX_QUEUED_RECEIPTS = 1_000
-"""Maximum number of receipts queued for one observer. Above it the oldest is dropped and counted."""
+"""Maximum number of receipts queued for one observer. If the queue is full, its oldest receipt is dropped and counted.
+"""
 
 
 class ReceiptQueues:
-    """Queues of finished receipts.
+    """Queues of receipts, one for each observer.
 
-    Three functions count at once and must not block. `count`: each exchange. `count_rejected`: each request that got an
-    error without an exchange. `count_dropped`: each dropped receipt, by the class name of its observer.
+    Three functions count requests for the metrics and must not block. `count`: called for each exchange.
+    `count_rejected`: called for each request that got an error without an exchange. `count_dropped`: called with the
+    class name of an observer for each receipt dropped from its queue.
     """
 
     def __init__(
@@ -35,14 +40,14 @@ class ReceiptQueues:
         self._count_dropped = count_dropped
 
     def queue_exchange_receipt(self, receipt: Receipt) -> None:
-        """Queue the receipt of an exchange, after its last byte."""
+        """Count an exchange and queue its receipt for all observers. Call this after the last byte of the reply."""
         if self._count is not None:
             self._count(receipt)
         if self._queues:
             self._enqueue(receipt)
 
     def queue_request_receipt(self, receipt: Receipt) -> None:
-        """Queue the receipt of a request without an exchange: rejected, or a token count."""
+        """Queue the receipt of a request without an exchange. Count it if it was rejected."""
         if receipt.outcome == "error" and self._count_rejected is not None:
             self._count_rejected(receipt)
         self._enqueue(receipt)
@@ -52,7 +57,7 @@ class ReceiptQueues:
             queue.put(receipt)
 
     async def close(self, seconds: float) -> None:
-        """Wait until all receipts are delivered, for at most `seconds`."""
+        """Wait until all queued receipts are delivered, for at most `seconds`. Drop the remaining ones."""
         tasks = [queue.task for queue in self._queues if queue.task is not None]
         if not tasks:
             return
@@ -61,13 +66,13 @@ class ReceiptQueues:
             task.cancel()
 
     def count_dropped_receipt(self, observer: Observer) -> None:
-        """Count a receipt that was dropped from the full queue of an observer."""
+        """Count a receipt that was dropped because the queue of `observer` was full."""
         if self._count_dropped is not None:
             self._count_dropped(type(observer).__name__)
 
 
 class _Queue:
-    """Receipts queued for one observer."""
+    """Receipts queued for one observer, and the task that delivers them."""
 
     def __init__(self, receipts: ReceiptQueues, observer: Observer) -> None:
         self._receipts = receipts

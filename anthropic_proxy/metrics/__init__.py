@@ -1,4 +1,4 @@
-"""Metrics: totals over exchanges and their Prometheus page."""
+"""Metrics of all server processes: counters of exchanges, gauges, and the page `/metrics` for Prometheus."""
 
 from anthropic_proxy.metrics.page import MetricsPage
 from anthropic_proxy.metrics.totals import (

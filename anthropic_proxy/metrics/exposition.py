@@ -1,4 +1,7 @@
-"""Prometheus text of the metrics, encoded by `prometheus_client`. Imported by the first request for the page."""
+"""Prometheus text of the page `/metrics`, encoded by the library `prometheus_client`.
+
+This module is imported at the first request for the page.
+"""
 
 from collections.abc import Iterator
 
@@ -19,16 +22,17 @@ from anthropic_proxy.metrics.totals import MetricsSnapshot
 
 
 def encode_page(snapshot: MetricsSnapshot, unresponsive: int, build: Labels, accept: str) -> tuple[bytes, str]:
-    """Return the page and its media type.
+    """Return the body of `/metrics` and its media type.
 
-    `unresponsive`: number of workers without a reply. `build`: versions of the proxy and of Python.
+    `unresponsive`: number of workers that did not report in time. `build`: versions of the proxy and of Python.
+    `accept`: header `Accept` of the request.
     """
     write, media_type = choose_encoder(accept)
     return write(_Collected(snapshot, unresponsive, build)), media_type
 
 
 class _Collected(Collector):
-    """A snapshot as a `prometheus_client` collector."""
+    """Metrics snapshot in the interface that `prometheus_client` encodes."""
 
     def __init__(self, snapshot: MetricsSnapshot, unresponsive: int, build: Labels) -> None:
         self._samples = collect_samples(snapshot, unresponsive, build)

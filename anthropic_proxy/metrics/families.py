@@ -1,4 +1,7 @@
-"""Every metric: name, type, labels and description. `docs/guide/operations.md` has the same table."""
+"""Definitions of all Prometheus metrics (name, type, labels, description), and their values from a `MetricsSnapshot`.
+
+`docs/guide/operations.md` has the same table.
+"""
 
 from typing import Literal
 
@@ -7,12 +10,15 @@ from msgspec import Struct
 from anthropic_proxy.metrics.totals import BUCKET_LIMITS_SECONDS, ExchangeCounters, MetricsSnapshot
 
 MetricKind = Literal["counter", "gauge", "histogram"]
+"""Metric type of Prometheus."""
 Labels = tuple[str, ...]
+"""Label names of a metric, or label values of one sample in the same order."""
 Samples = dict[Labels, float]
+"""Label values → value of a counter or gauge."""
 
 
 class MetricFamily(Struct, frozen=True):
-    """One metric. Units are seconds and bytes."""
+    """Definition of one metric. Units are seconds and bytes."""
 
     name: str
     kind: MetricKind
@@ -68,7 +74,7 @@ DROPPED_RECEIPTS = MetricFamily(
     ("observer",),
     "Receipts dropped because the queue of an observer was full.",
 )
-IN_FLIGHT = MetricFamily("anthropic_proxy_requests_in_flight", "gauge", (), "HTTP requests in progress.")
+REQUESTS_IN_FLIGHT = MetricFamily("anthropic_proxy_requests_in_flight", "gauge", (), "HTTP requests in progress.")
 OPEN_CIRCUITS = MetricFamily("anthropic_proxy_open_circuits", "gauge", (), "Upstreams with an open circuit.")
 KEYS_IN_COOLDOWN = MetricFamily(
     "anthropic_proxy_keys_in_cooldown", "gauge", (), "Provider keys in cooldown: rejected or rate limited."
@@ -92,22 +98,23 @@ OPEN_FDS = MetricFamily("process_open_fds", "gauge", (), "Open file descriptors 
 MAX_FDS = MetricFamily("process_max_fds", "gauge", (), "Maximum number of open file descriptors of all processes.")
 
 FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(value, MetricFamily))
-"""All metrics, in the order of the page."""
+"""Definitions of all metrics, in the order of the page `/metrics`."""
 
 
 class Histogram(Struct):
-    """Histogram: counts per bucket of `BUCKET_LIMITS_SECONDS`, and the sum in seconds."""
+    """Durations of one label set: number of durations in each bucket, and their sum."""
 
     bucket_counts: list[int]
+    """Number of durations in each bucket of `BUCKET_LIMITS_SECONDS`, not cumulative."""
     sum_seconds: float
 
     def add_counts(self, counts: list[int], seconds: float) -> None:
-        """Add another histogram with the same buckets."""
+        """Add the bucket counts and the sum of another histogram."""
         self.bucket_counts = [ours + theirs for ours, theirs in zip(self.bucket_counts, counts, strict=True)]
         self.sum_seconds += seconds
 
     def cumulative_counts(self) -> list[tuple[str, float]]:
-        """Return (upper limit, cumulative_counts count) per bucket, as the Prometheus format requires."""
+        """Return pairs of upper limit and number of durations up to this limit, as Prometheus requires."""
         total, found = 0, []
         for limit, count in zip((*map(str, BUCKET_LIMITS_SECONDS), "+Inf"), self.bucket_counts, strict=True):
             total += count
@@ -116,7 +123,10 @@ class Histogram(Struct):
 
 
 def collect_samples(snapshot: MetricsSnapshot, unresponsive: int, build: Labels) -> dict[MetricFamily, Samples]:
-    """Return the values of counters and gauges by labels. Counters without values have no labels."""
+    """Return the samples of all counters and gauges. A counter without counted events has no samples.
+
+    `unresponsive`: number of workers that did not report in time. `build`: versions of the proxy and of Python.
+    """
     samples: dict[MetricFamily, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
     for (provider, model, stream, status, outcome), row in snapshot.counters.items():
         labels = (provider, model, _boolean_label(stream), str(status), outcome)
@@ -137,23 +147,23 @@ def collect_samples(snapshot: MetricsSnapshot, unresponsive: int, build: Labels)
     samples[CPU_SECONDS][()] = snapshot.cpu_seconds
     samples[REJECTED_REQUESTS] = {(str(status),): times for status, times in snapshot.rejected_requests.items()}
     samples[DROPPED_RECEIPTS] = {(observer,): times for observer, times in snapshot.dropped_receipts.items()}
-    if (now := snapshot.gauges) is not None:
+    if (gauges := snapshot.gauges) is not None:
         for family, value in (
-            (IN_FLIGHT, now.requests_in_flight),
-            (OPEN_CIRCUITS, now.open_circuits),
-            (KEYS_IN_COOLDOWN, now.keys_in_cooldown),
-            (WORKERS, now.serving_processes),
-            (START_TIME, now.started_at),
-            (RESIDENT_MEMORY, now.resident_bytes),
-            (OPEN_FDS, now.open_fds),
-            (MAX_FDS, now.max_fds),
+            (REQUESTS_IN_FLIGHT, gauges.requests_in_flight),
+            (OPEN_CIRCUITS, gauges.open_circuits),
+            (KEYS_IN_COOLDOWN, gauges.keys_in_cooldown),
+            (WORKERS, gauges.serving_processes),
+            (START_TIME, gauges.started_at),
+            (RESIDENT_MEMORY, gauges.resident_bytes),
+            (OPEN_FDS, gauges.open_fds),
+            (MAX_FDS, gauges.max_fds),
         ):
             samples[family][()] = value
     return samples
 
 
 def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Labels, Histogram]]:
-    """Return the histograms by labels. Rows that differ in status or outcome only are merged."""
+    """Return the histograms by metric and labels. Label sets that differ only in status or outcome are merged."""
     found: dict[MetricFamily, dict[Labels, Histogram]] = {REQUEST_SECONDS: {}, FIRST_TOKEN_SECONDS: {}}
     for (provider, model, stream, _, _), row in snapshot.counters.items():
         labels = (provider, model, _boolean_label(stream))

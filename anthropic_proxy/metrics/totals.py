@@ -1,4 +1,7 @@
-"""Totals of one process, and the sum of several. An exchange costs one lookup and a few additions."""
+"""Counters of the finished exchanges of one process, and the sum of the counters of several processes.
+
+Counting an exchange costs one dictionary lookup and a few additions.
+"""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
@@ -9,21 +12,22 @@ from msgspec import Struct, field
 from anthropic_proxy.plugins import Receipt
 
 BUCKET_LIMITS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
-"""Upper limits of histogram buckets, in seconds. The last bucket has no limit."""
+"""Upper limits of the buckets of all duration histograms. A last bucket counts longer durations."""
 MAX_MODEL_LABELS = 100
-"""Maximum number of model labels. Clients choose model names, so their number is unbounded."""
+"""Maximum number of model labels, because clients choose model names. Further models are counted as `other`."""
 MAX_LABEL_SETS = 2_000
-"""Maximum number of label sets of exchanges. Providers choose their stop reasons."""
+"""Maximum number of label sets, because providers choose stop reasons. Further sets are counted as `other`."""
 MAX_ATTEMPT_KINDS = 500
-"""Maximum number of kinds of failed attempts."""
+"""Maximum number of pairs of provider and status of failed attempts. Further pairs are counted as `other`."""
 MAX_LABEL_CHARACTERS = 100
+"""Maximum characters of a label. A longer name is counted as `other`."""
 OTHER_LABEL, NONE_LABEL = "other", "none"
 """Labels for a name above a maximum, and for an empty name."""
 _ANSWERED = 200
-"""Status that proves that a model exists. Only such models use up `MAX_MODEL_LABELS`."""
+"""HTTP status of a successful reply, which proves that the model exists. Only proven models get a label."""
 
 LabelSet = tuple[str, str, bool, int, str]
-"""Provider, model, streaming, status, outcome."""
+"""Labels of exchanges that are counted together: provider, model, streaming, HTTP status, outcome."""
 
 
 def _no_times() -> list[int]:
@@ -31,10 +35,10 @@ def _no_times() -> list[int]:
 
 
 class ExchangeCounters(Struct, array_like=True):
-    """Exchanges of one label set. Tokens as Anthropic counts them; times in seconds, each counted in one bucket.
+    """Counters of the exchanges of one label set. Each exchange is counted in one bucket of each histogram.
 
-    Token counts are floats, as Prometheus stores them: a sum of invalid usage numbers exceeds 64 bits, and no encoder
-    accepts such an integer.
+    Tokens are counted as by Anthropic: cached input separately, thinking as output. Their counts are floats, as in
+    Prometheus: sums of invalid usage numbers can exceed 64-bit integers, which no encoder accepts.
     """
 
     requests: int = 0
@@ -48,11 +52,13 @@ class ExchangeCounters(Struct, array_like=True):
     dropped_fields: int = 0
     duration_sum_seconds: float = 0.0
     duration_buckets: list[int] = field(default_factory=_no_times)
+    """Number of exchanges by duration, for each bucket of `BUCKET_LIMITS_SECONDS`."""
     first_token_sum_seconds: float = 0.0
     first_token_buckets: list[int] = field(default_factory=_no_times)
+    """Number of exchanges by time to the first token, for each bucket of `BUCKET_LIMITS_SECONDS`."""
 
     def add_counters(self, other: "ExchangeCounters") -> None:
-        """Add the counters of another process."""
+        """Add the counters of the same label set in another process."""
         self.requests += other.requests
         self.input_tokens += other.input_tokens
         self.output_tokens += other.output_tokens
@@ -73,22 +79,26 @@ class ExchangeCounters(Struct, array_like=True):
 
 
 class Gauges(Struct, array_like=True):
-    """Current state of a process, dropped at its end. 0: not reported by the system."""
+    """Current state of a process, or the state of several processes together. 0: not reported by the system."""
 
     started_at: float
-    """Seconds since the epoch."""
+    """Start of the process in seconds since the epoch. For several processes: the earliest start."""
     serving_processes: int = 1
-    """Number of serving processes."""
+    """Number of processes that serve client requests. The supervisor of workers serves none."""
     requests_in_flight: int = 0
-    """HTTP requests in flight."""
+    """Number of client requests in progress."""
     open_circuits: int = 0
+    """Number of provider addresses with an open circuit breaker."""
     keys_in_cooldown: int = 0
     resident_bytes: int = 0
     open_fds: int = 0
     max_fds: int = 0
 
     def add_process(self, other: "Gauges") -> None:
-        """Add another process. Processes share circuits and cooldowns, so these are not summed."""
+        """Add the gauges of another process.
+
+        Numbers are summed, but processes share open circuits and key cooldowns, so the larger number is kept.
+        """
         self.started_at = min(self.started_at, other.started_at)
         self.open_circuits = max(self.open_circuits, other.open_circuits)
         self.keys_in_cooldown = max(self.keys_in_cooldown, other.keys_in_cooldown)
@@ -100,21 +110,25 @@ class Gauges(Struct, array_like=True):
 
 
 class MetricsSnapshot(Struct):
-    """Counters since the start. Processes exchange them encoded by `encode_snapshot`."""
+    """Metrics of one process since its start, or the sum for several processes.
+
+    Processes exchange snapshots encoded by `encode_snapshot`.
+    """
 
     counters: dict[LabelSet, ExchangeCounters] = field(default_factory=dict)
+    """Label set → counters of its exchanges."""
     failed_attempts: dict[str, int] = field(default_factory=dict)
-    """Failed attempts that another one followed, such as `groq 429` → count."""
+    """Provider and status (`groq 429`) → number of failed upstream attempts that another attempt followed."""
     cpu_seconds: float = 0.0
     rejected_requests: dict[int, int] = field(default_factory=dict)
-    """HTTP status → requests that got an error without an exchange."""
+    """HTTP status → number of client requests that got an error without an exchange."""
     dropped_receipts: dict[str, int] = field(default_factory=dict)
-    """Observer → receipts dropped because its queue was full."""
+    """Class name of an observer → number of receipts dropped because its queue was full."""
     gauges: Gauges | None = None
-    """None: the process has ended."""
+    """Current state of the process. None: not yet measured, or the process has ended."""
 
     def find_or_add_counters(self, key: LabelSet) -> ExchangeCounters:
-        """Return the row of this key; create it if missing. Above `MAX_LABEL_SETS`: the shared row `other`."""
+        """Return the counters of a label set, added if missing. Above `MAX_LABEL_SETS`: of the set `other`."""
         row = self.counters.get(key)
         if row is None:
             if len(self.counters) >= MAX_LABEL_SETS:
@@ -123,13 +137,13 @@ class MetricsSnapshot(Struct):
         return row
 
     def count_failed_attempt(self, attempt: str, times: int = 1) -> None:
-        """Count failed attempts of one kind, such as `groq 429`."""
+        """Count failed attempts of a kind (`groq 429`). Above `MAX_ATTEMPT_KINDS`: of the kind `other`."""
         if attempt not in self.failed_attempts and len(self.failed_attempts) >= MAX_ATTEMPT_KINDS:
             attempt = f"{OTHER_LABEL} {OTHER_LABEL}"
         self.failed_attempts[attempt] = self.failed_attempts.get(attempt, 0) + times
 
     def add_snapshot(self, other: "MetricsSnapshot") -> None:
-        """Add the snapshot of another process."""
+        """Add the metrics of another process."""
         for key, row in other.counters.items():
             self.find_or_add_counters(key).add_counters(row)
         for attempt, times in other.failed_attempts.items():
@@ -146,7 +160,10 @@ class MetricsSnapshot(Struct):
 
 
 class MetricsTotals:
-    """Counters of the exchanges of this process. Names for which `contains_secret` is true are counted as `other`."""
+    """Metrics of this process, updated by each finished request.
+
+    `contains_secret`: returns True if a name contains a secret. The name is then counted as `other`.
+    """
 
     def __init__(self, contains_secret: Callable[[str], bool]) -> None:
         self.snapshot = MetricsSnapshot()
@@ -155,15 +172,15 @@ class MetricsTotals:
         """Provider and model pairs with a label of their own."""
 
     def count_rejected_request(self, receipt: Receipt) -> None:
-        """Count a request that got an error without an exchange."""
+        """Count a client request that got an error without an exchange."""
         self.snapshot.rejected_requests[receipt.status] = self.snapshot.rejected_requests.get(receipt.status, 0) + 1
 
     def count_dropped_receipt(self, observer: str) -> None:
-        """Count a receipt that was dropped because the queue of an observer was full."""
+        """Count a receipt that was dropped because the queue of an observer was full. `observer`: its class name."""
         self.snapshot.dropped_receipts[observer] = self.snapshot.dropped_receipts.get(observer, 0) + 1
 
     def count_exchange(self, receipt: Receipt) -> None:
-        """Count a finished exchange. A new label set costs a few more checks than a known one."""
+        """Count a finished exchange by its receipt. A new label set costs a few more checks than a known one."""
         key = (receipt.provider, receipt.model, receipt.stream, receipt.status, receipt.outcome)
         row = self.snapshot.counters.get(key) or self._find_row(receipt)
         row.requests += 1
@@ -193,7 +210,10 @@ class MetricsTotals:
         )
 
     def _name_model(self, receipt: Receipt) -> str:
-        """Return the model label. Names from clients are limited in number and must not reveal a key."""
+        """Return the model label for a receipt.
+
+        Clients choose model names, so the number of labels is limited, and a name with a secret becomes `other`.
+        """
         if not receipt.model:
             return NONE_LABEL
         known = (receipt.provider, receipt.model)
@@ -212,16 +232,16 @@ class MetricsTotals:
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_snapshot = msgspec.msgpack.Decoder(MetricsSnapshot).decode
-"""Bytes → snapshot of another process."""
+"""Decodes the bytes of `encode_snapshot` from another process."""
 
 
 def encode_snapshot(snapshot: MetricsSnapshot) -> bytes:
-    """Encode a snapshot for another process."""
+    """Return a snapshot as MessagePack bytes, for another process."""
     return _encode(snapshot)
 
 
 def sum_snapshots(snapshots: Iterable[bytes], ended: Sequence[bytes] = ()) -> MetricsSnapshot:
-    """Return the sum of encoded snapshots. Gauges of `ended` processes are dropped."""
+    """Return the sum of encoded snapshots. `ended`: snapshots of ended processes; their gauges are dropped."""
     total = MetricsSnapshot()
     for encoded in ended:
         snapshot = decode_snapshot(encoded)

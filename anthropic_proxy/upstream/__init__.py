@@ -1,1 +1,1 @@
-"""Transports to providers, web fetch and web search. Only this package opens sockets."""
+"""Outgoing connections of the proxy: transports to providers, web fetch and web search. No other package opens any."""

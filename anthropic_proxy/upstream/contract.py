@@ -1,6 +1,6 @@
-"""Types of the web fetch and the web search of the proxy.
+"""Interfaces of the web fetch and the web search that the proxy runs for a model.
 
-`upstream/web_fetch` and `upstream/web_search.py` implement it. The tool loop turns their errors (`WebFetchFailed`,
+`upstream/web_fetch` and `upstream/web_search.py` implement them. The tool loop turns their errors (`WebFetchFailed`,
 `WebSearchFailed`) into error blocks of the Messages API.
 """
 
@@ -11,58 +11,52 @@ from typing import Protocol
 from msgspec import Struct
 
 IMAGE_MEDIA_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
-"""Media types of image blocks (Messages API)."""
+"""Media types of images in the Messages API."""
 TEXT_MEDIA_TYPES = frozenset(
-    {
-        "text/*",
-        "application/xhtml+xml",
-        "application/json",
-        "application/xml",
-        "application/rss+xml",
-        "application/atom+xml",
-    }
+    {"text/*", *(f"application/{kind}" for kind in ("xhtml+xml", "json", "xml", "rss+xml", "atom+xml"))}
 )
-"""Media types returned as text. `text/*`: all text types."""
-PDF = "application/pdf"
-DEFAULT_MEDIA_TYPES = TEXT_MEDIA_TYPES | {PDF}
-"""Media types of pages and documents that a model can read."""
+"""Media types of which a fetch returns text. `text/*`: all text types."""
+PDF_MEDIA_TYPE = "application/pdf"
+DEFAULT_MEDIA_TYPES = TEXT_MEDIA_TYPES | {PDF_MEDIA_TYPE}
+"""Media types that a fetch accepts if the caller passes none."""
 MAX_URL_CHARACTERS = 250
-"""Maximum characters of a URL in the web fetch tool (Anthropic's page on the tool, error `url_too_long`)."""
+"""Maximum characters of a URL of the web fetch tool. A longer URL is rejected with `url_too_long` (Anthropic's page on
+the tool)."""
 
 
 class FetchedPage(Struct, frozen=True, kw_only=True):
-    """The content of a URL."""
+    """Result of a web fetch."""
 
     url: str
     """Final URL, after redirects."""
     media_type: str
-    """In lower case, without parameters: `text/html`, `application/pdf`, `image/png`."""
+    """Media type in lower case, without parameters: `text/html`, `application/pdf`, `image/png`."""
     title: str = ""
-    """Title of an HTML page. "": none."""
+    """Title of an HTML page. "": no title."""
     text: str | None = None
-    """Text unchanged, HTML as Markdown. None: binary content, in `body`."""
+    """Content as text; HTML is converted to Markdown. None: binary content, in `body`."""
     body: bytes = b""
-    """Binary content: a PDF or an image."""
+    """Content of a PDF or an image. b"": the content is text."""
 
     @property
     def body_base64(self) -> str:
-        """`body` in Base64, for a `base64` source."""
+        """`body` in Base64, for a `base64` source of the Messages API."""
         return b64encode(self.body).decode()
 
 
 class SearchResult(Struct, frozen=True, kw_only=True):
-    """One result of a search."""
+    """One result of a web search."""
 
     url: str
     title: str
     snippet: str = ""
-    """Excerpt from the search service."""
+    """Excerpt of the page as plain text, from the search service. "": none."""
     page_age: str | None = None
-    """Date of publication, in the format of the service."""
+    """Publication date as text, from the search service: `2026-11-20`. None: unknown."""
 
 
 class WebFetch(Protocol):
-    """Fetches one URL for a model. Private addresses are blocked."""
+    """Function that fetches one URL for a model. URLs of private addresses are rejected."""
 
     async def __call__(
         self,
@@ -73,18 +67,19 @@ class WebFetch(Protocol):
         blocked_domains: Sequence[str] = (),
         max_url_length: int = MAX_URL_CHARACTERS,
     ) -> FetchedPage:
-        """Return the page. Domains are as in the tools of the API and apply to redirects too. Empty: all domains.
+        """Return the content of a URL. Raises `WebFetchFailed`.
 
-        Raises `WebFetchFailed`.
+        `media_types`: accepted types. `allowed_domains`, `blocked_domains`: as in the web tools of the Messages API,
+        applied to each redirect too; empty: all domains are allowed. `max_url_length`: in characters.
         """
         ...
 
 
 class WebSearch(Protocol):
-    """Queries the configured search service."""
+    """Function that queries the configured search service."""
 
     async def __call__(
         self, query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
     ) -> Sequence[SearchResult]:
-        """Return at most `limit` results, the best first. Raises `WebSearchFailed`."""
+        """Return at most `limit` results, the best first. Raises `WebSearchFailed`. Domains: as for `WebFetch`."""
         ...

@@ -1,10 +1,10 @@
-"""Access tokens for Google Cloud: Application Default Credentials, read and refreshed by google-auth.
+"""Access tokens for Google Cloud (Vertex AI) from Application Default Credentials, by the library google-auth.
 
-google-auth blocks while it reads files, signs and asks its servers, so it works in a thread. It and the HTTP client
-that it brings are loaded by the first request that needs a token.
+google-auth blocks while it reads files, signs and sends requests, so it runs in a thread. The first request that needs
+a token imports the library and its HTTP client.
 
-A thread cannot be cancelled. A renewal that takes too long is abandoned with its thread: the requests that wait for it
-fail, and the next one starts a renewal in a thread of its own.
+A thread cannot be cancelled. A renewal that exceeds its time limit is abandoned with its thread: the waiting requests
+fail, and the next request starts a renewal in another thread.
 """
 
 import asyncio
@@ -30,18 +30,19 @@ from anthropic_proxy.platforms.os_errors import clean_error_text, describe_os_er
 from anthropic_proxy.wire.contract import Credential
 
 RENEW_BEFORE_EXPIRY_SECONDS = 225.0
-"""Time before expiry at which a token is renewed (value of google-auth).
+"""Time before expiry at which a token is renewed in the background (value of google-auth).
 
-The metadata server returns the old token until five minutes before its expiry.
+The metadata server of Google Cloud returns the old token until five minutes before its expiry.
 """
 EXPIRY_MARGIN_SECONDS = 15.0
-"""Time before expiry from which a token is no longer used, because a request takes time to arrive."""
+"""Time before expiry from which a token is no longer sent, because a request takes time to arrive."""
 MIN_RENEWAL_INTERVAL_SECONDS = 30.0
-"""Minimum interval between background renewals, and between replacements of a rejected token."""
+"""Minimum time between two background renewals, and between two replacements of a rejected token."""
 RENEWAL_TIMEOUT_SECONDS = 30.0
-"""Time for one renewal, or UPSTREAM_FIRST_BYTE_TIMEOUT if that is shorter."""
+"""Maximum time for one renewal. A shorter UPSTREAM_FIRST_BYTE_TIMEOUT replaces this value."""
 MAX_ABANDONED_THREADS = 16
-"""Number of abandoned threads at which no further renewal starts. Each ends when its server closes or replies."""
+"""Number of abandoned threads at which no further renewal starts and requests fail. A thread ends when its server
+replies or closes the connection."""
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
@@ -50,15 +51,16 @@ class AccessToken(Struct, frozen=True):
 
     credential: Credential
     project_id: str | None
-    """Project of the credentials. None: unknown."""
+    """Google Cloud project of the credentials. None: unknown."""
     expires_at: float
     """Seconds since the epoch."""
 
 
 class GoogleTokens:
-    """One token for all requests. Waiting requests share a renewal; most renewals run before expiry in the background.
+    """Cache of one access token for all requests.
 
-    `clock` returns seconds since the epoch. `seconds`: time for one renewal.
+    Concurrent requests share one renewal. Most renewals run in the background, before the token expires. `clock`:
+    returns seconds since the epoch. `seconds`: maximum time for one renewal.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class GoogleTokens:
         self._invalidated_at = -math.inf
 
     async def next_token(self) -> tuple[Credential, str | None]:
-        """Return the header and the project of the credentials. None: unknown project.
+        """Return the header with the access token, and the project of the credentials (None: unknown).
 
         Raises `AuthenticationFailed` (no or rejected credentials), `UpstreamUnreachable`, `UpstreamTimeout`, or
         `MissingExtra` (google-auth is not installed).
@@ -93,9 +95,9 @@ class GoogleTokens:
         return token.credential, token.project_id
 
     def invalidate(self, credential: Credential) -> bool:
-        """Discard a rejected token. Return True if another one can be requested.
+        """Discard a token that the provider rejected. Return True if the request can be repeated with another one.
 
-        False shortly after another rejection, because the cause is not an expired token.
+        False shortly after another rejection, because the cause is then not an expired token.
         """
         if self._token is None or self._token.credential.value != credential.value:
             return True
@@ -156,9 +158,9 @@ class GoogleTokens:
 
 
 class GoogleCredentials:
-    """Credentials of google-auth. Every method blocks.
+    """Google credentials that request access tokens. Every method blocks.
 
-    `file`: credentials file. None: the search order of google-auth, ending with the metadata server.
+    `file`: path of a credentials file. None: the search order of google-auth, which ends with the metadata server.
     `needs_project`: True if no setting names the project.
     """
 
@@ -170,7 +172,7 @@ class GoogleCredentials:
         self._loaded: tuple[Any, str | None] | None = None
 
     def request_token(self) -> AccessToken:
-        """Return a new token. Raises the errors of `GoogleTokens.next_token`, except a timeout."""
+        """Request an access token and return it. Raises the errors of `GoogleTokens.next_token`, except a timeout."""
         try:
             from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415  # not in the default path
             from google.auth.transport import requests  # noqa: PLC0415
@@ -223,7 +225,7 @@ class GoogleCredentials:
 
 
 def _with_limits(base: Any, limits: tuple[float, float]) -> Any:
-    """Return the transport of google-auth with our timeouts. Its default is two minutes."""
+    """Return the HTTP client of google-auth with our time limits. Its own limit is two minutes."""
 
     class Request(base):  # type: ignore[misc]  # known only when google-auth is loaded
         def __call__(self, *arguments: Any, timeout: Any = None, **others: Any) -> Any:
@@ -238,6 +240,6 @@ def _end_of(credentials: Any) -> float:
 
 
 def _describe(error: Exception) -> str:
-    """Return the first argument of an exception. google-auth puts complete replies into the others."""
+    """Return the first argument of an exception of google-auth. Its other arguments can contain complete responses."""
     text = clean_error_text(str(error.args[0])) if error.args else describe_os_error(error)
     return f"{describe_os_error(error) if isinstance(error, OSError) else text}."

@@ -1,8 +1,8 @@
 """Check for public IP addresses, including IPv4 addresses inside IPv6 addresses.
 
-Source: IANA's registries of special-purpose addresses (IPv4 and IPv6, read 2026-11), RFC 6052 (NAT64), RFC 4291
-(mapped addresses) and the cloud providers' pages on their metadata services. Own tables, because the results of
-`ipaddress` differ between Python versions.
+Source: IANA's registries of special-purpose addresses (IPv4 and IPv6, read 2026-11), RFC 6052 (NAT64), RFC 4291 (mapped
+addresses) and the cloud providers' pages on their metadata services. Own tables, because the results of `ipaddress`
+differ between Python versions.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,8 @@ _PRIVATE_4 = tuple(
     )
 )
 _GLOBAL_6 = IPv6Network("2000::/3")
-"""Global unicast. Outside lie loopback, unique local (AWS's and Google's metadata), link-local and multicast."""
+"""Global unicast. All other addresses are loopback, unique local (metadata of AWS and Google), link-local or multicast.
+"""
 _PRIVATE_6 = tuple(
     map(
         IPv6Network,
@@ -49,12 +50,12 @@ _PRIVATE_6 = tuple(
 )
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
-"""IPv4 addresses in IPv6-only networks. The embedded address is checked."""
+"""IPv6 addresses that contain an IPv4 address, in networks without IPv4. The IPv4 address is checked."""
 _LOW_32 = 0xFFFFFFFF
 
 
 def is_public(address: str, allowed: Sequence[IpNetwork] = ()) -> bool:
-    """Return True if an address of a socket is public or in one of the `allowed` networks."""
+    """Return True if an IP address is public or in one of the `allowed` networks. False: also for other text."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,4 +1,7 @@
-"""Transports for one set of settings, with a count of the exchanges that use them."""
+"""All transports for one version of the settings, with a count of the client requests that use them.
+
+A transport is a function that sends one request to a provider: by HTTP, through LiteLLM, or to the built-in demo.
+"""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -17,7 +20,11 @@ if TYPE_CHECKING:
 
 
 class Transports:
-    """Connections, engines and tokens. Exchanges keep theirs after a reload; call `wait_until_idle` before `close`."""
+    """Connections to providers, the LiteLLM thread, the page fetcher and Google tokens.
+
+    After a reload of the settings, running client requests keep the transports with which they began. Call
+    `wait_until_idle` before `close`.
+    """
 
     def __init__(
         self, settings: Settings, *, setup_variables: Sequence[str], litellm_variables: dict[str, Secret] | None = None
@@ -41,22 +48,25 @@ class Transports:
         self._empty: asyncio.Event | None = None
 
     def transports_by_name(self) -> Mapping[str, Transport]:
-        """Return the transports by the names in `Provider.transport`."""
+        """Return the transports by name. `Provider.transport` contains the name."""
         return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm}
 
     @property
     def web_fetch(self) -> WebFetch | None:
-        """Web fetch for models. None: disabled."""
+        """Function that fetches a web page for a model. None: the settings disable web fetch."""
         return self._fetch_url if self._settings.fetch_urls else None
 
     @property
     def web_search(self) -> WebSearch | None:
-        """Web search for models. None: no search service is configured."""
+        """Function that runs a web search for a model. None: the settings name no search service."""
         url = self._settings.search_url
         return None if url is None else SearxngClient(self._http.send, url).search
 
     def reuse_or_replace(self, settings: Settings) -> "Transports":
-        """Return the transports for new settings. Return `self` if the connections remain usable."""
+        """Return the transports for new settings: this object if its connections can be kept, or else a new object.
+
+        This object applies the new settings if it is kept.
+        """
         previous = self._settings
         if _connection_settings(settings) != _connection_settings(previous):
             return Transports(
@@ -70,24 +80,24 @@ class Transports:
         return self
 
     def begin_exchange(self) -> None:
-        """Count a started exchange."""
+        """Add 1 to `running_exchanges`. Call `end_exchange` at the end of the client request."""
         self.running_exchanges += 1
 
     def end_exchange(self) -> None:
-        """Count a finished exchange."""
+        """Subtract 1 from `running_exchanges`. At 0, `wait_until_idle` returns."""
         self.running_exchanges -= 1
         if self._empty is not None and not self.running_exchanges:
             self._empty.set()
 
     async def wait_until_idle(self) -> None:
-        """Wait until no exchange is running."""
+        """Wait until no client request uses these transports."""
         while self.running_exchanges:
             self._empty = self._empty or asyncio.Event()
             self._empty.clear()
             await self._empty.wait()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections and end the LiteLLM thread."""
         await self._http.close()
         if self._fetcher is not None:
             await self._fetcher.close()
@@ -95,7 +105,7 @@ class Transports:
             await self._engine.close()
 
     async def _fetch_url(self, url: str, **options: Any) -> FetchedPage:
-        """Import the fetcher at the first fetch, because most processes never fetch."""
+        """Fetch a web page. The fetcher is imported at the first fetch, because most processes never fetch."""
         if self._fetcher is None:
             from anthropic_proxy.upstream.web_fetch import PageFetcher  # noqa: PLC0415
 
@@ -105,7 +115,7 @@ class Transports:
     async def _send_to_demo(
         self, base_url: str, request: UpstreamRequest, credential: Credential | None
     ) -> UpstreamResponse:
-        """Import the demo at its first request, because a process with a provider never uses it."""
+        """Send a request to the demo, imported at its first request: with a provider it is never used."""
         if self._demo is None:
             from anthropic_proxy.upstream import demo  # noqa: PLC0415
 
@@ -128,12 +138,12 @@ class Transports:
 
 
 def _connection_settings(settings: Settings) -> tuple[object, ...]:
-    """Return the settings that connections depend on."""
+    """Return the settings that connections depend on. After a change, connections must be replaced."""
     return settings.timeouts.connect_seconds, settings.proxies, settings.no_proxy
 
 
 def _token_settings(settings: Settings) -> tuple[object, ...]:
-    """Return the settings that Google Cloud tokens depend on."""
+    """Return the settings that Google Cloud tokens depend on. After a change, tokens must be replaced."""
     timeouts = settings.timeouts
     return (
         settings.google_credentials_file,

@@ -1,7 +1,7 @@
-"""Web search through the service at `SEARCH_URL`, which may be on any host, including loopback.
+"""Web search for models by a SearXNG server at `SEARCH_URL`, which may be on any host, including loopback.
 
-The service is SearXNG: `GET /search?q=…&format=json`.
-Source: docs.searxng.org, "Search API" and "Limiter", and the source of SearXNG, read 2026-11.
+Request: `GET /search?q=…&format=json`. Source: docs.searxng.org, "Search API" and "Limiter", and the source of SearXNG,
+read 2026-11.
 """
 
 import asyncio
@@ -17,17 +17,18 @@ from anthropic_proxy.upstream.contract import SearchResult
 from anthropic_proxy.wire.contract import Transport, UpstreamRequest, UpstreamResponse
 
 SEARCH_TIMEOUT_SECONDS = 20.0
-"""Timeout of a search. A metasearch waits for its slowest engine."""
+"""Maximum time for one search. SearXNG waits for the slowest of its search engines."""
 MAX_QUERY_CHARACTERS = 1_000
-"""Characters of a query. Engines truncate or reject longer ones."""
+"""Maximum characters of a query, because search engines cut or reject longer ones. A longer query is rejected with
+`query_too_long`."""
 _MAX_BYTES = 8 * 1024 * 1024
 _MAX_SITES = 5
-"""Maximum domains in a query. More would displace the query itself."""
+"""Maximum number of domains in a query. More would displace the query itself, so only the results are filtered."""
 _MAX_QUOTED_CHARACTERS = 200
 
 
 class SearxngClient:
-    """Search through one SearXNG. The JSON format must be enabled in its `settings.yml`. `url`: its base URL."""
+    """Client of the SearXNG server at `url`. The server's `settings.yml` must enable the JSON format."""
 
     def __init__(self, send: Transport, url: str) -> None:
         self._send = send
@@ -36,7 +37,7 @@ class SearxngClient:
     async def search(
         self, query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
     ) -> Sequence[SearchResult]:
-        """Return the results. Implements `WebSearch`."""
+        """Return at most `limit` results, the best first. Raises `WebSearchFailed`. Implements `WebSearch`."""
         words = " ".join(query.split())
         if not words or not words.isprintable():
             raise WebSearchFailed("a query is text that can be printed", "invalid_tool_input")
@@ -98,26 +99,26 @@ class SearxngClient:
 
 
 class _Result(Struct):
-    """A search result. Other fields depend on its template."""
+    """A search result of SearXNG. Further fields differ by the kind of result."""
 
     url: str | None = None
     title: str | None = None
     content: str | None = None
     published: str | None = msgspec.field(default=None, name="publishedDate")
-    """ISO 8601. The time is usually midnight."""
+    """Publication date and time (ISO 8601). The time is usually midnight."""
 
 
 class _Response(Struct):
     results: list[_Result]
     unresponsive: list[tuple[str, str]] = msgspec.field(default_factory=list, name="unresponsive_engines")
-    """Pairs of a failed engine and the reason."""
+    """Pairs of a search engine that failed and the reason."""
 
 
 _decode_response = msgspec.json.Decoder(_Response).decode
 
 
 def _encode_query(query: str) -> UpstreamRequest:
-    """Return the request for a query. Without these headers the limiter rejects it as a bot."""
+    """Return the HTTP request for a query. SearXNG's limiter rejects requests without these headers as a bot's."""
     parameters = urlencode({"q": _without_commands(query), "format": "json"})
     headers = {
         "accept": "application/json, text/html;q=0.5",
@@ -128,7 +129,7 @@ def _encode_query(query: str) -> UpstreamRequest:
 
 
 def _decode_results(body: bytes) -> Iterable[SearchResult]:
-    """Return the results. Raises `WebSearchFailed` if engines failed and no other engine has results."""
+    """Decode the results. Raises `WebSearchFailed` if there are none and search engines failed."""
     answer = _decode_response(body)
     if not answer.results and answer.unresponsive:
         reasons = ", ".join(f"{engine}: {reason}" for engine, reason in answer.unresponsive)
@@ -146,7 +147,7 @@ def _decode_results(body: bytes) -> Iterable[SearchResult]:
 
 
 def _explain(status: int) -> str:
-    """Return a remedy for the statuses that SearXNG sends."""
+    """Return the remedy for an HTTP status of SearXNG. "": none."""
     if status == 403:
         return "it does not give JSON; add json to search.formats in SearXNG's settings.yml"
     if status == 429:
@@ -155,12 +156,12 @@ def _explain(status: int) -> str:
 
 
 def _without_commands(query: str) -> str:
-    """Remove SearXNG commands: `!!g` redirects, `<3` sets a timeout, `:de` a language."""
+    """Return a query without SearXNG commands: `!!g` redirects, `<3` sets a timeout, `:de` a language."""
     return " ".join(filter(None, (word.lstrip("!<:") for word in query.split())))
 
 
 def _site_filter(sites: Sequence[str]) -> str:
-    """Return query text that most engines understand as a domain filter. The results are filtered anyway."""
+    """Return query text that restricts most search engines to these domains. The results are filtered too."""
     if not 0 < len(sites) <= _MAX_SITES:
         return ""
     condition = " OR ".join(f"site:{site}" for site in sites)

@@ -1,7 +1,7 @@
-"""The built-in demonstration: replies as a Chat Completions server does, in process, without a socket.
+"""Built-in demonstration: replies in the format of Chat Completions, made by fixed rules in this process.
 
-It follows a few fixed rules. It states what it is, calls a tool for a few obvious requests and repeats the result, so
-that every step of the proxy can be tried before a provider is configured.
+It states that it is a demonstration, calls a tool for a few obvious requests, and repeats tool results. Users can
+thereby try the proxy before they configure a provider.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from anthropic_proxy.messages.work_budget import WorkLimitExceeded
 from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 
 CHUNK_INTERVAL_SECONDS = 0.01
-"""Pause before each chunk of a stream in a real run, so that users see the reply arrive in fragments."""
+"""Pause before each chunk of a streamed demo reply, so that users see the reply arrive in fragments."""
 
 
 class DemoResponse:
-    """An `UpstreamResponse` that is built while it is read."""
+    """An `UpstreamResponse` with a body that is built while it is read. `pace`: seconds before each chunk."""
 
     body_received = False
 
@@ -30,14 +30,14 @@ class DemoResponse:
         self._pace = pace
 
     async def read(self) -> bytes:
-        """Return the next chunk; b"": the end."""
+        """Wait for `pace` seconds and return the next chunk of the body. b"": the end."""
         chunk = next(self._chunks, b"")
         if chunk and self._pace:
             await asyncio.sleep(self._pace)
         return chunk
 
     async def close(self, *, complete: bool = False) -> None:
-        """Drop the unread chunks."""
+        """Drop the chunks that are not read yet."""
         self._chunks = iter(())
 
 
@@ -48,10 +48,10 @@ def new_demo_transport(
     new_id: Callable[[str], str] = lambda prefix: prefix + secrets.token_hex(12),
     clock: Callable[[], float] = time.time,
 ) -> Transport:
-    """Return a transport that sends to the demonstration.
+    """Return a transport that lets the demonstration reply and sends nothing.
 
-    `variables`: settings that configure a provider, the most common first. `pace`: seconds before each chunk of a
-    stream. `clock`: seconds since the epoch.
+    `variables`: settings that configure a provider, the most common first; replies mention them. `pace`: seconds before
+    each chunk of a stream. `new_id`: returns a new id with a prefix. `clock`: returns seconds since the epoch.
     """
 
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:

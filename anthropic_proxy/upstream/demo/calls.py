@@ -1,7 +1,7 @@
-"""The few requests that are obvious enough for a tool call, and the tools that serve them.
+"""Tool calls of the demo: text patterns of user requests, the tools that can serve them, and default arguments.
 
-A request is obvious only if the whole text has one of these forms and a tool has the name and the argument that serve
-it. Every other request gets a text, because a wrong call would be a user's first impression of the product.
+A request is served only if its whole text has one of the patterns, and a tool has a suitable name and argument. The
+reply to any other request is text: a wrong call would be a user's first impression of the product.
 """
 
 import posixpath
@@ -14,29 +14,37 @@ from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget
 from anthropic_proxy.upstream.demo.requests import DemoRequest, OfferedTool, ToolCall
 
 MAX_DEFAULT_VALUE_NODES = 1_000
-"""Size of the values for one reply. A node is a key, a value or 64 characters."""
+"""Maximum size of the default values for one schema. A node is a key, a value or 64 characters."""
 MAX_DEFAULT_VALUE_STEPS = 20_000
+"""Maximum work on the default values for one schema, in steps of `WorkBudget`."""
 MAX_SCHEMA_DEPTH = 32
+"""Maximum nesting depth of a schema with default values. Beyond these limits: `WorkLimitExceeded`."""
 _TEXT = "demo"
 _UNION_KEYWORDS = ("anyOf", "oneOf", "allOf")
 
 
 def build_tool_call(tool: OfferedTool, given: Mapping[str, Any]) -> ToolCall:
-    """Return a call with the given arguments, and defaults for the other required ones.
+    """Return a call of `tool` with the arguments `given`, and with default values for other required arguments.
 
-    Raises `WorkLimitExceeded` if the defaults are too large.
+    Raises `WorkLimitExceeded` if the default values are too large.
     """
     value = _Defaults(f"tools.{tool.name}.input_schema", tool.input_schema).fill(tool.input_schema, 0, given)
     return ToolCall(tool.name, {**value, **given} if isinstance(value, dict) else given)
 
 
 def build_default_value(field: str, schema: Any) -> Any:
-    """Return a value for a whole schema. Raises `WorkLimitExceeded` if it is too large."""
+    """Return a default value that has the type of a JSON Schema.
+
+    `field`: path of the schema, for errors. Raises `WorkLimitExceeded` if the value is too large.
+    """
     return _Defaults(field, schema).fill(schema, 0)
 
 
 class _Defaults:
-    """Default values of the stated type, above a stated minimum. Patterns, formats and other keywords are ignored."""
+    """Builder of default values for one JSON Schema (`root`).
+
+    A value has the stated type and is not below a stated minimum. Patterns, formats and other keywords are ignored.
+    """
 
     def __init__(self, field: str, root: Any) -> None:
         self._budget = WorkBudget(
@@ -49,7 +57,7 @@ class _Defaults:
         self._root = root
 
     def fill(self, schema: Any, depth: int, given: Mapping[str, Any] | None = None) -> Any:
-        """Return the default for a schema; properties in `given` are left out."""
+        """Return the default value for a subschema. `given`: properties that the value does not need to contain."""
         self._budget.require_depth(depth)
         self._budget.write(1)
         if not isinstance(schema, Mapping):
@@ -92,7 +100,7 @@ class _Defaults:
         return value
 
     def _follow(self, reference: str) -> Any:
-        """Return the schema at a JSON pointer into the root; None: there is none."""
+        """Return the schema at a JSON pointer into the root schema (`#/$defs/place`). None: it has no such schema."""
         self._budget.spend(1 + len(reference))
         target = self._root
         for key in filter(None, reference.removeprefix("#").split("/")):
@@ -102,14 +110,14 @@ class _Defaults:
 
 
 def _stated(schema: Mapping[str, Any]) -> list[Any]:
-    """Return the value that the schema itself states, or nothing."""
+    """Return a list with the value of `const`, `default` or the first of `enum`. Empty: the schema has none of them."""
     values = [schema[keyword] for keyword in ("const", "default") if keyword in schema]
     enum = schema.get("enum")
     return (values + enum[:1] if isinstance(enum, list) else values)[:1]
 
 
 def _type_of(schema: Mapping[str, Any]) -> str:
-    """Return the first type of a schema; without one, the type that its keywords imply; "": none."""
+    """Return the first type of a schema. Without `type`: the type that other keywords imply. "": none."""
     kind = schema.get("type")
     if isinstance(kind, list):
         kind = next(iter(kind), None)
@@ -121,11 +129,12 @@ def _type_of(schema: Mapping[str, Any]) -> str:
 
 
 def _lower_bound(*limits: Any) -> Any:
-    """Return the greatest of 0 and the limits that are numbers."""
+    """Return the largest number among 0 and the limits. Limits that are not numbers are ignored."""
     return max((0, *(limit for limit in limits if isinstance(limit, int | float))))
 
 
 MAX_PROMPT_CHARACTERS = 300
+"""Maximum characters of a user text that is compared with the patterns. A longer text gets no tool call."""
 _START = (
     r"\s*(?:(?:please|now|then)\s+|(?:can|could|would) you\s+(?:please\s+)?)?"
     r"(?:use\s+(?:the\s+)?(?P<tool>\w+)(?:\s+tool)?\s+(?:to|and)\s+)?"
@@ -146,10 +155,11 @@ _FOLDER = (
 
 
 def _tool_call_rule(form: str, *tools: tuple[str, str, str]) -> tuple[re.Pattern[str], Sequence[tuple[str, str, str]]]:
-    """Return the form of a text and the kinds of tools that serve it; the first kind that is offered counts.
+    """Return a rule: the compiled pattern of a user text, and the kinds of tools that can serve the request.
 
-    A kind is the form of the tool's name, the names of its argument, and the template of the value (see `_fill`). Names
-    are compared in lower case without `_` and `-`, and without an MCP prefix.
+    A kind has a pattern of the tool name, the possible names of its argument, and a template of the value (see
+    `_fill`). The first kind that the client offers is used. Names are compared in lower case, without `_`, `-` and MCP
+    prefix.
     """
     return re.compile(f"{_START}(?:{form}){_END}", re.IGNORECASE), tools
 
@@ -190,7 +200,7 @@ TOOL_CALL_RULES = (
 
 
 def find_requested_call(request: DemoRequest) -> ToolCall | None:
-    """Return the tool call that the user's last text obviously asks for; None: there is none."""
+    """Return the tool call for the user's last text. None: no rule matches, or the client offers no suitable tool."""
     prompt = request.last_user_text
     if not request.tools or len(prompt) > MAX_PROMPT_CHARACTERS:
         return None
@@ -209,14 +219,17 @@ def find_requested_call(request: DemoRequest) -> ToolCall | None:
 
 
 def _fill(template: str, text: str, directory: str) -> str:
-    """Return the value of an argument: `text` as it is, quoted for a shell, as a path or as a glob pattern."""
+    """Return the value of an argument: `text` in the form that `template` requires.
+
+    The forms are unchanged text, text quoted for a shell, a path below `directory`, and a glob pattern.
+    """
     path = posixpath.normpath(posixpath.join(directory if directory.startswith("/") else "", text or "."))
     quoted, pattern = shlex.quote(text) if text else "", f"{text}/*" if text else "*"
     return template.format(text=text, quoted=quoted, path=text if text[:1] == "~" else path, pattern=pattern).strip()
 
 
 def _find_argument(tool: OfferedTool, arguments: Sequence[str]) -> str:
-    """Return the name of the text argument that takes the object; "": the tool has none."""
+    """Return the first property of a tool with one of these names and the type string. "": none."""
     properties = tool.input_schema.get("properties")
     known = properties if isinstance(properties, dict) else {}
     return next((name for name, schema in known.items() if _normalize(name) in arguments and _is_text(schema)), "")

@@ -1,4 +1,4 @@
-"""The reply to a request: a tool call, or a text that states what the demo is, encoded as Chat Completions.
+"""Replies of the demo: a tool call, repeated tool results, or a text on the demo, encoded as Chat Completions.
 
 Source: OpenAI's API reference, 2026-11.
 """
@@ -14,24 +14,26 @@ from anthropic_proxy.upstream.demo.calls import build_default_value, build_tool_
 from anthropic_proxy.upstream.demo.requests import DemoRequest, ToolCall, remove_tagged_sections
 
 MAX_REPEATED_TOOL_RESULTS = 8
+"""Maximum number of tool results that a reply repeats."""
 MAX_TOOL_RESULT_CHARACTERS = 1_500
-"""Results of the last reply that are repeated, and characters of each."""
+"""Maximum characters of each repeated tool result. A longer result is cut."""
 _ERROR_MARK = "[tool error]"
 _FINAL_TOOL = "StructuredOutput"
-"""The tool by which Claude Code requests structured output. A reply without a call of it is an error there."""
+"""Tool by which Claude Code requests structured output. Claude Code treats a reply without this call as an error."""
 
 
 class DemoReply(Struct, frozen=True):
-    """Text, a tool call, or both."""
+    """Content of a demo reply: text, a tool call, or both."""
 
     text: str = ""
     tool_call: ToolCall | None = None
 
 
 def build_reply(request: DemoRequest, variables: Sequence[str]) -> DemoReply:
-    """Return the reply. `variables`: settings that configure a provider, the most common first.
+    """Return the content of the reply to a request.
 
-    Raises `WorkLimitExceeded` if the schema of a tool or of the reply requires values that are too large.
+    `variables`: settings that configure a provider, the most common first. Raises `WorkLimitExceeded` if the schema of
+    a tool or of the reply requires values that are too large.
     """
     call = None if request.tool_choice == "none" else find_requested_call(request)
     if request.tool_choice not in {"auto", "none"}:
@@ -51,7 +53,7 @@ def build_reply(request: DemoRequest, variables: Sequence[str]) -> DemoReply:
 
 
 def _force(request: DemoRequest, call: ToolCall | None) -> ToolCall | None:
-    """Return the call that `tool_choice` requires: the obvious one, or else one with default arguments."""
+    """Return the call that `tool_choice` requires: `call` if it is permitted, or else a call with default arguments."""
     allowed = [tool for tool in request.tools if request.tool_choice in {"required", f"tool:{tool.name}"}]
     if call and any(tool.name == call.name for tool in allowed):
         return call
@@ -93,13 +95,13 @@ def _explain(variables: Sequence[str]) -> str:
 _TOKEN = re.compile(r"\s*\w{1,6}|\s*[^\w\s]{1,4}|\s+")
 _CHARACTERS_PER_TOKEN = 4
 MAX_STREAM_FRAGMENTS = 300
-"""Fragments of a text or of arguments, so that a long reply does not stream for minutes."""
+"""Maximum number of fragments of a text or of arguments, so that a long reply does not stream for minutes."""
 
 
 def encode_reply(reply: DemoReply, request: DemoRequest, head: Mapping[str, Any], call_id: str) -> Iterator[bytes]:
-    """Return the events of a stream, `[DONE]` last, or one body; the tokens beyond the request's limit are cut.
+    """Return the response body in chunks: the events of a stream, `[DONE]` last, or one JSON object.
 
-    `head`: the fields of every chunk.
+    `head`: fields of every chunk. Tokens beyond `request.max_reply_tokens` are cut.
     """
     limit = 1 << 30 if request.max_reply_tokens is None else request.max_reply_tokens
     texts, spent, cut = _split(reply.text, limit)
@@ -125,7 +127,7 @@ def encode_reply(reply: DemoReply, request: DemoRequest, head: Mapping[str, Any]
 
 
 def _split(text: str, limit: int) -> tuple[list[str], int, bool]:
-    """Return the fragments of a text, its tokens, and whether tokens beyond the limit were cut."""
+    """Return the fragments of a text, its number of tokens, and True if tokens beyond the limit were cut."""
     tokens = _TOKEN.findall(text)
     kept = tokens[:limit]
     step = 1 + len(kept) // MAX_STREAM_FRAGMENTS

@@ -1,4 +1,4 @@
-"""The fields of a Chat Completions request that the demo uses."""
+"""Decoding of Chat Completions requests for the demo: only the fields on which demo replies depend."""
 
 import contextlib
 import re
@@ -10,53 +10,55 @@ from msgspec import Struct, field
 
 _DIRECTORY = re.compile(r"working directory(?: is)?:?[ \t]*[`\"']?(/[^\n`\"'<]*|[A-Za-z]:\\[^\n`\"'<]*)", re.IGNORECASE)
 _REMINDER_TAGS = ("system-reminder", "local-command-caveat", "local-command-stdout", "local-command-stderr")
-"""Tags around text that Claude Code adds to the text of the user."""
+"""Tags around sections that Claude Code adds to the text of the user."""
 
 
 class OfferedTool(Struct, frozen=True):
-    """A function that the client offers."""
+    """A function tool that the client offers."""
 
     name: str
     input_schema: Mapping[str, Any]
 
 
 class ToolCall(Struct, frozen=True):
-    """A tool call."""
+    """A tool call with decoded arguments."""
 
     name: str
     arguments: Any
 
 
 class DemoRequest(Struct, kw_only=True):
-    """A decoded request."""
+    """A decoded Chat Completions request."""
 
     model: str
     tools: Sequence[OfferedTool]
     tool_choice: str
     """`auto`, `none`, `required`, or one tool as `tool:<name>`."""
     max_reply_tokens: int | None
-    """Maximum size of the reply in tokens."""
+    """Maximum size of the reply in tokens. None: no limit."""
     stream: bool
     includes_usage: bool
+    """True if a stream ends with a chunk of token counts."""
     requires_json: bool
+    """True if the reply must be JSON."""
     reply_schema: Any
-    """Schema of the reply; None: unrestricted."""
+    """JSON Schema of the reply, decoded. None: no schema."""
     last_user_text: str = ""
-    """The user's last text, without the client's own additions."""
+    """Last text of the user, without sections that the client adds."""
     working_directory: str = ""
-    """The client's working directory; "": not stated."""
+    """Working directory of the client, as its messages state. "": not stated."""
     tool_calls: list[ToolCall] = field(default_factory=list)
-    """Tool calls since the last reply that was text only."""
+    """Tool calls since the last assistant message without a tool call."""
     tool_results: list[tuple[str, str]] = field(default_factory=list)
-    """Tool name and result of each call of the last reply; empty: it was text only."""
+    """Tool name and result text for each call of the last assistant message. Empty: it has no tool call."""
     tool_names: dict[str, str] = field(default_factory=dict)
-    """Tool call id → tool name, of the last reply."""
+    """Tool call id → tool name, for the calls of the last assistant message."""
     input_characters: int = 0
-    """Size of the whole input."""
+    """Number of characters of messages and tools, for an estimate of the input tokens."""
 
 
 def decode_request(body: bytes) -> DemoRequest:
-    """Decode a Chat Completions body. Raises `msgspec.DecodeError` if it is not a JSON object."""
+    """Decode the body of a Chat Completions request. Raises `msgspec.DecodeError` if it is not a JSON object."""
     fields = msgspec.json.decode(body, type=dict[str, Any])
     functions = [entry["function"] for entry in fields.get("tools") or () if "function" in entry]
     choice = fields.get("tool_choice") or "auto"
@@ -108,7 +110,7 @@ def _read_reply(request: DemoRequest, calls: Sequence[dict[str, Any]]) -> None:
 
 
 def remove_tagged_sections(text: str) -> str:
-    """Return a text without the tagged sections that a client adds. An unclosed tag is text."""
+    """Return a user text without the sections in tags that Claude Code adds. A tag without end tag is text."""
     for tag in _REMINDER_TAGS:
         first, *others = text.split(f"<{tag}>")
         kept = [first]

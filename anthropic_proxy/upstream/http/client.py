@@ -1,4 +1,4 @@
-"""HTTP transport to providers, with error messages for users."""
+"""HTTP transport to providers: connection reuse, HTTP proxies, and errors with messages for users."""
 
 import ssl
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ from anthropic_proxy.upstream.http.url import Origin, Url, encode_request_head, 
 from anthropic_proxy.wire.contract import FROM_CLIENT, Credential, UpstreamRequest
 
 _MAX_CACHED_HEADS = 256
-"""Maximum cached heads. Relayed requests may all differ."""
+"""Maximum number of cached request heads. A full cache is emptied, because relayed requests may all differ."""
 
 
 class _Head(Struct, frozen=True):
-    """Cached request head for one URL, with its origin and proxy."""
+    """Cached head of an upstream request: request line and headers for one URL, with the server and its HTTP proxy."""
 
     method: str
     headers: Mapping[str, str]
     credential: Credential | None
     origin: Origin
     proxy: str | None
-    """None: no proxy."""
+    """URL of the HTTP proxy. None: direct connection."""
     header_bytes: bytes
     """Request line and headers without `content-length` and the final empty line."""
 
@@ -35,11 +35,11 @@ class _Head(Struct, frozen=True):
         return f"_Head({self.origin})"  # the header bytes contain a key
 
     def matches(self, request: UpstreamRequest, credential: Credential | None) -> bool:
-        """Return True if the head is valid for this request."""
+        """Return True if the head can be sent for this request with this credential."""
         return self.credential == credential and self.headers == request.headers and self.method == request.method
 
     def with_content_length(self, body: bytes) -> bytes:
-        """Return the head for a body."""
+        """Return the complete head for a request with this body."""
         return (
             b"%b\r\n" % self.header_bytes
             if self.method == "GET"
@@ -50,8 +50,9 @@ class _Head(Struct, frozen=True):
 class HttpTransport:
     """Transport to HTTP servers. A connection belongs to the event loop that opened it.
 
-    `dialer`: for connections without a proxy. None: without restrictions. `tls`: None: the certificates of the system.
-    `keep_alive_seconds`: lifetime of an idle connection. 0: no reuse.
+    `connect_timeout`: seconds. `proxies`: URL scheme → URL of an HTTP proxy. `unproxied`: comma-separated hosts that
+    bypass the proxy. `dialer`: opens connections that use no proxy; None: to any address. `tls`: None: the certificates
+    of the system. `keep_alive_seconds`: lifetime of an idle connection. 0: no reuse.
     """
 
     def __init__(
@@ -67,18 +68,17 @@ class HttpTransport:
         self._pool = ConnectionPool(keep_alive_seconds)
         self._connector = Connector(connect_timeout, self._pool, dialer=dialer, tls=tls)
         self._proxies = proxies or {}
-        """URL scheme → proxy."""
         self._unproxied = unproxied
-        """Comma-separated hosts that bypass the proxy."""
         self._heads: dict[tuple[str, str], _Head] = {}
         """Base URL and path → last head. Most requests have the same head."""
         self._closed = False
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> HttpResponse:
-        """Send a request and wait for status and headers.
+        """Send a request to a provider and return the response once its status and headers have arrived.
 
         Retries once on a new connection if a reused one closes before the first byte of a response. The server had
-        closed it while it was idle, so it has not processed the request.
+        closed it while it was idle, so it has not processed the request. Raises `UpstreamUnreachable`,
+        `UpstreamProtocolError` (invalid HTTP) or `ShuttingDown`.
         """
         if self._closed:
             raise ShuttingDown
@@ -109,7 +109,7 @@ class HttpTransport:
         return response
 
     async def close(self) -> None:
-        """Close all connections. Further requests raise `ShuttingDown`."""
+        """Close all connections. Later requests raise `ShuttingDown`."""
         self._closed = True
         self._pool.close()
 
@@ -158,6 +158,6 @@ def _failure(origin: Origin, error: Exception, proxy: str | None) -> UpstreamErr
 
 
 def _redacted(url: str) -> str:
-    """Return a URL without password and query, which may contain secrets."""
+    """Return a URL without user, password and query, which may contain secrets."""
     scheme, _, remainder = url.partition("?")[0].partition("://")
     return f"{scheme}://{remainder.rpartition('@')[2]}" if remainder else scheme

@@ -1,4 +1,8 @@
-"""One HTTP/1.1 connection to a provider, with one request at a time."""
+"""One HTTP/1.1 connection to a provider, with one request at a time.
+
+The `on_…` methods are callbacks of the response parser (httptools). `connection_…`, `data_received` and `eof_received`
+are callbacks of asyncio.
+"""
 
 import asyncio
 from typing import TYPE_CHECKING, cast
@@ -12,21 +16,22 @@ if TYPE_CHECKING:
     from anthropic_proxy.upstream.http.pool import ConnectionPool
 
 MAX_RESPONSE_HEAD_BYTES = 256 * 1024
-"""Maximum size of a response head with its 1xx heads. Gateways send long policies and cookies.
+"""Maximum size of a response head, 1xx heads included. A larger head fails with `InvalidHttp`.
 
-Also limits chunk sizes and extensions between two fragments of a body, and trailers.
+The limit also applies to chunk sizes and extensions between two fragments of a body, and to trailers.
 """
 MAX_UNREAD_BYTES = 64 * 1024
-"""Number of received, unread bytes at which reading pauses."""
+"""Number of received bytes not yet read by the caller above which the socket is not read."""
 MAX_TLS_WRITE_BYTES = 16 * 1024
-"""Bytes of a body per TLS write. OpenSSL keeps a buffer of the maximum write size per connection."""
+"""Maximum bytes of a request body per TLS write. OpenSSL keeps a buffer of the maximum write size per connection."""
 _SWITCHING = 101
 
 
 def new_response_parser(protocol: object) -> httptools.HttpResponseParser:
-    """Return a response parser. It accepts common deviations of servers, as most clients do.
+    """Return a parser for responses. It accepts common deviations of servers, as most HTTP clients do.
 
-    These are lines without carriage return, folded headers, and spaces after a chunk size.
+    The deviations are lines without carriage return, folded headers, and spaces after a chunk size. `protocol`: object
+    with the callbacks of the parser.
     """
     parser = httptools.HttpResponseParser(protocol)
     parser.set_dangerous_leniencies(
@@ -36,9 +41,10 @@ def new_response_parser(protocol: object) -> httptools.HttpResponseParser:
 
 
 class ConnectionLost(Exception):
-    """The connection ended before a complete response head.
+    """Error: the connection ended before a complete response head.
 
-    `begun`: True if bytes of a response had arrived. `cause`: error of the operating system. None: closed by the peer.
+    `begun`: True if bytes of a response had arrived. `cause`: error of the operating system. None: the peer closed the
+    connection.
     """
 
     def __init__(self, *, begun: bool = False, cause: Exception | None = None) -> None:
@@ -48,11 +54,11 @@ class ConnectionLost(Exception):
 
 
 class InvalidHttp(Exception):
-    """The received bytes are not valid HTTP. The message states the reason."""
+    """Error: the received bytes are not valid HTTP or exceed a limit. The message states the reason."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection. It returns to its owner after a complete response."""
+    """One connection to a server. After a complete response it returns to its pool (`owner`)."""
 
     def __init__(self, origin: Origin, owner: "ConnectionPool") -> None:
         self.origin = origin
@@ -78,7 +84,7 @@ class Connection(asyncio.Protocol):
         """True if the last response permits another request."""
 
     async def send_request(self, head: bytes, body: bytes) -> HttpResponse:
-        """Send a request and wait for the response head. Raises `ConnectionLost` or `InvalidHttp`."""
+        """Send a request and return the response after its head. Raises `ConnectionLost` or `InvalidHttp`."""
         transport = self._transport
         if transport is None or transport.is_closing():
             raise ConnectionLost
@@ -98,7 +104,7 @@ class Connection(asyncio.Protocol):
             self._pending = None
 
     def is_idle(self) -> bool:
-        """Return True if another request can be sent. False while the last one is still being written."""
+        """Return True if the connection is open, has sent its last request completely, and permits another one."""
         transport = self._transport
         return (
             self._can_reuse
@@ -108,17 +114,17 @@ class Connection(asyncio.Protocol):
         )
 
     def abort(self) -> None:
-        """Close the connection immediately."""
+        """Close the connection immediately and discard unsent data."""
         self._can_reuse = False
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the transport. Called again when TLS starts in a tunnel."""
+        """Store the asyncio transport. asyncio calls this again when TLS starts in a tunnel."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes. Bytes after a complete response close the connection."""
+        """Parse received bytes. Before the first request: buffer them. Between requests: close the connection."""
         if self._parser is None or (self._response is None and self._pending is None):
             self._buffer_early_data(data)
             return
@@ -145,11 +151,14 @@ class Connection(asyncio.Protocol):
             response.mark_reading_paused()
 
     def eof_received(self) -> None:
-        """Close the connection. Sending more of a request is useless without a response."""
+        """Close the connection: the server sends no more, so sending the rest of a request is useless."""
         self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the pending response. A body without stated length ends with the connection."""
+        """End the body of the response, or fail the pending request.
+
+        A body without stated length ends with the connection, so it is complete. Other bodies end with an error.
+        """
         self._transport = self._parser = None
         self._owner.remove_closed(self)
         response, self._response = self._response, None
@@ -159,11 +168,11 @@ class Connection(asyncio.Protocol):
             self._pending.set_exception(ConnectionLost(begun=self._head_bytes > 0, cause=exc))
 
     def on_message_begin(self) -> None:
-        """Start a response. After a complete one it is unrequested, so the connection is not reused."""
+        """Forbid reuse until the response is complete. A response that no request expects is never complete."""
         self._can_reuse = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Store a header. Trailers are ignored."""
+        """Store a response header. Trailers (headers after the body) are ignored."""
         if self._response is None:
             key, text = name.decode("latin-1").lower(), value.decode(errors="surrogateescape")
             if key in self._headers:
@@ -172,7 +181,7 @@ class Connection(asyncio.Protocol):
                 self._headers[key] = text
 
     def on_headers_complete(self) -> None:
-        """Resolve the pending request. A response without a pending request is ignored."""
+        """Give the response to the pending request. Ignore 1xx responses and those that no request expects."""
         assert self._parser is not None
         status, headers = self._parser.get_status_code(), self._headers
         self._headers = {}
@@ -188,13 +197,13 @@ class Connection(asyncio.Protocol):
         self._pending.set_result(self._response)
 
     def on_body(self, data: bytes) -> None:
-        """Pass on a fragment of the body."""
+        """Append received bytes to the body of the response."""
         self._head_bytes = 0
         if self._response is not None:
             self._response.append_body(data)
 
     def on_message_complete(self) -> None:
-        """End the response. After a 1xx head the final response follows."""
+        """End the body of the response. A 1xx head is not the end: the final response follows."""
         if self._response is None:
             return
         assert self._parser is not None
@@ -230,7 +239,7 @@ class Connection(asyncio.Protocol):
 
 
 def _has_stated_end(response: HttpResponse) -> bool:
-    """Return True if a body has a stated end. Otherwise it ends with the connection (RFC 9112, 6.3)."""
+    """Return True if the headers state the end of the body. If not, it ends with the connection (RFC 9112, 6.3)."""
     coding = response.headers.get("transfer-encoding")
     return "content-length" in response.headers if coding is None else coding.lower().endswith("chunked")
 

@@ -1,4 +1,4 @@
-"""Opening of connections: TCP, TLS, and tunnels through a proxy."""
+"""Opening of connections to servers: TCP, TLS, and tunnels through an HTTP proxy (CONNECT)."""
 
 import asyncio
 import ssl
@@ -12,12 +12,13 @@ from anthropic_proxy.upstream.http.pool import ConnectionPool
 from anthropic_proxy.upstream.http.url import Origin, Url, parse_url
 
 PROXY_AUTHENTICATION_REQUIRED = 407
+"""HTTP status of a proxy that requires a user and password."""
 
 
 class Connector:
-    """Opens connections for one owner, each within `seconds`.
+    """Opens connections for one connection pool, each within `seconds`.
 
-    `dialer`: for connections to servers. None: without restrictions. `tls`: for servers and proxies. None: the
+    `dialer`: opens connections that use no proxy. None: to any address. `tls`: for servers and proxies. None: the
     certificates of the system.
     """
 
@@ -36,7 +37,7 @@ class Connector:
         self._tls = tls
 
     async def connect(self, origin: Origin, proxy: str | None) -> Connection:
-        """Return a connection to a server, through `proxy` unless it is None.
+        """Return a new connection to a server, through the HTTP proxy at the URL `proxy` unless it is None.
 
         Raises `OSError` (including `TimeoutError`), or `ValueError` for an unsupported proxy URL.
         """
@@ -49,7 +50,7 @@ class Connector:
             return await self._connect(self._proxy_dialer, proxy_url.origin, origin)
 
     async def _connect(self, dialer: Dialer, near: Origin, origin: Origin) -> Connection:
-        """Return a connection to `near`, the server or its proxy. `origin`: the server."""
+        """Return a connection to the server `origin`. `near`: peer of the TCP connection, server or proxy."""
         _, connection = await asyncio.get_running_loop().create_connection(
             lambda: Connection(origin, self._owner),
             sock=await dialer.dial(near),
@@ -87,7 +88,7 @@ class Connector:
 
 
 def proxy_status_error(status: int) -> ConnectionRefusedError:
-    """Return the error for a status that the proxy sent instead of the provider."""
+    """Return the error for an HTTP status that the proxy itself sent, instead of the provider."""
     advice = ""
     if status == PROXY_AUTHENTICATION_REQUIRED:
         advice = "; set user and password in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: http://user:password@host:port"
@@ -95,14 +96,14 @@ def proxy_status_error(status: int) -> ConnectionRefusedError:
 
 
 class _Tunnel(asyncio.Protocol):
-    """Protocol of a CONNECT request to a proxy."""
+    """asyncio protocol of a CONNECT request to an HTTP proxy."""
 
     def __init__(self) -> None:
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._parser = new_response_parser(self)
 
     async def request(self, origin: Origin, credentials: str) -> None:
-        """Request the tunnel. Raises `ConnectionError` if the proxy rejects it."""
+        """Request a tunnel to a server and wait until it is open. Raises `ConnectionError` if the proxy rejects it."""
         authorization = f"proxy-authorization: {credentials}\r\n" if credentials else ""
         head = f"CONNECT {origin.host_and_port} HTTP/1.1\r\nhost: {origin.host_and_port}\r\n{authorization}\r\n"
         self._transport.write(head.encode())

@@ -1,4 +1,4 @@
-"""TCP connections: name lookup, then the first address that accepts (Happy Eyeballs, RFC 8305, section 5).
+"""Opening of TCP connections: name lookup, then the first address that accepts (Happy Eyeballs, RFC 8305, section 5).
 
 asyncio has Happy Eyeballs only in `create_connection` of its own loop. uvloop supports no delay there, and neither loop
 accepts sockets with options that must be set before they connect.
@@ -19,12 +19,13 @@ from anthropic_proxy.upstream.public_addresses import is_public
 AddressInfo = tuple[Any, ...]
 """One result of `socket.getaddrinfo`: family, type, protocol, canonical name, address."""
 SocketFactory = Callable[[AddressInfo], socket.socket]
+"""Function that creates an unconnected socket for an address."""
 
 
 async def connect_first(
     addresses: Sequence[AddressInfo], new_socket: SocketFactory, *, delay_seconds: float
 ) -> socket.socket:
-    """Return a non-blocking socket that is connected to one of the addresses. Raise `OSError` if none accepts.
+    """Return a non-blocking socket, connected to the first address that accepts. Raises `OSError` if none accepts.
 
     The next address is tried when an attempt fails, or `delay_seconds` after the start of the last attempt.
     """
@@ -63,7 +64,7 @@ async def _connect(info: AddressInfo, new_socket: SocketFactory) -> socket.socke
 
 
 def _interleave(addresses: Iterable[AddressInfo]) -> list[AddressInfo]:
-    """Return the addresses with alternating families (RFC 8305, section 4), each family in its own order."""
+    """Return the addresses with alternating address families (RFC 8305, section 4). Each family keeps its order."""
     families: dict[int, list[AddressInfo]] = {}
     for info in addresses:
         families.setdefault(info[0], []).append(info)
@@ -76,7 +77,7 @@ def _close_result(attempt: "asyncio.Task[socket.socket]") -> None:
 
 
 def _combine(errors: Sequence[OSError]) -> OSError:
-    """Return one error for all attempts: the first one if they share an error number."""
+    """Return one error for all failed attempts. If they share an error number: the first error."""
     if not errors:
         return OSError("the host name has no address")
     if len({error.errno for error in errors}) == 1:
@@ -85,34 +86,34 @@ def _combine(errors: Sequence[OSError]) -> OSError:
 
 
 DNS_CACHE_SECONDS = 300.0
-"""Lifetime of the cached addresses of a name."""
+"""Time for which the addresses of a host name are cached."""
 HAPPY_EYEBALLS_DELAY_SECONDS = 0.25
-"""Delay before the next address of a name is tried beside the one before (RFC 8305)."""
+"""Time after which the next address of a host is tried while an attempt is still running (RFC 8305)."""
 SOCKET_RECEIVE_BUFFER_BYTES = 64 * 1024
-"""Limit on unread bytes in the operating system. Its own default is several MiB."""
+"""Size of the receive buffer of a socket in the operating system. The usual default is several MiB."""
 
 
 class LocalConnectionRefused(ConnectionRefusedError):
-    """A refused connection to an address of this machine or of a private network: nothing listens there."""
+    """Refused connection to this machine or a private network: no server listens at the address."""
 
 
 class Dialer(Protocol):
-    """Opens TCP connections."""
+    """Interface of objects that open TCP connections."""
 
     async def dial(self, origin: Origin) -> socket.socket:
-        """Return a connected non-blocking socket. Raise `OSError` if there is none."""
+        """Return a connected non-blocking socket. Raises `OSError` if no address accepts."""
         ...
 
 
 class CachingDialer:
-    """Opens TCP connections to any address, and caches the addresses of a name."""
+    """Dialer for any address. It caches the addresses of a host name."""
 
     def __init__(self) -> None:
         self._lookups: dict[Origin, tuple[float, asyncio.Task[Sequence[AddressInfo]]]] = {}
         """Origin → expiry by the loop's clock, and the lookup, which all connections share."""
 
     async def dial(self, origin: Origin) -> socket.socket:
-        """Return a connected socket. Raises `LocalConnectionRefused` if all addresses are local and refuse."""
+        """Return a connected socket. Raises `OSError`; `LocalConnectionRefused` if only local addresses were tried."""
         infos: Sequence[AddressInfo] = ()
         try:
             infos = await self._resolve(origin)
@@ -134,7 +135,7 @@ class CachingDialer:
 
 
 def is_local_connection_refused(error: BaseException, addresses: Sequence[str]) -> bool:
-    """Return whether a connection was refused and every tried address is of this machine or a private network."""
+    """Return True if `error` is a refused connection and none of the tried addresses is public."""
     return is_connection_refused(error) and not any(map(is_public, addresses))
 
 
@@ -148,7 +149,7 @@ def _has_failed(lookup: "asyncio.Task[Sequence[AddressInfo]]") -> bool:
 
 
 def _retrieve_exception(lookup: "asyncio.Task[Sequence[AddressInfo]]") -> None:
-    """Mark the exception as retrieved: asyncio logs a failure that nothing waits for any more."""
+    """Mark the exception of a lookup as retrieved, because asyncio logs exceptions that are never retrieved."""
     if not lookup.cancelled():
         lookup.exception()
 

@@ -1,4 +1,4 @@
-"""Pool of idle connections."""
+"""Pool of open connections to providers, for reuse."""
 
 import asyncio
 
@@ -6,14 +6,14 @@ from anthropic_proxy.upstream.http.connection import Connection
 from anthropic_proxy.upstream.http.url import Origin
 
 KEEP_ALIVE_SECONDS = 60.0
-"""Lifetime of an idle connection. Providers close idle connections later."""
+"""Time after which an idle connection is closed. Providers close idle connections later."""
 _CLEANUP_INTERVAL_SECONDS = 15.0
 
 
 class ConnectionPool:
     """Idle connections by server, and the set of all open connections.
 
-    `keep_alive_seconds`: lifetime of an idle connection. 0: no reuse.
+    `keep_alive_seconds`: time after which an idle connection is closed. 0: no reuse.
     """
 
     def __init__(self, keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
@@ -24,11 +24,11 @@ class ConnectionPool:
         self._cleanup_timer: asyncio.TimerHandle | None = None
 
     def add_open(self, connection: Connection) -> None:
-        """Register an open connection."""
+        """Register a new connection, so that `close` can close it."""
         self._open.add(connection)
 
     def pop_idle(self, origin: Origin) -> Connection | None:
-        """Return an idle connection to a server. None: none."""
+        """Remove an idle connection to a server from the pool and return it. None: none is idle."""
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
@@ -38,7 +38,7 @@ class ConnectionPool:
         return None
 
     def put_idle(self, connection: Connection) -> None:
-        """Store an idle connection."""
+        """Store a connection for reuse, after a complete response."""
         if not self.keep_alive_seconds:
             connection.abort()
             return
@@ -47,14 +47,14 @@ class ConnectionPool:
             self._cleanup_timer = asyncio.get_running_loop().call_later(_CLEANUP_INTERVAL_SECONDS, self._close_expired)
 
     def remove_closed(self, connection: Connection) -> None:
-        """Remove a closed connection."""
+        """Remove a connection that has closed."""
         self._open.discard(connection)
         idle = self._idle.get(connection.origin)
         if idle and connection in idle:
             idle.remove(connection)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, idle or in use."""
         if self._cleanup_timer is not None:
             self._cleanup_timer.cancel()
             self._cleanup_timer = None

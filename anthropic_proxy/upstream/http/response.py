@@ -1,4 +1,4 @@
-"""HTTP response with a body that is still being received, and its decompression in bounded chunks."""
+"""HTTP response of a provider while its body is being received, and the decompression of the body."""
 
 import asyncio
 import zlib
@@ -13,9 +13,10 @@ _CHUNK_BYTES = 256 * 1024
 
 
 class Decompressor:
-    """Decoder of a `content-encoding`. Chunks of bounded size let the caller enforce a limit.
+    """Decoder for the `content-encoding` of a body.
 
-    Supports `gzip` and `deflate`, the latter with and without the zlib header, because servers send both.
+    Its output has chunks of bounded size, so that the caller can enforce a limit. Supports `gzip` and `deflate`, the
+    latter with and without the zlib header, because servers send both.
     """
 
     def __init__(self, encoding: str) -> None:
@@ -24,11 +25,11 @@ class Decompressor:
 
     @property
     def supported(self) -> bool:
-        """True if the encoding is supported."""
+        """True if this class can decode the `content-encoding`."""
         return self._encoding in ("", "identity", "gzip", "x-gzip", "deflate")
 
     def decompress(self, data: bytes) -> Iterator[bytes]:
-        """Yield the decompressed data in chunks of at most 256 KiB. Raises `zlib.error`."""
+        """Yield the decompressed bytes of a fragment in chunks of at most 256 KiB. Raises `zlib.error`."""
         if self._encoding in ("", "identity"):
             yield data
             return
@@ -49,15 +50,16 @@ class Decompressor:
 
 
 MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
-"""Maximum decompressed size. Some servers compress without being requested to."""
+"""Maximum size of a body after decompression. A larger body fails with `UpstreamProtocolError`."""
 DRAIN_TIMEOUT_SECONDS = 0.25
 """Time that `close` waits for the last bytes of a complete reply, so that the connection can be reused."""
 
 
 class HttpResponse:
-    """An `UpstreamResponse`, fed by its connection. Unread bytes pause the connection.
+    """An `UpstreamResponse`: the connection appends received bytes, and `read` returns them.
 
-    `on_release`: called once; True if the complete response was received. `resume_reading`: called after a pause.
+    Too many unread bytes pause the connection. `on_release`: called once, with True if the complete response was
+    received. `resume_reading`: called when `read` ends a pause.
     """
 
     __slots__ = (
@@ -107,24 +109,27 @@ class HttpResponse:
         self._decompressed_bytes = 0
 
     def append_body(self, data: bytes) -> None:
-        """Append a fragment of the body."""
+        """Append received bytes to the body."""
         self._fragments.append(data)
         self.unread_bytes += len(data)
         if self._waiter is not None:
             self._wake()
 
     def end_body(self, error: Exception | None = None) -> None:
-        """End the body. `error`: the reason of an early end."""
+        """Mark the body as ended. `error`: reason of an early end. None: the body is complete."""
         self.body_received, self._error = True, error
         if self._waiter is not None:
             self._wake()
 
     def mark_reading_paused(self) -> None:
-        """Record that the connection pauses until the body is read."""
+        """Record that the connection does not read the socket. The next `read` resumes reading."""
         self._reading_paused = True
 
     async def read(self) -> bytes:
-        """Return the received bytes; wait only if there are none. b"": the end."""
+        """Return the received bytes of the body. Wait only if there are none. b"": the end.
+
+        Raises `UpstreamProtocolError` if the body ends early, is damaged, or is too large after decompression.
+        """
         if self._decompressor is not None:
             return await self._read_decompressed(self._decompressor)
         if not (self._fragments or self.body_received):
@@ -132,7 +137,10 @@ class HttpResponse:
         return self._pop_received()
 
     async def close(self, *, complete: bool = False) -> None:
-        """Release the connection after a complete body, else close it. `complete`: wait shortly for the last bytes."""
+        """Release the connection for reuse after a complete body, else close it.
+
+        `complete`: the reply was complete, so wait up to `DRAIN_TIMEOUT_SECONDS` for the end of the body.
+        """
         on_release, self._on_release = self._on_release, None
         if on_release is None:
             return
@@ -149,12 +157,12 @@ class HttpResponse:
             on_release(self.body_received and self._error is None)
 
     def _next_fragment(self) -> "asyncio.Future[None]":
-        """Return a future that ends with the next fragment or the end of the body."""
+        """Return a future that is done when bytes arrive or the body ends."""
         self._waiter = self._loop.create_future()
         return self._waiter
 
     def _pop_received(self) -> bytes:
-        """Return the received bytes. b"": the end. Raises `UpstreamProtocolError` after an early end."""
+        """Remove and return the received bytes. b"": the end. Raises `UpstreamProtocolError` if it is early."""
         if fragments := self._fragments:
             data = fragments[0] if len(fragments) == 1 else b"".join(fragments)
             fragments.clear()
@@ -172,7 +180,7 @@ class HttpResponse:
         raise UpstreamProtocolError("the reply ended before it was complete") from self._error
 
     async def _read_decompressed(self, decompressor: Decompressor) -> bytes:
-        """Decompress a chunk, then yield to the loop: a MiB may decompress to a GiB."""
+        """Return one decompressed chunk. Yield to the event loop first: one MiB may decompress to a GiB."""
         try:
             while not (chunk := next(self._decompressed, b"")):
                 if not (self._fragments or self.body_received):

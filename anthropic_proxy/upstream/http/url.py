@@ -1,4 +1,4 @@
-"""Parsed URLs, the HTTP proxy for a URL, and the encoding of a request head."""
+"""Parsing of URLs, the HTTP proxy for a URL, and the head of an upstream request."""
 
 import base64
 import ipaddress
@@ -10,17 +10,17 @@ from msgspec import Struct
 
 _PORTS = {"http": 80, "https": 443}
 _SAFE_CHARACTERS = "%/:?#[]@!$&'()*+,;=-._~"
-"""Characters that are not encoded in a path or query, so that signed URLs stay valid."""
+"""Characters that stay unencoded in a path or query, so that signed URLs remain valid."""
 _DEFAULT_HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "anthropic-proxy"}
-"""Default headers. `identity`: decompression of a stream costs more than it saves."""
+"""Headers of every request that does not set them. `identity`: decompressing a stream costs more than it saves."""
 
 
 class Origin(Struct, frozen=True, cache_hash=True):
-    """Scheme, host and port of a server or proxy."""
+    """Scheme, host and port of a server or an HTTP proxy."""
 
     scheme: str
     host: str
-    """ASCII name, or IP address without brackets."""
+    """Host name in ASCII, or IP address without brackets."""
     port: int
 
     @property
@@ -30,7 +30,7 @@ class Origin(Struct, frozen=True, cache_hash=True):
 
     @property
     def has_host_name(self) -> bool:
-        """True if the host is a name, not an IP address."""
+        """True if the host is a name and not an IP address."""
         try:
             ipaddress.ip_address(self.host)
         except ValueError:
@@ -39,12 +39,12 @@ class Origin(Struct, frozen=True, cache_hash=True):
 
     @property
     def host_header(self) -> str:
-        """Host and port, without the default port."""
+        """Value of the header `Host`: the host, and the port if it is not the default one."""
         return self._bracketed if self.port == _PORTS[self.scheme] else self.host_and_port
 
     @property
     def host_and_port(self) -> str:
-        """Host and port, for CONNECT."""
+        """Host and port, as CONNECT requires them."""
         return f"{self._bracketed}:{self.port}"
 
     @property
@@ -60,14 +60,14 @@ class Url(Struct, frozen=True):
 
     origin: Origin
     request_target: str
-    """Path and query of the request line."""
+    """Path and query, as in a request line."""
     authorization: str
-    """`Basic …` from the user and password in the URL. "": none."""
+    """Value of the header `Authorization` (`Basic …`) for the user and password in the URL. "": none."""
 
 
 @lru_cache(maxsize=1024)
 def parse_url(url: str) -> Url:
-    """Parse a URL. Raises `ValueError` unless it is an HTTP URL with a host."""
+    """Parse a URL. Raises `ValueError` unless it is an HTTP or HTTPS URL with a host."""
     components = urlsplit(url)
     if components.scheme not in _PORTS or not components.hostname:
         raise ValueError("the address does not begin with http:// or https:// and the name of a host")
@@ -85,7 +85,7 @@ def parse_url(url: str) -> Url:
 
 
 def join_url(base_url: str, path: str) -> str:
-    """Append a path to a base URL. A query of the base (`api-version` of Azure) stays at the end."""
+    """Append a path to a base URL. A query of the base URL (`api-version` of Azure) is moved to the end."""
     if "?" not in base_url:
         return base_url + path
     base, _, query = base_url.partition("?")
@@ -93,9 +93,10 @@ def join_url(base_url: str, path: str) -> str:
 
 
 def encode_request_head(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
-    """Return request line and headers without `content-length` and the final empty line.
+    """Return request line and headers as bytes, without `content-length` and the final empty line.
 
-    `headers`: names in lower case. Raises `ValueError` for a line break or NUL in a header.
+    `target`: path and query, or a URL for an HTTP proxy. `headers`: names in lower case. Raises `ValueError` for a line
+    break or NUL in a header.
     """
     all_headers = _DEFAULT_HEADERS | headers
     lines = "".join([f"{name}: {value}\r\n" for name, value in all_headers.items()])
@@ -105,10 +106,10 @@ def encode_request_head(method: str, target: str, host: str, headers: dict[str, 
 
 
 def find_proxy(url: str, proxies: Mapping[str, str], unproxied: str) -> str | None:
-    """Return the proxy for a URL. None: no proxy.
+    """Return the URL of the HTTP proxy for a URL. None: direct connection.
 
-    `proxies`: URL scheme → proxy. `unproxied`: comma-separated hosts, as in `NO_PROXY`. Environment variables are not
-    read.
+    `proxies`: URL scheme → URL of a proxy. `unproxied`: comma-separated hosts, as in `NO_PROXY`. Environment variables
+    are not read.
     """
     target = urlsplit(url)
     if target.scheme not in proxies:

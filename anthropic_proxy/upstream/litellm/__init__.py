@@ -1,6 +1,7 @@
-"""Optional in-process transport through LiteLLM. Requests and responses have the format of Chat Completions.
+"""Optional transport through the library LiteLLM, in this process.
 
-It serves the providers that this project does not support itself. LiteLLM is imported by the first request to it.
+It serves the providers that this project does not support itself, with requests and responses in the format of Chat
+Completions. The first request to such a provider imports LiteLLM.
 """
 
 from anthropic_proxy.upstream.litellm.engine import LiteLLMThread

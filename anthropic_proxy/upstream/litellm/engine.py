@@ -1,6 +1,7 @@
-"""LiteLLM in a separate thread with its own event loop.
+"""Thread with its own event loop, in which the library LiteLLM runs.
 
-Its import takes seconds, and some of its providers block the event loop. The loop that serves clients is not affected.
+The import of LiteLLM takes seconds, and some of its providers block the event loop. The event loop that serves clients
+is not affected.
 """
 
 import asyncio
@@ -17,18 +18,18 @@ Result = TypeVar("Result")
 
 
 class LiteLLMLibrary(Struct, frozen=True):
-    """The used functions and classes of LiteLLM."""
+    """The functions and classes of LiteLLM that the transport uses."""
 
     acompletion: Callable[..., Coroutine[Any, Any, Any]]
-    """`acompletion`."""
+    """Async function of LiteLLM that sends a Chat Completions request."""
     base_exception: type[Exception]
-    """Base class of its exceptions, from the OpenAI SDK."""
+    """Base class of the exceptions of LiteLLM, from the OpenAI SDK."""
 
 
 class LiteLLMThread:
-    """The thread, its loop and the library.
+    """The thread for LiteLLM, its event loop, and the imported library.
 
-    `export_variables`: sets the environment variables of LiteLLM. Called once, before its import.
+    `export_variables`: sets the environment variables that LiteLLM reads. Called once, before the import.
     """
 
     def __init__(self, export_variables: Callable[[], None]) -> None:
@@ -37,23 +38,23 @@ class LiteLLMThread:
         self._library: LiteLLMLibrary | None = None
 
     async def run_coroutine(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine in the loop of the engine. Cancellation cancels the coroutine too."""
+        """Run a coroutine in the LiteLLM thread and return its result. Cancellation stops the coroutine too."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name="litellm", daemon=True).start()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def submit_coroutine(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in the loop of the engine, after earlier ones, without waiting for it."""
+        """Start a coroutine in the LiteLLM thread, after earlier ones, without waiting for its end."""
         if self._loop is None:
             work.close()
         else:
             asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def load_library(self, model: str) -> LiteLLMLibrary:
-        """Return the library. Its first import blocks, so call this in the loop of the engine.
+        """Return LiteLLM. Its first import blocks, so call this in the LiteLLM thread.
 
-        Raises `MissingExtra` if it is not installed.
+        `model`: named in the error. Raises `MissingExtra` if LiteLLM is not installed.
         """
         if self._library is None:
             self._export_variables()
@@ -70,7 +71,7 @@ class LiteLLMThread:
         return self._library
 
     async def close(self) -> None:
-        """Cancel running coroutines and end the loop and its thread."""
+        """Cancel all coroutines in the LiteLLM thread and end the thread."""
         if self._loop is not None:
             await self.run_coroutine(_cancel_others())
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -78,7 +79,7 @@ class LiteLLMThread:
 
 
 def _set_options(library: Any) -> None:
-    """Set the options of LiteLLM."""
+    """Set the global options of LiteLLM."""
     library.telemetry = False
     library.callbacks, library.success_callback, library.failure_callback = [], [], []
     library.cache = None

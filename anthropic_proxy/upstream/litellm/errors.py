@@ -1,4 +1,4 @@
-"""Conversion of LiteLLM exceptions to error bodies in the format of OpenAI, for classification by the wire."""
+"""Conversion of LiteLLM exceptions to error bodies in OpenAI's format, which the wire then classifies."""
 
 import re
 from collections.abc import Mapping
@@ -16,32 +16,32 @@ _CODES = {
     "ContentPolicyViolationError": "content_policy_violation",
     "UnsupportedParamsError": "unsupported_parameter",
 }
-"""Exception class → error code of OpenAI. The status alone is ambiguous."""
+"""Class name of an exception → error code of OpenAI. The HTTP status alone is ambiguous."""
 _CONNECTION_ERRORS = {"APIConnectionError", "InternalServerError"}
-"""Classes that also mean a failed connection. They have no response headers in that case."""
+"""Class names of exceptions that can mean a failed connection. They have no response headers in that case."""
 _CLASSES = re.compile(r"(?:(?:litellm\.)?\w*(?:Error|Timeout|Exception)(?::| -)\s+)+")
 _REFUSED_BY = re.compile(r"connection refused by \[?([\w.:%]+?)\]?:\d+\b")
 _UNSUPPORTED = re.compile(r"does not support parameters: \[?'(\w+)'")
 _ADVICE = re.compile(
     r"\s*(?:\.?\s*To drop (?:these|it)\b|\n ?Pass model as\b|\nTraceback \(most recent call last\)).*", re.DOTALL
 )
-"""Text for programmers with LiteLLM: options, functions, traceback."""
+"""Text in error messages for programmers that use LiteLLM: options, functions, traceback. It is removed."""
 
 
 class LiteLLMFailure(Struct, frozen=True, kw_only=True):
-    """A failed call."""
+    """A failed LiteLLM call."""
 
     status: int
     error_object: dict[str, Any]
-    """`message`, `type`, `param` and `code`, as in errors of OpenAI."""
+    """Fields `message`, `type`, `param` and `code`, as in errors of OpenAI."""
     headers: Mapping[str, str] = {}
     """Response headers of the provider, names in lower case."""
     connection_error: UpstreamUnreachable | None = None
-    """Error of a failed connection. None: the provider replied."""
+    """Error to raise if the connection failed. None: the provider replied."""
 
 
 def decode_exception(error: Exception) -> LiteLLMFailure:
-    """Decode an exception of LiteLLM."""
+    """Return the failure that an exception of LiteLLM describes."""
     inner = getattr(error, "original_exception", None)  # errors within a stream are wrapped
     if isinstance(inner, Exception) and hasattr(inner, "status_code"):
         error = inner
@@ -72,7 +72,7 @@ def _unreachable(text: str) -> UpstreamUnreachable:
 
 
 def encode_error_body(failure: LiteLLMFailure) -> bytes:
-    """Return an error body in the format of OpenAI. `status_code` replaces the status within a stream."""
+    """Return an error body in OpenAI's format. Its field `status_code` states the HTTP status within a stream."""
     return msgspec.json.encode({"error": {**failure.error_object, "status_code": failure.status}})
 
 
@@ -88,7 +88,7 @@ def _find_headers(error: Exception) -> dict[str, str]:
 
 
 def _find_body(error: Exception, text: str) -> dict[str, Any]:
-    """Return the error object of the provider: from `body`, or as JSON in the message. {}: none."""
+    """Return the provider's error object, from the exception's `body` or from JSON in its message. {}: none."""
     body = getattr(error, "body", None)
     start = text.find("{")
     if not isinstance(body, dict) and start >= 0:

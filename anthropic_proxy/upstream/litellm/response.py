@@ -1,4 +1,4 @@
-"""One LiteLLM call as a Chat Completions response.
+"""One LiteLLM call as the HTTP response of a Chat Completions server.
 
 Signed reasoning is `thinking_blocks` in LiteLLM and `reasoning_details` in the wire.
 """
@@ -20,7 +20,10 @@ _ALWAYS: dict[str, Any] = {
 
 
 def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
-    """Return the arguments of `acompletion`. `timeout`: seconds without data."""
+    """Return the arguments of `acompletion` for the body of a Chat Completions request.
+
+    `timeout`: maximum seconds without data from the provider.
+    """
     arguments: dict[str, Any] = msgspec.json.decode(body)
     for message in arguments["messages"]:
         details = message.pop("reasoning_details", None)
@@ -30,14 +33,14 @@ def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
 
 
 class ChunkConverter:
-    """Converts the chunks or the body of one LiteLLM reply to JSON values."""
+    """Converter for the chunks, or the body, of one LiteLLM reply."""
 
     def __init__(self) -> None:
         self._blocks = 0
         """Number of complete thinking blocks. Fragments of one block have the same index."""
 
     def to_json_values(self, answer: Any) -> dict[str, Any]:
-        """Return a chunk or body as JSON values."""
+        """Return a chunk or body of LiteLLM as JSON values in the format of Chat Completions."""
         # no warnings: the models of LiteLLM contain values that violate their annotations
         fields: dict[str, Any] = answer.model_dump(mode="json", exclude_none=True, warnings=False)
         for choice in fields.get("choices", ()):
@@ -72,9 +75,9 @@ _DONE = b"data: [DONE]\n\n"
 
 
 class LiteLLMTransport:
-    """Sends requests through LiteLLM.
+    """Transport that sends Chat Completions requests through LiteLLM.
 
-    `timeout`: seconds without data from a provider. The timeouts of `exchange` end a call earlier.
+    `timeout`: maximum seconds without data from a provider. The timeouts of `exchange` end a call earlier.
     """
 
     def __init__(self, engine: LiteLLMThread, timeout: float) -> None:
@@ -82,9 +85,10 @@ class LiteLLMTransport:
         self._timeout = timeout
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> "LiteLLMResponse":
-        """Send a request and wait for the body or the first chunk of a stream.
+        """Send a request and return the response after its body, or after the first chunk of a stream.
 
-        Raises `UpstreamUnreachable` if no provider replied, `MissingExtra` if LiteLLM is not installed.
+        `base_url` and `credential` have no effect: LiteLLM reads environment variables. Raises `UpstreamUnreachable` if
+        no provider replied, `MissingExtra` if LiteLLM is not installed.
         """
         response = LiteLLMResponse(self._engine)
         try:
@@ -95,12 +99,15 @@ class LiteLLMTransport:
         return response
 
     async def close(self) -> None:
-        """End the thread of LiteLLM, if it was started."""
+        """End the LiteLLM thread, if it was started."""
         await self._engine.close()
 
 
 class LiteLLMResponse:
-    """An `UpstreamResponse`. `open` and private methods run in the loop of the engine, the others in the caller's."""
+    """An `UpstreamResponse` of a LiteLLM call.
+
+    `start_call` and private methods run in the LiteLLM thread, the others in the event loop of the caller.
+    """
 
     body_received = False
 
@@ -115,7 +122,11 @@ class LiteLLMResponse:
         self._ended = False
 
     async def start_call(self, arguments: dict[str, Any]) -> None:
-        """Start the call. `arguments`: of `acompletion` of LiteLLM."""
+        """Call LiteLLM and wait for the body or the first chunk. `arguments`: of `acompletion`.
+
+        An error of the provider becomes status and body of the response. Raises `UpstreamUnreachable` if no provider
+        replied.
+        """
         library = self._library = self._engine.load_library(arguments["model"])
         try:
             reply = await library.acompletion(**arguments)
@@ -132,14 +143,14 @@ class LiteLLMResponse:
             self._first, self._ended = encode_error_body(failure), True
 
     async def read(self) -> bytes:
-        """Return the next frame, or the body of a reply without streaming. b"": the end."""
+        """Return the next event of a stream, or the body of an unstreamed reply. b"": the end."""
         if self._first or self._ended:
             first, self._first = self._first, b""
             return first
         return await self._engine.run_coroutine(self._next())
 
     async def close(self, *, complete: bool = False) -> None:
-        """End the call. An incomplete call closes the connection to the provider."""
+        """End the call. The connection to the provider closes if the reply is incomplete."""
         self._first, self._ended = b"", True
         self._engine.submit_coroutine(self._end())
 
@@ -152,7 +163,7 @@ class LiteLLMResponse:
             return b"data: " + encode_error_body(decode_exception(error)) + b"\n\n"
 
     async def _pull(self) -> bytes:
-        """Return the next chunk as a frame. b"": the provider stream ended early."""
+        """Return the next chunk as a server-sent event. b"": the provider ended its stream early."""
         try:
             chunk = await anext(self._stream)
         except StopAsyncIteration:
@@ -164,9 +175,9 @@ class LiteLLMResponse:
         return b"data: " + msgspec.json.encode(self._converter.to_json_values(chunk)) + b"\n\n"
 
     def _has_invented_finish_reason(self, chunk: Any) -> bool:
-        """Return True if LiteLLM invented the finish reason of a chunk. The provider stream ended early in this case.
+        """Return True if the finish reason of a chunk comes from LiteLLM and not from the provider.
 
-        LiteLLM ends every stream with a finish reason, by default `stop`.
+        The provider then ended its stream early: LiteLLM ends every stream with a finish reason, by default `stop`.
         """
         if not any(choice.finish_reason for choice in chunk.choices):
             return False

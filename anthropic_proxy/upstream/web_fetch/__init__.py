@@ -1,4 +1,4 @@
-"""Web fetch by the proxy, limited to public addresses."""
+"""Web fetch by the proxy: pages for a model, from public addresses only."""
 
 from anthropic_proxy.upstream.web_fetch.fetcher import PageFetcher
 

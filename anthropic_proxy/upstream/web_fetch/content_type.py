@@ -1,18 +1,19 @@
-"""Detection of media types and charsets, and decoding of text."""
+"""Media types and charsets of fetched bodies, and decoding of their text."""
 
 import codecs
 import re
 from collections.abc import Collection
 
-from anthropic_proxy.upstream.contract import PDF
+from anthropic_proxy.upstream.contract import PDF_MEDIA_TYPE
 
 HTML_MEDIA_TYPES = ("text/html", "application/xhtml+xml")
+"""Media types of HTML pages."""
 _MAGIC = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
     (re.compile(rb"GIF8[79]a"), "image/gif"),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
-    (re.compile(rb"%PDF-"), PDF),
+    (re.compile(rb"%PDF-"), PDF_MEDIA_TYPE),
 )
 _BY_MAGIC = frozenset(media_type for _, media_type in _MAGIC)
 _GENERIC_TYPES = ("", "application/octet-stream", "binary/octet-stream", "application/x-download")
@@ -20,30 +21,33 @@ _TEXTS = ("application/xhtml+xml", "application/json", "application/xml")
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}["']?([\w.:-]{1,40})""", re.IGNORECASE)
 _PARAMETER = re.compile(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
 _MAX_CHARSET_OFFSET_BYTES = 1024
-"""Bytes of an HTML page that are searched for a charset (HTML Standard, "encoding sniffing algorithm")."""
+"""Bytes at the start of an HTML page that are searched for a charset (HTML Standard, "encoding sniffing algorithm")."""
 _TEXT_CODECS = re.compile(r"utf-(8|16|32)|iso8859|cp\d|euc|gb|big5|shift_jis|iso2022|koi8|mac-|tis")
-"""Accepted Python codecs. Others transform text, some of them slowly (punycode)."""
+"""Python codecs that decode text. Other codecs are not used; some of them are slow (punycode)."""
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
-    """Return True if a body with this declared type may have a wanted type. Checked before the body is read."""
+    """Return True if a body with the declared media type can turn out to have a wanted type.
+
+    Called before the body is read. Servers declare generic types for any file, and one image type for another.
+    """
     if declared in _GENERIC_TYPES or matches_media_types(declared, wanted):
         return True
     return any(
         media_type.partition("/")[0] == declared.partition("/")[0]
         for media_type in wanted
-        if media_type in _BY_MAGIC - {PDF}
+        if media_type in _BY_MAGIC - {PDF_MEDIA_TYPE}
     )
 
 
 def matches_media_types(media_type: str, wanted: Collection[str]) -> bool:
-    """Return True if a media type is wanted. `text/*` matches all text types."""
+    """Return True if a media type is one of the wanted types. `text/*` matches all text types."""
     return media_type in wanted or (media_type.startswith("text/") and "text/*" in wanted)
 
 
 def detect_media_type(declared: str, body: bytes) -> str:
-    """Return the media type of a body. Its first bytes take precedence. "": they contradict the declared type."""
+    """Return the media type by the first bytes, else the declared type. "": declared as image or PDF, but none."""
     found = next((media_type for magic, media_type in _MAGIC if magic.match(body)), "")
     if found or declared not in _BY_MAGIC:
         return found or declared
@@ -51,18 +55,18 @@ def detect_media_type(declared: str, body: bytes) -> str:
 
 
 def is_text_media_type(media_type: str) -> bool:
-    """Return True if a body of this type is returned as text."""
+    """Return True if a body of this media type is returned as text."""
     return media_type.startswith("text/") or media_type in _TEXTS or media_type.endswith(("+json", "+xml"))
 
 
 def find_charset_parameter(content_type: str) -> str | None:
-    """Return the parameter `charset` of a `Content-Type` header. None: absent."""
+    """Return the parameter `charset` of a `Content-Type` header. None: it has none."""
     found = _PARAMETER.search(content_type)
     return found[1] if found else None
 
 
 def decode_text(body: bytes, charset: str | None, *, is_html: bool) -> str:
-    """Decode by byte order mark, then `charset`, then the HTML `meta` element, else as UTF-8."""
+    """Return a body as text. Its charset: byte order mark, else `charset`, else HTML `meta` element, else UTF-8."""
     mark_charset = next((name for mark, name in _MARKS if body.startswith(mark)), None)
     if (
         mark_charset is None

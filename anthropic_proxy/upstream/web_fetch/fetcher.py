@@ -1,9 +1,11 @@
-"""Fetch of one page as text: https only, within five seconds and 20 MiB. Redirects are checked like the first URL.
+"""Fetch of one web page for a model: https only, within five seconds and 20 MiB.
+
+Redirects are checked like the first URL.
 
 A URL with `http://` is fetched with `https://`. Most sites support it, and no request is unencrypted.
 
-Behind a proxy (`HTTPS_PROXY`), the proxy is the peer of the socket and resolves names. Hosts that resolve to private
-addresses here are still rejected. A name that only the proxy can resolve is sent to the proxy.
+Behind an HTTP proxy (`HTTPS_PROXY`), the proxy is the peer of the socket and resolves names. Hosts that resolve to
+private addresses here are still rejected. A name that only the proxy can resolve is sent to the proxy.
 """
 
 import asyncio
@@ -41,12 +43,12 @@ from anthropic_proxy.upstream.web_fetch.html_to_markdown import MAX_HTML_CHARACT
 from anthropic_proxy.wire.contract import UpstreamRequest
 
 FETCH_TIMEOUT_SECONDS = 5.0
-"""Timeout of a fetch: name lookups, connections, redirects and the body."""
+"""Maximum time for one fetch: name lookups, connections, redirects and the body."""
 MAX_PAGE_BYTES = 20 * 1024 * 1024
-"""Maximum size of a decompressed body."""
+"""Maximum size of a body after decompression. A larger page is rejected with `content_too_large`."""
 MAX_REDIRECTS = 5
 MAX_CONCURRENT_FETCHES = 16
-"""Concurrent fetches of one process. Others wait."""
+"""Maximum number of concurrent fetches of one process. Further fetches wait."""
 _TEXT_THREADS = 2
 HTML_CONVERTER = SandboxedProgram(
     path=html_to_markdown.__file__,
@@ -55,7 +57,8 @@ HTML_CONVERTER = SandboxedProgram(
     memory_bytes=512 * 1024 * 1024,
     imports_packages=True,
 )
-"""Converter of HTML. Its timeout is twice the time of the slowest benign page, beside `FETCH_TIMEOUT_SECONDS`."""
+"""Sandboxed program that converts HTML to Markdown. Its time limit is twice the time of the slowest benign page and not
+part of `FETCH_TIMEOUT_SECONDS`."""
 _MAX_CONCURRENT_CONVERSIONS = 2
 _MAX_NORMALIZED_URL_LENGTH = 8 * 1024
 _HTTP_PORT = 80
@@ -79,10 +82,11 @@ class _FetchOptions(NamedTuple):
 
 
 class PageFetcher:
-    """Fetches pages. No connection is reused.
+    """Fetches web pages. No connection is reused.
 
     `allowed`: permitted networks besides the public ones. `tls`: None: the certificates of the system. `proxies`,
-    `unproxied`: as for providers. `seconds`: timeout of a fetch. `reader`: converter of HTML.
+    `unproxied`: as in `HttpTransport`. `lookup`: name lookup. `seconds`: maximum time for one fetch. `reader`:
+    converter of HTML.
     """
 
     def __init__(
@@ -117,7 +121,7 @@ class PageFetcher:
         blocked_domains: Sequence[str] = (),
         max_url_length: int = MAX_URL_CHARACTERS,
     ) -> FetchedPage:
-        """Return the page of a URL. Implements `WebFetch`."""
+        """Return the content of a URL. Raises `WebFetchFailed`. Implements `WebFetch`."""
         if len(url) > max_url_length:
             raise WebFetchFailed(
                 f"the address has {len(url)} characters; it can have {max_url_length} at most", "url_too_long"
@@ -136,7 +140,7 @@ class PageFetcher:
             return await self._page(found, options)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections and end the threads."""
         await self._http.close()
         self._dialer.close()
         self._text_threads.shutdown(wait=False, cancel_futures=True)
@@ -194,7 +198,7 @@ class PageFetcher:
 
 
 class _Found(NamedTuple):
-    """A body with its URL and declared type."""
+    """Body of a response with its URL, declared media type and charset."""
 
     url: str
     media_type: str
@@ -213,7 +217,7 @@ def _require_allowed(url: str, options: _FetchOptions) -> None:
 
 
 def _accept(media_types: Collection[str]) -> str:
-    """Return an `Accept` header that prefers Markdown, then HTML."""
+    """Return the value of the header `Accept`. It prefers Markdown, then HTML."""
     if "text/*" not in media_types:
         return ", ".join((*sorted(media_types), "*/*;q=0.1"))
     others = (f"{kind};q=0.8" for kind in sorted(media_types) if kind != "text/*")

@@ -1,4 +1,4 @@
-"""TCP connections to public addresses only, checked on the connection itself.
+"""TCP connections to public addresses only, for URLs from clients and models. The connection itself is checked.
 
 A host is looked up once for each connection, and all of its addresses are checked. Only these are connected to, and the
 address of the connected peer is checked again before a byte is sent. A name with another address at a second lookup
@@ -16,13 +16,16 @@ from anthropic_proxy.upstream.http.url import Origin
 from anthropic_proxy.upstream.public_addresses import IpNetwork, is_public
 
 NameLookup = Callable[..., Sequence[AddressInfo]]
-"""A blocking name lookup with the signature of `socket.getaddrinfo`."""
+"""Blocking function that looks up a host name, with the signature of `socket.getaddrinfo`."""
 _LOOKUP_THREADS = 4
-"""Threads of its own: slow names of pages must not delay lookups of providers."""
+"""Number of threads for lookups of web pages. Slow lookups must not delay those of providers."""
 
 
 class GuardedDialer:
-    """A `Dialer` for untrusted URLs. `allowed`: permitted networks besides the public ones."""
+    """A `Dialer` for URLs that clients or models choose.
+
+    `allowed`: permitted networks besides the public ones. `lookup`: name lookup.
+    """
 
     def __init__(self, allowed: Sequence[IpNetwork], lookup: NameLookup = socket.getaddrinfo) -> None:
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="names")
@@ -30,9 +33,9 @@ class GuardedDialer:
         self._lookup = lookup
 
     async def dial(self, origin: Origin) -> socket.socket:
-        """Return a socket that is connected to a public address.
+        """Return a non-blocking socket that is connected to a public address of the host.
 
-        Raises `WebFetchFailed` for a host with a private address, `OSError` if there is no connection.
+        Raises `WebFetchFailed` for a host with a private address, `OSError` if no address accepts.
         """
         opened = await connect_first(
             await self.resolve(origin), _new_socket, delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS
@@ -47,7 +50,7 @@ class GuardedDialer:
     async def resolve(self, origin: Origin) -> Sequence[AddressInfo]:
         """Return the addresses of a host. One private address excludes the whole host.
 
-        Raises `WebFetchFailed` for a host with a private address, `OSError` for an unknown one.
+        Raises `WebFetchFailed` for a host with a private address, `OSError` for an unknown host.
         """
         infos: Sequence[AddressInfo]
         kind = socket.SOCK_STREAM
@@ -62,17 +65,17 @@ class GuardedDialer:
         return infos
 
     def close(self) -> None:
-        """End the threads without waiting for lookups."""
+        """End the lookup threads without waiting for running lookups."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _require_public_peer(self, origin: Origin, peer: str, local: str) -> None:
-        """Raise `WebFetchFailed` if the peer is not public, or this machine under its own public address."""
+        """Raise `WebFetchFailed` if the peer is not public, or is this machine under its own public address."""
         if not is_public(peer, self._allowed) or (peer == local and is_public(peer)):
             raise private_address_error(origin.host)
 
 
 def private_address_error(host: str) -> WebFetchFailed:
-    """Return the error for a host without a public address."""
+    """Return the error for a host with a private address."""
     return WebFetchFailed(f"{host} is not a public address; pages are fetched from public ones only", "url_not_allowed")
 
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 MAX_HTML_CHARACTERS = 2 * 1024 * 1024
-"""Characters of HTML that are converted. A note marks the truncation."""
+"""Maximum characters of HTML that are converted. The remainder is cut, and the text ends with a note."""
 _CHUNK_CHARACTERS = 64 * 1024
 _TRUNCATION_NOTE = "[the page goes on]"
 _MIN_MAIN_CHARACTERS = 200
-"""Minimum length of `main` that replaces the page."""
+"""Minimum length of the text of `main` at which the rest of the page is dropped."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -35,20 +35,20 @@ _SPACES = re.compile(r"[ \t\r\n\f\v]+")
 _HIDDEN = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _LINKED = ("http", "https", "mailto")
 _MAX_INDENTATION = 6
-"""Maximum indentation of lists and quotes."""
+"""Maximum levels of indentation of lists and quotes."""
 _MAX_URL_CHARACTERS = 1024 * 1024
-"""Characters of URLs in one page. A long `base` lengthens every relative link."""
+"""Maximum characters of all URLs in one page. A long `base` lengthens every relative link."""
 
 
 class PageText(NamedTuple):
-    """Title and Markdown text of a page."""
+    """Title and text of a page. The text is Markdown."""
 
     title: str
     markdown: str
 
 
 def main(input_value: dict[str, str]) -> PageText | None:
-    """Convert the page in `{"html": …, "url": …}`. None: lxml is not installed."""
+    """Convert `{"html": …, "url": …}`; entry point of the sandboxed program. None: lxml is not installed."""
     try:
         return convert_html(input_value["html"], input_value["url"])
     except ModuleNotFoundError:
@@ -56,7 +56,7 @@ def main(input_value: dict[str, str]) -> PageText | None:
 
 
 def convert_html(html: str, url: str) -> PageText:
-    """Return title and text of a page. `url`: base of relative links."""
+    """Return the title and the Markdown text of a page. `url`: base of relative links."""
     if not html.strip():
         return PageText("", "")
     from lxml import etree  # type: ignore[import-untyped]  # noqa: PLC0415  # only required by the program
@@ -71,7 +71,7 @@ def convert_html(html: str, url: str) -> PageText:
 
 
 class _Page:
-    """Parser target of lxml that collects lines of Markdown."""
+    """Parser target: collects lines of Markdown from the events of the lxml parser."""
 
     def __init__(self, url: str) -> None:
         self._base = url
