@@ -18,9 +18,9 @@ FIRST_COLUMN, SECOND_COLUMN = 49, 34
 MAX_PATH_CHARACTERS = 120
 """Maximum characters of a URL path in a request line. A longer path is cut."""
 MAX_INLINE_ERROR_CHARACTERS = 100
-"""Maximum length of an incident in the request line if the log is no terminal. A longer one has a line of its own."""
+"""Maximum length of an error in the request line if the log is no terminal. A longer error has a line of its own."""
 MIN_WRAP_COLUMNS = 40
-"""Minimum width to which an incident is wrapped on a narrow terminal."""
+"""Minimum width to which an error is wrapped on a narrow terminal."""
 INDENT = " " * 10
 """Indentation of the second and further lines of an entry."""
 
@@ -174,7 +174,7 @@ def note_identity(note: FidelityNote, provider: str) -> tuple[str, str, str]:
 
 
 def format_note_line(note: FidelityNote, provider: str) -> str:
-    """Return the log line of a fidelity note: `✕ groq: top_k dropped: …`, or `~` unless dropped."""
+    """Return the log line of a fidelity note: `✕ groq: top_k dropped: …`. Other handlings have the sign `~`."""
     sign = "✕" if note.handling == "dropped" else "~"
     return f"{sign} {provider or 'here'}: {note.field} {note.handling}: {note.reason}"
 

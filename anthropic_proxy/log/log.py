@@ -1,7 +1,7 @@
 """Log of the proxy: colored on a terminal, plain elsewhere, JSON lines with `LOG_FORMAT=json`.
 
-`write_exchange` writes two lines for a `POST /v1/messages`, `write_request` one line for any other client request.
-`lines` formats the entries, `background_writer` writes them in a thread.
+`write_exchange` writes two lines for an accepted `POST /v1/messages`, `write_request` one line for any other client
+request. `lines` formats the entries, `background_writer` writes them in a thread.
 """
 
 import io
@@ -146,7 +146,7 @@ class Log:
             )
 
     def write_traceback(self, request_id: str) -> None:
-        """Write the traceback of the exception that is being handled. It is a defect of the proxy."""
+        """Write the traceback of the current exception, a defect of the proxy. `request_id`: the failed request."""
         self._write_trace(request_id, traceback.format_exc())
 
     def write_loop_error(self, context: Mapping[str, Any]) -> None:

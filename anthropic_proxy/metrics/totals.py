@@ -24,7 +24,7 @@ MAX_LABEL_CHARACTERS = 100
 OTHER_LABEL, NONE_LABEL = "other", "none"
 """Labels for a name above a maximum, and for an empty name."""
 _ANSWERED = 200
-"""HTTP status of a successful reply, which proves that the model exists. Only proven models get a label."""
+"""HTTP status of a successful reply, which proves that the model exists. Only such a model gets a label of its own."""
 
 LabelSet = tuple[str, str, bool, int, str]
 """Labels of exchanges that are counted together: provider, model, streaming, HTTP status, outcome."""

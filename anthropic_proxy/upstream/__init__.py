@@ -1,1 +1,1 @@
-"""Outgoing connections of the proxy: transports to providers, web fetch and web search. No other package opens any."""
+"""Outgoing connections: transports to providers, web fetch, web search. No other package of the proxy opens them."""

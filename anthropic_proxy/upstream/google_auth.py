@@ -95,9 +95,9 @@ class GoogleTokens:
         return token.credential, token.project_id
 
     def invalidate(self, credential: Credential) -> bool:
-        """Discard a token that the provider rejected. Return True if the request can be repeated with another one.
+        """Discard a token that the provider rejected. Return True if a new token can be requested.
 
-        False shortly after another rejection, because the cause is then not an expired token.
+        Return False shortly after another rejection, because the cause is then not an expired token.
         """
         if self._token is None or self._token.credential.value != credential.value:
             return True

@@ -55,7 +55,7 @@ _LOW_32 = 0xFFFFFFFF
 
 
 def is_public(address: str, allowed: Sequence[IpNetwork] = ()) -> bool:
-    """Return True if an IP address is public or in one of the `allowed` networks. False: also for other text."""
+    """Return True if an IP address is public or in one of the `allowed` networks. False for invalid text."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:

@@ -21,7 +21,7 @@ MAX_RESPONSE_HEAD_BYTES = 256 * 1024
 The limit also applies to chunk sizes and extensions between two fragments of a body, and to trailers.
 """
 MAX_UNREAD_BYTES = 64 * 1024
-"""Number of received bytes not yet read by the caller above which the socket is not read."""
+"""Maximum size of received data that the caller has not read. Above it, reading from the socket pauses."""
 MAX_TLS_WRITE_BYTES = 16 * 1024
 """Maximum bytes of a request body per TLS write. OpenSSL keeps a buffer of the maximum write size per connection."""
 _SWITCHING = 101

@@ -113,7 +113,10 @@ class CachingDialer:
         """Origin → expiry by the loop's clock, and the lookup, which all connections share."""
 
     async def dial(self, origin: Origin) -> socket.socket:
-        """Return a connected socket. Raises `OSError`; `LocalConnectionRefused` if only local addresses were tried."""
+        """Return a connected non-blocking socket. Raises `OSError` if no address accepts.
+
+        Raises its subclass `LocalConnectionRefused` if the connection was refused and no tried address is public.
+        """
         infos: Sequence[AddressInfo] = ()
         try:
             infos = await self._resolve(origin)

@@ -47,6 +47,7 @@ FETCH_TIMEOUT_SECONDS = 5.0
 MAX_PAGE_BYTES = 20 * 1024 * 1024
 """Maximum size of a body after decompression. A larger page is rejected with `content_too_large`."""
 MAX_REDIRECTS = 5
+"""Maximum number of redirects of one fetch."""
 MAX_CONCURRENT_FETCHES = 16
 """Maximum number of concurrent fetches of one process. Further fetches wait."""
 _TEXT_THREADS = 2
@@ -61,6 +62,7 @@ HTML_CONVERTER = SandboxedProgram(
 part of `FETCH_TIMEOUT_SECONDS`."""
 _MAX_CONCURRENT_CONVERSIONS = 2
 _MAX_NORMALIZED_URL_LENGTH = 8 * 1024
+"""Maximum characters of a URL, for the caller's URL and each redirect."""
 _HTTP_PORT = 80
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SAFE = "%/:?@!$&'()*+,;=-._~"

@@ -14,7 +14,7 @@ MAX_HTML_CHARACTERS = 2 * 1024 * 1024
 _CHUNK_CHARACTERS = 64 * 1024
 _TRUNCATION_NOTE = "[the page goes on]"
 _MIN_MAIN_CHARACTERS = 200
-"""Minimum length of the text of `main` at which the rest of the page is dropped."""
+"""Minimum length of the text in the HTML element `main`. From this length, the result has only `main`."""
 
 
 def _words(text: str) -> frozenset[str]:
