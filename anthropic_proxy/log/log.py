@@ -108,7 +108,7 @@ class Log:
         self._write("\n".join((first, format_exchange_line(receipt, paint, width), *lines)))
 
     def write_request(self, receipt: Receipt, level: LogLevel = "info") -> None:
-        """Write the line of a request without an exchange. `level`: level of the line if it succeeded."""
+        """Write the line of a request without an exchange. `level`: level of a successful request."""
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         if self._is_wanted(level):
             receipt = redact_receipt(receipt, self._secrets)

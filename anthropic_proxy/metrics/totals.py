@@ -1,6 +1,6 @@
-"""Counters of the finished exchanges of one process, and the sum of the counters of several processes.
+"""Metrics of one process (counters of exchanges, gauges of its current state), and their sum over several processes.
 
-Counting an exchange costs one dictionary lookup and a few additions.
+Counting a finished exchange costs one dictionary lookup and a few additions.
 """
 
 from bisect import bisect_left

@@ -23,7 +23,7 @@ MAX_QUERY_CHARACTERS = 1_000
 `query_too_long`."""
 _MAX_BYTES = 8 * 1024 * 1024
 _MAX_SITES = 5
-"""Maximum number of domains in a query. More would displace the query itself, so only the results are filtered."""
+"""Maximum domains in a query, because more would displace its words. With more, only the results are filtered."""
 _MAX_QUOTED_CHARACTERS = 200
 
 
@@ -129,7 +129,7 @@ def _encode_query(query: str) -> UpstreamRequest:
 
 
 def _decode_results(body: bytes) -> Iterable[SearchResult]:
-    """Decode the results. Raises `WebSearchFailed` if there are none and search engines failed."""
+    """Return the results in a body. Raises `WebSearchFailed` if it has none because search engines failed."""
     answer = _decode_response(body)
     if not answer.results and answer.unresponsive:
         reasons = ", ".join(f"{engine}: {reason}" for engine, reason in answer.unresponsive)

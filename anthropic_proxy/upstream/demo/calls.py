@@ -229,7 +229,7 @@ def _fill(template: str, text: str, directory: str) -> str:
 
 
 def _find_argument(tool: OfferedTool, arguments: Sequence[str]) -> str:
-    """Return the first property of a tool with one of these names and the type string. "": none."""
+    """Return the first string property of a tool that has one of the names in `arguments`. "": none."""
     properties = tool.input_schema.get("properties")
     known = properties if isinstance(properties, dict) else {}
     return next((name for name, schema in known.items() if _normalize(name) in arguments and _is_text(schema)), "")

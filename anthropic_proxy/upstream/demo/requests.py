@@ -33,7 +33,7 @@ class DemoRequest(Struct, kw_only=True):
     model: str
     tools: Sequence[OfferedTool]
     tool_choice: str
-    """`auto`, `none`, `required`, or one tool as `tool:<name>`."""
+    """Choice of the client: `auto`, `none`, `required`, or one tool as `tool:<name>`."""
     max_reply_tokens: int | None
     """Maximum size of the reply in tokens. None: no limit."""
     stream: bool

@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
             self._pending.set_exception(ConnectionLost(begun=self._head_bytes > 0, cause=exc))
 
     def on_message_begin(self) -> None:
-        """Forbid reuse until the response is complete. A response that no request expects is never complete."""
+        """Forbid reuse of the connection until the response to a request is complete."""
         self._can_reuse = False
 
     def on_header(self, name: bytes, value: bytes) -> None:

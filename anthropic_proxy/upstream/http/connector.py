@@ -7,7 +7,7 @@ from typing import cast
 import httptools
 
 from anthropic_proxy.upstream.http.connection import Connection, new_response_parser
-from anthropic_proxy.upstream.http.dialer import CachingDialer, Dialer
+from anthropic_proxy.upstream.http.dialer import Dialer, DnsCachingDialer
 from anthropic_proxy.upstream.http.pool import ConnectionPool
 from anthropic_proxy.upstream.http.url import Origin, Url, parse_url
 
@@ -32,7 +32,7 @@ class Connector:
     ) -> None:
         self._seconds = seconds
         self._owner = owner
-        self._proxy_dialer = CachingDialer()
+        self._proxy_dialer = DnsCachingDialer()
         self._dialer = self._proxy_dialer if dialer is None else dialer
         self._tls = tls
 

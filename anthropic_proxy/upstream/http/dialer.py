@@ -105,7 +105,7 @@ class Dialer(Protocol):
         ...
 
 
-class CachingDialer:
+class DnsCachingDialer:
     """Dialer for any address. It caches the addresses of a host name."""
 
     def __init__(self) -> None:

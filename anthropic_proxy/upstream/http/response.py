@@ -180,7 +180,7 @@ class HttpResponse:
         raise UpstreamProtocolError("the reply ended before it was complete") from self._error
 
     async def _read_decompressed(self, decompressor: Decompressor) -> bytes:
-        """Return one decompressed chunk. Yield to the event loop first: one MiB may decompress to a GiB."""
+        """Return one decompressed chunk. The event loop runs before each: a MiB can decompress to a GiB."""
         try:
             while not (chunk := next(self._decompressed, b"")):
                 if not (self._fragments or self.body_received):
