@@ -78,7 +78,7 @@ def _find_by_cause(target: Target, call: Call[BaseDialect], cause: Cause) -> Seq
 
 
 def _has_images(call: Call[BaseDialect], target: Target) -> bool:
-    blind = structs.replace(call, request=structs.replace(call.request, vision=False))
+    blind = structs.replace(call, request=structs.replace(call.request, accepts_images=False))
     with suppress(UnsupportedFeature):
         return target.wire.encode_request(call).body != target.wire.encode_request(blind).body
     return False

@@ -78,7 +78,7 @@ def target_limits(
         limit for limit in (facts.max_output if facts.known else None, facts.max_output_from_error) if limit is not None
     ]
     return TargetLimits(
-        window=stated or (facts.context_window if facts.known else None),
+        context_window=stated or (facts.context_window if facts.known else None),
         max_input=facts.max_input if facts.known and stated is None else None,
         max_output=min(outputs, default=None),
         reject_overflow=must_fit and stated is None,
@@ -86,16 +86,16 @@ def target_limits(
         efforts=facts.efforts,
         accepts_thinking_budget=dialect.accepts_thinking_budget,
         default_effort=facts.default_effort,
-        vision=(facts.accepts_images or not facts.known) and not facts.rejects_images,
-        pdf=facts.accepts_pdf and not facts.rejects_documents,
-        tools=facts.tools,
+        accepts_images=(facts.accepts_images or not facts.known) and not facts.rejects_images,
+        accepts_pdf=facts.accepts_pdf and not facts.rejects_documents,
+        accepts_tools=facts.tools,
         server_tools=dialect.server_tools,
         server_tools_exclusive=dialect.server_tools_exclusive,
         proxy_tool_kinds=_PROXY_TOOLS_WITH_FETCH if fetches else _PROXY_TOOLS,
         can_search=searches,
         provider=target.provider.prefix,
-        name_pattern=dialect.tool_name_pattern,
-        name_length=dialect.max_tool_name_length,
+        tool_name_pattern=dialect.tool_name_pattern,
+        max_tool_name_length=dialect.max_tool_name_length,
     )
 
 
@@ -131,7 +131,7 @@ def build_call(
         new_id=new_id,
         provider=target.provider.prefix,
         address=target.base_url,
-        window=limits.window,
+        window=limits.context_window,
         max_input=limits.max_input,
         estimate=estimate,
         max_steps_here=MAX_STEPS_ON_LOOP,

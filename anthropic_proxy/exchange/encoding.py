@@ -17,7 +17,7 @@ ones."""
 MAX_REPLY_BYTES_ON_LOOP = 256 * 1024
 """Maximum size of an unstreamed reply that is decoded on the event loop. A thread decodes larger ones."""
 _BYTES_PER_TOOL = 512
-"""Cost of one small tool definition in bytes of processing, besides its own bytes."""
+"""CountedWork of one small tool definition in bytes of processing, besides its own bytes."""
 MAX_STEPS_ON_LOOP = 4_000
 """Maximum steps of schema conversion on the event loop (4 to 10 ms). A conversion with more steps runs in a thread.
 

@@ -22,7 +22,7 @@ from anthropic_proxy.messages.models import (
     Source,
     TextBlock,
     ToolResultBlock,
-    blocks_of,
+    decode_content,
     json_string,
 )
 from anthropic_proxy.messages.preparation import TargetLimits
@@ -103,7 +103,7 @@ class MediaInliner:
             IMAGE_MEDIA_TYPES
             if isinstance(block, ImageBlock)
             else DEFAULT_MEDIA_TYPES
-            if limits.pdf
+            if limits.accepts_pdf
             else TEXT_MEDIA_TYPES
         )
         try:
@@ -123,7 +123,7 @@ class MediaInliner:
 
     def _block_with_bytes(self, block: Block, to_fetch: Container[_Key]) -> Block:
         if isinstance(block, ToolResultBlock) and _may_link(block.content):
-            blocks = blocks_of(block.content)
+            blocks = decode_content(block.content)
             raws = msgspec.json.decode(block.content, type=list[Raw])  # unchanged blocks keep their bytes
             replaced = (self._block_with_bytes(inner, to_fetch) for inner in blocks)
             items = [raw if new is old else new for raw, old, new in zip(raws, blocks, replaced, strict=True)]
@@ -148,7 +148,7 @@ def _linked_in(content: list[Block]) -> Iterator[_Linked]:
             if block.source.type == "url":
                 yield block
         elif isinstance(block, ToolResultBlock) and _may_link(block.content):
-            yield from _linked_in(blocks_of(block.content))
+            yield from _linked_in(decode_content(block.content))
 
 
 def _may_link(content: Raw) -> bool:
@@ -158,7 +158,7 @@ def _may_link(content: Raw) -> bool:
 
 def _is_fetched(block: _Linked, target: Target, limits: TargetLimits) -> bool:
     """Return True if the target accepts no such URL and the model accepts its content."""
-    if isinstance(block, ImageBlock) and not limits.vision:
+    if isinstance(block, ImageBlock) and not limits.accepts_images:
         return False
     return not target.wire.accepts_url(target.dialect, block)
 

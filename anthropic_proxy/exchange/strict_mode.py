@@ -13,7 +13,7 @@ def require_lossless(report: FidelityReport, target: Target) -> None:
 
     The message names them.
     """
-    losses = report.unrecoverable_notes()
+    losses = report.lossy_notes()
     if not losses:
         return
     listed = "; ".join(f"{note.field}: {note.reason}" for note in losses[:_LISTED])

@@ -162,7 +162,7 @@ class UpstreamStream:
         if self._stopped:
             return []
         deltas = self._decoder.flush_pending()
-        return deltas if self.stop_filter is None else [*self.stop_filter.feed(deltas), *self.stop_filter.finish()]
+        return deltas if self.stop_filter is None else [*self.stop_filter.feed(deltas), *self.stop_filter.flush()]
 
     async def close(self) -> None:
         """End the upstream call. The connection is reused if the response was read completely."""
@@ -244,7 +244,7 @@ class UpstreamStream:
         if stop_filter.matched:
             self._ended = True
         elif self._ended and not self.continuation:
-            deltas += stop_filter.finish()  # also before a failure, because it was received
+            deltas += stop_filter.flush()  # also before a failure, because it was received
         return deltas
 
 

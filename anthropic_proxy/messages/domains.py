@@ -1,4 +1,4 @@
-"""`allowed_domains` and `blocked_domains` of the web tools.
+"""Domain filter of the web tools: the lists `allowed_domains` and `blocked_domains` of a client.
 
 An entry is a domain without scheme, with an optional path that may contain one `*`. It includes subdomains and
 everything below the path. Source: Anthropic's page on the web search tool, "Domain filtering", read 2026-11.
@@ -14,11 +14,8 @@ _HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*")
 _ENTRY = re.compile(r"(?P<host>[^\s/*:?#@\\]+)(?P<path>/[^\s*?#]*(?:\*[^\s*?#]*)?)?")
 
 
-def is_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:
-    """Return True if the domains allow a URL. Empty lists allow every URL.
-
-    Raises `ValueError` for an invalid entry.
-    """
+def is_url_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:
+    """Return True if the lists allow a URL. Empty lists allow every URL. Raises `ValueError` for an invalid entry."""
     allowing = [_pattern(entry) for entry in allowed]
     blocking = [_pattern(entry) for entry in blocked]
     try:
@@ -43,15 +40,15 @@ def _plain(path: str) -> str:
     return "/" + normpath("/" + path).lstrip("/")
 
 
-def hosts_of(entries: Sequence[str]) -> list[str]:
-    """Return the distinct domains of entries, without paths. Raises `ValueError` for an invalid entry."""
+def domain_names(entries: Sequence[str]) -> list[str]:
+    """Return the distinct domains of list entries, without their paths. Raises `ValueError` for an invalid entry."""
     for entry in entries:
         _pattern(entry)
     return list(dict.fromkeys(entry.partition("/")[0] for entry in entries))
 
 
 def ascii_host(host: str) -> str:
-    """Return a host name in lower case and IDNA encoding. Raises `ValueError`."""
+    """Return a host name in lower case and IDNA encoding. Raises `ValueError` for an invalid name."""
     host = host.rstrip(".").lower()
     if not host.isascii():
         host = host.encode("idna").decode("ascii")

@@ -99,9 +99,11 @@ class MessageDelta(Struct, frozen=True):
     """`message_delta`: stop reason and usage."""
 
     stop_reason: str
+    """Stop reason of the reply."""
     stop_sequence: str | None
+    """Stop sequence that ended the reply. None: another reason."""
     stop_details: dict[str, Any] | None
-    """None: not sent."""
+    """Details of a refusal. None: the field is not sent."""
     usage: UsageBody
     """Totals of the message. Unset fields were not reported and are not sent."""
 
@@ -114,6 +116,7 @@ class ErrorEvent(Struct, frozen=True):
     """`error`: end of an incomplete reply."""
 
     error: ProxyError
+    """Error whose type and message are sent."""
 
 
 Event = (
@@ -133,10 +136,11 @@ Event = (
     | MessageStop
     | ErrorEvent
 )
+"""Any event of a streamed reply."""
 
 
 def replace_surrogates(text: str) -> str:
-    """Return text that can be encoded as UTF-8: a lone surrogate becomes U+FFFD.
+    """Return a text that UTF-8 can encode: a lone surrogate becomes U+FFFD.
 
     Some upstreams split a surrogate pair between two fragments.
     """

@@ -6,7 +6,9 @@ from typing import Literal
 from msgspec import Struct, field
 
 Handling = Literal["kept", "approximated", "emulated", "dropped"]
+"""Treatment of a field by the proxy. `FidelityNote.handling` defines the values."""
 Fidelity = Literal["best-effort", "strict"]
+"""Fidelity mode of a request: reject losses (`strict`), or accept and report them (`best-effort`)."""
 
 
 class FidelityNote(Struct, frozen=True):
@@ -24,19 +26,24 @@ class FidelityNote(Struct, frozen=True):
     """Path in the request: `top_k`, `tools.calc`, `messages.image`. In messages the block type replaces the index,
     because preparation changes indexes."""
     reason: str
+    """Text for the log and the user, such as `64000 → 32768, the model's limit`."""
 
 
 class FidelityReport(Struct):
-    """Distinct notes of one request, for its last attempt only."""
+    """Distinct fidelity notes of one client request. They describe its last upstream attempt."""
 
     mode: Fidelity = "best-effort"
     approximated: int = 0
+    """Number of notes with the handling `approximated`."""
     emulated: int = 0
+    """Number of notes with the handling `emulated`."""
     dropped: int = 0
+    """Number of notes with the handling `dropped`."""
     notes: list[FidelityNote] = field(default_factory=list)
+    """Notes in the order of their discovery."""
 
     def reset(self) -> None:
-        """Remove the notes of the previous attempt."""
+        """Remove the notes of the previous attempt, before the next one."""
         self.notes.clear()
         self.approximated = self.emulated = self.dropped = 0
 
@@ -57,7 +64,7 @@ class FidelityReport(Struct):
             self.emulated += note.handling == "emulated"
             self.dropped += note.handling == "dropped"
 
-    def unrecoverable_notes(self) -> list[FidelityNote]:
+    def lossy_notes(self) -> list[FidelityNote]:
         """Return the notes that mode `strict` rejects, in order. In another mode: none."""
         return [note for note in self.notes if note.handling == "dropped"] if self.mode == "strict" else []
 

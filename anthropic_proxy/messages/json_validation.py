@@ -44,7 +44,7 @@ _budget: ContextVar[WorkBudget] = ContextVar("work budget of the current validat
 def load_validator(schema: bytes, budget: WorkBudget) -> Validator:
     """Return a validator for a schema in JSON. Raises `InvalidRequest` for an invalid schema."""
     read = _decode_schema(schema, budget)
-    problem = find_problem(_META_VALIDATOR, read, budget)
+    problem = find_violation(_META_VALIDATOR, read, budget)
     if problem:
         raise InvalidRequest(f"{budget.field}: {problem}")
     # a registry of our own: the library would fetch remote references, and search the whole schema for each anchor
@@ -54,7 +54,7 @@ def load_validator(schema: bytes, budget: WorkBudget) -> Validator:
     return validator
 
 
-def find_problem(validator: Validator, value: Any, budget: WorkBudget) -> str:
+def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
     """Return path and message of the most relevant error in a value. "": the value is valid.
 
     Raises `InvalidRequest` for an unresolvable reference, an endless self-reference and too much work.
@@ -125,7 +125,7 @@ def _build_class(own: dict[str, _Keyword]) -> Any:
 
     def evolve_counted(validator: Any, **changes: Any) -> Any:
         """Continue with a subschema in this class, regardless of its `$schema`."""
-        _budget.get().spend()
+        _budget.get().count_steps()
         if "schema" in changes:
             changes["schema"] = _FALSE_SCHEMA if changes["schema"] is False else _without_draft(changes["schema"])
         return evolve(validator, **changes)
@@ -144,11 +144,11 @@ def _without_draft(schema: Any) -> Any:
 def _counted(keyword: str, check: _Keyword) -> _Keyword:
     def checked(validator: Any, keyword_value: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
         budget = _budget.get()
-        budget.spend(_weight(keyword_value, value, keyword=keyword))
+        budget.count_steps(_weight(keyword_value, value, keyword=keyword))
         if keyword in _ALTERNATIVES and False in keyword_value:
             keyword_value = [_FALSE_SCHEMA if one is False else one for one in keyword_value]
         for error in check(validator, keyword_value, value, schema) or ():
-            budget.spend(1 + len(error.message) // _CHARACTERS_PER_STEP)
+            budget.count_steps(1 + len(error.message) // _CHARACTERS_PER_STEP)
             yield error
 
     return checked

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 MAX_CHECK_STEPS = 300_000
-"""Steps of one check. A step is a schema or a keyword that is applied to a value, some microseconds: an ordinary reply
-of 100,000 characters takes 20,000 to 40,000, and reading a schema 60 for each of its parts."""
+"""Maximum steps of one check of a reply. A step applies a schema or keyword to a value and takes some microseconds. An
+ordinary reply of 100,000 characters takes 20,000 to 40,000 steps. Decoding a schema takes 60 steps for each of its
+parts."""
 _FIELD = "output_config.format.schema"
 _FENCE = "```"
 
@@ -43,9 +44,9 @@ class ReplySchema:
         return json, self._find_problem(value)
 
     def _find_problem(self, value: Any) -> str:
-        from anthropic_proxy.messages.json_validation import find_problem  # noqa: PLC0415
+        from anthropic_proxy.messages.json_validation import find_violation  # noqa: PLC0415
 
-        return find_problem(self._validator, value, WorkBudget(_FIELD, purpose="check", max_steps=self._max_steps))
+        return find_violation(self._validator, value, WorkBudget(_FIELD, purpose="check", max_steps=self._max_steps))
 
 
 def _candidates(text: str) -> list[str]:

@@ -6,7 +6,8 @@ Format: `px1.web.` and the text in base64url without padding. It is not encrypte
 import base64
 import binascii
 
-PREFIX = "px1.web."
+ENCODED_PREFIX = "px1.web."
+"""Prefix of a text that the proxy encoded."""
 _MAX_PASSAGE_LENGTH = 16 * 1024
 """Characters of a passage. It is part of every later request."""
 
@@ -20,14 +21,14 @@ def encode_passage(text: str) -> str:
     if not text:
         return ""
     sealed = base64.urlsafe_b64encode(text[:_MAX_PASSAGE_LENGTH].encode(errors="replace"))
-    return PREFIX + sealed.rstrip(b"=").decode()
+    return ENCODED_PREFIX + sealed.rstrip(b"=").decode()
 
 
 def decode_passage(sealed: str) -> str:
     """Return the decoded text. "": damaged, or not encoded by the proxy."""
-    if not sealed.startswith(PREFIX):
+    if not sealed.startswith(ENCODED_PREFIX):
         return ""
-    text = sealed[len(PREFIX) :]
+    text = sealed[len(ENCODED_PREFIX) :]
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):  # ValueError: not ASCII, or not UTF-8 inside

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.messages.deltas import Block, Citation, Delta
-from anthropic_proxy.messages.domains import is_allowed
+from anthropic_proxy.messages.domains import is_url_allowed
 from anthropic_proxy.messages.sealed_passages import encode_passage
 
 _MAX_QUOTE_LENGTH = 150
@@ -22,8 +22,11 @@ _MAX_PASSAGE_LENGTH = 2_000
 _OBJECT = b"{"
 
 SearchError = Literal["unavailable", "max_uses_exceeded", "too_many_requests", "invalid_tool_input"]
+"""Error codes of a web search result."""
 FetchError = Literal["url_not_accessible", "url_not_allowed", "unavailable"]
+"""Error codes of a web fetch result."""
 CodeError = Literal["unavailable", "execution_time_exceeded"]
+"""Error codes of a code execution result."""
 
 SERVER_TOOL_ID_PREFIX = "srvtoolu_"
 """Prefix of the ids of server tool calls."""
@@ -37,7 +40,9 @@ class SearchResultPage(NamedTuple):
     """A page in the result of a search."""
 
     url: str
+    """URL of the page."""
     title: str | None = None
+    """Title of the page; plain text. None: not reported."""
     passage: str = ""
     """Text of the page. "": not reported. The client returns it, encoded, with the next request."""
     age: str | None = None
@@ -182,7 +187,7 @@ def is_domain_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) 
     if not allowed and not blocked:
         return True
     try:
-        return is_allowed(url, allowed, blocked)
+        return is_url_allowed(url, allowed, blocked)
     except ValueError:
         return True
 

@@ -42,7 +42,10 @@ class StopSequenceFilter:
         """Citations after the held text."""
 
     def feed(self, deltas: Iterable[Delta]) -> list[Delta]:
-        """Return the deltas to forward. After a match, only `Usage` is forwarded."""
+        """Take the deltas of one network read, and return those to forward.
+
+        After a match, only `Usage` is forwarded.
+        """
         released: list[Delta] = []
         for delta in deltas:
             if not self._sequences:
@@ -61,8 +64,8 @@ class StopSequenceFilter:
                     released.append(delta)
         return released
 
-    def finish(self) -> list[Delta]:
-        """Return the held deltas at the end of the reply."""
+    def flush(self) -> list[Delta]:
+        """Return the buffered deltas at the end of the reply."""
         released: list[Delta] = []
         if self.matched is None:
             self._end_text(released)

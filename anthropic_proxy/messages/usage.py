@@ -13,7 +13,7 @@ MAX_COUNT = 2**53 - 1
 
 
 def merge_latest(before: Usage, new: Usage) -> Usage:
-    """Return the last reported value of each field.
+    """Merge two usage reports of one upstream call: the last reported value of each field is valid.
 
     Some upstreams report usage in every frame, so the fields are merged without a loop.
     """
@@ -61,7 +61,10 @@ def _count_server_tools(usage: Usage) -> dict[str, int] | msgspec.UnsetType:
 
 
 def add_finished(spent: Usage, running: Usage) -> Usage:
-    """Return the totals of a reply with several upstream calls: `spent` by finished calls, `running` by the current."""
+    """Return the totals of a reply with several upstream calls.
+
+    `spent`: sum of the finished calls. `running`: totals of the current call.
+    """
     return Usage(
         input_tokens=_sum(spent.input_tokens, running.input_tokens),
         output_tokens=_sum(spent.output_tokens, running.output_tokens),

@@ -13,40 +13,44 @@ from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple
 
 from anthropic_proxy.errors import InvalidRequest
 
-MAX_STEPS = 1_000_000
-"""Steps for all schemas of a request. A step is a visit to a schema or to one of its keywords, or 64 bytes of JSON.
-An ordinary tool takes 50 to 500 steps; a step takes one to three microseconds."""
-MAX_NODES = 500_000
-"""Nodes of all schemas of a request as they are written for the provider: with references replaced by their targets
-and alternatives copied, where the provider needs that. A node is a key, a value or 64 characters."""
+MAX_SCHEMA_STEPS = 1_000_000
+"""Maximum steps for all schemas of a client request. Above it, the request is rejected with 400. A step is a visit to a
+schema or to one of its keywords, or 64 bytes of JSON. An ordinary tool takes 50 to 500 steps; a step takes one to three
+microseconds."""
+MAX_SCHEMA_NODES = 500_000
+"""Maximum nodes of all schemas of a client request in the form for the provider, with references and alternatives
+copied. Above it, the request is rejected with 400. A node is a key, a value or 64 characters."""
 MAX_SCHEMA_DEPTH = 200
-"""Levels of schemas inside schemas, references followed. It keeps recursion far below the limit of the interpreter."""
+"""Maximum nesting of schemas, with references followed. It keeps recursion below the limit of the interpreter."""
 BYTES_PER_STEP = 64
-"""Bytes of decoded JSON text per step."""
+"""Bytes of decoded JSON text that count as one step."""
 NODES_PER_STEP = 4
-"""Encoded nodes per step."""
+"""Encoded nodes that count as one step."""
 CHARACTERS_PER_NODE = 64
 """Characters of a text that count as one node."""
 ADVICE = "Refer to fewer definitions from each other, or list fewer alternatives."
+"""Remedy in the error message about a schema that exceeds a limit."""
 
 
 class WorkLimitExceeded(InvalidRequest):
-    """A schema causes more work than a request may: the text names the schema and the limit."""
+    """The schemas of a request cause more work than allowed. The message names the schema and the limit."""
 
 
 class WorkPostponed(Exception):
-    """The work does not fit into the steps allowed on the event loop; the caller repeats it in a thread."""
+    """The work exceeds the steps allowed on the event loop. The caller repeats the function in a thread."""
 
 
-class Cost(NamedTuple):
-    """Work that was counted."""
+class CountedWork(NamedTuple):
+    """Amount of counted work."""
 
     steps: int = 0
+    """Visits to schemas and keywords, and decoded bytes."""
     nodes: int = 0
+    """Written nodes."""
 
-    def subtract(self, before: "Cost") -> "Cost":
-        """Return the part of this work that was counted after another."""
-        return Cost(self.steps - before.steps, self.nodes - before.nodes)
+    def subtract(self, before: "CountedWork") -> "CountedWork":
+        """Return the work that was counted after `before`."""
+        return CountedWork(self.steps - before.steps, self.nodes - before.nodes)
 
 
 class WorkBudget:
@@ -65,8 +69,8 @@ class WorkBudget:
         field: str,
         *,
         purpose: str = "convert",
-        max_steps: int = MAX_STEPS,
-        max_nodes: int = MAX_NODES,
+        max_steps: int = MAX_SCHEMA_STEPS,
+        max_nodes: int = MAX_SCHEMA_NODES,
         max_depth: int = MAX_SCHEMA_DEPTH,
         max_steps_here: int | None = None,
         tool_names: Mapping[str, str] = MappingProxyType({}),
@@ -82,12 +86,12 @@ class WorkBudget:
         """Steps left before `WorkPostponed` is raised; remembered costs do not count."""
 
     @property
-    def cost(self) -> Cost:
+    def cost(self) -> CountedWork:
         """Work counted so far."""
-        return Cost(self._steps, self._nodes)
+        return CountedWork(self._steps, self._nodes)
 
-    def spend(self, steps: int = 1) -> None:
-        """Count steps that are about to be done."""
+    def count_steps(self, steps: int = 1) -> None:
+        """Count steps before they are done. Raises `WorkLimitExceeded` or `WorkPostponed` above a limit."""
         self._steps += steps
         if self._steps > self.max_steps:
             raise self._exceeded(
@@ -97,36 +101,36 @@ class WorkBudget:
         if self._steps_here < 0:
             raise WorkPostponed
 
-    def write(self, nodes: int) -> None:
-        """Count nodes that are about to be written, with the steps that take."""
+    def count_nodes(self, nodes: int) -> None:
+        """Count nodes before they are written, with their steps. Raises as `count_steps`."""
         self._nodes += nodes
         if self._nodes > self.max_nodes:
             raise self._exceeded(
                 f"it has more than {self.max_nodes:,} nodes when its references are written out; that is the "
                 f"limit. {ADVICE}"
             )
-        self.spend(1 + nodes // NODES_PER_STEP)
+        self.count_steps(1 + nodes // NODES_PER_STEP)
 
-    def decode(self, text: Sized) -> None:
-        """Count the decoding of JSON text."""
-        self.spend(1 + len(text) // BYTES_PER_STEP)
+    def count_json(self, text: Sized) -> None:
+        """Count the decoding of JSON text before it is done. Raises as `count_steps`."""
+        self.count_steps(1 + len(text) // BYTES_PER_STEP)
 
     def require_depth(self, depth: int) -> None:
-        """Raise `WorkLimitExceeded` for a schema at a greater depth than allowed."""
+        """Raise `WorkLimitExceeded` if a schema is nested deeper than `MAX_SCHEMA_DEPTH`."""
         if depth > self.max_depth:
             raise self._exceeded(self._too_deep())
 
-    def repeat(self, cost: Cost) -> None:
-        """Count the work of a cached result, so that a limit does not depend on the contents of a cache."""
+    def count_cached(self, cost: CountedWork) -> None:
+        """Count the work of a cached result, so that limits do not depend on the contents of a cache."""
         self._nodes += cost.nodes
         self._steps += cost.steps
         if self._nodes > self.max_nodes or self._steps > self.max_steps:
             self._steps_here += 1
-            self.write(0)
+            self.count_nodes(0)
 
     @contextmanager
-    def work_on(self, field: str) -> Iterator[None]:
-        """Name another field in errors for the time of a block."""
+    def error_field(self, field: str) -> Iterator[None]:
+        """Within a `with` statement, name another field in errors."""
         before, self.field = self.field, field
         try:
             yield
@@ -135,12 +139,12 @@ class WorkBudget:
         finally:
             self.field = before
 
-    def field_of_tool(self, name: str) -> str:
-        """Return the path of the schema of a tool under the name that the client gave it."""
-        return f"tools.{self.own_name(name)}.input_schema"
+    def tool_schema_path(self, name: str) -> str:
+        """Return the path of a tool's schema in the client request, with the client's name of the tool."""
+        return f"tools.{self.client_tool_name(name)}.input_schema"
 
-    def own_name(self, name: str) -> str:
-        """Return the name that the client gave a tool."""
+    def client_tool_name(self, name: str) -> str:
+        """Return the client's name of a tool, from its upstream name."""
         return self._tool_names.get(name, name)
 
     def _too_deep(self) -> str:
@@ -217,10 +221,10 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
         self._encode = encode
         self._identity = identity
         self._max_kept = max_kept
-        self._kept: OrderedDict[Hashable, tuple[_Encoded, Cost]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[_Encoded, CountedWork]] = OrderedDict()
 
-    def find(self, argument: _Argument, budget: WorkBudget, *arguments: *_Arguments) -> _Encoded:
-        """Return the result of the function, kept or new."""
+    def get_or_encode(self, argument: _Argument, budget: WorkBudget, *arguments: *_Arguments) -> _Encoded:
+        """Return the result of the function for these arguments, from the cache or computed."""
         place = (argument if self._identity is None else self._identity(argument), *arguments)
         found = self._kept.get(place)
         if found is None:
@@ -230,10 +234,10 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
             return encoded
         with suppress(KeyError):  # another thread may have removed it
             self._kept.move_to_end(place)
-        budget.repeat(found[1])
+        budget.count_cached(found[1])
         return found[0]
 
-    def _keep(self, place: Hashable, entry: tuple[_Encoded, Cost]) -> None:
+    def _keep(self, place: Hashable, entry: tuple[_Encoded, CountedWork]) -> None:
         self._kept[place] = entry
         if len(self._kept) > self._max_kept:
             self._kept.popitem(last=False)

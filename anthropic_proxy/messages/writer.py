@@ -97,9 +97,9 @@ class MessageWriter:
 
     @property
     def stop_reason(self) -> str | None:
-        """Return the stop reason for the client. None: no `Stop` yet.
+        """Stop reason for the client. None: no `Stop` so far.
 
-        Some upstreams send `end_turn` after tool calls, or `tool_use` without a call.
+        Some upstreams send `end_turn` after tool calls, or `tool_use` without a call. Both are corrected.
         """
         if self.stop is None:
             return None
@@ -119,7 +119,7 @@ class MessageWriter:
         return final_totals(self.usage, estimate=self.estimate, characters=self._characters, cut=cut)
 
     def start(self, estimate: int) -> list[Event]:
-        """Start the message. `estimate`: estimated input tokens."""
+        """Return the start event of the message. `estimate`: estimated input tokens."""
         if self.started:
             raise InternalError("The message was started twice.")
         self.started = True
@@ -129,7 +129,7 @@ class MessageWriter:
         return [MessageStart(message)]
 
     def feed(self, deltas: Iterable[Delta]) -> list[Event]:
-        """Write the deltas of one network read."""
+        """Convert the deltas of one network read into events."""
         if not self.started or self.finished:
             self._require_open()
         for delta in deltas:
@@ -171,7 +171,7 @@ class MessageWriter:
         return self._pop_events()
 
     def fail(self, error: ProxyError) -> list[Event]:
-        """End the reply with an error. Return nothing if the reply has ended."""
+        """End the reply with an error event. Returns nothing if the reply has already ended."""
         if self.finished:
             return []
         self.finished = True

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.errors import UpstreamError, WebSearchFailed
-from anthropic_proxy.messages.domains import hosts_of, is_allowed
+from anthropic_proxy.messages.domains import domain_names, is_url_allowed
 from anthropic_proxy.upstream.contract import SearchResult
 from anthropic_proxy.wire.contract import Transport, UpstreamRequest, UpstreamResponse
 
@@ -46,8 +46,8 @@ class SearxngClient:
                 f"the query has {len(words)} characters; it can have {MAX_QUERY_CHARACTERS} at most", "query_too_long"
             )
         try:
-            sites = hosts_of(allowed_domains)
-            hosts_of(blocked_domains)
+            sites = domain_names(allowed_domains)
+            domain_names(blocked_domains)
         except ValueError as error:
             raise WebSearchFailed(str(error), "invalid_tool_input") from None
         try:
@@ -93,7 +93,7 @@ class SearxngClient:
         for result in results:
             if len(seen) >= limit:
                 return
-            if result.url not in seen and _is_web_url(result.url) and is_allowed(result.url, allowed, blocked):
+            if result.url not in seen and _is_web_url(result.url) and is_url_allowed(result.url, allowed, blocked):
                 seen.add(result.url)
                 yield result
 

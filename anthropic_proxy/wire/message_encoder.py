@@ -17,8 +17,8 @@ from anthropic_proxy.messages.models import (
     Message,
     TextBlock,
     ToolResultBlock,
-    blocks_of,
-    is_text,
+    decode_content,
+    is_string_or_absent,
     json_string,
 )
 from anthropic_proxy.messages.preparation import PreparedRequest
@@ -169,7 +169,7 @@ class MessageEncoder(ABC):
         others: list[Any] = []
         for block in message.content:  # one loop: a comprehension per message costs a call on Python 3.11
             if type(block) is ToolResultBlock:
-                if block.is_error or not is_text(block.content):
+                if block.is_error or not is_string_or_absent(block.content):
                     self._encode_structured_result(block, parts)
                 else:
                     self._append_result(block, block.content or EMPTY_JSON_STRING)
@@ -188,7 +188,7 @@ class MessageEncoder(ABC):
 
         Images and documents that a result may not contain are added to `parts`, the content of the user message.
         """
-        blocks: list[Any] = [inner for inner in blocks_of(block.content) if type(inner) in _USER_CONTENT]
+        blocks: list[Any] = [inner for inner in decode_content(block.content) if type(inner) in _USER_CONTENT]
         content = [inner.text if type(inner) is TextBlock else self._encode_media(inner) for inner in blocks]
         media = [part for part in content if type(part) is not Raw]
         if block.is_error:
@@ -211,10 +211,10 @@ class MessageEncoder(ABC):
         """
         source = block.source
         if isinstance(block, ImageBlock):
-            kind, title, accepted = "image", None, self._request.vision
+            kind, title, accepted = "image", None, self._request.accepts_images
             encoded = self._encode_image(block) if accepted else None
         else:
-            kind, title, accepted = "document", block.title, self._request.pdf
+            kind, title, accepted = "document", block.title, self._request.accepts_pdf
             encoded = self._encode_document(block) if accepted else None
         if encoded is not None:
             return encoded

@@ -31,10 +31,10 @@ def cached_encoder(
     The cache key is the JSON text of the tool and the further arguments. The returned function counts the work of a
     cached result too, and raises `WorkLimitExceeded`, with the tool name in the message, above the budget.
     """
-    encode_kept = WorkCache(encode, _source_of, _KEPT).find
+    encode_kept = WorkCache(encode, _source_of, _KEPT).get_or_encode
 
     def encode_tool(tool: Tool, budget: WorkBudget, *options: *_Options) -> _Encoded:
-        with budget.work_on(budget.field_of_tool(tool.name)):
+        with budget.error_field(budget.tool_schema_path(tool.name)):
             return (encode if len(tool.source) > _MAX_CACHED_BYTES else encode_kept)(tool, budget, *options)
 
     return encode_tool
@@ -48,7 +48,7 @@ def cached_list_encoder(
     The cache key is the `ToolList` object and the further arguments. Other lists are encoded every time. A cached
     result is shared between requests, so callers must not change a result.
     """
-    encode_kept = WorkCache(encode, None, _LISTS_KEPT).find
+    encode_kept = WorkCache(encode, None, _LISTS_KEPT).get_or_encode
 
     def encode_list(tools: Sequence[Tool], budget: WorkBudget, *options: *_Options) -> _Encoded:
         return (encode_kept if isinstance(tools, ToolList) else encode)(tools, budget, *options)

@@ -15,7 +15,7 @@ from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, 
 from anthropic_proxy.messages.events import Ping
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.messages.fold import fold
-from anthropic_proxy.messages.models import MessagesRequest, decode_request, read_envelope
+from anthropic_proxy.messages.models import MessagesRequest, decode_envelope, decode_request
 from anthropic_proxy.messages.preparation import prepare
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.writer import MessageWriter
@@ -224,7 +224,7 @@ class _Reads:
     def flush_pending(self) -> list[Delta]:
         """Return what was held back where the answer broke off."""
         deltas = self._decoder.flush_pending()
-        return deltas if self._cutter is None else [*self._cutter.feed(deltas), *self._cutter.finish()]
+        return deltas if self._cutter is None else [*self._cutter.feed(deltas), *self._cutter.flush()]
 
     def __iter__(self) -> Iterator[list[Delta]]:
         cutter = self._cutter
@@ -233,7 +233,7 @@ class _Reads:
             if cutter is not None and cutter.matched:
                 return
         if cutter is not None:
-            yield cutter.finish()
+            yield cutter.flush()
 
     def _uncut(self) -> Iterable[list[Delta]]:
         status = self._scenario.fields.get("status", 200)
@@ -263,7 +263,7 @@ def _read(posted: bytes) -> MessagesRequest:
     try:
         return decode_request(posted)
     except ClientError as refusal:  # only a relay passes it on
-        return read_envelope(posted, refusal)
+        return decode_envelope(posted, refusal)
 
 
 def _refusal(error: ProxyError) -> bytes:

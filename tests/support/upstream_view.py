@@ -150,8 +150,8 @@ class _Expectation:
         self._said_upstream = {name: said for said, name in call.aliases.items()}
         pictures = "image/png" in getattr(step.dialect, "image_types", ("image/png",))
         self._takes = {
-            "image": pictures and prepared.vision,
-            "document": prepared.pdf and self._wire != "ollama",
+            "image": pictures and prepared.accepts_images,
+            "document": prepared.accepts_pdf and self._wire != "ollama",
         }
         self._reminds = (
             self._wire in ("gemini", "ollama") or getattr(step.dialect, "mid_conversation_system", "keep") == "remind"

@@ -216,7 +216,7 @@ def test_cutting_at_stop_sequences(filler: str, fragment: int) -> None:
         cutter = StopSequenceFilter(["</stop>", "a" * 50 + "c", "\n" * 30 + "x", "Human:"])
         for start in range(0, len(text), fragment):
             cutter.feed([Text(text[start : start + fragment])])
-        cutter.finish()
+        cutter.flush()
 
     check_growth(read, filled("", filler, "x"), f"{filler!r} in pieces of {fragment}")
 

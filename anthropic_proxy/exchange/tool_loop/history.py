@@ -14,7 +14,7 @@ from anthropic_proxy.exchange.call_building import limits_for
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRunner
 from anthropic_proxy.messages.deltas import Block, Delta
 from anthropic_proxy.messages.models import Message, MessagesRequest
-from anthropic_proxy.messages.models.blocks import read_blocks
+from anthropic_proxy.messages.models.blocks import decode_blocks
 from anthropic_proxy.messages.preparation import pending_calls, proxy_tools
 from anthropic_proxy.routing.router import Route
 from anthropic_proxy.services import Services
@@ -27,14 +27,14 @@ def append_assistant_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> Me
     """
     if not raws:
         return request
-    blocks = read_blocks(Raw(msgspec.json.encode(list(raws))), "messages")
+    blocks = decode_blocks(Raw(msgspec.json.encode(list(raws))), "messages")
     messages = [*request.messages]
     last = messages[-1]
     if last.role == "assistant":
         messages[-1] = Message("assistant", [*last.blocks, *blocks])
     else:
         messages.append(Message("assistant", blocks))
-    size = request.size and request.size + sum(memoryview(raw).nbytes for raw in raws)
+    size = request.body_bytes and request.body_bytes + sum(memoryview(raw).nbytes for raw in raws)
     return replace(request, messages=messages, size=size)
 
 
@@ -64,7 +64,7 @@ async def run_pending_calls(
     request = without_forced_tool(request)
     calls = [ProxyToolCall(call.id, tools[call.name], call.input) for call in pending_calls(request.messages, tools)]
     deferred = [tool for tool in request.tools if tool.defer_loading]
-    results = await runner.run_calls(calls, request.messages, deferred, accepts_pdf=limits.pdf)
+    results = await runner.run_calls(calls, request.messages, deferred, accepts_pdf=limits.accepts_pdf)
     if results:
         request = append_assistant_blocks(request, [result.raw for result in results if isinstance(result, Block)])
     return request, results

@@ -152,7 +152,7 @@ class ToolLoop:
         forwarded = step.finish()
         if not step.calls or step.stop.reason not in _NORMAL_STOPS:
             return [*forwarded, *self._finish(step.stop)]
-        accepts_pdf = self._state.call.request.pdf
+        accepts_pdf = self._state.call.request.accepts_pdf
         results = await self._runner.run_calls(
             step.calls, self._request.messages, self._state.deferred_tools, accepts_pdf=accepts_pdf
         )
@@ -172,7 +172,7 @@ class ToolLoop:
         self._end_call(usage)
         if self._is_exhausted() or self._continuation_count >= _MAX_CONTINUATIONS or usage.output_tokens == 0:
             stop_filter = self._stream.stop_filter
-            return [*(stop_filter.finish() if stop_filter is not None else ()), *self._finish(Stop("max_tokens"))]
+            return [*(stop_filter.flush() if stop_filter is not None else ()), *self._finish(Stop("max_tokens"))]
         self._token, self._call_pending = token, True
         return []
 

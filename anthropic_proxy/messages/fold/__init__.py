@@ -45,7 +45,7 @@ def fold(
 
 
 class Fold:
-    """Collects one reply from lists of deltas. Starts the writer if necessary."""
+    """Collects the deltas of one reply into a message, with a `MessageWriter`."""
 
     def __init__(self, writer: MessageWriter) -> None:
         self._writer = writer
@@ -55,11 +55,11 @@ class Fold:
             writer.start(writer.estimate)
 
     def feed(self, deltas: Iterable[Delta]) -> None:
-        """Add the deltas of one network read."""
+        """Add the deltas of one network read. The first call starts the writer."""
         self._collect(self._writer.feed(deltas))
 
     def finish(self) -> MessagesResponse:
-        """Return the message. Raises `UpstreamProtocolError` without a `Stop`."""
+        """Return the complete message. Raises `UpstreamProtocolError` if there was no `Stop`."""
         events = self._writer.finish()
         self._collect(events)
         for event in events:

@@ -25,7 +25,7 @@ def repair_object(text: str) -> Raw:
 
 
 def is_cut_short(text: str) -> bool:
-    """Return True for the beginning of a JSON object without its end."""
+    """Return True if a text is the beginning of a JSON object without its end."""
     if _is_object(text):
         return False
     closed = _close_truncated(text)

@@ -5,13 +5,13 @@ Unknown fields are ignored. Forwarded text stays `Raw`: a JSON string that is co
 
 from msgspec import Raw
 
-from anthropic_proxy.messages.models.blocks import blocks_of
+from anthropic_proxy.messages.models.blocks import decode_content
 from anthropic_proxy.messages.models.cache_marks import CacheMarks
-from anthropic_proxy.messages.models.decode import decode_request, decode_request_or_keep, read_envelope
+from anthropic_proxy.messages.models.decode import decode_envelope, decode_request, decode_request_or_keep
 from anthropic_proxy.messages.models.fast_path import CleanMessages
 from anthropic_proxy.messages.models.fast_scan import guess_model, scan_request
 from anthropic_proxy.messages.models.mcp_servers import McpServer
-from anthropic_proxy.messages.models.raw_kinds import is_object, is_text, json_string
+from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent, json_string
 from anthropic_proxy.messages.models.structs import (
     ABSENT,
     Block,
@@ -46,7 +46,7 @@ from anthropic_proxy.messages.models.structs import (
     WebFetchResultBlock,
     WebSearchResultBlock,
 )
-from anthropic_proxy.messages.models.tools import read_tool
+from anthropic_proxy.messages.models.tools import decode_tool
 
 __all__ = [
     "ABSENT",
@@ -85,14 +85,14 @@ __all__ = [
     "UsageBody",
     "WebFetchResultBlock",
     "WebSearchResultBlock",
-    "blocks_of",
+    "decode_content",
+    "decode_envelope",
     "decode_request",
     "decode_request_or_keep",
+    "decode_tool",
     "guess_model",
-    "is_object",
-    "is_text",
+    "is_json_object",
+    "is_string_or_absent",
     "json_string",
-    "read_envelope",
-    "read_tool",
     "scan_request",
 ]

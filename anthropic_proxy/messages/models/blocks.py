@@ -1,4 +1,4 @@
-"""Decode lists of blocks: in one pass if every block is known and well formed, else block by block."""
+"""Decoding of content blocks: in one pass if every block is known and well formed, else block by block."""
 
 import re
 from collections.abc import Sized
@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.models import structs
-from anthropic_proxy.messages.models.raw_kinds import is_object, is_text
+from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent
 from anthropic_proxy.messages.models.structs import (
     ABSENT,
     Block,
@@ -22,14 +22,15 @@ from anthropic_proxy.messages.models.structs import (
     WebFetchResultBlock,
     WebSearchResultBlock,
 )
-from anthropic_proxy.messages.models.validation_errors import missing_field, validation_error, wrong_type
+from anthropic_proxy.messages.models.validation_errors import missing_field_error, validation_error, wrong_type_error
 
 MAX_JSON_DEPTH = 200
-"""Levels of nested lists and objects in a schema or in the input of a call."""
+"""Maximum nesting of lists and objects in a schema or in the input of a tool call. Deeper JSON is rejected with 400."""
 MAX_SCHEMA_BYTES = 4 * 1024 * 1024
-"""Size limit of a schema. Decoded, a schema needs about twenty times its size in memory."""
+"""Maximum size of a JSON Schema. A larger one is rejected with 400. Decoded, a schema needs about 20 times its size."""
 TOO_DEEP_MESSAGE = "nests lists and objects too deeply; at most 200 levels are allowed"
-EMPTY_TEXT_BYTES = 2
+"""End of the error message for JSON deeper than `MAX_JSON_DEPTH`."""
+EMPTY_STRING_LENGTH = 2
 """Bytes of an empty JSON string."""
 _SHALLOW_BYTES = 2 * MAX_JSON_DEPTH
 """JSON of at most this size cannot nest deeper than `MAX_JSON_DEPTH`."""
@@ -54,18 +55,19 @@ def _known_types() -> frozenset[str]:
 _KNOWN_TYPES = _known_types()
 
 
-def blocks_of(content: Raw) -> list[Block]:
-    """Decode the `content` of a tool result or a search result: a JSON string, a list of blocks, null or `ABSENT`.
+def decode_content(content: Raw) -> list[Block]:
+    """Decode the `content` of a tool result or a search result into blocks.
 
-    An empty string gives no block. Raises `InvalidRequest`; paths in its text start at `content`.
+    It is a JSON string, a list of blocks, null or `ABSENT`. An empty string gives no block. Raises `InvalidRequest`;
+    paths in its message start at `content`.
     """
-    if is_text(content):
-        return [TextBlock(content)] if len(content) > EMPTY_TEXT_BYTES else []
-    return read_blocks(content, "content") if memoryview(content)[0] != _NULL else []
+    if is_string_or_absent(content):
+        return [TextBlock(content)] if len(content) > EMPTY_STRING_LENGTH else []
+    return decode_blocks(content, "content") if memoryview(content)[0] != _NULL else []
 
 
-def read_blocks(content: Raw, path: str) -> list[Block]:
-    """Decode the list of blocks at `path` in the body. Raises `InvalidRequest`."""
+def decode_blocks(content: Raw, path: str) -> list[Block]:
+    """Decode a list of blocks. `path`: its path in the body, for errors. Raises `InvalidRequest`."""
     try:
         blocks = _decode_blocks(content)
     except RecursionError:
@@ -76,28 +78,28 @@ def read_blocks(content: Raw, path: str) -> list[Block]:
         if are_well_formed(blocks):
             return blocks
     if memoryview(content)[0] != _LIST:
-        raise wrong_type(path, "a string or a list of blocks", content)
+        raise wrong_type_error(path, "a string or a list of blocks", content)
     return [_read_block(raw, f"{path}.{index}") for index, raw in enumerate(_decode_raws(content))]
 
 
 def non_null_fields(raw: Raw | bytes) -> dict[str, Raw]:
-    """Return the fields of an object except those that are null. Null means not given."""
+    """Return the fields of a JSON object except those that are null, which counts as absent."""
     return {name: value for name, value in _decode_fields(raw).items() if memoryview(value)[0] != _NULL}
 
 
-def string_of(raw: Raw) -> str | None:
-    """Return the value of a JSON string. None: the value has another type."""
-    return _decode_string(raw) if is_text(raw) else None
+def decode_string(raw: Raw) -> str | None:
+    """Return the value of a JSON string. None: the JSON value has another type."""
+    return _decode_string(raw) if is_string_or_absent(raw) else None
 
 
 def are_well_formed(blocks: list[Block]) -> bool:
-    """Return True if all `Raw` fields have the right JSON type. Checks first characters and the depth."""
+    """Return True if all `Raw` fields of the blocks have the right JSON type. Checks first characters and the depth."""
     for block in blocks:
         if type(block) is TextBlock:
-            if not is_text(block.text):
+            if not is_string_or_absent(block.text):
                 return False
         elif type(block) is ToolUseBlock:
-            if not is_object(block.input) or exceeds_depth(block.input):
+            if not is_json_object(block.input) or exceeds_depth(block.input):
                 return False
         elif type(block) is ToolResultBlock or type(block) is SearchResultBlock:
             if not _may_be_blocks(block.content):
@@ -108,7 +110,7 @@ def are_well_formed(blocks: list[Block]) -> bool:
 
 
 def _may_be_blocks(content: Raw) -> bool:
-    return is_text(content) or memoryview(content)[0] in (_LIST, _NULL)
+    return is_string_or_absent(content) or memoryview(content)[0] in (_LIST, _NULL)
 
 
 def _tree_of(block: Block) -> Raw:
@@ -121,19 +123,19 @@ def _tree_of(block: Block) -> Raw:
 
 
 def exceeds_depth(tree: Raw) -> bool:
-    """Return True if a value nests lists and objects deeper than `MAX_JSON_DEPTH`."""
+    """Return True if a JSON value nests lists and objects deeper than `MAX_JSON_DEPTH`."""
     return len(tree) > _SHALLOW_BYTES and text_exceeds_depth(bytes(tree))
 
 
 def schema_size_error(schema: Sized) -> str:
-    """Return the error for a JSON Schema above `MAX_SCHEMA_BYTES`. "": no error."""
+    """Return the error message for a JSON Schema above `MAX_SCHEMA_BYTES`. "": the size is allowed."""
     if len(schema) <= MAX_SCHEMA_BYTES:
         return ""
     return f"has {len(schema):,} bytes; at most {MAX_SCHEMA_BYTES:,} are allowed"
 
 
 def schema_error(schema: bytes) -> str:
-    """Return the error for a JSON Schema that cannot be decoded. "": no error, or no schema."""
+    """Return the error message for a JSON Schema that cannot be decoded. "": valid JSON, or no schema."""
     if large := schema_size_error(schema):
         return large
     if text_exceeds_depth(schema):
@@ -159,19 +161,19 @@ def text_exceeds_depth(text: bytes) -> bool:
 
 def _read_block(raw: Raw, path: str) -> Block:
     """Decode one block field by field. A block of unknown type is kept complete."""
-    if not is_object(raw):
-        raise wrong_type(path, "an object", raw)
+    if not is_json_object(raw):
+        raise wrong_type_error(path, "an object", raw)
     fields = non_null_fields(raw)
     if "type" not in fields:
-        raise missing_field(f"{path}.type")
-    kind = string_of(fields["type"])
+        raise missing_field_error(f"{path}.type")
+    kind = decode_string(fields["type"])
     if kind is None:
-        raise wrong_type(f"{path}.type", "a string", fields["type"])
+        raise wrong_type_error(f"{path}.type", "a string", fields["type"])
     if kind not in _KNOWN_TYPES:
         if exceeds_depth(raw):
             raise InvalidRequest(f"{path}: {TOO_DEEP_MESSAGE}")
         return UnknownBlock(kind, raw)
-    if "source" in fields and is_object(fields["source"]):
+    if "source" in fields and is_json_object(fields["source"]):
         fields["source"] = Raw(msgspec.json.encode(non_null_fields(fields["source"])))
     encoded = msgspec.json.encode(fields)
     try:
@@ -185,10 +187,10 @@ def _read_block(raw: Raw, path: str) -> Block:
 
 def _block_error(block: Block, path: str) -> InvalidRequest:
     if isinstance(block, TextBlock):
-        return wrong_type(f"{path}.text", "a string", block.text)
+        return wrong_type_error(f"{path}.text", "a string", block.text)
     if isinstance(block, ToolResultBlock | SearchResultBlock):
-        return wrong_type(f"{path}.content", "a string or a list of blocks", block.content)
-    if isinstance(block, ToolUseBlock) and not is_object(block.input):
-        return wrong_type(f"{path}.input", "an object", block.input)
+        return wrong_type_error(f"{path}.content", "a string or a list of blocks", block.content)
+    if isinstance(block, ToolUseBlock) and not is_json_object(block.input):
+        return wrong_type_error(f"{path}.input", "an object", block.input)
     field = "input" if isinstance(block, ToolUseBlock | ServerToolUseBlock) else "content"
     return InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}")

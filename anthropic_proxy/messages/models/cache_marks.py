@@ -1,4 +1,4 @@
-"""The cache marks of a client."""
+"""`CacheMarks`: search for the cache marks (`cache_control`) of a client in its request body."""
 
 from msgspec import Struct
 
@@ -6,10 +6,11 @@ _CACHE_MARK = b'"cache_control"'
 
 
 class CacheMarks(Struct):
-    """Bytes of a request body. A wire that sends cache marks searches them."""
+    """Body of a client request that may contain cache marks. Only a wire that sends cache marks searches the body."""
 
     body: bytes
+    """Bytes of the client request body."""
 
-    def found(self) -> bool:
-        """Return True if the request contains a `cache_control`. Takes time linear in the body."""
+    def has_mark(self) -> bool:
+        """Return True if the body contains a `cache_control`. Takes time linear in the body."""
         return _CACHE_MARK in self.body

@@ -9,15 +9,15 @@ from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeatu
 from anthropic_proxy.messages.models.blocks import (
     TOO_DEEP_MESSAGE,
     are_well_formed,
+    decode_blocks,
+    decode_string,
     non_null_fields,
-    read_blocks,
     schema_error,
-    string_of,
 )
 from anthropic_proxy.messages.models.cache_marks import CacheMarks
 from anthropic_proxy.messages.models.fast_path import as_clean_messages
-from anthropic_proxy.messages.models.mcp_servers import read_servers
-from anthropic_proxy.messages.models.raw_kinds import is_object, is_text
+from anthropic_proxy.messages.models.mcp_servers import decode_mcp_servers
+from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent
 from anthropic_proxy.messages.models.structs import (
     ABSENT,
     ROLES,
@@ -30,8 +30,12 @@ from anthropic_proxy.messages.models.structs import (
     ThinkingConfig,
     ToolChoice,
 )
-from anthropic_proxy.messages.models.tools import read_tools
-from anthropic_proxy.messages.models.validation_errors import decode_lenient_fields, missing_field, wrong_type
+from anthropic_proxy.messages.models.tools import decode_tools
+from anthropic_proxy.messages.models.validation_errors import (
+    decode_lenient_fields,
+    missing_field_error,
+    wrong_type_error,
+)
 
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
@@ -40,7 +44,7 @@ _ESCAPE = re.compile(
 
 
 def replace_lone_surrogates(text: str) -> tuple[str, int]:
-    """Replace lone surrogates in JSON text by U+FFFD. Return the text and their number."""
+    """Replace lone surrogates in JSON text by U+FFFD. Return the text and the number of replacements."""
     lone = 0
 
     def replace(match: re.Match[str]) -> str:
@@ -131,15 +135,18 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
 
 
 def decode_request_or_keep(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
-    """Decode a body. A body that `decode_request` rejects is kept for a relay, with the error in `decode_error`."""
+    """Decode the body of a client request.
+
+    A body that `decode_request` rejects is kept for a relay, with the error in `decode_error`.
+    """
     try:
         return decode_request(body, for_token_count=for_token_count)
     except ClientError as error:
-        return read_envelope(body, error)
+        return decode_envelope(body, error)
 
 
-def read_envelope(body: bytes, error: ClientError) -> MessagesRequest:
-    """Decode only `model` and `stream` of a body that `decode_request` rejected.
+def decode_envelope(body: bytes, error: ClientError) -> MessagesRequest:
+    """Decode only `model` and `stream` of a body that `decode_request` rejected, for a relay.
 
     A relay forwards such a body, because the upstream API validates it. Raises the given error if decoding fails.
     """
@@ -147,7 +154,9 @@ def read_envelope(body: bytes, error: ClientError) -> MessagesRequest:
         read = _decode_envelope(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise error from None
-    return MessagesRequest(model=read.model, messages=[], stream=bool(read.stream), size=len(body), decode_error=error)
+    return MessagesRequest(
+        model=read.model, messages=[], stream=bool(read.stream), body_bytes=len(body), decode_error=error
+    )
 
 
 def _read(body: bytes, repairs: list[str]) -> _Body:
@@ -168,11 +177,11 @@ def _request(read: _Body, size: int, repairs: list[str]) -> MessagesRequest:
     return MessagesRequest(
         model=read.model,
         messages=read.messages,
-        length=len(read.messages),
+        message_count=len(read.messages),
         max_tokens=read.max_tokens,
         system=read.system or "",
         stream=bool(read.stream),
-        tools=read_tools(read.tools) if _is_given(read.tools) else [],
+        tools=decode_tools(read.tools) if _is_given(read.tools) else [],
         tool_choice=read.tool_choice,
         thinking=read.thinking,
         output_config=read.output_config,
@@ -183,13 +192,13 @@ def _request(read: _Body, size: int, repairs: list[str]) -> MessagesRequest:
         top_k=read.top_k,
         metadata=read.metadata,
         service_tier=read.service_tier,
-        mcp_servers=read_servers(read.mcp_servers) if _is_given(read.mcp_servers) else [],
+        mcp_servers=decode_mcp_servers(read.mcp_servers) if _is_given(read.mcp_servers) else [],
         container=_is_given(read.container),
         pins_region=_is_given(read.inference_geo) and bytes(read.inference_geo) != _GLOBAL_REGION,
         clears_context=_is_given(read.context_management)
         and any(edit in bytes(read.context_management) for edit in _CHANGING_EDITS),
-        size=size,
-        repaired=repairs,
+        body_bytes=size,
+        repairs=repairs,
     )
 
 
@@ -202,9 +211,9 @@ def _require_supported(read: _Body, for_token_count: bool) -> None:
     if not read.messages:
         raise InvalidRequest("messages: at least one message is required")
     if read.max_tokens is None and not for_token_count:
-        raise missing_field("max_tokens")
+        raise missing_field_error("max_tokens")
     if read.max_tokens is not None and read.max_tokens < 0:
-        raise wrong_type("max_tokens", "greater than or equal to 0", read.max_tokens)
+        raise wrong_type_error("max_tokens", "greater than or equal to 0", read.max_tokens)
     if _is_given(read.compaction):
         raise UnsupportedFeature("compaction: not available; send the complete history in messages")
     sequences = read.stop_sequences or ()
@@ -315,17 +324,17 @@ def _read_message(raw: Raw, path: str) -> Message:
     else:
         if _are_sound([message]):
             return message
-    if not is_object(raw):
-        raise wrong_type(path, "an object", raw)
+    if not is_json_object(raw):
+        raise wrong_type_error(path, "an object", raw)
     fields = non_null_fields(raw)
     for name in ("role", "content"):
         if name not in fields:
-            raise missing_field(f"{path}.{name}")
-    role = string_of(fields["role"])
+            raise missing_field_error(f"{path}.{name}")
+    role = decode_string(fields["role"])
     if role not in ROLES:
-        raise wrong_type(f"{path}.role", "'user', 'assistant' or 'system'", fields["role"])
+        raise wrong_type_error(f"{path}.role", "'user', 'assistant' or 'system'", fields["role"])
     return Message(role, _read_content(fields["content"], f"{path}.content"))
 
 
 def _read_content(raw: Raw, path: str) -> str | list[Block]:
-    return _decode_string(raw) if is_text(raw) else read_blocks(raw, path)
+    return _decode_string(raw) if is_string_or_absent(raw) else decode_blocks(raw, path)

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.models.blocks import EMPTY_TEXT_BYTES, blocks_of, exceeds_depth
-from anthropic_proxy.messages.models.raw_kinds import is_object, is_text
+from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH, decode_content, exceeds_depth
+from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent
 from anthropic_proxy.messages.models.structs import (
     ROLES,
     Block,
@@ -26,7 +26,7 @@ from anthropic_proxy.messages.models.structs import (
 _REPLACED_SOURCES = ("file", "text", "content")
 """Types of sources that no wire accepts. `preparation.block_text.to_upstream_blocks` replaces them."""
 AUDIO_VIDEO_PREFIXES = ("audio/", "video/")
-"""Beginnings of media types that no wire accepts."""
+"""Prefixes of media types that no wire accepts."""
 
 
 class CleanMessages(list[Message]):
@@ -69,7 +69,7 @@ def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
     return clean
 
 
-def is_readable_media(block: Block) -> bool:
+def is_supported_media(block: Block) -> bool:
     """Return True for an image or a document that wires accept unchanged."""
     if not isinstance(block, ImageBlock | DocumentBlock) or (isinstance(block, DocumentBlock) and block.is_cited):
         return False
@@ -77,14 +77,14 @@ def is_readable_media(block: Block) -> bool:
 
 
 def _is_text_block(block: Block) -> bool:
-    return type(block) is TextBlock and is_text(block.text) and len(block.text) > EMPTY_TEXT_BYTES
+    return type(block) is TextBlock and is_string_or_absent(block.text) and len(block.text) > EMPTY_STRING_LENGTH
 
 
 def _is_reply(content: list[Block], names: dict[str, str], expected_ids: list[str]) -> bool:
     """Return True if an assistant message is clean. Add its calls to `names` (id → name) and `expected_ids`."""
     for block in content:
         if type(block) is ToolUseBlock:
-            if not block.id or block.id in names or not is_object(block.input) or exceeds_depth(block.input):
+            if not block.id or block.id in names or not is_json_object(block.input) or exceeds_depth(block.input):
                 return False
             names[block.id] = block.name
             expected_ids.append(block.id)
@@ -104,7 +104,7 @@ def _is_answer(content: list[Block], expected_ids: list[str], lists: list[Raw], 
             is_clean = _is_forwarded(block, clean)
         elif type(block) is ToolResultBlock and block.tool_use_id == expected_ids[place]:
             is_clean = True
-            if not is_text(block.content):
+            if not is_string_or_absent(block.content):
                 lists.append(block.content)
         else:
             is_clean = False
@@ -116,7 +116,7 @@ def _is_answer(content: list[Block], expected_ids: list[str], lists: list[Raw], 
 def _is_list(content: Raw, clean: CleanMessages) -> bool:
     """Return True if a result is a list of blocks that wires accept unchanged."""
     try:
-        blocks = blocks_of(content)
+        blocks = decode_content(content)
     except InvalidRequest:
         return False
     return bool(blocks) and all(_is_forwarded(block, clean) for block in blocks)
@@ -126,4 +126,4 @@ def _is_forwarded(block: Block, clean: CleanMessages) -> bool:
     if _is_text_block(block):
         return True
     clean.light = False
-    return is_readable_media(block)
+    return is_supported_media(block)

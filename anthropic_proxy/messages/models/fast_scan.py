@@ -1,4 +1,4 @@
-"""Fields of a request that a relay needs, decoded in one pass that keeps no message."""
+"""Scan of the fields that a relay needs, in one pass over the body that keeps no message."""
 
 import re
 from typing import Annotated, Literal
@@ -7,9 +7,9 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from anthropic_proxy.errors import ClientError
-from anthropic_proxy.messages.models.mcp_servers import read_servers
+from anthropic_proxy.messages.models.mcp_servers import decode_mcp_servers
 from anthropic_proxy.messages.models.structs import ABSENT, MessagesRequest
-from anthropic_proxy.messages.models.tools import read_tools
+from anthropic_proxy.messages.models.tools import decode_tools
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,512})"')
 _SCANNED_BYTES = 1024
@@ -69,26 +69,26 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 
 
 def guess_model(body: bytes) -> str:
-    """Return the probable model of a body, without decoding it. "": not found."""
+    """Return the probable model id at the start of a body, without decoding the body. "": not found."""
     found = _MODEL.search(body[:_SCANNED_BYTES]) or _MODEL.search(body[-_SCANNED_BYTES:])
     return found[1].decode(errors="replace") if found else ""
 
 
 def scan_request(body: bytes) -> MessagesRequest | None:
-    """Return a request without its messages. None: the body needs `decode_request`."""
+    """Return the top-level fields of a client request without its messages. None: the body needs `decode_request`."""
     try:
         read = _read(body)
-        tools = read_tools(read.tools) if _is_given(read.tools) else []
+        tools = decode_tools(read.tools) if _is_given(read.tools) else []
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ClientError):
         return None
     return MessagesRequest(
         model=read.model,
         messages=[],
-        length=len(read.messages),
+        message_count=len(read.messages),
         stream=bool(read.stream),
         tools=tools,
-        mcp_servers=read_servers(read.mcp_servers) if _is_given(read.mcp_servers) else [],
-        size=len(body),
+        mcp_servers=decode_mcp_servers(read.mcp_servers) if _is_given(read.mcp_servers) else [],
+        body_bytes=len(body),
         scanned_only=True,
         has_proxy_signatures=isinstance(read, _Body)
         and any(_has_proxy_signature(message.content) for message in read.messages),

@@ -1,4 +1,4 @@
-"""MCP servers of a request.
+"""Definitions of MCP servers in a client request.
 
 Source: `BetaRequestMCPServerURLDefinitionParam` of the official SDK `anthropic` 2.10.
 """
@@ -7,21 +7,26 @@ import msgspec
 from msgspec import Raw, Struct
 
 
-class ServerTools(Struct):
-    """Permissions in the definition of a server without a toolset (beta `mcp-client-2025-04-04`)."""
+class McpToolPermissions(Struct):
+    """Permissions for the tools of an MCP server, in its definition (beta `mcp-client-2025-04-04`)."""
 
     allowed_tools: list[str] | None = None
+    """Names of the allowed tools. None: all."""
     enabled: bool | None = None
+    """False if no tool of the server is offered. None: True."""
 
 
 class McpServer(Struct):
-    """Entry of `mcp_servers`."""
+    """Entry of the request field `mcp_servers`."""
 
     name: str = ""
+    """Name of the server in this request, which toolsets refer to. "": missing or invalid."""
     url: str = ""
+    """Address of the server. "": missing or invalid."""
     authorization_token: str | None = None
     """Secret of the client for this server only. It is never logged, and redacted in errors."""
-    tool_configuration: ServerTools | None = None
+    tool_configuration: McpToolPermissions | None = None
+    """Permissions for its tools. None: all allowed."""
 
     def __repr__(self) -> str:
         return f"McpServer(name={self.name!r}, url={self.url!r}, authorization_token='…')"
@@ -30,8 +35,8 @@ class McpServer(Struct):
 _NO_SERVER = McpServer()
 
 
-def read_servers(raw: Raw) -> list[McpServer]:
-    """Return the servers of a request. An invalid definition becomes a server without a name."""
+def decode_mcp_servers(raw: Raw) -> list[McpServer]:
+    """Return the MCP servers of a client request. An invalid definition becomes a server without a name."""
     try:
         return [_read_server(server) for server in msgspec.json.decode(raw, type=list[Raw])]
     except msgspec.ValidationError:

@@ -1,4 +1,4 @@
-"""JSON strings as `Raw`, and the type of the JSON value in a `Raw`, detected by a comparison.
+"""Types of JSON values in `Raw`, detected by a comparison of their first character.
 
 `Raw` has no index access. A memoryview of one byte costs three times as much as a comparison.
 """
@@ -12,16 +12,16 @@ _MIN_OBJECT = bytearray(b"{")
 """Lower bound of JSON objects: `{` is the highest first character of a JSON value."""
 
 
-def is_text(raw: Raw) -> bool:
+def is_string_or_absent(raw: Raw) -> bool:
     """Return True for a JSON string and for `ABSENT`."""
     return raw < _ABOVE_STRINGS
 
 
-def is_object(raw: Raw) -> bool:
+def is_json_object(raw: Raw) -> bool:
     """Return True for a JSON object."""
     return raw >= _MIN_OBJECT
 
 
 def json_string(text: str) -> Raw:
-    """Return `text` as a JSON string."""
+    """Return a text as a JSON string."""
     return Raw(msgspec.json.encode(text))

@@ -10,7 +10,7 @@ from anthropic_proxy.messages.models.mcp_servers import McpServer
 from anthropic_proxy.messages.models.raw_kinds import json_string
 
 ABSENT = Raw(b"")
-"""Value of a `Raw` field that was not given. msgspec allows no union of `Raw` and None."""
+"""Value of a `Raw` field that the client did not send. msgspec allows no union of `Raw` and None."""
 ROLES = frozenset({"user", "assistant", "system"})
 """Allowed roles of a message."""
 
@@ -26,27 +26,34 @@ class Source(Struct, omit_defaults=True, gc=False):
     """Source of an image or a document: `base64`, `url`, `file`, `text` or `content`."""
 
     type: str
+    """Kind of the source, which decides the field with the content."""
     media_type: str = ""
+    """Media type of base64 data or text: `image/png`. "": not given."""
     data: str = ""
+    """Base64 data, or the text of a `text` source."""
     url: str = ""
+    """URL of a `url` source."""
     file_id: str = ""
+    """File id of a `file` source."""
     content: Raw = ABSENT
     """Of a `content` source: a JSON string or a list of text and image blocks."""
 
 
 class ImageBlock(Struct, tag="image", tag_field="type", gc=False):
-    """An image."""
+    """An image in a message or a tool result."""
 
     source: Source
 
 
 class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True, gc=False):
-    """A PDF or a text with a title."""
+    """A PDF or a text document, with an optional title."""
 
     source: Source
     title: str | None = None
     context: str | None = None
+    """Text of the client about the document, for the model."""
     citations: Raw = ABSENT
+    """Object `{"enabled": …}`."""
 
     @property
     def is_cited(self) -> bool:
@@ -55,10 +62,12 @@ class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True
 
 
 class SearchResultBlock(Struct, tag="search_result", tag_field="type", gc=False):
-    """A passage found by the client's own search."""
+    """A passage that the client's own search found."""
 
     source: str
+    """URL or name of the passage's source."""
     title: str
+    """Title of the source; decoded text."""
     content: Raw
     """A list of text blocks."""
 
@@ -74,6 +83,7 @@ class RedactedThinkingBlock(Struct, tag="redacted_thinking", tag_field="type", g
     """Reasoning that the provider encrypted."""
 
     data: str
+    """Encrypted reasoning, opaque."""
 
 
 class ToolUseBlock(Struct, tag="tool_use", tag_field="type", gc=False):
@@ -86,26 +96,29 @@ class ToolUseBlock(Struct, tag="tool_use", tag_field="type", gc=False):
 
 
 class ToolResultBlock(Struct, tag="tool_result", tag_field="type", gc=False):
-    """Result of a client tool. `blocks_of(content)` decodes its content."""
+    """Result of a client tool. `decode_content(block.content)` returns its blocks."""
 
     tool_use_id: str
     content: Raw = ABSENT
     """A JSON string or a list of blocks; absent counts as the empty string."""
     is_error: bool | None = None
+    """True if the tool failed. None: False."""
 
 
 class ToolReferenceBlock(Struct, tag="tool_reference", tag_field="type", gc=False):
     """Inside a tool result: a deferred tool that a tool search found."""
 
     tool_name: str
+    """Name of the deferred tool."""
 
 
 class ServerToolUseBlock(Struct, tag="server_tool_use", tag_field="type", gc=False):
-    """Call of a server tool."""
+    """Call of a server tool in an earlier reply."""
 
     id: str
     name: str
     input: Raw = Raw(b"{}")  # immutable
+    """A JSON object, as text."""
 
 
 class WebSearchResultBlock(Struct, tag="web_search_tool_result", tag_field="type", gc=False):
@@ -113,6 +126,7 @@ class WebSearchResultBlock(Struct, tag="web_search_tool_result", tag_field="type
 
     tool_use_id: str
     content: Raw = ABSENT
+    """Results or error object, as JSON."""
 
 
 class WebFetchResultBlock(Struct, tag="web_fetch_tool_result", tag_field="type", gc=False):
@@ -120,6 +134,7 @@ class WebFetchResultBlock(Struct, tag="web_fetch_tool_result", tag_field="type",
 
     tool_use_id: str
     content: Raw = ABSENT
+    """Document or error object, as JSON."""
 
 
 class ToolSearchResultBlock(Struct, tag="tool_search_tool_result", tag_field="type", gc=False):
@@ -127,42 +142,45 @@ class ToolSearchResultBlock(Struct, tag="tool_search_tool_result", tag_field="ty
 
     tool_use_id: str
     content: Raw = ABSENT
+    """References or error object, as JSON."""
 
 
 class ToolChange(Struct):
-    """Subject of a `tool_addition` or `tool_removal`."""
+    """Tool of a `tool_addition` or `tool_removal` block."""
 
     type: str = ""
     """`tool_reference` with `name`, or `tool_definition` with `definition`. The proxy offers no other type."""
     name: str = ""
+    """Name of the tool."""
     definition: Raw = ABSENT
     """A tool definition, as in `tools`."""
 
 
 class ToolAdditionBlock(Struct, tag="tool_addition", tag_field="type", gc=False):
-    """In a system message: from here on this tool is offered."""
+    """In a system message: the tool is offered from this message on."""
 
     tool: ToolChange
 
 
 class ToolRemovalBlock(Struct, tag="tool_removal", tag_field="type", gc=False):
-    """In a system message: from here on this tool is not offered."""
+    """In a system message: the tool is no longer offered from this message on."""
 
     tool: ToolChange
 
 
 class CompactionBlock(Struct, tag="compaction", tag_field="type", gc=False):
-    """A summary that replaces the messages before it. None: the compaction failed; the block is ignored."""
+    """Summary that replaces the messages before it."""
 
     content: str | None = None
+    """Text of the summary. None: the compaction failed, and the block is ignored."""
 
 
 class FallbackBlock(Struct, tag="fallback", tag_field="type", gc=False):
-    """Mark of the change to another model. No provider receives it."""
+    """Mark of a change to another model. Not sent to providers."""
 
 
 class UnknownBlock(Struct, tag="px.unknown", tag_field="type", gc=False):
-    """A block of a type that we do not model. Only the field-by-field path of `decode_request` creates it."""
+    """A block of a type that the proxy does not know. Only the field-by-field path of `decode_request` creates it."""
 
     kind: str
     """The block's `type`."""
@@ -190,6 +208,7 @@ Block = (
     | FallbackBlock
     | UnknownBlock
 )
+"""Any content block of a client request."""
 
 
 class Message(Struct, gc=False):
@@ -198,6 +217,7 @@ class Message(Struct, gc=False):
     role: str
     """`user`, `assistant` or `system`. `decode_request` rejects any other."""
     content: str | list[Block]
+    """Text, or a list of blocks."""
 
     @property
     def blocks(self) -> list[Block]:
@@ -208,27 +228,41 @@ class Message(Struct, gc=False):
 
 
 class Tool(Struct, kw_only=True, frozen=True):
-    """A tool definition, shared between requests."""
+    """Definition of a tool: a function of the client, or a tool type that Anthropic defines.
+
+    Requests share equal tools.
+    """
 
     name: str = ""
     type: str | None = None
+    """Type of a tool that Anthropic defines: `web_search_20250305`. None: a function of the client."""
     description: str | None = None
     input_schema: Raw = ABSENT
+    """JSON Schema of the arguments. ABSENT: a tool type that Anthropic defines."""
     strict: bool | None = None
+    """True if the arguments must match the schema. None: not required."""
     defer_loading: bool | None = None
+    """True if the tool is hidden until a tool search finds it."""
     max_uses: int | None = None
+    """Maximum number of calls of a server tool per reply. None: no limit of the client."""
     allowed_domains: list[str] | None = None
+    """Domains that a web tool may use. None: all."""
     blocked_domains: list[str] | None = None
+    """Domains that a web tool may not use. None: none."""
     user_location: Raw = ABSENT
+    """Location for web searches, as JSON."""
     citations: Raw = ABSENT
     """Of a web fetch: `{"enabled": …}`."""
     max_content_tokens: int | None = None
+    """Maximum tokens of a fetched page."""
     url_sources: Raw = ABSENT
     """Of a web fetch: the sources of URLs that may be fetched."""
     input_examples: Raw = ABSENT
     """A list of objects that match the schema."""
     display_width_px: int | None = None
+    """Screen width of a computer tool."""
     display_height_px: int | None = None
+    """Screen height of a computer tool."""
     source: bytes = field(default=b"", name="px.source")
     """JSON text of the tool: the key of every cache of encoded tools. Equal tools of different requests share one
     object, so its hash is computed once."""
@@ -239,7 +273,9 @@ class ToolChoice(Struct):
 
     type: str
     name: str | None = None
+    """Name of the forced tool. None: another type."""
     disable_parallel_tool_use: bool | None = None
+    """True if the reply may contain one tool call only."""
 
 
 class ThinkingConfig(Struct):
@@ -247,7 +283,9 @@ class ThinkingConfig(Struct):
 
     type: str
     budget_tokens: int | None = None
+    """Maximum tokens of thinking, of the type `enabled`."""
     display: str | None = None
+    """`omitted`: the client receives no thinking text. None: all of it."""
 
 
 class OutputFormat(Struct):
@@ -255,20 +293,25 @@ class OutputFormat(Struct):
 
     type: str
     schema: Raw = ABSENT
+    """JSON Schema of the reply."""
 
 
 class OutputConfig(Struct):
     """Effort and format of the reply."""
 
     effort: str | None = None
+    """Level of reasoning: low, medium, high, …. None: the default of the model."""
     format: OutputFormat | None = None
+    """Structured output. None: free text."""
     task_budget: Raw = ABSENT
+    """Budget of a task in tokens, as JSON. Not sent to other providers."""
 
 
 class Metadata(Struct):
     """Metadata of the client. It is never forwarded unchanged."""
 
     user_id: str | None = None
+    """Opaque id of the user. Claude Code puts JSON with its session id into it."""
 
 
 class MessagesRequest(Struct, kw_only=True):
@@ -301,21 +344,21 @@ class MessagesRequest(Struct, kw_only=True):
     """True if `context_management` requests the removal of earlier tool results or a summary of the history."""
     cache_marks: CacheMarks | None = None
     """Cache marks (`cache_control`) of the client. None: none."""
-    length: int = 0
+    message_count: int = 0
     """Number of messages in the body, decoded or not."""
     scanned_only: bool = False
     """True if only the fields for a relay were decoded; then `messages` is empty."""
     has_proxy_signatures: bool = True
     """True if the messages may contain blocks of the proxy, which a relay removes."""
-    size: int = 0
-    """Bytes of the body. 0: the request was not decoded from a body."""
+    body_bytes: int = 0
+    """Size of the body. 0: the request was not decoded from a body."""
     decode_error: ClientError | None = None
     """Error that permits only a relay to serve the request: the upstream API validates it. None: valid."""
-    repaired: list[str] = field(default_factory=list)
+    repairs: list[str] = field(default_factory=list)
     """Descriptions of the repairs made by `decode_request`, for the fidelity report."""
 
     def release(self) -> None:
-        """Release all references to the body."""
+        """Release all references to the body, to free memory."""
         self.messages, self.system = [], ""
         self.output_config = self.output_format = self.cache_marks = None
 
@@ -343,6 +386,7 @@ class MessagesResponse(Struct, kw_only=True):
     role: str = "assistant"
     model: str
     content: list[Raw]
+    """Content blocks, each as JSON."""
     stop_reason: str | None
     stop_sequence: str | None = None
     stop_details: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Decode tool definitions. Each request of a session sends the same ones, so they are cached."""
+"""Decoding of tool definitions. All requests of a session repeat the same definitions, so the results are cached."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -10,15 +10,19 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.models.blocks import (
     MAX_SCHEMA_BYTES,
     TOO_DEEP_MESSAGE,
+    decode_string,
     non_null_fields,
     schema_error,
     schema_size_error,
-    string_of,
     text_exceeds_depth,
 )
-from anthropic_proxy.messages.models.raw_kinds import is_object
+from anthropic_proxy.messages.models.raw_kinds import is_json_object
 from anthropic_proxy.messages.models.structs import Tool
-from anthropic_proxy.messages.models.validation_errors import decode_lenient_fields, missing_field, wrong_type
+from anthropic_proxy.messages.models.validation_errors import (
+    decode_lenient_fields,
+    missing_field_error,
+    wrong_type_error,
+)
 
 _MAX_CACHED_TOOLS = 1_024
 _MAX_CACHED_BYTES = 32 * 1024
@@ -56,8 +60,8 @@ class ToolList(list[Tool]):
         """True if all of them are client tools with a schema."""
 
 
-def read_tools(content: Raw) -> list[Tool]:
-    """Return the tools of a JSON list in order; a cached `ToolList` for a list of at most `_MAX_CACHED_LIST_BYTES`.
+def decode_tools(content: Raw) -> list[Tool]:
+    """Return the tools of a JSON list in order; a shared `ToolList` for a list that is not too long for the cache.
 
     Raises `InvalidRequest` for another JSON type, an invalid tool and a repeated name.
     """
@@ -66,7 +70,7 @@ def read_tools(content: Raw) -> list[Tool]:
 
 
 def are_client_tools(tools: Sequence[Tool]) -> bool:
-    """Return True if all of these are client tools with a schema."""
+    """Return True if all of the tools are functions of the client with a schema."""
     return tools.all_from_client if isinstance(tools, ToolList) else all(map(is_client_tool, tools))
 
 
@@ -77,7 +81,7 @@ def _read_list_cached(source: _Source) -> ToolList:
 
 def _read_list(source: bytes) -> list[Tool]:
     if source[0] != _LIST:
-        raise wrong_type("tools", "a list", Raw(source))
+        raise wrong_type_error("tools", "a list", Raw(source))
     raws = _decode_raws(source)
     tools = [_find(bytes(raw)) or _decode_field_by_field(raw, f"tools.{index}") for index, raw in enumerate(raws)]
     names = [tool.name for tool in tools if tool.name]
@@ -86,13 +90,13 @@ def _read_list(source: bytes) -> list[Tool]:
     return tools
 
 
-def read_tool(raw: Raw, path: str) -> Tool:
-    """Return the tool at `path` in the body. Raises `InvalidRequest`."""
+def decode_tool(raw: Raw, path: str) -> Tool:
+    """Decode one tool. `path`: its path in the body, for errors. Raises `InvalidRequest`."""
     return _find(bytes(raw)) or _decode_field_by_field(raw, path)
 
 
 def is_client_tool(tool: Tool) -> bool:
-    """Return True for a client tool with a schema, False for a tool type that Anthropic defines."""
+    """Return True for a function of the client with a schema, False for a tool type that Anthropic defines."""
     return tool.type is None or tool.type == "custom"
 
 
@@ -133,14 +137,14 @@ def _finish(tool: Tool, source: bytes) -> Tool:
 
 
 def _decode_field_by_field(raw: Raw, path: str) -> Tool:
-    if not is_object(raw):
-        raise wrong_type(path, "an object", raw)
+    if not is_json_object(raw):
+        raise wrong_type_error(path, "an object", raw)
     fields = non_null_fields(raw)
-    foreign = "type" in fields and string_of(fields["type"]) != "custom"
+    foreign = "type" in fields and decode_string(fields["type"]) != "custom"
     optional = _OPTIONAL_FIELDS | {"description", "input_schema"} if foreign else _OPTIONAL_FIELDS
     tool, _ = decode_lenient_fields(fields, _decode_tool, optional, path)
     if not foreign and not tool.name:
-        raise missing_field(f"{path}.name")
+        raise missing_field_error(f"{path}.name")
     if not _is_sound(tool):
         if large := schema_size_error(tool.input_schema):
             raise InvalidRequest(f"{path}.input_schema: {large}")
@@ -148,5 +152,5 @@ def _decode_field_by_field(raw: Raw, path: str) -> Tool:
             raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}")
         if flaw := schema_error(bytes(tool.input_schema)):
             raise InvalidRequest(f"{path}.input_schema: {flaw}")
-        raise wrong_type(f"{path}.input_schema", "an object", tool.input_schema)
+        raise wrong_type_error(f"{path}.input_schema", "an object", tool.input_schema)
     return _finish(tool, bytes(raw))

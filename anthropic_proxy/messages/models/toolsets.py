@@ -14,14 +14,15 @@ MCP_TOOLSET_TYPE = "mcp_toolset"
 """`type` of the entry in `tools` that offers the tools of an MCP server."""
 
 
-class ToolConfig(Struct):
-    """Permission for one tool. None: allowed."""
+class McpToolPermission(Struct):
+    """Permission for one tool of an MCP server."""
 
     enabled: bool | None = None
+    """False: the tool is not offered. None: offered."""
 
 
 class PinnedTool(Struct):
-    """A known tool of the server."""
+    """A tool of the MCP server that the client names with its definition."""
 
     name: str = ""
 
@@ -30,13 +31,17 @@ class Toolset(Struct):
     """Entry of `tools` with the type `mcp_toolset`."""
 
     mcp_server_name: str = ""
-    default_config: ToolConfig | None = None
-    configs: dict[str, ToolConfig] | None = None
+    """`name` of the entry in `mcp_servers`."""
+    default_config: McpToolPermission | None = None
+    """Permission for tools without an entry in `configs`."""
+    configs: dict[str, McpToolPermission] | None = None
+    """Tool name → permission."""
     tools: list[PinnedTool] | None = None
+    """Tools of the server that the client defines. None: the provider lists them."""
 
 
-def read_toolset(tool: Tool) -> Toolset:
-    """Decode a toolset. Raises `InvalidRequest`."""
+def decode_toolset(tool: Tool) -> Toolset:
+    """Decode a toolset from its entry in `tools`. Raises `InvalidRequest`."""
     try:
         return msgspec.json.decode(tool.source, type=Toolset)
     except msgspec.ValidationError as error:
@@ -44,8 +49,8 @@ def read_toolset(tool: Tool) -> Toolset:
 
 
 def implied_toolsets(request: MessagesRequest) -> list[Tool]:
-    """Return a toolset for each enabled server without one (beta `mcp-client-2025-04-04`)."""
-    named = {read_toolset(tool).mcp_server_name for tool in request.tools if tool.type == MCP_TOOLSET_TYPE}
+    """Return a toolset for each enabled MCP server that has none (beta `mcp-client-2025-04-04`)."""
+    named = {decode_toolset(tool).mcp_server_name for tool in request.tools if tool.type == MCP_TOOLSET_TYPE}
     return [_toolset_of(server) for server in request.mcp_servers if server.name not in named and _is_on(server)]
 
 

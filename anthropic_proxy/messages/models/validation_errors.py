@@ -31,7 +31,7 @@ _MAX_SHOWN_CHARACTERS = 60
 
 
 def short_json(value: Any) -> str:
-    """Return a value as short JSON text."""
+    """Return a value as JSON text, shortened for an error message."""
     try:
         encoded = bytes(value) if isinstance(value, Raw) else msgspec.json.encode(value)
     except (RecursionError, UnicodeEncodeError):
@@ -40,13 +40,13 @@ def short_json(value: Any) -> str:
     return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[: _MAX_SHOWN_CHARACTERS - 1]}…"
 
 
-def wrong_type(path: str, allowed: str, value: Any) -> InvalidRequest:
-    """Return the error for a value of the wrong type. `allowed`: for example `a string`."""
+def wrong_type_error(path: str, allowed: str, value: Any) -> InvalidRequest:
+    """Return the error for a value of the wrong type. `allowed`: the allowed type, for example `a string`."""
     return InvalidRequest(f"{path}: Input should be {allowed}, got {short_json(value)}")
 
 
-def missing_field(path: str) -> InvalidRequest:
-    """Return the error for a missing field."""
+def missing_field_error(path: str) -> InvalidRequest:
+    """Return the error for a missing field. `path`: its path in the body."""
     return InvalidRequest(f"{path}: Field required")
 
 
@@ -72,16 +72,16 @@ def decode_lenient_fields(
 
 
 def validation_error(error: Exception, raw: Raw | bytes, path: str = "") -> InvalidRequest:
-    """Convert an error of the JSON library about the value `raw` at `path`."""
+    """Return the error for an exception of the JSON library about the value `raw` at `path` in the body."""
     match = _PLACED.fullmatch(str(error))
     what, place = (match["what"], match["place"] or "") if match else (str(error), "")
     steps = [name or index for name, index in _STEP.findall(place)]
     where = ".".join(filter(None, (path, *steps)))
     if absent := _MISSING.fullmatch(what):
-        return missing_field(".".join(filter(None, (where, absent["name"]))))
+        return missing_field_error(".".join(filter(None, (where, absent["name"]))))
     if expected := _EXPECTED.fullmatch(what):
         wanted = [_WORDS.get(word, word) for word in expected["wanted"].split(" | ") if word != "null"]
-        return wrong_type(where or "body", " or ".join(wanted), _value_at(raw, steps))
+        return wrong_type_error(where or "body", " or ".join(wanted), _value_at(raw, steps))
     return InvalidRequest(f"{where or 'body'}: {what}, got {short_json(_value_at(raw, steps))}")
 
 

@@ -1,4 +1,4 @@
-"""Preparation for all wires: cleaning, effort, pairing of calls and results, aliases, session key, limits."""
+"""Preparation of a client request for all wires: cleaning, effort, pairing of calls and results, aliases, limits."""
 
 from anthropic_proxy.messages.preparation.prepare import prepare
 from anthropic_proxy.messages.preparation.request import (
@@ -12,7 +12,7 @@ from anthropic_proxy.messages.preparation.request import (
     available_output_tokens,
 )
 from anthropic_proxy.messages.preparation.server_tool_history import is_paused, pending_calls
-from anthropic_proxy.messages.preparation.server_tools import kind_of, server_tool_kinds
+from anthropic_proxy.messages.preparation.server_tools import server_tool_kind, server_tool_kinds
 from anthropic_proxy.messages.preparation.tools import proxy_tools
 
 __all__ = [
@@ -25,9 +25,9 @@ __all__ = [
     "TargetLimits",
     "available_output_tokens",
     "is_paused",
-    "kind_of",
     "pending_calls",
     "prepare",
     "proxy_tools",
+    "server_tool_kind",
     "server_tool_kinds",
 ]

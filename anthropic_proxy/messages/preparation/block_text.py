@@ -1,4 +1,4 @@
-"""Text that replaces blocks which no wire accepts."""
+"""Text that replaces blocks of the client which no wire accepts."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -21,11 +21,11 @@ from anthropic_proxy.messages.models import (
     UnknownBlock,
     WebFetchResultBlock,
     WebSearchResultBlock,
-    blocks_of,
-    is_text,
+    decode_content,
+    is_string_or_absent,
     json_string,
 )
-from anthropic_proxy.messages.models.blocks import EMPTY_TEXT_BYTES
+from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH
 from anthropic_proxy.messages.sealed_passages import decode_passage
 
 UNSUPPORTED_BLOCK_TEXT = "[unsupported block: %s]"
@@ -49,9 +49,9 @@ def text_block(text: str) -> TextBlock:
 
 
 def to_upstream_blocks(block: Block) -> Iterable[Block]:
-    """Return the blocks to send for a block: the block itself, text blocks, or none."""
+    """Return the blocks to send in place of a block: the block itself, text blocks, or none."""
     if isinstance(block, TextBlock):
-        return (block,) if len(block.text) > EMPTY_TEXT_BYTES else ()
+        return (block,) if len(block.text) > EMPTY_STRING_LENGTH else ()
     if isinstance(block, ToolResultBlock):
         return (_plain_result(block),)
     if isinstance(block, ImageBlock | DocumentBlock):
@@ -59,13 +59,13 @@ def to_upstream_blocks(block: Block) -> Iterable[Block]:
     if isinstance(block, ThinkingBlock | ToolUseBlock):
         return (block,)
     if isinstance(block, SearchResultBlock):
-        body = (text for inner in blocks_of(block.content) for text in to_upstream_blocks(inner))
+        body = (text for inner in decode_content(block.content) for text in to_upstream_blocks(inner))
         return (text_block(f"{block.title}\n{block.source}"), *body)
     return _texts(_as_text(block))
 
 
-def text_of(blocks: Iterable[Block]) -> str:
-    """Return the text of text blocks, joined by newlines."""
+def join_text_blocks(blocks: Iterable[Block]) -> str:
+    """Return the text of all text blocks, joined by newlines."""
     return "\n".join(msgspec.json.decode(block.text, type=str) for block in blocks if isinstance(block, TextBlock))
 
 
@@ -86,7 +86,7 @@ def _as_text(block: Block) -> str:
 
 
 def result_as_text(block: WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock) -> str:
-    """Return the result of a search or a fetch as text."""
+    """Return the result of a web search, web fetch or tool search as text for the model."""
     content = _value(block.content)
     if isinstance(content, dict) and "error_code" in content:
         message = content.get("error_message")
@@ -98,9 +98,9 @@ def result_as_text(block: WebSearchResultBlock | WebFetchResultBlock | ToolSearc
 
 
 def _plain_result(block: ToolResultBlock) -> ToolResultBlock:
-    if is_text(block.content):
+    if is_string_or_absent(block.content):
         return block
-    before = blocks_of(block.content)
+    before = decode_content(block.content)
     after = [
         sent
         for inner in before
@@ -121,7 +121,7 @@ def _plain_source(block: ImageBlock | DocumentBlock) -> Iterable[Block]:
     if isinstance(block, ImageBlock) or source.type not in ("text", "content"):
         return (block,)
     heading = "\n".join(filter(None, (block.title, block.context)))
-    body: list[Block] = [text_block(source.data)] if source.type == "text" else blocks_of(source.content)
+    body: list[Block] = [text_block(source.data)] if source.type == "text" else decode_content(source.content)
     return [sent for inner in (text_block(heading), *body) for sent in to_upstream_blocks(inner)]
 
 
@@ -153,7 +153,7 @@ def _search_result_as_text(result: dict[str, Any]) -> str:
 
 
 def unknown_block_text(block: UnknownBlock) -> str:
-    """Return the text for a block of unknown type."""
+    """Return the text that replaces a block of unknown type."""
     value = _object(block.raw)
     given = value.get("input")
     if block.kind == "mcp_tool_use" and isinstance(given, dict) and len(given) > 1:

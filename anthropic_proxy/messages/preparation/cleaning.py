@@ -1,4 +1,4 @@
-"""Cleaning: only blocks that wires accept, no empty texts, consecutive messages of one role merged."""
+"""Cleaning of messages: only blocks that wires accept, no empty texts, consecutive messages of one role merged."""
 
 from collections.abc import Iterable
 
@@ -16,18 +16,18 @@ from anthropic_proxy.messages.models import (
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
-    blocks_of,
-    is_text,
+    decode_content,
+    is_string_or_absent,
     json_string,
 )
-from anthropic_proxy.messages.models.blocks import EMPTY_TEXT_BYTES
-from anthropic_proxy.messages.models.fast_path import AUDIO_VIDEO_PREFIXES, is_readable_media
-from anthropic_proxy.messages.preparation.block_text import text_block, text_of, to_upstream_blocks
+from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH
+from anthropic_proxy.messages.models.fast_path import AUDIO_VIDEO_PREFIXES, is_supported_media
+from anthropic_proxy.messages.preparation.block_text import join_text_blocks, text_block, to_upstream_blocks
 from anthropic_proxy.messages.preparation.fidelity_notes import COMPACTION_AS_TEXT, notes_on_blocks
 
 
 class Transcript:
-    """Builds a list of non-empty messages without consecutive messages of one role."""
+    """List of messages under construction: none is empty, and no two consecutive ones have the same role."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -68,8 +68,8 @@ _ACCEPTED: dict[str, frozenset[type]] = {
 _MEDIA = (ImageBlock, DocumentBlock)
 
 
-def clean_system(system: str | list[Block]) -> list[TextBlock]:
-    """Return the system prompt as texts, without the billing line of the client.
+def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
+    """Return the system prompt as text blocks, without the billing line of Claude Code.
 
     That line contains a nonce per session, which would invalidate every prompt cache.
     """
@@ -78,7 +78,7 @@ def clean_system(system: str | list[Block]) -> list[TextBlock]:
     for block in blocks:
         for sent in to_upstream_blocks(block):
             kept = _without_billing(sent) if isinstance(sent, TextBlock) else None
-            if kept is not None and len(kept.text) > EMPTY_TEXT_BYTES:
+            if kept is not None and len(kept.text) > EMPTY_STRING_LENGTH:
                 texts.append(kept)
     return texts
 
@@ -109,10 +109,10 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
 
 
 def orphan_result_blocks(result: ToolResultBlock) -> list[Block]:
-    """Return a result without its call as blocks of a user message: its text, then its images and documents."""
-    blocks = blocks_of(result.content)
+    """Return a tool result whose call is missing as blocks of a user message: its text, then images and documents."""
+    blocks = decode_content(result.content)
     media = [block for block in blocks if isinstance(block, ImageBlock | DocumentBlock)]
-    return [text_block(f"[result of an earlier tool call] {text_of(blocks)}".rstrip()), *media]
+    return [text_block(f"[result of an earlier tool call] {join_text_blocks(blocks)}".rstrip()), *media]
 
 
 def _since_compaction(content: list[Block]) -> tuple[str, list[Block]]:
@@ -139,12 +139,12 @@ def _is_clean(content: list[Block], role: str) -> bool:
     accepted = _ACCEPTED[role]
     for block in content:
         if type(block) is TextBlock:
-            if len(block.text) == EMPTY_TEXT_BYTES:
+            if len(block.text) == EMPTY_STRING_LENGTH:
                 return False
         elif type(block) is ToolResultBlock:
             if role != "user" or not _is_clean_result(block.content):
                 return False
-        elif type(block) not in accepted or (type(block) in _MEDIA and not is_readable_media(block)):
+        elif type(block) not in accepted or (type(block) in _MEDIA and not is_supported_media(block)):
             return False
     return True
 
@@ -152,7 +152,7 @@ def _is_clean(content: list[Block], role: str) -> bool:
 def _require_no_audio_video(content: list[Block], field: str) -> None:
     for place, block in enumerate(content):
         if isinstance(block, ToolResultBlock):
-            _require_no_audio_video(blocks_of(block.content), f"{field}.{place}.content")
+            _require_no_audio_video(decode_content(block.content), f"{field}.{place}.content")
         elif isinstance(block, ImageBlock | DocumentBlock) and block.source.media_type.startswith(AUDIO_VIDEO_PREFIXES):
             raise UnsupportedFeature(
                 f"{field}.{place}.source.media_type: {block.source.media_type} is not supported; use a JPEG, "
@@ -161,9 +161,9 @@ def _require_no_audio_video(content: list[Block], field: str) -> None:
 
 
 def _is_clean_result(content: Raw) -> bool:
-    if is_text(content):
+    if is_string_or_absent(content):
         return True
-    blocks = blocks_of(content)
+    blocks = decode_content(content)
     return bool(blocks) and _is_clean(blocks, _RESULT)
 
 

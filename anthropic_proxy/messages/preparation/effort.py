@@ -1,4 +1,4 @@
-"""Resolution of the four request fields about thinking into one effort level."""
+"""Effort: the four fields about thinking of a client request become one level for the target."""
 
 import functools
 
@@ -22,7 +22,7 @@ _UNSUPPORTED = {
 
 
 def resolve_effort(request: MessagesRequest, limits: TargetLimits) -> tuple[str, list[FidelityNote]]:
-    """Return `default`, `none` or a level of the target, and notes on the changes."""
+    """Return the effort (`default`, `none` or a level of the target), and notes on the changes."""
     requested, notes = _requested(request)
     if not limits.efforts:
         return "default", [*notes, *_unsupported(request, requested)]

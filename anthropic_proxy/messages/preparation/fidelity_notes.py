@@ -20,7 +20,7 @@ from anthropic_proxy.messages.models import (
     ToolResultBlock,
     ToolUseBlock,
     UnknownBlock,
-    blocks_of,
+    decode_content,
 )
 from anthropic_proxy.messages.preparation.block_text import UNSUPPORTED_BLOCK_TEXT, unknown_block_text
 from anthropic_proxy.messages.preparation.request import TargetLimits
@@ -28,9 +28,11 @@ from anthropic_proxy.messages.preparation.request import TargetLimits
 COMPACTION_AS_TEXT = FidelityNote(
     "emulated", "messages.compaction", "sent as a user message that replaces all earlier ones"
 )
+"""Note on a compaction summary, which is sent as text."""
 UNPAIRED_RESULT = FidelityNote(
     "approximated", "messages.tool_result", "a result is missing or has no call; a text states it"
 )
+"""Note on a tool result without its call, which is sent as text."""
 
 _MCP_SERVERS = FidelityNote("dropped", "mcp_servers", "the provider is not known to connect to them")
 _CONTAINER = FidelityNote("dropped", "container", "no other provider is known to have it")
@@ -67,7 +69,7 @@ _MAX_KIND_LENGTH = 64
 
 def notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[FidelityNote]:
     """Return the notes on all fields except messages and tools."""
-    notes = [FidelityNote("approximated", "body", what) for what in request.repaired]
+    notes = [FidelityNote("approximated", "body", what) for what in request.repairs]
     if request.mcp_servers and "mcp_toolset" not in limits.server_tools:
         notes.append(_MCP_SERVERS)
     if request.container:
@@ -93,7 +95,7 @@ def notes_on_blocks(blocks: Iterable[Block], role: str) -> Iterator[FidelityNote
         if isinstance(block, ToolResultBlock):
             if role != "user":
                 yield _RESULT_AS_TEXT
-            yield from notes_on_blocks(blocks_of(block.content), "result")
+            yield from notes_on_blocks(decode_content(block.content), "result")
         elif isinstance(block, ImageBlock | DocumentBlock):
             yield from _notes_on_source(block, role)
         elif isinstance(block, UnknownBlock):

@@ -1,4 +1,4 @@
-"""`prepare`: the preparation steps in order."""
+"""`prepare`: all preparation steps of a client request for one target, in order."""
 
 import functools
 from collections.abc import Callable
@@ -17,9 +17,9 @@ from anthropic_proxy.messages.models import (
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
-    is_text,
+    is_string_or_absent,
 )
-from anthropic_proxy.messages.preparation.cleaning import Transcript, clean_messages, clean_system
+from anthropic_proxy.messages.preparation.cleaning import Transcript, clean_messages, clean_system_prompt
 from anthropic_proxy.messages.preparation.effort import resolve_effort
 from anthropic_proxy.messages.preparation.fidelity_notes import notes_on_fields
 from anthropic_proxy.messages.preparation.pairing import pair_calls
@@ -32,7 +32,7 @@ from anthropic_proxy.messages.preparation.request import (
 )
 from anthropic_proxy.messages.preparation.server_tool_history import as_function_calls
 from anthropic_proxy.messages.preparation.tool_names import ToolNames
-from anthropic_proxy.messages.preparation.tools import offered_choice, offered_tools
+from anthropic_proxy.messages.preparation.tools import select_offered_tools, select_tool_choice
 
 _MAX_TOKENS_PER_BYTE = 2
 """Upper bound of the tokens per byte of a body without images and documents, after scaling. A list of digits comes
@@ -53,17 +53,17 @@ def prepare(
     Raises `InvalidRequest` and `UnsupportedFeature`.
     """
     notes = notes_on_fields(request, limits)
-    names = ToolNames(limits.name_pattern, limits.name_length)
+    names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)
     effort, changes = resolve_effort(request, limits)
     notes += changes
-    offer = offered_tools(request, limits, names, notes)
+    offer = select_offered_tools(request, limits, names, notes)
     messages = as_function_calls(request.messages, offer.proxy_tools) if offer.proxy_tools else request.messages
     config, thinking = request.output_config, request.thinking
     prepared = PreparedRequest(
-        system=clean_system(request.system),
+        system=clean_system_prompt(request.system),
         messages=_prepare_messages(messages, names, notes),
         tools=offer.tools,
-        tool_choice=offered_choice(request, offer, limits, names, notes),
+        tool_choice=select_tool_choice(request, offer, limits, names, notes),
         max_tokens=_output_limit(request, limits, count, notes),
         effort=effort,
         budget_tokens=thinking.budget_tokens if thinking else None,
@@ -77,8 +77,8 @@ def prepare(
         cache_marks=request.cache_marks,
         user_id=request.metadata.user_id if request.metadata else None,
         mcp_servers=request.mcp_servers,
-        vision=limits.vision,
-        pdf=limits.pdf,
+        accepts_images=limits.accepts_images,
+        accepts_pdf=limits.accepts_pdf,
     )
     return PreparationResult(prepared, names.aliases, tuple(notes), offer.proxy_tools, offer.deferred)
 
@@ -102,11 +102,11 @@ def _output_limit(
     limit, reason = requested, ""
     if limits.max_output is not None and limit > limits.max_output:
         limit, reason = limits.max_output, "the model's limit"
-    if limits.window is not None and count is not None and _may_overflow(request, limit, limits):
-        tokens, maximum = count(request), limits.max_input or limits.window
+    if limits.context_window is not None and count is not None and _may_overflow(request, limit, limits):
+        tokens, maximum = count(request), limits.max_input or limits.context_window
         if limits.reject_overflow and (raised := round(tokens * _SAFETY_FACTOR)) > maximum:
             raise InvalidRequest(f"prompt is too long: {raised} tokens > {maximum} maximum")
-        available = available_output_tokens(limits.window, tokens, limits.margin)
+        available = available_output_tokens(limits.context_window, tokens, limits.margin)
         if limit > available:
             limit, reason = available, "the remainder of the context window"
     limit = max(limit, 1)
@@ -122,12 +122,12 @@ def _lower_limit(requested: int, limit: int, reason: str) -> FidelityNote:
 
 def _may_overflow(request: MessagesRequest, limit: int, limits: TargetLimits) -> bool:
     """Return True if the input may exceed the window, judged by the size of the body."""
-    available = (limits.window or 0) - limit - WINDOW_MARGIN_TOKENS
+    available = (limits.context_window or 0) - limit - WINDOW_MARGIN_TOKENS
     if limits.reject_overflow and limits.max_input is not None:
         available = min(available, limits.max_input)
     return (
-        not request.size
-        or request.size * _MAX_TOKENS_PER_BYTE * (1 + limits.margin) > available
+        not request.body_bytes
+        or request.body_bytes * _MAX_TOKENS_PER_BYTE * (1 + limits.margin) > available
         or not _is_light(request.messages)
     )
 
@@ -146,7 +146,7 @@ def _is_light(messages: list[Message]) -> bool:
 
 def _may_be_heavy(block: Block) -> bool:
     if isinstance(block, ToolResultBlock):
-        return not is_text(block.content)
+        return not is_string_or_absent(block.content)
     return not isinstance(block, TextBlock | ToolUseBlock | ThinkingBlock)
 
 

@@ -1,4 +1,4 @@
-"""Input and output of `prepare`: limits of a target, prepared request."""
+"""Input and output of `prepare`: `TargetLimits`, the limits of a target, and `PreparedRequest`."""
 
 import hashlib
 import math
@@ -13,19 +13,19 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import ABSENT, CacheMarks, McpServer, Message, TextBlock, Tool, ToolChoice
 
 ServerToolKind = Literal["web_search", "web_fetch", "code_execution", "mcp_toolset", "tool_search", ""]
-"""Function of a server tool, in all its versions. "": a tool that only Anthropic runs."""
+"""Kind of a server tool, for all versions of its type: `web_search`. "": a tool that only Anthropic runs."""
 
 _SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
 
 
 WINDOW_MARGIN_TOKENS = 64
-"""Tokens left free between input and output. The reported count of a provider can differ from its check."""
+"""Tokens of the context window left free between input and output, because counts differ slightly."""
 STATED_WINDOW_MARGIN = 0.25
-"""Safety share of an estimate if an error of the server stated the window but no count."""
+"""Safety margin, as a share of the token estimate, if an error of the server stated its window but no count."""
 
 
 def available_output_tokens(window: int, tokens: int, margin: float = 0.0) -> int:
-    """Return the output tokens that a window leaves after an estimated input. 0 or less: none.
+    """Return the output tokens that a context window leaves after an estimated input. 0 or less: none.
 
     `margin`: safety share of the estimate. It uses at most half of the remaining tokens.
     """
@@ -34,10 +34,10 @@ def available_output_tokens(window: int, tokens: int, margin: float = 0.0) -> in
 
 
 class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """Limits of a target, from the catalog and the dialect."""
+    """Limits and features of a target, from the model catalog and the dialect."""
 
-    window: int | None = None
-    """Tokens of input and output together. None: unknown."""
+    context_window: int | None = None
+    """Context window: tokens of input and output together. None: unknown."""
     max_input: int | None = None
     """Tokens of input, if fewer than the window. None: the window."""
     max_output: int | None = None
@@ -52,9 +52,12 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     """True if the target accepts a thinking budget in tokens, in addition to levels."""
     default_effort: str | None = None
     """Effort of the model without a level in the request. None: unknown."""
-    vision: bool = True
-    pdf: bool = False
-    tools: bool = True
+    accepts_images: bool = True
+    """True if the model accepts images."""
+    accepts_pdf: bool = False
+    """True if the model accepts PDF documents."""
+    accepts_tools: bool = True
+    """True if the model can call tools."""
     server_tools: tuple[ServerToolKind, ...] = ()
     """Server tools that the provider runs: web_search, web_fetch, code_execution, mcp_toolset."""
     server_tools_exclusive: bool = False
@@ -65,14 +68,14 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     """True if a search service is configured. False: each web search of the proxy returns an error."""
     provider: str = "the provider"
     """Name of the provider, for notes and errors."""
-    name_pattern: str = r"[a-zA-Z0-9_-]+"
-    """Pattern of a complete tool name. Other names get an alias."""
-    name_length: int = 64
-    """Maximum characters of a tool name."""
+    tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
+    """Pattern that a complete tool name must match. Other names get an alias."""
+    max_tool_name_length: int = 64
+    """Maximum characters of a tool name. Longer names get an alias."""
 
 
 class PreparedRequest(Struct, frozen=True, kw_only=True):
-    """A request in the form that wires encode."""
+    """A client request in the form that wires encode."""
 
     system: list[TextBlock]
     """Without the billing line and without empty blocks."""
@@ -83,10 +86,11 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     """Functions under their aliases, found deferred ones included, and the server tools that the provider runs."""
     tool_choice: ToolChoice | None = None
     max_tokens: int = 1
+    """Maximum output tokens, within the limit of the target."""
     effort: str = "default"
     """`default` (send no level), `none` (no reasoning) or a level of the model."""
     budget_tokens: int | None = None
-    """Thinking budget of the client. None: not given."""
+    """Maximum thinking tokens that the client requested. None: not given."""
     returns_thinking: bool = True
     """False if the client disabled thinking or set `display: omitted`. Thinking of the model is then dropped."""
     output_schema: Raw = ABSENT
@@ -103,23 +107,24 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     """`metadata.user_id` of the client. Only hashes of it are sent."""
     mcp_servers: list[McpServer] = []
     """MCP servers of the toolsets in `tools`, with secrets of the client."""
-    vision: bool = True
+    accepts_images: bool = True
     """True if the model accepts images. False: the wire replaces them by text."""
-    pdf: bool = True
+    accepts_pdf: bool = True
+    """True if the model accepts PDF documents. False: the wire replaces them by text."""
 
     def release(self) -> None:
-        """Release the content, after the answer has begun."""
+        """Release the messages and tools after the reply has begun, to free memory."""
         self.system.clear()
         self.messages.clear()
         if self.cache_marks is not None:
             self.cache_marks.body = b""
 
-    def marks_cache(self) -> bool:
-        """Return True if the client sent cache marks. Searches the body at each call."""
-        return self.cache_marks is not None and self.cache_marks.found()
+    def has_cache_marks(self) -> bool:
+        """Return True if the client sent cache marks. Each call searches the request body."""
+        return self.cache_marks is not None and self.cache_marks.has_mark()
 
     def session_key(self) -> str:
-        """Return 32 hex characters, constant through a session."""
+        """Return a hash of the session: 32 hex characters, equal for all requests of a session."""
         session = _session_of(self.user_id) if self.user_id else None
         if session is not None:
             return hashlib.sha256(session.encode()).hexdigest()[:32]
@@ -130,7 +135,7 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
         return digest.hexdigest()[:32]
 
     def user_key(self) -> str:
-        """Return 64 hex characters, constant for a user through all sessions. "": no user id."""
+        """Return a hash of the user id: 64 hex characters, equal in all sessions. "": no user id."""
         if not self.user_id:
             return ""
         user = _user_of(self.user_id) or self.user_id
@@ -174,9 +179,10 @@ def _user_of(user_id: str) -> str:
 
 
 class ProxyTool(Struct, frozen=True):
-    """A server tool that the proxy runs (`exchange/tool_loop`); upstream it is a function."""
+    """A server tool that the proxy runs itself (`exchange/tool_loop`). The upstream model gets it as a function."""
 
     kind: ServerToolKind
+    """Kind of the tool: `web_search`, `web_fetch` or `tool_search`."""
     name: str
     """Name declared by the client, used in the blocks of the reply."""
     tool: Tool
@@ -187,9 +193,11 @@ class PreparationResult(Struct, frozen=True):
     """Result of `prepare`."""
 
     request: PreparedRequest
+    """The request for the wire."""
     aliases: Mapping[str, str]
     """Upstream name → name of the client, if they differ."""
     notes: tuple[FidelityNote, ...]
+    """Fidelity notes on all changes."""
     proxy_tools: Mapping[str, ProxyTool]
     """Tool name in the reply → server tool that the proxy runs."""
     deferred: Sequence[Tool] = ()

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
-from anthropic_proxy.messages.domains import hosts_of
+from anthropic_proxy.messages.domains import domain_names
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import Tool, ToolChoice
 from anthropic_proxy.messages.models.tools import are_client_tools, is_client_tool
@@ -35,14 +35,16 @@ class ToolOffer(Struct):
     proxy_tools: Mapping[str, ProxyTool]
     """Tool name in the reply → server tool that the proxy runs."""
     dropped: list[Tool]
+    """Server tools that neither the provider nor the proxy runs."""
     deferred: list[Tool] = []
     """All deferred tools, with those already found."""
 
 
-def kind_of(tool: Tool) -> ServerToolKind:
+def server_tool_kind(tool: Tool) -> ServerToolKind:
     """Return the kind of a server tool.
 
-    >>> kind_of(Tool(type="web_search_20250305", name="web_search"))
+    >>> server_tool_kind(Tool(type="web_search_20250305", name="web_search"))
+
     'web_search'
     """
     kind = tool.type or ""
@@ -50,10 +52,10 @@ def kind_of(tool: Tool) -> ServerToolKind:
 
 
 def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[str]:
-    """Return the kinds of the server tools among these."""
+    """Return the kinds of all server tools in a list of tools."""
     if are_client_tools(tools):
         return _NOTHING
-    return frozenset({kind_of(tool) for tool in tools if not is_client_tool(tool)} - {""})
+    return frozenset({server_tool_kind(tool) for tool in tools if not is_client_tool(tool)} - {""})
 
 
 def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[FidelityNote]) -> ToolOffer:
@@ -67,7 +69,7 @@ def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[
     used_names = {tool.name for tool in declared if is_client_tool(tool)}
     alone = limits.server_tools_exclusive and any(_runs_in_proxy(tool, limits) for tool in declared)
     for place, tool in enumerate(declared):
-        kind = kind_of(tool)
+        kind = server_tool_kind(tool)
         _require_valid_domains(tool, place)
         if is_client_tool(tool) or (kind in limits.server_tools and not alone):
             offer.tools.append(tool)
@@ -99,7 +101,7 @@ def require_offered(choice: ToolChoice, offer: ToolOffer, limits: TargetLimits) 
 def _runs_in_proxy(tool: Tool, limits: TargetLimits) -> bool:
     if is_client_tool(tool):
         return True
-    kind = kind_of(tool)
+    kind = server_tool_kind(tool)
     return kind in limits.proxy_tool_kinds and kind not in limits.server_tools
 
 
@@ -122,7 +124,7 @@ def _require_valid_domains(tool: Tool, place: int) -> None:
         )
     for name, entries in (("allowed_domains", allowed), ("blocked_domains", blocked)):
         try:
-            hosts_of(entries or ())
+            domain_names(entries or ())
         except ValueError as error:
             raise InvalidRequest(f"{_field(tool, place)}.{name}: {error}") from None
 

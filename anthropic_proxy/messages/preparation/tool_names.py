@@ -10,7 +10,7 @@ _INVALID_CHARACTER = re.compile(r"[^a-zA-Z0-9_]")
 
 
 class ToolNames:
-    """Tool names of one request and their upstream names."""
+    """Tool names of one client request with their upstream names: aliases where a wire does not allow the name."""
 
     def __init__(self, pattern: str, length: int) -> None:
         self._pattern = pattern
@@ -20,18 +20,18 @@ class ToolNames:
         """Upstream name → name of the client, if they differ."""
 
     def upstream_name(self, name: str) -> str:
-        """Return the name itself or its alias."""
+        """Return the name itself if the wire allows it, else its alias."""
         upstream = self._upstream_names.get(name)
         if upstream is None:
-            upstream = self._upstream_names[name] = valid_tool_name(name, self._pattern, self._length)
+            upstream = self._upstream_names[name] = name_or_alias(name, self._pattern, self._length)
             if upstream != name:
                 self.aliases[upstream] = name
         return upstream
 
 
 @functools.lru_cache(maxsize=4096)
-def valid_tool_name(name: str, pattern: str, length: int) -> str:
-    """Return the name itself if it matches the pattern and is no longer than `length`, else its alias.
+def name_or_alias(name: str, pattern: str, length: int) -> str:
+    """Return the name itself if it matches the pattern and is at most `length` characters long, else its alias.
 
     The same name always gives the same alias, so no state is kept between requests.
     """

@@ -1,4 +1,4 @@
-"""Offered tools, deferred tools that a tool search has found, their upstream names, and the tool choice."""
+"""Tools of a prepared request: offered and deferred ones, their upstream names, and the tool choice."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -21,14 +21,19 @@ from anthropic_proxy.messages.models import (
     ToolResultBlock,
     ToolSearchResultBlock,
     ToolUseBlock,
-    blocks_of,
-    read_tool,
+    decode_content,
+    decode_tool,
 )
 from anthropic_proxy.messages.models.tools import ToolList, are_client_tools
 from anthropic_proxy.messages.models.toolsets import implied_toolsets
 from anthropic_proxy.messages.preparation.client_tools import function_for_client_tool
 from anthropic_proxy.messages.preparation.request import ProxyTool, TargetLimits
-from anthropic_proxy.messages.preparation.server_tools import ToolOffer, assign_server_tools, kind_of, require_offered
+from anthropic_proxy.messages.preparation.server_tools import (
+    ToolOffer,
+    assign_server_tools,
+    require_offered,
+    server_tool_kind,
+)
 from anthropic_proxy.messages.preparation.tool_names import ToolNames
 
 _REFERENCE = b'"tool_reference'
@@ -61,7 +66,7 @@ def _found_by(block: Block) -> Iterator[str]:
         yield from _references_in(block.content)
     elif isinstance(block, ToolResultBlock):
         if _REFERENCE in bytes(block.content):
-            inner = blocks_of(block.content)
+            inner = decode_content(block.content)
             yield from (reference.tool_name for reference in inner if isinstance(reference, ToolReferenceBlock))
     elif isinstance(block, ToolUseBlock):
         yield block.name
@@ -93,14 +98,14 @@ _MAX_LISTED = 20
 """Number of names in an error."""
 
 
-def offered_tools(
+def select_offered_tools(
     request: MessagesRequest, limits: TargetLimits, names: ToolNames, notes: list[FidelityNote]
 ) -> ToolOffer:
     """Return the tools to offer, under their aliases, with the server tools of the provider."""
     declared = _with_changes(request)
     if request.mcp_servers and "mcp_toolset" in limits.server_tools:
         declared = [*declared, *implied_toolsets(request)]
-    if declared and not limits.tools:
+    if declared and not limits.accepts_tools:
         notes.append(FidelityNote("dropped", "tools", "the model does not support tools"))
         return ToolOffer([], {}, [])
     if isinstance(declared, ToolList) and declared.all_from_client:
@@ -121,19 +126,19 @@ def tools_offered_now(request: MessagesRequest) -> list[Tool]:
     if not any(tool.defer_loading for tool in tools):
         return tools
     tools = [tool for tool in tools if tool.name != _PLACEHOLDER]
-    if not any(kind_of(tool) == "tool_search" for tool in tools):
+    if not any(server_tool_kind(tool) == "tool_search" for tool in tools):
         return tools
     return split_deferred(tools, request.messages, request.tool_choice.name if request.tool_choice else None)[0]
 
 
 def proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mapping[str, ProxyTool]:
     """Return the server tools that the proxy would run for a request, by name in the reply."""
-    if not limits.tools or are_client_tools(request.tools):
+    if not limits.accepts_tools or are_client_tools(request.tools):
         return {}
     return assign_server_tools([_defined(tool) for tool in _with_changes(request)], limits, []).proxy_tools
 
 
-def offered_choice(
+def select_tool_choice(
     request: MessagesRequest, offer: ToolOffer, limits: TargetLimits, names: ToolNames, notes: list[FidelityNote]
 ) -> ToolChoice | None:
     """Return the tool choice to send. None: send none.
@@ -151,7 +156,7 @@ def offered_choice(
     if not tools:
         if choice.type in _FREE:
             return None
-        if request.tools and not limits.tools:
+        if request.tools and not limits.accepts_tools:
             raise UnsupportedFeature(
                 f"tool_choice: '{choice.type}' forces a tool call, but the model does not support tools"
             )
@@ -169,7 +174,7 @@ def offered_choice(
 @functools.lru_cache(maxsize=64)
 def _functions(tools: ToolList, limits: TargetLimits) -> tuple[ToolList, Mapping[str, str]]:
     """Return client tools under their aliases, and the aliases. Cached for requests with the same tools."""
-    names = ToolNames(limits.name_pattern, limits.name_length)
+    names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)
     offered = assign_server_tools([tool for tool in tools if tool.name != _PLACEHOLDER], limits, []).tools
     return ToolList(_under_alias(tool, names) for tool in offered), names.aliases
 
@@ -211,7 +216,7 @@ def _with_changes(request: MessagesRequest) -> list[Tool]:
         if isinstance(change, ToolRemovalBlock):
             removed.add(name)
         elif len(change.tool.definition):
-            tool = read_tool(change.tool.definition, "messages.tool_addition.tool.definition")
+            tool = decode_tool(change.tool.definition, "messages.tool_addition.tool.definition")
             tools[tool.name] = tool
             removed.discard(tool.name)
         else:

@@ -21,8 +21,8 @@ from anthropic_proxy.messages.models import (
     UnknownBlock,
     WebFetchResultBlock,
     WebSearchResultBlock,
-    blocks_of,
-    is_text,
+    decode_content,
+    is_string_or_absent,
 )
 from anthropic_proxy.messages.preparation.block_text import result_as_text, unknown_block_text
 from anthropic_proxy.messages.preparation.tools import tools_offered_now
@@ -66,10 +66,10 @@ class _TokenCounter:
                 self._add_rare(block)
 
     def _add_content(self, content: Raw) -> None:
-        if is_text(content):
+        if is_string_or_absent(content):
             self.texts.append(content)
         else:
-            self.add(blocks_of(content))
+            self.add(decode_content(content))
 
     def _add_rare(self, block: Block) -> None:
         if isinstance(block, ImageBlock):
@@ -116,13 +116,13 @@ class _TokenCounter:
 
 
 class EstimateCache:
-    """Cache of one estimate, which preparation and the start of the reply use."""
+    """Token estimate of one request, computed once. Preparation and the start of the reply use it."""
 
     def __init__(self) -> None:
         self._last: tuple[MessagesRequest, int] | None = None
 
     def get_or_count(self, request: MessagesRequest) -> int:
-        """Return the estimate for a request."""
+        """Return the estimate for a request. The first call computes it."""
         if self._last is None or self._last[0] is not request:
             self._last = request, estimate(request)
         return self._last[1]

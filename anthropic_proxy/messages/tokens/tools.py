@@ -33,7 +33,7 @@ _decode = msgspec.json.Decoder(_Definition).decode
 
 
 def tool_tokens(tool: Tool) -> float:
-    """Return the tokens of a tool definition. Cached."""
+    """Return the estimated tokens of a tool definition. The result is cached."""
     if len(tool.source) > _MAX_CACHED_BYTES:
         return _weigh(tool.source)
     return _weigh_cached(tool.source) if tool.source else _weigh_struct(tool)

@@ -59,11 +59,11 @@ class _Defaults:
     def fill(self, schema: Any, depth: int, given: Mapping[str, Any] | None = None) -> Any:
         """Return the default value for a subschema. `given`: properties that the value does not need to contain."""
         self._budget.require_depth(depth)
-        self._budget.write(1)
+        self._budget.count_nodes(1)
         if not isinstance(schema, Mapping):
             return _TEXT
         for value in _stated(schema):
-            self._budget.write(count_nodes(value))
+            self._budget.count_nodes(count_nodes(value))
             return value
         if isinstance(reference := schema.get("$ref"), str):
             return self.fill(self._follow(reference), depth + 1, given)
@@ -72,11 +72,11 @@ class _Defaults:
             return self._fill_object(schema, depth, given or {})
         if kind == "array":
             count = int(_lower_bound(schema.get("minItems")))
-            self._budget.write(count)
+            self._budget.count_nodes(count)
             return [self.fill(schema.get("items"), depth + 1) for _ in range(count)]
         if kind == "string":
             length = int(_lower_bound(schema.get("minLength"), len(_TEXT)))
-            self._budget.write(length // CHARACTERS_PER_NODE)
+            self._budget.count_nodes(length // CHARACTERS_PER_NODE)
             return _TEXT.ljust(length, ".")[: int(_lower_bound(schema.get("maxLength", length)))]
         if kind in {"integer", "number"}:
             above = schema.get("exclusiveMinimum")
@@ -95,13 +95,13 @@ class _Defaults:
         value: dict[str, Any] = {}
         for name in required if isinstance(required, list) else ():
             if isinstance(name, str) and name not in given and name not in value:
-                self._budget.write(count_nodes(name))
+                self._budget.count_nodes(count_nodes(name))
                 value[name] = self.fill(known.get(name), depth + 1)
         return value
 
     def _follow(self, reference: str) -> Any:
         """Return the schema at a JSON pointer into the root schema (`#/$defs/place`). None: it has no such schema."""
-        self._budget.spend(1 + len(reference))
+        self._budget.count_steps(1 + len(reference))
         target = self._root
         for key in filter(None, reference.removeprefix("#").split("/")):
             name = key.replace("~1", "/").replace("~0", "~")

@@ -20,7 +20,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import msgspec
 
 from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed
-from anthropic_proxy.messages.domains import ascii_host, is_allowed
+from anthropic_proxy.messages.domains import ascii_host, is_url_allowed
 from anthropic_proxy.platforms import sandbox
 from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
 from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, MAX_URL_CHARACTERS, FetchedPage
@@ -210,7 +210,7 @@ class _Found(NamedTuple):
 
 def _require_allowed(url: str, options: _FetchOptions) -> None:
     try:
-        allowed = is_allowed(url, options.allowed_domains, options.blocked_domains)
+        allowed = is_url_allowed(url, options.allowed_domains, options.blocked_domains)
     except ValueError as error:
         raise WebFetchFailed(str(error), "invalid_tool_input") from None
     if not allowed:

@@ -16,8 +16,8 @@ from anthropic_proxy.messages.models import (
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
-    blocks_of,
-    is_text,
+    decode_content,
+    is_string_or_absent,
     json_string,
 )
 from anthropic_proxy.wire.contract import Call
@@ -185,7 +185,11 @@ class ContentsEncoder:
         JSON text is sent as text: Gemini decodes numbers as doubles, which would change long integers.
         """
         inline: list[dict[str, Any]] = []
-        output = block.content or _NOTHING if is_text(block.content) else self._read_result(block, inline, beside)
+        output = (
+            block.content or _NOTHING
+            if is_string_or_absent(block.content)
+            else self._read_result(block, inline, beside)
+        )
         identity = block.tool_use_id if self._sends_ids else UNSET
         name = self._names.get(block.tool_use_id, "unknown")
         response = _FunctionResponse(identity, name, {"error" if block.is_error else "output": output})
@@ -196,7 +200,7 @@ class ContentsEncoder:
     def _read_result(self, block: ToolResultBlock, inline: list[dict[str, Any]], beside: list[dict[str, Any]]) -> Raw:
         """Return the text of a result that is a list of blocks. Images are added to `inline` or to `beside`."""
         texts: list[Raw] = []
-        for inner in blocks_of(block.content):
+        for inner in decode_content(block.content):
             if isinstance(inner, TextBlock):
                 texts.append(inner.text)
             elif isinstance(inner, _MEDIA):

@@ -27,7 +27,7 @@ _OF_KIND = {"array": ("items", "prefixItems", "minItems", "maxItems"), "object":
 def encode_openapi_schema(schema: Schema, budget: WorkBudget) -> Schema:
     """Return a schema cleaned by `clean_schema` as the message `Schema`. Raises `WorkLimitExceeded`."""
     lowered = _Lowering(budget).lower(schema, 0)
-    budget.write(count_nodes(lowered))
+    budget.count_nodes(count_nodes(lowered))
     return lowered
 
 
@@ -47,7 +47,7 @@ class _Lowering:
             schema = {}
         known = self._lowered.get(id(schema))
         if known is None:
-            self._budget.spend(1 + len(schema))
+            self._budget.count_steps(1 + len(schema))
             known = self._lowered[id(schema)] = schema, self._lower(schema, depth)
         return known[1]
 

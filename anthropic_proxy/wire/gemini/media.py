@@ -43,7 +43,7 @@ def encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: 
     source = block.source
     kind = "image" if isinstance(block, ImageBlock) else "document"
     media_type = _media_type(block)
-    sees = call.request.vision if kind == "image" else call.request.pdf
+    sees = call.request.accepts_images if kind == "image" else call.request.accepts_pdf
     title = block.title if isinstance(block, DocumentBlock) else None
     if source.type == "url":
         if sees and accepts_url(call.dialect, block):

@@ -100,8 +100,8 @@ def _encode_config(
         else:
             lowered = dialect.schema_form == "lowered"
             config["responseMimeType"] = "application/json"
-            with budget.work_on(REPLY_SCHEMA_PATH):
-                budget.decode(request.output_schema)
+            with budget.error_field(REPLY_SCHEMA_PATH):
+                budget.count_json(request.output_schema)
                 encoded = encode_reply_schema(msgspec.json.decode(request.output_schema), budget, as_openapi=lowered)
             config["responseSchema" if lowered else "responseJsonSchema"] = encoded
     return config, instruction

@@ -74,7 +74,7 @@ def _walk(schema: Any, budget: WorkBudget) -> Iterator[Schema]:
         one = open_schemas.pop()
         if not isinstance(one, dict):
             continue
-        budget.spend(1 + len(one))
+        budget.count_steps(1 + len(one))
         yield one
         for key, value in one.items():
             if key in ("properties", "$defs", "definitions") and isinstance(value, dict):
@@ -103,7 +103,7 @@ class _Reduction:
         """Return a schema with only the keywords of `JSON_SCHEMA_KEYWORDS`. Other keywords become text."""
         if not isinstance(schema, dict):
             return {}
-        self._budget.spend(1 + len(schema))
+        self._budget.count_steps(1 + len(schema))
         schema = simplify_schema(schema, self._index)
         words: list[str] = []
         reduced: Schema = {}

@@ -13,7 +13,7 @@ from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import Tool
 from anthropic_proxy.messages.models.tools import are_client_tools, is_client_tool
-from anthropic_proxy.messages.preparation import PreparedRequest, kind_of
+from anthropic_proxy.messages.preparation import PreparedRequest, server_tool_kind
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.gemini.dialect import Dialect
 from anthropic_proxy.wire.gemini.schema import encode_parameter_schema, find_unsupported_keywords
@@ -76,9 +76,9 @@ def encode_tools(
     tools: list[dict[str, Any]] = [{"functionDeclarations": declarations}] if declarations else []
     if own.field_names:
         tools += [
-            {_OWN[kind_of(tool)]: _settings_of(tool, dialect, notes)}
+            {_OWN[server_tool_kind(tool)]: _settings_of(tool, dialect, notes)}
             for tool in request.tools
-            if not is_client_tool(tool) and _OWN.get(kind_of(tool)) in own.field_names
+            if not is_client_tool(tool) and _OWN.get(server_tool_kind(tool)) in own.field_names
         ]
     config = _encode_choice(request, bool(declarations), own, notes)
     if own.announces_calls:
@@ -106,7 +106,7 @@ def _declare_functions(
     declared = [_declare(tool, budget, style) for tool in functions]
     notes = [
         FidelityNote(
-            "approximated", f"tools.{budget.own_name(tool.name)}.strict", "the server has no known strict mode"
+            "approximated", f"tools.{budget.client_tool_name(tool.name)}.strict", "the server has no known strict mode"
         )
         for tool in functions
         if tool.strict
@@ -120,7 +120,11 @@ def find_google_tools(request: PreparedRequest, dialect: Dialect) -> GoogleTools
     """Return Google's tools that the encoded request offers. Used by encoder and decoder."""
     if are_client_tools(request.tools):
         return _NO_OWN
-    found = {_OWN[kind_of(tool)]: tool for tool in request.tools if not is_client_tool(tool) and kind_of(tool) in _OWN}
+    found = {
+        _OWN[server_tool_kind(tool)]: tool
+        for tool in request.tools
+        if not is_client_tool(tool) and server_tool_kind(tool) in _OWN
+    }
     has_functions = any(map(is_client_tool, request.tools))
     if not found or (has_functions and dialect.server_tools_exclusive):
         return _NO_OWN
@@ -142,7 +146,7 @@ def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dic
     lost = [limit for limit in _LIMITS if getattr(tool, limit)]
     settings: dict[str, Any] = {}
     domains = [name for name in ("allowed_domains", "blocked_domains") if getattr(tool, name)]
-    if kind_of(tool) == "web_search":
+    if server_tool_kind(tool) == "web_search":
         if len(tool.user_location) > len(b"null"):
             lost.append("user_location")
         if tool.blocked_domains and dialect.accepts_excluded_domains:
@@ -152,7 +156,7 @@ def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dic
         notes += [FidelityNote("approximated", f"{field}.{name}", why) for name in domains]
     else:
         lost += domains
-    notes += [missing_setting_note(tool.name or kind_of(tool), name) for name in lost]
+    notes += [missing_setting_note(tool.name or server_tool_kind(tool), name) for name in lost]
     return settings
 
 
@@ -164,7 +168,7 @@ def _encode_choice(
         return {}
     if choice.type == "tool" and not any(is_client_tool(tool) and tool.name == choice.name for tool in request.tools):
         forced = next((tool for tool in request.tools if tool.name == choice.name), None)
-        if has_functions or forced is None or _OWN.get(kind_of(forced)) not in own.field_names:
+        if has_functions or forced is None or _OWN.get(server_tool_kind(forced)) not in own.field_names:
             where = "with functions" if has_functions and forced is not None else "at this backend"
             raise UnsupportedFeature(f"tool_choice: {choice.name} cannot be forced {where}")
         notes.append(
@@ -189,7 +193,7 @@ def _declare(tool: Tool, budget: WorkBudget, style: str) -> tuple[Raw, frozenset
     declaration: dict[str, Any] = {"name": tool.name}
     if (description := tool_description(tool)) or tool.description is not None:
         declaration["description"] = description
-    budget.decode(tool.input_schema)
+    budget.count_json(tool.input_schema)
     schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
     parameters = encode_parameter_schema(schema, budget, as_openapi=style == "lowered")
     if parameters is not None:

@@ -68,7 +68,7 @@ class _Walk:
         if not isinstance(schema, dict):
             return {}
         self._budget.require_depth(depth)
-        self._budget.write(1 + len(schema))
+        self._budget.count_nodes(1 + len(schema))
         if self._rules.allows_basics_only:
             schema = self._reduce_to_basics(schema)
         reference = schema.get("$ref")
@@ -79,7 +79,7 @@ class _Walk:
             if key in DROPPED_KEYWORDS:
                 continue
             if key in SCHEMA_MAP_KEYWORDS and isinstance(value, dict):
-                self._budget.write(len(value) + sum(map(len, value)) // CHARACTERS_PER_NODE)
+                self._budget.count_nodes(len(value) + sum(map(len, value)) // CHARACTERS_PER_NODE)
                 cleaned[key] = {name: self.clean(inner, trail, depth + 1) for name, inner in value.items()}
             elif isinstance(value, list) and (key in SCHEMA_LIST_KEYWORDS or key in SINGLE_SCHEMA_KEYWORDS):
                 cleaned[key] = [self.clean(inner, trail, depth + 1) for inner in value]
@@ -105,12 +105,12 @@ class _Walk:
         """Count a value that is copied unchanged. It counts each time, because references can repeat it many times."""
         if isinstance(value, str):
             if len(value) >= CHARACTERS_PER_NODE:
-                self._budget.write(len(value) // CHARACTERS_PER_NODE)
+                self._budget.count_nodes(len(value) // CHARACTERS_PER_NODE)
         elif isinstance(value, list | dict):
             nodes = self._sizes.get(id(value))
             if nodes is None:
                 nodes = self._sizes[id(value)] = count_nodes(value)
-            self._budget.write(nodes)
+            self._budget.count_nodes(nodes)
 
     def _reduce_to_basics(self, schema: Schema) -> Schema:
         """Return a schema with basic keywords only: `allOf` merged, one alternative kept, `const` as `enum`, one type.
@@ -135,7 +135,7 @@ class _Walk:
 
         A schema with `type` or `$ref` is returned unchanged.
         """
-        self._budget.spend()
+        self._budget.count_steps()
         if "type" in schema or "$ref" in schema:
             return schema
         if _has_alternatives(schema):

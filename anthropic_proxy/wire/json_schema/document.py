@@ -28,7 +28,7 @@ class SchemaDocument:
         """
         target = self._targets.get(reference, _MISSING)
         if target is _MISSING:
-            self.budget.spend(1 + len(reference) // CHARACTERS_PER_NODE + reference.count("/"))
+            self.budget.count_steps(1 + len(reference) // CHARACTERS_PER_NODE + reference.count("/"))
             target = self._targets[reference] = self._resolve(reference)
         return target
 
@@ -44,7 +44,7 @@ class SchemaDocument:
             beside = {key: value for key, value in schema.items() if key != "$ref"}
             target = self.find(reference)
             schema = {**target, **beside} if isinstance(target, dict) else beside
-            self.budget.spend(1 + len(schema))
+            self.budget.count_steps(1 + len(schema))
         return {key: value for key, value in schema.items() if key != "$ref"}
 
     def _resolve(self, reference: str) -> Any:

@@ -23,12 +23,12 @@ def encode_schema(
     `schema` is JSON text. b"": no schema; the result is an object without properties. Raises `WorkLimitExceeded` above
     the budget.
     """
-    budget.decode(schema)
+    budget.count_json(schema)
     cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules, budget)
     return Raw(msgspec.json.encode(cleaned)), qualifies_for_strict(cleaned), tuple(lost)
 
 
-_encode_kept = WorkCache(encode_schema, bytes, _KEPT).find
+_encode_kept = WorkCache(encode_schema, bytes, _KEPT).get_or_encode
 
 
 def encode_schema_cached(schema: bytes, budget: WorkBudget, rules: SchemaRules) -> tuple[Raw, bool, tuple[str, ...]]:
@@ -36,5 +36,5 @@ def encode_schema_cached(schema: bytes, budget: WorkBudget, rules: SchemaRules) 
 
     A session repeats its reply schema in every request. Error messages name `output_config.format.schema`.
     """
-    with budget.work_on(REPLY_SCHEMA_PATH):
+    with budget.error_field(REPLY_SCHEMA_PATH):
         return (_encode_kept if len(schema) <= _MAX_KEPT_BYTES else encode_schema)(schema, budget, rules)

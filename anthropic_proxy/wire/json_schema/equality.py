@@ -34,7 +34,7 @@ class EqualityIndex:
                 continue
             open_values.pop()
             if id(one) not in self._read:
-                self.budget.spend(1 + len(one))
+                self.budget.count_steps(1 + len(one))
                 self._read[id(one)] = one, self._number_of(self._structure(one))
         return self._known(value)
 

@@ -38,7 +38,7 @@ class _Merger:
 
     def add(self, part: Schema) -> None:
         """Merge one schema of the `allOf` into the merged schema. Existing keywords are kept."""
-        self._index.budget.spend(1 + len(part))
+        self._index.budget.count_steps(1 + len(part))
         for key, value in part.items():
             before = self._whole.get(key)
             if key == "properties" and isinstance(before, dict) and isinstance(value, dict):
@@ -55,9 +55,9 @@ class _Merger:
         return self._whole
 
     def _add_properties(self, before: Schema, added: Schema) -> None:
-        self._index.budget.spend(len(added))
+        self._index.budget.count_steps(len(added))
         if not self._own_properties:
-            self._index.budget.spend(len(before))
+            self._index.budget.count_steps(len(before))
             before = self._whole["properties"] = dict(before)
             self._own_properties = True
         for name, schema in added.items():
@@ -72,7 +72,7 @@ class _Merger:
     def _add_required(self, before: list[Any], added: list[Any]) -> None:
         if self._required is None:
             self._required = _unique(before)
-        self._index.budget.spend(len(added))
+        self._index.budget.count_steps(len(added))
         self._required |= _unique(added)
 
 

@@ -41,12 +41,12 @@ def admits_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
     required. Results are cached. `budget`: None creates a new one. Raises `WorkLimitExceeded` above the budget.
     """
     budget = budget or WorkBudget(REPLY_SCHEMA_PATH)
-    with budget.work_on(REPLY_SCHEMA_PATH):
+    with budget.error_field(REPLY_SCHEMA_PATH):
         return _find_admission(schema, budget)
 
 
 def _decide_admission(schema: bytes, budget: WorkBudget) -> bool:
-    budget.decode(schema)
+    budget.count_json(schema)
     root = msgspec.json.decode(schema)
     return not isinstance(root, dict) or _ObjectCheck(SchemaDocument(root, budget)).admits(root, 0)
 
@@ -55,7 +55,7 @@ def _digest(schema: bytes) -> bytes:
     return hashlib.blake2b(schema).digest()
 
 
-_find_admission = WorkCache(_decide_admission, _digest, _ADMISSIONS_KEPT).find
+_find_admission = WorkCache(_decide_admission, _digest, _ADMISSIONS_KEPT).get_or_encode
 
 
 class _RootFlattener:
@@ -78,7 +78,7 @@ class _RootFlattener:
         budget = self._document.budget
         budget.require_depth(depth)
         flat = self._document.follow(schema)
-        budget.spend(_breadth(flat))
+        budget.count_steps(_breadth(flat))
         for key in ALTERNATIVE_KEYWORDS:
             branches = flat.pop(key, None)
             if isinstance(branches, list):
@@ -135,13 +135,13 @@ class _Union:
         """
         distinct = list({id(branch): branch for branch in branches}.values())
         for branch in distinct:
-            self._index.budget.spend(1 + len(branch["properties"]))
+            self._index.budget.count_steps(1 + len(branch["properties"]))
             for name, schema in branch["properties"].items():
                 self._add_property(name, schema)
         for name, alternatives in self._alternatives.items():
             self._properties[name] = {self._keyword: list(alternatives.values())}
         demands = [set(required_names(branch.get("required"))) for branch in distinct]
-        self._index.budget.spend(sum(map(len, demands)))
+        self._index.budget.count_steps(sum(map(len, demands)))
         combine = set.union if self._keyword == "allOf" else set.intersection
         shared = combine(*demands) if demands else set()
         required = required_names(self._flat.get("required"))
@@ -177,7 +177,7 @@ class _ObjectCheck:
         if not isinstance(schema, dict):
             return True
         flat = self._document.follow(schema)
-        self._document.budget.spend(_breadth(flat))
+        self._document.budget.count_steps(_breadth(flat))
         values = flat["enum"] if isinstance(flat.get("enum"), list) else [flat.get("const", {})]
         if not _holds_objects(flat.get("type", "object")) or not any(isinstance(value, dict) for value in values):
             return False
@@ -189,7 +189,7 @@ class _ObjectCheck:
         place = id(branches), key
         if place not in self._lists:
             self._lists[place] = True
-            self._document.budget.spend(len(branches))
+            self._document.budget.count_steps(len(branches))
             admitting = (self._branch_admits(one, depth + 1) for one in branches)
             self._lists[place] = all(admitting) if key == "allOf" else any(admitting)
         return self._lists[place]

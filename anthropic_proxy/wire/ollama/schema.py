@@ -55,7 +55,7 @@ class _Reduction:
         """Return a schema as a property of the server."""
         if not isinstance(schema, dict):
             return {}
-        self._budget.spend(1 + len(schema))
+        self._budget.count_steps(1 + len(schema))
         schema = merge_all_of(schema, self._index)
         reduced: Schema = {}
         kind = schema.get("type")

@@ -66,7 +66,7 @@ def _encode_functions(tools: Sequence[Tool], budget: WorkBudget) -> tuple[tuple[
     functions = [tool for tool in tools if is_client_tool(tool)]
     encoded = [_encode_tool(tool, budget) for tool in functions]
     notes = [
-        FidelityNote("approximated", f"tools.{budget.own_name(tool.name)}", what)
+        FidelityNote("approximated", f"tools.{budget.client_tool_name(tool.name)}", what)
         for tool, (_, lost, _) in zip(functions, encoded, strict=True)
         for what in lost
     ]
@@ -78,7 +78,7 @@ def _encode_functions(tools: Sequence[Tool], budget: WorkBudget) -> tuple[tuple[
 @cached_encoder
 def _encode_tool(tool: Tool, budget: WorkBudget) -> tuple[Raw, tuple[str, ...], frozenset[str]]:
     """Return the encoded tool, descriptions of lost fields, and the keywords that became descriptions."""
-    budget.decode(tool.input_schema)
+    budget.count_json(tool.input_schema)
     schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
     parameters, root_description, lost, keywords = encode_parameters(schema, budget)
     function: dict[str, Any] = {"name": tool.name}

@@ -105,7 +105,7 @@ class ChatMessageEncoder(MessageEncoder):
         for place, contents in self._joined.items():
             self.messages[place].content = join_contents(contents)
         self._note_dropped_thinking()
-        if self._dialect.sends_cache_marks and self._request.marks_cache():
+        if self._dialect.sends_cache_marks and self._request.has_cache_marks():
             self._mark_cache()
         return self.messages
 

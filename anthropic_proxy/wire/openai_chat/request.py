@@ -116,5 +116,5 @@ def _add_cache_fields(body: dict[str, Any], call: Call[Dialect], dialect: Dialec
     """Add the fields that keep a session's prompt in the provider's cache."""
     if dialect.session_field:
         body[dialect.session_field] = call.request.session_key()
-    if dialect.sends_cache_marks and call.request.marks_cache():
+    if dialect.sends_cache_marks and call.request.has_cache_marks():
         body["cache_control"] = CACHE_MARK

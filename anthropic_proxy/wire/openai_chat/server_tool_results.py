@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.messages.deltas import Delta, Usage
-from anthropic_proxy.messages.preparation import kind_of
+from anthropic_proxy.messages.preparation import server_tool_kind
 from anthropic_proxy.messages.server_blocks import (
     SERVER_TOOL_ID_PREFIX,
     SearchResultPage,
@@ -74,7 +74,7 @@ class ServerToolReader:
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._new_id = call.new_id
-        searching = (tool for tool in call.request.tools if kind_of(tool) == "web_search")
+        searching = (tool for tool in call.request.tools if server_tool_kind(tool) == "web_search")
         self._blocked = [domain for tool in searching for domain in tool.blocked_domains or ()]
         self._open: dict[int, str] = {}
         """Search that has begun → the id of its call."""

@@ -8,7 +8,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import Tool
 from anthropic_proxy.messages.models.tools import are_client_tools, is_client_tool
-from anthropic_proxy.messages.preparation import kind_of
+from anthropic_proxy.messages.preparation import server_tool_kind
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.shared_notes import missing_setting_note
@@ -37,10 +37,10 @@ def encode_server_tools(call: Call[Dialect], dialect: Dialect) -> ServerToolFiel
     known = dict(dialect.server_tool_names)
     enabled: list[str] = []
     for tool in call.request.tools:
-        if is_client_tool(tool) or kind_of(tool) not in known:
+        if is_client_tool(tool) or server_tool_kind(tool) not in known:
             continue
         encoded.names.append(tool.name)
-        name, settings = known[kind_of(tool)], _settings_of(tool, dialect, encoded.notes)
+        name, settings = known[server_tool_kind(tool)], _settings_of(tool, dialect, encoded.notes)
         if dialect.server_tool_form == "enabled":
             enabled.append(name)
             encoded.fields |= {"search_settings": settings} if settings else {}
@@ -64,7 +64,7 @@ def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dic
         "blocked_domains": tool.blocked_domains,
         "user_location": location,
     }
-    known = dict(dialect.server_tool_settings) if kind_of(tool) == "web_search" else {}
+    known = dict(dialect.server_tool_settings) if server_tool_kind(tool) == "web_search" else {}
     given = {name: value for name, value in values.items() if value}
     lost = [name for name in given if name not in known]
     notes += [missing_setting_note(tool.name, name) for name in lost]

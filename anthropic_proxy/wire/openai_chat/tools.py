@@ -67,7 +67,7 @@ def _encode_functions(
     """Return the client's tools, and notes on their lost fields."""
     encoded = [(tool, *_encode_tool(tool, budget, rules, sends_strict)) for tool in tools if is_client_tool(tool)]
     notes = [
-        FidelityNote("approximated", f"tools.{budget.own_name(tool.name)}", what)
+        FidelityNote("approximated", f"tools.{budget.client_tool_name(tool.name)}", what)
         for tool, _, lost in encoded
         for what in lost
     ]

@@ -10,7 +10,7 @@ from typing import Any
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import McpServer, Tool
-from anthropic_proxy.messages.models.toolsets import Toolset, read_toolset
+from anthropic_proxy.messages.models.toolsets import Toolset, decode_toolset
 from anthropic_proxy.messages.preparation import PreparedRequest
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 
@@ -29,7 +29,7 @@ def encode_mcp_server(
 
     Raises `InvalidRequest` if the request defines no such server, `UnsupportedFeature` if single tools are disabled.
     """
-    toolset = read_toolset(tool)
+    toolset = decode_toolset(tool)
     name = toolset.mcp_server_name
     server = servers.get(name)
     if server is None:

@@ -10,7 +10,7 @@ from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import McpServer, Tool, ToolChoice
 from anthropic_proxy.messages.models.tools import are_client_tools, is_client_tool
-from anthropic_proxy.messages.preparation import kind_of
+from anthropic_proxy.messages.preparation import server_tool_kind
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.json_schema import SchemaRules, encode_schema
@@ -87,7 +87,7 @@ def _encode_functions(
     """Return the definitions of client tools, notes on lost fields, and a mapping: name → its `tool_choice`."""
     encoded = [(tool, *_encode_tool(tool, budget, rules, sends_strict)) for tool in tools]
     notes = [
-        FidelityNote("approximated", f"tools.{budget.own_name(tool.name)}", what)
+        FidelityNote("approximated", f"tools.{budget.client_tool_name(tool.name)}", what)
         for tool, _, lost in encoded
         for what in lost
     ]
@@ -102,7 +102,7 @@ def _add_server_tool(
     tools: ToolFields,
     offered: dict[str, dict[str, str]],
 ) -> None:
-    kind = kind_of(tool)
+    kind = server_tool_kind(tool)
     if kind == "web_search":
         tools.definitions.append(_encode_search(tool, dialect, tools.notes))
         tools.can_search, tools.max_searches = True, tool.max_uses

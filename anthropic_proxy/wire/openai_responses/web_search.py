@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.messages.deltas import Block, Citation, Delta, Text, Usage
-from anthropic_proxy.messages.preparation import kind_of
+from anthropic_proxy.messages.preparation import server_tool_kind
 from anthropic_proxy.messages.server_blocks import (
     SERVER_TOOL_ID_PREFIX,
     SearchResultPage,
@@ -228,7 +228,7 @@ class WebSearchDecoder:
 
     @cached_property
     def _blocked(self) -> list[str]:
-        searching = (tool for tool in self._call.request.tools if kind_of(tool) == "web_search")
+        searching = (tool for tool in self._call.request.tools if server_tool_kind(tool) == "web_search")
         return [domain for tool in searching for domain in tool.blocked_domains or ()]
 
     def _drop_text(self, whole: str) -> bool:

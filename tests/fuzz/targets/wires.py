@@ -32,7 +32,7 @@ class _Listener:
         self._sent += encode_events(events)
 
     def finish(self) -> None:
-        remaining_events = self._writer.feed(self._cutter.finish()) if self._cutter else []
+        remaining_events = self._writer.feed(self._cutter.flush()) if self._cutter else []
         self._sent += encode_events([*remaining_events, *self._writer.finish()])
 
     def fail(self, error: ProxyError) -> None:

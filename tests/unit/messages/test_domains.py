@@ -2,7 +2,7 @@
 
 import pytest
 
-from anthropic_proxy.messages.domains import hosts_of, is_allowed
+from anthropic_proxy.messages.domains import domain_names, is_url_allowed
 
 
 @pytest.mark.parametrize(
@@ -30,26 +30,26 @@ from anthropic_proxy.messages.domains import hosts_of, is_allowed
 )
 def test_a_domain_means_its_subdomains_and_what_is_below_its_path(entry: str, inside: str, outside: str) -> None:
     for url in inside.split():
-        assert is_allowed(url, [entry], [])
-        assert not is_allowed(url, [], [entry])
+        assert is_url_allowed(url, [entry], [])
+        assert not is_url_allowed(url, [], [entry])
     for url in outside.split():
-        assert not is_allowed(url, [entry], [])
-        assert is_allowed(url, [], [entry])
+        assert not is_url_allowed(url, [entry], [])
+        assert is_url_allowed(url, [], [entry])
 
 
 def test_without_domains_every_address_passes() -> None:
-    assert is_allowed("https://example.com/", [], [])
+    assert is_url_allowed("https://example.com/", [], [])
 
 
 @pytest.mark.parametrize("url", ["https://example.com\\@good.test/", "https://", "https://[::1", "https://a b/"])
 def test_an_address_that_two_readers_may_read_differently_passes_nowhere(url: str) -> None:
-    assert not is_allowed(url, ["good.test"], [])
-    assert not is_allowed(url, [], ["example.com"])
+    assert not is_url_allowed(url, ["good.test"], [])
+    assert not is_url_allowed(url, [], ["example.com"])
 
 
 @pytest.mark.parametrize("path", ["/%62log/1", "/x/../blog/1", "//blog/1", "/blog/%2e%2e/other"])
 def test_another_spelling_of_a_path_does_not_get_past_a_block(path: str) -> None:
-    assert not is_allowed(f"https://example.com{path}", [], ["example.com/blog"])
+    assert not is_url_allowed(f"https://example.com{path}", [], ["example.com/blog"])
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_another_spelling_of_a_path_does_not_get_past_a_block(path: str) -> None
 )
 def test_what_is_no_domain_is_named(entry: str) -> None:
     with pytest.raises(ValueError, match=r"is not a (domain|host)"):
-        is_allowed("https://example.com/", [entry], [])
+        is_url_allowed("https://example.com/", [entry], [])
 
 
 def test_hosts_are_told_once() -> None:
-    assert hosts_of(["example.com/a", "example.com/b", "example.org"]) == ["example.com", "example.org"]
+    assert domain_names(["example.com/a", "example.com/b", "example.org"]) == ["example.com", "example.org"]

@@ -22,7 +22,7 @@ from anthropic_proxy.messages.models import (
     ToolResultBlock,
     ToolUseBlock,
     UnknownBlock,
-    blocks_of,
+    decode_content,
     decode_request,
     decode_request_or_keep,
 )
@@ -89,8 +89,8 @@ def test_a_request_of_every_field_is_read() -> None:
     assert (request.stop_sequences, request.temperature, request.top_p, request.top_k) == (["END"], 0.5, 1.0, 40)
     assert request.metadata is not None
     assert request.metadata.user_id == "u"
-    assert request.repaired == []
-    assert request.size > 300
+    assert request.repairs == []
+    assert request.body_bytes > 300
 
 
 def test_text_keeps_the_bytes_that_the_client_wrote() -> None:
@@ -323,7 +323,7 @@ def test_bad_utf_8_is_found_in_text_that_is_not_decoded(place: int) -> None:
         {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]},
         ensure_ascii=False,
     ).encode()
-    assert decode_request(data).size == len(data)
+    assert decode_request(data).body_bytes == len(data)
     spoiled = data.index("é".encode(), place)
     assert "not valid UTF-8" in refusal(data[:spoiled] + b"\xff" + data[spoiled + 1 :])
 
@@ -347,7 +347,7 @@ def test_lone_surrogates_are_mended(text: str, mended: str, as_list: bool) -> No
     (block,) = request.messages[0].blocks
     assert isinstance(block, TextBlock)
     assert json.loads(bytes(block.text)) == mended
-    assert bool(request.repaired) == ("�" in mended)
+    assert bool(request.repairs) == ("�" in mended)
 
 
 def test_a_byte_order_mark_is_skipped() -> None:
@@ -418,12 +418,12 @@ def test_a_client_tool_without_schema_takes_no_arguments() -> None:
     ],
 )
 def test_the_content_of_a_result_is_read(content: bytes, kinds: list[type]) -> None:
-    assert [type(block) for block in blocks_of(Raw(content))] == kinds
+    assert [type(block) for block in decode_content(Raw(content))] == kinds
 
 
 def test_wrong_content_of_a_result_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"content\.0\.text: Input should be a string, got 5"):
-        blocks_of(Raw(b'[{"type":"text","text":5}]'))
+        decode_content(Raw(b'[{"type":"text","text":5}]'))
 
 
 JSON = st.recursive(
@@ -516,7 +516,7 @@ def test_no_json_gives_anything_but_a_request_or_a_refusal(value: Any) -> None:
         for message in request.messages:
             for block in message.blocks:
                 if isinstance(block, ToolResultBlock):
-                    blocks_of(block.content)
+                    decode_content(block.content)
 
 
 @given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 200))

@@ -24,7 +24,7 @@ from anthropic_proxy.messages.models import (
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
-    blocks_of,
+    decode_content,
     decode_request,
     decode_request_or_keep,
 )
@@ -54,7 +54,7 @@ def test_sound_and_film_are_refused_by_every_provider(content: list[Any], field:
     history = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well?"}]
     body = {"model": "m", "max_tokens": 9, "messages": [*history, {"role": "user", "content": content}]}
     with pytest.raises(UnsupportedFeature, match=rf"^{re.escape(field)}\.source\.media_type: .* PDF") as caught:
-        prepare(decode_request(json.dumps(body).encode()), TargetLimits(pdf=True))
+        prepare(decode_request(json.dumps(body).encode()), TargetLimits(accepts_pdf=True))
     assert caught.value.status == 400
 
 
@@ -98,7 +98,7 @@ def words_of(block: Block) -> str:
     if isinstance(block, ToolUseBlock):
         return f"{block.id}:{block.name}"
     if isinstance(block, ToolResultBlock):
-        return f"{block.tool_use_id}={'|'.join(words_of(part) for part in blocks_of(block.content))}"
+        return f"{block.tool_use_id}={'|'.join(words_of(part) for part in decode_content(block.content))}"
     return type(block).__name__
 
 
@@ -416,7 +416,7 @@ def test_names_that_a_wire_does_not_allow_get_an_alias_everywhere() -> None:
 
 
 def test_an_alias_is_always_the_same_and_fits_stricter_patterns() -> None:
-    strict = TargetLimits(name_pattern=r"[a-zA-Z][a-zA-Z0-9_]*", name_length=20)
+    strict = TargetLimits(tool_name_pattern=r"[a-zA-Z][a-zA-Z0-9_]*", max_tool_name_length=20)
     first, second = (prepared(tools=[{"name": "9-lives"}], limits=strict) for _ in range(2))
     assert first.aliases == second.aliases
     (alias,) = first.aliases
@@ -426,7 +426,7 @@ def test_an_alias_is_always_the_same_and_fits_stricter_patterns() -> None:
 def test_a_renamed_tool_is_another_tool_for_caches() -> None:
     request = request_of(tools=[{"name": LONG}])
     (tool,) = prepare(request, ANY).request.tools
-    (wide,) = prepare(request, TargetLimits(name_length=128)).request.tools
+    (wide,) = prepare(request, TargetLimits(max_tool_name_length=128)).request.tools
     assert wide.name == LONG
     assert tool.source != wide.source
     assert tool.source is prepare(request, ANY).request.tools[0].source
@@ -523,7 +523,7 @@ def test_a_forced_tool_that_is_not_offered_is_refused(choice: dict[str, Any], to
 
 
 def test_a_model_without_tools_gets_none() -> None:
-    bare = TargetLimits(tools=False)
+    bare = TargetLimits(accepts_tools=False)
     ready = prepared(tools=[{"name": "a"}], tool_choice={"type": "auto"}, limits=bare)
     assert ready.request.tools == []
     assert ready.request.tool_choice is None
@@ -584,9 +584,9 @@ def test_a_changed_effort_is_noted() -> None:
         (100, TargetLimits(), 0, 100),
         (0, TargetLimits(max_output=50), 0, 1),
         (128_000, TargetLimits(max_output=32_768), 0, 32_768),
-        (128_000, TargetLimits(max_output=65_536, window=131_072), 1_000, 65_536),
-        (128_000, TargetLimits(max_output=65_536, window=131_072), 100_000, 131_072 - 100_000 - 64),
-        (128_000, TargetLimits(window=8_192), 9_000, 1),
+        (128_000, TargetLimits(max_output=65_536, context_window=131_072), 1_000, 65_536),
+        (128_000, TargetLimits(max_output=65_536, context_window=131_072), 100_000, 131_072 - 100_000 - 64),
+        (128_000, TargetLimits(context_window=8_192), 9_000, 1),
     ],
 )
 def test_the_output_limit_fits_model_and_window(asked: int, limits: TargetLimits, counted: int, given: int) -> None:
@@ -600,7 +600,7 @@ def test_nobody_counts_what_surely_fits() -> None:
     def count(_: MessagesRequest) -> int:
         raise AssertionError
 
-    assert prepare(request_of(max_tokens=500), TargetLimits(window=8_192), count).request.max_tokens == 500
+    assert prepare(request_of(max_tokens=500), TargetLimits(context_window=8_192), count).request.max_tokens == 500
 
 
 def test_what_only_anthropic_has_is_noted() -> None:
@@ -624,7 +624,7 @@ def test_the_rest_is_passed_on() -> None:
         metadata={"user_id": "u"},
         thinking={"type": "enabled", "budget_tokens": 2000, "display": "omitted"},
         output_format={"type": "json_schema", "schema": {"a": 1}},
-        limits=TargetLimits(vision=False, pdf=True),
+        limits=TargetLimits(accepts_images=False, accepts_pdf=True),
     ).request
     assert (ready.stop_sequences, ready.temperature, ready.top_p, ready.top_k) == (["END"], 0.5, 0.9, 5)
     assert (ready.service_tier, ready.user_id, ready.budget_tokens, ready.returns_thinking) == (
@@ -633,7 +633,7 @@ def test_the_rest_is_passed_on() -> None:
         2000,
         False,
     )
-    assert (ready.vision, ready.pdf) == (False, True)
+    assert (ready.accepts_images, ready.accepts_pdf) == (False, True)
     assert json.loads(bytes(ready.output_schema)) == {"a": 1}
 
 
@@ -847,7 +847,7 @@ def test_aliases_stand_in_the_order_of_the_calls() -> None:
     long = [f"{LONG}{number}" for number in range(9)]
     calls, results = [call(name, name) for name in long], [result(name) for name in long]
     aliases = prepared(
-        user(text("Go.")), assistant(*calls), user(*results), limits=TargetLimits(name_length=64)
+        user(text("Go.")), assistant(*calls), user(*results), limits=TargetLimits(max_tool_name_length=64)
     ).aliases
     assert list(aliases.values()) == long
 

@@ -27,7 +27,7 @@ CITATION = Citation(Raw(b'{"cited_text":"c"}'))
 
 def cut(sequences: Sequence[str], *deltas: Delta) -> list[Delta]:
     cutter = StopSequenceFilter(sequences)
-    return cutter.feed(deltas) + cutter.finish()
+    return cutter.feed(deltas) + cutter.flush()
 
 
 def text_of(deltas: Sequence[Delta]) -> str:
@@ -116,7 +116,7 @@ class TestAfterTheMatch:
         cutter.feed([Text("END")])
 
         assert cutter.feed([Text("END"), Stop("end_turn")]) == []
-        assert cutter.finish() == []
+        assert cutter.flush() == []
 
     def test_the_client_reads_the_reason(self) -> None:
         message = fold(cut(["END"], Text("aEND")), message_id="msg_1", model="m", signature="s")
@@ -145,7 +145,7 @@ def test_the_same_as_a_reader_of_the_whole_text(sequences: list[str], deltas: li
     written: list[Delta] = []
     for delta in deltas:
         written += cutter.feed([delta])
-    written += cutter.finish()
+    written += cutter.flush()
 
     runs, matched = _reference([sequence for sequence in sequences if sequence.strip()], deltas)
 
@@ -160,7 +160,7 @@ def test_many_sequences_that_begin_alike(sequences: list[str], text: str) -> Non
 
     for deltas in ([Text(text)], [*map(Text, text)], [Text(text[:30]), Text(text[30:])]):
         cutter = StopSequenceFilter(sequences)
-        written = cutter.feed(deltas) + cutter.finish()
+        written = cutter.feed(deltas) + cutter.flush()
 
         assert (_runs(written), cutter.matched) == expected
 

@@ -3,14 +3,14 @@
 import pytest
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.work_budget import Cost, WorkBudget, WorkLimitExceeded, WorkPostponed, count_nodes
+from anthropic_proxy.messages.work_budget import CountedWork, WorkBudget, WorkLimitExceeded, WorkPostponed, count_nodes
 
 
 def test_steps_above_the_limit_are_refused_by_the_name_of_the_field() -> None:
     budget = WorkBudget("tools.Read.input_schema", max_steps=1_000)
-    budget.spend(1_000)
+    budget.count_steps(1_000)
     with pytest.raises(WorkLimitExceeded) as refused:
-        budget.spend()
+        budget.count_steps()
     assert refused.value.message == (
         "tools.Read.input_schema: it needs more than 1,000 steps to convert; that is the limit. "
         "Refer to fewer definitions from each other, or list fewer alternatives."
@@ -21,7 +21,7 @@ def test_steps_above_the_limit_are_refused_by_the_name_of_the_field() -> None:
 def test_nodes_above_the_limit_are_refused_before_they_are_written() -> None:
     budget = WorkBudget("tools.Read.input_schema", max_nodes=10_000)
     with pytest.raises(WorkLimitExceeded) as refused:
-        budget.write(10_001)
+        budget.count_nodes(10_001)
     assert refused.value.message == (
         "tools.Read.input_schema: it has more than 10,000 nodes when its references are written out; that is "
         "the limit. Refer to fewer definitions from each other, or list fewer alternatives."
@@ -41,31 +41,31 @@ def test_depth_above_the_limit_is_refused() -> None:
 
 def test_the_error_names_the_field_under_way() -> None:
     budget = WorkBudget("tools", max_steps=3)
-    with budget.work_on("tools.a.input_schema"):
-        budget.spend(2)
+    with budget.error_field("tools.a.input_schema"):
+        budget.count_steps(2)
     assert budget.field == "tools"
-    with pytest.raises(WorkLimitExceeded, match=r"^tools\.b\.input_schema: "), budget.work_on("tools.b.input_schema"):
-        budget.spend(2)
+    with pytest.raises(WorkLimitExceeded, match=r"^tools\.b\.input_schema: "), budget.error_field("tools.b.input_schema"):
+        budget.count_steps(2)
 
 
 def test_remembered_work_counts_for_the_limit_but_is_not_postponed() -> None:
     first, again = WorkBudget("tools"), WorkBudget("tools", max_steps=50, max_steps_here=5)
-    first.spend(20)
-    first.write(40)
-    assert first.cost == Cost(31, 40)
-    again.repeat(first.cost)
+    first.count_steps(20)
+    first.count_nodes(40)
+    assert first.cost == CountedWork(31, 40)
+    again.count_cached(first.cost)
     assert again.cost == first.cost
-    again.spend(5)
+    again.count_steps(5)
     with pytest.raises(WorkPostponed):
-        again.spend()
+        again.count_steps()
     with pytest.raises(WorkLimitExceeded):
-        again.repeat(first.cost)
+        again.count_cached(first.cost)
 
 
 def test_decoding_costs_a_step_for_64_bytes() -> None:
     budget = WorkBudget("tools")
-    budget.decode(b"[" + b"1," * 200 + b"1]")
-    assert budget.cost == Cost(1 + 403 // 64, 0)
+    budget.count_json(b"[" + b"1," * 200 + b"1]")
+    assert budget.cost == CountedWork(1 + 403 // 64, 0)
 
 
 @pytest.mark.parametrize(

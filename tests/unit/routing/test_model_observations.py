@@ -142,7 +142,7 @@ def test_one_token_decides(tokens: int, refused: bool, window: int, max_input: i
     request = decode_request(
         b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"' + b"a" * 300 + b'"}]}'
     )
-    limits = TargetLimits(window=window, max_input=max_input, reject_overflow=True)
+    limits = TargetLimits(context_window=window, max_input=max_input, reject_overflow=True)
     if not refused:
         assert prepare(request, limits, lambda _: tokens).request.max_tokens == 1
         return

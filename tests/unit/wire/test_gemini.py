@@ -35,11 +35,11 @@ def a_call(*messages: Any, stream: bool = True, dialect: dict[str, Any] | None =
     body = {"model": "claude-sonnet-4-6", "max_tokens": 1024, "messages": list(messages) or [user("Hi")], **fields}
     spoken = gemini.Dialect(**(dialect or {}))
     limits = TargetLimits(
-        vision=True,
-        pdf=True,
+        accepts_images=True,
+        accepts_pdf=True,
         server_tools=spoken.server_tools,
-        name_pattern=spoken.tool_name_pattern,
-        name_length=spoken.max_tool_name_length,
+        tool_name_pattern=spoken.tool_name_pattern,
+        max_tool_name_length=spoken.max_tool_name_length,
     )
     prepared = prepare(decode_request(json.dumps(body).encode()), limits)
     count = itertools.count(1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.reply_schema import ReplySchema
-from anthropic_proxy.messages.work_budget import Cost, WorkBudget, WorkLimitExceeded
+from anthropic_proxy.messages.work_budget import CountedWork, WorkBudget, WorkLimitExceeded
 from anthropic_proxy.wire.gemini.schema import encode_parameter_schema, encode_reply_schema, find_unsupported_keywords
 from anthropic_proxy.wire.json_schema import (
     BASIC_RULES,
@@ -64,11 +64,11 @@ LARGEST = {"unions": 60, "alternatives with properties": 18, "references to": 80
 SMALL = 8
 
 
-def cost_of(convert: Callable[[Schema, WorkBudget], Any], schema: Schema) -> Cost | str:
+def cost_of(convert: Callable[[Schema, WorkBudget], Any], schema: Schema) -> CountedWork | str:
     """Return the work that a conversion took, or the text with which it was refused."""
     budget = WorkBudget(FIELD)
     try:
-        with budget.work_on(FIELD):
+        with budget.error_field(FIELD):
             convert(schema, budget)
     except WorkLimitExceeded as refused:
         return refused.message.replace("output_config.format.schema", FIELD)
@@ -80,9 +80,9 @@ def cost_of(convert: Callable[[Schema, WorkBudget], Any], schema: Schema) -> Cos
 def test_work_is_linear_in_the_text_or_refused(kind: str, conversion: str) -> None:
     size = next((size for start, size in LARGEST.items() if kind.startswith(start)), 2_000)
     small, large = GROWING[kind](SMALL), GROWING[kind](size)
-    assert isinstance(cost_of(CONVERSIONS[conversion], small), Cost), "a small one is served"
+    assert isinstance(cost_of(CONVERSIONS[conversion], small), CountedWork), "a small one is served"
     cost = cost_of(CONVERSIONS[conversion], large)
-    if isinstance(cost, Cost):
+    if isinstance(cost, CountedWork):
         assert cost.steps <= 10_000 + 2 * len(encoded(large))
     else:
         assert cost in (TOO_MANY_NODES, TOO_MANY_STEPS, TOO_DEEP)
@@ -113,13 +113,13 @@ GRAPHS = st.builds(
 @given(GRAPHS, st.sampled_from(["standard", "object"]))
 def test_any_graph_of_references_takes_steps_in_proportion_to_its_text(graph: Schema, conversion: str) -> None:
     cost = cost_of(CONVERSIONS[conversion], graph)
-    assert isinstance(cost, Cost)
+    assert isinstance(cost, CountedWork)
     assert cost.steps <= 20 * len(encoded(graph))
 
 
 @given(GRAPHS, st.sampled_from([*CONVERSIONS]))
 def test_any_graph_of_references_is_converted_or_refused(graph: Schema, conversion: str) -> None:
-    assert isinstance(cost_of(CONVERSIONS[conversion], graph), Cost | str)
+    assert isinstance(cost_of(CONVERSIONS[conversion], graph), CountedWork | str)
 
 
 JUNK = st.recursive(
@@ -144,7 +144,7 @@ JUNK = st.recursive(
 @given(JUNK, st.sampled_from([*CONVERSIONS]))
 def test_no_value_of_a_keyword_breaks_a_conversion(junk: Any, conversion: str) -> None:
     schema = junk if isinstance(junk, dict) else {"properties": {"a": junk}}
-    assert isinstance(cost_of(CONVERSIONS[conversion], schema), Cost | str)
+    assert isinstance(cost_of(CONVERSIONS[conversion], schema), CountedWork | str)
 
 
 def test_an_index_of_five_thousand_digits_refers_to_nothing() -> None:
