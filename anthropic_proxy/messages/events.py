@@ -116,7 +116,7 @@ class ErrorEvent(Struct, frozen=True):
     """`error`: end of an incomplete reply."""
 
     error: ProxyError
-    """Error whose type and message are sent."""
+    """Error to send: its type and message."""
 
 
 Event = (

@@ -35,7 +35,7 @@ def append_assistant_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> Me
     else:
         messages.append(Message("assistant", blocks))
     size = request.body_bytes and request.body_bytes + sum(memoryview(raw).nbytes for raw in raws)
-    return replace(request, messages=messages, size=size)
+    return replace(request, messages=messages, body_bytes=size)
 
 
 def without_forced_tool(request: MessagesRequest) -> MessagesRequest:

@@ -5,6 +5,30 @@ Unknown fields are ignored. Forwarded text stays `Raw`: a JSON string that is co
 
 from msgspec import Raw
 
+from anthropic_proxy.messages.models.block_structs import (
+    ABSENT,
+    Block,
+    CompactionBlock,
+    DocumentBlock,
+    FallbackBlock,
+    ImageBlock,
+    RedactedThinkingBlock,
+    SearchResultBlock,
+    ServerToolUseBlock,
+    Source,
+    TextBlock,
+    ThinkingBlock,
+    ToolAdditionBlock,
+    ToolChange,
+    ToolReferenceBlock,
+    ToolRemovalBlock,
+    ToolResultBlock,
+    ToolSearchResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
+    WebFetchResultBlock,
+    WebSearchResultBlock,
+)
 from anthropic_proxy.messages.models.blocks import decode_content
 from anthropic_proxy.messages.models.cache_marks import CacheMarks
 from anthropic_proxy.messages.models.decode import decode_envelope, decode_request, decode_request_or_keep
@@ -13,38 +37,16 @@ from anthropic_proxy.messages.models.fast_scan import guess_model, scan_request
 from anthropic_proxy.messages.models.mcp_servers import McpServer
 from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent, json_string
 from anthropic_proxy.messages.models.structs import (
-    ABSENT,
-    Block,
-    CompactionBlock,
-    DocumentBlock,
-    FallbackBlock,
-    ImageBlock,
     Message,
     MessagesRequest,
     MessagesResponse,
     Metadata,
     OutputConfig,
     OutputFormat,
-    RedactedThinkingBlock,
-    SearchResultBlock,
-    ServerToolUseBlock,
-    Source,
-    TextBlock,
-    ThinkingBlock,
     ThinkingConfig,
     Tool,
-    ToolAdditionBlock,
-    ToolChange,
     ToolChoice,
-    ToolReferenceBlock,
-    ToolRemovalBlock,
-    ToolResultBlock,
-    ToolSearchResultBlock,
-    ToolUseBlock,
-    UnknownBlock,
     UsageBody,
-    WebFetchResultBlock,
-    WebSearchResultBlock,
 )
 from anthropic_proxy.messages.models.tools import decode_tool
 

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Sized
+from typing import get_args
 
 import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.models import structs
-from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent
-from anthropic_proxy.messages.models.structs import (
+from anthropic_proxy.messages.models.block_structs import (
     ABSENT,
     Block,
     SearchResultBlock,
@@ -22,6 +21,7 @@ from anthropic_proxy.messages.models.structs import (
     WebFetchResultBlock,
     WebSearchResultBlock,
 )
+from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent
 from anthropic_proxy.messages.models.validation_errors import missing_field_error, validation_error, wrong_type_error
 
 MAX_JSON_DEPTH = 200
@@ -45,14 +45,7 @@ _decode_raws = msgspec.json.Decoder(list[Raw]).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
-
-def _known_types() -> frozenset[str]:
-    kinds = (kind for kind in vars(structs).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct))
-    tags = (kind.__struct_config__.tag for kind in kinds if kind is not UnknownBlock)
-    return frozenset(tag for tag in tags if isinstance(tag, str))
-
-
-_KNOWN_TYPES = _known_types()
+_KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in get_args(Block) if kind is not UnknownBlock)
 
 
 def decode_content(content: Raw) -> list[Block]:

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
+from anthropic_proxy.messages.models.block_structs import ABSENT, Block
 from anthropic_proxy.messages.models.blocks import (
     TOO_DEEP_MESSAGE,
     are_well_formed,
@@ -19,9 +20,7 @@ from anthropic_proxy.messages.models.fast_path import as_clean_messages
 from anthropic_proxy.messages.models.mcp_servers import decode_mcp_servers
 from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent
 from anthropic_proxy.messages.models.structs import (
-    ABSENT,
     ROLES,
-    Block,
     Message,
     MessagesRequest,
     Metadata,

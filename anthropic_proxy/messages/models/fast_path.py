@@ -9,19 +9,18 @@ from collections.abc import Iterable
 from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH, decode_content, exceeds_depth
-from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent
-from anthropic_proxy.messages.models.structs import (
-    ROLES,
+from anthropic_proxy.messages.models.block_structs import (
     Block,
     DocumentBlock,
     ImageBlock,
-    Message,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
 )
+from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH, decode_content, exceeds_depth
+from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent
+from anthropic_proxy.messages.models.structs import ROLES, Message
 
 _REPLACED_SOURCES = ("file", "text", "content")
 """Types of sources that no wire accepts. `preparation.block_text.to_upstream_blocks` replaces them."""

@@ -7,8 +7,9 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from anthropic_proxy.errors import ClientError
+from anthropic_proxy.messages.models.block_structs import ABSENT
 from anthropic_proxy.messages.models.mcp_servers import decode_mcp_servers
-from anthropic_proxy.messages.models.structs import ABSENT, MessagesRequest
+from anthropic_proxy.messages.models.structs import MessagesRequest
 from anthropic_proxy.messages.models.tools import decode_tools
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,512})"')

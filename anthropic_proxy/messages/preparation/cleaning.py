@@ -109,7 +109,7 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
 
 
 def orphan_result_blocks(result: ToolResultBlock) -> list[Block]:
-    """Return a tool result whose call is missing as blocks of a user message: its text, then images and documents."""
+    """Return a tool result without a call as blocks of a user message: its text, then images and documents."""
     blocks = decode_content(result.content)
     media = [block for block in blocks if isinstance(block, ImageBlock | DocumentBlock)]
     return [text_block(f"[result of an earlier tool call] {join_text_blocks(blocks)}".rstrip()), *media]

@@ -9,7 +9,7 @@ from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
-from anthropic_proxy.messages.models.structs import ABSENT
+from anthropic_proxy.messages.models.block_structs import ABSENT
 from anthropic_proxy.wire.anthropic import json_spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.json_spans import Edit

@@ -44,7 +44,10 @@ def test_the_error_names_the_field_under_way() -> None:
     with budget.error_field("tools.a.input_schema"):
         budget.count_steps(2)
     assert budget.field == "tools"
-    with pytest.raises(WorkLimitExceeded, match=r"^tools\.b\.input_schema: "), budget.error_field("tools.b.input_schema"):
+    with (
+        pytest.raises(WorkLimitExceeded, match=r"^tools\.b\.input_schema: "),
+        budget.error_field("tools.b.input_schema"),
+    ):
         budget.count_steps(2)
 
 

@@ -34,7 +34,7 @@ def test_what_is_skimmed_is_what_is_read(changes: dict[str, Any]) -> None:
     body = msgspec.json.encode({**ASKED, **changes})
     skimmed, whole = scan_request(body), decode_request_or_keep(body)
     assert skimmed is not None
-    for name in ("model", "stream", "tools", "mcp_servers", "size", "length", "decode_error"):
+    for name in ("model", "stream", "tools", "mcp_servers", "body_bytes", "message_count", "decode_error"):
         assert getattr(skimmed, name) == getattr(whole, name), name
     assert skimmed.messages == []
 
