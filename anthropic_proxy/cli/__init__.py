@@ -7,6 +7,9 @@ from cyclopts import App as Commands
 from cyclopts import CoercionError, CycloptsError, UnusedCliTokensError
 
 from anthropic_proxy import __version__
+from anthropic_proxy.cli.ask import ask
+from anthropic_proxy.cli.code import code, run
+from anthropic_proxy.cli.env import env
 from anthropic_proxy.cli.health import health
 from anthropic_proxy.cli.serve import serve
 from anthropic_proxy.errors import ConfigurationError, ProxyError
@@ -30,6 +33,10 @@ commands = Commands(
 
 commands.default(serve)
 commands.command(serve)
+commands.command(code)
+commands.command(run)
+commands.command(ask)
+commands.command(env)
 commands.command(health)
 
 

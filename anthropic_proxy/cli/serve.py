@@ -22,6 +22,7 @@ def serve(
     workers: int = 1,
     reload: bool = False,
     watch_config: bool = False,
+    attached: bool = False,
 ) -> None:
     """Serve the Anthropic Messages API until SIGINT (Ctrl+C) or SIGTERM stops the server.
 
@@ -37,6 +38,8 @@ def serve(
         Restart when the Python code changes; for development.
     watch_config
         Reload the settings when .env changes; SIGHUP reloads them at any time.
+    attached
+        Write the address to standard output, and stop when standard input ends; for programs that start the proxy.
     """
     from anthropic_proxy.app import load_app  # noqa: PLC0415  # --help and --version need none of it
     from anthropic_proxy.cli.server_processes import run_server  # noqa: PLC0415
@@ -52,6 +55,7 @@ def serve(
         reload=reload,
         stop_timeout=settings.stop_timeout,
         watched_file=ENV_FILE if watch_config else None,
+        attached=attached,
     )
 
 

@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from multiprocessing import Pipe
 
+from anthropic_proxy.platforms.child_process import stop_at_end_of_input
 from anthropic_proxy.platforms.fd_limits import raise_fd_limit
 from anthropic_proxy.platforms.signals import defer_sighup, restore_sighup
 from anthropic_proxy.server.listen import format_address, open_listener
@@ -24,12 +25,14 @@ def run_server(
     stop_timeout: float = 25.0,
     watched_file: str | None = None,
     heartbeat_timeout_seconds: float = 30.0,
+    attached: bool = False,
 ) -> None:
     """Open the listening socket and serve HTTP requests until SIGTERM or SIGINT stops the server.
 
     `port`: 0 selects any free port. `reload`: restart the process when the Python code changes; one process only.
     `stop_timeout`: seconds for running replies to finish after the signal. `watched_file`: settings file; a change
     reloads the settings. `heartbeat_timeout_seconds`: seconds without a heartbeat after which a worker is replaced.
+    `attached`: write the address to stdout as one line, and stop when stdin ends.
 
     Raises `ConfigurationError` if the address cannot be used, `SystemExit` if no process can be started.
     """
@@ -37,6 +40,9 @@ def run_server(
     raise_fd_limit()
     listener = open_listener(host, port)
     address = format_address(host, listener.getsockname()[1])
+    if attached:
+        print(address, flush=True)  # the listener already queues connections
+        stop_at_end_of_input()
     config = ServerConfig(address, stop_timeout, watched_file, heartbeat_timeout_seconds)
     try:
         if reload:
