@@ -1,5 +1,6 @@
-"""Command line of the proxy, with one module for each command: `serve` (the default) and `health`."""
+"""Command line, one module for each command: `serve` (the default), `code`, `run`, `ask`, `env` and `health`."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +13,12 @@ from anthropic_proxy.cli.code import code, run
 from anthropic_proxy.cli.env import env
 from anthropic_proxy.cli.health import health
 from anthropic_proxy.cli.serve import serve
-from anthropic_proxy.errors import ConfigurationError, ProxyError
+from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
+
+EXIT_FAILED = 1
+"""Exit status if a provider or the proxy could not serve the command."""
+EXIT_MISUSED = 2
+"""Exit status for a wrong option, command or setting, and for a missing server."""
 
 commands = Commands(
     name="anthropic-proxy",
@@ -22,7 +28,8 @@ commands = Commands(
         "Examples:\n\n"
         "    anthropic-proxy                      serve on http://127.0.0.1:8082\n\n"
         "    anthropic-proxy serve --port 8083    serve on another port\n\n"
-        "    anthropic-proxy health               check it\n\n"
+        "    anthropic-proxy code                 run Claude Code with the proxy\n\n"
+        '    anthropic-proxy ask "hello"          ask a model one question\n\n'
         "Settings come from the environment and from .env in the working directory; .env.example lists all of them. "
         "In a checkout, sh scripts/serve takes the same options as serve."
     ),
@@ -59,14 +66,18 @@ def require_known_command(words: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Run the command in `sys.argv`. An error prints one message on stderr and ends the process with status 2."""
+    """Run the command in `sys.argv`. An error prints one message on stderr and ends the process with status 1 or 2."""
     try:
         require_known_command(sys.argv[1:])
         commands(exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _report(_describe_misuse(error))
+    except UpstreamError as error:
+        _report(error.message, EXIT_FAILED)
     except ProxyError as error:
         _report(error.message)
+    except BrokenPipeError:  # the reader of standard output has ended, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _describe_misuse(error: CycloptsError) -> str:
@@ -77,8 +88,8 @@ def _describe_misuse(error: CycloptsError) -> str:
     return " ".join(str(error).split())
 
 
-def _report(message: str) -> None:
+def _report(message: str, status: int = EXIT_MISUSED) -> None:
     from anthropic_proxy.log import Log  # noqa: PLC0415
 
     Log(form="plain").write_line(f"✕ {message}", level="error")
-    sys.exit(2)
+    sys.exit(status)

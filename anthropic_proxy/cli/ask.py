@@ -1,29 +1,25 @@
 """Command `ask`: one question to a model through the complete proxy, with the streamed reply on stdout."""
 
-import http.client
 import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from anthropic_proxy.errors import ConfigurationError, ProxyError
+from anthropic_proxy.errors import ConfigurationError
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 """Requested model if the option `--model` is not used. The settings map it to a model of a provider."""
 _MAX_TOKENS = 4096
-_STDIN = "-"
-
-
-class AskFailed(ProxyError):
-    """The proxy or the provider returned an error instead of a reply."""
 
 
 def ask(
-    question: str, *, model: str = DEFAULT_MODEL, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False
+    question: str | None = None,
+    *,
+    model: str = DEFAULT_MODEL,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Send one question through the proxy and print the reply while it arrives.
 
@@ -32,7 +28,7 @@ def ask(
     Parameters
     ----------
     question
-        Text of the question; - reads it from standard input.
+        Text of the question; by default standard input.
     model
         Model to request: a Claude model, or a model with the prefix of its provider.
     as_json
@@ -41,40 +37,19 @@ def ask(
     from anthropic_proxy.cli.local_proxy import open_proxy  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+    from anthropic_proxy.upstream.local_server import stream_message  # noqa: PLC0415
 
-    text = sys.stdin.read() if question == _STDIN else question
+    text = sys.stdin.read() if question is None else question
     if not text.strip():
         raise ConfigurationError('The question is empty. Example:  anthropic-proxy ask "hello"')
     settings = load_settings(os.environ, PROVIDERS)
     with open_proxy(settings) as proxy:
-        events = _stream(proxy.host, proxy.port, proxy.token, _encode_request(text, model))
-        _print_reply(events, as_json=as_json)
+        _print_reply(stream_message(proxy.host, proxy.port, _encode_request(text, model), proxy.token), as_json=as_json)
 
 
 def _encode_request(question: str, model: str) -> bytes:
     messages = [{"role": "user", "content": question}]
     return json.dumps({"model": model, "max_tokens": _MAX_TOKENS, "stream": True, "messages": messages}).encode()
-
-
-def _stream(host: str, port: int, token: str, body: bytes) -> Iterator[dict[str, Any]]:
-    """Send a request of the Messages API and yield the events of the reply. Raises `AskFailed` for an error."""
-    headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", "user-agent": "anthropic-proxy"}
-    if token:
-        headers["x-api-key"] = token
-    with closing(http.client.HTTPConnection(host, port)) as connection:
-        try:
-            connection.request("POST", "/v1/messages", body, headers)
-            response = connection.getresponse()
-            if response.status != http.client.OK:
-                raise AskFailed(_error_message(json.loads(response.read())))
-            for line in response:
-                if line.startswith(b"data:"):
-                    event: dict[str, Any] = json.loads(line[5:])
-                    if event["type"] == "error":
-                        raise AskFailed(_error_message(event))
-                    yield event
-        except (OSError, http.client.HTTPException) as error:
-            raise AskFailed(f"The connection to the proxy at {host}:{port} broke: {error}") from None
 
 
 def _print_reply(events: Iterator[dict[str, Any]], *, as_json: bool) -> None:
@@ -99,7 +74,3 @@ def _print_reply(events: Iterator[dict[str, Any]], *, as_json: bool) -> None:
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def _error_message(body: dict[str, Any]) -> str:
-    return str(body["error"]["message"])

@@ -28,8 +28,8 @@ class Override(Struct, frozen=True):
 def find_overrides(variables: Mapping[str, str], environ: Mapping[str, str], directory: Path) -> list[Override]:
     """Return the variables of settings files that would replace `variables` or select another server.
 
-    `directory`: the working directory, whose `.claude/` contains the project's settings. Files that are missing or
-    contain no JSON object are ignored, because Claude Code reports them itself.
+    `directory`: the working directory; its folder `.claude` contains the settings of the project. Missing files and
+    files without a JSON object are ignored, because Claude Code reports them itself.
     """
     home = Path(environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME") or Path.home()) / ".claude")
     project = directory / ".claude"

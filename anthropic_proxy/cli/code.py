@@ -31,15 +31,17 @@ def code(*arguments: _Arguments) -> None:
     )
     from anthropic_proxy.cli.client_variables import client_variables  # noqa: PLC0415
     from anthropic_proxy.cli.output import shorten_home  # noqa: PLC0415
+    from anthropic_proxy.settings import user_environment  # noqa: PLC0415
 
     program = _find_program("claude", "Install Claude Code:  npm install -g @anthropic-ai/claude-code")
     with _open_proxy() as proxy:
-        variables = client_variables(proxy, os.environ, arguments)
+        environ = user_environment()
+        variables = client_variables(proxy, environ, arguments)
         options: tuple[str, ...] = ()
         if not has_settings_argument(arguments):
             options = ("--settings", settings_argument(variables))
-        for override in find_overrides(variables, os.environ, Path.cwd()):
-            file = shorten_home(str(override.file), os.environ)
+        for override in find_overrides(variables, environ, Path.cwd()):
+            file = shorten_home(str(override.file), environ)
             if override.is_managed or not options:
                 raise ConfigurationError(
                     f"Claude Code would not use this proxy: {file} sets {override.variable}, which overrides the "
@@ -57,12 +59,13 @@ def run(*command: _Arguments) -> None:
     The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards.
     """
     from anthropic_proxy.cli.client_variables import client_variables  # noqa: PLC0415
+    from anthropic_proxy.settings import user_environment  # noqa: PLC0415
 
     if not command:
         raise ConfigurationError("The program is missing. Example:  anthropic-proxy run -- python agent.py")
     program = _find_program(command[0], "")
     with _open_proxy() as proxy:
-        status = _run((program, *command[1:]), client_variables(proxy, os.environ))
+        status = _run((program, *command[1:]), client_variables(proxy, user_environment()))
     sys.exit(status)
 
 
@@ -88,9 +91,10 @@ def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
     from anthropic_proxy.cli.client_variables import child_environment  # noqa: PLC0415
     from anthropic_proxy.platforms.child_process import run_in_foreground  # noqa: PLC0415
     from anthropic_proxy.platforms.signals import restore_sighup  # noqa: PLC0415
+    from anthropic_proxy.settings import user_environment  # noqa: PLC0415
 
     restore_sighup()  # a child process inherits the blocked signal
     try:
-        return run_in_foreground(command, child_environment(variables, os.environ))
+        return run_in_foreground(command, child_environment(variables, user_environment()))
     except OSError as error:
         raise ConfigurationError(f"{command[0]} cannot be started: {error.strerror}.") from None

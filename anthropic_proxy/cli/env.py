@@ -1,18 +1,19 @@
 """Command `env`: the variables for a client, as commands of a shell."""
 
 import os
+import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 Shell = Literal["sh", "fish", "powershell", "cmd"]
+"""Family of shells with the same syntax. `sh` includes bash and zsh."""
+_QUOTE = "'"
 
 
-def env(
-    *, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False
-) -> None:
+def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
     """Print the variables for Claude Code and the Anthropic SDKs, as shell commands.
 
     Use it in a shell as `eval "$(anthropic-proxy env)"`.
@@ -28,18 +29,17 @@ def env(
     from anthropic_proxy.cli.local_proxy import LocalProxy, client_token, find_proxy  # noqa: PLC0415
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+    from anthropic_proxy.settings import load_settings, user_environment  # noqa: PLC0415
 
     settings = load_settings(os.environ, PROVIDERS)
     running = find_proxy(settings)
     proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
-    variables, output = client_variables(proxy, os.environ), Output()
+    variables, output = client_variables(proxy, user_environment()), Output()
     if as_json:
         output.write_json(variables)
         return
-    form = _FORMS[shell or find_shell(os.environ)]
     for name, value in variables.items():
-        output.write_line(form(name, value))
+        output.write_line(set_command(shell or find_shell(user_environment()), name, value))
     if running is None:
         sys.stderr.write(
             f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing. "
@@ -55,19 +55,13 @@ def find_shell(environ: Mapping[str, str]) -> Shell:
     return "fish" if name == "fish" else "powershell" if name in {"pwsh", "powershell"} else "sh"
 
 
-def _quote(value: str, escaped_quote: str) -> str:
-    return "'" + value.replace("'", escaped_quote) + "'"
-
-
-_BACKSLASH = "\\"
-_SH_QUOTE = "'\\''"
-_FISH_QUOTE = "\\'"
-_POWERSHELL_QUOTE = "''"
-
-_FORMS: Mapping[Shell, Callable[[str, str], str]] = {
-    "sh": lambda name, value: f"export {name}={_quote(value, _SH_QUOTE)}",
-    "fish": lambda name, value: f"set -gx {name} {_quote(value.replace(_BACKSLASH, _BACKSLASH * 2), _FISH_QUOTE)}",
-    "powershell": lambda name, value: f"$env:{name} = {_quote(value, _POWERSHELL_QUOTE)}",
-    "cmd": lambda name, value: f'set "{name}={value}"',
-}
-"""Shell → function that returns the command that sets a variable."""
+def set_command(shell: Shell, name: str, value: str) -> str:
+    """Return the command of a shell that sets an environment variable for later programs."""
+    if shell == "powershell":
+        return f"$env:{name} = '{value.replace(_QUOTE, _QUOTE * 2)}'"
+    if shell == "cmd":
+        return f'set "{name}={value}"'
+    if shell == "fish":
+        escaped = value.replace("\\", "\\\\").replace(_QUOTE, f"\\{_QUOTE}")
+        return f"set -gx {name} '{escaped}'"
+    return f"export {name}={shlex.quote(value)}"

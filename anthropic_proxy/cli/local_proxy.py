@@ -1,12 +1,10 @@
 """The proxy on this machine, for commands that need one: found at PORT, or started for the time of one command."""
 
-import http.client
-import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,10 @@ from msgspec import Struct
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.child_process import background_options
 from anthropic_proxy.routing.providers import find_provider
-from anthropic_proxy.routing.router.targets import preferred
+from anthropic_proxy.routing.router.targets import preferred_provider_name
 from anthropic_proxy.settings import Settings
+from anthropic_proxy.upstream.local_server import get_json
 
-PROBE_TIMEOUT_SECONDS = 2.0
-"""Maximum time of a request for the health or the models of a proxy on this machine."""
 MAX_LOG_BYTES = 10 * 1024 * 1024
 """Size of the log of started proxies above which the next start begins a new file."""
 _STOP_MARGIN_SECONDS = 5.0
@@ -49,18 +46,6 @@ class LocalProxy(Struct, frozen=True):
         return get_json(self.host, self.port, path, self.token)
 
 
-def get_json(host: str, port: int, path: str, token: str = "") -> Any | None:
-    """Return the decoded JSON of `GET` of a path. None: no response in time, a status other than 200, or no JSON."""
-    headers = {"x-api-key": token} if token else {}
-    with closing(http.client.HTTPConnection(host, port, timeout=PROBE_TIMEOUT_SECONDS)) as connection:
-        try:
-            connection.request("GET", path, headers=headers)
-            response = connection.getresponse()
-            return json.loads(response.read()) if response.status == http.client.OK else None
-        except (OSError, http.client.HTTPException, ValueError):
-            return None
-
-
 def find_proxy(settings: Settings) -> LocalProxy | None:
     """Return the proxy that listens on PORT of this machine. None: no proxy responds there."""
     for host in dict.fromkeys(("127.0.0.1", settings.host)):
@@ -77,7 +62,7 @@ def client_token(settings: Settings) -> str:
     """
     if settings.proxy_api_keys:
         return settings.proxy_api_keys[0].reveal()
-    provider = find_provider(preferred(settings, None))
+    provider = find_provider(preferred_provider_name(settings, None))
     return "" if provider.accepts_client_credential and not settings.keys.get(provider.name) else "local"
 
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.log import Log
-from anthropic_proxy.log.lines import escape_control, to_ascii_symbols
+from anthropic_proxy.log.lines import escape_unprintable, to_ascii_symbols
 
 _GAP = "  "
 
@@ -51,14 +51,14 @@ class Output:
         On a terminal, columns are aligned, and the rightmost columns that do not fit are omitted. In a pipe, cells are
         separated by tabs, and no column is omitted. Control characters in cells are escaped.
         """
-        rows = [[escape_control(cell) for cell in row] for row in rows]
+        rows = [[escape_unprintable(cell) for cell in row] for row in rows]
         titles = [column.title for column in columns]
         if not self.is_terminal:
             for row in (titles, *rows):
                 self.write_line("\t".join(row))
             return
         widths = [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
-        shown = _count_fitting(widths, self._style.width)
+        shown = _count_fitting(widths, self._style.terminal_width)
         self.write_line(self._format_row(columns[:shown], widths, titles, "quiet"))
         for row in rows:
             self.write_line(self._format_row(columns[:shown], widths, row, ""))

@@ -10,6 +10,7 @@ from anthropic_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from anthropic_proxy.settings import Settings
+    from anthropic_proxy.workers.worker import LoadWorkerApp
 
 MAX_WORKERS = 1000
 """Maximum of the option `--workers`, the number of server processes. A larger number is rejected at start-up."""
@@ -37,26 +38,31 @@ def serve(
     reload
         Restart when the Python code changes; for development.
     watch_config
-        Reload the settings when .env changes; SIGHUP reloads them at any time.
+        Reload the settings when .env changes.
     attached
         Write the address to standard output, and stop when standard input ends; for programs that start the proxy.
     """
-    from anthropic_proxy.app import load_app  # noqa: PLC0415  # --help and --version need none of it
-    from anthropic_proxy.cli.server_processes import run_server  # noqa: PLC0415
+    from anthropic_proxy.cli.server_processes import run_server  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.settings import ENV_FILE  # noqa: PLC0415
 
-    workers = _require_range("--workers", workers, 1, MAX_WORKERS)
     settings = _load_settings(host, port)
     run_server(
-        partial(load_app, {"host": settings.host, "port": settings.port}),
+        _app_loader(settings),
         host=settings.host,
         port=settings.port,
-        workers=workers,
+        workers=_require_range("--workers", workers, 1, MAX_WORKERS),
         reload=reload,
         stop_timeout=settings.stop_timeout,
         watched_file=ENV_FILE if watch_config else None,
         attached=attached,
     )
+
+
+def _app_loader(settings: "Settings") -> "LoadWorkerApp":
+    """Return the function with which each server process builds the application, with this host and port."""
+    from anthropic_proxy.app import load_app  # noqa: PLC0415
+
+    return partial(load_app, {"host": settings.host, "port": settings.port})
 
 
 def _load_settings(host: str | None, port: int | None) -> "Settings":

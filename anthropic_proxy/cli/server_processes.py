@@ -50,8 +50,7 @@ def run_server(
         elif workers > 1:
             application = load_app(address=address)
             asyncio.run(application.log_startup(workers))
-            if status := Supervisor(load_app, config, listener, workers, application).run():
-                sys.exit(status)
+            sys.exit(Supervisor(load_app, config, listener, workers, application).run())
         else:
             ServerProcess(load_app, config, listener).run()
     finally:

@@ -4,7 +4,7 @@
 `Settings` at start and reload. `environment` handles variables that belong to other programs and LiteLLM.
 """
 
-from anthropic_proxy.settings.environment import export_to_litellm, find_bound_host
+from anthropic_proxy.settings.environment import export_to_litellm, find_bound_host, user_environment
 from anthropic_proxy.settings.fields import TIERS, Fidelity, Secret, Settings, Timeouts
 from anthropic_proxy.settings.load import (
     ENV_FILE,
@@ -29,4 +29,5 @@ __all__ = [
     "find_changed_variables",
     "list_variables",
     "load_settings",
+    "user_environment",
 ]

@@ -1,4 +1,4 @@
-"""Environment variables that other programs and libraries also read: color, HTTP proxies, LiteLLM.
+"""Environment variables that other programs and libraries also read: color, HTTP proxies, LiteLLM, clients.
 
 Color and HTTP proxy variables are read from the environment only. Libraries read the same variables there, not in
 `.env`.
@@ -13,6 +13,11 @@ from anthropic_proxy.settings.fields import Secret, Settings
 _SCHEMES = ("http", "https")
 _BINDING = ("--host", "--bind", "-b")
 """Command-line options for the listen address of the servers uvicorn, gunicorn and hypercorn."""
+
+
+def user_environment() -> dict[str, str]:
+    """Return a copy of the environment of this process, for a client that a command starts."""
+    return dict(os.environ)
 
 
 def find_color_setting(environ: Mapping[str, str]) -> bool | None:

@@ -14,7 +14,7 @@ from anthropic_proxy.server.listen import format_address, open_listener
 from tests.support.paths import ROOT
 from tests.support.server_process import free_port, running_proxy
 
-COMMANDS = "The commands are: serve, health."
+COMMANDS = "The commands are: serve, code, run, ask, env, health."
 WHOLE = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
 
 

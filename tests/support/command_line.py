@@ -1,0 +1,48 @@
+"""The command `anthropic-proxy` as a process with a home directory and an environment of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.support.paths import ROOT
+
+OPENAI = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
+_PRINT_CALL = """#!{python}
+import json, os, sys
+print(json.dumps({{"arguments": sys.argv[1:], "environment": dict(os.environ)}}))
+sys.exit(int(os.environ.get("EXIT_STATUS", "0")))
+"""
+
+
+def run_command(
+    *words: str, directory: Path, settings: Mapping[str, str] = OPENAI, stdin: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command of the proxy in a directory, which is also its home and the first directory of PATH."""
+    own = {"PATH": f"{directory}:{os.environ['PATH']}", "HOME": str(directory), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "anthropic_proxy", *words],
+        cwd=directory,
+        env={**own, **settings},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def install_program(directory: Path, name: str) -> None:
+    """Install a program that prints its arguments and its environment as JSON and exits with EXIT_STATUS."""
+    program = directory / name
+    program.write_text(_PRINT_CALL.format(python=sys.executable))
+    program.chmod(0o755)
+
+
+def read_call(output: str) -> tuple[list[str], dict[str, Any]]:
+    """Return the arguments and the environment that a program of `install_program` has printed."""
+    call = json.loads(output)
+    return call["arguments"], call["environment"]

@@ -1,0 +1,81 @@
+"""Command `env`: variables for a client, as commands of each shell."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.cli.env import Shell, find_shell, set_command
+from tests.support.command_line import OPENAI, run_command
+from tests.support.server_process import running_proxy
+
+ABSENT = (
+    "No proxy responds on port 8099 (PORT), so the limits of the model are missing. Start it:  anthropic-proxy serve\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("shell", "line"),
+    [
+        ("sh", "export NAME='it'\"'\"'s a \\key'"),
+        ("fish", "set -gx NAME 'it\\'s a \\\\key'"),
+        ("powershell", "$env:NAME = 'it''s a \\key'"),
+        ("cmd", 'set "NAME=it\'s a \\key"'),
+    ],
+)
+def test_each_shell_gets_its_own_quoting(shell: Shell, line: str) -> None:
+    assert set_command(shell, "NAME", "it's a \\key") == line
+
+
+def test_without_a_proxy_the_limits_are_missing(tmp_path: Path) -> None:
+    settings = {"PORT": "8099", "PROXY_API_KEY": "pk-one"}
+    ended = run_command("env", "--shell", "fish", directory=tmp_path, settings=settings)
+    assert (ended.returncode, ended.stdout.splitlines(), ended.stderr) == (
+        0,
+        [
+            "set -gx ANTHROPIC_BASE_URL 'http://127.0.0.1:8099'",
+            "set -gx ANTHROPIC_AUTH_TOKEN 'pk-one'",
+            "set -gx CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY '1'",
+        ],
+        ABSENT,
+    )
+
+
+def test_a_posix_shell_reads_the_commands(tmp_path: Path) -> None:
+    settings = {"PORT": "8099", "PROXY_API_KEY": "pk-one"}
+    lines = run_command("env", "--shell", "sh", directory=tmp_path, settings=settings).stdout
+    script = f'{lines}\nprintf %s "$ANTHROPIC_BASE_URL $ANTHROPIC_AUTH_TOKEN"'
+    read = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert read == "http://127.0.0.1:8099 pk-one"
+
+
+def test_a_running_proxy_gives_the_limits_of_the_model(tmp_path: Path) -> None:
+    with running_proxy(tmp_path, OPENAI) as proxy:
+        settings = {"PORT": proxy.url.rpartition(":")[2]}
+        ended = run_command("env", "--json", directory=tmp_path, settings=settings)
+    assert (json.loads(ended.stdout), ended.stderr) == (
+        {
+            "ANTHROPIC_BASE_URL": proxy.url,
+            "ANTHROPIC_AUTH_TOKEN": "local",
+            "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "1047576",
+            "CLAUDE_CODE_AUTO_COMPACT_WINDOW": "1047576",
+            "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "32768",
+            "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1",
+        },
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "shell"),
+    [
+        ("/bin/bash", "sh"),
+        ("/usr/bin/zsh", "sh"),
+        ("/usr/bin/fish", "fish"),
+        ("/usr/bin/pwsh", "powershell"),
+        ("", "sh"),
+    ],
+)
+def test_the_shell_of_the_user_is_found(path: str, shell: str) -> None:
+    assert find_shell({"SHELL": path}) == shell
