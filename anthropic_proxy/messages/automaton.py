@@ -18,11 +18,11 @@ class State:
         self.high = high
         """`low` to `high`: range of the sorted strings that begin with the text of this state."""
         self.depth = depth
-        """Length of that text."""
+        """Characters of the text of this state."""
         self.match: State | None = None
         """State of the longest string that ends here. None: no string ends here."""
         self.fallback: State = self
-        """State of the longest proper suffix of that text."""
+        """State of the longest proper suffix of the text of this state."""
         self.following: dict[str, State | None] = {}
         """Next character → state, as far as needed. None: no string continues with it."""
 
@@ -62,11 +62,11 @@ class Automaton:
         return self._sorted[match.low]
 
     def order_of(self, string: str) -> int:
-        """Return the index of a string in the given list."""
+        """Return the index of a string in the list given to the constructor. Raises `KeyError` for another string."""
         return self._order[string]
 
     def min_order(self, state: State) -> int:
-        """Return the lowest index of a string that begins with the text of a state."""
+        """Return the lowest index in the constructor's list of a string that begins with the text of a state."""
         return min(map(self._order.__getitem__, self._sorted[state.low : state.high]))
 
     def _make(self, state: State, character: str) -> State | None:

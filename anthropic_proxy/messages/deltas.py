@@ -16,7 +16,7 @@ class Text(Struct, frozen=True, gc=False):
 
 
 class Citation(Struct, frozen=True, gc=False):
-    """A citation for the text before it."""
+    """A source cited for the preceding text."""
 
     raw: Raw
     """One JSON object, the `citation` of a `citations_delta`."""
@@ -25,8 +25,8 @@ class Citation(Struct, frozen=True, gc=False):
 class Thinking(Struct, frozen=True, gc=False):
     """A fragment of the model's reasoning, or its signature.
 
-    The signature is opaque state of the provider for later requests (`wire/signatures.py`). It comes last, even without
-    text.
+    The signature is opaque state of the provider for later requests (`wire/signatures.py`). It is in the last delta of
+    a thinking block, even if the block has no text.
     """
 
     text: str = ""
@@ -42,9 +42,9 @@ class ToolCall(Struct, frozen=True, gc=False):
     """Key that links `ToolArgs` and `ToolEnd` to this call: an index or item id of the upstream, unique within the
     message. The client does not receive it."""
     id: str
-    """Id of the call for the client."""
+    """Id of the call in the reply to the client. Its tool result refers to this id."""
     name: str
-    """Name of the tool as sent upstream, possibly an alias."""
+    """Name of the called tool for the client. Decoders replace an upstream alias by the name in the client request."""
 
 
 class ToolArgs(Struct, frozen=True, gc=False):
@@ -87,7 +87,7 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class Stop(Struct, frozen=True):
-    """End of the reply, with a stop reason of the Messages API. Later ones are ignored."""
+    """End of the reply, with a stop reason of the Messages API. A second `Stop` of a reply is ignored."""
 
     reason: str
     """Stop reason: `end_turn`, `max_tokens`, `tool_use`, …"""

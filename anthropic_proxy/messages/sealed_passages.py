@@ -13,7 +13,7 @@ _MAX_PASSAGE_LENGTH = 16 * 1024
 
 
 def encode_passage(text: str) -> str:
-    """Return the encoded text. "": no text.
+    """Return the value of `encrypted_content` for a passage, cut after 16 Ki characters. "": no text.
 
     >>> encode_passage("Cold.")
     'px1.web.Q29sZC4'
@@ -25,7 +25,7 @@ def encode_passage(text: str) -> str:
 
 
 def decode_passage(sealed: str) -> str:
-    """Return the decoded text. "": damaged, or not encoded by the proxy."""
+    """Return the passage in a value of `encrypted_content`. "": damaged, or not encoded by the proxy."""
     if not sealed.startswith(ENCODED_PREFIX):
         return ""
     text = sealed[len(ENCODED_PREFIX) :]

@@ -50,21 +50,21 @@ class SearchResultPage(NamedTuple):
 
 
 Content = list[dict[str, Any]] | dict[str, Any]
-"""The `content` of a result block."""
+"""The `content` of a result block: a list of results, or one object."""
 
 
 def encode_call(identifier: str, name: str, arguments: Raw) -> Block:
-    """Return the call of a server tool. `arguments`: JSON text of an object."""
+    """Return the `server_tool_use` block of a call. `arguments`: JSON text of an object."""
     return _block(type="server_tool_use", id=identifier, name=name, input=arguments)
 
 
 def encode_result(kind: str, identifier: str, content: Content) -> Block:
-    """Return the result of a server tool. `kind`: the name of the tool, such as `web_search`."""
+    """Return the result block of a server tool. `kind`: kind of the tool, such as `web_search`."""
     return _block(type=f"{kind}_tool_result", tool_use_id=identifier, content=content)
 
 
 def error_content(kind: str, code: str, message: str | None = None) -> Content:
-    """Return the content of a failed call. Only tool search has a field for `message`."""
+    """Return the `content` for a failed call. `message` is used for tool search only: others have no field for text."""
     fields = {"type": f"{kind}_tool_result_error", "error_code": code}
     return fields | {"error_message": message} if kind == "tool_search" else fields
 
@@ -75,7 +75,7 @@ def is_error_content(content: Content) -> bool:
 
 
 def search_content(pages: Iterable[SearchResultPage]) -> Content:
-    """Return the content of a search. Passages are encoded, for the model only."""
+    """Return the `content` for a web search. Passages are encoded (`sealed_passages.py`), for the model only."""
     return [
         {
             "type": "web_search_result",
@@ -91,40 +91,40 @@ def search_content(pages: Iterable[SearchResultPage]) -> Content:
 def fetch_content(
     url: str, source: Mapping[str, str], title: str | None, citations: Any = None, retrieved_at: str | None = None
 ) -> Content:
-    """Return the content of a fetched page. `source`: its text or its PDF, as in a document block."""
+    """Return the `content` for a fetched page. `source`: text or PDF of the page, as in a document block."""
     document = {"type": "document", "source": source, "title": title, "citations": citations}
     return {"type": "web_fetch_result", "url": url, "content": document, "retrieved_at": retrieved_at}
 
 
 def references_content(names: Iterable[str]) -> Content:
-    """Return the content of a tool search: the names of the tools that it found."""
+    """Return the `content` for a tool search: references to the found tools."""
     references = [{"type": "tool_reference", "tool_name": name} for name in names]
     return {"type": "tool_search_tool_search_result", "tool_references": references}
 
 
 def encode_search(identifier: str, query: str, pages: Iterable[SearchResultPage]) -> list[Delta]:
-    """Return the call and the result of a search."""
+    """Return the blocks of a web search: its call and its result."""
     return [encode_search_call(identifier, query), encode_pages(identifier, pages)]
 
 
 def encode_search_call(identifier: str, query: str) -> Block:
-    """Return the call of a search."""
+    """Return the call block of a web search."""
     return _call(identifier, "web_search", {"query": query})
 
 
 def encode_pages(identifier: str, pages: Iterable[SearchResultPage]) -> Block:
-    """Return the result of a search."""
+    """Return the result block of a web search. Passages are cut after 2000 characters."""
     shortened = (page._replace(passage=page.passage[:_MAX_PASSAGE_LENGTH]) for page in pages)
     return encode_result("web_search", identifier, search_content(shortened))
 
 
 def encode_failed_search(identifier: str, error: SearchError) -> Block:
-    """Return the error result of a search."""
+    """Return the result block of a failed web search."""
     return encode_result("web_search", identifier, error_content("web_search", error))
 
 
 def encode_citation(url: str, title: str | None, passage: str) -> Citation:
-    """Return the citation of a page."""
+    """Return a citation of a found page. The passage is cut after 150 characters."""
     citation = {
         "type": "web_search_result_location",
         "url": url,
@@ -138,7 +138,7 @@ def encode_citation(url: str, title: str | None, passage: str) -> Citation:
 def encode_fetch(
     identifier: str, url: str, *, title: str | None = None, error: FetchError | None = None
 ) -> list[Delta]:
-    """Return the call and the result of a web fetch.
+    """Return the blocks of a web fetch by a provider: its call and its result.
 
     Providers report the URL of a fetched page but not its content, so the document of the result is empty.
     """
@@ -148,12 +148,12 @@ def encode_fetch(
 
 
 def encode_code_execution(identifier: str, code: str) -> Block:
-    """Return the call of a code execution."""
+    """Return the call block of a code execution."""
     return _call(identifier, "code_execution", {"code": code})
 
 
 def encode_code_result(identifier: str, *, stdout: str = "", stderr: str = "", return_code: int = 0) -> Block:
-    """Return the output of a code execution. Created files stay at the provider and are not listed."""
+    """Return the result block of a code execution. Created files stay at the provider and are not listed."""
     content = {
         "type": "code_execution_result",
         "stdout": stdout,
@@ -165,25 +165,25 @@ def encode_code_result(identifier: str, *, stdout: str = "", stderr: str = "", r
 
 
 def encode_code_error(identifier: str, error: CodeError) -> Block:
-    """Return the error result of a code execution."""
+    """Return the result block of a failed code execution."""
     return encode_result("code_execution", identifier, error_content("code_execution", error))
 
 
 def encode_mcp_call(identifier: str, server: str, name: str, arguments: str) -> Block:
-    """Return the call of a tool on an MCP server. `arguments`: JSON text of the model."""
+    """Return the call block of a tool on an MCP server. `arguments`: text of the model, which may be invalid JSON."""
     return _block(
         type="mcp_tool_use", id=identifier, name=name or _UNKNOWN_NAME, server_name=server, input=_object(arguments)
     )
 
 
 def encode_mcp_result(identifier: str, text: str, *, is_error: bool = False) -> Block:
-    """Return the result of an MCP call."""
+    """Return the result block of an MCP call."""
     content = [{"type": "text", "text": text}]
     return _block(type="mcp_tool_result", tool_use_id=identifier, is_error=is_error, content=content)
 
 
 def is_domain_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:
-    """Return True if these domains allow a page. Invalid entries allow every page."""
+    """Return True if the domain lists of the client allow a URL. A list with an invalid entry allows every URL."""
     if not allowed and not blocked:
         return True
     try:
@@ -193,7 +193,7 @@ def is_domain_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) 
 
 
 def generated_image_text(media_type: str, characters: int) -> str:
-    """Return the text that replaces a generated file. `characters`: length of its base64 data."""
+    """Return the text that replaces an image or other file generated by a model. `characters`: length in base64."""
     kind = media_type.partition("/")[0] or "file"
     return f"[{kind} generated: {media_type or 'unknown type'}, {max(1, round(characters * 3 / 4000))} kB]"
 

@@ -12,7 +12,7 @@ _ENDING: frozenset[type] = frozenset((Thinking, ToolCall, Block, Stop))
 
 
 class StopSequenceFilter:
-    """Ends the text of a reply before the first stop sequence.
+    """Filter of the deltas of one reply: ends its text before the first stop sequence of the client.
 
     The earliest position wins, then the order of the list. A match may span deltas but not blocks. Text that may still
     become a match is held back, so the result does not depend on the fragments.
@@ -42,7 +42,7 @@ class StopSequenceFilter:
         """Citations after the held text."""
 
     def feed(self, deltas: Iterable[Delta]) -> list[Delta]:
-        """Take the deltas of one network read, and return those to forward.
+        """Take the deltas of one network read, and return the deltas to forward.
 
         After a match, only `Usage` is forwarded.
         """

@@ -31,7 +31,9 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
 
 
 def final_totals(usage: Usage, *, estimate: int, characters: int, cut: bool) -> UsageBody:
-    """Return the usage of a message. Missing counts are estimated: the input by `estimate`, the output by `characters`.
+    """Return the `usage` for the client. Counts that the upstream did not report are estimated.
+
+    `estimate`: estimated input tokens, cached ones included. `characters`: length of the output.
 
     `cut`: True if the proxy ended the reply at a stop sequence, before the last report of the upstream. The output is
     then at least the estimate.
@@ -61,7 +63,7 @@ def _count_server_tools(usage: Usage) -> dict[str, int] | msgspec.UnsetType:
 
 
 def add_finished(spent: Usage, running: Usage) -> Usage:
-    """Return the totals of a reply with several upstream calls.
+    """Return the sum of two usages, for a reply with several upstream calls (tool loop). None: neither reported it.
 
     `spent`: sum of the finished calls. `running`: totals of the current call.
     """

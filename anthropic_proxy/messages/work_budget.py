@@ -83,7 +83,7 @@ class WorkBudget:
         """Names of tools as sent → the client's own names, where they differ."""
         self._steps = self._nodes = 0
         self._steps_here = max_steps + 1 if max_steps_here is None else max_steps_here
-        """Steps left before `WorkPostponed` is raised; remembered costs do not count."""
+        """Steps left before `WorkPostponed` is raised. Steps of cached results do not count."""
 
     @property
     def cost(self) -> CountedWork:
@@ -102,7 +102,7 @@ class WorkBudget:
             raise WorkPostponed
 
     def count_nodes(self, nodes: int) -> None:
-        """Count nodes before they are written, with their steps. Raises as `count_steps`."""
+        """Count nodes before they are written, and a step per 4 nodes. Raises as `count_steps`."""
         self._nodes += nodes
         if self._nodes > self.max_nodes:
             raise self._exceeded(
@@ -112,7 +112,7 @@ class WorkBudget:
         self.count_steps(1 + nodes // NODES_PER_STEP)
 
     def count_json(self, text: Sized) -> None:
-        """Count the decoding of JSON text before it is done. Raises as `count_steps`."""
+        """Count the steps of decoding a JSON text, before it is decoded. Raises as `count_steps`."""
         self.count_steps(1 + len(text) // BYTES_PER_STEP)
 
     def require_depth(self, depth: int) -> None:
@@ -121,7 +121,7 @@ class WorkBudget:
             raise self._exceeded(self._too_deep())
 
     def count_cached(self, cost: CountedWork) -> None:
-        """Count the work of a cached result, so that limits do not depend on the contents of a cache."""
+        """Count the work of a cached result, so that limits do not depend on a cache. Raises `WorkLimitExceeded`."""
         self._nodes += cost.nodes
         self._steps += cost.steps
         if self._nodes > self.max_nodes or self._steps > self.max_steps:
@@ -130,7 +130,10 @@ class WorkBudget:
 
     @contextmanager
     def error_field(self, field: str) -> Iterator[None]:
-        """Within a `with` statement, name another field in errors."""
+        """Within a `with` statement, use `field` as the path in errors.
+
+        Raises `WorkLimitExceeded` for a `RecursionError` in the statement.
+        """
         before, self.field = self.field, field
         try:
             yield
@@ -158,7 +161,7 @@ class WorkBudget:
 
 
 def count_nodes(value: Any) -> int:
-    """Return the nodes of a decoded JSON value that may contain an object many times: each time counts.
+    """Return the number of nodes of a decoded JSON value. An object that occurs several times counts each time.
 
     Takes time linear in the number of different objects.
     """
@@ -205,10 +208,10 @@ _Arguments = TypeVarTuple("_Arguments")
 
 
 class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
-    """Keeps the results of a function by an identity of its argument and by the further arguments.
+    """Bounded cache of the results of a function with a `WorkBudget`. Two threads may use one cache at once.
 
-    A result that was kept counts as the work that it took, so that a limit does not depend on the cache. Two threads
-    may use it at once.
+    The key is an identity of the first argument, and the further arguments. A cached result counts the work of its
+    first computation, so that limits do not depend on the cache.
     """
 
     def __init__(
@@ -217,14 +220,14 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
         identity: Callable[[_Argument], Hashable] | None,
         max_kept: int,
     ) -> None:
-        """Make a cache of `max_kept` results. `identity`: None for arguments that can be hashed themselves."""
+        """`max_kept`: maximum number of results. `identity`: returns the key of an argument. None: the argument."""
         self._encode = encode
         self._identity = identity
         self._max_kept = max_kept
         self._kept: OrderedDict[Hashable, tuple[_Encoded, CountedWork]] = OrderedDict()
 
     def get_or_encode(self, argument: _Argument, budget: WorkBudget, *arguments: *_Arguments) -> _Encoded:
-        """Return the result of the function for these arguments, from the cache or computed."""
+        """Return the result of the function, from the cache or computed. Its work counts in `budget` in both cases."""
         place = (argument if self._identity is None else self._identity(argument), *arguments)
         found = self._kept.get(place)
         if found is None:

@@ -119,7 +119,7 @@ class MessageWriter:
         return final_totals(self.usage, estimate=self.estimate, characters=self._characters, cut=cut)
 
     def start(self, estimate: int) -> list[Event]:
-        """Return the start event of the message. `estimate`: estimated input tokens."""
+        """Return `message_start`. `estimate`: estimated input tokens. A second call raises `InternalError`."""
         if self.started:
             raise InternalError("The message was started twice.")
         self.started = True
@@ -129,7 +129,7 @@ class MessageWriter:
         return [MessageStart(message)]
 
     def feed(self, deltas: Iterable[Delta]) -> list[Event]:
-        """Convert the deltas of one network read into events."""
+        """Return the events for the deltas of one network read. Deltas that cannot be written yet are queued."""
         if not self.started or self.finished:
             self._require_open()
         for delta in deltas:
@@ -138,7 +138,7 @@ class MessageWriter:
         return events
 
     def keep_alive(self) -> list[Event]:
-        """Write an empty delta into the open block, or into a new thinking block.
+        """Return an event with an empty delta for the open block, or for a new thinking block.
 
         Clients time out after ten minutes of pings alone.
         """
@@ -153,9 +153,9 @@ class MessageWriter:
         return self._pop_events()
 
     def finish(self) -> list[Event]:
-        """Close the open block, write the queue, `message_delta` and `message_stop`.
+        """Return the last events: end of the open block, queued deltas, `message_delta` and `message_stop`.
 
-        Raises `UpstreamProtocolError` without a `Stop`.
+        Raises `UpstreamProtocolError` if no `Stop` was fed.
         """
         self._require_open()
         reason = self.stop_reason
@@ -171,7 +171,7 @@ class MessageWriter:
         return self._pop_events()
 
     def fail(self, error: ProxyError) -> list[Event]:
-        """End the reply with an error event. Returns nothing if the reply has already ended."""
+        """Return the error event that ends the reply. Empty list: the reply has already ended."""
         if self.finished:
             return []
         self.finished = True

@@ -36,7 +36,10 @@ _encode = msgspec.json.Encoder().encode
 def fold(
     deltas: Iterable[Delta], *, message_id: str, model: str, signature: str, estimate: int = 0
 ) -> MessagesResponse:
-    """Return the message for these deltas. The arguments are those of `MessageWriter` and `MessageWriter.start`."""
+    """Return the complete message for the deltas of a reply.
+
+    The keyword arguments are those of `MessageWriter` and `MessageWriter.start`.
+    """
     writer = MessageWriter(message_id=message_id, model=model, signature=signature)
     writer.start(estimate)
     message = Fold(writer)
@@ -55,7 +58,7 @@ class Fold:
             writer.start(writer.estimate)
 
     def feed(self, deltas: Iterable[Delta]) -> None:
-        """Add the deltas of one network read. The first call starts the writer."""
+        """Add the deltas of one network read. The constructor has started the writer."""
         self._collect(self._writer.feed(deltas))
 
     def finish(self) -> MessagesResponse:

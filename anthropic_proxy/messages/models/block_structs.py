@@ -64,7 +64,7 @@ class SearchResultBlock(Struct, tag="search_result", tag_field="type", gc=False)
 
 
 class ThinkingBlock(Struct, tag="thinking", tag_field="type", gc=False):
-    """Reasoning of an earlier reply; its signature may be ours (`wire/signatures.py`) or foreign."""
+    """Reasoning of an earlier reply. Its signature was made by the proxy (`wire/signatures.py`) or another server."""
 
     thinking: str
     signature: str = ""
@@ -160,14 +160,14 @@ class ToolRemovalBlock(Struct, tag="tool_removal", tag_field="type", gc=False):
 
 
 class CompactionBlock(Struct, tag="compaction", tag_field="type", gc=False):
-    """Summary that replaces the messages before it."""
+    """Summary that replaces all earlier messages of the conversation."""
 
     content: str | None = None
     """Text of the summary. None: the compaction failed, and the block is ignored."""
 
 
 class FallbackBlock(Struct, tag="fallback", tag_field="type", gc=False):
-    """Mark of a change to another model. Not sent to providers."""
+    """Mark in the history where another model continued the reply. Not sent to providers."""
 
 
 class UnknownBlock(Struct, tag="px.unknown", tag_field="type", gc=False):

@@ -23,5 +23,5 @@ def is_json_object(raw: Raw) -> bool:
 
 
 def json_string(text: str) -> Raw:
-    """Return a text as a JSON string."""
+    """Encode a text as a JSON string, with quotes and escapes."""
     return Raw(msgspec.json.encode(text))

@@ -61,7 +61,7 @@ class Tool(Struct, kw_only=True, frozen=True):
     url_sources: Raw = ABSENT
     """Of a web fetch: the sources of URLs that may be fetched."""
     input_examples: Raw = ABSENT
-    """A list of objects that match the schema."""
+    """Example arguments: a JSON list of objects that match `input_schema`."""
     display_width_px: int | None = None
     """Screen width of a computer tool."""
     display_height_px: int | None = None
@@ -76,7 +76,7 @@ class ToolChoice(Struct):
 
     type: str
     name: str | None = None
-    """Name of the forced tool. None: another type."""
+    """Name of the forced tool, for the type `tool`. None: for other types."""
     disable_parallel_tool_use: bool | None = None
     """True if the reply may contain one tool call only."""
 
@@ -86,13 +86,13 @@ class ThinkingConfig(Struct):
 
     type: str
     budget_tokens: int | None = None
-    """Maximum tokens of thinking, of the type `enabled`."""
+    """Maximum tokens of thinking, for the type `enabled`. None: not given."""
     display: str | None = None
     """`omitted`: the client receives no thinking text. None: all of it."""
 
 
 class OutputFormat(Struct):
-    """Structured output: `{"type": "json_schema", "schema": …}`."""
+    """Format of the reply that the client requires: `{"type": "json_schema", "schema": …}`."""
 
     type: str
     schema: Raw = ABSENT
@@ -105,7 +105,7 @@ class OutputConfig(Struct):
     effort: str | None = None
     """Level of reasoning: low, medium, high, …. None: the default of the model."""
     format: OutputFormat | None = None
-    """Structured output. None: free text."""
+    """Format of the reply with its JSON Schema. None: free text."""
     task_budget: Raw = ABSENT
     """Budget of a task in tokens, as JSON. Not sent to other providers."""
 
@@ -123,7 +123,7 @@ class MessagesRequest(Struct, kw_only=True):
     model: str
     messages: list[Message]
     max_tokens: int | None = None
-    """None: only in requests for a token count."""
+    """Maximum output tokens. None: not given, which only requests for a token count may omit."""
     system: str | list[Block] = ""
     stream: bool = False
     tools: list[Tool] = field(default_factory=list)

@@ -22,7 +22,7 @@ class McpToolPermission(Struct):
 
 
 class PinnedTool(Struct):
-    """A tool of the MCP server that the client names with its definition."""
+    """A tool of an MCP server that the client defines in its toolset. Only the name is decoded."""
 
     name: str = ""
 
@@ -49,7 +49,7 @@ def decode_toolset(tool: Tool) -> Toolset:
 
 
 def implied_toolsets(request: MessagesRequest) -> list[Tool]:
-    """Return a toolset for each enabled MCP server that has none (beta `mcp-client-2025-04-04`)."""
+    """Return a toolset for each enabled MCP server without a toolset in `tools` (beta `mcp-client-2025-04-04`)."""
     named = {decode_toolset(tool).mcp_server_name for tool in request.tools if tool.type == MCP_TOOLSET_TYPE}
     return [_toolset_of(server) for server in request.mcp_servers if server.name not in named and _is_on(server)]
 

@@ -31,7 +31,7 @@ _MAX_SHOWN_CHARACTERS = 60
 
 
 def short_json(value: Any) -> str:
-    """Return a value as JSON text, shortened for an error message."""
+    """Return a value as JSON text of at most 60 characters, for an error message."""
     try:
         encoded = bytes(value) if isinstance(value, Raw) else msgspec.json.encode(value)
     except (RecursionError, UnicodeEncodeError):

@@ -44,7 +44,7 @@ _MAX_SHOWN_CHARACTERS = 200
 
 
 def text_block(text: str) -> TextBlock:
-    """Return a text block."""
+    """Return a `TextBlock` with a text, encoded as a JSON string."""
     return TextBlock(json_string(text))
 
 

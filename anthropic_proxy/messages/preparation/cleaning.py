@@ -40,7 +40,7 @@ class Transcript:
         self.extend((message,))
 
     def extend(self, messages: Iterable[Message]) -> None:
-        """Append messages."""
+        """Append messages in order. Empty messages are skipped."""
         for message in messages:
             if not message.content:
                 continue

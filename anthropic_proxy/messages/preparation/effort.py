@@ -22,7 +22,7 @@ _UNSUPPORTED = {
 
 
 def resolve_effort(request: MessagesRequest, limits: TargetLimits) -> tuple[str, list[FidelityNote]]:
-    """Return the effort (`default`, `none` or a level of the target), and notes on the changes."""
+    """Return the effort to send (`default`, `none` or a level of the target), and notes on changes of the request."""
     requested, notes = _requested(request)
     if not limits.efforts:
         return "default", [*notes, *_unsupported(request, requested)]

@@ -32,7 +32,7 @@ COMPACTION_AS_TEXT = FidelityNote(
 UNPAIRED_RESULT = FidelityNote(
     "approximated", "messages.tool_result", "a result is missing or has no call; a text states it"
 )
-"""Note on a tool result without its call, which is sent as text."""
+"""Note on a tool result without its call, or on a call without its result. A text replaces what is missing."""
 
 _MCP_SERVERS = FidelityNote("dropped", "mcp_servers", "the provider is not known to connect to them")
 _CONTAINER = FidelityNote("dropped", "container", "no other provider is known to have it")
@@ -68,7 +68,7 @@ _MAX_KIND_LENGTH = 64
 
 
 def notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[FidelityNote]:
-    """Return the notes on all fields except messages and tools."""
+    """Return the notes on all fields of a client request except messages and tools."""
     notes = [FidelityNote("approximated", "body", what) for what in request.repairs]
     if request.mcp_servers and "mcp_toolset" not in limits.server_tools:
         notes.append(_MCP_SERVERS)
@@ -86,7 +86,9 @@ def notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[Fide
 
 
 def notes_on_blocks(blocks: Iterable[Block], role: str) -> Iterator[FidelityNote]:
-    """Yield the notes on blocks that wires reject, in general or in a message of this role (`result`: in a result).
+    """Yield a note for each block that wires do not accept, or do not accept in a message of this role.
+
+    Role `result`: the blocks are the content of a tool result.
 
     Calls and results of server tools are sent as text.
     """

@@ -39,11 +39,11 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     context_window: int | None = None
     """Context window: tokens of input and output together. None: unknown."""
     max_input: int | None = None
-    """Tokens of input, if fewer than the window. None: the window."""
+    """Maximum input tokens, if lower than the context window. None: only the window limits the input."""
     max_output: int | None = None
-    """Output tokens of one reply. None: unknown."""
+    """Maximum output tokens of one reply. None: unknown."""
     margin: float = 0.0
-    """Additional free share of the estimated input, after the server counted more tokens than the estimate."""
+    """Additional free share of the estimated input (0.25: a quarter), after a server error stated the window."""
     reject_overflow: bool = False
     """True if the proxy rejects a request that exceeds the window, without calling the provider."""
     efforts: tuple[str, ...] = ()
@@ -78,12 +78,13 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     """A client request in the form that wires encode."""
 
     system: list[TextBlock]
-    """Without the billing line and without empty blocks."""
+    """System prompt without empty blocks and without the billing line of Claude Code."""
     messages: list[Message]
     """`content` is always a list. Roles: user, assistant, system (at its position). Consecutive messages of one role
     are merged. The results of calls begin the next user message, in the order of the calls. Unknown blocks are text."""
     tools: list[Tool] = []
-    """Functions under their aliases, found deferred ones included, and the server tools that the provider runs."""
+    """Offered tools: functions under their aliases, and server tools that the provider runs. Deferred tools are
+    included after a tool search found them."""
     tool_choice: ToolChoice | None = None
     max_tokens: int = 1
     """Maximum output tokens, within the limit of the target."""
@@ -96,13 +97,13 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     output_schema: Raw = ABSENT
     """JSON Schema of the reply; ABSENT: free text."""
     stop_sequences: list[str] = []
-    """Enforced by the proxy. A wire does not send them."""
+    """Stop sequences of the client. The proxy ends the reply at a sequence; a wire does not send the list."""
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     service_tier: str | None = None
     cache_marks: CacheMarks | None = None
-    """Cache marks of the client. None: none."""
+    """Cache marks (`cache_control`) of the client. None: the request has no marks."""
     user_id: str | None = None
     """`metadata.user_id` of the client. Only hashes of it are sent."""
     mcp_servers: list[McpServer] = []
@@ -113,7 +114,7 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     """True if the model accepts PDF documents. False: the wire replaces them by text."""
 
     def release(self) -> None:
-        """Release the messages and tools after the reply has begun, to free memory."""
+        """Release system prompt, messages and request body after the reply has begun, to free memory."""
         self.system.clear()
         self.messages.clear()
         if self.cache_marks is not None:
@@ -186,7 +187,7 @@ class ProxyTool(Struct, frozen=True):
     name: str
     """Name declared by the client, used in the blocks of the reply."""
     tool: Tool
-    """Definition of the client, with its limits."""
+    """Definition of the tool by the client, with its limits (`max_uses`, domains)."""
 
 
 class PreparationResult(Struct, frozen=True):
@@ -201,4 +202,4 @@ class PreparationResult(Struct, frozen=True):
     proxy_tools: Mapping[str, ProxyTool]
     """Tool name in the reply → server tool that the proxy runs."""
     deferred: Sequence[Tool] = ()
-    """Tools for the tool search, under the names of the client, with those already found."""
+    """All deferred tools, found or not, under the names of the client. The tool search of the proxy searches them."""

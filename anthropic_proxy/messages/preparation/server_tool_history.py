@@ -29,7 +29,10 @@ ServerResult = WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBloc
 
 
 def as_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[Message]:
-    """Return the messages with calls and results of proxy tools as function calls. Others stay the same objects."""
+    """Return the messages with calls and results of proxy tools as function calls.
+
+    Messages without such a call stay the same objects.
+    """
     if isinstance(messages, CleanMessages):
         return messages
     names = {tool.name: name for name, tool in tools.items()}
@@ -43,7 +46,7 @@ def as_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -
 
 
 def pending_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[ServerToolUseBlock]:
-    """Return the calls of proxy tools at the end of the messages that have no result yet."""
+    """Return the calls of proxy tools without a result at the end of the last message, in order."""
     last = messages[-1]
     if last.role != "assistant" or isinstance(last.content, str):
         return []

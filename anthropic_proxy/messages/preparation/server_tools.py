@@ -37,14 +37,13 @@ class ToolOffer(Struct):
     dropped: list[Tool]
     """Server tools that neither the provider nor the proxy runs."""
     deferred: list[Tool] = []
-    """All deferred tools, with those already found."""
+    """All deferred tools, found by a tool search or not."""
 
 
 def server_tool_kind(tool: Tool) -> ServerToolKind:
-    """Return the kind of a server tool.
+    """Return the kind of a server tool from its type. "": a function, or a tool that only Anthropic runs.
 
     >>> server_tool_kind(Tool(type="web_search_20250305", name="web_search"))
-
     'web_search'
     """
     kind = tool.type or ""
@@ -52,7 +51,7 @@ def server_tool_kind(tool: Tool) -> ServerToolKind:
 
 
 def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[str]:
-    """Return the kinds of all server tools in a list of tools."""
+    """Return the kinds of the server tools in a list, without functions and tools that only Anthropic runs."""
     if are_client_tools(tools):
         return _NOTHING
     return frozenset({server_tool_kind(tool) for tool in tools if not is_client_tool(tool)} - {""})
@@ -88,7 +87,7 @@ def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[
 
 
 def require_offered(choice: ToolChoice, offer: ToolOffer, limits: TargetLimits) -> None:
-    """Raise `UnsupportedFeature` if the choice forces a tool that neither the provider nor the proxy runs."""
+    """Raise `UnsupportedFeature` if the tool choice forces a server tool in `offer.dropped`."""
     forced = [tool for tool in offer.dropped if choice.type == "any" or tool.name == choice.name]
     if not forced or choice.type not in ("any", "tool") or (choice.type == "any" and offer.tools):
         return

@@ -101,7 +101,10 @@ _MAX_LISTED = 20
 def select_offered_tools(
     request: MessagesRequest, limits: TargetLimits, names: ToolNames, notes: list[FidelityNote]
 ) -> ToolOffer:
-    """Return the tools to offer, under their aliases, with the server tools of the provider."""
+    """Return the tools to offer to a target: functions under their aliases, and server tools of the provider.
+
+    Changes are added to `notes`, and aliases to `names`.
+    """
     declared = _with_changes(request)
     if request.mcp_servers and "mcp_toolset" in limits.server_tools:
         declared = [*declared, *implied_toolsets(request)]
@@ -121,7 +124,7 @@ def select_offered_tools(
 
 
 def tools_offered_now(request: MessagesRequest) -> list[Tool]:
-    """Return the tools without the deferred ones that no tool search has found."""
+    """Return the tools that a request offers, without deferred tools that no tool search has found."""
     tools = _with_changes(request)
     if not any(tool.defer_loading for tool in tools):
         return tools
@@ -141,7 +144,7 @@ def proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mapping[str, 
 def select_tool_choice(
     request: MessagesRequest, offer: ToolOffer, limits: TargetLimits, names: ToolNames, notes: list[FidelityNote]
 ) -> ToolChoice | None:
-    """Return the tool choice to send. None: send none.
+    """Return the tool choice to send, with the upstream name of a forced tool. None: no tool choice is sent.
 
     Raises `InvalidRequest` for a forced tool that is not offered. Raises `UnsupportedFeature` for a forced tool that
     neither provider nor proxy runs, or if the model supports no tools.

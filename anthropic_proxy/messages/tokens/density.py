@@ -33,7 +33,7 @@ _ESCAPED = re.compile(rb"\\u(?:(0[0-9a-fA-F])|[0-9a-fA-F]{2})[0-9a-fA-F]{2}")
 
 
 def estimate_text_tokens(text: bytes) -> float:
-    """Return the tokens of JSON string text, escapes as they stand, or of JSON."""
+    """Return the estimated tokens of JSON, or of the text of JSON strings with its escapes. Reads a sample only."""
     if len(text) <= _SAMPLE:
         return _weigh(text)
     sample = _sampled(text, _STRETCH)

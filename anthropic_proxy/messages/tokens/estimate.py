@@ -116,26 +116,26 @@ class _TokenCounter:
 
 
 class EstimateCache:
-    """Token estimate of one request, computed once. Preparation and the start of the reply use it."""
+    """Cache of the token estimate of the latest request. Preparation and the start of the reply use the estimate."""
 
     def __init__(self) -> None:
         self._last: tuple[MessagesRequest, int] | None = None
 
     def get_or_count(self, request: MessagesRequest) -> int:
-        """Return the estimate for a request. The first call computes it."""
+        """Return the estimated input tokens of a request. Computed at its first call for this request object."""
         if self._last is None or self._last[0] is not request:
             self._last = request, estimate(request)
         return self._last[1]
 
 
 def estimate(request: MessagesRequest) -> int:
-    """Return the input of a request in tokens: system, messages, the tools offered now, pictures and PDFs.
+    """Return the estimated input tokens of a request: system, messages, the tools offered now, images and PDFs.
 
-    Text is within 6 % on average (`density.py`). What a provider itself puts before tools is not in the request and
-    makes small ones differ more: in recorded traffic some 50 tokens too high with one tool for OpenAI and Gemini, 40 %
-    with 19; and 45 to 60 % too low for DeepSeek and Anthropic, which add 200 to 400 tokens once a tool is offered.
-    Reasoning of earlier replies is left out: most targets never see it; so is what only its provider can open. Raises
-    `InvalidRequest` where a result cannot be read.
+    The average error of text is 6 % (`density.py`). Small requests differ more, because providers add text of their own
+    before tools. In recorded traffic, the estimate was some 50 tokens too high for OpenAI and Gemini with one tool, and
+    40 % with 19 tools. For DeepSeek and Anthropic, which add 200 to 400 tokens, it was 45 to 60 % too low.
+    Reasoning of earlier replies and encrypted content do not count, because most targets do not receive them. Raises
+    `InvalidRequest` for a tool result that cannot be decoded.
     """
     counter = _TokenCounter()
     for content in (request.system, *[message.content for message in request.messages]):

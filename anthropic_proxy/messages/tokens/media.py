@@ -19,7 +19,7 @@ _PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
 
 
 def image_tokens(block: ImageBlock) -> int:
-    """Return the estimated tokens of an image: one per 750 pixels, at most 1600."""
+    """Return the estimated tokens of an image: one per 750 pixels, at most 1600. Unknown size: 1600."""
     source = block.source
     size = _size_of(_decoded(source.data[:_HEADER])) if source.type == "base64" else None
     if size is None:
@@ -28,7 +28,7 @@ def image_tokens(block: ImageBlock) -> int:
 
 
 def pdf_tokens(source: Source) -> int:
-    """Return the estimated tokens of a PDF: 2000 per page, at least those of one page."""
+    """Return the estimated tokens of a PDF: 2000 per page. Unknown number of pages: one page."""
     data = source.data
     pages = len(_PAGE.findall(_decoded(data[:_PDF_READ])))
     if len(data) > _PDF_READ:
