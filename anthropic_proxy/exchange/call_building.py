@@ -24,7 +24,7 @@ from anthropic_proxy.messages.tokens import EstimateCache, estimate
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.services import Services
-from anthropic_proxy.wire.contract import FROM_CLIENT, BaseDialect, Call, Credential
+from anthropic_proxy.wire.contract import CLIENT_CREDENTIAL_ORIGIN, BaseDialect, Call, Credential
 
 
 class AttemptState(Struct, frozen=True, kw_only=True):
@@ -125,16 +125,16 @@ def build_call(
         model=target.model,
         requested_model=request.model,
         dialect=target.dialect,
-        stream=request.stream or bool(prepared.request.stop_sequences) or target.dialect.always_stream,
-        aliases=prepared.aliases,
-        continuation=continuation,
+        streams_upstream=request.stream or bool(prepared.request.stop_sequences) or target.dialect.always_stream,
+        client_tool_names=prepared.aliases,
+        continuation_token=continuation,
         new_id=new_id,
         provider=target.provider.prefix,
-        address=target.base_url,
-        window=limits.context_window,
-        max_input=limits.max_input,
-        estimate=estimate,
-        max_steps_here=MAX_STEPS_ON_LOOP,
+        base_url=target.base_url,
+        context_window=limits.context_window,
+        max_input_tokens=limits.max_input,
+        estimate_input_tokens=estimate,
+        max_schema_steps=MAX_STEPS_ON_LOOP,
     )
 
 
@@ -148,17 +148,17 @@ def build_relay_call(
         requested_model=request.model,
         is_renamed=request.model != target.model,
         dialect=target.dialect,
-        stream=request.stream,
-        raw=incoming.body,
-        headers=incoming.headers,
-        path=incoming.path,
-        query=incoming.query,
+        streams_upstream=request.stream,
+        client_body=incoming.body,
+        client_headers=incoming.headers,
+        client_path=incoming.path,
+        client_query=incoming.query,
         new_id=new_id,
         provider=target.provider.prefix,
-        window=target.capabilities.context_window if target.capabilities.known else None,
-        max_input=target.capabilities.max_input if target.capabilities.known else None,
+        context_window=target.capabilities.context_window if target.capabilities.known else None,
+        max_input_tokens=target.capabilities.max_input if target.capabilities.known else None,
         has_proxy_signatures=request.has_proxy_signatures,
-        estimate=functools.partial(_estimate, request, incoming),
+        estimate_input_tokens=functools.partial(_estimate, request, incoming),
     )
 
 
@@ -182,7 +182,7 @@ def client_credential(services: Services, incoming: ClientRequest, provider: Pro
         return None
     for header in ("x-api-key", "authorization"):
         if value := incoming.headers.get(header):
-            return Credential(header, value, FROM_CLIENT)
+            return Credential(header, value, CLIENT_CREDENTIAL_ORIGIN)
     return None
 
 

@@ -15,7 +15,7 @@ from anthropic_proxy.errors import (
 from anthropic_proxy.exchange.relay import forwarded_headers
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.wire.contract import FROM_CLIENT, BaseDialect, Call, Credential, UpstreamResponse
+from anthropic_proxy.wire.contract import CLIENT_CREDENTIAL_ORIGIN, BaseDialect, Call, Credential, UpstreamResponse
 
 _UNSUPPORTED_ENCODINGS = ("br", "zstd", "compress")
 """Content encodings that the proxy does not decode. Other values also occur on uncompressed bodies."""
@@ -94,12 +94,12 @@ def prefix_provider(error: UpstreamError, name: str) -> None:
 def explain_credential(error: UpstreamError, target: Target, credential: Credential | None) -> None:
     """Add the provider to the message of an error. For a rejected key, also add the setting that contains the key."""
     prefix_provider(error, target.provider.prefix)
-    ours = credential is not None and credential.origin != FROM_CLIENT
+    ours = credential is not None and credential.origin != CLIENT_CREDENTIAL_ORIGIN
     if error.status == 401 and ours and _CLIENT_LOGIN.search(error.message):
         error.message = _CLIENT_LOGIN.sub("the key is not accepted", error.message)
         error.body = None  # it repeats the text
     if error.status == 401 and credential is not None and credential.origin not in error.message:
-        ignored = "" if credential.origin == FROM_CLIENT else "; the client's own key was ignored"
+        ignored = "" if credential.origin == CLIENT_CREDENTIAL_ORIGIN else "; the client's own key was ignored"
         end = "" if error.message.endswith((".", "!", "?")) else "."
         error.message += f"{end} The key comes from {credential.origin}{ignored}."
 

@@ -111,7 +111,7 @@ async def _call_provider(
                 await response.close()
     except UpstreamError as error:
         redact_error(error, [credential.secret] if credential is not None else [])
-        explain_not_found(error, target, call.path, services.settings)
+        explain_not_found(error, target, call.client_path, services.settings)
         raise
     except TimeoutError:
         text = f"{provider.prefix} did not answer within {seconds:g} s"
@@ -143,7 +143,7 @@ async def _read_answer(target: Target, call: Call[BaseDialect], response: Upstre
     require_api_response(response, target)
     body = await read_body(response)
     if 200 <= response.status < 300:
-        _require_expected_shape(body, call.path, target)
+        _require_expected_shape(body, call.client_path, target)
         return JsonReply(body, forwarded_headers(response.headers))
     decode_error_response(target, call, response.status, response.headers, body)
     raise InternalError("a relayed error was decoded as a reply")

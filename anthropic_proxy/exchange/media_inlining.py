@@ -160,7 +160,7 @@ def _is_fetched(block: _Linked, target: Target, limits: TargetLimits) -> bool:
     """Return True if the target accepts no such URL and the model accepts its content."""
     if isinstance(block, ImageBlock) and not limits.accepts_images:
         return False
-    return not target.wire.accepts_url(target.dialect, block)
+    return not target.wire.accepts_media_url(target.dialect, block)
 
 
 def _with_source(block: _Linked, fetched: FetchedPage) -> Block:

@@ -55,7 +55,7 @@ class RelayStream:
         self._watchdog = watchdog
         self._credential = credential
         self._decoder = wire.new_decoder(call)
-        self._streams = call.stream
+        self._streams = call.streams_upstream
         self._first: bytes | None = None
         self._events = EventSplitter()
         self._behind = b""
@@ -80,7 +80,7 @@ class RelayStream:
                 raise self.failure
             self._first = first
         if self._requested_model is not None:
-            self._first = self._wire.with_reply_model(self._first, self._requested_model)
+            self._first = self._wire.replace_reply_model(self._first, self._requested_model)
 
     async def _read_beginning(self) -> bytes:
         """Return the bytes up to the first event with data. Comments may precede it."""
@@ -106,7 +106,7 @@ class RelayStream:
     def omit_message_start(self) -> None:
         """Remove the event `message_start` from the stream, because the client received one for an earlier target."""
         if self._first is not None:
-            self._first = self._wire.without_message_start(self._first)
+            self._first = self._wire.remove_message_start(self._first)
 
     async def read(self) -> bytes | None:
         """Return the next bytes for the client. None: the response is complete."""
@@ -129,7 +129,7 @@ class RelayStream:
                 data = self._pop_complete_frames(chunk)
                 self._inspect(data)
                 if data and self._decoder.finished and self.failure is None:
-                    data, behind = self._wire.split_end(data)
+                    data, behind = self._wire.split_after_message_end(data)
                     self._behind = behind + self._events.pop_pending()
             else:
                 data = self._finish()
@@ -199,7 +199,7 @@ class RelayStream:
         """Return the held bytes if they are a complete event. Incomplete events are never sent."""
         self.complete = True
         if self._decoder.finished:
-            return self._wire.without_events(self._behind + self._events.pop_pending())
+            return self._wire.remove_events(self._behind + self._events.pop_pending())
         before, pending = self.stop_reason, self._events.pop_pending()
         self._inspect(pending)
         try:

@@ -76,7 +76,7 @@ class UpstreamStream:
         self._report = report
         self._decoder = wire.new_decoder(call)
         self._framing = wire.framing
-        self._reader = new_frame_reader(self._framing) if call.stream else None
+        self._reader = new_frame_reader(self._framing) if call.streams_upstream else None
         """Frame reader. None: the answer is not streamed."""
         self._check_framing = self._framing == "sse"
         """True until the first bytes prove that an SSE answer is streamed. NDJSON is indistinguishable from a body."""
@@ -97,7 +97,7 @@ class UpstreamStream:
     @property
     def signature(self) -> str:
         """Signature for thinking blocks that the provider did not sign."""
-        return self._decoder.signature
+        return self._decoder.default_signature
 
     @property
     def complete(self) -> bool:
@@ -110,7 +110,7 @@ class UpstreamStream:
 
         "": the reply is complete.
         """
-        return self._decoder.continuation
+        return self._decoder.continuation_token
 
     async def wait_for_content(self) -> None:
         """Wait for the first delta with content. Later, `read` first returns all deltas that arrived until then."""

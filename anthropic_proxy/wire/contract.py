@@ -43,11 +43,11 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
         return False
 
 
-D = TypeVar("D", bound=BaseDialect)
-D_co = TypeVar("D_co", bound=BaseDialect, covariant=True)
+DialectT = TypeVar("DialectT", bound=BaseDialect)
+DialectT_co = TypeVar("DialectT_co", bound=BaseDialect, covariant=True)
 
 
-class Call(Struct, Generic[D_co], frozen=True, kw_only=True):
+class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     """One request for one target."""
 
     request: PreparedRequest
@@ -58,46 +58,46 @@ class Call(Struct, Generic[D_co], frozen=True, kw_only=True):
     """The model id of the client request. The reply names this model."""
     is_renamed: bool = False
     """True if `model` and `requested_model` differ. Used by relays only."""
-    dialect: D_co
+    dialect: DialectT_co
     """The dialect of the wire, with the rules for this model merged in."""
-    stream: bool
+    streams_upstream: bool
     """True if the upstream request streams. The client may have requested the other form."""
-    raw: bytes = b""
+    client_body: bytes = b""
     """The body of the client request. Used by relays only."""
-    headers: Mapping[str, str] = {}
+    client_headers: Mapping[str, str] = {}
     """The headers of the client request, names in lower case, without credentials. Used by relays only."""
-    path: str = "/v1/messages"
+    client_path: str = "/v1/messages"
     """The path of the client request. Used by relays only."""
-    query: str = ""
+    client_query: str = ""
     """The query of the client request. Used by relays only."""
     has_proxy_signatures: bool = True
     """True if `raw` may contain blocks that the proxy wrote. Used by relays only."""
-    aliases: Mapping[str, str] = {}
+    client_tool_names: Mapping[str, str] = {}
     """Tool name sent upstream → name in the client request, where they differ."""
     new_id: Callable[[str], str]
     """Returns a new identifier with a prefix: `new_id("toolu_px")`. The only source of identifiers."""
     provider: str
     """The provider name, for messages."""
-    address: str = ""
+    base_url: str = ""
     """The base URL of the request. State that only this server can decode is bound to it."""
-    window: int | None = None
+    context_window: int | None = None
     """Context window of the model in tokens, input and output together. None: not known. Used where a finish reason is
     ambiguous."""
-    max_input: int | None = None
+    max_input_tokens: int | None = None
     """Maximum number of input tokens, if it is lower than the window. None: the window is the limit."""
-    continuation: str = ""
-    """Token of `Decoder.continuation` that continues a reply. "": a new request."""
-    estimate: Callable[[], int] = lambda: 0
+    continuation_token: str = ""
+    """Token of `Decoder.continuation_token` that continues a reply. "": a new request."""
+    estimate_input_tokens: Callable[[], int] = lambda: 0
     """Estimates the number of input tokens. 0: unknown. Called only if a provider rejects the input as too long without
     a count."""
-    max_steps_here: int | None = None
+    max_schema_steps: int | None = None
     """Number of schema conversion steps after which `encode_request` raises `WorkPostponed`. None: no limit, because
     the caller runs outside the event loop."""
 
     @property
-    def max_input_tokens(self) -> int | None:
+    def effective_max_input_tokens(self) -> int | None:
         """Maximum number of input tokens; None: not known. Used if an overflow error states no limit."""
-        return self.max_input or self.window
+        return self.max_input_tokens or self.context_window
 
 
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
@@ -114,7 +114,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """True if the provider enforces `output_schema`. False: the proxy validates the reply."""
 
 
-FROM_CLIENT = "the client"
+CLIENT_CREDENTIAL_ORIGIN = "the client"
 """Origin of a credential from the client request. It is not stored beyond that request."""
 
 
@@ -187,12 +187,12 @@ class Decoder(ABC):
     Its methods raise `UpstreamError` if the response is an error or violates the wire format.
     """
 
-    signature: str = ""
+    default_signature: str = ""
     """Signature of thinking blocks for which the upstream sent no state (`wire/signatures.py`)."""
     finished: bool = False
     """True if the last frame of the wire was read (`[DONE]`, `response.completed`). No further frames need to be
     awaited."""
-    continuation: str | None = None
+    continuation_token: str | None = None
     """Token that continues this reply in another call. None: unsupported. "": the reply is complete. A token is only
     returned if there was no `Stop`."""
 
@@ -237,61 +237,61 @@ class Adaptation(Struct, frozen=True):
     """True if the adaptation is stored for the model. False: it applies to this request only."""
 
 
-class Wire(ABC, Generic[D]):
+class Wire(ABC, Generic[DialectT]):
     """Base class of wires. A wire performs no I/O and stores nothing between calls."""
 
-    dialect_type: type[D]
+    dialect_type: type[DialectT]
     """Class of the dialects. Its defaults describe the vendor of the protocol."""
     framing: Literal["sse", "ndjson"]
     """Framing of a streamed body."""
 
     @abstractmethod
-    def encode_request(self, call: Call[D]) -> UpstreamRequest:
+    def encode_request(self, call: Call[DialectT]) -> UpstreamRequest:
         """Encode the request. Raises `UnsupportedFeature` if the encoded request would lose its meaning."""
 
     @abstractmethod
-    def new_decoder(self, call: Call[D]) -> Decoder:
+    def new_decoder(self, call: Call[DialectT]) -> Decoder:
         """Return a new decoder for one response."""
 
     @abstractmethod
     def decode_error(
-        self, call: Call[D], status: int, headers: Mapping[str, str], body: bytes
+        self, call: Call[DialectT], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
         """Decode a response with a status other than 2xx.
 
         Returns an `UpstreamError`, or deltas if the body contains a reply.
         """
 
-    def accepts_url(self, dialect: D, block: ImageBlock | DocumentBlock) -> bool:
+    def accepts_media_url(self, dialect: DialectT, block: ImageBlock | DocumentBlock) -> bool:
         """Return True if the server reads an image or a document from its URL."""
         return False
 
-    def find_adaptation(self, call: Call[D], error: UpstreamError) -> Adaptation | None:
+    def find_adaptation(self, call: Call[DialectT], error: UpstreamError) -> Adaptation | None:
         """Return the adaptation for an error. None: no change would help."""
         return None
 
-    def apply_adaptation(self, dialect: D, name: str) -> D:
+    def apply_adaptation(self, dialect: DialectT, name: str) -> DialectT:
         """Return the dialect with an adaptation applied; an unknown name changes nothing."""
         return dialect
 
 
-class RelayWire(Wire[D]):
+class RelayWire(Wire[DialectT]):
     """Wire with the client's own protocol. Bytes are forwarded unchanged and only inspected."""
 
     @abstractmethod
-    def with_reply_model(self, reply: bytes, model: str) -> bytes:
+    def replace_reply_model(self, reply: bytes, model: str) -> bytes:
         """Return a message, or a stream from its first event on, with the given model name."""
 
     @abstractmethod
-    def without_message_start(self, reply: bytes) -> bytes:
+    def remove_message_start(self, reply: bytes) -> bytes:
         """Return a stream from its first event on without its `message_start` event."""
 
     @abstractmethod
-    def split_end(self, frames: bytes) -> tuple[bytes, bytes]:
+    def split_after_message_end(self, frames: bytes) -> tuple[bytes, bytes]:
         """Return the frames up to the end of the message, and the bytes after it."""
 
     @abstractmethod
-    def without_events(self, behind: bytes) -> bytes:
+    def remove_events(self, behind: bytes) -> bytes:
         """Return the bytes after the end of a message without their events."""
 
     @abstractmethod

@@ -147,12 +147,12 @@ def encode_upstream(request: MessagesRequest, target: Target) -> tuple[list[Fide
             request=prepared.request,
             model=target.model,
             dialect=target.dialect,
-            stream=request.stream,
-            aliases=prepared.aliases,
+            streams_upstream=request.stream,
+            client_tool_names=prepared.aliases,
             new_id=lambda prefix: f"{prefix}1",
             provider=target.provider.prefix,
-            address=target.base_url,
-            window=target.capabilities.context_window if target.capabilities.known else None,
+            base_url=target.base_url,
+            context_window=target.capabilities.context_window if target.capabilities.known else None,
         )
     )
     return [*prepared.notes, *upstream.notes], upstream.body

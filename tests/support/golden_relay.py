@@ -51,7 +51,7 @@ async def _play(
         return {"error": _refusal(error)}
     finally:
         watch.stop()
-    if not call.stream:
+    if not call.streams_upstream:
         return {"message": readable(msgspec.json.decode(received))}
     if answer.ending is not None:
         received += encode_events([answer.ending], "req_golden")

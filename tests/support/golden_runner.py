@@ -142,15 +142,17 @@ class GoldenCase:
             request=prepared.request,
             model=target.model,
             dialect=target.dialect,
-            stream=self.request.stream or bool(prepared.request.stop_sequences) or target.dialect.always_stream,
-            raw=self.posted,
-            aliases=prepared.aliases,
+            streams_upstream=self.request.stream
+            or bool(prepared.request.stop_sequences)
+            or target.dialect.always_stream,
+            client_body=self.posted,
+            client_tool_names=prepared.aliases,
             new_id=lambda prefix: f"{prefix}{next(count):022d}",
             provider=target.provider.prefix,
-            address=target.base_url,
-            window=target.capabilities.context_window if target.capabilities.known else None,
-            max_input=target.capabilities.max_input if target.capabilities.known else None,
-            estimate=lambda: ESTIMATE,
+            base_url=target.base_url,
+            context_window=target.capabilities.context_window if target.capabilities.known else None,
+            max_input_tokens=target.capabilities.max_input if target.capabilities.known else None,
+            estimate_input_tokens=lambda: ESTIMATE,
         )
 
     def common_notes(self) -> Sequence[FidelityNote]:
@@ -217,7 +219,7 @@ class _Reads:
         self._chunks = chunks
         self._wire = scenario.target.wire
         self._decoder = self._wire.new_decoder(call)
-        self.signature = self._decoder.signature
+        self.signature = self._decoder.default_signature
         sequences = call.request.stop_sequences
         self._cutter = StopSequenceFilter(sequences) if sequences else None
 
@@ -244,7 +246,7 @@ class _Reads:
             if isinstance(outcome, Exception):
                 raise outcome
             yield outcome
-        elif not self._call.stream:
+        elif not self._call.streams_upstream:
             yield self._decoder.decode_body(b"".join(self._chunks))
         else:
             yield from self._streamed()

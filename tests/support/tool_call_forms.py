@@ -86,8 +86,8 @@ def new_call(**fields: Any) -> Call:
         request=prepared.request,
         model="m",
         dialect=openai_chat.Dialect(text_call_formats=TOOL_CALL_FORMATS, thinking_tags=OPENED_THINKING_TAGS),
-        stream=True,
-        aliases=prepared.aliases,
+        streams_upstream=True,
+        client_tool_names=prepared.aliases,
         new_id=lambda prefix: f"{prefix}{next(count):022d}",
         provider="somebody",
     )

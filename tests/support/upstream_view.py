@@ -85,7 +85,7 @@ def _gathered(spoken: Iterator[SeenText]) -> list[SeenText]:
 def decode_seen(step: SessionStep, request: UpstreamRequest) -> list[SeenText]:
     """Return the conversation in an upstream request."""
     conversation = READERS[step.wire](json.loads(request.body))
-    aliases = step.scenario.call().aliases
+    aliases = step.scenario.call().client_tool_names
     spoken = [_spoken(turn, aliases) for turn in conversation.turns]
     moves_media = isinstance(step.dialect, openai_responses.Dialect) and not step.dialect.accepts_media_in_results
     if step.wire == "openai_chat" or moves_media:
@@ -147,7 +147,7 @@ class _Expectation:
         self._dialect = step.dialect
         call = step.scenario.call()
         prepared = call.request
-        self._said_upstream = {name: said for said, name in call.aliases.items()}
+        self._said_upstream = {name: said for said, name in call.client_tool_names.items()}
         pictures = "image/png" in getattr(step.dialect, "image_types", ("image/png",))
         self._takes = {
             "image": pictures and prepared.accepts_images,

@@ -28,7 +28,7 @@ _CHAT = WireConfig(
         mid_conversation_system="remind",
         effort_form="reasoning_effort",
         sends_strict=False,
-        image_urls=False,  # LiteLLM itself fetches them for some providers, from any URL of a client
+        accepts_image_urls=False,  # LiteLLM itself fetches them for some providers, from any URL of a client
     ),
     model_rules=build_model_rules(
         "docs.litellm.ai/docs/providers",

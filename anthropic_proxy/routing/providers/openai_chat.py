@@ -30,9 +30,9 @@ _GPT_5_CHAT = {
 _GROQ_GPT_OSS = {
     "effort_form": "reasoning_effort",
     "reasoning_mode": "always",
-    "thinking_request": "include_reasoning",
+    "thinking_request_field": "include_reasoning",
     "replayed_thinking_field": "reasoning",
-    "json_output": "json_schema",
+    "reply_schema_form": "json_schema",
 }
 _GROQ_OWN_TOOLS = {
     "server_tools": ("web_search", "code_execution"),
@@ -48,13 +48,13 @@ _GROQ_COMPOUND = {
         ("code_execution", "code_interpreter"),
     ),
     "server_tool_form": "enabled",
-    "server_tool_settings": (("allowed_domains", "include_domains"), ("blocked_domains", "exclude_domains")),
+    "server_tool_setting_names": (("allowed_domains", "include_domains"), ("blocked_domains", "exclude_domains")),
 }
 _GROQ_QWEN = {
     "effort_form": "reasoning_effort",
     "effort_names": (("low", "default"), ("medium", "default"), ("high", "default")),
     "reasoning_mode": "unless_off",
-    "thinking_request": "reasoning_format",
+    "thinking_request_field": "reasoning_format",
 }
 _GROQ_QWEN_WITH_LEVELS = {**_GROQ_QWEN, "effort_names": ()}
 _KIMI_K2_THINKING = {
@@ -71,13 +71,13 @@ _KIMI_THINKING = {
     "replayed_thinking_field": "reasoning_content",
     "thinking_replay_scope": "calls",
     "accepts_forced_tool": "not_thinking",
-    "json_output": "json_schema",
+    "reply_schema_form": "json_schema",
 }
 _KIMI_K3 = {
     "effort_form": "reasoning_effort",
     "effort_names": (("medium", "high"), ("xhigh", "max")),
     "reasoning_mode": "always",
-    "thinking_retention": "keep",
+    "thinking_retention_field": "keep",
     "accepts_forced_tool": "any",
 }
 
@@ -101,7 +101,7 @@ _GROQ_AUDIO = ("whisper-large-v3", "whisper-large-v3-turbo", "distil-whisper-lar
 _GROQ_CHAT = WireConfig(
     wire=openai_chat.WIRE,
     dialect=openai_chat.Dialect(
-        signature_tag="groq", omits_null=True, json_output="json_object", json_output_alone=True
+        signature_tag="groq", omits_null_content=True, reply_schema_form="json_object", reply_schema_exclusive=True
     ),
     model_rules=(
         *build_model_rules(
@@ -111,8 +111,8 @@ _GROQ_CHAT = WireConfig(
             ("groq/compound*", _GROQ_COMPOUND),
             ("compound-beta*", _GROQ_COMPOUND),
             ("qwen/qwen[3-9]*", _GROQ_QWEN_WITH_LEVELS),
-            ("qwen-qwq*", {"thinking_request": "reasoning_format", "reasoning_mode": "always"}),
-            ("deepseek-r1*", {"thinking_request": "reasoning_format", "reasoning_mode": "always"}),
+            ("qwen-qwq*", {"thinking_request_field": "reasoning_format", "reasoning_mode": "always"}),
+            ("deepseek-r1*", {"thinking_request_field": "reasoning_format", "reasoning_mode": "always"}),
         ),
         # these two return 400: "`reasoning_effort` must be one of `none` or `default`"
         *build_model_rules(
@@ -162,10 +162,10 @@ _MOONSHOT_CHAT = WireConfig(
         signature_tag="kimi",
         tool_name_pattern=r"[a-zA-Z][a-zA-Z0-9_-]*",
         output_limit_field="max_tokens",
-        schema=SchemaRules(inlines_references=True, allows_type_beside_alternatives=False),
-        prefill="partial",
-        image_urls=False,
-        json_output="json_object",
+        schema_rules=SchemaRules(inlines_references=True, allows_type_beside_alternatives=False),
+        prefill_form="partial",
+        accepts_image_urls=False,
+        reply_schema_form="json_object",
     ),
     model_rules=build_model_rules(
         "platform.kimi.ai/docs/api/chat; vercel/ai packages/moonshotai",
@@ -173,7 +173,7 @@ _MOONSHOT_CHAT = WireConfig(
         ("kimi-k2-*", {"call_ids": "counted"}),
         ("kimi-k2-thinking*", _KIMI_K2_THINKING),
         ("kimi-k2.[5-9]*", _KIMI_THINKING),
-        ("kimi-k2.[6-9]*", {"thinking_retention": "keep"}),
+        ("kimi-k2.[6-9]*", {"thinking_retention_field": "keep"}),
         ("kimi-k2.7-code*", {"effort_form": "omit", "reasoning_mode": "always"}),
         ("kimi-k[3-9]*", {**_KIMI_THINKING, **_KIMI_K3}),
     ),

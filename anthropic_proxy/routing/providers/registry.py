@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal
 from msgspec import Struct
 
 from anthropic_proxy.settings import ProviderVariables
-from anthropic_proxy.wire.contract import D, Wire
+from anthropic_proxy.wire.contract import DialectT, Wire
 
 UNKNOWN_PROJECT = "{project}"
 """Placeholder in a Vertex AI base URL for the Google Cloud project. `Credentials.next_token` replaces it."""
@@ -35,12 +35,12 @@ def build_model_rules(source: str, read_date: str, *rules: tuple[str, Mapping[st
     return tuple(ModelRule(pattern, fields, source, read_date) for pattern, fields in rules)
 
 
-class WireConfig(Struct, Generic[D], frozen=True, kw_only=True):
+class WireConfig(Struct, Generic[DialectT], frozen=True, kw_only=True):
     """Configuration of one wire (API such as Chat Completions) for calls to one provider."""
 
-    wire: Wire[D]
+    wire: Wire[DialectT]
     """Encoder of requests and decoder of replies for the API."""
-    dialect: D
+    dialect: DialectT
     """Deviations of the provider from the API, before `model_rules` apply."""
     model_rules: Sequence[ModelRule] = ()
     """Changes to `dialect` by model. All matching rules apply; a later rule overrides an earlier one."""

@@ -13,7 +13,7 @@ from anthropic_proxy.upstream.http.dialer import Dialer, LocalConnectionRefused
 from anthropic_proxy.upstream.http.pool import KEEP_ALIVE_SECONDS, ConnectionPool
 from anthropic_proxy.upstream.http.response import HttpResponse
 from anthropic_proxy.upstream.http.url import Origin, Url, encode_request_head, find_proxy, join_url, parse_url
-from anthropic_proxy.wire.contract import FROM_CLIENT, Credential, UpstreamRequest
+from anthropic_proxy.wire.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 
 _MAX_CACHED_HEADS = 256
 """Maximum number of cached request heads. A full cache is emptied, because relayed requests may all differ."""
@@ -122,7 +122,7 @@ class HttpTransport:
         except ValueError as error:
             raise UpstreamUnreachable(f"no request can be sent to {_redacted(base_url)} ({error})") from error
         head = _Head(request.method, dict(request.headers), credential, target_url.origin, proxy, header_bytes)
-        if self._pool.keep_alive_seconds and (credential is None or credential.origin != FROM_CLIENT):
+        if self._pool.keep_alive_seconds and (credential is None or credential.origin != CLIENT_CREDENTIAL_ORIGIN):
             if len(self._heads) >= _MAX_CACHED_HEADS:
                 self._heads.clear()
             self._heads[base_url, request.path] = head

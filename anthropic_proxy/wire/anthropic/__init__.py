@@ -12,10 +12,10 @@ from anthropic_proxy.wire.anthropic.inspector import (
     decode_error,
     find_adaptation,
     frames_to_inspect,
-    split_end,
-    with_reply_model,
-    without_events,
-    without_message_start,
+    remove_events,
+    remove_message_start,
+    replace_reply_model,
+    split_after_message_end,
 )
 from anthropic_proxy.wire.anthropic.request import encode_request
 from anthropic_proxy.wire.contract import Call, Decoder, RelayWire
@@ -32,10 +32,10 @@ class AnthropicWire(RelayWire[Dialect]):
     decode_error = staticmethod(decode_error)
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
-    with_reply_model = staticmethod(with_reply_model)
-    without_message_start = staticmethod(without_message_start)
-    split_end = staticmethod(split_end)
-    without_events = staticmethod(without_events)
+    replace_reply_model = staticmethod(replace_reply_model)
+    remove_message_start = staticmethod(remove_message_start)
+    split_after_message_end = staticmethod(split_after_message_end)
+    remove_events = staticmethod(remove_events)
     frames_to_inspect = staticmethod(frames_to_inspect)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:

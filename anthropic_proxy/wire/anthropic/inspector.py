@@ -43,7 +43,7 @@ def frames_to_inspect(frames: bytes) -> bytes:
     return _EVENT_END.join([part for part in parts if _OF_MESSAGE in part or _OF_FAILURE in part])
 
 
-def split_end(frames: bytes) -> tuple[bytes, bytes]:
+def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
     """Return the frames up to the end of the message, and the bytes after it."""
     at = frames.find(_END)
     while at >= 0 and (border := _BORDER.search(frames, at)):
@@ -54,14 +54,14 @@ def split_end(frames: bytes) -> tuple[bytes, bytes]:
     return frames, b""
 
 
-def without_events(behind: bytes) -> bytes:
+def remove_events(behind: bytes) -> bytes:
     """Return the bytes after the end of a message without events: clients expect no ping there."""
     if not behind.strip():
         return behind
     return b"".join(part for part in _FRAMES.split(behind) if not _EVENT.search(part))
 
 
-def with_reply_model(reply: bytes, model: str) -> bytes:
+def replace_reply_model(reply: bytes, model: str) -> bytes:
     """Return a message, or the bytes of a stream from its first event on, as the reply of that model."""
     at, end = 0, len(reply)
     if not reply.lstrip().startswith(b"{"):
@@ -76,7 +76,7 @@ def with_reply_model(reply: bytes, model: str) -> bytes:
         return reply  # not ours to judge
 
 
-def without_message_start(reply: bytes) -> bytes:
+def remove_message_start(reply: bytes) -> bytes:
     """Return the bytes of a stream from its first event on without `message_start`."""
     start, end = _find_start(reply)
     return reply[:start] + reply[end:]
@@ -107,7 +107,10 @@ def decode_error(
 ) -> UpstreamError | list[Delta]:
     """Decode a response with a status other than 2xx. Anthropic's errors are forwarded with redacted keys."""
     error = build_upstream_error(
-        decode_error_body(status, headers, body), call.provider, window=call.max_input_tokens, estimate=call.estimate
+        decode_error_body(status, headers, body),
+        call.provider,
+        window=call.effective_max_input_tokens,
+        estimate=call.estimate_input_tokens,
     )
     if headers.get("x-should-retry") == "false":
         error.retryable = False
@@ -203,9 +206,7 @@ _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class RelayInspector(Decoder):
-    """Takes usage, end and failure from an answer that passes unchanged; its text is not our concern."""
-
-    signature = ""
+    """Decoder of a forwarded response: returns usage and stop reason, and raises its errors. Text is ignored."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
@@ -269,7 +270,7 @@ class RelayInspector(Decoder):
     def _refusal(self, frame: bytes) -> UpstreamError:
         self.finished = True
         error = build_upstream_error(
-            decode_error_body(None, {}, frame), self._call.provider, window=self._call.max_input_tokens
+            decode_error_body(None, {}, frame), self._call.provider, window=self._call.effective_max_input_tokens
         )
         if self._call.dialect.has_anthropic_errors:
             error.body = redact_key_patterns(frame.decode(errors="replace")).encode()

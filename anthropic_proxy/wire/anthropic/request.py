@@ -50,17 +50,17 @@ _decode_block = msgspec.json.Decoder(_Block).decode
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     """Return the client's bytes with the target model, without content that the server rejects or must not receive."""
-    query = f"?{call.query}" if call.query else ""
+    query = f"?{call.client_query}" if call.client_query else ""
     return UpstreamRequest(
-        path=call.path + query,
-        body=_edited(call) if call.raw else b"",
+        path=call.client_path + query,
+        body=_edited(call) if call.client_body else b"",
         headers=_headers(call),
-        method="POST" if call.raw else "GET",
+        method="POST" if call.client_body else "GET",
     )
 
 
 def _headers(call: Call[Dialect]) -> dict[str, str]:
-    client_headers = call.headers
+    client_headers = call.client_headers
     if call.dialect.forwards_client_headers:
         headers = {name: value for name, value in client_headers.items() if name not in NOT_FORWARDED_HEADERS}
     else:
@@ -68,20 +68,20 @@ def _headers(call: Call[Dialect]) -> dict[str, str]:
     for name in client_headers.get("connection", "").split(","):
         headers.pop(name.strip().lower(), None)
     headers.setdefault(VERSION_HEADER, VERSION)
-    if call.raw:
+    if call.client_body:
         headers.setdefault("content-type", "application/json")
     return headers
 
 
 def _edited(call: Call[Dialect]) -> bytes:
     try:
-        return json_spans.apply_edits(call.raw, _find_edits(call.raw, call))
+        return json_spans.apply_edits(call.client_body, _find_edits(call.client_body, call))
     except json_spans.RepeatedKeyError:
         # the next parser may use another of the repeated values than this one
-        body = msgspec.json.encode(msgspec.json.decode(call.raw))
+        body = msgspec.json.encode(msgspec.json.decode(call.client_body))
         return json_spans.apply_edits(body, _find_edits(body, call))
     except (msgspec.DecodeError, RecursionError):
-        return call.raw  # the API reports the syntax error
+        return call.client_body  # the API reports the syntax error
 
 
 def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:

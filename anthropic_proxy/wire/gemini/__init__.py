@@ -11,7 +11,7 @@ from anthropic_proxy.wire.contract import Call, Decoder, Wire
 from anthropic_proxy.wire.failures import blocked_reply_stop, build_upstream_error, decode_error_body, is_policy_refusal
 from anthropic_proxy.wire.gemini.adaptation import apply_adaptation, find_adaptation
 from anthropic_proxy.wire.gemini.dialect import Dialect
-from anthropic_proxy.wire.gemini.media import accepts_url
+from anthropic_proxy.wire.gemini.media import accepts_media_url
 from anthropic_proxy.wire.gemini.request import encode_request
 from anthropic_proxy.wire.gemini.stream import GeminiDecoder
 
@@ -24,7 +24,7 @@ class GeminiWire(Wire[Dialect]):
     dialect_type = Dialect
     framing = "sse"
     encode_request = staticmethod(encode_request)
-    accepts_url = staticmethod(accepts_url)
+    accepts_media_url = staticmethod(accepts_media_url)
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
 
@@ -40,7 +40,11 @@ class GeminiWire(Wire[Dialect]):
         if is_policy_refusal(fault):
             return [Usage(output_tokens=0), blocked_reply_stop(call.provider, fault.message)]
         return build_upstream_error(
-            fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=call.request.max_tokens
+            fault,
+            call.provider,
+            window=call.effective_max_input_tokens,
+            estimate=call.estimate_input_tokens,
+            asked=call.request.max_tokens,
         )
 
 

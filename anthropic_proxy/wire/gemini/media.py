@@ -31,7 +31,7 @@ def has_inline_data(part: dict[str, Any]) -> bool:
     return "inlineData" in part
 
 
-def accepts_url(dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
+def accepts_media_url(dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
     """Return True if the model reads an image or document from its URL. False for an unknown media type."""
     if not (dialect.accepts_file_urls or block.source.url.startswith(_OWN_PLACES)):
         return False
@@ -46,7 +46,7 @@ def encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: 
     sees = call.request.accepts_images if kind == "image" else call.request.accepts_pdf
     title = block.title if isinstance(block, DocumentBlock) else None
     if source.type == "url":
-        if sees and accepts_url(call.dialect, block):
+        if sees and accepts_media_url(call.dialect, block):
             return {"fileData": {"mimeType": media_type, "fileUri": source.url}}
         notes.append(media_omitted_note(kind, "", by_address=True))
         return {"text": f"[{kind}: {source.url}]"}

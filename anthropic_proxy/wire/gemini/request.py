@@ -35,13 +35,13 @@ _ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Sc
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Encode the upstream request for `generateContent`, or for `streamGenerateContent` if `call.stream`.
+    """Encode the upstream request for `generateContent`, or for `streamGenerateContent` if `call.streams_upstream`.
 
     Raises `UnsupportedFeature` if a forced tool cannot be offered. Smaller losses become notes.
     """
     request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
-    budget = WorkBudget("tools", max_steps_here=call.max_steps_here, tool_names=call.aliases)
+    budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
     toolbox = encode_tools(request, dialect, notes, budget)
     config, instruction = _encode_config(call, toolbox, notes, budget)
     contents = ContentsEncoder(call, notes)
@@ -57,10 +57,10 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     if toolbox.tool_config:
         body["toolConfig"] = toolbox.tool_config
     body["generationConfig"] = config
-    if call.continuation:
-        body["continuationToken"] = call.continuation
+    if call.continuation_token:
+        body["continuationToken"] = call.continuation_token
     return UpstreamRequest(
-        path=_path_of(call.model, call.stream),
+        path=_path_of(call.model, call.streams_upstream),
         body=_encode(body),
         headers=_HEADERS,
         notes=notes,

@@ -42,7 +42,7 @@ class GeminiDecoder(Decoder):
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
-        self.signature = empty_signature(call.dialect.signature_tag)
+        self.default_signature = empty_signature(call.dialect.signature_tag)
         own = find_google_tools(call.request, call.dialect)
         self._sources = GroundingDecoder(call, own) if own.field_names else None
         self._programs = CodeExecutionDecoder(call.new_id)
@@ -60,7 +60,7 @@ class GeminiDecoder(Decoder):
         self._stopped = False
         self.finished = False
         """Always False: no frame is marked as the last, and token counts may follow the finish reason."""
-        self.continuation: str | None = "" if call.dialect.accepts_continuation else None
+        self.continuation_token: str | None = "" if call.dialect.accepts_continuation else None
         """Token that continues this reply in another request. "": none. None: the model supports no continuation."""
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
@@ -111,7 +111,11 @@ class GeminiDecoder(Decoder):
                 return
             asked = call.request.max_tokens
             raise build_upstream_error(
-                fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=asked
+                fault,
+                call.provider,
+                window=call.effective_max_input_tokens,
+                estimate=call.estimate_input_tokens,
+                asked=asked,
             )
         candidate = reply.candidates[0] if reply.candidates else None
         if candidate is not None and candidate.index:
@@ -205,7 +209,7 @@ class GeminiDecoder(Decoder):
         if signature:
             deltas.append(self._carry(signature))
         key, name = self._calls, call.name
-        deltas.append(ToolCall(key, self._ids.assign_client_id(call.id), self._call.aliases.get(name, name)))
+        deltas.append(ToolCall(key, self._ids.assign_client_id(call.id), self._call.client_tool_names.get(name, name)))
         if has_arguments:
             deltas.append(ToolArgs(key, bytes(call.args).decode(errors="replace")))
         deltas.append(ToolEnd(key))
@@ -237,8 +241,8 @@ class GeminiDecoder(Decoder):
         )
 
     def _end(self, reason: str, candidate: Candidate) -> list[Delta]:
-        if reason == CONTINUATION_REASON and candidate.continuation_token and self.continuation is not None:
-            self.continuation, self._stopped = candidate.continuation_token, True
+        if reason == CONTINUATION_REASON and candidate.continuation_token and self.continuation_token is not None:
+            self.continuation_token, self._stopped = candidate.continuation_token, True
             return self._release_text()
         return self._stop(self._find_stop(reason, candidate))
 
@@ -257,7 +261,7 @@ class GeminiDecoder(Decoder):
         return Stop("end_turn")
 
     def _fills_window(self) -> bool:
-        totals, window = self._usage, self._call.window
+        totals, window = self._usage, self._call.context_window
         counts = (totals.prompt_token_count, totals.candidates_token_count, totals.thoughts_token_count)
         return window is not None and sum(count or 0 for count in counts) >= window - 1
 

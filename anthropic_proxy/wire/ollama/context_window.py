@@ -10,6 +10,6 @@ and lose the beginning of the conversation."""
 
 def context_window(call: Call[Dialect]) -> int | None:
     """Return the window in tokens, input and output together. None: unknown, the server decides."""
-    if call.window is None and call.dialect.sends_num_ctx:
+    if call.context_window is None and call.dialect.sends_num_ctx:
         return UNKNOWN_WINDOW
-    return call.window
+    return call.context_window

@@ -61,7 +61,11 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     if _BUSY.search(message):
         fault = structs.replace(fault, codes=fault.codes | {"overloaded_error"})
     error = build_upstream_error(
-        fault, call.provider, window=context_window(call), estimate=call.estimate, asked=call.request.max_tokens
+        fault,
+        call.provider,
+        window=context_window(call),
+        estimate=call.estimate_input_tokens,
+        asked=call.request.max_tokens,
     )
     if error.status == 404 and not message:
         error.message += ": there is no /api/chat. The address must be Ollama's own, without a path such as /v1"

@@ -8,7 +8,7 @@ from anthropic_proxy.wire.json_repair import parse_token_count
 ABSENT = Raw(b"")
 
 
-class Function(Struct, gc=False):
+class FunctionCall(Struct, gc=False):
     """A call's name and arguments."""
 
     name: str = ""
@@ -19,7 +19,7 @@ class Function(Struct, gc=False):
 class ToolCallField(Struct, gc=False):
     """A whole call."""
 
-    function: Function
+    function: FunctionCall
     id: str | None = None
     """Missing before Ollama 0.12."""
 

@@ -25,13 +25,15 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     """Encode the request for `/api/chat`. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     dialect = call.dialect
     notes: list[FidelityNote] = []
-    tools = encode_tools(call, WorkBudget("tools", max_steps_here=call.max_steps_here, tool_names=call.aliases))
+    tools = encode_tools(
+        call, WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
+    )
     schema, instruction = _output(call, tools, notes)
     messages = OllamaMessageEncoder(call)
     body: dict[str, Any] = {
         "model": call.model,
-        "messages": messages.encode(extra_system=instruction, ask=tools.instructions),
-        "stream": call.stream,  # left out it means true
+        "messages": messages.encode(extra_system=instruction, ask=tools.user_instruction),
+        "stream": call.streams_upstream,  # left out it means true
     }
     if tools.definitions:
         body["tools"] = tools.definitions

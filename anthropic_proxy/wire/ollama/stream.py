@@ -31,7 +31,7 @@ class OllamaDecoder(Decoder):
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
-        self.signature = empty_signature(call.dialect.signature_tag)
+        self.default_signature = empty_signature(call.dialect.signature_tag)
         """Signs thinking: there is nothing to carry beside its text."""
         self.finished = False
         """True after the line with `done`."""

@@ -22,7 +22,7 @@ class ToolFields(Struct):
     """Request fields for tools."""
 
     definitions: list[Raw]
-    instructions: str = ""
+    user_instruction: str = ""
     """User text for a requirement that the server cannot enforce."""
     notes: list[FidelityNote] = []
 
@@ -53,7 +53,7 @@ def _choose(kind: str, name: str, tools: ToolFields, call: Call[Dialect]) -> Non
             f"tool_choice: {call.provider} cannot be forced to call a tool, because it supports none of the "
             f"given tools: {asked}."
         )
-    tools.instructions = f"Call the tool {name} now." if kind == "tool" else "Call one of the tools now."
+    tools.user_instruction = f"Call the tool {name} now." if kind == "tool" else "Call one of the tools now."
     how = "only that tool is offered, and a user text" if kind == "tool" else "a user text"
     tools.notes.append(
         FidelityNote("emulated", "tool_choice", f"{call.provider} is not known to force calls; {how} asks for one")

@@ -37,9 +37,9 @@ class ChatWire(Wire[Dialect]):
         reply = reply_in_error(fault, call)
         return classify_fault(fault, call) if reply is None else reply
 
-    def accepts_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
+    def accepts_media_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
         """Return True if the server reads an image or a PDF from a URL."""
-        return dialect.image_urls if isinstance(block, ImageBlock) else dialect.accepts_pdf_urls
+        return dialect.accepts_image_urls if isinstance(block, ImageBlock) else dialect.accepts_pdf_urls
 
 
 WIRE = ChatWire()

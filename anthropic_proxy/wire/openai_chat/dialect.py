@@ -94,13 +94,13 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Kimi from k2.5 on and DeepSeek v4 reason unless it is switched off; Kimi k2.7-code and k3 always.
     Proven by: golden/openai_chat/tools/moonshot_forced_tool, golden/openai_chat/thinking/deepseek_thinking_off.
     """
-    thinking_request: Literal["", "include_reasoning", "reasoning_format"] = ""
+    thinking_request_field: Literal["", "include_reasoning", "reasoning_format"] = ""
     """Field that requests reasoning apart from the text: `include_reasoning: true` (Groq's gpt-oss) or
     `reasoning_format: "parsed"` (Groq's qwen3, which otherwise writes `<think>`).
 
     Proven by: golden/openai_chat/thinking/groq_thinking, golden/openai_chat/thinking/groq_qwen.
     """
-    thinking_retention: Literal["", "keep", "clear_thinking"] = ""
+    thinking_retention_field: Literal["", "keep", "clear_thinking"] = ""
     """Field that makes the server keep the reasoning of earlier turns: `thinking.keep: "all"` (Kimi k2.6 and later;
     k2.5 rejects it) or `thinking.clear_thinking: false` (Z.ai, recorded).
 
@@ -163,7 +163,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_chat/tools/tools_elsewhere.
     """
-    streams_arguments: bool = False
+    sends_tool_stream: bool = False
     """True if `tool_stream: true` is sent with tools in a stream. Without it Z.ai sends arguments only at the end of a
     call (docs.z.ai, "Tool streaming"; opencrabs glm_reasoning.rs, 2026-11-20).
 
@@ -183,18 +183,18 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_chat/tools/xai_strict_tool.
     """
-    schema: SchemaRules = UNRESTRICTED_RULES
+    schema_rules: SchemaRules = UNRESTRICTED_RULES
     """Limits of the schema language: Moonshot's has no `$ref` and no `type` beside `anyOf`.
 
     Proven by: golden/openai_chat/structured_output/moonshot_schema.
     """
-    prefill: Literal["ask", "prefix", "partial"] = "ask"
+    prefill_form: Literal["ask", "prefix", "partial"] = "ask"
     """Continuation of a last assistant message: a user text requests it, or the message is marked `prefix: true`
     (DeepSeek, Mistral) or `partial: true` (Moonshot).
 
     Proven by: golden/openai_chat/text/prefill, golden/openai_chat/text/moonshot_prefill.
     """
-    image_urls: bool = True
+    accepts_image_urls: bool = True
     """True if images may be sent as URLs; Moonshot accepts only their data. Proven by: moonshot_image_url."""
     image_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/gif", "image/webp")
     """Media types of pictures; xAI takes only JPEG and PNG. Proven by: golden/openai_chat/media/xai_picture."""
@@ -224,14 +224,14 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """Field that keeps a session at one provider, for its cache: OpenRouter's `session_id` ("Prompt caching",
     2026-11-20). Proven by: golden/openai_chat/text/openrouter_cache_marks.
     """
-    json_output: Literal["json_schema", "json_object", "ask"] = "json_schema"
+    reply_schema_form: Literal["json_schema", "json_object", "ask"] = "json_schema"
     """Form of a reply schema: `response_format` with the schema; `json_object` and the schema in the system prompt
     (DeepSeek, older Kimi, Z.ai); the system prompt alone.
 
     Proven by: golden/openai_chat/structured_output/structured_output,
     golden/openai_chat/structured_output/deepseek_json.
     """
-    json_output_alone: bool = False
+    reply_schema_exclusive: bool = False
     """True if `response_format` excludes tools and streaming, so that the system prompt is used instead (Groq).
 
     Proven by: golden/openai_chat/structured_output/groq_json.
@@ -252,7 +252,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """True if `stream_options: {include_usage}` is accepted; a few old servers reject it. Proven by: local_server."""
     session_header: str = ""
     """Header that keeps a session on one machine, for its cache: xAI's `x-grok-conv-id`. Proven by: xai_thinking."""
-    omits_null: bool = False
+    omits_null_content: bool = False
     """True if `content: null` is left out of an assistant message with calls (Groq). Proven by: groq_thinking."""
     server_tools: tuple[ServerToolKind, ...] = ()
     """Kinds of server tools that the server runs itself: those of `server_tool_names`.
@@ -276,18 +276,18 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_chat/server_tools/groq_compound.
     """
-    server_tool_settings: tuple[tuple[str, str], ...] = ()
+    server_tool_setting_names: tuple[tuple[str, str], ...] = ()
     """Limit of a web search → its name among the settings. Proven by: golden/openai_chat/server_tools/groq_compound,
     openrouter_search.
     """
-    call_ids: Literal["short", "nine", "counted"] = "short"
+    call_id_form: Literal["short", "nine", "counted"] = "short"
     """Form of call ids: up to 40 characters (OpenAI); exactly nine letters or digits (Mistral); `functions.<name>:<n>`,
     counted through the conversation, as in Kimi k2's training template.
 
     Proven by: golden/openai_chat/tools/long_call_ids, mistral_call_ids, moonshot_k2_ids.
     """
 
-    def must_not_think(self, request: PreparedRequest) -> bool:
+    def must_disable_thinking(self, request: PreparedRequest) -> bool:
         """Return True if reasoning that was not requested must be switched off because it excludes a forced call."""
         choice = request.tool_choice
         return (
@@ -299,8 +299,8 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
             and self.effort_form in ("thinking", "thinking_and_effort")
         )
 
-    def is_thinking(self, effort_form: str) -> bool:
+    def is_thinking(self, effort: str) -> bool:
         """Return True if the model reasons at this effort (`default`, `none` or a level)."""
         if self.reasoning_mode == "if_asked":
-            return effort_form not in ("default", "none")
-        return self.reasoning_mode == "always" or (self.reasoning_mode == "unless_off" and effort_form != "none")
+            return effort not in ("default", "none")
+        return self.reasoning_mode == "always" or (self.reasoning_mode == "unless_off" and effort != "none")

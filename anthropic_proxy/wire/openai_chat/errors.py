@@ -33,7 +33,11 @@ def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | N
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     """Return the error that a fault is, with what the call knows of its own size and what the user can do."""
     error = build_upstream_error(
-        fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=call.request.max_tokens
+        fault,
+        call.provider,
+        window=call.effective_max_input_tokens,
+        estimate=call.estimate_input_tokens,
+        asked=call.request.max_tokens,
     )
     if requires_responses_wire(fault.message):
         error.message = f"{error.message.rstrip('. ')}. Set {call.provider.upper()}_WIRE=responses."

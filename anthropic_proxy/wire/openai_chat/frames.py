@@ -8,7 +8,7 @@ from msgspec import Raw, Struct
 ABSENT = Raw(b"")
 
 
-class Function(Struct, gc=False):
+class FunctionCall(Struct, gc=False):
     """Name and arguments of a call, or fragments of them."""
 
     name: str | None = None
@@ -20,11 +20,11 @@ class ToolCallDelta(Struct, gc=False):
 
     index: int | None = None
     id: str | None = None
-    function: Function | None = None
+    function: FunctionCall | None = None
     extra_content: Raw = ABSENT
 
 
-class MessageDelta(Struct, gc=False):
+class ChoiceDelta(Struct, gc=False):
     """A `delta`, or the `message` of a whole answer."""
 
     content: str | None = None
@@ -79,12 +79,12 @@ class ChatUsage(Struct, gc=False):
 class Choice(Struct, gc=False):
     """The answer; we never ask for more than one."""
 
-    delta: MessageDelta | None = None
-    message: MessageDelta | None = None
+    delta: ChoiceDelta | None = None
+    message: ChoiceDelta | None = None
     finish_reason: str | None = None
     usage: ChatUsage | None = None
 
-    def whole(self) -> MessageDelta | None:
+    def reply_delta(self) -> ChoiceDelta | None:
         """Return the reply of a body that is not streamed: the message, unless only the delta brings anything.
 
         Perplexity sends both, the delta without text (recorded 2026).

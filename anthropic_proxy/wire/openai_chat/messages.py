@@ -28,7 +28,7 @@ from anthropic_proxy.wire.message_encoder import (
     pdf_url,
 )
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
-from anthropic_proxy.wire.openai_chat.parts import TextPart, join_contents, mark_last_text, with_thinking
+from anthropic_proxy.wire.openai_chat.parts import TextPart, add_cache_mark, join_contents, prepend_thinking
 from anthropic_proxy.wire.signatures import ReasoningState, decode_signature, digest_base_url
 
 _BRIDGE_TEXT = json_string("Understood.")
@@ -85,9 +85,9 @@ class ChatMessageEncoder(MessageEncoder):
         super().__init__(call.request)
         self.sends_reminders = dialect.mid_conversation_system == "remind"
         self._dialect = dialect
-        self._address = call.address
+        self._address = call.base_url
         self._thinking = dialect.is_thinking(call.request.effort)
-        self._keeps_ids = dialect.call_ids == "short"
+        self._keeps_ids = dialect.call_id_form == "short"
         self._ids: dict[str, str] = {}
         self._joined: dict[int, list[Any]] = {}
         """Index in `messages` → contents of neighbors that become one message."""
@@ -113,11 +113,11 @@ class ChatMessageEncoder(MessageEncoder):
         """Add cache marks to the system prompt and to the last message."""
         first, last = self.messages[0], self.messages[-1]
         if isinstance(first, _ChatMessage) and first.role == self._dialect.system_role:
-            first.content = mark_last_text(first.content)
+            first.content = add_cache_mark(first.content)
             if last is first:
                 return
         if isinstance(last, _ChatMessage | _Result):
-            last.content = mark_last_text(last.content)
+            last.content = add_cache_mark(last.content)
 
     def _add_reminder(self, text: Raw) -> None:
         """Add a reminder to the user message before it, or else to the next one: roles must alternate."""
@@ -131,9 +131,9 @@ class ChatMessageEncoder(MessageEncoder):
         last = self.messages[-1] if self.messages else None
         if not isinstance(last, _Reply):
             return
-        if self._dialect.prefill == "prefix":
+        if self._dialect.prefill_form == "prefix":
             last.prefix = True
-        elif self._dialect.prefill == "partial":
+        elif self._dialect.prefill_form == "partial":
             last.partial = True
         else:
             self._append_prefill_request()
@@ -175,7 +175,7 @@ class ChatMessageEncoder(MessageEncoder):
         return self._id_of(block.tool_use_id, "")
 
     def _encode_image(self, block: ImageBlock) -> _Part | None:
-        url = image_url(block, self._dialect.image_types, accepts_urls=self._dialect.image_urls)
+        url = image_url(block, self._dialect.image_types, accepts_urls=self._dialect.accepts_image_urls)
         return {"type": "image_url", "image_url": {"url": url}} if url else None
 
     def _encode_document(self, block: DocumentBlock) -> _Part | None:
@@ -203,7 +203,7 @@ class ChatMessageEncoder(MessageEncoder):
         if self._late_texts:
             self._flush_late_texts()
         self._has_open_calls = bool(calls)
-        content = join_json_strings(texts) if texts else UNSET if self._dialect.omits_null else _NULL
+        content = join_json_strings(texts) if texts else UNSET if self._dialect.omits_null_content else _NULL
         reply = _Reply(content=content, tool_calls=calls or UNSET)
         if thoughts or self._dialect.thinking_replay_scope != "kept":
             self._replay_thinking(thoughts, reply, bool(calls))
@@ -232,7 +232,7 @@ class ChatMessageEncoder(MessageEncoder):
         if not text and must and self._thinking:
             text = _MISSING_THINKING_TEXT
         if text and dialect.replayed_thinking_field == "content":
-            reply.content = with_thinking(text, reply.content)
+            reply.content = prepend_thinking(text, reply.content)
         elif text:
             setattr(reply, dialect.replayed_thinking_field, text)
 
@@ -246,7 +246,7 @@ class ChatMessageEncoder(MessageEncoder):
         return known
 
     def _new_id(self, client_id: str, name: str) -> str:
-        form = self._dialect.call_ids
+        form = self._dialect.call_id_form
         if form == "counted":
             return f"functions.{name}:{len(self._ids)}"
         if form == "nine" and _NINE.fullmatch(client_id):

@@ -25,13 +25,13 @@ class _MarkedTextPart(Struct, tag="text", tag_field="type", gc=False):
     cache_control: dict[str, str]
 
 
-def with_thinking(thoughts: str, content: Any) -> list[Any]:
+def prepend_thinking(thoughts: str, content: Any) -> list[Any]:
     """Return the content of an assistant message that begins with its reasoning."""
     thinking = {"type": "thinking", "thinking": [{"type": "text", "text": thoughts}]}
     return [thinking, TextPart(content)] if isinstance(content, Raw) and bytes(content) not in _EMPTY else [thinking]
 
 
-def mark_last_text(content: Any) -> Any:
+def add_cache_mark(content: Any) -> Any:
     """Return a message's content with a mark on its last text; unchanged where it has none that is not empty."""
     if isinstance(content, Raw):
         return content if bytes(content) in _EMPTY else [_MarkedTextPart(content, CACHE_MARK)]

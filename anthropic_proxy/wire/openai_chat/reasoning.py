@@ -30,13 +30,13 @@ class ReasoningDetailsBuffer:
                 elif value is not None:
                     last[key] = value
 
-    def pop(self) -> str:
+    def pop_json(self) -> str:
         """Return the list as JSON text and forget it; empty where there is none."""
         details, self._details = self._details, []
         return msgspec.json.encode(details).decode() if details else ""
 
 
-def text_of_details(raw: Raw) -> str:
+def reasoning_details_text(raw: Raw) -> str:
     """Return the readable part of `reasoning_details`."""
     texts = (detail.get("text") or detail.get("summary") for detail in _objects(raw))
     return "".join(text for text in texts if isinstance(text, str))

@@ -11,7 +11,7 @@ from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.messages import ChatMessageEncoder
 from anthropic_proxy.wire.openai_chat.parts import CACHE_MARK
-from anthropic_proxy.wire.openai_chat.structured_output import encode_output
+from anthropic_proxy.wire.openai_chat.structured_output import encode_reply_schema_fields
 from anthropic_proxy.wire.openai_chat.tools import encode_tools
 from anthropic_proxy.wire.openai_shared_fields import (
     add_sampling,
@@ -31,30 +31,30 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     dialect = call.dialect
     notes: list[FidelityNote] = []
     asked = call
-    if dialect.must_not_think(call.request):  # the history is unchanged, for the prompt cache
+    if dialect.must_disable_thinking(call.request):  # the history is unchanged, for the prompt cache
         asked = structs.replace(call, request=structs.replace(call.request, effort="none"))
         notes.append(_UNTHINKING)
-    budget = WorkBudget("tools", max_steps_here=call.max_steps_here, tool_names=call.aliases)
+    budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
     tools = encode_tools(asked, dialect, budget)
-    output = encode_output(call, dialect, tools, notes, budget)
+    output = encode_reply_schema_fields(call, dialect, tools, notes, budget)
     messages = ChatMessageEncoder(call, dialect)
     body: dict[str, Any] = {
         "model": call.model,
-        "messages": messages.encode(extra_system=output.instruction, ask=tools.instructions),
+        "messages": messages.encode(extra_system=output.system_instruction, ask=tools.user_instruction),
         dialect.output_limit_field: call.request.max_tokens,
     }
-    add_tools(body, tools.definitions, tools.choice, call, notes)
-    body |= tools.fields
-    if output.form is not None:
-        body["response_format"] = output.form
+    add_tools(body, tools.definitions, tools.tool_choice, call, notes)
+    body |= tools.body_fields
+    if output.response_format is not None:
+        body["response_format"] = output.response_format
     effort = _effort(asked, dialect, bool(tools.definitions), notes)
     _add_effort(body, effort, call, dialect, notes)
     add_sampling(body, effort, call, notes, sends_top_k=dialect.sends_top_k)
-    if call.stream:
+    if call.streams_upstream:
         body["stream"] = True
         if dialect.sends_include_usage:
             body["stream_options"] = {"include_usage": True}
-        if dialect.streams_arguments and tools.definitions:
+        if dialect.sends_tool_stream and tools.definitions:
             body["tool_stream"] = True
     if dialect.sends_store:
         body["store"] = False
@@ -64,7 +64,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         headers=add_user_and_tier(body, call, notes),  # before the body is encoded: it adds fields
         body=_encode(body),
         notes=(*notes, *tools.notes, *messages.notes),
-        enforces_schema=output.enforced,
+        enforces_schema=output.enforces_schema,
     )
 
 
@@ -101,14 +101,14 @@ def _add_effort(
     thinking: dict[str, Any] = {}
     if form in ("thinking", "thinking_and_effort") and effort != "default":
         thinking["type"] = "disabled" if sent_effort == "none" else "enabled"
-    if dialect.thinking_retention and sent_effort != "none":
+    if dialect.thinking_retention_field and sent_effort != "none":
         thinking.setdefault("type", "enabled")
-        thinking.update({"keep": "all"} if dialect.thinking_retention == "keep" else {"clear_thinking": False})
+        thinking.update({"keep": "all"} if dialect.thinking_retention_field == "keep" else {"clear_thinking": False})
     if thinking:
         body["thinking"] = thinking
-    if dialect.thinking_request == "include_reasoning":
+    if dialect.thinking_request_field == "include_reasoning":
         body["include_reasoning"] = True
-    elif dialect.thinking_request == "reasoning_format":
+    elif dialect.thinking_request_field == "reasoning_format":
         body["reasoning_format"] = "parsed"
 
 

@@ -28,7 +28,7 @@ from anthropic_proxy.messages.server_blocks import (
 )
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
-from anthropic_proxy.wire.openai_chat.frames import MessageDelta, is_present
+from anthropic_proxy.wire.openai_chat.frames import ChoiceDelta, is_present
 
 
 class _Found(Struct):
@@ -84,7 +84,7 @@ class ServerToolReader:
         self._searches = 0
         self._fetches = 0
 
-    def read(self, piece: MessageDelta) -> list[Delta]:
+    def read_delta(self, piece: ChoiceDelta) -> list[Delta]:
         """Return the server tool deltas of a chunk, which precede its text."""
         deltas: list[Delta] = []
         if is_present(piece.executed_tools):
@@ -97,7 +97,7 @@ class ServerToolReader:
             deltas += self._emit_search()
         return deltas
 
-    def finish(self) -> list[Delta]:
+    def end_searches(self) -> list[Delta]:
         """Return the remaining deltas at the end of the reply."""
         deltas = self._emit_search()
         for identifier in self._open.values():

@@ -19,10 +19,8 @@ class ServerToolFields(Struct):
 
     definitions: list[Raw]
     """Entries of `tools`."""
-    fields: dict[str, Any]
+    body_fields: dict[str, Any]
     """Fields of the body."""
-    names: list[str]
-    """As the client calls them."""
     notes: list[FidelityNote]
 
 
@@ -33,21 +31,20 @@ def offers_server_tools(call: Call[Dialect]) -> bool:
 
 def encode_server_tools(call: Call[Dialect], dialect: Dialect) -> ServerToolFields:
     """Encode the server tools of the request."""
-    encoded = ServerToolFields([], {}, [], [])
+    encoded = ServerToolFields([], {}, [])
     known = dict(dialect.server_tool_names)
     enabled: list[str] = []
     for tool in call.request.tools:
         if is_client_tool(tool) or server_tool_kind(tool) not in known:
             continue
-        encoded.names.append(tool.name)
         name, settings = known[server_tool_kind(tool)], _settings_of(tool, dialect, encoded.notes)
         if dialect.server_tool_form == "enabled":
             enabled.append(name)
-            encoded.fields |= {"search_settings": settings} if settings else {}
+            encoded.body_fields |= {"search_settings": settings} if settings else {}
         else:
             encoded.definitions.append(_definition(name, settings))
     if enabled:
-        encoded.fields["compound_custom"] = {"tools": {"enabled_tools": enabled}}
+        encoded.body_fields["compound_custom"] = {"tools": {"enabled_tools": enabled}}
     return encoded
 
 
@@ -64,7 +61,7 @@ def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dic
         "blocked_domains": tool.blocked_domains,
         "user_location": location,
     }
-    known = dict(dialect.server_tool_settings) if server_tool_kind(tool) == "web_search" else {}
+    known = dict(dialect.server_tool_setting_names) if server_tool_kind(tool) == "web_search" else {}
     given = {name: value for name, value in values.items() if value}
     lost = [name for name in given if name not in known]
     notes += [missing_setting_note(tool.name, name) for name in lost]

@@ -19,15 +19,19 @@ from anthropic_proxy.wire.openai_chat.frames import (
     ABSENT,
     ChatUsage,
     Choice,
+    ChoiceDelta,
     Chunk,
-    MessageDelta,
     ServerToolCounts,
     TokenDetails,
     ToolCallDelta,
     decode_chunk,
     is_present,
 )
-from anthropic_proxy.wire.openai_chat.reasoning import ReasoningDetailsBuffer, find_call_signature, text_of_details
+from anthropic_proxy.wire.openai_chat.reasoning import (
+    ReasoningDetailsBuffer,
+    find_call_signature,
+    reasoning_details_text,
+)
 from anthropic_proxy.wire.openai_chat.server_tool_results import ServerToolReader
 from anthropic_proxy.wire.openai_chat.server_tools import offers_server_tools
 from anthropic_proxy.wire.openai_chat.structured_output import OutputToolReader, uses_output_tool
@@ -48,7 +52,9 @@ class ChatDecoder(Decoder):
         dialect = call.dialect
         self._call = call
         self._provider = call.provider
-        self.signature = empty_signature(dialect.signature_tag, replay=1 if dialect.replayed_thinking_field else 0)
+        self.default_signature = empty_signature(
+            dialect.signature_tag, replay=1 if dialect.replayed_thinking_field else 0
+        )
         """Signs thinking that came without anything to carry."""
         self.finished = False
         """True after `[DONE]`."""
@@ -75,7 +81,7 @@ class ChatDecoder(Decoder):
     def notes(self) -> Sequence[FidelityNote]:
         """Deviations from the model's output."""
         found = self._text.notes if self._text is not None else ()
-        return (*found, *self._calls.mender.notes) if self._calls is not None else found
+        return (*found, *self._calls.repair.notes) if self._calls is not None else found
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Read one data field. Raises `UpstreamError` where it is an error or no JSON."""
@@ -96,7 +102,7 @@ class ChatDecoder(Decoder):
             chunk = self._decode_mended(body, repair_json)
         for choice in chunk.choices or ():
             if choice.delta is not None and choice.message is not None:
-                choice.delta, choice.message = choice.whole(), None
+                choice.delta, choice.message = choice.reply_delta(), None
         deltas = self._order(self._read(chunk))
         self.finished = True
         return deltas + self.decode_end()
@@ -120,11 +126,11 @@ class ChatDecoder(Decoder):
         if self._calls is not None:
             self._calls.flush_pending(deltas)
         deltas = [*self._late.feed(deltas), *self._late.flush_pending()]
-        return deltas if self._output is None else self._output.feed(deltas)
+        return deltas if self._output is None else self._output.convert_to_text(deltas)
 
     def _order(self, deltas: list[Delta]) -> list[Delta]:
         deltas = self._late.feed(deltas)
-        return deltas if self._output is None else self._output.feed(deltas)
+        return deltas if self._output is None else self._output.convert_to_text(deltas)
 
     def _decode_mended(self, data: bytes, mend: Callable[[bytes], bytes]) -> Chunk:
         try:
@@ -151,21 +157,21 @@ class ChatDecoder(Decoder):
             self._read_usage(chunk, choice, deltas)
         return deltas
 
-    def _read_piece(self, piece: MessageDelta, deltas: list[Delta]) -> None:
+    def _read_piece(self, piece: ChoiceDelta, deltas: list[Delta]) -> None:
         thinking = piece.reasoning_content or piece.reasoning
         details = piece.reasoning_details
         if details is not ABSENT and is_present(details):
             if self._details is not None:
                 self._details.feed(details)
-            thinking = thinking or text_of_details(details)
+            thinking = thinking or reasoning_details_text(details)
         if thinking:
             if self._calls is not None:
-                self._calls.end_finished(deltas)
+                self._calls.end_complete_calls(deltas)
             if self._text is not None:
                 self._text.note_separate_reasoning()
             deltas.append(Thinking(thinking))
         if self._executed is not None:
-            deltas += self._executed.read(piece)
+            deltas += self._executed.read_delta(piece)
         if piece.content:
             self._read_text(piece.content, deltas)
         if piece.refusal:
@@ -176,7 +182,7 @@ class ChatDecoder(Decoder):
 
     def _read_text(self, text: str, deltas: list[Delta]) -> None:
         if self._calls is not None:
-            self._calls.end_finished(deltas)
+            self._calls.end_complete_calls(deltas)
         if self._details is not None:
             self._sign_details(deltas)
         if self._text is not None:
@@ -184,7 +190,7 @@ class ChatDecoder(Decoder):
         else:
             deltas.append(Text(text))
 
-    def _read_calls(self, piece: MessageDelta, calls: list[ToolCallDelta], deltas: list[Delta]) -> None:
+    def _read_calls(self, piece: ChoiceDelta, calls: list[ToolCallDelta], deltas: list[Delta]) -> None:
         if self._details is not None:
             self._sign_details(deltas)
         if self._text is not None:
@@ -194,19 +200,19 @@ class ChatDecoder(Decoder):
         for call in calls:
             if call.extra_content is not ABSENT or piece.extra_content is not ABSENT:
                 self._sign_call(call.extra_content if is_present(call.extra_content) else piece.extra_content, deltas)
-            self._calls.read(call, deltas)
+            self._calls.read_fragment(call, deltas)
 
     def _sign_details(self, deltas: list[Delta]) -> None:
         assert self._details is not None
-        details = self._details.pop()
+        details = self._details.pop_json()
         if details:
             deltas.append(Thinking(signature=encode_signature(self._tag, ReasoningState(encrypted=details))))
 
     def _sign_call(self, extra: Raw, deltas: list[Delta]) -> None:
         """Emit the signature of the next call in a thinking block of its own; the first one counts."""
         signature = find_call_signature(extra) if is_present(extra) else ""
-        if signature and self._calls is not None and self._calls.count == 0:
-            carry = ReasoningState(call_signature=signature, address=digest_base_url(self._call.address))
+        if signature and self._calls is not None and self._calls.call_count == 0:
+            carry = ReasoningState(call_signature=signature, address=digest_base_url(self._call.base_url))
             deltas.append(Thinking(signature=encode_signature(self._tag, carry)))
 
     def _finish(self, reason: str, deltas: list[Delta]) -> None:
@@ -225,12 +231,12 @@ class ChatDecoder(Decoder):
             self._stop = blocked_reply_stop(self._provider, reason)
         elif kind == "window":
             self._stop = Stop("model_context_window_exceeded")
-        elif kind == "limit" or (self._calls is not None and self._calls.has_incomplete):
+        elif kind == "limit" or (self._calls is not None and self._calls.has_incomplete_arguments):
             self._stop = Stop("max_tokens")
         else:
             self._stop = Stop("tool_use" if kind == "calls" else "end_turn")
-        completed = self._calls is not None and self._calls.has_completed
-        if not completed and (self._stop.reason != "max_tokens" or self._call.window is None):
+        completed = self._calls is not None and self._calls.has_completed_arguments
+        if not completed and (self._stop.reason != "max_tokens" or self._call.context_window is None):
             self._emit_stop(deltas)
 
     def _end_blocks(self, deltas: list[Delta], *, cut: bool) -> None:
@@ -240,17 +246,17 @@ class ChatDecoder(Decoder):
         if self._details is not None:
             self._sign_details(deltas)
         if self._executed is not None:
-            deltas += self._executed.finish()
+            deltas += self._executed.end_searches()
         if self._calls is not None:
-            self._calls.end_all(deltas, cut=cut)
+            self._calls.end_all_calls(deltas, cut=cut)
 
     def _emit_stop(self, deltas: list[Delta]) -> None:
         if self._stop_emitted or self._stop is None:
             return
         self._stop_emitted = True
-        if self._calls is not None and self._calls.has_completed and self._reaches_limit():
+        if self._calls is not None and self._calls.has_completed_arguments and self._reaches_limit():
             self._stop = Stop("max_tokens")
-        if self._stop.reason == "max_tokens" and _fills(self._usage, self._call.window):
+        if self._stop.reason == "max_tokens" and _fills(self._usage, self._call.context_window):
             self._stop = Stop("model_context_window_exceeded")
         deltas.append(self._stop)
 

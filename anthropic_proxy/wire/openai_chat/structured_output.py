@@ -15,46 +15,46 @@ from anthropic_proxy.wire.openai_chat.tools import ToolFields
 from anthropic_proxy.wire.openai_shared_fields import SCHEMA_NOT_ENFORCED, encode_reply_schema, reply_schema_instruction
 from anthropic_proxy.wire.shared_notes import SCHEMA_AS_TEXT, SCHEMA_AS_TOOL
 
-OUTPUT_TOOL = "output"
+OUTPUT_TOOL_NAME = "output"
 """The function that is forced where a reply with a schema can be had only as the arguments of a call."""
 
 
-class OutputRequest(Struct):
+class ReplySchemaFields(Struct):
     """Request fields for a reply with a schema."""
 
-    form: Any = None
+    response_format: Any = None
     """`response_format`. None: not sent."""
-    instruction: str = ""
+    system_instruction: str = ""
     """Text for the system prompt."""
-    enforced: bool = False
+    enforces_schema: bool = False
     """True if the server enforces the schema."""
 
 
-def encode_output(
+def encode_reply_schema_fields(
     call: Call[Dialect], dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
-) -> OutputRequest:
+) -> ReplySchemaFields:
     """Encode the reply schema, if there is one; the function that is forced for it is added to `tools`."""
-    found = encode_reply_schema(call, budget, notes, dialect.schema)
+    found = encode_reply_schema(call, budget, notes, dialect.schema_rules)
     if found is None:
-        return OutputRequest(instruction=reply_schema_instruction(call, budget, notes))
+        return ReplySchemaFields(system_instruction=reply_schema_instruction(call, budget, notes))
     schema, strict = found
     if _sends_schema(call, dialect):
         if not strict:
             notes.append(SCHEMA_NOT_ENFORCED)
         form = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema, "strict": strict}}
-        return OutputRequest(form, enforced=strict)
+        return ReplySchemaFields(form, enforces_schema=strict)
     if uses_output_tool(call, dialect, budget):
         notes.append(SCHEMA_AS_TOOL)
-        function = {"name": OUTPUT_TOOL, "description": "Give your reply by calling this.", "parameters": schema}
+        function = {"name": OUTPUT_TOOL_NAME, "description": "Give your reply by calling this.", "parameters": schema}
         tools.definitions.append(Raw(msgspec.json.encode({"type": "function", "function": function})))
-        tools.choice = {"type": "function", "function": {"name": OUTPUT_TOOL}}
-        return OutputRequest()
+        tools.tool_choice = {"type": "function", "function": {"name": OUTPUT_TOOL_NAME}}
+        return ReplySchemaFields()
     notes.append(SCHEMA_AS_TEXT)
     instruction = (
         f"Reply with one JSON object only, without a code fence, that fits this JSON Schema:\n{bytes(schema).decode()}"
     )
-    objects = dialect.json_output == "json_object" and not _stands_apart(call, dialect)
-    return OutputRequest({"type": "json_object"} if objects else None, instruction)
+    objects = dialect.reply_schema_form == "json_object" and not _stands_apart(call, dialect)
+    return ReplySchemaFields({"type": "json_object"} if objects else None, instruction)
 
 
 def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget | None = None) -> bool:
@@ -66,7 +66,7 @@ def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget |
     schema = bytes(request.output_schema)
     if not schema or request.tools or not dialect.accepts_tools or not admits_object(schema, budget):
         return False
-    if dialect.json_output != "ask" and not _stands_apart(call, dialect):
+    if dialect.reply_schema_form != "ask" and not _stands_apart(call, dialect):
         return False
     thinking = dialect.is_thinking(request.effort)
     return dialect.accepts_forced_tool == "always" or (dialect.accepts_forced_tool == "not_thinking" and not thinking)
@@ -78,12 +78,12 @@ class OutputToolReader:
     def __init__(self) -> None:
         self._keys: set[int | str] = set()
 
-    def feed(self, deltas: list[Delta]) -> list[Delta]:
+    def convert_to_text(self, deltas: list[Delta]) -> list[Delta]:
         """Return deltas with the arguments as text."""
         return [kept for delta in deltas if (kept := self._convert(delta)) is not None]
 
     def _convert(self, delta: Delta) -> Delta | None:
-        if isinstance(delta, ToolCall) and delta.name == OUTPUT_TOOL:
+        if isinstance(delta, ToolCall) and delta.name == OUTPUT_TOOL_NAME:
             self._keys.add(delta.key)
             return None
         if isinstance(delta, ToolArgs) and delta.key in self._keys:
@@ -96,9 +96,9 @@ class OutputToolReader:
 
 
 def _sends_schema(call: Call[Dialect], dialect: Dialect) -> bool:
-    return dialect.json_output == "json_schema" and not _stands_apart(call, dialect)
+    return dialect.reply_schema_form == "json_schema" and not _stands_apart(call, dialect)
 
 
 def _stands_apart(call: Call[Dialect], dialect: Dialect) -> bool:
     """Return True if `response_format` is excluded by tools or streaming."""
-    return dialect.json_output_alone and (bool(call.request.tools) or call.stream)
+    return dialect.reply_schema_exclusive and (bool(call.request.tools) or call.streams_upstream)

@@ -5,11 +5,11 @@ from anthropic_proxy.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.messages.fold.arguments import is_cut_short
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
-from anthropic_proxy.wire.openai_chat.frames import Function, ToolCallDelta
+from anthropic_proxy.wire.openai_chat.frames import FunctionCall, ToolCallDelta
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
 from anthropic_proxy.wire.tool_call_repair import ToolCallRepair, is_json_object
 
-_NO_FUNCTION = Function()
+_NO_FUNCTION = FunctionCall()
 
 
 class _OpenCall:
@@ -43,18 +43,18 @@ class ToolCallReader:
         self._by_id: dict[str, _OpenCall] = {}
         self._last: _OpenCall | None = None
         self._open: list[_OpenCall] = []
-        self.count = 0
+        self.call_count = 0
         """Calls begun so far."""
-        self.has_incomplete = False
+        self.has_incomplete_arguments = False
         """True if a call ended with incomplete arguments."""
-        self.has_completed = False
+        self.has_completed_arguments = False
         """True if the end of a call's arguments was added here."""
         self._ids = ToolCallIds(call)
         self._holds: bool = call.dialect.buffers_tool_arguments
-        self.mender = ToolCallRepair(call, names=call.dialect.repairs_tool_names)
+        self.repair = ToolCallRepair(call, names=call.dialect.repairs_tool_names)
         """Applies the repairs that the dialect enables."""
 
-    def read(self, piece: ToolCallDelta, deltas: list[Delta]) -> None:
+    def read_fragment(self, piece: ToolCallDelta, deltas: list[Delta]) -> None:
         """Read one fragment, or a whole call."""
         function = piece.function or _NO_FUNCTION
         if piece.id is None and function.name is None and piece.index is not None:
@@ -67,10 +67,10 @@ class ToolCallReader:
                 return
         call = self._find(piece, function)
         if call is None:
-            self.end_finished(deltas)
+            self.end_complete_calls(deltas)
             call = self._begin(piece)
         if not call.name and function.name:
-            self._name(call, function.name, self.mender.repair_name(function.name), deltas)
+            self._name(call, function.name, self.repair.repair_name(function.name), deltas)
         if function.arguments:
             call.arguments.append(function.arguments)
             if call.name and not self._holds:
@@ -83,19 +83,19 @@ class ToolCallReader:
                 call.arguments = []
                 deltas.append(ToolArgs(call.key, text))
 
-    def end_finished(self, deltas: list[Delta]) -> None:
+    def end_complete_calls(self, deltas: list[Delta]) -> None:
         """End the calls with complete arguments."""
         for call in [call for call in self._open if call.is_complete()]:
             self._end(call, deltas)
 
-    def end_all(self, deltas: list[Delta], *, cut: bool = False) -> None:
+    def end_all_calls(self, deltas: list[Delta], *, cut: bool = False) -> None:
         """End every call: the message is complete, or `cut` short. Raises `UpstreamProtocolError` for one nameless."""
         for call in list(self._open):
             text = self._end(call, deltas, cut=cut)
             if is_cut_short(text) or (cut and not text):
-                self.has_incomplete = True
+                self.has_incomplete_arguments = True
             elif self._holds and is_cut_short("".join(call.arguments)):
-                self.has_completed = True
+                self.has_completed_arguments = True
 
     def _name(self, call: _OpenCall, wire_name: str, name: str, deltas: list[Delta]) -> None:
         call.name, call.own_name = wire_name, name
@@ -106,21 +106,21 @@ class ToolCallReader:
     def _end(self, call: _OpenCall, deltas: list[Delta], *, cut: bool = False) -> str:
         """End a call and return its arguments."""
         if not call.name:
-            name = self.mender.find_name("".join(call.arguments))
+            name = self.repair.find_name("".join(call.arguments))
             if name is None:
                 provider = self._call.provider
                 raise UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
             self._name(call, name, name, deltas)
         text = "".join(call.arguments)
         if self._holds and text:
-            text = text if cut else self.mender.repair_arguments(text, call.own_name)
+            text = text if cut else self.repair.repair_arguments(text, call.own_name)
             deltas.append(ToolArgs(call.key, text))
         self._open.remove(call)
         call.ended = True
         deltas.append(ToolEnd(call.key))
         return text
 
-    def _find(self, piece: ToolCallDelta, function: Function) -> _OpenCall | None:
+    def _find(self, piece: ToolCallDelta, function: FunctionCall) -> _OpenCall | None:
         """Return the open call that a fragment continues; None: it begins one."""
         if piece.index is not None:
             call = self._slots.get(piece.index)
@@ -138,7 +138,7 @@ class ToolCallReader:
         is_next = function.name != call.name or (function.arguments and call.is_complete())
         return None if is_next else call
 
-    def _after_the_end(self, call: _OpenCall | None, piece: ToolCallDelta, function: Function) -> _OpenCall | None:
+    def _after_the_end(self, call: _OpenCall | None, piece: ToolCallDelta, function: FunctionCall) -> _OpenCall | None:
         """Return an ended call for a fragment that adds nothing to it, so that it is not taken for a new one."""
         if call is None or function.name or (piece.id and piece.id != call.id):
             return None
@@ -148,8 +148,8 @@ class ToolCallReader:
         return call
 
     def _begin(self, piece: ToolCallDelta) -> _OpenCall:
-        call = _OpenCall(self.count, piece.id or "")
-        self.count += 1
+        call = _OpenCall(self.call_count, piece.id or "")
+        self.call_count += 1
         self._open.append(call)
         self._last = call
         if piece.index is not None:

@@ -27,11 +27,11 @@ class ToolFields(Struct):
     """Request fields for tools."""
 
     definitions: list[Raw]
-    fields: dict[str, Any] = {}
+    body_fields: dict[str, Any] = {}
     """Body fields that enable server tools."""
-    choice: Any = None
+    tool_choice: Any = None
     """`tool_choice`. None: not sent."""
-    instructions: str = ""
+    user_instruction: str = ""
     """User text for a requirement that the server cannot enforce."""
     notes: list[FidelityNote] = []
 
@@ -39,7 +39,7 @@ class ToolFields(Struct):
 def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
     """Encode the tools. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     request = call.request
-    definitions, notes = _encode_functions(request.tools, budget, dialect.schema, dialect.sends_strict)
+    definitions, notes = _encode_functions(request.tools, budget, dialect.schema_rules, dialect.sends_strict)
     tools = ToolFields([*definitions], notes=[*notes])
     if dialect.server_tools and offers_server_tools(call):
         _add_hosted(call, dialect, tools)
@@ -56,7 +56,7 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
 def _add_hosted(call: Call[Dialect], dialect: Dialect, tools: ToolFields) -> None:
     server_tools = encode_server_tools(call, dialect)
     tools.definitions += server_tools.definitions
-    tools.fields = server_tools.fields
+    tools.body_fields = server_tools.body_fields
     tools.notes += server_tools.notes
 
 
@@ -93,7 +93,7 @@ def _force_hosted(tool: Tool, tools: ToolFields, asked: Sequence[Tool], call: Ca
             f"tool_choice: {call.provider} cannot be forced to call its own {tool.name} if there are other tools."
         )
     if tools.definitions:
-        tools.choice = "required"
+        tools.tool_choice = "required"
     else:
         tools.notes.append(
             FidelityNote("approximated", "tool_choice", f"{call.provider} decides itself when to use {tool.name}")
@@ -122,14 +122,14 @@ def _choose(
     )
     may_force = may_force or (dialect.accepts_forced_tool == "any" and choice.type == "any")
     if forces and not may_force:
-        tools.choice = "required" if dialect.accepts_forced_tool == "any" else "auto"
-        tools.instructions = (
+        tools.tool_choice = "required" if dialect.accepts_forced_tool == "any" else "auto"
+        tools.user_instruction = (
             f"Call the tool {choice.name} now." if choice.type == "tool" else "Call one of the tools now."
         )
         why = f"{call.provider} is not known to force tool calls"
         why += {"not_thinking": " while the model reasons", "any": " by name"}.get(dialect.accepts_forced_tool, "")
         tools.notes.append(FidelityNote("emulated", "tool_choice", f"{why}; a user text asks for the call"))
     elif choice.type == "tool":
-        tools.choice = {"type": "function", "function": {"name": choice.name}}
+        tools.tool_choice = {"type": "function", "function": {"name": choice.name}}
     else:
-        tools.choice = {"any": "required", "none": "none"}.get(choice.type, "auto")
+        tools.tool_choice = {"any": "required", "none": "none"}.get(choice.type, "auto")

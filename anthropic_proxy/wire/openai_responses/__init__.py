@@ -40,7 +40,7 @@ class ResponsesWire(Wire[Dialect]):
         reply = decode_refusal(fault, call)
         return classify_fault(fault, call) if reply is None else reply
 
-    def accepts_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
+    def accepts_media_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
         """Return True: servers of this API download images and documents from URLs."""
         return True
 

@@ -69,7 +69,11 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     if refused:  # some servers send 404 here
         fault = replace(fault, status=400, parameter=REASONING_PARAMETER)
     error = build_upstream_error(
-        fault, call.provider, window=call.max_input_tokens, estimate=call.estimate, asked=call.request.max_tokens
+        fault,
+        call.provider,
+        window=call.effective_max_input_tokens,
+        estimate=call.estimate_input_tokens,
+        asked=call.request.max_tokens,
     )
     if not refused and _has_no_responses(fault):
         message, variable = error.message.rstrip(". "), f"{call.provider.upper()}_WIRE"

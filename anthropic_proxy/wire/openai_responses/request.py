@@ -38,7 +38,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     dialect = call.dialect
     request = call.request
     notes: list[FidelityNote] = []
-    budget = WorkBudget("tools", max_steps_here=call.max_steps_here, tool_names=call.aliases)
+    budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
     tools = encode_tools(call, dialect, budget)
     items = ItemEncoder(call, dialect)
     body: dict[str, Any] = {"model": call.model}
@@ -58,7 +58,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     if dialect.sends_truncation:
         body["truncation"] = "disabled"
     headers = add_user_and_tier(body, call, notes)
-    if call.stream:
+    if call.streams_upstream:
         body["stream"] = True
     return UpstreamRequest(
         path=RESPONSES_PATH,

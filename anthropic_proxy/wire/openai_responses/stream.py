@@ -45,7 +45,7 @@ class ResponsesDecoder(Decoder):
         dialect = call.dialect
         self._call = call
         self._tag = dialect.signature_tag
-        self.signature = empty_signature(dialect.signature_tag)
+        self.default_signature = empty_signature(dialect.signature_tag)
         """Signature of thinking for which the server sent no state."""
         self.finished = False
         """True after the last frame of the stream."""
@@ -53,7 +53,7 @@ class ResponsesDecoder(Decoder):
         self._limit = LocalOutputLimit(asked) if asked < dialect.min_output_tokens else None
         self._calls = ToolCallContext(call)
         self._search = WebSearchDecoder(call)
-        self._thoughts = PendingReasoning(self.signature)
+        self._thoughts = PendingReasoning(self.default_signature)
         self._late = TrailingThinkingBuffer()
         self._mender = FrameRepair()
         self._items: dict[int, OutputItemState] = {}

@@ -124,7 +124,7 @@ class ToolCallContext:
 
     def build_tool_call(self, key: int | str, upstream_id: str | None, name: str) -> ToolCall:
         """Return the start of a call, with the tool name of the client request and an id valid for the client."""
-        return ToolCall(key, self._ids.assign_client_id(upstream_id), self._call.aliases.get(name, name))
+        return ToolCall(key, self._ids.assign_client_id(upstream_id), self._call.client_tool_names.get(name, name))
 
     def emit_complete_call(self, key: int, item: OutputItem, deltas: list[Delta]) -> None:
         """Emit a call that can only be decoded from the complete item: plain text input, or a wrapper."""

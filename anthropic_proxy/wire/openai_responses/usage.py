@@ -52,6 +52,6 @@ def build_stop(response: Response, refusal: str, call: Call[Dialect], *, cut_cal
     if kind == "window":
         return Stop("model_context_window_exceeded")
     if kind == "limit" or cut_call:
-        full = _fills_window(response.usage, call.window)
+        full = _fills_window(response.usage, call.context_window)
         return Stop("model_context_window_exceeded" if full else "max_tokens")
     return Stop("end_turn")

@@ -19,7 +19,7 @@ class ToolCallRepair:
         """`call` supplies the offered tools. `names`: True to repair tool names, False to repair arguments only."""
         self.notes: list[FidelityNote] = []
         """Notes for repaired names and arguments, and for invalid arguments that could not be repaired."""
-        self._aliases = call.aliases
+        self._aliases = call.client_tool_names
         self._offered = OfferedTools(call) if names else None
 
     def repair_name(self, name: str) -> str:

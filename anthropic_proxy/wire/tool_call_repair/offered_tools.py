@@ -35,7 +35,7 @@ class OfferedTools:
         kind = choice.type if choice is not None else "auto"
         self._given = call.request.tools if kind != "none" else []
         self._forced = choice.name if choice is not None and kind == "tool" else None
-        self._aliases = call.aliases
+        self._aliases = call.client_tool_names
         self._folded: dict[str, set[str]] | None = None
 
     def __bool__(self) -> bool:

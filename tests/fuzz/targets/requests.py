@@ -68,9 +68,9 @@ def _check_request(data: bytes) -> None:
             request=prepared.request,
             model=target.model,
             dialect=target.dialect,
-            stream=request.stream,
-            raw=body,
-            aliases=prepared.aliases,
+            streams_upstream=request.stream,
+            client_body=body,
+            client_tool_names=prepared.aliases,
             new_id=lambda prefix: prefix + "0" * 22,
             provider=target.provider.name,
         )

@@ -54,7 +54,7 @@ def _check(wire_name: str, data: bytes) -> None:
         _check_error(wire, call, words[2:], payload)
         return
     decoder = wire.new_decoder(call)
-    listener = _Listener(call, decoder.signature)
+    listener = _Listener(call, decoder.default_signature)
     try:
         for deltas in _whole(decoder, payload) if mode == "body" else _streamed(wire, decoder, payload):
             if not isinstance(wire, RelayWire):  # a relay reads along only for usage and the end

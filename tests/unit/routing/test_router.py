@@ -327,7 +327,7 @@ def test_addresses_of_pictures_never_reach_litellm():
     (target,) = resolve_route(RoutingQuery("bedrock/us.anthropic.claude-opus-4"), load(), Catalog()).targets
     assert target.provider.transport == "litellm"
     assert isinstance(target.dialect, openai_chat.Dialect)
-    assert not target.dialect.image_urls
+    assert not target.dialect.accepts_image_urls
     assert target.dialect.replays_reasoning_details
 
 

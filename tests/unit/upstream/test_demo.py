@@ -659,8 +659,8 @@ class Session:
             request=prepared.request,
             model="demo",
             dialect=openai_chat.Dialect(),
-            stream=self._streams,
-            aliases=prepared.aliases,
+            streams_upstream=self._streams,
+            client_tool_names=prepared.aliases,
             new_id=lambda prefix: f"{prefix}{next(self._ids):020}",
             provider="demo",
         )
@@ -674,7 +674,7 @@ class Session:
             for frame in reader.feed(part) if self._streams else ():
                 deltas += decoder.decode_frame(frame)
         deltas += decoder.decode_end() if self._streams else decoder.decode_body(body)
-        message = fold(deltas, message_id="msg_1", model="x", signature=decoder.signature)
+        message = fold(deltas, message_id="msg_1", model="x", signature=decoder.default_signature)
         reply: Json = json.loads(msgspec.json.encode(message))
         self.messages.append({"role": "assistant", "content": reply["content"]})
         return reply

@@ -20,7 +20,7 @@ from anthropic_proxy.errors import ShuttingDown, UpstreamProtocolError, Upstream
 from anthropic_proxy.upstream.http import HttpTransport, join_url
 from anthropic_proxy.upstream.http.dialer import is_local_connection_refused
 from anthropic_proxy.upstream.http.url import Origin, parse_url
-from anthropic_proxy.wire.contract import FROM_CLIENT, Credential, UpstreamRequest
+from anthropic_proxy.wire.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 from tests.support.http_server import Server, asking, post, read_all, serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
@@ -117,7 +117,11 @@ async def test_user_and_password_of_an_address_are_said_unless_there_is_a_key() 
 
 async def test_what_is_kept_for_the_next_request_holds_no_key_that_a_client_lent() -> None:
     async with serving(say(OK)) as (server, port), asking() as upstream:
-        for value, origin in (("ours", "OPENAI_API_KEY"), ("theirs", FROM_CLIENT), ("ours", "OPENAI_API_KEY")):
+        for value, origin in (
+            ("ours", "OPENAI_API_KEY"),
+            ("theirs", CLIENT_CREDENTIAL_ORIGIN),
+            ("ours", "OPENAI_API_KEY"),
+        ):
             request = UpstreamRequest(path=f"/{value}", body=b"")
             await read_all(await upstream.send(f"http://127.0.0.1:{port}", request, Credential("key", value, origin)))
         kept = [(head.header_bytes, head.credential) for head in upstream._heads.values()]

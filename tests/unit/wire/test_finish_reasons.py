@@ -43,7 +43,7 @@ def new_call(wire: Any, **dialect: Any) -> Call:
         request=prepared.request,
         model="m",
         dialect=wire.Dialect(**dialect),
-        stream=True,
+        streams_upstream=True,
         new_id=lambda prefix: f"{prefix}1",
         provider="p",
     )

@@ -47,8 +47,8 @@ def a_call(*messages: Any, stream: bool = True, dialect: dict[str, Any] | None =
         request=prepared.request,
         model="gemini-3.6-flash",
         dialect=spoken,
-        stream=stream,
-        aliases=prepared.aliases,
+        streams_upstream=stream,
+        client_tool_names=prepared.aliases,
         new_id=lambda prefix: f"{prefix}{next(count):022d}",
         provider="google",
     )

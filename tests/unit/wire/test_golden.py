@@ -47,7 +47,7 @@ def test_scenario(folder: Path, update: bool) -> None:
     upstream = scenario.upstream or b""
     whole = scenario.play([upstream])
     if scenario.upstream is not None:
-        assert scenario.fields.get("status", 200) != 200 or scenario.streams == scenario.call().stream, (
+        assert scenario.fields.get("status", 200) != 200 or scenario.streams == scenario.call().streams_upstream, (
             "the upstream's file must be streamed exactly where the upstream is asked to stream"
         )
         compare(folder, "expected_upstream_request.json", scenario.upstream_request(), update)

@@ -39,7 +39,7 @@ def new_call(*, stream: bool = True, effort: str = "default", **dialect: Any) ->
         request=structs.replace(prepared.request, effort=effort),
         model="m",
         dialect=ollama.Dialect(**dialect),
-        stream=stream,
+        streams_upstream=stream,
         new_id=lambda prefix: f"{prefix}{next(count):022d}",
         provider="ollama",
     )
@@ -124,7 +124,7 @@ def _outcome(scenario: GoldenCase, reset: str | None = None) -> Any:
         default = getattr(ollama.Dialect(), reset)
         scenario.change_target(structs.replace(target, dialect=structs.replace(target.dialect, **{reset: default})))
     try:
-        return scenario.call().stream, scenario.upstream_request(), scenario.play([scenario.upstream or b""])
+        return scenario.call().streams_upstream, scenario.upstream_request(), scenario.play([scenario.upstream or b""])
     except ProxyError as error:
         return repr(error)
 

@@ -41,7 +41,7 @@ def new_call(*tools: str, stream: bool = True, **dialect: Any) -> Call:
         request=prepared.request,
         model="m",
         dialect=openai_chat.Dialect(**dialect),
-        stream=stream,
+        streams_upstream=stream,
         new_id=lambda prefix: f"{prefix}{next(count):022d}",
         provider="somebody",
     )

@@ -39,7 +39,7 @@ def new_call(*, stream: bool = True, dialect: dict[str, Any] | None = None, limi
         request=prepared.request,
         model="m",
         dialect=openai_responses.Dialect(**(dialect or {})),
-        stream=stream,
+        streams_upstream=stream,
         new_id=lambda prefix: f"{prefix}{next(count):022d}",
         provider="openai",
     )

@@ -330,7 +330,7 @@ def test_odd_names_find_the_one_tool_that_they_can_mean(said: str, meant: str | 
 def test_a_long_name_is_matched_under_its_alias_and_found_again() -> None:
     name = "mcp__a_server__" + "x" * 70
     call = new_call(tools=[{"name": name, "input_schema": {}}])
-    (said,) = call.aliases
+    (said,) = call.client_tool_names
     assert OfferedTools(call).match(said) == name
     assert OfferedTools(call).match(f"functions.{said.upper()}") == name
     assert OfferedTools(call).match(name) == name

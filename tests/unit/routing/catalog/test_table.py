@@ -200,13 +200,13 @@ def aim(server: str, model: str) -> Target:
         (
             "zai",
             "glm-5.2",
-            {"effort_form": "thinking_and_effort", "reasoning_mode": "unless_off", "streams_arguments": True},
+            {"effort_form": "thinking_and_effort", "reasoning_mode": "unless_off", "sends_tool_stream": True},
         ),
         ("zai", "glm-5.3-flash", {"effort_form": "thinking_and_effort", "reasoning_mode": "always"}),
         (
             "plan",
             "glm-5.3",
-            {"effort_form": "thinking_and_effort", "reasoning_mode": "always", "streams_arguments": True},
+            {"effort_form": "thinking_and_effort", "reasoning_mode": "always", "sends_tool_stream": True},
         ),
         ("zai", "glm-5.9", {"reasoning_mode": "always"}),
         ("zai", "glm-6", {"reasoning_mode": "always"}),

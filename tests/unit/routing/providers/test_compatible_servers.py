@@ -108,7 +108,7 @@ def test_the_address_never_decides_the_wire() -> None:
 def test_names_of_models_count_in_any_case_and_with_their_maker_in_front() -> None:
     for model in ("mistralai/Devstral-Small-2-24B", "mistral-large", "Ministral-8B"):
         assert chat_dialect_of("http://127.0.0.1:8000/v1", model).requires_message_after_results
-        assert chat_dialect_of("https://inference.example.com/v1", model).call_ids == "nine"
+        assert chat_dialect_of("https://inference.example.com/v1", model).call_id_form == "nine"
     assert not chat_dialect_of("http://127.0.0.1:8000/v1", "qwen3-coder").requires_message_after_results
 
 
