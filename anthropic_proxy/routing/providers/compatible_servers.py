@@ -27,7 +27,7 @@ _MISTRAL_NAMES = ("*mistral*", "*ministral*", "*magistral*", "*devstral*", "*cod
 _UNOPENED_NAMES = ("*deepseek-r1*", "*qwq*", "*qwen3*-thinking-2507*")
 """Patterns of models with `<think>` in the prompt template: unparsed replies contain only `</think>`."""
 
-_MISTRAL: dict[str, Any] = {"call_ids": "nine", "requires_message_after_results": True}
+_MISTRAL: dict[str, Any] = {"call_id_form": "nine", "requires_message_after_results": True}
 _AS_FOR_OPENAI: dict[str, Any] = {
     "output_limit_field": "max_completion_tokens",
     "mid_conversation_system": "keep",

@@ -33,7 +33,7 @@ _CHAT = WireConfig(
     model_rules=build_model_rules(
         "docs.litellm.ai/docs/providers",
         "2026-11",
-        *((name, {"call_ids": "nine", "requires_message_after_results": True}) for name in _MISTRAL_NAMES),
+        *((name, {"call_id_form": "nine", "requires_message_after_results": True}) for name in _MISTRAL_NAMES),
         *((name, _LOCAL) for name in _LOCAL_PREFIXES),
         ("*claude*", {"replays_reasoning_details": True}),
         ("deepseek/*", _DEEPSEEK),

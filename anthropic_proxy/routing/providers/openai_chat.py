@@ -61,7 +61,7 @@ _KIMI_K2_THINKING = {
     "reasoning_mode": "always",
     "replayed_thinking_field": "reasoning_content",
     "thinking_replay_scope": "calls",
-    "call_ids": "short",
+    "call_id_form": "short",
 }
 _KIMI_THINKING = {
     "output_limit_field": "max_completion_tokens",
@@ -170,7 +170,7 @@ _MOONSHOT_CHAT = WireConfig(
     model_rules=build_model_rules(
         "platform.kimi.ai/docs/api/chat; vercel/ai packages/moonshotai",
         "2026-11-20",
-        ("kimi-k2-*", {"call_ids": "counted"}),
+        ("kimi-k2-*", {"call_id_form": "counted"}),
         ("kimi-k2-thinking*", _KIMI_K2_THINKING),
         ("kimi-k2.[5-9]*", _KIMI_THINKING),
         ("kimi-k2.[6-9]*", {"thinking_retention_field": "keep"}),
