@@ -47,11 +47,11 @@ async def run_for_call(
     The function runs in a thread if `large` is True, or if it raises `WorkPostponed` on the event loop.
     """
     if large:
-        return await services.background.run(function, structs.replace(call, max_steps_here=None))
+        return await services.background.run(function, structs.replace(call, max_schema_steps=None))
     try:
         return function(call)
     except WorkPostponed:
-        return await services.background.run(function, structs.replace(call, max_steps_here=None))
+        return await services.background.run(function, structs.replace(call, max_schema_steps=None))
 
 
 async def decode_reply_schema(services: Services, schema: bytes) -> ReplySchema:
