@@ -231,9 +231,7 @@ class Attempts:
         upstream_request, reply_schema = await self._encode(state, run)
         self._receipt.provider, self._receipt.prefix = target.provider.name, target.provider.prefix
         self._receipt.model = target.model
-        call = state.call
-        if call.client_body:
-            call = structs.replace(call, client_body=b"")  # the stream must not retain it
+        call = structs.replace(state.call, client_body=b"") if state.call.client_body else state.call  # free it
         state = structs.replace(state, call=call, upstream_path=upstream_request.path, reply_schema=reply_schema)
         self._sent.latest = state
         breakers, upstream = self._services.circuit_breakers, target.upstream

@@ -1,7 +1,8 @@
-"""Interface between wires and the exchange.
+"""Interface between wires (`wire/*`) and the exchange, which serves one client request.
 
-A wire is a package that exports an instance of `Wire`, named `WIRE`, and its `Dialect`. It compares no provider or
-model names: each difference is a field of the dialect.
+A wire encodes upstream requests and decodes upstream responses of one API (Chat Completions, Gemini, …).
+It is a package that exports an instance of `Wire`, named `WIRE`, and its `Dialect`. Differences of providers and models
+are fields of the dialect.
 """
 
 from abc import ABC, abstractmethod
@@ -18,28 +19,28 @@ from anthropic_proxy.messages.preparation import PreparedRequest, ServerToolKind
 
 
 class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """The dialect fields that other packages read. Each wire derives its `Dialect` from it and adds its quirks."""
+    """Base struct of dialects, with the fields that other packages read. The `Dialect` of each wire adds its quirks."""
 
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
-    """Pattern for tool names; other names get an alias. The default is the rule of the Messages API."""
+    """Regular expression of allowed tool names. Other names are sent as an alias. Default: the Messages API."""
     max_tool_name_length: int = 128
-    """Maximum number of characters of a tool name."""
+    """Maximum number of characters of a tool name. A longer name is sent as an alias."""
     always_stream: bool = False
-    """True if every upstream request streams."""
+    """True if every upstream request streams, also if the client requests no stream."""
     continuation_version: str = ""
-    """Version of the API that continues a reply: `/v1beta1`. "": the version of the base URL."""
+    """API version in the URL of a request that continues a reply: `/v1beta1`. "": the version of the base URL."""
     server_tools: tuple[ServerToolKind, ...] = ()
-    """Kinds of server tools that the server runs itself."""
+    """Kinds of server tools (`web_search` …) that the upstream server runs itself."""
     server_tools_exclusive: bool = False
-    """True if server tools exclude functions."""
+    """True if the upstream server rejects a request with both server tools and client tools."""
     has_count_tokens: bool = False
-    """True if the server has `/v1/messages/count_tokens`."""
+    """True if the upstream server has `/v1/messages/count_tokens`."""
     has_model_list: bool = False
-    """True if `/v1/models` has Anthropic's format."""
+    """True if `/v1/models` of the upstream server has Anthropic's format."""
 
     @property
     def accepts_thinking_budget(self) -> bool:
-        """True if the effort is sent as a number of tokens."""
+        """True if the thinking effort is sent upstream as a number of tokens."""
         return False
 
 
@@ -48,7 +49,7 @@ DialectT_co = TypeVar("DialectT_co", bound=BaseDialect, covariant=True)
 
 
 class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
-    """One request for one target."""
+    """Input of a wire: one prepared client request for one target (provider, model and dialect)."""
 
     request: PreparedRequest
     """The prepared request: validated, with paired calls and results, and with tool names that the wire allows."""
@@ -73,23 +74,23 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     has_proxy_signatures: bool = True
     """True if `raw` may contain blocks that the proxy wrote. Used by relays only."""
     client_tool_names: Mapping[str, str] = {}
-    """Tool name sent upstream → name in the client request, where they differ."""
+    """Tool name sent upstream → tool name in the client request. Equal names are omitted."""
     new_id: Callable[[str], str]
     """Returns a new identifier with a prefix: `new_id("toolu_px")`. The only source of identifiers."""
     provider: str
-    """The provider name, for messages."""
+    """The provider name, for error messages and notes."""
     base_url: str = ""
     """The base URL of the request. State that only this server can decode is bound to it."""
     context_window: int | None = None
-    """Context window of the model in tokens, input and output together. None: not known. Used where a finish reason is
-    ambiguous."""
+    """Context window of the model in tokens, input and output together. None: not known. Used if the finish
+    reason is ambiguous."""
     max_input_tokens: int | None = None
     """Maximum number of input tokens, if it is lower than the window. None: the window is the limit."""
     continuation_token: str = ""
     """Token of `Decoder.continuation_token` that continues a reply. "": a new request."""
     estimate_input_tokens: Callable[[], int] = lambda: 0
-    """Estimates the number of input tokens. 0: unknown. Called only if a provider rejects the input as too long without
-    a count."""
+    """Returns the estimated number of input tokens. 0: unknown. Called only if a provider rejects the input as too long
+    without a count."""
     max_schema_steps: int | None = None
     """Number of schema conversion steps after which `encode_request` raises `WorkPostponed`. None: no limit, because
     the caller runs outside the event loop."""
@@ -109,13 +110,13 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     method: str = "POST"
     notes: Sequence[FidelityNote] = ()
-    """Fields of the client request that the encoder changed or dropped."""
+    """Notes on fields of the client request that were approximated, emulated or dropped."""
     enforces_schema: bool = False
-    """True if the provider enforces `output_schema`. False: the proxy validates the reply."""
+    """True if the provider enforces the reply schema (`output_schema`). False: the proxy validates the reply."""
 
 
 CLIENT_CREDENTIAL_ORIGIN = "the client"
-"""Origin of a credential from the client request. It is not stored beyond that request."""
+"""Value of `Credential.origin` for a credential from the client request. It is dropped after that request."""
 
 
 class Credential(Struct, frozen=True):
@@ -166,7 +167,7 @@ class UpstreamResponse(Protocol):
     async def close(self, *, complete: bool = False) -> None:
         """Release the connection if the body was read completely, else abort it. Safe to call twice.
 
-        `complete`: the last frame of the wire was read, so the end of the body is worth a short wait.
+        `complete`: the last frame of the wire was read, so the method waits a short time for the end of the body.
         """
         ...
 
@@ -182,28 +183,28 @@ class Transport(Protocol):
 
 
 class Decoder(ABC):
-    """Base class of decoders. A decoder reads one response.
+    """Base class of decoders. A decoder converts one upstream response into deltas.
 
-    Its methods raise `UpstreamError` if the response is an error or violates the wire format.
+    The decoding methods raise `UpstreamError` if the response is an error or violates the wire format.
     """
 
     default_signature: str = ""
-    """Signature of thinking blocks for which the upstream sent no state (`wire/signatures.py`)."""
+    """Signature that is set on thinking blocks for which the upstream sent no state (`wire/signatures.py`)."""
     finished: bool = False
-    """True if the last frame of the wire was read (`[DONE]`, `response.completed`). No further frames need to be
-    awaited."""
+    """True if the last frame of the wire was read (`[DONE]`, `response.completed`). The exchange then
+    stops reading."""
     continuation_token: str | None = None
-    """Token that continues this reply in another call. None: unsupported. "": the reply is complete. A token is only
-    returned if there was no `Stop`."""
+    """Token that continues this reply in another upstream request. None: unsupported. "": the reply is complete. A
+    token is set only if the reply had no `Stop`."""
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Deviations from the model's output so far."""
+        """Notes on repairs of the model's output so far (tool names, arguments, calls in text)."""
         return ()
 
     @abstractmethod
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Decode one SSE data field or one NDJSON line."""
+        """Return the deltas of one SSE data field or one NDJSON line. Raises `UpstreamError` for an error frame."""
 
     @abstractmethod
     def decode_end(self) -> list[Delta]:
@@ -214,11 +215,11 @@ class Decoder(ABC):
 
     @abstractmethod
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Decode a response that was not streamed into the same deltas."""
+        """Return the deltas of a complete response body that was not streamed."""
 
     @abstractmethod
     def flush_pending(self) -> list[Delta]:
-        """Return buffered deltas when the response breaks off; a second call returns nothing.
+        """Return the buffered deltas after the response was interrupted; a second call returns an empty list.
 
         Buffered are text or thinking of undecided kind and incomplete arguments. No tool call is ended by this: a
         client must not run an incomplete call.
@@ -247,7 +248,7 @@ class Wire(ABC, Generic[DialectT]):
 
     @abstractmethod
     def encode_request(self, call: Call[DialectT]) -> UpstreamRequest:
-        """Encode the request. Raises `UnsupportedFeature` if the encoded request would lose its meaning."""
+        """Encode the upstream request. Raises `UnsupportedFeature` if the API cannot express required content."""
 
     @abstractmethod
     def new_decoder(self, call: Call[DialectT]) -> Decoder:
@@ -263,37 +264,37 @@ class Wire(ABC, Generic[DialectT]):
         """
 
     def accepts_media_url(self, dialect: DialectT, block: ImageBlock | DocumentBlock) -> bool:
-        """Return True if the server reads an image or a document from its URL."""
+        """Return True if the upstream server accepts a URL for this block. False: content is sent inline."""
         return False
 
     def find_adaptation(self, call: Call[DialectT], error: UpstreamError) -> Adaptation | None:
-        """Return the adaptation for an error. None: no change would help."""
+        """Return the request change that may avoid this upstream error. None: no known change."""
         return None
 
     def apply_adaptation(self, dialect: DialectT, name: str) -> DialectT:
-        """Return the dialect with an adaptation applied; an unknown name changes nothing."""
+        """Return the dialect changed by the adaptation with this name; unchanged for an unknown name."""
         return dialect
 
 
 class RelayWire(Wire[DialectT]):
-    """Wire with the client's own protocol. Bytes are forwarded unchanged and only inspected."""
+    """Wire for providers with the Messages API. Bytes are forwarded unchanged and only inspected."""
 
     @abstractmethod
     def replace_reply_model(self, reply: bytes, model: str) -> bytes:
-        """Return a message, or a stream from its first event on, with the given model name."""
+        """Return a message body, or the start of a stream, with its `model` replaced by the given name."""
 
     @abstractmethod
     def remove_message_start(self, reply: bytes) -> bytes:
-        """Return a stream from its first event on without its `message_start` event."""
+        """Return the start of a stream without `message_start`, which the client already received."""
 
     @abstractmethod
     def split_after_message_end(self, frames: bytes) -> tuple[bytes, bytes]:
-        """Return the frames up to the end of the message, and the bytes after it."""
+        """Split SSE bytes after the `message_stop` event. Without that event the second value is b""."""
 
     @abstractmethod
     def remove_events(self, behind: bytes) -> bytes:
-        """Return the bytes after the end of a message without their events."""
+        """Return the bytes after `message_stop` without SSE events (pings), which clients do not expect there."""
 
     @abstractmethod
     def frames_to_inspect(self, frames: bytes) -> bytes:
-        """Return the frames that may contain more than text and tool input; b"": none."""
+        """Return the SSE frames that may contain usage, a stop reason or an error; b"": none."""

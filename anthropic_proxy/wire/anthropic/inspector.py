@@ -1,4 +1,4 @@
-"""Inspection of forwarded responses: usage, stop reason, errors and the model name."""
+"""Inspection of responses that are forwarded to the client: usage, stop reason, errors and the model name."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -33,9 +33,9 @@ _DROP_THINKING = "drop thinking"
 
 
 def frames_to_inspect(frames: bytes) -> bytes:
-    """Return the frames that may contain more than text and tool input; b"": none.
+    """Return the SSE frames that may contain usage, a stop reason or an error; b"": none.
 
-    With other line ends than LF, all frames or none are returned.
+    If lines do not end with LF alone, all frames or none are returned.
     """
     if not (_OF_MESSAGE in frames or _OF_FAILURE in frames):
         return b""
@@ -44,7 +44,7 @@ def frames_to_inspect(frames: bytes) -> bytes:
 
 
 def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
-    """Return the frames up to the end of the message, and the bytes after it."""
+    """Split SSE bytes after the `message_stop` event. Without that event the second value is b""."""
     at = frames.find(_END)
     while at >= 0 and (border := _BORDER.search(frames, at)):
         start = max(frames.rfind(b"\n\n", 0, at), frames.rfind(b"\n\r\n", 0, at), 0)
@@ -55,14 +55,14 @@ def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
 
 
 def remove_events(behind: bytes) -> bytes:
-    """Return the bytes after the end of a message without events: clients expect no ping there."""
+    """Return the bytes after `message_stop` without SSE events (pings), which clients do not expect there."""
     if not behind.strip():
         return behind
     return b"".join(part for part in _FRAMES.split(behind) if not _EVENT.search(part))
 
 
 def replace_reply_model(reply: bytes, model: str) -> bytes:
-    """Return a message, or the bytes of a stream from its first event on, as the reply of that model."""
+    """Return a message body, or the start of a stream, with its `model` replaced. Invalid JSON is unchanged."""
     at, end = 0, len(reply)
     if not reply.lstrip().startswith(b"{"):
         frame_start, frame_end = _find_start(reply)
@@ -77,13 +77,13 @@ def replace_reply_model(reply: bytes, model: str) -> bytes:
 
 
 def remove_message_start(reply: bytes) -> bytes:
-    """Return the bytes of a stream from its first event on without `message_start`."""
+    """Return the start of a stream without the `message_start` event."""
     start, end = _find_start(reply)
     return reply[:start] + reply[end:]
 
 
 def _find_start(reply: bytes) -> tuple[int, int]:
-    """Return where the frame of `message_start` stands; twice the same where there is none."""
+    """Return start and end of the `message_start` frame; (0, 0): there is none."""
     start = 0
     for border in _BORDER.finditer(reply):
         if reply.find(b'"message_start"', start, border.start()) >= 0:
@@ -105,7 +105,7 @@ def _rename(text: bytes, at: int, end: int, model: str) -> list[Edit]:
 def decode_error(
     call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
-    """Decode a response with a status other than 2xx. Anthropic's errors are forwarded with redacted keys."""
+    """Return the error of a response with a status other than 2xx. Anthropic's bodies are kept, with keys redacted."""
     error = build_upstream_error(
         decode_error_body(status, headers, body),
         call.provider,
@@ -132,14 +132,14 @@ def _is_object(body: bytes) -> bool:
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return how to go on where a signature was refused that another server of this language had made."""
+    """Return the adaptation that drops past thinking after its signature was rejected. None: another error."""
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
         return Adaptation(_DROP_THINKING, persistent=False)
     return None
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect with an adaptation applied; an unknown name changes nothing."""
+    """Return the dialect changed by the adaptation with this name; unchanged for an unknown name."""
     return structs.replace(dialect, sends_past_thinking=False) if name == _DROP_THINKING else dialect
 
 
@@ -213,7 +213,7 @@ class RelayInspector(Decoder):
         self.finished = False
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Read one event's data. Raises `UpstreamError` where it is an `error`."""
+        """Return usage and stop reason of one event. Raises `UpstreamError` for an error event."""
         try:
             event = _decode_event(frame)
         except DECODE_ERRORS:
@@ -226,14 +226,14 @@ class RelayInspector(Decoder):
         return list(_read(event.message, event.usage, event.delta))
 
     def decode_end(self) -> list[Delta]:
-        """Raises an `UpstreamError` where the stream ended before `message_stop`."""
+        """Return an empty list. Raises `UpstreamProtocolError` if the stream ended before `message_stop`."""
         if not self.finished:
             provider = self._call.provider
             raise UpstreamProtocolError(f"{provider}: the reply ended before it was complete", provider=provider)
         return []
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Read a whole message. Raises `UpstreamError` where it is an error, or no JSON object at all."""
+        """Return usage and stop reason of a message. Raises `UpstreamError` for an error or invalid JSON."""
         self.finished = True
         reads = _is_object(body)
         if not reads:

@@ -1,6 +1,6 @@
-"""Positions of values in JSON text, for edits that keep every other byte.
+"""Byte positions of values in JSON text, for edits of a client request that keep every other byte.
 
-Sizes come from the decoder, positions from adding them up. Each value is visited once.
+The decoder returns the size of each value; the sum of the sizes is the position. Each value is read once.
 """
 
 import re
@@ -19,14 +19,14 @@ _NEXT = re.compile(rb"[ \t\r\n]*(?:,[ \t\r\n]*|[\]}])")
 
 
 class RepeatedKeyError(ValueError):
-    """An object repeats a key with different values."""
+    """Error: an object in the JSON text contains one key twice, with different values."""
 
 
 class JsonSpan(Struct, frozen=True):
-    """A member of an object or an element of a list; positions count from the start of the whole text."""
+    """Position of an object member or a list element: byte offsets from the start of the complete text."""
 
     start: int
-    """Start of the span, including the key of a member."""
+    """Start of the member, at its key, or of the list element."""
     value: int
     """Start of the value."""
     end: int
@@ -34,7 +34,7 @@ class JsonSpan(Struct, frozen=True):
 
 
 class Edit(Struct, frozen=True):
-    """Bytes to put in the place of others."""
+    """Replacement of the bytes from `start` to `end` by `text`. b"": removal."""
 
     start: int
     end: int
@@ -72,7 +72,7 @@ def find_elements(text: bytes, at: int, end: int) -> list[JsonSpan]:
 
 
 def removal_edits(parts: Sequence[JsonSpan], kept: Sequence[bool]) -> list[Edit]:
-    """Return the edits that take the parts out which are not kept, each with a comma of its own."""
+    """Return the edits that remove the parts with False in `kept`, each with its comma."""
     edits: list[Edit] = []
     begin: int | None = None
     for part, keeps in zip(parts, kept, strict=True):
@@ -88,7 +88,7 @@ def removal_edits(parts: Sequence[JsonSpan], kept: Sequence[bool]) -> list[Edit]
 
 
 def apply_edits(text: bytes, edits: Sequence[Edit]) -> bytes:
-    """Return the text with these edits, which do not overlap; the same object where there are none."""
+    """Return the text with the edits applied. Edits may not overlap. Without edits the same object is returned."""
     if not edits:
         return text
     view = memoryview(text)

@@ -1,4 +1,4 @@
-"""Forwarding of a client request: its own bytes with the necessary edits."""
+"""Encoding of the upstream request of the relay wire: the bytes of the client request with the necessary edits."""
 
 import re
 from typing import Any
@@ -19,9 +19,9 @@ NOT_FORWARDED_HEADERS = frozenset(
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
     )
 )
-"""Client headers that the proxy replaces, that end at this hop, or that authenticate the client to the proxy."""
+"""Client headers that are not sent upstream: hop-by-hop headers, credentials, and headers set by the proxy."""
 VERSION_HEADER, VERSION = "anthropic-version", "2023-06-01"
-"""Required upstream; some clients leave it out (source: the API reference, "Versions", read 2026-11)."""
+"""API version that is added if the client request has none (source: the API reference, "Versions", read 2026-11)."""
 _NEEDED_EVERYWHERE = frozenset((VERSION_HEADER, "accept", "content-type"))
 _CLIENT_DATA = frozenset(("metadata", "safeguards"))
 

@@ -1,4 +1,4 @@
-"""Ollama's own `/api/chat`.
+"""Wire for Ollama's own API, `/api/chat`.
 
 Source: the structs and handlers of Ollama itself (its repository, `api/types.go` and `server/routes.go`, 2026-08), its
 documentation (docs.ollama.com, 2026-11) and recorded answers.
@@ -15,7 +15,7 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class OllamaWire(Wire[Dialect]):
-    """The wire of `/api/chat`."""
+    """Wire that encodes requests for, and decodes responses of, Ollama's `/api/chat`."""
 
     dialect_type = Dialect
     framing = "ndjson"

@@ -1,4 +1,4 @@
-"""Adaptations to a rejected `think` parameter."""
+"""Changes of an Ollama request after the server rejected the parameter `think`."""
 
 from msgspec import structs
 
@@ -21,7 +21,7 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect with one thing learned; an unknown name changes nothing."""
+    """Return the dialect changed by the adaptation with this name; unchanged for an unknown name."""
     if name == _SWITCH:
         return structs.replace(dialect, think_form="switch")
     return structs.replace(dialect, think_form="never") if name == _DROP else dialect

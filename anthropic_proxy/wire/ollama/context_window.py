@@ -1,11 +1,11 @@
-"""Context window requested from the server, which also classifies its finish reasons."""
+"""Context window of a model on Ollama: sent as `num_ctx`, and used to interpret a truncated reply."""
 
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.ollama.dialect import Dialect
 
 UNKNOWN_WINDOW = 65_536
-"""`num_ctx` for models with an unknown window. Ollama lowers it to the model's maximum. Without it, it may use 4,096
-and lose the beginning of the conversation."""
+"""`num_ctx` for models with an unknown window. Ollama lowers it to the model's maximum. Without `num_ctx`,
+Ollama may use 4,096 tokens and drop the beginning of the conversation."""
 
 
 def context_window(call: Call[Dialect]) -> int | None:

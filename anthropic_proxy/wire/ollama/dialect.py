@@ -7,10 +7,10 @@ from anthropic_proxy.wire.tool_call_repair import ThinkingTags, ToolCallFormat
 
 
 class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
-    """One server's, and by model rules one model's, way of speaking `/api/chat`."""
+    """Deviations of one server, or by model rules of one model, from Ollama's `/api/chat`."""
 
     signature_tag: str = "oll"
-    """First word of the reasoning carry, `px1.<tag>.…`: only a carry with this very tag is read back.
+    """Tag in signatures of the proxy, `px1.<tag>.…`. Thinking with another tag is not sent back to the provider.
 
     Proven by: golden/ollama/thinking/another_server.
     """
@@ -41,13 +41,13 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/ollama/thinking/thinking_switch, thinking_refused_before, prefill_of_gpt_oss.
     """
     thinking_tags: tuple[ThinkingTags, ...] = ()
-    """In which tags reasoning may stand at the start of the text (`wire/tool_call_repair/thinking_tags.py`).
+    """Tags that may enclose reasoning at the start of the text (`wire/tool_call_repair/thinking_tags.py`).
 
-    Ollama takes it out only of models that it knows to think (`template` with `.Thinking`), and not before 0.9.
+    Ollama separates reasoning only for models with thinking in their template (`.Thinking`), since version 0.9.
     Proven by: golden/ollama/thinking/think_tags.
     """
     text_call_formats: tuple[ToolCallFormat, ...] = ()
-    """In which forms calls may stand in the text (`wire/tool_call_repair/formats.py`).
+    """Formats of tool calls in the text (`wire/tool_call_repair/formats.py`).
 
     Ollama finds calls by the model's template; imported and older models' calls stay in the text, and so do those that
     come after other words. Proven by: golden/ollama/tools/text_call.

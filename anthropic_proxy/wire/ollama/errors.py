@@ -1,4 +1,4 @@
-"""Ollama's error bodies → `UpstreamError` with advice for the user."""
+"""Decoding of Ollama's error responses into `UpstreamError` with advice for the user."""
 
 import re
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def decode_error(
 
 
 def find_reply(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
-    """Return the refusal for reasons of content that an error stands for; None: it is none."""
+    """Return the deltas of a refusal if the error is a content policy refusal. None: another error."""
     fault = _unwrapped(fault)
     return (
         [Usage(output_tokens=0), blocked_reply_stop(call.provider, fault.message)] if is_policy_refusal(fault) else None
@@ -55,7 +55,7 @@ def find_reply(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error that a fault is."""
+    """Return the classified `UpstreamError`, with advice for common errors of Ollama."""
     fault = _unwrapped(fault)
     message = fault.message
     if _BUSY.search(message):

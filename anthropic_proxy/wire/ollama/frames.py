@@ -1,4 +1,4 @@
-"""Lines and bodies as structs that declare only what we read (`ChatResponse` in `api/types.go`, 2026-08)."""
+"""Structs of Ollama's response lines and bodies, with the fields that are read (`ChatResponse` in `api/types.go`)."""
 
 import msgspec
 from msgspec import Raw, Struct
@@ -6,18 +6,19 @@ from msgspec import Raw, Struct
 from anthropic_proxy.wire.json_repair import parse_token_count
 
 ABSENT = Raw(b"")
+"""Value of a raw JSON field that the server did not send."""
 
 
 class FunctionCall(Struct, gc=False):
-    """A call's name and arguments."""
+    """Function name and arguments of a tool call."""
 
     name: str = ""
     arguments: Raw = ABSENT
-    """An object; older models' parsers may leave it out."""
+    """A JSON object. `ABSENT`: omitted by Ollama's parser for an older model."""
 
 
 class ToolCallField(Struct, gc=False):
-    """A whole call."""
+    """Entry of `tool_calls`: always a complete tool call."""
 
     function: FunctionCall
     id: str | None = None
@@ -25,7 +26,7 @@ class ToolCallField(Struct, gc=False):
 
 
 class ChatMessage(Struct, gc=False):
-    """A message, or the new part of a streamed message."""
+    """The reply message, or in a stream the new part of the message."""
 
     content: str | None = None
     thinking: str | None = None
@@ -33,26 +34,26 @@ class ChatMessage(Struct, gc=False):
 
 
 class Frame(Struct, gc=False):
-    """One line, or one whole body."""
+    """One NDJSON line of a stream, or one complete body."""
 
     message: ChatMessage | None = None
     done: bool = False
     done_reason: str | None = None
     prompt_eval_count: int | None = None
-    """All of the input; missing where the whole prompt was still in memory (before 0.5)."""
+    """Number of input tokens. None: before Ollama 0.5, if the prompt was cached."""
     eval_count: int | None = None
     error: Raw = ABSENT
 
 
 decode_strict_frame = msgspec.json.Decoder(Frame).decode
-"""Reads a line or body as Ollama writes it; `decode_frame` reads what this refuses, where it can."""
+"""Decodes a line or body. Raises `msgspec.ValidationError` for unexpected types; `decode_frame` accepts more."""
 _COUNTS = ("prompt_eval_count", "eval_count")
 
 
 def decode_frame(data: bytes) -> Frame:
-    """Read a line or body; a count in an unusual form is read too.
+    """Decode a line or body. Token counts may also be text or fractions.
 
-    Raises `msgspec.DecodeError` (or its `ValidationError`) where it is none.
+    Raises `msgspec.DecodeError` for invalid JSON or other unexpected types.
     """
     try:
         return decode_strict_frame(data)

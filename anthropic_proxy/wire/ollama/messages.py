@@ -1,4 +1,4 @@
-"""Messages: system, user, assistant and tool. A message has one text; pictures lie beside it."""
+"""Encoding of the conversation as `messages` of `/api/chat`. A message has one text and a list of images."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ class OllamaMessageEncoder(MessageEncoder):
         """Index in `messages` → texts of neighbors that become one message."""
 
     def encode(self, *, extra_system: str = "", ask: str = "") -> list[Any]:
-        """Return the list for `messages`; `extra_system` ends the system prompt, `ask` ends the last user text."""
+        """Return `messages`. `extra_system` is added to the system prompt, `ask` to the last user text."""
         system = join_system_prompt(self._request, extra_system)
         if system is not None:
             self.messages.append(_ChatMessage(role="system", content=system))

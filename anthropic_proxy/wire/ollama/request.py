@@ -1,4 +1,4 @@
-"""A prepared request → the body of `/api/chat`."""
+"""Encoding of a prepared request as an upstream request to Ollama's `/api/chat`."""
 
 from typing import Any
 

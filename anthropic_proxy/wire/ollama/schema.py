@@ -1,6 +1,7 @@
-"""JSON Schema → the few keywords of the server's tool struct.
+"""Conversion of a JSON Schema to the few keywords that Ollama's tool struct has.
 
-The server ignores all others (`ToolProperty` in `api/types.go`, 2026-08), so their content is moved into descriptions.
+The server ignores all other keywords (`ToolProperty` in `api/types.go`, 2026-08), so their content is moved into
+descriptions.
 """
 
 from collections.abc import Iterable
@@ -29,7 +30,7 @@ _OTHERS = frozenset(("additionalProperties", "additionalItems", "unevaluatedProp
 def encode_parameters(
     schema: Any, budget: WorkBudget | None = None
 ) -> tuple[Schema, str, tuple[str, ...], frozenset[str]]:
-    """Return `parameters`, an addition to the tool's description, each loss, and the keywords in descriptions."""
+    """Return `parameters`, text for the tool description, notes on losses, and keywords moved to descriptions."""
     budget = budget or WorkBudget("schema")
     cleaned, lost = clean_schema(schema, _RULES, budget)
     reduction = _Reduction(budget, lost)

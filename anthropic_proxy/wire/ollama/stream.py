@@ -1,4 +1,4 @@
-"""Answers of `/api/chat`, streamed or whole → deltas."""
+"""Decoding of responses of Ollama's `/api/chat`, streamed or not, into deltas."""
 
 from collections.abc import Callable, Sequence
 
@@ -32,7 +32,6 @@ class OllamaDecoder(Decoder):
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
         self.default_signature = empty_signature(call.dialect.signature_tag)
-        """Signs thinking: there is nothing to carry beside its text."""
         self.finished = False
         """True after the line with `done`."""
         self._frames = FrameRepair()
@@ -53,7 +52,7 @@ class OllamaDecoder(Decoder):
         return (*(self._text.notes if self._text is not None else ()), *self._mender.notes)
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Read one line. Raises `UpstreamError` where it is an error or no JSON."""
+        """Return the deltas of one NDJSON line. Raises `UpstreamError` for an error or invalid JSON."""
         try:
             read = decode_strict_frame(frame)
         except DECODE_ERRORS:
@@ -61,7 +60,7 @@ class OllamaDecoder(Decoder):
         return self._late.feed(self._read(read))
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Read an answer that was not streamed."""
+        """Return the deltas of a complete body. Raises `UpstreamError` for an error or invalid JSON."""
         return self._late.feed(self._read(self._decode(body, repair_json))) + self.decode_end()
 
     def decode_end(self) -> list[Delta]:
@@ -71,7 +70,7 @@ class OllamaDecoder(Decoder):
         return []
 
     def flush_pending(self) -> list[Delta]:
-        """Return text that might have become a call, and late thinking."""
+        """Return buffered text of an undecided kind and buffered thinking."""
         text = self._text.finish(cut=True) if self._text is not None else []
         return [*self._late.feed(text), *self._late.flush_pending()]
 

@@ -1,4 +1,4 @@
-"""Tool definitions. Ollama has no `tool_choice`: the offered tools and a text replace it."""
+"""Encoding of tools for Ollama. A tool choice is emulated by the offered tools and a user text."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""OpenAI's Chat Completions, and the many servers that speak it with an accent."""
+"""Wire for OpenAI's Chat Completions API and for the servers of other vendors with that API."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class ChatWire(Wire[Dialect]):
-    """The wire of Chat Completions."""
+    """Wire that encodes requests for, and decodes responses of, the Chat Completions API."""
 
     dialect_type = Dialect
     framing = "sse"
@@ -32,13 +32,13 @@ class ChatWire(Wire[Dialect]):
     def decode_error(
         self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
-        """Return the error of a response, or the reply in its body."""
+        """Return the error in a response with a status other than 2xx, or deltas if its body contains a reply."""
         fault = decode_error_body(status, headers, body)
         reply = reply_in_error(fault, call)
         return classify_fault(fault, call) if reply is None else reply
 
     def accepts_media_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
-        """Return True if the server reads an image or a PDF from a URL."""
+        """Return True if the upstream server accepts a URL for this image or PDF."""
         return dialect.accepts_image_urls if isinstance(block, ImageBlock) else dialect.accepts_pdf_urls
 
 

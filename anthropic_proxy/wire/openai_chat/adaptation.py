@@ -1,4 +1,4 @@
-"""Adaptations to rejected parameters of Chat Completions."""
+"""Changes of a Chat Completions request after the upstream server rejected one of its parameters."""
 
 from msgspec import structs
 
@@ -42,7 +42,7 @@ _KNOWN = frozenset((*_DROPS, *_LIMITS))
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the change of the next request after an error that names a parameter or another wire; None: none helps."""
+    """Return the request change for an error that names a parameter or the Responses API. None: no known change."""
     if error.status in (400, 404, 422) and requires_responses_wire(error.message):
         return Adaptation("wire responses")
     if error.status not in PARAMETER_ERROR_STATUSES:
@@ -63,7 +63,7 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect with one thing learned; an unknown name changes nothing."""
+    """Return the dialect changed by the adaptation with this name; unchanged for an unknown name."""
     verb, _, value = name.partition(" ")
     if verb == "say" and value in _LIMITS:
         return structs.replace(dialect, output_limit_field=value)

@@ -1,4 +1,4 @@
-"""Errors of Chat Completions: replies inside errors, and models that support Responses only."""
+"""Classification of Chat Completions errors: replies in error bodies, and models that require the Responses API."""
 
 import re
 
@@ -18,7 +18,7 @@ _ELSEWHERE = re.compile(r"\bv1/responses\b")
 
 
 def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
-    """Return the reply that a fault stands for: a policy refusal, or a call that the server could not read."""
+    """Return the reply in an error: a policy refusal, or tool calls that Groq could not parse. None: no reply."""
     if is_policy_refusal(fault):
         return [blocked_reply_stop(call.provider, fault.message or "content policy")]
     if fault.generation is None or _UNREADABLE not in fault.codes:
@@ -31,7 +31,7 @@ def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | N
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error that a fault is, with what the call knows of its own size and what the user can do."""
+    """Return the classified error of a response, with token counts of the request and advice for the user."""
     error = build_upstream_error(
         fault,
         call.provider,
@@ -45,5 +45,5 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
 
 
 def requires_responses_wire(message: str) -> bool:
-    """Return True if an error refers to Responses: some models support only that API, some only with tools."""
+    """Return True if the error message refers to `v1/responses`: the model, or its tools, require that API."""
     return _ELSEWHERE.search(message) is not None

@@ -1,22 +1,27 @@
-"""Frames and bodies as structs that declare only what we read; unusual shapes are made usual first."""
+"""Structs of Chat Completions response chunks and bodies, with only the fields that the decoder reads.
+
+`decode_chunk` normalizes values of unexpected JSON types (a number as text, content as a list of parts). A missing
+field is None, or `ABSENT` if its value is kept as raw JSON.
+"""
 
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 ABSENT = Raw(b"")
+"""Value of a raw JSON field that the provider did not send."""
 
 
 class FunctionCall(Struct, gc=False):
-    """Name and arguments of a call, or fragments of them."""
+    """Function name and arguments (JSON text) of a tool call, or fragments of them."""
 
     name: str | None = None
     arguments: str | None = None
 
 
 class ToolCallDelta(Struct, gc=False):
-    """A call, or a fragment of one."""
+    """Entry of `tool_calls`: a tool call, or in a stream a fragment of a tool call."""
 
     index: int | None = None
     id: str | None = None
@@ -25,7 +30,7 @@ class ToolCallDelta(Struct, gc=False):
 
 
 class ChoiceDelta(Struct, gc=False):
-    """A `delta`, or the `message` of a whole answer."""
+    """The `delta` of a streamed choice, or the `message` of a choice that is not streamed."""
 
     content: str | None = None
     reasoning_content: str | None = None
@@ -39,19 +44,19 @@ class ChoiceDelta(Struct, gc=False):
 
     @property
     def is_empty(self) -> bool:
-        """Return True if there is no text, no reasoning and no call."""
+        """True if there is no text, no reasoning, no refusal and no tool call."""
         content = self.content or self.reasoning_content or self.reasoning or self.refusal or self.tool_calls
         return not content and not is_present(self.reasoning_details)
 
 
 class ServerToolCounts(Struct, gc=False):
-    """`server_tool_use_details` of OpenRouter (recorded)."""
+    """Usage field `server_tool_use_details` of OpenRouter: calls of its server tools (recorded)."""
 
     web_search_requests: int | None = None
 
 
 class TokenDetails(Struct, gc=False):
-    """Parts of a token count."""
+    """Shares of the input or output tokens: `prompt_tokens_details`, `completion_tokens_details`."""
 
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
@@ -59,7 +64,7 @@ class TokenDetails(Struct, gc=False):
 
 
 class ChatUsage(Struct, gc=False):
-    """`usage`, with the fields that some servers add at its top."""
+    """The `usage` object. `cached_tokens` and `prompt_cache_hit_tokens` are alternatives of some servers."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -72,12 +77,12 @@ class ChatUsage(Struct, gc=False):
 
     @property
     def is_empty(self) -> bool:
-        """Return True if there are neither input nor output counts."""
+        """True if neither input nor output tokens are counted."""
         return self.prompt_tokens is None and self.completion_tokens is None
 
 
 class Choice(Struct, gc=False):
-    """The answer; we never ask for more than one."""
+    """Entry of `choices`. The proxy requests one choice only."""
 
     delta: ChoiceDelta | None = None
     message: ChoiceDelta | None = None
@@ -85,9 +90,9 @@ class Choice(Struct, gc=False):
     usage: ChatUsage | None = None
 
     def reply_delta(self) -> ChoiceDelta | None:
-        """Return the reply of a body that is not streamed: the message, unless only the delta brings anything.
+        """Return the reply in a body that is not streamed: `message`, or `delta` if `message` is missing or empty.
 
-        Perplexity sends both, the delta without text (recorded 2026).
+        Perplexity sends both fields, `delta` without text (recorded 2026).
         """
         if self.message is None or (self.delta is not None and self.message.is_empty):
             return self.delta
@@ -95,14 +100,14 @@ class Choice(Struct, gc=False):
 
 
 class GroqExtension(Struct, gc=False):
-    """`x_groq`."""
+    """The chunk field `x_groq` of Groq."""
 
     usage: ChatUsage | None = None
     error: Raw = ABSENT
 
 
 class Chunk(Struct, gc=False):
-    """One frame, or one whole body."""
+    """One SSE frame of a stream, or a complete body that is not streamed."""
 
     choices: list[Choice] | None = None
     usage: ChatUsage | None = None
@@ -110,12 +115,19 @@ class Chunk(Struct, gc=False):
     error: Raw = ABSENT
 
 
-_COUNTED = ("prompt_tokens_details", "completion_tokens_details", "server_tool_use_details")
+def _fields_of(kind: type[Struct], field_type: object) -> tuple[str, ...]:
+    return tuple(field.name for field in structs.fields(kind) if field.type == field_type)
+
+
+_TEXT_FIELDS = tuple(name for name in _fields_of(ChoiceDelta, str | None) if name != "content")
+_RAW_FIELDS = _fields_of(ChoiceDelta, Raw)
+_CALL_RAW_FIELDS = _fields_of(ToolCallDelta, Raw)
+_COUNTED = frozenset(field.name for field in structs.fields(ChatUsage) if field.type != int | None)
 _decode = msgspec.json.Decoder(Chunk).decode
 
 
 def decode_chunk(data: bytes) -> Chunk:
-    """Read a frame or body. Raises `msgspec.DecodeError` (or its `ValidationError`) where it is none."""
+    """Decode one SSE data field or one complete body. Raises `msgspec.DecodeError` for invalid JSON or fields."""
     try:
         chunk = _decode(data)
     except msgspec.ValidationError:
@@ -126,7 +138,7 @@ def decode_chunk(data: bytes) -> Chunk:
 
 
 def _is_bare_error(data: bytes) -> bool:
-    """Return whether a frame is itself the object that others have under `error`.
+    """Return True if the frame itself is the error object, without the field `error` around it.
 
     Sources: vLLM before 0.10 (`"object": "error"`, serving_engine.py); gateways with events of the type `error` (read
     2026-11).
@@ -138,12 +150,12 @@ def _is_bare_error(data: bytes) -> bool:
 
 
 def is_present(raw: Raw) -> bool:
-    """Return True if a field is present and not null."""
+    """Return True if a raw JSON field was sent and is not null."""
     return raw is not ABSENT and bytes(raw) != b"null"
 
 
 def _usual(content: Any) -> Any:
-    """Return a frame with every field in its usual type; fields without a meaning for us are omitted."""
+    """Return a decoded frame with each field in the type of its struct. Undeclared fields may be omitted."""
     if not isinstance(content, dict):
         return content
     usual: dict[str, Any] = {}
@@ -181,10 +193,10 @@ def _usual_piece(piece: Any) -> dict[str, Any] | None:
         usual["reasoning_content"] = "".join(_text_of(part) for part in parts if _is_thinking(part))
     elif content is not None:  # Cloudflare Workers AI with a schema: the value itself (recorded 2026)
         usual["content"] = msgspec.json.encode(content).decode()
-    for name in ("reasoning_content", "reasoning", "refusal"):
+    for name in _TEXT_FIELDS:
         if isinstance(piece.get(name), str):
             usual[name] = piece[name]
-    for name in ("reasoning_details", "extra_content", "executed_tools", "annotations"):
+    for name in _RAW_FIELDS:
         if piece.get(name) is not None:
             usual[name] = msgspec.Raw(msgspec.json.encode(piece[name]))
     calls = piece.get("tool_calls")
@@ -201,12 +213,13 @@ def _usual_call(call: dict[str, Any]) -> dict[str, Any]:
     if isinstance(call_id, str | int):
         usual["id"] = str(call_id)
     if isinstance(function, dict):
-        name, arguments = function.get("name"), function.get("arguments")
+        called, arguments = function.get("name"), function.get("arguments")
         if arguments is not None and not isinstance(arguments, str):  # some servers send the object itself
             arguments = msgspec.json.encode(arguments).decode()
-        usual["function"] = {"name": name if isinstance(name, str) else None, "arguments": arguments}
-    if call.get("extra_content") is not None:
-        usual["extra_content"] = msgspec.Raw(msgspec.json.encode(call["extra_content"]))
+        usual["function"] = {"name": called if isinstance(called, str) else None, "arguments": arguments}
+    for name in _CALL_RAW_FIELDS:
+        if call.get(name) is not None:
+            usual[name] = msgspec.Raw(msgspec.json.encode(call[name]))
     return usual
 
 

@@ -1,9 +1,9 @@
-"""Messages: system, user, assistant and tool; text is spliced as the JSON that it already is."""
+"""Encoding of the conversation as `messages` of a Chat Completions request. Text is copied as JSON, undecoded."""
 
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -79,7 +79,7 @@ _Part = dict[str, Any]
 
 
 class ChatMessageEncoder(MessageEncoder):
-    """Encodes the messages of one request, in order."""
+    """Encodes the conversation of one client request as `messages` of the upstream request, in order."""
 
     def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
         super().__init__(call.request)
@@ -93,7 +93,7 @@ class ChatMessageEncoder(MessageEncoder):
         """Index in `messages` → contents of neighbors that become one message."""
 
     def encode(self, *, extra_system: str = "", ask: str = "") -> list[Any]:
-        """Return the list for `messages`; `extra_system` ends the system prompt, `ask` is a last user text."""
+        """Return `messages`. `extra_system` is added to the system prompt, `ask` as the last user text."""
         system = join_system_prompt(self._request, extra_system)
         if system is not None:
             self.messages.append(_ChatMessage(self._dialect.system_role, system))
@@ -231,10 +231,17 @@ class ChatMessageEncoder(MessageEncoder):
         must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and has_calls)
         if not text and must and self._thinking:
             text = _MISSING_THINKING_TEXT
-        if text and dialect.replayed_thinking_field == "content":
+        field = dialect.replayed_thinking_field
+        if not text:
+            return
+        if field == "content":
             reply.content = prepend_thinking(text, reply.content)
-        elif text:
-            setattr(reply, dialect.replayed_thinking_field, text)
+        elif field == "reasoning":
+            reply.reasoning = text
+        elif field == "reasoning_content":
+            reply.reasoning_content = text
+        else:
+            assert_never(field)
 
     def _id_of(self, client_id: str, name: str) -> str:
         """Return the upstream id of a call. The name is known from the call, which precedes its result."""

@@ -1,4 +1,4 @@
-"""Contents of messages: a JSON string, or a list of parts."""
+"""Construction of `content` in upstream messages: `Raw` (a JSON string), or a list of content parts."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _EMPTY = (b"null", b'""')
 
 
 class TextPart(Struct, tag="text", tag_field="type", gc=False):
-    """A text among other parts."""
+    """Content part with text. `text` is a JSON string."""
 
     text: Raw
 
@@ -26,13 +26,13 @@ class _MarkedTextPart(Struct, tag="text", tag_field="type", gc=False):
 
 
 def prepend_thinking(thoughts: str, content: Any) -> list[Any]:
-    """Return the content of an assistant message that begins with its reasoning."""
+    """Return the content of an assistant message with a thinking part (Mistral's form) before its text."""
     thinking = {"type": "thinking", "thinking": [{"type": "text", "text": thoughts}]}
     return [thinking, TextPart(content)] if isinstance(content, Raw) and bytes(content) not in _EMPTY else [thinking]
 
 
 def add_cache_mark(content: Any) -> Any:
-    """Return a message's content with a mark on its last text; unchanged where it has none that is not empty."""
+    """Return the content with `cache_control` on its last text that is not empty; unchanged if there is none."""
     if isinstance(content, Raw):
         return content if bytes(content) in _EMPTY else [_MarkedTextPart(content, CACHE_MARK)]
     texts = [

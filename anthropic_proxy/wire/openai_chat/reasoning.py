@@ -1,4 +1,4 @@
-"""Reasoning that arrives otherwise than as a plain field of its own or as text."""
+"""Decoding of reasoning and signatures in the response fields `reasoning_details` and `extra_content`."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ _JOINED = ("text", "summary", "data", "signature")
 
 
 class ReasoningDetailsBuffer:
-    """Joins the fragments of `reasoning_details` into the list that OpenRouter wants back ("Reasoning tokens")."""
+    """Joins streamed fragments of `reasoning_details` into the list that later requests send back to OpenRouter."""
 
     def __init__(self) -> None:
         self._details: list[dict[str, Any]] = []
 
     def feed(self, raw: Raw) -> None:
-        """Take the fragments of one frame."""
+        """Add the fragments in `reasoning_details` of one chunk (a JSON list of objects)."""
         for fragment in _objects(raw):
             last = self._details[-1] if self._details else None
             if last is None or any(last.get(key) != fragment.get(key) for key in ("type", "index")):
@@ -31,19 +31,19 @@ class ReasoningDetailsBuffer:
                     last[key] = value
 
     def pop_json(self) -> str:
-        """Return the list as JSON text and forget it; empty where there is none."""
+        """Return the joined list as JSON text and clear the buffer. "": the buffer is empty."""
         details, self._details = self._details, []
         return msgspec.json.encode(details).decode() if details else ""
 
 
 def reasoning_details_text(raw: Raw) -> str:
-    """Return the readable part of `reasoning_details`."""
+    """Return the texts and summaries in `reasoning_details`, joined."""
     texts = (detail.get("text") or detail.get("summary") for detail in _objects(raw))
     return "".join(text for text in texts if isinstance(text, str))
 
 
 def find_call_signature(raw: Raw) -> str:
-    """Return `google.thought_signature` of an `extra_content`; empty where there is none."""
+    """Return `google.thought_signature` of an `extra_content`; "": missing."""
     extra = decode_repaired(raw)
     google = extra.get("google") if isinstance(extra, dict) else None
     signature = google.get("thought_signature") if isinstance(google, dict) else None

@@ -1,4 +1,4 @@
-"""A prepared request → a Chat Completions body."""
+"""Encoding of a prepared request as an upstream request to `/chat/completions`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Results of the server's own tools → blocks of the Messages API.
+"""Decoding of server tool results (tools run by the provider) into blocks of the Messages API.
 
 Groq sends each as `executed_tools`, first without and then with its result. OpenRouter sends only the pages, as
 annotations before the text or after the cited passage (recorded by the project `pydantic/pydantic-ai`, cassettes
@@ -85,7 +85,7 @@ class ServerToolReader:
         self._fetches = 0
 
     def read_delta(self, piece: ChoiceDelta) -> list[Delta]:
-        """Return the server tool deltas of a chunk, which precede its text."""
+        """Return the server tool deltas of one chunk. They belong before the text of the chunk."""
         deltas: list[Delta] = []
         if is_present(piece.executed_tools):
             for executed in _list_of(piece.executed_tools, list[_Executed]):
@@ -98,7 +98,7 @@ class ServerToolReader:
         return deltas
 
     def end_searches(self) -> list[Delta]:
-        """Return the remaining deltas at the end of the reply."""
+        """Return found pages that are not yet emitted, and an empty result for each search without a result."""
         deltas = self._emit_search()
         for identifier in self._open.values():
             deltas.append(encode_pages(identifier, ()))

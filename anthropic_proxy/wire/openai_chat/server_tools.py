@@ -1,4 +1,4 @@
-"""Server tools in a request, as tools or as settings of the request."""
+"""Encoding of server tools (web search …, run by the provider) in a Chat Completions request."""
 
 from typing import Any
 
@@ -18,19 +18,19 @@ class ServerToolFields(Struct):
     """Request fields for server tools."""
 
     definitions: list[Raw]
-    """Entries of `tools`."""
+    """Entries for `tools`, as JSON objects."""
     body_fields: dict[str, Any]
-    """Fields of the body."""
+    """Top-level fields of the upstream request body that enable server tools: `compound_custom`."""
     notes: list[FidelityNote]
 
 
 def offers_server_tools(call: Call[Dialect]) -> bool:
-    """Return True if the request offers server tools to run."""
+    """Return True if the client request has a server tool."""
     return not are_client_tools(call.request.tools)
 
 
 def encode_server_tools(call: Call[Dialect], dialect: Dialect) -> ServerToolFields:
-    """Encode the server tools of the request."""
+    """Encode the server tools of the request that the dialect supports, with notes on unsupported settings."""
     encoded = ServerToolFields([], {}, [])
     known = dict(dialect.server_tool_names)
     enabled: list[str] = []

@@ -1,4 +1,4 @@
-"""Chat Completions answers → deltas, streamed or whole."""
+"""Decoding of Chat Completions responses, streamed or not, into deltas."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -46,7 +46,7 @@ _NO_TOOL_COUNTS = ServerToolCounts()
 
 
 class ChatDecoder(Decoder):
-    """Reads one answer."""
+    """Decoder of one Chat Completions response."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         dialect = call.dialect
@@ -55,7 +55,6 @@ class ChatDecoder(Decoder):
         self.default_signature = empty_signature(
             dialect.signature_tag, replay=1 if dialect.replayed_thinking_field else 0
         )
-        """Signs thinking that came without anything to carry."""
         self.finished = False
         """True after `[DONE]`."""
         self._mender = FrameRepair()
@@ -84,7 +83,7 @@ class ChatDecoder(Decoder):
         return (*found, *self._calls.repair.notes) if self._calls is not None else found
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Read one data field. Raises `UpstreamError` where it is an error or no JSON."""
+        """Return the deltas of one SSE data field. Raises `UpstreamError` for an error or invalid JSON."""
         if frame == _DONE:
             self.finished = True
             return []
@@ -95,7 +94,7 @@ class ChatDecoder(Decoder):
         return self._order(self._read(chunk))
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Read an answer that was not streamed."""
+        """Return the deltas of a complete body. Raises `UpstreamError` for an error or invalid JSON."""
         try:
             chunk = decode_chunk(body)
         except DECODE_ERRORS:
@@ -121,7 +120,7 @@ class ChatDecoder(Decoder):
         return self._order(deltas)
 
     def flush_pending(self) -> list[Delta]:
-        """Return text that might have become a call, arguments that wait for their end, and late thinking."""
+        """Return buffered text of an undecided kind, buffered tool arguments and buffered thinking."""
         deltas = self._text.finish(cut=True) if self._text is not None else []
         if self._calls is not None:
             self._calls.flush_pending(deltas)

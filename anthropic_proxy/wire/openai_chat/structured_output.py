@@ -1,4 +1,4 @@
-"""A reply with a schema: how it is asked for, and how one is read that comes as the arguments of a call."""
+"""Replies with a JSON Schema: request fields, and decoding of a reply in the arguments of a forced tool call."""
 
 from typing import Any
 
@@ -16,11 +16,11 @@ from anthropic_proxy.wire.openai_shared_fields import SCHEMA_NOT_ENFORCED, encod
 from anthropic_proxy.wire.shared_notes import SCHEMA_AS_TEXT, SCHEMA_AS_TOOL
 
 OUTPUT_TOOL_NAME = "output"
-"""The function that is forced where a reply with a schema can be had only as the arguments of a call."""
+"""Name of the function for a forced call that returns the reply, if `response_format` is not supported."""
 
 
 class ReplySchemaFields(Struct):
-    """Request fields for a reply with a schema."""
+    """Fields of the upstream request that request a reply with a JSON Schema."""
 
     response_format: Any = None
     """`response_format`. None: not sent."""
@@ -33,7 +33,7 @@ class ReplySchemaFields(Struct):
 def encode_reply_schema_fields(
     call: Call[Dialect], dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> ReplySchemaFields:
-    """Encode the reply schema, if there is one; the function that is forced for it is added to `tools`."""
+    """Encode the reply schema of the client request. A forced output function is added to `tools`."""
     found = encode_reply_schema(call, budget, notes, dialect.schema_rules)
     if found is None:
         return ReplySchemaFields(system_instruction=reply_schema_instruction(call, budget, notes))
@@ -73,13 +73,13 @@ def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget |
 
 
 class OutputToolReader:
-    """Reads the call of the output tool as the text that it stands for."""
+    """Converts the call of the output tool into the text of the reply."""
 
     def __init__(self) -> None:
         self._keys: set[int | str] = set()
 
     def convert_to_text(self, deltas: list[Delta]) -> list[Delta]:
-        """Return deltas with the arguments as text."""
+        """Return the deltas with the arguments of the output tool as `Text`; other deltas are unchanged."""
         return [kept for delta in deltas if (kept := self._convert(delta)) is not None]
 
     def _convert(self, delta: Delta) -> Delta | None:

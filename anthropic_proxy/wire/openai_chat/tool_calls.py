@@ -1,4 +1,4 @@
-"""Tool calls as they arrive in fragments: which fragment belongs to which call, and when a call is complete."""
+"""Assembly of streamed tool call fragments: assignment of each fragment to its call, and the end of a call."""
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
@@ -30,11 +30,11 @@ class _OpenCall:
 
 
 class ToolCallReader:
-    """Turns fragments into `ToolCall`, `ToolArgs` and `ToolEnd`.
+    """Converts the tool call fragments of one response into the deltas `ToolCall`, `ToolArgs` and `ToolEnd`.
 
     Servers key fragments by `index`; some leave it out, some leave out ids, some repeat id and name in each fragment,
-    some begin every call at index 0, some write two calls in turn. A call ends as soon as something else begins and its
-    arguments are a whole object; what is not whole by then waits for the end of the message, so nothing is lost.
+    some begin every call at index 0, some alternate between two calls. A call with complete arguments ends as soon as
+    other content begins. A call with incomplete arguments ends at the end of the message.
     """
 
     def __init__(self, call: Call[Dialect]) -> None:
@@ -44,18 +44,18 @@ class ToolCallReader:
         self._last: _OpenCall | None = None
         self._open: list[_OpenCall] = []
         self.call_count = 0
-        """Calls begun so far."""
+        """Number of tool calls begun so far."""
         self.has_incomplete_arguments = False
         """True if a call ended with incomplete arguments."""
         self.has_completed_arguments = False
-        """True if the end of a call's arguments was added here."""
+        """True if the missing end of truncated arguments was added by the proxy."""
         self._ids = ToolCallIds(call)
         self._holds: bool = call.dialect.buffers_tool_arguments
         self.repair = ToolCallRepair(call, names=call.dialect.repairs_tool_names)
-        """Applies the repairs that the dialect enables."""
+        """Repairs tool names and arguments as the dialect allows, and holds the notes on repairs."""
 
     def read_fragment(self, piece: ToolCallDelta, deltas: list[Delta]) -> None:
-        """Read one fragment, or a whole call."""
+        """Read one fragment or a complete call, and append its deltas to `deltas`."""
         function = piece.function or _NO_FUNCTION
         if piece.id is None and function.name is None and piece.index is not None:
             known = self._slots.get(piece.index)
@@ -77,19 +77,22 @@ class ToolCallReader:
                 deltas.append(ToolArgs(call.key, function.arguments))
 
     def flush_pending(self, deltas: list[Delta]) -> None:
-        """Write the arguments that wait to be mended, because the answer breaks off here; no call is ended."""
+        """Append the buffered arguments of open calls after an interrupted response. No call is ended."""
         for call in self._open:
             if self._holds and call.name and (text := "".join(call.arguments)):
                 call.arguments = []
                 deltas.append(ToolArgs(call.key, text))
 
     def end_complete_calls(self, deltas: list[Delta]) -> None:
-        """End the calls with complete arguments."""
+        """Append the end of each open call with complete arguments."""
         for call in [call for call in self._open if call.is_complete()]:
             self._end(call, deltas)
 
     def end_all_calls(self, deltas: list[Delta], *, cut: bool = False) -> None:
-        """End every call: the message is complete, or `cut` short. Raises `UpstreamProtocolError` for one nameless."""
+        """Append the end of every open call. `cut`: the message is truncated.
+
+        Raises `UpstreamProtocolError` for a call without a name.
+        """
         for call in list(self._open):
             text = self._end(call, deltas, cut=cut)
             if is_cut_short(text) or (cut and not text):

@@ -1,4 +1,4 @@
-"""Tool definitions and `tool_choice`."""
+"""Encoding of `tools` and `tool_choice` for a Chat Completions request."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +37,7 @@ class ToolFields(Struct):
 
 
 def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
-    """Encode the tools. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
+    """Encode tools and tool choice. Raises `UnsupportedFeature` for unsupported tools or an impossible forced call."""
     request = call.request
     definitions, notes = _encode_functions(request.tools, budget, dialect.schema_rules, dialect.sends_strict)
     tools = ToolFields([*definitions], notes=[*notes])
