@@ -16,7 +16,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """
 
     signature_tag: str = "oai"
-    """First word of the reasoning carry, `px1.<tag>.…`: only a carry with this very tag is read back.
+    """Tag in signatures of the proxy, `px1.<tag>.…`. Thinking with another tag is not sent back to the provider.
 
     Every provider has its own, because one provider's reasoning means nothing to another.
     Proven by: golden/openai_chat/thinking/thinking_of_another_backend.
@@ -27,7 +27,10 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/tools/moonshot_tool_names.
     """
     max_tool_name_length: int = 64
-    """Characters that a tool name may have. Proven by: golden/openai_chat/tools/long_tool_names, short_tool_names."""
+    """Maximum number of characters of a tool name.
+
+    Proven by: golden/openai_chat/tools/long_tool_names, short_tool_names.
+    """
     always_stream: bool = False
     """True if every upstream request streams, because the server supports nothing else.
 
@@ -40,14 +43,14 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/thinking/reasoning_model.
     """
     mid_conversation_system: Literal["keep", "remind"] = "keep"
-    """Form of a system message in the middle: a message of its own, or a reminder in a user message.
+    """Form of a system message between other messages. `keep`: a system message. `remind`: text in a user message.
 
     Chat templates of local models reject a late system message and require alternating user and assistant messages
     (llama.cpp, vLLM with `--chat-template`). Consecutive user messages are then merged.
     Proven by: golden/openai_chat/text/late_system_reminder.
     """
     output_limit_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
-    """Name of the output limit.
+    """Request field with the maximum number of output tokens.
 
     OpenAI deprecates `max_tokens` and refuses it for reasoning models (recorded: err_max_tokens_unsupported). DeepSeek,
     Mistral, Z.ai and most local servers know only `max_tokens`. Proven by: golden/openai_chat/thinking/local_server.
@@ -70,7 +73,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/thinking/reasoning_model, moonshot_thinking, deepseek_thinking, openrouter_reasoning.
     """
     effort_names: tuple[tuple[str, str], ...] = ()
-    """Our level → the server's word, where it differs.
+    """Pairs of a requested effort level and the server's name for that level, where the two differ.
 
     Groq's qwen3.6 knows only `none` and `default`; Kimi k3 and glm-5.3 have low, high and max.
     Proven by: golden/openai_chat/thinking/groq_qwen_on_or_off, moonshot_k3.
@@ -107,7 +110,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/thinking/moonshot_thinking, golden/openai_chat/thinking/zai_thinking.
     """
     replayed_thinking_field: Literal["", "reasoning_content", "reasoning", "content"] = ""
-    """Field of an assistant message that takes its reasoning back; empty: none does, reasoning is dropped.
+    """Field of an assistant message in which its past reasoning is sent back. "": past reasoning is dropped.
 
     Kimi, DeepSeek and Z.ai require or want `reasoning_content` (recorded: deepseek/thinking_tools), Groq takes
     `reasoning`; Mistral takes `thinking` chunks before the text of `content` (docs.mistral.ai, "Reasoning", 2026-11-20;
@@ -170,7 +173,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/tools/zai_tool_stream.
     """
     accepts_forced_tool: Literal["always", "any", "not_thinking", "never"] = "always"
-    """When `tool_choice` may force a call; else it is `auto` and a user text asks for the call.
+    """Condition under which `tool_choice` may force a call. Otherwise it is `auto`, and a user text asks for the call.
 
     Kimi k2 and DeepSeek reject it while they reason. Where the client did not ask for reasoning and it can be off, it
     is. "any": `required` is accepted, a named tool is not known to be (Kimi k3: platform.kimi.ai/docs/api/chat,
@@ -253,20 +256,21 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     session_header: str = ""
     """Header that keeps a session on one machine, for its cache: xAI's `x-grok-conv-id`. Proven by: xai_thinking."""
     omits_null_content: bool = False
-    """True if `content: null` is left out of an assistant message with calls (Groq). Proven by: groq_thinking."""
+    """True if `content: null` is omitted in an assistant message with calls (Groq). Proven by: groq_thinking."""
     server_tools: tuple[ServerToolKind, ...] = ()
     """Kinds of server tools that the server runs itself: those of `server_tool_names`.
 
     Proven by: golden/openai_chat/server_tools/groq_search, groq_compound, openrouter_search.
     """
     server_tools_exclusive: bool = False
-    """True if server tools exclude functions. Groq's systems accept no functions; its models are documented with one
-    kind only.
+    """True if the server rejects a request with both server tools and client tools.
+
+    Groq's systems accept no functions; its models are documented with one kind only.
 
     Proven by: golden/openai_chat/server_tools/groq_search_beside_functions.
     """
     server_tool_names: tuple[tuple[ServerToolKind, str], ...] = ()
-    """Kind → the server's own word.
+    """Pairs of a kind of server tool and the server's name for the tool.
 
     Proven by: golden/openai_chat/server_tools/groq_search, groq_compound, openrouter_search.
     """
@@ -277,8 +281,9 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/server_tools/groq_compound.
     """
     server_tool_setting_names: tuple[tuple[str, str], ...] = ()
-    """Limit of a web search → its name among the settings. Proven by: golden/openai_chat/server_tools/groq_compound,
-    openrouter_search.
+    """Pairs of a web search limit of the client and the server's setting for it.
+
+    Proven by: golden/openai_chat/server_tools/groq_compound, openrouter_search.
     """
     call_id_form: Literal["short", "nine", "counted"] = "short"
     """Form of call ids: up to 40 characters (OpenAI); exactly nine letters or digits (Mistral); `functions.<name>:<n>`,
@@ -300,7 +305,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
         )
 
     def is_thinking(self, effort: str) -> bool:
-        """Return True if the model reasons at this effort (`default`, `none` or a level)."""
+        """Return True if the model reasons when the client requests this effort (`default`, `none` or a level)."""
         if self.reasoning_mode == "if_asked":
             return effort not in ("default", "none")
         return self.reasoning_mode == "always" or (self.reasoning_mode == "unless_off" and effort != "none")
